@@ -1,0 +1,222 @@
+"""Check a ``menu.json`` from the file alone: everything in it is computed again and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pricing.bound import Multipliers
+from pricing.conditions import conditions
+from pricing.fields import NotAMarket
+from pricing.market import read_market
+from pricing.mechanism import Allocation
+from pricing.menu import Menu, NotAMenu
+from pricing.menus import Solution, Wishes, composed, digests, solve, version_of
+from pricing.money import MOST
+from pricing.rounding import Published, publish
+from pricing.worth import Valuation, own_tokens, worth_at, worth_error
+
+SAME = 1e-11
+"""Relative difference below which two computations of a figure agree, on any machine."""
+
+AGREE = 1e-9
+"""Relative difference below which two ways to the same profit agree."""
+
+TIE = 1e-13
+"""Relative difference in profit below which two sets of caps are equally good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a menu is what it says; if not, what is wrong, in one sentence. Amounts are in nano-units."""
+
+    ok: bool
+    violation: str | None
+    own_choice_slack: float = 0.0
+    participation_slack: float = 0.0
+    worth_error: float = 0.0
+    profit: float = 0.0
+    upper_bound: float = 0.0
+    gap_share: float = 0.0
+    profit_if_resumed: float = 0.0
+    resume_gain: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A place in the file where another value belongs."""
+
+    path: str
+    found: Any
+    expected: Any
+
+    def sentence(self, broken: str | None) -> str:
+        """Return the difference in one sentence, with the condition that it breaks, if any."""
+        wrong = f"{self.path} is {_shown(self.found)}, where {_shown(self.expected)} belongs"
+        return f"{wrong}: {broken[0].lower()}{broken[1:]}" if broken else f"{wrong}."
+
+
+def verify(menu: Mapping[str, Any]) -> Verdict:
+    """Return whether a computed menu is right in every figure.
+
+    The inputs are read from the file and solved again; caps, assignment, prices, expectations, totals and the
+    certificate are compared with it, own choice and participation are checked on the published numbers themselves,
+    the bound is evaluated with the file's multipliers, and every part is compared with its hash.
+    """
+    try:
+        return _verified(menu)
+    except (NotAMenu, NotAMarket) as wrong:
+        return Verdict(False, str(wrong))
+
+
+def _verified(menu: Mapping[str, Any]) -> Verdict:
+    sold = Menu.from_json(menu)
+    given, certificate = _object(menu, "market"), _object(menu, "certificate")
+    market, wished = read_market(given), Wishes.from_json(_object(certificate, "wishes"))
+    stale = _stale(menu, _object(certificate, "digests"))
+    inputs = [part for part in stale if part.startswith("market.") or part == "certificate.wishes"]
+    if inputs:
+        return Verdict(False, f"{inputs[0]} was changed after the menu was computed: its hash differs.")
+    if menu["version"] != version_of(given, wished.to_json()):
+        return Verdict(False, f"version is {_shown(menu['version'])}, which is not the hash of the menu's inputs.")
+    multipliers = _multipliers(certificate)
+    wrong = multipliers.wrong(np.array(market.share))
+    if wrong:
+        return Verdict(False, f"certificate.bound does not hold: {wrong}.")
+    solution = solve(market, wished, multipliers)
+    stated, unreadable = _stated(sold, menu.get("assignment"), solution.valuation)
+    if stated is not None:
+        solution = _tied(solution, stated, wished.tiers)
+    again = composed(market, wished, solution, menu["created"])
+    differences = list(_differences(dict(menu), again, ""))
+    broken = None if stated is None else conditions(solution.valuation, stated, [tier.name for tier in sold.tiers])
+    if differences:
+        return Verdict(False, differences[0].sentence(broken.broken if broken else None))
+    if stated is None or broken is None:
+        return Verdict(False, unreadable)
+    if broken.broken:
+        return Verdict(False, broken.broken)
+    ways = [way for way in certificate["profit_before_rounding"].values() if way is not None]
+    if max(ways) - min(ways) > AGREE * max(1.0, *map(abs, ways)):
+        return Verdict(False, f"certificate.profit_before_rounding gives profits that differ: {_shown(ways)}.")
+    if stale:
+        return Verdict(False, f"{stale[0]} was changed after the menu was computed: its hash differs.")
+    bound, totals = certificate["bound"], menu["totals"]
+    return Verdict(
+        ok=True,
+        violation=None,
+        own_choice_slack=broken.own_choice,
+        participation_slack=broken.participation,
+        worth_error=broken.error,
+        profit=totals["profit_nanousd"],
+        upper_bound=bound["upper_bound_nanousd"],
+        gap_share=bound["gap_share"],
+        profit_if_resumed=totals["profit_if_resumed_nanousd"],
+        resume_gain=totals["resume_gain_nanousd"],
+    )
+
+
+def _object(given: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    value = given.get(field)
+    if not isinstance(value, Mapping):
+        raise NotAMenu(f"A computed menu has {field}, an object.", field)
+    return value
+
+
+def _stale(menu: Mapping[str, Any], stated: Mapping[str, Any]) -> list[str]:
+    """Return the parts whose hash is not the one written down."""
+    try:
+        found = digests(menu)
+    except (TypeError, ValueError) as wrong:
+        raise NotAMenu("The menu holds something that is not JSON.", "menu") from wrong
+    return sorted(part for part in found.keys() | stated.keys() if found.get(part) != stated.get(part))
+
+
+def _multipliers(certificate: Mapping[str, Any]) -> Multipliers:
+    written_down = _object(_object(certificate, "bound"), "multipliers")
+    try:
+        return Multipliers(
+            np.array(written_down.get("patient"), dtype=np.int64).reshape(-1),
+            np.array(written_down.get("urgent"), dtype=np.int64).reshape(-1),
+            np.array(written_down.get("flow"), dtype=np.float64).reshape(-1),
+        )
+    except (TypeError, ValueError, OverflowError) as wrong:
+        raise NotAMenu("certificate.bound.multipliers are three lists of numbers.", "multipliers") from wrong
+
+
+def _stated(sold: Menu, assignment: Any, valuation: Valuation) -> tuple[Published | None, str]:
+    """Return the menu as the file states it, or None and why it cannot be read as one."""
+    steps, tiers = valuation.steps, sold.tiers
+    on_grid = {steps.cap_tokens(cap): cap for cap in range(1, len(steps.tokens) + 1)}
+    caps = [on_grid.get(tier.conversation_tokens_max) for tier in tiers]
+    if None in caps:
+        off = tiers[caps.index(None)]
+        return None, f"conversation_tokens_max of tier {off.name} is not on the grid of the answers."
+    place = {tier.name: number for number, tier in enumerate(tiers)}
+    if not isinstance(assignment, list) or len(assignment) != len(valuation.share):
+        return None, "assignment does not list every type of the market once."
+    taken = [one.get("tier") if isinstance(one, Mapping) else None for one in assignment]
+    for name in taken:
+        if name is not None and not (isinstance(name, str) and name in place):
+            return None, f"assignment names {_shown(name)}, which is no tier of the menu."
+    indices = np.array(caps, dtype=np.int64)
+    rising = np.unique(indices)
+    worth = worth_at(valuation, rising)[:, np.searchsorted(rising, indices)]
+    takes = np.array([-1 if name is None else place[name] for name in taken], dtype=np.int64)
+    prices = np.array([tier.price_nanousd for tier in tiers], dtype=np.int64)
+    error = worth_error(valuation, len(rising))
+    return Published(indices, prices, takes, worth, error, 0, 0.0, 0.0), ""
+
+
+def _tied(solution: Solution, stated: Published, tiers: int | None) -> Solution:
+    """Return the solution with the file's caps in place of the solver's where they earn the same.
+
+    Two sets of caps may be equally good, and which of them is found may depend on the machine.
+    """
+    by_type, valuation = stated.by_type(), solution.valuation
+    if np.array_equal(by_type, publish(valuation, solution.chosen.caps).by_type()):
+        return solution
+    falling = not np.any(np.diff(by_type) > 0)
+    if not falling or (tiers is not None and len(stated.caps) > tiers):
+        return solution
+    cost = float(np.dot(valuation.share, own_tokens(valuation, by_type))) * valuation.cost_per_token
+    profit = publish(valuation, by_type).surplus - cost
+    if abs(profit - solution.chosen.profit) > TIE * abs(solution.chosen.profit):
+        return solution
+    return replace(solution, chosen=Allocation(by_type, solution.chosen.profit))
+
+
+def _differences(found: Any, expected: Any, path: str) -> Iterator[Difference]:
+    if found == expected:
+        return
+    if isinstance(expected, dict) and isinstance(found, Mapping):
+        for key in expected:
+            yield from _differences(found.get(key), expected[key], f"{path}.{key}" if path else key)
+        for key in found:
+            if key not in expected and (path, key) != ("certificate", "digests"):
+                yield Difference(f"{path}.{key}" if path else key, found[key], None)
+    elif isinstance(expected, list) and isinstance(found, list):
+        if len(found) != len(expected):
+            yield Difference(f"the number of entries of {path}", len(found), len(expected))
+        for place, (one, other) in enumerate(zip(found, expected, strict=False)):
+            name = other.get("name") if isinstance(other, dict) else None
+            yield from _differences(one, other, f"{path}[{name or place}]")
+    elif not _same(found, expected, path):
+        yield Difference(path, found, expected)
+
+
+def _same(found: Any, expected: Any, path: str) -> bool:
+    if isinstance(found, bool) or isinstance(expected, bool) or not isinstance(expected, float):
+        return type(found) is type(expected) and bool(found == expected)
+    if not isinstance(found, int | float) or abs(found) > MOST:
+        return False
+    absolute = 2e-6 if path.endswith(("_nanousd", ".tokens")) or "_nanousd[" in path else SAME
+    return abs(found - expected) <= absolute + SAME * abs(expected)
+
+
+def _shown(value: Any) -> str:
+    text = "missing" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,166 @@
+"""Line and bar charts as SVG text, without anything to load: what the report draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 720, 320
+LEFT, RIGHT, TOP, BOTTOM = 78, 16, 16, 46
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Points to be joined by straight lines, or by steps (each value holds up to its point), or left as dots."""
+
+    label: str
+    points: Sequence[Point]
+    drawn: str = "line"
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """What an axis shows. A logarithmic axis must have positive values."""
+
+    label: str
+    logarithmic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    low: float
+    high: float
+    start: float
+    end: float
+    logarithmic: bool
+
+    def __call__(self, value: float) -> float:
+        low, high, at = self.low, self.high, value
+        if self.logarithmic:
+            low, high, at = math.log(low), math.log(high), math.log(max(value, self.low))
+        return self.start + (at - low) / (high - low) * (self.end - self.start)
+
+
+def line_chart(title: str, series: Sequence[Series], x_axis: Axis, y_axis: Axis) -> str:
+    """Return a chart of some series with ticks, labels and a legend."""
+    points = [point for one in series for point in one.points]
+    x = _scale([px for px, _ in points], LEFT, WIDTH - RIGHT, x_axis.logarithmic)
+    y = _scale([0.0, *(py for _, py in points)], HEIGHT - BOTTOM, TOP, False)
+    drawn = [_grid(x, y, x_axis, y_axis)]
+    drawn += [_series(one, number, x, y) for number, one in enumerate(series)]
+    return _framed(title, drawn) + _legend(series)
+
+
+def bar_chart(title: str, bars: Sequence[tuple[str, float]], y_axis: Axis, second: Sequence[float | None] = ()) -> str:
+    """Return a chart of labelled bars, each with its value; ``second`` are narrower bars within them."""
+    values = [value for _, value in bars] + [value for value in second if value is not None]
+    y = _scale([0.0, *values], HEIGHT - BOTTOM, TOP + 14, False)
+    slot = (WIDTH - LEFT - RIGHT) / max(1, len(bars))
+    drawn = [_y_grid(y, y_axis)]
+    for number, (label, value) in enumerate(bars):
+        middle = LEFT + (number + 0.5) * slot
+        drawn.append(_bar(middle, 0.62 * slot, y(value), y(0.0), "c0"))
+        inner = second[number] if number < len(second) else None
+        if inner is not None:
+            drawn.append(_bar(middle, 0.22 * slot, y(inner), y(0.0), "c1"))
+        drawn.append(_text(middle, y(max(value, inner or 0.0)) - 5, shown(value), "middle"))
+        drawn.append(_text(middle, HEIGHT - BOTTOM + 18, label, "middle"))
+    return _framed(title, drawn)
+
+
+def shown(value: float) -> str:
+    """Return a number as a chart shows it: four digits, thousands apart."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def _scale(values: Sequence[float], start: float, end: float, logarithmic: bool) -> _Scale:
+    low, high = min(values), max(values)
+    if logarithmic:
+        low = min(value for value in values if value > 0)
+    if high <= low:
+        high = low + (abs(low) or 1.0)
+    if start > end:
+        high += 0.04 * (high - low)
+    return _Scale(low, high, start, end, logarithmic)
+
+
+def _ticks(scale: _Scale) -> list[float]:
+    if scale.logarithmic:
+        decades = range(math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high)) + 1)
+        marks = [factor * 10.0**decade for decade in decades for factor in (1, 2, 5)]
+        return [mark for mark in marks if scale.low <= mark <= scale.high]
+    rough = (scale.high - scale.low) / 5
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
+    first = math.ceil(scale.low / step - 1e-9)
+    return [step * place for place in range(first, math.floor(scale.high / step + 1e-9) + 1)]
+
+
+def _grid(x: _Scale, y: _Scale, x_axis: Axis, y_axis: Axis) -> str:
+    drawn = [_y_grid(y, y_axis)]
+    for mark in _ticks(x):
+        drawn.append(_line(x(mark), HEIGHT - BOTTOM, x(mark), HEIGHT - BOTTOM + 4, "axis"))
+        drawn.append(_text(x(mark), HEIGHT - BOTTOM + 18, shown(mark), "middle"))
+    drawn.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_axis.label, "middle", "label"))
+    return "".join(drawn)
+
+
+def _y_grid(y: _Scale, y_axis: Axis) -> str:
+    drawn = []
+    for mark in _ticks(y):
+        drawn.append(_line(LEFT, y(mark), WIDTH - RIGHT, y(mark), "grid"))
+        drawn.append(_text(LEFT - 8, y(mark) + 4, shown(mark), "end"))
+    middle = (TOP + HEIGHT - BOTTOM) / 2
+    turned = f'transform="rotate(-90 14 {middle:.1f})"'
+    drawn.append(_text(14, middle, y_axis.label, "middle", "label", turned))
+    drawn.append(_line(LEFT, y(0.0), WIDTH - RIGHT, y(0.0), "axis"))
+    return "".join(drawn)
+
+
+def _series(one: Series, number: int, x: _Scale, y: _Scale) -> str:
+    color = f"c{number % 8}"
+    places = [(x(px), y(py)) for px, py in one.points]
+    if one.drawn == "dots":
+        return "".join(f'<circle class="dot {color}" cx="{px:.1f}" cy="{py:.1f}" r="4"/>' for px, py in places)
+    path = f"M{places[0][0]:.1f} {places[0][1]:.1f}"
+    for px, py in places[1:]:
+        path += f"V{py:.1f}H{px:.1f}" if one.drawn == "step" else f"L{px:.1f} {py:.1f}"
+    return f'<path class="line {color}" d="{path}"/>'
+
+
+def _bar(middle: float, width: float, top: float, foot: float, color: str) -> str:
+    high, low = min(top, foot), max(top, foot)
+    return (
+        f'<rect class="bar {color}" x="{middle - width / 2:.1f}" y="{high:.1f}" '
+        f'width="{width:.1f}" height="{low - high:.1f}"/>'
+    )
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick", more: str = "") -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {more}>{escape(text)}</text>'
+
+
+def _framed(title: str, drawn: Sequence[str]) -> str:
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+        f"<title>{escape(title)}</title>{''.join(drawn)}</svg>"
+    )
+
+
+def _legend(series: Sequence[Series]) -> str:
+    if len(series) < 2:
+        return ""
+    entries = (f'<li><i class="c{number % 8}"></i>{escape(one.label)}</li>' for number, one in enumerate(series))
+    return f'<ul class="legend">{"".join(entries)}</ul>'

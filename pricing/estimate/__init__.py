@@ -1,0 +1,1 @@
+"""What customers did, turned into the market that they are."""

@@ -1,0 +1,330 @@
+"""From what customers did to the market they are: ``market.json`` with intervals, draws, and what is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pricing.answers import Floats, Ints
+from pricing.estimate.choices import Answers, Intervals, intervals_of, is_blurred
+from pricing.estimate.leaving import LeavingTests, examine
+from pricing.estimate.length import LengthEstimate, Survival, estimate_length, redrawn
+from pricing.estimate.mixing import Mixing, Rows, estimate_mixing, joined, rows_of_choices, rows_of_customers
+from pricing.estimate.pace import Pace, estimate_pace
+from pricing.estimate.statistics import CannotEstimate, Statistics, cleaned
+from pricing.market import Market
+
+LENGTHS_MOST = 400
+"""Lengths in the market's table: so many places where a cap may be set."""
+
+SHARE_LEAST = 1e-6
+"""Types with a smaller share are left out of the market."""
+
+CUSTOMERS_LEAST = 30
+
+BAND = (2.5, 97.5)
+"""Percentiles of the draws that an interval lies between."""
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The market as far as the records tell it.
+
+    Attributes:
+        market: a ``market.json``, its distribution of urgency averaged over the draws; ``intervals`` stand beside it.
+        draws: equally likely markets, for ``pricing.uncertainty``.
+        length: answers, by tier and pooled.
+        pace: speed and first-token delay.
+        leaving: what was tested before leaving was read as urgency.
+        mixing: the distribution of urgency.
+        sources: what urgency was learnt from: ``disconnects``, ``customer_choices``, ``conversation_choices``.
+        unseen_worth_nanousd: the most that answers beyond the longest one seen can be worth, for each conversation.
+        set_aside: records and customers left out, by reason.
+        notes: what is not identified, and what was not used and why, in sentences.
+    """
+
+    market: Json
+    draws: tuple[Json, ...]
+    length: LengthEstimate
+    pace: Pace
+    leaving: LeavingTests
+    mixing: Mixing
+    sources: tuple[str, ...]
+    unseen_worth_nanousd: float
+    set_aside: Mapping[str, int]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the operator says and no record can: worth, cost, currency.
+
+    Attributes:
+        value_nanousd: worth of an answer that comes at once, v.
+        cost_nanousd_per_token: c.
+        currency: of all money.
+        input_cost_nanousd_per_token: of the prompt.
+        cost_on_disconnect: ``stops`` or ``runs``.
+        prior: who is believed to be there without being seen; used for types that every menu in force excluded.
+    """
+
+    value_nanousd: float
+    cost_nanousd_per_token: float
+    currency: str = "USD"
+    input_cost_nanousd_per_token: float = 0.0
+    cost_on_disconnect: str = "stops"
+    prior: Market | None = None
+
+
+def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.Generator) -> Estimate:
+    """Return the market that customers' behaviour, seen through the caps that cut it, makes most plausible.
+
+    Answers are read within each tier and pooled if tiers agree. Urgency is read from leaving, if the tests let it
+    stand for impatience, and from the tiers taken, both at once. The unit is the conversation: a customer counts as
+    often as it comes. Errors are those of a bootstrap over customers, and over conversations for lengths.
+
+    Args:
+        statistics: sums over the records.
+        given: what the operator says.
+        draws: how many equally likely markets to draw.
+        random: where chance comes from.
+
+    Raises:
+        CannotEstimate: too little was seen, tiers hold answers of different length, or no source tells urgency.
+    """
+    seen = _enough(cleaned(statistics))
+    length, pace = estimate_length(seen.lengths), estimate_pace(seen.pace)
+    if length.pooled is None:
+        raise CannotEstimate(
+            f"Answers of different tiers differ in length below the smaller cap (p = {length.p_value:.2g}), so callers "
+            "choose tiers by it, and no one market has them all."
+        )
+    grid = _grid(length.pooled, [cap for offer in seen.offers for cap in offer.caps_tokens if cap is not None])
+    leaving = examine(seen.customers, seen.ages)
+    answers = _answers(length.pooled, grid, pace, given.value_nanousd)
+    offers = [intervals_of(offer, answers) for offer in seen.offers]
+    blurred = [is_blurred(offer, ends, answers) for offer, ends in zip(seen.offers, offers, strict=True)]
+    rows, sources, left_out = _rows(_without(seen, blurred), offers, leaving)
+    mixing = estimate_mixing(rows, draws=draws, random=random)
+    served_to = max((_served_to(offer) for offer in offers), default=np.inf)
+    unseen = not _refusals_counted(seen) and np.isfinite(served_to)
+    prior = given.prior if unseen else None
+    market = _market(grid, length.pooled, pace, (mixing.urgency_per_s, mixing.share), given, prior, served_to)
+    notes = _notes(length, pace, leaving, seen.ages is not None, served_to if unseen else None, prior is not None)
+    if any(blurred):
+        notes += (f"The choices under {sum(blurred)} menus were not used: they have tiers beyond all lengths seen.",)
+    return Estimate(
+        market=market | {"intervals": _intervals(grid, length.pooled, pace, mixing)},
+        draws=tuple(
+            _market(
+                grid,
+                redrawn(length.counts, random),
+                _paced(pace, random),
+                (mixing.urgency_per_s, share),
+                given,
+                prior,
+                served_to,
+            )
+            for share in mixing.draws
+        ),
+        length=length,
+        pace=pace,
+        leaving=leaving,
+        mixing=mixing,
+        sources=sources,
+        unseen_worth_nanousd=_unseen_worth(length, pace, mixing, given.value_nanousd),
+        set_aside=dict(seen.set_aside) | left_out,
+        notes=notes,
+    )
+
+
+def _enough(seen: Statistics) -> Statistics:
+    customers = len(seen.customers.conversations)
+    if customers < CUSTOMERS_LEAST:
+        raise CannotEstimate(f"{customers} customers are too few; {CUSTOMERS_LEAST} are the least.")
+    return seen
+
+
+def _without(seen: Statistics, blurred: list[bool]) -> Statistics:
+    """Return the statistics without the choices under some of the offers."""
+    offers = tuple(
+        replace(offer, taken=None) if hidden else offer for offer, hidden in zip(seen.offers, blurred, strict=True)
+    )
+    choices = seen.customers.choices
+    if choices is not None:
+        choices = np.where(np.array(blurred, dtype=bool), -1, choices)
+    return replace(seen, offers=offers, customers=replace(seen.customers, choices=choices))
+
+
+def _rows(
+    seen: Statistics, offers: list[Intervals], leaving: LeavingTests
+) -> tuple[Rows, tuple[str, ...], dict[str, int]]:
+    """Return the rows of all sources that may be used, their names, and what no urgency explains, with its count."""
+    parts, sources, unexplained = [], [], 0
+    customers, contradicting = rows_of_customers(seen.customers, offers, leaving=leaving.refused is None)
+    if len(customers.weight):
+        parts.append(customers)
+        if leaving.refused is None:
+            sources.append("disconnects")
+        if seen.customers.choices is not None and np.any(seen.customers.choices >= 0):
+            sources.append("customer_choices")
+    for offer, intervals in zip(seen.offers, offers, strict=True):
+        if offer.taken is not None:
+            taken = (offer.refused or 0, *offer.taken)
+            parts.append(rows_of_choices(intervals, taken))
+            unexplained += sum(taken) - int(parts[-1].weight.sum())
+            sources.append("conversation_choices")
+    if not parts:
+        raise CannotEstimate(leaving.refused or "Nobody was seen to leave, wait or choose.")
+    counts = {"customers_contradicting": contradicting, "choices_unexplained": unexplained}
+    return joined(parts), tuple(dict.fromkeys(sources)), {name: count for name, count in counts.items() if count}
+
+
+def _answers(curve: Survival, grid: Ints, pace: Pace, value_nanousd: float) -> Answers:
+    return Answers(
+        tokens=grid,
+        probability=-np.diff(curve.at(grid), prepend=1.0),
+        time_s=pace.first_token_s + grid / pace.tokens_per_s,
+        value_nanousd=value_nanousd,
+    )
+
+
+def _grid(curve: Survival, caps: list[int]) -> Ints:
+    """Return the lengths of the market's table: even in probability, even in tokens, and the caps in force."""
+    known = curve.tokens[curve.tokens >= 1]
+    if len(known) <= LENGTHS_MOST:
+        return known
+    levels = np.linspace(0, curve.unfinished - 1, LENGTHS_MOST // 2)
+    places = np.searchsorted(-curve.survival, -1 - levels)
+    by_chance = curve.tokens[np.minimum(places, len(curve.tokens) - 1)]
+    by_tokens = np.linspace(known[0], known[-1], LENGTHS_MOST // 2).astype(np.int64)
+    within = [cap for cap in caps if known[0] <= cap <= known[-1]]
+    joint = np.unique(np.concatenate((by_chance, by_tokens, np.array(within, dtype=np.int64))))
+    return joint[joint >= 1]
+
+
+def _served_to(offer: Intervals) -> float:
+    """Return the largest urgency for which an offer has a tier."""
+    served = offer.high[1:][offer.low[1:] < offer.high[1:]]
+    return float(served.max(initial=0.0))
+
+
+def _refusals_counted(seen: Statistics) -> bool:
+    by_customer = seen.customers.choices is not None and bool(np.any(seen.customers.choices == 0))
+    return by_customer or any(offer.refused is not None for offer in seen.offers)
+
+
+def _market(
+    grid: Ints,
+    curve: Survival,
+    pace: Pace,
+    urgency: tuple[Floats, Floats],
+    given: Given,
+    prior: Market | None,
+    served_to: float,
+) -> Json:
+    """Return ``market.json``: the estimated types, and above what any menu served, the prior's."""
+    rate, share = urgency
+    if prior is not None:
+        believed, weight = np.array(prior.urgency_per_s), np.array(prior.share)
+        beyond = believed > served_to
+        rate = np.concatenate((rate, believed[beyond]))
+        share = np.concatenate((share * (1 - weight[beyond].sum()), weight[beyond]))
+    kept = share > SHARE_LEAST
+    shares = share[kept] / share[kept].sum()
+    survival = curve.at(grid)
+    market: Json = {
+        "types": [
+            {"urgency_per_s": float(one), "share": float(part)} for one, part in zip(rate[kept], shares, strict=True)
+        ],
+        "value_nanousd": given.value_nanousd,
+        "delay": {"family": "exponential"},
+        "answer_length": {"family": "kaplan_meier", "tokens": grid.tolist(), "survival": survival.tolist()},
+        "tokens_per_s": pace.tokens_per_s,
+        "first_token_s": pace.first_token_s,
+        "cost_nanousd_per_token": given.cost_nanousd_per_token,
+        "input_cost_nanousd_per_token": given.input_cost_nanousd_per_token,
+        "cost_on_disconnect": given.cost_on_disconnect,
+        "currency": given.currency,
+    }
+    if survival[-1] > 0 or given.cost_nanousd_per_token > 0:
+        market["cap_tokens_max"] = int(grid[-1])
+    return market
+
+
+def _paced(pace: Pace, random: np.random.Generator) -> Pace:
+    """Return a draw of the speed and of the first-token delay, normal about the estimate."""
+    return Pace(
+        max(pace.tokens_per_s * 0.1, random.normal(pace.tokens_per_s, pace.tokens_per_s_error)),
+        pace.tokens_per_s_error,
+        max(0.0, random.normal(pace.first_token_s, pace.first_token_s_error)),
+        pace.first_token_s_error,
+        pace.calls,
+    )
+
+
+def _intervals(grid: Ints, curve: Survival, pace: Pace, mixing: Mixing) -> Json:
+    """Return the intervals that stand beside the market: 95 %, pointwise."""
+    low, high = curve.band_at(grid)
+    below, above = np.percentile(np.cumsum(mixing.draws, axis=1), BAND, axis=0)
+    return {
+        "level": 0.95,
+        "answer_length": {"tokens": grid.tolist(), "survival_low": low.tolist(), "survival_high": high.tolist()},
+        "tokens_per_s": _normal(pace.tokens_per_s, pace.tokens_per_s_error),
+        "first_token_s": _normal(pace.first_token_s, pace.first_token_s_error),
+        "urgency": {
+            "urgency_per_s": mixing.urgency_per_s.tolist(),
+            "cumulative_share": np.cumsum(mixing.share).tolist(),
+            "cumulative_share_low": below.tolist(),
+            "cumulative_share_high": above.tolist(),
+        },
+    }
+
+
+def _normal(estimate: float, error: float) -> list[float]:
+    return [max(0.0, estimate - 1.96 * error), estimate + 1.96 * error]
+
+
+def _unseen_worth(length: LengthEstimate, pace: Pace, mixing: Mixing, value_nanousd: float) -> float:
+    """Return what answers beyond the last length can be worth at most: as if all ended with the next token."""
+    assert length.pooled is not None
+    moment = pace.first_token_s + length.identified_to_tokens / pace.tokens_per_s
+    kept = float(np.dot(mixing.share, np.exp(-mixing.urgency_per_s * moment)))
+    return value_nanousd * length.pooled.unfinished * kept
+
+
+def _notes(
+    length: LengthEstimate, pace: Pace, leaving: LeavingTests, aged: bool, served_to: float | None, prior: bool
+) -> tuple[str, ...]:
+    assert length.pooled is not None
+    notes = []
+    if length.pooled.unfinished > 0:
+        notes.append(
+            f"Not identified above the largest cap: {length.pooled.unfinished:.1%} of answers are longer than "
+            f"{length.identified_to_tokens:,} tokens, by how much was never seen; no cap of the menu goes beyond."
+        )
+    if leaving.refused is not None:
+        notes.append(f"Disconnects were not read as urgency. {leaving.refused}")
+    else:
+        untested = [
+            name
+            for name, kept in (
+                ("constant rate", leaving.hazard_p is not None),
+                ("steadiness from day to day", leaving.dispersion_p is not None),
+                ("time-outs of clients", aged),
+            )
+            if not kept
+        ]
+        if untested:
+            notes.append(f"Leaving was not tested for {' or '.join(untested)}: the records for it were not kept.")
+    if served_to is not None:
+        keeps = "keep the share that was assumed" if prior else "are missing from the market"
+        notes.append(f"Refusals were not counted: urgencies above {served_to:.3g}/s, which no tier served, {keeps}.")
+    if pace.first_token_s == 0:
+        notes.append("The first token came as fast as any other, so the first-token delay is 0.")
+    return tuple(notes)

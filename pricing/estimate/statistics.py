@@ -1,0 +1,239 @@
+"""What the estimators need to know of all usage records: counts and sums, a row a customer, nothing a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import numpy as np
+
+from pricing.answers import Floats, Ints
+
+VOLUME_MOST = 1_000
+"""A customer with more than so many times the median's conversations is a program, or a fault, and is set aside."""
+
+DURATION_MS_MOST = 86_400_000
+"""A call that took longer than a day saw its clock jump."""
+
+EARLY_S = 5.0
+"""Where the patience of a customer is cut in two, to see whether it leaves at the same rate before and after."""
+
+
+class CannotEstimate(ValueError):
+    """The records do not tell what was asked; the message is one sentence that says why."""
+
+
+class Ending(Enum):
+    """What the end of a conversation says of the length of its answer."""
+
+    OBSERVED = "observed"
+    CENSORED = "censored"
+    OPEN = "open"
+
+
+_CUT = frozenset(
+    {"cap", "caller_limit", "period", "context", "disconnect", "filtered", "upstream_error", "shutdown", "recovered"}
+)
+
+
+def ending_of(finish: str, billed_tokens: int, cap_tokens: int | None) -> Ending:
+    """Return what a conversation's last record says of the length of its answer.
+
+    An answer that ended by itself is an observation of its length. One that was cut is longer than what was billed,
+    by how much is not known: it is censored there, as is any that took its whole cap, whatever its last record says.
+    Tool calls are no ending; the conversation goes on. Answers cut by a fault are cut without regard to their
+    length, so they are censored as well.
+
+    Args:
+        finish: ``finish`` of the conversation's last usage record.
+        billed_tokens: tokens billed for all its calls.
+        cap_tokens: the conversation's cap, None where there is none.
+
+    Raises:
+        CannotEstimate: the finish is none of the known ones.
+    """
+    if finish == "tool_calls":
+        return Ending.OPEN
+    if finish in _CUT or (finish == "complete" and cap_tokens is not None and billed_tokens >= cap_tokens):
+        return Ending.CENSORED
+    if finish == "complete":
+        return Ending.OBSERVED
+    raise CannotEstimate(f"finish {finish!r} is not known.")
+
+
+@dataclass(frozen=True, slots=True)
+class LengthCounts:
+    """Conversations of one tier by length and ending.
+
+    Attributes:
+        tier: its name; conversations of one cap belong to one.
+        cap_tokens: its cap, None for none.
+        tokens: lengths, positive and rising. Shape (m,).
+        observed: conversations that ended by themselves after so many tokens. Shape (m,).
+        censored: conversations that were cut there. Shape (m,).
+    """
+
+    tier: str
+    cap_tokens: int | None
+    tokens: Ints
+    observed: Ints
+    censored: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class PaceCounts:
+    """Sums over streamed calls of w = ttft, x = tokens after the first, y = seconds after the first.
+
+    Attributes:
+        calls: how many.
+        set_aside: calls with negative or impossible times, not in any sum.
+    """
+
+    calls: int
+    ttft_s: float
+    ttft_squared: float
+    tokens: float
+    tokens_squared: float
+    seconds: float
+    seconds_squared: float
+    tokens_seconds: float
+    set_aside: int
+
+
+def pace_counts(ttft_ms: Ints, duration_ms: Ints, output_tokens: Ints) -> PaceCounts:
+    """Return the sums over streamed calls; one whose clock ran backwards or jumped is counted apart. Shapes (n,)."""
+    possible = (ttft_ms >= 0) & (duration_ms >= ttft_ms) & (duration_ms <= DURATION_MS_MOST) & (output_tokens >= 1)
+    first = ttft_ms[possible] / 1000.0
+    seconds = (duration_ms - ttft_ms)[possible] / 1000.0
+    tokens = output_tokens[possible] - 1.0
+    return PaceCounts(
+        calls=len(first),
+        ttft_s=float(first.sum()),
+        ttft_squared=float(np.dot(first, first)),
+        tokens=float(tokens.sum()),
+        tokens_squared=float(np.dot(tokens, tokens)),
+        seconds=float(seconds.sum()),
+        seconds_squared=float(np.dot(seconds, seconds)),
+        tokens_seconds=float(np.dot(tokens, seconds)),
+        set_aside=len(possible) - len(first),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of each customer's waiting: disconnects and seconds. Shapes (n,)."""
+
+    disconnects: Ints
+    waited_s: Floats
+
+    def only(self, rows: Ints) -> Part:
+        """Return the same for some customers."""
+        return Part(self.disconnects[rows], self.waited_s[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Customers:
+    """One row a customer.
+
+    Attributes:
+        disconnects: conversations that the customer left while the model ran, d. Shape (n,).
+        waited_s: seconds waited in all conversations, E. Shape (n,).
+        conversations: how many. Shape (n,).
+        early: the first ``EARLY_S`` seconds of every wait alone; None if not kept.
+        even: the days alone whose number since 1970 is even; None if not kept.
+        choices: the tier taken under each offer, 1 the smallest, 0 none of them, -1 never offered. Shape (n, offers).
+    """
+
+    disconnects: Ints
+    waited_s: Floats
+    conversations: Ints
+    early: Part | None = None
+    even: Part | None = None
+    choices: Ints | None = None
+
+    def only(self, rows: Ints) -> Customers:
+        """Return some of the customers."""
+        return Customers(
+            self.disconnects[rows],
+            self.waited_s[rows],
+            self.conversations[rows],
+            None if self.early is None else self.early.only(rows),
+            None if self.even is None else self.even.only(rows),
+            None if self.choices is None else self.choices[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AgeCounts:
+    """All waits by age: place k is from k to k + 1 seconds after the call.
+
+    Attributes:
+        disconnects: how many left at that age. Shape (ages,).
+        waited_s: seconds waited at that age, at most one for each wait. Shape (ages,).
+    """
+
+    disconnects: Ints
+    waited_s: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A menu as it stood: caps rising, None for no cap, with the price of a conversation.
+
+    Attributes:
+        taken: conversations by the tier chosen *for them*, from the smallest; None where customers chose once for all.
+        refused: conversations for which no tier was taken; None where nobody counted.
+    """
+
+    caps_tokens: tuple[int | None, ...]
+    prices_nanousd: tuple[int, ...]
+    taken: tuple[int, ...] | None = None
+    refused: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """All that is kept of the usage records.
+
+    Attributes:
+        set_aside: records left out before the counting, by reason, such as those of deleted tiers.
+    """
+
+    lengths: tuple[LengthCounts, ...]
+    pace: PaceCounts
+    customers: Customers
+    ages: AgeCounts | None
+    offers: tuple[Offer, ...]
+    set_aside: Mapping[str, int]
+
+
+def cleaned(statistics: Statistics) -> Statistics:
+    """Return the statistics without the customers that cannot be, each reason with its count.
+
+    A wait cannot be negative or not a number, nobody leaves more conversations than there are, nobody leaves without
+    having waited or takes a tier that was not offered, and a customer of more than ``VOLUME_MOST`` times the median's conversations is not one.
+    """
+    them = statistics.customers
+    impossible = ~np.isfinite(them.waited_s) | (them.waited_s < 0)
+    impossible |= (them.waited_s == 0) & (them.disconnects > 0)
+    impossible |= (them.conversations < 1) | (them.disconnects < 0) | (them.disconnects > them.conversations)
+    for part in (them.early, them.even):
+        if part is not None:
+            impossible |= (part.disconnects < 0) | (part.disconnects > them.disconnects)
+            impossible |= ~(part.waited_s >= 0) | (part.waited_s > them.waited_s * (1 + 1e-9))
+    if them.choices is not None:
+        tiers = np.array([len(offer.caps_tokens) for offer in statistics.offers], dtype=np.int64)
+        impossible |= np.any((them.choices < -1) | (them.choices > tiers), axis=1)
+    middle = float(np.median(them.conversations[~impossible])) if not impossible.all() else 0.0
+    outsized = ~impossible & (them.conversations > VOLUME_MOST * middle)
+    kept = np.flatnonzero(~impossible & ~outsized)
+    counts = dict(statistics.set_aside)
+    for reason, number in (
+        ("customers_impossible", int(impossible.sum())),
+        ("customers_outsized", int(outsized.sum())),
+        ("calls_of_impossible_times", statistics.pace.set_aside),
+    ):
+        if number:
+            counts[reason] = counts.get(reason, 0) + number
+    return replace(statistics, customers=them.only(kept), set_aside=counts)

@@ -1,0 +1,87 @@
+"""Read one field of a market: a number in range, or one sentence that names the field and says what it must be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pricing.money import MOST
+
+
+class NotAMarket(ValueError):
+    """What was given is not a market; the message is one sentence that says what is wrong."""
+
+
+def mapping(given: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    """Return a field that is an object.
+
+    Raises:
+        NotAMarket: it is not.
+    """
+    value = given.get(field)
+    if not isinstance(value, Mapping):
+        raise NotAMarket(f"{field} is an object.")
+    return value
+
+
+def number(
+    given: Mapping[str, Any], field: str, *, within: str = "", missing: float | None = None, **range_: float
+) -> float:
+    """Return a field that is a finite number, ``least`` or more, or ``above``; ``missing`` where it is not given.
+
+    Raises:
+        NotAMarket: it is not.
+    """
+    if field not in given and missing is not None:
+        return missing
+    return checked(given.get(field), within + field, **range_)
+
+
+def checked(value: Any, field: str, *, least: float | None = None, above: float | None = None) -> float:
+    """Return a value that is a finite number in range.
+
+    Raises:
+        NotAMarket: it is not.
+    """
+    in_range = f" of at least {least:g}" if least is not None else f" above {above:g}" if above is not None else ""
+    wrong = NotAMarket(f"{field} is a finite number{in_range}, not {shown(value)}.")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong
+    if abs(value) > MOST or math.isnan(value):
+        raise wrong
+    if (least is not None and value < least) or (above is not None and value <= above):
+        raise wrong
+    return float(value)
+
+
+def numbers(given: Mapping[str, Any], field: str, *, within: str = "", **range_: float) -> list[float]:
+    """Return a field that is a list of at least one finite number in range.
+
+    Raises:
+        NotAMarket: it is not.
+    """
+    values = given.get(field)
+    if not isinstance(values, list) or not values:
+        raise NotAMarket(f"{within}{field} is a list of at least one number.")
+    return [checked(value, f"{within}{field}[{place}]", **range_) for place, value in enumerate(values)]
+
+
+def whole(value: Any, field: str) -> int:
+    """Return a value that is a whole number from 1.
+
+    Raises:
+        NotAMarket: it is not.
+    """
+    wrong = NotAMarket(f"{field} is a whole number from 1 to {MOST}, not {shown(value)}.")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong
+    if not 1 <= value <= MOST or value != int(value):
+        raise wrong
+    return int(value)
+
+
+def shown(value: Any) -> str:
+    """Return a value as a sentence shows it."""
+    text = "missing" if value is None else repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,165 @@
+"""Menus that last when callers resume: what each number of tiers then earns, and the menu that earns the most."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+import numpy as np
+
+from pricing.answers import Floats, Ints
+from pricing.mechanism import Allocation, full_menu
+from pricing.resumption import resumption
+from pricing.rounding import Published, publish
+from pricing.tiers import best_tiers
+from pricing.worth import Valuation, own_tokens, tokens_at, worth_at
+
+TIERS_MAX = 8
+"""The largest number of tiers that is considered unless another is asked for."""
+
+
+TRIES_LEAST, TRIES_MOST = 40, 600
+"""How many menus are tried at least and at most."""
+
+CELLS_TRIED = 10**8
+"""Types times steps, over all menus tried."""
+
+Caps = tuple[int, ...]
+"""Caps in steps, rising."""
+
+
+@dataclass(frozen=True, slots=True)
+class TierLine:
+    """What the best menu of at most ``tiers`` tiers earns, in nano-units for each conversation offered."""
+
+    tiers: int
+    profit: float
+    profit_if_resumed: float
+    caps_tokens: tuple[int | None, ...]
+    prices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """How many tiers to sell: the fewest that earn nearly what any number does, once and under resumption.
+
+    ``lasting`` counts by profit if resumed, against the best of the lines.
+    """
+
+    lines: tuple[TierLine, ...]
+    full_menu_profit: float
+    tiers: int
+    lasting: int
+
+
+def margins(valuation: Valuation, published: Published) -> Floats:
+    """Return what the house earns from each type that buys its own tier once. Nano-units, shape (n,)."""
+    return published.paid() - own_tokens(valuation, published.by_type()) * valuation.cost_per_token
+
+
+def advise(valuation: Valuation, *, most: int = TIERS_MAX, within: float = 0.01) -> Advice:
+    """Return the profit of each number of tiers up to ``most``, and the fewest that lose at most ``within`` of the best."""
+    full = full_menu(valuation)
+    lines = []
+    for used, menu in enumerate(best_tiers(valuation, most), start=1):
+        published = publish(valuation, menu.caps)
+        margin = margins(valuation, published)
+        lines.append(
+            TierLine(
+                tiers=used,
+                profit=float(np.dot(valuation.share, margin)),
+                profit_if_resumed=resumption(valuation, published, margin).profit,
+                caps_tokens=tuple(valuation.steps.cap_tokens(cap) for cap in published.caps.tolist()),
+                prices=tuple(published.prices.tolist()),
+            )
+        )
+    best = max(line.profit_if_resumed for line in lines)
+    enough = next((line.tiers for line in lines if line.profit >= (1 - within) * full.profit), lines[-1].tiers)
+    lasting = next(line.tiers for line in lines if line.profit_if_resumed >= best - within * abs(best))
+    return Advice(tuple(lines), full.profit, enough, lasting)
+
+
+def lasting_menu(valuation: Valuation, most: int) -> Allocation:
+    """Return the menu of at most ``most`` caps that earns the most when callers resume, among those tried.
+
+    Where there are few sets of caps, all are tried. Otherwise they are the best menus of each number of tiers and the best single plan without a cap; then, from the best of
+    them, whatever is reached by taking a cap out, moving one, or adding one, as long as that helps. Who takes what is
+    chosen anew each time, and so on from the next best. The single plan cannot be resumed, so the result never earns less than it (but for rounding
+    to whole nano-units).
+    """
+    steps = len(valuation.steps.tokens)
+    earned: dict[Caps, float] = {}
+
+    def score(caps: Caps) -> float:
+        if caps not in earned:
+            earned[caps] = _if_resumed(valuation, best_for_caps(valuation, np.array(caps)))
+        return earned[caps]
+
+    tries = max(TRIES_LEAST, min(TRIES_MOST, CELLS_TRIED // (steps * len(valuation.share))))
+    counts = range(1, min(most, steps) + 1)
+    if sum(math.comb(steps, count) for count in counts) <= tries:
+        every = (caps for count in counts for caps in combinations(range(1, steps + 1), count))
+        return best_for_caps(valuation, np.array(max(every, key=score)))
+    menus = best_tiers(valuation, most)
+    starts = {(steps,), *(tuple(np.unique(menu.caps[menu.caps > 0]).tolist()) for menu in menus)} - {()}
+    found: list[Caps] = []
+    for caps in sorted(sorted(starts), key=score, reverse=True):
+        better: Caps | None = caps
+        while better is not None:
+            caps = better
+            around = _neighbours(caps, most, steps) if len(earned) < tries else ()
+            better = next((other for other in around if score(other) > score(caps)), None)
+        found.append(caps)
+    return best_for_caps(valuation, np.array(max(found, key=score)))
+
+
+def _neighbours(caps: Caps, most: int, steps: int) -> Iterator[Caps]:
+    """Return sets of caps that differ in one: first without it, then with it moved near and far, then with another."""
+    for place in range(len(caps)):
+        if len(caps) > 1:
+            yield caps[:place] + caps[place + 1 :]
+    for place, cap in enumerate(caps):
+        below, above = (caps[place - 1] if place else 0), (caps[place + 1] if place + 1 < len(caps) else steps + 1)
+        for distance in range(steps.bit_length()):
+            for moved in (cap - (1 << distance), cap + (1 << distance)):
+                if below < moved < above:
+                    yield (*caps[:place], moved, *caps[place + 1 :])
+    if len(caps) < most:
+        for place, (below, above) in enumerate(pairwise((0, *caps))):
+            if above - below > 1:
+                yield (*caps[:place], (below + above) // 2, *caps[place:])
+
+
+def _if_resumed(valuation: Valuation, menu: Allocation) -> float:
+    published = publish(valuation, menu.caps)
+    return resumption(valuation, published, margins(valuation, published)).profit
+
+
+def best_for_caps(valuation: Valuation, caps: Ints) -> Allocation:
+    """Return who takes which of some given caps, or none, for the most profit: exact, by a running maximum over caps.
+
+    Args:
+        valuation: n types, m steps.
+        caps: caps in steps, rising strictly. Shape (k,).
+    """
+    worth = worth_at(valuation, caps)
+    tokens = tokens_at(valuation, caps)
+    types = len(valuation.share)
+    surplus = np.zeros((types, len(caps) + 1))
+    surplus[:, 1:] = (
+        valuation.cumulative[:, None] * worth - valuation.share[:, None] * tokens * valuation.cost_per_token
+    )
+    surplus[1:, 1:] -= valuation.cumulative[:-1, None] * worth[:-1]
+    best = np.zeros(len(caps) + 1)
+    choice = np.zeros(surplus.shape, dtype=np.int64)
+    for row in range(types - 1, -1, -1):
+        total = surplus[row] + best
+        best = np.maximum.accumulate(total)
+        choice[row] = np.maximum.accumulate(np.where(total == best, np.arange(len(total)), 0))
+    place, by_type = len(caps), np.zeros(types, dtype=np.int64)
+    for row in range(types):
+        place = int(choice[row, place])
+        by_type[row] = caps[place - 1] if place else 0
+    return Allocation(by_type, float(best[-1]))

@@ -1,0 +1,144 @@
+"""Tiers and menus as they are published: ``menu.json``, read and checked with the standard library alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from pricing.money import MOST
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What a tier may be called: 1 to 64 letters, digits, dots, dashes and underscores."""
+
+LIMIT_FIELDS: tuple[str, ...] = (
+    "conversation_tokens_max",
+    "period_tokens_max",
+    "conversation_input_tokens_max",
+    "requests_per_minute",
+    "concurrency_max",
+    "spend_nanousd_max",
+)
+"""The limits a tier may set and a customer's ``overrides`` may replace."""
+
+PRICE_FIELDS: tuple[str, ...] = (
+    "price_nanousd",
+    "period_price_nanousd",
+    "included_conversations",
+    "input_nanousd_per_mtok",
+    "output_nanousd_per_mtok",
+)
+
+
+class NotAMenu(ValueError):
+    """What was given is not a menu or a tier; the message is one sentence, ``field`` says where."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """What is sold under one name: a cap, a price, and the operator's other limits. ``None`` is no limit.
+
+    Token counts are billed output tokens unless named input; money is in nano-units; rates are per million tokens.
+    """
+
+    name: str
+    price_nanousd: int = 0
+    conversation_tokens_max: int | None = None
+    period_tokens_max: int | None = None
+    period_price_nanousd: int | None = None
+    included_conversations: int | None = None
+    conversation_input_tokens_max: int | None = None
+    input_nanousd_per_mtok: int | None = None
+    output_nanousd_per_mtok: int | None = None
+    requests_per_minute: int | None = None
+    concurrency_max: int | None = None
+    spend_nanousd_max: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the tier's fields; limits and prices that are not set are left out, the cap never is."""
+        always = {"name", "price_nanousd", "conversation_tokens_max"}
+        return {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name in always or getattr(self, field.name) is not None
+        }
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Tier:
+        """Return the tier that ``given`` describes; keys that are not a tier's own (``expected``) are left aside.
+
+        Raises:
+            NotAMenu: a name is malformed, or a limit or price is not a whole number in range.
+        """
+        name = given.get("name")
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise NotAMenu("A tier's name is 1 to 64 letters, digits, dots, dashes or underscores.", "name")
+        values: dict[str, Any] = {"name": name}
+        for field in (*LIMIT_FIELDS, *PRICE_FIELDS):
+            values[field] = whole(given.get(field), field)
+        values["price_nanousd"] = values["price_nanousd"] or 0
+        return cls(**values)
+
+
+def whole(value: Any, field: str) -> int | None:
+    """Return a limit or price as a whole number, or None where it is not set.
+
+    Raises:
+        NotAMenu: it is not a whole number from 0 (from 1 for a rate of requests or a concurrency) to ``MOST``.
+    """
+    if value is None:
+        return None
+    least = 1 if field in {"requests_per_minute", "concurrency_max"} else 0
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST:
+        raise NotAMenu(f"{field} is a whole number from {least} to {MOST}.", field)
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Menu:
+    """One immutable version of what is sold, as the gateway needs it."""
+
+    version: str
+    created: str
+    currency: str
+    bill: str
+    tiers: tuple[Tier, ...]
+
+    def tier(self, name: str) -> Tier | None:
+        """Return the tier called ``name``, or None."""
+        return next((tier for tier in self.tiers if tier.name == name), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the public part: nothing of costs, margins, market or certificate."""
+        return {
+            "version": self.version,
+            "created": self.created,
+            "currency": self.currency,
+            "bill": self.bill,
+            "tiers": [tier.to_json() for tier in self.tiers],
+        }
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Menu:
+        """Return the public part of a ``menu.json``.
+
+        Raises:
+            NotAMenu: a field is missing or malformed, or two tiers share a name.
+        """
+        for field in ("version", "created", "currency", "bill"):
+            if not isinstance(given.get(field), str) or not given[field]:
+                raise NotAMenu(f"A menu has {field}, a string.", field)
+        if given["bill"] not in ("conversation", "subscription"):
+            raise NotAMenu("bill is 'conversation' or 'subscription'.", "bill")
+        listed = given.get("tiers")
+        if not isinstance(listed, list) or not all(isinstance(tier, Mapping) for tier in listed):
+            raise NotAMenu("A menu has tiers, a list of objects.", "tiers")
+        tiers = tuple(Tier.from_json(tier) for tier in listed)
+        if len({tier.name for tier in tiers}) != len(tiers):
+            raise NotAMenu("Two tiers share a name.", "tiers")
+        return cls(given["version"], given["created"], given["currency"], given["bill"], tiers)

@@ -1,0 +1,380 @@
+"""From a market to a complete ``menu.json``: tiers, who takes which, what they earn, and the certificate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pricing.answers import Floats
+from pricing.bound import Multipliers, upper_bound
+from pricing.canonical import digest
+from pricing.conditions import conditions
+from pricing.lasting import lasting_menu, margins
+from pricing.market import ExponentialLength, Market, read_market
+from pricing.mechanism import Allocation, enveloped, first_best, full_menu
+from pricing.menu import NAME, NotAMenu, whole
+from pricing.money import MOST
+from pricing.multipliers import multipliers_for
+from pricing.resumption import Resumption, resumption
+from pricing.rounding import Published, publish
+from pricing.tiers import best_tiers, single_plan
+from pricing.worth import Valuation, own_tokens, tokens_at, valuation_of, worth_at
+
+METHOD = "tokencap pricing 1"
+"""Part of every version: a menu computed in another way is another menu."""
+
+TIERS_SHOWN = 5
+"""For how many tiers the profit is shown where their number is not fixed."""
+
+NEARLY = 0.01
+"""The share of the full menu's profit that a recommended number of tiers may lose."""
+
+OBJECTIVES = ("profit", "profit_if_resumed")
+"""What a menu is to be best at: sold to callers who buy once, or to callers who resume where that pays."""
+
+HAND_LIMITS = (
+    "period_tokens_max",
+    "conversation_input_tokens_max",
+    "requests_per_minute",
+    "concurrency_max",
+    "spend_nanousd_max",
+)
+"""Limits that an operator may add to a computed tier; the mechanism says nothing about them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the operator asks of a menu besides the market: part of its version."""
+
+    tiers: int | None = None
+    bill: str = "conversation"
+    names: tuple[str, ...] | None = None
+    included_conversations: int = 30
+    objective: str = "profit"
+    limits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "tiers": self.tiers,
+            "bill": self.bill,
+            "names": None if self.names is None else list(self.names),
+            "included_conversations": self.included_conversations if self.bill == "subscription" else None,
+            "objective": self.objective,
+            "limits": {name: dict(limits) for name, limits in self.limits.items()},
+        }
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Wishes:
+        """Return the wishes written in a menu.
+
+        Raises:
+            NotAMenu: they are malformed.
+        """
+        names, limits, included = given.get("names"), given.get("limits", {}), given.get("included_conversations")
+        if not isinstance(limits, Mapping) or not all(isinstance(one, Mapping) for one in limits.values()):
+            raise NotAMenu("limits is an object of tier names.", "limits")
+        if names is not None and not isinstance(names, list | tuple):
+            raise NotAMenu("names is a list.", "names")
+        return wishes(
+            tiers=given.get("tiers"),
+            bill=given.get("bill", "conversation"),
+            names=names,
+            included_conversations=30 if included is None else included,
+            objective=given.get("objective", "profit"),
+            limits=limits,
+        )
+
+
+def wishes(
+    *,
+    tiers: int | None,
+    bill: str,
+    names: Sequence[str] | None,
+    included_conversations: int = 30,
+    objective: str = "profit",
+    limits: Mapping[str, Mapping[str, int]] | None = None,
+) -> Wishes:
+    """Return checked wishes.
+
+    Raises:
+        NotAMenu: one of them cannot be granted.
+    """
+    if tiers is not None and (isinstance(tiers, bool) or not isinstance(tiers, int) or tiers < 1):
+        raise NotAMenu("The number of tiers is a whole number from 1.", "tiers")
+    if bill not in ("conversation", "subscription"):
+        raise NotAMenu("bill is 'conversation' or 'subscription'.", "bill")
+    if objective not in OBJECTIVES:
+        raise NotAMenu(f"objective is {' or '.join(map(repr, OBJECTIVES))}.", "objective")
+    if names is not None:
+        wrong = next((name for name in names if not isinstance(name, str) or not NAME.fullmatch(name)), None)
+        if wrong is not None:
+            raise NotAMenu(f"{wrong!r} is not a tier's name: 1 to 64 letters, digits, dots, dashes.", "names")
+        if len(set(names)) != len(names):
+            raise NotAMenu("Two tiers share a name.", "names")
+    if not whole(included_conversations, "included_conversations"):
+        raise NotAMenu("included_conversations is a whole number from 1.", "included_conversations")
+    for name, added in (limits or {}).items():
+        for limit, value in added.items():
+            if limit not in HAND_LIMITS:
+                raise NotAMenu(f"{limit} of tier {name} cannot be typed into a computed menu.", limit)
+            whole(value, limit)
+    return Wishes(tiers, bill, None if names is None else tuple(names), included_conversations, objective, limits or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """What the solvers say of a market: the full menu, the best menus of 1, 2, ... tiers, and the one to sell."""
+
+    valuation: Valuation
+    full: Allocation
+    by_tiers: list[Allocation]
+    chosen: Allocation
+    multipliers: Multipliers
+
+
+def solve(market: Market, wished: Wishes, multipliers: Multipliers | None = None) -> Solution:
+    """Return the best menus of a market and the one to sell; the multipliers may be given, as they are from a file."""
+    valuation = valuation_of(market)
+    full = full_menu(valuation)
+    by_tiers = best_tiers(valuation, wished.tiers or TIERS_SHOWN)
+    if wished.objective == "profit_if_resumed":
+        chosen = lasting_menu(valuation, wished.tiers or TIERS_SHOWN)
+    else:
+        chosen = full if wished.tiers is None else by_tiers[-1]
+    return Solution(valuation, full, by_tiers, chosen, multipliers or multipliers_for(valuation, full))
+
+
+def optimal_menu(
+    market: Market,
+    *,
+    tiers: int | None,
+    bill: str,
+    names: Sequence[str] | None,
+    created: str,
+    included_conversations: int = 30,
+    objective: str = "profit",
+) -> dict[str, Any]:
+    """Return the most profitable menu of a market as a complete ``menu.json``.
+
+    Args:
+        market: who buys, and what it costs.
+        tiers: at most so many tiers; None is the full menu, equal caps merged.
+        bill: ``conversation`` or ``subscription``.
+        names: names of the tiers, the smallest first; None calls them t1, t2, ...
+        created: when, RFC 3339; it is written down and changes nothing else.
+        included_conversations: in a subscription, how many conversations the period's fee covers.
+        objective: ``profit``, or ``profit_if_resumed`` for the menu that lasts when callers resume.
+
+    Raises:
+        NotAMarket: the market cannot be computed with.
+        NotAMenu: a wish cannot be granted.
+    """
+    wished = wishes(
+        tiers=tiers, bill=bill, names=names, included_conversations=included_conversations, objective=objective
+    )
+    return written(market, wished, solve(market, wished), created)
+
+
+def with_limits(menu: Mapping[str, Any], limits: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    """Return a computed menu with an operator's limits added to its tiers: another version, certified anew.
+
+    Args:
+        menu: a menu made by ``optimal_menu``.
+        limits: by the name of a tier, limits among ``HAND_LIMITS``.
+
+    Raises:
+        NotAMenu: a tier is not there, or a limit may not be added.
+    """
+    market = read_market(menu["market"])
+    before = Wishes.from_json(menu["certificate"]["wishes"])
+    merged = {**before.limits, **limits}
+    wished = wishes(
+        tiers=before.tiers,
+        bill=before.bill,
+        names=before.names,
+        included_conversations=before.included_conversations,
+        objective=before.objective,
+        limits=merged,
+    )
+    return written(market, wished, solve(market, wished), menu["created"])
+
+
+def version_of(market: Mapping[str, Any], wished: Mapping[str, Any]) -> str:
+    """Return the version of a menu: a hash of everything it is computed from."""
+    return digest({"method": METHOD, "market": market, "wishes": wished})[:16]
+
+
+def written(market: Market, wished: Wishes, solution: Solution, created: str) -> dict[str, Any]:
+    """Return a solution as ``menu.json``."""
+    menu = composed(market, wished, solution, created)
+    menu["certificate"]["digests"] = digests(menu)
+    return menu
+
+
+def composed(market: Market, wished: Wishes, solution: Solution, created: str) -> dict[str, Any]:
+    """Return a solution as ``menu.json`` before its parts are hashed."""
+    valuation, given = solution.valuation, json.loads(market.given)
+    published = publish(valuation, solution.chosen.caps)
+    names = _names(wished, len(published.caps))
+    tokens = own_tokens(valuation, published.by_type())
+    resumed = resumption(valuation, published, margins(valuation, published))
+    return {
+        "version": version_of(given, wished.to_json()),
+        "created": created,
+        "currency": market.currency,
+        "bill": wished.bill,
+        "tiers": _tiers(market, wished, valuation, published, tokens, names),
+        "assignment": [
+            {"urgency_per_s": urgency, "share": share, "tier": names[tier] if tier >= 0 else None}
+            for urgency, share, tier in zip(market.urgency_per_s, market.share, published.takes.tolist(), strict=True)
+        ],
+        "totals": _totals(solution, published, resumed),
+        "market": given,
+        "certificate": _certificate(market, wished, solution, published, names)
+        | {"resumption": {"tiers_considered": resumed.tiers}},
+    }
+
+
+def digests(menu: Mapping[str, Any]) -> dict[str, str]:
+    """Return a hash of every part of a menu, by the name of the part; the hashes themselves are left out."""
+    parts: dict[str, Any] = {}
+    for name, value in menu.items():
+        if name in ("market", "certificate") and isinstance(value, Mapping):
+            parts |= {f"{name}.{key}": part for key, part in value.items() if key != "digests"}
+        elif name == "tiers" and isinstance(value, list):
+            parts |= {f"tiers[{place}]": part for place, part in enumerate(value)}
+        else:
+            parts[name] = value
+    return {name: digest(part) for name, part in sorted(parts.items())}
+
+
+def figure(amount: float) -> float:
+    """Return an amount as it is written down: to a millionth of a nano-unit."""
+    return round(float(amount), 6) + 0.0
+
+
+def _names(wished: Wishes, tiers: int) -> list[str]:
+    if wished.names is None:
+        names = [f"t{place + 1}" for place in range(tiers)]
+    elif len(wished.names) != tiers:
+        raise NotAMenu(f"The menu has {tiers} tiers, so it takes {tiers} names, not {len(wished.names)}.", "names")
+    else:
+        names = list(wished.names)
+    unknown = next((name for name in wished.limits if name not in names), None)
+    if unknown is not None:
+        raise NotAMenu(f"The menu has no tier {unknown}.", "limits")
+    return names
+
+
+def _tiers(
+    market: Market, wished: Wishes, valuation: Valuation, published: Published, tokens: Floats, names: list[str]
+) -> list[dict[str, Any]]:
+    tiers = []
+    finished = np.concatenate(([0.0], np.cumsum(valuation.steps.probability)))
+    for place, (cap, price) in enumerate(zip(published.caps.tolist(), published.prices.tolist(), strict=True)):
+        takers = published.takes == place
+        share = float(valuation.share[takers].sum())
+        average = float(np.dot(valuation.share[takers], tokens[takers])) / share
+        cost = average * valuation.cost_per_token
+        tier: dict[str, Any] = {
+            "name": names[place],
+            "conversation_tokens_max": valuation.steps.cap_tokens(cap),
+            "price_nanousd": price,
+            **wished.limits.get(names[place], {}),
+            "expected": {
+                "share": round(share, 12),
+                "tokens": figure(average),
+                "cost_nanousd": figure(cost),
+                "margin_nanousd": figure(price - cost),
+                "p_answer": round(min(1.0, float(finished[cap])), 12),
+            },
+        }
+        if wished.bill == "subscription":
+            tier["period_price_nanousd"] = price * wished.included_conversations
+            tier["included_conversations"] = wished.included_conversations
+            whole(tier["period_price_nanousd"], "period_price_nanousd")
+        if market.input_cost_nanousd_per_token:
+            tier["input_nanousd_per_mtok"] = min(MOST, round(market.input_cost_nanousd_per_token * 1_000_000))
+        tiers.append(tier)
+    return tiers
+
+
+def _totals(solution: Solution, published: Published, resumed: Resumption) -> dict[str, Any]:
+    valuation = solution.valuation
+    margin = margins(valuation, published)
+    longest = np.array([len(valuation.steps.tokens)])
+    single = single_plan(valuation, worth_at(valuation, longest)[:, 0], tokens_at(valuation, longest)[:, 0])
+    kept = published.own(published.worth) - published.paid()
+    return {
+        "profit_nanousd": figure(np.dot(valuation.share, margin)),
+        "single_plan_profit_nanousd": figure(single),
+        "tiers_profit_nanousd": [figure(menu.profit) for menu in solution.by_tiers],
+        "recommended_tiers": _recommended(solution),
+        "full_menu_profit_nanousd": figure(solution.full.profit),
+        "first_best_nanousd": figure(first_best(valuation)),
+        "profit_if_resumed_nanousd": figure(resumed.profit),
+        "resume_gain_nanousd": figure(resumed.gain),
+        "customers_surplus_nanousd": figure(np.dot(valuation.share, kept)),
+        "excluded_share": round(float(valuation.share[published.takes < 0].sum()), 12),
+    }
+
+
+def _recommended(solution: Solution) -> int | None:
+    """Return the fewest tiers whose profit is nearly that of the full menu, None where more are needed than were tried."""
+    enough = (1 - NEARLY) * solution.full.profit
+    return next((used for used, menu in enumerate(solution.by_tiers, start=1) if menu.profit >= enough), None)
+
+
+def _certificate(
+    market: Market, wished: Wishes, solution: Solution, published: Published, names: list[str]
+) -> dict[str, Any]:
+    valuation, chosen = solution.valuation, solution.chosen
+    checked = conditions(valuation, published, names)
+    cost = float(np.dot(valuation.share, own_tokens(valuation, chosen.caps))) * valuation.cost_per_token
+    profit = float(np.dot(valuation.share, margins(valuation, published)))
+    most = upper_bound(valuation, solution.multipliers)
+    envelope = chosen is solution.full and valuation.cost_per_token == 0 and not valuation.sinks
+    return {
+        "method": METHOD,
+        "claim": claim(market, wished),
+        "wishes": wished.to_json(),
+        "conditions": {
+            "own_choice_slack_nanousd": figure(checked.own_choice),
+            "participation_slack_nanousd": figure(checked.participation),
+            "worth_error_nanousd": checked.error,
+        },
+        "profit_before_rounding": {
+            "by_prices_nanousd": figure(published.unrounded - cost),
+            "by_virtual_surplus_nanousd": figure(published.surplus - cost),
+            "by_envelope_nanousd": figure(enveloped(valuation)) if envelope else None,
+        },
+        "rounding": {"loss_nanousd": figure(chosen.profit - profit), "tiers_merged": published.merged},
+        "bound": {
+            "upper_bound_nanousd": figure(most),
+            "gap_nanousd": figure(most - profit),
+            "gap_share": round(max(0.0, most - profit) / most, 12) if most > 0 else 0.0,
+            "full_menu_gap_share": round(max(0.0, most - solution.full.profit) / most, 12) if most > 0 else 0.0,
+            "multipliers": {
+                "patient": solution.multipliers.patient.tolist(),
+                "urgent": solution.multipliers.urgent.tolist(),
+                "flow": solution.multipliers.flow.tolist(),
+            },
+        },
+    }
+
+
+def claim(market: Market, wished: Wishes) -> str:
+    """Return what may be said of a menu, and no more."""
+    if wished.objective == "profit_if_resumed":
+        return "the most profitable under resumption of the menus tried"
+    if wished.tiers is not None:
+        return f"the most profitable menu of at most {wished.tiers} caps"
+    free = market.cost_nanousd_per_token == 0
+    constant_hazard = isinstance(market.answer_length, ExponentialLength)
+    if market.delay == "exponential" and (free or constant_hazard):
+        return "the most profitable of all mechanisms"
+    return "the most profitable menu of caps"

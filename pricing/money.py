@@ -1,0 +1,32 @@
+"""Money is a whole number of nano-units of the installation's one currency."""
+
+from __future__ import annotations
+
+NANO = 10**9
+"""Nano-units in one unit of currency: $1 is 1,000,000,000."""
+
+MOST = 2**53 - 1
+"""The largest amount or count accepted anywhere: every amount up to it is exact in a double, so in Lua and JSON too."""
+
+
+def metered(tokens: int, nanousd_per_mtok: int) -> int:
+    """Return the charge for ``tokens`` at a rate per million tokens, in nano-units, rounded down."""
+    return tokens * nanousd_per_mtok // 1_000_000
+
+
+def metered_bound(tokens: int, nanousd_per_mtok: int) -> int:
+    """Return the smallest whole amount that no charge for up to ``tokens`` exceeds, in nano-units."""
+    return -(-tokens * nanousd_per_mtok // 1_000_000)
+
+
+def affordable(nanousd: int, nanousd_per_mtok: int) -> int:
+    """Return the most tokens whose bound fits into ``nanousd`` at a positive rate per million tokens."""
+    return max(nanousd, 0) * 1_000_000 // nanousd_per_mtok
+
+
+def written(nanousd: int, currency: str) -> str:
+    """Return an amount as people read it, exact to the nano-unit: ``0.0012 USD``."""
+    sign = "-" if nanousd < 0 else ""
+    whole, rest = divmod(abs(nanousd), NANO)
+    decimals = f"{rest:09d}".rstrip("0").ljust(2, "0")
+    return f"{sign}{whole}.{decimals} {currency}"

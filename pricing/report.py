@@ -1,0 +1,262 @@
+"""A menu and its certificate as one HTML page that needs nothing else, for who decides and for who checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from pricing.certificate import Verdict, verify
+from pricing.charts import Axis, Point, Series, bar_chart, line_chart, shown
+from pricing.lasting import Advice, advise
+from pricing.market import Market
+from pricing.money import NANO
+from pricing.page import PAGE
+from pricing.worth import Valuation, valuation_of
+
+CURVES_MAX = 6
+"""How many types' worth is drawn: more cannot be told apart."""
+
+TYPES_MARKED = 24
+"""Up to how many types each one is marked in a chart."""
+
+POINTS_MAX = 240
+"""How many points a drawn line has at most."""
+
+
+def report(market: Market, menu: Mapping[str, Any]) -> str:
+    """Return the report of a computed menu as HTML: tiers, who takes them, profit, worth, slacks and resumption.
+
+    Args:
+        market: the market the menu is looked at in; usually the menu's own.
+        menu: a ``menu.json`` made by ``optimal_menu``.
+
+    Raises:
+        NotAMarket: the market cannot be computed with.
+    """
+    valuation = valuation_of(market)
+    verdict = verify(menu)
+    advice = advise(valuation, most=max(5, len(menu["totals"]["tiers_profit_nanousd"])))
+    sections = [
+        _summary(menu, verdict),
+        _section("Tiers", _TIERS_TEXT, _tiers_table(menu)),
+        _section("Who takes what", _CHOICE_TEXT, _choice_charts(menu, valuation) + _excluded(menu)),
+        _section("Profit by number of tiers", _advice_text(advice), _profit_chart(menu, advice)),
+        _section("What a cap is worth", _WORTH_TEXT, _worth_chart(menu, valuation)),
+        _section("When callers resume", _resumption_text(menu), _advice_table(menu, advice)),
+        _section("Certificate", _CERTIFICATE_TEXT, _certificate_table(menu, verdict)),
+    ]
+    title = f"Menu {menu['version']}"
+    return PAGE.substitute(title=escape(title), created=escape(str(menu["created"])), body="\n".join(sections))
+
+
+_TIERS_TEXT = (
+    "One model, one speed; a tier is a cap on the tokens of a conversation and its price. "
+    "The chance of an answer is that of the answer being no longer than the cap."
+)
+_CHOICE_TEXT = (
+    "Customers differ in urgency r: an answer after t seconds is worth its value times what delay leaves of it. "
+    "Patient customers are on the left. They buy the long caps; nobody gains by taking a tier that is meant for another."
+)
+_WORTH_TEXT = (
+    "Worth u(N) of a conversation capped at N tokens, for some types, and the tiers as dots at their prices. "
+    "A type takes the dot that lies furthest below its own curve."
+)
+_CERTIFICATE_TEXT = (
+    "Computed on the published whole numbers. The bound holds for every mechanism, lotteries included, "
+    "by weak duality with the multipliers written in the file; the gap is what a better mechanism could add at most."
+)
+
+
+def _section(title: str, text: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2><p>{escape(text)}</p>{body}</section>"
+
+
+def _money(nanousd: float, currency: str) -> str:
+    return f"{nanousd / NANO:.6g} {currency}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = "".join(f"<th>{escape(one)}</th>" for one in head)
+    lines = "".join("<tr>" + "".join(f"<td>{escape(one)}</td>" for one in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>'
+
+
+def _summary(menu: Mapping[str, Any], verdict: Verdict) -> str:
+    totals, currency = menu["totals"], menu["currency"]
+    profit, single = totals["profit_nanousd"], totals["single_plan_profit_nanousd"]
+    more = f"{100 * (profit / single - 1):+.1f} % against one unlimited plan" if single > 0 else "no single plan earns"
+    best = totals["first_best_nanousd"]
+    cards = [
+        ("Profit for each conversation offered", _money(profit, currency), more),
+        (
+            "If callers resume",
+            _money(totals["profit_if_resumed_nanousd"], currency),
+            "when each does what is best for it",
+        ),
+        ("Kept by customers", _money(totals["customers_surplus_nanousd"], currency), "their worth less what they pay"),
+        ("If every urgency were known", _money(best, currency), "no menu can earn this"),
+    ]
+    drawn = "".join(
+        f"<div><h3>{escape(name)}</h3><strong>{escape(value)}</strong><span>{escape(note)}</span></div>"
+        for name, value, note in cards
+    )
+    stands = "The certificate holds." if verdict.ok else f"The certificate does not hold: {verdict.violation}"
+    kind = "good" if verdict.ok else "bad"
+    claim = f"This is {menu['certificate']['claim']}."
+    return f'<p class="{kind}">{escape(stands)} {escape(claim)}</p><div class="cards">{drawn}</div>'
+
+
+def _tiers_table(menu: Mapping[str, Any]) -> str:
+    rows = []
+    for tier in menu["tiers"]:
+        cap, expected = tier["conversation_tokens_max"], tier["expected"]
+        rows.append(
+            [
+                tier["name"],
+                "no cap" if cap is None else f"{cap:,}",
+                _money(tier["price_nanousd"], menu["currency"]),
+                f"{100 * expected['share']:.1f} %",
+                f"{100 * expected['p_answer']:.1f} %",
+                f"{expected['tokens']:,.0f}",
+                _money(expected["cost_nanousd"], menu["currency"]),
+                _money(expected["margin_nanousd"], menu["currency"]),
+            ]
+        )
+    head = ["Tier", "Cap, tokens", "Price", "Share", "Chance of an answer", "Tokens served", "Cost", "Margin"]
+    return _table(head, rows)
+
+
+def _choice_charts(menu: Mapping[str, Any], valuation: Valuation) -> str:
+    by_name = {tier["name"]: tier for tier in menu["tiers"]}
+    longest = int(valuation.steps.tokens[-1])
+    caps, prices = [], []
+    for one in _thinned(menu["assignment"]):
+        tier = by_name.get(one["tier"])
+        cap = 0 if tier is None else longest if (most := tier["conversation_tokens_max"]) is None else most
+        caps.append((one["urgency_per_s"], float(cap)))
+        prices.append((one["urgency_per_s"], 0.0 if tier is None else tier["price_nanousd"] / NANO))
+    urgency = Axis("urgency r, 1/s", logarithmic=caps[0][0] > 0 and caps[-1][0] > 20 * caps[0][0])
+    cap_chart = line_chart("Cap by urgency", _stepped(caps, urgency), urgency, Axis("cap, tokens"))
+    price_axis = Axis(f"price, {menu['currency']}")
+    return cap_chart + line_chart("Price by urgency", _stepped(prices, urgency), urgency, price_axis)
+
+
+def _stepped(points: list[Point], axis: Axis) -> list[Series]:
+    """Return steps that begin left of the first point, with the types themselves as dots where they are few."""
+    start = points[0][0] / 1.5 if axis.logarithmic else 0.0
+    steps = Series("up to this urgency", [(start, points[0][1]), *points], "step")
+    return [steps, Series("types", points, "dots")] if len(points) <= TYPES_MARKED else [steps]
+
+
+def _thinned(entries: Sequence[Any]) -> list[Any]:
+    """Return at most ``POINTS_MAX`` of the entries, evenly spread, the first and the last among them."""
+    places = np.unique(np.linspace(0, len(entries) - 1, min(len(entries), POINTS_MAX)).round().astype(int))
+    return [entries[place] for place in places]
+
+
+def _excluded(menu: Mapping[str, Any]) -> str:
+    share = menu["totals"]["excluded_share"]
+    if share == 0:
+        return "<p>Every type is served.</p>"
+    urgencies = [one["urgency_per_s"] for one in menu["assignment"] if one["tier"] is None]
+    return (
+        f"<p>{100 * share:.1f} % of conversations are not served: "
+        f"those of an urgency from {min(urgencies):.4g} to {max(urgencies):.4g} per second.</p>"
+    )
+
+
+def _profit_chart(menu: Mapping[str, Any], advice: Advice) -> str:
+    totals = menu["totals"]
+    bars = [("single plan", totals["single_plan_profit_nanousd"] / NANO)]
+    bars += [(f"{line.tiers} tier{'s' if line.tiers > 1 else ''}", line.profit / NANO) for line in advice.lines]
+    bars += [
+        ("full menu", totals["full_menu_profit_nanousd"] / NANO),
+        ("first best", totals["first_best_nanousd"] / NANO),
+    ]
+    resumed = [None, *(line.profit_if_resumed / NANO for line in advice.lines), None, None]
+    legend = '<ul class="legend"><li><i class="c0"></i>bought once</li><li><i class="c1"></i>if resumed</li></ul>'
+    axis = Axis(f"profit, {menu['currency']}")
+    return bar_chart("Profit by number of tiers", bars, axis, resumed) + legend
+
+
+def _advice_text(advice: Advice) -> str:
+    return (
+        f"{advice.tiers} tiers come within 1 % of the full menu; "
+        f"counting what resuming callers leave, {advice.lasting} do as well as any number shown."
+    )
+
+
+def _advice_table(menu: Mapping[str, Any], advice: Advice) -> str:
+    rows = [
+        [
+            str(line.tiers),
+            ", ".join("no cap" if cap is None else f"{cap:,}" for cap in line.caps_tokens),
+            _money(line.profit, menu["currency"]),
+            f"{100 * (1 - line.profit / advice.full_menu_profit):.2f} %" if advice.full_menu_profit > 0 else "–",
+            _money(line.profit_if_resumed, menu["currency"]),
+        ]
+        for line in advice.lines
+    ]
+    return _table(["Tiers", "Caps, tokens", "Profit", "Lost against the full menu", "Profit if resumed"], rows)
+
+
+def _resumption_text(menu: Mapping[str, Any]) -> str:
+    gain = menu["totals"]["resume_gain_nanousd"]
+    if gain <= 0:
+        return "Nobody gains by sending a cut answer back and buying the next piece."
+    return (
+        f"A caller can send a cut answer back and buy the next piece. With this menu some gain by it, at most "
+        f"{_money(gain, menu['currency'])} for each conversation; the last column is what is earned when all do."
+    )
+
+
+def _worth_chart(menu: Mapping[str, Any], valuation: Valuation) -> str:
+    steps = valuation.steps
+    types = np.unique(np.linspace(0, len(valuation.share) - 1, CURVES_MAX).round().astype(int))
+    # The curves end where there is hardly an answer left to wait for.
+    last = max(1, int(np.searchsorted(-steps.survival, -0.01)))
+    series = []
+    for row in types.tolist():
+        one = slice(row, row + 1)
+        worth = np.cumsum(valuation.gains(one, valuation.left(one))[0])[:last] / NANO
+        points = [(0.0, 0.0), *zip(steps.tokens[:last].tolist(), worth.tolist(), strict=True)]
+        series.append(Series(f"r = {valuation.urgency_per_s[row]:.4g}/s", _thinned(points)))
+    end = int(steps.tokens[last - 1])
+    dots = [
+        (
+            float(min(end, end if (cap := tier["conversation_tokens_max"]) is None else cap)),
+            tier["price_nanousd"] / NANO,
+        )
+        for tier in menu["tiers"]
+    ]
+    if dots:
+        series.append(Series("tiers, at their prices", dots, "dots"))
+    return line_chart("Worth by cap", series, Axis("cap, tokens"), Axis(f"worth, {menu['currency']}"))
+
+
+def _certificate_table(menu: Mapping[str, Any], verdict: Verdict) -> str:
+    certificate, currency = menu["certificate"], menu["currency"]
+    bound, slacks = certificate["bound"], certificate["conditions"]
+    before = certificate["profit_before_rounding"]
+    envelope = before["by_envelope_nanousd"]
+    rows = [
+        ["Verified", "yes" if verdict.ok else str(verdict.violation)],
+        [
+            "Least loss of a type that takes another tier than its own",
+            f"{shown(slacks['own_choice_slack_nanousd'])} nano-units",
+        ],
+        ["Least that a served type keeps", f"{shown(slacks['participation_slack_nanousd'])} nano-units"],
+        ["Numerical error of a worth, at most", f"{slacks['worth_error_nanousd']:.2g} nano-units"],
+        ["Profit before rounding, by prices", _money(before["by_prices_nanousd"], currency)],
+        ["Profit before rounding, by virtual surplus", _money(before["by_virtual_surplus_nanousd"], currency)],
+        ["Profit before rounding, by the envelope", "–" if envelope is None else _money(envelope, currency)],
+        ["Lost by rounding", f"{shown(certificate['rounding']['loss_nanousd'])} nano-units"],
+        ["Tiers merged by rounding", str(certificate["rounding"]["tiers_merged"])],
+        ["No mechanism earns more than", _money(bound["upper_bound_nanousd"], currency)],
+        ["Gap of this menu", f"{100 * bound['gap_share']:.6f} %"],
+        ["Gap of the full menu", f"{100 * bound['full_menu_gap_share']:.6f} %"],
+    ]
+    return _table(["", ""], rows)

@@ -1,0 +1,132 @@
+"""Choosing a menu when the market is not known exactly: what each candidate earns over many possible markets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pricing.answers import Floats, Ints
+from pricing.fields import NotAMarket
+from pricing.market import Market, read_market
+from pricing.mechanism import full_menu
+from pricing.rounding import Published, publish
+from pricing.tiers import best_tiers
+from pricing.worth import Valuation, tokens_at, valuation_of, worth_at
+
+DISCOUNTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)
+"""By how much the value of an answer is understated to make a menu that still sells where customers are less keen."""
+
+LOW = 5
+"""The percentile of the profits that stands for a bad case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The candidate that earns the most on average over the markets.
+
+    Attributes:
+        market: the market whose optimal menu it is, as ``market.json``: one of those given, its value discounted.
+        draw: which of those given it was, from 0.
+        discount: by how much its value is understated.
+        mean: average profit over the markets, nano-units for each conversation offered.
+        low: the 5th percentile.
+        profits: profit in each market. Shape (draws,).
+        certain: average profit if the menu could be chosen after the market is known, the value of knowing it.
+    """
+
+    market: dict[str, Any]
+    draw: int
+    discount: float
+    mean: float
+    low: float
+    profits: Floats
+    certain: float
+
+
+def best_on_average(
+    markets: Sequence[Market], *, tiers: int | None = None, discounts: Sequence[float] = DISCOUNTS
+) -> Choice:
+    """Return the menu that earns the most on average over equally likely markets, such as bootstrap draws.
+
+    Candidates are the optimal menus of the markets themselves, and of the same markets with the value of an answer
+    understated, which lowers every price in proportion and leaves the caps. In each market every type chooses freely.
+
+    Args:
+        markets: equally likely markets of one currency.
+        tiers: at most so many tiers; None is the full menu.
+        discounts: by how much values are understated, each in [0, 1).
+
+    Raises:
+        NotAMarket: no market is given, or they differ in currency.
+    """
+    if not markets or len({market.currency for market in markets}) > 1:
+        raise NotAMarket("Choosing under uncertainty takes at least one market, all of one currency.")
+    candidates = [
+        (draw, discount, _menu_of(_discounted(market, discount), tiers))
+        for draw, market in enumerate(markets)
+        for discount in discounts
+    ]
+    profits = np.empty((len(candidates), len(markets)))
+    for draw, market in enumerate(markets):
+        valuation = valuation_of(market)
+        for row, (_, _, menu) in enumerate(candidates):
+            profits[row, draw] = profit_of(valuation, *menu)
+    best = int(profits.mean(axis=1).argmax())
+    draw, discount, _ = candidates[best]
+    own = np.arange(len(markets)) * len(discounts) + int(np.argmin(discounts))
+    return Choice(
+        market=json.loads(_discounted(markets[draw], discount).given),
+        draw=draw,
+        discount=discount,
+        mean=float(profits[best].mean()),
+        low=float(np.percentile(profits[best], LOW)),
+        profits=profits[best],
+        certain=float(np.mean(profits[own, np.arange(len(markets))])),
+    )
+
+
+def profit_of(valuation: Valuation, caps_tokens: Ints, prices: Floats) -> float:
+    """Return what a menu earns in a market where every type takes the tier it likes best, or none.
+
+    Args:
+        valuation: n types, m steps.
+        caps_tokens: caps in tokens, rising. Shape (k,).
+        prices: prices, nano-units. Shape (k,).
+
+    Returns:
+        Nano-units for each conversation offered. Of tiers that are as good, the larger is taken.
+    """
+    caps = np.searchsorted(valuation.steps.tokens, caps_tokens, side="right")
+    gains = worth_at(valuation, caps) - prices
+    tokens = tokens_at(valuation, caps)
+    choice = gains.shape[1] - 1 - gains[:, ::-1].argmax(axis=1)
+    rows = np.arange(len(choice))
+    margin = prices[choice] - tokens[rows, choice] * valuation.cost_per_token
+    return float(np.dot(valuation.share, np.where(gains[rows, choice] >= 0, margin, 0.0)))
+
+
+def _menu_of(market: Market, tiers: int | None) -> tuple[Ints, Floats]:
+    valuation = valuation_of(market)
+    menu = full_menu(valuation) if tiers is None else best_tiers(valuation, tiers)[-1]
+    published: Published = publish(valuation, menu.caps)
+    limits = [valuation.steps.cap_tokens(cap) for cap in published.caps.tolist()]
+    tokens = [np.iinfo(np.int64).max if limit is None else limit for limit in limits]
+    return np.array(tokens, dtype=np.int64), published.prices.astype(np.float64)
+
+
+def _discounted(market: Market, discount: float) -> Market:
+    """Return the same market with every value understated."""
+    if discount == 0:
+        return market
+    given = json.loads(market.given)
+    for holder in (given, *given.get("types", ())):
+        if "value_nanousd" in holder:
+            holder["value_nanousd"] *= 1 - discount
+    if "value_by_urgency" in given:
+        values = given["value_by_urgency"]["value_nanousd"]
+        given["value_by_urgency"]["value_nanousd"] = [value * (1 - discount) for value in values]
+    return read_market(given)

@@ -1,0 +1,86 @@
+"""The usage record: what one call did, in whole numbers and strings, one JSON object a line.
+
+It is the only thing the gateway tells the pricing module, and the row every bill is made of.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+UsageRecord = dict[str, Any]
+"""One record; its keys are FIELDS, its values whole numbers, strings, booleans or null."""
+
+FIELDS: tuple[str, ...] = (
+    "id",
+    "kind",
+    "corrects",
+    "time",
+    "settled",
+    "customer",
+    "key_id",
+    "conversation",
+    "tier",
+    "tier_chosen",
+    "menu_version",
+    "endpoint",
+    "model",
+    "stream",
+    "choices",
+    "input_tokens",
+    "cached_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "billed_output_tokens",
+    "cap_tokens",
+    "requested_tokens",
+    "finish",
+    "usage_source",
+    "ttft_ms",
+    "duration_ms",
+    "charge_nanousd",
+    "currency",
+    "client_request_id",
+    "chain",
+    "seq",
+    "prev_hash",
+    "hash",
+)
+"""Every field, in the order files show them. Times are milliseconds since 1970, UTC."""
+
+WHOLE_FIELDS: frozenset[str] = frozenset(
+    {
+        "time",
+        "settled",
+        "choices",
+        "input_tokens",
+        "cached_tokens",
+        "output_tokens",
+        "reasoning_tokens",
+        "billed_output_tokens",
+        "cap_tokens",
+        "requested_tokens",
+        "ttft_ms",
+        "duration_ms",
+        "charge_nanousd",
+        "seq",
+    }
+)
+"""The fields that are whole numbers (``requested_tokens`` and ``ttft_ms`` may be null); ``stream`` is a boolean."""
+
+KINDS = ("usage", "fee", "credit", "correction")
+
+FINISHES = (
+    "complete",
+    "tool_calls",
+    "cap",
+    "caller_limit",
+    "context",
+    "filtered",
+    "period",
+    "disconnect",
+    "upstream_error",
+    "shutdown",
+    "recovered",
+)
+
+SOURCES = ("upstream", "continuous", "tokenizer", "counted", "estimate", "checkpoint")

@@ -1,0 +1,164 @@
+"""Customers of a known market, watched as the gateway would: what comes out are the sums that a fit is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtr
+
+from pricing.answers import Floats, Ints
+from pricing.estimate.choices import Answers
+from pricing.estimate.statistics import (
+    EARLY_S,
+    AgeCounts,
+    Customers,
+    LengthCounts,
+    Offer,
+    Part,
+    Statistics,
+    pace_counts,
+)
+
+AGES = 700
+SPEED, FIRST_S = 50.0, 0.4
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Types with their shares of *conversations* and how much more than others each talks; lognormal answers."""
+
+    urgency_per_s: tuple[float, ...]
+    share: tuple[float, ...]
+    volume: tuple[float, ...] = ()
+    median_tokens: float = 400
+    sigma: float = 0.8
+    value_nanousd: float = 1e9
+
+    def to_json(self, *, cap_tokens: int = 4000, step: int = 2) -> dict[str, Any]:
+        tokens = np.arange(step, cap_tokens + 1, step)
+        reached = lognormal_cdf(tokens / self.median_tokens, self.sigma)
+        return {
+            "types": [{"urgency_per_s": r, "share": q} for r, q in zip(self.urgency_per_s, self.share, strict=True)],
+            "value_nanousd": self.value_nanousd,
+            "delay": {"family": "exponential"},
+            "answer_length": {
+                "family": "table",
+                "tokens": tokens.tolist(),
+                "probability": np.diff(reached, prepend=0.0).tolist(),
+            },
+            "tokens_per_s": SPEED,
+            "first_token_s": FIRST_S - 1 / SPEED,
+            "cost_nanousd_per_token": 0,
+            "cap_tokens_max": cap_tokens,
+            "currency": "USD",
+        }
+
+
+def answers_of(truth: Truth) -> Answers:
+    """Return answers as the customers of a market see them."""
+    table = truth.to_json(step=20)["answer_length"]
+    tokens = np.array(table["tokens"])
+    return Answers(tokens, np.array(table["probability"]), FIRST_S - 1 / SPEED + tokens / SPEED, truth.value_nanousd)
+
+
+def lognormal_cdf(ratio: Floats, sigma: float) -> Floats:
+    reached: Floats = ndtr(np.log(ratio) / sigma)
+    return reached
+
+
+def watch(
+    truth: Truth,
+    *,
+    customers: int,
+    conversations: int,
+    random: np.random.Generator,
+    cap_tokens: int = 4000,
+    timeout_s: float | None = None,
+    rate: Any = None,
+) -> Statistics:
+    """Return the statistics of customers who leave by themselves, all with one cap.
+
+    Args:
+        truth: who they are.
+        customers: how many.
+        conversations: of each, on average; ``truth.volume`` says who has more.
+        cap_tokens: of all.
+        timeout_s: when every client gives up.
+        rate: a function of (urgency, day, random) that gives each conversation its own rate; a customer has two days.
+    """
+    share = np.array(truth.share)
+    volume = np.array(truth.volume or [1.0] * len(share))
+    kinds = random.choice(len(share), customers, p=share / volume / np.sum(share / volume))
+    count = np.maximum(1, np.round(conversations * volume[kinds] * np.sum(share / volume))).astype(np.int64)
+    owner = np.repeat(np.arange(customers), count)
+    urgency = np.array(truth.urgency_per_s)[kinds][owner]
+    even = random.random(len(owner)) < 0.5
+    rates = urgency if rate is None else rate(urgency, 2 * owner + even, random)
+    lengths = np.ceil(truth.median_tokens * np.exp(truth.sigma * random.standard_normal(len(owner)))).astype(np.int64)
+    served = np.minimum(lengths, cap_tokens)
+    whole_s = FIRST_S + (served - 1) / SPEED
+    patience = random.exponential(size=len(owner)) / rates
+    if timeout_s is not None:
+        patience = np.minimum(patience, timeout_s + 0.2 * random.random(len(owner)))
+    left = patience < whole_s
+    waited = np.minimum(patience, whole_s)
+    received = np.where(left, np.clip(np.floor((waited - FIRST_S) * SPEED) + 1, 0, served), served).astype(np.int64)
+    ended = ~left & (lengths < cap_tokens)
+    return Statistics(
+        lengths=(counted("only", cap_tokens, received, ended),),
+        pace=pace_counts(
+            np.full(200, int(FIRST_S * 1000)),
+            np.round(whole_s[:200] * 1000).astype(np.int64),
+            served[:200],
+        ),
+        customers=_customers(owner, customers, left, waited, even),
+        ages=_ages(left, waited),
+        offers=(),
+        set_aside={},
+    )
+
+
+def counted(tier: str, cap_tokens: int | None, tokens: Ints, ended: Any) -> LengthCounts:
+    """Return the counts of conversations by length and ending."""
+    lengths, place = np.unique(tokens, return_inverse=True)
+    observed = np.bincount(place, ended, len(lengths)).astype(np.int64)
+    return LengthCounts(tier, cap_tokens, lengths, observed, np.bincount(place, minlength=len(lengths)) - observed)
+
+
+def choosing(truth: Truth, offer: Offer, customers: int, conversations: int, random: np.random.Generator) -> Ints:
+    """Return what customers, drawn by the truth's shares, choose by trying all tiers: places, 0 for none."""
+    table = truth.to_json()["answer_length"]
+    tokens, chance = np.array(table["tokens"]), np.array(table["probability"])
+    time_s = FIRST_S - 1 / SPEED + tokens / SPEED
+    gains = [np.zeros(len(truth.share))]
+    for cap, price in zip(offer.caps_tokens, offer.prices_nanousd, strict=True):
+        seen = chance * (tokens <= (np.inf if cap is None else cap))
+        gains.append(truth.value_nanousd * np.exp(-np.outer(truth.urgency_per_s, time_s)) @ seen - price)
+    choice = np.argmax(gains, axis=0)
+    kinds = random.choice(len(truth.share), (customers, conversations), p=truth.share)
+    return choice[kinds]
+
+
+def _customers(owner: Ints, customers: int, left: Any, waited: Floats, even: Any) -> Customers:
+    def total(values: Any) -> Floats:
+        return np.bincount(owner, values, customers)
+
+    return Customers(
+        disconnects=total(left).astype(np.int64),
+        waited_s=total(waited),
+        conversations=np.bincount(owner, minlength=customers),
+        early=Part(total(left & (waited < EARLY_S)).astype(np.int64), total(np.minimum(waited, EARLY_S))),
+        even=Part(total(left & even).astype(np.int64), total(waited * even)),
+    )
+
+
+def _ages(left: Any, waited: Floats) -> AgeCounts:
+    age = np.minimum(waited, AGES - 1).astype(np.int64)
+    beyond = np.cumsum(np.bincount(age, minlength=AGES)[::-1])[::-1]
+    within = np.bincount(age, waited - age, AGES)
+    return AgeCounts(
+        disconnects=np.bincount(age[left], minlength=AGES),
+        waited_s=np.append(beyond[1:], 0).astype(np.float64) + within,
+    )

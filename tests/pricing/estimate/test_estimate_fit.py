@@ -1,0 +1,221 @@
+"""From records to a market: accepted by the pricing, better than the naive way, and honest about what it lacks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pricing.estimate.choices import intervals_of
+from pricing.estimate.fit import Given, fit
+from pricing.estimate.mixing import climb, rows_of_customers
+from pricing.estimate.statistics import CannotEstimate, Customers, Offer, Statistics
+from pricing.market import read_market
+from pricing.mechanism import full_menu
+from pricing.rounding import publish
+from pricing.uncertainty import best_on_average, profit_of
+from pricing.worth import valuation_of
+from tests.pricing.estimate.simulated import Truth, answers_of, choosing, watch
+
+THREE = Truth((0.01, 0.05, 0.15), (0.3, 0.4, 0.3))
+GIVEN = Given(value_nanousd=1e9, cost_nanousd_per_token=0.0)
+OFFER = Offer((140, 1040, None), (60_000_000, 545_000_000, 625_000_000))
+
+
+def seen(
+    truth: Truth = THREE, *, customers: int = 300, conversations: int = 20, seed: int = 1, **more: Any
+) -> Statistics:
+    return watch(truth, customers=customers, conversations=conversations, random=np.random.default_rng(seed), **more)
+
+
+def earned(given: dict[str, Any], truth: Truth) -> float:
+    """Return what the full menu of one market earns in another, as a share of the most that can be earned there."""
+    there = valuation_of(read_market(truth.to_json(step=4)))
+
+    def profit(market: dict[str, Any]) -> float:
+        valuation = valuation_of(read_market(market))
+        published = publish(valuation, full_menu(valuation).caps)
+        caps = [valuation.steps.cap_tokens(cap) for cap in published.caps.tolist()]
+        tokens = np.array([10**9 if cap is None else cap for cap in caps], dtype=np.int64)
+        return profit_of(there, tokens, published.prices.astype(np.float64))
+
+    return profit(given) / profit(truth.to_json(step=4))
+
+
+def test_a_fit_is_a_market_that_the_pricing_reads_with_its_intervals_and_its_draws() -> None:
+    estimate = fit(seen(), GIVEN, draws=8, random=np.random.default_rng(2))
+
+    market = read_market(estimate.market)
+    choice = best_on_average([read_market(draw) for draw in estimate.draws[:3]], discounts=(0.0, 0.05))
+    beside = estimate.market["intervals"]
+    assert market.cap_tokens_max == estimate.market["answer_length"]["tokens"][-1]
+    assert sum(market.share) == pytest.approx(1)
+    assert len(estimate.draws) == 8
+    assert 0 < choice.low <= choice.mean <= choice.certain
+    assert beside["tokens_per_s"][0] <= estimate.market["tokens_per_s"] <= beside["tokens_per_s"][1]
+    assert np.all(np.array(beside["urgency"]["cumulative_share_low"]) <= beside["urgency"]["cumulative_share_high"])
+    assert estimate.sources == ("disconnects",)
+
+
+def test_what_was_learnt_earns_nearly_all_that_can_be_earned() -> None:
+    """A large market by the average of the draws."""
+    estimate = fit(seen(customers=3000, conversations=50), GIVEN, draws=60, random=np.random.default_rng(3))
+
+    assert earned(estimate.market, THREE) > 0.9
+
+
+def test_the_maximum_of_the_likelihood_plugged_in_earns_less_than_the_average_of_the_draws() -> None:
+    """Over six small markets: the converged mixture's atoms are a hair off, and price out whom they stand for."""
+    averaged, plugged = [], []
+    for seed in range(6):
+        statistics = seen(seed=seed)
+        estimate = fit(statistics, GIVEN, draws=40, random=np.random.default_rng(seed))
+        rows, _ = rows_of_customers(statistics.customers, [], leaving=True)
+        grid = estimate.mixing.urgency_per_s
+        share = climb(rows, grid, rows.weight[:, None], 5000)[:, 0]
+        kept = share > 1e-6
+        types = [
+            {"urgency_per_s": float(r), "share": float(q)}
+            for r, q in zip(grid[kept], share[kept] / share[kept].sum(), strict=True)
+        ]
+        averaged.append(earned(estimate.market, THREE))
+        plugged.append(earned(estimate.market | {"types": types}, THREE))
+
+    assert np.mean(averaged) > np.mean(plugged) + 0.02, (averaged, plugged)
+    assert min(averaged) > 0.85 > min(plugged), (averaged, plugged)
+
+
+def test_time_outs_are_not_read_as_urgency() -> None:
+    """Leaving alone then tells nothing, and the fit says why; with tier choices it goes on without it."""
+    truth = Truth((0.002, 0.01, 0.05), (0.4, 0.3, 0.3), median_tokens=1500)
+    statistics = seen(truth, timeout_s=30, cap_tokens=9000)
+    offer = Offer((300, 700, 1200), (12_000_000, 122_000_000, 319_000_000))
+    random = np.random.default_rng(4)
+    taken = np.bincount(choosing(truth, offer, 3000, 1, random).ravel(), minlength=4)
+    offered = replace(offer, taken=tuple(taken[1:].tolist()), refused=int(taken[0]))
+
+    with pytest.raises(CannotEstimate, match="after 30 s: clients give up"):
+        fit(statistics, GIVEN, draws=4, random=random)
+    estimate = fit(replace(statistics, offers=(offered,)), GIVEN, draws=4, random=random)
+
+    assert estimate.sources == ("conversation_choices",)
+    assert any("not read as urgency" in note for note in estimate.notes)
+
+
+def test_a_tier_chosen_once_for_all_conversations_tells_where_the_customer_lies() -> None:
+    """Leaving is out because of time-outs; the shares between thresholds are those of the customers who chose."""
+    truth = Truth((0.002, 0.01, 0.05), (0.4, 0.3, 0.3), median_tokens=1500)
+    statistics = seen(truth, timeout_s=30, cap_tokens=9000)
+    offer = Offer((300, 700, 1200), (12_000_000, 122_000_000, 319_000_000))
+    choices = choosing(truth, offer, 300, 1, np.random.default_rng(11))
+    chosen = replace(statistics, customers=replace(statistics.customers, choices=choices), offers=(offer,))
+
+    estimate = fit(chosen, GIVEN, draws=30, random=np.random.default_rng(12))
+
+    rate, share = estimate.mixing.urgency_per_s, estimate.mixing.share
+    assert estimate.sources == ("customer_choices",)
+    edge = float(intervals_of(offer, answers_of(truth)).high[3])
+    assert share[rate <= edge].sum() == pytest.approx(np.mean(choices == 3), abs=0.1)
+
+
+def test_choices_of_tiers_beyond_all_that_was_seen_are_not_used() -> None:
+    """All were cut at 1,500 tokens: what an uncapped tier is worth nobody knows, so who takes it tells nothing."""
+    truth = Truth((0.002, 0.01, 0.05), (0.4, 0.3, 0.3), median_tokens=1500)
+    offer = Offer((500, None), (70_000_000, 600_000_000), taken=(50, 50), refused=0)
+    statistics = replace(seen(truth, cap_tokens=1500), offers=(offer,))
+
+    estimate = fit(statistics, GIVEN, draws=4, random=np.random.default_rng(13))
+
+    assert estimate.sources == ("disconnects",)
+    assert any("tiers beyond all lengths seen" in note for note in estimate.notes)
+
+
+def test_types_that_the_menu_excluded_are_kept_from_the_prior_or_said_to_be_missing() -> None:
+    statistics = seen()
+    taken = replace(OFFER, taken=(30, 40, 30))
+    prior = read_market(Truth((0.05, 3.0), (0.75, 0.25)).to_json(step=20))
+
+    without = fit(replace(statistics, offers=(taken,)), GIVEN, draws=4, random=np.random.default_rng(5))
+    believed = fit(
+        replace(statistics, offers=(taken,)), replace(GIVEN, prior=prior), draws=4, random=np.random.default_rng(5)
+    )
+    counted = fit(
+        replace(statistics, offers=(replace(taken, refused=0),)), GIVEN, draws=4, random=np.random.default_rng(5)
+    )
+
+    last = believed.market["types"][-1]
+    assert any("are missing from the market" in note for note in without.notes)
+    assert any("keep the share that was assumed" in note for note in believed.notes)
+    assert (last["urgency_per_s"], last["share"]) == (3.0, pytest.approx(0.25, abs=1e-4))
+    assert not any("Refusals" in note for note in counted.notes)
+
+
+def test_bad_data_are_set_aside_with_a_count() -> None:
+    """One customer with a million disconnects, negative seconds, more leavings than conversations."""
+    statistics = seen()
+    them = statistics.customers
+    assert them.early is not None
+    assert them.even is not None
+
+    def grown(values: Any, *more: float) -> Any:
+        return np.append(values, np.array(more, dtype=values.dtype))
+
+    spoilt = Customers(
+        grown(them.disconnects, 10**6, 1, 9),
+        grown(them.waited_s, 10**6, -5, 10),
+        grown(them.conversations, 10**6, 5, 3),
+        type(them.early)(grown(them.early.disconnects, 0, 0, 0), grown(them.early.waited_s, 0, 0, 0)),
+        type(them.even)(grown(them.even.disconnects, 0, 0, 0), grown(them.even.waited_s, 0, 0, 0)),
+    )
+    faulty = replace(
+        statistics, customers=spoilt, pace=replace(statistics.pace, set_aside=4), set_aside={"deleted_tier": 2}
+    )
+
+    estimate = fit(faulty, GIVEN, draws=4, random=np.random.default_rng(6))
+
+    clean = fit(statistics, GIVEN, draws=4, random=np.random.default_rng(6))
+    assert estimate.set_aside == {
+        "deleted_tier": 2,
+        "customers_impossible": 2,
+        "customers_outsized": 1,
+        "calls_of_impossible_times": 4,
+    }
+    assert estimate.market == clean.market
+
+
+def test_tiers_that_were_not_offered_or_that_nobody_should_want_are_counted() -> None:
+    """A customer with a fourth tier of three, and choices of a tier that its neighbour beats for everybody."""
+    statistics = seen()
+    choices = np.full((300, 1), -1)
+    choices[:5] = 4
+    dear = Offer((140, 1040, 4000), (60_000_000, 900_000_000, 900_000_001), taken=(50, 7, 30), refused=1)
+    chosen = replace(statistics, customers=replace(statistics.customers, choices=choices), offers=(dear,))
+
+    estimate = fit(chosen, GIVEN, draws=4, random=np.random.default_rng(10))
+
+    assert estimate.set_aside == {"customers_impossible": 5, "choices_unexplained": 7}
+
+
+def test_the_tail_above_the_largest_cap_is_said_to_be_unknown_and_bounded() -> None:
+    estimate = fit(seen(cap_tokens=600), GIVEN, draws=4, random=np.random.default_rng(7))
+
+    unfinished = float(estimate.market["answer_length"]["survival"][-1])
+    assert estimate.market["cap_tokens_max"] == 600
+    assert unfinished == pytest.approx(0.305, abs=0.04)
+    assert 0 < estimate.unseen_worth_nanousd < unfinished * 1e9
+    assert any("Not identified above the largest cap" in note for note in estimate.notes)
+
+
+def test_a_few_customers_are_refused() -> None:
+    with pytest.raises(CannotEstimate, match="12 customers are too few"):
+        fit(seen(customers=12), GIVEN, draws=4, random=np.random.default_rng(8))
+
+
+def test_an_empty_period_is_refused() -> None:
+    statistics = seen()
+    nobody = statistics.customers.only(np.array([], dtype=np.int64))
+
+    with pytest.raises(CannotEstimate, match="0 customers are too few"):
+        fit(replace(statistics, customers=nobody), GIVEN, draws=4, random=np.random.default_rng(9))

@@ -1,0 +1,128 @@
+"""The full menu, every number of tiers and the bound, against solvers that know nothing of the theory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pricing.bound import upper_bound
+from pricing.market import read_market
+from pricing.mechanism import enveloped, full_menu, search
+from pricing.menus import optimal_menu
+from pricing.multipliers import multipliers_for
+from pricing.tiers import best_tiers
+from pricing.worth import valuation_of
+from tests.pricing import markets, oracles
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def test_without_cost_no_mechanism_earns_more() -> None:
+    """1,000 random markets: the menu equals a linear program over lotteries with all ordered pairs, so does the bound."""
+    random = np.random.default_rng(3)
+    for _ in range(1000):
+        valuation = valuation_of(read_market(markets.random_market(random, types_max=6, steps_max=8)))
+        full = full_menu(valuation)
+
+        assert full.profit == pytest.approx(oracles.lottery_program(valuation), rel=1e-7)
+        assert full.profit == pytest.approx(search(valuation).profit, rel=1e-12)
+        assert full.profit == pytest.approx(enveloped(valuation), rel=1e-12)
+        assert upper_bound(valuation, multipliers_for(valuation, full)) == pytest.approx(full.profit, rel=1e-7)
+
+
+def test_with_cost_no_mechanism_beats_the_bound() -> None:
+    """1,000 random markets: menu <= program over lotteries <= bound, and the gap between the ends is almost always nil."""
+    random = np.random.default_rng(4)
+    gaps = []
+    for _ in range(1000):
+        valuation = valuation_of(read_market(markets.random_market(random, types_max=6, steps_max=8, cost=True)))
+        full = full_menu(valuation)
+        lottery = oracles.lottery_program(valuation)
+        most = upper_bound(valuation, multipliers_for(valuation, full))
+
+        assert lottery >= full.profit - 1e-7
+        assert most >= lottery - 1e-9
+        gaps.append((most - full.profit) / most if most > 1e-9 else 0.0)
+    assert np.median(gaps) < 1e-9
+    assert np.quantile(gaps, 0.99) < 1e-6
+    assert max(gaps) < 0.02
+
+
+def test_with_cost_and_a_constant_hazard_no_mechanism_earns_more() -> None:
+    """200 random markets whose answers end at a constant rate, under both rules of disconnecting."""
+    random = np.random.default_rng(6)
+    for _ in range(200):
+        given = markets.random_market(random, types_max=6, steps_max=2, cost=True)
+        steps = int(random.integers(1, 9))
+        mean = float(random.uniform(0.5, 2) * steps)
+        given |= {"answer_length": {"family": "exponential", "mean_tokens": mean}, "cap_tokens_max": steps}
+        given |= {"tokens_per_s": 10.0, "cost_nanousd_per_token": float(random.uniform(0, 0.8)) / mean}
+        valuation = valuation_of(read_market(given))
+
+        assert full_menu(valuation).profit == pytest.approx(oracles.lottery_program(valuation), abs=1e-7)
+
+
+@pytest.mark.parametrize("delay", ["exponential", "hyperbolic", "linear", "sunk_linear"])
+@pytest.mark.parametrize("cost", [False, True])
+def test_search_equals_trying_everything(delay: str, cost: bool) -> None:
+    """The full menu and each number of tiers are exact among menus of caps, in every family of delay."""
+    random = np.random.default_rng(5)
+    for _ in range(12):
+        given = markets.random_market(random, types_max=5, steps_max=12, cost=cost) | {"delay": {"family": delay}}
+        valuation = valuation_of(read_market(given))
+        everything = oracles.exhaustive(valuation)
+
+        assert search(valuation).profit == pytest.approx(everything[-1], abs=1e-12)
+        for used, menu in enumerate(best_tiers(valuation, 5), start=1):
+            assert menu.profit == pytest.approx(everything[min(used, len(everything) - 1)], abs=1e-12)
+            assert len(set(menu.caps.tolist()) - {0}) <= used
+
+
+@pytest.mark.parametrize("delay", ["exponential", "hyperbolic", "linear", "sunk_linear"])
+def test_many_steps_and_few(delay: str) -> None:
+    """Long rows with dips, zero steps and ties give what the same sums give one entry at a time."""
+    random = np.random.default_rng(8)
+    for _ in range(15):
+        given = markets.random_market(random, types_max=12, steps_max=300, cost=bool(random.integers(2)))
+        chances = np.array(given["answer_length"]["probability"])
+        chances[random.random(len(chances)) < 0.3] = 0.0
+        chances[-1] += 1e-3
+        given["answer_length"]["probability"] = (chances / max(1.0, chances.sum())).tolist()
+        valuation = valuation_of(read_market(given | {"delay": {"family": delay}}))
+
+        assert search(valuation).profit == pytest.approx(oracles.entry_by_entry(valuation), abs=1e-12)
+        assert best_tiers(valuation, 12)[-1].profit == pytest.approx(oracles.entry_by_entry(valuation), abs=1e-12)
+
+
+def test_hyperbolic_delay_needs_no_caps() -> None:
+    """With delay 1/(1 + r t) and r uniform from 0, one unlimited plan is optimal."""
+    urgency = {"family": "uniform", "low_per_s": 0, "high_per_s": 0.5, "points": 60}
+    given = markets.market(types=None, urgency=urgency, delay={"family": "hyperbolic"})
+    menu = optimal_menu(read_market(given), tiers=None, bill="conversation", names=None, created="2025-01-01")
+
+    assert [tier["conversation_tokens_max"] for tier in menu["tiers"]] == [None]
+    assert menu["totals"]["full_menu_profit_nanousd"] == pytest.approx(menu["totals"]["single_plan_profit_nanousd"])
+
+
+def test_without_cost_the_longest_cap_is_none() -> None:
+    """However many tiers: far out, doubles cannot tell a cap from none."""
+    valuation = valuation_of(read_market(markets.market()))
+
+    assert [menu.caps[0] for menu in best_tiers(valuation, 4)] == [len(valuation.steps.tokens)] * 4
+
+
+def test_worth_that_falls_with_urgency() -> None:
+    """The hull is then that of ln(G v): the menu still equals the program over lotteries."""
+    random = np.random.default_rng(9)
+    for _ in range(100):
+        given = markets.random_market(random, types_max=5, steps_max=6)
+        given["types"].sort(key=lambda one: one["urgency_per_s"])
+        value = 1.0
+        for one in given["types"]:
+            one["value_nanousd"] = value
+            value *= float(random.uniform(0.5, 1))
+        del given["value_nanousd"]
+        valuation = valuation_of(read_market(given))
+
+        assert full_menu(valuation).profit == pytest.approx(oracles.lottery_program(valuation), rel=1e-7)
+        assert full_menu(valuation).profit == pytest.approx(search(valuation).profit, rel=1e-12)

@@ -1,0 +1,63 @@
+"""The report is one page that loads nothing and says what the menu says."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from pricing.market import read_market
+from pricing.menus import optimal_menu
+from pricing.report import report
+from tests.pricing import markets
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def made(given: dict[str, Any], tiers: int | None = None) -> tuple[dict[str, Any], str]:
+    market = read_market(given)
+    menu = optimal_menu(market, tiers=tiers, bill="conversation", names=None, created="2025-01-01T00:00:00Z")
+    return menu, report(market, menu)
+
+
+def test_it_shows_every_tier_and_loads_nothing() -> None:
+    """No address, no script; every chart is well-formed."""
+    menu, page = made(markets.lognormal() | {"cost_nanousd_per_token": 2e4})
+    drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+
+    assert not re.search(r"https?:|src=|url\(|<script|@import|href=", page)
+    assert len(drawings) == 4
+    for drawing in drawings:
+        assert ElementTree.fromstring(drawing).find("title") is not None
+    for tier in menu["tiers"]:
+        assert f"<td>{tier['conversation_tokens_max']:,}</td>" in page
+    assert "The certificate holds." in page
+    assert "nan" not in re.sub(r"[a-z]*nano[a-z-]*|finance", "", page)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"types": [{"urgency_per_s": 0, "share": 1}]},
+        {"cost_nanousd_per_token": 10**9, "cap_tokens_max": 500},
+        {"types": None, "urgency": {"family": "uniform", "low_per_s": 0, "high_per_s": 0.3, "points": 400}},
+        {"delay": {"family": "sunk_linear"}},
+    ],
+    ids=["one type", "nobody is served", "many types", "waiting sinks"],
+)
+def test_every_market_can_be_drawn(changes: dict[str, Any]) -> None:
+    _, page = made(markets.market(**changes), tiers=3)
+
+    assert page.count("<svg") == 4
+
+
+def test_it_says_so_where_the_menu_was_changed_and_lets_no_text_become_markup() -> None:
+    market = read_market(markets.market(currency="<b>&"))
+    menu = optimal_menu(market, tiers=2, bill="conversation", names=None, created="2025-01-01T00:00:00Z")
+    menu["tiers"][0]["price_nanousd"] += 1
+    page = report(market, menu)
+
+    assert "The certificate does not hold: tiers[t1].price_nanousd" in page
+    assert "<b>" not in page

@@ -1,0 +1,151 @@
+"""Callers who send a cut answer back and buy the next piece."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from pricing.market import read_market
+from pricing.mechanism import full_menu
+from pricing.resumption import Resumption, resumption
+from pricing.rounding import Published, publish
+from pricing.worth import Valuation, own_tokens, valuation_of, worth_at, worth_error
+from tests.pricing import markets, oracles
+
+
+def figures(valuation: Valuation, published: Published) -> Resumption:
+    margin = published.paid() - own_tokens(valuation, published.by_type()) * valuation.cost_per_token
+    return resumption(valuation, published, margin)
+
+
+def test_the_lognormal_menu_without_its_smallest_tier() -> None:
+    """It earns a little less, and what it earns from resuming callers is more than twice as much."""
+    valuation = valuation_of(read_market(markets.lognormal()))
+    caps = full_menu(valuation).caps.copy()
+    caps[-1] = 0
+    published = publish(valuation, caps)
+
+    assert np.dot(valuation.share, published.paid()) == pytest.approx(0.4187e9, abs=5e4)
+    assert figures(valuation, published).profit == pytest.approx(0.422e9, abs=1e5)
+
+
+def test_by_hand() -> None:
+    """One type without urgency, answers of 10 or 20 tokens, one tier of 10 tokens at 400: worth buying twice."""
+    given = read_market(
+        markets.market(
+            types=[{"urgency_per_s": 0, "share": 1}],
+            value_nanousd=1000,
+            answer_length={"family": "table", "tokens": [10, 20], "probability": [0.5, 0.5]},
+            first_token_s=0,
+        )
+    )
+    valuation = valuation_of(given)
+    published = Published(
+        caps=np.array([1]),
+        prices=np.array([400]),
+        takes=np.array([0]),
+        worth=np.array([[500.0]]),
+        error=1e-9,
+        merged=0,
+        unrounded=400.0,
+        surplus=500.0,
+    )
+
+    # Bought once: 500 - 400. Bought again by the half that is not finished: another 0.5 (1000 - 400).
+    found = figures(valuation, published)
+    assert (found.gain, found.profit) == (pytest.approx(300), pytest.approx(600))
+
+
+def test_nobody_resumes_when_answers_end_at_a_constant_rate_and_nobody_is_urgent() -> None:
+    """With one uncapped tier there is nothing left to buy."""
+    given = read_market(markets.market(types=[{"urgency_per_s": 0.1, "share": 1}]))
+    valuation = valuation_of(given)
+    published = publish(valuation, full_menu(valuation).caps)
+
+    found = figures(valuation, published)
+    assert (found.gain, found.profit) == (0.0, pytest.approx(float(published.prices[0])))
+
+
+def test_a_menu_of_very_many_tiers_is_looked_at_in_part() -> None:
+    """600 tiers: callers look at 512 of them, so they gain at most what all together would let them."""
+    table = {"family": "table", "tokens": list(range(1, 701)), "probability": [1 / 700] * 700}
+    valuation = valuation_of(read_market(markets.market(answer_length=table, value_nanousd=1e9, tokens_per_s=5)))
+    caps = np.arange(1, 601)
+    worth = worth_at(valuation, caps)
+    prices = np.floor(0.9 * worth[1]).astype(np.int64)
+    takes = (worth - prices).argmax(axis=1)
+    many = Published(caps, prices, takes, worth, worth_error(valuation, 600), 0, 0.0, 0.0)
+    few = Published(caps[::2], prices[::2], takes // 2, worth[:, ::2], many.error, 0, 0.0, 0.0)
+
+    assert (figures(valuation, many).tiers, figures(valuation, few).tiers) == (512, 300)
+    assert 0 < figures(valuation, few).gain <= figures(valuation, many).gain * 1.01
+
+
+def by_recursion(valuation: Valuation, published: Published, row: int) -> tuple[float, float]:
+    """Return what a type may expect and what the house then earns, by trying every sequence of purchases."""
+    steps = valuation.steps
+    worth, cost = oracles.tables(valuation)
+    end = int(steps.tokens[-1])
+    prices = published.prices.tolist()
+    sizes = [end if steps.cap_tokens(int(cap)) is None else int(steps.tokens[cap - 1]) for cap in published.caps]
+
+    def complete(tokens: int) -> int:
+        return sum(1 for step in steps.tokens if step <= tokens)
+
+    @cache
+    def on(tokens: int) -> tuple[float, float]:
+        """Return (gain, income) from here on, both weighted by still being here."""
+        here = complete(tokens)
+        longer = 1.0 if here == 0 else steps.survival[here - 1] - steps.probability[here - 1]
+        moment = steps.first_token_s + tokens / steps.tokens_per_s
+        patience = 1.0 if tokens == 0 else oracles.left(valuation.delay, valuation.urgency_per_s[row], moment)
+        best = (0.0, 0.0)
+        if tokens >= end:
+            return best
+        for price, size in sorted(zip(prices, sizes, strict=True), reverse=True):
+            there = complete(tokens + size)
+            gain, income = on(tokens + size)
+            gain += worth[row, there] - worth[row, here] - price * longer * patience
+            spent = (cost[row, there] - cost[row, here]) * (1.0 if valuation.stops else patience)
+            if gain > best[0] + 1e-12:
+                best = (gain, income + price * longer * patience - spent)
+        return best
+
+    return on(0)
+
+
+@pytest.mark.parametrize("delay", ["exponential", "hyperbolic", "linear", "sunk_linear"])
+def test_backward_induction_equals_trying_every_sequence(delay: str) -> None:
+    """Few types, few caps, grids of equal and of unequal steps, any prices; to twelve digits."""
+    random = np.random.default_rng(17)
+    resumed = 0
+    for trial in range(25):
+        given = markets.random_market(random, types_max=5, steps_max=12, cost=bool(trial % 2))
+        if trial % 3:
+            size = len(given["answer_length"]["tokens"])
+            given["answer_length"]["tokens"] = list(range(7, 7 * size + 1, 7))
+        valuation = valuation_of(read_market(given | {"delay": {"family": delay}}))
+        published = at_any_prices(random, valuation)
+        found = figures(valuation, published)
+        expected = [by_recursion(valuation, published, row) for row in range(len(valuation.share))]
+        own = published.own(published.worth - published.prices)
+        margin = published.paid() - own_tokens(valuation, published.by_type()) * valuation.cost_per_token
+        gains = np.array([gain for gain, _ in expected]) - own
+        incomes = np.where(gains > 1e-9, [income for _, income in expected], margin)
+
+        assert found.gains.tolist() == pytest.approx(np.where(gains > 1e-9, gains, 0.0).tolist(), abs=1e-12)
+        assert found.profit == pytest.approx(float(np.dot(valuation.share, incomes)), abs=1e-12)
+        resumed += int((gains > 1e-9).sum())
+    assert resumed > 10
+
+
+def at_any_prices(random: np.random.Generator, valuation: Valuation) -> Published:
+    """Return caps of the grid at rising prices that need not be good ones, taken by nobody in particular."""
+    steps = len(valuation.steps.tokens)
+    caps = np.unique(random.integers(1, steps + 1, 3))
+    prices = np.sort(random.uniform(0, 0.4, len(caps)))
+    worth = worth_at(valuation, caps)
+    takes = np.where((worth - prices).max(axis=1) > 0, (worth - prices).argmax(axis=1), -1)
+    return Published(caps, prices, takes, worth, worth_error(valuation, 3), 0, 0.0, 0.0)

@@ -1,0 +1,113 @@
+"""Worth is computed within its stated bound: compared with fifty digits."""
+
+from __future__ import annotations
+
+from decimal import Decimal, getcontext
+
+import numpy as np
+import pytest
+
+from pricing.market import ExponentialLength, Market, TableLength, read_market
+from pricing.worth import own_tokens, summed_to, tokens_at, valuation_of, worth_at, worth_error
+from tests.pricing import markets
+
+getcontext().prec = 50
+
+
+def left(delay: str, urgency: float, time_s: Decimal) -> Decimal:
+    waited = Decimal(urgency) * time_s
+    families = {
+        "exponential": (-waited).exp(),
+        "hyperbolic": 1 / (1 + waited),
+        "linear": max(Decimal(0), 1 - waited),
+        "sunk_linear": Decimal(1),
+    }
+    return families[delay]
+
+
+def exactly(market: Market, row: int) -> list[Decimal]:
+    """Return the worth of every cap to one type, from the market's numbers as they are written, to fifty digits."""
+    value, urgency = Decimal(market.value_nanousd[row]), market.urgency_per_s[row]
+    length = market.answer_length
+    if isinstance(length, TableLength):
+        tokens, chances = list(length.tokens), [Decimal(one) for one in length.probability]
+    else:
+        assert isinstance(length, ExponentialLength) and market.cap_tokens_max
+        mean = Decimal(length.mean_tokens)
+        tokens = list(range(1, market.cap_tokens_max + 1))
+        chances = [(-(n - 1) / mean).exp() - (-n / mean).exp() for n in tokens]
+    sums, total, longer, before = [], Decimal(0), Decimal(1), Decimal(0)
+    for n, chance in zip(tokens, chances, strict=True):
+        time_s = Decimal(market.first_token_s) + n / Decimal(market.tokens_per_s)
+        total += value * chance * left(market.delay, urgency, time_s)
+        if market.delay == "sunk_linear":
+            total -= value * Decimal(urgency) * longer * (time_s - before)
+        longer, before = longer - chance, time_s
+        sums.append(total)
+    return sums
+
+
+@pytest.mark.parametrize("delay", ["exponential", "hyperbolic", "linear", "sunk_linear"])
+@pytest.mark.parametrize("law", ["table", "exponential"])
+def test_worth_is_within_its_bound(delay: str, law: str) -> None:
+    """Hundreds of steps, values of a thousand dollars, waits of many times the patience."""
+    random = np.random.default_rng(37)
+    for _ in range(4):
+        given = markets.random_market(random, types_max=4, steps_max=300) | {
+            "delay": {"family": delay},
+            "value_nanousd": 1e9 if delay == "sunk_linear" else 1e12,
+        }
+        if law == "exponential":
+            given |= {"answer_length": {"family": "exponential", "mean_tokens": 70.0}, "cap_tokens_max": 300}
+        if delay != "sunk_linear":
+            # The value halves from the most patient type to the most urgent.
+            value = given.pop("value_nanousd")
+            reach = max(one["urgency_per_s"] for one in given["types"])
+            given["value_by_urgency"] = {
+                "family": "points",
+                "urgency_per_s": [0, reach],
+                "value_nanousd": [value, value / 2],
+            }
+        market = read_market(given)
+        valuation = valuation_of(market)
+        steps = len(valuation.steps.tokens)
+        caps = np.unique(random.integers(1, steps + 1, 6))
+        worth, bound = worth_at(valuation, caps), worth_error(valuation, len(caps))
+        for row in range(len(valuation.share)):
+            exact = exactly(market, row)
+            errors = [abs(float(Decimal(worth[row, place]) - exact[cap - 1])) for place, cap in enumerate(caps)]
+
+            assert max(errors) <= bound
+            assert bound < 0.01
+
+
+def test_no_cap_is_worth_what_an_endless_sum_is() -> None:
+    """Exponential answers without a cap: the geometric series, within the bound."""
+    market = read_market(markets.market(value_nanousd=1e9))
+    valuation = valuation_of(market)
+    last = np.array([len(valuation.steps.tokens)])
+    stays = np.exp(-1 / 400)
+    for row, urgency in enumerate(market.urgency_per_s):
+        waits = np.exp(-urgency / 50)
+        endless = 1e9 * np.exp(-urgency * 0.4) * (1 - stays) * waits / (1 - stays * waits)
+
+        assert worth_at(valuation, last)[row, 0] == pytest.approx(endless, abs=worth_error(valuation, 1) + 1e-4)
+
+
+def test_sums_in_pairs_are_sums() -> None:
+    """Any number of terms, any caps, equal ones and none among them."""
+    random = np.random.default_rng(41)
+    for size in (1, 2, 3, 7, 64, 65, 1000):
+        terms = random.normal(size=(3, size))
+        caps = np.sort(random.integers(0, size + 1, 5))
+
+        expected = np.array([[row[:cap].sum() for cap in caps] for row in terms])
+        assert summed_to(terms, caps) == pytest.approx(expected, abs=1e-12)
+
+
+def test_tokens_of_the_own_cap_are_those_of_the_table() -> None:
+    valuation = valuation_of(read_market(markets.lognormal() | {"cost_nanousd_per_token": 10}))
+    caps = np.array([400, 122, 23, 0])
+    table = tokens_at(valuation, np.array([0, 23, 122, 400]))
+
+    assert own_tokens(valuation, caps).tolist() == pytest.approx(np.diag(table[:, ::-1]).tolist())
