@@ -1,0 +1,1 @@
+"""The gateway: one aligned model behind caps that hold exactly and books that balance."""

@@ -1,0 +1,222 @@
+"""The routes of ``/admin/customers``: who may buy, on which tier, with which limits of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import Query
+from sqlalchemy import Connection
+
+from gateway.admin import audit, customer_rows, idempotency, key_rows, menus_store
+from gateway.admin.customer_changes import folded, to_come, with_change, with_tier
+from gateway.admin.customer_rows import CustomerRow, Status
+from gateway.admin.customer_shapes import (
+    CustomerChange,
+    CustomerShown,
+    CustomersShown,
+    NewCustomer,
+    TierChoice,
+    shown,
+)
+from gateway.admin.given import Line, TierName
+from gateway.admin.idempotency import Actor, Keep, Post, Replies
+from gateway.admin.pages import DEFAULT_LIMIT, Cursor, Limit, cursor_of, position_of
+from gateway.admin.problems import Conflict, Invalid, saved_only
+from gateway.admin.routes import Routes
+from gateway.admin.services import AdminServices
+from gateway.admin.sweep import project_customers, project_keys
+from gateway.clock import written
+from gateway.holds.terms import Timeline
+
+ERASED: dict[str, str | None] = {"name": "", "external_id": None}
+
+Alter = Callable[[CustomerRow, Timeline, int], CustomerRow]
+"""Makes a changed row of a customer's present one, the publications and the time."""
+
+
+class Customers:
+    """Who may buy. The serving path reads a copy of what is here, in Redis."""
+
+    def __init__(self, services: AdminServices, replies: Replies) -> None:
+        self._services = services
+        self._database = services.database
+        self._now_ms = services.now_ms
+        self._replies = replies
+
+    def add_to(self, routes: Routes) -> None:
+        one = "/customers/{customer_id}"
+        routes.add("POST", "/customers", self.create, "Create a customer", 409)
+        routes.add("GET", "/customers", self.list, "List customers")
+        routes.add("GET", one, self.read, "Read a customer", 404)
+        routes.add("PATCH", one, self.change, "Change a customer", 404, 409)
+        routes.add("DELETE", one, self.delete, "Delete a customer", 404)
+        routes.add("PUT", f"{one}/tier", self.set_tier, "Set a customer's tier", 404, 409)
+
+    def create(self, body: NewCustomer, posted: Post) -> CustomerShown:
+        """Create a customer. It has no API key yet: make one with `POST /admin/customers/{id}/keys`."""
+
+        def change(keep: Keep) -> CustomerShown:
+            with self._database.write() as connection:
+                menus_store.hold_still(connection)
+                now, timeline = self._now_ms(), menus_store.read_timeline(connection)
+                row = with_tier(self._new(body, now), body.tier, "now", timeline, now)
+                _refuse_unsold(connection, row, timeline, now)
+                customer_rows.add(connection, row)
+                answer = shown(row, timeline, now)
+                _record(connection, now, posted.actor, "customer.create", None, answer)
+                keep(connection, answer)
+            with saved_only(answer):
+                project_customers(self._database, self._services.projection, [row.id])
+            return answer
+
+        return self._replies.once(posted, body, CustomerShown, change)
+
+    def _new(self, body: NewCustomer, now_ms: int) -> CustomerRow:
+        return CustomerRow(
+            id=self._services.new_id("cus"),
+            name=body.name,
+            tier=None,
+            tier_since=now_ms,
+            status=body.status,
+            period=body.period,
+            timezone=body.timezone,
+            created=now_ms,
+            external_id=body.external_id,
+            overrides=body.overrides.set_limits(),
+        )
+
+    def list(
+        self,
+        status: Annotated[Status | None, Query(description="Only customers of this status.")] = None,
+        tier: Annotated[TierName | None, Query(description="Only customers who were given this tier.")] = None,
+        external_id: Annotated[Line | None, Query(description="Only the customers with this id of your own.")] = None,
+        limit: Limit = DEFAULT_LIMIT,
+        cursor: Cursor = None,
+    ) -> CustomersShown:
+        """List customers in the order they were created, deleted ones included."""
+        after = None if cursor is None else position_of(cursor, int, str)
+        with self._database.read() as connection:
+            timeline = menus_store.still_needed(menus_store.read_timeline(connection))
+            rows = customer_rows.page(
+                connection, limit=limit + 1, after=after, status=status, tier=tier, external_id=external_id
+            )
+        now = self._now_ms()
+        last = rows[limit - 1] if len(rows) > limit else None
+        return CustomersShown(
+            data=[shown(row, timeline, now) for row in rows[:limit]],
+            next_cursor=cursor_of(last.created, last.id) if last else None,
+        )
+
+    def read(self, customer_id: str) -> CustomerShown:
+        """Return one customer, also a deleted one."""
+        with self._database.read() as connection:
+            row = customer_rows.find(connection, customer_id)
+            timeline = menus_store.read_timeline(connection)
+        return shown(row, timeline, self._now_ms())
+
+    def change(self, customer_id: str, body: CustomerChange, actor: Actor) -> CustomerShown:
+        """Change the fields that are given. Open conversations keep their tier and its price."""
+
+        def alter(row: CustomerRow, timeline: Timeline, now: int) -> CustomerRow:
+            return with_change(row, body, timeline, now)
+
+        return self._change(customer_id, actor, "customer.change", alter)
+
+    def set_tier(self, customer_id: str, body: TierChoice, actor: Actor) -> CustomerShown:
+        """Give a customer another tier, now or from its next period on. Open conversations keep theirs."""
+
+        def alter(row: CustomerRow, timeline: Timeline, now: int) -> CustomerRow:
+            return with_tier(row, body.tier, body.effective, timeline, now)
+
+        return self._change(customer_id, actor, "customer.tier", alter)
+
+    def _change(self, customer_id: str, actor: str, action: str, alter: Alter) -> CustomerShown:
+        with self._database.write() as connection:
+            menus_store.hold_still(connection)
+            row = customer_rows.find(connection, customer_id, locked=True)
+            refuse_deleted(row)
+            now, timeline = self._now_ms(), menus_store.read_timeline(connection)
+            before = folded(row, now)
+            after = alter(before, timeline, now)
+            answer = shown(after, timeline, now)
+            if after == before:
+                return answer
+            if (after.tier, after.next_tier_at, after.next_tier) != (
+                before.tier,
+                before.next_tier_at,
+                before.next_tier,
+            ):
+                _refuse_unsold(connection, after, timeline, now)
+            customer_rows.store(connection, after)
+            _record(connection, now, actor, action, shown(before, timeline, now), answer)
+        with saved_only(answer):
+            project_customers(self._database, self._services.projection, [customer_id])
+        return answer
+
+    def delete(
+        self,
+        customer_id: str,
+        actor: Actor,
+        erase: Annotated[
+            bool, Query(description="Also blank its name and external_id, here and in the audit rows.")
+        ] = False,
+    ) -> None:
+        """Delete a customer: its keys stop working at once, its live calls finish and are billed.
+
+        What it used stays in the book. Deleting it again changes nothing, and may still erase it.
+        """
+        with self._database.write() as connection:
+            row = customer_rows.find(connection, customer_id, locked=True)
+            now = self._now_ms()
+            before = folded(row, now)
+            after = replace(before, status="deleted")
+            if erase:
+                after = replace(after, name="", external_id=None)
+            key_ids = key_rows.revoke_all(connection, customer_id, now)
+            if after != before:
+                customer_rows.store(connection, after)
+                timeline = menus_store.read_timeline(connection)
+                _record(
+                    *(connection, now, actor, "customer.erase" if erase else "customer.delete"),
+                    *(shown(before, timeline, now), shown(after, timeline, now)),
+                )
+            if erase:
+                audit.erase(connection, customer_id, ERASED)
+                idempotency.erase(connection, customer_id, ERASED)
+        with saved_only():
+            project_customers(self._database, self._services.projection, [customer_id])
+            project_keys(self._database, self._services.projection, key_ids)
+
+
+def refuse_deleted(row: CustomerRow) -> None:
+    """Raise Conflict where a customer was deleted: that cannot be taken back."""
+    if row.status == "deleted":
+        raise Conflict(f"The customer {row.id} was deleted.", code="customer_deleted")
+
+
+def _refuse_unsold(connection: Connection, row: CustomerRow, timeline: Timeline, now_ms: int) -> None:
+    """Raise Invalid where the tier that was set is not, or will not be, on the menu in force then."""
+    for at, stands in to_come(row, timeline, now_ms):
+        if stands.tier is None:
+            continue
+        if stands.version is None:
+            raise Invalid.field("tier", "No menu is in force yet, so there is no tier to have.", "tier_not_found")
+        menu = menus_store.read_menu(connection, stands.version)
+        if menu.tier(stands.tier) is None:
+            sold = ", ".join(tier.name for tier in menu.tiers) or "none"
+            when = "in force" if at <= max(now_ms, row.tier_since) else f"in force from {written(at)} on"
+            raise Invalid.field(
+                "tier", f"The menu {when} has no tier {stands.tier!r}; its tiers: {sold}.", "tier_not_found"
+            )
+
+
+def _record(
+    connection: Connection, now_ms: int, actor: str, action: str, before: CustomerShown | None, after: CustomerShown
+) -> None:
+    old, new = before.model_dump(mode="json") if before else None, after.model_dump(mode="json")
+    if old is not None:
+        differing = [name for name in new if new[name] != old[name]]
+        old, new = {name: old[name] for name in differing}, {name: new[name] for name in differing}
+    audit.record(connection, time=now_ms, actor=actor, action=action, target=after.id, before=old, after=new)

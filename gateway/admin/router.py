@@ -1,0 +1,110 @@
+"""Puts the admin API together: its resources, who may use them, how it refuses, how it describes itself."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from gateway.admin.access import SCHEME, guarded
+from gateway.admin.audit import Audit
+from gateway.admin.checker import Checker
+from gateway.admin.customers import Customers
+from gateway.admin.exports import Exports
+from gateway.admin.idempotency import Replies
+from gateway.admin.keys import Keys
+from gateway.admin.menus import Menus
+from gateway.admin.problems import Invalid, MethodNotAllowed, NotFound, response_to, schemas, translated
+from gateway.admin.routes import Routes
+from gateway.admin.services import AdminServices
+from gateway.admin.tiers import HandTypedTiers
+from gateway.admin.usage import Usage
+from gateway.errors import HouseError, TokencapError
+
+DESCRIPTION = """
+The operator's side of tokencap: who may buy, what is sold, what was used.
+
+* **Who may**: send the admin token as `Authorization: Bearer tca-…`.
+* **Money** is in whole nano-units of the installation's currency: 10^9 are 1 USD. **Tokens** are whole numbers.
+* **Times** in answers are RFC 3339 in UTC; requests may also give milliseconds since 1970. Usage records keep
+  milliseconds: they are hashed as they are.
+* **Lists** come page by page: pass `next_cursor` on as `cursor`.
+* **Refusals** are `application/problem+json`; `code` is for programs, `detail` for people.
+* **Repeating** a `POST` with the same `Idempotency-Key` changes nothing and gives the first answer again.
+* Every change takes effect at once, and writes a row to `/admin/audit`. Where Redis cannot be reached the answer is
+  503 and says whether the change is saved; if so it takes effect as soon as Redis is back.
+"""
+
+TAGS = [
+    {"name": "customers", "description": "Who may buy: tier, period, limits of their own."},
+    {"name": "keys", "description": "API keys: the text is shown once, only its SHA-256 is kept."},
+    {"name": "tiers", "description": "Tiers typed by hand; each change is a new, immutable menu version."},
+    {"name": "menus", "description": "Menus with a certificate: posted, put in force, taken back."},
+    {"name": "usage", "description": "What was used, record by record."},
+    {"name": "exports", "description": "Usage as files for billing."},
+    {"name": "audit", "description": "Who changed what, before and after."},
+]
+
+
+def build_admin(app: FastAPI, services: AdminServices) -> None:
+    """Give an app the admin API under ``/admin``, its description at ``/openapi.json`` and its way of refusing."""
+    app.add_exception_handler(TokencapError, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse)
+    app.add_exception_handler(HTTPException, _refuse)
+    app.add_exception_handler(Exception, _refuse)
+    app.include_router(build_router(services))
+    _describe(app)
+
+
+def build_router(services: AdminServices) -> APIRouter:
+    """Return every route of the admin API."""
+    router = APIRouter(prefix="/admin", route_class=guarded(services.tokens), dependencies=[Security(SCHEME)])
+    replies = Replies(services.database, services.now_ms)
+    Customers(services, replies).add_to(Routes(router, "customers"))
+    Keys(services, replies).add_to(Routes(router, "keys"))
+    HandTypedTiers(services).add_to(Routes(router, "tiers"))
+    Menus(services, replies, Checker()).add_to(Routes(router, "menus"))
+    Usage(services).add_to(Routes(router, "usage"))
+    Exports(services).add_to(Routes(router, "exports"))
+    Audit(services).add_to(Routes(router, "audit"))
+    return router
+
+
+def _describe(app: FastAPI) -> None:
+    """Say what OpenAPI is to say, in FastAPI's own way of extending it."""
+    app.version, app.description, app.openapi_tags = version("tokencap"), DESCRIPTION, TAGS
+    generated = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        described = generated()
+        described["components"]["schemas"].update(schemas())
+        return described
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    if app.openapi_url is None:
+        app.add_route("/openapi.json", lambda _: JSONResponse(app.openapi()), include_in_schema=False)
+
+
+def _refuse(request: Request, error: Exception) -> JSONResponse:
+    """Answer with a problem whatever went wrong."""
+    if isinstance(error, RequestValidationError):
+        return response_to(translated(error))
+    if isinstance(error, HTTPException):
+        return response_to(_of_http(request, error))
+    if isinstance(error, TokencapError):
+        return response_to(error)
+    return response_to(HouseError("Something went wrong on our side; the log says what."))
+
+
+def _of_http(request: Request, error: HTTPException) -> TokencapError:
+    """Return what FastAPI itself refuses as a refusal of ours."""
+    path = request.url.path[:200]
+    if error.status_code == NotFound.status:
+        return NotFound(f"There is nothing at {path}.")
+    if error.status_code == MethodNotAllowed.status:
+        return MethodNotAllowed(f"{path} does not take {request.method}.", headers=dict(error.headers or {}))
+    return Invalid.field("", "The body cannot be read as JSON.")

@@ -1,0 +1,39 @@
+"""``/metrics``: what all processes of this gateway have counted, for who has the metrics token or the admin's."""
+
+from __future__ import annotations
+
+import hmac
+
+from fastapi import FastAPI, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from gateway.admin.access import actor_of
+from gateway.admin.services import AdminServices
+from gateway.observing.exposition import CONTENT_TYPE, exposition
+from gateway.observing.tally import Sheet, add_up
+
+
+class Scrape:
+    """Any worker answers for all; ``sheet`` is its own, which it brings up to date before."""
+
+    def __init__(self, services: AdminServices, sheet: Sheet) -> None:
+        self._services = services
+        self._sheet = sheet
+
+    def add_to(self, app: FastAPI) -> None:
+        app.add_route("/metrics", self._metrics, methods=["GET"], include_in_schema=False)
+
+    async def _metrics(self, request: Request) -> Response:
+        text = await run_in_threadpool(self._text, request)
+        return Response(text, media_type=CONTENT_TYPE)
+
+    def _text(self, request: Request) -> str:
+        if not self._has_metrics_token(request):
+            actor_of(self._services.tokens, request)
+        self._sheet.write()
+        return exposition(add_up(self._services.settings.metrics_dir))
+
+    def _has_metrics_token(self, request: Request) -> bool:
+        wanted = self._services.settings.metrics_token
+        given = request.headers.get("authorization", "").encode()
+        return wanted is not None and hmac.compare_digest(given, f"Bearer {wanted.get_secret_value()}".encode())

@@ -1,0 +1,53 @@
+"""What customers change and read of themselves, on the same ground as the operator: the ledger, then Redis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.admin import customer_rows, menus_store
+from gateway.admin.customer_shapes import TierChoice
+from gateway.admin.customers import Customers
+from gateway.admin.services import AdminServices
+from gateway.errors import TierNotFound
+from gateway.holds import keys
+from gateway.holds.terms import standing
+from gateway.ledger.booked import wait_until_booked
+from gateway.ledger.queries import Span, usage_page
+
+
+class SelfService:
+    """Blocking calls for one customer, who is known by its key already.
+
+    Raises:
+        MeteringUnavailable: Redis or the ledger is not to be had, from every method.
+    """
+
+    def __init__(self, services: AdminServices, customers: Customers) -> None:
+        self._services = services
+        self._customers = customers
+
+    def choose(self, customer_id: str, tier: str) -> None:
+        """Give the customer the tier: from its next conversation on, or from the end of its paid period.
+
+        Raises:
+            TierNotFound: the menu in force has no such tier.
+        """
+        with self._services.database.read() as connection:
+            row = customer_rows.find(connection, customer_id)
+            stands = standing(row.terms(), menus_store.read_timeline(connection), self._services.now_ms())
+            menu = menus_store.read_menu(connection, stands.version) if stands.version else None
+        if menu is None or menu.tier(tier) is None:
+            raise TierNotFound(f"There is no tier called {tier[:64]}.", param="tier")
+        has_paid = row.subscription is not None and row.subscription.is_open(self._services.now_ms())
+        choice = TierChoice(tier=tier, effective="next_period" if has_paid else "now")
+        self._customers.set_tier(customer_id, choice, actor=customer_id)
+
+    def usage(self, customer_id: str, since: int | None, until: int | None, limit: int, cursor: str | None) -> Any:
+        """Return a page of the customer's records, once what was settled before the question is in the book.
+
+        Raises:
+            BadRequest: ``cursor`` is none of ours.
+        """
+        wait_until_booked(self._services.redis, [keys.bucket_of(customer_id)])
+        found = usage_page(self._services.database, Span(customer_id, since, until), limit=limit, cursor=cursor)
+        return {"data": found.records, "next_cursor": found.next_cursor}

@@ -1,0 +1,134 @@
+"""Carries customers, keys and publications from the ledger into Redis, and marks in the ledger what Redis has.
+
+A change is committed first, as not projected; whoever made it projects it at once, and should that fail the
+bookkeeper's sweep does it later. Everything here can be done twice, and by several processes at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+from sqlalchemy import Column, bindparam, select, text, update
+
+from gateway.admin import customer_rows, menus_store
+from gateway.clock import now_ms
+from gateway.holds import keys
+from gateway.holds.projection import Projection
+from gateway.holds.terms import Customer, period_of
+from gateway.ledger.database import Database
+from gateway.ledger.queries import begun_since, spent_since
+from gateway.ledger.tables import api_keys, customers, publications
+
+AT_ONCE = 100
+"""Rows in one transaction: on SQLite nobody else writes while their keys are on the way to Redis."""
+
+WAITING = text("NOT projected")
+"""In the words of the partial indexes, without which each sweep would read every customer."""
+
+
+def project_pending(database: Database, projection: Projection) -> int:
+    """Bring Redis up to date with the ledger; return how many rows it lacked.
+
+    Raises:
+        MeteringUnavailable: Redis or the ledger is not to be had; call it again later.
+    """
+    carried = project_menus(database, projection)
+    projecting: tuple[tuple[Column[Any], Callable[[Database, Projection, Collection[str]], None]], ...] = (
+        (customers.c.id, project_customers),
+        (api_keys.c.key_id, project_keys),
+    )
+    for column, project in projecting:
+        for ids in _waiting(database, column):
+            project(database, projection, ids)
+            carried += len(ids)
+    return carried
+
+
+def project_everything(database: Database, projection: Projection) -> int:
+    """Write all that is known of customers, keys and menus to a Redis that lost it; return how many rows it is."""
+    with database.write() as connection:
+        for table in (publications, customers):
+            connection.execute(update(table).values(projected=False))
+        connection.execute(update(api_keys).where(api_keys.c.revoked.is_(None)).values(projected=False))
+    return project_pending(database, projection)
+
+
+def project_customers(database: Database, projection: Projection, ids: Collection[str]) -> None:
+    """Write customers as they are now. Of two revisions Redis keeps the later, in whatever order they come."""
+    with database.read() as connection:
+        query = select(*customer_rows.COLUMNS).where(customers.c.id.in_(ids))
+        rows = [customer_rows.row_of(row) for row in connection.execute(query)]
+    for row in rows:
+        _carry_usage(database, projection, row.terms())
+        projection.put_customer(row.terms())
+    done = update(customers).where(customers.c.id == bindparam("one"), customers.c.rev == bindparam("seen"))
+    with database.write() as connection:
+        connection.execute(done.values(projected=True), [{"one": row.id, "seen": row.rev} for row in rows])
+
+
+def _carry_usage(database: Database, projection: Projection, after: Customer) -> None:
+    """Begin the window of a customer whose period or time zone has changed with what the ledger says is used of it.
+
+    It is done before any gateway knows of the change, so no call is in that window yet.
+    """
+    before = projection.customer(after.id)
+    if before is None or (before.period, before.timezone) == (after.period, after.timezone):
+        return
+    period = period_of(after, now_ms())
+    used = spent_since(database, {after.id: period[0]})[after.id]
+    amounts = {
+        "used": used.tokens,
+        "spend_used": used.charge_nanousd,
+        "included": begun_since(database, after.id, period[0]),
+        "carried": 1,  # calls that are running now are settled in the window they were admitted to
+    }
+    projection.put_window(after.id, period, amounts)
+
+
+def project_keys(database: Database, projection: Projection, key_ids: Collection[str]) -> None:
+    """Let keys in, and shut out those that are revoked.
+
+    Keys have no revisions, so their rows stay locked on the way to Redis: otherwise a key could be let in by one who
+    read it just before another revoked it.
+    """
+    chosen = api_keys.c.key_id.in_(key_ids)
+    with database.write() as connection:
+        for row in connection.execute(select(api_keys).where(chosen).order_by(api_keys.c.key_id).with_for_update()):
+            bucket = keys.bucket_of(row.customer)
+            if row.revoked is not None:
+                projection.drop_key(bucket, row.digest)
+            else:
+                projection.put_key(bucket, row.digest, customer=row.customer, key_id=row.key_id, expires=row.expires)
+        connection.execute(update(api_keys).where(chosen).values(projected=True))
+
+
+def project_menus(database: Database, projection: Projection) -> int:
+    """Put the publications in force that Redis does not have; return how many those are."""
+    waiting = select(publications.c.version).where(WAITING)
+    with database.read() as connection:
+        if connection.execute(waiting.limit(1)).first() is None:
+            return 0
+        timeline = menus_store.read_timeline(connection)
+        versions = list(connection.execute(waiting.where(publications.c.seq <= timeline.rev)).scalars())
+        menus = [menus_store.read_menu(connection, version) for version in sorted(set(versions))]
+    for menu in menus:
+        projection.put_menu(menu)
+    projection.put_timeline(menus_store.still_needed(timeline))
+    with database.write() as connection:
+        carried = publications.c.seq <= timeline.rev
+        connection.execute(update(publications).where(carried).values(projected=True))
+    return len(versions)
+
+
+def _waiting(database: Database, column: Column[Any]) -> Iterator[list[str]]:
+    """Yield the ids of the rows that Redis does not have, some at a time."""
+    last = ""
+    while True:
+        with database.read() as connection:
+            query = select(column).where(WAITING, column > last).order_by(column).limit(AT_ONCE)
+            ids = list(connection.execute(query).scalars())
+        if not ids:
+            return
+        yield ids
+        last = ids[-1]

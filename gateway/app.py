@@ -1,0 +1,233 @@
+"""Puts a gateway together: the one place where settings, clients and rooms meet."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import httpx
+from fastapi import FastAPI
+
+from gateway.admin.customers import Customers
+from gateway.admin.idempotency import Replies
+from gateway.admin.router import build_admin
+from gateway.admin.scrape import Scrape
+from gateway.admin.self_service import SelfService
+from gateway.admin.services import AdminServices
+from gateway.admin.sweep import project_everything
+from gateway.admin.tokens import AdminTokens
+from gateway.clock import now_ms
+from gateway.errors import MeteringUnavailable
+from gateway.holds.admission import Admission, Lease
+from gateway.holds.book import Book
+from gateway.holds.claims import Claims
+from gateway.holds.connect import connect, connect_async, translated
+from gateway.holds.directory import Directory
+from gateway.holds.generation import Generation
+from gateway.holds.keeper import Keeper
+from gateway.holds.offer import HouseLimits
+from gateway.holds.projection import Projection
+from gateway.holds.threads import Threads
+from gateway.ledger.database import Database
+from gateway.ledger.recovery import Bounds, Recovery
+from gateway.observing.records import count_records
+from gateway.observing.tally import Sheet, Tally
+from gateway.serving.account import Accounts
+from gateway.serving.dialects.chat import Chat
+from gateway.serving.exchange import Receive, Scope, Send
+from gateway.serving.gate import Gate
+from gateway.serving.health import Health
+from gateway.serving.journey import Journey, Rules
+from gateway.serving.routes import CustomerRoutes
+from gateway.serving.upstream import Upstream
+from gateway.settings import Settings
+
+SETTLE_S = 5.0
+"""How long a stopping worker waits for the last settlements."""
+
+COUNTED_S = 1.0
+"""How old what a worker has counted may be when another one is asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """One worker's two faces; they are the same app unless the admin side has an address of its own."""
+
+    public: FastAPI
+    admin: FastAPI
+    health: Health
+
+
+class Gateway(FastAPI):
+    """A FastAPI app whose customer routes are plain ASGI: nothing of FastAPI stands between them and the bytes."""
+
+    serving: CustomerRoutes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/v1/"):
+            await self.serving(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def new_request_id() -> str:
+    """Return a new id of a call: the time, so that ids sort by it, and 80 random bits."""
+    return f"req_{now_ms():012x}{secrets.token_hex(10)}"
+
+
+def build(settings: Settings, worker_id: str) -> App:
+    """Return one worker's apps. Nothing is connected before the public one starts up."""
+    database = Database(settings.ledger_url)
+    blocking = connect(settings.redis_url)
+    projection = Projection(blocking)
+    tally = Tally()
+    sheet = Sheet(settings.metrics_dir, worker_id, tally)
+    recovery = Recovery(
+        database,
+        blocking,
+        lambda: project_everything(database, projection),
+        bounds=Bounds(
+            conversation_tokens_max=settings.conversation_tokens_max,
+            lease_ms=int(settings.lease_s * 1000),
+            call_ms=int(settings.call_deadline_s * 1000),
+        ),
+        now_ms=now_ms,
+        note=lambda records: count_records(tally, records),
+    )
+    services = AdminServices(
+        database=database,
+        projection=projection,
+        redis=blocking,
+        tokens=AdminTokens(database, time.monotonic),
+        now_ms=now_ms,
+        random_bytes=os.urandom,
+        settings=settings,
+    )
+    self_service = SelfService(services, Customers(services, Replies(database, now_ms)))
+    health = Health()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            stack.callback(blocking.close)
+            stack.callback(database.close)
+            assert isinstance(app, Gateway)
+            stack.callback(sheet.write)
+            writing = asyncio.create_task(_keep_writing(sheet))
+            stack.callback(writing.cancel)
+            app.serving = await _serving(stack, settings, worker_id, recovery, self_service, health, tally)
+            yield
+
+    public = Gateway(title="tokencap", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    has_own_address = settings.admin_host is not None or settings.admin_port is not None
+    admin = FastAPI(title="tokencap", docs_url=None, redoc_url=None) if has_own_address else public
+    build_admin(admin, services)
+    Scrape(services, sheet).add_to(admin)
+    health.add_to(public)
+    if admin is not public:
+        health.add_to(admin)
+    return App(public, admin, health)
+
+
+async def _keep_writing(sheet: Sheet) -> None:
+    """Write down what is counted, about once a second, until cancelled."""
+    while True:
+        await asyncio.to_thread(sheet.write)
+        await asyncio.sleep(COUNTED_S)
+
+
+async def _serving(
+    stack: AsyncExitStack,
+    settings: Settings,
+    worker_id: str,
+    recovery: Recovery,
+    self_service: SelfService,
+    health: Health,
+    tally: Tally,
+) -> CustomerRoutes:
+    """Connect and start what serves calls; closing ``stack`` settles what is on its way and disconnects."""
+    client = connect_async(settings.redis_url)
+    stack.push_async_callback(client.aclose)
+
+    async def restore() -> str:
+        return await asyncio.to_thread(recovery.ensure)
+
+    directory, generation = Directory(client), Generation(restore)
+    lease = Lease(worker_id, int(settings.lease_s * 1000), int(settings.call_deadline_s * 1000))
+    house = _house(settings)
+    admission = Admission(
+        client, directory, generation, lease=lease, house=house, currency=settings.currency, now_ms=now_ms
+    )
+    claims = Claims(client, lease.lease_ms)
+    keeper = Keeper(Book(client, generation, lease), claims, lease, tally, monotonic=time.monotonic)
+    with suppress(MeteringUnavailable):  # a script says so, should the generation be another
+        with translated():
+            await client.ping()  # learns a cluster's map before calls come many at once
+        await generation.learn(0)
+    renewing = asyncio.create_task(keeper.run())
+    stack.callback(renewing.cancel)
+    stack.push_async_callback(keeper.drain, SETTLE_S)
+    rules = _rules(settings)
+    journey = Journey(
+        Chat(),
+        admission=admission,
+        keeper=keeper,
+        threads=Threads(client, directory),
+        claims=claims,
+        gate=Gate(settings.upstream_concurrency_max, wait_s=settings.upstream_queue_s),
+        upstream=await _upstream(stack, settings),
+        rules=rules,
+        monotonic=time.monotonic,
+    )
+    health.redis = client
+    return CustomerRoutes(
+        [(Chat.endpoint, journey)],
+        Accounts(client, directory, house, now_ms),
+        self_service,
+        rules,
+        tally,
+        new_id=new_request_id,
+        started_s=int(time.time()),
+    )
+
+
+def _house(settings: Settings) -> HouseLimits:
+    return HouseLimits(
+        answer_tokens_max=settings.answer_tokens_max,
+        conversation_tokens_max=settings.conversation_tokens_max,
+        grant_tokens_min=settings.grant_tokens_min,
+        observes=settings.mode == "observe",
+    )
+
+
+def _rules(settings: Settings) -> Rules:
+    return Rules(
+        model=settings.model,
+        names=frozenset({settings.model, *settings.model_aliases}),
+        customers_choose_tier=settings.self_selection != "none",
+        callers_choose_tier=settings.self_selection == "conversation",
+        call_deadline_s=settings.call_deadline_s,
+        write_deadline_s=settings.write_deadline_s,
+    )
+
+
+async def _upstream(stack: AsyncExitStack, settings: Settings) -> Upstream:
+    # The house's own limits say how many calls run; the pool must not be another queue.
+    unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=1024)
+    timeout = httpx.Timeout(None, connect=5.0)
+    client = await stack.enter_async_context(
+        httpx.AsyncClient(limits=unlimited, timeout=timeout, trust_env=False, follow_redirects=False)
+    )
+    key = settings.upstream_key
+    return Upstream(
+        client,
+        settings.upstream_url,
+        key.get_secret_value() if key else None,
+        first_token_s=settings.first_token_deadline_s,
+        idle_s=settings.idle_deadline_s,
+    )

@@ -1,0 +1,61 @@
+"""Usage records as CSV (RFC 4180, but for ``\\n``): a header, then one row a record, safe to open in a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from gateway.billing.exports.chunks import chunked
+from pricing.usage import FIELDS, UsageRecord
+
+FROM_CALLERS = ("conversation", "client_request_id")
+"""The fields whose text a customer chooses. All others are ours or the operator's."""
+
+# What a spreadsheet takes for the beginning of a formula, full-width forms included, and the apostrophe itself, so
+# that taking one away always gives back what was there.
+READ_AS_FORMULA = tuple("=+-@\t\r\n'＝＋－＠")
+
+PLACES_FROM_CALLERS = tuple(FIELDS.index(field) for field in FROM_CALLERS)
+PLACE_OF_STREAM = FIELDS.index("stream")
+
+
+def encode(records: Iterable[UsageRecord]) -> Iterator[bytes]:
+    """Yield the file in chunks: UTF-8, ``\\n`` after each row, an empty cell where a field says nothing.
+
+    Text that a customer chose and that a spreadsheet would run as a formula gets an apostrophe in front; whoever
+    needs it to the letter takes one leading apostrophe away, or reads the JSON Lines.
+    """
+    return chunked(_rows(records))
+
+
+def _rows(records: Iterable[UsageRecord]) -> Iterator[str]:
+    row = _Row()
+    # The module quotes a carriage return only where it is part of its own line end, so it is told so.
+    writer = csv.writer(row, lineterminator="\r\n")
+    writer.writerow(FIELDS)
+    yield row.text
+    for record in records:
+        writer.writerow(_cells(record))
+        yield row.text
+
+
+def _cells(record: UsageRecord) -> list[Any]:
+    cells = [record[field] for field in FIELDS]
+    cells[PLACE_OF_STREAM] = "true" if record["stream"] else "false"
+    for place in PLACES_FROM_CALLERS:
+        cells[place] = _harmless(cells[place])
+    return cells
+
+
+def _harmless(text: str | None) -> str | None:
+    return f"'{text}" if text and text.startswith(READ_AS_FORMULA) else text
+
+
+class _Row:
+    """What csv.writer writes into: keeps the last row, ended by a line feed alone."""
+
+    text = ""
+
+    def write(self, row: str) -> None:
+        self.text = row.removesuffix("\r\n") + "\n"

@@ -1,0 +1,130 @@
+"""The bookkeeper's process: moves usage into the ledger, takes back lost holds, carries changes, sees that all adds up."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import httpx
+
+from gateway.admin.subscriptions import open_due
+from gateway.admin.sweep import project_everything, project_pending
+from gateway.billing.courier import Courier, Webhook
+from gateway.clock import now_ms
+from gateway.errors import MeteringUnavailable
+from gateway.holds.connect import connect
+from gateway.holds.projection import Projection
+from gateway.holds.reclaim import Reclaimer
+from gateway.ledger.aside import count_aside
+from gateway.ledger.conservation import Conservation, Found
+from gateway.ledger.database import Database
+from gateway.ledger.recovery import Bounds, Recovery
+from gateway.ledger.tide import Fallen
+from gateway.ledger.writer import Writer
+from gateway.observing.metrics import BREACHES, HELD_TOKENS, HOLDS, LEDGER_ASIDE, LEDGER_LAG, TURNED_AT
+from gateway.observing.records import count_records
+from gateway.observing.tally import Sheet, Tally, read_sheet
+from gateway.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TURN_S = 0.2
+SWEEP_S = 1.0
+AWAY_S = 0.5
+SHEET = "bookkeeper"
+
+
+def bounds_of(settings: Settings) -> Bounds:
+    """Return what a rebuild needs to know of the house."""
+    return Bounds(
+        conversation_tokens_max=settings.conversation_tokens_max,
+        lease_ms=int(settings.lease_s * 1000),
+        call_ms=int(settings.call_deadline_s * 1000),
+    )
+
+
+@contextmanager
+def _delivering(settings: Settings) -> Iterator[None]:
+    """Deliver notices to the operator's webhook meanwhile, in a thread of its own with a client of its own."""
+    stop = threading.Event()
+    key = settings.webhook_key
+    webhook = Webhook(settings.webhook_url, key) if settings.webhook_url and key else None
+    with connect(settings.redis_url) as client, httpx.Client(trust_env=False) as http:
+        courier = Courier(client, http, webhook, now_ms=now_ms, monotonic=time.monotonic)
+        thread = threading.Thread(target=courier.run, args=(stop,), name="courier")
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+def run(settings: Settings, stop: threading.Event) -> None:
+    """Keep the books until ``stop`` is set, then until no record is waiting any more."""
+    with _delivering(settings):
+        _keep(settings, stop)
+
+
+def _keep(settings: Settings, stop: threading.Event) -> None:
+    database = Database(settings.ledger_url)
+    client = connect(settings.redis_url)
+    projection = Projection(client)
+    # A bookkeeper that was started again counts on from where the one before it was: its counters never fall.
+    tally = Tally(read_sheet(settings.metrics_dir, SHEET))
+    sheet = Sheet(settings.metrics_dir, SHEET, tally)
+    note = partial(count_records, tally)
+    recovery = Recovery(
+        database,
+        client,
+        lambda: project_everything(database, projection),
+        bounds=bounds_of(settings),
+        now_ms=now_ms,
+        note=note,
+    )
+    writer = Writer(client, database, note=note)
+    generation = ""
+    reclaimer = Reclaimer(
+        client, lease_ms=int(settings.lease_s * 1000), generation=lambda: generation, monotonic=time.monotonic
+    )
+    conservation = Conservation(database, client, generation=lambda: generation, now_ms=now_ms)
+    sweep_at = 0.0
+    try:
+        while not stop.is_set():
+            try:
+                if time.monotonic() >= sweep_at:
+                    generation = recovery.ensure()
+                    open_due(database, client, projection, now_ms(), settings.currency)
+                    project_pending(database, projection)
+                    reclaimer.turn()
+                    _gauge(tally, conservation.turn(), writer.waiting(), count_aside(database))
+                    sheet.write()
+                    sweep_at = time.monotonic() + SWEEP_S
+                stop.wait(0 if writer.turn() else TURN_S)
+            except Fallen:
+                sweep_at = 0.0  # rebuild first
+            except MeteringUnavailable as error:
+                log.warning("the books wait: %s", error.__cause__ or error)
+                stop.wait(AWAY_S)
+        while writer.turn():
+            pass
+    except MeteringUnavailable as error:
+        log.error("records are still waiting in Redis: %s", error.__cause__ or error)
+    finally:
+        sheet.write()
+        database.close()
+        client.close()
+
+
+def _gauge(tally: Tally, found: Found, waiting: int, aside: int) -> None:
+    """Put down how things stand now."""
+    tally.put(HOLDS, found.holds)
+    tally.put(HELD_TOKENS, found.held_tokens)
+    tally.put(BREACHES, found.breaches)
+    tally.put(LEDGER_LAG, waiting)
+    tally.put(LEDGER_ASIDE, aside)
+    tally.put(TURNED_AT, now_ms() // 1000)

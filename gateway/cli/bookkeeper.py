@@ -1,0 +1,37 @@
+"""``tokencap bookkeeper``: moves usage into the ledger. Started by ``tokencap serve``, not by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway import bookkeeper as books
+from gateway.cli.log import log_to_stderr
+from gateway.local import valkey
+from gateway.local.lifeline import Stop, told_to_stop
+from gateway.settings import Settings, read_settings
+
+app = typer.Typer()
+
+
+@app.command("bookkeeper", hidden=True)
+def bookkeeper(
+    watch_fd: Annotated[int, typer.Option(help="Ends when the supervisor and all workers do.")],
+    valkey_socket: Annotated[Path | None, typer.Option(help="The Valkey that is turned off by who is last.")] = None,
+) -> None:
+    """Keep the books until the supervisor says stop, or it and all workers are gone."""
+    log_to_stderr()
+    asyncio.run(_keep_books(read_settings(), watch_fd, valkey_socket))
+
+
+async def _keep_books(settings: Settings, watch_fd: int, valkey_socket: Path | None) -> None:
+    stop = threading.Event()
+    telling = asyncio.create_task(told_to_stop(watch_fd))
+    telling.add_done_callback(lambda _: stop.set())
+    await asyncio.to_thread(books.run, settings, stop)
+    if valkey_socket is not None and await telling is Stop.ALONE:
+        await valkey.shut_down(valkey_socket)

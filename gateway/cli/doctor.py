@@ -1,0 +1,193 @@
+"""``tokencap doctor``: looks at everything the gateway depends on, and says what to change."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import redis
+import typer
+from redis.exceptions import RedisError, ResponseError
+
+from gateway.errors import MeteringUnavailable, StartupError
+from gateway.holds.connect import connect
+from gateway.ledger.aside import count_aside
+from gateway.ledger.database import Database
+from gateway.local.reached import reached
+from gateway.settings import Settings, read_settings
+
+CLOCK_MS = 1_000
+ANSWER_S = 10.0
+PERSISTENCE = ("appendonly", "appendfsync", "maxmemory-policy")
+
+app = typer.Typer()
+
+
+class Verdict(StrEnum):
+    """What is to be done about one finding."""
+
+    OK = "ok"
+    CHANGE = "change"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor's: what was looked at, how it is, and what to change."""
+
+    subject: str
+    verdict: Verdict
+    sentence: str
+
+
+@app.command("doctor")
+def doctor() -> None:
+    """Check configuration, persistence, clock, ledger and upstream; say what to change.
+
+    Exit 0 if all is well, 1 if something should be changed, 3 if something is not to be had.
+    """
+    worst = 0
+    for finding in examine():
+        print(f"{finding.verdict:<8}{finding.subject}: {finding.sentence}", flush=True)
+        worst = max(worst, exit_code(finding.verdict))
+    if worst:
+        raise typer.Exit(worst)
+
+
+def examine() -> Iterator[Finding]:
+    """Yield one finding after the other, as they come."""
+    try:
+        settings = read_settings()
+    except StartupError as error:
+        yield Finding("settings", Verdict.CHANGE, error.message)
+        return
+    yield Finding("settings", Verdict.OK, f"{settings.mode} {settings.model}, data in {settings.data_dir.absolute()}.")
+    yield from asyncio.run(_look_at_redis(settings))
+    yield _look_at_ledger(settings)
+    yield _look_at_upstream(settings)
+
+
+def exit_code(verdict: Verdict) -> int:
+    return {Verdict.OK: 0, Verdict.CHANGE: 1, Verdict.MISSING: 3}[verdict]
+
+
+def judge_persistence(config: Mapping[str, str]) -> Finding:
+    """Say whether a Redis with this configuration keeps what it is told."""
+    wrong = []
+    if config.get("appendonly") != "yes":
+        wrong.append("set appendonly to yes, or a restart forgets calls that nobody has written down yet")
+    elif config.get("appendfsync") == "no":
+        wrong.append("set appendfsync to always (or everysec, which may lose a second)")
+    if config.get("maxmemory-policy") != "noeviction":
+        wrong.append("set maxmemory-policy to noeviction, or a full server drops holds and records")
+    if wrong:
+        return Finding("redis persistence", Verdict.CHANGE, "; ".join(wrong).capitalize() + ".")
+    return Finding("redis persistence", Verdict.OK, f"appendonly, fsync {config.get('appendfsync')}, noeviction.")
+
+
+def judge_clock(ahead_ms: int) -> Finding:
+    """Say whether this machine's clock and Redis' agree; ``ahead_ms`` is how far Redis' is ahead."""
+    if abs(ahead_ms) <= CLOCK_MS:
+        return Finding("clock", Verdict.OK, f"{abs(ahead_ms)} ms from Redis'.")
+    way = "ahead of" if ahead_ms > 0 else "behind"
+    sentence = f"Redis' clock is {abs(ahead_ms)} ms {way} this machine's: keep both by NTP, periods begin by Redis'."
+    return Finding("clock", Verdict.CHANGE, sentence)
+
+
+def judge_aside(count: int) -> Finding:
+    """Say whether everything that was settled is in the book."""
+    if count:
+        sentence = f"{count} records are set aside, in nobody's bill: see the table usage_aside for the reasons."
+        return Finding("ledger", Verdict.CHANGE, sentence)
+    return Finding("ledger", Verdict.OK, "its tables are this version's; no record is set aside.")
+
+
+def judge_upstream(status: int, models: Sequence[str], settings: Settings) -> Finding:
+    """Say whether what ``GET …/models`` answered is an upstream that can be sold."""
+    where = f"{settings.upstream_url}/models"
+    if status in (401, 403):
+        return Finding("upstream", Verdict.CHANGE, f"{where} answers {status}: set TOKENCAP_UPSTREAM_KEY.")
+    if status >= 500:
+        return Finding("upstream", Verdict.MISSING, f"{where} answers {status}.")
+    if status != 200:
+        sentence = f"{where} answers {status}: TOKENCAP_UPSTREAM_URL ends where the API begins, usually in /v1."
+        return Finding("upstream", Verdict.CHANGE, sentence)
+    if models and settings.model not in models:
+        sentence = f"it serves {', '.join(models)}: set TOKENCAP_MODEL, which is {settings.model}, to one of them."
+        return Finding("upstream", Verdict.CHANGE, sentence)
+    return Finding("upstream", Verdict.OK, f"{settings.upstream_url} answers.")
+
+
+async def _look_at_redis(settings: Settings) -> list[Finding]:
+    try:
+        async with reached(settings) as url:
+            return await asyncio.to_thread(_ask_redis, url)
+    except StartupError as error:
+        return [Finding("redis", Verdict.MISSING, error.message)]
+
+
+def _ask_redis(url: str) -> list[Finding]:
+    try:
+        with connect(url) as client:
+            before = time.time_ns()
+            seconds, microseconds = cast(tuple[int, int], client.time())
+            now_ms = (before + time.time_ns()) // 2_000_000
+            return [_persistence(client), judge_clock(seconds * 1_000 + microseconds // 1_000 - now_ms)]
+    except (RedisError, OSError, ValueError) as error:
+        return [Finding("redis", Verdict.MISSING, f"TOKENCAP_REDIS_URL is not to be had: {error}.")]
+
+
+def _persistence(client: redis.Redis) -> Finding:
+    try:
+        found = cast(dict[Any, Any], client.config_get(*PERSISTENCE))
+    except ResponseError:
+        sentence = "it does not say; make sure that it has appendonly yes and maxmemory-policy noeviction."
+        return Finding("redis persistence", Verdict.OK, sentence)
+    return judge_persistence({_text(name): _text(value) for name, value in found.items()})
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _look_at_ledger(settings: Settings) -> Finding:
+    with closing(Database(settings.ledger_url)) as database:
+        if database.is_sqlite and settings.database_url is None and not _ledger_file(settings).exists():
+            return Finding("ledger", Verdict.OK, "none yet; `tokencap serve` makes it.")
+        try:
+            database.check()
+            return judge_aside(count_aside(database))
+        except (StartupError, MeteringUnavailable) as error:
+            return Finding("ledger", Verdict.MISSING, error.message)
+
+
+def _ledger_file(settings: Settings) -> Path:
+    return Path(settings.ledger_url.removeprefix("sqlite:///"))
+
+
+def _look_at_upstream(settings: Settings) -> Finding:
+    if settings.upstream_url == "simulated":
+        sentence = "simulated; set TOKENCAP_UPSTREAM_URL to sell a model."
+        return Finding("upstream", Verdict.OK, sentence)
+    key = settings.upstream_key
+    headers = {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+    try:
+        response = httpx.get(f"{settings.upstream_url}/models", headers=headers, timeout=ANSWER_S, trust_env=False)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        sentence = f"{settings.upstream_url} is not to be had: {error or type(error).__name__}."
+        return Finding("upstream", Verdict.MISSING, sentence)
+    return judge_upstream(response.status_code, _models(response), settings)
+
+
+def _models(response: httpx.Response) -> list[str]:
+    try:
+        return [str(model["id"]) for model in response.json()["data"]]
+    except (ValueError, KeyError, TypeError):
+        return []

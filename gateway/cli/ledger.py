@@ -1,0 +1,77 @@
+"""``tokencap ledger``: check the books, or rebuild the hot state from them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import closing
+
+import typer
+
+from gateway.admin.sweep import project_everything
+from gateway.bookkeeper import bounds_of
+from gateway.cli.log import log_to_stderr
+from gateway.cli.progress import timed
+from gateway.clock import now_ms
+from gateway.holds.connect import connect
+from gateway.holds.projection import Projection
+from gateway.ledger.aside import count_aside
+from gateway.ledger.database import Database
+from gateway.ledger.recovery import Recovery
+from gateway.ledger.verify import Recount, recount_all
+from gateway.local.reached import reached
+from gateway.settings import Settings, read_settings
+
+app = typer.Typer(name="ledger", help="Check the books, or rebuild the hot state from them.", no_args_is_help=True)
+
+
+@app.command("verify")
+def verify() -> None:
+    """Recount the books row by row; exit 1 and name the first bad row where they do not add up."""
+    with closing(Database(read_settings().ledger_url)) as database, timed("Recounting"):
+        database.check()
+        recounts = recount_all(database)
+        aside = count_aside(database)
+    for recount in recounts:
+        print(_said(recount))
+    if not recounts:
+        print("The books are empty.")
+    if aside:
+        print(f"{aside} records are set aside and in no chain: see the table usage_aside for the reasons.")
+    if not all(recount.is_sound for recount in recounts):
+        raise typer.Exit(1)
+
+
+@app.command("recover")
+def recover() -> None:
+    """Rebuild what Redis holds - customers, keys, menus, windows, conversations - from the ledger."""
+    log_to_stderr()
+    settings = read_settings()
+    with timed("Rebuilding"):
+        generation = asyncio.run(_recover(settings))
+    print(f"The hot state is rebuilt from the ledger; its generation is {generation}.")
+
+
+async def _recover(settings: Settings) -> str:
+    async with reached(settings) as redis_url:
+        return await asyncio.to_thread(_rebuild, settings, redis_url)
+
+
+def _rebuild(settings: Settings, redis_url: str) -> str:
+    with closing(Database(settings.ledger_url)) as database, connect(redis_url) as client:
+        database.check()
+        projection = Projection(client)
+        recovery = Recovery(
+            database,
+            client,
+            lambda: project_everything(database, projection),
+            bounds=bounds_of(settings),
+            now_ms=now_ms,
+        )
+        return recovery.rebuild()
+
+
+def _said(recount: Recount) -> str:
+    if recount.bad is None:
+        return f"Chain {recount.chain}: {recount.rows} rows, every one as it was written."
+    record = f" ({recount.bad.id})" if recount.bad.id else ""
+    return f"Chain {recount.chain}, row {recount.bad.seq}{record}: {recount.bad.reason}."

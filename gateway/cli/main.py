@@ -1,0 +1,95 @@
+"""The command ``tokencap``: which commands there are, and how each ends - one sentence and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+import typer
+
+from gateway.errors import CallerError, StartupError, TokencapError
+
+WRONG_USE = 2
+UNAVAILABLE = 3
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One command: the module that has it, and its line in the list of commands."""
+
+    module: str
+    help: str = ""
+    hidden: bool = False
+
+
+COMMANDS = {
+    "demo": Entry("gateway.cli.demo", "Show the whole loop on this machine, with a simulated model and customers."),
+    "serve": Entry("gateway.cli.serve", "Run the gateway, from environment or tokencap.toml."),
+    "simulate": Entry("gateway.cli.simulate", "Run the simulated OpenAI-compatible model on its own."),
+    "price": Entry("gateway.cli.price", "Compute, check and publish menus."),
+    "export": Entry("gateway.cli.export", "Write usage records for billing."),
+    "ledger": Entry("gateway.cli.ledger", "Check the books, or rebuild the hot state from them."),
+    "admin-token": Entry("gateway.cli.admin_token", "Print a new admin token, retiring the lost one."),
+    "doctor": Entry("gateway.cli.doctor", "Check configuration, persistence, clock and upstream."),
+    "worker": Entry("gateway.cli.worker", hidden=True),
+    "bookkeeper": Entry("gateway.cli.bookkeeper", hidden=True),
+}
+
+
+def main() -> None:
+    """Run the command that the process was started with."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command; return its exit code: 0 done, 1 the answer is no, 2 wrong use, 3 not to be had."""
+    try:
+        return int(_app(words)(list(words) or ["--help"], prog_name="tokencap", standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        return _say(error.format_message(), error.exit_code)
+    except StartupError as error:
+        return _say(error.message, error.exit_code)
+    except CallerError as error:
+        return _say(error.message, WRONG_USE)
+    except TokencapError as error:
+        return _say(error.message, UNAVAILABLE)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        return _say(f"{error.filename or 'The system'}: {error.strerror or error}.", UNAVAILABLE)
+    except Exception as error:  # noqa: BLE001 - a fault of ours; nobody above could put it into words
+        return _say(_confess(error), UNAVAILABLE)
+
+
+def _app(words: Sequence[str]) -> typer.Typer:
+    """Return the commands. Only the one that is called is loaded, so that none waits for what others need."""
+    called = next((word for word in words if not word.startswith("-")), None)
+    app = typer.Typer(help="Meter and sell one aligned model in tiers.", add_completion=False, no_args_is_help=True)
+    for name, entry in COMMANDS.items():
+        if name == called:
+            app.add_typer(import_module(entry.module).app)
+        else:
+            app.command(name, help=entry.help, hidden=entry.hidden)(_only_listed)
+    return app
+
+
+def _only_listed() -> None:
+    """Stand in the list of commands for one that was not called."""
+
+
+def _say(sentence: str, exit_code: int) -> int:
+    print(" ".join(sentence.split()), file=sys.stderr)
+    return exit_code
+
+
+def _confess(error: Exception) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"tokencap failed by a fault of its own, {type(error).__name__} at {where.filename}:{where.lineno}: {error}"
+
+
+if __name__ == "__main__":
+    main()

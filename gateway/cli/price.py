@@ -1,0 +1,261 @@
+"""``tokencap price``: compute a menu from a market, check one, publish one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import httpx
+import typer
+
+from gateway.cli.progress import timed
+from gateway.cli.publishing import Effective, Publisher
+from gateway.clock import now_ms, written
+from gateway.errors import StartupError
+from gateway.local.sheet import amount, earning_lines, resumption_lines, tier_lines
+from pricing.fields import NotAMarket
+from pricing.market import Market, read_market
+from pricing.menu import NotAMenu
+
+if TYPE_CHECKING:
+    from pricing.certificate import Verdict
+
+STANDARD = Path("-")
+ANSWER_S = 120.0
+"""How long is waited for the gateway, which checks a menu for up to a minute."""
+
+Bill = Literal["conversation", "subscription"]
+Objective = Literal["profit", "profit_if_resumed"]
+
+app = typer.Typer(name="price", help="Compute, check and publish menus.", no_args_is_help=True)
+
+MenuFile = Annotated[Path, typer.Argument(metavar="MENU", help="menu.json, or - for standard input.")]
+
+
+@app.command("menu")
+def menu(
+    market: Annotated[Path, typer.Option(metavar="PATH|-", help="market.json; - is standard input.")],
+    out: Annotated[Path, typer.Option(metavar="PATH|-", help="Where menu.json goes; - is standard output.")],
+    tiers: Annotated[int | None, typer.Option(min=1, help="At most so many tiers; else the full menu.")] = None,
+    bill: Annotated[Bill, typer.Option(help="What is paid for.")] = "conversation",
+    objective: Annotated[
+        Objective, typer.Option(help="Best for callers who buy once, or who send cut answers back where that pays.")
+    ] = "profit",
+    names: Annotated[
+        str | None, typer.Option(metavar="A,B,…", help="Names of the tiers, the smallest first; else t1, t2, …")
+    ] = None,
+) -> None:
+    """Compute the most profitable menu of a market, with its certificate."""
+    given = _read_object(market, "--market")
+    wished = None if names is None else [name.strip() for name in names.split(",")]
+    try:
+        with timed("Computing the menu"):
+            made = numerics().optimal_menu(
+                read_market(given),
+                tiers=tiers,
+                bill=bill,
+                names=wished,
+                created=written(now_ms()),
+                objective=objective,
+            )
+    except NotAMarket as error:
+        raise StartupError(f"{_name(market)}: {error}", exit_code=2) from error
+    except NotAMenu as error:
+        raise StartupError(f"--{error.field}: {error}", exit_code=2) from error
+    text = json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+    if out == STANDARD:
+        print(text, end="")
+        return
+    _replace(out, text)
+    print(*_computed(made, objective), sep="\n")
+
+
+@app.command("verify")
+def verify(
+    menu: MenuFile,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as one JSON object.")] = False,
+) -> None:
+    """Check a menu from the file alone: every figure is computed again. Exit 1 names the worst violation."""
+    given = _read_object(menu, "MENU")
+    with timed("Checking the menu"):
+        verdict = numerics().verify(given)
+    if as_json:
+        print(json.dumps(asdict(verdict)))
+    if verdict.violation is not None:
+        raise StartupError(verdict.violation, exit_code=1)
+    if not as_json:
+        print(*_sound(given, verdict), sep="\n")
+
+
+@app.command("report")
+def report(
+    market: Annotated[Path, typer.Option(metavar="PATH|-", help="market.json; - is standard input.")],
+    menu: Annotated[Path, typer.Option(metavar="PATH", help="menu.json, as `tokencap price menu` wrote it.")],
+    out: Annotated[Path, typer.Option(metavar="PATH|-", help="Where the page goes; - is standard output.")],
+) -> None:
+    """Write one HTML page on a menu: tiers and who takes them, profit, worth, slacks. It needs no network."""
+    given, made = _read_object(market, "--market"), _read_object(menu, "--menu")
+    tools = numerics()
+    try:
+        with timed("Writing the report"):
+            verdict = tools.verify(made)
+            if verdict.violation is not None:
+                raise StartupError(f"{_name(menu)}: {verdict.violation}", exit_code=1)
+            page = tools.report(read_market(given), made)
+    except NotAMarket as error:
+        raise StartupError(f"{_name(market)}: {error}", exit_code=2) from error
+    if out == STANDARD:
+        print(page, end="")
+        return
+    _replace(out, page)
+    print(f"The report on menu {made['version']} is in {out}.")
+
+
+@app.command("publish")
+def publish(
+    menu: MenuFile,
+    url: Annotated[str, typer.Option(envvar="TOKENCAP_URL", help="The gateway, or its admin side's own address.")],
+    token: Annotated[str, typer.Option(envvar="TOKENCAP_ADMIN_TOKEN", help="The admin token.")],
+    effective: Annotated[Effective, typer.Option(help="When customers get it.")] = "now",
+    moves: Annotated[
+        str | None, typer.Option(metavar="OLD=NEW,…", help="Where customers of tiers go that it no longer has.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Publish it even if sending cut answers back pays.")] = False,
+) -> None:
+    """Send a menu to a running gateway, which checks it again, and put it in force."""
+    given = _read_object(menu, "MENU")
+    moved = _moves(moves)
+    if not yes:
+        _confirm(given)
+    with _client(url, token) as client, timed("The gateway checks the menu"):
+        publisher = Publisher(client)
+        version = publisher.post(given)
+        publisher.publish(version, effective, moved)
+    print(f"Menu {version} is published at {url}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Numerics:
+    """What of the pricing library needs numpy."""
+
+    optimal_menu: Callable[..., dict[str, Any]]
+    report: Callable[[Market, Mapping[str, Any]], str]
+    verify: Callable[[Any], Verdict]
+
+
+def numerics() -> Numerics:
+    """Load numpy and what is computed with it: here and nowhere else, so that only what computes waits for it."""
+    from pricing.certificate import verify  # noqa: PLC0415
+    from pricing.menus import optimal_menu  # noqa: PLC0415
+    from pricing.report import report  # noqa: PLC0415
+
+    return Numerics(optimal_menu, report, verify)
+
+
+def _read_object(path: Path, option: str) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        StartupError: the file cannot be read, or holds no JSON object.
+    """
+    try:
+        text = sys.stdin.read() if path == STANDARD else path.read_text("utf-8")
+        given = json.loads(text, parse_constant=_refuse_constant)
+    except OSError as error:
+        raise StartupError(f"{_name(path)}: {error.strerror}.", exit_code=2) from error
+    except json.JSONDecodeError as error:
+        raise StartupError(f"{_name(path)}: line {error.lineno} is not JSON: {error.msg}.", exit_code=2) from error
+    except (ValueError, RecursionError) as error:
+        raise StartupError(f"{_name(path)} is not JSON that can be read: {error}.", exit_code=2) from error
+    if not isinstance(given, dict):
+        raise StartupError(f"{_name(path)} holds no JSON object, which {option} is to be.", exit_code=2)
+    return given
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _name(path: Path) -> str:
+    return "Standard input" if path == STANDARD else str(path)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text, "utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _computed(menu: dict[str, Any], objective: Objective) -> list[str]:
+    claim = menu["certificate"]["claim"]
+    lines = [f"Menu {menu['version']}, {claim}:", *tier_lines(menu), "", *earning_lines(menu)]
+    if objective == "profit" and resumption_lines(menu):
+        lines.append("Another menu may earn more then: --objective profit_if_resumed computes it.")
+    return lines
+
+
+def _sound(menu: dict[str, Any], verdict: Verdict) -> list[str]:
+    return [
+        f"Menu {menu['version']}: every figure is right, and it is {menu['certificate']['claim']}.",
+        f"A conversation offered earns {amount(menu, verdict.profit)}, at most {amount(menu, verdict.upper_bound)} "
+        f"could be earned: the gap is {verdict.gap_share:.3%}.",
+        *resumption_lines(menu),
+    ]
+
+
+def _moves(given: str | None) -> dict[str, str]:
+    """Return tier names of before and what becomes of them.
+
+    Raises:
+        StartupError: it is not written as ``old=new,…``.
+    """
+    moved: dict[str, str] = {}
+    for pair in given.split(",") if given else []:
+        old, equals, new = (part.strip() for part in pair.partition("="))
+        if not (old and equals and new) or old in moved:
+            raise StartupError("--moves is written old=new,old=new with each old tier once.", exit_code=2)
+        moved[old] = new
+    return moved
+
+
+def _confirm(menu: dict[str, Any]) -> None:
+    """Ask whether to publish a menu that customers could get round.
+
+    Raises:
+        StartupError: the answer is no, or nobody is there to give one.
+    """
+    totals = menu.get("totals")
+    gain = totals.get("resume_gain_nanousd") if isinstance(totals, dict) else None
+    if not isinstance(gain, int | float) or gain <= 0:
+        return  # where the file lies about it, the gateway refuses the file
+    if not sys.stdin.isatty():
+        raise StartupError(f"Nothing is published without --yes: {' '.join(resumption_lines(menu))}", exit_code=1)
+    print(*resumption_lines(menu), "Publish it all the same? [y/N] ", sep="\n", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise StartupError("Nothing was published.", exit_code=1)
+
+
+def _client(url: str, token: str) -> httpx.Client:
+    """Return a client of the gateway's admin side.
+
+    Raises:
+        StartupError: the address is none.
+    """
+    try:
+        base = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise StartupError(f"--url: {error}.", exit_code=2) from error
+    if base.scheme not in ("http", "https") or not base.host:
+        raise StartupError("--url is an address such as http://127.0.0.1:8080.", exit_code=2)
+    if not token.isascii() or not token.isprintable():
+        raise StartupError("--token is no admin token: it has characters that no token has.", exit_code=2)
+    timeout = httpx.Timeout(30, read=ANSWER_S)
+    return httpx.Client(base_url=base, headers={"authorization": f"Bearer {token}"}, timeout=timeout)

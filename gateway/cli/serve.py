@@ -1,0 +1,125 @@
+"""``tokencap serve``: the gateway on this machine, all its processes, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from gateway.admin.tokens import ensure_admin_token
+from gateway.cli.log import log_to_stderr
+from gateway.clock import now_ms
+from gateway.ledger.database import Database
+from gateway.local import sockets
+from gateway.local.datadir import claimed
+from gateway.local.lifeline import told_to_stop
+from gateway.local.predecessor import retire
+from gateway.local.racing import finished
+from gateway.local.simulator import Law
+from gateway.local.supervisor import LAW, SETTLE_S, Supervisor
+from gateway.settings import Settings, read_settings
+
+PROGRAM = (sys.executable, "-P", "-m", "gateway.cli.main")
+"""``-P``: what happens to be in the current directory is not imported."""
+
+app = typer.Typer()
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A gateway that answers: where, and the admin token where it had to be made, which is shown now or never."""
+
+    url: str
+    admin_url: str
+    upstream_url: str
+    admin_token: str | None
+
+
+@app.command("serve")
+def serve(
+    workers: Annotated[int | None, typer.Option(min=1, max=64, help="Processes that serve calls.")] = None,
+) -> None:
+    """Run the gateway until it is told to stop. Settings come from the environment or tokencap.toml."""
+    log_to_stderr()
+    asyncio.run(_serve(read_settings(workers=workers)))
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    telling = asyncio.create_task(told_to_stop(None))
+    telling.add_done_callback(lambda _: stop.set())
+    await run_gateway(settings, stop, _announce)
+
+
+async def run_gateway(
+    settings: Settings, stop: asyncio.Event, ready: Callable[[Serving], None], law: Law = LAW
+) -> None:
+    """Run one gateway until ``stop`` is set; call ``ready`` once it answers.
+
+    Args:
+        law: how the simulated model answers, where it is the upstream.
+
+    Raises:
+        StartupError: the data directory or a port is in use, or a part of the gateway does not come up.
+    """
+    settings = settings.model_copy(update={"data_dir": settings.data_dir.absolute()})
+    with ExitStack() as stack:
+        data = stack.enter_context(claimed(settings.data_dir))
+        if not await finished(retire(data, settings.shutdown_s + SETTLE_S), unless=stop.wait()):
+            return
+        listeners = [stack.enter_context(closing(listener)) for listener in _listen(settings)]
+        database = stack.enter_context(closing(Database(settings.ledger_url)))
+        database.migrate()
+        given = settings.admin_token.get_secret_value() if settings.admin_token else None
+        if given is not None:
+            ensure_admin_token(database, given, now_ms())
+
+        def say_ready() -> None:
+            # A token is made only now that it will be shown: a start that failed would have kept it to itself.
+            token = None if given is not None else ensure_admin_token(database, None, now_ms())
+            urls = [sockets.url_of(listener) for listener in listeners]
+            ready(Serving(urls[0], urls[-1], supervisor.upstream_url, token))
+
+        addressed = _addressed(settings, listeners)
+        supervisor = Supervisor(addressed, data, PROGRAM, listeners, _new_worker_id, law)
+        await supervisor.run(stop, say_ready)
+
+
+def _listen(settings: Settings) -> list[socket.socket]:
+    """Return the public socket, and the admin side's own where an address of its own is set for it."""
+    public = sockets.listen(settings.host, settings.port)
+    if settings.admin_host is None and settings.admin_port is None:
+        return [public]
+    with ExitStack() as unless_both:
+        unless_both.callback(public.close)
+        port = sockets.port_of(public) if settings.admin_port is None else settings.admin_port
+        admin = sockets.listen(settings.admin_host or settings.host, port)
+        unless_both.pop_all()
+    return [public, admin]
+
+
+def _addressed(settings: Settings, listeners: list[socket.socket]) -> Settings:
+    """Return the settings with the ports that were taken in place of 0."""
+    ports = [sockets.port_of(listener) for listener in listeners]
+    chosen: dict[str, object] = {"port": ports[0], "database_url": settings.ledger_url}
+    if len(ports) > 1:
+        chosen["admin_port"] = ports[1]
+    return settings.model_copy(update=chosen)
+
+
+def _new_worker_id() -> str:
+    return f"w_{secrets.token_hex(8)}"
+
+
+def _announce(serving: Serving) -> None:
+    admin = f", its admin side on {serving.admin_url}" if serving.admin_url != serving.url else ""
+    print(f"tokencap serves on {serving.url}{admin}", flush=True)
+    if serving.admin_token is not None:
+        print(f"Admin token, shown this once: {serving.admin_token}", flush=True)

@@ -1,0 +1,52 @@
+"""``tokencap simulate``: the simulated OpenAI-compatible model on its own."""
+
+from __future__ import annotations
+
+import socket
+from typing import Annotated
+
+import typer
+import uvloop
+
+from gateway.cli.log import log_to_stderr
+from gateway.errors import StartupError
+from gateway.local import sockets
+from gateway.local.http_server import serve
+from gateway.local.lifeline import told_to_stop
+from gateway.local.simulator import Law, build
+from gateway.settings import read_settings
+
+LAW = Law()
+SHUTDOWN_S = 5.0
+
+app = typer.Typer()
+
+
+@app.command("simulate")
+def simulate(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where it listens; 0 takes a free port.")] = 8090,
+    host: Annotated[str, typer.Option(help="The address it listens on.")] = "127.0.0.1",
+    tokens_per_s: Annotated[float, typer.Option(help="The pace of each answer.")] = LAW.tokens_per_s,
+    mean_tokens: Annotated[float, typer.Option(help="The mean length of an answer.")] = LAW.mean_tokens,
+    first_token_s: Annotated[float, typer.Option(help="The wait before the first token.")] = LAW.first_token_s,
+    seed: Annotated[int, typer.Option(help="Equal seeds and equal calls give equal answers.")] = LAW.seed,
+    ignore_limits: Annotated[bool, typer.Option(help="Check limits, then answer past them.")] = LAW.ignore_limits,
+    fd: Annotated[int | None, typer.Option(hidden=True, help="A socket that listens already.")] = None,
+    watch_fd: Annotated[int | None, typer.Option(hidden=True, help="Ends when those it works for do.")] = None,
+) -> None:
+    """Run a stand-in for the model: answers of a known random length, in real time, with its own count of tokens.
+
+    It serves the model that TOKENCAP_MODEL names, and says on every answer that it is a simulator.
+    """
+    log_to_stderr()
+    try:
+        law = Law(
+            tokens_per_s, mean_tokens, first_token_s, seed, ignore_limits=ignore_limits, model=read_settings().model
+        )
+        served = build(law)
+    except ValueError as error:
+        raise StartupError(str(error), exit_code=2) from error
+    listener = sockets.listen(host, port) if fd is None else socket.socket(fileno=fd)
+    if fd is None:
+        print(f"The simulated model answers at {sockets.url_of(listener)}/v1", flush=True)
+    uvloop.run(serve([(served, listener)], told_to_stop(watch_fd), SHUTDOWN_S))

@@ -1,0 +1,39 @@
+"""``tokencap worker``: serves calls on sockets the supervisor opened. Started by ``tokencap serve``, not by hand."""
+
+from __future__ import annotations
+
+import socket
+from typing import Annotated, Any
+
+import typer
+import uvloop
+
+from gateway.app import build
+from gateway.cli.log import log_to_stderr
+from gateway.local.http_server import serve
+from gateway.local.lifeline import told_to_stop
+from gateway.settings import read_settings
+
+app = typer.Typer()
+
+
+@app.command("worker", hidden=True)
+def worker(
+    fd: Annotated[int, typer.Option(help="The public socket.")],
+    worker_id: Annotated[str, typer.Option("--id", help="This worker's name; no worker had it before.")],
+    watch_fd: Annotated[int, typer.Option(help="Ends when the supervisor does.")],
+    admin_fd: Annotated[int | None, typer.Option(help="The admin side's own socket.")] = None,
+) -> None:
+    """Serve calls until the supervisor says stop or is gone."""
+    log_to_stderr()
+    settings = read_settings()
+    built = build(settings, worker_id)
+    served: list[tuple[Any, socket.socket]] = [(built.public, socket.socket(fileno=fd))]
+    if admin_fd is not None:
+        served.append((built.admin, socket.socket(fileno=admin_fd)))
+
+    async def until() -> None:
+        await told_to_stop(watch_fd)
+        built.health.is_stopping = True
+
+    uvloop.run(serve(served, until(), settings.shutdown_s))

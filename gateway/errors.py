@@ -1,0 +1,200 @@
+"""Everything that can go wrong, as a tree by whose move it is, and the one place that gives it a status and a code.
+
+TokencapError
+├── CallerError        the caller can do something about it
+├── UpstreamError      the model's endpoint failed
+└── HouseError         we, our Redis or our ledger failed
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class TokencapError(Exception):
+    """A refusal with one sentence that helps; ``status`` and ``code`` are fixed by contract, per class or instance."""
+
+    status = 500
+    code: str | None = "internal_error"
+    type = "server_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.headers = headers or {}
+        if code is not None:
+            self.code = code
+
+    def body(self) -> dict[str, Any]:
+        """Return the refusal in the OpenAI shape."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+class CallerError(TokencapError):
+    status = 400
+    code = "invalid_request"
+    type = "invalid_request_error"
+
+
+class BadRequest(CallerError):
+    """The body or a header is not what the route takes; ``param`` says which field."""
+
+
+class InvalidKey(CallerError):
+    status = 401
+    code = "invalid_api_key"
+
+    def __init__(self, message: str = "This API key is missing, unknown, revoked or expired.") -> None:
+        super().__init__(message, headers={"www-authenticate": "Bearer"})
+
+
+class CustomerBlocked(CallerError):
+    status = 403
+    code = "customer_blocked"
+
+
+class NoTier(CallerError):
+    status = 403
+    code = "no_tier"
+
+
+class TierChangeNotAllowed(CallerError):
+    status = 403
+    code = "tier_change_not_allowed"
+
+
+class TierNotFound(CallerError):
+    status = 404
+    code = "tier_not_found"
+
+
+class ModelNotFound(CallerError):
+    status = 404
+    code = "model_not_found"
+
+
+class RouteNotFound(CallerError):
+    status = 404
+    code = "not_found"
+
+
+class IdempotencyKeyReused(CallerError):
+    status = 422
+    code = "idempotency_key_reused"
+
+
+class IdempotencyInProgress(CallerError):
+    status = 409
+    code = "idempotency_in_progress"
+
+
+class RequestTooLarge(CallerError):
+    status = 413
+    code = "request_too_large"
+
+
+class CallerGone(CallerError):
+    """The caller hung up before its request was read; nobody is there to be answered."""
+
+    status = 499
+    code = "caller_gone"
+
+
+class QuotaRefusal(CallerError):
+    """Something bought is used up; trying again does not help."""
+
+    status = 429
+    type = "insufficient_quota"
+
+    def __init__(self, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message, headers={"x-should-retry": "false", **(headers or {})})
+
+
+class InsufficientQuota(QuotaRefusal):
+    code = "insufficient_quota"
+
+
+class ConversationCapReached(QuotaRefusal):
+    code = "conversation_cap_reached"
+
+
+class RateLimitExceeded(CallerError):
+    status = 429
+    code = "rate_limit_exceeded"
+    type = "rate_limit_error"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message, headers={"retry-after": str(max(1, retry_after_s))})
+
+
+class UpstreamError(TokencapError):
+    status = 502
+    code: str | None = "upstream_unavailable"
+    type = "upstream_error"
+
+
+class UpstreamRefused(UpstreamError):
+    """The upstream refused the request itself: its status, message and code are the caller's to see."""
+
+    type = "invalid_request_error"
+
+    def __init__(self, message: str, status: int, code: str | None, param: str | None) -> None:
+        super().__init__(message, param=param)
+        self.status = status
+        self.code = code
+
+
+class UpstreamUnavailable(UpstreamError):
+    """Refused, reset, or an error that is between us and the upstream."""
+
+
+class UpstreamOverloaded(UpstreamError):
+    status = 503
+    code = "upstream_overloaded"
+
+
+class UpstreamTimeout(UpstreamError):
+    status = 504
+    code = "upstream_timeout"
+
+
+class HouseError(TokencapError):
+    status = 500
+    code = "internal_error"
+
+
+class MeteringUnavailable(HouseError):
+    """Redis or the ledger is not to be had, so nothing is served."""
+
+    status = 503
+    code = "metering_unavailable"
+
+    def __init__(self, message: str = "Metering is unavailable for a moment; nothing was charged.") -> None:
+        super().__init__(message, headers={"retry-after": "1"})
+
+
+class ShuttingDown(HouseError):
+    """This worker ends before the answer does; another one serves the next call."""
+
+    status = 503
+    code = "shutting_down"
+
+    def __init__(self) -> None:
+        super().__init__("This gateway is shutting down and stopped the answer.", headers={"retry-after": "1"})
+
+
+class StartupError(TokencapError):
+    """A command cannot do its work: ``exit_code`` 1 says that the answer is no, 2 is wrong use, 3 a dependency or port
+    that is not to be had."""
+
+    def __init__(self, message: str, exit_code: int = 3) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -1,0 +1,314 @@
+"""Admits calls: one script in Redis holds a call's tokens in every window, or refuses it and changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import redis.asyncio
+from redis.exceptions import NoScriptError
+
+from gateway.errors import CustomerBlocked, InvalidKey, MeteringUnavailable, NoTier, TierNotFound, TokencapError
+from gateway.holds import keys
+from gateway.holds.connect import text, translated
+from gateway.holds.directory import Directory
+from gateway.holds.generation import Generation
+from gateway.holds.hold import Ask, Facts, Hold
+from gateway.holds.offer import HouseLimits, Offer, charge_bound, offer
+from gateway.holds.refusals import refusal, smaller_want
+from gateway.holds.scripts import source
+from gateway.holds.terms import Customer, period_of, standing
+
+TRIES = 8
+"""How often a reservation may find that what it knew has changed before it gives up."""
+
+
+BACKLOG_MOST = 4_000
+"""Records of one bucket that may wait for the ledger; beyond it nothing is admitted. In all about a million, 1 GB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Whose hold it is, how long it is good for without being renewed, and how long a call may take at all."""
+
+    owner: str
+    lease_ms: int
+    deadline_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bid:
+    """One try at a hold: all that the script is told."""
+
+    ask: Ask
+    customer: Customer
+    offer: Offer
+    facts: Facts
+    want: int
+    """Tokens per choice that the caller and the house allow."""
+    money: tuple[int, int]
+    """Spend to hold: if the conversation's price is still to be charged, and if it is not."""
+
+
+class Admission:
+    """The way in. What it remembers saves look-ups; whether it is still so, the script decides.
+
+    Raises:
+        MeteringUnavailable: Redis is not to be had, from every method.
+    """
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        directory: Directory,
+        generation: Generation,
+        *,
+        lease: Lease,
+        house: HouseLimits,
+        currency: str,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._directory = directory
+        self._generation = generation
+        self._lease = lease
+        self._house = house
+        self._currency = currency
+        self._now_ms = now_ms
+        self._redis = client
+        self._source = source("reserve")
+        self._sha = hashlib.sha1(self._source.encode(), usedforsecurity=False).hexdigest()
+
+    async def reserve(self, ask: Ask, in_doubt: Callable[[Hold], None]) -> Hold:
+        """Return the hold of an admitted call.
+
+        ``in_doubt`` is told of a hold that was asked for without an answer: it may have been made all the same.
+
+        Raises:
+            InvalidKey, CustomerBlocked, NoTier, TierNotFound: who the caller is does not allow it.
+            ConversationCapReached, InsufficientQuota, RateLimitExceeded: what is left does not allow it.
+        """
+        with translated():
+            now, begun, fresh = self._now_ms(), None, False
+            want = min(ask.requested_tokens or self._house.answer_tokens_max, self._house.answer_tokens_max)
+            for _ in range(TRIES):
+                try:
+                    bid = await self._bid(ask, want, begun, now, fresh=fresh)
+                except TokencapError as error:
+                    if fresh and not (isinstance(error, InvalidKey) and await self._was_wiped(ask.bucket)):
+                        raise
+                    fresh = True  # nobody is refused for what was only remembered
+                    continue
+                fresh = False
+                since = self._generation.learnt
+                try:
+                    reply = await self._ask(bid)
+                except BaseException:
+                    in_doubt(doubtful(bid, now))
+                    raise
+                match reply[0]:
+                    case "granted":
+                        return granted(bid, reply)
+                    case "refused":
+                        smaller = smaller_want(bid.offer, ask, reply, self._house)
+                        if smaller is None:
+                            raise refusal(bid.offer, bid.facts, reply, now)
+                        want = smaller
+                    case "rebuild":
+                        await self._generation.learn(since)
+                        fresh = True
+                    case "forgotten":
+                        await self._generation.learn(since)
+                        await self._redis.script_load(self._source)
+                        fresh = True
+                    case "no key":
+                        self._directory.forget_key(ask.key_digest)
+                        raise InvalidKey
+                    case "stale customer" | "stale timeline":
+                        fresh = True
+                    case "stale period":
+                        now = int(reply[1])
+                    case "begun":
+                        begun = (reply[1], reply[2])
+            raise MeteringUnavailable
+
+    async def customer_of(self, ask: Ask) -> str:
+        """Return the customer whose key a call carries.
+
+        Raises:
+            InvalidKey: the key is unknown.
+        """
+        with translated():
+            holder = await self._directory.holder(ask.bucket, ask.key_digest)
+            if holder is None and await self._was_wiped(ask.bucket):
+                holder = await self._directory.holder(ask.bucket, ask.key_digest)
+        if holder is None or keys.bucket_of(holder[0]) != ask.bucket:
+            raise InvalidKey
+        return holder[0]
+
+    async def _was_wiped(self, bucket: str) -> bool:
+        """Return whether a key may be unknown because Redis holds another state than the ledger's; restore it then."""
+        since = self._generation.learnt
+        if text(await self._redis.hget(keys.state(bucket), "generation") or b"") == self._generation.value:
+            return False
+        await self._generation.learn(since)
+        return True
+
+    async def _bid(self, ask: Ask, want: int, begun: tuple[str, str] | None, now: int, *, fresh: bool) -> Bid:
+        if fresh:
+            await self._directory.read_timeline()
+        holder = await self._directory.holder(ask.bucket, ask.key_digest)
+        customer = await self._directory.customer(holder[0], fresh=fresh) if holder else None
+        if holder is None or customer is None or keys.bucket_of(customer.id) != ask.bucket:
+            raise InvalidKey
+        terms = await self._terms(ask, customer, begun, now)
+        bound = charge_bound(
+            terms.price_nanousd,
+            terms.input_nanousd_per_mtok,
+            terms.output_nanousd_per_mtok,
+            tokens=want * ask.choices,
+            input_tokens=ask.input_bound,
+        )
+        facts = self._facts(ask, customer, holder[1], terms, now)
+        return Bid(ask, customer, terms, facts, want, (bound.first, bound.again))
+
+    async def _terms(self, ask: Ask, customer: Customer, begun: tuple[str, str] | None, now: int) -> Offer:
+        """Return what holds for this call: limits of the customer's tier, prices its conversation was begun under."""
+        if customer.status != "active":
+            raise CustomerBlocked("This customer is blocked.")
+        where = standing(customer, self._directory.timeline, now)
+        name = ask.tier_chosen or where.tier
+        menu = await self._directory.menu(where.version) if where.version else None
+        tier = menu.tier(name) if menu and name else None
+        if tier is None and ask.tier_chosen:
+            raise TierNotFound(f"There is no tier called {ask.tier_chosen}.", param="X-Tokencap-Tier")
+        if tier is None and not self._house.observes:
+            raise NoTier("This customer has no tier; the operator sets one.")
+        offered = offer(tier, where.version, customer.overrides, self._house)
+        if begun is None or begun == (offered.tier, offered.version):
+            return offered
+        name, version = begun
+        menu = await self._directory.menu(version) if version else None
+        then = offer(menu.tier(name) if menu else None, version, {}, self._house)
+        return replace(
+            offered,
+            tier=name,
+            version=version,
+            price_nanousd=then.price_nanousd,
+            included_conversations=then.included_conversations,
+            input_nanousd_per_mtok=then.input_nanousd_per_mtok,
+            output_nanousd_per_mtok=then.output_nanousd_per_mtok,
+        )
+
+    def _facts(self, ask: Ask, customer: Customer, key_id: str, terms: Offer, now: int) -> Facts:
+        start, end = period_of(customer, now)
+        return Facts(
+            id=ask.id,
+            bucket=ask.bucket,
+            customer=customer.id,
+            key_id=key_id,
+            conversation=ask.conversation,
+            tier=terms.tier or None,
+            tier_chosen=ask.tier_chosen,
+            menu_version=terms.version or None,
+            endpoint=ask.endpoint,
+            model=ask.model,
+            stream=ask.stream,
+            choices=ask.choices,
+            requested_tokens=ask.requested_tokens,
+            client_request_id=ask.client_request_id,
+            currency=self._currency,
+            price_nanousd=terms.price_nanousd,
+            included_conversations=terms.included_conversations,
+            input_nanousd_per_mtok=terms.input_nanousd_per_mtok,
+            output_nanousd_per_mtok=terms.output_nanousd_per_mtok,
+            input_bound=ask.input_bound,
+            input_estimate=ask.input_estimate,
+            conversation_tokens_max=terms.conversation_tokens_max,
+            period_start=start,
+            period_end=end,
+            period_tokens_max=terms.period_tokens_max,
+            spend_nanousd_max=terms.spend_nanousd_max,
+        )
+
+    async def _ask(self, bid: Bid) -> list[str]:
+        ask, offered, facts = bid.ask, bid.offer, bid.facts
+        names = [
+            keys.state(ask.bucket),
+            keys.api_key(ask.bucket, ask.key_digest),
+            keys.customer(ask.bucket, facts.customer),
+            keys.window(ask.bucket, facts.customer, facts.period_start),
+            keys.conversation(ask.bucket, facts.customer, ask.conversation),
+            keys.pace(ask.bucket, facts.customer),
+            keys.hold(ask.bucket, ask.id),
+            keys.holds(ask.bucket),
+            keys.mark(ask.bucket, ask.id),
+            keys.usage(ask.bucket),
+        ]
+        arguments: list[str | int] = [
+            self._generation.value,
+            self._directory.timeline.rev,
+            facts.customer,
+            bid.customer.rev,
+            ask.id,
+            self._lease.owner,
+            self._lease.lease_ms,
+            self._lease.deadline_ms,
+            facts.period_start,
+            facts.period_end,
+            offered.tier,
+            offered.version,
+            offered.conversation_tokens_max,
+            offered.price_nanousd,
+            bid.want,
+            ask.choices,
+            self._house.grant_tokens_min,
+            ask.input_bound,
+            _limit(offered.period_tokens_max),
+            _limit(offered.conversation_input_tokens_max),
+            _limit(offered.spend_nanousd_max),
+            _limit(offered.requests_per_minute),
+            _limit(offered.concurrency_max),
+            *bid.money,
+            facts.to_json(),
+            BACKLOG_MOST,
+        ]
+        try:
+            reply = await self._redis.evalsha(self._sha, len(names), *names, *arguments)
+        except NoScriptError:
+            return ["forgotten"]
+        return [text(part) for part in reply]
+
+
+def _limit(most: int | None) -> str:
+    return "" if most is None else str(most)
+
+
+def doubtful(bid: Bid, now: int) -> Hold:
+    """Return what is known of a hold that may have been made."""
+    return Hold(bid.facts, now, bid.want, "cap", 0, None, None, now, False, bid.money[0])
+
+
+def granted(bid: Bid, reply: list[str]) -> Hold:
+    """Return the hold that the script's reply stands for."""
+    _, now, grant_text, allowed_text, conversation_left, period_left, first, charged = reply[:8]
+    grant, allowed = int(grant_text), int(allowed_text)
+    if grant < allowed:
+        bound_by = "period"
+    elif grant == bid.ask.requested_tokens:
+        bound_by = "caller_limit"
+    else:
+        bound_by = "cap"
+    was_charged = charged == "1"
+    return Hold(
+        facts=bid.facts,
+        admitted=int(now),
+        grant=grant,
+        bound_by=bound_by,
+        conversation_left=int(conversation_left),
+        period_left=int(period_left) if period_left else None,
+        period_tokens_max=bid.offer.period_tokens_max,
+        conversation_first=int(first),
+        was_charged=was_charged,
+        money=bid.money[1] if was_charged else bid.money[0],
+    )

@@ -1,0 +1,182 @@
+"""Settles, renews and announces holds: each verb one script, idempotent by hold id."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import redis.asyncio
+
+from gateway.errors import MeteringUnavailable
+from gateway.holds import keys
+from gateway.holds.admission import Lease
+from gateway.holds.announcement import Announcement
+from gateway.holds.connect import text, translated
+from gateway.holds.generation import Generation
+from gateway.holds.hold import (
+    UNANSWERED,
+    Facts,
+    Hold,
+    Once,
+    Outcome,
+    Settled,
+    correction,
+    recovered,
+    usage_record,
+)
+from gateway.holds.offer import NOTHING, Charge
+from gateway.holds.scripts import source
+from pricing.usage import UsageRecord
+
+TRIES = 8
+
+THREADS_FROM = 10
+"""Where the threads begin among the keys of a settlement without an Idempotency-Key."""
+
+
+def settle_keys(facts: Facts, threads: Sequence[str] = (), once: Once | None = None) -> list[str]:
+    """Return every key that booking a hold touches, all of one bucket."""
+    bucket, customer = facts.bucket, facts.customer
+    return [
+        keys.state(bucket),
+        keys.hold(bucket, facts.id),
+        keys.holds(bucket),
+        keys.mark(bucket, facts.id),
+        keys.window(bucket, customer, facts.period_start),
+        keys.conversation(bucket, customer, facts.conversation),
+        keys.pace(bucket, customer),
+        keys.usage(bucket),
+        keys.notices(bucket),
+        *([] if once is None else [keys.once(bucket, customer, once.digest)]),
+        *(keys.thread(bucket, customer, thread) for thread in threads),
+    ]
+
+
+class Book:
+    """What becomes of holds.
+
+    Raises:
+        MeteringUnavailable: Redis is not to be had, from every method.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, generation: Generation, lease: Lease) -> None:
+        self._redis = client
+        self._generation = generation
+        self._lease = lease
+        self._settle = client.register_script(source("settle"))
+        self._renew = client.register_script(source("renew"))
+        self._announce = client.register_script(source("announce"))
+        self._withdraw = client.register_script(source("withdraw"))
+
+    async def settle(self, hold: Hold, outcome: Outcome, once: Once | None = None) -> Settled:
+        """Book what a call came to, once; a second time changes nothing and says the same."""
+        facts, billed = hold.facts, None
+        with translated():
+            for _ in range(TRIES):
+                since = self._generation.learnt
+                reply = await self._post(hold, outcome, once, billed)
+                match reply[0]:
+                    case "done":
+                        return Settled(int(reply[1]), int(reply[2]) if reply[2] else None)
+                    case "rebuild":
+                        await self._generation.learn(since)
+                    case "unknown":
+                        await self.announce(hold, sofar=outcome.billed_output_tokens)
+                    case "suspect":
+                        billed = int(reply[1])
+            raise MeteringUnavailable(f"Hold {facts.id} cannot be settled.")
+
+    async def withdraw(self, hold: Hold) -> None:
+        """See to it that nothing is held for a reservation whose reply was lost, whether it was made or not."""
+        names = [keys.hold(hold.facts.bucket, hold.id), keys.mark(hold.facts.bucket, hold.id)]
+        with translated():
+            reply = text(await self._withdraw(keys=names, args=[]))
+        if reply == "known":
+            await self.settle(hold, UNANSWERED)
+
+    async def _post(self, hold: Hold, outcome: Outcome, once: Once | None, billed: int | None) -> list[str]:
+        """Send one settlement: of a live hold, or of one that was billed at its checkpoint meanwhile."""
+        facts = hold.facts
+        if billed is None:
+            record = usage_record(facts, admitted=hold.admitted, grant=hold.grant, outcome=outcome)
+            tokens, input_tokens = outcome.billed_output_tokens, outcome.input_tokens
+            due = facts.charge(tokens, input_tokens)
+        else:
+            record = correction(facts, admitted=hold.admitted, grant=hold.grant, outcome=outcome, billed=billed)
+            tokens, input_tokens = record["billed_output_tokens"], record["input_tokens"]
+            due = _beyond(facts, outcome, billed)
+        reply = await self._settle(
+            keys=settle_keys(facts, outcome.threads, once),
+            args=[
+                self._generation.value,
+                facts.id,
+                "live" if billed is None else "suspect",
+                "1",
+                "0",
+                "",
+                self._lease.lease_ms,
+                tokens,
+                input_tokens,
+                due.first,
+                due.again,
+                _line(record) if outcome.was_answered and (billed is None or tokens or due.again) else "",
+                facts.conversation,
+                facts.included_conversations,
+                THREADS_FROM + (once is not None),
+                once.answer_first if once else "",
+                once.answer_again if once else "",
+                *facts.thresholds(),
+            ],
+        )
+        return [text(part) for part in reply]
+
+    async def renew(self, bucket: str, sofar: Mapping[str, int]) -> dict[str, str]:
+        """Renew holds of one bucket with their tokens so far; return what became of each: live, suspect, unknown."""
+        names = [keys.state(bucket), keys.holds(bucket), *(keys.hold(bucket, hold_id) for hold_id in sofar)]
+        arguments: list[str | int] = [self._generation.value, self._lease.lease_ms]
+        for hold_id, tokens in sofar.items():
+            arguments += [hold_id, tokens]
+        since = self._generation.learnt
+        with translated():
+            verdicts = [text(part) for part in await self._renew(keys=names, args=arguments)]
+        if verdicts == ["rebuild"]:
+            await self._generation.learn(since)
+            return dict.fromkeys(sofar, "unknown")
+        return dict(zip(sofar, verdicts, strict=True))
+
+    async def announce(self, hold: Hold, *, sofar: int) -> None:
+        """Write a hold again that a rebuild could not know of."""
+        told = Announcement(
+            facts=hold.facts,
+            owner=self._lease.owner,
+            deadline=hold.admitted + self._lease.deadline_ms,
+            admitted=hold.admitted,
+            grant=hold.grant,
+            tokens=hold.tokens,
+            money=hold.money,
+            sofar=sofar,
+            first=hold.conversation_first,
+            was_charged=hold.was_charged,
+        )
+        with translated():
+            await self._announce(keys=told.keys(), args=told.arguments(self._generation.value, self._lease.lease_ms))
+
+    async def beat(self) -> None:
+        """Say that this worker is alive, for one lease."""
+        with translated():
+            await self._redis.set(keys.worker(self._lease.owner), "1", px=self._lease.lease_ms)
+
+
+def _line(record: UsageRecord) -> str:
+    return json.dumps(record, separators=(",", ":"))
+
+
+def _beyond(facts: Facts, outcome: Outcome, billed: int) -> Charge:
+    """Return the charge beyond what a hold was already billed at its checkpoint."""
+    if outcome.billed_output_tokens == 0:
+        return NOTHING
+    before = recovered(facts, sofar=billed, duration_ms=0)
+    whole = facts.charge(outcome.billed_output_tokens, outcome.input_tokens)
+    part = facts.charge(before.billed_output_tokens, before.input_tokens)
+    extra = whole.again - part.again
+    return Charge(extra if billed else extra + facts.price_nanousd, extra)

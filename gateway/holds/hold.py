@@ -1,0 +1,206 @@
+"""A hold, what it came to, and the usage record that is made of the two; nothing here does I/O."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gateway.holds.offer import Charge, charge
+from pricing.usage import UsageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a call asks for before it is admitted."""
+
+    id: str
+    bucket: str
+    key_digest: str
+    conversation: str
+    endpoint: str
+    model: str
+    stream: bool
+    choices: int
+    requested_tokens: int | None
+    input_bound: int
+    """The most input tokens the call can be billed."""
+    input_estimate: int
+    """What is billed as input when nobody says how many tokens there were."""
+    tier_chosen: str | None = None
+    client_request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is settled about a call at its admission; kept in the hold, so that anyone can write its record."""
+
+    id: str
+    bucket: str
+    customer: str
+    key_id: str
+    conversation: str
+    tier: str | None
+    tier_chosen: str | None
+    menu_version: str | None
+    endpoint: str
+    model: str
+    stream: bool
+    choices: int
+    requested_tokens: int | None
+    client_request_id: str | None
+    currency: str
+    price_nanousd: int
+    included_conversations: int
+    input_nanousd_per_mtok: int
+    output_nanousd_per_mtok: int
+    input_bound: int
+    input_estimate: int
+    conversation_tokens_max: int
+    period_start: int
+    period_end: int
+    period_tokens_max: int | None = None
+    spend_nanousd_max: int | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Facts:
+        return cls(**json.loads(text))
+
+    def thresholds(self) -> list[str]:
+        """Return what a settlement compares use with: all and four fifths of the period's tokens, then of the spend."""
+        limits = (self.period_tokens_max, self.spend_nanousd_max)
+        return [part for most in limits for part in (["", ""] if most is None else [str(most), str(-(-4 * most // 5))])]
+
+    def charge(self, tokens: int, input_tokens: int) -> Charge:
+        return charge(
+            self.price_nanousd,
+            self.input_nanousd_per_mtok,
+            self.output_nanousd_per_mtok,
+            tokens=tokens,
+            input_tokens=input_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Tokens set aside for one admitted call, and what it may do with them."""
+
+    facts: Facts
+    admitted: int
+    """Redis' time of admission, ms."""
+    grant: int
+    """Tokens each choice may have; the hold is this times the number of choices."""
+    bound_by: str
+    """How an answer that uses the whole grant ended: ``cap``, ``caller_limit`` or ``period``."""
+    conversation_left: int
+    period_left: int | None
+    period_tokens_max: int | None
+    conversation_first: int
+    was_charged: bool
+    """Whether the conversation's price was charged before this call."""
+    money: int
+
+    @property
+    def id(self) -> str:
+        return self.facts.id
+
+    @property
+    def tokens(self) -> int:
+        return self.grant * self.facts.choices
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a call came to, however it ended. ``was_answered`` is false where the upstream sent no 2xx head."""
+
+    was_answered: bool
+    finish: str = "upstream_error"
+    output_tokens: int = 0
+    billed_output_tokens: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    usage_source: str = "counted"
+    ttft_ms: int | None = None
+    duration_ms: int = 0
+    threads: tuple[str, ...] = ()
+    """What a later call of this conversation may bring back, as digests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """The claim of a call on its Idempotency-Key, and the sealed answers to keep: which one, the charge decides."""
+
+    digest: str
+    answer_first: bytes = b""
+    answer_again: bytes = b""
+
+
+UNANSWERED = Outcome(was_answered=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A settlement that is in the books."""
+
+    charge_nanousd: int
+    conversation_left: int | None
+
+
+def usage_record(facts: Facts, *, admitted: int, grant: int, outcome: Outcome) -> UsageRecord:
+    """Return the record of a call, but for its charge and its place in the chain, which others know."""
+    return {
+        "id": facts.id,
+        "kind": "usage",
+        "corrects": None,
+        "time": admitted,
+        "customer": facts.customer,
+        "key_id": facts.key_id,
+        "conversation": facts.conversation,
+        "tier": facts.tier,
+        "tier_chosen": facts.tier_chosen,
+        "menu_version": facts.menu_version,
+        "endpoint": facts.endpoint,
+        "model": facts.model,
+        "stream": facts.stream,
+        "choices": facts.choices,
+        "input_tokens": outcome.input_tokens,
+        "cached_tokens": outcome.cached_tokens,
+        "output_tokens": outcome.output_tokens,
+        "reasoning_tokens": outcome.reasoning_tokens,
+        "billed_output_tokens": outcome.billed_output_tokens,
+        "cap_tokens": grant,
+        "requested_tokens": facts.requested_tokens,
+        "finish": outcome.finish,
+        "usage_source": outcome.usage_source,
+        "ttft_ms": outcome.ttft_ms,
+        "duration_ms": outcome.duration_ms,
+        "currency": facts.currency,
+        "client_request_id": facts.client_request_id,
+    }
+
+
+def recovered(facts: Facts, *, sofar: int, duration_ms: int) -> Outcome:
+    """Return what a reclaimed hold is billed: the tokens of its last renewal, and no more."""
+    return Outcome(
+        was_answered=True,
+        finish="recovered",
+        output_tokens=sofar,
+        billed_output_tokens=sofar,
+        input_tokens=facts.input_estimate if sofar else 0,
+        usage_source="checkpoint",
+        duration_ms=duration_ms,
+    )
+
+
+def correction(facts: Facts, *, admitted: int, grant: int, outcome: Outcome, billed: int) -> UsageRecord:
+    """Return the row that corrects a hold billed at its checkpoint: what the call came to beyond that."""
+    whole = usage_record(facts, admitted=admitted, grant=grant, outcome=outcome)
+    before = recovered(facts, sofar=billed, duration_ms=0)
+    changed: dict[str, Any] = {"id": f"{facts.id}.1", "kind": "correction", "corrects": facts.id}
+    for name in ("input_tokens", "output_tokens", "billed_output_tokens"):
+        changed[name] = whole[name] - getattr(before, name)
+    return {**whole, **changed}

@@ -1,0 +1,168 @@
+"""Owns every live hold of a worker from its admission until it is in the books, whatever becomes of the response."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+
+from redis.exceptions import ConnectionError as NoConnection
+
+from gateway.errors import MeteringUnavailable
+from gateway.holds.admission import Lease
+from gateway.holds.book import Book
+from gateway.holds.claims import Claims
+from gateway.holds.hold import Hold, Once, Outcome, Settled
+from gateway.observing.metrics import REQUESTS
+from gateway.observing.records import UNANSWERED
+from gateway.observing.tally import Tally
+
+log = logging.getLogger("tokencap.holds")
+
+RETRY_FIRST_S = 0.05
+RETRY_MOST_S = 1.0
+
+WITHDRAWN_AT_ONCE = 50
+
+
+class Live:
+    """One live hold, and how many tokens its call has been given so far."""
+
+    __slots__ = ("hold", "once", "sofar")
+
+    def __init__(self, hold: Hold, once: Once | None) -> None:
+        self.hold = hold
+        self.once = once
+        self.sofar = 0
+
+
+class Keeper:
+    """Renews live holds about once a second, settles them once, and says when a worker must stop relaying.
+
+    The fence: a worker that has not renewed for half a lease stops, because from then on others may think it dead.
+    It is counted from when the last successful renewal was *sent*, on this worker's own monotonic clock. Only where
+    the server refuses connections, so that it is gone for everybody, the worker serves on.
+    """
+
+    def __init__(
+        self, book: Book, claims: Claims, lease: Lease, tally: Tally, *, monotonic: Callable[[], float]
+    ) -> None:
+        self._book = book
+        self._tally = tally
+        self._claims = claims
+        self._lease_s = lease.lease_ms / 1000
+        self._monotonic = monotonic
+        self._live: dict[str, Live] = {}
+        self._doubtful: dict[str, Hold] = {}
+        self._settling: set[asyncio.Task[Settled]] = set()
+        self._all_settled = asyncio.Event()
+        self._renewed_at = monotonic()
+        self._server_is_gone = False
+
+    @property
+    def live(self) -> int:
+        """How many calls are on their way."""
+        return len(self._live)
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether this worker must not relay another token."""
+        overdue = self._monotonic() - self._renewed_at > self._lease_s / 2
+        return overdue and not self._server_is_gone
+
+    def take(self, hold: Hold, once: Once | None = None) -> Live:
+        """Become the owner of a hold that was just made, and of its Idempotency-Key."""
+        live = self._live[hold.id] = Live(hold, once)
+        self._all_settled.clear()
+        return live
+
+    def doubt(self, hold: Hold) -> None:
+        """Become the owner of a hold that may have been made, to take it back once Redis answers again."""
+        self._doubtful[hold.id] = hold
+
+    def settle(self, live: Live, outcome: Outcome, once: Once | None = None) -> asyncio.Task[Settled]:
+        """Settle a hold in a task of its own, which goes on until it is in the books. Never waits, never fails.
+
+        ``once`` brings the answers to keep; without it the Idempotency-Key is free again.
+        """
+        settling = self._until_settled(live, outcome, once or live.once)
+        task = asyncio.create_task(settling, name=f"settle {live.hold.id}")
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        live.sofar = outcome.billed_output_tokens
+        return task
+
+    async def _until_settled(self, live: Live, outcome: Outcome, once: Once | None) -> Settled:
+        wait_s = RETRY_FIRST_S
+        while True:
+            try:
+                settled = await self._book.settle(live.hold, outcome, once)
+            except Exception as error:
+                if not isinstance(error, MeteringUnavailable):
+                    log.exception("hold %s is not settled yet", live.hold.id)
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, RETRY_MOST_S)
+            else:
+                self._live.pop(live.hold.id, None)
+                if not outcome.was_answered:
+                    self._tally.add(REQUESTS, live.hold.facts.tier or "", UNANSWERED)
+                if not self._live:
+                    self._all_settled.set()
+                return settled
+
+    async def run(self) -> None:
+        """Beat and renew until cancelled, whatever happens: without it the worker is of no use."""
+        interval_s = min(1.0, self._lease_s / 5)
+        self._withdrawing = asyncio.create_task(self._withdraw_doubtful())
+        while True:
+            try:
+                await self.renew()
+                if self._doubtful and self._withdrawing.done():
+                    self._withdrawing = asyncio.create_task(self._withdraw_doubtful())
+            except Exception:
+                log.exception("holds could not be renewed")
+            await asyncio.sleep(interval_s)
+
+    async def renew(self) -> None:
+        """Renew every live hold with its tokens so far, and announce those that a rebuild does not know."""
+        sent_at = self._monotonic()
+        try:
+            async with asyncio.timeout(self._lease_s / 2):
+                await self._book.beat()
+                by_bucket: dict[str, dict[str, Live]] = defaultdict(dict)
+                for hold_id, live in self._live.items():
+                    by_bucket[live.hold.facts.bucket][hold_id] = live
+                await asyncio.gather(*(self._renew_bucket(bucket, calls) for bucket, calls in by_bucket.items()))
+                await self._claims.renew((live.hold.facts, live.once) for live in self._live.values() if live.once)
+        except MeteringUnavailable as error:
+            self._server_is_gone = isinstance(error.__cause__, NoConnection)
+            log.warning("holds could not be renewed: %s", error.__cause__ or error)
+        except TimeoutError:
+            self._server_is_gone = False
+            log.warning("holds could not be renewed in time")
+        else:
+            self._renewed_at, self._server_is_gone = sent_at, False
+
+    async def _renew_bucket(self, bucket: str, calls: dict[str, Live]) -> None:
+        verdicts = await self._book.renew(bucket, {hold_id: live.sofar for hold_id, live in calls.items()})
+        for hold_id, verdict in verdicts.items():
+            if verdict == "unknown" and hold_id in self._live:
+                await self._book.announce(calls[hold_id].hold, sofar=calls[hold_id].sofar)
+
+    async def _withdraw_doubtful(self) -> None:
+        """Take back what was reserved without an answer, beside the renewals; what Redis does not answer comes again."""
+        with suppress(MeteringUnavailable):
+            while some := list(self._doubtful.values())[:WITHDRAWN_AT_ONCE]:
+                await asyncio.gather(*(self._book.withdraw(hold) for hold in some))
+                for hold in some:
+                    del self._doubtful[hold.id]
+
+    async def drain(self, seconds: float) -> bool:
+        """Wait until every live call is settled, those too that are only now told to end; return whether all are."""
+        if self._live:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._all_settled.wait()
+        return not self._live

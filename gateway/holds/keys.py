@@ -1,0 +1,112 @@
+"""Names of everything in Redis; the hash tag of every key is its bucket, so a script never leaves one slot."""
+
+from __future__ import annotations
+
+import hashlib
+
+BUCKETS = 256
+ALL_BUCKETS = tuple(f"{number:02x}" for number in range(BUCKETS))
+
+
+def bucket_of(customer: str) -> str:
+    """Return the bucket of a customer: two hexadecimal digits, part of each of its API keys."""
+    return hashlib.sha256(customer.encode()).hexdigest()[:2]
+
+
+def state(bucket: str) -> str:
+    """Hash: ``generation`` written by the ledger, ``timeline`` the number of the latest publication."""
+    return f"{{b{bucket}}}:state"
+
+
+def api_key(bucket: str, digest: str) -> str:
+    """Hash: ``customer``, ``key_id``, ``expires`` (ms or empty); gone once revoked."""
+    return f"{{b{bucket}}}:key:{digest}"
+
+
+def customer(bucket: str, customer_id: str) -> str:
+    """Hash: ``rev`` and ``body``, the customer's record as JSON."""
+    return f"{{b{bucket}}}:customer:{customer_id}"
+
+
+def window(bucket: str, customer_id: str, start_ms: int) -> str:
+    """Hash: tokens and spend of one period of a customer, used and held; the limits last admitted under; what was told."""
+    return f"{{b{bucket}}}:window:{customer_id}:{start_ms}"
+
+
+def conversation(bucket: str, customer_id: str, name: str) -> str:
+    """Hash: tier, menu version, cap, price, tokens used and held of one conversation."""
+    return f"{{b{bucket}}}:conversation:{customer_id}:{name}"
+
+
+def pace(bucket: str, customer_id: str) -> str:
+    """Hash: ``live`` calls and ``tat_us``, the request rate's theoretical arrival time."""
+    return f"{{b{bucket}}}:pace:{customer_id}"
+
+
+def hold(bucket: str, hold_id: str) -> str:
+    """Hash: one hold, the record of a call on its way."""
+    return f"{{b{bucket}}}:hold:{hold_id}"
+
+
+def holds(bucket: str) -> str:
+    """Sorted set: open holds by the end of their lease, ms."""
+    return f"{{b{bucket}}}:holds"
+
+
+def mark(bucket: str, hold_id: str) -> str:
+    """String: how a hold was settled; outlives the longest replay."""
+    return f"{{b{bucket}}}:settled:{hold_id}"
+
+
+def thread(bucket: str, customer_id: str, digest: str) -> str:
+    """String: the conversation that something of ours belongs to, by the digest of what a caller would bring back."""
+    return f"{{b{bucket}}}:thread:{customer_id}:{digest}"
+
+
+def once(bucket: str, customer_id: str, digest: str) -> str:
+    """Hash: ``body`` (a digest), ``call`` and, once there is one, the sealed ``answer`` of an Idempotency-Key."""
+    return f"{{b{bucket}}}:once:{customer_id}:{digest}"
+
+
+def usage(bucket: str) -> str:
+    """Stream: settled records that are not yet in SQL; fields ``record`` (JSON) and ``charge`` (nano-units)."""
+    return f"{{b{bucket}}}:usage"
+
+
+def notices(bucket: str) -> str:
+    """Stream: limits that customers came near to, not yet told to the webhook; ``limit``, ``percent``, ``facts``."""
+    return f"{{b{bucket}}}:notices"
+
+
+def menu(version: str) -> str:
+    """String: one immutable menu, its public part as JSON."""
+    return f"menu:{version}"
+
+
+TIMELINE = "menus"
+"""Hash: ``rev`` and ``body``, the publications as JSON, oldest first."""
+
+TIDE = "tide"
+"""Hash: ``seq``, how far the ledger had come when Redis last heard of it."""
+
+BREACHES = "breaches"
+"""Hash: windows that do not add up, by kind of breach and name; what is wrong with each, as a sentence."""
+
+NOTICES_ASIDE = "notices-aside"
+"""Stream: notices that no webhook took within a day; the last thousand."""
+
+COURIER_LOCK = "courier"
+"""String: held by the one process that delivers notices."""
+
+REBUILD_LOCK = "rebuild"
+"""String: held by the one gateway that rebuilds the hot state."""
+
+
+def worker(worker_id: str) -> str:
+    """String: a worker's heartbeat; expires a lease after the last one."""
+    return f"worker:{worker_id}"
+
+
+def gone(worker_id: str) -> str:
+    """String: the proof that a worker has ended, left by whoever saw it; its holds need not wait any longer."""
+    return f"gone:{worker_id}"

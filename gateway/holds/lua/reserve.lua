@@ -1,0 +1,103 @@
+-- Admits a call or refuses it: every window of the customer moves together, or none does.
+-- Replies {'granted', now, grant, allowed, conversation_left, period_left, first, charged}, {'refused', why, …},
+-- or says what the gateway must look up again: 'rebuild', 'no key', 'stale customer', 'stale timeline',
+-- 'stale period' (with the time here), 'begun' (the conversation's own tier and menu version).
+local state, key, customer, window, conversation, pace, hold, holds, mark, usage =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local generation, timeline, customer_id, customer_rev = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local hold_id, owner, lease_ms, deadline_ms = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local period_start, period_end = ARGV[9], ARGV[10]
+local tier, version, cap, price = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
+local want, choices, grant_min, input = tonumber(ARGV[15]), tonumber(ARGV[16]), tonumber(ARGV[17]), ARGV[18]
+local period_max, input_max, spend_max = limit(ARGV[19]), limit(ARGV[20]), limit(ARGV[21])
+local requests_per_minute, concurrency_max = limit(ARGV[22]), limit(ARGV[23])
+local money_first, money_again, facts, backlog_max = ARGV[24], ARGV[25], ARGV[26], tonumber(ARGV[27])
+
+-- Is what the gateway believes still so?
+local known = redis.call('HMGET', state, 'generation', 'timeline')
+if known[1] ~= generation then return {'rebuild'} end
+local micros = now_us()
+local now = math.floor(micros / 1000)
+local holder = redis.call('HMGET', key, 'customer', 'expires')
+if holder[1] ~= customer_id then return {'no key'} end
+if holder[2] ~= '' and whole(holder[2]) <= now then return {'no key'} end
+if redis.call('HGET', customer, 'rev') ~= customer_rev then return {'stale customer'} end
+if whole(known[2]) > whole(timeline) then return {'stale timeline'} end
+
+-- The same command again, after a lost connection: the same answer.
+if redis.call('EXISTS', mark) == 1 then return {'refused', 'settled'} end
+local reply = redis.call('HGET', hold, 'reply')
+if reply then return cjson.decode(reply) end
+
+-- Records that the ledger does not take must not fill the server.
+if redis.call('XLEN', usage) >= backlog_max then return {'refused', 'backlog'} end
+if now < whole(period_start) or now >= whole(period_end) then return {'stale period', written(now)} end
+
+-- The conversation: its tier, menu version, cap and price are those of its first call.
+local c = redis.call('HMGET', conversation, 'first', 'last', 'live', 'tier', 'version', 'cap', 'used', 'held',
+  'input_used', 'input_held', 'charged')
+local is_open = conversation_is_open(c[1], c[2], c[3], now)
+if is_open then
+  if c[4] ~= tier or c[5] ~= version then return {'begun', c[4], c[5]} end
+  cap = c[6]
+else
+  c = {written(now), written(now), '0', tier, version, cap, '0', '0', '0', '0', '0'}
+end
+local conversation_left = tonumber(cap) - whole(c[7]) - whole(c[8])
+local allowed = math.min(want, math.floor(conversation_left / choices))
+if allowed < 1 then return {'refused', 'conversation', written(math.max(conversation_left, 0))} end
+if whole(c[9]) + whole(c[10]) + whole(input) > input_max then
+  return {'refused', 'conversation input', written(input_max)}
+end
+
+-- The period: a price per conversation buys the whole cap or nothing.
+local w = redis.call('HMGET', window, 'used', 'held', 'spend_used', 'spend_held')
+local period_left = period_max - whole(w[1]) - whole(w[2])
+local grant = math.min(allowed, math.floor(period_left / choices))
+if grant < allowed and (price ~= '0' or grant < math.min(grant_min, allowed)) then
+  return {'refused', 'period', written(math.max(period_left, 0))}
+end
+local money = money_first
+if c[11] == '1' then money = money_again end
+local spend_left = spend_max - whole(w[3]) - whole(w[4])
+if whole(money) > spend_left then
+  return {'refused', 'spend', written(math.max(spend_left, 0)), c[11], written(allowed)}
+end
+
+-- How fast and how many at once.
+local p = redis.call('HMGET', pace, 'live', 'tat_us')
+if whole(p[1]) + 1 > concurrency_max then return {'refused', 'concurrency'} end
+if requests_per_minute < math.huge then
+  local arrival = math.max(whole(p[2]), micros) + 60000000 / requests_per_minute
+  if arrival - 60000000 > micros then return {'refused', 'rate', written(arrival - 60000000 - micros)} end
+  redis.call('HSET', pace, 'tat_us', written(arrival))
+end
+
+-- Admitted: the hold is written first, then each window.
+local tokens = written(grant * choices)
+local left = ''
+if period_max < math.huge then left = written(period_left - grant * choices) end
+local granted = {'granted', written(now), written(grant), written(allowed),
+  written(conversation_left - grant * choices), left, c[1], c[11]}
+redis.call('HSET', hold, 'owner', owner, 'state', 'live', 'admitted', written(now),
+  'deadline', written(now + tonumber(deadline_ms)), 'grant', written(grant), 'tokens', tokens, 'money', money,
+  'input', input, 'sofar', '0', 'billed', '0', 'window', window, 'conversation', conversation, 'first', c[1],
+  'charged', c[11], 'facts', facts, 'reply', cjson.encode(granted))
+redis.call('ZADD', holds, written(now + tonumber(lease_ms)), hold_id)
+add(window, 'held', tokens)
+add(window, 'spend_held', money)
+redis.call('HSET', window, 'tokens_max', ARGV[19], 'spend_max', ARGV[21])
+redis.call('PEXPIREAT', window, written(whole(period_end) + 2 * DAY_MS))
+if not is_open then
+  redis.call('DEL', conversation)
+  redis.call('HSET', conversation, 'first', c[1], 'tier', tier, 'version', version, 'cap', cap, 'price', price,
+    'charged', '0')
+end
+redis.call('HSET', conversation, 'last', written(now))
+redis.call('HINCRBY', conversation, 'live', 1)
+add(conversation, 'held', tokens)
+add(conversation, 'input_held', input)
+redis.call('PEXPIRE', conversation, written(HOUR_MS + tonumber(deadline_ms)))
+redis.call('HINCRBY', pace, 'live', 1)
+redis.call('PEXPIRE', pace, written(HOUR_MS + tonumber(deadline_ms)))
+return granted

@@ -1,0 +1,106 @@
+-- Books what a hold came to: once, whoever asks and however often. One verb for four moments, told by ARGV:
+--   settled by its worker    expects live,    closes
+--   lapsed                   expects live,    stays open as suspect with the tokens so far billed; or closes, if its
+--                                             owner is proven dead
+--   settled late             expects suspect, closes: the tokens beyond what was billed, as a correction
+--   released                 expects suspect, closes with nothing more to bill
+-- KEYS after the ninth: the Idempotency-Key's, if there is one, then what leads later calls to this conversation.
+-- Replies {'done', charge, conversation_left, now}, {'suspect', billed, first_was_charged}, or 'rebuild', 'unknown',
+-- 'settled', 'renewed' (the hold was renewed since the reclaimer looked).
+local state, hold, holds, mark, window, conversation, pace, usage, notices =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local generation, hold_id, expects, closes = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local only_if_lapsed, sofar, lease_ms = ARGV[5], ARGV[6], ARGV[7]
+local tokens, input, charge_first, charge_again, record, name = ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13]
+local included, threads_from, answer_first, answer_again = ARGV[14], tonumber(ARGV[15]), ARGV[16], ARGV[17]
+local period_max, period_near, spend_max, spend_near = ARGV[18], ARGV[19], ARGV[20], ARGV[21]
+
+-- The answer of a call with an Idempotency-Key is kept for a day; without an answer to keep, the key is free again.
+local function close_once(once, answer)
+  if redis.call('HGET', once, 'call') ~= hold_id then return end
+  if answer == '' then
+    redis.call('DEL', once)
+  else
+    redis.call('HSET', once, 'answer', answer)
+    redis.call('PEXPIRE', once, DAY_MS)
+  end
+end
+
+-- What is used of a limit has come to a threshold of it: told at that moment, and once a period.
+local function tell_if_reached(limit, percent, threshold, max, before, after)
+  if threshold == '' or not after or after < whole(threshold) or whole(before) >= whole(threshold) then return end
+  if redis.call('HSETNX', window, 'told_' .. limit .. '_' .. percent, '1') == 0 then return end
+  redis.call('XADD', notices, '*', 'limit', limit, 'percent', percent, 'max', max, 'used', written(after),
+    'facts', redis.call('HGET', hold, 'facts'))
+end
+
+if redis.call('HGET', state, 'generation') ~= generation then return {'rebuild'} end
+local done = redis.call('GET', mark)
+if done then return cjson.decode(done) end
+local h = redis.call('HMGET', hold, 'state', 'tokens', 'money', 'input', 'sofar', 'billed', 'first', 'charged')
+if not h[1] then return {'unknown'} end
+local now = now_ms()
+if only_if_lapsed == '1' then
+  local lease_until = redis.call('ZSCORE', holds, hold_id)
+  if not lease_until or tonumber(lease_until) > now or h[1] ~= expects or h[5] ~= sofar then return {'renewed'} end
+elseif h[1] ~= expects then
+  return {h[1], h[6]}
+end
+
+-- The price of a conversation goes onto the first record with an output token, but for those a subscription includes.
+local c = redis.call('HMGET', conversation, 'first', 'charged', 'cap', 'used', 'held')
+local is_same = c[1] == h[7]
+local charged = h[8]
+if is_same then charged = c[2] end
+local charge = charge_again
+if tokens ~= '0' and charged ~= '1' then
+  if whole(redis.call('HGET', window, 'included')) < whole(included) then
+    redis.call('HINCRBY', window, 'included', 1)
+  else
+    charge = charge_first
+  end
+  if is_same then redis.call('HSET', conversation, 'charged', '1') end
+end
+
+local freed_tokens, freed_money, freed_input = tokens, charge, input
+if closes == '1' then freed_tokens, freed_money, freed_input = h[2], h[3], h[4] end
+local before = redis.call('HMGET', window, 'used', 'spend_used')
+local used = add(window, 'used', tokens)
+add(window, 'held', less(freed_tokens))
+local spent = add(window, 'spend_used', charge)
+add(window, 'spend_held', less(freed_money))
+tell_if_reached('period_tokens', '80', period_near, period_max, before[1], used)
+tell_if_reached('period_tokens', '100', period_max, period_max, before[1], used)
+tell_if_reached('spend', '80', spend_near, spend_max, before[2], spent)
+tell_if_reached('spend', '100', spend_max, spend_max, before[2], spent)
+local conversation_left = ''
+if is_same then
+  add(conversation, 'used', tokens)
+  add(conversation, 'held', less(freed_tokens))
+  add(conversation, 'input_used', input)
+  add(conversation, 'input_held', less(freed_input))
+  conversation_left = written(tonumber(c[3]) - whole(c[4]) - whole(c[5]) - whole(tokens) + whole(freed_tokens))
+end
+if record ~= '' then redis.call('XADD', usage, '*', 'record', record, 'charge', charge) end
+
+if closes == '1' then
+  local reply = {'done', charge, conversation_left, written(now)}
+  if is_same then
+    redis.call('HSET', conversation, 'last', written(now))
+    redis.call('HINCRBY', conversation, 'live', -1)
+    redis.call('PEXPIRE', conversation, written(2 * HOUR_MS))
+    for place = threads_from, #KEYS do redis.call('SET', KEYS[place], name, 'PX', HOUR_MS) end
+  end
+  if threads_from == 11 then close_once(KEYS[10], charge == charge_first and answer_first or answer_again) end
+  if redis.call('EXISTS', pace) == 1 then redis.call('HINCRBY', pace, 'live', -1) end
+  redis.call('DEL', hold)
+  redis.call('ZREM', holds, hold_id)
+  redis.call('SET', mark, cjson.encode(reply), 'PX', DAY_MS)
+  return reply
+end
+add(hold, 'tokens', less(tokens))
+add(hold, 'money', less(charge))
+add(hold, 'input', less(input))
+redis.call('HSET', hold, 'state', 'suspect', 'billed', tokens)
+redis.call('ZADD', holds, written(now + tonumber(lease_ms)), hold_id)
+return {'done', charge, conversation_left, written(now)}

@@ -1,0 +1,89 @@
+"""What a tier and a customer's overrides come to for one call: limits and prices as plain numbers, decided purely."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pricing.menu import Tier
+from pricing.money import metered, metered_bound
+
+
+@dataclass(frozen=True, slots=True)
+class HouseLimits:
+    """The installation's own limits, from its settings; they hold for every tier."""
+
+    answer_tokens_max: int
+    conversation_tokens_max: int
+    grant_tokens_min: int
+    observes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The terms of one call. ``None`` is no limit; the conversation's cap and the most per answer are always finite."""
+
+    tier: str
+    version: str
+    conversation_tokens_max: int
+    price_nanousd: int
+    included_conversations: int
+    input_nanousd_per_mtok: int
+    output_nanousd_per_mtok: int
+    period_tokens_max: int | None
+    conversation_input_tokens_max: int | None
+    spend_nanousd_max: int | None
+    requests_per_minute: int | None
+    concurrency_max: int | None
+
+
+def offer(tier: Tier | None, version: str | None, overrides: Mapping[str, int], house: HouseLimits) -> Offer:
+    """Return the terms of a tier for one customer.
+
+    Observing, nothing is capped and nothing charged; then, and only then, there may be no tier at all.
+    """
+    cap = None if tier is None else overrides.get("conversation_tokens_max", tier.conversation_tokens_max)
+    if tier is None or house.observes:
+        name, version = (tier.name if tier else ""), version or ""
+        return Offer(name, version, house.conversation_tokens_max, 0, 0, 0, 0, None, None, None, None, None)
+    return Offer(
+        tier=tier.name,
+        version=version or "",
+        conversation_tokens_max=house.conversation_tokens_max if cap is None else cap,
+        price_nanousd=tier.price_nanousd,
+        included_conversations=tier.included_conversations or 0,
+        input_nanousd_per_mtok=tier.input_nanousd_per_mtok or 0,
+        output_nanousd_per_mtok=tier.output_nanousd_per_mtok or 0,
+        period_tokens_max=overrides.get("period_tokens_max", tier.period_tokens_max),
+        conversation_input_tokens_max=overrides.get(
+            "conversation_input_tokens_max", tier.conversation_input_tokens_max
+        ),
+        spend_nanousd_max=overrides.get("spend_nanousd_max", tier.spend_nanousd_max),
+        requests_per_minute=overrides.get("requests_per_minute", tier.requests_per_minute),
+        concurrency_max=overrides.get("concurrency_max", tier.concurrency_max),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a call costs if it is the one that its conversation's price goes onto, and if it is not."""
+
+    first: int
+    again: int
+
+
+NOTHING = Charge(0, 0)
+
+
+def charge(price: int, input_rate: int, output_rate: int, *, tokens: int, input_tokens: int) -> Charge:
+    """Return the charge of a call that was billed ``tokens``: no output token, no charge of any kind."""
+    if tokens == 0:
+        return NOTHING
+    by_meter = metered(tokens, output_rate) + metered(input_tokens, input_rate)
+    return Charge(price + by_meter, by_meter)
+
+
+def charge_bound(price: int, input_rate: int, output_rate: int, *, tokens: int, input_tokens: int) -> Charge:
+    """Return what no call of up to so many tokens costs more than: what is held of the customer's spend."""
+    by_meter = metered_bound(tokens, output_rate) + metered_bound(input_tokens, input_rate)
+    return Charge(price + by_meter, by_meter)

@@ -1,0 +1,143 @@
+"""Takes back what dead workers held: bills the tokens of the last renewal, and frees the rest once nobody can use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import redis
+
+from gateway.holds import keys
+from gateway.holds.book import THREADS_FROM, settle_keys
+from gateway.holds.connect import fields, translated
+from gateway.holds.hold import Facts, recovered, usage_record
+from gateway.holds.offer import NOTHING
+from gateway.holds.scripts import source
+
+AT_ONCE = 100
+"""Lapsed holds of one bucket that are looked at in a turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lapsed:
+    """A hold whose lease is over, as it was read."""
+
+    facts: Facts
+    is_suspect: bool
+    owner: str
+    deadline: int
+    admitted: int
+    grant: int
+    sofar: str
+
+    @classmethod
+    def read(cls, hold: Mapping[str, str]) -> Lapsed:
+        return cls(
+            facts=Facts.from_json(hold["facts"]),
+            is_suspect=hold["state"] == "suspect",
+            owner=hold["owner"],
+            deadline=int(hold["deadline"]),
+            admitted=int(hold["admitted"]),
+            grant=int(hold["grant"]),
+            sofar=hold["sofar"],
+        )
+
+
+class Reclaimer:
+    """Any number may run: each verb is idempotent, and one that finds a hold renewed since it looked leaves it alone.
+
+    A hold is let lapse only by a reclaimer that has had Redis at hand for a whole lease, because while Redis was away
+    no worker could renew. A worker that is proven dead needs no such patience.
+    """
+
+    def __init__(
+        self, client: redis.Redis, *, lease_ms: int, generation: Callable[[], str], monotonic: Callable[[], float]
+    ) -> None:
+        self._redis = client
+        self._lease_ms = lease_ms
+        self._generation = generation
+        self._monotonic = monotonic
+        self._settle = client.register_script(source("settle"))
+        self._server = ""
+        self._at_hand_since = monotonic()
+
+    def turn(self) -> int:
+        """Look at every hold whose lease is over; return how many were billed or freed.
+
+        Raises:
+            MeteringUnavailable: Redis is not to be had; every hold is given a full lease once it is back.
+        """
+        try:
+            with translated():
+                return self._turn()
+        except Exception:
+            self._at_hand_since = self._monotonic()
+            raise
+
+    def _turn(self) -> int:
+        self._notice_restart()
+        seconds, micros = self._redis.time()
+        now = seconds * 1000 + micros // 1000
+        with self._redis.pipeline(transaction=False) as batch:
+            for bucket in keys.ALL_BUCKETS:
+                batch.zrangebyscore(keys.holds(bucket), "-inf", now, start=0, num=AT_ONCE)
+            found = batch.execute()
+        lapsed = [
+            (bucket, name.decode()) for bucket, names in zip(keys.ALL_BUCKETS, found, strict=True) for name in names
+        ]
+        return sum(self._look_at(bucket, hold_id, now) for bucket, hold_id in lapsed)
+
+    def _notice_restart(self) -> None:
+        server = str(self._redis.info("server").get("run_id", ""))
+        if server != self._server:
+            self._server, self._at_hand_since = server, self._monotonic()
+
+    @property
+    def _is_patient(self) -> bool:
+        return (self._monotonic() - self._at_hand_since) * 1000 >= self._lease_ms
+
+    def _look_at(self, bucket: str, hold_id: str, now: int) -> bool:
+        hold = fields(self._redis.hgetall(keys.hold(bucket, hold_id)))
+        if not hold:
+            self._redis.zrem(keys.holds(bucket), hold_id)
+            return False
+        lapsed = Lapsed.read(hold)
+        is_dead = bool(self._redis.exists(keys.gone(lapsed.owner))) or now >= lapsed.deadline
+        if not is_dead and not self._is_patient:
+            return False
+        if not lapsed.is_suspect:
+            return self._bill(lapsed, closes=is_dead)
+        if is_dead or not self._redis.exists(keys.worker(lapsed.owner)):
+            return self._free(lapsed)
+        self._redis.zadd(keys.holds(bucket), {hold_id: now + self._lease_ms}, xx=True)
+        return False
+
+    def _bill(self, lapsed: Lapsed, *, closes: bool) -> bool:
+        facts = lapsed.facts
+        came_to = recovered(facts, sofar=int(lapsed.sofar), duration_ms=0)
+        record = usage_record(facts, admitted=lapsed.admitted, grant=lapsed.grant, outcome=came_to)
+        due = facts.charge(came_to.billed_output_tokens, came_to.input_tokens)
+        return self._post(
+            lapsed,
+            "live",
+            "1" if closes else "0",
+            [
+                came_to.billed_output_tokens,
+                came_to.input_tokens,
+                due.first,
+                due.again,
+                json.dumps(record, separators=(",", ":")),
+            ],
+        )
+
+    def _free(self, lapsed: Lapsed) -> bool:
+        return self._post(lapsed, "suspect", "1", [0, 0, NOTHING.first, NOTHING.again, ""])
+
+    def _post(self, lapsed: Lapsed, expects: str, closes: str, booked: list[str | int]) -> bool:
+        facts = lapsed.facts
+        arguments: list[str | int] = [self._generation(), facts.id, expects, closes, "1", lapsed.sofar, self._lease_ms]
+        more: list[str | int] = [facts.conversation, facts.included_conversations, THREADS_FROM, "", ""]
+        more += facts.thresholds()
+        reply = self._settle(keys=settle_keys(facts), args=[*arguments, *booked, *more])
+        return bool(reply[0] == b"done")

@@ -1,0 +1,72 @@
+"""What a refused reservation means for the caller: another try with fewer tokens, or which error."""
+
+from __future__ import annotations
+
+from gateway.errors import (
+    CallerError,
+    ConversationCapReached,
+    InsufficientQuota,
+    MeteringUnavailable,
+    RateLimitExceeded,
+)
+from gateway.holds.hold import Ask, Facts
+from gateway.holds.offer import HouseLimits, Offer
+from pricing.money import affordable, metered_bound
+
+
+def smaller_want(offered: Offer, ask: Ask, reply: list[str], house: HouseLimits) -> int | None:
+    """Return how many tokens per choice the spend that is left pays for, or None where the call is to be refused.
+
+    Only what is metered can be had in a smaller measure: a price per conversation buys the whole cap or nothing.
+    """
+    if reply[1] != "spend" or offered.price_nanousd or not offered.output_nanousd_per_mtok:
+        return None
+    left, allowed = int(reply[2]), int(reply[4])
+    left -= metered_bound(ask.input_bound, offered.input_nanousd_per_mtok)
+    want = min(affordable(left, offered.output_nanousd_per_mtok) // ask.choices, allowed)
+    return want if want >= min(house.grant_tokens_min, allowed) else None
+
+
+def refusal(offered: Offer, facts: Facts, reply: list[str], now_ms: int) -> CallerError | MeteringUnavailable:
+    """Return the error that tells the caller which limit it was, what is left of it and when it comes back."""
+    why = reply[1]
+    if why == "conversation":
+        return ConversationCapReached(
+            f"This conversation has reached its cap of {offered.conversation_tokens_max} tokens; begin a new one."
+        )
+    if why == "conversation input":
+        return ConversationCapReached(
+            f"This conversation may be sent {reply[2]} input tokens in all; begin a new one with a shorter prompt."
+        )
+    reset_s = max(0, facts.period_end - now_ms) // 1000
+    if why == "period":
+        headers = {
+            "x-ratelimit-limit-tokens": str(offered.period_tokens_max),
+            "x-ratelimit-remaining-tokens": reply[2],
+            "x-ratelimit-reset-tokens": duration(reset_s),
+        }
+        return InsufficientQuota(
+            f"The period's {offered.period_tokens_max} tokens do not allow this call: {reply[2]} are left; "
+            f"the next period starts in {duration(reset_s)}.",
+            headers,
+        )
+    if why == "spend":
+        return InsufficientQuota(
+            f"The period's spend limit of {offered.spend_nanousd_max} nano-{facts.currency} does not allow this call: "
+            f"{reply[2]} are left; the next period starts in {duration(reset_s)}."
+        )
+    if why == "concurrency":
+        return RateLimitExceeded(f"At most {offered.concurrency_max} calls may run at once.", retry_after_s=1)
+    if why == "rate":
+        wait_s = -(-int(reply[2]) // 1_000_000)
+        return RateLimitExceeded(f"At most {offered.requests_per_minute} requests a minute are admitted.", wait_s)
+    if why == "backlog":
+        return MeteringUnavailable("The ledger takes no records, so no more calls are admitted; nothing was charged.")
+    return MeteringUnavailable()
+
+
+def duration(seconds: int) -> str:
+    """Return a duration as rate-limit headers write it: ``1h2m3s``."""
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{seconds}s"

@@ -1,0 +1,162 @@
+"""Which tier of which menu version holds for a customer now: a pure answer from its record and the publications."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from gateway.holds.periods import PeriodKind, next_start, period_at
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A period whose fee is charged: its tier and menu version hold until it ends, whatever is published meanwhile."""
+
+    tier: str
+    version: str
+    start: int
+    until: int
+
+    def is_open(self, now_ms: int) -> bool:
+        return self.start <= now_ms < self.until
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """What the serving path knows of a customer; ``rev`` rises with every change."""
+
+    id: str
+    status: Literal["active", "blocked", "deleted"]
+    tier: str | None
+    tier_since: int
+    next_tier: str | None
+    next_tier_at: int | None
+    period: PeriodKind
+    timezone: str
+    overrides: dict[str, int]
+    rev: int
+    subscription: Subscription | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Customer:
+        given = json.loads(text)
+        subscribed = given.pop("subscription", None)
+        return cls(**given, subscription=Subscription(**subscribed) if subscribed else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One menu put in force: from ``at`` on, or from each customer's next period after it."""
+
+    seq: int
+    version: str
+    at: int
+    effective: Literal["now", "next_period"]
+    moves: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The publications, oldest first; ``rev`` is the number of the last one, 0 before the first."""
+
+    publications: tuple[Publication, ...] = ()
+
+    @property
+    def rev(self) -> int:
+        return self.publications[-1].seq if self.publications else 0
+
+    def to_json(self) -> str:
+        return json.dumps([asdict(publication) for publication in self.publications], separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes | None) -> Timeline:
+        given: list[dict[str, Any]] = json.loads(text) if text else []
+        return cls(tuple(Publication(**publication) for publication in given))
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a customer stands: its tier and menu version now, and the change that is already decided, if any."""
+
+    tier: str | None
+    version: str | None
+    next: Change | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    tier: str | None
+    version: str | None
+    effective: int
+
+
+def standing(customer: Customer, timeline: Timeline, now_ms: int) -> Standing:
+    """Return the customer's tier and menu version at ``now_ms``.
+
+    Every change - the customer's own next tier, and each publication with the tier names it moves - has one moment
+    at which it takes effect for this customer. The changes up to now are applied in the order of those moments.
+    An open subscription holds until its end; what was decided meanwhile comes then.
+    """
+    subscribed = customer.subscription
+    if subscribed is None or not subscribed.is_open(now_ms):
+        return _decided(customer, timeline, now_ms)
+    after = _decided(customer, timeline, subscribed.until)
+    stays = (after.tier, after.version) == (subscribed.tier, subscribed.version)
+    coming = None if stays else Change(after.tier, after.version, subscribed.until)
+    return Standing(subscribed.tier, subscribed.version, coming)
+
+
+def _decided(customer: Customer, timeline: Timeline, now_ms: int) -> Standing:
+    """Return the standing by the changes alone."""
+    tier, version, coming = customer.tier, None, None
+    for effective, publication in _changes(customer, timeline):
+        # A tier that was set after a publication took effect is a name of that menu already.
+        after = _changed(tier, version, publication, customer, effective)
+        if effective <= now_ms:
+            tier, version = after
+        elif coming is None:
+            coming = Change(after[0], after[1], effective)
+    return Standing(tier, version, coming)
+
+
+def _changes(customer: Customer, timeline: Timeline) -> list[tuple[int, Publication | None]]:
+    """Return (moment, publication), and (moment, None) for the customer's own next tier, in the order they apply.
+
+    A publication that waits for the next period is dropped where a later one takes effect before it, or with it.
+    """
+    changes: list[tuple[int, Publication | None]] = []
+    earliest: float = math.inf
+    for publication in reversed(timeline.publications):
+        effective = _takes_effect(publication, customer)
+        if effective < earliest or publication.effective == "now":
+            changes.append((effective, publication))
+        earliest = min(earliest, effective)
+    if customer.next_tier_at is not None:
+        changes.append((customer.next_tier_at, None))
+    return sorted(changes, key=lambda change: (change[0], change[1].seq if change[1] else 0))
+
+
+def _changed(
+    tier: str | None, version: str | None, publication: Publication | None, customer: Customer, effective: int
+) -> tuple[str | None, str | None]:
+    if publication is None:
+        return customer.next_tier, version
+    if tier is not None and effective >= customer.tier_since:
+        tier = publication.moves.get(tier, tier)
+    return tier, publication.version
+
+
+def _takes_effect(publication: Publication, customer: Customer) -> int:
+    if publication.effective == "now":
+        return publication.at
+    return next_start(customer.period, customer.timezone, publication.at)
+
+
+def period_of(customer: Customer, now_ms: int) -> tuple[int, int]:
+    """Return the half-open period that ``now_ms`` falls in, in the customer's own zone."""
+    return period_at(customer.period, customer.timezone, now_ms)

@@ -1,0 +1,106 @@
+"""Appends usage records to the ledger's book: each id once, each row linked to the one before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from gateway.ledger.chain import GENESIS, MAIN, Head, link
+from gateway.ledger.database import Database
+from gateway.ledger.rows import COLUMNS, record_of
+from gateway.ledger.tables import chains, usage_records
+from pricing.usage import FIELDS, UsageRecord
+
+IDS_AT_ONCE = 500
+"""Ids asked for in one statement; SQLite before 3.32 takes 999 parameters."""
+
+# What the book adds to a record, and the time of settling, which another delivery of the same record may not share.
+PLACED = frozenset({"settled", "chain", "seq", "prev_hash", "hash"})
+
+# A field that a record leaves out is null, so that it is hashed as it will be read.
+NOTHING_SAID: UsageRecord = dict.fromkeys(FIELDS)
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """What became of a batch: the rows that are new, and the places of records whose id the book has for another."""
+
+    appended: list[UsageRecord]
+    conflicting: list[int]
+    before: int
+    """The number of the chain's last record before these."""
+    after: int
+
+
+def append(database: Database, records: Sequence[UsageRecord], chain: str = MAIN) -> list[UsageRecord]:
+    """Append in one transaction the records whose id is not in the book yet; return them as they stand there."""
+    with database.write() as connection:
+        return book(connection, records, chain).appended
+
+
+def book(connection: Connection, records: Sequence[UsageRecord], chain: str = MAIN) -> Booked:
+    """Append records inside the caller's transaction, in their order.
+
+    The chain's head is locked from here to the end of the transaction, so writers take turns and what they see of
+    the book is complete. A record that was delivered before is left out: delivery at least once plus unique ids is
+    exactly once in the book.
+    """
+    head = _locked_head(connection, chain)
+    began = head.seq
+    known = _already_booked(connection, [record["id"] for record in records])
+    appended: list[UsageRecord] = []
+    conflicting: list[int] = []
+    for place, record in enumerate(records):
+        if (before := known.get(record["id"])) is not None:
+            if not _is_same(record, before):
+                conflicting.append(place)
+            continue
+        linked = link(head.hash, {**NOTHING_SAID, **record, "chain": chain, "seq": head.seq + 1})
+        head = Head(linked["seq"], linked["hash"])
+        known[linked["id"]] = linked
+        appended.append(linked)
+    if appended:
+        connection.execute(insert(usage_records), appended)
+        connection.execute(update(chains).where(chains.c.chain == chain).values(seq=head.seq, hash=head.hash))
+    return Booked(appended, conflicting, before=began, after=head.seq)
+
+
+def _locked_head(connection: Connection, chain: str) -> Head:
+    """Return the chain's head, begun if it is new, locked until the transaction ends.
+
+    SQLite's transaction is the only writer already (BEGIN IMMEDIATE); there FOR UPDATE is not said.
+    """
+    head = select(chains.c.seq, chains.c.hash).where(chains.c.chain == chain).with_for_update()
+    row = connection.execute(head).one_or_none()
+    if row is None:
+        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+        first = dialect.insert(chains).values(chain=chain, seq=0, hash=GENESIS).on_conflict_do_nothing()
+        connection.execute(first)
+        row = connection.execute(head).one()
+    return Head(row.seq, row.hash)
+
+
+def _already_booked(connection: Connection, ids: Iterable[str]) -> dict[str, UsageRecord]:
+    known: dict[str, UsageRecord] = {}
+    for some in _batches(ids, IDS_AT_ONCE):
+        rows = connection.execute(select(*COLUMNS).where(usage_records.c.id.in_(some)))
+        known.update((row.id, record_of(row)) for row in rows)
+    return known
+
+
+def _is_same(record: UsageRecord, other: UsageRecord) -> bool:
+    fields = (record.keys() | other.keys()) - PLACED
+    return all(record.get(field) == other.get(field) for field in fields)
+
+
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    remaining = iter(items)
+    while batch := list(islice(remaining, size)):
+        yield batch

@@ -1,0 +1,83 @@
+"""The hash chain over usage records: how a record is linked to the one before it, and how a break is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pricing.usage import UsageRecord
+
+MAIN = "main"
+"""The chain that every record is on today."""
+
+GENESIS = "0" * 64
+"""What the first record of a chain is linked to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a chain: the number and the hash of its last record."""
+
+    seq: int = 0
+    hash: str = GENESIS
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """The first row at which a chain does not add up, and why."""
+
+    seq: int
+    id: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How far a chain was followed: the head it was left with, and the row that broke it, if any."""
+
+    head: Head
+    bad: BadRow | None
+
+
+def canonical(record: Mapping[str, Any]) -> bytes:
+    """Return the one spelling of a record that is hashed: UTF-8 JSON, keys sorted, no spaces."""
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def link(prev_hash: str, record: UsageRecord) -> UsageRecord:
+    """Return the record with its ``prev_hash`` and its ``hash``.
+
+    The hash is SHA-256 over the previous hash, a line feed and the record's canonical JSON without ``hash``, in
+    lower-case hexadecimal.
+    """
+    linked = {**record, "prev_hash": prev_hash}
+    linked.pop("hash", None)
+    linked["hash"] = hashlib.sha256(prev_hash.encode() + b"\n" + canonical(linked)).hexdigest()
+    return linked
+
+
+def verify(records: Iterable[UsageRecord], head: Head = Head()) -> Verdict:
+    """Follow a chain from ``head`` on and stop at the first record that is not the next link."""
+    for record in records:
+        if reason := _fault(record, head):
+            return Verdict(head, BadRow(head.seq + 1, record["id"], reason))
+        head = Head(record["seq"], record["hash"])
+    return Verdict(head, None)
+
+
+def _fault(record: UsageRecord, head: Head) -> str | None:
+    expected = head.seq + 1
+    if record["seq"] != expected:
+        return f"row {expected} is missing, row {record['seq']} stands in its place"
+    if record["prev_hash"] != head.hash:
+        return "it does not name the hash of the row before it"
+    try:
+        linked = link(head.hash, record)
+    except (TypeError, ValueError):
+        return "it has a value that no usage record has"
+    if linked["hash"] != record["hash"]:
+        return "its content does not have the hash it carries"
+    return None

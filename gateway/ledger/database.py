@@ -1,0 +1,186 @@
+"""The ledger's database: SQLite or PostgreSQL by URL, opened the one way that keeps every committed row."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    NoSuchModuleError,
+    OperationalError,
+    TimeoutError,  # noqa: A004
+)
+
+from gateway.errors import MeteringUnavailable, StartupError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+WAIT_S = 10
+MIGRATION_LOCK = 0x746F6B656E636170  # "tokencap"; PostgreSQL's advisory locks are numbers
+UNAVAILABLE = (OperationalError, InterfaceError, InternalError, TimeoutError)
+
+UNLESS_STOPPED = f"SET lock_timeout = '{WAIT_S}s'; SET idle_in_transaction_session_timeout = '60s'"
+"""A writer that was suspended inside a transaction loses it after a minute, so the chain's head is nobody's for ever."""
+
+
+class Database:
+    """Connections to one ledger. Opening it touches nothing: the first statement does.
+
+    Args:
+        url: ``sqlite:///PATH`` or ``postgresql://…``.
+
+    Raises:
+        StartupError: the URL is of another kind, from the constructor; cannot be opened, from ``migrate`` and ``check``.
+        MeteringUnavailable: the database cannot be had just now, from ``read`` and ``write``.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = _understood(url)
+        self._engine = _engine(self._url)
+        self._writing = self._engine.execution_options(writes=True)
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self._engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Yield a connection inside a transaction that cannot write. Keep it under a second: page by key."""
+        with _translated(), self._engine.connect() as connection:
+            if not self.is_sqlite:
+                connection.execution_options(postgresql_readonly=True)
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Yield a connection inside a transaction: committed at the end, rolled back by an exception.
+
+        On SQLite it is the only writer from its first moment on (BEGIN IMMEDIATE).
+        """
+        with _translated(), self._writing.begin() as connection:
+            yield connection
+
+    def migrate(self) -> None:
+        """Bring the tables to this version's shape. Of two processes that call it at once one works, one waits."""
+        with _explained(self._url):
+            if self.is_sqlite:
+                self._keep_a_log()
+            with self._writing.begin() as connection:
+                if not self.is_sqlite:
+                    connection.execute(text("SET LOCAL lock_timeout = '10min'"))
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+                config = _alembic()
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+
+    def _keep_a_log(self) -> None:
+        """Switch the SQLite file to a write-ahead log, for good. Outside any transaction, so past SQLAlchemy's."""
+        connection = self._engine.raw_connection()
+        try:
+            connection.cursor().execute("PRAGMA journal_mode = WAL")
+        finally:
+            connection.close()
+
+    def check(self) -> None:
+        """Refuse a ledger that cannot be opened or has the tables of another version; change nothing."""
+        if self.is_sqlite and not Path(str(self._url.database)).exists():
+            raise StartupError(f"There is no ledger at {self._url.database}.")
+        with _explained(self._url), self._engine.connect() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+        wanted = ScriptDirectory.from_config(_alembic()).get_current_head()
+        if found != wanted:
+            raise StartupError(
+                f"The ledger's tables are at version {found or 'none'} and this tokencap works with {wanted}: "
+                "start `tokencap serve` of this version once, which brings them there."
+            )
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _understood(url: str) -> URL:
+    try:
+        given = make_url(url)
+        driver = DRIVERS[given.get_backend_name()]
+    except (ArgumentError, NoSuchModuleError, KeyError, ValueError) as error:
+        raise StartupError(
+            "TOKENCAP_DATABASE_URL is neither sqlite:///PATH nor postgresql://USER:PASSWORD@HOST/NAME.", exit_code=2
+        ) from error
+    if driver.startswith("sqlite") and given.database in (None, "", ":memory:"):
+        raise StartupError("TOKENCAP_DATABASE_URL names no file: a ledger in memory keeps nothing.", exit_code=2)
+    return given.set(drivername=driver)
+
+
+def _engine(url: URL) -> Engine:
+    if url.drivername.startswith("sqlite"):
+        engine = create_engine(url, connect_args={"timeout": WAIT_S}, pool_timeout=WAIT_S)
+        event.listen(engine, "connect", _open_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    # A server that was restarted meanwhile is noticed before a connection is used, not by whoever uses it.
+    connect_args = {"connect_timeout": WAIT_S // 2}
+    engine = create_engine(
+        url, connect_args=connect_args, isolation_level="READ COMMITTED", pool_timeout=WAIT_S, pool_pre_ping=True
+    )
+    event.listen(engine, "connect", _open_postgresql)
+    return engine
+
+
+def _open_sqlite(connection: DBAPIConnection, _record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where we say, below
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql(f"PRAGMA query_only = {'OFF' if writes else 'ON'}").close()
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN").close()
+
+
+def _open_postgresql(connection: DBAPIConnection, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute(UNLESS_STOPPED)
+    cursor.close()
+    connection.commit()
+
+
+def _alembic() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except UNAVAILABLE as error:
+        raise MeteringUnavailable from error
+
+
+@contextmanager
+def _explained(url: URL) -> Iterator[None]:
+    """Turn a failure to open the ledger into one sentence, without the password."""
+    try:
+        yield
+    except (DBAPIError, sqlite3.Error) as error:
+        reason = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()[0].rstrip(".")
+        place = url.database if url.drivername.startswith("sqlite") else url.host or "PostgreSQL"
+        raise StartupError(f"The ledger at {place} cannot be opened: {reason}.") from error

@@ -1,0 +1,175 @@
+"""What is asked of the book. Everything longer than a page is read page by page, each in a short transaction."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select, tuple_
+
+from gateway.errors import BadRequest
+from gateway.ledger.database import Database
+from gateway.ledger.rows import COLUMNS, AnyRow, record_of
+from gateway.ledger.tables import usage_records
+from pricing.usage import UsageRecord
+
+DAY_MS = 86_400_000
+PAGE = 1000
+CUSTOMERS_AT_ONCE = 100
+
+Position = tuple[int, str]
+"""Where a record stands in the order that everything is read in: its (time, id)."""
+
+book = usage_records.c
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which records: of one customer or of all, with ``since`` ≤ time < ``until``, in ms; None is no bound."""
+
+    customer: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        conditions: list[ColumnElement[bool]] = []
+        if self.customer is not None:
+            conditions.append(book.customer == self.customer)
+        if self.since is not None:
+            conditions.append(book.time >= self.since)
+        if self.until is not None:
+            conditions.append(book.time < self.until)
+        return conditions
+
+
+EVERYTHING = Span()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some records, oldest first, and where the next page begins; None after the last."""
+
+    records: list[UsageRecord]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What records come to: billed output tokens and charges, corrections and credits included."""
+
+    tokens: int = 0
+    charge_nanousd: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over records, to be compared with other counts of the same calls."""
+
+    records: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    billed_output_tokens: int = 0
+    charge_nanousd: int = 0
+
+
+def usage_page(database: Database, span: Span, *, limit: int, cursor: str | None = None) -> Page:
+    """Return a page of usage records, oldest first by (time, id).
+
+    Raises:
+        BadRequest: ``cursor`` is not one of ours.
+    """
+    after = None if cursor is None else _position(cursor)
+    rows = _page(database, COLUMNS, span, after, limit + 1)
+    records = [record_of(row) for row in rows[:limit]]
+    has_more = len(rows) > limit
+    return Page(records, _cursor(records[-1]["time"], records[-1]["id"]) if has_more else None)
+
+
+def usage_records_in(database: Database, span: Span, page: int = PAGE) -> Iterator[UsageRecord]:
+    """Yield usage records, oldest first by (time, id), holding one page of them in memory."""
+    return (record_of(row) for row in rows_in(database, COLUMNS, span, page))
+
+
+def rows_in(
+    database: Database, columns: Sequence[ColumnElement[Any]], span: Span, page: int = PAGE
+) -> Iterator[AnyRow]:
+    """Yield rows of some columns, oldest first by (time, id); ``time`` and ``id`` must be among the columns."""
+    after: Position | None = None
+    while rows := _page(database, columns, span, after, page):
+        yield from rows
+        after = rows[-1].time, rows[-1].id
+
+
+def spent_since(database: Database, starts: Mapping[str, int]) -> dict[str, Spent]:
+    """Return what each customer's calls came to from its own start on, in ms: the ``used`` of a lost Redis' windows.
+
+    A subscription's fee is no call: it counts in no window.
+    """
+    spent: dict[str, Spent] = {}
+    remaining = iter(starts.items())
+    while some := list(islice(remaining, CUSTOMERS_AT_ONCE)):
+        with database.read() as connection:
+            for customer, start in some:
+                sums = select(func.sum(book.billed_output_tokens), func.sum(book.charge_nanousd))
+                of_calls = (book.customer == customer, book.time >= start, book.kind != "fee")
+                row = connection.execute(sums.where(*of_calls)).one()
+                # PostgreSQL sums whole numbers to a decimal; no record at all sums to null.
+                spent[customer] = Spent(int(row[0] or 0), int(row[1] or 0))
+    return spent
+
+
+def begun_since(database: Database, customer: str, start: int) -> int:
+    """Return how many of a customer's conversations had their first output token in a call admitted from ``start`` on.
+
+    A conversation lasts a day at most, so one that was begun before shows in the day before.
+    """
+    first = func.min(book.time)
+    query = (
+        select(book.conversation)
+        .where(book.customer == customer, book.time >= start - DAY_MS, book.billed_output_tokens > 0)
+        .group_by(book.conversation)
+        .having(first >= start)
+    )
+    with database.read() as connection:
+        return connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()
+
+
+def totals(database: Database, span: Span = EVERYTHING) -> Totals:
+    """Return the sums over the records in a span."""
+    fields = ("input_tokens", "output_tokens", "billed_output_tokens", "charge_nanousd")
+    columns = (book.time, book.id, *(book[field] for field in fields))
+    records, sums = 0, [0] * len(fields)
+    for _time, _id, *values in rows_in(database, columns, span):
+        records += 1
+        sums = list(map(operator.add, sums, values))
+    return Totals(records, *sums)
+
+
+def _page(
+    database: Database, columns: Sequence[ColumnElement[Any]], span: Span, after: Position | None, limit: int
+) -> Sequence[AnyRow]:
+    query = select(*columns).where(*span.conditions()).order_by(book.time, book.id).limit(limit)
+    if after is not None:
+        query = query.where(tuple_(book.time, book.id) > tuple_(*after))
+    with database.read() as connection:
+        return connection.execute(query).all()
+
+
+def _cursor(time: int, record_id: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([time, record_id]).encode()).decode().rstrip("=")
+
+
+def _position(cursor: str) -> Position:
+    try:
+        time, record_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, TypeError, binascii.Error) as error:
+        raise BadRequest("This cursor is not one that a list gave out.", param="cursor") from error
+    if not isinstance(time, int) or not isinstance(record_id, str):
+        raise BadRequest("This cursor is not one that a list gave out.", param="cursor")
+    return time, record_id

@@ -1,0 +1,194 @@
+"""The ledger's tables: where truth lives. Append-only where money is; a correction is a new row."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+    }
+)
+"""Times are milliseconds since 1970, UTC; money is nano-units; JSON is kept as text."""
+
+installation = Table(
+    "installation",
+    metadata,
+    Column("id", Integer, primary_key=True),  # one row, id 1
+    Column("generation", BigInteger, nullable=False),  # of the hot state; every rebuild raises it
+    Column("created", BigInteger, nullable=False),
+)
+
+customers = Table(
+    "customers",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("tier", String(64)),
+    Column("tier_since", BigInteger, nullable=False),
+    Column("next_tier", String(64)),
+    Column("next_tier_at", BigInteger),
+    Column("status", String(16), nullable=False),  # active, blocked, deleted
+    Column("period", String(8), nullable=False),  # day, week, month
+    Column("timezone", String(64), nullable=False),
+    Column("external_id", String(200)),
+    Column("overrides", Text, nullable=False),  # JSON object of limit fields
+    Column("created", BigInteger, nullable=False),
+    Column("rev", BigInteger, nullable=False),  # raised by every change
+    Column("projected", Boolean, nullable=False),  # whether Redis has this rev
+    Column("subscription_tier", String(64)),  # of the period whose fee is charged
+    Column("subscription_version", String(128)),
+    Column("subscription_start", BigInteger),
+    Column("subscription_until", BigInteger),
+    Index("ix_customers_created_id", "created", "id"),
+    Index(
+        "uq_customers_external_id",  # the operator's own id names one customer; a deleted one frees it
+        "external_id",
+        unique=True,
+        sqlite_where=text("status <> 'deleted'"),
+        postgresql_where=text("status <> 'deleted'"),
+    ),
+    Index("ix_customers_unprojected", "id", sqlite_where=text("NOT projected"), postgresql_where=text("NOT projected")),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", String(64), primary_key=True),
+    Column("customer", String(64), ForeignKey("customers.id"), nullable=False, index=True),
+    Column("digest", String(64), nullable=False, unique=True),  # SHA-256 of the key, hexadecimal
+    Column("prefix", String(32), nullable=False),
+    Column("name", String(200)),
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger),
+    Column("revoked", BigInteger),
+    Column("projected", Boolean, nullable=False),
+    Index(
+        "ix_api_keys_unprojected", "key_id", sqlite_where=text("NOT projected"), postgresql_where=text("NOT projected")
+    ),
+)
+
+menus = Table(
+    "menus",
+    metadata,
+    Column("version", String(128), primary_key=True),
+    Column("source", String(16), nullable=False),  # mechanism, manual
+    Column("created", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),  # menu.json, whole
+)
+
+publications = Table(
+    "publications",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("version", String(128), ForeignKey("menus.version"), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("effective", String(16), nullable=False),  # now, next_period
+    Column("moves", Text, nullable=False),  # JSON object, old tier name to new
+    Column("projected", Boolean, nullable=False, default=False),
+)
+
+usage_records = Table(
+    "usage_records",
+    metadata,
+    Column("chain", String(32), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("kind", String(16), nullable=False),
+    Column("corrects", String(64)),
+    Column("time", BigInteger, nullable=False),
+    Column("settled", BigInteger, nullable=False),
+    Column("customer", String(64), nullable=False),
+    Column("key_id", String(64)),
+    Column("conversation", String(128)),
+    Column("tier", String(64)),
+    Column("tier_chosen", String(64)),
+    Column("menu_version", String(128)),
+    Column("endpoint", String(64)),
+    Column("model", String(200)),
+    Column("stream", Boolean, nullable=False),
+    Column("choices", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("billed_output_tokens", BigInteger, nullable=False),
+    Column("cap_tokens", BigInteger),
+    Column("requested_tokens", BigInteger),
+    Column("finish", String(16)),
+    Column("usage_source", String(16)),
+    Column("ttft_ms", BigInteger),
+    Column("duration_ms", BigInteger),
+    Column("charge_nanousd", BigInteger, nullable=False),
+    Column("currency", String(3), nullable=False),
+    Column("client_request_id", String(200)),
+    Column("prev_hash", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    PrimaryKeyConstraint("chain", "seq"),
+    Index("ix_usage_records_time_id", "time", "id"),
+    Index("ix_usage_records_customer_time_id", "customer", "time", "id"),
+)
+
+chains = Table(
+    "chains",
+    metadata,
+    Column("chain", String(32), primary_key=True),
+    Column("seq", BigInteger, nullable=False),  # of the last record; 0 before the first
+    Column("hash", String(64), nullable=False),
+)
+
+usage_aside = Table(
+    "usage_aside",
+    metadata,
+    Column("stream", String(64), nullable=False),
+    Column("entry", String(64), nullable=False),
+    Column("reason", Text, nullable=False),  # why it is not in the book, one sentence
+    Column("body", Text, nullable=False),  # the entry's fields as it was found, JSON in ASCII
+    PrimaryKeyConstraint("stream", "entry"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("time", BigInteger, nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("action", String(64), nullable=False),  # customer.create, key.rotate, …
+    Column("target", String(128), nullable=False),
+    Column("before", Text),
+    Column("after", Text),
+)
+
+admin_tokens = Table(
+    "admin_tokens",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("created", BigInteger, nullable=False),
+    Column("retired", BigInteger),
+)
+
+admin_replies = Table(
+    "admin_replies",
+    metadata,
+    Column("key", String(255), primary_key=True),  # route and Idempotency-Key
+    Column("request", String(64), nullable=False),  # SHA-256 of the body
+    Column("status", Integer, nullable=False),
+    Column("body", Text, nullable=False),  # without any secret
+    Column("time", BigInteger, nullable=False),
+)

@@ -1,0 +1,109 @@
+"""Whether the ledger says what the simulated model says: the same calls, and the same tokens to the token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pricing.usage import UsageRecord
+
+CUT_SHORT = frozenset({"disconnect", "upstream_error", "shutdown", "recovered"})
+"""Endings at which tokens were on their way between model and gateway: the model sent them, nobody received them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Calls and tokens, as one side has them."""
+
+    calls: int
+    input_tokens: int
+    output_tokens: int
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.calls + other.calls,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+        )
+
+    def __sub__(self, other: Tally) -> Tally:
+        return Tally(
+            self.calls - other.calls,
+            self.input_tokens - other.input_tokens,
+            self.output_tokens - other.output_tokens,
+        )
+
+    def __str__(self) -> str:
+        return f"{self.calls} calls, {self.input_tokens} input tokens, {self.output_tokens} output tokens"
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What the ledger has: calls that ran to their end in one sum, those that somebody broke off one by one."""
+
+    whole: Tally = Tally(0, 0, 0)
+    cut_short: list[UsageRecord] = field(default_factory=list)
+
+    def note(self, record: UsageRecord) -> None:
+        """Take in one row; fees, credits and corrections are rows of the ledger but no calls of the model."""
+        if record["kind"] != "usage":
+            return
+        if record["finish"] in CUT_SHORT:
+            self.cut_short.append(record)
+        else:
+            self.whole += Tally(1, record["input_tokens"], record["output_tokens"])
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Both sides' calls that ran to their end, and the calls that somebody broke off, which are bounded one by one."""
+
+    ledger: Tally
+    model: Tally
+    cut_short: int
+    overbilled: tuple[str, ...]
+    """Calls broken off for which the ledger has tokens that the model never sent, or a call it never had."""
+
+    @property
+    def agrees(self) -> bool:
+        return self.ledger == self.model and not self.overbilled
+
+    def lines(self) -> list[str]:
+        """Return the comparison in words."""
+        said = [f"ledger  {self.ledger}", f"model   {self.model}"]
+        if self.cut_short:
+            said.append(
+                f"{self.cut_short} more calls were broken off; each has at most the tokens that the model sent."
+            )
+        said += [f"{call} has more tokens in the ledger than the model sent." for call in self.overbilled]
+        return [*said, "Ledger = model, to the token." if self.agrees else "The books differ."]
+
+
+def compare(ledger: Ledger, count: Mapping[str, Any], broken_off: Mapping[str, Mapping[str, Any] | None]) -> Comparison:
+    """Compare the ledger with the simulated model's own count.
+
+    Args:
+        ledger: all that is in it since the model was started.
+        count: the model's totals.
+        broken_off: for each call that was cut short the model's own record of it, None where it never had it.
+    """
+    known = [call for call in broken_off.values() if call is not None]
+    everything = Tally(
+        count["finished"] + count["closed"] + count["live"], count["prompt_tokens"], count["completion_tokens"]
+    )
+    return Comparison(
+        ledger=ledger.whole,
+        model=everything - Tally(len(known), _sum(known, "prompt_tokens"), _sum(known, "completion_tokens")),
+        cut_short=len(ledger.cut_short),
+        overbilled=tuple(record["id"] for record in ledger.cut_short if _exceeds(record, broken_off[record["id"]])),
+    )
+
+
+def _sum(calls: Iterable[Mapping[str, Any]], name: str) -> int:
+    return sum(call[name] for call in calls)
+
+
+def _exceeds(record: UsageRecord, call: Mapping[str, Any] | None) -> bool:
+    sent = 0 if call is None else call["completion_tokens"]
+    return bool(record["output_tokens"] > sent)

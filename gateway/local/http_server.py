@@ -1,0 +1,51 @@
+"""Serves ASGI apps with uvicorn on sockets that were opened elsewhere, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+from collections.abc import Coroutine, Generator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+KEEP_ALIVE_S = 75
+"""Longer than the idle time of the usual load balancers, so that they close a connection first and none is reset."""
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave signals alone: they are for the whole process, which may run two servers."""
+        yield
+
+
+async def serve(
+    served: Sequence[tuple[Any, socket.socket]], until: Coroutine[Any, Any, object], shutdown_s: float
+) -> None:
+    """Serve each app on its socket until ``until`` is over; then finish what runs, cancelling it after ``shutdown_s``."""
+    servers = [(_Server(_config(app, shutdown_s)), listener) for app, listener in served]
+    serving = [asyncio.create_task(server.serve(sockets=[listener])) for server, listener in servers]
+    stopping = asyncio.create_task(until)
+    await asyncio.wait([stopping, *serving], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    for server, _ in servers:
+        server.should_exit = True
+    await asyncio.gather(*serving)
+
+
+def _config(app: Any, shutdown_s: float) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(shutdown_s),
+    )

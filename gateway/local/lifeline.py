@@ -1,0 +1,46 @@
+"""A pipe that tells processes that others have ended, however they ended: nobody can forget to close it."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import os
+import signal
+
+
+class Lifeline:
+    """A pipe into which nothing is ever written. Its reading end wakes up when the last holder of the other is gone."""
+
+    def __init__(self) -> None:
+        self.watch_fd, self.hold_fd = os.pipe()
+
+    def close(self) -> None:
+        os.close(self.watch_fd)
+        os.close(self.hold_fd)
+
+
+class Stop(enum.Enum):
+    """Why a process stops: it was asked to, or those it works for are gone."""
+
+    ASKED = "asked"
+    ALONE = "alone"
+
+
+async def told_to_stop(watch_fd: int | None) -> Stop:
+    """Wait for SIGTERM, SIGINT, or the end of all who hold the lifeline's other end."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[Stop] = loop.create_future()
+
+    def tell(why: Stop) -> None:
+        if not told.done():
+            told.set_result(why)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, tell, Stop.ASKED)
+    if watch_fd is not None:
+        loop.add_reader(watch_fd, tell, Stop.ALONE)
+    try:
+        return await told
+    finally:
+        if watch_fd is not None:
+            loop.remove_reader(watch_fd)

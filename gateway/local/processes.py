@@ -1,0 +1,69 @@
+"""Whether a process that was started once still runs, also where its number was given to another one since."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+PAUSE_S = 0.02
+STATE, START_TICKS = 0, 19
+"""Places in ``/proc/PID/stat`` after the process's name, which may hold spaces itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process as it was seen: its number, and when it began, where the system tells (Linux does)."""
+
+    pid: int
+    began: str | None
+
+    @classmethod
+    def seen(cls, pid: int) -> Process:
+        return cls(pid, _began(pid))
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether another process with the same number can be told from this one."""
+        return self.began is not None
+
+    def is_running(self) -> bool:
+        """Return whether it runs; without a beginning to compare, whether anything of ours has its number."""
+        return _began(self.pid) == self.began if self.began is not None else _exists(self.pid)
+
+    async def ended(self, patience_s: float) -> bool:
+        """Wait until it has ended, child of ours or not; return whether it did in time."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience_s
+        while self.is_running():
+            if loop.time() > until:
+                return False
+            await asyncio.sleep(PAUSE_S)
+        return True
+
+    def kill(self) -> None:
+        """End it at once if it still runs; one that might be another program by now is left alone."""
+        if self.is_certain and self.is_running():
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def _began(pid: int) -> str | None:
+    """Return when a process began, told apart from those of earlier boots; None once it has ended."""
+    try:
+        fields = (PROC / str(pid) / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+        boot = (PROC / "sys/kernel/random/boot_id").read_text("utf-8").strip()
+    except OSError:
+        return None
+    # A zombie has ended; that its parent has not asked for its status yet does not keep it alive.
+    return f"{boot}/{fields[START_TICKS]}" if fields[STATE] not in "ZX" else None
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True

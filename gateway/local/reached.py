@@ -1,0 +1,61 @@
+"""The gateway's Redis for a command beside it: the server that runs, or one started for as long as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from gateway.errors import StartupError
+from gateway.local import valkey
+from gateway.local.datadir import Child, DataDir, claimed
+from gateway.local.predecessor import VALKEY, retire
+from gateway.local.processes import Process
+from gateway.local.supervisor import SETTLE_S
+from gateway.settings import Settings
+
+
+@asynccontextmanager
+async def reached(settings: Settings) -> AsyncIterator[str]:
+    """Yield the URL of the Redis that the gateway uses.
+
+    Raises:
+        StartupError: the embedded one neither runs nor can be started.
+    """
+    if settings.redis_url != "embedded":
+        yield settings.redis_url
+        return
+    running = DataDir(settings.data_dir).remembered()
+    if running.socket is not None and await valkey.is_listening(Path(running.socket)):
+        yield valkey.url_of(Path(running.socket))
+        return
+    with claimed(settings.data_dir) as data:
+        await retire(data, settings.shutdown_s + SETTLE_S)
+        async with _started(data, valkey.find_server(settings.valkey_server_bin)) as socket:
+            yield valkey.url_of(socket)
+
+
+@asynccontextmanager
+async def _started(data: DataDir, server: Path) -> AsyncIterator[Path]:
+    """Run the embedded server until the block ends."""
+    before, socket = data.remembered(), data.new_socket()
+    command = valkey.command(server, data.valkey, socket)
+    process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
+    data.remember(replace(before, children=(Child(VALKEY, Process.seen(process.pid)),), socket=str(socket)))
+    ending = asyncio.create_task(process.wait())
+    coming_up = asyncio.create_task(valkey.until_up(socket))
+    try:
+        await asyncio.wait([ending, coming_up], return_when=asyncio.FIRST_COMPLETED)
+        if ending.done():
+            raise StartupError(f"Valkey ended with status {ending.result()}; see {data.valkey / 'valkey.log'}.")
+        await coming_up
+        yield socket
+    finally:
+        coming_up.cancel()
+        if not ending.done():
+            process.terminate()
+        await ending
+        data.drop_socket(socket)
+        data.remember(before)

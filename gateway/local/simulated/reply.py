@@ -1,0 +1,179 @@
+"""An answer of the simulated model: its tokens, and how they are written whole and as stream chunks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from random import Random
+from typing import Any, Protocol
+
+FINGERPRINT = "tokencap-simulator"
+"""The ``system_fingerprint`` of every answer."""
+
+OPENING = ("This", " answer", " is", " simulated", ":")
+SYLLABLES = ("ba", "de", "fi", "go", "hu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo", "wu", "ze")
+WORDS = tuple(f" {first}{second}" for first in SYLLABLES for second in SYLLABLES)
+ARGUMENTS = ('{"', "simulated", '":', "true", "}")
+"""The arguments of every simulated tool call, token by token."""
+
+
+class Choice(Protocol):
+    """One of the n answers to a request."""
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it has."""
+
+    @property
+    def finish(self) -> str:
+        """Why it ends: the ``finish_reason``."""
+
+    def deltas(self) -> Iterator[bytes]:
+        """Yield the ``delta`` of each token, as JSON."""
+
+    def message(self) -> dict[str, Any]:
+        """Return all of it as one message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Words that mean nothing, drawn anew by each call so that no two answers end alike."""
+
+    tokens: int
+    finish: str
+    seed: str
+
+    def deltas(self) -> Iterator[bytes]:
+        for word in islice(self._words(), self.tokens):
+            yield b'{"content":"%s"}' % word.encode()
+
+    def message(self) -> dict[str, Any]:
+        content = "".join(islice(self._words(), self.tokens))
+        return {"role": "assistant", "content": content, "refusal": None}
+
+    def _words(self) -> Iterator[str]:
+        yield from OPENING
+        draw = Random(self.seed).random  # noqa: S311 - words are no secret
+        while True:
+            yield WORDS[int(draw() * len(WORDS))]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of one function, as many tokens as its arguments and one more for its name."""
+
+    tokens: int
+    finish: str
+    call_id: str
+    name: str
+
+    def deltas(self) -> Iterator[bytes]:
+        yield _json({"tool_calls": [{"index": 0, **self._call("")}]})
+        for piece in ARGUMENTS[: self.tokens - 1]:
+            yield _json({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
+
+    def message(self) -> dict[str, Any]:
+        arguments = "".join(ARGUMENTS[: self.tokens - 1])
+        return {"role": "assistant", "content": None, "refusal": None, "tool_calls": [self._call(arguments)]}
+
+    def _call(self, arguments: str) -> dict[str, Any]:
+        return {"id": self.call_id, "type": "function", "function": {"name": self.name, "arguments": arguments}}
+
+
+TOOL_CALL_TOKENS = 1 + len(ARGUMENTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Everything that is decided about an answer before its first token."""
+
+    id: str
+    created: int
+    model: str
+    prompt_tokens: int
+    choices: tuple[Choice, ...]
+
+    @property
+    def steps(self) -> int:
+        """The tokens of the longest choice; the choices are generated side by side."""
+        return max(choice.tokens for choice in self.choices)
+
+    def tokens_after(self, step: int) -> int:
+        """Return the tokens of all choices once ``step`` tokens of each were generated."""
+        return sum(min(step, choice.tokens) for choice in self.choices)
+
+    def usage(self, completion_tokens: int) -> dict[str, Any]:
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": self.prompt_tokens + completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        }
+
+    def whole(self) -> bytes:
+        """Return the answer as one ``chat.completion``."""
+        choices = [
+            {"index": index, "message": choice.message(), "logprobs": None, "finish_reason": choice.finish}
+            for index, choice in enumerate(self.choices)
+        ]
+        usage = self.usage(self.tokens_after(self.steps))
+        return _json({**self.head("chat.completion"), "choices": choices, "usage": usage})
+
+    def head(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": FINGERPRINT,
+        }
+
+
+class Chunks:
+    """Writes one reply as server-sent events, a token an event, strictly in the order of the steps."""
+
+    def __init__(self, reply: Reply, include_usage: bool, continuous_usage: bool) -> None:
+        self._reply = reply
+        self._include_usage = include_usage
+        self._continuous = continuous_usage
+        self._step = 0
+        self._open = [(index, choice, choice.deltas()) for index, choice in enumerate(reply.choices)]
+        self._head = b"data: " + _json(reply.head("chat.completion.chunk"))[:-1] + b',"choices":['
+
+    def up_to(self, step: int) -> bytes:
+        """Return the events of the steps after the last one written, up to ``step``."""
+        events: list[bytes] = []
+        while self._step < step:
+            self._step += 1
+            for index, choice, deltas in self._open:
+                if self._step == 1:
+                    events.append(self._event(index, b'{"role":"assistant","content":""}', None, 0))
+                events.append(self._event(index, next(deltas), None, self._step))
+                if self._step == choice.tokens:
+                    events.append(self._event(index, b"{}", choice.finish, self._step))
+            self._open = [entry for entry in self._open if entry[1].tokens > self._step]
+        return b"".join(events)
+
+    def ending(self) -> bytes:
+        """Return what follows the last token: the usage, where it was asked for, and ``[DONE]``."""
+        if not self._include_usage:
+            return b"data: [DONE]\n\n"
+        usage = self._reply.usage(self._reply.tokens_after(self._reply.steps))
+        return self._head + b'],"usage":' + _json(usage) + b"}\n\ndata: [DONE]\n\n"
+
+    def _event(self, index: int, delta: bytes, finish: str | None, tokens: int) -> bytes:
+        reason = b"null" if finish is None else b'"%s"' % finish.encode()
+        choice = b'{"index":%d,"delta":%s,"logprobs":null,"finish_reason":%s}]' % (index, delta, reason)
+        return self._head + choice + self._usage_so_far(tokens) + b"}\n\n"
+
+    def _usage_so_far(self, tokens: int) -> bytes:
+        if self._continuous:  # of this chunk's own choice, as vLLM counts it
+            return b',"usage":' + _json(self._reply.usage(tokens))
+        return b',"usage":null' if self._include_usage else b""
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")

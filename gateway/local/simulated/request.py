@@ -1,0 +1,184 @@
+"""What a request asks of the simulated model, read as a strict engine reads it: what it does not understand is a 400."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.errors import BadRequest, ModelNotFound
+
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+CHOICES_MAX = 128
+MESSAGE_TOKENS = 4
+BYTES_A_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One checked request; ``limit`` is the smaller of the two limits a chat completion may carry."""
+
+    model: str
+    prompt_tokens: int
+    limit: int | None
+    choices: int
+    stream: bool
+    include_usage: bool
+    continuous_usage: bool
+    seed: int | None
+    tool: str | None
+    """The function to be called, where the answer is a tool call."""
+
+
+def read(body: bytes, model: str, context_tokens: int) -> Asked:
+    """Return what ``body`` asks for.
+
+    Raises:
+        BadRequest: the body is malformed, a limit is no positive whole number, or prompt and limit exceed the context.
+        ModelNotFound: it names another model than ``model``.
+    """
+    given = _object(body)
+    if not isinstance(given.get("model"), str):
+        raise BadRequest("model is a string and required.", param="model", code="invalid_type")
+    if given["model"] != model:
+        raise ModelNotFound(f"This simulator serves {model}, not {given['model']}.", param="model")
+    messages = _messages(given.get("messages"))
+    tools = _tools(given.get("tools"))
+    asked_usage = _stream_options(given)
+    limits = [_whole(given, name, most=None) for name in ("max_tokens", "max_completion_tokens")]
+    asked = Asked(
+        model=model,
+        prompt_tokens=prompt_tokens(messages, tools),
+        limit=min((limit for limit in limits if limit is not None), default=None),
+        choices=_whole(given, "n", most=CHOICES_MAX) or 1,
+        stream=_flag(given, "stream"),
+        include_usage=_flag(asked_usage, "include_usage"),
+        continuous_usage=_flag(asked_usage, "include_usage") and _flag(asked_usage, "continuous_usage_stats"),
+        seed=_seed(given),
+        tool=_tool(given.get("tool_choice"), messages, tools),
+    )
+    if asked.prompt_tokens + (asked.limit or 1) > context_tokens:
+        raise BadRequest(
+            f"The prompt's {asked.prompt_tokens} tokens and the answer's limit exceed the context of {context_tokens}.",
+            param="messages",
+            code="context_length_exceeded",
+        )
+    return asked
+
+
+def prompt_tokens(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> int:
+    """Return the tokens of a prompt: 4 for each message, and 1 for each begun 4 bytes of its text and of each tool.
+
+    The text of a message is its content, or the text parts of it, and the names and arguments of its tool calls.
+    """
+    texts = [_text(message) for message in messages]
+    texts += [json.dumps(tool, separators=(",", ":"), ensure_ascii=False) for tool in tools]
+    words = sum(-(-len(text.encode("utf-8", "surrogatepass")) // BYTES_A_TOKEN) for text in texts)
+    return MESSAGE_TOKENS * len(messages) + words
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        given = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest("The body is not JSON.", code="invalid_json") from error
+    if not isinstance(given, dict):
+        raise BadRequest("The body is a JSON object.", code="invalid_type")
+    return given
+
+
+def _messages(given: Any) -> list[dict[str, Any]]:
+    if not isinstance(given, list) or not given or not all(isinstance(message, dict) for message in given):
+        raise BadRequest("messages is a list of at least one object.", param="messages", code="invalid_type")
+    for place, message in enumerate(given):
+        if message.get("role") not in ROLES:
+            raise BadRequest("A message has one of the known roles.", param=f"messages[{place}].role")
+        if not _is_content(message.get("content")):
+            raise BadRequest("A content is text or a list of parts.", param=f"messages[{place}].content")
+        if message["role"] == "tool" and not isinstance(message.get("tool_call_id"), str):
+            raise BadRequest("A tool's message names its call.", param=f"messages[{place}].tool_call_id")
+        if not _is_list_of_objects(message.get("tool_calls") or []):
+            raise BadRequest("tool_calls is a list of objects.", param=f"messages[{place}].tool_calls")
+    return given
+
+
+def _is_content(given: Any) -> bool:
+    return given is None or isinstance(given, str) or _is_list_of_objects(given)
+
+
+def _is_list_of_objects(given: Any) -> bool:
+    return isinstance(given, list) and all(isinstance(part, dict) for part in given)
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    content = message.get("content") or ""
+    parts = [content] if isinstance(content, str) else [part.get("text") for part in content]
+    for call in message.get("tool_calls") or []:
+        function = call.get("function")
+        if isinstance(function, dict):
+            parts += [function.get("name"), function.get("arguments")]
+    return "".join(part for part in parts if isinstance(part, str))
+
+
+def _tools(given: Any) -> list[dict[str, Any]]:
+    if given is None:
+        return []
+    if not _is_list_of_objects(given) or not all(isinstance(_name(tool), str) for tool in given):
+        raise BadRequest("tools is a list of functions, each with a name.", param="tools", code="invalid_type")
+    tools: list[dict[str, Any]] = given
+    return tools
+
+
+def _name(tool: Any) -> Any:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    return function.get("name") if isinstance(function, dict) else None
+
+
+def _tool(choice: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str | None:
+    """Return the function that the answer calls: the named one or the first, after a user's message only."""
+    names = [_name(tool) for tool in tools]
+    named = _name(choice)
+    if choice not in (None, "none", "auto", "required") and named not in names:
+        raise BadRequest("tool_choice is none, auto, required, or one of the tools.", param="tool_choice")
+    if not tools or choice == "none" or messages[-1]["role"] != "user":
+        return None
+    return str(named or names[0])
+
+
+def _stream_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    options = given.get("stream_options")
+    if options is None:
+        return {}
+    if not isinstance(options, dict):
+        raise BadRequest("stream_options is an object.", param="stream_options", code="invalid_type")
+    if not _flag(given, "stream"):
+        raise BadRequest("stream_options is for streams only.", param="stream_options")
+    return options
+
+
+def _flag(given: Mapping[str, Any], name: str) -> bool:
+    value = given.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise BadRequest(f"{name} is true or false.", param=name, code="invalid_type")
+    return bool(value)
+
+
+def _whole(given: Mapping[str, Any], name: str, most: int | None) -> int | None:
+    value = given.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadRequest(f"{name} is a whole number.", param=name, code="invalid_type")
+    if value < 1:
+        raise BadRequest(f"{name} is at least 1.", param=name, code="integer_below_min_value")
+    if most is not None and value > most:
+        raise BadRequest(f"{name} is at most {most}.", param=name, code="integer_above_max_value")
+    return value
+
+
+def _seed(given: Mapping[str, Any]) -> int | None:
+    value = given.get("seed")
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise BadRequest("seed is a whole number.", param="seed", code="invalid_type")
+    return value

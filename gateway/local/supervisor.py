@@ -1,0 +1,208 @@
+"""The process that starts all others of one gateway, keeps them running, and stops them in the order that loses nothing.
+
+Down the list everyone relies on those below: workers, bookkeeper, simulated model, Valkey. So they are started from the
+bottom and stopped from the top: workers finish their calls, then the bookkeeper empties the streams into SQL.
+A killed supervisor leaves the same order behind: on one lifeline the workers notice that it is gone, on another the
+bookkeeper and the simulated model notice that the workers are gone, too, and the bookkeeper turns Valkey off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from asyncio.subprocess import Process as ChildProcess
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, closing, suppress
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import MeteringUnavailable, StartupError
+from gateway.holds.connect import connect_async
+from gateway.local import sockets, valkey
+from gateway.local.children import Children
+from gateway.local.datadir import DataDir
+from gateway.local.kept import Kept
+from gateway.local.lifeline import Lifeline
+from gateway.local.predecessor import VALKEY
+from gateway.local.racing import finished
+from gateway.local.ready import until_live
+from gateway.local.simulator import Law
+from gateway.settings import Settings
+
+SETTLE_S = 10.0
+"""Beyond the time that running calls have to end: what is cut off then is still settled."""
+FLUSH_S = 60.0
+SIMULATOR_S = 5.0
+LAW = Law()
+
+
+class Supervisor:
+    """One gateway's processes on one machine.
+
+    Args:
+        settings: what the children are told, once the addresses of what is started here are filled in.
+        data: the data directory, claimed, with nothing left running on it. The ended workers that it remembers are
+            the first that Redis is told of.
+        program: how this program is started; the words of a command follow.
+        listeners: the public socket, then the admin side's own where it has one.
+        new_worker_id: a name that no worker has had before.
+        law: how the simulated model answers, where it is the upstream.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        data: DataDir,
+        program: Sequence[str],
+        listeners: Sequence[socket.socket],
+        new_worker_id: Callable[[], str],
+        law: Law = LAW,
+    ) -> None:
+        self._settings = settings
+        self._data = data
+        self._program = tuple(program)
+        self._listeners = tuple(listeners)
+        self._new_worker_id = new_worker_id
+        self._law = law
+        self._kept: list[Kept] = []
+
+    @property
+    def upstream_url(self) -> str:
+        """Where the model is; known for the simulated one once the gateway is ready."""
+        return self._settings.upstream_url
+
+    async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+        """Start everything, call ``ready`` once the gateway answers, and stop everything after ``stop`` is set.
+
+        Raises:
+            StartupError: something ended, or did not come up, before the gateway was ready.
+        """
+        async with AsyncExitStack() as stack:
+            if await finished(self._start(stack), unless=stop.wait()):
+                ready()
+                await stop.wait()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        """Start all from the bottom; closing ``stack`` stops them from the top."""
+        self._data.forget_counts()
+        at = self._data.new_socket() if self._settings.redis_url == "embedded" else None
+        if at is not None:
+            stack.callback(self._data.drop_socket, at)
+            self._settings = self._settings.model_copy(update={"redis_url": valkey.url_of(at)})
+        client = connect_async(self._settings.redis_url)
+        stack.push_async_callback(client.aclose)
+        children = Children(self._data, at, client)
+        stack.callback(children.forget_socket)
+        if at is not None:
+            await self._start_valkey(stack, children, at)
+        stack.push_async_callback(_tell_at_last, children, asyncio.create_task(children.ended_workers.keep_telling()))
+        workers = stack.enter_context(closing(Lifeline()))
+        answering = [self._listeners[0]]
+        if self._settings.upstream_url == "simulated":
+            answering.append(self._start_simulator(stack, children, workers))
+        self._start_bookkeeper(stack, children, workers, at)
+        self._start_workers(stack, children, workers)
+        stack.callback(self._listen_no_more)
+        for listener in answering:
+            await self._unless_one_ends(until_live(sockets.url_of(listener)))
+
+    async def _start_valkey(self, stack: AsyncExitStack, children: Children, at: Path) -> None:
+        command = valkey.command(valkey.find_server(self._settings.valkey_server_bin), self._data.valkey, at)
+
+        async def up(_: ChildProcess) -> None:
+            await valkey.until_up(at)
+
+        kept = Kept("Valkey", lambda: children.start(VALKEY, command, {}), children.note_end, up)
+        self._keep(stack, [kept], valkey.STOP_S)
+        await self._unless_one_ends(kept.is_up.wait())
+
+    def _start_simulator(self, stack: AsyncExitStack, children: Children, workers: Lifeline) -> socket.socket:
+        # The socket is the supervisor's, so that a simulator that was started again has the address it had.
+        listener = stack.enter_context(closing(sockets.listen("127.0.0.1", 0)))
+        self._settings = self._settings.model_copy(update={"upstream_url": f"{sockets.url_of(listener)}/v1"})
+        command = [*self._program, "simulate", "--fd", str(listener.fileno()), "--watch-fd", str(workers.watch_fd)]
+        command += words_of(self._law)
+        fds = (listener.fileno(), workers.watch_fd)
+
+        def spawn() -> Awaitable[ChildProcess]:
+            return children.start("simulated model", command, self._settings.to_environment(), fds)
+
+        self._keep(stack, [Kept("The simulated model", spawn, children.note_end)], SIMULATOR_S)
+        return listener
+
+    def _start_bookkeeper(
+        self, stack: AsyncExitStack, children: Children, workers: Lifeline, valkey_at: Path | None
+    ) -> None:
+        command = [*self._program, "bookkeeper", "--watch-fd", str(workers.watch_fd)]
+        if valkey_at is not None:
+            command += ["--valkey-socket", str(valkey_at)]
+
+        def spawn() -> Awaitable[ChildProcess]:
+            return children.start("bookkeeper", command, self._settings.to_environment(), (workers.watch_fd,))
+
+        self._keep(stack, [Kept("The bookkeeper", spawn, children.note_end)], FLUSH_S)
+
+    def _start_workers(self, stack: AsyncExitStack, children: Children, workers: Lifeline) -> None:
+        supervisor = stack.enter_context(closing(Lifeline()))
+        named = ("--fd", "--admin-fd")
+        listening = [listener.fileno() for listener in self._listeners]
+        words = [word for name, fd in zip(named, listening, strict=False) for word in (name, str(fd))]
+        command = [*self._program, "worker", *words, "--watch-fd", str(supervisor.watch_fd)]
+        # A worker never looks at the workers' lifeline: having it open is what holds the others.
+        fds = (*listening, supervisor.watch_fd, workers.hold_fd)
+
+        def spawn() -> Awaitable[ChildProcess]:
+            worker = self._new_worker_id()
+            environment = self._settings.to_environment()
+            return children.start("worker", [*command, "--id", worker], environment, fds, worker)
+
+        numbers = range(1, self._settings.workers + 1)
+        kept = [Kept(f"Worker {number}", spawn, children.note_end) for number in numbers]
+        self._keep(stack, kept, self._settings.shutdown_s + SETTLE_S)
+
+    def _listen_no_more(self) -> None:
+        """Close the sockets here first: whoever calls while the workers finish is refused, not kept waiting."""
+        for listener in self._listeners:
+            listener.close()
+
+    def _keep(self, stack: AsyncExitStack, kept: Sequence[Kept], patience_s: float) -> None:
+        async def stop() -> None:
+            await asyncio.gather(*(child.stop(patience_s) for child in kept))
+
+        self._kept += kept
+        stack.push_async_callback(stop)
+
+    async def _unless_one_ends(self, wait: Coroutine[Any, Any, object]) -> None:
+        """Wait, unless one of those that were started ends first.
+
+        Raises:
+            StartupError: one did; what it had to say it has said on its own.
+        """
+        ends = [asyncio.create_task(child.first_end()) for child in self._kept]
+        first_end = asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            if not await finished(wait, unless=first_end):
+                sentence = next(end.result() for end in ends if end.done())
+                raise StartupError(f"{sentence} Its own words are above or in {self._data.valkey / 'valkey.log'}.")
+        finally:
+            for end in ends:
+                end.cancel()
+
+
+def words_of(law: Law) -> list[str]:
+    """Return the options of ``tokencap simulate`` that make it answer by this law."""
+    numbers = {
+        "--tokens-per-s": law.tokens_per_s,
+        "--mean-tokens": law.mean_tokens,
+        "--first-token-s": law.first_token_s,
+        "--seed": law.seed,
+    }
+    words = [word for name, number in numbers.items() for word in (name, str(number))]
+    return [*words, "--ignore-limits"] if law.ignore_limits else words
+
+
+async def _tell_at_last(children: Children, telling: asyncio.Task[None]) -> None:
+    """Tell Redis of the last workers' ends; those it does not hear of are told by the next start."""
+    telling.cancel()
+    with suppress(MeteringUnavailable):
+        await children.ended_workers.tell()

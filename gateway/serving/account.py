@@ -1,0 +1,117 @@
+"""What a customer sees of itself: tier, period, spend, and the change that is coming."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import redis.asyncio
+
+from gateway.clock import written
+from gateway.errors import CustomerBlocked, InvalidKey
+from gateway.holds import keys
+from gateway.holds.connect import translated
+from gateway.holds.directory import Directory
+from gateway.holds.offer import HouseLimits, Offer, offer
+from gateway.holds.terms import Customer, Standing, period_of, standing
+from pricing.menu import Menu
+
+
+class SelfService(Protocol):
+    """What a customer changes and reads in the ledger. The calls block, so they are made in a thread."""
+
+    def choose(self, customer_id: str, tier: str) -> None:
+        """Give the customer a tier, or raise TierNotFound."""
+
+    def usage(self, customer_id: str, since: int | None, until: int | None, limit: int, cursor: str | None) -> Any:
+        """Return a page of the customer's usage records."""
+
+
+class Accounts:
+    """Reads accounts and the published menu, always anew."""
+
+    def __init__(
+        self, client: redis.asyncio.Redis, directory: Directory, house: HouseLimits, now_ms: Callable[[], int]
+    ) -> None:
+        self._redis = client
+        self._directory = directory
+        self._house = house
+        self._now_ms = now_ms
+
+    async def customer(self, bucket: str, digest: str) -> Customer:
+        """Return the customer whose key it is.
+
+        Raises:
+            InvalidKey: the key is unknown, revoked or expired.
+            CustomerBlocked: the operator has blocked the customer.
+            MeteringUnavailable: Redis is not to be had.
+        """
+        with translated():
+            holder, expires = await self._redis.hmget(keys.api_key(bucket, digest), "customer", "expires")
+            if not holder or (expires and int(expires) <= self._now_ms()):
+                raise InvalidKey
+            customer_id = holder.decode() if isinstance(holder, bytes) else holder
+            customer = await self._directory.customer(customer_id, fresh=True)
+        if customer is None:
+            raise InvalidKey
+        if customer.status != "active":
+            raise CustomerBlocked("This customer is blocked.")
+        return customer
+
+    async def account(self, customer: Customer) -> dict[str, Any]:
+        """Return the account as ``GET /v1/account`` shows it; in each limit used + held + remaining = max."""
+        now = self._now_ms()
+        with translated():
+            where = standing(customer, await self._directory.read_timeline(), now)
+            menu = await self._directory.menu(where.version) if where.version else None
+            tier = menu.tier(where.tier) if menu and where.tier else None
+            terms = offer(tier, where.version, customer.overrides, self._house)
+            start, end = period_of(customer, now)
+            window = keys.window(keys.bucket_of(customer.id), customer.id, start)
+            amounts = await self._redis.hmget(window, "used", "held", "spend_used", "spend_held")
+        used, held, spend_used, spend_held = (int(amount or 0) for amount in amounts)
+        return {
+            "customer": customer.id,
+            "tier": where.tier,
+            "menu_version": where.version,
+            "bill": menu.bill if menu else None,
+            "conversation_tokens_max": _cap(tier, terms),
+            "period": {
+                "start": written(start),
+                "end": written(end),
+                "tokens_max": terms.period_tokens_max,
+                "tokens_used": used,
+                "tokens_held": held,
+                "tokens_remaining": _remaining(terms.period_tokens_max, used, held),
+            },
+            "spend": {
+                "max_nanousd": terms.spend_nanousd_max,
+                "used_nanousd": spend_used,
+                "held_nanousd": spend_held,
+                "remaining_nanousd": _remaining(terms.spend_nanousd_max, spend_used, spend_held),
+            },
+            "next": _next(where),
+        }
+
+    async def menu(self) -> Menu | None:
+        """Return the menu that was published last and is in force for new customers, or None before the first."""
+        with translated():
+            timeline = await self._directory.read_timeline()
+            if not timeline.publications:
+                return None
+            return await self._directory.menu(timeline.publications[-1].version)
+
+
+def _cap(tier: object, terms: Offer) -> int | None:
+    return None if tier is None else terms.conversation_tokens_max
+
+
+def _remaining(most: int | None, used: int, held: int) -> int | None:
+    return None if most is None else most - used - held
+
+
+def _next(where: Standing) -> dict[str, Any] | None:
+    if where.next is None:
+        return None
+    change = where.next
+    return {"tier": change.tier, "menu_version": change.version, "effective": written(change.effective)}

@@ -1,0 +1,39 @@
+"""API keys as callers send them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from gateway.errors import InvalidKey
+from gateway.serving.exchange import Exchange
+
+KEY = re.compile(r"tc-([0-9a-f]{2})-[A-Za-z0-9_-]{20,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An API key: the bucket it names, the digest that stands for it everywhere else, and its text, never printed."""
+
+    bucket: str
+    digest: str
+    text: str = field(repr=False)
+
+    @property
+    def secret(self) -> bytes:
+        """What only this key's holder, and whoever serves it right now, can make digests with."""
+        return sha256(b"tokencap threads " + self.text.encode()).digest()
+
+
+def key_of(exchange: Exchange) -> Key:
+    """Return the key a request carries.
+
+    Raises:
+        InvalidKey: there is none, or nothing we ever gave out looks like it.
+    """
+    scheme, _, given = (exchange.header("authorization") or "").partition(" ")
+    shown = KEY.fullmatch(given.strip())
+    if scheme.lower() != "bearer" or shown is None:
+        raise InvalidKey
+    return Key(shown.group(1), sha256(shown.group(0).encode()).hexdigest(), shown.group(0))

@@ -1,0 +1,76 @@
+"""Reads a caller's JSON strictly: what one parser takes for a small limit and another for a large one is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from gateway.errors import BadRequest
+
+Body = dict[str, Any]
+
+
+def read_body(raw: bytes, encoding: str | None) -> Body:
+    """Return the JSON object that a body holds.
+
+    Raises:
+        BadRequest: it is compressed, not UTF-8, not JSON, not an object, or a key comes twice in one object.
+    """
+    if encoding not in (None, "", "identity"):
+        raise BadRequest("Send the body without content-encoding.", param="content-encoding")
+    try:
+        body = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise BadRequest("The body is not UTF-8.", code="invalid_json") from error
+    except RecursionError as error:
+        raise BadRequest("The body is nested too deeply.", code="invalid_json") from error
+    except ValueError as error:
+        raise BadRequest(f"The body is not JSON: {error}.", code="invalid_json") from error
+    if not isinstance(body, dict):
+        raise BadRequest("The body is a JSON object.", code="invalid_json")
+    return body
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> Body:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise BadRequest(f"The key {name[:64]!r} comes twice.", code="duplicate_key", param=name[:64])
+            seen.add(name)
+    return result
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def positive(body: Body, field: str, most: int | None = None) -> int | None:
+    """Return a limit, or None where it is absent or null.
+
+    Raises:
+        BadRequest: it is not a whole number from 1 (to ``most``).
+    """
+    value = body.get(field)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadRequest(f"{field} is a positive integer.", code="invalid_type", param=field)
+    if value < 1:
+        raise BadRequest(f"{field} is at least 1.", code="integer_below_min_value", param=field)
+    if most is not None and value > most:
+        raise BadRequest(f"{field} is at most {most}.", code="integer_above_max_value", param=field)
+    return value
+
+
+def flag(body: Body, field: str) -> bool:
+    """Return a boolean that is false where it is absent or null.
+
+    Raises:
+        BadRequest: it is something else.
+    """
+    value = body.get(field)
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise BadRequest(f"{field} is true or false.", code="invalid_type", param=field)

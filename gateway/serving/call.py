@@ -1,0 +1,109 @@
+"""One admitted call while it runs: how far it is, what it came to, and the last thing its caller is sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from gateway.errors import TokencapError
+from gateway.holds.hold import UNANSWERED, Outcome, Settled
+from gateway.holds.keeper import Live
+from gateway.serving import threads
+from gateway.serving.dialects.dialect import Reading, Wanted
+from gateway.serving.headers import Headers, answer_headers, charge_header
+from gateway.serving.meter import count_output, finish_of, outcome
+
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The end of an answer: all of it for a caller who does not stream, the last events for one who does."""
+
+    headers: Headers
+    body: bytes
+
+
+class Call:
+    """What is known of a call between its admission and its settlement."""
+
+    def __init__(self, live: Live, wanted: Wanted, secret: bytes, monotonic: Callable[[], float]) -> None:
+        self.live = live
+        self.wanted = wanted
+        self.reading: Reading | None = None
+        self.is_kept = False
+        """Whether the answer is kept for repetitions, which are to be sent the same."""
+        self.billed = 0
+        self.input_tokens = 0
+        self._secret = secret
+        self._monotonic = monotonic
+        self._started = monotonic()
+        self._ttft_ms: int | None = None
+
+    @property
+    def content_type(self) -> str:
+        return EVENT_STREAM if self.wanted.stream else JSON
+
+    def begin(self, reading: Reading) -> Reading:
+        """Take note that the upstream answers."""
+        self.reading = reading
+        return reading
+
+    def note_progress(self) -> None:
+        """Tell the hold's owner how many tokens there are so far."""
+        assert self.reading is not None
+        self.live.sofar = count_output(self.reading.sight, self.live.hold.tokens).billed_output_tokens
+        if self._ttft_ms is None and self.live.sofar:
+            self._ttft_ms = self._elapsed_ms()
+
+    def finish(self) -> str:
+        """Return how an answer that came to its end, or to its grant, ended."""
+        assert self.reading is not None
+        whole = self.reading.uses_whole_grant
+        return finish_of(self.reading.reasons, uses_whole_grant=whole, bound_by=self.live.hold.bound_by)
+
+    def outcome(self, finish: str, problem: TokencapError | None) -> Outcome:
+        """Return what the call came to.
+
+        Tokens of an answer that failed before its caller was sent any of it are counted, not billed.
+        """
+        if self.reading is None:
+            return UNANSWERED
+        hold, reading = self.live.hold, self.reading
+        answers = reading.tails if finish == "cap" else []
+        came_to = outcome(
+            reading.sight,
+            granted=hold.tokens,
+            finish=finish,
+            input_bound=hold.facts.input_bound,
+            input_estimate=hold.facts.input_estimate,
+            ttft_ms=self._ttft_ms,
+            duration_ms=self._elapsed_ms(),
+            threads=threads.threads(reading.tool_calls, answers, self._secret),
+        )
+        if problem is not None and not self.wanted.stream:
+            came_to = replace(came_to, billed_output_tokens=0)
+        self.billed, self.input_tokens = came_to.billed_output_tokens, came_to.input_tokens
+        return came_to
+
+    def last(self, settled: Settled | None) -> Last:
+        """Return the end of the answer, with the charge where it is known in time."""
+        assert self.reading is not None
+        if self.is_kept and settled is not None:
+            settled = self.foreseen(settled.charge_nanousd)
+        if self.wanted.stream:
+            charge = settled.charge_nanousd if settled else None
+            left = settled.conversation_left if settled else None
+            return Last([], self.reading.ending(self.billed, charge, left))
+        headers = [*answer_headers(self.live.hold), *charge_header(settled)]
+        return Last(headers, json.dumps(self.reading.whole(self.billed), separators=(",", ":")).encode())
+
+    def foreseen(self, charge_nanousd: int) -> Settled:
+        """Return the settlement as it can be told before it is made, if the call is charged so much."""
+        hold = self.live.hold
+        return Settled(charge_nanousd, hold.conversation_left + hold.tokens - self.billed)
+
+    def _elapsed_ms(self) -> int:
+        return round((self._monotonic() - self._started) * 1000)

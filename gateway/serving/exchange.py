@@ -1,0 +1,166 @@
+"""One caller's request and response on plain ASGI: a bounded body, a head, bytes, and when the caller hung up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from types import TracebackType
+from typing import Any
+
+from gateway.errors import CallerGone, RequestTooLarge, TokencapError
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+BODY_MOST = 16 * 2**20
+"""Bytes of a body that are taken."""
+
+DROPPED_MOST = 64 * 2**20
+"""Bytes of a refused body that are read and dropped, so that the caller hears the refusal."""
+
+
+class Exchange:
+    """What the journey of a call knows of its caller."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str, write_deadline_s: float) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query: str = scope["query_string"].decode("latin-1")
+        self.request_id = request_id
+        self.answers = True
+        """Whether a head can still be sent."""
+        self.records = False
+        """Whether what is written is remembered: for an answer that is kept."""
+        self._written: list[bytes] = []
+        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._receive = receive
+        self._send = send
+        self._write_deadline_s = write_deadline_s
+        self._body_was_read = False
+        self._is_given_up = False
+
+    def header(self, name: str) -> str | None:
+        """Return a request header, the last one where it comes twice."""
+        value = self._headers.get(name.encode())
+        return None if value is None else value.decode("latin-1")
+
+    async def body(self) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            RequestTooLarge: it is over 16 MB; it was read and dropped, up to 64 MB.
+            CallerGone: the caller hung up before all of it was here.
+        """
+        chunks: list[bytes] = []
+        size = 0
+        while not self._body_was_read:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise CallerGone("The caller hung up.")
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            if size <= BODY_MOST:
+                chunks.append(chunk)
+            elif size > DROPPED_MOST:
+                break
+            else:
+                chunks.clear()
+            self._body_was_read = not message.get("more_body", False)
+        if size > BODY_MOST:
+            raise RequestTooLarge("A request body is at most 16 MB.")
+        return b"".join(chunks)
+
+    async def drop_body(self) -> None:
+        """Read what is left of the body and forget it, so that a refusal is heard."""
+        size = 0
+        while not self._body_was_read and size <= DROPPED_MOST:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise CallerGone("The caller hung up.")
+            size += len(message.get("body", b""))
+            self._body_was_read = not message.get("more_body", False)
+
+    async def start(self, status: int, headers: Iterable[tuple[str, str]], content_type: str) -> None:
+        """Send the head."""
+        self.answers = False
+        lines = [("content-type", content_type), ("x-request-id", self.request_id), *headers]
+        encoded = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in lines]
+        await self._send({"type": "http.response.start", "status": status, "headers": encoded})
+
+    async def write(self, chunk: bytes) -> None:
+        """Send bytes of the body; waits while the caller reads more slowly than they come.
+
+        Raises:
+            CallerGone: the caller took nothing for too long.
+        """
+        if self.records:
+            self._written.append(chunk)
+        await self._write(chunk, more=True)
+
+    async def end(self, chunk: bytes = b"") -> None:
+        """Send the last bytes."""
+        await self._write(chunk, more=False)
+
+    async def _write(self, chunk: bytes, *, more: bool) -> None:
+        if self._is_given_up:
+            return
+        try:
+            async with asyncio.timeout(self._write_deadline_s):
+                await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
+        except TimeoutError as error:
+            self._is_given_up = True
+            if not self.records:
+                raise CallerGone("The caller took nothing for too long.") from error
+
+    async def reply(self, status: int, body: Any, headers: Iterable[tuple[str, str]] = ()) -> None:
+        """Send a whole JSON answer."""
+        encoded = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+        await self.start(status, [*headers, ("content-length", str(len(encoded)))], "application/json")
+        await self.end(encoded)
+
+    async def refuse(self, error: TokencapError) -> None:
+        """Send a refusal in the shape that callers know."""
+        await self.reply(error.status, error.body(), error.headers.items())
+
+    def until_gone(self, *, unless: bool = False) -> AbstractAsyncContextManager[None]:
+        """Return a context that ends with CallerGone as soon as the caller hangs up, ``unless`` that is no matter."""
+        return nullcontext() if unless else UntilGone(self._receive)
+
+    @property
+    def recorded(self) -> bytes:
+        """What was written so far, if ``records`` was set before."""
+        return b"".join(self._written)
+
+
+class UntilGone:
+    """Watches for the caller's hanging up, which only ``receive()`` tells, and ends the block when it comes."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._is_gone = False
+        self._task: asyncio.Task[Any] | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._watch = asyncio.create_task(self._wait_and_cancel())
+
+    async def _wait_and_cancel(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._is_gone = True
+        assert self._task is not None
+        self._task.cancel()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._watch is not None
+        assert self._task is not None
+        self._watch.cancel()
+        if self._is_gone and self._task.uncancel() == 0 and isinstance(error, asyncio.CancelledError):
+            raise CallerGone("The caller hung up.") from None

@@ -1,0 +1,44 @@
+"""``/livez`` says that the process lives; ``/readyz`` says whether it should be sent calls, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+
+import redis.asyncio
+from fastapi import FastAPI
+from redis.exceptions import RedisError
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from gateway.holds import keys
+
+PATIENCE_S = 1.0
+
+
+class Health:
+    """What the two probes look at."""
+
+    def __init__(self) -> None:
+        self.redis: redis.asyncio.Redis | None = None
+        self.is_stopping = False
+
+    def add_to(self, app: FastAPI) -> None:
+        app.add_route("/livez", self._live, methods=["GET"], include_in_schema=False)
+        app.add_route("/readyz", self._ready, methods=["GET"], include_in_schema=False)
+
+    async def _live(self, _: Request) -> JSONResponse:
+        return JSONResponse({"status": "ok"})
+
+    async def _ready(self, _: Request) -> JSONResponse:
+        is_ready = not self.is_stopping and await self._adds_up()
+        return JSONResponse({"status": "ready" if is_ready else "not ready"}, 200 if is_ready else 503)
+
+    async def _adds_up(self) -> bool:
+        """Return whether Redis is there, and what is held and used in it is as it has to be."""
+        if self.redis is None:
+            return False
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await self.redis.hlen(keys.BREACHES) == 0
+        except (RedisError, OSError, TimeoutError):
+            return False

@@ -1,0 +1,250 @@
+"""The journey of one call, from the caller's bytes to its place in the books, in order, once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.errors import (
+    BadRequest,
+    CallerGone,
+    HouseError,
+    MeteringUnavailable,
+    ModelNotFound,
+    ShuttingDown,
+    TierChangeNotAllowed,
+    TokencapError,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from gateway.holds.admission import Admission
+from gateway.holds.claims import Claims, Seal, key_digest
+from gateway.holds.hold import Ask, Hold, Settled
+from gateway.holds.keeper import Keeper
+from gateway.holds.threads import Threads
+from gateway.serving.api_key import Key, key_of
+from gateway.serving.body import Body, read_body
+from gateway.serving.call import Call
+from gateway.serving.dialects.dialect import Dialect, Wanted
+from gateway.serving.exchange import Exchange
+from gateway.serving.gate import Gate
+from gateway.serving.headers import answer_headers
+from gateway.serving.repetition import Repetition, name_of
+from gateway.serving.sse import event
+from gateway.serving.threads import threads
+from gateway.serving.upstream import Upstream
+
+ANSWERED = frozenset({"complete", "tool_calls", "cap", "caller_limit", "context", "filtered", "period"})
+"""Endings of an answer that its caller has whole, as far as it was granted."""
+
+log = logging.getLogger("tokencap.serving")
+
+CONVERSATION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+SETTLE_WAIT_S = 1.0
+"""How long a caller's last bytes wait for the books where Redis is slow or gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the house serves: its one model, the names callers may use for it, who may choose a tier."""
+
+    model: str
+    names: frozenset[str]
+    customers_choose_tier: bool
+    """For all their calls, by ``PUT /v1/account/tier``."""
+    callers_choose_tier: bool
+    """For one conversation, by ``X-Tokencap-Tier`` on its first call."""
+    call_deadline_s: float
+    write_deadline_s: float
+    """How long a caller may take nothing of an answer."""
+
+
+class Journey:
+    """Serves calls of one dialect."""
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        *,
+        admission: Admission,
+        keeper: Keeper,
+        threads: Threads,
+        claims: Claims,
+        gate: Gate,
+        upstream: Upstream,
+        rules: Rules,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._dialect = dialect
+        self._admission = admission
+        self._keeper = keeper
+        self._threads = threads
+        self._claims = claims
+        self._gate = gate
+        self._upstream = upstream
+        self._rules = rules
+        self._monotonic = monotonic
+
+    async def serve(self, exchange: Exchange) -> None:
+        """Serve one call: read, reserve, forward, relay up to the grant, settle.
+
+        Raises:
+            CallerError, HouseError: the call was not admitted; nothing is held and nothing reached the upstream.
+        """
+        key = key_of(exchange)
+        raw = await exchange.body()
+        body = read_body(raw, exchange.header("content-encoding"))
+        wanted = self._dialect.read(body, len(raw))
+        ask = await self._ask(exchange, key, wanted)
+        repetition = await self._claim(exchange, key, ask, raw)
+        if repetition is not None and repetition.kept is not None:
+            await repetition.replay(exchange)
+            return
+        hold = await self._reserve(ask, repetition)
+
+        live = self._keeper.take(hold, repetition.once if repetition else None)
+        call = Call(live, wanted, key.secret, self._monotonic)
+        finish, problem = await self._run(call, exchange, body, to_its_end=repetition is not None)
+        came_to, kept = call.outcome(finish, problem), None
+        if repetition is not None and finish in ANSWERED:
+            kept = repetition.to_keep(call, exchange.recorded)
+            call.is_kept = True
+        settling = self._keeper.settle(call.live, came_to, kept)
+        if finish != "disconnect":
+            settled = None if isinstance(problem, ShuttingDown) else await in_time(settling)
+            await self._end(call, exchange, settled, problem)
+
+    async def _claim(self, exchange: Exchange, key: Key, ask: Ask, raw: bytes) -> Repetition | None:
+        """Claim the call's Idempotency-Key, where it has one."""
+        name = name_of(exchange)
+        if name is None:
+            return None
+        digest = key_digest(self._dialect.endpoint, name)
+        seal = Seal.of(key.text, digest)
+        customer = await self._admission.customer_of(ask)
+        kept = await self._claims.claim(ask.bucket, customer, digest, seal.body(raw), ask.id)
+        exchange.records = True
+        return Repetition(digest, seal, kept)
+
+    async def _reserve(self, ask: Ask, repetition: Repetition | None) -> Hold:
+        """Reserve; a refusal leaves the Idempotency-Key free."""
+        try:
+            return await self._admission.reserve(ask, self._keeper.doubt)
+        except TokencapError:
+            if repetition is not None:
+                await self._claims.free(ask.bucket, await self._admission.customer_of(ask), repetition.digest, ask.id)
+            raise
+
+    async def _ask(self, exchange: Exchange, key: Key, wanted: Wanted) -> Ask:
+        """Return what the call asks for, with the conversation it belongs to."""
+        if wanted.model not in self._rules.names:
+            raise ModelNotFound(f"The model {wanted.model[:64]!r} is not served here.", param="model")
+        tier = exchange.header("x-tokencap-tier")
+        if tier is not None and not self._rules.callers_choose_tier:
+            raise TierChangeNotAllowed("A tier cannot be chosen per conversation here.", param="X-Tokencap-Tier")
+        named = exchange.header("x-conversation-id")
+        if named is not None and not CONVERSATION.fullmatch(named):
+            raise BadRequest("A conversation id is 1 to 128 of A-Za-z0-9._:-", param="X-Conversation-Id")
+        if named is None:
+            brought = [wanted.brought_back] if wanted.brought_back else []
+            led = threads(wanted.tool_results, brought, key.secret)
+            named = await self._threads.conversation(key.bucket, key.digest, led)
+        client_request_id = exchange.header("x-request-id")
+        return Ask(
+            id=exchange.request_id,
+            bucket=key.bucket,
+            key_digest=key.digest,
+            conversation=named or exchange.request_id,
+            endpoint=self._dialect.endpoint,
+            model=wanted.model,
+            stream=wanted.stream,
+            choices=wanted.choices,
+            requested_tokens=wanted.requested_tokens,
+            input_bound=wanted.input_bound,
+            input_estimate=wanted.input_estimate,
+            tier_chosen=tier,
+            client_request_id=client_request_id[:200] if client_request_id else None,
+        )
+
+    async def _run(
+        self, call: Call, exchange: Exchange, body: Body, *, to_its_end: bool
+    ) -> tuple[str, TokencapError | None]:
+        """Forward an admitted call and relay its answer; return how it ended, whatever happened, and what went wrong.
+
+        Where it goes on ``to_its_end``, a caller who hangs up does not end it.
+        """
+        hold = call.live.hold
+        try:
+            forwarded = self._dialect.forward(body, call.wanted, grant=hold.grant, model=self._rules.model)
+            async with exchange.until_gone(unless=to_its_end), asyncio.timeout(self._rules.call_deadline_s):
+                await self._relay(call, exchange, forwarded)
+            return call.finish(), None
+        except CallerGone:
+            return "disconnect", None
+        except TimeoutError:
+            return "upstream_error", UpstreamTimeout("The answer took too long.")
+        except asyncio.CancelledError:
+            return "shutdown", ShuttingDown()  # the server waited as long as it may; what is left is to settle
+        except HouseError as error:
+            return "shutdown", error
+        except TokencapError as error:
+            return "upstream_error", error
+        except Exception:
+            log.exception("call %s failed", hold.id)
+            return "shutdown", HouseError("Something went wrong on our side; the answer ends here.")
+
+    async def _relay(self, call: Call, exchange: Exchange, forwarded: bytes) -> None:
+        """Ask the upstream and pass on what it answers, counted and cut; returns when the answer is over."""
+        hold = call.live.hold
+        async with (
+            self._gate.place(hold.facts.customer),
+            self._upstream.ask(self._dialect.path, forwarded, hold.id) as answer,
+        ):
+            reading = call.begin(self._dialect.reading(call.wanted, grant=hold.grant))
+            if call.wanted.stream:
+                await exchange.start(200, answer_headers(hold), call.content_type)
+            if not answer.is_stream:
+                await self._pass_on(call, exchange, reading.feed_whole(await answer.whole()))
+                return
+            try:
+                async for data in answer.events():
+                    await self._pass_on(call, exchange, reading.feed(data))
+                    if reading.is_over:
+                        return
+                raise UpstreamUnavailable("The upstream broke off its answer.")
+            except UpstreamError:
+                reading.close()
+                if not reading.ended_by_itself:
+                    raise
+
+    async def _pass_on(self, call: Call, exchange: Exchange, shown: bytes) -> None:
+        if self._keeper.is_fenced:
+            raise MeteringUnavailable("This worker lost touch with its books and stopped the answer.")
+        call.note_progress()
+        if shown:
+            await exchange.write(shown)
+
+    async def _end(
+        self, call: Call, exchange: Exchange, settled: Settled | None, problem: TokencapError | None
+    ) -> None:
+        """Send the caller the last bytes, or what went wrong."""
+        if problem is not None and exchange.answers:
+            await exchange.refuse(problem)
+        elif problem is not None:
+            await exchange.end(event(json.dumps(problem.body()).encode()))
+        else:
+            last = call.last(settled)
+            if exchange.answers:
+                await exchange.start(200, [*last.headers, ("content-length", str(len(last.body)))], call.content_type)
+            await exchange.end(last.body)
+
+
+async def in_time(settling: asyncio.Task[Settled]) -> Settled | None:
+    """Return the settlement if it is in the books soon; else it goes on without the caller."""
+    await asyncio.wait({settling}, timeout=SETTLE_WAIT_S)
+    return settling.result() if settling.done() else None

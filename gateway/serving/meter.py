@@ -1,0 +1,114 @@
+"""How many tokens a call is counted and billed, from what the upstream said and what we saw go by; decided purely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.holds.hold import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an upstream says a call used. A number that it does not say, or says wrongly, is None or 0."""
+
+    output_tokens: int | None = None
+    input_tokens: int | None = None
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+UNSAID = Usage()
+
+COUNT_MOST = 2**53 - 1
+"""No count is above what every reader of a record keeps exactly."""
+
+
+def count(value: Any) -> int | None:
+    """Return a count as an upstream should write it, or None for anything else."""
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= COUNT_MOST
+    return value if is_count else None
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What went by of an answer, and what the upstream said of it."""
+
+    usage: Usage
+    tokens: int
+    """As we counted them, over all choices, at most what was granted."""
+    is_final: bool
+    """Whether the usage was said of all of the text: after it, or beside its end."""
+    is_whole: bool
+    """Whether the upstream brought the answer to its end."""
+    is_estimate: bool = False
+    """Whether the tokens are guessed from the length of the text, because the answer did not come in pieces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Output tokens as counted, as billed, and by whom."""
+
+    output_tokens: int
+    billed_output_tokens: int
+    source: str
+
+
+def count_output(sight: Sight, granted: int) -> Count:
+    """Return what a call's output comes to.
+
+    The upstream's own figure for all of the text is taken, unless it says zero beside text that we saw. A figure
+    that more text came after can only raise our own count. What is billed is never above what was granted.
+    """
+    reported, seen = sight.usage.output_tokens, sight.tokens
+    if reported is not None and sight.is_final and (reported > 0 or seen == 0):
+        output, source = reported, "upstream" if sight.is_whole else "continuous"
+    elif reported and reported >= seen:
+        output, source = reported, "continuous"
+    else:
+        output, source = seen, "estimate" if sight.is_estimate else "counted"
+    return Count(output, min(output, granted), source)
+
+
+def outcome(
+    sight: Sight,
+    *,
+    granted: int,
+    finish: str,
+    input_bound: int,
+    input_estimate: int,
+    ttft_ms: int | None,
+    duration_ms: int,
+    threads: tuple[str, ...],
+) -> Outcome:
+    """Return what an answered call came to."""
+    usage, counted = sight.usage, count_output(sight, granted)
+    input_tokens = min(input_estimate if usage.input_tokens is None else usage.input_tokens, input_bound)
+    return Outcome(
+        was_answered=True,
+        finish=finish,
+        output_tokens=counted.output_tokens,
+        billed_output_tokens=counted.billed_output_tokens,
+        input_tokens=input_tokens,
+        cached_tokens=min(usage.cached_tokens, input_tokens),
+        reasoning_tokens=min(usage.reasoning_tokens, counted.output_tokens),
+        usage_source=counted.source,
+        ttft_ms=ttft_ms,
+        duration_ms=duration_ms,
+        threads=threads,
+    )
+
+
+_WORST_FIRST = ("length", "content_filter", "tool_calls", "function_call", "stop")
+_FINISHES = {"content_filter": "filtered", "tool_calls": "tool_calls", "function_call": "tool_calls"}
+
+
+def finish_of(reasons: list[str], *, uses_whole_grant: bool, bound_by: str) -> str:
+    """Return how a whole call ended, from how its choices did: one that was cut makes it a cut call.
+
+    An upstream that gives no reason, or one that nobody knows, has brought its answer to its end.
+    """
+    worst = next((reason for reason in _WORST_FIRST if reason in reasons), "stop")
+    if worst == "length":
+        return bound_by if uses_whole_grant else "context"
+    return _FINISHES.get(worst, "complete")

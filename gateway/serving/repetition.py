@@ -1,0 +1,68 @@
+"""A call with an Idempotency-Key: it runs to its end once, and whoever repeats it is sent the same answer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from gateway.errors import BadRequest
+from gateway.holds.claims import Seal
+from gateway.holds.hold import Once
+from gateway.serving.call import Call
+from gateway.serving.exchange import Exchange
+from gateway.serving.headers import answer_headers
+
+KEPT_MOST = 2**20
+"""Bytes of an answer that is kept; a longer one leaves its key free again."""
+
+NAME_MOST = 255
+
+
+def name_of(exchange: Exchange) -> str | None:
+    """Return a request's Idempotency-Key, or None where it has none.
+
+    Raises:
+        BadRequest: it is empty, too long or not printable.
+    """
+    name = exchange.header("idempotency-key")
+    if name is not None and not (0 < len(name) <= NAME_MOST and name.isprintable()):
+        raise BadRequest(f"An Idempotency-Key is 1 to {NAME_MOST} printable characters.", param="Idempotency-Key")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Repetition:
+    """One claim on a key: first, or with the answer that was kept."""
+
+    digest: str
+    seal: Seal
+    kept: bytes | None
+
+    @property
+    def once(self) -> Once:
+        return Once(self.digest)
+
+    def to_keep(self, call: Call, recorded: bytes) -> Once:
+        """Return the claim with the sealed answers: one if the call is charged its conversation's price, one if not."""
+        charge = call.live.hold.facts.charge(call.billed, call.input_tokens)
+        first, again = (self._sealed(call, recorded, amount) for amount in (charge.first, charge.again))
+        return Once(self.digest, first, again)
+
+    def _sealed(self, call: Call, recorded: bytes, charge_nanousd: int) -> bytes:
+        last = call.last(call.foreseen(charge_nanousd))
+        body = recorded + last.body
+        if len(body) > KEPT_MOST:
+            return b""
+        headers = last.headers or answer_headers(call.live.hold)
+        head = {"type": call.content_type, "id": call.live.hold.id, "headers": headers}
+        return self.seal.close(json.dumps(head).encode() + b"\n" + body)
+
+    async def replay(self, exchange: Exchange) -> None:
+        """Send the kept answer, all at once."""
+        assert self.kept is not None
+        head, _, body = self.seal.open(self.kept).partition(b"\n")
+        told = json.loads(head)
+        exchange.request_id = told["id"]
+        headers = [*(tuple(header) for header in told["headers"]), ("Idempotency-Replayed", "true")]
+        await exchange.start(200, [*headers, ("content-length", str(len(body)))], told["type"])
+        await exchange.end(body)

@@ -1,0 +1,172 @@
+"""The customer's routes on plain ASGI: an allow-list, and the one place where an error becomes an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from gateway.clock import understood
+from gateway.errors import (
+    BadRequest,
+    CallerGone,
+    HouseError,
+    ModelNotFound,
+    RouteNotFound,
+    TierChangeNotAllowed,
+    TokencapError,
+)
+from gateway.holds.terms import Customer
+from gateway.observing.metrics import REFUSALS
+from gateway.observing.tally import Tally
+from gateway.serving.account import Accounts, SelfService
+from gateway.serving.api_key import key_of
+from gateway.serving.body import read_body
+from gateway.serving.exchange import Exchange, Receive, Scope, Send
+from gateway.serving.journey import Journey, Rules
+
+log = logging.getLogger("tokencap.serving")
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+MODELS = "/v1/models"
+RECORDS_MOST = 1000
+"""Usage records in one answer."""
+
+
+class CustomerRoutes:
+    """Everything below ``/v1``. A path and method that is not listed here is 404: there is no unmetered door."""
+
+    def __init__(
+        self,
+        journeys: list[tuple[str, Journey]],
+        accounts: Accounts,
+        self_service: SelfService,
+        rules: Rules,
+        tally: Tally,
+        *,
+        new_id: Callable[[], str],
+        started_s: int,
+    ) -> None:
+        self._accounts = accounts
+        self._self_service = self_service
+        self._rules = rules
+        self._tally = tally
+        self._new_id = new_id
+        self._started_s = started_s
+        self._handlers: dict[tuple[str, str], Handler] = {
+            ("GET", MODELS): self._models,
+            ("GET", "/v1/account"): self._account,
+            ("PUT", "/v1/account/tier"): self._choose_tier,
+            ("GET", "/v1/account/usage"): self._usage,
+            ("GET", "/v1/menu"): self._menu,
+        }
+        for endpoint, journey in journeys:
+            self._handlers["POST", endpoint] = journey.serve
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send, self._new_id(), self._rules.write_deadline_s)
+        try:
+            await self._handler(exchange)(exchange)
+        except CallerGone:
+            return
+        except TokencapError as error:
+            await self._refuse(exchange, error)
+        except Exception:
+            log.exception("call %s failed", exchange.request_id)
+            if exchange.answers:
+                await self._refuse(exchange, HouseError("Something went wrong on our side; nothing was charged."))
+
+    def _handler(self, exchange: Exchange) -> Handler:
+        handler = self._handlers.get((exchange.method, exchange.path))
+        if handler is not None:
+            return handler
+        if exchange.method == "GET" and exchange.path.startswith(MODELS + "/"):
+            return self._model
+        raise RouteNotFound(f"There is no {exchange.method[:16]} {exchange.path[:200]} here.")
+
+    async def _refuse(self, exchange: Exchange, error: TokencapError) -> None:
+        self._tally.add(REFUSALS, error.code or "")
+        try:
+            await exchange.drop_body()
+        except CallerGone:
+            return
+        await exchange.refuse(error)
+
+    async def _models(self, exchange: Exchange) -> None:
+        await self._who(exchange)
+        await exchange.reply(200, {"object": "list", "data": [self._shown(name) for name in sorted(self._rules.names)]})
+
+    async def _model(self, exchange: Exchange) -> None:
+        await self._who(exchange)
+        name = exchange.path.removeprefix(MODELS + "/")
+        if name not in self._rules.names:
+            raise ModelNotFound(f"The model {name[:64]!r} is not served here.", param="model")
+        await exchange.reply(200, self._shown(name))
+
+    def _shown(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self._started_s, "owned_by": "tokencap"}
+
+    async def _account(self, exchange: Exchange) -> None:
+        await exchange.reply(200, await self._accounts.account(await self._who(exchange)))
+
+    async def _choose_tier(self, exchange: Exchange) -> None:
+        customer = await self._who(exchange)
+        body = read_body(await exchange.body(), exchange.header("content-encoding"))
+        if not self._rules.customers_choose_tier:
+            raise TierChangeNotAllowed("The operator sets the tier here.")
+        tier = body.get("tier")
+        if not isinstance(tier, str):
+            raise BadRequest("tier is the name of a tier.", code="invalid_type", param="tier")
+        await asyncio.to_thread(self._self_service.choose, customer.id, tier)
+        await exchange.reply(200, await self._accounts.account(await self._who(exchange)))
+
+    async def _usage(self, exchange: Exchange) -> None:
+        customer = await self._who(exchange)
+        asked = UsageQuery.read(exchange.query)
+        page = await asyncio.to_thread(
+            self._self_service.usage, customer.id, asked.since, asked.until, asked.limit, asked.cursor
+        )
+        await exchange.reply(200, page)
+
+    async def _menu(self, exchange: Exchange) -> None:
+        menu = await self._accounts.menu()
+        if menu is None:
+            raise RouteNotFound("No menu has been published yet.")
+        await exchange.reply(200, menu.to_json())
+
+    async def _who(self, exchange: Exchange) -> Customer:
+        key = key_of(exchange)
+        return await self._accounts.customer(key.bucket, key.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageQuery:
+    """Which records a customer asks for."""
+
+    since: int | None
+    until: int | None
+    limit: int
+    cursor: str | None
+
+    @classmethod
+    def read(cls, query: str) -> UsageQuery:
+        """Return what a query string asks for; what it does not name is not bounded.
+
+        Raises:
+            BadRequest: a value is not what it has to be; ``param`` says which.
+        """
+        given = dict(parse_qsl(query))
+        times: dict[str, int | None] = {}
+        for name in ("from", "to"):
+            try:
+                times[name] = understood(given[name]) if name in given else None
+            except ValueError as error:
+                raise BadRequest(str(error), param=name) from error
+        limit = given.get("limit", "100")
+        if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:9]) <= RECORDS_MOST):
+            raise BadRequest(f"limit is a whole number from 1 to {RECORDS_MOST}.", param="limit")
+        return cls(times["from"], times["to"], int(limit[:9]), given.get("cursor"))

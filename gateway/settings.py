@@ -1,0 +1,151 @@
+"""Every setting, from the environment or ``tokencap.toml``; nothing else reads either."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from gateway.errors import StartupError
+
+
+class Settings(BaseSettings):
+    """One installation. Names on the outside are ``TOKENCAP_`` and the field in capitals.
+
+    ``VALKEY_SERVER_BIN`` alone has no prefix: it names a program of this machine.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="TOKENCAP_", toml_file="tokencap.toml", frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    upstream_url: str = "simulated"
+    upstream_key: SecretStr | None = None
+    model: str = "aligned-1"
+    model_aliases: Annotated[tuple[str, ...], NoDecode] = ()
+    embedding_model: str | None = None
+
+    redis_url: str = "embedded"
+    database_url: str | None = None
+    data_dir: Path = Path("tokencap-data")
+    valkey_server_bin: Path | None = Field(default=None, validation_alias="valkey_server_bin")
+    admin_token: SecretStr | None = None
+    metrics_token: SecretStr | None = None
+    webhook_url: str | None = Field(default=None, pattern=r"^https?://[^/?#]")
+    webhook_secret: SecretStr | None = Field(default=None, validate_default=True)
+    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    admin_host: str | None = None
+    admin_port: int | None = Field(default=None, ge=0, le=65535)
+    workers: int = Field(default=1, ge=1, le=64)
+
+    lease_s: float = Field(default=10, ge=0.5, le=300)
+    call_deadline_s: float = Field(default=900, ge=1, le=86_400)
+    first_token_deadline_s: float = Field(default=120, ge=0.1, le=3_600)
+    idle_deadline_s: float = Field(default=60, ge=0.1, le=3_600)
+    write_deadline_s: float = Field(default=60, ge=0.1, le=3_600)
+    upstream_concurrency_max: int | None = Field(default=None, ge=1, le=100_000)
+    upstream_queue_s: float = Field(default=10, ge=0, le=600)
+    shutdown_s: float = Field(default=30, ge=0, le=3_600)
+
+    answer_tokens_max: int = Field(default=16_384, ge=1, le=2**31)
+    conversation_tokens_max: int = Field(default=131_072, ge=1, le=2**31)
+    grant_tokens_min: int = Field(default=16, ge=1, le=16_384)
+    self_selection: Literal["none", "account", "conversation"] = "none"
+    mode: Literal["enforce", "observe"] = "enforce"
+
+    @field_validator("model_aliases", mode="before")
+    @classmethod
+    def _split_names(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            return tuple(name.strip() for name in given.split(",") if name.strip())
+        return given
+
+    @field_validator("webhook_secret", mode="after")
+    @classmethod
+    def _signs_the_webhook(cls, given: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
+        if given is None and others.data.get("webhook_url"):
+            raise ValueError("the webhook is signed with it; make one with `openssl rand -base64 32`, behind whsec_")
+        if given is not None:
+            _webhook_key(given)
+        return given
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def ledger_url(self) -> str:
+        """The database's URL: SQLite in the data directory unless one was given."""
+        return self.database_url or f"sqlite:///{(self.data_dir / 'ledger.sqlite').absolute()}"
+
+    @property
+    def metrics_dir(self) -> Path:
+        """Where each process of this gateway writes what it has counted."""
+        return self.data_dir / "metrics"
+
+    @property
+    def webhook_key(self) -> bytes | None:
+        """The key that the webhook's secret stands for."""
+        return None if self.webhook_secret is None else _webhook_key(self.webhook_secret)
+
+    def to_environment(self) -> dict[str, str]:
+        """Return the settings as a process that we start reads them, secrets in clear."""
+        return {_outside(name): _text(value) for name, value in self if value is not None}
+
+
+def _webhook_key(secret: SecretStr) -> bytes:
+    """Return the key in a secret as Standard Webhooks writes it."""
+    text = secret.get_secret_value()
+    try:
+        key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not text.startswith("whsec_") or not 24 <= len(key) <= 64:
+        raise ValueError("it is whsec_ and 24 to 64 bytes in base64")
+    return key
+
+
+def _outside(name: str) -> str:
+    return f"TOKENCAP_{name}".upper() if name != "valkey_server_bin" else "VALKEY_SERVER_BIN"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def read_settings(**given: Any) -> Settings:
+    """Return the settings, ``given`` first, then the environment, then ``tokencap.toml``.
+
+    Raises:
+        StartupError: a setting is unknown or out of range; the message names the first one.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = _outside("_".join(str(part) for part in first["loc"]))
+        raise StartupError(f"{name}: {first['msg']}.", exit_code=2) from error
+    except ValueError as error:
+        raise StartupError(f"tokencap.toml cannot be read: {error}.", exit_code=2) from error

@@ -1,0 +1,116 @@
+"""Fixtures every test may use: real servers, one of each a session, as clean for each test as if it were new.
+
+A server that cannot start is an error of the test that wanted it, never a skip.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from gateway.holds.connect import connect
+from gateway.ledger.database import Database
+from gateway.ledger.tables import metadata
+from tests.servers import empty_tables, fresh_database, postgres_in, short_directory, valkey_cluster_in, valkey_in
+
+KINDS = ("sqlite", "postgresql")
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[str]:
+    with short_directory() as directory, valkey_in(directory) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def cluster_server() -> Iterator[str]:
+    with short_directory() as directory, valkey_cluster_in(directory) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    with short_directory() as directory, postgres_in(directory) as url:
+        yield url
+
+
+@pytest.fixture
+def valkey_url(valkey_server: str) -> str:
+    """The session's Valkey, empty."""
+    with redis.Redis.from_url(valkey_server) as client:
+        client.flushall()
+    return valkey_server
+
+
+@pytest.fixture
+def cluster_url(cluster_server: str) -> str:
+    """The session's cluster of three Valkey nodes, empty."""
+    with connect(cluster_server) as client:
+        client.flushall()
+    return cluster_server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """An empty database of the session's PostgreSQL."""
+    with fresh_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite ledger with tables, to be copied: migrating takes longer than most tests."""
+    path = tmp_path_factory.mktemp("migrated") / "ledger.sqlite"
+    _migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_url(postgres_server: str) -> Iterator[str]:
+    """A PostgreSQL database with the ledger's tables, emptied for each test."""
+    with fresh_database(postgres_server) as url:
+        _migrate(url)
+        yield url
+
+
+@pytest.fixture(params=KINDS)
+def empty_ledger_url(request: pytest.FixtureRequest) -> str:
+    """Each kind of ledger in turn, without tables."""
+    url: str = request.getfixturevalue({"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param])
+    return url
+
+
+@pytest.fixture(params=KINDS)
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Each kind of ledger in turn, with its tables and no rows."""
+    if request.param == "sqlite":
+        path = tmp_path / "ledger.sqlite"
+        shutil.copyfile(request.getfixturevalue("migrated_file"), path)
+        return f"sqlite:///{path}"
+    url: str = request.getfixturevalue("migrated_url")
+    empty_tables(url, [table.name for table in reversed(metadata.sorted_tables)])
+    return url
+
+
+@pytest.fixture
+def database(ledger_url: str) -> Iterator[Database]:
+    """Each kind of ledger in turn, opened."""
+    database = Database(ledger_url)
+    yield database
+    database.close()
+
+
+def _migrate(url: str) -> None:
+    database = Database(url)
+    database.migrate()
+    database.close()

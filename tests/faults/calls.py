@@ -1,0 +1,112 @@
+"""Calls against the loop with the upstream of ``truth.py``: what they ask, and what becomes of them."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.faults.truth import Script, Told, Truth
+from tests.faults.wire import ABORTED
+from tests.loop.rig import Rig, Sold, rig
+from tests.servers import short_directory, valkey_in
+from tests.waiting import until
+
+CAP = 20
+DEADLINE_S = 1.0
+LEFT_S = 1.0
+"""Within this the upstream's connection is closed."""
+
+
+@dataclass(frozen=True)
+class Faulty:
+    """The loop, and the upstream's own books."""
+
+    loop: Rig
+    truth: Truth
+
+    @property
+    def address(self) -> str:
+        return f"{self.loop.url}/v1/chat/completions"
+
+    def post(self, who: Sold, script: Script, **more: Any) -> httpx.Response:
+        return httpx.post(self.address, json=body(script, **more), headers=who.headers, timeout=30)
+
+    def told(self, record: dict[str, Any]) -> Told:
+        return self.truth.calls[record["id"]]
+
+    def until_over(self, who: Sold) -> None:
+        """Wait until nothing is held for a customer, and see that the upstream was left within a second."""
+        until(lambda: self.truth.live == 0, LEFT_S)
+        until(lambda: self.loop.account(who)["period"]["tokens_held"] == 0, 2.0)
+
+
+def body(script: Script, **more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "Hello"}]
+    return {"model": "aligned-1", "messages": messages, "metadata": asdict(script), **more}
+
+
+@contextmanager
+def faulty_loop(directory: Path, *, far: tuple[Truth, str] | None = None, **given: Any) -> Iterator[Faulty]:
+    """Run the loop with short deadlines, its own Valkey and tiers ``small`` (a cap of 20 tokens), ``open``, ``scarce``.
+
+    ``far`` is an upstream that runs already, and the address at which the gateways find it.
+    """
+    truth, address = far if far is not None else (Truth(), None)
+    short = {"first_token_deadline_s": DEADLINE_S, "idle_deadline_s": DEADLINE_S}
+    with ExitStack() as stack:
+        url = given.pop("redis_url", None) or stack.enter_context(valkey_in(stack.enter_context(short_directory())))
+        ledger = given.pop("ledger_url", f"sqlite:///{directory / 'ledger.sqlite'}")
+        loop = stack.enter_context(
+            rig(url, ledger, directory, upstream=address or truth, **{"lease_s": 10, **short, **given})
+        )
+        loop.tier("small", conversation_tokens_max=CAP, price_nanousd=1_000)
+        loop.tier("open", period_tokens_max=10_000_000)
+        loop.tier("scarce", period_tokens_max=17)
+        yield Faulty(loop, truth)
+
+
+class Caller:
+    """A caller on a bare socket, who reads as much as the test says and leaves as the test says."""
+
+    def __init__(self, faulty: Faulty, who: Sold, script: Script, *, receive_bytes: int = 0, **more: Any) -> None:
+        url = httpx.URL(faulty.address)
+        self._socket = socket.socket()
+        if receive_bytes:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        self._socket.settimeout(10)
+        self._socket.connect((url.host, url.port))
+        raw = json.dumps(body(script, **more)).encode()
+        head = f"POST {url.path} HTTP/1.1\r\nhost: {url.host}\r\nauthorization: Bearer {who.key}\r\n"
+        self._socket.sendall(f"{head}content-length: {len(raw)}\r\n\r\n".encode() + raw)
+
+    def read_until(self, text: bytes) -> bytes:
+        """Return what came, once ``text`` is in it."""
+        got = b""
+        while text not in got:
+            piece = self._socket.recv(65_536)
+            assert piece, got[-200:]
+            got += piece
+        return got
+
+    def read_to_the_end_in(self, pieces: int) -> bytes:
+        """Return all that comes up to ``[DONE]``, read in small pieces."""
+        got = b""
+        while not got.endswith(b"[DONE]\n\n\r\n0\r\n\r\n"):
+            piece = self._socket.recv(pieces)
+            assert piece, got[-200:]
+            got += piece
+        return got
+
+    def hang_up(self) -> None:
+        self._socket.close()
+
+    def reset(self) -> None:
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORTED)
+        self._socket.close()

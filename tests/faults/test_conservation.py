@@ -1,0 +1,123 @@
+"""granted = used + held + remaining, looked at all the time: a breach is seen within a turn, and so is its repair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from gateway.clock import now_ms
+from gateway.holds import keys
+from gateway.holds.connect import connect, fields
+from tests.loop.rig import Rig, Sold
+from tests.waiting import until
+
+ASKED: dict[str, Any] = {
+    "model": "aligned-1",
+    "messages": [{"role": "user", "content": "How long is a piece of string?"}],
+}
+
+
+@pytest.fixture
+def client(loop: Rig) -> Iterator[redis.Redis]:
+    with connect(loop.settings.redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def acme(loop: Rig) -> Sold:
+    """A customer whose first call is in the books."""
+    loop.tier("only", conversation_tokens_max=5, price_nanousd=7, period_tokens_max=1_000, spend_nanousd_max=1_000)
+    customer = loop.customer("only")
+    answered = httpx.post(f"{loop.url}/v1/chat/completions", json=ASKED, headers=customer.headers)
+    assert answered.is_success
+    assert [record["billed_output_tokens"] for record in loop.usage(customer)] == [5]
+    return customer
+
+
+def is_ready(loop: Rig) -> bool:
+    return httpx.get(f"{loop.url}/readyz").status_code == 200
+
+
+def window_of(client: redis.Redis, customer: Sold) -> str:
+    [name] = client.scan_iter(f"*:window:{customer.id}:*")
+    return str(name.decode())
+
+
+@pytest.mark.parametrize(
+    ("field", "amount", "said"),
+    [
+        ("held", 40, "40 tokens are held, its 0 open holds have 0"),
+        ("spend_used", -2, "5 tokens and 5 nano-units are used, records say 5 tokens and 7"),
+    ],
+)
+def test_a_breach_made_by_hand_turns_readiness_red_until_it_is_repaired(
+    loop: Rig,
+    acme: Sold,
+    client: redis.Redis,
+    caplog: pytest.LogCaptureFixture,
+    field: str,
+    amount: int,
+    said: str,
+) -> None:
+    """Holds and books are looked at, by tokens and by money; the log says by how much it is off, once."""
+    assert is_ready(loop)
+    window = window_of(client, acme)
+
+    client.hincrby(window, field, amount)
+    until(lambda: not is_ready(loop))
+
+    assert said in " ".join(fields(client.hgetall(keys.BREACHES)).values())
+    assert httpx.get(f"{loop.url}/livez").status_code == 200
+    client.hincrby(window, field, -amount)
+    until(lambda: is_ready(loop))
+    assert client.exists(keys.BREACHES) == 0
+    lines = [record.message for record in caplog.records if "conservation is broken" in record.message]
+    assert [line for line in lines if said in line] != []
+    assert len(lines) == len(set(lines))
+
+
+def test_a_hold_without_its_tokens_in_the_window_is_a_breach(loop: Rig, acme: Sold, client: redis.Redis) -> None:
+    """The other way round: what a hold has is in no window."""
+    bucket = keys.bucket_of(acme.id)
+    hold = {"window": window_of(client, acme), "tokens": "7", "money": "0", "state": "live"}
+
+    client.hset(keys.hold(bucket, "stray"), items=[part for pair in hold.items() for part in pair])
+    client.zadd(keys.holds(bucket), {"stray": now_ms() + 600_000})
+    until(lambda: not is_ready(loop))
+
+    client.zrem(keys.holds(bucket), "stray")
+    until(lambda: is_ready(loop))
+
+
+def test_books_that_lost_a_record_are_a_breach(loop: Rig, acme: Sold, client: redis.Redis) -> None:
+    """What was used is in the window and in no record: nobody would be billed for it."""
+    window = window_of(client, acme)
+    client.hincrby(window, "used", 9)
+
+    until(lambda: not is_ready(loop))
+
+    [(place, _)] = fields(client.hgetall(keys.BREACHES)).items()
+    assert place == f"books {window}"
+
+
+def test_calls_in_flight_and_changes_of_limits_are_no_breach(loop: Rig, client: redis.Redis) -> None:
+    """While calls run, limits fall below what is used and a period changes its kind, everything adds up."""
+    loop.tier("only", conversation_tokens_max=5, price_nanousd=7, period_tokens_max=1_000)
+    customer = loop.customer("only")
+    for turn in range(60):
+        answered = httpx.post(f"{loop.url}/v1/chat/completions", json=ASKED, headers=customer.headers)
+        assert answered.is_success
+        if turn == 20:
+            loop.admin.patch(f"/admin/customers/{customer.id}", json={"period": "day"})
+        if turn == 40:
+            loop.admin.patch(f"/admin/customers/{customer.id}", json={"period": "month"})
+        assert is_ready(loop), fields(client.hgetall(keys.BREACHES))
+    loop.admin.patch(f"/admin/customers/{customer.id}", json={"overrides": {"period_tokens_max": 20}})
+    turns = len(loop.usage(customer))
+
+    assert turns == 60
+    assert is_ready(loop)

@@ -1,0 +1,258 @@
+"""Redis may be away, slow, full, read-only or empty: nothing is served unmetered, and nothing that was served is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.holds.connect import connect
+from gateway.holds.scripts import source
+from tests.faults.calls import Caller, Faulty, faulty_loop
+from tests.faults.truth import Script
+from tests.faults.wire import Wire, wire
+from tests.loop.rig import Sold
+from tests.servers import short_directory, valkey_in
+from tests.waiting import until
+
+LEASE_S = 2
+RATE = 100.0
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[str]:
+    with short_directory() as directory, valkey_in(directory) as url:
+        yield url
+
+
+@pytest.fixture
+def between(valkey: str) -> Iterator[Wire]:
+    """The wire between everything of ours and Valkey, which is empty."""
+    with connect(valkey) as client:
+        client.flushall()
+    with wire(valkey.removeprefix("unix://")) as between:
+        yield between
+        with connect(valkey) as client:
+            client.config_set("maxmemory", 0)
+            client.replicaof("NO", "ONE")
+        between.delay(0)
+        between.mend()
+
+
+@pytest.fixture
+def faulty(between: Wire, tmp_path: Path) -> Iterator[Faulty]:
+    url = f"redis://127.0.0.1:{between.port}"
+    with faulty_loop(tmp_path, redis_url=url, lease_s=LEASE_S, gateways=2, idle_deadline_s=5) as running:
+        yield running
+
+
+def is_refused(faulty: Faulty, who: Sold) -> bool:
+    answer = faulty.post(who, Script())
+    return answer.status_code == 503 and answer.json()["error"]["code"] == "metering_unavailable"
+
+
+def until_served(faulty: Faulty, who: Sold) -> None:
+    until(lambda: faulty.post(who, Script()).status_code == 200, 15)
+
+
+def until_settled(faulty: Faulty) -> None:
+    until(lambda: faulty.loop.open_holds() == 0, 2 * LEASE_S + 5)
+
+
+def test_redis_down_before_a_call_refuses_it_and_the_upstream_hears_nothing(faulty: Faulty, between: Wire) -> None:
+    who = faulty.loop.customer("small")
+    between.cut()
+    answer = faulty.post(who, Script())
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "metering_unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert not faulty.truth.calls
+    assert httpx.get(f"{faulty.loop.url}/readyz").status_code == 503
+    between.mend()
+    until_served(faulty, who)
+    assert httpx.get(f"{faulty.loop.url}/readyz").status_code == 200
+
+
+def test_redis_down_between_forward_and_settle_the_answer_comes_and_is_settled_once(
+    faulty: Faulty, between: Wire
+) -> None:
+    who = faulty.loop.customer("small")
+    caller = Caller(faulty, who, Script(tokens=15, tokens_per_s=RATE), stream=True)
+    caller.read_until("ü1 ".encode())
+    between.cut()
+    caller.read_to_the_end_in(4_096)
+    between.mend()
+
+    until_settled(faulty)
+    (record,) = faulty.loop.usage(who)
+    assert (record["finish"], record["billed_output_tokens"]) == ("complete", 15)
+    assert faulty.loop.account(who)["period"]["tokens_used"] == 15
+
+
+def test_redis_down_for_longer_than_a_lease_an_answer_goes_on_and_is_settled_once(
+    faulty: Faulty, between: Wire
+) -> None:
+    who = faulty.loop.customer("open")
+    caller = Caller(faulty, who, Script(tokens=300, tokens_per_s=RATE), stream=True)
+    caller.read_until("ü1 ".encode())
+    between.cut()
+    caller.read_to_the_end_in(4_096)
+    between.mend()
+
+    until_settled(faulty)
+    rows = faulty.loop.usage(who)
+    assert sum(row["billed_output_tokens"] for row in rows) == 300
+    assert len([row for row in rows if row["kind"] == "usage"]) == 1
+    assert faulty.loop.account(who)["period"]["tokens_used"] == 300
+
+
+def test_a_worker_that_cannot_reach_a_redis_that_others_may_reach_stops_within_half_a_lease(
+    faulty: Faulty, between: Wire
+) -> None:
+    """It is not refused, it hears nothing: others may have thought it dead by now."""
+    who = faulty.loop.customer("open")
+    caller = Caller(faulty, who, Script(tokens=1_000, tokens_per_s=RATE), stream=True)
+    caller.read_until("ü1 ".encode())
+    between.stall()
+    got = caller.read_until(b"metering_unavailable")
+    between.mend()
+
+    assert got.count("ü".encode()) < RATE * LEASE_S * 1.25
+    until_settled(faulty)
+    rows = faulty.loop.usage(who)
+    assert sum(row["billed_output_tokens"] for row in rows) <= faulty.truth.calls[rows[0]["id"]].tokens
+    assert {row["finish"] for row in rows} <= {"shutdown", "recovered"}
+
+
+def test_a_slow_redis_costs_time_and_nothing_else(faulty: Faulty, between: Wire) -> None:
+    who = faulty.loop.customer("small")
+    between.delay(0.02)
+    answers = [faulty.post(who, Script()) for _ in range(2)]
+    between.delay(0)
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    until_settled(faulty)
+    assert [row["billed_output_tokens"] for row in faulty.loop.usage(who)] == [10, 10]
+
+
+def test_a_full_redis_refuses_calls_and_settles_the_running_one_later(faulty: Faulty, valkey: str) -> None:
+    who = faulty.loop.customer("small")
+    caller = Caller(faulty, who, Script(tokens=15, tokens_per_s=RATE), stream=True)
+    caller.read_until("ü1 ".encode())
+    with connect(valkey) as client:
+        client.config_set("maxmemory", 1)
+        assert is_refused(faulty, who)
+        caller.read_to_the_end_in(4_096)
+        client.config_set("maxmemory", 0)
+
+    until_settled(faulty)
+    (record,) = faulty.loop.usage(who)
+    assert (record["finish"], record["billed_output_tokens"]) == ("complete", 15)
+    until_served(faulty, who)
+
+
+def test_a_read_only_redis_refuses_calls_and_settles_the_running_one_later(faulty: Faulty, valkey: str) -> None:
+    who = faulty.loop.customer("small")
+    caller = Caller(faulty, who, Script(tokens=15, tokens_per_s=RATE), stream=True)
+    caller.read_until("ü1 ".encode())
+    with connect(valkey) as client:
+        client.replicaof("127.0.0.1", 1)
+        assert is_refused(faulty, who)
+        caller.read_to_the_end_in(4_096)
+        client.replicaof("NO", "ONE")
+
+    until_settled(faulty)
+    (record,) = faulty.loop.usage(who)
+    assert (record["finish"], record["billed_output_tokens"]) == ("complete", 15)
+    until_served(faulty, who)
+
+
+async def test_a_redis_that_lost_everything_is_rebuilt_before_the_first_admission(faulty: Faulty, valkey: str) -> None:
+    """A customer with 40 tokens left of 100 does not have one more after the loss, from either gateway."""
+    faulty.loop.tier("edge", period_tokens_max=100)
+    who = faulty.loop.customer("edge")
+    for _ in range(6):
+        faulty.post(who, Script())
+    until(lambda: len(faulty.loop.usage(who)) == 6)
+    with connect(valkey) as client:
+        client.flushall()
+    limits = httpx.Limits(max_connections=40)
+    async with httpx.AsyncClient(limits=limits, headers=who.headers, timeout=30) as client:
+
+        async def call(number: int) -> int:
+            given = {"model": "aligned-1", "messages": [{"role": "user", "content": "x"}], "max_tokens": 10}
+            url = f"{faulty.loop.urls[number % 2]}/v1/chat/completions"
+            return (await client.post(url, json=given)).status_code
+
+        statuses = await asyncio.gather(*(call(number) for number in range(40)))
+
+    assert sorted(statuses) == [200] * 4 + [429] * 36
+    await asyncio.to_thread(until_settled, faulty)
+    period = faulty.loop.account(who)["period"]
+    assert (period["tokens_used"], period["tokens_held"], period["tokens_remaining"]) == (100, 0, 0)
+    assert sum(row["billed_output_tokens"] for row in faulty.loop.usage(who)) == 100
+
+
+def test_a_call_on_its_way_while_redis_loses_everything_is_settled_once(faulty: Faulty, valkey: str) -> None:
+    who = faulty.loop.customer("open")
+    caller = Caller(faulty, who, Script(tokens=200, tokens_per_s=RATE), stream=True)
+    caller.read_until("ü1 ".encode())
+    with connect(valkey) as client:
+        client.flushall()
+    caller.read_to_the_end_in(4_096)
+
+    until_settled(faulty)
+    rows = faulty.loop.usage(who)
+    assert [(row["finish"], row["billed_output_tokens"]) for row in rows] == [("complete", 200)]
+    assert faulty.loop.account(who)["period"]["tokens_used"] == 200
+
+
+def test_a_reservation_whose_reply_was_lost_holds_nothing_for_long(faulty: Faulty, between: Wire, valkey: str) -> None:
+    """The script ran, the caller was refused: the worker that asked for it still has to give it back."""
+    who = faulty.loop.customer("small")
+    until_served(faulty, who)
+    until_settled(faulty)
+    between.stall(replies_only=True)
+    caller = Caller(faulty, who, Script())
+    with connect(valkey) as client:
+        until(lambda: any(client.zcard(name) for name in client.scan_iter("*:holds")))
+    between.cut()
+    caller.read_until(b"metering_unavailable")
+    between.mend()
+
+    until(lambda: faulty.loop.open_holds() == 0, 2 * LEASE_S + 2)
+    assert faulty.loop.account(who)["period"]["tokens_held"] == 0
+
+
+@pytest.mark.parametrize("verb", ["reserve", "settle", "renew"])
+def test_a_command_whose_reply_was_lost_is_repeated_and_counts_once(faulty: Faulty, between: Wire, verb: str) -> None:
+    who = faulty.loop.customer("small")
+    until_served(faulty, who)
+    between.lose_reply_to(hashlib.sha1(source(verb).encode()).hexdigest().encode())
+    answer = faulty.post(who, Script(tokens=15, tokens_per_s=15))
+
+    assert answer.status_code == 200, answer.text
+    assert "x-tokencap-charge-nanousd" in answer.headers, "the settlement was known in time"
+    assert between.lost == 1
+    until_settled(faulty)
+    assert [row["billed_output_tokens"] for row in faulty.loop.usage(who)] == [10, 15]
+    period = faulty.loop.account(who)["period"]
+    assert (period["tokens_used"], period["tokens_held"]) == (25, 0)
+
+
+def test_a_connection_that_breaks_after_each_command_counts_nothing_twice(faulty: Faulty, between: Wire) -> None:
+    who = faulty.loop.customer("open")
+    served = 0
+    for number in range(30):
+        if number % 3 == 0:
+            between.reset()
+        served += faulty.post(who, Script()).status_code == 200
+
+    until_settled(faulty)
+    rows = faulty.loop.usage(who)
+    assert len({row["id"] for row in rows}) == len(rows) >= served
+    assert faulty.loop.account(who)["period"]["tokens_used"] == 10 * len(rows)

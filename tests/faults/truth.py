@@ -1,0 +1,298 @@
+"""An upstream that keeps its own count of every call, and fails or lies as the call's ``metadata`` tells it to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.serving.exchange import Receive, Scope, Send
+
+GIVEN_UP_S = 60.0
+"""After this an upstream that hangs gives up itself, so that a test that fails ends."""
+
+
+IN_THE_MIDDLE = frozenset({"hang", "error event", "reset", "cut", "not json"})
+"""Faults that come after ``at`` tokens."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """How one call is answered. The caller writes it into ``metadata``, which passes the gateway as it came."""
+
+    tokens: int = 10
+    """Tokens of each choice, if nobody limits them."""
+    obeys: bool = True
+    """Whether the limit is kept."""
+    tokens_per_s: float = 0
+    """0 is at once."""
+    per_chunk: int = 1
+    padding: int = 0
+    """Characters that each token has more."""
+    ending: str | None = "stop"
+    fault: str = ""
+    """``hang before head``, ``hang before token``, ``status``, one of those in the middle, ``hang before done``,
+    ``no done``."""
+    at: int = 0
+    status: int = 500
+    usage: str = "honest"
+    """``missing``, ``null``, ``zero``, ``negative``, ``text``, ``huge``, ``twice``, ``cumulative``, ``per chunk``,
+    ``middle``, ``above``, ``wrong total``."""
+    tool_call: bool = False
+    torn: int = 0
+    """Bytes of each piece that the stream is sent in; 0 sends whole events."""
+    whole: bool = False
+    """Whether the answer is one JSON object although a stream was asked for."""
+
+
+@dataclass
+class Told:
+    """What one call came to, as the upstream knows it."""
+
+    asked: dict[str, Any]
+    was_answered: bool = False
+    is_live: bool = True
+    was_left: bool = False
+    """Whether the gateway hung up before the answer was over."""
+    sent_at: list[float] = field(default_factory=list)
+    """When each token was sent, monotonic seconds."""
+    ended_at: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        return len(self.sent_at)
+
+    def tokens_of_last(self, seconds: float) -> int:
+        """Return how many tokens were sent in the last ``seconds`` of the call."""
+        return sum(at > self.ended_at - seconds for at in self.sent_at)
+
+
+class Truth:
+    """The ASGI app, and its books: ``calls`` by the gateway's request id."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, Told] = {}
+
+    @property
+    def live(self) -> int:
+        return sum(call.is_live for call in list(self.calls.values()))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        raw = await _body(receive)
+        if raw is None:
+            return
+        asked = json.loads(raw)
+        told = Told(asked)
+        self.calls[dict(scope["headers"])[b"x-request-id"].decode()] = told
+        script = Script(**asked.get("metadata") or {})
+        try:
+            async with _watching(receive) as gone:
+                await Telling(script, told, send, gone).tell()
+        finally:
+            told.is_live, told.ended_at = False, time.monotonic()
+
+
+class Telling:
+    """One answer being given."""
+
+    def __init__(self, script: Script, told: Told, send: Send, gone: asyncio.Event) -> None:
+        self._script = script
+        self._told = told
+        self._send = send
+        self._gone = gone
+        self._choices = int(told.asked.get("n") or 1)
+        limit = int(told.asked["max_tokens"])
+        self._of_each = min(script.tokens, limit) if script.obeys else script.tokens
+        self._is_limited = script.obeys and script.tokens > limit
+        self._piece = b""
+
+    async def tell(self) -> None:
+        script = self._script
+        if script.fault == "hang before head":
+            await self._hang()
+            return
+        if script.fault == "status":
+            body = json.dumps({"error": {"message": "No.", "type": "x", "param": None, "code": "because"}}).encode()
+            await self._head("application/json", script.status)
+            await self._send({"type": "http.response.body", "body": body})
+            return
+        self._told.was_answered = True
+        if script.whole:
+            await self._head("application/json")
+            await self._send({"type": "http.response.body", "body": json.dumps(self._whole()).encode()})
+            return
+        await self._head("text/event-stream")
+        if script.fault == "hang before token":
+            await self._hang()
+            return
+        if await self._body() and not self._gone.is_set():
+            await self._send({"type": "http.response.body", "body": b""})
+
+    async def _body(self) -> bool:
+        """Send the events; return whether the response is to be brought to its proper end."""
+        for index in range(self._choices):
+            await self._chunk(index, {"role": "assistant", "content": ""})
+        for number in range(0, self._of_each, self._script.per_chunk):
+            if self._gone.is_set() or (self._script.fault in IN_THE_MIDDLE and number >= self._script.at):
+                break
+            for index in range(self._choices):
+                await self._tokens(index, min(self._script.per_chunk, self._of_each - number))
+            await self._pause()
+        if self._gone.is_set():
+            self._told.was_left = True
+            return False
+        match self._script.fault:
+            case "hang":
+                await self._hang()
+                return False
+            case "reset":
+                return False
+            case "error event":
+                await self._event({"error": {"message": "Out of luck.", "type": "server_error", "code": 500}})
+                return True
+            case "not json":
+                await self._bytes(b"data: {broken\n\n")
+                return True
+            case "cut":
+                return True
+        return await self._ending()
+
+    async def _ending(self) -> bool:
+        reason = "length" if self._is_limited and self._script.ending == "stop" else self._script.ending
+        for index in range(self._choices if reason else 0):
+            await self._chunk(index, {}, reason)
+        for said in self._said():
+            await self._event({**FRAME, "choices": [], "usage": said})
+        if self._script.fault == "hang before done":
+            await self._hang()
+            return False
+        if self._script.fault != "no done":
+            await self._bytes(b"data: [DONE]\n\n")
+        return True
+
+    async def _tokens(self, index: int, count: int) -> None:
+        padding = "." * self._script.padding
+        text = "".join(f"ü{self._told.tokens + extra}{padding} " for extra in range(count))
+        if self._script.tool_call:
+            call = {"index": 0, "function": {"arguments": text}}
+            named = {"id": "call_truth", "type": "function", "function": {"name": "f", "arguments": text}}
+            delta: dict[str, Any] = {"tool_calls": [call if self._told.tokens else {"index": 0, **named}]}
+        else:
+            delta = {"content": text}
+        self._told.sent_at += [time.monotonic()] * count
+        await self._chunk(index, delta)
+
+    async def _chunk(self, index: int, delta: dict[str, Any], reason: str | None = None) -> None:
+        chunk = {**FRAME, "choices": [{"index": index, "delta": delta, "finish_reason": reason}]}
+        made, has_text = self._told.tokens, any(delta.get(name) for name in ("content", "tool_calls"))
+        if self._script.usage == "cumulative" or (self._script.usage == "middle" and made == 2 and has_text):
+            chunk["usage"] = self._usage(made)
+        elif self._script.usage == "per chunk":
+            chunk["usage"] = self._usage(self._script.per_chunk if has_text else 0)
+        await self._event(chunk)
+
+    def _said(self) -> list[Any]:
+        """Return what the chunks after the text say of the usage."""
+        made = self._told.tokens
+        honest = self._usage(made)
+        return {
+            "honest": [honest],
+            "null": [None],
+            "zero": [self._usage(0)],
+            "negative": [self._usage(-made)],
+            "text": [{"prompt_tokens": "7", "completion_tokens": str(made)}],
+            "huge": [self._usage(2**60)],
+            "twice": [honest, honest],
+            "above": [self._usage(made + 1_000)],
+            "wrong total": [{**honest, "total_tokens": 1}],
+        }.get(self._script.usage, [])
+
+    def _usage(self, made: int) -> dict[str, Any]:
+        return {"prompt_tokens": 7, "completion_tokens": made, "total_tokens": 7 + made}
+
+    def _whole(self) -> dict[str, Any]:
+        choices = []
+        for index in range(self._choices):
+            self._told.sent_at += [time.monotonic()] * self._of_each
+            message = {"role": "assistant", "content": "abc " * self._of_each}
+            choices.append({"index": index, "message": message, "finish_reason": self._script.ending})
+        said = self._said()
+        return {**FRAME, "object": "chat.completion", "choices": choices, **({"usage": said[-1]} if said else {})}
+
+    async def _head(self, content_type: str, status: int = 200) -> None:
+        headers = [(b"content-type", content_type.encode())]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _event(self, chunk: dict[str, Any]) -> None:
+        await self._bytes(b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n")
+
+    async def _bytes(self, data: bytes) -> None:
+        size = self._script.torn or len(data)
+        for start in range(0, len(data), size):
+            piece = data[start : start + size]
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    async def _pause(self) -> None:
+        if self._script.tokens_per_s:
+            await _within(self._gone, self._script.per_chunk / self._script.tokens_per_s)
+        else:
+            await asyncio.sleep(0)
+
+    async def _hang(self) -> None:
+        self._told.was_left = await _within(self._gone, GIVEN_UP_S)
+
+
+FRAME = {"id": "chatcmpl-truth", "object": "chat.completion.chunk", "created": 1, "model": "upstream"}
+
+
+async def _within(gone: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await gone.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+@asynccontextmanager
+async def _watching(receive: Receive) -> AsyncIterator[asyncio.Event]:
+    """Yield an event that is set once the gateway has hung up."""
+    gone = asyncio.Event()
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield gone
+    finally:
+        watching.cancel()
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """Return the body, or None where the gateway left before all of it was here."""
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            return body
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

@@ -1,0 +1,180 @@
+"""Thresholds are told once each, to a webhook that may fail, by couriers that may be many."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from gateway.billing.courier import GIVEN_UP_AFTER_MS, Courier, Webhook
+from gateway.clock import now_ms
+from gateway.holds import keys
+from gateway.holds.connect import connect
+from tests.gateway.holds.desk import Desk, desk
+from tests.serving import served
+
+KEY = b"sixteen bytes and some more"
+CALLS = 200
+
+
+@dataclass
+class Receiver:
+    """A webhook that answers with ``statuses`` in their order, then with 204, and keeps what it was sent."""
+
+    statuses: list[int] = field(default_factory=list)
+    posts: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+
+    async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        if scope["type"] == "http":
+            body = (await receive())["body"]
+            self.posts.append(({name.decode(): value.decode() for name, value in scope["headers"]}, body))
+            status = self.statuses.pop(0) if self.statuses else 204
+            await send({"type": "http.response.start", "status": status, "headers": []})
+            await send({"type": "http.response.body"})
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(body) for _, body in self.posts]
+
+
+@dataclass
+class Clock:
+    """Seconds and milliseconds that a test moves by hand, from now on."""
+
+    passed_s: float = 0
+
+    def monotonic(self) -> float:
+        return self.passed_s
+
+    def now_ms(self) -> int:
+        return now_ms() + int(1000 * self.passed_s)
+
+
+@pytest.fixture
+def client(valkey_url: str) -> Iterator[redis.Redis]:
+    with connect(valkey_url) as client:
+        yield client
+
+
+@pytest.fixture
+def http() -> Iterator[httpx.Client]:
+    with httpx.Client(trust_env=False) as http:
+        yield http
+
+
+def notices(client: redis.Redis) -> int:
+    return sum(client.xlen(keys.notices(bucket)) for bucket in keys.ALL_BUCKETS)
+
+
+async def use(at: Desk, customer: str, calls: int, tokens: int) -> None:
+    """Make calls that are all settled at once."""
+    holds = [await at.reserve(f"{customer}_{number}", customer, tokens) for number in range(calls)]
+    await asyncio.gather(*(at.book.settle(hold, at.outcome(tokens)) for hold in holds))
+
+
+async def sold_out(valkey_url: str) -> None:
+    """Use up a customer's tokens, and with the last of them its spend limit."""
+    async with desk(valkey_url) as at:
+        at.tier("only", price_nanousd=3, conversation_tokens_max=10, period_tokens_max=2000, spend_nanousd_max=600)
+        at.customer("acme", "only")
+        await use(at, "acme", CALLS, 10)
+
+
+async def test_two_hundred_settlements_at_once_tell_each_threshold_once(
+    valkey_url: str, client: redis.Redis, http: httpx.Client
+) -> None:
+    """80 % and 100 % of the tokens and of the spend, with what was used at that very moment; each post verifies."""
+    await sold_out(valkey_url)
+    receiver = Receiver()
+    with served(receiver) as url:
+        courier = Courier(client, http, Webhook(url, KEY), now_ms=now_ms, monotonic=Clock().monotonic)
+        while courier.turn():
+            pass
+
+    told = sorted((event["limit"], event["percent"], event["max"], event["used"]) for event in receiver.events)
+    assert told == [
+        ("period_tokens", 80, 2000, 1600),
+        ("period_tokens", 100, 2000, 2000),
+        ("spend", 80, 600, 480),
+        ("spend", 100, 600, 600),
+    ]
+    assert len({event["id"] for event in receiver.events}) == 4
+    for headers, body in receiver.posts:
+        content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+        signature = base64.b64encode(hmac.new(KEY, content, hashlib.sha256).digest()).decode()
+        assert headers["webhook-signature"] == f"v1,{signature}"
+        assert headers["webhook-id"] == json.loads(body)["id"]
+    assert notices(client) == 0
+
+
+async def test_a_webhook_that_fails_twice_is_sent_the_same_a_third_time(
+    valkey_url: str, client: redis.Redis, http: httpx.Client
+) -> None:
+    """Later each time, the same id and bytes, until it is taken; then never again."""
+    async with desk(valkey_url) as at:
+        at.tier("only", conversation_tokens_max=10, period_tokens_max=10)
+        at.customer("acme", "only")
+        await use(at, "acme", 1, 8)
+    receiver, clock = Receiver(statuses=[500, 302]), Clock()
+    with served(receiver) as url:
+        courier = Courier(client, http, Webhook(url, KEY), now_ms=clock.now_ms, monotonic=clock.monotonic)
+        assert not courier.turn()
+        assert not courier.turn()  # too early
+        assert len(receiver.posts) == 1
+        clock.passed_s = 1
+        assert not courier.turn()
+        clock.passed_s = 2
+        assert not courier.turn()  # too early: it waits twice as long
+        clock.passed_s = 3
+        assert courier.turn()
+        assert not courier.turn()
+
+    assert len(receiver.posts) == 3
+    assert len({body for _, body in receiver.posts}) == 1
+    assert notices(client) == 0
+
+
+async def test_what_no_webhook_took_for_a_day_is_set_aside(
+    valkey_url: str, client: redis.Redis, http: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It leaves the stream, with a line in the log that says all of it."""
+    async with desk(valkey_url) as at:
+        at.tier("only", conversation_tokens_max=10, period_tokens_max=10)
+        at.customer("acme", "only")
+        await use(at, "acme", 1, 8)
+    clock = Clock()
+    courier = Courier(client, http, Webhook("http://127.0.0.1:1", KEY), now_ms=clock.now_ms, monotonic=clock.monotonic)
+    courier.turn()
+    assert notices(client) == 1
+    clock.passed_s = GIVEN_UP_AFTER_MS / 1000
+
+    courier.turn()
+
+    assert notices(client) == 0
+    assert client.xlen(keys.NOTICES_ASIDE) == 1
+    assert '"customer":"acme"' in caplog.text
+
+
+async def test_one_courier_at_a_time_delivers(valkey_url: str, client: redis.Redis, http: httpx.Client) -> None:
+    """While one is at it another does nothing, and without a webhook notices do not pile up."""
+    await sold_out(valkey_url)
+    receiver = Receiver()
+    with served(receiver) as url:
+        courier = Courier(client, http, Webhook(url, KEY), now_ms=now_ms, monotonic=Clock().monotonic)
+        with client.lock(keys.COURIER_LOCK, timeout=60):
+            assert not courier.turn()
+    assert notices(client) == 4
+
+    Courier(client, http, None, now_ms=now_ms, monotonic=Clock().monotonic).turn()
+
+    assert receiver.posts == []
+    assert notices(client) == 0

@@ -1,0 +1,201 @@
+"""Claims about export files: every format carries the same records, to the token, and nothing a spreadsheet would run."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.billing.exports.chunks import CHUNK_CHARACTERS
+from gateway.billing.exports.files import manifest_path, write_file
+from gateway.billing.exports.formats import FORMATS, format_named
+from gateway.errors import BadRequest
+from pricing.usage import FIELDS, WHOLE_FIELDS, UsageRecord
+from tests.gateway.ledger.records import record
+
+whole = st.integers(-(2**53) + 1, 2**53 - 1)
+text = st.text(max_size=20)
+records = st.lists(
+    st.fixed_dictionaries(
+        {
+            field: whole if field in WHOLE_FIELDS else st.booleans() if field == "stream" else text | st.none()
+            for field in FIELDS
+        }
+    ),
+    max_size=5,
+)
+
+
+def booked(number: int = 1, **changes: Any) -> UsageRecord:
+    return {**record(number), "chain": "main", "seq": number, "prev_hash": "0" * 64, "hash": "f" * 64, **changes}
+
+
+def encoded(name: str, usage: list[UsageRecord]) -> bytes:
+    return b"".join(FORMATS[name].encode(usage))
+
+
+def read_csv(file: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(file.decode(), newline="")))
+
+
+def test_jsonl_is_one_object_a_line_in_the_contracts_order() -> None:
+    shuffled = dict(reversed(booked(model="modèle").items()))
+
+    file = encoded("jsonl", [shuffled, booked(2)])
+
+    first, second = file.decode().splitlines()
+    assert list(json.loads(first)) == list(FIELDS)
+    assert first.startswith('{"id":"call-000001","kind":"usage","corrects":null,"time":')
+    assert '"model":"modèle"' in first
+    assert json.loads(second) == booked(2)
+    assert file.endswith(b"}\n")
+
+
+@given(records)
+def test_jsonl_gives_back_every_record(usage: list[UsageRecord]) -> None:
+    lines = encoded("jsonl", usage).split(b"\n")
+
+    assert [json.loads(line) for line in lines[:-1]] == usage
+    assert lines[-1] == b""
+
+
+def test_csv_has_a_header_and_a_row_for_each_record() -> None:
+    file = encoded("csv", [booked(conversation='say "hi", then\nleave', charge_nanousd=-5)])
+
+    header, rest = file.decode().split("\n", 1)
+    assert header == ",".join(FIELDS)
+    assert rest.endswith("\n")
+    assert "\r" not in rest
+    assert ',"say ""hi"", then\nleave",' in rest
+    assert ",-5,USD," in rest
+    assert ",true,1,20,0,100," in rest
+
+
+@given(records)
+def test_csv_gives_back_every_record(usage: list[UsageRecord]) -> None:
+    """Numbers to the digit; null and empty text are both an empty cell; one leading apostrophe is taken away."""
+    rows = read_csv(encoded("csv", usage))
+
+    for row, call in zip(rows, usage, strict=True):
+        for field in FIELDS:
+            cell = row[field]
+            if field in ("conversation", "client_request_id"):
+                cell = cell.removeprefix("'")
+            value = call[field]
+            assert cell == (str(value).lower() if field == "stream" else "" if value is None else str(value))
+
+
+@pytest.mark.parametrize("field", ["conversation", "client_request_id"])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＠"])
+def test_a_formula_that_a_customer_sends_is_text_in_a_spreadsheet(field: str, start: str) -> None:
+    attack = f'{start}HYPERLINK("http://evil.example","total")'
+
+    (row,) = read_csv(encoded("csv", [{**booked(), field: attack}]))
+
+    assert row[field] == "'" + attack
+
+
+@pytest.mark.parametrize("kept", ["c1", "a=1", "1-2", "9e3b_x", "'quoted", "''"])
+def test_taking_one_apostrophe_away_gives_back_what_the_customer_sent(kept: str) -> None:
+    (row,) = read_csv(encoded("csv", [booked(conversation=kept)]))
+
+    assert row["conversation"].removeprefix("'") == kept
+    assert row["conversation"].startswith("'") == kept.startswith("'")
+
+
+@given(records)
+def test_every_format_has_the_same_tokens_and_charges(usage: list[UsageRecord]) -> None:
+    lines = [json.loads(line) for line in encoded("jsonl", usage).split(b"\n")[:-1]]
+    rows = read_csv(encoded("csv", usage))
+
+    for field in ("input_tokens", "output_tokens", "billed_output_tokens", "charge_nanousd"):
+        assert sum(line[field] for line in lines) == sum(int(row[field]) for row in rows)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_long_export_comes_in_chunks_and_is_read_no_further_than_asked(name: str) -> None:
+    taken = 0
+
+    def endless() -> Iterator[UsageRecord]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield booked(taken)
+
+    chunk = next(FORMATS[name].encode(endless()))
+
+    assert CHUNK_CHARACTERS <= len(chunk) < 2 * CHUNK_CHARACTERS
+    assert chunk.endswith(b"\n")
+    assert taken < 400
+
+
+def test_nothing_to_export_is_an_empty_file_or_a_header() -> None:
+    assert encoded("jsonl", []) == b""
+    assert encoded("csv", []) == ",".join(FIELDS).encode() + b"\n"
+
+
+def test_a_format_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    with pytest.raises(BadRequest, match="There is no export format 'xls'; there are jsonl, csv"):
+        format_named("xls")
+
+    assert format_named("csv").name == "csv"
+
+
+def test_a_manifest_says_what_its_file_holds(tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+
+    manifest = write_file(path, FORMATS["jsonl"], [booked(1), booked(2, output_tokens=1, charge_nanousd=-7)])
+
+    file = path.read_bytes()
+    assert json.loads(manifest_path(path).read_bytes()) == {
+        "schema": 1,
+        "format": "jsonl",
+        "file": "usage.jsonl",
+        "size_bytes": len(file),
+        "sha256": hashlib.sha256(file).hexdigest(),
+        "records": 2,
+        "input_tokens": 40,
+        "cached_tokens": 0,
+        "output_tokens": 101,
+        "reasoning_tokens": 0,
+        "billed_output_tokens": 200,
+        "charge_nanousd": 4_993,
+        "first_id": "call-000001",
+        "last_id": "call-000002",
+    }
+    assert manifest.records == 2
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["usage.jsonl", "usage.jsonl.manifest.json"]
+
+
+def test_the_same_records_are_the_same_bytes_and_the_same_manifest(tmp_path: Path) -> None:
+    path = tmp_path / "usage.csv"
+    write_file(path, FORMATS["csv"], [booked(1), booked(2)])
+    before = path.read_bytes(), manifest_path(path).read_bytes()
+
+    write_file(path, FORMATS["csv"], iter([booked(1), booked(2)]))
+
+    assert (path.read_bytes(), manifest_path(path).read_bytes()) == before
+
+
+def test_an_export_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "usage.jsonl"
+    write_file(path, FORMATS["jsonl"], [booked(1)])
+    before = path.read_bytes(), manifest_path(path).read_bytes()
+
+    def breaking() -> Iterator[UsageRecord]:
+        yield booked(2)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_file(path, FORMATS["jsonl"], breaking())
+
+    assert (path.read_bytes(), manifest_path(path).read_bytes()) == before
+    assert len(list(tmp_path.iterdir())) == 2

@@ -1,0 +1,58 @@
+"""Notices of thresholds: what they say, and that their signature is the specification's."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from gateway.billing.notices import Notice, signed
+from gateway.errors import StartupError
+from gateway.settings import read_settings
+
+NOTICE = Notice(
+    time=1_767_225_600_123,
+    limit="period_tokens",
+    percent=80,
+    max=1_000,
+    used=803,
+    customer="cus_1",
+    period_start=1_767_225_600_000,
+    period_end=1_769_904_000_000,
+)
+
+
+def test_a_notice_says_who_came_how_near_to_what() -> None:
+    """The fields of the contract, times in RFC 3339."""
+    assert json.loads(NOTICE.body()) == {
+        "id": NOTICE.id,
+        "type": "quota.threshold",
+        "time": "2026-01-01T00:00:00.123Z",
+        "customer": "cus_1",
+        "limit": "period_tokens",
+        "percent": 80,
+        "max": 1_000,
+        "used": 803,
+        "period": {"start": "2026-01-01T00:00:00.000Z", "end": "2026-02-01T00:00:00.000Z"},
+    }
+
+
+def test_the_signature_is_the_one_of_the_specifications_own_example() -> None:
+    """Secret, id, time and payload that the reference implementations are tested with."""
+    key = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+
+    headers = signed("msg_p5jXN8AQM9LWM0D4loKWxJek", b'{"test": 2432232314}', key, 1_614_265_330)
+
+    assert headers["webhook-id"] == "msg_p5jXN8AQM9LWM0D4loKWxJek"
+    assert headers["webhook-timestamp"] == "1614265330"
+    assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+@pytest.mark.parametrize("secret", ["", "secret", "whsec_", "whsec_c2hvcnQ=", "whsec_" + 40 * "*"])
+def test_a_webhook_without_a_good_secret_is_refused_at_the_start(secret: str) -> None:
+    """Nothing unsigned, or signed with what anyone could guess, is ever sent."""
+    with pytest.raises(StartupError, match="TOKENCAP_WEBHOOK_SECRET") as refused:
+        read_settings(webhook_url="https://example.org/hook", webhook_secret=secret)
+
+    assert secret in ("", "secret", "whsec_") or secret not in str(refused.value)

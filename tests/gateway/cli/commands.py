@@ -1,0 +1,114 @@
+"""Starts ``tokencap`` as a user does: a process of its own, an environment, a directory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from threading import Thread
+from typing import IO
+
+import httpx
+
+from gateway.local.datadir import Child, DataDir
+from gateway.settings import Settings
+from tests.loop.rig import Rig
+from tests.waiting import until
+
+START_S = 60.0
+STOP_S = 40.0
+COMMAND = (sys.executable, "-m", "gateway.cli.main")
+
+
+def environment(directory: Path, **given: object) -> dict[str, str]:
+    """Return this process's environment with no settings but the given ones."""
+    ours = {name: value for name, value in os.environ.items() if not name.upper().startswith("TOKENCAP_")}
+    settings = {"data_dir": directory, "port": 0, "shutdown_s": 10, **given}
+    return ours | {f"TOKENCAP_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+def tokencap(
+    directory: Path, *words: str, stdin: str | None = None, **given: object
+) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end, in the directory above the data's, where there is no ``tokencap.toml``."""
+    return subprocess.run(
+        [*COMMAND, *words],
+        env=environment(directory, **given),
+        cwd=directory.parent,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A running ``tokencap serve``."""
+
+    process: subprocess.Popen[str]
+    data: DataDir
+    url: str
+    said: Queue[str]
+
+    def admin_token(self) -> str:
+        """Return the token that it printed; wait for it, since it comes on the second line."""
+        line: str = until(lambda: next((line for line in self.said.queue if line.startswith("Admin token")), ""))
+        return line.rsplit(maxsplit=1)[-1]
+
+    def children(self, role: str | None = None) -> list[Child]:
+        """Return the processes it has started."""
+        return [child for child in self.data.remembered().children if role in (None, child.role)]
+
+    def rig(self, token: str) -> Rig:
+        """Return the ways to sell and to look that the loop's tests have."""
+        admin = httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {token}"}, timeout=30)
+        return Rig([self.url], "", Settings(), admin)
+
+    def stop(self) -> int:
+        """Stop it in order and return its exit code."""
+        self.process.terminate()
+        return self.process.wait(STOP_S)
+
+
+@contextmanager
+def serving(directory: Path, *words: str, **given: object) -> Iterator[Serving]:
+    """Run ``tokencap serve`` until the block ends; yield once it says where it listens."""
+    process = subprocess.Popen(
+        [*COMMAND, "serve", *words],
+        env=environment(directory, **given),
+        cwd=directory.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    said, errors, data = Queue[str](), Queue[str](), DataDir(directory)
+    readers = [_reader(process.stdout, said), _reader(process.stderr, errors)]
+    try:
+        until(lambda: not said.empty() or process.poll() is not None, START_S)
+        assert process.poll() is None, "\n".join(errors.queue)
+        yield Serving(process, data, said.queue[0].split()[-1], said)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(STOP_S)
+        for child in data.remembered().children:
+            child.process.kill()  # a test that failed leaves nothing running
+        for reader in readers:
+            reader.join()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def _reader(stream: IO[str], lines: Queue[str]) -> Thread:
+    thread = Thread(target=lambda: [lines.put(line.rstrip("\n")) for line in stream])
+    thread.start()
+    return thread

@@ -1,0 +1,103 @@
+"""``tokencap export`` writes the records of a time, from the database alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from gateway.ledger.appender import append
+from gateway.ledger.database import Database
+from tests.gateway.cli.commands import COMMAND, environment, tokencap
+from tests.gateway.ledger.records import record
+
+NOVEMBER_MS = 1_793_491_200_000  # 2026-11-01T00:00:00Z
+DAY_MS = 86_400_000
+
+
+@pytest.fixture
+def ledger(sqlite_url: str) -> str:
+    """A ledger with one record a day, the first four days of November."""
+    with closing(Database(sqlite_url)) as database:
+        database.migrate()
+        append(database, [record(id=f"req_{day}", time=NOVEMBER_MS + day * DAY_MS) for day in range(4)])
+    return sqlite_url
+
+
+def test_a_half_open_time_is_written_to_a_file(directory: Path, ledger: str, tmp_path: Path) -> None:
+    """``--from`` is in it, ``--to`` is not; a date is its first instant in UTC."""
+    out = tmp_path / "usage.jsonl"
+    words = ("--format", "jsonl", "--from", "2026-11-02", "--to", "2026-11-04T00:00:00Z", "--out", str(out))
+
+    written = tokencap(directory, "export", *words, database_url=ledger)
+
+    assert written.returncode == 0, written.stderr
+    assert written.stdout.startswith("2 records with ")
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["req_1", "req_2"]
+    assert out.with_name("usage.jsonl.manifest.json").exists()
+
+
+def test_standard_output_gets_the_same_bytes_and_nothing_else(directory: Path, ledger: str, tmp_path: Path) -> None:
+    """What ``-`` writes can be piped on."""
+    out = tmp_path / "usage.csv"
+    words = ("--format", "csv", "--from", "2026-11-01", "--to", "2026-12-01", "--out")
+
+    tokencap(directory, "export", *words, str(out), database_url=ledger)
+    piped = tokencap(directory, "export", *words, "-", database_url=ledger)
+
+    assert piped.stdout == out.read_text()
+    assert len(piped.stdout.splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "form", "sentence"),
+    [
+        ("yesterday", "2026-12-01", "jsonl", "--from: A time is RFC 3339"),
+        ("2026-11-01", "2026-13-01", "jsonl", "--to: A time is RFC 3339"),
+        ("2026-12-01", "2026-11-01", "jsonl", "--from is later than --to."),
+        ("2026-11-01", "2026-12-01", "xml", "There is no export format 'xml'; there are jsonl, csv."),
+    ],
+)
+def test_wrong_use_writes_nothing(
+    directory: Path, ledger: str, tmp_path: Path, since: str, until: str, form: str, sentence: str
+) -> None:
+    """Exit 2 and one sentence that names what is wrong."""
+    out = tmp_path / "usage"
+    words = ("--format", form, "--from", since, "--to", until, "--out", str(out))
+
+    refused = tokencap(directory, "export", *words, database_url=ledger)
+
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(sentence)
+    assert not out.exists()
+
+
+def test_long_work_shows_on_a_terminal_how_far_it_is(directory: Path, sqlite_url: str, tmp_path: Path) -> None:
+    """Where standard error is a terminal the number of records is on its last line while they are written."""
+    with closing(Database(sqlite_url)) as database:
+        database.migrate()
+        append(database, [record(number, time=NOVEMBER_MS) for number in range(1_000)])
+    words = ("export", "--from", "2026-11-01", "--to", "2026-12-01", "--out", str(tmp_path / "usage.jsonl"))
+    terminal, ours = os.openpty()
+
+    subprocess.run([*COMMAND, *words], env=environment(directory, database_url=sqlite_url), stderr=ours, check=True)
+
+    os.close(ours)
+    screen = os.read(terminal, 100)
+    os.close(terminal)
+    assert b"1,000 records" in screen
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(directory: Path, ledger: str, tmp_path: Path) -> None:
+    """Exit 3, naming the file."""
+    out = tmp_path / "nowhere" / "usage.jsonl"
+    words = ("--from", "2026-11-01", "--to", "2026-12-01", "--out", str(out))
+
+    refused = tokencap(directory, "export", *words, database_url=ledger)
+
+    assert refused.returncode == 3
+    assert refused.stderr == f"{out}.part: No such file or directory.\n"

@@ -1,0 +1,170 @@
+"""A hold book over a real Valkey with customers and tiers of its own, and stories that are told to it line by line."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import redis.asyncio
+
+from gateway.clock import now_ms
+from gateway.errors import TokencapError
+from gateway.holds import keys
+from gateway.holds.admission import Admission, Lease
+from gateway.holds.book import Book
+from gateway.holds.connect import connect, connect_async, fields
+from gateway.holds.directory import Directory
+from gateway.holds.generation import Generation
+from gateway.holds.hold import Ask, Hold, Outcome
+from gateway.holds.offer import HouseLimits
+from gateway.holds.projection import Projection
+from gateway.holds.reclaim import Reclaimer
+from gateway.holds.terms import Customer, Publication, Timeline, period_of
+from pricing.menu import Menu, Tier
+
+GENERATION = "7"
+HOUSE = HouseLimits(answer_tokens_max=16_384, conversation_tokens_max=131_072, grant_tokens_min=16, observes=False)
+LEASE = Lease("w_test", lease_ms=60_000, deadline_ms=600_000)
+
+
+def digest_of(customer: str) -> str:
+    return hashlib.sha256(customer.encode()).hexdigest()
+
+
+class Desk:
+    """Everything a story can do. Names of holds and customers are the story's own."""
+
+    def __init__(self, url: str, client: redis.asyncio.Redis, house: HouseLimits, lease: Lease) -> None:
+        self.redis = client
+        self.blocking = connect(url)
+        self.projection = Projection(self.blocking)
+        self.tiers: dict[str, Tier] = {}
+        self.customers: dict[str, Customer] = {}
+        self.holds: dict[str, Hold] = {}
+        self.in_doubt: list[Hold] = []
+        self.publications: tuple[Publication, ...] = ()
+        self.generation = Generation(self._restore)
+        self.admission = Admission(
+            client, Directory(client), self.generation, lease=lease, house=house, currency="USD", now_ms=now_ms
+        )
+        self.book = Book(client, self.generation, lease)
+        self.lease = lease
+
+    async def _restore(self) -> str:
+        with self.blocking.pipeline(transaction=False) as batch:
+            for bucket in keys.ALL_BUCKETS:
+                batch.hset(keys.state(bucket), "generation", GENERATION)
+            batch.execute()
+        return GENERATION
+
+    def publish(self) -> None:
+        """Put the tiers as they are now into force."""
+        version = f"v{len(self.publications) + 1}"
+        menu = Menu(version, "2026-01-01T00:00:00Z", "USD", "conversation", tuple(self.tiers.values()))
+        self.projection.put_menu(menu)
+        self.publications += (Publication(len(self.publications) + 1, version, now_ms(), "now"),)
+        self.projection.put_timeline(Timeline(self.publications))
+
+    def put(self, customer: Customer) -> None:
+        self.customers[customer.id] = customer
+        bucket = keys.bucket_of(customer.id)
+        self.projection.put_customer(customer)
+        digest = digest_of(customer.id)
+        self.projection.put_key(bucket, digest, customer=customer.id, key_id=f"key_{customer.id}", expires=None)
+
+    def tier(self, name: str, **limits: Any) -> None:
+        self.tiers[name] = Tier(name, **limits)
+        self.publish()
+
+    def customer(self, name: str, tier: str | None, **changes: Any) -> None:
+        new = Customer(name, "active", tier, 0, None, None, "month", "UTC", {}, 1)
+        self.put(replace(new, **changes))
+
+    def ask(self, hold: str, customer: str, tokens: int | None, **changes: Any) -> Ask:
+        asked = Ask(
+            id=hold,
+            bucket=keys.bucket_of(customer),
+            key_digest=digest_of(customer),
+            conversation=hold,
+            endpoint="/v1/chat/completions",
+            model="aligned-1",
+            stream=False,
+            choices=1,
+            requested_tokens=tokens,
+            input_bound=100,
+            input_estimate=25,
+        )
+        return replace(asked, **changes)
+
+    async def reserve(self, hold: str, customer: str, tokens: int | None, **changes: Any) -> Hold:
+        asked = self.ask(hold, customer, tokens, **changes)
+        self.holds[hold] = await self.admission.reserve(asked, self.in_doubt.append)
+        return self.holds[hold]
+
+    def outcome(self, tokens: int, **changes: Any) -> Outcome:
+        came_to = Outcome(True, "complete", tokens, tokens, input_tokens=10, usage_source="upstream")
+        return replace(came_to, **changes)
+
+    def window(self, customer: str) -> dict[str, int]:
+        who = self.customers[customer]
+        name = keys.window(keys.bucket_of(customer), customer, period_of(who, now_ms())[0])
+        found = fields(self.blocking.hgetall(name))
+        return {field: int(found.get(field, 0)) for field in ("used", "held", "spend_used", "spend_held")}
+
+    def records(self, customer: str) -> list[dict[str, str]]:
+        stream = keys.usage(keys.bucket_of(customer))
+        return [fields(entry) for _, entry in self.blocking.xrange(stream)]
+
+    def reclaimer(self, monotonic: Callable[[], float]) -> Reclaimer:
+        generation = lambda: GENERATION  # noqa: E731
+        return Reclaimer(self.blocking, lease_ms=self.lease.lease_ms, generation=generation, monotonic=monotonic)
+
+    async def tell(self, story: str) -> None:
+        """Play a story: each line is ``verb words -> what comes of it``; what does not come is an assertion error."""
+        for line in filter(None, (line.strip() for line in story.splitlines())):
+            said, _, expected = (part.strip() for part in line.partition("->"))
+            assert await self._play(said) == expected, line
+
+    async def _play(self, said: str) -> str:
+        verb, *words = shlex.split(said)
+        given = dict(word.split("=") for word in words if "=" in word)
+        named = [word for word in words if "=" not in word]
+        numbers = {name: int(value) if value.isdecimal() else value for name, value in given.items()}
+        try:
+            match verb:
+                case "tier":
+                    self.tier(named[0], **numbers)
+                case "customer":
+                    self.customer(named[0], named[1])
+                case "reserve":
+                    hold = await self.reserve(named[0], named[1], int(named[2]) if named[2:] else None, **numbers)
+                    return f"granted {hold.grant}"
+                case "settle":
+                    settled = await self.book.settle(self.holds[named[0]], self.outcome(int(named[1])))
+                    return f"charged {settled.charge_nanousd}"
+                case "account":
+                    window = self.window(named[0])
+                    return f"used {window['used']} held {window['held']}"
+                case "spend":
+                    window = self.window(named[0])
+                    return f"used {window['spend_used']} held {window['spend_held']}"
+                case _:
+                    raise AssertionError(f"no such verb: {verb}")
+        except TokencapError as error:
+            return type(error).__name__
+        return ""
+
+
+@asynccontextmanager
+async def desk(url: str, *, house: HouseLimits = HOUSE, lease: Lease = LEASE) -> AsyncIterator[Desk]:
+    client = connect_async(url)
+    try:
+        opened = Desk(url, client, house, lease)
+        yield opened
+        opened.blocking.close()
+    finally:
+        await client.aclose()

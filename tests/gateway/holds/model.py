@@ -1,0 +1,195 @@
+"""The hold book as a page of plain Python: what every script must do, without Redis, time or strings.
+
+It is written from the contract, not from the scripts. Nothing expires in it: the tests it is for are over in less than
+a lease.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+
+@dataclass
+class Window:
+    used: int = 0
+    held: int = 0
+    spend_used: int = 0
+    spend_held: int = 0
+    included: int = 0
+    told: set[tuple[str, int]] = field(default_factory=set)
+
+
+@dataclass
+class Conversation:
+    tier: str
+    cap: int
+    used: int = 0
+    held: int = 0
+    input_used: int = 0
+    input_held: int = 0
+    is_charged: bool = False
+    live: int = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """A call as the reserve script is told of it."""
+
+    id: str
+    customer: str
+    conversation: str
+    tier: str
+    cap: int
+    price: int
+    want: int
+    choices: int
+    grant_min: int
+    input: int
+    period_max: int | None
+    input_max: int | None
+    spend_max: int | None
+    concurrency_max: int | None
+    included: int
+    money_first: int
+    money_again: int
+
+
+@dataclass
+class Held:
+    request: Request
+    state: str
+    grant: int
+    tokens: int
+    money: int
+    input: int
+    sofar: int = 0
+    billed: int = 0
+
+
+@dataclass
+class Model:
+    """The state of one bucket, and what each verb makes of it."""
+
+    windows: dict[str, Window] = field(default_factory=lambda: defaultdict(Window))
+    conversations: dict[tuple[str, str], Conversation] = field(default_factory=dict)
+    holds: dict[str, Held] = field(default_factory=dict)
+    done: dict[str, list[Any]] = field(default_factory=dict)
+    granted: dict[str, list[Any]] = field(default_factory=dict)
+    live: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    records: list[tuple[str, int]] = field(default_factory=list)
+    notices: list[tuple[str, str, int, int, int]] = field(default_factory=list)
+    """Whose settlement reached a threshold, which limit, percent, limit, used."""
+
+    def reserve(self, asked: Request) -> list[Any]:
+        """Return ``granted`` with grant, allowed, what is left, whether charged; or ``refused`` and why."""
+        if asked.id in self.done:
+            return ["refused", "settled"]
+        if asked.id in self.holds:
+            return self.granted[asked.id]
+        place = asked.customer, asked.conversation
+        talk = self.conversations.get(place)
+        if talk is not None and talk.tier != asked.tier:
+            return ["begun", talk.tier]
+        talk = replace(talk) if talk else Conversation(asked.tier, asked.cap)
+        left = talk.cap - talk.used - talk.held
+        allowed = min(asked.want, left // asked.choices)
+        if allowed < 1:
+            return ["refused", "conversation", max(left, 0)]
+        if asked.input_max is not None and talk.input_used + talk.input_held + asked.input > asked.input_max:
+            return ["refused", "conversation input", asked.input_max]
+        window = self.windows[asked.customer]
+        grant = allowed
+        period_left = None
+        if asked.period_max is not None:
+            period_left = asked.period_max - window.used - window.held
+            grant = min(allowed, period_left // asked.choices)
+        if grant < allowed and (asked.price or grant < min(asked.grant_min, allowed)):
+            return ["refused", "period", max(period_left or 0, 0)]
+        money = asked.money_again if talk.is_charged else asked.money_first
+        if asked.spend_max is not None and money > asked.spend_max - window.spend_used - window.spend_held:
+            return ["refused", "spend", max(asked.spend_max - window.spend_used - window.spend_held, 0)]
+        if asked.concurrency_max is not None and self.live[asked.customer] >= asked.concurrency_max:
+            return ["refused", "concurrency"]
+        tokens = grant * asked.choices
+        self.holds[asked.id] = Held(asked, "live", grant, tokens, money, asked.input)
+        window.held += tokens
+        window.spend_held += money
+        talk.held += tokens
+        talk.input_held += asked.input
+        talk.live += 1
+        self.conversations[place] = talk
+        self.live[asked.customer] += 1
+        after = None if period_left is None else period_left - tokens
+        self.granted[asked.id] = ["granted", grant, allowed, left - tokens, after, talk.is_charged]
+        return self.granted[asked.id]
+
+    def renew(self, hold_id: str, sofar: int) -> str:
+        """Return what became of a hold."""
+        held = self.holds.get(hold_id)
+        if held is None:
+            return "unknown"
+        if held.state == "live":
+            held.sofar = sofar
+        return held.state
+
+    def settle(self, hold_id: str, expects: str, closes: bool, tokens: int, first: int, again: int) -> list[Any]:
+        """Book ``tokens`` of a hold; return ``done`` with the charge, or why not."""
+        if hold_id in self.done:
+            return self.done[hold_id]
+        held = self.holds.get(hold_id)
+        if held is None:
+            return ["unknown"]
+        if held.state != expects:
+            return [held.state, held.billed]
+        asked = held.request
+        window = self.windows[asked.customer]
+        talk = self.conversations[asked.customer, asked.conversation]
+        charge = again
+        if tokens and not talk.is_charged:
+            talk.is_charged = True
+            if window.included < asked.included:
+                window.included += 1
+            else:
+                charge = first
+        self._tell(hold_id, window, "period_tokens", asked.period_max, window.used, window.used + tokens)
+        self._tell(hold_id, window, "spend", asked.spend_max, window.spend_used, window.spend_used + charge)
+        window.used += tokens
+        talk.used += tokens
+        window.spend_used += charge
+        freed = (held.tokens, held.money) if closes else (tokens, charge)
+        window.held -= freed[0]
+        talk.held -= freed[0]
+        window.spend_held -= freed[1]
+        self.records.append((hold_id, charge))
+        reply = ["done", charge, talk.cap - talk.used - talk.held]
+        if closes:
+            talk.input_held -= held.input
+            talk.live -= 1
+            self.live[asked.customer] -= 1
+            del self.holds[hold_id]
+            self.done[hold_id] = reply
+        else:
+            held.tokens -= tokens
+            held.money -= charge
+            held.state, held.billed = "suspect", tokens
+        return reply
+
+    def _tell(self, hold_id: str, window: Window, limit: str, most: int | None, before: int, after: int) -> None:
+        """Note each threshold that lies between ``before`` and ``after`` and was not told yet."""
+        for percent in (80, 100):
+            is_reached = most is not None and 100 * before < percent * most <= 100 * after
+            if most is not None and is_reached and (limit, percent) not in window.told:
+                window.told.add((limit, percent))
+                self.notices.append((hold_id, limit, percent, most, after))
+
+    def is_conserved(self) -> bool:
+        """Return whether what is held in each window is what its holds hold, and nothing is below zero."""
+        for customer, window in self.windows.items():
+            holds = [held for held in self.holds.values() if held.request.customer == customer]
+            if window.held != sum(held.tokens for held in holds):
+                return False
+            if min(window.used, window.held, window.spend_used, window.spend_held) < 0:
+                return False
+        return True

@@ -1,0 +1,53 @@
+"""A window and its open holds add up, or it is said by how much they do not."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.holds.conservation import Census, Held, Window, fault
+from gateway.holds.keys import bucket_of, state, window
+from tests.gateway.holds.desk import GENERATION, desk
+
+TWO = [Held("w", 30, 4), Held("w", 10, 1)]
+
+
+@pytest.mark.parametrize(
+    ("found", "holds", "said"),
+    [
+        (Window(), [], None),
+        (Window(used=60, held=40, spend_used=5, spend_held=5, tokens_max=100, spend_max=10), TWO, None),
+        (Window(held=41, spend_held=5), TWO, "41 tokens are held, its 2 open holds have 40"),
+        (Window(held=40, spend_held=4), TWO, "4 nano-units are held, its 2 open holds have 5"),
+        (Window(used=-1), [], "used is -1"),
+        (Window(spend_used=-2), [], "spend_used is -2"),
+        (Window(used=61, held=40, spend_held=5, tokens_max=100), TWO, "61 tokens used and 40 held are over 100"),
+        (Window(held=40, spend_used=6, spend_held=5, spend_max=10), TWO, "6 nano-units spent and 5 held are over 10"),
+        (Window(used=1, tokens_max=0), [], "1 tokens used and 0 held are over 0"),
+    ],
+)
+def test_a_window_is_told_by_what_is_wrong_with_it(found: Window, holds: list[Held], said: str | None) -> None:
+    """Both sides of each limit, and each amount that can be off."""
+    assert fault(found, holds) == said
+
+
+async def test_holds_are_counted_with_their_windows_at_one_moment(valkey_url: str) -> None:
+    """Open holds and those billed at their checkpoint, of customers who were not asked about, too."""
+    async with desk(valkey_url) as at:
+        at.tier("only", price_nanousd=5, period_tokens_max=1000)
+        for name in ("acme", "other"):
+            at.customer(name, "only")
+        await at.tell("""
+            reserve c1 acme 600        -> granted 600
+            reserve c2 acme 400        -> granted 400
+            reserve d1 other 10        -> granted 10
+            settle c1 450              -> charged 5
+        """)
+        census = Census(at.blocking, lambda: GENERATION)
+
+        count = census.take([window(bucket_of("nobody"), "nobody", 0)])
+
+        assert len(count.windows) == 3
+        assert set(count.windows.values()) == {None}
+        assert (sum(count.holds.values()), sum(count.tokens.values())) == (2, 410)
+        at.blocking.hset(state(bucket_of("acme")), "generation", "8")
+        assert len(census.take([]).windows) == 1  # what is being rebuilt is not counted

@@ -1,0 +1,287 @@
+"""The scripts in a real Valkey do what the model does, operation by operation, over 100,000 random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import redis
+from redis.commands.core import Script
+
+from gateway.holds import keys
+from gateway.holds.connect import connect, fields, text
+from gateway.holds.scripts import source
+from tests.gateway.holds.model import Model, Request
+
+OPERATIONS = 100_000
+AT_ONCE = 500
+CUSTOMERS = 12
+BUCKET = "07"
+GENERATION = "3"
+FOREVER = 2**52
+PERIOD = 1
+LEASE_MS = 60_000
+TIERS = {"small": (60, 7, 0), "large": (400, 20, 0), "free": (900, 0, 0), "subscribed": (200, 9, 2)}
+"""Cap, price, included conversations."""
+
+Check = Callable[[Any], None]
+
+
+@dataclass
+class Scripts:
+    """The verbs, called in pipelines: each call comes with the check of its reply."""
+
+    client: redis.Redis
+    reserve: Script
+    settle: Script
+    renew: Script
+
+
+class Operations:
+    """Makes random operations, plays each on the model, and queues it for the scripts with what must come of it."""
+
+    def __init__(self, random: Random, scripts: Scripts) -> None:
+        self.random = random
+        self.scripts = scripts
+        self.model = Model()
+        self.requests: list[Request] = []
+        self.lapsed = 0
+        self.queue: list[tuple[Script, list[str], list[Any], Check]] = []
+
+    def one(self) -> None:
+        """Queue one operation of a kind picked at random."""
+        verb = self.random.choices((self.reserve, self.repeat, self.settle, self.renew, self.lapse), (45, 5, 35, 8, 7))
+        verb[0]()
+
+    def reserve(self) -> None:
+        pick = self.random
+        tier = pick.choice(list(TIERS))
+        cap, price, included = TIERS[tier]
+        again = pick.choice((0, 3))
+        number = pick.randrange(CUSTOMERS)
+        # One customer keeps its quota and uses it up to the last token; the quotas of others change in mid-period.
+        quota = 5_000 if number == 0 else pick.choice((None, 5_000, 5_000_000))
+        asked = Request(
+            id=f"c{len(self.requests)}",
+            customer=f"cus_{number}",
+            conversation=f"talk{pick.randrange(len(self.requests) // 20 + 3)}",
+            tier=tier,
+            cap=cap,
+            price=price,
+            want=pick.choice((1, 5, 40, 500)),
+            choices=pick.choice((1, 1, 2, 3)),
+            grant_min=16,
+            input=pick.choice((0, 10)),
+            period_max=quota,
+            input_max=pick.choice((None, 500)),
+            spend_max=pick.choice((None, 200, 1_000, 2**53 - 1)),
+            concurrency_max=pick.choice((None, 8)),
+            included=included,
+            money_first=price + again,
+            money_again=again,
+        )
+        self.requests.append(asked)
+        self._reserve(asked)
+
+    def repeat(self) -> None:
+        """The same reservation again, as after a lost connection."""
+        if self.requests:
+            self._reserve(self.random.choice(self.requests[-50:]))
+
+    def _reserve(self, asked: Request) -> None:
+        expected = self.model.reserve(asked)
+
+        def check(reply: Any) -> None:
+            assert _reserved([text(part) for part in reply]) == expected, asked
+
+        names = [
+            keys.state(BUCKET),
+            keys.api_key(BUCKET, asked.customer),
+            keys.customer(BUCKET, asked.customer),
+            keys.window(BUCKET, asked.customer, PERIOD),
+            keys.conversation(BUCKET, asked.customer, asked.conversation),
+            keys.pace(BUCKET, asked.customer),
+            keys.hold(BUCKET, asked.id),
+            keys.holds(BUCKET),
+            keys.mark(BUCKET, asked.id),
+            keys.usage(BUCKET),
+        ]
+        arguments = [
+            *(GENERATION, 0, asked.customer, 1, asked.id, "w_1", LEASE_MS, LEASE_MS, PERIOD, FOREVER),
+            *(asked.tier, "v1", asked.cap, asked.price, asked.want, asked.choices, asked.grant_min, asked.input),
+            *(
+                _limit(asked.period_max),
+                _limit(asked.input_max),
+                _limit(asked.spend_max),
+                "",
+                _limit(asked.concurrency_max),
+            ),
+            *(asked.money_first, asked.money_again, asked.id, FOREVER),
+        ]
+        self.queue.append((self.scripts.reserve, names, arguments, check))
+
+    def _some_hold(self) -> str | None:
+        known = list(self.model.holds) or [asked.id for asked in self.requests[-20:]]
+        return self.random.choice(known) if known else None
+
+    def settle(self) -> None:
+        """A settlement by its worker: late ones bring only what is beyond the checkpoint, repeated ones nothing."""
+        hold_id = self._some_hold()
+        held = self.model.holds.get(hold_id or "")
+        if hold_id is None or (held is None and hold_id not in self.model.done):
+            return
+        if self.random.random() < 0.1 and self.model.done:
+            hold_id = self.random.choice(list(self.model.done)[-20:])
+            held = None
+        tokens = 0 if held is None else self.random.randint(0, held.tokens)
+        self._settle(hold_id, held.state if held else "live", True, tokens, only_if_lapsed=False)
+
+    def lapse(self) -> None:
+        """A reclaimer bills a checkpoint, or frees what it billed before."""
+        live = [name for name, held in self.model.holds.items() if held.sofar <= held.tokens]
+        if not live:
+            return
+        hold_id = self.random.choice(live)
+        held = self.model.holds[hold_id]
+        closes = held.state == "suspect" or self.random.random() < 0.5
+        tokens = 0 if held.state == "suspect" else held.sofar
+        self.lapsed += 1
+        self._lease_is_over(hold_id)
+        self._settle(hold_id, held.state, closes, tokens, only_if_lapsed=True)
+
+    def _lease_is_over(self, hold_id: str) -> None:
+        self.flush()
+        self.scripts.client.zadd(keys.holds(BUCKET), {hold_id: 1})
+
+    def renew(self) -> None:
+        hold_id = self._some_hold()
+        if hold_id is None:
+            return
+        held = self.model.holds.get(hold_id)
+        sofar = self.random.randint(held.sofar, max(held.tokens, held.sofar)) if held else 1
+        expected = self.model.renew(hold_id, sofar)
+
+        def check(reply: Any) -> None:
+            assert [text(part) for part in reply] == [expected], hold_id
+
+        names = [keys.state(BUCKET), keys.holds(BUCKET), keys.hold(BUCKET, hold_id)]
+        self.queue.append((self.scripts.renew, names, [GENERATION, LEASE_MS, hold_id, sofar], check))
+
+    def _settle(self, hold_id: str, expects: str, closes: bool, tokens: int, *, only_if_lapsed: bool) -> None:
+        asked = next(one for one in reversed(self.requests) if one.id == hold_id)
+        held = self.model.holds.get(hold_id)
+        sofar = held.sofar if held else 0
+        again = 1 if tokens and asked.money_again else 0
+        first = asked.price + again if tokens else 0
+        expected = self.model.settle(hold_id, expects, closes, tokens, first, again)
+
+        def check(reply: Any) -> None:
+            assert _settled([text(part) for part in reply]) == expected, (hold_id, expects, closes, tokens)
+
+        names = [
+            keys.state(BUCKET),
+            keys.hold(BUCKET, hold_id),
+            keys.holds(BUCKET),
+            keys.mark(BUCKET, hold_id),
+            keys.window(BUCKET, asked.customer, PERIOD),
+            keys.conversation(BUCKET, asked.customer, asked.conversation),
+            keys.pace(BUCKET, asked.customer),
+            keys.usage(BUCKET),
+            keys.notices(BUCKET),
+        ]
+        arguments = [
+            *(GENERATION, hold_id, expects, "1" if closes else "0", "1" if only_if_lapsed else "0", sofar, LEASE_MS),
+            *(tokens, 0, first, again, hold_id, asked.conversation, asked.included, 10, "", ""),
+            *(part for most in (asked.period_max, asked.spend_max) for part in (_limit(most), _near(most))),
+        ]
+        self.queue.append((self.scripts.settle, names, arguments, check))
+
+    def flush(self) -> None:
+        """Send what is queued in one pipeline, compare each reply, and the whole state after it."""
+        with self.scripts.client.pipeline(transaction=False) as batch:
+            for script, names, arguments, _ in self.queue:
+                script(keys=names, args=arguments, client=batch)
+            for (*_, check), reply in zip(self.queue, batch.execute(), strict=True):
+                check(reply)
+        self.queue.clear()
+
+    def compare_state(self) -> None:
+        """Assert that every window, conversation and record is the same in both, and that both add up."""
+        assert self.model.is_conserved()
+        client = self.scripts.client
+        for customer, window in self.model.windows.items():
+            found = fields(client.hgetall(keys.window(BUCKET, customer, PERIOD)))
+            for name in ("used", "held", "spend_used", "spend_held", "included"):
+                assert int(found.get(name, 0)) == getattr(window, name), (customer, name)
+        for (customer, name), talk in self.model.conversations.items():
+            found = fields(client.hgetall(keys.conversation(BUCKET, customer, name)))
+            assert [int(found.get(part, 0)) for part in ("used", "held", "live")] == [talk.used, talk.held, talk.live]
+        records = [fields(entry) for _, entry in client.xrange(keys.usage(BUCKET))]
+        assert [(one["record"], int(one["charge"])) for one in records] == self.model.records
+        notices = [fields(entry) for _, entry in client.xrange(keys.notices(BUCKET))]
+        assert [_noticed(notice) for notice in notices] == self.model.notices
+        assert client.zcard(keys.holds(BUCKET)) == len(self.model.holds)
+
+
+def _limit(most: int | None) -> str:
+    return "" if most is None else str(most)
+
+
+def _near(most: int | None) -> str:
+    return "" if most is None else str(-(-4 * most // 5))
+
+
+def _noticed(notice: dict[str, str]) -> tuple[str, str, int, int, int]:
+    return notice["facts"], notice["limit"], int(notice["percent"]), int(notice["max"]), int(notice["used"])
+
+
+def _reserved(reply: list[str]) -> list[Any]:
+    match reply[0]:
+        case "granted":
+            _, _, grant, allowed, left, period_left, _, charged = reply
+            return [
+                "granted",
+                int(grant),
+                int(allowed),
+                int(left),
+                int(period_left) if period_left else None,
+                charged == "1",
+            ]
+        case "begun":
+            return reply[:2]
+        case _:
+            return [*reply[:2], *(int(part) for part in reply[2:3])]
+
+
+def _settled(reply: list[str]) -> list[Any]:
+    return (
+        ["done", int(reply[1]), int(reply[2])] if reply[0] == "done" else [reply[0], *(int(part) for part in reply[1:])]
+    )
+
+
+def play(client: redis.Redis, random: Random, operations: int) -> Operations:
+    """Play random operations on both, comparing as it goes."""
+    scripts = Scripts(client, *(client.register_script(source(verb)) for verb in ("reserve", "settle", "renew")))
+    client.hset(keys.state(BUCKET), "generation", GENERATION)
+    for number in range(CUSTOMERS):
+        client.hset(keys.api_key(BUCKET, f"cus_{number}"), items=["customer", f"cus_{number}", "expires", ""])
+        client.hset(keys.customer(BUCKET, f"cus_{number}"), "rev", "1")
+    played = Operations(random, scripts)
+    for count in range(1, operations + 1):
+        played.one()
+        if count % AT_ONCE == 0:
+            played.flush()
+    played.flush()
+    played.compare_state()
+    return played
+
+
+def test_the_scripts_agree_with_the_model_on_random_operations(valkey_url: str) -> None:
+    with connect(valkey_url) as client:
+        played = play(client, Random(20), OPERATIONS)
+
+        assert len(played.model.done) > 10_000
+        assert played.lapsed > 1_000
+        assert {percent for _, _, percent, *_ in played.model.notices} == {80, 100}

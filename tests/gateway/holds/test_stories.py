@@ -1,0 +1,326 @@
+"""Money, told as stories: what is granted, refused, charged, and what the account says then."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from gateway.errors import InsufficientQuota, InvalidKey, NoTier
+from gateway.holds import keys
+from gateway.holds.offer import HouseLimits
+from tests.gateway.holds.desk import Desk, desk
+
+STORIES = {
+    "a_period_is_never_overdrawn": """
+        tier     basic period_tokens_max=1000 price_nanousd=5
+        customer acme basic
+        reserve  c1 acme 600             -> granted 600
+        reserve  c2 acme 600             -> InsufficientQuota
+        reserve  c3 acme 400             -> granted 400
+        settle   c1 450                  -> charged 5
+        account  acme                    -> used 450 held 400
+        settle   c1 450                  -> charged 5
+        account  acme                    -> used 450 held 400
+        settle   c3 0                    -> charged 0
+        account  acme                    -> used 450 held 0
+    """,
+    "what_is_metered_is_granted_down_to_the_least_grant": """
+        tier     basic period_tokens_max=1000
+        customer acme basic
+        reserve  c1 acme 990             -> granted 990
+        reserve  c2 acme 600             -> InsufficientQuota
+        reserve  c3 acme 10              -> granted 10
+        settle   c1 970                  -> charged 0
+        reserve  c4 acme 600             -> granted 20
+        reserve  c5 acme                 -> InsufficientQuota
+    """,
+    "a_conversation_has_one_cap_and_one_price": """
+        tier     basic conversation_tokens_max=100 price_nanousd=7
+        customer acme basic
+        reserve  c1 acme conversation=talk        -> granted 100
+        reserve  c2 acme conversation=talk        -> ConversationCapReached
+        settle   c1 60                            -> charged 7
+        reserve  c3 acme 30 conversation=talk     -> granted 30
+        settle   c3 30                            -> charged 0
+        reserve  c4 acme conversation=talk        -> granted 10
+        settle   c4 10                            -> charged 0
+        reserve  c5 acme conversation=talk        -> ConversationCapReached
+        reserve  c6 acme conversation=other       -> granted 100
+    """,
+    "choices_share_one_cap": """
+        tier     basic conversation_tokens_max=100
+        customer acme basic
+        reserve  c1 acme choices=3                -> granted 33
+        account  acme                             -> used 0 held 99
+        reserve  c2 acme conversation=c1 choices=2 -> ConversationCapReached
+    """,
+    "no_token_no_charge": """
+        tier     basic price_nanousd=7 input_nanousd_per_mtok=1000000
+        customer acme basic
+        reserve  c1 acme 50 conversation=talk     -> granted 50
+        spend    acme                             -> used 0 held 107
+        settle   c1 0                             -> charged 0
+        reserve  c2 acme 50 conversation=talk     -> granted 50
+        settle   c2 1                             -> charged 17
+        spend    acme                             -> used 17 held 0
+    """,
+    "a_spend_limit_is_never_overdrawn": """
+        tier     basic price_nanousd=40 spend_nanousd_max=100
+        customer acme basic
+        reserve  c1 acme 50                       -> granted 50
+        reserve  c2 acme 50                       -> granted 50
+        reserve  c3 acme 50                       -> InsufficientQuota
+        settle   c1 5                             -> charged 40
+        settle   c2 0                             -> charged 0
+        reserve  c4 acme 50                       -> granted 50
+        spend    acme                             -> used 40 held 40
+    """,
+    "metered_spend_is_granted_down_to_what_it_pays_for": """
+        tier     basic output_nanousd_per_mtok=2000000 spend_nanousd_max=100
+        customer acme basic
+        reserve  c1 acme                          -> granted 50
+        settle   c1 40                            -> charged 80
+        reserve  c2 acme                          -> InsufficientQuota
+        reserve  c3 acme 10                       -> granted 10
+    """,
+    "at_most_so_many_calls_at_once": """
+        tier     basic concurrency_max=1
+        customer acme basic
+        reserve  c1 acme 5                        -> granted 5
+        reserve  c2 acme 5                        -> RateLimitExceeded
+        settle   c1 5                             -> charged 0
+        reserve  c3 acme 5                        -> granted 5
+    """,
+    "at_most_so_many_requests_a_minute": """
+        tier     basic requests_per_minute=2
+        customer acme basic
+        reserve  c1 acme 5                        -> granted 5
+        reserve  c2 acme 5                        -> granted 5
+        reserve  c3 acme 5                        -> RateLimitExceeded
+        settle   c1 5                             -> charged 0
+        reserve  c4 acme 5                        -> RateLimitExceeded
+    """,
+    "an_open_conversation_keeps_the_menu_it_was_begun_under": """
+        tier     basic conversation_tokens_max=100 price_nanousd=7
+        customer acme basic
+        reserve  c1 acme 10 conversation=talk     -> granted 10
+        tier     basic conversation_tokens_max=20 price_nanousd=9
+        settle   c1 0                             -> charged 0
+        reserve  c2 acme conversation=talk        -> granted 100
+        settle   c2 5                             -> charged 7
+        reserve  c3 acme conversation=new         -> granted 20
+        settle   c3 5                             -> charged 9
+    """,
+    "a_subscription_includes_some_conversations_and_charges_more_of_them": """
+        tier     basic price_nanousd=7 period_price_nanousd=100 included_conversations=2
+        customer acme basic
+        reserve  c1 acme 5 conversation=one       -> granted 5
+        settle   c1 5                             -> charged 0
+        reserve  c2 acme 5 conversation=one       -> granted 5
+        settle   c2 5                             -> charged 0
+        reserve  c3 acme 5 conversation=none      -> granted 5
+        settle   c3 0                             -> charged 0
+        reserve  c4 acme 5 conversation=two       -> granted 5
+        settle   c4 5                             -> charged 0
+        reserve  c5 acme 5 conversation=three     -> granted 5
+        settle   c5 5                             -> charged 7
+        spend    acme                             -> used 7 held 0
+    """,
+    "an_uncapped_tier_is_granted_a_finite_answer": """
+        tier     basic
+        customer acme basic
+        reserve  c1 acme                          -> granted 16384
+        reserve  c2 acme 99999999                 -> granted 16384
+    """,
+}
+
+
+@pytest.mark.parametrize("name", STORIES)
+async def test_story(name: str, valkey_url: str) -> None:
+    async with desk(valkey_url) as told:
+        await told.tell(STORIES[name])
+
+
+async def test_observing_meters_everything_and_refuses_and_charges_nothing(valkey_url: str) -> None:
+    """A customer without a tier is served when the house only observes."""
+    observing = HouseLimits(16_384, 131_072, 16, observes=True)
+    async with desk(valkey_url, house=observing) as told:
+        told.customer("acme", None)
+        await told.tell("""
+            reserve  c1 acme 600                  -> granted 600
+            settle   c1 450                       -> charged 0
+            account  acme                         -> used 450 held 0
+        """)
+
+        (record,) = told.records("acme")
+        assert json.loads(record["record"])["tier"] is None
+
+
+async def test_nobody_is_refused_for_what_was_only_remembered(valkey_url: str) -> None:
+    """A key that was unknown, a customer without a tier: once it has one, the next call is served."""
+    async with desk(valkey_url) as told:
+        told.tier("basic")
+        with pytest.raises(InvalidKey):
+            await told.reserve("c1", "acme", 5)
+        told.customer("acme", None)
+        with pytest.raises(NoTier):
+            await told.reserve("c2", "acme", 5)
+        told.customer("acme", "basic", rev=2)
+
+        assert (await told.reserve("c3", "acme", 5)).grant == 5
+
+
+async def test_a_revoked_key_is_refused_at_once(valkey_url: str) -> None:
+    """What a gateway remembers of a key never lets a call in."""
+    async with desk(valkey_url) as told:
+        told.tier("basic")
+        told.customer("acme", "basic")
+        ask = told.ask("c1", "acme", 5)
+        await told.admission.reserve(ask, told.in_doubt.append)
+        told.projection.drop_key(ask.bucket, ask.key_digest)
+
+        with pytest.raises(InvalidKey):
+            await told.reserve("c2", "acme", 5)
+
+
+async def test_reserving_again_with_the_same_id_holds_once(valkey_url: str) -> None:
+    """redis-py repeats a command after a lost connection; the repetition gets the first answer."""
+    async with desk(valkey_url) as told:
+        told.tier("basic", period_tokens_max=100)
+        told.customer("acme", "basic")
+        first = await told.reserve("c1", "acme", 60)
+        again = await told.reserve("c1", "acme", 60)
+
+        assert again == first
+        assert told.window("acme")["held"] == 60
+
+
+async def test_never_one_token_over_a_cap_quota_or_spend_limit(valkey_url: str) -> None:
+    """400 calls at once at a quota that fits exactly 16 of them: 16 are granted."""
+    async with desk(valkey_url) as told:
+        told.tier("basic", period_tokens_max=9_600 + 300, price_nanousd=1)
+        told.customer("acme", "basic")
+        tried = await asyncio.gather(
+            *(told.reserve(f"c{number}", "acme", 600) for number in range(400)), return_exceptions=True
+        )
+
+        assert sum(not isinstance(one, BaseException) for one in tried) == 16
+        assert all(isinstance(one, InsufficientQuota) for one in tried if isinstance(one, BaseException))
+        assert told.window("acme") == {"used": 0, "held": 9_600, "spend_used": 0, "spend_held": 16}
+
+
+async def test_money_above_what_lua_writes_exactly_is_kept_to_the_nano_unit(valkey_url: str) -> None:
+    """Lua writes 14 digits of a number; a price of 16 digits is charged to the last one."""
+    price = 9_007_199_254_740_991
+    async with desk(valkey_url) as told:
+        told.tier("basic", price_nanousd=price)
+        told.customer("acme", "basic")
+        await told.reserve("c1", "acme", 5)
+        settled = await told.book.settle(told.holds["c1"], told.outcome(5))
+
+        assert settled.charge_nanousd == price
+        assert told.window("acme")["spend_used"] == price
+        assert told.records("acme")[0]["charge"] == str(price)
+
+
+async def _lapsed(told: Desk, sofar: int) -> None:
+    told.tier("basic", conversation_tokens_max=100, price_nanousd=7)
+    told.customer("acme", "basic")
+    hold = await told.reserve("c1", "acme", 80, conversation="talk")
+    bucket = hold.facts.bucket
+    assert await told.book.renew(bucket, {"c1": sofar}) == {"c1": "live"}
+    await told.redis.zadd(keys.holds(bucket), {"c1": 1})
+
+
+class Clock:
+    """A monotonic clock that is put forward by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_a_lapsed_hold_is_billed_at_its_checkpoint_and_its_rest_stays_held(valkey_url: str) -> None:
+    """The owner may be alive behind a stalled network: what it may still give is not given to another."""
+    async with desk(valkey_url) as told:
+        await _lapsed(told, sofar=30)
+        await told.book.beat()
+        clock = Clock()
+        reclaimer = told.reclaimer(clock)
+        assert reclaimer.turn() == 0, "a hold lapses only for who has had Redis at hand for a whole lease"
+        clock.now += 60
+
+        assert reclaimer.turn() == 1
+        assert told.window("acme") == {"used": 30, "held": 50, "spend_used": 7, "spend_held": 0}
+
+        settled = await told.book.settle(told.holds["c1"], told.outcome(45))
+        assert settled.charge_nanousd == 0
+        assert told.window("acme") == {"used": 45, "held": 0, "spend_used": 7, "spend_held": 0}
+        recovered, correction = (json.loads(entry["record"]) for entry in told.records("acme"))
+        assert (recovered["finish"], recovered["usage_source"]) == ("recovered", "checkpoint")
+        assert recovered["billed_output_tokens"] == 30
+        assert (correction["kind"], correction["corrects"]) == ("correction", "c1")
+        assert correction["billed_output_tokens"] == 15
+
+
+async def test_a_dead_workers_hold_is_billed_and_freed_at_once(valkey_url: str) -> None:
+    """Whoever saw the worker end left the proof; nothing is held for it any more."""
+    async with desk(valkey_url) as told:
+        await _lapsed(told, sofar=30)
+        await told.redis.set(keys.gone("w_test"), "1")
+
+        assert told.reclaimer(Clock()).turn() == 1
+        assert told.window("acme") == {"used": 30, "held": 0, "spend_used": 7, "spend_held": 0}
+        assert len(told.records("acme")) == 1
+
+
+async def test_a_suspect_hold_is_freed_once_its_owner_has_been_silent_for_a_second_lease(valkey_url: str) -> None:
+    async with desk(valkey_url) as told:
+        await _lapsed(told, sofar=0)
+        clock = Clock()
+        reclaimer = told.reclaimer(clock)
+        reclaimer.turn()
+        clock.now += 60
+        reclaimer.turn()
+        assert told.window("acme")["held"] == 80
+        bucket = told.holds["c1"].facts.bucket
+        await told.redis.zadd(keys.holds(bucket), {"c1": 1})
+
+        assert reclaimer.turn() == 1
+        assert told.window("acme") == {"used": 0, "held": 0, "spend_used": 0, "spend_held": 0}
+
+
+async def test_a_renewed_hold_is_left_alone_by_a_reclaimer_that_looked_before(valkey_url: str) -> None:
+    """A renewal between the look and the verdict wins."""
+    async with desk(valkey_url) as told:
+        await _lapsed(told, sofar=30)
+        await told.redis.set(keys.gone("w_test"), "1")
+        bucket = told.holds["c1"].facts.bucket
+        await told.book.renew(bucket, {"c1": 35})
+
+        assert told.reclaimer(Clock()).turn() == 0
+        assert told.window("acme")["held"] == 80
+
+
+async def test_a_wiped_server_is_noticed_before_a_call_is_admitted(valkey_url: str) -> None:
+    """Every script compares the generation; without the right one it answers 'rebuild' and changes nothing."""
+    async with desk(valkey_url) as told:
+        told.tier("basic")
+        told.customer("acme", "basic")
+        await told.reserve("c1", "acme", 5)
+        bucket = told.holds["c1"].facts.bucket
+        told.blocking.hset(keys.state(bucket), "generation", "1")
+        restored: list[str] = []
+
+        async def restore() -> str:
+            restored.append("once")
+            return await told._restore()
+
+        told.generation._restore = restore
+        await told.reserve("c2", "acme", 5)
+
+        assert restored == ["once"]

@@ -1,0 +1,59 @@
+"""Usage records for tests: one that is whole, and variations of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import redis
+
+from gateway.holds import keys
+from pricing.usage import UsageRecord
+
+NOON = 1_767_268_800_000  # 2026-01-01T12:00:00Z
+
+
+def settled_call(number: int = 1, **changes: Any) -> UsageRecord:
+    """Return what a settlement writes about its call: everything but charge, settling time and place in the chain."""
+    record: UsageRecord = {
+        "id": f"call-{number:06d}",
+        "kind": "usage",
+        "corrects": None,
+        "time": NOON + number,
+        "customer": "cus_acme",
+        "key_id": "key_1",
+        "conversation": "c1",
+        "tier": "t2",
+        "tier_chosen": None,
+        "menu_version": "m1",
+        "endpoint": "/v1/chat/completions",
+        "model": "aligned-1",
+        "stream": True,
+        "choices": 1,
+        "input_tokens": 20,
+        "cached_tokens": 0,
+        "output_tokens": 100,
+        "reasoning_tokens": 0,
+        "billed_output_tokens": 100,
+        "cap_tokens": 400,
+        "requested_tokens": None,
+        "finish": "complete",
+        "usage_source": "upstream",
+        "ttft_ms": 250,
+        "duration_ms": 1_500,
+        "currency": "USD",
+        "client_request_id": None,
+    }
+    return {**record, **changes}
+
+
+def record(number: int = 1, **changes: Any) -> UsageRecord:
+    """Return a record as it is handed to the book."""
+    return {**settled_call(number), "charge_nanousd": 5_000, "settled": NOON + number + 1_500, **changes}
+
+
+def settle(client: redis.Redis, call: UsageRecord, charge: int | str = 5_000) -> str:
+    """Add a call to its customer's usage stream, as the settling script does; return the stream."""
+    stream = keys.usage(keys.bucket_of(call["customer"]))
+    client.xadd(stream, {"record": json.dumps(call), "charge": str(charge)})
+    return stream

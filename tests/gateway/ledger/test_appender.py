@@ -1,0 +1,131 @@
+"""Claims about the book: each record once, on one unbroken chain, whoever brings it and however often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.ledger.appender import append, book
+from gateway.ledger.chain import GENESIS, verify
+from gateway.ledger.database import Database
+from gateway.ledger.queries import Span, usage_records_in
+from gateway.ledger.tables import chains, usage_aside, usage_records
+from gateway.ledger.verify import recount
+from pricing.usage import FIELDS, UsageRecord
+from tests.gateway.ledger.records import record
+
+
+def in_the_book(database: Database) -> list[UsageRecord]:
+    return list(usage_records_in(database, Span()))
+
+
+@pytest.fixture
+def second(database: Database, ledger_url: str) -> Iterator[Database]:
+    """Another process' view of the same ledger."""
+    other = Database(ledger_url)
+    yield other
+    other.close()
+
+
+def test_records_come_back_as_they_were_booked(database: Database) -> None:
+    appended = append(database, [record(1, model="modèle ☃"), record(2, requested_tokens=7)])
+
+    assert in_the_book(database) == appended
+    assert [list(row) for row in in_the_book(database)] == [list(FIELDS)] * 2
+    assert appended[0]["model"] == "modèle ☃"
+    assert appended[0]["prev_hash"] == GENESIS
+    assert appended[1]["prev_hash"] == appended[0]["hash"]
+    assert [row["seq"] for row in appended] == [1, 2]
+    assert verify(in_the_book(database)).bad is None
+
+
+def test_a_record_delivered_again_changes_nothing(database: Database) -> None:
+    first = append(database, [record(1), record(2)])
+
+    again = append(database, [record(2), record(1, settled=0), record(3), record(3)])
+
+    assert [row["id"] for row in again] == [record(3)["id"]]
+    assert in_the_book(database) == [*first, *again]
+
+
+def test_a_field_left_out_is_null_and_hashed_as_null(database: Database) -> None:
+    short = record(1)
+    del short["requested_tokens"], short["ttft_ms"]
+
+    append(database, [short])
+
+    assert in_the_book(database)[0]["ttft_ms"] is None
+    assert recount(database).is_sound
+
+
+def test_another_record_under_an_id_of_the_book_is_told_from_a_repetition(database: Database) -> None:
+    append(database, [record(1)])
+
+    with database.write() as connection:
+        repeated, changed = record(1, settled=0), record(1, output_tokens=101)
+        booked = book(connection, [repeated, changed, record(2), record(2, customer="cus_b")])
+
+    assert [row["id"] for row in booked.appended] == [record(2)["id"]]
+    assert booked.conflicting == [1, 3]
+    assert len(in_the_book(database)) == 2
+
+
+def test_chains_do_not_touch_each_other(database: Database) -> None:
+    append(database, [record(1)], chain="main")
+    append(database, [record(2)], chain="other")
+
+    assert recount(database, "main").rows == recount(database, "other").rows == 1
+
+
+def test_a_transaction_that_fails_leaves_the_chain_as_it_was(database: Database) -> None:
+    append(database, [record(1)])
+
+    with pytest.raises(ZeroDivisionError), database.write() as connection:
+        book(connection, [record(2)])
+        raise ZeroDivisionError
+
+    assert append(database, [record(3)])[0]["seq"] == 2
+    assert recount(database).is_sound
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    batches=st.lists(
+        st.tuples(st.booleans(), st.lists(st.integers(0, 30), max_size=8)),
+        max_size=8,
+    )
+)
+def test_any_interleaving_of_two_writers_books_each_record_once(
+    database: Database, second: Database, batches: list[tuple[bool, list[int]]]
+) -> None:
+    with database.write() as connection:
+        for table in (usage_records, chains, usage_aside):
+            connection.execute(table.delete())
+
+    for is_first, numbers in batches:
+        append(database if is_first else second, [record(number) for number in numbers])
+
+    delivered = {number for _, numbers in batches for number in numbers}
+    assert [row["id"] for row in in_the_book(database)] == [record(number)["id"] for number in sorted(delivered)]
+    assert recount(database) == recount(second)
+    assert recount(database).is_sound
+
+
+def test_writers_at_the_same_time_book_each_record_once(database: Database, second: Database) -> None:
+    """Eight threads on two handles append overlapping batches: they take turns at the chain's head."""
+    batches = [[record(number) for number in range(start, start + 30)] for start in range(0, 120, 10)]
+    with ThreadPoolExecutor(8) as threads:
+        runs = [threads.submit(append, (database, second)[place % 2], batch) for place, batch in enumerate(batches * 2)]
+        appended = [row["id"] for run in runs for row in run.result()]
+
+    assert len(appended) == len(set(appended)) == 140
+    assert recount(database).rows == 140
+    assert recount(database).is_sound

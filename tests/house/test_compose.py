@@ -1,0 +1,92 @@
+"""``docker-compose.yml`` is a valid Compose file that speaks of settings which exist; no engine is needed to know."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from gateway.settings import Settings
+from tests.house.files import ROOT
+
+FILE = ROOT / "docker-compose.yml"
+COMPOSE: dict[str, Any] = YAML(typ="safe").load(FILE)
+SETTINGS = {f"TOKENCAP_{name.upper()}" for name in Settings.model_fields}
+SERVICES = ("gateway", "model", "valkey", "postgres")
+
+
+def test_the_file_is_valid_against_the_compose_schema() -> None:
+    """The specification's own schema accepts it."""
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(FILE)]
+
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_every_setting_named_in_it_exists() -> None:
+    """A ``TOKENCAP_`` name that the gateway does not know would be refused at its start, or do nothing."""
+    named = set(re.findall(r"TOKENCAP_[A-Z_]+", FILE.read_text("utf-8")))
+
+    assert named
+    assert named <= SETTINGS
+
+
+def test_the_gateways_environment_is_one_it_would_start_with() -> None:
+    """With every ``${…}`` filled in, the settings read it without complaint."""
+    environment = COMPOSE["services"]["gateway"]["environment"]
+    filled = {name: re.sub(r"\$\{\w+(?::-|:\?)?([^}]*)\}", r"\1", value) for name, value in environment.items()}
+    given = {name.removeprefix("TOKENCAP_").lower(): value for name, value in filled.items() if value}
+
+    settings = Settings(**given)
+
+    assert settings.host == "0.0.0.0"
+    assert settings.redis_url.startswith("redis://valkey:")
+    assert settings.ledger_url.startswith("postgresql://")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_says_how_it_is(service: str) -> None:
+    """Each of the four has a health check, and the gateway waits for the other three."""
+    assert COMPOSE["services"][service]["healthcheck"]["test"][0] == "CMD"
+    assert service == "gateway" or COMPOSE["services"]["gateway"]["depends_on"][service] == {
+        "condition": "service_healthy"
+    }
+
+
+def test_there_are_no_other_services() -> None:
+    """What is not listed above would not be checked."""
+    assert set(COMPOSE["services"]) == set(SERVICES)
+
+
+def test_valkey_keeps_what_it_was_told() -> None:
+    """Every write is on disk before it is answered, and a full server refuses instead of forgetting."""
+    options = COMPOSE["services"]["valkey"]["command"]
+    given = dict(zip(options[1::2], options[2::2], strict=True))
+
+    assert given == {"--appendonly": "yes", "--appendfsync": "always", "--save": "", "--maxmemory-policy": "noeviction"}
+
+
+def test_no_secret_is_written_down() -> None:
+    """Passwords and tokens come from the environment of whoever starts it, and are asked for where they are missing."""
+    gateway = COMPOSE["services"]["gateway"]["environment"]
+    postgres = COMPOSE["services"]["postgres"]["environment"]
+
+    for value in (gateway["TOKENCAP_ADMIN_TOKEN"], gateway["TOKENCAP_DATABASE_URL"], postgres["POSTGRES_PASSWORD"]):
+        assert ":?" in value
+
+
+def test_the_image_is_built_from_files_that_exist_and_are_sent() -> None:
+    """The build's context and file are there, and ``.dockerignore`` lets through what the file copies."""
+    build = COMPOSE["services"]["gateway"]["build"]
+    dockerfile = ROOT / build["context"] / build["dockerfile"]
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile.read_text("utf-8"), re.MULTILINE)
+    sent = {line[1:] for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line.startswith("!")}
+    names = {name for line in copied for name in line.split()}
+
+    assert names == sent
+    assert all((ROOT / name).exists() for name in names)

@@ -1,0 +1,147 @@
+"""The whole loop in one process: gateways, bookkeeper and upstream on real ports, real Valkey, a real ledger."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from gateway import bookkeeper
+from gateway.admin.tokens import new_admin_token
+from gateway.app import build
+from gateway.clock import now_ms
+from gateway.holds import keys
+from gateway.holds.connect import connect, fields
+from gateway.ledger.database import Database
+from gateway.local.simulator import Law
+from gateway.local.simulator import build as build_simulator
+from gateway.settings import Settings
+from tests.serving import served
+from tests.waiting import until
+
+FAST = Law(tokens_per_s=float("inf"), first_token_s=0, mean_tokens=40)
+
+
+@dataclass(frozen=True)
+class Sold:
+    """A customer and the key to call with."""
+
+    id: str
+    key: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.key}"}
+
+
+@dataclass(frozen=True)
+class Rig:
+    """What a test holds in its hands. ``urls`` are the gateways'; ``upstream`` is the model's address."""
+
+    urls: list[str]
+    upstream: str
+    settings: Settings
+    admin: httpx.Client
+
+    @property
+    def url(self) -> str:
+        return self.urls[0]
+
+    def tier(self, name: str, **fields: Any) -> None:
+        """Type a tier by hand."""
+        answer = self.admin.put(f"/admin/tiers/{name}", json=fields)
+        assert answer.status_code in (200, 201), answer.text
+
+    def customer(self, tier: str | None = None, **fields: Any) -> Sold:
+        """Create a customer with a key."""
+        created = self.admin.post("/admin/customers", json={"name": "Acme", "tier": tier, **fields})
+        assert created.status_code == 201, created.text
+        customer_id = created.json()["id"]
+        key = self.admin.post(f"/admin/customers/{customer_id}/keys", json={})
+        assert key.status_code == 201, key.text
+        return Sold(customer_id, key.json()["key"])
+
+    def account(self, who: Sold) -> dict[str, Any]:
+        answer = httpx.get(f"{self.url}/v1/account", headers=who.headers)
+        assert answer.status_code == 200, answer.text
+        account: dict[str, Any] = answer.json()
+        return account
+
+    def usage(self, who: Sold | None = None) -> list[dict[str, Any]]:
+        """Return every usage record, as the admin API shows them."""
+        records: list[dict[str, Any]] = []
+        asked: dict[str, Any] = {"limit": 1000} | ({"customer": who.id} if who else {})
+        while True:
+            page = self.admin.get("/admin/usage", params=asked)
+            assert page.status_code == 200, page.text
+            records += page.json()["data"]
+            if page.json()["next_cursor"] is None:
+                return records
+            asked["cursor"] = page.json()["next_cursor"]
+
+    def counted(self) -> dict[str, Any]:
+        """Return the simulator's own count."""
+        count: dict[str, Any] = httpx.get(self.upstream + "/simulator/count").json()
+        return count
+
+    def open_holds(self) -> int:
+        """Return how many holds there are, in all buckets."""
+        with connect(self.settings.redis_url) as client, client.pipeline(transaction=False) as batch:
+            for bucket in keys.ALL_BUCKETS:
+                batch.zcard(keys.holds(bucket))
+            return sum(batch.execute())
+
+    def windows(self) -> list[dict[str, str]]:
+        with connect(self.settings.redis_url) as client:
+            return [fields(client.hgetall(name)) for name in client.scan_iter("*:window:*")]
+
+    def until_nothing_is_held(self, deadline_s: float = 10) -> None:
+        until(lambda: self.open_holds() == 0, deadline_s)
+        assert all(int(window.get("held", 0)) == 0 for window in self.windows())
+        with connect(self.settings.redis_url) as client:
+            assert fields(client.hgetall(keys.BREACHES)) == {}
+
+
+@contextmanager
+def rig(
+    redis_url: str,
+    ledger_url: str,
+    data_dir: Path,
+    *,
+    gateways: int = 1,
+    law: Law = FAST,
+    upstream: Any = None,
+    **given: Any,
+) -> Iterator[Rig]:
+    """Run the loop; ``upstream`` is an ASGI app that stands in for the simulated model, or the address of one."""
+    with ExitStack() as stack:
+        app = upstream if upstream is not None else build_simulator(law)
+        model = app if isinstance(app, str) else stack.enter_context(served(app))
+        settings = Settings(
+            upstream_url=f"{model}/v1", redis_url=redis_url, database_url=ledger_url, data_dir=data_dir, **given
+        )
+        database = Database(ledger_url)
+        database.migrate()
+        token = new_admin_token(database, now_ms())
+        database.close()
+        stack.enter_context(_books(settings))
+        urls = [stack.enter_context(served(build(settings, f"w_{number}").public)) for number in range(gateways)]
+        admin = httpx.Client(base_url=urls[0], headers={"authorization": f"Bearer {token}"}, timeout=120)
+        yield Rig(urls, model, settings, stack.enter_context(admin))
+
+
+@contextmanager
+def _books(settings: Settings) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=bookkeeper.run, args=(settings, stop))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,133 @@
+"""Redis restarted, wiped, or put back to a moment of the past: noticed before a call is admitted, rebuilt from the ledger."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.holds import keys
+from gateway.holds.connect import connect, text
+from tests.loop.rig import Rig, Sold, rig
+from tests.servers import short_directory, valkey_in
+from tests.waiting import until
+
+BODY: dict[str, Any] = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 10}
+QUOTA = 10_000
+
+
+class Server:
+    """A Valkey that can be stopped, changed on disk and started again."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.url = ""
+        self._running = ExitStack()
+        self.start()
+
+    def start(self) -> None:
+        self.url = self._running.enter_context(valkey_in(self.directory))
+
+    def stop(self) -> None:
+        self._running.close()
+
+    def copy_to(self, place: Path) -> None:
+        shutil.copytree(self.directory / "appendonlydir", place)
+
+    def put_back(self, place: Path | None) -> None:
+        """Have on disk what was copied before, or nothing."""
+        shutil.rmtree(self.directory / "appendonlydir")
+        if place is not None:
+            shutil.copytree(place, self.directory / "appendonlydir")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with short_directory() as directory:
+        running = Server(directory)
+        yield running
+        running.stop()
+
+
+@pytest.fixture
+def loop(server: Server, sqlite_url: str, tmp_path: Path) -> Iterator[Rig]:
+    with rig(server.url, sqlite_url, tmp_path, gateways=2) as running:
+        running.tier("open", conversation_tokens_max=400, period_tokens_max=QUOTA, price_nanousd=3)
+        yield running
+
+
+def say(loop: Rig, who: Sold, gateway: int = 0, conversation: str = "talk") -> httpx.Response:
+    headers = {**who.headers, "x-conversation-id": conversation}
+    return httpx.post(f"{loop.urls[gateway]}/v1/chat/completions", json=BODY, headers=headers, timeout=30)
+
+
+def generation(loop: Rig) -> str:
+    with connect(loop.settings.redis_url) as client:
+        return text(client.hget(keys.state("00"), "generation"))
+
+
+def said_and_booked(loop: Rig, who: Sold, calls: int) -> None:
+    before = len(loop.usage(who))
+    for number in range(calls):
+        assert say(loop, who, gateway=number % 2).status_code == 200
+    until(lambda: len(loop.usage(who)) == before + calls)
+
+
+def agrees(loop: Rig, who: Sold) -> None:
+    """Assert that the account says what the ledger says, and that a conversation paid for is not sold again."""
+    for gateway in (0, 1):
+        answer = until(lambda gateway=gateway: _served(say(loop, who, gateway)), deadline_s=15)
+        assert answer.headers["x-tokencap-charge-nanousd"] == "0"
+    loop.until_nothing_is_held()
+    used = sum(record["billed_output_tokens"] for record in loop.usage(who))
+    period = loop.account(who)["period"]
+    assert (period["tokens_used"], period["tokens_remaining"]) == (used, QUOTA - used)
+    assert loop.account(who)["spend"]["used_nanousd"] == 3
+
+
+def _served(answer: httpx.Response) -> httpx.Response | None:
+    assert answer.status_code in (200, 503), answer.text
+    return answer if answer.status_code == 200 else None
+
+
+def test_a_restart_that_lost_nothing_rebuilds_nothing(loop: Rig, server: Server) -> None:
+    who = loop.customer("open")
+    said_and_booked(loop, who, 4)
+    before = generation(loop)
+    server.stop()
+    server.start()
+
+    agrees(loop, who)
+    assert generation(loop) == before
+
+
+def test_a_wiped_server_is_rebuilt_from_the_ledger(loop: Rig, server: Server) -> None:
+    who = loop.customer("open")
+    said_and_booked(loop, who, 4)
+    before = generation(loop)
+    server.stop()
+    server.put_back(None)
+    server.start()
+
+    agrees(loop, who)
+    assert int(generation(loop)) == int(before) + 1
+
+
+def test_an_old_snapshot_is_noticed_and_rebuilt_from_the_ledger(loop: Rig, server: Server, tmp_path: Path) -> None:
+    """The server of a moment ago is whole and consistent; only the ledger knows that it is of the past."""
+    who = loop.customer("open")
+    said_and_booked(loop, who, 4)
+    before = generation(loop)
+    server.copy_to(tmp_path / "snapshot")
+    said_and_booked(loop, who, 6)
+    server.stop()
+    server.put_back(tmp_path / "snapshot")
+    server.start()
+
+    agrees(loop, who)
+    assert int(generation(loop)) == int(before) + 1

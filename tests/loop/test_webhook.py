@@ -1,0 +1,55 @@
+"""Thresholds of a customer's limits reach the operator's webhook through the whole loop, once each."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from tests.gateway.billing.test_courier import Receiver
+from tests.loop.rig import rig
+from tests.serving import served
+from tests.waiting import until
+
+ASKED: dict[str, Any] = {
+    "model": "aligned-1",
+    "messages": [{"role": "user", "content": "How long is a piece of string?"}],
+}
+KEY = b"twenty-four bytes or more"
+SECRET = SecretStr("whsec_" + base64.b64encode(KEY).decode())
+
+
+def test_a_customer_that_uses_up_its_limits_is_told_of(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
+    """Tokens and spend, at four fifths and at the end; the webhook is away at first, and calls do not wait for it."""
+    receiver = Receiver(statuses=[503, 503])
+    with (
+        served(receiver) as hook,
+        rig(valkey_url, sqlite_url, tmp_path, webhook_url=f"{hook}/quota", webhook_secret=SECRET) as loop,
+    ):
+        loop.tier("only", conversation_tokens_max=5, price_nanousd=7, period_tokens_max=25, spend_nanousd_max=35)
+        customer = loop.customer("only")
+        for _ in range(5):
+            answered = httpx.post(f"{loop.url}/v1/chat/completions", json=ASKED, headers=customer.headers)
+            assert answered.json()["usage"]["completion_tokens"] == 5
+        until(lambda: len(receiver.posts) == 6, deadline_s=15)
+
+        taken = {event["id"]: event for event in receiver.events}
+        assert sorted((event["limit"], event["percent"], event["used"]) for event in taken.values()) == [
+            ("period_tokens", 80, 20),
+            ("period_tokens", 100, 25),
+            ("spend", 80, 28),
+            ("spend", 100, 35),
+        ]
+        period = loop.account(customer)["period"]
+        for event in taken.values():
+            assert event["customer"] == customer.id
+            assert event["period"] == {"start": period["start"], "end": period["end"]}
+        for headers, body in receiver.posts:
+            content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+            signature = base64.b64encode(hmac.new(KEY, content, hashlib.sha256).digest()).decode()
+            assert headers["webhook-signature"] == f"v1,{signature}"

