@@ -45,7 +45,7 @@ ANSWERED = frozenset({"complete", "tool_calls", "cap", "caller_limit", "context"
 log = logging.getLogger("tokencap.serving")
 
 CONVERSATION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-SETTLE_WAIT_S = 1.0
+SETTLE_WAIT_S = 5.0
 """How long a caller's last bytes wait for the books where Redis is slow or gone."""
 
 

@@ -135,7 +135,7 @@ async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
 
 def _note_whole(row: Row, response: httpx.Response) -> None:
     answer = response.json()
-    charge = response.headers["x-tokencap-charge-nanousd"]
+    charge = response.headers.get("x-tokencap-charge-nanousd")
     _note(row, answer["choices"][0]["finish_reason"], answer["usage"], charge)
 
 
@@ -149,11 +149,12 @@ def _note_stream(row: Row, text: str) -> None:
     _note(row, ending["choices"][0]["finish_reason"], usage["usage"], usage["tokencap"]["charge_nanousd"])
 
 
-def _note(row: Row, finish: str, usage: dict[str, Any], charge_nanousd: str | int) -> None:
+def _note(row: Row, finish: str, usage: dict[str, Any], charge_nanousd: str | int | None) -> None:
+    """Note one whole answer; a charge that was not known in time is told to nobody, and stands in the ledger."""
     row.calls += 1
     row.capped += finish == "length"
     row.tokens += usage["completion_tokens"]
-    row.charge_nanousd += int(charge_nanousd)
+    row.charge_nanousd += int(charge_nanousd or 0)
 
 
 def _code(response: httpx.Response) -> str:
