@@ -144,8 +144,8 @@ class Book:
             return dict.fromkeys(sofar, "unknown")
         return dict(zip(sofar, verdicts, strict=True))
 
-    async def announce(self, hold: Hold, *, sofar: int) -> None:
-        """Write a hold again that a rebuild could not know of."""
+    async def announce(self, hold: Hold, *, sofar: int) -> bool:
+        """Write a hold again that a rebuild could not know of; return whether it is not closed already."""
         told = Announcement(
             facts=hold.facts,
             owner=self._lease.owner,
@@ -159,7 +159,8 @@ class Book:
             was_charged=hold.was_charged,
         )
         with translated():
-            await self._announce(keys=told.keys(), args=told.arguments(self._generation.value, self._lease.lease_ms))
+            arguments = told.arguments(self._generation.value, self._lease.lease_ms)
+            return text(await self._announce(keys=told.keys(), args=arguments)) != "settled"
 
     async def beat(self) -> None:
         """Say that this worker is alive, for one lease."""

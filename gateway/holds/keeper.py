@@ -30,20 +30,22 @@ WITHDRAWN_AT_ONCE = 50
 class Live:
     """One live hold, and how many tokens its call has been given so far."""
 
-    __slots__ = ("hold", "once", "sofar")
+    __slots__ = ("hold", "is_lost", "once", "sofar")
 
     def __init__(self, hold: Hold, once: Once | None) -> None:
         self.hold = hold
         self.once = once
         self.sofar = 0
+        self.is_lost = False
+        """Whether others have closed the hold meanwhile, and may have granted its tokens again."""
 
 
 class Keeper:
     """Renews live holds about once a second, settles them once, and says when a worker must stop relaying.
 
-    The fence: a worker that has not renewed for half a lease stops, because from then on others may think it dead.
-    It is counted from when the last successful renewal was *sent*, on this worker's own monotonic clock. Only where
-    the server refuses connections, so that it is gone for everybody, the worker serves on.
+    The fence: a worker that has not renewed for half a lease relays nothing before it has, because from then on others
+    may think it dead. It is counted from when the last successful renewal was *sent*, on this worker's own monotonic
+    clock. Only where the server refuses connections, so that it is gone for everybody, the worker serves on.
     """
 
     def __init__(
@@ -59,18 +61,24 @@ class Keeper:
         self._settling: set[asyncio.Task[Settled]] = set()
         self._all_settled = asyncio.Event()
         self._renewed_at = monotonic()
+        self._renewing: asyncio.Task[None] | None = None
         self._server_is_gone = False
 
     @property
-    def live(self) -> int:
-        """How many calls are on their way."""
-        return len(self._live)
+    def holds(self) -> list[Live]:
+        """The calls that are on their way."""
+        return list(self._live.values())
 
     @property
-    def is_fenced(self) -> bool:
-        """Whether this worker must not relay another token."""
+    def is_overdue(self) -> bool:
+        """Whether this worker must not relay another token before it has renewed."""
         overdue = self._monotonic() - self._renewed_at > self._lease_s / 2
         return overdue and not self._server_is_gone
+
+    async def catches_up(self, live: Live) -> bool:
+        """Renew, with all who wait for it, and return whether a call may go on: a worker that was only slow may."""
+        await self.renew()
+        return not self.is_overdue and not live.is_lost
 
     def take(self, hold: Hold, once: Once | None = None) -> Live:
         """Become the owner of a hold that was just made, and of its Idempotency-Key."""
@@ -126,7 +134,15 @@ class Keeper:
             await asyncio.sleep(interval_s)
 
     async def renew(self) -> None:
-        """Renew every live hold with its tokens so far, and announce those that a rebuild does not know."""
+        """Renew every live hold with its tokens so far, and announce those that a rebuild does not know.
+
+        Whoever asks while that goes on waits for the same renewal.
+        """
+        if self._renewing is None or self._renewing.done():
+            self._renewing = asyncio.create_task(self._renew_all())
+        await asyncio.shield(self._renewing)
+
+    async def _renew_all(self) -> None:
         sent_at = self._monotonic()
         try:
             async with asyncio.timeout(self._lease_s / 2):
@@ -149,7 +165,8 @@ class Keeper:
         verdicts = await self._book.renew(bucket, {hold_id: live.sofar for hold_id, live in calls.items()})
         for hold_id, verdict in verdicts.items():
             if verdict == "unknown" and hold_id in self._live:
-                await self._book.announce(calls[hold_id].hold, sofar=calls[hold_id].sofar)
+                live = calls[hold_id]
+                live.is_lost = not await self._book.announce(live.hold, sofar=live.sofar)
 
     async def _withdraw_doubtful(self) -> None:
         """Take back what was reserved without an answer, beside the renewals; what Redis does not answer comes again."""

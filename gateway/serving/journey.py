@@ -223,7 +223,7 @@ class Journey:
                     raise
 
     async def _pass_on(self, call: Call, exchange: Exchange, shown: bytes) -> None:
-        if self._keeper.is_fenced:
+        if (self._keeper.is_overdue or call.live.is_lost) and not await self._keeper.catches_up(call.live):
             raise MeteringUnavailable("This worker lost touch with its books and stopped the answer.")
         call.note_progress()
         if shown:
