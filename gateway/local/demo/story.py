@@ -162,8 +162,9 @@ async def _shown(
 
     async def show() -> None:
         held = dict.fromkeys({customer.tier for customer in customers}, 0)
-        for customer in customers:
-            held[customer.tier] += await held_tokens(client, customer)
+        each = await asyncio.gather(*(held_tokens(client, customer) for customer in customers))
+        for customer, tokens in zip(customers, each, strict=True):
+            held[customer.tier] += tokens
         for tier, tokens in held.items():
             board.row(tier).held_tokens = tokens
         screen.show(board, stage.now_s() - began)
