@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 ARGS ?=
 
-.PHONY: demo test test-faults soak check clean
+.PHONY: demo test soak check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tokencap demo $(ARGS)
@@ -13,10 +13,6 @@ demo: $(VENV)/.installed
 test: $(VENV)/.tested
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest $(ARGS)
-
-# Every ending, every lie of an upstream, every way in which Redis and SQL can go away.
-test-faults: $(VENV)/.tested
-	$(BIN)/python -m pytest tests/faults $(ARGS)
 
 # Calls with a fault in every second one while processes are killed, then the ledger against the truth: an hour or so.
 # `make soak ARGS="--calls 1000 --kills 30 --seed 2"` is shorter.

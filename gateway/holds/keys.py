@@ -98,6 +98,9 @@ NOTICES_ASIDE = "notices-aside"
 COURIER_LOCK = "courier"
 """String: held by the one process that delivers notices."""
 
+RECLAIMER = "reclaimer"
+"""String: written in each turn of a reclaimer, which so learns whether renewals can be written, too."""
+
 REBUILD_LOCK = "rebuild"
 """String: held by the one gateway that rebuilds the hot state."""
 

@@ -47,8 +47,8 @@ class Lapsed:
 class Reclaimer:
     """Any number may run: each verb is idempotent, and one that finds a hold renewed since it looked leaves it alone.
 
-    A hold is let lapse only by a reclaimer that has had Redis at hand for a whole lease, because while Redis was away
-    no worker could renew. A worker that is proven dead needs no such patience.
+    A hold is let lapse only by a reclaimer that has had Redis at hand for a whole lease, because while Redis was away,
+    or full, or read-only, no worker could renew. A worker that is proven dead needs no such patience.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Reclaimer:
 
     def _turn(self) -> int:
         self._notice_restart()
+        self._redis.set(keys.RECLAIMER, "1", px=self._lease_ms)  # fails where renewals do
         seconds, micros = self._redis.time()
         now = seconds * 1000 + micros // 1000
         with self._redis.pipeline(transaction=False) as batch:
