@@ -26,7 +26,7 @@ from gateway.errors import MeteringUnavailable
 from gateway.holds.admission import Admission, Lease
 from gateway.holds.book import Book
 from gateway.holds.claims import Claims
-from gateway.holds.connect import connect, connect_async, translated
+from gateway.holds.connect import connect, connect_line, translated
 from gateway.holds.directory import Directory
 from gateway.holds.generation import Generation
 from gateway.holds.keeper import Keeper
@@ -151,23 +151,23 @@ async def _serving(
     tally: Tally,
 ) -> CustomerRoutes:
     """Connect and start what serves calls; closing ``stack`` settles what is on its way and disconnects."""
-    client = connect_async(settings.redis_url)
-    stack.push_async_callback(client.aclose)
+    line = connect_line(settings.redis_url)
+    stack.push_async_callback(line.aclose)
 
     async def restore() -> str:
         return await asyncio.to_thread(recovery.ensure)
 
-    directory, generation = Directory(client), Generation(restore)
+    directory, generation = Directory(line), Generation(restore)
     lease = Lease(worker_id, int(settings.lease_s * 1000), int(settings.call_deadline_s * 1000))
     house = _house(settings)
     admission = Admission(
-        client, directory, generation, lease=lease, house=house, currency=settings.currency, now_ms=now_ms
+        line, directory, generation, lease=lease, house=house, currency=settings.currency, now_ms=now_ms
     )
-    claims = Claims(client, lease.lease_ms)
-    keeper = Keeper(Book(client, generation, lease), claims, lease, tally, monotonic=time.monotonic)
+    claims = Claims(line, lease.lease_ms)
+    keeper = Keeper(Book(line, generation, lease), claims, lease, tally, monotonic=time.monotonic)
     with suppress(MeteringUnavailable):  # a script says so, should the generation be another
         with translated():
-            await client.ping()  # learns a cluster's map before calls come many at once
+            await line.ask("PING")  # learns a cluster's map before calls come many at once
         await generation.learn(0)
     renewing = asyncio.create_task(keeper.run())
     stack.callback(renewing.cancel)
@@ -177,17 +177,17 @@ async def _serving(
         Chat(),
         admission=admission,
         keeper=keeper,
-        threads=Threads(client, directory),
+        threads=Threads(line, directory),
         claims=claims,
         gate=Gate(settings.upstream_concurrency_max, wait_s=settings.upstream_queue_s),
         upstream=await _upstream(stack, settings),
         rules=rules,
         monotonic=time.monotonic,
     )
-    health.redis = client
+    health.line = line
     return CustomerRoutes(
         [(Chat.endpoint, journey)],
-        Accounts(client, directory, house, now_ms),
+        Accounts(line, directory, house, now_ms),
         self_service,
         rules,
         tally,

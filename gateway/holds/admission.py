@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import redis.asyncio
 from redis.exceptions import NoScriptError
 
 from gateway.errors import CustomerBlocked, InvalidKey, MeteringUnavailable, NoTier, TierNotFound, TokencapError
@@ -15,9 +13,10 @@ from gateway.holds.connect import text, translated
 from gateway.holds.directory import Directory
 from gateway.holds.generation import Generation
 from gateway.holds.hold import Ask, Facts, Hold
+from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits, Offer, charge_bound, offer
 from gateway.holds.refusals import refusal, smaller_want
-from gateway.holds.scripts import source
+from gateway.holds.scripts import Script
 from gateway.holds.terms import Customer, period_of, standing
 
 TRIES = 8
@@ -60,7 +59,7 @@ class Admission:
 
     def __init__(
         self,
-        client: redis.asyncio.Redis,
+        line: Line,
         directory: Directory,
         generation: Generation,
         *,
@@ -75,9 +74,8 @@ class Admission:
         self._house = house
         self._currency = currency
         self._now_ms = now_ms
-        self._redis = client
-        self._source = source("reserve")
-        self._sha = hashlib.sha1(self._source.encode(), usedforsecurity=False).hexdigest()
+        self._line = line
+        self._script = Script("reserve")
 
     async def reserve(self, ask: Ask, in_doubt: Callable[[Hold], None]) -> Hold:
         """Return the hold of an admitted call.
@@ -89,7 +87,7 @@ class Admission:
             ConversationCapReached, InsufficientQuota, RateLimitExceeded: what is left does not allow it.
         """
         with translated():
-            now, begun, fresh = self._now_ms(), None, False
+            now, begun, fresh, is_known = self._now_ms(), None, False, True
             want = min(ask.requested_tokens or self._house.answer_tokens_max, self._house.answer_tokens_max)
             for _ in range(TRIES):
                 try:
@@ -102,7 +100,7 @@ class Admission:
                 fresh = False
                 since = self._generation.learnt
                 try:
-                    reply = await self._ask(bid)
+                    reply = await self._ask(bid, is_known=is_known)
                 except BaseException:
                     in_doubt(doubtful(bid, now))
                     raise
@@ -119,8 +117,7 @@ class Admission:
                         fresh = True
                     case "forgotten":
                         await self._generation.learn(since)
-                        await self._redis.script_load(self._source)
-                        fresh = True
+                        fresh, is_known = True, False
                     case "no key":
                         self._directory.forget_key(ask.key_digest)
                         raise InvalidKey
@@ -149,7 +146,7 @@ class Admission:
     async def _was_wiped(self, bucket: str) -> bool:
         """Return whether a key may be unknown because Redis holds another state than the ledger's; restore it then."""
         since = self._generation.learnt
-        if text(await self._redis.hget(keys.state(bucket), "generation") or b"") == self._generation.value:
+        if text(await self._line.ask("HGET", keys.state(bucket), "generation") or b"") == self._generation.value:
             return False
         await self._generation.learn(since)
         return True
@@ -231,7 +228,8 @@ class Admission:
             spend_nanousd_max=terms.spend_nanousd_max,
         )
 
-    async def _ask(self, bid: Bid) -> list[str]:
+    async def _ask(self, bid: Bid, *, is_known: bool) -> list[str]:
+        """Run the script; only a server that has had its state looked at (``is_known`` false) is told it anew."""
         ask, offered, facts = bid.ask, bid.offer, bid.facts
         names = [
             keys.state(ask.bucket),
@@ -273,8 +271,9 @@ class Admission:
             facts.to_json(),
             BACKLOG_MOST,
         ]
+        ask_for = self._script.known if is_known else self._script.told
         try:
-            reply = await self._redis.evalsha(self._sha, len(names), *names, *arguments)
+            reply = await ask_for(self._line, names, arguments)
         except NoScriptError:
             return ["forgotten"]
         return [text(part) for part in reply]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-import redis.asyncio
-
 from gateway.errors import MeteringUnavailable
 from gateway.holds import keys
 from gateway.holds.admission import Lease
@@ -24,8 +22,9 @@ from gateway.holds.hold import (
     recovered,
     usage_record,
 )
+from gateway.holds.line import Line
 from gateway.holds.offer import NOTHING, Charge
-from gateway.holds.scripts import source
+from gateway.holds.scripts import Script
 from pricing.usage import UsageRecord
 
 TRIES = 8
@@ -59,14 +58,14 @@ class Book:
         MeteringUnavailable: Redis is not to be had, from every method.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, generation: Generation, lease: Lease) -> None:
-        self._redis = client
+    def __init__(self, line: Line, generation: Generation, lease: Lease) -> None:
+        self._line = line
         self._generation = generation
         self._lease = lease
-        self._settle = client.register_script(source("settle"))
-        self._renew = client.register_script(source("renew"))
-        self._announce = client.register_script(source("announce"))
-        self._withdraw = client.register_script(source("withdraw"))
+        self._settle = Script("settle")
+        self._renew = Script("renew")
+        self._announce = Script("announce")
+        self._withdraw = Script("withdraw")
 
     async def settle(self, hold: Hold, outcome: Outcome, once: Once | None = None) -> Settled:
         """Book what a call came to, once; a second time changes nothing and says the same."""
@@ -90,7 +89,7 @@ class Book:
         """See to it that nothing is held for a reservation whose reply was lost, whether it was made or not."""
         names = [keys.hold(hold.facts.bucket, hold.id), keys.mark(hold.facts.bucket, hold.id)]
         with translated():
-            reply = text(await self._withdraw(keys=names, args=[]))
+            reply = text(await self._withdraw.run(self._line, names, []))
         if reply == "known":
             await self.settle(hold, UNANSWERED)
 
@@ -105,9 +104,10 @@ class Book:
             record = correction(facts, admitted=hold.admitted, grant=hold.grant, outcome=outcome, billed=billed)
             tokens, input_tokens = record["billed_output_tokens"], record["input_tokens"]
             due = _beyond(facts, outcome, billed)
-        reply = await self._settle(
-            keys=settle_keys(facts, outcome.threads, once),
-            args=[
+        reply = await self._settle.run(
+            self._line,
+            settle_keys(facts, outcome.threads, once),
+            [
                 self._generation.value,
                 facts.id,
                 "live" if billed is None else "suspect",
@@ -138,7 +138,7 @@ class Book:
             arguments += [hold_id, tokens]
         since = self._generation.learnt
         with translated():
-            verdicts = [text(part) for part in await self._renew(keys=names, args=arguments)]
+            verdicts = [text(part) for part in await self._renew.run(self._line, names, arguments)]
         if verdicts == ["rebuild"]:
             await self._generation.learn(since)
             return dict.fromkeys(sofar, "unknown")
@@ -160,12 +160,12 @@ class Book:
         )
         with translated():
             arguments = told.arguments(self._generation.value, self._lease.lease_ms)
-            return text(await self._announce(keys=told.keys(), args=arguments)) != "settled"
+            return text(await self._announce.run(self._line, told.keys(), arguments)) != "settled"
 
     async def beat(self) -> None:
         """Say that this worker is alive, for one lease."""
         with translated():
-            await self._redis.set(keys.worker(self._lease.owner), "1", px=self._lease.lease_ms)
+            await self._line.ask("SET", keys.worker(self._lease.owner), "1", "PX", self._lease.lease_ms)
 
 
 def _line(record: UsageRecord) -> str:

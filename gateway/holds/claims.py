@@ -5,13 +5,13 @@ What is kept is sealed with a key that is made of the caller's API key, which no
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import redis.asyncio
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -19,7 +19,8 @@ from gateway.errors import IdempotencyInProgress, IdempotencyKeyReused
 from gateway.holds import keys
 from gateway.holds.connect import text, translated
 from gateway.holds.hold import Facts, Once
-from gateway.holds.scripts import source
+from gateway.holds.line import Line
+from gateway.holds.scripts import Script
 
 NONCE = 12
 
@@ -67,11 +68,11 @@ class Claims:
         MeteringUnavailable: Redis is not to be had, from every method.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, lease_ms: int) -> None:
-        self._redis = client
+    def __init__(self, line: Line, lease_ms: int) -> None:
+        self._line = line
         self._lease_ms = lease_ms
-        self._claim = client.register_script(source("claim"))
-        self._unclaim = client.register_script(source("unclaim"))
+        self._claim = Script("claim")
+        self._unclaim = Script("unclaim")
 
     async def claim(self, bucket: str, customer: str, digest: str, body: str, call: str) -> bytes | None:
         """Claim a key for a call, or return the sealed answer that was kept for it.
@@ -83,7 +84,9 @@ class Claims:
             IdempotencyInProgress: another call is working for it.
         """
         with translated():
-            reply = await self._claim(keys=[keys.once(bucket, customer, digest)], args=[body, call, 2 * self._lease_ms])
+            reply = await self._claim.run(
+                self._line, [keys.once(bucket, customer, digest)], [body, call, 2 * self._lease_ms]
+            )
         match text(reply[0]):
             case "kept":
                 kept: bytes = reply[1]
@@ -99,12 +102,11 @@ class Claims:
     async def free(self, bucket: str, customer: str, digest: str, call: str) -> None:
         """Give a key back for which nothing was admitted."""
         with translated():
-            await self._unclaim(keys=[keys.once(bucket, customer, digest)], args=[call])
+            await self._unclaim.run(self._line, [keys.once(bucket, customer, digest)], [call])
 
     async def renew(self, live: Iterable[tuple[Facts, Once]]) -> None:
         """Keep the claims of live calls; one whose answer is kept already is left its day."""
+        kept_ms = 2 * self._lease_ms
+        names = [keys.once(facts.bucket, facts.customer, once.digest) for facts, once in live]
         with translated():
-            async with self._redis.pipeline(transaction=False) as batch:
-                for facts, once in live:
-                    batch.pexpire(keys.once(facts.bucket, facts.customer, once.digest), 2 * self._lease_ms, gt=True)
-                await batch.execute()
+            await asyncio.gather(*(self._line.ask("PEXPIRE", name, kept_ms, "GT") for name in names))

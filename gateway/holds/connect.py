@@ -1,20 +1,20 @@
-"""Clients of Redis from the one URL of the settings, and the one place where its errors become ours."""
+"""Ways to Redis from the one URL of the settings, and the one place where its errors become ours."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
 import redis
 import redis.asyncio
-import redis.asyncio.connection
-from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from gateway.errors import MeteringUnavailable
+from gateway.holds.address import address_of
+from gateway.holds.line import Line, SharedLine
 
 CLUSTER = "redis+cluster://"
 TIMEOUT_S = 5.0
@@ -31,58 +31,25 @@ def connect(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1), **options)
 
 
-def connect_async(url: str) -> redis.asyncio.Redis:
-    """Return the serving path's client.
-
-    It asks once more after a lost connection and no more: every script is idempotent, and a caller who waits for a
-    server that is not there is better told so.
-    """
-    options: dict[str, Any] = {
-        "socket_timeout": TIMEOUT_S,
-        "socket_connect_timeout": TIMEOUT_S,
-        "retry": AsyncRetry(NoBackoff(), 1),
-    }
+def connect_line(url: str) -> Line:
+    """Return the serving path's way to Redis; a server is connected to when it is first asked."""
     if url.startswith(CLUSTER):
-        clustered = redis.asyncio.RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER), **options)
-        return cast(redis.asyncio.Redis, clustered)
-    client = redis.asyncio.Redis.from_url(url, max_connections=512, **options)
-    pool = client.connection_pool
-    pool.connection_class = CLOSED_IS_LOST[pool.connection_class]
-    return client
+        options: dict[str, Any] = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
+        return _ClusterLine(redis.asyncio.RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER), **options))
+    return SharedLine(address_of(url), TIMEOUT_S)
 
 
-class _ClosedIsLost(redis.asyncio.connection.AbstractConnection):
-    """A connection that was closed a moment ago is one that was lost.
+class _ClusterLine:
+    """A line over redis-py's client of a cluster, which knows the nodes and follows them."""
 
-    uvloop says so with a RuntimeError, which redis-py passes on: nothing would ask again, and no one here would take
-    it for what it is.
-    """
+    def __init__(self, client: redis.asyncio.RedisCluster) -> None:
+        self._client = client
 
-    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
-        try:
-            await super().send_packed_command(command, check_health)
-        except RuntimeError as error:
-            await self.disconnect(nowait=True)
-            raise redis.ConnectionError("The connection was closed.") from error
+    def ask(self, *words: bytes | str | int) -> Awaitable[Any]:
+        return self._client.execute_command(*words)
 
-
-class _Tcp(_ClosedIsLost, redis.asyncio.Connection):
-    pass
-
-
-class _Tls(_ClosedIsLost, redis.asyncio.SSLConnection):
-    pass
-
-
-class _Unix(_ClosedIsLost, redis.asyncio.UnixDomainSocketConnection):
-    pass
-
-
-CLOSED_IS_LOST = {
-    redis.asyncio.Connection: _Tcp,
-    redis.asyncio.SSLConnection: _Tls,
-    redis.asyncio.UnixDomainSocketConnection: _Unix,
-}
+    async def aclose(self) -> None:
+        await self._client.aclose()
 
 
 def text(reply: Any) -> str:

@@ -6,10 +6,9 @@ import json
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
-import redis.asyncio
-
 from gateway.holds import keys
 from gateway.holds.connect import text
+from gateway.holds.line import Line
 from gateway.holds.terms import Customer, Timeline
 from pricing.menu import Menu
 
@@ -49,8 +48,8 @@ class Holder(tuple[str, str]):
 class Directory:
     """Keys, customers, publications and menus as last read from Redis."""
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
-        self._redis = client
+    def __init__(self, line: Line) -> None:
+        self._line = line
         self._holders: Remembered[str, Holder] = Remembered(100_000)
         self._customers: Remembered[str, Customer] = Remembered(100_000)
         self._menus: Remembered[str, Menu] = Remembered(256)
@@ -60,7 +59,7 @@ class Directory:
         """Return whose key it is, or None for a key that Redis does not know."""
         known = self._holders.get(digest)
         if known is None:
-            customer, key_id = await self._redis.hmget(keys.api_key(bucket, digest), "customer", "key_id")
+            customer, key_id = await self._line.ask("HMGET", keys.api_key(bucket, digest), "customer", "key_id")
             if customer is None or key_id is None:
                 return None
             known = Holder((text(customer), text(key_id)))
@@ -74,7 +73,7 @@ class Directory:
         """Return a customer's record; ``fresh`` reads it again."""
         known = None if fresh else self._customers.get(customer_id)
         if known is None:
-            body = await self._redis.hget(keys.customer(keys.bucket_of(customer_id), customer_id), "body")
+            body = await self._line.ask("HGET", keys.customer(keys.bucket_of(customer_id), customer_id), "body")
             if body is None:
                 return None
             known = Customer.from_json(body)
@@ -83,14 +82,14 @@ class Directory:
 
     async def read_timeline(self) -> Timeline:
         """Read the publications again."""
-        self.timeline = Timeline.from_json(await self._redis.hget(keys.TIMELINE, "body"))
+        self.timeline = Timeline.from_json(await self._line.ask("HGET", keys.TIMELINE, "body"))
         return self.timeline
 
     async def menu(self, version: str) -> Menu | None:
         """Return an immutable menu."""
         known = self._menus.get(version)
         if known is None:
-            body = await self._redis.get(keys.menu(version))
+            body = await self._line.ask("GET", keys.menu(version))
             if body is None:
                 return None
             known = Menu.from_json(json.loads(body))

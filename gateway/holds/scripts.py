@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from gateway.holds.line import Line
 
 _LUA = files("gateway.holds") / "lua"
 
@@ -10,3 +17,30 @@ _LUA = files("gateway.holds") / "lua"
 def source(verb: str) -> str:
     """Return the text of one verb: ``reserve``, ``settle``, ``renew``, ``reclaim``, ``announce``, ``project``."""
     return "\n".join((_LUA / f"{name}.lua").read_text("utf-8") for name in ("shared", verb))
+
+
+class Script:
+    """One verb, as a server is asked for it: by its digest, or whole where the server has forgotten it."""
+
+    def __init__(self, verb: str) -> None:
+        self._text = source(verb)
+        self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+
+    async def known(self, line: Line, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> Any:
+        """Return the reply of a server that knows the verb.
+
+        Raises:
+            NoScriptError: it does not.
+        """
+        return await line.ask("EVALSHA", self._sha, len(keys), *keys, *arguments)
+
+    async def told(self, line: Line, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> Any:
+        """Return the reply of a server that is told the verb, and will know it."""
+        return await line.ask("EVAL", self._text, len(keys), *keys, *arguments)
+
+    async def run(self, line: Line, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> Any:
+        """Return the reply of a server that may know the verb or not."""
+        try:
+            return await self.known(line, keys, arguments)
+        except NoScriptError:
+            return await self.told(line, keys, arguments)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import redis.asyncio
-
 from gateway.holds import keys
 from gateway.holds.connect import text, translated
 from gateway.holds.directory import Directory
+from gateway.holds.line import Line
 
 
 class Threads:
     """Remembered for an hour by the settlement of the call that was answered."""
 
-    def __init__(self, client: redis.asyncio.Redis, directory: Directory) -> None:
-        self._redis = client
+    def __init__(self, line: Line, directory: Directory) -> None:
+        self._line = line
         self._directory = directory
 
     async def conversation(self, bucket: str, key_digest: str, threads: Sequence[str]) -> str | None:
@@ -26,6 +25,6 @@ class Threads:
             holder = await self._directory.holder(bucket, key_digest)
             if holder is None:
                 return None
-            found = await self._redis.mget([keys.thread(bucket, holder[0], thread) for thread in threads])
+            found = await self._line.ask("MGET", *(keys.thread(bucket, holder[0], thread) for thread in threads))
         first = next((name for name in found if name is not None), None)
         return None if first is None else text(first)

@@ -10,8 +10,7 @@ from asyncio.subprocess import Process as ChildProcess
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-import redis.asyncio
-
+from gateway.holds.line import Line
 from gateway.local.datadir import Child, DataDir, Running
 from gateway.local.ended import EndedWorkers
 from gateway.local.processes import Process
@@ -25,14 +24,14 @@ class Children:
     Args:
         data: the data directory, claimed; it remembers which workers of earlier starts Redis is still to be told of.
         socket: Valkey's, where it is ours.
-        client: of the Redis that is told of workers' ends.
+        line: to the Redis that is told of workers' ends.
     """
 
-    def __init__(self, data: DataDir, socket: Path | None, client: redis.asyncio.Redis) -> None:
+    def __init__(self, data: DataDir, socket: Path | None, line: Line) -> None:
         self._data = data
         self._socket = None if socket is None else str(socket)
         self._running: dict[int, Child] = {}
-        self.ended_workers = EndedWorkers(client, data.remembered().ended_workers, told=self._write_down)
+        self.ended_workers = EndedWorkers(line, data.remembered().ended_workers, told=self._write_down)
 
     async def start(
         self,

@@ -6,11 +6,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-import redis.asyncio
-
 from gateway.errors import MeteringUnavailable
 from gateway.holds import keys
 from gateway.holds.connect import translated
+from gateway.holds.line import Line
 
 KEPT_S = 24 * 60 * 60
 PAUSE_S = 1.0
@@ -18,22 +17,22 @@ PAUSE_S = 1.0
 log = logging.getLogger(__name__)
 
 
-async def declare_ended(client: redis.asyncio.Redis, worker_id: str) -> None:
+async def declare_ended(line: Line, worker_id: str) -> None:
     """Leave the proof that a worker has ended. Only for who has seen its end: it never speaks again.
 
     Raises:
         MeteringUnavailable: Redis is not to be had; saying it again later is as good.
     """
     with translated():
-        await client.set(keys.gone(worker_id), "1", ex=KEPT_S)
-        await client.delete(keys.worker(worker_id))
+        await line.ask("SET", keys.gone(worker_id), "1", "EX", KEPT_S)
+        await line.ask("DEL", keys.worker(worker_id))
 
 
 class EndedWorkers:
     """The workers whose end Redis does not know yet. ``told`` is called whenever it has heard of some."""
 
-    def __init__(self, client: redis.asyncio.Redis, ids: Iterable[str], told: Callable[[], None]) -> None:
-        self._client = client
+    def __init__(self, line: Line, ids: Iterable[str], told: Callable[[], None]) -> None:
+        self._line = line
         self._ids = list(ids)
         self._told = told
         self._news = asyncio.Event()
@@ -52,7 +51,7 @@ class EndedWorkers:
         """Tell Redis of all of them now."""
         self._news.clear()
         for worker_id in self.ids:
-            await declare_ended(self._client, worker_id)
+            await declare_ended(self._line, worker_id)
             self._ids.remove(worker_id)
             self._told()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.errors import MeteringUnavailable, StartupError
-from gateway.holds.connect import connect_async
+from gateway.holds.connect import connect_line
 from gateway.local import sockets, valkey
 from gateway.local.children import Children
 from gateway.local.datadir import DataDir
@@ -89,9 +89,9 @@ class Supervisor:
         if at is not None:
             stack.callback(self._data.drop_socket, at)
             self._settings = self._settings.model_copy(update={"redis_url": valkey.url_of(at)})
-        client = connect_async(self._settings.redis_url)
-        stack.push_async_callback(client.aclose)
-        children = Children(self._data, at, client)
+        line = connect_line(self._settings.redis_url)
+        stack.push_async_callback(line.aclose)
+        children = Children(self._data, at, line)
         stack.callback(children.forget_socket)
         if at is not None:
             await self._start_valkey(stack, children, at)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import redis.asyncio
-
 from gateway.clock import written
 from gateway.errors import CustomerBlocked, InvalidKey
 from gateway.holds import keys
 from gateway.holds.connect import translated
 from gateway.holds.directory import Directory
+from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits, Offer, offer
 from gateway.holds.terms import Customer, Standing, period_of, standing
 from pricing.menu import Menu
@@ -30,10 +29,8 @@ class SelfService(Protocol):
 class Accounts:
     """Reads accounts and the published menu, always anew."""
 
-    def __init__(
-        self, client: redis.asyncio.Redis, directory: Directory, house: HouseLimits, now_ms: Callable[[], int]
-    ) -> None:
-        self._redis = client
+    def __init__(self, line: Line, directory: Directory, house: HouseLimits, now_ms: Callable[[], int]) -> None:
+        self._line = line
         self._directory = directory
         self._house = house
         self._now_ms = now_ms
@@ -47,7 +44,7 @@ class Accounts:
             MeteringUnavailable: Redis is not to be had.
         """
         with translated():
-            holder, expires = await self._redis.hmget(keys.api_key(bucket, digest), "customer", "expires")
+            holder, expires = await self._line.ask("HMGET", keys.api_key(bucket, digest), "customer", "expires")
             if not holder or (expires and int(expires) <= self._now_ms()):
                 raise InvalidKey
             customer_id = holder.decode() if isinstance(holder, bytes) else holder
@@ -68,7 +65,7 @@ class Accounts:
             terms = offer(tier, where.version, customer.overrides, self._house)
             start, end = period_of(customer, now)
             window = keys.window(keys.bucket_of(customer.id), customer.id, start)
-            amounts = await self._redis.hmget(window, "used", "held", "spend_used", "spend_held")
+            amounts = await self._line.ask("HMGET", window, "used", "held", "spend_used", "spend_held")
         used, held, spend_used, spend_held = (int(amount or 0) for amount in amounts)
         return {
             "customer": customer.id,

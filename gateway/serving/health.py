@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-import redis.asyncio
 from fastapi import FastAPI
 from redis.exceptions import RedisError
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from gateway.errors import MeteringUnavailable
 from gateway.holds import keys
+from gateway.holds.line import Line
 
 PATIENCE_S = 1.0
 
@@ -19,7 +20,7 @@ class Health:
     """What the two probes look at."""
 
     def __init__(self) -> None:
-        self.redis: redis.asyncio.Redis | None = None
+        self.line: Line | None = None
         self.is_stopping = False
 
     def add_to(self, app: FastAPI) -> None:
@@ -35,10 +36,10 @@ class Health:
 
     async def _adds_up(self) -> bool:
         """Return whether Redis is there, and what is held and used in it is as it has to be."""
-        if self.redis is None:
+        if self.line is None:
             return False
         try:
             async with asyncio.timeout(PATIENCE_S):
-                return await self.redis.hlen(keys.BREACHES) == 0
-        except (RedisError, OSError, TimeoutError):
+                return bool(await self.line.ask("HLEN", keys.BREACHES) == 0)
+        except (MeteringUnavailable, RedisError, OSError, TimeoutError):
             return False

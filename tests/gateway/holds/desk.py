@@ -9,17 +9,16 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-import redis.asyncio
-
 from gateway.clock import now_ms
 from gateway.errors import TokencapError
 from gateway.holds import keys
 from gateway.holds.admission import Admission, Lease
 from gateway.holds.book import Book
-from gateway.holds.connect import connect, connect_async, fields
+from gateway.holds.connect import connect, connect_line, fields
 from gateway.holds.directory import Directory
 from gateway.holds.generation import Generation
 from gateway.holds.hold import Ask, Hold, Outcome
+from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits
 from gateway.holds.projection import Projection
 from gateway.holds.reclaim import Reclaimer
@@ -38,8 +37,8 @@ def digest_of(customer: str) -> str:
 class Desk:
     """Everything a story can do. Names of holds and customers are the story's own."""
 
-    def __init__(self, url: str, client: redis.asyncio.Redis, house: HouseLimits, lease: Lease) -> None:
-        self.redis = client
+    def __init__(self, url: str, line: Line, house: HouseLimits, lease: Lease) -> None:
+        self.line = line
         self.blocking = connect(url)
         self.projection = Projection(self.blocking)
         self.tiers: dict[str, Tier] = {}
@@ -49,9 +48,9 @@ class Desk:
         self.publications: tuple[Publication, ...] = ()
         self.generation = Generation(self._restore)
         self.admission = Admission(
-            client, Directory(client), self.generation, lease=lease, house=house, currency="USD", now_ms=now_ms
+            line, Directory(line), self.generation, lease=lease, house=house, currency="USD", now_ms=now_ms
         )
-        self.book = Book(client, self.generation, lease)
+        self.book = Book(line, self.generation, lease)
         self.lease = lease
 
     async def _restore(self) -> str:
@@ -161,10 +160,10 @@ class Desk:
 
 @asynccontextmanager
 async def desk(url: str, *, house: HouseLimits = HOUSE, lease: Lease = LEASE) -> AsyncIterator[Desk]:
-    client = connect_async(url)
+    line = connect_line(url)
     try:
-        opened = Desk(url, client, house, lease)
+        opened = Desk(url, line, house, lease)
         yield opened
         opened.blocking.close()
     finally:
-        await client.aclose()
+        await line.aclose()

@@ -25,7 +25,7 @@ async def at_work(at: Desk, clock: Clock) -> Keeper:
     """Return a keeper with one live hold of acme's, and with the clock half a lease after its last renewal."""
     at.tier("basic")
     at.customer("acme", "basic")
-    keeper = Keeper(at.book, Claims(at.redis, LEASE.lease_ms), LEASE, Tally(), monotonic=clock)
+    keeper = Keeper(at.book, Claims(at.line, LEASE.lease_ms), LEASE, Tally(), monotonic=clock)
     keeper.take(await at.reserve("c1", "acme", 100))
     await keeper.renew()
     clock.now_s += HALF_A_LEASE_S

@@ -231,7 +231,7 @@ async def _lapsed(told: Desk, sofar: int) -> None:
     hold = await told.reserve("c1", "acme", 80, conversation="talk")
     bucket = hold.facts.bucket
     assert await told.book.renew(bucket, {"c1": sofar}) == {"c1": "live"}
-    await told.redis.zadd(keys.holds(bucket), {"c1": 1})
+    told.blocking.zadd(keys.holds(bucket), {"c1": 1})
 
 
 class Clock:
@@ -271,7 +271,7 @@ async def test_a_dead_workers_hold_is_billed_and_freed_at_once(valkey_url: str) 
     """Whoever saw the worker end left the proof; nothing is held for it any more."""
     async with desk(valkey_url) as told:
         await _lapsed(told, sofar=30)
-        await told.redis.set(keys.gone("w_test"), "1")
+        told.blocking.set(keys.gone("w_test"), "1")
 
         assert told.reclaimer(Clock()).turn() == 1
         assert told.window("acme") == {"used": 30, "held": 0, "spend_used": 7, "spend_held": 0}
@@ -288,7 +288,7 @@ async def test_a_suspect_hold_is_freed_once_its_owner_has_been_silent_for_a_seco
         reclaimer.turn()
         assert told.window("acme")["held"] == 80
         bucket = told.holds["c1"].facts.bucket
-        await told.redis.zadd(keys.holds(bucket), {"c1": 1})
+        told.blocking.zadd(keys.holds(bucket), {"c1": 1})
 
         assert reclaimer.turn() == 1
         assert told.window("acme") == {"used": 0, "held": 0, "spend_used": 0, "spend_held": 0}
@@ -298,7 +298,7 @@ async def test_a_renewed_hold_is_left_alone_by_a_reclaimer_that_looked_before(va
     """A renewal between the look and the verdict wins."""
     async with desk(valkey_url) as told:
         await _lapsed(told, sofar=30)
-        await told.redis.set(keys.gone("w_test"), "1")
+        told.blocking.set(keys.gone("w_test"), "1")
         bucket = told.holds["c1"].facts.bucket
         await told.book.renew(bucket, {"c1": 35})
 

@@ -1,0 +1,63 @@
+"""Where a Redis URL leads: to a socket of this machine or a host, in clear or over TLS, and who we are there."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio.connection import RedisSSLContext, parse_url
+
+Words = tuple[bytes | str | int, ...]
+
+_TLS = "ssl_"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One server; ``introduction`` are the commands that a new connection begins with."""
+
+    path: str | None
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    introduction: tuple[Words, ...]
+
+    async def open(self, protocol: Callable[[], asyncio.Protocol]) -> None:
+        """Connect; an OSError says why not."""
+        loop = asyncio.get_running_loop()
+        if self.path is not None:
+            await loop.create_unix_connection(protocol, self.path)
+        else:
+            await loop.create_connection(protocol, self.host, self.port, ssl=self.tls)
+
+
+def address_of(url: str) -> Address:
+    """Return the address of ``redis://``, ``rediss://`` or ``unix://``, with the options that redis-py reads there.
+
+    Raises:
+        ValueError: it is none of the three.
+    """
+    given: dict[str, Any] = dict(parse_url(url))
+    user, password, database = given.get("username"), given.get("password"), int(given.get("db") or 0)
+    introduction: list[Words] = []
+    if password is not None:
+        introduction.append(("AUTH", password) if user is None else ("AUTH", user, password))
+    if database:
+        introduction.append(("SELECT", database))
+    return Address(
+        given.get("path"),
+        given.get("host", "localhost"),
+        given.get("port", 6379),
+        _tls(given) if url.startswith("rediss://") else None,
+        tuple(introduction),
+    )
+
+
+def _tls(given: dict[str, Any]) -> ssl.SSLContext:
+    """Return what redis-py makes of the ``ssl_`` options: certificates are verified unless they say otherwise."""
+    options: dict[str, Any] = {"cert_reqs": "required", "check_hostname": True}
+    options |= {name.removeprefix(_TLS): value for name, value in given.items() if name.startswith(_TLS)}
+    return RedisSSLContext(**options).get()
