@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from gateway.errors import UpstreamOverloaded
 
+KEPT_PART = 4
+"""One place in so many, rounded up, is kept from any one customer."""
+
 
 class Gate:
     """Lets so many calls through at once. A place that becomes free goes to the customer who was served longest ago.
 
-    So one customer's burst waits behind itself; another's call waits for one place, not for the burst.
+    One customer alone never has all places: a quarter of them, at least one, is kept from it. So its burst waits behind
+    itself, and another's first call finds a place without waiting for an answer to end.
     """
 
     def __init__(self, most: int | None, *, wait_s: float) -> None:
         self._free = most
+        self._each = most if most is None or most == 1 else most - -(-most // KEPT_PART)
         self._wait_s = wait_s
+        self._inside: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @asynccontextmanager
@@ -35,12 +41,12 @@ class Gate:
         try:
             yield
         finally:
-            self._give_back()
+            self._give_back(customer)
 
     async def _take(self, customer: str) -> None:
-        assert self._free is not None
-        if self._free > 0 and not self._waiting:
-            self._free -= 1
+        # Where a place is free, whoever waits has all that it may have.
+        if self._may_enter(customer):
+            self._enter(customer)
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(customer, deque()).append(turn)
@@ -49,7 +55,7 @@ class Gate:
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
-                self._give_back()  # the place came at the same moment
+                self._give_back(customer)  # the place came at the same moment
             else:
                 self._leave(customer, turn)
             if isinstance(error, TimeoutError):
@@ -58,6 +64,16 @@ class Gate:
                 ) from error
             raise
 
+    def _may_enter(self, customer: str) -> bool:
+        assert self._free is not None
+        assert self._each is not None
+        return self._free > 0 and self._inside[customer] < self._each
+
+    def _enter(self, customer: str) -> None:
+        assert self._free is not None
+        self._free -= 1
+        self._inside[customer] += 1
+
     def _leave(self, customer: str, turn: asyncio.Future[None]) -> None:
         queue = self._waiting.get(customer)
         if queue is not None and turn in queue:
@@ -65,14 +81,21 @@ class Gate:
             if not queue:
                 del self._waiting[customer]
 
-    def _give_back(self) -> None:
+    def _give_back(self, customer: str) -> None:
         assert self._free is not None
-        while self._waiting:
-            customer, queue = self._waiting.popitem(last=False)
-            turn = queue.popleft()
-            if queue:
-                self._waiting[customer] = queue  # behind everyone else who waits
-            if not turn.done():
-                turn.set_result(None)
-                return
         self._free += 1
+        self._inside[customer] -= 1
+        if not self._inside[customer]:
+            del self._inside[customer]
+        while (following := next(filter(self._may_enter, self._waiting), None)) is not None:
+            self._call_in(following)
+
+    def _call_in(self, customer: str) -> None:
+        """Give a place to who of a customer's calls has waited longest, and put the others behind everyone else's."""
+        queue = self._waiting.pop(customer)
+        turn = queue.popleft()
+        if queue:
+            self._waiting[customer] = queue
+        if not turn.done():
+            self._enter(customer)
+            turn.set_result(None)

@@ -66,6 +66,28 @@ def test_customers_keys_tiers_used_tokens_and_records_are_there_after_a_restart(
         assert len(loop.usage(who)) == 2
 
 
+def test_a_repetition_after_a_restart_is_sent_the_kept_answer(directory: Path) -> None:
+    def say(loop: Rig, who: Sold) -> httpx.Response:
+        headers = {**who.headers, "idempotency-key": "once"}
+        return httpx.post(f"{loop.url}/v1/chat/completions", json={**BODY, "max_tokens": 5}, headers=headers)
+
+    with serving(directory) as running:
+        token = running.admin_token()
+        loop = running.rig(token)
+        loop.tier("small", conversation_tokens_max=50, price_nanousd=3)
+        who = loop.customer("small")
+        first = say(loop, who)
+        assert running.stop() == 0
+    with serving(directory) as running:
+        loop = running.rig(token)
+        again = say(loop, who)
+
+        assert (first.status_code, again.status_code) == (200, 200)
+        assert again.headers["idempotency-replayed"] == "true"
+        assert (again.content, again.headers["x-request-id"]) == (first.content, first.headers["x-request-id"])
+        assert [record["charge_nanousd"] for record in loop.usage(who)] == [3]
+
+
 async def load(loop: Rig, who: Sold, seconds: float) -> None:
     """Call without end from fifty customers at once, until the gateway is gone."""
     async with httpx.AsyncClient(limits=httpx.Limits(max_connections=50), headers=who.headers, timeout=10) as client:

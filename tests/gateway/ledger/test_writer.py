@@ -77,6 +77,31 @@ def test_records_are_booked_in_the_order_in_which_they_were_settled(client: redi
     assert rows == [settled_call(number)["id"] for number in range(4)]
 
 
+def test_a_full_disk_books_nothing_by_halves_and_loses_nothing(client: redis.Redis, sqlite_url: str) -> None:
+    """What does not fit stays in the streams; once there is room it is booked, each record once."""
+    database = Database(sqlite_url)
+    database.migrate()
+    for number in range(200):
+        settle(client, settled_call(number), charge=1)
+    with database.write() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    writer = Writer(client, database)
+    with pytest.raises(MeteringUnavailable) as full:
+        while writer.turn():
+            pass
+    assert "full" in str(full.value.__cause__)
+    assert waiting(client) + len(ids(database)) == 200
+    with database.write() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+    while writer.turn():
+        pass
+
+    assert sorted(ids(database)) == sorted(settled_call(number)["id"] for number in range(200))
+    assert recount(database).is_sound
+    database.close()
+
+
 def test_with_nothing_waiting_a_turn_is_0_and_writes_nothing(client: redis.Redis, database: Database) -> None:
     assert Writer(client, database).turn() == 0
     assert recount(database).rows == 0

@@ -36,23 +36,31 @@ async def settled() -> None:
 
 
 async def test_a_burst_waits_behind_itself() -> None:
-    crowd = Crowd(Gate(2, wait_s=60))
+    """It never has the last place, and each place that becomes free goes to whoever has waited longest of those who may."""
+    crowd = Crowd(Gate(4, wait_s=60))
     burst = [asyncio.create_task(crowd.call(f"a{number}", "acme")) for number in range(6)]
     await settled()
-    other = asyncio.create_task(crowd.call("b0", "beta"))
+    assert crowd.inside == ["a0", "a1", "a2"]
+    others = [asyncio.create_task(crowd.call(f"b{number}", "beta")) for number in range(2)]
     await settled()
-    assert crowd.inside == ["a0", "a1"]
-    crowd.leave["a0"].set()
-    await settled()
-    crowd.leave["a1"].set()
-    await settled()
-
-    assert crowd.inside[2:] == ["a2", "b0"]
-    for name in [f"a{number}" for number in range(2, 6)] + ["b0"]:
+    assert crowd.inside[3:] == ["b0"]
+    for name in ("a0", "b0"):
         crowd.leave[name].set()
         await settled()
-    await asyncio.gather(*burst, other)
-    assert crowd.most == 2
+
+    assert crowd.inside[4:] == ["a3", "b1"]
+    for name in ("a1", "a2", "a3", "b1", "a4", "a5"):
+        crowd.leave[name].set()
+        await settled()
+    await asyncio.gather(*burst, *others)
+    assert crowd.most == 4
+
+
+async def test_one_place_is_for_everyone() -> None:
+    """Where there is but one, nothing can be kept."""
+    gate = Gate(1, wait_s=0)
+    async with gate.place("acme"):
+        pass
 
 
 async def test_who_waits_too_long_is_told_and_takes_no_place() -> None:
