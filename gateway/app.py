@@ -8,7 +8,8 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import httpx
 from fastapi import FastAPI
@@ -38,11 +39,14 @@ from gateway.ledger.recovery import Bounds, Recovery
 from gateway.observing.records import count_records
 from gateway.observing.tally import Sheet, Tally
 from gateway.serving.account import Accounts
-from gateway.serving.dialects.chat import Chat
+from gateway.serving.detection import detected
+from gateway.serving.dialects.all import dialects
+from gateway.serving.dialects.dialect import Dialect
 from gateway.serving.exchange import Receive, Scope, Send
 from gateway.serving.gate import Gate
 from gateway.serving.health import Health
 from gateway.serving.journey import Journey, Rules
+from gateway.serving.profiles import EMBEDDINGS, ENDPOINTS, PROFILES, Profile, as_set
 from gateway.serving.routes import CustomerRoutes
 from gateway.serving.upstream import Upstream
 from gateway.settings import Settings
@@ -172,25 +176,27 @@ async def _serving(
     renewing = asyncio.create_task(keeper.run())
     stack.callback(renewing.cancel)
     stack.push_async_callback(keeper.drain, SETTLE_S)
-    rules = _rules(settings)
-    journey = Journey(
-        Chat(),
+    journey = partial(
+        Journey,
         admission=admission,
         keeper=keeper,
         threads=Threads(line, directory),
         claims=claims,
         gate=Gate(settings.upstream_concurrency_max, wait_s=settings.upstream_queue_s),
         upstream=await _upstream(stack, settings),
-        rules=rules,
         monotonic=time.monotonic,
     )
+    rules, profile = _rules(settings), await _profile(settings)
+    spoken, absent = dialects(profile), _absent(profile, settings)
     health.line = line
     return CustomerRoutes(
-        [(Chat.endpoint, journey)],
+        [journey(one, rules=_rules_of(one, rules, settings)) for one in spoken if one.endpoint not in absent],
+        [(one, absent[one.endpoint]) for one in spoken if one.endpoint in absent],
         Accounts(line, directory, house, now_ms),
         self_service,
         rules,
         tally,
+        names=rules.names | ({settings.embedding_model} if settings.embedding_model else set()),
         new_id=new_request_id,
         started_s=int(time.time()),
     )
@@ -216,6 +222,37 @@ def _rules(settings: Settings) -> Rules:
     )
 
 
+def _rules_of(dialect: Dialect, rules: Rules, settings: Settings) -> Rules:
+    """Return the rules of one format: embeddings have a model of their own."""
+    if dialect.endpoint != EMBEDDINGS or settings.embedding_model is None:
+        return rules
+    return replace(rules, model=settings.embedding_model, names=frozenset({settings.embedding_model}))
+
+
+async def _profile(settings: Settings) -> Profile:
+    """Return what is known of the upstream, from the settings and from itself."""
+    name = settings.upstream_profile
+    profile = await detected(settings.upstream_url, _upstream_key(settings)) if name == "auto" else PROFILES[name]
+    return as_set(
+        profile,
+        speaks=settings.upstream_dialects,
+        limits=settings.upstream_limit_fields,
+        passes=settings.passed_fields,
+    )
+
+
+def _absent(profile: Profile, settings: Settings) -> dict[str, str]:
+    """Return the routes that are not served, and why."""
+    absent = {route: f"The model's endpoint does not speak {route}." for route in ENDPOINTS - profile.speaks}
+    if settings.embedding_model is None:
+        absent[EMBEDDINGS] = "Embeddings are not served here: the operator has set no embedding model."
+    return absent
+
+
+def _upstream_key(settings: Settings) -> str | None:
+    return settings.upstream_key.get_secret_value() if settings.upstream_key else None
+
+
 async def _upstream(stack: AsyncExitStack, settings: Settings) -> Upstream:
     # The house's own limits say how many calls run; the pool must not be another queue.
     unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=1024)
@@ -223,11 +260,10 @@ async def _upstream(stack: AsyncExitStack, settings: Settings) -> Upstream:
     client = await stack.enter_async_context(
         httpx.AsyncClient(limits=unlimited, timeout=timeout, trust_env=False, follow_redirects=False)
     )
-    key = settings.upstream_key
     return Upstream(
         client,
         settings.upstream_url,
-        key.get_secret_value() if key else None,
+        _upstream_key(settings),
         first_token_s=settings.first_token_deadline_s,
         idle_s=settings.idle_deadline_s,
     )

@@ -34,6 +34,10 @@ class Settings(BaseSettings):
     model: str = "aligned-1"
     model_aliases: Annotated[tuple[str, ...], NoDecode] = ()
     embedding_model: str | None = None
+    upstream_profile: Literal["auto", "any", "openai", "vllm", "sglang", "llamacpp", "ollama"] = "auto"
+    upstream_dialects: Annotated[tuple[str, ...], NoDecode] = ()
+    upstream_limit_fields: Annotated[tuple[str, ...], NoDecode] = ()
+    passed_fields: Annotated[tuple[str, ...], NoDecode] = ()
 
     redis_url: str = "embedded"
     database_url: str | None = None
@@ -66,12 +70,22 @@ class Settings(BaseSettings):
     self_selection: Literal["none", "account", "conversation"] = "none"
     mode: Literal["enforce", "observe"] = "enforce"
 
-    @field_validator("model_aliases", mode="before")
+    @field_validator("model_aliases", "upstream_dialects", "upstream_limit_fields", "passed_fields", mode="before")
     @classmethod
     def _split_names(cls, given: Any) -> Any:
         if isinstance(given, str):
             return tuple(name.strip() for name in given.split(",") if name.strip())
         return given
+
+    @field_validator("upstream_dialects", mode="after")
+    @classmethod
+    def _are_dialects(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        return _each_of(given, ("chat", "completions", "responses", "messages", "embeddings"))
+
+    @field_validator("upstream_limit_fields", mode="after")
+    @classmethod
+    def _are_limits(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        return _each_of(given, ("max_completion_tokens", "max_tokens"))
 
     @field_validator("webhook_secret", mode="after")
     @classmethod
@@ -111,6 +125,13 @@ class Settings(BaseSettings):
     def to_environment(self) -> dict[str, str]:
         """Return the settings as a process that we start reads them, secrets in clear."""
         return {_outside(name): _text(value) for name, value in self if value is not None}
+
+
+def _each_of(given: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return ``given`` if each of it is ``known``."""
+    if unknown := [name for name in given if name not in known]:
+        raise ValueError(f"{unknown[0]} is none of {', '.join(known)}")
+    return given
 
 
 def _webhook_key(secret: SecretStr) -> bytes:

@@ -89,6 +89,7 @@ class Admission:
         with translated():
             now, begun, fresh, is_known = self._now_ms(), None, False, True
             want = min(ask.requested_tokens or self._house.answer_tokens_max, self._house.answer_tokens_max)
+            want = want if ask.generates else 0
             for _ in range(TRIES):
                 try:
                     bid = await self._bid(ask, want, begun, now, fresh=fresh)

@@ -29,6 +29,8 @@ class Ask:
     """What is billed as input when nobody says how many tokens there were."""
     tier_chosen: str | None = None
     client_request_id: str | None = None
+    generates: bool = True
+    """Whether output tokens can come of it; if not, none are held."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ def smaller_want(offered: Offer, ask: Ask, reply: list[str], house: HouseLimits)
 
     Only what is metered can be had in a smaller measure: a price per conversation buys the whole cap or nothing.
     """
-    if reply[1] != "spend" or offered.price_nanousd or not offered.output_nanousd_per_mtok:
+    if reply[1] != "spend" or offered.price_nanousd or not offered.output_nanousd_per_mtok or not ask.generates:
         return None
     left, allowed = int(reply[2]), int(reply[4])
     left -= metered_bound(ask.input_bound, offered.input_nanousd_per_mtok)

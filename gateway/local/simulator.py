@@ -1,4 +1,4 @@
-"""A simulated aligned model behind the OpenAI chat API: answers of a known law, in real time, with its own count.
+"""A simulated aligned model behind the APIs of OpenAI and Anthropic: answers of a known law, in real time, with its own count.
 
 It stands where the operator's model would stand, in the demo and in tests, and says in every answer what it is.
 A call is answered with words that mean nothing, as many as the law of lengths says, at a steady pace. With ``tools``
@@ -12,17 +12,19 @@ import json
 import math
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 from urllib.parse import parse_qs
 
-from gateway.errors import CallerGone, RequestTooLarge, RouteNotFound, TokencapError
-from gateway.local.simulated.count import Call, Count
+from gateway.errors import BadRequest, CallerGone, RequestTooLarge, RouteNotFound, TokencapError
+from gateway.local.simulated.count import CALLS_KEPT, Call, Count
+from gateway.local.simulated.formats import FORMATS, Format, Stream
 from gateway.local.simulated.lengths import Exponential, Lengths, Table
-from gateway.local.simulated.reply import TOOL_CALL_TOKENS, Choice, Chunks, Reply, Text, ToolCall
-from gateway.local.simulated.request import Asked, read
+from gateway.local.simulated.reply import TOOL_CALL_TOKENS, Choice, Reply, Text, ToolCall
+from gateway.local.simulated.request import Asked
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -51,7 +53,10 @@ class Law:
     ignore_limits: bool = False
     lengths: Table | None = None
     model: str = "aligned-1"
+    embedding_model: str = "aligned-1-embedding"
     context_tokens: int = 262_144
+    tool_calls: int = 1
+    """How many tools an answer is preceded by, one call after another, where the request has any."""
 
     def __post_init__(self) -> None:
         if not self.tokens_per_s > 0:
@@ -75,6 +80,7 @@ class _Simulator:
         self._new_id = new_id
         self._count = Count()
         self._answered = 0
+        self._results: OrderedDict[str, int] = OrderedDict()
         self._routes: dict[str, Callable[[Message], Any]] = {
             "/v1/models": self._models,
             f"/v1/models/{law.model}": self._model,
@@ -88,23 +94,23 @@ class _Simulator:
             return
         if scope["type"] != "http":
             raise RouteNotFound("The simulator speaks HTTP only.")
-        is_completion = (scope["method"], scope["path"]) == ("POST", "/v1/chat/completions")
+        spoken = FORMATS.get(scope["path"]) if scope["method"] == "POST" else None
         try:
-            if is_completion:
-                await self._complete(scope, receive, send)
+            if spoken is not None:
+                await self._complete(spoken, scope, receive, send)
             else:
                 await _answer(send, 200, _json(self._look_up(scope)))
         except CallerGone:
             return
         except TokencapError as error:
-            if is_completion:
+            if spoken is not None:
                 self._count.refuse(error.status)
-            await _answer(send, error.status, _json(error.body()))
+            await _answer(send, error.status, _json(error.body()) if spoken is None else spoken.error(error))
 
     def _look_up(self, scope: Message) -> Any:
         """Return what a route other than the completions answers."""
         if scope["method"] != "GET" or scope["path"] not in self._routes:
-            raise RouteNotFound("The simulator has chat completions, models and its own count, nothing else.")
+            raise RouteNotFound("The simulator has completions, embeddings, models and its own count, nothing else.")
         return self._routes[scope["path"]](scope)
 
     def _models(self, scope: Message) -> Any:
@@ -123,12 +129,14 @@ class _Simulator:
             raise RouteNotFound("The simulator knows no such call.")
         return call
 
-    async def _complete(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one chat completion: read it, decide the whole answer, then say it at its pace."""
-        asked = read(await _body(receive), self._law.model, self._law.context_tokens)
+    async def _complete(self, spoken: Format, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request: read it, decide the whole answer, then say it at its pace."""
+        model = self._law.embedding_model if spoken.embeds else self._law.model
+        asked = spoken.read(await _body(receive), model, self._law.context_tokens)
         start = asyncio.get_running_loop().time()
+        asked = self._recall(asked)
         self._answered += 1
-        reply = self._decide(asked, self._answered)
+        reply = self._decide(asked, self._answered, spoken.prefix)
         call = Call(
             id=reply.id,
             request_id=_header(scope, b"x-request-id"),
@@ -138,23 +146,38 @@ class _Simulator:
             prompt_tokens=asked.prompt_tokens,
         )
         self._count.admit(call)
+        self._results[reply.id] = asked.results or 0
+        if len(self._results) > CALLS_KEPT:
+            self._results.popitem(last=False)
         gone = asyncio.ensure_future(_gone(receive))
         try:
             if asked.stream:
-                chunks = Chunks(reply, asked.include_usage, asked.continuous_usage)
-                await self._stream(reply, chunks, call, start, gone, send)
+                await self._stream(reply, spoken.stream(reply, asked), call, start, gone, send)
             else:
-                await self._whole(reply, call, start, gone, send)
+                await self._whole(reply, spoken.whole(reply, asked), call, start, gone, send)
         finally:
             gone.cancel()
             if call.state == "live":
                 self._count.close(call, unsent_tokens=0)
 
-    def _decide(self, asked: Asked, number: int) -> Reply:
+    def _recall(self, asked: Asked) -> Asked:
+        """Return ``asked`` with what is remembered of the response it goes on from: how many tools were called."""
+        if asked.previous is None:
+            return asked
+        if asked.previous not in self._results:
+            raise BadRequest(
+                f"Previous response with id '{asked.previous}' not found.",
+                param="previous_response_id",
+                code="previous_response_not_found",
+            )
+        brought = asked.results
+        return replace(asked, results=None if brought is None else brought + self._results[asked.previous])
+
+    def _decide(self, asked: Asked, number: int, prefix: str) -> Reply:
         """Return the answer to the ``number``-th call; a request with a seed of its own gets the same words each time."""
         source = f"{self._law.seed}:{f'call {number}' if asked.seed is None else f'seed {asked.seed}'}"
         return Reply(
-            id=f"chatcmpl-{self._new_id()}",
+            id=f"{prefix}{self._new_id()}",
             created=int(self._clock()),
             model=asked.model,
             prompt_tokens=asked.prompt_tokens,
@@ -164,18 +187,20 @@ class _Simulator:
     def _choice(self, asked: Asked, seed: str) -> Choice:
         room = self._law.context_tokens - asked.prompt_tokens
         limit = room if asked.limit is None or self._law.ignore_limits else asked.limit
-        if asked.tool is not None:
+        calls_tool = asked.results is not None and asked.results < self._law.tool_calls
+        tool = asked.tool if calls_tool else None
+        if tool is not None:
             wanted: int | None = TOOL_CALL_TOKENS
         else:
             wanted = self._lengths.length(Random(f"{seed}:length").random())  # noqa: S311 - no secret
         tokens = limit if wanted is None else min(wanted, limit)
         ended = wanted is not None and wanted <= limit
-        if asked.tool is not None:
-            return ToolCall(tokens, "tool_calls" if ended else "length", f"call_{self._new_id()}", asked.tool)
+        if tool is not None:
+            return ToolCall(tokens, "tool_calls" if ended else "length", f"call_{self._new_id()}", tool)
         return Text(tokens, "stop" if ended else "length", f"{seed}:words")
 
     async def _stream(
-        self, reply: Reply, chunks: Chunks, call: Call, start: float, gone: asyncio.Future[None], send: Send
+        self, reply: Reply, chunks: Stream, call: Call, start: float, gone: asyncio.Future[None], send: Send
     ) -> None:
         """Send each token when it is due, and those of a late wake-up together, until the answer or the caller ends."""
         await send(_start(200, b"text/event-stream; charset=utf-8"))
@@ -194,7 +219,9 @@ class _Simulator:
         self._count.finish(call)
         await send({"type": "http.response.body", "body": chunks.up_to(steps) + chunks.ending()})
 
-    async def _whole(self, reply: Reply, call: Call, start: float, gone: asyncio.Future[None], send: Send) -> None:
+    async def _whole(
+        self, reply: Reply, written: bytes, call: Call, start: float, gone: asyncio.Future[None], send: Send
+    ) -> None:
         """Send the answer when its last token is due; a caller who has gone by then gets nothing."""
         await self._wait(start, reply.steps, gone)
         if gone.done():
@@ -203,7 +230,7 @@ class _Simulator:
             return
         self._count.send(call, reply.tokens_after(reply.steps))
         self._count.finish(call)
-        await _answer(send, 200, reply.whole())
+        await _answer(send, 200, written)
 
     async def _wait(self, start: float, step: int, gone: asyncio.Future[None]) -> int:
         """Wait until token ``step`` is due or the caller has gone, and return how many tokens are due by now.

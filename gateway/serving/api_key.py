@@ -27,13 +27,14 @@ class Key:
 
 
 def key_of(exchange: Exchange) -> Key:
-    """Return the key a request carries.
+    """Return the key a request carries, as OpenAI's clients send it or in ``x-api-key``, as Anthropic's do.
 
     Raises:
         InvalidKey: there is none, or nothing we ever gave out looks like it.
     """
     scheme, _, given = (exchange.header("authorization") or "").partition(" ")
-    shown = KEY.fullmatch(given.strip())
-    if scheme.lower() != "bearer" or shown is None:
+    bearer = given.strip() if scheme.lower() == "bearer" else ""
+    shown = KEY.fullmatch(bearer) or KEY.fullmatch((exchange.header("x-api-key") or "").strip())
+    if shown is None:
         raise InvalidKey
     return Key(shown.group(1), sha256(shown.group(0).encode()).hexdigest(), shown.group(0))

@@ -74,3 +74,24 @@ def flag(body: Body, field: str) -> bool:
     if value is None or isinstance(value, bool):
         return bool(value)
     raise BadRequest(f"{field} is true or false.", code="invalid_type", param=field)
+
+
+def least(body: Body, *fields: str) -> int | None:
+    """Return the smallest of the limits that a body carries, whatever their names, or None.
+
+    Raises:
+        BadRequest: one of them is not a positive integer.
+    """
+    return min((limit for field in fields if (limit := positive(body, field)) is not None), default=None)
+
+
+def named(body: Body, field: str) -> str:
+    """Return a string that has to be there.
+
+    Raises:
+        BadRequest: it is not.
+    """
+    value = body.get(field)
+    if not isinstance(value, str):
+        raise BadRequest(f"{field} is a string.", code="invalid_type", param=field)
+    return value

@@ -10,7 +10,8 @@ from gateway.errors import TokencapError
 from gateway.holds.hold import UNANSWERED, Outcome, Settled
 from gateway.holds.keeper import Live
 from gateway.serving import threads
-from gateway.serving.dialects.dialect import Reading, Wanted
+from gateway.serving.dialects.reading import Reading
+from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.headers import Headers, answer_headers, charge_header
 from gateway.serving.meter import count_output, finish_of, outcome
 
@@ -73,6 +74,9 @@ class Call:
             return UNANSWERED
         hold, reading = self.live.hold, self.reading
         answers = reading.tails if finish == "cap" else []
+        led_by = threads.threads(reading.tool_calls, answers, self._secret)
+        if reading.answer_id is not None:
+            led_by = (*led_by, threads.of_answer_id(reading.answer_id, self._secret))
         came_to = outcome(
             reading.sight,
             granted=hold.tokens,
@@ -81,7 +85,7 @@ class Call:
             input_estimate=hold.facts.input_estimate,
             ttft_ms=self._ttft_ms,
             duration_ms=self._elapsed_ms(),
-            threads=threads.threads(reading.tool_calls, answers, self._secret),
+            threads=led_by,
         )
         if problem is not None and not self.wanted.stream:
             came_to = replace(came_to, billed_output_tokens=0)

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
-from gateway.errors import CallerGone, RequestTooLarge, TokencapError
+from gateway.errors import CallerGone, RequestTooLarge
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -31,6 +31,8 @@ class Exchange:
         self.path: str = scope["path"]
         self.query: str = scope["query_string"].decode("latin-1")
         self.request_id = request_id
+        self.id_headers: tuple[str, ...] = ("x-request-id",)
+        """Headers that carry our id of the request."""
         self.answers = True
         """Whether a head can still be sent."""
         self.records = False
@@ -87,7 +89,8 @@ class Exchange:
     async def start(self, status: int, headers: Iterable[tuple[str, str]], content_type: str) -> None:
         """Send the head."""
         self.answers = False
-        lines = [("content-type", content_type), ("x-request-id", self.request_id), *headers]
+        ids = ((name, self.request_id) for name in self.id_headers)
+        lines = [("content-type", content_type), *ids, *headers]
         encoded = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in lines]
         await self._send({"type": "http.response.start", "status": status, "headers": encoded})
 
@@ -121,10 +124,6 @@ class Exchange:
         encoded = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
         await self.start(status, [*headers, ("content-length", str(len(encoded)))], "application/json")
         await self.end(encoded)
-
-    async def refuse(self, error: TokencapError) -> None:
-        """Send a refusal in the shape that callers know."""
-        await self.reply(error.status, error.body(), error.headers.items())
 
     def until_gone(self, *, unless: bool = False) -> AbstractAsyncContextManager[None]:
         """Return a context that ends with CallerGone as soon as the caller hangs up, ``unless`` that is no matter."""

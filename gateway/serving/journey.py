@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 from collections.abc import Callable
@@ -30,13 +29,13 @@ from gateway.holds.threads import Threads
 from gateway.serving.api_key import Key, key_of
 from gateway.serving.body import Body, read_body
 from gateway.serving.call import Call
-from gateway.serving.dialects.dialect import Dialect, Wanted
+from gateway.serving.dialects.dialect import Dialect
+from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.exchange import Exchange
 from gateway.serving.gate import Gate
 from gateway.serving.headers import answer_headers
 from gateway.serving.repetition import Repetition, name_of
-from gateway.serving.sse import event
-from gateway.serving.threads import threads
+from gateway.serving.threads import of_answer_id, threads
 from gateway.serving.upstream import Upstream
 
 ANSWERED = frozenset({"complete", "tool_calls", "cap", "caller_limit", "context", "filtered", "period"})
@@ -80,7 +79,7 @@ class Journey:
         rules: Rules,
         monotonic: Callable[[], float],
     ) -> None:
-        self._dialect = dialect
+        self.dialect = dialect
         self._admission = admission
         self._keeper = keeper
         self._threads = threads
@@ -99,7 +98,7 @@ class Journey:
         key = key_of(exchange)
         raw = await exchange.body()
         body = read_body(raw, exchange.header("content-encoding"))
-        wanted = self._dialect.read(body, len(raw))
+        wanted = self.dialect.read(body, len(raw))
         ask = await self._ask(exchange, key, wanted)
         repetition = await self._claim(exchange, key, ask, raw)
         if repetition is not None and repetition.kept is not None:
@@ -124,7 +123,7 @@ class Journey:
         name = name_of(exchange)
         if name is None:
             return None
-        digest = key_digest(self._dialect.endpoint, name)
+        digest = key_digest(self.dialect.endpoint, name)
         seal = Seal.of(key.text, digest)
         customer = await self._admission.customer_of(ask)
         kept = await self._claims.claim(ask.bucket, customer, digest, seal.body(raw), ask.id)
@@ -147,20 +146,14 @@ class Journey:
         tier = exchange.header("x-tokencap-tier")
         if tier is not None and not self._rules.callers_choose_tier:
             raise TierChangeNotAllowed("A tier cannot be chosen per conversation here.", param="X-Tokencap-Tier")
-        named = exchange.header("x-conversation-id")
-        if named is not None and not CONVERSATION.fullmatch(named):
-            raise BadRequest("A conversation id is 1 to 128 of A-Za-z0-9._:-", param="X-Conversation-Id")
-        if named is None:
-            brought = [wanted.brought_back] if wanted.brought_back else []
-            led = threads(wanted.tool_results, brought, key.secret)
-            named = await self._threads.conversation(key.bucket, key.digest, led)
+        conversation = await self._conversation(exchange, key, wanted)
         client_request_id = exchange.header("x-request-id")
         return Ask(
             id=exchange.request_id,
             bucket=key.bucket,
             key_digest=key.digest,
-            conversation=named or exchange.request_id,
-            endpoint=self._dialect.endpoint,
+            conversation=conversation or exchange.request_id,
+            endpoint=self.dialect.endpoint,
             model=wanted.model,
             stream=wanted.stream,
             choices=wanted.choices,
@@ -169,7 +162,32 @@ class Journey:
             input_estimate=wanted.input_estimate,
             tier_chosen=tier,
             client_request_id=client_request_id[:200] if client_request_id else None,
+            generates=wanted.generates,
         )
+
+    async def _conversation(self, exchange: Exchange, key: Key, wanted: Wanted) -> str | None:
+        """Return the conversation that a call names or goes on with, or None where it begins one."""
+        named, place = exchange.header("x-conversation-id"), "X-Conversation-Id"
+        if named is None:
+            named, place = wanted.conversation, "conversation"
+        if named is not None and not CONVERSATION.fullmatch(named):
+            raise BadRequest("A conversation id is 1 to 128 of A-Za-z0-9._:-", param=place)
+        if wanted.previous is not None:
+            led = await self._led_to(key, (of_answer_id(wanted.previous, key.secret),))
+            if led is None:  # nobody goes on from what another customer was answered
+                raise BadRequest(
+                    f"There is no answer {wanted.previous[:64]!r} to go on from.",
+                    code="previous_response_not_found",
+                    param="previous_response_id",
+                )
+            return named or led
+        if named is not None:
+            return named
+        brought = [wanted.brought_back] if wanted.brought_back else []
+        return await self._led_to(key, threads(wanted.tool_results, brought, key.secret))
+
+    async def _led_to(self, key: Key, led: tuple[str, ...]) -> str | None:
+        return await self._threads.conversation(key.bucket, key.digest, led)
 
     async def _run(
         self, call: Call, exchange: Exchange, body: Body, *, to_its_end: bool
@@ -180,7 +198,7 @@ class Journey:
         """
         hold = call.live.hold
         try:
-            forwarded = self._dialect.forward(body, call.wanted, grant=hold.grant, model=self._rules.model)
+            forwarded = self.dialect.forward(body, call.wanted, grant=hold.grant, model=self._rules.model)
             async with exchange.until_gone(unless=to_its_end), asyncio.timeout(self._rules.call_deadline_s):
                 await self._relay(call, exchange, forwarded)
             return call.finish(), None
@@ -203,24 +221,27 @@ class Journey:
         hold = call.live.hold
         async with (
             self._gate.place(hold.facts.customer),
-            self._upstream.ask(self._dialect.path, forwarded, hold.id) as answer,
+            self._upstream.ask(self.dialect.path, forwarded, hold.id, self.dialect.headers) as answer,
         ):
-            reading = call.begin(self._dialect.reading(call.wanted, grant=hold.grant))
+            reading = call.begin(self.dialect.reading(call.wanted, grant=hold.grant))
             if call.wanted.stream:
                 await exchange.start(200, answer_headers(hold), call.content_type)
             if not answer.is_stream:
                 await self._pass_on(call, exchange, reading.feed_whole(await answer.whole()))
                 return
+            problem: UpstreamError = UpstreamUnavailable("The upstream broke off its answer.")
             try:
-                async for data in answer.events():
-                    await self._pass_on(call, exchange, reading.feed(data))
+                async for chunk in answer.chunks():
+                    await self._pass_on(call, exchange, reading.feed(chunk))
                     if reading.is_over:
                         return
-                raise UpstreamUnavailable("The upstream broke off its answer.")
-            except UpstreamError:
-                reading.close()
-                if not reading.ended_by_itself:
-                    raise
+                    if reading.failure is not None:
+                        break
+            except UpstreamError as error:
+                problem = error
+            await self._pass_on(call, exchange, reading.close())
+            if not reading.is_over:
+                raise reading.failure or problem
 
     async def _pass_on(self, call: Call, exchange: Exchange, shown: bytes) -> None:
         if (self._keeper.is_overdue or call.live.is_lost) and not await self._keeper.catches_up(call.live):
@@ -234,9 +255,10 @@ class Journey:
     ) -> None:
         """Send the caller the last bytes, or what went wrong."""
         if problem is not None and exchange.answers:
-            await exchange.refuse(problem)
+            told = self.dialect.refusal(problem, exchange.request_id)
+            await exchange.reply(problem.status, told, problem.headers.items())
         elif problem is not None:
-            await exchange.end(event(json.dumps(problem.body()).encode()))
+            await exchange.end(self.dialect.broken_off(problem, exchange.request_id))
         else:
             last = call.last(settled)
             if exchange.answers:

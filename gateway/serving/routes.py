@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -25,6 +26,7 @@ from gateway.observing.tally import Tally
 from gateway.serving.account import Accounts, SelfService
 from gateway.serving.api_key import key_of
 from gateway.serving.body import read_body
+from gateway.serving.dialects.dialect import Dialect
 from gateway.serving.exchange import Exchange, Receive, Scope, Send
 from gateway.serving.journey import Journey, Rules
 
@@ -42,12 +44,14 @@ class CustomerRoutes:
 
     def __init__(
         self,
-        journeys: list[tuple[str, Journey]],
+        journeys: Sequence[Journey],
+        absent: Sequence[tuple[Dialect, str]],
         accounts: Accounts,
         self_service: SelfService,
         rules: Rules,
         tally: Tally,
         *,
+        names: frozenset[str],
         new_id: Callable[[], str],
         started_s: int,
     ) -> None:
@@ -55,6 +59,7 @@ class CustomerRoutes:
         self._self_service = self_service
         self._rules = rules
         self._tally = tally
+        self._names = names
         self._new_id = new_id
         self._started_s = started_s
         self._handlers: dict[tuple[str, str], Handler] = {
@@ -64,11 +69,18 @@ class CustomerRoutes:
             ("GET", "/v1/account/usage"): self._usage,
             ("GET", "/v1/menu"): self._menu,
         }
-        for endpoint, journey in journeys:
-            self._handlers["POST", endpoint] = journey.serve
+        for dialect, why in absent:
+            self._handlers["POST", dialect.endpoint] = self._not_served(why)
+        for journey in journeys:
+            self._handlers["POST", journey.dialect.endpoint] = journey.serve
+        self._dialects = {
+            dialect.endpoint: dialect for dialect in (*(one for one, _ in absent), *(one.dialect for one in journeys))
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send, self._new_id(), self._rules.write_deadline_s)
+        if (dialect := self._dialects.get(exchange.path)) is not None:
+            exchange.id_headers = dialect.id_headers
         try:
             await self._handler(exchange)(exchange)
         except CallerGone:
@@ -94,21 +106,35 @@ class CustomerRoutes:
             await exchange.drop_body()
         except CallerGone:
             return
-        await exchange.refuse(error)
+        dialect = self._dialects.get(exchange.path)
+        told = error.body() if dialect is None else dialect.refusal(error, exchange.request_id)
+        await exchange.reply(error.status, told, error.headers.items())
+
+    def _not_served(self, why: str) -> Handler:
+        async def refuse(exchange: Exchange) -> None:
+            await self._who(exchange)
+            raise RouteNotFound(why)
+
+        return refuse
 
     async def _models(self, exchange: Exchange) -> None:
         await self._who(exchange)
-        await exchange.reply(200, {"object": "list", "data": [self._shown(name) for name in sorted(self._rules.names)]})
+        models = [self._shown(name) for name in sorted(self._names)]
+        page = {"has_more": False, "first_id": models[0]["id"], "last_id": models[-1]["id"]}
+        await exchange.reply(200, {"object": "list", "data": models, **page})
 
     async def _model(self, exchange: Exchange) -> None:
         await self._who(exchange)
         name = exchange.path.removeprefix(MODELS + "/")
-        if name not in self._rules.names:
+        if name not in self._names:
             raise ModelNotFound(f"The model {name[:64]!r} is not served here.", param="model")
         await exchange.reply(200, self._shown(name))
 
     def _shown(self, name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": self._started_s, "owned_by": "tokencap"}
+        """Return a model as OpenAI's clients know it, and beside it what Anthropic's look for."""
+        created = datetime.fromtimestamp(self._started_s, UTC).isoformat().replace("+00:00", "Z")
+        openai = {"id": name, "object": "model", "created": self._started_s, "owned_by": "tokencap"}
+        return {**openai, "type": "model", "display_name": name, "created_at": created}
 
     async def _account(self, exchange: Exchange) -> None:
         await exchange.reply(200, await self._accounts.account(await self._who(exchange)))

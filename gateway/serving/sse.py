@@ -46,3 +46,8 @@ def _data(event: bytes) -> bytes | None:
 def event(data: bytes) -> bytes:
     """Return one event with ``data`` of one line."""
     return b"data: " + data + b"\n\n"
+
+
+def named_event(name: str, data: bytes) -> bytes:
+    """Return one event with a name, and ``data`` of one line."""
+    return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"

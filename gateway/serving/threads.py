@@ -19,6 +19,11 @@ def of_answer(text: str, secret: bytes) -> str:
     return _digest(b"tail", text.rstrip()[-TAIL_CHARACTERS:], secret)
 
 
+def of_answer_id(answer_id: str, secret: bytes) -> str:
+    """Return the thread of an answer by the id that a later call may name."""
+    return _digest(b"answer", answer_id, secret)
+
+
 def threads(tool_calls: Iterable[str], answers: Iterable[str], secret: bytes) -> tuple[str, ...]:
     """Return the threads of tool calls, then of answers."""
     calls = (of_tool_call(call, secret) for call in tool_calls)

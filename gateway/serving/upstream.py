@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 
-from gateway.errors import UpstreamError, UpstreamOverloaded, UpstreamRefused, UpstreamTimeout, UpstreamUnavailable
-from gateway.serving.sse import Events, EventTooLong
+from gateway.errors import (
+    RouteNotFound,
+    TokencapError,
+    UpstreamOverloaded,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 
 ERROR_MOST = 64 * 2**10
 """Bytes of an upstream's error that are read."""
@@ -20,6 +26,10 @@ WHOLE_MOST = 64 * 2**20
 """Bytes of an answer that is not a stream."""
 
 REFUSALS = frozenset({400, 404, 413, 422})
+NO_ROUTE, NO_METHOD = 404, 405
+UNKNOWN_PATHS = ("Invalid URL", "File Not Found")
+"""How OpenAI and llama.cpp say that there is no such route; others say nothing, or not in the shape of an error."""
+
 OVERLOADS = frozenset({429, 503, 529})
 
 
@@ -31,18 +41,6 @@ class Answer:
         self._first_token_s = first_token_s
         self._idle_s = idle_s
         self.is_stream = response.headers.get("content-type", "").startswith("text/event-stream")
-
-    async def events(self) -> AsyncIterator[bytes]:
-        """Yield the data of each event of a stream."""
-        events = Events()
-        try:
-            async for chunk in self.chunks():
-                for data in events.feed(chunk):
-                    yield data
-        except EventTooLong as error:
-            raise UpstreamUnavailable("The upstream sent an event without an end.") from error
-        for data in events.close():
-            yield data
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the bytes as they come.
@@ -96,15 +94,17 @@ class Upstream:
             self._headers["authorization"] = f"Bearer {key}"
 
     @asynccontextmanager
-    async def ask(self, path: str, body: bytes, request_id: str) -> AsyncIterator[Answer]:
+    async def ask(self, path: str, body: bytes, request_id: str, more: Mapping[str, str]) -> AsyncIterator[Answer]:
         """Open an answer; leaving the block closes it, and the connection with it where more was to come.
+
+        ``more`` are headers of the dialect's own.
 
         Raises:
             UpstreamRefused: the request itself was refused; status, message and code are the upstream's.
             UpstreamUnavailable, UpstreamOverloaded, UpstreamTimeout: there is no answer to be had.
         """
         request = self._client.build_request(
-            "POST", self._url + path, content=body, headers={**self._headers, "x-request-id": request_id}
+            "POST", self._url + path, content=body, headers={**self._headers, **more, "x-request-id": request_id}
         )
         try:
             async with asyncio.timeout(self._first_token_s):
@@ -115,16 +115,18 @@ class Upstream:
             raise UpstreamUnavailable("The upstream cannot be reached.") from error
         try:
             if not response.is_success:
-                raise await _failure(response)
+                raise await _failure(response, path)
             yield Answer(response, self._first_token_s, self._idle_s)
         finally:
             await response.aclose()
 
 
-async def _failure(response: httpx.Response) -> UpstreamError:
+async def _failure(response: httpx.Response, path: str) -> TokencapError:
     status = response.status_code
-    if status in REFUSALS:
+    if status in REFUSALS or status == NO_METHOD:
         message, code, param = _told(await _error_body(response))
+        if status == NO_METHOD or (status == NO_ROUTE and (message or UNKNOWN_PATHS[0]).startswith(UNKNOWN_PATHS)):
+            return RouteNotFound(f"The model's endpoint does not speak /v1{path}.")
         return UpstreamRefused(message or f"The upstream refused the request with {status}.", status, code, param)
     if status in OVERLOADS:
         retry_after = response.headers.get("retry-after", "1")

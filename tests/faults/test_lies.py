@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import UpstreamError
 from gateway.serving.dialects.chat_reading import ChatReading
-from gateway.serving.dialects.dialect import Wanted
+from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.meter import count_output
 from tests.faults.calls import CAP, Faulty
 from tests.faults.truth import Script
@@ -154,12 +154,11 @@ def test_no_stream_whatever_it_holds_breaks_the_count(
     chunks: list[Any], choices: int, stream: bool, grant: int
 ) -> None:
     reading = ChatReading(wanted(choices, stream=stream), grant)
-    try:
-        for chunk in chunks:
-            reading.feed(json.dumps(chunk).encode())
-        reading.feed(b"[DONE]")
-    except UpstreamError:
-        reading.close()
+    for event in [json.dumps(chunk).encode() for chunk in chunks] + [b"[DONE]"]:
+        reading.feed(b"data: " + event + b"\n\n")
+        if reading.failure is not None or reading.is_over:
+            break
+    reading.close()
     counted = count_output(reading.sight, grant * choices)
 
     assert 0 <= counted.billed_output_tokens <= grant * choices

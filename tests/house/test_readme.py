@@ -11,7 +11,8 @@ import pytest
 from gateway import errors
 from gateway.cli.main import COMMANDS
 from gateway.observing.metrics import METRICS
-from gateway.serving.dialects.chat import PASSED
+from gateway.serving import profiles
+from gateway.serving.dialects import chat, completions, embeddings, messages, responses
 from gateway.settings import Settings
 from tests.house.files import FOLDERS, ROOT, name_of, written_files
 
@@ -76,10 +77,17 @@ def test_the_table_of_metrics_is_the_metrics() -> None:
 
 
 def test_the_fields_that_pass_are_listed() -> None:
-    """The README names exactly the fields of a chat completion that reach the model."""
-    [listed] = re.findall(r"these fields reach the model as they came: ([^.]+)\.", README)
+    """The README names exactly the fields of each format that reach the model."""
+    listed = {codes(route)[0].removeprefix("POST "): set(codes(passed)) for route, _, passed in rows("Formats")}
 
-    assert set(codes(listed)) == PASSED
+    assert listed == {
+        profiles.CHAT: chat.PASSED,
+        profiles.COMPLETIONS: completions.PASSED,
+        profiles.RESPONSES: responses.PASSED,
+        profiles.MESSAGES: messages.PASSED,
+        profiles.COUNT_TOKENS: messages.COUNTED,
+        profiles.EMBEDDINGS: embeddings.PASSED,
+    }
 
 
 def test_every_command_it_names_exists() -> None:

@@ -45,7 +45,7 @@ else
 end
 local conversation_left = tonumber(cap) - whole(c[7]) - whole(c[8])
 local allowed = math.min(want, math.floor(conversation_left / choices))
-if allowed < 1 then return {'refused', 'conversation', written(math.max(conversation_left, 0))} end
+if allowed < math.min(want, 1) then return {'refused', 'conversation', written(math.max(conversation_left, 0))} end
 if whole(c[9]) + whole(c[10]) + whole(input) > input_max then
   return {'refused', 'conversation input', written(input_max)}
 end

@@ -31,7 +31,10 @@ class Choice(Protocol):
         """Why it ends: the ``finish_reason``."""
 
     def deltas(self) -> Iterator[bytes]:
-        """Yield the ``delta`` of each token, as JSON."""
+        """Yield the ``delta`` of each token, as JSON of a chat completion."""
+
+    def pieces(self) -> Iterator[str]:
+        """Yield what each token adds to the text, or to a tool's arguments; the first token of a call is its name."""
 
     def message(self) -> dict[str, Any]:
         """Return all of it as one message."""
@@ -46,11 +49,14 @@ class Text:
     seed: str
 
     def deltas(self) -> Iterator[bytes]:
-        for word in islice(self._words(), self.tokens):
+        for word in self.pieces():
             yield b'{"content":"%s"}' % word.encode()
 
+    def pieces(self) -> Iterator[str]:
+        return islice(self._words(), self.tokens)
+
     def message(self) -> dict[str, Any]:
-        content = "".join(islice(self._words(), self.tokens))
+        content = "".join(self.pieces())
         return {"role": "assistant", "content": content, "refusal": None}
 
     def _words(self) -> Iterator[str]:
@@ -70,12 +76,16 @@ class ToolCall:
     name: str
 
     def deltas(self) -> Iterator[bytes]:
-        yield _json({"tool_calls": [{"index": 0, **self._call("")}]})
+        yield to_json({"tool_calls": [{"index": 0, **self._call("")}]})
         for piece in ARGUMENTS[: self.tokens - 1]:
-            yield _json({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
+            yield to_json({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
+
+    def pieces(self) -> Iterator[str]:
+        yield ""
+        yield from ARGUMENTS[: self.tokens - 1]
 
     def message(self) -> dict[str, Any]:
-        arguments = "".join(ARGUMENTS[: self.tokens - 1])
+        arguments = "".join(self.pieces())
         return {"role": "assistant", "content": None, "refusal": None, "tool_calls": [self._call(arguments)]}
 
     def _call(self, arguments: str) -> dict[str, Any]:
@@ -98,7 +108,7 @@ class Reply:
     @property
     def steps(self) -> int:
         """The tokens of the longest choice; the choices are generated side by side."""
-        return max(choice.tokens for choice in self.choices)
+        return max((choice.tokens for choice in self.choices), default=0)
 
     def tokens_after(self, step: int) -> int:
         """Return the tokens of all choices once ``step`` tokens of each were generated."""
@@ -120,7 +130,7 @@ class Reply:
             for index, choice in enumerate(self.choices)
         ]
         usage = self.usage(self.tokens_after(self.steps))
-        return _json({**self.head("chat.completion"), "choices": choices, "usage": usage})
+        return to_json({**self.head("chat.completion"), "choices": choices, "usage": usage})
 
     def head(self, kind: str) -> dict[str, Any]:
         return {
@@ -135,13 +145,15 @@ class Reply:
 class Chunks:
     """Writes one reply as server-sent events, a token an event, strictly in the order of the steps."""
 
+    kind = "chat.completion.chunk"
+
     def __init__(self, reply: Reply, include_usage: bool, continuous_usage: bool) -> None:
         self._reply = reply
         self._include_usage = include_usage
         self._continuous = continuous_usage
         self._step = 0
         self._open = [(index, choice, choice.deltas()) for index, choice in enumerate(reply.choices)]
-        self._head = b"data: " + _json(reply.head("chat.completion.chunk"))[:-1] + b',"choices":['
+        self._head = b"data: " + to_json(reply.head(self.kind))[:-1] + b',"choices":['
 
     def up_to(self, step: int) -> bytes:
         """Return the events of the steps after the last one written, up to ``step``."""
@@ -162,18 +174,23 @@ class Chunks:
         if not self._include_usage:
             return b"data: [DONE]\n\n"
         usage = self._reply.usage(self._reply.tokens_after(self._reply.steps))
-        return self._head + b'],"usage":' + _json(usage) + b"}\n\ndata: [DONE]\n\n"
+        return self._head + b'],"usage":' + to_json(usage) + b"}\n\ndata: [DONE]\n\n"
 
     def _event(self, index: int, delta: bytes, finish: str | None, tokens: int) -> bytes:
         reason = b"null" if finish is None else b'"%s"' % finish.encode()
-        choice = b'{"index":%d,"delta":%s,"logprobs":null,"finish_reason":%s}]' % (index, delta, reason)
+        choice = b'{"index":%d,%s,"logprobs":null,"finish_reason":%s}]' % (index, self._piece(delta), reason)
         return self._head + choice + self._usage_so_far(tokens) + b"}\n\n"
+
+    def _piece(self, delta: bytes) -> bytes:
+        """Return what an event adds to a choice, as its format writes it."""
+        return b'"delta":' + delta
 
     def _usage_so_far(self, tokens: int) -> bytes:
         if self._continuous:  # of this chunk's own choice, as vLLM counts it
-            return b',"usage":' + _json(self._reply.usage(tokens))
+            return b',"usage":' + to_json(self._reply.usage(tokens))
         return b',"usage":null' if self._include_usage else b""
 
 
-def _json(value: Any) -> bytes:
+def to_json(value: Any) -> bytes:
+    """Return JSON as the simulator writes it."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")

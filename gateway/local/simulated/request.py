@@ -1,4 +1,4 @@
-"""What a request asks of the simulated model, read as a strict engine reads it: what it does not understand is a 400."""
+"""What a chat completion asks of the simulated model, and what every request is checked for; a strict engine's way."""
 
 from __future__ import annotations
 
@@ -28,7 +28,15 @@ class Asked:
     continuous_usage: bool
     seed: int | None
     tool: str | None
-    """The function to be called, where the answer is a tool call."""
+    """The function to be called, if the answer is a tool call."""
+    results: int | None = None
+    """Results of tools since the user last spoke; None where no tool is to be called."""
+    previous: str | None = None
+    """The earlier response that it goes on from."""
+    inputs: int = 1
+    """How many texts are to be embedded."""
+    in_base64: bool = False
+    """Whether a vector is written in base64."""
 
 
 def read(body: bytes, model: str, context_tokens: int) -> Asked:
@@ -38,26 +46,52 @@ def read(body: bytes, model: str, context_tokens: int) -> Asked:
         BadRequest: the body is malformed, a limit is no positive whole number, or prompt and limit exceed the context.
         ModelNotFound: it names another model than ``model``.
     """
+    given = given_to(body, model)
+    messages = messages_in(given.get("messages"))
+    tools = _tools(given.get("tools"))
+    include, continuous = usage_asked(given)
+    return within_context(
+        Asked(
+            model=model,
+            prompt_tokens=prompt_tokens(messages, tools),
+            limit=limit_in(given, "max_tokens", "max_completion_tokens"),
+            choices=whole_in(given, "n", most=CHOICES_MAX) or 1,
+            stream=flag(given, "stream"),
+            include_usage=include,
+            continuous_usage=continuous,
+            seed=seed_in(given),
+            tool=tool_for(_chosen(given.get("tool_choice")), [_name(tool) for tool in tools]),
+            results=results_in([str(message["role"]) for message in messages]),
+        ),
+        context_tokens,
+    )
+
+
+def given_to(body: bytes, model: str) -> dict[str, Any]:
+    """Return the object in a body that is meant for ``model``."""
     given = _object(body)
     if not isinstance(given.get("model"), str):
         raise BadRequest("model is a string and required.", param="model", code="invalid_type")
     if given["model"] != model:
         raise ModelNotFound(f"This simulator serves {model}, not {given['model']}.", param="model")
-    messages = _messages(given.get("messages"))
-    tools = _tools(given.get("tools"))
-    asked_usage = _stream_options(given)
-    limits = [_whole(given, name, most=None) for name in ("max_tokens", "max_completion_tokens")]
-    asked = Asked(
-        model=model,
-        prompt_tokens=prompt_tokens(messages, tools),
-        limit=min((limit for limit in limits if limit is not None), default=None),
-        choices=_whole(given, "n", most=CHOICES_MAX) or 1,
-        stream=_flag(given, "stream"),
-        include_usage=_flag(asked_usage, "include_usage"),
-        continuous_usage=_flag(asked_usage, "include_usage") and _flag(asked_usage, "continuous_usage_stats"),
-        seed=_seed(given),
-        tool=_tool(given.get("tool_choice"), messages, tools),
-    )
+    return given
+
+
+def limit_in(given: Mapping[str, Any], *names: str) -> int | None:
+    """Return the smallest of the limits a request carries."""
+    limits = [whole_in(given, name, most=None) for name in names]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def usage_asked(given: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Return whether a stream is to tell its usage, at the end and as it goes."""
+    options = _stream_options(given)
+    include = flag(options, "include_usage")
+    return include, include and flag(options, "continuous_usage_stats")
+
+
+def within_context(asked: Asked, context_tokens: int) -> Asked:
+    """Return ``asked`` if it fits the context."""
     if asked.prompt_tokens + (asked.limit or 1) > context_tokens:
         raise BadRequest(
             f"The prompt's {asked.prompt_tokens} tokens and the answer's limit exceed the context of {context_tokens}.",
@@ -88,7 +122,7 @@ def _object(body: bytes) -> dict[str, Any]:
     return given
 
 
-def _messages(given: Any) -> list[dict[str, Any]]:
+def messages_in(given: Any) -> list[dict[str, Any]]:
     if not isinstance(given, list) or not given or not all(isinstance(message, dict) for message in given):
         raise BadRequest("messages is a list of at least one object.", param="messages", code="invalid_type")
     for place, message in enumerate(given):
@@ -98,16 +132,16 @@ def _messages(given: Any) -> list[dict[str, Any]]:
             raise BadRequest("A content is text or a list of parts.", param=f"messages[{place}].content")
         if message["role"] == "tool" and not isinstance(message.get("tool_call_id"), str):
             raise BadRequest("A tool's message names its call.", param=f"messages[{place}].tool_call_id")
-        if not _is_list_of_objects(message.get("tool_calls") or []):
+        if not is_list_of_objects(message.get("tool_calls") or []):
             raise BadRequest("tool_calls is a list of objects.", param=f"messages[{place}].tool_calls")
     return given
 
 
 def _is_content(given: Any) -> bool:
-    return given is None or isinstance(given, str) or _is_list_of_objects(given)
+    return given is None or isinstance(given, str) or is_list_of_objects(given)
 
 
-def _is_list_of_objects(given: Any) -> bool:
+def is_list_of_objects(given: Any) -> bool:
     return isinstance(given, list) and all(isinstance(part, dict) for part in given)
 
 
@@ -124,7 +158,7 @@ def _text(message: Mapping[str, Any]) -> str:
 def _tools(given: Any) -> list[dict[str, Any]]:
     if given is None:
         return []
-    if not _is_list_of_objects(given) or not all(isinstance(_name(tool), str) for tool in given):
+    if not is_list_of_objects(given) or not all(isinstance(_name(tool), str) for tool in given):
         raise BadRequest("tools is a list of functions, each with a name.", param="tools", code="invalid_type")
     tools: list[dict[str, Any]] = given
     return tools
@@ -135,15 +169,27 @@ def _name(tool: Any) -> Any:
     return function.get("name") if isinstance(function, dict) else None
 
 
-def _tool(choice: Any, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str | None:
-    """Return the function that the answer calls: the named one or the first, after a user's message only."""
-    names = [_name(tool) for tool in tools]
-    named = _name(choice)
-    if choice not in (None, "none", "auto", "required") and named not in names:
+def _chosen(choice: Any) -> Any:
+    return _name(choice) if isinstance(choice, dict) else choice
+
+
+def tool_for(choice: Any, names: list[str]) -> str | None:
+    """Return the tool that an answer would call: the one that is chosen by name, or the first."""
+    is_named = choice not in (None, "none", "auto", "required")
+    if is_named and choice not in names:
         raise BadRequest("tool_choice is none, auto, required, or one of the tools.", param="tool_choice")
-    if not tools or choice == "none" or messages[-1]["role"] != "user":
+    if not names or choice == "none":
         return None
-    return str(named or names[0])
+    return str(choice) if is_named else names[0]
+
+
+def results_in(roles: list[str]) -> int | None:
+    """Return how many results of tools came since the user last spoke, or None where it is neither's turn to be
+    answered: ``roles`` are the messages', with ``tool`` for each result."""
+    if roles[-1] not in ("user", "tool"):
+        return None
+    since = roles[len(roles) - roles[::-1].index("user") :] if "user" in roles else roles
+    return since.count("tool")
 
 
 def _stream_options(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,19 +198,19 @@ def _stream_options(given: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     if not isinstance(options, dict):
         raise BadRequest("stream_options is an object.", param="stream_options", code="invalid_type")
-    if not _flag(given, "stream"):
+    if not flag(given, "stream"):
         raise BadRequest("stream_options is for streams only.", param="stream_options")
     return options
 
 
-def _flag(given: Mapping[str, Any], name: str) -> bool:
+def flag(given: Mapping[str, Any], name: str) -> bool:
     value = given.get(name)
     if value is not None and not isinstance(value, bool):
         raise BadRequest(f"{name} is true or false.", param=name, code="invalid_type")
     return bool(value)
 
 
-def _whole(given: Mapping[str, Any], name: str, most: int | None) -> int | None:
+def whole_in(given: Mapping[str, Any], name: str, most: int | None) -> int | None:
     value = given.get(name)
     if value is None:
         return None
@@ -177,7 +223,7 @@ def _whole(given: Mapping[str, Any], name: str, most: int | None) -> int | None:
     return value
 
 
-def _seed(given: Mapping[str, Any]) -> int | None:
+def seed_in(given: Mapping[str, Any]) -> int | None:
     value = given.get("seed")
     if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
         raise BadRequest("seed is a whole number.", param="seed", code="invalid_type")

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from gateway.errors import BadRequest
-from gateway.serving.body import Body, flag, positive
+from gateway.serving.body import Body, flag, least, named, positive
 from gateway.serving.dialects.chat_reading import ChatReading
-from gateway.serving.dialects.dialect import Wanted
-
-CHOICES_MOST = 16
+from gateway.serving.dialects.openai import ENGINE_LIMITS, OpenAI, shows_usage
+from gateway.serving.dialects.reading import dumps
+from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.profiles import CHAT
 
 TOOL_RESULTS_MOST = 16
 
-LIMITS = ("max_completion_tokens", "max_tokens")
-"""Both are told to the upstream, whichever the caller used."""
-
-ENGINE_LIMITS = ("n_predict", "num_predict", "max_new_tokens", "max_output_tokens", "max_gen_tokens")
-"""Engines' own spellings: the caller's value counts as a limit, and the upstream is told the grant in its place."""
+OTHER_LIMITS = (*ENGINE_LIMITS, "max_output_tokens")
 
 PASSED = frozenset(
     {
@@ -53,26 +49,23 @@ PASSED = frozenset(
 """What reaches the upstream as it came. Any other field is dropped."""
 
 
-class Chat:
+class Chat(OpenAI):
     """``POST /v1/chat/completions``."""
 
-    endpoint = "/v1/chat/completions"
+    endpoint = CHAT
     path = "/chat/completions"
 
     def read(self, body: Body, size: int) -> Wanted:
-        model = body.get("model")
-        if not isinstance(model, str):
-            raise BadRequest("model is a string.", code="invalid_type", param="model")
+        model = named(body, "model")
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
             raise BadRequest("messages is a list of at least one object.", code="invalid_type", param="messages")
-        limits = [limit for field in (*LIMITS, *ENGINE_LIMITS) if (limit := positive(body, field)) is not None]
         return Wanted(
             model=model,
-            requested_tokens=min(limits, default=None),
-            choices=positive(body, "n", CHOICES_MOST) or 1,
+            requested_tokens=least(body, "max_completion_tokens", "max_tokens", *OTHER_LIMITS),
+            choices=positive(body, "n", self._profile.choices_most) or 1,
             stream=flag(body, "stream"),
-            shows_usage=_shows_usage(body),
+            shows_usage=shows_usage(body),
             tool_results=_tool_results(messages),
             brought_back=_last_answer(messages),
             input_bound=size,
@@ -80,26 +73,12 @@ class Chat:
         )
 
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
-        passed = {name: value for name, value in body.items() if name in PASSED}
-        limits = dict.fromkeys(LIMITS, grant) | {name: grant for name in ENGINE_LIMITS if body.get(name) is not None}
+        limits = self._limits(body, self._profile.chat_limits, OTHER_LIMITS, grant)
         choices = {"n": wanted.choices} if wanted.choices > 1 else {}
-        streamed = {"stream": True, "stream_options": {"include_usage": True}}
-        whole = {"model": model, **passed, **choices, **limits, **streamed}
-        return json.dumps(whole, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+        return dumps({**self._passed(body, PASSED), "model": model, **choices, **limits, **self._streamed()})
 
     def reading(self, wanted: Wanted, *, grant: int) -> ChatReading:
         return ChatReading(wanted, grant)
-
-
-def _shows_usage(body: Body) -> bool:
-    options = body.get("stream_options")
-    if options is None:
-        return False
-    if not isinstance(options, dict):
-        raise BadRequest("stream_options is an object.", code="invalid_type", param="stream_options")
-    if not flag(body, "stream"):
-        raise BadRequest("stream_options is only for a stream.", param="stream_options")
-    return flag(options, "include_usage")
 
 
 def _tool_results(messages: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -116,7 +95,11 @@ def _tool_results(messages: list[dict[str, Any]]) -> tuple[str, ...]:
 def _last_answer(messages: list[dict[str, Any]]) -> str | None:
     """Return the text of the model's last message, or None where it has none."""
     last = next((message for message in reversed(messages) if message.get("role") == "assistant"), None)
-    content = last.get("content") if last else None
+    return text_of(last.get("content")) if last else None
+
+
+def text_of(content: Any) -> str | None:
+    """Return the text of a message's content, written as one string or in parts; None where there is none."""
     if isinstance(content, list):
         parts = [part.get("text") for part in content if isinstance(part, dict)]
         content = "".join(part for part in parts if isinstance(part, str))

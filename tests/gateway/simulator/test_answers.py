@@ -273,7 +273,7 @@ def test_other_routes_and_methods_are_not_found() -> None:
         statuses = [
             client.request(method, path).status_code
             for method, path in [
-                ("POST", "/v1/completions"),
+                ("POST", "/v1/audio/speech"),
                 ("POST", "/v1/chat/completions/"),
                 ("GET", "/v1/chat/completions"),
                 ("POST", "/v1/models"),

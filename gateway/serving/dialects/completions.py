@@ -1,0 +1,112 @@
+"""OpenAI's legacy completions: a prompt or several, each with its own choices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.errors import BadRequest
+from gateway.serving.body import Body, flag, least, named, positive
+from gateway.serving.dialects.assembly import merge
+from gateway.serving.dialects.chat_reading import ChatReading
+from gateway.serving.dialects.openai import ENGINE_LIMITS, OpenAI, shows_usage
+from gateway.serving.dialects.reading import dumps
+from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.profiles import COMPLETIONS
+
+OTHER_LIMITS = (*ENGINE_LIMITS, "max_completion_tokens", "max_output_tokens")
+
+PASSED = frozenset(
+    {
+        "prompt",
+        "suffix",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "stop",
+        "seed",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
+        "logit_bias",
+        "logprobs",
+        "user",
+    }
+)
+"""What reaches the upstream as it came. Any other field is dropped."""
+
+
+class Completions(OpenAI):
+    """``POST /v1/completions``."""
+
+    endpoint = COMPLETIONS
+    path = "/completions"
+
+    def read(self, body: Body, size: int) -> Wanted:
+        model = named(body, "model")
+        prompts, text = _prompts(body.get("prompt"))
+        choices_most = self._profile.choices_most
+        of_each = positive(body, "n", choices_most) or 1
+        if prompts * of_each > choices_most:
+            raise BadRequest(f"prompts × n is at most {choices_most}.", code="integer_above_max_value", param="prompt")
+        if (positive(body, "best_of") or 1) > of_each:
+            raise BadRequest("best_of is at most n: answers nobody sees are not sold.", param="best_of")
+        if flag(body, "echo"):
+            raise BadRequest("echo is not served.", param="echo")
+        return Wanted(
+            model=model,
+            requested_tokens=least(body, "max_tokens", *OTHER_LIMITS),
+            choices=prompts * of_each,
+            stream=flag(body, "stream"),
+            shows_usage=shows_usage(body),
+            tool_results=(),
+            brought_back=text,
+            input_bound=size,
+            input_estimate=-(-size // 4),
+        )
+
+    def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
+        limits = self._limits(body, ("max_tokens",), OTHER_LIMITS, grant)
+        choices = {"n": body["n"]} if body.get("n") is not None else {}
+        return dumps({**self._passed(body, PASSED), "model": model, **choices, **limits, **self._streamed()})
+
+    def reading(self, wanted: Wanted, *, grant: int) -> CompletionsReading:
+        return CompletionsReading(wanted, grant)
+
+
+class CompletionsReading(ChatReading):
+    """Choices with a text in place of a delta or message."""
+
+    kind = chunk_kind = "text_completion"
+
+    def _delta(self, choice: dict[str, Any]) -> dict[str, Any]:
+        text = choice.get("text")
+        return {"content": text} if isinstance(text, str) else {}
+
+    def _message(self, choice: dict[str, Any]) -> dict[str, Any]:
+        return self._delta(choice)
+
+    def _shown(self, delta: dict[str, Any]) -> dict[str, Any]:
+        return {"text": delta.get("content", "")}
+
+    def _put_together(self, choice: dict[str, Any]) -> None:
+        whole = self._choices.setdefault(choice["index"], {"index": choice["index"], "text": "", "logprobs": None})
+        merge(whole, {name: value for name, value in choice.items() if name != "index"})
+
+
+def _prompts(prompt: Any) -> tuple[int, str | None]:
+    """Return how many prompts there are, and the text where it is one."""
+    if isinstance(prompt, str):
+        return 1, prompt or None
+    if isinstance(prompt, list) and prompt:
+        if all(_is_token(one) for one in prompt):
+            return 1, None
+        if all(isinstance(one, str) for one in prompt):
+            return len(prompt), prompt[0] or None if len(prompt) == 1 else None
+        if all(isinstance(one, list) and one and all(_is_token(token) for token in one) for one in prompt):
+            return len(prompt), None
+    raise BadRequest("prompt is a string, tokens, or a list of either.", code="invalid_type", param="prompt")
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,52 @@
+"""OpenAI embeddings: input in, vectors out; nothing to cap, so only the input is metered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.errors import BadRequest
+from gateway.serving.body import Body, named
+from gateway.serving.dialects.openai import OpenAI
+from gateway.serving.dialects.plain import PlainReading
+from gateway.serving.dialects.reading import dumps
+from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.profiles import EMBEDDINGS
+
+PASSED = frozenset({"input", "dimensions", "encoding_format", "user"})
+"""What reaches the upstream as it came. Any other field is dropped."""
+
+
+class Embeddings(OpenAI):
+    """``POST /v1/embeddings``."""
+
+    endpoint = EMBEDDINGS
+    path = "/embeddings"
+
+    def read(self, body: Body, size: int) -> Wanted:
+        model = named(body, "model")
+        if not _is_input(body.get("input")):
+            raise BadRequest("input is a string, tokens, or a list of either.", code="invalid_type", param="input")
+        return Wanted(
+            model=model,
+            requested_tokens=None,
+            choices=1,
+            stream=False,
+            shows_usage=False,
+            tool_results=(),
+            brought_back=None,
+            input_bound=size,
+            input_estimate=-(-size // 4),
+            generates=False,
+        )
+
+    def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
+        return dumps({**self._passed(body, PASSED), "model": model})
+
+    def reading(self, wanted: Wanted, *, grant: int) -> PlainReading:
+        return PlainReading(wanted, grant)
+
+
+def _is_input(given: Any) -> bool:
+    if isinstance(given, list):
+        return bool(given) and all(isinstance(one, str | int | list) and not isinstance(one, bool) for one in given)
+    return isinstance(given, str)

@@ -1,0 +1,141 @@
+"""Anthropic Messages, and their count: which field is the limit, which may pass, how an error looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.errors import BadRequest, TokencapError
+from gateway.serving.body import Body, flag, named, positive
+from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
+from gateway.serving.dialects.messages_reading import MessagesReading
+from gateway.serving.dialects.plain import PlainReading
+from gateway.serving.dialects.reading import dumps
+from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.profiles import COUNT_TOKENS, MESSAGES, Profile
+from gateway.serving.sse import named_event
+
+CALLERS_TOOLS = ("custom", "bash_", "text_editor_", "computer_", "memory_")
+"""How the types of tools begin that the caller runs. Those that the upstream runs cost what no token count says."""
+
+COUNTED = frozenset({"messages", "system", "tools", "tool_choice", "thinking", "output_config"})
+
+PASSED = COUNTED | {"stop_sequences", "temperature", "top_p", "top_k", "metadata"}
+"""What reaches the upstream as it came. Any other field is dropped."""
+
+ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+class Anthropic:
+    """What the two routes share."""
+
+    id_headers: tuple[str, ...] = ("x-request-id", "request-id")
+    headers: Mapping[str, str] = {"anthropic-version": "2023-06-01"}
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+
+    def refusal(self, error: TokencapError, request_id: str) -> Any:
+        kind = ERROR_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+        told = {"type": kind, "message": error.message, "code": error.code, "param": error.param}
+        return {"type": "error", "error": told, "request_id": request_id}
+
+    def broken_off(self, error: TokencapError, request_id: str) -> bytes:
+        return named_event("error", dumps(self.refusal(error, request_id)))
+
+    def _passed(self, body: Body, fields: frozenset[str]) -> Body:
+        return {name: value for name, value in body.items() if name in fields or name in self._profile.passes}
+
+
+class Messages(Anthropic):
+    """``POST /v1/messages``."""
+
+    endpoint = MESSAGES
+    path = "/messages"
+
+    def read(self, body: Body, size: int) -> Wanted:
+        model, messages = named(body, "model"), _messages(body)
+        limit = positive(body, "max_tokens")
+        if limit is None:
+            raise BadRequest("max_tokens is required.", code="missing_required_parameter", param="max_tokens")
+        return Wanted(
+            model=model,
+            requested_tokens=limit,
+            choices=1,
+            stream=flag(body, "stream"),
+            shows_usage=True,
+            tool_results=_tool_results(messages),
+            brought_back=_last_answer(messages),
+            input_bound=size,
+            input_estimate=-(-size // 4),
+        )
+
+    def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
+        return dumps({**self._passed(body, PASSED), "model": model, "max_tokens": grant, "stream": True})
+
+    def reading(self, wanted: Wanted, *, grant: int) -> MessagesReading:
+        return MessagesReading(wanted, grant)
+
+
+class CountTokens(Anthropic):
+    """``POST /v1/messages/count_tokens``: nothing is generated, and nothing of it is billed."""
+
+    endpoint = COUNT_TOKENS
+    path = "/messages/count_tokens"
+
+    def read(self, body: Body, size: int) -> Wanted:
+        model = named(body, "model")
+        _messages(body)
+        return Wanted(
+            model=model,
+            requested_tokens=None,
+            choices=1,
+            stream=False,
+            shows_usage=False,
+            tool_results=(),
+            brought_back=None,
+            input_bound=0,
+            input_estimate=0,
+            generates=False,
+        )
+
+    def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
+        return dumps({**self._passed(body, COUNTED), "model": model})
+
+    def reading(self, wanted: Wanted, *, grant: int) -> PlainReading:
+        return PlainReading(wanted, grant)
+
+
+def _messages(body: Body) -> list[dict[str, Any]]:
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
+        raise BadRequest("messages is a list of at least one object.", code="invalid_type", param="messages")
+    tools = body.get("tools")
+    if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+        raise BadRequest("tools is a list of objects.", code="invalid_type", param="tools")
+    for tool in tools or ():
+        if not str(tool.get("type") or "custom").startswith(CALLERS_TOOLS):
+            raise BadRequest("Only tools that the caller runs are served.", param="tools")
+    return messages
+
+
+def _tool_results(messages: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the tool calls answered in the last message, newest first."""
+    content = messages[-1].get("content")
+    blocks = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
+    calls = [block.get("tool_use_id") for block in reversed(blocks) if block.get("type") == "tool_result"]
+    return tuple(call for call in calls if isinstance(call, str))[:TOOL_RESULTS_MOST]
+
+
+def _last_answer(messages: list[dict[str, Any]]) -> str | None:
+    last = next((message for message in reversed(messages) if message.get("role") == "assistant"), None)
+    return text_of(last.get("content")) if last else None

@@ -1,0 +1,62 @@
+"""What the formats of OpenAI share: how an error looks, the names of limits, what a completion's body says of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gateway.errors import BadRequest, TokencapError
+from gateway.serving.body import Body, flag
+from gateway.serving.dialects.reading import dumps
+from gateway.serving.profiles import Profile
+from gateway.serving.sse import event
+
+ENGINE_LIMITS = ("n_predict", "num_predict", "max_new_tokens", "max_gen_tokens")
+"""Engines' own spellings: the caller's value counts as a limit, and the upstream is told the grant in its place."""
+
+
+class OpenAI:
+    """One upstream's way of taking what passes, and the shape of errors."""
+
+    id_headers: tuple[str, ...] = ("x-request-id",)
+    headers: Mapping[str, str] = {}
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+
+    def refusal(self, error: TokencapError, request_id: str) -> Any:
+        return error.body()
+
+    def broken_off(self, error: TokencapError, request_id: str) -> bytes:
+        return event(dumps(error.body()))
+
+    def _passed(self, body: Body, fields: frozenset[str]) -> Body:
+        """Return what of a body reaches the upstream as it came."""
+        return {name: value for name, value in body.items() if name in fields or name in self._profile.passes}
+
+    def _limits(self, body: Body, own: Iterable[str], others: Iterable[str], grant: int) -> Body:
+        """Return the grant in every field that the upstream may obey."""
+        if self._profile.takes_engine_limits:
+            own = (*own, *(name for name in others if body.get(name) is not None))
+        return dict.fromkeys(own, grant)
+
+    def _streamed(self) -> Body:
+        """Return the fields that ask a completion to stream and to say its usage."""
+        asked = {"include_usage": True} | ({"continuous_usage_stats": True} if self._profile.continuous_usage else {})
+        return {"stream": True, "stream_options": asked}
+
+
+def shows_usage(body: Body) -> bool:
+    """Return whether a completion's caller asked to see the usage of a stream.
+
+    Raises:
+        BadRequest: it is asked for without a stream, or otherwise than as a boolean.
+    """
+    options = body.get("stream_options")
+    if options is None:
+        return False
+    if not isinstance(options, dict):
+        raise BadRequest("stream_options is an object.", code="invalid_type", param="stream_options")
+    if not flag(body, "stream"):
+        raise BadRequest("stream_options is only for a stream.", param="stream_options")
+    return flag(options, "include_usage")

@@ -1,0 +1,184 @@
+"""One answer as it comes in, whatever its wire format: counted, cut at the grant, and known to be over."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import Any
+
+from gateway.errors import UpstreamError, UpstreamUnavailable
+from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.meter import UNSAID, Sight, Usage
+from gateway.serving.sse import Events, EventTooLong
+from gateway.serving.threads import TAIL_CHARACTERS
+
+TOKEN_CHARACTERS = 4
+"""Characters of text to a token, where nobody counted."""
+
+
+class Reading(ABC):
+    """Bytes of an upstream's stream in, bytes for the caller out, and a sight of it for the meter.
+
+    What a format adds: ``_take`` for one event, ``feed_whole`` for an answer that was not streamed, and the two ways
+    an answer ends, ``ending`` for a stream and ``whole`` for a caller who did not ask for one. An event that carries
+    text for a choice is one token of it, unless the upstream's figure says more.
+    """
+
+    def __init__(self, wanted: Wanted, grant: int) -> None:
+        self.tool_calls: list[str] = []
+        """Ids of the tool calls in the answer."""
+        self.answer_id: str | None = None
+        """The answer's own id, where a later call may name it."""
+        self.ended_by_itself = False
+        """Whether the upstream brought the answer to its end."""
+        self.failure: UpstreamError | None = None
+        """What was wrong with the last bytes; what came before it was passed on."""
+        self._wanted = wanted
+        self._grant = grant
+        self._events = Events()
+        self._tokens = [0] * wanted.choices
+        self._ended: dict[int, str] = {}
+        self._tails = [""] * wanted.choices
+        self._was_cut = False
+        self._estimate: int | None = None
+        self._usage = UNSAID
+        self._is_final = False
+        self._said: dict[str, Any] = {}  # the upstream's last usage, whole
+
+    @property
+    def sight(self) -> Sight:
+        """What went by so far, and what the upstream said of it."""
+        counted = self._estimate or sum(self._tokens)
+        tokens = min(counted, self._granted)
+        is_whole = self.ended_by_itself or (self._all_ended and not self._was_cut)
+        return Sight(self._usage, tokens, self._is_final, is_whole, self._estimate is not None)
+
+    @property
+    def tails(self) -> list[str]:
+        """The ends of the texts of its choices."""
+        return [tail for tail in self._tails if tail]
+
+    @property
+    def reasons(self) -> list[str]:
+        """How each choice that has ended did, in the words of a chat completion."""
+        return list(self._ended.values())
+
+    @property
+    def uses_whole_grant(self) -> bool:
+        """Whether a choice has had all that it was granted."""
+        reported = self._usage.output_tokens if self._wanted.choices == 1 else None
+        return self._was_cut or max(*self._tokens, reported or 0, 0) >= self._grant
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing that may still come is wanted."""
+        return self.ended_by_itself or (self._was_cut and self._all_ended)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take bytes of the stream, cut anywhere, and return those for a streaming caller, often none."""
+        try:
+            return self._take_all(self._events.feed(chunk))
+        except EventTooLong:
+            self.failure = UpstreamUnavailable("The upstream sent an event without an end.")
+            return b""
+
+    def close(self) -> bytes:
+        """Take note that no more bytes come: an answer whose every choice has ended is whole without its last event."""
+        shown = b"" if self.failure else self._take_all(self._events.close())
+        if self._all_ended and not self._was_cut:
+            self.ended_by_itself = True
+        return shown
+
+    @abstractmethod
+    def feed_whole(self, answer: Any) -> bytes:
+        """Take an answer that came whole, not as a stream; where it is over the grant, its text is cut in proportion."""
+
+    @abstractmethod
+    def ending(self, billed: int, charge_nanousd: int | None, conversation_left: int | None) -> bytes:
+        """Return the last bytes of a stream."""
+
+    @abstractmethod
+    def whole(self, billed: int) -> Any:
+        """Return the answer for a caller who does not stream."""
+
+    @abstractmethod
+    def _take(self, event: dict[str, Any]) -> bytes:
+        """Take the JSON of one event and return the bytes for a streaming caller."""
+
+    @property
+    def _granted(self) -> int:
+        return self._grant * self._wanted.choices
+
+    @property
+    def _all_ended(self) -> bool:
+        return len(self._ended) == self._wanted.choices
+
+    def _take_all(self, events: list[bytes]) -> bytes:
+        shown: list[bytes] = []
+        try:
+            for data in events:
+                if self.is_over:
+                    break
+                if data == b"[DONE]":
+                    self.ended_by_itself = not self._was_cut
+                else:
+                    shown.append(self._take(_event(data)))
+        except UpstreamError as error:
+            self.failure = error
+        return b"".join(shown)
+
+    def _is_over_grant(self, reported: int | None) -> bool:
+        """Return whether a running figure says that the text beside it is beyond the grant."""
+        return (reported or 0) > self._granted
+
+    def _note_usage(self, said: dict[str, Any], usage: Usage) -> None:
+        """Take what the upstream says; once a choice was cut, its figures count what nobody gets."""
+        self._said = said
+        if self._was_cut:
+            usage = replace(usage, output_tokens=self._usage.output_tokens)
+        self._usage, self._is_final = usage, not self._was_cut
+
+    def _note_text(self) -> None:
+        """Take note of text: what the usage says, it said of the text so far."""
+        if not self._all_ended:
+            self._is_final = False
+
+    def _counts(self, index: int, *, crosses: bool) -> bool:
+        """Count a token of a choice; or cut the choice, where it has had its grant or this text ``crosses`` it."""
+        if crosses or self._tokens[index] == self._grant:
+            self._was_cut, self._is_final = True, False
+            self._ended[index] = "length"
+            return False
+        self._tokens[index] += 1
+        return True
+
+    def _remember(self, index: int, text: Any) -> None:
+        """Keep the end of a choice's text: enough to know it again, whatever its length."""
+        if isinstance(text, str):
+            self._tails[index] = (self._tails[index] + text)[-2 * TAIL_CHARACTERS :]
+
+    def _guess(self, parts: list[Any]) -> int:
+        """Take and return the number of tokens of texts that nobody counted."""
+        size = sum(len(part if isinstance(part, str) else str(part)) for part in parts)
+        self._estimate = -(-size // TOKEN_CHARACTERS)
+        return self._estimate
+
+    def _part(self, text: str, made: int) -> str:
+        """Return the part of a text of an answer of ``made`` tokens that was granted."""
+        return text[: len(text) * self._granted // made]
+
+
+def _event(data: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UpstreamUnavailable("The upstream sent what is not JSON.") from error
+    if not isinstance(event, dict) or event.get("error"):
+        raise UpstreamUnavailable("The upstream failed in the middle of its answer.")
+    return event
+
+
+def dumps(value: Any) -> bytes:
+    """Return JSON as it is sent to callers; half a surrogate pair stays what it was."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")

@@ -1,0 +1,128 @@
+"""OpenAI Responses: a list of items in, a list of items out, and earlier answers that a call goes on from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.errors import BadRequest
+from gateway.serving.body import Body, flag, least, named
+from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
+from gateway.serving.dialects.openai import ENGINE_LIMITS, OpenAI
+from gateway.serving.dialects.reading import dumps
+from gateway.serving.dialects.responses_reading import ResponsesReading
+from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.profiles import RESPONSES
+
+OTHER_LIMITS = (*ENGINE_LIMITS, "max_tokens", "max_completion_tokens")
+
+CALLERS_TOOLS = frozenset({"function", "custom", "local_shell", "apply_patch"})
+"""Tools that the caller runs. Those that the upstream runs cost what no token count says."""
+
+TOOL_RESULTS = frozenset(
+    {"function_call_output", "custom_tool_call_output", "local_shell_call_output", "apply_patch_call_output"}
+)
+
+PASSED = frozenset(
+    {
+        "input",
+        "instructions",
+        "previous_response_id",
+        "conversation",
+        "store",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "max_tool_calls",
+        "text",
+        "reasoning",
+        "include",
+        "truncation",
+        "temperature",
+        "top_p",
+        "top_logprobs",
+        "prompt_cache_key",
+        "user",
+        "metadata",
+    }
+)
+"""What reaches the upstream as it came. Any other field is dropped."""
+
+
+class Responses(OpenAI):
+    """``POST /v1/responses``."""
+
+    endpoint = RESPONSES
+    path = "/responses"
+
+    def read(self, body: Body, size: int) -> Wanted:
+        model = named(body, "model")
+        items = _items(body.get("input"))
+        _check_tools(body.get("tools"))
+        if flag(body, "background"):
+            raise BadRequest(
+                "background is not served: an answer is counted while its caller waits.", param="background"
+            )
+        previous = body.get("previous_response_id")
+        if previous is not None and not isinstance(previous, str):
+            raise BadRequest("previous_response_id is a string.", code="invalid_type", param="previous_response_id")
+        return Wanted(
+            model=model,
+            requested_tokens=least(body, "max_output_tokens", *OTHER_LIMITS),
+            choices=1,
+            stream=flag(body, "stream"),
+            shows_usage=True,
+            tool_results=_tool_results(items),
+            brought_back=_last_answer(items),
+            input_bound=size,
+            input_estimate=-(-size // 4),
+            conversation=_conversation(body.get("conversation")),
+            previous=previous,
+        )
+
+    def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
+        limits = self._limits(body, ("max_output_tokens",), OTHER_LIMITS, grant)
+        return dumps({**self._passed(body, PASSED), "model": model, **limits, "stream": True})
+
+    def reading(self, wanted: Wanted, *, grant: int) -> ResponsesReading:
+        return ResponsesReading(wanted, grant)
+
+
+def _items(given: Any) -> list[dict[str, Any]]:
+    if isinstance(given, str):
+        return [{"role": "user", "content": given}]
+    if not isinstance(given, list) or not given or not all(isinstance(item, dict) for item in given):
+        raise BadRequest("input is a string or a list of at least one object.", code="invalid_type", param="input")
+    return given
+
+
+def _check_tools(given: Any) -> None:
+    if given is None:
+        return
+    if not isinstance(given, list) or not all(isinstance(tool, dict) for tool in given):
+        raise BadRequest("tools is a list of objects.", code="invalid_type", param="tools")
+    for tool in given:
+        if tool.get("type") not in CALLERS_TOOLS:
+            raise BadRequest("Only tools that the caller runs are served: function, custom.", param="tools")
+
+
+def _conversation(given: Any) -> str | None:
+    name = given.get("id") if isinstance(given, dict) else given
+    if given is not None and not isinstance(name, str):
+        raise BadRequest("conversation is an id.", code="invalid_type", param="conversation")
+    return name
+
+
+def _tool_results(items: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the tool calls answered since the model last spoke, newest first."""
+    results: list[str] = []
+    for item in reversed(items):
+        call = item.get("call_id")
+        if item.get("type") not in TOOL_RESULTS or not isinstance(call, str) or len(results) == TOOL_RESULTS_MOST:
+            break
+        results.append(call)
+    return tuple(results)
+
+
+def _last_answer(items: list[dict[str, Any]]) -> str | None:
+    last = next((item for item in reversed(items) if item.get("role") == "assistant"), None)
+    return text_of(last.get("content")) if last else None

@@ -1,0 +1,30 @@
+"""What a caller's body asks for, in words that every dialect shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One request, read."""
+
+    model: str
+    """The name the caller used; the answer carries it."""
+    requested_tokens: int | None
+    choices: int
+    stream: bool
+    shows_usage: bool
+    """Whether a streaming caller asked to see the usage."""
+    tool_results: tuple[str, ...]
+    """Tool calls whose results the caller brings back, newest first."""
+    brought_back: str | None
+    """The text of the model's last answer, where the caller brings one back."""
+    input_bound: int
+    input_estimate: int
+    conversation: str | None = None
+    """The conversation that the body names, in the caller's words."""
+    previous: str | None = None
+    """The id of an earlier answer of ours that this call goes on from."""
+    generates: bool = True
+    """Whether output tokens can come of it; if not, none are held."""

@@ -1,0 +1,82 @@
+"""The engines that a model may run on: which formats each speaks, which limit it obeys, what it says of its usage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from gateway.errors import StartupError
+
+CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
+MESSAGES, COUNT_TOKENS, EMBEDDINGS = "/v1/messages", "/v1/messages/count_tokens", "/v1/embeddings"
+ENDPOINTS = frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES, COUNT_TOKENS, EMBEDDINGS})
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One kind of upstream."""
+
+    name: str
+    speaks: frozenset[str] = ENDPOINTS
+    """Routes it may have. One that it turns out not to have is its own 404."""
+    chat_limits: tuple[str, ...] = ("max_completion_tokens", "max_tokens")
+    """Fields of a chat completion that carry the grant."""
+    takes_engine_limits: bool = True
+    """Whether an engine's own spelling of a limit, where the caller used one, is forwarded with the grant in it."""
+    continuous_usage: bool = False
+    """Whether each chunk can tell the tokens so far; then even chunks of several tokens are cut exactly."""
+    choices_most: int = 16
+    tokenize_field: str | None = None
+    """The field of its ``/tokenize`` that takes the text, where it has that route."""
+    passes: frozenset[str] = frozenset()
+    """Fields beyond the dialect's own that may pass: the operator's."""
+
+
+ANY = Profile("any")
+OPENAI = Profile(
+    "openai",
+    speaks=frozenset({CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS}),
+    chat_limits=("max_completion_tokens",),  # newer models refuse the other one, and both together
+    takes_engine_limits=False,  # what it does not know it refuses
+)
+VLLM = Profile("vllm", continuous_usage=True, tokenize_field="prompt")
+SGLANG = Profile("sglang", continuous_usage=True, tokenize_field="prompt")
+LLAMACPP = Profile("llamacpp", tokenize_field="content")
+OLLAMA = Profile("ollama", speaks=ENDPOINTS - {COUNT_TOKENS}, chat_limits=("max_tokens",), choices_most=1)
+
+RESERVED = frozenset(
+    {
+        *("model", "n", "best_of", "echo", "stream", "stream_options", "background"),
+        *("max_tokens", "max_completion_tokens", "max_output_tokens", "max_gen_tokens", "max_new_tokens"),
+        *("n_predict", "num_predict", "n_cmpl", "options", "sampling_params", "generation_config", "extra_body"),
+    }
+)
+"""Fields that no setting lets pass: they are limits, have limits in them, or are the gateway's to say."""
+
+NAMED = {
+    "chat": {CHAT},
+    "completions": {COMPLETIONS},
+    "responses": {RESPONSES},
+    "messages": {MESSAGES, COUNT_TOKENS},
+    "embeddings": {EMBEDDINGS},
+}
+"""Routes by the names that settings have for them."""
+
+PROFILES = {profile.name: profile for profile in (ANY, OPENAI, VLLM, SGLANG, LLAMACPP, OLLAMA)}
+
+
+def as_set(profile: Profile, *, speaks: Iterable[str], limits: Iterable[str], passes: Iterable[str]) -> Profile:
+    """Return a profile with what the operator's settings say of it; what they leave empty stays.
+
+    Raises:
+        StartupError: a field is to pass that never may.
+    """
+    if reserved := sorted(RESERVED.intersection(passes)):
+        raise StartupError(f"TOKENCAP_PASSED_FIELDS: {reserved[0]} is the gateway's to say.", exit_code=2)
+    routes = frozenset(route for name in speaks for route in NAMED[name])
+    return replace(
+        profile,
+        speaks=routes or profile.speaks,
+        chat_limits=tuple(limits) or profile.chat_limits,
+        passes=frozenset(passes),
+    )

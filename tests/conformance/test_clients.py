@@ -1,0 +1,114 @@
+"""Each client, as its makers ship it: completes, streams, calls tools, meets caps, quotas and refusals it knows."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tests.conformance.client import Client, Refused, Where
+from tests.conformance.clients import (
+    anthropic_messages,
+    openai_chat,
+    openai_legacy,
+    openai_linked,
+    openai_responses,
+)
+from tests.conformance.conftest import ANSWER_TOKENS, CAP, TOOL_CALLS
+from tests.loop.rig import Rig, Sold
+
+CLIENTS: dict[str, Client] = {
+    "openai, chat": openai_chat.Client(),
+    "openai, completions": openai_legacy.Client(),
+    "openai, responses": openai_responses.Client(),
+    "openai, responses by their id": openai_linked.Client(),
+    "anthropic": anthropic_messages.Client(),
+}
+WITHOUT_TOOLS = {"openai, completions"}
+every_client = pytest.mark.parametrize("name", CLIENTS)
+OPENING = "This answer is simulated:"
+
+
+def where(house: Rig, who: Sold) -> Where:
+    return Where(house.url, who.key)
+
+
+@every_client
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_it_gets_its_answer(house: Rig, name: str, stream: bool) -> None:
+    client, who = CLIENTS[name], house.customer("open")
+    answer = client.stream(where(house, who)) if stream else client.complete(where(house, who))
+
+    assert answer.text.startswith(OPENING)
+    assert not answer.was_cut
+    (record,) = house.usage(who)
+    said = (record["endpoint"], record["stream"], record["finish"], record["output_tokens"], record["usage_source"])
+    assert said == (client.endpoint, stream, "complete", ANSWER_TOKENS, "upstream")
+
+
+@every_client
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_it_is_cut_at_the_cap_and_can_tell(house: Rig, name: str, stream: bool) -> None:
+    client, who = CLIENTS[name], house.customer("small")
+    answer = client.stream(where(house, who)) if stream else client.complete(where(house, who))
+
+    assert answer.text.startswith(OPENING)
+    assert answer.was_cut
+    (record,) = house.usage(who)
+    assert (record["finish"], record["billed_output_tokens"], record["charge_nanousd"]) == ("cap", CAP, 9)
+
+
+@pytest.mark.parametrize("name", [name for name in CLIENTS if name not in WITHOUT_TOOLS])
+def test_an_agent_that_loops_over_twenty_tool_calls_is_one_conversation_and_pays_once(house: Rig, name: str) -> None:
+    client, who = CLIENTS[name], house.customer("open")
+    results = client.loop(where(house, who))
+
+    assert results == TOOL_CALLS
+    records = house.usage(who)
+    assert len(records) == TOOL_CALLS + 1
+    assert len({record["conversation"] for record in records}) == 1
+    assert [record["charge_nanousd"] for record in records] == [9, *[0] * TOOL_CALLS]
+    assert {record["finish"] for record in records} == {"tool_calls", "complete"}
+
+
+@every_client
+def test_its_refusals_are_the_exceptions_it_documents(house: Rig, name: str) -> None:
+    client, who, scarce = CLIENTS[name], house.customer("open"), house.customer("scarce")
+    client.complete(where(house, scarce))
+    cases = [
+        (lambda: client.complete(Where(house.url, "tc-00-" + "x" * 43)), 401, "invalid_api_key"),
+        (lambda: client.complete(where(house, who), model="gpt-9"), 404, "model_not_found"),
+        (lambda: client.complete(where(house, scarce)), 429, "insufficient_quota"),
+        (lambda: client.stream(where(house, scarce)), 429, "insufficient_quota"),
+    ]
+    for call, status, code in cases:
+        with pytest.raises(Refused) as refused:
+            call()
+        assert refused.value.name == client.exceptions[status]
+        assert refused.value.status in (status, None)
+        assert refused.value.code in (code, None)
+
+
+def test_embeddings_and_counts_are_metered_too(house: Rig) -> None:
+    """Neither has output tokens; embeddings are metered by their input, a count by nothing."""
+    who = house.customer("open")
+    vectors = openai_chat.connect(where(house, who)).embeddings.create(model="aligned-1-embedding", input=["a", "b"])
+    counted = anthropic_messages.connect(where(house, who)).messages.count_tokens(
+        model="aligned-1", messages=[{"role": "user", "content": "Hello"}]
+    )
+
+    assert [len(one.embedding) for one in vectors.data] == [8, 8]
+    assert counted.input_tokens == 6
+    said = [(one["endpoint"], one["input_tokens"], one["output_tokens"], one["finish"]) for one in house.usage(who)]
+    assert said == [("/v1/embeddings", 10, 0, "complete"), ("/v1/messages/count_tokens", 0, 0, "complete")]
+
+
+def test_an_answer_of_somebody_else_cannot_be_gone_on_from(house: Rig) -> None:
+    mine, other = house.customer("open"), house.customer("open")
+    body = {"model": "aligned-1", "input": "Hello"}
+    answer = httpx.post(f"{house.url}/v1/responses", json=body, headers=mine.headers).json()
+    linked = {**body, "previous_response_id": answer["id"]}
+    refused = httpx.post(f"{house.url}/v1/responses", json=linked, headers=other.headers)
+
+    assert refused.status_code == 400
+    assert refused.json()["error"]["code"] == "previous_response_not_found"
+    assert httpx.post(f"{house.url}/v1/responses", json=linked, headers=mine.headers).status_code == 200
