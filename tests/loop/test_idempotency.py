@@ -110,7 +110,7 @@ def test_a_failed_call_leaves_the_key_free(valkey_url: str, sqlite_url: str, tmp
     async def flaky(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
-        status = next(answers)
+        status = next(answers) if scope["method"] == "POST" else 404
         text = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]}'
         head = [(b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": status, "headers": head})
