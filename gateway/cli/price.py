@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import httpx
 import typer
 
+from gateway.cli.files import STANDARD, name_of, read_object, replace_file
+from gateway.cli.fitting import Variadic, fit
 from gateway.cli.progress import timed
 from gateway.cli.publishing import Effective, Publisher
 from gateway.clock import now_ms, written
@@ -24,7 +26,6 @@ from pricing.menu import NotAMenu
 if TYPE_CHECKING:
     from pricing.certificate import Verdict
 
-STANDARD = Path("-")
 ANSWER_S = 120.0
 """How long is waited for the gateway, which checks a menu for up to a minute."""
 
@@ -32,6 +33,8 @@ Bill = Literal["conversation", "subscription"]
 Objective = Literal["profit", "profit_if_resumed"]
 
 app = typer.Typer(name="price", help="Compute, check and publish menus.", no_args_is_help=True)
+
+app.command("fit", cls=Variadic)(fit)
 
 MenuFile = Annotated[Path, typer.Argument(metavar="MENU", help="menu.json, or - for standard input.")]
 
@@ -50,7 +53,7 @@ def menu(
     ] = None,
 ) -> None:
     """Compute the most profitable menu of a market, with its certificate."""
-    given = _read_object(market, "--market")
+    given = read_object(market, "--market")
     wished = None if names is None else [name.strip() for name in names.split(",")]
     try:
         with timed("Computing the menu"):
@@ -63,14 +66,14 @@ def menu(
                 objective=objective,
             )
     except NotAMarket as error:
-        raise StartupError(f"{_name(market)}: {error}", exit_code=2) from error
+        raise StartupError(f"{name_of(market)}: {error}", exit_code=2) from error
     except NotAMenu as error:
         raise StartupError(f"--{error.field}: {error}", exit_code=2) from error
     text = json.dumps(made, indent=2, ensure_ascii=False) + "\n"
     if out == STANDARD:
         print(text, end="")
         return
-    _replace(out, text)
+    replace_file(out, text)
     print(*_computed(made, objective), sep="\n")
 
 
@@ -80,7 +83,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as one JSON object.")] = False,
 ) -> None:
     """Check a menu from the file alone: every figure is computed again. Exit 1 names the worst violation."""
-    given = _read_object(menu, "MENU")
+    given = read_object(menu, "MENU")
     with timed("Checking the menu"):
         verdict = numerics().verify(given)
     if as_json:
@@ -98,20 +101,20 @@ def report(
     out: Annotated[Path, typer.Option(metavar="PATH|-", help="Where the page goes; - is standard output.")],
 ) -> None:
     """Write one HTML page on a menu: tiers and who takes them, profit, worth, slacks. It needs no network."""
-    given, made = _read_object(market, "--market"), _read_object(menu, "--menu")
+    given, made = read_object(market, "--market"), read_object(menu, "--menu")
     tools = numerics()
     try:
         with timed("Writing the report"):
             verdict = tools.verify(made)
             if verdict.violation is not None:
-                raise StartupError(f"{_name(menu)}: {verdict.violation}", exit_code=1)
+                raise StartupError(f"{name_of(menu)}: {verdict.violation}", exit_code=1)
             page = tools.report(read_market(given), made)
     except NotAMarket as error:
-        raise StartupError(f"{_name(market)}: {error}", exit_code=2) from error
+        raise StartupError(f"{name_of(market)}: {error}", exit_code=2) from error
     if out == STANDARD:
         print(page, end="")
         return
-    _replace(out, page)
+    replace_file(out, page)
     print(f"The report on menu {made['version']} is in {out}.")
 
 
@@ -127,7 +130,7 @@ def publish(
     yes: Annotated[bool, typer.Option("--yes", help="Publish it even if sending cut answers back pays.")] = False,
 ) -> None:
     """Send a menu to a running gateway, which checks it again, and put it in force."""
-    given = _read_object(menu, "MENU")
+    given = read_object(menu, "MENU")
     moved = _moves(moves)
     if not yes:
         _confirm(given)
@@ -154,44 +157,6 @@ def numerics() -> Numerics:
     from pricing.report import report  # noqa: PLC0415
 
     return Numerics(optimal_menu, report, verify)
-
-
-def _read_object(path: Path, option: str) -> dict[str, Any]:
-    """Return the JSON object in a file.
-
-    Raises:
-        StartupError: the file cannot be read, or holds no JSON object.
-    """
-    try:
-        text = sys.stdin.read() if path == STANDARD else path.read_text("utf-8")
-        given = json.loads(text, parse_constant=_refuse_constant)
-    except OSError as error:
-        raise StartupError(f"{_name(path)}: {error.strerror}.", exit_code=2) from error
-    except json.JSONDecodeError as error:
-        raise StartupError(f"{_name(path)}: line {error.lineno} is not JSON: {error.msg}.", exit_code=2) from error
-    except (ValueError, RecursionError) as error:
-        raise StartupError(f"{_name(path)} is not JSON that can be read: {error}.", exit_code=2) from error
-    if not isinstance(given, dict):
-        raise StartupError(f"{_name(path)} holds no JSON object, which {option} is to be.", exit_code=2)
-    return given
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _name(path: Path) -> str:
-    return "Standard input" if path == STANDARD else str(path)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, "utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _computed(menu: dict[str, Any], objective: Objective) -> list[str]:

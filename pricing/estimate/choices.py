@@ -9,7 +9,8 @@ import numpy as np
 from scipy.optimize import brentq
 
 from pricing.answers import Floats, Ints
-from pricing.estimate.statistics import CannotEstimate, Offer
+from pricing.estimate.conversations import CannotEstimate
+from pricing.estimate.statistics import Offer
 
 PATIENT, URGENT = 1e-9, 1e6
 """Between these rates, 1/s, a customer is looked for who is indifferent between two tiers."""

@@ -10,11 +10,12 @@ import numpy as np
 
 from pricing.answers import Floats, Ints
 from pricing.estimate.choices import Answers, Intervals, intervals_of, is_blurred
+from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.leaving import LeavingTests, examine
 from pricing.estimate.length import LengthEstimate, Survival, estimate_length, redrawn
 from pricing.estimate.mixing import Mixing, Rows, estimate_mixing, joined, rows_of_choices, rows_of_customers
 from pricing.estimate.pace import Pace, estimate_pace
-from pricing.estimate.statistics import CannotEstimate, Statistics, cleaned
+from pricing.estimate.statistics import Statistics, cleaned
 from pricing.market import Market
 
 LENGTHS_MOST = 400
@@ -116,8 +117,7 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
     prior = given.prior if unseen else None
     market = _market(grid, length.pooled, pace, (mixing.urgency_per_s, mixing.share), given, prior, served_to)
     notes = _notes(length, pace, leaving, seen.ages is not None, served_to if unseen else None, prior is not None)
-    if any(blurred):
-        notes += (f"The choices under {sum(blurred)} menus were not used: they have tiers beyond all lengths seen.",)
+    notes += _of_conversations(seen.going, sum(blurred))
     return Estimate(
         market=market | {"intervals": _intervals(grid, length.pooled, pace, mixing)},
         draws=tuple(
@@ -296,6 +296,15 @@ def _unseen_worth(length: LengthEstimate, pace: Pace, mixing: Mixing, value_nano
     moment = pace.first_token_s + length.identified_to_tokens / pace.tokens_per_s
     kept = float(np.dot(mixing.share, np.exp(-mixing.urgency_per_s * moment)))
     return value_nanousd * length.pooled.unfinished * kept
+
+
+def _of_conversations(going: int, blurred: int) -> tuple[str, ...]:
+    notes = []
+    if going:
+        notes.append(f"{going:,} conversations may still go on; they are counted as they stand.")
+    if blurred:
+        notes.append(f"The choices under {blurred} menus were not used: they have tiers beyond all lengths seen.")
+    return tuple(notes)
 
 
 def _notes(

@@ -8,7 +8,10 @@ import numpy as np
 from scipy import stats
 
 from pricing.answers import Floats, Ints
-from pricing.estimate.statistics import EARLY_S, AgeCounts, Customers, Part
+from pricing.estimate.conversations import EARLY_MS
+from pricing.estimate.statistics import AgeCounts, Customers, Part
+
+EARLY_S = EARLY_MS / 1000
 
 TIMEOUTS_S = (30, 60, 600)
 """After so many seconds the usual client libraries give up, whoever waits."""

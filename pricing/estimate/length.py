@@ -9,7 +9,8 @@ import numpy as np
 from scipy import stats
 
 from pricing.answers import Floats, Ints
-from pricing.estimate.statistics import CannotEstimate, LengthCounts
+from pricing.estimate.conversations import CannotEstimate
+from pricing.estimate.statistics import LengthCounts
 
 ALPHA = 0.01
 """Tiers whose lengths would differ as much by chance less often than this are not pooled ..."""

@@ -9,7 +9,8 @@ import numpy as np
 
 from pricing.answers import Floats, Ints
 from pricing.estimate.choices import Intervals
-from pricing.estimate.statistics import CannotEstimate, Customers
+from pricing.estimate.conversations import CannotEstimate
+from pricing.estimate.statistics import Customers
 
 BIN = 0.03
 """Customers of the same disconnects whose seconds differ by less than this share are taken together."""

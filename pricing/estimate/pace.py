@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pricing.estimate.statistics import CannotEstimate, PaceCounts
+from pricing.estimate.conversations import CannotEstimate
+from pricing.estimate.statistics import PaceCounts
 
 CALLS_LEAST = 10
 

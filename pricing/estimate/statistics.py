@@ -4,62 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import Enum
 
 import numpy as np
 
 from pricing.answers import Floats, Ints
+from pricing.estimate.conversations import DURATION_MS_MOST
 
 VOLUME_MOST = 1_000
 """A customer with more than so many times the median's conversations is a program, or a fault, and is set aside."""
-
-DURATION_MS_MOST = 86_400_000
-"""A call that took longer than a day saw its clock jump."""
-
-EARLY_S = 5.0
-"""Where the patience of a customer is cut in two, to see whether it leaves at the same rate before and after."""
-
-
-class CannotEstimate(ValueError):
-    """The records do not tell what was asked; the message is one sentence that says why."""
-
-
-class Ending(Enum):
-    """What the end of a conversation says of the length of its answer."""
-
-    OBSERVED = "observed"
-    CENSORED = "censored"
-    OPEN = "open"
-
-
-_CUT = frozenset(
-    {"cap", "caller_limit", "period", "context", "disconnect", "filtered", "upstream_error", "shutdown", "recovered"}
-)
-
-
-def ending_of(finish: str, billed_tokens: int, cap_tokens: int | None) -> Ending:
-    """Return what a conversation's last record says of the length of its answer.
-
-    An answer that ended by itself is an observation of its length. One that was cut is longer than what was billed,
-    by how much is not known: it is censored there, as is any that took its whole cap, whatever its last record says.
-    Tool calls are no ending; the conversation goes on. Answers cut by a fault are cut without regard to their
-    length, so they are censored as well.
-
-    Args:
-        finish: ``finish`` of the conversation's last usage record.
-        billed_tokens: tokens billed for all its calls.
-        cap_tokens: the conversation's cap, None where there is none.
-
-    Raises:
-        CannotEstimate: the finish is none of the known ones.
-    """
-    if finish == "tool_calls":
-        return Ending.OPEN
-    if finish in _CUT or (finish == "complete" and cap_tokens is not None and billed_tokens >= cap_tokens):
-        return Ending.CENSORED
-    if finish == "complete":
-        return Ending.OBSERVED
-    raise CannotEstimate(f"finish {finish!r} is not known.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +92,7 @@ class Customers:
         disconnects: conversations that the customer left while the model ran, d. Shape (n,).
         waited_s: seconds waited in all conversations, E. Shape (n,).
         conversations: how many. Shape (n,).
-        early: the first ``EARLY_S`` seconds of every wait alone; None if not kept.
+        early: the first ``EARLY_MS`` of every wait alone; None if not kept.
         even: the days alone whose number since 1970 is even; None if not kept.
         choices: the tier taken under each offer, 1 the smallest, 0 none of them, -1 never offered. Shape (n, offers).
     """
@@ -198,6 +150,7 @@ class Statistics:
 
     Attributes:
         set_aside: records left out before the counting, by reason, such as those of deleted tiers.
+        going: conversations among them that may go on; they are counted as they stand.
     """
 
     lengths: tuple[LengthCounts, ...]
@@ -206,6 +159,7 @@ class Statistics:
     ages: AgeCounts | None
     offers: tuple[Offer, ...]
     set_aside: Mapping[str, int]
+    going: int = 0
 
 
 def cleaned(statistics: Statistics) -> Statistics:

@@ -10,8 +10,8 @@ from scipy.special import ndtr
 
 from pricing.answers import Floats, Ints
 from pricing.estimate.choices import Answers
+from pricing.estimate.conversations import AGES, EARLY_MS
 from pricing.estimate.statistics import (
-    EARLY_S,
     AgeCounts,
     Customers,
     LengthCounts,
@@ -21,7 +21,7 @@ from pricing.estimate.statistics import (
     pace_counts,
 )
 
-AGES = 700
+EARLY_S = EARLY_MS / 1000
 SPEED, FIRST_S = 50.0, 0.4
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from pricing.estimate.choices import intervals_of
+from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.fit import Given, fit
 from pricing.estimate.mixing import climb, rows_of_customers
-from pricing.estimate.statistics import CannotEstimate, Customers, Offer, Statistics
+from pricing.estimate.statistics import Customers, Offer, Statistics
 from pricing.market import read_market
 from pricing.mechanism import full_menu
 from pricing.rounding import publish

@@ -7,9 +7,10 @@ import pytest
 from scipy import stats
 
 from pricing.answers import Ints
+from pricing.estimate.conversations import CannotEstimate, Ending, ending_of
 from pricing.estimate.length import estimate_length, kaplan_meier, log_rank
 from pricing.estimate.pace import estimate_pace
-from pricing.estimate.statistics import CannotEstimate, Ending, LengthCounts, ending_of, pace_counts
+from pricing.estimate.statistics import LengthCounts, pace_counts
 from tests.pricing.estimate.simulated import counted
 
 

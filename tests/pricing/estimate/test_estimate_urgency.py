@@ -9,6 +9,7 @@ import pytest
 
 from pricing.answers import Floats
 from pricing.estimate.choices import intervals_of, worth_from_refusals
+from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.mixing import (
     Mixing,
     Rows,
@@ -18,7 +19,7 @@ from pricing.estimate.mixing import (
     rows_of_choices,
     rows_of_customers,
 )
-from pricing.estimate.statistics import CannotEstimate, Customers, Offer
+from pricing.estimate.statistics import Customers, Offer
 from tests.pricing.estimate.simulated import Truth, answers_of, choosing, watch
 
 THREE = Truth((0.01, 0.05, 0.15), (0.3, 0.4, 0.3))

@@ -1,0 +1,96 @@
+"""What an estimate is made with and comes to: what the operator says, the market as a file, a summary in sentences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gateway.errors import StartupError
+from gateway.local.columns import columns
+from pricing.estimate.fit import Estimate, Given
+from pricing.estimate.statistics import Statistics
+from pricing.market import Market
+
+QUANTILES = (0.1, 0.5, 0.9)
+REASONS = {
+    "customers_impossible": "customers with impossible sums",
+    "customers_outsized": "customers with more than 1,000 times the usual conversations",
+    "customers_contradicting": "customers whose choices no one urgency explains",
+    "choices_unexplained": "choices of a tier that is best for nobody",
+}
+
+
+def given_of(assumed: Market | None, value: float | None, cost: float | None, on_disconnect: str | None) -> Given:
+    """Return what no record tells: what is said, else what a market that was assumed before says.
+
+    Raises:
+        StartupError: nobody says what an answer is worth.
+    """
+    if assumed is None:
+        if value is None:
+            raise StartupError(
+                "No record tells what an answer is worth: say it with --value-nanousd, or give a --market.", exit_code=2
+            )
+        return Given(value, cost or 0.0, cost_on_disconnect=on_disconnect or "stops")
+    worth = float(np.dot(assumed.share, assumed.value_nanousd))
+    stands = "stops" if assumed.cost_stops else "runs"
+    return Given(
+        value_nanousd=worth if value is None else value,
+        cost_nanousd_per_token=assumed.cost_nanousd_per_token if cost is None else cost,
+        currency=assumed.currency,
+        input_cost_nanousd_per_token=assumed.input_cost_nanousd_per_token,
+        cost_on_disconnect=on_disconnect or stands,
+        prior=assumed,
+    )
+
+
+def market_of(estimate: Estimate) -> dict[str, Any]:
+    """Return ``market.json``: the market that a menu is made for, and beside it how it is known."""
+    leaving = estimate.leaving
+    return estimate.market | {
+        "estimate": {
+            "sources": list(estimate.sources),
+            "notes": list(estimate.notes),
+            "set_aside": dict(estimate.set_aside),
+            "unseen_worth_nanousd": estimate.unseen_worth_nanousd,
+            "identified_to_tokens": estimate.length.identified_to_tokens,
+            "tests": {
+                "equal_lengths_p": estimate.length.p_value,
+                "constant_rate_p": leaving.hazard_p,
+                "steady_rate_p": leaving.dispersion_p,
+                "time_outs_s": list(leaving.spikes_s),
+            },
+        }
+    }
+
+
+def summary(seen: Statistics, estimate: Estimate) -> list[str]:
+    """Return what was found, in lines."""
+    beside = estimate.market["intervals"]
+    rate, reached = np.array(beside["urgency"]["urgency_per_s"]), np.array(beside["urgency"]["cumulative_share"])
+    speed, first = beside["tokens_per_s"], beside["first_token_s"]
+    cells = [["", "estimate", "95 % interval"]]
+    cells.append(["tokens a second", f"{estimate.pace.tokens_per_s:.4g}", f"{speed[0]:.4g} to {speed[1]:.4g}"])
+    cells.append(["first token after, s", f"{estimate.pace.first_token_s:.3g}", f"{first[0]:.3g} to {first[1]:.3g}"])
+    for share in QUANTILES:
+        low, middle, high = (
+            rate[min(int(np.searchsorted(np.array(curve), share)), len(rate) - 1)]
+            for curve in (
+                beside["urgency"]["cumulative_share_high"],
+                reached,
+                beside["urgency"]["cumulative_share_low"],
+            )
+        )
+        cells.append([f"urgency that {share:.0%} are below, 1/s", f"{middle:.3g}", f"{low:.3g} to {high:.3g}"])
+    conversations, customers = int(seen.customers.conversations.sum()), len(seen.customers.conversations)
+    said = [
+        f"{conversations:,} conversations of {customers:,} customers; urgency from {', '.join(estimate.sources)}.",
+        *columns(cells),
+        *estimate.notes,
+    ]
+    said += [
+        f"Set aside: {count:,} {REASONS.get(reason, reason.replace('_', ' '))}."
+        for reason, count in sorted(estimate.set_aside.items())
+    ]
+    return said

@@ -1,0 +1,51 @@
+"""Reads and writes the files that commands are given: - is standard input and output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import StartupError
+
+STANDARD = Path("-")
+
+
+def read_object(path: Path, option: str) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        StartupError: the file cannot be read, or holds no JSON object.
+    """
+    try:
+        text = sys.stdin.read() if path == STANDARD else path.read_text("utf-8")
+        given = json.loads(text, parse_constant=_refuse_constant)
+    except OSError as error:
+        raise StartupError(f"{name_of(path)}: {error.strerror}.", exit_code=2) from error
+    except json.JSONDecodeError as error:
+        raise StartupError(f"{name_of(path)}: line {error.lineno} is not JSON: {error.msg}.", exit_code=2) from error
+    except (ValueError, RecursionError) as error:
+        raise StartupError(f"{name_of(path)} is not JSON that can be read: {error}.", exit_code=2) from error
+    if not isinstance(given, dict):
+        raise StartupError(f"{name_of(path)} holds no JSON object, which {option} is to be.", exit_code=2)
+    return given
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def name_of(path: Path) -> str:
+    """Return what a file is called in a sentence."""
+    return "Standard input" if path == STANDARD else str(path)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text, "utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

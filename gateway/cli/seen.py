@@ -1,0 +1,162 @@
+"""What customers were seen to do, as the estimators want it: from the ledger, or from files of usage records."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from gateway.admin import menus_store
+from gateway.cli.files import name_of
+from gateway.errors import StartupError
+from gateway.holds.terms import Timeline
+from gateway.ledger import summed as asked
+from gateway.ledger.database import Database
+from gateway.ledger.sums import bring_up_to_date, going_in, unheard
+from pricing.estimate.conversations import DAY_MS, WEEK_MS, Watch
+from pricing.estimate.gathering import Choosing, Summed, anybody, nobody, statistics_of, summed
+from pricing.estimate.statistics import Statistics
+from pricing.menu import Menu
+
+AT_ONCE = 10_000
+REPEATED = "records_repeated"
+MALFORMED = "records_malformed"
+
+WHOLE = ("time", "billed_output_tokens", "output_tokens")
+MAYBE_WHOLE = ("settled", "ttft_ms", "duration_ms")
+TEXT = ("id", "kind", "customer")
+MAYBE_TEXT = ("conversation", "endpoint", "tier", "tier_chosen", "menu_version", "finish")
+
+
+def seen_in_ledger(
+    database: Database, now_ms: int, *, since_ms: int = 0, heard: Callable[[int], object] = unheard
+) -> tuple[Statistics, dict[str, Menu]]:
+    """Return the statistics of a ledger and its menus, having added to its sums what came since the last time.
+
+    Who gave itself its tier is in the audit; it chose from the menu that was in force then. Where anybody chose,
+    active customers without a tier or a conversation have refused the menu in force.
+    """
+    bring_up_to_date(database, now_ms, heard)
+    since_week = since_ms // WEEK_MS
+    watch = Watch(going_in(database))
+    watch.latest_ms = now_ms
+    talking = {customer for customer, _ in watch.going}
+    going = watch.close_all()
+    menus = asked.menus_in(database)
+    with database.read() as connection:
+        timeline = menus_store.read_timeline(connection)
+    chose = _chosen(database, timeline)
+    refusing = asked.refusing(database, since_week) - talking
+    was_chosen = bool(chose) or asked.was_named(database, since_week, watch.sums)
+    found = Summed(
+        lengths=asked.lengths_in(database, since_week, watch.sums),
+        customers=asked.customers_in(database, since_week, watch.sums),
+        tiers=asked.tiers_in(database, since_week, watch.sums) if was_chosen else (),
+        ages=asked.ages_in(database, since_week, watch.sums),
+        pace=asked.pace_in(database, since_week, watch.sums),
+        aside=asked.aside_in(database, since_week, watch.sums),
+        going=going,
+    )
+    choosing = Choosing(
+        chose=lambda customer, version: (customer, version) in chose,
+        refusing=len(refusing) if was_chosen else 0,
+        refused=menus_store.in_force(timeline, now_ms),
+    )
+    return statistics_of(found, menus, choosing), menus
+
+
+def menu_bodies(database: Database) -> list[dict[str, Any]]:
+    """Return the newest menu that was computed from a market, whole; none if there is none."""
+    newest = asked.newest_computed(database)
+    return [] if newest is None else [newest]
+
+
+def _chosen(database: Database, timeline: Timeline) -> set[tuple[str, str]]:
+    """Return (customer, menu version) of everyone who gave itself its tier while that menu was in force."""
+    moments = [publication.at for publication in timeline.publications]
+
+    @lru_cache(maxsize=1024)
+    def by_day(publications: int, day: int) -> str | None:
+        # A menu that waits for a period comes at the beginning of a day; one that does not, with its publication.
+        at = max(day * DAY_MS, moments[publications - 1] if publications else 0)
+        return menus_store.in_force(timeline, at)
+
+    found = (
+        (customer, by_day(bisect_right(moments, at), at // DAY_MS)) for customer, at in asked.own_choices(database)
+    )
+    return {(customer, version) for customer, version in found if version is not None}
+
+
+def seen_in_files(
+    records: Iterable[Mapping[str, Any]], menus: Mapping[str, Menu], *, own_tiers: bool, since_ms: int = 0
+) -> Statistics:
+    """Return the statistics of usage records.
+
+    Args:
+        records: in about the order of their time; a record that comes twice counts once.
+        own_tiers: whether customers took the tier of their account themselves.
+    """
+    watch, known, aside = Watch(), set[str](), {REPEATED: 0, MALFORMED: 0}
+    waiting: list[Mapping[str, Any]] = []
+    for record in records:
+        if not _is_whole(record):
+            aside[MALFORMED] += 1
+        elif record["id"] in known:
+            aside[REPEATED] += 1
+        else:
+            known.add(record["id"])
+            waiting.append(record)
+        if len(waiting) >= AT_ONCE:
+            watch.see(waiting)
+            waiting = []
+    watch.see(waiting)
+    going = watch.close_all()
+    found = summed(watch.sums, since_week=since_ms // WEEK_MS, going=going)
+    counts = {**found.aside, **{reason: count for reason, count in aside.items() if count}}
+    whole = Summed(found.lengths, found.customers, found.tiers, found.ages, found.pace, counts, going)
+    return statistics_of(whole, menus, Choosing(chose=anybody if own_tiers else nobody))
+
+
+def records_in(paths: Iterable[Path], open_file: Callable[[Path], Iterable[str]]) -> Iterator[dict[str, Any]]:
+    """Yield the usage records of files, a JSON object a line.
+
+    Raises:
+        StartupError: a file cannot be read, or a line is no JSON object.
+    """
+    for path in paths:
+        try:
+            for number, line in enumerate(open_file(path), start=1):
+                if line.strip():
+                    yield _object(path, number, line)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise StartupError(f"{name_of(path)}: {reason}.", exit_code=2) from error
+
+
+def _object(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise StartupError(f"{name_of(path)}: line {number} is not JSON.", exit_code=2) from error
+    if not isinstance(record, dict):
+        raise StartupError(f"{name_of(path)}: line {number} is not a usage record, a JSON object.", exit_code=2)
+    return record
+
+
+def _is_whole(record: Mapping[str, Any]) -> bool:
+    """Return whether a record has what is needed of it, of the right kind."""
+    return (
+        all(_whole(record.get(name)) for name in WHOLE)
+        and all(record.get(name) is None or _whole(record[name]) for name in MAYBE_WHOLE)
+        and all(isinstance(record.get(name), str) for name in TEXT)
+        and all(name in record and isinstance(record[name], str | None) for name in MAYBE_TEXT)
+        and isinstance(record.get("stream"), bool)
+        and {"settled", "ttft_ms", "duration_ms"} <= record.keys()
+    )
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53

@@ -1,0 +1,163 @@
+"""What is asked of the sums: rows of all weeks that count, read page by page, each in a short transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Column, Select, Table, exists, func, select, tuple_
+
+from gateway.ledger.database import Database
+from gateway.ledger.tables import (
+    audit,
+    customers,
+    menus,
+    sums_ages,
+    sums_aside,
+    sums_customers,
+    sums_lengths,
+    sums_pace,
+    sums_tiers,
+)
+from pricing.estimate.conversations import Sums
+from pricing.menu import Menu
+
+PAGE = 20_000
+
+Row = tuple[Any, ...]
+
+
+def menus_in(database: Database) -> dict[str, Menu]:
+    """Return the public part of every menu there ever was, by version."""
+    with database.read() as connection:
+        versions = list(connection.execute(select(menus.c.version).order_by(menus.c.created)).scalars())
+    found = {}
+    for version in versions:
+        with database.read() as connection:
+            body = connection.execute(select(menus.c.body).where(menus.c.version == version)).scalar_one()
+        found[version] = Menu.from_json(json.loads(body))
+    return found
+
+
+def newest_computed(database: Database) -> dict[str, Any] | None:
+    """Return the menu that was computed from a market last, whole; None if there is none."""
+    query = select(menus.c.body).where(menus.c.source == "mechanism").order_by(menus.c.created.desc()).limit(1)
+    with database.read() as connection:
+        found = connection.execute(query).scalar_one_or_none()
+    return None if found is None else json.loads(found)
+
+
+def lengths_in(database: Database, since_week: int, more: Sums) -> Iterator[Row]:
+    """Yield (menu version, tier, tokens, observed, censored), then those of ``more``."""
+    for _, *row in _paged(database, select(sums_lengths), sums_lengths, since_week):
+        yield tuple(row)
+    yield from ((*key[1:], *amounts) for key, amounts in more.lengths.items() if key[0] >= since_week)
+
+
+def tiers_in(database: Database, since_week: int, more: Sums) -> Iterator[Row]:
+    """Yield (customer, menu version, tier, whether named for the conversation, conversations), then ``more``."""
+    for row in _paged(database, select(sums_tiers), sums_tiers, since_week):
+        yield row[1], row[2], row[3], row[4], row[5]
+    yield from ((*key[1:], *amounts) for key, amounts in more.tiers.items() if key[0] >= since_week)
+
+
+def was_named(database: Database, since_week: int, more: Sums) -> bool:
+    """Return whether any tier was named for a conversation alone."""
+    named = select(sums_tiers.c.chosen).where(sums_tiers.c.week >= since_week, sums_tiers.c.chosen).limit(1)
+    with database.read() as connection:
+        return connection.execute(named).first() is not None or any(key[4] for key in more.tiers)
+
+
+def customers_in(database: Database, since_week: int, more: Sums) -> Iterator[Row]:
+    """Yield (customer, then its amounts), each customer once, added up by the database."""
+    extra: dict[str, list[int]] = {}
+    for (week, customer), amounts in more.customers.items():
+        if week >= since_week:
+            known = extra.setdefault(customer, [0] * len(amounts))
+            extra[customer] = [before + amount for before, amount in zip(known, amounts, strict=True)]
+    name = sums_customers.c.customer
+    amounts_of = [column for column in sums_customers.columns if not column.primary_key]
+    query = (
+        select(name, *(func.sum(column) for column in amounts_of))
+        .where(sums_customers.c.week >= since_week)
+        .group_by(name)
+        .order_by(name)
+        .limit(PAGE)
+    )
+    last = ""
+    while True:
+        with database.read() as connection:
+            rows = connection.execute(query.where(name > last)).all()
+        for customer, *found in rows:
+            added = extra.pop(customer, None)
+            # PostgreSQL sums whole numbers to a decimal.
+            yield (customer, *(int(one) + (added[place] if added else 0) for place, one in enumerate(found)))
+        if len(rows) < PAGE:
+            break
+        last = rows[-1][0]
+    yield from ((customer, *found) for customer, found in extra.items())
+
+
+def ages_in(database: Database, since_week: int, more: Sums) -> list[Row]:
+    """Return (age, waits, disconnects, ms into that second)."""
+    return _added(database, sums_ages, since_week, more.ages)
+
+
+def pace_in(database: Database, since_week: int, more: Sums) -> Sequence[float]:
+    """Return the eight amounts of the pace."""
+    rows = _added(database, sums_pace, since_week, more.pace)
+    return [float(sum(amounts)) for amounts in zip(*rows, strict=True)] if rows else [0.0] * 8
+
+
+def aside_in(database: Database, since_week: int, more: Sums) -> Mapping[str, int]:
+    """Return how many conversations were set aside, by reason."""
+    counts: dict[str, int] = {}
+    for reason, count in _added(database, sums_aside, since_week, more.aside):
+        counts[reason] = counts.get(reason, 0) + count
+    return counts
+
+
+def own_choices(database: Database) -> Iterator[tuple[str, int]]:
+    """Yield (customer, when) for every time that a customer gave itself its tier, oldest first, ms."""
+    last = 0
+    query = select(audit.c.seq, audit.c.target, audit.c.time).where(
+        audit.c.action == "customer.tier", audit.c.actor == audit.c.target
+    )
+    while True:
+        with database.read() as connection:
+            rows = connection.execute(query.where(audit.c.seq > last).order_by(audit.c.seq).limit(PAGE)).all()
+        yield from ((row.target, row.time) for row in rows)
+        if len(rows) < PAGE:
+            return
+        last = rows[-1].seq
+
+
+def refusing(database: Database, since_week: int) -> set[str]:
+    """Return the active customers who have no tier and had no conversation."""
+    talked = exists().where(sums_customers.c.customer == customers.c.id, sums_customers.c.week >= since_week)
+    query = select(customers.c.id).where(customers.c.status == "active", customers.c.tier.is_(None), ~talked)
+    with database.read() as connection:
+        return set(connection.execute(query).scalars())
+
+
+def _added(database: Database, table: Table, since_week: int, more: dict[Row, list[int]]) -> list[Row]:
+    """Return the rows of a small table without their week, then those of ``more``."""
+    with database.read() as connection:
+        rows = [tuple(row)[1:] for row in connection.execute(select(table).where(table.c.week >= since_week))]
+    return rows + [(*key[1:], *amounts) for key, amounts in more.items() if key[0] >= since_week]
+
+
+def _paged(database: Database, query: Select[Any], table: Table, since_week: int) -> Iterator[Row]:
+    """Yield the rows of a table in the order of its key."""
+    key: list[Column[Any]] = list(table.primary_key.columns)
+    places = [list(table.columns).index(column) for column in key]
+    after: list[Any] | None = None
+    query = query.where(table.c.week >= since_week).order_by(*key).limit(PAGE)
+    while True:
+        with database.read() as connection:
+            rows = connection.execute(query if after is None else query.where(tuple_(*key) > tuple_(*after))).all()
+        yield from (tuple(row) for row in rows)
+        if len(rows) < PAGE:
+            return
+        after = [rows[-1][place] for place in places]

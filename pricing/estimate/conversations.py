@@ -1,0 +1,287 @@
+"""From usage records to sums over conversations, one record at a time; standard library only.
+
+The sums are plain tables, ``{key: amounts}``, so that they can be kept in SQL and added to as records come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+IDLE_MS = 3_600_000
+LONGEST_MS = 86_400_000
+"""A conversation ends an hour after its last call, a day after its first."""
+
+DAY_MS = 86_400_000
+WEEK_MS = 7 * DAY_MS
+
+DURATION_MS_MOST = DAY_MS
+"""A call that took longer than a day saw its clock jump."""
+
+EARLY_MS = 5_000
+"""Where the patience of a customer is cut in two, to see whether it leaves at the same rate before and after."""
+
+AGES = 700
+"""Seconds of a wait that are told apart; the last stands for all beyond."""
+
+NOT_CONVERSATIONS = frozenset({"/v1/embeddings"})
+
+IMPOSSIBLE_TIMES = "conversations_of_impossible_times"
+UNKNOWN_ENDING = "conversations_of_unknown_ending"
+IMPOSSIBLE_TOKENS = "conversations_of_impossible_tokens"
+
+
+class CannotEstimate(ValueError):
+    """The records do not tell what was asked; the message is one sentence that says why."""
+
+
+class Ending(Enum):
+    """What the end of a conversation says of the length of its answer."""
+
+    OBSERVED = "observed"
+    CENSORED = "censored"
+    OPEN = "open"
+
+
+_CUT = frozenset(
+    {"cap", "caller_limit", "period", "context", "disconnect", "filtered", "upstream_error", "shutdown", "recovered"}
+)
+_ENDINGS = _CUT | {"complete", "tool_calls"}
+
+
+def ending_of(finish: str, billed_tokens: int, cap_tokens: int | None) -> Ending:
+    """Return what a conversation's last record says of the length of its answer.
+
+    An answer that ended by itself is an observation of its length. One that was cut is longer than what was billed,
+    by how much is not known: it is censored there, as is any that took its whole cap, whatever its last record says.
+    Tool calls are no ending; the conversation goes on. Answers cut by a fault are cut without regard to their
+    length, so they are censored as well.
+
+    Args:
+        finish: ``finish`` of the conversation's last usage record.
+        billed_tokens: tokens billed for all its calls.
+        cap_tokens: the conversation's cap, None where there is none.
+
+    Raises:
+        CannotEstimate: the finish is none of the known ones.
+    """
+    if finish == "tool_calls":
+        return Ending.OPEN
+    if finish in _CUT or (finish == "complete" and cap_tokens is not None and billed_tokens >= cap_tokens):
+        return Ending.CENSORED
+    if finish == "complete":
+        return Ending.OBSERVED
+    raise CannotEstimate(f"finish {finish!r} is not known.")
+
+
+@dataclass(slots=True)
+class Going:
+    """A conversation that may go on. Times are ms since 1970; the wait for its last call is not in any sum yet."""
+
+    customer: str
+    conversation: str
+    first: int
+    last: int
+    tier: str
+    menu_version: str
+    chosen: bool
+    """Whether the tier was named for this conversation alone."""
+    tokens: int
+    waited_ms: int
+    early_ms: int
+    at: int
+    record: str
+    finish: str
+    duration_ms: int
+    fault: str = ""
+    """Why it is set aside; empty if it is not."""
+
+    def is_open(self, now_ms: int) -> bool:
+        return now_ms - self.first < LONGEST_MS and now_ms - self.last < IDLE_MS
+
+
+Key = tuple[Any, ...]
+Table = dict[Key, list[int]]
+
+
+@dataclass(slots=True)
+class Sums:
+    """What is kept of all records, by tables of whole numbers that add up; every table's key begins with the week.
+
+    Attributes:
+        lengths: (week, menu version, tier, tokens) to conversations that ended there by themselves, and that were cut.
+        customers: (week, customer) to conversations, disconnects, ms waited; disconnects and ms within the first
+            ``EARLY_MS`` of each wait; disconnects and ms of days whose number since 1970 is even.
+        tiers: (week, customer, menu version, tier, whether it was named for the conversation) to conversations.
+        ages: (week, age in s) to waits that ended at this age, those of them that were disconnects, ms into that second.
+        pace: (week,) to streamed calls, ms to the first token, its square, tokens after it, its square, ms after
+            it, its square, tokens times ms.
+        aside: (week, reason) to how many.
+    """
+
+    lengths: Table = field(default_factory=dict)
+    customers: Table = field(default_factory=dict)
+    tiers: Table = field(default_factory=dict)
+    ages: Table = field(default_factory=dict)
+    pace: Table = field(default_factory=dict)
+    aside: Table = field(default_factory=dict)
+
+
+def is_of_a_conversation(record: Mapping[str, Any]) -> bool:
+    """Return whether a record tells of a conversation: calls and their corrections do, fees, credits, embeddings not."""
+    return (
+        record["kind"] in ("usage", "correction")
+        and record["conversation"] is not None
+        and record["endpoint"] not in NOT_CONVERSATIONS
+    )
+
+
+class Watch:
+    """Takes in usage records and adds up the conversations that have ended.
+
+    Records may come somewhat out of order, as they are settled: each finds its conversation by its customer, its name
+    and its time. A name that comes back after its conversation ended is another conversation.
+
+    Args:
+        going: the conversations that were open when an earlier watch stopped.
+    """
+
+    def __init__(self, going: Iterable[Going] = ()) -> None:
+        self.sums = Sums()
+        self.going = {(one.customer, one.conversation): one for one in going}
+        self.latest_ms = 0
+
+    def see(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Take in some records."""
+        for record in sorted(records, key=lambda one: (one["time"], one["id"])):
+            if is_of_a_conversation(record):
+                self._see(record)
+                self.latest_ms = max(self.latest_ms, record["settled"] or record["time"])
+
+    def _see(self, record: Mapping[str, Any]) -> None:
+        key = record["customer"], record["conversation"]
+        time, fault = record["time"], fault_of(record)
+        duration = 0 if fault == IMPOSSIBLE_TIMES else record["duration_ms"] or 0
+        if record["stream"] and not fault and record["kind"] == "usage":
+            self._pace(record)
+        known = self.going.get(key)
+        if known is not None and not known.is_open(time) and time > known.last:
+            _close(self.sums, self.going.pop(key))
+            known = None
+        if known is None:
+            self.going[key] = _begun(record, duration, fault)
+        else:
+            self._goes_on(known, record, duration, fault)
+
+    def _goes_on(self, known: Going, record: Mapping[str, Any], duration: int, fault: str) -> None:
+        """Add a call to its conversation; of two calls the later one's ending counts, the other is a wait served."""
+        is_later = (record["time"], record["id"]) >= (known.at, known.record)
+        week = known.first // WEEK_MS
+        _add(self.sums.ages, (week, *_age(known.duration_ms if is_later else duration)), left=False)
+        if is_later:
+            known.at, known.record = record["time"], record["id"]
+            known.finish, known.duration_ms = record["finish"] or "", duration
+        known.first = min(known.first, record["time"])
+        known.last = max(known.last, record["time"], record["settled"] or 0)
+        known.tokens += record["billed_output_tokens"]
+        known.waited_ms += duration
+        known.early_ms += min(duration, EARLY_MS)
+        known.chosen = known.chosen or record["tier_chosen"] is not None
+        known.fault = known.fault or fault
+
+    def _pace(self, record: Mapping[str, Any]) -> None:
+        first, duration, tokens = record["ttft_ms"], record["duration_ms"], record["output_tokens"]
+        if first is None or duration is None or tokens < 1:
+            return
+        x, y = tokens - 1, duration - first
+        _sum(self.sums.pace, (record["time"] // WEEK_MS,), (1, first, first * first, x, x * x, y, y * y, x * y))
+
+    def close_ended(self, now_ms: int) -> list[Going]:
+        """Add up the conversations that have ended by ``now_ms``, and return them."""
+        ended = [one for one in self.going.values() if not one.is_open(now_ms)]
+        for one in ended:
+            _close(self.sums, self.going.pop((one.customer, one.conversation)))
+        return ended
+
+    def close_all(self) -> int:
+        """Add up all conversations as they stand, also those that may go on; return how many of those there are."""
+        still = sum(one.is_open(self.latest_ms) for one in self.going.values())
+        for one in self.going.values():
+            _close(self.sums, one)
+        self.going.clear()
+        return still
+
+
+def fault_of(record: Mapping[str, Any]) -> str:
+    """Return why a record's conversation cannot be counted, empty if it can."""
+    duration, first = record["duration_ms"] or 0, record["ttft_ms"]
+    settled = record["settled"]
+    if not 0 <= duration <= DURATION_MS_MOST or (first is not None and not 0 <= first <= max(duration, 0)):
+        return IMPOSSIBLE_TIMES
+    if record["time"] < 0 or (settled is not None and settled < record["time"] - DURATION_MS_MOST):
+        return IMPOSSIBLE_TIMES
+    if record["kind"] == "usage" and record["billed_output_tokens"] < 0:
+        return IMPOSSIBLE_TOKENS
+    return "" if record["finish"] in _ENDINGS else UNKNOWN_ENDING
+
+
+def _begun(record: Mapping[str, Any], duration: int, fault: str) -> Going:
+    time = record["time"]
+    return Going(
+        customer=record["customer"],
+        conversation=record["conversation"],
+        first=time,
+        last=max(time, record["settled"] or 0),
+        tier=record["tier"] or "",
+        menu_version=record["menu_version"] or "",
+        chosen=record["tier_chosen"] is not None,
+        tokens=record["billed_output_tokens"],
+        waited_ms=duration,
+        early_ms=min(duration, EARLY_MS),
+        at=time,
+        record=record["id"],
+        finish=record["finish"] or "",
+        duration_ms=duration,
+        fault=fault,
+    )
+
+
+def _close(sums: Sums, one: Going) -> None:
+    """Add up a conversation. One that no token came of says nothing of lengths; its customer waited all the same."""
+    week = one.first // WEEK_MS
+    if one.fault:
+        _sum(sums.aside, (week, one.fault), (1,))
+        return
+    left = one.finish == "disconnect"
+    early = left and one.duration_ms < EARLY_MS
+    even = (one.first // DAY_MS) % 2 == 0
+    amounts = (1, left, one.waited_ms, early, one.early_ms, left and even, one.waited_ms if even else 0)
+    _sum(sums.customers, (week, one.customer), tuple(map(int, amounts)))
+    _sum(sums.tiers, (week, one.customer, one.menu_version, one.tier, int(one.chosen)), (1,))
+    _add(sums.ages, (week, *_age(one.duration_ms)), left=left)
+    ending = ending_of(one.finish, one.tokens, None)
+    if ending is not Ending.OPEN and one.tokens > 0:
+        observed = ending is Ending.OBSERVED
+        _sum(sums.lengths, (week, one.menu_version, one.tier, one.tokens), (int(observed), int(not observed)))
+
+
+def _age(duration_ms: int) -> tuple[int, int]:
+    """Return the second of its wait in which a call ended, and how far into it, ms."""
+    age = min(duration_ms // 1000, AGES - 1)
+    return age, min(duration_ms - 1000 * age, 1000)
+
+
+def _add(ages: Table, place: tuple[int, int, int], *, left: bool) -> None:
+    week, age, within = place
+    _sum(ages, (week, age), (1, int(left), within))
+
+
+def _sum(table: Table, key: Key, amounts: tuple[int, ...]) -> None:
+    known = table.get(key)
+    if known is None:
+        table[key] = list(amounts)
+        return
+    for place, amount in enumerate(amounts):
+        known[place] += amount

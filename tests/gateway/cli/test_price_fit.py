@@ -1,0 +1,210 @@
+"""``tokencap price fit``: a market from files or from a ledger, the same from both, and near the truth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gateway.admin import customer_rows, menus_store
+from gateway.admin.customer_rows import CustomerRow
+from gateway.ledger.appender import append
+from gateway.ledger.database import Database
+from pricing.market import read_market
+from tests.gateway.cli.commands import tokencap
+from tests.pricing.estimate.simulated import Truth
+from tests.pricing.estimate.talking import NOON, menu_of, talk
+
+TRUTH = Truth((0.01, 0.05, 0.15), (0.3, 0.4, 0.3))
+MENU = menu_of((140, 1040, None), (60_000_000, 545_000_000, 625_000_000))
+WORTH = ("--value-nanousd", "1000000000")
+
+
+@pytest.fixture(scope="module")
+def records() -> list[dict[str, Any]]:
+    return list(talk(TRUTH, MENU, customers=400, conversations=20, random=np.random.default_rng(1)))
+
+
+def written(path: Path, lines: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def kept(url: str, records: list[dict[str, Any]]) -> None:
+    """Put records into a ledger whose menu is in force."""
+    database = Database(url)
+    with database.write() as connection:
+        menu = menus_store.add_menu(connection, MENU, source="manual", created=NOON)
+        menus_store.publish(connection, menu, now_ms=NOON)
+    append(database, records)
+    database.close()
+
+
+def without_a_tier(name: str) -> CustomerRow:
+    return CustomerRow(name, name, None, NOON, "active", "month", "UTC", NOON)
+
+
+def test_a_market_is_estimated_from_files(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    """Two files after one --usage; the shares between the types are recovered, and a menu can be made of it."""
+    data, menu, out = tmp_path / "data", written(tmp_path / "menu.json", [MENU]), tmp_path / "market.json"
+    first, second = written(tmp_path / "a.jsonl", records[:3000]), written(tmp_path / "b.jsonl", records[2900:])
+
+    done = tokencap(
+        data, "price", "fit", "--usage", str(first), str(second), "--menu", str(menu), *WORTH, "--out", str(out)
+    )
+
+    assert done.returncode == 0, done.stderr
+    market = json.loads(out.read_text())
+    reached = [sum(t["share"] for t in market["types"] if t["urgency_per_s"] <= at) for at in (0.025, 0.09)]
+    np.testing.assert_allclose(reached, (0.3, 0.7), atol=0.1)
+    assert market["estimate"]["sources"] == ["disconnects", "conversation_choices"]
+    assert market["estimate"]["set_aside"] == {"records_repeated": 100}
+    assert market["tokens_per_s"] == pytest.approx(50, rel=0.02)
+    assert read_market(market).currency == "USD"
+    assert "Set aside: 100 records repeated." in done.stdout
+    made = tokencap(data, "price", "menu", "--market", str(out), "--tiers", "3", "--out", str(tmp_path / "new.json"))
+    assert made.returncode == 0, made.stderr
+
+
+def test_a_ledger_tells_what_its_export_tells(tmp_path: Path, ledger_url: str, records: list[dict[str, Any]]) -> None:
+    kept(ledger_url, records)
+    files = [written(tmp_path / "usage.jsonl", records), written(tmp_path / "menu.json", [MENU])]
+
+    by_ledger = tokencap(tmp_path / "data", "price", "fit", "--database", ledger_url, *WORTH, "--out", "-")
+    by_files = tokencap(
+        tmp_path / "data", "price", "fit", "--usage", str(files[0]), "--menu", str(files[1]), *WORTH, "--out", "-"
+    )
+
+    assert by_ledger.returncode == by_files.returncode == 0, by_ledger.stderr + by_files.stderr
+    one, other = json.loads(by_ledger.stdout), json.loads(by_files.stdout)
+    notes = [
+        [note for note in market["estimate"].pop("notes") if "may still go on" not in note] for market in (one, other)
+    ]
+    assert notes[0] == notes[1]
+    assert one["estimate"] == other["estimate"]
+    assert one["answer_length"] == other["answer_length"]
+    np.testing.assert_allclose(
+        [(t["urgency_per_s"], t["share"]) for t in one["types"]],
+        [(t["urgency_per_s"], t["share"]) for t in other["types"]],
+        rtol=1e-6,
+    )
+
+
+def test_a_tier_taken_for_an_account_is_a_choice_only_if_the_customer_took_it(
+    tmp_path: Path, records: list[dict[str, Any]]
+) -> None:
+    plain = [record | {"tier_chosen": None} for record in records]
+    files = ("--usage", str(written(tmp_path / "u.jsonl", plain)), "--menu", str(written(tmp_path / "m.json", [MENU])))
+
+    given = tokencap(tmp_path / "data", "price", "fit", *files, *WORTH, "--out", "-")
+    taken = tokencap(tmp_path / "data", "price", "fit", *files, *WORTH, "--own-tiers", "--out", "-")
+
+    assert json.loads(given.stdout)["estimate"]["sources"] == ["disconnects"]
+    assert json.loads(taken.stdout)["estimate"]["sources"] == ["disconnects", "customer_choices"]
+
+
+def test_worth_and_costs_are_those_of_the_newest_menus_market_unless_said(
+    tmp_path: Path, records: list[dict[str, Any]]
+) -> None:
+    market = TRUTH.to_json(step=20) | {"cost_nanousd_per_token": 7, "cost_on_disconnect": "runs"}
+    menu = written(tmp_path / "m.json", [MENU | {"market": market}])
+    usage = written(tmp_path / "u.jsonl", records)
+
+    done = tokencap(tmp_path / "data", "price", "fit", "--usage", str(usage), "--menu", str(menu), "--out", "-")
+
+    found = json.loads(done.stdout)
+    assert (found["value_nanousd"], found["cost_nanousd_per_token"], found["cost_on_disconnect"]) == (1e9, 7, "runs")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        ((), 2, "Give either --usage with --menu, or --database."),
+        (("--usage", "nowhere.jsonl", *WORTH), 2, "nowhere.jsonl: No such file or directory."),
+        (("--usage", "bad.jsonl", *WORTH), 2, "bad.jsonl: line 2 is not JSON."),
+        (("--usage", "list.jsonl", *WORTH), 2, "list.jsonl: line 1 is not a usage record, a JSON object."),
+        (("--usage", "few.jsonl"), 2, "No record tells what an answer is worth"),
+        (("--usage", "few.jsonl", *WORTH), 1, "No market can be estimated: 0 customers are too few"),
+        (("--usage", "few.jsonl", "--since", "soon", *WORTH), 2, "--since:"),
+        (("--database", "sqlite:///nowhere.sqlite", *WORTH), 3, "There is no ledger at"),
+    ],
+)
+def test_what_cannot_be_estimated_is_one_sentence(
+    tmp_path: Path, words: tuple[str, ...], code: int, sentence: str
+) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"id": "a"}\n{\n')
+    (tmp_path / "list.jsonl").write_text("[]\n")
+    (tmp_path / "few.jsonl").write_text('{"id": "a"}\n')
+
+    done = tokencap(tmp_path / "data", "price", "fit", *words, "--out", "market.json")
+
+    assert done.returncode == code
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "market.json").exists()
+
+
+def test_bad_records_are_set_aside_with_a_count(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    """Clock jumps, negative durations, deleted tiers, halves of records, and a program that hangs up a million times."""
+
+    def spoilt(number: int, **changes: Any) -> dict[str, Any]:
+        return (
+            records[number] | {"id": f"bad_{number}", "conversation": f"bad_{number}", "customer": "cus_bad"} | changes
+        )
+
+    bad = [
+        *(spoilt(n, duration_ms=-1000) for n in range(3)),
+        *(spoilt(n, settled=0) for n in range(3, 5)),
+        *(spoilt(n, tier="deleted", billed_output_tokens=5) for n in range(5, 12)),
+        *(spoilt(n, duration_ms="long") for n in range(12, 16)),
+        *(spoilt(n, finish="vanished") for n in range(16, 18)),
+        *(
+            spoilt(0, id=f"bot_{n}", conversation=f"bot_{n}", customer="cus_bot", finish="disconnect", ttft_ms=None)
+            | {"duration_ms": 60, "billed_output_tokens": 0, "output_tokens": 0, "time": NOON + n, "settled": NOON + n}
+            for n in range(25_000)
+        ),
+    ]
+    menu = written(tmp_path / "m.json", [MENU])
+    clean, all_of_it = written(tmp_path / "u.jsonl", records), written(tmp_path / "b.jsonl", [*records, *bad])
+
+    without = tokencap(
+        tmp_path / "data", "price", "fit", "--usage", str(clean), "--menu", str(menu), *WORTH, "--out", "-"
+    )
+    withal = tokencap(
+        tmp_path / "data", "price", "fit", "--usage", str(all_of_it), "--menu", str(menu), *WORTH, "--out", "-"
+    )
+
+    one, other = json.loads(without.stdout), json.loads(withal.stdout)
+    aside = other["estimate"]["set_aside"]
+    assert aside["conversations_of_impossible_times"] == 5
+    assert aside["conversations_of_unknown_tiers"] == 7
+    assert aside["records_malformed"] == 4
+    assert aside["conversations_of_unknown_ending"] == 2
+    assert aside["customers_outsized"] == 1
+    assert one["answer_length"] == other["answer_length"]
+    assert sum(t["share"] for t in other["types"] if t["urgency_per_s"] < 0.09) == pytest.approx(
+        sum(t["share"] for t in one["types"] if t["urgency_per_s"] < 0.09), abs=0.03
+    )
+
+
+def test_customers_who_took_nothing_are_refusals(
+    tmp_path: Path, ledger_url: str, records: list[dict[str, Any]]
+) -> None:
+    """A hundred customers without a tier: the most urgent have a share that buyers alone would not show."""
+    kept(ledger_url, records)
+    database = Database(ledger_url)
+    with database.write() as connection:
+        for number in range(100):
+            customer_rows.add(connection, without_a_tier(f"cus_none_{number}"))
+    database.close()
+
+    done = tokencap(tmp_path / "data", "price", "fit", "--database", ledger_url, *WORTH, "--out", "-")
+
+    market = json.loads(done.stdout)
+    beyond = sum(t["share"] for t in market["types"] if t["urgency_per_s"] > 0.16)
+    assert "customer_choices" in market["estimate"]["sources"]
+    assert not any("Refusals were not counted" in note for note in market["estimate"]["notes"])
+    assert beyond == pytest.approx(100 / 500, abs=0.06)
