@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 ARGS ?=
 
-.PHONY: demo test soak check clean
+.PHONY: demo test soak fuzz check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tokencap demo $(ARGS)
@@ -18,6 +18,10 @@ test: $(VENV)/.tested
 # `make soak ARGS="--calls 1000 --kills 30 --seed 2"` is shorter.
 soak: $(VENV)/.tested
 	$(BIN)/python -m tests.faults.soak $(ARGS)
+
+# Requests that nobody should send, then what the model was told against what is on record: half an hour or so.
+fuzz: $(VENV)/.tested
+	$(BIN)/python -m tests.conformance.fuzz $(ARGS)
 
 # The checks that need no server. `make test` runs them first.
 check: $(VENV)/.tested
