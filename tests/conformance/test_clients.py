@@ -8,10 +8,14 @@ import pytest
 from tests.conformance.client import Client, Refused, Where
 from tests.conformance.clients import (
     anthropic_messages,
+    curl,
+    langchain,
+    node,
     openai_chat,
     openai_legacy,
     openai_linked,
     openai_responses,
+    pydantic_agents,
 )
 from tests.conformance.conftest import ANSWER_TOKENS, CAP, TOOL_CALLS
 from tests.loop.rig import Rig, Sold
@@ -22,6 +26,13 @@ CLIENTS: dict[str, Client] = {
     "openai, responses": openai_responses.Client(),
     "openai, responses by their id": openai_linked.Client(),
     "anthropic": anthropic_messages.Client(),
+    "openai for Node, chat": node.Client("openai_chat", "/v1/chat/completions"),
+    "openai for Node, responses": node.Client("openai_responses", "/v1/responses"),
+    "anthropic for Node": node.Client("anthropic_messages", "/v1/messages"),
+    "LangChain": langchain.Client(),
+    "Pydantic AI on openai": pydantic_agents.Client("/v1/chat/completions"),
+    "Pydantic AI on anthropic": pydantic_agents.Client("/v1/messages"),
+    "curl": curl.Client(),
 }
 WITHOUT_TOOLS = {"openai, completions"}
 every_client = pytest.mark.parametrize("name", CLIENTS)

@@ -35,6 +35,18 @@ class Faulty:
     def address(self) -> str:
         return f"{self.loop.url}/v1/chat/completions"
 
+    def say(self, tongue: Any, who: Sold, script: Script, **more: Any) -> httpx.Response:
+        """Call in one of the formats."""
+        asked = {"model": "aligned-1", **tongue.asked(asdict(script)), **more}
+        return httpx.post(self.loop.url + tongue.endpoint, json=asked, headers=who.headers, timeout=30)
+
+    @contextmanager
+    def leaving(self, tongue: Any, who: Sold, script: Script) -> Iterator[Iterator[bytes]]:
+        """Call for a stream and yield its pieces as they come; leaving the block hangs up."""
+        asked = {"model": "aligned-1", **tongue.asked(asdict(script)), "stream": True}
+        with httpx.stream("POST", self.loop.url + tongue.endpoint, json=asked, headers=who.headers) as answer:
+            yield answer.iter_raw()
+
     def post(self, who: Sold, script: Script, **more: Any) -> httpx.Response:
         return httpx.post(self.address, json=body(script, **more), headers=who.headers, timeout=30)
 

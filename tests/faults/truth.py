@@ -1,4 +1,4 @@
-"""An upstream that keeps its own count of every call, and fails or lies as the call's ``metadata`` tells it to."""
+"""An upstream that keeps its own count of every call, and fails or lies as the call's script tells it to."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.serving.exchange import Receive, Scope, Send
+from tests.faults.tongues import TONGUES, Chat, Messages, Responses
+
+Tongue = Chat | Responses | Messages
 
 GIVEN_UP_S = 60.0
 """After this an upstream that hangs gives up itself, so that a test that fails ends."""
@@ -22,7 +25,7 @@ IN_THE_MIDDLE = frozenset({"hang", "error event", "reset", "cut", "not json"})
 
 @dataclass(frozen=True)
 class Script:
-    """How one call is answered. The caller writes it into ``metadata``, which passes the gateway as it came."""
+    """How one call is answered. The caller writes it into a field that passes the gateway as it came."""
 
     tokens: int = 10
     """Tokens of each choice, if nobody limits them."""
@@ -88,13 +91,18 @@ class Truth:
         raw = await _body(receive)
         if raw is None:
             return
+        tongue = TONGUES.get(scope["path"]) if scope["method"] == "POST" else None
+        if tongue is None:
+            await send({"type": "http.response.start", "status": 404, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
         asked = json.loads(raw)
         told = Told(asked)
         self.calls[dict(scope["headers"])[b"x-request-id"].decode()] = told
-        script = Script(**asked.get("metadata") or {})
+        script = Script(**(asked.get("metadata") or json.loads(asked.get("user") or "{}")))
         try:
             async with _watching(receive) as gone:
-                await Telling(script, told, send, gone).tell()
+                await Telling(script, told, tongue(), send, gone).tell()
         finally:
             told.is_live, told.ended_at = False, time.monotonic()
 
@@ -102,13 +110,14 @@ class Truth:
 class Telling:
     """One answer being given."""
 
-    def __init__(self, script: Script, told: Told, send: Send, gone: asyncio.Event) -> None:
+    def __init__(self, script: Script, told: Told, tongue: Tongue, send: Send, gone: asyncio.Event) -> None:
         self._script = script
         self._told = told
+        self._tongue = tongue
         self._send = send
         self._gone = gone
         self._choices = int(told.asked.get("n") or 1)
-        limit = int(told.asked["max_tokens"])
+        limit = int(told.asked.get("max_tokens") or told.asked["max_output_tokens"])
         self._of_each = min(script.tokens, limit) if script.obeys else script.tokens
         self._is_limited = script.obeys and script.tokens > limit
         self._piece = b""
@@ -126,7 +135,9 @@ class Telling:
         self._told.was_answered = True
         if script.whole:
             await self._head("application/json")
-            await self._send({"type": "http.response.body", "body": json.dumps(self._whole()).encode()})
+            await self._send(
+                {"type": "http.response.body", "body": json.dumps(self._tongue.whole(self._whole())).encode()}
+            )
             return
         await self._head("text/event-stream")
         if script.fault == "hang before token":
@@ -174,7 +185,7 @@ class Telling:
             await self._hang()
             return False
         if self._script.fault != "no done":
-            await self._bytes(b"data: [DONE]\n\n")
+            await self._bytes(self._tongue.done())
         return True
 
     async def _tokens(self, index: int, count: int) -> None:
@@ -231,10 +242,10 @@ class Telling:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _event(self, chunk: dict[str, Any]) -> None:
-        await self._bytes(b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n")
+        await self._bytes(self._tongue.event(chunk))
 
     async def _bytes(self, data: bytes) -> None:
-        size = self._script.torn or len(data)
+        size = self._script.torn or len(data) or 1
         for start in range(0, len(data), size):
             piece = data[start : start + size]
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -22,7 +22,11 @@ def written_files() -> list[Path]:
     found = [path for path in ROOT.iterdir() if path.is_file() and path.name != "LICENSE"]
     for folder in FOLDERS:
         found += [path for path in (ROOT / folder).rglob("*") if path.is_file()]
-    return sorted(path for path in found if path.suffix in WRITTEN and not {"__pycache__", "static"} & set(path.parts))
+    return sorted(
+        path
+        for path in found
+        if path.suffix in WRITTEN and not {"__pycache__", "static", "node_modules"} & set(path.parts)
+    )
 
 
 def name_of(path: Path) -> str:

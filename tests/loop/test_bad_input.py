@@ -64,6 +64,13 @@ def test_a_limit_that_is_not_a_positive_integer(loop: Rig, who: dict[str, str]) 
             refused(loop, answer, 400, code, field)
 
 
+def test_a_limit_beyond_what_a_record_can_say(loop: Rig, who: dict[str, str]) -> None:
+    """An answer that no record can be written of would be an answer for nothing."""
+    answer = httpx.post(loop.url + CHAT, json={**GOOD, "max_tokens": 2**53}, headers=who)
+
+    refused(loop, answer, 400, "integer_above_max_value", "max_tokens")
+
+
 def test_more_choices_than_sixteen(loop: Rig, who: dict[str, str]) -> None:
     answer = httpx.post(loop.url + CHAT, json={**GOOD, "n": 17}, headers=who)
 

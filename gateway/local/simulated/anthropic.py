@@ -45,6 +45,8 @@ def _asked(given: dict[str, Any], model: str, context_tokens: int, limit: int | 
     if not is_list_of_objects(tools) or not all(isinstance(tool.get("name"), str) for tool in tools):
         raise BadRequest("tools is a list of tools, each with a name.", param="tools")
     system = [{"role": "system", "content": given["system"]}] if given.get("system") else []
+    if system and not isinstance(given["system"], str) and not is_list_of_objects(given["system"]):
+        raise BadRequest("system: a string or a list of blocks.", param="system")
     return within_context(
         Asked(
             model=model,

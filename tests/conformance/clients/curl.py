@@ -1,0 +1,51 @@
+"""``curl``, as the README shows it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+from tests.conformance.client import MODEL, QUESTION, RESULT, TOOL, Answer, Refused, Where
+
+ASKED: list[dict[str, Any]] = [{"role": "user", "content": QUESTION}]
+TOOLS = [{"type": "function", "function": {"name": TOOL, "parameters": {"type": "object", "properties": {}}}}]
+WITH_BODY = 22
+"""What it exits with on a refusal, where it is asked to fail and to show the body."""
+
+
+class Client:
+    endpoint = "/v1/chat/completions"
+    exceptions = dict.fromkeys((401, 404, 429), f"exit {WITH_BODY}")
+
+    def complete(self, where: Where, *, model: str = MODEL) -> Answer:
+        choice = json.loads(self._run(where, {"model": model, "messages": ASKED}))["choices"][0]
+        return Answer(choice["message"]["content"], choice["finish_reason"] == "length")
+
+    def stream(self, where: Where) -> Answer:
+        *events, done = self._run(where, {"model": MODEL, "messages": ASKED, "stream": True}).strip().split("\n\n")
+        assert done == "data: [DONE]"
+        choices = [json.loads(event.removeprefix("data: "))["choices"][0] for event in events]
+        text = "".join(choice["delta"].get("content") or "" for choice in choices)
+        return Answer(text, choices[-1]["finish_reason"] == "length")
+
+    def loop(self, where: Where) -> int:
+        messages, results = list(ASKED), 0
+        while True:
+            said = json.loads(self._run(where, {"model": MODEL, "messages": messages, "tools": TOOLS}))
+            message = said["choices"][0]["message"]
+            if not message.get("tool_calls"):
+                return results
+            messages.append(message)
+            for call in message["tool_calls"]:
+                messages.append({"role": "tool", "tool_call_id": call["id"], "content": RESULT})
+                results += 1
+
+    def _run(self, where: Where, body: dict[str, Any]) -> str:
+        headers = ["-H", f"Authorization: Bearer {where.key}", "-H", "Content-Type: application/json"]
+        line = ["curl", "-sS", "--fail-with-body", where.url + self.endpoint, *headers, "-d", json.dumps(body)]
+        ran = subprocess.run(line, check=False, capture_output=True, text=True, timeout=60)
+        if ran.returncode == WITH_BODY:
+            raise Refused(f"exit {WITH_BODY}", None, json.loads(ran.stdout)["error"]["code"])
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout

@@ -1,0 +1,197 @@
+"""Sends what nobody should send, then compares: what the model was told, what is on record, what callers were answered.
+
+``python -m tests.conformance.fuzz --cases 200000`` is the long run; it prints what it found and exits with 1 for a breach.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import random
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.local.simulator import build as build_simulator
+from gateway.serving.exchange import Receive, Scope, Send
+from tests.conformance.cases import BODIES, LIMITS, Case, case
+from tests.loop.rig import FAST, Rig, rig
+from tests.servers import short_directory, valkey_in
+
+MULTIPLIES = ("n", "best_of", "n_cmpl")
+TOKEN_LIMITS = tuple(name for name in LIMITS if name not in (*MULTIPLIES, "min_tokens"))
+
+NOT_HTTP = b"Invalid HTTP request received."
+"""What the server itself says to what is no request."""
+
+
+class Witness:
+    """Stands before the simulated model and remembers what each call was told."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, dict[str, Any]] = {}
+        self.unnamed = 0
+        """Calls without a request id of the gateway's."""
+        self._model = build_simulator(FAST)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._model(scope, receive, send)
+            return
+        raw, more = b"", True
+        while more:
+            message = await receive()
+            raw += message.get("body", b"")
+            more = message.get("more_body", False)
+        name = dict(scope["headers"]).get(b"x-request-id")
+        if name is None:
+            self.unnamed += 1
+        else:
+            self.told[name.decode()] = self._limits(scope["path"], json.loads(raw))
+        waiting = [{"type": "http.request", "body": raw, "more_body": False}]
+
+        async def again() -> Any:
+            return waiting.pop() if waiting else await receive()
+
+        async def watched(message: Any) -> None:
+            if message["type"] == "http.response.start" and name is not None:
+                self.told[name.decode()]["status"] = message["status"]
+            await send(message)
+
+        await self._model(scope, again, watched)
+
+    @staticmethod
+    def _limits(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        prompt = body.get("prompt")
+        prompts = len(prompt) if isinstance(prompt, list) and not all(isinstance(one, int) for one in prompt) else 1
+        limits = [body[name] for name in TOKEN_LIMITS if name in body]
+        choices = prompts * max(body.get(name) or 1 for name in MULTIPLIES)
+        return {"path": path, "limits": limits, "choices": choices, "status": None}
+
+
+@dataclass
+class Found:
+    """What a run came to. ``breaches`` are sentences; none means that every promise held."""
+
+    cases: int = 0
+    statuses: Counter[int] = field(default_factory=Counter)
+    reached: int = 0
+    answered: int = 0
+    records: int = 0
+    breaches: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class House:
+    """The loop with a witness before its model."""
+
+    loop: Rig
+    witness: Witness
+    keys: list[str]
+
+    def fuzz(self, cases: int, seed: int) -> Found:
+        """Send ``cases`` requests, and compare."""
+        chance, found = random.Random(seed), Found()
+        address = urlsplit(self.loop.url)
+        connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=30)
+        for _ in range(cases):
+            one = case(chance, chance.choice(self.keys))
+            status, body = _ask(connection, one)
+            found.cases += 1
+            found.statuses[status] += 1
+            if wrong := _judged(one, status, body):
+                found.breaches.append(f"{wrong}: {one.method} {one.path[:100]} {one.body[:200]!r}")
+        connection.close()
+        self._compare(found)
+        return found
+
+    def _compare(self, found: Found) -> None:
+        self.loop.until_nothing_is_held()
+        records = {record["id"]: record for record in self.loop.usage()}
+        told = dict(self.witness.told)
+        found.reached, found.records = len(told), len(records)
+        found.answered = sum(one["status"] == 200 for one in told.values())
+        if self.witness.unnamed:
+            found.breaches.append(f"{self.witness.unnamed} calls reached the model without a request id")
+        for name, one in told.items():
+            record = records.get(name)
+            if one["status"] == 200 and record is None:
+                found.breaches.append(f"{name} was answered and has no record: {one}")
+            if record is None:
+                continue
+            granted = (record["cap_tokens"], record["choices"])
+            if any(limit != granted[0] for limit in one["limits"]) or one["choices"] != granted[1]:
+                found.breaches.append(f"{name} was granted {granted} and told {one}")
+            if not one["limits"] and granted[0]:
+                found.breaches.append(f"{name} was told no limit: {one}")
+        found.breaches += [f"{name} has a record and never reached the model" for name in records.keys() - told.keys()]
+
+
+@contextmanager
+def house(directory: Path) -> Iterator[House]:
+    """Run the loop with two customers, one of them capped."""
+    witness = Witness()
+    with ExitStack() as stack:
+        redis_url = stack.enter_context(valkey_in(stack.enter_context(short_directory())))
+        ledger = f"sqlite:///{directory / 'ledger.sqlite'}"
+        loop = stack.enter_context(
+            rig(redis_url, ledger, directory, upstream=witness, embedding_model="aligned-1-embedding")
+        )
+        loop.tier("open", price_nanousd=1)
+        loop.tier("small", conversation_tokens_max=30, price_nanousd=1)
+        yield House(loop, witness, [loop.customer(tier).key for tier in ("open", "small")])
+
+
+def _ask(connection: http.client.HTTPConnection, one: Case) -> tuple[int, bytes]:
+    """Send one request as it is, and return what came back."""
+    try:
+        connection.putrequest(one.method, one.path, skip_accept_encoding=True)
+        for name, value in {**one.headers, "content-length": str(len(one.body))}.items():
+            connection.putheader(name, value)
+        connection.endheaders(one.body)
+        answer = connection.getresponse()
+        body = answer.read()
+    except (http.client.HTTPException, OSError) as error:
+        connection.close()
+        return 0, repr(error).encode()
+    if answer.will_close:
+        connection.close()
+    return answer.status, body
+
+
+def _judged(one: Case, status: int, body: bytes) -> str | None:
+    """Return what is wrong with an answer."""
+    if status >= 500 or status == 0:
+        return f"answered {status}, {body[:200]!r}"
+    if status >= 400 and one.path in BODIES and one.method != "HEAD" and body != NOT_HTTP:
+        shape = json.loads(body)
+        if not isinstance(shape.get("error"), dict) or not shape["error"].get("message"):
+            return f"refused without the shape of an error, {body[:200]!r}"
+    return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=200_000)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory, house(Path(directory)) as running:
+        found = running.fuzz(given.cases, given.seed)
+    statuses = ", ".join(f"{count} x {status}" for status, count in sorted(found.statuses.items()))
+    print(f"cases      {found.cases}\nstatuses   {statuses}")
+    print(
+        f"reached    {found.reached} reached the model, {found.answered} were answered, {found.records} are on record"
+    )
+    print("\n".join(found.breaches[:50]) or "Every promise held.")
+    return 1 if found.breaches else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""Every format, streamed and not, however its answer ends: one record, right to the token, and nothing held."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.faults.calls import CAP, Faulty
+from tests.faults.tongues import Chat, Completions, Messages, Responses
+from tests.faults.truth import Script
+
+ALL = (Chat, Completions, Responses, Messages)
+TALKING = (Chat, Responses, Messages)
+ENDLESS = 10**6
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A script, and what the record says: how it ended, tokens billed, by whom counted."""
+
+    script: Script
+    finish: str
+    tokens: int
+    source: str = "upstream"
+    tier: str = "small"
+    most: int | None = None
+    formats: tuple[Any, ...] = ALL
+
+
+WHOLE = {
+    "complete": Ending(Script(), "complete", 10),
+    "tool calls": Ending(Script(tool_call=True, ending="tool_calls"), "tool_calls", 10, formats=TALKING),
+    "cap kept": Ending(Script(tokens=50), "cap", CAP),
+    "cap ignored": Ending(Script(tokens=ENDLESS, obeys=False), "cap", CAP, "counted"),
+    "cap ignored in a tool call": Ending(
+        Script(tokens=ENDLESS, obeys=False, tool_call=True), "cap", CAP, "counted", formats=TALKING
+    ),
+    "exactly the cap": Ending(Script(tokens=CAP), "complete", CAP),
+    "caller's limit": Ending(Script(tokens=50), "caller_limit", 5, most=5),
+    "filtered": Ending(Script(ending="content_filter"), "filtered", 10),
+    "context": Ending(Script(ending="length"), "context", 10),
+    "period": Ending(Script(tokens=50), "period", 17, tier="scarce"),
+    "no token": Ending(Script(tokens=0), "complete", 0),
+    "usage missing": Ending(Script(usage="missing"), "complete", 10, "counted"),
+    "usage null": Ending(Script(usage="null"), "complete", 10, "counted"),
+    "usage zero": Ending(Script(usage="zero"), "complete", 10, "counted"),
+    "usage negative": Ending(Script(usage="negative"), "complete", 10, "counted"),
+    "usage in words": Ending(Script(usage="text"), "complete", 10, "counted"),
+    "usage huge": Ending(Script(usage="huge"), "complete", 10, "counted"),
+    "usage above": Ending(Script(usage="above"), "complete", CAP),
+    "several tokens in a chunk": Ending(Script(per_chunk=3), "complete", 10),
+    "torn into bytes": Ending(Script(torn=1), "complete", 10),
+    "not streamed": Ending(Script(whole=True), "complete", 10),
+    "not streamed, above": Ending(Script(whole=True, tokens=50, obeys=False), "cap", CAP),
+}
+CASES = [(tongue, name) for name, ending in WHOLE.items() for tongue in ending.formats]
+
+
+def record_of(faulty: Faulty, who: Any) -> dict[str, Any]:
+    faulty.until_over(who)
+    [record] = faulty.loop.usage(who)
+    return record
+
+
+def named(case: Any) -> str:
+    return case if isinstance(case, str) else str(case.__name__)
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize(("tongue", "name"), CASES, ids=named)
+def test_an_answer_that_comes_to_its_end(faulty: Faulty, tongue: Any, name: str, stream: bool) -> None:
+    ending = WHOLE[name]
+    who = faulty.loop.customer(ending.tier)
+    limit = {} if ending.most is None else tongue.limit(ending.most)
+    answer = faulty.say(tongue, who, ending.script, stream=stream, **limit)
+
+    assert answer.status_code == 200, answer.text
+    assert tongue.ends_well(answer.text) == stream
+    record = record_of(faulty, who)
+    said = (record["finish"], record["billed_output_tokens"], record["usage_source"], record["endpoint"])
+    assert said == (ending.finish, ending.tokens, ending.source, tongue.endpoint)
+
+
+BROKEN = {
+    "hang before the first token": (Script(fault="hang before token"), 504),
+    "hang in the middle": (Script(fault="hang", at=5), 504),
+    "error event before the first token": (Script(fault="error event"), 502),
+    "error event in the middle": (Script(fault="error event", at=5), 502),
+    "reset in the middle": (Script(fault="reset", at=5), 502),
+    "cut without its end": (Script(fault="cut", at=5), 502),
+    "not json": (Script(fault="not json", at=5), 502),
+}
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("tongue", ALL, ids=named)
+def test_an_answer_that_breaks_off(faulty: Faulty, tongue: Any, name: str, stream: bool) -> None:
+    script, status = BROKEN[name]
+    who = faulty.loop.customer("small")
+    answer = faulty.say(tongue, who, script, stream=stream)
+
+    assert answer.status_code == (200 if stream else status)
+    assert '"error":' in answer.text
+    assert not tongue.ends_well(answer.text)
+    record = record_of(faulty, who)
+    said = (record["finish"], record["output_tokens"], record["billed_output_tokens"])
+    assert said == ("upstream_error", script.at, script.at if stream else 0)
+
+
+LAST_EVENT = {
+    # what a format says before its last event is enough to know that the answer is whole
+    Chat: "complete",
+    Completions: "complete",
+    Messages: "complete",
+    Responses: "upstream_error",
+}
+
+
+@pytest.mark.parametrize("fault", ["no done", "hang before done"])
+@pytest.mark.parametrize("tongue", ALL, ids=named)
+def test_an_answer_without_its_last_event(faulty: Faulty, tongue: Any, fault: str) -> None:
+    who = faulty.loop.customer("small")
+    faulty.say(tongue, who, Script(fault=fault), stream=True)
+
+    record = record_of(faulty, who)
+    assert (record["finish"], record["billed_output_tokens"]) == (LAST_EVENT[tongue], 10)
+
+
+UNANSWERED = {
+    "an error": (Script(fault="status", status=500), 502, "upstream_unavailable"),
+    "no authority": (Script(fault="status", status=401), 502, "upstream_unavailable"),
+    "overload": (Script(fault="status", status=529), 503, "upstream_overloaded"),
+    "a refusal": (Script(fault="status", status=422), 422, "because"),
+    "a hang before the head": (Script(fault="hang before head"), 504, "upstream_timeout"),
+    "no such method": (Script(fault="status", status=405), 404, "not_found"),
+}
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("name", UNANSWERED)
+@pytest.mark.parametrize("tongue", ALL, ids=named)
+def test_a_call_that_the_upstream_did_not_answer(faulty: Faulty, tongue: Any, name: str, stream: bool) -> None:
+    script, status, code = UNANSWERED[name]
+    who = faulty.loop.customer("small")
+    answer = faulty.say(tongue, who, script, stream=stream)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert (answer.json().get("type") == "error") == (tongue is Messages)
+    faulty.until_over(who)
+    assert faulty.loop.usage(who) == []
+
+
+@pytest.mark.parametrize("tongue", ALL, ids=named)
+def test_a_caller_who_hangs_up_pays_for_what_was_made(faulty: Faulty, tongue: Any) -> None:
+    who = faulty.loop.customer("small")
+    script = Script(tokens=10, tokens_per_s=20)
+    with faulty.leaving(tongue, who, script) as lines:
+        assert any(b"\xc3\xbc2" in line or b"\\u00fc2" in line for line in lines)
+
+    record = record_of(faulty, who)
+    assert record["finish"] == "disconnect"
+    assert 3 <= record["billed_output_tokens"] <= faulty.told(record).tokens < 10
