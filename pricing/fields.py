@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,15 +43,11 @@ def checked(value: Any, field: str, *, least: float | None = None, above: float 
     Raises:
         NotAMarket: it is not.
     """
+    real = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST
+    if real and (least is None or value >= least) and (above is None or value > above):
+        return float(value)
     in_range = f" of at least {least:g}" if least is not None else f" above {above:g}" if above is not None else ""
-    wrong = NotAMarket(f"{field} is a finite number{in_range}, not {shown(value)}.")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise wrong
-    if abs(value) > MOST or math.isnan(value):
-        raise wrong
-    if (least is not None and value < least) or (above is not None and value <= above):
-        raise wrong
-    return float(value)
+    raise NotAMarket(f"{field} is a finite number{in_range}, not {shown(value)}.")
 
 
 def numbers(given: Mapping[str, Any], field: str, *, within: str = "", **range_: float) -> list[float]:
@@ -73,12 +68,10 @@ def whole(value: Any, field: str) -> int:
     Raises:
         NotAMarket: it is not.
     """
-    wrong = NotAMarket(f"{field} is a whole number from 1 to {MOST}, not {shown(value)}.")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise wrong
-    if not 1 <= value <= MOST or value != int(value):
-        raise wrong
-    return int(value)
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    if real and 1 <= value <= MOST and value == int(value):
+        return int(value)
+    raise NotAMarket(f"{field} is a whole number from 1 to {MOST}, not {shown(value)}.")
 
 
 def shown(value: Any) -> str:

@@ -13,7 +13,7 @@ from pricing.answers import Floats
 from pricing.bound import Multipliers, upper_bound
 from pricing.canonical import digest
 from pricing.conditions import conditions
-from pricing.lasting import lasting_menu, margins
+from pricing.lasting import lasting_menu
 from pricing.market import ExponentialLength, Market, read_market
 from pricing.mechanism import Allocation, enveloped, first_best, full_menu
 from pricing.menu import NAME, NotAMenu, whole
@@ -221,7 +221,8 @@ def composed(market: Market, wished: Wishes, solution: Solution, created: str) -
     published = publish(valuation, solution.chosen.caps)
     names = _names(wished, len(published.caps))
     tokens = own_tokens(valuation, published.by_type())
-    resumed = resumption(valuation, published, margins(valuation, published))
+    margin = published.paid() - tokens * valuation.cost_per_token
+    resumed = resumption(valuation, published, margin)
     return {
         "version": version_of(given, wished.to_json()),
         "created": created,
@@ -232,9 +233,9 @@ def composed(market: Market, wished: Wishes, solution: Solution, created: str) -
             {"urgency_per_s": urgency, "share": share, "tier": names[tier] if tier >= 0 else None}
             for urgency, share, tier in zip(market.urgency_per_s, market.share, published.takes.tolist(), strict=True)
         ],
-        "totals": _totals(solution, published, resumed),
+        "totals": _totals(solution, published, margin, resumed),
         "market": given,
-        "certificate": _certificate(market, wished, solution, published, names)
+        "certificate": _certificate(market, wished, solution, published, margin, names)
         | {"resumption": {"tiers_considered": resumed.tiers}},
     }
 
@@ -303,9 +304,8 @@ def _tiers(
     return tiers
 
 
-def _totals(solution: Solution, published: Published, resumed: Resumption) -> dict[str, Any]:
+def _totals(solution: Solution, published: Published, margin: Floats, resumed: Resumption) -> dict[str, Any]:
     valuation = solution.valuation
-    margin = margins(valuation, published)
     longest = np.array([len(valuation.steps.tokens)])
     single = single_plan(valuation, worth_at(valuation, longest)[:, 0], tokens_at(valuation, longest)[:, 0])
     kept = published.own(published.worth) - published.paid()
@@ -330,12 +330,12 @@ def _recommended(solution: Solution) -> int | None:
 
 
 def _certificate(
-    market: Market, wished: Wishes, solution: Solution, published: Published, names: list[str]
+    market: Market, wished: Wishes, solution: Solution, published: Published, margin: Floats, names: list[str]
 ) -> dict[str, Any]:
     valuation, chosen = solution.valuation, solution.chosen
     checked = conditions(valuation, published, names)
     cost = float(np.dot(valuation.share, own_tokens(valuation, chosen.caps))) * valuation.cost_per_token
-    profit = float(np.dot(valuation.share, margins(valuation, published)))
+    profit = float(np.dot(valuation.share, margin))
     most = upper_bound(valuation, solution.multipliers)
     envelope = chosen is solution.full and valuation.cost_per_token == 0 and not valuation.sinks
     return {
