@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from pricing.money import MOST
+
+LEAST = 1e-100
+"""Below this size a number counts as 0, so that no product or quotient of a few of them leaves the doubles."""
 
 
 class NotAMarket(ValueError):
@@ -44,10 +48,15 @@ def checked(value: Any, field: str, *, least: float | None = None, above: float 
         NotAMarket: it is not.
     """
     real = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST
-    if real and (least is None or value >= least) and (above is None or value > above):
-        return float(value)
-    in_range = f" of at least {least:g}" if least is not None else f" above {above:g}" if above is not None else ""
-    raise NotAMarket(f"{field} is a finite number{in_range}, not {shown(value)}.")
+    size = (0.0 if abs(value) < LEAST else float(value)) if real else math.nan
+    if (above is not None and size > above) or (above is None and size >= (-math.inf if least is None else least)):
+        return size
+    if above is not None:
+        in_range = f" above {above or (LEAST if real and value > 0 else 0):g}"
+    else:
+        in_range = f" of at least {least:g}" if least is not None else ""
+    most = f" and at most {MOST}" if isinstance(value, int | float) and abs(value) > MOST else ""
+    raise NotAMarket(f"{field} is a finite number{in_range}{most}, not {shown(value)}.")
 
 
 def numbers(given: Mapping[str, Any], field: str, *, within: str = "", **range_: float) -> list[float]:
