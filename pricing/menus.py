@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pricing.answers import Floats
-from pricing.bound import Multipliers, upper_bound
+from pricing.bound import Multipliers, bound_error, upper_bound
 from pricing.canonical import digest
 from pricing.conditions import conditions
 from pricing.lasting import lasting_menu
@@ -336,7 +336,7 @@ def _certificate(
     checked = conditions(valuation, published, names)
     cost = float(np.dot(valuation.share, own_tokens(valuation, chosen.caps))) * valuation.cost_per_token
     profit = float(np.dot(valuation.share, margin))
-    most = upper_bound(valuation, solution.multipliers)
+    most, doubt = upper_bound(valuation, solution.multipliers), bound_error(valuation, solution.multipliers)
     envelope = chosen is solution.full and valuation.cost_per_token == 0 and not valuation.sinks
     return {
         "method": METHOD,
@@ -356,8 +356,8 @@ def _certificate(
         "bound": {
             "upper_bound_nanousd": figure(most),
             "gap_nanousd": figure(most - profit),
-            "gap_share": round(max(0.0, most - profit) / most, 12) if most > 0 else 0.0,
-            "full_menu_gap_share": round(max(0.0, most - solution.full.profit) / most, 12) if most > 0 else 0.0,
+            "gap_share": _gap_share(most, profit, doubt),
+            "full_menu_gap_share": _gap_share(most, solution.full.profit, doubt),
             "multipliers": {
                 "patient": solution.multipliers.patient.tolist(),
                 "urgent": solution.multipliers.urgent.tolist(),
@@ -365,6 +365,11 @@ def _certificate(
             },
         },
     }
+
+
+def _gap_share(most: float, profit: float, doubt: float) -> float:
+    """Return a gap as a share of the bound; one that rounding alone may have made, here and in the bound, is none."""
+    return round((most - profit) / most, 12) if most - profit > 2 * doubt else 0.0
 
 
 def claim(market: Market, wished: Wishes) -> str:
