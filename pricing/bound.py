@@ -49,12 +49,11 @@ class Multipliers:
 
 
 def upper_bound(valuation: Valuation, multipliers: Multipliers) -> float:
-    """Return what no mechanism can exceed, in nano-units for each conversation offered.
+    """Return what no mechanism that is paid at the start can exceed, in nano-units for each conversation offered.
 
     A bound on the rounding of the computation is added to the value of the Lagrangian.
     """
-    received = np.bincount(multipliers.urgent, multipliers.flow, minlength=len(valuation.share))
-    return lagrangian(valuation, multipliers) + _error(valuation, valuation.share + received)
+    return lagrangian(valuation, multipliers) + bound_error(valuation, multipliers)
 
 
 def lagrangian(valuation: Valuation, multipliers: Multipliers) -> float:
@@ -91,9 +90,10 @@ def lagrangian(valuation: Valuation, multipliers: Multipliers) -> float:
     return math.fsum(total)
 
 
-def _error(valuation: Valuation, passed: Floats) -> float:
+def bound_error(valuation: Valuation, multipliers: Multipliers) -> float:
+    """Return what rounding can do to the value of the Lagrangian at most, nano-units for each conversation offered."""
     steps = valuation.steps
-    weight = 2.0 * float(np.sum(passed))
+    weight = 2.0 * (float(np.sum(valuation.share)) + float(np.sum(multipliers.flow)))
     spent = valuation.cost_per_token * float(np.dot(steps.size, steps.survival))
     worth = valuation.worth_most
     return (len(steps.tokens) + 40) * ROUNDING * (weight * worth + 2 * spent) + weight * worth * steps.left_out

@@ -8,6 +8,9 @@ from typing import Any
 
 from pricing.money import MOST
 
+LEAST = 1e-100
+"""Below this size a number counts as 0, so that no product or quotient of a few of them leaves the doubles."""
+
 
 class NotAMarket(ValueError):
     """What was given is not a market; the message is one sentence that says what is wrong."""
@@ -44,15 +47,16 @@ def checked(value: Any, field: str, *, least: float | None = None, above: float 
     Raises:
         NotAMarket: it is not.
     """
-    in_range = f" of at least {least:g}" if least is not None else f" above {above:g}" if above is not None else ""
-    wrong = NotAMarket(f"{field} is a finite number{in_range}, not {shown(value)}.")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise wrong
-    if abs(value) > MOST or math.isnan(value):
-        raise wrong
-    if (least is not None and value < least) or (above is not None and value <= above):
-        raise wrong
-    return float(value)
+    real = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST
+    size = (0.0 if abs(value) < LEAST else float(value)) if real else math.nan
+    if (above is not None and size > above) or (above is None and size >= (-math.inf if least is None else least)):
+        return size
+    if above is not None:
+        in_range = f" above {above or (LEAST if real and value > 0 else 0):g}"
+    else:
+        in_range = f" of at least {least:g}" if least is not None else ""
+    most = f" and at most {MOST}" if isinstance(value, int | float) and abs(value) > MOST else ""
+    raise NotAMarket(f"{field} is a finite number{in_range}{most}, not {shown(value)}.")
 
 
 def numbers(given: Mapping[str, Any], field: str, *, within: str = "", **range_: float) -> list[float]:
@@ -73,12 +77,10 @@ def whole(value: Any, field: str) -> int:
     Raises:
         NotAMarket: it is not.
     """
-    wrong = NotAMarket(f"{field} is a whole number from 1 to {MOST}, not {shown(value)}.")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise wrong
-    if not 1 <= value <= MOST or value != int(value):
-        raise wrong
-    return int(value)
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    if real and 1 <= value <= MOST and value == int(value):
+        return int(value)
+    raise NotAMarket(f"{field} is a whole number from 1 to {MOST}, not {shown(value)}.")
 
 
 def shown(value: Any) -> str:

@@ -19,7 +19,6 @@ from pricing.worth import Valuation, own_tokens, tokens_at, worth_at
 TIERS_MAX = 8
 """The largest number of tiers that is considered unless another is asked for."""
 
-
 TRIES_LEAST, TRIES_MOST = 40, 600
 """How many menus are tried at least and at most."""
 
@@ -43,15 +42,31 @@ class TierLine:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """How many tiers to sell: the fewest that earn nearly what any number does, once and under resumption.
+    """How many tiers to sell: the fewest that lose at most ``within`` of what could be earned, once and under resumption.
 
-    ``lasting`` counts by profit if resumed, against the best of the lines.
+    ``tiers`` counts by profit, against the full menu, and is None where no line comes so near; ``lasting`` counts by
+    profit if resumed, against the best of the lines.
     """
 
     lines: tuple[TierLine, ...]
     full_menu_profit: float
-    tiers: int
+    within: float
+    tiers: int | None
     lasting: int
+
+    @property
+    def sentence(self) -> str:
+        """Return the advice as people read it."""
+        near = f"within {100 * self.within:g} % of"
+        once = f"Not even {self.lines[-1].tiers} tiers come {near} the full menu"
+        if self.tiers is not None:
+            once = f"{_come(self.tiers)} {near} the full menu"
+        resumed = f"{_come(self.lasting)} {near} the best of these menus"
+        return f"{once}; if callers resume where that pays, {resumed}."
+
+
+def _come(tiers: int) -> str:
+    return "1 tier comes" if tiers == 1 else f"{tiers} tiers come"
 
 
 def margins(valuation: Valuation, published: Published) -> Floats:
@@ -76,18 +91,18 @@ def advise(valuation: Valuation, *, most: int = TIERS_MAX, within: float = 0.01)
             )
         )
     best = max(line.profit_if_resumed for line in lines)
-    enough = next((line.tiers for line in lines if line.profit >= (1 - within) * full.profit), lines[-1].tiers)
+    enough = next((line.tiers for line in lines if line.profit >= (1 - within) * full.profit), None)
     lasting = next(line.tiers for line in lines if line.profit_if_resumed >= best - within * abs(best))
-    return Advice(tuple(lines), full.profit, enough, lasting)
+    return Advice(tuple(lines), full.profit, within, enough, lasting)
 
 
 def lasting_menu(valuation: Valuation, most: int) -> Allocation:
     """Return the menu of at most ``most`` caps that earns the most when callers resume, among those tried.
 
-    Where there are few sets of caps, all are tried. Otherwise they are the best menus of each number of tiers and the best single plan without a cap; then, from the best of
-    them, whatever is reached by taking a cap out, moving one, or adding one, as long as that helps. Who takes what is
-    chosen anew each time, and so on from the next best. The single plan cannot be resumed, so the result never earns less than it (but for rounding
-    to whole nano-units).
+    Where there are few sets of caps, all are tried. Otherwise they are the best menus of each number of tiers and the
+    best single plan without a cap; then, from the best of them, whatever is reached by taking a cap out, moving one, or
+    adding one, as long as that helps, and so on from the next best. Who takes what is chosen anew each time. The single
+    plan cannot be resumed, so the result never earns less than it (but for rounding to whole nano-units).
     """
     steps = len(valuation.steps.tokens)
     earned: dict[Caps, float] = {}

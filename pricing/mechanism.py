@@ -90,9 +90,7 @@ def enveloped(valuation: Valuation) -> float:
     best = np.zeros(len(valuation.steps.tokens))
     weights = valuation.cumulative * valuation.value
     for rows in blocks(len(weights), len(best)):
-        left = valuation.left(rows)
-        left *= weights[rows, None]
-        np.maximum(best, left.max(axis=0), out=best)
+        np.maximum(best, (valuation.left(rows) * weights[rows, None]).max(axis=0), out=best)
     return float(np.dot(best, valuation.steps.probability))
 
 

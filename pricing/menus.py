@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from pricing.answers import Floats
-from pricing.bound import Multipliers, upper_bound
+from pricing.bound import Multipliers, bound_error, upper_bound
 from pricing.canonical import digest
 from pricing.conditions import conditions
-from pricing.lasting import lasting_menu, margins
+from pricing.lasting import lasting_menu
 from pricing.market import ExponentialLength, Market, read_market
 from pricing.mechanism import Allocation, enveloped, first_best, full_menu
 from pricing.menu import NAME, NotAMenu, whole
@@ -221,7 +221,8 @@ def composed(market: Market, wished: Wishes, solution: Solution, created: str) -
     published = publish(valuation, solution.chosen.caps)
     names = _names(wished, len(published.caps))
     tokens = own_tokens(valuation, published.by_type())
-    resumed = resumption(valuation, published, margins(valuation, published))
+    margin = published.paid() - tokens * valuation.cost_per_token
+    resumed = resumption(valuation, published, margin)
     return {
         "version": version_of(given, wished.to_json()),
         "created": created,
@@ -232,9 +233,9 @@ def composed(market: Market, wished: Wishes, solution: Solution, created: str) -
             {"urgency_per_s": urgency, "share": share, "tier": names[tier] if tier >= 0 else None}
             for urgency, share, tier in zip(market.urgency_per_s, market.share, published.takes.tolist(), strict=True)
         ],
-        "totals": _totals(solution, published, resumed),
+        "totals": _totals(solution, published, margin, resumed),
         "market": given,
-        "certificate": _certificate(market, wished, solution, published, names)
+        "certificate": _certificate(market, wished, solution, published, margin, names)
         | {"resumption": {"tiers_considered": resumed.tiers}},
     }
 
@@ -303,9 +304,8 @@ def _tiers(
     return tiers
 
 
-def _totals(solution: Solution, published: Published, resumed: Resumption) -> dict[str, Any]:
+def _totals(solution: Solution, published: Published, margin: Floats, resumed: Resumption) -> dict[str, Any]:
     valuation = solution.valuation
-    margin = margins(valuation, published)
     longest = np.array([len(valuation.steps.tokens)])
     single = single_plan(valuation, worth_at(valuation, longest)[:, 0], tokens_at(valuation, longest)[:, 0])
     kept = published.own(published.worth) - published.paid()
@@ -330,13 +330,13 @@ def _recommended(solution: Solution) -> int | None:
 
 
 def _certificate(
-    market: Market, wished: Wishes, solution: Solution, published: Published, names: list[str]
+    market: Market, wished: Wishes, solution: Solution, published: Published, margin: Floats, names: list[str]
 ) -> dict[str, Any]:
     valuation, chosen = solution.valuation, solution.chosen
     checked = conditions(valuation, published, names)
     cost = float(np.dot(valuation.share, own_tokens(valuation, chosen.caps))) * valuation.cost_per_token
-    profit = float(np.dot(valuation.share, margins(valuation, published)))
-    most = upper_bound(valuation, solution.multipliers)
+    profit = float(np.dot(valuation.share, margin))
+    most, doubt = upper_bound(valuation, solution.multipliers), bound_error(valuation, solution.multipliers)
     envelope = chosen is solution.full and valuation.cost_per_token == 0 and not valuation.sinks
     return {
         "method": METHOD,
@@ -356,8 +356,8 @@ def _certificate(
         "bound": {
             "upper_bound_nanousd": figure(most),
             "gap_nanousd": figure(most - profit),
-            "gap_share": round(max(0.0, most - profit) / most, 12) if most > 0 else 0.0,
-            "full_menu_gap_share": round(max(0.0, most - solution.full.profit) / most, 12) if most > 0 else 0.0,
+            "gap_share": _gap_share(most, profit, doubt),
+            "full_menu_gap_share": _gap_share(most, solution.full.profit, doubt),
             "multipliers": {
                 "patient": solution.multipliers.patient.tolist(),
                 "urgent": solution.multipliers.urgent.tolist(),
@@ -365,6 +365,11 @@ def _certificate(
             },
         },
     }
+
+
+def _gap_share(most: float, profit: float, doubt: float) -> float:
+    """Return a gap as a share of the bound; one that rounding alone may have made, here and in the bound, is none."""
+    return round((most - profit) / most, 12) if most - profit > 2 * doubt else 0.0
 
 
 def claim(market: Market, wished: Wishes) -> str:

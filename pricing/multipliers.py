@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pricing.answers import Floats, Ints
-from pricing.bound import Entry, Multipliers, lagrangian
+from pricing.bound import Entry, Multipliers, bound_error, lagrangian
 from pricing.mechanism import Allocation, has_hull, hull_caps
+from pricing.play import ENOUGH, tightened
 from pricing.worth import ROUNDING, Valuation
 
 DUST = 1e-12
@@ -35,7 +36,7 @@ def multipliers_for(valuation: Valuation, full: Allocation) -> Multipliers:
     what it takes is a tax that grows with its cap, and it needs as much as makes its own cap the best one. Where the
     caps are not pooled that is everything; in a pool, what a type does not need passes it by, so a pool is ironed by
     constraints that skip types. Without serving cost the bound is then the profit of the full menu itself. Otherwise
-    there is a choice, made in two ways, and the tightest bound is kept.
+    there is a choice, made in two ways, and the tightest bound is kept; where it leaves a gap, play goes on from there.
 
     Source: derived in pricing/README.md, "The bound".
     """
@@ -55,6 +56,9 @@ def multipliers_for(valuation: Valuation, full: Allocation) -> Multipliers:
         if tightest <= full.profit * (1 + TIGHT):
             break
     assert best is not None
+    if tightest > full.profit * (1 + ENOUGH) + 2 * bound_error(valuation, best):
+        found = _conserved(valuation.share, tightened(valuation, full, best))
+        return found if lagrangian(valuation, found) < tightest else best
     return best
 
 

@@ -14,7 +14,7 @@ from pricing.lasting import Advice, advise
 from pricing.market import Market
 from pricing.money import NANO
 from pricing.page import PAGE
-from pricing.worth import Valuation, valuation_of
+from pricing.worth import Valuation, valuation_of, worth_at
 
 CURVES_MAX = 6
 """How many types' worth is drawn: more cannot be told apart."""
@@ -43,8 +43,9 @@ def report(market: Market, menu: Mapping[str, Any]) -> str:
         _summary(menu, verdict),
         _section("Tiers", _TIERS_TEXT, _tiers_table(menu)),
         _section("Who takes what", _CHOICE_TEXT, _choice_charts(menu, valuation) + _excluded(menu)),
-        _section("Profit by number of tiers", _advice_text(advice), _profit_chart(menu, advice)),
+        _section("Profit by number of tiers", advice.sentence, _profit_chart(menu, advice)),
         _section("What a cap is worth", _WORTH_TEXT, _worth_chart(menu, valuation)),
+        _section("What a wrong choice costs", _SLACKS_TEXT, _slacks_table(menu, valuation)),
         _section("When callers resume", _resumption_text(menu), _advice_table(menu, advice)),
         _section("Certificate", _CERTIFICATE_TEXT, _certificate_table(menu, verdict)),
     ]
@@ -62,11 +63,16 @@ _CHOICE_TEXT = (
 )
 _WORTH_TEXT = (
     "Worth u(N) of a conversation capped at N tokens, for some types, and the tiers as dots at their prices. "
-    "A type takes the dot that lies furthest below its own curve."
+    "A type takes the dot that lies furthest below its own curve, if one lies below it. "
+    "Longer caps than are drawn stand at the right edge."
+)
+_SLACKS_TEXT = (
+    "Slacks of own choice and participation, in nano-units: for the types that take a tier, the least that one of them "
+    "loses by taking another instead. Next to nothing is usual downwards: a price is as high as the next smaller tier allows."
 )
 _CERTIFICATE_TEXT = (
-    "Computed on the published whole numbers. The bound holds for every mechanism, lotteries included, "
-    "by weak duality with the multipliers written in the file; the gap is what a better mechanism could add at most."
+    "Computed on the published whole numbers. The bound holds for every mechanism that is paid at the start, "
+    "lotteries included, by weak duality with the multipliers written in the file; the gap is what a better mechanism could add at most."
 )
 
 
@@ -74,8 +80,12 @@ def _section(title: str, text: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2><p>{escape(text)}</p>{body}</section>"
 
 
+def _amount(nanousd: float) -> str:
+    return np.format_float_positional(nanousd / NANO, 6, fractional=False, trim="-")
+
+
 def _money(nanousd: float, currency: str) -> str:
-    return f"{nanousd / NANO:.6g} {currency}"
+    return f"{_amount(nanousd)} {currency}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -97,7 +107,7 @@ def _summary(menu: Mapping[str, Any], verdict: Verdict) -> str:
             "when each does what is best for it",
         ),
         ("Kept by customers", _money(totals["customers_surplus_nanousd"], currency), "their worth less what they pay"),
-        ("If every urgency were known", _money(best, currency), "no menu can earn this"),
+        ("If every urgency were known", _money(best, currency), "the first best: no menu earns it"),
     ]
     drawn = "".join(
         f"<div><h3>{escape(name)}</h3><strong>{escape(value)}</strong><span>{escape(note)}</span></div>"
@@ -117,16 +127,16 @@ def _tiers_table(menu: Mapping[str, Any]) -> str:
             [
                 tier["name"],
                 "no cap" if cap is None else f"{cap:,}",
-                _money(tier["price_nanousd"], menu["currency"]),
+                _amount(tier["price_nanousd"]),
                 f"{100 * expected['share']:.1f} %",
                 f"{100 * expected['p_answer']:.1f} %",
                 f"{expected['tokens']:,.0f}",
-                _money(expected["cost_nanousd"], menu["currency"]),
-                _money(expected["margin_nanousd"], menu["currency"]),
+                _amount(expected["cost_nanousd"]),
+                _amount(expected["margin_nanousd"]),
             ]
         )
     head = ["Tier", "Cap, tokens", "Price", "Share", "Chance of an answer", "Tokens served", "Cost", "Margin"]
-    return _table(head, rows)
+    return _table([f"{one}, {menu['currency']}" if one in ("Price", "Cost", "Margin") else one for one in head], rows)
 
 
 def _choice_charts(menu: Mapping[str, Any], valuation: Valuation) -> str:
@@ -182,13 +192,6 @@ def _profit_chart(menu: Mapping[str, Any], advice: Advice) -> str:
     return bar_chart("Profit by number of tiers", bars, axis, resumed) + legend
 
 
-def _advice_text(advice: Advice) -> str:
-    return (
-        f"{advice.tiers} tiers come within 1 % of the full menu; "
-        f"counting what resuming callers leave, {advice.lasting} do as well as any number shown."
-    )
-
-
 def _advice_table(menu: Mapping[str, Any], advice: Advice) -> str:
     rows = [
         [
@@ -209,7 +212,8 @@ def _resumption_text(menu: Mapping[str, Any]) -> str:
         return "Nobody gains by sending a cut answer back and buying the next piece."
     return (
         f"A caller can send a cut answer back and buy the next piece. With this menu some gain by it, at most "
-        f"{_money(gain, menu['currency'])} for each conversation; the last column is what is earned when all do."
+        f"{_money(gain, menu['currency'])} for each conversation; the last column is what is earned when all do. It can "
+        "exceed the bound below, for who buys in pieces pays for the next one only while still waiting for it."
     )
 
 
@@ -235,6 +239,29 @@ def _worth_chart(menu: Mapping[str, Any], valuation: Valuation) -> str:
     if dots:
         series.append(Series("tiers, at their prices", dots, "dots"))
     return line_chart("Worth by cap", series, Axis("cap, tokens"), Axis(f"worth, {menu['currency']}"))
+
+
+def _slacks_table(menu: Mapping[str, Any], valuation: Valuation) -> str:
+    """Return, by tier, the least loss of its types from the next smaller tier, the next larger, any other, and none."""
+    steps, names = valuation.steps, [tier["name"] for tier in menu["tiers"]]
+    caps = [tier["conversation_tokens_max"] for tier in menu["tiers"]]
+    places = [len(steps.tokens) if cap is None else int(np.searchsorted(steps.tokens, cap, "right")) for cap in caps]
+    takes = np.array([names.index(one["tier"]) if one["tier"] in names else -1 for one in menu["assignment"]])
+    gains = np.zeros((len(takes), len(names) + 1))
+    gains[:, 1:] = worth_at(valuation, np.array(places, dtype=np.int64)) - [
+        tier["price_nanousd"] for tier in menu["tiers"]
+    ]
+    rows = []
+    for place, name in enumerate(["not served", *names]):
+        some = gains[takes == place - 1]
+        if not len(some):
+            continue
+        losses = (some[:, [place]] - some).min(axis=0)
+        smaller = shown(losses[place - 1]) if place > 1 else "–"
+        larger = shown(losses[place + 1]) if place < len(names) else "–"
+        others = shown(np.delete(losses, [0, place]).min()) if len(names) > (place > 0) else "–"
+        rows.append([name, smaller, larger, others, shown(losses[0]) if place else "–"])
+    return _table(["Types that take", "The next smaller tier", "The next larger", "Any other", "Nothing"], rows)
 
 
 def _certificate_table(menu: Mapping[str, Any], verdict: Verdict) -> str:

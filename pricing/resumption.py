@@ -19,7 +19,7 @@ CELLS_AT_ONCE = 1 << 18
 TIERS_MAX = 512
 """Callers are taken to resume with at most so many tiers, evenly spread among those of a larger menu."""
 
-PLACES_AT_ONCE = 32
+PLACES_AT_ONCE = 64
 """How many places are worked on at once for the tiers that lead beyond them all."""
 
 
@@ -136,9 +136,12 @@ def _prospects(valuation: Valuation, places: _Places, rows: slice) -> _Prospects
     served = _at(valuation.served(left), places.steps)
     after = np.append(steps.survival[1:], max(0.0, steps.survival[-1] - steps.probability[-1]))
     longer = np.concatenate(([1.0], after))[places.steps]
-    by_type = remaining(valuation.delay, valuation.urgency_per_s[rows], steps.arrival_s(places.tokens))
-    patience = np.ascontiguousarray(by_type.T)
-    patience[0] = 1.0
+    patience = np.ones((len(places.tokens), len(left)))
+    if np.array_equal(steps.tokens[places.steps[1:] - 1], places.tokens[1:]):
+        patience[1:] = left.T[places.steps[1:] - 1]
+    else:
+        arrival_s = steps.arrival_s(places.tokens[1:])
+        patience[1:] = remaining(valuation.delay, valuation.urgency_per_s[rows], arrival_s).T
     weight = patience * longer[:, None]
     best = worth.copy()
     _to_the_end(places, weight, best)
@@ -159,10 +162,11 @@ def _prospects(valuation: Valuation, places: _Places, rows: slice) -> _Prospects
 
 def _to_the_end(places: _Places, weight: Floats, best: Floats) -> None:
     """Offer at each place the smallest tier that leads to the end; a larger one costs more and brings nothing more."""
-    first = np.searchsorted(places.jumps, places.last - np.arange(places.last))
-    there = np.flatnonzero(first < len(places.jumps))
-    offers = best[-1] - places.prices[first[there], None] * weight[there]
-    best[there] = np.maximum(best[there], offers)
+    here = slice(max(0, places.last - int(places.jumps[-1])), places.last)
+    first = np.searchsorted(places.jumps, places.last - np.arange(here.start, here.stop))
+    offers = weight[here] * places.prices[first, None]
+    np.subtract(best[-1], offers, out=offers)
+    np.maximum(best[here], offers, out=best[here])
 
 
 def _buy(best: Floats, weight: Floats, here: slice, jump: int, price: float) -> None:
@@ -183,9 +187,9 @@ def _buy_short(places: _Places, best: Floats, weight: Floats, place: int, short:
 
 def _at(terms: Floats, steps: Ints) -> Floats:
     """Return the sums of the first ``steps`` terms, places first. Shapes (n, m), (p,) -> (p, n)."""
-    sums = np.zeros((terms.shape[1] + 1, terms.shape[0]))
-    np.cumsum(terms.T, axis=0, out=sums[1:])
-    return sums[steps]
+    sums = np.zeros((terms.shape[0], terms.shape[1] + 1))
+    np.cumsum(terms, axis=1, out=sums[:, 1:])
+    return sums.T[steps]
 
 
 def _followed(valuation: Valuation, places: _Places, prospects: _Prospects) -> Floats:

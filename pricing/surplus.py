@@ -121,21 +121,3 @@ def last_flag(bits: Bits, most: int) -> int:
         last = int(bits[:last].nonzero()[0][-1])
         byte = int(bits[last])
     return 8 * last + 8 - (byte & -byte).bit_length()
-
-
-def running_maximum(values: Floats, highest: Floats) -> None:
-    """Write the running maximum of a row into ``highest``; only what follows a fall is searched for the recovery."""
-    top = int(values.argmax())
-    head = values[: top + 1]
-    highest[:top] = head[:-1]
-    highest[top:] = values[top]
-    falls = (head[1:] < head[:-1]).nonzero()[0]
-    place = 0
-    for _ in range(DIPS_MAX):
-        following = int(falls.searchsorted(place))
-        if following == len(falls):
-            return
-        fall = int(falls[following])
-        place = fall + 1 + int((head[fall + 1 :] > head[fall]).argmax())
-        highest[fall + 1 : place] = head[fall]
-    np.maximum.accumulate(values, out=highest)

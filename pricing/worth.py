@@ -13,8 +13,11 @@ from pricing.fields import NotAMarket
 from pricing.market import Market
 from pricing.urgency import remaining
 
-CELLS_AT_ONCE = 1 << 20
-"""Types times steps held in memory at once: 8 MB an array."""
+CELLS_AT_ONCE = 1 << 17
+"""Types times steps worked on at once: 1 MB an array, which stays in the processor's cache."""
+
+CELLS_KEPT = 1 << 22
+"""Up to so many types times steps, what a wait leaves of worth is computed once and kept: 32 MB."""
 
 CELLS_MAX = 1 << 29
 """Types times steps that can be computed with at all: some seconds."""
@@ -39,6 +42,7 @@ class Valuation:
         steps: the grid of caps.
         cost_per_token: nano-units.
         stops: the model stops when the customer leaves; otherwise it runs on to the cap.
+        kept: the share of worth left when each step arrives, if it is kept. Shape (n, m).
     """
 
     urgency_per_s: Floats
@@ -49,6 +53,7 @@ class Valuation:
     steps: Steps
     cost_per_token: float
     stops: bool
+    kept: Floats | None = None
 
     @property
     def sinks(self) -> bool:
@@ -63,6 +68,7 @@ class Valuation:
             share=self.share[rows],
             cumulative=self.cumulative[rows],
             value=self.value[rows],
+            kept=None if self.kept is None else self.kept[rows],
         )
 
     def at(self, rows: Ints, step: int) -> Valuation:
@@ -74,6 +80,7 @@ class Valuation:
             cumulative=self.cumulative[rows],
             value=self.value[rows],
             steps=self.steps.only(step),
+            kept=None if self.kept is None else self.kept[rows, step : step + 1],
         )
 
     @property
@@ -87,7 +94,9 @@ class Valuation:
         return most
 
     def left(self, rows: slice) -> Floats:
-        """Return the share of worth left when each step arrives. Shape (types in rows, m)."""
+        """Return the share of worth left when each step arrives, not to be changed. Shape (types in rows, m)."""
+        if self.kept is not None:
+            return self.kept[rows]
         return remaining(self.delay, self.urgency_per_s[rows], self.steps.time_s)
 
     def gains(self, rows: slice, left: Floats) -> Floats:
@@ -137,7 +146,11 @@ def valuation_of(market: Market) -> Valuation:
         raise NotAMarket(
             "An answer's value is too many nano-units for prices to be exact to one of them; lower value_nanousd."
         )
-    return valuation
+    if len(share) * len(steps.tokens) > CELLS_KEPT:
+        return valuation
+    kept = valuation.left(slice(None))
+    kept.flags.writeable = False
+    return replace(valuation, kept=kept)
 
 
 def blocks(types: int, steps: int) -> Iterator[slice]:

@@ -55,9 +55,10 @@ def menu(
     """Compute the most profitable menu of a market, with its certificate."""
     given = read_object(market, "--market")
     wished = None if names is None else [name.strip() for name in names.split(",")]
+    tools = numerics()
     try:
         with timed("Computing the menu"):
-            made = numerics().optimal_menu(
+            made = tools.optimal_menu(
                 read_market(given),
                 tiers=tiers,
                 bill=bill,
@@ -75,6 +76,10 @@ def menu(
         return
     replace_file(out, text)
     print(*_computed(made, objective), sep="\n")
+    if made["tiers"]:
+        with timed("Comparing numbers of tiers"):
+            advice = tools.advice(read_market(given), len(made["totals"]["tiers_profit_nanousd"]))
+        print(advice)
 
 
 @app.command("verify")
@@ -145,6 +150,7 @@ def publish(
 class Numerics:
     """What of the pricing library needs numpy."""
 
+    advice: Callable[[Market, int], str]
     optimal_menu: Callable[..., dict[str, Any]]
     report: Callable[[Market, Mapping[str, Any]], str]
     verify: Callable[[Any], Verdict]
@@ -153,10 +159,15 @@ class Numerics:
 def numerics() -> Numerics:
     """Load numpy and what is computed with it: here and nowhere else, so that only what computes waits for it."""
     from pricing.certificate import verify  # noqa: PLC0415
+    from pricing.lasting import advise  # noqa: PLC0415
     from pricing.menus import optimal_menu  # noqa: PLC0415
     from pricing.report import report  # noqa: PLC0415
+    from pricing.worth import valuation_of  # noqa: PLC0415
 
-    return Numerics(optimal_menu, report, verify)
+    def advice(market: Market, most: int) -> str:
+        return advise(valuation_of(market), most=most).sentence
+
+    return Numerics(advice, optimal_menu, report, verify)
 
 
 def _computed(menu: dict[str, Any], objective: Objective) -> list[str]:

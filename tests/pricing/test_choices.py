@@ -59,8 +59,16 @@ def test_advice_counts_tiers_once_and_under_resumption() -> None:
 
     lax = advise(valuation, most=4, within=0.2)
 
+    strict = advise(valuation, most=2, within=0.001)
+
     assert (advice.tiers, advice.lasting) == (3, 2)
     assert (lax.tiers, lax.lasting) == (1, 1)
+    assert advice.sentence.startswith(
+        "3 tiers come within 0.5 % of the full menu; if callers resume where that pays, 2 "
+    )
+    assert lax.sentence.startswith("1 tier comes within 20 % of the full menu")
+    assert strict.tiers is None
+    assert strict.sentence.startswith("Not even 2 tiers come within 0.1 % of the full menu")
     assert menu_of(read_market(markets.lognormal()))["totals"]["recommended_tiers"] == 2
     assert by_count[3].profit > by_count[2].profit
     assert by_count[3].profit_if_resumed < by_count[1].profit_if_resumed < by_count[2].profit_if_resumed

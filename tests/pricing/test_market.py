@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pricing.certificate import verify
 from pricing.fields import NotAMarket
 from pricing.market import read_market
 from pricing.menu import NotAMenu
 from pricing.menus import optimal_menu
+from pricing.report import report
 from tests.pricing import markets
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -64,6 +67,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"answer_length": TABLE | {"probability": [0.5, 0.2]}}, "never finish"),
     ({"answer_length": TABLE, "cap_tokens_max": 5}, "shortest answer"),
     ({"tokens_per_s": 0}, "tokens_per_s"),
+    ({"tokens_per_s": 1e-310}, "above 1e-100"),
+    ({"types": [{"urgency_per_s": 1e300, "share": 1}]}, "at most 9007199254740991"),
     ({"first_token_s": -1}, "first_token_s"),
     ({"cost_nanousd_per_token": 5}, "cap_tokens_max is required"),
     ({"cost_nanousd_per_token": -5}, "cost_nanousd_per_token"),
@@ -88,6 +93,48 @@ def test_a_bad_market_gets_one_sentence(changes: dict[str, Any], named: str) -> 
     assert str(refused.value).endswith(".")
 
 
+def test_a_number_too_small_to_matter_counts_as_none() -> None:
+    market = read_market(markets.market(types=[{"urgency_per_s": 1e-310, "share": 1}], first_token_s=5e-324))
+
+    assert (market.urgency_per_s, market.first_token_s) == ((0.0,), 0.0)
+
+
+SIZES = st.one_of(
+    st.sampled_from([0.0, 5e-324, 1e-310, 1e-100, 1e-20, 2.0**53 - 1]),
+    st.floats(-120, 15).map(lambda exponent: 10.0**exponent),
+    st.floats(1e-3, 1e3),
+)
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_numbers_of_any_size_make_a_verified_menu_or_a_sentence(data: st.DataObject) -> None:
+    """Worth, urgency, speed, cost and waits of sizes that have nothing to do with each other: no overflow, no warning."""
+    weights = data.draw(st.lists(SIZES, min_size=1, max_size=4).filter(lambda sizes: sum(sizes) > 0))
+    urgency = data.draw(st.lists(SIZES, min_size=len(weights), max_size=len(weights)))
+    table = {"family": "table", "tokens": [3, 4, 90_000], "probability": [0.5, 0.0, 0.25]}
+    length = data.draw(
+        st.one_of(st.just(table), SIZES.map(lambda mean: {"family": "exponential", "mean_tokens": mean}))
+    )
+    given = markets.market(
+        types=markets.types(urgency, [weight / sum(weights) for weight in weights]),
+        answer_length=length,
+        delay={"family": data.draw(st.sampled_from(["exponential", "hyperbolic", "linear", "sunk_linear"]))},
+        cost_on_disconnect=data.draw(st.sampled_from(["stops", "runs"])),
+        cap_tokens_max=data.draw(st.sampled_from([2, 40])) if length is not table else 100_000,
+        **{field: data.draw(SIZES) for field in ("value_nanousd", "tokens_per_s", "first_token_s")},
+        cost_nanousd_per_token=data.draw(st.one_of(st.just(0), SIZES)),
+    )
+    try:
+        market = read_market(given)
+        menu = optimal_menu(market, tiers=None, bill="conversation", names=None, created="2025-01-01")
+    except NotAMarket as wrong:
+        assert str(wrong).endswith(".")
+        return
+    assert verify(json.loads(json.dumps(menu, allow_nan=False))).violation is None
+    assert report(market, menu)
+
+
 def test_types_come_in_any_order_and_equal_urgencies_are_one_type() -> None:
     market = read_market(markets.market(types=markets.types([0.2, 0.1, 0.2], [0.25, 0.5, 0.25])))
 
@@ -103,6 +150,7 @@ def test_an_answer_that_costs_more_than_it_is_worth_is_not_sold() -> None:
     assert menu["tiers"] == []
     assert menu["totals"]["profit_nanousd"] == 0
     assert menu["totals"]["excluded_share"] == 1
+    assert menu["certificate"]["bound"]["gap_share"] == 0
 
 
 def test_uniform_urgency_is_cut_at_the_right_ends_of_equal_cells() -> None:

@@ -53,6 +53,22 @@ def test_every_market_can_be_drawn(changes: dict[str, Any]) -> None:
     assert page.count("<svg") == 4
 
 
+def test_it_says_what_a_wrong_choice_costs() -> None:
+    """The least slacks of the certificate are the least of the table: none below nothing, no larger tier worth taking."""
+    menu, page = made(markets.lognormal() | {"cost_nanousd_per_token": 2e4})
+    section = page.split("What a wrong choice costs")[1].split("</section>")[0]
+    rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", section)[1:]]
+    others = [float(row[3].replace(",", "")) for row in rows]
+    nothing = [float(row[4].replace(",", "")) for row in rows]
+    slacks = menu["certificate"]["conditions"]
+
+    assert [row[0] for row in rows] == [tier["name"] for tier in menu["tiers"]]
+    assert (rows[0][1], rows[-1][2]) == ("–", "–")
+    assert min(others + nothing) == pytest.approx(slacks["own_choice_slack_nanousd"], rel=1e-3)
+    assert min(nothing) == pytest.approx(slacks["participation_slack_nanousd"], rel=1e-3)
+    assert not re.search(r"\de-\d+ USD", page)
+
+
 def test_it_says_so_where_the_menu_was_changed_and_lets_no_text_become_markup() -> None:
     market = read_market(markets.market(currency="<b>&"))
     menu = optimal_menu(market, tiers=2, bill="conversation", names=None, created="2025-01-01T00:00:00Z")

@@ -7,7 +7,6 @@ import pytest
 
 from pricing.answers import Steps
 from pricing.bound import upper_bound
-from pricing.continuous import continuous_menu, exponential_worth
 from pricing.market import read_market
 from pricing.mechanism import full_menu
 from pricing.menus import optimal_menu
@@ -15,6 +14,7 @@ from pricing.multipliers import multipliers_for
 from pricing.tiers import best_tiers
 from pricing.worth import Valuation, valuation_of
 from tests.pricing import closed_forms, markets, oracles
+from tests.pricing.continuous import continuous_menu, exponential_worth
 
 
 def test_three_types_without_cost() -> None:
