@@ -46,9 +46,13 @@ from gateway.serving.exchange import Receive, Scope, Send
 from gateway.serving.gate import Gate
 from gateway.serving.health import Health
 from gateway.serving.journey import Journey, Rules
+from gateway.serving.pool import Pool
 from gateway.serving.profiles import EMBEDDINGS, ENDPOINTS, PROFILES, Profile, as_set
+from gateway.serving.proxied import Proxied
 from gateway.serving.routes import CustomerRoutes
-from gateway.serving.upstream import Upstream
+from gateway.serving.ticks import Ticks
+from gateway.serving.transport import Transport
+from gateway.serving.upstream import Upstream, headers_of
 from gateway.settings import Settings
 
 SETTLE_S = 5.0
@@ -254,16 +258,14 @@ def _upstream_key(settings: Settings) -> str | None:
 
 
 async def _upstream(stack: AsyncExitStack, settings: Settings) -> Upstream:
-    # The house's own limits say how many calls run; the pool must not be another queue.
-    unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=1024)
-    timeout = httpx.Timeout(None, connect=5.0)
-    client = await stack.enter_async_context(
-        httpx.AsyncClient(limits=unlimited, timeout=timeout, trust_env=False, follow_redirects=False)
-    )
+    headers = headers_of(_upstream_key(settings))
+    if settings.upstream_proxy is not None:
+        transport: Transport = Proxied(settings.upstream_url, headers, settings.upstream_proxy)
+    else:
+        transport = Pool(settings.upstream_url, headers, httpx.create_ssl_context(trust_env=False), Ticks())
+    stack.push_async_callback(transport.aclose)
     return Upstream(
-        client,
-        settings.upstream_url,
-        _upstream_key(settings),
+        transport,
         first_token_s=settings.first_token_deadline_s,
         idle_s=settings.idle_deadline_s,
     )

@@ -231,7 +231,7 @@ class Journey:
                 return
             problem: UpstreamError = UpstreamUnavailable("The upstream broke off its answer.")
             try:
-                async for chunk in answer.chunks():
+                while (chunk := await answer.chunk()) is not None:
                     await self._pass_on(call, exchange, reading.feed(chunk))
                     if reading.is_over:
                         return
