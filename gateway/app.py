@@ -159,7 +159,7 @@ async def _serving(
     tally: Tally,
 ) -> CustomerRoutes:
     """Connect and start what serves calls; closing ``stack`` settles what is on its way and disconnects."""
-    line = connect_line(settings.redis_url)
+    line, ticks = connect_line(settings.redis_url), Ticks()
     stack.push_async_callback(line.aclose)
 
     async def restore() -> str:
@@ -187,7 +187,7 @@ async def _serving(
         threads=Threads(line, directory),
         claims=claims,
         gate=Gate(settings.upstream_concurrency_max, wait_s=settings.upstream_queue_s),
-        upstream=await _upstream(stack, settings),
+        upstream=await _upstream(stack, settings, ticks),
         monotonic=time.monotonic,
     )
     rules, profile = _rules(settings), await _profile(settings)
@@ -200,6 +200,7 @@ async def _serving(
         self_service,
         rules,
         tally,
+        ticks,
         names=rules.names | ({settings.embedding_model} if settings.embedding_model else set()),
         new_id=new_request_id,
         started_s=int(time.time()),
@@ -257,12 +258,12 @@ def _upstream_key(settings: Settings) -> str | None:
     return settings.upstream_key.get_secret_value() if settings.upstream_key else None
 
 
-async def _upstream(stack: AsyncExitStack, settings: Settings) -> Upstream:
+async def _upstream(stack: AsyncExitStack, settings: Settings, ticks: Ticks) -> Upstream:
     headers = headers_of(_upstream_key(settings))
     if settings.upstream_proxy is not None:
         transport: Transport = Proxied(settings.upstream_url, headers, settings.upstream_proxy)
     else:
-        transport = Pool(settings.upstream_url, headers, httpx.create_ssl_context(trust_env=False), Ticks())
+        transport = Pool(settings.upstream_url, headers, httpx.create_ssl_context(trust_env=False), ticks)
     stack.push_async_callback(transport.aclose)
     return Upstream(
         transport,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -13,6 +12,7 @@ from gateway.serving import threads
 from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.headers import Headers, answer_headers, charge_header
+from gateway.serving.jsons import dumps
 from gateway.serving.meter import count_output, finish_of, outcome
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
@@ -102,7 +102,7 @@ class Call:
             left = settled.conversation_left if settled else None
             return Last([], self.reading.ending(self.billed, charge, left))
         headers = [*answer_headers(self.live.hold), *charge_header(settled)]
-        return Last(headers, json.dumps(self.reading.whole(self.billed), separators=(",", ":")).encode())
+        return Last(headers, dumps(self.reading.whole(self.billed)))
 
     def foreseen(self, charge_nanousd: int) -> Settled:
         """Return the settlement as it can be told before it is made, if the call is charged so much."""
