@@ -30,14 +30,25 @@ WITHDRAWN_AT_ONCE = 50
 class Live:
     """One live hold, and how many tokens its call has been given so far."""
 
-    __slots__ = ("hold", "is_lost", "once", "sofar")
+    __slots__ = ("_sofar", "counting", "hold", "is_lost", "once")
 
     def __init__(self, hold: Hold, once: Once | None) -> None:
         self.hold = hold
         self.once = once
-        self.sofar = 0
+        self.counting: Callable[[], int] | None = None
+        """Counts its tokens, while they are coming: asked for once a renewal, not once a token."""
+        self._sofar = 0
         self.is_lost = False
         """Whether others have closed the hold meanwhile, and may have granted its tokens again."""
+
+    @property
+    def sofar(self) -> int:
+        """How many tokens its call has been given so far."""
+        return self._sofar if self.counting is None else self.counting()
+
+    @sofar.setter
+    def sofar(self, tokens: int) -> None:
+        self.counting, self._sofar = None, tokens
 
 
 class Keeper:

@@ -50,13 +50,16 @@ class Call:
     def begin(self, reading: Reading) -> Reading:
         """Take note that the upstream answers."""
         self.reading = reading
+        self.live.counting = self._count
         return reading
 
-    def note_progress(self) -> None:
-        """Tell the hold's owner how many tokens there are so far."""
+    def _count(self) -> int:
         assert self.reading is not None
-        self.live.sofar = count_output(self.reading.sight, self.live.hold.tokens).billed_output_tokens
-        if self._ttft_ms is None and self.live.sofar:
+        return count_output(self.reading.sight, self.live.hold.tokens).billed_output_tokens
+
+    def note_progress(self) -> None:
+        """Take note of the moment of the first token."""
+        if self._ttft_ms is None and self._count():
             self._ttft_ms = self._elapsed_ms()
 
     def finish(self) -> str:

@@ -35,6 +35,7 @@ class WireReply:
         self._error: UpstreamError | None = None
         self._is_over = False
         self._is_late = False
+        ticks.watch(self)
 
     def header(self, name: str) -> str | None:
         value = self.headers.get(name.encode())
@@ -62,13 +63,15 @@ class WireReply:
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
+            self._ticks.leave(self)
             connection.close()
 
     def tick(self) -> None:
-        self._ticks_left -= 1
-        if self._ticks_left <= 0 and self._waiter is not None and not self._waiter.done():
-            self._is_late = True
-            self._wake()
+        if self._waiter is not None and not self._waiter.done():
+            self._ticks_left -= 1
+            if self._ticks_left == 0:
+                self._is_late = True
+                self._waiter.set_result(None)
 
     def take(self, data: bytes) -> None:
         """Take in bytes of the body."""
@@ -85,6 +88,7 @@ class WireReply:
     def end(self, error: UpstreamError | None = None) -> None:
         """Take note that nothing more comes, and whether that is how it was to be."""
         self._connection, self._error, self._is_over = None, error, error is None
+        self._ticks.leave(self)
         self._wake()
 
     def _wake(self) -> None:
@@ -98,12 +102,10 @@ class WireReply:
             raise self._error
         self._ticks_left = self._ticks.within(patience_s)
         self._waiter = asyncio.get_running_loop().create_future()
-        self._ticks.watch(self)
         try:
             await self._waiter
         finally:
             self._waiter = None
-            self._ticks.leave(self)
         if self._is_late:
             self.close()
             raise UpstreamTimeout(otherwise)

@@ -26,7 +26,7 @@ DROPPED_MOST = 64 * 2**20
 
 
 class Exchange:
-    """What the journey of a call knows of its caller."""
+    """What the journey of a call knows of its caller; a context in which the caller's patience with us is watched."""
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, request_id: str, ticks: Ticks, write_deadline_s: float
@@ -46,8 +46,8 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._ticks = ticks
-        self._write_deadline_s = write_deadline_s
-        self._writer: asyncio.Task[Any] | None = None
+        self._write_ticks = ticks.within(write_deadline_s)
+        self._task = asyncio.current_task()
         self._ticks_left = 0
         self._body_was_read = False
         self._is_given_up = False
@@ -56,6 +56,12 @@ class Exchange:
         """Return a request header, the last one where it comes twice."""
         value = self._headers.get(name.encode())
         return None if value is None else value.decode("latin-1")
+
+    def __enter__(self) -> None:
+        self._ticks.watch(self)
+
+    def __exit__(self, *_: object) -> None:
+        self._ticks.leave(self)
 
     async def body(self) -> bytes:
         """Return the whole body.
@@ -118,25 +124,24 @@ class Exchange:
     async def _write(self, chunk: bytes, *, more: bool) -> None:
         if self._is_given_up:
             return
-        self._writer, self._ticks_left = asyncio.current_task(), self._ticks.within(self._write_deadline_s)
-        self._ticks.watch(self)
+        self._ticks_left = self._write_ticks
         try:
             await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
         except asyncio.CancelledError:
-            if not self._is_given_up or (self._writer is not None and self._writer.uncancel() > 0):
+            if not self._is_given_up or (self._task is not None and self._task.uncancel() > 0):
                 raise
             if not self.records:
                 raise CallerGone("The caller took nothing for too long.") from None
         finally:
-            self._writer = None
-            self._ticks.leave(self)
+            self._ticks_left = 0
 
     def tick(self) -> None:
-        """Take note that a tick has passed while bytes waited to be taken."""
-        self._ticks_left -= 1
-        if self._ticks_left == 0 and self._writer is not None:
-            self._is_given_up = True
-            self._writer.cancel()
+        """Take note that a tick has passed, perhaps while bytes waited to be taken."""
+        if self._ticks_left > 0:
+            self._ticks_left -= 1
+            if self._ticks_left == 0 and self._task is not None:
+                self._is_given_up = True
+                self._task.cancel()
 
     async def reply(self, status: int, body: Any, headers: Iterable[tuple[str, str]] = ()) -> None:
         """Send a whole JSON answer."""

@@ -84,6 +84,10 @@ class CustomerRoutes:
         exchange = Exchange(scope, receive, send, self._new_id(), self._ticks, self._rules.write_deadline_s)
         if (dialect := self._dialects.get(exchange.path)) is not None:
             exchange.id_headers = dialect.id_headers
+        with exchange:
+            await self._answer(exchange)
+
+    async def _answer(self, exchange: Exchange) -> None:
         try:
             await self._handler(exchange)(exchange)
         except CallerGone:
