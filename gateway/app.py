@@ -46,9 +46,13 @@ from gateway.serving.exchange import Receive, Scope, Send
 from gateway.serving.gate import Gate
 from gateway.serving.health import Health
 from gateway.serving.journey import Journey, Rules
+from gateway.serving.pool import Pool
 from gateway.serving.profiles import EMBEDDINGS, ENDPOINTS, PROFILES, Profile, as_set
+from gateway.serving.proxied import Proxied
 from gateway.serving.routes import CustomerRoutes
-from gateway.serving.upstream import Upstream
+from gateway.serving.ticks import Ticks
+from gateway.serving.transport import Transport
+from gateway.serving.upstream import Upstream, headers_of
 from gateway.settings import Settings
 
 SETTLE_S = 5.0
@@ -155,7 +159,7 @@ async def _serving(
     tally: Tally,
 ) -> CustomerRoutes:
     """Connect and start what serves calls; closing ``stack`` settles what is on its way and disconnects."""
-    line = connect_line(settings.redis_url)
+    line, ticks = connect_line(settings.redis_url), Ticks()
     stack.push_async_callback(line.aclose)
 
     async def restore() -> str:
@@ -183,7 +187,7 @@ async def _serving(
         threads=Threads(line, directory),
         claims=claims,
         gate=Gate(settings.upstream_concurrency_max, wait_s=settings.upstream_queue_s),
-        upstream=await _upstream(stack, settings),
+        upstream=await _upstream(stack, settings, ticks),
         monotonic=time.monotonic,
     )
     rules, profile = _rules(settings), await _profile(settings)
@@ -196,6 +200,7 @@ async def _serving(
         self_service,
         rules,
         tally,
+        ticks,
         names=rules.names | ({settings.embedding_model} if settings.embedding_model else set()),
         new_id=new_request_id,
         started_s=int(time.time()),
@@ -253,17 +258,15 @@ def _upstream_key(settings: Settings) -> str | None:
     return settings.upstream_key.get_secret_value() if settings.upstream_key else None
 
 
-async def _upstream(stack: AsyncExitStack, settings: Settings) -> Upstream:
-    # The house's own limits say how many calls run; the pool must not be another queue.
-    unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=1024)
-    timeout = httpx.Timeout(None, connect=5.0)
-    client = await stack.enter_async_context(
-        httpx.AsyncClient(limits=unlimited, timeout=timeout, trust_env=False, follow_redirects=False)
-    )
+async def _upstream(stack: AsyncExitStack, settings: Settings, ticks: Ticks) -> Upstream:
+    headers = headers_of(_upstream_key(settings))
+    if settings.upstream_proxy is not None:
+        transport: Transport = Proxied(settings.upstream_url, headers, settings.upstream_proxy)
+    else:
+        transport = Pool(settings.upstream_url, headers, httpx.create_ssl_context(trust_env=False), ticks)
+    stack.push_async_callback(transport.aclose)
     return Upstream(
-        client,
-        settings.upstream_url,
-        _upstream_key(settings),
+        transport,
         first_token_s=settings.first_token_deadline_s,
         idle_s=settings.idle_deadline_s,
     )

@@ -31,6 +31,7 @@ class Settings(BaseSettings):
 
     upstream_url: str = "simulated"
     upstream_key: SecretStr | None = None
+    upstream_proxy: str | None = None
     model: str = "aligned-1"
     model_aliases: Annotated[tuple[str, ...], NoDecode] = ()
     embedding_model: str | None = None

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from redis.exceptions import NoScriptError
 
-from gateway.errors import CustomerBlocked, InvalidKey, MeteringUnavailable, NoTier, TierNotFound, TokencapError
+from gateway.errors import InvalidKey, MeteringUnavailable, TokencapError
 from gateway.holds import keys
-from gateway.holds.connect import text, translated
+from gateway.holds.conditions import Condition, Conditions
+from gateway.holds.connect import text, texts, translated
 from gateway.holds.directory import Directory
 from gateway.holds.generation import Generation
 from gateway.holds.hold import Ask, Facts, Hold
 from gateway.holds.line import Line
-from gateway.holds.offer import HouseLimits, Offer, charge_bound, offer
+from gateway.holds.offer import HouseLimits, Offer, charge_bound
 from gateway.holds.refusals import refusal, smaller_want
 from gateway.holds.scripts import Script
-from gateway.holds.terms import Customer, period_of, standing
+from gateway.holds.terms import Customer
 
 TRIES = 8
 """How often a reservation may find that what it knew has changed before it gives up."""
@@ -69,6 +70,7 @@ class Admission:
         now_ms: Callable[[], int],
     ) -> None:
         self._directory = directory
+        self._conditions = Conditions(directory, house)
         self._generation = generation
         self._lease = lease
         self._house = house
@@ -159,7 +161,8 @@ class Admission:
         customer = await self._directory.customer(holder[0], fresh=fresh) if holder else None
         if holder is None or customer is None or keys.bucket_of(customer.id) != ask.bucket:
             raise InvalidKey
-        terms = await self._terms(ask, customer, begun, now)
+        condition = await self._conditions.of(customer, ask.tier_chosen, begun, now)
+        terms = condition.offer
         bound = charge_bound(
             terms.price_nanousd,
             terms.input_nanousd_per_mtok,
@@ -167,39 +170,11 @@ class Admission:
             tokens=want * ask.choices,
             input_tokens=ask.input_bound,
         )
-        facts = self._facts(ask, customer, holder[1], terms, now)
+        facts = self._facts(ask, customer, holder[1], condition)
         return Bid(ask, customer, terms, facts, want, (bound.first, bound.again))
 
-    async def _terms(self, ask: Ask, customer: Customer, begun: tuple[str, str] | None, now: int) -> Offer:
-        """Return what holds for this call: limits of the customer's tier, prices its conversation was begun under."""
-        if customer.status != "active":
-            raise CustomerBlocked("This customer is blocked.")
-        where = standing(customer, self._directory.timeline, now)
-        name = ask.tier_chosen or where.tier
-        menu = await self._directory.menu(where.version) if where.version else None
-        tier = menu.tier(name) if menu and name else None
-        if tier is None and ask.tier_chosen:
-            raise TierNotFound(f"There is no tier called {ask.tier_chosen}.", param="X-Tokencap-Tier")
-        if tier is None and not self._house.observes:
-            raise NoTier("This customer has no tier; the operator sets one.")
-        offered = offer(tier, where.version, customer.overrides, self._house)
-        if begun is None or begun == (offered.tier, offered.version):
-            return offered
-        name, version = begun
-        menu = await self._directory.menu(version) if version else None
-        then = offer(menu.tier(name) if menu else None, version, {}, self._house)
-        return replace(
-            offered,
-            tier=name,
-            version=version,
-            price_nanousd=then.price_nanousd,
-            included_conversations=then.included_conversations,
-            input_nanousd_per_mtok=then.input_nanousd_per_mtok,
-            output_nanousd_per_mtok=then.output_nanousd_per_mtok,
-        )
-
-    def _facts(self, ask: Ask, customer: Customer, key_id: str, terms: Offer, now: int) -> Facts:
-        start, end = period_of(customer, now)
+    def _facts(self, ask: Ask, customer: Customer, key_id: str, condition: Condition) -> Facts:
+        terms, (start, end) = condition.offer, condition.period
         return Facts(
             id=ask.id,
             bucket=ask.bucket,
@@ -244,7 +219,7 @@ class Admission:
             keys.mark(ask.bucket, ask.id),
             keys.usage(ask.bucket),
         ]
-        arguments: list[str | int] = [
+        arguments: list[bytes | str | int] = [
             self._generation.value,
             self._directory.timeline.rev,
             facts.customer,
@@ -277,7 +252,7 @@ class Admission:
             reply = await ask_for(self._line, names, arguments)
         except NoScriptError:
             return ["forgotten"]
-        return [text(part) for part in reply]
+        return texts(reply)
 
 
 def _limit(most: int | None) -> str:

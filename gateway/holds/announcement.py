@@ -36,7 +36,7 @@ class Announcement:
             keys.mark(bucket, facts.id),
         ]
 
-    def arguments(self, generation: str, lease_ms: int) -> list[str | int]:
+    def arguments(self, generation: str, lease_ms: int) -> list[bytes | str | int]:
         facts = self.facts
         return [
             generation,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+
+import orjson
 
 from gateway.errors import MeteringUnavailable
 from gateway.holds import keys
 from gateway.holds.admission import Lease
 from gateway.holds.announcement import Announcement
-from gateway.holds.connect import text, translated
+from gateway.holds.connect import text, texts, translated
 from gateway.holds.generation import Generation
 from gateway.holds.hold import (
     UNANSWERED,
@@ -128,7 +129,7 @@ class Book:
                 *facts.thresholds(),
             ],
         )
-        return [text(part) for part in reply]
+        return texts(reply)
 
     async def renew(self, bucket: str, sofar: Mapping[str, int]) -> dict[str, str]:
         """Renew holds of one bucket with their tokens so far; return what became of each: live, suspect, unknown."""
@@ -138,7 +139,7 @@ class Book:
             arguments += [hold_id, tokens]
         since = self._generation.learnt
         with translated():
-            verdicts = [text(part) for part in await self._renew.run(self._line, names, arguments)]
+            verdicts = texts(await self._renew.run(self._line, names, arguments))
         if verdicts == ["rebuild"]:
             await self._generation.learn(since)
             return dict.fromkeys(sofar, "unknown")
@@ -168,8 +169,8 @@ class Book:
             await self._line.ask("SET", keys.worker(self._lease.owner), "1", "PX", self._lease.lease_ms)
 
 
-def _line(record: UsageRecord) -> str:
-    return json.dumps(record, separators=(",", ":"))
+def _line(record: UsageRecord) -> bytes:
+    return orjson.dumps(record)
 
 
 def _beyond(facts: Facts, outcome: Outcome, billed: int) -> Charge:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, cast
 
 import redis
@@ -57,15 +56,24 @@ def text(reply: Any) -> str:
     return reply.decode() if isinstance(reply, bytes) else str(reply)
 
 
+def texts(reply: Iterable[bytes]) -> list[str]:
+    """Return the parts of a script's reply as text."""
+    return list(map(bytes.decode, reply))
+
+
 def fields(reply: Mapping[Any, Any]) -> dict[str, str]:
     """Return a hash as it was read, as text."""
     return {text(name): text(value) for name, value in reply.items()}
 
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn every failure of Redis inside the block into MeteringUnavailable."""
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise MeteringUnavailable from error
+class translated:  # noqa: N801 - it reads as a word of the statement it stands in
+    """Turns every failure of Redis inside the block into MeteringUnavailable."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, RedisError | OSError):
+            raise MeteringUnavailable from error

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from gateway.holds.offer import Charge, charge
 from pricing.usage import UsageRecord
@@ -64,12 +65,12 @@ class Facts:
     period_tokens_max: int | None = None
     spend_nanousd_max: int | None = None
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), separators=(",", ":"))
+    def to_json(self) -> bytes:
+        return orjson.dumps(self)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Facts:
-        return cls(**json.loads(text))
+        return cls(**orjson.loads(text))
 
     def thresholds(self) -> list[str]:
         """Return what a settlement compares use with: all and four fifths of the period's tokens, then of the spend."""

@@ -30,14 +30,25 @@ WITHDRAWN_AT_ONCE = 50
 class Live:
     """One live hold, and how many tokens its call has been given so far."""
 
-    __slots__ = ("hold", "is_lost", "once", "sofar")
+    __slots__ = ("_sofar", "counting", "hold", "is_lost", "once")
 
     def __init__(self, hold: Hold, once: Once | None) -> None:
         self.hold = hold
         self.once = once
-        self.sofar = 0
+        self.counting: Callable[[], int] | None = None
+        """Counts its tokens, while they are coming: asked for once a renewal, not once a token."""
+        self._sofar = 0
         self.is_lost = False
         """Whether others have closed the hold meanwhile, and may have granted its tokens again."""
+
+    @property
+    def sofar(self) -> int:
+        """How many tokens its call has been given so far."""
+        return self._sofar if self.counting is None else self.counting()
+
+    @sofar.setter
+    def sofar(self, tokens: int) -> None:
+        self.counting, self._sofar = None, tokens
 
 
 class Keeper:
@@ -146,12 +157,14 @@ class Keeper:
         sent_at = self._monotonic()
         try:
             async with asyncio.timeout(self._lease_s / 2):
-                await self._book.beat()
                 by_bucket: dict[str, dict[str, Live]] = defaultdict(dict)
                 for hold_id, live in self._live.items():
                     by_bucket[live.hold.facts.bucket][hold_id] = live
-                await asyncio.gather(*(self._renew_bucket(bucket, calls) for bucket, calls in by_bucket.items()))
-                await self._claims.renew((live.hold.facts, live.once) for live in self._live.values() if live.once)
+                await asyncio.gather(  # one batch: a busy loop turns slowly, and the fence counts its turns' time
+                    self._book.beat(),
+                    *(self._renew_bucket(bucket, calls) for bucket, calls in by_bucket.items()),
+                    self._claims.renew([(live.hold.facts, live.once) for live in self._live.values() if live.once]),
+                )
         except MeteringUnavailable as error:
             self._server_is_gone = isinstance(error.__cause__, NoConnection)
             log.warning("holds could not be renewed: %s", error.__cause__ or error)

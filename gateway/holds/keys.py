@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 BUCKETS = 256
 ALL_BUCKETS = tuple(f"{number:02x}" for number in range(BUCKETS))
 
 
+@lru_cache(maxsize=100_000)
 def bucket_of(customer: str) -> str:
     """Return the bucket of a customer: two hexadecimal digits, part of each of its API keys."""
     return hashlib.sha256(customer.encode()).hexdigest()[:2]

@@ -22,7 +22,7 @@ def read_body(raw: bytes, encoding: str | None) -> Body:
     if encoding not in (None, "", "identity"):
         raise BadRequest("Send the body without content-encoding.", param="content-encoding")
     try:
-        body = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        body = _STRICT.decode(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise BadRequest("The body is not UTF-8.", code="invalid_json") from error
     except RecursionError as error:
@@ -47,6 +47,9 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> Body:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
 
 
 def positive(body: Body, field: str, most: int = LIMIT_MOST) -> int | None:

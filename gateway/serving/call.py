@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -13,6 +12,7 @@ from gateway.serving import threads
 from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.headers import Headers, answer_headers, charge_header
+from gateway.serving.jsons import dumps
 from gateway.serving.meter import count_output, finish_of, outcome
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
@@ -50,13 +50,16 @@ class Call:
     def begin(self, reading: Reading) -> Reading:
         """Take note that the upstream answers."""
         self.reading = reading
+        self.live.counting = self._count
         return reading
 
-    def note_progress(self) -> None:
-        """Tell the hold's owner how many tokens there are so far."""
+    def _count(self) -> int:
         assert self.reading is not None
-        self.live.sofar = count_output(self.reading.sight, self.live.hold.tokens).billed_output_tokens
-        if self._ttft_ms is None and self.live.sofar:
+        return count_output(self.reading.sight, self.live.hold.tokens).billed_output_tokens
+
+    def note_progress(self) -> None:
+        """Take note of the moment of the first token."""
+        if self._ttft_ms is None and self._count():
             self._ttft_ms = self._elapsed_ms()
 
     def finish(self) -> str:
@@ -102,7 +105,7 @@ class Call:
             left = settled.conversation_left if settled else None
             return Last([], self.reading.ending(self.billed, charge, left))
         headers = [*answer_headers(self.live.hold), *charge_header(settled)]
-        return Last(headers, json.dumps(self.reading.whole(self.billed), separators=(",", ":")).encode())
+        return Last(headers, dumps(self.reading.whole(self.billed)))
 
     def foreseen(self, charge_nanousd: int) -> Settled:
         """Return the settlement as it can be told before it is made, if the call is charged so much."""

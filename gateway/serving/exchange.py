@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from contextlib import AbstractAsyncContextManager, nullcontext
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.errors import CallerGone, RequestTooLarge
+from gateway.serving.attendance import Attendance
+from gateway.serving.ticks import Soon, Ticks
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+Found = TypeVar("Found")
 
 BODY_MOST = 16 * 2**20
 """Bytes of a body that are taken."""
@@ -24,9 +26,11 @@ DROPPED_MOST = 64 * 2**20
 
 
 class Exchange:
-    """What the journey of a call knows of its caller."""
+    """What the journey of a call knows of its caller; a context in which the caller's patience with us is watched."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str, write_deadline_s: float) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str, ticks: Ticks, write_deadline_s: float
+    ) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query: str = scope["query_string"].decode("latin-1")
@@ -41,7 +45,10 @@ class Exchange:
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._receive = receive
         self._send = send
-        self._write_deadline_s = write_deadline_s
+        self._ticks = ticks
+        self._write_ticks = ticks.within(write_deadline_s)
+        self._task = asyncio.current_task()
+        self._ticks_left = 0
         self._body_was_read = False
         self._is_given_up = False
 
@@ -49,6 +56,12 @@ class Exchange:
         """Return a request header, the last one where it comes twice."""
         value = self._headers.get(name.encode())
         return None if value is None else value.decode("latin-1")
+
+    def __enter__(self) -> None:
+        self._ticks.watch(self)
+
+    def __exit__(self, *_: object) -> None:
+        self._ticks.leave(self)
 
     async def body(self) -> bytes:
         """Return the whole body.
@@ -111,13 +124,24 @@ class Exchange:
     async def _write(self, chunk: bytes, *, more: bool) -> None:
         if self._is_given_up:
             return
+        self._ticks_left = self._write_ticks
         try:
-            async with asyncio.timeout(self._write_deadline_s):
-                await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
-        except TimeoutError as error:
-            self._is_given_up = True
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
+        except asyncio.CancelledError:
+            if not self._is_given_up or (self._task is not None and self._task.uncancel() > 0):
+                raise
             if not self.records:
-                raise CallerGone("The caller took nothing for too long.") from error
+                raise CallerGone("The caller took nothing for too long.") from None
+        finally:
+            self._ticks_left = 0
+
+    def tick(self) -> None:
+        """Take note that a tick has passed, perhaps while bytes waited to be taken."""
+        if self._ticks_left > 0:
+            self._ticks_left -= 1
+            if self._ticks_left == 0 and self._task is not None:
+                self._is_given_up = True
+                self._task.cancel()
 
     async def reply(self, status: int, body: Any, headers: Iterable[tuple[str, str]] = ()) -> None:
         """Send a whole JSON answer."""
@@ -125,41 +149,17 @@ class Exchange:
         await self.start(status, [*headers, ("content-length", str(len(encoded)))], "application/json")
         await self.end(encoded)
 
-    def until_gone(self, *, unless: bool = False) -> AbstractAsyncContextManager[None]:
-        """Return a context that ends with CallerGone as soon as the caller hangs up, ``unless`` that is no matter."""
-        return nullcontext() if unless else UntilGone(self._receive)
+    def attended(self, seconds: float, *, to_its_end: bool = False) -> Attendance:
+        """Return a context that ends with TimeoutError after ``seconds``, and with CallerGone as soon as the caller hangs
+        up, unless what is done in it goes on ``to_its_end``."""
+        return Attendance(self._receive, self._ticks, seconds, heeds_caller=not to_its_end)
+
+    async def in_time(self, going_on: asyncio.Task[Found], seconds: float) -> Found | None:
+        """Return the result of something that goes on without the caller, if it is there soon."""
+        await Soon(going_on, self._ticks, seconds).wait()
+        return going_on.result() if going_on.done() else None
 
     @property
     def recorded(self) -> bytes:
         """What was written so far, if ``records`` was set before."""
         return b"".join(self._written)
-
-
-class UntilGone:
-    """Watches for the caller's hanging up, which only ``receive()`` tells, and ends the block when it comes."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._is_gone = False
-        self._task: asyncio.Task[Any] | None = None
-        self._watch: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> None:
-        self._task = asyncio.current_task()
-        self._watch = asyncio.create_task(self._wait_and_cancel())
-
-    async def _wait_and_cancel(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._is_gone = True
-        assert self._task is not None
-        self._task.cancel()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._watch is not None
-        assert self._task is not None
-        self._watch.cancel()
-        if self._is_gone and self._task.uncancel() == 0 and isinstance(error, asyncio.CancelledError):
-            raise CallerGone("The caller hung up.") from None

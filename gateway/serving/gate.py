@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from gateway.errors import UpstreamOverloaded
+
+OPEN = nullcontext()
+"""Where there is no limit."""
 
 KEPT_PART = 4
 """One place in so many, rounded up, is kept from any one customer."""
@@ -27,16 +30,16 @@ class Gate:
         self._inside: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
-    @asynccontextmanager
-    async def place(self, customer: str) -> AsyncIterator[None]:
-        """Hold a place for as long as the block runs.
+    def place(self, customer: str) -> AbstractAsyncContextManager[None]:
+        """Return a context that holds a place for as long as its block runs.
 
         Raises:
             UpstreamOverloaded: none became free in time.
         """
-        if self._free is None:
-            yield
-            return
+        return OPEN if self._free is None else self._held(customer)
+
+    @asynccontextmanager
+    async def _held(self, customer: str) -> AsyncIterator[None]:
         await self._take(customer)
         try:
             yield

@@ -115,7 +115,8 @@ class Journey:
             call.is_kept = True
         settling = self._keeper.settle(call.live, came_to, kept)
         if finish != "disconnect":
-            settled = None if isinstance(problem, ShuttingDown) else await in_time(settling)
+            is_stopping = isinstance(problem, ShuttingDown)
+            settled = None if is_stopping else await exchange.in_time(settling, SETTLE_WAIT_S)
             await self._end(call, exchange, settled, problem)
 
     async def _claim(self, exchange: Exchange, key: Key, ask: Ask, raw: bytes) -> Repetition | None:
@@ -199,7 +200,7 @@ class Journey:
         hold = call.live.hold
         try:
             forwarded = self.dialect.forward(body, call.wanted, grant=hold.grant, model=self._rules.model)
-            async with exchange.until_gone(unless=to_its_end), asyncio.timeout(self._rules.call_deadline_s):
+            async with exchange.attended(self._rules.call_deadline_s, to_its_end=to_its_end):
                 await self._relay(call, exchange, forwarded)
             return call.finish(), None
         except CallerGone:
@@ -231,7 +232,7 @@ class Journey:
                 return
             problem: UpstreamError = UpstreamUnavailable("The upstream broke off its answer.")
             try:
-                async for chunk in answer.chunks():
+                while (chunk := await answer.chunk()) is not None:
                     await self._pass_on(call, exchange, reading.feed(chunk))
                     if reading.is_over:
                         return
@@ -264,9 +265,3 @@ class Journey:
             if exchange.answers:
                 await exchange.start(200, [*last.headers, ("content-length", str(len(last.body)))], call.content_type)
             await exchange.end(last.body)
-
-
-async def in_time(settling: asyncio.Task[Settled]) -> Settled | None:
-    """Return the settlement if it is in the books soon; else it goes on without the caller."""
-    await asyncio.wait({settling}, timeout=SETTLE_WAIT_S)
-    return settling.result() if settling.done() else None

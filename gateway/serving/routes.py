@@ -29,6 +29,7 @@ from gateway.serving.body import read_body
 from gateway.serving.dialects.dialect import Dialect
 from gateway.serving.exchange import Exchange, Receive, Scope, Send
 from gateway.serving.journey import Journey, Rules
+from gateway.serving.ticks import Ticks
 
 log = logging.getLogger("tokencap.serving")
 
@@ -50,6 +51,7 @@ class CustomerRoutes:
         self_service: SelfService,
         rules: Rules,
         tally: Tally,
+        ticks: Ticks,
         *,
         names: frozenset[str],
         new_id: Callable[[], str],
@@ -59,6 +61,7 @@ class CustomerRoutes:
         self._self_service = self_service
         self._rules = rules
         self._tally = tally
+        self._ticks = ticks
         self._names = names
         self._new_id = new_id
         self._started_s = started_s
@@ -78,9 +81,13 @@ class CustomerRoutes:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, receive, send, self._new_id(), self._rules.write_deadline_s)
+        exchange = Exchange(scope, receive, send, self._new_id(), self._ticks, self._rules.write_deadline_s)
         if (dialect := self._dialects.get(exchange.path)) is not None:
             exchange.id_headers = dialect.id_headers
+        with exchange:
+            await self._answer(exchange)
+
+    async def _answer(self, exchange: Exchange) -> None:
         try:
             await self._handler(exchange)(exchange)
         except CallerGone:

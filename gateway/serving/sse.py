@@ -25,7 +25,8 @@ class Events:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the data of each event that ends in ``chunk``; comments and other fields are passed over."""
-        parts = _END.split(self._rest + chunk)
+        text = self._rest + chunk if self._rest else chunk
+        parts = text.split(b"\n\n") if b"\r" not in text else _END.split(text)
         self._rest = parts.pop()
         if len(self._rest) > EVENT_MOST:
             raise EventTooLong
@@ -39,6 +40,8 @@ class Events:
 
 
 def _data(event: bytes) -> bytes | None:
+    if event.startswith(b"data: ") and b"\n" not in event and b"\r" not in event:
+        return event[6:]
     lines = [line[5:].removeprefix(b" ") for line in _LINE.split(event) if line.startswith(b"data:")]
     return b"\n".join(lines) if lines else None
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any
-
-import httpx
 
 from gateway.errors import (
     RouteNotFound,
     TokencapError,
+    UpstreamError,
     UpstreamOverloaded,
     UpstreamRefused,
-    UpstreamTimeout,
     UpstreamUnavailable,
 )
+from gateway.serving.transport import Reply, Transport
 
 ERROR_MOST = 64 * 2**10
 """Bytes of an upstream's error that are read."""
+
+ERROR_S = 5.0
 
 WHOLE_MOST = 64 * 2**20
 """Bytes of an answer that is not a stream."""
@@ -36,39 +36,28 @@ OVERLOADS = frozenset({429, 503, 529})
 class Answer:
     """An answer that the upstream has begun: a 2xx head, and bytes to come."""
 
-    def __init__(self, response: httpx.Response, first_token_s: float, idle_s: float) -> None:
-        self._response = response
-        self._first_token_s = first_token_s
+    def __init__(self, reply: Reply, first_token_s: float, idle_s: float) -> None:
+        self._reply = reply
+        self._patience_s = first_token_s
         self._idle_s = idle_s
-        self.is_stream = response.headers.get("content-type", "").startswith("text/event-stream")
+        self.is_stream = (reply.header("content-type") or "").startswith("text/event-stream")
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the bytes as they come.
+    async def chunk(self) -> bytes | None:
+        """Return the bytes that came next, or None after the last ones.
 
         Raises:
             UpstreamUnavailable: the connection broke.
             UpstreamTimeout: nothing came for too long.
         """
-        source = aiter(self._response.aiter_raw())
-        patience_s = self._first_token_s
-        while True:
-            try:
-                async with asyncio.timeout(patience_s):
-                    chunk = await anext(source, None)
-            except TimeoutError as error:
-                raise UpstreamTimeout("The upstream stopped sending.") from error
-            except httpx.HTTPError as error:
-                raise UpstreamUnavailable("The connection to the upstream broke.") from error
-            if chunk is None:
-                return
-            patience_s = self._idle_s
-            yield chunk
+        chunk = await self._reply.chunk(self._patience_s)
+        self._patience_s = self._idle_s
+        return chunk
 
     async def whole(self) -> Any:
         """Return the JSON of an answer that is not a stream."""
         parts: list[bytes] = []
         size = 0
-        async for chunk in self.chunks():
+        while (chunk := await self.chunk()) is not None:
             size += len(chunk)
             if size > WHOLE_MOST:
                 raise UpstreamUnavailable("The upstream's answer is too long.")
@@ -82,20 +71,13 @@ class Answer:
 class Upstream:
     """The model's endpoint."""
 
-    def __init__(
-        self, client: httpx.AsyncClient, url: str, key: str | None, *, first_token_s: float, idle_s: float
-    ) -> None:
-        self._client = client
-        self._url = url.rstrip("/")
+    def __init__(self, transport: Transport, *, first_token_s: float, idle_s: float) -> None:
+        self._transport = transport
         self._first_token_s = first_token_s
         self._idle_s = idle_s
-        self._headers = {"content-type": "application/json", "accept-encoding": "identity"}
-        if key:
-            self._headers["authorization"] = f"Bearer {key}"
 
-    @asynccontextmanager
-    async def ask(self, path: str, body: bytes, request_id: str, more: Mapping[str, str]) -> AsyncIterator[Answer]:
-        """Open an answer; leaving the block closes it, and the connection with it where more was to come.
+    def ask(self, path: str, body: bytes, request_id: str, more: Mapping[str, str]) -> Asking:
+        """Return a context that opens an answer; leaving it closes the connection where more was to come.
 
         ``more`` are headers of the dialect's own.
 
@@ -103,48 +85,63 @@ class Upstream:
             UpstreamRefused: the request itself was refused; status, message and code are the upstream's.
             UpstreamUnavailable, UpstreamOverloaded, UpstreamTimeout: there is no answer to be had.
         """
-        request = self._client.build_request(
-            "POST", self._url + path, content=body, headers={**self._headers, **more, "x-request-id": request_id}
-        )
+        return Asking(self, path, body, request_id, more)
+
+    async def open(self, path: str, body: bytes, request_id: str, more: Mapping[str, str]) -> tuple[Reply, Answer]:
+        reply = await self._transport.post(path, body, request_id, more, self._first_token_s)
+        if 200 <= reply.status < 300:
+            return reply, Answer(reply, self._first_token_s, self._idle_s)
         try:
-            async with asyncio.timeout(self._first_token_s):
-                response = await self._client.send(request, stream=True)
-        except (TimeoutError, httpx.TimeoutException) as error:
-            raise UpstreamTimeout("The upstream did not answer in time.") from error
-        except httpx.HTTPError as error:
-            raise UpstreamUnavailable("The upstream cannot be reached.") from error
-        try:
-            if not response.is_success:
-                raise await _failure(response, path)
-            yield Answer(response, self._first_token_s, self._idle_s)
+            raise await _failure(reply, path)
         finally:
-            await response.aclose()
+            await reply.aclose()
 
 
-async def _failure(response: httpx.Response, path: str) -> TokencapError:
-    status = response.status_code
+class Asking:
+    """One request, from its first byte to the last one that is wanted of its answer."""
+
+    def __init__(self, upstream: Upstream, path: str, body: bytes, request_id: str, more: Mapping[str, str]) -> None:
+        self._upstream = upstream
+        self._asked = (path, body, request_id, more)
+        self._reply: Reply | None = None
+
+    async def __aenter__(self) -> Answer:
+        self._reply, answer = await self._upstream.open(*self._asked)
+        return answer
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._reply is not None:
+            await self._reply.aclose()
+
+
+def headers_of(key: str | None) -> dict[str, str]:
+    """Return the headers that every request to the endpoint carries."""
+    headers = {"content-type": "application/json", "accept-encoding": "identity"}
+    return headers if key is None else {**headers, "authorization": f"Bearer {key}"}
+
+
+async def _failure(reply: Reply, path: str) -> TokencapError:
+    status = reply.status
     if status in REFUSALS or status == NO_METHOD:
-        message, code, param = _told(await _error_body(response))
+        message, code, param = _told(await _error_body(reply))
         if status == NO_METHOD or (status == NO_ROUTE and (message or UNKNOWN_PATHS[0]).startswith(UNKNOWN_PATHS)):
             return RouteNotFound(f"The model's endpoint does not speak /v1{path}.")
         return UpstreamRefused(message or f"The upstream refused the request with {status}.", status, code, param)
     if status in OVERLOADS:
-        retry_after = response.headers.get("retry-after", "1")
+        retry_after = reply.header("retry-after") or "1"
         whole = retry_after if retry_after.isdecimal() and retry_after != "0" else "1"
         return UpstreamOverloaded("The upstream is overloaded.", headers={"retry-after": whole})
     return UpstreamUnavailable("The upstream failed to answer.")
 
 
-async def _error_body(response: httpx.Response) -> Any:
+async def _error_body(reply: Reply) -> Any:
     raw = b""
     try:
-        async with asyncio.timeout(5):
-            async for chunk in response.aiter_raw():
+        async with asyncio.timeout(ERROR_S):
+            while len(raw) <= ERROR_MOST and (chunk := await reply.chunk(ERROR_S)) is not None:
                 raw += chunk
-                if len(raw) > ERROR_MOST:
-                    break
         return json.loads(raw)
-    except (ValueError, TimeoutError, httpx.HTTPError):
+    except (ValueError, TimeoutError, UpstreamError):
         return None
 
 

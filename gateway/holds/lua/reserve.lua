@@ -36,12 +36,12 @@ if now < whole(period_start) or now >= whole(period_end) then return {'stale per
 -- The conversation: its tier, menu version, cap and price are those of its first call.
 local c = redis.call('HMGET', conversation, 'first', 'last', 'live', 'tier', 'version', 'cap', 'used', 'held',
   'input_used', 'input_held', 'charged')
-local is_open = conversation_is_open(c[1], c[2], c[3], now)
+local is_open, was_there, at = conversation_is_open(c[1], c[2], c[3], now), c[1], written(now)
 if is_open then
   if c[4] ~= tier or c[5] ~= version then return {'begun', c[4], c[5]} end
   cap = c[6]
 else
-  c = {written(now), written(now), '0', tier, version, cap, '0', '0', '0', '0', '0'}
+  c = {at, at, '0', tier, version, cap, '0', '0', '0', '0', '0'}
 end
 local conversation_left = tonumber(cap) - whole(c[7]) - whole(c[8])
 local allowed = math.min(want, math.floor(conversation_left / choices))
@@ -51,7 +51,7 @@ if whole(c[9]) + whole(c[10]) + whole(input) > input_max then
 end
 
 -- The period: a price per conversation buys the whole cap or nothing.
-local w = redis.call('HMGET', window, 'used', 'held', 'spend_used', 'spend_held')
+local w = redis.call('HMGET', window, 'used', 'held', 'spend_used', 'spend_held', 'tokens_max', 'spend_max')
 local period_left = period_max - whole(w[1]) - whole(w[2])
 local grant = math.min(allowed, math.floor(period_left / choices))
 if grant < allowed and (price ~= '0' or grant < math.min(grant_min, allowed)) then
@@ -77,26 +77,29 @@ end
 local tokens = written(grant * choices)
 local left = ''
 if period_max < math.huge then left = written(period_left - grant * choices) end
-local granted = {'granted', written(now), written(grant), written(allowed),
+local granted = {'granted', at, written(grant), written(allowed),
   written(conversation_left - grant * choices), left, c[1], c[11]}
-redis.call('HSET', hold, 'owner', owner, 'state', 'live', 'admitted', written(now),
+redis.call('HSET', hold, 'owner', owner, 'state', 'live', 'admitted', at,
   'deadline', written(now + tonumber(deadline_ms)), 'grant', written(grant), 'tokens', tokens, 'money', money,
   'input', input, 'sofar', '0', 'billed', '0', 'window', window, 'conversation', conversation, 'first', c[1],
   'charged', c[11], 'facts', facts, 'reply', cjson.encode(granted))
 redis.call('ZADD', holds, written(now + tonumber(lease_ms)), hold_id)
 add(window, 'held', tokens)
 add(window, 'spend_held', money)
-redis.call('HSET', window, 'tokens_max', ARGV[19], 'spend_max', ARGV[21])
-redis.call('PEXPIREAT', window, written(whole(period_end) + 2 * DAY_MS))
-if not is_open then
-  redis.call('DEL', conversation)
-  redis.call('HSET', conversation, 'first', c[1], 'tier', tier, 'version', version, 'cap', cap, 'price', price,
-    'charged', '0')
+if w[5] ~= ARGV[19] or w[6] ~= ARGV[21] then
+  redis.call('HSET', window, 'tokens_max', ARGV[19], 'spend_max', ARGV[21])
 end
-redis.call('HSET', conversation, 'last', written(now))
-redis.call('HINCRBY', conversation, 'live', 1)
-add(conversation, 'held', tokens)
-add(conversation, 'input_held', input)
+redis.call('PEXPIREAT', window, written(whole(period_end) + 2 * DAY_MS))
+if is_open then
+  redis.call('HSET', conversation, 'last', at)
+  redis.call('HINCRBY', conversation, 'live', 1)
+  add(conversation, 'held', tokens)
+  add(conversation, 'input_held', input)
+else
+  if was_there then redis.call('DEL', conversation) end
+  redis.call('HSET', conversation, 'first', at, 'tier', tier, 'version', version, 'cap', cap, 'price', price,
+    'charged', '0', 'last', at, 'live', '1', 'held', tokens, 'input_held', input)
+end
 redis.call('PEXPIRE', conversation, written(HOUR_MS + tonumber(deadline_ms)))
 redis.call('HINCRBY', pace, 'live', 1)
 redis.call('PEXPIRE', pace, written(HOUR_MS + tonumber(deadline_ms)))

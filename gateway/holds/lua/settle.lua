@@ -27,8 +27,9 @@ local function close_once(once, answer)
 end
 
 -- What is used of a limit has come to a threshold of it: told at that moment, and once a period.
-local function tell_if_reached(limit, percent, threshold, max, before, after)
-  if threshold == '' or not after or after < whole(threshold) or whole(before) >= whole(threshold) then return end
+local function tell_if_reached(limit, percent, threshold, max, added, after)
+  if threshold == '' or not after then return end
+  if after < whole(threshold) or after - whole(added) >= whole(threshold) then return end
   if redis.call('HSETNX', window, 'told_' .. limit .. '_' .. percent, '1') == 0 then return end
   redis.call('XADD', notices, '*', 'limit', limit, 'percent', percent, 'max', max, 'used', written(after),
     'facts', redis.call('HGET', hold, 'facts'))
@@ -54,7 +55,7 @@ local charged = h[8]
 if is_same then charged = c[2] end
 local charge = charge_again
 if tokens ~= '0' and charged ~= '1' then
-  if whole(redis.call('HGET', window, 'included')) < whole(included) then
+  if included ~= '0' and whole(redis.call('HGET', window, 'included')) < whole(included) then
     redis.call('HINCRBY', window, 'included', 1)
   else
     charge = charge_first
@@ -64,15 +65,14 @@ end
 
 local freed_tokens, freed_money, freed_input = tokens, charge, input
 if closes == '1' then freed_tokens, freed_money, freed_input = h[2], h[3], h[4] end
-local before = redis.call('HMGET', window, 'used', 'spend_used')
 local used = add(window, 'used', tokens)
 add(window, 'held', less(freed_tokens))
 local spent = add(window, 'spend_used', charge)
 add(window, 'spend_held', less(freed_money))
-tell_if_reached('period_tokens', '80', period_near, period_max, before[1], used)
-tell_if_reached('period_tokens', '100', period_max, period_max, before[1], used)
-tell_if_reached('spend', '80', spend_near, spend_max, before[2], spent)
-tell_if_reached('spend', '100', spend_max, spend_max, before[2], spent)
+tell_if_reached('period_tokens', '80', period_near, period_max, tokens, used)
+tell_if_reached('period_tokens', '100', period_max, period_max, tokens, used)
+tell_if_reached('spend', '80', spend_near, spend_max, charge, spent)
+tell_if_reached('spend', '100', spend_max, spend_max, charge, spent)
 local conversation_left = ''
 if is_same then
   add(conversation, 'used', tokens)

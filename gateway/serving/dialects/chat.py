@@ -8,8 +8,8 @@ from gateway.errors import BadRequest
 from gateway.serving.body import Body, flag, least, named, positive
 from gateway.serving.dialects.chat_reading import ChatReading
 from gateway.serving.dialects.openai import ENGINE_LIMITS, OpenAI, shows_usage
-from gateway.serving.dialects.reading import dumps
 from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.jsons import dumps
 from gateway.serving.profiles import CHAT
 
 TOOL_RESULTS_MOST = 16

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.errors import UpstreamUnavailable
+from gateway.serving.dialects.alike import Alike, alike
 from gateway.serving.dialects.assembly import merge
-from gateway.serving.dialects.reading import Reading, dumps
+from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.jsons import dumps
 from gateway.serving.meter import Usage, count
 from gateway.serving.sse import DONE, event
 
 TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 CALLS = ("tool_calls", "function_call", "audio")
+WRITTEN = (*TEXTS, *CALLS)
 
 
 class ChatReading(Reading):
@@ -25,18 +28,51 @@ class ChatReading(Reading):
         super().__init__(wanted, grant)
         self._frame: dict[str, Any] = {}  # what every chunk repeats: id, created, …
         self._choices: dict[int, dict[str, Any]] = {}  # put together for a caller who does not stream
+        self._like: Alike | None = None
+
+    def _take_alike(self, data: bytes) -> bytes | None:
+        like = self._like
+        if like is None or self._tokens[like.index] == self._grant or like.index in self._ended:
+            return None
+        found = like.text(data)
+        if found is None:
+            return None
+        text, shown = found
+        self._tokens[like.index] += 1
+        self._note_text()
+        self._remember(like.index, text)
+        return shown
+
+    def _take_anew(self, data: bytes, event: dict[str, Any]) -> bytes:
+        index = self._index_of_text(event)
+        shown = self._take(event)
+        if index is not None and shown and index not in self._ended:
+            self._like = alike(data, shown, index)
+        return shown
+
+    def _index_of_text(self, chunk: dict[str, Any]) -> int | None:
+        """Return the choice of an event that holds a text for one choice and says nothing else."""
+        choices = chunk.get("choices")
+        if not self._wanted.stream or chunk.get("usage") or not isinstance(choices, list) or len(choices) != 1:
+            return None
+        choice = choices[0]
+        says_more = not isinstance(choice, dict) or choice.get("finish_reason") or choice.get("logprobs")
+        if says_more or list(self._delta(choice)) != ["content"]:
+            return None
+        index = choice.get("index", 0)
+        return index if type(index) is int and 0 <= index < self._wanted.choices else None
 
     def _take(self, chunk: dict[str, Any]) -> bytes:
         chunk["model"] = self._wanted.model
         usage, choices = chunk.pop("usage", None), chunk.get("choices")
-        choices = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
-        has_text = any(carries_token(self._delta(choice)) for choice in choices)
+        parts = self._parts(choices) if isinstance(choices, list) else []
+        has_text = any(is_token for _, _, is_token in parts)
         said = read_usage(usage) if isinstance(usage, dict) else None
         crosses = has_text and said is not None and self._is_over_grant(said.output_tokens)
         if said is not None and not crosses:
             self._note_usage(usage, said)
         self._frame = {name: value for name, value in chunk.items() if name != "choices"}
-        chunk["choices"] = [kept for choice in choices if (kept := self._kept(choice, crosses=crosses)) is not None]
+        chunk["choices"] = [kept for part in parts if (kept := self._kept(*part, crosses=crosses)) is not None]
         if has_text:
             self._note_text()
         if not chunk["choices"]:
@@ -49,13 +85,19 @@ class ChatReading(Reading):
             chunk["usage"] = None
         return event(dumps(chunk))
 
-    def _kept(self, choice: dict[str, Any], *, crosses: bool) -> dict[str, Any] | None:
+    def _parts(self, choices: list[Any]) -> list[tuple[dict[str, Any], dict[str, Any], bool]]:
+        """Return each choice with what it adds, and whether that is something that the model wrote."""
+        found = [(choice, self._delta(choice)) for choice in choices if isinstance(choice, dict)]
+        return [(choice, delta, carries_token(delta)) for choice, delta in found]
+
+    def _kept(
+        self, choice: dict[str, Any], delta: dict[str, Any], is_token: bool, *, crosses: bool
+    ) -> dict[str, Any] | None:
         """Count a choice's part of a chunk; return what of it the caller may see."""
         index = choice.get("index", 0)
         if type(index) is not int or index not in range(self._wanted.choices) or index in self._ended:
             return None
-        delta = self._delta(choice)
-        if carries_token(delta):
+        if is_token:
             if not self._counts(index, crosses=crosses):
                 return {"index": index, **self._shown({}), "logprobs": None, "finish_reason": "length"}
             self._remember(index, delta.get("content"))
@@ -149,7 +191,7 @@ def read_usage(said: dict[str, Any]) -> Usage:
 
 def carries_token(delta: dict[str, Any]) -> bool:
     """Return whether a delta holds something that the model wrote."""
-    return any(delta.get(name) for name in (*TEXTS, *CALLS))
+    return any(map(delta.get, WRITTEN)) if delta else False
 
 
 def _new_calls(delta: dict[str, Any]) -> list[str]:

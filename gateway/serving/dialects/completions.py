@@ -9,8 +9,8 @@ from gateway.serving.body import Body, flag, least, named, positive
 from gateway.serving.dialects.assembly import merge
 from gateway.serving.dialects.chat_reading import ChatReading
 from gateway.serving.dialects.openai import ENGINE_LIMITS, OpenAI, shows_usage
-from gateway.serving.dialects.reading import dumps
 from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.jsons import dumps
 from gateway.serving.profiles import COMPLETIONS
 
 OTHER_LIMITS = (*ENGINE_LIMITS, "max_completion_tokens", "max_output_tokens")

@@ -8,8 +8,8 @@ from gateway.errors import BadRequest
 from gateway.serving.body import Body, named
 from gateway.serving.dialects.openai import OpenAI
 from gateway.serving.dialects.plain import PlainReading
-from gateway.serving.dialects.reading import dumps
 from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.jsons import dumps
 from gateway.serving.profiles import EMBEDDINGS
 
 PASSED = frozenset({"input", "dimensions", "encoding_format", "user"})

@@ -10,8 +10,8 @@ from gateway.serving.body import Body, flag, named, positive
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
 from gateway.serving.dialects.messages_reading import MessagesReading
 from gateway.serving.dialects.plain import PlainReading
-from gateway.serving.dialects.reading import dumps
 from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.jsons import dumps
 from gateway.serving.profiles import COUNT_TOKENS, MESSAGES, Profile
 from gateway.serving.sse import named_event
 

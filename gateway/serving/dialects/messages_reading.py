@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 from gateway.errors import UpstreamUnavailable
-from gateway.serving.dialects.reading import Reading, dumps
+from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.jsons import dumps
 from gateway.serving.meter import Usage, count
 from gateway.serving.sse import named_event
 

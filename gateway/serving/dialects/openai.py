@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.errors import BadRequest, TokencapError
 from gateway.serving.body import Body, flag
-from gateway.serving.dialects.reading import dumps
+from gateway.serving.jsons import dumps
 from gateway.serving.profiles import Profile
 from gateway.serving.sse import event
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any
 
 from gateway.errors import UpstreamError, UpstreamUnavailable
 from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.jsons import loads
 from gateway.serving.meter import UNSAID, Sight, Usage
 from gateway.serving.sse import Events, EventTooLong
 from gateway.serving.threads import TAIL_CHARACTERS
@@ -122,11 +122,21 @@ class Reading(ABC):
                     break
                 if data == b"[DONE]":
                     self.ended_by_itself = not self._was_cut
+                elif (text := self._take_alike(data)) is not None:
+                    shown.append(text)
                 else:
-                    shown.append(self._take(_event(data)))
+                    shown.append(self._take_anew(data, _event(data)))
         except UpstreamError as error:
             self.failure = error
         return b"".join(shown)
+
+    def _take_alike(self, data: bytes) -> bytes | None:
+        """Take an event that differs from one before it in its text only; None where it has to be read."""
+        return None
+
+    def _take_anew(self, data: bytes, event: dict[str, Any]) -> bytes:
+        """Take an event that was read; a format that knows its like again takes note of it here."""
+        return self._take(event)
 
     def _is_over_grant(self, reported: int | None) -> bool:
         """Return whether a running figure says that the text beside it is beyond the grant."""
@@ -171,14 +181,9 @@ class Reading(ABC):
 
 def _event(data: bytes) -> dict[str, Any]:
     try:
-        event = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        event = loads(data)
+    except ValueError as error:
         raise UpstreamUnavailable("The upstream sent what is not JSON.") from error
     if not isinstance(event, dict) or event.get("error"):
         raise UpstreamUnavailable("The upstream failed in the middle of its answer.")
     return event
-
-
-def dumps(value: Any) -> bytes:
-    """Return JSON as it is sent to callers; half a surrogate pair stays what it was."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")

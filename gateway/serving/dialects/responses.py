@@ -8,9 +8,9 @@ from gateway.errors import BadRequest
 from gateway.serving.body import Body, flag, least, named
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
 from gateway.serving.dialects.openai import ENGINE_LIMITS, OpenAI
-from gateway.serving.dialects.reading import dumps
 from gateway.serving.dialects.responses_reading import ResponsesReading
 from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.jsons import dumps
 from gateway.serving.profiles import RESPONSES
 
 OTHER_LIMITS = (*ENGINE_LIMITS, "max_tokens", "max_completion_tokens")

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.errors import UpstreamUnavailable
-from gateway.serving.dialects.reading import Reading, dumps
+from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.response_items import Items, texts_of
 from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.jsons import dumps
 from gateway.serving.meter import Usage, count
 from gateway.serving.sse import named_event
 

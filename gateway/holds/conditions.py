@@ -1,0 +1,99 @@
+"""What a customer's calls are admitted under: worked out once, and good until something that it depends on changes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from gateway.errors import CustomerBlocked, NoTier, TierNotFound
+from gateway.holds.directory import Directory, Remembered
+from gateway.holds.offer import HouseLimits, Offer, offer
+from gateway.holds.terms import Customer, Standing, Timeline, period_of, standing
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """The terms of a call and the period that it counts in."""
+
+    offer: Offer
+    period: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Worked:
+    """A condition, and what it was worked out from: it is the same for each moment from ``since`` to ``until``."""
+
+    condition: Condition
+    customer: Customer
+    timeline: Timeline
+    since: int
+    until: float
+
+
+class Conditions:
+    """Remembers one condition for each customer, and tier that its callers choose."""
+
+    def __init__(self, directory: Directory, house: HouseLimits) -> None:
+        self._directory = directory
+        self._house = house
+        self._worked: Remembered[tuple[str, str | None], _Worked] = Remembered(100_000)
+
+    async def of(
+        self, customer: Customer, tier_chosen: str | None, begun: tuple[str, str] | None, now: int
+    ) -> Condition:
+        """Return what holds now: limits of the customer's tier, prices that its conversation was ``begun`` under.
+
+        Raises:
+            CustomerBlocked, NoTier, TierNotFound: the customer, or the tier it chose, does not allow a call.
+        """
+        timeline = self._directory.timeline
+        name = (customer.id, tier_chosen)
+        known = self._worked.get(name)
+        if (
+            known is None
+            or known.customer is not customer
+            or known.timeline is not timeline
+            or not known.since <= now < known.until
+        ):
+            known = await self._work_out(customer, timeline, tier_chosen, now)
+            self._worked.put(name, known)
+        offered = known.condition.offer
+        if begun is None or begun == (offered.tier, offered.version):
+            return known.condition
+        return Condition(await self._as_begun(offered, *begun), known.condition.period)
+
+    async def _work_out(self, customer: Customer, timeline: Timeline, tier_chosen: str | None, now: int) -> _Worked:
+        if customer.status != "active":
+            raise CustomerBlocked("This customer is blocked.")
+        where = standing(customer, timeline, now)
+        name = tier_chosen or where.tier
+        menu = await self._directory.menu(where.version) if where.version else None
+        tier = menu.tier(name) if menu and name else None
+        if tier is None and tier_chosen:
+            raise TierNotFound(f"There is no tier called {tier_chosen}.", param="X-Tokencap-Tier")
+        if tier is None and not self._house.observes:
+            raise NoTier("This customer has no tier; the operator sets one.")
+        offered = offer(tier, where.version, customer.overrides, self._house)
+        period = period_of(customer, now)
+        return _Worked(Condition(offered, period), customer, timeline, now, _until(customer, where, period, now))
+
+    async def _as_begun(self, offered: Offer, name: str, version: str) -> Offer:
+        menu = await self._directory.menu(version) if version else None
+        then = offer(menu.tier(name) if menu else None, version, {}, self._house)
+        return replace(
+            offered,
+            tier=name,
+            version=version,
+            price_nanousd=then.price_nanousd,
+            included_conversations=then.included_conversations,
+            input_nanousd_per_mtok=then.input_nanousd_per_mtok,
+            output_nanousd_per_mtok=then.output_nanousd_per_mtok,
+        )
+
+
+def _until(customer: Customer, where: Standing, period: tuple[int, int], now: int) -> float:
+    """Return the first moment after ``now`` at which a condition may be another."""
+    coming = math.inf if where.next is None else where.next.effective
+    subscribed = customer.subscription
+    turns = [] if subscribed is None else [moment for moment in (subscribed.start, subscribed.until) if moment > now]
+    return min(period[1], coming, *turns)

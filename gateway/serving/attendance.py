@@ -1,0 +1,63 @@
+"""Ends what is done for a caller once it hangs up, or once it has taken too long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any
+
+from gateway.errors import CallerGone
+from gateway.serving.ticks import Ticks
+
+
+class Attendance:
+    """A block that ends with CallerGone when its caller hangs up, and with TimeoutError after ``seconds``.
+
+    Only ``receive()`` tells that a caller is gone, and only to who waits for it: a task for that is made with the first
+    tick, which most calls that do not stream do not live to see.
+    """
+
+    def __init__(
+        self, receive: Callable[[], Awaitable[Any]], ticks: Ticks, seconds: float, *, heeds_caller: bool
+    ) -> None:
+        self._receive = receive
+        self._ticks = ticks
+        self._ticks_left = ticks.within(seconds)
+        self._heeds_caller = heeds_caller
+        self._why: Exception | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._ticks.watch(self)
+
+    def tick(self) -> None:
+        self._ticks_left -= 1
+        if self._ticks_left == 0:
+            self._end(TimeoutError())
+        elif self._heeds_caller and self._watch is None:
+            self._watch = asyncio.create_task(self._until_gone())
+
+    async def _until_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._end(CallerGone("The caller hung up."))
+
+    def _end(self, why: Exception) -> None:
+        if self._why is None:
+            assert self._task is not None
+            self._why = why
+            self._task.cancel()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ticks.leave(self)
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._why is not None:
+            assert self._task is not None
+            if self._task.uncancel() == 0 and isinstance(error, asyncio.CancelledError):
+                raise self._why from None

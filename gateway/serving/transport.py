@@ -1,0 +1,43 @@
+"""What carries a request to the model's endpoint and its answer back, as bytes: the one thing a client has to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class Reply(Protocol):
+    """An answer whose head is here. Bytes of its body come as they are sent, without the framing of HTTP."""
+
+    status: int
+
+    def header(self, name: str) -> str | None:
+        """Return a header by its lower-case name."""
+
+    async def chunk(self, patience_s: float) -> bytes | None:
+        """Return the next bytes of the body, or None after the last ones.
+
+        Raises:
+            UpstreamUnavailable: the connection broke before the end.
+            UpstreamTimeout: nothing came for ``patience_s``.
+        """
+
+    async def aclose(self) -> None:
+        """Want no more; a connection that has more to say is closed."""
+
+
+class Transport(Protocol):
+    """A client that keeps connections."""
+
+    async def post(self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float) -> Reply:
+        """Send a JSON body to ``path`` below the endpoint's URL; return the reply once its head is here. ``more`` are headers of its own.
+
+        The request is sent once: only a connection that was found closed before a byte was written is replaced.
+
+        Raises:
+            UpstreamUnavailable: nobody answers there, or not in HTTP.
+            UpstreamTimeout: no head came within ``patience_s``.
+        """
+
+    async def aclose(self) -> None:
+        """Close every connection."""

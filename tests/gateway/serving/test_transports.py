@@ -1,0 +1,481 @@
+"""What a client of the upstream has to stand: the same for the pool of our own and for httpx."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from gateway.serving.pool import Pool
+from gateway.serving.proxied import Proxied
+from gateway.serving.ticks import Ticks
+from gateway.serving.transport import Reply, Transport
+from gateway.serving.upstream import headers_of
+from tests.certificates import certified
+
+Make = Callable[[str], Transport]
+Talk = Callable[["Peer"], Awaitable[None]]
+
+BODY = b'{"model":"aligned-1"}'
+HEAD = b"HTTP/1.1 200 OK\r\n"
+WHOLE = HEAD + b"content-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+PATIENCE_S = 20.0
+SHORT_S = 0.3
+
+
+def _pool(url: str) -> Transport:
+    return Pool(url, headers_of("secret"), ssl.create_default_context(), Ticks(0.05))
+
+
+def _httpx(url: str) -> Transport:
+    return Proxied(url, headers_of("secret"), None)
+
+
+@pytest.fixture(params=[_pool, _httpx], ids=["pool", "httpx"])
+def make(request: pytest.FixtureRequest) -> Make:
+    """Each client in turn."""
+    made: Make = request.param
+    return made
+
+
+class Peer:
+    """The far end of one connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.number = number
+
+    async def request(self) -> tuple[bytes, bytes]:
+        """Return the head and the body of the next request."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        size = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+        return head, await self.reader.readexactly(size)
+
+    async def say(self, *parts: bytes) -> None:
+        """Send parts, each of them on its own."""
+        for part in parts:
+            self.writer.write(part)
+            await self.writer.drain()
+            await asyncio.sleep(0.01 if len(parts) > 1 else 0)
+
+    def reset(self) -> None:
+        linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.writer.transport.abort()
+
+
+class Far:
+    """An endpoint that does on each connection what the test says, and counts its connections."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.url = ""
+
+
+@asynccontextmanager
+async def endpoint(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterator[Far]:
+    far = Far()
+    talking: set[asyncio.Task[None]] = set()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        talking.add(task)
+        try:
+            await talk(Peer(reader, writer, far.connections))
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            talking.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls, limit=2**25)
+    scheme = "http" if tls is None else "https"
+    far.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    try:
+        yield far
+    finally:
+        server.close()
+        for task in list(talking):
+            task.cancel()
+
+
+@asynccontextmanager
+async def client(make: Make, far: Far) -> AsyncIterator[Transport]:
+    transport = make(far.url)
+    try:
+        yield transport
+    finally:
+        await transport.aclose()
+
+
+async def ask(transport: Transport, body: bytes = BODY, patience_s: float = PATIENCE_S) -> Reply:
+    return await transport.post("/chat/completions", body, "req_1", {"x-own": "yes"}, patience_s)
+
+
+async def all_of(reply: Reply) -> bytes:
+    parts = []
+    while (chunk := await reply.chunk(PATIENCE_S)) is not None:
+        parts.append(chunk)
+    await reply.aclose()
+    return b"".join(parts)
+
+
+def says(*parts: bytes, closes: bool = False) -> Talk:
+    """Return what answers every request on a connection with the same bytes."""
+
+    async def talk(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.say(*parts)
+            if closes:
+                return
+
+    return talk
+
+
+async def test_a_request_is_what_it_has_to_be_and_one_connection_carries_many(make: Make) -> None:
+    seen = []
+
+    async def talk(peer: Peer) -> None:
+        while True:
+            seen.append(await peer.request())
+            await peer.say(WHOLE)
+
+    async with endpoint(talk) as far, client(make, far) as transport:
+        for _ in range(3):
+            reply = await ask(transport)
+            assert (reply.status, reply.header("content-type"), await all_of(reply)) == (200, "application/json", b"{}")
+            assert reply.header("retry-after") is None
+
+        head, body = seen[-1]
+        lines = head.decode().lower().splitlines()
+        assert lines[0] == "post /v1/chat/completions http/1.1"
+        assert {
+            "content-type: application/json",
+            "authorization: bearer secret",
+            "x-request-id: req_1",
+            "x-own: yes",
+        } <= set(lines)
+        assert f"host: {far.url.split('/')[2]}" in lines
+        assert (body, len(seen), far.connections) == (BODY, 3, 1)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        WHOLE,
+        HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        HEAD
+        + b"Transfer-Encoding: Chunked\r\n\r\n1;name=value\r\n{\r\n01\r\n}\r\n0\r\nx-checksum: 1\r\nx-more: 2\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" + WHOLE,
+        b"HTTP/1.1 102 Processing\r\nx: y\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n" + WHOLE,
+        HEAD + b"content-length: 2\r\nx-folded: a\r\nx-folded: b\r\nSet-Cookie: a=b\r\n\r\n{}",
+    ],
+    ids=["length", "chunked", "trailers", "continue", "hints", "repeated header"],
+)
+@pytest.mark.parametrize("is_torn", [False, True], ids=["in one piece", "in bytes"])
+async def test_every_framing_is_read_and_leaves_the_connection_good(make: Make, said: bytes, is_torn: bool) -> None:
+    parts = [said[place : place + 1] for place in range(len(said))] if is_torn else [said]
+    async with endpoint(says(*parts)) as far, client(make, far) as transport:
+        for _ in range(2):
+            reply = await ask(transport)
+            assert (reply.status, await all_of(reply)) == (200, b"{}")
+
+        assert far.connections == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        HEAD + b"\r\n{}",
+        HEAD + b"connection: close\r\ncontent-length: 2\r\n\r\n{}",
+        b"HTTP/1.0 200 OK\r\n\r\n{}",
+        HEAD + b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    ],
+    ids=["until the end", "close", "1.0", "close, chunked"],
+)
+async def test_an_answer_that_ends_with_its_connection_is_whole(make: Make, said: bytes) -> None:
+    async with endpoint(says(said, closes=True)) as far, client(make, far) as transport:
+        for _ in range(2):
+            assert await all_of(await ask(transport)) == b"{}"
+
+        assert far.connections == 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"HTTP/1.1 200",
+        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        HEAD + b"content-length: two\r\n\r\n{}",
+    ],
+    ids=["nothing", "half a head", "no http", "only a continue", "a length that is none"],
+)
+async def test_what_is_no_answer_is_the_upstreams_failure(make: Make, said: bytes) -> None:
+    async with endpoint(says(said, closes=True)) as far, client(make, far) as transport:
+        with pytest.raises(UpstreamUnavailable):
+            await ask(transport)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        HEAD + b"content-length: 3\r\n\r\n{}",
+        HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n",
+        HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n",
+        HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+    ],
+    ids=["too short", "no last chunk", "half an end", "a size that is none"],
+)
+async def test_an_answer_that_is_not_whole_is_not_taken_for_one(make: Make, said: bytes) -> None:
+    async with endpoint(says(said, closes=True)) as far, client(make, far) as transport:
+        with pytest.raises(UpstreamUnavailable):
+            await all_of(await ask(transport))
+
+
+async def test_a_reset_in_the_middle_gives_what_came_and_then_the_failure(make: Make) -> None:
+    async def talk(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n")
+        await peer.reader.read(1)
+        peer.reset()
+
+    async with endpoint(talk) as far, client(make, far) as transport:
+        reply = await ask(transport)
+        assert await reply.chunk(PATIENCE_S) == b"{}"
+        closing = asyncio.create_task(reply.chunk(PATIENCE_S))
+        await asyncio.sleep(0)
+        await _end_of(far, closing)
+
+        with pytest.raises(UpstreamUnavailable):
+            await closing
+
+
+async def _end_of(far: Far, waiting: asyncio.Task[bytes | None]) -> None:
+    """Let the far end's connection come to its end: it waits for one more byte of ours, which never comes."""
+    for task in asyncio.all_tasks():
+        if task is not asyncio.current_task() and task is not waiting and "connected" in repr(task.get_coro()):
+            task.cancel()
+
+
+async def test_a_request_is_never_sent_twice(make: Make) -> None:
+    """A connection that was kept breaks after the request went out: nobody knows whether it was worked on."""
+    seen = []
+
+    async def talk(peer: Peer) -> None:
+        seen.append(await peer.request())
+        await peer.say(WHOLE)
+        seen.append(await peer.request())
+
+    async with endpoint(talk) as far, client(make, far) as transport:
+        await all_of(await ask(transport))
+        with pytest.raises(UpstreamUnavailable):
+            await ask(transport)
+
+        assert (len(seen), far.connections) == (2, 1)
+
+
+async def test_a_kept_connection_that_the_server_closed_is_replaced_before_anything_is_sent(make: Make) -> None:
+    closed = asyncio.Event()
+
+    async def talk(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(WHOLE)
+        peer.writer.close()
+        await peer.writer.wait_closed()
+        closed.set()
+
+    async with endpoint(talk) as far, client(make, far) as transport:
+        for number in range(1, 4):
+            assert await all_of(await ask(transport)) == b"{}"
+            await closed.wait()
+            closed.clear()
+            await asyncio.sleep(0.03)
+            assert far.connections == number
+
+
+async def test_what_is_said_unasked_is_nobodys_answer() -> None:
+    """The pool's own promise: httpx takes it for the answer to the next request."""
+    said = asyncio.Event()
+
+    async def talk(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(WHOLE)
+        if peer.number == 1:
+            await peer.say(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 3\r\n\r\nlie")
+            said.set()
+            await peer.reader.read(1)
+
+    async with endpoint(talk) as far, client(_pool, far) as transport:
+        assert await all_of(await ask(transport)) == b"{}"
+        await said.wait()
+        await asyncio.sleep(0.05)
+        reply = await ask(transport)
+
+        assert (reply.status, await all_of(reply), far.connections) == (200, b"{}", 2)
+
+
+async def test_an_answer_that_comes_before_the_request_was_read_is_heard(make: Make) -> None:
+    async def talk(peer: Peer) -> None:
+        await peer.reader.readuntil(b"\r\n\r\n")
+        await peer.say(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\n{}")
+        await peer.reader.read(-1)
+
+    async with endpoint(talk) as far, client(make, far) as transport:
+        reply = await ask(transport, b"x" * 2**24)
+
+        assert (reply.status, await all_of(reply)) == (413, b"{}")
+
+
+async def test_a_server_that_closes_its_half_after_the_answer_is_answered_from(make: Make) -> None:
+    async def talk(peer: Peer) -> None:
+        await peer.request()
+        peer.writer.write(WHOLE)
+        peer.writer.write_eof()
+        await peer.reader.read(-1)
+
+    async with endpoint(talk) as far, client(make, far) as transport:
+        for number in range(1, 3):
+            assert await all_of(await ask(transport)) == b"{}"
+            await asyncio.sleep(0.05)
+            assert far.connections == number
+
+
+async def test_leaving_an_answer_closes_its_connection(make: Make) -> None:
+    gone = asyncio.Event()
+
+    async def talk(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n")
+        await peer.reader.read(1)
+        gone.set()
+
+    async with endpoint(talk) as far, client(make, far) as transport:
+        reply = await ask(transport)
+        assert await reply.chunk(PATIENCE_S) == b"{}"
+        await reply.aclose()
+
+        await asyncio.wait_for(gone.wait(), PATIENCE_S)
+
+
+async def test_giving_up_on_a_head_closes_its_connection(make: Make) -> None:
+    asked, gone = asyncio.Event(), asyncio.Event()
+
+    async def talk(peer: Peer) -> None:
+        await peer.request()
+        asked.set()
+        await peer.reader.read(1)
+        gone.set()
+
+    async with endpoint(talk) as far, client(make, far) as transport:
+        asking = asyncio.create_task(ask(transport))
+        await asked.wait()
+        asking.cancel()
+
+        await asyncio.wait_for(gone.wait(), PATIENCE_S)
+
+
+async def test_each_phase_has_its_patience(make: Make) -> None:
+    async def talk(peer: Peer) -> None:
+        await peer.request()
+        if peer.number == 2:
+            await peer.say(HEAD + b"content-length: 2\r\n\r\n{")
+        await peer.reader.read(1)
+
+    async with endpoint(talk) as far, client(make, far) as transport:
+        with pytest.raises(UpstreamTimeout):
+            await ask(transport, patience_s=SHORT_S)
+        reply = await ask(transport)
+        assert await reply.chunk(PATIENCE_S) == b"{"
+        with pytest.raises(UpstreamTimeout):
+            await reply.chunk(SHORT_S)
+        await reply.aclose()
+
+
+async def test_nobody_there_is_told_at_once(make: Make) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    far = Far()
+    far.url = f"http://127.0.0.1:{port}/v1"
+    async with client(make, far) as transport:
+        with pytest.raises(UpstreamUnavailable):
+            await ask(transport)
+
+
+async def test_a_certificate_is_verified(make: Make, tmp_path: Path) -> None:
+    made = certified(tmp_path)
+    async with endpoint(says(WHOLE), made.context()) as far, client(make, far) as transport:
+        with pytest.raises(UpstreamUnavailable):
+            await ask(transport)
+
+
+async def test_tls_carries_what_is_verified(tmp_path: Path) -> None:
+    made = certified(tmp_path)
+    trusting = ssl.create_default_context(cafile=made.authority)
+    async with endpoint(says(WHOLE), made.context()) as far:
+        pool = Pool(far.url, headers_of(None), trusting, Ticks())
+        for _ in range(2):
+            assert await all_of(await ask(pool, b"x" * 100_000)) == b"{}"
+        assert far.connections == 1
+        await pool.aclose()
+
+
+async def test_calls_at_once_have_a_connection_each_and_later_ones_use_them_again(make: Make) -> None:
+    everyone = asyncio.Barrier(20)
+
+    async def talk(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await everyone.wait()
+            await peer.say(WHOLE)
+
+    async with endpoint(talk) as far, client(make, far) as transport:
+        for _ in range(3):
+            replies = await asyncio.gather(*(ask(transport) for _ in range(20)))
+            assert [await all_of(reply) for reply in replies] == [b"{}"] * 20
+
+        assert far.connections == 20
+
+
+async def test_a_reader_who_is_slow_slows_the_upstream_and_takes_in_only_so_much(make: Make) -> None:
+    size, sent = 64 * 2**20, 0
+
+    async def talk(peer: Peer) -> None:
+        nonlocal sent
+        await peer.request()
+        peer.writer.write(HEAD + b"content-length: %d\r\n\r\n" % size)
+        while sent < size:
+            peer.writer.write(b"x" * 2**16)
+            sent += 2**16
+            await peer.writer.drain()
+
+    async with endpoint(talk) as far, client(make, far) as transport:
+        reply = await ask(transport)
+        before = -1
+        while before != sent:
+            before = sent
+            await asyncio.sleep(0.1)
+        assert sent < size / 2
+
+        assert len(await all_of(reply)) == size
+
+
+@pytest.mark.parametrize(
+    "said", [b"\x00" * 100, b"HTTP/9.9 200 OK\r\n\r\n", b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n"]
+)
+async def test_a_failure_is_one_of_ours(said: bytes) -> None:
+    """Whatever is thrown at the pool, nothing else comes out. (httpx takes the last one for an answer.)"""
+    async with endpoint(says(said, closes=True)) as far, client(_pool, far) as transport:
+        with pytest.raises(UpstreamError):
+            await all_of(await ask(transport))

@@ -1,0 +1,135 @@
+"""What a call costs, in counts that no other load on the machine changes: commands, connections, functions, modules.
+
+``python -m benchmarks.gateway.run`` measures time; here a change that makes a call dearer by its nature turns red.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import gateway
+from gateway.holds.connect import connect
+from gateway.serving.dialects.chat import Chat
+from gateway.serving.dialects.reading import Reading
+from gateway.serving.profiles import PROFILES
+from tests.gateway.holds.desk import Desk, desk
+from tests.loop.rig import Rig, Sold, rig
+
+CALLS, AT_ONCE = 200, 20
+ADMITTED_MOST = 190
+"""Functions that a reservation and its settlement call, in Python and in C, without what the event loop does."""
+
+EVENT_MOST = 20
+MODULES_MOST = 1150
+OURS = str(Path(gateway.__file__).parent)
+HEAVY = {"numpy", "scipy", "matplotlib", "typer.rich_utils", "pytest"}
+
+
+async def spread(loop: Rig, who: Sold, calls: int) -> None:
+    """Make calls, so many at a time, half of them streams."""
+    limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
+    async with httpx.AsyncClient(limits=limits, timeout=60, headers=who.headers) as client:
+
+        async def one(number: int) -> None:
+            given = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hi"}], "stream": number % 2 == 0}
+            answer = await client.post(f"{loop.url}/v1/chat/completions", json=given)
+            assert answer.status_code == 200, answer.text
+
+        await asyncio.gather(*(one(number) for number in range(calls)))
+
+
+async def test_a_call_is_two_commands_over_one_connection(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
+    """One script reserves and one settles; whatever else there is belongs to the worker, not to the call."""
+    with rig(valkey_url, sqlite_url, tmp_path) as loop:
+        loop.tier("open", conversation_tokens_max=1_000, period_tokens_max=10**9, price_nanousd=1)
+        who = loop.customer("open")
+        await spread(loop, who, AT_ONCE)
+        loop.until_nothing_is_held()
+        with connect(valkey_url) as client:
+            client.config_resetstat()
+            connected = client.info("stats")["total_connections_received"]
+            await spread(loop, who, CALLS)
+            commands: dict[str, Any] = client.info("commandstats")
+            connected = client.info("stats")["total_connections_received"] - connected
+
+    scripts = commands["cmdstat_evalsha"]["calls"]
+    assert 2 * CALLS <= scripts <= 2 * CALLS + 100, "renewals are told once a second, not once a call"
+    assert commands.get("cmdstat_eval", {"calls": 0})["calls"] <= 3, "a verb is told whole the first time only"
+    assert connected <= 2
+
+
+async def functions_called(act: Callable[[], Awaitable[Any]]) -> int:
+    """Return how many functions of our own and of C are called while ``act`` runs."""
+    count = 0
+
+    def note(frame: Any, event: str, _: Any) -> None:
+        nonlocal count
+        if event in ("call", "c_call") and frame.f_code.co_filename.startswith(OURS):
+            count += 1
+
+    sys.setprofile(note)
+    try:
+        await act()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+async def test_admitting_and_settling_calls_so_many_functions_and_no_more(valkey_url: str) -> None:
+    async with desk(valkey_url) as told:
+        told.tier("open", conversation_tokens_max=1_000, period_tokens_max=10**9, price_nanousd=1)
+        told.customer("acme", "open")
+        counts = [await functions_called(lambda number=number: _once(told, number)) for number in range(5)]
+
+    assert min(counts) <= ADMITTED_MOST
+    assert max(counts[2:]) == min(counts[2:]), "the tenth call costs what the third one did"
+
+
+async def _once(told: Desk, number: int) -> None:
+    hold = await told.reserve(f"c{number}", "acme", 100)
+    await told.book.settle(hold, told.outcome(10))
+
+
+def _event(text: str) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    frame = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "aligned-1"}
+    return b"data: " + json.dumps({**frame, "choices": [choice]}).encode() + b"\n\n"
+
+
+def _reading(grant: int = 10**6) -> Reading:
+    chat = Chat(PROFILES["openai"])
+    body = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    reading = chat.reading(chat.read(body, 100), grant=grant)
+    reading.feed(_event("one"))
+    return reading
+
+
+@pytest.mark.parametrize("before", [0, 10_000])
+async def test_an_event_costs_the_same_wherever_it_stands_in_an_answer(before: int) -> None:
+    reading = _reading()
+    for number in range(before):
+        reading.feed(_event(f" word {number}"))
+
+    event = _event(" another\n")
+
+    async def fed() -> None:
+        assert reading.feed(event)
+
+    assert await functions_called(fed) <= EVENT_MOST
+
+
+def test_a_worker_loads_what_it_serves_with_and_no_more() -> None:
+    said = "import gateway.cli.worker, json, sys; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.run([sys.executable, "-c", said], check=True, capture_output=True).stdout)
+
+    assert not HEAVY & set(loaded)
+    assert len(loaded) <= MODULES_MOST
