@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from functools import partial
 
 import httpx
 
+from gateway.admin.pricer import Pricer
 from gateway.admin.subscriptions import open_due
 from gateway.admin.sweep import project_everything, project_pending
 from gateway.billing.courier import Courier, Webhook
@@ -92,6 +95,14 @@ def _keep(settings: Settings, stop: threading.Event) -> None:
         client, lease_ms=int(settings.lease_s * 1000), generation=lambda: generation, monotonic=time.monotonic
     )
     conservation = Conservation(database, client, generation=lambda: generation, now_ms=now_ms)
+    pricer = Pricer(
+        database,
+        {**os.environ, **settings.to_environment()},
+        now_ms=now_ms,
+        new_id=lambda: f"run_{secrets.token_hex(12)}",
+        every_h=settings.pricing_every_h,
+        asked={"days": settings.pricing_days, "publish": settings.pricing_publish},
+    )
     sweep_at = 0.0
     try:
         while not stop.is_set():
@@ -100,6 +111,7 @@ def _keep(settings: Settings, stop: threading.Event) -> None:
                     generation = recovery.ensure()
                     open_due(database, client, projection, now_ms(), settings.currency)
                     project_pending(database, projection)
+                    pricer.turn()
                     reclaimer.turn()
                     _gauge(tally, conservation.turn(), writer.waiting(), count_aside(database))
                     sheet.write()
@@ -115,6 +127,7 @@ def _keep(settings: Settings, stop: threading.Event) -> None:
     except MeteringUnavailable as error:
         log.error("records are still waiting in Redis: %s", error.__cause__ or error)
     finally:
+        pricer.stop()
         sheet.write()
         database.close()
         client.close()

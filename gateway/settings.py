@@ -71,6 +71,10 @@ class Settings(BaseSettings):
     self_selection: Literal["none", "account", "conversation"] = "none"
     mode: Literal["enforce", "observe"] = "enforce"
 
+    pricing_every_h: float | None = Field(default=None, ge=1, le=8_760)
+    pricing_days: int = Field(default=28, ge=7, le=3_650)
+    pricing_publish: Literal["no", "now", "next_period"] = "no"
+
     @field_validator("model_aliases", "upstream_dialects", "upstream_limit_fields", "passed_fields", mode="before")
     @classmethod
     def _split_names(cls, given: Any) -> Any:

@@ -18,6 +18,7 @@ from gateway.admin.exports import Exports
 from gateway.admin.idempotency import Replies
 from gateway.admin.keys import Keys
 from gateway.admin.menus import Menus
+from gateway.admin.pricing_runs import PricingRuns
 from gateway.admin.problems import Invalid, MethodNotAllowed, NotFound, response_to, schemas, translated
 from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
@@ -44,6 +45,10 @@ TAGS = [
     {"name": "keys", "description": "API keys: the text is shown once, only its SHA-256 is kept."},
     {"name": "tiers", "description": "Tiers typed by hand; each change is a new, immutable menu version."},
     {"name": "menus", "description": "Menus with a certificate: posted, put in force, taken back."},
+    {
+        "name": "pricing",
+        "description": "The menu recomputed from what customers did: runs in the background, and their drafts.",
+    },
     {"name": "usage", "description": "What was used, record by record."},
     {"name": "exports", "description": "Usage as files for billing."},
     {"name": "audit", "description": "Who changed what, before and after."},
@@ -68,6 +73,7 @@ def build_router(services: AdminServices) -> APIRouter:
     Keys(services, replies).add_to(Routes(router, "keys"))
     HandTypedTiers(services).add_to(Routes(router, "tiers"))
     Menus(services, replies, Checker()).add_to(Routes(router, "menus"))
+    PricingRuns(services, replies).add_to(Routes(router, "pricing"))
     Usage(services).add_to(Routes(router, "usage"))
     Exports(services).add_to(Routes(router, "exports"))
     Audit(services).add_to(Routes(router, "audit"))

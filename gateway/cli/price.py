@@ -16,6 +16,8 @@ from gateway.cli.files import STANDARD, name_of, read_object, replace_file
 from gateway.cli.fitting import Variadic, fit
 from gateway.cli.progress import timed
 from gateway.cli.publishing import Effective, Publisher
+from gateway.cli.repricing import run
+from gateway.cli.starters import names, starter
 from gateway.clock import now_ms, written
 from gateway.errors import StartupError
 from gateway.local.sheet import amount, earning_lines, resumption_lines, tier_lines
@@ -35,6 +37,7 @@ Objective = Literal["profit", "profit_if_resumed"]
 app = typer.Typer(name="price", help="Compute, check and publish menus.", no_args_is_help=True)
 
 app.command("fit", cls=Variadic)(fit)
+app.command("run", hidden=True)(run)
 
 MenuFile = Annotated[Path, typer.Argument(metavar="MENU", help="menu.json, or - for standard input.")]
 
@@ -80,6 +83,20 @@ def menu(
         with timed("Comparing numbers of tiers"):
             advice = tools.advice(read_market(given), len(made["totals"]["tiers_profit_nanousd"]))
         print(advice)
+
+
+@app.command("starter")
+def starter_market(
+    out: Annotated[Path, typer.Option(metavar="PATH|-", help="Where market.json goes; - is standard output.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(names())}.")] = "chat",
+) -> None:
+    """Write a market to begin with before anything was seen. It is an assumption, and says so."""
+    text = json.dumps(starter(name), indent=2) + "\n"
+    if out == STANDARD:
+        print(text, end="")
+        return
+    replace_file(out, text)
+    print(f"The assumed market {name!r} is in {out}; replace it by an estimate as soon as there are records.")
 
 
 @app.command("verify")

@@ -7,7 +7,7 @@ one transaction. Killed at any point, the next one goes on from there; of two at
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import Connection, Table, delete, insert, or_, select, tuple_, update
@@ -109,6 +109,7 @@ def _add_batch(database: Database, chain: str, batch: int) -> int | None:
     touched = {(record["customer"], record["conversation"]) for record in records}
     watch = Watch(_known(database, touched))
     watch.see(records)
+    watch.close_ended(watch.latest_ms - LATE_MS)
     with database.write() as connection:
         if not _is_at(connection, chain, place):
             return 0
@@ -182,7 +183,7 @@ def _forget(connection: Connection, touched: Iterable[tuple[str, Any]]) -> None:
 
 
 def _keep(connection: Connection, going: Iterable[Going]) -> None:
-    rows = [asdict(one) for one in going]
+    rows = [{name: getattr(one, name) for name in GOING} for one in going]
     if rows:
         connection.execute(insert(sums_going), rows)
 

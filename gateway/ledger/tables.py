@@ -295,3 +295,24 @@ sums_aside = Table(
     Column("records", BigInteger, nullable=False),
     PrimaryKeyConstraint("week", "reason"),
 )
+
+pricing_runs = Table(
+    "pricing_runs",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("state", String(16), nullable=False),  # queued, running, done, refused, failed, cancelled
+    Column("created", BigInteger, nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("asked", Text, nullable=False),  # JSON
+    Column("attempt", Integer, nullable=False),  # raised by every process that takes it up: its fence
+    Column("started", BigInteger),
+    Column("beat", BigInteger),  # the last sign of life of the process that works on it
+    Column("finished", BigInteger),
+    Column("doing", String(64)),
+    Column("percent", Integer, nullable=False),
+    Column("reason", Text),  # why there is no draft, or why it was not put in force; one sentence
+    Column("result", Text),  # JSON: estimates, comparison, replay, notes
+    Column("draft", Text),  # menu.json, whole
+    Column("published", BigInteger),
+    Index("ix_pricing_runs_created_id", "created", "id"),
+)

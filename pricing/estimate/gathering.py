@@ -163,7 +163,7 @@ def _lengths(
 def _counted(name: str, cap: int | None, seen: Mapping[int, Sequence[int]]) -> LengthCounts:
     tokens = np.array(sorted(seen), dtype=np.int64)
     ends = np.array([seen[length] for length in tokens.tolist()], dtype=np.int64)
-    label = f"{name or 'observed'}, {'no cap' if cap is None else f'{cap:,} tokens'}"
+    label = f"{name or 'observed'} ({'no cap' if cap is None else f'{cap} tokens'})"
     return LengthCounts(label, cap, tokens, ends[:, 0], ends[:, 1])
 
 

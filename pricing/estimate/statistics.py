@@ -19,7 +19,7 @@ class LengthCounts:
     """Conversations of one tier by length and ending.
 
     Attributes:
-        tier: its name; conversations of one cap belong to one.
+        tier: its name, and behind a space what tells it from others of that name; conversations of one cap belong to one.
         cap_tokens: its cap, None for none.
         tokens: lengths, positive and rising. Shape (m,).
         observed: conversations that ended by themselves after so many tokens. Shape (m,).

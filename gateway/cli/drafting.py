@@ -1,0 +1,167 @@
+"""From the ledger to a draft: estimate, menu, certificate, comparison, and the reasons not to sell it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from gateway.admin import menus_store
+from gateway.cli.estimating import given_of, market_of
+from gateway.cli.seen import menu_bodies, seen_in_ledger
+from gateway.cli.starters import starter
+from gateway.clock import written
+from gateway.errors import StartupError
+from gateway.ledger.database import Database
+from pricing.certificate import verify
+from pricing.estimate.comparison import Sold, beyond_limits, compared, destinations, replayed, sold
+from pricing.estimate.conversations import DAY_MS
+from pricing.estimate.fit import Estimate, Given, fit
+from pricing.estimate.statistics import Statistics
+from pricing.market import Market, read_market
+from pricing.menu import Menu, NotAMenu
+from pricing.menus import optimal_menu
+from pricing.rounding import publish
+from pricing.tiers import best_tiers
+from pricing.worth import Valuation, valuation_of
+
+TIERS = 3
+"""How many tiers are drafted where nothing is sold yet."""
+
+Json = dict[str, Any]
+Tell = Callable[[str, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a run came to.
+
+    Attributes:
+        refused: why it should not be sold, None if nothing speaks against it.
+        held_back: why it is not put in force by itself, None if nothing stands in the way.
+    """
+
+    estimates: Json
+    comparison: Json
+    draft: Json
+    refused: str | None
+    held_back: str | None
+
+
+def draft(database: Database, currency: str, asked: Mapping[str, Any], now_ms: int, tell: Tell) -> Found:
+    """Return a draft made from what the ledger says that customers did.
+
+    Profit is linear in the distribution of urgency, so the menu that is best on average over what it may be is that
+    of its average over the draws, which is what the estimate is.
+
+    Args:
+        asked: a ``RunAsked``.
+        tell: is told what is being done, and how much of all is done, in percent.
+
+    Raises:
+        CannotEstimate: too little was seen.
+        StartupError: nobody has said what an answer is worth.
+    """
+    tell("adding up the ledger", 5)
+    since = 0 if asked["days"] is None else now_ms - asked["days"] * DAY_MS
+    seen, menus = seen_in_ledger(database, now_ms, since_ms=max(0, since))
+    tell("estimating the market", 25)
+    given = replace(_given(database, asked), currency=currency)
+    estimate = fit(seen, given, draws=asked["draws"], random=np.random.default_rng(asked["seed"]))
+    before = _in_force(database, menus, now_ms)
+    tell("computing the menu", 60)
+    market = market_of(estimate)
+    made = _menu(read_market(market), asked, before, written(now_ms))
+    tell("checking the certificate", 75)
+    verdict = verify(made)
+    tell("comparing it with the menu in force", 85)
+    comparison = _comparison(estimate, seen, made, before)
+    refused = verdict.violation or _no_gain(comparison, asked["confidence"])
+    return Found(market, comparison, made, refused, _held_back(estimate, made, before, comparison, asked))
+
+
+def _given(database: Database, asked: Mapping[str, Any]) -> Given:
+    if asked["assumed"] is not None:
+        assumed: Market | None = read_market(starter(asked["assumed"]))
+    else:
+        bodies = menu_bodies(database)
+        assumed = read_market(bodies[0]["market"]) if bodies else None
+    try:
+        return given_of(assumed, asked["value_nanousd"], asked["cost_nanousd_per_token"], None)
+    except StartupError as error:
+        raise StartupError(
+            "No record tells what an answer is worth: say it as value_nanousd, or name an assumed market."
+        ) from error
+
+
+def _in_force(database: Database, menus: Mapping[str, Menu], now_ms: int) -> Menu | None:
+    with database.read() as connection:
+        version = menus_store.in_force(menus_store.read_timeline(connection), now_ms)
+    return None if version is None else menus.get(version)
+
+
+def _menu(market: Market, asked: Mapping[str, Any], before: Menu | None, created: str) -> Json:
+    """Return the best menu; where it has as many tiers as the one in force, they keep their names."""
+    tiers = asked["tiers"] or (len(before.tiers) if before else TIERS)
+    bill = before.bill if before else "conversation"
+    made = optimal_menu(market, tiers=tiers, bill=bill, names=None, created=created)
+    if before is None or len(made["tiers"]) != len(before.tiers):
+        return made
+    try:
+        return optimal_menu(market, tiers=tiers, bill=bill, names=sold(before).names, created=created)
+    except NotAMenu:
+        return made
+
+
+def _comparison(estimate: Estimate, seen: Statistics, made: Json, before: Menu | None) -> Json:
+    here = valuation_of(read_market(estimate.market))
+    draws = [valuation_of(read_market(one)) for one in estimate.draws]
+    new = sold(Menu.from_json(made))
+    old = None if before is None else sold(before)
+    comparison = compared(here, draws, new, old, _single(here))
+    if old is not None:
+        goes = destinations(here, new, old)
+        comparison["becomes"] = goes
+        comparison["replay"] = replayed(seen.lengths, old, new, goes)
+    return comparison
+
+
+def _single(here: Valuation) -> Sold:
+    """Return the best menu of one tier."""
+    published = publish(here, best_tiers(here, 1)[-1].caps)
+    caps = [here.steps.cap_tokens(cap) for cap in published.caps.tolist()]
+    tokens = np.array([np.iinfo(np.int64).max if cap is None else cap for cap in caps], dtype=np.int64)
+    return Sold(tuple(f"t{place}" for place in range(len(caps))), tokens, published.prices.astype(np.float64))
+
+
+def _no_gain(comparison: Json, confidence: float) -> str | None:
+    """Return why the draft is not worth its tiers, None if it is."""
+    gains = comparison.pop("gain_over_single_plan_nanousd")
+    least = float(np.percentile(gains, 100 * (1 - confidence)))
+    comparison["gain_over_single_plan_nanousd"] = {"mean": float(np.mean(gains)), "least": least}
+    if least <= 0:
+        return (
+            f"The draft does not earn more than the best single plan at a confidence of {confidence:.0%}: the gain is "
+            f"{np.mean(gains):,.0f} nano-units a conversation on average, and {least:,.0f} at the least."
+        )
+    return None
+
+
+def _held_back(
+    estimate: Estimate, made: Json, before: Menu | None, comparison: Json, asked: Mapping[str, Any]
+) -> str | None:
+    if before is None:
+        return None
+    profit = comparison["profit_nanousd"]
+    if profit["draft"]["mean"] <= profit["in_force"]["mean"]:
+        return "The menu in force earns as much on average."
+    return beyond_limits(
+        sold(Menu.from_json(made)),
+        sold(before),
+        comparison["becomes"],
+        cap_factor=asked["cap_factor_max"],
+        price_factor=asked["price_factor_max"],
+        longest=estimate.length.identified_to_tokens,
+    )

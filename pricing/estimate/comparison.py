@@ -1,0 +1,230 @@
+"""A draft against the menu in force: on the estimated market, over the draws, and on the traffic that was recorded."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pricing.answers import Floats, Ints
+from pricing.estimate.statistics import LengthCounts
+from pricing.menu import Menu, Tier
+from pricing.worth import Valuation, tokens_at, worth_at
+
+LOW = 5
+"""The percentile of the profits that stands for a bad case."""
+
+BEYOND = int(np.iinfo(np.int64).max)
+NOTHING = -1
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sold:
+    """A menu as customers see it, by rising caps: names, caps in tokens (``BEYOND`` for none), prices. Shapes (k,)."""
+
+    names: tuple[str, ...]
+    caps_tokens: Ints
+    prices: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What each type does with a menu: its tier's place, ``NOTHING`` for none; surplus and margin. Shapes (n,)."""
+
+    tier: Ints
+    surplus: Floats
+    margin: Floats
+
+    def profit(self, share: Floats) -> float:
+        """Return the average margin of a conversation offered, nano-units."""
+        return float(np.dot(share, self.margin))
+
+
+def sold(menu: Menu) -> Sold:
+    """Return a menu's tiers by rising caps."""
+
+    def size(tier: Tier) -> int:
+        return BEYOND if tier.conversation_tokens_max is None else tier.conversation_tokens_max
+
+    tiers = sorted(menu.tiers, key=lambda tier: (size(tier), tier.price_nanousd))
+    return Sold(
+        tuple(tier.name for tier in tiers),
+        np.array([size(tier) for tier in tiers], dtype=np.int64),
+        np.array([tier.price_nanousd for tier in tiers], dtype=np.float64),
+    )
+
+
+def taken(valuation: Valuation, offer: Sold) -> Taken:
+    """Return what each type does that takes what it likes best; of tiers that are as good, the larger."""
+    caps = np.searchsorted(valuation.steps.tokens, offer.caps_tokens, side="right")
+    gains = worth_at(valuation, caps) - offer.prices
+    tier = gains.shape[1] - 1 - gains[:, ::-1].argmax(axis=1)
+    rows = np.arange(len(tier))
+    costs = tokens_at(valuation, caps)[rows, tier] * valuation.cost_per_token
+    buys = gains[rows, tier] >= 0
+    return Taken(
+        tier=np.where(buys, tier, NOTHING),
+        surplus=np.where(buys, gains[rows, tier], 0.0),
+        margin=np.where(buys, offer.prices[tier] - costs, 0.0),
+    )
+
+
+def compared(valuation: Valuation, draws: Sequence[Valuation], draft: Sold, before: Sold | None, single: Sold) -> Json:
+    """Return how a draft does on the estimated market and over equally likely ones, amounts for a conversation offered.
+
+    Args:
+        valuation: the estimated market.
+        draws: the equally likely ones.
+        draft: what may come.
+        before: the menu in force, None where there is none.
+        single: the best menu of one tier, estimated from the same data.
+    """
+    new = taken(valuation, draft)
+    old = None if before is None else taken(valuation, before)
+    profits = {"draft": [taken(one, draft).profit(one.share) for one in draws]}
+    profits["single_plan"] = [taken(one, single).profit(one.share) for one in draws]
+    if before is not None:
+        profits["in_force"] = [taken(one, before).profit(one.share) for one in draws]
+    return {
+        "profit_nanousd": {
+            name: {"mean": float(np.mean(values)), "low": float(np.percentile(values, LOW))}
+            for name, values in profits.items()
+        },
+        "gain_over_single_plan_nanousd": [a - b for a, b in zip(profits["draft"], profits["single_plan"], strict=True)],
+        "surplus_nanousd": {
+            "draft": float(np.dot(valuation.share, new.surplus)),
+            "in_force": None if old is None else float(np.dot(valuation.share, old.surplus)),
+        },
+        "moves": [] if old is None or before is None else _moves(valuation.share, draft, new, before, old),
+        "pays_more_share": None if old is None or before is None else _dearer(valuation.share, draft, new, before, old),
+        "types": _types(valuation, draft, new, before, old),
+    }
+
+
+def replayed(lengths: Sequence[LengthCounts], before: Sold, draft: Sold, goes: Mapping[str, str | None]) -> Json:
+    """Return recorded conversations under the draft, tier by tier, where each customer goes where its type would.
+
+    Lengths stay what they were: an answer that the old cap cut has at least so many tokens, so what it would have
+    become under a larger one is a least and a most. Who would change its mind is not in a replay; the moves are.
+
+    Args:
+        lengths: recorded, by tier.
+        before: the menu in force; what was recorded under other tiers is left out.
+        draft: what may come.
+        goes: from each tier's name to the draft's, None to none of them.
+    """
+    rows = []
+    for place, name in enumerate(before.names):
+        cap = int(before.caps_tokens[place])
+        here = [one for one in lengths if one.tier.partition(" ")[0] == name and (one.cap_tokens or BEYOND) == cap]
+        to = goes.get(name)
+        if not here or to is None:
+            continue
+        after = draft.names.index(to)
+        limit = int(draft.caps_tokens[after])
+        tokens = np.concatenate([one.tokens for one in here])
+        observed = np.concatenate([one.observed for one in here])
+        censored = np.concatenate([one.censored for one in here])
+        count = int(observed.sum() + censored.sum())
+        whole = int(observed[tokens < limit].sum())
+        rows.append(
+            {
+                "tier": name,
+                "becomes": to,
+                "conversations": count,
+                "complete_before": int(observed.sum()),
+                "complete_after_least": whole,
+                "complete_after_most": whole + int(censored[tokens < limit].sum()),
+                "charge_before_nanousd": int(before.prices[place]) * count,
+                "charge_after_nanousd": int(draft.prices[after]) * count,
+            }
+        )
+    return {"tiers": rows}
+
+
+def beyond_limits(
+    draft: Sold, before: Sold, goes: Mapping[str, str | None], *, cap_factor: float, price_factor: float, longest: int
+) -> str | None:
+    """Return in one sentence which cap or price moves too far at once, None if none does.
+
+    Args:
+        draft, before: what may come, and what is in force.
+        goes: from each tier's name to the draft's.
+        cap_factor, price_factor: by how much a cap and a price may be multiplied or divided.
+        longest: what no cap stands for: the longest answer seen.
+    """
+    for place, name in enumerate(before.names):
+        to = goes.get(name)
+        if to is None:
+            continue
+        after = draft.names.index(to)
+        caps = [max(1, min(longest, int(cap))) for cap in (before.caps_tokens[place], draft.caps_tokens[after])]
+        prices = [max(1.0, float(price)) for price in (before.prices[place], draft.prices[after])]
+        for what, (old, new), factor in (("cap", caps, cap_factor), ("price", prices, price_factor)):
+            if max(new / old, old / new) > factor:
+                return (
+                    f"The {what} of {name} would go from {old:,.0f} to {new:,.0f} as {to}, by a factor of "
+                    f"{max(new / old, old / new):.3g}, and {factor:g} is the most at once."
+                )
+    return None
+
+
+def destinations(valuation: Valuation, draft: Sold, before: Sold) -> dict[str, str | None]:
+    """Return where most of each tier's conversations go: a tier of the draft, or None for none of them."""
+    shares: dict[str, dict[str | None, float]] = defaultdict(lambda: defaultdict(float))
+    new, old = taken(valuation, draft), taken(valuation, before)
+    for share, there, here in zip(valuation.share.tolist(), new.tier.tolist(), old.tier.tolist(), strict=True):
+        if here != NOTHING:
+            shares[before.names[here]][_name(draft, there)] += share
+    return {name: max(to, key=lambda one: to[one]) for name, to in shares.items()}
+
+
+def _moves(share: Floats, draft: Sold, new: Taken, before: Sold, old: Taken) -> list[Json]:
+    counts: dict[tuple[str | None, str | None], float] = defaultdict(float)
+    for part, there, here in zip(share.tolist(), new.tier.tolist(), old.tier.tolist(), strict=True):
+        counts[_name(before, here), _name(draft, there)] += part
+    return [{"from": here, "to": there, "share": part} for (here, there), part in counts.items()]
+
+
+def _dearer(share: Floats, draft: Sold, new: Taken, before: Sold, old: Taken) -> float:
+    """Return the share of conversations that are bought under both menus and cost more under the draft."""
+    both = (new.tier != NOTHING) & (old.tier != NOTHING)
+    return float(share[both & (draft.prices[new.tier] > before.prices[old.tier])].sum())
+
+
+def _types(valuation: Valuation, draft: Sold, new: Taken, before: Sold | None, old: Taken | None) -> list[Json]:
+    """Return what becomes of the types, those that do the same under both menus taken together."""
+    groups: dict[tuple[str | None, str | None], list[int]] = defaultdict(list)
+    for row in range(len(valuation.share)):
+        here = None if before is None or old is None else _name(before, int(old.tier[row]))
+        groups[here, _name(draft, int(new.tier[row]))].append(row)
+    shown = []
+    for (here, there), rows in groups.items():
+        share = valuation.share[rows]
+        weight = share / share.sum()
+        shown.append(
+            {
+                "urgency_per_s": [float(valuation.urgency_per_s[rows[0]]), float(valuation.urgency_per_s[rows[-1]])],
+                "share": float(share.sum()),
+                "in_force": here,
+                "draft": there,
+                "profit_nanousd": [
+                    None if old is None else float(np.dot(weight, old.margin[rows])),
+                    float(np.dot(weight, new.margin[rows])),
+                ],
+                "surplus_nanousd": [
+                    None if old is None else float(np.dot(weight, old.surplus[rows])),
+                    float(np.dot(weight, new.surplus[rows])),
+                ],
+            }
+        )
+    return shown
+
+
+def _name(offer: Sold, place: int) -> str | None:
+    return None if place == NOTHING else offer.names[place]

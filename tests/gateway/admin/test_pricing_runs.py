@@ -1,0 +1,306 @@
+"""The menu recomputed: a draft with its comparison, limits, reasons; whoever dies, the menu in force stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gateway.admin import menus_store, runs_store
+from gateway.admin.pricer import Pricer
+from gateway.clock import now_ms
+from gateway.ledger.appender import append
+from gateway.ledger.database import Database
+from pricing.certificate import verify
+from tests.gateway.admin.operator import Clock, Operator
+from tests.pricing.estimate.simulated import Truth
+from tests.pricing.estimate.talking import NOON, menu_of, talk
+from tests.waiting import until
+
+TRUTH = Truth((0.01, 0.05, 0.15), (0.3, 0.4, 0.3), median_tokens=300, sigma=1.5)
+BAD = menu_of((None,), (300_000_000,))
+ASKED = {"value_nanousd": 1_000_000_000, "tiers": 3, "draws": 20}
+FREELY = {"cap_factor_max": 1000, "price_factor_max": 1000}
+
+
+@pytest.fixture(scope="module")
+def records() -> list[dict[str, Any]]:
+    random = np.random.default_rng(1)
+    return list(talk(TRUTH, BAD, customers=300, conversations=20, random=random, named=False))
+
+
+@pytest.fixture
+def ledger_url(tmp_path: Path, migrated_file: Path) -> str:
+    """SQLite alone: each test starts processes. What differs between the databases is tests/gateway/admin/test_runs_store's."""
+    shutil.copyfile(migrated_file, tmp_path / "ledger.sqlite")
+    return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+
+
+@pytest.fixture
+def ledger(database: Database, records: list[dict[str, Any]]) -> Database:
+    """A ledger with a bad menu in force, one dear tier, and what customers did with it."""
+    with database.write() as connection:
+        menu = menus_store.add_menu(connection, BAD, source="manual", created=NOON)
+        menus_store.publish(connection, menu, now_ms=NOON)
+    append(database, records)
+    return database
+
+
+@pytest.fixture
+def pricer_of(ledger_url: str) -> Iterator[Callable[..., Pricer]]:
+    """Make pricers as the bookkeeper has one; all are stopped at the end."""
+    made: list[tuple[Pricer, Database]] = []
+
+    def make(**given: Any) -> Pricer:
+        database = Database(ledger_url)
+        environment = {**os.environ, "TOKENCAP_DATABASE_URL": ledger_url}
+        pricer = Pricer(database, environment, now_ms=given.pop("now_ms", now_ms), new_id=lambda: "run_1", **given)
+        made.append((pricer, database))
+        return pricer
+
+    yield make
+    for pricer, database in made:
+        pricer.stop()
+        database.close()
+
+
+def in_force(database: Database) -> str | None:
+    with database.read() as connection:
+        return menus_store.in_force(menus_store.read_timeline(connection), now_ms())
+
+
+def worked_off(pricer: Pricer, database: Database, run_id: str) -> None:
+    """Turn as the bookkeeper does until a run has ended."""
+
+    def has_ended() -> bool:
+        pricer.turn()
+        with database.read() as connection:
+            return runs_store.find(connection, run_id).state not in runs_store.OPEN
+
+    until(has_ended, 120)
+
+
+async def test_a_run_drafts_a_certified_menu_and_compares_it_with_the_one_in_force(
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
+) -> None:
+    posted = await operator.post("/admin/pricing/runs", ASKED)
+    assert posted["state"] == "queued"
+
+    worked_off(pricer_of(), ledger, posted["id"])
+
+    run = await operator.get(f"/admin/pricing/runs/{posted['id']}")
+    assert (run["state"], run["published"], run["progress"]["percent"]) == ("done", None, 100), run["reason"]
+    assert verify(run["draft"]).ok
+    assert len(run["draft"]["tiers"]) == 3
+    assert run["estimates"]["estimate"]["sources"] == ["disconnects"]
+    assert "intervals" in run["estimates"]
+    comparison = run["comparison"]
+    profit = comparison["profit_nanousd"]
+    assert profit["draft"]["mean"] > profit["in_force"]["mean"]
+    assert profit["draft"]["low"] <= profit["draft"]["mean"]
+    assert comparison["gain_over_single_plan_nanousd"]["least"] > 0
+    assert sum(move["share"] for move in comparison["moves"]) == pytest.approx(1)
+    assert 0 <= comparison["pays_more_share"] <= 1
+    assert sum(group["share"] for group in comparison["types"]) == pytest.approx(1)
+    [replay] = comparison["replay"]["tiers"]
+    assert replay["tier"] == "t1"
+    assert replay["complete_after_least"] <= replay["complete_before"] <= replay["conversations"]
+    assert in_force(ledger) == "m1"
+    assert (await operator.get("/admin/menus"))["data"][-1]["version"] == run["draft"]["version"]
+
+
+async def test_a_draft_within_the_limits_is_put_in_force_if_that_was_asked_and_can_be_taken_back(
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
+) -> None:
+    posted = await operator.post("/admin/pricing/runs", {**ASKED, **FREELY, "publish": "now"})
+
+    worked_off(pricer_of(), ledger, posted["id"])
+
+    run = await operator.get(f"/admin/pricing/runs/{posted['id']}")
+    assert run["state"] == "done"
+    assert run["published"] is not None
+    assert in_force(ledger) == run["draft"]["version"]
+    audited = (await operator.get("/admin/audit?action=menu.publish"))["data"]
+    assert audited[0]["after"]["run"] == posted["id"]
+    await operator.post(f"/admin/menus/{run['draft']['version']}/rollback", {})
+    assert in_force(ledger) == "m1"
+
+
+async def test_a_draft_that_waits_for_the_next_period_is_what_customers_are_told_comes_next(
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
+) -> None:
+    customer = await operator.customer(tier="t1")
+    posted = await operator.post("/admin/pricing/runs", {**ASKED, **FREELY, "publish": "next_period"})
+
+    worked_off(pricer_of(), ledger, posted["id"])
+
+    run = await operator.get(f"/admin/pricing/runs/{posted['id']}")
+    assert in_force(ledger) == "m1"
+    with ledger.read() as connection:
+        timeline = menus_store.read_timeline(connection)
+    assert timeline.publications[-1].effective == "next_period"
+    assert timeline.publications[-1].version == run["draft"]["version"]
+    assert customer.startswith("cus_")
+
+
+async def test_a_draft_that_moves_too_far_at_once_stays_a_draft(
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
+) -> None:
+    asked = {**ASKED, "publish": "now", "cap_factor_max": 1.01, "price_factor_max": 1.01}
+    posted = await operator.post("/admin/pricing/runs", asked)
+
+    worked_off(pricer_of(), ledger, posted["id"])
+
+    run = await operator.get(f"/admin/pricing/runs/{posted['id']}")
+    assert (run["state"], run["published"]) == ("done", None)
+    assert "is the most at once" in run["reason"]
+    assert in_force(ledger) == "m1"
+    await operator.post(f"/admin/menus/{run['draft']['version']}/publish", {})
+    assert in_force(ledger) == run["draft"]["version"]
+
+
+async def test_a_draft_that_would_leave_customers_without_a_tier_stays_a_draft(
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
+) -> None:
+    """The customer's tier is typed by hand, and the draft has none of that name."""
+    await operator.put("/admin/tiers/gold", {"price_nanousd": 300_000_000})
+    await operator.customer(tier="gold")
+    posted = await operator.post("/admin/pricing/runs", {**ASKED, **FREELY, "tiers": 3, "publish": "now"})
+
+    worked_off(pricer_of(), ledger, posted["id"])
+
+    run = await operator.get(f"/admin/pricing/runs/{posted['id']}")
+    assert (run["state"], run["published"]) == ("done", None)
+    assert "1 customer has the tier 'gold'" in run["reason"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"draws": 20}, "No record tells what an answer is worth"),
+        ({**ASKED, "assumed": "nobody"}, "There is no starter market 'nobody'"),
+        ({**ASKED, "days": 1}, "0 customers are too few"),
+        ({**ASKED, "confidence": 0.999, "tiers": 1}, "does not earn more than the best single plan"),
+    ],
+)
+async def test_a_run_without_a_menu_worth_selling_is_refused_with_the_reason(
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer], asked: dict[str, Any], reason: str
+) -> None:
+    posted = await operator.post("/admin/pricing/runs", {**asked, "publish": "now"})
+
+    worked_off(pricer_of(), ledger, posted["id"])
+
+    run = await operator.get(f"/admin/pricing/runs/{posted['id']}")
+    assert run["state"] == "refused"
+    assert reason in run["reason"]
+    assert in_force(ledger) == "m1"
+
+
+async def test_a_run_whose_process_is_killed_changes_nothing_and_is_taken_up_again(
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
+) -> None:
+    posted = await operator.post("/admin/pricing/runs", {**ASKED, **FREELY, "publish": "now"})
+    pricer = pricer_of()
+    assert pricer.turn()
+    assert pricer._process is not None
+
+    pricer._process.kill()
+    pricer._process.wait()
+
+    assert in_force(ledger) == "m1"
+    assert (await operator.get(f"/admin/pricing/runs/{posted['id']}"))["state"] == "running"
+    worked_off(pricer, ledger, posted["id"])
+    assert (await operator.get(f"/admin/pricing/runs/{posted['id']}"))["state"] == "done"
+    assert in_force(ledger) != "m1"
+
+
+async def test_a_run_survives_a_restart_of_the_bookkeeper(
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
+) -> None:
+    posted = await operator.post("/admin/pricing/runs", ASKED)
+    first = pricer_of()
+    first.turn()
+
+    first.stop()
+
+    assert (await operator.get(f"/admin/pricing/runs/{posted['id']}"))["state"] == "queued"
+    worked_off(pricer_of(), ledger, posted["id"])
+    assert (await operator.get(f"/admin/pricing/runs/{posted['id']}"))["state"] == "done"
+
+
+async def test_a_cancelled_run_ends_its_process_and_publishes_nothing(
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
+) -> None:
+    posted = await operator.post("/admin/pricing/runs", {**ASKED, **FREELY, "publish": "now", "draws": 500})
+    pricer = pricer_of()
+    pricer.turn()
+    assert pricer._process is not None
+
+    cancelled = await operator.post(f"/admin/pricing/runs/{posted['id']}/cancel")
+
+    assert cancelled["state"] == "cancelled"
+    until(lambda: pricer._process is None or pricer._process.poll() is not None, 60)
+    assert (await operator.get(f"/admin/pricing/runs/{posted['id']}"))["state"] == "cancelled"
+    assert in_force(ledger) == "m1"
+    refused = await operator.refused("POST", f"/admin/pricing/runs/{posted['id']}/cancel")
+    assert refused["code"] == "run_ended"
+
+
+async def test_of_two_runs_the_second_waits_also_for_another_gateways(
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer], clock: Clock
+) -> None:
+    first = await operator.post("/admin/pricing/runs", ASKED)
+    clock.ms += 1
+    second = await operator.post("/admin/pricing/runs", ASKED)
+    one, other = pricer_of(), pricer_of()
+
+    assert one.turn()
+    assert not other.turn()
+
+    assert (await operator.get(f"/admin/pricing/runs/{second['id']}"))["state"] == "queued"
+    worked_off(one, ledger, first["id"])
+    worked_off(other, ledger, second["id"])
+    listed = (await operator.get("/admin/pricing/runs"))["data"]
+    assert [run["id"] for run in listed] == [second["id"], first["id"]]
+    assert {run["state"] for run in listed} == {"done"}
+
+
+def test_the_schedule_asks_for_a_run_once_in_its_time_however_many_gateways_there_are(
+    database: Database, pricer_of: Callable[..., Pricer]
+) -> None:
+    clock = Clock()
+    asked = {"days": 28, "publish": "next_period"}
+    one, other = (pricer_of(now_ms=clock, every_h=24, asked=asked) for _ in range(2))
+
+    def number() -> int:
+        with database.read() as connection:
+            return len(connection.execute(runs_store.select(runs_store.pricing_runs)).all())
+
+    one.turn()
+    other.turn()
+    assert number() == 1
+    with database.write() as connection:
+        run = runs_store.find(connection, "run_1")
+        assert (run.actor, json.loads(run.asked)) == ("schedule", asked)
+
+
+async def test_repeating_a_post_with_its_key_asks_for_nothing_twice(operator: Operator) -> None:
+    first = await operator.post("/admin/pricing/runs", ASKED, idempotency_key="monday")
+    again = await operator.post("/admin/pricing/runs", ASKED, idempotency_key="monday")
+
+    assert again == first
+    assert len((await operator.get("/admin/pricing/runs"))["data"]) == 1
+
+
+async def test_what_cannot_be_asked_is_refused(operator: Operator) -> None:
+    refused = await operator.refused("POST", "/admin/pricing/runs", {"tiers": 0, "publish": "soon"})
+    unknown = await operator.refused("GET", "/admin/pricing/runs/run_none")
+
+    assert {error["field"] for error in refused["errors"]} == {"tiers", "publish"}
+    assert unknown["status"] == 404
