@@ -1,0 +1,74 @@
+"""Other proxies as subjects of the benchmark, each as lean as its own handbook makes it; those that are not installed are left out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from benchmarks.gateway.ours import Subject
+from benchmarks.gateway.processes import free_port, running, tree, until_listening
+
+Start = Callable[[int, Path, int], AbstractContextManager[Subject]]
+"""Starts a proxy in front of a port of this machine, in a directory, pinned to a core."""
+
+NGINX = """
+daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/nginx.log;
+events {{ worker_connections 16384; }}
+http {{
+  access_log off; client_body_temp_path {directory}; proxy_temp_path {directory}; client_max_body_size 16m;
+  fastcgi_temp_path {directory}; uwsgi_temp_path {directory}; scgi_temp_path {directory};
+  client_body_buffer_size 1m; keepalive_requests 100000000;
+  upstream model {{ server 127.0.0.1:{upstream}; keepalive 1024; keepalive_requests 100000000; }}
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    location / {{ proxy_pass http://model; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; }}
+  }}
+}}
+"""
+
+HAPROXY = """
+global
+  maxconn 4096
+  nbthread 1
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+  option http-no-delay
+frontend callers
+  bind 127.0.0.1:{port}
+  default_backend model
+backend model
+  http-reuse always
+  server model 127.0.0.1:{upstream} pool-max-conn 4096
+"""
+
+
+def _configured(program: str, text: str, arguments: Callable[[Path], list[str]]) -> Start | None:
+    """Return how to start a program that is told everything by one file, or None where it is not installed."""
+    at = shutil.which(program) or shutil.which(program, path="/usr/sbin")
+    if at is None:
+        return None
+
+    @contextmanager
+    def start(upstream: int, directory: Path, core: int) -> Iterator[Subject]:
+        port = free_port()
+        file = directory / f"{program}.conf"
+        file.write_text(text.format(directory=directory, upstream=upstream, port=port))
+        with running([at, *arguments(file)], core, log=directory / f"{program}.out") as pid:
+            until_listening(port)
+            yield Subject(port, {}, {"gateway": tree(pid)})
+
+    return start
+
+
+def installed() -> Mapping[str, Start]:
+    """Return the peers that this machine has."""
+    found = {
+        "nginx": _configured("nginx", NGINX, lambda file: ["-c", str(file)]),
+        "haproxy": _configured("haproxy", HAPROXY, lambda file: ["-f", str(file)]),
+    }
+    return {name: start for name, start in found.items() if start is not None}

@@ -1,0 +1,176 @@
+"""Side by side: this gateway with everything on, what is left of it without metering, and other proxies.
+
+python -m benchmarks.gateway.run --rounds 5 --seconds 4 --json result.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gateway.ours import Subject, tokencap
+from benchmarks.gateway.peers import Start, installed
+from benchmarks.gateway.processes import cpu_s, free_port, memory_mb, running, until_listening
+from benchmarks.gateway.scenarios import SCENARIOS, Scenario
+
+HERE = Path(__file__).parent
+PROXY_CORE, LOAD_CORE = 0, 1
+WARM_S = 1.0
+
+
+@dataclass(frozen=True)
+class Rig:
+    """The two programs that are not the bottleneck."""
+
+    load: Path
+    upstream: Path
+
+
+def build(directory: Path) -> Rig:
+    """Compile the load and the upstream."""
+    made = {name: directory / name for name in ("load", "upstream")}
+    for name, at in made.items():
+        subprocess.run(["cc", "-O2", "-o", at, HERE / f"{name}.c"], check=True)
+    return Rig(**made)
+
+
+@contextmanager
+def _floor(upstream: int, directory: Path, core: int) -> Iterator[Subject]:
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.gateway.floor", str(port), str(upstream)]
+    with running(command, core, log=directory / "floor.log") as pid:
+        until_listening(port)
+        yield Subject(port, {}, {"gateway": [pid]})
+
+
+@contextmanager
+def _direct(upstream: int, directory: Path, core: int) -> Iterator[Subject]:
+    """Nothing between: what the load and the upstream do by themselves."""
+    yield Subject(upstream, {}, {})
+
+
+def subjects() -> dict[str, Start]:
+    """Return everything that is compared here."""
+    return {
+        "direct": _direct,
+        **installed(),
+        "unmetered": _floor,
+        "tokencap": partial(tokencap, apart=LOAD_CORE, fsync="everysec"),
+        "tokencap-always": partial(tokencap, apart=LOAD_CORE, fsync="always"),
+    }
+
+
+def measure(rig: Rig, subject: Subject, scenario: Scenario, seconds: float, directory: Path) -> dict[str, float]:
+    """Load one subject and return what it cost per call, or per event of a stream, by parts."""
+    request = directory / "request"
+    request.write_bytes(scenario.request(subject.headers))
+    before = {part: cpu_s(pids) for part, pids in subject.parts.items()}
+    words = [rig.load, str(subject.port), str(scenario.connections), str(seconds), request]
+    load = subprocess.Popen(["taskset", "-c", str(LOAD_CORE), *words], stdout=subprocess.PIPE, text=True)
+    time.sleep(seconds / 2)
+    memory = {f"{part}_mb": memory_mb(pids) for part, pids in subject.parts.items()}
+    said, _ = load.communicate()
+    after = {part: cpu_s(pids) for part, pids in subject.parts.items()}
+    found: dict[str, Any] = json.loads(said)
+    if found["others"] or found["failed"] or not found["served"]:
+        raise SystemExit(f"{scenario.name}: not every call on port {subject.port} was served: {found}")
+    done = found["events"] if scenario.stream else found["served"]
+    cost = {f"{part}_us": 1e6 * (after[part] - before[part]) / done for part in before}
+    rates = {"per_s": done / found["seconds"], "load_cpu_share": found["cpu_s"] / found["seconds"]}
+    latencies = {name: found[name] for name in ("call_p50_us", "call_p99_us", "first_p50_us")}
+    return {**cost, **rates, **latencies, **memory}
+
+
+def run(chosen: Mapping[str, Start], scenarios: list[Scenario], rounds: int, seconds: float) -> dict[str, Any]:
+    """Measure all subjects in turn, round after round; return every round of every figure."""
+    found: dict[str, dict[str, dict[str, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    with tempfile.TemporaryDirectory(prefix="bench") as root:
+        rig = build(Path(root))
+        for scenario in scenarios:
+            with ExitStack() as stack:
+                port = free_port()
+                upstream = [rig.upstream, str(port), str(scenario.events), str(scenario.gap_us)]
+                stack.enter_context(running(upstream, LOAD_CORE))
+                until_listening(port)
+                started: dict[str, Subject] = {}
+                at_rest: dict[str, float] = {}
+                for name, start in chosen.items():
+                    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="b", dir=root)))
+                    started[name] = stack.enter_context(start(port, directory, PROXY_CORE))
+                    at_rest[name] = memory_mb(started[name].parts.get("gateway", []))
+                    measure(rig, started[name], scenario, WARM_S, Path(root))
+                for number in range(rounds):
+                    for name, subject in started.items():
+                        figures = measure(rig, subject, scenario, seconds, Path(root))
+                        grown_mb = figures.get("gateway_mb", 0) - at_rest[name]
+                        figures["kb_per_connection"] = 1024 * grown_mb / scenario.connections
+                        for figure, value in figures.items():
+                            found[scenario.name][name][figure].append(value)
+                    print(f"{scenario.name}: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+    return json.loads(json.dumps(found))
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return the medians as Markdown, with the least and the most of what matters most in brackets."""
+    columns = (
+        "gateway_us",
+        "redis_us",
+        "books_us",
+        "per_s",
+        "call_p50_us",
+        "call_p99_us",
+        "gateway_mb",
+        "kb_per_connection",
+    )
+    lines = []
+    for scenario, by_subject in found.items():
+        lines += [f"\n**{scenario}**\n", "| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+        for subject, figures in by_subject.items():
+            cells = [_cell(name, figures.get(name)) for name in columns]
+            lines.append(f"| {subject} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(name: str, values: list[float] | None) -> str:
+    if not values:
+        return ""
+    middle = statistics.median(values)
+    shown = f"{middle:,.1f}" if middle < 1000 else f"{middle:,.0f}"
+    return f"{shown} ({min(values):,.1f}–{max(values):,.1f})" if name == "gateway_us" else shown
+
+
+def main() -> None:
+    everything = subjects()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--subjects", help=f"some of: {', '.join(everything)}", default=",".join(everything))
+    parser.add_argument("--scenarios", default="", help="parts of names, with commas between")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    if shutil.which("cc") is None or (os.cpu_count() or 1) < 2:
+        raise SystemExit("This needs a C compiler and two cores.")
+    wanted = [scenario for scenario in SCENARIOS if any(part in scenario.name for part in given.scenarios.split(","))]
+    chosen = {name: everything[name] for name in given.subjects.split(",")}
+    found = run(chosen, wanted, given.rounds, given.seconds)
+    if given.json is not None:
+        given.json.write_text(json.dumps(found, indent=1) + "\n")
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
