@@ -88,7 +88,8 @@ def least(body: Body, *fields: str) -> int | None:
     Raises:
         BadRequest: one of them is not a positive integer.
     """
-    return min((limit for field in fields if (limit := positive(body, field)) is not None), default=None)
+    given = [positive(body, field) for field in fields if body.get(field) is not None]
+    return min((limit for limit in given if limit is not None), default=None)
 
 
 def named(body: Body, field: str) -> str:

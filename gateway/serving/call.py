@@ -59,7 +59,7 @@ class Call:
 
     def note_progress(self) -> None:
         """Take note of the moment of the first token."""
-        if self._ttft_ms is None and self._count():
+        if self._ttft_ms is None and self.reading is not None and self.reading.has_begun:
             self._ttft_ms = self._elapsed_ms()
 
     def finish(self) -> str:

@@ -63,27 +63,26 @@ class ChatReading(Reading):
         return index if type(index) is int and 0 <= index < self._wanted.choices else None
 
     def _take(self, chunk: dict[str, Any]) -> bytes:
+        usage, choices = chunk.pop("usage", None), chunk.pop("choices", None)
         chunk["model"] = self._wanted.model
-        usage, choices = chunk.pop("usage", None), chunk.get("choices")
+        self._frame = chunk
         parts = self._parts(choices) if isinstance(choices, list) else []
         has_text = any(is_token for _, _, is_token in parts)
         said = read_usage(usage) if isinstance(usage, dict) else None
         crosses = has_text and said is not None and self._is_over_grant(said.output_tokens)
         if said is not None and not crosses:
             self._note_usage(usage, said)
-        self._frame = {name: value for name, value in chunk.items() if name != "choices"}
-        chunk["choices"] = [kept for part in parts if (kept := self._kept(*part, crosses=crosses)) is not None]
+        shown = [kept for part in parts if (kept := self._kept(*part, crosses=crosses)) is not None]
         if has_text:
             self._note_text()
-        if not chunk["choices"]:
+        if not shown:
             return b""
         if not self._wanted.stream:
-            for choice in chunk["choices"]:
+            for choice in shown:
                 self._put_together(choice)
             return b""
-        if self._wanted.shows_usage:
-            chunk["usage"] = None
-        return event(dumps(chunk))
+        usage_to_come = {"usage": None} if self._wanted.shows_usage else {}
+        return event(dumps({**chunk, "choices": shown, **usage_to_come}))
 
     def _parts(self, choices: list[Any]) -> list[tuple[dict[str, Any], dict[str, Any], bool]]:
         """Return each choice with what it adds, and whether that is something that the model wrote."""

@@ -55,6 +55,11 @@ class Reading(ABC):
         return Sight(self._usage, tokens, self._is_final, is_whole, self._estimate is not None)
 
     @property
+    def has_begun(self) -> bool:
+        """Whether there is a token of the answer."""
+        return bool(self._estimate) or any(self._tokens)
+
+    @property
     def tails(self) -> list[str]:
         """The ends of the texts of its choices."""
         return [tail for tail in self._tails if tail]
