@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 ARGS ?=
 
-.PHONY: demo test soak fuzz check clean
+.PHONY: demo test soak fuzz bench check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tokencap demo $(ARGS)
@@ -22,6 +22,10 @@ soak: $(VENV)/.tested
 # Requests that nobody should send, then what the model was told against what is on record: half an hour or so.
 fuzz: $(VENV)/.tested
 	$(BIN)/python -m tests.conformance.fuzz $(ARGS)
+
+# CPU per call and per event, beside other proxies; needs cc and two cores. `make bench ARGS="--rounds 1 --scenarios 32"`.
+bench: $(VENV)/.tested
+	$(BIN)/python -m benchmarks.gateway.run $(ARGS)
 
 # The checks that need no server. `make test` runs them first.
 check: $(VENV)/.tested

@@ -67,7 +67,7 @@ class Rig:
         return Sold(customer_id, key.json()["key"])
 
     def account(self, who: Sold) -> dict[str, Any]:
-        answer = httpx.get(f"{self.url}/v1/account", headers=who.headers)
+        answer = httpx.get(f"{self.url}/v1/account", headers=who.headers, timeout=60)
         assert answer.status_code == 200, answer.text
         account: dict[str, Any] = answer.json()
         return account
