@@ -201,6 +201,7 @@ async def _serving(
         rules,
         tally,
         ticks,
+        bucket_of_key=admission.bucket_of_key,
         names=rules.names | ({settings.embedding_model} if settings.embedding_model else set()),
         new_id=new_request_id,
         started_s=int(time.time()),

@@ -95,7 +95,7 @@ class Journey:
         Raises:
             CallerError, HouseError: the call was not admitted; nothing is held and nothing reached the upstream.
         """
-        key = key_of(exchange)
+        key = await key_of(exchange, self._admission.bucket_of_key)
         raw = await exchange.body()
         body = read_body(raw, exchange.header("content-encoding"))
         wanted = self.dialect.read(body, len(raw))
