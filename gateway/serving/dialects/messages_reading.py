@@ -94,7 +94,7 @@ class MessagesReading(Reading):
 
     def _counted(self, piece: dict[str, Any]) -> bool:
         self._note_text()
-        if not self._counts(0, crosses=False):
+        if not self._counts(0, piece):
             return False
         self._remember(0, piece.get("text"))
         return True
@@ -131,6 +131,7 @@ class MessagesReading(Reading):
                 for block in blocks
                 if isinstance(text := block.get("text"), str)
             ]
+        self._keep(0, blocks)
         self._blocks = dict(enumerate(blocks))
         self.tool_calls = [call for block in blocks if isinstance(call := block.get("id"), str) and call]
         self._remember(0, "".join(text for block in blocks if isinstance(text := block.get("text"), str)))

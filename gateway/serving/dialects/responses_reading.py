@@ -42,7 +42,7 @@ class ResponsesReading(Reading):
             return b""
         if text := self._items.text_in(event):
             self._note_text()
-            if not self._counts(0, crosses=False):
+            if not self._counts(0, text):
                 return b"".join(self._shown(closing) for closing in self._items.closing())
             if kind == "response.output_text.delta":
                 self._remember(0, text)
@@ -94,6 +94,7 @@ class ResponsesReading(Reading):
             self._items.cut(lambda text: self._part(text, made))
             self.tool_calls = []
         self.ended_by_itself = True
+        self._keep(0, list(texts_of(self._items.all)))
         self._remember(0, "".join(texts_of(self._items.all, spoken=True)))
         return b"".join(self._shown(event) for event in self._told())
 
