@@ -30,15 +30,17 @@ class ResponsesReading(Reading):
 
     def _take(self, event: dict[str, Any]) -> bytes:
         kind = event.get("type")
+        if not isinstance(kind, str):
+            return b""
         if kind in FAILURES:
             raise UpstreamUnavailable("The upstream failed in the middle of its answer.")
         if isinstance(response := event.get("response"), dict):
             self._response = response
             self._name()
         if kind in ENDS:
-            self._end(str(kind))
+            self._end(kind)
             return b""
-        if not isinstance(kind, str) or not NAME.fullmatch(kind):
+        if not NAME.fullmatch(kind):
             return b""
         if text := self._items.text_in(event):
             self._note_text()
