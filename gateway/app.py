@@ -49,6 +49,7 @@ from gateway.serving.journey import Journey, Rules
 from gateway.serving.pool import Pool
 from gateway.serving.profiles import EMBEDDINGS, ENDPOINTS, PROFILES, Profile, as_set
 from gateway.serving.proxied import Proxied
+from gateway.serving.recount import Recount, Tokenizer, UpstreamTokenizer, read_tokenizer
 from gateway.serving.routes import CustomerRoutes
 from gateway.serving.ticks import Ticks
 from gateway.serving.transport import Transport
@@ -180,6 +181,8 @@ async def _serving(
     renewing = asyncio.create_task(keeper.run())
     stack.callback(renewing.cancel)
     stack.push_async_callback(keeper.drain, SETTLE_S)
+    rules, profile = _rules(settings), await _profile(settings)
+    spoken, absent = dialects(profile), _absent(profile, settings)
     journey = partial(
         Journey,
         admission=admission,
@@ -188,10 +191,9 @@ async def _serving(
         claims=claims,
         gate=Gate(settings.upstream_concurrency_max, wait_s=settings.upstream_queue_s),
         upstream=await _upstream(stack, settings, ticks),
+        recount=await _recount(stack, settings, profile),
         monotonic=time.monotonic,
     )
-    rules, profile = _rules(settings), await _profile(settings)
-    spoken, absent = dialects(profile), _absent(profile, settings)
     health.line = line
     return CustomerRoutes(
         [journey(one, rules=_rules_of(one, rules, settings)) for one in spoken if one.endpoint not in absent],
@@ -201,6 +203,7 @@ async def _serving(
         rules,
         tally,
         ticks,
+        bucket_of_key=admission.bucket_of_key,
         names=rules.names | ({settings.embedding_model} if settings.embedding_model else set()),
         new_id=new_request_id,
         started_s=int(time.time()),
@@ -252,6 +255,18 @@ def _absent(profile: Profile, settings: Settings) -> dict[str, str]:
     if settings.embedding_model is None:
         absent[EMBEDDINGS] = "Embeddings are not served here: the operator has set no embedding model."
     return absent
+
+
+async def _recount(stack: AsyncExitStack, settings: Settings, profile: Profile) -> Recount:
+    """Return the tokenizers there are: the upstream's own, then the operator's."""
+    tokenizers: list[Tokenizer] = []
+    if profile.tokenize_field is not None:
+        client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+        url, key = settings.upstream_url, _upstream_key(settings)
+        tokenizers.append(UpstreamTokenizer(client, url, key, model=settings.model, field=profile.tokenize_field))
+    if settings.tokenizer is not None:
+        tokenizers.append(read_tokenizer(settings.tokenizer))
+    return Recount(*tokenizers)
 
 
 def _upstream_key(settings: Settings) -> str | None:

@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     upstream_dialects: Annotated[tuple[str, ...], NoDecode] = ()
     upstream_limit_fields: Annotated[tuple[str, ...], NoDecode] = ()
     passed_fields: Annotated[tuple[str, ...], NoDecode] = ()
+    tokenizer: str | None = None
 
     redis_url: str = "embedded"
     database_url: str | None = None

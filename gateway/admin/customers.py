@@ -60,18 +60,23 @@ class Customers:
         def change(keep: Keep) -> CustomerShown:
             with self._database.write() as connection:
                 menus_store.hold_still(connection)
-                now, timeline = self._now_ms(), menus_store.read_timeline(connection)
-                row = with_tier(self._new(body, now), body.tier, "now", timeline, now)
-                _refuse_unsold(connection, row, timeline, now)
-                customer_rows.add(connection, row)
-                answer = shown(row, timeline, now)
-                _record(connection, now, posted.actor, "customer.create", None, answer)
+                answer = self.write_new(connection, body, posted.actor, menus_store.read_timeline(connection))
                 keep(connection, answer)
             with saved_only(answer):
-                project_customers(self._database, self._services.projection, [row.id])
+                project_customers(self._database, self._services.projection, [answer.id])
             return answer
 
         return self._replies.once(posted, body, CustomerShown, change)
+
+    def write_new(self, connection: Connection, body: NewCustomer, actor: str, timeline: Timeline) -> CustomerShown:
+        """Write a new customer in a transaction that holds the menus still; whoever commits it projects it."""
+        now = self._now_ms()
+        row = with_tier(self._new(body, now), body.tier, "now", timeline, now)
+        _refuse_unsold(connection, row, timeline, now)
+        customer_rows.add(connection, row)
+        answer = shown(row, timeline, now)
+        _record(connection, now, actor, "customer.create", None, answer)
+        return answer
 
     def _new(self, body: NewCustomer, now_ms: int) -> CustomerRow:
         return CustomerRow(

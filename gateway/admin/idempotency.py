@@ -166,14 +166,16 @@ class _Claim:
 
 
 def erase(connection: Connection, customer_id: str, blanks: dict[str, str | None]) -> None:
-    """Put ``blanks`` in the place of those fields in the kept answer that made a customer."""
+    """Put ``blanks`` in the place of those fields in the kept answer that made a customer, alone or with others."""
     table = admin_replies
     rows = connection.execute(select(table.c.key, table.c.body).where(table.c.body.contains(customer_id))).all()
     for key, body in rows:
         answer = json.loads(body)
-        if answer.get("id") == customer_id:
-            blanked = json.dumps(answer | blanks)
-            connection.execute(update(table).where(table.c.key == key).values(body=blanked))
+        made = [answer, *(one["customer"] for one in answer.get("data", ()) if "customer" in one)]
+        for customer in made:
+            if customer.get("id") == customer_id:
+                customer.update(blanks)
+                connection.execute(update(table).where(table.c.key == key).values(body=json.dumps(answer)))
 
 
 def _keep_nothing(_connection: Connection, _answer: BaseModel) -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
 
-from gateway.admin.problems import NotFound
+from gateway.admin.problems import AlreadyExists, NotFound
 from gateway.holds import keys
 from gateway.ledger.tables import api_keys
 
@@ -18,6 +19,9 @@ SHOWN = 12
 """How many characters of a key stay readable, so that people can tell theirs apart."""
 
 SECRET_BYTES = 32
+
+OWN = "tc-"
+"""How our own keys begin, which name their bucket; one that was made elsewhere does not, and is looked up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +48,25 @@ def row_of(row: Row[tuple[Any, ...]]) -> KeyRow:
 def new_text(customer_id: str, random_bytes: Callable[[int], bytes]) -> str:
     """Return the text of a new key, which names its customer's bucket."""
     secret = base64.urlsafe_b64encode(random_bytes(SECRET_BYTES)).rstrip(b"=").decode()
-    return f"tc-{keys.bucket_of(customer_id)}-{secret}"
+    return f"{OWN}{keys.bucket_of(customer_id)}-{secret}"
 
 
-def add(connection: Connection, row: KeyRow, text: str) -> None:
-    """Write a new key."""
+def digest_of(text: str) -> str:
+    """Return what is kept of a key's text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def add(connection: Connection, row: KeyRow, digest: str) -> None:
+    """Write a new key.
+
+    Raises:
+        AlreadyExists: there is a key of this digest.
+    """
     values = {each.name: getattr(row, each.name) for each in fields(row)}
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    connection.execute(insert(api_keys).values(**values, digest=digest, projected=False))
+    try:
+        connection.execute(insert(api_keys).values(**values, digest=digest, projected=False))
+    except IntegrityError as error:
+        raise AlreadyExists("There is an API key with this SHA-256 already.") from error
 
 
 def find(connection: Connection, key_id: str, *, locked: bool = False) -> KeyRow:

@@ -62,7 +62,8 @@ class KeyMade(KeyShown):
     """A new API key, with its text, which is not shown again."""
 
     key: str | None = Field(
-        description="What the customer sends as `Authorization: Bearer …`. Null where a repeated request made no key.",
+        description="What the customer sends as `Authorization: Bearer …`. Null where a repeated request made no key, "
+        "and for one that was made elsewhere.",
         examples=["tc-7f-Qm3xKd…"],
     )
     replaces: str | None = Field(default=None, description="The key that it was rotated from.")
@@ -104,8 +105,7 @@ class Keys:
             with self._database.write() as connection:
                 refuse_deleted(customer_rows.find(connection, customer_id, locked=True))
                 now = self._services.now_ms()
-                made = self._make(connection, customer_id, wanted.name, now, wanted.expires)
-                self._record(connection, now, posted.actor, "key.create", None, made)
+                made = self.write_new(connection, customer_id, wanted, posted.actor, now)
                 keep(connection, made.model_copy(update={"key": None}))
             return self._let_in(made)
 
@@ -153,6 +153,30 @@ class Keys:
 
         return self._replies.once(posted, wanted, KeyMade, change)
 
+    def write_new(self, connection: Connection, customer_id: str, wanted: NewKey, actor: str, now_ms: int) -> KeyMade:
+        """Write a new key of a customer who is locked; whoever commits it projects it."""
+        made = self._make(connection, customer_id, wanted.name, now_ms, wanted.expires)
+        self._record(connection, now_ms, actor, "key.create", None, made)
+        return made
+
+    def write_imported(
+        self,
+        connection: Connection,
+        customer_id: str,
+        wanted: NewKey,
+        digest: str,
+        prefix: str,
+        actor: str,
+        now_ms: int,
+    ) -> KeyMade:
+        """Write a key that was made elsewhere, by the SHA-256 of its text."""
+        _refuse_past(wanted.expires, now_ms)
+        row = KeyRow(self._services.new_id("key"), customer_id, prefix, wanted.name, now_ms, wanted.expires)
+        key_rows.add(connection, row, digest)
+        made = KeyMade(**_facts(row), key=None)
+        self._record(connection, now_ms, actor, "key.import", None, made)
+        return made
+
     def _make(
         self,
         connection: Connection,
@@ -162,11 +186,10 @@ class Keys:
         expires: int | None,
         replaces: str | None = None,
     ) -> KeyMade:
-        if expires is not None and expires <= now_ms:
-            raise Invalid.field("expires", "This has passed already.")
+        _refuse_past(expires, now_ms)
         text = key_rows.new_text(customer_id, self._services.random_bytes)
         row = KeyRow(self._services.new_id("key"), customer_id, text[: key_rows.SHOWN], name, now_ms, expires)
-        key_rows.add(connection, row, text)
+        key_rows.add(connection, row, key_rows.digest_of(text))
         return KeyMade(**_facts(row), key=text, replaces=replaces)
 
     def _let_in(self, made: KeyMade, *others: str) -> KeyMade:
@@ -183,6 +206,11 @@ class Keys:
         new = after.model_dump(mode="json", exclude={"key"})
         target = after.key_id if before is None else before.key_id
         audit.record(connection, time=now_ms, actor=actor, action=action, target=target, before=old, after=new)
+
+
+def _refuse_past(expires: int | None, now_ms: int) -> None:
+    if expires is not None and expires <= now_ms:
+        raise Invalid.field("expires", "This has passed already.")
 
 
 def _lives_until(old: KeyRow, now_ms: int) -> int | None:

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from gateway.admin.access import SCHEME, guarded
 from gateway.admin.audit import Audit
+from gateway.admin.bulk import Bulk
 from gateway.admin.checker import Checker
 from gateway.admin.customers import Customers
 from gateway.admin.exports import Exports
@@ -69,8 +70,10 @@ def build_router(services: AdminServices) -> APIRouter:
     """Return every route of the admin API."""
     router = APIRouter(prefix="/admin", route_class=guarded(services.tokens), dependencies=[Security(SCHEME)])
     replies = Replies(services.database, services.now_ms)
-    Customers(services, replies).add_to(Routes(router, "customers"))
-    Keys(services, replies).add_to(Routes(router, "keys"))
+    customers, keys = Customers(services, replies), Keys(services, replies)
+    customers.add_to(Routes(router, "customers"))
+    Bulk(services, replies, customers, keys).add_to(Routes(router, "customers"))
+    keys.add_to(Routes(router, "keys"))
     HandTypedTiers(services).add_to(Routes(router, "tiers"))
     Menus(services, replies, Checker()).add_to(Routes(router, "menus"))
     PricingRuns(services, replies).add_to(Routes(router, "pricing"))

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Column, bindparam, select, text, update
 
 from gateway.admin import customer_rows, menus_store
+from gateway.admin.key_rows import OWN
 from gateway.clock import now_ms
 from gateway.holds import keys
 from gateway.holds.projection import Projection
@@ -99,6 +100,8 @@ def project_keys(database: Database, projection: Projection, key_ids: Collection
             if row.revoked is not None:
                 projection.drop_key(bucket, row.digest)
             else:
+                if not row.prefix.startswith(OWN):
+                    projection.put_place(bucket, row.digest)
                 projection.put_key(bucket, row.digest, customer=row.customer, key_id=row.key_id, expires=row.expires)
         connection.execute(update(api_keys).where(chosen).values(projected=True))
 

@@ -31,6 +31,7 @@ COMMANDS = {
     "serve": Entry("gateway.cli.serve", "Run the gateway, from environment or tokencap.toml."),
     "simulate": Entry("gateway.cli.simulate", "Run the simulated OpenAI-compatible model on its own."),
     "price": Entry("gateway.cli.price", "Compute, check and publish menus."),
+    "customers": Entry("gateway.cli.customers", "Create many customers and their keys from a file."),
     "export": Entry("gateway.cli.export", "Write usage records for billing."),
     "ledger": Entry("gateway.cli.ledger", "Check the books, or rebuild the hot state from them."),
     "admin-token": Entry("gateway.cli.admin_token", "Print a new admin token, retiring the lost one."),

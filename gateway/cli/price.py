@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import httpx
 import typer
 
+from gateway.cli.admin_side import Token, Url, admin_client
 from gateway.cli.files import STANDARD, name_of, read_object, replace_file
 from gateway.cli.fitting import Variadic, fit
 from gateway.cli.progress import timed
@@ -27,9 +27,6 @@ from pricing.menu import NotAMenu
 
 if TYPE_CHECKING:
     from pricing.certificate import Verdict
-
-ANSWER_S = 120.0
-"""How long is waited for the gateway, which checks a menu for up to a minute."""
 
 Bill = Literal["conversation", "subscription"]
 Objective = Literal["profit", "profit_if_resumed"]
@@ -143,8 +140,8 @@ def report(
 @app.command("publish")
 def publish(
     menu: MenuFile,
-    url: Annotated[str, typer.Option(envvar="TOKENCAP_URL", help="The gateway, or its admin side's own address.")],
-    token: Annotated[str, typer.Option(envvar="TOKENCAP_ADMIN_TOKEN", help="The admin token.")],
+    url: Url,
+    token: Token,
     effective: Annotated[Effective, typer.Option(help="When customers get it.")] = "now",
     moves: Annotated[
         str | None, typer.Option(metavar="OLD=NEW,…", help="Where customers of tiers go that it no longer has.")
@@ -156,7 +153,7 @@ def publish(
     moved = _moves(moves)
     if not yes:
         _confirm(given)
-    with _client(url, token) as client, timed("The gateway checks the menu"):
+    with admin_client(url, token) as client, timed("The gateway checks the menu"):
         publisher = Publisher(client)
         version = publisher.post(given)
         publisher.publish(version, effective, moved)
@@ -234,21 +231,3 @@ def _confirm(menu: dict[str, Any]) -> None:
     print(*resumption_lines(menu), "Publish it all the same? [y/N] ", sep="\n", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise StartupError("Nothing was published.", exit_code=1)
-
-
-def _client(url: str, token: str) -> httpx.Client:
-    """Return a client of the gateway's admin side.
-
-    Raises:
-        StartupError: the address is none.
-    """
-    try:
-        base = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise StartupError(f"--url: {error}.", exit_code=2) from error
-    if base.scheme not in ("http", "https") or not base.host:
-        raise StartupError("--url is an address such as http://127.0.0.1:8080.", exit_code=2)
-    if not token.isascii() or not token.isprintable():
-        raise StartupError("--token is no admin token: it has characters that no token has.", exit_code=2)
-    timeout = httpx.Timeout(30, read=ANSWER_S)
-    return httpx.Client(base_url=base, headers={"authorization": f"Bearer {token}"}, timeout=timeout)

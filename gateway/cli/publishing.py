@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import httpx
 
+from gateway.cli.admin_side import ask, problem, refusal
 from gateway.errors import StartupError
 
 Effective = Literal["now", "next_period"]
@@ -29,15 +30,15 @@ class Publisher:
         Raises:
             StartupError: the gateway refuses it, has another one of this version, or does not answer.
         """
-        answer = self._ask("POST", MENUS, menu)
+        answer = ask(self._client, "POST", MENUS, menu)
         if answer.is_success:
             return str(answer.json()["version"])
-        if _problem(answer).get("code") != IS_THERE:
-            raise refusal(answer)
+        if problem(answer).get("code") != IS_THERE:
+            raise _refusal(answer)
         version = str(menu["version"])
-        kept = self._ask("GET", f"{MENUS}/{quote(version, safe='')}")
+        kept = ask(self._client, "GET", f"{MENUS}/{quote(version, safe='')}")
         if not kept.is_success:
-            raise refusal(kept)
+            raise _refusal(kept)
         if _sold(kept.json()) != _sold(menu):
             raise StartupError(f"The gateway has another menu {version}; a menu never changes.", exit_code=1)
         return version
@@ -49,34 +50,14 @@ class Publisher:
             StartupError: the gateway refuses, or does not answer.
         """
         body = {"effective": effective, "moves": dict(moves)}
-        answer = self._ask("POST", f"{MENUS}/{quote(version, safe='')}/publish", body)
+        answer = ask(self._client, "POST", f"{MENUS}/{quote(version, safe='')}/publish", body)
         if not answer.is_success:
-            raise refusal(answer)
-
-    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
-        try:
-            return self._client.request(method, path, json=body)
-        except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            raise StartupError(f"The gateway at {self._client.base_url} does not answer: {reason}.") from error
+            raise _refusal(answer)
 
 
-def refusal(answer: httpx.Response) -> StartupError:
-    """Return what a refusal comes to: exit 1 where the answer is no, 3 where the gateway cannot answer now."""
-    problem = _problem(answer)
-    said = problem.get("violation") or problem.get("detail")
-    sentence = str(said) if said else f"There is no admin side of tokencap here: status {answer.status_code}."
-    if problem.get("code") == STRANDING:
-        sentence += " Or say with --moves old=new where they go."
-    return StartupError(sentence, exit_code=3 if answer.status_code >= 500 or not said else 1)
-
-
-def _problem(answer: httpx.Response) -> Mapping[str, Any]:
-    try:
-        body = answer.json()
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
+def _refusal(answer: httpx.Response) -> StartupError:
+    strands = problem(answer).get("code") == STRANDING
+    return refusal(answer, " Or say with --moves old=new where they go." if strands else "")
 
 
 def _sold(menu: Mapping[str, Any]) -> Any:

@@ -13,6 +13,7 @@ from gateway.errors import StartupError
 from gateway.local import sockets
 from gateway.local.http_server import serve
 from gateway.local.lifeline import told_to_stop
+from gateway.local.simulated.quirks import QUIRKS
 from gateway.local.simulator import Law, build
 from gateway.settings import read_settings
 
@@ -30,6 +31,7 @@ def simulate(
     mean_tokens: Annotated[float, typer.Option(help="The mean length of an answer.")] = LAW.mean_tokens,
     first_token_s: Annotated[float, typer.Option(help="The wait before the first token.")] = LAW.first_token_s,
     seed: Annotated[int, typer.Option(help="Equal seeds and equal calls give equal answers.")] = LAW.seed,
+    profile: Annotated[str, typer.Option(help=f"The engine whose ways it has: {', '.join(QUIRKS)}.")] = LAW.profile,
     ignore_limits: Annotated[bool, typer.Option(help="Check limits, then answer past them.")] = LAW.ignore_limits,
     fd: Annotated[int | None, typer.Option(hidden=True, help="A socket that listens already.")] = None,
     watch_fd: Annotated[int | None, typer.Option(hidden=True, help="Ends when those it works for do.")] = None,
@@ -41,7 +43,13 @@ def simulate(
     log_to_stderr()
     try:
         law = Law(
-            tokens_per_s, mean_tokens, first_token_s, seed, ignore_limits=ignore_limits, model=read_settings().model
+            tokens_per_s,
+            mean_tokens,
+            first_token_s,
+            seed,
+            ignore_limits=ignore_limits,
+            profile=profile,
+            model=read_settings().model,
         )
         served = build(law)
     except ValueError as error:

@@ -146,6 +146,20 @@ class Admission:
             raise InvalidKey
         return holder[0]
 
+    async def bucket_of_key(self, digest: str) -> str:
+        """Return the bucket of an API key that was made elsewhere, by its digest.
+
+        Raises:
+            InvalidKey: the key is unknown.
+        """
+        with translated():
+            bucket = await self._directory.place(digest)
+            if bucket is None and await self._was_wiped(digest[:2]):
+                bucket = await self._directory.place(digest)
+        if bucket is None:
+            raise InvalidKey
+        return bucket
+
     async def _was_wiped(self, bucket: str) -> bool:
         """Return whether a key may be unknown because Redis holds another state than the ledger's; restore it then."""
         since = self._generation.learnt

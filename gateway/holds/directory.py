@@ -51,6 +51,7 @@ class Directory:
     def __init__(self, line: Line) -> None:
         self._line = line
         self._holders: Remembered[str, Holder] = Remembered(100_000)
+        self._places: Remembered[str, str] = Remembered(100_000)
         self._customers: Remembered[str, Customer] = Remembered(100_000)
         self._menus: Remembered[str, Menu] = Remembered(256)
         self.timeline = Timeline()
@@ -64,6 +65,17 @@ class Directory:
                 return None
             known = Holder((text(customer), text(key_id)))
             self._holders.put(digest, known)
+        return known
+
+    async def place(self, digest: str) -> str | None:
+        """Return the bucket of a key that was made elsewhere, or None for one that Redis does not know."""
+        known = self._places.get(digest)
+        if known is None:
+            bucket = await self._line.ask("GET", keys.place(digest))
+            if bucket is None:
+                return None
+            known = text(bucket)
+            self._places.put(digest, known)
         return known
 
     def forget_key(self, digest: str) -> None:

@@ -25,6 +25,11 @@ def api_key(bucket: str, digest: str) -> str:
     return f"{{b{bucket}}}:key:{digest}"
 
 
+def place(digest: str) -> str:
+    """String: the bucket of an API key that was made elsewhere and so does not name it, by the key's digest."""
+    return f"place:{digest}"
+
+
 def customer(bucket: str, customer_id: str) -> str:
     """Hash: ``rev`` and ``body``, the customer's record as JSON."""
     return f"{{b{bucket}}}:customer:{customer_id}"

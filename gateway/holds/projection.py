@@ -57,6 +57,11 @@ class Projection:
         with translated():
             self._redis.hset(keys.api_key(bucket, digest), items=fields)
 
+    def put_place(self, bucket: str, digest: str) -> None:
+        """Say where a key stands that was made elsewhere. It stays when the key goes: alone it lets nobody in."""
+        with translated():
+            self._redis.set(keys.place(digest), bucket)
+
     def drop_key(self, bucket: str, digest: str) -> None:
         """Shut a key out from the next call on."""
         with translated():

@@ -23,6 +23,7 @@ from gateway.errors import BadRequest, CallerGone, RequestTooLarge, RouteNotFoun
 from gateway.local.simulated.count import CALLS_KEPT, Call, Count
 from gateway.local.simulated.formats import FORMATS, Format, Stream
 from gateway.local.simulated.lengths import Exponential, Lengths, Table
+from gateway.local.simulated.quirks import QUIRKS
 from gateway.local.simulated.reply import TOOL_CALL_TOKENS, Choice, Reply, Text, ToolCall
 from gateway.local.simulated.request import Asked
 
@@ -52,6 +53,8 @@ class Law:
     seed: int = 0
     ignore_limits: bool = False
     lengths: Table | None = None
+    profile: str = "any"
+    """The engine whose ways it has: one of ``QUIRKS``."""
     model: str = "aligned-1"
     embedding_model: str = "aligned-1-embedding"
     context_tokens: int = 262_144
@@ -59,6 +62,8 @@ class Law:
     """How many tools an answer is preceded by, one call after another, where the request has any."""
 
     def __post_init__(self) -> None:
+        if self.profile not in QUIRKS:
+            raise ValueError(f"profile is one of {', '.join(QUIRKS)}.")
         if not self.tokens_per_s > 0:
             raise ValueError("tokens_per_s is a positive number.")
         if not (math.isfinite(self.first_token_s) and self.first_token_s >= 0):
@@ -75,6 +80,7 @@ def build(
 class _Simulator:
     def __init__(self, law: Law, clock: Callable[[], float], new_id: Callable[[], str]) -> None:
         self._law = law
+        self._quirks = QUIRKS[law.profile]
         self._lengths: Lengths = law.lengths or Exponential(law.mean_tokens)
         self._clock = clock
         self._new_id = new_id
@@ -94,21 +100,24 @@ class _Simulator:
             return
         if scope["type"] != "http":
             raise RouteNotFound("The simulator speaks HTTP only.")
-        spoken = FORMATS.get(scope["path"]) if scope["method"] == "POST" else None
+        is_spoken = scope["method"] == "POST" and scope["path"] in self._quirks.speaks
+        spoken = FORMATS[scope["path"]] if is_spoken else None
         try:
             if spoken is not None:
                 await self._complete(spoken, scope, receive, send)
             else:
-                await _answer(send, 200, _json(self._look_up(scope)))
+                await _answer(send, 200, _json(await self._look_up(scope, receive)))
         except CallerGone:
             return
         except TokencapError as error:
             if spoken is not None:
                 self._count.refuse(error.status)
-            await _answer(send, error.status, _json(error.body()) if spoken is None else spoken.error(error))
+            await _answer(send, error.status, spoken.error(error, self._quirks) if spoken else _json(error.body()))
 
-    def _look_up(self, scope: Message) -> Any:
+    async def _look_up(self, scope: Message, receive: Receive) -> Any:
         """Return what a route other than the completions answers."""
+        if (scope["method"], scope["path"]) == ("POST", "/tokenize") and self._quirks.tokenizes:
+            return self._quirks.tokenize(await _body(receive))
         if scope["method"] != "GET" or scope["path"] not in self._routes:
             raise RouteNotFound("The simulator has completions, embeddings, models and its own count, nothing else.")
         return self._routes[scope["path"]](scope)
@@ -117,7 +126,7 @@ class _Simulator:
         return {"object": "list", "data": [self._model(scope)]}
 
     def _model(self, scope: Message) -> Any:
-        return {"id": self._law.model, "object": "model", "created": 0, "owned_by": SERVER.decode()}
+        return {"id": self._law.model, "object": "model", "created": 0, "owned_by": self._quirks.owner}
 
     def _counted(self, scope: Message) -> Any:
         """Return the totals, or with ``?call=`` one call by its id or its ``x-request-id``."""
@@ -132,9 +141,9 @@ class _Simulator:
     async def _complete(self, spoken: Format, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request: read it, decide the whole answer, then say it at its pace."""
         model = self._law.embedding_model if spoken.embeds else self._law.model
-        asked = spoken.read(await _body(receive), model, self._law.context_tokens)
+        asked = spoken.read(self._quirks.heard(await _body(receive)), model, self._law.context_tokens)
         start = asyncio.get_running_loop().time()
-        asked = self._recall(asked)
+        asked = self._recall(replace(asked, continuous_usage=asked.continuous_usage and self._quirks.continuous_usage))
         self._answered += 1
         reply = self._decide(asked, self._answered, spoken.prefix)
         call = Call(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -10,6 +11,11 @@ from gateway.errors import InvalidKey
 from gateway.serving.exchange import Exchange
 
 KEY = re.compile(r"tc-([0-9a-f]{2})-[A-Za-z0-9_-]{20,128}")
+ELSEWHERE = re.compile(r"(?!tc-)[!-~]{16,256}")
+"""A key that another gateway gave out; its digest may have been imported."""
+
+BucketOfKey = Callable[[str], Awaitable[str]]
+"""Finds the bucket of a key that does not name it, by the key's digest, or raises InvalidKey."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +32,20 @@ class Key:
         return sha256(b"tokencap threads " + self.text.encode()).digest()
 
 
-def key_of(exchange: Exchange) -> Key:
+async def key_of(exchange: Exchange, bucket_of_key: BucketOfKey) -> Key:
     """Return the key a request carries, as OpenAI's clients send it or in ``x-api-key``, as Anthropic's do.
 
     Raises:
-        InvalidKey: there is none, or nothing we ever gave out looks like it.
+        InvalidKey: there is none, or nothing that is known here looks like it.
     """
     scheme, _, given = (exchange.header("authorization") or "").partition(" ")
     bearer = given.strip() if scheme.lower() == "bearer" else ""
-    shown = KEY.fullmatch(bearer) or KEY.fullmatch((exchange.header("x-api-key") or "").strip())
-    if shown is None:
+    api_key = (exchange.header("x-api-key") or "").strip()
+    for text in (bearer, api_key):
+        if own := KEY.fullmatch(text):
+            return Key(own.group(1), sha256(text.encode()).hexdigest(), text)
+    made_elsewhere = next((text for text in (bearer, api_key) if ELSEWHERE.fullmatch(text)), None)
+    if made_elsewhere is None:
         raise InvalidKey
-    return Key(shown.group(1), sha256(shown.group(0).encode()).hexdigest(), shown.group(0))
+    digest = sha256(made_elsewhere.encode()).hexdigest()
+    return Key(await bucket_of_key(digest), digest, made_elsewhere)

@@ -14,9 +14,13 @@ from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.headers import Headers, answer_headers, charge_header
 from gateway.serving.jsons import dumps
 from gateway.serving.meter import count_output, finish_of, outcome
+from gateway.serving.recount import Recount
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 JSON = "application/json"
+
+BY_SIGHT = frozenset({"counted", "estimate"})
+"""Counts that a tokenizer's is better than."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Call:
         """Whether the answer is kept for repetitions, which are to be sent the same."""
         self.billed = 0
         self.input_tokens = 0
+        self._recounted: int | None = None
         self._secret = secret
         self._monotonic = monotonic
         self._started = monotonic()
@@ -62,6 +67,13 @@ class Call:
         if self._ttft_ms is None and self.reading is not None and self.reading.has_begun:
             self._ttft_ms = self._elapsed_ms()
 
+    async def recount(self, recount: Recount) -> None:
+        """Have the text counted, where what went by is all that is known of it."""
+        if self.reading is None or self.reading.texts is None:
+            return
+        if count_output(self.reading.sight, self.live.hold.tokens).source in BY_SIGHT:
+            self._recounted = await recount.count(["".join(pieces) for pieces in self.reading.texts])
+
     def finish(self) -> str:
         """Return how an answer that came to its end, or to its grant, ended."""
         assert self.reading is not None
@@ -81,7 +93,7 @@ class Call:
         if reading.answer_id is not None:
             led_by = (*led_by, threads.of_answer_id(reading.answer_id, self._secret))
         came_to = outcome(
-            reading.sight,
+            replace(reading.sight, recounted=self._recounted),
             granted=hold.tokens,
             finish=finish,
             input_bound=hold.facts.input_bound,

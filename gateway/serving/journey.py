@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from gateway.errors import (
@@ -34,6 +35,7 @@ from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.exchange import Exchange
 from gateway.serving.gate import Gate
 from gateway.serving.headers import answer_headers
+from gateway.serving.recount import Recount
 from gateway.serving.repetition import Repetition, name_of
 from gateway.serving.threads import of_answer_id, threads
 from gateway.serving.upstream import Upstream
@@ -76,6 +78,7 @@ class Journey:
         claims: Claims,
         gate: Gate,
         upstream: Upstream,
+        recount: Recount,
         rules: Rules,
         monotonic: Callable[[], float],
     ) -> None:
@@ -86,6 +89,7 @@ class Journey:
         self._claims = claims
         self._gate = gate
         self._upstream = upstream
+        self._recount = recount
         self._rules = rules
         self._monotonic = monotonic
 
@@ -95,7 +99,7 @@ class Journey:
         Raises:
             CallerError, HouseError: the call was not admitted; nothing is held and nothing reached the upstream.
         """
-        key = key_of(exchange)
+        key = await key_of(exchange, self._admission.bucket_of_key)
         raw = await exchange.body()
         body = read_body(raw, exchange.header("content-encoding"))
         wanted = self.dialect.read(body, len(raw))
@@ -109,6 +113,9 @@ class Journey:
         live = self._keeper.take(hold, repetition.once if repetition else None)
         call = Call(live, wanted, key.secret, self._monotonic)
         finish, problem = await self._run(call, exchange, body, to_its_end=repetition is not None)
+        if self._recount.can_count and not isinstance(problem, ShuttingDown):
+            with suppress(asyncio.CancelledError):  # the server stops waiting: what went by has to do
+                await call.recount(self._recount)
         came_to, kept = call.outcome(finish, problem), None
         if repetition is not None and finish in ANSWERED:
             kept = repetition.to_keep(call, exchange.recorded)
@@ -225,6 +232,8 @@ class Journey:
             self._upstream.ask(self.dialect.path, forwarded, hold.id, self.dialect.headers) as answer,
         ):
             reading = call.begin(self.dialect.reading(call.wanted, grant=hold.grant))
+            if self._recount.can_count:
+                reading.remember_texts()
             if call.wanted.stream:
                 await exchange.start(200, answer_headers(hold), call.content_type)
             if not answer.is_stream:

@@ -43,6 +43,8 @@ class Sight:
     """Whether the upstream brought the answer to its end."""
     is_estimate: bool = False
     """Whether the tokens are guessed from the length of the text, because the answer did not come in pieces."""
+    recounted: int | None = None
+    """As a tokenizer counted the text that went by, where one did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +60,16 @@ def count_output(sight: Sight, granted: int) -> Count:
     """Return what a call's output comes to.
 
     The upstream's own figure for all of the text is taken, unless it says zero beside text that we saw. A figure
-    that more text came after can only raise our own count. What is billed is never above what was granted.
+    that more text came after can only raise our own count. Else it is what a tokenizer says of the text, and where
+    there is none what went by. What is billed is never above what was granted.
     """
     reported, seen = sight.usage.output_tokens, sight.tokens
     if reported is not None and sight.is_final and (reported > 0 or seen == 0):
         output, source = reported, "upstream" if sight.is_whole else "continuous"
     elif reported and reported >= seen:
         output, source = reported, "continuous"
+    elif sight.recounted is not None:
+        output, source = sight.recounted, "tokenizer"
     else:
         output, source = seen, "estimate" if sight.is_estimate else "counted"
     return Count(output, min(output, granted), source)

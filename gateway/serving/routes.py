@@ -24,7 +24,7 @@ from gateway.holds.terms import Customer
 from gateway.observing.metrics import REFUSALS
 from gateway.observing.tally import Tally
 from gateway.serving.account import Accounts, SelfService
-from gateway.serving.api_key import key_of
+from gateway.serving.api_key import BucketOfKey, key_of
 from gateway.serving.body import read_body
 from gateway.serving.dialects.dialect import Dialect
 from gateway.serving.exchange import Exchange, Receive, Scope, Send
@@ -53,6 +53,7 @@ class CustomerRoutes:
         tally: Tally,
         ticks: Ticks,
         *,
+        bucket_of_key: BucketOfKey,
         names: frozenset[str],
         new_id: Callable[[], str],
         started_s: int,
@@ -62,6 +63,7 @@ class CustomerRoutes:
         self._rules = rules
         self._tally = tally
         self._ticks = ticks
+        self._bucket_of_key = bucket_of_key
         self._names = names
         self._new_id = new_id
         self._started_s = started_s
@@ -172,7 +174,7 @@ class CustomerRoutes:
         await exchange.reply(200, menu.to_json())
 
     async def _who(self, exchange: Exchange) -> Customer:
-        key = key_of(exchange)
+        key = await key_of(exchange, self._bucket_of_key)
         return await self._accounts.customer(key.bucket, key.digest)
 
 

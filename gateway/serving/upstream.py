@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,12 @@ REFUSALS = frozenset({400, 404, 413, 422})
 NO_ROUTE, NO_METHOD = 404, 405
 UNKNOWN_PATHS = ("Invalid URL", "File Not Found")
 """How OpenAI and llama.cpp say that there is no such route; others say nothing, or not in the shape of an error."""
+
+PRIVATE = re.compile(
+    r"\b(?:sk|org|proj|user)[-_](?=[\w*.-]*[\d*])[\w*.-]{8,}|Bearer [\w.*-]+"
+    r"|https?://(?:localhost|[\w.-]+\.(?:internal|local|svc)\b|\d+(?:\.\d+){3}|\[[\da-f:]+\])(?::\d+)?[^\s\"'<>),]*",
+    re.IGNORECASE,
+)
 
 OVERLOADS = frozenset({429, 503, 529})
 
@@ -145,16 +152,21 @@ async def _error_body(reply: Reply) -> Any:
         return None
 
 
+def discreet(message: str) -> str:
+    """Return an upstream's message without what is between it and the house: keys, accounts, addresses of its own."""
+    return PRIVATE.sub("…", message[:2000])
+
+
 def _told(body: Any) -> tuple[str | None, str | None, str | None]:
     """Return message, code and param from an error as OpenAI nests it or as others write it flat."""
     error = body.get("error", body) if isinstance(body, dict) else None
     if isinstance(error, str):
-        return error[:2000], None, None
+        return discreet(error), None, None
     if not isinstance(error, dict):
         return None, None, None
     message, code, param = (error.get(name) for name in ("message", "code", "param"))
     return (
-        message[:2000] if isinstance(message, str) else None,
+        discreet(message) if isinstance(message, str) else None,
         code if isinstance(code, str) else None,
         param if isinstance(param, str) else None,
     )

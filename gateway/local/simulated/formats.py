@@ -6,6 +6,7 @@ from typing import Protocol
 
 from gateway.errors import TokencapError
 from gateway.local.simulated import anthropic, embeddings, legacy, request, responses
+from gateway.local.simulated.quirks import Quirks
 from gateway.local.simulated.reply import Chunks, Reply, to_json
 from gateway.local.simulated.request import Asked
 
@@ -37,8 +38,8 @@ class Format:
     def stream(self, reply: Reply, asked: Asked) -> Stream:
         return Chunks(reply, asked.include_usage, asked.continuous_usage)
 
-    def error(self, error: TokencapError) -> bytes:
-        return to_json(error.body())
+    def error(self, error: TokencapError, quirks: Quirks) -> bytes:
+        return to_json(quirks.error(error))
 
 
 class Legacy(Format):
@@ -79,7 +80,7 @@ class Messages(Format):
     def stream(self, reply: Reply, asked: Asked) -> Stream:
         return anthropic.Events(reply)
 
-    def error(self, error: TokencapError) -> bytes:
+    def error(self, error: TokencapError, quirks: Quirks) -> bytes:
         return anthropic.error(error)
 
 

@@ -41,6 +41,8 @@ class ChatReading(Reading):
         self._tokens[like.index] += 1
         self._note_text()
         self._remember(like.index, text)
+        if self.texts is not None:
+            self.texts[like.index].append(text)
         return shown
 
     def _take_anew(self, data: bytes, event: dict[str, Any]) -> bytes:
@@ -97,7 +99,7 @@ class ChatReading(Reading):
         if type(index) is not int or index not in range(self._wanted.choices) or index in self._ended:
             return None
         if is_token:
-            if not self._counts(index, crosses=crosses):
+            if not self._counts(index, delta, crosses=crosses):
                 return {"index": index, **self._shown({}), "logprobs": None, "finish_reason": "length"}
             self._remember(index, delta.get("content"))
             self.tool_calls += _new_calls(delta)
@@ -148,6 +150,7 @@ class ChatReading(Reading):
                 message = {name: value for name, value in message.items() if name == "role"} | cut
             self.tool_calls += _new_calls(message)
             self._remember(index, message.get("content"))
+            self._keep(index, message)
             self._ended[index] = reason
             shown.append({"index": index, **self._shown(message), "finish_reason": reason})
         self.ended_by_itself = True

@@ -36,7 +36,7 @@ class MessagesReading(Reading):
         self._ending: dict[str, Any] = {}  # stop_reason and stop_sequence
 
     def _take(self, event: dict[str, Any]) -> bytes:
-        kind = event.get("type")
+        kind = str(event.get("type"))
         if kind == "message_start" and isinstance(message := event.get("message"), dict):
             self._begin(message)
         elif kind == "content_block_start":
@@ -51,7 +51,7 @@ class MessagesReading(Reading):
             self._end(event)
         elif kind == "message_stop":
             self.ended_by_itself = not self._was_cut
-        return named_event(str(kind), dumps(event)) if kind in PASSING and self._wanted.stream else b""
+        return named_event(kind, dumps(event)) if kind in PASSING and self._wanted.stream else b""
 
     def _begin(self, message: dict[str, Any]) -> None:
         message["model"] = self._wanted.model
@@ -94,7 +94,7 @@ class MessagesReading(Reading):
 
     def _counted(self, piece: dict[str, Any]) -> bool:
         self._note_text()
-        if not self._counts(0, crosses=False):
+        if not self._counts(0, piece):
             return False
         self._remember(0, piece.get("text"))
         return True
@@ -131,6 +131,7 @@ class MessagesReading(Reading):
                 for block in blocks
                 if isinstance(text := block.get("text"), str)
             ]
+        self._keep(0, blocks)
         self._blocks = dict(enumerate(blocks))
         self.tool_calls = [call for block in blocks if isinstance(call := block.get("id"), str) and call]
         self._remember(0, "".join(text for block in blocks if isinstance(text := block.get("text"), str)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,9 @@ from gateway.serving.jsons import loads
 from gateway.serving.meter import UNSAID, Sight, Usage
 from gateway.serving.sse import Events, EventTooLong
 from gateway.serving.threads import TAIL_CHARACTERS
+
+NO_TEXT = frozenset({"id", "type", "role", "call_id", "status", "index", "format", "signature"})
+"""Strings that the model did not write, or not as text."""
 
 TOKEN_CHARACTERS = 4
 """Characters of text to a token, where nobody counted."""
@@ -34,6 +38,8 @@ class Reading(ABC):
         """Whether the upstream brought the answer to its end."""
         self.failure: UpstreamError | None = None
         """What was wrong with the last bytes; what came before it was passed on."""
+        self.texts: list[list[str]] | None = None
+        """All that each choice wrote, where it is to be remembered: ``remember_texts``."""
         self._wanted = wanted
         self._grant = grant
         self._events = Events()
@@ -79,6 +85,10 @@ class Reading(ABC):
     def is_over(self) -> bool:
         """Whether nothing that may still come is wanted."""
         return self.ended_by_itself or (self._was_cut and self._all_ended)
+
+    def remember_texts(self) -> None:
+        """Keep all of the text, for a tokenizer to count."""
+        self.texts = [[] for _ in range(self._wanted.choices)]
 
     def feed(self, chunk: bytes) -> bytes:
         """Take bytes of the stream, cut anywhere, and return those for a streaming caller, often none."""
@@ -159,14 +169,20 @@ class Reading(ABC):
         if not self._all_ended:
             self._is_final = False
 
-    def _counts(self, index: int, *, crosses: bool) -> bool:
+    def _counts(self, index: int, written: Any, *, crosses: bool = False) -> bool:
         """Count a token of a choice; or cut the choice, where it has had its grant or this text ``crosses`` it."""
         if crosses or self._tokens[index] == self._grant:
             self._was_cut, self._is_final = True, False
             self._ended[index] = "length"
             return False
         self._tokens[index] += 1
+        self._keep(index, written)
         return True
+
+    def _keep(self, index: int, written: Any) -> None:
+        """Remember what a choice wrote, if that is wanted: every string in it but names, kinds and ids."""
+        if self.texts is not None:
+            self.texts[index] += strings_in(written)
 
     def _remember(self, index: int, text: Any) -> None:
         """Keep the end of a choice's text: enough to know it again, whatever its length."""
@@ -192,3 +208,16 @@ def _event(data: bytes) -> dict[str, Any]:
     if not isinstance(event, dict) or event.get("error"):
         raise UpstreamUnavailable("The upstream failed in the middle of its answer.")
     return event
+
+
+def strings_in(written: Any) -> Iterator[str]:
+    """Yield the texts in a piece of an answer, wherever its format has them."""
+    if isinstance(written, str):
+        yield written
+    elif isinstance(written, dict):
+        for name, value in written.items():
+            if name not in NO_TEXT:
+                yield from strings_in(value)
+    elif isinstance(written, list):
+        for value in written:
+            yield from strings_in(value)

@@ -130,7 +130,7 @@ class Items:
             item = self._items[place]
             for parts, index in sorted(self._open[place]):
                 if parts == "content":
-                    yield from _part_done(item, place, index)
+                    yield from _part_done(item, place, index, item["content"][index])
             if "status" in item:
                 item["status"] = "incomplete"
             yield {"type": "response.output_item.done", "output_index": place, "item": item}
@@ -142,12 +142,12 @@ class Items:
             begun = {**item, "content": []} if item.get("type") == "message" else item
             yield {"type": "response.output_item.added", "output_index": place, "item": begun}
             if item.get("type") == "message":
-                for index, part in enumerate(_parts(item)):
+                for index, part in enumerate(_parts(item, "content")):
                     at = {"item_id": item.get("id"), "output_index": place, "content_index": index}
                     yield {"type": "response.content_part.added", **at, "part": {**part, "text": ""}}
                     if isinstance(text := part.get("text"), str):
                         yield {"type": "response.output_text.delta", **at, "delta": text, "logprobs": []}
-                    yield from _part_done(item, place, index)
+                    yield from _part_done(item, place, index, part)
             yield {"type": "response.output_item.done", "output_index": place, "item": item}
 
 
@@ -167,16 +167,15 @@ def texts_of(items: list[Item], *, spoken: bool = False) -> Iterator[str]:
                     yield text
 
 
-def _part_done(item: Item, place: int, index: int) -> Iterator[Event]:
-    part = item["content"][index]
+def _part_done(item: Item, place: int, index: int, part: dict[str, Any]) -> Iterator[Event]:
     at = {"item_id": item.get("id"), "output_index": place, "content_index": index}
     if isinstance(part.get("text"), str) and item.get("type") == "message":
         yield {"type": "response.output_text.done", **at, "text": part["text"], "logprobs": []}
     yield {"type": "response.content_part.done", **at, "part": part}
 
 
-def _parts(item: Item) -> list[dict[str, Any]]:
-    lists = (item.get(name) for name in ("summary", "content"))
+def _parts(item: Item, *names: str) -> list[dict[str, Any]]:
+    lists = (item.get(name) for name in names or ("summary", "content"))
     return [part for parts in lists if isinstance(parts, list) for part in parts if isinstance(part, dict)]
 
 

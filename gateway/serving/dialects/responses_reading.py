@@ -30,19 +30,21 @@ class ResponsesReading(Reading):
 
     def _take(self, event: dict[str, Any]) -> bytes:
         kind = event.get("type")
+        if not isinstance(kind, str):
+            return b""
         if kind in FAILURES:
             raise UpstreamUnavailable("The upstream failed in the middle of its answer.")
         if isinstance(response := event.get("response"), dict):
             self._response = response
             self._name()
         if kind in ENDS:
-            self._end(str(kind))
+            self._end(kind)
             return b""
-        if not isinstance(kind, str) or not NAME.fullmatch(kind):
+        if not NAME.fullmatch(kind):
             return b""
         if text := self._items.text_in(event):
             self._note_text()
-            if not self._counts(0, crosses=False):
+            if not self._counts(0, text):
                 return b"".join(self._shown(closing) for closing in self._items.closing())
             if kind == "response.output_text.delta":
                 self._remember(0, text)
@@ -94,6 +96,7 @@ class ResponsesReading(Reading):
             self._items.cut(lambda text: self._part(text, made))
             self.tool_calls = []
         self.ended_by_itself = True
+        self._keep(0, list(texts_of(self._items.all)))
         self._remember(0, "".join(texts_of(self._items.all, spoken=True)))
         return b"".join(self._shown(event) for event in self._told())
 

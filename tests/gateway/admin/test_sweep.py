@@ -212,7 +212,7 @@ def test_a_key_revoked_while_it_is_on_its_way_stays_out(database: Database, serv
     row = customer_rows.CustomerRow("cus_1", "Acme", None, 0, "active", "month", "UTC", 0)
     with database.write() as connection:
         customer_rows.add(connection, row)
-        key_rows.add(connection, KeyRow("key_1", "cus_1", "tc-00-", None, 0, None), "tc-00-secret")
+        key_rows.add(connection, KeyRow("key_1", "cus_1", "tc-00-", None, 0, None), key_rows.digest_of("tc-00-secret"))
 
     def revoke() -> None:
         with database.write() as connection:

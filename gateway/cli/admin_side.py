@@ -1,0 +1,67 @@
+"""A running gateway's admin side, as commands reach it: the address, the token, and its refusals in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+from gateway.errors import StartupError
+
+ANSWER_S = 120.0
+"""How long is waited for the gateway, which checks a menu for up to a minute."""
+
+Url = Annotated[str, typer.Option(envvar="TOKENCAP_URL", help="The gateway, or its admin side's own address.")]
+Token = Annotated[str, typer.Option(envvar="TOKENCAP_ADMIN_TOKEN", help="The admin token.")]
+
+
+def admin_client(url: str, token: str) -> httpx.Client:
+    """Return a client of the gateway's admin side.
+
+    Raises:
+        StartupError: the address is none.
+    """
+    try:
+        base = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise StartupError(f"--url: {error}.", exit_code=2) from error
+    if base.scheme not in ("http", "https") or not base.host:
+        raise StartupError("--url is an address such as http://127.0.0.1:8080.", exit_code=2)
+    if not token.isascii() or not token.isprintable():
+        raise StartupError("--token is no admin token: it has characters that no token has.", exit_code=2)
+    timeout = httpx.Timeout(30, read=ANSWER_S)
+    return httpx.Client(base_url=base, headers={"authorization": f"Bearer {token}"}, timeout=timeout)
+
+
+def ask(
+    client: httpx.Client, method: str, path: str, body: Mapping[str, Any] | None = None, **headers: str
+) -> httpx.Response:
+    """Return the gateway's answer.
+
+    Raises:
+        StartupError: it does not answer.
+    """
+    try:
+        return client.request(method, path, json=body, headers=headers)
+    except httpx.HTTPError as error:
+        reason = str(error) or type(error).__name__
+        raise StartupError(f"The gateway at {client.base_url} does not answer: {reason}.") from error
+
+
+def problem(answer: httpx.Response) -> Mapping[str, Any]:
+    """Return what a refusal says of itself."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def refusal(answer: httpx.Response, advice: str = "") -> StartupError:
+    """Return what a refusal comes to: exit 1 where the answer is no, 3 where the gateway cannot answer now."""
+    told = problem(answer)
+    said = told.get("violation") or told.get("detail")
+    sentence = str(said) if said else f"There is no admin side of tokencap here: status {answer.status_code}."
+    return StartupError(sentence + advice, exit_code=3 if answer.status_code >= 500 or not said else 1)

@@ -1,0 +1,134 @@
+"""``tokencap customers``: create many customers, with keys that are new or that they have from elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli.admin_side import Token, Url, admin_client, ask, refusal
+from gateway.cli.files import STANDARD
+from gateway.cli.progress import timed
+from gateway.errors import StartupError
+from pricing.menu import LIMIT_FIELDS
+
+AT_ONCE = 500
+"""Customers of one request, all of which are created or none."""
+
+OWN_FIELDS = ("name", "tier", "status", "period", "timezone", "external_id")
+KEY_FIELDS = {"key_name": "name", "key_expires": "expires", "key_sha256": "sha256", "key_prefix": "prefix"}
+COLUMNS = (*OWN_FIELDS, *KEY_FIELDS, *LIMIT_FIELDS)
+
+app = typer.Typer(name="customers", help="Create many customers and their keys from a file.", no_args_is_help=True)
+
+
+@app.callback()
+def _customers() -> None:
+    """Create many customers and their keys from a file."""
+
+
+@app.command("add")
+def add(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="CSV or JSON lines; - is JSON lines from standard input.")
+    ],
+    url: Url,
+    token: Token,
+    out: Annotated[
+        Path, typer.Option(metavar="PATH", help="Where the new keys go, as JSON lines that only you can read.")
+    ] = STANDARD,
+) -> None:
+    """Create the customers in a file.
+
+    A CSV has the columns name, tier, status, period, timezone, external_id, limits such as period_tokens_max, and for
+    one key each key_name (a new key), key_expires, or key_sha256 and key_prefix (a key that works elsewhere already).
+    JSON lines are customers as POST /admin/customers/bulk takes them. The same file again creates nothing twice.
+    """
+    given = list(_read(file))
+    made: list[dict[str, Any]] = []
+    with admin_client(url, token) as client, timed(f"Creating {len(given)} customers"):
+        for first in range(0, len(given), AT_ONCE):
+            body = {"customers": given[first : first + AT_ONCE]}
+            name = hashlib.sha256(json.dumps([first, body], sort_keys=True).encode()).hexdigest()
+            answer = ask(client, "POST", "/admin/customers/bulk", body, **{"Idempotency-Key": name})
+            if not answer.is_success:
+                if made:
+                    _write(out, made)
+                raise refusal(answer, f" {first} customers before it were created." if first else "")
+            made += answer.json()["data"]
+    _write(out, made)
+    print(f"{len(made)} customers, {sum(len(one['keys']) for one in made)} keys.", file=sys.stderr)
+
+
+def _read(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the customers of a file.
+
+    Raises:
+        StartupError: a line is none, or a column is unknown.
+    """
+    try:
+        text = sys.stdin.read() if file == STANDARD else file.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise StartupError(f"{file} is not UTF-8.", exit_code=2) from error
+    if file.suffix.lower() == ".csv":
+        yield from _rows(text)
+        return
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            customer = json.loads(line)
+        except ValueError as error:
+            raise StartupError(f"Line {number} is not JSON: {error}.", exit_code=2) from error
+        if not isinstance(customer, dict):
+            raise StartupError(f"Line {number} is no JSON object.", exit_code=2)
+        yield customer
+
+
+def _rows(text: str) -> Iterator[dict[str, Any]]:
+    rows = csv.DictReader(io.StringIO(text), strict=True)
+    unknown = [name for name in rows.fieldnames or () if name not in COLUMNS]
+    if unknown:
+        raise StartupError(f"There is no column {unknown[0]!r}; there are {', '.join(COLUMNS)}.", exit_code=2)
+    try:
+        for row in rows:
+            if None in row:
+                raise StartupError(f"Line {rows.line_num} has more cells than columns.", exit_code=2)
+            yield _customer({name: cell for name, cell in row.items() if cell}, rows.line_num)
+    except csv.Error as error:
+        raise StartupError(f"Line {rows.line_num}: {error}.", exit_code=2) from error
+
+
+def _customer(cells: dict[str, str], line: int) -> dict[str, Any]:
+    customer: dict[str, Any] = {name: cells[name] for name in OWN_FIELDS if name in cells}
+    limits = {name: cells[name] for name in LIMIT_FIELDS if name in cells}
+    for name, cell in limits.items():
+        if not (cell.isascii() and cell.isdecimal()):
+            raise StartupError(f"Line {line}: {name} is a whole number.", exit_code=2)
+    key = {field: cells[name] for name, field in KEY_FIELDS.items() if name in cells}
+    customer |= {"overrides": {name: int(cell) for name, cell in limits.items()}} if limits else {}
+    return customer | ({"keys": [key]} if key else {})
+
+
+def _write(out: Path, made: list[dict[str, Any]]) -> None:
+    """Write a line for each customer. Keys are secrets, so a new file is its owner's only."""
+    lines = "".join(json.dumps(_line(one), ensure_ascii=False) + "\n" for one in made)
+    if out == STANDARD:
+        print(lines, end="", flush=True)
+        return
+    descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(lines)
+
+
+def _line(one: dict[str, Any]) -> dict[str, Any]:
+    customer = {name: one["customer"][name] for name in ("id", "name", "external_id")}
+    return {**customer, "keys": [{name: key[name] for name in ("key_id", "prefix", "key")} for key in one["keys"]]}

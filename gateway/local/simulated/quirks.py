@@ -1,0 +1,85 @@
+"""How engines differ where the simulated model can stand in for them: what they speak, hear, ignore, refuse and say."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.errors import BadRequest, TokencapError
+
+CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
+MESSAGES, COUNT_TOKENS, EMBEDDINGS = "/v1/messages", "/v1/messages/count_tokens", "/v1/embeddings"
+EVERYTHING = frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES, COUNT_TOKENS, EMBEDDINGS})
+ENGINES_OWN = frozenset({"n_predict", "num_predict", "max_new_tokens", "top_k", "min_p", "repetition_penalty"})
+
+TOKEN = re.compile(r" ?\w+|[^\w\s]")
+"""A token of the simulated model's words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quirks:
+    """One kind of engine."""
+
+    owner: str = "tokencap-simulator"
+    """Who owns the model, in its list of models."""
+    speaks: frozenset[str] = EVERYTHING
+    ignores: frozenset[str] = frozenset()
+    """Fields that change nothing."""
+    refuses: frozenset[str] = frozenset()
+    """Fields that are a 400."""
+    says_code_as_number: bool = False
+    says_errors_flat: bool = False
+    continuous_usage: bool = True
+    tokenizes: str | None = None
+    """The field of its ``/tokenize``, where it has one."""
+
+    def heard(self, body: bytes) -> bytes:
+        """Return a body without what this engine ignores.
+
+        Raises:
+            BadRequest: it has a field that this engine does not know.
+        """
+        try:
+            given = json.loads(body)
+        except (ValueError, RecursionError):
+            return body  # whoever reads it says so
+        if not isinstance(given, dict) or not (self.ignores | self.refuses) & given.keys():
+            return body
+        if unknown := sorted(self.refuses & given.keys()):
+            raise BadRequest(f"Unrecognized request argument supplied: {unknown[0]}", param=unknown[0])
+        return json.dumps({name: value for name, value in given.items() if name not in self.ignores}).encode()
+
+    def error(self, error: TokencapError) -> dict[str, Any]:
+        """Return a refusal in this engine's shape of OpenAI's."""
+        body = error.body()
+        if self.says_code_as_number:
+            body["error"] |= {"code": error.status, "type": "BadRequestError"}
+        return {"object": "error", **body["error"]} if self.says_errors_flat else body
+
+    def tokenize(self, body: bytes) -> dict[str, Any]:
+        """Return the tokens of a text, numbered as they come."""
+        given = json.loads(body)
+        tokens = TOKEN.findall(str(given.get(self.tokenizes)))
+        return {"count": len(tokens), "tokens": list(range(len(tokens)))}
+
+
+QUIRKS = {
+    "any": Quirks(),
+    "openai": Quirks(
+        owner="system",
+        speaks=EVERYTHING - {MESSAGES, COUNT_TOKENS},
+        refuses=ENGINES_OWN,
+        continuous_usage=False,
+    ),
+    "vllm": Quirks(owner="vllm", says_code_as_number=True, tokenizes="prompt"),
+    "sglang": Quirks(owner="sglang", says_code_as_number=True, says_errors_flat=True, tokenizes="prompt"),
+    "llamacpp": Quirks(owner="llamacpp", says_code_as_number=True, continuous_usage=False, tokenizes="content"),
+    "ollama": Quirks(
+        owner="library",
+        speaks=EVERYTHING - {COUNT_TOKENS},
+        ignores=frozenset({"max_completion_tokens", "n", "n_predict"}),
+        continuous_usage=False,
+    ),
+}

@@ -1,0 +1,60 @@
+"""A customer who comes from elsewhere goes on with the key it has, and whoever took it away takes it away here."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+import httpx
+import redis
+
+from gateway.holds.connect import connect
+from tests.loop.rig import Rig
+from tests.waiting import until
+
+KEY = "sk-live-4f1b9c77d2e0a853"
+ASKED: dict[str, Any] = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+def imported(loop: Rig) -> dict[str, Any]:
+    loop.tier("open")
+    key = {"sha256": sha256(KEY.encode()).hexdigest(), "prefix": KEY[:12]}
+    answer = loop.admin.post(
+        "/admin/customers/bulk", json={"customers": [{"name": "A", "tier": "open", "keys": [key]}]}
+    )
+    assert answer.status_code == 201, answer.text
+    made: dict[str, Any] = answer.json()["data"][0]
+    return made
+
+
+def ask(loop: Rig, headers: dict[str, str]) -> httpx.Response:
+    return httpx.post(f"{loop.url}/v1/chat/completions", json=ASKED, headers=headers)
+
+
+def test_an_imported_key_is_served_metered_and_revoked(loop: Rig) -> None:
+    made = imported(loop)
+    answers = [ask(loop, {"authorization": f"Bearer {KEY}"}), ask(loop, {"x-api-key": KEY})]
+    account = httpx.get(f"{loop.url}/v1/account", headers={"authorization": f"Bearer {KEY}"})
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert account.json()["customer"] == made["customer"]["id"]
+    assert {record["customer"] for record in loop.usage()} == {made["customer"]["id"]}
+    assert loop.admin.delete(f"/admin/keys/{made['keys'][0]['key_id']}").status_code == 204
+    assert ask(loop, {"authorization": f"Bearer {KEY}"}).status_code == 401
+
+
+def test_a_key_that_nobody_imported_is_unknown(loop: Rig) -> None:
+    imported(loop)
+    for key in (KEY + "x", KEY[:-1], "short", "x" * 300, "sk with spaces and more"):
+        refused = ask(loop, {"authorization": f"Bearer {key}"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert loop.counted()["calls"] == 0
+
+
+def test_an_imported_key_is_known_again_after_redis_lost_everything(loop: Rig) -> None:
+    imported(loop)
+    with connect(loop.settings.redis_url) as client:
+        assert isinstance(client, redis.Redis)
+        client.flushall()
+
+    until(lambda: ask(loop, {"authorization": f"Bearer {KEY}"}).status_code == 200, 20)

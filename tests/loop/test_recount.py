@@ -1,0 +1,138 @@
+"""What the upstream does not count is counted by its tokenizer, else by the operator's, else by what went by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+
+from gateway.errors import StartupError
+from gateway.serving.exchange import Receive, Scope, Send
+from gateway.serving.recount import read_tokenizer
+from tests.loop.rig import Rig, rig
+
+PIECES = ("one two ", "three ", "four five six")
+"""Six words in three chunks."""
+
+
+class Silent:
+    """An upstream that says nothing of its usage, and knows how many words there are if it is asked."""
+
+    def __init__(self, owner: str, *, tokenizes: bool = True) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self._owner = owner
+        self._tokenizes = tokenizes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            while (message := await receive())["type"] != "lifespan.shutdown":
+                await send({"type": message["type"] + ".complete"})
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        raw, more = b"", True
+        while more:
+            message = await receive()
+            raw, more = raw + message.get("body", b""), message.get("more_body", False)
+        status, kind, body = 200, b"application/json", b""
+        if scope["path"] == "/v1/models":
+            body = json.dumps({"data": [{"id": "aligned-1", "owned_by": self._owner}]}).encode()
+        elif scope["path"] == "/tokenize" and self._tokenizes:
+            self.asked.append(json.loads(raw))
+            text = self.asked[-1].get("prompt") or self.asked[-1].get("content")
+            body = json.dumps({"tokens": text.split(), "count": len(text.split())}).encode()
+        elif scope["path"] == "/v1/chat/completions":
+            kind, body = b"text/event-stream", _events()
+        else:
+            status = 500
+        headers = [(b"content-type", kind)]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _events() -> bytes:
+    deltas: list[tuple[dict[str, Any], str | None]] = [({"content": piece}, None) for piece in PIECES]
+    chunks = [
+        {"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+        for delta, reason in [*deltas, ({}, "stop")]
+    ]
+    return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> str:
+    """A ``tokenizer.json`` that makes a token of each word."""
+    tokenizer = Tokenizer(WordLevel({"?": 0}, unk_token="?"))
+    tokenizer.pre_tokenizer = Split(" ", "removed")
+    path = str(tmp_path / "tokenizer.json")
+    tokenizer.save(path)
+    return path
+
+
+@contextmanager
+def running(upstream: Silent, valkey_url: str, sqlite_url: str, tmp_path: Path, **given: Any) -> Iterator[Rig]:
+    with rig(valkey_url, sqlite_url, tmp_path, upstream=upstream, **given) as loop:
+        loop.tier("open")
+        yield loop
+
+
+def record_of_a_call(loop: Rig, *, stream: bool) -> dict[str, Any]:
+    who = loop.customer("open")
+    asked = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}], "stream": stream}
+    answer = httpx.post(f"{loop.url}/v1/chat/completions", json=asked, headers=who.headers)
+    assert answer.status_code == 200
+    [record] = loop.usage(who)
+    return record
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize(("owner", "field"), [("vllm", "prompt"), ("sglang", "prompt"), ("llamacpp", "content")])
+def test_the_upstream_is_asked_first(
+    owner: str, field: str, stream: bool, valkey_url: str, sqlite_url: str, tmp_path: Path, words: str
+) -> None:
+    upstream = Silent(owner)
+    with running(upstream, valkey_url, sqlite_url, tmp_path, tokenizer=words) as loop:
+        record = record_of_a_call(loop, stream=stream)
+
+    assert (record["output_tokens"], record["billed_output_tokens"], record["usage_source"]) == (6, 6, "tokenizer")
+    assert [asked[field] for asked in upstream.asked] == ["".join(PIECES)]
+
+
+@pytest.mark.parametrize("tokenizes", [True, False])
+def test_then_the_operators_own_tokenizer(
+    tokenizes: bool, valkey_url: str, sqlite_url: str, tmp_path: Path, words: str
+) -> None:
+    """For an upstream that has none, and for one whose fails."""
+    upstream = Silent("nobody" if tokenizes else "vllm", tokenizes=tokenizes)
+    with running(upstream, valkey_url, sqlite_url, tmp_path, tokenizer=words) as loop:
+        record = record_of_a_call(loop, stream=True)
+
+    assert (record["output_tokens"], record["usage_source"]) == (6, "tokenizer")
+
+
+def test_then_what_went_by(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
+    with running(Silent("vllm", tokenizes=False), valkey_url, sqlite_url, tmp_path) as loop:
+        record = record_of_a_call(loop, stream=True)
+
+    assert (record["output_tokens"], record["usage_source"]) == (len(PIECES), "counted")
+
+
+async def test_vocabularies_of_openai_are_known_by_name() -> None:
+    assert await read_tokenizer("o200k_base").count("tiktoken is great!") == 6
+    assert await read_tokenizer("o200k_base").count("half a pair: \ud800") is not None
+
+
+@pytest.mark.parametrize("named", ["nowhere.json", "no_such_vocabulary"])
+def test_a_tokenizer_that_is_none_is_one_sentence(named: str) -> None:
+    with pytest.raises(StartupError) as refused:
+        read_tokenizer(named)
+
+    assert refused.value.exit_code == 2
+    assert "TOKENCAP_TOKENIZER" in refused.value.message
