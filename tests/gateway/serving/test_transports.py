@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,9 +18,9 @@ from gateway.serving.ticks import Ticks
 from gateway.serving.transport import Reply, Transport
 from gateway.serving.upstream import headers_of
 from tests.certificates import certified
+from tests.gateway.serving.endpoint import Far, Peer, endpoint, says
 
 Make = Callable[[str], Transport]
-Talk = Callable[["Peer"], Awaitable[None]]
 
 BODY = b'{"model":"aligned-1"}'
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -44,70 +44,6 @@ def make(request: pytest.FixtureRequest) -> Make:
     return made
 
 
-class Peer:
-    """The far end of one connection."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
-        self.reader = reader
-        self.writer = writer
-        self.number = number
-
-    async def request(self) -> tuple[bytes, bytes]:
-        """Return the head and the body of the next request."""
-        head = await self.reader.readuntil(b"\r\n\r\n")
-        size = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
-        return head, await self.reader.readexactly(size)
-
-    async def say(self, *parts: bytes) -> None:
-        """Send parts, each of them on its own."""
-        for part in parts:
-            self.writer.write(part)
-            await self.writer.drain()
-            await asyncio.sleep(0.01 if len(parts) > 1 else 0)
-
-    def reset(self) -> None:
-        linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
-        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        self.writer.transport.abort()
-
-
-class Far:
-    """An endpoint that does on each connection what the test says, and counts its connections."""
-
-    def __init__(self) -> None:
-        self.connections = 0
-        self.url = ""
-
-
-@asynccontextmanager
-async def endpoint(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterator[Far]:
-    far = Far()
-    talking: set[asyncio.Task[None]] = set()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far.connections += 1
-        task = asyncio.current_task()
-        assert task is not None
-        talking.add(task)
-        try:
-            await talk(Peer(reader, writer, far.connections))
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            talking.discard(task)
-            writer.close()
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls, limit=2**25)
-    scheme = "http" if tls is None else "https"
-    far.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    try:
-        yield far
-    finally:
-        server.close()
-        for task in list(talking):
-            task.cancel()
-
-
 @asynccontextmanager
 async def client(make: Make, far: Far) -> AsyncIterator[Transport]:
     transport = make(far.url)
@@ -127,19 +63,6 @@ async def all_of(reply: Reply) -> bytes:
         parts.append(chunk)
     await reply.aclose()
     return b"".join(parts)
-
-
-def says(*parts: bytes, closes: bool = False) -> Talk:
-    """Return what answers every request on a connection with the same bytes."""
-
-    async def talk(peer: Peer) -> None:
-        while True:
-            await peer.request()
-            await peer.say(*parts)
-            if closes:
-                return
-
-    return talk
 
 
 async def test_a_request_is_what_it_has_to_be_and_one_connection_carries_many(make: Make) -> None:
@@ -245,28 +168,21 @@ async def test_an_answer_that_is_not_whole_is_not_taken_for_one(make: Make, said
 
 
 async def test_a_reset_in_the_middle_gives_what_came_and_then_the_failure(make: Make) -> None:
+    came = asyncio.Event()
+
     async def talk(peer: Peer) -> None:
         await peer.request()
         await peer.say(HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n")
-        await peer.reader.read(1)
+        await came.wait()
         peer.reset()
 
     async with endpoint(talk) as far, client(make, far) as transport:
         reply = await ask(transport)
         assert await reply.chunk(PATIENCE_S) == b"{}"
-        closing = asyncio.create_task(reply.chunk(PATIENCE_S))
-        await asyncio.sleep(0)
-        await _end_of(far, closing)
+        came.set()
 
         with pytest.raises(UpstreamUnavailable):
-            await closing
-
-
-async def _end_of(far: Far, waiting: asyncio.Task[bytes | None]) -> None:
-    """Let the far end's connection come to its end: it waits for one more byte of ours, which never comes."""
-    for task in asyncio.all_tasks():
-        if task is not asyncio.current_task() and task is not waiting and "connected" in repr(task.get_coro()):
-            task.cancel()
+            await reply.chunk(PATIENCE_S)
 
 
 async def test_a_request_is_never_sent_twice(make: Make) -> None:
