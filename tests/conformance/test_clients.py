@@ -113,6 +113,15 @@ def test_embeddings_and_counts_are_metered_too(house: Rig) -> None:
     assert said == [("/v1/embeddings", 10, 0, "complete"), ("/v1/messages/count_tokens", 0, 0, "complete")]
 
 
+def test_both_makers_clients_find_the_models(house: Rig) -> None:
+    here = where(house, house.customer("open"))
+    names = ["aligned-1", "aligned-1-embedding"]
+
+    assert [model.id for model in openai_chat.connect(here).models.list()] == names
+    assert [model.id for model in anthropic_messages.connect(here).models.list()] == names
+    assert anthropic_messages.connect(here).models.retrieve("aligned-1").display_name == "aligned-1"
+
+
 def test_an_answer_of_somebody_else_cannot_be_gone_on_from(house: Rig) -> None:
     mine, other = house.customer("open"), house.customer("open")
     body = {"model": "aligned-1", "input": "Hello"}
