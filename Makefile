@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 ARGS ?=
 
-.PHONY: demo test soak fuzz bench check clean
+.PHONY: demo test soak fuzz bench recovery check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tokencap demo $(ARGS)
@@ -26,6 +26,11 @@ fuzz: $(VENV)/.tested
 # CPU per call and per event, beside other proxies; needs cc and two cores. `make bench ARGS="--rounds 1 --scenarios 32"`.
 bench: $(VENV)/.tested
 	$(BIN)/python -m benchmarks.gateway.run $(ARGS)
+
+# Markets of known truth, estimated from what their customers did, and what the menus made of that earn.
+# `make recovery ARGS="--seeds 5 --only drift"` is shorter.
+recovery: $(VENV)/.tested
+	$(BIN)/python -m tests.pricing.estimate.recovery $(ARGS)
 
 # The checks that need no server. `make test` runs them first.
 check: $(VENV)/.tested

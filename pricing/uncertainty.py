@@ -20,6 +20,8 @@ from pricing.worth import Valuation, tokens_at, valuation_of, worth_at
 DISCOUNTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)
 """By how much the value of an answer is understated to make a menu that still sells where customers are less keen."""
 
+FINE_DISCOUNTS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
+
 LOW = 5
 """The percentile of the profits that stands for a bad case."""
 
@@ -87,6 +89,51 @@ def best_on_average(
         profits=profits[best],
         certain=float(np.mean(profits[own, np.arange(len(markets))])),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Understated:
+    """A market whose value is understated by so much that its menu earns the most on average over the draws.
+
+    Attributes:
+        market: as ``market.json``.
+        discount: by how much its value is understated.
+        mean: average profit of its menu over the draws, nano-units for each conversation offered.
+        low: the 5th percentile.
+    """
+
+    market: dict[str, Any]
+    discount: float
+    mean: float
+    low: float
+
+
+def understated(
+    market: Market, draws: Sequence[Market], *, tiers: int | None = None, discounts: Sequence[float] = FINE_DISCOUNTS
+) -> Understated:
+    """Return how a market is best priced that is known only up to equally likely draws.
+
+    The distribution of urgency may be averaged over the draws, for profit is linear in it. Lengths and pace may not:
+    where answers are a little longer than thought, everybody's worth is a little less than the price that takes all of
+    it. Asking for less than all is what an understated value does; it scales prices and leaves the caps.
+
+    Args:
+        market: the average.
+        draws: equally likely markets of its currency.
+        tiers: at most so many tiers; None is the full menu.
+        discounts: by how much the value may be understated, each in [0, 1).
+    """
+    valuations = [valuation_of(draw) for draw in draws]
+    best: Understated | None = None
+    for discount in discounts:
+        lower = _discounted(market, discount)
+        caps, prices = _menu_of(lower, tiers)
+        profits = [profit_of(valuation, caps, prices) for valuation in valuations]
+        mean = float(np.mean(profits))
+        if best is None or mean > best.mean:
+            best = Understated(json.loads(lower.given), discount, mean, float(np.percentile(profits, LOW)))
+    assert best is not None
+    return best
 
 
 def profit_of(valuation: Valuation, caps_tokens: Ints, prices: Floats) -> float:

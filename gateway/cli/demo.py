@@ -9,6 +9,7 @@ import secrets
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from gateway.cli.log import log_to_stderr
 from gateway.cli.serve import PROGRAM, Serving, run_gateway
 from gateway.errors import StartupError
 from gateway.local.demo.board import Board
+from gateway.local.demo.loop import Loop, Price
 from gateway.local.demo.people import law_of
 from gateway.local.demo.story import Stage, hurried, tell
 from gateway.local.lifeline import told_to_stop
@@ -28,8 +30,17 @@ from pricing.market import read_market
 
 PACKAGES = Path(__file__).parents[2]
 MARKET = Path("gateway/local/demo/market.json")
+TO_LEARN = Path("gateway/local/demo/slow-market.json")
+"""A slow model and customers far apart: there tiers earn much more than one plan, and little time shows it."""
+
 NAMES = ("quick", "standard", "unlimited")
 LINE_EVERY_S = 5.0
+SPEED = 20.0
+LEARN_SPEED = 8.0
+"""Slow enough that what a machine adds to each answer's delay is little beside it."""
+
+LEARN_LEAST_S = 100.0
+"""A demo shorter than this sees too little to learn a market from."""
 
 app = typer.Typer()
 
@@ -64,9 +75,17 @@ def demo(
     seconds: Annotated[float | None, typer.Option(min=0, help="Stops by itself after so long.")] = None,
     no_traffic: Annotated[bool, typer.Option("--no-traffic", help="Only the gateway and its customers' keys.")] = False,
     data_dir: Annotated[Path | None, typer.Option(help="Keeps the data there; else it is gone at the end.")] = None,
-    speed: Annotated[float, typer.Option(min=0.1, max=200, help="The model's seconds in one of ours.")] = 20.0,
+    speed: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, max=200, help="The model's seconds in one of ours; else 20, or 8 where a market is learnt."
+        ),
+    ] = None,
 ) -> None:
     """Price a sample market, publish the menu, let simulated customers choose and talk, compare what came of it.
+
+    With --seconds 100 or more the operator does not know the market: it begins with a bad menu, learns from what
+    customers do, publishes a better one, and shows what was estimated beside what is true.
 
     Exit 1 if the ledger differs from the model's own count, or the customers from what the menu expects of them by
     more than chance explains.
@@ -84,7 +103,9 @@ def demo(
             admin_token=token,  # type: ignore[arg-type]
             self_selection="conversation",
         )
-        agrees = asyncio.run(_demo(settings, token, speed, seconds, not no_traffic))
+        learns = not no_traffic and seconds is not None and seconds >= LEARN_LEAST_S
+        pace = speed or (LEARN_SPEED if learns else SPEED)
+        agrees = asyncio.run(_demo(settings, token, pace, seconds, not no_traffic, learns))
     if not agrees:
         raise typer.Exit(1)
 
@@ -97,15 +118,19 @@ def _leave_behind_settings(directory: Path) -> None:
     os.chdir(directory)
 
 
-async def _demo(settings: Settings, token: str, speed: float, seconds: float | None, with_traffic: bool) -> bool:
+async def _demo(
+    settings: Settings, token: str, speed: float, seconds: float | None, with_traffic: bool, learns: bool
+) -> bool:
     """Price the market while the gateway starts, tell the story, stop the gateway; return whether all agrees."""
-    law = law_of(read_market(json.loads((PACKAGES / MARKET).read_text("utf-8"))))
+    market = TO_LEARN if learns else MARKET
+    given = json.loads((PACKAGES / market).read_text("utf-8"))
+    law = law_of(read_market(given))
     stop_gateway, stop_story = asyncio.Event(), asyncio.Event()
     told = asyncio.create_task(told_to_stop(None))
     told.add_done_callback(lambda _: stop_story.set())
     ready: asyncio.Future[Serving] = asyncio.get_running_loop().create_future()
     gateway = asyncio.create_task(run_gateway(settings, stop_gateway, ready.set_result, hurried(law, speed)))
-    priced = asyncio.create_task(_priced(settings.data_dir / "menu.json"))
+    priced = asyncio.create_task(_priced(PACKAGES / market, settings.data_dir / "menu.json", NAMES))
     agrees = True
     try:
         starting: list[asyncio.Future[Any]] = [ready, gateway, told]
@@ -114,8 +139,11 @@ async def _demo(settings: Settings, token: str, speed: float, seconds: float | N
         if ready.done():
             if seconds is not None:
                 asyncio.get_running_loop().call_later(seconds, stop_story.set)
-            stage = _stage(ready.result(), menu, law, token, speed)
-            agrees = await tell(stage, Terminal(), with_traffic, stop_story)
+            stage = _stage(ready.result(), menu, market, law, token, speed)
+            if learns and seconds is not None:
+                agrees = await Loop(stage, given, _price_in(settings.data_dir), Terminal()).tell(stop_story, seconds)
+            else:
+                agrees = await tell(stage, Terminal(), with_traffic, stop_story)
     finally:
         told.cancel()
         stop_gateway.set()
@@ -123,22 +151,27 @@ async def _demo(settings: Settings, token: str, speed: float, seconds: float | N
     return agrees
 
 
-async def _priced(out: Path) -> Any:
-    """Return the menu of the sample market, computed as anyone would compute it, in a process of its own.
+def _price_in(directory: Path) -> Price:
+    """Return what prices a market, by way of files in a directory."""
+
+    async def price(market: Mapping[str, Any]) -> Any:
+        given = directory / "market.json"
+        await asyncio.to_thread(given.write_text, json.dumps(market), "utf-8")
+        return await _priced(given, directory / "priced.json")
+
+    return price
+
+
+async def _priced(market: Path, out: Path, names: Sequence[str] = ()) -> Any:
+    """Return the menu of a market, computed as anyone would compute it, in a process of its own.
+
+    Without names its tiers are t1, t2 and so on, for nobody knows how many there will be.
 
     Raises:
         StartupError: it was not computed; the process has said why.
     """
-    words = [
-        "--market",
-        str(PACKAGES / MARKET),
-        "--tiers",
-        str(len(NAMES)),
-        "--names",
-        ",".join(NAMES),
-        "--out",
-        str(out),
-    ]
+    words = ["--market", str(market), "--tiers", str(len(NAMES)), "--out", str(out)]
+    words += ["--names", ",".join(names)] * bool(names)
     command = [*PROGRAM, "price", "menu", *words]
     # In a session of its own a Ctrl-C at the terminal does not end it half-way.
     pricing = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL, start_new_session=True)
@@ -147,13 +180,13 @@ async def _priced(out: Path) -> Any:
     return json.loads(await asyncio.to_thread(out.read_text, "utf-8"))
 
 
-def _stage(serving: Serving, menu: Any, law: Law, token: str, speed: float) -> Stage:
+def _stage(serving: Serving, menu: Any, market: Path, law: Law, token: str, speed: float) -> Stage:
     return Stage(
         url=serving.url,
         admin_token=token,
         model_url=serving.upstream_url.removesuffix("/v1"),
         menu=menu,
-        market_file=str(MARKET),
+        market_file=str(market),
         law=law,
         speed=speed,
         now_ms=lambda: time.time_ns() // 1_000_000,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from pricing.menu import Menu, NotAMenu
 from pricing.menus import optimal_menu
 from pricing.rounding import publish
 from pricing.tiers import best_tiers
+from pricing.uncertainty import Understated, understated
 from pricing.worth import Valuation, valuation_of
 
 TIERS = 3
@@ -41,6 +42,7 @@ class Found:
     Attributes:
         refused: why it should not be sold, None if nothing speaks against it.
         held_back: why it is not put in force by itself, None if nothing stands in the way.
+        moves: where customers go whose tier the draft lacks: where most of those who take it would.
     """
 
     estimates: Json
@@ -48,13 +50,15 @@ class Found:
     draft: Json
     refused: str | None
     held_back: str | None
+    moves: Mapping[str, str]
 
 
 def draft(database: Database, currency: str, asked: Mapping[str, Any], now_ms: int, tell: Tell) -> Found:
     """Return a draft made from what the ledger says that customers did.
 
     Profit is linear in the distribution of urgency, so the menu that is best on average over what it may be is that
-    of its average over the draws, which is what the estimate is.
+    of its average over the draws, which is what the estimate is. What the lengths and the pace leave uncertain is met
+    by understating the value: prices a little lower keep those for whom it is only just worth it.
 
     Args:
         asked: a ``RunAsked``.
@@ -71,15 +75,27 @@ def draft(database: Database, currency: str, asked: Mapping[str, Any], now_ms: i
     given = replace(_given(database, asked), currency=currency)
     estimate = fit(seen, given, draws=asked["draws"], random=np.random.default_rng(asked["seed"]))
     before = _in_force(database, menus, now_ms)
-    tell("computing the menu", 60)
+    tell("computing the menu", 50)
+    draws = [read_market(one) for one in estimate.draws]
+    tiers = asked["tiers"] or (len(before.tiers) if before else TIERS)
+    priced, tiers = _best(read_market(estimate.market), draws, tiers)
     market = market_of(estimate)
-    made = _menu(read_market(market), asked, before, written(now_ms))
+    market["estimate"]["value_understated_by"] = priced.discount
+    made = _menu(
+        read_market(market | {"value_nanousd": priced.market["value_nanousd"]}), tiers, before, written(now_ms)
+    )
     tell("checking the certificate", 75)
     verdict = verify(made)
     tell("comparing it with the menu in force", 85)
-    comparison = _comparison(estimate, seen, made, before)
+    comparison = _comparison(estimate, draws, seen, made, before)
     refused = verdict.violation or _no_gain(comparison, asked["confidence"])
-    return Found(market, comparison, made, refused, _held_back(estimate, made, before, comparison, asked))
+    held_back = _held_back(estimate, made, before, comparison, asked)
+    return Found(market, comparison, made, refused, held_back, _moves(made, comparison.get("becomes", {})))
+
+
+def _moves(made: Json, becomes: Mapping[str, str | None]) -> dict[str, str]:
+    kept = {tier["name"] for tier in made["tiers"]}
+    return {old: new for old, new in becomes.items() if new is not None and old not in kept}
 
 
 def _given(database: Database, asked: Mapping[str, Any]) -> Given:
@@ -102,9 +118,14 @@ def _in_force(database: Database, menus: Mapping[str, Menu], now_ms: int) -> Men
     return None if version is None else menus.get(version)
 
 
-def _menu(market: Market, asked: Mapping[str, Any], before: Menu | None, created: str) -> Json:
+def _best(market: Market, draws: Sequence[Market], most: int) -> tuple[Understated, int]:
+    """Return by how much to understate the market, and how many tiers, up to so many, earn the most on average."""
+    tried = [(understated(market, draws, tiers=tiers), tiers) for tiers in range(min(2, most), most + 1)]
+    return max(tried, key=lambda one: one[0].mean)
+
+
+def _menu(market: Market, tiers: int, before: Menu | None, created: str) -> Json:
     """Return the best menu; where it has as many tiers as the one in force, they keep their names."""
-    tiers = asked["tiers"] or (len(before.tiers) if before else TIERS)
     bill = before.bill if before else "conversation"
     made = optimal_menu(market, tiers=tiers, bill=bill, names=None, created=created)
     if before is None or len(made["tiers"]) != len(before.tiers):
@@ -115,12 +136,13 @@ def _menu(market: Market, asked: Mapping[str, Any], before: Menu | None, created
         return made
 
 
-def _comparison(estimate: Estimate, seen: Statistics, made: Json, before: Menu | None) -> Json:
-    here = valuation_of(read_market(estimate.market))
-    draws = [valuation_of(read_market(one)) for one in estimate.draws]
+def _comparison(estimate: Estimate, draws: Sequence[Market], seen: Statistics, made: Json, before: Menu | None) -> Json:
+    market = read_market(estimate.market)
+    here = valuation_of(market)
     new = sold(Menu.from_json(made))
     old = None if before is None else sold(before)
-    comparison = compared(here, draws, new, old, _single(here))
+    single = valuation_of(read_market(understated(market, draws, tiers=1).market))
+    comparison = compared(here, [valuation_of(one) for one in draws], new, old, _single(single))
     if old is not None:
         goes = destinations(here, new, old)
         comparison["becomes"] = goes

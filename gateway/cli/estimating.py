@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def given_of(assumed: Market | None, value: float | None, cost: float | None, on
                 "No record tells what an answer is worth: say it with --value-nanousd, or give a --market.", exit_code=2
             )
         return Given(value, cost or 0.0, cost_on_disconnect=on_disconnect or "stops")
-    worth = float(np.dot(assumed.share, assumed.value_nanousd))
+    worth = float(np.dot(assumed.share, assumed.value_nanousd)) / (1 - _understated_by(assumed))
     stands = "stops" if assumed.cost_stops else "runs"
     return Given(
         value_nanousd=worth if value is None else value,
@@ -43,6 +44,12 @@ def given_of(assumed: Market | None, value: float | None, cost: float | None, on
         cost_on_disconnect=on_disconnect or stands,
         prior=assumed,
     )
+
+
+def _understated_by(market: Market) -> float:
+    """Return by how much the value of a market that a menu was made from is below what it was taken to be."""
+    beside = json.loads(market.given).get("estimate", {})
+    return float(beside.get("value_understated_by", 0.0)) if isinstance(beside, dict) else 0.0
 
 
 def market_of(estimate: Estimate) -> dict[str, Any]:

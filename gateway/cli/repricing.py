@@ -101,33 +101,40 @@ class Work:
         if found.refused is not None:
             self._finish("refused", found.refused, result=result, draft=found.draft)
             return
-        self._keep(found.draft, found.held_back, result)
+        self._keep(found.draft, found.held_back, found.moves, result)
 
     def _found(self) -> Any:
         from gateway.cli.drafting import draft  # noqa: PLC0415 - numpy loads only once there is something to compute
 
         return draft(self._database, self._settings.currency, self._taken.asked, now_ms(), self.tell)
 
-    def _keep(self, draft: dict[str, Any], held_back: str | None, result: dict[str, Any]) -> None:
+    def _keep(
+        self, draft: dict[str, Any], held_back: str | None, moves: dict[str, str], result: dict[str, Any]
+    ) -> None:
         """Put the draft among the menus, and in force if that was asked and nothing holds it back: all or nothing."""
         asked, reason = self._taken.asked, held_back
-        wants = asked["publish"] != "no"
+        goes = {**moves, **asked["moves"]} if asked["publish"] != "no" and held_back is None else None
         try:
             with self._database.write() as connection:
-                self._conclude(connection, draft, reason, result, publish=wants and held_back is None)
+                self._conclude(connection, draft, reason, result, goes)
         except AdminProblem as error:  # it would leave customers without a tier: the draft stays a draft
             with self._database.write() as connection:
-                self._conclude(connection, draft, error.message, result, publish=False)
+                self._conclude(connection, draft, error.message, result, None)
 
     def _conclude(
-        self, connection: Any, draft: dict[str, Any], reason: str | None, result: dict[str, Any], *, publish: bool
+        self,
+        connection: Any,
+        draft: dict[str, Any],
+        reason: str | None,
+        result: dict[str, Any],
+        moves: dict[str, str] | None,
     ) -> None:
+        """End the run with its draft, put in force with these moves unless there are none."""
         now, published = now_ms(), None
         menus_store.hold_still(connection, to_publish=True)
         menu = menus_store.known_or_added(connection, draft, source="mechanism", created=now)
-        if publish:
+        if moves is not None:
             effective: Effective = self._taken.asked["publish"]
-            moves = self._taken.asked["moves"]
             published = menus_store.publish(connection, menu, now_ms=now, effective=effective, moves=moves).at
             after = {"effective": effective, "moves": moves, "run": self._taken.id}
             audit.record(

@@ -37,19 +37,19 @@ def seen_in_ledger(
     """Return the statistics of a ledger and its menus, having added to its sums what came since the last time.
 
     Who gave itself its tier is in the audit; it chose from the menu that was in force then. Where anybody chose,
-    active customers without a tier or a conversation have refused the menu in force.
+    active customers without a tier have refused the menu in force, if they had no conversation under it.
     """
     bring_up_to_date(database, now_ms, heard)
     since_week = since_ms // WEEK_MS
     watch = Watch(going_in(database))
     watch.latest_ms = now_ms
-    talking = {customer for customer, _ in watch.going}
     going = watch.close_all()
     menus = asked.menus_in(database)
     with database.read() as connection:
         timeline = menus_store.read_timeline(connection)
-    chose = _chosen(database, timeline)
-    refusing = asked.refusing(database, since_week) - talking
+    chose, version = _chosen(database, timeline), menus_store.in_force(timeline, now_ms)
+    refusing = set[str]() if version is None else asked.refusing(database, version)
+    refusing -= {key[1] for key in watch.sums.tiers if key[2] == version}
     was_chosen = bool(chose) or asked.was_named(database, since_week, watch.sums)
     found = Summed(
         lengths=asked.lengths_in(database, since_week, watch.sums),
@@ -62,8 +62,8 @@ def seen_in_ledger(
     )
     choosing = Choosing(
         chose=lambda customer, version: (customer, version) in chose,
-        refusing=len(refusing) if was_chosen else 0,
-        refused=menus_store.in_force(timeline, now_ms),
+        refusing=frozenset(refusing) if was_chosen else frozenset(),
+        refused=version,
     )
     return statistics_of(found, menus, choosing), menus
 

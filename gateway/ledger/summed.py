@@ -133,10 +133,10 @@ def own_choices(database: Database) -> Iterator[tuple[str, int]]:
         last = rows[-1].seq
 
 
-def refusing(database: Database, since_week: int) -> set[str]:
-    """Return the active customers who have no tier and had no conversation."""
-    talked = exists().where(sums_customers.c.customer == customers.c.id, sums_customers.c.week >= since_week)
-    query = select(customers.c.id).where(customers.c.status == "active", customers.c.tier.is_(None), ~talked)
+def refusing(database: Database, version: str) -> set[str]:
+    """Return the active customers who have no tier and had no conversation under this menu."""
+    bought = exists().where(sums_tiers.c.customer == customers.c.id, sums_tiers.c.menu_version == version)
+    query = select(customers.c.id).where(customers.c.status == "active", customers.c.tier.is_(None), ~bought)
     with database.read() as connection:
         return set(connection.execute(query).scalars())
 

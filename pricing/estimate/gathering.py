@@ -60,12 +60,12 @@ class Choosing:
 
     Attributes:
         chose: whether a customer took its tier of a menu version itself.
-        refusing: customers without any tier, who could have taken one.
+        refusing: customers without any tier, who could have taken one; they may have talked under other menus.
         refused: the menu version that they took nothing of.
     """
 
     chose: Callable[[str, str], bool] = nobody
-    refusing: int = 0
+    refusing: frozenset[str] = frozenset()
     refused: str | None = None
 
 
@@ -125,7 +125,9 @@ def statistics_of(given: Summed, menus: Mapping[str, Menu], choosing: Choosing) 
     offers = tuple(_offer(menus[version], taken[version]) for version in taken)
     customers = _customers(amounts, _choices(names, menus, taken))
     if refused in taken:
-        customers = _with_refusals(customers, list(taken).index(refused), choosing.refusing, len(offers))
+        column = list(taken).index(refused)
+        known = [row for row, name in enumerate(names) if name in choosing.refusing]
+        customers = with_refusals(customers, column, len(choosing.refusing) - len(known), len(offers), known)
     return Statistics(
         lengths=lengths,
         pace=_pace(given.pace),
@@ -249,11 +251,22 @@ def _choices(names: Sequence[str], menus: Mapping[str, Menu], taken: Mapping[str
     return choices
 
 
-def _with_refusals(customers: Customers, column: int, refusing: int, offers: int) -> Customers:
-    """Add customers who took nothing. They would have talked as much as the others do, as far as anyone knows."""
+def with_refusals(
+    customers: Customers, column: int, refusing: int, offers: int, known: Sequence[int] = ()
+) -> Customers:
+    """Return the customers with those who took nothing.
+
+    Args:
+        customers: those who have talked.
+        column: which offer was refused.
+        refusing: how many have never talked; they would have as much as the others do, as far as anyone knows.
+        offers: how many there are.
+        known: rows of those who have talked, and took nothing of this one.
+    """
     number = len(customers.conversations)
     usual = max(1, int(np.median(customers.conversations))) if number else 1
-    before = np.full((number, offers), -1, dtype=np.int64) if customers.choices is None else customers.choices
+    before = np.full((number, offers), -1, dtype=np.int64) if customers.choices is None else customers.choices.copy()
+    before[list(known), column] = 0
     refused = np.full((refusing, offers), -1, dtype=np.int64)
     refused[:, column] = 0
     none, no_wait = np.zeros(refusing, dtype=np.int64), np.zeros(refusing)

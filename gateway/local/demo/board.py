@@ -17,6 +17,7 @@ class Row:
     customers: int = 0
     calls: int = 0
     capped: int = 0
+    left: int = 0
     tokens: int = 0
     charge_nanousd: int = 0
     held_tokens: int = 0
@@ -53,6 +54,7 @@ class Board:
                 f"{total.calls} calls ({shares})",
                 f"{total.tokens} tokens",
                 f"{total.capped} at their cap",
+                *[f"{total.left} hung up"] * bool(total.left),
                 f"{total.held_tokens} held",
                 f"{written(total.charge_nanousd, self._currency)} charged",
                 *self._refused(),
@@ -69,6 +71,7 @@ class Board:
             customers=sum(row.customers for row in rows),
             calls=sum(row.calls for row in rows),
             capped=sum(row.capped for row in rows),
+            left=sum(row.left for row in rows),
             tokens=sum(row.tokens for row in rows),
             charge_nanousd=sum(row.charge_nanousd for row in rows),
             held_tokens=self.held_tokens,

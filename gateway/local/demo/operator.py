@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from gateway.errors import StartupError
-from pricing.menu import Menu
+from pricing.menu import Menu, Tier
 from pricing.usage import UsageRecord
 
 
@@ -31,14 +31,40 @@ class Operator:
         self._client = client
         self._headers = {"authorization": f"Bearer {admin_token}"}
 
-    async def sell(self, menu: Mapping[str, Any]) -> Menu:
-        """Post a computed menu and put it in force, unless it is already; return what any visitor now sees."""
+    async def sell(self, menu: Mapping[str, Any], moves: Mapping[str, str] | None = None) -> Menu:
+        """Post a computed menu and put it in force, unless it is already; return what any visitor now sees.
+
+        ``moves`` says where customers of tiers go that it lacks.
+        """
         version = menu["version"]
         if not (await self._request("GET", f"/admin/menus/{version}")).is_success:
             await self._ask("POST", "/admin/menus", json=menu)
         shown = await self._request("GET", "/v1/menu")
         if not shown.is_success or shown.json()["version"] != version:
-            await self._ask("POST", f"/admin/menus/{version}/publish", json={"effective": "now", "moves": {}})
+            await self._ask(
+                "POST", f"/admin/menus/{version}/publish", json={"effective": "now", "moves": dict(moves or {})}
+            )
+        return await self.on_sale()
+
+    async def type_tier(self, tier: Tier) -> None:
+        """Sell a tier typed by hand."""
+        await self._ask("PUT", f"/admin/tiers/{tier.name}", json={"price_nanousd": tier.price_nanousd})
+
+    async def give_tier(self, customer: str, tier: str | None) -> None:
+        """Give a customer a tier that it did not choose, or none."""
+        await self._ask("PUT", f"/admin/customers/{customer}/tier", json={"tier": tier, "effective": "now"})
+
+    async def recompute(self, asked: Mapping[str, Any]) -> str:
+        """Ask for a pricing run and return its id."""
+        run = await self._ask("POST", "/admin/pricing/runs", json=dict(asked))
+        return str(run["id"])
+
+    async def run(self, run_id: str) -> Any:
+        """Return a pricing run as it stands."""
+        return await self._ask("GET", f"/admin/pricing/runs/{run_id}")
+
+    async def on_sale(self) -> Menu:
+        """Return the menu that any visitor sees."""
         return Menu.from_json(await self._ask("GET", "/v1/menu"))
 
     async def customers(self) -> dict[str, str]:

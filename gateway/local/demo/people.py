@@ -21,7 +21,7 @@ class Person:
     """One simulated customer. An answer that is complete after t seconds is worth value·e^(-urgency·t) to it.
 
     Seconds are the model's own: a demo that runs twenty times as fast has twenty of them in one of ours. A customer
-    in a hurry values long waits less; it never hangs up on an answer that it has paid for.
+    in a hurry values long waits less. Unless ``hangs_up``, it hears out every answer that it has paid for.
     """
 
     name: str
@@ -31,6 +31,8 @@ class Person:
     is_streaming: bool
     chooses_each_time: bool
     """Names its tier with every conversation, instead of once for its account."""
+    hangs_up: bool = False
+    """Leaves an answer at the rate of its urgency, as the estimators believe that customers do."""
 
     def worth(self, cap_tokens: int | None, law: Law) -> float:
         """Return what a conversation with this cap is worth before it starts, in nano-units.
@@ -58,8 +60,17 @@ class Person:
         return None if best is None or rest(best)[0] < 0 else best
 
 
-def people_of(market: Market, customers: int = CUSTOMERS) -> tuple[Person, ...]:
-    """Return about as many customers, at least one of each type, who between them talk as the market's shares say."""
+def people_of(
+    market: Market, customers: int = CUSTOMERS, *, every_s: float = EVERY_S, hang_up: bool = False
+) -> tuple[Person, ...]:
+    """Return about as many customers, at least one of each type, who between them talk as the market's shares say.
+
+    Args:
+        market: who they are.
+        customers: about how many.
+        every_s: the mean time from one conversation of a customer to its next.
+        hang_up: whether they leave when their patience ends.
+    """
     people: list[Person] = []
     for urgency, share, value in zip(market.urgency_per_s, market.share, market.value_nanousd, strict=True):
         many = max(1, round(share * customers))
@@ -68,9 +79,10 @@ def people_of(market: Market, customers: int = CUSTOMERS) -> tuple[Person, ...]:
                 name=f"urgency {urgency:g}/s, no. {number}",
                 urgency_per_s=urgency,
                 value_nanousd=value,
-                conversations_per_s=share * customers / EVERY_S / many,
-                is_streaming=number % 2 == 1,
+                conversations_per_s=share * customers / every_s / many,
+                is_streaming=hang_up or number % 2 == 1,
                 chooses_each_time=number % 3 == 0,
+                hangs_up=hang_up,
             )
             for number in range(1, many + 1)
         ]

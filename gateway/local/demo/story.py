@@ -83,11 +83,11 @@ async def tell(stage: Stage, screen: Screen, with_traffic: bool, stop: asyncio.E
         if with_traffic:
             chance = Random(stage.now_ms())  # noqa: S311 - a rhythm, not a secret
             traffic = Traffic(client, stage.law.model, stage.speed, chance, board)
-            async with _shown(stage, screen, board, client, everyone):
+            async with shown(stage, screen, board, client, everyone):
                 await traffic.run(customers, stop)
         await stop.wait()
         screen.say("", "Stopping: waiting until every call is settled.", "")
-        await _settled(stage, client, everyone)
+        await settled(stage, client, everyone)
         judgement, comparison = await _compared(stage, operator, customers, started_ms)
         screen.say(*judgement.lines(), "", *comparison.lines())
         return judgement.agrees and comparison.agrees
@@ -120,7 +120,8 @@ async def _sign_up(
     return buyers, visitor
 
 
-def _welcome(stage: Stage, customers: list[Customer], visitor: Customer) -> list[str]:
+def entrance(stage: Stage, key: str) -> list[str]:
+    """Return how to get in: addresses, the admin token, a customer's key, and a line that works as pasted."""
     body = {
         "model": stage.law.model,
         "stream": True,
@@ -128,18 +129,24 @@ def _welcome(stage: Stage, customers: list[Customer], visitor: Customer) -> list
     }
     curl = [
         *("curl", "-N", f"{stage.url}/v1/chat/completions"),
-        *("-H", f"Authorization: Bearer {visitor.key}", "-H", "Content-Type: application/json"),
+        *("-H", f"Authorization: Bearer {key}", "-H", "Content-Type: application/json"),
         *("-d", json.dumps(body)),
     ]
-    each_time = sum(customer.person.chooses_each_time for customer in customers)
     return [
         f"Gateway         {stage.url}",
         f"Admin API       {stage.url}/openapi.json",
         f"Admin token     {stage.admin_token}",
-        f"A customer key  {visitor.key}",
+        f"A customer key  {key}",
         "",
         shlex.join(curl),
         "",
+    ]
+
+
+def _welcome(stage: Stage, customers: list[Customer], visitor: Customer) -> list[str]:
+    each_time = sum(customer.person.chooses_each_time for customer in customers)
+    return [
+        *entrance(stage, visitor.key),
         f"The market {stage.market_file} was priced, and menu {stage.menu['version']} is published:",
         *tier_lines(stage.menu),
         "",
@@ -154,8 +161,13 @@ def _welcome(stage: Stage, customers: list[Customer], visitor: Customer) -> list
 
 
 @asynccontextmanager
-async def _shown(
-    stage: Stage, screen: Screen, board: Board, client: httpx.AsyncClient, customers: list[Customer]
+async def shown(
+    stage: Stage,
+    screen: Screen,
+    board: Board,
+    client: httpx.AsyncClient,
+    customers: list[Customer],
+    every_s: float = REFRESH_S,
 ) -> AsyncIterator[None]:
     """Keep the board on the screen while the block runs, and show it once more at its end."""
     began = stage.now_s()
@@ -173,7 +185,7 @@ async def _shown(
         while True:
             with suppress(StartupError):  # what is not answered now is shown the next time
                 await show()
-            await asyncio.sleep(REFRESH_S)
+            await asyncio.sleep(every_s)
 
     showing = asyncio.create_task(keep_showing())
     try:
@@ -183,14 +195,14 @@ async def _shown(
     await show()
 
 
-async def _settled(stage: Stage, client: httpx.AsyncClient, customers: list[Customer]) -> None:
+async def settled(stage: Stage, client: httpx.AsyncClient, customers: list[Customer]) -> None:
     """Wait until the model speaks to nobody and nothing is held.
 
     Raises:
         StartupError: something still is after a minute.
     """
     deadline = stage.now_s() + SETTLED_S
-    while (await _counted(stage))["live"] or sum([await held_tokens(client, customer) for customer in customers]):
+    while (await counted(stage))["live"] or sum([await held_tokens(client, customer) for customer in customers]):
         if stage.now_s() > deadline:
             raise StartupError("Calls are still live a minute after the last one began.")
         await asyncio.sleep(REFRESH_S / 10)
@@ -205,11 +217,11 @@ async def _compared(
     async for record in operator.usage(started_ms):
         seen.note(record)
         ledger.note(record)
-    broken_off = {record["id"]: await _counted(stage, record["id"]) for record in ledger.cut_short}
-    return judge(stage.menu, seen), compare(ledger, await _counted(stage), broken_off)
+    broken_off = {record["id"]: await counted(stage, record["id"]) for record in ledger.cut_short}
+    return judge(stage.menu, seen), compare(ledger, await counted(stage), broken_off)
 
 
-async def _counted(stage: Stage, call: str | None = None) -> Any:
+async def counted(stage: Stage, call: str | None = None) -> Any:
     """Return the model's own count, or its record of one call, None where it had no such call."""
     query = {} if call is None else {"call": call}
     async with httpx.AsyncClient(base_url=stage.model_url, trust_env=False) as client:

@@ -68,7 +68,7 @@ class Traffic:
         rates = [customer.person.conversations_per_s for customer in customers]
         starts_per_s = sum(rates) * self._speed
         talking: set[asyncio.Task[None]] = set()
-        while not await _is_set_within(stop, self._chance.expovariate(starts_per_s)):
+        while not await is_set_within(stop, self._chance.expovariate(starts_per_s)):
             if len(talking) >= LIVE_MOST:
                 await asyncio.wait(talking, return_when=asyncio.FIRST_COMPLETED)
             [customer] = self._chance.choices(customers, rates)
@@ -88,7 +88,11 @@ class Traffic:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         headers = customer.first_call_headers
         try:
-            response = await self._client.post("/v1/chat/completions", json=body, headers=headers, timeout=CALL_S)
+            response = await self._heard(customer.person, body, headers)
+        except TimeoutError:
+            row.calls += 1
+            row.left += 1
+            return
         except httpx.TransportError as error:
             row.refusals[type(error).__name__] += 1
             return
@@ -98,6 +102,24 @@ class Traffic:
             _note_stream(row, response.text)
         else:
             _note_whole(row, response)
+
+    async def _heard(self, person: Person, body: dict[str, Any], headers: dict[str, str]) -> httpx.Response:
+        """Return the answer, read to its end.
+
+        Raises:
+            TimeoutError: patience ended before. Who hangs up waits for the answer to begin: of a call that nothing came
+                of the gateway keeps no record, and the model does.
+        """
+        patience = self._patience_s(person)
+        until = None if patience is None else asyncio.get_running_loop().time() + patience
+        asked = self._client.stream("POST", "/v1/chat/completions", json=body, headers=headers, timeout=CALL_S)
+        async with asked as response, asyncio.timeout_at(until):
+            await response.aread()
+        return response
+
+    def _patience_s(self, person: Person) -> float | None:
+        """Return after how many of our seconds a customer hangs up on an answer, None for never."""
+        return self._chance.expovariate(person.urgency_per_s) / self._speed if person.hangs_up else None
 
 
 async def choose(client: httpx.AsyncClient, customer: Customer) -> None:
@@ -124,7 +146,8 @@ async def held_tokens(client: httpx.AsyncClient, customer: Customer) -> int:
     return int(response.json()["period"]["tokens_held"]) if response.is_success else 0
 
 
-async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
+async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Return whether an event is set by now, or comes to be within so many seconds."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

@@ -168,8 +168,8 @@ async def test_a_draft_that_moves_too_far_at_once_stays_a_draft(
 async def test_a_draft_that_would_leave_customers_without_a_tier_stays_a_draft(
     ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
 ) -> None:
-    """The customer's tier is typed by hand, and the draft has none of that name."""
-    await operator.put("/admin/tiers/gold", {"price_nanousd": 300_000_000})
+    """Nobody would take the customer's tier by itself, so nobody can say where it would go."""
+    await operator.put("/admin/tiers/gold", {"price_nanousd": 310_000_000})
     await operator.customer(tier="gold")
     posted = await operator.post("/admin/pricing/runs", {**ASKED, **FREELY, "tiers": 3, "publish": "now"})
 

@@ -1,0 +1,201 @@
+"""How much of what could be earned a menu earns that was made from what customers did, over markets of known truth.
+
+``python -m tests.pricing.estimate.recovery --seeds 20`` prints the table that stands in pricing/estimate/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtri
+
+from pricing.answers import Floats, Ints
+from pricing.estimate.fit import Estimate, Given, fit
+from pricing.estimate.gathering import with_refusals
+from pricing.estimate.statistics import Offer, Statistics
+from pricing.market import read_market
+from pricing.mechanism import full_menu
+from pricing.rounding import publish
+from pricing.tiers import best_tiers
+from pricing.uncertainty import profit_of, understated
+from pricing.worth import Valuation, valuation_of
+from tests.pricing.estimate.simulated import Truth, choosing, watch
+
+SIZES = ((3000, 50), (300, 20))
+DRAWS = 60
+WORTH = 1e9
+
+Watching = Callable[[Truth, int, int, np.random.Generator], Statistics]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A market with known truth and the way it is watched; ``prior`` is what was believed of it before."""
+
+    truth: Truth
+    watch: Watching
+    prior: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Earned:
+    """What menus made from one estimate earn in the truth, as shares of the most that can be earned there."""
+
+    menu: float
+    single: float
+
+    @property
+    def against_single(self) -> float:
+        return self.menu / self.single
+
+
+def plainly(truth: Truth, customers: int, conversations: int, random: np.random.Generator, **more: Any) -> Statistics:
+    return watch(truth, customers=customers, conversations=conversations, random=random, **more)
+
+
+def lognormal_urgency(points: int = 40, median: float = 0.05, sigma: float = 0.8) -> Truth:
+    quantiles = (np.arange(points) + 0.5) / points
+    rates = median * np.exp(sigma * ndtri(quantiles))
+    return Truth(tuple(rates.tolist()), (1 / points,) * points)
+
+
+def with_choices(offer: Offer, **more: Any) -> Watching:
+    """Watch customers who name a tier with each conversation; those who find none worth its price are counted."""
+
+    def watching(truth: Truth, customers: int, conversations: int, random: np.random.Generator) -> Statistics:
+        seen = plainly(truth, customers, conversations, random, **more)
+        taken = np.bincount(
+            choosing(truth, offer, customers * conversations, 1, random).ravel(), minlength=len(offer.caps_tokens) + 1
+        )
+        return replace(seen, offers=(replace(offer, taken=tuple(taken[1:].tolist()), refused=int(taken[0])),))
+
+    return watching
+
+
+def excluding(offer: Offer) -> Watching:
+    """Watch a market through a menu that serves not all: who takes nothing has no conversation and is a refusal."""
+
+    def watching(truth: Truth, customers: int, conversations: int, random: np.random.Generator) -> Statistics:
+        kinds = np.arange(len(truth.share))
+        served = _served(truth, offer)
+        weights = np.array(truth.share)
+        buying = replace(
+            truth,
+            urgency_per_s=tuple(np.array(truth.urgency_per_s)[kinds[served]].tolist()),
+            share=tuple((weights[served] / weights[served].sum()).tolist()),
+        )
+        buyers = int(random.binomial(customers, weights[served].sum()))
+        seen = plainly(buying, buyers, conversations, random)
+        return _and_refusals(seen, offer, customers - buyers)
+
+    return watching
+
+
+def drifting(truth: Truth, customers: int, conversations: int, random: np.random.Generator) -> Statistics:
+    """Watch four windows in which everyone grows more patient; the truth is the last one's."""
+
+    def rate(urgency: Floats, _day: Ints, chance: np.random.Generator) -> Floats:
+        return urgency * chance.choice([1.3, 1.2, 1.1, 1.0], len(urgency))
+
+    return plainly(truth, customers, conversations, random, rate=rate)
+
+
+THREE = Truth((0.01, 0.05, 0.15), (0.3, 0.4, 0.3))
+SLOW = Truth((0.002, 0.01, 0.05), (0.4, 0.3, 0.3), median_tokens=1500)
+OFFER = Offer((300, 700, 1200), (12_000_000, 122_000_000, 319_000_000))
+NARROW = Offer((1000, 4000), (500_000_000, 640_000_000))
+
+CASES: dict[str, Case] = {
+    "three types": Case(THREE, plainly),
+    "lognormal urgency": Case(lognormal_urgency(), plainly),
+    "heavy-tailed answers": Case(replace(THREE, median_tokens=300, sigma=1.5), plainly),
+    "70 % of answers at the cap": Case(THREE, lambda *given: plainly(*given, cap_tokens=263)),
+    "one type": Case(Truth((0.05,), (1.0,)), plainly),
+    "the patient talk ten times as much": Case(
+        Truth((0.01, 0.05, 0.15), (0.6, 0.25, 0.15), volume=(10, 3, 1)), plainly
+    ),
+    "time-outs after 30 s": Case(SLOW, with_choices(OFFER, timeout_s=30, cap_tokens=9000)),
+    "a menu that excluded a type": Case(THREE, excluding(NARROW)),
+    "drift": Case(THREE, drifting),
+}
+
+
+def recover(case: Case, customers: int, conversations: int, seed: int) -> Earned:
+    """Estimate a market from what one draw of customers did, and return what its menu earns in the truth."""
+    random = np.random.default_rng(seed)
+    seen = case.watch(case.truth, customers, conversations, random)
+    prior = None if case.prior is None else read_market(case.prior)
+    estimate = fit(seen, Given(WORTH, 0.0, prior=prior), draws=DRAWS, random=random)
+    return earned(estimate, case)
+
+
+def earned(estimate: Estimate, case: Case) -> Earned:
+    """Return what the menus of an estimate earn. The truth has no more tokens to sell than anybody has seen."""
+    there = truth_of(case, estimate.length.identified_to_tokens)
+    market, draws = read_market(estimate.market), [read_market(one) for one in estimate.draws]
+    most = profit_in(there, there, full_menu(there).caps)
+    several = valuation_of(read_market(understated(market, draws).market))
+    one = valuation_of(read_market(understated(market, draws, tiers=1).market))
+    return Earned(
+        menu=profit_in(there, several, full_menu(several).caps) / most,
+        single=profit_in(there, one, best_tiers(one, 1)[-1].caps) / most,
+    )
+
+
+def truth_of(case: Case, cap_tokens: int) -> Valuation:
+    return valuation_of(read_market(case.truth.to_json(cap_tokens=cap_tokens, step=4 if cap_tokens < 6000 else 12)))
+
+
+def profit_in(there: Valuation, here: Valuation, caps: Ints) -> float:
+    """Return what caps, priced as they are best in ``here``, earn in ``there``."""
+    published = publish(here, caps)
+    limits = [here.steps.cap_tokens(cap) for cap in published.caps.tolist()]
+    tokens = np.array([10**9 if limit is None else limit for limit in limits], dtype=np.int64)
+    return profit_of(there, tokens, published.prices.astype(np.float64))
+
+
+def _served(truth: Truth, offer: Offer) -> Any:
+    """Return which types find a tier worth its price."""
+    return np.array(
+        [
+            int(choosing(replace(truth, urgency_per_s=(r,), share=(1.0,)), offer, 1, 1, np.random.default_rng(0))[0, 0])
+            > 0
+            for r in truth.urgency_per_s
+        ]
+    )
+
+
+def _and_refusals(seen: Statistics, offer: Offer, refusing: int) -> Statistics:
+    return replace(seen, offers=(offer,), customers=with_refusals(seen.customers, 0, refusing, 1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--only", default="")
+    asked = parser.parse_args()
+    print("| market | size | mean | worst | against the single plan, worst | CPU s a fit |")
+    print("|---|---|---|---|---|---|")
+    for name, case in CASES.items():
+        if asked.only not in name:
+            continue
+        for customers, conversations in SIZES:
+            began = time.process_time()
+            found = [recover(case, customers, conversations, seed) for seed in range(asked.seeds)]
+            spent = (time.process_time() - began) / asked.seeds
+            menus = [one.menu for one in found]
+            print(
+                f"| {name} | {customers:,} × {conversations} | {np.mean(menus):.3f} | {min(menus):.3f} "
+                f"| {min(one.against_single for one in found):.3f} | {spent:.1f} |"
+            )
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
