@@ -13,6 +13,7 @@ import typer
 
 from gateway.admin import audit, menus_store, runs_store
 from gateway.admin.menus_store import Effective
+from gateway.admin.pricing_runs import RunAsked
 from gateway.admin.problems import AdminProblem
 from gateway.admin.runs_store import Replaced, Taken
 from gateway.cli.log import log_to_stderr
@@ -56,6 +57,7 @@ class Work:
         self._database = database
         self._settings = settings
         self._taken = taken
+        self._asked = RunAsked(**taken.asked).model_dump()  # what was left out, the schedule leaves out as well
         self._doing = ("starting", 0)
 
     def tell(self, doing: str, percent: int) -> None:
@@ -106,13 +108,13 @@ class Work:
     def _found(self) -> Any:
         from gateway.cli.drafting import draft  # noqa: PLC0415 - numpy loads only once there is something to compute
 
-        return draft(self._database, self._settings.currency, self._taken.asked, now_ms(), self.tell)
+        return draft(self._database, self._settings.currency, self._asked, now_ms(), self.tell)
 
     def _keep(
         self, draft: dict[str, Any], held_back: str | None, moves: dict[str, str], result: dict[str, Any]
     ) -> None:
         """Put the draft among the menus, and in force if that was asked and nothing holds it back: all or nothing."""
-        asked, reason = self._taken.asked, held_back
+        asked, reason = self._asked, held_back
         goes = {**moves, **asked["moves"]} if asked["publish"] != "no" and held_back is None else None
         try:
             with self._database.write() as connection:
@@ -134,7 +136,7 @@ class Work:
         menus_store.hold_still(connection, to_publish=True)
         menu = menus_store.known_or_added(connection, draft, source="mechanism", created=now)
         if moves is not None:
-            effective: Effective = self._taken.asked["publish"]
+            effective: Effective = self._asked["publish"]
             published = menus_store.publish(connection, menu, now_ms=now, effective=effective, moves=moves).at
             after = {"effective": effective, "moves": moves, "run": self._taken.id}
             audit.record(

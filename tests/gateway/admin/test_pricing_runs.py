@@ -290,6 +290,19 @@ def test_the_schedule_asks_for_a_run_once_in_its_time_however_many_gateways_ther
         assert (run.actor, json.loads(run.asked)) == ("schedule", asked)
 
 
+def test_a_scheduled_run_is_carried_out_like_any_other(ledger: Database, pricer_of: Callable[..., Pricer]) -> None:
+    """It leaves out most of what may be asked; here nobody has said what an answer is worth."""
+    pricer = pricer_of(every_h=24, asked={"days": 3650, "publish": "no"})
+    pricer.turn()
+
+    worked_off(pricer, ledger, "run_1")
+
+    with ledger.read() as connection:
+        run = runs_store.find(connection, "run_1")
+    assert run.state == "refused"
+    assert "No record tells what an answer is worth" in run.reason
+
+
 async def test_repeating_a_post_with_its_key_asks_for_nothing_twice(operator: Operator) -> None:
     first = await operator.post("/admin/pricing/runs", ASKED, idempotency_key="monday")
     again = await operator.post("/admin/pricing/runs", ASKED, idempotency_key="monday")
