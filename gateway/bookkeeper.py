@@ -36,6 +36,8 @@ from gateway.settings import Settings
 log = logging.getLogger(__name__)
 
 TURN_S = 0.2
+MANY = 1_000
+"""Entries in one turn after which the next one does not wait; fewer are cheaper together."""
 SWEEP_S = 1.0
 AWAY_S = 0.5
 SHEET = "bookkeeper"
@@ -116,7 +118,7 @@ def _keep(settings: Settings, stop: threading.Event) -> None:
                     _gauge(tally, conservation.turn(), writer.waiting(), count_aside(database))
                     sheet.write()
                     sweep_at = time.monotonic() + SWEEP_S
-                stop.wait(0 if writer.turn() else TURN_S)
+                stop.wait(0 if writer.turn() >= MANY else TURN_S)
             except Fallen:
                 sweep_at = 0.0  # rebuild first
             except MeteringUnavailable as error:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from pricing.usage import UsageRecord
 
@@ -44,7 +45,7 @@ class Verdict:
 
 def canonical(record: Mapping[str, Any]) -> bytes:
     """Return the one spelling of a record that is hashed: UTF-8 JSON, keys sorted, no spaces."""
-    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
 
 
 def link(prev_hash: str, record: UsageRecord) -> UsageRecord:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import orjson
 from sqlalchemy import String
 
 from gateway.ledger.tables import usage_records
@@ -24,6 +26,8 @@ LENGTHS = {
     for field in CARRIED
     if isinstance((column := usage_records.c[field]).type, String) and column.type.length is not None
 }
+Fields = Mapping[bytes, bytes]
+
 WHOLE_NUMBER = re.compile(rb"-?[0-9]{1,16}")
 
 
@@ -33,7 +37,7 @@ class Entry:
 
     stream: str
     id: str
-    fields: Mapping[bytes, bytes]
+    fields: Fields
 
     @property
     def time(self) -> int:
@@ -67,34 +71,34 @@ def record_in(entry: Entry) -> UsageRecord | Malformed:
     if not WHOLE_NUMBER.fullmatch(charge) or abs(int(charge)) > MOST:
         return Malformed(entry, "charge is not a whole number of nano-units")
     try:
-        given = json.loads(entry.fields.get(b"record", b""))
-    except (ValueError, RecursionError):
+        given = orjson.loads(entry.fields.get(b"record", b""))
+    except ValueError:
         return Malformed(entry, "record is not JSON")
     if not isinstance(given, dict):
         return Malformed(entry, "record is not a JSON object")
     if unknown := given.keys() - frozenset(CARRIED):
         return Malformed(entry, f"record has a field of no usage record: {min(unknown)!a}")
     record = {field: given.get(field) for field in CARRIED}
-    for field, value in record.items():
-        if fault := _fault(field, value):
+    for field, fault_of in FAULTS:
+        value = record[field]
+        if fault := fault_of(value) if value is not None else MISSING[field]:
             return Malformed(entry, f"{field} {fault}")
     return {**record, "charge_nanousd": int(charge), "settled": entry.time}
 
 
-def _fault(field: str, value: Any) -> str | None:
-    if value is None:
-        return "is missing" if field in REQUIRED else None
-    if field == "stream":
-        return None if isinstance(value, bool) else "is not true or false"
-    if field in WHOLE_FIELDS:
-        is_whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MOST
-        return None if is_whole else "is not a whole number below 2^53"
-    if field == "kind" and value not in KINDS:
-        return f"is not one of {', '.join(KINDS)}"
-    return _fault_of_text(value, LENGTHS[field])
+def _fault_of_flag(value: Any) -> str | None:
+    return None if isinstance(value, bool) else "is not true or false"
 
 
-def _fault_of_text(value: Any, length: int) -> str | None:
+def _fault_of_whole(value: Any) -> str | None:
+    return None if type(value) is int and -MOST <= value <= MOST else "is not a whole number below 2^53"
+
+
+def _fault_of_kind(value: Any) -> str | None:
+    return None if value in KINDS else f"is not one of {', '.join(KINDS)}"
+
+
+def _fault_of_text(length: int, value: Any) -> str | None:
     if not isinstance(value, str):
         return "is not text"
     if not value.isprintable() and any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in value):
@@ -106,3 +110,16 @@ def _fault_of_text(value: Any, length: int) -> str | None:
 
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
+
+
+def _fault_of(field: str) -> Callable[[Any], str | None]:
+    """Return what says what is wrong with a value of a field."""
+    if field == "stream":
+        return _fault_of_flag
+    if field == "kind":
+        return _fault_of_kind
+    return _fault_of_whole if field in WHOLE_FIELDS else partial(_fault_of_text, LENGTHS[field])
+
+
+FAULTS = tuple((field, _fault_of(field)) for field in CARRIED)
+MISSING = {field: "is missing" if field in REQUIRED else None for field in CARRIED}

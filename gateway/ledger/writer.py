@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 import redis
@@ -13,12 +14,12 @@ from gateway.holds.connect import translated
 from gateway.ledger.appender import book
 from gateway.ledger.aside import keep_aside
 from gateway.ledger.database import Database
-from gateway.ledger.entries import Entry, Malformed, record_in
+from gateway.ledger.entries import Entry, Fields, Malformed, record_in
 from gateway.ledger.tide import Tide
 from pricing.usage import UsageRecord
 
-ENTRIES_PER_STREAM = 32
-"""Read at once from each stream: a turn with every stream full is 8,192 rows, half a second of SQLite."""
+ENTRIES_PER_TURN = 8_192
+"""About half a second of SQLite. Every stream has its share of them; what others leave goes to those that have more."""
 
 STREAMS = tuple(keys.usage(bucket) for bucket in keys.ALL_BUCKETS)
 
@@ -50,12 +51,12 @@ class Writer:
         database: Database,
         *,
         note: Callable[[Sequence[UsageRecord]], object] = unheard,
-        entries_per_stream: int = ENTRIES_PER_STREAM,
+        entries_per_turn: int = ENTRIES_PER_TURN,
     ) -> None:
         self._redis = client
         self._database = database
         self._note = note
-        self._entries_per_stream = entries_per_stream
+        self._entries_per_turn = entries_per_turn
         self._tide = Tide(client)
 
     def turn(self) -> int:
@@ -74,17 +75,26 @@ class Writer:
             return sum(batch.execute())
 
     def _read(self) -> list[Entry]:
-        """Return the first entries of every stream in the order in which they were added."""
-        with translated(), self._redis.pipeline(transaction=False) as batch:
-            for stream in STREAMS:
-                batch.xrange(stream, "-", "+", count=self._entries_per_stream)
-            replies = batch.execute()
-        found = [
-            Entry(stream, name.decode(), fields)
-            for stream, reply in zip(STREAMS, replies, strict=True)
-            for name, fields in reply
-        ]
+        """Return the first entries of every stream, more of those that have more, in the order they were added."""
+        after = dict.fromkeys(STREAMS, "0-0")
+        found: list[Entry] = []
+        while after and len(found) < self._entries_per_turn:
+            most = max(1, (self._entries_per_turn - len(found)) // len(after))
+            read = [Entry(stream, *entry) for stream, some in self._entries(after, most) for entry in some]
+            found += read
+            counts = Counter(entry.stream for entry in read)
+            after = {entry.stream: entry.id for entry in read if counts[entry.stream] == most}
         return sorted(found, key=Entry.order)
+
+    def _entries(self, after: Mapping[str, str], most: int) -> list[tuple[str, list[tuple[str, Fields]]]]:
+        """Return the next entries of each stream that has any: asked for in one command where the server is one."""
+        is_one = not isinstance(self._redis, redis.RedisCluster)
+        questions = [after] if is_one else [{stream: last} for stream, last in after.items()]
+        with translated(), self._redis.pipeline(transaction=False) as batch:
+            for streams in questions:
+                batch.xread(dict(streams), count=most)  # type: ignore[arg-type]  # names are text, too
+            replies = [found for reply in batch.execute() for found in reply]
+        return [(stream.decode(), [(name.decode(), fields) for name, fields in some]) for stream, some in replies]
 
     def _book(self, entries: Sequence[Entry]) -> None:
         carried = [(entry, record_in(entry)) for entry in entries]

@@ -110,7 +110,7 @@ def test_with_nothing_waiting_a_turn_is_0_and_writes_nothing(client: redis.Redis
 def test_a_backlog_is_moved_in_turns_until_none_is_left(client: redis.Redis, database: Database) -> None:
     for number in range(25):
         settle(client, settled_call(number))
-    writer = Writer(client, database, entries_per_stream=10)
+    writer = Writer(client, database, entries_per_turn=10)
 
     assert [writer.turn() for _ in range(4)] == [10, 10, 5, 0]
     assert ids(database) == [settled_call(number)["id"] for number in range(25)]
@@ -127,7 +127,7 @@ def deletions_refused(client: redis.Redis) -> Iterator[None]:
 
 
 def turns_without_end(valkey_url: str, ledger_url: str) -> None:
-    writer = Writer(connect(valkey_url), Database(ledger_url))
+    writer = Writer(connect(valkey_url), Database(ledger_url), entries_per_turn=32)
     while True:
         with suppress(MeteringUnavailable):
             writer.turn()
@@ -142,12 +142,14 @@ def test_a_writer_killed_between_commit_and_trim_doubles_nothing(
     writer = multiprocessing.get_context("spawn").Process(target=turns_without_end, args=(valkey_url, ledger_url))
     with deletions_refused(client):
         writer.start()
-        until(lambda: totals(database).records == 32, deadline_s=20)
-        writer.kill()
-        writer.join()
+        try:
+            until(lambda: totals(database).records == 32, deadline_s=20)
+        finally:
+            writer.kill()
+            writer.join()
 
     assert waiting(client) == 50
-    assert Writer(client, database).turn() == 32
+    assert Writer(client, database, entries_per_turn=32).turn() == 32
     assert Writer(client, database).turn() == 18
     assert waiting(client) == 0
     assert len(ids(database)) == len(set(ids(database))) == 50
@@ -179,7 +181,7 @@ def test_four_writers_at_once_book_each_call_once(
     def empty_the_streams() -> None:
         own = Database(ledger_url)
         with connect(valkey_url) as own_client:
-            writer = Writer(own_client, own, entries_per_stream=2)
+            writer = Writer(own_client, own, entries_per_turn=2)
             while writer.turn():
                 pass
         own.close()
@@ -266,7 +268,7 @@ def test_a_cluster_is_emptied_like_a_single_server(cluster_url: str, database: D
 def test_waiting_ends_when_what_was_settled_before_is_booked(client: redis.Redis, database: Database) -> None:
     """The writer moves while the reader waits: in place of the reader's pauses, another call is settled each time."""
     settle(client, settled_call(1))
-    writer = Writer(client, database, entries_per_stream=1)
+    writer = Writer(client, database, entries_per_turn=1)
     numbers = iter(range(2, 100))
 
     def meanwhile(_: float) -> None:
