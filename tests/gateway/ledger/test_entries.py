@@ -49,7 +49,7 @@ def test_a_field_that_may_be_null_may_be_left_out() -> None:
         ({"customer": 7}, "customer is not text"),
         ({"customer": "c" * 65}, "customer is longer than 64 characters"),
         ({"model": "a\0b"}, "model has a character that no database keeps"),
-        ({"model": "\ud800"}, "model has a character that no database keeps"),
+        ({"model": "\ud800"}, "record is not JSON"),
         ({"kind": "gift"}, "kind is not one of usage, fee, credit, correction"),
         ({"stream": 1}, "stream is not true or false"),
         ({"output_tokens": 1.0}, "output_tokens is not a whole number below 2^53"),
