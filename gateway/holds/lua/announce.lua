@@ -29,7 +29,6 @@ redis.call('PEXPIREAT', window, written(whole(period_end) + 2 * DAY_MS))
 redis.call('HINCRBY', conversation, 'live', 1)
 add(conversation, 'held', tokens)
 add(conversation, 'input_held', input)
-redis.call('PEXPIRE', conversation, written(2 * HOUR_MS))
+redis.call('PEXPIREAT', conversation, written(whole(deadline) + 2 * HOUR_MS))
 redis.call('HINCRBY', pace, 'live', 1)
-redis.call('PEXPIRE', pace, written(2 * HOUR_MS))
 return 'announced'

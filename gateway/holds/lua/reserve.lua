@@ -70,7 +70,9 @@ if whole(p[1]) + 1 > concurrency_max then return {'refused', 'concurrency'} end
 if requests_per_minute < math.huge then
   local arrival = math.max(whole(p[2]), micros) + 60000000 / requests_per_minute
   if arrival - 60000000 > micros then return {'refused', 'rate', written(arrival - 60000000 - micros)} end
-  redis.call('HSET', pace, 'tat_us', written(arrival))
+  redis.call('HSET', pace, 'live', written(whole(p[1]) + 1), 'tat_us', written(arrival))
+else
+  redis.call('HSET', pace, 'live', written(whole(p[1]) + 1))
 end
 
 -- Admitted: the hold is written first, then each window.
@@ -88,19 +90,15 @@ add(window, 'held', tokens)
 add(window, 'spend_held', money)
 if w[5] ~= ARGV[19] or w[6] ~= ARGV[21] then
   redis.call('HSET', window, 'tokens_max', ARGV[19], 'spend_max', ARGV[21])
+  redis.call('PEXPIREAT', window, written(whole(period_end) + 2 * DAY_MS))
 end
-redis.call('PEXPIREAT', window, written(whole(period_end) + 2 * DAY_MS))
 if is_open then
-  redis.call('HSET', conversation, 'last', at)
-  redis.call('HINCRBY', conversation, 'live', 1)
-  add(conversation, 'held', tokens)
-  add(conversation, 'input_held', input)
+  redis.call('HSET', conversation, 'last', at, 'live', written(whole(c[3]) + 1),
+    'held', written(whole(c[8]) + tonumber(tokens)), 'input_held', written(whole(c[10]) + tonumber(input)))
 else
   if was_there then redis.call('DEL', conversation) end
   redis.call('HSET', conversation, 'first', at, 'tier', tier, 'version', version, 'cap', cap, 'price', price,
     'charged', '0', 'last', at, 'live', '1', 'held', tokens, 'input_held', input)
 end
-redis.call('PEXPIRE', conversation, written(HOUR_MS + tonumber(deadline_ms)))
-redis.call('HINCRBY', pace, 'live', 1)
-redis.call('PEXPIRE', pace, written(HOUR_MS + tonumber(deadline_ms)))
+redis.call('PEXPIRE', conversation, written(2 * HOUR_MS + tonumber(deadline_ms)))
 return granted

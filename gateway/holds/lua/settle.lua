@@ -49,7 +49,8 @@ elseif h[1] ~= expects then
 end
 
 -- The price of a conversation goes onto the first record with an output token, but for those a subscription includes.
-local c = redis.call('HMGET', conversation, 'first', 'charged', 'cap', 'used', 'held')
+local c = redis.call('HMGET', conversation, 'first', 'charged', 'cap', 'used', 'held', 'input_used', 'input_held',
+  'live', 'last')
 local is_same = c[1] == h[7]
 local charged = h[8]
 if is_same then charged = c[2] end
@@ -60,7 +61,7 @@ if tokens ~= '0' and charged ~= '1' then
   else
     charge = charge_first
   end
-  if is_same then redis.call('HSET', conversation, 'charged', '1') end
+  charged = '1'
 end
 
 local freed_tokens, freed_money, freed_input = tokens, charge, input
@@ -75,24 +76,23 @@ tell_if_reached('spend', '80', spend_near, spend_max, charge, spent)
 tell_if_reached('spend', '100', spend_max, spend_max, charge, spent)
 local conversation_left = ''
 if is_same then
-  add(conversation, 'used', tokens)
-  add(conversation, 'held', less(freed_tokens))
-  add(conversation, 'input_used', input)
-  add(conversation, 'input_held', less(freed_input))
-  conversation_left = written(tonumber(c[3]) - whole(c[4]) - whole(c[5]) - whole(tokens) + whole(freed_tokens))
+  local after, held = whole(c[4]) + whole(tokens), whole(c[5]) - whole(freed_tokens)
+  local live, last = whole(c[8]), c[9]
+  if closes == '1' then live, last = live - 1, written(now) end
+  redis.call('HSET', conversation, 'charged', charged, 'last', last, 'live', written(live), 'used', written(after),
+    'held', written(held), 'input_used', written(whole(c[6]) + whole(input)),
+    'input_held', written(whole(c[7]) - whole(freed_input)))
+  conversation_left = written(tonumber(c[3]) - after - held)
 end
 if record ~= '' then redis.call('XADD', usage, '*', 'record', record, 'charge', charge) end
 
 if closes == '1' then
   local reply = {'done', charge, conversation_left, written(now)}
   if is_same then
-    redis.call('HSET', conversation, 'last', written(now))
-    redis.call('HINCRBY', conversation, 'live', -1)
-    redis.call('PEXPIRE', conversation, written(2 * HOUR_MS))
     for place = threads_from, #KEYS do redis.call('SET', KEYS[place], name, 'PX', HOUR_MS) end
   end
   if threads_from == 11 then close_once(KEYS[10], charge == charge_first and answer_first or answer_again) end
-  if redis.call('EXISTS', pace) == 1 then redis.call('HINCRBY', pace, 'live', -1) end
+  redis.call('HINCRBY', pace, 'live', -1)
   redis.call('DEL', hold)
   redis.call('ZREM', holds, hold_id)
   redis.call('SET', mark, cjson.encode(reply), 'PX', DAY_MS)
