@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -46,17 +47,52 @@ backend model
   server model 127.0.0.1:{upstream} pool-max-conn 4096
 """
 
+ENVOY = """
+static_resources:
+  listeners:
+  - address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: callers
+          generate_request_id: false
+          route_config:
+            virtual_hosts:
+            - name: model
+              domains: ["*"]
+              routes: [{{match: {{prefix: "/"}}, route: {{cluster: model, timeout: 0s}}}}]
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+              dynamic_stats: false
+              suppress_envoy_headers: true
+  clusters:
+  - name: model
+    connect_timeout: 5s
+    circuit_breakers: {{thresholds: [{{max_connections: 4096, max_pending_requests: 4096, max_requests: 4096}}]}}
+    load_assignment:
+      cluster_name: model
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {upstream}}}}}}}
+"""
 
-def _configured(program: str, text: str, arguments: Callable[[Path], list[str]]) -> Start | None:
+ENVOY_ALONE = ("--concurrency", "1", "--use-dynamic-base-id", "--log-level", "error")
+
+
+def _configured(program: str, text: str, arguments: Callable[[Path], list[str]], suffix: str = ".conf") -> Start | None:
     """Return how to start a program that is told everything by one file, or None where it is not installed."""
-    at = shutil.which(program) or shutil.which(program, path="/usr/sbin")
+    at = shutil.which(program) or shutil.which(program, path=f"/usr/sbin:{Path(sys.executable).parent}")
     if at is None:
         return None
 
     @contextmanager
     def start(upstream: int, directory: Path, core: int) -> Iterator[Subject]:
         port = free_port()
-        file = directory / f"{program}.conf"
+        file = directory / f"{program}{suffix}"
         file.write_text(text.format(directory=directory, upstream=upstream, port=port))
         with running([at, *arguments(file)], core, log=directory / f"{program}.out") as pid:
             until_listening(port)
@@ -70,5 +106,6 @@ def installed() -> Mapping[str, Start]:
     found = {
         "nginx": _configured("nginx", NGINX, lambda file: ["-c", str(file)]),
         "haproxy": _configured("haproxy", HAPROXY, lambda file: ["-f", str(file)]),
+        "envoy": _configured("envoy", ENVOY, lambda file: ["-c", str(file), *ENVOY_ALONE], suffix=".yaml"),
     }
     return {name: start for name, start in found.items() if start is not None}
