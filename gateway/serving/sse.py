@@ -40,7 +40,7 @@ class Events:
 
 
 def _data(event: bytes) -> bytes | None:
-    if event.startswith(b"data: ") and b"\n" not in event and b"\r" not in event:
+    if event[:6] == b"data: " and b"\n" not in event and b"\r" not in event:
         return event[6:]
     lines = [line[5:].removeprefix(b" ") for line in _LINE.split(event) if line.startswith(b"data:")]
     return b"\n".join(lines) if lines else None

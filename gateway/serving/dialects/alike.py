@@ -7,34 +7,42 @@ import re
 from gateway.serving.jsons import loads
 
 _BEGINS = re.compile(rb'"content": ?"')
-_TEXT = re.compile(rb'(?:[^"\\\x00-\x1f]|\\["\\/bfnrt])+')
+_TEXT = re.compile(rb'(?!\Z)[^"\\\x00-\x1f]*(?:\\["\\/bfnrt][^"\\\x00-\x1f]*)*')
 """The inside of a JSON string that says nothing but text: no escape that could be half of a character."""
 
 
 class Alike:
     """What comes before and after the text in such an event, and in the bytes that its caller was sent for it."""
 
-    __slots__ = ("_after", "_before", "_shown_after", "_shown_before", "index")
+    __slots__ = ("_after", "_before", "_shown_after", "_shown_before", "_sizes", "index")
 
     def __init__(self, data: tuple[bytes, bytes], shown: tuple[bytes, bytes], index: int) -> None:
         self._before, self._after = data
         self._shown_before, self._shown_after = shown
+        self._sizes = len(self._before), len(self._after)
         self.index = index
 
-    def text(self, data: bytes) -> tuple[str, bytes] | None:
-        """Return the text of an event, and the bytes for its caller, or None where it differs in more than that."""
+    def run(self, events: list[bytes], start: int, most: int) -> tuple[int, str, bytes]:
+        """Return how many events from ``start`` on differ in their text only, that text, and the bytes for their caller."""
         before, after = self._before, self._after
-        if not (data.startswith(before) and data.endswith(after)):
-            return None
-        found = _TEXT.fullmatch(data, len(before), len(data) - len(after))
-        if found is None:
-            return None
-        text = found.group()
+        first, last = self._sizes
+        texts: list[bytes] = []
+        for data in events[start : start + most]:
+            if not (data.startswith(before) and data.endswith(after)):
+                break
+            text = data[first:-last]
+            if not _TEXT.fullmatch(text):
+                break
+            texts.append(text)
+        if not texts:
+            return 0, "", b""
+        between = self._shown_after + self._shown_before
+        shown = b"%b%b%b" % (self._shown_before, between.join(texts), self._shown_after)
+        said = b"".join(texts)
         try:
-            said = loads(b'"%b"' % text) if b"\\" in text else text.decode()
+            return len(texts), loads(b'"%b"' % said) if b"\\" in said else said.decode(), shown
         except ValueError:
-            return None
-        return said, b"%b%b%b" % (self._shown_before, text, self._shown_after)
+            return 0, "", b""
 
 
 def alike(data: bytes, shown: bytes, index: int) -> Alike | None:

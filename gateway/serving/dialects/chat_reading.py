@@ -7,7 +7,7 @@ from typing import Any
 from gateway.errors import UpstreamUnavailable
 from gateway.serving.dialects.alike import Alike, alike
 from gateway.serving.dialects.assembly import merge
-from gateway.serving.dialects.reading import Reading
+from gateway.serving.dialects.reading import TAIL_KEPT, Reading
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.jsons import dumps
 from gateway.serving.meter import Usage, count
@@ -30,20 +30,19 @@ class ChatReading(Reading):
         self._choices: dict[int, dict[str, Any]] = {}  # put together for a caller who does not stream
         self._like: Alike | None = None
 
-    def _take_alike(self, data: bytes) -> bytes | None:
+    def _take_run(self, events: list[bytes], start: int) -> tuple[int, bytes]:
         like = self._like
-        if like is None or self._tokens[like.index] == self._grant or like.index in self._ended:
-            return None
-        found = like.text(data)
-        if found is None:
-            return None
-        text, shown = found
-        self._tokens[like.index] += 1
-        self._note_text()
-        self._remember(like.index, text)
-        if self.texts is not None:
-            self.texts[like.index].append(text)
-        return shown
+        if like is None or like.index in self._ended:
+            return 0, b""
+        index = like.index
+        taken, text, shown = like.run(events, start, self._grant - self._tokens[index])
+        if taken:
+            self._tokens[index] += taken
+            self._is_final = False  # what the usage says, it said of the text so far
+            self._tails[index] = (self._tails[index] + text)[-TAIL_KEPT:]
+            if self.texts is not None:
+                self.texts[index].append(text)
+        return taken, shown
 
     def _take_anew(self, data: bytes, event: dict[str, Any]) -> bytes:
         index = self._index_of_text(event)

@@ -17,6 +17,9 @@ from gateway.serving.threads import TAIL_CHARACTERS
 NO_TEXT = frozenset({"id", "type", "role", "call_id", "status", "index", "format", "signature"})
 """Strings that the model did not write, or not as text."""
 
+TAIL_KEPT = 2 * TAIL_CHARACTERS
+"""Characters of the end of a choice's text that are kept, whatever its length."""
+
 TOKEN_CHARACTERS = 4
 """Characters of text to a token, where nobody counted."""
 
@@ -131,23 +134,27 @@ class Reading(ABC):
 
     def _take_all(self, events: list[bytes]) -> bytes:
         shown: list[bytes] = []
+        place = 0
         try:
-            for data in events:
-                if self.is_over:
-                    break
-                if data == b"[DONE]":
-                    self.ended_by_itself = not self._was_cut
-                elif (text := self._take_alike(data)) is not None:
-                    shown.append(text)
-                else:
-                    shown.append(self._take_anew(data, _event(data)))
+            while place < len(events) and not self.is_over:
+                taken, text = self._take_run(events, place)
+                if not taken:
+                    taken, text = 1, self._take_one(events[place])
+                shown.append(text)
+                place += taken
         except UpstreamError as error:
             self.failure = error
         return b"".join(shown)
 
-    def _take_alike(self, data: bytes) -> bytes | None:
-        """Take an event that differs from one before it in its text only; None where it has to be read."""
-        return None
+    def _take_run(self, events: list[bytes], start: int) -> tuple[int, bytes]:
+        """Take events from ``start`` on that differ from one before them in their text only; return how many."""
+        return 0, b""
+
+    def _take_one(self, data: bytes) -> bytes:
+        if data == b"[DONE]":
+            self.ended_by_itself = not self._was_cut
+            return b""
+        return self._take_anew(data, _event(data))
 
     def _take_anew(self, data: bytes, event: dict[str, Any]) -> bytes:
         """Take an event that was read; a format that knows its like again takes note of it here."""
@@ -187,7 +194,7 @@ class Reading(ABC):
     def _remember(self, index: int, text: Any) -> None:
         """Keep the end of a choice's text: enough to know it again, whatever its length."""
         if isinstance(text, str):
-            self._tails[index] = (self._tails[index] + text)[-2 * TAIL_CHARACTERS :]
+            self._tails[index] = (self._tails[index] + text)[-TAIL_KEPT:]
 
     def _guess(self, parts: list[Any]) -> int:
         """Take and return the number of tokens of texts that nobody counted."""
