@@ -160,7 +160,7 @@ async def _serving(
     tally: Tally,
 ) -> CustomerRoutes:
     """Connect and start what serves calls; closing ``stack`` settles what is on its way and disconnects."""
-    line, ticks = connect_line(settings.redis_url), Ticks()
+    line, ticks = connect_line(settings.redis_url, batches=settings.redis_batches), Ticks()
     stack.push_async_callback(line.aclose)
 
     async def restore() -> str:

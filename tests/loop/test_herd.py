@@ -32,11 +32,11 @@ async def herd(loop: Rig, who: Sold) -> list[httpx.Response]:
         return await asyncio.gather(*(call(number) for number in range(CALLS)))
 
 
-@pytest.mark.parametrize("gateways", [1, 2])
+@pytest.mark.parametrize(("gateways", "batches"), [(1, True), (2, True), (2, False)])
 async def test_never_one_token_over_a_quota_at_any_concurrency(
-    gateways: int, valkey_url: str, ledger_url: str, tmp_path: Path
+    gateways: int, batches: bool, valkey_url: str, ledger_url: str, tmp_path: Path
 ) -> None:
-    with rig(valkey_url, ledger_url, tmp_path, gateways=gateways, law=EXACTLY_THE_CAP) as loop:
+    with rig(valkey_url, ledger_url, tmp_path, gateways=gateways, law=EXACTLY_THE_CAP, redis_batches=batches) as loop:
         loop.tier("small", conversation_tokens_max=CAP, period_tokens_max=10_000, price_nanousd=1)
         who = loop.customer("small")
         answers = await herd(loop, who)

@@ -159,8 +159,10 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(url: str, *, house: HouseLimits = HOUSE, lease: Lease = LEASE) -> AsyncIterator[Desk]:
-    line = connect_line(url)
+async def desk(
+    url: str, *, house: HouseLimits = HOUSE, lease: Lease = LEASE, batches: bool = True
+) -> AsyncIterator[Desk]:
+    line = connect_line(url, batches=batches)
     try:
         opened = Desk(url, line, house, lease)
         yield opened

@@ -137,9 +137,10 @@ STORIES = {
 }
 
 
+@pytest.mark.parametrize("batches", [True, False])
 @pytest.mark.parametrize("name", STORIES)
-async def test_story(name: str, valkey_url: str) -> None:
-    async with desk(valkey_url) as told:
+async def test_story(name: str, batches: bool, valkey_url: str) -> None:
+    async with desk(valkey_url, batches=batches) as told:
         await told.tell(STORIES[name])
 
 
