@@ -109,6 +109,7 @@ class Journey:
             await repetition.replay(exchange)
             return
         hold = await self._reserve(ask, repetition)
+        del raw  # a prompt can be large, and the answer long in coming
 
         live = self._keeper.take(hold, repetition.once if repetition else None)
         call = Call(live, wanted, key.secret, self._monotonic)
@@ -206,9 +207,8 @@ class Journey:
         """
         hold = call.live.hold
         try:
-            forwarded = self.dialect.forward(body, call.wanted, grant=hold.grant, model=self._rules.model)
             async with exchange.attended(self._rules.call_deadline_s, to_its_end=to_its_end):
-                await self._relay(call, exchange, forwarded)
+                await self._relay(call, exchange, body)
             return call.finish(), None
         except CallerGone:
             return "disconnect", None
@@ -224,12 +224,12 @@ class Journey:
             log.exception("call %s failed", hold.id)
             return "shutdown", HouseError("Something went wrong on our side; the answer ends here.")
 
-    async def _relay(self, call: Call, exchange: Exchange, forwarded: bytes) -> None:
+    async def _relay(self, call: Call, exchange: Exchange, body: Body) -> None:
         """Ask the upstream and pass on what it answers, counted and cut; returns when the answer is over."""
         hold = call.live.hold
         async with (
             self._gate.place(hold.facts.customer),
-            self._upstream.ask(self.dialect.path, forwarded, hold.id, self.dialect.headers) as answer,
+            self._upstream.ask(self.dialect.path, self._forwarded(call, body), hold.id, self.dialect.headers) as answer,
         ):
             reading = call.begin(self.dialect.reading(call.wanted, grant=hold.grant))
             if self._recount.can_count:
@@ -252,6 +252,12 @@ class Journey:
             await self._pass_on(call, exchange, reading.close())
             if not reading.is_over:
                 raise reading.failure or problem
+
+    def _forwarded(self, call: Call, body: Body) -> bytes:
+        """Return what the upstream is sent, and keep nothing of what the caller sent."""
+        forwarded = self.dialect.forward(body, call.wanted, grant=call.live.hold.grant, model=self._rules.model)
+        body.clear()
+        return forwarded
 
     async def _pass_on(self, call: Call, exchange: Exchange, shown: bytes) -> None:
         if (self._keeper.is_overdue or call.live.is_lost) and not await self._keeper.catches_up(call.live):

@@ -109,11 +109,12 @@ class Asking:
 
     def __init__(self, upstream: Upstream, path: str, body: bytes, request_id: str, more: Mapping[str, str]) -> None:
         self._upstream = upstream
-        self._asked = (path, body, request_id, more)
+        self._asked: tuple[Any, ...] = (path, body, request_id, more)
         self._reply: Reply | None = None
 
     async def __aenter__(self) -> Answer:
-        self._reply, answer = await self._upstream.open(*self._asked)
+        asked, self._asked = self._asked, ()
+        self._reply, answer = await self._upstream.open(*asked)
         return answer
 
     async def __aexit__(self, *_: object) -> None:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +129,46 @@ async def test_an_event_costs_the_same_wherever_it_stands_in_an_answer(before: i
         assert reading.feed(event)
 
     assert await functions_called(fed) <= EVENT_MOST
+
+
+STREAMS, PROMPT = 10, b"x" * 1_000_000
+
+
+async def begin_and_wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Read a request, begin a stream, and say no more until the other side is gone."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    left = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
+    while left:
+        left -= len(await reader.read(min(left, 65_536)))
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + _event("One"))
+    await reader.read()
+    writer.close()
+
+
+async def test_a_stream_under_way_keeps_nothing_of_its_prompt(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
+    """Prompts are large and answers take minutes: a worker that kept both would hold all prompts of all its streams."""
+    model = await asyncio.start_server(begin_and_wait, "127.0.0.1", 0, limit=65_536)
+    address = f"http://127.0.0.1:{model.sockets[0].getsockname()[1]}"
+    with rig(valkey_url, sqlite_url, tmp_path, upstream=address) as loop:
+        loop.tier("open", conversation_tokens_max=1_000)
+        who = loop.customer("open")
+        asked = b'{"model":"aligned-1","stream":true,"messages":[{"role":"user","content":"%b"}]}' % PROMPT
+        async with httpx.AsyncClient(headers=who.headers, timeout=60) as client, AsyncExitStack() as open_streams:
+
+            async def begin() -> None:
+                stream = client.stream("POST", f"{loop.url}/v1/chat/completions", content=asked)
+                answer = await open_streams.enter_async_context(stream)
+                assert answer.status_code == 200
+                await anext(answer.aiter_raw())
+
+            await begin()
+            tracemalloc.start()
+            await asyncio.gather(*(begin() for _ in range(STREAMS)))
+            kept, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+    model.close()
+
+    assert kept < STREAMS * len(PROMPT) / 4
 
 
 def test_a_worker_loads_what_it_serves_with_and_no_more() -> None:
