@@ -216,6 +216,12 @@ class Admission:
             period_end=end,
             period_tokens_max=terms.period_tokens_max,
             spend_nanousd_max=terms.spend_nanousd_max,
+            end_user=ask.end_user,
+            end_user_window=(
+                None
+                if terms.end_user_period_tokens_max is None
+                else keys.end_user(ask.bucket, customer.id, start, ask.end_user)
+            ),
         )
 
     async def _ask(self, bid: Bid, *, is_known: bool) -> list[str]:
@@ -232,6 +238,7 @@ class Admission:
             keys.holds(ask.bucket),
             keys.mark(ask.bucket, ask.id),
             keys.usage(ask.bucket),
+            *(() if facts.end_user_window is None else (facts.end_user_window,)),
         ]
         arguments: list[bytes | str | int] = [
             self._generation.value,
@@ -260,6 +267,7 @@ class Admission:
             *bid.money,
             facts.to_json(),
             BACKLOG_MOST,
+            _limit(offered.end_user_period_tokens_max),
         ]
         ask_for = self._script.known if is_known else self._script.told
         try:

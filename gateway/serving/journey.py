@@ -171,6 +171,7 @@ class Journey:
             tier_chosen=tier,
             client_request_id=client_request_id[:200] if client_request_id else None,
             generates=wanted.generates,
+            end_user=wanted.end_user,
         )
 
     async def _conversation(self, exchange: Exchange, key: Key, wanted: Wanted) -> str | None:
