@@ -146,6 +146,23 @@ class Admission:
             raise InvalidKey
         return holder[0]
 
+    async def confirm(self, bucket: str, key_digest: str) -> None:
+        """Look whether a key opens anything now: for calls that end before the script has looked.
+
+        Raises:
+            InvalidKey: it is unknown, revoked or expired.
+        """
+        with translated():
+            if await self._opens(bucket, key_digest):
+                return
+            if await self._was_wiped(bucket) and await self._opens(bucket, key_digest):
+                return
+        raise InvalidKey
+
+    async def _opens(self, bucket: str, key_digest: str) -> bool:
+        customer, expires = await self._line.ask("HMGET", keys.api_key(bucket, key_digest), "customer", "expires")
+        return bool(customer) and (not expires or int(expires) > self._now_ms())
+
     async def bucket_of_key(self, digest: str) -> str:
         """Return the bucket of an API key that was made elsewhere, by its digest.
 
