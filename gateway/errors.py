@@ -114,12 +114,18 @@ class QuotaRefusal(CallerError):
     status = 429
     type = "insufficient_quota"
 
-    def __init__(self, message: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message, headers={"x-should-retry": "false", **(headers or {})})
+    def __init__(self, message: str, headers: dict[str, str] | None = None, *, param: str | None = None) -> None:
+        super().__init__(message, param=param, headers={"x-should-retry": "false", **(headers or {})})
 
 
 class InsufficientQuota(QuotaRefusal):
     code = "insufficient_quota"
+
+
+class EndUserQuotaReached(QuotaRefusal):
+    """Of the customer's own users this one has had its part; others may go on."""
+
+    code = "end_user_quota_reached"
 
 
 class ConversationCapReached(QuotaRefusal):

@@ -19,6 +19,7 @@ LIMIT_FIELDS: tuple[str, ...] = (
     "requests_per_minute",
     "concurrency_max",
     "spend_nanousd_max",
+    "end_user_period_tokens_max",
 )
 """The limits a tier may set and a customer's ``overrides`` may replace."""
 
@@ -58,6 +59,7 @@ class Tier:
     requests_per_minute: int | None = None
     concurrency_max: int | None = None
     spend_nanousd_max: int | None = None
+    end_user_period_tokens_max: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the tier's fields; limits and prices that are not set are left out, the cap never is."""

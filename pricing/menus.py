@@ -42,6 +42,7 @@ HAND_LIMITS = (
     "requests_per_minute",
     "concurrency_max",
     "spend_nanousd_max",
+    "end_user_period_tokens_max",
 )
 """Limits that an operator may add to a computed tier; the mechanism says nothing about them."""
 

@@ -44,8 +44,15 @@ FIELDS: tuple[str, ...] = (
     "seq",
     "prev_hash",
     "hash",
+    "end_user",
 )
 """Every field, in the order files show them. Times are milliseconds since 1970, UTC."""
+
+FIELDS_IF_SAID: frozenset[str] = frozenset({"end_user"})
+"""Fields that a record is without where they say nothing: what was hashed before there were any keeps its hash."""
+
+END_USER_MOST = 256
+"""Characters of an ``end_user``."""
 
 WHOLE_FIELDS: frozenset[str] = frozenset(
     {

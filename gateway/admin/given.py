@@ -69,6 +69,11 @@ class Limits(Given):
     spend_nanousd_max: Whole | None = Field(
         default=None, description="Charges of one period, in nano-units: 10^9 are 1 USD.", examples=[50_000_000_000]
     )
+    end_user_period_tokens_max: Whole | None = Field(
+        default=None,
+        description="Billed output tokens of one period of each end user, as calls name them in `user`.",
+        examples=[100_000],
+    )
 
     def set_limits(self) -> dict[str, int]:
         """Return the limits that are set."""

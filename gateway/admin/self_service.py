@@ -42,12 +42,21 @@ class SelfService:
         choice = TierChoice(tier=tier, effective="next_period" if has_paid else "now")
         self._customers.set_tier(customer_id, choice, actor=customer_id)
 
-    def usage(self, customer_id: str, since: int | None, until: int | None, limit: int, cursor: str | None) -> Any:
-        """Return a page of the customer's records, once what was settled before the question is in the book.
+    def usage(
+        self,
+        customer_id: str,
+        since: int | None,
+        until: int | None,
+        limit: int,
+        cursor: str | None,
+        end_user: str | None,
+    ) -> Any:
+        """Return a page of the customer's records, or of one end user's, once what was settled before the question is in the book.
 
         Raises:
             BadRequest: ``cursor`` is none of ours.
         """
         wait_until_booked(self._services.redis, [keys.bucket_of(customer_id)])
-        found = usage_page(self._services.database, Span(customer_id, since, until), limit=limit, cursor=cursor)
+        span = Span(customer_id, since, until, end_user)
+        found = usage_page(self._services.database, span, limit=limit, cursor=cursor)
         return {"data": found.records, "next_cursor": found.next_cursor}

@@ -68,6 +68,7 @@ class TierShown(BaseModel):
     requests_per_minute: int | None
     concurrency_max: int | None
     spend_nanousd_max: int | None
+    end_user_period_tokens_max: int | None
     menu_version: str = Field(description="The menu it is on.", examples=["manual-1f0c9d2b77ae"])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import Query
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from gateway.admin.given import Line
 from gateway.admin.moments import GivenMoment
@@ -17,7 +17,16 @@ from gateway.errors import BadRequest
 from gateway.holds import keys
 from gateway.ledger.booked import wait_until_booked
 from gateway.ledger.queries import Span, usage_page
+from pricing.usage import END_USER_MOST
 
+
+def _printed(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("Records have no end user with characters that are not printed.")
+    return name
+
+
+EndUser = Annotated[str, StringConstraints(min_length=1, max_length=END_USER_MOST), AfterValidator(_printed)]
 From = Annotated[GivenMoment | None, Query(alias="from", description="The first moment: `from` ≤ time.")]
 To = Annotated[GivenMoment | None, Query(alias="to", description="The first moment no more: time < `to`.")]
 
@@ -58,10 +67,15 @@ class UsageShown(BaseModel):
     seq: int = Field(description="Its place in the chain.")
     prev_hash: str
     hash: str = Field(description="SHA-256 over `prev_hash` and the record.")
+    end_user: str | None = Field(default=None, description="The customer's own user; left out where none was named.")
 
 
 class UsagePage(Page[UsageShown]):
     """Usage records, oldest first."""
+
+
+SHOWN: dict[str, Any] = {"response_model": UsagePage, "response_model_exclude_unset": True}
+"""A record is shown as it was hashed, without the fields that it does not have."""
 
 
 class Usage:
@@ -72,7 +86,7 @@ class Usage:
         self._redis = services.redis
 
     def add_to(self, routes: Routes) -> None:
-        routes.add("GET", "/usage", self.list, "List usage records, oldest first", response_model=UsagePage)
+        routes.add("GET", "/usage", self.list, "List usage records, oldest first", **SHOWN)
 
     def list(
         self,
@@ -81,6 +95,7 @@ class Usage:
         until: To = None,
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
+        end_user: Annotated[EndUser | None, Query(description="Only this end user's, as the record has it.")] = None,
     ) -> dict[str, Any]:
         """List usage records by time of admission.
 
@@ -88,7 +103,7 @@ class Usage:
         """
         wait_until_booked(self._redis, keys.ALL_BUCKETS if customer is None else [keys.bucket_of(customer)])
         try:
-            found = usage_page(self._database, Span(customer, since, until), limit=limit, cursor=cursor)
+            found = usage_page(self._database, Span(customer, since, until, end_user), limit=limit, cursor=cursor)
         except BadRequest as error:
             raise Invalid.field(error.param or "", error.message) from error
         return {"data": found.records, "next_cursor": found.next_cursor}

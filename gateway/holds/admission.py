@@ -146,6 +146,23 @@ class Admission:
             raise InvalidKey
         return holder[0]
 
+    async def confirm(self, bucket: str, key_digest: str) -> None:
+        """Look whether a key opens anything now: for calls that end before the script has looked.
+
+        Raises:
+            InvalidKey: it is unknown, revoked or expired.
+        """
+        with translated():
+            if await self._opens(bucket, key_digest):
+                return
+            if await self._was_wiped(bucket) and await self._opens(bucket, key_digest):
+                return
+        raise InvalidKey
+
+    async def _opens(self, bucket: str, key_digest: str) -> bool:
+        customer, expires = await self._line.ask("HMGET", keys.api_key(bucket, key_digest), "customer", "expires")
+        return bool(customer) and (not expires or int(expires) > self._now_ms())
+
     async def bucket_of_key(self, digest: str) -> str:
         """Return the bucket of an API key that was made elsewhere, by its digest.
 
@@ -216,6 +233,12 @@ class Admission:
             period_end=end,
             period_tokens_max=terms.period_tokens_max,
             spend_nanousd_max=terms.spend_nanousd_max,
+            end_user=ask.end_user,
+            end_user_window=(
+                None
+                if terms.end_user_period_tokens_max is None
+                else keys.end_user(ask.bucket, customer.id, start, ask.end_user)
+            ),
         )
 
     async def _ask(self, bid: Bid, *, is_known: bool) -> list[str]:
@@ -232,6 +255,7 @@ class Admission:
             keys.holds(ask.bucket),
             keys.mark(ask.bucket, ask.id),
             keys.usage(ask.bucket),
+            *(() if facts.end_user_window is None else (facts.end_user_window,)),
         ]
         arguments: list[bytes | str | int] = [
             self._generation.value,
@@ -260,6 +284,7 @@ class Admission:
             *bid.money,
             facts.to_json(),
             BACKLOG_MOST,
+            _limit(offered.end_user_period_tokens_max),
         ]
         ask_for = self._script.known if is_known else self._script.told
         try:

@@ -34,6 +34,7 @@ class Announcement:
             keys.hold(bucket, facts.id),
             keys.holds(bucket),
             keys.mark(bucket, facts.id),
+            *(() if facts.end_user_window is None else (facts.end_user_window,)),
         ]
 
     def arguments(self, generation: str, lease_ms: int) -> list[bytes | str | int]:

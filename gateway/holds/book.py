@@ -30,8 +30,8 @@ from pricing.usage import UsageRecord
 
 TRIES = 8
 
-THREADS_FROM = 10
-"""Where the threads begin among the keys of a settlement without an Idempotency-Key."""
+FIXED_KEYS = 9
+"""How many keys every settlement has."""
 
 
 def settle_keys(facts: Facts, threads: Sequence[str] = (), once: Once | None = None) -> list[str]:
@@ -47,9 +47,20 @@ def settle_keys(facts: Facts, threads: Sequence[str] = (), once: Once | None = N
         keys.pace(bucket, customer),
         keys.usage(bucket),
         keys.notices(bucket),
+        *(() if facts.end_user_window is None else (facts.end_user_window,)),
         *([] if once is None else [keys.once(bucket, customer, once.digest)]),
         *(keys.thread(bucket, customer, thread) for thread in threads),
     ]
+
+
+def settle_places(facts: Facts, once: Once | None = None) -> list[int]:
+    """Return where among the keys of a settlement its end user's stands, then its Idempotency-Key's, then its threads.
+
+    One that is not there has place 0.
+    """
+    end_user, claim = int(facts.end_user_window is not None), int(once is not None)
+    after = FIXED_KEYS + end_user
+    return [end_user * after, claim * (after + 1), after + claim + 1]
 
 
 class Book:
@@ -123,7 +134,7 @@ class Book:
                 _line(record) if outcome.was_answered and (billed is None or tokens or due.again) else "",
                 facts.conversation,
                 facts.included_conversations,
-                THREADS_FROM + (once is not None),
+                *settle_places(facts, once),
                 once.answer_first if once else "",
                 once.answer_again if once else "",
                 *facts.thresholds(),

@@ -32,6 +32,8 @@ class Ask:
     client_request_id: str | None = None
     generates: bool = True
     """Whether output tokens can come of it; if not, none are held."""
+    end_user: str | None = None
+    """Whom of the customer's own users the call is for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,9 @@ class Facts:
     period_end: int
     period_tokens_max: int | None = None
     spend_nanousd_max: int | None = None
+    end_user: str | None = None
+    end_user_window: str | None = None
+    """The key of what its end user has had in the period, where that is limited."""
 
     def to_json(self) -> bytes:
         return orjson.dumps(self)
@@ -183,6 +188,7 @@ def usage_record(facts: Facts, *, admitted: int, grant: int, outcome: Outcome) -
         "duration_ms": outcome.duration_ms,
         "currency": facts.currency,
         "client_request_id": facts.client_request_id,
+        "end_user": facts.end_user,
     }
 
 

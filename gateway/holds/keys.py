@@ -40,6 +40,12 @@ def window(bucket: str, customer_id: str, start_ms: int) -> str:
     return f"{{b{bucket}}}:window:{customer_id}:{start_ms}"
 
 
+def end_user(bucket: str, customer_id: str, start_ms: int, name: str | None) -> str:
+    """Hash: tokens of one period of one end user of a customer, ``used`` and ``held``; all who have no name are one."""
+    digest = hashlib.blake2b((name or "").encode(), digest_size=16).hexdigest()
+    return f"{{b{bucket}}}:end_user:{customer_id}:{start_ms}:{digest}"
+
+
 def conversation(bucket: str, customer_id: str, name: str) -> str:
     """Hash: tier, menu version, cap, price, tokens used and held of one conversation."""
     return f"{{b{bucket}}}:conversation:{customer_id}:{name}"

@@ -35,6 +35,8 @@ class Offer:
     spend_nanousd_max: int | None
     requests_per_minute: int | None
     concurrency_max: int | None
+    end_user_period_tokens_max: int | None
+    """What each end user of the customer may have of the period's tokens."""
 
 
 def offer(tier: Tier | None, version: str | None, overrides: Mapping[str, int], house: HouseLimits) -> Offer:
@@ -45,7 +47,7 @@ def offer(tier: Tier | None, version: str | None, overrides: Mapping[str, int], 
     cap = None if tier is None else overrides.get("conversation_tokens_max", tier.conversation_tokens_max)
     if tier is None or house.observes:
         name, version = (tier.name if tier else ""), version or ""
-        return Offer(name, version, house.conversation_tokens_max, 0, 0, 0, 0, None, None, None, None, None)
+        return Offer(name, version, house.conversation_tokens_max, 0, 0, 0, 0, None, None, None, None, None, None)
     return Offer(
         tier=tier.name,
         version=version or "",
@@ -61,6 +63,7 @@ def offer(tier: Tier | None, version: str | None, overrides: Mapping[str, int], 
         spend_nanousd_max=overrides.get("spend_nanousd_max", tier.spend_nanousd_max),
         requests_per_minute=overrides.get("requests_per_minute", tier.requests_per_minute),
         concurrency_max=overrides.get("concurrency_max", tier.concurrency_max),
+        end_user_period_tokens_max=overrides.get("end_user_period_tokens_max", tier.end_user_period_tokens_max),
     )
 
 

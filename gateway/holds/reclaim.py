@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import redis
 
 from gateway.holds import keys
-from gateway.holds.book import THREADS_FROM, settle_keys
+from gateway.holds.book import settle_keys, settle_places
 from gateway.holds.connect import fields, translated
 from gateway.holds.hold import Facts, recovered, usage_record
 from gateway.holds.offer import NOTHING
@@ -138,7 +138,7 @@ class Reclaimer:
     def _post(self, lapsed: Lapsed, expects: str, closes: str, booked: list[str | int]) -> bool:
         facts = lapsed.facts
         arguments: list[str | int] = [self._generation(), facts.id, expects, closes, "1", lapsed.sofar, self._lease_ms]
-        more: list[str | int] = [facts.conversation, facts.included_conversations, THREADS_FROM, "", ""]
+        more: list[str | int] = [facts.conversation, facts.included_conversations, *settle_places(facts), "", ""]
         more += facts.thresholds()
         reply = self._settle(keys=settle_keys(facts), args=[*arguments, *booked, *more])
         return bool(reply[0] == b"done")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.errors import (
     CallerError,
     ConversationCapReached,
+    EndUserQuotaReached,
     InsufficientQuota,
     MeteringUnavailable,
     RateLimitExceeded,
@@ -49,6 +50,13 @@ def refusal(offered: Offer, facts: Facts, reply: list[str], now_ms: int) -> Call
             f"The period's {offered.period_tokens_max} tokens do not allow this call: {reply[2]} are left; "
             f"the next period starts in {duration(reset_s)}.",
             headers,
+        )
+    if why == "end user":
+        who = "This end user" if facts.end_user else "All calls that name no end user together"
+        return EndUserQuotaReached(
+            f"{who} may have {offered.end_user_period_tokens_max} tokens a period, which do not allow this call: "
+            f"{reply[2]} are left; the next period starts in {duration(reset_s)}.",
+            param="user",
         )
     if why == "spend":
         return InsufficientQuota(

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.ledger.chain import GENESIS, MAIN, Head, link
 from gateway.ledger.database import Database
-from gateway.ledger.rows import COLUMNS, record_of
+from gateway.ledger.rows import COLUMNS, record_of, without_silence
 from gateway.ledger.tables import chains, usage_records
 from pricing.usage import FIELDS, UsageRecord
 
@@ -62,12 +62,12 @@ def book(connection: Connection, records: Sequence[UsageRecord], chain: str = MA
             if not _is_same(record, before):
                 conflicting.append(place)
             continue
-        linked = link(head.hash, {**NOTHING_SAID, **record, "chain": chain, "seq": head.seq + 1})
+        linked = link(head.hash, without_silence({**NOTHING_SAID, **record, "chain": chain, "seq": head.seq + 1}))
         head = Head(linked["seq"], linked["hash"])
         known[linked["id"]] = linked
         appended.append(linked)
     if appended:
-        connection.execute(insert(usage_records), appended)
+        connection.execute(insert(usage_records), [{**NOTHING_SAID, **linked} for linked in appended])
         connection.execute(update(chains).where(chains.c.chain == chain).values(seq=head.seq, hash=head.hash))
     return Booked(appended, conflicting, before=began, after=head.seq)
 

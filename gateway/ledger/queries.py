@@ -36,6 +36,8 @@ class Span:
     customer: str | None = None
     since: int | None = None
     until: int | None = None
+    end_user: str | None = None
+    """Of this one of the customers' own users."""
 
     def conditions(self) -> list[ColumnElement[bool]]:
         conditions: list[ColumnElement[bool]] = []
@@ -45,6 +47,8 @@ class Span:
             conditions.append(book.time >= self.since)
         if self.until is not None:
             conditions.append(book.time < self.until)
+        if self.end_user is not None:
+            conditions.append(book.end_user == self.end_user)
         return conditions
 
 
@@ -122,6 +126,15 @@ def spent_since(database: Database, starts: Mapping[str, int]) -> dict[str, Spen
                 # PostgreSQL sums whole numbers to a decimal; no record at all sums to null.
                 spent[customer] = Spent(int(row[0] or 0), int(row[1] or 0))
     return spent
+
+
+def tokens_by_end_user(database: Database, customer: str, start: int) -> dict[str | None, int]:
+    """Return the billed output tokens of each of a customer's end users, in calls admitted from ``start`` on."""
+    of_calls = (book.customer == customer, book.time >= start, book.kind != "fee")
+    tokens = func.sum(book.billed_output_tokens)
+    with database.read() as connection:
+        rows = connection.execute(select(book.end_user, tokens).where(*of_calls).group_by(book.end_user)).all()
+    return {row[0]: int(row[1] or 0) for row in rows}
 
 
 def begun_since(database: Database, customer: str, start: int) -> int:

@@ -20,7 +20,7 @@ from gateway.holds.periods import PeriodKind, period_at
 from gateway.holds.scripts import source
 from gateway.ledger.conversations import DAY_MS, HOUR_MS, Conversation, open_conversations
 from gateway.ledger.database import Database
-from gateway.ledger.queries import Span, begun_since, rows_in, spent_since
+from gateway.ledger.queries import Span, begun_since, rows_in, spent_since, tokens_by_end_user
 from gateway.ledger.tables import customers, installation, menus, usage_records
 from gateway.ledger.tide import Tide
 from gateway.ledger.writer import Writer, unheard
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 LOCK_S = 120
 FIRST = 1
-HOT = ("key", "customer", "window", "conversation", "pace", "hold")
+HOT = ("key", "customer", "window", "end_user", "conversation", "pace", "hold")
 """What a rebuild writes anew; settled marks and usage streams are never thrown away."""
 
 
@@ -111,6 +111,7 @@ class Recovery:
         self._wipe()
         self._project()
         self._write_windows()
+        self._write_end_users()
         self._write_conversations()
         self._mark_settled()
         self._put_in_force(generation)
@@ -197,6 +198,32 @@ class Recovery:
                     batch.pexpireat(window, end + 2 * DAY_MS)
             batch.execute()
 
+    def _write_end_users(self) -> None:
+        """Write what each end user has had in the period, of every customer whose end users may be limited."""
+        periods = dict(self._periods(self._now_ms()))
+        for customer in self._limiting_end_users():
+            start, end = periods[customer]
+            bucket = keys.bucket_of(customer)
+            with self._redis.pipeline(transaction=False) as batch:
+                for name, tokens in tokens_by_end_user(self._database, customer, start).items():
+                    if tokens:
+                        batch.hset(keys.end_user(bucket, customer, start, name), "used", tokens)
+                        batch.pexpireat(keys.end_user(bucket, customer, start, name), end + 2 * DAY_MS)
+                batch.execute()
+
+    def _limiting_end_users(self) -> list[str]:
+        """Return the customers that may have a limit for each end user: all, if a tier that ever was sold has one."""
+        any_tier_does = any(
+            tier.end_user_period_tokens_max is not None for menu in self._menus() for tier in menu.tiers
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(select(customers.c.id, customers.c.overrides)).all()
+        return [
+            row.id
+            for row in rows
+            if any_tier_does or json.loads(row.overrides).get("end_user_period_tokens_max") is not None
+        ]
+
     def _periods(self, now: int) -> Iterable[tuple[str, tuple[int, int]]]:
         with self._database.read() as connection:
             rows = connection.execute(select(customers.c.id, customers.c.period, customers.c.timezone)).all()
@@ -217,10 +244,15 @@ class Recovery:
 
     def _caps(self) -> dict[tuple[str | None, str | None], int | None]:
         """Return the cap of each tier of each menu there ever was."""
+        return {
+            (menu.version, tier.name): tier.conversation_tokens_max for menu in self._menus() for tier in menu.tiers
+        }
+
+    def _menus(self) -> list[Menu]:
+        """Return every menu there ever was."""
         with self._database.read() as connection:
             bodies = connection.execute(select(menus.c.body)).scalars().all()
-        published = [Menu.from_json(json.loads(body)) for body in bodies]
-        return {(menu.version, tier.name): tier.conversation_tokens_max for menu in published for tier in menu.tiers}
+        return [Menu.from_json(json.loads(body)) for body in bodies]
 
     def _mark_settled(self) -> None:
         """Mark recent calls as settled, so that a worker's late repetition changes no window."""

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import Row
 
 from gateway.ledger.tables import usage_records
-from pricing.usage import FIELDS, UsageRecord
+from pricing.usage import FIELDS, FIELDS_IF_SAID, UsageRecord
 
 AnyRow: TypeAlias = "Row[*tuple[Any, ...]]"
 
@@ -17,4 +17,9 @@ COLUMNS = tuple(usage_records.c[field] for field in FIELDS)
 
 def record_of(row: AnyRow) -> UsageRecord:
     """Return the record in a row that was selected by COLUMNS."""
-    return dict(zip(FIELDS, row, strict=True))
+    return without_silence(dict(zip(FIELDS, row, strict=True)))
+
+
+def without_silence(record: UsageRecord) -> UsageRecord:
+    """Return the record as it is hashed and shown: without the fields that are there only if they say something."""
+    return {field: value for field, value in record.items() if value is not None or field not in FIELDS_IF_SAID}

@@ -18,6 +18,8 @@ from sqlalchemy import (
     text,
 )
 
+from pricing.usage import END_USER_MOST
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(column_0_label)s",
@@ -141,9 +143,16 @@ usage_records = Table(
     Column("client_request_id", String(200)),
     Column("prev_hash", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
+    Column("end_user", String(END_USER_MOST)),
     PrimaryKeyConstraint("chain", "seq"),
     Index("ix_usage_records_time_id", "time", "id"),
     Index("ix_usage_records_customer_time_id", "customer", "time", "id"),
+    Index(
+        "ix_usage_records_end_user_time_id",
+        *("customer", "end_user", "time", "id"),
+        sqlite_where=text("end_user IS NOT NULL"),
+        postgresql_where=text("end_user IS NOT NULL"),
+    ),
 )
 
 chains = Table(

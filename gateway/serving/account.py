@@ -22,8 +22,16 @@ class SelfService(Protocol):
     def choose(self, customer_id: str, tier: str) -> None:
         """Give the customer a tier, or raise TierNotFound."""
 
-    def usage(self, customer_id: str, since: int | None, until: int | None, limit: int, cursor: str | None) -> Any:
-        """Return a page of the customer's usage records."""
+    def usage(
+        self,
+        customer_id: str,
+        since: int | None,
+        until: int | None,
+        limit: int,
+        cursor: str | None,
+        end_user: str | None,
+    ) -> Any:
+        """Return a page of the customer's usage records, or of those of one of its end users."""
 
 
 class Accounts:

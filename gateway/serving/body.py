@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from typing import Any
 
 from gateway.errors import BadRequest
+from pricing.usage import END_USER_MOST
 
 Body = dict[str, Any]
 
@@ -90,6 +92,32 @@ def least(body: Body, *fields: str) -> int | None:
     """
     given = [positive(body, field) for field in fields if body.get(field) is not None]
     return min((limit for limit in given if limit is not None), default=None)
+
+
+def end_user(body: Body, *fields: str, within: str | None = None) -> str | None:
+    """Return whom of the customer's own users a body names in the first of ``fields`` that does, as records keep it.
+
+    A name that is longer than records have room for, or has characters that are not printed, stands there as its
+    SHA-256. ``within`` is the object that has the fields, where they are not the body's own; it may be missing.
+
+    Raises:
+        BadRequest: such a field is not a string.
+    """
+    holder = body if within is None else body.get(within)
+    if not isinstance(holder, dict):
+        return None
+    for field in fields:
+        value = holder.get(field)
+        if value is not None and not isinstance(value, str):
+            param = field if within is None else f"{within}.{field}"
+            raise BadRequest(f"{param} is a string.", code="invalid_type", param=param)
+        if value:
+            return value if len(value) <= END_USER_MOST and value.isprintable() else _digest(value)
+    return None
+
+
+def _digest(text: str) -> str:
+    return "sha256:" + sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def named(body: Body, field: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from gateway.errors import (
     BadRequest,
+    CallerError,
     CallerGone,
     HouseError,
     MeteringUnavailable,
@@ -101,11 +102,16 @@ class Journey:
         """
         key = await key_of(exchange, self._admission.bucket_of_key)
         raw = await exchange.body()
-        body = read_body(raw, exchange.header("content-encoding"))
-        wanted = self.dialect.read(body, len(raw))
-        ask = await self._ask(exchange, key, wanted)
-        repetition = await self._claim(exchange, key, ask, raw)
+        try:
+            body = read_body(raw, exchange.header("content-encoding"))
+            wanted = self.dialect.read(body, len(raw))
+            ask = await self._ask(exchange, key, wanted)
+            repetition = await self._claim(exchange, key, ask, raw)
+        except CallerError:
+            await self._admission.confirm(key.bucket, key.digest)  # whose key is unknown is told nothing but that
+            raise
         if repetition is not None and repetition.kept is not None:
+            await self._admission.confirm(key.bucket, key.digest)
             await repetition.replay(exchange)
             return
         hold = await self._reserve(ask, repetition)
@@ -172,6 +178,7 @@ class Journey:
             tier_chosen=tier,
             client_request_id=client_request_id[:200] if client_request_id else None,
             generates=wanted.generates,
+            end_user=wanted.end_user,
         )
 
     async def _conversation(self, exchange: Exchange, key: Key, wanted: Wanted) -> str | None:

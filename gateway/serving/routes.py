@@ -30,6 +30,7 @@ from gateway.serving.dialects.dialect import Dialect
 from gateway.serving.exchange import Exchange, Receive, Scope, Send
 from gateway.serving.journey import Journey, Rules
 from gateway.serving.ticks import Ticks
+from pricing.usage import END_USER_MOST
 
 log = logging.getLogger("tokencap.serving")
 
@@ -163,7 +164,13 @@ class CustomerRoutes:
         customer = await self._who(exchange)
         asked = UsageQuery.read(exchange.query)
         page = await asyncio.to_thread(
-            self._self_service.usage, customer.id, asked.since, asked.until, asked.limit, asked.cursor
+            self._self_service.usage,
+            customer.id,
+            asked.since,
+            asked.until,
+            asked.limit,
+            asked.cursor,
+            asked.end_user,
         )
         await exchange.reply(200, page)
 
@@ -186,6 +193,7 @@ class UsageQuery:
     until: int | None
     limit: int
     cursor: str | None
+    end_user: str | None
 
     @classmethod
     def read(cls, query: str) -> UsageQuery:
@@ -204,4 +212,7 @@ class UsageQuery:
         limit = given.get("limit", "100")
         if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:9]) <= RECORDS_MOST):
             raise BadRequest(f"limit is a whole number from 1 to {RECORDS_MOST}.", param="limit")
-        return cls(times["from"], times["to"], int(limit[:9]), given.get("cursor"))
+        end_user = given.get("end_user")
+        if end_user is not None and not (len(end_user) <= END_USER_MOST and end_user.isprintable()):
+            raise BadRequest(f"end_user is at most {END_USER_MOST} printed characters.", param="end_user")
+        return cls(times["from"], times["to"], int(limit[:9]), given.get("cursor"), end_user)

@@ -71,6 +71,29 @@ async def test_a_call_is_two_commands_over_one_connection(valkey_url: str, sqlit
     assert connected <= 2
 
 
+async def commands_of_a_call(told: Desk, number: int, **named: str) -> dict[str, int]:
+    """Return how often each command ran for a reservation and its settlement, those inside of scripts too."""
+    told.blocking.config_resetstat()
+    hold = await told.reserve(f"c{number}", "acme", 100, **named)
+    await told.book.settle(hold, told.outcome(10))
+    ran: dict[str, Any] = told.blocking.info("commandstats")
+    return {
+        name: said["calls"] for name, said in ran.items() if name.removeprefix("cmdstat_") not in ("config", "info")
+    }
+
+
+async def test_naming_an_end_user_costs_no_command_where_end_users_have_no_limit(valkey_url: str) -> None:
+    async with desk(valkey_url) as told:
+        told.tier("open", conversation_tokens_max=1_000, period_tokens_max=10**9, price_nanousd=1)
+        told.customer("acme", "open")
+        for number in range(2):
+            await commands_of_a_call(told, number)
+        without = await commands_of_a_call(told, 2)
+
+        assert await commands_of_a_call(told, 3, end_user="ann") == without
+        assert without["cmdstat_evalsha"] == 2
+
+
 async def functions_called(act: Callable[[], Awaitable[Any]]) -> int:
     """Return how many functions of our own and of C are called while ``act`` runs."""
     count = 0

@@ -105,7 +105,10 @@ ANYTHING = st.recursive(
 )
 
 
-@given(st.sampled_from(sorted(PROFILES)), st.dictionaries(st.sampled_from(["user", "metadata", "x", "stop"]), ANYTHING))
+@given(
+    st.sampled_from(sorted(PROFILES)),
+    st.dictionaries(st.sampled_from(["logit_bias", "metadata", "x", "stop"]), ANYTHING),
+)
 def test_what_is_forwarded_depends_on_the_tier_in_the_grant_only(profile: str, more: dict[str, Any]) -> None:
     """For every format and kind of upstream, byte for byte: one grant in place of another is the other's body."""
     for dialect in dialects(PROFILES[profile]):

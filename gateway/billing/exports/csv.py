@@ -9,7 +9,7 @@ from typing import Any
 from gateway.billing.exports.chunks import chunked
 from pricing.usage import FIELDS, UsageRecord
 
-FROM_CALLERS = ("conversation", "client_request_id")
+FROM_CALLERS = ("conversation", "client_request_id", "end_user")
 """The fields whose text a customer chooses. All others are ours or the operator's."""
 
 # What a spreadsheet takes for the beginning of a formula, full-width forms included, and the apostrophe itself, so
@@ -41,7 +41,7 @@ def _rows(records: Iterable[UsageRecord]) -> Iterator[str]:
 
 
 def _cells(record: UsageRecord) -> list[Any]:
-    cells = [record[field] for field in FIELDS]
+    cells = [record.get(field) for field in FIELDS]
     cells[PLACE_OF_STREAM] = "true" if record["stream"] else "false"
     for place in PLACES_FROM_CALLERS:
         cells[place] = _harmless(cells[place])

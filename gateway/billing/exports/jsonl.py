@@ -10,10 +10,10 @@ from pricing.usage import FIELDS, UsageRecord
 
 
 def encode(records: Iterable[UsageRecord]) -> Iterator[bytes]:
-    """Yield the file in chunks: UTF-8, ``\\n`` after each line, null where a field says nothing."""
+    """Yield the file in chunks: UTF-8, ``\\n`` after each line; null, or left out, where a field says nothing."""
     return chunked(_line(record) for record in records)
 
 
 def _line(record: UsageRecord) -> str:
-    ordered = {field: record[field] for field in FIELDS}
+    ordered = {field: record[field] for field in FIELDS if field in record}
     return json.dumps(ordered, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"

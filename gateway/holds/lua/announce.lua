@@ -1,7 +1,8 @@
 -- Writes a live call's hold again after a rebuild, from what its worker remembers. The rebuilt windows hold what is
 -- in the ledger; what was on its way comes back here. Replies 'announced', 'known', 'settled' or 'rebuild'.
-local state, window, conversation, pace, hold, holds, mark =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+-- The eighth of KEYS, the end user's, is there only where its tokens are limited.
+local state, window, conversation, pace, hold, holds, mark, end_user =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local generation, hold_id, owner, lease_ms, deadline = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local admitted, grant, tokens, money, input, sofar = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local first, charged, tier, version, cap, price = ARGV[12], ARGV[13], ARGV[14], ARGV[15], ARGV[16], ARGV[17]
@@ -26,6 +27,10 @@ redis.call('ZADD', holds, written(now + tonumber(lease_ms)), hold_id)
 add(window, 'held', tokens)
 add(window, 'spend_held', money)
 redis.call('PEXPIREAT', window, written(whole(period_end) + 2 * DAY_MS))
+if end_user then
+  add(end_user, 'held', tokens)
+  redis.call('PEXPIREAT', end_user, written(whole(period_end) + 2 * DAY_MS))
+end
 redis.call('HINCRBY', conversation, 'live', 1)
 add(conversation, 'held', tokens)
 add(conversation, 'input_held', input)

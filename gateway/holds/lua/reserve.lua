@@ -2,8 +2,9 @@
 -- Replies {'granted', now, grant, allowed, conversation_left, period_left, first, charged}, {'refused', why, …},
 -- or says what the gateway must look up again: 'rebuild', 'no key', 'stale customer', 'stale timeline',
 -- 'stale period' (with the time here), 'begun' (the conversation's own tier and menu version).
-local state, key, customer, window, conversation, pace, hold, holds, mark, usage =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+-- The eleventh of KEYS, the end user's, is there only where its tokens are limited.
+local state, key, customer, window, conversation, pace, hold, holds, mark, usage, end_user =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
 local generation, timeline, customer_id, customer_rev = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local hold_id, owner, lease_ms, deadline_ms = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local period_start, period_end = ARGV[9], ARGV[10]
@@ -12,6 +13,7 @@ local want, choices, grant_min, input = tonumber(ARGV[15]), tonumber(ARGV[16]), 
 local period_max, input_max, spend_max = limit(ARGV[19]), limit(ARGV[20]), limit(ARGV[21])
 local requests_per_minute, concurrency_max = limit(ARGV[22]), limit(ARGV[23])
 local money_first, money_again, facts, backlog_max = ARGV[24], ARGV[25], ARGV[26], tonumber(ARGV[27])
+local end_user_left = limit(ARGV[28])
 
 -- Is what the gateway believes still so?
 local known = redis.call('HMGET', state, 'generation', 'timeline')
@@ -53,8 +55,13 @@ end
 -- The period: a price per conversation buys the whole cap or nothing.
 local w = redis.call('HMGET', window, 'used', 'held', 'spend_used', 'spend_held', 'tokens_max', 'spend_max')
 local period_left = period_max - whole(w[1]) - whole(w[2])
-local grant = math.min(allowed, math.floor(period_left / choices))
+if end_user then
+  local u = redis.call('HMGET', end_user, 'used', 'held')
+  end_user_left = end_user_left - whole(u[1]) - whole(u[2])
+end
+local grant = math.min(allowed, math.floor(math.min(period_left, end_user_left) / choices))
 if grant < allowed and (price ~= '0' or grant < math.min(grant_min, allowed)) then
+  if end_user_left < period_left then return {'refused', 'end user', written(math.max(end_user_left, 0))} end
   return {'refused', 'period', written(math.max(period_left, 0))}
 end
 local money = money_first
@@ -88,6 +95,10 @@ redis.call('HSET', hold, 'owner', owner, 'state', 'live', 'admitted', at,
 redis.call('ZADD', holds, written(now + tonumber(lease_ms)), hold_id)
 add(window, 'held', tokens)
 add(window, 'spend_held', money)
+if end_user then
+  add(end_user, 'held', tokens)
+  redis.call('PEXPIREAT', end_user, written(whole(period_end) + 2 * DAY_MS))
+end
 if w[5] ~= ARGV[19] or w[6] ~= ARGV[21] then
   redis.call('HSET', window, 'tokens_max', ARGV[19], 'spend_max', ARGV[21])
   redis.call('PEXPIREAT', window, written(whole(period_end) + 2 * DAY_MS))

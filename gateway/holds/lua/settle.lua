@@ -4,7 +4,8 @@
 --                                             owner is proven dead
 --   settled late             expects suspect, closes: the tokens beyond what was billed, as a correction
 --   released                 expects suspect, closes with nothing more to bill
--- KEYS after the ninth: the Idempotency-Key's, if there is one, then what leads later calls to this conversation.
+-- KEYS after the ninth: the end user's, where its tokens are limited, the Idempotency-Key's, if there is one, then what
+-- leads later calls to this conversation. ARGV say where each stands, 0 where it does not.
 -- Replies {'done', charge, conversation_left, now}, {'suspect', billed, first_was_charged}, or 'rebuild', 'unknown',
 -- 'settled', 'renewed' (the hold was renewed since the reclaimer looked).
 local state, hold, holds, mark, window, conversation, pace, usage, notices =
@@ -12,11 +13,13 @@ local state, hold, holds, mark, window, conversation, pace, usage, notices =
 local generation, hold_id, expects, closes = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local only_if_lapsed, sofar, lease_ms = ARGV[5], ARGV[6], ARGV[7]
 local tokens, input, charge_first, charge_again, record, name = ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13]
-local included, threads_from, answer_first, answer_again = ARGV[14], tonumber(ARGV[15]), ARGV[16], ARGV[17]
-local period_max, period_near, spend_max, spend_near = ARGV[18], ARGV[19], ARGV[20], ARGV[21]
+local included, end_user, once, threads_from = ARGV[14], KEYS[tonumber(ARGV[15])], KEYS[tonumber(ARGV[16])],
+  tonumber(ARGV[17])
+local answer_first, answer_again = ARGV[18], ARGV[19]
+local period_max, period_near, spend_max, spend_near = ARGV[20], ARGV[21], ARGV[22], ARGV[23]
 
 -- The answer of a call with an Idempotency-Key is kept for a day; without an answer to keep, the key is free again.
-local function close_once(once, answer)
+local function close_once(answer)
   if redis.call('HGET', once, 'call') ~= hold_id then return end
   if answer == '' then
     redis.call('DEL', once)
@@ -68,6 +71,10 @@ local freed_tokens, freed_money, freed_input = tokens, charge, input
 if closes == '1' then freed_tokens, freed_money, freed_input = h[2], h[3], h[4] end
 local used = add(window, 'used', tokens)
 add(window, 'held', less(freed_tokens))
+if end_user then
+  add(end_user, 'used', tokens)
+  add(end_user, 'held', less(freed_tokens))
+end
 local spent = add(window, 'spend_used', charge)
 add(window, 'spend_held', less(freed_money))
 tell_if_reached('period_tokens', '80', period_near, period_max, tokens, used)
@@ -91,7 +98,7 @@ if closes == '1' then
   if is_same then
     for place = threads_from, #KEYS do redis.call('SET', KEYS[place], name, 'PX', HOUR_MS) end
   end
-  if threads_from == 11 then close_once(KEYS[10], charge == charge_first and answer_first or answer_again) end
+  if once then close_once(charge == charge_first and answer_first or answer_again) end
   redis.call('HINCRBY', pace, 'live', -1)
   redis.call('DEL', hold)
   redis.call('ZREM', holds, hold_id)

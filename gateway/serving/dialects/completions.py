@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.errors import BadRequest
-from gateway.serving.body import Body, flag, least, named, positive
+from gateway.serving.body import Body, end_user, flag, least, named, positive
 from gateway.serving.dialects.assembly import merge
 from gateway.serving.dialects.chat_reading import ChatReading
-from gateway.serving.dialects.openai import ENGINE_LIMITS, OpenAI, shows_usage
+from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI, shows_usage
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.jsons import dumps
 from gateway.serving.profiles import COMPLETIONS
@@ -30,6 +30,7 @@ PASSED = frozenset(
         "repetition_penalty",
         "logit_bias",
         "logprobs",
+        "safety_identifier",
         "user",
     }
 )
@@ -63,6 +64,7 @@ class Completions(OpenAI):
             brought_back=text,
             input_bound=size,
             input_estimate=-(-size // 4),
+            end_user=end_user(body, *END_USER),
         )
 
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.errors import BadRequest
-from gateway.serving.body import Body, named
-from gateway.serving.dialects.openai import OpenAI
+from gateway.serving.body import Body, end_user, named
+from gateway.serving.dialects.openai import END_USER, OpenAI
 from gateway.serving.dialects.plain import PlainReading
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.jsons import dumps
 from gateway.serving.profiles import EMBEDDINGS
 
-PASSED = frozenset({"input", "dimensions", "encoding_format", "user"})
+PASSED = frozenset({"input", "dimensions", "encoding_format", "safety_identifier", "user"})
 """What reaches the upstream as it came. Any other field is dropped."""
 
 
@@ -36,6 +36,7 @@ class Embeddings(OpenAI):
             brought_back=None,
             input_bound=size,
             input_estimate=-(-size // 4),
+            end_user=end_user(body, *END_USER),
             generates=False,
         )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.errors import BadRequest, TokencapError
-from gateway.serving.body import Body, flag, named, positive
+from gateway.errors import BadRequest, EndUserQuotaReached, TokencapError
+from gateway.serving.body import Body, end_user, flag, named, positive
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
 from gateway.serving.dialects.messages_reading import MessagesReading
 from gateway.serving.dialects.plain import PlainReading
@@ -22,6 +22,8 @@ COUNTED = frozenset({"messages", "system", "tools", "tool_choice", "thinking", "
 
 PASSED = COUNTED | {"stop_sequences", "temperature", "top_p", "top_k", "metadata"}
 """What reaches the upstream as it came. Any other field is dropped."""
+
+END_USER = "metadata.user_id"
 
 ERROR_TYPES = {
     400: "invalid_request_error",
@@ -46,7 +48,8 @@ class Anthropic:
 
     def refusal(self, error: TokencapError, request_id: str) -> Any:
         kind = ERROR_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
-        told = {"type": kind, "message": error.message, "code": error.code, "param": error.param}
+        param = END_USER if isinstance(error, EndUserQuotaReached) else error.param
+        told = {"type": kind, "message": error.message, "code": error.code, "param": param}
         return {"type": "error", "error": told, "request_id": request_id}
 
     def broken_off(self, error: TokencapError, request_id: str) -> bytes:
@@ -77,6 +80,7 @@ class Messages(Anthropic):
             brought_back=_last_answer(messages),
             input_bound=size,
             input_estimate=-(-size // 4),
+            end_user=end_user(body, "user_id", within="metadata"),
         )
 
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
@@ -105,6 +109,7 @@ class CountTokens(Anthropic):
             brought_back=None,
             input_bound=0,
             input_estimate=0,
+            end_user=end_user(body, "user_id", within="metadata"),
             generates=False,
         )
 

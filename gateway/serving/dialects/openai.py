@@ -15,6 +15,10 @@ ENGINE_LIMITS = ("n_predict", "num_predict", "max_new_tokens", "max_gen_tokens")
 """Engines' own spellings: the caller's value counts as a limit, and the upstream is told the grant in its place."""
 
 
+END_USER = ("safety_identifier", "user")
+"""Who the caller's own user is; the first of them is OpenAI's newer word for the other."""
+
+
 class OpenAI:
     """One upstream's way of taking what passes, and the shape of errors."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.errors import BadRequest
-from gateway.serving.body import Body, flag, least, named
+from gateway.serving.body import Body, end_user, flag, least, named
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
-from gateway.serving.dialects.openai import ENGINE_LIMITS, OpenAI
+from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI
 from gateway.serving.dialects.responses_reading import ResponsesReading
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.jsons import dumps
@@ -41,6 +41,7 @@ PASSED = frozenset(
         "top_p",
         "top_logprobs",
         "prompt_cache_key",
+        "safety_identifier",
         "user",
         "metadata",
     }
@@ -75,6 +76,7 @@ class Responses(OpenAI):
             brought_back=_last_answer(items),
             input_bound=size,
             input_estimate=-(-size // 4),
+            end_user=end_user(body, *END_USER),
             conversation=_conversation(body.get("conversation")),
             previous=previous,
         )

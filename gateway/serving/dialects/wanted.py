@@ -26,5 +26,7 @@ class Wanted:
     """The conversation that the body names, in the caller's words."""
     previous: str | None = None
     """The id of an earlier answer of ours that this call goes on from."""
+    end_user: str | None = None
+    """Whom of the customer's own users it is for."""
     generates: bool = True
     """Whether output tokens can come of it; if not, none are held."""

@@ -14,6 +14,7 @@ import pytest
 from gateway.admin.services import AdminServices
 from gateway.admin.usage import UsageShown
 from gateway.ledger.appender import append
+from gateway.ledger.chain import link
 from gateway.ledger.database import Database
 from gateway.ledger.queries import Span, usage_records_in
 from gateway.ledger.writer import Writer
@@ -73,11 +74,24 @@ async def test_records_are_chosen_by_customer_and_time(operator: Operator) -> No
     assert await numbers("to=2026-01-01T13:00:00.002%2B01:00&customer=cus_acme") == [1]
 
 
+async def test_records_are_chosen_by_end_user(operator: Operator, database: Database) -> None:
+    """A record that names one says so, and has the hash of just what is shown; the others do not have the field."""
+    ann, bob, nobody = append(database, [record(1), record(2, end_user="bob o'c + 1"), record(3, end_user=None)])
+
+    assert (await operator.get("/admin/usage?end_user=ann"))["data"] == [ann]
+    assert (await operator.get("/admin/usage?end_user=bob%20o'c%20%2B%201"))["data"] == [bob]
+    assert (await operator.get("/admin/usage?end_user=ann&customer=cus_other"))["data"] == []
+    assert (await operator.get("/admin/usage"))["data"] == [ann, bob, nobody]
+    assert "end_user" not in nobody
+    assert all(link(shown["prev_hash"], shown) == shown for shown in (ann, bob, nobody))
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [
         *(("limit=1001", "limit"), ("limit=0", "limit"), ("from=yesterday", "from"), ("to=-1", "to")),
         *(("cursor=nonsense", "cursor"), ("cursor=W10", "cursor"), ("customer=%00", "customer")),
+        *(("end_user=%00", "end_user"), ("end_user=", "end_user"), (f"end_user={'x' * 257}", "end_user")),
     ],
 )
 async def test_a_question_that_makes_no_sense_is_refused(operator: Operator, query: str, field: str) -> None:

@@ -59,6 +59,15 @@ def test_jsonl_is_one_object_a_line_in_the_contracts_order() -> None:
     assert file.endswith(b"}\n")
 
 
+def test_a_record_without_an_end_user_is_exported_as_it_was_hashed() -> None:
+    """In JSON it lacks the field, as every record did before there were any; in CSV the last cell is empty."""
+    without = booked()
+    del without["end_user"]
+
+    assert json.loads(encoded("jsonl", [without])) == without
+    assert encoded("csv", [without]).splitlines()[1].endswith(b"f,")
+
+
 @given(records)
 def test_jsonl_gives_back_every_record(usage: list[UsageRecord]) -> None:
     lines = encoded("jsonl", usage).split(b"\n")
@@ -87,13 +96,13 @@ def test_csv_gives_back_every_record(usage: list[UsageRecord]) -> None:
     for row, call in zip(rows, usage, strict=True):
         for field in FIELDS:
             cell = row[field]
-            if field in ("conversation", "client_request_id"):
+            if field in ("conversation", "client_request_id", "end_user"):
                 cell = cell.removeprefix("'")
             value = call[field]
             assert cell == (str(value).lower() if field == "stream" else "" if value is None else str(value))
 
 
-@pytest.mark.parametrize("field", ["conversation", "client_request_id"])
+@pytest.mark.parametrize("field", ["conversation", "client_request_id", "end_user"])
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＠"])
 def test_a_formula_that_a_customer_sends_is_text_in_a_spreadsheet(field: str, start: str) -> None:
     attack = f'{start}HYPERLINK("http://evil.example","total")'

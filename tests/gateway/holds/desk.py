@@ -114,6 +114,11 @@ class Desk:
         found = fields(self.blocking.hgetall(name))
         return {field: int(found.get(field, 0)) for field in ("used", "held", "spend_used", "spend_held")}
 
+    def end_user(self, customer: str, name: str) -> dict[str, int]:
+        start = period_of(self.customers[customer], now_ms())[0]
+        found = fields(self.blocking.hgetall(keys.end_user(keys.bucket_of(customer), customer, start, name)))
+        return {field: int(found.get(field, 0)) for field in ("used", "held")}
+
     def records(self, customer: str) -> list[dict[str, str]]:
         stream = keys.usage(keys.bucket_of(customer))
         return [fields(entry) for _, entry in self.blocking.xrange(stream)]
@@ -147,6 +152,9 @@ class Desk:
                     return f"charged {settled.charge_nanousd}"
                 case "account":
                     window = self.window(named[0])
+                    return f"used {window['used']} held {window['held']}"
+                case "user":
+                    window = self.end_user(*named)
                     return f"used {window['used']} held {window['held']}"
                 case "spend":
                     window = self.window(named[0])

@@ -54,6 +54,8 @@ class Request:
     included: int
     money_first: int
     money_again: int
+    end_user: str
+    end_user_max: int | None
 
 
 @dataclass
@@ -73,6 +75,7 @@ class Model:
     """The state of one bucket, and what each verb makes of it."""
 
     windows: dict[str, Window] = field(default_factory=lambda: defaultdict(Window))
+    end_users: dict[tuple[str, str], Window] = field(default_factory=lambda: defaultdict(Window))
     conversations: dict[tuple[str, str], Conversation] = field(default_factory=dict)
     holds: dict[str, Held] = field(default_factory=dict)
     done: dict[str, list[Any]] = field(default_factory=dict)
@@ -105,7 +108,13 @@ class Model:
         if asked.period_max is not None:
             period_left = asked.period_max - window.used - window.held
             grant = min(allowed, period_left // asked.choices)
+        user = self.end_users[asked.customer, asked.end_user]
+        if asked.end_user_max is not None:
+            user_left = asked.end_user_max - user.used - user.held
+            grant = min(grant, user_left // asked.choices)
         if grant < allowed and (asked.price or grant < min(asked.grant_min, allowed)):
+            if asked.end_user_max is not None and (period_left is None or user_left < period_left):
+                return ["refused", "end user", max(user_left, 0)]
             return ["refused", "period", max(period_left or 0, 0)]
         money = asked.money_again if talk.is_charged else asked.money_first
         if asked.spend_max is not None and money > asked.spend_max - window.spend_used - window.spend_held:
@@ -116,6 +125,8 @@ class Model:
         self.holds[asked.id] = Held(asked, "live", grant, tokens, money, asked.input)
         window.held += tokens
         window.spend_held += money
+        if asked.end_user_max is not None:
+            user.held += tokens
         talk.held += tokens
         talk.input_held += asked.input
         talk.live += 1
@@ -162,6 +173,10 @@ class Model:
         window.held -= freed[0]
         talk.held -= freed[0]
         window.spend_held -= freed[1]
+        if asked.end_user_max is not None:
+            user = self.end_users[asked.customer, asked.end_user]
+            user.used += tokens
+            user.held -= freed[0]
         self.records.append((hold_id, charge))
         reply = ["done", charge, talk.cap - talk.used - talk.held]
         if closes:

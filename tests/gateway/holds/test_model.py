@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -23,6 +24,7 @@ GENERATION = "3"
 FOREVER = 2**52
 PERIOD = 1
 LEASE_MS = 60_000
+BOBS = 5_000
 TIERS = {"small": (60, 7, 0), "large": (400, 20, 0), "free": (900, 0, 0), "subscribed": (200, 9, 2)}
 """Cap, price, included conversations."""
 
@@ -48,6 +50,7 @@ class Operations:
         self.model = Model()
         self.requests: list[Request] = []
         self.lapsed = 0
+        self.refused: Counter[str] = Counter()
         self.queue: list[tuple[Script, list[str], list[Any], Check]] = []
 
     def one(self) -> None:
@@ -81,7 +84,12 @@ class Operations:
             included=included,
             money_first=price + again,
             money_again=again,
+            end_user=pick.choice(("", "ann", "ann", "ann", "ann", "ann", "bob")),
+            # Bob's limit is never lifted, and is used up to the last token; the others' comes and goes.
+            end_user_max=None,
         )
+        limit = BOBS if asked.end_user == "bob" else pick.choice((None, None, 500_000))
+        asked = replace(asked, end_user_max=limit)
         self.requests.append(asked)
         self._reserve(asked)
 
@@ -92,6 +100,8 @@ class Operations:
 
     def _reserve(self, asked: Request) -> None:
         expected = self.model.reserve(asked)
+        if expected[0] == "refused":
+            self.refused[expected[1]] += 1
 
         def check(reply: Any) -> None:
             assert _reserved([text(part) for part in reply]) == expected, asked
@@ -107,6 +117,7 @@ class Operations:
             keys.holds(BUCKET),
             keys.mark(BUCKET, asked.id),
             keys.usage(BUCKET),
+            *_end_user(asked),
         ]
         arguments = [
             *(GENERATION, 0, asked.customer, 1, asked.id, "w_1", LEASE_MS, LEASE_MS, PERIOD, FOREVER),
@@ -118,7 +129,7 @@ class Operations:
                 "",
                 _limit(asked.concurrency_max),
             ),
-            *(asked.money_first, asked.money_again, asked.id, FOREVER),
+            *(asked.money_first, asked.money_again, asked.id, FOREVER, _limit(asked.end_user_max)),
         ]
         self.queue.append((self.scripts.reserve, names, arguments, check))
 
@@ -190,10 +201,12 @@ class Operations:
             keys.pace(BUCKET, asked.customer),
             keys.usage(BUCKET),
             keys.notices(BUCKET),
+            *_end_user(asked),
         ]
+        places = (0, 0, 10) if asked.end_user_max is None else (10, 0, 11)
         arguments = [
             *(GENERATION, hold_id, expects, "1" if closes else "0", "1" if only_if_lapsed else "0", sofar, LEASE_MS),
-            *(tokens, 0, first, again, hold_id, asked.conversation, asked.included, 10, "", ""),
+            *(tokens, 0, first, again, hold_id, asked.conversation, asked.included, *places, "", ""),
             *(part for most in (asked.period_max, asked.spend_max) for part in (_limit(most), _near(most))),
         ]
         self.queue.append((self.scripts.settle, names, arguments, check))
@@ -215,6 +228,9 @@ class Operations:
             found = fields(client.hgetall(keys.window(BUCKET, customer, PERIOD)))
             for name in ("used", "held", "spend_used", "spend_held", "included"):
                 assert int(found.get(name, 0)) == getattr(window, name), (customer, name)
+        for (customer, name), window in self.model.end_users.items():
+            found = fields(client.hgetall(keys.end_user(BUCKET, customer, PERIOD, name)))
+            assert [int(found.get(part, 0)) for part in ("used", "held")] == [window.used, window.held], name
         for (customer, name), talk in self.model.conversations.items():
             found = fields(client.hgetall(keys.conversation(BUCKET, customer, name)))
             assert [int(found.get(part, 0)) for part in ("used", "held", "live")] == [talk.used, talk.held, talk.live]
@@ -223,6 +239,12 @@ class Operations:
         notices = [fields(entry) for _, entry in client.xrange(keys.notices(BUCKET))]
         assert [_noticed(notice) for notice in notices] == self.model.notices
         assert client.zcard(keys.holds(BUCKET)) == len(self.model.holds)
+
+
+def _end_user(asked: Request) -> list[str]:
+    if asked.end_user_max is None:
+        return []
+    return [keys.end_user(BUCKET, asked.customer, PERIOD, asked.end_user)]
 
 
 def _limit(most: int | None) -> str:
@@ -284,4 +306,6 @@ def test_the_scripts_agree_with_the_model_on_random_operations(valkey_url: str) 
 
         assert len(played.model.done) > 10_000
         assert played.lapsed > 1_000
+        assert played.refused["end user"] > 100 < played.refused["period"]
+        assert all(user.used + user.held <= BOBS for (_, name), user in played.model.end_users.items() if name == "bob")
         assert {percent for _, _, percent, *_ in played.model.notices} == {80, 100}

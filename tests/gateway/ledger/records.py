@@ -43,6 +43,7 @@ def settled_call(number: int = 1, **changes: Any) -> UsageRecord:
         "duration_ms": 1_500,
         "currency": "USD",
         "client_request_id": None,
+        "end_user": "ann",
     }
     return {**record, **changes}
 

@@ -6,13 +6,20 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import insert, select, text
 
 from gateway.errors import MeteringUnavailable, StartupError
-from gateway.ledger.database import Database
+from gateway.ledger.appender import append
+from gateway.ledger.chain import GENESIS, link
+from gateway.ledger.database import MIGRATIONS, Database
+from gateway.ledger.queries import Span, usage_records_in
 from gateway.ledger.tables import chains, metadata
+from gateway.ledger.verify import recount
+from tests.gateway.ledger.records import record
 
 ROW = {"chain": "main", "seq": 0, "hash": "0" * 64}
 
@@ -43,6 +50,31 @@ def test_migrating_twice_changes_nothing(database: Database) -> None:
 
     with database.read() as connection:
         assert [dict(row) for row in connection.execute(select(chains)).mappings()] == [ROW]
+
+
+def test_a_ledger_from_before_there_were_end_users_keeps_its_hashes_and_goes_on(empty_ledger_url: str) -> None:
+    """What was booked then is read back as it was hashed, without a field that it never had."""
+    database = Database(empty_ledger_url)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    old = {name: value for name, value in record(1).items() if name != "end_user"}
+    linked = link(GENESIS, {**old, "chain": "main", "seq": 1})
+    with database.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0004")
+        fields = ", ".join(linked)
+        values = ", ".join(f":{name}" for name in linked)
+        connection.execute(text(f"INSERT INTO usage_records ({fields}) VALUES ({values})"), linked)
+        connection.execute(insert(chains).values(chain="main", seq=1, hash=linked["hash"]))
+
+    database.migrate()
+    append(database, [record(2), record(3, end_user=None)])
+
+    assert recount(database).bad is None
+    first, second, third = usage_records_in(database, Span())
+    assert first == linked
+    assert (second["end_user"], third.get("end_user", "left out")) == ("ann", "left out")
+    database.close()
 
 
 def test_three_processes_may_migrate_one_ledger_at_once(empty_ledger_url: str) -> None:
