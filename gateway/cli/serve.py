@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -46,25 +47,39 @@ class Serving:
 def serve(
     workers: Annotated[int | None, typer.Option(min=1, max=64, help="Processes that serve calls.")] = None,
 ) -> None:
-    """Run the gateway until it is told to stop. Settings come from the environment or tokencap.toml."""
+    """Run the gateway until it is told to stop. Settings come from the environment or tokencap.toml; SIGHUP reloads them."""
     log_to_stderr()
-    asyncio.run(_serve(read_settings(workers=workers)))
+    asyncio.run(_serve(lambda: read_settings(workers=workers)))
 
 
-async def _serve(settings: Settings) -> None:
-    stop = asyncio.Event()
+async def _serve(read: Callable[[], Settings]) -> None:
+    stop, reload = asyncio.Event(), asyncio.Event()
     telling = asyncio.create_task(told_to_stop(None))
     telling.add_done_callback(lambda _: stop.set())
-    await run_gateway(settings, stop, _announce)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
+    await run_gateway(read(), stop, _announce, reload=Reload(reload, read))
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """When new workers are to take the place of those that run, and where their settings come from."""
+
+    asked: asyncio.Event
+    read: Callable[[], Settings]
 
 
 async def run_gateway(
-    settings: Settings, stop: asyncio.Event, ready: Callable[[Serving], None], law: Law = LAW
+    settings: Settings,
+    stop: asyncio.Event,
+    ready: Callable[[Serving], None],
+    law: Law = LAW,
+    reload: Reload | None = None,
 ) -> None:
     """Run one gateway until ``stop`` is set; call ``ready`` once it answers.
 
     Args:
         law: how the simulated model answers, where it is the upstream.
+        reload: how its workers are replaced while it runs; None never does.
 
     Raises:
         StartupError: the data directory or a port is in use, or a part of the gateway does not come up.
@@ -88,8 +103,9 @@ async def run_gateway(
             ready(Serving(urls[0], urls[-1], supervisor.upstream_url, token))
 
         addressed = _addressed(settings, listeners)
-        supervisor = Supervisor(addressed, data, PROGRAM, listeners, _new_worker_id, law)
-        await supervisor.run(stop, say_ready)
+        read_again = reload.read if reload else None
+        supervisor = Supervisor(addressed, data, PROGRAM, listeners, _new_worker_id, law, read_again)
+        await supervisor.run(stop, say_ready, reload.asked if reload else None)
 
 
 def _listen(settings: Settings) -> list[socket.socket]:

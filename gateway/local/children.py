@@ -10,6 +10,10 @@ from asyncio.subprocess import Process as ChildProcess
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from redis.exceptions import RedisError
+
+from gateway.errors import MeteringUnavailable
+from gateway.holds import keys
 from gateway.holds.line import Line
 from gateway.local.datadir import Child, DataDir, Running
 from gateway.local.ended import EndedWorkers
@@ -30,6 +34,7 @@ class Children:
     def __init__(self, data: DataDir, socket: Path | None, line: Line) -> None:
         self._data = data
         self._socket = None if socket is None else str(socket)
+        self._line = line
         self._running: dict[int, Child] = {}
         self.ended_workers = EndedWorkers(line, data.remembered().ended_workers, told=self._write_down)
 
@@ -51,6 +56,13 @@ class Children:
         self._running[process.pid] = Child(role, Process.seen(process.pid), worker)
         self._write_down()
         return process
+
+    async def is_beating(self, worker: str) -> bool:
+        """Return whether a worker has come as far as to beat, by what Redis says; False where it says nothing."""
+        try:
+            return bool(await self._line.ask("EXISTS", keys.worker(worker)))
+        except (RedisError, MeteringUnavailable):
+            return False
 
     async def note_end(self, process: ChildProcess) -> None:
         """Strike out a process whose status has been collected, which is the proof that it ended."""

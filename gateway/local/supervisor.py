@@ -9,6 +9,7 @@ bookkeeper and the simulated model notice that the workers are gone, too, and th
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from asyncio.subprocess import Process as ChildProcess
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -34,6 +35,20 @@ SETTLE_S = 10.0
 FLUSH_S = 60.0
 SIMULATOR_S = 5.0
 LAW = Law()
+BEAT_S = 0.05
+"""How often Redis is asked whether a new worker beats."""
+
+RELOADED = frozenset(
+    {
+        *("model", "model_aliases", "embedding_model", "upstream_url", "upstream_key", "upstream_proxy"),
+        *("upstream_profile", "upstream_dialects", "upstream_limit_fields", "passed_fields", "tokenizer"),
+        *("first_token_deadline_s", "idle_deadline_s", "write_deadline_s", "upstream_concurrency_max"),
+        *("upstream_queue_s", "answer_tokens_max", "grant_tokens_min", "self_selection", "mode", "metrics_token"),
+    }
+)
+"""Settings that workers alone live by, and that new ones may have otherwise than those before them."""
+
+log = logging.getLogger(__name__)
 
 
 class Supervisor:
@@ -47,6 +62,7 @@ class Supervisor:
         listeners: the public socket, then the admin side's own where it has one.
         new_worker_id: a name that no worker has had before.
         law: how the simulated model answers, where it is the upstream.
+        read_again: returns the settings as they are now, for workers that take the place of others.
     """
 
     def __init__(
@@ -57,22 +73,29 @@ class Supervisor:
         listeners: Sequence[socket.socket],
         new_worker_id: Callable[[], str],
         law: Law = LAW,
+        read_again: Callable[[], Settings] | None = None,
     ) -> None:
         self._settings = settings
+        self._upstream = settings.upstream_url
         self._data = data
         self._program = tuple(program)
         self._listeners = tuple(listeners)
         self._new_worker_id = new_worker_id
         self._law = law
+        self._read_again = read_again or (lambda: settings)
         self._kept: list[Kept] = []
+        self._workers: list[Kept] = []
+        self._new_worker: Callable[[str], Kept]
 
     @property
     def upstream_url(self) -> str:
         """Where the model is; known for the simulated one once the gateway is ready."""
         return self._settings.upstream_url
 
-    async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+    async def run(self, stop: asyncio.Event, ready: Callable[[], None], reload: asyncio.Event | None = None) -> None:
         """Start everything, call ``ready`` once the gateway answers, and stop everything after ``stop`` is set.
+
+        Whenever ``reload`` is set, new workers take the place of those that run.
 
         Raises:
             StartupError: something ended, or did not come up, before the gateway was ready.
@@ -80,7 +103,41 @@ class Supervisor:
         async with AsyncExitStack() as stack:
             if await finished(self._start(stack), unless=stop.wait()):
                 ready()
-                await stop.wait()
+                await finished(self._reload_when(reload or asyncio.Event()), unless=stop.wait())
+
+    async def _reload_when(self, asked: asyncio.Event) -> None:
+        while True:
+            await asked.wait()
+            asked.clear()
+            await self._reload()
+
+    async def _reload(self) -> None:
+        """Put a new worker in the place of each, one after another; who runs ends its calls, and nobody is refused.
+
+        Where the settings cannot be read, or a new worker does not come up, the others stay.
+        """
+        try:
+            read = self._read_again()
+        except StartupError as error:
+            log.error("Nothing is reloaded: %s", error.message)
+            return
+        before = self._settings
+        # A simulated model is started with the gateway, or not at all.
+        kept = {"upstream_url"} if "simulated" in (read.upstream_url, self._upstream) else set()
+        changed = {name: getattr(read, name) for name in RELOADED - kept}
+        self._settings = before.model_copy(update=changed)
+        for old in tuple(self._workers):
+            new = self._new_worker(old.name)
+            self._workers.append(new)
+            if not await finished(new.is_up.wait(), unless=new.first_end()):
+                log.error("Nothing more is reloaded: %s", await new.first_end())
+                self._settings = before
+                await new.stop(0)
+                self._workers.remove(new)
+                return
+            await old.stop(self._patience_s)
+            self._workers.remove(old)
+        log.info("New workers have taken the place of those before them.")
 
     async def _start(self, stack: AsyncExitStack) -> None:
         """Start all from the bottom; closing ``stack`` stops them from the top."""
@@ -144,6 +201,7 @@ class Supervisor:
 
     def _start_workers(self, stack: AsyncExitStack, children: Children, workers: Lifeline) -> None:
         supervisor = stack.enter_context(closing(Lifeline()))
+        stack.push_async_callback(self._stop_workers)
         named = ("--fd", "--admin-fd")
         listening = [listener.fileno() for listener in self._listeners]
         words = [word for name, fd in zip(named, listening, strict=False) for word in (name, str(fd))]
@@ -151,14 +209,34 @@ class Supervisor:
         # A worker never looks at the workers' lifeline: having it open is what holds the others.
         fds = (*listening, supervisor.watch_fd, workers.hold_fd)
 
-        def spawn() -> Awaitable[ChildProcess]:
-            worker = self._new_worker_id()
-            environment = self._settings.to_environment()
-            return children.start("worker", [*command, "--id", worker], environment, fds, worker)
+        def start(name: str) -> Kept:
+            worker_id = ""
 
-        numbers = range(1, self._settings.workers + 1)
-        kept = [Kept(f"Worker {number}", spawn, children.note_end) for number in numbers]
-        self._keep(stack, kept, self._settings.shutdown_s + SETTLE_S)
+            def spawn() -> Awaitable[ChildProcess]:
+                nonlocal worker_id
+                worker_id = self._new_worker_id()
+                environment = self._settings.to_environment()
+                return children.start("worker", [*command, "--id", worker_id], environment, fds, worker_id)
+
+            async def beats(_: ChildProcess) -> None:
+                while True:
+                    if await children.is_beating(worker_id):
+                        return
+                    await asyncio.sleep(BEAT_S)
+
+            return Kept(name, spawn, children.note_end, beats)
+
+        self._new_worker = start
+        self._workers += [start(f"Worker {number}") for number in range(1, self._settings.workers + 1)]
+        self._kept += self._workers
+
+    async def _stop_workers(self) -> None:
+        await asyncio.gather(*(worker.stop(self._patience_s) for worker in self._workers))
+
+    @property
+    def _patience_s(self) -> float:
+        """How long a worker may take to end its calls and settle them."""
+        return self._settings.shutdown_s + SETTLE_S
 
     def _listen_no_more(self) -> None:
         """Close the sockets here first: whoever calls while the workers finish is refused, not kept waiting."""

@@ -56,6 +56,7 @@ class Serving:
     data: DataDir
     url: str
     said: Queue[str]
+    errors: Queue[str]
 
     def admin_token(self) -> str:
         """Return the token that it printed; wait for it, since it comes on the second line."""
@@ -95,7 +96,7 @@ def serving(directory: Path, *words: str, **given: object) -> Iterator[Serving]:
     try:
         until(lambda: not said.empty() or process.poll() is not None, START_S)
         assert process.poll() is None, "\n".join(errors.queue)
-        yield Serving(process, data, said.queue[0].split()[-1], said)
+        yield Serving(process, data, said.queue[0].split()[-1], said, errors)
     finally:
         if process.poll() is None:
             process.terminate()

@@ -161,6 +161,45 @@ def test_a_killed_worker_is_replaced(directory: Path) -> None:
         assert httpx.get(f"{gateway.url}/livez", timeout=DEADLINE_S).is_success
 
 
+def test_a_reload_replaces_the_workers_and_nobody_notices(directory: Path) -> None:
+    """New workers have the settings as they are now; a stream of an old one ends as it should, and no call is refused."""
+    settings = directory.parent / "tokencap.toml"
+    with serving(directory, workers=2) as gateway:
+        customer = _customer(gateway, cap=150)
+        before = {child.process.pid for child in gateway.children("worker")}
+        url, body = f"{gateway.url}/v1/chat/completions", {**ASKED, "stream": True}
+        with httpx.stream("POST", url, json=body, headers=customer.headers, timeout=DEADLINE_S) as stream:
+            lines = stream.iter_lines()
+            next(line for line in lines if line)
+            settings.write_text('model_aliases = "renamed"\n')
+
+            gateway.process.send_signal(signal.SIGHUP)
+
+            answered = [_call(gateway, customer).status_code]
+            rest = [line for line in lines if line]
+        while before & {child.process.pid for child in gateway.children("worker")}:
+            answered.append(_call(gateway, customer).status_code)
+        renamed = httpx.post(url, json={**ASKED, "model": "renamed"}, headers=customer.headers, timeout=DEADLINE_S)
+
+    assert rest[-1] == "data: [DONE]"
+    assert set(answered) == {200}
+    assert renamed.status_code == 200
+
+
+def test_a_reload_with_settings_that_make_no_sense_changes_nothing(directory: Path) -> None:
+    with serving(directory) as gateway:
+        customer = _customer(gateway, cap=5)
+        before = gateway.children("worker")
+        (directory.parent / "tokencap.toml").write_text("answer_tokens_max = 0\n")
+
+        gateway.process.send_signal(signal.SIGHUP)
+
+        said = until(lambda: next((line for line in gateway.errors.queue if "reloaded" in line), ""), DEADLINE_S)
+        assert "TOKENCAP_ANSWER_TOKENS_MAX" in said
+        assert gateway.children("worker") == before
+        assert _call(gateway, customer).is_success
+
+
 def test_a_directory_in_use_is_refused(directory: Path) -> None:
     """Exit code 3 and one sentence that names the process and the directory."""
     with serving(directory) as gateway:

@@ -30,8 +30,9 @@ DEADLINE_S = 20.0
 class Gateway:
     """A gateway under a supervisor in this process, and ways to look at it from outside."""
 
-    def __init__(self, data: DataDir, listeners: list[socket.socket]) -> None:
+    def __init__(self, data: DataDir, listeners: list[socket.socket], reload: asyncio.Event) -> None:
         self.data = data
+        self.reload = reload
         self.urls = [sockets.url_of(listener) for listener in listeners]
 
     def children(self, role: str) -> list[Child]:
@@ -61,22 +62,24 @@ class Gateway:
 
 
 @asynccontextmanager
-async def supervised(directory: Path, listeners: int = 1, **given: object) -> AsyncIterator[Gateway]:
-    """Run a gateway in ``directory`` until the block ends."""
+async def supervised(
+    directory: Path, listeners: int = 1, later: Settings | None = None, **given: object
+) -> AsyncIterator[Gateway]:
+    """Run a gateway in ``directory`` until the block ends; ``later`` are the settings that a reload finds."""
     settings = read_settings(
         **{"data_dir": directory, "upstream_url": "http://127.0.0.1:9/v1", "shutdown_s": 5, **given}
     )
-    stop, ready = asyncio.Event(), asyncio.Event()
+    stop, ready, reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
     with claimed(directory) as data:
         listening = [sockets.listen("127.0.0.1", 0) for _ in range(listeners)]
-        supervisor = _supervisor(settings, data, listening)
-        running = asyncio.create_task(supervisor.run(stop, ready.set))
+        supervisor = _supervisor(settings, data, listening, later)
+        running = asyncio.create_task(supervisor.run(stop, ready.set, reload))
         waiting = asyncio.create_task(ready.wait())
         try:
             await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 await running
-            yield Gateway(data, listening)
+            yield Gateway(data, listening, reload)
         finally:
             waiting.cancel()
             stop.set()
@@ -86,9 +89,12 @@ async def supervised(directory: Path, listeners: int = 1, **given: object) -> As
         await running
 
 
-def _supervisor(settings: Settings, data: DataDir, listeners: list[socket.socket]) -> Supervisor:
+def _supervisor(
+    settings: Settings, data: DataDir, listeners: list[socket.socket], later: Settings | None = None
+) -> Supervisor:
     numbers = itertools.count(1)
-    return Supervisor(settings, data, COMMAND, listeners, lambda: f"w_{next(numbers)}")
+    read_again = None if later is None else lambda: later
+    return Supervisor(settings, data, COMMAND, listeners, lambda: f"w_{next(numbers)}", read_again=read_again)
 
 
 def _exists(process_id: int) -> bool:
@@ -146,6 +152,20 @@ async def test_a_killed_worker_is_replaced_and_declared_ended(directory: Path) -
         assert await asyncio.to_thread(until, lambda: not gateway.redis().exists(keys.worker("w_1")), DEADLINE_S)
         assert 0 < gateway.redis().ttl(keys.gone("w_1")) <= 24 * 60 * 60
         assert not gateway.redis().exists(keys.gone("w_2"))
+
+
+async def test_a_reload_whose_workers_do_not_come_up_leaves_those_that_run(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with supervised(directory, later=read_settings(model="unwilling worker")) as gateway:
+        before = gateway.only("worker")
+
+        gateway.reload.set()
+        await asyncio.to_thread(until, lambda: "Nothing more is reloaded" in caplog.text, DEADLINE_S)
+        await asyncio.to_thread(until, lambda: len(gateway.children("worker")) == 1, DEADLINE_S)
+
+        assert gateway.only("worker") == before
+        assert await asyncio.to_thread(gateway.answer) == str(before.process.pid)
 
 
 async def test_a_killed_valkey_comes_back_with_its_data(directory: Path) -> None:
