@@ -37,7 +37,7 @@ class Lease:
     deadline_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Bid:
     """One try at a hold: all that the script is told."""
 

@@ -30,7 +30,7 @@ def count(value: Any) -> int | None:
     return value if is_count else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sight:
     """What went by of an answer, and what the upstream said of it."""
 
@@ -47,7 +47,7 @@ class Sight:
     """As a tokenizer counted the text that went by, where one did."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Count:
     """Output tokens as counted, as billed, and by whom."""
 
