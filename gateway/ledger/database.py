@@ -6,12 +6,9 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
@@ -26,7 +23,6 @@ from sqlalchemy.exc import (
 
 from gateway.errors import MeteringUnavailable, StartupError
 
-MIGRATIONS = Path(__file__).parent / "migrations"
 DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 WAIT_S = 10
 MIGRATION_LOCK = 0x746F6B656E636170  # "tokencap"; PostgreSQL's advisory locks are numbers
@@ -82,9 +78,7 @@ class Database:
                 if not self.is_sqlite:
                     connection.execute(text("SET LOCAL lock_timeout = '10min'"))
                     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
-                config = _alembic()
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+                _versions().upgrade(connection)
 
     def _keep_a_log(self) -> None:
         """Switch the SQLite file to a write-ahead log, for good. Outside any transaction, so past SQLAlchemy's."""
@@ -98,9 +92,10 @@ class Database:
         """Refuse a ledger that cannot be opened or has the tables of another version; change nothing."""
         if self.is_sqlite and not Path(str(self._url.database)).exists():
             raise StartupError(f"There is no ledger at {self._url.database}.")
+        versions = _versions()
         with _explained(self._url), self._engine.connect() as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
-        wanted = ScriptDirectory.from_config(_alembic()).get_current_head()
+            found = versions.found(connection)
+        wanted = versions.wanted()
         if found != wanted:
             raise StartupError(
                 f"The ledger's tables are at version {found or 'none'} and this tokencap works with {wanted}: "
@@ -160,11 +155,11 @@ def _open_postgresql(connection: DBAPIConnection, _record: Any) -> None:
     connection.commit()
 
 
-def _alembic() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config
+def _versions() -> ModuleType:
+    """Return what knows the versions of the tables; loading alembic is a seventh of a worker's start, and no worker needs it."""
+    from gateway.ledger import versions  # noqa: PLC0415
+
+    return versions
 
 
 @contextmanager

@@ -33,9 +33,9 @@ ADMITTED_MOST = 130
 
 EVENT_MOST = 30
 """The same for an event of a stream that differs from the one before it in its text."""
-MODULES_MOST = 1150
+MODULES_MOST = 1000
 OURS = str(Path(gateway.__file__).parent)
-HEAVY = {"numpy", "scipy", "matplotlib", "typer.rich_utils", "pytest"}
+HEAVY = {"numpy", "scipy", "matplotlib", "alembic", "typer.rich_utils", "pytest"}
 
 
 async def spread(loop: Rig, who: Sold, calls: int) -> None:

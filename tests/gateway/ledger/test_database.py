@@ -15,7 +15,8 @@ from sqlalchemy import insert, select, text
 from gateway.errors import MeteringUnavailable, StartupError
 from gateway.ledger.appender import append
 from gateway.ledger.chain import GENESIS, link
-from gateway.ledger.database import MIGRATIONS, Database
+from gateway.ledger.database import Database
+from gateway.ledger.versions import MIGRATIONS
 from gateway.ledger.queries import Span, usage_records_in
 from gateway.ledger.tables import chains, metadata
 from gateway.ledger.verify import recount
