@@ -16,10 +16,10 @@ from gateway.errors import MeteringUnavailable, StartupError
 from gateway.ledger.appender import append
 from gateway.ledger.chain import GENESIS, link
 from gateway.ledger.database import Database
-from gateway.ledger.versions import MIGRATIONS
 from gateway.ledger.queries import Span, usage_records_in
 from gateway.ledger.tables import chains, metadata
 from gateway.ledger.verify import recount
+from gateway.ledger.versions import MIGRATIONS
 from tests.gateway.ledger.records import record
 
 ROW = {"chain": "main", "seq": 0, "hash": "0" * 64}
