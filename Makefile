@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.tested
 	$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # Calls with a fault in every second one while processes are killed, then the ledger against the truth: an hour or so.
 # `make soak ARGS="--calls 1000 --kills 30 --seed 2"` is shorter.

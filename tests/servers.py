@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import shutil
 import socket
 import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from tests.waiting import until
 
 START_S = 20.0
 SLOTS = 16384
+_FIRST = 10_000 + 100 * (os.getpid() % 200)
+_SHARE = itertools.cycle(range(_FIRST, _FIRST + 100))
 
 
 @contextmanager
@@ -78,7 +82,7 @@ def valkey_in(directory: Path) -> Iterator[str]:
 @contextmanager
 def valkey_cluster_in(directory: Path, nodes: int = 3) -> Iterator[str]:
     """Run a cluster of Valkey nodes without replicas and yield its URL; all is lost with it."""
-    ports = _free_ports(2 * nodes)
+    ports = free_ports(2 * nodes)
     with ExitStack() as stack:
         for place in range(nodes):
             home = directory / str(place)
@@ -118,10 +122,20 @@ def _said(client: redis.Redis, command: str, *arguments: str | int) -> Any:
     return client.execute_command(command, *arguments)  # type: ignore[no-untyped-call]
 
 
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [bound.getsockname()[1] for bound in sockets]
+def free_ports(count: int) -> list[int]:
+    """Return ports for who has to know them before it listens.
+
+    They are below those that the system gives out by itself, and of a share that other processes of the run do not
+    take from: nobody listens there in the meantime.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = next(_SHARE)
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 def _answers(url: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from tests.servers import free_ports
 from tests.waiting import until
 
 PIECE = 64 * 1024
@@ -32,8 +33,7 @@ class Wire:
         self._loses = b""
         self.lost = 0
         """Replies that were lost on purpose."""
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port: int = probe.getsockname()[1]
+        [self.port] = free_ports(1)
 
     def cut(self) -> None:
         """Reset every connection and refuse new ones."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from gateway.serving.transport import Reply, Transport
 from gateway.serving.upstream import headers_of
 from tests.certificates import certified
 from tests.gateway.serving.endpoint import Far, Peer, endpoint, says
+from tests.servers import free_ports
 
 Make = Callable[[str], Transport]
 
@@ -320,8 +320,7 @@ async def test_each_phase_has_its_patience(make: Make) -> None:
 
 
 async def test_nobody_there_is_told_at_once(make: Make) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    [port] = free_ports(1)
     far = Far()
     far.url = f"http://127.0.0.1:{port}/v1"
     async with client(make, far) as transport:
