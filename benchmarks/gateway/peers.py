@@ -90,6 +90,7 @@ model_list:
 - model_name: aligned-1
   litellm_params: {{model: openai/aligned-1, api_base: "http://127.0.0.1:{upstream}/v1", api_key: none}}
 litellm_settings: {{telemetry: false}}
+general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}
 """
 
 ENVOY_ALONE = ("--concurrency", "1", "--use-dynamic-base-id", "--log-level", "error")
