@@ -45,10 +45,11 @@ FIELDS: tuple[str, ...] = (
     "prev_hash",
     "hash",
     "end_user",
+    "input_source",
 )
 """Every field, in the order files show them. Times are milliseconds since 1970, UTC."""
 
-FIELDS_IF_SAID: frozenset[str] = frozenset({"end_user"})
+FIELDS_IF_SAID: frozenset[str] = frozenset({"end_user", "input_source"})
 """Fields that a record is without where they say nothing: what was hashed before there were any keeps its hash."""
 
 END_USER_MOST = 256
@@ -89,5 +90,7 @@ FINISHES = (
     "shutdown",
     "recovered",
 )
+
+INPUT_SOURCES = ("upstream", "tokenizer", "estimate")
 
 SOURCES = ("upstream", "continuous", "tokenizer", "counted", "estimate", "checkpoint")

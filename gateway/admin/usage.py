@@ -68,6 +68,9 @@ class UsageShown(BaseModel):
     prev_hash: str
     hash: str = Field(description="SHA-256 over `prev_hash` and the record.")
     end_user: str | None = Field(default=None, description="The customer's own user; left out where none was named.")
+    input_source: str | None = Field(
+        default=None, description="Whose count the input is: `upstream`, `tokenizer`, `estimate`; left out without any."
+    )
 
 
 class UsagePage(Page[UsageShown]):

@@ -135,6 +135,7 @@ class Outcome:
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     usage_source: str = "counted"
+    input_source: str | None = None
     ttft_ms: int | None = None
     duration_ms: int = 0
     threads: tuple[str, ...] = ()
@@ -192,6 +193,7 @@ def usage_record(facts: Facts, *, admitted: int, grant: int, outcome: Outcome) -
         "currency": facts.currency,
         "client_request_id": facts.client_request_id,
         "end_user": facts.end_user,
+        "input_source": outcome.input_source,
     }
 
 
@@ -204,6 +206,7 @@ def recovered(facts: Facts, *, sofar: int, duration_ms: int) -> Outcome:
         billed_output_tokens=sofar,
         input_tokens=facts.input_estimate if sofar else 0,
         usage_source="checkpoint",
+        input_source="estimate" if sofar else None,
         duration_ms=duration_ms,
     )
 

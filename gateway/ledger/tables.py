@@ -144,6 +144,7 @@ usage_records = Table(
     Column("prev_hash", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
     Column("end_user", String(END_USER_MOST)),
+    Column("input_source", String(16)),
     PrimaryKeyConstraint("chain", "seq"),
     Index("ix_usage_records_time_id", "time", "id"),
     Index("ix_usage_records_customer_time_id", "customer", "time", "id"),

@@ -17,7 +17,7 @@ def count_records(tally: Tally, records: Iterable[UsageRecord]) -> None:
     for record in records:
         tier, source = record["tier"] or "", record["usage_source"] or ""
         tally.add(CHARGED, amount=record["charge_nanousd"])
-        tally.add(TOKENS, tier, "input", source, amount=record["input_tokens"])
+        tally.add(TOKENS, tier, "input", record.get("input_source") or "", amount=record["input_tokens"])
         tally.add(TOKENS, tier, "output", source, amount=record["billed_output_tokens"])
         if record["kind"] == "usage":
             _count_call(tally, tier, record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -9,11 +10,12 @@ from gateway.errors import TokencapError
 from gateway.holds.hold import UNANSWERED, Outcome, Settled
 from gateway.holds.keeper import Live
 from gateway.serving import threads
+from gateway.serving.dialects.prompt import Prompt
 from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.headers import Headers, answer_headers, charge_header
 from gateway.serving.jsons import dumps
-from gateway.serving.meter import count_output, finish_of, outcome
+from gateway.serving.meter import count_input, count_output, finish_of, outcome
 from gateway.serving.recount import Recount
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
@@ -38,11 +40,14 @@ class Call:
         self.live = live
         self.wanted = wanted
         self.reading: Reading | None = None
+        self.prompt: Prompt | None = None
+        """What the model is given to read, where there is a tokenizer to count it."""
         self.is_kept = False
         """Whether the answer is kept for repetitions, which are to be sent the same."""
         self.billed = 0
         self.input_tokens = 0
         self._recounted: int | None = None
+        self._input_recounted: int | None = None
         self._secret = secret
         self._monotonic = monotonic
         self._started = monotonic()
@@ -68,11 +73,25 @@ class Call:
             self._ttft_ms = self._elapsed_ms()
 
     async def recount(self, recount: Recount) -> None:
-        """Have the text counted, where what went by is all that is known of it."""
-        if self.reading is None or self.reading.texts is None:
+        """Have the text counted, where what went by is all that is known of it, and the prompt, where nothing is."""
+        if self.reading is not None:
+            await asyncio.gather(self._recount_output(self.reading, recount), self._recount_input(recount))
+
+    async def _recount_output(self, reading: Reading, recount: Recount) -> None:
+        if reading.texts is not None and count_output(reading.sight, self.live.hold.tokens).source in BY_SIGHT:
+            self._recounted = await recount.count(["".join(pieces) for pieces in reading.texts])
+
+    async def _recount_input(self, recount: Recount) -> None:
+        if self.prompt is None or self._said_input:
             return
-        if count_output(self.reading.sight, self.live.hold.tokens).source in BY_SIGHT:
-            self._recounted = await recount.count(["".join(pieces) for pieces in self.reading.texts])
+        counted = await recount.count([self.prompt.text])
+        self._input_recounted = None if counted is None else counted + self.prompt.tokens
+
+    @property
+    def _said_input(self) -> int | None:
+        """The input as the upstream said it; a zero is no figure, since it was given something to read."""
+        assert self.reading is not None
+        return self.reading.sight.usage.input_tokens or None
 
     def finish(self) -> str:
         """Return how an answer that came to its end, or to its grant, ended."""
@@ -92,12 +111,15 @@ class Call:
         led_by = threads.threads(reading.tool_calls, answers, self._secret)
         if reading.answer_id is not None:
             led_by = (*led_by, threads.of_answer_id(reading.answer_id, self._secret))
+        estimate, bound = hold.facts.input_estimate, hold.facts.input_bound
+        given = count_input(self._said_input, self._input_recounted, estimate=estimate, bound=bound)
+        if given.source != "upstream":
+            reading.input_tokens = given.tokens
         came_to = outcome(
             replace(reading.sight, recounted=self._recounted),
+            given,
             granted=hold.tokens,
             finish=finish,
-            input_bound=hold.facts.input_bound,
-            input_estimate=hold.facts.input_estimate,
             ttft_ms=self._ttft_ms,
             duration_ms=self._elapsed_ms(),
             threads=led_by,

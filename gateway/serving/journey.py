@@ -261,7 +261,9 @@ class Journey:
                 raise reading.failure or problem
 
     def _forwarded(self, call: Call, body: Body) -> bytes:
-        """Return what the upstream is sent, and keep nothing of what the caller sent."""
+        """Return what the upstream is sent, and keep nothing of what the caller sent but for a tokenizer to count."""
+        if self._recount.can_count:
+            call.prompt = self.dialect.prompt(body)
         forwarded = self.dialect.forward(body, call.wanted, grant=call.live.hold.grant, model=self._rules.model)
         body.clear()
         return forwarded

@@ -75,27 +75,47 @@ def count_output(sight: Sight, granted: int) -> Count:
     return Count(output, min(output, granted), source)
 
 
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Input tokens as billed, and by whom they were counted; by nobody where none can be billed."""
+
+    tokens: int
+    source: str | None
+
+
+def count_input(said: int | None, recounted: int | None, *, estimate: int, bound: int) -> Input:
+    """Return what a call's input comes to: as the upstream said, else as a tokenizer counted it, else the estimate.
+
+    It is never above what was held.
+    """
+    if bound == 0:
+        return Input(0, None)
+    for tokens, source in ((said, "upstream"), (recounted, "tokenizer"), (estimate, "estimate")):
+        if tokens is not None:
+            return Input(min(tokens, bound), source)
+    raise AssertionError("there always is an estimate")
+
+
 def outcome(
     sight: Sight,
+    given: Input,
     *,
     granted: int,
     finish: str,
-    input_bound: int,
-    input_estimate: int,
     ttft_ms: int | None,
     duration_ms: int,
     threads: tuple[str, ...],
 ) -> Outcome:
     """Return what an answered call came to."""
     usage, counted = sight.usage, count_output(sight, granted)
-    input_tokens = min(input_estimate if usage.input_tokens is None else usage.input_tokens, input_bound)
     return Outcome(
         was_answered=True,
         finish=finish,
         output_tokens=counted.output_tokens,
         billed_output_tokens=counted.billed_output_tokens,
-        input_tokens=input_tokens,
-        cached_tokens=min(usage.cached_tokens, input_tokens),
+        input_tokens=given.tokens,
+        input_source=given.source,
+        cached_tokens=min(usage.cached_tokens, given.tokens),
         reasoning_tokens=min(usage.reasoning_tokens, counted.output_tokens),
         usage_source=counted.source,
         ttft_ms=ttft_ms,

@@ -102,7 +102,8 @@ def test_the_upstream_is_asked_first(
         record = record_of_a_call(loop, stream=stream)
 
     assert (record["output_tokens"], record["billed_output_tokens"], record["usage_source"]) == (6, 6, "tokenizer")
-    assert [asked[field] for asked in upstream.asked] == ["".join(PIECES)]
+    assert (record["input_tokens"], record["input_source"]) == (1, "tokenizer")
+    assert sorted(asked[field] for asked in upstream.asked) == ["Hello", "".join(PIECES)]
 
 
 @pytest.mark.parametrize("tokenizes", [True, False])
@@ -115,6 +116,7 @@ def test_then_the_operators_own_tokenizer(
         record = record_of_a_call(loop, stream=True)
 
     assert (record["output_tokens"], record["usage_source"]) == (6, "tokenizer")
+    assert (record["input_tokens"], record["input_source"]) == (1, "tokenizer")
 
 
 def test_then_what_went_by(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
@@ -122,6 +124,7 @@ def test_then_what_went_by(valkey_url: str, sqlite_url: str, tmp_path: Path) -> 
         record = record_of_a_call(loop, stream=True)
 
     assert (record["output_tokens"], record["usage_source"]) == (len(PIECES), "counted")
+    assert record["input_source"] == "estimate"
 
 
 async def test_vocabularies_of_openai_are_known_by_name() -> None:

@@ -172,8 +172,7 @@ class ChatReading(Reading):
 
     def _shown_usage(self, billed: int) -> dict[str, Any]:
         """Return the upstream's usage, made to say what is billed."""
-        prompt = self._usage.input_tokens
-        prompt = self._wanted.input_estimate if prompt is None else prompt
+        prompt = self._input
         totals = {"prompt_tokens": prompt, "completion_tokens": billed, "total_tokens": prompt + billed}
         return {**self._said, **totals}
 

@@ -9,6 +9,7 @@ from gateway.serving.body import Body, end_user, flag, least, named, positive
 from gateway.serving.dialects.assembly import merge
 from gateway.serving.dialects.chat_reading import ChatReading
 from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI, shows_usage
+from gateway.serving.dialects.prompt import Prompt, prompt_of
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.jsons import dumps
 from gateway.serving.profiles import COMPLETIONS
@@ -66,6 +67,9 @@ class Completions(OpenAI):
             input_estimate=-(-size // 4),
             end_user=end_user(body, *END_USER),
         )
+
+    def prompt(self, body: Body) -> Prompt | None:
+        return prompt_of((body["prompt"], body.get("suffix")))
 
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
         limits = self._limits(body, ("max_tokens",), OTHER_LIMITS, grant)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from gateway.errors import TokencapError
 from gateway.serving.body import Body
+from gateway.serving.dialects.prompt import Prompt
 from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
 
@@ -25,6 +26,9 @@ class Dialect(Protocol):
 
     def read(self, body: Body, size: int) -> Wanted:
         """Return what a body of ``size`` bytes asks for, or raise BadRequest naming the field."""
+
+    def prompt(self, body: Body) -> Prompt | None:
+        """Return what the model is given to read, or None where not all of it is text."""
 
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
         """Return the body for the upstream: what may pass, and the grant in every limit field."""

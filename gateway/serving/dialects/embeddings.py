@@ -8,6 +8,7 @@ from gateway.errors import BadRequest
 from gateway.serving.body import Body, end_user, named
 from gateway.serving.dialects.openai import END_USER, OpenAI
 from gateway.serving.dialects.plain import PlainReading
+from gateway.serving.dialects.prompt import Prompt, prompt_of
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.jsons import dumps
 from gateway.serving.profiles import EMBEDDINGS
@@ -39,6 +40,9 @@ class Embeddings(OpenAI):
             end_user=end_user(body, *END_USER),
             generates=False,
         )
+
+    def prompt(self, body: Body) -> Prompt | None:
+        return prompt_of((body["input"],))
 
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
         return dumps({**self._passed(body, PASSED), "model": model})

@@ -10,6 +10,7 @@ from gateway.serving.body import Body, end_user, flag, named, positive
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
 from gateway.serving.dialects.messages_reading import MessagesReading
 from gateway.serving.dialects.plain import PlainReading
+from gateway.serving.dialects.prompt import Prompt, prompt_of
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.jsons import dumps
 from gateway.serving.profiles import COUNT_TOKENS, MESSAGES, Profile
@@ -83,6 +84,9 @@ class Messages(Anthropic):
             end_user=end_user(body, "user_id", within="metadata"),
         )
 
+    def prompt(self, body: Body) -> Prompt | None:
+        return prompt_of((body.get("system"), body["messages"]), body.get("tools"))
+
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
         return dumps({**self._passed(body, PASSED), "model": model, "max_tokens": grant, "stream": True})
 
@@ -112,6 +116,9 @@ class CountTokens(Anthropic):
             end_user=end_user(body, "user_id", within="metadata"),
             generates=False,
         )
+
+    def prompt(self, body: Body) -> Prompt | None:
+        return None
 
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
         return dumps({**self._passed(body, COUNTED), "model": model})

@@ -179,7 +179,8 @@ class MessagesReading(Reading):
 
     def _shown_usage(self, billed: int) -> dict[str, Any]:
         """Return the upstream's usage, made to say what is billed."""
-        given = {} if self._usage.input_tokens is not None else {"input_tokens": self._wanted.input_estimate}
+        is_said = self.input_tokens is None and self._usage.input_tokens is not None
+        given = {} if is_said else {"input_tokens": self._input}
         return {**self._said, **given, "output_tokens": billed}
 
 

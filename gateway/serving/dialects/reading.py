@@ -43,6 +43,8 @@ class Reading(ABC):
         """What was wrong with the last bytes; what came before it was passed on."""
         self.texts: list[list[str]] | None = None
         """All that each choice wrote, where it is to be remembered: ``remember_texts``."""
+        self.input_tokens: int | None = None
+        """The input as it was counted here, where the upstream's figure is none."""
         self._wanted = wanted
         self._grant = grant
         self._events = Events()
@@ -170,6 +172,14 @@ class Reading(ABC):
         if self._was_cut:
             usage = replace(usage, output_tokens=self._usage.output_tokens)
         self._usage, self._is_final = usage, not self._was_cut
+
+    @property
+    def _input(self) -> int:
+        """Input tokens as a caller is shown them."""
+        for tokens in (self.input_tokens, self._usage.input_tokens):
+            if tokens is not None:
+                return tokens
+        return self._wanted.input_estimate
 
     def _note_text(self) -> None:
         """Take note of text: what the usage says, it said of the text so far."""

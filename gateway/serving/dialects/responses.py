@@ -8,6 +8,7 @@ from gateway.errors import BadRequest
 from gateway.serving.body import Body, end_user, flag, least, named
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
 from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI
+from gateway.serving.dialects.prompt import Prompt, prompt_of
 from gateway.serving.dialects.responses_reading import ResponsesReading
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.jsons import dumps
@@ -80,6 +81,11 @@ class Responses(OpenAI):
             conversation=_conversation(body.get("conversation")),
             previous=previous,
         )
+
+    def prompt(self, body: Body) -> Prompt | None:
+        if body.get("previous_response_id") is not None or body.get("conversation") is not None:
+            return None  # what was said before is the upstream's to know
+        return prompt_of((body.get("instructions"), body["input"]), body.get("tools"))
 
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
         limits = self._limits(body, ("max_output_tokens",), OTHER_LIMITS, grant)

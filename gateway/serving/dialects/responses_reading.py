@@ -119,8 +119,7 @@ class ResponsesReading(Reading):
             ended = {**ended, "status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
         elif not self._response.get("status") or self._response["status"] == "in_progress":
             ended = {**ended, "status": "completed"}
-        prompt = self._usage.input_tokens
-        prompt = self._wanted.input_estimate if prompt is None else prompt
+        prompt = self._input
         details = {"input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0}}
         totals = {"input_tokens": prompt, "output_tokens": billed, "total_tokens": prompt + billed}
         return {**ended, "output": self._items.all, "usage": {**details, **self._said, **totals}}

@@ -44,6 +44,7 @@ def settled_call(number: int = 1, **changes: Any) -> UsageRecord:
         "currency": "USD",
         "client_request_id": None,
         "end_user": "ann",
+        "input_source": "upstream",
     }
     return {**record, **changes}
 

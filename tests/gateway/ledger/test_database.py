@@ -20,6 +20,7 @@ from gateway.ledger.queries import Span, usage_records_in
 from gateway.ledger.tables import chains, metadata
 from gateway.ledger.verify import recount
 from gateway.ledger.versions import MIGRATIONS
+from pricing.usage import FIELDS_IF_SAID
 from tests.gateway.ledger.records import record
 
 ROW = {"chain": "main", "seq": 0, "hash": "0" * 64}
@@ -53,12 +54,12 @@ def test_migrating_twice_changes_nothing(database: Database) -> None:
         assert [dict(row) for row in connection.execute(select(chains)).mappings()] == [ROW]
 
 
-def test_a_ledger_from_before_there_were_end_users_keeps_its_hashes_and_goes_on(empty_ledger_url: str) -> None:
+def test_a_ledger_from_before_a_field_keeps_its_hashes_and_goes_on(empty_ledger_url: str) -> None:
     """What was booked then is read back as it was hashed, without a field that it never had."""
     database = Database(empty_ledger_url)
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    old = {name: value for name, value in record(1).items() if name != "end_user"}
+    old = {name: value for name, value in record(1).items() if name not in FIELDS_IF_SAID}
     linked = link(GENESIS, {**old, "chain": "main", "seq": 1})
     with database.write() as connection:
         config.attributes["connection"] = connection
