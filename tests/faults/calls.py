@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from tests.faults.tongues import Chat
 from tests.faults.truth import Script, Told, Truth
 from tests.faults.wire import ABORTED
 from tests.loop.rig import Rig, Sold, rig
@@ -87,14 +88,23 @@ def faulty_loop(directory: Path, *, far: tuple[Truth, str] | None = None, **give
 class Caller:
     """A caller on a bare socket, who reads as much as the test says and leaves as the test says."""
 
-    def __init__(self, faulty: Faulty, who: Sold, script: Script, *, receive_bytes: int = 0, **more: Any) -> None:
-        url = httpx.URL(faulty.address)
+    def __init__(
+        self,
+        faulty: Faulty,
+        who: Sold,
+        script: Script,
+        *,
+        receive_bytes: int = 0,
+        tongue: Any = Chat,
+        **more: Any,
+    ) -> None:
+        url = httpx.URL(faulty.loop.url + tongue.endpoint)
         self._socket = socket.socket()
         if receive_bytes:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         self._socket.settimeout(10)
         self._socket.connect((url.host, url.port))
-        raw = json.dumps(body(script, **more)).encode()
+        raw = json.dumps({"model": "aligned-1", **tongue.asked(asdict(script)), **more}).encode()
         head = f"POST {url.path} HTTP/1.1\r\nhost: {url.host}\r\nauthorization: Bearer {who.key}\r\n"
         self._socket.sendall(f"{head}content-length: {len(raw)}\r\n\r\n".encode() + raw)
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.faults.calls import CAP, Faulty
+from pricing.usage import FINISHES
+from tests.faults.calls import CAP, Caller, Faulty
 from tests.faults.tongues import Chat, Completions, Messages, Responses
 from tests.faults.truth import Script
+from tests.waiting import until
 
 ALL = (Chat, Completions, Responses, Messages)
 TALKING = (Chat, Responses, Messages)
@@ -153,13 +155,28 @@ def test_a_call_that_the_upstream_did_not_answer(faulty: Faulty, tongue: Any, na
     assert faulty.loop.usage(who) == []
 
 
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("tongue", ALL, ids=named)
-def test_a_caller_who_hangs_up_pays_for_what_was_made(faulty: Faulty, tongue: Any) -> None:
+def test_a_caller_who_hangs_up_pays_for_what_was_made(faulty: Faulty, tongue: Any, stream: bool) -> None:
     who = faulty.loop.customer("small")
-    script = Script(tokens=10, tokens_per_s=20)
-    with faulty.leaving(tongue, who, script) as lines:
-        assert any(b"\xc3\xbc2" in line or b"\\u00fc2" in line for line in lines)
+    before = len(faulty.truth.calls)
+    caller = Caller(faulty, who, Script(tokens=10, tokens_per_s=20), tongue=tongue, stream=stream)
+    until(lambda: len(faulty.truth.calls) > before and list(faulty.truth.calls.values())[-1].tokens >= 4)
+    caller.hang_up()
 
     record = record_of(faulty, who)
     assert record["finish"] == "disconnect"
     assert 3 <= record["billed_output_tokens"] <= faulty.told(record).tokens < 10
+
+
+ELSEWHERE = {"shutdown", "recovered"}
+"""Endings of workers, in every format, too: ``test_workers.py``."""
+
+
+@pytest.mark.parametrize("tongue", ALL, ids=named)
+def test_every_ending_that_a_record_can_have_is_tried_in_every_format(tongue: Any) -> None:
+    whole = {ending.finish for ending in WHOLE.values() if tongue in ending.formats}
+    without = set() if tongue in TALKING else {"tool_calls"}
+
+    assert whole | {"upstream_error", "disconnect"} | ELSEWHERE | without == set(FINISHES)
+    assert not whole & without

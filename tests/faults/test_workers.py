@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.faults.calls import CAP, Caller, Faulty
+from tests.faults.tongues import TONGUES
 from tests.faults.truth import Script, Truth
 from tests.gateway.cli.commands import Serving, serving
 from tests.loop.rig import Sold
@@ -113,3 +114,51 @@ def test_a_worker_killed_before_the_first_token_leaves_a_record_of_nothing(proce
     until(lambda: open_holds(redis_url(running)) == 0, 2 * LEASE_S)
     (record,) = faulty.loop.usage(who)
     assert (record["finish"], record["billed_output_tokens"], record["charge_nanousd"]) == ("recovered", 0, 0)
+
+
+FORMATS = [(tongue, stream) for tongue in TONGUES.values() for stream in (True, False)]
+
+
+def all_talking(faulty: Faulty, tier: str) -> list[tuple[Sold, bool, Caller]]:
+    """Return callers of customers of their own, one in each format, streamed and not, whose answers have begun."""
+    before = set(faulty.truth.calls)
+    callers = []
+    for tongue, stream in FORMATS:
+        who = faulty.loop.customer(tier)
+        callers.append((who, stream, Caller(faulty, who, LONG, tongue=tongue, stream=stream)))
+    new = lambda: [told for name, told in list(faulty.truth.calls.items()) if name not in before]  # noqa: E731
+    until(lambda: len(new()) == len(FORMATS) and min(told.tokens for told in new()) >= RATE, 20)
+    return callers
+
+
+def test_a_worker_that_is_stopped_settles_every_format_streamed_or_not(processes: tuple[Serving, Faulty]) -> None:
+    running, faulty = processes
+    callers = all_talking(faulty, "open")
+    signal_worker(running, signal.SIGTERM)
+
+    for who, stream, caller in callers:
+        got = caller.read_until(b"shutting_down")
+        assert got.startswith(b"HTTP/1.1 200" if stream else b"HTTP/1.1 503")
+        faulty.until_over(who)
+        (record,) = faulty.loop.usage(who)
+        assert (record["finish"], record["stream"]) == ("shutdown", stream)
+        assert RATE <= record["output_tokens"] <= faulty.told(record).tokens
+        assert record["billed_output_tokens"] == (record["output_tokens"] if stream else 0)
+
+
+def test_a_worker_that_is_killed_leaves_one_record_in_every_format_streamed_or_not(
+    processes: tuple[Serving, Faulty],
+) -> None:
+    running, faulty = processes
+    callers = all_talking(faulty, "open")
+    until(lambda: min(told.tokens for told in faulty.truth.calls.values() if told.is_live) > 2.5 * RATE, 20)
+    signal_worker(running, signal.SIGKILL)
+
+    until(lambda: open_holds(redis_url(running)) == 0, 2 * LEASE_S)
+    for who, stream, caller in callers:
+        caller.hang_up()
+        (record,) = faulty.loop.usage(who)
+        told = faulty.told(record)
+        assert (record["finish"], record["stream"], record["usage_source"]) == ("recovered", stream, "checkpoint")
+        assert 0 <= told.tokens - record["billed_output_tokens"] <= told.tokens_of_last(LOST_S)
+        assert faulty.loop.account(who)["period"]["tokens_used"] == record["billed_output_tokens"]
