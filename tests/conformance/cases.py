@@ -26,6 +26,7 @@ LIMITS = (
 FIELDS = (
     *LIMITS,
     *("model", "messages", "prompt", "input", "stream", "stream_options", "tools", "tool_choice", "metadata", "user"),
+    "safety_identifier",
     *("previous_response_id", "conversation", "background", "echo", "logprobs", "seed", "system", "stop", "options"),
 )
 VALUES: tuple[Any, ...] = (
@@ -55,7 +56,16 @@ VALUES: tuple[Any, ...] = (
     ),
     *([], {}, [[]], [1, 2], [{}], ["a", "b", "c"], [None], {"include_usage": True}, {"num_predict": 10**9}),
     *([{"role": "user", "content": "Hello"}], [{"role": "tool", "tool_call_id": "x"}], [{"type": "function"}]),
-    *("aligned-1", "gpt-9", "resp_1", {"id": "conv_1"}, {"max_tokens": 10**9}),
+    *(
+        "aligned-1",
+        "gpt-9",
+        "resp_1",
+        {"id": "conv_1"},
+        {"max_tokens": 10**9},
+        {"user_id": "ann"},
+        {"user_id": "\x00"},
+        "x" * 300,
+    ),
 )
 HEADERS: dict[str, tuple[str, ...]] = {
     "x-conversation-id": ("talk", "a b", "x" * 200, "ü"),

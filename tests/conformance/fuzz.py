@@ -29,6 +29,7 @@ from tests.servers import short_directory, valkey_in
 MULTIPLIES = ("n", "best_of", "n_cmpl")
 TOKEN_LIMITS = tuple(name for name in LIMITS if name not in (*MULTIPLIES, "min_tokens"))
 
+PART = 3_000
 CALLERS = 8
 """Callers at a time."""
 
@@ -105,6 +106,8 @@ class House:
     loop: Rig
     witness: Witness
     keys: list[str]
+    sharing: str
+    """The customer each of whose end users may have PART."""
 
     def fuzz(self, cases: int, seed: int) -> Found:
         """Send ``cases`` requests, several at a time, and compare.
@@ -155,12 +158,17 @@ class House:
                 found.breaches.append(f"{name} was granted {granted} and told {one}")
             if not one["limits"] and granted[0]:
                 found.breaches.append(f"{name} was told no limit: {one}")
+        parts: Counter[str] = Counter()
+        for record in records.values():
+            if record["customer"] == self.sharing:
+                parts[record.get("end_user", "")] += record["billed_output_tokens"]
+        found.breaches += [f"{name!r} had {had} tokens of {PART}" for name, had in parts.items() if had > PART]
         found.breaches += [f"{name} has a record and never reached the model" for name in records.keys() - told.keys()]
 
 
 @contextmanager
 def house(directory: Path) -> Iterator[House]:
-    """Run the loop with two customers, one of them capped."""
+    """Run the loop with three customers, one of them capped, one with a limit for each of its end users."""
     witness = Witness()
     with ExitStack() as stack:
         redis_url = stack.enter_context(valkey_in(stack.enter_context(short_directory())))
@@ -170,7 +178,9 @@ def house(directory: Path) -> Iterator[House]:
         )
         loop.tier("open", price_nanousd=1)
         loop.tier("small", conversation_tokens_max=30, price_nanousd=1)
-        yield House(loop, witness, [loop.customer(tier).key for tier in ("open", "small")])
+        loop.tier("shared", end_user_period_tokens_max=PART)
+        sold = {tier: loop.customer(tier) for tier in ("open", "small", "shared")}
+        yield House(loop, witness, [who.key for who in sold.values()], sold["shared"].id)
 
 
 def _ask(connection: http.client.HTTPConnection, one: Case) -> tuple[int, bytes]:
