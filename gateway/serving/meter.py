@@ -75,7 +75,7 @@ def count_output(sight: Sight, granted: int) -> Count:
     return Count(output, min(output, granted), source)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Input:
     """Input tokens as billed, and by whom they were counted; by nobody where none can be billed."""
 
