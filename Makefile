@@ -19,7 +19,7 @@ test: $(VENV)/.tested
 soak: $(VENV)/.tested
 	$(BIN)/python -m tests.faults.soak $(ARGS)
 
-# Requests that nobody should send, then what the model was told against what is on record: half an hour or so.
+# Requests that nobody should send, then what the model was told against what is on record: some minutes.
 fuzz: $(VENV)/.tested
 	$(BIN)/python -m tests.conformance.fuzz $(ARGS)
 
