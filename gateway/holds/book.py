@@ -111,7 +111,7 @@ class Book:
         if billed is None:
             record = usage_record(facts, admitted=hold.admitted, grant=hold.grant, outcome=outcome)
             tokens, input_tokens = outcome.billed_output_tokens, outcome.input_tokens
-            due = facts.charge(tokens, input_tokens)
+            due = facts.charge(outcome)
         else:
             record = correction(facts, admitted=hold.admitted, grant=hold.grant, outcome=outcome, billed=billed)
             tokens, input_tokens = record["billed_output_tokens"], record["input_tokens"]
@@ -186,10 +186,9 @@ def _line(record: UsageRecord) -> bytes:
 
 def _beyond(facts: Facts, outcome: Outcome, billed: int) -> Charge:
     """Return the charge beyond what a hold was already billed at its checkpoint."""
-    if outcome.billed_output_tokens == 0:
+    if outcome.billed_output_tokens == 0 and not outcome.owes_input:
         return NOTHING
     before = recovered(facts, sofar=billed, duration_ms=0)
-    whole = facts.charge(outcome.billed_output_tokens, outcome.input_tokens)
-    part = facts.charge(before.billed_output_tokens, before.input_tokens)
+    whole, part = facts.charge(outcome), facts.charge(before)
     extra = whole.again - part.again
     return Charge(extra if billed else extra + facts.price_nanousd, extra)

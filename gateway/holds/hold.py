@@ -85,13 +85,14 @@ class Facts:
         limits = (self.period_tokens_max, self.spend_nanousd_max)
         return [part for most in limits for part in (["", ""] if most is None else [str(most), str(-(-4 * most // 5))])]
 
-    def charge(self, tokens: int, input_tokens: int) -> Charge:
+    def charge(self, came_to: Outcome) -> Charge:
         return charge(
             self.price_nanousd,
             self.input_nanousd_per_mtok,
             self.output_nanousd_per_mtok,
-            tokens=tokens,
-            input_tokens=input_tokens,
+            tokens=came_to.billed_output_tokens,
+            input_tokens=came_to.input_tokens,
+            owes_input=came_to.owes_input,
         )
 
 
@@ -138,6 +139,8 @@ class Outcome:
     input_source: str | None = None
     ttft_ms: int | None = None
     duration_ms: int = 0
+    owes_input: bool = False
+    """Whether its input is charged though nothing was generated: it asked for nothing else, and has it."""
     threads: tuple[str, ...] = ()
     """What a later call of this conversation may bring back, as digests."""
 

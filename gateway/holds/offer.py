@@ -78,12 +78,17 @@ class Charge:
 NOTHING = Charge(0, 0)
 
 
-def charge(price: int, input_rate: int, output_rate: int, *, tokens: int, input_tokens: int) -> Charge:
-    """Return the charge of a call that was billed ``tokens``: no output token, no charge of any kind."""
-    if tokens == 0:
+def charge(
+    price: int, input_rate: int, output_rate: int, *, tokens: int, input_tokens: int, owes_input: bool = False
+) -> Charge:
+    """Return the charge of a call that was billed ``tokens``: no output token, no charge of any kind.
+
+    Only a call that ``owes_input`` is charged for that alone: it asked for no output.
+    """
+    if tokens == 0 and not owes_input:
         return NOTHING
     by_meter = metered(tokens, output_rate) + metered(input_tokens, input_rate)
-    return Charge(price + by_meter, by_meter)
+    return Charge(price + by_meter if tokens else by_meter, by_meter)
 
 
 def charge_bound(price: int, input_rate: int, output_rate: int, *, tokens: int, input_tokens: int) -> Charge:

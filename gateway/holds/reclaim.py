@@ -118,7 +118,7 @@ class Reclaimer:
         facts = lapsed.facts
         came_to = recovered(facts, sofar=int(lapsed.sofar), duration_ms=0)
         record = usage_record(facts, admitted=lapsed.admitted, grant=lapsed.grant, outcome=came_to)
-        due = facts.charge(came_to.billed_output_tokens, came_to.input_tokens)
+        due = facts.charge(came_to)
         return self._post(
             lapsed,
             "live",

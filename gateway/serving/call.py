@@ -44,8 +44,7 @@ class Call:
         """What the model is given to read, where there is a tokenizer to count it."""
         self.is_kept = False
         """Whether the answer is kept for repetitions, which are to be sent the same."""
-        self.billed = 0
-        self.input_tokens = 0
+        self.came_to = UNANSWERED
         self._recounted: int | None = None
         self._input_recounted: int | None = None
         self._secret = secret
@@ -126,7 +125,8 @@ class Call:
         )
         if problem is not None and not self.wanted.stream:
             came_to = replace(came_to, billed_output_tokens=0)
-        self.billed, self.input_tokens = came_to.billed_output_tokens, came_to.input_tokens
+        came_to.owes_input = not self.wanted.generates and finish == "complete"
+        self.came_to = came_to
         return came_to
 
     def last(self, settled: Settled | None) -> Last:
@@ -137,14 +137,14 @@ class Call:
         if self.wanted.stream:
             charge = settled.charge_nanousd if settled else None
             left = settled.conversation_left if settled else None
-            return Last([], self.reading.ending(self.billed, charge, left))
+            return Last([], self.reading.ending(self.came_to.billed_output_tokens, charge, left))
         headers = [*answer_headers(self.live.hold), *charge_header(settled)]
-        return Last(headers, dumps(self.reading.whole(self.billed)))
+        return Last(headers, dumps(self.reading.whole(self.came_to.billed_output_tokens)))
 
     def foreseen(self, charge_nanousd: int) -> Settled:
         """Return the settlement as it can be told before it is made, if the call is charged so much."""
         hold = self.live.hold
-        return Settled(charge_nanousd, hold.conversation_left + hold.tokens - self.billed)
+        return Settled(charge_nanousd, hold.conversation_left + hold.tokens - self.came_to.billed_output_tokens)
 
     def _elapsed_ms(self) -> int:
         return round((self._monotonic() - self._started) * 1000)

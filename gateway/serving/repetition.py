@@ -44,7 +44,7 @@ class Repetition:
 
     def to_keep(self, call: Call, recorded: bytes) -> Once:
         """Return the claim with the sealed answers: one if the call is charged its conversation's price, one if not."""
-        charge = call.live.hold.facts.charge(call.billed, call.input_tokens)
+        charge = call.live.hold.facts.charge(call.came_to)
         first, again = (self._sealed(call, recorded, amount) for amount in (charge.first, charge.again))
         return Once(self.digest, first, again)
 

@@ -162,7 +162,7 @@ def code_of(path: str, answer: httpx.Response) -> Any:
 
 @both
 def test_an_answer_is_passed_on_and_is_one_record(loop: Rig, upstream: Plain, path: str) -> None:
-    """With the caller's name of the model, and nothing in it that can be capped or charged."""
+    """With the caller's name of the model; nothing in it can be capped, and its input alone is charged, at its rate."""
     who = loop.customer("open")
     answer = call(loop, who, path)
 
@@ -170,7 +170,8 @@ def test_an_answer_is_passed_on_and_is_one_record(loop: Rig, upstream: Plain, pa
     model = {"model": ASKED[path]["model"]} if path == EMBEDDINGS else {}
     assert answer.json() == {**ANSWERS[path], **model}
     assert upstream.sent == [ASKED[path]]
-    assert (answer.headers["x-tokencap-cap"], answer.headers["x-tokencap-charge-nanousd"]) == ("0", "0")
+    owed = BILLED[path][0]
+    assert (answer.headers["x-tokencap-cap"], answer.headers["x-tokencap-charge-nanousd"]) == ("0", str(owed))
     (record,) = records(loop, who)
     assert record["id"] == answer.headers["x-request-id"]
     assert (record["input_tokens"], record.get("input_source")) == BILLED[path]
@@ -182,8 +183,10 @@ def test_an_answer_is_passed_on_and_is_one_record(loop: Rig, upstream: Plain, pa
         **{"endpoint": path, "finish": "complete", "stream": False, "choices": 1},
         **{"requested_tokens": None, "ttft_ms": None, "kind": "usage"},
     }
-    counts = ("output_tokens", "billed_output_tokens", "reasoning_tokens", "cap_tokens", "charge_nanousd")
-    assert [record[name] for name in counts] == [0] * 5
+    counts = ("output_tokens", "billed_output_tokens", "reasoning_tokens", "cap_tokens")
+    assert [record[name] for name in counts] == [0] * 4
+    assert record["charge_nanousd"] == owed
+    assert loop.account(who)["spend"]["used_nanousd"] == owed
 
 
 @both
