@@ -20,7 +20,10 @@ from pricing.worth import Valuation, tokens_at, valuation_of, worth_at
 DISCOUNTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)
 """By how much the value of an answer is understated to make a menu that still sells where customers are less keen."""
 
-FINE_DISCOUNTS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
+FINE_DISCOUNTS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
+
+TIERS: tuple[int | None, ...] = (1, 2, 3, 4, None)
+"""Numbers of tiers that are tried where none is asked for; None is the full menu."""
 
 LOW = 5
 """The percentile of the profits that stands for a bad case."""
@@ -98,42 +101,52 @@ class Understated:
     Attributes:
         market: as ``market.json``.
         discount: by how much its value is understated.
+        tiers: how many tiers the menu may have; None is the full menu.
         mean: average profit of its menu over the draws, nano-units for each conversation offered.
         low: the 5th percentile.
     """
 
     market: dict[str, Any]
     discount: float
+    tiers: int | None
     mean: float
     low: float
 
 
 def understated(
-    market: Market, draws: Sequence[Market], *, tiers: int | None = None, discounts: Sequence[float] = FINE_DISCOUNTS
+    market: Market,
+    draws: Sequence[Market],
+    *,
+    tiers: Sequence[int | None] = TIERS,
+    discounts: Sequence[float] = FINE_DISCOUNTS,
 ) -> Understated:
     """Return how a market is best priced that is known only up to equally likely draws.
 
     The distribution of urgency may be averaged over the draws, for profit is linear in it. Lengths and pace may not:
     where answers are a little longer than thought, everybody's worth is a little less than the price that takes all of
-    it. Asking for less than all is what an understated value does; it scales prices and leaves the caps.
+    it. Asking for less than all is what an understated value does; it scales prices and leaves the caps. Few tiers
+    are hurt less by what is not known than many.
 
     Args:
         market: the average.
         draws: equally likely markets of its currency.
-        tiers: at most so many tiers; None is the full menu.
+        tiers: numbers of tiers that may be sold, each at most; None is the full menu. Of those as good, the first.
         discounts: by how much the value may be understated, each in [0, 1).
     """
-    valuations = [valuation_of(draw) for draw in draws]
-    best: Understated | None = None
-    for discount in discounts:
-        lower = _discounted(market, discount)
-        caps, prices = _menu_of(lower, tiers)
-        profits = [profit_of(valuation, caps, prices) for valuation in valuations]
-        mean = float(np.mean(profits))
-        if best is None or mean > best.mean:
-            best = Understated(json.loads(lower.given), discount, mean, float(np.percentile(profits, LOW)))
-    assert best is not None
-    return best
+    lowered = [_discounted(market, discount) for discount in discounts]
+    menus = [menu for lower in lowered for menu in _menus_of(lower, tiers)]
+    profits = np.empty((len(menus), len(draws)))
+    for column, draw in enumerate(draws):
+        profits[:, column] = _profits_of(valuation_of(draw), menus)
+    best = int(profits.mean(axis=1).argmax())
+    place, kind = divmod(best, len(tiers))
+    return Understated(
+        market=json.loads(lowered[place].given),
+        discount=discounts[place],
+        tiers=tiers[kind],
+        mean=float(profits[best].mean()),
+        low=float(np.percentile(profits[best], LOW)),
+    )
 
 
 def profit_of(valuation: Valuation, caps_tokens: Ints, prices: Floats) -> float:
@@ -147,22 +160,42 @@ def profit_of(valuation: Valuation, caps_tokens: Ints, prices: Floats) -> float:
     Returns:
         Nano-units for each conversation offered. Of tiers that are as good, the larger is taken.
     """
-    caps = np.searchsorted(valuation.steps.tokens, caps_tokens, side="right")
-    gains = worth_at(valuation, caps) - prices
-    tokens = tokens_at(valuation, caps)
-    choice = gains.shape[1] - 1 - gains[:, ::-1].argmax(axis=1)
-    rows = np.arange(len(choice))
-    margin = prices[choice] - tokens[rows, choice] * valuation.cost_per_token
-    return float(np.dot(valuation.share, np.where(gains[rows, choice] >= 0, margin, 0.0)))
+    return float(_profits_of(valuation, [(caps_tokens, prices)])[0])
+
+
+def _profits_of(valuation: Valuation, menus: Sequence[tuple[Ints, Floats]]) -> Floats:
+    """Return what each menu earns, as ``profit_of`` does; what each cap is worth to each type is computed once."""
+    every = np.unique(np.concatenate([caps for caps, _ in menus]))
+    steps = np.searchsorted(valuation.steps.tokens, every, side="right")
+    worth = worth_at(valuation, steps)
+    costs = tokens_at(valuation, steps) * valuation.cost_per_token if valuation.cost_per_token else None
+    rows = np.arange(len(worth))
+    profits = np.empty(len(menus))
+    for number, (caps, prices) in enumerate(menus):
+        places = np.searchsorted(every, caps)
+        gains = worth[:, places] - prices
+        choice = gains.shape[1] - 1 - gains[:, ::-1].argmax(axis=1)
+        margin = prices[choice] - (0.0 if costs is None else costs[rows, places[choice]])
+        profits[number] = np.dot(valuation.share, np.where(gains[rows, choice] >= 0, margin, 0.0))
+    return profits
 
 
 def _menu_of(market: Market, tiers: int | None) -> tuple[Ints, Floats]:
+    return _menus_of(market, (tiers,))[0]
+
+
+def _menus_of(market: Market, tiers: Sequence[int | None]) -> list[tuple[Ints, Floats]]:
+    """Return the best menu of each number of tiers: caps in tokens and prices."""
     valuation = valuation_of(market)
-    menu = full_menu(valuation) if tiers is None else best_tiers(valuation, tiers)[-1]
-    published: Published = publish(valuation, menu.caps)
-    limits = [valuation.steps.cap_tokens(cap) for cap in published.caps.tolist()]
-    tokens = [np.iinfo(np.int64).max if limit is None else limit for limit in limits]
-    return np.array(tokens, dtype=np.int64), published.prices.astype(np.float64)
+    few = best_tiers(valuation, max((number for number in tiers if number is not None), default=1))
+    menus = []
+    for number in tiers:
+        caps = full_menu(valuation).caps if number is None else few[min(number, len(few)) - 1].caps
+        published: Published = publish(valuation, caps)
+        limits = [valuation.steps.cap_tokens(cap) for cap in published.caps.tolist()]
+        tokens = [np.iinfo(np.int64).max if limit is None else limit for limit in limits]
+        menus.append((np.array(tokens, dtype=np.int64), published.prices.astype(np.float64)))
+    return menus
 
 
 def _discounted(market: Market, discount: float) -> Market:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from gateway.admin import menus_store
-from gateway.cli.estimating import given_of, market_of
+from gateway.cli.estimating import given_of, market_of, priced
 from gateway.cli.seen import menu_bodies, seen_in_ledger
 from gateway.cli.starters import starter
 from gateway.clock import written
@@ -56,10 +56,6 @@ class Found:
 def draft(database: Database, currency: str, asked: Mapping[str, Any], now_ms: int, tell: Tell) -> Found:
     """Return a draft made from what the ledger says that customers did.
 
-    Profit is linear in the distribution of urgency, so the menu that is best on average over what it may be is that
-    of its average over the draws, which is what the estimate is. What the lengths and the pace leave uncertain is met
-    by understating the value: prices a little lower keep those for whom it is only just worth it.
-
     Args:
         asked: a ``RunAsked``.
         tell: is told what is being done, and how much of all is done, in percent.
@@ -76,18 +72,18 @@ def draft(database: Database, currency: str, asked: Mapping[str, Any], now_ms: i
     estimate = fit(seen, given, draws=asked["draws"], random=np.random.default_rng(asked["seed"]))
     before = _in_force(database, menus, now_ms)
     tell("computing the menu", 50)
-    draws = [read_market(one) for one in estimate.draws]
-    tiers = asked["tiers"] or (len(before.tiers) if before else TIERS)
-    priced, tiers = _best(read_market(estimate.market), draws, tiers)
-    market = market_of(estimate)
-    market["estimate"]["value_understated_by"] = priced.discount
+    value = priced(estimate)
+    market = market_of(estimate, value)
     made = _menu(
-        read_market(market | {"value_nanousd": priced.market["value_nanousd"]}), tiers, before, written(now_ms)
+        read_market(market),
+        _tiers(estimate, value, asked["tiers"] or (len(before.tiers) if before else TIERS)),
+        before,
+        written(now_ms),
     )
     tell("checking the certificate", 75)
     verdict = verify(made)
     tell("comparing it with the menu in force", 85)
-    comparison = _comparison(estimate, draws, seen, made, before)
+    comparison = _comparison(estimate, seen, made, before)
     refused = verdict.violation or _no_gain(comparison, asked["confidence"])
     held_back = _held_back(estimate, made, before, comparison, asked)
     return Found(market, comparison, made, refused, held_back, _moves(made, comparison.get("becomes", {})))
@@ -118,10 +114,14 @@ def _in_force(database: Database, menus: Mapping[str, Menu], now_ms: int) -> Men
     return None if version is None else menus.get(version)
 
 
-def _best(market: Market, draws: Sequence[Market], most: int) -> tuple[Understated, int]:
-    """Return by how much to understate the market, and how many tiers, up to so many, earn the most on average."""
-    tried = [(understated(market, draws, tiers=tiers), tiers) for tiers in range(min(2, most), most + 1)]
-    return max(tried, key=lambda one: one[0].mean)
+def _tiers(estimate: Estimate, value: Understated, most: int) -> int:
+    """Return how many tiers, up to so many, earn the most on average."""
+    averaged = [read_market(one) for one in estimate.averaged]
+    found = understated(
+        read_market(estimate.market), averaged, tiers=range(min(2, most), most + 1), discounts=(value.discount,)
+    )
+    assert found.tiers is not None
+    return found.tiers
 
 
 def _menu(market: Market, tiers: int, before: Menu | None, created: str) -> Json:
@@ -136,13 +136,15 @@ def _menu(market: Market, tiers: int, before: Menu | None, created: str) -> Json
         return made
 
 
-def _comparison(estimate: Estimate, draws: Sequence[Market], seen: Statistics, made: Json, before: Menu | None) -> Json:
+def _comparison(estimate: Estimate, seen: Statistics, made: Json, before: Menu | None) -> Json:
     market = read_market(estimate.market)
+    draws = [valuation_of(read_market(one)) for one in estimate.draws]
+    averaged = [read_market(one) for one in estimate.averaged]
     here = valuation_of(market)
     new = sold(Menu.from_json(made))
     old = None if before is None else sold(before)
-    single = valuation_of(read_market(understated(market, draws, tiers=1).market))
-    comparison = compared(here, [valuation_of(one) for one in draws], new, old, _single(single))
+    single = valuation_of(read_market(understated(market, averaged, tiers=(1,)).market))
+    comparison = compared(here, draws, new, old, _single(single))
     if old is not None:
         goes = destinations(here, new, old)
         comparison["becomes"] = goes

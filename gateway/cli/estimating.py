@@ -11,7 +11,8 @@ from gateway.errors import StartupError
 from gateway.local.columns import columns
 from pricing.estimate.fit import Estimate, Given
 from pricing.estimate.statistics import Statistics
-from pricing.market import Market
+from pricing.market import Market, read_market
+from pricing.uncertainty import Understated, understated
 
 QUANTILES = (0.1, 0.5, 0.9)
 REASONS = {
@@ -52,11 +53,23 @@ def _understated_by(market: Market) -> float:
     return float(beside.get("value_understated_by", 0.0)) if isinstance(beside, dict) else 0.0
 
 
-def market_of(estimate: Estimate) -> dict[str, Any]:
-    """Return ``market.json``: the market that a menu is made for, and beside it how it is known."""
+def priced(estimate: Estimate) -> Understated:
+    """Return by how much the value is to be understated, whatever the number of tiers.
+
+    Profit is linear in the distribution of urgency, so the menu that is best on average over what it may be is that
+    of its average, which is what the estimate is. What the lengths and the pace leave uncertain is met by understating
+    the value: prices a little lower keep those for whom it is only just worth it.
+    """
+    return understated(read_market(estimate.market), [read_market(one) for one in estimate.averaged])
+
+
+def market_of(estimate: Estimate, value: Understated) -> dict[str, Any]:
+    """Return ``market.json``: the market that a menu is made for, its value understated, and how it is known."""
     leaving = estimate.leaving
     return estimate.market | {
+        "value_nanousd": value.market["value_nanousd"],
         "estimate": {
+            "value_understated_by": value.discount,
             "sources": list(estimate.sources),
             "notes": list(estimate.notes),
             "set_aside": dict(estimate.set_aside),
@@ -68,7 +81,7 @@ def market_of(estimate: Estimate) -> dict[str, Any]:
                 "steady_rate_p": leaving.dispersion_p,
                 "time_outs_s": list(leaving.spikes_s),
             },
-        }
+        },
     }
 
 

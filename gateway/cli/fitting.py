@@ -25,9 +25,10 @@ from pricing.menu import Menu, NotAMenu
 if TYPE_CHECKING:
     from pricing.estimate.fit import Estimate, Given
     from pricing.estimate.statistics import Statistics
+    from pricing.uncertainty import Understated
 
 DRAWS = 60
-"""Bootstrap draws; few of them do not reach the tails of the price that keeps the marginal type."""
+"""Equally likely markets; few of them do not reach the tails of the price that keeps the marginal type."""
 
 Disconnect = Literal["stops", "runs"]
 Json = dict[str, Any]
@@ -75,7 +76,7 @@ def fit(
     on_disconnect: Annotated[
         Disconnect | None, typer.Option("--cost-on-disconnect", help="What a model does whose customer has left.")
     ] = None,
-    draws: Annotated[int, typer.Option(min=2, max=1000, help="Bootstrap draws.")] = DRAWS,
+    draws: Annotated[int, typer.Option(min=2, max=1000, help="Equally likely markets to draw.")] = DRAWS,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
 ) -> None:
     """Estimate a market from what customers did, with intervals and with what nobody can know from it.
@@ -99,9 +100,10 @@ def fit(
         given = tools.given(_assumed(assumed, bodies), value, cost, on_disconnect)
         with timed("Estimating the market"):
             estimate = tools.fit(seen, given, draws=draws, random=tools.random(seed))
+            market = tools.market_of(estimate, tools.priced(estimate))
     except tools.refuses as error:
         raise StartupError(f"No market can be estimated: {error}", exit_code=1) from error
-    text = json.dumps(tools.market_of(estimate), indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(market, indent=2, ensure_ascii=False) + "\n"
     if out == STANDARD:
         print(text, end="")
         return
@@ -119,7 +121,8 @@ class Estimators:
     menu_bodies: Callable[[Database], list[Json]]
     fit: Callable[..., Estimate]
     given: Callable[..., Given]
-    market_of: Callable[[Estimate], Json]
+    priced: Callable[[Estimate], Understated]
+    market_of: Callable[[Estimate, Understated], Json]
     summary: Callable[[Statistics, Estimate], list[str]]
     random: Callable[[int], Any]
     refuses: type[Exception]
@@ -140,6 +143,7 @@ def estimators() -> Estimators:
         menu_bodies=seen.menu_bodies,
         fit=fit,
         given=estimating.given_of,
+        priced=estimating.priced,
         market_of=estimating.market_of,
         summary=estimating.summary,
         random=default_rng,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from gateway.holds.terms import Timeline
 from gateway.ledger import summed as asked
 from gateway.ledger.database import Database
 from gateway.ledger.sums import bring_up_to_date, going_in, unheard
-from pricing.estimate.conversations import DAY_MS, WEEK_MS, Watch
+from pricing.estimate.conversations import DAY_MS, WEEK_MS, Watch, windows_of
 from pricing.estimate.gathering import Choosing, Summed, anybody, nobody, statistics_of, summed
 from pricing.estimate.statistics import Statistics
 from pricing.menu import Menu
@@ -51,14 +52,17 @@ def seen_in_ledger(
     refusing = set[str]() if version is None else asked.refusing(database, version)
     refusing -= {key[1] for key in watch.sums.tiers if key[2] == version}
     was_chosen = bool(chose) or asked.was_named(database, since_week, watch.sums)
+    weeks = asked.weeks_in(database, since_week, watch.sums)
+    windows = windows_of(*weeks) if weeks else (since_week,)
     found = Summed(
         lengths=asked.lengths_in(database, since_week, watch.sums),
-        customers=asked.customers_in(database, since_week, watch.sums),
+        customers=asked.customers_in(database, since_week, watch.sums, windows),
         tiers=asked.tiers_in(database, since_week, watch.sums) if was_chosen else (),
         ages=asked.ages_in(database, since_week, watch.sums),
         pace=asked.pace_in(database, since_week, watch.sums),
         aside=asked.aside_in(database, since_week, watch.sums),
         going=going,
+        windows=windows,
     )
     choosing = Choosing(
         chose=lambda customer, version: (customer, version) in chose,
@@ -116,8 +120,7 @@ def seen_in_files(
     going = watch.close_all()
     found = summed(watch.sums, since_week=since_ms // WEEK_MS, going=going)
     counts = {**found.aside, **{reason: count for reason, count in aside.items() if count}}
-    whole = Summed(found.lengths, found.customers, found.tiers, found.ages, found.pace, counts, going)
-    return statistics_of(whole, menus, Choosing(chose=anybody if own_tiers else nobody))
+    return statistics_of(replace(found, aside=counts), menus, Choosing(chose=anybody if own_tiers else nobody))
 
 
 def records_in(paths: Iterable[Path], open_file: Callable[[Path], Iterable[str]]) -> Iterator[dict[str, Any]]:

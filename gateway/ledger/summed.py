@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import Column, Select, Table, exists, func, select, tuple_
+from sqlalchemy import Column, Select, Table, case, exists, func, select, tuple_
 
 from gateway.ledger.database import Database
 from gateway.ledger.tables import (
@@ -20,7 +21,7 @@ from gateway.ledger.tables import (
     sums_pace,
     sums_tiers,
 )
-from pricing.estimate.conversations import Sums
+from pricing.estimate.conversations import Sums, by_window
 from pricing.menu import Menu
 
 PAGE = 20_000
@@ -69,18 +70,34 @@ def was_named(database: Database, since_week: int, more: Sums) -> bool:
         return connection.execute(named).first() is not None or any(key[4] for key in more.tiers)
 
 
-def customers_in(database: Database, since_week: int, more: Sums) -> Iterator[Row]:
-    """Yield (customer, then its amounts), each customer once, added up by the database."""
+def weeks_in(database: Database, since_week: int, more: Sums) -> tuple[int, int] | None:
+    """Return the first and the last week in which anybody had a conversation; None if nobody had."""
+    week = sums_customers.c.week
+    with database.read() as connection:
+        found = connection.execute(select(func.min(week), func.max(week)).where(week >= since_week)).one()
+    weeks = [one for one in (*found, *(key[0] for key in more.customers if key[0] >= since_week)) if one is not None]
+    return (int(min(weeks)), int(max(weeks))) if weeks else None
+
+
+def customers_in(database: Database, since_week: int, more: Sums, windows: Sequence[int] = (0,)) -> Iterator[Row]:
+    """Yield (customer, its amounts, then disconnects and ms of each window but the last), each customer once.
+
+    The database adds up; ``windows`` are their first weeks.
+    """
     extra: dict[str, list[int]] = {}
     for (week, customer), amounts in more.customers.items():
         if week >= since_week:
-            known = extra.setdefault(customer, [0] * len(amounts))
-            extra[customer] = [before + amount for before, amount in zip(known, amounts, strict=True)]
-    name = sums_customers.c.customer
-    amounts_of = [column for column in sums_customers.columns if not column.primary_key]
+            row = by_window(week, amounts, windows)
+            known = extra.get(customer)
+            extra[customer] = row if known is None else [a + b for a, b in zip(known, row, strict=True)]
+    name, week_of = sums_customers.c.customer, sums_customers.c.week
+    parts: list[Any] = [column for column in sums_customers.columns if not column.primary_key]
+    for start, end in pairwise(windows):
+        within = (week_of >= start) & (week_of < end)
+        parts += [case((within, sums_customers.c[part]), else_=0) for part in ("disconnects", "waited_ms")]
     query = (
-        select(name, *(func.sum(column) for column in amounts_of))
-        .where(sums_customers.c.week >= since_week)
+        select(name, *(func.sum(part) for part in parts))
+        .where(week_of >= since_week)
         .group_by(name)
         .order_by(name)
         .limit(PAGE)

@@ -224,6 +224,7 @@ sums_going = Table(  # conversations that may go on: not in the sums yet
     Column("tokens", BigInteger, nullable=False),
     Column("waited_ms", BigInteger, nullable=False),
     Column("early_ms", BigInteger, nullable=False),
+    Column("untimed_ms", BigInteger, nullable=False, server_default="0"),
     Column("at", BigInteger, nullable=False),
     Column("record", String(64), nullable=False),
     Column("finish", String(16), nullable=False),
@@ -256,6 +257,8 @@ sums_customers = Table(
     Column("early_waited_ms", BigInteger, nullable=False),
     Column("even_disconnects", BigInteger, nullable=False),
     Column("even_waited_ms", BigInteger, nullable=False),
+    Column("untimed_disconnects", BigInteger, nullable=False, server_default="0"),
+    Column("untimed_waited_ms", BigInteger, nullable=False, server_default="0"),
     PrimaryKeyConstraint("customer", "week"),
 )
 

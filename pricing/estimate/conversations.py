@@ -5,7 +5,8 @@ The sums are plain tables, ``{key: amounts}``, so that they can be kept in SQL a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -23,8 +24,17 @@ DURATION_MS_MOST = DAY_MS
 EARLY_MS = 5_000
 """Where the patience of a customer is cut in two, to see whether it leaves at the same rate before and after."""
 
+UNTIMED_MS = 25_000
+"""Until here no usual client gives up by itself; where some do later, a wait still counts so far."""
+
 AGES = 700
 """Seconds of a wait that are told apart; the last stands for all beyond."""
+
+WINDOWS_MOST = 4
+"""Into so many windows of whole weeks the time is cut at most, to see whether customers have changed."""
+
+AMOUNTS = 9
+"""Amounts of a customer in ``Sums.customers``."""
 
 NOT_CONVERSATIONS = frozenset({"/v1/embeddings"})
 
@@ -91,6 +101,7 @@ class Going:
     tokens: int
     waited_ms: int
     early_ms: int
+    untimed_ms: int
     at: int
     record: str
     finish: str
@@ -113,7 +124,8 @@ class Sums:
     Attributes:
         lengths: (week, menu version, tier, tokens) to conversations that ended there by themselves, and that were cut.
         customers: (week, customer) to conversations, disconnects, ms waited; disconnects and ms within the first
-            ``EARLY_MS`` of each wait; disconnects and ms of days whose number since 1970 is even.
+            ``EARLY_MS`` of each wait; the same of days whose number since 1970 is even; the same within the first
+            ``UNTIMED_MS`` of each wait.
         tiers: (week, customer, menu version, tier, whether it was named for the conversation) to conversations.
         ages: (week, age in s) to waits that ended at this age, those of them that were disconnects, ms into that second.
         pace: (week,) to streamed calls, ms to the first token, its square, tokens after it, its square, ms after
@@ -188,6 +200,7 @@ class Watch:
         known.tokens += record["billed_output_tokens"]
         known.waited_ms += duration
         known.early_ms += min(duration, EARLY_MS)
+        known.untimed_ms += min(duration, UNTIMED_MS)
         known.chosen = known.chosen or record["tier_chosen"] is not None
         known.fault = known.fault or fault
 
@@ -240,6 +253,7 @@ def _begun(record: Mapping[str, Any], duration: int, fault: str) -> Going:
         tokens=record["billed_output_tokens"],
         waited_ms=duration,
         early_ms=min(duration, EARLY_MS),
+        untimed_ms=min(duration, UNTIMED_MS),
         at=time,
         record=record["id"],
         finish=record["finish"] or "",
@@ -255,10 +269,10 @@ def _close(sums: Sums, one: Going) -> None:
         _sum(sums.aside, (week, one.fault), (1,))
         return
     left = one.finish == "disconnect"
-    early = left and one.duration_ms < EARLY_MS
+    early, untimed = (left and one.duration_ms < end for end in (EARLY_MS, UNTIMED_MS))
     even = (one.first // DAY_MS) % 2 == 0
-    amounts = (1, left, one.waited_ms, early, one.early_ms, left and even, one.waited_ms if even else 0)
-    _sum(sums.customers, (week, one.customer), tuple(map(int, amounts)))
+    waits = (left, one.waited_ms, early, one.early_ms, left and even, one.waited_ms if even else 0)
+    _sum(sums.customers, (week, one.customer), (1, *map(int, waits), int(untimed), one.untimed_ms))
     _sum(sums.tiers, (week, one.customer, one.menu_version, one.tier, int(one.chosen)), (1,))
     _add(sums.ages, (week, *_age(one.duration_ms)), left=left)
     ending = ending_of(one.finish, one.tokens, None)
@@ -285,3 +299,19 @@ def _sum(table: Table, key: Key, amounts: tuple[int, ...]) -> None:
         return
     for place, amount in enumerate(amounts):
         known[place] += amount
+
+
+def windows_of(first_week: int, last_week: int) -> tuple[int, ...]:
+    """Return the first week of each window that the weeks are cut into."""
+    weeks = last_week - first_week + 1
+    number = max(1, min(WINDOWS_MOST, weeks))
+    return tuple(first_week + place * weeks // number for place in range(number))
+
+
+def by_window(week: int, amounts: Sequence[int], windows: Sequence[int]) -> list[int]:
+    """Return a customer's amounts in a week, then disconnects and ms waited for each window but the last."""
+    row = [*amounts, *(0 for _ in range(2 * (len(windows) - 1)))]
+    place = bisect_right(windows, week) - 1
+    if place < len(windows) - 1:
+        row[AMOUNTS + 2 * place : AMOUNTS + 2 * place + 2] = amounts[1:3]
+    return row

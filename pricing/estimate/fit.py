@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import numpy as np
 from pricing.answers import Floats, Ints
 from pricing.estimate.choices import Answers, Intervals, intervals_of, is_blurred
 from pricing.estimate.conversations import CannotEstimate
-from pricing.estimate.leaving import LeavingTests, examine
+from pricing.estimate.drift import changed
+from pricing.estimate.leaving import UNTIMED_S, LeavingTests, examine
 from pricing.estimate.length import LengthEstimate, Survival, estimate_length, redrawn
-from pricing.estimate.mixing import Mixing, Rows, estimate_mixing, joined, rows_of_choices, rows_of_customers
+from pricing.estimate.mixing import Mixing, estimate_mixing
 from pricing.estimate.pace import Pace, estimate_pace
-from pricing.estimate.statistics import Statistics, cleaned
+from pricing.estimate.rows import Chosen, Rows, chosen_of, joined, rows_of_customers
+from pricing.estimate.statistics import Customers, Statistics, cleaned
 from pricing.market import Market
 
 LENGTHS_MOST = 400
@@ -25,6 +28,9 @@ SHARE_LEAST = 1e-6
 """Types with a smaller share are left out of the market."""
 
 CUSTOMERS_LEAST = 30
+
+APART_MOST = 1.1
+"""Chains further apart than this are said to be."""
 
 BAND = (2.5, 97.5)
 """Percentiles of the draws that an interval lies between."""
@@ -37,13 +43,16 @@ class Estimate:
     """The market as far as the records tell it.
 
     Attributes:
-        market: a ``market.json``, its distribution of urgency averaged over the draws; ``intervals`` stand beside it.
+        market: a ``market.json``, its distribution of urgency the posterior mean; ``intervals`` stand beside it.
         draws: equally likely markets, for ``pricing.uncertainty``.
+        averaged: the same lengths and paces, each with the averaged distribution of urgency. Profit is linear in the
+            distribution, so over these a menu's mean profit is told with less chance in it than over ``draws``.
         length: answers, by tier and pooled.
         pace: speed and first-token delay.
         leaving: what was tested before leaving was read as urgency.
         mixing: the distribution of urgency.
-        sources: what urgency was learnt from: ``disconnects``, ``customer_choices``, ``conversation_choices``.
+        sources: what urgency was learnt from: ``disconnects`` or ``disconnects_before_time_outs``,
+            ``customer_choices``, ``conversation_choices``.
         unseen_worth_nanousd: the most that answers beyond the longest one seen can be worth, for each conversation.
         set_aside: records and customers left out, by reason.
         notes: what is not identified, and what was not used and why, in sentences.
@@ -51,6 +60,7 @@ class Estimate:
 
     market: Json
     draws: tuple[Json, ...]
+    averaged: tuple[Json, ...]
     length: LengthEstimate
     pace: Pace
     leaving: LeavingTests
@@ -87,7 +97,7 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
 
     Answers are read within each tier and pooled if tiers agree. Urgency is read from leaving, if the tests let it
     stand for impatience, and from the tiers taken, both at once. The unit is the conversation: a customer counts as
-    often as it comes. Errors are those of a bootstrap over customers, and over conversations for lengths.
+    often as it comes. Errors are those of the posterior for urgency, and of a bootstrap over conversations for lengths.
 
     Args:
         statistics: sums over the records.
@@ -107,31 +117,32 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
         )
     grid = _grid(length.pooled, [cap for offer in seen.offers for cap in offer.caps_tokens if cap is not None])
     leaving = examine(seen.customers, seen.ages)
+    seen, changed_week = _told_apart(seen, leaving)
     answers = _answers(length.pooled, grid, pace, given.value_nanousd)
     offers = [intervals_of(offer, answers) for offer in seen.offers]
     blurred = [is_blurred(offer, ends, answers) for offer, ends in zip(seen.offers, offers, strict=True)]
-    rows, sources, left_out = _rows(_without(seen, blurred), offers, leaving)
-    mixing = estimate_mixing(rows, draws=draws, random=random)
+    rows, chosen, sources, left_out = _rows(_without(seen, blurred), offers, leaving)
+    mixing = estimate_mixing(rows, chosen, draws=draws, random=random)
     served_to = max((_served_to(offer) for offer in offers), default=np.inf)
     unseen = not _refusals_counted(seen) and np.isfinite(served_to)
     prior = given.prior if unseen else None
     market = _market(grid, length.pooled, pace, (mixing.urgency_per_s, mixing.share), given, prior, served_to)
     notes = _notes(length, pace, leaving, seen.ages is not None, served_to if unseen else None, prior is not None)
-    notes += _of_conversations(seen.going, sum(blurred))
+    notes += _of_conversations(seen.going, sum(blurred), changed_week)
+    if mixing.apart > APART_MOST:
+        notes += (
+            f"The chains that drew the distribution of urgency do not agree yet ({mixing.apart:.2f}, 1 is best).",
+        )
+    drawn = [(redrawn(length.counts, random), _paced(pace, random)) for _ in range(draws)]
+
+    def drawn_market(place: int, share: Floats) -> Json:
+        curve, speed = drawn[place]
+        return _market(grid, curve, speed, (mixing.urgency_per_s, share), given, prior, served_to)
+
     return Estimate(
         market=market | {"intervals": _intervals(grid, length.pooled, pace, mixing)},
-        draws=tuple(
-            _market(
-                grid,
-                redrawn(length.counts, random),
-                _paced(pace, random),
-                (mixing.urgency_per_s, share),
-                given,
-                prior,
-                served_to,
-            )
-            for share in mixing.draws
-        ),
+        draws=tuple(drawn_market(place, share) for place, share in enumerate(mixing.draws)),
+        averaged=tuple(drawn_market(place, mixing.share) for place in range(draws)),
         length=length,
         pace=pace,
         leaving=leaving,
@@ -150,6 +161,18 @@ def _enough(seen: Statistics) -> Statistics:
     return seen
 
 
+def _told_apart(seen: Statistics, leaving: LeavingTests) -> tuple[Statistics, int | None]:
+    """Return the statistics with windows only where customers have changed, and the week from which on they are as now.
+
+    Time-outs are no part of a customer's rate, so with them, or where leaving is not read, nobody is told apart by time.
+    """
+    windows = seen.customers.windows
+    if windows is not None:
+        windows = None if leaving.spikes_s or leaving.refused is not None else changed(windows)
+    customers = replace(seen.customers, windows=windows)
+    return replace(seen, customers=customers), None if windows is None else windows.starts[-1]
+
+
 def _without(seen: Statistics, blurred: list[bool]) -> Statistics:
     """Return the statistics without the choices under some of the offers."""
     offers = tuple(
@@ -163,26 +186,32 @@ def _without(seen: Statistics, blurred: list[bool]) -> Statistics:
 
 def _rows(
     seen: Statistics, offers: list[Intervals], leaving: LeavingTests
-) -> tuple[Rows, tuple[str, ...], dict[str, int]]:
+) -> tuple[Rows, Chosen, tuple[str, ...], dict[str, int]]:
     """Return the rows of all sources that may be used, their names, and what no urgency explains, with its count."""
-    parts, sources, unexplained = [], [], 0
-    customers, contradicting = rows_of_customers(seen.customers, offers, leaving=leaving.refused is None)
-    if len(customers.weight):
-        parts.append(customers)
+    sources, unexplained = [], 0
+    them = _untimed(seen.customers) if leaving.untimed_only else seen.customers
+    rows, contradicting = rows_of_customers(them, offers, leaving=leaving.refused is None)
+    if len(rows.customers):
         if leaving.refused is None:
-            sources.append("disconnects")
+            sources.append("disconnects_before_time_outs" if leaving.untimed_only else "disconnects")
         if seen.customers.choices is not None and np.any(seen.customers.choices >= 0):
             sources.append("customer_choices")
+    chosen = []
     for offer, intervals in zip(seen.offers, offers, strict=True):
         if offer.taken is not None:
-            taken = (offer.refused or 0, *offer.taken)
-            parts.append(rows_of_choices(intervals, taken))
-            unexplained += sum(taken) - int(parts[-1].weight.sum())
+            chosen.append(chosen_of(intervals, offer.refused, offer.taken))
+            unexplained += sum(offer.taken) + (offer.refused or 0) - int(chosen[-1].conversations.sum())
             sources.append("conversation_choices")
-    if not parts:
+    if not len(rows.customers) and not chosen:
         raise CannotEstimate(leaving.refused or "Nobody was seen to leave, wait or choose.")
     counts = {"customers_contradicting": contradicting, "choices_unexplained": unexplained}
-    return joined(parts), tuple(dict.fromkeys(sources)), {name: count for name, count in counts.items() if count}
+    named = {name: count for name, count in counts.items() if count}
+    return rows, joined(chosen), tuple(dict.fromkeys(sources)), named
+
+
+def _untimed(customers: Customers) -> Customers:
+    assert customers.untimed is not None
+    return replace(customers, disconnects=customers.untimed.disconnects, waited_s=customers.untimed.waited_s)
 
 
 def _answers(curve: Survival, grid: Ints, pace: Pace, value_nanousd: float) -> Answers:
@@ -298,8 +327,14 @@ def _unseen_worth(length: LengthEstimate, pace: Pace, mixing: Mixing, value_nano
     return value_nanousd * length.pooled.unfinished * kept
 
 
-def _of_conversations(going: int, blurred: int) -> tuple[str, ...]:
+def _of_conversations(going: int, blurred: int, changed_week: int | None) -> tuple[str, ...]:
     notes = []
+    if changed_week is not None:
+        day = date.fromordinal(date(1970, 1, 1).toordinal() + 7 * changed_week)
+        notes.append(
+            f"Customers left at other rates before {day}. Urgency is that of the time since; what they did before "
+            "counts as of customers all of whom changed by the same factor."
+        )
     if going:
         notes.append(f"{going:,} conversations may still go on; they are counted as they stand.")
     if blurred:
@@ -319,6 +354,12 @@ def _notes(
         )
     if leaving.refused is not None:
         notes.append(f"Disconnects were not read as urgency. {leaving.refused}")
+    elif leaving.untimed_only:
+        seconds = ", ".join(str(second) for second in leaving.spikes_s)
+        notes.append(
+            f"Disconnects pile up after {seconds} s: clients give up there, whoever waits. Only the first "
+            f"{UNTIMED_S:g} s of each wait were read as urgency, and not tested for a constant rate."
+        )
     else:
         untested = [
             name

@@ -6,12 +6,23 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
 from pricing.answers import Floats, Ints
-from pricing.estimate.conversations import AGES, Sums
-from pricing.estimate.statistics import AgeCounts, Customers, LengthCounts, Offer, PaceCounts, Part, Statistics
+from pricing.estimate.conversations import AGES, AMOUNTS, Sums, by_window, windows_of
+from pricing.estimate.statistics import (
+    BOUGHT,
+    AgeCounts,
+    Customers,
+    LengthCounts,
+    Offer,
+    PaceCounts,
+    Part,
+    Statistics,
+    Windows,
+)
 from pricing.menu import Menu
 
 ROWS_AT_ONCE = 50_000
@@ -27,21 +38,23 @@ class Summed:
 
     Attributes:
         lengths: (menu version, tier, tokens, observed, censored); the same place may come more than once.
-        customers: (customer, then the seven amounts of ``Sums.customers``), each customer once.
+        customers: (customer, then what ``by_window`` makes of the amounts of ``Sums.customers``), each customer once.
         tiers: (customer, menu version, tier, whether named for the conversation, conversations).
         ages: (age, waits, disconnects, ms into that second).
         pace: the eight amounts of ``Sums.pace``.
         aside: what was set aside, by reason.
         going: how many conversations are counted that may go on.
+        windows: the first week of each window.
     """
 
     lengths: Iterable[tuple[str, str, int, int, int]]
-    customers: Iterable[tuple[str, int, int, int, int, int, int, int]]
+    customers: Iterable[tuple[Any, ...]]
     tiers: Iterable[tuple[str, str, str, bool, int]]
     ages: Iterable[tuple[int, int, int, int]]
     pace: Sequence[float]
     aside: Mapping[str, int]
     going: int = 0
+    windows: tuple[int, ...] = (0,)
 
 
 def nobody(_customer: str, _version: str) -> bool:
@@ -71,21 +84,25 @@ class Choosing:
 
 @dataclass(slots=True)
 class _Taken:
-    """What was taken of one menu: conversations by tier where it was named for each, tiers by customer where not."""
+    """What was taken of one menu: conversations by tier where it was named for each, and by whom; else by customer."""
 
     named: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     kept: dict[str, tuple[int, str]] = field(default_factory=dict)
+    naming: set[str] = field(default_factory=set)
 
 
 def summed(sums: Sums, *, since_week: int = 0, going: int = 0) -> Summed:
     """Return sums that are in memory, from a week on."""
+    weeks = [key[0] for key in sums.customers if key[0] >= since_week]
+    windows = windows_of(min(weeks), max(weeks)) if weeks else (0,)
     customers: dict[str, list[int]] = {}
     pace = [0.0] * 8
     aside: dict[str, int] = defaultdict(int)
     for (week, customer), amounts in sums.customers.items():
         if week >= since_week:
-            known = customers.setdefault(customer, [0] * len(amounts))
-            customers[customer] = [before + amount for before, amount in zip(known, amounts, strict=True)]
+            row = by_window(week, amounts, windows)
+            known = customers.get(customer)
+            customers[customer] = row if known is None else [a + b for a, b in zip(known, row, strict=True)]
     for (week,), amounts in sums.pace.items():
         if week >= since_week:
             pace = [before + amount for before, amount in zip(pace, amounts, strict=True)]
@@ -94,12 +111,13 @@ def summed(sums: Sums, *, since_week: int = 0, going: int = 0) -> Summed:
             aside[reason] += count
     return Summed(
         lengths=[(*key[1:], *amounts) for key, amounts in sums.lengths.items() if key[0] >= since_week],
-        customers=[(customer, *amounts) for customer, amounts in sorted(customers.items())],  # type: ignore[misc]
+        customers=[(customer, *amounts) for customer, amounts in sorted(customers.items())],
         tiers=[(*key[1:], *amounts) for key, amounts in sums.tiers.items() if key[0] >= since_week],
         ages=[(*key[1:], *amounts) for key, amounts in sums.ages.items() if key[0] >= since_week],
         pace=pace,
         aside=aside,
         going=going,
+        windows=windows,
     )
 
 
@@ -117,13 +135,13 @@ def statistics_of(given: Summed, menus: Mapping[str, Menu], choosing: Choosing) 
     if unknown:
         aside[UNKNOWN_TIER] = aside.get(UNKNOWN_TIER, 0) + unknown
     names: list[str] = []
-    amounts = _amounts(given.customers, names)
+    amounts = _amounts(given.customers, names, AMOUNTS + 2 * (len(given.windows) - 1))
     taken = _taken(given.tiers, menus, choosing)
     refused = choosing.refused if choosing.refusing else None
     if refused is not None and refused in menus and _is_an_offer(menus[refused]):
         taken.setdefault(refused, _Taken())
     offers = tuple(_offer(menus[version], taken[version]) for version in taken)
-    customers = _customers(amounts, _choices(names, menus, taken))
+    customers = _customers(amounts, _choices(names, menus, taken), _windows(amounts, given.windows))
     if refused in taken:
         column = list(taken).index(refused)
         known = [row for row, name in enumerate(names) if name in choosing.refusing]
@@ -169,9 +187,9 @@ def _counted(name: str, cap: int | None, seen: Mapping[int, Sequence[int]]) -> L
     return LengthCounts(label, cap, tokens, ends[:, 0], ends[:, 1])
 
 
-def _amounts(rows: Iterable[tuple[str, int, int, int, int, int, int, int]], names: list[str]) -> Ints:
-    """Return the customers' amounts as they come, and put their names into ``names``. Shape (n, 7)."""
-    pieces = [np.zeros((0, 7), dtype=np.int64)]
+def _amounts(rows: Iterable[tuple[Any, ...]], names: list[str], number: int) -> Ints:
+    """Return the customers' amounts as they come, and put their names into ``names``. Shape (n, number)."""
+    pieces = [np.zeros((0, number), dtype=np.int64)]
     remaining = iter(rows)
     while some := list(islice(remaining, ROWS_AT_ONCE)):
         names += [row[0] for row in some]
@@ -179,7 +197,7 @@ def _amounts(rows: Iterable[tuple[str, int, int, int, int, int, int, int]], name
     return np.concatenate(pieces)
 
 
-def _customers(amounts: Ints, choices: Ints | None) -> Customers:
+def _customers(amounts: Ints, choices: Ints | None, windows: Windows | None) -> Customers:
     seconds: Floats = amounts / 1000.0
     return Customers(
         disconnects=amounts[:, 1],
@@ -188,6 +206,19 @@ def _customers(amounts: Ints, choices: Ints | None) -> Customers:
         early=Part(amounts[:, 3], seconds[:, 4]),
         even=Part(amounts[:, 5], seconds[:, 6]),
         choices=choices,
+        untimed=Part(amounts[:, 7], seconds[:, 8]),
+        windows=windows,
+    )
+
+
+def _windows(amounts: Ints, starts: tuple[int, ...]) -> Windows | None:
+    """Return the customers by window; the last is what the others leave of all."""
+    if len(starts) == 1:
+        return None
+    disconnects, waited = amounts[:, AMOUNTS::2], amounts[:, AMOUNTS + 1 :: 2]
+    last = amounts[:, 1] - disconnects.sum(axis=1), amounts[:, 2] - waited.sum(axis=1)
+    return Windows(
+        starts, np.column_stack((disconnects, last[0])), np.column_stack((waited, last[1])).astype(np.float64) / 1000.0
     )
 
 
@@ -205,6 +236,7 @@ def _taken(
         of = taken.setdefault(version, _Taken())
         if named:
             of.named[name] += conversations
+            of.naming.add(customer)
         else:
             of.kept[customer] = max(of.kept.get(customer, (0, "")), (conversations, name))
     return taken
@@ -238,13 +270,14 @@ def _offer(menu: Menu, taken: _Taken) -> Offer:
 
 
 def _choices(names: Sequence[str], menus: Mapping[str, Menu], taken: Mapping[str, _Taken]) -> Ints | None:
-    """Return what each customer took under each menu: its place from 1, -1 where it chose nothing for all."""
-    if not any(of.kept for of in taken.values()):
+    """Return what each customer took under each menu: its place from 1, ``BOUGHT`` some, -1 where it chose nothing."""
+    if not any(of.kept or of.naming for of in taken.values()):
         return None
     rows = {name: row for row, name in enumerate(names)}
     choices = np.full((len(names), len(taken)), -1, dtype=np.int64)
     for column, (version, of) in enumerate(taken.items()):
         places = {name: place for place, name in enumerate(_sorted_names(menus[version]), start=1)}
+        choices[[rows[customer] for customer in of.naming if customer in rows], column] = BOUGHT
         for customer, (_, name) in of.kept.items():
             if customer in rows:
                 choices[rows[customer], column] = places[name]
@@ -276,6 +309,14 @@ def with_refusals(
             return None
         return Part(np.concatenate((part.disconnects, none)), np.concatenate((part.waited_s, no_wait)))
 
+    windows = customers.windows
+    if windows is not None:
+        nothing = np.zeros((refusing, len(windows.starts)))
+        windows = Windows(
+            windows.starts,
+            np.concatenate((windows.disconnects, nothing.astype(np.int64))),
+            np.concatenate((windows.waited_s, nothing)),
+        )
     return Customers(
         disconnects=np.concatenate((customers.disconnects, none)),
         waited_s=np.concatenate((customers.waited_s, no_wait)),
@@ -283,6 +324,8 @@ def with_refusals(
         early=longer(customers.early),
         even=longer(customers.even),
         choices=np.concatenate((before, refused)),
+        untimed=longer(customers.untimed),
+        windows=windows,
     )
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from scipy import stats
 
 from pricing.answers import Floats, Ints
-from pricing.estimate.conversations import EARLY_MS
+from pricing.estimate.conversations import EARLY_MS, UNTIMED_MS
 from pricing.estimate.statistics import AgeCounts, Customers, Part
 
-EARLY_S = EARLY_MS / 1000
+EARLY_S, UNTIMED_S = EARLY_MS / 1000, UNTIMED_MS / 1000
 
 TIMEOUTS_S = (30, 60, 600)
 """After so many seconds the usual client libraries give up, whoever waits."""
@@ -42,6 +42,7 @@ class LeavingTests:
         spikes_s: the time-outs at which more leave than just before and after.
         dispersion_p: that a customer's rate on even and on odd days differs no more than chance makes it (one-sided).
         dispersion_excess: by what share the variance of that difference is above what chance makes it.
+        untimed_only: whether only the first ``UNTIMED_MS`` of each wait may be read, since clients give up later.
         refused: why this source is not used, one sentence; None if it is.
     """
 
@@ -51,22 +52,27 @@ class LeavingTests:
     dispersion_p: float | None
     dispersion_excess: float | None
     refused: str | None
+    untimed_only: bool = False
 
 
 def examine(customers: Customers, ages: AgeCounts | None) -> LeavingTests:
     """Return whether disconnects may be read as customers of a constant rate r whose patience ended.
 
     Each test is of one customer against itself, or of a second against its neighbours, so that a market of many
-    urgencies, in which the pooled rate falls as the urgent leave first, is not rejected for being one.
+    urgencies, in which the pooled rate falls as the urgent leave first, is not rejected for being one. Where clients
+    give up after some time, waits that were cut before it still tell the rate at which customers leave; how early
+    and late compare, and one day with another, is then not tested.
     """
-    hazard_p, drift = (None, None) if customers.early is None else _constant_hazard(customers, customers.early)
     spikes = () if ages is None else spikes_at_timeouts(ages)
-    dispersion_p, excess = (None, None) if customers.even is None else _dispersion(customers, customers.even)
-    refused = None
     if spikes:
         seconds = ", ".join(str(second) for second in spikes)
-        refused = f"Disconnects pile up after {seconds} s: clients give up there, whoever waits."
-    elif hazard_p is not None and drift is not None and hazard_p < ALPHA and abs(drift) > DRIFT_LEAST:
+        reason = f"Disconnects pile up after {seconds} s: clients give up there, whoever waits."
+        kept = customers.untimed is not None
+        return LeavingTests(None, None, spikes, None, None, None if kept else reason, untimed_only=kept)
+    hazard_p, drift = (None, None) if customers.early is None else _constant_hazard(customers, customers.early)
+    dispersion_p, excess = (None, None) if customers.even is None else _dispersion(customers, customers.even)
+    refused = None
+    if hazard_p is not None and drift is not None and hazard_p < ALPHA and abs(drift) > DRIFT_LEAST:
         when = "soon after the start" if drift > 0 else "late"
         refused = f"Customers leave more often {when} than a constant urgency makes them (p = {hazard_p:.2g})."
     elif dispersion_p is not None and excess is not None and dispersion_p < ALPHA and excess > EXCESS_LEAST:

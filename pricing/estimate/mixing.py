@@ -1,4 +1,4 @@
-"""Who is how urgent: the mixing distribution behind what each customer was seen to do, by maximum likelihood."""
+"""Who is how urgent: the distribution of urgency behind what each customer was seen to do, drawn from its posterior."""
 
 from __future__ import annotations
 
@@ -6,132 +6,32 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from scipy.special import expit, gammaln, log_expit
 
-from pricing.answers import Floats, Ints
-from pricing.estimate.choices import Intervals
+from pricing.answers import Floats
 from pricing.estimate.conversations import CannotEstimate
-from pricing.estimate.statistics import Customers
+from pricing.estimate.rows import Chosen, Rows
 
-BIN = 0.03
-"""Customers of the same disconnects whose seconds differ by less than this share are taken together."""
+STEP = 0.01
+"""Neighbours on the grid of urgencies differ by this share, or by less."""
 
-DISCONNECTS_EXACT = 40
-"""Above so many disconnects their number is binned as well."""
+IN_CELL = 6
+"""Grid points, and kinds of customers, that each cell between thresholds holds at least."""
 
-COARSE, FINE = 80, 240
-"""Points of the first grid, and of the second, which is dense where the first found mass."""
+KINDS = 30
+"""Kinds of customers that a market may consist of, at least: a Dirichlet process cut off there."""
 
-STEPS_COARSE, STEPS_FINE = 60, 300
-"""Steps of expectation-maximisation on each. Stopping there is part of the smoothing: the limit is a few atoms."""
+CONCENTRATIONS = np.array([0.1, 0.3, 1.0, 3.0, 10.0])
+"""How readily the process may open another kind; which of them holds is learnt."""
 
-STRATUM_LEAST = 100
-"""Customers that a stratum of volume holds at least; smaller ones are joined with the next."""
+REGROUPED = 3
+"""How often in a sweep two kinds may be joined or one parted ..."""
 
-LEAST = 1e-300
+APART = (float(np.log(0.02)), float(np.log(2.0)))
+"""... into two whose logarithms of urgency are so far apart: the ends of the range, in logarithms once more."""
 
-ANYBODY = -1
-"""The stratum of conversations whose customer is not known."""
-
-IN_INTERVAL = 6
-"""Grid points that each interval between thresholds holds at least."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """What was seen, in rows of likelihood r^d e^(-r E) for low < r <= high, 0 elsewhere. Shapes (rows,).
-
-    Attributes:
-        disconnects, waited_s: d and E, averages within a row.
-        low, high: what the choices leave of r. 1/s.
-        stratum: customers of about as many conversations, numbered from 0; -1 for choices of any of them.
-        weight: conversations.
-        squares: sum of the customers' squared conversations: how few customers the weight is made of.
-    """
-
-    disconnects: Floats
-    waited_s: Floats
-    low: Floats
-    high: Floats
-    stratum: Ints
-    weight: Floats
-    squares: Floats
-
-    def log_likelihood(self, urgency_per_s: Floats) -> Floats:
-        """Return the log-likelihood of each row at each urgency, largest 0. Shape (rows, n)."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            logs = np.where(self.disconnects[:, None] > 0, self.disconnects[:, None] * np.log(urgency_per_s), 0.0)
-        logs -= self.waited_s[:, None] * urgency_per_s
-        outside = (urgency_per_s <= self.low[:, None]) | (urgency_per_s > self.high[:, None])
-        logs[outside] = -np.inf
-        logs -= logs.max(axis=1, keepdims=True)
-        return logs
-
-
-def rows_of_customers(customers: Customers, offers: list[Intervals], *, leaving: bool) -> tuple[Rows, int]:
-    """Return the rows of customers, similar ones taken together, and how many customers contradict themselves.
-
-    Args:
-        customers: one row each.
-        offers: the intervals of each offer, in the order of ``customers.choices``.
-        leaving: whether disconnects count; otherwise only choices do, and who made none is left out.
-    """
-    low, high = np.zeros(len(customers.conversations)), np.full(len(customers.conversations), np.inf)
-    chose = np.zeros(len(customers.conversations), dtype=bool)
-    if customers.choices is not None:
-        for place, offer in enumerate(offers):
-            choice = customers.choices[:, place]
-            offered = choice >= 0
-            low[offered] = np.maximum(low[offered], offer.low[choice[offered]])
-            high[offered] = np.minimum(high[offered], offer.high[choice[offered]])
-            chose |= offered
-    sound = low < high
-    kept = np.flatnonzero(sound if leaving else sound & chose)
-    contradicting = int((~sound).sum())
-    disconnects = customers.disconnects[kept].astype(np.float64) if leaving else np.zeros(len(kept))
-    waited = customers.waited_s[kept] if leaving else np.zeros(len(kept))
-    weight = customers.conversations[kept].astype(np.float64)
-    stratum = _strata(customers.conversations[kept])
-    cell = _cells(
-        _binned(disconnects), np.round(np.log(np.maximum(waited, 1e-3)) / BIN), low[kept], high[kept], stratum
-    )
-    count = int(cell.max(initial=-1)) + 1
-    customers_in = np.maximum(np.bincount(cell, minlength=count), 1)
-    first = np.zeros(count, dtype=np.int64)
-    first[cell] = np.arange(len(kept))
-    return Rows(
-        disconnects=np.bincount(cell, disconnects, count) / customers_in,
-        waited_s=np.bincount(cell, waited, count) / customers_in,
-        low=low[kept][first],
-        high=high[kept][first],
-        stratum=stratum[first],
-        weight=np.bincount(cell, weight, count).astype(np.float64),
-        squares=np.bincount(cell, weight**2, count).astype(np.float64),
-    ), contradicting
-
-
-def rows_of_choices(offer: Intervals, taken: tuple[int, ...]) -> Rows:
-    """Return the rows of choices made for single conversations: place 0 counts those who took nothing.
-
-    Choices of an interval that nobody should be in are left out.
-    """
-    counts = np.array(taken, dtype=np.float64)
-    kept = (counts > 0) & (offer.low < offer.high)
-    nothing = np.zeros(int(kept.sum()))
-    anybody = np.full(len(nothing), ANYBODY, dtype=np.int64)
-    return Rows(nothing, nothing, offer.low[kept], offer.high[kept], anybody, counts[kept], counts[kept])
-
-
-def joined(parts: list[Rows]) -> Rows:
-    """Return the rows of all sources: their likelihoods multiply."""
-    return Rows(
-        np.concatenate([part.disconnects for part in parts]),
-        np.concatenate([part.waited_s for part in parts]),
-        np.concatenate([part.low for part in parts]),
-        np.concatenate([part.high for part in parts]),
-        np.concatenate([part.stratum for part in parts]),
-        np.concatenate([part.weight for part in parts]),
-        np.concatenate([part.squares for part in parts]),
-    )
+CHAINS, BURNT, KEPT = 4, 150, 250
+"""Chains from different starts, sweeps of each that are forgotten, and sweeps that count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,142 +40,303 @@ class Mixing:
 
     Attributes:
         urgency_per_s: grid, rising. 1/s, shape (n,).
-        share: the average of the draws: smooth, and what a menu is to be made for. Shape (n,).
-        draws: bootstrap draws. Shape (draws, n).
+        share: its posterior mean, which is what a menu is to be made for. Shape (n,).
+        draws: draws from the posterior. Shape (draws, n).
         rows: how many rows the likelihood had.
+        apart: how far the chains are from agreeing: Gelman and Rubin's ratio for the mean of ln r, 1 at best.
     """
 
     urgency_per_s: Floats
     share: Floats
     draws: Floats
     rows: int
+    apart: float
 
 
-def estimate_mixing(rows: Rows, *, draws: int, random: np.random.Generator) -> Mixing:
-    """Return the distribution of urgency, weighted by conversations, with bootstrap draws.
+def estimate_mixing(rows: Rows, chosen: Chosen, *, draws: int, random: np.random.Generator) -> Mixing:
+    """Return the distribution of urgency, weighted by conversations, with draws from its posterior.
 
-    Each draw weights every customer by an exponential variable times its conversations and climbs the likelihood by
-    expectation-maximisation on a grid. Profit is linear in the distribution, so the menu that is best on average over
-    the draws is the best menu of their average; a single maximum is a few atoms, and an urgent one a hair too patient
-    prices out all it stands for.
+    The prior is a Dirichlet process over a log-uniform law of urgency; the posterior is sampled by blocked Gibbs
+    sampling (Ishwaran and James 2001, with a finite Dirichlet in place of the broken stick). For a given menu profit
+    is linear in the distribution, so the menu that is best on average is the best menu of the posterior mean. Atoms
+    stay sharp where data are plenty and are as wide as their uncertainty where they are few.
 
     Identifying assumptions: leaving, customers leave at the rate r at which they discount; choosing, see ``choices``.
     Not identified: urgencies far below one over a customer's seconds, or above one over its shortest waits, which are
     told from each other only as a whole; how mass is spread within an interval where only choices were seen.
 
-    Raises:
-        CannotEstimate: there are no rows.
-    """
-    if len(rows.weight) == 0:
-        raise CannotEstimate("Nobody was seen to leave, wait or choose.")
-    weights = drawn_weights(rows, draws, random)
-    coarse = _grid(rows, COARSE)
-    rough = climb(rows, coarse, rows.weight[:, None], STEPS_COARSE)[:, 0]
-    fine = _refined(rows, coarse, rough)
-    shares = climb(rows, fine, weights, STEPS_FINE).T
-    return Mixing(fine, shares.mean(axis=0), shares, len(rows.weight))
-
-
-def climb(rows: Rows, urgency_per_s: Floats, weights: Floats, steps: int) -> Floats:
-    """Return shares after so many steps of expectation-maximisation from equal ones; many steps are the maximum.
-
-    Customers who talk more may be more patient, so how much they talk tells of their urgency too. Each stratum of
-    volume has a distribution of its own, and the market's is their sum. (One for all, its likelihood weighted by
-    conversations, was tried: with patient customers talking ten times as much it put half of the urgent with them.)
-
     Args:
-        rows: what was seen.
-        urgency_per_s: grid. Shape (n,).
-        weights: weights of the rows, a column a draw. Shape (rows, draws).
-        steps: how many.
+        rows: customers.
+        chosen: choices of single conversations, by anybody.
+        draws: how many.
+        random: where chance comes from.
 
-    Returns:
-        Shape (n, draws); columns sum to 1.
+    Raises:
+        CannotEstimate: there is nothing to learn from.
     """
-    likelihood = np.exp(rows.log_likelihood(urgency_per_s))
-    weights = weights / weights.sum(axis=0)
-    strata = [np.flatnonzero(rows.stratum == one) for one in np.unique(rows.stratum[rows.stratum != ANYBODY])]
-    anybody = np.flatnonzero(rows.stratum == ANYBODY)
-    own = [(likelihood[members], weights[members]) for members in strata] or [(likelihood[:0], weights[:0])]
-    loose, loose_weights = likelihood[anybody], weights[anybody]
-    shares = np.full((len(own), len(urgency_per_s), weights.shape[1]), 1.0 / (len(own) * len(urgency_per_s)))
-    for _ in range(steps):
-        pulled = loose.T @ (loose_weights / np.maximum(loose @ shares.sum(axis=0), LEAST))
-        for share, (chances, weight) in zip(shares, own, strict=True):
-            share *= pulled + chances.T @ (weight / np.maximum(chances @ share, LEAST))
-    climbed: Floats = shares.sum(axis=0)
-    climbed /= climbed.sum(axis=0)
-    return climbed
+    if len(rows.customers) + len(chosen.conversations) == 0:
+        raise CannotEstimate("Nobody was seen to leave, wait or choose.")
+    sampler = _Sampler(rows, chosen, random)
+    kept: list[Floats] = []
+    traces = np.empty((CHAINS, KEPT))
+    mean = np.zeros(len(sampler.grid))
+    every = max(1, CHAINS * KEPT // draws)
+    for chain in range(CHAINS):
+        sampler.begin(1 + chain)
+        for sweep in range(BURNT + KEPT):
+            sampler.sweep()
+            if sweep >= BURNT:
+                number = chain * KEPT + sweep - BURNT
+                mean += sampler.expected()
+                drawn = sampler.drawn()
+                traces[chain, sweep - BURNT] = float(drawn @ sampler.log_grid)
+                if number % every == 0 and len(kept) < draws:
+                    kept.append(drawn)
+    while len(kept) < draws:
+        sampler.sweep()
+        kept.append(sampler.drawn())
+    return Mixing(sampler.grid, mean / mean.sum(), np.array(kept), len(rows.customers), _apart(traces))
 
 
-def drawn_weights(rows: Rows, draws: int, random: np.random.Generator) -> Floats:
-    """Return bootstrap weights, a column a draw: gamma variables of each row's mean and of its customers' variance."""
-    shape = rows.weight**2 / rows.squares
-    weights: Floats = random.standard_gamma(shape[:, None], (len(shape), draws)) * (rows.squares / rows.weight)[:, None]
-    return weights
+class _Sampler:
+    """A Markov chain over markets of finitely many kinds of customers, each with an urgency on the grid.
+
+    Between thresholds lie cells. A kind keeps its cell, so that how many choose an interval can move its mass as a
+    whole; a Dirichlet process restricted to a cell is one again, independent of the others.
+    """
+
+    def __init__(self, rows: Rows, chosen: Chosen, random: np.random.Generator) -> None:
+        self.random = random
+        self.rows, self.chosen = rows, chosen
+        edges = _thresholds(rows, chosen)
+        self.grid = _grid(rows, edges)
+        self.log_grid = np.log(self.grid)
+        cell_of_point = np.searchsorted(edges, self.grid, side="left")
+        self.ends = np.searchsorted(cell_of_point, np.arange(len(edges) + 2))
+        base = np.gradient(self.log_grid)
+        self.log_base = np.log(base / base.sum())
+        believed = np.add.reduceat(base / base.sum(), self.ends[:-1])
+        number = np.maximum(IN_CELL, np.ceil(KINDS * believed)).astype(np.int64)
+        self.cell = np.repeat(np.arange(len(number)), number)
+        self.believed = (believed / number)[self.cell]
+        self.strata = np.arange(int(rows.stratum.max(initial=0)) + 1)
+        self.member = (rows.stratum == self.strata[:, None]).astype(np.float64)
+        self.each = rows.conversations / np.maximum(rows.customers, 1)
+        lowest, highest = np.searchsorted(edges, rows.low, side="right"), np.searchsorted(edges, rows.high, side="left")
+        lowest = np.where(rows.low > 0, lowest, 0)
+        inside = (self.cell >= lowest[:, None]) & (self.cell <= highest[:, None])
+        self.allowed = np.where(inside, 0.0, -np.inf)
+        first = np.where(chosen.low > 0, np.searchsorted(edges, chosen.low, side="right"), 0)
+        last = np.searchsorted(edges, chosen.high, side="left")
+        cells = np.arange(len(number))
+        self.covers = (cells >= first[:, None]) & (cells <= last[:, None])
+
+    def begin(self, kinds: int) -> None:
+        """Start with so many kinds in each cell, evenly among the customers that may be there.
+
+        Too few part quickly, since it is likely that they should; too many take long to join.
+        """
+        number = len(self.cell)
+        self.place = self.random.integers(self.ends[self.cell], self.ends[self.cell + 1])
+        weight = np.full(number, 1e-6)
+        seen = self.rows.waited_s > 0
+        rates = (self.rows.disconnects[seen] + 0.5) / self.rows.waited_s[seen]
+        near = np.searchsorted(self.grid, rates)
+        for cell in range(len(self.ends) - 1):
+            own = np.flatnonzero(self.cell == cell)[:kinds]
+            here = near[(near >= self.ends[cell]) & (near < self.ends[cell + 1])]
+            if len(here):
+                self.place[own] = np.quantile(here, (np.arange(len(own)) + 0.5) / len(own), method="nearest")
+            weight[own] = 1.0
+        self.alpha = CONCENTRATIONS[0] * self.believed
+        self.factor = np.ones(len(self.rows.left_in))
+        self.waited_s = self.rows.waited_s
+        self.log_weight = np.tile(np.log(weight / weight.sum()), (len(self.strata), 1))
+
+    def sweep(self) -> None:
+        """Draw who is of which kind, then how many each kind has, how urgent it is, and how much it was before."""
+        rows = self.rows
+        rate, log_rate = self.grid[self.place], self.log_grid[self.place]
+        chance = np.multiply.outer(rows.disconnects, log_rate)
+        chance -= np.multiply.outer(self.waited_s, rate)
+        chance += self.allowed
+        chance += self.log_weight[rows.stratum]
+        chance -= chance.max(axis=1, keepdims=True)
+        np.exp(chance, out=chance)
+        chance /= chance.sum(axis=1, keepdims=True)
+        counts = self.random.multinomial(rows.customers, chance).astype(np.float64)
+        for _ in range(REGROUPED):
+            self._regroup(counts)
+        self._weigh(self.member @ counts, self.member @ (counts * self.each[:, None]))
+        self._place(rows.disconnects @ counts, self.waited_s @ counts)
+        if len(self.factor) > 1:
+            self._change(counts @ self.grid[self.place])
+
+    def _regroup(self, counts: Floats) -> None:
+        """Part one kind in two, or join two to one, if a Metropolis step accepts it; ``counts`` are changed in place.
+
+        Single customers seldom all move from one kind to its like, so without this too many kinds would live on. A
+        kind is parted by the odds of two urgencies to either side of its own, apart by chance, as is how it is shared
+        out; two that are joined are held against how likely it was that they had been parted so.
+        """
+        kinds = np.flatnonzero(self.cell == self.random.integers(len(self.ends) - 1))
+        is_used = counts[:, kinds].any(axis=0)
+        used, free = kinds[is_used], kinds[~is_used]
+        parts = self.random.random() < 0.5
+        if len(used) < (1 if parts else 2) or (parts and len(free) == 0):
+            return
+        one = int(self.random.choice(used))
+        other = int(self.random.choice(free)) if parts else int(self.random.choice(used[used != one]))
+        whole = counts[:, one] + counts[:, other]
+        rows = np.flatnonzero(whole)
+        whole, left, waited = whole[rows], self.rows.disconnects[rows], self.waited_s[rows]
+        if waited @ whole <= 0:
+            return
+        between = np.exp(self.random.uniform(*APART))
+        shared = self.random.random()
+        middle = np.log((left @ whole + 0.5) / (waited @ whole))
+        patient, urgent = middle - (1 - shared) * between, middle + shared * between
+        if self.random.random() < 0.5:
+            patient, urgent = urgent, patient
+        odds = np.log(shared / (1 - shared)) * np.sign(urgent - patient)
+        odds = odds + left * (patient - urgent) - waited * (np.exp(patient) - np.exp(urgent))
+        mine = self.random.binomial(whole.astype(np.int64), expit(odds)) if parts else counts[rows, one]
+        theirs = whole - mine
+        if parts and not (mine.any() and theirs.any()):
+            return
+        proposed = float(mine @ log_expit(odds) + theirs @ log_expit(-odds))
+        member, alpha = self.member[:, rows], self.alpha[one]
+        weights = gammaln(member @ mine + alpha) + gammaln(member @ theirs + alpha)
+        weights -= gammaln(member @ whole + alpha) + gammaln(alpha)
+        gain = float(weights.sum()) - proposed
+        for group, sign in ((mine, 1), (theirs, 1), (whole, -1)):
+            gain += sign * self._evidence(self.cell[one], float(left @ group), float(waited @ group))
+        number = len(used) if parts else len(used) - 1
+        gain += np.log((len(kinds) - number) / (number + 1))
+        if np.log(self.random.random()) < (gain if parts else -gain):
+            counts[rows, one], counts[rows, other] = (mine, theirs) if parts else (whole, 0.0)
+
+    def _evidence(self, cell: int, disconnects: float, waited_s: float) -> float:
+        """Return the log of the likelihood of one kind's customers, averaged over where in its cell it may be."""
+        points = slice(self.ends[cell], self.ends[cell + 1])
+        logs = disconnects * self.log_grid[points] - waited_s * self.grid[points] + self.log_base[points]
+        most = float(logs.max())
+        return most + float(np.log(np.exp(logs - most).sum() / np.exp(self.log_base[points]).sum()))
+
+    def _concentrate(self, customers: Floats) -> None:
+        """Draw how readily the process opens another kind, from how many there are. Shape (strata, kinds)."""
+        among = customers.sum(axis=1)
+        logs = np.empty(len(CONCENTRATIONS))
+        for place, concentration in enumerate(CONCENTRATIONS):
+            alpha = concentration * self.believed
+            logs[place] = np.sum(gammaln(customers + alpha) - gammaln(alpha))
+            logs[place] += np.sum(gammaln(concentration) - gammaln(concentration + among))
+        chance = np.exp(logs - logs.max())
+        self.alpha = self.random.choice(CONCENTRATIONS, p=chance / chance.sum()) * self.believed
+
+    def _weigh(self, customers: Floats, conversations: Floats) -> None:
+        """Draw the weights of the kinds in each stratum, and their shares of all conversations. Shapes (strata, kinds)."""
+        self._concentrate(customers)
+        weight = self.random.standard_gamma(customers + self.alpha)
+        usual = conversations.sum(axis=1, keepdims=True) / np.maximum(customers.sum(axis=1, keepdims=True), 1)
+        usual = np.where(usual > 0, usual, 1.0)
+        each = np.where(customers > 0, conversations / np.maximum(customers, 1), usual)
+        if len(self.chosen.conversations):
+            weight = self._tilted(weight, customers)
+        with np.errstate(divide="ignore"):
+            self.log_weight = np.log(weight / weight.sum(axis=1, keepdims=True))
+        share = (weight * each).sum(axis=0)
+        self.share = share / share.sum()
+
+    def _tilted(self, weight: Floats, customers: Floats) -> Floats:
+        """Return weights whose sums over cells follow the conversations that chose them as well.
+
+        What all cells that could be chosen have together is left to the customers, if there are any.
+        """
+        by_cell = self._cells(weight)
+        volume = self.rows.conversations @ self.member.T if len(self.rows.customers) else np.ones(1)
+        mass = volume[:, None] * by_cell / by_cell.sum(axis=1, keepdims=True)
+        chance = np.where(self.covers, mass.sum(axis=0) + 1e-300, 0.0)
+        fell = self.random.multinomial(self.chosen.conversations, chance / chance.sum(axis=1, keepdims=True)).sum(
+            axis=0
+        )
+        among = (mass + 1e-300) / (mass + 1e-300).sum(axis=0)
+        chose = self.random.multinomial(fell, among.T).T
+        drawn = self.random.standard_gamma(self._cells(customers + self.alpha) + chose)
+        covered = self.covers.any(axis=0)
+        if len(self.rows.customers):
+            drawn *= by_cell[:, covered].sum(axis=1, keepdims=True) / drawn[:, covered].sum(axis=1, keepdims=True)
+        drawn = np.where(covered, drawn, by_cell)
+        # Weights of a cell that nobody is in may all be 0 to the last digit; then its kinds are alike.
+        empty = by_cell[:, self.cell] <= 1e-290
+        weight = np.where(empty, 1.0, weight)
+        return weight / self._cells(weight)[:, self.cell] * drawn[:, self.cell]
+
+    def _cells(self, values: Floats) -> Floats:
+        starts = np.searchsorted(self.cell, np.arange(int(self.cell[-1]) + 1))
+        return np.add.reduceat(values, starts, axis=1)
+
+    def _place(self, disconnects: Floats, waited_s: Floats) -> None:
+        """Draw each kind's urgency from what its customers did. Shapes (kinds,)."""
+        self.near = []
+        for cell in range(int(self.cell[-1]) + 1):
+            kinds = np.flatnonzero(self.cell == cell)
+            points = slice(self.ends[cell], self.ends[cell + 1])
+            logs = np.multiply.outer(disconnects[kinds], self.log_grid[points])
+            logs -= np.multiply.outer(waited_s[kinds], self.grid[points])
+            logs += self.log_base[points]
+            logs -= logs.max(axis=1, keepdims=True)
+            np.exp(logs, out=logs)
+            self.near.append(logs / logs.sum(axis=1, keepdims=True))
+            reached = np.cumsum(logs, axis=1)
+            drawn = self.random.random((len(kinds), 1)) * reached[:, -1:]
+            self.place[kinds] = self.ends[cell] + (reached < drawn).sum(axis=1)
+
+    def _change(self, rate_per_s: Floats) -> None:
+        """Draw by what factor all were more urgent in each window than in the last; a wait then counts for as much more.
+
+        The prior of each factor is log-uniform. ``rate_per_s`` is that of the customers of a row together. Shape (rows,).
+        """
+        expected = rate_per_s @ self.rows.waited_in_s
+        drawn = self.random.standard_gamma(self.rows.left_in) / np.maximum(expected, 1e-300)
+        self.factor = np.where(self.rows.left_in > 0, drawn, 1.0)
+        self.factor[-1] = 1.0
+        self.waited_s = self.rows.waited_in_s @ self.factor
+
+    def expected(self) -> Floats:
+        """Return the distribution given who is of which kind, averaged over where the kinds may be. Shape (n,)."""
+        pieces = [self.share[self.cell == cell] @ near for cell, near in enumerate(self.near)]
+        return np.concatenate(pieces)
+
+    def drawn(self) -> Floats:
+        """Return the distribution as drawn. Shape (n,)."""
+        drawn: Floats = np.bincount(self.place, self.share, len(self.grid)).astype(np.float64)
+        return drawn
 
 
-def _binned(disconnects: Floats) -> Floats:
-    """Return a bin for each number of disconnects: itself if small."""
-    above = np.maximum(disconnects, DISCONNECTS_EXACT) / DISCONNECTS_EXACT
-    return np.minimum(disconnects, DISCONNECTS_EXACT) + np.round(np.log(above) / BIN)
+def _apart(traces: Floats) -> float:
+    """Return Gelman and Rubin's ratio: 1 if chains agree as well as their own lengths allow. Shape (chains, sweeps)."""
+    within = float(traces.var(axis=1, ddof=1).mean())
+    between = float(traces.mean(axis=1).var(ddof=1))
+    return float(np.sqrt(1 + between / within)) if within > 0 else 1.0
 
 
-def _strata(conversations: Ints) -> Ints:
-    """Return for each customer the stratum of its volume: within one, conversations differ by about a factor of two."""
-    levels = np.round(np.log2(np.maximum(conversations, 1))).astype(np.int64)
-    counts = np.bincount(levels, minlength=1)
-    number, held, stratum = 0, 0, np.zeros(len(counts), dtype=np.int64)
-    for level, count in enumerate(counts.tolist()):
-        if held >= STRATUM_LEAST and counts[level:].sum() >= STRATUM_LEAST:
-            number, held = number + 1, 0
-        stratum[level] = number
-        held += count
-    placed: Ints = stratum[levels]
-    return placed
-
-
-def _cells(*columns: Floats | Ints) -> Ints:
-    """Return the same number for rows that agree in every column."""
-    cell = np.zeros(len(columns[0]), dtype=np.int64)
-    for column in columns:
-        values, place = np.unique(column, return_inverse=True)
-        _, cell = np.unique(cell * len(values) + place, return_inverse=True)
-    return cell
-
-
-def _thresholds(rows: Rows) -> Floats:
-    edges = np.unique(np.concatenate((rows.low, rows.high)))
+def _thresholds(rows: Rows, chosen: Chosen) -> Floats:
+    edges = np.unique(np.concatenate((rows.low, rows.high, chosen.low, chosen.high)))
     return edges[(edges > 0) & np.isfinite(edges)]
 
 
-def _grid(rows: Rows, points: int) -> Floats:
+def _grid(rows: Rows, edges: Floats) -> Floats:
     """Return rates, evenly in their logarithm, over all that the rows can tell apart, and the thresholds."""
     seen = rows.waited_s > 0
-    edges = _thresholds(rows)
     rates = (rows.disconnects[seen] + 0.5) / rows.waited_s[seen]
     lows = [float(np.min(0.1 / rows.waited_s[seen])) if seen.any() else np.inf, *(edges / 10)]
     highs = [float(rates.max()) * 3 if seen.any() else 0.0, *(edges * 4)]
     low, high = min(lows), max(highs)
     if not 0 < low < high < np.inf:
         raise CannotEstimate("Nothing that was seen tells one urgency from another.")
-    return _with_intervals(np.geomspace(low, high, points), edges)
-
-
-def _refined(rows: Rows, grid: Floats, share: Floats) -> Floats:
-    """Return a grid with half of its points spread evenly and half where the mass is."""
-    density = 0.5 * share + 0.5 / len(grid)
-    reached = np.concatenate(([0.0], np.cumsum(density)))
-    logs = np.log(grid)
-    ends = np.concatenate(([logs[0]], (logs[:-1] + logs[1:]) / 2, [logs[-1]]))
-    return _with_intervals(np.exp(np.interp(np.linspace(0, reached[-1], FINE), reached, ends)), _thresholds(rows))
-
-
-def _with_intervals(grid: Floats, edges: Floats) -> Floats:
-    """Return a grid that has each threshold, and ``IN_INTERVAL`` points between any two."""
-    if len(edges) == 0:
-        return np.unique(grid)
-    ends = np.concatenate(([min(grid[0], edges[0] / 10)], edges, [max(grid[-1], edges[-1] * 4)]))
-    within = [np.geomspace(a, b, IN_INTERVAL + 1) for a, b in pairwise(ends)]
-    # Ends are put back as they are: a threshold that moved by a last digit would lie on its wrong side.
-    return np.unique(np.concatenate((grid, edges, *(piece[1:-1] for piece in within), ends[[0, -1]])))
+    ends = np.concatenate(([low], edges[(edges > low) & (edges < high)], [high]))
+    points = [max(IN_CELL, int(np.ceil(np.log(after / before) / STEP))) for before, after in pairwise(ends)]
+    # Ends are put in as they are: a threshold that moved by a last digit would lie on its wrong side.
+    pieces = [np.geomspace(a, b, number + 1)[1:-1] for (a, b), number in zip(pairwise(ends), points, strict=True)]
+    return np.unique(np.concatenate((ends, *pieces)))

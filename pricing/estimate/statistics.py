@@ -14,6 +14,10 @@ VOLUME_MOST = 1_000
 """A customer with more than so many times the median's conversations is a program, or a fault, and is set aside."""
 
 
+BOUGHT = -2
+"""Stands among choices for a customer who named tiers, now this one and now that, for single conversations."""
+
+
 @dataclass(frozen=True, slots=True)
 class LengthCounts:
     """Conversations of one tier by length and ending.
@@ -85,6 +89,24 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Windows:
+    """Customers by time, to see whether they have changed.
+
+    Attributes:
+        starts: the first week of each window, rising; each goes on to the next.
+        disconnects, waited_s: of each customer in each window. Shapes (n, windows).
+    """
+
+    starts: tuple[int, ...]
+    disconnects: Ints
+    waited_s: Floats
+
+    def only(self, rows: Ints) -> Windows:
+        """Return the same for some customers."""
+        return Windows(self.starts, self.disconnects[rows], self.waited_s[rows])
+
+
+@dataclass(frozen=True, slots=True)
 class Customers:
     """One row a customer.
 
@@ -94,7 +116,10 @@ class Customers:
         conversations: how many. Shape (n,).
         early: the first ``EARLY_MS`` of every wait alone; None if not kept.
         even: the days alone whose number since 1970 is even; None if not kept.
-        choices: the tier taken under each offer, 1 the smallest, 0 none of them, -1 never offered. Shape (n, offers).
+        untimed: the first ``UNTIMED_MS`` of every wait alone; None if not kept.
+        windows: the same by time; None if there is but one window.
+        choices: the tier taken under each offer, 1 the smallest, 0 none of them, -1 never offered, ``BOUGHT`` some.
+            Shape (n, offers).
     """
 
     disconnects: Ints
@@ -103,6 +128,8 @@ class Customers:
     early: Part | None = None
     even: Part | None = None
     choices: Ints | None = None
+    untimed: Part | None = None
+    windows: Windows | None = None
 
     def only(self, rows: Ints) -> Customers:
         """Return some of the customers."""
@@ -113,6 +140,8 @@ class Customers:
             None if self.early is None else self.early.only(rows),
             None if self.even is None else self.even.only(rows),
             None if self.choices is None else self.choices[rows],
+            None if self.untimed is None else self.untimed.only(rows),
+            None if self.windows is None else self.windows.only(rows),
         )
 
 
@@ -172,13 +201,13 @@ def cleaned(statistics: Statistics) -> Statistics:
     impossible = ~np.isfinite(them.waited_s) | (them.waited_s < 0)
     impossible |= (them.waited_s == 0) & (them.disconnects > 0)
     impossible |= (them.conversations < 1) | (them.disconnects < 0) | (them.disconnects > them.conversations)
-    for part in (them.early, them.even):
+    for part in (them.early, them.even, them.untimed):
         if part is not None:
             impossible |= (part.disconnects < 0) | (part.disconnects > them.disconnects)
             impossible |= ~(part.waited_s >= 0) | (part.waited_s > them.waited_s * (1 + 1e-9))
     if them.choices is not None:
         tiers = np.array([len(offer.caps_tokens) for offer in statistics.offers], dtype=np.int64)
-        impossible |= np.any((them.choices < -1) | (them.choices > tiers), axis=1)
+        impossible |= np.any((them.choices < BOUGHT) | (them.choices > tiers), axis=1)
     middle = float(np.median(them.conversations[~impossible])) if not impossible.all() else 0.0
     outsized = ~impossible & (them.conversations > VOLUME_MOST * middle)
     kept = np.flatnonzero(~impossible & ~outsized)

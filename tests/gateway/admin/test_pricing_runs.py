@@ -19,6 +19,7 @@ from gateway.ledger.appender import append
 from gateway.ledger.database import Database
 from pricing.certificate import verify
 from tests.gateway.admin.operator import Clock, Operator
+from tests.gateway.cli.commands import tokencap
 from tests.pricing.estimate.simulated import Truth
 from tests.pricing.estimate.talking import NOON, menu_of, talk
 from tests.waiting import until
@@ -113,6 +114,24 @@ async def test_a_run_drafts_a_certified_menu_and_compares_it_with_the_one_in_for
     assert replay["complete_after_least"] <= replay["complete_before"] <= replay["conversations"]
     assert in_force(ledger) == "m1"
     assert (await operator.get("/admin/menus"))["data"][-1]["version"] == run["draft"]["version"]
+
+
+async def test_a_run_and_the_command_learn_the_same_market(
+    ledger: Database, ledger_url: str, operator: Operator, pricer_of: Callable[..., Pricer], tmp_path: Path
+) -> None:
+    posted = await operator.post("/admin/pricing/runs", ASKED)
+    worked_off(pricer_of(), ledger, posted["id"])
+    run = await operator.get(f"/admin/pricing/runs/{posted['id']}")
+
+    asked = ("--value-nanousd", "1000000000", "--draws", "20", "--out", "-")
+    fitted = tokencap(tmp_path / "data", "price", "fit", "--database", ledger_url, *asked)
+
+    assert fitted.returncode == 0, fitted.stderr
+    market = json.loads(fitted.stdout)
+    understated_by = market["estimate"]["value_understated_by"]
+    assert market == run["estimates"]
+    assert market["value_nanousd"] == pytest.approx(1e9 * (1 - understated_by))
+    assert run["draft"]["market"] == market
 
 
 async def test_a_draft_within_the_limits_is_put_in_force_if_that_was_asked_and_can_be_taken_back(

@@ -11,10 +11,11 @@ from sqlalchemy import event, func, select
 
 from gateway.ledger.appender import append
 from gateway.ledger.database import Database
-from gateway.ledger.summed import customers_in, lengths_in, pace_in, tiers_in
+from gateway.ledger.summed import customers_in, lengths_in, pace_in, tiers_in, weeks_in
 from gateway.ledger.sums import TABLES, bring_up_to_date, going_in
 from gateway.ledger.tables import sums_going, sums_read
-from pricing.estimate.conversations import IDLE_MS, Sums, Watch
+from pricing.estimate.conversations import IDLE_MS, Sums, Watch, windows_of
+from pricing.estimate.gathering import summed
 from pricing.usage import UsageRecord
 from tests.gateway.ledger.records import NOON, record
 
@@ -174,6 +175,24 @@ def test_weeks_are_left_out_and_customers_are_added_up(database: Database) -> No
         ("m1", "t2", True, 1)
     ]
     assert pace_in(database, 0, watch.sums)[0] == 3
+
+
+def test_the_database_adds_up_by_window_as_memory_does(database: Database) -> None:
+    """Of three weeks and more, some of them in the sums and some of conversations that may go on."""
+    records = some_records(1500)
+    append(database, records)
+    bring_up_to_date(database, records[-1]["time"] + 1)
+    watch = Watch(going_in(database))
+    watch.close_all()
+    weeks = weeks_in(database, 0, watch.sums)
+    assert weeks is not None
+
+    windows = windows_of(*weeks)
+
+    found = summed(in_memory(records))
+    assert len(windows) >= 3
+    assert windows == found.windows
+    assert sorted(customers_in(database, 0, watch.sums, windows)) == sorted(found.customers)
 
 
 def test_a_ledger_without_records_has_no_sums(database: Database) -> None:

@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy import stats
 from scipy.special import ndtri
 
 from pricing.answers import Floats, Ints
+from pricing.estimate.choices import intervals_of
 from pricing.estimate.fit import Estimate, Given, fit
 from pricing.estimate.gathering import with_refusals
 from pricing.estimate.statistics import Offer, Statistics
@@ -23,9 +25,9 @@ from pricing.market import read_market
 from pricing.mechanism import full_menu
 from pricing.rounding import publish
 from pricing.tiers import best_tiers
-from pricing.uncertainty import profit_of, understated
+from pricing.uncertainty import Understated, profit_of, understated
 from pricing.worth import Valuation, valuation_of
-from tests.pricing.estimate.simulated import Truth, choosing, watch
+from tests.pricing.estimate.simulated import Truth, answers_of, choosing, watch
 
 SIZES = ((3000, 50), (300, 20))
 DRAWS = 60
@@ -99,16 +101,13 @@ def excluding(offer: Offer) -> Watching:
 
 def drifting(truth: Truth, customers: int, conversations: int, random: np.random.Generator) -> Statistics:
     """Watch four windows in which everyone grows more patient; the truth is the last one's."""
-
-    def rate(urgency: Floats, _day: Ints, chance: np.random.Generator) -> Floats:
-        return urgency * chance.choice([1.3, 1.2, 1.1, 1.0], len(urgency))
-
-    return plainly(truth, customers, conversations, random, rate=rate)
+    return plainly(truth, customers, conversations, random, drift=(1.3, 1.2, 1.1, 1.0))
 
 
 THREE = Truth((0.01, 0.05, 0.15), (0.3, 0.4, 0.3))
 SLOW = Truth((0.002, 0.01, 0.05), (0.4, 0.3, 0.3), median_tokens=1500)
 OFFER = Offer((300, 700, 1200), (12_000_000, 122_000_000, 319_000_000))
+CHOOSING = Offer((140, 1040, 4000), (60_000_000, 545_000_000, 625_000_000))
 NARROW = Offer((1000, 4000), (500_000_000, 640_000_000))
 
 CASES: dict[str, Case] = {
@@ -135,21 +134,35 @@ def recover(case: Case, customers: int, conversations: int, seed: int) -> Earned
     return earned(estimate, case)
 
 
+def with_and_without_choices(customers: int, conversations: int, seeds: range) -> tuple[Floats, Floats]:
+    """Return what menus earn that were made from the same customers with their choices of a tier and without them."""
+    case = Case(THREE, with_choices(CHOOSING))
+    both, alone = [], []
+    for seed in seeds:
+        seen = case.watch(case.truth, customers, conversations, np.random.default_rng(seed))
+        for statistics, into in ((seen, both), (replace(seen, offers=()), alone)):
+            estimate = fit(statistics, Given(WORTH, 0.0), draws=DRAWS, random=np.random.default_rng(seed))
+            into.append(earned(estimate, case).menu)
+    return np.array(both), np.array(alone)
+
+
 def earned(estimate: Estimate, case: Case) -> Earned:
     """Return what the menus of an estimate earn. The truth has no more tokens to sell than anybody has seen."""
     there = truth_of(case, estimate.length.identified_to_tokens)
-    market, draws = read_market(estimate.market), [read_market(one) for one in estimate.draws]
+    market, draws = read_market(estimate.market), [read_market(one) for one in estimate.averaged]
     most = profit_in(there, there, full_menu(there).caps)
-    several = valuation_of(read_market(understated(market, draws).market))
-    one = valuation_of(read_market(understated(market, draws, tiers=1).market))
-    return Earned(
-        menu=profit_in(there, several, full_menu(several).caps) / most,
-        single=profit_in(there, one, best_tiers(one, 1)[-1].caps) / most,
-    )
+    several, one = understated(market, draws), understated(market, draws, tiers=(1,))
+    return Earned(menu=_profit(there, several) / most, single=_profit(there, one) / most)
+
+
+def _profit(there: Valuation, chosen: Understated) -> float:
+    here = valuation_of(read_market(chosen.market))
+    menu = full_menu(here) if chosen.tiers is None else best_tiers(here, chosen.tiers)[-1]
+    return profit_in(there, here, menu.caps)
 
 
 def truth_of(case: Case, cap_tokens: int) -> Valuation:
-    return valuation_of(read_market(case.truth.to_json(cap_tokens=cap_tokens, step=4 if cap_tokens < 6000 else 12)))
+    return valuation_of(read_market(case.truth.to_json(cap_tokens=cap_tokens, step=1)))
 
 
 def profit_in(there: Valuation, here: Valuation, caps: Ints) -> float:
@@ -172,7 +185,29 @@ def _served(truth: Truth, offer: Offer) -> Any:
 
 
 def _and_refusals(seen: Statistics, offer: Offer, refusing: int) -> Statistics:
-    return replace(seen, offers=(offer,), customers=with_refusals(seen.customers, 0, refusing, 1))
+    """Return the statistics with who took the smallest tier, the only one that anybody wants, and who took nothing."""
+    bought = np.ones((len(seen.customers.conversations), 1), dtype=np.int64)
+    buyers = replace(seen.customers, choices=bought)
+    return replace(seen, offers=(offer,), customers=with_refusals(buyers, 0, refusing, 1))
+
+
+def attainable(excluded_to_per_s: float = 10.0) -> float:
+    """Return what a menu earns in the market that excluded a type for whom all is known but how urgent the excluded are.
+
+    Who refuses is beyond the urgency that takes the smallest tier, and anywhere there as far as anybody knows: evenly
+    in its logarithm up to ``excluded_to_per_s``.
+    """
+    threshold = float(intervals_of(NARROW, answers_of(THREE)).low[0])
+    beyond = np.geomspace(threshold, excluded_to_per_s, 401)[1:]
+    served = [(r, q) for r, q in zip(THREE.urgency_per_s, THREE.share, strict=True) if r <= threshold]
+    rest = (1 - sum(q for _, q in served)) / len(beyond)
+    believed = replace(
+        THREE,
+        urgency_per_s=(*(r for r, _ in served), *beyond.tolist()),
+        share=(*(q for _, q in served), *([rest] * len(beyond))),
+    )
+    there, here = (truth_of(Case(one, plainly), 4000) for one in (THREE, believed))
+    return profit_in(there, here, full_menu(here).caps) / full_menu(there).profit
 
 
 def main() -> None:
@@ -195,6 +230,14 @@ def main() -> None:
                 f"| {min(one.against_single for one in found):.3f} | {spent:.1f} |"
             )
             sys.stdout.flush()
+    if asked.only in "choices":
+        both, alone = with_and_without_choices(300, 3, range(asked.seeds))
+        p_value = stats.ttest_rel(both, alone, alternative="greater").pvalue
+        print(
+            f"With choices of tiers {both.mean():.3f}, by disconnects alone {alone.mean():.3f}; paired p = {p_value:.2g}."
+        )
+    if asked.only in "excluded":
+        print(f"Attainable where nobody knows how urgent the excluded are: {attainable():.3f}.")
 
 
 if __name__ == "__main__":

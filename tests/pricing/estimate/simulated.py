@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from scipy.special import ndtr
 
 from pricing.answers import Floats, Ints
 from pricing.estimate.choices import Answers
-from pricing.estimate.conversations import AGES, EARLY_MS
+from pricing.estimate.conversations import AGES, EARLY_MS, UNTIMED_MS
 from pricing.estimate.statistics import (
     AgeCounts,
     Customers,
@@ -18,10 +18,11 @@ from pricing.estimate.statistics import (
     Offer,
     Part,
     Statistics,
+    Windows,
     pace_counts,
 )
 
-EARLY_S = EARLY_MS / 1000
+EARLY_S, UNTIMED_S = EARLY_MS / 1000, UNTIMED_MS / 1000
 SPEED, FIRST_S = 50.0, 0.4
 
 
@@ -77,6 +78,7 @@ def watch(
     cap_tokens: int = 4000,
     timeout_s: float | None = None,
     rate: Any = None,
+    drift: tuple[float, ...] = (1.0,),
 ) -> Statistics:
     """Return the statistics of customers who leave by themselves, all with one cap.
 
@@ -87,6 +89,7 @@ def watch(
         cap_tokens: of all.
         timeout_s: when every client gives up.
         rate: a function of (urgency, day, random) that gives each conversation its own rate; a customer has two days.
+        drift: by what everyone's urgency is multiplied in each of so many windows, numbered from 0.
     """
     share = np.array(truth.share)
     volume = np.array(truth.volume or [1.0] * len(share))
@@ -95,7 +98,8 @@ def watch(
     owner = np.repeat(np.arange(customers), count)
     urgency = np.array(truth.urgency_per_s)[kinds][owner]
     even = random.random(len(owner)) < 0.5
-    rates = urgency if rate is None else rate(urgency, 2 * owner + even, random)
+    window = random.integers(len(drift), size=len(owner))
+    rates = (urgency if rate is None else rate(urgency, 2 * owner + even, random)) * np.array(drift)[window]
     lengths = np.ceil(truth.median_tokens * np.exp(truth.sigma * random.standard_normal(len(owner)))).astype(np.int64)
     served = np.minimum(lengths, cap_tokens)
     whole_s = FIRST_S + (served - 1) / SPEED
@@ -106,6 +110,7 @@ def watch(
     waited = np.minimum(patience, whole_s)
     received = np.where(left, np.clip(np.floor((waited - FIRST_S) * SPEED) + 1, 0, served), served).astype(np.int64)
     ended = ~left & (lengths < cap_tokens)
+    windows = _windows(owner, window, left, waited, customers, len(drift)) if len(drift) > 1 else None
     return Statistics(
         lengths=(counted("only", cap_tokens, received, ended),),
         pace=pace_counts(
@@ -113,11 +118,17 @@ def watch(
             np.round(whole_s[:200] * 1000).astype(np.int64),
             served[:200],
         ),
-        customers=_customers(owner, customers, left, waited, even),
+        customers=replace(_customers(owner, customers, left, waited, even), windows=windows),
         ages=_ages(left, waited),
         offers=(),
         set_aside={},
     )
+
+
+def _windows(owner: Ints, window: Ints, left: Any, waited: Floats, customers: int, number: int) -> Windows:
+    cell, shape = owner * number + window, (customers, number)
+    disconnects = np.bincount(cell, left, customers * number).astype(np.int64).reshape(shape)
+    return Windows(tuple(range(number)), disconnects, np.bincount(cell, waited, customers * number).reshape(shape))
 
 
 def counted(tier: str, cap_tokens: int | None, tokens: Ints, ended: Any) -> LengthCounts:
@@ -151,6 +162,7 @@ def _customers(owner: Ints, customers: int, left: Any, waited: Floats, even: Any
         conversations=np.bincount(owner, minlength=customers),
         early=Part(total(left & (waited < EARLY_S)).astype(np.int64), total(np.minimum(waited, EARLY_S))),
         even=Part(total(left & even).astype(np.int64), total(waited * even)),
+        untimed=Part(total(left & (waited < UNTIMED_S)).astype(np.int64), total(np.minimum(waited, UNTIMED_S))),
     )
 
 

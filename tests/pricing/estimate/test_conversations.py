@@ -16,10 +16,13 @@ from pricing.estimate.conversations import (
     IMPOSSIBLE_TOKENS,
     LONGEST_MS,
     UNKNOWN_ENDING,
+    UNTIMED_MS,
     WEEK_MS,
     Sums,
     Watch,
+    windows_of,
 )
+from pricing.estimate.gathering import Choosing, statistics_of, summed
 
 MONDAY = 2_900 * WEEK_MS
 """The first moment of a week, an even day."""
@@ -106,15 +109,16 @@ def test_fees_credits_and_embeddings_are_no_conversations() -> None:
     assert sums == Sums()
 
 
-def test_waits_are_cut_at_five_seconds_and_told_apart_by_day_and_age() -> None:
+def test_waits_are_cut_at_five_seconds_and_before_time_outs_and_told_apart_by_day_and_age() -> None:
     sums = watched(
         call(1, finish="disconnect", duration_ms=7_300),
         call(2, conversation="c2", finish="disconnect", duration_ms=3_200),
-        call(3, conversation="c3", duration_ms=10_000, time=MONDAY + DAY_MS),
+        call(3, conversation="c3", finish="disconnect", duration_ms=30_000, time=MONDAY + DAY_MS),
     )
 
-    assert sums.customers[WEEK, "cus_acme"] == [3, 2, 20_500, 1, 2 * EARLY_MS + 3_200, 2, 10_500]
-    assert sums.ages == {(WEEK, 3): [1, 1, 200], (WEEK, 7): [1, 1, 300], (WEEK, 10): [1, 0, 0]}
+    untimed = [2, 10_500 + UNTIMED_MS]
+    assert sums.customers[WEEK, "cus_acme"] == [3, 3, 40_500, 1, 2 * EARLY_MS + 3_200, 2, 10_500, *untimed]
+    assert sums.ages == {(WEEK, 3): [1, 1, 200], (WEEK, 7): [1, 1, 300], (WEEK, 30): [1, 1, 0]}
 
 
 def test_who_came_back_to_a_conversation_has_not_left_it() -> None:
@@ -205,3 +209,27 @@ def test_conversations_that_may_go_on_are_counted_as_they_stand_and_told() -> No
 
     assert watch.close_all() == 1
     assert watch.sums.lengths == {(WEEK, "m1", "quick", 100): [2, 0]}
+
+
+@pytest.mark.parametrize(
+    ("last", "starts"),
+    [(10, (10,)), (11, (10, 11)), (13, (10, 11, 12, 13)), (14, (10, 11, 12, 13)), (17, (10, 12, 14, 16))],
+)
+def test_weeks_are_cut_into_at_most_four_windows(last: int, starts: tuple[int, ...]) -> None:
+    assert windows_of(10, last) == starts
+
+
+def test_customers_are_told_apart_by_window_and_the_windows_add_up() -> None:
+    sums = watched(
+        call(1, finish="disconnect", duration_ms=4_000),
+        call(2, conversation="c2", duration_ms=1_000, time=MONDAY + WEEK_MS),
+        call(3, conversation="c3", finish="disconnect", duration_ms=6_000, time=MONDAY + 5 * WEEK_MS),
+    )
+
+    them = statistics_of(summed(sums), {}, Choosing()).customers
+
+    assert them.windows is not None
+    assert them.windows.starts == (WEEK, WEEK + 1, WEEK + 3, WEEK + 4)
+    np.testing.assert_array_equal(them.windows.disconnects, [[1, 0, 0, 1]])
+    np.testing.assert_allclose(them.windows.waited_s, [[4, 1, 0, 6]])
+    assert (them.disconnects[0], them.waited_s[0]) == (2, 11)

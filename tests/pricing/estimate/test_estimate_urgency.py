@@ -6,20 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from pricing.answers import Floats
 from pricing.estimate.choices import intervals_of, worth_from_refusals
 from pricing.estimate.conversations import CannotEstimate
-from pricing.estimate.mixing import (
-    Mixing,
-    Rows,
-    climb,
-    estimate_mixing,
-    joined,
-    rows_of_choices,
-    rows_of_customers,
-)
-from pricing.estimate.statistics import Customers, Offer
+from pricing.estimate.drift import changed, steady_from
+from pricing.estimate.mixing import Mixing, estimate_mixing
+from pricing.estimate.rows import Chosen, Rows, chosen_of, joined, rows_of_customers
+from pricing.estimate.statistics import Customers, Offer, Windows
+from tests.pricing.estimate.naive import by_heads, maximum_likelihood
 from tests.pricing.estimate.simulated import Truth, answers_of, choosing, watch
 
 THREE = Truth((0.01, 0.05, 0.15), (0.3, 0.4, 0.3))
@@ -36,11 +32,20 @@ def leaving(customers: Customers) -> Rows:
     return rows_of_customers(customers, [], leaving=True)[0]
 
 
+def nobody() -> Rows:
+    """Return the rows of no customer."""
+    none = np.array([], dtype=np.int64)
+    return rows_of_customers(Customers(none, np.zeros(0), none), [], leaving=True)[0]
+
+
+NOBODY_CHOSE: Chosen = joined([])
+
+
 def test_three_urgencies_are_recovered_from_who_leaves_when() -> None:
     random = np.random.default_rng(1)
     seen = watch(THREE, customers=2000, conversations=30, random=random).customers
 
-    mixing = estimate_mixing(leaving(seen), draws=20, random=random)
+    mixing = estimate_mixing(leaving(seen), NOBODY_CHOSE, draws=20, random=random)
 
     np.testing.assert_allclose(reached(mixing), (0.3, 0.7), atol=0.04)
     assert np.dot(mixing.share, mixing.urgency_per_s) == pytest.approx(0.068, rel=0.05)
@@ -52,39 +57,61 @@ def test_customers_weighted_equally_miss_a_market_where_the_patient_talk_more() 
     random = np.random.default_rng(2)
     truth = Truth((0.01, 0.05, 0.15), (0.6, 0.25, 0.15), volume=(10, 3, 1))
     seen = watch(truth, customers=2000, conversations=20, random=random).customers
-    equal = leaving(seen)
-    heads = replace(equal, weight=equal.weight**2 / equal.squares, squares=equal.weight**2 / equal.squares)
-
-    mixing = estimate_mixing(leaving(seen), draws=10, random=random)
-    naive = estimate_mixing(heads, draws=10, random=random)
+    mixing = estimate_mixing(leaving(seen), NOBODY_CHOSE, draws=10, random=random)
+    naive = estimate_mixing(by_heads(leaving(seen)), NOBODY_CHOSE, draws=10, random=random)
 
     np.testing.assert_allclose(reached(mixing), (0.6, 0.85), atol=0.05)
     assert reached(naive)[0] < 0.4
 
 
-def test_the_converged_maximum_is_a_few_atoms_and_the_estimate_is_not() -> None:
+def test_one_urgency_is_found_to_be_one() -> None:
+    """The maximum of the likelihood parts one kind of customers in several; the posterior mean hardly does."""
     random = np.random.default_rng(3)
-    rows = leaving(watch(THREE, customers=300, conversations=20, random=random).customers)
+    one = Truth((0.05,), (1.0,))
+    rows = leaving(watch(one, customers=1000, conversations=30, random=random).customers)
 
-    mixing = estimate_mixing(rows, draws=40, random=random)
-    maximum = climb(rows, mixing.urgency_per_s, rows.weight[:, None], 20_000)[:, 0]
+    mixing = estimate_mixing(rows, NOBODY_CHOSE, draws=20, random=random)
+    maximum = maximum_likelihood(rows, mixing.urgency_per_s, 500)
 
-    assert 1 / np.dot(maximum, maximum) < 15
-    assert 1 / np.dot(mixing.share, mixing.share) > 60
+    near = np.abs(np.log(mixing.urgency_per_s / 0.05)) < 0.05
+    assert mixing.share[near].sum() > 0.9
+    assert maximum[near].sum() < 0.8
 
 
-def test_the_climb_reaches_the_maximum_of_the_likelihood() -> None:
-    """At a maximum no urgency's directional derivative is above 1, and it is 1 where there is mass (Lindsay)."""
+def test_urgencies_without_gaps_come_out_smooth() -> None:
+    """A draw has few kinds; no two draws have the same ones."""
     random = np.random.default_rng(4)
-    rows = leaving(watch(THREE, customers=200, conversations=10, random=random).customers)
-    grid = np.geomspace(1e-3, 1, 40)
+    rates = tuple(np.geomspace(0.01, 0.2, 40).tolist())
+    seen = watch(Truth(rates, (1 / 40,) * 40), customers=1000, conversations=30, random=random).customers
 
-    share = climb(rows, grid, rows.weight[:, None], 30_000)[:, 0]
+    mixing = estimate_mixing(leaving(seen), NOBODY_CHOSE, draws=20, random=random)
 
-    likelihood = np.exp(rows.log_likelihood(grid))
-    slope = likelihood.T @ (rows.weight / rows.weight.sum() / (likelihood @ share))
-    assert slope.max() < 1 + 1e-3
-    np.testing.assert_allclose(slope[share > 1e-2], 1, atol=1e-3)
+    right = np.array([np.mean(np.array(rates) <= at) for at in mixing.urgency_per_s])
+    assert np.abs(np.cumsum(mixing.share) - right).max() < 0.1
+    assert 1 / np.dot(mixing.share, mixing.share) > 40
+    assert max(1 / np.dot(draw, draw) for draw in mixing.draws) < 20
+
+
+def test_chains_from_different_starts_come_to_the_same() -> None:
+    random = np.random.default_rng(12)
+    seen = watch(THREE, customers=1000, conversations=30, random=random).customers
+
+    mixing = estimate_mixing(leaving(seen), NOBODY_CHOSE, draws=20, random=random)
+
+    assert mixing.apart < 1.05
+
+
+def test_the_posterior_of_one_kind_is_the_gamma_law() -> None:
+    """Ten customers of one kind: urgency is gamma of all disconnects and all seconds, whatever the sampler does."""
+    random = np.random.default_rng(13)
+    waited = np.full(10, 200.0)
+    left = np.array([8, 9, 10, 10, 10, 10, 10, 10, 11, 12])
+    rows = leaving(Customers(left, waited, np.full(10, 20)))
+
+    mixing = estimate_mixing(rows, NOBODY_CHOSE, draws=400, random=random)
+
+    middle = [float(mixing.urgency_per_s[np.searchsorted(np.cumsum(mixing.share), q)]) for q in (0.25, 0.5, 0.75)]
+    np.testing.assert_allclose(middle, stats.gamma(100, scale=1 / 2000).ppf((0.25, 0.5, 0.75)), rtol=0.03)
 
 
 def test_each_tier_is_best_on_one_interval_as_trying_them_all_shows() -> None:
@@ -139,7 +166,9 @@ def test_choices_alone_tell_the_shares_between_thresholds() -> None:
     taken = np.bincount(choosing(truth, OFFER, 5000, 1, random).ravel(), minlength=4)
     intervals = intervals_of(OFFER, answers_of(truth))
 
-    mixing = estimate_mixing(rows_of_choices(intervals, tuple(taken.tolist())), draws=50, random=random)
+    mixing = estimate_mixing(
+        nobody(), chosen_of(intervals, int(taken[0]), tuple(taken[1:].tolist())), draws=50, random=random
+    )
 
     for tier in range(4):
         inside = (mixing.urgency_per_s > intervals.low[tier]) & (mixing.urgency_per_s <= intervals.high[tier])
@@ -158,9 +187,9 @@ def test_choices_sharpen_what_leaving_tells() -> None:
     edges = (float(intervals.high[3]), float(intervals.high[2]))
     right = np.array([sum(q for r, q in zip(truth.urgency_per_s, truth.share, strict=True) if r <= e) for e in edges])
 
-    alone = estimate_mixing(leaving(seen), draws=20, random=random)
+    alone = estimate_mixing(leaving(seen), NOBODY_CHOSE, draws=20, random=random)
     both = estimate_mixing(
-        joined([leaving(seen), rows_of_choices(intervals, tuple(counts.tolist()))]), draws=20, random=random
+        leaving(seen), chosen_of(intervals, int(counts[0]), tuple(counts[1:].tolist())), draws=20, random=random
     )
 
     assert np.abs(reached(both, edges) - right).max() < np.abs(reached(alone, edges) - right).max()
@@ -176,7 +205,7 @@ def test_a_customer_whose_choices_contradict_each_other_is_counted_and_left_out(
     rows, contradicting = rows_of_customers(replace(seen, choices=choices), [intervals, intervals], leaving=False)
 
     assert contradicting == 7
-    assert rows.weight.sum() == 93 * 10
+    assert rows.conversations.sum() == 93 * 10
 
 
 def test_the_worth_of_an_answer_is_read_from_who_begins_to_refuse() -> None:
@@ -195,5 +224,53 @@ def test_a_million_customers_cost_no_more_than_their_different_histories() -> No
 
     rows = leaving(Customers(random.poisson(urgency * waited), waited, np.full(10**6, 20)))
 
-    assert len(rows.weight) < 5000
-    assert rows.weight.sum() == 20 * 10**6
+    assert len(rows.customers) < 5000
+    assert rows.customers.sum() == 10**6
+    assert rows.conversations.sum() == 20 * 10**6
+
+
+def test_what_all_did_at_other_rates_before_sharpens_who_is_how_urgent_now() -> None:
+    """Everyone is half as urgent in the second half as in the first; the answer is of now, from both."""
+    random = np.random.default_rng(14)
+    before, now = (
+        watch(
+            Truth(tuple(f * r for r in THREE.urgency_per_s), THREE.share), customers=600, conversations=20, random=again
+        ).customers
+        for f, again in ((2.0, np.random.default_rng(15)), (1.0, np.random.default_rng(15)))
+    )
+    windows = Windows(
+        (0, 1),
+        np.column_stack((before.disconnects, now.disconnects)),
+        np.column_stack((before.waited_s, now.waited_s)),
+    )
+    both = Customers(
+        before.disconnects + now.disconnects,
+        before.waited_s + now.waited_s,
+        before.conversations + now.conversations,
+        windows=changed(windows),
+    )
+
+    mixing = estimate_mixing(leaving(both), NOBODY_CHOSE, draws=20, random=random)
+
+    assert both.windows is not None
+    np.testing.assert_allclose(reached(mixing), (0.3, 0.7), atol=0.06)
+    assert np.dot(mixing.share, mixing.urgency_per_s) == pytest.approx(0.068, rel=0.08)
+
+
+def test_windows_alike_are_not_told_apart_and_others_are() -> None:
+    """By chance alone in at most one of a hundred, also where waits are cut elsewhere; going back from the last one."""
+    found = [
+        steady_from(windows_seen(drift, seed))
+        for drift in ((1.0, 1.0, 1.0, 1.0), (1.5, 1.5, 1.0, 1.0))
+        for seed in range(20)
+    ]
+
+    assert sum(first != 0 for first in found[:20]) <= 1
+    assert sum(first != 2 for first in found[20:]) <= 1
+
+
+def windows_seen(drift: tuple[float, ...], seed: int) -> Windows:
+    random = np.random.default_rng(seed)
+    windows = watch(THREE, customers=600, conversations=40, random=random, drift=drift).customers.windows
+    assert windows is not None
+    return windows

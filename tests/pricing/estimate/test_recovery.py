@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from tests.pricing.estimate.recovery import CASES, recover
-
-
-@pytest.mark.parametrize(
-    ("name", "least"), [("lognormal urgency", 0.95), ("heavy-tailed answers", 0.95), ("one type", 0.93)]
-)
-def test_many_customers_tell_enough_for_a_menu_that_earns_nearly_all(name: str, least: float) -> None:
-    """3,000 customers of 50 conversations each; and tiers earn no less than one plan made from the same data."""
-    earned = [recover(CASES[name], 3000, 50, seed) for seed in range(2)]
-
-    assert min(one.menu for one in earned) > least
-    assert min(one.against_single for one in earned) >= 0.99
+from tests.pricing.estimate.recovery import CASES, attainable, recover, with_and_without_choices
 
 
-@pytest.mark.parametrize("name", ["time-outs after 30 s", "a menu that excluded a type"])
-def test_what_the_records_hide_costs_something_and_is_not_lost(name: str) -> None:
-    """Without leaving, or without the excluded at work, choices and refusals alone still price most of the market."""
+@pytest.mark.parametrize("name", ["three types", "lognormal urgency", "one type", "time-outs after 30 s", "drift"])
+def test_many_customers_tell_enough_for_a_menu_that_earns_nearly_all(name: str) -> None:
+    """3,000 customers of 50 conversations each; and no less than one plan made from the same data."""
     earned = recover(CASES[name], 3000, 50, seed=0)
 
-    assert earned.menu > 0.8
-    assert earned.against_single > 0.97
+    assert earned.menu > 0.95
+    assert earned.against_single >= 0.99
+
+
+def test_what_nobody_knows_of_the_excluded_costs_little() -> None:
+    """How urgent they are, beyond the urgency that buys, no refusal tells; a menu for all that is known earns 0.98."""
+    earned = recover(CASES["a menu that excluded a type"], 3000, 50, seed=0)
+
+    assert attainable() == pytest.approx(0.983, abs=0.002)
+    assert attainable() - 0.04 < earned.menu < 1
+
+
+def test_choices_of_a_tier_lower_the_regret() -> None:
+    """Against disconnects alone, customers by customers the same: eight markets in which few were seen to leave."""
+    both, alone = with_and_without_choices(300, 3, range(8))
+
+    assert np.mean(both) > np.mean(alone)
+    assert stats.ttest_rel(both, alone, alternative="greater").pvalue < 0.05

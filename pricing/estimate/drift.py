@@ -1,0 +1,58 @@
+"""Whether customers have changed: the windows of time in which they left at other rates than in the last one."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+from pricing.answers import Floats
+from pricing.estimate.statistics import Windows
+
+ALPHA = 0.01
+"""Windows are told apart where chance alone would make them differ as much this rarely ..."""
+
+DRIFT_LEAST = 0.03
+"""... and their rates differ by more than this share of their sum: with enough records every difference is significant."""
+
+
+def changed(windows: Windows) -> Windows | None:
+    """Return the windows with the last ones joined in which customers were the same; None if they always were."""
+    first = steady_from(windows)
+    if first == 0:
+        return None
+    return Windows(
+        windows.starts[: first + 1],
+        np.column_stack((windows.disconnects[:, :first], windows.disconnects[:, first:].sum(axis=1))),
+        np.column_stack((windows.waited_s[:, :first], windows.waited_s[:, first:].sum(axis=1))),
+    )
+
+
+def steady_from(windows: Windows) -> int:
+    """Return from which window on, counted from 0, customers left at the same rate as in the last one.
+
+    Going back from the last window, each is compared with all later ones that were found alike. Every customer is
+    compared with itself: with d, E in one time and d', E' in another, d E' - d' E has mean zero for every rate and
+    however waits end, so that neither many urgencies nor another menu's caps look like a change. Not noticed: that
+    the urgent come and the patient go while each stays as it is.
+    """
+    disconnects, waited = windows.disconnects.astype(np.float64), windows.waited_s
+    first = len(windows.starts) - 1
+    while first > 0:
+        later = disconnects[:, first:].sum(axis=1), waited[:, first:].sum(axis=1)
+        p_value, drift = _compared((disconnects[:, first - 1], waited[:, first - 1]), later)
+        if p_value < ALPHA and abs(drift) > DRIFT_LEAST:
+            break
+        first -= 1
+    return first
+
+
+def _compared(before: tuple[Floats, Floats], after: tuple[Floats, Floats]) -> tuple[float, float]:
+    """Return the p-value (two-sided) of the same rate before and after, and how much higher it was, from -1 to 1."""
+    (early_d, early_s), (late_d, late_s) = before, after
+    both = np.maximum(early_s + late_s, 1e-300)
+    more, less = early_d * late_s / both, late_d * early_s / both
+    score, weight = more - less, float((more + less).sum())
+    scale = float(np.sqrt(np.dot(score, score)))
+    if scale == 0:
+        return 1.0, 0.0
+    return float(2 * stats.norm.sf(abs(score.sum()) / scale)), float(score.sum()) / weight
