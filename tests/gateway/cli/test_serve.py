@@ -32,7 +32,7 @@ def _call(gateway: Serving, who: Sold) -> httpx.Response:
 def _refuses(url: str) -> bool:
     try:
         httpx.get(f"{url}/livez")
-    except httpx.ConnectError:
+    except httpx.TransportError:  # also of who was in the backlog when the sockets were closed
         return True
     return False
 
