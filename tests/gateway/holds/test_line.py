@@ -41,7 +41,7 @@ async def line_to(url: str, timeout_s: float = TIMEOUT_S) -> AsyncIterator[Share
 
 @asynccontextmanager
 async def serving(talk: Talk) -> AsyncIterator[str]:
-    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(_closing(talk), "127.0.0.1", 0) as server:
         yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
@@ -186,7 +186,7 @@ async def test_a_server_over_tls_is_verified(between: Wire, tmp_path: Path) -> N
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", between.port)
         await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
 
-    server = await asyncio.start_server(carry, "127.0.0.1", 0, ssl=made.context())
+    server = await asyncio.start_server(_closing(carry), "127.0.0.1", 0, ssl=made.context())
     port = server.sockets[0].getsockname()[1]
     async with server:
         async with line_to(f"rediss://127.0.0.1:{port}?ssl_ca_certs={made.authority}") as line:
@@ -222,3 +222,15 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             writer.write(piece)
     finally:
         writer.close()
+
+
+def _closing(talk: Talk) -> Talk:
+    """Return ``talk`` that leaves no connection open, however it ends."""
+
+    async def talk_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await talk(reader, writer)
+        finally:
+            writer.close()
+
+    return talk_and_close
