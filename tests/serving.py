@@ -10,7 +10,27 @@ from typing import Any
 
 import uvicorn
 
+from gateway.serving.exchange import Receive, Scope, Send
 from tests.waiting import until
+
+
+async def outlived(scope: Scope, receive: Receive, send: Send) -> bool:
+    """Answer a server's start and stop to their end; return whether that was what an app was called for."""
+    if scope["type"] != "lifespan":
+        return False
+    while (message := await receive())["type"] != "lifespan.shutdown":
+        await send({"type": message["type"] + ".complete"})
+    await send({"type": "lifespan.shutdown.complete"})
+    return True
+
+
+async def body_of(receive: Receive) -> bytes:
+    """Return the whole body of a request."""
+    raw, more = b"", True
+    while more:
+        message = await receive()
+        raw, more = raw + message.get("body", b""), message.get("more_body", False)
+    return raw
 
 
 @contextmanager

@@ -50,8 +50,8 @@ class SharedLine:
     """A line over one connection, made when it is first needed and again when it was lost.
 
     Commands go out together once in each turn of the event loop, or each by itself where it does not batch, and their
-    replies come back in the same order. What
-    was sent on a connection that was lost is sent once more on the next one, then given up.
+    replies come back in the same order. What was sent on a connection that was lost is sent once more on the next one,
+    then given up.
 
     Time is counted in ticks: where a server that owes us a reply is quiet for ``timeout_s``, the connection is given up.
     An event loop that was busy for longer than that ticks once, and hears what came meanwhile before it ticks again.

@@ -56,18 +56,21 @@ def book(connection: Connection, records: Sequence[UsageRecord], chain: str = MA
     began = head.seq
     known = _already_booked(connection, [record["id"] for record in records])
     appended: list[UsageRecord] = []
+    rows: list[UsageRecord] = []
     conflicting: list[int] = []
     for place, record in enumerate(records):
         if (before := known.get(record["id"])) is not None:
             if not _is_same(record, before):
                 conflicting.append(place)
             continue
-        linked = link(head.hash, without_silence({**NOTHING_SAID, **record, "chain": chain, "seq": head.seq + 1}))
+        whole = {**NOTHING_SAID, **record, "chain": chain, "seq": head.seq + 1}
+        linked = link(head.hash, without_silence(whole))
         head = Head(linked["seq"], linked["hash"])
         known[linked["id"]] = linked
         appended.append(linked)
+        rows.append(whole | linked)
     if appended:
-        connection.execute(insert(usage_records), [{**NOTHING_SAID, **linked} for linked in appended])
+        connection.execute(insert(usage_records), rows)
         connection.execute(update(chains).where(chains.c.chain == chain).values(seq=head.seq, hash=head.hash))
     return Booked(appended, conflicting, before=began, after=head.seq)
 

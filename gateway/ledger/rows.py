@@ -22,4 +22,8 @@ def record_of(row: AnyRow) -> UsageRecord:
 
 def without_silence(record: UsageRecord) -> UsageRecord:
     """Return the record as it is hashed and shown: without the fields that are there only if they say something."""
-    return {field: value for field, value in record.items() if value is not None or field not in FIELDS_IF_SAID}
+    shown = dict(record)
+    for field in FIELDS_IF_SAID:
+        if shown.get(field) is None:
+            shown.pop(field, None)
+    return shown

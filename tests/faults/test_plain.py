@@ -14,7 +14,7 @@ import pytest
 from gateway.serving.exchange import Receive, Scope, Send
 from tests.loop.rig import Rig, Sold, rig
 from tests.servers import short_directory, valkey_in
-from tests.serving import served
+from tests.serving import body_of, outlived, served
 from tests.waiting import until
 
 EMBEDDINGS, COUNT_TOKENS = "/v1/embeddings", "/v1/messages/count_tokens"
@@ -47,15 +47,9 @@ class Plain:
         self.live = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            while (message := await receive())["type"] != "lifespan.shutdown":
-                await send({"type": message["type"] + ".complete"})
-            await send({"type": "lifespan.shutdown.complete"})
+        if await outlived(scope, receive, send):
             return
-        raw, more = b"", True
-        while more:
-            message = await receive()
-            raw, more = raw + message.get("body", b""), message.get("more_body", False)
+        raw = await body_of(receive)
         if scope["path"] not in ANSWERS:
             await self._say(send, 404, b"")
             return

@@ -17,6 +17,7 @@ from gateway.serving.dialects.all import dialects
 from gateway.serving.exchange import Receive, Scope, Send
 from gateway.serving.profiles import PROFILES
 from tests.loop.rig import Rig, rig
+from tests.serving import body_of, outlived
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 MESSAGES, EMBEDDINGS, COUNT_TOKENS = "/v1/messages", "/v1/embeddings", "/v1/messages/count_tokens"
@@ -53,13 +54,9 @@ class Lying:
         self.input: Any = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            while (message := await receive())["type"] != "lifespan.shutdown":
-                await send({"type": message["type"] + ".complete"})
-            await send({"type": "lifespan.shutdown.complete"})
+        if await outlived(scope, receive, send):
             return
-        while (await receive()).get("more_body"):
-            pass
+        await body_of(receive)
         path = scope["path"]
         made, read = ("output_tokens", "input_tokens") if path in (RESPONSES, MESSAGES) else _OPENAI
         usage = {made: 1} | ({} if self.input is None else {read: self.input})

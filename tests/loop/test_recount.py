@@ -18,6 +18,7 @@ from gateway.errors import StartupError
 from gateway.serving.exchange import Receive, Scope, Send
 from gateway.serving.recount import read_tokenizer
 from tests.loop.rig import Rig, rig
+from tests.serving import body_of, outlived
 
 PIECES = ("one two ", "three ", "four five six")
 """Six words in three chunks."""
@@ -32,15 +33,9 @@ class Silent:
         self._tokenizes = tokenizes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            while (message := await receive())["type"] != "lifespan.shutdown":
-                await send({"type": message["type"] + ".complete"})
-            await send({"type": "lifespan.shutdown.complete"})
+        if await outlived(scope, receive, send):
             return
-        raw, more = b"", True
-        while more:
-            message = await receive()
-            raw, more = raw + message.get("body", b""), message.get("more_body", False)
+        raw = await body_of(receive)
         status, kind, body = 200, b"application/json", b""
         if scope["path"] == "/v1/models":
             body = json.dumps({"data": [{"id": "aligned-1", "owned_by": self._owner}]}).encode()

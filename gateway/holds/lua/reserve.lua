@@ -101,8 +101,8 @@ if end_user then
 end
 if w[5] ~= ARGV[19] or w[6] ~= ARGV[21] then
   redis.call('HSET', window, 'tokens_max', ARGV[19], 'spend_max', ARGV[21])
-  redis.call('PEXPIREAT', window, written(whole(period_end) + 2 * DAY_MS))
 end
+redis.call('PEXPIREAT', window, written(whole(period_end) + 2 * DAY_MS))
 if is_open then
   redis.call('HSET', conversation, 'last', at, 'live', written(whole(c[3]) + 1),
     'held', written(whole(c[8]) + tonumber(tokens)), 'input_held', written(whole(c[10]) + tonumber(input)))
