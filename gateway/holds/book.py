@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any
 
 import orjson
 
@@ -85,10 +87,10 @@ class Book:
         with translated():
             for _ in range(TRIES):
                 since = self._generation.learnt
-                reply = await self._post(hold, outcome, once, billed)
+                reply = texts(await self._settle.run(self._line, *self._settlement(hold, outcome, once, billed)))
                 match reply[0]:
                     case "done":
-                        return Settled(int(reply[1]), int(reply[2]) if reply[2] else None)
+                        return _settled(reply)
                     case "rebuild":
                         await self._generation.learn(since)
                     case "unknown":
@@ -105,8 +107,22 @@ class Book:
         if reply == "known":
             await self.settle(hold, UNANSWERED)
 
-    async def _post(self, hold: Hold, outcome: Outcome, once: Once | None, billed: int | None) -> list[str]:
-        """Send one settlement: of a live hold, or of one that was billed at its checkpoint meanwhile."""
+    def post(self, hold: Hold, outcome: Outcome, once: Once | None = None) -> Awaitable[Any]:
+        """Ask once for what ``settle`` sees to, and wait for nothing; ``read`` says what the answer is worth."""
+        return self._settle.known(self._line, *self._settlement(hold, outcome, once))
+
+    @staticmethod
+    def read(posted: asyncio.Future[Any]) -> Settled | None:
+        """Return the settlement that was posted, or None where it takes more than that."""
+        if posted.cancelled() or posted.exception() is not None:
+            return None
+        reply = texts(posted.result())
+        return _settled(reply) if reply[0] == "done" else None
+
+    def _settlement(
+        self, hold: Hold, outcome: Outcome, once: Once | None, billed: int | None = None
+    ) -> tuple[list[str], list[bytes | str | int]]:
+        """Return keys and arguments to settle a live hold, or one that was ``billed`` at its checkpoint meanwhile."""
         facts = hold.facts
         if billed is None:
             record = usage_record(facts, admitted=hold.admitted, grant=hold.grant, outcome=outcome)
@@ -116,31 +132,27 @@ class Book:
             record = correction(facts, admitted=hold.admitted, grant=hold.grant, outcome=outcome, billed=billed)
             tokens, input_tokens = record["billed_output_tokens"], record["input_tokens"]
             due = _beyond(facts, outcome, billed)
-        reply = await self._settle.run(
-            self._line,
-            settle_keys(facts, outcome.threads, once),
-            [
-                self._generation.value,
-                facts.id,
-                "live" if billed is None else "suspect",
-                "1",
-                "0",
-                "",
-                self._lease.lease_ms,
-                tokens,
-                input_tokens,
-                due.first,
-                due.again,
-                _line(record) if outcome.was_answered and (billed is None or tokens or due.again) else "",
-                facts.conversation,
-                facts.included_conversations,
-                *settle_places(facts, once),
-                once.answer_first if once else "",
-                once.answer_again if once else "",
-                *facts.thresholds(),
-            ],
-        )
-        return texts(reply)
+        arguments: list[bytes | str | int] = [
+            self._generation.value,
+            facts.id,
+            "live" if billed is None else "suspect",
+            "1",
+            "0",
+            "",
+            self._lease.lease_ms,
+            tokens,
+            input_tokens,
+            due.first,
+            due.again,
+            _line(record) if outcome.was_answered and (billed is None or tokens or due.again) else "",
+            facts.conversation,
+            facts.included_conversations,
+            *settle_places(facts, once),
+            once.answer_first if once else "",
+            once.answer_again if once else "",
+            *facts.thresholds(),
+        ]
+        return settle_keys(facts, outcome.threads, once), arguments
 
     async def renew(self, bucket: str, sofar: Mapping[str, int]) -> dict[str, str]:
         """Renew holds of one bucket with their tokens so far; return what became of each: live, suspect, unknown."""
@@ -178,6 +190,10 @@ class Book:
         """Say that this worker is alive, for one lease."""
         with translated():
             await self._line.ask("SET", keys.worker(self._lease.owner), "1", "PX", self._lease.lease_ms)
+
+
+def _settled(reply: list[str]) -> Settled:
+    return Settled(int(reply[1]), int(reply[2]) if reply[2] else None)
 
 
 def _line(record: UsageRecord) -> bytes:

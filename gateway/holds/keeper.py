@@ -7,8 +7,11 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
 from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import RedisError
 
 from gateway.errors import MeteringUnavailable
 from gateway.holds.admission import Lease
@@ -69,7 +72,7 @@ class Keeper:
         self._monotonic = monotonic
         self._live: dict[str, Live] = {}
         self._doubtful: dict[str, Hold] = {}
-        self._settling: set[asyncio.Task[Settled]] = set()
+        self._settling: set[asyncio.Task[None]] = set()
         self._all_settled = asyncio.Event()
         self._renewed_at = monotonic()
         self._renewing: asyncio.Task[None] | None = None
@@ -101,19 +104,47 @@ class Keeper:
         """Become the owner of a hold that may have been made, to take it back once Redis answers again."""
         self._doubtful[hold.id] = hold
 
-    def settle(self, live: Live, outcome: Outcome, once: Once | None = None) -> asyncio.Task[Settled]:
-        """Settle a hold in a task of its own, which goes on until it is in the books. Never waits, never fails.
+    def settle(self, live: Live, outcome: Outcome, once: Once | None = None) -> asyncio.Future[Settled | None]:
+        """Settle a hold, going on until it is in the books. Never waits, never fails.
 
-        ``once`` brings the answers to keep; without it the Idempotency-Key is free again.
+        The future is there to be waited for; who no longer waits may end it, which stops nothing. ``once`` brings the
+        answers to keep; without it the Idempotency-Key is free again.
         """
-        settling = self._until_settled(live, outcome, once or live.once)
-        task = asyncio.create_task(settling, name=f"settle {live.hold.id}")
+        live.sofar, once = outcome.billed_output_tokens, once or live.once
+        coming: asyncio.Future[Settled | None] = asyncio.get_running_loop().create_future()
+        try:
+            posted = asyncio.ensure_future(self._book.post(live.hold, outcome, once))
+        except (RedisError, MeteringUnavailable):
+            self._go_on_settling(live, outcome, once, coming)
+        else:
+            posted.add_done_callback(partial(self._was_posted, live, outcome, once, coming))
+        return coming
+
+    def _was_posted(
+        self,
+        live: Live,
+        outcome: Outcome,
+        once: Once | None,
+        coming: asyncio.Future[Settled | None],
+        posted: asyncio.Future[Any],
+    ) -> None:
+        settled = self._book.read(posted)
+        if settled is None:
+            self._go_on_settling(live, outcome, once, coming)
+        else:
+            self._close(live, outcome, settled, coming)
+
+    def _go_on_settling(
+        self, live: Live, outcome: Outcome, once: Once | None, coming: asyncio.Future[Settled | None]
+    ) -> None:
+        """Settle in a task, where once to ask was not enough."""
+        task = asyncio.create_task(self._until_settled(live, outcome, once, coming), name=f"settle {live.hold.id}")
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
-        live.sofar = outcome.billed_output_tokens
-        return task
 
-    async def _until_settled(self, live: Live, outcome: Outcome, once: Once | None) -> Settled:
+    async def _until_settled(
+        self, live: Live, outcome: Outcome, once: Once | None, coming: asyncio.Future[Settled | None]
+    ) -> None:
         wait_s = RETRY_FIRST_S
         while True:
             try:
@@ -124,12 +155,16 @@ class Keeper:
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, RETRY_MOST_S)
             else:
-                self._live.pop(live.hold.id, None)
-                if not outcome.was_answered:
-                    self._tally.add(REQUESTS, live.hold.facts.tier or "", UNANSWERED)
-                if not self._live:
-                    self._all_settled.set()
-                return settled
+                return self._close(live, outcome, settled, coming)
+
+    def _close(self, live: Live, outcome: Outcome, settled: Settled, coming: asyncio.Future[Settled | None]) -> None:
+        self._live.pop(live.hold.id, None)
+        if not outcome.was_answered:
+            self._tally.add(REQUESTS, live.hold.facts.tier or "", UNANSWERED)
+        if not self._live:
+            self._all_settled.set()
+        if not coming.done():
+            coming.set_result(settled)
 
     async def run(self) -> None:
         """Beat and renew until cancelled, whatever happens: without it the worker is of no use."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -26,17 +26,13 @@ class Script:
         self._text = source(verb)
         self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
-    async def known(self, line: Line, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> Any:
-        """Return the reply of a server that knows the verb.
+    def known(self, line: Line, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> Awaitable[Any]:
+        """Return the reply of a server that knows the verb; where it does not, that is NoScriptError."""
+        return line.ask("EVALSHA", self._sha, len(keys), *keys, *arguments)
 
-        Raises:
-            NoScriptError: it does not.
-        """
-        return await line.ask("EVALSHA", self._sha, len(keys), *keys, *arguments)
-
-    async def told(self, line: Line, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> Any:
+    def told(self, line: Line, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> Awaitable[Any]:
         """Return the reply of a server that is told the verb, and will know it."""
-        return await line.ask("EVAL", self._text, len(keys), *keys, *arguments)
+        return line.ask("EVAL", self._text, len(keys), *keys, *arguments)
 
     async def run(self, line: Line, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> Any:
         """Return the reply of a server that may know the verb or not."""

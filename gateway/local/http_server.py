@@ -12,6 +12,8 @@ from typing import Any
 
 import uvicorn
 
+from gateway.local.http_protocol import OneWrite
+
 GARBAGE = 50_000
 """New objects in cycles that may be there before anyone looks for them."""
 
@@ -54,7 +56,7 @@ def _leave_what_is_here_to_itself() -> None:
 def _config(app: Any, shutdown_s: float) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=OneWrite,
         ws="none",
         lifespan="on",
         log_config=None,

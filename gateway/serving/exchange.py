@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from gateway.errors import CallerGone, RequestTooLarge
 from gateway.serving.attendance import Attendance
-from gateway.serving.ticks import Soon, Ticks
+from gateway.serving.ticks import Ticks
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -49,6 +49,7 @@ class Exchange:
         self._write_ticks = ticks.within(write_deadline_s)
         self._task = asyncio.current_task()
         self._ticks_left = 0
+        self._coming: asyncio.Future[Any] | None = None
         self._body_was_read = False
         self._is_given_up = False
 
@@ -136,10 +137,15 @@ class Exchange:
             self._ticks_left = 0
 
     def tick(self) -> None:
-        """Take note that a tick has passed, perhaps while bytes waited to be taken."""
+        """Take note that a tick has passed, perhaps while bytes waited to be taken, or the call for something to come."""
         if self._ticks_left > 0:
             self._ticks_left -= 1
-            if self._ticks_left == 0 and self._task is not None:
+            if self._ticks_left > 0:
+                return
+            if self._coming is not None:
+                if not self._coming.done():
+                    self._coming.set_result(None)
+            elif self._task is not None:
                 self._is_given_up = True
                 self._task.cancel()
 
@@ -154,10 +160,13 @@ class Exchange:
         up, unless what is done in it goes on ``to_its_end``."""
         return Attendance(self._receive, self._ticks, seconds, heeds_caller=not to_its_end)
 
-    async def in_time(self, going_on: asyncio.Task[Found], seconds: float) -> Found | None:
-        """Return the result of something that goes on without the caller, if it is there soon."""
-        await Soon(going_on, self._ticks, seconds).wait()
-        return going_on.result() if going_on.done() else None
+    async def in_time(self, coming: asyncio.Future[Found | None], seconds: float) -> Found | None:
+        """Return what is coming, or None where it is not here soon; whoever brings it may find it done by then."""
+        self._coming, self._ticks_left = coming, self._ticks.within(seconds)
+        try:
+            return await coming
+        finally:
+            self._coming, self._ticks_left = None, 0
 
     @property
     def recorded(self) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 from gateway.holds.hold import Outcome
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Usage:
     """What an upstream says a call used. A number that it does not say, or says wrongly, is None or 0."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Any, Protocol
+from typing import Protocol
 
 TICK_S = 0.1
 
@@ -44,32 +44,3 @@ class Ticks:
         for one in list(self._watched):
             one.tick()
         self._timer = asyncio.get_running_loop().call_later(self._tick_s, self._tick) if self._watched else None
-
-
-class Soon:
-    """Waits for something that goes on whether it is waited for or not, but not for long."""
-
-    def __init__(self, going_on: asyncio.Future[Any], ticks: Ticks, seconds: float) -> None:
-        self._going_on = going_on
-        self._ticks = ticks
-        self._ticks_left = ticks.within(seconds)
-        self._waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def wait(self) -> None:
-        """Return when it is done, or time is up."""
-        self._going_on.add_done_callback(self._wake)
-        self._ticks.watch(self)
-        try:
-            await self._waiter
-        finally:
-            self._ticks.leave(self)
-            self._going_on.remove_done_callback(self._wake)
-
-    def tick(self) -> None:
-        self._ticks_left -= 1
-        if self._ticks_left == 0:
-            self._wake(self._going_on)
-
-    def _wake(self, _: asyncio.Future[Any]) -> None:
-        if not self._waiter.done():
-            self._waiter.set_result(None)

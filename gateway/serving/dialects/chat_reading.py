@@ -15,7 +15,7 @@ from gateway.serving.sse import DONE, event
 
 TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 CALLS = ("tool_calls", "function_call", "audio")
-WRITTEN = (*TEXTS, *CALLS)
+WRITTEN = frozenset({*TEXTS, *CALLS})
 
 
 class ChatReading(Reading):
@@ -45,6 +45,8 @@ class ChatReading(Reading):
         return taken, shown
 
     def _take_anew(self, data: bytes, event: dict[str, Any]) -> bytes:
+        if not self._wanted.stream:
+            return self._take(event)
         index = self._index_of_text(event)
         shown = self._take(event)
         if index is not None and shown and index not in self._ended:
@@ -54,7 +56,7 @@ class ChatReading(Reading):
     def _index_of_text(self, chunk: dict[str, Any]) -> int | None:
         """Return the choice of an event that holds a text for one choice and says nothing else."""
         choices = chunk.get("choices")
-        if not self._wanted.stream or chunk.get("usage") or not isinstance(choices, list) or len(choices) != 1:
+        if chunk.get("usage") or not isinstance(choices, list) or len(choices) != 1:
             return None
         choice = choices[0]
         says_more = not isinstance(choice, dict) or choice.get("finish_reason") or choice.get("logprobs")
@@ -67,13 +69,25 @@ class ChatReading(Reading):
         usage, choices = chunk.pop("usage", None), chunk.pop("choices", None)
         chunk["model"] = self._wanted.model
         self._frame = chunk
-        parts = self._parts(choices) if isinstance(choices, list) else []
-        has_text = any(is_token for _, _, is_token in parts)
-        said = read_usage(usage) if isinstance(usage, dict) else None
-        crosses = has_text and said is not None and self._is_over_grant(said.output_tokens)
-        if said is not None and not crosses:
-            self._note_usage(usage, said)
-        shown = [kept for part in parts if (kept := self._kept(*part, crosses=crosses)) is not None]
+        parts: list[tuple[dict[str, Any], dict[str, Any], bool]] = []
+        has_text = False
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict):
+                delta = self._delta(choice)
+                is_token = carries_token(delta)  # something that the model wrote
+                has_text = has_text or is_token
+                parts.append((choice, delta, is_token))
+        crosses = False
+        if isinstance(usage, dict):
+            said = read_usage(usage)
+            crosses = has_text and self._is_over_grant(said.output_tokens)
+            if not crosses:
+                self._note_usage(usage, said)
+        shown: list[dict[str, Any]] = []
+        for choice, delta, is_token in parts:
+            kept = self._kept(choice, delta, is_token, crosses=crosses)
+            if kept is not None:
+                shown.append(kept)
         if has_text:
             self._note_text()
         if not shown:
@@ -82,26 +96,24 @@ class ChatReading(Reading):
             for choice in shown:
                 self._put_together(choice)
             return b""
-        usage_to_come = {"usage": None} if self._wanted.shows_usage else {}
-        return event(dumps({**chunk, "choices": shown, **usage_to_come}))
-
-    def _parts(self, choices: list[Any]) -> list[tuple[dict[str, Any], dict[str, Any], bool]]:
-        """Return each choice with what it adds, and whether that is something that the model wrote."""
-        found = [(choice, self._delta(choice)) for choice in choices if isinstance(choice, dict)]
-        return [(choice, delta, carries_token(delta)) for choice, delta in found]
+        whole = {**chunk, "choices": shown}
+        if self._wanted.shows_usage:
+            whole["usage"] = None  # it is to come
+        return event(dumps(whole))
 
     def _kept(
         self, choice: dict[str, Any], delta: dict[str, Any], is_token: bool, *, crosses: bool
     ) -> dict[str, Any] | None:
         """Count a choice's part of a chunk; return what of it the caller may see."""
         index = choice.get("index", 0)
-        if type(index) is not int or index not in range(self._wanted.choices) or index in self._ended:
+        if type(index) is not int or not 0 <= index < self._wanted.choices or index in self._ended:
             return None
         if is_token:
             if not self._counts(index, delta, crosses=crosses):
                 return {"index": index, **self._shown({}), "logprobs": None, "finish_reason": "length"}
             self._remember(index, delta.get("content"))
-            self.tool_calls += _new_calls(delta)
+            if "tool_calls" in delta:
+                self.tool_calls += _new_calls(delta)
         if choice.get("finish_reason"):
             self._ended[index] = str(choice["finish_reason"])
         return {**choice, "index": index, **self._shown(delta)}
@@ -121,10 +133,15 @@ class ChatReading(Reading):
         return {"delta": delta}
 
     def _put_together(self, choice: dict[str, Any]) -> None:
-        empty = {"index": choice["index"], "message": {"role": "assistant", "content": None}, "logprobs": None}
-        whole = self._choices.setdefault(choice["index"], empty)
-        merge(whole["message"], choice["delta"])
-        merge(whole, {name: value for name, value in choice.items() if name not in ("delta", "index")})
+        index = choice["index"]
+        whole = self._choices.get(index)
+        if whole is None:
+            empty = {"index": index, "message": {"role": "assistant", "content": None}, "logprobs": None}
+            whole = self._choices[index] = empty
+        delta = choice.pop("delta")
+        if delta:
+            merge(whole["message"], delta)
+        merge(whole, choice)
 
     def feed_whole(self, answer: Any) -> bytes:
         if not isinstance(answer, dict) or not isinstance(answer.get("choices"), list):
@@ -180,18 +197,19 @@ class ChatReading(Reading):
 def read_usage(said: dict[str, Any]) -> Usage:
     """Return the usage as OpenAI's completions write it; SGLang has the reasoning beside the other counts."""
     prompt, completion = said.get("prompt_tokens_details"), said.get("completion_tokens_details")
+    cached = prompt.get("cached_tokens") if isinstance(prompt, dict) else None
     reasoning = completion.get("reasoning_tokens") if isinstance(completion, dict) else said.get("reasoning_tokens")
     return Usage(
         output_tokens=count(said.get("completion_tokens")),
         input_tokens=count(said.get("prompt_tokens")),
-        cached_tokens=count(prompt.get("cached_tokens") if isinstance(prompt, dict) else None) or 0,
-        reasoning_tokens=count(reasoning) or 0,
+        cached_tokens=(count(cached) or 0) if cached else 0,
+        reasoning_tokens=(count(reasoning) or 0) if reasoning else 0,
     )
 
 
 def carries_token(delta: dict[str, Any]) -> bool:
     """Return whether a delta holds something that the model wrote."""
-    return any(map(delta.get, WRITTEN)) if delta else False
+    return any(map(delta.get, WRITTEN.intersection(delta))) if delta else False
 
 
 def _new_calls(delta: dict[str, Any]) -> list[str]:

@@ -142,11 +142,12 @@ class Reading(ABC):
                 taken, text = self._take_run(events, place)
                 if not taken:
                     taken, text = 1, self._take_one(events[place])
-                shown.append(text)
+                if text:
+                    shown.append(text)
                 place += taken
         except UpstreamError as error:
             self.failure = error
-        return b"".join(shown)
+        return shown[0] if len(shown) == 1 else b"".join(shown)
 
     def _take_run(self, events: list[bytes], start: int) -> tuple[int, bytes]:
         """Take events from ``start`` on that differ from one before them in their text only; return how many."""
