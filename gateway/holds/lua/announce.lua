@@ -21,8 +21,8 @@ else
   first = known_first
 end
 redis.call('HSET', hold, 'owner', owner, 'state', 'live', 'admitted', admitted, 'deadline', deadline, 'grant', grant,
-  'tokens', tokens, 'money', money, 'input', input, 'sofar', sofar, 'billed', '0', 'window', window,
-  'conversation', conversation, 'first', first, 'charged', charged, 'facts', facts)
+  'tokens', tokens, 'money', money, 'input', input, 'sofar', sofar, 'window', window,
+  'first', first, 'charged', charged, 'facts', facts)
 redis.call('ZADD', holds, written(now + tonumber(lease_ms)), hold_id)
 add(window, 'held', tokens)
 add(window, 'spend_held', money)

@@ -27,9 +27,10 @@ if redis.call('HGET', customer, 'rev') ~= customer_rev then return {'stale custo
 if whole(known[2]) > whole(timeline) then return {'stale timeline'} end
 
 -- The same command again, after a lost connection: the same answer.
-if redis.call('EXISTS', mark) == 1 then return {'refused', 'settled'} end
-local reply = redis.call('HGET', hold, 'reply')
-if reply then return cjson.decode(reply) end
+if redis.call('EXISTS', mark, hold) > 0 then
+  local reply = redis.call('HGET', hold, 'reply')
+  return reply and cjson.decode(reply) or {'refused', 'settled'}
+end
 
 -- Records that the ledger does not take must not fill the server.
 if redis.call('XLEN', usage) >= backlog_max then return {'refused', 'backlog'} end
@@ -90,7 +91,7 @@ local granted = {'granted', at, written(grant), written(allowed),
   written(conversation_left - grant * choices), left, c[1], c[11]}
 redis.call('HSET', hold, 'owner', owner, 'state', 'live', 'admitted', at,
   'deadline', written(now + tonumber(deadline_ms)), 'grant', written(grant), 'tokens', tokens, 'money', money,
-  'input', input, 'sofar', '0', 'billed', '0', 'window', window, 'conversation', conversation, 'first', c[1],
+  'input', input, 'sofar', '0', 'window', window, 'first', c[1],
   'charged', c[11], 'facts', facts, 'reply', cjson.encode(granted))
 redis.call('ZADD', holds, written(now + tonumber(lease_ms)), hold_id)
 add(window, 'held', tokens)

@@ -39,10 +39,11 @@ local function tell_if_reached(limit, percent, threshold, max, added, after)
 end
 
 if redis.call('HGET', state, 'generation') ~= generation then return {'rebuild'} end
-local done = redis.call('GET', mark)
-if done then return cjson.decode(done) end
 local h = redis.call('HMGET', hold, 'state', 'tokens', 'money', 'input', 'sofar', 'billed', 'first', 'charged')
-if not h[1] then return {'unknown'} end
+if not h[1] then  -- a hold that is there is not settled: one step removes it and leaves the mark
+  local done = redis.call('GET', mark)
+  return done and cjson.decode(done) or {'unknown'}
+end
 local now = now_ms()
 if only_if_lapsed == '1' then
   local lease_until = redis.call('ZSCORE', holds, hold_id)

@@ -1,5 +1,6 @@
 -- What every verb shares. Whole numbers stay below 2^53, where doubles are exact; `written` keeps all their digits
--- (tostring and .. keep 14). Amounts of money are never added here: HINCRBY does it, from strings.
+-- (tostring and .. keep 14) and drops what comes after the point. Amounts of money are never added here:
+-- HINCRBY does it, from strings.
 local HOUR_MS = 3600000
 local DAY_MS = 24 * HOUR_MS
 
@@ -9,7 +10,7 @@ local function whole(text)
 end
 
 local function written(number)
-  return string.format('%.0f', number)
+  return string.format('%d', number)
 end
 
 local function now_us()
