@@ -245,16 +245,9 @@ class Admission:
         """Run the script; only a server that has had its state looked at (``is_known`` false) is told it anew."""
         ask, offered, facts = bid.ask, bid.offer, bid.facts
         names = [
-            keys.state(ask.bucket),
+            *keys.of_call(ask.bucket, facts.customer, facts.period_start, ask.conversation, ask.id),
             keys.api_key(ask.bucket, ask.key_digest),
             keys.customer(ask.bucket, facts.customer),
-            keys.window(ask.bucket, facts.customer, facts.period_start),
-            keys.conversation(ask.bucket, facts.customer, ask.conversation),
-            keys.pace(ask.bucket, facts.customer),
-            keys.hold(ask.bucket, ask.id),
-            keys.holds(ask.bucket),
-            keys.mark(ask.bucket, ask.id),
-            keys.usage(ask.bucket),
             *(() if facts.end_user_window is None else (facts.end_user_window,)),
         ]
         arguments: list[bytes | str | int] = [

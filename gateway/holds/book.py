@@ -40,14 +40,7 @@ def settle_keys(facts: Facts, threads: Sequence[str] = (), once: Once | None = N
     """Return every key that booking a hold touches, all of one bucket."""
     bucket, customer = facts.bucket, facts.customer
     return [
-        keys.state(bucket),
-        keys.hold(bucket, facts.id),
-        keys.holds(bucket),
-        keys.mark(bucket, facts.id),
-        keys.window(bucket, customer, facts.period_start),
-        keys.conversation(bucket, customer, facts.conversation),
-        keys.pace(bucket, customer),
-        keys.usage(bucket),
+        *keys.of_call(bucket, customer, facts.period_start, facts.conversation, facts.id),
         keys.notices(bucket),
         *(() if facts.end_user_window is None else (facts.end_user_window,)),
         *([] if once is None else [keys.once(bucket, customer, once.digest)]),

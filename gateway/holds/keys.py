@@ -91,6 +91,21 @@ def notices(bucket: str) -> str:
     return f"{{b{bucket}}}:notices"
 
 
+def of_call(bucket: str, customer_id: str, start_ms: int, name: str, hold_id: str) -> list[str]:
+    """Return what every verb of a call is about, named as above: state, hold, holds, mark, window, conversation, pace, usage."""
+    here = f"{{b{bucket}}}:"
+    return [
+        f"{here}state",
+        f"{here}hold:{hold_id}",
+        f"{here}holds",
+        f"{here}settled:{hold_id}",
+        f"{here}window:{customer_id}:{start_ms}",
+        f"{here}conversation:{customer_id}:{name}",
+        f"{here}pace:{customer_id}",
+        f"{here}usage",
+    ]
+
+
 def menu(version: str) -> str:
     """String: one immutable menu, its public part as JSON."""
     return f"menu:{version}"

@@ -18,7 +18,7 @@ BucketOfKey = Callable[[str], Awaitable[str]]
 """Finds the bucket of a key that does not name it, by the key's digest, or raises InvalidKey."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Key:
     """An API key: the bucket it names, the digest that stands for it everywhere else, and its text, never printed."""
 
@@ -38,14 +38,19 @@ async def key_of(exchange: Exchange, bucket_of_key: BucketOfKey) -> Key:
     Raises:
         InvalidKey: there is none, or nothing that is known here looks like it.
     """
-    scheme, _, given = (exchange.header("authorization") or "").partition(" ")
+    scheme, _, given = (exchange.header(b"authorization") or "").partition(" ")
     bearer = given.strip() if scheme.lower() == "bearer" else ""
-    api_key = (exchange.header("x-api-key") or "").strip()
-    for text in (bearer, api_key):
-        if own := KEY.fullmatch(text):
-            return Key(own.group(1), sha256(text.encode()).hexdigest(), text)
+    if own := KEY.fullmatch(bearer):
+        return Key(own[1], _digest(bearer), bearer)
+    api_key = (exchange.header(b"x-api-key") or "").strip()
+    if own := KEY.fullmatch(api_key):
+        return Key(own[1], _digest(api_key), api_key)
     made_elsewhere = next((text for text in (bearer, api_key) if ELSEWHERE.fullmatch(text)), None)
     if made_elsewhere is None:
         raise InvalidKey
-    digest = sha256(made_elsewhere.encode()).hexdigest()
+    digest = _digest(made_elsewhere)
     return Key(await bucket_of_key(digest), digest, made_elsewhere)
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()

@@ -90,8 +90,12 @@ def least(body: Body, *fields: str) -> int | None:
     Raises:
         BadRequest: one of them is not a positive integer.
     """
-    given = [positive(body, field) for field in fields if body.get(field) is not None]
-    return min((limit for limit in given if limit is not None), default=None)
+    smallest: int | None = None
+    for field in fields:
+        limit = positive(body, field) if field in body else None
+        if limit is not None and (smallest is None or limit < smallest):
+            smallest = limit
+    return smallest
 
 
 def end_user(body: Body, *fields: str, within: str | None = None) -> str | None:

@@ -10,6 +10,7 @@ from gateway.errors import TokencapError
 from gateway.holds.hold import UNANSWERED, Outcome, Settled
 from gateway.holds.keeper import Live
 from gateway.serving import threads
+from gateway.serving.api_key import Key
 from gateway.serving.dialects.prompt import Prompt
 from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
@@ -36,7 +37,7 @@ class Last:
 class Call:
     """What is known of a call between its admission and its settlement."""
 
-    def __init__(self, live: Live, wanted: Wanted, secret: bytes, monotonic: Callable[[], float]) -> None:
+    def __init__(self, live: Live, wanted: Wanted, key: Key, monotonic: Callable[[], float]) -> None:
         self.live = live
         self.wanted = wanted
         self.reading: Reading | None = None
@@ -47,7 +48,7 @@ class Call:
         self.came_to = UNANSWERED
         self._recounted: int | None = None
         self._input_recounted: int | None = None
-        self._secret = secret
+        self._key = key
         self._monotonic = monotonic
         self._started = monotonic()
         self._ttft_ms: int | None = None
@@ -106,28 +107,35 @@ class Call:
         if self.reading is None:
             return UNANSWERED
         hold, reading = self.live.hold, self.reading
-        answers = reading.tails if finish == "cap" else []
-        led_by = threads.threads(reading.tool_calls, answers, self._secret)
-        if reading.answer_id is not None:
-            led_by = (*led_by, threads.of_answer_id(reading.answer_id, self._secret))
+        sight = reading.sight
+        sight.recounted = self._recounted
         estimate, bound = hold.facts.input_estimate, hold.facts.input_bound
         given = count_input(self._said_input, self._input_recounted, estimate=estimate, bound=bound)
         if given.source != "upstream":
             reading.input_tokens = given.tokens
         came_to = outcome(
-            replace(reading.sight, recounted=self._recounted),
+            sight,
             given,
             granted=hold.tokens,
             finish=finish,
             ttft_ms=self._ttft_ms,
             duration_ms=self._elapsed_ms(),
-            threads=led_by,
+            threads=self._led_by(reading, finish),
         )
         if problem is not None and not self.wanted.stream:
             came_to = replace(came_to, billed_output_tokens=0)
         came_to.owes_input = not self.wanted.generates and finish == "complete"
         self.came_to = came_to
         return came_to
+
+    def _led_by(self, reading: Reading, finish: str) -> tuple[str, ...]:
+        """Return what a later call would bring back of this answer."""
+        answers = reading.tails if finish == "cap" else []
+        if not (reading.tool_calls or answers or reading.answer_id):
+            return ()
+        secret = self._key.secret
+        led_by = threads.threads(reading.tool_calls, answers, secret)
+        return led_by if reading.answer_id is None else (*led_by, threads.of_answer_id(reading.answer_id, secret))
 
     def last(self, settled: Settled | None) -> Last:
         """Return the end of the answer, with the charge where it is known in time."""

@@ -29,7 +29,7 @@ class Exchange:
     """What the journey of a call knows of its caller; a context in which the caller's patience with us is watched."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, request_id: str, ticks: Ticks, write_deadline_s: float
+        self, scope: Scope, receive: Receive, send: Send, request_id: str, ticks: Ticks, write_ticks: int
     ) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
@@ -46,16 +46,16 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._ticks = ticks
-        self._write_ticks = ticks.within(write_deadline_s)
+        self._write_ticks = write_ticks
         self._task = asyncio.current_task()
         self._ticks_left = 0
         self._coming: asyncio.Future[Any] | None = None
         self._body_was_read = False
         self._is_given_up = False
 
-    def header(self, name: str) -> str | None:
-        """Return a request header, the last one where it comes twice."""
-        value = self._headers.get(name.encode())
+    def header(self, name: bytes) -> str | None:
+        """Return a request header by its lower-case name, the last one where it comes twice."""
+        value = self._headers.get(name)
         return None if value is None else value.decode("latin-1")
 
     def __enter__(self) -> None:

@@ -103,7 +103,7 @@ class Journey:
         key = await key_of(exchange, self._admission.bucket_of_key)
         raw = await exchange.body()
         try:
-            body = read_body(raw, exchange.header("content-encoding"))
+            body = read_body(raw, exchange.header(b"content-encoding"))
             wanted = self.dialect.read(body, len(raw))
             ask = await self._ask(exchange, key, wanted)
             repetition = await self._claim(exchange, key, ask, raw)
@@ -118,7 +118,7 @@ class Journey:
         del raw  # a prompt can be large, and the answer long in coming
 
         live = self._keeper.take(hold, repetition.once if repetition else None)
-        call = Call(live, wanted, key.secret, self._monotonic)
+        call = Call(live, wanted, key, self._monotonic)
         finish, problem = await self._run(call, exchange, body, to_its_end=repetition is not None)
         if self._recount.can_count and not isinstance(problem, ShuttingDown):
             with suppress(asyncio.CancelledError):  # the server stops waiting: what went by has to do
@@ -158,11 +158,11 @@ class Journey:
         """Return what the call asks for, with the conversation it belongs to."""
         if wanted.model not in self._rules.names:
             raise ModelNotFound(f"The model {wanted.model[:64]!r} is not served here.", param="model")
-        tier = exchange.header("x-tokencap-tier")
+        tier = exchange.header(b"x-tokencap-tier")
         if tier is not None and not self._rules.callers_choose_tier:
             raise TierChangeNotAllowed("A tier cannot be chosen per conversation here.", param="X-Tokencap-Tier")
         conversation = await self._conversation(exchange, key, wanted)
-        client_request_id = exchange.header("x-request-id")
+        client_request_id = exchange.header(b"x-request-id")
         return Ask(
             id=exchange.request_id,
             bucket=key.bucket,
@@ -183,7 +183,7 @@ class Journey:
 
     async def _conversation(self, exchange: Exchange, key: Key, wanted: Wanted) -> str | None:
         """Return the conversation that a call names or goes on with, or None where it begins one."""
-        named, place = exchange.header("x-conversation-id"), "X-Conversation-Id"
+        named, place = exchange.header(b"x-conversation-id"), "X-Conversation-Id"
         if named is None:
             named, place = wanted.conversation, "conversation"
         if named is not None and not CONVERSATION.fullmatch(named):
@@ -199,6 +199,8 @@ class Journey:
             return named or led
         if named is not None:
             return named
+        if not (wanted.tool_results or wanted.brought_back):
+            return None
         brought = [wanted.brought_back] if wanted.brought_back else []
         return await self._led_to(key, threads(wanted.tool_results, brought, key.secret))
 

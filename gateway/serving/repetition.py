@@ -24,7 +24,7 @@ def name_of(exchange: Exchange) -> str | None:
     Raises:
         BadRequest: it is empty, too long or not printable.
     """
-    name = exchange.header("idempotency-key")
+    name = exchange.header(b"idempotency-key")
     if name is not None and not (0 < len(name) <= NAME_MOST and name.isprintable()):
         raise BadRequest(f"An Idempotency-Key is 1 to {NAME_MOST} printable characters.", param="Idempotency-Key")
     return name

@@ -64,6 +64,7 @@ class CustomerRoutes:
         self._rules = rules
         self._tally = tally
         self._ticks = ticks
+        self._write_ticks = ticks.within(rules.write_deadline_s)
         self._bucket_of_key = bucket_of_key
         self._names = names
         self._new_id = new_id
@@ -84,23 +85,20 @@ class CustomerRoutes:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, receive, send, self._new_id(), self._ticks, self._rules.write_deadline_s)
+        exchange = Exchange(scope, receive, send, self._new_id(), self._ticks, self._write_ticks)
         if (dialect := self._dialects.get(exchange.path)) is not None:
             exchange.id_headers = dialect.id_headers
         with exchange:
-            await self._answer(exchange)
-
-    async def _answer(self, exchange: Exchange) -> None:
-        try:
-            await self._handler(exchange)(exchange)
-        except CallerGone:
-            return
-        except TokencapError as error:
-            await self._refuse(exchange, error)
-        except Exception:
-            log.exception("call %s failed", exchange.request_id)
-            if exchange.answers:
-                await self._refuse(exchange, HouseError("Something went wrong on our side; nothing was charged."))
+            try:
+                await self._handler(exchange)(exchange)
+            except CallerGone:
+                return
+            except TokencapError as error:
+                await self._refuse(exchange, error)
+            except Exception:
+                log.exception("call %s failed", exchange.request_id)
+                if exchange.answers:
+                    await self._refuse(exchange, HouseError("Something went wrong on our side; nothing was charged."))
 
     def _handler(self, exchange: Exchange) -> Handler:
         handler = self._handlers.get((exchange.method, exchange.path))
@@ -151,7 +149,7 @@ class CustomerRoutes:
 
     async def _choose_tier(self, exchange: Exchange) -> None:
         customer = await self._who(exchange)
-        body = read_body(await exchange.body(), exchange.header("content-encoding"))
+        body = read_body(await exchange.body(), exchange.header(b"content-encoding"))
         if not self._rules.customers_choose_tier:
             raise TierChangeNotAllowed("The operator sets the tier here.")
         tier = body.get("tier")

@@ -3,7 +3,7 @@
 -- or says what the gateway must look up again: 'rebuild', 'no key', 'stale customer', 'stale timeline',
 -- 'stale period' (with the time here), 'begun' (the conversation's own tier and menu version).
 -- The eleventh of KEYS, the end user's, is there only where its tokens are limited.
-local state, key, customer, window, conversation, pace, hold, holds, mark, usage, end_user =
+local state, hold, holds, mark, window, conversation, pace, usage, key, customer, end_user =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
 local generation, timeline, customer_id, customer_rev = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local hold_id, owner, lease_ms, deadline_ms = ARGV[5], ARGV[6], ARGV[7], ARGV[8]

@@ -100,8 +100,10 @@ def _tool_results(messages: list[dict[str, Any]]) -> tuple[str, ...]:
 
 def _last_answer(messages: list[dict[str, Any]]) -> str | None:
     """Return the text of the model's last message, or None where it has none."""
-    last = next((message for message in reversed(messages) if message.get("role") == "assistant"), None)
-    return text_of(last.get("content")) if last else None
+    for message in reversed(messages):
+        if message.get("role") == "assistant":
+            return text_of(message.get("content"))
+    return None
 
 
 def text_of(content: Any) -> str | None:

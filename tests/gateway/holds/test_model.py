@@ -107,16 +107,9 @@ class Operations:
             assert _reserved([text(part) for part in reply]) == expected, asked
 
         names = [
-            keys.state(BUCKET),
+            *keys.of_call(BUCKET, asked.customer, PERIOD, asked.conversation, asked.id),
             keys.api_key(BUCKET, asked.customer),
             keys.customer(BUCKET, asked.customer),
-            keys.window(BUCKET, asked.customer, PERIOD),
-            keys.conversation(BUCKET, asked.customer, asked.conversation),
-            keys.pace(BUCKET, asked.customer),
-            keys.hold(BUCKET, asked.id),
-            keys.holds(BUCKET),
-            keys.mark(BUCKET, asked.id),
-            keys.usage(BUCKET),
             *_end_user(asked),
         ]
         arguments = [
