@@ -10,6 +10,7 @@ from typing import Any
 
 import uvicorn
 
+from gateway.local.http_protocol import OneWrite
 from gateway.serving.exchange import Receive, Scope, Send
 from tests.waiting import until
 
@@ -37,7 +38,13 @@ async def body_of(receive: Receive) -> bytes:
 def served(app: Any) -> Iterator[str]:
     """Serve ``app`` on a free port of 127.0.0.1 and yield its address."""
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5, ws="none"
+        app,
+        http=OneWrite,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+        ws="none",
     )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:

@@ -1,19 +1,13 @@
-"""Uvicorn's HTTP/1.1 with less to do for an answer: a head is written together with the first bytes that follow it."""
+"""Uvicorn's HTTP/1.1 with less to do for a call: a head is written together with the first bytes that follow it."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import unquote
 
-from uvicorn.protocols.http.httptools_impl import (
-    HEADER_RE,
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
-
-if TYPE_CHECKING:
-    from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HEADER_RE, STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 WITHOUT_BODY = frozenset({204, 304})
 FORBIDDEN = bytes({*range(0x20), 0x7F} - {0x09})
@@ -26,55 +20,80 @@ _names: dict[bytes, bytes] = {}
 
 
 class OneWrite(HttpToolsProtocol):
-    """What uvicorn does, but for how an answer is sent."""
+    """What uvicorn does, but for how an answer is sent; WebSockets are not served."""
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        sending = _Sending(cycle)
-        cycle.send = sending.send  # type: ignore[method-assign]  # of this one request
-        super()._start_asgi_task(cycle, app)
+    def on_headers_complete(self) -> None:
+        version = self.parser.get_http_version()
+        raw_path, _, query = self.url.partition(b"#")[0].partition(b"?")
+        if not raw_path.startswith(b"/"):
+            super().on_headers_complete()  # a URL with a host, or "*"
+            return
+        path = raw_path.decode("ascii")
+        scope = self.scope
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = raw_path
+        scope["query_string"] = query
+        before, self.cycle = (
+            self.cycle,
+            _Cycle(
+                scope=scope,
+                transport=self.transport,
+                flow=self.flow,
+                logger=self.logger,
+                access_logger=self.access_logger,
+                access_log=False,
+                default_headers=self.server_state.default_headers,
+                message_event=asyncio.Event(),
+                expect_100_continue=self.expect_100_continue,
+                keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+                on_response=self.on_response_complete,
+            ),
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
 
-class _Sending:
-    """Sends the answer to one request.
+class _Cycle(RequestResponseCycle):
+    """One request and its answer.
 
     A head that tells the length of what follows waits for it, so that both leave in one write; any other leaves at once,
     for it may be long until a stream's first event.
     """
 
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
-        self._as_uvicorn = type(cycle).send
-        self._head = b""
+    _head = b""
 
     async def send(self, message: Any) -> None:
-        cycle = self._cycle
-        if cycle.flow.write_paused and not cycle.disconnected:
-            await cycle.flow.drain()
-        if cycle.disconnected:
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
             return
-        kind, is_usual = message["type"], cycle.scope["method"] != "HEAD"
-        if kind == "http.response.body" and is_usual and cycle.response_started and not cycle.response_complete:
+        kind, is_usual = message["type"], self.scope["method"] != "HEAD"
+        if kind == "http.response.body" and is_usual and self.response_started and not self.response_complete:
             self._go_on(message.get("body", b""), is_last=not message.get("more_body", False))
         elif (
             kind == "http.response.start"
             and is_usual
-            and not cycle.response_started
+            and not self.response_started
             and message["status"] not in WITHOUT_BODY
         ):
             self._begin(message["status"], message.get("headers", ()))
         else:
-            await self._as_uvicorn(cycle, message)
+            await super().send(message)
 
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        cycle = self._cycle
-        cycle.response_started = True
-        cycle.waiting_for_100_continue = False
+        self.response_started = True
+        self.waiting_for_100_continue = False
         parts, values = [STATUS_LINE[status]], []
         closes = False
-        for given, value in (*cycle.default_headers, *headers):
+        for given, value in (*self.default_headers, *headers):
             name = _names.get(given) or _as_name(given)
             if name == b"content-length":
-                cycle.chunked_encoding, cycle.expected_content_length = False, int(value)
+                self.chunked_encoding, self.expected_content_length = False, int(value)
             elif name == b"connection":
                 closes = b"close" in [token.strip() for token in value.lower().split(b",")]
             elif name == b"transfer-encoding":
@@ -85,40 +104,39 @@ class _Sending:
         if len(told.translate(None, FORBIDDEN)) != len(told):
             raise RuntimeError("Invalid HTTP header value.")
         if closes:
-            cycle.keep_alive = False
-        elif not cycle.keep_alive:
+            self.keep_alive = False
+        elif not self.keep_alive:
             parts.append(b"connection: close\r\n")
-        if cycle.chunked_encoding is None:
-            cycle.chunked_encoding = True
+        if self.chunked_encoding is None:
+            self.chunked_encoding = True
             parts.append(b"transfer-encoding: chunked\r\n")
         parts.append(b"\r\n")
         head = b"".join(parts)
-        if cycle.chunked_encoding:
-            cycle.transport.write(head)
+        if self.chunked_encoding:
+            self.transport.write(head)
         else:
             self._head = head
 
     def _go_on(self, body: bytes, *, is_last: bool) -> None:
-        cycle = self._cycle
-        if cycle.chunked_encoding:
+        if self.chunked_encoding:
             framed = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             if is_last:
                 framed += b"0\r\n\r\n"
             if framed:
-                cycle.transport.write(framed)
+                self.transport.write(framed)
         else:
-            cycle.expected_content_length -= len(body)
-            if cycle.expected_content_length < 0 or (is_last and cycle.expected_content_length):
+            self.expected_content_length -= len(body)
+            if self.expected_content_length < 0 or (is_last and self.expected_content_length):
                 raise RuntimeError("An answer is as long as its Content-Length says.")
-            if self._head or body:
-                cycle.transport.write(self._head + body)
-                self._head = b""
+            head, self._head = self._head, b""
+            if head or body:
+                self.transport.write(head + body)
         if is_last:
-            cycle.response_complete = True
-            cycle.message_event.set()
-            if not cycle.keep_alive:
-                cycle.transport.close()
-            cycle.on_response()
+            self.response_complete = True
+            self.message_event.set()
+            if not self.keep_alive:
+                self.transport.close()
+            self.on_response()
 
 
 def _as_name(given: bytes) -> bytes:

@@ -1,0 +1,201 @@
+"""HTTP/1.1 as callers meet it on the wire: whole answers in one piece, streams at once, and nothing smuggled in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gateway.local import sockets
+from gateway.local.http_server import serve
+from tests.serving import body_of, outlived
+
+Handler = Callable[[Any, Any, Any], Awaitable[None]]
+WHOLE = [(b"content-type", b"text/plain"), (b"Content-Length", b"5")]
+
+
+@asynccontextmanager
+async def served(handler: Handler) -> AsyncIterator[int]:
+    """Serve ``handler`` as the gateway is served; yield the port."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if not await outlived(scope, receive, send):
+            await handler(scope, receive, send)
+
+    listener = sockets.listen("127.0.0.1", 0)
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve([(app, listener)], stop.wait(), 5))
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        stop.set()
+        await serving
+
+
+async def said(port: int, request: bytes) -> bytes:
+    """Return all that is answered to ``request`` until the connection ends, which its last call asks for."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    answer = await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    return answer
+
+
+def get(path: str, *lines: str, method: str = "GET", version: str = "1.1", last: bool = True) -> bytes:
+    told = [f"{method} {path} HTTP/{version}", "host: here", *lines, *(["connection: close"] if last else [])]
+    return "\r\n".join([*told, "", ""]).encode()
+
+
+def answering(headers: list[tuple[bytes, bytes]], *pieces: bytes, status: int = 200) -> Handler:
+    async def answer(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        for piece in pieces[:-1]:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": pieces[-1]})
+
+    return answer
+
+
+class Wire(asyncio.Protocol):
+    """A caller that keeps apart what arrived apart."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.came = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        self.pieces.append(data)
+        self.came.set()
+
+
+async def test_a_whole_answer_is_one_write() -> None:
+    async with served(answering(WHOLE, b"Hello")) as port:
+        transport, wire = await asyncio.get_running_loop().create_connection(Wire, "127.0.0.1", port)
+        transport.write(get("/", last=False))
+        await asyncio.wait_for(wire.came.wait(), 20)
+        transport.close()
+
+    assert wire.pieces[0].endswith(b"content-length: 5\r\n\r\nHello")
+
+
+async def test_the_head_of_a_stream_does_not_wait_for_its_first_bytes() -> None:
+    go = asyncio.Event()
+
+    async def answer(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await go.wait()
+        await send({"type": "http.response.body", "body": b"Hello"})
+
+    async with served(answer) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(get("/"))
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        go.set()
+        rest = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+
+    assert b"transfer-encoding: chunked" in head
+    assert rest == b"5\r\nHello\r\n0\r\n\r\n"
+
+
+async def test_calls_on_one_connection_are_answered_in_their_order() -> None:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        body = scope["path"].encode() + b" " + await body_of(receive)
+        await answering([(b"content-length", b"%d" % len(body))], body)(scope, receive, send)
+
+    asked = get("/one", "content-length: 3", method="POST", last=False) + b"abc"
+    async with served(answer) as port:
+        answers = await said(port, asked + get("/tw%6F?x=1"))
+
+    bodies = [part.partition(b"\r\n\r\n")[2] for part in answers.split(b"HTTP/1.1 200 OK\r\n")[1:]]
+    assert bodies == [b"/one abc", b"/two "]
+
+
+@pytest.mark.parametrize(
+    ("request_line", "expected"),
+    [
+        (get("http://here/path?x=1"), b"/path x=1"),
+        (get("/path?x=1?y#z"), b"/path x=1?y"),
+        (get("/path"), b"/path "),
+        (get("/path", version="1.0", last=False), b"/path "),
+    ],
+)
+async def test_a_path_and_its_query_are_found(request_line: bytes, expected: bytes) -> None:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        body = scope["path"].encode() + b" " + scope["query_string"]
+        await answering([(b"content-length", b"%d" % len(body))], body)(scope, receive, send)
+
+    async with served(answer) as port:
+        answered = await said(port, request_line)
+
+    assert answered.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"connection: close\r\n" in answered
+    assert answered.endswith(b"\r\n\r\n" + expected)
+
+
+async def test_the_head_of_an_answer_has_no_body() -> None:
+    async with served(answering(WHOLE, b"Hello")) as port:
+        answered = await said(port, get("/", method="HEAD"))
+
+    assert b"content-length: 5" in answered
+    assert answered.endswith(b"\r\n\r\n")
+
+
+async def test_no_content_has_no_length() -> None:
+    async with served(answering([], b"", status=204)) as port:
+        answered = await said(port, get("/"))
+
+    assert answered.startswith(b"HTTP/1.1 204 No Content\r\n")
+    assert b"chunked" not in answered
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        (b"x-name", b"one\r\nset-cookie: two"),
+        (b"x-name", b"one\x00"),
+        (b"x name", b"one"),
+        (b"x-name\r\n", b"one"),
+        (b"transfer-encoding", b"chunked"),
+    ],
+)
+async def test_no_header_makes_another_one(header: tuple[bytes, bytes]) -> None:
+    async with served(answering([*WHOLE, header], b"Hello")) as port:
+        answered = await said(port, get("/"))
+
+    assert b"set-cookie" not in answered
+    assert b"Hello" not in answered
+
+
+@pytest.mark.parametrize("pieces", [(b"Hell",), (b"Hello", b"!")])
+async def test_an_answer_of_another_length_than_it_says_breaks_the_connection(pieces: tuple[bytes, ...]) -> None:
+    async with served(answering(WHOLE, *pieces)) as port:
+        answered = await said(port, get("/", last=False))
+
+    assert not answered.endswith(b"!")
+
+
+async def test_an_answer_can_end_the_connection() -> None:
+    async with served(answering([*WHOLE, (b"connection", b"Close")], b"Hello")) as port:
+        answered = await said(port, get("/", last=False))
+
+    assert answered.endswith(b"Hello")
+
+
+async def test_a_caller_who_waits_to_be_told_is_told_to_go_on() -> None:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await answering(WHOLE, await body_of(receive))(scope, receive, send)
+
+    async with served(answer) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(get("/", "expect: 100-continue", "content-length: 5", method="POST"))
+        told = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        writer.write(b"Hello")
+        rest = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+
+    assert told == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert rest.endswith(b"Hello")
