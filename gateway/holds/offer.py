@@ -67,7 +67,7 @@ def offer(tier: Tier | None, version: str | None, overrides: Mapping[str, int], 
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Charge:
     """What a call costs if it is the one that its conversation's price goes onto, and if it is not."""
 

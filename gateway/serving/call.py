@@ -19,14 +19,14 @@ from gateway.serving.jsons import dumps
 from gateway.serving.meter import count_input, count_output, finish_of, outcome
 from gateway.serving.recount import Recount
 
-EVENT_STREAM = "text/event-stream; charset=utf-8"
-JSON = "application/json"
+EVENT_STREAM = b"text/event-stream; charset=utf-8"
+JSON = b"application/json"
 
 BY_SIGHT = frozenset({"counted", "estimate"})
 """Counts that a tokenizer's is better than."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Last:
     """The end of an answer: all of it for a caller who does not stream, the last events for one who does."""
 
@@ -54,7 +54,7 @@ class Call:
         self._ttft_ms: int | None = None
 
     @property
-    def content_type(self) -> str:
+    def content_type(self) -> bytes:
         return EVENT_STREAM if self.wanted.stream else JSON
 
     def begin(self, reading: Reading) -> Reading:

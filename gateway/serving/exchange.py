@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from gateway.errors import CallerGone, RequestTooLarge
 from gateway.serving.attendance import Attendance
+from gateway.serving.headers import Headers, length_header, written
 from gateway.serving.ticks import Ticks
 
 Scope = MutableMapping[str, Any]
@@ -35,7 +36,7 @@ class Exchange:
         self.path: str = scope["path"]
         self.query: str = scope["query_string"].decode("latin-1")
         self.request_id = request_id
-        self.id_headers: tuple[str, ...] = ("x-request-id",)
+        self.id_headers: tuple[bytes, ...] = (b"x-request-id",)
         """Headers that carry our id of the request."""
         self.answers = True
         """Whether a head can still be sent."""
@@ -100,13 +101,12 @@ class Exchange:
             size += len(message.get("body", b""))
             self._body_was_read = not message.get("more_body", False)
 
-    async def start(self, status: int, headers: Iterable[tuple[str, str]], content_type: str) -> None:
+    async def start(self, status: int, headers: Headers, content_type: bytes) -> None:
         """Send the head."""
         self.answers = False
-        ids = ((name, self.request_id) for name in self.id_headers)
-        lines = [("content-type", content_type), *ids, *headers]
-        encoded = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in lines]
-        await self._send({"type": "http.response.start", "status": status, "headers": encoded})
+        request_id = written(self.request_id)
+        lines = [(b"content-type", content_type), *[(name, request_id) for name in self.id_headers], *headers]
+        await self._send({"type": "http.response.start", "status": status, "headers": lines})
 
     async def write(self, chunk: bytes) -> None:
         """Send bytes of the body; waits while the caller reads more slowly than they come.
@@ -152,7 +152,8 @@ class Exchange:
     async def reply(self, status: int, body: Any, headers: Iterable[tuple[str, str]] = ()) -> None:
         """Send a whole JSON answer."""
         encoded = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
-        await self.start(status, [*headers, ("content-length", str(len(encoded)))], "application/json")
+        lines = [(name.encode("latin-1"), written(value)) for name, value in headers]
+        await self.start(status, [*lines, length_header(encoded)], b"application/json")
         await self.end(encoded)
 
     def attended(self, seconds: float, *, to_its_end: bool = False) -> Attendance:

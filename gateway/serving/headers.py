@@ -5,26 +5,36 @@ from __future__ import annotations
 from gateway.holds.hold import Hold, Settled
 from gateway.holds.refusals import duration
 
-Headers = list[tuple[str, str]]
+Headers = list[tuple[bytes, bytes]]
 
 
 def answer_headers(hold: Hold) -> Headers:
     """Return the headers that stand on every answer."""
     facts = hold.facts
-    headers = [("x-tokencap-cap", str(hold.grant)), ("x-tokencap-conversation", facts.conversation)]
+    headers = [(b"x-tokencap-cap", b"%d" % hold.grant), (b"x-tokencap-conversation", written(facts.conversation))]
     if facts.tier is not None:
-        headers.append(("x-tokencap-tier", facts.tier))
+        headers.append((b"x-tokencap-tier", written(facts.tier)))
     if facts.menu_version is not None:
-        headers.append(("x-tokencap-menu-version", facts.menu_version))
-    if hold.period_tokens_max is not None:
+        headers.append((b"x-tokencap-menu-version", written(facts.menu_version)))
+    if hold.period_tokens_max is not None and hold.period_left is not None:
         headers += [
-            ("x-ratelimit-limit-tokens", str(hold.period_tokens_max)),
-            ("x-ratelimit-remaining-tokens", str(hold.period_left)),
-            ("x-ratelimit-reset-tokens", duration((facts.period_end - hold.admitted) // 1000)),
+            (b"x-ratelimit-limit-tokens", b"%d" % hold.period_tokens_max),
+            (b"x-ratelimit-remaining-tokens", b"%d" % hold.period_left),
+            (b"x-ratelimit-reset-tokens", duration((facts.period_end - hold.admitted) // 1000).encode()),
         ]
     return headers
 
 
 def charge_header(settled: Settled | None) -> Headers:
     """Return the charge, where it is known in time."""
-    return [] if settled is None else [("x-tokencap-charge-nanousd", str(settled.charge_nanousd))]
+    return [] if settled is None else [(b"x-tokencap-charge-nanousd", b"%d" % settled.charge_nanousd)]
+
+
+def length_header(body: bytes) -> tuple[bytes, bytes]:
+    """Return the header of a whole answer."""
+    return b"content-length", b"%d" % len(body)
+
+
+def written(text: str) -> bytes:
+    """Return a header's value as it is sent."""
+    return text.encode("latin-1", "replace")

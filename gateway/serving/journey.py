@@ -35,7 +35,7 @@ from gateway.serving.dialects.dialect import Dialect
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.exchange import Exchange
 from gateway.serving.gate import Gate
-from gateway.serving.headers import answer_headers
+from gateway.serving.headers import answer_headers, length_header
 from gateway.serving.recount import Recount
 from gateway.serving.repetition import Repetition, name_of
 from gateway.serving.threads import of_answer_id, threads
@@ -106,7 +106,8 @@ class Journey:
             body = read_body(raw, exchange.header(b"content-encoding"))
             wanted = self.dialect.read(body, len(raw))
             ask = await self._ask(exchange, key, wanted)
-            repetition = await self._claim(exchange, key, ask, raw)
+            name = name_of(exchange)
+            repetition = None if name is None else await self._claim(exchange, key, ask, name, raw)
         except CallerError:
             await self._admission.confirm(key.bucket, key.digest)  # whose key is unknown is told nothing but that
             raise
@@ -133,11 +134,8 @@ class Journey:
             settled = None if is_stopping else await exchange.in_time(settling, SETTLE_WAIT_S)
             await self._end(call, exchange, settled, problem)
 
-    async def _claim(self, exchange: Exchange, key: Key, ask: Ask, raw: bytes) -> Repetition | None:
-        """Claim the call's Idempotency-Key, where it has one."""
-        name = name_of(exchange)
-        if name is None:
-            return None
+    async def _claim(self, exchange: Exchange, key: Key, ask: Ask, name: str, raw: bytes) -> Repetition:
+        """Claim the call's Idempotency-Key."""
         digest = key_digest(self.dialect.endpoint, name)
         seal = Seal.of(key.text, digest)
         customer = await self._admission.customer_of(ask)
@@ -161,7 +159,10 @@ class Journey:
         tier = exchange.header(b"x-tokencap-tier")
         if tier is not None and not self._rules.callers_choose_tier:
             raise TierChangeNotAllowed("A tier cannot be chosen per conversation here.", param="X-Tokencap-Tier")
-        conversation = await self._conversation(exchange, key, wanted)
+        conversation = None
+        named = exchange.header(b"x-conversation-id")
+        if named is not None or wanted.goes_on:
+            conversation = await self._conversation(named, key, wanted)
         client_request_id = exchange.header(b"x-request-id")
         return Ask(
             id=exchange.request_id,
@@ -181,9 +182,9 @@ class Journey:
             end_user=wanted.end_user,
         )
 
-    async def _conversation(self, exchange: Exchange, key: Key, wanted: Wanted) -> str | None:
-        """Return the conversation that a call names or goes on with, or None where it begins one."""
-        named, place = exchange.header(b"x-conversation-id"), "X-Conversation-Id"
+    async def _conversation(self, named: str | None, key: Key, wanted: Wanted) -> str | None:
+        """Return the conversation that a call's headers or body name or go on with, or None where it begins one."""
+        place = "X-Conversation-Id"
         if named is None:
             named, place = wanted.conversation, "conversation"
         if named is not None and not CONVERSATION.fullmatch(named):
@@ -199,8 +200,6 @@ class Journey:
             return named or led
         if named is not None:
             return named
-        if not (wanted.tool_results or wanted.brought_back):
-            return None
         brought = [wanted.brought_back] if wanted.brought_back else []
         return await self._led_to(key, threads(wanted.tool_results, brought, key.secret))
 
@@ -289,5 +288,5 @@ class Journey:
         else:
             last = call.last(settled)
             if exchange.answers:
-                await exchange.start(200, [*last.headers, ("content-length", str(len(last.body)))], call.content_type)
+                await exchange.start(200, [*last.headers, length_header(last.body)], call.content_type)
             await exchange.end(last.body)

@@ -10,7 +10,7 @@ from gateway.holds.claims import Seal
 from gateway.holds.hold import Once
 from gateway.serving.call import Call
 from gateway.serving.exchange import Exchange
-from gateway.serving.headers import answer_headers
+from gateway.serving.headers import answer_headers, length_header, written
 
 KEPT_MOST = 2**20
 """Bytes of an answer that is kept; a longer one leaves its key free again."""
@@ -54,7 +54,8 @@ class Repetition:
         if len(body) > KEPT_MOST:
             return b""
         headers = last.headers or answer_headers(call.live.hold)
-        head = {"type": call.content_type, "id": call.live.hold.id, "headers": headers}
+        lines = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        head = {"type": call.content_type.decode(), "id": call.live.hold.id, "headers": lines}
         return self.seal.close(json.dumps(head).encode() + b"\n" + body)
 
     async def replay(self, exchange: Exchange) -> None:
@@ -63,6 +64,7 @@ class Repetition:
         head, _, body = self.seal.open(self.kept).partition(b"\n")
         told = json.loads(head)
         exchange.request_id = told["id"]
-        headers = [*(tuple(header) for header in told["headers"]), ("Idempotency-Replayed", "true")]
-        await exchange.start(200, [*headers, ("content-length", str(len(body)))], told["type"])
+        headers = [(written(line), written(value)) for line, value in told["headers"]]
+        headers += [(b"idempotency-replayed", b"true"), length_header(body)]
+        await exchange.start(200, headers, written(told["type"]))
         await exchange.end(body)

@@ -19,7 +19,7 @@ class Dialect(Protocol):
     """The route, as records name it: ``/v1/chat/completions``."""
     path: str
     """The same below the upstream's URL: ``/chat/completions``."""
-    id_headers: tuple[str, ...]
+    id_headers: tuple[bytes, ...]
     """Response headers that carry our id of the request."""
     headers: Mapping[str, str]
     """What the upstream is told beside the body."""

@@ -41,7 +41,7 @@ ERROR_TYPES = {
 class Anthropic:
     """What the two routes share."""
 
-    id_headers: tuple[str, ...] = ("x-request-id", "request-id")
+    id_headers: tuple[bytes, ...] = (b"x-request-id", b"request-id")
     headers: Mapping[str, str] = {"anthropic-version": "2023-06-01"}
 
     def __init__(self, profile: Profile) -> None:

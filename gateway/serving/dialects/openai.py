@@ -22,7 +22,7 @@ END_USER = ("safety_identifier", "user")
 class OpenAI:
     """One upstream's way of taking what passes, and the shape of errors."""
 
-    id_headers: tuple[str, ...] = ("x-request-id",)
+    id_headers: tuple[bytes, ...] = (b"x-request-id",)
     headers: Mapping[str, str] = {}
 
     def __init__(self, profile: Profile) -> None:

@@ -30,3 +30,10 @@ class Wanted:
     """Whom of the customer's own users it is for."""
     generates: bool = True
     """Whether output tokens can come of it; if not, none are held."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the body has anything to tell its conversation by."""
+        return bool(
+            self.tool_results or self.brought_back or self.conversation is not None or self.previous is not None
+        )
