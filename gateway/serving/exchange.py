@@ -116,18 +116,18 @@ class Exchange:
         """
         if self.records:
             self._written.append(chunk)
-        await self._write(chunk, more=True)
+        if not self._is_given_up:
+            await self._write({"type": "http.response.body", "body": chunk, "more_body": True})
 
     async def end(self, chunk: bytes = b"") -> None:
         """Send the last bytes."""
-        await self._write(chunk, more=False)
+        if not self._is_given_up:
+            await self._write({"type": "http.response.body", "body": chunk, "more_body": False})
 
-    async def _write(self, chunk: bytes, *, more: bool) -> None:
-        if self._is_given_up:
-            return
+    async def _write(self, message: Message) -> None:
         self._ticks_left = self._write_ticks
         try:
-            await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
+            await self._send(message)
         except asyncio.CancelledError:
             if not self._is_given_up or (self._task is not None and self._task.uncancel() > 0):
                 raise

@@ -250,7 +250,12 @@ class Journey:
             problem: UpstreamError = UpstreamUnavailable("The upstream broke off its answer.")
             try:
                 while (chunk := await answer.chunk()) is not None:
-                    await self._pass_on(call, exchange, reading.feed(chunk))
+                    shown = reading.feed(chunk)
+                    if self._keeper.is_overdue or call.live.is_lost:
+                        await self._catch_up(call)
+                    call.note_progress()
+                    if shown:
+                        await exchange.write(shown)
                     if reading.is_over:
                         return
                     if reading.failure is not None:
@@ -269,9 +274,13 @@ class Journey:
         body.clear()
         return forwarded
 
-    async def _pass_on(self, call: Call, exchange: Exchange, shown: bytes) -> None:
-        if (self._keeper.is_overdue or call.live.is_lost) and not await self._keeper.catches_up(call.live):
+    async def _catch_up(self, call: Call) -> None:
+        if not await self._keeper.catches_up(call.live):
             raise MeteringUnavailable("This worker lost touch with its books and stopped the answer.")
+
+    async def _pass_on(self, call: Call, exchange: Exchange, shown: bytes) -> None:
+        if self._keeper.is_overdue or call.live.is_lost:
+            await self._catch_up(call)
         call.note_progress()
         if shown:
             await exchange.write(shown)

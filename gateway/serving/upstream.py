@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from gateway.errors import (
@@ -49,16 +49,15 @@ class Answer:
         self._idle_s = idle_s
         self.is_stream = (reply.header("content-type") or "").startswith("text/event-stream")
 
-    async def chunk(self) -> bytes | None:
-        """Return the bytes that came next, or None after the last ones.
+    def chunk(self) -> Awaitable[bytes | None]:
+        """Return the bytes that come next, or None after the last ones.
 
         Raises:
             UpstreamUnavailable: the connection broke.
             UpstreamTimeout: nothing came for too long.
         """
-        chunk = await self._reply.chunk(self._patience_s)
-        self._patience_s = self._idle_s
-        return chunk
+        patience_s, self._patience_s = self._patience_s, self._idle_s
+        return self._reply.chunk(patience_s)
 
     async def whole(self) -> Any:
         """Return the JSON of an answer that is not a stream."""
