@@ -9,6 +9,8 @@ from urllib.parse import unquote
 
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from gateway.serving.exchange import WRITE_NOW
+
 WITHOUT_BODY = frozenset({204, 304})
 FORBIDDEN = bytes({*range(0x20), 0x7F} - {0x09})
 """What no header's value may have: control characters but the tab."""
@@ -51,6 +53,7 @@ class OneWrite(HttpToolsProtocol):
                 on_response=self.on_response_complete,
             ),
         )
+        scope["extensions"] = {WRITE_NOW: {"write": self.cycle.write_now}}
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
@@ -84,6 +87,12 @@ class _Cycle(RequestResponseCycle):
             self._begin(message["status"], message.get("headers", ()))
         else:
             await super().send(message)
+
+    def write_now(self, body: bytes) -> bool:
+        """Send bytes of the body, more of which will come, without waiting; return whether the caller keeps up."""
+        if self.response_started and not self.disconnected:
+            self._go_on(body, is_last=False)
+        return not (self.flow.write_paused or self.disconnected)
 
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self.response_started = True
@@ -136,6 +145,7 @@ class _Cycle(RequestResponseCycle):
             self.message_event.set()
             if not self.keep_alive:
                 self.transport.close()
+            self.scope.pop("extensions", None)  # else the two would keep each other
             self.on_response()
 
 

@@ -10,6 +10,7 @@ import httptools
 
 from gateway.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from gateway.serving.ticks import Ticks
+from gateway.serving.transport import Sink
 
 HEAD_MOST = 256
 """Header lines of a reply."""
@@ -17,6 +18,7 @@ HEAD_MOST = 256
 AHEAD_MOST = 256 * 2**10
 """Bytes of a body that are taken in before anyone asks for them; beyond that the upstream has to wait."""
 
+STOPPED = "The upstream stopped sending."
 NO_ANSWER = "The upstream closed the connection without an answer."
 
 
@@ -31,6 +33,9 @@ class WireReply:
         self._ticks_left = 0
         self._chunks: list[bytes] = []
         self._size = 0
+        self._sink: Sink | None = None
+        self._idle_ticks = 0
+        self._failure: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._error: UpstreamError | None = None
         self._is_over = False
@@ -50,7 +55,31 @@ class WireReply:
         while not self._chunks:
             if self._is_over:
                 return None
-            await self._wait(patience_s, "The upstream stopped sending.")
+            await self._wait(patience_s, STOPPED)
+        return self._kept()
+
+    async def pour(self, sink: Sink, patience_s: float, idle_s: float) -> bool:
+        self._idle_ticks = self._ticks.within(idle_s)
+        while True:
+            if self._chunks:
+                patience_s = idle_s
+                if not sink(self._kept()):
+                    return False
+            elif self._is_over:
+                return True
+            else:
+                self._sink = sink
+                try:
+                    await self._wait(patience_s, STOPPED)
+                finally:
+                    has_stopped, self._sink = self._sink is None, None
+                if self._failure is not None:
+                    raise self._failure
+                if has_stopped:
+                    return False
+
+    def _kept(self) -> bytes:
+        """Return what came in while nobody took it."""
         chunks, self._chunks = self._chunks, []
         if self._size > AHEAD_MOST and self._connection is not None:
             self._connection.resume()
@@ -75,6 +104,16 @@ class WireReply:
 
     def take(self, data: bytes) -> None:
         """Take in bytes of the body."""
+        if self._sink is not None:
+            self._ticks_left = self._idle_ticks
+            try:
+                goes_on = self._sink(data)
+            except Exception as error:  # noqa: BLE001 - it is raised where the sink came from
+                self._failure, goes_on = error, False
+            if not goes_on:
+                self._sink = None
+                self._wake()
+            return
         self._chunks.append(data)
         self._size += len(data)
         if self._size > AHEAD_MOST and self._connection is not None:

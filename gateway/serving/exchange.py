@@ -22,6 +22,9 @@ Found = TypeVar("Found")
 BODY_MOST = 16 * 2**20
 """Bytes of a body that are taken."""
 
+WRITE_NOW = "tokencap.write_now"
+"""The server's extension of a scope: ``write`` sends bytes of a body at once and says whether the caller keeps up."""
+
 DROPPED_MOST = 64 * 2**20
 """Bytes of a refused body that are read and dropped, so that the caller hears the refusal."""
 
@@ -43,6 +46,9 @@ class Exchange:
         self.records = False
         """Whether what is written is remembered: for an answer that is kept."""
         self._written: list[bytes] = []
+        self._kept: list[bytes] = []
+        self._is_behind = False
+        self._write_now: Callable[[bytes], bool] | None = scope.get("extensions", {}).get(WRITE_NOW, {}).get("write")
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._receive = receive
         self._send = send
@@ -108,16 +114,39 @@ class Exchange:
         lines = [(b"content-type", content_type), *[(name, request_id) for name in self.id_headers], *headers]
         await self._send({"type": "http.response.start", "status": status, "headers": lines})
 
-    async def write(self, chunk: bytes) -> None:
-        """Send bytes of the body; waits while the caller reads more slowly than they come.
+    def write_now(self, chunk: bytes) -> bool:
+        """Send bytes of the body without waiting; return whether nothing is left for ``flush`` to see to.
+
+        Only a server that offers it does so, and only to a caller who keeps up; else they are kept for ``flush``.
+        """
+        if not chunk:
+            return True
+        if self._write_now is None or self._kept or self._is_given_up:
+            self._kept.append(chunk)
+            return False
+        if self.records:
+            self._written.append(chunk)
+        self._is_behind = not self._write_now(chunk)
+        return not self._is_behind
+
+    def keep(self, chunk: bytes) -> None:
+        """Keep bytes of the body for ``flush``."""
+        if chunk:
+            self._kept.append(chunk)
+
+    async def flush(self) -> None:
+        """Send what was kept; waits while the caller reads more slowly than it comes.
 
         Raises:
             CallerGone: the caller took nothing for too long.
         """
+        if not self._kept and not self._is_behind:
+            return
+        kept, self._kept, self._is_behind = b"".join(self._kept), [], False
         if self.records:
-            self._written.append(chunk)
+            self._written.append(kept)
         if not self._is_given_up:
-            await self._write({"type": "http.response.body", "body": chunk, "more_body": True})
+            await self._write({"type": "http.response.body", "body": kept, "more_body": True})
 
     async def end(self, chunk: bytes = b"") -> None:
         """Send the last bytes."""

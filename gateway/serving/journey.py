@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.errors import (
     BadRequest,
@@ -32,6 +33,7 @@ from gateway.serving.api_key import Key, key_of
 from gateway.serving.body import Body, read_body
 from gateway.serving.call import Call
 from gateway.serving.dialects.dialect import Dialect
+from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.exchange import Exchange
 from gateway.serving.gate import Gate
@@ -249,13 +251,8 @@ class Journey:
                 return
             problem: UpstreamError = UpstreamUnavailable("The upstream broke off its answer.")
             try:
-                while (chunk := await answer.chunk()) is not None:
-                    shown = reading.feed(chunk)
-                    if self._keeper.is_overdue or call.live.is_lost:
-                        await self._catch_up(call)
-                    call.note_progress()
-                    if shown:
-                        await exchange.write(shown)
+                while not await answer.pour(partial(self._take, call, exchange, reading)):
+                    await self._pass_on(call, exchange)
                     if reading.is_over:
                         return
                     if reading.failure is not None:
@@ -274,16 +271,22 @@ class Journey:
         body.clear()
         return forwarded
 
-    async def _catch_up(self, call: Call) -> None:
-        if not await self._keeper.catches_up(call.live):
-            raise MeteringUnavailable("This worker lost touch with its books and stopped the answer.")
-
-    async def _pass_on(self, call: Call, exchange: Exchange, shown: bytes) -> None:
-        if self._keeper.is_overdue or call.live.is_lost:
-            await self._catch_up(call)
+    def _take(self, call: Call, exchange: Exchange, reading: Reading, piece: bytes) -> bool:
+        """Count a piece of an answer and pass it on in the turn in which it came; return whether nothing is in the way."""
+        shown = reading.feed(piece)
         call.note_progress()
-        if shown:
-            await exchange.write(shown)
+        if self._keeper.is_overdue or call.live.is_lost:
+            exchange.keep(shown)
+            return False
+        return exchange.write_now(shown) and not reading.is_over and reading.failure is None
+
+    async def _pass_on(self, call: Call, exchange: Exchange, shown: bytes = b"") -> None:
+        """Pass on what could not be in its turn, and ``shown``: once this worker may, and as fast as its caller takes it."""
+        if (self._keeper.is_overdue or call.live.is_lost) and not await self._keeper.catches_up(call.live):
+            raise MeteringUnavailable("This worker lost touch with its books and stopped the answer.")
+        call.note_progress()
+        exchange.keep(shown)
+        await exchange.flush()
 
     async def _end(
         self, call: Call, exchange: Exchange, settled: Settled | None, problem: TokencapError | None

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import httpx
 
 from gateway.errors import UpstreamTimeout, UpstreamUnavailable
+from gateway.serving.transport import Sink
 
 CONNECT_S = 5.0
 
@@ -32,6 +33,13 @@ class ProxiedReply:
             raise UpstreamTimeout("The upstream stopped sending.") from error
         except httpx.HTTPError as error:
             raise UpstreamUnavailable("The upstream broke off its answer.") from error
+
+    async def pour(self, sink: Sink, patience_s: float, idle_s: float) -> bool:
+        while (piece := await self.chunk(patience_s)) is not None:
+            patience_s = idle_s
+            if not sink(piece):
+                return False
+        return True
 
     async def aclose(self) -> None:
         await self._response.aclose()

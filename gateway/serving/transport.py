@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
+
+Sink = Callable[[bytes], bool]
+"""Takes a piece of a body; says whether it wants the next one at once."""
 
 
 class Reply(Protocol):
@@ -20,6 +23,16 @@ class Reply(Protocol):
         Raises:
             UpstreamUnavailable: the connection broke before the end.
             UpstreamTimeout: nothing came for ``patience_s``.
+        """
+
+    async def pour(self, sink: Sink, patience_s: float, idle_s: float) -> bool:
+        """Hand each piece to ``sink`` in the turn in which it comes; return whether it had all of them.
+
+        Where ``sink`` wants no more for now, it is False, and what comes meanwhile is kept, up to a bound.
+
+        Raises:
+            UpstreamUnavailable: the connection broke before the end.
+            UpstreamTimeout: nothing came for ``patience_s``, or after the first piece for ``idle_s``.
         """
 
     async def aclose(self) -> None:

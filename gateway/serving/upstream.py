@@ -16,7 +16,7 @@ from gateway.errors import (
     UpstreamRefused,
     UpstreamUnavailable,
 )
-from gateway.serving.transport import Reply, Transport
+from gateway.serving.transport import Reply, Sink, Transport
 
 ERROR_MOST = 64 * 2**10
 """Bytes of an upstream's error that are read."""
@@ -58,6 +58,15 @@ class Answer:
         """
         patience_s, self._patience_s = self._patience_s, self._idle_s
         return self._reply.chunk(patience_s)
+
+    def pour(self, sink: Sink) -> Awaitable[bool]:
+        """Hand each piece to ``sink`` in the turn in which it comes, until it wants no more for now; return whether it had all.
+
+        Raises:
+            UpstreamUnavailable, UpstreamTimeout: as ``chunk`` does.
+        """
+        patience_s, self._patience_s = self._patience_s, self._idle_s
+        return self._reply.pour(sink, patience_s, self._idle_s)
 
     async def whole(self) -> Any:
         """Return the JSON of an answer that is not a stream."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -65,6 +65,30 @@ async def all_of(reply: Reply) -> bytes:
     return b"".join(parts)
 
 
+async def poured(reply: Reply) -> bytes:
+    """Return all of an answer that is poured, to who now and then wants no more for a moment."""
+    parts: list[bytes] = []
+
+    def take(piece: bytes) -> bool:
+        parts.append(piece)
+        return len(parts) % 3 > 0
+
+    while not await reply.pour(take, PATIENCE_S, PATIENCE_S):
+        await asyncio.sleep(0)
+    await reply.aclose()
+    return b"".join(parts)
+
+
+Read = Callable[[Reply], Awaitable[bytes]]
+
+
+@pytest.fixture(params=[all_of, poured])
+def read(request: pytest.FixtureRequest) -> Read:
+    """Each way to read an answer."""
+    way: Read = request.param
+    return way
+
+
 async def test_a_request_is_what_it_has_to_be_and_one_connection_carries_many(make: Make) -> None:
     seen = []
 
@@ -106,12 +130,14 @@ async def test_a_request_is_what_it_has_to_be_and_one_connection_carries_many(ma
     ids=["length", "chunked", "trailers", "continue", "hints", "repeated header"],
 )
 @pytest.mark.parametrize("is_torn", [False, True], ids=["in one piece", "in bytes"])
-async def test_every_framing_is_read_and_leaves_the_connection_good(make: Make, said: bytes, is_torn: bool) -> None:
+async def test_every_framing_is_read_and_leaves_the_connection_good(
+    make: Make, read: Read, said: bytes, is_torn: bool
+) -> None:
     parts = [said[place : place + 1] for place in range(len(said))] if is_torn else [said]
     async with endpoint(says(*parts)) as far, client(make, far) as transport:
         for _ in range(2):
             reply = await ask(transport)
-            assert (reply.status, await all_of(reply)) == (200, b"{}")
+            assert (reply.status, await read(reply)) == (200, b"{}")
 
         assert far.connections == 1
 
@@ -126,10 +152,10 @@ async def test_every_framing_is_read_and_leaves_the_connection_good(make: Make, 
     ],
     ids=["until the end", "close", "1.0", "close, chunked"],
 )
-async def test_an_answer_that_ends_with_its_connection_is_whole(make: Make, said: bytes) -> None:
+async def test_an_answer_that_ends_with_its_connection_is_whole(make: Make, read: Read, said: bytes) -> None:
     async with endpoint(says(said, closes=True)) as far, client(make, far) as transport:
         for _ in range(2):
-            assert await all_of(await ask(transport)) == b"{}"
+            assert await read(await ask(transport)) == b"{}"
 
         assert far.connections == 2
 
@@ -161,10 +187,10 @@ async def test_what_is_no_answer_is_the_upstreams_failure(make: Make, said: byte
     ],
     ids=["too short", "no last chunk", "half an end", "a size that is none"],
 )
-async def test_an_answer_that_is_not_whole_is_not_taken_for_one(make: Make, said: bytes) -> None:
+async def test_an_answer_that_is_not_whole_is_not_taken_for_one(make: Make, read: Read, said: bytes) -> None:
     async with endpoint(says(said, closes=True)) as far, client(make, far) as transport:
         with pytest.raises(UpstreamUnavailable):
-            await all_of(await ask(transport))
+            await read(await ask(transport))
 
 
 async def test_a_reset_in_the_middle_gives_what_came_and_then_the_failure(make: Make) -> None:
@@ -183,6 +209,58 @@ async def test_a_reset_in_the_middle_gives_what_came_and_then_the_failure(make: 
 
         with pytest.raises(UpstreamUnavailable):
             await reply.chunk(PATIENCE_S)
+
+
+async def test_a_reset_while_an_answer_is_poured_is_told_after_what_came(make: Make) -> None:
+    came, pieces = asyncio.Event(), []
+
+    async def talk(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n")
+        await came.wait()
+        peer.reset()
+
+    def take(piece: bytes) -> bool:
+        pieces.append(piece)
+        came.set()
+        return True
+
+    async with endpoint(talk) as far, client(make, far) as transport:
+        reply = await ask(transport)
+        with pytest.raises(UpstreamUnavailable):
+            await reply.pour(take, PATIENCE_S, PATIENCE_S)
+
+        assert pieces == [b"{}"]
+
+
+async def test_what_goes_wrong_with_a_piece_is_told_to_who_has_it_poured(make: Make) -> None:
+    def take(piece: bytes) -> bool:
+        raise ZeroDivisionError
+
+    async with endpoint(says(WHOLE)) as far, client(make, far) as transport:
+        reply = await ask(transport)
+        with pytest.raises(ZeroDivisionError):
+            await reply.pour(take, PATIENCE_S, PATIENCE_S)
+        await reply.aclose()
+
+
+async def test_what_is_poured_has_its_patience(make: Make) -> None:
+    """One for the first piece, another one for those that follow."""
+
+    async def talk(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(HEAD + b"content-length: 2\r\n\r\n" + (b"{" if peer.number == 2 else b""))
+        await peer.reader.read(1)
+
+    def take(piece: bytes) -> bool:
+        return True
+
+    async with endpoint(talk) as far, client(make, far) as transport:
+        for patience in ((SHORT_S, PATIENCE_S), (PATIENCE_S, SHORT_S)):
+            reply = await ask(transport)
+            with pytest.raises(UpstreamTimeout):
+                await reply.pour(take, *patience)
+            await reply.aclose()
 
 
 async def test_a_request_is_never_sent_twice(make: Make) -> None:
@@ -363,7 +441,7 @@ async def test_calls_at_once_have_a_connection_each_and_later_ones_use_them_agai
         assert far.connections == 20
 
 
-async def test_a_reader_who_is_slow_slows_the_upstream_and_takes_in_only_so_much(make: Make) -> None:
+async def test_a_reader_who_is_slow_slows_the_upstream_and_takes_in_only_so_much(make: Make, read: Read) -> None:
     size, sent = 64 * 2**20, 0
 
     async def talk(peer: Peer) -> None:
@@ -383,7 +461,7 @@ async def test_a_reader_who_is_slow_slows_the_upstream_and_takes_in_only_so_much
             await asyncio.sleep(0.1)
         assert sent < size / 2
 
-        assert len(await all_of(reply)) == size
+        assert len(await read(reply)) == size
 
 
 @pytest.mark.parametrize(
