@@ -26,11 +26,18 @@ class Events:
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the data of each event that ends in ``chunk``; comments and other fields are passed over."""
         text = self._rest + chunk if self._rest else chunk
-        parts = text.split(b"\n\n") if b"\r" not in text else _END.split(text)
+        is_usual = b"\r" not in text
+        parts = text.split(b"\n\n") if is_usual else _END.split(text)
         self._rest = parts.pop()
         if len(self._rest) > EVENT_MOST:
             raise EventTooLong
-        return [data for part in parts if (data := _data(part)) is not None]
+        found = []
+        for part in parts:
+            is_one_line = is_usual and part.startswith(b"data: ") and b"\n" not in part
+            data = part[6:] if is_one_line else _data(part)
+            if data is not None:
+                found.append(data)
+        return found
 
     def close(self) -> list[bytes]:
         """Return the data of an event that the end of the stream ended."""
@@ -40,8 +47,6 @@ class Events:
 
 
 def _data(event: bytes) -> bytes | None:
-    if event[:6] == b"data: " and b"\n" not in event and b"\r" not in event:
-        return event[6:]
     lines = [line[5:].removeprefix(b" ") for line in _LINE.split(event) if line.startswith(b"data:")]
     return b"\n".join(lines) if lines else None
 

@@ -92,7 +92,7 @@ local granted = {'granted', at, written(grant), written(allowed),
 redis.call('HSET', hold, 'owner', owner, 'state', 'live', 'admitted', at,
   'deadline', written(now + tonumber(deadline_ms)), 'grant', written(grant), 'tokens', tokens, 'money', money,
   'input', input, 'sofar', '0', 'window', window, 'first', c[1],
-  'charged', c[11], 'facts', facts, 'reply', cjson.encode(granted))
+  'charged', c[11], 'facts', facts, 'reply', kept(granted))
 redis.call('ZADD', holds, written(now + tonumber(lease_ms)), hold_id)
 add(window, 'held', tokens)
 add(window, 'spend_held', money)

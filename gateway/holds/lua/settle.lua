@@ -103,7 +103,7 @@ if closes == '1' then
   redis.call('HINCRBY', pace, 'live', -1)
   redis.call('DEL', hold)
   redis.call('ZREM', holds, hold_id)
-  redis.call('SET', mark, cjson.encode(reply), 'PX', DAY_MS)
+  redis.call('SET', mark, kept(reply), 'PX', DAY_MS)
   return reply
 end
 add(hold, 'tokens', less(tokens))

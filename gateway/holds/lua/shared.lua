@@ -13,6 +13,11 @@ local function written(number)
   return string.format('%d', number)
 end
 
+-- A reply as it is kept, to be decoded if it is asked for again: words without anything that JSON would escape.
+local function kept(reply)
+  return '["' .. table.concat(reply, '","') .. '"]'
+end
+
 local function now_us()
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
