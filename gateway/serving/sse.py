@@ -26,18 +26,20 @@ class Events:
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the data of each event that ends in ``chunk``; comments and other fields are passed over."""
         text = self._rest + chunk if self._rest else chunk
-        is_usual = b"\r" not in text
-        parts = text.split(b"\n\n") if is_usual else _END.split(text)
+        if b"\r" in text:
+            parts = _END.split(text)
+        elif text.startswith(b"data: ") and text.endswith(b"\n\n"):
+            found = text[6:-2].split(b"\n\ndata: ")
+            if text.count(b"\n") == 2 * len(found):  # whole events, each of one line
+                self._rest = b""
+                return found
+            parts = text.split(b"\n\n")
+        else:
+            parts = text.split(b"\n\n")
         self._rest = parts.pop()
         if len(self._rest) > EVENT_MOST:
             raise EventTooLong
-        found = []
-        for part in parts:
-            is_one_line = is_usual and part.startswith(b"data: ") and b"\n" not in part
-            data = part[6:] if is_one_line else _data(part)
-            if data is not None:
-                found.append(data)
-        return found
+        return [data for part in parts if (data := _data(part)) is not None]
 
     def close(self) -> list[bytes]:
         """Return the data of an event that the end of the stream ended."""

@@ -54,16 +54,18 @@ def test_a_call_ended_as_its_worst_choice_did() -> None:
 DATA = st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), max_size=20).map(str.encode)
 
 
-@given(
-    st.lists(st.lists(DATA, min_size=1, max_size=3), max_size=6), st.sampled_from((b"\n", b"\r\n", b"\r")), st.data()
-)
+OTHER = st.sampled_from((b"", b": ping", b"event: message"))
+EVENT = st.tuples(OTHER, st.lists(DATA, min_size=1, max_size=3))
+
+
+@given(st.lists(EVENT, max_size=6), st.sampled_from((b"\n", b"\r\n", b"\r")), st.data())
 def test_events_are_found_however_their_bytes_are_cut(
-    events: list[list[bytes]], line: bytes, cuts: st.DataObject
+    events: list[tuple[bytes, list[bytes]]], line: bytes, cuts: st.DataObject
 ) -> None:
-    """Any line ending, several data lines, comments and other fields in between, cut at any place."""
+    """Any line ending, several data lines, with comments and other fields or without, cut at any place."""
     raw = b"".join(
-        b": ping" + line + b"event: message" + line + b"".join(b"data: " + data + line for data in event) + line
-        for event in events
+        (other + line if other else b"") + b"".join(b"data: " + data + line for data in event) + line
+        for other, event in events
     )
     places = sorted(cuts.draw(st.lists(st.integers(0, len(raw)), max_size=8)))
     reader, found = Events(), []
@@ -71,4 +73,4 @@ def test_events_are_found_however_their_bytes_are_cut(
         found += reader.feed(raw[start:end])
     found += reader.close()
 
-    assert found == [b"\n".join(event) for event in events]
+    assert found == [b"\n".join(event) for _, event in events]
