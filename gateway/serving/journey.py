@@ -249,7 +249,7 @@ class Journey:
             if not answer.is_stream:
                 await self._pass_on(call, exchange, reading.feed_whole(await answer.whole()))
                 return
-            problem: UpstreamError = UpstreamUnavailable("The upstream broke off its answer.")
+            problem: UpstreamError | None = None
             try:
                 while not await answer.pour(partial(self._take, call, exchange, reading)):
                     await self._pass_on(call, exchange)
@@ -261,7 +261,7 @@ class Journey:
                 problem = error
             await self._pass_on(call, exchange, reading.close())
             if not reading.is_over:
-                raise reading.failure or problem
+                raise reading.failure or problem or UpstreamUnavailable("The upstream broke off its answer.")
 
     def _forwarded(self, call: Call, body: Body) -> bytes:
         """Return what the upstream is sent, and keep nothing of what the caller sent but for a tokenizer to count."""
