@@ -7,6 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -52,6 +53,16 @@ class Live:
     @sofar.setter
     def sofar(self, tokens: int) -> None:
         self.counting, self._sofar = None, tokens
+
+
+@dataclass(slots=True)
+class _Settling:
+    """One settlement on its way to the books, and what its caller may wait for."""
+
+    live: Live
+    outcome: Outcome
+    once: Once | None
+    coming: asyncio.Future[Settled | None]
 
 
 class Keeper:
@@ -110,61 +121,51 @@ class Keeper:
         The future is there to be waited for; who no longer waits may end it, which stops nothing. ``once`` brings the
         answers to keep; without it the Idempotency-Key is free again.
         """
-        live.sofar, once = outcome.billed_output_tokens, once or live.once
-        coming: asyncio.Future[Settled | None] = asyncio.get_running_loop().create_future()
+        live.sofar = outcome.billed_output_tokens
+        settling = _Settling(live, outcome, once or live.once, asyncio.get_running_loop().create_future())
         try:
-            posted = asyncio.ensure_future(self._book.post(live.hold, outcome, once))
+            posted = asyncio.ensure_future(self._book.post(live.hold, outcome, settling.once))
         except (RedisError, MeteringUnavailable):
-            self._go_on_settling(live, outcome, once, coming)
+            self._go_on(settling)
         else:
-            posted.add_done_callback(partial(self._was_posted, live, outcome, once, coming))
-        return coming
+            posted.add_done_callback(partial(self._was_posted, settling))
+        return settling.coming
 
-    def _was_posted(
-        self,
-        live: Live,
-        outcome: Outcome,
-        once: Once | None,
-        coming: asyncio.Future[Settled | None],
-        posted: asyncio.Future[Any],
-    ) -> None:
+    def _was_posted(self, settling: _Settling, posted: asyncio.Future[Any]) -> None:
         settled = self._book.read(posted)
         if settled is None:
-            self._go_on_settling(live, outcome, once, coming)
+            self._go_on(settling)
         else:
-            self._close(live, outcome, settled, coming)
+            self._close(settling, settled)
 
-    def _go_on_settling(
-        self, live: Live, outcome: Outcome, once: Once | None, coming: asyncio.Future[Settled | None]
-    ) -> None:
+    def _go_on(self, settling: _Settling) -> None:
         """Settle in a task, where once to ask was not enough."""
-        task = asyncio.create_task(self._until_settled(live, outcome, once, coming), name=f"settle {live.hold.id}")
+        task = asyncio.create_task(self._until_settled(settling), name=f"settle {settling.live.hold.id}")
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
 
-    async def _until_settled(
-        self, live: Live, outcome: Outcome, once: Once | None, coming: asyncio.Future[Settled | None]
-    ) -> None:
-        wait_s = RETRY_FIRST_S
+    async def _until_settled(self, settling: _Settling) -> None:
+        hold, wait_s = settling.live.hold, RETRY_FIRST_S
         while True:
             try:
-                settled = await self._book.settle(live.hold, outcome, once)
+                settled = await self._book.settle(hold, settling.outcome, settling.once)
             except Exception as error:
                 if not isinstance(error, MeteringUnavailable):
-                    log.exception("hold %s is not settled yet", live.hold.id)
+                    log.exception("hold %s is not settled yet", hold.id)
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, RETRY_MOST_S)
             else:
-                return self._close(live, outcome, settled, coming)
+                return self._close(settling, settled)
 
-    def _close(self, live: Live, outcome: Outcome, settled: Settled, coming: asyncio.Future[Settled | None]) -> None:
-        self._live.pop(live.hold.id, None)
-        if not outcome.was_answered:
-            self._tally.add(REQUESTS, live.hold.facts.tier or "", UNANSWERED)
+    def _close(self, settling: _Settling, settled: Settled) -> None:
+        hold = settling.live.hold
+        self._live.pop(hold.id, None)
+        if not settling.outcome.was_answered:
+            self._tally.add(REQUESTS, hold.facts.tier or "", UNANSWERED)
         if not self._live:
             self._all_settled.set()
-        if not coming.done():
-            coming.set_result(settled)
+        if not settling.coming.done():
+            settling.coming.set_result(settled)
 
     async def run(self) -> None:
         """Beat and renew until cancelled, whatever happens: without it the worker is of no use."""

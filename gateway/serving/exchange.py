@@ -65,8 +65,9 @@ class Exchange:
         value = self._headers.get(name)
         return None if value is None else value.decode("latin-1")
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Exchange:
         self._ticks.watch(self)
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._ticks.leave(self)
