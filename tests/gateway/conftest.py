@@ -12,4 +12,8 @@ import uvloop
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Return the loops that a test runs on, one after the other."""
     both = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-    return both if item.path.stem in ("test_line", "test_transports") else {"asyncio": asyncio.new_event_loop}
+    return (
+        both
+        if item.path.stem in ("test_line", "test_transports", "test_pouring")
+        else {"asyncio": asyncio.new_event_loop}
+    )

@@ -4,89 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from gateway.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from gateway.serving.pool import Pool
-from gateway.serving.proxied import Proxied
 from gateway.serving.ticks import Ticks
-from gateway.serving.transport import Reply, Transport
 from gateway.serving.upstream import headers_of
 from tests.certificates import certified
+from tests.gateway.serving.clients import BODY, HEAD, PATIENCE_S, SHORT_S, WHOLE, Make, Read, all_of, ask, client, pool
 from tests.gateway.serving.endpoint import Far, Peer, endpoint, says
 from tests.servers import free_ports
-
-Make = Callable[[str], Transport]
-
-BODY = b'{"model":"aligned-1"}'
-HEAD = b"HTTP/1.1 200 OK\r\n"
-WHOLE = HEAD + b"content-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
-PATIENCE_S = 20.0
-SHORT_S = 0.3
-
-
-def _pool(url: str) -> Transport:
-    return Pool(url, headers_of("secret"), ssl.create_default_context(), Ticks(0.05))
-
-
-def _httpx(url: str) -> Transport:
-    return Proxied(url, headers_of("secret"), None)
-
-
-@pytest.fixture(params=[_pool, _httpx], ids=["pool", "httpx"])
-def make(request: pytest.FixtureRequest) -> Make:
-    """Each client in turn."""
-    made: Make = request.param
-    return made
-
-
-@asynccontextmanager
-async def client(make: Make, far: Far) -> AsyncIterator[Transport]:
-    transport = make(far.url)
-    try:
-        yield transport
-    finally:
-        await transport.aclose()
-
-
-async def ask(transport: Transport, body: bytes = BODY, patience_s: float = PATIENCE_S) -> Reply:
-    return await transport.post("/chat/completions", body, "req_1", {"x-own": "yes"}, patience_s)
-
-
-async def all_of(reply: Reply) -> bytes:
-    parts = []
-    while (chunk := await reply.chunk(PATIENCE_S)) is not None:
-        parts.append(chunk)
-    await reply.aclose()
-    return b"".join(parts)
-
-
-async def poured(reply: Reply) -> bytes:
-    """Return all of an answer that is poured, to who now and then wants no more for a moment."""
-    parts: list[bytes] = []
-
-    def take(piece: bytes) -> bool:
-        parts.append(piece)
-        return len(parts) % 3 > 0
-
-    while not await reply.pour(take, PATIENCE_S, PATIENCE_S):
-        await asyncio.sleep(0)
-    await reply.aclose()
-    return b"".join(parts)
-
-
-Read = Callable[[Reply], Awaitable[bytes]]
-
-
-@pytest.fixture(params=[all_of, poured])
-def read(request: pytest.FixtureRequest) -> Read:
-    """Each way to read an answer."""
-    way: Read = request.param
-    return way
 
 
 async def test_a_request_is_what_it_has_to_be_and_one_connection_carries_many(make: Make) -> None:
@@ -211,58 +140,6 @@ async def test_a_reset_in_the_middle_gives_what_came_and_then_the_failure(make: 
             await reply.chunk(PATIENCE_S)
 
 
-async def test_a_reset_while_an_answer_is_poured_is_told_after_what_came(make: Make) -> None:
-    came, pieces = asyncio.Event(), []
-
-    async def talk(peer: Peer) -> None:
-        await peer.request()
-        await peer.say(HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n")
-        await came.wait()
-        peer.reset()
-
-    def take(piece: bytes) -> bool:
-        pieces.append(piece)
-        came.set()
-        return True
-
-    async with endpoint(talk) as far, client(make, far) as transport:
-        reply = await ask(transport)
-        with pytest.raises(UpstreamUnavailable):
-            await reply.pour(take, PATIENCE_S, PATIENCE_S)
-
-        assert pieces == [b"{}"]
-
-
-async def test_what_goes_wrong_with_a_piece_is_told_to_who_has_it_poured(make: Make) -> None:
-    def take(piece: bytes) -> bool:
-        raise ZeroDivisionError
-
-    async with endpoint(says(WHOLE)) as far, client(make, far) as transport:
-        reply = await ask(transport)
-        with pytest.raises(ZeroDivisionError):
-            await reply.pour(take, PATIENCE_S, PATIENCE_S)
-        await reply.aclose()
-
-
-async def test_what_is_poured_has_its_patience(make: Make) -> None:
-    """One for the first piece, another one for those that follow."""
-
-    async def talk(peer: Peer) -> None:
-        await peer.request()
-        await peer.say(HEAD + b"content-length: 2\r\n\r\n" + (b"{" if peer.number == 2 else b""))
-        await peer.reader.read(1)
-
-    def take(piece: bytes) -> bool:
-        return True
-
-    async with endpoint(talk) as far, client(make, far) as transport:
-        for patience in ((SHORT_S, PATIENCE_S), (PATIENCE_S, SHORT_S)):
-            reply = await ask(transport)
-            with pytest.raises(UpstreamTimeout):
-                await reply.pour(take, *patience)
-            await reply.aclose()
-
-
 async def test_a_request_is_never_sent_twice(make: Make) -> None:
     """A connection that was kept breaks after the request went out: nobody knows whether it was worked on."""
     seen = []
@@ -311,7 +188,7 @@ async def test_what_is_said_unasked_is_nobodys_answer() -> None:
             said.set()
             await peer.reader.read(1)
 
-    async with endpoint(talk) as far, client(_pool, far) as transport:
+    async with endpoint(talk) as far, client(pool, far) as transport:
         assert await all_of(await ask(transport)) == b"{}"
         await said.wait()
         await asyncio.sleep(0.05)
@@ -417,11 +294,11 @@ async def test_tls_carries_what_is_verified(tmp_path: Path) -> None:
     made = certified(tmp_path)
     trusting = ssl.create_default_context(cafile=made.authority)
     async with endpoint(says(WHOLE), made.context()) as far:
-        pool = Pool(far.url, headers_of(None), trusting, Ticks())
+        transport = Pool(far.url, headers_of(None), trusting, Ticks())
         for _ in range(2):
-            assert await all_of(await ask(pool, b"x" * 100_000)) == b"{}"
+            assert await all_of(await ask(transport, b"x" * 100_000)) == b"{}"
         assert far.connections == 1
-        await pool.aclose()
+        await transport.aclose()
 
 
 async def test_calls_at_once_have_a_connection_each_and_later_ones_use_them_again(make: Make) -> None:
@@ -469,6 +346,6 @@ async def test_a_reader_who_is_slow_slows_the_upstream_and_takes_in_only_so_much
 )
 async def test_a_failure_is_one_of_ours(said: bytes) -> None:
     """Whatever is thrown at the pool, nothing else comes out. (httpx takes the last one for an answer.)"""
-    async with endpoint(says(said, closes=True)) as far, client(_pool, far) as transport:
+    async with endpoint(says(said, closes=True)) as far, client(pool, far) as transport:
         with pytest.raises(UpstreamError):
             await all_of(await ask(transport))
