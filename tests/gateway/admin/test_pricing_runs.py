@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,13 +33,6 @@ FREELY = {"cap_factor_max": 1000, "price_factor_max": 1000}
 def records() -> list[dict[str, Any]]:
     random = np.random.default_rng(1)
     return list(talk(TRUTH, BAD, customers=300, conversations=20, random=random, named=False))
-
-
-@pytest.fixture
-def ledger_url(tmp_path: Path, migrated_file: Path) -> str:
-    """SQLite alone: each test starts processes. What differs between the databases is tests/gateway/admin/test_runs_store's."""
-    shutil.copyfile(migrated_file, tmp_path / "ledger.sqlite")
-    return f"sqlite:///{tmp_path / 'ledger.sqlite'}"
 
 
 @pytest.fixture
