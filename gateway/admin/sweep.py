@@ -24,6 +24,9 @@ from gateway.ledger.tables import api_keys, customers, publications
 AT_ONCE = 100
 """Rows in one transaction: on SQLite nobody else writes while their keys are on the way to Redis."""
 
+TOLD_WITHIN_MS = 86_400_000
+"""How old a publication may be for the webhook to be told of it: to a Redis that lost everything all are carried again."""
+
 WAITING = text("NOT projected")
 """In the words of the partial indexes, without which each sweep would read every customer."""
 
@@ -108,20 +111,25 @@ def project_keys(database: Database, projection: Projection, key_ids: Collection
 
 def project_menus(database: Database, projection: Projection) -> int:
     """Put the publications in force that Redis does not have; return how many those are."""
-    waiting = select(publications.c.version).where(WAITING)
+    waiting = select(publications.c.seq).where(WAITING)
     with database.read() as connection:
         if connection.execute(waiting.limit(1)).first() is None:
             return 0
         timeline = menus_store.read_timeline(connection)
-        versions = list(connection.execute(waiting.where(publications.c.seq <= timeline.rev)).scalars())
-        menus = [menus_store.read_menu(connection, version) for version in sorted(set(versions))]
+        numbers = set(connection.execute(waiting.where(publications.c.seq <= timeline.rev)).scalars())
+        coming = [publication for publication in timeline.publications if publication.seq in numbers]
+        versions = sorted({publication.version for publication in coming})
+        menus = [menus_store.read_menu(connection, version) for version in versions]
     for menu in menus:
         projection.put_menu(menu)
     projection.put_timeline(menus_store.still_needed(timeline))
+    for publication in coming:
+        if publication.at > now_ms() - TOLD_WITHIN_MS:
+            projection.tell_of(publication)
     with database.write() as connection:
         carried = publications.c.seq <= timeline.rev
         connection.execute(update(publications).where(carried).values(projected=True))
-    return len(versions)
+    return len(numbers)
 
 
 def _waiting(database: Database, column: Column[Any]) -> Iterator[list[str]]:

@@ -13,7 +13,7 @@ import httpx
 import redis
 from redis.exceptions import LockError
 
-from gateway.billing.notices import Notice, signed
+from gateway.billing.notices import Notice, read_notice, signed
 from gateway.errors import MeteringUnavailable
 from gateway.holds import keys
 from gateway.holds.connect import fields, text, translated
@@ -140,7 +140,7 @@ class Courier:
         return failed is None or self._monotonic() >= failed.next_at
 
     def _carry(self, one: Waiting, webhook: Webhook) -> bool:
-        notice = Notice.read(one.entry, one.fields)
+        notice = read_notice(one.entry, one.fields)
         answer = self._post(notice, webhook)
         if answer is None:
             self._redis.xdel(one.stream, one.entry)

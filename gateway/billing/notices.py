@@ -1,4 +1,4 @@
-"""A notice that a customer has come to a threshold of a limit: what the webhook is sent, and how it is signed."""
+"""What the webhook is told, of thresholds of limits and of menus put in force, and how it is signed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,29 @@ import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from gateway.clock import written
 from gateway.holds.hold import Facts
+from gateway.holds.terms import Publication
+
+
+class Notice(Protocol):
+    """One thing to tell. However often it is delivered, it has the same id and the same bytes."""
+
+    @property
+    def id(self) -> str: ...
+
+    def body(self) -> bytes: ...
+
+
+def read_notice(entry: str, fields: Mapping[str, str]) -> Notice:
+    """Return the notice in an entry of a stream, by the entry's name and fields."""
+    return MenuPublished.read(fields) if "publication" in fields else Threshold.read(entry, fields)
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Threshold:
     """One threshold, reached once in a period. ``time`` is when, by Redis' clock, ms."""
 
     time: int
@@ -28,8 +44,7 @@ class Notice:
     period_end: int
 
     @classmethod
-    def read(cls, entry: str, fields: Mapping[str, str]) -> Notice:
-        """Return the notice in an entry of a stream, by the entry's name and fields."""
+    def read(cls, entry: str, fields: Mapping[str, str]) -> Threshold:
         facts = Facts.from_json(fields["facts"])
         return cls(
             time=int(entry.partition("-")[0]),
@@ -45,11 +60,9 @@ class Notice:
     @property
     def id(self) -> str:
         """The same for every delivery of this threshold in this period, and for no other."""
-        which = f"{self.customer}\n{self.limit}\n{self.percent}\n{self.period_start}"
-        return "evt_" + hashlib.sha256(which.encode()).hexdigest()[:32]
+        return _event_id(self.customer, self.limit, self.percent, self.period_start)
 
     def body(self) -> bytes:
-        """Return what is posted; every delivery is the same bytes."""
         event = {
             "id": self.id,
             "type": "quota.threshold",
@@ -61,7 +74,42 @@ class Notice:
             "used": self.used,
             "period": {"start": written(self.period_start), "end": written(self.period_end)},
         }
-        return json.dumps(event, separators=(",", ":")).encode()
+        return _posted(event)
+
+
+@dataclass(frozen=True, slots=True)
+class MenuPublished:
+    """A menu put in force: at once, or for each customer from its next period on."""
+
+    publication: Publication
+
+    @classmethod
+    def read(cls, fields: Mapping[str, str]) -> MenuPublished:
+        return cls(Publication(**json.loads(fields["publication"])))
+
+    @property
+    def id(self) -> str:
+        """The same for every delivery of this publication, and for no other."""
+        return _event_id("menu", self.publication.seq, self.publication.version, self.publication.at)
+
+    def body(self) -> bytes:
+        event = {
+            "id": self.id,
+            "type": "menu.published",
+            "time": written(self.publication.at),
+            "version": self.publication.version,
+            "effective": self.publication.effective,
+            "moves": self.publication.moves,
+        }
+        return _posted(event)
+
+
+def _event_id(*which: str | int) -> str:
+    return "evt_" + hashlib.sha256("\n".join(map(str, which)).encode()).hexdigest()[:32]
+
+
+def _posted(event: Mapping[str, Any]) -> bytes:
+    return json.dumps(event, separators=(",", ":")).encode()
 
 
 def signed(event_id: str, body: bytes, key: bytes, now_s: int) -> dict[str, str]:

@@ -87,7 +87,8 @@ def usage(bucket: str) -> str:
 
 
 def notices(bucket: str) -> str:
-    """Stream: limits that customers came near to, not yet told to the webhook; ``limit``, ``percent``, ``facts``."""
+    """Stream: what the webhook is still to be told: limits that customers came near to (``limit``, ``percent``, ``facts``),
+    in the first bucket also menus that were put in force (``publication``, as JSON)."""
     return f"{{b{bucket}}}:notices"
 
 

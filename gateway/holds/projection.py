@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import redis
 
 from gateway.holds import keys
 from gateway.holds.connect import text, translated
 from gateway.holds.scripts import source
-from gateway.holds.terms import Customer, Timeline
+from gateway.holds.terms import Customer, Publication, Timeline
 from pricing.menu import Menu
 
 KEPT_AFTER_MS = 2 * 86_400_000
@@ -71,6 +72,12 @@ class Projection:
         """Write one immutable menu."""
         with translated():
             self._redis.set(keys.menu(menu.version), json.dumps(menu.to_json(), separators=(",", ":")))
+
+    def tell_of(self, publication: Publication) -> None:
+        """Leave a notice of a publication for the webhook; it is told apart from others by its number and moment."""
+        told = json.dumps(asdict(publication), separators=(",", ":"))
+        with translated():
+            self._redis.xadd(keys.notices(keys.ALL_BUCKETS[0]), {"publication": told})
 
     def put_timeline(self, timeline: Timeline) -> None:
         """Put the publications in force: the list first, then its number in each bucket.

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 
 import pytest
 
-from gateway.billing.notices import Notice, signed
+from gateway.billing.notices import MenuPublished, Threshold, signed
 from gateway.errors import StartupError
+from gateway.holds.terms import Publication
 from gateway.settings import read_settings
 
-NOTICE = Notice(
+NOTICE = Threshold(
     time=1_767_225_600_123,
     limit="period_tokens",
     percent=80,
@@ -36,6 +38,22 @@ def test_a_notice_says_who_came_how_near_to_what() -> None:
         "used": 803,
         "period": {"start": "2026-01-01T00:00:00.000Z", "end": "2026-02-01T00:00:00.000Z"},
     }
+
+
+def test_a_notice_of_a_menu_says_from_when_on_and_who_moves() -> None:
+    """Each publication has an id of its own, also of a version that was in force before."""
+    publication = Publication(3, "m_2", 1_767_225_600_123, "next_period", {"small": "large"})
+    notice = MenuPublished(publication)
+
+    assert json.loads(notice.body()) == {
+        "id": notice.id,
+        "type": "menu.published",
+        "time": "2026-01-01T00:00:00.123Z",
+        "version": "m_2",
+        "effective": "next_period",
+        "moves": {"small": "large"},
+    }
+    assert MenuPublished(replace(publication, seq=4)).id != notice.id
 
 
 def test_the_signature_is_the_one_of_the_specifications_own_example() -> None:
