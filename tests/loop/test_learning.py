@@ -1,0 +1,118 @@
+"""A market is learnt from calls through the running gateway: customers talk and hang up, and the menu is made anew."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+
+from gateway.local.demo.people import Person, law_of, people_of
+from pricing.certificate import verify
+from pricing.market import Market, read_market
+from pricing.menu import Menu, Tier
+from pricing.menus import optimal_menu
+from tests.loop.rig import Rig, rig
+from tests.waiting import until
+
+MARKET: dict[str, Any] = {
+    "types": [
+        {"urgency_per_s": 0.02, "share": 0.4},
+        {"urgency_per_s": 0.8, "share": 0.6},
+    ],
+    "value_nanousd": 20_000_000,
+    "delay": {"family": "exponential"},
+    "answer_length": {"family": "exponential", "mean_tokens": 20},
+    "tokens_per_s": 15,
+    "first_token_s": 0.1,
+    "cost_nanousd_per_token": 0,
+    "currency": "USD",
+}
+GIVEN_AWAY = Tier("all", price_nanousd=1)
+CUSTOMERS, CONVERSATIONS, AT_ONCE = 150, 16, 100
+ASKED = {"value_nanousd": 20_000_000, "tiers": 2, "draws": 20, "cap_factor_max": 1e6, "price_factor_max": 1e6}
+
+
+async def talk(loop: Rig, people: Sequence[Person]) -> dict[str, float]:
+    """Let each customer have its conversations, and hang up where its patience ends; return how urgent each is, by its id."""
+    chance, places, now_s = Random(1), asyncio.Semaphore(AT_ONCE), asyncio.get_running_loop().time
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=AT_ONCE)
+    async with httpx.AsyncClient(base_url=loop.url, limits=limits, timeout=60) as client:
+
+        async def converse(headers: dict[str, str], patience_s: float) -> None:
+            body = {"model": "aligned-1", "stream": True, "messages": [{"role": "user", "content": "Why?"}]}
+            asked = client.stream("POST", "/v1/chat/completions", json=body, headers=headers)
+            async with places, asked as answer:
+                assert answer.status_code == 200
+                over = now_s() + patience_s
+                async for _ in answer.aiter_bytes():
+                    if now_s() > over:
+                        return
+
+        callers = [(person, loop.customer("all")) for person in people]
+        waits = [
+            converse(who.headers, chance.expovariate(person.urgency_per_s))
+            for _ in range(CONVERSATIONS)
+            for person, who in callers
+        ]
+        await asyncio.gather(*waits)
+    return {who.id: person.urgency_per_s for person, who in callers}
+
+
+def as_it_was(records: Sequence[dict[str, Any]], urgency_of: dict[str, float], pace: dict[str, float]) -> Market:
+    """Return the market as it was on this machine: how fast each type did leave, which the gateway cannot tell apart.
+
+    A busy machine is a slower market, and its customers leave at another rate a second of the gateway's.
+    """
+    types = []
+    for given in MARKET["types"]:
+        its = [record for record in records if urgency_of[record["customer"]] == given["urgency_per_s"]]
+        left = sum(record["finish"] == "disconnect" for record in its)
+        types.append({**given, "urgency_per_s": left / sum(record["duration_ms"] / 1000 for record in its)})
+    return read_market({**MARKET, "types": types, **pace})
+
+
+def profit(tiers: Sequence[Tier], market: Market) -> float:
+    """Return what a menu earns of a conversation that is offered."""
+    people, law = people_of(market), law_of(market)
+    taken = [person.choose(tiers, law) for person in people]
+    rates = [person.conversations_per_s for person in people]
+    paid = [rate * tier.price_nanousd for rate, tier in zip(rates, taken, strict=True) if tier is not None]
+    return sum(paid) / sum(rates)
+
+
+async def test_a_menu_made_of_what_customers_did_earns_most_of_what_can_be_earned(
+    valkey_url: str, sqlite_url: str, tmp_path: Path
+) -> None:
+    """From a tier that gives all of it away to a certified menu with at least 85 % of what the truth has to give."""
+    people = people_of(read_market(MARKET), CUSTOMERS, hang_up=True)
+    with rig(valkey_url, sqlite_url, tmp_path, law=law_of(read_market(MARKET))) as loop:
+        loop.tier(GIVEN_AWAY.name, price_nanousd=GIVEN_AWAY.price_nanousd)
+        urgency_of = await talk(loop, people)
+        loop.until_nothing_is_held()
+        until(lambda: len(loop.usage()) == len(people) * CONVERSATIONS, 30)
+        records = loop.usage()
+        posted = loop.admin.post("/admin/pricing/runs", json=ASKED).raise_for_status().json()
+
+        def run() -> Any:
+            return loop.admin.get(f"/admin/pricing/runs/{posted['id']}").raise_for_status().json()
+
+        until(lambda: run()["state"] not in ("queued", "running"), 120)
+        done = run()
+
+        assert done["state"] == "done", done["reason"]
+        assert verify(done["draft"]).ok
+        version, largest = done["draft"]["version"], done["draft"]["tiers"][-1]["name"]
+        published = loop.admin.post(f"/admin/menus/{version}/publish", json={"moves": {"all": largest}})
+        assert published.is_success, published.text
+        assert httpx.get(f"{loop.url}/v1/menu").json()["version"] == version
+
+    pace = {name: done["estimates"][name] for name in ("tokens_per_s", "first_token_s")}
+    market = as_it_was(records, urgency_of, pace)
+    best = optimal_menu(market, tiers=2, bill="conversation", names=None, created="2026-01-01T00:00:00Z")
+    earned = profit(Menu.from_json(done["draft"]).tiers, market)
+    assert earned > 0.85 * best["totals"]["profit_nanousd"]
+    assert earned > 1_000 * profit((GIVEN_AWAY,), market)
