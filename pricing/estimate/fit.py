@@ -15,7 +15,7 @@ from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.drift import changed
 from pricing.estimate.leaving import UNTIMED_S, LeavingTests, examine
 from pricing.estimate.length import LengthEstimate, Survival, estimate_length, redrawn
-from pricing.estimate.mixing import Mixing, mixing_of
+from pricing.estimate.mixing import Mixing, estimate_mixing, mixing_of
 from pricing.estimate.pace import Pace, estimate_pace
 from pricing.estimate.rows import Chosen, Rows, chosen_of, joined, rows_of_customers
 from pricing.estimate.statistics import Customers, Statistics, cleaned
@@ -33,7 +33,16 @@ APART_MOST = 1.1
 """Chains further apart than this are said to be."""
 
 READINGS = 20
-"""Draws of lengths and pace under each of which choices are read, where there are any."""
+"""Draws of lengths and pace under each of which choices are read, where there are any ..."""
+
+CANDIDATES = 200
+"""... taken from so many by how likely each makes the choices ..."""
+
+LEAVING_DRAWS = 400
+"""... averaged over so many draws of what leaving alone tells ..."""
+
+MASS_LEAST = 1e-6
+"""... of which each tier has at least this share: an urgency that no draw has is not impossible."""
 
 BAND = (2.5, 97.5)
 """Percentiles of the draws that an interval lies between."""
@@ -128,7 +137,10 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
     told = _without(seen, blurred)
     rows, chosen, sources, left_out = _rows(told, offers, leaving)
     is_chosen = bool({"customer_choices", "conversation_choices"} & set(sources))
-    drawn = [(redrawn(length.counts, random), _paced(pace, random)) for _ in range(READINGS if is_chosen else draws)]
+    number = CANDIDATES if is_chosen else draws
+    drawn = [(redrawn(length.counts, random), _paced(pace, random)) for _ in range(number)]
+    if is_chosen:
+        drawn = _plausible(drawn, told, grid, leaving, given.value_nanousd, random)
     read = [(rows, chosen)]
     if is_chosen:
         possible = [_answers(curve, grid, speed, given.value_nanousd) for curve, speed in drawn]
@@ -217,6 +229,40 @@ def _rows(
     counts = {"customers_contradicting": contradicting, "choices_unexplained": unexplained}
     named = {name: count for name, count in counts.items() if count}
     return rows, joined(chosen), tuple(dict.fromkeys(sources)), named
+
+
+def _plausible(
+    drawn: list[tuple[Survival, Pace]],
+    seen: Statistics,
+    grid: Ints,
+    leaving: LeavingTests,
+    value_nanousd: float,
+    random: np.random.Generator,
+) -> list[tuple[Survival, Pace]]:
+    """Return draws of lengths and pace, drawn again by how likely they make the choices of conversations.
+
+    How likely they are is averaged over what leaving alone says of urgency; where it says nothing, all are alike.
+    """
+    logs = np.zeros(len(drawn))
+    offers = [offer for offer in seen.offers if offer.taken is not None]
+    if offers and leaving.refused is None:
+        them = _untimed(seen.customers) if leaving.untimed_only else seen.customers
+        rows, _ = rows_of_customers(replace(them, choices=None), [], leaving=True)
+        before = estimate_mixing(rows, joined([]), draws=LEAVING_DRAWS, random=random)
+        reached = np.hstack((np.zeros((LEAVING_DRAWS, 1)), np.cumsum(before.draws, axis=1)))
+        for place, (curve, speed) in enumerate(drawn):
+            answers = _answers(curve, grid, speed, value_nanousd)
+            likely = np.zeros(LEAVING_DRAWS)
+            for offer in offers:
+                assert offer.taken is not None
+                ends = intervals_of(offer, answers)
+                low, high = (np.searchsorted(before.urgency_per_s, one, side="right") for one in (ends.low, ends.high))
+                mass = np.maximum(reached[:, high] - reached[:, low], MASS_LEAST)
+                likely += np.log(mass) @ np.array([offer.refused or 0, *offer.taken])
+            logs[place] = np.logaddexp.reduce(likely)
+    chance = np.cumsum(np.exp(logs - logs.max()))
+    even = (np.arange(READINGS) + random.random()) / READINGS
+    return [drawn[place] for place in np.searchsorted(chance / chance[-1], even).tolist()]
 
 
 def _untimed(customers: Customers) -> Customers:

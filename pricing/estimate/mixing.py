@@ -34,7 +34,7 @@ APART = (float(np.log(0.02)), float(np.log(2.0)))
 CHAINS, BURNT, KEPT = 4, 150, 250
 """Chains from different starts, sweeps of each that are forgotten, and sweeps that count."""
 
-SETTLED, READ = 100, 60
+SETTLED, READ = 80, 80
 """The same of the one chain that each of many readings has."""
 
 
