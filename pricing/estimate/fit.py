@@ -15,7 +15,7 @@ from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.drift import changed
 from pricing.estimate.leaving import UNTIMED_S, LeavingTests, examine
 from pricing.estimate.length import LengthEstimate, Survival, estimate_length, redrawn
-from pricing.estimate.mixing import Mixing, estimate_mixing
+from pricing.estimate.mixing import Mixing, estimate_mixing, mixing_of
 from pricing.estimate.pace import Pace, estimate_pace
 from pricing.estimate.rows import Chosen, Rows, chosen_of, joined, rows_of_customers
 from pricing.estimate.statistics import Customers, Statistics, cleaned
@@ -32,6 +32,18 @@ CUSTOMERS_LEAST = 30
 APART_MOST = 1.1
 """Chains further apart than this are said to be."""
 
+READINGS = 20
+"""Draws of lengths and pace under each of which choices are read, where there are any ..."""
+
+CANDIDATES = 200
+"""... taken from so many by how likely each makes the choices ..."""
+
+LEAVING_DRAWS = 400
+"""... averaged over so many draws of what leaving alone tells ..."""
+
+MASS_LEAST = 1e-6
+"""... of which each tier has at least this share: an urgency that no draw has is not impossible."""
+
 BAND = (2.5, 97.5)
 """Percentiles of the draws that an interval lies between."""
 
@@ -45,8 +57,9 @@ class Estimate:
     Attributes:
         market: a ``market.json``, its distribution of urgency the posterior mean; ``intervals`` stand beside it.
         draws: equally likely markets, for ``pricing.uncertainty``.
-        averaged: the same lengths and paces, each with the averaged distribution of urgency. Profit is linear in the
-            distribution, so over these a menu's mean profit is told with less chance in it than over ``draws``.
+        averaged: the same lengths and paces, each with the distribution of urgency averaged over all that is left
+            uncertain once they are known. Profit is linear in the distribution, so over these a menu's mean profit is
+            told with less chance in it than over ``draws``.
         length: answers, by tier and pooled.
         pace: speed and first-token delay.
         leaving: what was tested before leaving was read as urgency.
@@ -121,8 +134,18 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
     answers = _answers(length.pooled, grid, pace, given.value_nanousd)
     offers = [intervals_of(offer, answers) for offer in seen.offers]
     blurred = [is_blurred(offer, ends, answers) for offer, ends in zip(seen.offers, offers, strict=True)]
-    rows, chosen, sources, left_out = _rows(_without(seen, blurred), offers, leaving)
-    mixing = estimate_mixing(rows, chosen, draws=draws, random=random)
+    told = _without(seen, blurred)
+    rows, chosen, sources, left_out = _rows(told, offers, leaving)
+    is_chosen = bool({"customer_choices", "conversation_choices"} & set(sources))
+    number = CANDIDATES if is_chosen else draws
+    drawn = [(redrawn(length.counts, random), _paced(pace, random)) for _ in range(number)]
+    if is_chosen:
+        drawn = _plausible(drawn, told, grid, leaving, given.value_nanousd, random)
+    read = [(rows, chosen)]
+    if is_chosen:
+        possible = [_answers(curve, grid, speed, given.value_nanousd) for curve, speed in drawn]
+        read = [_rows(told, [intervals_of(offer, one) for offer in seen.offers], leaving)[:2] for one in possible]
+    mixing = mixing_of(read, draws=draws, random=random)
     served_to = max((_served_to(offer) for offer in offers), default=np.inf)
     unseen = not _refusals_counted(seen) and np.isfinite(served_to)
     prior = given.prior if unseen else None
@@ -133,16 +156,15 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
         notes += (
             f"The chains that drew the distribution of urgency do not agree yet ({mixing.apart:.2f}, 1 is best).",
         )
-    drawn = [(redrawn(length.counts, random), _paced(pace, random)) for _ in range(draws)]
 
     def drawn_market(place: int, share: Floats) -> Json:
-        curve, speed = drawn[place]
+        curve, speed = drawn[place % len(drawn)]
         return _market(grid, curve, speed, (mixing.urgency_per_s, share), given, prior, served_to)
 
     return Estimate(
         market=market | {"intervals": _intervals(grid, length.pooled, pace, mixing)},
         draws=tuple(drawn_market(place, share) for place, share in enumerate(mixing.draws)),
-        averaged=tuple(drawn_market(place, mixing.share) for place in range(draws)),
+        averaged=tuple(drawn_market(place, mixing.by_reading[place % len(read)]) for place in range(len(drawn))),
         length=length,
         pace=pace,
         leaving=leaving,
@@ -207,6 +229,40 @@ def _rows(
     counts = {"customers_contradicting": contradicting, "choices_unexplained": unexplained}
     named = {name: count for name, count in counts.items() if count}
     return rows, joined(chosen), tuple(dict.fromkeys(sources)), named
+
+
+def _plausible(
+    drawn: list[tuple[Survival, Pace]],
+    seen: Statistics,
+    grid: Ints,
+    leaving: LeavingTests,
+    value_nanousd: float,
+    random: np.random.Generator,
+) -> list[tuple[Survival, Pace]]:
+    """Return draws of lengths and pace, drawn again by how likely they make the choices of conversations.
+
+    How likely they are is averaged over what leaving alone says of urgency; where it says nothing, all are alike.
+    """
+    logs = np.zeros(len(drawn))
+    offers = [offer for offer in seen.offers if offer.taken is not None]
+    if offers and leaving.refused is None:
+        them = _untimed(seen.customers) if leaving.untimed_only else seen.customers
+        rows, _ = rows_of_customers(replace(them, choices=None), [], leaving=True)
+        before = estimate_mixing(rows, joined([]), draws=LEAVING_DRAWS, random=random)
+        reached = np.hstack((np.zeros((LEAVING_DRAWS, 1)), np.cumsum(before.draws, axis=1)))
+        for place, (curve, speed) in enumerate(drawn):
+            answers = _answers(curve, grid, speed, value_nanousd)
+            likely = np.zeros(LEAVING_DRAWS)
+            for offer in offers:
+                assert offer.taken is not None
+                ends = intervals_of(offer, answers)
+                low, high = (np.searchsorted(before.urgency_per_s, one, side="right") for one in (ends.low, ends.high))
+                mass = np.maximum(reached[:, high] - reached[:, low], MASS_LEAST)
+                likely += np.log(mass) @ np.array([offer.refused or 0, *offer.taken])
+            logs[place] = np.logaddexp.reduce(likely)
+    chance = np.cumsum(np.exp(logs - logs.max()))
+    even = (np.arange(READINGS) + random.random()) / READINGS
+    return [drawn[place] for place in np.searchsorted(chance / chance[-1], even).tolist()]
 
 
 def _untimed(customers: Customers) -> Customers:

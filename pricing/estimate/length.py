@@ -92,7 +92,7 @@ def kaplan_meier(tokens: Ints, observed: Floats, censored: Floats) -> Survival:
     """
     leaving = observed + censored
     at_risk = np.cumsum(leaving[::-1])[::-1]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         survival = np.cumprod(np.where(at_risk > 0, 1.0 - observed / at_risk, 1.0)).astype(np.float64)
         # Sums that differ in the last digit must not leave a sliver of survival where everybody ended.
         survival[(observed >= at_risk) & (at_risk > 0)] = 0.0

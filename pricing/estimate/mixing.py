@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -33,6 +34,9 @@ APART = (float(np.log(0.02)), float(np.log(2.0)))
 CHAINS, BURNT, KEPT = 4, 150, 250
 """Chains from different starts, sweeps of each that are forgotten, and sweeps that count."""
 
+SETTLED, READ = 80, 80
+"""The same of the one chain that each of many readings has."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mixing:
@@ -42,18 +46,26 @@ class Mixing:
         urgency_per_s: grid, rising. 1/s, shape (n,).
         share: its posterior mean, which is what a menu is to be made for. Shape (n,).
         draws: draws from the posterior. Shape (draws, n).
+        by_reading: the posterior mean under each reading of the choices. Shape (readings, n).
         rows: how many rows the likelihood had.
-        apart: how far the chains are from agreeing: Gelman and Rubin's ratio for the mean of ln r, 1 at best.
+        apart: how far the chains are from agreeing: Gelman and Rubin's ratio for the mean of ln r, 1 at best. With
+            many readings it compares the halves of each one's chain.
     """
 
     urgency_per_s: Floats
     share: Floats
     draws: Floats
+    by_reading: Floats
     rows: int
     apart: float
 
 
 def estimate_mixing(rows: Rows, chosen: Chosen, *, draws: int, random: np.random.Generator) -> Mixing:
+    """Return the distribution of urgency where the thresholds between tiers, if any, are known."""
+    return mixing_of([(rows, chosen)], draws=draws, random=random)
+
+
+def mixing_of(readings: Sequence[tuple[Rows, Chosen]], *, draws: int, random: np.random.Generator) -> Mixing:
     """Return the distribution of urgency, weighted by conversations, with draws from its posterior.
 
     The prior is a Dirichlet process over a log-uniform law of urgency; the posterior is sampled by blocked Gibbs
@@ -66,36 +78,44 @@ def estimate_mixing(rows: Rows, chosen: Chosen, *, draws: int, random: np.random
     told from each other only as a whole; how mass is spread within an interval where only choices were seen.
 
     Args:
-        rows: customers.
-        chosen: choices of single conversations, by anybody.
-        draws: how many.
+        readings: customers, and choices of single conversations by anybody: once, or as they read under each of several
+            draws of what sets the thresholds between tiers. These are as likely as each other and have a chain each.
+        draws: how many; draw k is of reading k modulo their number.
         random: where chance comes from.
 
     Raises:
         CannotEstimate: there is nothing to learn from.
     """
-    if len(rows.customers) + len(chosen.conversations) == 0:
+    if not any(len(rows.customers) + len(chosen.conversations) for rows, chosen in readings):
         raise CannotEstimate("Nobody was seen to leave, wait or choose.")
-    sampler = _Sampler(rows, chosen, random)
-    kept: list[Floats] = []
-    traces = np.empty((CHAINS, KEPT))
-    mean = np.zeros(len(sampler.grid))
-    every = max(1, CHAINS * KEPT // draws)
-    for chain in range(CHAINS):
-        sampler.begin(1 + chain)
-        for sweep in range(BURNT + KEPT):
+    grid = _grid(readings[0][0], np.unique(np.concatenate([_thresholds(*reading) for reading in readings])))
+    chains, burnt, kept = (CHAINS, BURNT, KEPT) if len(readings) == 1 else (1, SETTLED, READ)
+    traces = np.empty((len(readings), chains, kept))
+    by_reading = np.zeros((len(readings), len(grid)))
+    drawn = np.empty((draws, len(grid)))
+    for number, (rows, chosen) in enumerate(readings):
+        sampler = _Sampler(rows, chosen, grid, random)
+        own = range(number, draws, len(readings))
+        every = max(1, chains * kept // max(1, len(own)))
+        waiting = iter(own)
+        for chain in range(chains):
+            sampler.begin(1 + (number + chain) % CHAINS)
+            for sweep in range(burnt + kept):
+                sampler.sweep()
+                if sweep < burnt:
+                    continue
+                by_reading[number] += sampler.expected()
+                one = sampler.drawn()
+                traces[number, chain, sweep - burnt] = float(one @ sampler.log_grid)
+                if (chain * kept + sweep - burnt) % every == 0 and (place := next(waiting, None)) is not None:
+                    drawn[place] = one
+        for place in waiting:
             sampler.sweep()
-            if sweep >= BURNT:
-                number = chain * KEPT + sweep - BURNT
-                mean += sampler.expected()
-                drawn = sampler.drawn()
-                traces[chain, sweep - BURNT] = float(drawn @ sampler.log_grid)
-                if number % every == 0 and len(kept) < draws:
-                    kept.append(drawn)
-    while len(kept) < draws:
-        sampler.sweep()
-        kept.append(sampler.drawn())
-    return Mixing(sampler.grid, mean / mean.sum(), np.array(kept), len(rows.customers), _apart(traces))
+            drawn[place] = sampler.drawn()
+    by_reading /= by_reading.sum(axis=1, keepdims=True)
+    if chains == 1:
+        traces = traces.reshape(len(readings), 2, -1)
+    return Mixing(grid, by_reading.mean(axis=0), drawn, by_reading, len(readings[0][0].customers), _apart(traces))
 
 
 class _Sampler:
@@ -105,11 +125,11 @@ class _Sampler:
     whole; a Dirichlet process restricted to a cell is one again, independent of the others.
     """
 
-    def __init__(self, rows: Rows, chosen: Chosen, random: np.random.Generator) -> None:
+    def __init__(self, rows: Rows, chosen: Chosen, grid: Floats, random: np.random.Generator) -> None:
         self.random = random
         self.rows, self.chosen = rows, chosen
         edges = _thresholds(rows, chosen)
-        self.grid = _grid(rows, edges)
+        self.grid = grid
         self.log_grid = np.log(self.grid)
         cell_of_point = np.searchsorted(edges, self.grid, side="left")
         self.ends = np.searchsorted(cell_of_point, np.arange(len(edges) + 2))
@@ -315,9 +335,12 @@ class _Sampler:
 
 
 def _apart(traces: Floats) -> float:
-    """Return Gelman and Rubin's ratio: 1 if chains agree as well as their own lengths allow. Shape (chains, sweeps)."""
-    within = float(traces.var(axis=1, ddof=1).mean())
-    between = float(traces.mean(axis=1).var(ddof=1))
+    """Return Gelman and Rubin's ratio: 1 if chains agree as well as their own lengths allow.
+
+    Chains are compared within a reading, not between. Shape (readings, chains, sweeps).
+    """
+    within = float(traces.var(axis=2, ddof=1).mean())
+    between = float(traces.mean(axis=2).var(axis=1, ddof=1).mean())
     return float(np.sqrt(1 + between / within)) if within > 0 else 1.0
 
 

@@ -27,8 +27,18 @@ def test_what_nobody_knows_of_the_excluded_costs_little() -> None:
 
 
 def test_choices_of_a_tier_lower_the_regret() -> None:
-    """Against disconnects alone, customers by customers the same: eight markets in which few were seen to leave."""
-    both, alone = with_and_without_choices(300, 3, range(8))
+    """Against disconnects alone, customers by customers the same: four markets in which few were seen to leave."""
+    both, alone = with_and_without_choices(300, 3, range(4))
 
     assert np.mean(both) > np.mean(alone)
     assert stats.ttest_rel(both, alone, alternative="greater").pvalue < 0.05
+
+
+def test_a_tail_seen_too_short_does_not_put_a_type_on_the_wrong_side_of_a_threshold() -> None:
+    """The longest answers of this draw came out two errors too rare, and the threshold that hangs on them too low.
+
+    Taken as known it priced out the patient for good: the menu earned 0.43.
+    """
+    both, _ = with_and_without_choices(300, 10, range(16, 17))
+
+    assert both[0] > 0.85
