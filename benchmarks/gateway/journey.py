@@ -1,0 +1,183 @@
+"""The journey of a call alone: what it costs with a server, an upstream and a Redis that answer at once.
+
+python -m benchmarks.gateway.journey            least CPU µs of a call
+python -m benchmarks.gateway.journey --profile  and where in the code it is spent
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import json
+import pstats
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import uvloop
+
+from benchmarks.gateway.ours import TIER
+from benchmarks.gateway.scenarios import Scenario
+from gateway.app import request_ids
+from gateway.clock import now_ms
+from gateway.holds import keys
+from gateway.holds.admission import Admission, Lease
+from gateway.holds.book import Book
+from gateway.holds.claims import Claims
+from gateway.holds.directory import Directory
+from gateway.holds.generation import Generation
+from gateway.holds.keeper import Keeper
+from gateway.holds.line import packed
+from gateway.holds.offer import HouseLimits
+from gateway.holds.terms import Customer, Publication, Timeline
+from gateway.holds.threads import Threads
+from gateway.observing.tally import Tally
+from gateway.serving.dialects.chat import Chat
+from gateway.serving.exchange import Exchange
+from gateway.serving.gate import Gate
+from gateway.serving.journey import Journey, Rules
+from gateway.serving.profiles import PROFILES
+from gateway.serving.recount import Recount
+from gateway.serving.ticks import Ticks
+from gateway.serving.transport import Sink
+from gateway.serving.upstream import Upstream
+from pricing.menu import Menu, Tier
+
+ROUNDS, CALLS = 40, 200
+KEY = "tc-ab-" + "x" * 40
+CUSTOMER = next(name for number in range(10_000) if keys.bucket_of(name := f"cus_{number}") == "ab")
+FRAME: dict[str, Any] = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "aligned-1"}
+EVENTS: list[dict[str, Any]] = [
+    {"choices": [{"index": 0, "delta": {"content": " word"}, "finish_reason": None}]},
+    {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+    {"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": 1, "total_tokens": 13}},
+]
+ANSWER = b"".join(b"data: %b\n\n" % json.dumps({**FRAME, **one}).encode() for one in EVENTS) + b"data: [DONE]\n\n"
+
+
+class Line:
+    """A Redis that grants and books everything, in the turn in which it is asked."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        menu = Menu("v1", "2026-01-01T00:00:00Z", "USD", "conversation", (Tier("all", **TIER),))
+        customer = Customer(CUSTOMER, "active", "all", 0, None, None, "month", "UTC", {}, 1)
+        timeline = Timeline((Publication(1, "v1", 0, "now"),))
+        self._known: dict[str, Any] = {
+            keys.menu("v1"): json.dumps(menu.to_json()).encode(),
+            keys.customer("ab", CUSTOMER): customer.to_json().encode(),
+            keys.TIMELINE: timeline.to_json().encode(),
+        }
+
+    def ask(self, *words: bytes | str | int) -> asyncio.Future[Any]:
+        packed(words)
+        answered: asyncio.Future[Any] = self._loop.create_future()
+        now = b"%d" % now_ms()
+        if words[0] == "HMGET":
+            answered.set_result([CUSTOMER.encode(), b"key_1"])
+        elif words[0] != "EVALSHA":
+            answered.set_result(self._known[str(words[1])])
+        elif "w_1" in words:  # a reservation names its worker, a settlement does not
+            answered.set_result([b"granted", now, b"4096", b"4096", b"95904", b"1000000", now, b"0"])
+        else:
+            answered.set_result([b"done", b"1000", b"99990", now])
+        return answered
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Reply:
+    """An answer that is all there."""
+
+    status = 200
+
+    def header(self, name: str) -> str | None:
+        return "text/event-stream"
+
+    async def chunk(self, patience_s: float) -> bytes | None:
+        raise AssertionError("a stream is poured")
+
+    async def pour(self, sink: Sink, patience_s: float, idle_s: float) -> bool:
+        return sink(ANSWER)
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Transport:
+    async def post(self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float) -> Reply:
+        return Reply()
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def _calls() -> Callable[[int], Any]:
+    """Return what makes so many calls, one after the other."""
+    line = Line(asyncio.get_running_loop())
+
+    async def restore() -> str:
+        return "1"
+
+    generation, directory = Generation(restore), Directory(line)
+    await generation.learn(0)
+    await directory.read_timeline()
+    lease, house = Lease("w_1", 60_000, 600_000), HouseLimits(16_384, 131_072, 16, observes=False)
+    admission = Admission(line, directory, generation, lease=lease, house=house, currency="USD", now_ms=now_ms)
+    claims, ticks = Claims(line, lease.lease_ms), Ticks()
+    journey = Journey(
+        Chat(PROFILES["openai"]),
+        admission=admission,
+        keeper=Keeper(Book(line, generation, lease), claims, lease, Tally(), monotonic=time.monotonic),
+        threads=Threads(line, directory),
+        claims=claims,
+        gate=Gate(None, wait_s=1),
+        upstream=Upstream(Transport(), first_token_s=60, idle_s=60),
+        recount=Recount(),
+        rules=Rules("aligned-1", frozenset({"aligned-1"}), False, False, 600, 60),
+        monotonic=time.monotonic,
+    )
+    head, _, body = Scenario("alone", 1).request({"authorization": f"Bearer {KEY}"}).partition(b"\r\n\r\n")
+    headers = [tuple(line.split(b": ", 1)) for line in head.split(b"\r\n")[1:]]
+    scope = {"method": "POST", "path": "/v1/chat/completions", "query_string": b"", "headers": headers}
+    sent: list[Any] = []
+    new_id = partial(next, request_ids())
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def make(calls: int) -> None:
+        for _ in range(calls):
+            with Exchange(scope, receive, send, new_id(), ticks, 600) as exchange:
+                await journey.serve(exchange)
+        assert len(sent) == 2 * calls
+        sent.clear()
+
+    return make
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", action="store_true")
+    given = parser.parse_args()
+    make = await _calls()
+    took = []
+    for _ in range(ROUNDS):
+        before = time.process_time_ns()
+        await make(CALLS)
+        took.append((time.process_time_ns() - before) / CALLS / 1000)
+    print(f"{min(took):.1f} CPU µs a call, at the least of {ROUNDS} rounds of {CALLS}")
+    if given.profile:
+        with cProfile.Profile() as profile:
+            await make(CALLS)
+        pstats.Stats(profile).sort_stats("cumulative").print_stats("gateway", 40)
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
