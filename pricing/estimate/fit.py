@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from pricing.answers import Floats, Ints
-from pricing.estimate.choices import Answers, Intervals, intervals_of, is_blurred
+from pricing.estimate.choices import Intervals, intervals_of, is_blurred
 from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.drift import changed
 from pricing.estimate.leaving import UNTIMED_S, LeavingTests, examine
 from pricing.estimate.length import LengthEstimate, Survival, estimate_length, redrawn
-from pricing.estimate.mixing import Mixing, estimate_mixing, mixing_of
+from pricing.estimate.mixing import Mixing, mixing_of
 from pricing.estimate.pace import Pace, estimate_pace
-from pricing.estimate.rows import Chosen, Rows, chosen_of, joined, rows_of_customers
-from pricing.estimate.statistics import Customers, Statistics, cleaned
+from pricing.estimate.readings import CANDIDATES, answers_of, are_read_anew, as_read, paced, read_anew
+from pricing.estimate.statistics import Statistics, cleaned
 from pricing.market import Market
 
 LENGTHS_MOST = 400
@@ -31,18 +31,6 @@ CUSTOMERS_LEAST = 30
 
 APART_MOST = 1.1
 """Chains further apart than this are said to be."""
-
-READINGS = 20
-"""Draws of lengths and pace under each of which choices are read, where there are any ..."""
-
-CANDIDATES = 200
-"""... taken from so many by how likely each makes the choices ..."""
-
-LEAVING_DRAWS = 400
-"""... averaged over so many draws of what leaving alone tells ..."""
-
-MASS_LEAST = 1e-6
-"""... of which each tier has at least this share: an urgency that no draw has is not impossible."""
 
 BAND = (2.5, 97.5)
 """Percentiles of the draws that an interval lies between."""
@@ -131,31 +119,22 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
     grid = _grid(length.pooled, [cap for offer in seen.offers for cap in offer.caps_tokens if cap is not None])
     leaving = examine(seen.customers, seen.ages)
     seen, changed_week = _told_apart(seen, leaving)
-    answers = _answers(length.pooled, grid, pace, given.value_nanousd)
+    answers = answers_of(length.pooled, grid, pace, given.value_nanousd)
     offers = [intervals_of(offer, answers) for offer in seen.offers]
     blurred = [is_blurred(offer, ends, answers) for offer, ends in zip(seen.offers, offers, strict=True)]
     told = _without(seen, blurred)
-    rows, chosen, sources, left_out = _rows(told, offers, leaving)
-    is_chosen = bool({"customer_choices", "conversation_choices"} & set(sources))
-    number = CANDIDATES if is_chosen else draws
-    drawn = [(redrawn(length.counts, random), _paced(pace, random)) for _ in range(number)]
-    if is_chosen:
-        drawn = _plausible(drawn, told, grid, leaving, given.value_nanousd, random)
-    read = [(rows, chosen)]
-    if is_chosen:
-        possible = [_answers(curve, grid, speed, given.value_nanousd) for curve, speed in drawn]
-        read = [_rows(told, [intervals_of(offer, one) for offer in seen.offers], leaving)[:2] for one in possible]
+    rows, chosen, sources, left_out = as_read(told, offers, leaving)
+    anew, read = are_read_anew(told, sources), [(rows, chosen)]
+    drawn = [(redrawn(length.counts, random), paced(pace, random)) for _ in range(CANDIDATES if anew else draws)]
+    if anew:
+        drawn, read = read_anew(drawn, told, grid, leaving, given.value_nanousd, random)
     mixing = mixing_of(read, draws=draws, random=random)
     served_to = max((_served_to(offer) for offer in offers), default=np.inf)
     unseen = not _refusals_counted(seen) and np.isfinite(served_to)
     prior = given.prior if unseen else None
     market = _market(grid, length.pooled, pace, (mixing.urgency_per_s, mixing.share), given, prior, served_to)
     notes = _notes(length, pace, leaving, seen.ages is not None, served_to if unseen else None, prior is not None)
-    notes += _of_conversations(seen.going, sum(blurred), changed_week)
-    if mixing.apart > APART_MOST:
-        notes += (
-            f"The chains that drew the distribution of urgency do not agree yet ({mixing.apart:.2f}, 1 is best).",
-        )
+    notes += _of_conversations(seen.going, sum(blurred), changed_week) + _of_chains(mixing)
 
     def drawn_market(place: int, share: Floats) -> Json:
         curve, speed = drawn[place % len(drawn)]
@@ -204,79 +183,6 @@ def _without(seen: Statistics, blurred: list[bool]) -> Statistics:
     if choices is not None:
         choices = np.where(np.array(blurred, dtype=bool), -1, choices)
     return replace(seen, offers=offers, customers=replace(seen.customers, choices=choices))
-
-
-def _rows(
-    seen: Statistics, offers: list[Intervals], leaving: LeavingTests
-) -> tuple[Rows, Chosen, tuple[str, ...], dict[str, int]]:
-    """Return the rows of all sources that may be used, their names, and what no urgency explains, with its count."""
-    sources, unexplained = [], 0
-    them = _untimed(seen.customers) if leaving.untimed_only else seen.customers
-    rows, contradicting = rows_of_customers(them, offers, leaving=leaving.refused is None)
-    if len(rows.customers):
-        if leaving.refused is None:
-            sources.append("disconnects_before_time_outs" if leaving.untimed_only else "disconnects")
-        if seen.customers.choices is not None and np.any(seen.customers.choices >= 0):
-            sources.append("customer_choices")
-    chosen = []
-    for offer, intervals in zip(seen.offers, offers, strict=True):
-        if offer.taken is not None:
-            chosen.append(chosen_of(intervals, offer.refused, offer.taken))
-            unexplained += sum(offer.taken) + (offer.refused or 0) - int(chosen[-1].conversations.sum())
-            sources.append("conversation_choices")
-    if not len(rows.customers) and not chosen:
-        raise CannotEstimate(leaving.refused or "Nobody was seen to leave, wait or choose.")
-    counts = {"customers_contradicting": contradicting, "choices_unexplained": unexplained}
-    named = {name: count for name, count in counts.items() if count}
-    return rows, joined(chosen), tuple(dict.fromkeys(sources)), named
-
-
-def _plausible(
-    drawn: list[tuple[Survival, Pace]],
-    seen: Statistics,
-    grid: Ints,
-    leaving: LeavingTests,
-    value_nanousd: float,
-    random: np.random.Generator,
-) -> list[tuple[Survival, Pace]]:
-    """Return draws of lengths and pace, drawn again by how likely they make the choices of conversations.
-
-    How likely they are is averaged over what leaving alone says of urgency; where it says nothing, all are alike.
-    """
-    logs = np.zeros(len(drawn))
-    offers = [offer for offer in seen.offers if offer.taken is not None]
-    if offers and leaving.refused is None:
-        them = _untimed(seen.customers) if leaving.untimed_only else seen.customers
-        rows, _ = rows_of_customers(replace(them, choices=None), [], leaving=True)
-        before = estimate_mixing(rows, joined([]), draws=LEAVING_DRAWS, random=random)
-        reached = np.hstack((np.zeros((LEAVING_DRAWS, 1)), np.cumsum(before.draws, axis=1)))
-        for place, (curve, speed) in enumerate(drawn):
-            answers = _answers(curve, grid, speed, value_nanousd)
-            likely = np.zeros(LEAVING_DRAWS)
-            for offer in offers:
-                assert offer.taken is not None
-                ends = intervals_of(offer, answers)
-                low, high = (np.searchsorted(before.urgency_per_s, one, side="right") for one in (ends.low, ends.high))
-                mass = np.maximum(reached[:, high] - reached[:, low], MASS_LEAST)
-                likely += np.log(mass) @ np.array([offer.refused or 0, *offer.taken])
-            logs[place] = np.logaddexp.reduce(likely)
-    chance = np.cumsum(np.exp(logs - logs.max()))
-    even = (np.arange(READINGS) + random.random()) / READINGS
-    return [drawn[place] for place in np.searchsorted(chance / chance[-1], even).tolist()]
-
-
-def _untimed(customers: Customers) -> Customers:
-    assert customers.untimed is not None
-    return replace(customers, disconnects=customers.untimed.disconnects, waited_s=customers.untimed.waited_s)
-
-
-def _answers(curve: Survival, grid: Ints, pace: Pace, value_nanousd: float) -> Answers:
-    return Answers(
-        tokens=grid,
-        probability=-np.diff(curve.at(grid), prepend=1.0),
-        time_s=pace.first_token_s + grid / pace.tokens_per_s,
-        value_nanousd=value_nanousd,
-    )
 
 
 def _grid(curve: Survival, caps: list[int]) -> Ints:
@@ -342,17 +248,6 @@ def _market(
     return market
 
 
-def _paced(pace: Pace, random: np.random.Generator) -> Pace:
-    """Return a draw of the speed and of the first-token delay, normal about the estimate."""
-    return Pace(
-        max(pace.tokens_per_s * 0.1, random.normal(pace.tokens_per_s, pace.tokens_per_s_error)),
-        pace.tokens_per_s_error,
-        max(0.0, random.normal(pace.first_token_s, pace.first_token_s_error)),
-        pace.first_token_s_error,
-        pace.calls,
-    )
-
-
 def _intervals(grid: Ints, curve: Survival, pace: Pace, mixing: Mixing) -> Json:
     """Return the intervals that stand beside the market: 95 %, pointwise."""
     low, high = curve.band_at(grid)
@@ -381,6 +276,12 @@ def _unseen_worth(length: LengthEstimate, pace: Pace, mixing: Mixing, value_nano
     moment = pace.first_token_s + length.identified_to_tokens / pace.tokens_per_s
     kept = float(np.dot(mixing.share, np.exp(-mixing.urgency_per_s * moment)))
     return value_nanousd * length.pooled.unfinished * kept
+
+
+def _of_chains(mixing: Mixing) -> tuple[str, ...]:
+    if mixing.apart <= APART_MOST:
+        return ()
+    return (f"The chains that drew the distribution of urgency do not agree yet ({mixing.apart:.2f}, 1 is best).",)
 
 
 def _of_conversations(going: int, blurred: int, changed_week: int | None) -> tuple[str, ...]:

@@ -1,0 +1,136 @@
+"""Choices of tiers as they read under draws of lengths and pace, which set the thresholds between tiers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from pricing.answers import Ints
+from pricing.estimate.choices import Answers, Intervals, intervals_of
+from pricing.estimate.conversations import CannotEstimate
+from pricing.estimate.leaving import LeavingTests
+from pricing.estimate.length import Survival
+from pricing.estimate.mixing import estimate_mixing
+from pricing.estimate.pace import Pace
+from pricing.estimate.rows import Chosen, Rows, chosen_of, joined, rows_of_customers
+from pricing.estimate.statistics import Customers, Statistics
+
+READ_ANEW_MOST = 30_000
+"""Customers up to whom choices are read anew: more tell lengths so surely that each reading is the same to 2 %."""
+
+READINGS = 20
+"""Draws of lengths and pace under each of which choices are read, where there are any ..."""
+
+CANDIDATES = 200
+"""... taken from so many by how likely each makes the choices ..."""
+
+LEAVING_DRAWS = 400
+"""... averaged over so many draws of what leaving alone tells ..."""
+
+MASS_LEAST = 1e-6
+"""... of which each tier has at least this share: an urgency that no draw has is not impossible."""
+
+
+def are_read_anew(seen: Statistics, sources: tuple[str, ...]) -> bool:
+    """Return whether there are choices, and few enough customers for lengths to leave their meaning uncertain."""
+    are_there = {"customer_choices", "conversation_choices"} & set(sources)
+    return bool(are_there) and len(seen.customers.conversations) <= READ_ANEW_MOST
+
+
+def read_anew(
+    drawn: list[tuple[Survival, Pace]],
+    seen: Statistics,
+    grid: Ints,
+    leaving: LeavingTests,
+    value_nanousd: float,
+    random: np.random.Generator,
+) -> tuple[list[tuple[Survival, Pace]], list[tuple[Rows, Chosen]]]:
+    """Return the draws of lengths and pace that choices make plausible, and customers and choices as each reads them."""
+    drawn = _plausible(drawn, seen, grid, leaving, value_nanousd, random)
+    possible = [answers_of(curve, grid, speed, value_nanousd) for curve, speed in drawn]
+    return drawn, [as_read(seen, [intervals_of(offer, one) for offer in seen.offers], leaving)[:2] for one in possible]
+
+
+def _plausible(
+    drawn: list[tuple[Survival, Pace]],
+    seen: Statistics,
+    grid: Ints,
+    leaving: LeavingTests,
+    value_nanousd: float,
+    random: np.random.Generator,
+) -> list[tuple[Survival, Pace]]:
+    """Return draws of lengths and pace, drawn again by how likely they make the choices of conversations.
+
+    How likely they are is averaged over what leaving alone says of urgency; where it says nothing, all are alike.
+    """
+    logs = np.zeros(len(drawn))
+    offers = [offer for offer in seen.offers if offer.taken is not None]
+    if offers and leaving.refused is None:
+        them = _untimed(seen.customers) if leaving.untimed_only else seen.customers
+        rows, _ = rows_of_customers(replace(them, choices=None), [], leaving=True)
+        before = estimate_mixing(rows, joined([]), draws=LEAVING_DRAWS, random=random)
+        reached = np.hstack((np.zeros((LEAVING_DRAWS, 1)), np.cumsum(before.draws, axis=1)))
+        for place, (curve, speed) in enumerate(drawn):
+            answers = answers_of(curve, grid, speed, value_nanousd)
+            likely = np.zeros(LEAVING_DRAWS)
+            for offer in offers:
+                assert offer.taken is not None
+                ends = intervals_of(offer, answers)
+                low, high = (np.searchsorted(before.urgency_per_s, one, side="right") for one in (ends.low, ends.high))
+                mass = np.maximum(reached[:, high] - reached[:, low], MASS_LEAST)
+                likely += np.log(mass) @ np.array([offer.refused or 0, *offer.taken])
+            logs[place] = np.logaddexp.reduce(likely)
+    chance = np.cumsum(np.exp(logs - logs.max()))
+    even = (np.arange(READINGS) + random.random()) / READINGS
+    return [drawn[place] for place in np.searchsorted(chance / chance[-1], even).tolist()]
+
+
+def as_read(
+    seen: Statistics, offers: list[Intervals], leaving: LeavingTests
+) -> tuple[Rows, Chosen, tuple[str, ...], dict[str, int]]:
+    """Return the rows of all sources that may be used, their names, and what no urgency explains, with its count."""
+    sources, unexplained = [], 0
+    them = _untimed(seen.customers) if leaving.untimed_only else seen.customers
+    rows, contradicting = rows_of_customers(them, offers, leaving=leaving.refused is None)
+    if len(rows.customers):
+        if leaving.refused is None:
+            sources.append("disconnects_before_time_outs" if leaving.untimed_only else "disconnects")
+        if seen.customers.choices is not None and np.any(seen.customers.choices >= 0):
+            sources.append("customer_choices")
+    chosen = []
+    for offer, intervals in zip(seen.offers, offers, strict=True):
+        if offer.taken is not None:
+            chosen.append(chosen_of(intervals, offer.refused, offer.taken))
+            unexplained += sum(offer.taken) + (offer.refused or 0) - int(chosen[-1].conversations.sum())
+            sources.append("conversation_choices")
+    if not len(rows.customers) and not chosen:
+        raise CannotEstimate(leaving.refused or "Nobody was seen to leave, wait or choose.")
+    counts = {"customers_contradicting": contradicting, "choices_unexplained": unexplained}
+    named = {name: count for name, count in counts.items() if count}
+    return rows, joined(chosen), tuple(dict.fromkeys(sources)), named
+
+
+def answers_of(curve: Survival, grid: Ints, pace: Pace, value_nanousd: float) -> Answers:
+    return Answers(
+        tokens=grid,
+        probability=-np.diff(curve.at(grid), prepend=1.0),
+        time_s=pace.first_token_s + grid / pace.tokens_per_s,
+        value_nanousd=value_nanousd,
+    )
+
+
+def paced(pace: Pace, random: np.random.Generator) -> Pace:
+    """Return a draw of the speed and of the first-token delay, normal about the estimate."""
+    return Pace(
+        max(pace.tokens_per_s * 0.1, random.normal(pace.tokens_per_s, pace.tokens_per_s_error)),
+        pace.tokens_per_s_error,
+        max(0.0, random.normal(pace.first_token_s, pace.first_token_s_error)),
+        pace.first_token_s_error,
+        pace.calls,
+    )
+
+
+def _untimed(customers: Customers) -> Customers:
+    assert customers.untimed is not None
+    return replace(customers, disconnects=customers.untimed.disconnects, waited_s=customers.untimed.waited_s)
