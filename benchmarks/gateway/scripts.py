@@ -17,8 +17,7 @@ from benchmarks.gateway.ours import TIER
 from benchmarks.gateway.processes import cpu_s, running
 from gateway.app import request_ids
 from gateway.holds import keys
-from gateway.holds.hold import Ask
-from tests.gateway.holds.desk import Desk, desk, digest_of
+from tests.gateway.holds.desk import Desk, desk
 from tests.waiting import until
 
 CORE = 1
@@ -27,20 +26,7 @@ ROUNDS, CALLS = 12, 3_200
 
 async def call(told: Desk, name: str) -> None:
     """Reserve and settle one call that is a conversation of its own."""
-    ask = Ask(
-        id=name,
-        bucket=keys.bucket_of("acme"),
-        key_digest=digest_of("acme"),
-        conversation=name,
-        endpoint="/v1/chat/completions",
-        model="aligned-1",
-        stream=False,
-        choices=1,
-        requested_tokens=None,
-        input_bound=100,
-        input_estimate=25,
-    )
-    hold = await told.admission.reserve(ask, lambda _: None)
+    hold = await told.reserve(name, "acme", None)
     await told.book.settle(hold, told.outcome(10))
 
 

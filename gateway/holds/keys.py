@@ -94,16 +94,15 @@ def notices(bucket: str) -> str:
 
 def of_call(bucket: str, customer_id: str, start_ms: int, name: str, hold_id: str) -> list[str]:
     """Return what every verb of a call is about, named as above: state, hold, holds, mark, window, conversation, pace, usage."""
-    here = f"{{b{bucket}}}:"
     return [
-        f"{here}state",
-        f"{here}hold:{hold_id}",
-        f"{here}holds",
-        f"{here}settled:{hold_id}",
-        f"{here}window:{customer_id}:{start_ms}",
-        f"{here}conversation:{customer_id}:{name}",
-        f"{here}pace:{customer_id}",
-        f"{here}usage",
+        state(bucket),
+        hold(bucket, hold_id),
+        holds(bucket),
+        mark(bucket, hold_id),
+        window(bucket, customer_id, start_ms),
+        conversation(bucket, customer_id, name),
+        pace(bucket, customer_id),
+        usage(bucket),
     ]
 
 

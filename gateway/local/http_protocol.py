@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
+from weakref import ref
 
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -37,23 +39,21 @@ class OneWrite(HttpToolsProtocol):
         scope["path"] = unquote(path) if "%" in path else path
         scope["raw_path"] = raw_path
         scope["query_string"] = query
-        before, self.cycle = (
-            self.cycle,
-            _Cycle(
-                scope=scope,
-                transport=self.transport,
-                flow=self.flow,
-                logger=self.logger,
-                access_logger=self.access_logger,
-                access_log=False,
-                default_headers=self.server_state.default_headers,
-                message_event=asyncio.Event(),
-                expect_100_continue=self.expect_100_continue,
-                keep_alive=version != "1.0" and self.parser.should_keep_alive(),
-                on_response=self.on_response_complete,
-            ),
+        before = self.cycle
+        self.cycle = _Cycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
         )
-        scope["extensions"] = {WRITE_NOW: {"write": self.cycle.write_now}}
+        scope["extensions"] = {WRITE_NOW: {"write": partial(_write_now, ref(self.cycle))}}
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
@@ -145,8 +145,13 @@ class _Cycle(RequestResponseCycle):
             self.message_event.set()
             if not self.keep_alive:
                 self.transport.close()
-            self.scope.pop("extensions", None)  # else the two would keep each other
             self.on_response()
+
+
+def _write_now(cycle: ref[_Cycle], body: bytes) -> bool:
+    """Write to a request that its scope must not keep: it keeps its scope, and a circle is garbage to be collected."""
+    it = cycle()
+    return it is not None and it.write_now(body)
 
 
 def _as_name(given: bytes) -> bytes:

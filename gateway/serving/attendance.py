@@ -60,4 +60,8 @@ class Attendance:
         if self._why is not None:
             assert self._task is not None
             if self._task.uncancel() == 0 and isinstance(error, asyncio.CancelledError):
-                raise self._why from None
+                why, self._why = self._why, None
+                try:
+                    raise why from None
+                finally:
+                    del why  # else it and this frame would keep each other

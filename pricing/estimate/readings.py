@@ -17,7 +17,8 @@ from pricing.estimate.rows import Chosen, Rows, chosen_of, joined, rows_of_custo
 from pricing.estimate.statistics import Customers, Statistics
 
 READ_ANEW_MOST = 30_000
-"""Customers up to whom choices are read anew: more tell lengths so surely that each reading is the same to 2 %."""
+"""Customers up to whom choices are read anew. Of so many, with ten conversations each, the least sure threshold between
+three tiers has a standard error of 2 %; of 300 it has one of 16 %."""
 
 READINGS = 20
 """Draws of lengths and pace under each of which choices are read, where there are any ..."""
@@ -46,44 +47,33 @@ def read_anew(
     value_nanousd: float,
     random: np.random.Generator,
 ) -> tuple[list[tuple[Survival, Pace]], list[tuple[Rows, Chosen]]]:
-    """Return the draws of lengths and pace that choices make plausible, and customers and choices as each reads them."""
-    drawn = _plausible(drawn, seen, grid, leaving, value_nanousd, random)
-    possible = [answers_of(curve, grid, speed, value_nanousd) for curve, speed in drawn]
-    return drawn, [as_read(seen, [intervals_of(offer, one) for offer in seen.offers], leaving)[:2] for one in possible]
-
-
-def _plausible(
-    drawn: list[tuple[Survival, Pace]],
-    seen: Statistics,
-    grid: Ints,
-    leaving: LeavingTests,
-    value_nanousd: float,
-    random: np.random.Generator,
-) -> list[tuple[Survival, Pace]]:
-    """Return draws of lengths and pace, drawn again by how likely they make the choices of conversations.
+    """Return draws of lengths and pace, drawn again by how likely they make the choices of conversations, and customers
+    and choices as each of them reads them.
 
     How likely they are is averaged over what leaving alone says of urgency; where it says nothing, all are alike.
     """
+    possible = [answers_of(curve, grid, speed, value_nanousd) for curve, speed in drawn]
+    read = [[intervals_of(offer, answers) for offer in seen.offers] for answers in possible]
     logs = np.zeros(len(drawn))
-    offers = [offer for offer in seen.offers if offer.taken is not None]
-    if offers and leaving.refused is None:
+    if leaving.refused is None and any(offer.taken is not None for offer in seen.offers):
         them = _untimed(seen.customers) if leaving.untimed_only else seen.customers
         rows, _ = rows_of_customers(replace(them, choices=None), [], leaving=True)
         before = estimate_mixing(rows, joined([]), draws=LEAVING_DRAWS, random=random)
         reached = np.hstack((np.zeros((LEAVING_DRAWS, 1)), np.cumsum(before.draws, axis=1)))
-        for place, (curve, speed) in enumerate(drawn):
-            answers = answers_of(curve, grid, speed, value_nanousd)
+        for place, intervals in enumerate(read):
             likely = np.zeros(LEAVING_DRAWS)
-            for offer in offers:
-                assert offer.taken is not None
-                ends = intervals_of(offer, answers)
-                low, high = (np.searchsorted(before.urgency_per_s, one, side="right") for one in (ends.low, ends.high))
-                mass = np.maximum(reached[:, high] - reached[:, low], MASS_LEAST)
-                likely += np.log(mass) @ np.array([offer.refused or 0, *offer.taken])
+            for offer, ends in zip(seen.offers, intervals, strict=True):
+                if offer.taken is not None:
+                    low, high = (
+                        np.searchsorted(before.urgency_per_s, one, side="right") for one in (ends.low, ends.high)
+                    )
+                    mass = np.maximum(reached[:, high] - reached[:, low], MASS_LEAST)
+                    likely += np.log(mass) @ np.array([offer.refused or 0, *offer.taken])
             logs[place] = np.logaddexp.reduce(likely)
     chance = np.cumsum(np.exp(logs - logs.max()))
     even = (np.arange(READINGS) + random.random()) / READINGS
-    return [drawn[place] for place in np.searchsorted(chance / chance[-1], even).tolist()]
+    taken = np.searchsorted(chance / chance[-1], even).tolist()
+    return [drawn[place] for place in taken], [as_read(seen, read[place], leaving)[:2] for place in taken]
 
 
 def as_read(

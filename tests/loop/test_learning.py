@@ -10,27 +10,22 @@ from typing import Any
 
 import httpx
 
+from gateway.local.demo.learnt import earns
 from gateway.local.demo.people import Person, law_of, people_of
 from pricing.certificate import verify
 from pricing.market import Market, read_market
 from pricing.menu import Menu, Tier
 from pricing.menus import optimal_menu
 from tests.loop.rig import Rig, rig
+from tests.pricing.markets import market, types
 from tests.waiting import until
 
-MARKET: dict[str, Any] = {
-    "types": [
-        {"urgency_per_s": 0.02, "share": 0.4},
-        {"urgency_per_s": 0.8, "share": 0.6},
-    ],
-    "value_nanousd": 20_000_000,
-    "delay": {"family": "exponential"},
-    "answer_length": {"family": "exponential", "mean_tokens": 20},
-    "tokens_per_s": 15,
-    "first_token_s": 0.1,
-    "cost_nanousd_per_token": 0,
-    "currency": "USD",
-}
+MARKET = market(
+    types=types((0.02, 0.8), (0.4, 0.6)),
+    answer_length={"family": "exponential", "mean_tokens": 20},
+    tokens_per_s=15,
+    first_token_s=0.1,
+)
 GIVEN_AWAY = Tier("all", price_nanousd=1)
 CUSTOMERS, CONVERSATIONS, AT_ONCE = 150, 16, 100
 ASKED = {"value_nanousd": 20_000_000, "tiers": 2, "draws": 20, "cap_factor_max": 1e6, "price_factor_max": 1e6}
@@ -67,21 +62,13 @@ def as_it_was(records: Sequence[dict[str, Any]], urgency_of: dict[str, float], p
 
     A busy machine is a slower market, and its customers leave at another rate a second of the gateway's.
     """
-    types = []
+    rates = []
     for given in MARKET["types"]:
         its = [record for record in records if urgency_of[record["customer"]] == given["urgency_per_s"]]
         left = sum(record["finish"] == "disconnect" for record in its)
-        types.append({**given, "urgency_per_s": left / sum(record["duration_ms"] / 1000 for record in its)})
-    return read_market({**MARKET, "types": types, **pace})
-
-
-def profit(tiers: Sequence[Tier], market: Market) -> float:
-    """Return what a menu earns of a conversation that is offered."""
-    people, law = people_of(market), law_of(market)
-    taken = [person.choose(tiers, law) for person in people]
-    rates = [person.conversations_per_s for person in people]
-    paid = [rate * tier.price_nanousd for rate, tier in zip(rates, taken, strict=True) if tier is not None]
-    return sum(paid) / sum(rates)
+        rates.append(left / sum(record["duration_ms"] / 1000 for record in its))
+    shares = [given["share"] for given in MARKET["types"]]
+    return read_market({**MARKET, "types": types(rates, shares), **pace})
 
 
 async def test_a_menu_made_of_what_customers_did_earns_most_of_what_can_be_earned(
@@ -111,8 +98,8 @@ async def test_a_menu_made_of_what_customers_did_earns_most_of_what_can_be_earne
         assert httpx.get(f"{loop.url}/v1/menu").json()["version"] == version
 
     pace = {name: done["estimates"][name] for name in ("tokens_per_s", "first_token_s")}
-    market = as_it_was(records, urgency_of, pace)
-    best = optimal_menu(market, tiers=2, bill="conversation", names=None, created="2026-01-01T00:00:00Z")
-    earned = profit(Menu.from_json(done["draft"]).tiers, market)
+    truth = as_it_was(records, urgency_of, pace)
+    best = optimal_menu(truth, tiers=2, bill="conversation", names=None, created="2026-01-01T00:00:00Z")
+    earned, _ = earns(Menu.from_json(done["draft"]), people_of(truth), law_of(truth))
     assert earned > 0.85 * best["totals"]["profit_nanousd"]
-    assert earned > 1_000 * profit((GIVEN_AWAY,), market)
+    assert earned > 1_000 * GIVEN_AWAY.price_nanousd

@@ -77,8 +77,8 @@ local p = redis.call('HMGET', pace, 'live', 'tat_us')
 if whole(p[1]) + 1 > concurrency_max then return {'refused', 'concurrency'} end
 if requests_per_minute < math.huge then
   local arrival = math.max(whole(p[2]), micros) + 60000000 / requests_per_minute
-  if arrival - 60000000 > micros then return {'refused', 'rate', written(arrival - 60000000 - micros)} end
-  redis.call('HSET', pace, 'live', written(whole(p[1]) + 1), 'tat_us', written(arrival))
+  if arrival - 60000000 > micros then return {'refused', 'rate', written(math.ceil(arrival - 60000000 - micros))} end
+  redis.call('HSET', pace, 'live', written(whole(p[1]) + 1), 'tat_us', written(math.ceil(arrival)))
 else
   redis.call('HSET', pace, 'live', written(whole(p[1]) + 1))
 end

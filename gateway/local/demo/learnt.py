@@ -59,7 +59,7 @@ def profit_lines(
     """Return what each menu earns: in the ledger, and by the true market; beside the best that three tiers can."""
     rows = [["profit of a conversation offered", "in the ledger", "± 2 s.e.", "by the true market"]]
     for name, menu, under in zip(("before", "after"), menus, seen, strict=True):
-        expected, served = _earns(menu, people, law)
+        expected, served = earns(menu, people, law)
         mean = under.charge_nanousd / max(1, under.total)
         prices = {tier.name: tier.price_nanousd for tier in menu.tiers}
         squares = sum(count * (prices[tier] - mean) ** 2 for tier, count in under.by_tier.items())
@@ -68,14 +68,14 @@ def profit_lines(
         rows.append([name, *(written(round(amount), menu.currency) for amount in amounts)])
     most = best["totals"]["profit_nanousd"]
     rows.append(["best of as many tiers, had the market been known", "", "", written(round(most), menus[0].currency)])
-    shares = [_earns(menu, people, law)[0] / most for menu in menus]
+    shares = [earns(menu, people, law)[0] / most for menu in menus]
     return [
         *columns(rows),
         f"The menu earned {shares[0]:.0%} of what could be earned before, and {shares[1]:.0%} after.",
     ]
 
 
-def _earns(menu: Menu, people: Sequence[Person], law: Law) -> tuple[float, float]:
+def earns(menu: Menu, people: Sequence[Person], law: Law) -> tuple[float, float]:
     """Return what a menu earns of a conversation offered, serving costing nothing, and the share that buys."""
     rates = [person.conversations_per_s for person in people]
     taken = [person.choose(menu.tiers, law) for person in people]
