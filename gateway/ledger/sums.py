@@ -26,7 +26,7 @@ from gateway.ledger.tables import (
     sums_tiers,
     usage_records,
 )
-from pricing.estimate.conversations import IDLE_MS, LONGEST_MS, Going, Sums, Watch
+from pricing.estimate.conversations import IDLE_MS, LONGEST_MS, WEEK_MS, Going, Sums, Watch
 
 PAGE = 1_000
 BATCH = 10_000
@@ -107,7 +107,9 @@ def _add_batch(database: Database, chain: str, batch: int) -> int | None:
     if not records:
         return None
     touched = {(record["customer"], record["conversation"]) for record in records}
-    watch = Watch(_known(database, touched))
+    known = _known(database, touched)
+    began = min([one.first for one in known] + [record["time"] for record in records])
+    watch = Watch(known, _counted(database, {customer for customer, _ in touched}, began))
     watch.see(records)
     watch.close_ended(watch.latest_ms - LATE_MS)
     with database.write() as connection:
@@ -129,7 +131,8 @@ def _close_ended(database: Database, chain: str, by_ms: int) -> int:
         rows = connection.execute(select(sums_going).where(over).limit(PAGE)).all()
     if not rows:
         return 0
-    watch = Watch(Going(**row._asdict()) for row in rows)
+    known = [Going(**row._asdict()) for row in rows]
+    watch = Watch(known, _counted(database, {one.customer for one in known}, min(one.first for one in known)))
     ended = watch.close_ended(by_ms)
     with database.write() as connection:
         if _is_at(connection, chain, place):
@@ -174,6 +177,19 @@ def _known(database: Database, touched: Iterable[tuple[str, Any]]) -> list[Going
             rows = connection.execute(select(sums_going).where(key.in_(some)))
             known += (Going(**row._asdict()) for row in rows)
     return known
+
+
+def _counted(database: Database, customers: Iterable[str], since_ms: int) -> dict[tuple[int, str], int]:
+    """Return how many conversations of each customer have been added up in each week since then."""
+    counted: dict[tuple[int, str], int] = {}
+    of = sums_customers.c
+    query = select(of.week, of.customer, of.conversations).where(of.week >= since_ms // WEEK_MS)
+    named = sorted(customers)
+    for start in range(0, len(named), KEYS_AT_ONCE):
+        with database.read() as connection:
+            rows = connection.execute(query.where(of.customer.in_(named[start : start + KEYS_AT_ONCE])))
+            counted |= {(week, customer): conversations for week, customer, conversations in rows}
+    return counted
 
 
 def _forget(connection: Connection, touched: Iterable[tuple[str, Any]]) -> None:

@@ -36,6 +36,10 @@ WINDOWS_MOST = 4
 AMOUNTS = 9
 """Amounts of a customer in ``Sums.customers``."""
 
+POOLED_MOST = 100
+"""Conversations of one customer that are pooled with those of others in a week, to tell lengths, waits and speed. A program
+that hangs up a million times would be all that is seen there, and in a pool nobody can be set aside afterwards."""
+
 NOT_CONVERSATIONS = frozenset({"/v1/embeddings"})
 
 IMPOSSIBLE_TIMES = "conversations_of_impossible_times"
@@ -122,14 +126,16 @@ class Sums:
     """What is kept of all records, by tables of whole numbers that add up; every table's key begins with the week.
 
     Attributes:
-        lengths: (week, menu version, tier, tokens) to conversations that ended there by themselves, and that were cut.
+        lengths: (week, menu version, tier, tokens) to conversations that ended there by themselves, and that were cut;
+            of each customer ``POOLED_MOST`` a week.
         customers: (week, customer) to conversations, disconnects, ms waited; disconnects and ms within the first
             ``EARLY_MS`` of each wait; the same of days whose number since 1970 is even; the same within the first
             ``UNTIMED_MS`` of each wait.
         tiers: (week, customer, menu version, tier, whether it was named for the conversation) to conversations.
-        ages: (week, age in s) to waits that ended at this age, those of them that were disconnects, ms into that second.
+        ages: (week, age in s) to waits that ended at this age, those of them that were disconnects, ms into that second;
+            of the same conversations.
         pace: (week,) to streamed calls, ms to the first token, its square, tokens after it, its square, ms after
-            it, its square, tokens times ms.
+            it, its square, tokens times ms; of each customer about as many.
         aside: (week, reason) to how many.
     """
 
@@ -158,10 +164,13 @@ class Watch:
 
     Args:
         going: the conversations that were open when an earlier watch stopped.
+        counted: (week, customer) to the conversations that it and its like have added up before.
     """
 
-    def __init__(self, going: Iterable[Going] = ()) -> None:
+    def __init__(self, going: Iterable[Going] = (), counted: Mapping[tuple[int, str], int] | None = None) -> None:
         self.sums = Sums()
+        self.counted = counted or {}
+        self.paced: dict[tuple[int, str], int] = {}
         self.going = {(one.customer, one.conversation): one for one in going}
         self.latest_ms = 0
 
@@ -180,7 +189,7 @@ class Watch:
             self._pace(record)
         known = self.going.get(key)
         if known is not None and not known.is_open(time) and time > known.last:
-            _close(self.sums, self.going.pop(key))
+            self._close(self.going.pop(key))
             known = None
         if known is None:
             self.going[key] = _begun(record, duration, fault)
@@ -209,22 +218,47 @@ class Watch:
         if first is None or duration is None or tokens < 1:
             return
         x, y = tokens - 1, duration - first
-        _sum(self.sums.pace, (record["time"] // WEEK_MS,), (1, first, first * first, x, x * x, y, y * y, x * y))
+        whose = record["time"] // WEEK_MS, record["customer"]
+        before = max(self.paced.get(whose, 0), self.counted.get(whose, 0))
+        if before >= POOLED_MOST:
+            return
+        self.paced[whose] = before + 1
+        _sum(self.sums.pace, whose[:1], (1, first, first * first, x, x * x, y, y * y, x * y))
 
     def close_ended(self, now_ms: int) -> list[Going]:
         """Add up the conversations that have ended by ``now_ms``, and return them."""
         ended = [one for one in self.going.values() if not one.is_open(now_ms)]
         for one in ended:
-            _close(self.sums, self.going.pop((one.customer, one.conversation)))
+            self._close(self.going.pop((one.customer, one.conversation)))
         return ended
 
     def close_all(self) -> int:
         """Add up all conversations as they stand, also those that may go on; return how many of those there are."""
         still = sum(one.is_open(self.latest_ms) for one in self.going.values())
         for one in self.going.values():
-            _close(self.sums, one)
+            self._close(one)
         self.going.clear()
         return still
+
+    def _close(self, one: Going) -> None:
+        """Add up a conversation. One that no token came of says nothing of lengths; its customer waited all the same."""
+        sums, week = self.sums, one.first // WEEK_MS
+        if one.fault:
+            _sum(sums.aside, (week, one.fault), (1,))
+            return
+        left = one.finish == "disconnect"
+        early, untimed = (left and one.duration_ms < end for end in (EARLY_MS, UNTIMED_MS))
+        even = (one.first // DAY_MS) % 2 == 0
+        waits = (left, one.waited_ms, early, one.early_ms, left and even, one.waited_ms if even else 0)
+        _sum(sums.customers, (week, one.customer), (1, *map(int, waits), int(untimed), one.untimed_ms))
+        _sum(sums.tiers, (week, one.customer, one.menu_version, one.tier, int(one.chosen)), (1,))
+        if self.counted.get((week, one.customer), 0) + sums.customers[week, one.customer][0] > POOLED_MOST:
+            return
+        _add(sums.ages, (week, *_age(one.duration_ms)), left=left)
+        ending = ending_of(one.finish, one.tokens, None)
+        if ending is not Ending.OPEN and one.tokens > 0:
+            observed = ending is Ending.OBSERVED
+            _sum(sums.lengths, (week, one.menu_version, one.tier, one.tokens), (int(observed), int(not observed)))
 
 
 def fault_of(record: Mapping[str, Any]) -> str:
@@ -260,25 +294,6 @@ def _begun(record: Mapping[str, Any], duration: int, fault: str) -> Going:
         duration_ms=duration,
         fault=fault,
     )
-
-
-def _close(sums: Sums, one: Going) -> None:
-    """Add up a conversation. One that no token came of says nothing of lengths; its customer waited all the same."""
-    week = one.first // WEEK_MS
-    if one.fault:
-        _sum(sums.aside, (week, one.fault), (1,))
-        return
-    left = one.finish == "disconnect"
-    early, untimed = (left and one.duration_ms < end for end in (EARLY_MS, UNTIMED_MS))
-    even = (one.first // DAY_MS) % 2 == 0
-    waits = (left, one.waited_ms, early, one.early_ms, left and even, one.waited_ms if even else 0)
-    _sum(sums.customers, (week, one.customer), (1, *map(int, waits), int(untimed), one.untimed_ms))
-    _sum(sums.tiers, (week, one.customer, one.menu_version, one.tier, int(one.chosen)), (1,))
-    _add(sums.ages, (week, *_age(one.duration_ms)), left=left)
-    ending = ending_of(one.finish, one.tokens, None)
-    if ending is not Ending.OPEN and one.tokens > 0:
-        observed = ending is Ending.OBSERVED
-        _sum(sums.lengths, (week, one.menu_version, one.tier, one.tokens), (int(observed), int(not observed)))
 
 
 def _age(duration_ms: int) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from pricing.estimate.statistics import (
     Part,
     Statistics,
     Windows,
+    are_outsized,
 )
 from pricing.menu import Menu
 
@@ -136,7 +137,8 @@ def statistics_of(given: Summed, menus: Mapping[str, Menu], choosing: Choosing) 
         aside[UNKNOWN_TIER] = aside.get(UNKNOWN_TIER, 0) + unknown
     names: list[str] = []
     amounts = _amounts(given.customers, names, AMOUNTS + 2 * (len(given.windows) - 1))
-    taken = _taken(given.tiers, menus, choosing)
+    outsized = {names[row] for row in np.flatnonzero(are_outsized(amounts[:, 0])).tolist()}
+    taken = _taken((row for row in given.tiers if row[0] not in outsized), menus, choosing)
     refused = choosing.refused if choosing.refusing else None
     if refused is not None and refused in menus and _is_an_offer(menus[refused]):
         taken.setdefault(refused, _Taken())

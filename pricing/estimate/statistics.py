@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pricing.answers import Floats, Ints
 from pricing.estimate.conversations import DURATION_MS_MOST
@@ -208,8 +209,8 @@ def cleaned(statistics: Statistics) -> Statistics:
     if them.choices is not None:
         tiers = np.array([len(offer.caps_tokens) for offer in statistics.offers], dtype=np.int64)
         impossible |= np.any((them.choices < BOUGHT) | (them.choices > tiers), axis=1)
-    middle = float(np.median(them.conversations[~impossible])) if not impossible.all() else 0.0
-    outsized = ~impossible & (them.conversations > VOLUME_MOST * middle)
+    outsized = np.zeros(len(impossible), dtype=bool)
+    outsized[~impossible] = are_outsized(them.conversations[~impossible])
     kept = np.flatnonzero(~impossible & ~outsized)
     counts = dict(statistics.set_aside)
     for reason, number in (
@@ -220,3 +221,8 @@ def cleaned(statistics: Statistics) -> Statistics:
         if number:
             counts[reason] = counts.get(reason, 0) + number
     return replace(statistics, customers=them.only(kept), set_aside=counts)
+
+
+def are_outsized(conversations: Ints) -> NDArray[np.bool_]:
+    """Return which customers have so many more conversations than the median that they are none. Shape (n,)."""
+    return conversations > VOLUME_MOST * (float(np.median(conversations)) if len(conversations) else 0.0)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.admin import customer_rows, menus_store
+from gateway.admin import customer_rows
 from gateway.admin.customer_rows import CustomerRow
-from gateway.ledger.appender import append
 from gateway.ledger.database import Database
 from pricing.market import read_market
 from tests.gateway.cli.commands import tokencap
+from tests.gateway.cli.keeping import kept
 from tests.pricing.estimate.simulated import Truth
 from tests.pricing.estimate.talking import NOON, menu_of, talk
 
@@ -31,16 +31,6 @@ def records() -> list[dict[str, Any]]:
 def written(path: Path, lines: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
-
-
-def kept(url: str, records: list[dict[str, Any]]) -> None:
-    """Put records into a ledger whose menu is in force."""
-    database = Database(url)
-    with database.write() as connection:
-        menu = menus_store.add_menu(connection, MENU, source="manual", created=NOON)
-        menus_store.publish(connection, menu, now_ms=NOON)
-    append(database, records)
-    database.close()
 
 
 def without_a_tier(name: str) -> CustomerRow:
@@ -70,7 +60,7 @@ def test_a_market_is_estimated_from_files(tmp_path: Path, records: list[dict[str
 
 
 def test_a_ledger_tells_what_its_export_tells(tmp_path: Path, ledger_url: str, records: list[dict[str, Any]]) -> None:
-    kept(ledger_url, records)
+    kept(ledger_url, records, MENU)
     files = [written(tmp_path / "usage.jsonl", records), written(tmp_path / "menu.json", [MENU])]
 
     by_ledger = tokencap(tmp_path / "data", "price", "fit", "--database", ledger_url, *WORTH, "--out", "-")
@@ -196,7 +186,7 @@ def test_customers_who_took_nothing_are_refusals(
     tmp_path: Path, ledger_url: str, records: list[dict[str, Any]]
 ) -> None:
     """A hundred customers without a tier: the most urgent have a share that buyers alone would not show."""
-    kept(ledger_url, records)
+    kept(ledger_url, records, MENU)
     database = Database(ledger_url)
     with database.write() as connection:
         for number in range(100):

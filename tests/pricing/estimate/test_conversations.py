@@ -173,6 +173,23 @@ def test_a_conversation_with_an_impossible_record_is_set_aside_whole_and_counted
     assert sums.customers[WEEK, "cus_acme"][0] == 1
 
 
+def test_no_customer_is_more_than_a_hundred_conversations_a_week_of_what_all_are_pooled_in() -> None:
+    """In this week and in the next, and what an earlier watch has added up counts as well."""
+    records = [call(number, time=MONDAY + 60_000 * number, conversation=f"c{number}") for number in range(250)]
+    records += [call(number, time=MONDAY + WEEK_MS, conversation=f"c{number}") for number in range(250, 260)]
+    watch = Watch(counted={(WEEK, "cus_acme"): 90})
+    for record in records:
+        watch.see([record])
+    watch.close_all()
+
+    assert watch.sums.customers[WEEK, "cus_acme"][0] == 250
+    for table in (watch.sums.pace, watch.sums.lengths, watch.sums.ages):
+        assert [sum(amounts[0] for key, amounts in table.items() if key[0] == week) for week in (WEEK, WEEK + 1)] == [
+            10,
+            10,
+        ]
+
+
 def test_however_records_are_cut_into_batches_the_sums_are_the_same() -> None:
     """Batches at random, a little out of order within each, against all at once."""
     random = np.random.default_rng(1)
@@ -181,7 +198,7 @@ def test_however_records_are_cut_into_batches_the_sums_are_the_same() -> None:
         call(
             number,
             time=MONDAY + int(random.integers(0, WEEK_MS)),
-            customer=f"cus_{random.integers(6)}",
+            customer=f"cus_{random.integers(60)}",
             conversation=f"c{random.integers(5)}",
             finish=str(random.choice(finishes)),
             billed_output_tokens=int(random.integers(0, 300)),
