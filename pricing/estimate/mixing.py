@@ -37,9 +37,6 @@ CHAINS, BURNT, KEPT = 4, 150, 250
 SETTLED, READ = 300, 300
 """The same of the one chain that each of many readings has."""
 
-BEYOND = 10
-"""Urgencies are looked for up to so many times the last threshold between tiers: who refuses may be anywhere there."""
-
 
 @dataclass(frozen=True, slots=True)
 class Mixing:
@@ -357,7 +354,7 @@ def _grid(rows: Rows, edges: Floats) -> Floats:
     seen = rows.waited_s > 0
     rates = (rows.disconnects[seen] + 0.5) / rows.waited_s[seen]
     lows = [float(np.min(0.1 / rows.waited_s[seen])) if seen.any() else np.inf, *(edges / 10)]
-    highs = [float(rates.max()) * 3 if seen.any() else 0.0, *(edges * BEYOND)]
+    highs = [float(rates.max()) * 3 if seen.any() else 0.0, *(edges * 4)]
     low, high = min(lows), max(highs)
     if not 0 < low < high < np.inf:
         raise CannotEstimate("Nothing that was seen tells one urgency from another.")
