@@ -34,8 +34,11 @@ APART = (float(np.log(0.02)), float(np.log(2.0)))
 CHAINS, BURNT, KEPT = 4, 150, 250
 """Chains from different starts, sweeps of each that are forgotten, and sweeps that count."""
 
-SETTLED, READ = 300, 300
-"""The same of the one chain that each of many readings has."""
+READ_LEAST, READ_MOST = 80, 300
+"""Sweeps that are forgotten, and as many that count, of the one chain that each of many readings has: the most ..."""
+
+READ_ROWS = 400_000
+"""... as long as rows times sweeps are no more than this, for that is what they cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,9 @@ def mixing_of(readings: Sequence[tuple[Rows, Chosen]], *, draws: int, random: np
     if not any(len(rows.customers) + len(chosen.conversations) for rows, chosen in readings):
         raise CannotEstimate("Nobody was seen to leave, wait or choose.")
     grid = _grid(readings[0][0], np.unique(np.concatenate([_thresholds(*reading) for reading in readings])))
-    chains, burnt, kept = (CHAINS, BURNT, KEPT) if len(readings) == 1 else (1, SETTLED, READ)
+    most = max(len(rows.customers) for rows, _ in readings)
+    read = 2 * (min(READ_MOST, max(READ_LEAST, READ_ROWS // max(1, most))) // 2)
+    chains, burnt, kept = (CHAINS, BURNT, KEPT) if len(readings) == 1 else (1, read, read)
     traces = np.empty((len(readings), chains, kept))
     by_reading = np.zeros((len(readings), len(grid)))
     drawn = np.empty((draws, len(grid)))
