@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import orjson
 from redis.exceptions import NoScriptError
 
 from gateway.errors import InvalidKey, MeteringUnavailable, TokencapError
@@ -44,6 +45,7 @@ class Bid:
     ask: Ask
     customer: Customer
     offer: Offer
+    terms: orjson.Fragment
     facts: Facts
     want: int
     """Tokens per choice that the caller and the house allow."""
@@ -202,7 +204,7 @@ class Admission:
             input_tokens=ask.input_bound,
         )
         facts = self._facts(ask, customer, holder[1], condition)
-        return Bid(ask, customer, terms, facts, want, (bound.first, bound.again))
+        return Bid(ask, customer, terms, condition.told, facts, want, (bound.first, bound.again))
 
     def _facts(self, ask: Ask, customer: Customer, key_id: str, condition: Condition) -> Facts:
         terms, (start, end) = condition.offer, condition.period
@@ -243,52 +245,37 @@ class Admission:
 
     async def _ask(self, bid: Bid, *, is_known: bool) -> list[str]:
         """Run the script; only a server that has had its state looked at (``is_known`` false) is told it anew."""
-        ask, offered, facts = bid.ask, bid.offer, bid.facts
+        ask, facts = bid.ask, bid.facts
         names = [
             *keys.of_call(ask.bucket, facts.customer, facts.period_start, ask.conversation, ask.id),
             keys.api_key(ask.bucket, ask.key_digest),
             keys.customer(ask.bucket, facts.customer),
             *(() if facts.end_user_window is None else (facts.end_user_window,)),
         ]
-        arguments: list[bytes | str | int] = [
+        first, again = bid.money
+        told = [
             self._generation.value,
             self._directory.timeline.rev,
             facts.customer,
-            bid.customer.rev,
+            str(bid.customer.rev),
             ask.id,
             self._lease.owner,
             self._lease.lease_ms,
             self._lease.deadline_ms,
-            facts.period_start,
-            facts.period_end,
-            offered.tier,
-            offered.version,
-            offered.conversation_tokens_max,
-            offered.price_nanousd,
             bid.want,
             ask.choices,
-            self._house.grant_tokens_min,
             ask.input_bound,
-            _limit(offered.period_tokens_max),
-            _limit(offered.conversation_input_tokens_max),
-            _limit(offered.spend_nanousd_max),
-            _limit(offered.requests_per_minute),
-            _limit(offered.concurrency_max),
-            *bid.money,
-            facts.to_json(),
+            str(first),
+            str(again),
             BACKLOG_MOST,
-            _limit(offered.end_user_period_tokens_max),
+            bid.terms,
         ]
         ask_for = self._script.known if is_known else self._script.told
         try:
-            reply = await ask_for(self._line, names, arguments)
+            reply = await ask_for(self._line, names, (orjson.dumps(told), facts.to_json()))
         except NoScriptError:
             return ["forgotten"]
         return texts(reply)
-
-
-def _limit(most: int | None) -> str:
-    return "" if most is None else str(most)
 
 
 def doubtful(bid: Bid, now: int) -> Hold:

@@ -48,14 +48,44 @@ def settle_keys(facts: Facts, threads: Sequence[str] = (), once: Once | None = N
     ]
 
 
-def settle_places(facts: Facts, once: Once | None = None) -> list[int]:
-    """Return where among the keys of a settlement its end user's stands, then its Idempotency-Key's, then its threads.
+def settlement(
+    facts: Facts,
+    *,
+    generation: str,
+    expects: str,
+    lease_ms: int,
+    tokens: int,
+    input_tokens: int,
+    due: Charge,
+    once: Once | None = None,
+    closes: bool = True,
+    lapsed_with: str | None = None,
+) -> bytes:
+    """Return what the script ``settle`` is told of a hold, beside the record and the answers to keep.
 
-    One that is not there has place 0.
+    Where only a lapsed hold is to be booked, it must be ``lapsed_with`` so many tokens so far.
     """
-    end_user, claim = int(facts.end_user_window is not None), int(once is not None)
-    after = FIXED_KEYS + end_user
-    return [end_user * after, claim * (after + 1), after + claim + 1]
+    after = FIXED_KEYS + (facts.end_user_window is not None)
+    return orjson.dumps(
+        [
+            generation,
+            facts.id,
+            expects,
+            closes,
+            lapsed_with or False,
+            lease_ms,
+            str(tokens),
+            str(input_tokens),
+            str(due.first),
+            str(due.again),
+            facts.conversation,
+            str(facts.included_conversations),
+            after if after > FIXED_KEYS else 0,
+            0 if once is None else after + 1,
+            after + 1 if once is None else after + 2,
+            *facts.thresholds(),
+        ]
+    )
 
 
 class Book:
@@ -114,7 +144,7 @@ class Book:
 
     def _settlement(
         self, hold: Hold, outcome: Outcome, once: Once | None, billed: int | None = None
-    ) -> tuple[list[str], list[bytes | str | int]]:
+    ) -> tuple[list[str], Sequence[bytes]]:
         """Return keys and arguments to settle a live hold, or one that was ``billed`` at its checkpoint meanwhile."""
         facts = hold.facts
         if billed is None:
@@ -125,27 +155,19 @@ class Book:
             record = correction(facts, admitted=hold.admitted, grant=hold.grant, outcome=outcome, billed=billed)
             tokens, input_tokens = record["billed_output_tokens"], record["input_tokens"]
             due = _beyond(facts, outcome, billed)
-        arguments: list[bytes | str | int] = [
-            self._generation.value,
-            facts.id,
-            "live" if billed is None else "suspect",
-            "1",
-            "0",
-            "",
-            self._lease.lease_ms,
-            tokens,
-            input_tokens,
-            due.first,
-            due.again,
-            _line(record) if outcome.was_answered and (billed is None or tokens or due.again) else "",
-            facts.conversation,
-            facts.included_conversations,
-            *settle_places(facts, once),
-            once.answer_first if once else "",
-            once.answer_again if once else "",
-            *facts.thresholds(),
-        ]
-        return settle_keys(facts, outcome.threads, once), arguments
+        told = settlement(
+            facts,
+            generation=self._generation.value,
+            expects="live" if billed is None else "suspect",
+            lease_ms=self._lease.lease_ms,
+            tokens=tokens,
+            input_tokens=input_tokens,
+            due=due,
+            once=once,
+        )
+        booked = _line(record) if outcome.was_answered and (billed is None or tokens or due.again) else b""
+        answers = (b"", b"") if once is None else (once.answer_first, once.answer_again)
+        return settle_keys(facts, outcome.threads, once), (told, booked, *answers)
 
     async def renew(self, bucket: str, sofar: Mapping[str, int]) -> dict[str, str]:
         """Renew holds of one bucket with their tokens so far; return what became of each: live, suspect, unknown."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import orjson
+
 from gateway.errors import CustomerBlocked, NoTier, TierNotFound
 from gateway.holds.directory import Directory, Remembered
 from gateway.holds.offer import HouseLimits, Offer, offer
@@ -17,6 +19,30 @@ class Condition:
 
     offer: Offer
     period: tuple[int, int]
+    told: orjson.Fragment
+    """Both as the script that reserves is told them."""
+
+    @classmethod
+    def of(cls, offered: Offer, period: tuple[int, int], house: HouseLimits) -> Condition:
+        words = [
+            *period,
+            offered.tier,
+            offered.version,
+            str(offered.conversation_tokens_max),
+            str(offered.price_nanousd),
+            house.grant_tokens_min,
+            _limit(offered.period_tokens_max),
+            _limit(offered.spend_nanousd_max),
+            _limit(offered.conversation_input_tokens_max),
+            _limit(offered.requests_per_minute),
+            _limit(offered.concurrency_max),
+            _limit(offered.end_user_period_tokens_max),
+        ]
+        return cls(offered, period, orjson.Fragment(orjson.dumps(words)))
+
+
+def _limit(most: int | None) -> str:
+    return "" if most is None else str(most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +86,7 @@ class Conditions:
         offered = known.condition.offer
         if begun is None or begun == (offered.tier, offered.version):
             return known.condition
-        return Condition(await self._as_begun(offered, *begun), known.condition.period)
+        return Condition.of(await self._as_begun(offered, *begun), known.condition.period, self._house)
 
     async def _work_out(self, customer: Customer, timeline: Timeline, tier_chosen: str | None, now: int) -> _Worked:
         if customer.status != "active":
@@ -75,7 +101,8 @@ class Conditions:
             raise NoTier("This customer has no tier; the operator sets one.")
         offered = offer(tier, where.version, customer.overrides, self._house)
         period = period_of(customer, now)
-        return _Worked(Condition(offered, period), customer, timeline, now, _until(customer, where, period, now))
+        condition = Condition.of(offered, period, self._house)
+        return _Worked(condition, customer, timeline, now, _until(customer, where, period, now))
 
     async def _as_begun(self, offered: Offer, name: str, version: str) -> Offer:
         menu = await self._directory.menu(version) if version else None

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import redis
 
 from gateway.holds import keys
-from gateway.holds.book import settle_keys, settle_places
+from gateway.holds.book import settle_keys, settlement
 from gateway.holds.connect import fields, translated
 from gateway.holds.hold import Facts, recovered, usage_record
-from gateway.holds.offer import NOTHING
+from gateway.holds.offer import NOTHING, Charge
 from gateway.holds.scripts import source
 
 AT_ONCE = 100
@@ -119,26 +119,26 @@ class Reclaimer:
         came_to = recovered(facts, sofar=int(lapsed.sofar), duration_ms=0)
         record = usage_record(facts, admitted=lapsed.admitted, grant=lapsed.grant, outcome=came_to)
         due = facts.charge(came_to)
-        return self._post(
-            lapsed,
-            "live",
-            "1" if closes else "0",
-            [
-                came_to.billed_output_tokens,
-                came_to.input_tokens,
-                due.first,
-                due.again,
-                json.dumps(record, separators=(",", ":")),
-            ],
-        )
+        line = json.dumps(record, separators=(",", ":"))
+        return self._post(lapsed, "live", closes, came_to.billed_output_tokens, came_to.input_tokens, due, line)
 
     def _free(self, lapsed: Lapsed) -> bool:
-        return self._post(lapsed, "suspect", "1", [0, 0, NOTHING.first, NOTHING.again, ""])
+        return self._post(lapsed, "suspect", True, 0, 0, NOTHING, "")
 
-    def _post(self, lapsed: Lapsed, expects: str, closes: str, booked: list[str | int]) -> bool:
+    def _post(
+        self, lapsed: Lapsed, expects: str, closes: bool, tokens: int, input_tokens: int, due: Charge, record: str
+    ) -> bool:
         facts = lapsed.facts
-        arguments: list[str | int] = [self._generation(), facts.id, expects, closes, "1", lapsed.sofar, self._lease_ms]
-        more: list[str | int] = [facts.conversation, facts.included_conversations, *settle_places(facts), "", ""]
-        more += facts.thresholds()
-        reply = self._settle(keys=settle_keys(facts), args=[*arguments, *booked, *more])
+        told = settlement(
+            facts,
+            generation=self._generation(),
+            expects=expects,
+            lease_ms=self._lease_ms,
+            tokens=tokens,
+            input_tokens=input_tokens,
+            due=due,
+            closes=closes,
+            lapsed_with=lapsed.sofar,
+        )
+        reply = self._settle(keys=settle_keys(facts), args=[told, record, "", ""])
         return bool(reply[0] == b"done")

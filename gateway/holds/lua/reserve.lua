@@ -2,18 +2,17 @@
 -- Replies {'granted', now, grant, allowed, conversation_left, period_left, first, charged}, {'refused', why, …},
 -- or says what the gateway must look up again: 'rebuild', 'no key', 'stale customer', 'stale timeline',
 -- 'stale period' (with the time here), 'begun' (the conversation's own tier and menu version).
--- The eleventh of KEYS, the end user's, is there only where its tokens are limited.
+-- The eleventh of KEYS, the end user's, is there only where its tokens are limited. ARGV: a list in JSON, whose last
+-- part is the same for every call of a customer, and the facts of the call.
 local state, hold, holds, mark, window, conversation, pace, usage, key, customer, end_user =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
-local generation, timeline, customer_id, customer_rev = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local hold_id, owner, lease_ms, deadline_ms = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
-local period_start, period_end = ARGV[9], ARGV[10]
-local tier, version, cap, price = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
-local want, choices, grant_min, input = tonumber(ARGV[15]), tonumber(ARGV[16]), tonumber(ARGV[17]), ARGV[18]
-local period_max, input_max, spend_max = limit(ARGV[19]), limit(ARGV[20]), limit(ARGV[21])
-local requests_per_minute, concurrency_max = limit(ARGV[22]), limit(ARGV[23])
-local money_first, money_again, facts, backlog_max = ARGV[24], ARGV[25], ARGV[26], tonumber(ARGV[27])
-local end_user_left = limit(ARGV[28])
+local generation, timeline, customer_id, customer_rev, hold_id, owner, lease_ms, deadline_ms, want, choices, input,
+  money_first, money_again, backlog_max, terms = unpack(cjson.decode(ARGV[1]))
+local period_start, period_end, tier, version, cap, price, grant_min, tokens_max, money_max, input_most, per_minute,
+  at_once, end_user_most = unpack(terms)
+local facts = ARGV[2]
+local period_max, spend_max, input_max = limit(tokens_max), limit(money_max), limit(input_most)
+local requests_per_minute, concurrency_max, end_user_left = limit(per_minute), limit(at_once), limit(end_user_most)
 
 -- Is what the gateway believes still so?
 local known = redis.call('HMGET', state, 'generation', 'timeline')
@@ -24,7 +23,7 @@ local holder = redis.call('HMGET', key, 'customer', 'expires')
 if holder[1] ~= customer_id then return {'no key'} end
 if holder[2] ~= '' and whole(holder[2]) <= now then return {'no key'} end
 if redis.call('HGET', customer, 'rev') ~= customer_rev then return {'stale customer'} end
-if whole(known[2]) > whole(timeline) then return {'stale timeline'} end
+if whole(known[2]) > timeline then return {'stale timeline'} end
 
 -- The same command again, after a lost connection: the same answer.
 if redis.call('EXISTS', mark, hold) > 0 then
@@ -34,7 +33,7 @@ end
 
 -- Records that the ledger does not take must not fill the server.
 if redis.call('XLEN', usage) >= backlog_max then return {'refused', 'backlog'} end
-if now < whole(period_start) or now >= whole(period_end) then return {'stale period', written(now)} end
+if now < period_start or now >= period_end then return {'stale period', written(now)} end
 
 -- The conversation: its tier, menu version, cap and price are those of its first call.
 local c = redis.call('HMGET', conversation, 'first', 'last', 'live', 'tier', 'version', 'cap', 'used', 'held',
@@ -49,7 +48,7 @@ end
 local conversation_left = tonumber(cap) - whole(c[7]) - whole(c[8])
 local allowed = math.min(want, math.floor(conversation_left / choices))
 if allowed < math.min(want, 1) then return {'refused', 'conversation', written(math.max(conversation_left, 0))} end
-if whole(c[9]) + whole(c[10]) + whole(input) > input_max then
+if whole(c[9]) + whole(c[10]) + input > input_max then
   return {'refused', 'conversation input', written(input_max)}
 end
 
@@ -90,27 +89,27 @@ if period_max < math.huge then left = written(period_left - grant * choices) end
 local granted = {'granted', at, written(grant), written(allowed),
   written(conversation_left - grant * choices), left, c[1], c[11]}
 redis.call('HSET', hold, 'owner', owner, 'state', 'live', 'admitted', at,
-  'deadline', written(now + tonumber(deadline_ms)), 'grant', written(grant), 'tokens', tokens, 'money', money,
-  'input', input, 'sofar', '0', 'window', window, 'first', c[1],
+  'deadline', written(now + deadline_ms), 'grant', written(grant), 'tokens', tokens, 'money', money,
+  'input', written(input), 'sofar', '0', 'window', window, 'first', c[1],
   'charged', c[11], 'facts', facts, 'reply', kept(granted))
-redis.call('ZADD', holds, written(now + tonumber(lease_ms)), hold_id)
+redis.call('ZADD', holds, written(now + lease_ms), hold_id)
 add(window, 'held', tokens)
 add(window, 'spend_held', money)
 if end_user then
   add(end_user, 'held', tokens)
-  redis.call('PEXPIREAT', end_user, written(whole(period_end) + 2 * DAY_MS))
+  redis.call('PEXPIREAT', end_user, written(period_end + 2 * DAY_MS))
 end
-if w[5] ~= ARGV[19] or w[6] ~= ARGV[21] then
-  redis.call('HSET', window, 'tokens_max', ARGV[19], 'spend_max', ARGV[21])
+if w[5] ~= tokens_max or w[6] ~= money_max then
+  redis.call('HSET', window, 'tokens_max', tokens_max, 'spend_max', money_max)
 end
-redis.call('PEXPIREAT', window, written(whole(period_end) + 2 * DAY_MS))
+redis.call('PEXPIREAT', window, written(period_end + 2 * DAY_MS))
 if is_open then
   redis.call('HSET', conversation, 'last', at, 'live', written(whole(c[3]) + 1),
-    'held', written(whole(c[8]) + tonumber(tokens)), 'input_held', written(whole(c[10]) + tonumber(input)))
+    'held', written(whole(c[8]) + tonumber(tokens)), 'input_held', written(whole(c[10]) + input))
 else
   if was_there then redis.call('DEL', conversation) end
   redis.call('HSET', conversation, 'first', at, 'tier', tier, 'version', version, 'cap', cap, 'price', price,
-    'charged', '0', 'last', at, 'live', '1', 'held', tokens, 'input_held', input)
+    'charged', '0', 'last', at, 'live', '1', 'held', tokens, 'input_held', written(input))
 end
-redis.call('PEXPIRE', conversation, written(2 * HOUR_MS + tonumber(deadline_ms)))
+redis.call('PEXPIRE', conversation, written(2 * HOUR_MS + deadline_ms))
 return granted

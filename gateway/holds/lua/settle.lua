@@ -1,22 +1,20 @@
--- Books what a hold came to: once, whoever asks and however often. One verb for four moments, told by ARGV:
+-- Books what a hold came to: once, whoever asks and however often. One verb for four moments, told by ARGV, a list in JSON first:
 --   settled by its worker    expects live,    closes
 --   lapsed                   expects live,    stays open as suspect with the tokens so far billed; or closes, if its
 --                                             owner is proven dead
 --   settled late             expects suspect, closes: the tokens beyond what was billed, as a correction
 --   released                 expects suspect, closes with nothing more to bill
 -- KEYS after the ninth: the end user's, where its tokens are limited, the Idempotency-Key's, if there is one, then what
--- leads later calls to this conversation. ARGV say where each stands, 0 where it does not.
+-- leads later calls to this conversation. The list says where each stands, 0 where it does not.
 -- Replies {'done', charge, conversation_left, now}, {'suspect', billed, first_was_charged}, or 'rebuild', 'unknown',
 -- 'settled', 'renewed' (the hold was renewed since the reclaimer looked).
 local state, hold, holds, mark, window, conversation, pace, usage, notices =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local generation, hold_id, expects, closes = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local only_if_lapsed, sofar, lease_ms = ARGV[5], ARGV[6], ARGV[7]
-local tokens, input, charge_first, charge_again, record, name = ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13]
-local included, end_user, once, threads_from = ARGV[14], KEYS[tonumber(ARGV[15])], KEYS[tonumber(ARGV[16])],
-  tonumber(ARGV[17])
-local answer_first, answer_again = ARGV[18], ARGV[19]
-local period_max, period_near, spend_max, spend_near = ARGV[20], ARGV[21], ARGV[22], ARGV[23]
+local generation, hold_id, expects, closes, lapsed_with, lease_ms, tokens, input, charge_first, charge_again, name,
+  included, end_user_at, once_at, threads_from, period_max, period_near, spend_max, spend_near =
+  unpack(cjson.decode(ARGV[1]))
+local record, answer_first, answer_again = ARGV[2], ARGV[3], ARGV[4]
+local end_user, once = KEYS[end_user_at], KEYS[once_at]
 
 -- The answer of a call with an Idempotency-Key is kept for a day; without an answer to keep, the key is free again.
 local function close_once(answer)
@@ -45,9 +43,9 @@ if not h[1] then  -- a hold that is there is not settled: one step removes it an
   return done and cjson.decode(done) or {'unknown'}
 end
 local now = now_ms()
-if only_if_lapsed == '1' then
+if lapsed_with then
   local lease_until = redis.call('ZSCORE', holds, hold_id)
-  if not lease_until or tonumber(lease_until) > now or h[1] ~= expects or h[5] ~= sofar then return {'renewed'} end
+  if not lease_until or tonumber(lease_until) > now or h[1] ~= expects or h[5] ~= lapsed_with then return {'renewed'} end
 elseif h[1] ~= expects then
   return {h[1], h[6]}
 end
@@ -69,7 +67,7 @@ if tokens ~= '0' and charged ~= '1' then
 end
 
 local freed_tokens, freed_money, freed_input = tokens, charge, input
-if closes == '1' then freed_tokens, freed_money, freed_input = h[2], h[3], h[4] end
+if closes then freed_tokens, freed_money, freed_input = h[2], h[3], h[4] end
 local used = add(window, 'used', tokens)
 add(window, 'held', less(freed_tokens))
 if end_user then
@@ -86,7 +84,7 @@ local conversation_left = ''
 if is_same then
   local after, held = whole(c[4]) + whole(tokens), whole(c[5]) - whole(freed_tokens)
   local live, last = whole(c[8]), c[9]
-  if closes == '1' then live, last = live - 1, written(now) end
+  if closes then live, last = live - 1, written(now) end
   redis.call('HSET', conversation, 'charged', charged, 'last', last, 'live', written(live), 'used', written(after),
     'held', written(held), 'input_used', written(whole(c[6]) + whole(input)),
     'input_held', written(whole(c[7]) - whole(freed_input)))
@@ -94,7 +92,7 @@ if is_same then
 end
 if record ~= '' then redis.call('XADD', usage, '*', 'record', record, 'charge', charge) end
 
-if closes == '1' then
+if closes then
   local reply = {'done', charge, conversation_left, written(now)}
   if is_same then
     for place = threads_from, #KEYS do redis.call('SET', KEYS[place], name, 'PX', HOUR_MS) end
@@ -110,5 +108,5 @@ add(hold, 'tokens', less(tokens))
 add(hold, 'money', less(charge))
 add(hold, 'input', less(input))
 redis.call('HSET', hold, 'state', 'suspect', 'billed', tokens)
-redis.call('ZADD', holds, written(now + tonumber(lease_ms)), hold_id)
+redis.call('ZADD', holds, written(now + lease_ms), hold_id)
 return {'done', charge, conversation_left, written(now)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -112,18 +113,16 @@ class Operations:
             keys.customer(BUCKET, asked.customer),
             *_end_user(asked),
         ]
-        arguments = [
-            *(GENERATION, 0, asked.customer, 1, asked.id, "w_1", LEASE_MS, LEASE_MS, PERIOD, FOREVER),
-            *(asked.tier, "v1", asked.cap, asked.price, asked.want, asked.choices, asked.grant_min, asked.input),
-            *(
-                _limit(asked.period_max),
-                _limit(asked.input_max),
-                _limit(asked.spend_max),
-                "",
-                _limit(asked.concurrency_max),
-            ),
-            *(asked.money_first, asked.money_again, asked.id, FOREVER, _limit(asked.end_user_max)),
+        terms = [
+            *(PERIOD, FOREVER, asked.tier, "v1", str(asked.cap), str(asked.price), asked.grant_min),
+            *(_limit(asked.period_max), _limit(asked.spend_max), _limit(asked.input_max), ""),
+            *(_limit(asked.concurrency_max), _limit(asked.end_user_max)),
         ]
+        told = [
+            *(GENERATION, 0, asked.customer, "1", asked.id, "w_1", LEASE_MS, LEASE_MS),
+            *(asked.want, asked.choices, asked.input, str(asked.money_first), str(asked.money_again), FOREVER, terms),
+        ]
+        arguments = [json.dumps(told), asked.id]
         self.queue.append((self.scripts.reserve, names, arguments, check))
 
     def _some_hold(self) -> str | None:
@@ -197,11 +196,12 @@ class Operations:
             *_end_user(asked),
         ]
         places = (0, 0, 10) if asked.end_user_max is None else (10, 0, 11)
-        arguments = [
-            *(GENERATION, hold_id, expects, "1" if closes else "0", "1" if only_if_lapsed else "0", sofar, LEASE_MS),
-            *(tokens, 0, first, again, hold_id, asked.conversation, asked.included, *places, "", ""),
+        told = [
+            *(GENERATION, hold_id, expects, closes, str(sofar) if only_if_lapsed else False, LEASE_MS),
+            *(str(tokens), "0", str(first), str(again), asked.conversation, str(asked.included), *places),
             *(part for most in (asked.period_max, asked.spend_max) for part in (_limit(most), _near(most))),
         ]
+        arguments = [json.dumps(told), hold_id, "", ""]
         self.queue.append((self.scripts.settle, names, arguments, check))
 
     def flush(self) -> None:
