@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.special import expit, gammaln, log_expit
 
-from pricing.answers import Floats
+from pricing.answers import Floats, Ints
 from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.rows import Chosen, Rows
 
@@ -155,6 +155,10 @@ class _Sampler:
         last = np.searchsorted(edges, chosen.high, side="left")
         cells = np.arange(len(number))
         self.covers = (cells >= first[:, None]) & (cells <= last[:, None])
+        self.starts = np.searchsorted(self.cell, cells)
+        self.kinds_of = [np.flatnonzero(self.cell == cell) for cell in cells]
+        self.points_of = [slice(*ends) for ends in pairwise(self.ends)]
+        self.base_of = [np.exp(self.log_base[points]).sum() for points in self.points_of]
 
     def begin(self, kinds: int) -> None:
         """Start with so many kinds in each cell, evenly among the customers that may be there.
@@ -168,7 +172,7 @@ class _Sampler:
         rates = (self.rows.disconnects[seen] + 0.5) / self.rows.waited_s[seen]
         near = np.searchsorted(self.grid, rates)
         for cell in range(len(self.ends) - 1):
-            own = np.flatnonzero(self.cell == cell)[:kinds]
+            own = self.kinds_of[cell][:kinds]
             here = near[(near >= self.ends[cell]) & (near < self.ends[cell + 1])]
             if len(here):
                 self.place[own] = np.quantile(here, (np.arange(len(own)) + 0.5) / len(own), method="nearest")
@@ -185,7 +189,7 @@ class _Sampler:
         chance = np.multiply.outer(rows.disconnects, log_rate)
         chance -= np.multiply.outer(self.waited_s, rate)
         chance += self.allowed
-        chance += self.log_weight[rows.stratum]
+        chance += self.log_weight[rows.stratum] if len(self.strata) > 1 else self.log_weight
         chance -= chance.max(axis=1, keepdims=True)
         np.exp(chance, out=chance)
         chance /= chance.sum(axis=1, keepdims=True)
@@ -204,14 +208,14 @@ class _Sampler:
         kind is parted by the odds of two urgencies to either side of its own, apart by chance, as is how it is shared
         out; two that are joined are held against how likely it was that they had been parted so.
         """
-        kinds = np.flatnonzero(self.cell == self.random.integers(len(self.ends) - 1))
+        kinds = self.kinds_of[self.random.integers(len(self.kinds_of))]
         is_used = counts[:, kinds].any(axis=0)
         used, free = kinds[is_used], kinds[~is_used]
         parts = self.random.random() < 0.5
         if len(used) < (1 if parts else 2) or (parts and len(free) == 0):
             return
-        one = int(self.random.choice(used))
-        other = int(self.random.choice(free)) if parts else int(self.random.choice(used[used != one]))
+        one = self._one_of(used)
+        other = self._one_of(free if parts else used[used != one])
         whole = counts[:, one] + counts[:, other]
         rows = np.flatnonzero(whole)
         whole, left, waited = whole[rows], self.rows.disconnects[rows], self.waited_s[rows]
@@ -243,21 +247,22 @@ class _Sampler:
 
     def _evidence(self, cell: int, disconnects: float, waited_s: float) -> float:
         """Return the log of the likelihood of one kind's customers, averaged over where in its cell it may be."""
-        points = slice(self.ends[cell], self.ends[cell + 1])
+        points = self.points_of[cell]
         logs = disconnects * self.log_grid[points] - waited_s * self.grid[points] + self.log_base[points]
         most = float(logs.max())
-        return most + float(np.log(np.exp(logs - most).sum() / np.exp(self.log_base[points]).sum()))
+        return most + float(np.log(np.exp(logs - most).sum() / self.base_of[cell]))
+
+    def _one_of(self, places: Ints) -> int:
+        return int(places[self.random.integers(len(places))])
 
     def _concentrate(self, customers: Floats) -> None:
         """Draw how readily the process opens another kind, from how many there are. Shape (strata, kinds)."""
-        among = customers.sum(axis=1)
-        logs = np.empty(len(CONCENTRATIONS))
-        for place, concentration in enumerate(CONCENTRATIONS):
-            alpha = concentration * self.believed
-            logs[place] = np.sum(gammaln(customers + alpha) - gammaln(alpha))
-            logs[place] += np.sum(gammaln(concentration) - gammaln(concentration + among))
-        chance = np.exp(logs - logs.max())
-        self.alpha = self.random.choice(CONCENTRATIONS, p=chance / chance.sum()) * self.believed
+        alphas = np.multiply.outer(CONCENTRATIONS, self.believed)[:, None, :]
+        logs = (gammaln(customers + alphas) - gammaln(alphas)).sum(axis=(1, 2))
+        of_all = CONCENTRATIONS[:, None]
+        logs += (gammaln(of_all) - gammaln(of_all + customers.sum(axis=1))).sum(axis=1)
+        reached = np.cumsum(np.exp(logs - logs.max()))
+        self.alpha = alphas[np.searchsorted(reached, self.random.random() * reached[-1], side="right"), 0]
 
     def _weigh(self, customers: Floats, conversations: Floats) -> None:
         """Draw the weights of the kinds in each stratum, and their shares of all conversations. Shapes (strata, kinds)."""
@@ -298,15 +303,12 @@ class _Sampler:
         return weight / self._cells(weight)[:, self.cell] * drawn[:, self.cell]
 
     def _cells(self, values: Floats) -> Floats:
-        starts = np.searchsorted(self.cell, np.arange(int(self.cell[-1]) + 1))
-        return np.add.reduceat(values, starts, axis=1)
+        return np.add.reduceat(values, self.starts, axis=1)
 
     def _place(self, disconnects: Floats, waited_s: Floats) -> None:
         """Draw each kind's urgency from what its customers did. Shapes (kinds,)."""
         self.near = []
-        for cell in range(int(self.cell[-1]) + 1):
-            kinds = np.flatnonzero(self.cell == cell)
-            points = slice(self.ends[cell], self.ends[cell + 1])
+        for kinds, points in zip(self.kinds_of, self.points_of, strict=True):
             logs = np.multiply.outer(disconnects[kinds], self.log_grid[points])
             logs -= np.multiply.outer(waited_s[kinds], self.grid[points])
             logs += self.log_base[points]
@@ -315,7 +317,7 @@ class _Sampler:
             self.near.append(logs / logs.sum(axis=1, keepdims=True))
             reached = np.cumsum(logs, axis=1)
             drawn = self.random.random((len(kinds), 1)) * reached[:, -1:]
-            self.place[kinds] = self.ends[cell] + (reached < drawn).sum(axis=1)
+            self.place[kinds] = points.start + (reached < drawn).sum(axis=1)
 
     def _change(self, rate_per_s: Floats) -> None:
         """Draw by what factor all were more urgent in each window than in the last; a wait then counts for as much more.
@@ -330,7 +332,7 @@ class _Sampler:
 
     def expected(self) -> Floats:
         """Return the distribution given who is of which kind, averaged over where the kinds may be. Shape (n,)."""
-        pieces = [self.share[self.cell == cell] @ near for cell, near in enumerate(self.near)]
+        pieces = [self.share[kinds] @ near for kinds, near in zip(self.kinds_of, self.near, strict=True)]
         return np.concatenate(pieces)
 
     def drawn(self) -> Floats:
