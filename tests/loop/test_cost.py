@@ -257,3 +257,15 @@ def test_a_worker_loads_what_it_serves_with_and_no_more() -> None:
 
     assert not HEAVY & set(loaded)
     assert len(loaded) <= MODULES_MOST
+
+
+def test_a_command_is_loaded_without_a_look_for_garbage() -> None:
+    """Whole rounds over what was imported so far would be a quarter of a worker's start."""
+    said = (
+        "import gc, sys; from gateway.cli.main import run; rounds = [];"
+        "gc.callbacks.append(lambda _, told: rounds.append(told['generation']));"
+        "run(['worker', '--help']); print(max(rounds), file=sys.stderr)"
+    )
+    told = subprocess.run([sys.executable, "-c", said], check=True, capture_output=True, text=True).stderr
+
+    assert int(told) == 0
