@@ -167,7 +167,11 @@ def main() -> None:
     if shutil.which("cc") is None or (os.cpu_count() or 1) < 2:
         raise SystemExit("This needs a C compiler and two cores.")
     wanted = [scenario for scenario in SCENARIOS if any(part in scenario.name for part in given.scenarios.split(","))]
-    chosen = {name: everything[name] for name in given.subjects.split(",")}
+    chosen = {name: everything.get(name) for name in given.subjects.split(",")}
+    if absent := [name for name, start in chosen.items() if start is None]:
+        parser.error(f"not on this machine: {', '.join(absent)}; there are {', '.join(everything)}")
+    if not wanted:
+        parser.error(f"no scenario has this in its name; there are {', '.join(one.name for one in SCENARIOS)}")
     found = run(chosen, wanted, given.rounds, given.seconds)
     if given.json is not None:
         given.json.write_text(json.dumps(found, indent=1) + "\n")
