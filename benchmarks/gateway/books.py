@@ -17,6 +17,7 @@ from itertools import count, islice
 import orjson
 
 from gateway.clock import now_ms
+from gateway.holds import keys
 from gateway.ledger.appender import book
 from gateway.ledger.database import Database
 from gateway.ledger.entries import Entry, record_in
@@ -41,7 +42,7 @@ def entries() -> Iterator[Entry]:
         name = f"req_{number:032x}"
         record = {**SETTLED, "id": name, "conversation": name, "time": begun + number}
         fields = {b"record": orjson.dumps(record), b"charge": b"1000"}
-        yield Entry("{b07}:usage", f"{begun + number}-0", fields)
+        yield Entry(keys.usage("07"), f"{begun + number}-0", fields)
 
 
 def turn(database: Database, some: list[Entry]) -> None:

@@ -55,7 +55,7 @@ async def asked(directory: Path, *under: str) -> AsyncIterator[tuple[Desk, int]]
             yield told, pid
 
 
-async def time(at_once: int) -> None:
+async def cpu(at_once: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         async with asked(Path(directory)) as (told, pid):
             names, took = request_ids(), []
@@ -88,7 +88,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.instructions and shutil.which("valgrind") is None:
         parser.error("there is no valgrind on this machine")
-    uvloop.run((instructions if given.instructions else time)(given.at_once))
+    uvloop.run((instructions if given.instructions else cpu)(given.at_once))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from gateway.holds.directory import Directory
 from gateway.holds.generation import Generation
 from gateway.holds.hold import Ask, Facts, Hold
 from gateway.holds.line import Line
-from gateway.holds.offer import HouseLimits, Offer, charge_bound
+from gateway.holds.offer import HouseLimits, charge_bound
 from gateway.holds.refusals import refusal, smaller_want
 from gateway.holds.scripts import Script
 from gateway.holds.terms import Customer
@@ -44,8 +44,7 @@ class Bid:
 
     ask: Ask
     customer: Customer
-    offer: Offer
-    terms: orjson.Fragment
+    condition: Condition
     facts: Facts
     want: int
     """Tokens per choice that the caller and the house allow."""
@@ -113,9 +112,9 @@ class Admission:
                     case "granted":
                         return granted(bid, reply)
                     case "refused":
-                        smaller = smaller_want(bid.offer, ask, reply, self._house)
+                        smaller = smaller_want(bid.condition.offer, ask, reply, self._house)
                         if smaller is None:
-                            raise refusal(bid.offer, bid.facts, reply, now)
+                            raise refusal(bid.condition.offer, bid.facts, reply, now)
                         want = smaller
                     case "rebuild":
                         await self._generation.learn(since)
@@ -204,7 +203,7 @@ class Admission:
             input_tokens=ask.input_bound,
         )
         facts = self._facts(ask, customer, holder[1], condition)
-        return Bid(ask, customer, terms, condition.told, facts, want, (bound.first, bound.again))
+        return Bid(ask, customer, condition, facts, want, (bound.first, bound.again))
 
     def _facts(self, ask: Ask, customer: Customer, key_id: str, condition: Condition) -> Facts:
         terms, (start, end) = condition.offer, condition.period
@@ -268,7 +267,7 @@ class Admission:
             str(first),
             str(again),
             BACKLOG_MOST,
-            bid.terms,
+            bid.condition.told,
         ]
         ask_for = self._script.known if is_known else self._script.told
         try:
@@ -301,7 +300,7 @@ def granted(bid: Bid, reply: list[str]) -> Hold:
         bound_by=bound_by,
         conversation_left=int(conversation_left),
         period_left=int(period_left) if period_left else None,
-        period_tokens_max=bid.offer.period_tokens_max,
+        period_tokens_max=bid.condition.offer.period_tokens_max,
         conversation_first=int(first),
         was_charged=was_charged,
         money=bid.money[1] if was_charged else bid.money[0],

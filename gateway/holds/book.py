@@ -48,6 +48,16 @@ def settle_keys(facts: Facts, threads: Sequence[str] = (), once: Once | None = N
     ]
 
 
+def settle_places(facts: Facts, once: Once | None = None) -> list[int]:
+    """Return where among the keys of a settlement its end user's stands, then its Idempotency-Key's, then its threads.
+
+    One that is not there has place 0.
+    """
+    end_user, claim = int(facts.end_user_window is not None), int(once is not None)
+    after = FIXED_KEYS + end_user
+    return [end_user * after, claim * (after + 1), after + claim + 1]
+
+
 def settlement(
     facts: Facts,
     *,
@@ -65,14 +75,13 @@ def settlement(
 
     Where only a lapsed hold is to be booked, it must be ``lapsed_with`` so many tokens so far.
     """
-    after = FIXED_KEYS + (facts.end_user_window is not None)
     return orjson.dumps(
         [
             generation,
             facts.id,
             expects,
             closes,
-            lapsed_with or False,
+            False if lapsed_with is None else lapsed_with,
             lease_ms,
             str(tokens),
             str(input_tokens),
@@ -80,9 +89,7 @@ def settlement(
             str(due.again),
             facts.conversation,
             str(facts.included_conversations),
-            after if after > FIXED_KEYS else 0,
-            0 if once is None else after + 1,
-            after + 1 if once is None else after + 2,
+            *settle_places(facts, once),
             *facts.thresholds(),
         ]
     )

@@ -143,7 +143,8 @@ class _Sampler:
         believed = np.add.reduceat(base / base.sum(), self.ends[:-1])
         number = np.maximum(IN_CELL, np.ceil(KINDS * believed)).astype(np.int64)
         self.cell = np.repeat(np.arange(len(number)), number)
-        self.believed = (believed / number)[self.cell]
+        self.alphas = np.multiply.outer(CONCENTRATIONS, (believed / number)[self.cell])[:, None, :]
+        self.log_gamma = gammaln(self.alphas)
         self.strata = np.arange(int(rows.stratum.max(initial=0)) + 1)
         self.member = (rows.stratum == self.strata[:, None]).astype(np.float64)
         self.each = rows.conversations / np.maximum(rows.customers, 1)
@@ -177,7 +178,7 @@ class _Sampler:
             if len(here):
                 self.place[own] = np.quantile(here, (np.arange(len(own)) + 0.5) / len(own), method="nearest")
             weight[own] = 1.0
-        self.alpha = CONCENTRATIONS[0] * self.believed
+        self.alpha = self.alphas[0, 0]
         self.factor = np.ones(len(self.rows.left_in))
         self.waited_s = self.rows.waited_s
         self.log_weight = np.tile(np.log(weight / weight.sum()), (len(self.strata), 1))
@@ -257,12 +258,11 @@ class _Sampler:
 
     def _concentrate(self, customers: Floats) -> None:
         """Draw how readily the process opens another kind, from how many there are. Shape (strata, kinds)."""
-        alphas = np.multiply.outer(CONCENTRATIONS, self.believed)[:, None, :]
-        logs = (gammaln(customers + alphas) - gammaln(alphas)).sum(axis=(1, 2))
+        logs = (gammaln(customers + self.alphas) - self.log_gamma).sum(axis=(1, 2))
         of_all = CONCENTRATIONS[:, None]
         logs += (gammaln(of_all) - gammaln(of_all + customers.sum(axis=1))).sum(axis=1)
         reached = np.cumsum(np.exp(logs - logs.max()))
-        self.alpha = alphas[np.searchsorted(reached, self.random.random() * reached[-1], side="right"), 0]
+        self.alpha = self.alphas[np.searchsorted(reached / reached[-1], self.random.random(), side="right"), 0]
 
     def _weigh(self, customers: Floats, conversations: Floats) -> None:
         """Draw the weights of the kinds in each stratum, and their shares of all conversations. Shapes (strata, kinds)."""

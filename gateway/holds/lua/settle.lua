@@ -1,4 +1,5 @@
--- Books what a hold came to: once, whoever asks and however often. One verb for four moments, told by ARGV, a list in JSON first:
+-- Books what a hold came to: once, whoever asks and however often. One verb for four moments, told by ARGV, whose first
+-- is a list in JSON:
 --   settled by its worker    expects live,    closes
 --   lapsed                   expects live,    stays open as suspect with the tokens so far billed; or closes, if its
 --                                             owner is proven dead

@@ -22,6 +22,7 @@ from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits
 from gateway.holds.projection import Projection
 from gateway.holds.reclaim import Reclaimer
+from gateway.holds.scripts import source
 from gateway.holds.terms import Customer, Publication, Timeline, period_of
 from pricing.menu import Menu, Tier
 
@@ -123,9 +124,22 @@ class Desk:
         stream = keys.usage(keys.bucket_of(customer))
         return [fields(entry) for _, entry in self.blocking.xrange(stream)]
 
-    def reclaimer(self, monotonic: Callable[[], float]) -> Reclaimer:
-        generation = lambda: GENERATION  # noqa: E731
+    def reclaimer(
+        self, monotonic: Callable[[], float], before_it_books: Callable[[], object] = lambda: None
+    ) -> Reclaimer:
+        """Return a reclaimer; it asks for the generation once it has looked at a hold and before it books it."""
+
+        def generation() -> str:
+            before_it_books()
+            return GENERATION
+
         return Reclaimer(self.blocking, lease_ms=self.lease.lease_ms, generation=generation, monotonic=monotonic)
+
+    def renew(self, hold_id: str, sofar: int) -> None:
+        """Renew a hold at once, as its worker does."""
+        bucket = self.holds[hold_id].facts.bucket
+        names = [keys.state(bucket), keys.holds(bucket), keys.hold(bucket, hold_id)]
+        self.blocking.register_script(source("renew"))(names, [GENERATION, self.lease.lease_ms, hold_id, sofar])
 
     async def tell(self, story: str) -> None:
         """Play a story: each line is ``verb words -> what comes of it``; what does not come is an assertion error."""

@@ -295,16 +295,17 @@ async def test_a_suspect_hold_is_freed_once_its_owner_has_been_silent_for_a_seco
         assert told.window("acme") == {"used": 0, "held": 0, "spend_used": 0, "spend_held": 0}
 
 
-async def test_a_renewed_hold_is_left_alone_by_a_reclaimer_that_looked_before(valkey_url: str) -> None:
-    """A renewal between the look and the verdict wins."""
+@pytest.mark.parametrize("sofar", [30, 35], ids=["idle", "given more"])
+async def test_a_renewed_hold_is_left_alone_by_a_reclaimer_that_looked_before(valkey_url: str, sofar: int) -> None:
+    """A renewal between the look and the verdict wins, also one that brings no token more."""
     async with desk(valkey_url) as told:
         await _lapsed(told, sofar=30)
         told.blocking.set(keys.gone("w_test"), "1")
-        bucket = told.holds["c1"].facts.bucket
-        await told.book.renew(bucket, {"c1": 35})
+        reclaimer = told.reclaimer(Clock(), before_it_books=lambda: told.renew("c1", sofar))
 
-        assert told.reclaimer(Clock()).turn() == 0
+        assert reclaimer.turn() == 0
         assert told.window("acme")["held"] == 80
+        assert told.records("acme") == []
 
 
 async def test_a_wiped_server_is_noticed_before_a_call_is_admitted(valkey_url: str) -> None:
