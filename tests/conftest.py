@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from gateway.holds.connect import connect
 from gateway.ledger.database import Database
@@ -18,6 +19,10 @@ from gateway.ledger.tables import metadata
 from tests.servers import empty_tables, fresh_database, postgres_in, short_directory, valkey_cluster_in, valkey_in
 
 KINDS = ("sqlite", "postgresql")
+
+# No test is about how fast the machine is, so an example may take as long as it takes.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

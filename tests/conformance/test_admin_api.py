@@ -49,7 +49,7 @@ def test_it_answers_as_it_is_described(loop: Rig) -> None:
 
 def _ask_anything(operation: Any, authority: dict[str, str]) -> None:
     @given(case=operation.as_strategy())
-    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), derandomize=True)
     def check(case: Any) -> None:
         case.call_and_validate(checks=CHECKS, headers=authority, timeout=30)
 

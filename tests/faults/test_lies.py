@@ -149,7 +149,7 @@ def wanted(choices: int, *, stream: bool) -> Wanted:
 
 
 @given(st.lists(CHUNK | MANGLED, max_size=8), st.integers(1, 3), st.booleans(), st.integers(1, 4))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_no_stream_whatever_it_holds_breaks_the_count(
     chunks: list[Any], choices: int, stream: bool, grant: int
 ) -> None:
@@ -168,7 +168,7 @@ def test_no_stream_whatever_it_holds_breaks_the_count(
 
 
 @given(CHUNK | MANGLED, st.integers(1, 3), st.booleans(), st.integers(1, 4))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_no_whole_answer_whatever_it_holds_breaks_the_count(
     answer: Any, choices: int, stream: bool, grant: int
 ) -> None:

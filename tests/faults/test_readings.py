@@ -122,7 +122,7 @@ def wanted(*, stream: bool) -> Wanted:
 
 @every_reading
 @given(data=st.data(), stream=st.booleans(), grant=st.integers(1, 4))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_no_stream_whatever_it_holds(reading_of: Any, data: st.DataObject, stream: bool, grant: int) -> None:
     reading = reading_of(wanted(stream=stream), grant)
     reading.remember_texts()
@@ -139,7 +139,7 @@ def test_no_stream_whatever_it_holds(reading_of: Any, data: st.DataObject, strea
 
 @every_reading
 @given(data=st.data(), stream=st.booleans(), grant=st.integers(1, 4))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_no_whole_answer_whatever_it_holds(reading_of: Any, data: st.DataObject, stream: bool, grant: int) -> None:
     reading = reading_of(wanted(stream=stream), grant)
     reading.remember_texts()

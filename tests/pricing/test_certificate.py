@@ -238,7 +238,7 @@ JSON = st.recursive(
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_stands_in_a_menu_the_verdict_is_a_sentence(data: st.DataObject) -> None:
     """Any value in any place of the file, with hashes that fit or not: no other error."""
     forged: Any = copy.deepcopy(SMALL)

@@ -48,7 +48,7 @@ def caps(given: dict[str, Any]) -> list[int]:
 
 
 @given(any_market(), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_caps_do_not_move_with_the_length_of_answers_or_their_worth(given: dict[str, Any], data: st.DataObject) -> None:
     """Pricing is decoupled from training: caps depend on who is how urgent, and on the speed."""
     length = given["answer_length"]
@@ -60,7 +60,7 @@ def test_caps_do_not_move_with_the_length_of_answers_or_their_worth(given: dict[
 
 
 @given(any_market(), st.sampled_from([0.5, 2.0, 8.0]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_faster_clock_changes_nothing(given: dict[str, Any], factor: float) -> None:
     """Urgency times s and time divided by s is the same market; caps in seconds are divided by s."""
     faster = given | {
@@ -76,7 +76,7 @@ def test_a_faster_clock_changes_nothing(given: dict[str, Any], factor: float) ->
 
 
 @given(any_market(cost=True), st.randoms(use_true_random=False))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_order_of_types_and_how_they_are_split_change_nothing(given: dict[str, Any], random: Any) -> None:
     """Two halves of a type are the type."""
     listed = list(given["types"])
@@ -93,7 +93,7 @@ def test_the_order_of_types_and_how_they_are_split_change_nothing(given: dict[st
 
 
 @given(any_market(cost=True))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_more_freedom_earns_more(given: dict[str, Any]) -> None:
     """Single plan <= K tiers <= K + 1 tiers <= full menu <= first best."""
     valuation = valuation_of(read_market(given))
@@ -107,7 +107,7 @@ def test_more_freedom_earns_more(given: dict[str, Any]) -> None:
 
 
 @given(any_market(cost=True), st.sampled_from([1.5, 4.0]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_dearer_serving_lowers_caps_and_profit(given: dict[str, Any], factor: float) -> None:
     """Every type's cap falls weakly, and so does profit."""
     cheaper = valuation_of(read_market(given))

@@ -107,7 +107,7 @@ SIZES = st.one_of(
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_numbers_of_any_size_make_a_verified_menu_or_a_sentence(data: st.DataObject) -> None:
     """Worth, urgency, speed, cost and waits of sizes that have nothing to do with each other: no overflow, no warning."""
     weights = data.draw(st.lists(SIZES, min_size=1, max_size=4).filter(lambda sizes: sum(sizes) > 0))
@@ -239,7 +239,7 @@ JSON = st.recursive(
 
 
 @given(st.sampled_from(sorted(markets.market(cap_tokens_max=50))), JSON)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_whatever_stands_in_a_field_it_is_a_market_or_a_sentence(field: str, value: Any) -> None:
     """No other error, no warning."""
     try:

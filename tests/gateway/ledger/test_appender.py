@@ -94,8 +94,7 @@ def test_a_transaction_that_fails_leaves_the_chain_as_it_was(database: Database)
 
 @settings(
     max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(
     batches=st.lists(

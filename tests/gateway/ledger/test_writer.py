@@ -236,7 +236,7 @@ def test_a_second_record_under_one_id_is_kept_aside_and_a_repetition_is_not(
 json_value = st.none() | st.booleans() | st.integers(-(2**64), 2**64) | st.floats() | st.text(max_size=300)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(st.dictionaries(st.sampled_from(FIELDS), json_value, max_size=3), max_size=12))
 def test_whatever_stands_in_a_stream_ends_in_the_book_or_aside(
     client: redis.Redis, database: Database, changes: list[dict[str, Any]]
