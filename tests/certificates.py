@@ -57,6 +57,7 @@ def _certificate(
     is_authority: bool,
 ) -> x509.Certificate:
     now = datetime.datetime.now(datetime.UTC)
+    named, by = x509.SubjectKeyIdentifier, x509.AuthorityKeyIdentifier  # Python 3.13 and later asks for them
     address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
     return (
         x509.CertificateBuilder()
@@ -68,5 +69,7 @@ def _certificate(
         .not_valid_after(now + DAY)
         .add_extension(x509.SubjectAlternativeName([address]), critical=False)
         .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        .add_extension(named.from_public_key(key), critical=False)
+        .add_extension(by.from_issuer_public_key(signed_by.public_key()), critical=False)
         .sign(signed_by, hashes.SHA256())
     )
