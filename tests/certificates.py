@@ -48,6 +48,18 @@ def _name(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
+def _usage(is_authority: bool) -> x509.KeyUsage:
+    """Return what the key is for, without which Python 3.13 and later trust no authority."""
+    others = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only")
+    return x509.KeyUsage(
+        digital_signature=not is_authority,
+        key_cert_sign=is_authority,
+        crl_sign=is_authority,
+        decipher_only=False,
+        **dict.fromkeys(others, False),
+    )
+
+
 def _certificate(
     subject: x509.Name,
     issuer: x509.Name,
@@ -57,7 +69,7 @@ def _certificate(
     is_authority: bool,
 ) -> x509.Certificate:
     now = datetime.datetime.now(datetime.UTC)
-    named, by = x509.SubjectKeyIdentifier, x509.AuthorityKeyIdentifier  # Python 3.13 and later asks for them
+    named, by = x509.SubjectKeyIdentifier, x509.AuthorityKeyIdentifier
     address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
     return (
         x509.CertificateBuilder()
@@ -71,5 +83,6 @@ def _certificate(
         .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
         .add_extension(named.from_public_key(key), critical=False)
         .add_extension(by.from_issuer_public_key(signed_by.public_key()), critical=False)
+        .add_extension(_usage(is_authority), critical=True)
         .sign(signed_by, hashes.SHA256())
     )
