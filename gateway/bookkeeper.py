@@ -123,6 +123,7 @@ def _keep(settings: Settings, stop: threading.Event) -> None:
                 sweep_at = 0.0  # rebuild first
             except MeteringUnavailable as error:
                 log.warning("the books wait: %s", error.__cause__ or error)
+                reclaimer.lose_touch()
                 stop.wait(AWAY_S)
         while writer.turn():
             pass

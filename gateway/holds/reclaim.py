@@ -72,8 +72,12 @@ class Reclaimer:
             with translated():
                 return self._turn()
         except Exception:
-            self._at_hand_since = self._monotonic()
+            self.lose_touch()
             raise
+
+    def lose_touch(self) -> None:
+        """Take note that Redis is not to be had just now, whoever found out."""
+        self._at_hand_since = self._monotonic()
 
     def _turn(self) -> int:
         self._notice_restart()

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from gateway.holds import keys
 from gateway.holds.claims import Claims
 from gateway.holds.keeper import Keeper
 from gateway.observing.tally import Tally
+from tests.clock import Clock
 from tests.gateway.holds.desk import LEASE, Desk, desk
 
 HALF_A_LEASE_S = LEASE.lease_ms / 2000
-
-
-@dataclass
-class Clock:
-    now_s: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 async def at_work(at: Desk, clock: Clock) -> Keeper:

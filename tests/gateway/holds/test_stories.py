@@ -10,6 +10,7 @@ import pytest
 from gateway.errors import InsufficientQuota, InvalidKey, NoTier
 from gateway.holds import keys
 from gateway.holds.offer import HouseLimits
+from tests.clock import Clock
 from tests.gateway.holds.desk import Desk, desk
 
 STORIES = {
@@ -235,16 +236,6 @@ async def _lapsed(told: Desk, sofar: int) -> None:
     told.blocking.zadd(keys.holds(bucket), {"c1": 1})
 
 
-class Clock:
-    """A monotonic clock that is put forward by hand."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 async def test_a_lapsed_hold_is_billed_at_its_checkpoint_and_its_rest_stays_held(valkey_url: str) -> None:
     """The owner may be alive behind a stalled network: what it may still give is not given to another."""
     async with desk(valkey_url) as told:
@@ -253,7 +244,7 @@ async def test_a_lapsed_hold_is_billed_at_its_checkpoint_and_its_rest_stays_held
         clock = Clock()
         reclaimer = told.reclaimer(clock)
         assert reclaimer.turn() == 0, "a hold lapses only for who has had Redis at hand for a whole lease"
-        clock.now += 60
+        clock.now_s += 60
 
         assert reclaimer.turn() == 1
         assert told.window("acme") == {"used": 30, "held": 50, "spend_used": 7, "spend_held": 0}
@@ -285,7 +276,7 @@ async def test_a_suspect_hold_is_freed_once_its_owner_has_been_silent_for_a_seco
         clock = Clock()
         reclaimer = told.reclaimer(clock)
         reclaimer.turn()
-        clock.now += 60
+        clock.now_s += 60
         reclaimer.turn()
         assert told.window("acme")["held"] == 80
         bucket = told.holds["c1"].facts.bucket
