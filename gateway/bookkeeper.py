@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -69,13 +69,13 @@ def _delivering(settings: Settings) -> Iterator[None]:
             thread.join()
 
 
-def run(settings: Settings, stop: threading.Event) -> None:
+def run(settings: Settings, stop: threading.Event, monotonic: Callable[[], float] = time.monotonic) -> None:
     """Keep the books until ``stop`` is set, then until no record is waiting any more."""
     with _delivering(settings):
-        _keep(settings, stop)
+        _keep(settings, stop, monotonic)
 
 
-def _keep(settings: Settings, stop: threading.Event) -> None:
+def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], float]) -> None:
     database = Database(settings.ledger_url)
     client = connect(settings.redis_url)
     projection = Projection(client)
@@ -94,7 +94,7 @@ def _keep(settings: Settings, stop: threading.Event) -> None:
     writer = Writer(client, database, note=note)
     generation = ""
     reclaimer = Reclaimer(
-        client, lease_ms=int(settings.lease_s * 1000), generation=lambda: generation, monotonic=time.monotonic
+        client, lease_ms=int(settings.lease_s * 1000), generation=lambda: generation, monotonic=monotonic
     )
     conservation = Conservation(database, client, generation=lambda: generation, now_ms=now_ms)
     pricer = Pricer(
@@ -109,7 +109,7 @@ def _keep(settings: Settings, stop: threading.Event) -> None:
     try:
         while not stop.is_set():
             try:
-                if time.monotonic() >= sweep_at:
+                if monotonic() >= sweep_at:
                     generation = recovery.ensure()
                     open_due(database, client, projection, now_ms(), settings.currency)
                     project_pending(database, projection)
@@ -117,7 +117,7 @@ def _keep(settings: Settings, stop: threading.Event) -> None:
                     reclaimer.turn()
                     _gauge(tally, conservation.turn(), writer.waiting(), count_aside(database))
                     sheet.write()
-                    sweep_at = time.monotonic() + SWEEP_S
+                    sweep_at = monotonic() + SWEEP_S
                 stop.wait(0 if writer.turn() >= MANY else TURN_S)
             except Fallen:
                 sweep_at = 0.0  # rebuild first

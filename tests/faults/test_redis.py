@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from gateway import bookkeeper
 from gateway.holds.connect import connect
-from gateway.holds.keeper import Keeper
 from gateway.holds.scripts import source
 from tests.clock import Clock
 from tests.faults.calls import Caller, Faulty, faulty_loop
@@ -49,9 +48,12 @@ def between(valkey: str) -> Iterator[Wire]:
 
 @pytest.fixture
 def faulty(between: Wire, tmp_path: Path) -> Iterator[Faulty]:
-    url = f"redis://127.0.0.1:{between.port}"
-    with faulty_loop(tmp_path, redis_url=url, lease_s=LEASE_S, gateways=2, idle_deadline_s=5) as running:
+    with faulty_loop(tmp_path, redis_url=address(between), lease_s=LEASE_S, gateways=2, idle_deadline_s=5) as running:
         yield running
+
+
+def address(wire: Wire) -> str:
+    return f"redis://127.0.0.1:{wire.port}"
 
 
 def is_refused(faulty: Faulty, who: Sold) -> bool:
@@ -120,24 +122,26 @@ def test_redis_down_for_longer_than_a_lease_an_answer_goes_on_and_is_settled_onc
 
 
 def test_after_redis_was_away_every_hold_gets_a_full_lease(
-    between: Wire, valkey: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    between: Wire, valkey: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Also where another part of the bookkeeper than the one that takes holds back was the first to notice."""
     clock, lease_s = Clock(), 60
-    monkeypatch.setattr(bookkeeper, "time", SimpleNamespace(monotonic=clock))
-    monkeypatch.setattr(Keeper, "_renew_all", _renew_nothing)
-    url = f"redis://127.0.0.1:{between.port}"
-    with faulty_loop(tmp_path, redis_url=url, lease_s=lease_s) as faulty, connect(valkey) as client:
+    with ExitStack() as stack:
+        of_books = stack.enter_context(wire(valkey.removeprefix("unix://")))
+        urls = {"redis_url": address(between), "books_redis_url": address(of_books)}
+        faulty = stack.enter_context(faulty_loop(tmp_path, lease_s=lease_s, books_clock=clock, **urls))
+        client = stack.enter_context(connect(valkey))
         who = faulty.loop.customer("open")
         caller = Caller(faulty, who, Script(tokens=500, tokens_per_s=RATE), stream=True)
         caller.read_until("ü1 ".encode())
         clock.now_s += lease_s + 1
-        between.cut()
+        of_books.cut()
         until(lambda: "the books wait" in caplog.text, 10)
+        between.cut()
         [hold] = client.keys("*:hold:*")
         bucket, hold_id = hold.decode().split(":hold:")
         client.zadd(f"{bucket}:holds", {hold_id: 1}, xx=True)
-        between.mend()
+        of_books.mend()
 
         written = faulty.loop.settings.metrics_dir / f"{bookkeeper.SHEET}.json"
         before = written.stat().st_mtime_ns
@@ -147,13 +151,10 @@ def test_after_redis_was_away_every_hold_gets_a_full_lease(
 
         clock.now_s += lease_s
         until(lambda: client.hget(hold, "state") == b"suspect", 10)
+        between.mend()
         caller.read_to_the_end_in(4_096)
         until_settled(faulty)
         assert_settled_once(faulty, who, 500)
-
-
-async def _renew_nothing(_: Keeper) -> None:
-    pass
 
 
 def test_a_worker_that_cannot_reach_a_redis_that_others_may_reach_stops_within_half_a_lease(

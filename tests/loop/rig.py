@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,9 +117,14 @@ def rig(
     gateways: int = 1,
     law: Law = FAST,
     upstream: Any = None,
+    books_redis_url: str | None = None,
+    books_clock: Callable[[], float] = time.monotonic,
     **given: Any,
 ) -> Iterator[Rig]:
-    """Run the loop; ``upstream`` is an ASGI app that stands in for the simulated model, or the address of one."""
+    """Run the loop; ``upstream`` is an ASGI app that stands in for the simulated model, or the address of one.
+
+    The bookkeeper may have a way to Redis and a clock of its own.
+    """
     with ExitStack() as stack:
         app = upstream if upstream is not None else build_simulator(law)
         model = app if isinstance(app, str) else stack.enter_context(served(app))
@@ -129,16 +135,17 @@ def rig(
         database.migrate()
         token = new_admin_token(database, now_ms())
         database.close()
-        stack.enter_context(_books(settings))
+        apart = settings.model_copy(update={"redis_url": books_redis_url or redis_url})
+        stack.enter_context(_books(apart, books_clock))
         urls = [stack.enter_context(served(build(settings, f"w_{number}").public)) for number in range(gateways)]
         admin = httpx.Client(base_url=urls[0], headers={"authorization": f"Bearer {token}"}, timeout=120)
         yield Rig(urls, model, settings, stack.enter_context(admin))
 
 
 @contextmanager
-def _books(settings: Settings) -> Iterator[None]:
+def _books(settings: Settings, clock: Callable[[], float]) -> Iterator[None]:
     stop = threading.Event()
-    thread = threading.Thread(target=bookkeeper.run, args=(settings, stop))
+    thread = threading.Thread(target=bookkeeper.run, args=(settings, stop, clock))
     thread.start()
     try:
         yield
