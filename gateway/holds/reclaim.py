@@ -66,17 +66,13 @@ class Reclaimer:
         """Look at every hold whose lease is over; return how many were billed or freed.
 
         Raises:
-            MeteringUnavailable: Redis is not to be had; every hold is given a full lease once it is back.
+            MeteringUnavailable: Redis is not to be had.
         """
-        try:
-            with translated():
-                return self._turn()
-        except Exception:
-            self.lose_touch()
-            raise
+        with translated():
+            return self._turn()
 
     def lose_touch(self) -> None:
-        """Take note that Redis is not to be had just now, whoever found out."""
+        """Take note that Redis is not to be had just now, whoever found out: once it is back, every hold has a full lease."""
         self._at_hand_since = self._monotonic()
 
     def _turn(self) -> int:

@@ -80,11 +80,9 @@ def record_in(entry: Entry) -> UsageRecord | Malformed:
     if unknown := given.keys() - NAMES:
         return Malformed(entry, f"record has a field of no usage record: {min(unknown)!a}")
     record = {field: given.get(field) for field in CARRIED}
-    for field, value in record.items():
-        # What nearly every record says is passed without a call.
-        if type(value) is int and field in WHOLE_FIELDS and -MOST <= value <= MOST:
-            continue
-        if fault := FAULTS[field](value) if value is not None else MISSING[field]:
+    for field, fault_of in FAULTS:
+        value = record[field]
+        if fault := fault_of(value) if value is not None else MISSING[field]:
             return Malformed(entry, f"{field} {fault}")
     record["charge_nanousd"], record["settled"] = int(charge), entry.time
     return record
@@ -125,5 +123,5 @@ def _fault_of(field: str) -> Callable[[Any], str | None]:
     return _fault_of_whole if field in WHOLE_FIELDS else partial(_fault_of_text, LENGTHS[field])
 
 
-FAULTS = {field: _fault_of(field) for field in CARRIED}
+FAULTS = tuple((field, _fault_of(field)) for field in CARRIED)
 MISSING = {field: "is missing" if field in REQUIRED else None for field in CARRIED}

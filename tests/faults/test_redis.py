@@ -121,6 +121,17 @@ def test_redis_down_for_longer_than_a_lease_an_answer_goes_on_and_is_settled_onc
     assert_settled_once(faulty, who, 300)
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_who_has_the_end_of_an_answer_has_its_record(faulty: Faulty, between: Wire, valkey: str, stream: bool) -> None:
+    who = faulty.loop.customer("small")
+    between.delay(0.02)
+    answer = faulty.post(who, Script(), stream=stream)
+
+    assert answer.status_code == 200
+    with connect(valkey) as client:
+        assert client.keys("*:hold:*") == []
+
+
 def test_after_redis_was_away_every_hold_gets_a_full_lease(
     between: Wire, valkey: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
