@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 
 from gateway.local.http_protocol import OneWrite
+from gateway.local.http_server import KEEP_ALIVE_S
 from gateway.serving.exchange import Receive, Scope, Send
 from tests.waiting import until
 
@@ -36,13 +37,18 @@ async def body_of(receive: Receive) -> bytes:
 
 @contextmanager
 def served(app: Any) -> Iterator[str]:
-    """Serve ``app`` on a free port of 127.0.0.1 and yield its address."""
+    """Serve ``app`` on a free port of 127.0.0.1 and yield its address.
+
+    Idle connections are kept as the gateway keeps them. Uvicorn's own five seconds are httpx's, too: of the calls that
+    come after just that long some meet a connection that is being closed.
+    """
     config = uvicorn.Config(
         app,
         http=OneWrite,
         log_level="warning",
         access_log=False,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=5,
         ws="none",
     )
