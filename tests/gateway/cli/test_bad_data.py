@@ -18,14 +18,17 @@ from tests.pricing.estimate.simulated import Truth
 from tests.pricing.estimate.talking import CALL, NOON, menu_of, talk
 
 MENU = menu_of((140, 1040, None), (60_000_000, 545_000_000, 625_000_000))
-CUSTOMERS, CONVERSATIONS = 300, 4
+CUSTOMERS = 300
+CONVERSATIONS = 20
+"""Of each customer; enough for leaving alone to tell who is how urgent."""
+
 LATER = NOON + 4 * WEEK_MS
 GIVEN = Given(value_nanousd=1e9, cost_nanousd_per_token=0.0)
 
 
-def good() -> list[dict[str, Any]]:
+def good(conversations: int = CONVERSATIONS, *, chosen: bool = False) -> list[dict[str, Any]]:
     truth, random = Truth((0.01, 0.05, 0.15), (0.3, 0.4, 0.3)), np.random.default_rng(1)
-    return list(talk(truth, MENU, customers=CUSTOMERS, conversations=CONVERSATIONS, random=random))
+    return list(talk(truth, MENU, customers=CUSTOMERS, conversations=conversations, random=random, named=chosen))
 
 
 def bad(number: int, customer: str = "cus_bad", **changes: Any) -> dict[str, Any]:
@@ -92,9 +95,10 @@ def test_one_customer_who_hangs_up_without_end(ledger_url: str) -> None:
     """Its conversations are more than all the others' together: it counts neither as a customer nor by its choices, and
     of its answers and waits, which are added to those of all, no more than a hundred a week were."""
     hung_up = {"finish": "disconnect", "duration_ms": 4_000}
-    program = [bad(number, **hung_up) for number in range(VOLUME_MOST * CONVERSATIONS + 1)]
+    usual = 4
+    program = [bad(number, **hung_up) for number in range(VOLUME_MOST * usual + 1)]
 
-    found = estimated(ledger_url, good() + program)
+    found = estimated(ledger_url, good(usual, chosen=True) + program)
 
     assert found.set_aside == {"customers_outsized": 1}
     assert found.length.counts.censored[found.length.counts.tokens == 30].sum() <= POOLED_MOST + 20
