@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtr
 
 from pricing.answers import Floats
 from pricing.estimate.statistics import Windows
@@ -55,4 +55,4 @@ def _compared(before: tuple[Floats, Floats], after: tuple[Floats, Floats]) -> tu
     scale = float(np.sqrt(np.dot(score, score)))
     if scale == 0:
         return 1.0, 0.0
-    return float(2 * stats.norm.sf(abs(score.sum()) / scale)), float(score.sum()) / weight
+    return float(2 * ndtr(-abs(score.sum()) / scale)), float(score.sum()) / weight

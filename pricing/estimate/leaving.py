@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import bdtrc, ndtr
 
 from pricing.answers import Floats, Ints
 from pricing.estimate.conversations import EARLY_MS, UNTIMED_MS
@@ -96,7 +96,7 @@ def spikes_at_timeouts(ages: AgeCounts) -> tuple[int, ...]:
         if there == 0 or waited <= 0 or waited_around <= 0:
             continue
         expected = waited / (waited + waited_around)
-        p_value = float(stats.binom.sf(there - 1, there + around, expected))
+        p_value = float(bdtrc(there - 1, there + around, expected))
         if p_value < ALPHA and there / waited > SPIKE_LEAST * around / waited_around:
             found.append(timeout)
     return tuple(found)
@@ -137,10 +137,10 @@ def _dispersion(customers: Customers, even: Part) -> tuple[float, float]:
     expected = (even.disconnects * odd_s**2 + odd_d * even.waited_s**2) / total**2
     excess = difference**2 - expected
     scale = float(np.sqrt(np.dot(excess, excess)))
-    p_value = float(stats.norm.sf(excess.sum() / scale)) if scale > 0 else 1.0
+    p_value = float(ndtr(-excess.sum() / scale)) if scale > 0 else 1.0
     return p_value, float(excess.sum() / expected.sum()) if expected.sum() > 0 else 0.0
 
 
 def _two_sided(score: Floats) -> float:
     scale = float(np.sqrt(np.dot(score, score)))
-    return float(2 * stats.norm.sf(abs(score.sum()) / scale)) if scale > 0 else 1.0
+    return float(2 * ndtr(-abs(score.sum()) / scale)) if scale > 0 else 1.0

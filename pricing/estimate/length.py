@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import chdtrc, ndtri
 
 from pricing.answers import Floats, Ints
 from pricing.estimate.conversations import CannotEstimate
@@ -99,7 +99,7 @@ def kaplan_meier(tokens: Ints, observed: Floats, censored: Floats) -> Survival:
         survival = np.minimum.accumulate(survival)
         terms = np.where(observed > 0, observed / (at_risk * (at_risk - observed)), 0.0)
         spread = np.sqrt(np.cumsum(terms)) / np.abs(np.log(survival))
-        z = float(stats.norm.ppf((1 + BAND) / 2))
+        z = float(ndtri((1 + BAND) / 2))
         low, high = survival ** np.exp(z * spread), survival ** np.exp(-z * spread)
     inside = (survival > 0) & (survival < 1)
     return Survival(tokens, survival, np.where(inside, low, survival), np.where(inside, high, survival))
@@ -156,7 +156,7 @@ def log_rank(tiers: Sequence[LengthCounts], below: int) -> float:
     scale = deaths * (risk - deaths) / (risk - 1)
     variance = np.diag((share * scale).sum(axis=1)) - (share * scale) @ share.T
     statistic = float(surplus @ np.linalg.pinv(variance[:-1, :-1]) @ surplus)
-    return float(stats.chi2.sf(statistic, len(tiers) - 1))
+    return float(chdtrc(len(tiers) - 1, statistic))
 
 
 def redrawn(counts: LengthCounts, random: np.random.Generator) -> Survival:
