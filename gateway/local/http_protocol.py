@@ -1,4 +1,4 @@
-"""Uvicorn's HTTP/1.1 with less to do for a call: a head is written together with the first bytes that follow it."""
+"""Uvicorn's HTTP/1.1 with less to do for a call, and an end that loses no request."""
 
 from __future__ import annotations
 
@@ -19,12 +19,18 @@ FORBIDDEN = bytes({*range(0x20), 0x7F} - {0x09})
 
 NAMES_MOST = 1_000
 
+PARTING_S = 1
+"""How long a kept connection is left open once the server stops: a request may be on its way."""
+
 _names: dict[bytes, bytes] = {}
 """Names of headers that were found to be names, and how they are written."""
 
 
 class OneWrite(HttpToolsProtocol):
-    """What uvicorn does, but for how an answer is sent; WebSockets are not served."""
+    """What uvicorn does, but for how an answer is sent and how it ends; WebSockets are not served."""
+
+    parting_s = PARTING_S
+    is_parting = False
 
     def on_headers_complete(self) -> None:
         version = self.parser.get_http_version()
@@ -50,7 +56,7 @@ class OneWrite(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self.is_parting,
             on_response=self.on_response_complete,
         )
         scope["extensions"] = {WRITE_NOW: {"write": partial(_write_now, ref(self.cycle))}}
@@ -59,6 +65,19 @@ class OneWrite(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
+
+    def shutdown(self) -> None:
+        """Part from a caller: say so with the next answer, and hang up where no request comes soon.
+
+        Who is hung up on in the moment it sends a request never hears of it, and may not send it again by itself.
+        """
+        self.is_parting = True
+        self.timeout_keep_alive = self.parting_s
+        if self.cycle is None or self.cycle.response_complete:
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(self.parting_s, self.timeout_keep_alive_handler)
+        elif not self.cycle.response_started:
+            self.cycle.keep_alive = False
 
 
 class _Cycle(RequestResponseCycle):

@@ -29,10 +29,13 @@ class _Server(uvicorn.Server):
 
 
 async def serve(
-    served: Sequence[tuple[Any, socket.socket]], until: Coroutine[Any, Any, object], shutdown_s: float
+    served: Sequence[tuple[Any, socket.socket]],
+    until: Coroutine[Any, Any, object],
+    shutdown_s: float,
+    protocol: type[OneWrite] = OneWrite,
 ) -> None:
     """Serve each app on its socket until ``until`` is over; then finish what runs, cancelling it after ``shutdown_s``."""
-    servers = [(_Server(_config(app, shutdown_s)), listener) for app, listener in served]
+    servers = [(_Server(_config(app, shutdown_s, protocol)), listener) for app, listener in served]
     serving = [asyncio.create_task(server.serve(sockets=[listener])) for server, listener in servers]
     _leave_what_is_here_to_itself()
     stopping = asyncio.create_task(until)
@@ -53,10 +56,10 @@ def _leave_what_is_here_to_itself() -> None:
     gc.set_threshold(GARBAGE)
 
 
-def _config(app: Any, shutdown_s: float) -> uvicorn.Config:
+def _config(app: Any, shutdown_s: float, protocol: type[OneWrite]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=OneWrite,
+        http=protocol,
         ws="none",
         lifespan="on",
         log_config=None,

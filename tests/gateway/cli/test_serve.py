@@ -162,13 +162,15 @@ def test_a_killed_worker_is_replaced(directory: Path) -> None:
 
 
 def test_a_reload_replaces_the_workers_and_nobody_notices(directory: Path) -> None:
-    """New workers have the settings as they are now; a stream of an old one ends as it should, and no call is refused."""
+    """New workers have the settings as they are now; a stream of an old one ends as it should, and no call is refused,
+    nor lost of a caller who keeps its connection."""
     settings = directory.parent / "tokencap.toml"
     with serving(directory, workers=2) as gateway:
         customer = _customer(gateway, cap=150)
         before = {child.process.pid for child in gateway.children("worker")}
         url, body = f"{gateway.url}/v1/chat/completions", {**ASKED, "stream": True}
-        with httpx.stream("POST", url, json=body, headers=customer.headers, timeout=DEADLINE_S) as stream:
+        kept = httpx.Client(headers=customer.headers, timeout=DEADLINE_S)
+        with kept, kept.stream("POST", url, json=body) as stream:
             lines = stream.iter_lines()
             next(line for line in lines if line)
             settings.write_text('model_aliases = "renamed"\n')
@@ -177,9 +179,9 @@ def test_a_reload_replaces_the_workers_and_nobody_notices(directory: Path) -> No
 
             answered = [_call(gateway, customer).status_code]
             rest = [line for line in lines if line]
-        while before & {child.process.pid for child in gateway.children("worker")}:
-            answered.append(_call(gateway, customer).status_code)
-        renamed = httpx.post(url, json={**ASKED, "model": "renamed"}, headers=customer.headers, timeout=DEADLINE_S)
+            while before & {child.process.pid for child in gateway.children("worker")}:
+                answered += [_call(gateway, customer).status_code, kept.post(url, json=ASKED).status_code]
+            renamed = kept.post(url, json={**ASKED, "model": "renamed"})
 
     assert rest[-1] == "data: [DONE]"
     assert set(answered) == {200}

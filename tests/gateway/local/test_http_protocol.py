@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.local import sockets
+from gateway.local.http_protocol import OneWrite
 from gateway.local.http_server import serve
 from tests.serving import body_of, outlived
 
@@ -18,8 +19,10 @@ WHOLE = [(b"content-type", b"text/plain"), (b"Content-Length", b"5")]
 
 
 @asynccontextmanager
-async def served(handler: Handler) -> AsyncIterator[int]:
-    """Serve ``handler`` as the gateway is served; yield the port."""
+async def stoppable(
+    handler: Handler, protocol: type[OneWrite] = OneWrite, shutdown_s: float = 5
+) -> AsyncIterator[tuple[int, asyncio.Event]]:
+    """Serve ``handler`` as the gateway is served; yield the port, and what stops the server before the end does."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if not await outlived(scope, receive, send):
@@ -27,12 +30,18 @@ async def served(handler: Handler) -> AsyncIterator[int]:
 
     listener = sockets.listen("127.0.0.1", 0)
     stop = asyncio.Event()
-    serving = asyncio.create_task(serve([(app, listener)], stop.wait(), 5))
+    serving = asyncio.create_task(serve([(app, listener)], stop.wait(), shutdown_s, protocol))
     try:
-        yield listener.getsockname()[1]
+        yield listener.getsockname()[1], stop
     finally:
         stop.set()
         await serving
+
+
+@asynccontextmanager
+async def served(handler: Handler) -> AsyncIterator[int]:
+    async with stoppable(handler) as (port, _):
+        yield port
 
 
 async def said(port: int, request: bytes) -> bytes:
@@ -199,3 +208,92 @@ async def test_a_caller_who_waits_to_be_told_is_told_to_go_on() -> None:
 
     assert told == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert rest.endswith(b"Hello")
+
+
+class Staying(OneWrite):
+    parting_s = 600
+
+
+class Leaving(OneWrite):
+    parting_s = 0
+
+
+class Caller:
+    """One connection, kept for one request after another."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def connected(cls, port: int) -> Caller:
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    def ask(self, path: str) -> None:
+        self.writer.write(get(path, last=False))
+
+    async def head(self) -> bytes:
+        return await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 20)
+
+    async def answer(self, path: str) -> bytes:
+        """Ask, and return the head of a whole answer that has come."""
+        self.ask(path)
+        head = await self.head()
+        await asyncio.wait_for(self.reader.readexactly(5), 20)
+        return head
+
+
+async def told_to_stop(port: int, stop: asyncio.Event) -> None:
+    """Stop a server, and wait until it has said so to every connection that it has."""
+    stop.set()
+    with pytest.raises(ConnectionError):
+        while True:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+
+
+async def test_a_stop_loses_no_request_of_a_kept_connection() -> None:
+    """Of an idle one, of one whose answer had not begun, and of one whose answer ran: each is answered, and told then."""
+    go = asyncio.Event()
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/waits":
+            await go.wait()
+        if scope["path"] != "/runs":
+            await answering(WHOLE, b"Hello")(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await go.wait()
+        await send({"type": "http.response.body", "body": b"Hello"})
+
+    async with stoppable(answer, Staying, shutdown_s=60) as (port, stop):
+        idle, waits, runs = [await Caller.connected(port) for _ in range(3)]
+        kept = await idle.answer("/")
+        runs.ask("/runs")
+        await runs.head()
+        waits.ask("/waits")
+        await told_to_stop(port, stop)
+
+        go.set()
+        heads = [await idle.answer("/"), await waits.head()]
+        running = await asyncio.wait_for(runs.reader.readuntil(b"0\r\n\r\n"), 20)
+        heads.append(await runs.answer("/"))
+        rest = [await asyncio.wait_for(one.reader.read(), 20) for one in (idle, waits, runs)]
+        for one in (idle, waits, runs):
+            one.writer.close()
+
+    assert b"connection: close" not in kept
+    assert running.startswith(b"5\r\nHello\r\n")
+    assert all(b"connection: close" in head for head in heads)
+    assert rest == [b"", b"Hello", b""]
+
+
+async def test_a_kept_connection_that_nobody_uses_ends_with_the_server() -> None:
+    async with stoppable(answering(WHOLE, b"Hello"), Leaving, shutdown_s=60) as (port, stop):
+        used, new = await Caller.connected(port), await Caller.connected(port)
+        await used.answer("/")
+        stop.set()
+
+        rest = [await asyncio.wait_for(one.reader.read(), 20) for one in (used, new)]
+
+    assert rest == [b"", b""]
