@@ -30,7 +30,6 @@ class OneWrite(HttpToolsProtocol):
     """What uvicorn does, but for how an answer is sent and how it ends; WebSockets are not served."""
 
     parting_s = PARTING_S
-    is_parting = False
 
     def on_headers_complete(self) -> None:
         version = self.parser.get_http_version()
@@ -56,7 +55,7 @@ class OneWrite(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self.is_parting,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
         scope["extensions"] = {WRITE_NOW: {"write": partial(_write_now, ref(self.cycle))}}
@@ -67,11 +66,10 @@ class OneWrite(HttpToolsProtocol):
             self.pipeline.appendleft((self.cycle, self.app))
 
     def shutdown(self) -> None:
-        """Part from a caller: say so with the next answer, and hang up where no request comes soon.
+        """Part from a caller, whom the server tells so with the next answer: hang up where no request comes soon.
 
         Who is hung up on in the moment it sends a request never hears of it, and may not send it again by itself.
         """
-        self.is_parting = True
         self.timeout_keep_alive = self.parting_s
         if self.cycle is None or self.cycle.response_complete:
             self._unset_keepalive_if_required()

@@ -27,6 +27,12 @@ class _Server(uvicorn.Server):
         """Leave signals alone: they are for the whole process, which may run two servers."""
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell each caller with its next answer that the connection ends, also on one that was accepted just now."""
+        state = self.server_state
+        state.default_headers = [*state.default_headers, (b"connection", b"close")]
+        await super().shutdown(sockets)
+
 
 async def serve(
     served: Sequence[tuple[Any, socket.socket]],
