@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import httpx
 import pytest
 
 from gateway.local import sockets
-from gateway.local.http_server import serve
+from gateway.local.http_server import OPEN_FILES, serve
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -97,3 +98,19 @@ async def test_a_stopped_server_listens_no_more() -> None:
     async with httpx.AsyncClient() as client:
         with pytest.raises(httpx.ConnectError):
             await client.get(url)
+
+
+async def test_a_server_has_as_many_connections_as_the_system_allows() -> None:
+    """Most systems let a process have 1,024 files open until it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = OPEN_FILES if hard == resource.RLIM_INFINITY else hard
+    over = asyncio.Event()
+    over.set()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed - 1, hard))
+    try:
+        await serve([(Slow(), sockets.listen("127.0.0.1", 0))], over.wait(), shutdown_s=1)
+        found, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert found == allowed
