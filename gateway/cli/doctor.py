@@ -20,10 +20,14 @@ from gateway.errors import MeteringUnavailable, StartupError
 from gateway.holds.connect import connect
 from gateway.ledger.aside import count_aside
 from gateway.ledger.database import Database
+from gateway.local.open_files import files_allowed
 from gateway.local.reached import reached
 from gateway.settings import Settings, read_settings
 
 CLOCK_MS = 1_000
+FILES_LEAST = 4_096
+"""Enough for two thousand calls at a time in one worker."""
+
 ANSWER_S = 10.0
 PERSISTENCE = ("appendonly", "appendfsync", "maxmemory-policy")
 
@@ -49,7 +53,7 @@ class Finding:
 
 @app.command("doctor")
 def doctor() -> None:
-    """Check configuration, persistence, clock, ledger and upstream; say what to change.
+    """Check configuration, limits, persistence, clock, ledger and upstream; say what to change.
 
     Exit 0 if all is well, 1 if something should be changed, 3 if something is not to be had.
     """
@@ -69,6 +73,7 @@ def examine() -> Iterator[Finding]:
         yield Finding("settings", Verdict.CHANGE, error.message)
         return
     yield Finding("settings", Verdict.OK, f"{settings.mode} {settings.model}, data in {settings.data_dir.absolute()}.")
+    yield judge_files(files_allowed())
     yield from asyncio.run(_look_at_redis(settings))
     yield _look_at_ledger(settings)
     yield _look_at_upstream(settings)
@@ -76,6 +81,14 @@ def examine() -> Iterator[Finding]:
 
 def exit_code(verdict: Verdict) -> int:
     return {Verdict.OK: 0, Verdict.CHANGE: 1, Verdict.MISSING: 3}[verdict]
+
+
+def judge_files(allowed: int) -> Finding:
+    """Say whether a worker may have enough files open: a call takes two, to its caller and to the model."""
+    if allowed < FILES_LEAST:
+        sentence = f"a process may have {allowed:,}, two for each call under way: allow {FILES_LEAST:,} (ulimit -Hn)."
+        return Finding("open files", Verdict.CHANGE, sentence)
+    return Finding("open files", Verdict.OK, f"{allowed:,} a process, two for each call under way.")
 
 
 def judge_persistence(config: Mapping[str, str]) -> Finding:

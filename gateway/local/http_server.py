@@ -5,24 +5,21 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
-import resource
 import socket
 from collections.abc import Coroutine, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
 
 from gateway.local.http_protocol import OneWrite
+from gateway.local.open_files import open_as_many_as_allowed
 
 GARBAGE = 50_000
 """New objects in cycles that may be there before anyone looks for them."""
 
 KEEP_ALIVE_S = 75
 """Longer than the idle time of the usual load balancers, so that they close a connection first and none is reset."""
-
-OPEN_FILES = 65_536
-"""How many a server asks for where the system sets no bound."""
 
 
 class _Server(uvicorn.Server):
@@ -48,7 +45,7 @@ async def serve(
     servers = [(_Server(_config(app, shutdown_s, protocol)), listener) for app, listener in served]
     serving = [asyncio.create_task(server.serve(sockets=[listener])) for server, listener in servers]
     _leave_what_is_here_to_itself()
-    _open_as_many_files_as_allowed()
+    open_as_many_as_allowed()
     stopping = asyncio.create_task(until)
     await asyncio.wait([stopping, *serving], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -65,18 +62,6 @@ def _leave_what_is_here_to_itself() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE)
-
-
-def _open_as_many_files_as_allowed() -> None:
-    """Raise this process's soft limit of open files to the hard one, as servers do.
-
-    Most systems begin with 1,024. A call takes two, to its caller and to the model, and who finds none breaks off others.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = OPEN_FILES if hard == resource.RLIM_INFINITY else hard
-    if soft != resource.RLIM_INFINITY and soft < most:
-        with suppress(ValueError, OSError):  # macOS has a bound besides
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _config(app: Any, shutdown_s: float, protocol: type[OneWrite]) -> uvicorn.Config:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from gateway.cli.doctor import Verdict, judge_clock, judge_persistence, judge_upstream
+from gateway.cli.doctor import FILES_LEAST, Verdict, judge_clock, judge_files, judge_persistence, judge_upstream
 from gateway.ledger.database import Database
 from gateway.local.datadir import DataDir
 from gateway.local.simulator import Law, build
@@ -41,6 +41,11 @@ def test_a_redis_that_forgets_is_to_be_changed(changed: dict[str, str], named: s
 def test_a_redis_that_keeps_what_it_is_told_is_well(fsync: str) -> None:
     """Both ways of flushing in time are fine."""
     assert judge_persistence({**SOUND, "appendfsync": fsync}).verdict is Verdict.OK
+
+
+@pytest.mark.parametrize(("allowed", "verdict"), [(FILES_LEAST, Verdict.OK), (FILES_LEAST - 1, Verdict.CHANGE)])
+def test_a_system_that_allows_few_open_files_is_to_be_changed(allowed: int, verdict: Verdict) -> None:
+    assert judge_files(allowed).verdict is verdict
 
 
 @pytest.mark.parametrize(
@@ -112,6 +117,7 @@ def test_a_careless_redis_and_another_model_are_to_be_changed(directory: Path, v
     assert unhealthy.returncode == 1
     assert _verdicts(unhealthy.stdout) == {
         "settings": "ok",
+        "open files": "ok",
         "redis persistence": "change",
         "clock": "ok",
         "ledger": "ok",
@@ -131,6 +137,7 @@ def test_what_is_not_to_be_had_is_missing(directory: Path) -> None:
     assert unhealthy.returncode == 3
     assert _verdicts(unhealthy.stdout) == {
         "settings": "ok",
+        "open files": "ok",
         "redis": "missing",
         "ledger": "missing",
         "upstream": "missing",

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from gateway.local import sockets
-from gateway.local.http_server import OPEN_FILES, serve
+from gateway.local.http_server import serve
+from gateway.local.open_files import files_allowed
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -103,14 +104,13 @@ async def test_a_stopped_server_listens_no_more() -> None:
 async def test_a_server_has_as_many_connections_as_the_system_allows() -> None:
     """Most systems let a process have 1,024 files open until it asks for more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = OPEN_FILES if hard == resource.RLIM_INFINITY else hard
     over = asyncio.Event()
     over.set()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed - 1, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files_allowed() - 1, hard))
     try:
         await serve([(Slow(), sockets.listen("127.0.0.1", 0))], over.wait(), shutdown_s=1)
         found, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
-    assert found == allowed
+    assert found == files_allowed()
