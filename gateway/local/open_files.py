@@ -6,7 +6,7 @@ import resource
 from contextlib import suppress
 
 UNBOUNDED = 10_240
-"""How many are asked for where the system sets no bound: macOS says so, and its OPEN_MAX is this."""
+"""How many are asked for where the system sets no bound: what macOS, which sets none, lets a process have by default."""
 
 
 def files_allowed() -> int:
