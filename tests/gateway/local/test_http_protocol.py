@@ -252,9 +252,8 @@ async def told_to_stop(port: int, stop: asyncio.Event) -> None:
             writer.close()
 
 
-async def test_a_stop_loses_no_request_of_a_kept_connection() -> None:
-    """Of an idle one, of one whose answer had not begun, and of one whose answer ran: each is answered, and told then."""
-    go = asyncio.Event()
+def when(go: asyncio.Event) -> Handler:
+    """Answer at once; ``/waits`` not before ``go``, and of ``/runs`` the head alone until then."""
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/waits":
@@ -266,7 +265,14 @@ async def test_a_stop_loses_no_request_of_a_kept_connection() -> None:
         await go.wait()
         await send({"type": "http.response.body", "body": b"Hello"})
 
-    async with stoppable(answer, Staying, shutdown_s=60) as (port, stop):
+    return answer
+
+
+async def test_a_stop_loses_no_request_of_a_kept_connection() -> None:
+    """Of an idle one, of one whose answer had not begun, and of one whose answer ran: each is answered, and told then."""
+    go = asyncio.Event()
+
+    async with stoppable(when(go), Staying, shutdown_s=60) as (port, stop):
         idle, waits, runs = [await Caller.connected(port) for _ in range(3)]
         kept = await idle.answer("/")
         runs.ask("/runs")
@@ -289,11 +295,19 @@ async def test_a_stop_loses_no_request_of_a_kept_connection() -> None:
 
 
 async def test_a_kept_connection_that_nobody_uses_ends_with_the_server() -> None:
-    async with stoppable(answering(WHOLE, b"Hello"), Leaving, shutdown_s=60) as (port, stop):
-        used, new = await Caller.connected(port), await Caller.connected(port)
+    """One that was used, one that never was, and one whose answer ran when the server was told to stop."""
+    go = asyncio.Event()
+
+    async with stoppable(when(go), Leaving, shutdown_s=60) as (port, stop):
+        used, new, runs = [await Caller.connected(port) for _ in range(3)]
         await used.answer("/")
-        stop.set()
+        runs.ask("/runs")
+        await runs.head()
+        await told_to_stop(port, stop)
 
-        rest = [await asyncio.wait_for(one.reader.read(), 20) for one in (used, new)]
+        go.set()
+        rest = [await asyncio.wait_for(one.reader.read(), 20) for one in (used, new, runs)]
+        for one in (used, new, runs):
+            one.writer.close()
 
-    assert rest == [b"", b""]
+    assert rest == [b"", b"", b"5\r\nHello\r\n0\r\n\r\n"]
