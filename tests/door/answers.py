@@ -1,0 +1,145 @@
+"""Reads answers off a connection by the letter of RFC 9112, so that a byte too many or too few is noticed."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+STATUS = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: [^\r\n]*)?")
+FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n\0]*)")
+READ = 65_536
+
+
+class BrokenAnswer(Exception):
+    """What came is no answer."""
+
+
+class ConnectionEnded(Exception):
+    """The connection ended, between two answers or in the middle of one."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A status, headers by their lower-case names, and a body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    closes: bool
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON, None where it is none."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
+    @property
+    def code(self) -> str | None:
+        """The code of a refusal, in whichever shape it has."""
+        told = self.json
+        error = told.get("error", told) if isinstance(told, dict) else None
+        return error.get("code") if isinstance(error, dict) else None
+
+
+class Answers:
+    """The answers of one connection in their order; what was not asked for yet stays where it is."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._got = b""
+        self.raw = bytearray()
+        """All that came."""
+
+    def next(self, *, is_to_head: bool = False) -> Answer:
+        """Return the next answer.
+
+        Raises:
+            ConnectionEnded: there is none; TimeoutError: nothing comes; BrokenAnswer: it is none.
+        """
+        head, _, self._got = self._until(b"\r\n\r\n").partition(b"\r\n\r\n")
+        line, *fields = head.split(b"\r\n")
+        if (status := STATUS.fullmatch(line)) is None:
+            raise BrokenAnswer(f"a status line is not {line[:200]!r}")
+        headers: dict[str, str] = {}
+        for field in fields:
+            if (found := FIELD.fullmatch(field)) is None:
+                raise BrokenAnswer(f"a header is not {field[:200]!r}")
+            name = found[1].decode().lower()
+            if name in headers and name in ("content-length", "transfer-encoding"):
+                raise BrokenAnswer(f"{name} comes twice")
+            headers[name] = found[2].decode("latin-1").strip()
+        code = int(status[1])
+        body = self._body(headers) if not (is_to_head or code < 200 or code in (204, 304)) else b""
+        return Answer(code, headers, body, "close" in headers.get("connection", "").lower())
+
+    def rest(self) -> bytes:
+        """Return what comes until the connection ends.
+
+        Raises:
+            TimeoutError: it does not end.
+        """
+        while True:
+            try:
+                self._more()
+            except ConnectionEnded:
+                rest, self._got = self._got, b""
+                return rest
+
+    def waiting(self) -> bytes:
+        """Return what is here already, without waiting for more."""
+        patience_s = self._connection.gettimeout()
+        self._connection.setblocking(False)
+        try:
+            while True:
+                self._more()
+        except (BlockingIOError, ConnectionEnded):
+            return self._got
+        finally:
+            self._connection.settimeout(patience_s)
+
+    def _body(self, headers: dict[str, str]) -> bytes:
+        if "transfer-encoding" in headers:
+            if headers["transfer-encoding"].lower() != "chunked" or "content-length" in headers:
+                raise BrokenAnswer(f"the length of a body is not said by {headers}")
+            return self._chunks()
+        if "content-length" in headers:
+            return self._exactly(int(headers["content-length"]))
+        return self.rest()
+
+    def _chunks(self) -> bytes:
+        body = b""
+        while True:
+            size, _, self._got = self._until(b"\r\n").partition(b"\r\n")
+            if re.fullmatch(rb"[0-9a-fA-F]{1,8}", size) is None:
+                raise BrokenAnswer(f"a chunk's size is not {size[:100]!r}")
+            body += self._exactly(int(size, 16))
+            if self._exactly(2) != b"\r\n":
+                raise BrokenAnswer("a chunk does not end where it says")
+            if int(size, 16) == 0:
+                return body
+
+    def _exactly(self, count: int) -> bytes:
+        while len(self._got) < count:
+            self._more()
+        taken, self._got = self._got[:count], self._got[count:]
+        return taken
+
+    def _until(self, end: bytes) -> bytes:
+        while end not in self._got:
+            self._more()
+        return self._got
+
+    def _more(self) -> None:
+        try:
+            got = self._connection.recv(READ)
+        except (ConnectionResetError, BrokenPipeError):
+            got = b""
+        if not got:
+            raise ConnectionEnded(f"after {self._got[:200]!r}" if self._got else "")
+        self._got += got
+        self.raw += got

@@ -1,0 +1,178 @@
+"""Reads the corpus: raw requests as people write them down, and what has to come of each.
+
+A file of ``corpus/`` is a theme, a ``[[case]]`` of it a connection:
+
+* ``name`` says what is special about it.
+* ``send`` is what is sent. Its line breaks are sent as CR LF; ``\\n``, ``\\r``, ``\\t``, ``\\0``, ``\\xff`` and ``\\\\`` are
+  the bytes that they name. ``${key}`` is the caller's API key and ``${other}`` another customer's; ``${admin}`` and
+  ``${metrics}`` are the operator's tokens; ``${me c1}`` is the caller's ``Authorization`` and an ``X-Conversation-Id``
+  that is known as ``c1``, ``${c1}`` that conversation's name alone; ``${mark}`` is a word that the model is to hear.
+  ``${chat}`` is the body of that name in ``bodies.toml``, ``${size chat}`` its length, ``${hex chat}`` the same as a
+  chunk's size is written; ``${length}`` is the length of the body that follows, to the end or to ``${end}``;
+  ``${many 3 a}`` is ``aaa``.
+* ``answers`` are the answers in their order, each a status and, where it is known, whose it is: ``200 c1`` is the call
+  of that conversation, ``200 account`` the caller's account, ``400 invalid_json`` a refusal of that code. Interim
+  answers (``100``) stand in it as well.
+* ``goes_on`` (true) says whether another request may follow on the connection: ``false`` that it is closed, ``"waits"``
+  that the server waits for the rest of a request.
+* ``calls`` is how many calls reach the model, ``records`` how many are on record; unsaid they are the answers of a
+  conversation, and the calls.
+* ``nginx`` and ``haproxy`` say what differs behind that front end, which refuses or changes some requests by itself.
+* ``ends`` (false) says that the caller sends no more after it, as ``shutdown`` of a socket does.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+CORPUS = Path(__file__).parent / "corpus"
+BODIES = "bodies"
+
+GoesOn = bool | Literal["waits"]
+
+_MACRO = re.compile(r"\$\{([^}]+)\}")
+_ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
+_ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"0": b"\0", b"\\": b"\\"}
+_LENGTH, _END = "\ue000".encode(), "\ue001".encode()
+_CONVERSATION = re.compile(r"c\d+")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What has to come of a case."""
+
+    answers: tuple[str, ...]
+    goes_on: GoesOn
+    calls: int
+    records: int
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the macros of a case stand for when it is played."""
+
+    key: str
+    other: str
+    admin: str
+    metrics: str
+    mark: str
+
+    def conversation(self, name: str) -> str:
+        """Return what the conversation ``name`` is called."""
+        return f"{self.mark}-{name}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A connection: what is sent, and what has to come of it, directly and behind each kind of front end."""
+
+    theme: str
+    name: str
+    send: str
+    direct: Expected
+    behind: Mapping[str, Expected]
+    ends: bool
+
+    def expected(self, kind: str) -> Expected:
+        """Return what has to come of it behind a front end of this kind."""
+        return self.behind.get(kind, self.direct)
+
+    def raw(self, names: Names) -> bytes:
+        """Return the bytes that are sent."""
+        text = _MACRO.sub(lambda found: _meant(found[1], names), self.send.replace("\n", "\r\n"))
+        return _measured(_ESCAPE.sub(lambda found: _escaped(found[1]), text.encode()))
+
+
+def _measured(raw: bytes) -> bytes:
+    """Put the length of a body in each place that asks for it."""
+    while _LENGTH in raw:
+        before, _, after = raw.partition(_LENGTH)
+        body = after.partition(b"\r\n\r\n")[2].partition(_END)[0]
+        raw = b"%b%d%b" % (before, len(body), after)
+    return raw.replace(_END, b"")
+
+
+@cache
+def themes() -> tuple[str, ...]:
+    """Return the names of the corpus' files."""
+    return tuple(sorted(path.stem for path in CORPUS.glob("*.toml") if path.stem != BODIES))
+
+
+@cache
+def cases(theme: str) -> tuple[Case, ...]:
+    """Return the cases of one file, in its order."""
+    return tuple(_case(theme, entry) for entry in _read(theme)["case"])
+
+
+def _case(theme: str, entry: Mapping[str, Any]) -> Case:
+    direct = _expected(entry, {"goes_on": True})
+    plain = {"answers": list(direct.answers), "goes_on": direct.goes_on, "calls": direct.calls}
+    behind = {}
+    for kind in ("nginx", "haproxy"):
+        if kind in entry:
+            other = entry[kind]
+            behind[kind] = _expected(other, plain if "answers" not in other else {"goes_on": direct.goes_on})
+    unknown = entry.keys() - {
+        *("name", "send", "answers", "goes_on", "calls", "records", "nginx", "haproxy", "ends", "why")
+    }
+    assert not unknown, f"{theme}: {entry['name']}: {unknown}"
+    return Case(theme, entry["name"], entry["send"], direct, behind, entry.get("ends", False))
+
+
+def _expected(entry: Mapping[str, Any], otherwise: Mapping[str, Any]) -> Expected:
+    given = {**otherwise, **entry}
+    answers = tuple(given["answers"])
+    calls = given.get("calls", sum(bool(_CONVERSATION.search(answer)) for answer in answers))
+    return Expected(answers, given["goes_on"], calls, given.get("records", calls))
+
+
+def _meant(macro: str, names: Names) -> str:
+    word, _, rest = macro.partition(" ")
+    if word == "me":
+        return f"Authorization: Bearer {names.key}\r\nX-Conversation-Id: {names.conversation(rest)}"
+    if word in ("length", "end"):
+        return (_LENGTH if word == "length" else _END).decode()
+    if word == "size":
+        return str(len(_sent(_body(rest), names)))
+    if word == "hex":
+        return f"{len(_sent(_body(rest), names)):x}"
+    if word == "many":
+        count, _, unit = rest.partition(" ")
+        return unit * int(count)
+    if _CONVERSATION.fullmatch(word):
+        return names.conversation(word)
+    if word in ("key", "other", "admin", "metrics", "mark"):
+        return str(getattr(names, word))
+    return _MACRO.sub(lambda found: _meant(found[1], names), _body(word))
+
+
+def _sent(body: str, names: Names) -> bytes:
+    text = _MACRO.sub(lambda found: _meant(found[1], names), body)
+    return _ESCAPE.sub(lambda found: _escaped(found[1]), text.encode())
+
+
+def _escaped(escape: bytes) -> bytes:
+    if escape[:1] == b"x" and len(escape) == 3:
+        return bytes([int(escape[1:], 16)])
+    return _ESCAPES[escape]
+
+
+def _body(name: str) -> str:
+    text: str = _read(BODIES)[name]
+    return text.replace("\n", "\r\n")
+
+
+@cache
+def _read(name: str) -> dict[str, Any]:
+    return tomllib.loads((CORPUS / f"{name}.toml").read_text("utf-8"))
+
+
+def without_interim(expected: Expected) -> Expected:
+    """Return the same without ``100``, which a front end sends or keeps as it likes."""
+    return replace(expected, answers=tuple(answer for answer in expected.answers if answer != "100"))

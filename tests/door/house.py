@@ -1,0 +1,226 @@
+"""The loop behind its front ends, with a witness before the model and one at the log, and the count that has to agree."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gateway.local.simulator import build as build_simulator
+from gateway.serving.exchange import Receive, Scope, Send
+from tests.door.front_ends import front_ends
+from tests.loop.rig import FAST, Rig, Sold, rig
+from tests.servers import short_directory, valkey_in
+
+MARK = re.compile(rb"m[0-9a-f]{32}")
+METRICS_TOKEN = "metrics-" + "9f3c" * 8
+CALLERS = 4
+"""Callers at a time, each a customer with a neighbour."""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A call that came to the model: our id of it, and the words by which it is known there."""
+
+    request_id: str | None
+    marks: frozenset[str]
+    status: int | None
+
+
+class Witness:
+    """Stands before the simulated model and remembers which calls came to it."""
+
+    def __init__(self) -> None:
+        self.reached: list[Reached] = []
+        self._model = build_simulator(FAST)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._model(scope, receive, send)
+            return
+        raw, more = b"", True
+        while more:
+            message = await receive()
+            raw, more = raw + message.get("body", b""), message.get("more_body", False)
+        given = dict(scope["headers"]).get(b"x-request-id")
+        marks = frozenset(found.decode() for found in MARK.findall(raw))
+        waiting = [{"type": "http.request", "body": raw, "more_body": False}]
+
+        async def again() -> Any:
+            return waiting.pop() if waiting else await receive()
+
+        async def watched(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                self.reached.append(Reached(None if given is None else given.decode(), marks, message["status"]))
+            await send(message)
+
+        await self._model(scope, again, watched)
+
+
+class Log(logging.Handler):
+    """Keeps what is logged as an error, or with a traceback."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.errors: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.ERROR or record.exc_info:
+            self.errors.append(self.format(record))
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What was sent under a mark: by whom, in which words, and how many calls and records have to come of it.
+
+    ``calls`` of None are any number, since nobody knows what mutated bytes are: they have to be as many as records.
+    """
+
+    owner: str
+    what: str
+    calls: int | None
+    records: int | None
+
+
+@dataclass
+class Found:
+    """What a run came to. ``breaches`` are sentences; none means that every promise held."""
+
+    plays: int = 0
+    requests: int = 0
+    statuses: Counter[int] = field(default_factory=Counter)
+    sent: dict[str, Sent] = field(default_factory=dict)
+    answered: dict[str, str] = field(default_factory=dict)
+    """Of each answered call, by our id of it, the mark of who got the answer."""
+    calls: int = 0
+    records: int = 0
+    breaches: list[str] = field(default_factory=list)
+
+    def add(self, part: Found) -> None:
+        """Add what one caller found."""
+        self.plays += part.plays
+        self.requests += part.requests
+        self.statuses += part.statuses
+        self.sent |= part.sent
+        self.answered |= part.answered
+        self.breaches += part.breaches
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A caller who sends anything, and a neighbour who sends calls like everybody's; a third customer calls nobody."""
+
+    caller: Sold
+    neighbour: Sold
+    victim: Sold
+
+
+@dataclass(frozen=True)
+class House:
+    """The loop, its front ends and its witnesses. ``addresses`` are those of the routes to it."""
+
+    loop: Rig
+    admin_token: str
+    addresses: dict[str, str]
+    pairs: list[Pair]
+    witness: Witness
+    log: Log
+
+    @contextmanager
+    def compared(self, found: Found) -> Iterator[None]:
+        """Run what sends requests, then add to ``found`` whatever does not agree."""
+        start, reached, errors = int(time.time() * 1000), len(self.witness.reached), len(self.log.errors)
+        yield
+        self.loop.until_nothing_is_held(60)
+        records = {record["id"]: record for record in self._records(start)}
+        calls = self.witness.reached[reached:]
+        found.calls, found.records = len(calls), len(records)
+        found.breaches += [f"logged: {error}" for error in self.log.errors[errors:]]
+        found.breaches += list(_disagreements(found, calls, records))
+
+    def _records(self, start_ms: int) -> list[dict[str, Any]]:
+        since = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(start_ms // 1000)) + f".{start_ms % 1000:03d}Z"
+        records: list[dict[str, Any]] = []
+        asked: dict[str, Any] = {"limit": 1000, "from": since}
+        while True:
+            page = self.loop.admin.get("/admin/usage", params=asked)
+            assert page.status_code == 200, page.text
+            records += page.json()["data"]
+            if page.json()["next_cursor"] is None:
+                return records
+            asked["cursor"] = page.json()["next_cursor"]
+
+
+def _disagreements(found: Found, calls: list[Reached], records: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Yield a sentence for each call, record and answer that is not another's counterpart."""
+    reached, recorded = Counter[str](), Counter[str]()
+    for call in calls:
+        record = records.get(call.request_id or "")
+        known = [mark for mark in call.marks if mark in found.sent]
+        reached.update(known)
+        if record is None:
+            if call.status == 200:
+                yield f"{call.request_id} was answered and has no record: {[found.sent[mark].what for mark in known]}"
+            continue
+        recorded.update(known)
+        owners = {found.sent[mark].owner for mark in known}
+        if owners - {record["customer"]}:
+            yield f"{record['id']} is on record for {record['customer']} and was sent by {owners}"
+    ids = {call.request_id for call in calls}
+    yield from (f"{name} has a record and never reached the model" for name in records.keys() - ids)
+    for mark, sent in found.sent.items():
+        if sent.calls is not None and reached[mark] != sent.calls:
+            yield f"{sent.what}: {reached[mark]} calls reached the model, {sent.calls} belong there"
+        if sent.records is not None and recorded[mark] != sent.records:
+            yield f"{sent.what}: {recorded[mark]} calls are on record, {sent.records} belong there"
+    for name, mark in found.answered.items():
+        if name not in records:
+            yield f"{found.sent[mark].what}: answered as {name}, which has no record"
+        elif records[name]["customer"] != found.sent[mark].owner:
+            yield f"{found.sent[mark].what}: got the answer of {records[name]['customer']}"
+
+
+@contextmanager
+def house(directory: Path) -> Iterator[House]:
+    """Run everything."""
+    witness, log = Witness(), Log()
+    with ExitStack() as stack:
+        redis_url = stack.enter_context(valkey_in(stack.enter_context(short_directory())))
+        ledger = f"sqlite:///{directory / 'ledger.sqlite'}"
+        loop = stack.enter_context(
+            rig(
+                redis_url,
+                ledger,
+                directory,
+                upstream=witness,
+                embedding_model="aligned-1-embedding",
+                model_aliases=("gpt-4o",),
+                metrics_token=METRICS_TOKEN,
+            )
+        )
+        stack.enter_context(_watched(log))
+        loop.tier("open", price_nanousd=1, requests_per_minute=10_000_000)
+        pairs = [Pair(*(loop.customer("open") for _ in range(3))) for _ in range(CALLERS)]
+        gateway = loop.url.removeprefix("http://")
+        addresses = stack.enter_context(front_ends(gateway, stack.enter_context(short_directory())))
+        token = loop.admin.headers["authorization"].removeprefix("Bearer ")
+        yield House(loop, token, addresses, pairs, witness, log)
+
+
+@contextmanager
+def _watched(log: Log) -> Iterator[None]:
+    """Listen at the root of the log, and at uvicorn's, which does not pass on what it says."""
+    loggers = [logging.getLogger(), logging.getLogger("uvicorn")]
+    for logger in loggers:
+        logger.addHandler(log)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(log)

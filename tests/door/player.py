@@ -1,0 +1,254 @@
+"""Plays cases of the corpus: sends their bytes in pieces, then has a neighbour call on the same connection and on others."""
+
+from __future__ import annotations
+
+import random
+import re
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from itertools import cycle, pairwise
+from types import TracebackType
+
+from tests.door.answers import Answer, Answers, BrokenAnswer, ConnectionEnded
+from tests.door.corpus import Case, Expected, Names, without_interim
+from tests.door.front_ends import DIRECT
+from tests.door.house import CALLERS, METRICS_TOKEN, Found, House, Pair, Sent
+
+PATIENCE_S = 20.0
+SINGLE_MOST = 600
+"""Bytes of a case that are sent singly; what is longer goes on in pieces, as it would for days."""
+PIECE = 8_192
+EDGE = 300
+"""Places at both ends of a case at each of which it is cut; between them it is cut at as many, evenly apart."""
+
+Places = Callable[[int], Iterable[Sequence[int]]]
+"""Where bytes of a length are cut: each item is one way to deliver them."""
+
+
+def whole(_: int) -> Iterable[Sequence[int]]:
+    """In one piece."""
+    yield ()
+
+
+def in_bytes(length: int) -> Iterable[Sequence[int]]:
+    """Byte by byte."""
+    yield (*range(1, min(length, SINGLE_MOST)), *range(SINGLE_MOST, length, PIECE))
+
+
+def everywhere(length: int) -> Iterable[Sequence[int]]:
+    """In two pieces, in each way there is."""
+    inner = range(EDGE, max(EDGE, length - EDGE), max(1, (length - 2 * EDGE) // EDGE))
+    yield from ((place,) for place in range(1, length) if place < EDGE or place > length - EDGE or place in inner)
+
+
+def sampled(count: int, seed: int) -> Places:
+    """In two pieces, in ``count`` ways that chance chooses."""
+
+    def places(length: int) -> Iterable[Sequence[int]]:
+        chance = random.Random(f"{seed} {length}")
+        ways = list(everywhere(length))
+        yield from chance.sample(ways, min(count, len(ways)))
+
+    return places
+
+
+def play(house: House, route: str, cases: Sequence[Case], places: Places, *, seed: int = 0) -> Found:
+    """Play ``cases`` through ``route``, a few callers at a time, and compare."""
+    found = Found()
+    with house.compared(found), ThreadPoolExecutor(CALLERS) as threads:
+        shares = [cases[number::CALLERS] for number in range(CALLERS)]
+        for part in threads.map(
+            lambda it: _share(house, route, it[0], it[1], places), zip(house.pairs, shares, strict=True)
+        ):
+            found.add(part)
+    return found
+
+
+def _share(house: House, route: str, pair: Pair, cases: Sequence[Case], places: Places) -> Found:
+    with Player(house, route, pair) as player:
+        for case in cases:
+            for cuts in places(len(case.raw(player.names("m" + "0" * 32)))):
+                player.play(case, cuts)
+    return player.found
+
+
+class Player:
+    """One caller on one route, with a neighbour on a kept connection of its own."""
+
+    def __init__(self, house: House, route: str, pair: Pair) -> None:
+        self.found = Found()
+        self._house = house
+        self._kind = route.partition("-")[0]
+        self._route = route
+        self._pair = pair
+        self._stack = ExitStack()
+        self._chance = random.SystemRandom()
+        self._ways = cycle((_account, _call, _account, _stream))
+        self._beside: tuple[socket.socket, Answers] | None = None
+
+    def __enter__(self) -> Player:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+    def names(self, mark: str) -> Names:
+        """Return what a case's macros stand for."""
+        return Names(
+            key=self._pair.caller.key,
+            other=self._pair.victim.key,
+            admin=self._house.admin_token,
+            metrics=METRICS_TOKEN,
+            mark=mark,
+        )
+
+    def play(self, case: Case, cuts: Sequence[int]) -> None:
+        """Send a case, read what has to come of it, then let the neighbour call."""
+        expected = case.expected(self._kind)
+        if self._kind != DIRECT:
+            expected = without_interim(expected)
+        mark = self._mark()
+        what = f"{case.theme}: {case.name} ({self._route}, cut at {_said(cuts)})"
+        self.found.plays += 1
+        self.found.sent[mark] = Sent(self._pair.caller.id, what, expected.calls, expected.records)
+        raw = case.raw(self.names(mark))
+        with self._connected() as connection:
+            answers = Answers(connection)
+            try:
+                self._send(
+                    connection, [raw[start:end] for start, end in pairwise((0, *cuts, len(raw)))], ends=case.ends
+                )
+                self._read(answers, expected, mark, what)
+                self._then(connection, answers, expected.goes_on, what)
+            except (ConnectionEnded, TimeoutError, BrokenAnswer) as error:
+                self._breach(what, f"{type(error).__name__} {error}, after {bytes(answers.raw[-400:])!r}")
+        self.beside(what)
+
+    def _read(self, answers: Answers, expected: Expected, mark: str, what: str) -> None:
+        for wanted in expected.answers:
+            status, *rest = wanted.split()
+            answer = answers.next(is_to_head="head" in rest)
+            while self._kind != DIRECT and answer.status == 100:
+                answer = answers.next(is_to_head="head" in rest)
+            self.found.requests += answer.status >= 200
+            self.found.statuses[answer.status] += 1
+            if wrong := self._judged(answer, status, [word for word in rest if word != "head"], mark):
+                self._breach(what, f"{wanted!r} was to come, and {wrong}: {bytes(answers.raw[-400:])!r}")
+
+    def _judged(self, answer: Answer, status: str, rest: list[str], mark: str) -> str | None:
+        """Return what is wrong with an answer to the caller."""
+        if str(answer.status) != status:
+            return f"{answer.status} came"
+        for whose in rest:
+            if re.fullmatch(r"c\d+", whose):
+                if answer.headers.get("x-tokencap-conversation") != f"{mark}-{whose}":
+                    return "it is of another call"
+                self.found.answered[answer.headers["x-request-id"]] = mark
+            elif whose == "call":
+                self.found.answered[answer.headers["x-request-id"]] = mark
+            elif whose == "account":
+                if (answer.json or {}).get("customer") != self._pair.caller.id:
+                    return "it is not the caller's account"
+            elif answer.code != whose:
+                return f"its code is {answer.code}"
+        return None
+
+    def _then(self, connection: socket.socket, answers: Answers, goes_on: object, what: str) -> None:
+        """See that the connection is what it has to be after the answers."""
+        if goes_on == "waits":
+            self._barrier()
+            if early := answers.waiting():
+                self._breach(what, f"it was to wait, and {early[:300]!r} came")
+        elif goes_on:
+            self._innocent(connection, answers, what + ", the next call on the connection")
+        else:
+            if rest := answers.rest():
+                self._breach(what, f"the connection was to end, and {rest[:300]!r} came")
+
+    def beside(self, what: str) -> None:
+        """Let the neighbour call on a kept connection of its own."""
+        try:
+            self._innocent(*self._neighbour(), what + ", a call on another connection")
+        except (ConnectionEnded, TimeoutError, BrokenAnswer) as error:
+            self._breach(what, f"a neighbour's call came to {type(error).__name__} {error}")
+            self._beside = None
+
+    def _neighbour(self) -> tuple[socket.socket, Answers]:
+        """Return the neighbour's connection, which is kept from case to case."""
+        if self._beside is None:
+            connection = self._stack.enter_context(self._connected())
+            self._beside = connection, Answers(connection)
+        return self._beside
+
+    def _innocent(self, connection: socket.socket, answers: Answers, what: str) -> None:
+        """Send a call like everybody's and judge what comes."""
+        mark, neighbour = self._mark(), self._pair.neighbour
+        raw, calls = next(self._ways)(neighbour.key, mark)
+        self.found.sent[mark] = Sent(neighbour.id, what, calls, calls)
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(raw)
+        answer = answers.next()
+        self.found.requests += 1
+        if answer.status != 200:
+            self._breach(what, f"{answer.status} came: {answer.body[:300]!r}")
+        elif calls:
+            if answer.headers.get("x-tokencap-conversation") != mark:
+                self._breach(what, f"the answer of another call came: {answer.headers}")
+            else:
+                self.found.answered[answer.headers["x-request-id"]] = mark
+        elif (answer.json or {}).get("customer") != neighbour.id:
+            self._breach(what, f"another account came: {answer.body[:300]!r}")
+
+    def _send(self, connection: socket.socket, pieces: Sequence[bytes], *, ends: bool) -> None:
+        """Send pieces so that the server has read each before the next one comes."""
+        try:
+            for number, piece in enumerate(pieces):
+                if number and len(pieces) == 2:
+                    self._barrier()
+                connection.sendall(piece)
+            if ends:
+                connection.shutdown(socket.SHUT_WR)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has heard enough; what it says comes next
+
+    def _barrier(self) -> None:
+        """Return once the event loop before us has read what was sent so far: it answers a later request."""
+        connection, answers = self._neighbour()
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        if (status := answers.next().status) != 200:
+            self._breach("a neighbour's GET /livez", f"{status} came")
+
+    def _connected(self) -> socket.socket:
+        host, _, port = self._house.addresses[self._route].partition(":")
+        connection = socket.create_connection((host, int(port)), timeout=PATIENCE_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+    def _mark(self) -> str:
+        return f"m{self._chance.getrandbits(128):032x}"
+
+    def _breach(self, what: str, wrong: str) -> None:
+        self.found.breaches.append(f"{what}: {wrong}")
+
+
+def _account(key: str, mark: str) -> tuple[bytes, int]:
+    return f"GET /v1/account HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n".encode(), 0
+
+
+def _call(key: str, mark: str, more: str = "") -> tuple[bytes, int]:
+    body = f'{{"model":"aligned-1","messages":[{{"role":"user","content":"{mark}"}}],"max_tokens":3{more}}}'
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+        f"X-Conversation-Id: {mark}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return (head + body).encode(), 1
+
+
+def _stream(key: str, mark: str) -> tuple[bytes, int]:
+    return _call(key, mark, ',"stream":true')
+
+
+def _said(cuts: Sequence[int]) -> str:
+    return ", ".join(map(str, cuts[:3])) + (", …" if len(cuts) > 3 else "") if cuts else "no place"
