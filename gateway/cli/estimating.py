@@ -15,6 +15,10 @@ from pricing.market import Market, read_market
 from pricing.uncertainty import Understated, understated
 
 QUANTILES = (0.1, 0.5, 0.9)
+
+DRAWS_KEPT = 20
+"""Equally likely markets that are written beside the estimate, for menus to be judged over."""
+
 REASONS = {
     "customers_impossible": "customers with impossible sums",
     "customers_outsized": "customers with more than 1,000 times the usual conversations",
@@ -65,11 +69,14 @@ def priced(estimate: Estimate) -> Understated:
 
 def market_of(estimate: Estimate, value: Understated) -> dict[str, Any]:
     """Return ``market.json``: the market that a menu is made for, its value understated, and how it is known."""
-    leaving = estimate.leaving
+    leaving, said = estimate.leaving, estimate.market["value_nanousd"]
     return estimate.market | {
         "value_nanousd": value.market["value_nanousd"],
         "estimate": {
+            "tiers": value.tiers,
             "value_understated_by": value.discount,
+            "value": {"nanousd": said, "low": said, "high": said, "known_by": "said", "sigma": 0.0},
+            "draws": [_drawn(estimate.market, one) for one in estimate.averaged[:DRAWS_KEPT]],
             "sources": list(estimate.sources),
             "notes": list(estimate.notes),
             "set_aside": dict(estimate.set_aside),
@@ -83,6 +90,22 @@ def market_of(estimate: Estimate, value: Understated) -> dict[str, Any]:
             },
         },
     }
+
+
+def _drawn(market: dict[str, Any], draw: dict[str, Any]) -> dict[str, Any]:
+    """Return what a draw has of its own, to six digits: its shares are of the market's types, in their order."""
+    shares = {one["urgency_per_s"]: one["share"] for one in draw["types"]}
+    return {
+        "value_nanousd": draw["value_nanousd"],
+        "tokens_per_s": draw["tokens_per_s"],
+        "first_token_s": draw["first_token_s"],
+        "share": [_short(shares.get(one["urgency_per_s"], 0.0)) for one in market["types"]],
+        "survival": [_short(one) for one in draw["answer_length"]["survival"]],
+    }
+
+
+def _short(number: float) -> float:
+    return float(f"{number:.6g}")
 
 
 def summary(seen: Statistics, estimate: Estimate) -> list[str]:

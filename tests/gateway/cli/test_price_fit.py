@@ -12,6 +12,7 @@ import pytest
 from gateway.admin import customer_rows
 from gateway.admin.customer_rows import CustomerRow
 from gateway.ledger.database import Database
+from pricing.estimated import estimated
 from pricing.market import read_market
 from tests.gateway.cli.commands import tokencap
 from tests.gateway.cli.keeping import kept
@@ -129,6 +130,10 @@ def test_worth_and_costs_are_those_of_the_newest_menus_market_unless_said(
     worth = found["value_nanousd"] / (1 - found["estimate"]["value_understated_by"])
     assert worth == pytest.approx(1e9)
     assert (found["cost_nanousd_per_token"], found["cost_on_disconnect"]) == (7, "runs")
+    beside = estimated(read_market(found))
+    assert beside is not None
+    assert len(beside.draws) == 20
+    assert beside.tiers is None or 1 <= beside.tiers <= 4
 
 
 @pytest.mark.parametrize(
