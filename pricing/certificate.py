@@ -11,12 +11,14 @@ import numpy as np
 from pricing.bound import Multipliers
 from pricing.conditions import conditions
 from pricing.fields import NotAMarket
+from pricing.lasting import if_resumed
 from pricing.market import read_market
 from pricing.mechanism import Allocation
 from pricing.menu import Menu, NotAMenu
-from pricing.menus import Solution, Wishes, composed, digests, solve, version_of
+from pricing.menus import Solution, composed, digests, solve, version_of
 from pricing.money import MOST
 from pricing.rounding import Published, publish
+from pricing.wishes import Wishes
 from pricing.worth import Valuation, own_tokens, worth_at, worth_error
 
 SAME = 1e-11
@@ -59,7 +61,7 @@ class Difference:
         return f"{wrong}: {broken[0].lower()}{broken[1:]}" if broken else f"{wrong}."
 
 
-def verify(menu: Mapping[str, Any]) -> Verdict:
+def verify(menu: Any) -> Verdict:
     """Return whether a computed menu is right in every figure.
 
     The inputs are read from the file and solved again; caps, assignment, prices, expectations, totals and the
@@ -72,7 +74,7 @@ def verify(menu: Mapping[str, Any]) -> Verdict:
         return Verdict(False, str(wrong))
 
 
-def _verified(menu: Mapping[str, Any]) -> Verdict:
+def _verified(menu: Any) -> Verdict:
     sold = Menu.from_json(menu)
     given, certificate = _object(menu, "market"), _object(menu, "certificate")
     market, wished = read_market(given), Wishes.from_json(_object(certificate, "wishes"))
@@ -89,7 +91,7 @@ def _verified(menu: Mapping[str, Any]) -> Verdict:
     solution = solve(market, wished, multipliers)
     stated, unreadable = _stated(sold, menu.get("assignment"), solution.valuation)
     if stated is not None:
-        solution = _tied(solution, stated, wished.tiers)
+        solution = _tied(solution, stated, wished)
     again = composed(market, wished, solution, menu["created"])
     differences = list(_differences(dict(menu), again, ""))
     broken = None if stated is None else conditions(solution.valuation, stated, [tier.name for tier in sold.tiers])
@@ -171,12 +173,13 @@ def _stated(sold: Menu, assignment: Any, valuation: Valuation) -> tuple[Publishe
     return Published(indices, prices, takes, worth, error, 0, 0.0, 0.0), ""
 
 
-def _tied(solution: Solution, stated: Published, tiers: int | None) -> Solution:
+def _tied(solution: Solution, stated: Published, wished: Wishes) -> Solution:
     """Return the solution with the file's caps in place of the solver's where they earn the same.
 
     Two sets of caps may be equally good, and which of them is found may depend on the machine.
     """
-    by_type, valuation = stated.by_type(), solution.valuation
+    by_type, valuation, tiers = stated.by_type(), solution.valuation, wished.tiers
+    resumes = wished.objective == "profit_if_resumed"
     if np.array_equal(by_type, publish(valuation, solution.chosen.caps).by_type()):
         return solution
     falling = not np.any(np.diff(by_type) > 0)
@@ -185,6 +188,8 @@ def _tied(solution: Solution, stated: Published, tiers: int | None) -> Solution:
     cost = float(np.dot(valuation.share, own_tokens(valuation, by_type))) * valuation.cost_per_token
     profit = publish(valuation, by_type).surplus - cost
     if abs(profit - solution.chosen.profit) > TIE * abs(solution.chosen.profit):
+        return solution
+    if resumes and if_resumed(valuation, by_type) < (1 - TIE) * if_resumed(valuation, solution.chosen.caps):
         return solution
     return replace(solution, chosen=Allocation(by_type, solution.chosen.profit))
 

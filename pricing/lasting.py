@@ -109,7 +109,7 @@ def lasting_menu(valuation: Valuation, most: int) -> Allocation:
 
     def score(caps: Caps) -> float:
         if caps not in earned:
-            earned[caps] = _if_resumed(valuation, best_for_caps(valuation, np.array(caps)))
+            earned[caps] = if_resumed(valuation, best_for_caps(valuation, np.array(caps)).caps)
         return earned[caps]
 
     tries = max(TRIES_LEAST, min(TRIES_MOST, CELLS_TRIED // (steps * len(valuation.share))))
@@ -147,8 +147,9 @@ def _neighbours(caps: Caps, most: int, steps: int) -> Iterator[Caps]:
                 yield (*caps[:place], (below + above) // 2, *caps[place:])
 
 
-def _if_resumed(valuation: Valuation, menu: Allocation) -> float:
-    published = publish(valuation, menu.caps)
+def if_resumed(valuation: Valuation, by_type: Ints) -> float:
+    """Return what a menu of given caps by type earns when callers resume where that pays. Nano-units."""
+    published = publish(valuation, by_type)
     return resumption(valuation, published, margins(valuation, published)).profit
 
 

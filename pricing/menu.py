@@ -130,8 +130,10 @@ class Menu:
         """Return the public part of a ``menu.json``.
 
         Raises:
-            NotAMenu: a field is missing or malformed, or two tiers share a name.
+            NotAMenu: it is no object, a field is missing or malformed, or two tiers share a name.
         """
+        if not isinstance(given, Mapping):
+            raise NotAMenu("A menu is an object.", "menu")
         for field in ("version", "created", "currency", "bill"):
             if not isinstance(given.get(field), str) or not given[field]:
                 raise NotAMenu(f"A menu has {field}, a string.", field)

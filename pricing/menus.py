@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,18 @@ import numpy as np
 from pricing.answers import Floats
 from pricing.bound import Multipliers, bound_error, upper_bound
 from pricing.canonical import digest
+from pricing.claims import claim
 from pricing.conditions import conditions
 from pricing.lasting import lasting_menu
-from pricing.market import ExponentialLength, Market, read_market
+from pricing.market import Market, read_market
 from pricing.mechanism import Allocation, enveloped, first_best, full_menu
-from pricing.menu import NAME, NotAMenu, whole
+from pricing.menu import NotAMenu, whole
 from pricing.money import MOST
 from pricing.multipliers import multipliers_for
 from pricing.resumption import Resumption, resumption
 from pricing.rounding import Published, publish
 from pricing.tiers import best_tiers, single_plan
+from pricing.wishes import Wishes, usable, wishes
 from pricing.worth import Valuation, own_tokens, tokens_at, valuation_of, worth_at
 
 METHOD = "tokencap pricing 1"
@@ -32,98 +35,6 @@ TIERS_SHOWN = 5
 
 NEARLY = 0.01
 """The share of the full menu's profit that a recommended number of tiers may lose."""
-
-OBJECTIVES = ("profit", "profit_if_resumed")
-"""What a menu is to be best at: sold to callers who buy once, or to callers who resume where that pays."""
-
-HAND_LIMITS = (
-    "period_tokens_max",
-    "conversation_input_tokens_max",
-    "requests_per_minute",
-    "concurrency_max",
-    "spend_nanousd_max",
-    "end_user_period_tokens_max",
-)
-"""Limits that an operator may add to a computed tier; the mechanism says nothing about them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the operator asks of a menu besides the market: part of its version."""
-
-    tiers: int | None = None
-    bill: str = "conversation"
-    names: tuple[str, ...] | None = None
-    included_conversations: int = 30
-    objective: str = "profit"
-    limits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "tiers": self.tiers,
-            "bill": self.bill,
-            "names": None if self.names is None else list(self.names),
-            "included_conversations": self.included_conversations if self.bill == "subscription" else None,
-            "objective": self.objective,
-            "limits": {name: dict(limits) for name, limits in self.limits.items()},
-        }
-
-    @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> Wishes:
-        """Return the wishes written in a menu.
-
-        Raises:
-            NotAMenu: they are malformed.
-        """
-        names, limits, included = given.get("names"), given.get("limits", {}), given.get("included_conversations")
-        if not isinstance(limits, Mapping) or not all(isinstance(one, Mapping) for one in limits.values()):
-            raise NotAMenu("limits is an object of tier names.", "limits")
-        if names is not None and not isinstance(names, list | tuple):
-            raise NotAMenu("names is a list.", "names")
-        return wishes(
-            tiers=given.get("tiers"),
-            bill=given.get("bill", "conversation"),
-            names=names,
-            included_conversations=30 if included is None else included,
-            objective=given.get("objective", "profit"),
-            limits=limits,
-        )
-
-
-def wishes(
-    *,
-    tiers: int | None,
-    bill: str,
-    names: Sequence[str] | None,
-    included_conversations: int = 30,
-    objective: str = "profit",
-    limits: Mapping[str, Mapping[str, int]] | None = None,
-) -> Wishes:
-    """Return checked wishes.
-
-    Raises:
-        NotAMenu: one of them cannot be granted.
-    """
-    if tiers is not None and (isinstance(tiers, bool) or not isinstance(tiers, int) or tiers < 1):
-        raise NotAMenu("The number of tiers is a whole number from 1.", "tiers")
-    if bill not in ("conversation", "subscription"):
-        raise NotAMenu("bill is 'conversation' or 'subscription'.", "bill")
-    if objective not in OBJECTIVES:
-        raise NotAMenu(f"objective is {' or '.join(map(repr, OBJECTIVES))}.", "objective")
-    if names is not None:
-        wrong = next((name for name in names if not isinstance(name, str) or not NAME.fullmatch(name)), None)
-        if wrong is not None:
-            raise NotAMenu(f"{wrong!r} is not a tier's name: 1 to 64 letters, digits, dots, dashes.", "names")
-        if len(set(names)) != len(names):
-            raise NotAMenu("Two tiers share a name.", "names")
-    if not whole(included_conversations, "included_conversations"):
-        raise NotAMenu("included_conversations is a whole number from 1.", "included_conversations")
-    for name, added in (limits or {}).items():
-        for limit, value in added.items():
-            if limit not in HAND_LIMITS:
-                raise NotAMenu(f"{limit} of tier {name} cannot be typed into a computed menu.", limit)
-            whole(value, limit)
-    return Wishes(tiers, bill, None if names is None else tuple(names), included_conversations, objective, limits or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,11 +193,13 @@ def _tiers(
         share = float(valuation.share[takers].sum())
         average = float(np.dot(valuation.share[takers], tokens[takers])) / share
         cost = average * valuation.cost_per_token
+        limits = wished.limits.get(names[place], {})
+        usable(names[place], limits, valuation.steps.cap_tokens(cap) or math.ceil(average), price)
         tier: dict[str, Any] = {
             "name": names[place],
             "conversation_tokens_max": valuation.steps.cap_tokens(cap),
             "price_nanousd": price,
-            **wished.limits.get(names[place], {}),
+            **limits,
             "expected": {
                 "share": round(share, 12),
                 "tokens": figure(average),
@@ -371,16 +284,3 @@ def _certificate(
 def _gap_share(most: float, profit: float, doubt: float) -> float:
     """Return a gap as a share of the bound; one that rounding alone may have made, here and in the bound, is none."""
     return round((most - profit) / most, 12) if most - profit > 2 * doubt else 0.0
-
-
-def claim(market: Market, wished: Wishes) -> str:
-    """Return what may be said of a menu, and no more."""
-    if wished.objective == "profit_if_resumed":
-        return "the most profitable under resumption of the menus tried"
-    if wished.tiers is not None:
-        return f"the most profitable menu of at most {wished.tiers} caps"
-    free = market.cost_nanousd_per_token == 0
-    constant_hazard = isinstance(market.answer_length, ExponentialLength)
-    if market.delay == "exponential" and (free or constant_hazard):
-        return "the most profitable of all mechanisms"
-    return "the most profitable menu of caps"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 import numpy as np
 
+from pricing.canonical import digest
 from pricing.certificate import Verdict, verify
 from pricing.charts import Axis, Point, Series, bar_chart, line_chart, shown
+from pricing.fields import NotAMarket
 from pricing.lasting import Advice, advise
 from pricing.market import Market
 from pricing.money import NANO
@@ -30,12 +33,14 @@ def report(market: Market, menu: Mapping[str, Any]) -> str:
     """Return the report of a computed menu as HTML: tiers, who takes them, profit, worth, slacks and resumption.
 
     Args:
-        market: the market the menu is looked at in; usually the menu's own.
+        market: the menu's own.
         menu: a ``menu.json`` made by ``optimal_menu``.
 
     Raises:
-        NotAMarket: the market cannot be computed with.
+        NotAMarket: the market cannot be computed with, or is another one than the menu was made for.
     """
+    if digest(json.loads(market.given)) != digest(menu["market"]):
+        raise NotAMarket("The menu was made for another market, so its certificate says nothing about this one.")
     valuation = valuation_of(market)
     verdict = verify(menu)
     advice = advise(valuation, most=max(5, len(menu["totals"]["tiers_profit_nanousd"])))

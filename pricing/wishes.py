@@ -1,0 +1,124 @@
+"""What an operator asks of a menu besides the market, checked: part of the menu's version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pricing.menu import NAME, NotAMenu, whole
+
+OBJECTIVES = ("profit", "profit_if_resumed")
+"""What a menu is to be best at: sold to callers who buy once, or to callers who resume where that pays."""
+
+HAND_LIMITS = (
+    "period_tokens_max",
+    "conversation_input_tokens_max",
+    "requests_per_minute",
+    "concurrency_max",
+    "spend_nanousd_max",
+    "end_user_period_tokens_max",
+)
+"""Limits that an operator may add to a computed tier; the mechanism says nothing about them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the operator asks of a menu besides the market: part of its version."""
+
+    tiers: int | None = None
+    bill: str = "conversation"
+    names: tuple[str, ...] | None = None
+    included_conversations: int = 30
+    objective: str = "profit"
+    limits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "tiers": self.tiers,
+            "bill": self.bill,
+            "names": None if self.names is None else list(self.names),
+            "included_conversations": self.included_conversations if self.bill == "subscription" else None,
+            "objective": self.objective,
+            "limits": {name: dict(limits) for name, limits in self.limits.items()},
+        }
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Wishes:
+        """Return the wishes written in a menu.
+
+        Raises:
+            NotAMenu: they are malformed.
+        """
+        names, limits, included = given.get("names"), given.get("limits", {}), given.get("included_conversations")
+        if not isinstance(limits, Mapping) or not all(isinstance(one, Mapping) for one in limits.values()):
+            raise NotAMenu("limits is an object of tier names.", "limits")
+        if names is not None and not isinstance(names, list | tuple):
+            raise NotAMenu("names is a list.", "names")
+        return wishes(
+            tiers=given.get("tiers"),
+            bill=given.get("bill", "conversation"),
+            names=names,
+            included_conversations=30 if included is None else included,
+            objective=given.get("objective", "profit"),
+            limits=limits,
+        )
+
+
+def wishes(
+    *,
+    tiers: int | None,
+    bill: str,
+    names: Sequence[str] | None,
+    included_conversations: int = 30,
+    objective: str = "profit",
+    limits: Mapping[str, Mapping[str, int]] | None = None,
+) -> Wishes:
+    """Return checked wishes.
+
+    Raises:
+        NotAMenu: one of them cannot be granted.
+    """
+    if tiers is not None and (isinstance(tiers, bool) or not isinstance(tiers, int) or tiers < 1):
+        raise NotAMenu("The number of tiers is a whole number from 1.", "tiers")
+    if bill not in ("conversation", "subscription"):
+        raise NotAMenu("bill is 'conversation' or 'subscription'.", "bill")
+    if objective not in OBJECTIVES:
+        raise NotAMenu(f"objective is {' or '.join(map(repr, OBJECTIVES))}.", "objective")
+    if names is not None:
+        wrong = next((name for name in names if not isinstance(name, str) or not NAME.fullmatch(name)), None)
+        if wrong is not None:
+            raise NotAMenu(f"{wrong!r} is not a tier's name: 1 to 64 letters, digits, dots, dashes.", "names")
+        if len(set(names)) != len(names):
+            raise NotAMenu("Two tiers share a name.", "names")
+    if not whole(included_conversations, "included_conversations"):
+        raise NotAMenu("included_conversations is a whole number from 1.", "included_conversations")
+    for name, added in (limits or {}).items():
+        for limit, value in added.items():
+            if limit not in HAND_LIMITS:
+                raise NotAMenu(f"{limit} of tier {name} cannot be typed into a computed menu.", limit)
+            whole(value, limit)
+    return Wishes(tiers, bill, None if names is None else tuple(names), included_conversations, objective, limits or {})
+
+
+def usable(name: str, limits: Mapping[str, int], tokens: int, price: int) -> None:
+    """Refuse limits of a tier within which not even one conversation can be used.
+
+    Args:
+        name: the tier's.
+        limits: what was added to it.
+        tokens: what one conversation may take: its cap, or without one what it takes on average.
+        price: of one conversation, nano-units.
+
+    Raises:
+        NotAMenu: one of them is too low.
+    """
+    least = {
+        "period_tokens_max": tokens,
+        "end_user_period_tokens_max": tokens,
+        "conversation_input_tokens_max": 1,
+        "spend_nanousd_max": price,
+    }
+    for limit, value in limits.items():
+        if value < least.get(limit, 0):
+            raise NotAMenu(f"{limit} of tier {name} is {value}, and one conversation takes {least[limit]}.", limit)
