@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
 
 from gateway.admin.problems import Conflict, Invalid
+from gateway.program import PROGRAM
 
-COMMAND = (sys.executable, "-m", "gateway.cli.main", "price", "verify", "--json", "-")
+COMMAND = (*PROGRAM, "price", "verify", "--json", "-")
 BUSY_S = 10.0
 PATIENCE_S = 45.0
 """Both together are less than an Idempotency-Key's claim lasts."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -12,8 +11,9 @@ from gateway.admin import audit, runs_store
 from gateway.admin.runs_store import Taken
 from gateway.errors import MeteringUnavailable
 from gateway.ledger.database import Database
+from gateway.program import PROGRAM
 
-COMMAND = (sys.executable, "-m", "gateway.cli.main", "price", "run")
+COMMAND = (*PROGRAM, "price", "run")
 HOUR_MS = 3_600_000
 
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

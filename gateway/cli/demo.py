@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.log import log_to_stderr
-from gateway.cli.serve import PROGRAM, Serving, run_gateway
+from gateway.cli.serve import Serving, run_gateway
 from gateway.errors import StartupError
 from gateway.local.demo.board import Board
 from gateway.local.demo.loop import Loop, Price

@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -25,10 +24,8 @@ from gateway.local.predecessor import retire
 from gateway.local.racing import finished
 from gateway.local.simulator import Law
 from gateway.local.supervisor import LAW, SETTLE_S, Supervisor
+from gateway.program import PROGRAM
 from gateway.settings import Settings, read_settings
-
-PROGRAM = (sys.executable, "-P", "-m", "gateway.cli.main")
-"""``-P``: what happens to be in the current directory is not imported."""
 
 app = typer.Typer()
 

@@ -79,10 +79,10 @@ class Serving:
 
 
 @contextmanager
-def serving(directory: Path, *words: str, **given: object) -> Iterator[Serving]:
+def serving(directory: Path, *words: str, program: tuple[str, ...] = COMMAND, **given: object) -> Iterator[Serving]:
     """Run ``tokencap serve`` until the block ends; yield once it says where it listens."""
     process = subprocess.Popen(
-        [*COMMAND, "serve", *words],
+        [*program, "serve", *words],
         env=environment(directory, **given),
         cwd=directory.parent,
         stdout=subprocess.PIPE,
