@@ -25,6 +25,7 @@ from gateway.local.demo.people import law_of
 from gateway.local.demo.story import Stage, hurried, tell
 from gateway.local.lifeline import told_to_stop
 from gateway.local.simulator import Law
+from gateway.program import PROGRAM
 from gateway.settings import Settings
 from pricing.market import read_market
 

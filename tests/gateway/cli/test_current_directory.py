@@ -63,7 +63,7 @@ def test_a_menu_is_checked_and_a_run_computed_in_a_folder_that_shadows_everythin
     assert not [line for line in gateway.errors.queue if "imported" in line]
 
 
-@pytest.mark.parametrize("words", [("--help",), ("price", "starter", "chat"), ("doctor",)])
+@pytest.mark.parametrize("words", [("--help",), ("price", "starter", "chat", "--out", "-"), ("doctor",)])
 def test_commands_do_not_import_it_either(poisoned: Path, directory: Path, words: tuple[str, ...]) -> None:
     """The installed command looks where it is installed and nowhere else."""
     ran = subprocess.run(
