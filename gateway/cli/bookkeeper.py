@@ -34,4 +34,4 @@ async def _keep_books(settings: Settings, watch_fd: int, valkey_socket: Path | N
     telling.add_done_callback(lambda _: stop.set())
     await asyncio.to_thread(books.run, settings, stop)
     if valkey_socket is not None and await telling is Stop.ALONE:
-        await valkey.shut_down(valkey_socket)
+        await valkey.shut_down(valkey_socket, settings.data_dir / "valkey")

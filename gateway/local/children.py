@@ -51,7 +51,11 @@ class Children:
         Secrets are for ``environment``: anyone on the machine can read a command.
         """
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=DEVNULL, env={**os.environ, **environment}, pass_fds=fds, start_new_session=True
+            *command,
+            stdin=DEVNULL,
+            env={**os.environ, **environment},
+            pass_fds=(*fds, *self._data.held),
+            start_new_session=True,
         )
         self._running[process.pid] = Child(role, Process.seen(process.pid), worker)
         self._write_down()

@@ -20,20 +20,27 @@ async def retire(data: DataDir, patience_s: float) -> None:
     """Wait until nothing of an earlier start runs on the directory; remember its workers as ended, for sure.
 
     Its children stop by themselves once their supervisor is gone, and finish the calls they have; who takes longer
-    than ``patience_s`` is killed. Valkey goes last, so that they can still settle.
+    than ``patience_s`` is killed. Valkey goes last, so that they can still settle. What cannot be proven to be of this
+    very directory is left alone.
 
     Raises:
-        StartupError: something still runs that cannot be told from another program, so it is not ours to kill.
+        StartupError: something of it still runs that cannot be told from another program, or cannot be seen, so it is
+            not ours to kill.
     """
     left = data.remembered()
     for child in (child for child in left.children if child.role != VALKEY):
         await _see_off(child.role, child.process, patience_s, data)
     if left.socket is not None:
         socket = Path(left.socket)
-        await valkey.shut_down(socket)
+        await valkey.shut_down(socket, data.valkey)
         for child in (child for child in left.children if child.role == VALKEY):
             await _see_off(child.role, child.process, KILLED_S, data)
         data.drop_socket(socket)
+    if not await data.alone(patience_s):
+        raise StartupError(
+            f"Something of an earlier start on {data.path} still runs and is not seen from here, "
+            "as in another container: stop it first."
+        )
     data.remember(Running(ended_workers=workers_of(left)))
 
 

@@ -51,14 +51,15 @@ class Process:
 
 
 def _began(pid: int) -> str | None:
-    """Return when a process began, told apart from those of earlier boots; None once it has ended."""
+    """Return when a process began, told apart from those of earlier boots and other containers; None once it has ended."""
     try:
         fields = (PROC / str(pid) / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         boot = (PROC / "sys/kernel/random/boot_id").read_text("utf-8").strip()
+        numbered_in = (PROC / "self/ns/pid").readlink()
     except OSError:
         return None
     # A zombie has ended; that its parent has not asked for its status yet does not keep it alive.
-    return f"{boot}/{fields[START_TICKS]}" if fields[STATE] not in "ZX" else None
+    return f"{boot}/{numbered_in}/{fields[START_TICKS]}" if fields[STATE] not in "ZX" else None
 
 
 def _exists(pid: int) -> bool:

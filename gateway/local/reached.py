@@ -27,8 +27,9 @@ async def reached(settings: Settings) -> AsyncIterator[str]:
     if settings.redis_url != "embedded":
         yield settings.redis_url
         return
-    running = DataDir(settings.data_dir).remembered()
-    if running.socket is not None and await valkey.is_listening(Path(running.socket)):
+    data = DataDir(settings.data_dir)
+    running = data.remembered()
+    if running.socket is not None and await valkey.is_listening(Path(running.socket), data.valkey):
         yield valkey.url_of(Path(running.socket))
         return
     with claimed(settings.data_dir) as data:
@@ -42,7 +43,7 @@ async def _started(data: DataDir, server: Path) -> AsyncIterator[Path]:
     """Run the embedded server until the block ends."""
     before, socket = data.remembered(), data.new_socket()
     command = valkey.command(server, data.valkey, socket)
-    process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
+    process = await asyncio.create_subprocess_exec(*command, pass_fds=data.held, start_new_session=True)
     data.remember(replace(before, children=(Child(VALKEY, Process.seen(process.pid)),), socket=str(socket)))
     ending = asyncio.create_task(process.wait())
     coming_up = asyncio.create_task(valkey.until_up(socket))

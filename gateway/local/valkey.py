@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +26,8 @@ START_S = 30.0
 STOP_S = 30.0
 PAUSE_S = 0.01
 ON_PATH = ("valkey-server", "redis-server")
+
+log = logging.getLogger(__name__)
 
 
 def find_server(given: Path | None) -> Path:
@@ -87,26 +91,32 @@ async def until_up(socket: Path) -> None:
             await asyncio.sleep(PAUSE_S)
 
 
-async def is_listening(socket: Path) -> bool:
-    """Return whether a server answers on ``socket``, be it still reading its data."""
+async def is_listening(socket: Path, directory: Path | None = None) -> bool:
+    """Return whether a server answers on ``socket``, be it still reading its data.
+
+    With a ``directory``: whether one answers that proves to be this directory's. Any server may listen where a copied
+    or old list says; ours is who works in the very directory and has a socket of this user.
+    """
     async with _client(socket) as client:
         try:
-            await client.ping()
-        except BusyLoadingError:
-            return True
+            return await _is_of(client, socket, directory)
         except redis.ConnectionError:
             return False
-    return True
 
 
-async def shut_down(socket: Path) -> None:
+async def shut_down(socket: Path, directory: Path | None = None) -> None:
     """Shut down the server on ``socket``, if there is one, and wait until its process is gone.
+
+    With a ``directory``, a server of another one is left alone.
 
     Raises:
         StartupError: it answers no more, or it does not end.
     """
     async with _client(socket) as client:
         try:
+            if not await _is_of(client, socket, directory):
+                log.warning("The Valkey on %s is not the one of %s and is left alone.", socket, directory)
+                return
             process = Process.seen((await client.info("server"))["process_id"])
             await client.shutdown()
         except redis.ConnectionError:
@@ -115,6 +125,19 @@ async def shut_down(socket: Path) -> None:
             raise StartupError(f"The Valkey left on {socket} does not shut down: {error}.") from error
     if not await process.ended(STOP_S):
         raise StartupError(f"The Valkey left on {socket}, process {process.pid}, does not end.")
+
+
+async def _is_of(client: redis.asyncio.Redis, socket: Path, directory: Path | None) -> bool:
+    """Return whether the server works in ``directory``; it says so also while it reads its data."""
+    [place] = (await client.config_get("dir")).values()
+    return directory is None or (place is not None and _is_ours(socket, Path(place), directory))
+
+
+def _is_ours(socket: Path, place: Path, directory: Path) -> bool:
+    try:
+        return place.samefile(directory) and socket.stat().st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 @asynccontextmanager

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gateway.errors import StartupError
 from gateway.local.datadir import Child, DataDir, Running, claimed
+from gateway.local.predecessor import retire
+from gateway.local.private import make_private
 from gateway.local.processes import Process
 
 HOLD = """
@@ -106,3 +111,154 @@ def test_a_socket_is_in_a_private_directory_where_its_path_would_be_too_long(dir
     assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
     data.drop_socket(socket)
     assert not socket.parent.exists()
+
+
+def test_a_copy_takes_nothing_of_the_list_it_was_copied_with(directory: Path) -> None:
+    """What runs on one directory is not of its copy, wherever that is."""
+    with claimed(directory) as data:
+        data.remember(Running((Child("worker", Process.seen(os.getpid()), "w_1"),), str(data.new_socket())))
+        shutil.copytree(directory, directory.with_name("copy"))
+
+    assert DataDir(directory.with_name("copy")).remembered() == Running()
+
+
+def test_a_list_goes_with_a_directory_that_was_moved(directory: Path) -> None:
+    """It is the same directory; its socket is where the directory is now."""
+    left = Running((Child("worker", Process.seen(os.getpid()), "w_1"),), str(directory / "valkey" / "valkey.sock"))
+    with claimed(directory) as data:
+        data.remember(left)
+
+    moved = directory.rename(directory.with_name("moved"))
+
+    assert DataDir(moved).remembered() == replace(left, socket=str(moved / "valkey" / "valkey.sock"))
+
+
+def test_a_link_to_a_directory_is_that_directory(directory: Path) -> None:
+    """Who runs on it is named, by whichever path it is asked for."""
+    link = directory.with_name("link")
+    link.symlink_to(directory)
+    with claimed(directory) as data:
+        data.remember(Running(ended_workers=("w_1",)))
+
+        assert DataDir(link).remembered() == Running(ended_workers=("w_1",))
+        with pytest.raises(StartupError, match=f"in use by process {os.getpid()}"), claimed(link):
+            pass
+
+
+def test_nothing_is_written_or_removed_where_another_directory_was_put_in_its_place(directory: Path) -> None:
+    """The list and the socket there are another gateway's."""
+    with claimed(directory) as data:
+        socket = data.new_socket()
+        directory.rename(directory.with_name("moved"))
+        shutil.copytree(directory.with_name("moved"), directory)
+        socket.touch()
+
+        data.drop_socket(socket)
+        with pytest.raises(OSError, match="another directory is in its place"):
+            data.remember(Running())
+
+    assert socket.exists()
+    assert not data.running_file.exists()
+
+
+def _modes(directory: Path) -> dict[str, int]:
+    return {
+        str(found.relative_to(directory)): stat.S_IMODE(found.lstat().st_mode)
+        for found in (directory, *directory.rglob("*"))
+        if not found.is_symlink()
+    }
+
+
+def test_a_directory_that_was_there_becomes_its_owners_alone(directory: Path) -> None:
+    """All that is in it, too; what a link in it leads to is not touched."""
+    outside = directory.with_name("outside")
+    outside.write_text("somebody reads this")
+    outside.chmod(0o644)
+    (directory / "valkey" / "appendonlydir").mkdir(parents=True)
+    for name in ("ledger.sqlite", "ledger.sqlite-wal", "valkey/appendonlydir/a.aof", "notes"):
+        (directory / name).touch()
+    for found in (directory, *directory.rglob("*")):
+        found.chmod(0o755 if found.is_dir() else 0o664)
+    (directory / "link").symlink_to(outside)
+
+    with claimed(directory) as data:
+        data.remember(Running())
+        (directory / "made now").touch()
+
+    folders = {".", "valkey", "valkey/appendonlydir"}
+    assert _modes(directory) == {name: 0o700 if name in folders else 0o600 for name in _modes(directory)}
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o644
+
+
+def test_the_mode_of_new_files_is_what_it_was_once_the_directory_is_given_back(directory: Path) -> None:
+    """What this process makes later is not the data directory's business."""
+    before = os.umask(0o022)
+    try:
+        with claimed(directory):
+            pass
+
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
+
+
+def test_what_belongs_to_another_user_is_refused(directory: Path) -> None:
+    """Its owner could change what is in it; nothing is changed."""
+    (directory / "valkey").mkdir(parents=True)
+    directory.chmod(0o755)
+    me = os.geteuid()
+
+    with pytest.raises(StartupError, match=f"belongs to user {me} and this is user {me + 1}") as refused:
+        make_private(directory, me + 1)
+
+    assert refused.value.exit_code == 3
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o755
+
+
+def test_a_directory_of_other_files_is_refused(directory: Path) -> None:
+    """Its files would become unreadable for those they are for: somebody mistook it."""
+    directory.mkdir(mode=0o755)
+    (directory / "hosts").touch()
+
+    with pytest.raises(StartupError, match="name a directory of its own"), claimed(directory):
+        pass
+
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o755
+
+
+def test_a_new_volume_is_taken(directory: Path) -> None:
+    """It comes with a folder of the file system's own."""
+    (directory / "lost+found").mkdir(parents=True)
+
+    with claimed(directory) as data:
+        assert data.path == directory
+
+
+INHERIT = """
+import os, subprocess, sys
+from pathlib import Path
+from gateway.local.datadir import claimed
+with claimed(Path(sys.argv[1])) as data:
+    import asyncio
+    assert asyncio.run(data.alone(0))
+    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], pass_fds=data.held)
+    print(child.pid, flush=True)
+    os._exit(0)
+"""
+
+
+async def test_a_process_that_cannot_be_seen_holds_its_directory(directory: Path) -> None:
+    """What a killed supervisor started is known to run though no list names it, and to have ended once it has."""
+    command = [sys.executable, "-c", INHERIT, str(directory)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as supervisor:
+        assert supervisor.stdout is not None
+        left = int(supervisor.stdout.readline())
+        assert supervisor.wait() == 0
+        with claimed(directory) as data:
+            assert not await data.alone(0)
+            with pytest.raises(StartupError, match="is not seen from here"):
+                await retire(data, patience_s=0)
+
+            os.kill(left, signal.SIGKILL)
+
+            assert await data.alone(20)

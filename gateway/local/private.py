@@ -1,0 +1,60 @@
+"""Keeps a data directory its owner's alone: who else it may belong to, and which modes are in it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from gateway.errors import StartupError
+
+OURS = frozenset({"lock", "in-use", "running.json", "ledger.sqlite", "valkey", "metrics"})
+"""Names of which a directory that was used before has at least one."""
+
+NOBODYS = frozenset({"lost+found"})
+"""Names that a new volume comes with."""
+
+OWNER = 0o700
+PRIVATE_UMASK = 0o077
+"""With it every file that a process makes is its owner's alone."""
+
+
+def make_private(path: Path, user: int) -> None:
+    """Make the directory if it is not there, and take from all but ``user`` what they may do with it and what is in it.
+
+    Symbolic links are left alone. The directory itself comes first, so that nobody else reaches what follows.
+
+    Raises:
+        StartupError: it, or something in it, belongs to another user; or what is in it is none of ours.
+    """
+    path.mkdir(mode=OWNER, parents=True, exist_ok=True)
+    if not _is_ours_or_new(path):
+        raise StartupError(
+            f"The data directory {path} holds files that are not tokencap's: name a directory of its own."
+        )
+    for found in _all_in(path):
+        about = found.lstat() if found != path else found.stat()
+        if stat.S_ISLNK(about.st_mode):
+            continue
+        if about.st_uid != user:
+            raise StartupError(
+                f"{found} belongs to user {about.st_uid} and this is user {user}: "
+                "start the gateway as its owner, or give the data directory to this user (chown -R)."
+            )
+        if about.st_mode & ~OWNER & 0o7777:
+            found.chmod(about.st_mode & OWNER)
+
+
+def _is_ours_or_new(path: Path) -> bool:
+    names = {found.name for found in path.iterdir() if not found.name.startswith(".")} - NOBODYS
+    return not names or not names.isdisjoint(OURS)
+
+
+def _all_in(path: Path) -> Iterator[Path]:
+    """Yield the directory, then what is in it, each directory before its content."""
+    yield path
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            if name not in NOBODYS:
+                yield Path(folder, name)

@@ -1,0 +1,93 @@
+"""Two gateways on one machine: what is not of a data directory is not touched from it."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+from pathlib import Path
+
+import httpx
+
+from gateway.local import valkey
+from gateway.local.datadir import DataDir
+from tests.gateway.cli.commands import serving, tokencap
+from tests.loop.rig import Sold
+
+DEADLINE_S = 30.0
+ASKED = {"model": "aligned-1", "messages": [{"role": "user", "content": "How long is a piece of string?"}]}
+
+
+def _streamed(url: str, customer: Sold) -> httpx.Response:
+    return httpx.post(f"{url}/v1/chat/completions", json=ASKED, headers=customer.headers, timeout=DEADLINE_S)
+
+
+def test_a_copy_of_a_live_directory_is_a_gateway_of_its_own(directory: Path) -> None:
+    """It starts at once, serves by its own Valkey and stops; the one it was copied from runs on with every process."""
+    copy = directory.with_name("copy")
+    with serving(directory) as live:
+        rig = live.rig(live.admin_token())
+        rig.tier("only", conversation_tokens_max=50, price_nanousd=1_000)
+        customer = rig.customer("only")
+        assert _streamed(live.url, customer).is_success
+        children = live.children()
+        shutil.copytree(directory, copy, ignore=shutil.ignore_patterns("*.sock"))
+
+        with serving(copy) as second:
+            assert _streamed(second.url, customer).is_success
+            assert second.data.remembered().socket == str(copy / "valkey" / "valkey.sock")
+            assert second.stop() == 0
+
+        assert live.children() == children
+        assert all(child.process.is_running() for child in children)
+        assert _streamed(live.url, customer).is_success
+        assert len(rig.usage(customer)) == 2
+        assert live.stop() == 0
+    for where in (directory, copy):
+        assert tokencap(where, "ledger", "verify").stdout == "Chain main: 2 rows, every one as it was written.\n"
+
+
+def test_a_command_beside_a_copy_does_not_reach_the_live_redis(directory: Path) -> None:
+    """A rebuild of the copy's hot state is none of the live one's: its generation stays."""
+    copy = directory.with_name("copy")
+    with serving(directory) as live:
+        shutil.copytree(directory, copy, ignore=shutil.ignore_patterns("*.sock"))
+
+        rebuilt = tokencap(copy, "ledger", "recover")
+
+        assert rebuilt.returncode == 0, rebuilt.stderr
+        assert DataDir(copy).remembered().children == ()
+        assert all(child.process.is_running() for child in live.children())
+
+
+async def test_a_valkey_of_another_directory_is_neither_used_nor_shut_down(directory: Path) -> None:
+    """Whatever path leads to its socket: who works in another directory is not ours."""
+    other = directory.with_name("other")
+    other.mkdir()
+    with serving(directory) as live:
+        socket = Path(str(live.data.remembered().socket))
+        link = other / "valkey.sock"
+        link.hardlink_to(socket)
+
+        assert await valkey.is_listening(link, directory / "valkey")
+        assert not await valkey.is_listening(link, other)
+        await valkey.shut_down(link, other)
+
+        assert all(child.process.is_running() for child in live.children())
+
+
+def test_every_file_of_a_data_directory_is_its_owners_alone(directory: Path) -> None:
+    """Also where the directory was there before with other modes: database, Valkey's files, sheets, sockets, locks."""
+    directory.mkdir(mode=0o755)
+    directory.chmod(0o755)
+    with serving(directory) as gateway:
+        rig = gateway.rig(gateway.admin_token())
+        rig.tier("only", conversation_tokens_max=50, price_nanousd=1_000)
+        assert _streamed(gateway.url, rig.customer("only")).is_success
+        found = [directory, *directory.rglob("*")]
+        modes = {str(one.relative_to(directory)): stat.S_IMODE(one.stat().st_mode) for one in found}
+        folders = {str(one.relative_to(directory)) for one in found if one.is_dir()}
+
+    open_to_others = {name: oct(mode) for name, mode in modes.items() if mode & 0o077}
+    assert open_to_others == {}
+    assert {mode for name, mode in modes.items() if name in folders} == {0o700}
+    assert "ledger.sqlite-wal" in modes
