@@ -119,13 +119,14 @@ def _customer(cells: dict[str, str], line: int) -> dict[str, Any]:
 
 
 def _write(out: Path, made: list[dict[str, Any]]) -> None:
-    """Write a line for each customer. Keys are secrets, so a new file is its owner's only."""
+    """Write a line for each customer. Keys are secrets, so the file is its owner's only, also one that was there."""
     lines = "".join(json.dumps(_line(one), ensure_ascii=False) + "\n" for one in made)
     if out == STANDARD:
         print(lines, end="", flush=True)
         return
     descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o600)
         file.write(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,9 +13,16 @@ from pricing.usage import FIELDS, UsageRecord
 FROM_CALLERS = ("conversation", "client_request_id", "end_user")
 """The fields whose text a customer chooses. All others are ours or the operator's."""
 
-# What a spreadsheet takes for the beginning of a formula, full-width forms included, and the apostrophe itself, so
-# that taking one away always gives back what was there.
-READ_AS_FORMULA = tuple("=+-@\t\r\n'＝＋－＠")
+FORMULA = "=+\\-@＝＋－＠"
+"""What a spreadsheet takes for the beginning of a formula, full-width forms included."""
+
+ENDS_CELL = ";\t\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
+"""What ends a cell or a line for a reader with another separator. To such a reader our quotes, which stand in the middle
+of its cell, quote nothing."""
+
+CELL_BEGINS = rf"(?:\A|(?<=[{ENDS_CELL}]))"
+HARMFUL = re.compile(rf"\A(?=[\t\r\n])|{CELL_BEGINS}(?='|[\s\"]*[{FORMULA}])")
+"""Where an apostrophe is put in: also before one that was there, so that taking them away gives back what was said."""
 
 PLACES_FROM_CALLERS = tuple(FIELDS.index(field) for field in FROM_CALLERS)
 PLACE_OF_STREAM = FIELDS.index("stream")
@@ -23,8 +31,9 @@ PLACE_OF_STREAM = FIELDS.index("stream")
 def encode(records: Iterable[UsageRecord]) -> Iterator[bytes]:
     """Yield the file in chunks: UTF-8, ``\\n`` after each row, an empty cell where a field says nothing.
 
-    Text that a customer chose and that a spreadsheet would run as a formula gets an apostrophe in front; whoever
-    needs it to the letter takes one leading apostrophe away, or reads the JSON Lines.
+    Where text that a customer chose would begin a formula, for a reader whose separator is the comma, the semicolon or
+    the tab, an apostrophe is put in. Whoever needs the text to the letter takes one apostrophe away at its beginning
+    and after each semicolon, tab and line end, or reads the JSON Lines.
     """
     return chunked(_rows(records))
 
@@ -49,7 +58,7 @@ def _cells(record: UsageRecord) -> list[Any]:
 
 
 def _harmless(text: str | None) -> str | None:
-    return f"'{text}" if text and text.startswith(READ_AS_FORMULA) else text
+    return HARMFUL.sub("'", text) if text else text
 
 
 class _Row:

@@ -118,8 +118,9 @@ def _part_of(path: Path) -> Path:
 
 @contextmanager
 def _flushed(path: Path) -> Iterator[BinaryIO]:
-    """Yield a new file whose content is on disk at the end."""
-    with path.open("wb") as file:
+    """Yield a new file, its owner's alone, whose content is on disk at the end."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())

@@ -6,6 +6,8 @@ import csv
 import hashlib
 import io
 import json
+import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,14 +92,14 @@ def test_csv_has_a_header_and_a_row_for_each_record() -> None:
 
 @given(records)
 def test_csv_gives_back_every_record(usage: list[UsageRecord]) -> None:
-    """Numbers to the digit; null and empty text are both an empty cell; one leading apostrophe is taken away."""
+    """Numbers to the digit; null and empty text are both an empty cell; what was put into text is taken away."""
     rows = read_csv(encoded("csv", usage))
 
     for row, call in zip(rows, usage, strict=True):
         for field in FIELDS:
             cell = row[field]
             if field in ("conversation", "client_request_id", "end_user"):
-                cell = cell.removeprefix("'")
+                cell = as_it_was(cell)
             value = call[field]
             assert cell == (str(value).lower() if field == "stream" else "" if value is None else str(value))
 
@@ -118,6 +120,57 @@ def test_taking_one_apostrophe_away_gives_back_what_the_customer_sent(kept: str)
 
     assert row["conversation"].removeprefix("'") == kept
     assert row["conversation"].startswith("'") == kept.startswith("'")
+
+
+ATTACKS = (
+    "a;=1+1",
+    "a;+1",
+    "a; =1+1",
+    'a;"=1+1',
+    'a";"=1+1',
+    'a;"" =1',
+    "a\t=1+1",
+    "a\n=1+1",
+    "a\r\n@SUM(1)",
+    "a;＝1+1",
+    "a;b\t-2+3",
+    "a;;=1",
+    "';=1",
+    ";=1",
+    "a\u2028=1",
+)
+
+
+@pytest.mark.parametrize("field", ["conversation", "client_request_id", "end_user"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("quotes", ['"', None])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_no_reader_sees_a_formula_whatever_its_separator(
+    attack: str, quotes: str | None, separator: str, field: str
+) -> None:
+    """Nor does one that takes quotes as text or splits lines in them; and what was sent can be had back."""
+    file = encoded("csv", [{**booked(), field: attack}]).decode()
+    if separator == "," and quotes is None:
+        separator = ";"
+    quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
+    lines = file.splitlines() if separator != "," else io.StringIO(file, newline="")
+    cells = [cell for row in csv.reader(lines, delimiter=separator, quotechar=quotes, quoting=quoting) for cell in row]
+
+    assert [cell for cell in cells if cell.lstrip('" ').startswith(tuple("=+-@＝＋－＠"))] == []
+    (row,) = read_csv(file.encode())
+    assert as_it_was(row[field]) == attack
+
+
+@given(text)
+def test_whatever_is_put_into_text_can_be_taken_away_again(said: str) -> None:
+    (row,) = read_csv(encoded("csv", [{**booked(), "end_user": said}]))
+
+    assert as_it_was(row["end_user"]) == said
+
+
+def as_it_was(cell: str) -> str:
+    """Take away what was put in, as the export says: one apostrophe at the beginning and after each end of a cell."""
+    return re.sub(r"(\A|[;\t\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029])'", r"\1", cell)
 
 
 @given(records)
@@ -208,3 +261,13 @@ def test_an_export_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
 
     assert (path.read_bytes(), manifest_path(path).read_bytes()) == before
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_export_is_its_owners_alone(tmp_path: Path) -> None:
+    """Customers' data is in it; also where a file with another mode was there before."""
+    path = tmp_path / "usage.jsonl"
+    path.touch(0o644)
+
+    write_file(path, FORMATS["jsonl"], [booked(1)])
+
+    assert {stat.S_IMODE(found.stat().st_mode) for found in tmp_path.iterdir()} == {0o600}
