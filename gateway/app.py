@@ -41,6 +41,7 @@ from gateway.serving.account import Accounts
 from gateway.serving.detection import detected
 from gateway.serving.dialects.all import dialects
 from gateway.serving.dialects.dialect import Dialect
+from gateway.serving.discretion import House
 from gateway.serving.exchange import Receive, Scope, Send
 from gateway.serving.gate import Gate
 from gateway.serving.health import Health
@@ -289,4 +290,5 @@ async def _upstream(stack: AsyncExitStack, settings: Settings, ticks: Ticks) -> 
         transport,
         first_token_s=settings.first_token_deadline_s,
         idle_s=settings.idle_deadline_s,
+        house=House.of((settings.upstream_url, settings.upstream_proxy), _upstream_key(settings)),
     )

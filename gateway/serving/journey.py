@@ -21,6 +21,7 @@ from gateway.errors import (
     TierChangeNotAllowed,
     TokencapError,
     UpstreamError,
+    UpstreamRefused,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
@@ -35,6 +36,7 @@ from gateway.serving.call import Call
 from gateway.serving.dialects.dialect import Dialect
 from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.discretion import renamed
 from gateway.serving.exchange import Exchange
 from gateway.serving.gate import Gate
 from gateway.serving.headers import answer_headers, length_header
@@ -228,6 +230,9 @@ class Journey:
             return "shutdown", ShuttingDown()  # the server waited as long as it may; what is left is to settle
         except HouseError as error:
             return "shutdown", error
+        except UpstreamRefused as error:
+            error.message = renamed(error.message, self._rules.model, call.wanted.model)
+            return "upstream_error", error
         except TokencapError as error:
             return "upstream_error", error
         except Exception:

@@ -16,6 +16,7 @@ from gateway.errors import (
     UpstreamRefused,
     UpstreamUnavailable,
 )
+from gateway.serving.discretion import NOBODY, House, discreet, discreet_name
 from gateway.serving.transport import Reply, Sink, Transport
 
 ERROR_MOST = 64 * 2**10
@@ -28,14 +29,14 @@ WHOLE_MOST = 64 * 2**20
 
 REFUSALS = frozenset({400, 404, 413, 422})
 NO_ROUTE, NO_METHOD = 404, 405
-UNKNOWN_PATHS = ("Invalid URL", "File Not Found")
-"""How OpenAI and llama.cpp say that there is no such route; others say nothing, or not in the shape of an error."""
+UNKNOWN_PATHS = ("Invalid URL", "File Not Found", "Not Found")
+"""How OpenAI, llama.cpp and who is made with FastAPI say that there is no such route; others say nothing."""
 
-PRIVATE = re.compile(
-    r"\b(?:sk|org|proj|user)[-_](?=[\w*.-]*[\d*])[\w*.-]{8,}|Bearer [\w.*-]+"
-    r"|https?://(?:localhost|[\w.-]+\.(?:internal|local|svc)\b|\d+(?:\.\d+){3}|\[[\da-f:]+\])(?::\d+)?[^\s\"'<>),]*",
-    re.IGNORECASE,
-)
+TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,63}")
+"""A type of an error, as OpenAI and engines write theirs."""
+
+VIOLATIONS_MOST = 10
+WORDLESS = "The upstream refused the request"
 
 OVERLOADS = frozenset({429, 503, 529})
 
@@ -78,16 +79,24 @@ class Answer:
                 raise UpstreamUnavailable("The upstream's answer is too long.")
             parts.append(chunk)
         try:
-            return json.loads(b"".join(parts))
+            answer = json.loads(b"".join(parts))
         except ValueError as error:
             raise UpstreamUnavailable("The upstream's answer is not JSON.") from error
+        if isinstance(answer, dict) and answer.get("error"):
+            raise UpstreamUnavailable("The upstream failed to answer.")  # its words are between it and the house
+        return answer
 
 
 class Upstream:
-    """The model's endpoint."""
+    """The model's endpoint.
 
-    def __init__(self, transport: Transport, *, first_token_s: float, idle_s: float) -> None:
+    Args:
+        house: what no caller hears of, whatever the endpoint says.
+    """
+
+    def __init__(self, transport: Transport, *, first_token_s: float, idle_s: float, house: House = NOBODY) -> None:
         self._transport = transport
+        self._house = house
         self._first_token_s = first_token_s
         self._idle_s = idle_s
 
@@ -107,7 +116,7 @@ class Upstream:
         if 200 <= reply.status < 300:
             return reply, Answer(reply, self._first_token_s, self._idle_s)
         try:
-            raise await _failure(reply, path)
+            raise await _failure(reply, path, self._house)
         finally:
             await reply.aclose()
 
@@ -136,13 +145,15 @@ def headers_of(key: str | None) -> dict[str, str]:
     return headers if key is None else {**headers, "authorization": f"Bearer {key}"}
 
 
-async def _failure(reply: Reply, path: str) -> TokencapError:
+async def _failure(reply: Reply, path: str, house: House) -> TokencapError:
     status = reply.status
     if status in REFUSALS or status == NO_METHOD:
-        message, code, param = _told(await _error_body(reply))
-        if status == NO_METHOD or (status == NO_ROUTE and (message or UNKNOWN_PATHS[0]).startswith(UNKNOWN_PATHS)):
+        body = await _error_body(reply)
+        refused = _refused(body, status, house)
+        is_unsaid = refused.message.startswith((*UNKNOWN_PATHS, WORDLESS))
+        if status == NO_METHOD or (status == NO_ROUTE and is_unsaid):
             return RouteNotFound(f"The model's endpoint does not speak /v1{path}.")
-        return UpstreamRefused(message or f"The upstream refused the request with {status}.", status, code, param)
+        return refused
     if status in OVERLOADS:
         retry_after = reply.header("retry-after") or "1"
         whole = retry_after if retry_after.isdecimal() and retry_after != "0" else "1"
@@ -161,21 +172,38 @@ async def _error_body(reply: Reply) -> Any:
         return None
 
 
-def discreet(message: str) -> str:
-    """Return an upstream's message without what is between it and the house: keys, accounts, addresses of its own."""
-    return PRIVATE.sub("…", message[:2000])
-
-
-def _told(body: Any) -> tuple[str | None, str | None, str | None]:
-    """Return message, code and param from an error as OpenAI nests it or as others write it flat."""
+def _refused(body: Any, status: int, house: House) -> UpstreamRefused:
+    """Return an upstream's refusal as the caller may hear it: its words, code, type and field, and nothing of the house."""
     error = body.get("error", body) if isinstance(body, dict) else None
-    if isinstance(error, str):
-        return discreet(error), None, None
-    if not isinstance(error, dict):
-        return None, None, None
-    message, code, param = (error.get(name) for name in ("message", "code", "param"))
-    return (
-        discreet(message) if isinstance(message, str) else None,
-        code if isinstance(code, str) else None,
-        param if isinstance(param, str) else None,
+    said = error if isinstance(error, dict) else {}
+    message = error if isinstance(error, str) else _message(said)
+    names = {name: discreet_name(said[name], house) for name in ("code", "param") if isinstance(said.get(name), str)}
+    refused = UpstreamRefused(
+        f"{WORDLESS} with {status}." if message is None else discreet(message, house),
+        status,
+        names.get("code"),
+        names.get("param"),
     )
+    if isinstance(kind := said.get("type"), str) and TYPE.fullmatch(kind) and discreet_name(kind, house):
+        refused.type = kind
+    return refused
+
+
+def _message(error: dict[str, Any]) -> str | None:
+    """Return an error's words, from wherever the ways of writing errors have them."""
+    for name in ("message", "detail", "error_description", "msg", "title"):
+        said = error.get(name)
+        if isinstance(said, str) and said:
+            return said
+        if isinstance(said, list) and said:
+            return "; ".join(map(_violation, said[:VIOLATIONS_MOST]))
+    return None
+
+
+def _violation(one: Any) -> str:
+    """Return one of several violations, as FastAPI lists them: what is wrong where. What was sent is not repeated."""
+    if not isinstance(one, dict):
+        return str(one)
+    place = one.get("loc")
+    where = ".".join(map(str, place)) if isinstance(place, list) else ""
+    return ": ".join(part for part in (where, _message(one) or "") if part)

@@ -35,6 +35,8 @@ class ResponsesReading(Reading):
         if kind in FAILURES:
             raise UpstreamUnavailable("The upstream failed in the middle of its answer.")
         if isinstance(response := event.get("response"), dict):
+            if response.get("error"):
+                raise UpstreamUnavailable("The upstream failed in the middle of its answer.")
             self._response = response
             self._name()
         if kind in ENDS:

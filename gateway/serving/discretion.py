@@ -1,0 +1,197 @@
+"""What an upstream says of a refusal, without what is between it and the house: addresses, paths, keys, accounts.
+
+Everything else reaches the caller to the letter, because it is how the caller learns what to change. So each rule here
+knows a shape, and `tests/gateway/serving/test_discretion.py` holds for each what it masks and what it leaves alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from urllib.parse import urlsplit
+
+MASK = "…"
+READ_MOST, MESSAGE_MOST, NAME_MOST = 3_000, 2_000, 200
+"""Characters of an upstream's message that are read and that are passed on; and of a code, a type, a field's name."""
+
+DOCUMENTATION = (
+    *("openai.com", "anthropic.com", "claude.com", "json-schema.org", "w3.org", "ietf.org", "rfc-editor.org"),
+    *("schema.org", "huggingface.co", "github.com", "vllm.ai", "sgl-project.github.io", "ollama.com", "pydantic.dev"),
+    *("python.org", "mozilla.org", "wikipedia.org", "readthedocs.io", "microsoft.com", "google.com", "mistral.ai"),
+)
+"""Domains whose pages explain errors; who stands there is no secret of the house, nor is its page."""
+
+INTERNAL = r"(?:internal|local|localdomain|svc|lan|corp|intranet|home|private|consul|test|cluster)"
+INFRASTRUCTURE = re.compile(
+    r"(?:^|[.-])(?:gpu|vllm|sglang|ollama|tgi|triton|llm|infer\w*|models?|node|worker|pod|k8s|prod|staging|internal)\d*(?=$|[.-])"
+)
+SERVERS = (
+    r"(?:localhost|models?|vllm|sglang|sgl|ollama|llm|llama|llamacpp|tgi|triton|gpu|inference|upstream|backend|server"
+    r"|proxy|worker|redis|valkey|postgres|db|api|gateway|envoy|nginx|haproxy|litellm|router|engine|host)"
+)
+FILES = r"(?:py|pyc|js|ts|tsx|jsx|json|jsonl|c|cc|cpp|cu|h|go|rs|java|rb|txt|md|yaml|yml|toml|html|so|log|sh|lua)"
+WEIGHTS = r"(?:safetensors|gguf|bin|pt|pth|onnx|model|jinja|sock|socket|log|conf|cfg|toml|yaml|pem|key|crt|so|py|json)"
+
+ROOTS = (
+    r"(?:srv|home|root|usr|opt|var|etc|tmp|mnt|proc|dev|sys|boot|media|nix|Users|Volumes|Library|private|snap|scratch"
+    r"|lustre|gpfs|nfs|efs|dbfs|kaggle|vllm-workspace|sgl-workspace|workspaces?|workdir|checkpoints?|huggingface"
+    r"|hdd|ssd|nvme\d*|disk\d*)"
+)
+AMBIGUOUS_ROOTS = (
+    r"(?:data|models?|app|apps|config|run|code|work|lib|lib64|bin|content|storage|weights|cache|secrets|export|host)"
+)
+"""Also words that begin a path in a body or of a route; a number behind one is a place in an array."""
+
+SEGMENTS = r"(?:/[^\s\"'`<>|,;:()\[\]{}/]*)"
+
+PRIVATE = re.compile(
+    "|".join(
+        (
+            # Keys and accounts.
+            r"(?<![\w-])sk-(?=[\w*.…-]*[\d*…])[\w*.…-]{8,}",
+            r"\b(?:org|user)-(?=[A-Za-z]*\d+[A-Za-z])[A-Za-z0-9]{8,}(?![\w-])",
+            r"\bproj_(?=[A-Za-z]*\d+[A-Za-z])[A-Za-z0-9]{8,}(?![\w-])",
+            r"\breq_(?=[A-Za-z]*\d)[A-Za-z0-9]{12,}(?![\w-])",
+            r"\b(?:hf|gsk|gh[pousr]|xai|tc|whsec|AKIA|AIza)[-_]?(?=[A-Za-z_-]*\d)[A-Za-z0-9_-]{16,}",
+            r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?",
+            r"(?<![\w-])[\w-]{2,80}\*{3,}[\w-]*",
+            r"\b(?:Bearer|Basic) (?=[\w~+/*=-]*(?:[\d*=]|\.\w))[\w.~+/*=-]{8,}",
+            r"\b(?:api[-_]?key|access[-_]?key|token|secret|passw(?:or)?d|sig(?:nature)?)=[^\s&\"',;)]{6,}",
+            # Paths of files, quoted ones with the spaces in them.
+            rf"(?<=[\"'`])(?:/{ROOTS}|/{AMBIGUOUS_ROOTS}(?!/\d+(?:/|[\"'`])))/[^\"'`\n]*(?=[\"'`])",
+            rf"(?<![\w./:<>)\]*\\-])(?<!GET )(?<!POST )/{ROOTS}{SEGMENTS}*(?![\w])",
+            rf"(?<![\w./:<>)\]*\\-])(?<!GET )(?<!POST )/{AMBIGUOUS_ROOTS}(?!/\d+(?:/|\b)){SEGMENTS}+",
+            rf"(?<![\w./:<>-])/[\w.-]+{SEGMENTS}*\.{WEIGHTS}\b",
+            r"(?<![\w/])~[\w-]*/[^\s\"'`<>|,;)]+",
+            r"\bunix:[^\s\"'),]+",
+            r"(?<![\w])[A-Za-z]:(?:\\{1,2}|/)[\w$.-]{2,}(?:[\\/]+[\w$.+-]+)*",
+            r"(?<![\\\w])\\{2,4}[A-Za-z0-9][\w.$-]+\\{1,2}[\w$.-]{2,}(?:\\{1,2}[\w$.-]+)*",
+            # Hosts, as clients' errors write them.
+            r"\b(?:host(?:name)?|server|peer|addr(?:ess)?)=['\"]?[\w.:-]+['\"]?(?:, *port=\d+)?",
+            r"\bport[ =]\d{2,5}\b",
+            r"\bhost(?:name)?:? ['\"`]?(?=[\w-]*[\d.-]\w)[\w.-]+(?::\d+)?",
+            r"(?<![\w.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\w]|\.\d)(?::\d+|['\"]?, *\d{2,5}\b)?",
+            rf"(?<![\w.@/-])[\w-]+(?:\.[\w-]+)+\.{INTERNAL}\b(?::\d+)?",
+            rf"(?<![\w.@/-])[\w-]*[\d-][\w-]*\.{INTERNAL}\b(?::\d+)?",
+            rf"(?<![\w.@/-])[\w-]+(?:\.[\w-]+)*\.(?!{FILES}:)[A-Za-z]{{2,}}:\d{{2,5}}\b",
+            rf"(?<![\w.@/-]){SERVERS}:\d{{2,5}}(?![\w.])",
+            r"(?<![\w.@/-])(?=[A-Za-z][\w-]*[\d-])[A-Za-z][\w-]*:(?:80|443|[1-9]\d{3,4})(?![\w.])",
+            r"(?<![\w-])[a-z][a-z0-9-]{0,60}-[0-9a-f]{8,10}-[a-z0-9]{5}\b",
+        )
+    )
+)
+URL = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://(?:[^\s\"'`<>|)\]}\[]*\[[\da-fA-F:.%]+\])?[^\s\"'`<>|)\]}]*", re.ASCII)
+ENDS_SENTENCE = ".,;:!?"
+IPV6 = re.compile(
+    r"\[(?P<boxed>[\da-fA-F:.]*::[\da-fA-F:.]*|(?:[\da-fA-F]{1,4}:){7}[\da-fA-F]{1,4})(?:%\w+)?\](?::\d+)?"
+    r"|(?<![\w:.\[])(?P<bare>(?=[\da-fA-F:]*\d)[\da-fA-F]{1,4}:[\da-fA-F:]*:[\da-fA-F]*)(?:%\w+)?(?![\w:])"
+)
+API_PATH = re.compile(r"/(?:v\d+|api|generate|invocations|chat|completions|metrics|health|tokenize)(?:/|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What is the house's own: the hosts it talks to, the key it shows there."""
+
+    hosts: frozenset[str] = frozenset()
+    key: str | None = None
+
+    @classmethod
+    def of(cls, urls: Iterable[str | None], key: str | None) -> House:
+        found = (urlsplit(url).hostname for url in urls if url is not None)
+        return cls(frozenset(host for host in found if host), key)
+
+    def has(self, host: str) -> bool:
+        """Return whether a host is the house's, or in a domain of its own with one that is."""
+        return host in self.hosts or any(_domain(one) == _domain(host) for one in self.hosts if "." in one)
+
+
+NOBODY = House()
+
+
+def discreet(message: str, house: House = NOBODY) -> str:
+    """Return an upstream's message without what is between it and the house."""
+    said = message[:READ_MOST]
+    if house.key is not None:
+        said = _without_key(said, house.key)
+    said = URL.sub(lambda found: _url(found[0], house), said)
+    said = IPV6.sub(_address, said)
+    for host in sorted(house.hosts, key=len, reverse=True):
+        said = _without_host(said, host)
+    return PRIVATE.sub(MASK, said)[:MESSAGE_MOST]
+
+
+def discreet_name(name: str, house: House = NOBODY) -> str | None:
+    """Return a code or the name of a field; None where there is something in it that is masked, or too much."""
+    return name if len(name) <= NAME_MOST and discreet(name, house) == name else None
+
+
+def renamed(message: str, model: str, as_called: str) -> str:
+    """Return a message with the caller's name of the model in place of the upstream's."""
+    if model == as_called:
+        return message
+    return re.sub(rf"(?<![\w./-]){re.escape(model)}(?![\w/-]|\.\w)", lambda _: as_called, message)
+
+
+def _url(url: str, house: House) -> str:
+    """Return a URL that explains something, or the mask; what ends the sentence behind it stays."""
+    bare = url.rstrip(ENDS_SENTENCE)
+    return (bare if _is_public(bare, house) else MASK) + url[len(bare) :]
+
+
+def _is_public(url: str, house: House) -> bool:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return False
+    if parts.scheme.lower() not in ("http", "https") or parts.username is not None or port is not None:
+        return False
+    if host in house.hosts or re.fullmatch(r"[\d.]+|.*:.*", host) or "." not in host:
+        return False
+    if any(host == domain or host.endswith("." + domain) for domain in DOCUMENTATION):
+        return not host.startswith("api.")
+    is_internal = re.search(rf"\.{INTERNAL}$", host) or INFRASTRUCTURE.search(host) or API_PATH.search(parts.path)
+    return not is_internal and not house.has(host)
+
+
+def _domain(host: str) -> str:
+    """Return the domain that hosts of one house share."""
+    return ".".join(host.split(".")[-2:])
+
+
+def _without_host(said: str, host: str) -> str:
+    """Mask a host of ours. A name that is also a word is one only where a port follows."""
+    is_word = re.fullmatch(r"[A-Za-z]+", host) is not None
+    port = r":\d+" if is_word else r"(?::\d+)?"
+    domain = re.escape(_domain(host)) if host.count(".") >= 2 and not _explains(host) else None
+    others = rf"|(?<![\w@.-])(?:[\w-]+\.)+{domain}(?::\d+)?" if domain else ""
+    return re.sub(rf"(?<![\w.-]){re.escape(host)}{port}(?![\w-]|\.\w){others}", MASK, said, flags=re.IGNORECASE)
+
+
+def _explains(host: str) -> bool:
+    return _domain(host) in DOCUMENTATION or re.fullmatch(r"[\d.]+", host) is not None
+
+
+def _without_key(said: str, key: str) -> str:
+    """Mask the key, and what shows enough of it to know it by."""
+    if len(key) < 6:
+        return said
+    said = re.sub(rf"(?<!\w){re.escape(key)}(?!\w)", MASK, said)
+    if len(key) < 20:
+        return said
+    pieces = {key[start : start + 10] for start in range(len(key) - 9)}
+    return re.sub(r"[\w-]{10,}", lambda found: MASK if any(part in found[0] for part in pieces) else found[0], said)
+
+
+def _address(found: re.Match[str]) -> str:
+    """Mask an IPv6 address; a slice of a list in code looks much like one."""
+    written = found["boxed"] or found["bare"]
+    try:
+        IPv6Address(written)
+    except ValueError:
+        return found[0]
+    is_slice = found["boxed"] is not None and found.start() > 0 and found.string[found.start() - 1].isalnum()
+    return found[0] if is_slice else MASK
