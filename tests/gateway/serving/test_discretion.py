@@ -31,8 +31,6 @@ MASKED = (
     *(
         "/srv/models/llama-3",
         "/srv/models/llama-3/config.json",
-        "/root/.cache/huggingface",
-        "/home/ann/x",
         "/etc/passwd",
     ),
     *("/models/llama-3-70b", "/data/models/llama", "/app/server.py", "/weird/place/model.safetensors", "~/.cache/hf"),
