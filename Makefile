@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 ARGS ?=
 
-.PHONY: demo test soak fuzz bench bench-peers recovery check clean
+.PHONY: demo test soak fuzz door bench bench-peers recovery check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tokencap demo $(ARGS)
@@ -22,6 +22,11 @@ soak: $(VENV)/.tested
 # Requests that nobody should send, then what the model was told against what is on record: some minutes.
 fuzz: $(VENV)/.tested
 	$(BIN)/python -m tests.conformance.fuzz $(ARGS)
+
+# Every raw request of tests/door/corpus cut at every place, then 100,000 mutated ones, also through nginx and HAProxy: an
+# hour or so. `make door ARGS="--cuts none --mutations 10000 --seed 2"` is shorter.
+door: $(VENV)/.tested
+	$(BIN)/python -m tests.door.run $(ARGS)
 
 # CPU per call and per event, beside other proxies; needs cc and two cores. `make bench ARGS="--rounds 1 --scenarios 32"`.
 bench: $(VENV)/.tested

@@ -3,7 +3,10 @@
 A file of ``corpus/`` is a theme, a ``[[case]]`` of it a connection:
 
 * ``name`` says what is special about it.
-* ``send`` is what is sent. Its line breaks are sent as CR LF; ``\\n``, ``\\r``, ``\\t``, ``\\0``, ``\\xff`` and ``\\\\`` are
+* ``send`` is what is sent. Where it is not said it is put together of ``line`` (a chat completion), ``head`` (the host and
+  ``${me c1}``), ``with``, more headers, and ``body`` (``${chat}``), whose length is said where no header of these says it.
+  ``line`` without ``body`` has none unless it is a ``POST``. ``then`` is what is sent after it.
+* What is sent is text. Its line breaks are sent as CR LF; ``\\n``, ``\\r``, ``\\t``, ``\\0``, ``\\xff`` and ``\\\\`` are
   the bytes that they name. ``${key}`` is the caller's API key and ``${other}`` another customer's; ``${admin}`` and
   ``${metrics}`` are the operator's tokens; ``${me c1}`` is the caller's ``Authorization`` and an ``X-Conversation-Id``
   that is known as ``c1``, ``${c1}`` that conversation's name alone; ``${mark}`` is a word that the model is to hear.
@@ -11,10 +14,10 @@ A file of ``corpus/`` is a theme, a ``[[case]]`` of it a connection:
   chunk's size is written; ``${length}`` is the length of the body that follows, to the end or to ``${end}``;
   ``${many 3 a}`` is ``aaa``.
 * ``answers`` are the answers in their order, each a status and, where it is known, whose it is: ``200 c1`` is the call
-  of that conversation, ``200 account`` the caller's account, ``400 invalid_json`` a refusal of that code. Interim
-  answers (``100``) stand in it as well.
+  of that conversation, ``200 account`` the caller's account, ``400 invalid_json`` a refusal of that code. An interim
+  answer (``100``) may be left out where another one follows.
 * ``goes_on`` (true) says whether another request may follow on the connection: ``false`` that it is closed, ``"waits"``
-  that the server waits for the rest of a request.
+  that the server waits for the rest of a request, ``"unread"`` that a front end goes on in another protocol.
 * ``calls`` is how many calls reach the model, ``records`` how many are on record; unsaid they are the answers of a
   conversation, and the calls.
 * ``nginx`` and ``haproxy`` say what differs behind that front end, which refuses or changes some requests by itself.
@@ -34,7 +37,18 @@ from typing import Any, Literal
 CORPUS = Path(__file__).parent / "corpus"
 BODIES = "bodies"
 
-GoesOn = bool | Literal["waits"]
+KEYS = frozenset(
+    {
+        *("name", "send", "line", "head", "with", "body", "then", "ends"),
+        *("answers", "goes_on", "calls", "records", "nginx", "haproxy"),
+    }
+)
+
+GoesOn = bool | Literal["waits", "unread"]
+
+LINE = "POST /v1/chat/completions HTTP/1.1"
+HEAD = ["Host: x", "${me c1}"]
+_FRAMED = ("content-length", "transfer-encoding")
 
 _MACRO = re.compile(r"\$\{([^}]+)\}")
 _ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
@@ -118,11 +132,20 @@ def _case(theme: str, entry: Mapping[str, Any]) -> Case:
         if kind in entry:
             other = entry[kind]
             behind[kind] = _expected(other, plain if "answers" not in other else {"goes_on": direct.goes_on})
-    unknown = entry.keys() - {
-        *("name", "send", "answers", "goes_on", "calls", "records", "nginx", "haproxy", "ends", "why")
-    }
+    unknown = entry.keys() - KEYS
     assert not unknown, f"{theme}: {entry['name']}: {unknown}"
-    return Case(theme, entry["name"], entry["send"], direct, behind, entry.get("ends", False))
+    send = entry["send"] if "send" in entry else _put_together(entry)
+    return Case(theme, entry["name"], send, direct, behind, entry.get("ends", False))
+
+
+def _put_together(entry: Mapping[str, Any]) -> str:
+    line = entry.get("line", LINE)
+    more = entry.get("with", [])
+    body = entry.get("body", "${chat}" if line.startswith("POST") else None)
+    if body is not None and not any(header.lower().startswith(_FRAMED) for header in more):
+        more = [*more, "Content-Length: ${length}"]
+    lines = [line, *entry.get("head", HEAD), *more]
+    return "\n".join(lines) + "\n\n" + (body or "") + "${end}" + entry.get("then", "")
 
 
 def _expected(entry: Mapping[str, Any], otherwise: Mapping[str, Any]) -> Expected:
@@ -170,7 +193,8 @@ def _body(name: str) -> str:
 
 @cache
 def _read(name: str) -> dict[str, Any]:
-    return tomllib.loads((CORPUS / f"{name}.toml").read_text("utf-8"))
+    read: dict[str, Any] = tomllib.loads((CORPUS / f"{name}.toml").read_text("utf-8"))
+    return read
 
 
 def without_interim(expected: Expected) -> Expected:

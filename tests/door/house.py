@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -72,17 +73,18 @@ class Log(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.ERROR or record.exc_info:
-            self.errors.append(self.format(record))
+            kind = record.exc_info[1] if record.exc_info else None
+            self.errors.append(record.getMessage() if kind is None else f"{record.getMessage()}: {kind!r}")
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What was sent under a mark: by whom, in which words, and how many calls and records have to come of it.
+    """What was sent under a mark: by which customers, in which words, and how many calls and records have to come of it.
 
     ``calls`` of None are any number, since nobody knows what mutated bytes are: they have to be as many as records.
     """
 
-    owner: str
+    owners: frozenset[str]
     what: str
     calls: int | None
     records: int | None
@@ -120,6 +122,11 @@ class Pair:
     neighbour: Sold
     victim: Sold
 
+    @property
+    def customers(self) -> frozenset[str]:
+        """All three."""
+        return frozenset({self.caller.id, self.neighbour.id, self.victim.id})
+
 
 @dataclass(frozen=True)
 class House:
@@ -131,10 +138,18 @@ class House:
     pairs: list[Pair]
     witness: Witness
     log: Log
+    marks: dict[str, Pair] = field(default_factory=dict)
+    """Every mark that was ever sent, and by whom."""
+
+    def new_mark(self, pair: Pair) -> str:
+        """Return a word that stands in one request of this pair's and in no other."""
+        mark = f"m{secrets.token_hex(16)}"
+        self.marks[mark] = pair
+        return mark
 
     @contextmanager
     def compared(self, found: Found) -> Iterator[None]:
-        """Run what sends requests, then add to ``found`` whatever does not agree."""
+        """While it is open requests are sent; then add to ``found`` whatever does not agree."""
         start, reached, errors = int(time.time() * 1000), len(self.witness.reached), len(self.log.errors)
         yield
         self.loop.until_nothing_is_held(60)
@@ -169,9 +184,8 @@ def _disagreements(found: Found, calls: list[Reached], records: dict[str, dict[s
                 yield f"{call.request_id} was answered and has no record: {[found.sent[mark].what for mark in known]}"
             continue
         recorded.update(known)
-        owners = {found.sent[mark].owner for mark in known}
-        if owners - {record["customer"]}:
-            yield f"{record['id']} is on record for {record['customer']} and was sent by {owners}"
+        if wrong := [found.sent[mark].what for mark in known if record["customer"] not in found.sent[mark].owners]:
+            yield f"{record['id']} is on record for {record['customer']} and was sent by others: {wrong}"
     ids = {call.request_id for call in calls}
     yield from (f"{name} has a record and never reached the model" for name in records.keys() - ids)
     for mark, sent in found.sent.items():
@@ -182,7 +196,7 @@ def _disagreements(found: Found, calls: list[Reached], records: dict[str, dict[s
     for name, mark in found.answered.items():
         if name not in records:
             yield f"{found.sent[mark].what}: answered as {name}, which has no record"
-        elif records[name]["customer"] != found.sent[mark].owner:
+        elif records[name]["customer"] not in found.sent[mark].owners:
             yield f"{found.sent[mark].what}: got the answer of {records[name]['customer']}"
 
 

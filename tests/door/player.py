@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from itertools import cycle, pairwise
 from types import TracebackType
+from typing import Self
 
 from tests.door.answers import Answer, Answers, BrokenAnswer, ConnectionEnded
-from tests.door.corpus import Case, Expected, Names, without_interim
+from tests.door.corpus import Case, Expected, GoesOn, Names, without_interim
 from tests.door.front_ends import DIRECT
 from tests.door.house import CALLERS, METRICS_TOKEN, Found, House, Pair, Sent
 
@@ -22,6 +23,11 @@ SINGLE_MOST = 600
 PIECE = 8_192
 EDGE = 300
 """Places at both ends of a case at each of which it is cut; between them it is cut at as many, evenly apart."""
+
+GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+Way = Callable[[str, str], tuple[bytes, int]]
+"""A request like everybody's, by a key and a mark, and how many calls it is."""
 
 Places = Callable[[int], Iterable[Sequence[int]]]
 """Where bytes of a length are cut: each item is one way to deliver them."""
@@ -54,7 +60,7 @@ def sampled(count: int, seed: int) -> Places:
     return places
 
 
-def play(house: House, route: str, cases: Sequence[Case], places: Places, *, seed: int = 0) -> Found:
+def play(house: House, route: str, cases: Sequence[Case], places: Places) -> Found:
     """Play ``cases`` through ``route``, a few callers at a time, and compare."""
     found = Found()
     with house.compared(found), ThreadPoolExecutor(CALLERS) as threads:
@@ -84,11 +90,10 @@ class Player:
         self._route = route
         self._pair = pair
         self._stack = ExitStack()
-        self._chance = random.SystemRandom()
-        self._ways = cycle((_account, _call, _account, _stream))
+        self._ways = cycle((_account, call_of, _account, _stream))
         self._beside: tuple[socket.socket, Answers] | None = None
 
-    def __enter__(self) -> Player:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -109,11 +114,13 @@ class Player:
         expected = case.expected(self._kind)
         if self._kind != DIRECT:
             expected = without_interim(expected)
-        mark = self._mark()
+        mark = self._house.new_mark(self._pair)
         what = f"{case.theme}: {case.name} ({self._route}, cut at {_said(cuts)})"
         self.found.plays += 1
-        self.found.sent[mark] = Sent(self._pair.caller.id, what, expected.calls, expected.records)
+        self.found.sent[mark] = Sent(frozenset({self._pair.caller.id}), what, expected.calls, expected.records)
         raw = case.raw(self.names(mark))
+        is_refused = not case.direct.goes_on or any(answer >= "4" for answer in expected.answers)
+        may_end = self._kind != DIRECT and is_refused
         with self._connected() as connection:
             answers = Answers(connection)
             try:
@@ -121,17 +128,22 @@ class Player:
                     connection, [raw[start:end] for start, end in pairwise((0, *cuts, len(raw)))], ends=case.ends
                 )
                 self._read(answers, expected, mark, what)
-                self._then(connection, answers, expected.goes_on, what)
+                self._then(connection, answers, expected.goes_on, what, may_end=may_end)
             except (ConnectionEnded, TimeoutError, BrokenAnswer) as error:
                 self._breach(what, f"{type(error).__name__} {error}, after {bytes(answers.raw[-400:])!r}")
         self.beside(what)
 
     def _read(self, answers: Answers, expected: Expected, mark: str, what: str) -> None:
-        for wanted in expected.answers:
+        waiting: Answer | None = None
+        for place, wanted in enumerate(expected.answers):
             status, *rest = wanted.split()
-            answer = answers.next(is_to_head="head" in rest)
+            answer = waiting or answers.next(is_to_head="head" in rest)
             while self._kind != DIRECT and answer.status == 100:
                 answer = answers.next(is_to_head="head" in rest)
+            if status == "100" != str(answer.status) and place + 1 < len(expected.answers):
+                waiting = answer  # who has sent some of the body already need not be told to
+                continue
+            waiting = None
             self.found.requests += answer.status >= 200
             self.found.statuses[answer.status] += 1
             if wrong := self._judged(answer, status, [word for word in rest if word != "head"], mark):
@@ -155,22 +167,33 @@ class Player:
                 return f"its code is {answer.code}"
         return None
 
-    def _then(self, connection: socket.socket, answers: Answers, goes_on: object, what: str) -> None:
-        """See that the connection is what it has to be after the answers."""
+    def _then(self, connection: socket.socket, answers: Answers, goes_on: GoesOn, what: str, *, may_end: bool) -> None:
+        """See that the connection is what it has to be after the answers.
+
+        A front end may end it that was answered before it had read the whole body.
+        """
         if goes_on == "waits":
             self._barrier()
-            if early := answers.waiting():
+            early = answers.waiting()
+            if early and not (self._kind != DIRECT and early == GO_ON):
                 self._breach(what, f"it was to wait, and {early[:300]!r} came")
+        elif goes_on == "unread":
+            return
+        elif goes_on and may_end:
+            try:
+                self._innocent(connection, answers, what + ", the next request on the connection", _account)
+            except ConnectionEnded as end:
+                if str(end):
+                    raise
         elif goes_on:
-            self._innocent(connection, answers, what + ", the next call on the connection")
-        else:
-            if rest := answers.rest():
-                self._breach(what, f"the connection was to end, and {rest[:300]!r} came")
+            self._innocent(connection, answers, what + ", the next call on the connection", next(self._ways))
+        elif rest := answers.rest():
+            self._breach(what, f"the connection was to end, and {rest[:300]!r} came")
 
     def beside(self, what: str) -> None:
         """Let the neighbour call on a kept connection of its own."""
         try:
-            self._innocent(*self._neighbour(), what + ", a call on another connection")
+            self._innocent(*self._neighbour(), what + ", a call on another connection", next(self._ways))
         except (ConnectionEnded, TimeoutError, BrokenAnswer) as error:
             self._breach(what, f"a neighbour's call came to {type(error).__name__} {error}")
             self._beside = None
@@ -182,11 +205,11 @@ class Player:
             self._beside = connection, Answers(connection)
         return self._beside
 
-    def _innocent(self, connection: socket.socket, answers: Answers, what: str) -> None:
+    def _innocent(self, connection: socket.socket, answers: Answers, what: str, way: Way) -> None:
         """Send a call like everybody's and judge what comes."""
-        mark, neighbour = self._mark(), self._pair.neighbour
-        raw, calls = next(self._ways)(neighbour.key, mark)
-        self.found.sent[mark] = Sent(neighbour.id, what, calls, calls)
+        mark, neighbour = self._house.new_mark(self._pair), self._pair.neighbour
+        raw, calls = way(neighbour.key, mark)
+        self.found.sent[mark] = Sent(frozenset({neighbour.id}), what, calls, calls)
         with suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(raw)
         answer = answers.next()
@@ -226,9 +249,6 @@ class Player:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
-    def _mark(self) -> str:
-        return f"m{self._chance.getrandbits(128):032x}"
-
     def _breach(self, what: str, wrong: str) -> None:
         self.found.breaches.append(f"{what}: {wrong}")
 
@@ -237,7 +257,8 @@ def _account(key: str, mark: str) -> tuple[bytes, int]:
     return f"GET /v1/account HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n".encode(), 0
 
 
-def _call(key: str, mark: str, more: str = "") -> tuple[bytes, int]:
+def call_of(key: str, mark: str, more: str = "") -> tuple[bytes, int]:
+    """Return a call like everybody's, in the conversation ``mark``, and that it is one call."""
     body = f'{{"model":"aligned-1","messages":[{{"role":"user","content":"{mark}"}}],"max_tokens":3{more}}}'
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
@@ -247,7 +268,7 @@ def _call(key: str, mark: str, more: str = "") -> tuple[bytes, int]:
 
 
 def _stream(key: str, mark: str) -> tuple[bytes, int]:
-    return _call(key, mark, ',"stream":true')
+    return call_of(key, mark, ',"stream":true')
 
 
 def _said(cuts: Sequence[int]) -> str:
