@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from pricing.aims import TIERS_MOST
 from pricing.bound import Multipliers
 from pricing.conditions import conditions
 from pricing.fields import NotAMarket
-from pricing.lasting import if_resumed
 from pricing.market import read_market
 from pricing.mechanism import Allocation
 from pricing.menu import Menu, NotAMenu
 from pricing.menus import Solution, composed, digests, solve, version_of
 from pricing.money import MOST
+from pricing.offers import Offer, offer_of
 from pricing.rounding import Published, publish
+from pricing.seek import Score
 from pricing.wishes import Wishes
 from pricing.worth import Valuation, own_tokens, worth_at, worth_error
 
@@ -29,6 +31,9 @@ AGREE = 1e-9
 
 TIE = 1e-13
 """Relative difference in profit below which two sets of caps are equally good."""
+
+FOUND = 1e-8
+"""What an offer may score less, relatively, than the one that is looked for again when a file is checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,24 +179,33 @@ def _stated(sold: Menu, assignment: Any, valuation: Valuation) -> tuple[Publishe
 
 
 def _tied(solution: Solution, stated: Published, wished: Wishes) -> Solution:
-    """Return the solution with the file's caps in place of the solver's where they earn the same.
+    """Return the solution with the file's caps, or offer, in place of the solver's where they are as good.
 
     Two sets of caps may be equally good, and which of them is found may depend on the machine.
     """
-    by_type, valuation, tiers = stated.by_type(), solution.valuation, wished.tiers
-    resumes = wished.objective == "profit_if_resumed"
+    if solution.aim is not None and solution.offer is not None:
+        return _as_good(solution, solution.aim.of(solution.valuation), offer_of(stated), wished)
+    by_type, valuation = stated.by_type(), solution.valuation
     if np.array_equal(by_type, publish(valuation, solution.chosen.caps).by_type()):
         return solution
     falling = not np.any(np.diff(by_type) > 0)
-    if not falling or (tiers is not None and len(stated.caps) > tiers):
+    if not falling or (wished.tiers is not None and len(stated.caps) > wished.tiers):
         return solution
     cost = float(np.dot(valuation.share, own_tokens(valuation, by_type))) * valuation.cost_per_token
     profit = publish(valuation, by_type).surplus - cost
     if abs(profit - solution.chosen.profit) > TIE * abs(solution.chosen.profit):
         return solution
-    if resumes and if_resumed(valuation, by_type) < (1 - TIE) * if_resumed(valuation, solution.chosen.caps):
-        return solution
     return replace(solution, chosen=Allocation(by_type, solution.chosen.profit))
+
+
+def _as_good(solution: Solution, score: Score, stated: Offer, wished: Wishes) -> Solution:
+    """Return the solution with the file's offer where that scores what was found here, or more."""
+    assert solution.offer is not None
+    found = score(solution.offer)
+    rises = bool(np.all(np.diff(stated.caps) > 0) and np.all(np.diff(stated.prices) > 0))
+    if not rises or len(stated.caps) > (wished.tiers or TIERS_MOST) or score(stated) < found - FOUND * abs(found):
+        return solution
+    return replace(solution, offer=stated)
 
 
 def _differences(found: Any, expected: Any, path: str) -> Iterator[Difference]:

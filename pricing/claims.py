@@ -20,7 +20,7 @@ def is_estimated(market: Market) -> bool:
 
 def _best(market: Market, wished: Wishes) -> str:
     if wished.objective == "profit_if_resumed":
-        return "the most profitable under resumption of the menus tried"
+        return "the menu that earns the most of those tried when callers resume"
     if wished.tiers is not None:
         return f"the most profitable menu of at most {wished.tiers} caps"
     free = market.cost_nanousd_per_token == 0

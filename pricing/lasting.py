@@ -1,11 +1,8 @@
-"""Menus that last when callers resume: what each number of tiers then earns, and the menu that earns the most."""
+"""How few tiers are enough: what each number of them earns, bought once and when callers resume."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -18,15 +15,6 @@ from pricing.worth import Valuation, own_tokens, tokens_at, worth_at
 
 TIERS_MAX = 8
 """The largest number of tiers that is considered unless another is asked for."""
-
-TRIES_LEAST, TRIES_MOST = 40, 600
-"""How many menus are tried at least and at most."""
-
-CELLS_TRIED = 10**8
-"""Types times steps, over all menus tried."""
-
-Caps = tuple[int, ...]
-"""Caps in steps, rising."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,57 +82,6 @@ def advise(valuation: Valuation, *, most: int = TIERS_MAX, within: float = 0.01)
     enough = next((line.tiers for line in lines if line.profit >= (1 - within) * full.profit), None)
     lasting = next(line.tiers for line in lines if line.profit_if_resumed >= best - within * abs(best))
     return Advice(tuple(lines), full.profit, within, enough, lasting)
-
-
-def lasting_menu(valuation: Valuation, most: int) -> Allocation:
-    """Return the menu of at most ``most`` caps that earns the most when callers resume, among those tried.
-
-    Where there are few sets of caps, all are tried. Otherwise they are the best menus of each number of tiers and the
-    best single plan without a cap; then, from the best of them, whatever is reached by taking a cap out, moving one, or
-    adding one, as long as that helps, and so on from the next best. Who takes what is chosen anew each time. The single
-    plan cannot be resumed, so the result never earns less than it (but for rounding to whole nano-units).
-    """
-    steps = len(valuation.steps.tokens)
-    earned: dict[Caps, float] = {}
-
-    def score(caps: Caps) -> float:
-        if caps not in earned:
-            earned[caps] = if_resumed(valuation, best_for_caps(valuation, np.array(caps)).caps)
-        return earned[caps]
-
-    tries = max(TRIES_LEAST, min(TRIES_MOST, CELLS_TRIED // (steps * len(valuation.share))))
-    counts = range(1, min(most, steps) + 1)
-    if sum(math.comb(steps, count) for count in counts) <= tries:
-        every = (caps for count in counts for caps in combinations(range(1, steps + 1), count))
-        return best_for_caps(valuation, np.array(max(every, key=score)))
-    menus = best_tiers(valuation, most)
-    starts = {(steps,), *(tuple(np.unique(menu.caps[menu.caps > 0]).tolist()) for menu in menus)} - {()}
-    found: list[Caps] = []
-    for caps in sorted(sorted(starts), key=score, reverse=True):
-        better: Caps | None = caps
-        while better is not None:
-            caps = better
-            around = _neighbours(caps, most, steps) if len(earned) < tries else ()
-            better = next((other for other in around if score(other) > score(caps)), None)
-        found.append(caps)
-    return best_for_caps(valuation, np.array(max(found, key=score)))
-
-
-def _neighbours(caps: Caps, most: int, steps: int) -> Iterator[Caps]:
-    """Return sets of caps that differ in one: first without it, then with it moved near and far, then with another."""
-    for place in range(len(caps)):
-        if len(caps) > 1:
-            yield caps[:place] + caps[place + 1 :]
-    for place, cap in enumerate(caps):
-        below, above = (caps[place - 1] if place else 0), (caps[place + 1] if place + 1 < len(caps) else steps + 1)
-        for distance in range(steps.bit_length()):
-            for moved in (cap - (1 << distance), cap + (1 << distance)):
-                if below < moved < above:
-                    yield (*caps[:place], moved, *caps[place + 1 :])
-    if len(caps) < most:
-        for place, (below, above) in enumerate(pairwise((0, *caps))):
-            if above - below > 1:
-                yield (*caps[:place], (below + above) // 2, *caps[place:])
 
 
 def if_resumed(valuation: Valuation, by_type: Ints) -> float:

@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from pricing.aims import TIERS_MOST, Aim, best_offer, resumed
 from pricing.answers import Floats
 from pricing.bound import Multipliers, bound_error, upper_bound
 from pricing.canonical import digest
 from pricing.claims import claim
 from pricing.conditions import conditions
-from pricing.lasting import lasting_menu
 from pricing.market import Market, read_market
 from pricing.mechanism import Allocation, enveloped, first_best, full_menu
 from pricing.menu import NotAMenu, whole
 from pricing.money import MOST
 from pricing.multipliers import multipliers_for
+from pricing.offers import Offer, chosen
 from pricing.resumption import Resumption, resumption
 from pricing.rounding import Published, publish
 from pricing.tiers import best_tiers, single_plan
@@ -39,13 +40,29 @@ NEARLY = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """What the solvers say of a market: the full menu, the best menus of 1, 2, ... tiers, and the one to sell."""
+    """What the solvers say of a market: the full menu, the best menus of 1, 2, ... tiers, and the one to sell.
+
+    ``offer`` is the one to sell where it was looked for over caps and prices; else it is ``chosen`` at the mechanism's.
+    """
 
     valuation: Valuation
     full: Allocation
     by_tiers: list[Allocation]
     chosen: Allocation
     multipliers: Multipliers
+    aim: Aim | None = None
+    offer: Offer | None = None
+
+    def published(self) -> Published:
+        """Return the menu to sell, on whole numbers."""
+        if self.offer is None:
+            return publish(self.valuation, self.chosen.caps)
+        return chosen(self.valuation, self.offer)
+
+
+def aim_of(wished: Wishes) -> Aim | None:
+    """Return what a menu has to be looked for by, None where a formula gives it."""
+    return Aim(resumed) if wished.objective == "profit_if_resumed" else None
 
 
 def solve(market: Market, wished: Wishes, multipliers: Multipliers | None = None) -> Solution:
@@ -53,11 +70,9 @@ def solve(market: Market, wished: Wishes, multipliers: Multipliers | None = None
     valuation = valuation_of(market)
     full = full_menu(valuation)
     by_tiers = best_tiers(valuation, wished.tiers or TIERS_SHOWN)
-    if wished.objective == "profit_if_resumed":
-        chosen = lasting_menu(valuation, wished.tiers or TIERS_SHOWN)
-    else:
-        chosen = full if wished.tiers is None else by_tiers[-1]
-    return Solution(valuation, full, by_tiers, chosen, multipliers or multipliers_for(valuation, full))
+    best, aim = full if wished.tiers is None else by_tiers[-1], aim_of(wished)
+    offer = None if aim is None else best_offer(valuation, aim, wished.tiers or TIERS_MOST)
+    return Solution(valuation, full, by_tiers, best, multipliers or multipliers_for(valuation, full), aim, offer)
 
 
 def optimal_menu(
@@ -130,11 +145,11 @@ def written(market: Market, wished: Wishes, solution: Solution, created: str) ->
 def composed(market: Market, wished: Wishes, solution: Solution, created: str) -> dict[str, Any]:
     """Return a solution as ``menu.json`` before its parts are hashed."""
     valuation, given = solution.valuation, json.loads(market.given)
-    published = publish(valuation, solution.chosen.caps)
+    published = solution.published()
     names = _names(wished, len(published.caps))
     tokens = own_tokens(valuation, published.by_type())
     margin = published.paid() - tokens * valuation.cost_per_token
-    resumed = resumption(valuation, published, margin)
+    again = resumption(valuation, published, margin)
     return {
         "version": version_of(given, wished.to_json()),
         "created": created,
@@ -145,11 +160,18 @@ def composed(market: Market, wished: Wishes, solution: Solution, created: str) -
             {"urgency_per_s": urgency, "share": share, "tier": names[tier] if tier >= 0 else None}
             for urgency, share, tier in zip(market.urgency_per_s, market.share, published.takes.tolist(), strict=True)
         ],
-        "totals": _totals(solution, published, margin, resumed),
+        "totals": _totals(solution, published, margin, again),
         "market": given,
         "certificate": _certificate(market, wished, solution, published, margin, names)
-        | {"resumption": {"tiers_considered": resumed.tiers}},
+        | {"resumption": _resumption(solution, again)},
     }
+
+
+def _resumption(solution: Solution, again: Resumption) -> dict[str, Any]:
+    """Return how far resuming was looked into, and what no menu can earn that may be resumed: all that it is worth."""
+    most = first_best(solution.valuation)
+    gap = round(1 - again.profit / most, 12) if most > again.profit else 0.0
+    return {"tiers_considered": again.tiers, "upper_bound_nanousd": figure(most), "gap_share": gap}
 
 
 def digests(menu: Mapping[str, Any]) -> dict[str, str]:
@@ -246,12 +268,15 @@ def _recommended(solution: Solution) -> int | None:
 def _certificate(
     market: Market, wished: Wishes, solution: Solution, published: Published, margin: Floats, names: list[str]
 ) -> dict[str, Any]:
-    valuation, chosen = solution.valuation, solution.chosen
+    valuation, best = solution.valuation, solution.chosen
     checked = conditions(valuation, published, names)
-    cost = float(np.dot(valuation.share, own_tokens(valuation, chosen.caps))) * valuation.cost_per_token
     profit = float(np.dot(valuation.share, margin))
+    cost = float(np.dot(valuation.share, own_tokens(valuation, best.caps))) * valuation.cost_per_token
+    unrounded = best.profit if solution.offer is None else profit
     most, doubt = upper_bound(valuation, solution.multipliers), bound_error(valuation, solution.multipliers)
-    envelope = chosen is solution.full and valuation.cost_per_token == 0 and not valuation.sinks
+    envelope = (
+        solution.offer is None and best is solution.full and valuation.cost_per_token == 0 and not valuation.sinks
+    )
     return {
         "method": METHOD,
         "claim": claim(market, wished),
@@ -262,11 +287,11 @@ def _certificate(
             "worth_error_nanousd": checked.error,
         },
         "profit_before_rounding": {
-            "by_prices_nanousd": figure(published.unrounded - cost),
-            "by_virtual_surplus_nanousd": figure(published.surplus - cost),
+            "by_prices_nanousd": figure(published.unrounded - cost if solution.offer is None else profit),
+            "by_virtual_surplus_nanousd": figure(published.surplus - cost) if solution.offer is None else None,
             "by_envelope_nanousd": figure(enveloped(valuation)) if envelope else None,
         },
-        "rounding": {"loss_nanousd": figure(chosen.profit - profit), "tiers_merged": published.merged},
+        "rounding": {"loss_nanousd": figure(unrounded - profit), "tiers_merged": published.merged},
         "bound": {
             "upper_bound_nanousd": figure(most),
             "gap_nanousd": figure(most - profit),

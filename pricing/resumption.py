@@ -19,6 +19,12 @@ CELLS_AT_ONCE = 1 << 18
 TIERS_MAX = 512
 """Callers are taken to resume with at most so many tiers, evenly spread among those of a larger menu."""
 
+PLACES_MOST = 1 << 15
+"""How many places are looked at at most; where there are more, caps are taken to be a little smaller than they are."""
+
+REACHED_MOST = 2048
+"""Up to so many places that purchases lead to, only these are looked at."""
+
 PLACES_AT_ONCE = 64
 """How many places are worked on at once for the tiers that lead beyond them all."""
 
@@ -39,19 +45,30 @@ class Resumption:
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """The places in an answer where a caller may stand: multiples of what all caps are multiples of, up to its end.
+    """The places in an answer where a caller may stand: those that purchases lead to where they are few, else
+    multiples of what all caps are multiples of, up to the answer's end.
 
     Attributes:
-        tokens: tokens bought so far, evenly rising from 0, the last one the longest answer. Shape (p,).
+        tokens: tokens bought so far, rising from 0, the last one the longest answer. Shape (p,).
         steps: steps that are complete there. Shape (p,).
-        jumps: how many places each tier leads on, the smallest tier first. Shape (k,).
+        jumps: how many places each tier leads on where they are evenly spread, the smallest tier first. Shape (k,).
         prices: price of each tier. Shape (k,).
+        onward: the place that each tier leads to from each place, where they are not. Shape (p, k).
     """
 
     tokens: Ints
     steps: Ints
     jumps: Ints
     prices: Floats
+    onward: Ints | None = None
+
+    def led(self, place: Ints) -> Ints:
+        """Return where each tier leads from some places. Shapes (s,) -> (s, k)."""
+        if self.onward is not None:
+            led: Ints = self.onward[place]
+            return led
+        evenly: Ints = np.minimum(place[:, None] + self.jumps, self.last)
+        return evenly
 
     @property
     def last(self) -> int:
@@ -122,10 +139,32 @@ def _places(valuation: Valuation, published: Published) -> _Places:
         tiers = np.linspace(0, len(tiers) - 1, TIERS_MAX).round().astype(np.int64)
     caps = published.caps[tiers].tolist()
     sizes = np.array([end if steps.cap_tokens(cap) is None else int(steps.tokens[cap - 1]) for cap in caps])
-    unit = math.gcd(*sizes.tolist())
+    prices = published.prices[tiers].astype(np.float64)
+    unit = max(math.gcd(*sizes.tolist()), -(-end // PLACES_MOST))
+    reached = _reached(sizes, end, min(REACHED_MOST, end // unit))
+    if reached is not None:
+        onward = np.searchsorted(reached, np.minimum(reached[:, None] + sizes, end))
+        complete = np.searchsorted(steps.tokens, reached, side="right")
+        return _Places(reached, complete, onward[0], prices, onward)
     tokens = np.minimum(np.arange(-(-end // unit) + 1) * unit, end)
     complete = np.searchsorted(steps.tokens, tokens, side="right")
-    return _Places(tokens, complete, sizes // unit, published.prices[tiers].astype(np.float64))
+    return _Places(tokens, complete, np.maximum(sizes // unit, 1), prices)
+
+
+def _reached(sizes: Ints, end: int, most: int) -> Ints | None:
+    """Return the tokens that callers may have bought, from 0 to the end, None where there are more than ``most``."""
+    jumps = sizes.tolist()
+    reached, newly = {0}, [0]
+    while newly:
+        here = newly.pop()
+        for jump in jumps:
+            there = here + jump
+            if there < end and there not in reached:
+                reached.add(there)
+                newly.append(there)
+        if len(reached) > most:
+            return None
+    return np.array(sorted({*reached, end}), dtype=np.int64)
 
 
 def _prospects(valuation: Valuation, places: _Places, rows: slice) -> _Prospects:
@@ -144,6 +183,11 @@ def _prospects(valuation: Valuation, places: _Places, rows: slice) -> _Prospects
         patience[1:] = remaining(valuation.delay, valuation.urgency_per_s[rows], arrival_s).T
     weight = patience * longer[:, None]
     best = worth.copy()
+    if places.onward is not None:
+        for place in range(places.last - 1, -1, -1):
+            offers = best[places.onward[place]] - places.prices[:, None] * weight[place]
+            np.maximum(best[place], offers.max(axis=0), out=best[place])
+        return _Prospects(weight, patience, served, worth, best)
     _to_the_end(places, weight, best)
     size = max(int(places.jumps[0]), PLACES_AT_ONCE)
     short = int(np.searchsorted(places.jumps, size))
@@ -197,11 +241,11 @@ def _followed(valuation: Valuation, places: _Places, prospects: _Prospects) -> F
     types = np.arange(prospects.best.shape[1])
     here, earned = np.zeros(len(types), dtype=np.int64), np.zeros(len(types))
     # The larger of two tiers that are as good is bought, so they are looked at from the largest down.
-    jumps, prices = places.jumps[::-1], places.prices[::-1]
+    prices = places.prices[::-1]
     buys = prospects.best[0] > prospects.worth[0]
     while buys.any():
         who, place = types[buys], here[buys]
-        onward = np.minimum(place[:, None] + jumps, places.last)
+        onward = places.led(place)[:, ::-1]
         weight = prospects.weight[place, who]
         choice = (prospects.best[onward, who[:, None]] - prices * weight[:, None]).argmax(axis=1)
         target = onward[np.arange(len(who)), choice]

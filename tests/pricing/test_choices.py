@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pricing.lasting import advise, best_for_caps, lasting_menu, margins
+from pricing.lasting import advise, best_for_caps
 from pricing.market import Market, read_market
-from pricing.mechanism import Allocation, full_menu
+from pricing.mechanism import full_menu
 from pricing.menus import optimal_menu
-from pricing.resumption import resumption
-from pricing.rounding import publish
 from pricing.simulate import simulate
 from pricing.uncertainty import best_on_average, profit_of
-from pricing.worth import Valuation, valuation_of
+from pricing.worth import valuation_of
 from tests.pricing import markets, oracles
 
 
@@ -72,49 +69,6 @@ def test_advice_counts_tiers_once_and_under_resumption() -> None:
     assert menu_of(read_market(markets.lognormal()))["totals"]["recommended_tiers"] == 2
     assert by_count[3].profit > by_count[2].profit
     assert by_count[3].profit_if_resumed < by_count[1].profit_if_resumed < by_count[2].profit_if_resumed
-
-
-def test_the_lasting_menu_is_never_below_the_single_plan() -> None:
-    """On random markets it earns at least as much when resumed as one plan without a cap, and as the best menu."""
-    random = np.random.default_rng(23)
-    better, moved = 0, 0
-    for _ in range(60):
-        given = markets.random_market(random, types_max=5, steps_max=12, cost=bool(random.integers(2)))
-        market = read_market(
-            given | {"value_nanousd": 1e9, "cost_nanousd_per_token": 1e9 * given["cost_nanousd_per_token"]}
-        )
-        menu = menu_of(market, objective="profit_if_resumed")["totals"]
-        optimal = menu_of(market)["totals"]
-
-        assert menu["profit_if_resumed_nanousd"] >= optimal["single_plan_profit_nanousd"] - 1
-        better += menu["profit_if_resumed_nanousd"] > optimal["profit_if_resumed_nanousd"] * 1.001
-        by_number = max(line.profit_if_resumed for line in advise(valuation_of(market), most=5).lines)
-        by_number = max(by_number, optimal["single_plan_profit_nanousd"])
-        assert menu["profit_if_resumed_nanousd"] >= by_number - 1
-        moved += menu["profit_if_resumed_nanousd"] > by_number * 1.0001 + 1
-    assert better > 0
-    assert moved > 0
-
-
-def test_the_lasting_menu_is_nearly_always_the_best_of_all() -> None:
-    """Against every set of up to three caps; on the smallest markets it is, as all of them are tried."""
-    random = np.random.default_rng(43)
-    lost = []
-    for _ in range(15):
-        market = read_market(markets.random_market(random, types_max=4, steps_max=20) | {"value_nanousd": 1e9})
-        valuation = valuation_of(market)
-        steps = range(1, len(valuation.steps.tokens) + 1)
-        every = [np.array(caps) for count in (1, 2, 3) for caps in combinations(steps, count)]
-        earned = [if_resumed(valuation, best_for_caps(valuation, caps)) for caps in every]
-
-        lost.append(1 - if_resumed(valuation, lasting_menu(valuation, 3)) / max(earned))
-    assert np.quantile(lost, 0.9) < 1e-9
-    assert max(lost) < 0.03
-
-
-def if_resumed(valuation: Valuation, menu: Allocation) -> float:
-    published = publish(valuation, menu.caps)
-    return resumption(valuation, published, margins(valuation, published)).profit
 
 
 def test_who_takes_which_of_given_caps() -> None:
@@ -181,10 +135,3 @@ def test_a_single_market_is_certain() -> None:
 
     assert choice.discount == 0
     assert choice.mean == pytest.approx(full_menu(valuation_of(market)).profit, abs=4)
-
-
-def test_lasting_menus_are_menus_of_caps() -> None:
-    """At most as many as asked for."""
-    valuation = valuation_of(read_market(markets.lognormal()))
-
-    assert len(set(lasting_menu(valuation, 3).caps.tolist()) - {0}) <= 3

@@ -13,9 +13,9 @@ import pytest
 from pricing.certificate import verify
 from pricing.fields import NotAMarket
 from pricing.market import read_market
-from pricing.mechanism import Allocation
 from pricing.menu import NotAMenu
 from pricing.menus import digests, optimal_menu, solve, version_of, with_limits, written
+from pricing.offers import offer_of
 from pricing.report import report
 from pricing.rounding import publish
 from pricing.wishes import wishes
@@ -64,7 +64,8 @@ def test_caps_as_good_bought_once_but_not_when_resumed_are_refused() -> None:
 
 
 def at_caps(solution: Any, caps: list[int]) -> Any:
-    return replace(solution, chosen=Allocation(np.array(caps), publish(solution.valuation, np.array(caps)).surplus))
+    """Return the solution with given caps at the mechanism's prices in place of what was found."""
+    return replace(solution, offer=offer_of(publish(solution.valuation, np.array(caps))))
 
 
 @pytest.mark.parametrize(
