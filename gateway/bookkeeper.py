@@ -31,7 +31,7 @@ from gateway.ledger.writer import Writer
 from gateway.observing.metrics import BREACHES, HELD_TOKENS, HOLDS, LEDGER_ASIDE, LEDGER_LAG, TURNED_AT
 from gateway.observing.records import count_records
 from gateway.observing.tally import Sheet, Tally, read_sheet
-from gateway.settings import Settings
+from gateway.settings import Settings, without_settings
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
     conservation = Conservation(database, client, generation=lambda: generation, now_ms=now_ms)
     pricer = Pricer(
         database,
-        {**os.environ, **settings.to_environment()},
+        {**without_settings(os.environ), **settings.to_environment()},
         now_ms=now_ms,
         new_id=lambda: f"run_{secrets.token_hex(12)}",
         every_h=settings.pricing_every_h,

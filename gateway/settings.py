@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gateway import setting_checks
 from gateway.errors import StartupError
+from gateway.setting_sources import PREFIX, FromEnvironment, FromFile, outside, refuse_unknown, warn_of_kubernetes
 
 
 class Settings(BaseSettings):
@@ -25,9 +23,7 @@ class Settings(BaseSettings):
     ``VALKEY_SERVER_BIN`` alone has no prefix: it names a program of this machine.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="TOKENCAP_", toml_file="tokencap.toml", frozen=True, extra="forbid", env_ignore_empty=True
-    )
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     upstream_url: str = "simulated"
     upstream_key: SecretStr | None = None
@@ -48,7 +44,7 @@ class Settings(BaseSettings):
     valkey_server_bin: Path | None = Field(default=None, validation_alias="valkey_server_bin")
     admin_token: SecretStr | None = None
     metrics_token: SecretStr | None = None
-    webhook_url: str | None = Field(default=None, pattern=r"^https?://[^/?#]")
+    webhook_url: str | None = None
     webhook_secret: SecretStr | None = Field(default=None, validate_default=True)
     currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
 
@@ -76,6 +72,57 @@ class Settings(BaseSettings):
     pricing_every_h: float | None = Field(default=None, ge=1, le=8_760)
     pricing_days: int = Field(default=28, ge=7, le=3_650)
     pricing_publish: Literal["no", "now", "next_period"] = "no"
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _can_be_written(cls, given: Any, field: ValidationInfo) -> Any:
+        """Refuse what no setting is: texts that no file or header can carry, a truth value where it would count as 1."""
+        if isinstance(given, str) and not given.isprintable():
+            raise ValueError("it has characters that are not printed")
+        if isinstance(given, bool) and field.field_name != "redis_batches":
+            raise ValueError("true and false are no value of it")
+        return given
+
+    @field_validator("upstream_url", mode="after")
+    @classmethod
+    def _is_an_endpoint(cls, given: str) -> str:
+        return given if given == "simulated" else setting_checks.http_url(given, credentials=False)
+
+    @field_validator("upstream_proxy", mode="after")
+    @classmethod
+    def _is_a_proxy(cls, given: str | None) -> str | None:
+        return given and setting_checks.http_url(given, credentials=True, path=False)
+
+    @field_validator("webhook_url", mode="after")
+    @classmethod
+    def _is_a_webhook(cls, given: str | None) -> str | None:
+        return given and setting_checks.http_url(given, credentials=True, query=True)
+
+    @field_validator("redis_url", mode="after")
+    @classmethod
+    def _is_a_redis(cls, given: str) -> str:
+        return setting_checks.redis_url(given)
+
+    @field_validator("database_url", mode="after")
+    @classmethod
+    def _is_a_database(cls, given: str | None) -> str | None:
+        return given and setting_checks.database_url(given)
+
+    @field_validator("admin_token", "metrics_token", mode="after")
+    @classmethod
+    def _is_not_guessed(cls, given: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
+        if given is not None:
+            setting_checks.secret_token(given.get_secret_value())
+            if others.field_name == "metrics_token" and given == others.data.get("admin_token"):
+                raise ValueError("it is the admin token, which may do far more than read metrics")
+        return given
+
+    @field_validator("upstream_key", mode="after")
+    @classmethod
+    def _fits_in_a_header(cls, given: SecretStr | None) -> SecretStr | None:
+        if given is not None and not (text := given.get_secret_value()).isascii():
+            raise ValueError(f"it has {sum(not each.isascii() for each in text)} characters that no header can carry")
+        return given
 
     @field_validator("model_aliases", "upstream_dialects", "upstream_limit_fields", "passed_fields", mode="before")
     @classmethod
@@ -112,7 +159,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, FromEnvironment(settings_cls, os.environ), FromFile(settings_cls)
 
     @property
     def ledger_url(self) -> str:
@@ -131,7 +178,7 @@ class Settings(BaseSettings):
 
     def to_environment(self) -> dict[str, str]:
         """Return the settings as a process that we start reads them, secrets in clear."""
-        return {_outside(name): _text(value) for name, value in self if value is not None}
+        return {outside(name): _text(value) for name, value in self if value is not None}
 
 
 def _each_of(given: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
@@ -153,14 +200,25 @@ def _webhook_key(secret: SecretStr) -> bytes:
     return key
 
 
-def _outside(name: str) -> str:
-    return f"TOKENCAP_{name}".upper() if name != "valkey_server_bin" else "VALKEY_SERVER_BIN"
+def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without any setting: what a process of ours is given beside those of ``to_environment``."""
+    return {name: value for name, value in environment.items() if not name.upper().startswith(PREFIX)}
 
 
 def _text(value: Any) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def refuse_misspelt(environment: Mapping[str, str]) -> None:
+    """Refuse names that are no settings; say which are left alone because Kubernetes made them.
+
+    Raises:
+        StartupError: a variable with our prefix is no setting.
+    """
+    refuse_unknown(environment, Settings)
+    warn_of_kubernetes(environment)
 
 
 def read_settings(**given: Any) -> Settings:
@@ -173,7 +231,5 @@ def read_settings(**given: Any) -> Settings:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        name = _outside("_".join(str(part) for part in first["loc"]))
-        raise StartupError(f"{name}: {first['msg']}.", exit_code=2) from error
-    except ValueError as error:
-        raise StartupError(f"tokencap.toml cannot be read: {error}.", exit_code=2) from error
+        name, sentence = outside(str(first["loc"][0])), str(first["msg"]).removeprefix("Value error, ")
+        raise StartupError(f"{name}: {sentence}.", exit_code=2) from error

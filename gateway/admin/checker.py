@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 from gateway.admin.problems import Conflict, Invalid
 from gateway.program import PROGRAM
+from gateway.settings import without_settings
 
 COMMAND = (*PROGRAM, "price", "verify", "--json", "-")
 BUSY_S = 10.0
@@ -36,7 +38,13 @@ class Checker:
         try:
             given = json.dumps(menu)
             done = subprocess.run(  # noqa: S603 - the command is ours, the menu is only its input
-                COMMAND, input=given, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+                COMMAND,
+                input=given,
+                env=without_settings(os.environ),
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE_S,
+                check=False,
             )
         except subprocess.TimeoutExpired as error:
             raise Invalid(f"Checking this menu took more than {PATIENCE_S:g} s.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -42,6 +43,9 @@ COMMANDS = {
     "bookkeeper": Entry("gateway.cli.bookkeeper", hidden=True),
 }
 
+LOOKS_FOR_ITSELF = ("doctor", "demo")
+"""One tells of settings what it finds, the other leaves all of them behind."""
+
 
 def main() -> None:
     """Run the command that the process was started with."""
@@ -51,6 +55,7 @@ def main() -> None:
 def run(words: Sequence[str]) -> int:
     """Run one command; return its exit code: 0 done, 1 the answer is no, 2 wrong use, 3 not to be had."""
     try:
+        _refuse_misspelt(words)
         return int(_app(words)(list(words) or ["--help"], prog_name="tokencap", standalone_mode=False) or 0)
     except typer.TyperException as error:
         return _say(error.format_message(), error.exit_code)
@@ -66,6 +71,15 @@ def run(words: Sequence[str]) -> int:
         return _say(f"{error.filename or 'The system'}: {error.strerror or error}.", UNAVAILABLE)
     except Exception as error:  # noqa: BLE001 - a fault of ours; nobody above could put it into words
         return _say(_confess(error), UNAVAILABLE)
+
+
+def _refuse_misspelt(words: Sequence[str]) -> None:
+    """Refuse variables with our prefix that are no settings, whatever the command; to ask for help is free."""
+    if "--help" in words or not words or words[0] in LOOKS_FOR_ITSELF:
+        return
+    if any(name.upper().startswith("TOKENCAP_") for name in os.environ):
+        settings = _loaded("gateway.settings")
+        settings.refuse_misspelt(os.environ)
 
 
 def _app(words: Sequence[str]) -> typer.Typer:

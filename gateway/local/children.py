@@ -18,6 +18,7 @@ from gateway.holds.line import Line
 from gateway.local.datadir import Child, DataDir, Running
 from gateway.local.ended import EndedWorkers
 from gateway.local.processes import Process
+from gateway.settings import without_settings
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Children:
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=DEVNULL,
-            env={**os.environ, **environment},
+            env={**without_settings(os.environ), **environment},
             pass_fds=(*fds, *self._data.held),
             start_new_session=True,
         )

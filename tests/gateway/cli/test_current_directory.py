@@ -17,7 +17,7 @@ from tests.gateway.cli.test_price import MARKET
 from tests.house.files import ROOT, name_of, python_files
 from tests.waiting import until
 
-RUN_S = 90.0
+RUN_S = 240.0
 POISON = 'raise SystemExit("the current directory was imported")\n'
 SHADOWS = ("pricing", "gateway", "json", "redis", "uvicorn", "fastapi", "numpy", "scipy", "sqlalchemy", "logging")
 """What a folder of an operator may well be called, or a file in it."""

@@ -224,9 +224,9 @@ def test_a_port_in_use_is_refused(directory: Path) -> None:
 
 def test_the_admin_side_can_have_an_address_of_its_own(directory: Path) -> None:
     """With an admin port the admin API is there and not on the public one."""
-    with serving(directory, admin_port=0, admin_token="secret") as gateway:
+    with serving(directory, admin_port=0, admin_token="a-secret-of-the-operators") as gateway:
         public, admin = (word.rstrip(",") for word in gateway.said.queue[0].split() if word.startswith("http"))
-        asked = {"authorization": "Bearer secret"}
+        asked = {"authorization": "Bearer a-secret-of-the-operators"}
 
         assert httpx.get(f"{admin}/admin/customers", headers=asked).is_success
         assert httpx.get(f"{public}/admin/customers", headers=asked).status_code == 404

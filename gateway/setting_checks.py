@@ -1,0 +1,160 @@
+"""What a setting has to look like: addresses that can be reached as they are written, tokens that nobody guesses."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+HTTP = ("http", "https")
+REDIS = ("redis", "rediss", "redis+cluster", "unix")
+REDIS_OPTIONS = frozenset(
+    {
+        *("db", "username", "password", "protocol", "client_name"),
+        *("ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_certfile", "ssl_keyfile"),
+        *("ssl_password", "ssl_check_hostname", "ssl_ciphers"),
+    }
+)
+
+TOKEN_LEAST, TOKEN_MOST = 16, 512
+TELLING_LEAST = 8
+"""Characters of a token that neither repeat, nor count up or down, nor belong to a word that is tried first."""
+
+TRIED_FIRST = re.compile(
+    "administrator|changeme|password|passw0rd|tokencap|gateway|letmein|default|welcome|metrics|example|testing"
+    "|secret|admin|token|qwerty|asdf|super|change|bearer|test|root|user|demo|pass|key|api|dev|the|my|me"
+)
+
+_HOST_NAME = re.compile(r"(?!-)[a-zA-Z0-9_-]{1,63}(?<!-)(\.(?!-)[a-zA-Z0-9_-]{1,63}(?<!-))*\.?")
+
+
+def http_url(given: str, *, credentials: bool, query: bool = False, path: bool = True) -> str:
+    """Return an address of HTTP.
+
+    Raises:
+        ValueError: it is none, or has a part that would be ignored.
+    """
+    parts = _parts(given, HTTP, "http://HOST:PORT or https://HOST")
+    if not credentials and "@" in parts.netloc:
+        raise ValueError("it has a user name or password in it, which would be sent to nobody")
+    if not query and "?" in given:
+        raise ValueError("it has a query, which would be ignored")
+    if not path and parts.path not in ("", "/"):
+        raise ValueError("it has a path, which would be ignored")
+    return given
+
+
+def redis_url(given: str) -> str:
+    """Return ``embedded`` or an address of Redis.
+
+    Raises:
+        ValueError: it is neither, or has an option that nobody would read.
+    """
+    if given == "embedded":
+        return given
+    kinds = "embedded, redis://HOST:PORT/0, rediss://…, unix:///PATH or redis+cluster://HOST:PORT"
+    parts = _parts(given, REDIS, kinds)
+    if parts.scheme == "unix" and len(parts.path) < 2:
+        raise ValueError("it names no socket, as unix:///run/redis.sock does")
+    if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]{0,9}", parts.path):
+        raise ValueError("what follows the host is the number of a database")
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    if unknown := sorted({name for name, _ in options} - REDIS_OPTIONS):
+        raise ValueError(f"it has an option that nobody reads: {unknown[0][:50]!r}")
+    if any(name in {"db", "protocol"} and not value.isdecimal() for name, value in options):
+        raise ValueError("its options db and protocol are numbers")
+    return given
+
+
+def database_url(given: str) -> str:
+    """Return an address of the ledger.
+
+    Raises:
+        ValueError: it is none.
+    """
+    kinds = "sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME"
+    if given.startswith(("sqlite:", "sqlite+")):
+        if not re.match(r"sqlite(\+\w+)?:///[^/?]*[^?]", given):
+            raise ValueError("it names no file, as sqlite:///PATH does")
+        return given
+    _parts(given, ("postgresql", *(f"postgresql+{driver}" for driver in ("psycopg", "psycopg2"))), kinds)
+    return given
+
+
+def secret_token(given: str) -> str:
+    """Return a token that is long enough and not to be guessed.
+
+    Raises:
+        ValueError: anyone could guess it, or no header can carry it.
+    """
+    make = "make one with `openssl rand -hex 32`"
+    if not TOKEN_LEAST <= len(given) <= TOKEN_MOST:
+        raise ValueError(f"it has {TOKEN_LEAST} to {TOKEN_MOST} characters; {make}")
+    if not re.fullmatch(r"[!-~]+", given):
+        raise ValueError(f"it has letters, digits and signs of ASCII, and no spaces; {make}")
+    if telling_characters(given) < TELLING_LEAST:
+        raise ValueError(f"it can be guessed; {make}")
+    return given
+
+
+def telling_characters(given: str) -> int:
+    """Return how many characters of a text say something new.
+
+    A text that repeats counts once, words that are tried first not at all, and of letters or digits in a row, such as
+    ``aaaa``, ``1234`` or ``fedc``, the two at its beginning.
+    """
+    text = re.sub("[^a-z0-9]+", " ", TRIED_FIRST.sub(" ", _period(given.lower())))
+    telling, step, before = 0, math.nan, ""
+    for character in _period(text.replace(" ", "")):
+        now = ord(character) - ord(before) if before else math.nan
+        telling += not (now == step and abs(now) <= 1) and now != 0
+        step, before = now, character
+    return telling if len(set(text) - {" "}) >= TELLING_LEAST // 2 else 0
+
+
+def _period(text: str) -> str:
+    """Return the shortest beginning whose repetition is the text."""
+    lengths = range(1, len(text) // 2 + 1)
+    return next((text[:n] for n in lengths if (text[:n] * (len(text) // n + 1)).startswith(text)), text)
+
+
+def _parts(given: str, schemes: Collection[str], kinds: str) -> SplitResult:
+    """Return the parts of an address, having looked that each is one.
+
+    Raises:
+        ValueError: one is not; what was given is not repeated, for it may hold a password.
+    """
+    if not given.isprintable() or any(character.isspace() for character in given):
+        raise ValueError("an address has no spaces or control characters")
+    try:
+        parts = urlsplit(given)
+    except ValueError as error:
+        raise ValueError("it is no address") from error
+    if parts.scheme not in schemes or not given.lower().startswith(f"{parts.scheme}://"):
+        raise ValueError(f"it is an address such as {kinds}")
+    if "#" in given:
+        raise ValueError("it has a fragment, which would be ignored")
+    if parts.scheme == "unix":
+        return parts
+    _refuse_place(parts)
+    return parts
+
+
+def _refuse_place(parts: SplitResult) -> None:
+    """Refuse an address without a host and a port that there can be."""
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError("its port is a number up to 65535") from error
+    place = parts.netloc.rpartition("@")[2]
+    if port == 0 or place.endswith(":"):
+        raise ValueError("its port is a number from 1 to 65535")
+    if not host:
+        raise ValueError("it names no host")
+    try:
+        ascii_host = host if host.isascii() else host.encode("idna").decode()
+    except UnicodeError as error:
+        raise ValueError("its host is no name of a host") from error
+    if not place.startswith("[") and (len(ascii_host) > 253 or not _HOST_NAME.fullmatch(ascii_host)):
+        raise ValueError("its host is no name of a host")

@@ -1,0 +1,285 @@
+"""A setting that cannot be meant stops every command with one sentence that names it, and no secret is repeated."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.cli.main import COMMANDS
+from gateway.errors import StartupError
+from gateway.setting_checks import TELLING_LEAST, secret_token, telling_characters
+from gateway.settings import Settings, read_settings, without_settings
+
+GOOD = "1f8c9a0be77d4c52a6f3e9d0"
+OTHER = "Zk3-_qP0vR8xT1mY5bWc7LdN"
+
+BAD = {
+    "TOKENCAP_UPSTREAM_URL": [
+        *("localhost:8000/v1", "localhost", "http:/h/v1", "http://", "http:///v1", "//h/v1", "ftp://h/v1", "h"),
+        *("http://h:port/v1", "http://h:0/v1", "http://h:/v1", "http://h:99999/v1", "http://h:-1/v1", "http://:80/v1"),
+        *("http://a b/v1", "http://h/v1#x", "http://u:secret@h/v1", "http://[::1/v1", "http://h..h/v1", "http://-h/"),
+        *("http://h/\x01", "http://h/v1\n", "http://" + "h" * 300, "HTTP//h", "https://?", "http://h^/v1", " "),
+        *("embedded", "http://\u2100/v1", "http://h/v1?api-version=1"),
+    ],
+    "TOKENCAP_UPSTREAM_PROXY": ["socks5://h:1", "h:3128", "http://h:port", "http://h/path", "http://h?x", "http://"],
+    "TOKENCAP_WEBHOOK_URL": ["http://h:port/x", "h/x", "http://", "ftp://h", "http://h#x", "http://h:70000"],
+    "TOKENCAP_REDIS_URL": [
+        *("localhost:6379", "http://h", "redis://", "redis://h:port", "redis://h/abc", "redis://h?foo=1", "unix://"),
+        *("redis://h:99999", "redis://h/0?db=x", "memory", "rediss:h", "redis+cluster://", "redis://h /0"),
+    ],
+    "TOKENCAP_DATABASE_URL": [
+        *("mysql://h/d", "postgres://h/d", "postgresql://", "postgresql://h:port/d", "postgresql://h:99999/d"),
+        *("sqlite://", "sqlite:///", "sqlite:x", "ledger.sqlite", "postgresql://u:p w@h/d"),
+    ],
+    "TOKENCAP_ADMIN_TOKEN": ["x", "admin", "a" * 64, "password" * 4, "0123456789abcdef" * 2, "two words and more here"],
+    "TOKENCAP_METRICS_TOKEN": ["x", "metrics-token-123", "\u00fc" * 40],
+    "TOKENCAP_UPSTREAM_KEY": ["sk-\u00fc", "sk-\n"],
+    "TOKENCAP_WEBHOOK_SECRET": ["x", "whsec_", "whsec_!!!!", "whsec_" + "A" * 8],
+    "TOKENCAP_LEASE_S": ["0", "-1", "nan", "inf", "1e400", "ten", "0x10"],
+    "TOKENCAP_CALL_DEADLINE_S": ["0", "nan", "-inf"],
+    "TOKENCAP_SHUTDOWN_S": ["-1", "nan"],
+    "TOKENCAP_WORKERS": ["0", "-1", "1.5", "9" * 40, "9" * 5000, "many"],
+    "TOKENCAP_PORT": ["-1", "65536", "http", "8080.5"],
+    "TOKENCAP_ANSWER_TOKENS_MAX": ["0", str(2**53)],
+    "TOKENCAP_PRICING_EVERY_H": ["0", "nan"],
+    "TOKENCAP_SELF_SELECTION": ["all"],
+    "TOKENCAP_MODE": ["Enforce!"],
+    "TOKENCAP_CURRENCY": ["usd", "US", "EURO"],
+    "TOKENCAP_REDIS_BATCHES": ["perhaps"],
+    "TOKENCAP_UPSTREAM_DIALECTS": ["chat,gopher"],
+    "TOKENCAP_MODEL": ["a\x00b", "a\nb", "\udcff"],
+    "TOKENCAP_DATA_DIR": ["a\x00b"],
+}
+GIVEN = [(name, value) for name, values in BAD.items() for value in values]
+
+ADDRESSES = {
+    "upstream_url": ["simulated", "http://h/v1", "https://h.example:8443/a/v1/", "http://[::1]:8000/v1", "http://vllm_0:8000/v1"],
+    "upstream_proxy": ["http://h:3128", "http://u:p@h:3128/"],
+    "redis_url": [
+        *("embedded", "redis://h", "redis://:p%40@h:6379/3", "rediss://u:p@h/0?ssl_cert_reqs=none"),
+        *("unix:///run/redis.sock?db=2", "redis+cluster://h:7000"),
+    ],
+    "database_url": ["sqlite:///a.sqlite", "sqlite:////a/b.sqlite", "postgresql://u:p@h:5432/d?sslmode=require"],
+}  # fmt: skip
+TAKEN = [(name, value) for name, values in ADDRESSES.items() for value in values]
+
+KUBERNETES = {
+    "TOKENCAP_PORT": "tcp://10.43.0.1:8080",
+    "TOKENCAP_SERVICE_HOST": "10.43.0.1",
+    "TOKENCAP_SERVICE_PORT": "8080",
+    "TOKENCAP_SERVICE_PORT_HTTP": "8080",
+    "TOKENCAP_PORT_8080_TCP": "tcp://10.43.0.1:8080",
+    "TOKENCAP_PORT_8080_TCP_PROTO": "tcp",
+    "TOKENCAP_PORT_8080_TCP_PORT": "8080",
+    "TOKENCAP_PORT_8080_TCP_ADDR": "10.43.0.1",
+    "TOKENCAP_PORT_53_UDP": "udp://10.43.0.1:53",
+    "TOKENCAP_ADMIN_PORT": "tcp://10.43.0.2:9090",
+    "TOKENCAP_ADMIN_SERVICE_HOST": "10.43.0.2",
+    "TOKENCAP_VALKEY_PORT_6379_TCP_ADDR": "10.43.0.3",
+}
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No settings but those of the test."""
+    for name in [name for name in os.environ if name.upper().startswith("TOKENCAP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def refusal(**given: object) -> str:
+    with pytest.raises(StartupError) as refused:
+        read_settings(**given)
+    assert refused.value.exit_code == 2
+    assert refused.value.message.endswith(".")
+    assert "\n" not in refused.value.message
+    return refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), GIVEN, ids=[f"{name[9:]}-{number}" for number, (name, _) in enumerate(GIVEN)]
+)
+def test_what_cannot_be_meant_is_refused_by_name(name: str, value: str) -> None:
+    """One sentence that begins with the setting and repeats nothing that may be a secret."""
+    said = refusal(**{name.removeprefix("TOKENCAP_").lower(): value})
+
+    assert said.startswith(f"{name}: ")
+    assert "Value error" not in said
+    assert "secret@" not in said
+
+
+@pytest.mark.parametrize(("name", "value"), TAKEN)
+def test_addresses_that_can_be_meant_are_taken(name: str, value: str) -> None:
+    """As they were written."""
+    assert getattr(read_settings(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("TOKENCAP_ADMINTOKEN", "TOKENCAP_ADMIN_TOKEN"),
+        ("TOKENCAP_UPSTREAM_ULR", "TOKENCAP_UPSTREAM_URL"),
+        ("TOKENCAP_WORKER", "TOKENCAP_WORKERS"),
+        ("TOKENCAP_PORT_FILE", "TOKENCAP_PORT"),
+        ("tokencap_modell", "TOKENCAP_MODEL"),
+        ("TOKENCAP_LEASE", "TOKENCAP_LEASE_S"),
+        ("TOKENCAP_SERVICE_HOSTS", "TOKENCAP_HOST"),
+    ],
+)
+def test_a_misspelt_variable_names_the_nearest(monkeypatch: pytest.MonkeyPatch, name: str, nearest: str) -> None:
+    """It would be taken for a setting that holds."""
+    monkeypatch.setenv(name, "1")
+
+    assert refusal() == f"{name.upper()} is no setting; the nearest is {nearest}."
+
+
+@pytest.mark.parametrize("content", ["adminToken = 'x'\n", "admin_tokn = 'x'\n", "[admin_tokens]\nx = 1\n"])
+def test_a_misspelt_key_of_the_file_names_the_nearest(content: str) -> None:
+    Path("tokencap.toml").write_text(content)
+
+    assert "the nearest is admin_token" in refusal()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"\xff", b"port = ", b"a = 1\na = 2", b"port = true", b"workers = [1]", b"model = 5", b"lease_s = nan"),
+        *(
+            b"port = {a = 1}",
+            b"model = " + b"[" * 100_000,
+            b"#" * 1_000_001,
+            b"model = '\x00'",
+            b"admin_token_file = 5",
+        ),
+    ],
+)
+def test_a_file_that_is_none_is_one_sentence(content: bytes) -> None:
+    Path("tokencap.toml").write_bytes(content)
+
+    assert "Error" not in refusal()
+
+
+def test_a_folder_of_that_name_is_one_sentence() -> None:
+    Path("tokencap.toml").mkdir()
+
+    assert refusal() == "tokencap.toml cannot be read: Is a directory."
+
+
+def test_what_kubernetes_makes_of_a_service_is_ignored_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the Service is called; a port that is a number is still the setting."""
+    for name, value in KUBERNETES.items():
+        monkeypatch.setenv(name, value)
+    assert read_settings().port == 8080
+    assert read_settings().admin_port is None
+
+    monkeypatch.setenv("TOKENCAP_PORT", "9000")
+
+    assert read_settings().port == 9000
+
+
+@pytest.mark.parametrize("name", [name for name, entry in COMMANDS.items() if not entry.hidden])
+def test_every_command_refuses_a_misspelt_setting(name: str, tmp_path: Path) -> None:
+    """Also those that need none; ``demo`` leaves every setting behind, and ``doctor`` tells of it as a finding."""
+    if name == "demo":
+        return
+    ran = command(tmp_path, name, *(["add", "x"] if name == "customers" else []), TOKENCAP_ADMIN_TOKN="x")
+
+    assert "TOKENCAP_ADMIN_TOKN is no setting; the nearest is TOKENCAP_ADMIN_TOKEN." in ran.stdout + ran.stderr
+    assert ran.returncode == (1 if name == "doctor" else 2)
+
+
+def test_a_command_says_what_it_ignores(tmp_path: Path) -> None:
+    """On stderr, in one line."""
+    ran = command(tmp_path, "price", "starter", "chat", "--out", "-", **KUBERNETES)
+
+    assert ran.returncode == 0
+    assert ran.stderr.startswith("TOKENCAP_ADMIN_PORT, ")
+    assert ran.stderr.strip().endswith("made by Kubernetes of a Service's name, and ignored.")
+
+
+def command(directory: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-P", "-m", "gateway.cli.main", *words]
+    environment = without_settings(os.environ) | variables
+    return subprocess.run(program, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+
+
+SECRETS = ["admin_token", "metrics_token", "upstream_key", "webhook_secret", "redis_url", "database_url"]
+SECRET_VALUES = dict.fromkeys(SECRETS, GOOD) | {
+    "webhook_secret": "whsec_" + "QUFB" * 8,
+    "redis_url": "redis://:secret@h/0",
+    "database_url": "postgresql://u:secret@h/d",
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("where", ["environment", "file"])
+def test_a_secret_may_be_given_as_a_file(monkeypatch: pytest.MonkeyPatch, name: str, where: str) -> None:
+    """Its line's end is not part of it; a child process is given the secret and not the file."""
+    Path("secret").write_text(SECRET_VALUES[name] + "\n")
+    if where == "environment":
+        monkeypatch.setenv(f"TOKENCAP_{name.upper()}_FILE", "secret")
+    else:
+        Path("tokencap.toml").write_text(f'{name}_file = "secret"\n')
+
+    settings = read_settings()
+
+    assert settings.to_environment()[f"TOKENCAP_{name.upper()}"] == SECRET_VALUES[name]
+    assert not [each for each in without_settings(os.environ) if each.startswith("TOKENCAP_")]
+
+
+def test_a_variable_goes_before_a_file_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("tokencap.toml").write_text('admin_token_file = "nowhere"\n')
+    monkeypatch.setenv("TOKENCAP_ADMIN_TOKEN", GOOD)
+
+    assert read_settings().to_environment()["TOKENCAP_ADMIN_TOKEN"] == GOOD
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff\xfe", b"a" * 70_000, "folder"])
+def test_a_file_without_a_secret_is_refused(monkeypatch: pytest.MonkeyPatch, content: bytes | str | None) -> None:
+    """Not there, empty, no text, far too long, a folder."""
+    if content == "folder":
+        Path("secret").mkdir()
+    elif isinstance(content, bytes):
+        Path("secret").write_bytes(content)
+    monkeypatch.setenv("TOKENCAP_ADMIN_TOKEN_FILE", "secret")
+
+    assert refusal().startswith("TOKENCAP_ADMIN_TOKEN_FILE: ")
+
+
+def test_a_secret_that_is_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENCAP_ADMIN_TOKEN_FILE", "secret")
+    monkeypatch.setenv("TOKENCAP_ADMIN_TOKEN", GOOD)
+
+    assert refusal() == "TOKENCAP_ADMIN_TOKEN and TOKENCAP_ADMIN_TOKEN_FILE are both set; keep one."
+
+
+def test_the_metrics_token_is_not_the_admins() -> None:
+    assert refusal(admin_token=GOOD, metrics_token=GOOD).startswith("TOKENCAP_METRICS_TOKEN: ")
+    assert read_settings(admin_token=GOOD, metrics_token=OTHER).metrics_token is not None
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        *("administrator-admin", "admin-token-1234567890", "changeme-changeme", "aaaaaaaaaaaaaaaaaaaaaaaab"),
+        *("12345678901234567890", "qwertyuiopasdfgh", "password1password1", "abababababababababab", "secret" * 9),
+        *("zyxwvutsrqponmlkjihg", "hunter2hunter2hunter2", "0000000000000000", "tokencap-admin-token-1"),
+    ],
+)
+def test_a_token_that_can_be_guessed_is_refused(token: str) -> None:
+    assert telling_characters(token) < TELLING_LEAST
+    with pytest.raises(ValueError, match="guessed"):
+        secret_token(token)
+
+
+@pytest.mark.parametrize("token", [GOOD, OTHER, "tca-" + OTHER * 2, "9" + GOOD[::-1], "correct-horse-battery-staple"])
+def test_a_token_that_nobody_guesses_is_taken(token: str) -> None:
+    assert secret_token(token) == token
+
+
+def test_defaults_are_settings_that_would_be_taken() -> None:
+    assert Settings().port == 8080
