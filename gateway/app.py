@@ -179,10 +179,12 @@ async def _serving(
         line, directory, generation, lease=lease, house=house, currency=settings.currency, now_ms=now_ms
     )
     claims = Claims(line, lease.lease_ms)
-    keeper = Keeper(Book(line, generation, lease), claims, lease, tally, monotonic=time.monotonic)
+    book = Book(line, generation, lease, now_ms=now_ms, answers_bytes_max=settings.kept_answers_max)
+    keeper = Keeper(book, claims, lease, tally, monotonic=time.monotonic)
     with suppress(MeteringUnavailable):  # a script says so, should the generation be another
         with translated():
             await line.ask("PING")  # learns a cluster's map before calls come many at once
+        await admission.compare_clocks()
         await generation.learn(0)
     renewing = asyncio.create_task(keeper.run())
     stack.callback(renewing.cancel)
@@ -222,6 +224,8 @@ def _house(settings: Settings) -> HouseLimits:
         conversation_tokens_max=settings.conversation_tokens_max,
         grant_tokens_min=settings.grant_tokens_min,
         observes=settings.mode == "observe",
+        requests_per_minute=settings.requests_per_minute,
+        concurrency_max=settings.concurrency_max,
     )
 
 

@@ -22,13 +22,25 @@ from gateway.errors import MeteringUnavailable
 from gateway.holds.connect import connect
 from gateway.holds.projection import Projection
 from gateway.holds.reclaim import Reclaimer
+from gateway.holds.upkeep import Found, Upkeep
 from gateway.ledger.aside import count_aside
-from gateway.ledger.conservation import Conservation, Found
+from gateway.ledger.conservation import Conservation
+from gateway.ledger.conservation import Found as Counted
 from gateway.ledger.database import Database
 from gateway.ledger.recovery import Bounds, Recovery
 from gateway.ledger.tide import Fallen
 from gateway.ledger.writer import Writer
-from gateway.observing.metrics import BREACHES, HELD_TOKENS, HOLDS, LEDGER_ASIDE, LEDGER_LAG, TURNED_AT
+from gateway.observing.metrics import (
+    BREACHES,
+    CLOCKS_APART,
+    HELD_TOKENS,
+    HOLDS,
+    LEDGER_ASIDE,
+    LEDGER_LAG,
+    REDIS_MEMORY,
+    REDIS_MEMORY_MAX,
+    TURNED_AT,
+)
 from gateway.observing.records import count_records
 from gateway.observing.tally import Sheet, Tally, read_sheet
 from gateway.settings import Settings, without_settings
@@ -94,8 +106,9 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
     writer = Writer(client, database, note=note)
     generation = ""
     reclaimer = Reclaimer(
-        client, lease_ms=int(settings.lease_s * 1000), generation=lambda: generation, monotonic=monotonic
+        client, lease_ms=int(settings.lease_s * 1000), generation=lambda: generation, monotonic=monotonic, now_ms=now_ms
     )
+    upkeep = Upkeep(client, now_ms)
     conservation = Conservation(database, client, generation=lambda: generation, now_ms=now_ms)
     pricer = Pricer(
         database,
@@ -110,12 +123,14 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
         while not stop.is_set():
             try:
                 if monotonic() >= sweep_at:
-                    generation = recovery.ensure()
-                    open_due(database, client, projection, now_ms(), settings.currency)
+                    found = upkeep.turn()
+                    generation = recovery.rebuild() if found.has_lost else recovery.ensure()
+                    reclaimer.turn()
+                    if found.now is not None:  # nobody is charged for a period while nobody knows the time
+                        open_due(database, client, projection, now_ms(), settings.currency)
                     project_pending(database, projection)
                     pricer.turn()
-                    reclaimer.turn()
-                    _gauge(tally, conservation.turn(), writer.waiting(), count_aside(database))
+                    _gauge(tally, conservation.turn(), found, writer.waiting(), count_aside(database))
                     sheet.write()
                     sweep_at = monotonic() + SWEEP_S
                 stop.wait(0 if writer.turn() >= MANY else TURN_S)
@@ -136,11 +151,14 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
         client.close()
 
 
-def _gauge(tally: Tally, found: Found, waiting: int, aside: int) -> None:
+def _gauge(tally: Tally, counted: Counted, found: Found, waiting: int, aside: int) -> None:
     """Put down how things stand now."""
-    tally.put(HOLDS, found.holds)
-    tally.put(HELD_TOKENS, found.held_tokens)
-    tally.put(BREACHES, found.breaches)
+    tally.put(HOLDS, counted.holds)
+    tally.put(HELD_TOKENS, counted.held_tokens)
+    tally.put(BREACHES, counted.breaches)
+    tally.put(CLOCKS_APART, found.ahead_ms)
+    tally.put(REDIS_MEMORY, found.memory)
+    tally.put(REDIS_MEMORY_MAX, found.memory_max)
     tally.put(LEDGER_LAG, waiting)
     tally.put(LEDGER_ASIDE, aside)
     tally.put(TURNED_AT, now_ms() // 1000)

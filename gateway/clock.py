@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -50,6 +52,48 @@ def _calendar(date: str, time: str | None, offset: str | None) -> int:
         raise ValueError(_NO_MOMENT) from error
 
 
-def now_ms() -> int:
-    """Return the time of day, ms since 1970, UTC."""
-    return time.time_ns() // 1_000_000
+APART_MS = 5_000
+"""How far two clocks may be apart that are taken to agree, and how far one may be set at once without having jumped."""
+
+_APART_NS = APART_MS * 1_000_000
+
+SETTLED_S = 600
+"""For how long a clock that has jumped must go on as it is before it is believed."""
+
+_uptime_ns = partial(time.clock_gettime_ns, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+"""Time that nobody sets, that in which the machine slept included where it is counted."""
+
+
+class SteadyClock:
+    """The time of day, ms since 1970, UTC, which does not jump when the machine's clock does.
+
+    It is the machine's clock for as long as that goes on evenly. Where that is set by more than ``APART_MS`` at once, this
+    one goes on as before, by the time since the machine's start; ten minutes later it follows.
+    """
+
+    def __init__(self, wall_ns: Callable[[], int] = time.time_ns, uptime_ns: Callable[[], int] = _uptime_ns) -> None:
+        self._wall_ns = wall_ns
+        self._uptime_ns = uptime_ns
+        self._ahead_ns = wall_ns() - uptime_ns()
+        """How far the time of day is ahead of the time since the machine's start."""
+        self._jump: tuple[int, int] | None = None
+        """How far it has been ahead since the machine's clock jumped, and since when."""
+
+    def __call__(self) -> int:
+        wall, uptime = self._wall_ns(), self._uptime_ns()
+        ahead = wall - uptime
+        if -_APART_NS <= ahead - self._ahead_ns <= _APART_NS:
+            self._ahead_ns, self._jump = ahead, None
+            return wall // 1_000_000
+        return self._after_jump(ahead, uptime)
+
+    def _after_jump(self, ahead: int, uptime: int) -> int:
+        if self._jump is None or abs(ahead - self._jump[0]) > _APART_NS:
+            self._jump = ahead, uptime
+        elif uptime - self._jump[1] >= SETTLED_S * 10**9:
+            self._ahead_ns, self._jump = ahead, None
+        return (uptime + self._ahead_ns) // 1_000_000
+
+
+now_ms = SteadyClock()
+"""The time of day as every part of this process counts it."""

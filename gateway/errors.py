@@ -187,6 +187,16 @@ class MeteringUnavailable(HouseError):
         super().__init__(message, headers={"retry-after": "1"})
 
 
+class AccountInconsistent(MeteringUnavailable):
+    """What one customer has used and holds does not add up: it is not served until that is mended, others are."""
+
+    code = "account_inconsistent"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers = {"retry-after": "60"}
+
+
 class ShuttingDown(HouseError):
     """This worker ends before the answer does; another one serves the next call."""
 

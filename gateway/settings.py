@@ -65,6 +65,9 @@ class Settings(BaseSettings):
 
     answer_tokens_max: int = Field(default=16_384, ge=1, le=2**31)
     conversation_tokens_max: int = Field(default=131_072, ge=1, le=2**31)
+    requests_per_minute: int = Field(default=1_000, ge=1, le=10**9)
+    concurrency_max: int = Field(default=1_000, ge=1, le=10**9)
+    kept_answers_max: int = Field(default=32 * 2**20, ge=0, le=2**40)
     grant_tokens_min: int = Field(default=16, ge=1, le=16_384)
     self_selection: Literal["none", "account", "conversation"] = "none"
     mode: Literal["enforce", "observe"] = "enforce"

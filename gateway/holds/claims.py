@@ -73,6 +73,7 @@ class Claims:
         self._lease_ms = lease_ms
         self._claim = Script("claim")
         self._unclaim = Script("unclaim")
+        self._keep = Script("keep_claim")
 
     async def claim(self, bucket: str, customer: str, digest: str, body: str, call: str) -> bytes | None:
         """Claim a key for a call, or return the sealed answer that was kept for it.
@@ -105,8 +106,10 @@ class Claims:
             await self._unclaim.run(self._line, [keys.once(bucket, customer, digest)], [call])
 
     async def renew(self, live: Iterable[tuple[Facts, Once]]) -> None:
-        """Keep the claims of live calls; one whose answer is kept already is left its day."""
-        kept_ms = 2 * self._lease_ms
-        names = [keys.once(facts.bucket, facts.customer, once.digest) for facts, once in live]
+        """Keep the claims of live calls, also where Redis' clock let one expire."""
         with translated():
-            await asyncio.gather(*(self._line.ask("PEXPIRE", name, kept_ms, "GT") for name in names))
+            await asyncio.gather(*(self._renew(facts, once) for facts, once in live))
+
+    async def _renew(self, facts: Facts, once: Once) -> None:
+        names = [keys.once(facts.bucket, facts.customer, once.digest), keys.hold(facts.bucket, facts.id)]
+        await self._keep.run(self._line, names, [once.body, facts.id, 2 * self._lease_ms])

@@ -150,6 +150,8 @@ class Once:
     """The claim of a call on its Idempotency-Key, and the sealed answers to keep: which one, the charge decides."""
 
     digest: str
+    body: str
+    """A digest of the call's body, so that the claim can be made again."""
     answer_first: bytes = b""
     answer_again: bytes = b""
 

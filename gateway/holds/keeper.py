@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +29,11 @@ RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 1.0
 
 WITHDRAWN_AT_ONCE = 50
+
+MARKED_S = 30.0
+"""How long the mark of a settled hold outlives its reply: a command that was sent twice may still come for a moment."""
+
+FORGOTTEN_AT_ONCE = 10_000
 
 
 class Live:
@@ -84,6 +89,8 @@ class Keeper:
         self._live: dict[str, Live] = {}
         self._doubtful: dict[str, Hold] = {}
         self._settling: set[asyncio.Task[None]] = set()
+        self._settled: deque[tuple[float, str, str]] = deque()
+        """When each hold was settled, oldest first, its bucket and its id: whose marks are still to be removed."""
         self._all_settled = asyncio.Event()
         self._renewed_at = monotonic()
         self._renewing: asyncio.Task[None] | None = None
@@ -160,6 +167,7 @@ class Keeper:
     def _close(self, settling: _Settling, settled: Settled) -> None:
         hold = settling.live.hold
         self._live.pop(hold.id, None)
+        self._settled.append((self._monotonic(), hold.facts.bucket, hold.id))
         if not settling.outcome.was_answered:
             self._tally.add(REQUESTS, hold.facts.tier or "", UNANSWERED)
         if not self._live:
@@ -200,6 +208,7 @@ class Keeper:
                     self._book.beat(),
                     *(self._renew_bucket(bucket, calls) for bucket, calls in by_bucket.items()),
                     self._claims.renew([(live.hold.facts, live.once) for live in self._live.values() if live.once]),
+                    self._book.forget(self._long_settled(sent_at - MARKED_S)),
                 )
         except MeteringUnavailable as error:
             self._server_is_gone = isinstance(error.__cause__, NoConnection)
@@ -209,6 +218,13 @@ class Keeper:
             log.warning("holds could not be renewed in time")
         else:
             self._renewed_at, self._server_is_gone = sent_at, False
+
+    def _long_settled(self, before: float) -> list[tuple[str, str]]:
+        """Return, once, what was settled before then. A mark that is not removed is gone a day later all the same."""
+        found: list[tuple[str, str]] = []
+        while self._settled and self._settled[0][0] <= before and len(found) < FORGOTTEN_AT_ONCE:
+            found.append(self._settled.popleft()[1:])
+        return found
 
     async def _renew_bucket(self, bucket: str, calls: dict[str, Live]) -> None:
         verdicts = await self._book.renew(bucket, {hold_id: live.sofar for hold_id, live in calls.items()})
@@ -224,6 +240,7 @@ class Keeper:
                 await asyncio.gather(*(self._book.withdraw(hold) for hold in some))
                 for hold in some:
                     del self._doubtful[hold.id]
+                    self._settled.append((self._monotonic(), hold.facts.bucket, hold.id))
 
     async def drain(self, seconds: float) -> bool:
         """Wait until every live call is settled, those too that are only now told to end; return whether all are."""

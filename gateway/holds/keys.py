@@ -16,7 +16,7 @@ def bucket_of(customer: str) -> str:
 
 
 def state(bucket: str) -> str:
-    """Hash: ``generation`` written by the ledger, ``timeline`` the number of the latest publication."""
+    """Hash: ``generation`` written by the ledger, ``timeline`` the number of the latest publication, ``full`` if it is."""
     return f"{{b{bucket}}}:state"
 
 
@@ -81,8 +81,13 @@ def once(bucket: str, customer_id: str, digest: str) -> str:
     return f"{{b{bucket}}}:once:{customer_id}:{digest}"
 
 
+def answers(bucket: str, customer_id: str) -> str:
+    """Hash: bytes of the answers kept for a customer's Idempotency-Keys, by the hour in which they were kept."""
+    return f"{{b{bucket}}}:answers:{customer_id}"
+
+
 def usage(bucket: str) -> str:
-    """Stream: settled records that are not yet in SQL; fields ``record`` (JSON) and ``charge`` (nano-units)."""
+    """Stream: settled records that are not yet in SQL; fields ``record`` (JSON), ``charge`` (nano-units), ``settled`` (ms)."""
     return f"{{b{bucket}}}:usage"
 
 
@@ -116,6 +121,9 @@ TIMELINE = "menus"
 
 TIDE = "tide"
 """Hash: ``seq``, how far the ledger had come when Redis last heard of it."""
+
+CLOCK = "clock"
+"""String: what Redis' clock showed when the books were last kept, ms; a clock that shows less was set back."""
 
 BREACHES = "breaches"
 """Hash: windows that do not add up, by kind of breach and name; what is wrong with each, as a sentence."""

@@ -17,6 +17,9 @@ class HouseLimits:
     conversation_tokens_max: int
     grant_tokens_min: int
     observes: bool
+    requests_per_minute: int | None = None
+    """For every customer whose tier says nothing of it; and so the next."""
+    concurrency_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,16 @@ def offer(tier: Tier | None, version: str | None, overrides: Mapping[str, int], 
             "conversation_input_tokens_max", tier.conversation_input_tokens_max
         ),
         spend_nanousd_max=overrides.get("spend_nanousd_max", tier.spend_nanousd_max),
-        requests_per_minute=overrides.get("requests_per_minute", tier.requests_per_minute),
-        concurrency_max=overrides.get("concurrency_max", tier.concurrency_max),
+        requests_per_minute=_else(
+            overrides.get("requests_per_minute", tier.requests_per_minute), house.requests_per_minute
+        ),
+        concurrency_max=_else(overrides.get("concurrency_max", tier.concurrency_max), house.concurrency_max),
         end_user_period_tokens_max=overrides.get("end_user_period_tokens_max", tier.end_user_period_tokens_max),
     )
+
+
+def _else(limit: int | None, house: int | None) -> int | None:
+    return house if limit is None else limit
 
 
 @dataclass(slots=True)

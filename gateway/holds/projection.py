@@ -14,9 +14,6 @@ from gateway.holds.scripts import source
 from gateway.holds.terms import Customer, Publication, Timeline
 from pricing.menu import Menu
 
-KEPT_AFTER_MS = 2 * 86_400_000
-"""How long a window outlives its period, for calls that end late."""
-
 
 class Projection:
     """The admin side's way into Redis. Everything it writes can be written again from SQL.
@@ -44,12 +41,10 @@ class Projection:
 
     def put_window(self, customer_id: str, period: tuple[int, int], amounts: Mapping[str, int]) -> None:
         """Begin a customer's window with what is used of it already; one that was begun before stays as it is."""
-        start, end = period
-        window = keys.window(keys.bucket_of(customer_id), customer_id, start)
+        window = keys.window(keys.bucket_of(customer_id), customer_id, period[0])
         with translated(), self._redis.pipeline(transaction=True) as batch:
             for name, amount in amounts.items():
                 batch.hsetnx(window, name, str(amount))
-            batch.pexpireat(window, end + KEPT_AFTER_MS)
             batch.execute()
 
     def put_key(self, bucket: str, digest: str, *, customer: str, key_id: str, expires: int | None) -> None:

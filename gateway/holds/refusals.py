@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.errors import (
+    AccountInconsistent,
     CallerError,
     ConversationCapReached,
     EndUserQuotaReached,
@@ -12,7 +13,7 @@ from gateway.errors import (
 )
 from gateway.holds.hold import Ask, Facts
 from gateway.holds.offer import HouseLimits, Offer
-from pricing.money import affordable, metered_bound
+from pricing.money import MOST, affordable, metered_bound
 
 
 def smaller_want(offered: Offer, ask: Ask, reply: list[str], house: HouseLimits) -> int | None:
@@ -35,11 +36,16 @@ def refusal(offered: Offer, facts: Facts, reply: list[str], now_ms: int) -> Call
         return ConversationCapReached(
             f"This conversation has reached its cap of {offered.conversation_tokens_max} tokens; begin a new one."
         )
-    if why == "conversation input":
+    if why == "conversation input" and offered.conversation_input_tokens_max is not None:
         return ConversationCapReached(
             f"This conversation may be sent {reply[2]} input tokens in all; begin a new one with a shorter prompt."
         )
     reset_s = max(0, facts.period_end - now_ms) // 1000
+    if _is_uncounted(why, offered):
+        return InsufficientQuota(
+            f"With this call more than {MOST} would be counted, which is the most there can be; "
+            f"the next period starts in {duration(reset_s)}."
+        )
     if why == "period":
         headers = {
             "x-ratelimit-limit-tokens": str(offered.period_tokens_max),
@@ -68,9 +74,26 @@ def refusal(offered: Offer, facts: Facts, reply: list[str], now_ms: int) -> Call
     if why == "rate":
         wait_s = -(-int(reply[2]) // 1_000_000)
         return RateLimitExceeded(f"At most {offered.requests_per_minute} requests a minute are admitted.", wait_s)
+    if why == "breach":
+        return AccountInconsistent(
+            "What this account has used and holds does not add up, so it is not served until that is mended; "
+            "nothing was charged."
+        )
+    if why == "full":
+        return MeteringUnavailable("Redis is nearly full, so no more calls are admitted; nothing was charged.")
     if why == "backlog":
         return MeteringUnavailable("The ledger takes no records, so no more calls are admitted; nothing was charged.")
     return MeteringUnavailable()
+
+
+def _is_uncounted(why: str, offered: Offer) -> bool:
+    """Return whether a limit was reached that nobody has set: that of what can be counted."""
+    limits = {
+        "conversation input": offered.conversation_input_tokens_max,
+        "period": offered.period_tokens_max,
+        "spend": offered.spend_nanousd_max,
+    }
+    return why in limits and limits[why] is None
 
 
 def duration(seconds: int) -> str:

@@ -15,8 +15,10 @@ _LUA = files("gateway.holds") / "lua"
 
 
 def source(verb: str) -> str:
-    """Return the text of one verb: ``reserve``, ``settle``, ``renew``, ``reclaim``, ``announce``, ``project``."""
-    return "\n".join((_LUA / f"{name}.lua").read_text("utf-8") for name in ("shared", verb))
+    """Return the text of one verb, as the files call them; what a verb declares of itself comes first."""
+    shared, text = ((_LUA / f"{name}.lua").read_text("utf-8") for name in ("shared", verb))
+    declared, rest = text.split("\n", 1) if text.startswith("#!") else ("", text)
+    return "\n".join(filter(None, (declared, shared, rest)))
 
 
 class Script:

@@ -7,21 +7,19 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import redis
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from gateway.holds import keys
 from gateway.holds.connect import text, translated
 from gateway.ledger.database import Database
 from gateway.ledger.entries import Entry, Malformed, record_in
+from gateway.ledger.queries import calls_in, summed, whole_sum
 from gateway.ledger.tables import usage_aside, usage_records
 from gateway.ledger.tide import Tide
 from pricing.usage import UsageRecord
 
 ON_THEIR_WAY_MOST = 500
 """Records of a bucket that may be on their way for a comparison; with more, the ledger is behind and it has to wait."""
-
-OF_CALLS = ("usage", "correction")
-"""Kinds of records that count in a window."""
 
 book = usage_records.c
 
@@ -113,16 +111,11 @@ class Agreement:
 
     def _booked(self, period: Period, but: list[str]) -> tuple[int, int]:
         """Return what the book has of a period, but for records that were counted already: in one statement."""
-        query = select(func.sum(book.billed_output_tokens), func.sum(book.charge_nanousd)).where(
-            book.customer == period.customer,
-            book.time >= period.start,
-            book.time < period.end,
-            book.kind.in_(OF_CALLS),
-            book.id.not_in(but),
-        )
+        columns = (*whole_sum(book.billed_output_tokens), *whole_sum(book.charge_nanousd))
+        query = select(*columns).where(*calls_in(period.customer, period.start, period.end), book.id.not_in(but))
         with self._database.read() as connection:
-            tokens, charge = connection.execute(query).one()
-        return int(tokens or 0), int(charge or 0)
+            row = connection.execute(query).one()
+        return summed(row[0], row[1]), summed(row[2], row[3])
 
     def _has_aside(self, bucket: str) -> bool:
         """Return whether records of a bucket are set aside: what they come to is for a person to say."""

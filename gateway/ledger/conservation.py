@@ -38,7 +38,8 @@ class Found:
 class Conservation:
     """Goes round all customers, and looks at every window that is known not to add up until it does.
 
-    What does not add up stands in Redis under ``keys.BREACHES``; while anything does, no gateway is ready.
+    What does not add up stands in Redis under ``keys.BREACHES`` and in the window itself: while it does, its customer's
+    calls are refused, and nobody else's.
 
     Raises:
         MeteringUnavailable: Redis or the ledger is not to be had, from ``turn``.
@@ -122,14 +123,18 @@ class Conservation:
         right = [place for place in known if place in seen and place not in wrong]
         for (kind, window), found in wrong.items():
             if (kind, window) not in known:
-                log.error("conservation is broken in %s: %s", window, found)
+                log.error("conservation is broken for %s in %s: %s", _customer_in(window), window, found)
         for _, window in right:
-            log.info("conservation holds again in %s", window)
+            log.info("conservation holds again for %s in %s", _customer_in(window), window)
+        still = {place[1] for place in (*known, *wrong) if place not in right}
         with translated(), self._redis.pipeline(transaction=False) as batch:
             for place, found in wrong.items():
                 batch.hset(keys.BREACHES, " ".join(place), found)
+                batch.hset(place[1], "breach", "1")
             for place in right:
                 batch.hdel(keys.BREACHES, " ".join(place))
+                if place[1] not in still:
+                    batch.hdel(place[1], "breach")
             batch.hlen(keys.BREACHES)
             return int(batch.execute()[-1])
 

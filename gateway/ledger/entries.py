@@ -17,7 +17,7 @@ from pricing.money import MOST
 from pricing.usage import FIELDS, KINDS, WHOLE_FIELDS, UsageRecord
 
 ADDED = frozenset({"charge_nanousd", "settled", "chain", "seq", "prev_hash", "hash"})
-"""The fields a settlement cannot know: it carries the charge beside the record, and the book adds the others."""
+"""The fields that are not in the record: a settlement carries two of them beside it, and the book adds the others."""
 
 CARRIED = tuple(field for field in FIELDS if field not in ADDED)
 NAMES = frozenset(CARRIED)
@@ -42,7 +42,7 @@ class Entry:
 
     @property
     def time(self) -> int:
-        """When the entry was added, by Redis' clock, ms."""
+        """When the entry was added, ms, by a clock that only goes forward: its id is above the one before it, whatever Redis' clock shows."""
         return int(self.id.partition("-")[0])
 
     def order(self) -> tuple[int, int, str]:
@@ -71,6 +71,9 @@ def record_in(entry: Entry) -> UsageRecord | Malformed:
     charge = entry.fields.get(b"charge", b"")
     if not WHOLE_NUMBER.fullmatch(charge) or abs(int(charge)) > MOST:
         return Malformed(entry, "charge is not a whole number of nano-units")
+    settled = entry.fields.get(b"settled", b"%d" % entry.time)
+    if not WHOLE_NUMBER.fullmatch(settled) or not 0 <= int(settled) <= MOST:
+        return Malformed(entry, "settled is not a moment in milliseconds")
     try:
         given = orjson.loads(entry.fields.get(b"record", b""))
     except ValueError:
@@ -84,7 +87,7 @@ def record_in(entry: Entry) -> UsageRecord | Malformed:
         value = record[field]
         if fault := fault_of(value) if value is not None else MISSING[field]:
             return Malformed(entry, f"{field} {fault}")
-    record["charge_nanousd"], record["settled"] = int(charge), entry.time
+    record["charge_nanousd"], record["settled"] = int(charge), int(settled)
     return record
 
 

@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -22,6 +22,10 @@ from pricing.usage import UsageRecord
 DAY_MS = 86_400_000
 PAGE = 1000
 CUSTOMERS_AT_ONCE = 100
+HALF = 2**27
+
+OF_CALLS = ("usage", "correction")
+"""Kinds of records that count in a window."""
 
 Position = tuple[int, str]
 """Where a record stands in the order that everything is read in: its (time, id)."""
@@ -110,42 +114,70 @@ def rows_in(
         after = rows[-1].time, rows[-1].id
 
 
-def spent_since(database: Database, starts: Mapping[str, int]) -> dict[str, Spent]:
-    """Return what each customer's calls came to from its own start on, in ms: the ``used`` of a lost Redis' windows.
+def calls_in(customer: str, start: int, end: int) -> list[ColumnElement[bool]]:
+    """Return what a record fulfils that counts in a customer's window, which begins at ``start`` and ends before ``end``.
 
-    A subscription's fee is no call: it counts in no window.
+    A subscription's fee and a credit are no calls: they count in no window.
     """
+    return [book.customer == customer, book.time >= start, book.time < end, book.kind.in_(OF_CALLS)]
+
+
+def whole_sum(column: ColumnElement[Any]) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """Return what ``summed`` reads the exact sum of a column from, in two halves of its digits.
+
+    SQLite's own sum fails where it passes 2^63, and every amount is below 2^53.
+    """
+    return func.sum(column // HALF), func.sum(column % HALF)
+
+
+def summed(high: Any, low: Any) -> int:
+    """Return the sum in two halves: PostgreSQL sums whole numbers to a decimal, and no record at all sums to null."""
+    return int(high or 0) * HALF + int(low or 0)
+
+
+def spent_in(database: Database, periods: Mapping[str, tuple[int, int]]) -> dict[str, Spent]:
+    """Return what each customer's calls came to in its own period, in ms: the ``used`` of a lost Redis' windows."""
     spent: dict[str, Spent] = {}
-    remaining = iter(starts.items())
+    remaining = iter(periods.items())
+    columns = (*whole_sum(book.billed_output_tokens), *whole_sum(book.charge_nanousd))
     while some := list(islice(remaining, CUSTOMERS_AT_ONCE)):
         with database.read() as connection:
-            for customer, start in some:
-                sums = select(func.sum(book.billed_output_tokens), func.sum(book.charge_nanousd))
-                of_calls = (book.customer == customer, book.time >= start, book.kind != "fee")
-                row = connection.execute(sums.where(*of_calls)).one()
-                # PostgreSQL sums whole numbers to a decimal; no record at all sums to null.
-                spent[customer] = Spent(int(row[0] or 0), int(row[1] or 0))
+            for customer, (start, end) in some:
+                row = connection.execute(select(*columns).where(*calls_in(customer, start, end))).one()
+                spent[customer] = Spent(summed(row[0], row[1]), summed(row[2], row[3]))
     return spent
 
 
-def tokens_by_end_user(database: Database, customer: str, start: int) -> dict[str | None, int]:
-    """Return the billed output tokens of each of a customer's end users, in calls admitted from ``start`` on."""
-    of_calls = (book.customer == customer, book.time >= start, book.kind != "fee")
-    tokens = func.sum(book.billed_output_tokens)
+def newest_times(database: Database, customers: Iterable[str]) -> dict[str, int]:
+    """Return when the latest call of each of these customers was admitted, ms; one who never called is left out."""
+    found: dict[str, int] = {}
+    remaining = iter(customers)
+    while some := list(islice(remaining, CUSTOMERS_AT_ONCE)):
+        with database.read() as connection:
+            for customer in some:
+                newest = connection.execute(select(func.max(book.time)).where(book.customer == customer)).scalar_one()
+                if newest is not None:
+                    found[customer] = int(newest)
+    return found
+
+
+def tokens_by_end_user(database: Database, customer: str, start: int, end: int) -> dict[str | None, int]:
+    """Return the billed output tokens of each of a customer's end users, in the calls of one period."""
+    columns = (book.end_user, *whole_sum(book.billed_output_tokens))
+    query = select(*columns).where(*calls_in(customer, start, end)).group_by(book.end_user)
     with database.read() as connection:
-        rows = connection.execute(select(book.end_user, tokens).where(*of_calls).group_by(book.end_user)).all()
-    return {row[0]: int(row[1] or 0) for row in rows}
+        return {row[0]: summed(row[1], row[2]) for row in connection.execute(query).all()}
 
 
-def begun_since(database: Database, customer: str, start: int) -> int:
-    """Return how many of a customer's conversations had their first output token in a call admitted from ``start`` on.
+def begun_in(database: Database, customer: str, start: int, end: int) -> int:
+    """Return how many of a customer's conversations had their first output token in a call of one period.
 
     A conversation lasts a day at most, so one that was begun before shows in the day before.
     """
     first = func.min(book.time)
     query = (
         select(book.conversation)
-        .where(book.customer == customer, book.time >= start - DAY_MS, book.billed_output_tokens > 0)
+        .where(*calls_in(customer, start - DAY_MS, end), book.billed_output_tokens > 0)
         .group_by(book.conversation)
         .having(first >= start)
     )

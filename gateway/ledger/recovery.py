@@ -20,7 +20,7 @@ from gateway.holds.periods import PeriodKind, period_at
 from gateway.holds.scripts import source
 from gateway.ledger.conversations import DAY_MS, HOUR_MS, Conversation, open_conversations
 from gateway.ledger.database import Database
-from gateway.ledger.queries import Span, begun_since, rows_in, spent_since, tokens_by_end_user
+from gateway.ledger.queries import Span, begun_in, newest_times, rows_in, spent_in, tokens_by_end_user
 from gateway.ledger.tables import customers, installation, menus, usage_records
 from gateway.ledger.tide import Tide
 from gateway.ledger.writer import Writer, unheard
@@ -116,7 +116,8 @@ class Recovery:
         self._mark_settled()
         self._put_in_force(generation)
         for told in on_their_way:
-            self._announce(keys=told.keys(), args=told.arguments(str(generation), self._bounds.lease_ms))
+            arguments = told.arguments(str(generation), self._bounds.lease_ms, self._now_ms())
+            self._announce(keys=told.keys(), args=arguments)
         return str(generation)
 
     def _generation(self) -> int:
@@ -184,32 +185,30 @@ class Recovery:
         names.clear()
 
     def _write_windows(self) -> None:
-        now = self._now_ms()
-        periods = dict(self._periods(now))
-        spent = spent_since(self._database, {customer: start for customer, (start, _) in periods.items()})
-        with self._redis.pipeline(transaction=False) as batch:
-            for customer, used in spent.items():
-                start, end = periods[customer]
-                if used.tokens or used.charge_nanousd:
-                    window = keys.window(keys.bucket_of(customer), customer, start)
-                    begun = begun_since(self._database, customer, start)
-                    amounts = {"used": used.tokens, "spend_used": used.charge_nanousd, "included": begun}
-                    batch.hset(window, items=[part for name, amount in amounts.items() for part in (name, amount)])
-                    batch.pexpireat(window, end + 2 * DAY_MS)
-            batch.execute()
+        """Write each customer's window of now, and that of its last records: another clock may be the right one."""
+        for periods in (dict(self._periods(self._now_ms())), dict(self._latest_periods())):
+            spent = spent_in(self._database, periods)
+            with self._redis.pipeline(transaction=False) as batch:
+                for customer, used in spent.items():
+                    start, end = periods[customer]
+                    if used.tokens or used.charge_nanousd:
+                        window = keys.window(keys.bucket_of(customer), customer, start)
+                        begun = begun_in(self._database, customer, start, end)
+                        amounts = {"used": used.tokens, "spend_used": used.charge_nanousd, "included": begun}
+                        batch.hset(window, items=[part for name, amount in amounts.items() for part in (name, amount)])
+                batch.execute()
 
     def _write_end_users(self) -> None:
         """Write what each end user has had in the period, of every customer whose end users may be limited."""
-        periods = dict(self._periods(self._now_ms()))
+        periods = [dict(self._periods(self._now_ms())), dict(self._latest_periods())]
         for customer in self._limiting_end_users():
-            start, end = periods[customer]
             bucket = keys.bucket_of(customer)
-            with self._redis.pipeline(transaction=False) as batch:
-                for name, tokens in tokens_by_end_user(self._database, customer, start).items():
-                    if tokens:
-                        batch.hset(keys.end_user(bucket, customer, start, name), "used", tokens)
-                        batch.pexpireat(keys.end_user(bucket, customer, start, name), end + 2 * DAY_MS)
-                batch.execute()
+            for start, end in {each[customer] for each in periods if customer in each}:
+                with self._redis.pipeline(transaction=False) as batch:
+                    for name, tokens in tokens_by_end_user(self._database, customer, start, end).items():
+                        if tokens:
+                            batch.hset(keys.end_user(bucket, customer, start, name), "used", tokens)
+                    batch.execute()
 
     def _limiting_end_users(self) -> list[str]:
         """Return the customers that may have a limit for each end user: all, if a tier that ever was sold has one."""
@@ -230,6 +229,16 @@ class Recovery:
         for row in rows:
             kind: PeriodKind = row.period
             yield row.id, period_at(kind, row.timezone, now)
+
+    def _latest_periods(self) -> Iterable[tuple[str, tuple[int, int]]]:
+        """Yield the period of each customer's last record."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(customers.c.id, customers.c.period, customers.c.timezone)).all()
+        newest = newest_times(self._database, (row.id for row in rows))
+        for row in rows:
+            if row.id in newest:
+                kind: PeriodKind = row.period
+                yield row.id, period_at(kind, row.timezone, newest[row.id])
 
     def _write_conversations(self) -> None:
         caps = self._caps()

@@ -55,7 +55,18 @@ LEDGER_LAG = Metric("tokencap_ledger_lag_records", Kind.GAUGE, "Records that are
 LEDGER_ASIDE = Metric("tokencap_ledger_aside_records", Kind.GAUGE, "Records set aside; anything but 0 wants a person.")
 HOLDS = Metric("tokencap_holds", Kind.GAUGE, "Open holds: calls on their way.")
 HELD_TOKENS = Metric("tokencap_held_tokens", Kind.GAUGE, "Tokens that open holds have set aside.")
-BREACHES = Metric("tokencap_conservation_breaches", Kind.GAUGE, "Windows that do not add up; 0 or nobody is ready.")
+BREACHES = Metric(
+    "tokencap_conservation_breaches",
+    Kind.GAUGE,
+    "Windows that do not add up; the calls of their customers are refused, and the log names them.",
+)
+CLOCKS_APART = Metric(
+    "tokencap_redis_clock_ahead_milliseconds", Kind.GAUGE, "How far Redis' clock is ahead of the bookkeeper's."
+)
+REDIS_MEMORY = Metric("tokencap_redis_memory_bytes", Kind.GAUGE, "Memory that Redis uses, of the fullest node.")
+REDIS_MEMORY_MAX = Metric(
+    "tokencap_redis_memory_max_bytes", Kind.GAUGE, "Its maxmemory: above 85 % of it no call is admitted. 0 is no limit."
+)
 TURNED_AT = Metric("tokencap_bookkeeper_turn_timestamp_seconds", Kind.GAUGE, "When the gauges were last looked at.")
 
 METRICS = (
@@ -71,5 +82,8 @@ METRICS = (
     HOLDS,
     HELD_TOKENS,
     BREACHES,
+    CLOCKS_APART,
+    REDIS_MEMORY,
+    REDIS_MEMORY_MAX,
     TURNED_AT,
 )

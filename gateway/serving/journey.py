@@ -142,10 +142,11 @@ class Journey:
         """Claim the call's Idempotency-Key."""
         digest = key_digest(self.dialect.endpoint, name)
         seal = Seal.of(key.text, digest)
+        body = seal.body(raw)
         customer = await self._admission.customer_of(ask)
-        kept = await self._claims.claim(ask.bucket, customer, digest, seal.body(raw), ask.id)
+        kept = await self._claims.claim(ask.bucket, customer, digest, body, ask.id)
         exchange.records = True
-        return Repetition(digest, seal, kept)
+        return Repetition(digest, seal, body, kept)
 
     async def _reserve(self, ask: Ask, repetition: Repetition | None) -> Hold:
         """Reserve; a refusal leaves the Idempotency-Key free."""

@@ -36,17 +36,18 @@ class Repetition:
 
     digest: str
     seal: Seal
+    body: str
     kept: bytes | None
 
     @property
     def once(self) -> Once:
-        return Once(self.digest)
+        return Once(self.digest, self.body)
 
     def to_keep(self, call: Call, recorded: bytes) -> Once:
         """Return the claim with the sealed answers: one if the call is charged its conversation's price, one if not."""
         charge = call.live.hold.facts.charge(call.came_to)
         first, again = (self._sealed(call, recorded, amount) for amount in (charge.first, charge.again))
-        return Once(self.digest, first, again)
+        return Once(self.digest, self.body, first, again)
 
     def _sealed(self, call: Call, recorded: bytes, charge_nanousd: int) -> bytes:
         last = call.last(call.foreseen(charge_nanousd))

@@ -1,4 +1,7 @@
-"""granted = used + held + remaining, looked at all the time: a breach is seen within a turn, and so is its repair."""
+"""granted = used + held + remaining, looked at all the time: a breach is seen within a turn, and so is its repair.
+
+It is its customer's matter: whose window does not add up is not served, everybody else is.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,16 @@ def is_ready(loop: Rig) -> bool:
     return httpx.get(f"{loop.url}/readyz").status_code == 200
 
 
+def is_served(loop: Rig, customer: Sold) -> bool:
+    """Make a call; one that is refused is refused for its customer's breach."""
+    answered = httpx.post(f"{loop.url}/v1/chat/completions", json=ASKED, headers=customer.headers)
+    if answered.is_success:
+        return True
+    assert (answered.status_code, answered.json()["error"]["code"]) == (503, "account_inconsistent")
+    assert int(answered.headers["retry-after"]) >= 1
+    return False
+
+
 def window_of(client: redis.Redis, customer: Sold) -> str:
     [name] = client.scan_iter(f"*:window:{customer.id}:*")
     return str(name.decode())
@@ -54,7 +67,7 @@ def window_of(client: redis.Redis, customer: Sold) -> str:
         ("spend_used", -2, "5 tokens and 5 nano-units are used, records say 5 tokens and 7"),
     ],
 )
-def test_a_breach_made_by_hand_turns_readiness_red_until_it_is_repaired(
+def test_a_breach_made_by_hand_stops_its_customer_and_nobody_else_until_it_is_repaired(
     loop: Rig,
     acme: Sold,
     client: redis.Redis,
@@ -64,19 +77,22 @@ def test_a_breach_made_by_hand_turns_readiness_red_until_it_is_repaired(
     said: str,
 ) -> None:
     """Holds and books are looked at, by tokens and by money; the log says by how much it is off, once."""
-    assert is_ready(loop)
+    other = loop.customer("only")
     window = window_of(client, acme)
 
     client.hincrby(window, field, amount)
-    until(lambda: not is_ready(loop))
+    until(lambda: client.hexists(window, "breach"))
 
+    assert not is_served(loop, acme)
+    assert is_served(loop, other)
+    assert is_ready(loop)
     assert said in " ".join(fields(client.hgetall(keys.BREACHES)).values())
     assert httpx.get(f"{loop.url}/livez").status_code == 200
     client.hincrby(window, field, -amount)
-    until(lambda: is_ready(loop))
-    assert client.exists(keys.BREACHES) == 0
+    until(lambda: not client.exists(keys.BREACHES))
+    assert is_served(loop, acme)
     lines = [record.message for record in caplog.records if "conservation is broken" in record.message]
-    assert [line for line in lines if said in line] != []
+    assert [line for line in lines if said in line and f"for {acme.id} in" in line] != []
     assert len(lines) == len(set(lines))
 
 
@@ -87,10 +103,10 @@ def test_a_hold_without_its_tokens_in_the_window_is_a_breach(loop: Rig, acme: So
 
     client.hset(keys.hold(bucket, "stray"), items=[part for pair in hold.items() for part in pair])
     client.zadd(keys.holds(bucket), {"stray": now_ms() + 600_000})
-    until(lambda: not is_ready(loop))
+    until(lambda: not is_served(loop, acme))
 
     client.zrem(keys.holds(bucket), "stray")
-    until(lambda: is_ready(loop))
+    until(lambda: is_served(loop, acme))
 
 
 def test_books_that_lost_a_record_are_a_breach(loop: Rig, acme: Sold, client: redis.Redis) -> None:
@@ -98,8 +114,9 @@ def test_books_that_lost_a_record_are_a_breach(loop: Rig, acme: Sold, client: re
     window = window_of(client, acme)
     client.hincrby(window, "used", 9)
 
-    until(lambda: not is_ready(loop))
+    until(lambda: client.exists(keys.BREACHES))
 
+    assert not is_served(loop, acme)
     [(place, _)] = fields(client.hgetall(keys.BREACHES)).items()
     assert place == f"books {window}"
 

@@ -51,7 +51,7 @@ class Desk:
         self.admission = Admission(
             line, Directory(line), self.generation, lease=lease, house=house, currency="USD", now_ms=now_ms
         )
-        self.book = Book(line, self.generation, lease)
+        self.book = Book(line, self.generation, lease, now_ms=now_ms)
         self.lease = lease
 
     async def _restore(self) -> str:
@@ -133,13 +133,21 @@ class Desk:
             before_it_books()
             return GENERATION
 
-        return Reclaimer(self.blocking, lease_ms=self.lease.lease_ms, generation=generation, monotonic=monotonic)
+        return Reclaimer(
+            self.blocking,
+            lease_ms=self.lease.lease_ms,
+            generation=generation,
+            monotonic=monotonic,
+            now_ms=now_ms,
+        )
 
     def renew(self, hold_id: str, sofar: int) -> None:
         """Renew a hold at once, as its worker does."""
         bucket = self.holds[hold_id].facts.bucket
         names = [keys.state(bucket), keys.holds(bucket), keys.hold(bucket, hold_id)]
-        self.blocking.register_script(source("renew"))(names, [GENERATION, self.lease.lease_ms, hold_id, sofar])
+        self.blocking.register_script(source("renew"))(
+            names, [GENERATION, self.lease.lease_ms, now_ms(), hold_id, sofar]
+        )
 
     async def tell(self, story: str) -> None:
         """Play a story: each line is ``verb words -> what comes of it``; what does not come is an assertion error."""

@@ -71,8 +71,8 @@ async def test_a_worker_without_its_redis_does_not_catch_up(valkey_url: str) -> 
         keeper = await at_work(at, clock)
         (live,) = keeper.holds
         clock.now_s += 1
-        at.blocking.config_set("maxmemory", 1)
+        at.blocking.config_set("min-replicas-to-write", 1)
         try:
             assert not await keeper.catches_up(live)
         finally:
-            at.blocking.config_set("maxmemory", 0)
+            at.blocking.config_set("min-replicas-to-write", 0)

@@ -12,6 +12,7 @@ from typing import Any
 import redis
 from redis.commands.core import Script
 
+from gateway.clock import now_ms
 from gateway.holds import keys
 from gateway.holds.connect import connect, fields, text
 from gateway.holds.scripts import source
@@ -120,7 +121,8 @@ class Operations:
         ]
         told = [
             *(GENERATION, 0, asked.customer, "1", asked.id, "w_1", LEASE_MS, LEASE_MS),
-            *(asked.want, asked.choices, asked.input, str(asked.money_first), str(asked.money_again), FOREVER, terms),
+            *(asked.want, asked.choices, asked.input, str(asked.money_first), str(asked.money_again), FOREVER),
+            *(now_ms(), False, terms),
         ]
         arguments = [json.dumps(told), asked.id]
         self.queue.append((self.scripts.reserve, names, arguments, check))
@@ -170,7 +172,7 @@ class Operations:
             assert [text(part) for part in reply] == [expected], hold_id
 
         names = [keys.state(BUCKET), keys.holds(BUCKET), keys.hold(BUCKET, hold_id)]
-        self.queue.append((self.scripts.renew, names, [GENERATION, LEASE_MS, hold_id, sofar], check))
+        self.queue.append((self.scripts.renew, names, [GENERATION, LEASE_MS, now_ms(), hold_id, sofar], check))
 
     def _settle(self, hold_id: str, expects: str, closes: bool, tokens: int, *, only_if_lapsed: bool) -> None:
         asked = next(one for one in reversed(self.requests) if one.id == hold_id)
@@ -198,6 +200,7 @@ class Operations:
         places = (0, 0, 10) if asked.end_user_max is None else (10, 0, 11)
         told = [
             *(GENERATION, hold_id, expects, closes, str(sofar) if only_if_lapsed else False, LEASE_MS),
+            *(now_ms(), "0"),
             *(str(tokens), "0", str(first), str(again), asked.conversation, str(asked.included), *places),
             *(part for most in (asked.period_max, asked.spend_max) for part in (_limit(most), _near(most))),
         ]

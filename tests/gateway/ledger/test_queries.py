@@ -9,7 +9,7 @@ import pytest
 from gateway.errors import BadRequest
 from gateway.ledger.appender import append
 from gateway.ledger.database import Database
-from gateway.ledger.queries import Span, Spent, Totals, spent_since, totals, usage_page, usage_records_in
+from gateway.ledger.queries import Span, Spent, Totals, spent_in, totals, usage_page, usage_records_in
 from tests.gateway.ledger.records import NOON, record
 
 OTHER = "cus_other"
@@ -76,11 +76,12 @@ def test_a_cursor_that_is_not_ours_is_the_callers_mistake(database: Database, cu
     assert refused.value.param == "cursor"
 
 
-def test_what_customers_spent_is_counted_from_each_ones_own_start(twenty: Database) -> None:
+def test_what_customers_spent_is_counted_in_each_ones_own_period(twenty: Database) -> None:
     append(twenty, [record(50, kind="correction", billed_output_tokens=-30, charge_nanousd=-2, time=NOON + 4)])
-    starts = {"cus_acme": NOON + 4, OTHER: NOON, "cus_new": NOON}
+    append(twenty, [record(51, time=NOON + 100), record(52, kind="credit", charge_nanousd=-9, time=NOON + 4)])
+    periods = {"cus_acme": (NOON + 4, NOON + 100), OTHER: (NOON, NOON + 100), "cus_new": (NOON, NOON + 100)}
 
-    spent = spent_since(twenty, starts)
+    spent = spent_in(twenty, periods)
 
     assert spent == {
         "cus_acme": Spent(tokens=4 * 100 - 30 - 0, charge_nanousd=16 + 17 + 18 + 19 - 2),
@@ -90,19 +91,20 @@ def test_what_customers_spent_is_counted_from_each_ones_own_start(twenty: Databa
 
 
 def test_sums_stay_exact_where_floating_point_would_not(database: Database) -> None:
+    """Also past 2^63, where a sum of SQLite's own fails."""
     most: dict[str, Any] = {"charge_nanousd": 2**53 - 1, "billed_output_tokens": 2**53 - 1}
-    append(database, [record(1, **most), record(2, **most), record(3, **most)])
+    append(database, [record(number, **most) for number in range(1, 1_031)])
 
-    assert spent_since(database, {"cus_acme": 0}) == {"cus_acme": Spent(3 * (2**53 - 1), 3 * (2**53 - 1))}
-    assert totals(database).charge_nanousd == 3 * (2**53 - 1)
+    assert spent_in(database, {"cus_acme": (0, 2**53)}) == {"cus_acme": Spent(1_030 * (2**53 - 1), 1_030 * (2**53 - 1))}
+    assert totals(database).charge_nanousd == 1_030 * (2**53 - 1)
 
 
 def test_more_customers_than_fit_one_transaction_are_all_answered(twenty: Database) -> None:
-    starts = {f"cus_{number}": 0 for number in range(250)} | {"cus_acme": 0}
+    periods = {f"cus_{number}": (0, 2**53) for number in range(250)} | {"cus_acme": (0, 2**53)}
 
-    spent = spent_since(twenty, starts)
+    spent = spent_in(twenty, periods)
 
-    assert spent.keys() == starts.keys()
+    assert spent.keys() == periods.keys()
     assert spent["cus_acme"].tokens == 1_600
 
 

@@ -1,0 +1,57 @@
+"""Compares Redis' clock with this process' own, which cannot jump, and notices when Redis' was set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import redis
+
+from gateway.clock import APART_MS
+
+JUMP_MS = 1_000
+"""By how much Redis' clock may seem to have been set since it was last looked at, for the time that asking it takes."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Both clocks at one moment, ms since 1970."""
+
+    here: int
+    """What Redis' clock shows."""
+    now: int | None
+    """The time as the scripts count it; None where the two clocks have never agreed, so that neither is known to be right."""
+    ahead_ms: int
+    """How far Redis' clock is ahead of this process'."""
+    jump_ms: int
+    """By how much it was set since the reading before; 0 for what may be the time that asking takes."""
+
+
+class Clocks:
+    """Reads both. Where they agree it is Redis' clock that counts; where they once did, this process'."""
+
+    def __init__(self, client: redis.Redis, now_ms: Callable[[], int]) -> None:
+        self._redis = client
+        self._now_ms = now_ms
+        self._vouches = False
+        self._ahead_ms: int | None = None
+
+    def read(self) -> Reading:
+        """Return both clocks; a failure of Redis is redis-py's."""
+        seconds, micros = cast(tuple[int, int], cast(Any, self._redis.time()))
+        here, ours = seconds * 1000 + micros // 1000, self._now_ms()
+        ahead_ms = here - ours
+        jump_ms = 0 if self._ahead_ms is None else ahead_ms - self._ahead_ms
+        if abs(jump_ms) <= JUMP_MS:
+            jump_ms = 0
+        else:
+            log.warning("Redis' clock was set by %d ms and is now %d ms from this process'", jump_ms, ahead_ms)
+        self._ahead_ms = ahead_ms
+        agree = abs(ahead_ms) <= APART_MS
+        self._vouches |= agree
+        now = here if agree else ours if self._vouches else None
+        return Reading(here, now, ahead_ms, jump_ms)

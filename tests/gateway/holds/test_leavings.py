@@ -1,0 +1,214 @@
+"""What a call leaves in Redis, by how it ended: one that came to nothing leaves nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.errors import TokencapError
+from gateway.holds import keys
+from gateway.holds.claims import Claims
+from gateway.holds.hold import UNANSWERED, Hold, Once
+from gateway.holds.keeper import MARKED_S, Keeper, Live
+from gateway.observing.tally import Tally
+from tests.clock import Clock
+from tests.gateway.holds.desk import LEASE, Desk, desk
+
+WORKERS = (b"worker:",)
+KEPT = "2" * 32
+
+
+def found(at: Desk) -> dict[bytes, int]:
+    """Return every key and the bytes it takes, but for the workers' own."""
+    names = [name for name in at.blocking.scan_iter() if not name.startswith(WORKERS)]
+    return {name: int(at.blocking.memory_usage(name) or 0) for name in sorted(names)}
+
+
+def keeper_of(at: Desk, clock: Clock) -> Keeper:
+    return Keeper(at.book, Claims(at.line, LEASE.lease_ms), LEASE, Tally(), monotonic=clock)
+
+
+async def settled(at: Desk, keeper: Keeper, clock: Clock, hold: Hold, once: Once | None = None, **came_to: Any) -> None:
+    outcome = at.outcome(**came_to) if came_to else UNANSWERED
+    assert await keeper.settle(Live(hold, None), outcome, once) is not None
+    clock.now_s += MARKED_S
+    await keeper.renew()
+
+
+async def served(at: Desk) -> None:
+    """Sell to acme, whose account, window and turn are there from its first call on."""
+    at.tier("basic", period_tokens_max=10_000, end_user_period_tokens_max=500, requests_per_minute=600)
+    at.customer("acme", "basic")
+    hold = await at.reserve("first", "acme", 10, end_user="bob")
+    await at.book.settle(hold, at.outcome(10))
+    at.blocking.delete(keys.mark(hold.facts.bucket, "first"))
+
+
+@pytest.mark.parametrize("named", [{}, {"conversation": "talk"}, {"end_user": "ann"}, {"input_bound": 0}])
+async def test_a_call_that_the_upstream_did_not_answer_leaves_nothing(valkey_url: str, named: dict[str, Any]) -> None:
+    """No mark, no conversation, no end user, no thread: neither a key more nor a byte in those that were there."""
+    async with desk(valkey_url) as at:
+        await served(at)
+        clock = Clock()
+        keeper = keeper_of(at, clock)
+        before = found(at)
+        await settled(at, keeper, clock, await at.reserve("c0", "acme", 100, **named))
+        once_more = found(at)
+        for number in range(1, 20):
+            hold = await at.reserve(f"c{number}", "acme", 100, **(named | {"conversation": f"talk{number}"}))
+            await settled(at, keeper, clock, hold)
+
+        assert found(at).keys() == once_more.keys() == before.keys()
+        assert sum(found(at).values()) <= sum(once_more.values()) + 64, "numbers may have a digit more"
+
+
+async def test_a_call_that_came_to_nothing_leaves_a_conversation_that_was_there_as_it_was(valkey_url: str) -> None:
+    async with desk(valkey_url) as at:
+        await served(at)
+        clock = Clock()
+        keeper = keeper_of(at, clock)
+        await settled(at, keeper, clock, await at.reserve("c1", "acme", 100, conversation="talk"), tokens=40)
+        before = found(at)
+        await settled(at, keeper, clock, await at.reserve("c2", "acme", 100, conversation="talk"))
+
+        assert found(at).keys() == before.keys()
+        talk = keys.conversation(keys.bucket_of("acme"), "acme", "talk")
+        assert at.blocking.hmget(talk, "used", "held", "live") == [b"40", b"0", b"0"]
+
+
+async def test_a_call_that_came_to_nothing_beside_one_that_runs_leaves_its_conversation(valkey_url: str) -> None:
+    async with desk(valkey_url) as at:
+        await served(at)
+        clock = Clock()
+        keeper = keeper_of(at, clock)
+        running = await at.reserve("c1", "acme", 100, conversation="talk")
+        await settled(at, keeper, clock, await at.reserve("c2", "acme", 100, conversation="talk"))
+        talk = keys.conversation(running.facts.bucket, "acme", "talk")
+
+        assert [int(part or 0) for part in at.blocking.hmget(talk, "used", "held", "live")] == [0, 100, 1]
+        await settled(at, keeper, clock, running)
+        assert not at.blocking.exists(talk)
+
+
+async def test_a_refused_call_leaves_nothing(valkey_url: str) -> None:
+    """By its cap, its period, its end user, its spend, its turn, and by the number of calls at once."""
+    async with desk(valkey_url) as at:
+        limits = {"period_tokens_max": 50, "price_nanousd": 1, "conversation_tokens_max": 60}
+        at.tier("basic", **limits)
+        at.tier("poor", spend_nanousd_max=0, price_nanousd=1)
+        at.tier("slow", requests_per_minute=1)
+        at.tier("one", concurrency_max=1)
+        at.tier("users", end_user_period_tokens_max=1, price_nanousd=1)
+        for tier in ("basic", "poor", "slow", "one", "users"):
+            at.customer(tier, tier)
+        for tier in ("slow", "one"):
+            await at.reserve(f"{tier}0", tier, 5)
+        before = found(at)
+        for tier in ("basic", "poor", "slow", "one", "users"):
+            for number in range(1, 4):
+                with pytest.raises(TokencapError):
+                    await at.reserve(f"{tier}{number}", tier, 55, conversation=f"talk{number}", end_user=f"u{number}")
+
+        assert found(at) == before
+
+
+@pytest.mark.parametrize("was_made", [True, False])
+async def test_a_reservation_whose_reply_was_lost_leaves_nothing(valkey_url: str, was_made: bool) -> None:
+    async with desk(valkey_url) as at:
+        await served(at)
+        before = found(at)
+        clock = Clock()
+        keeper = keeper_of(at, clock)
+        hold = await at.reserve("c1", "acme", 100)
+        if not was_made:
+            await at.book.settle(hold, UNANSWERED)
+            at.blocking.delete(keys.mark(hold.facts.bucket, "c1"))
+        keeper.doubt(hold)
+        await keeper._withdraw_doubtful()
+        assert at.blocking.exists(keys.mark(hold.facts.bucket, "c1")), "a copy of the command may still come"
+        clock.now_s += MARKED_S
+        await keeper.renew()
+
+        assert found(at).keys() == before.keys()
+
+
+async def test_a_call_whose_answer_is_not_kept_leaves_its_idempotency_key_free(valkey_url: str) -> None:
+    async with desk(valkey_url) as at:
+        await served(at)
+        clock, claims = Clock(), Claims(at.line, LEASE.lease_ms)
+        keeper = keeper_of(at, clock)
+        before = found(at)
+        bucket = keys.bucket_of("acme")
+        await claims.claim(bucket, "acme", KEPT, "body", "c1")
+        hold = await at.reserve("c1", "acme", 100)
+        await settled(at, keeper, clock, hold, Once(KEPT, "body"))
+
+        assert found(at).keys() == before.keys()
+
+
+async def test_an_answered_call_leaves_its_record_and_its_conversation_until_the_record_is_booked(
+    valkey_url: str,
+) -> None:
+    async with desk(valkey_url) as at:
+        await served(at)
+        clock = Clock()
+        keeper = keeper_of(at, clock)
+        before = found(at)
+        hold = await at.reserve("c1", "acme", 100, end_user="bob")
+        await settled(at, keeper, clock, hold, tokens=10)
+        left = {name: size for name, size in found(at).items() if name not in before}
+
+        talk = keys.conversation(hold.facts.bucket, "acme", "c1").encode()
+        assert left.keys() == {talk}
+        assert left[talk] < 500
+        assert 0 < at.blocking.pttl(talk) <= 3_600_000 + LEASE.deadline_ms
+
+
+async def test_a_mark_stays_until_no_copy_of_a_command_can_come(valkey_url: str) -> None:
+    """For half a minute after its reply; and where its worker died before it had one, for a day."""
+    async with desk(valkey_url) as at:
+        await served(at)
+        clock = Clock()
+        keeper = keeper_of(at, clock)
+        hold = await at.reserve("c1", "acme", 100)
+        mark = keys.mark(hold.facts.bucket, "c1")
+        await keeper.settle(Live(hold, None), at.outcome(10))
+        clock.now_s += MARKED_S - 1
+        await keeper.renew()
+        assert at.blocking.pttl(mark) > 80_000_000
+        assert (await at.book.settle(hold, at.outcome(10))).charge_nanousd == 0
+        assert len(at.records("acme")) == 2
+        clock.now_s += 1
+        await keeper.renew()
+        assert not at.blocking.exists(mark)
+
+
+async def test_kept_answers_of_a_customer_have_a_budget_that_comes_back_hour_by_hour(valkey_url: str) -> None:
+    """Beyond it a key is free again, once its call has ended; other customers have budgets of their own."""
+    async with desk(valkey_url) as at:
+        at.tier("basic")
+        at.customer("acme", "basic")
+        at.customer("other", "basic")
+        at.book._answers_bytes_max = 10_000
+        claims, kept = Claims(at.line, LEASE.lease_ms), []
+
+        async def call(number: int, customer: str = "acme") -> bool:
+            digest = f"{number:032x}"
+            bucket = keys.bucket_of(customer)
+            await claims.claim(bucket, customer, digest, "body", f"{customer}{number}")
+            hold = await at.reserve(f"{customer}{number}", customer, 10)
+            await at.book.settle(hold, at.outcome(10), Once(digest, "body", b"x" * 1_000, b"x" * 1_000))
+            return bool(at.blocking.exists(keys.once(bucket, customer, digest)))
+
+        kept = [await call(number) for number in range(12)]
+
+        assert kept == [True] * 7 + [False] * 5
+        assert await call(50, "other")
+        answers = keys.answers(keys.bucket_of("acme"), "acme")
+        [(hour, counted)] = at.blocking.hgetall(answers).items()
+        assert int(counted) == 7 * 1_400
+        at.blocking.hdel(answers, hour)
+        at.blocking.hset(answers, int(hour) - 25, int(counted))
+        assert await call(100), "what was kept more than a day ago counts no more"
+        assert len(at.blocking.hgetall(answers)) == 1
