@@ -110,14 +110,7 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
     )
     upkeep = Upkeep(client, now_ms)
     conservation = Conservation(database, client, generation=lambda: generation, now_ms=now_ms)
-    pricer = Pricer(
-        database,
-        {**without_settings(os.environ), **settings.to_environment()},
-        now_ms=now_ms,
-        new_id=lambda: f"run_{secrets.token_hex(12)}",
-        every_h=settings.pricing_every_h,
-        asked={"days": settings.pricing_days, "publish": settings.pricing_publish},
-    )
+    pricer = _pricer(settings, database)
     sweep_at = 0.0
     try:
         while not stop.is_set():
@@ -149,6 +142,17 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
         sheet.write()
         database.close()
         client.close()
+
+
+def _pricer(settings: Settings, database: Database) -> Pricer:
+    return Pricer(
+        database,
+        {**without_settings(os.environ), **settings.to_environment()},
+        now_ms=now_ms,
+        new_id=lambda: f"run_{secrets.token_hex(12)}",
+        every_h=settings.pricing_every_h,
+        asked={"days": settings.pricing_days, "publish": settings.pricing_publish},
+    )
 
 
 def _gauge(tally: Tally, counted: Counted, found: Found, waiting: int, aside: int) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, cast
 
 import redis
+from redis.exceptions import OutOfMemoryError
 
 from gateway.holds import keys
 from gateway.holds.clocks import Clocks
@@ -65,9 +67,11 @@ class Upkeep:
         """Look at everything once."""
         with translated():
             reading = self._clocks.read()
-            seen = int(cast(Any, self._redis.getset(keys.CLOCK, reading.here)) or 0)
+            seen = int(cast(Any, self._redis.get(keys.CLOCK)) or 0)
             used, most = self._memory()
             self._tell(used, most)
+            with suppress(OutOfMemoryError):
+                self._redis.set(keys.CLOCK, reading.here)
             if reading.now is not None:
                 self._remove_past(min(reading.here, self._now_ms()) - KEPT_MS)
         has_lost = abs(reading.jump_ms) > LOST_MS or reading.here < seen - LOST_MS

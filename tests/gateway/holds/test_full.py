@@ -1,0 +1,96 @@
+"""A server that is full admits nobody, and what was admitted is renewed, settled and booked there all the same."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from gateway.clock import now_ms
+from gateway.errors import MeteringUnavailable
+from gateway.holds import keys
+from gateway.holds.claims import Claims
+from gateway.holds.hold import Once
+from gateway.holds.keeper import Keeper
+from gateway.holds.upkeep import FULL, ROOMY, Upkeep
+from gateway.ledger.database import Database
+from gateway.ledger.writer import Writer
+from gateway.observing.tally import Tally
+from tests.clock import Clock
+from tests.gateway.holds.desk import LEASE, Desk, desk
+
+BUCKET = keys.bucket_of("acme")
+
+
+@pytest.fixture
+async def at(valkey_url: str) -> AsyncIterator[Desk]:
+    async with desk(valkey_url) as opened:
+        opened.tier("basic", price_nanousd=3)
+        opened.customer("acme", "basic")
+        yield opened
+
+
+@contextmanager
+def only(at: Desk, share: float) -> Iterator[None]:
+    """Let the server have so much memory that what it uses is this share of it."""
+    used = int(at.blocking.info("memory")["used_memory"])
+    at.blocking.config_set("maxmemory", max(1, int(used / share)))
+    try:
+        yield
+    finally:
+        at.blocking.config_set("maxmemory", 0)
+
+
+async def test_a_full_server_refuses_reservations_and_takes_renewals_and_settlements(
+    at: Desk, database: Database
+) -> None:
+    clock, claims = Clock(), Claims(at.line, LEASE.lease_ms)
+    keeper = Keeper(at.book, claims, LEASE, Tally(), monotonic=clock)
+    digest = "0" * 32
+    await claims.claim(BUCKET, "acme", digest, "body", "c1")
+    first, second = await at.reserve("c1", "acme", 100), await at.reserve("c2", "acme", 100)
+    live = keeper.take(first, Once(digest, "body"))
+    live.sofar = 30
+    with only(at, 2.0):
+        with pytest.raises(MeteringUnavailable):
+            await at.reserve("c3", "acme", 100)
+        clock.now_s += LEASE.lease_ms / 2000 + 1
+        assert await keeper.catches_up(live), "a full server is not a lost one"
+        at.blocking.delete(keys.hold(BUCKET, "c2"))
+        assert await at.book.announce(second, sofar=0)
+        assert (await at.book.settle(first, at.outcome(50))).charge_nanousd == 3
+        at.projection.put_customer(at.customers["acme"])
+        assert Writer(at.blocking, database).turn() == 1
+
+    assert at.blocking.hget(keys.hold(BUCKET, "c2"), "state") == b"live"
+    assert at.window("acme")["used"] == 50
+    assert not at.blocking.exists(keys.hold(BUCKET, "c3"))
+
+
+async def test_nobody_is_admitted_to_a_server_that_is_nearly_full_until_there_is_room(at: Desk) -> None:
+    upkeep = Upkeep(at.blocking, now_ms)
+    upkeep.turn()
+    await at.reserve("c1", "acme", 100)
+    with only(at, FULL + 0.02):
+        upkeep.turn()
+        with pytest.raises(MeteringUnavailable, match="nearly full"):
+            await at.reserve("c2", "acme", 100)
+        await at.book.settle(at.holds["c1"], at.outcome(10))
+    with only(at, (FULL + ROOMY) / 2):
+        upkeep.turn()
+        with pytest.raises(MeteringUnavailable):
+            await at.reserve("c3", "acme", 100)
+    with only(at, ROOMY - 0.05):
+        found = upkeep.turn()
+        assert found.memory / found.memory_max < ROOMY
+        await at.reserve("c4", "acme", 100)
+
+
+async def test_a_server_that_is_full_is_told_by_who_looks_again_after_a_start(at: Desk) -> None:
+    with only(at, 1.5):
+        Upkeep(at.blocking, now_ms).turn()
+        assert at.blocking.hget(keys.state(BUCKET), "full") == b"1"
+    Upkeep(at.blocking, now_ms).turn()
+
+    assert not at.blocking.hexists(keys.state(BUCKET), "full")
