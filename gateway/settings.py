@@ -39,6 +39,7 @@ class Settings(BaseSettings):
 
     redis_url: str = "embedded"
     redis_batches: bool = True
+    redis_memory_max: int | None = Field(default=None, ge=16 * 2**20, le=2**50)
     database_url: str | None = None
     data_dir: Path = Path("tokencap-data")
     valkey_server_bin: Path | None = Field(default=None, validation_alias="valkey_server_bin")

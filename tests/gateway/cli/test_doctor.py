@@ -17,7 +17,7 @@ from gateway.settings import Settings
 from tests.gateway.cli.commands import serving, tokencap
 from tests.serving import served
 
-SOUND = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+SOUND = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction", "maxmemory": "1000000"}
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,7 @@ SOUND = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noev
         ({"appendonly": "no"}, "appendonly"),
         ({"appendfsync": "no"}, "appendfsync"),
         ({"maxmemory-policy": "allkeys-lru"}, "maxmemory-policy"),
+        ({"maxmemory": "0"}, "set maxmemory to"),
         ({"appendonly": "no", "maxmemory-policy": "volatile-ttl"}, "noeviction"),
     ],
 )

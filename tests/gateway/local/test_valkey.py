@@ -14,6 +14,7 @@ import redis
 
 from gateway.errors import StartupError
 from gateway.local import valkey
+from gateway.local.memory import LEAST, server_memory_max
 from gateway.local.processes import Process
 
 
@@ -40,6 +41,9 @@ async def test_it_loses_nothing_and_refuses_when_full(directory: Path) -> None:
     async with running(directory):
         names = ("appendonly", "appendfsync", "save", "maxmemory-policy", "port", "unixsocketperm")
         config = {name: _client(directory).config_get(name)[name] for name in names}
+        most = int(_client(directory).config_get("maxmemory")["maxmemory"])
+
+    assert most == server_memory_max() > 0
 
     assert config == {
         "appendonly": "yes",
@@ -49,6 +53,24 @@ async def test_it_loses_nothing_and_refuses_when_full(directory: Path) -> None:
         "port": "0",
         "unixsocketperm": "700",
     }
+
+
+@pytest.mark.parametrize(
+    ("files", "most"),
+    [
+        ({"sys/fs/cgroup/memory.max": "900000000"}, 300_000_000),
+        ({"sys/fs/cgroup/memory/memory.limit_in_bytes": "600000000"}, 200_000_000),
+        ({"proc/self/cgroup": "0::/a/b", "sys/fs/cgroup/a/memory.max": "300000000"}, 100_000_000),
+        ({"proc/self/cgroup": "4:memory:/a", "sys/fs/cgroup/memory/a/memory.limit_in_bytes": "1"}, LEAST),
+    ],
+)
+def test_a_server_has_a_third_of_what_its_container_has(directory: Path, files: dict[str, str], most: int) -> None:
+    """Of the smallest limit on the way up, in either version of control groups; never so little that it cannot start."""
+    for name, text in {"sys/fs/cgroup/memory.max": "max", **files}.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(text + "\n")
+
+    assert server_memory_max(directory) == most
 
 
 async def test_what_was_answered_survives_a_kill(directory: Path) -> None:

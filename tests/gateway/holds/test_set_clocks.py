@@ -1,0 +1,211 @@
+"""A real Valkey whose clock is set while calls run and between them: no quota begins anew, and nobody is locked out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+
+import pytest
+
+from gateway.clock import now_ms
+from gateway.errors import InsufficientQuota, MeteringUnavailable, RateLimitExceeded
+from gateway.holds import keys
+from gateway.holds.claims import Claims
+from gateway.holds.clocks import Clocks
+from gateway.holds.conservation import Census
+from gateway.holds.hold import Once
+from gateway.holds.keeper import Keeper
+from gateway.holds.terms import period_of
+from gateway.holds.upkeep import Upkeep
+from gateway.observing.tally import Tally
+from tests.clock import Clock
+from tests.gateway.holds.desk import GENERATION, LEASE, Desk, desk
+from tests.servers import SetClock, set_clock_valkey_in, short_directory
+
+DAY_S = 86_400
+JUMPS_S = [-400 * DAY_S, -45 * DAY_S, -7_200, -30, -1, 1, 30, 7_200, 45 * DAY_S, 400 * DAY_S]
+BUCKET = keys.bucket_of("acme")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[str, SetClock]]:
+    with short_directory() as directory, set_clock_valkey_in(directory) as running:
+        yield running
+
+
+@pytest.fixture
+def clock(server: tuple[str, SetClock]) -> Iterator[SetClock]:
+    server[1].set(0)
+    yield server[1]
+    server[1].set(0)
+
+
+@pytest.fixture
+async def at(server: tuple[str, SetClock], clock: SetClock) -> AsyncIterator[Desk]:
+    """A desk whose worker has seen that both clocks agree."""
+    async with desk(server[0]) as opened:
+        opened.blocking.flushall()
+        opened.tier("basic", period_tokens_max=100, price_nanousd=3)
+        opened.customer("acme", "basic")
+        await opened.admission.compare_clocks()
+        yield opened
+
+
+def faults(at: Desk) -> list[str]:
+    return [fault for fault in Census(at.blocking, lambda: GENERATION).take([]).windows.values() if fault is not None]
+
+
+@pytest.mark.parametrize("jump_s", JUMPS_S)
+async def test_a_quota_is_sold_once_whatever_the_clock_shows(at: Desk, clock: SetClock, jump_s: float) -> None:
+    """Calls before, while and after it is set are of the period that is, at its price, and together at most its quota."""
+    began = now_ms()
+    first = await at.reserve("c1", "acme", 60)
+    clock.set(jump_s)
+    await at.book.settle(first, at.outcome(60))
+    second = await at.reserve("c2", "acme", 30)
+    with pytest.raises(InsufficientQuota):
+        await at.reserve("c3", "acme", 30)
+    clock.set(0)
+    with pytest.raises(InsufficientQuota):
+        await at.reserve("c4", "acme", 30)
+    await at.book.settle(second, at.outcome(30))
+    await at.reserve("c5", "acme", 10)
+
+    assert at.window("acme") == {"used": 90, "held": 10, "spend_used": 6, "spend_held": 3}
+    assert {hold.facts.period_start for hold in at.holds.values()} == {period_of(at.customers["acme"], began)[0]}
+    assert all(began - 5_000 <= hold.admitted <= now_ms() + 5_000 for hold in at.holds.values())
+    assert all(began - 5_000 <= int(record["settled"]) <= now_ms() + 5_000 for record in at.records("acme"))
+    assert faults(at) == []
+
+
+@pytest.mark.parametrize("jump_s", [-400 * DAY_S, -7_200, -30, 7_200, 400 * DAY_S])
+async def test_whose_rate_is_limited_waits_for_one_turn_at_most(at: Desk, clock: SetClock, jump_s: float) -> None:
+    """Its next turn, that another clock has put far off, counts as a minute ahead."""
+    at.tier("paced", requests_per_minute=60)
+    at.put(replace(at.customers["acme"], tier="paced", rev=2))
+    await at.reserve("c1", "acme", 1)
+    pace = keys.pace(BUCKET, "acme")
+    turn = int(at.blocking.hget(pace, "tat_us") or 0)
+    at.blocking.hset(pace, "tat_us", turn + int(max(jump_s, -jump_s) * 1_000_000))
+    clock.set(-abs(jump_s))
+    if abs(jump_s) > 60:
+        await at.reserve("c2", "acme", 1)
+    with pytest.raises(RateLimitExceeded) as refused:
+        for number in range(100):
+            await at.reserve(f"d{number}", "acme", 1)
+
+    assert int(refused.value.headers["retry-after"]) <= 1
+
+
+@pytest.mark.parametrize("jump_s", JUMPS_S)
+async def test_a_hold_of_a_worker_that_lives_is_not_taken_back(at: Desk, clock: SetClock, jump_s: float) -> None:
+    passed = Clock()
+    keeper = Keeper(at.book, Claims(at.line, LEASE.lease_ms), LEASE, Tally(), monotonic=passed)
+    live = keeper.take(await at.reserve("c1", "acme", 60))
+    await keeper.renew()
+    reclaimer = at.reclaimer(passed)
+    reclaimer.turn()
+    passed.now_s += 2 * LEASE.lease_ms / 1000
+    for ahead_s in (jump_s, 0.0):
+        clock.set(ahead_s)
+        assert reclaimer.turn() == 0
+        await keeper.renew()
+        passed.now_s += 2 * LEASE.lease_ms / 1000
+        assert reclaimer.turn() == 0
+
+    assert at.blocking.hget(keys.hold(BUCKET, "c1"), "state") == b"live"
+    assert not live.is_lost
+    assert at.window("acme")["held"] == 60
+
+
+async def test_a_hold_of_a_dead_worker_is_taken_back_however_far_its_lease_was_put_off(
+    at: Desk, clock: SetClock
+) -> None:
+    """A lease and a heartbeat that another clock gave last a lease from when it was set back."""
+    passed = Clock()
+    await at.reserve("c1", "acme", 60)
+    at.blocking.zadd(keys.holds(BUCKET), {"c1": now_ms() + 400 * DAY_S * 1000})
+    at.blocking.set(keys.worker(LEASE.owner), "1", px=400 * DAY_S * 1000)
+    reclaimer = at.reclaimer(passed)
+    reclaimer.turn()
+
+    assert at.blocking.zscore(keys.holds(BUCKET), "c1") <= now_ms() + LEASE.lease_ms + 5_000
+    passed.now_s += 2 * LEASE.lease_ms / 1000
+    for _ in range(3):
+        at.blocking.zadd(keys.holds(BUCKET), {"c1": 1}, xx=True)
+        at.blocking.delete(keys.worker(LEASE.owner))
+        reclaimer.turn()
+    assert at.window("acme")["held"] == 0
+
+
+async def test_a_running_call_keeps_its_idempotency_key(at: Desk, clock: SetClock) -> None:
+    """Its claim expires where the clock is set forward, and is made again with the next renewals: no second call for it."""
+    claims, digest = Claims(at.line, LEASE.lease_ms), "0" * 32
+    keeper = Keeper(at.book, claims, LEASE, Tally(), monotonic=Clock())
+    await claims.claim(BUCKET, "acme", digest, "body", "c1")
+    hold = await at.reserve("c1", "acme", 60)
+    keeper.take(hold, Once(digest, "body"))
+    clock.set(DAY_S)
+    assert not at.blocking.exists(keys.once(BUCKET, "acme", digest))
+    clock.set(0)
+    await keeper.renew()
+
+    assert at.blocking.hget(keys.once(BUCKET, "acme", digest), "call") == b"c1"
+    await at.book.settle(hold, at.outcome(10), Once(digest, "body", b"x", b"x"))
+    assert await claims.claim(BUCKET, "acme", digest, "body", "c2") == b"x"
+
+
+@pytest.mark.parametrize("jump_s", [-7_200, -30, 30, 45 * DAY_S])
+async def test_who_never_saw_the_clocks_agree_admits_nothing_until_they_do(
+    server: tuple[str, SetClock], at: Desk, clock: SetClock, jump_s: float
+) -> None:
+    """Started while one of them is wrong, a worker cannot know which: it holds nothing and says so."""
+    clock.set(jump_s)
+    async with desk(server[0]) as late:
+        late.customers = at.customers
+        with pytest.raises(MeteringUnavailable, match="apart"):
+            await late.reserve("c1", "acme", 10)
+        assert Clocks(late.blocking, now_ms).read().now is None
+        clock.set(0)
+        assert (await late.reserve("c1", "acme", 10)).grant == 10
+
+
+@pytest.mark.parametrize(("jump_s", "lost"), [(-400 * DAY_S, True), (-30, False), (30, False), (45 * DAY_S, True)])
+async def test_a_clock_that_was_set_far_has_the_hot_state_written_anew(
+    at: Desk, clock: SetClock, jump_s: float, lost: bool
+) -> None:
+    """When it is set, and when it is set back; also where nobody looked in between."""
+    upkeep = Upkeep(at.blocking, now_ms)
+    assert not upkeep.turn().has_lost
+    clock.set(jump_s)
+    assert upkeep.turn().has_lost is lost
+    assert not upkeep.turn().has_lost
+    clock.set(0)
+    assert upkeep.turn().has_lost is lost
+    clock.set(-abs(jump_s))
+
+    assert Upkeep(at.blocking, now_ms).turn().has_lost is lost
+
+
+async def test_windows_are_removed_when_both_clocks_say_that_they_are_over(at: Desk, clock: SetClock) -> None:
+    """Not that of this period, not one in which something is held, and none that one clock alone ends."""
+    month = 31 * DAY_S * 1000
+    await at.reserve("c1", "acme", 10)
+    start, old = period_of(at.customers["acme"], now_ms())[0], now_ms() - 4 * month
+    past, held = keys.window(BUCKET, "acme", old), keys.window(BUCKET, "acme", old - month)
+    user = keys.end_user(BUCKET, "acme", old, "ann")
+    stays = [keys.window(BUCKET, "acme", start), held]
+    for name in (past, user, held):
+        at.blocking.hset(name, "used", "5")
+    at.blocking.hset(held, "held", "1")
+    upkeep = Upkeep(at.blocking, now_ms)
+    clock.set(400 * DAY_S)
+    for _ in range(3):
+        upkeep.turn()
+    assert at.blocking.exists(*stays) == 2
+    clock.set(0)
+    for _ in range(3):
+        upkeep.turn()
+
+    assert at.blocking.exists(past, user) == 0
+    assert at.blocking.exists(*stays) == 2
