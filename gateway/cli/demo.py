@@ -43,6 +43,8 @@ LEARN_SPEED = 8.0
 LEARN_LEAST_S = 100.0
 """A demo shorter than this sees too little to learn a market from."""
 
+CALLS_MOST = 10**6
+
 app = typer.Typer()
 
 
@@ -103,6 +105,8 @@ def demo(
             port=port,
             admin_token=token,  # type: ignore[arg-type]
             self_selection="conversation",
+            requests_per_minute=CALLS_MOST,  # time is compressed, and so are the customers' minutes
+            concurrency_max=CALLS_MOST,
         )
         learns = not no_traffic and seconds is not None and seconds >= LEARN_LEAST_S
         pace = speed or (LEARN_SPEED if learns else SPEED)
