@@ -187,14 +187,14 @@ class MeteringUnavailable(HouseError):
         super().__init__(message, headers={"retry-after": "1"})
 
 
-class AccountInconsistent(MeteringUnavailable):
+class AccountInconsistent(HouseError):
     """What one customer has used and holds does not add up: it is not served until that is mended, others are."""
 
+    status = 503
     code = "account_inconsistent"
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.headers = {"retry-after": "60"}
+        super().__init__(message, headers={"retry-after": "60"})
 
 
 class ShuttingDown(HouseError):

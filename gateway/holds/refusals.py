@@ -7,6 +7,7 @@ from gateway.errors import (
     CallerError,
     ConversationCapReached,
     EndUserQuotaReached,
+    HouseError,
     InsufficientQuota,
     MeteringUnavailable,
     RateLimitExceeded,
@@ -29,7 +30,7 @@ def smaller_want(offered: Offer, ask: Ask, reply: list[str], house: HouseLimits)
     return want if want >= min(house.grant_tokens_min, allowed) else None
 
 
-def refusal(offered: Offer, facts: Facts, reply: list[str], now_ms: int) -> CallerError | MeteringUnavailable:
+def refusal(offered: Offer, facts: Facts, reply: list[str], now_ms: int) -> CallerError | HouseError:
     """Return the error that tells the caller which limit it was, what is left of it and when it comes back."""
     why = reply[1]
     if why == "conversation":

@@ -70,6 +70,7 @@ def test_valkey_keeps_what_it_was_told() -> None:
     options = COMPOSE["services"]["valkey"]["command"]
     given = dict(zip(options[1::2], options[2::2], strict=True))
 
+    assert given.pop("--maxmemory") == "${VALKEY_MEMORY_MAX:-1gb}"
     assert given == {"--appendonly": "yes", "--appendfsync": "always", "--save": "", "--maxmemory-policy": "noeviction"}
 
 
