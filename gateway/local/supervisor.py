@@ -44,6 +44,7 @@ RELOADED = frozenset(
         *("upstream_profile", "upstream_dialects", "upstream_limit_fields", "passed_fields", "tokenizer"),
         *("first_token_deadline_s", "idle_deadline_s", "write_deadline_s", "upstream_concurrency_max"),
         *("upstream_queue_s", "answer_tokens_max", "grant_tokens_min", "self_selection", "mode", "metrics_token"),
+        *("requests_per_minute", "concurrency_max", "kept_answers_max"),
     }
 )
 """Settings that workers alone live by, and that new ones may have otherwise than those before them."""
