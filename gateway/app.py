@@ -141,6 +141,8 @@ def build(settings: Settings, worker_id: str) -> App:
     public = Gateway(title="tokencap", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     has_own_address = settings.admin_host is not None or settings.admin_port is not None
     admin = FastAPI(title="tokencap", docs_url=None, redoc_url=None) if has_own_address else public
+    for one in (public, admin):
+        one.router.redirect_slashes = False  # a path has one spelling
     build_admin(admin, services)
     Scrape(services, sheet).add_to(admin)
     health.add_to(public)

@@ -101,6 +101,29 @@ class RequestTooLarge(CallerError):
     code = "request_too_large"
 
 
+class NotHttp(CallerError):
+    """The bytes are no request, or one that another server may read otherwise."""
+
+    code = "invalid_http"
+
+
+class UrlTooLong(CallerError):
+    status = 414
+    code = "url_too_long"
+
+
+class HeadersTooLarge(CallerError):
+    status = 431
+    code = "headers_too_large"
+
+
+class RequestTimeout(CallerError):
+    """The request comes too slowly."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class CallerGone(CallerError):
     """The caller hung up before its request was read; nobody is there to be answered."""
 
@@ -205,6 +228,14 @@ class ShuttingDown(HouseError):
 
     def __init__(self) -> None:
         super().__init__("This gateway is shutting down and stopped the answer.", headers={"retry-after": "1"})
+
+
+class TooManyConnections(HouseError):
+    status = 503
+    code = "too_many_connections"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"retry-after": "1"})
 
 
 class StartupError(TokencapError):

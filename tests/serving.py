@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import uvicorn
-
-from gateway.local.http_protocol import OneWrite
-from gateway.local.http_server import KEEP_ALIVE_S
+from gateway.local.http_door import Door
+from gateway.local.http_server import uvicorn_server
 from gateway.serving.exchange import Receive, Scope, Send
 from tests.waiting import until
 
@@ -42,17 +40,7 @@ def served(app: Any) -> Iterator[str]:
     Idle connections are kept as the gateway keeps them. Uvicorn's own five seconds are httpx's, too: of the calls that
     come after just that long some meet a connection that is being closed.
     """
-    config = uvicorn.Config(
-        app,
-        http=OneWrite,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=5,
-        ws="none",
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn_server(app, 5, Door())
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -11,6 +12,8 @@ import uvloop
 from gateway.cli.log import log_to_stderr
 from gateway.errors import StartupError
 from gateway.local import sockets
+from gateway.local.http_door import Door
+from gateway.local.http_limits import HttpLimits
 from gateway.local.http_server import serve
 from gateway.local.lifeline import told_to_stop
 from gateway.local.simulated.quirks import QUIRKS
@@ -19,6 +22,8 @@ from gateway.settings import read_settings
 
 LAW = Law()
 SHUTDOWN_S = 5.0
+LIMITS = HttpLimits(connections_max=100_000, connections_per_address_max=100_000)
+"""All its connections are the gateway's."""
 
 app = typer.Typer()
 
@@ -57,4 +62,4 @@ def simulate(
     listener = sockets.listen(host, port) if fd is None else socket.socket(fileno=fd)
     if fd is None:
         print(f"The simulated model answers at {sockets.url_of(listener)}/v1", flush=True)
-    uvloop.run(serve([(served, listener)], told_to_stop(watch_fd), SHUTDOWN_S))
+    uvloop.run(serve([(served, listener)], told_to_stop(watch_fd), SHUTDOWN_S, partial(Door, LIMITS)))

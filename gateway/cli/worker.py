@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,8 @@ import uvloop
 
 from gateway.app import build
 from gateway.cli.log import log_to_stderr
+from gateway.local.http_door import Door
+from gateway.local.http_limits import limits_of
 from gateway.local.http_server import serve
 from gateway.local.lifeline import told_to_stop
 from gateway.settings import read_settings
@@ -36,4 +39,4 @@ def worker(
         await told_to_stop(watch_fd)
         built.health.is_stopping = True
 
-    uvloop.run(serve(served, until(), settings.shutdown_s))
+    uvloop.run(serve(served, until(), settings.shutdown_s, partial(Door, limits_of(settings))))

@@ -1,180 +1,387 @@
-"""Uvicorn's HTTP/1.1 with less to do for a call, and an end that loses no request."""
+"""HTTP/1.1 on one connection: which bytes are whose, who is answered when, and how the connection ends.
+
+Every byte after a head belongs to the body that the head declares until that is whole; nothing else decides it. An
+``Upgrade`` is ignored, and the next head is read when the answer before it is written.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from functools import partial
-from typing import Any
-from urllib.parse import unquote
-from weakref import ref
+import json
+from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HEADER_RE, STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from gateway.errors import RequestTimeout, TokencapError
+from gateway.local.http_answer import STATUS_LINE, Answer
+from gateway.local.http_body import Chunks
+from gateway.local.http_door import Door, group_of
+from gateway.local.http_head import Fields, Head, check_beginning, read_head
+from gateway.local.http_limits import LINGER_BYTES_MAX, LINGER_S, READ_MAX, UNREAD_MAX
 
-from gateway.serving.exchange import WRITE_NOW
-
-WITHOUT_BODY = frozenset({204, 304})
-FORBIDDEN = bytes({*range(0x20), 0x7F} - {0x09})
-"""What no header's value may have: control characters but the tab."""
-
-NAMES_MOST = 1_000
-
-PARTING_S = 1
-"""How long a kept connection is left open once the server stops: a request may be on its way."""
-
-_names: dict[bytes, bytes] = {}
-"""Names of headers that were found to be names, and how they are written."""
+END = b"\r\n\r\n"
 
 
-class OneWrite(HttpToolsProtocol):
-    """What uvicorn does, but for how an answer is sent and how it ends; WebSockets are not served."""
+class Connection(asyncio.BufferedProtocol):
+    """One caller's connection. Uvicorn makes it, tells it when the server stops, and waits for it and its tasks."""
 
-    parting_s = PARTING_S
+    def __init__(
+        self,
+        config: Any,
+        server_state: Any,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        door: Door,
+    ) -> None:
+        self.is_behind = False
+        self._app = config.loaded_app
+        self._server = server_state
+        self._app_state = app_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._door = door
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]
+        self._address: str | None = None
+        """The address it was let in from; None where it was not."""
+        self._client: tuple[str, int] | None = None
+        self._local: tuple[str, int] | None = None
+        self._caught_up = asyncio.Event()
+        self._is_reading = True
+        self._is_first = True
+        """Whether no request has come."""
+        self._ahead = bytearray()
+        """What came of the next request."""
+        self._looked_at = 0
+        """So much of it was looked at."""
+        self._had_empty_line = False
+        self._answer: Answer | None = None
+        self._body_is_open = False
+        self._chunks: Chunks | None = None
+        self._left = 0
+        """Bytes that the body has left, where it does not come in chunks."""
+        self._waits_to_go_on = False
+        self._unread = 0
+        """Bytes of the body that came after the answer was written."""
+        self._credit = 0.0
+        """Bytes that the body may be late."""
+        self._is_over = False
+        """Whether nothing more is read as a request."""
+        self._linger_left = 0
+        self._idle_ticks = door.idle_ticks
+        self._ticks_left = door.head_ticks
+        self._write_ticks_left = 0
+        self._unwritten = 0
 
-    def on_headers_complete(self) -> None:
-        version = self.parser.get_http_version()
-        raw_path, _, query = self.url.partition(b"#")[0].partition(b"?")
-        if not raw_path.startswith(b"/"):
-            super().on_headers_complete()  # a URL with a host, or "*"
+    # What the transport tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._server.connections.add(self)
+        self._door.ticks.watch(self)
+        self._client, self._local = (_address(transport, which) for which in ("peername", "sockname"))
+        address = "" if self._client is None else group_of(self._client[0])
+        try:
+            self._door.enter(self, address)
+            self._address = address
+        except TokencapError as error:
+            if self._door.may_linger:
+                self._door.lingering.add(self)
+                self.refuse(error)
+            else:
+                self._is_over = True
+                self._transport.abort()
+
+    def get_buffer(self, _: int) -> memoryview:
+        return self._door.buffer
+
+    def buffer_updated(self, count: int) -> None:
+        if not self._is_over:
+            self._take(self._door.buffer[:count].tobytes())
             return
-        path = raw_path.decode("ascii")
-        scope = self.scope
-        scope["method"] = self.parser.get_method().decode("ascii")
-        scope["http_version"] = version
-        scope["path"] = unquote(path) if "%" in path else path
-        scope["raw_path"] = raw_path
-        scope["query_string"] = query
-        before = self.cycle
-        self.cycle = _Cycle(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
-            on_response=self.on_response_complete,
-        )
-        scope["extensions"] = {WRITE_NOW: {"write": partial(_write_now, ref(self.cycle))}}
-        if before is None or before.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
-        else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+        self._linger_left -= count
+        if self._linger_left < 0:
+            self._transport.abort()
+
+    def eof_received(self) -> bool:
+        """Take a caller that says no more for one that is gone."""
+        return False
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._server.connections.discard(self)
+        self._door.ticks.leave(self)
+        self._door.lingering.discard(self)
+        if self._address is not None:
+            self._door.leave(self, self._address)
+        self._is_over = True
+        if self._answer is not None:
+            self._answer.leave()
+            self._answer = None  # each keeps the other
+        self._caught_up.set()
+
+    def pause_writing(self) -> None:
+        self.is_behind = True
+        self._caught_up.clear()
+
+    def resume_writing(self) -> None:
+        self.is_behind = False
+        self._caught_up.set()
+
+    # What the server, the door and the clock tell.
 
     def shutdown(self) -> None:
         """Part from a caller, whom the server tells so with the next answer: hang up where no request comes soon.
 
         Who is hung up on in the moment it sends a request never hears of it, and may not send it again by itself.
         """
-        self.timeout_keep_alive = self.parting_s
-        if self.cycle is None or self.cycle.response_complete:
-            self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_later(self.parting_s, self.timeout_keep_alive_handler)
-        elif not self.cycle.response_started:
-            self.cycle.keep_alive = False
-
-
-class _Cycle(RequestResponseCycle):
-    """One request and its answer.
-
-    A head that tells the length of what follows waits for it, so that both leave in one write; any other leaves at once,
-    for it may be long until a stream's first event.
-    """
-
-    _head = b""
-
-    async def send(self, message: Any) -> None:
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
-        if self.disconnected:
+        self._idle_ticks = self._door.ticks.within(self._door.limits.parting_s)
+        if self._is_over:
             return
-        kind, is_usual = message["type"], self.scope["method"] != "HEAD"
-        if kind == "http.response.body" and is_usual and self.response_started and not self.response_complete:
-            self._go_on(message.get("body", b""), is_last=not message.get("more_body", False))
-        elif (
-            kind == "http.response.start"
-            and is_usual
-            and not self.response_started
-            and message["status"] not in WITHOUT_BODY
-        ):
-            self._begin(message["status"], message.get("headers", ()))
+        if self._answer is None:
+            self._ticks_left = self._idle_ticks
+        elif not self._answer.has_begun:
+            self._answer.keep_alive = False
+
+    def make_room(self) -> None:
+        self._close()
+
+    def tick(self) -> None:
+        unwritten = self._transport.get_write_buffer_size()
+        if unwritten:
+            self._watch_writing(unwritten)
         else:
-            await super().send(message)
+            self._unwritten = 0
+        if self._is_over or self._answer is None:
+            if not unwritten:
+                self._ticks_left -= 1
+                if self._ticks_left <= 0:
+                    self._lose_patience()
+        elif self._body_is_open and self._is_reading and not self._waits_to_go_on:
+            self._credit -= self._door.limits.body_rate_min * self._door.tick_s
+            if self._credit < 0:
+                self.refuse(RequestTimeout("The body of the request came too slowly."))
 
-    def write_now(self, body: bytes) -> bool:
-        """Send bytes of the body, more of which will come, without waiting; return whether the caller keeps up."""
-        if self.response_started and not self.disconnected:
-            self._go_on(body, is_last=False)
-        return not (self.flow.write_paused or self.disconnected)
+    def _watch_writing(self, unwritten: int) -> None:
+        """End a connection whose caller takes next to nothing of what is written for too long."""
+        limits = self._door.limits
+        least = max(1, limits.body_rate_min * limits.write_deadline_s)
+        if not self._unwritten or not self._unwritten - least < unwritten <= self._unwritten:
+            self._unwritten = unwritten
+            self._write_ticks_left = self._door.ticks.within(limits.write_deadline_s)
+            return
+        self._write_ticks_left -= 1
+        if self._write_ticks_left <= 0:
+            self._transport.abort()
 
-    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        self.response_started = True
-        self.waiting_for_100_continue = False
-        parts, values = [STATUS_LINE[status]], []
-        closes = False
-        for given, value in (*self.default_headers, *headers):
-            name = _names.get(given) or _as_name(given)
-            if name == b"content-length":
-                self.chunked_encoding, self.expected_content_length = False, int(value)
-            elif name == b"connection":
-                closes = b"close" in [token.strip() for token in value.lower().split(b",")]
-            elif name == b"transfer-encoding":
-                raise RuntimeError("How an answer is transferred is the server's to say.")
-            parts += (name, b": ", value, b"\r\n")
-            values.append(value)
-        told = b"".join(values)
-        if len(told.translate(None, FORBIDDEN)) != len(told):
-            raise RuntimeError("Invalid HTTP header value.")
-        if closes:
-            self.keep_alive = False
-        elif not self.keep_alive:
-            parts.append(b"connection: close\r\n")
-        if self.chunked_encoding is None:
-            self.chunked_encoding = True
-            parts.append(b"transfer-encoding: chunked\r\n")
-        parts.append(b"\r\n")
-        head = b"".join(parts)
-        if self.chunked_encoding:
-            self.transport.write(head)
+    def _lose_patience(self) -> None:
+        if self._is_over:
+            self._transport.abort()
+        elif self._ahead:
+            self.refuse(RequestTimeout("The head of the request came too slowly."))
         else:
-            self._head = head
+            self._close()
 
-    def _go_on(self, body: bytes, *, is_last: bool) -> None:
-        if self.chunked_encoding:
-            framed = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+    # What comes.
+
+    def _take(self, data: bytes) -> None:
+        try:
+            if self._body_is_open:
+                data = self._take_body(data)
+            if not data or self._is_over:
+                return
+            if self._answer is None:
+                self._take_head(data)
+            else:
+                self._ahead += data
+                if len(self._ahead) >= READ_MAX:
+                    self._pause()
+        except TokencapError as error:
+            self.refuse(error)
+
+    def _take_head(self, new: bytes) -> None:
+        data: bytes | bytearray = new
+        if self._ahead:
+            self._ahead += new
+            data = self._ahead
+        if self._looked_at < 2 and not self._had_empty_line and data.startswith(b"\r\n"):
+            data = bytes(data[2:])  # one empty line may stand before a request
+            self._had_empty_line, self._looked_at = True, 0
+            self._ahead.clear()
+        end = data.find(END, max(0, self._looked_at - 3))
+        if end < 0:
+            self._wait_for_head(data)
+            return
+        head, rest = read_head(bytes(data[:end]), self._door.limits.head_max), bytes(data[end + 4 :])
+        self._ahead.clear()
+        self._looked_at, self._had_empty_line = 0, False
+        self._begin(head)
+        if rest:
+            self._take(rest)
+
+    def _wait_for_head(self, data: bytes | bytearray) -> None:
+        if not data:
+            return
+        if data != b"\r" or self._had_empty_line:
+            check_beginning(data, self._looked_at, self._door.limits.head_max)
+        if not (self._is_first or self._looked_at):
+            self._ticks_left = self._door.head_ticks
+        if data is not self._ahead:
+            self._ahead += data
+        self._looked_at = len(data)
+
+    def _begin(self, head: Head) -> None:
+        self._door.runs(self)
+        self._is_first = False
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": head.version,
+            "method": head.method,
+            "scheme": "http",
+            "path": head.path,
+            "raw_path": head.raw_path,
+            "query_string": head.query,
+            "root_path": "",
+            "headers": head.headers,
+            "client": self._client,
+            "server": self._local,
+            "state": self._app_state.copy(),
+        }
+        has_body = head.length != 0
+        self._answer = answer = Answer(self, scope, keep_alive=head.keeps_alive, has_body=has_body)
+        if has_body:
+            self._body_is_open = True
+            self._chunks = Chunks() if head.length is None else None
+            self._left = head.length or 0
+            self._waits_to_go_on = head.waits_to_go_on
+            self._unread = 0
+            self._credit = self._door.body_credit
+        task = self._loop.create_task(answer.run(self._app))
+        task.add_done_callback(self._server.tasks.discard)
+        self._server.tasks.add(task)
+
+    def _take_body(self, data: bytes) -> bytes:
+        """Give an app what belongs to its body; return what does not."""
+        assert self._answer is not None
+        self._waits_to_go_on = False
+        if self._chunks is None:
+            body, rest = data[: self._left], data[self._left :]
+            self._left -= len(body)
+            is_last = not self._left
+        else:
+            body, after = self._chunks.take(data)
+            is_last, rest = after is not None, after or b""
+        self._body_is_open = not is_last
+        self._credit = min(self._credit + len(data), self._door.body_credit)
+        if not self._answer.add_body(body, is_last=is_last):
+            self._pause()
+        if self._answer.is_complete:
+            self._unread += len(data)
             if is_last:
-                framed += b"0\r\n\r\n"
-            if framed:
-                self.transport.write(framed)
+                self._next()
+            elif self._unread > UNREAD_MAX:
+                self._linger()
+        return rest
+
+    # What is answered.
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    async def caught_up(self) -> None:
+        await self._caught_up.wait()
+
+    def default_headers(self) -> Fields:
+        headers: Fields = self._server.default_headers
+        return headers
+
+    def want_body(self) -> None:
+        if self._waits_to_go_on:
+            self._waits_to_go_on = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._resume()
+
+    def may_stay(self) -> bool:
+        return not self._body_is_open or not (self._waits_to_go_on or self._left > UNREAD_MAX)
+
+    def answered(self) -> None:
+        assert self._answer is not None
+        self._server.total_requests += 1
+        if self._is_over:
+            return
+        if not self._answer.keep_alive:
+            if self._body_is_open or self._ahead:
+                self._linger()
+            else:
+                self._close()
+        elif self._body_is_open:
+            self._resume()
         else:
-            self.expected_content_length -= len(body)
-            if self.expected_content_length < 0 or (is_last and self.expected_content_length):
-                raise RuntimeError("An answer is as long as its Content-Length says.")
-            head, self._head = self._head, b""
-            if head or body:
-                self.transport.write(head + body)
-        if is_last:
-            self.response_complete = True
-            self.message_event.set()
-            if not self.keep_alive:
-                self.transport.close()
-            self.on_response()
+            self._next()
+
+    def _next(self) -> None:
+        """Read the next request, which may be there."""
+        self._answer = None
+        self._ticks_left = self._idle_ticks
+        self._door.waits(self)
+        self._resume()
+        if self._ahead:
+            data = bytes(self._ahead)
+            self._ahead.clear()
+            self._take(data)
+
+    def break_off(self) -> None:
+        assert self._answer is not None
+        if self._answer.scope["http_version"] == "1.0":
+            self._is_over = True
+            self._transport.abort()  # an end would pass for the answer's
+        else:
+            self._close()
+
+    def refuse(self, error: TokencapError) -> None:
+        if self._is_over:
+            return
+        answer = self._answer
+        if answer is None or not answer.is_written:
+            is_wanted = answer is None or answer.scope["method"] != "HEAD"
+            self._transport.write(_refusal(error, with_body=is_wanted))
+        elif not answer.is_complete:
+            answer.leave()
+            self.break_off()
+            return
+        if answer is not None:
+            answer.leave()
+        self._linger()
+
+    def _linger(self) -> None:
+        """End the connection once the caller has heard the last answer: to hang up on what it still sends would undo it."""
+        self._is_over = True
+        self._ahead.clear()
+        self._linger_left = LINGER_BYTES_MAX
+        self._ticks_left = self._door.ticks.within(LINGER_S)
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+            self._resume()
+
+    def _close(self) -> None:
+        self._is_over = True
+        self._transport.close()
+
+    def _pause(self) -> None:
+        if self._is_reading and not self._transport.is_closing():
+            self._is_reading = False
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if not self._is_reading and not self._transport.is_closing():
+            self._is_reading = True
+            self._transport.resume_reading()
 
 
-def _write_now(cycle: ref[_Cycle], body: bytes) -> bool:
-    """Write to a request that its scope must not keep: it keeps its scope, and a circle is garbage to be collected."""
-    it = cycle()
-    return it is not None and it.write_now(body)
+def _refusal(error: TokencapError, *, with_body: bool) -> bytes:
+    body = json.dumps(error.body(), separators=(",", ":")).encode()
+    headers = {**error.headers, "content-type": "application/json", "content-length": len(body), "connection": "close"}
+    lines = b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in headers.items())
+    return STATUS_LINE[error.status] + lines + b"\r\n" + (body if with_body else b"")
 
 
-def _as_name(given: bytes) -> bytes:
-    if HEADER_RE.search(given):
-        raise RuntimeError("Invalid HTTP header name.")
-    name = given.lower()
-    if len(_names) < NAMES_MOST:
-        _names[given] = name
-    return name
+def _address(transport: asyncio.BaseTransport, which: str) -> tuple[str, int] | None:
+    address = transport.get_extra_info(which)
+    return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None

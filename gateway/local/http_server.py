@@ -6,20 +6,19 @@ import asyncio
 import gc
 import math
 import socket
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
-from gateway.local.http_protocol import OneWrite
+from gateway.local.http_door import Door
+from gateway.local.http_protocol import Connection
 from gateway.local.open_files import open_as_many_as_allowed
 
 GARBAGE = 50_000
 """New objects in cycles that may be there before anyone looks for them."""
-
-KEEP_ALIVE_S = 75
-"""Longer than the idle time of the usual load balancers, so that they close a connection first and none is reset."""
 
 
 class _Server(uvicorn.Server):
@@ -39,10 +38,13 @@ async def serve(
     served: Sequence[tuple[Any, socket.socket]],
     until: Coroutine[Any, Any, object],
     shutdown_s: float,
-    protocol: type[OneWrite] = OneWrite,
+    doors: Callable[[], Door] = Door,
 ) -> None:
-    """Serve each app on its socket until ``until`` is over; then finish what runs, cancelling it after ``shutdown_s``."""
-    servers = [(_Server(_config(app, shutdown_s, protocol)), listener) for app, listener in served]
+    """Serve each app on its socket until ``until`` is over; then finish what runs, cancelling it after ``shutdown_s``.
+
+    Each listener has a door of its own: who crowds one leaves the others their room.
+    """
+    servers = [(uvicorn_server(app, shutdown_s, doors()), listener) for app, listener in served]
     serving = [asyncio.create_task(server.serve(sockets=[listener])) for server, listener in servers]
     _leave_what_is_here_to_itself()
     open_as_many_as_allowed()
@@ -64,16 +66,17 @@ def _leave_what_is_here_to_itself() -> None:
     gc.set_threshold(GARBAGE)
 
 
-def _config(app: Any, shutdown_s: float, protocol: type[OneWrite]) -> uvicorn.Config:
-    return uvicorn.Config(
+def uvicorn_server(app: Any, shutdown_s: float, door: Door) -> uvicorn.Server:
+    """Return what accepts connections for an app, starts and stops it; what is said on them is our own protocol's."""
+    config = uvicorn.Config(
         app,
-        http=protocol,
+        http=cast(Any, partial(Connection, door=door)),
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(shutdown_s),
     )
+    return _Server(config)

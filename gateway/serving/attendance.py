@@ -57,6 +57,7 @@ class Attendance:
         self._ticks.leave(self)
         if self._watch is not None:
             self._watch.cancel()
+            self._watch = None  # its end keeps the frames that it was in, and so this
         if self._why is not None:
             assert self._task is not None
             if self._task.uncancel() == 0 and isinstance(error, asyncio.CancelledError):

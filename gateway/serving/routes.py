@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from gateway.clock import understood
 from gateway.errors import (
@@ -133,7 +133,7 @@ class CustomerRoutes:
 
     async def _model(self, exchange: Exchange) -> None:
         await self._who(exchange)
-        name = exchange.path.removeprefix(MODELS + "/")
+        name = unquote(exchange.path.removeprefix(MODELS + "/"))  # a name may have slashes, escaped or not
         if name not in self._names:
             raise ModelNotFound(f"The model {name[:64]!r} is not served here.", param="model")
         await exchange.reply(200, self._shown(name))

@@ -20,12 +20,12 @@ from typing import Any
 
 import httpx
 import pytest
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 import gateway
 from gateway.holds.connect import connect
 from gateway.holds.hold import Hold
 from gateway.holds.keeper import Live
+from gateway.local.http_answer import Answer
 from gateway.local.simulator import Law
 from gateway.serving.call import Call
 from gateway.serving.dialects.chat import Chat
@@ -36,7 +36,7 @@ from tests.gateway.holds.desk import Desk, desk
 from tests.loop.rig import FAST, Rig, Sold, rig
 
 CALLS, AT_ONCE = 200, 20
-OF_A_CALL = (RequestResponseCycle, Exchange, Call, Hold, Live)
+OF_A_CALL = (Answer, Exchange, Call, Hold, Live)
 ADMITTED_MOST = 130
 """Functions, in Python and in C, that our own code calls for a reservation and its settlement."""
 

@@ -81,7 +81,7 @@ async def test_a_call_that_takes_too_long_is_cancelled() -> None:
         stop.set()
         response = await call
 
-    assert response.status_code == 500
+    assert response.status_code == 503
     assert app.was_cancelled
     assert app.is_shut_down
 
