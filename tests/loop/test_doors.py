@@ -21,7 +21,6 @@ CLOSED = [
     "/V1/chat/completions",
     "/v1/Chat/Completions",
     "/v1/chat/completions;x=1",
-    "/v1/chat/completions%00",
     "/v1/../v1/chat/completions",
     "/v1/chat/completions%2F",
     "/v1/engines/aligned-1/completions",
@@ -84,14 +83,38 @@ def test_another_method_is_no_door_either(loop: Rig, who: Sold, method: str) -> 
     assert loop.counted()["calls"] == 0
 
 
-def test_an_encoded_path_is_the_same_door_with_the_same_meter(loop: Rig, who: Sold) -> None:
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v1/ch%61t/completions", 400),
+        ("/%76%31/chat/completions", 400),
+        ("/v1/chat/completions%00", 400),
+        ("/v1/%2e/chat/completions", 400),
+        ("/v1/chat/completions#x", 400),
+        ("/v1\\chat\\completions", 400),
+        ("http://x/v1/chat/completions", 400),
+        ("/v1/chat%2fcompletions", 404),
+        ("/v1%2Fchat%2Fcompletions", 404),
+        ("/v1/chat%5Ccompletions", 404),
+    ],
+)
+def test_a_path_has_one_spelling(loop: Rig, who: Sold, path: str, status: int) -> None:
     body = json.dumps(ASKED).encode()
-    line = head("/v1/ch%61t/completions", who, f"content-length: {len(body)}", "connection: close")
-    answer = raw(loop, line + body)
+    answer = raw(loop, head(path, who, f"content-length: {len(body)}", "connection: close") + body)
 
-    assert answer.startswith(b"HTTP/1.1 200")
-    [record] = loop.usage(who)
-    assert (record["endpoint"], record["cap_tokens"]) == (CHAT, 3)
+    assert answer.startswith(b"HTTP/1.1 %d" % status)
+    assert loop.counted()["calls"] == 0
+
+
+@pytest.mark.parametrize(
+    "path", ["/admin%2Fcustomers", "/%61dmin/customers", "/admin/customers/", "//admin/customers", "/metrics%2F"]
+)
+def test_the_admin_side_has_one_spelling_too(loop: Rig, path: str) -> None:
+    """Nothing is served, and nothing sent elsewhere, for a path that is written in another way."""
+    token = loop.admin.headers["authorization"]
+    line = f"GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: {token}\r\nconnection: close\r\n\r\n"
+
+    assert raw(loop, line.encode())[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 404")
 
 
 def test_two_requests_sent_at_once_are_two_records(loop: Rig, who: Sold) -> None:
