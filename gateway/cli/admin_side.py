@@ -26,7 +26,7 @@ def admin_client(url: str, token: str) -> httpx.Client:
     try:
         base = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise StartupError(f"--url: {error}.", exit_code=2) from error
+        raise StartupError("--url is no URL.", exit_code=2) from error
     if base.scheme not in ("http", "https") or not base.host:
         raise StartupError("--url is an address such as http://127.0.0.1:8080.", exit_code=2)
     if not token.isascii() or not token.isprintable():

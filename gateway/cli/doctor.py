@@ -22,6 +22,7 @@ from gateway.ledger.aside import count_aside
 from gateway.ledger.database import Database
 from gateway.local.open_files import files_allowed
 from gateway.local.reached import reached
+from gateway.redaction import NO_URL, redacted
 from gateway.settings import Settings, read_settings
 
 CLOCK_MS = 1_000
@@ -59,7 +60,7 @@ def doctor() -> None:
     """
     worst = 0
     for finding in examine():
-        print(f"{finding.verdict:<8}{finding.subject}: {finding.sentence}", flush=True)
+        print(redacted(f"{finding.verdict:<8}{finding.subject}: {finding.sentence}"), flush=True)
         worst = max(worst, exit_code(finding.verdict))
     if worst:
         raise typer.Exit(worst)
@@ -157,7 +158,9 @@ def _ask_redis(url: str) -> list[Finding]:
             seconds, microseconds = cast(tuple[int, int], client.time())
             now_ms = (before + time.time_ns()) // 2_000_000
             return [_persistence(client), judge_clock(seconds * 1_000 + microseconds // 1_000 - now_ms)]
-    except (RedisError, OSError, ValueError) as error:
+    except StartupError as error:
+        return [Finding("redis", Verdict.CHANGE, error.message)]
+    except (RedisError, OSError) as error:
         return [Finding("redis", Verdict.MISSING, f"TOKENCAP_REDIS_URL is not to be had: {error}.")]
 
 
@@ -197,7 +200,9 @@ def _look_at_upstream(settings: Settings) -> Finding:
     headers = {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
     try:
         response = httpx.get(f"{settings.upstream_url}/models", headers=headers, timeout=ANSWER_S, trust_env=False)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.InvalidURL, ValueError):
+        return Finding("upstream", Verdict.CHANGE, NO_URL.format("TOKENCAP_UPSTREAM_URL"))
+    except httpx.HTTPError as error:
         sentence = f"{settings.upstream_url} is not to be had: {error or type(error).__name__}."
         return Finding("upstream", Verdict.MISSING, sentence)
     return judge_upstream(response.status_code, _models(response), settings)

@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from gateway.errors import CallerError, StartupError, TokencapError
+from gateway.redaction import redacted
 
 WRONG_USE = 2
 UNAVAILABLE = 3
@@ -112,7 +113,7 @@ def _only_listed() -> None:
 
 
 def _say(sentence: str, exit_code: int) -> int:
-    print(" ".join(sentence.split()), file=sys.stderr)
+    print(redacted(" ".join(sentence.split())), file=sys.stderr)
     return exit_code
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import redis
@@ -11,9 +12,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from gateway.errors import MeteringUnavailable
+from gateway.errors import MeteringUnavailable, StartupError
 from gateway.holds.address import address_of
 from gateway.holds.line import Line, SharedLine
+from gateway.redaction import NO_URL
 
 CLUSTER = "redis+cluster://"
 TIMEOUT_S = 5.0
@@ -25,9 +27,10 @@ def connect(url: str) -> redis.Redis:
     It too asks only once more: an operator is soon told, and no row of the ledger stays locked, while nobody answers.
     """
     options: dict[str, Any] = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
-    if url.startswith(CLUSTER):
-        return cast(redis.Redis, redis.RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER), **options))
-    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1), **options)
+    with _understood():
+        if url.startswith(CLUSTER):
+            return cast(redis.Redis, redis.RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER), **options))
+        return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1), **options)
 
 
 def connect_line(url: str, *, batches: bool = True) -> Line:
@@ -36,10 +39,20 @@ def connect_line(url: str, *, batches: bool = True) -> Line:
     Args:
         batches: whether what is asked at the same time leaves together; in a cluster it never does.
     """
-    if url.startswith(CLUSTER):
-        options: dict[str, Any] = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
-        return _ClusterLine(redis.asyncio.RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER), **options))
-    return SharedLine(address_of(url), TIMEOUT_S, batches=batches)
+    with _understood():
+        if url.startswith(CLUSTER):
+            options: dict[str, Any] = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
+            return _ClusterLine(redis.asyncio.RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER), **options))
+        return SharedLine(address_of(url), TIMEOUT_S, batches=batches)
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    """Say of a URL that none can be made of no more than that: its password may be what is wrong with it."""
+    try:
+        yield
+    except ValueError as error:
+        raise StartupError(NO_URL.format("TOKENCAP_REDIS_URL"), exit_code=2) from error
 
 
 class _ClusterLine:

@@ -121,14 +121,19 @@ def _understood(url: str) -> URL:
 
 def _engine(url: URL) -> Engine:
     if url.drivername.startswith("sqlite"):
-        engine = create_engine(url, connect_args={"timeout": WAIT_S}, pool_timeout=WAIT_S)
+        engine = create_engine(url, connect_args={"timeout": WAIT_S}, pool_timeout=WAIT_S, hide_parameters=True)
         event.listen(engine, "connect", _open_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     # A server that was restarted meanwhile is noticed before a connection is used, not by whoever uses it.
     connect_args = {"connect_timeout": WAIT_S // 2}
     engine = create_engine(
-        url, connect_args=connect_args, isolation_level="READ COMMITTED", pool_timeout=WAIT_S, pool_pre_ping=True
+        url,
+        connect_args=connect_args,
+        isolation_level="READ COMMITTED",
+        pool_timeout=WAIT_S,
+        pool_pre_ping=True,
+        hide_parameters=True,  # an error of the database is logged, and what customers sent is not
     )
     event.listen(engine, "connect", _open_postgresql)
     return engine
