@@ -41,6 +41,7 @@ class CustomerRow:
     subscription_version: str | None = None
     subscription_start: int | None = None
     subscription_until: int | None = None
+    erased: int | None = None
 
     @property
     def subscription(self) -> Subscription | None:

@@ -28,7 +28,12 @@ from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
 from gateway.admin.sweep import project_customers, project_keys
 from gateway.clock import written
+from gateway.holds.erasure import erase_customer
+from gateway.holds.keys import bucket_of
 from gateway.holds.terms import Timeline
+from gateway.ledger import erasure
+from gateway.ledger.booked import wait_until_booked
+from gateway.ledger.erasure import erase_records
 
 ERASED: dict[str, str | None] = {"name": "", "external_id": None}
 
@@ -165,7 +170,7 @@ class Customers:
         customer_id: str,
         actor: Actor,
         erase: Annotated[
-            bool, Query(description="Also blank its name and external_id, here and in the audit rows.")
+            bool, Query(description="Also erase what names it or its users, for good: see the README.")
         ] = False,
     ) -> None:
         """Delete a customer: its keys stop working at once, its live calls finish and are billed.
@@ -178,7 +183,8 @@ class Customers:
             before = folded(row, now)
             after = replace(before, status="deleted")
             if erase:
-                after = replace(after, name="", external_id=None)
+                erasure.begin(connection)
+                after = replace(after, name="", external_id=None, erased=before.erased or now)
             key_ids = key_rows.revoke_all(connection, customer_id, now)
             if after != before:
                 customer_rows.store(connection, after)
@@ -188,11 +194,27 @@ class Customers:
                     *(shown(before, timeline, now), shown(after, timeline, now)),
                 )
             if erase:
-                audit.erase(connection, customer_id, ERASED)
-                idempotency.erase(connection, customer_id, ERASED)
+                self._erase_beside_the_book(connection, customer_id)
         with saved_only():
             project_customers(self._database, self._services.projection, [customer_id])
             project_keys(self._database, self._services.projection, key_ids)
+            if erase:
+                self._erase_the_rest(customer_id)
+
+    def _erase_beside_the_book(self, connection: Connection, customer_id: str) -> None:
+        audit.erase(connection, customer_id, ERASED)
+        idempotency.erase(connection, customer_id, ERASED)
+        for key_id in key_rows.forget_names(connection, customer_id):
+            audit.erase(connection, key_id, {"name": None})
+            idempotency.erase_key(connection, key_id)
+        erasure.erase_beside(connection, customer_id, self._services.random_bytes(32))
+
+    def _erase_the_rest(self, customer_id: str) -> None:
+        """Erase what is in the book's rows, in Redis and in the files of both; broken off, it is done again whole."""
+        wait_until_booked(self._services.redis, [bucket_of(customer_id)])
+        erase_records(self._database, customer_id, self._services.random_bytes(32), self._now_ms())
+        erase_customer(self._services.redis, customer_id)
+        self._database.forget_what_was_erased()
 
 
 def refuse_deleted(row: CustomerRow) -> None:

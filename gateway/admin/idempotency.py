@@ -178,6 +178,18 @@ def erase(connection: Connection, customer_id: str, blanks: dict[str, str | None
                 connection.execute(update(table).where(table.c.key == key).values(body=json.dumps(answer)))
 
 
+def erase_key(connection: Connection, key_id: str) -> None:
+    """Take a key's name from the kept answers that made it, alone or with others."""
+    table = admin_replies
+    for reply, body in connection.execute(select(table.c.key, table.c.body).where(table.c.body.contains(key_id))).all():
+        answer = json.loads(body)
+        made = [answer, *(key for one in answer.get("data", ()) for key in one.get("keys", ()))]
+        for key in made:
+            if key.get("key_id") == key_id and "name" in key:
+                key["name"] = None
+        connection.execute(update(table).where(table.c.key == reply).values(body=json.dumps(answer)))
+
+
 def _keep_nothing(_connection: Connection, _answer: BaseModel) -> None:
     """Without a key there is nothing to keep."""
 

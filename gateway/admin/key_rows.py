@@ -97,6 +97,12 @@ def revoke_all(connection: Connection, customer_id: str, now_ms: int) -> list[st
     return sorted(connection.execute(revoked).scalars())
 
 
+def forget_names(connection: Connection, customer_id: str) -> list[str]:
+    """Take the names from all of a customer's keys; return the ids of all."""
+    named = update(api_keys).where(api_keys.c.customer == customer_id).values(name=None).returning(api_keys.c.key_id)
+    return sorted(connection.execute(named).scalars())
+
+
 def page(connection: Connection, customer_id: str, *, limit: int, after: tuple[int, str] | None = None) -> list[KeyRow]:
     """Return a customer's keys in the order they were created."""
     query = select(*COLUMNS).where(api_keys.c.customer == customer_id)

@@ -21,6 +21,8 @@ from gateway.ledger.verify import Recount, recount_all
 from gateway.local.reached import reached
 from gateway.settings import Settings, read_settings
 
+LEFT_OF_ERASED = "these are where they were, and have not been changed since."
+
 app = typer.Typer(name="ledger", help="Check the books, or rebuild the hot state from them.", no_args_is_help=True)
 
 
@@ -72,6 +74,7 @@ def _rebuild(settings: Settings, redis_url: str) -> str:
 
 def _said(recount: Recount) -> str:
     if recount.bad is None:
-        return f"Chain {recount.chain}: {recount.rows} rows, every one as it was written."
+        said = f"Chain {recount.chain}: {recount.rows} rows, every one as it was written"
+        return f"{said}, but for {recount.erased} that were erased: {LEFT_OF_ERASED}" if recount.erased else f"{said}."
     record = f" ({recount.bad.id})" if recount.bad.id else ""
     return f"Chain {recount.chain}, row {recount.bad.seq}{record}: {recount.bad.reason}."

@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.ledger.chain import GENESIS, MAIN, Head, link
 from gateway.ledger.database import Database
+from gateway.ledger.erasure import WORDS, erased_among, without_words
 from gateway.ledger.rows import COLUMNS, record_of, without_silence
 from gateway.ledger.tables import chains, usage_records
 from pricing.usage import FIELDS, UsageRecord
@@ -51,17 +52,20 @@ def book(connection: Connection, records: Sequence[UsageRecord], chain: str = MA
 
     The chain's head is locked from here to the end of the transaction, so writers take turns and what they see of
     the book is complete. A record that was delivered before is left out: delivery at least once plus unique ids is
-    exactly once in the book.
+    exactly once in the book. Of a customer who was erased nothing comes to the book that names it, however late.
     """
     head = _locked_head(connection, chain)
+    erased = erased_among(connection, {record["customer"] for record in records})
     began = head.seq
     known = _already_booked(connection, [record["id"] for record in records])
     appended: list[UsageRecord] = []
     rows: list[UsageRecord] = []
     conflicting: list[int] = []
     for place, record in enumerate(records):
+        if is_erased := record["customer"] in erased:
+            record = without_words(record)
         if (before := known.get(record["id"])) is not None:
-            if not _is_same(record, before):
+            if not _is_same(record, before, WORDS if is_erased else ()):
                 conflicting.append(place)
             continue
         whole = {**NOTHING_SAID, **record, "chain": chain, "seq": head.seq + 1}
@@ -108,8 +112,8 @@ def _already_booked(connection: Connection, ids: Iterable[str]) -> dict[str, Usa
     return known
 
 
-def _is_same(record: UsageRecord, other: UsageRecord) -> bool:
-    fields = (record.keys() | other.keys()) - PLACED
+def _is_same(record: UsageRecord, other: UsageRecord, but_for: Iterable[str]) -> bool:
+    fields = (record.keys() | other.keys()) - PLACED - set(but_for)
     return all(record.get(field) == other.get(field) for field in fields)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,12 @@ class Verdict:
 
     head: Head
     bad: BadRow | None
+    erased: int = 0
+    """Rows among those that hold whose customer's words were taken out."""
+
+
+def nothing_erased(_seq: int) -> None:
+    """Know of no erased row."""
 
 
 def canonical(record: Mapping[str, Any]) -> bytes:
@@ -60,16 +66,30 @@ def link(prev_hash: str, record: UsageRecord) -> UsageRecord:
     return linked
 
 
-def verify(records: Iterable[UsageRecord], head: Head = Head()) -> Verdict:
-    """Follow a chain from ``head`` on and stop at the first record that is not the next link."""
+def verify(
+    records: Iterable[UsageRecord], head: Head = Head(), erased: Callable[[int], str | None] = nothing_erased
+) -> Verdict:
+    """Follow a chain from ``head`` on and stop at the first record that is not the next link.
+
+    ``erased`` returns, for a row whose customer's words were taken out, the digest of what was left of it then: its
+    own hash is of what it was before, so its content is held against the digest, and its place against the chain.
+    """
+    count = 0
     for record in records:
-        if reason := _fault(record, head):
-            return Verdict(head, BadRow(head.seq + 1, record["id"], reason))
+        digest = erased(record["seq"])
+        if reason := _fault(record, head, digest):
+            return Verdict(head, BadRow(head.seq + 1, record["id"], reason), count)
+        count += digest is not None
         head = Head(record["seq"], record["hash"])
-    return Verdict(head, None)
+    return Verdict(head, None, count)
 
 
-def _fault(record: UsageRecord, head: Head) -> str | None:
+def remainder(record: UsageRecord) -> str:
+    """Return the digest of what is left of an erased row, its old hash included."""
+    return hashlib.sha256(canonical(record)).hexdigest()
+
+
+def _fault(record: UsageRecord, head: Head, erased: str | None) -> str | None:
     expected = head.seq + 1
     if record["seq"] != expected:
         return f"row {expected} is missing, row {record['seq']} stands in its place"
@@ -77,6 +97,8 @@ def _fault(record: UsageRecord, head: Head) -> str | None:
         return "it does not name the hash of the row before it"
     try:
         linked = link(head.hash, record)
+        if erased is not None:
+            return None if remainder(record) == erased else "it was erased, and changed since"
     except (TypeError, ValueError):
         return "it has a value that no usage record has"
     if linked["hash"] != record["hash"]:

@@ -24,6 +24,9 @@ from sqlalchemy.exc import (
 from gateway.errors import MeteringUnavailable, StartupError
 
 DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+CHECKPOINTS_MOST = 5
+"""How often the log is tried to be emptied, each time for ``WAIT_S``, while somebody always reads."""
+
 WAIT_S = 10
 MIGRATION_LOCK = 0x746F6B656E636170  # "tokencap"; PostgreSQL's advisory locks are numbers
 UNAVAILABLE = (OperationalError, InterfaceError, InternalError, TimeoutError)
@@ -102,6 +105,32 @@ class Database:
                 "start `tokencap serve` of this version once, which brings them there."
             )
 
+    def forget_what_was_erased(self) -> None:
+        """Write SQLite's file anew and empty its log, so that neither has what no row has any more.
+
+        The writer of the book waits meanwhile. PostgreSQL does it in its own time: its dead rows go with its next
+        VACUUM, its log and backups with their retention.
+
+        Raises:
+            MeteringUnavailable: others used the file for too long; doing it again later is as good.
+        """
+        if not self.is_sqlite:
+            return
+        with _translated():
+            connection = self._engine.raw_connection()
+            try:
+                cursor = connection.cursor()
+                cursor.execute("PRAGMA query_only = OFF")
+                cursor.execute("VACUUM")
+                for _ in range(CHECKPOINTS_MOST):
+                    if cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0:
+                        return
+            except sqlite3.Error as error:
+                raise MeteringUnavailable from error
+            finally:
+                connection.close()
+        raise MeteringUnavailable
+
     def close(self) -> None:
         self._engine.dispose()
 
@@ -144,6 +173,7 @@ def _open_sqlite(connection: DBAPIConnection, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute("PRAGMA secure_delete = ON")  # what is erased is overwritten, not only let go of
     cursor.close()
 
 

@@ -59,6 +59,7 @@ customers = Table(
     Column("subscription_version", String(128)),
     Column("subscription_start", BigInteger),
     Column("subscription_until", BigInteger),
+    Column("erased", BigInteger),  # since when nothing that names it is kept
     Index("ix_customers_created_id", "created", "id"),
     Index(
         "uq_customers_external_id",  # the operator's own id names one customer; a deleted one frees it
@@ -162,6 +163,16 @@ chains = Table(
     Column("chain", String(32), primary_key=True),
     Column("seq", BigInteger, nullable=False),  # of the last record; 0 before the first
     Column("hash", String(64), nullable=False),
+)
+
+erasures = Table(  # rows whose words were taken out: their hash is of what they were, the digest of what they are
+    "erasures",
+    metadata,
+    Column("chain", String(32), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),
+    PrimaryKeyConstraint("chain", "seq"),
 )
 
 usage_aside = Table(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, union
+from sqlalchemy import Connection, func, select, union
 
 from gateway.ledger.chain import MAIN, BadRow, Head, verify
 from gateway.ledger.database import Database
 from gateway.ledger.rows import COLUMNS, record_of
-from gateway.ledger.tables import chains, usage_records
+from gateway.ledger.tables import chains, erasures, usage_records
 from pricing.usage import UsageRecord
 
 PAGE = 1000
@@ -23,6 +23,8 @@ class Recount:
     chain: str
     rows: int
     bad: BadRow | None
+    erased: int = 0
+    """Rows among those that hold whose customer was erased: their place and what is left of them was checked."""
 
     @property
     def is_sound(self) -> bool:
@@ -45,9 +47,10 @@ def recount(database: Database, chain: str = MAIN) -> Recount:
     kept elsewhere.
     """
     head, last_seq = _ends(database, chain)
-    verdict = verify(_rows(database, chain, head.seq))
+    erased: dict[int, str] = {}
+    verdict = verify(_rows(database, chain, head.seq, erased), erased=erased.get)
     bad = verdict.bad or _fault_at_the_end(verdict.head, head, last_seq)
-    return Recount(chain, verdict.head.seq, bad)
+    return Recount(chain, verdict.head.seq, bad, verdict.erased)
 
 
 def _ends(database: Database, chain: str) -> tuple[Head, int]:
@@ -62,18 +65,29 @@ def _ends(database: Database, chain: str) -> tuple[Head, int]:
     return (Head() if seq is None else Head(seq, digest)), last_seq or 0
 
 
-def _rows(database: Database, chain: str, last: int) -> Iterator[UsageRecord]:
-    """Yield the rows of a chain in its order, up to number ``last``, whatever the first one's number is."""
+def _rows(database: Database, chain: str, last: int, erased: dict[int, str]) -> Iterator[UsageRecord]:
+    """Yield the rows of a chain in its order, up to number ``last``, whatever the first one's number is.
+
+    ``erased`` is given the digests of those of the page whose words were taken out.
+    """
     on_chain = select(*COLUMNS).where(usage_records.c.chain == chain, usage_records.c.seq <= last)
     page = on_chain.order_by(usage_records.c.seq).limit(PAGE)
     query = page
     while True:
         with database.read() as connection:
             records = [record_of(row) for row in connection.execute(query)]
+            erased.clear()
+            if records:
+                erased.update(_digests(connection, chain, records[0]["seq"], records[-1]["seq"]))
         if not records:
             return
         yield from records
         query = page.where(usage_records.c.seq > records[-1]["seq"])
+
+
+def _digests(connection: Connection, chain: str, first: int, last: int) -> dict[int, str]:
+    within = (erasures.c.chain == chain, erasures.c.seq >= first, erasures.c.seq <= last)
+    return {row.seq: row.digest for row in connection.execute(select(erasures.c.seq, erasures.c.digest).where(*within))}
 
 
 def _fault_at_the_end(found: Head, head: Head, last_seq: int) -> BadRow | None:

@@ -1,0 +1,86 @@
+"""Takes a customer's own words out of Redis, its files included, as far as no running call needs them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import redis
+from redis.exceptions import ResponseError
+
+from gateway.holds import keys
+from gateway.holds.connect import fields, text, translated
+
+REWRITTEN_S = 30.0
+PAUSE_S = 0.05
+
+log = logging.getLogger(__name__)
+
+
+def erase_customer(
+    client: redis.Redis,
+    customer_id: str,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> None:
+    """Remove a deleted customer's conversations, what leads back to them, its kept answers and its notices.
+
+    What a running call holds goes with that call. Last the server is asked to write its log anew: the old one has
+    every command in it. A server of the operator's that does not let itself be asked keeps it until it does so itself.
+
+    Raises:
+        MeteringUnavailable: Redis is not to be had; doing it again later is as good.
+    """
+    bucket = keys.bucket_of(customer_id)
+    with translated():
+        _drop(client, keys.conversation(bucket, customer_id, "*"), unless="live")
+        _drop(client, keys.thread(bucket, customer_id, "*"))
+        _drop(client, keys.once(bucket, customer_id, "*"))
+        _drop(client, f"{{b{bucket}}}:end_user:{customer_id}:*", unless="held")
+        for stream in (keys.notices(bucket), keys.NOTICES_ASIDE):
+            for entry in _notices_of(client, stream, customer_id):
+                client.xdel(stream, entry)
+        _rewrite(client, clock, pause)
+
+
+def _drop(client: redis.Redis, pattern: str, unless: str | None = None) -> None:
+    """Remove keys, but for those whose field ``unless`` is above zero."""
+    for name in client.scan_iter(match=pattern, count=1_000):
+        if unless is not None and text(client.hget(name, unless) or b"0") not in ("0", ""):
+            continue
+        client.unlink(name)
+
+
+def _notices_of(client: redis.Redis, stream: str, customer_id: str) -> Iterator[str]:
+    """Yield the entries that tell of a customer: as it was deleted, nobody has to hear of its limits."""
+    for name, entry in cast(list[tuple[bytes, dict[Any, Any]]], client.xrange(stream)):
+        try:
+            if json.loads(fields(entry).get("facts", "null"))["customer"] == customer_id:
+                yield text(name)
+        except (ValueError, KeyError, TypeError):
+            continue
+
+
+def _rewrite(client: redis.Redis, clock: Callable[[], float], pause: Callable[[float], None]) -> None:
+    if isinstance(client, redis.RedisCluster):
+        return
+    try:
+        if not int(client.info("persistence")["aof_enabled"]):
+            return
+        client.bgrewriteaof()
+        end = clock() + REWRITTEN_S
+        while _is_rewriting(client) and clock() < end:
+            pause(PAUSE_S)
+    except ResponseError as error:
+        log.warning(
+            "Redis does not write its log anew when asked, so it keeps what was erased until it does: %s", error
+        )
+
+
+def _is_rewriting(client: redis.Redis) -> bool:
+    persistence = client.info("persistence")
+    return bool(int(persistence["aof_rewrite_in_progress"]) or int(persistence["aof_rewrite_scheduled"]))
