@@ -30,6 +30,7 @@ from gateway.holds.connect import connect, connect_line, translated
 from gateway.holds.directory import Directory
 from gateway.holds.generation import Generation
 from gateway.holds.keeper import Keeper
+from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits
 from gateway.holds.projection import Projection
 from gateway.holds.threads import Threads
@@ -45,6 +46,7 @@ from gateway.serving.discretion import House
 from gateway.serving.exchange import Receive, Scope, Send
 from gateway.serving.gate import Gate
 from gateway.serving.health import Health
+from gateway.serving.intake import Intake
 from gateway.serving.journey import Journey, Rules
 from gateway.serving.pool import Pool
 from gateway.serving.profiles import EMBEDDINGS, ENDPOINTS, PROFILES, Profile, as_set
@@ -183,15 +185,11 @@ async def _serving(
     claims = Claims(line, lease.lease_ms)
     book = Book(line, generation, lease, now_ms=now_ms, answers_bytes_max=settings.kept_answers_max)
     keeper = Keeper(book, claims, lease, tally, monotonic=time.monotonic)
-    with suppress(MeteringUnavailable):  # a script says so, should the generation be another
-        with translated():
-            await line.ask("PING")  # learns a cluster's map before calls come many at once
-        await admission.compare_clocks()
-        await generation.learn(0)
+    await _look_around(line, admission, generation)
     renewing = asyncio.create_task(keeper.run())
     stack.callback(renewing.cancel)
     stack.push_async_callback(keeper.drain, SETTLE_S)
-    rules, profile = _rules(settings), await _profile(settings)
+    rules, profile, intake = _rules(settings), await _profile(settings), Intake(settings.body_max, time.perf_counter)
     spoken, absent = dialects(profile), _absent(profile, settings)
     journey = partial(
         Journey,
@@ -199,6 +197,7 @@ async def _serving(
         keeper=keeper,
         threads=Threads(line, directory),
         claims=claims,
+        intake=intake,
         gate=Gate(settings.upstream_concurrency_max, wait_s=settings.upstream_queue_s),
         upstream=await _upstream(stack, settings, ticks),
         recount=await _recount(stack, settings, profile),
@@ -210,6 +209,7 @@ async def _serving(
         [(one, absent[one.endpoint]) for one in spoken if one.endpoint in absent],
         Accounts(line, directory, house, now_ms),
         self_service,
+        intake,
         rules,
         tally,
         ticks,
@@ -218,6 +218,15 @@ async def _serving(
         new_id=partial(next, request_ids()),
         started_s=int(time.time()),
     )
+
+
+async def _look_around(line: Line, admission: Admission, generation: Generation) -> None:
+    """Learn what a script would say otherwise: a cluster's map, before calls come many at once, its clock, its generation."""
+    with suppress(MeteringUnavailable):
+        with translated():
+            await line.ask("PING")
+        await admission.compare_clocks()
+        await generation.learn(0)
 
 
 def _house(settings: Settings) -> HouseLimits:

@@ -96,6 +96,13 @@ class IdempotencyInProgress(CallerError):
     code = "idempotency_in_progress"
 
 
+class UnknownParameter(CallerError):
+    """A parameter of the query that the route does not know; ``param`` names it."""
+
+    status = 422
+    code = "unknown_parameter"
+
+
 class RequestTooLarge(CallerError):
     status = 413
     code = "request_too_large"
@@ -218,6 +225,16 @@ class AccountInconsistent(HouseError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, headers={"retry-after": "60"})
+
+
+class TooMuchAtOnce(HouseError):
+    """This worker keeps as many bytes of bodies as it may."""
+
+    status = 503
+    code = "overloaded"
+
+    def __init__(self) -> None:
+        super().__init__("Too many large requests are being read; try again.", headers={"retry-after": "1"})
 
 
 class ShuttingDown(HouseError):

@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     keep_alive_s: float = Field(default=75, ge=0.5, le=3_600)
     connections_max: int | None = Field(default=None, ge=1, le=1_000_000)
     connections_per_address_max: int | None = Field(default=None, ge=1, le=1_000_000)
+    body_max: int = Field(default=16 * 2**20, ge=1024, le=64 * 2**20)
     upstream_concurrency_max: int | None = Field(default=None, ge=1, le=100_000)
     upstream_queue_s: float = Field(default=10, ge=0, le=600)
     shutdown_s: float = Field(default=30, ge=0, le=3_600)

@@ -37,6 +37,7 @@ from gateway.observing.tally import Tally
 from gateway.serving.dialects.chat import Chat
 from gateway.serving.exchange import Exchange
 from gateway.serving.gate import Gate
+from gateway.serving.intake import Intake
 from gateway.serving.journey import Journey, Rules
 from gateway.serving.profiles import PROFILES
 from gateway.serving.recount import Recount
@@ -134,6 +135,7 @@ async def _calls() -> Callable[[int], Any]:
         keeper=Keeper(Book(line, generation, lease, now_ms=now_ms), claims, lease, Tally(), monotonic=time.monotonic),
         threads=Threads(line, directory),
         claims=claims,
+        intake=Intake(16 * 2**20, time.perf_counter),
         gate=Gate(None, wait_s=1),
         upstream=Upstream(Transport(), first_token_s=60, idle_s=60),
         recount=Recount(),

@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
+from gateway.admin.door import dropped, taken_in
 from gateway.admin.problems import Unauthorized
 from gateway.admin.tokens import AdminTokens, digest_of
 
@@ -23,10 +24,11 @@ SCHEME = HTTPBearer(
 """Says in OpenAPI what is asked for; the asking is ``guarded``'s."""
 
 
-def guarded(tokens: AdminTokens) -> type[APIRoute]:
+def guarded(tokens: AdminTokens, body_max: int) -> type[APIRoute]:
     """Return the kind of route that admits nobody but the admin.
 
     FastAPI reads and parses a body before it runs dependencies: a dependency would let strangers have theirs parsed.
+    A stranger's is read and dropped, the operator's is at most ``body_max`` bytes.
     """
 
     class AdminRoute(APIRoute):
@@ -34,8 +36,12 @@ def guarded(tokens: AdminTokens) -> type[APIRoute]:
             handle = super().get_route_handler()
 
             async def admit(request: Request) -> Response:
-                request.state.actor = await run_in_threadpool(actor_of, tokens, request)
-                return await handle(request)
+                try:
+                    request.state.actor = await run_in_threadpool(actor_of, tokens, request)
+                except Unauthorized:
+                    await dropped(request)
+                    raise
+                return await handle(await taken_in(request, body_max))
 
             return admit
 

@@ -12,10 +12,11 @@ from sqlalchemy import Connection, RowMapping, select, update
 
 from gateway.admin.given import Line
 from gateway.admin.moments import Moment
-from gateway.admin.pages import DEFAULT_LIMIT, Cursor, Limit, Page, cursor_of, position_of
+from gateway.admin.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
 from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
 from gateway.clock import written
+from gateway.ledger.cursors import cursor_of
 from gateway.ledger.tables import audit
 
 Facts = Mapping[str, Any]

@@ -22,7 +22,7 @@ from gateway.admin.customer_shapes import (
 )
 from gateway.admin.given import Line, TierName
 from gateway.admin.idempotency import Actor, Keep, Post, Replies
-from gateway.admin.pages import DEFAULT_LIMIT, Cursor, Limit, cursor_of, position_of
+from gateway.admin.pages import DEFAULT_LIMIT, Cursor, Limit, position_of
 from gateway.admin.problems import Conflict, Invalid, saved_only
 from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
@@ -33,6 +33,7 @@ from gateway.holds.keys import bucket_of
 from gateway.holds.terms import Timeline
 from gateway.ledger import erasure
 from gateway.ledger.booked import wait_until_booked
+from gateway.ledger.cursors import cursor_of
 from gateway.ledger.erasure import erase_records
 
 ERASED: dict[str, str | None] = {"name": "", "external_id": None}

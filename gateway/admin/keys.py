@@ -14,12 +14,13 @@ from gateway.admin.given import Given, Line
 from gateway.admin.idempotency import Actor, Keep, Post, Replies
 from gateway.admin.key_rows import KeyRow
 from gateway.admin.moments import GivenMoment, Moment
-from gateway.admin.pages import DEFAULT_LIMIT, Cursor, Limit, Page, cursor_of, position_of
+from gateway.admin.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
 from gateway.admin.problems import Conflict, Invalid, saved_only
 from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
 from gateway.admin.sweep import project_keys
 from gateway.clock import written
+from gateway.ledger.cursors import cursor_of
 
 MAX_OVERLAP_S = 30 * 86_400
 

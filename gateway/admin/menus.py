@@ -14,13 +14,14 @@ from gateway.admin.given import Given, TierName
 from gateway.admin.idempotency import Keep, Post, Replies
 from gateway.admin.menus_store import Effective
 from gateway.admin.moments import Moment
-from gateway.admin.pages import DEFAULT_LIMIT, Cursor, Limit, Page, cursor_of, position_of
+from gateway.admin.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
 from gateway.admin.problems import Conflict, Invalid, NotFound, saved_only
 from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
 from gateway.admin.sweep import project_menus
 from gateway.clock import written
 from gateway.holds.terms import Timeline
+from gateway.ledger.cursors import cursor_of
 from gateway.ledger.tables import menus
 from pricing.menu import Menu, NotAMenu
 

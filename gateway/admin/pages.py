@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query
 from pydantic import BaseModel, Field
 
 from gateway.admin.problems import Invalid
+from gateway.ledger import cursors
+from gateway.ledger.cursors import NoCursor
 
 Row = TypeVar("Row")
 
@@ -31,11 +30,6 @@ class Page(BaseModel, Generic[Row]):
     next_cursor: str | None = Field(description="Asks for the next page; null on the last one.")
 
 
-def cursor_of(*position: str | int) -> str:
-    """Return the cursor that stands for a row's position in its order."""
-    return base64.urlsafe_b64encode(json.dumps(position, separators=(",", ":")).encode()).decode().rstrip("=")
-
-
 def position_of(cursor: str, *kinds: type) -> tuple[Any, ...]:
     """Return the position that a cursor stands for; ``kinds`` are the types of its parts.
 
@@ -43,11 +37,6 @@ def position_of(cursor: str, *kinds: type) -> tuple[Any, ...]:
         Invalid: it is none of ours.
     """
     try:
-        given = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
-    except (ValueError, binascii.Error, RecursionError) as error:
+        return cursors.position_of(cursor, *kinds)
+    except NoCursor as error:
         raise Invalid.field("cursor", NOT_OURS) from error
-    if not isinstance(given, list) or [type(part) for part in given] != list(kinds):
-        raise Invalid.field("cursor", NOT_OURS)
-    if any(abs(part) > 2**53 if isinstance(part, int) else not part.isprintable() for part in given):
-        raise Invalid.field("cursor", NOT_OURS)
-    return tuple(given)

@@ -12,10 +12,11 @@ from gateway.admin import audit, runs_store
 from gateway.admin.given import Given, TierName
 from gateway.admin.idempotency import Keep, Post, Replies
 from gateway.admin.moments import Moment
-from gateway.admin.pages import DEFAULT_LIMIT, Cursor, Limit, Page, cursor_of, position_of
+from gateway.admin.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
 from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
 from gateway.clock import written
+from gateway.ledger.cursors import cursor_of
 from gateway.ledger.tables import pricing_runs
 
 Publish = Literal["no", "now", "next_period"]

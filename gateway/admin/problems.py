@@ -210,6 +210,7 @@ COMPONENT = "#/components/schemas/{model}"
 REFERENCE = {"$ref": COMPONENT.format(model="Problem")}
 
 _EXAMPLES: dict[int, tuple[str, str, str]] = {
+    400: ("The head says something twice", "invalid_request", "Authorization comes twice."),
     401: ("No admin token, or a retired one", "invalid_admin_token", str(Unauthorized().message)),
     404: ("Nothing is there under that name", "not_found", "There is no customer cus_7f3a."),
     409: (
@@ -217,6 +218,7 @@ _EXAMPLES: dict[int, tuple[str, str, str]] = {
         "already_exists",
         "Another customer has this external_id.",
     ),
+    413: ("The body is too large", "request_too_large", "A request body is at most 16,777,216 bytes."),
     422: ("A field is not what it has to be", "invalid_request", "tier: The menu in force has no tier 'gold'."),
     503: ("The ledger or Redis cannot be reached", "metering_unavailable", SavedOnly(None).message),
 }

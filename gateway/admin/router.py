@@ -15,6 +15,7 @@ from gateway.admin.audit import Audit
 from gateway.admin.bulk import Bulk
 from gateway.admin.checker import Checker
 from gateway.admin.customers import Customers
+from gateway.admin.door import Heads
 from gateway.admin.exports import Exports
 from gateway.admin.idempotency import Replies
 from gateway.admin.keys import Keys
@@ -62,13 +63,18 @@ def build_admin(app: FastAPI, services: AdminServices) -> None:
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(Exception, _refuse)
+    app.add_middleware(Heads)
     app.include_router(build_router(services))
     _describe(app)
 
 
 def build_router(services: AdminServices) -> APIRouter:
     """Return every route of the admin API."""
-    router = APIRouter(prefix="/admin", route_class=guarded(services.tokens), dependencies=[Security(SCHEME)])
+    router = APIRouter(
+        prefix="/admin",
+        route_class=guarded(services.tokens, services.settings.body_max),
+        dependencies=[Security(SCHEME)],
+    )
     replies = Replies(services.database, services.now_ms)
     customers, keys = Customers(services, replies), Keys(services, replies)
     customers.add_to(Routes(router, "customers"))

@@ -14,7 +14,7 @@ Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 STATUS: dict[Method, int] = {"GET": 200, "POST": 201, "PUT": 200, "PATCH": 200, "DELETE": 204}
 
-ANYWHERE = (401, 422, 503)
+ANYWHERE = (400, 401, 413, 422, 503)
 """How any route may refuse."""
 
 

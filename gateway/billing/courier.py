@@ -163,7 +163,7 @@ class Courier:
         body = notice.body()
         headers = signed(notice.id, body, webhook.key, self._now_ms() // 1000)
         try:
-            response = self._http.post(webhook.url, content=body, headers=headers, timeout=POST_S)
+            with self._http.stream("POST", webhook.url, content=body, headers=headers, timeout=POST_S) as response:
+                return None if response.is_success else f"status {response.status_code}"  # no byte of it is read
         except httpx.HTTPError as error:
             return type(error).__name__
-        return None if response.is_success else f"status {response.status_code}"

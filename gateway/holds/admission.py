@@ -149,17 +149,17 @@ class Admission:
             seconds, micros = map(int, await self._line.ask("TIME"))
         self._vouches |= abs(seconds * 1000 + micros // 1000 - self._now_ms()) <= APART_MS
 
-    async def customer_of(self, ask: Ask) -> str:
-        """Return the customer whose key a call carries.
+    async def customer_of(self, bucket: str, key_digest: str) -> str:
+        """Return the customer whose key it is, as remembered; a key that is not is looked up, and then is.
 
         Raises:
             InvalidKey: the key is unknown.
         """
         with translated():
-            holder = await self._directory.holder(ask.bucket, ask.key_digest)
-            if holder is None and await self._was_wiped(ask.bucket):
-                holder = await self._directory.holder(ask.bucket, ask.key_digest)
-        if holder is None or keys.bucket_of(holder[0]) != ask.bucket:
+            holder = await self._directory.holder(bucket, key_digest)
+            if holder is None and await self._was_wiped(bucket):
+                holder = await self._directory.holder(bucket, key_digest)
+        if holder is None or keys.bucket_of(holder[0]) != bucket:
             raise InvalidKey
         return holder[0]
 
@@ -174,6 +174,7 @@ class Admission:
                 return
             if await self._was_wiped(bucket) and await self._opens(bucket, key_digest):
                 return
+        self._directory.forget_key(key_digest)
         raise InvalidKey
 
     async def _opens(self, bucket: str, key_digest: str) -> bool:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select, tuple_
 
 from gateway.errors import BadRequest
+from gateway.ledger.cursors import NoCursor, cursor_of, position_of
 from gateway.ledger.database import Database
 from gateway.ledger.rows import COLUMNS, AnyRow, record_of
 from gateway.ledger.tables import usage_records
@@ -96,7 +94,7 @@ def usage_page(database: Database, span: Span, *, limit: int, cursor: str | None
     rows = _page(database, COLUMNS, span, after, limit + 1)
     records = [record_of(row) for row in rows[:limit]]
     has_more = len(rows) > limit
-    return Page(records, _cursor(records[-1]["time"], records[-1]["id"]) if has_more else None)
+    return Page(records, cursor_of(records[-1]["time"], records[-1]["id"]) if has_more else None)
 
 
 def usage_records_in(database: Database, span: Span, page: int = PAGE) -> Iterator[UsageRecord]:
@@ -206,15 +204,9 @@ def _page(
         return connection.execute(query).all()
 
 
-def _cursor(time: int, record_id: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([time, record_id]).encode()).decode().rstrip("=")
-
-
 def _position(cursor: str) -> Position:
     try:
-        time, record_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (ValueError, TypeError, binascii.Error) as error:
+        time, record_id = position_of(cursor, int, str)
+    except NoCursor as error:
         raise BadRequest("This cursor is not one that a list gave out.", param="cursor") from error
-    if not isinstance(time, int) or not isinstance(record_id, str):
-        raise BadRequest("This cursor is not one that a list gave out.", param="cursor")
     return time, record_id

@@ -8,7 +8,9 @@ from typing import Any
 
 import jiter
 
+from gateway import json_bounds
 from gateway.errors import BadRequest
+from gateway.json_bounds import OutOfBounds
 from pricing.usage import END_USER_MOST
 
 Body = dict[str, Any]
@@ -18,24 +20,30 @@ LIMIT_MOST = 2**53 - 1
 
 
 def read_body(raw: bytes, encoding: str | None) -> Body:
-    """Return the JSON object that a body holds.
+    """Return the JSON object that a body holds, which is small or has been surveyed.
 
     Raises:
-        BadRequest: it is compressed, not UTF-8, not JSON, not an object, or a key comes twice in one object.
+        BadRequest: it is compressed, not UTF-8, not JSON, not an object, a key comes twice in one object, or it is
+            nested too deeply.
     """
     if encoding not in (None, "", "identity"):
         raise BadRequest("Send the body without content-encoding.", param="content-encoding")
     try:
         body = _read(raw)
+    except OutOfBounds as error:
+        raise too_complex(error) from error
     except UnicodeDecodeError as error:
         raise BadRequest("The body is not UTF-8.", code="invalid_json") from error
-    except RecursionError as error:
-        raise BadRequest("The body is nested too deeply.", code="invalid_json") from error
     except ValueError as error:
         raise BadRequest(f"The body is not JSON: {error}.", code="invalid_json") from error
     if not isinstance(body, dict):
         raise BadRequest("The body is a JSON object.", code="invalid_json")
     return body
+
+
+def too_complex(error: OutOfBounds) -> BadRequest:
+    """Return the refusal of a body that has more in it than is read."""
+    return BadRequest(f"The body is too complex: {error}.", code="invalid_json")
 
 
 def _read(raw: bytes) -> Any:
@@ -44,6 +52,7 @@ def _read(raw: bytes) -> Any:
     try:
         return jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
     except ValueError:
+        json_bounds.check(raw)  # the json module follows lists of any depth
         return _STRICT.decode(raw.decode("utf-8"))
 
 

@@ -15,6 +15,9 @@ from gateway.serving.transport import Sink
 HEAD_MOST = 256
 """Header lines of a reply."""
 
+FRAMING_MOST = 64 * 2**10
+"""Bytes of a reply that are no part of its body, between two that are: a head, the frames of chunks, trailers."""
+
 AHEAD_MOST = 256 * 2**10
 """Bytes of a body that are taken in before anyone asks for them; beyond that the upstream has to wait."""
 
@@ -165,6 +168,7 @@ class Connection(asyncio.Protocol):
         self._is_head = True
         self._ends_with_connection = False
         self._is_paused = False
+        self._framing = 0
 
     @property
     def is_open(self) -> bool:
@@ -179,6 +183,7 @@ class Connection(asyncio.Protocol):
         """Send a request and return its reply, of which nothing is here yet."""
         assert self._transport is not None
         reply = self._reply = WireReply(self, self._ticks)
+        self._framing = 0
         self._transport.write(request)
         return reply
 
@@ -203,10 +208,14 @@ class Connection(asyncio.Protocol):
         if self._reply is None:
             self.close()  # nothing was asked: what is said now answers nobody
             return
+        self._framing += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._break("The upstream does not speak HTTP/1.1.")
+        else:
+            if self._framing > FRAMING_MOST:
+                self._break("The upstream sent a head without an end.")
 
     def eof_received(self) -> bool:
         return False
@@ -246,6 +255,7 @@ class Connection(asyncio.Protocol):
         self._reply.begin(status)
 
     def on_body(self, data: bytes) -> None:
+        self._framing = 0
         if self._reply is not None:
             self._reply.take(data)
 

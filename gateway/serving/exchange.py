@@ -7,7 +7,8 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeVar
 
-from gateway.errors import CallerGone, RequestTooLarge
+from gateway.errors import CallerGone
+from gateway.request_head import repeated
 from gateway.serving.attendance import Attendance
 from gateway.serving.headers import Headers, length_header, written
 from gateway.serving.ticks import Ticks
@@ -18,9 +19,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 Found = TypeVar("Found")
-
-BODY_MOST = 16 * 2**20
-"""Bytes of a body that are taken."""
 
 WRITE_NOW = "tokencap.write_now"
 """The server's extension of a scope: ``write`` sends bytes of a body at once and says whether the caller keeps up."""
@@ -50,6 +48,8 @@ class Exchange:
         self._is_behind = False
         self._write_now: Callable[[bytes], bool] | None = scope.get("extensions", {}).get(WRITE_NOW, {}).get("write")
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.repeated = None if len(self._headers) == len(scope["headers"]) else repeated(scope["headers"])
+        """A header that says something to us and came twice."""
         self._receive = receive
         self._send = send
         self._ticks = ticks
@@ -58,6 +58,8 @@ class Exchange:
         self._ticks_left = 0
         self._coming: asyncio.Future[Any] | None = None
         self._body_was_read = False
+        self._body_was_begun = False
+        self._releases: list[Callable[[], None]] = []
         self._is_given_up = False
 
     def header(self, name: bytes) -> str | None:
@@ -71,42 +73,44 @@ class Exchange:
 
     def __exit__(self, *_: object) -> None:
         self._ticks.leave(self)
+        self.release_body()
 
-    async def body(self) -> bytes:
-        """Return the whole body.
+    async def more(self) -> bytes | None:
+        """Return the bytes of the body that come next, or None after the last ones.
 
         Raises:
-            RequestTooLarge: it is over 16 MB; it was read and dropped, up to 64 MB.
             CallerGone: the caller hung up before all of it was here.
         """
-        chunks: list[bytes] = []
-        size = 0
-        while not self._body_was_read:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise CallerGone("The caller hung up.")
-            chunk: bytes = message.get("body", b"")
-            size += len(chunk)
-            if size <= BODY_MOST:
-                chunks.append(chunk)
-            elif size > DROPPED_MOST:
-                break
-            else:
-                chunks.clear()
-            self._body_was_read = not message.get("more_body", False)
-        if size > BODY_MOST:
-            raise RequestTooLarge("A request body is at most 16 MB.")
-        return b"".join(chunks)
+        if self._body_was_read:
+            return None
+        self._body_was_begun = True
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise CallerGone("The caller hung up.")
+        self._body_was_read = not message.get("more_body", False)
+        chunk: bytes = message.get("body", b"")
+        return chunk
 
-    async def drop_body(self) -> None:
-        """Read what is left of the body and forget it, so that a refusal is heard."""
+    async def drop_body(self) -> bool:
+        """Read what is left of the body and forget it, so that a refusal is heard; return whether nothing is left.
+
+        A caller who waits to be told that the body is wanted is not told so.
+        """
+        if not self._body_was_begun and self.header(b"expect") is not None:
+            return False
         size = 0
-        while not self._body_was_read and size <= DROPPED_MOST:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise CallerGone("The caller hung up.")
-            size += len(message.get("body", b""))
-            self._body_was_read = not message.get("more_body", False)
+        while size <= DROPPED_MOST and (chunk := await self.more()) is not None:
+            size += len(chunk)
+        return self._body_was_read
+
+    def at_release(self, release: Callable[[], None]) -> None:
+        """Have ``release`` called once the body is no longer kept here."""
+        self._releases.append(release)
+
+    def release_body(self) -> None:
+        """Take note that nothing of the body is kept here any more."""
+        while self._releases:
+            self._releases.pop()()
 
     async def start(self, status: int, headers: Headers, content_type: bytes) -> None:
         """Send the head."""

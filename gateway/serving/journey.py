@@ -15,6 +15,7 @@ from gateway.errors import (
     CallerError,
     CallerGone,
     HouseError,
+    InvalidKey,
     MeteringUnavailable,
     ModelNotFound,
     ShuttingDown,
@@ -31,7 +32,7 @@ from gateway.holds.hold import Ask, Hold, Settled
 from gateway.holds.keeper import Keeper
 from gateway.holds.threads import Threads
 from gateway.serving.api_key import Key, key_of
-from gateway.serving.body import Body, read_body
+from gateway.serving.body import Body
 from gateway.serving.call import Call
 from gateway.serving.dialects.dialect import Dialect
 from gateway.serving.dialects.reading import Reading
@@ -40,6 +41,8 @@ from gateway.serving.discretion import renamed
 from gateway.serving.exchange import Exchange
 from gateway.serving.gate import Gate
 from gateway.serving.headers import answer_headers, length_header
+from gateway.serving.intake import Intake
+from gateway.serving.query import OF_CALLS, check_head
 from gateway.serving.recount import Recount
 from gateway.serving.repetition import Repetition, name_of
 from gateway.serving.threads import of_answer_id, threads
@@ -81,6 +84,7 @@ class Journey:
         keeper: Keeper,
         threads: Threads,
         claims: Claims,
+        intake: Intake,
         gate: Gate,
         upstream: Upstream,
         recount: Recount,
@@ -92,6 +96,7 @@ class Journey:
         self._keeper = keeper
         self._threads = threads
         self._claims = claims
+        self._intake = intake
         self._gate = gate
         self._upstream = upstream
         self._recount = recount
@@ -105,21 +110,27 @@ class Journey:
             CallerError, HouseError: the call was not admitted; nothing is held and nothing reached the upstream.
         """
         key = await key_of(exchange, self._admission.bucket_of_key)
-        raw = await exchange.body()
+        customer = await self._admission.customer_of(key.bucket, key.digest)
+        confirm = partial(self._admission.confirm, key.bucket, key.digest)
         try:
-            body = read_body(raw, exchange.header(b"content-encoding"))
+            check_head(exchange, OF_CALLS)
+            raw = await self._intake.take(exchange, customer, confirm)
+            body = await self._intake.read(raw, exchange, customer)
             wanted = self.dialect.read(body, len(raw))
             ask = await self._ask(exchange, key, wanted)
             name = name_of(exchange)
-            repetition = None if name is None else await self._claim(exchange, key, ask, name, raw)
+            repetition = None if name is None else await self._claim(key, ask, customer, name, raw)
+        except (CallerGone, InvalidKey):
+            raise
         except CallerError:
-            await self._admission.confirm(key.bucket, key.digest)  # whose key is unknown is told nothing but that
+            await confirm()  # whose key is unknown is told nothing but that
             raise
         if repetition is not None and repetition.kept is not None:
-            await self._admission.confirm(key.bucket, key.digest)
+            await confirm()
             await repetition.replay(exchange)
             return
-        hold = await self._reserve(ask, repetition)
+        exchange.records = repetition is not None
+        hold = await self._reserve(ask, customer, repetition)
         del raw  # a prompt can be large, and the answer long in coming
 
         live = self._keeper.take(hold, repetition.once if repetition else None)
@@ -138,23 +149,21 @@ class Journey:
             settled = None if is_stopping else await exchange.in_time(settling, SETTLE_WAIT_S)
             await self._end(call, exchange, settled, problem)
 
-    async def _claim(self, exchange: Exchange, key: Key, ask: Ask, name: str, raw: bytes) -> Repetition:
+    async def _claim(self, key: Key, ask: Ask, customer: str, name: str, raw: bytes) -> Repetition:
         """Claim the call's Idempotency-Key."""
         digest = key_digest(self.dialect.endpoint, name)
         seal = Seal.of(key.text, digest)
         body = seal.body(raw)
-        customer = await self._admission.customer_of(ask)
         kept = await self._claims.claim(ask.bucket, customer, digest, body, ask.id)
-        exchange.records = True
         return Repetition(digest, seal, body, kept)
 
-    async def _reserve(self, ask: Ask, repetition: Repetition | None) -> Hold:
+    async def _reserve(self, ask: Ask, customer: str, repetition: Repetition | None) -> Hold:
         """Reserve; a refusal leaves the Idempotency-Key free."""
         try:
             return await self._admission.reserve(ask, self._keeper.doubt)
         except TokencapError:
             if repetition is not None:
-                await self._claims.free(ask.bucket, await self._admission.customer_of(ask), repetition.digest, ask.id)
+                await self._claims.free(ask.bucket, customer, repetition.digest, ask.id)
             raise
 
     async def _ask(self, exchange: Exchange, key: Key, wanted: Wanted) -> Ask:
@@ -245,7 +254,9 @@ class Journey:
         hold = call.live.hold
         async with (
             self._gate.place(hold.facts.customer),
-            self._upstream.ask(self.dialect.path, self._forwarded(call, body), hold.id, self.dialect.headers) as answer,
+            self._upstream.ask(
+                self.dialect.path, self._forwarded(call, exchange, body), hold.id, self.dialect.headers
+            ) as answer,
         ):
             reading = call.begin(self.dialect.reading(call.wanted, grant=hold.grant))
             if self._recount.can_count:
@@ -269,12 +280,13 @@ class Journey:
             if not reading.is_over:
                 raise reading.failure or problem or UpstreamUnavailable("The upstream broke off its answer.")
 
-    def _forwarded(self, call: Call, body: Body) -> bytes:
+    def _forwarded(self, call: Call, exchange: Exchange, body: Body) -> bytes:
         """Return what the upstream is sent, and keep nothing of what the caller sent but for a tokenizer to count."""
         if self._recount.can_count:
             call.prompt = self.dialect.prompt(body)
         forwarded = self.dialect.forward(body, call.wanted, grant=call.live.hold.grant, model=self._rules.model)
         body.clear()
+        exchange.release_body()
         return forwarded
 
     def _take(self, call: Call, exchange: Exchange, reading: Reading, piece: bytes) -> bool:

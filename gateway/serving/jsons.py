@@ -7,20 +7,25 @@ from typing import Any
 
 import orjson
 
+from gateway import json_bounds
+
+PARTS_MOST = 2_000_000
+"""Names, objects and lists in one text of the upstream's: as many as an answer with all its log probabilities has."""
+
+VALUES_MOST = 8_000_000
+
 
 def loads(data: bytes) -> Any:
     """Return what a JSON text says; of a name that comes twice, the last.
 
     Raises:
-        ValueError: it is no JSON, or nested too deeply.
+        ValueError: it is no JSON, nested too deeply, or has too much in it.
     """
+    json_bounds.check(data, PARTS_MOST, VALUES_MOST)
     try:
         return orjson.loads(data)
     except ValueError:  # half a surrogate pair, NaN, a byte-order mark: some upstreams send it
-        try:
-            return json.loads(data)
-        except RecursionError as error:
-            raise ValueError("nested too deeply") from error
+        return json.loads(data)
 
 
 def dumps(value: Any) -> bytes:

@@ -12,10 +12,14 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 
 from gateway.errors import StartupError
+from gateway.serving.fetched import json_of
 from gateway.serving.meter import count
 
 WAIT_S = 5.0
 """How long a settlement waits for a count; then what went by has to do."""
+
+TOKENS_MOST = 64 * 2**20
+"""Bytes of an upstream's count, which may be a list of all the tokens."""
 
 EXTRA = "install tokencap[tokenizers] for it"
 
@@ -41,8 +45,8 @@ class UpstreamTokenizer:
     async def count(self, text: str) -> int | None:
         body = {**self._body, self._field: text.encode("utf-8", "replace").decode()}
         try:
-            answer = await self._client.post(self._url, json=body, headers=self._headers, timeout=WAIT_S)
-            said = answer.raise_for_status().json()
+            request = self._client.build_request("POST", self._url, json=body, headers=self._headers, timeout=WAIT_S)
+            said = await json_of(self._client, request, TOKENS_MOST)
         except (httpx.HTTPError, ValueError):
             return None
         if not isinstance(said, dict):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
-from gateway.clock import understood
 from gateway.errors import (
     BadRequest,
     CallerGone,
@@ -25,20 +24,18 @@ from gateway.observing.metrics import REFUSALS
 from gateway.observing.tally import Tally
 from gateway.serving.account import Accounts, SelfService
 from gateway.serving.api_key import BucketOfKey, key_of
-from gateway.serving.body import read_body
 from gateway.serving.dialects.dialect import Dialect
 from gateway.serving.exchange import Exchange, Receive, Scope, Send
+from gateway.serving.intake import Intake
 from gateway.serving.journey import Journey, Rules
+from gateway.serving.query import NONE, OF_CALLS, OF_MODELS, OF_USAGE, UsageQuery, check_head
 from gateway.serving.ticks import Ticks
-from pricing.usage import END_USER_MOST
 
 log = logging.getLogger("tokencap.serving")
 
 Handler = Callable[[Exchange], Awaitable[None]]
 
 MODELS = "/v1/models"
-RECORDS_MOST = 1000
-"""Usage records in one answer."""
 
 
 class CustomerRoutes:
@@ -50,6 +47,7 @@ class CustomerRoutes:
         absent: Sequence[tuple[Dialect, str]],
         accounts: Accounts,
         self_service: SelfService,
+        intake: Intake,
         rules: Rules,
         tally: Tally,
         ticks: Ticks,
@@ -61,6 +59,7 @@ class CustomerRoutes:
     ) -> None:
         self._accounts = accounts
         self._self_service = self_service
+        self._intake = intake
         self._rules = rules
         self._tally = tally
         self._ticks = ticks
@@ -111,28 +110,29 @@ class CustomerRoutes:
     async def _refuse(self, exchange: Exchange, error: TokencapError) -> None:
         self._tally.add(REFUSALS, error.code or "")
         try:
-            await exchange.drop_body()
+            was_read = await exchange.drop_body()
         except CallerGone:
             return
+        closes = [] if was_read else [("connection", "close")]
         dialect = self._dialects.get(exchange.path)
         told = error.body() if dialect is None else dialect.refusal(error, exchange.request_id)
-        await exchange.reply(error.status, told, error.headers.items())
+        await exchange.reply(error.status, told, [*error.headers.items(), *closes])
 
     def _not_served(self, why: str) -> Handler:
         async def refuse(exchange: Exchange) -> None:
-            await self._who(exchange)
+            await self._who(exchange, OF_CALLS)
             raise RouteNotFound(why)
 
         return refuse
 
     async def _models(self, exchange: Exchange) -> None:
-        await self._who(exchange)
+        await self._who(exchange, OF_MODELS)
         models = [self._shown(name) for name in sorted(self._names)]
         page = {"has_more": False, "first_id": models[0]["id"], "last_id": models[-1]["id"]}
         await exchange.reply(200, {"object": "list", "data": models, **page})
 
     async def _model(self, exchange: Exchange) -> None:
-        await self._who(exchange)
+        await self._who(exchange, OF_MODELS)
         name = unquote(exchange.path.removeprefix(MODELS + "/"))  # a name may have slashes, escaped or not
         if name not in self._names:
             raise ModelNotFound(f"The model {name[:64]!r} is not served here.", param="model")
@@ -149,7 +149,10 @@ class CustomerRoutes:
 
     async def _choose_tier(self, exchange: Exchange) -> None:
         customer = await self._who(exchange)
-        body = read_body(await exchange.body(), exchange.header(b"content-encoding"))
+        key = await key_of(exchange, self._bucket_of_key)
+        confirm = partial(self._accounts.customer, key.bucket, key.digest)
+        raw = await self._intake.take(exchange, customer.id, confirm)
+        body = await self._intake.read(raw, exchange, customer.id)
         if not self._rules.customers_choose_tier:
             raise TierChangeNotAllowed("The operator sets the tier here.")
         tier = body.get("tier")
@@ -159,8 +162,8 @@ class CustomerRoutes:
         await exchange.reply(200, await self._accounts.account(await self._who(exchange)))
 
     async def _usage(self, exchange: Exchange) -> None:
-        customer = await self._who(exchange)
-        asked = UsageQuery.read(exchange.query)
+        customer = await self._who(exchange, OF_USAGE)
+        asked = UsageQuery.read(check_head(exchange, OF_USAGE))
         page = await asyncio.to_thread(
             self._self_service.usage,
             customer.id,
@@ -173,44 +176,15 @@ class CustomerRoutes:
         await exchange.reply(200, page)
 
     async def _menu(self, exchange: Exchange) -> None:
+        check_head(exchange)
         menu = await self._accounts.menu()
         if menu is None:
             raise RouteNotFound("No menu has been published yet.")
         await exchange.reply(200, menu.to_json())
 
-    async def _who(self, exchange: Exchange) -> Customer:
+    async def _who(self, exchange: Exchange, known: frozenset[str] = NONE) -> Customer:
+        """Return whose key it is, of a request that says nothing twice and asks nothing that is not ``known``."""
         key = await key_of(exchange, self._bucket_of_key)
-        return await self._accounts.customer(key.bucket, key.digest)
-
-
-@dataclass(frozen=True, slots=True)
-class UsageQuery:
-    """Which records a customer asks for."""
-
-    since: int | None
-    until: int | None
-    limit: int
-    cursor: str | None
-    end_user: str | None
-
-    @classmethod
-    def read(cls, query: str) -> UsageQuery:
-        """Return what a query string asks for; what it does not name is not bounded.
-
-        Raises:
-            BadRequest: a value is not what it has to be; ``param`` says which.
-        """
-        given = dict(parse_qsl(query))
-        times: dict[str, int | None] = {}
-        for name in ("from", "to"):
-            try:
-                times[name] = understood(given[name]) if name in given else None
-            except ValueError as error:
-                raise BadRequest(str(error), param=name) from error
-        limit = given.get("limit", "100")
-        if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:9]) <= RECORDS_MOST):
-            raise BadRequest(f"limit is a whole number from 1 to {RECORDS_MOST}.", param="limit")
-        end_user = given.get("end_user")
-        if end_user is not None and not (len(end_user) <= END_USER_MOST and end_user.isprintable()):
-            raise BadRequest(f"end_user is at most {END_USER_MOST} printed characters.", param="end_user")
-        return cls(times["from"], times["to"], int(limit[:9]), given.get("cursor"), end_user)
+        customer = await self._accounts.customer(key.bucket, key.digest)
+        check_head(exchange, known)
+        return customer

@@ -7,6 +7,12 @@ import re
 EVENT_MOST = 16 * 2**20
 """Bytes of one event that are kept while its end has not come."""
 
+END_MOST = 4
+"""Bytes of an event's end."""
+
+LOOKED_AT_AGAIN = 4096
+"""Bytes without an end that are kept as they are: most events come whole, or nearly so."""
+
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE = re.compile(rb"\r\n|\n|\r")
 
@@ -22,13 +28,15 @@ class Events:
 
     def __init__(self) -> None:
         self._rest = b""
+        self._begun: list[bytes] = []  # of an event without an end so far, before ``_rest``
+        self._size = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the data of each event that ends in ``chunk``; comments and other fields are passed over."""
         text = self._rest + chunk if self._rest else chunk
         if b"\r" in text:
             parts = _END.split(text)
-        elif text.startswith(b"data: ") and text.endswith(b"\n\n"):
+        elif not self._begun and text.startswith(b"data: ") and text.endswith(b"\n\n"):
             found = text[6:-2].split(b"\n\ndata: ")
             if text.count(b"\n") == 2 * len(found):  # whole events, each of one line
                 self._rest = b""
@@ -36,14 +44,25 @@ class Events:
             parts = text.split(b"\n\n")
         else:
             parts = text.split(b"\n\n")
-        self._rest = parts.pop()
-        if len(self._rest) > EVENT_MOST:
-            raise EventTooLong
+        rest = parts.pop()
+        if parts and self._begun:
+            parts[0], self._begun, self._size = b"".join([*self._begun, parts[0]]), [], 0
+        self._keep(rest)
         return [data for part in parts if (data := _data(part)) is not None]
+
+    def _keep(self, rest: bytes) -> None:
+        """Keep what has no end yet; of a long event only the last bytes, in which its end may begin, are looked at again."""
+        if len(rest) > LOOKED_AT_AGAIN:
+            self._begun.append(rest[:-END_MOST])
+            self._size += len(rest) - END_MOST
+            rest = rest[-END_MOST:]
+        self._rest = rest
+        if self._size > EVENT_MOST:
+            raise EventTooLong
 
     def close(self) -> list[bytes]:
         """Return the data of an event that the end of the stream ended."""
-        rest, self._rest = self._rest, b""
+        rest, self._rest, self._begun = b"".join([*self._begun, self._rest]), b"", []
         data = _data(rest)
         return [] if data is None else [data]
 

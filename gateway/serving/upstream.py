@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Awaitable, Mapping
 from typing import Any
@@ -17,6 +16,7 @@ from gateway.errors import (
     UpstreamUnavailable,
 )
 from gateway.serving.discretion import NOBODY, House, discreet, discreet_name
+from gateway.serving.jsons import loads
 from gateway.serving.transport import Reply, Sink, Transport
 
 ERROR_MOST = 64 * 2**10
@@ -79,7 +79,7 @@ class Answer:
                 raise UpstreamUnavailable("The upstream's answer is too long.")
             parts.append(chunk)
         try:
-            answer = json.loads(b"".join(parts))
+            answer = loads(b"".join(parts))
         except ValueError as error:
             raise UpstreamUnavailable("The upstream's answer is not JSON.") from error
         if isinstance(answer, dict) and answer.get("error"):
@@ -167,7 +167,7 @@ async def _error_body(reply: Reply) -> Any:
         async with asyncio.timeout(ERROR_S):
             while len(raw) <= ERROR_MOST and (chunk := await reply.chunk(ERROR_S)) is not None:
                 raw += chunk
-        return json.loads(raw)
+        return loads(raw)
     except (ValueError, TimeoutError, UpstreamError):
         return None
 

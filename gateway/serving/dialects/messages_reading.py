@@ -8,7 +8,7 @@ from typing import Any
 from gateway.errors import UpstreamUnavailable
 from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
-from gateway.serving.jsons import dumps
+from gateway.serving.jsons import dumps, loads
 from gateway.serving.meter import Usage, count
 from gateway.serving.sse import named_event
 
@@ -170,8 +170,8 @@ class MessagesReading(Reading):
         if place not in self._arguments:
             return block
         try:
-            return {**block, "input": json.loads(self._arguments[place])}
-        except (ValueError, RecursionError):
+            return {**block, "input": loads(self._arguments[place].encode("utf-8", "surrogatepass"))}
+        except ValueError:
             return {**block, "input": {}}  # cut in the middle: nothing of it can be called
 
     def _stop(self) -> dict[str, Any]:

@@ -82,6 +82,5 @@ def test_what_parsers_disagree_on_is_refused(text: str) -> None:
     assert read(text) == read_slowly(text) == ""
 
 
-def test_half_a_surrogate_pair_and_a_deep_list_are_read_all_the_same() -> None:
+def test_half_a_surrogate_pair_is_read_all_the_same() -> None:
     assert read_body(b'{"a": "\\ud800"}', None) == {"a": "\ud800"}
-    assert read_body(b'{"a": ' + b"[" * 300 + b"]" * 300 + b"}", None)["a"]
