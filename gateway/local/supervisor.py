@@ -45,6 +45,8 @@ RELOADED = frozenset(
         *("first_token_deadline_s", "idle_deadline_s", "write_deadline_s", "upstream_concurrency_max"),
         *("upstream_queue_s", "answer_tokens_max", "grant_tokens_min", "self_selection", "mode", "metrics_token"),
         *("requests_per_minute", "concurrency_max", "kept_answers_max"),
+        *("head_max", "head_deadline_s", "body_rate_min", "keep_alive_s"),
+        *("connections_max", "connections_per_address_max"),
     }
 )
 """Settings that workers alone live by, and that new ones may have otherwise than those before them."""
