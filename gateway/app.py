@@ -21,6 +21,7 @@ from gateway.admin.self_service import SelfService
 from gateway.admin.services import AdminServices
 from gateway.admin.sweep import project_everything
 from gateway.admin.tokens import AdminTokens
+from gateway.admin.wrong_tokens import WrongTokens
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
 from gateway.holds.admission import Admission, Lease
@@ -36,6 +37,7 @@ from gateway.holds.projection import Projection
 from gateway.holds.threads import Threads
 from gateway.ledger.database import Database
 from gateway.ledger.recovery import Bounds, Recovery
+from gateway.observing.metrics import WRONG_TOKENS
 from gateway.observing.records import count_records
 from gateway.observing.tally import Sheet, Tally
 from gateway.serving.account import Accounts
@@ -121,6 +123,9 @@ def build(settings: Settings, worker_id: str) -> App:
         projection=projection,
         redis=blocking,
         tokens=AdminTokens(database, time.monotonic),
+        wrong_tokens=WrongTokens(
+            database, now_ms=now_ms, monotonic=time.monotonic, count=lambda: tally.add(WRONG_TOKENS)
+        ),
         now_ms=now_ms,
         random_bytes=os.urandom,
         settings=settings,

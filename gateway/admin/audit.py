@@ -1,14 +1,13 @@
-"""Who changed what, before and after: one row a change, written in the change's own transaction."""
+"""The route of ``/admin/audit``: who changed what, before and after."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import RowMapping, select
 
 from gateway.admin.given import Line
 from gateway.admin.moments import Moment
@@ -18,42 +17,6 @@ from gateway.admin.services import AdminServices
 from gateway.clock import written
 from gateway.ledger.cursors import cursor_of
 from gateway.ledger.tables import audit
-
-Facts = Mapping[str, Any]
-
-
-def record(
-    connection: Connection,
-    *,
-    time: int,
-    actor: str,
-    action: str,
-    target: str,
-    before: Facts | None,
-    after: Facts | None,
-) -> None:
-    """Write one row. Callers hand over what is shown of a thing, which never includes a secret."""
-    values = {"time": time, "actor": actor, "action": action, "target": target}
-    connection.execute(audit.insert().values(**values, before=_text(before), after=_text(after)))
-
-
-def erase(connection: Connection, target: str, blanks: Facts) -> None:
-    """Put ``blanks`` in the place of what the rows about ``target`` remember of those fields."""
-    rows = connection.execute(select(audit.c.seq, audit.c.before, audit.c.after).where(audit.c.target == target)).all()
-    for seq, before, after in rows:
-        blanked = {"before": _blanked(before, blanks), "after": _blanked(after, blanks)}
-        connection.execute(update(audit).where(audit.c.seq == seq).values(**blanked))
-
-
-def _text(facts: Facts | None) -> str | None:
-    return None if facts is None else json.dumps(facts, separators=(",", ":"))
-
-
-def _blanked(text: str | None, blanks: Facts) -> str | None:
-    if text is None:
-        return None
-    facts = json.loads(text)
-    return _text(facts | {field: blank for field, blank in blanks.items() if field in facts})
 
 
 class AuditRow(BaseModel):

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import Query
 from sqlalchemy import Connection
 
-from gateway.admin import audit, customer_rows, idempotency, key_rows, menus_store
+from gateway.admin import audit_rows, customer_rows, idempotency, key_rows, menus_store
 from gateway.admin.customer_changes import folded, to_come, with_change, with_tier
 from gateway.admin.customer_rows import CustomerRow, Status
 from gateway.admin.customer_shapes import (
@@ -203,10 +203,10 @@ class Customers:
                 self._erase_the_rest(customer_id)
 
     def _erase_beside_the_book(self, connection: Connection, customer_id: str) -> None:
-        audit.erase(connection, customer_id, ERASED)
+        audit_rows.erase(connection, customer_id, ERASED)
         idempotency.erase(connection, customer_id, ERASED)
         for key_id in key_rows.forget_names(connection, customer_id):
-            audit.erase(connection, key_id, {"name": None})
+            audit_rows.erase(connection, key_id, {"name": None})
             idempotency.erase_key(connection, key_id)
         erasure.erase_beside(connection, customer_id, self._services.random_bytes(32))
 
@@ -247,4 +247,4 @@ def _record(
     if old is not None:
         differing = [name for name in new if new[name] != old[name]]
         old, new = {name: old[name] for name in differing}, {name: new[name] for name in differing}
-    audit.record(connection, time=now_ms, actor=actor, action=action, target=after.id, before=old, after=new)
+    audit_rows.record(connection, time=now_ms, actor=actor, action=action, target=after.id, before=old, after=new)

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Query
 from fastapi.responses import StreamingResponse
 
+from gateway.admin.given import Line
 from gateway.admin.problems import Invalid
 from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
@@ -40,7 +41,13 @@ class Exports:
             response_class=StreamingResponse,
         )
 
-    def export(self, format: FormatName = "jsonl", since: From = None, until: To = None) -> StreamingResponse:  # noqa: A002
+    def export(
+        self,
+        format: FormatName = "jsonl",  # noqa: A002
+        since: From = None,
+        until: To = None,
+        customer: Annotated[Line | None, Query(description="Only this customer's.")] = None,
+    ) -> StreamingResponse:
         """Stream the usage records of a span of time, oldest first: the same bytes as `tokencap export` writes.
 
         It first waits, up to two seconds, until every call that was settled before this request is in the book.
@@ -50,7 +57,7 @@ class Exports:
         except BadRequest as error:
             raise Invalid.field(error.param or "", error.message) from error
         wait_until_booked(self._redis)
-        chunks = chosen.encode(usage_records_in(self._database, Span(None, since, until)))
+        chunks = chosen.encode(usage_records_in(self._database, Span(customer, since, until)))
         first = next(chunks, b"")  # so that a ledger that is not to be had is still a refusal, not half a file
         name = f"{file_stem(since, until)}.{chosen.name}"
         return StreamingResponse(

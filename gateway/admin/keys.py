@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
-from gateway.admin import audit, customer_rows, key_rows
+from gateway.admin import audit_rows, customer_rows, key_rows
 from gateway.admin.customers import refuse_deleted
 from gateway.admin.given import Given, Line
 from gateway.admin.idempotency import Actor, Keep, Post, Replies
@@ -206,7 +206,7 @@ class Keys:
         old = None if before is None else shown(before).model_dump(mode="json")
         new = after.model_dump(mode="json", exclude={"key"})
         target = after.key_id if before is None else before.key_id
-        audit.record(connection, time=now_ms, actor=actor, action=action, target=target, before=old, after=new)
+        audit_rows.record(connection, time=now_ms, actor=actor, action=action, target=target, before=old, after=new)
 
 
 def _refuse_past(expires: int | None, now_ms: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 from sqlalchemy import Connection, select
 
-from gateway.admin import audit, menus_store
+from gateway.admin import audit_rows, menus_store
 from gateway.admin.checker import Checker
 from gateway.admin.given import Given, TierName
 from gateway.admin.idempotency import Keep, Post, Replies
@@ -206,4 +206,4 @@ class Menus:
 
     def _record(self, connection: Connection, actor: str, action: str, version: str, after: dict[str, Any]) -> None:
         now = self._services.now_ms()
-        audit.record(connection, time=now, actor=actor, action=action, target=version, before=None, after=after)
+        audit_rows.record(connection, time=now, actor=actor, action=action, target=version, before=None, after=after)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from gateway.admin import audit, runs_store
+from gateway.admin import audit_rows, runs_store
 from gateway.admin.runs_store import Taken
 from gateway.errors import MeteringUnavailable
 from gateway.ledger.database import Database
@@ -111,7 +111,7 @@ class Pricer:
             if runs_store.last_created(connection) != last:
                 return
             runs_store.queue(connection, id=run_id, created=now, actor=SCHEDULE, asked=self._asked)
-            audit.record(
+            audit_rows.record(
                 connection,
                 time=now,
                 actor=SCHEDULE,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, Row, select
 
-from gateway.admin import audit, runs_store
+from gateway.admin import audit_rows, runs_store
 from gateway.admin.given import Given, TierName
 from gateway.admin.idempotency import Keep, Post, Replies
 from gateway.admin.moments import Moment
@@ -159,7 +159,7 @@ class PricingRuns:
 
     def _record(self, connection: Connection, actor: str, action: str, run_id: str, after: dict[str, Any]) -> None:
         now = self._services.now_ms()
-        audit.record(connection, time=now, actor=actor, action=action, target=run_id, before=None, after=after)
+        audit_rows.record(connection, time=now, actor=actor, action=action, target=run_id, before=None, after=after)
 
 
 def _shown(row: Row[tuple[Any, ...]], *, whole: bool = True) -> RunShown:

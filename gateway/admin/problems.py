@@ -2,6 +2,7 @@
 
 AdminProblem
 ├── Unauthorized        401  no admin token, or a retired one
+├── TooManyWrongTokens  429  wrong tokens come faster than they are refused
 ├── NotFound            404  nothing is there under that name
 ├── Conflict            409  it is there, but not in a state for this
 │   └── AlreadyExists        the name is taken
@@ -73,6 +74,16 @@ class Unauthorized(AdminProblem):
             "Send the admin token as `Authorization: Bearer …`; this one is missing, unknown or retired.",
             headers={"www-authenticate": 'Bearer realm="tokencap admin"'},
         )
+
+
+class TooManyWrongTokens(AdminProblem):
+    """So many wrong tokens come that not even their refusals wait their turn; the right one is let in all the same."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+
+    def __init__(self) -> None:
+        super().__init__("Too many wrong tokens come in just now.", headers={"retry-after": "5"})
 
 
 class NotFound(AdminProblem):

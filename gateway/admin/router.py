@@ -72,7 +72,7 @@ def build_router(services: AdminServices) -> APIRouter:
     """Return every route of the admin API."""
     router = APIRouter(
         prefix="/admin",
-        route_class=guarded(services.tokens, services.settings.body_max),
+        route_class=guarded(services.tokens, services.wrong_tokens, services.settings.body_max),
         dependencies=[Security(SCHEME)],
     )
     replies = Replies(services.database, services.now_ms)

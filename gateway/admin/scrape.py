@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from gateway.admin.access import actor_of
 from gateway.admin.services import AdminServices
+from gateway.admin.tokens import digest_of
 from gateway.observing.exposition import CONTENT_TYPE, exposition
 from gateway.observing.tally import Sheet, add_up
 
@@ -24,16 +25,18 @@ class Scrape:
         app.add_route("/metrics", self._metrics, methods=["GET"], include_in_schema=False)
 
     async def _metrics(self, request: Request) -> Response:
-        text = await run_in_threadpool(self._text, request)
+        if not self._has_metrics_token(request):
+            await actor_of(self._services.tokens, self._services.wrong_tokens, request)
+        text = await run_in_threadpool(self._text)
         return Response(text, media_type=CONTENT_TYPE)
 
-    def _text(self, request: Request) -> str:
-        if not self._has_metrics_token(request):
-            actor_of(self._services.tokens, request)
+    def _text(self) -> str:
         self._sheet.write()
         return exposition(add_up(self._services.settings.metrics_dir))
 
     def _has_metrics_token(self, request: Request) -> bool:
         wanted = self._services.settings.metrics_token
-        given = request.headers.get("authorization", "").encode()
-        return wanted is not None and hmac.compare_digest(given, f"Bearer {wanted.get_secret_value()}".encode())
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if wanted is None or scheme.lower() != "bearer":
+            return False
+        return hmac.compare_digest(digest_of(given.strip()), digest_of(wanted.get_secret_value()))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import redis
 
 from gateway.admin.tokens import AdminTokens
+from gateway.admin.wrong_tokens import WrongTokens
 from gateway.holds.projection import Projection
 from gateway.ledger.database import Database
 from gateway.settings import Settings
@@ -21,6 +22,7 @@ class AdminServices:
     projection: Projection
     redis: redis.Redis
     tokens: AdminTokens
+    wrong_tokens: WrongTokens
     now_ms: Callable[[], int]
     random_bytes: Callable[[int], bytes]
     settings: Settings

@@ -12,7 +12,7 @@ from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
-from gateway.admin import audit, menus_store
+from gateway.admin import audit_rows, menus_store
 from gateway.admin.given import Limits, TierName, Whole
 from gateway.admin.idempotency import Actor
 from gateway.admin.problems import Invalid, NotFound, saved_only
@@ -181,7 +181,7 @@ class HandTypedTiers:
     def _record(
         self, connection: Connection, actor: str, action: str, name: str, before: Menu | None, after: Menu
     ) -> None:
-        audit.record(
+        audit_rows.record(
             connection,
             time=self._services.now_ms(),
             actor=actor,

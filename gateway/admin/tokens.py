@@ -10,10 +10,16 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select, update
 
+from gateway.admin import audit_rows
+from gateway.errors import StartupError
 from gateway.ledger.database import Database
 from gateway.ledger.tables import admin_tokens
 
 PREFIX = "tca-"
+RETIRED = (
+    "TOKENCAP_ADMIN_TOKEN: this token was retired, and a retired one never works again; set it to the token that "
+    "replaced it, or to a new one, or leave it out."
+)
 TRUSTED_S = 1.0
 """How long a look-up is trusted, and so the longest that a retired token still works."""
 
@@ -28,35 +34,61 @@ def ensure_admin_token(database: Database, given: str | None, now_ms: int) -> st
 
     Args:
         given: the operator's own, from the settings. It becomes the only one.
+
+    Raises:
+        StartupError: the operator's own was retired, and so may be known to whom it should not.
     """
     with database.write() as connection:
         if given is not None:
-            _make_only(connection, digest_of(given), now_ms)
+            if digest_of(given) in _retired(connection):
+                raise StartupError(RETIRED, exit_code=2)
+            _make_only(connection, digest_of(given), now_ms, actor="settings")
             return None
         if _live(connection):
             return None
-        return _made(connection, now_ms)
+        return _made(connection, now_ms, actor="start")
 
 
 def new_admin_token(database: Database, now_ms: int) -> str:
     """Return a new admin token, retiring every other."""
     with database.write() as connection:
-        return _made(connection, now_ms)
+        return _made(connection, now_ms, actor="command")
 
 
-def _made(connection: Connection, now_ms: int) -> str:
+def _made(connection: Connection, now_ms: int, actor: str) -> str:
     token = PREFIX + secrets.token_urlsafe(32)
-    _make_only(connection, digest_of(token), now_ms)
+    _make_only(connection, digest_of(token), now_ms, actor)
     return token
 
 
-def _make_only(connection: Connection, digest: str, now_ms: int) -> None:
-    table = admin_tokens
-    live = table.c.retired.is_(None)
-    connection.execute(update(table).where(live, table.c.digest != digest).values(retired=now_ms))
-    known = connection.execute(update(table).where(table.c.digest == digest).values(retired=None)).rowcount
-    if not known:
+def _make_only(connection: Connection, digest: str, now_ms: int, actor: str) -> None:
+    """Let in this token and no other from now on; a row of the audit says so, where that changes anything."""
+    table, before = admin_tokens, _live(connection)
+    if before == (digest,):
+        return
+    others = (table.c.retired.is_(None), table.c.digest != digest)
+    connection.execute(update(table).where(*others).values(retired=now_ms))
+    if digest not in before:
         connection.execute(table.insert().values(digest=digest, created=now_ms))
+    audit_rows.record(
+        connection,
+        time=now_ms,
+        actor=actor,
+        action="token.new",
+        target=actor_name(digest),
+        before={"tokens": [actor_name(each) for each in before]} if before else None,
+        after={"tokens": [actor_name(digest)]},
+    )
+
+
+def actor_name(digest: str) -> str:
+    """Return how the audit names a token: by the beginning of its digest."""
+    return f"token:{digest[:12]}"
+
+
+def _retired(connection: Connection) -> frozenset[str]:
+    rows = connection.execute(select(admin_tokens.c.digest).where(admin_tokens.c.retired.is_not(None)))
+    return frozenset(rows.scalars())
 
 
 def _live(connection: Connection) -> tuple[str, ...]:

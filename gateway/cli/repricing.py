@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from gateway.admin import audit, menus_store, runs_store
+from gateway.admin import audit_rows, menus_store, runs_store
 from gateway.admin.menus_store import Effective
 from gateway.admin.pricing_runs import RunAsked
 from gateway.admin.problems import AdminProblem
@@ -139,7 +139,7 @@ class Work:
             effective: Effective = self._asked["publish"]
             published = menus_store.publish(connection, menu, now_ms=now, effective=effective, moves=moves).at
             after = {"effective": effective, "moves": moves, "run": self._taken.id}
-            audit.record(
+            audit_rows.record(
                 connection,
                 time=now,
                 actor=self._taken.actor,

@@ -51,6 +51,13 @@ FIRST_TOKEN = Metric(
     bounds_s=(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
 REFUSALS = Metric("tokencap_refusals_total", Kind.COUNTER, "Requests that were refused before admission.", ("code",))
+WRONG_TOKENS = Metric("tokencap_wrong_tokens_total", Kind.COUNTER, "Wrong tokens at the admin side and /metrics.")
+FAULTS = Metric(
+    "tokencap_background_faults_total",
+    Kind.COUNTER,
+    "Faults of work in the background, which went on after each, by what was being done.",
+    ("part",),
+)
 LEDGER_LAG = Metric("tokencap_ledger_lag_records", Kind.GAUGE, "Records that are settled and not yet in the ledger.")
 LEDGER_ASIDE = Metric("tokencap_ledger_aside_records", Kind.GAUGE, "Records set aside; anything but 0 wants a person.")
 HOLDS = Metric("tokencap_holds", Kind.GAUGE, "Open holds: calls on their way.")
@@ -77,6 +84,8 @@ METRICS = (
     EXCESS,
     FIRST_TOKEN,
     REFUSALS,
+    WRONG_TOKENS,
+    FAULTS,
     LEDGER_LAG,
     LEDGER_ASIDE,
     HOLDS,

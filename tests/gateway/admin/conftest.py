@@ -17,11 +17,16 @@ from fastapi import FastAPI
 from gateway.admin.router import build_admin
 from gateway.admin.services import AdminServices
 from gateway.admin.tokens import AdminTokens, ensure_admin_token
+from gateway.admin.wrong_tokens import WrongTokens
 from gateway.holds.connect import connect
 from gateway.holds.projection import Projection
 from gateway.ledger.database import Database
 from gateway.settings import Settings
 from tests.gateway.admin.operator import Clock, Hot, Operator
+
+
+async def at_once(delay: float) -> None:
+    """Do not wait: what is waited for is a matter of one test alone."""
 
 
 @pytest.fixture
@@ -47,6 +52,7 @@ def services(database: Database, valkey: redis.Redis, clock: Clock) -> AdminServ
         projection=Projection(valkey),
         redis=valkey,
         tokens=AdminTokens(database, time.monotonic),
+        wrong_tokens=WrongTokens(database, now_ms=clock, monotonic=time.monotonic, sleep=at_once),
         now_ms=clock,
         random_bytes=os.urandom,
         settings=Settings(),

@@ -7,9 +7,10 @@ import hashlib
 import pytest
 from sqlalchemy import select
 
-from gateway.admin.tokens import AdminTokens, ensure_admin_token, new_admin_token
+from gateway.admin.tokens import AdminTokens, digest_of, ensure_admin_token, new_admin_token
+from gateway.errors import StartupError
 from gateway.ledger.database import Database
-from gateway.ledger.tables import admin_tokens
+from gateway.ledger.tables import admin_tokens, audit
 from tests.gateway.admin.operator import Operator, problem
 
 
@@ -95,13 +96,33 @@ def test_a_token_from_the_settings_is_the_only_one(database: Database) -> None:
     assert not tokens.is_admin(made)
 
 
-def test_a_token_from_the_settings_may_come_back(database: Database) -> None:
-    for given in ("one", "two", "one"):
-        ensure_admin_token(database, given, 1)
+def test_a_token_that_was_retired_never_works_again(database: Database) -> None:
+    """Neither by another one in the settings, nor by the command; the start says what to do."""
+    ensure_admin_token(database, "one", 1)
+    ensure_admin_token(database, "one", 2)
+    new = new_admin_token(database, 3)
+
+    with pytest.raises(StartupError, match="was retired") as refused:
+        ensure_admin_token(database, "one", 4)
 
     tokens = AdminTokens(database, Seconds())
-    assert tokens.is_admin("one")
-    assert not tokens.is_admin("two")
+    assert refused.value.exit_code == 2
+    assert not tokens.is_admin("one")
+    assert tokens.is_admin(new)
+    assert ensure_admin_token(database, new, 5) is None
+
+
+def test_each_new_token_is_a_row_of_the_audit(database: Database) -> None:
+    """Also one that a command made; a start that changes nothing writes none."""
+    ensure_admin_token(database, "one", 1)
+    ensure_admin_token(database, "one", 2)
+    new_admin_token(database, 3)
+
+    with database.read() as connection:
+        rows = connection.execute(select(audit).order_by(audit.c.seq)).all()
+    assert [(row.action, row.actor) for row in rows] == [("token.new", "settings"), ("token.new", "command")]
+    assert digest_of("one")[:12] in rows[1].before
+    assert "one" not in rows[1].after
 
 
 def test_a_new_token_works_at_once_and_the_lost_one_dies_within_a_second(database: Database) -> None:
