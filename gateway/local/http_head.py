@@ -33,7 +33,9 @@ NEEDLESS = re.compile(rb"%(?:[01][0-9A-Fa-f]|2[DdEe]|3[0-9]|4[1-9A-Fa-f]|5[0-9Aa
 KEPT = re.compile(r"(%2[Ff]|%5[Cc])")
 """Escapes of slashes: a path that has one is another path than with the slash itself."""
 
-FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"})
+ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
+"""Headers that stand in a request once."""
+
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -88,7 +90,7 @@ def read_head(raw: bytes, head_max: int) -> Head:
         minor == b"1",
         False,
     )
-    _frame(head, [field for field in headers if field[0] in FRAMING])
+    _frame(head)
     return head
 
 
@@ -148,17 +150,16 @@ def _decoded(raw_path: bytes) -> str:
         raise NotHttp("What is escaped in a path is UTF-8.") from error
 
 
-def _frame(head: Head, framing: Fields) -> None:
+def _frame(head: Head) -> None:
     """Add what the headers say about the connection and the body; no two of them may say different things."""
-    once: dict[bytes, bytes] = {}
-    for name, value in framing:
-        if name == b"connection":
-            tokens = [token.strip(b" \t") for token in value.lower().split(b",")]
-            head.keeps_alive = head.keeps_alive and b"close" not in tokens
-        elif name in once:
-            raise NotHttp(f"{name.decode('ascii')} stands in a request once.")
-        else:
-            once[name] = value
+    once = dict(head.headers)
+    if len(once) != len(head.headers):
+        names = [name for name, _ in head.headers]
+        if twice := [name for name in ONCE if names.count(name) > 1]:
+            raise NotHttp(f"{twice[0].decode('ascii')} stands in a request once.")
+        once[b"connection"] = b",".join(value for name, value in head.headers if name == b"connection")
+    if (connection := once.get(b"connection", b"").lower()) not in (b"", b"keep-alive"):
+        head.keeps_alive = head.keeps_alive and b"close" not in [one.strip(b" \t") for one in connection.split(b",")]
     if head.version == "1.1" and b"host" not in once:
         raise NotHttp("A request of HTTP/1.1 has a Host.")
     if not HOST.fullmatch(once.get(b"host", b"")):

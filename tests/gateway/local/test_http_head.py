@@ -197,3 +197,17 @@ def test_what_is_taken_is_what_others_read(mutated: bytes, version: bytes) -> No
     assert [(bytes(name), bytes(value)) for name, value in another.headers] == found.headers
     assert (other.url, other.version) == (b"/v1/x?y", found.version)
     assert (another.target, another.http_version.decode()) == (b"/v1/x?y", found.version)
+
+
+@pytest.mark.parametrize(
+    ("lines", "line", "keeps"),
+    [
+        ([], b"GET / HTTP/1.1", True),
+        ([b"Connection: Keep-Alive"], b"GET / HTTP/1.1", True),
+        ([b"Connection: x , Close"], b"GET / HTTP/1.1", False),
+        ([b"Connection: close", b"Connection: keep-alive"], b"GET / HTTP/1.1", False),
+        ([b"Connection: keep-alive"], b"GET / HTTP/1.0", False),
+    ],
+)
+def test_a_connection_goes_on_unless_one_header_says_otherwise(lines: list[bytes], line: bytes, keeps: bool) -> None:
+    assert read(head(*lines, line=line)).keeps_alive is keeps
