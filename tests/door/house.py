@@ -20,7 +20,7 @@ from tests.loop.rig import FAST, Rig, Sold, rig
 from tests.servers import short_directory, valkey_in
 
 MARK = re.compile(rb"m[0-9a-f]{32}")
-METRICS_TOKEN = "metrics-" + "9f3c" * 8
+METRICS_TOKEN = "metrics-" + secrets.token_hex(16)
 CALLERS = 4
 """Callers at a time, each a customer with a neighbour."""
 
