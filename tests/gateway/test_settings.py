@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, MutableMapping
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -84,11 +86,15 @@ KUBERNETES = {
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No settings but those of the test."""
+def environment(tmp_path: Path) -> Iterator[MutableMapping[str, str]]:
+    """The environment, with no settings but those of the test; the current directory is the test's own."""
+    before = dict(os.environ)
     for name in [name for name in os.environ if name.upper().startswith("TOKENCAP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+        del os.environ[name]
+    with chdir(tmp_path):
+        yield os.environ
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def refusal(**given: object) -> str:
@@ -130,9 +136,9 @@ def test_addresses_that_can_be_meant_are_taken(name: str, value: str) -> None:
         ("TOKENCAP_SERVICE_HOSTS", "TOKENCAP_HOST"),
     ],
 )
-def test_a_misspelt_variable_names_the_nearest(monkeypatch: pytest.MonkeyPatch, name: str, nearest: str) -> None:
+def test_a_misspelt_variable_names_the_nearest(environment: MutableMapping[str, str], name: str, nearest: str) -> None:
     """It would be taken for a setting that holds."""
-    monkeypatch.setenv(name, "1")
+    environment[name] = "1"
 
     assert refusal() == f"{name.upper()} is no setting; the nearest is {nearest}."
 
@@ -169,14 +175,14 @@ def test_a_folder_of_that_name_is_one_sentence() -> None:
     assert refusal() == "tokencap.toml cannot be read: Is a directory."
 
 
-def test_what_kubernetes_makes_of_a_service_is_ignored_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_kubernetes_makes_of_a_service_is_ignored_with_a_word(environment: MutableMapping[str, str]) -> None:
     """Whatever the Service is called; a port that is a number is still the setting."""
     for name, value in KUBERNETES.items():
-        monkeypatch.setenv(name, value)
+        environment[name] = value
     assert read_settings().port == 8080
     assert read_settings().admin_port is None
 
-    monkeypatch.setenv("TOKENCAP_PORT", "9000")
+    environment["TOKENCAP_PORT"] = "9000"
 
     assert read_settings().port == 9000
 
@@ -217,11 +223,11 @@ SECRET_VALUES = dict.fromkeys(SECRETS, GOOD) | {
 
 @pytest.mark.parametrize("name", SECRETS)
 @pytest.mark.parametrize("where", ["environment", "file"])
-def test_a_secret_may_be_given_as_a_file(monkeypatch: pytest.MonkeyPatch, name: str, where: str) -> None:
+def test_a_secret_may_be_given_as_a_file(environment: MutableMapping[str, str], name: str, where: str) -> None:
     """Its line's end is not part of it; a child process is given the secret and not the file."""
     Path("secret").write_text(SECRET_VALUES[name] + "\n")
     if where == "environment":
-        monkeypatch.setenv(f"TOKENCAP_{name.upper()}_FILE", "secret")
+        environment[f"TOKENCAP_{name.upper()}_FILE"] = "secret"
     else:
         Path("tokencap.toml").write_text(f'{name}_file = "secret"\n')
 
@@ -231,28 +237,28 @@ def test_a_secret_may_be_given_as_a_file(monkeypatch: pytest.MonkeyPatch, name: 
     assert not [each for each in without_settings(os.environ) if each.startswith("TOKENCAP_")]
 
 
-def test_a_variable_goes_before_a_file_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_goes_before_a_file_of_the_file(environment: MutableMapping[str, str]) -> None:
     Path("tokencap.toml").write_text('admin_token_file = "nowhere"\n')
-    monkeypatch.setenv("TOKENCAP_ADMIN_TOKEN", GOOD)
+    environment["TOKENCAP_ADMIN_TOKEN"] = GOOD
 
     assert read_settings().to_environment()["TOKENCAP_ADMIN_TOKEN"] == GOOD
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff\xfe", b"a" * 70_000, "folder"])
-def test_a_file_without_a_secret_is_refused(monkeypatch: pytest.MonkeyPatch, content: bytes | str | None) -> None:
+def test_a_file_without_a_secret_is_refused(environment: MutableMapping[str, str], content: bytes | str | None) -> None:
     """Not there, empty, no text, far too long, a folder."""
     if content == "folder":
         Path("secret").mkdir()
     elif isinstance(content, bytes):
         Path("secret").write_bytes(content)
-    monkeypatch.setenv("TOKENCAP_ADMIN_TOKEN_FILE", "secret")
+    environment["TOKENCAP_ADMIN_TOKEN_FILE"] = "secret"
 
     assert refusal().startswith("TOKENCAP_ADMIN_TOKEN_FILE: ")
 
 
-def test_a_secret_that_is_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOKENCAP_ADMIN_TOKEN_FILE", "secret")
-    monkeypatch.setenv("TOKENCAP_ADMIN_TOKEN", GOOD)
+def test_a_secret_that_is_given_twice_is_refused(environment: MutableMapping[str, str]) -> None:
+    environment["TOKENCAP_ADMIN_TOKEN_FILE"] = "secret"
+    environment["TOKENCAP_ADMIN_TOKEN"] = GOOD
 
     assert refusal() == "TOKENCAP_ADMIN_TOKEN and TOKENCAP_ADMIN_TOKEN_FILE are both set; keep one."
 
