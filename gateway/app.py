@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -68,6 +69,9 @@ IDS_AT_ONCE = 256
 
 COUNTED_S = 1.0
 """How old what a worker has counted may be when another one is asked for it."""
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,10 @@ def build(settings: Settings, worker_id: str) -> App:
 async def _keep_writing(sheet: Sheet) -> None:
     """Write down what is counted, about once a second, until cancelled."""
     while True:
-        await asyncio.to_thread(sheet.write)
+        try:
+            await asyncio.to_thread(sheet.write)
+        except Exception:
+            log.exception("what was counted cannot be written down; it is tried again")
         await asyncio.sleep(COUNTED_S)
 
 

@@ -33,6 +33,7 @@ from gateway.ledger.writer import Writer
 from gateway.observing.metrics import (
     BREACHES,
     CLOCKS_APART,
+    FAULTS,
     HELD_TOKENS,
     HOLDS,
     LEDGER_ASIDE,
@@ -64,14 +65,29 @@ def bounds_of(settings: Settings) -> Bounds:
     )
 
 
+def _do(tally: Tally, name: str, duty: Callable[..., object], *given: object) -> None:
+    """Do what is due beside moving records; a fault of it is told and counted, and the other duties are done all the same.
+
+    Raises:
+        MeteringUnavailable, Fallen: Redis or the ledger is unavailable, or Redis lost what it knew: for all of them.
+    """
+    try:
+        duty(*given)
+    except (MeteringUnavailable, Fallen):
+        raise
+    except Exception:
+        log.exception("%s failed; it is tried again in %g s", name, SWEEP_S)
+        tally.add(FAULTS, name)
+
+
 @contextmanager
-def _delivering(settings: Settings) -> Iterator[None]:
+def _delivering(settings: Settings, fault: Callable[[], None]) -> Iterator[None]:
     """Deliver notices to the operator's webhook meanwhile, in a thread of its own with a client of its own."""
     stop = threading.Event()
     key = settings.webhook_key
     webhook = Webhook(settings.webhook_url, key) if settings.webhook_url and key else None
     with connect(settings.redis_url) as client, httpx.Client(trust_env=False) as http:
-        courier = Courier(client, http, webhook, now_ms=now_ms, monotonic=time.monotonic)
+        courier = Courier(client, http, webhook, now_ms=now_ms, monotonic=time.monotonic, fault=fault)
         thread = threading.Thread(target=courier.run, args=(stop,), name="courier")
         thread.start()
         try:
@@ -83,16 +99,16 @@ def _delivering(settings: Settings) -> Iterator[None]:
 
 def run(settings: Settings, stop: threading.Event, monotonic: Callable[[], float] = time.monotonic) -> None:
     """Keep the books until ``stop`` is set, then until no record is waiting any more."""
-    with _delivering(settings):
-        _keep(settings, stop, monotonic)
+    # A bookkeeper that was started again counts on from where the one before it was: its counters never fall.
+    tally = Tally(read_sheet(settings.metrics_dir, SHEET))
+    with _delivering(settings, lambda: tally.add(FAULTS, "courier")):
+        _keep(settings, stop, monotonic, tally)
 
 
-def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], float]) -> None:
+def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], float], tally: Tally) -> None:
     database = Database(settings.ledger_url)
     client = connect(settings.redis_url)
     projection = Projection(client)
-    # A bookkeeper that was started again counts on from where the one before it was: its counters never fall.
-    tally = Tally(read_sheet(settings.metrics_dir, SHEET))
     sheet = Sheet(settings.metrics_dir, SHEET, tally)
     note = partial(count_records, tally)
     recovery = Recovery(
@@ -111,19 +127,19 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
     upkeep = Upkeep(client, now_ms)
     conservation = Conservation(database, client, generation=lambda: generation, now_ms=now_ms)
     pricer = _pricer(settings, database)
-    sweep_at = 0.0
+    do, sweep_at = partial(_do, tally), 0.0
     try:
         while not stop.is_set():
             try:
                 if monotonic() >= sweep_at:
                     found = upkeep.turn()
                     generation = recovery.rebuild() if found.has_lost else recovery.ensure()
-                    reclaimer.turn()
+                    do("reclaim", reclaimer.turn)
                     if found.now is not None:  # nobody is charged for a period while nobody knows the time
-                        open_due(database, client, projection, now_ms(), settings.currency)
-                    project_pending(database, projection)
-                    pricer.turn()
-                    _gauge(tally, conservation.turn(), found, writer.waiting(), count_aside(database))
+                        do("subscriptions", open_due, database, client, projection, now_ms(), settings.currency)
+                    do("projection", project_pending, database, projection)
+                    do("pricing", pricer.turn)
+                    do("gauges", _look, tally, conservation, found, writer, database)
                     sheet.write()
                     sweep_at = monotonic() + SWEEP_S
                 stop.wait(0 if writer.turn() >= MANY else TURN_S)
@@ -153,6 +169,11 @@ def _pricer(settings: Settings, database: Database) -> Pricer:
         every_h=settings.pricing_every_h,
         asked={"days": settings.pricing_days, "publish": settings.pricing_publish},
     )
+
+
+def _look(tally: Tally, conservation: Conservation, found: Found, writer: Writer, database: Database) -> None:
+    """Look how things stand, and put it down."""
+    _gauge(tally, conservation.turn(), found, writer.waiting(), count_aside(database))
 
 
 def _gauge(tally: Tally, counted: Counted, found: Found, waiting: int, aside: int) -> None:

@@ -13,10 +13,10 @@ import httpx
 import redis
 from redis.exceptions import LockError
 
-from gateway.billing.notices import Notice, read_notice, signed
+from gateway.billing.notices import read_notice, signed
 from gateway.errors import MeteringUnavailable
 from gateway.holds import keys
-from gateway.holds.connect import fields, text, translated
+from gateway.holds.connect import text, translated
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ class Courier:
     Args:
         webhook: None where the operator wants no notices; they are thrown away then.
         monotonic: by which it waits.
+        fault: is called for each fault that nobody foresaw; deliveries go on after it.
     """
 
     def __init__(
@@ -79,12 +80,14 @@ class Courier:
         *,
         now_ms: Callable[[], int],
         monotonic: Callable[[], float],
+        fault: Callable[[], None] = lambda: None,
     ) -> None:
         self._redis = client
         self._http = http
         self._webhook = webhook
         self._now_ms = now_ms
         self._monotonic = monotonic
+        self._fault = fault
         self._failed: dict[str, Failed] = {}
 
     def run(self, stop: threading.Event) -> None:
@@ -94,6 +97,10 @@ class Courier:
                 was_taken = self.turn()
             except MeteringUnavailable as error:
                 log.warning("notices wait: %s", error.__cause__ or error)
+                was_taken = False
+            except Exception:
+                log.exception("a turn of the courier failed; the next one is in %g s", PAUSE_S)
+                self._fault()
                 was_taken = False
             stop.wait(0 if was_taken else PAUSE_S)
 
@@ -129,7 +136,7 @@ class Courier:
                 batch.xrange(keys.notices(bucket), count=READ_AT_ONCE)
             replies = batch.execute()
         found = [
-            Waiting(keys.notices(bucket), text(name), fields(entry))
+            Waiting(keys.notices(bucket), text(name), _fields(entry))
             for bucket, reply in zip(keys.ALL_BUCKETS, replies, strict=True)
             for name, entry in reply
         ]
@@ -140,16 +147,21 @@ class Courier:
         return failed is None or self._monotonic() >= failed.next_at
 
     def _carry(self, one: Waiting, webhook: Webhook) -> bool:
-        notice = read_notice(one.entry, one.fields)
-        answer = self._post(notice, webhook)
+        try:
+            notice = read_notice(one.entry, one.fields)
+            body = notice.body()
+        except Exception:
+            log.exception("Entry %s of %s is no notice and is set aside.", one.entry, one.stream)
+            self._fault()
+            self._set_aside(one)
+            return False
+        answer = self._post(notice.id, body, webhook)
         if answer is None:
             self._redis.xdel(one.stream, one.entry)
             return True
         if self._now_ms() - one.written_at >= GIVEN_UP_AFTER_MS:
-            kept: dict[Any, Any] = {**one.fields, "entry": one.entry}
-            self._redis.xadd(keys.NOTICES_ASIDE, kept, maxlen=ASIDE_MOST)
-            self._redis.xdel(one.stream, one.entry)
-            log.error("Notice %s is set aside, no webhook took it for a day: %s.", notice.id, notice.body().decode())
+            self._set_aside(one)
+            log.error("Notice %s is set aside, no webhook took it for a day: %s.", notice.id, body.decode())
             return False
         before = self._failed.get(one.entry)
         times = before.times + 1 if before else 1
@@ -158,12 +170,26 @@ class Courier:
         log.warning("notice %s was not taken (%s); it is sent again in %d s", notice.id, answer, wait_s)
         return False
 
-    def _post(self, notice: Notice, webhook: Webhook) -> str | None:
+    def _set_aside(self, one: Waiting) -> None:
+        kept: dict[Any, Any] = {**one.fields, "entry": one.entry}
+        self._redis.xadd(keys.NOTICES_ASIDE, kept, maxlen=ASIDE_MOST)
+        self._redis.xdel(one.stream, one.entry)
+
+    def _post(self, notice_id: str, body: bytes, webhook: Webhook) -> str | None:
         """Post once; return None where it was taken, else what came back."""
-        body = notice.body()
-        headers = signed(notice.id, body, webhook.key, self._now_ms() // 1000)
+        headers = signed(notice_id, body, webhook.key, self._now_ms() // 1000)
         try:
             with self._http.stream("POST", webhook.url, content=body, headers=headers, timeout=POST_S) as response:
                 return None if response.is_success else f"status {response.status_code}"  # no byte of it is read
-        except httpx.HTTPError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, this one delivery failed and is tried again
+            if not isinstance(error, httpx.HTTPError):
+                self._fault()
             return type(error).__name__
+
+
+def _fields(entry: dict[Any, Any]) -> dict[str, str]:
+    """Return an entry as text; bytes that are none are kept, and make it no notice."""
+    return {
+        name.decode("utf-8", "backslashreplace"): value.decode("utf-8", "backslashreplace")
+        for name, value in entry.items()
+    }

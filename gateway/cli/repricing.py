@@ -79,6 +79,8 @@ class Work:
                         os._exit(WITHDRAWN)
                 except MeteringUnavailable as error:
                     log.warning("the pricing run cannot beat: %s", error.__cause__ or error)
+                except Exception:
+                    log.exception("the pricing run cannot beat; it tries again")
 
         beating = threading.Thread(target=keep_beating, name="beat")
         beating.start()

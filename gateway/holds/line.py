@@ -119,6 +119,10 @@ class SharedLine:
         except RedisError as error:
             link.abandon(error)
             self._give_up(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, who asks next connects again
+            lost = redis.ConnectionError(f"Redis cannot be reached: {error}.")
+            link.abandon(lost)
+            self._give_up(lost)
         else:
             self._connecting, self._link = None, link
             self._send()

@@ -61,6 +61,8 @@ class EndedWorkers:
             await self._news.wait()
             try:
                 await self.tell()
-            except MeteringUnavailable:
+            except Exception as error:
+                if not isinstance(error, MeteringUnavailable):
+                    log.exception("ended workers could not be told of; it is tried again")
                 self._news.set()
                 await asyncio.sleep(PAUSE_S)

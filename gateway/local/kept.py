@@ -95,6 +95,9 @@ class Kept:
             process = await self._spawn()
         except OSError as error:
             return f"{self.name} cannot be started: {error.strerror}."
+        except Exception as error:
+            log.exception("%s cannot be started", self.name)
+            return f"{self.name} cannot be started: {error}."
         self._process = process
         if self._stop.is_set():
             process.terminate()
@@ -102,7 +105,10 @@ class Kept:
         status = await process.wait()
         coming_up.cancel()
         self.is_up.clear()
-        await self._ended(process)
+        try:
+            await self._ended(process)
+        except Exception:
+            log.exception("the end of %s could not be noted", self.name)
         return f"{self.name} (process {process.pid}) ended with status {status}."
 
     async def _come_up(self, process: asyncio.subprocess.Process) -> None:
@@ -110,6 +116,14 @@ class Kept:
             await self._up(process)
         except StartupError as error:
             log.error("%s", error.message)
-            process.terminate()
+            _terminate(process)
+        except Exception:
+            log.exception("%s is taken down: nobody can tell whether it is up", self.name)
+            _terminate(process)
         else:
             self.is_up.set()
+
+
+def _terminate(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.terminate()

@@ -112,7 +112,10 @@ class Supervisor:
         while True:
             await asked.wait()
             asked.clear()
-            await self._reload()
+            try:
+                await self._reload()
+            except Exception:
+                log.exception("Nothing more is reloaded: those that run stay.")
 
     async def _reload(self) -> None:
         """Put a new worker in the place of each, one after another; who runs ends its calls, and nobody is refused.

@@ -41,6 +41,8 @@ class Ticks:
         self._watched.discard(one)
 
     def _tick(self) -> None:
-        for one in list(self._watched):
-            one.tick()
-        self._timer = asyncio.get_running_loop().call_later(self._tick_s, self._tick) if self._watched else None
+        try:
+            for one in list(self._watched):
+                one.tick()
+        finally:  # a fault of one ends no other's deadline
+            self._timer = asyncio.get_running_loop().call_later(self._tick_s, self._tick) if self._watched else None

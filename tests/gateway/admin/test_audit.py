@@ -11,8 +11,12 @@ from tests.gateway.admin.operator import Clock, Operator, fields_of
 
 
 async def audited(operator: Operator, query: str = "") -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = (await operator.get(f"/admin/audit{query}"))["data"]
-    return rows
+    return without_the_first((await operator.get(f"/admin/audit{query}"))["data"])
+
+
+def without_the_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows but that of the admin token, which is made before anybody can change anything."""
+    return [row for row in rows if row["action"] != "token.new"]
 
 
 async def test_every_change_writes_one_row(operator: Operator) -> None:
@@ -82,7 +86,7 @@ async def test_rows_come_page_by_page_the_latest_first(operator: Operator) -> No
     first = await operator.get("/admin/audit?limit=3")
     second = await operator.get(f"/admin/audit?limit=3&cursor={first['next_cursor']}")
 
-    assert [row["target"] for row in first["data"] + second["data"]] == customers[::-1]
+    assert [row["target"] for row in without_the_first(first["data"] + second["data"])] == customers[::-1]
     assert second["next_cursor"] is None
 
 

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -178,3 +179,75 @@ async def test_one_courier_at_a_time_delivers(valkey_url: str, client: redis.Red
 
     assert receiver.posts == []
     assert notices(client) == 0
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"limit": "spend"},
+        {"publication": "{"},
+        {"publication": "[]"},
+        {"facts": "[" * 100_000},
+        {b"\xff": b"\xfe"},
+        {"publication": '{"seq":1,"version":"v","at":1e400,"effective":"now","moves":{}}'},
+        {"publication": '{"seq":1,"version":"\\ud800","at":1,"effective":"now","moves":{}}'},
+        {"publication": '{"seq":1,"version":"v","at":99999999999999999999,"effective":"now","moves":{}}'},
+    ],
+)
+async def test_an_entry_that_is_no_notice_is_set_aside(
+    entry: dict[Any, Any], valkey_url: str, client: redis.Redis, http: httpx.Client
+) -> None:
+    """The notices behind it are delivered."""
+    client.xadd(keys.notices(next(iter(keys.ALL_BUCKETS))), entry, id="1-1")
+    await sold_out(valkey_url)
+    receiver, faults = Receiver(), [0]
+
+    def fault() -> None:
+        faults[0] += 1
+
+    with served(receiver) as url:
+        clock = Clock()
+        courier = Courier(client, http, Webhook(url, KEY), now_ms=clock.now_ms, monotonic=clock.monotonic, fault=fault)
+        for _ in range(6):
+            courier.turn()
+
+    assert len(receiver.events) == 4
+    assert notices(client) == 0
+    assert client.xlen(keys.NOTICES_ASIDE) == 1
+    assert faults == [1]
+
+
+@pytest.mark.parametrize("url", ["http://h:port/x", "http://[/x", "nothing", "http://\x00/", "http://h..h/"])
+async def test_an_address_that_is_none_costs_a_delivery_not_the_courier(
+    url: str, valkey_url: str, client: redis.Redis, http: httpx.Client
+) -> None:
+    """The notice stays and is tried again, later each time."""
+    await sold_out(valkey_url)
+    clock = Clock()
+    courier = Courier(client, http, Webhook(url, KEY), now_ms=clock.now_ms, monotonic=clock.monotonic)
+    waiting = notices(client)
+
+    assert not courier.turn()
+    assert notices(client) == waiting > 0
+
+
+async def test_a_fault_that_nobody_foresaw_does_not_end_the_courier(client: redis.Redis, http: httpx.Client) -> None:
+    """Its thread goes on, and says so each time."""
+    stop, told = threading.Event(), [0]
+
+    def broken() -> float:
+        raise LookupError("a clock that fails")
+
+    def fault() -> None:
+        told[0] += 1
+        stop.set()
+
+    client.xadd(keys.notices(next(iter(keys.ALL_BUCKETS))), {"publication": PUBLISHED})
+    courier = Courier(client, http, Webhook("http://127.0.0.1:9/", KEY), now_ms=now_ms, monotonic=broken, fault=fault)
+
+    courier.run(stop)
+
+    assert told == [1]
+
+
+PUBLISHED = '{"seq":1,"version":"v","at":1,"effective":"now","moves":{}}'
