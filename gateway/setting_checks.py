@@ -78,7 +78,9 @@ def database_url(given: str) -> str:
         if not re.match(r"sqlite(\+\w+)?:///[^/?]*[^?]", given):
             raise ValueError("it names no file, as sqlite:///PATH does")
         return given
-    _parts(given, ("postgresql", *(f"postgresql+{driver}" for driver in ("psycopg", "psycopg2"))), kinds)
+    schemes = ("postgresql", *(f"postgresql+{driver}" for driver in ("psycopg", "psycopg2")))
+    has_socket = re.match(r"postgresql(\+\w+)?://[^/?]*/[^?]*\?(.*&)?host=", given) is not None
+    _parts(given, schemes, kinds, needs_host=not has_socket)
     return given
 
 
@@ -119,8 +121,8 @@ def _period(text: str) -> str:
     return next((text[:n] for n in lengths if (text[:n] * (len(text) // n + 1)).startswith(text)), text)
 
 
-def _parts(given: str, schemes: Collection[str], kinds: str) -> SplitResult:
-    """Return the parts of an address, having looked that each is one.
+def _parts(given: str, schemes: Collection[str], kinds: str, *, needs_host: bool = True) -> SplitResult:
+    """Return the parts of an address, having looked that each is one; a socket in its query may stand for the host.
 
     Raises:
         ValueError: one is not; what was given is not repeated, for it may hold a password.
@@ -135,7 +137,7 @@ def _parts(given: str, schemes: Collection[str], kinds: str) -> SplitResult:
         raise ValueError(f"it is an address such as {kinds}")
     if "#" in given:
         raise ValueError("it has a fragment, which would be ignored")
-    if parts.scheme == "unix":
+    if parts.scheme == "unix" or (not parts.netloc.rpartition("@")[2] and not needs_host):
         return parts
     _refuse_place(parts)
     return parts

@@ -23,7 +23,10 @@ WITHOUT_BODY = frozenset({204, 304})
 FORBIDDEN = bytes({*range(0x20), 0x7F} - {0x09})
 """What no header's value may have: control characters but the tab."""
 
-STATUS_LINE = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n".encode() for one in HTTPStatus}
+PHRASES = {one.value: one.phrase for one in HTTPStatus}
+STATUS_LINE = {status: f"HTTP/1.1 {status} {PHRASES.get(status, '')}\r\n".encode() for status in range(100, 600)}
+"""Also for a status without a phrase of its own, such as the 529 of Anthropic's overload."""
+
 NAMES_MAX = 1_000
 
 _names: dict[bytes, bytes] = {}

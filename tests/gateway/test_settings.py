@@ -65,7 +65,7 @@ ADDRESSES = {
         *("embedded", "redis://h", "redis://:p%40@h:6379/3", "rediss://u:p@h/0?ssl_cert_reqs=none"),
         *("unix:///run/redis.sock?db=2", "redis+cluster://h:7000"),
     ],
-    "database_url": ["sqlite:///a.sqlite", "sqlite:////a/b.sqlite", "postgresql://u:p@h:5432/d?sslmode=require"],
+    "database_url": ["sqlite:///a.sqlite", "sqlite:////a/b.sqlite", "postgresql://u:p@h:5432/d?sslmode=require", "postgresql:///d?host=/run/postgresql"],
 }  # fmt: skip
 TAKEN = [(name, value) for name, values in ADDRESSES.items() for value in values]
 

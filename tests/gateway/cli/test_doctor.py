@@ -26,7 +26,7 @@ SOUND = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noev
         ({"appendonly": "no"}, "appendonly"),
         ({"appendfsync": "no"}, "appendfsync"),
         ({"maxmemory-policy": "allkeys-lru"}, "maxmemory-policy"),
-        ({"maxmemory": "0"}, "set maxmemory to"),
+        ({"maxmemory": "0"}, "maxmemory to what it may use"),
         ({"appendonly": "no", "maxmemory-policy": "volatile-ttl"}, "noeviction"),
     ],
 )
