@@ -82,8 +82,10 @@ def _query_names(asked: Dependant) -> Iterator[str]:
 
 def _refuse_odd_names(request: Request) -> None:
     """Refuse a name in the path that nothing has, and that not every database can look for."""
-    for name in request.path_params.values():
+    for field, name in request.path_params.items():
         if not str(name).isprintable() or len(str(name)) > NAME_MOST:
+            if request.method == "PUT":  # it may be about to make what it names
+                raise Invalid.fields([(field, "This is no name.")])
             raise NotFound("There is nothing under that name.")
 
 
