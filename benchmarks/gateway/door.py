@@ -1,0 +1,101 @@
+"""What a customer feels of strangers: its calls beside a thousand hostile connections and 32 large bodies without a key.
+
+python -m benchmarks.gateway.door
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.gateway.hostile import BODIES, EVERYTHING, HALVES, Stranger, attack
+from benchmarks.gateway.ours import Subject, tokencap
+from benchmarks.gateway.processes import cpu_s, memory_mb
+
+CONNECTIONS, BODIES_AT_ONCE, CALLS = 1_000, 32, 400
+PAUSE_S = 0.05
+SETTINGS = {"HEAD_DEADLINE_S": "10", "BODY_RATE_MIN": "1024"}
+
+
+async def ask(subject: Subject, calls: int) -> tuple[list[float], float]:
+    """Ask for the account so often; return how long each call took, in ms, and the most memory of the worker, in MB."""
+    found: list[float] = []
+    most = 0.0
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{subject.port}", timeout=120) as client:
+        for _ in range(calls):
+            begun = time.perf_counter()
+            answer = await client.get("/v1/account", headers=subject.headers)
+            found.append((time.perf_counter() - begun) * 1000)
+            answer.raise_for_status()
+            most = max(most, memory_mb(subject.parts["gateway"]))
+            await asyncio.sleep(PAUSE_S)
+    return found, most
+
+
+async def bodies_on_end(port: int, done: asyncio.Event, count: Counter[str]) -> None:
+    """Send one body without a key after the other, of every kind in turn."""
+    while not done.is_set():
+        for kind in BODIES.values():
+            heard = await attack(port, kind, Stranger())
+            count[heard.split(b"\r\n", 1)[0].decode("latin-1") or "closed"] += 1
+            if done.is_set():
+                return
+
+
+async def measure(subject: Subject) -> dict[str, Any]:
+    """Return what calls take alone and beside everything hostile, and when the last hostile connection was gone."""
+    alone, memory = await ask(subject, CALLS)
+    cpu, begun, done, answers = cpu_s(subject.parts["gateway"]), time.monotonic(), asyncio.Event(), Counter[str]()
+    kinds = list(EVERYTHING.values())
+    halves = [
+        asyncio.create_task(attack(subject.port, kinds[number % len(kinds)], Stranger()))
+        for number in range(CONNECTIONS)
+    ]
+    bodies = [asyncio.create_task(bodies_on_end(subject.port, done, answers)) for _ in range(BODIES_AT_ONCE)]
+    beside, most = await ask(subject, CALLS)
+    done.set()
+    await asyncio.gather(*bodies)
+    heard = await asyncio.gather(*halves)
+    gone_s = time.monotonic() - begun
+    return {
+        "alone_ms": _percentiles(alone),
+        "beside_ms": _percentiles(beside),
+        "worker_grew_mb": round(most - memory, 1),
+        "worker_cpu_s": round(cpu_s(subject.parts["gateway"]) - cpu, 2),
+        "last_hostile_connection_gone_s": round(gone_s, 1),
+        "bodies_without_a_key": dict(answers),
+        "hostile_answers": dict(Counter(one.split(b"\r\n", 1)[0].decode("latin-1") or "closed" for one in heard)),
+        "of_them_halves": CONNECTIONS * len(HALVES) // len(kinds),
+    }
+
+
+def _percentiles(times: list[float]) -> dict[str, float]:
+    cuts = statistics.quantiles(times, n=100)
+    return {"p50": round(cuts[49], 1), "p99": round(cuts[98], 1), "max": round(max(times), 1)}
+
+
+def main() -> None:
+    """Measure once and print the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--core", type=int, default=0, help="of the gateway; its Redis has the other one")
+    asked = parser.parse_args()
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        subject = stack.enter_context(
+            tokencap(9, directory, asked.core, 1 - asked.core, fsync="everysec", settings=SETTINGS)
+        )
+        print(json.dumps(asyncio.run(measure(subject)), indent=2))
+
+
+if __name__ == "__main__":
+    main()

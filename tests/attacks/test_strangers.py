@@ -1,0 +1,141 @@
+"""Strangers without a key cost a worker little, whatever they send, and a customer's calls go on meanwhile.
+
+What is counted is the worker's own CPU time and memory: neither depends on what else this machine does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from benchmarks.gateway.hostile import BODIES, HALVES, HEADS, Sends, Stranger, attack
+from benchmarks.gateway.processes import cpu_s, memory_mb
+from gateway.program import PROGRAM
+from gateway.settings import Settings
+from tests.loop.rig import rig
+from tests.servers import ends_with_us, short_directory, valkey_in
+
+AT_ONCE = 6
+CPU_MOST_S = 6.0
+"""What a worker may spend on six strangers of a kind; parsing one of their bodies would take it two to twenty seconds."""
+
+STALL_MOST_S = 0.5
+"""CPU time of the worker between the beginning and the end of a customer's call, its own milliseconds among it."""
+
+MEMORY_MOST_MB = 48
+"""Three bodies; all of theirs together are six."""
+
+CONNECTIONS = 500
+START_S, STOP_S = 240.0, 60.0
+
+
+@dataclass(frozen=True)
+class House:
+    """A gateway of one worker in a process of its own, and the key of one of its customers."""
+
+    port: int
+    worker: int
+    key: str
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def worker_of(settings: Settings) -> Iterator[tuple[int, int]]:
+    """Run a worker as the supervisor does; yield its port and process id."""
+    watched, kept_open = os.pipe()
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
+        words = ["worker", "--fd", str(listener.fileno()), "--id", "w_attacked", "--watch-fd", str(watched)]
+        port: int = listener.getsockname()[1]
+        process = subprocess.Popen(
+            [*PROGRAM, *words],
+            env={**os.environ, **settings.to_environment()},
+            pass_fds=(listener.fileno(), watched),
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(watched)
+        with ends_with_us(process.pid, "KILL"):
+            try:
+                httpx.get(
+                    f"http://127.0.0.1:{port}/livez", timeout=START_S
+                )  # the socket takes it before there is a worker
+                yield port, process.pid
+            finally:
+                os.close(kept_open)
+                process.wait(STOP_S)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    directory = tmp_path_factory.mktemp("attacked")
+    with ExitStack() as stack:
+        redis_url = stack.enter_context(valkey_in(stack.enter_context(short_directory())))
+        ledger = f"sqlite:///{directory / 'ledger.sqlite'}"
+        given = {"head_deadline_s": 2, "body_rate_min": 1024, "lease_s": 60, "shutdown_s": 1}
+        loop = stack.enter_context(rig(redis_url, ledger, directory, **given))
+        loop.tier("open", requests_per_minute=1_000_000)
+        port, pid = stack.enter_context(worker_of(loop.settings))
+        yield House(port, pid, loop.customer("open").key)
+
+
+async def stalls(house: House, until_done: asyncio.Future[object]) -> list[float]:
+    """Ask for an account again and again; return the worker's CPU time within each call."""
+    found: list[float] = []
+    headers = {"authorization": f"Bearer {house.key}"}
+    async with httpx.AsyncClient(base_url=house.url, headers=headers, timeout=120) as client:
+        while not until_done.done():
+            before = cpu_s([house.worker])
+            answer = await client.get("/v1/account")
+            found.append(cpu_s([house.worker]) - before)
+            assert answer.status_code == 200, answer.text
+            await asyncio.sleep(0.01)
+    return found
+
+
+async def attacked(house: House, send: Sends, at_once: int = AT_ONCE) -> tuple[list[bytes], list[float], float, float]:
+    """Let strangers do it; return what they heard, the stalls of a customer, CPU seconds and MB of the worker."""
+    cpu, memory = cpu_s([house.worker]), memory_mb([house.worker])
+    strangers = asyncio.gather(*(attack(house.port, send, Stranger(slow_s=0.2)) for _ in range(at_once)))
+    felt = await stalls(house, strangers)
+    return await strangers, felt, cpu_s([house.worker]) - cpu, memory_mb([house.worker]) - memory
+
+
+@pytest.mark.parametrize("kind", BODIES)
+async def test_a_body_without_a_key_costs_its_bytes_and_no_more(house: House, kind: str) -> None:
+    heard, felt, cpu, memory = await attacked(house, BODIES[kind])
+
+    assert [one.split(b" ", 2)[1] for one in heard] == [b"401"] * AT_ONCE
+    assert max(felt) <= STALL_MOST_S
+    assert cpu <= CPU_MOST_S
+    assert memory <= MEMORY_MOST_MB
+
+
+@pytest.mark.parametrize("kind", HEADS)
+async def test_what_is_refused_once_enough_of_it_is_there_costs_that_much(house: House, kind: str) -> None:
+    heard, felt, cpu, memory = await attacked(house, HEADS[kind])
+
+    assert all(one.startswith(b"HTTP/1.1 4") or not one for one in heard), heard
+    assert max(felt) <= STALL_MOST_S
+    assert cpu <= CPU_MOST_S
+    assert memory <= MEMORY_MOST_MB
+
+
+@pytest.mark.parametrize("kind", HALVES)
+async def test_halves_are_ended_by_their_deadline(house: House, kind: str) -> None:
+    """Each connection ends by itself, though its stranger would go on: ``attack`` returns only then."""
+    heard, felt, cpu, memory = await attacked(house, HALVES[kind], CONNECTIONS // len(HALVES))
+
+    assert all(one.startswith(b"HTTP/1.1 4") for one in heard), {one[:40] for one in heard}
+    assert max(felt) <= STALL_MOST_S
+    assert cpu <= CPU_MOST_S
+    assert memory <= MEMORY_MOST_MB
