@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ ASKED: dict[str, Any] = {
     "model": "aligned-1",
     "messages": [{"role": "user", "content": "How long is a piece of string?"}],
 }
-TOKEN = "for the scraper only"
+TOKEN = "scraper-" + secrets.token_hex(16)
 
 
 @pytest.fixture
