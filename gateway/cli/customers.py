@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.admin_side import Token, Url, admin_client, ask, refusal
-from gateway.cli.files import STANDARD
+from gateway.cli.files import STANDARD, name_of, parsed
 from gateway.cli.progress import timed
 from gateway.errors import StartupError
 from pricing.menu import LIMIT_FIELDS
@@ -68,6 +68,10 @@ def add(
     print(f"{len(made)} customers, {sum(len(one['keys']) for one in made)} keys.", file=sys.stderr)
 
 
+LONGEST = 19
+"""Digits of the longest number that any limit can be."""
+
+
 def _read(file: Path) -> Iterator[dict[str, Any]]:
     """Yield the customers of a file.
 
@@ -77,7 +81,9 @@ def _read(file: Path) -> Iterator[dict[str, Any]]:
     try:
         text = sys.stdin.read() if file == STANDARD else file.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise StartupError(f"{file} is not UTF-8.", exit_code=2) from error
+        raise StartupError(f"{name_of(file)} is not UTF-8.", exit_code=2) from error
+    except OSError as error:
+        raise StartupError(f"{name_of(file)}: {error.strerror}.", exit_code=2) from error
     if file.suffix.lower() == ".csv":
         yield from _rows(text)
         return
@@ -85,9 +91,9 @@ def _read(file: Path) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            customer = json.loads(line)
-        except ValueError as error:
-            raise StartupError(f"Line {number} is not JSON: {error}.", exit_code=2) from error
+            customer = parsed(line)
+        except (ValueError, RecursionError) as error:
+            raise StartupError(f"Line {number} is not JSON that can be read: {error}.", exit_code=2) from error
         if not isinstance(customer, dict):
             raise StartupError(f"Line {number} is no JSON object.", exit_code=2)
         yield customer
@@ -95,10 +101,10 @@ def _read(file: Path) -> Iterator[dict[str, Any]]:
 
 def _rows(text: str) -> Iterator[dict[str, Any]]:
     rows = csv.DictReader(io.StringIO(text), strict=True)
-    unknown = [name for name in rows.fieldnames or () if name not in COLUMNS]
-    if unknown:
-        raise StartupError(f"There is no column {unknown[0]!r}; there are {', '.join(COLUMNS)}.", exit_code=2)
     try:
+        unknown = [name for name in rows.fieldnames or () if name not in COLUMNS]
+        if unknown:
+            raise StartupError(f"There is no column {unknown[0]!r:.60}; there are {', '.join(COLUMNS)}.", exit_code=2)
         for row in rows:
             if None in row:
                 raise StartupError(f"Line {rows.line_num} has more cells than columns.", exit_code=2)
@@ -111,7 +117,7 @@ def _customer(cells: dict[str, str], line: int) -> dict[str, Any]:
     customer: dict[str, Any] = {name: cells[name] for name in OWN_FIELDS if name in cells}
     limits = {name: cells[name] for name in LIMIT_FIELDS if name in cells}
     for name, cell in limits.items():
-        if not (cell.isascii() and cell.isdecimal()):
+        if not (cell.isascii() and cell.isdecimal() and len(cell) <= LONGEST):
             raise StartupError(f"Line {line}: {name} is a whole number.", exit_code=2)
     key = {field: cells[name] for name, field in KEY_FIELDS.items() if name in cells}
     customer |= {"overrides": {name: int(cell) for name, cell in limits.items()}} if limits else {}

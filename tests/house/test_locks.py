@@ -1,0 +1,73 @@
+"""The locks are of this project's requirements, whole, by hash, and name no place of their own."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.house.files import ROOT
+from tests.house.test_project_file import PROJECT
+
+RUNTIME = list(PROJECT["project"]["dependencies"])
+EVERYTHING = [
+    *RUNTIME,
+    *(each for extra in PROJECT["project"]["optional-dependencies"].values() for each in extra),
+    *(each for group in PROJECT["dependency-groups"].values() for each in group if isinstance(each, str)),
+]
+LOCKS = {"requirements.lock": RUNTIME, "tests/requirements.lock": EVERYTHING}
+
+
+def locked(name: str) -> dict[str, list[str]]:
+    """Return the versions of a lock by name; there are several where they differ by Python or system."""
+    found: dict[str, list[str]] = {}
+    for line in (ROOT / name).read_text("utf-8").splitlines():
+        if read := re.match(r"([a-z0-9-]+)(?:\[[a-z,-]+\])?==([^ ;]+)", line):
+            found.setdefault(read[1], []).append(read[2])
+    return found
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_each_requirement_is_locked_within_its_bounds(name: str) -> None:
+    """Whoever changes a bound runs `make lock`."""
+    versions = locked(name)
+    for text in LOCKS[name]:
+        requirement = Requirement(text)
+        found = versions.get(canonical(requirement.name), [])
+        assert found, f"{requirement.name} is not in {name}"
+        within = [version for version in found if requirement.specifier.contains(version, prereleases=True)]
+        assert within if requirement.marker else within == found, requirement
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_each_file_is_known_by_its_hash_and_nothing_by_its_place(name: str) -> None:
+    """No index and no address: whoever installs asks the one it has."""
+    lines = (ROOT / name).read_text("utf-8").splitlines()
+    told = [line for line in lines if not line.startswith("#")]
+
+    assert all(re.match(r"[a-z0-9]|    --hash=sha256:[0-9a-f]{64}( \\)?$", line) for line in told)
+    assert not [line for line in told if "://" in line or " @ " in line]
+    packages = [number for number, line in enumerate(told) if not line.startswith(" ")]
+    assert all(told[number + 1].startswith("    --hash=") for number in packages)
+
+
+def test_both_locks_agree() -> None:
+    """What runs is what was tested."""
+    tested = locked("tests/requirements.lock")
+
+    assert {name: tested[name] for name in locked("requirements.lock")} == locked("requirements.lock")
+
+
+@pytest.mark.parametrize("path", ["Makefile", "deploy/Dockerfile"])
+def test_what_installs_goes_by_the_lock(path: str) -> None:
+    """Each line that installs is held to the hashes, or installs the project alone."""
+    lines = (ROOT / path).read_text("utf-8").splitlines()
+    installing = [line for line in lines if re.search(r"\$\(INSTALL\) |bin/pip install --no-cache", line)]
+
+    assert len(installing) >= 2
+    assert all("--require-hashes" in line or "--no-deps" in line for line in installing)
