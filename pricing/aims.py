@@ -18,7 +18,7 @@ from pricing.worth import Valuation, worth_at
 TIERS_MOST = 5
 """How many tiers a menu may have that is looked for, unless another number is asked for."""
 
-TRIES_LEAST, TRIES_MOST = 150, 4000
+TRIES_LEAST, TRIES_MOST = 150, 2000
 """How many offers are tried at least and at most for each number of tiers."""
 
 CELLS_TRIED = 4 * 10**7
@@ -71,12 +71,12 @@ def best_offer(valuation: Valuation, aim: Aim, most: int) -> Offer:
     thin = thinned(valuation)
     tries = max(TRIES_LEAST, min(TRIES_MOST, CELLS_TRIED // (steps * len(thin.share))))
     starts = [one for one in (*_mechanism(valuation, most), *aim.starts) if 0 < len(one.caps) <= most]
-    found = list(starts)
+    score = aim.of(valuation)
+    found = [one for one in starts if np.isfinite(score(one))]
     for tiers in dict.fromkeys((min(2, most), most)):
         few = [one for one in found if len(one.caps) <= tiers]
         if few:
             found.append(sought(Search(aim.of(thin), steps, tiers, tries), few))
-    score = aim.of(valuation)
     empty = Offer(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
     return max([*reversed(found), empty], key=score)
 

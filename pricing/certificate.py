@@ -15,11 +15,13 @@ from pricing.fields import NotAMarket
 from pricing.market import read_market
 from pricing.mechanism import Allocation
 from pricing.menu import Menu, NotAMenu
-from pricing.menus import Solution, composed, digests, solve, version_of
+from pricing.menus import composed, digests, version_of
 from pricing.money import MOST
 from pricing.offers import Offer, offer_of
 from pricing.rounding import Published, publish
+from pricing.sales import own_worth
 from pricing.seek import Score
+from pricing.solving import Solution, solve
 from pricing.wishes import Wishes
 from pricing.worth import Valuation, own_tokens, worth_at, worth_error
 
@@ -90,7 +92,7 @@ def _verified(menu: Any) -> Verdict:
     if menu["version"] != version_of(given, wished.to_json()):
         return Verdict(False, f"version is {_shown(menu['version'])}, which is not the hash of the menu's inputs.")
     multipliers = _multipliers(certificate)
-    wrong = multipliers.wrong(np.array(market.share))
+    wrong = multipliers.wrong(np.array(market.share) * (1 - wished.surplus_weight))
     if wrong:
         return Verdict(False, f"certificate.bound does not hold: {wrong}.")
     solution = solve(market, wished, multipliers)
@@ -192,7 +194,9 @@ def _tied(solution: Solution, stated: Published, wished: Wishes) -> Solution:
     if not falling or (wished.tiers is not None and len(stated.caps) > wished.tiers):
         return solution
     cost = float(np.dot(valuation.share, own_tokens(valuation, by_type))) * valuation.cost_per_token
-    profit = publish(valuation, by_type).surplus - cost
+    profit = (1 - valuation.surplus_weight) * publish(valuation, by_type).surplus - cost
+    if valuation.surplus_weight:
+        profit += valuation.surplus_weight * float(np.dot(valuation.share, own_worth(valuation, by_type)))
     if abs(profit - solution.chosen.profit) > TIE * abs(solution.chosen.profit):
         return solution
     return replace(solution, chosen=Allocation(by_type, solution.chosen.profit))

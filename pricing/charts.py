@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 
 WIDTH, HEIGHT = 720, 320
@@ -24,10 +24,11 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What an axis shows. A logarithmic axis must have positive values."""
+    """What an axis shows. A logarithmic axis must have positive values; ``marks`` are named in place of ticks near them."""
 
     label: str
     logarithmic: bool = False
+    marks: Mapping[float, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +116,10 @@ def _grid(x: _Scale, y: _Scale, x_axis: Axis, y_axis: Axis) -> str:
 
 def _y_grid(y: _Scale, y_axis: Axis) -> str:
     drawn = []
-    for mark in _ticks(y):
+    named = {mark: shown(mark) for mark in _ticks(y) if all(abs(y(mark) - y(one)) > 14 for one in y_axis.marks)}
+    for mark, label in (named | dict(y_axis.marks)).items():
         drawn.append(_line(LEFT, y(mark), WIDTH - RIGHT, y(mark), "grid"))
-        drawn.append(_text(LEFT - 8, y(mark) + 4, shown(mark), "end"))
+        drawn.append(_text(LEFT - 8, y(mark) + 4, label, "end"))
     middle = (TOP + HEIGHT - BOTTOM) / 2
     turned = f'transform="rotate(-90 14 {middle:.1f})"'
     drawn.append(_text(14, middle, y_axis.label, "middle", "label", turned))

@@ -21,6 +21,26 @@ def is_estimated(market: Market) -> bool:
 def _best(market: Market, wished: Wishes) -> str:
     if wished.objective == "profit_if_resumed":
         return "the menu that earns the most of those tried when callers resume"
+    differ = bool(market.value_sigma or market.taste_nanousd)
+    if wished.robust is not None:
+        return "the menu that earns the most of those tried on average over the market and those near it"
+    if wished.terms or wished.worse_off is not None:
+        return f"the {_aim(wished)}menu of those tried under its terms"
+    if differ:
+        return "the most profitable menu of those tried"
+    if wished.surplus_weight or wished.everyone:
+        few = "" if wished.tiers is None else f" of at most {wished.tiers}"
+        return f"the {_aim(wished)}menu{few} of caps" + (" that serves everyone" if wished.everyone else "")
+    differ = bool(market.value_sigma or market.taste_nanousd)
+    if wished.robust is not None:
+        return "the menu that earns the most of those tried on average over the market and those near it"
+    if wished.terms or wished.worse_off is not None:
+        return f"the {_aim(wished)}menu of those tried under its terms"
+    if differ:
+        return "the most profitable menu of those tried"
+    if wished.surplus_weight or wished.everyone:
+        caps = "caps" if wished.tiers is None else f"at most {wished.tiers} caps"
+        return f"the {_aim(wished)}menu of {caps}" + (" that serves everyone" if wished.everyone else "")
     if wished.tiers is not None:
         return f"the most profitable menu of at most {wished.tiers} caps"
     free = market.cost_nanousd_per_token == 0
@@ -28,6 +48,12 @@ def _best(market: Market, wished: Wishes) -> str:
     if market.delay == "exponential" and (free or constant_hazard) and not _of(market):
         return "the most profitable of all mechanisms"
     return "the most profitable menu of caps"
+
+
+def _aim(wished: Wishes) -> str:
+    if not wished.surplus_weight:
+        return "most profitable "
+    return f"best (profit and {wished.surplus_weight:g} of customers' surplus) "
 
 
 def _of(market: Market) -> str:

@@ -17,6 +17,9 @@ FINISH_WITHIN = 1e-9
 
 STEPS_MAX = 1 << 20
 
+SIGMA_MAX = 3.0
+"""The largest dispersion of value: customers a twentieth apart from others who value an answer a thousandfold."""
+
 DELAYS = ("exponential", "hyperbolic", "linear", "sunk_linear")
 
 
@@ -42,6 +45,8 @@ AnswerLength = ExponentialLength | TableLength
 class Market:
     """A market as it was read: types sorted from patient to urgent, equal urgencies merged.
 
+    ``value_sigma`` is the standard deviation of the logarithm of the value between customers of one urgency, whose mean
+    is ``value_nanousd``; ``taste_nanousd`` the scale of extreme-value shocks to what each tier, and none, is worth.
     ``given`` is the JSON text it was read from; it goes into the menu, so that the menu can be checked on its own.
     """
 
@@ -58,6 +63,8 @@ class Market:
     cap_tokens_max: int | None
     currency: str
     given: str
+    value_sigma: float = 0.0
+    taste_nanousd: float = 0.0
 
 
 def read_market(given: Mapping[str, Any]) -> Market:
@@ -91,7 +98,16 @@ def read_market(given: Mapping[str, Any]) -> Market:
         cap_tokens_max=_cap(given, cost, length),
         currency=currency,
         given=_text(given),
+        value_sigma=_sigma(given),
+        taste_nanousd=number(given, "taste_nanousd", least=0.0, missing=0.0),
     )
+
+
+def _sigma(given: Mapping[str, Any]) -> float:
+    sigma = number(given, "value_sigma", least=0.0, missing=0.0)
+    if sigma > SIGMA_MAX:
+        raise NotAMarket(f"value_sigma is at most {SIGMA_MAX:g}: the standard deviation of the logarithm of the value.")
+    return sigma
 
 
 def _text(given: Mapping[str, Any]) -> str:

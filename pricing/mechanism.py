@@ -73,8 +73,9 @@ def full_menu(valuation: Valuation) -> Allocation:
 
 
 def has_hull(valuation: Valuation) -> bool:
-    """Serving costs nothing and delay is exponential, so that the caps are known in closed form."""
-    return valuation.cost_per_token == 0 and valuation.delay == "exponential"
+    """Serving costs nothing, delay is exponential, profit is all: the caps are known in closed form."""
+    plain = not valuation.surplus_weight and not valuation.everyone
+    return valuation.cost_per_token == 0 and valuation.delay == "exponential" and plain
 
 
 def hull_caps(valuation: Valuation) -> Floats:
@@ -115,12 +116,14 @@ def search(valuation: Valuation) -> Allocation:
     down. A tie goes to the larger cap. Exact among menus of caps, for any cost, length of answers and family of delay.
     """
     types, steps = len(valuation.share), len(valuation.steps.tokens)
-    reached = np.empty((types, (steps + 8) // 8), dtype=np.uint8)
+    least = int(valuation.everyone)
+    reached = np.empty((types, (steps - least + 8) // 8), dtype=np.uint8)
     rising = np.zeros(steps)
     for row, added in surplus_rows(valuation):
         rising += added
-        reached[row] = np.packbits(climb(rising))
-    return Allocation(lengthened(valuation, _read_off(reached, steps)), float(np.sum(rising)))
+        reached[row] = np.packbits(climb(rising[least:]))
+    caps = _read_off(reached, steps - least) + least
+    return Allocation(lengthened(valuation, caps), float(np.sum(rising)))
 
 
 def lengthened(valuation: Valuation, caps: Ints) -> Ints:

@@ -5,74 +5,35 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pricing.aims import TIERS_MOST, Aim, best_offer, resumed
-from pricing.answers import Floats
-from pricing.bound import Multipliers, bound_error, upper_bound
+from pricing.bound import bound_error, upper_bound
 from pricing.canonical import digest
 from pricing.claims import claim
 from pricing.conditions import conditions
+from pricing.further import Further
+from pricing.lasting import margins
 from pricing.market import Market, read_market
-from pricing.mechanism import Allocation, enveloped, first_best, full_menu
+from pricing.mechanism import Allocation, enveloped, first_best
 from pricing.menu import NotAMenu, whole
 from pricing.money import MOST
-from pricing.multipliers import multipliers_for
-from pricing.offers import Offer, chosen
 from pricing.resumption import Resumption, resumption
+from pricing.robust import best_single, most_of
 from pricing.rounding import Published, publish
-from pricing.tiers import best_tiers, single_plan
+from pricing.sales import Sales, own_worth, sales_of
+from pricing.solving import Solution, solve
+from pricing.terms import worse_off
+from pricing.tiers import single_plan
 from pricing.wishes import Wishes, usable, wishes
-from pricing.worth import Valuation, own_tokens, tokens_at, valuation_of, worth_at
+from pricing.worth import Valuation, own_tokens, tokens_at, worth_at
 
 METHOD = "tokencap pricing 1"
 """Part of every version: a menu computed in another way is another menu."""
 
-TIERS_SHOWN = 5
-"""For how many tiers the profit is shown where their number is not fixed."""
-
 NEARLY = 0.01
 """The share of the full menu's profit that a recommended number of tiers may lose."""
-
-
-@dataclass(frozen=True, slots=True)
-class Solution:
-    """What the solvers say of a market: the full menu, the best menus of 1, 2, ... tiers, and the one to sell.
-
-    ``offer`` is the one to sell where it was looked for over caps and prices; else it is ``chosen`` at the mechanism's.
-    """
-
-    valuation: Valuation
-    full: Allocation
-    by_tiers: list[Allocation]
-    chosen: Allocation
-    multipliers: Multipliers
-    aim: Aim | None = None
-    offer: Offer | None = None
-
-    def published(self) -> Published:
-        """Return the menu to sell, on whole numbers."""
-        if self.offer is None:
-            return publish(self.valuation, self.chosen.caps)
-        return chosen(self.valuation, self.offer)
-
-
-def aim_of(wished: Wishes) -> Aim | None:
-    """Return what a menu has to be looked for by, None where a formula gives it."""
-    return Aim(resumed) if wished.objective == "profit_if_resumed" else None
-
-
-def solve(market: Market, wished: Wishes, multipliers: Multipliers | None = None) -> Solution:
-    """Return the best menus of a market and the one to sell; the multipliers may be given, as they are from a file."""
-    valuation = valuation_of(market)
-    full = full_menu(valuation)
-    by_tiers = best_tiers(valuation, wished.tiers or TIERS_SHOWN)
-    best, aim = full if wished.tiers is None else by_tiers[-1], aim_of(wished)
-    offer = None if aim is None else best_offer(valuation, aim, wished.tiers or TIERS_MOST)
-    return Solution(valuation, full, by_tiers, best, multipliers or multipliers_for(valuation, full), aim, offer)
 
 
 def optimal_menu(
@@ -84,6 +45,7 @@ def optimal_menu(
     created: str,
     included_conversations: int = 30,
     objective: str = "profit",
+    further: Further | None = None,
 ) -> dict[str, Any]:
     """Return the most profitable menu of a market as a complete ``menu.json``.
 
@@ -95,13 +57,19 @@ def optimal_menu(
         created: when, RFC 3339; it is written down and changes nothing else.
         included_conversations: in a subscription, how many conversations the period's fee covers.
         objective: ``profit``, or ``profit_if_resumed`` for the menu that lasts when callers resume.
+        further: customers' surplus, everyone served, terms, robustness.
 
     Raises:
         NotAMarket: the market cannot be computed with.
         NotAMenu: a wish cannot be granted.
     """
     wished = wishes(
-        tiers=tiers, bill=bill, names=names, included_conversations=included_conversations, objective=objective
+        tiers=tiers,
+        bill=bill,
+        names=names,
+        included_conversations=included_conversations,
+        objective=objective,
+        further=further,
     )
     return written(market, wished, solve(market, wished), created)
 
@@ -118,15 +86,8 @@ def with_limits(menu: Mapping[str, Any], limits: Mapping[str, Mapping[str, int]]
     """
     market = read_market(menu["market"])
     before = Wishes.from_json(menu["certificate"]["wishes"])
-    merged = {**before.limits, **limits}
-    wished = wishes(
-        tiers=before.tiers,
-        bill=before.bill,
-        names=before.names,
-        included_conversations=before.included_conversations,
-        objective=before.objective,
-        limits=merged,
-    )
+    asked = before.to_json() | {"limits": {**before.limits, **limits}}
+    wished = Wishes.from_json(asked)
     return written(market, wished, solve(market, wished), menu["created"])
 
 
@@ -147,24 +108,33 @@ def composed(market: Market, wished: Wishes, solution: Solution, created: str) -
     valuation, given = solution.valuation, json.loads(market.given)
     published = solution.published()
     names = _names(wished, len(published.caps))
-    tokens = own_tokens(valuation, published.by_type())
-    margin = published.paid() - tokens * valuation.cost_per_token
-    again = resumption(valuation, published, margin)
+    sales = sales_of(solution, published)
+    again = resumption(valuation, published, sales.margin)
     return {
         "version": version_of(given, wished.to_json()),
         "created": created,
         "currency": market.currency,
         "bill": wished.bill,
-        "tiers": _tiers(market, wished, valuation, published, tokens, names),
-        "assignment": [
-            {"urgency_per_s": urgency, "share": share, "tier": names[tier] if tier >= 0 else None}
-            for urgency, share, tier in zip(market.urgency_per_s, market.share, published.takes.tolist(), strict=True)
-        ],
-        "totals": _totals(solution, published, margin, again),
+        "tiers": _tiers(market, wished, sales, published, names),
+        "assignment": _assignment(market, sales, published, names),
+        "totals": _totals(solution, sales, published, again),
         "market": given,
-        "certificate": _certificate(market, wished, solution, published, margin, names)
+        "certificate": _certificate(market, wished, solution, published, sales, names)
         | {"resumption": _resumption(solution, again)},
     }
+
+
+def _assignment(market: Market, sales: Sales, published: Published, names: list[str]) -> list[dict[str, Any]]:
+    """Return the tier of each type at its average value, and where its customers differ what share of it takes what."""
+    types = zip(market.urgency_per_s, market.share, published.takes.tolist(), strict=True)
+    listed: list[dict[str, Any]] = [
+        {"urgency_per_s": urgency, "share": share, "tier": names[tier] if tier >= 0 else None}
+        for urgency, share, tier in types
+    ]
+    if sales.differ:
+        for one, takers in zip(listed, sales.takers.tolist(), strict=True):
+            one["takes"] = {name: round(share, 12) for name, share in zip(names, takers, strict=True)}
+    return listed
 
 
 def _resumption(solution: Solution, again: Resumption) -> dict[str, Any]:
@@ -206,14 +176,12 @@ def _names(wished: Wishes, tiers: int) -> list[str]:
 
 
 def _tiers(
-    market: Market, wished: Wishes, valuation: Valuation, published: Published, tokens: Floats, names: list[str]
+    market: Market, wished: Wishes, sales: Sales, published: Published, names: list[str]
 ) -> list[dict[str, Any]]:
-    tiers = []
+    tiers, valuation = [], sales.valuation
     finished = np.concatenate(([0.0], np.cumsum(valuation.steps.probability)))
     for place, (cap, price) in enumerate(zip(published.caps.tolist(), published.prices.tolist(), strict=True)):
-        takers = published.takes == place
-        share = float(valuation.share[takers].sum())
-        average = float(np.dot(valuation.share[takers], tokens[takers])) / share
+        share, average = sales.of_tier(place)
         cost = average * valuation.cost_per_token
         limits = wished.limits.get(names[place], {})
         usable(names[place], limits, valuation.steps.cap_tokens(cap) or math.ceil(average), price)
@@ -240,23 +208,37 @@ def _tiers(
     return tiers
 
 
-def _totals(solution: Solution, published: Published, margin: Floats, resumed: Resumption) -> dict[str, Any]:
+def _totals(solution: Solution, sales: Sales, published: Published, again: Resumption) -> dict[str, Any]:
+    valuation, alike = solution.valuation, not sales.differ
+    return {
+        "profit_nanousd": figure(sales.profit),
+        "single_plan_profit_nanousd": figure(_single_plan(solution)),
+        "tiers_profit_nanousd": [figure(_profit(valuation, menu)) for menu in solution.by_tiers] if alike else [],
+        "recommended_tiers": _recommended(solution) if alike else None,
+        "full_menu_profit_nanousd": figure(_profit(valuation, solution.full)) if alike else None,
+        "first_best_nanousd": figure(first_best(valuation)) if alike else None,
+        "profit_if_resumed_nanousd": figure(again.profit),
+        "resume_gain_nanousd": figure(again.gain),
+        "customers_surplus_nanousd": figure(sales.surplus),
+        "excluded_share": round(sales.excluded, 12),
+    }
+
+
+def _single_plan(solution: Solution) -> float:
+    """Return the profit of the best single plan without a cap."""
+    if solution.crowd is not None:
+        return best_single(solution.crowd)[1]
     valuation = solution.valuation
     longest = np.array([len(valuation.steps.tokens)])
-    single = single_plan(valuation, worth_at(valuation, longest)[:, 0], tokens_at(valuation, longest)[:, 0])
-    kept = published.own(published.worth) - published.paid()
-    return {
-        "profit_nanousd": figure(np.dot(valuation.share, margin)),
-        "single_plan_profit_nanousd": figure(single),
-        "tiers_profit_nanousd": [figure(menu.profit) for menu in solution.by_tiers],
-        "recommended_tiers": _recommended(solution),
-        "full_menu_profit_nanousd": figure(solution.full.profit),
-        "first_best_nanousd": figure(first_best(valuation)),
-        "profit_if_resumed_nanousd": figure(resumed.profit),
-        "resume_gain_nanousd": figure(resumed.gain),
-        "customers_surplus_nanousd": figure(np.dot(valuation.share, kept)),
-        "excluded_share": round(float(valuation.share[published.takes < 0].sum()), 12),
-    }
+    return single_plan(valuation, worth_at(valuation, longest)[:, 0], tokens_at(valuation, longest)[:, 0])
+
+
+def _profit(valuation: Valuation, menu: Allocation) -> float:
+    """Return the profit of a menu, which is its aim unless customers' surplus counts."""
+    if not valuation.surplus_weight:
+        return menu.profit if np.isfinite(menu.profit) else 0.0
+    published = publish(valuation, menu.caps)
+    return float(np.dot(valuation.share, margins(valuation, published)))
 
 
 def _recommended(solution: Solution) -> int | None:
@@ -266,18 +248,11 @@ def _recommended(solution: Solution) -> int | None:
 
 
 def _certificate(
-    market: Market, wished: Wishes, solution: Solution, published: Published, margin: Floats, names: list[str]
+    market: Market, wished: Wishes, solution: Solution, published: Published, sales: Sales, names: list[str]
 ) -> dict[str, Any]:
-    valuation, best = solution.valuation, solution.chosen
+    valuation = solution.valuation
     checked = conditions(valuation, published, names)
-    profit = float(np.dot(valuation.share, margin))
-    cost = float(np.dot(valuation.share, own_tokens(valuation, best.caps))) * valuation.cost_per_token
-    unrounded = best.profit if solution.offer is None else profit
-    most, doubt = upper_bound(valuation, solution.multipliers), bound_error(valuation, solution.multipliers)
-    envelope = (
-        solution.offer is None and best is solution.full and valuation.cost_per_token == 0 and not valuation.sinks
-    )
-    return {
+    certificate = {
         "method": METHOD,
         "claim": claim(market, wished),
         "wishes": wished.to_json(),
@@ -286,26 +261,63 @@ def _certificate(
             "participation_slack_nanousd": figure(checked.participation),
             "worth_error_nanousd": checked.error,
         },
+        **_before_rounding(solution, published, sales),
+        "bound": _bound(market, solution, sales),
+    }
+    if solution.robust is not None and solution.offer is not None:
+        certificate["robust"] = solution.robust.to_json(solution.offer)
+    if wished.worse_off is not None:
+        certificate["worse_off_share"] = round(worse_off(valuation, published, wished.worse_off), 12)
+    return certificate
+
+
+def _before_rounding(solution: Solution, published: Published, sales: Sales) -> dict[str, Any]:
+    """Return the aim in up to three ways before prices are whole numbers, and what rounding them costs."""
+    valuation, best = solution.valuation, solution.chosen
+    if solution.offer is not None:
+        ways = {
+            "by_prices_nanousd": figure(sales.profit),
+            "by_virtual_surplus_nanousd": None,
+            "by_envelope_nanousd": None,
+        }
+        return {"profit_before_rounding": ways, "rounding": {"loss_nanousd": 0.0, "tiers_merged": 0}}
+    caps, kept = best.caps, 1 - valuation.surplus_weight
+    besides = -float(np.dot(valuation.share, own_tokens(valuation, caps))) * valuation.cost_per_token
+    if valuation.surplus_weight:
+        besides += valuation.surplus_weight * float(np.dot(valuation.share, own_worth(valuation, caps)))
+    envelope = best is solution.full and valuation.cost_per_token == 0 and not valuation.sinks
+    envelope = envelope and not valuation.surplus_weight and not valuation.everyone
+    return {
         "profit_before_rounding": {
-            "by_prices_nanousd": figure(published.unrounded - cost if solution.offer is None else profit),
-            "by_virtual_surplus_nanousd": figure(published.surplus - cost) if solution.offer is None else None,
+            "by_prices_nanousd": figure(kept * published.unrounded + besides),
+            "by_virtual_surplus_nanousd": figure(kept * published.surplus + besides),
             "by_envelope_nanousd": figure(enveloped(valuation)) if envelope else None,
         },
-        "rounding": {"loss_nanousd": figure(unrounded - profit), "tiers_merged": published.merged},
-        "bound": {
-            "upper_bound_nanousd": figure(most),
-            "gap_nanousd": figure(most - profit),
-            "gap_share": _gap_share(most, profit, doubt),
-            "full_menu_gap_share": _gap_share(most, solution.full.profit, doubt),
-            "multipliers": {
-                "patient": solution.multipliers.patient.tolist(),
-                "urgent": solution.multipliers.urgent.tolist(),
-                "flow": solution.multipliers.flow.tolist(),
-            },
+        "rounding": {"loss_nanousd": figure(best.profit - sales.aim), "tiers_merged": published.merged},
+    }
+
+
+def _bound(market: Market, solution: Solution, sales: Sales) -> dict[str, Any]:
+    """Return what no mechanism can exceed, of profit and of surplus as far as it counts, and how far this menu is off."""
+    valuation = solution.valuation
+    most, doubt = upper_bound(valuation, solution.multipliers), bound_error(valuation, solution.multipliers)
+    if sales.differ:
+        most = most_of(valuation, market.value_sigma, market.taste_nanousd, len(sales.takers.T))
+    return {
+        "upper_bound_nanousd": figure(most),
+        "gap_nanousd": figure(most - sales.aim),
+        "gap_share": _gap_share(most, sales.aim, doubt),
+        "full_menu_gap_share": None if sales.differ else _gap_share(most, solution.full.profit, doubt),
+        "multipliers": {
+            "patient": solution.multipliers.patient.tolist(),
+            "urgent": solution.multipliers.urgent.tolist(),
+            "flow": solution.multipliers.flow.tolist(),
         },
     }
 
 
 def _gap_share(most: float, profit: float, doubt: float) -> float:
     """Return a gap as a share of the bound; one that rounding alone may have made, here and in the bound, is none."""
-    return round((most - profit) / most, 12) if most - profit > 2 * doubt else 0.0
+    if most - profit <= 2 * doubt:
+        return 0.0
+    return round((most - profit) / most, 12) if most > 0 else 1.0

@@ -41,7 +41,7 @@ def multipliers_for(valuation: Valuation, full: Allocation) -> Multipliers:
     Source: derived in pricing/README.md, "The bound".
     """
     if has_hull(valuation):
-        return _conserved(valuation.share, _along_hull(valuation))
+        return _conserved(valuation.share * (1 - valuation.surplus_weight), _along_hull(valuation))
     ways = (
         _to_the_next(valuation),
         _along_caps(valuation, full.caps, eager=False),
@@ -49,7 +49,7 @@ def multipliers_for(valuation: Valuation, full: Allocation) -> Multipliers:
     )
     best, tightest = None, math.inf
     for entries in ways:
-        found = _conserved(valuation.share, entries)
+        found = _conserved(valuation.share * (1 - valuation.surplus_weight), entries)
         bound = lagrangian(valuation, found)
         if bound < tightest:
             best, tightest = found, bound
@@ -57,14 +57,14 @@ def multipliers_for(valuation: Valuation, full: Allocation) -> Multipliers:
             break
     assert best is not None
     if tightest > full.profit * (1 + ENOUGH) + 2 * bound_error(valuation, best):
-        found = _conserved(valuation.share, tightened(valuation, full, best))
+        found = _conserved(valuation.share * (1 - valuation.surplus_weight), tightened(valuation, full, best))
         return found if lagrangian(valuation, found) < tightest else best
     return best
 
 
 def _to_the_next(valuation: Valuation) -> Iterator[Entry]:
     """Return everything passed on to the next type: right wherever no type is pooled."""
-    for row, flow in enumerate(valuation.cumulative[:-1].tolist()):
+    for row, flow in enumerate(valuation.rent_weight[:-1].tolist()):
         yield row, row + 1, flow
 
 
@@ -192,7 +192,7 @@ def _tax(valuation: Valuation, pool: _Pool, before: Held, slack: float, eager: b
             entries.append((patient, row, flow))
             if flow < weight:
                 break
-        held.append((row, share + received))
+        held.append((row, share * (1 - valuation.surplus_weight) + received))
         missed = float(surplus.max() - surplus[pool.cap])
         excess += missed
         short = row if missed > slack else short
@@ -279,10 +279,12 @@ def _at_step(valuation: Valuation, rows: Ints, step: int) -> tuple[Floats, Float
 def _pooled(valuation: Valuation, rows: Ints, pool: npt.NDArray[np.bool_], worth: Floats, cost: Floats) -> float:
     """Return what one step adds to the virtual surplus of a pool as a whole."""
     first, last = int(rows[pool][0]), int(rows[-1])
-    added = valuation.cumulative[last] * worth[-1] - float(np.dot(valuation.share[first : last + 1], cost[pool]))
+    share = valuation.share[first : last + 1]
+    added = valuation.rent_weight[last] * worth[-1] - float(np.dot(share, cost[pool]))
+    added += valuation.surplus_weight * float(np.dot(share, worth[pool]))
     if first:
         before = np.flatnonzero(rows == first - 1)
-        added -= valuation.cumulative[first - 1] * worth[before[0]]
+        added -= valuation.rent_weight[first - 1] * worth[before[0]]
     return float(added)
 
 

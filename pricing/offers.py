@@ -55,12 +55,10 @@ def chosen(valuation: Valuation, offer: Offer) -> Published:
         valuation: n types, m steps.
         offer: k tiers.
     """
-    worth = worth_at(valuation, offer.caps)
-    error = worth_error(valuation, len(offer.caps))
-    takes = choices(worth, offer.prices, error)
+    every = offered(valuation, offer)
+    worth, error, takes = every.worth, every.error, every.takes
     taken = np.unique(takes[takes >= 0])
     places = np.searchsorted(taken, takes)
-    income = float(np.dot(valuation.share, np.where(takes >= 0, np.append(offer.prices, 0)[takes], 0)))
     return Published(
         caps=offer.caps[taken],
         prices=offer.prices[taken],
@@ -68,9 +66,18 @@ def chosen(valuation: Valuation, offer: Offer) -> Published:
         worth=worth[:, taken],
         error=error,
         merged=0,
-        unrounded=income,
-        surplus=income,
+        unrounded=every.unrounded,
+        surplus=every.surplus,
     )
+
+
+def offered(valuation: Valuation, offer: Offer) -> Published:
+    """Return an offer with who takes what, as ``chosen`` does, with all its tiers."""
+    worth = worth_at(valuation, offer.caps)
+    error = worth_error(valuation, len(offer.caps))
+    takes = choices(worth, offer.prices, error)
+    income = float(np.dot(valuation.share, np.where(takes >= 0, np.append(offer.prices, 0)[takes], 0)))
+    return Published(offer.caps, offer.prices, takes, worth, error, 0, income, income)
 
 
 def choices(worth: Floats, prices: Ints, error: float) -> Ints:

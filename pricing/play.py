@@ -60,7 +60,9 @@ def tightened(valuation: Valuation, full: Allocation, start: Multipliers) -> Ite
         played *= 1 - part
         played[rows, caps] += part
         expected = played @ worth.T
-        flow = (1 - part) * flow + part * _answer(expected.T - np.diag(expected), share)
+        flow = (1 - part) * flow + part * _answer(
+            expected.T - np.diag(expected), share * (1 - valuation.surplus_weight)
+        )
     for patient, urgent in np.argwhere(kept > DUST).tolist():
         yield patient, urgent, float(kept[patient, urgent])
 

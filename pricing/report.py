@@ -17,6 +17,8 @@ from pricing.lasting import Advice, advise
 from pricing.market import Market
 from pricing.money import NANO
 from pricing.page import PAGE
+from pricing.sensitivity import SHIFTS, sensitivity
+from pricing.told import break_even_rows, fit_charts, market_rows, notes_of
 from pricing.worth import Valuation, valuation_of, worth_at
 
 CURVES_MAX = 6
@@ -47,8 +49,10 @@ def report(market: Market, menu: Mapping[str, Any]) -> str:
     sections = [
         _summary(menu, verdict),
         _section("Tiers", _TIERS_TEXT, _tiers_table(menu)),
+        _section("The market it is made for", _MARKET_TEXT, _market(market, menu)),
         _section("Who takes what", _CHOICE_TEXT, _choice_charts(menu, valuation) + _excluded(menu)),
         _section("Profit by number of tiers", advice.sentence, _profit_chart(menu, advice)),
+        _section("Where the market is not as it was taken", _SHIFT_TEXT, _shifts(market, menu)),
         _section("What a cap is worth", _WORTH_TEXT, _worth_chart(menu, valuation)),
         _section("What a wrong choice costs", _SLACKS_TEXT, _slacks_table(menu, valuation)),
         _section("When callers resume", _resumption_text(menu), _advice_table(menu, advice)),
@@ -61,6 +65,11 @@ def report(market: Market, menu: Mapping[str, Any]) -> str:
 _TIERS_TEXT = (
     "One model, one speed; a tier is a cap on the tokens of a conversation and its price. "
     "The chance of an answer is that of the answer being no longer than the cap."
+)
+_MARKET_TEXT = "What the menu takes customers, answers and costs to be, and how that is known. Intervals are of 95 %."
+_SHIFT_TEXT = (
+    "Profit of this menu, customers choosing anew, where one thing is larger or smaller than it was taken to be; and the "
+    "nearest shifts down and up at which it earns less than the best single plan does where all is as it was taken."
 )
 _CHOICE_TEXT = (
     "Customers differ in urgency r: an answer after t seconds is worth its value times what delay leaves of it. "
@@ -112,8 +121,9 @@ def _summary(menu: Mapping[str, Any], verdict: Verdict) -> str:
             "when each does what is best for it",
         ),
         ("Kept by customers", _money(totals["customers_surplus_nanousd"], currency), "their worth less what they pay"),
-        ("If every urgency were known", _money(best, currency), "the first best: no menu earns it"),
     ]
+    if best is not None:
+        cards.append(("If every urgency were known", _money(best, currency), "the first best: no menu earns it"))
     drawn = "".join(
         f"<div><h3>{escape(name)}</h3><strong>{escape(value)}</strong><span>{escape(note)}</span></div>"
         for name, value, note in cards
@@ -144,9 +154,36 @@ def _tiers_table(menu: Mapping[str, Any]) -> str:
     return _table([f"{one}, {menu['currency']}" if one in ("Price", "Cost", "Margin") else one for one in head], rows)
 
 
+def _market(market: Market, menu: Mapping[str, Any]) -> str:
+    notes = "".join(f"<li>{escape(note)}</li>" for note in notes_of(market))
+    listed = f"<ul>{notes}</ul>" if notes else ""
+    return _table(["", "", "Interval"], market_rows(market, menu["currency"])) + listed + fit_charts(market)
+
+
+def _shifts(market: Market, menu: Mapping[str, Any]) -> str:
+    if not menu["tiers"]:
+        return "<p>Nothing is sold.</p>"
+    try:
+        lines = sensitivity(market, menu)
+    except NotAMarket as large:
+        return f"<p>{escape(str(large))}</p>"
+    head = [f"Profit, {menu['currency']}", *(f"{100 * shift:+g} %" for shift in SHIFTS), "Pays down to", "Pays up to"]
+    drawn = [
+        Series(
+            line.thing, [(100 * shift, profit / NANO) for shift, profit in zip(line.shifts, line.profits, strict=True)]
+        )
+        for line in lines
+    ]
+    axis = Axis(f"profit, {menu['currency']}")
+    chart = line_chart("Profit by shift", drawn, Axis("shift, %"), axis)
+    return chart + _table(head, break_even_rows(lines, _amount))
+
+
 def _choice_charts(menu: Mapping[str, Any], valuation: Valuation) -> str:
     by_name = {tier["name"]: tier for tier in menu["tiers"]}
-    longest = int(valuation.steps.tokens[-1])
+    limits = [cap for tier in menu["tiers"] if (cap := tier["conversation_tokens_max"]) is not None]
+    # No cap is drawn a little above the largest one, for the longest answer may be a thousand times as long.
+    longest = round(1.25 * max(limits)) if limits else int(valuation.steps.tokens[-1])
     caps, prices = [], []
     for one in _thinned(menu["assignment"]):
         tier = by_name.get(one["tier"])
@@ -154,7 +191,8 @@ def _choice_charts(menu: Mapping[str, Any], valuation: Valuation) -> str:
         caps.append((one["urgency_per_s"], float(cap)))
         prices.append((one["urgency_per_s"], 0.0 if tier is None else tier["price_nanousd"] / NANO))
     urgency = Axis("urgency r, 1/s", logarithmic=caps[0][0] > 0 and caps[-1][0] > 20 * caps[0][0])
-    cap_chart = line_chart("Cap by urgency", _stepped(caps, urgency), urgency, Axis("cap, tokens"))
+    marks = {} if len(limits) == len(menu["tiers"]) else {float(longest): "no cap"}
+    cap_chart = line_chart("Cap by urgency", _stepped(caps, urgency), urgency, Axis("cap, tokens", marks=marks))
     price_axis = Axis(f"price, {menu['currency']}")
     return cap_chart + line_chart("Price by urgency", _stepped(prices, urgency), urgency, price_axis)
 
@@ -187,10 +225,8 @@ def _profit_chart(menu: Mapping[str, Any], advice: Advice) -> str:
     totals = menu["totals"]
     bars = [("single plan", totals["single_plan_profit_nanousd"] / NANO)]
     bars += [(f"{line.tiers} tier{'s' if line.tiers > 1 else ''}", line.profit / NANO) for line in advice.lines]
-    bars += [
-        ("full menu", totals["full_menu_profit_nanousd"] / NANO),
-        ("first best", totals["first_best_nanousd"] / NANO),
-    ]
+    named = [("full menu", totals["full_menu_profit_nanousd"]), ("first best", totals["first_best_nanousd"])]
+    bars += [(name, profit / NANO) for name, profit in named if profit is not None]
     resumed = [None, *(line.profit_if_resumed / NANO for line in advice.lines), None, None]
     legend = '<ul class="legend"><li><i class="c0"></i>bought once</li><li><i class="c1"></i>if resumed</li></ul>'
     axis = Axis(f"profit, {menu['currency']}")
@@ -273,7 +309,8 @@ def _certificate_table(menu: Mapping[str, Any], verdict: Verdict) -> str:
     certificate, currency = menu["certificate"], menu["currency"]
     bound, slacks = certificate["bound"], certificate["conditions"]
     before = certificate["profit_before_rounding"]
-    envelope = before["by_envelope_nanousd"]
+    envelope, surplus = before["by_envelope_nanousd"], before["by_virtual_surplus_nanousd"]
+    full = bound["full_menu_gap_share"]
     rows = [
         ["Verified", "yes" if verdict.ok else str(verdict.violation)],
         [
@@ -283,12 +320,12 @@ def _certificate_table(menu: Mapping[str, Any], verdict: Verdict) -> str:
         ["Least that a served type keeps", f"{shown(slacks['participation_slack_nanousd'])} nano-units"],
         ["Numerical error of a worth, at most", f"{slacks['worth_error_nanousd']:.2g} nano-units"],
         ["Profit before rounding, by prices", _money(before["by_prices_nanousd"], currency)],
-        ["Profit before rounding, by virtual surplus", _money(before["by_virtual_surplus_nanousd"], currency)],
+        ["Profit before rounding, by virtual surplus", "–" if surplus is None else _money(surplus, currency)],
         ["Profit before rounding, by the envelope", "–" if envelope is None else _money(envelope, currency)],
         ["Lost by rounding", f"{shown(certificate['rounding']['loss_nanousd'])} nano-units"],
         ["Tiers merged by rounding", str(certificate["rounding"]["tiers_merged"])],
         ["No mechanism earns more than", _money(bound["upper_bound_nanousd"], currency)],
         ["Gap of this menu", f"{100 * bound['gap_share']:.6f} %"],
-        ["Gap of the full menu", f"{100 * bound['full_menu_gap_share']:.6f} %"],
+        ["Gap of the full menu", "–" if full is None else f"{100 * full:.6f} %"],
     ]
     return _table(["", ""], rows)

@@ -21,20 +21,21 @@ DIPS_MAX = 6
 def surplus_rows(valuation: Valuation) -> Iterator[tuple[int, Floats]]:
     """Return (i, b_i) for i = n - 1 down to 0; the first N entries of b_i sum to B_i(N).
 
-    B_i(N) = Q_i u_i(N) - Q_(i-1) u_(i-1)(N) - q_i C_i(N), nano-units. A row, of shape (m,), is overwritten by the next.
+    B_i(N) = Q_i u_i(N) - Q_(i-1) u_(i-1)(N) - q_i C_i(N), nano-units; where customers' surplus counts a, rents weigh
+    1 - a: (q_i + (1 - a) Q_(i-1)) u_i(N) - (1 - a) Q_(i-1) u_(i-1)(N) - q_i C_i(N). A row, of shape (m,), is overwritten by the next.
     All work is done in a few rows that stay in the processor's cache; each type's delay is computed once, for its own
     row and as rent in the row of the next more urgent type.
     """
     steps = valuation.steps
     added, term = np.empty_like(steps.probability), np.empty_like(steps.probability)
     generated = steps.size * steps.survival * valuation.cost_per_token
-    weight = valuation.cumulative * valuation.value
-    left, gains = _row(valuation, len(weight) - 1)
-    for row in range(len(weight) - 1, -1, -1):
-        np.multiply(gains, weight[row], out=added)
+    own, rent = valuation.own_weight * valuation.value, valuation.rent_weight * valuation.value
+    left, gains = _row(valuation, len(own) - 1)
+    for row in range(len(own) - 1, -1, -1):
+        np.multiply(gains, own[row], out=added)
         if row:
             left_before, gains_before = _row(valuation, row - 1)
-            np.multiply(gains_before, weight[row - 1], out=term)
+            np.multiply(gains_before, rent[row - 1], out=term)
             np.subtract(added, term, out=added)
         if valuation.cost_per_token:
             np.multiply(generated, valuation.share[row], out=term)

@@ -32,18 +32,23 @@ def best_tiers(valuation: Valuation, most: int) -> list[Allocation]:
         np.cumsum(added, out=surplus[1:])
         # Doubles that are not negative are in the order of their bits, and whole numbers are compared faster. What is
         # negative is put too low: it is in no best menu, which would rather leave the types from here on unserved.
-        np.maximum.accumulate(best.view(np.int64), axis=1, out=highest.view(np.int64))
+        if valuation.everyone:
+            np.maximum.accumulate(best, axis=1, out=highest)
+        else:
+            np.maximum.accumulate(best.view(np.int64), axis=1, out=highest.view(np.int64))
         reached[row] = np.packbits(best == highest, axis=1)
         lower[1:, 1:] = highest[:-1, :-1]
         stays[row] = np.packbits(best >= lower, axis=1)
         np.maximum(best, lower, out=best)
         best += surplus
         best[:, 0] = -np.inf
+        if valuation.everyone:
+            lower[0] = -np.inf
     menus: list[Allocation] = []
     for used in range(most):
         cap = int(np.flatnonzero(best[used] == best[used].max())[-1])
         profit = float(best[used, cap])
-        previous = menus[-1] if menus else Allocation(np.zeros(types, dtype=np.int64), 0.0)
+        previous = menus[-1] if menus else Allocation(np.zeros(types, dtype=np.int64), _least(valuation))
         better = profit > previous.profit
         caps = lengthened(valuation, _read_off(stays, reached, used, cap))
         menus.append(Allocation(caps, profit) if better else previous)
@@ -78,3 +83,8 @@ def single_plan(valuation: Valuation, worth: npt.NDArray[np.float64], tokens: np
     """
     costs = np.cumsum(valuation.share * tokens) * valuation.cost_per_token
     return max(0.0, float(np.max(valuation.cumulative * worth - costs)))
+
+
+def _least(valuation: Valuation) -> float:
+    """Return what selling nothing earns, which is no menu where everyone is to be served."""
+    return -np.inf if valuation.everyone else 0.0

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pricing.further import Further, Term, WorseOff
 from pricing.menu import NAME, NotAMenu, whole
+from pricing.neighbourhood import Neighbourhood
 
 OBJECTIVES = ("profit", "profit_if_resumed")
 """What a menu is to be best at: sold to callers who buy once, or to callers who resume where that pays."""
@@ -32,8 +34,31 @@ class Wishes:
     included_conversations: int = 30
     objective: str = "profit"
     limits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    surplus_weight: float = 0.0
+    everyone: bool = False
+    robust: Neighbourhood | None = None
+    terms: tuple[Term, ...] = ()
+    worse_off: WorseOff | None = None
 
     def to_json(self) -> dict[str, Any]:
+        return self._plain() | self._further()
+
+    def _further(self) -> dict[str, Any]:
+        """Return what only some menus are asked for; what is left out of the file is not asked for."""
+        asked: dict[str, Any] = {}
+        if self.surplus_weight:
+            asked["surplus_weight"] = self.surplus_weight
+        if self.everyone:
+            asked["everyone"] = True
+        if self.robust is not None:
+            asked["robust"] = self.robust.to_json()
+        if self.terms:
+            asked["terms"] = [term.to_json() for term in self.terms]
+        if self.worse_off is not None:
+            asked["worse_off"] = self.worse_off.to_json()
+        return asked
+
+    def _plain(self) -> dict[str, Any]:
         return {
             "tiers": self.tiers,
             "bill": self.bill,
@@ -62,6 +87,7 @@ class Wishes:
             included_conversations=30 if included is None else included,
             objective=given.get("objective", "profit"),
             limits=limits,
+            further=Further.from_json(given),
         )
 
 
@@ -73,6 +99,7 @@ def wishes(
     included_conversations: int = 30,
     objective: str = "profit",
     limits: Mapping[str, Mapping[str, int]] | None = None,
+    further: Further | None = None,
 ) -> Wishes:
     """Return checked wishes.
 
@@ -98,7 +125,21 @@ def wishes(
             if limit not in HAND_LIMITS:
                 raise NotAMenu(f"{limit} of tier {name} cannot be typed into a computed menu.", limit)
             whole(value, limit)
-    return Wishes(tiers, bill, None if names is None else tuple(names), included_conversations, objective, limits or {})
+    more = further or Further()
+    more.check(objective)
+    return Wishes(
+        tiers=tiers,
+        bill=bill,
+        names=None if names is None else tuple(names),
+        included_conversations=included_conversations,
+        objective=objective,
+        limits=limits or {},
+        surplus_weight=more.surplus_weight,
+        everyone=more.everyone,
+        robust=more.robust,
+        terms=more.terms,
+        worse_off=more.worse_off,
+    )
 
 
 def usable(name: str, limits: Mapping[str, int], tokens: int, price: int) -> None:

@@ -43,6 +43,8 @@ class Valuation:
         cost_per_token: nano-units.
         stops: the model stops when the customer leaves; otherwise it runs on to the cap.
         kept: the share of worth left when each step arrives, if it is kept. Shape (n, m).
+        surplus_weight: what a unit that customers keep counts beside a unit of profit, from 0 to 1: part of the aim.
+        everyone: whether a menu has to serve every type.
     """
 
     urgency_per_s: Floats
@@ -54,6 +56,18 @@ class Valuation:
     cost_per_token: float
     stops: bool
     kept: Floats | None = None
+    surplus_weight: float = 0.0
+    everyone: bool = False
+
+    @property
+    def own_weight(self) -> Floats:
+        """Return what a unit of each type's own worth adds to the aim: Q_i, less the rents that count for it. Shape (n,)."""
+        return (1 - self.surplus_weight) * self.cumulative + self.surplus_weight * self.share
+
+    @property
+    def rent_weight(self) -> Floats:
+        """Return what a unit of rent of all up to each type takes from the aim. Shape (n,)."""
+        return (1 - self.surplus_weight) * self.cumulative
 
     @property
     def sinks(self) -> bool:

@@ -49,6 +49,11 @@ class RunAsked(Given):
     assumed: str | None = Field(
         default=None, description="A starter market, `coding`, `chat` or `documents`, for what no record tells."
     )
+    objective: Literal["profit", "profit_if_resumed"] = Field(
+        default="profit",
+        description="`profit_if_resumed`: best for callers who send cut answers back and buy on. A draft that keeps less "
+        "than half of its profit then is refused; one that keeps less than the best single plan is not published by itself.",
+    )
     confidence: float = Field(
         default=0.9,
         ge=0.5,

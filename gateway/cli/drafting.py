@@ -28,6 +28,9 @@ from pricing.tiers import best_tiers
 from pricing.uncertainty import Understated, understated
 from pricing.worth import Valuation, valuation_of
 
+KEPT_IF_RESUMED = 0.5
+"""The share of its profit that a draft has to keep when callers resume."""
+
 TIERS = 3
 """How many tiers are drafted where nothing is sold yet."""
 
@@ -79,12 +82,13 @@ def draft(database: Database, currency: str, asked: Mapping[str, Any], now_ms: i
         _tiers(estimate, value, asked["tiers"] or (len(before.tiers) if before else TIERS)),
         before,
         written(now_ms),
+        asked["objective"],
     )
     tell("checking the certificate", 75)
     verdict = verify(made)
     tell("comparing it with the menu in force", 85)
     comparison = _comparison(estimate, seen, made, before)
-    refused = verdict.violation or _no_gain(comparison, asked["confidence"])
+    refused = verdict.violation or _no_gain(comparison, asked["confidence"]) or _undone(made)
     held_back = _held_back(estimate, made, before, comparison, asked)
     return Found(market, comparison, made, refused, held_back, _moves(made, comparison.get("becomes", {})))
 
@@ -124,14 +128,15 @@ def _tiers(estimate: Estimate, value: Understated, most: int) -> int:
     return found.tiers
 
 
-def _menu(market: Market, tiers: int, before: Menu | None, created: str) -> Json:
+def _menu(market: Market, tiers: int, before: Menu | None, created: str, objective: str) -> Json:
     """Return the best menu; where it has as many tiers as the one in force, they keep their names."""
     bill = before.bill if before else "conversation"
-    made = optimal_menu(market, tiers=tiers, bill=bill, names=None, created=created)
+    made = optimal_menu(market, tiers=tiers, bill=bill, names=None, created=created, objective=objective)
     if before is None or len(made["tiers"]) != len(before.tiers):
         return made
     try:
-        return optimal_menu(market, tiers=tiers, bill=bill, names=sold(before).names, created=created)
+        names = sold(before).names
+        return optimal_menu(market, tiers=tiers, bill=bill, names=names, created=created, objective=objective)
     except NotAMenu:
         return made
 
@@ -173,11 +178,26 @@ def _no_gain(comparison: Json, confidence: float) -> str | None:
     return None
 
 
+def _undone(made: Json) -> str | None:
+    """Return why callers who send cut answers back would undo the draft, None if they would not."""
+    totals = made["totals"]
+    profit, resumed = totals["profit_nanousd"], totals["profit_if_resumed_nanousd"]
+    if resumed >= KEPT_IF_RESUMED * profit:
+        return None
+    return (
+        f"If callers sent cut answers back and bought on, the draft would earn {resumed:,.0f} nano-units a conversation "
+        f"of {profit:,.0f}; ask for the objective profit_if_resumed."
+    )
+
+
 def _held_back(
     estimate: Estimate, made: Json, before: Menu | None, comparison: Json, asked: Mapping[str, Any]
 ) -> str | None:
     if before is None:
         return None
+    totals = made["totals"]
+    if totals["profit_if_resumed_nanousd"] < min(totals["profit_nanousd"], totals["single_plan_profit_nanousd"]):
+        return "If callers sent cut answers back and bought on, it would earn less than the best single plan."
     profit = comparison["profit_nanousd"]
     if profit["draft"]["mean"] <= profit["in_force"]["mean"]:
         return "The menu in force earns as much on average."

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gateway.cli.admin_side import Token, Url, admin_client
+from gateway.cli.asking import further_of, is_estimated, tiers_of
+from gateway.cli.comparing import compare, compare_models, sensitivity
 from gateway.cli.files import STANDARD, name_of, read_object, replace_file
 from gateway.cli.fitting import Variadic, fit
 from gateway.cli.progress import timed
@@ -27,6 +29,7 @@ from pricing.menu import NotAMenu
 
 if TYPE_CHECKING:
     from pricing.certificate import Verdict
+    from pricing.further import Further
 
 Bill = Literal["conversation", "subscription"]
 Objective = Literal["profit", "profit_if_resumed"]
@@ -35,6 +38,9 @@ app = typer.Typer(name="price", help="Compute, check and publish menus.", no_arg
 
 app.command("fit", cls=Variadic)(fit)
 app.command("run", hidden=True)(run)
+app.command("compare")(compare)
+app.command("compare-models")(compare_models)
+app.command("sensitivity")(sensitivity)
 
 MenuFile = Annotated[Path, typer.Argument(metavar="MENU", help="menu.json, or - for standard input.")]
 
@@ -51,32 +57,68 @@ def menu(
     names: Annotated[
         str | None, typer.Option(metavar="A,B,…", help="Names of the tiers, the smallest first; else t1, t2, …")
     ] = None,
+    robust: Annotated[
+        bool | None,
+        typer.Option("--robust/--no-robust", help="Best on average over markets near this one; so for estimated ones."),
+    ] = None,
+    near: Annotated[
+        str | None, typer.Option(metavar="WHAT=SHARE,…", help="How near: pace, length, urgency, value_sigma, loss_max.")
+    ] = None,
+    surplus_weight: Annotated[
+        float, typer.Option(min=0, max=1, help="What customers keep counts so much beside profit.")
+    ] = 0.0,
+    everyone: Annotated[bool, typer.Option("--everyone", help="Every type is served.")] = False,
+    price_max: Annotated[
+        str | None, typer.Option(metavar="TIER=NANOUSD,…", help="A tier's highest price; 1 is the smallest tier.")
+    ] = None,
+    surplus_min: Annotated[
+        str | None, typer.Option(metavar="TIER=NANOUSD,…", help="What who takes a tier keeps at least.")
+    ] = None,
+    worse_off_max: Annotated[
+        float | None, typer.Option(min=0, max=1, help="The share that may be worse off than with the menu of --today.")
+    ] = None,
+    today: Annotated[Path | None, typer.Option(metavar="MENU", help="Today's menu.json.")] = None,
 ) -> None:
-    """Compute the most profitable menu of a market, with its certificate."""
+    """Compute the most profitable menu of a market, with its certificate.
+
+    Of an estimated market it is a robust menu of as many tiers as the estimate bears, unless options say otherwise.
+    """
     given = read_object(market, "--market")
     wished = None if names is None else [name.strip() for name in names.split(",")]
+    plain = objective == "profit" and not (surplus_weight or everyone or price_max or surplus_min or today)
+    further = further_of(
+        surplus_weight=surplus_weight,
+        everyone=everyone,
+        robust=(is_estimated(given) and plain) if robust is None else robust,
+        near=near,
+        price_max=price_max,
+        surplus_min=surplus_min,
+        worse_off_max=worse_off_max,
+        today=today,
+    )
     tools = numerics()
     try:
         with timed("Computing the menu"):
             made = tools.optimal_menu(
                 read_market(given),
-                tiers=tiers,
+                tiers=tiers if tiers is not None else tiers_of(given),
                 bill=bill,
                 names=wished,
                 created=written(now_ms()),
                 objective=objective,
+                further=tools.further(further),
             )
     except NotAMarket as error:
         raise StartupError(f"{name_of(market)}: {error}", exit_code=2) from error
     except NotAMenu as error:
-        raise StartupError(f"--{error.field}: {error}", exit_code=2) from error
+        raise StartupError(f"--{error.field.replace('_', '-')}: {error}", exit_code=2) from error
     text = json.dumps(made, indent=2, ensure_ascii=False) + "\n"
     if out == STANDARD:
         print(text, end="")
         return
     replace_file(out, text)
     print(*_computed(made, objective), sep="\n")
-    if made["tiers"]:
+    if made["tiers"] and made["totals"]["tiers_profit_nanousd"]:
         with timed("Comparing numbers of tiers"):
             advice = tools.advice(read_market(given), len(made["totals"]["tiers_profit_nanousd"]))
         print(advice)
@@ -115,21 +157,24 @@ def verify(
 
 @app.command("report")
 def report(
-    market: Annotated[Path, typer.Option(metavar="PATH|-", help="market.json; - is standard input.")],
     menu: Annotated[Path, typer.Option(metavar="PATH", help="menu.json, as `tokencap price menu` wrote it.")],
     out: Annotated[Path, typer.Option(metavar="PATH|-", help="Where the page goes; - is standard output.")],
+    market: Annotated[
+        Path | None, typer.Option(metavar="PATH|-", help="The menu's own market.json, which stands in the menu anyway.")
+    ] = None,
 ) -> None:
     """Write one HTML page on a menu: tiers and who takes them, profit, worth, slacks. It needs no network."""
-    given, made = read_object(market, "--market"), read_object(menu, "--menu")
+    made = read_object(menu, "--menu")
+    given = None if market is None else read_object(market, "--market")
     tools = numerics()
     try:
         with timed("Writing the report"):
             verdict = tools.verify(made)
             if verdict.violation is not None:
                 raise StartupError(f"{name_of(menu)}: {verdict.violation}", exit_code=1)
-            page = tools.report(read_market(given), made)
+            page = tools.report(read_market(made["market"] if given is None else given), made)
     except NotAMarket as error:
-        raise StartupError(f"{name_of(market)}: {error}", exit_code=2) from error
+        raise StartupError(f"{name_of(menu if market is None else market)}: {error}", exit_code=2) from error
     if out == STANDARD:
         print(page, end="")
         return
@@ -165,6 +210,7 @@ class Numerics:
     """What of the pricing library needs numpy."""
 
     advice: Callable[[Market, int], str]
+    further: Callable[[Mapping[str, Any]], Further]
     optimal_menu: Callable[..., dict[str, Any]]
     report: Callable[[Market, Mapping[str, Any]], str]
     verify: Callable[[Any], Verdict]
@@ -173,6 +219,7 @@ class Numerics:
 def numerics() -> Numerics:
     """Load numpy and what is computed with it: here and nowhere else, so that only what computes waits for it."""
     from pricing.certificate import verify  # noqa: PLC0415
+    from pricing.further import Further  # noqa: PLC0415
     from pricing.lasting import advise  # noqa: PLC0415
     from pricing.menus import optimal_menu  # noqa: PLC0415
     from pricing.report import report  # noqa: PLC0415
@@ -181,7 +228,7 @@ def numerics() -> Numerics:
     def advice(market: Market, most: int) -> str:
         return advise(valuation_of(market), most=most).sentence
 
-    return Numerics(advice, optimal_menu, report, verify)
+    return Numerics(advice, Further.from_json, optimal_menu, report, verify)
 
 
 def _computed(menu: dict[str, Any], objective: Objective) -> list[str]:

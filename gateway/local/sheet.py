@@ -26,9 +26,13 @@ def earning_lines(menu: Mapping[str, Any]) -> list[str]:
     rows = [
         ["Profit of a conversation offered", amount(menu, totals["profit_nanousd"])],
         ["of the best single plan", amount(menu, totals["single_plan_profit_nanousd"])],
-        ["of the full menu, a cap for each type", amount(menu, totals["full_menu_profit_nanousd"])],
         ["at most, by the certificate", amount(menu, bound["upper_bound_nanousd"])],
     ]
+    if totals["full_menu_profit_nanousd"] is not None:
+        rows.insert(2, ["of the full menu, a cap for each type", amount(menu, totals["full_menu_profit_nanousd"])])
+    robust = menu["certificate"].get("robust")
+    if robust is not None:
+        rows.append(["on average over the market and those near it", amount(menu, robust["average_nanousd"])])
     return [*columns(rows), *resumption_lines(menu)]
 
 

@@ -19,7 +19,8 @@ from pricing.certificate import Verdict, verify
 from pricing.market import read_market
 from pricing.mechanism import Allocation
 from pricing.menu import NotAMenu
-from pricing.menus import digests, optimal_menu, solve, with_limits, written
+from pricing.menus import digests, optimal_menu, with_limits, written
+from pricing.solving import solve
 from pricing.wishes import wishes
 from tests.pricing import markets
 

@@ -14,10 +14,11 @@ from pricing.certificate import verify
 from pricing.fields import NotAMarket
 from pricing.market import read_market
 from pricing.menu import NotAMenu
-from pricing.menus import digests, optimal_menu, solve, version_of, with_limits, written
+from pricing.menus import digests, optimal_menu, version_of, with_limits, written
 from pricing.offers import offer_of
 from pricing.report import report
 from pricing.rounding import publish
+from pricing.solving import solve
 from pricing.wishes import wishes
 from tests.pricing import markets
 

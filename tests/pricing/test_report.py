@@ -28,7 +28,7 @@ def test_it_shows_every_tier_and_loads_nothing() -> None:
     drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
 
     assert not re.search(r"https?:|src=|url\(|<script|@import|href=", page)
-    assert len(drawings) == 4
+    assert len(drawings) == 5
     for drawing in drawings:
         assert ElementTree.fromstring(drawing).find("title") is not None
     for tier in menu["tiers"]:
@@ -48,9 +48,37 @@ def test_it_shows_every_tier_and_loads_nothing() -> None:
     ids=["one type", "nobody is served", "many types", "waiting sinks"],
 )
 def test_every_market_can_be_drawn(changes: dict[str, Any]) -> None:
-    _, page = made(markets.market(**changes), tiers=3)
+    menu, page = made(markets.market(**changes), tiers=3)
 
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 4 + bool(menu["tiers"])
+
+
+def test_the_report_of_an_estimate_says_what_it_knows() -> None:
+    """Value, cost, speed, intervals and notes are there, and it is not called the best of all mechanisms."""
+    estimate = {
+        "value_understated_by": 0.05,
+        "notes": ["Nobody knows what is above 4,000 tokens."],
+        "value": {"nanousd": 21_000_000, "low": 18_000_000, "high": 25_000_000, "known_by": "estimated", "sigma": 0.1},
+    }
+    intervals = {"tokens_per_s": [48.5, 51.25], "first_token_s": [0.39, 0.42]}
+    _, page = made(markets.market(estimate=estimate, intervals=intervals))
+
+    for said in ("21,000,000", "18,000,000 to 25,000,000", "48.5 to 51.25", "0.39 to 0.42", "Cost of a token", "5 %"):
+        assert said in page
+    assert "Nobody knows what is above 4,000 tokens." in page
+    assert "of all mechanisms" not in page
+
+
+def test_an_uncapped_tier_does_not_flatten_the_caps() -> None:
+    """The longest answer is ten million tokens; the axis ends a little above the largest cap and says "no cap" there."""
+    tokens = [100, 200, 400, 10_000_000]
+    table = {"family": "table", "tokens": tokens, "probability": [0.4, 0.3, 0.2999, 0.0001]}
+    menu, page = made(markets.market(answer_length=table))
+    chart = next(one for one in re.findall(r"<svg.*?</svg>", page, re.DOTALL) if "Cap by urgency" in one)
+
+    assert menu["tiers"][-1]["conversation_tokens_max"] is None
+    assert "no cap" in chart
+    assert "10,000,000" not in chart
 
 
 def test_it_says_what_a_wrong_choice_costs() -> None:
