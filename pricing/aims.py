@@ -81,12 +81,12 @@ def best_offer(valuation: Valuation, aim: Aim, most: int) -> Offer:
     return max([*reversed(found), empty], key=score)
 
 
-def thinned(valuation: Valuation) -> Valuation:
-    """Return a market of fewer types: runs of neighbours are taken together, at the urgency of the last of them."""
+def thinned(valuation: Valuation, most: int = TYPES_MOST) -> Valuation:
+    """Return a market of at most so many types: runs of neighbours are taken together, at the urgency of the last."""
     types = len(valuation.share)
-    if types <= TYPES_MOST:
+    if types <= most:
         return valuation
-    levels = np.arange(1, TYPES_MOST) / TYPES_MOST * float(valuation.cumulative[-1])
+    levels = np.arange(1, most) / most * float(valuation.cumulative[-1])
     lasts = np.unique(np.append(np.searchsorted(valuation.cumulative, levels), types - 1))
     cumulative = valuation.cumulative[lasts]
     return replace(

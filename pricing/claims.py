@@ -29,16 +29,6 @@ def _best(market: Market, wished: Wishes) -> str:
     if differ:
         return "the most profitable menu of those tried"
     if wished.surplus_weight or wished.everyone:
-        few = "" if wished.tiers is None else f" of at most {wished.tiers}"
-        return f"the {_aim(wished)}menu{few} of caps" + (" that serves everyone" if wished.everyone else "")
-    differ = bool(market.value_sigma or market.taste_nanousd)
-    if wished.robust is not None:
-        return "the menu that earns the most of those tried on average over the market and those near it"
-    if wished.terms or wished.worse_off is not None:
-        return f"the {_aim(wished)}menu of those tried under its terms"
-    if differ:
-        return "the most profitable menu of those tried"
-    if wished.surplus_weight or wished.everyone:
         caps = "caps" if wished.tiers is None else f"at most {wished.tiers} caps"
         return f"the {_aim(wished)}menu of {caps}" + (" that serves everyone" if wished.everyone else "")
     if wished.tiers is not None:

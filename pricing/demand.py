@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -42,21 +42,11 @@ class Crowd:
     sigma: Floats
     taste: Floats
 
-    def only(self, rows: slice) -> Crowd:
-        """Return some of the types, their weights as they are."""
-        cost = None if self.cost is None else self.cost[rows]
-        return replace(
-            self,
-            weight=self.weight[rows],
-            worth=self.worth[rows],
-            cost=cost,
-            sigma=self.sigma[rows],
-            taste=self.taste[rows],
-        )
-
     def takers(self, offer: Offer) -> Floats:
         """Return the share of each type that takes each tier. Shape (n, k)."""
         worth = self.worth[:, offer.caps]
+        if not len(offer.caps):
+            return worth
         if self.taste.any():
             return _with_tastes(worth, offer.prices, self.sigma, self.taste)
         if not self.sigma.any():
@@ -67,16 +57,20 @@ class Crowd:
 
     def profit(self, offer: Offer) -> float:
         """Return what an offer earns, nano-units for each conversation offered."""
-        takers = self.takers(offer)
+        return float(np.sum(self.earned(offer)))
+
+    def earned(self, offer: Offer) -> Floats:
+        """Return what an offer earns from each type, by its weight: nano-units, adding up to the profit. Shape (n,)."""
         margin = offer.prices - (0.0 if self.cost is None else self.cost[:, offer.caps])
-        return float(np.sum(self.weight[:, None] * takers * margin))
+        earned: Floats = self.weight * np.sum(self.takers(offer) * margin, axis=1)
+        return earned
 
     def surplus(self, offer: Offer) -> float:
         """Return what customers keep, nano-units for each conversation offered: over equally likely values."""
         worth = self.worth[:, offer.caps]
         multiple = np.exp(self.sigma * _LEVELS[:, None] - self.sigma**2 / 2)[:, :, None]
         gains = multiple * worth - offer.prices
-        most = np.maximum(gains.max(axis=2), 0.0)
+        most = gains.max(axis=2, initial=0.0)
         scale = np.where(self.taste > 0, self.taste, 1.0)
         odds = np.exp(-most / scale) + np.exp((gains - most[:, :, None]) / scale[:, None]).sum(axis=2)
         kept = most + np.where(self.taste > 0, scale * np.log(odds), 0.0)

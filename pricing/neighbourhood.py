@@ -22,6 +22,7 @@ class Neighbourhood:
         urgency: by what share customers may be more or less urgent.
         value_sigma: standard deviation of the logarithm of the value between customers of one urgency.
         loss_max: the share of the most profitable menu's profit that may be lost where the market is as it was taken.
+        single_share_min: what is to be kept, in each of the other markets, of the single plan that is best in that one.
     """
 
     pace: float = 0.02
@@ -29,6 +30,7 @@ class Neighbourhood:
     urgency: float = 0.1
     value_sigma: float = 0.1
     loss_max: float = 0.02
+    single_share_min: float = 0.97
 
     def to_json(self) -> dict[str, float]:
         return asdict(self)
@@ -49,7 +51,7 @@ class Neighbourhood:
         """Return the market and those near it: what is changed, the market, and what is added to its dispersion."""
         near = [("as taken", valuation, 0.0)]
         for name, by, changed in (
-            ("pace", self.pace, slower),
+            ("pace", self.pace, more_urgent),
             ("length", self.length, longer),
             ("urgency", self.urgency, more_urgent),
         ):
@@ -60,21 +62,11 @@ class Neighbourhood:
         return near
 
 
-def slower(valuation: Valuation, factor: float) -> Valuation:
-    """Return the market where every token comes later by a factor, the first one as well."""
-    steps = valuation.steps
-    later = replace(
-        steps,
-        time_s=steps.time_s * factor,
-        wait_s=steps.wait_s * factor,
-        first_token_s=steps.first_token_s * factor,
-        tokens_per_s=steps.tokens_per_s / factor,
-    )
-    return _kept_anew(replace(valuation, steps=later, kept=None))
-
-
 def more_urgent(valuation: Valuation, factor: float) -> Valuation:
-    """Return the market where everybody's urgency is larger by a factor."""
+    """Return the market where everybody's urgency is larger by a factor: as if every token came later by that.
+
+    In every family delay depends on urgency times time, and what a wait costs too.
+    """
     return _kept_anew(replace(valuation, urgency_per_s=valuation.urgency_per_s * factor, kept=None))
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pricing.aims import thinned
-from pricing.demand import CELLS_MAX, Crowd, crowd_of
+from pricing.aims import TYPES_MOST, thinned
+from pricing.demand import Crowd, crowd_of
 from pricing.market import Market
-from pricing.neighbourhood import dearer, longer, more_urgent, slower, worthier
+from pricing.neighbourhood import dearer, longer, more_urgent, worthier
 from pricing.offers import Offer
 from pricing.robust import best_single
 from pricing.worth import Valuation, valuation_of
@@ -23,6 +23,12 @@ SHIFTS = (-0.2, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05, 0.1, 0.2)
 FURTHEST = 0.5
 """How far a break-even is looked for."""
 
+STRIDES = 10
+"""In how many strides up to there: a lead may be lost and come back."""
+
+CELLS_SHIFTED = 1 << 19
+"""Types times steps of a market that is shifted; one of more types is thinned out, to no fewer than a search looks at."""
+
 FINE = 0.005
 """Between which shifts a break-even is told apart."""
 
@@ -31,7 +37,7 @@ Change = Callable[[Valuation, float], Valuation]
 CHANGES: Mapping[str, Change] = {
     "value": worthier,
     "cost": dearer,
-    "pace": lambda valuation, factor: slower(valuation, 1 / factor),
+    "pace": lambda valuation, factor: more_urgent(valuation, 1 / factor),
     "length": longer,
     "urgency": more_urgent,
 }
@@ -71,8 +77,7 @@ def sensitivity(market: Market, menu: Mapping[str, Any], shifts: Sequence[float]
         NotAMarket: even thinned out to a few types it has too many steps to be shifted.
     """
     valuation = valuation_of(market)
-    if len(valuation.share) * len(valuation.steps.tokens) > CELLS_MAX:
-        valuation = thinned(valuation)
+    valuation = thinned(valuation, max(TYPES_MOST, CELLS_SHIFTED // len(valuation.steps.tokens)))
 
     def crowd(change: Change, shift: float) -> Crowd:
         changed = valuation if shift == 0 else change(valuation, 1 + shift)
@@ -118,9 +123,9 @@ def offer_in(valuation: Valuation, tiers: Sequence[Mapping[str, Any]]) -> Offer:
 
 def _break_even(lead: Callable[[float], float], sign: int) -> float | None:
     """Return the nearest shift at which the lead is lost, to ``FINE``: first by strides, as a lead may come back."""
-    stride = FURTHEST / 20
+    stride = FURTHEST / STRIDES
     last = 0.0
-    for place in range(1, 21):
+    for place in range(1, STRIDES + 1):
         here = sign * stride * place
         if lead(here) < 0:
             low, high = last, here

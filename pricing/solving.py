@@ -16,7 +16,7 @@ from pricing.mechanism import Allocation, full_menu
 from pricing.menu import NotAMenu
 from pricing.multipliers import multipliers_for
 from pricing.offers import Offer, chosen, offered
-from pricing.robust import Robust, lowered, robust_aim, robust_of
+from pricing.robust import LOWERED, Robust, lowered, robust_aim, robust_of
 from pricing.rounding import Published, publish
 from pricing.terms import terms_aim, unmet
 from pricing.tiers import best_tiers
@@ -96,11 +96,11 @@ def _sought(solution: Solution, market: Market, wished: Wishes) -> Solution:
         aim = Aim(resumed)
     elif wished.robust is not None:
         robust = robust_of(market, wished.robust, most)
-        aim = robust_aim(robust, most)
+        aim = robust_aim(robust)
     elif wished.terms or wished.worse_off is not None:
         aim = terms_aim(valuation, wished, most)
     elif crowd is not None:
-        aim = Aim(_earned(crowd), tuple(lowered(valuation, most)))
+        aim = Aim(_earned(crowd), tuple(lowered(valuation, most, LOWERED)))
     else:
         return solution
     offer = best_offer(valuation, aim, most)

@@ -8,9 +8,21 @@ from typing import Any
 
 from gateway.cli.files import read_object
 from gateway.errors import StartupError
+from pricing.fields import NotAMarket
+from pricing.menu import NotAMenu
 
-NEAR = {"pace": 0.02, "length": 0.02, "urgency": 0.1, "value_sigma": 0.1, "loss_max": 0.02}
-"""How far a market may be from what it was taken to be, unless ``--near`` says otherwise."""
+NEAR = {"pace": 0.02, "length": 0.02, "urgency": 0.1, "value_sigma": 0.1, "loss_max": 0.02, "single_share_min": 0.97}
+"""How far a market may be from what it was taken to be, and what is held to, unless ``--near`` says otherwise."""
+
+OPTIONS = {
+    "price_nanousd_max": "--price-max",
+    "surplus_nanousd_min": "--surplus-min",
+    "terms": "--price-max and --surplus-min",
+    "worse_off": "--worse-off-max and --today",
+    "conversation_tokens_max": "--today",
+    "price_nanousd": "--today",
+}
+"""By what option a wish is given that is called otherwise in a menu."""
 
 
 def further_of(
@@ -46,6 +58,13 @@ def further_of(
     if worse_off_max is not None and today is not None:
         asked["worse_off"] = {"share_max": worse_off_max, "today": read_object(today, "--today").get("tiers")}
     return asked
+
+
+def option_of(error: NotAMarket | NotAMenu) -> str:
+    """Return the option that something wrong with a wish was given by."""
+    if isinstance(error, NotAMarket):
+        return "--near"
+    return OPTIONS.get(error.field, f"--{error.field.replace('_', '-')}")
 
 
 def tiers_of(market: Mapping[str, Any]) -> int | None:

@@ -50,6 +50,9 @@ def compare_models(
     tiers: Annotated[int | None, typer.Option(min=1, help="At most so many tiers; else the full menu.")] = None,
 ) -> None:
     """Say which of several models, each with its market.json, earns the most to sell, and by how much."""
+    twice = next((path for place, path in enumerate(markets) if path in markets[:place]), None)
+    if twice is not None:
+        raise StartupError(f"{name_of(twice)} is given twice.", exit_code=2)
     read = {name_of(path): _market(path) for path in markets}
     with _in_a_sentence(), timed("Comparing the models"):
         models = numerics().models(read, tiers=tiers)
@@ -98,12 +101,12 @@ def sensitivity(
 ) -> None:
     """Show what a menu earns where value, cost, pace, lengths or urgency are not what they were taken to be."""
     made = read_object(menu, "MENU")
-    with _in_a_sentence():
+    with _in_a_sentence(name_of(menu)):
         try:
             Menu.from_json(made)
-            market = read_market(made.get("market", {}))
-        except NotAMenu as error:
-            raise StartupError(f"{name_of(menu)}: {error}", exit_code=2) from error
+            market = read_market(made["market"])
+        except (NotAMenu, KeyError) as error:
+            raise StartupError(f"{name_of(menu)} is no computed menu.", exit_code=2) from error
         with timed("Shifting the market"):
             lines = numerics().sensitivity(market, made)
     rows = [["", *(f"{shift:+.0%}" for shift in lines[0].shifts), "pays down to", "pays up to"]]

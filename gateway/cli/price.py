@@ -7,19 +7,36 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gateway.cli.admin_side import Token, Url, admin_client
-from gateway.cli.asking import further_of, is_estimated, tiers_of
+from gateway.cli.asking import further_of, is_estimated, option_of, tiers_of
 from gateway.cli.comparing import compare, compare_models, sensitivity
 from gateway.cli.files import STANDARD, name_of, read_object, replace_file
 from gateway.cli.fitting import Variadic, fit
+from gateway.cli.menu_options import (
+    Bill,
+    Everyone,
+    MarketFile,
+    MenuOut,
+    Names,
+    Near,
+    Objective,
+    PriceMax,
+    Robust,
+    SurplusMin,
+    SurplusWeight,
+    Tiers,
+    Today,
+    WorseOffMax,
+)
 from gateway.cli.progress import timed
 from gateway.cli.publishing import Effective, Publisher
 from gateway.cli.repricing import run
-from gateway.cli.starters import names, starter
+from gateway.cli.starters import names as starter_names
+from gateway.cli.starters import starter
 from gateway.clock import now_ms, written
 from gateway.errors import StartupError
 from gateway.local.sheet import amount, earning_lines, resumption_lines, tier_lines
@@ -30,9 +47,6 @@ from pricing.menu import NotAMenu
 if TYPE_CHECKING:
     from pricing.certificate import Verdict
     from pricing.further import Further
-
-Bill = Literal["conversation", "subscription"]
-Objective = Literal["profit", "profit_if_resumed"]
 
 app = typer.Typer(name="price", help="Compute, check and publish menus.", no_args_is_help=True)
 
@@ -47,37 +61,20 @@ MenuFile = Annotated[Path, typer.Argument(metavar="MENU", help="menu.json, or - 
 
 @app.command("menu")
 def menu(
-    market: Annotated[Path, typer.Option(metavar="PATH|-", help="market.json; - is standard input.")],
-    out: Annotated[Path, typer.Option(metavar="PATH|-", help="Where menu.json goes; - is standard output.")],
-    tiers: Annotated[int | None, typer.Option(min=1, help="At most so many tiers; else the full menu.")] = None,
-    bill: Annotated[Bill, typer.Option(help="What is paid for.")] = "conversation",
-    objective: Annotated[
-        Objective, typer.Option(help="Best for callers who buy once, or who send cut answers back where that pays.")
-    ] = "profit",
-    names: Annotated[
-        str | None, typer.Option(metavar="A,B,…", help="Names of the tiers, the smallest first; else t1, t2, …")
-    ] = None,
-    robust: Annotated[
-        bool | None,
-        typer.Option("--robust/--no-robust", help="Best on average over markets near this one; so for estimated ones."),
-    ] = None,
-    near: Annotated[
-        str | None, typer.Option(metavar="WHAT=SHARE,…", help="How near: pace, length, urgency, value_sigma, loss_max.")
-    ] = None,
-    surplus_weight: Annotated[
-        float, typer.Option(min=0, max=1, help="What customers keep counts so much beside profit.")
-    ] = 0.0,
-    everyone: Annotated[bool, typer.Option("--everyone", help="Every type is served.")] = False,
-    price_max: Annotated[
-        str | None, typer.Option(metavar="TIER=NANOUSD,…", help="A tier's highest price; 1 is the smallest tier.")
-    ] = None,
-    surplus_min: Annotated[
-        str | None, typer.Option(metavar="TIER=NANOUSD,…", help="What who takes a tier keeps at least.")
-    ] = None,
-    worse_off_max: Annotated[
-        float | None, typer.Option(min=0, max=1, help="The share that may be worse off than with the menu of --today.")
-    ] = None,
-    today: Annotated[Path | None, typer.Option(metavar="MENU", help="Today's menu.json.")] = None,
+    market: MarketFile,
+    out: MenuOut,
+    tiers: Tiers = None,
+    bill: Bill = "conversation",
+    objective: Objective = "profit",
+    names: Names = None,
+    robust: Robust = None,
+    near: Near = None,
+    surplus_weight: SurplusWeight = 0.0,
+    everyone: Everyone = False,
+    price_max: PriceMax = None,
+    surplus_min: SurplusMin = None,
+    worse_off_max: WorseOffMax = None,
+    today: Today = None,
 ) -> None:
     """Compute the most profitable menu of a market, with its certificate.
 
@@ -98,6 +95,10 @@ def menu(
     )
     tools = numerics()
     try:
+        asked = tools.further(further)
+    except (NotAMarket, NotAMenu) as error:
+        raise StartupError(f"{option_of(error)}: {error}", exit_code=2) from error
+    try:
         with timed("Computing the menu"):
             made = tools.optimal_menu(
                 read_market(given),
@@ -106,28 +107,25 @@ def menu(
                 names=wished,
                 created=written(now_ms()),
                 objective=objective,
-                further=tools.further(further),
+                further=asked,
             )
     except NotAMarket as error:
         raise StartupError(f"{name_of(market)}: {error}", exit_code=2) from error
     except NotAMenu as error:
-        raise StartupError(f"--{error.field.replace('_', '-')}: {error}", exit_code=2) from error
+        raise StartupError(f"{option_of(error)}: {error}", exit_code=2) from error
     text = json.dumps(made, indent=2, ensure_ascii=False) + "\n"
     if out == STANDARD:
         print(text, end="")
         return
     replace_file(out, text)
     print(*_computed(made, objective), sep="\n")
-    if made["tiers"] and made["totals"]["tiers_profit_nanousd"]:
-        with timed("Comparing numbers of tiers"):
-            advice = tools.advice(read_market(given), len(made["totals"]["tiers_profit_nanousd"]))
-        print(advice)
+    _advise(tools, read_market(given), made)
 
 
 @app.command("starter")
 def starter_market(
     out: Annotated[Path, typer.Option(metavar="PATH|-", help="Where market.json goes; - is standard output.")],
-    name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(names())}.")] = "chat",
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(starter_names())}.")] = "chat",
 ) -> None:
     """Write a market to begin with before anything was seen. It is an assumption, and says so."""
     text = json.dumps(starter(name), indent=2) + "\n"
@@ -231,7 +229,15 @@ def numerics() -> Numerics:
     return Numerics(advice, Further.from_json, optimal_menu, report, verify)
 
 
-def _computed(menu: dict[str, Any], objective: Objective) -> list[str]:
+def _advise(tools: Numerics, market: Market, menu: Mapping[str, Any]) -> None:
+    compared = menu["totals"]["tiers_profit_nanousd"]
+    if menu["tiers"] and compared:
+        with timed("Comparing numbers of tiers"):
+            advice = tools.advice(market, len(compared))
+        print(advice)
+
+
+def _computed(menu: dict[str, Any], objective: str) -> list[str]:
     claim = menu["certificate"]["claim"]
     lines = [f"Menu {menu['version']}, {claim}:", *tier_lines(menu), "", *earning_lines(menu)]
     if objective == "profit" and resumption_lines(menu):

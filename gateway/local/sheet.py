@@ -33,7 +33,21 @@ def earning_lines(menu: Mapping[str, Any]) -> list[str]:
     robust = menu["certificate"].get("robust")
     if robust is not None:
         rows.append(["on average over the market and those near it", amount(menu, robust["average_nanousd"])])
-    return [*columns(rows), *resumption_lines(menu)]
+    return [*columns(rows), *_held_lines(robust), *resumption_lines(menu)]
+
+
+def _held_lines(robust: Mapping[str, Any] | None) -> list[str]:
+    """Return where a robust menu earns less than it is held to, and what no other could earn."""
+    if robust is None or robust["held"]["all"]:
+        return []
+    held = robust["held"]
+    lines = ["In one of these markets at least it earns less than it is held to (certificate.robust)."]
+    if held["as_taken_share_at_most"] is not None and held["as_taken_share_at_most"] < 1:
+        lines.append(
+            f"Where the market is as taken it keeps {held['as_taken_share']:.1%} of the most profitable menu; no menu "
+            f"that earns what it is held to elsewhere keeps more than {held['as_taken_share_at_most']:.1%}."
+        )
+    return lines
 
 
 def resumption_lines(menu: Mapping[str, Any]) -> list[str]:

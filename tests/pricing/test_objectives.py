@@ -21,7 +21,6 @@ from pricing.mechanism import full_menu
 from pricing.menu import NotAMenu
 from pricing.menus import digests, optimal_menu, version_of
 from pricing.multipliers import multipliers_for
-from pricing.neighbourhood import Neighbourhood, longer, slower
 from pricing.offers import Offer
 from pricing.tiers import best_tiers
 from pricing.worth import Valuation, valuation_of
@@ -148,53 +147,6 @@ def test_shares_of_values_that_differ_are_those_of_drawn_customers() -> None:
                 gains += random.gumbel(scale=taste, size=gains.shape)
             chosen = np.bincount(gains.argmax(axis=1), minlength=4)[1:] / len(multiple)
             assert np.abs(chosen - shares).max() < 3 * 0.5 / len(multiple) ** 0.5 + 0.002
-
-
-def single_plan(valuation: Valuation, sigma: float) -> float:
-    """Return what the best single plan earns, by trying prices."""
-    crowd = crowd_of([(1.0, valuation, sigma, 0.0)])
-    last = crowd.worth.shape[1] - 1
-    prices = np.unique(np.outer(crowd.worth[:, last], np.linspace(0.75, 1, 26)).astype(np.int64))
-    return max(crowd.profit(Offer(np.array([last]), np.array([price]))) for price in prices)
-
-
-def test_a_robust_menu_survives_being_a_little_wrong() -> None:
-    """Urgency spread between 0.005 and 0.2 per second: near the market it beats the best single plan made for it."""
-    urgency = {"family": "uniform", "low_per_s": 0.005, "high_per_s": 0.2, "points": 30}
-    given = {name: field for name, field in BASE.items() if name != "types"} | {"urgency": urgency}
-    valuation = valuation_of(read_market(given))
-    exact, menu = menu_of(given), menu_of(given, robust=Neighbourhood())
-    caps = [len(TOKENS) if (cap := tier["conversation_tokens_max"]) is None else cap // 20 for tier in menu["tiers"]]
-    offer = Offer(np.array(caps), np.array([tier["price_nanousd"] for tier in menu["tiers"]]))
-    near = Neighbourhood().around(valuation)
-    shares = [crowd_of([(1.0, one, sigma, 0.0)]).profit(offer) / single_plan(one, sigma) for _, one, sigma in near]
-
-    assert min(shares) > 0.97
-    assert np.mean(shares) > 1
-    assert menu["totals"]["profit_nanousd"] > 0.98 * exact["totals"]["profit_nanousd"]
-    assert menu["certificate"]["robust"]["average_nanousd"] <= menu["certificate"]["robust"]["upper_bound_nanousd"]
-
-
-def test_a_robust_menu_of_three_kinds_gives_up_little_and_loses_nobody() -> None:
-    """The optimum of three atoms loses half where answers come 2 % later, or urgency is 10 % higher; this one does not."""
-    exact, menu = menu_of(BASE), menu_of(BASE, robust=Neighbourhood())
-    robust = {one["market"]: one["profit_nanousd"] for one in menu["certificate"]["robust"]["markets"]}
-    single = exact["totals"]["single_plan_profit_nanousd"]
-
-    assert verify(menu).ok
-    assert robust["as taken"] > 0.98 * single
-    assert min(robust["pace +2%"], robust["urgency +10%"]) > 0.98 * single
-
-
-def test_changed_markets_keep_their_chances() -> None:
-    """Later answers are as likely; longer ones end later, and none is lost where the last step stands for no cap."""
-    valuation = valuation_of(read_market(BASE))
-
-    assert slower(valuation, 1.02).steps.time_s == pytest.approx(valuation.steps.time_s * 1.02)
-    changed = longer(valuation, 1.02).steps
-    assert changed.probability.sum() == pytest.approx(1)
-    assert np.dot(changed.probability, TOKENS) > np.dot(valuation.steps.probability, TOKENS)
-    assert longer(valuation, 1.0).steps.probability == pytest.approx(valuation.steps.probability)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,11 @@ def test_it_shows_every_tier_and_loads_nothing() -> None:
     [
         {"types": [{"urgency_per_s": 0, "share": 1}]},
         {"cost_nanousd_per_token": 10**9, "cap_tokens_max": 500},
-        {"types": None, "urgency": {"family": "uniform", "low_per_s": 0, "high_per_s": 0.3, "points": 400}},
+        {
+            "types": None,
+            "urgency": {"family": "uniform", "low_per_s": 0, "high_per_s": 0.3, "points": 400},
+            "answer_length": {"family": "table", "tokens": [100, 200, 400, 800, 1600], "probability": [0.2] * 5},
+        },
         {"delay": {"family": "sunk_linear"}},
     ],
     ids=["one type", "nobody is served", "many types", "waiting sinks"],
