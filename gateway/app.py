@@ -57,6 +57,7 @@ from gateway.serving.proxied import Proxied
 from gateway.serving.recount import Recount, Tokenizer, UpstreamTokenizer, read_tokenizer
 from gateway.serving.routes import CustomerRoutes
 from gateway.serving.ticks import Ticks
+from gateway.serving.tools import Hosted
 from gateway.serving.transport import Transport
 from gateway.serving.upstream import Upstream, headers_of
 from gateway.settings import Settings
@@ -258,6 +259,7 @@ def _rules(settings: Settings) -> Rules:
         names=frozenset({settings.model, *settings.model_aliases}),
         customers_choose_tier=settings.self_selection != "none",
         callers_choose_tier=settings.self_selection == "conversation",
+        hosted=Hosted(drops=settings.hosted_tools == "drop"),
         call_deadline_s=settings.call_deadline_s,
         write_deadline_s=settings.write_deadline_s,
     )

@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     upstream_dialects: Annotated[tuple[str, ...], NoDecode] = ()
     upstream_limit_fields: Annotated[tuple[str, ...], NoDecode] = ()
     passed_fields: Annotated[tuple[str, ...], NoDecode] = ()
+    hosted_tools: Literal["refuse", "drop"] = "refuse"
     tokenizer: str | None = None
 
     redis_url: str = "embedded"

@@ -146,7 +146,7 @@ class Call:
             charge = settled.charge_nanousd if settled else None
             left = settled.conversation_left if settled else None
             return Last([], self.reading.ending(self.came_to.billed_output_tokens, charge, left))
-        headers = [*answer_headers(self.live.hold), *charge_header(settled)]
+        headers = [*answer_headers(self.live.hold, self.wanted.dropped), *charge_header(settled)]
         return Last(headers, dumps(self.reading.whole(self.came_to.billed_output_tokens)))
 
     def foreseen(self, charge_nanousd: int) -> Settled:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import re
+
 from gateway.holds.hold import Hold, Settled
 from gateway.holds.refusals import duration
 
 Headers = list[tuple[bytes, bytes]]
 
+DROPPED_MOST, NAME_MOST = 32, 64
+"""Names that ``x-tokencap-dropped`` lists, and characters of each."""
 
-def answer_headers(hold: Hold) -> Headers:
+NOT_IN_A_NAME = re.compile(r"[^\x21-\x2b\x2d-\x7e]")
+
+
+def dropped_header(names: tuple[str, ...]) -> Headers:
+    """Return the header that names what was left out of a body: with commas between, ``…`` written as three dots."""
+    if not names:
+        return []
+    listed = [NOT_IN_A_NAME.sub("?", name[:NAME_MOST]) for name in names[:DROPPED_MOST]]
+    return [(b"x-tokencap-dropped", ", ".join([*listed, *(["..."] if len(names) > DROPPED_MOST else [])]).encode())]
+
+
+def answer_headers(hold: Hold, dropped: tuple[str, ...] = ()) -> Headers:
     """Return the headers that stand on every answer."""
     facts = hold.facts
     headers = [(b"x-tokencap-cap", b"%d" % hold.grant), (b"x-tokencap-conversation", written(facts.conversation))]
+    headers += dropped_header(dropped)
     if facts.tier is not None:
         headers.append((b"x-tokencap-tier", written(facts.tier)))
     if facts.menu_version is not None:

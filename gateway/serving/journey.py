@@ -46,6 +46,7 @@ from gateway.serving.query import OF_CALLS, check_head
 from gateway.serving.recount import Recount
 from gateway.serving.repetition import Repetition, name_of
 from gateway.serving.threads import of_answer_id, threads
+from gateway.serving.tools import Hosted
 from gateway.serving.upstream import Upstream
 
 ANSWERED = frozenset({"complete", "tool_calls", "cap", "caller_limit", "context", "filtered", "period"})
@@ -68,6 +69,7 @@ class Rules:
     """For all their calls, by ``PUT /v1/account/tier``."""
     callers_choose_tier: bool
     """For one conversation, by ``X-Tokencap-Tier`` on its first call."""
+    hosted: Hosted
     call_deadline_s: float
     write_deadline_s: float
     """How long a caller may take nothing of an answer."""
@@ -116,7 +118,9 @@ class Journey:
             check_head(exchange, OF_CALLS)
             raw = await self._intake.take(exchange, customer, confirm)
             body = await self._intake.read(raw, exchange, customer)
+            dropped = self._rules.hosted.leave_out(body, self._rules.names)
             wanted = self.dialect.read(body, len(raw))
+            wanted.dropped = dropped
             ask = await self._ask(exchange, key, wanted)
             name = name_of(exchange)
             repetition = None if name is None else await self._claim(key, ask, customer, name, raw)
@@ -262,7 +266,7 @@ class Journey:
             if self._recount.can_count:
                 reading.remember_texts()
             if call.wanted.stream:
-                await exchange.start(200, answer_headers(hold), call.content_type)
+                await exchange.start(200, answer_headers(hold, call.wanted.dropped), call.content_type)
             if not answer.is_stream:
                 await self._pass_on(call, exchange, reading.feed_whole(await answer.whole()))
                 return

@@ -54,7 +54,7 @@ class Repetition:
         body = recorded + last.body
         if len(body) > KEPT_MOST:
             return b""
-        headers = last.headers or answer_headers(call.live.hold)
+        headers = last.headers or answer_headers(call.live.hold, call.wanted.dropped)
         lines = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         head = {"type": call.content_type.decode(), "id": call.live.hold.id, "headers": lines}
         return self.seal.close(json.dumps(head).encode() + b"\n" + body)

@@ -16,9 +16,6 @@ from gateway.serving.jsons import dumps
 from gateway.serving.profiles import COUNT_TOKENS, MESSAGES, Profile
 from gateway.serving.sse import named_event
 
-CALLERS_TOOLS = ("custom", "bash_", "text_editor_", "computer_", "memory_")
-"""How the types of tools begin that the caller runs. Those that the upstream runs cost what no token count says."""
-
 COUNTED = frozenset({"messages", "system", "tools", "tool_choice", "thinking", "output_config"})
 
 PASSED = COUNTED | {"stop_sequences", "temperature", "top_p", "top_k", "metadata"}
@@ -131,12 +128,6 @@ def _messages(body: Body) -> list[dict[str, Any]]:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
         raise BadRequest("messages is a list of at least one object.", code="invalid_type", param="messages")
-    tools = body.get("tools")
-    if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
-        raise BadRequest("tools is a list of objects.", code="invalid_type", param="tools")
-    for tool in tools or ():
-        if not str(tool.get("type") or "custom").startswith(CALLERS_TOOLS):
-            raise BadRequest("Only tools that the caller runs are served.", param="tools")
     return messages
 
 

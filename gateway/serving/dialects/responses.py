@@ -16,11 +16,11 @@ from gateway.serving.profiles import RESPONSES
 
 OTHER_LIMITS = (*ENGINE_LIMITS, "max_tokens", "max_completion_tokens")
 
-CALLERS_TOOLS = frozenset({"function", "custom", "local_shell", "apply_patch"})
-"""Tools that the caller runs. Those that the upstream runs cost what no token count says."""
-
 TOOL_RESULTS = frozenset(
-    {"function_call_output", "custom_tool_call_output", "local_shell_call_output", "apply_patch_call_output"}
+    {
+        *("function_call_output", "custom_tool_call_output", "local_shell_call_output", "shell_call_output"),
+        *("apply_patch_call_output", "computer_call_output", "tool_search_output"),
+    }
 )
 
 PASSED = frozenset(
@@ -59,7 +59,6 @@ class Responses(OpenAI):
     def read(self, body: Body, size: int) -> Wanted:
         model = named(body, "model")
         items = _items(body.get("input"))
-        _check_tools(body.get("tools"))
         if flag(body, "background"):
             raise BadRequest(
                 "background is not served: an answer is counted while its caller waits.", param="background"
@@ -101,16 +100,6 @@ def _items(given: Any) -> list[dict[str, Any]]:
     if not isinstance(given, list) or not given or not all(isinstance(item, dict) for item in given):
         raise BadRequest("input is a string or a list of at least one object.", code="invalid_type", param="input")
     return given
-
-
-def _check_tools(given: Any) -> None:
-    if given is None:
-        return
-    if not isinstance(given, list) or not all(isinstance(tool, dict) for tool in given):
-        raise BadRequest("tools is a list of objects.", code="invalid_type", param="tools")
-    for tool in given:
-        if tool.get("type") not in CALLERS_TOOLS:
-            raise BadRequest("Only tools that the caller runs are served: function, custom.", param="tools")
 
 
 def _conversation(given: Any) -> str | None:

@@ -28,6 +28,8 @@ class Wanted:
     """The id of an earlier answer of ours that this call goes on from."""
     end_user: str | None = None
     """Whom of the customer's own users it is for."""
+    dropped: tuple[str, ...] = ()
+    """What was left out of the body, by name: the caller is told."""
     generates: bool = True
     """Whether output tokens can come of it; if not, none are held."""
 
