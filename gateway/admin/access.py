@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from typing import Any
 
 from fastapi import Request, Response
@@ -46,7 +46,7 @@ def guarded(tokens: AdminTokens, wrong: WrongTokens, body_max: int) -> type[APIR
                 try:
                     request.state.actor = await actor_of(tokens, wrong, request)
                     _refuse_odd_names(request)
-                    _refuse_unknown(request, known)
+                    refuse_unknown(request, known)
                 except AdminProblem:
                     await dropped(request)
                     raise
@@ -89,7 +89,7 @@ def _refuse_odd_names(request: Request) -> None:
             raise NotFound("There is nothing under that name.")
 
 
-def _refuse_unknown(request: Request, known: set[str]) -> None:
+def refuse_unknown(request: Request, known: Collection[str] = ()) -> None:
     """Refuse what the route would not look at: a parameter that it does not declare, and all but one of a name."""
     given = [name for name, _ in request.query_params.multi_items()]
     unknown = [(name[:NAME_MOST], "There is no such parameter.") for name in dict.fromkeys(given) if name not in known]

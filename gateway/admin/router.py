@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from gateway.admin.access import SCHEME, guarded
+from gateway.admin.access import SCHEME, guarded, refuse_unknown
 from gateway.admin.audit import Audit
 from gateway.admin.bulk import Bulk
 from gateway.admin.checker import Checker
@@ -101,7 +101,12 @@ def _describe(app: FastAPI) -> None:
 
     app.openapi = openapi  # type: ignore[method-assign]
     if app.openapi_url is None:
-        app.add_route("/openapi.json", lambda _: JSONResponse(app.openapi()), include_in_schema=False)
+
+        def description(request: Request) -> JSONResponse:
+            refuse_unknown(request)
+            return JSONResponse(app.openapi())
+
+        app.add_route("/openapi.json", description, include_in_schema=False)
 
 
 def _refuse(request: Request, error: Exception) -> JSONResponse:

@@ -7,7 +7,7 @@ import hmac
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from gateway.admin.access import actor_of
+from gateway.admin.access import actor_of, refuse_unknown
 from gateway.admin.services import AdminServices
 from gateway.admin.tokens import digest_of
 from gateway.observing.exposition import CONTENT_TYPE, exposition
@@ -27,6 +27,7 @@ class Scrape:
     async def _metrics(self, request: Request) -> Response:
         if not self._has_metrics_token(request):
             await actor_of(self._services.tokens, self._services.wrong_tokens, request)
+        refuse_unknown(request)
         text = await run_in_threadpool(self._text)
         return Response(text, media_type=CONTENT_TYPE)
 

@@ -12,6 +12,9 @@ from gateway.local.http_limits import FIELD_NAME_MAX, FIELDS_MAX, REQUEST_LINE_M
 REQUEST_LINE = re.compile(
     rb"([A-Z][A-Z-]{0,23}) (/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*+)(?:\?([!\"$-~]*+))? HTTP/1\.([01])"
 )
+WHOLE_URL = re.compile(rb"([A-Z][A-Z-]{0,23}) [Hh][Tt][Tt][Pp]://([^/?#@ ]+)(/[^ ]* HTTP/1\.[01])")
+"""A request line as callers of a proxy send it, which a server has to take as well (RFC 9112, 3.2.2)."""
+
 FIELD = re.compile(rb"([!#$%%&'*+.^_`|~0-9A-Za-z-]{1,%d}+):[ \t]*+([\t\x20-\x7e\x80-\xff]*+)" % FIELD_NAME_MAX)
 """A header: a name, a colon with no space before it, and a value without control characters."""
 
@@ -74,9 +77,13 @@ def read_head(raw: bytes, head_max: int) -> Head:
         raise _too_large(lines[0], head_max)
     if len(lines) > FIELDS_MAX + 1:
         raise HeadersTooLarge(f"A request has at most {FIELDS_MAX} headers.")
-    found = REQUEST_LINE.fullmatch(lines[0])
+    line, authority = lines[0], None
+    found = REQUEST_LINE.fullmatch(line)
+    if found is None and (whole := WHOLE_URL.fullmatch(line)) is not None:
+        authority = whole[2]
+        found = REQUEST_LINE.fullmatch(b"%b %b" % (whole[1], whole[3]))
     if found is None:
-        raise NotHttp(_wrong_request_line(lines[0]))
+        raise NotHttp(_wrong_request_line(line))
     headers = [_remembered.get(line) or _field(line) for line in lines[1:]]
     method, raw_path, query, minor = found.groups()
     head = Head(
@@ -91,6 +98,8 @@ def read_head(raw: bytes, head_max: int) -> Head:
         False,
     )
     _frame(head)
+    if authority is not None and authority.lower() != dict(headers).get(b"host", b"").lower():
+        raise NotHttp("The host of the URL is the one that the header Host names.")
     return head
 
 
@@ -183,5 +192,5 @@ def _wrong_request_line(line: bytes) -> str:
     if version not in (b"HTTP/1.1", b"HTTP/1.0"):
         return "A request is of HTTP/1.1 or HTTP/1.0."
     if method == b"CONNECT" or not target.startswith(b"/"):
-        return "The target of a request is a path."
+        return "The target of a request is a path, or http://, the host that Host names, and a path."
     return "A request line is a method in capitals, a path as RFC 3986 allows it, and a version, with single spaces."

@@ -100,7 +100,11 @@ class Found:
     sent: dict[str, Sent] = field(default_factory=dict)
     answered: dict[str, str] = field(default_factory=dict)
     """Of each answered call, by our id of it, the mark of who got the answer."""
+    hung_up: set[str] = field(default_factory=set)
+    """Marks of what was sent on a connection that was given up: a call whose caller left before its head has no record."""
     calls: int = 0
+    answered_calls: int = 0
+    """Calls that the model answered with a 2xx head."""
     records: int = 0
     breaches: list[str] = field(default_factory=list)
 
@@ -111,6 +115,7 @@ class Found:
         self.statuses += part.statuses
         self.sent |= part.sent
         self.answered |= part.answered
+        self.hung_up |= part.hung_up
         self.breaches += part.breaches
 
 
@@ -156,6 +161,7 @@ class House:
         records = {record["id"]: record for record in self._records(start)}
         calls = self.witness.reached[reached:]
         found.calls, found.records = len(calls), len(records)
+        found.answered_calls = sum(call.status == 200 for call in calls)
         found.breaches += [f"logged: {error}" for error in self.log.errors[errors:]]
         found.breaches += list(_disagreements(found, calls, records))
 
@@ -180,7 +186,7 @@ def _disagreements(found: Found, calls: list[Reached], records: dict[str, dict[s
         known = [mark for mark in call.marks if mark in found.sent]
         reached.update(known)
         if record is None:
-            if call.status == 200:
+            if call.status == 200 and not (known and found.hung_up.issuperset(known)):
                 yield f"{call.request_id} was answered and has no record: {[found.sent[mark].what for mark in known]}"
             continue
         recorded.update(known)

@@ -27,6 +27,7 @@ WAYS: dict[str, tuple[Places, ...]] = {"none": (), "whole": (whole,), "all": (wh
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutations", type=int, default=100_000, help="how many mutated requests")
+    parser.add_argument("--first", type=int, default=0, help="the number of the first one")
     parser.add_argument("--seed", type=int, default=1, help="of the mutations")
     parser.add_argument("--cuts", choices=WAYS, default="all", help="how the corpus is cut")
     parser.add_argument("--themes", nargs="*", default=themes(), help="files of the corpus")
@@ -34,8 +35,10 @@ def main() -> int:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory, house(Path(directory)) as running:
         breaches = _corpus(running, given.themes, given.routes or (DIRECT,), WAYS[given.cuts])
-        breaches += _mutations(running, given.mutations, given.seed, given.routes or ROUTES)
-    print("\n".join(breaches[:100]) or "Every promise held.")
+        breaches += _mutations(
+            running, range(given.first, given.first + given.mutations), given.seed, given.routes or ROUTES
+        )
+    print(f"{len(breaches)} breaches." if breaches else "Every promise held.")
     return 1 if breaches else 0
 
 
@@ -47,25 +50,32 @@ def _corpus(running: House, names: Iterable[str], routes: Iterable[str], ways: t
                 found = play(running, route, cases(theme), way)
                 print(
                     f"{theme:12} {route:16} {way.__name__:12} {found.plays:7} plays {len(found.breaches):4} breaches",
+                    *found.breaches,
+                    sep="\n",
                     flush=True,
                 )
                 breaches += found.breaches
     return breaches
 
 
-def _mutations(running: House, count: int, seed: int, routes: Iterable[str]) -> list[str]:
-    total, start = Found(), time.process_time()
-    for first in range(0, count, BATCH):
-        found = storm(running, range(first, min(count, first + BATCH)), seed, tuple(routes))
+def _mutations(running: House, numbers: range, seed: int, routes: Iterable[str]) -> list[str]:
+    total, cpu_s = Found(), time.process_time()
+    for start in range(0, len(numbers), BATCH):
+        found = storm(running, numbers[start : start + BATCH], seed, tuple(routes))
         total.plays, total.requests = total.plays + found.plays, total.requests + found.requests
         total.calls, total.records = total.calls + found.calls, total.records + found.records
+        total.answered_calls += found.answered_calls
         total.statuses += found.statuses
         total.breaches += found.breaches
-        print(f"{total.plays:7} mutated requests, {len(total.breaches)} breaches", flush=True)
+        print(
+            f"{total.plays:7} mutated requests, {len(total.breaches)} breaches", *found.breaches, sep="\n", flush=True
+        )
     statuses = ", ".join(f"{count} x {status}" for status, count in sorted(total.statuses.items()))
     print(f"answers    {total.requests}: {statuses}")
-    print(f"calls      {total.calls} reached the model, {total.records} are on record")
-    print(f"CPU        {time.process_time() - start:.0f} s of this process")
+    print(
+        f"calls      {total.calls} reached the model, {total.answered_calls} were answered, {total.records} are on record"
+    )
+    print(f"CPU        {time.process_time() - cpu_s:.0f} s of this process")
     return total.breaches
 
 

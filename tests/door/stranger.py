@@ -70,8 +70,10 @@ class Stranger(Player):
         goes_on = False
         try:
             goes_on = self._exchange(connection, answers, pieces, what)
-        except (TimeoutError, ConnectionEnded):
-            pass  # it waits for more, or wants to hear no more
+        except TimeoutError:  # it waits for more
+            self.found.hung_up |= self._marks
+        except ConnectionEnded:
+            pass
         except BrokenAnswer as error:
             self._breach(what, f"what came is no answer: {error}")
         if not goes_on:
@@ -102,7 +104,7 @@ class Stranger(Player):
         try:
             answers.rest()
         except TimeoutError:
-            pass
+            self.found.hung_up |= self._marks
         if self._strange(b"".join(CONVERSATIONS.findall(answers.raw))):
             self._breach(what, f"another connection's answer: {bytes(answers.raw[:400])!r}")
 

@@ -35,7 +35,13 @@ REFUSED = {
     "a space at the end": head(line=b"GET / HTTP/1.1 "),
     "a tab": head(line=b"GET\t/ HTTP/1.1"),
     "a space in the path": head(line=b"GET /a b HTTP/1.1"),
-    "a URL with a host": head(line=b"GET http://here/v1/x HTTP/1.1"),
+    "a URL with another host": head(line=b"GET http://there/v1/x HTTP/1.1"),
+    "a URL with another port": head(line=b"GET http://here:81/v1/x HTTP/1.1"),
+    "a URL with a user": head(line=b"GET http://a@here/v1/x HTTP/1.1"),
+    "a URL of another scheme": head(line=b"GET https://here/v1/x HTTP/1.1"),
+    "a URL without a path": head(line=b"GET http://here HTTP/1.1"),
+    "a URL with a needless escape": head(line=b"GET http://here/v1/%63hat HTTP/1.1"),
+    "a URL in HTTP/1.0 without a host": head(line=b"GET http://here/v1/x HTTP/1.0", host=b""),
     "an asterisk": head(line=b"OPTIONS * HTTP/1.1"),
     "CONNECT": head(line=b"CONNECT here:80 HTTP/1.1"),
     "a fragment": head(line=b"GET /v1/x#y HTTP/1.1"),
@@ -211,3 +217,12 @@ def test_what_is_taken_is_what_others_read(mutated: bytes, version: bytes) -> No
 )
 def test_a_connection_goes_on_unless_one_header_says_otherwise(lines: list[bytes], line: bytes, keeps: bool) -> None:
     assert read(head(*lines, line=line)).keeps_alive is keeps
+
+
+def test_a_whole_url_is_the_same_request_as_its_path() -> None:
+    """As a caller of a proxy sends it; a server takes it too (RFC 9112, 3.2.2)."""
+    for host in (b"here", b"HERE", b"here:8080", b"[::1]:8080"):
+        whole = read(head(line=b"GET http://%b/v1/x?y=1 HTTP/1.1" % host, host=b"Host: " + host.swapcase()))
+        plain = read(head(line=b"GET /v1/x?y=1 HTTP/1.1", host=b"Host: " + host.swapcase()))
+
+        assert whole == plain
