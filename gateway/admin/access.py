@@ -15,6 +15,7 @@ from gateway.admin.door import dropped, taken_in
 from gateway.admin.problems import AdminProblem, Invalid, NotFound, Unauthorized
 from gateway.admin.tokens import AdminTokens, digest_of
 from gateway.admin.wrong_tokens import WrongTokens
+from gateway.dropping import Dropping
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -37,6 +38,8 @@ def guarded(tokens: AdminTokens, wrong: WrongTokens, body_max: int) -> type[APIR
     A stranger's is read and dropped, the operator's is at most ``body_max`` bytes.
     """
 
+    dropping = Dropping()
+
     class AdminRoute(APIRoute):
         def get_route_handler(self) -> Handler:
             handle = super().get_route_handler()
@@ -48,9 +51,9 @@ def guarded(tokens: AdminTokens, wrong: WrongTokens, body_max: int) -> type[APIR
                     _refuse_odd_names(request)
                     refuse_unknown(request, known)
                 except AdminProblem:
-                    await dropped(request)
+                    await dropped(request, dropping)
                     raise
-                return await handle(await taken_in(request, body_max))
+                return await handle(await taken_in(request, body_max, dropping))
 
             return admit
 

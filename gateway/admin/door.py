@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from fastapi import Request
@@ -11,12 +11,10 @@ from starlette.requests import ClientDisconnect
 
 from gateway import json_bounds
 from gateway.admin.problems import Invalid, response_to
+from gateway.dropping import Dropping, More
 from gateway.errors import BadRequest, RequestTooLarge
 from gateway.json_bounds import OutOfBounds
 from gateway.request_head import repeated
-
-DROPPED_MOST = 64 * 2**20
-"""Bytes of a refused body that are read and dropped, so that the refusal is heard."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -38,7 +36,7 @@ class Heads:
             await response_to(BadRequest(f"{name} comes twice.", param=name))(scope, receive, send)
 
 
-async def taken_in(request: Request, most: int) -> Request:
+async def taken_in(request: Request, most: int, dropping: Dropping) -> Request:
     """Return the request with its whole body at hand.
 
     Raises:
@@ -47,14 +45,13 @@ async def taken_in(request: Request, most: int) -> Request:
     """
     chunks: list[bytes] = []
     size = 0
-    async for chunk in _body(request):
+    more = _body(request)
+    while (chunk := await more()) is not None:
         size += len(chunk)
         if size > most:
-            chunks.clear()
-        else:
-            chunks.append(chunk)
-    if size > most:
-        raise RequestTooLarge(f"A request body is at most {most:,} bytes.")
+            await dropping.drop(more)
+            raise RequestTooLarge(f"A request body is at most {most:,} bytes.")
+        chunks.append(chunk)
     raw = b"".join(chunks)
     try:
         for _ in json_bounds.survey(raw):
@@ -68,20 +65,19 @@ async def taken_in(request: Request, most: int) -> Request:
     return Request(request.scope, receive)
 
 
-async def dropped(request: Request) -> None:
+async def dropped(request: Request, dropping: Dropping) -> None:
     """Read a refused request's body and forget it."""
-    async for _ in _body(request):
-        pass
+    await dropping.drop(_body(request))
 
 
-async def _body(request: Request) -> AsyncIterator[bytes]:
-    """Yield the body, or as much of it as is read of any; a caller who is gone has none."""
-    size = 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            yield chunk
-            if size > DROPPED_MOST:
-                return
-    except ClientDisconnect:
-        return
+def _body(request: Request) -> More:
+    """Return what reads the body piece by piece; a caller who is gone has no more of it."""
+    stream = aiter(request.stream())
+
+    async def more() -> bytes | None:
+        try:
+            return await anext(stream, None)
+        except ClientDisconnect:
+            return None
+
+    return more

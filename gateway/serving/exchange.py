@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeVar
 
+from gateway.dropping import Dropping
 from gateway.errors import CallerGone
 from gateway.request_head import repeated
 from gateway.serving.attendance import Attendance
@@ -22,9 +23,6 @@ Found = TypeVar("Found")
 
 WRITE_NOW = "tokencap.write_now"
 """The server's extension of a scope: ``write`` sends bytes of a body at once and says whether the caller keeps up."""
-
-DROPPED_MOST = 64 * 2**20
-"""Bytes of a refused body that are read and dropped, so that the caller hears the refusal."""
 
 
 class Exchange:
@@ -91,17 +89,14 @@ class Exchange:
         chunk: bytes = message.get("body", b"")
         return chunk
 
-    async def drop_body(self) -> bool:
+    async def drop_body(self, dropping: Dropping) -> bool:
         """Read what is left of the body and forget it, so that a refusal is heard; return whether nothing is left.
 
         A caller who waits to be told that the body is wanted is not told so.
         """
         if not self._body_was_begun and self.header(b"expect") is not None:
             return False
-        size = 0
-        while size <= DROPPED_MOST and (chunk := await self.more()) is not None:
-            size += len(chunk)
-        return self._body_was_read
+        return await dropping.drop(self.more)
 
     def at_release(self, release: Callable[[], None]) -> None:
         """Have ``release`` called once the body is no longer kept here."""

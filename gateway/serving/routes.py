@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
+from gateway.dropping import Dropping
 from gateway.errors import (
     BadRequest,
     CallerGone,
@@ -60,6 +61,7 @@ class CustomerRoutes:
         self._accounts = accounts
         self._self_service = self_service
         self._intake = intake
+        self._dropping = Dropping()
         self._rules = rules
         self._tally = tally
         self._ticks = ticks
@@ -110,7 +112,7 @@ class CustomerRoutes:
     async def _refuse(self, exchange: Exchange, error: TokencapError) -> None:
         self._tally.add(REFUSALS, error.code or "")
         try:
-            was_read = await exchange.drop_body()
+            was_read = await exchange.drop_body(self._dropping)
         except CallerGone:
             return
         closes = [] if was_read else [("connection", "close")]
