@@ -81,7 +81,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with ExitStack() as stack:
         redis_url = stack.enter_context(valkey_in(stack.enter_context(short_directory())))
         ledger = f"sqlite:///{directory / 'ledger.sqlite'}"
-        given = {"head_deadline_s": 2, "body_rate_min": 1024, "lease_s": 60, "shutdown_s": 1}
+        given = {"head_deadline_s": 5, "keep_alive_s": 5, "body_rate_min": 1024, "lease_s": 60, "shutdown_s": 1}
         loop = stack.enter_context(rig(redis_url, ledger, directory, **given))
         loop.tier("open", requests_per_minute=1_000_000)
         port, pid = stack.enter_context(worker_of(loop.settings))
