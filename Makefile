@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 ARGS ?=
 
+# Byte code is kept: the suite starts some thousand processes, and each would compile anew all that it imports.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test soak fuzz door bench bench-peers recovery check lock clean
 
 demo: $(VENV)/.installed
@@ -53,7 +56,7 @@ check: $(VENV)/.tested
 
 # What is installed is what the locks say, file by file by its hash; `make lock` renews them, see below.
 ifdef UV
-INSTALL := $(UV) pip install --quiet --python $(BIN)/python
+INSTALL := $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python
 else
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
