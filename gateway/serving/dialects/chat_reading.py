@@ -132,6 +132,10 @@ class ChatReading(Reading):
         """Return what a choice adds, as a chunk has it."""
         return {"delta": delta}
 
+    def _whole_choice(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Return what a choice says, as an answer has it that is not streamed."""
+        return {"message": message}
+
     def _put_together(self, choice: dict[str, Any]) -> None:
         index = choice["index"]
         whole = self._choices.get(index)
@@ -156,25 +160,32 @@ class ChatReading(Reading):
         made = self._usage.output_tokens or self._guess(
             [message[name] for message in messages for name in (*TEXTS, *CALLS) if message.get(name)]
         )
-        shown: list[dict[str, Any]] = []
-        for index, (choice, message) in enumerate(zip(choices, messages, strict=True)):
-            reason = str(choice.get("finish_reason") or "stop")
+        for place, (choice, message) in enumerate(zip(choices, messages, strict=True)):
             if made > self._granted:
-                self._was_cut, reason = True, "length"
+                self._was_cut = True
                 texts = {name: text for name in TEXTS if isinstance(text := message.get(name), str)}
                 cut = {name: self._part(text, made) for name, text in texts.items()}
                 message = {name: value for name, value in message.items() if name == "role"} | cut
+                choice = {**choice, "logprobs": None, "finish_reason": "length"}
             self.tool_calls += _new_calls(message)
-            self._remember(index, message.get("content"))
-            self._keep(index, message)
-            self._ended[index] = reason
-            shown.append({"index": index, **self._shown(message), "finish_reason": reason})
+            self._remember(place, message.get("content"))
+            self._keep(place, message)
+            self._ended[place] = str(choice.get("finish_reason") or "stop")
+            self._choices[place] = {"index": place, **choice, **self._whole_choice(message)}
         self.ended_by_itself = True
-        if self._wanted.stream:
-            return event(dumps({**self._frame, "choices": shown}))
-        for choice in shown:
-            self._put_together(choice)
-        return b""
+        if not self._wanted.stream:
+            return b""
+        shown = [
+            {
+                **_without(choice, self._whole_choice(message)),
+                **self._shown(_numbered(message)),
+                "finish_reason": self._ended[place],
+            }
+            for place, (choice, message) in enumerate(
+                (choice, self._message(choice)) for choice in self._choices.values()
+            )
+        ]
+        return event(dumps({**self._frame, "choices": shown}))
 
     def ending(self, billed: int, charge_nanousd: int | None, conversation_left: int | None) -> bytes:
         if not self._wanted.shows_usage:
@@ -217,3 +228,16 @@ def _new_calls(delta: dict[str, Any]) -> list[str]:
     if not isinstance(calls, list):
         return []
     return [call["id"] for call in calls if isinstance(call, dict) and isinstance(call.get("id"), str) and call["id"]]
+
+
+def _numbered(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message as a delta: there, tool calls have their place in them."""
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return message
+    numbered = [{"index": place, **call} if isinstance(call, dict) else call for place, call in enumerate(calls)]
+    return {**message, "tool_calls": numbered}
+
+
+def _without(choice: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in choice.items() if name not in said}

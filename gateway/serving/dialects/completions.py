@@ -95,6 +95,9 @@ class CompletionsReading(ChatReading):
     def _shown(self, delta: dict[str, Any]) -> dict[str, Any]:
         return {"text": delta.get("content", "")}
 
+    def _whole_choice(self, message: dict[str, Any]) -> dict[str, Any]:
+        return {"text": message.get("content", "")}
+
     def _put_together(self, choice: dict[str, Any]) -> None:
         whole = self._choices.setdefault(choice["index"], {"index": choice["index"], "text": "", "logprobs": None})
         merge(whole, {name: value for name, value in choice.items() if name != "index"})

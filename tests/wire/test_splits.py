@@ -1,0 +1,71 @@
+"""Wherever an answer is cut in two, and whether it came as it was asked for or not, its caller gets the same bytes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.serving.body import Body
+from gateway.serving.dialects.all import dialects
+from gateway.serving.dialects.reading import Reading
+from gateway.serving.profiles import ANY
+from tests.wire.heard import heard_stream, heard_whole
+from tests.wire.transcripts import TRANSCRIPTS, Transcript, fits
+
+DIALECTS = {dialect.endpoint: dialect for dialect in dialects(ANY)}
+GRANT = 10_000
+ANSWERS = [one for one in TRANSCRIPTS if one.caller.error is None]
+
+
+def reading(transcript: Transcript, *, stream: bool) -> Reading:
+    dialect = DIALECTS[transcript.endpoint]
+    body: Body = {"model": "aligned-1", **transcript.request, "stream": stream}
+    if stream and transcript.endpoint.endswith("completions"):
+        body["stream_options"] = {"include_usage": True}
+    return dialect.reading(dialect.read(body, len(json.dumps(body))), grant=GRANT)
+
+
+def told(transcript: Transcript, pieces: list[bytes], *, stream: bool) -> tuple[bytes, Any]:
+    """Return what a caller is told of a stream that comes in these pieces, and the sight of it that the meter has."""
+    one = reading(transcript, stream=stream)
+    shown = [one.feed(piece) for piece in pieces] + [one.close()]
+    return ended(one, shown, stream=stream), one.sight
+
+
+def ended(one: Reading, shown: list[bytes], *, stream: bool) -> bytes:
+    if stream:
+        return b"".join([*shown, one.ending(5, None, None)])
+    return json.dumps(one.whole(5)).encode()
+
+
+def places(body: bytes) -> list[int]:
+    """Return where a cut may matter: beside the ends of lines, within characters, and in escapes."""
+    telling = [place for place, byte in enumerate(body) if byte in b"\r\n\\" or byte > 127]
+    beside = {place + off for place in telling for off in (0, 1, 2)} | {1, len(body) // 2}
+    return sorted(place for place in beside if 0 < place < len(body))
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("transcript", [one for one in ANSWERS if one.streamed], ids=lambda transcript: transcript.name)
+def test_a_cut_changes_nothing(transcript: Transcript, stream: bool) -> None:
+    assert transcript.streamed is not None
+    body = transcript.streamed.body
+    uncut = told(transcript, [body], stream=stream)
+
+    assert told(transcript, [body[place : place + 1] for place in range(len(body))], stream=stream) == uncut
+    for place in places(body):
+        assert told(transcript, [body[:place], body[place:]], stream=stream) == uncut, place
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("transcript", [one for one in ANSWERS if one.whole], ids=lambda transcript: transcript.name)
+def test_an_answer_that_comes_whole_says_the_same(transcript: Transcript, stream: bool) -> None:
+    assert transcript.whole is not None
+    one = reading(transcript, stream=stream)
+    raw = ended(one, [one.feed_whole(json.loads(transcript.whole.body))], stream=stream)
+    wanted = transcript.caller if stream else transcript.whole_caller
+    answer = heard_stream(transcript.endpoint, raw)[0] if stream else heard_whole(transcript.endpoint, json.loads(raw))
+
+    assert wanted.answer is None or fits(answer["choices"], wanted.answer["choices"])

@@ -1,0 +1,44 @@
+"""What engines and vendors were seen to send reaches streaming and whole callers alike, counted as the upstream said."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.wire.conftest import Played
+from tests.wire.heard import heard_stream, heard_whole
+from tests.wire.transcripts import TRANSCRIPTS, Transcript, fits
+
+each = pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda transcript: transcript.name)
+
+
+@each
+def test_its_caller_gets_what_the_transcript_says(transcript: Transcript, played: dict[str, list[Played]]) -> None:
+    for call in played[transcript.name]:
+        wanted = transcript.caller if call.stream else transcript.whole_caller
+        if call.stream and call.headers["content-type"].startswith("text/event-stream"):
+            assert call.status == 200
+            answer, error = heard_stream(transcript.endpoint, call.body)
+        else:
+            assert call.status == wanted.status, call.body
+            said = json.loads(call.body)
+            error = said.get("error") if call.status != 200 else None
+            answer = heard_whole(transcript.endpoint, said) if error is None else None
+        if wanted.error is not None:
+            assert fits(error, wanted.error), error
+        else:
+            assert error is None
+        if wanted.answer is not None and (call.stream or error is None):
+            assert fits(answer, wanted.answer), json.dumps(answer, indent=1)
+
+
+@each
+def test_it_is_recorded_as_the_transcript_says(transcript: Transcript, played: dict[str, list[Played]]) -> None:
+    for call in played[transcript.name]:
+        wanted = transcript.record if call.stream else transcript.whole_record
+        if wanted is None:
+            assert call.record is None
+        else:
+            assert call.record is not None
+            assert {name: call.record[name] for name in wanted} == wanted

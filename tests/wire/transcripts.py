@@ -1,0 +1,103 @@
+"""Transcripts: what an engine or a vendor was asked and sent, a file a shape, and what has to come of it."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "transcripts"
+EVENT_STREAM, JSON = "text/event-stream", "application/json"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What the upstream sends: its status, its headers, the raw bytes of its body."""
+
+    body: bytes
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    is_whole: bool = True
+    """Whether it is sent to its end; else the connection is closed before that."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """What the caller must get. Of objects only the names given here are compared."""
+
+    answer: Any
+    error: Any
+    status: int
+    """Of a call that is not streamed, or was refused before it began."""
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """One shape."""
+
+    name: str
+    documented: str
+    endpoint: str
+    request: dict[str, Any]
+    """The caller's body, without ``model`` and ``stream``."""
+    streamed: Sent | None
+    whole: Sent | None
+    caller: Caller
+    whole_caller: Caller
+    """What a caller who does not stream gets, where it is not the same: ``[caller.whole]``."""
+    record: dict[str, Any] | None
+    whole_record: dict[str, Any] | None
+    """Likewise: ``[record.whole]``."""
+
+    def sent(self, *, stream: bool) -> Sent:
+        """Return what an upstream sends that was asked for a stream or not; the other where it knows one way only."""
+        found = (self.streamed or self.whole) if stream else (self.whole or self.streamed)
+        assert found is not None, f"{self.name} sends nothing"
+        return found
+
+
+def _sent(said: dict[str, Any] | None, content_type: str) -> Sent | None:
+    if said is None:
+        return None
+    headers = {"content-type": content_type, **said.get("headers", {})}
+    return Sent(said["body"].encode(), said.get("status", 200), headers, said.get("is_whole", True))
+
+
+def _caller(said: dict[str, Any]) -> Caller:
+    answer, error = (json.loads(said[name]) if name in said else None for name in ("answer", "error"))
+    return Caller(answer, error, said.get("status", 200))
+
+
+def _read(path: Path) -> Transcript:
+    said = tomllib.loads(path.read_text("utf-8"))
+    caller, record = said["caller"], said.get("record")
+    whole_caller = caller.pop("whole", {})
+    whole_record = record.pop("whole", {}) if record is not None else {}
+    return Transcript(
+        name=path.relative_to(FOLDER).with_suffix("").as_posix(),
+        documented=said["documented"],
+        endpoint=said["endpoint"],
+        request=json.loads(said["request"]),
+        streamed=_sent(said.get("streamed"), EVENT_STREAM),
+        whole=_sent(said.get("whole"), JSON),
+        caller=_caller(caller),
+        whole_caller=_caller(caller | whole_caller),
+        record=record,
+        whole_record=None if record is None else record | whole_record,
+    )
+
+
+TRANSCRIPTS = [_read(path) for path in sorted(FOLDER.rglob("*.toml"))]
+
+
+def fits(found: Any, wanted: Any) -> bool:
+    """Return whether ``found`` has all that ``wanted`` says: every name of an object, every item of a list."""
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(
+            name in found and fits(found[name], value) for name, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return isinstance(found, list) and len(found) == len(wanted) and all(map(fits, found, wanted))
+    return bool(found == wanted) and type(found) is type(wanted)
