@@ -1,0 +1,49 @@
+"""What a drafted menu has to keep when callers send cut answers back and buy on, before anyone is sold it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from gateway.admin.pricing_runs import RunAsked
+from gateway.cli.drafting import _held_back, _undone
+from pricing.market import read_market
+from pricing.menu import Menu
+from pricing.menus import optimal_menu
+from tests.pricing import markets
+
+Json = dict[str, Any]
+
+
+def drafted(**changes: Any) -> Json:
+    """Return a menu of the market in which a small tier bought again and again is best for everyone."""
+    asked = {"tiers": None, "bill": "conversation", "names": None, "created": "x"} | changes
+    return optimal_menu(read_market(markets.lognormal()), **asked)
+
+
+def test_a_draft_that_resuming_undoes_is_refused() -> None:
+    """Of 0.42 it would keep 0.18; made for callers who resume, it keeps more than the best single plan."""
+    once, lasting = drafted(), drafted(tiers=2, objective="profit_if_resumed")
+
+    assert "profit_if_resumed" in (_undone(once) or "")
+    assert _undone(lasting) is None
+    assert _undone(drafted(tiers=1)) is None
+
+
+def test_a_draft_that_resuming_brings_below_the_single_plan_is_not_published_by_itself() -> None:
+    """Whoever schedules runs with publish: now is not asked, so the draft waits to be looked at."""
+    once = drafted()
+    totals = once["totals"]
+
+    assert totals["profit_if_resumed_nanousd"] < totals["single_plan_profit_nanousd"]
+    assert "less than the best single plan" in (_held_back(None, once, Menu.from_json(once), {}, {}) or "")
+
+
+def test_what_a_run_may_aim_at() -> None:
+    """A run that is scheduled leaves it out, and aims at profit."""
+    assert RunAsked.model_validate({}).objective == "profit"
+    assert RunAsked.model_validate({"objective": "profit_if_resumed"}).objective == "profit_if_resumed"
+    with pytest.raises(ValidationError, match="objective"):
+        RunAsked.model_validate({"objective": "growth"})
