@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from gateway.admin import menus_store
-from gateway.cli.estimating import given_of, market_of, priced
+from gateway.cli.estimating import given_of
 from gateway.cli.seen import menu_bodies, seen_in_ledger
 from gateway.cli.starters import starter
 from gateway.clock import written
 from gateway.errors import StartupError
 from gateway.ledger.database import Database
 from pricing.certificate import verify
+from pricing.estimate.as_market import market_of, priced
 from pricing.estimate.comparison import Sold, beyond_limits, compared, destinations, replayed, sold
 from pricing.estimate.conversations import DAY_MS
 from pricing.estimate.fit import Estimate, Given, fit

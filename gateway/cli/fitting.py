@@ -95,8 +95,8 @@ def fit(
                 bodies = tools.menu_bodies(ledger)
         else:
             bodies = [read_object(path, "--menu") for path in menu or ()]
-            records = counted(tools.records_in(usage or (), _lines), "records")
-            seen = tools.seen_in_files(records, _menus(bodies), own_tiers=own_tiers, since_ms=since_ms)
+            counted_records = counted(tools.records_in(usage or (), _lines), "records")
+            seen = tools.seen_in_records(counted_records, _menus(bodies), own_tiers=own_tiers, since_ms=since_ms)
         given = tools.given(_assumed(assumed, bodies), value, cost, on_disconnect)
         with timed("Estimating the market"):
             estimate = tools.fit(seen, given, draws=draws, random=tools.random(seed))
@@ -116,7 +116,7 @@ class Estimators:
     """What of the estimating needs numpy."""
 
     seen_in_ledger: Callable[..., tuple[Statistics, dict[str, Menu]]]
-    seen_in_files: Callable[..., Statistics]
+    seen_in_records: Callable[..., Statistics]
     records_in: Callable[..., Iterable[Json]]
     menu_bodies: Callable[[Database], list[Json]]
     fit: Callable[..., Estimate]
@@ -133,18 +133,19 @@ def estimators() -> Estimators:
     from numpy.random import default_rng  # noqa: PLC0415
 
     from gateway.cli import estimating, seen  # noqa: PLC0415
+    from pricing.estimate import as_market, records  # noqa: PLC0415
     from pricing.estimate.conversations import CannotEstimate  # noqa: PLC0415
     from pricing.estimate.fit import fit  # noqa: PLC0415
 
     return Estimators(
         seen_in_ledger=seen.seen_in_ledger,
-        seen_in_files=seen.seen_in_files,
+        seen_in_records=records.seen_in_records,
         records_in=seen.records_in,
         menu_bodies=seen.menu_bodies,
         fit=fit,
         given=estimating.given_of,
-        priced=estimating.priced,
-        market_of=estimating.market_of,
+        priced=as_market.priced,
+        market_of=as_market.market_of,
         summary=estimating.summary,
         random=default_rng,
         refuses=CannotEstimate,

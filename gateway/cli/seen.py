@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,9 @@ from gateway.ledger import summed as asked
 from gateway.ledger.database import Database
 from gateway.ledger.sums import bring_up_to_date, going_in, unheard
 from pricing.estimate.conversations import DAY_MS, WEEK_MS, Watch, windows_of
-from pricing.estimate.gathering import Choosing, Summed, anybody, nobody, statistics_of, summed
+from pricing.estimate.gathering import Choosing, Summed, statistics_of
 from pricing.estimate.statistics import Statistics
 from pricing.menu import Menu
-
-AT_ONCE = 10_000
-REPEATED = "records_repeated"
-MALFORMED = "records_malformed"
-
-WHOLE = ("time", "billed_output_tokens", "output_tokens")
-MAYBE_WHOLE = ("settled", "ttft_ms", "duration_ms")
-TEXT = ("id", "kind", "customer")
-MAYBE_TEXT = ("conversation", "endpoint", "tier", "tier_chosen", "menu_version", "finish")
 
 
 def seen_in_ledger(
@@ -93,35 +83,6 @@ def _chosen(database: Database, timeline: Timeline) -> set[tuple[str, str]]:
     return {(customer, version) for customer, version in found if version is not None}
 
 
-def seen_in_files(
-    records: Iterable[Mapping[str, Any]], menus: Mapping[str, Menu], *, own_tiers: bool, since_ms: int = 0
-) -> Statistics:
-    """Return the statistics of usage records.
-
-    Args:
-        records: in about the order of their time; a record that comes twice counts once.
-        own_tiers: whether customers took the tier of their account themselves.
-    """
-    watch, known, aside = Watch(), set[str](), {REPEATED: 0, MALFORMED: 0}
-    waiting: list[Mapping[str, Any]] = []
-    for record in records:
-        if not _is_whole(record):
-            aside[MALFORMED] += 1
-        elif record["id"] in known:
-            aside[REPEATED] += 1
-        else:
-            known.add(record["id"])
-            waiting.append(record)
-        if len(waiting) >= AT_ONCE:
-            watch.see(waiting)
-            waiting = []
-    watch.see(waiting)
-    going = watch.close_all()
-    found = summed(watch.sums, since_week=since_ms // WEEK_MS, going=going)
-    counts = {**found.aside, **{reason: count for reason, count in aside.items() if count}}
-    return statistics_of(replace(found, aside=counts), menus, Choosing(chose=anybody if own_tiers else nobody))
-
-
 def records_in(paths: Iterable[Path], open_file: Callable[[Path], Iterable[str]]) -> Iterator[dict[str, Any]]:
     """Yield the usage records of files, a JSON object a line.
 
@@ -146,19 +107,3 @@ def _object(path: Path, number: int, line: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise StartupError(f"{name_of(path)}: line {number} is not a usage record, a JSON object.", exit_code=2)
     return record
-
-
-def _is_whole(record: Mapping[str, Any]) -> bool:
-    """Return whether a record has what is needed of it, of the right kind."""
-    return (
-        all(_whole(record.get(name)) for name in WHOLE)
-        and all(record.get(name) is None or _whole(record[name]) for name in MAYBE_WHOLE)
-        and all(isinstance(record.get(name), str) for name in TEXT)
-        and all(name in record and isinstance(record[name], str | None) for name in MAYBE_TEXT)
-        and isinstance(record.get("stream"), bool)
-        and {"settled", "ttft_ms", "duration_ms"} <= record.keys()
-    )
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53

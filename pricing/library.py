@@ -1,0 +1,377 @@
+"""The library as an economist uses it: markets, fits and menus with a summary, a table, a plot and their JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pricing.certificate import Verdict, verify
+from pricing.charts import Axis, Series
+from pricing.drawing import drawing
+from pricing.estimate.as_market import market_of, priced
+from pricing.estimate.conversations import CannotEstimate
+from pricing.estimate.fit import Estimate, Given
+from pricing.estimate.fit import fit as estimated_of
+from pricing.estimate.records import seen_in_records
+from pricing.fields import NotAMarket
+from pricing.further import Further
+from pricing.market import read_market
+from pricing.menu import Menu as Sold
+from pricing.menu import NotAMenu
+from pricing.menus import optimal_menu as computed_menu
+from pricing.models import Model
+from pricing.models import compare_models as compared_models
+from pricing.neighbourhood import Neighbourhood
+from pricing.report import report
+from pricing.sensitivity import Line
+from pricing.sensitivity import sensitivity as shifted
+from pricing.shown import Shown, columns, length_of, types_of
+from pricing.worth import valuation_of, worth_at
+
+__all__ = [
+    "CannotEstimate",
+    "Fit",
+    "Market",
+    "Menu",
+    "NotAMarket",
+    "NotAMenu",
+    "compare_models",
+    "fit",
+    "optimal_menu",
+]
+
+CREATED = "1970-01-01T00:00:00Z"
+"""When a menu was made of which nobody says it; a library reads no clock."""
+
+CURVE_POINTS = 120
+"""How many points a curve is drawn by."""
+
+DOTS_MOST = 40
+"""Up to how many types are marked one by one."""
+
+
+class Market(Shown):
+    """Who buys, what an answer is worth, how long answers are, what serving costs.
+
+    ``pricing.Market(types=[(0.01, 0.3), (0.05, 0.4), (0.15, 0.3)], mean_tokens=400, tokens_per_s=50)``
+    """
+
+    def __init__(
+        self,
+        *,
+        types: Sequence[tuple[float, float]] | None = None,
+        mean_tokens: float | None = None,
+        lengths: Mapping[int, float] | None = None,
+        tokens_per_s: float,
+        value_nanousd: float = 1_000_000_000,
+        first_token_s: float = 0.0,
+        cost_nanousd_per_token: float = 0.0,
+        delay: str = "exponential",
+        currency: str = "USD",
+        **further: Any,
+    ) -> None:
+        """Return a market; amounts are in billionths of the currency.
+
+        Args:
+            types: of each kind of customer its urgency r per second and its share of conversations; an answer that
+                comes after t seconds is worth value · e^(-r t). ``urgency`` in ``further`` may stand in their place.
+            mean_tokens: of answers that end at each token with the same probability; or
+            lengths: by its tokens, the probability of each length.
+            tokens_per_s: speed of generation.
+            value_nanousd: worth of an answer that comes at once.
+            first_token_s: time to the first token, less that of one token.
+            cost_nanousd_per_token: of serving; above 0 it takes ``cap_tokens_max`` in ``further``.
+            delay: ``exponential``, ``hyperbolic``, ``linear`` or ``sunk_linear``.
+            currency: of all amounts.
+            further: any other field of ``market.json``.
+
+        Raises:
+            NotAMarket: it cannot be computed with, and why.
+        """
+        if (mean_tokens is None) == (lengths is None) and "answer_length" not in further:
+            raise NotAMarket("Answers have either mean_tokens or lengths.")
+        given: dict[str, Any] = {
+            "value_nanousd": value_nanousd,
+            "delay": {"family": delay},
+            "tokens_per_s": tokens_per_s,
+            "first_token_s": first_token_s,
+            "cost_nanousd_per_token": cost_nanousd_per_token,
+            "currency": currency,
+        }
+        given |= types_of(types) | length_of(mean_tokens, lengths) | further
+        self._market = read_market(given)
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any] | str) -> Market:
+        """Return the market of a ``market.json``, as text or as an object.
+
+        Raises:
+            NotAMarket: it is none.
+        """
+        market = cls.__new__(cls)
+        market._market = read_market(json.loads(given) if isinstance(given, str) else given)
+        return market
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the market as ``market.json``."""
+        read: dict[str, Any] = json.loads(self._market.given)
+        return read
+
+    def to_columns(self) -> dict[str, list[Any]]:
+        """Return a row a type: urgency per second, share of conversations, worth of an answer that comes at once."""
+        market = self._market
+        return {
+            "urgency_per_s": list(market.urgency_per_s),
+            "share": list(market.share),
+            "value_nanousd": list(market.value_nanousd),
+        }
+
+    def summary(self) -> str:
+        """Return the market in a few lines."""
+        valuation = valuation_of(self._market)
+        steps = valuation.steps
+        mean = float(np.dot(steps.survival, steps.size))
+        finished = float(steps.probability.sum())
+        return "\n".join(
+            [
+                f"A market of {len(valuation.share)} types, urgency {valuation.urgency_per_s[0]:.4g} to "
+                f"{valuation.urgency_per_s[-1]:.4g} per second, {self._market.delay} delay.",
+                f"Answers take {mean:,.0f} tokens on average at {steps.tokens_per_s:g} a second; {finished:.1%} end.",
+                f"A token costs {valuation.cost_per_token:g} nano-{self._market.currency} to serve.",
+            ]
+        )
+
+    def plot(self) -> str:
+        """Return worth by cap for some types, as a drawing: SVG text."""
+        valuation = valuation_of(self._market)
+        last = len(valuation.steps.tokens)
+        caps = np.unique(np.linspace(1, last, min(last, CURVE_POINTS)).round().astype(np.int64))
+        worth = worth_at(valuation, caps)
+        rows = np.unique(np.linspace(0, len(worth) - 1, min(len(worth), 5)).round().astype(int))
+        tokens = valuation.steps.tokens[caps - 1].tolist()
+        series = [
+            Series(f"r = {valuation.urgency_per_s[row]:.4g}/s", list(zip(tokens, worth[row].tolist(), strict=True)))
+            for row in rows
+        ]
+        return drawing("Worth of a capped conversation", series, Axis("cap, tokens"), Axis("nano-units"))
+
+
+class Menu(Shown):
+    """A computed menu with its certificate."""
+
+    def __init__(self, given: Mapping[str, Any] | str) -> None:
+        """Return the menu of a ``menu.json``, as text or as an object.
+
+        Raises:
+            NotAMenu: it is none.
+        """
+        self._given: dict[str, Any] = dict(json.loads(given) if isinstance(given, str) else given)
+        Sold.from_json(self._given)
+
+    @property
+    def profit(self) -> float:
+        """Return what a conversation offered earns, nano-units."""
+        return float(self._given["totals"]["profit_nanousd"])
+
+    @property
+    def market(self) -> Market:
+        """Return the market it was computed for."""
+        return Market.from_json(self._given["market"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the menu as ``menu.json``: what a gateway publishes."""
+        copied: dict[str, Any] = json.loads(json.dumps(self._given))
+        return copied
+
+    def to_columns(self) -> dict[str, list[Any]]:
+        """Return a row a tier, the smallest first: cap (None for none), price, share that takes it, what it earns."""
+        tiers = self._given["tiers"]
+        return {
+            "tier": [tier["name"] for tier in tiers],
+            "cap_tokens": [tier["conversation_tokens_max"] for tier in tiers],
+            "price_nanousd": [tier["price_nanousd"] for tier in tiers],
+            **{
+                name: [tier["expected"][name] for tier in tiers]
+                for name in ("share", "tokens", "p_answer", "margin_nanousd")
+            },
+        }
+
+    def summary(self) -> str:
+        """Return the tiers, what they earn beside a single plan and the bound, and what is claimed."""
+        totals, certificate = self._given["totals"], self._given["certificate"]
+        table = self.to_columns()
+        rows = [list(map(_text, row)) for row in zip(*table.values(), strict=True)]
+        bound = certificate["bound"]
+        lines = [
+            f"Menu {self._given['version']}, {certificate['claim']}:",
+            *columns([list(table), *rows]),
+            f"Profit of a conversation offered: {totals['profit_nanousd']:,.0f} nano-{self._given['currency']}; "
+            f"best single plan {totals['single_plan_profit_nanousd']:,.0f}, no more than "
+            f"{bound['upper_bound_nanousd']:,.0f} (gap {bound['gap_share']:.2%}).",
+        ]
+        if totals["resume_gain_nanousd"] > 0:
+            lines.append(f"If cut answers are sent back and bought on: {totals['profit_if_resumed_nanousd']:,.0f}.")
+        return "\n".join(lines)
+
+    def plot(self) -> str:
+        """Return which cap each type takes, as a drawing: SVG text."""
+        caps = {tier["name"]: tier["conversation_tokens_max"] for tier in self._given["tiers"]}
+        longest = valuation_of(read_market(self._given["market"])).steps.tokens[-1]
+        points = [
+            (one["urgency_per_s"], float(0 if one["tier"] is None else caps[one["tier"]] or longest))
+            for one in self._given["assignment"]
+        ]
+        drawn = [Series("cap taken", points, "step")]
+        if len(points) <= DOTS_MOST:
+            drawn.append(Series("types", points, "dots"))
+        return drawing("Caps by urgency", drawn, Axis("urgency r, 1/s"), Axis("cap, tokens"))
+
+    def verify(self) -> Verdict:
+        """Return whether every figure is right, from the menu alone."""
+        return verify(self._given)
+
+    def sensitivity(self) -> list[Line]:
+        """Return what it earns where value, cost, pace, length or urgency are not what they were taken to be."""
+        return shifted(read_market(self._given["market"]), self._given)
+
+    def report(self) -> str:
+        """Return the whole report, one page of HTML that loads nothing."""
+        return report(read_market(self._given["market"]), self._given)
+
+
+class Fit(Shown):
+    """A market estimated from usage records, with what is known of it and what is not."""
+
+    def __init__(self, estimate: Estimate) -> None:
+        self.estimate = estimate
+        self._given = market_of(estimate, priced(estimate))
+
+    @property
+    def market(self) -> Market:
+        """Return the market that menus are made for, its value understated as the draws ask."""
+        return Market.from_json(self._given)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the estimate as ``market.json``, intervals and draws beside it."""
+        copied: dict[str, Any] = json.loads(json.dumps(self._given))
+        return copied
+
+    def to_columns(self) -> dict[str, list[Any]]:
+        """Return a row a grid point of urgency: cumulative share of conversations with its 95 % band."""
+        urgency = self._given["intervals"]["urgency"]
+        names = ("urgency_per_s", "cumulative_share", "cumulative_share_low", "cumulative_share_high")
+        return {name: list(urgency[name]) for name in names}
+
+    def summary(self) -> str:
+        """Return what was estimated, from what, and everything the estimate says of itself."""
+        pace, beside = self.estimate.pace, self._given["estimate"]
+        lines = [
+            f"Urgency from {', '.join(self.estimate.sources)}.",
+            f"{pace.tokens_per_s:.4g} tokens a second, the first after {pace.first_token_s:.3g} s.",
+            f"The estimate bears {beside['tiers'] or 'as many as there are types'} tiers; value understated by "
+            f"{beside['value_understated_by']:.1%}.",
+        ]
+        return "\n".join([*lines, *self.estimate.notes])
+
+    def plot(self) -> str:
+        """Return the distribution of urgency with its 95 % band, as a drawing: SVG text."""
+        table = self.to_columns()
+        rates = [max(rate, 1e-6) for rate in table.pop("urgency_per_s")]
+        few = np.unique(np.linspace(0, len(rates) - 1, min(len(rates), CURVE_POINTS)).round().astype(int)).tolist()
+        series = [
+            Series(name.replace("_", " "), [(rates[at], curve[at]) for at in few]) for name, curve in table.items()
+        ]
+        axes = Axis("urgency r, 1/s", logarithmic=True), Axis("share of conversations")
+        return drawing("Urgency", series, *axes)
+
+
+def fit(
+    records: Iterable[Mapping[str, Any]],
+    menus: Iterable[Mapping[str, Any]],
+    *,
+    value_nanousd: float,
+    cost_nanousd_per_token: float = 0.0,
+    currency: str = "USD",
+    own_tiers: bool = False,
+    draws: int = 60,
+    seed: int = 0,
+) -> Fit:
+    """Return the market that usage records tell of, in one call.
+
+    Args:
+        records: usage records, in about the order of their time.
+        menus: the menus that they name, each a ``menu.json``.
+        value_nanousd: worth of an answer that comes at once, which is yours to say.
+        cost_nanousd_per_token: of serving.
+        currency: of all amounts.
+        own_tiers: customers took the tier of their account themselves.
+        draws: equally likely markets to draw.
+        seed: of the draws.
+
+    Raises:
+        CannotEstimate: too little was seen, or what was seen contradicts itself, and how.
+    """
+    read = [Sold.from_json(dict(menu)) for menu in menus]
+    seen = seen_in_records(records, {menu.version: menu for menu in read}, own_tiers=own_tiers)
+    given = Given(value_nanousd, cost_nanousd_per_token, currency=currency)
+    return Fit(estimated_of(seen, given, draws=draws, random=np.random.default_rng(seed)))
+
+
+def optimal_menu(
+    market: Market | Fit,
+    *,
+    tiers: int | None = None,
+    robust: bool | None = None,
+    near: Neighbourhood | None = None,
+    objective: str = "profit",
+    created: str = CREATED,
+    **further: Any,
+) -> Menu:
+    """Return the best menu of a market; that of a fit is robust and of as many tiers as it bears, unless said.
+
+    Args:
+        market: known, or fitted.
+        tiers: at most so many; None is the full menu, or what the fit bears.
+        robust: best on average over markets near this one; None: where the market is a fit.
+        near: how near.
+        objective: ``profit`` or ``profit_if_resumed``.
+        created: when, RFC 3339.
+        further: ``surplus_weight``, ``everyone``, ``terms``, ``worse_off``: see ``pricing.further.Further``.
+
+    Raises:
+        NotAMarket, NotAMenu: it cannot be computed, and why.
+    """
+    given = market.to_json()
+    wants = isinstance(market, Fit) and objective == "profit" and not further if robust is None else robust
+    asked = Further(robust=(near or Neighbourhood()) if wants else None, **further)
+    few = tiers if tiers is not None else given.get("estimate", {}).get("tiers")
+    made = computed_menu(
+        read_market(given),
+        tiers=few,
+        bill="conversation",
+        names=None,
+        created=created,
+        objective=objective,
+        further=asked,
+    )
+    return Menu(made)
+
+
+def compare_models(markets: Mapping[str, Market | Fit], *, tiers: int | None = None) -> list[Model]:
+    """Return what the best menu of each model earns, the best model first.
+
+    Raises:
+        NotAMarket: fewer than two are given, or they differ in currency.
+    """
+    return compared_models({name: read_market(one.to_json()) for name, one in markets.items()}, tiers=tiers)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value > 10 else f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
