@@ -214,6 +214,7 @@ async def _serving(
         gate=Gate(settings.upstream_concurrency_max, wait_s=settings.upstream_queue_s),
         upstream=await _upstream(stack, settings, ticks),
         recount=await _recount(stack, settings, profile),
+        tally=tally,
         monotonic=time.monotonic,
     )
     health.line = line
@@ -281,6 +282,8 @@ async def _profile(settings: Settings) -> Profile:
         speaks=settings.upstream_dialects,
         limits=settings.upstream_limit_fields,
         passes=settings.passed_fields,
+        unknown_fields=settings.unknown_fields,
+        asks_usage=settings.upstream_usage == "ask",
     )
 
 

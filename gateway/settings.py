@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     upstream_limit_fields: Annotated[tuple[str, ...], NoDecode] = ()
     passed_fields: Annotated[tuple[str, ...], NoDecode] = ()
     hosted_tools: Literal["refuse", "drop"] = "refuse"
+    unknown_fields: Literal["drop", "refuse", "pass"] = "drop"
+    upstream_usage: Literal["ask", "omit"] = "ask"
     tokenizer: str | None = None
 
     redis_url: str = "embedded"

@@ -51,6 +51,12 @@ FIRST_TOKEN = Metric(
     bounds_s=(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
 REFUSALS = Metric("tokencap_refusals_total", Kind.COUNTER, "Requests that were refused before admission.", ("code",))
+DROPPED_FIELDS = Metric(
+    "tokencap_dropped_fields_total",
+    Kind.COUNTER,
+    "Fields and tools of admitted calls that did not reach the upstream, by name where the gateway knows it.",
+    ("field",),
+)
 WRONG_TOKENS = Metric("tokencap_wrong_tokens_total", Kind.COUNTER, "Wrong tokens at the admin side and /metrics.")
 FAULTS = Metric(
     "tokencap_background_faults_total",
@@ -84,6 +90,7 @@ METRICS = (
     EXCESS,
     FIRST_TOKEN,
     REFUSALS,
+    DROPPED_FIELDS,
     WRONG_TOKENS,
     FAULTS,
     LEDGER_LAG,

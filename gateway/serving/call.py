@@ -57,6 +57,11 @@ class Call:
     def content_type(self) -> bytes:
         return EVENT_STREAM if self.wanted.stream else JSON
 
+    @property
+    def headers(self) -> Headers:
+        """The headers that stand on its answer, whole or streamed."""
+        return answer_headers(self.live.hold, self.wanted.dropped)
+
     def begin(self, reading: Reading) -> Reading:
         """Take note that the upstream answers."""
         self.reading = reading
@@ -146,7 +151,7 @@ class Call:
             charge = settled.charge_nanousd if settled else None
             left = settled.conversation_left if settled else None
             return Last([], self.reading.ending(self.came_to.billed_output_tokens, charge, left))
-        headers = [*answer_headers(self.live.hold, self.wanted.dropped), *charge_header(settled)]
+        headers = [*self.headers, *charge_header(settled)]
         return Last(headers, dumps(self.reading.whole(self.came_to.billed_output_tokens)))
 
     def foreseen(self, charge_nanousd: int) -> Settled:

@@ -31,6 +31,8 @@ from gateway.holds.claims import Claims, Seal, key_digest
 from gateway.holds.hold import Ask, Hold, Settled
 from gateway.holds.keeper import Keeper
 from gateway.holds.threads import Threads
+from gateway.observing.metrics import DROPPED_FIELDS
+from gateway.observing.tally import Tally
 from gateway.serving.api_key import Key, key_of
 from gateway.serving.body import Body
 from gateway.serving.call import Call
@@ -39,8 +41,9 @@ from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.discretion import renamed
 from gateway.serving.exchange import Exchange
+from gateway.serving.fields.sieve import NAMED
 from gateway.serving.gate import Gate
-from gateway.serving.headers import answer_headers, length_header
+from gateway.serving.headers import dropped_header, length_header
 from gateway.serving.intake import Intake
 from gateway.serving.query import OF_CALLS, check_head
 from gateway.serving.recount import Recount
@@ -91,6 +94,7 @@ class Journey:
         upstream: Upstream,
         recount: Recount,
         rules: Rules,
+        tally: Tally,
         monotonic: Callable[[], float],
     ) -> None:
         self.dialect = dialect
@@ -103,6 +107,7 @@ class Journey:
         self._upstream = upstream
         self._recount = recount
         self._rules = rules
+        self._tally = tally
         self._monotonic = monotonic
 
     async def serve(self, exchange: Exchange) -> None:
@@ -120,7 +125,7 @@ class Journey:
             body = await self._intake.read(raw, exchange, customer)
             dropped = self._rules.hosted.leave_out(body, self._rules.names)
             wanted = self.dialect.read(body, len(raw))
-            wanted.dropped = dropped
+            wanted.dropped = dropped + wanted.dropped
             ask = await self._ask(exchange, key, wanted)
             name = name_of(exchange)
             repetition = None if name is None else await self._claim(key, ask, customer, name, raw)
@@ -137,6 +142,7 @@ class Journey:
         hold = await self._reserve(ask, customer, repetition)
         del raw  # a prompt can be large, and the answer long in coming
 
+        self._count_dropped(wanted)
         live = self._keeper.take(hold, repetition.once if repetition else None)
         call = Call(live, wanted, key, self._monotonic)
         finish, problem = await self._run(call, exchange, body, to_its_end=repetition is not None)
@@ -152,6 +158,10 @@ class Journey:
             is_stopping = isinstance(problem, ShuttingDown)
             settled = None if is_stopping else await exchange.in_time(settling, SETTLE_WAIT_S)
             await self._end(call, exchange, settled, problem)
+
+    def _count_dropped(self, wanted: Wanted) -> None:
+        for name in wanted.dropped:
+            self._tally.add(DROPPED_FIELDS, name if name in NAMED else "other")
 
     async def _claim(self, key: Key, ask: Ask, customer: str, name: str, raw: bytes) -> Repetition:
         """Claim the call's Idempotency-Key."""
@@ -266,7 +276,7 @@ class Journey:
             if self._recount.can_count:
                 reading.remember_texts()
             if call.wanted.stream:
-                await exchange.start(200, answer_headers(hold, call.wanted.dropped), call.content_type)
+                await exchange.start(200, call.headers, call.content_type)
             if not answer.is_stream:
                 await self._pass_on(call, exchange, reading.feed_whole(await answer.whole()))
                 return
@@ -316,7 +326,8 @@ class Journey:
         """Send the caller the last bytes, or what went wrong."""
         if problem is not None and exchange.answers:
             told = self.dialect.refusal(problem, exchange.request_id)
-            await exchange.reply(problem.status, told, problem.headers.items())
+            dropped = [(name.decode(), names.decode()) for name, names in dropped_header(call.wanted.dropped)]
+            await exchange.reply(problem.status, told, [*problem.headers.items(), *dropped])
         elif problem is not None:
             await exchange.end(self.dialect.broken_off(problem, exchange.request_id))
         else:

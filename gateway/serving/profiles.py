@@ -29,7 +29,11 @@ class Profile:
     tokenize_field: str | None = None
     """The field of its ``/tokenize`` that takes the text, where it has that route."""
     passes: frozenset[str] = frozenset()
-    """Fields beyond the dialect's own that may pass: the operator's."""
+    """Fields beyond those that the engine knows that may pass: the operator's."""
+    unknown_fields: str = "drop"
+    """What becomes of fields that are neither: ``drop``, ``refuse`` or ``pass``."""
+    asks_usage: bool = True
+    """Whether it is asked, by ``stream_options``, to say the usage of a stream."""
 
 
 ANY = Profile("any")
@@ -65,7 +69,15 @@ NAMED = {
 PROFILES = {profile.name: profile for profile in (ANY, OPENAI, VLLM, SGLANG, LLAMACPP, OLLAMA)}
 
 
-def as_set(profile: Profile, *, speaks: Iterable[str], limits: Iterable[str], passes: Iterable[str]) -> Profile:
+def as_set(
+    profile: Profile,
+    *,
+    speaks: Iterable[str],
+    limits: Iterable[str],
+    passes: Iterable[str],
+    unknown_fields: str,
+    asks_usage: bool,
+) -> Profile:
     """Return a profile with what the operator's settings say of it; what they leave empty stays.
 
     Raises:
@@ -79,4 +91,6 @@ def as_set(profile: Profile, *, speaks: Iterable[str], limits: Iterable[str], pa
         speaks=routes or profile.speaks,
         chat_limits=tuple(limits) or profile.chat_limits,
         passes=frozenset(passes),
+        unknown_fields=unknown_fields,
+        asks_usage=asks_usage,
     )

@@ -10,7 +10,7 @@ from gateway.holds.claims import Seal
 from gateway.holds.hold import Once
 from gateway.serving.call import Call
 from gateway.serving.exchange import Exchange
-from gateway.serving.headers import answer_headers, length_header, written
+from gateway.serving.headers import length_header, written
 
 KEPT_MOST = 2**20
 """Bytes of an answer that is kept; a longer one leaves its key free again."""
@@ -54,7 +54,7 @@ class Repetition:
         body = recorded + last.body
         if len(body) > KEPT_MOST:
             return b""
-        headers = last.headers or answer_headers(call.live.hold, call.wanted.dropped)
+        headers = last.headers or call.headers
         lines = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         head = {"type": call.content_type.decode(), "id": call.live.hold.id, "headers": lines}
         return self.seal.close(json.dumps(head).encode() + b"\n" + body)

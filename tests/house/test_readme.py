@@ -11,8 +11,8 @@ import pytest
 from gateway import errors
 from gateway.cli.main import COMMANDS
 from gateway.observing.metrics import METRICS
-from gateway.serving import profiles
-from gateway.serving.dialects import chat, completions, embeddings, messages, responses
+from gateway.serving.fields.guarded import OURS
+from gateway.serving.fields.shown import page
 from gateway.settings import Settings
 from tests.house.files import FOLDERS, ROOT, name_of, written_files
 
@@ -77,18 +77,17 @@ def test_the_table_of_metrics_is_the_metrics() -> None:
     assert written == [(metric.name, metric.labels) for metric in METRICS]
 
 
-def test_the_fields_that_pass_are_listed() -> None:
-    """The README names exactly the fields of each format that reach the model."""
-    listed = {codes(route)[0].removeprefix("POST "): set(codes(passed)) for route, _, passed in rows("Formats")}
+def test_the_page_of_fields_is_the_tables() -> None:
+    """What docs/fields.md says of each field is what the gateway goes by."""
+    assert (ROOT / "docs" / "fields.md").read_text("utf-8") == page()
 
-    assert listed == {
-        profiles.CHAT: chat.PASSED,
-        profiles.COMPLETIONS: completions.PASSED,
-        profiles.RESPONSES: responses.PASSED,
-        profiles.MESSAGES: messages.PASSED,
-        profiles.COUNT_TOKENS: messages.COUNTED,
-        profiles.EMBEDDINGS: embeddings.PASSED,
-    }
+
+def test_the_table_of_formats_has_every_format_with_its_limits() -> None:
+    """The README names each route, and the limits that are the grant there."""
+    written = {codes(route)[0].removeprefix("POST "): set(codes(limits)) for route, limits, _ in rows("Formats")}
+
+    assert written.keys() == OURS.keys()
+    assert all(limits <= OURS[route] for route, limits in written.items())
 
 
 def test_every_command_it_names_exists() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from gateway.errors import BadRequest
 from gateway.serving.body import Body, end_user, flag, least, named, positive
 from gateway.serving.dialects.chat_reading import ChatReading
-from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI, shows_usage
+from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI, check_best_of, shows_usage
 from gateway.serving.dialects.prompt import Prompt, prompt_of
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.jsons import dumps
@@ -16,39 +16,6 @@ from gateway.serving.profiles import CHAT
 TOOL_RESULTS_MOST = 16
 
 OTHER_LIMITS = (*ENGINE_LIMITS, "max_output_tokens")
-
-PASSED = frozenset(
-    {
-        "messages",
-        "tools",
-        "tool_choice",
-        "parallel_tool_calls",
-        "functions",
-        "function_call",
-        "response_format",
-        "reasoning_effort",
-        "verbosity",
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "stop",
-        "seed",
-        "presence_penalty",
-        "frequency_penalty",
-        "repetition_penalty",
-        "logit_bias",
-        "logprobs",
-        "top_logprobs",
-        "modalities",
-        "audio",
-        "prediction",
-        "safety_identifier",
-        "user",
-        "metadata",
-    }
-)
-"""What reaches the upstream as it came. Any other field is dropped."""
 
 
 class Chat(OpenAI):
@@ -62,10 +29,12 @@ class Chat(OpenAI):
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
             raise BadRequest("messages is a list of at least one object.", code="invalid_type", param="messages")
+        choices = positive(body, "n", self._profile.choices_most) or 1
+        check_best_of(body, choices)
         return Wanted(
             model=model,
             requested_tokens=least(body, "max_completion_tokens", "max_tokens", *OTHER_LIMITS),
-            choices=positive(body, "n", self._profile.choices_most) or 1,
+            choices=choices,
             stream=flag(body, "stream"),
             shows_usage=shows_usage(body),
             tool_results=_tool_results(messages),
@@ -73,15 +42,17 @@ class Chat(OpenAI):
             input_bound=size,
             input_estimate=-(-size // 4),
             end_user=end_user(body, *END_USER),
+            dropped=self._sieve.dropped(body),
         )
 
     def prompt(self, body: Body) -> Prompt | None:
         return prompt_of((body["messages"],), [body.get(name) for name in ("tools", "functions") if body.get(name)])
 
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
-        limits = self._limits(body, self._profile.chat_limits, OTHER_LIMITS, grant)
+        own = self._profile.chat_limits if body.get("prediction") is None else ("max_tokens",)  # the two do not meet
+        limits = self._limits(body, own, OTHER_LIMITS, grant)
         choices = {"n": wanted.choices} if wanted.choices > 1 else {}
-        return dumps({**self._passed(body, PASSED), "model": model, **choices, **limits, **self._streamed()})
+        return dumps({**self._sieve.passed(body, grant), "model": model, **choices, **limits, **self._streamed(body)})
 
     def reading(self, wanted: Wanted, *, grant: int) -> ChatReading:
         return ChatReading(wanted, grant)

@@ -8,34 +8,13 @@ from gateway.errors import BadRequest
 from gateway.serving.body import Body, end_user, flag, least, named, positive
 from gateway.serving.dialects.assembly import merge
 from gateway.serving.dialects.chat_reading import ChatReading
-from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI, shows_usage
+from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI, check_best_of, shows_usage
 from gateway.serving.dialects.prompt import Prompt, prompt_of
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.jsons import dumps
 from gateway.serving.profiles import COMPLETIONS
 
 OTHER_LIMITS = (*ENGINE_LIMITS, "max_completion_tokens", "max_output_tokens")
-
-PASSED = frozenset(
-    {
-        "prompt",
-        "suffix",
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "stop",
-        "seed",
-        "presence_penalty",
-        "frequency_penalty",
-        "repetition_penalty",
-        "logit_bias",
-        "logprobs",
-        "safety_identifier",
-        "user",
-    }
-)
-"""What reaches the upstream as it came. Any other field is dropped."""
 
 
 class Completions(OpenAI):
@@ -51,10 +30,7 @@ class Completions(OpenAI):
         of_each = positive(body, "n", choices_most) or 1
         if prompts * of_each > choices_most:
             raise BadRequest(f"prompts × n is at most {choices_most}.", code="integer_above_max_value", param="prompt")
-        if (positive(body, "best_of") or 1) > of_each:
-            raise BadRequest("best_of is at most n: answers nobody sees are not sold.", param="best_of")
-        if flag(body, "echo"):
-            raise BadRequest("echo is not served.", param="echo")
+        check_best_of(body, of_each)
         return Wanted(
             model=model,
             requested_tokens=least(body, "max_tokens", *OTHER_LIMITS),
@@ -66,6 +42,7 @@ class Completions(OpenAI):
             input_bound=size,
             input_estimate=-(-size // 4),
             end_user=end_user(body, *END_USER),
+            dropped=self._sieve.dropped(body),
         )
 
     def prompt(self, body: Body) -> Prompt | None:
@@ -74,7 +51,7 @@ class Completions(OpenAI):
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
         limits = self._limits(body, ("max_tokens",), OTHER_LIMITS, grant)
         choices = {"n": body["n"]} if body.get("n") is not None else {}
-        return dumps({**self._passed(body, PASSED), "model": model, **choices, **limits, **self._streamed()})
+        return dumps({**self._sieve.passed(body, grant), "model": model, **choices, **limits, **self._streamed(body)})
 
     def reading(self, wanted: Wanted, *, grant: int) -> CompletionsReading:
         return CompletionsReading(wanted, grant)

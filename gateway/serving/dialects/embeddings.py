@@ -13,9 +13,6 @@ from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.jsons import dumps
 from gateway.serving.profiles import EMBEDDINGS
 
-PASSED = frozenset({"input", "dimensions", "encoding_format", "safety_identifier", "user"})
-"""What reaches the upstream as it came. Any other field is dropped."""
-
 
 class Embeddings(OpenAI):
     """``POST /v1/embeddings``."""
@@ -38,6 +35,7 @@ class Embeddings(OpenAI):
             input_bound=size,
             input_estimate=-(-size // 4),
             end_user=end_user(body, *END_USER),
+            dropped=self._sieve.dropped(body),
             generates=False,
         )
 
@@ -45,7 +43,7 @@ class Embeddings(OpenAI):
         return prompt_of((body["input"],))
 
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
-        return dumps({**self._passed(body, PASSED), "model": model})
+        return dumps({**self._sieve.passed(body), "model": model})
 
     def reading(self, wanted: Wanted, *, grant: int) -> PlainReading:
         return PlainReading(wanted, grant)

@@ -12,14 +12,10 @@ from gateway.serving.dialects.messages_reading import MessagesReading
 from gateway.serving.dialects.plain import PlainReading
 from gateway.serving.dialects.prompt import Prompt, prompt_of
 from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.fields.sieve import Sieve
 from gateway.serving.jsons import dumps
 from gateway.serving.profiles import COUNT_TOKENS, MESSAGES, Profile
 from gateway.serving.sse import named_event
-
-COUNTED = frozenset({"messages", "system", "tools", "tool_choice", "thinking", "output_config"})
-
-PASSED = COUNTED | {"stop_sequences", "temperature", "top_p", "top_k", "metadata"}
-"""What reaches the upstream as it came. Any other field is dropped."""
 
 END_USER = "metadata.user_id"
 
@@ -41,8 +37,10 @@ class Anthropic:
     id_headers: tuple[bytes, ...] = (b"x-request-id", b"request-id")
     headers: Mapping[str, str] = {"anthropic-version": "2023-06-01"}
 
+    endpoint: str
+
     def __init__(self, profile: Profile) -> None:
-        self._profile = profile
+        self._sieve = Sieve(self.endpoint, profile)
 
     def refusal(self, error: TokencapError, request_id: str) -> Any:
         kind = ERROR_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
@@ -52,9 +50,6 @@ class Anthropic:
 
     def broken_off(self, error: TokencapError, request_id: str) -> bytes:
         return named_event("error", dumps(self.refusal(error, request_id)))
-
-    def _passed(self, body: Body, fields: frozenset[str]) -> Body:
-        return {name: value for name, value in body.items() if name in fields or name in self._profile.passes}
 
 
 class Messages(Anthropic):
@@ -79,13 +74,14 @@ class Messages(Anthropic):
             input_bound=size,
             input_estimate=-(-size // 4),
             end_user=end_user(body, "user_id", within="metadata"),
+            dropped=self._sieve.dropped(body),
         )
 
     def prompt(self, body: Body) -> Prompt | None:
         return prompt_of((body.get("system"), body["messages"]), body.get("tools"))
 
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
-        return dumps({**self._passed(body, PASSED), "model": model, "max_tokens": grant, "stream": True})
+        return dumps({**self._sieve.passed(body, grant), "model": model, "max_tokens": grant, "stream": True})
 
     def reading(self, wanted: Wanted, *, grant: int) -> MessagesReading:
         return MessagesReading(wanted, grant)
@@ -111,6 +107,7 @@ class CountTokens(Anthropic):
             input_bound=0,
             input_estimate=0,
             end_user=end_user(body, "user_id", within="metadata"),
+            dropped=self._sieve.dropped(body),
             generates=False,
         )
 
@@ -118,7 +115,7 @@ class CountTokens(Anthropic):
         return None
 
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
-        return dumps({**self._passed(body, COUNTED), "model": model})
+        return dumps({**self._sieve.passed(body), "model": model})
 
     def reading(self, wanted: Wanted, *, grant: int) -> PlainReading:
         return PlainReading(wanted, grant)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gateway.errors import BadRequest, TokencapError
-from gateway.serving.body import Body, flag
+from gateway.serving.body import Body, flag, positive
+from gateway.serving.fields.sieve import OBFUSCATION, Sieve
 from gateway.serving.jsons import dumps
 from gateway.serving.profiles import Profile
 from gateway.serving.sse import event
@@ -25,8 +26,11 @@ class OpenAI:
     id_headers: tuple[bytes, ...] = (b"x-request-id",)
     headers: Mapping[str, str] = {}
 
+    endpoint: str
+
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
+        self._sieve = Sieve(self.endpoint, profile)
 
     def refusal(self, error: TokencapError, request_id: str) -> Any:
         return error.body()
@@ -34,19 +38,20 @@ class OpenAI:
     def broken_off(self, error: TokencapError, request_id: str) -> bytes:
         return event(dumps(error.body()))
 
-    def _passed(self, body: Body, fields: frozenset[str]) -> Body:
-        """Return what of a body reaches the upstream as it came."""
-        return {name: value for name, value in body.items() if name in fields or name in self._profile.passes}
-
     def _limits(self, body: Body, own: Iterable[str], others: Iterable[str], grant: int) -> Body:
         """Return the grant in every field that the upstream may obey."""
         if self._profile.takes_engine_limits:
             own = (*own, *(name for name in others if body.get(name) is not None))
         return dict.fromkeys(own, grant)
 
-    def _streamed(self) -> Body:
+    def _streamed(self, body: Body) -> Body:
         """Return the fields that ask a completion to stream and to say its usage."""
+        if not self._profile.asks_usage:
+            return {"stream": True}
         asked = {"include_usage": True} | ({"continuous_usage_stats": True} if self._profile.continuous_usage else {})
+        options = body.get("stream_options") or {}
+        if OBFUSCATION in options and self._sieve.heeds(OBFUSCATION):
+            asked[OBFUSCATION] = options[OBFUSCATION]
         return {"stream": True, "stream_options": asked}
 
 
@@ -64,3 +69,13 @@ def shows_usage(body: Body) -> bool:
     if not flag(body, "stream"):
         raise BadRequest("stream_options is only for a stream.", param="stream_options")
     return flag(options, "include_usage")
+
+
+def check_best_of(body: Body, choices: int) -> None:
+    """Refuse answers that would be made and shown to nobody.
+
+    Raises:
+        BadRequest: more of them are asked for than ``choices``.
+    """
+    if (positive(body, "best_of") or 1) > choices:
+        raise BadRequest("best_of is at most n: answers nobody sees are not sold.", param="best_of")

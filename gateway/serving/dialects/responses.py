@@ -23,32 +23,6 @@ TOOL_RESULTS = frozenset(
     }
 )
 
-PASSED = frozenset(
-    {
-        "input",
-        "instructions",
-        "previous_response_id",
-        "conversation",
-        "store",
-        "tools",
-        "tool_choice",
-        "parallel_tool_calls",
-        "max_tool_calls",
-        "text",
-        "reasoning",
-        "include",
-        "truncation",
-        "temperature",
-        "top_p",
-        "top_logprobs",
-        "prompt_cache_key",
-        "safety_identifier",
-        "user",
-        "metadata",
-    }
-)
-"""What reaches the upstream as it came. Any other field is dropped."""
-
 
 class Responses(OpenAI):
     """``POST /v1/responses``."""
@@ -59,10 +33,6 @@ class Responses(OpenAI):
     def read(self, body: Body, size: int) -> Wanted:
         model = named(body, "model")
         items = _items(body.get("input"))
-        if flag(body, "background"):
-            raise BadRequest(
-                "background is not served: an answer is counted while its caller waits.", param="background"
-            )
         previous = body.get("previous_response_id")
         if previous is not None and not isinstance(previous, str):
             raise BadRequest("previous_response_id is a string.", code="invalid_type", param="previous_response_id")
@@ -77,6 +47,7 @@ class Responses(OpenAI):
             input_bound=size,
             input_estimate=-(-size // 4),
             end_user=end_user(body, *END_USER),
+            dropped=self._sieve.dropped(body),
             conversation=_conversation(body.get("conversation")),
             previous=previous,
         )
@@ -88,7 +59,7 @@ class Responses(OpenAI):
 
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
         limits = self._limits(body, ("max_output_tokens",), OTHER_LIMITS, grant)
-        return dumps({**self._passed(body, PASSED), "model": model, **limits, "stream": True})
+        return dumps({**self._sieve.passed(body, grant), "model": model, **limits, "stream": True})
 
     def reading(self, wanted: Wanted, *, grant: int) -> ResponsesReading:
         return ResponsesReading(wanted, grant)
