@@ -261,6 +261,7 @@ def _rules(settings: Settings) -> Rules:
         customers_choose_tier=settings.self_selection != "none",
         callers_choose_tier=settings.self_selection == "conversation",
         hosted=Hosted(drops=settings.hosted_tools == "drop"),
+        passed_headers=settings.passed_headers,
         call_deadline_s=settings.call_deadline_s,
         write_deadline_s=settings.write_deadline_s,
     )

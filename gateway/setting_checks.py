@@ -160,3 +160,26 @@ def _refuse_place(parts: SplitResult) -> None:
         raise ValueError("its host is no name of a host") from error
     if not place.startswith("[") and (len(ascii_host) > 253 or not _HOST_NAME.fullmatch(ascii_host)):
         raise ValueError("its host is no name of a host")
+
+
+HEADER = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,256}")
+KEPT_HERE = re.compile(
+    r"authorization|proxy-.*|cookie2?|.*api-key.*|host|connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect"
+    r"|content-.*|accept|accept-encoding|x-request-id|idempotency-key|x-conversation-id|x-tokencap-.*"
+    r"|openai-organization|openai-project|forwarded|x-forwarded-.*|x-real-ip|via"
+)
+"""Headers that no setting lets pass: they frame the request, are secrets, name an account, or speak to this gateway."""
+
+
+def passed_header(given: str) -> str:
+    """Return the name of a header that callers may have passed on, in lower case.
+
+    Raises:
+        ValueError: it is no name of a header, or one that never passes.
+    """
+    name = given.lower()
+    if not HEADER.fullmatch(name):
+        raise ValueError(f"{given} is no name of a header")
+    if KEPT_HERE.fullmatch(name):
+        raise ValueError(f"{name} never passes")
+    return name

@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     upstream_dialects: Annotated[tuple[str, ...], NoDecode] = ()
     upstream_limit_fields: Annotated[tuple[str, ...], NoDecode] = ()
     passed_fields: Annotated[tuple[str, ...], NoDecode] = ()
+    passed_headers: Annotated[tuple[str, ...], NoDecode] = ()
     hosted_tools: Literal["refuse", "drop"] = "refuse"
     unknown_fields: Literal["drop", "refuse", "pass"] = "drop"
     upstream_usage: Literal["ask", "omit"] = "ask"
@@ -138,7 +139,9 @@ class Settings(BaseSettings):
             raise ValueError(f"it has {sum(not each.isascii() for each in text)} characters that no header can carry")
         return given
 
-    @field_validator("model_aliases", "upstream_dialects", "upstream_limit_fields", "passed_fields", mode="before")
+    @field_validator(
+        "model_aliases", "upstream_dialects", "upstream_limit_fields", "passed_fields", "passed_headers", mode="before"
+    )
     @classmethod
     def _split_names(cls, given: Any) -> Any:
         if isinstance(given, str):
@@ -149,6 +152,11 @@ class Settings(BaseSettings):
     @classmethod
     def _are_dialects(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         return _each_of(given, ("chat", "completions", "responses", "messages", "embeddings"))
+
+    @field_validator("passed_headers", mode="after")
+    @classmethod
+    def _may_pass(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(setting_checks.passed_header, given))
 
     @field_validator("upstream_limit_fields", mode="after")
     @classmethod

@@ -41,6 +41,7 @@ from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.discretion import renamed
 from gateway.serving.exchange import Exchange
+from gateway.serving.fields.headers import allowed, passed_headers
 from gateway.serving.fields.sieve import NAMED
 from gateway.serving.gate import Gate
 from gateway.serving.headers import dropped_header, length_header
@@ -73,6 +74,8 @@ class Rules:
     callers_choose_tier: bool
     """For one conversation, by ``X-Tokencap-Tier`` on its first call."""
     hosted: Hosted
+    passed_headers: tuple[str, ...]
+    """Headers of requests that the operator lets pass beside those of the format."""
     call_deadline_s: float
     write_deadline_s: float
     """How long a caller may take nothing of an answer."""
@@ -107,6 +110,7 @@ class Journey:
         self._upstream = upstream
         self._recount = recount
         self._rules = rules
+        self._header_names = allowed(dialect.endpoint, rules.passed_headers)
         self._tally = tally
         self._monotonic = monotonic
 
@@ -125,7 +129,8 @@ class Journey:
             body = await self._intake.read(raw, exchange, customer)
             dropped = self._rules.hosted.leave_out(body, self._rules.names)
             wanted = self.dialect.read(body, len(raw))
-            wanted.dropped = dropped + wanted.dropped
+            wanted.headers, kept_back = passed_headers(exchange.header, self._header_names)
+            wanted.dropped = dropped + wanted.dropped + kept_back
             ask = await self._ask(exchange, key, wanted)
             name = name_of(exchange)
             repetition = None if name is None else await self._claim(key, ask, customer, name, raw)
@@ -269,7 +274,10 @@ class Journey:
         async with (
             self._gate.place(hold.facts.customer),
             self._upstream.ask(
-                self.dialect.path, self._forwarded(call, exchange, body), hold.id, self.dialect.headers
+                self.dialect.path,
+                self._forwarded(call, exchange, body),
+                hold.id,
+                {**self.dialect.headers, **call.wanted.headers},
             ) as answer,
         ):
             reading = call.begin(self.dialect.reading(call.wanted, grant=hold.grant))

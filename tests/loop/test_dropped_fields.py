@@ -9,16 +9,42 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.loop.rig import Rig, Sold, rig
+from gateway.errors import StartupError
+from gateway.local.simulator import build as build_simulator
+from gateway.serving.exchange import Receive, Scope, Send
+from gateway.settings import read_settings
+from tests.loop.rig import FAST, Rig, Sold, rig
+
+SENT_ON = {"traceparent": "00-1-2-01", "anthropic-beta": "a,b", "anthropic-version": "2024-01-01", "x-team": "blue"}
+KEPT_BACK = {"openai-organization": "org-1", "cookie": "a=b", "x-other": "1", "openai-beta": "c"}
 
 ASKED = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5}
 
 
+class Model:
+    """The simulated model, which remembers the headers of its last request."""
+
+    def __init__(self) -> None:
+        self.headers: dict[str, str] = {}
+        self._app = build_simulator(FAST)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            self.headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        await self._app(scope, receive, send)
+
+
 @pytest.fixture(scope="module")
-def asked(valkey_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rig, Sold]]:
+def model() -> Model:
+    return Model()
+
+
+@pytest.fixture(scope="module")
+def asked(model: Model, valkey_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rig, Sold]]:
     """A gateway before a vLLM, and who calls it."""
     folder: Path = tmp_path_factory.mktemp("dropped")
-    with rig(valkey_server, f"sqlite:///{folder}/ledger.sqlite", folder, upstream_profile="vllm") as running:
+    given: dict[str, Any] = {"upstream": model, "upstream_profile": "vllm", "passed_headers": "X-Team"}
+    with rig(valkey_server, f"sqlite:///{folder}/ledger.sqlite", folder, **given) as running:
         running.tier("basic", conversation_tokens_max=1000, price_nanousd=1000)
         yield running, running.customer("basic")
 
@@ -36,6 +62,24 @@ def test_the_answer_names_what_was_dropped(asked: tuple[Rig, Sold], path: str, s
     assert first.status_code == 200, first.text
     assert first.headers["x-tokencap-dropped"] == again.headers["x-tokencap-dropped"] == "made_up, odd??name"
     assert again.headers["idempotency-replayed"] == "true"
+
+
+def test_headers_of_a_request_pass_by_an_allow_list(asked: tuple[Rig, Sold], model: Model) -> None:
+    """Those of tracing, of the format and of the operator; whose account it is, is not the caller's to say."""
+    loop, who = asked
+
+    answer = httpx.post(f"{loop.url}/v1/messages", json=ASKED, headers={**who.headers, **SENT_ON, **KEPT_BACK})
+
+    assert answer.status_code == 200, answer.text
+    assert {name: model.headers.get(name) for name in SENT_ON} == SENT_ON
+    assert not {*KEPT_BACK, "authorization"} & model.headers.keys()
+    assert answer.headers["x-tokencap-dropped"] == "openai-organization"
+
+
+@pytest.mark.parametrize("name", ["Authorization", "x-api-key", "Cookie", "openai-project", "content-length", "a b"])
+def test_no_setting_lets_what_is_kept_here_pass(name: str) -> None:
+    with pytest.raises(StartupError, match="TOKENCAP_PASSED_HEADERS"):
+        read_settings(passed_headers=name)
 
 
 def test_what_was_dropped_is_counted_by_names_that_are_known(asked: tuple[Rig, Sold]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
@@ -28,6 +29,8 @@ class Wanted:
     """The id of an earlier answer of ours that this call goes on from."""
     end_user: str | None = None
     """Whom of the customer's own users it is for."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers of its request that the upstream is sent."""
     dropped: tuple[str, ...] = ()
     """What was left out of the body, by name: the caller is told."""
     generates: bool = True
