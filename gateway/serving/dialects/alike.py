@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from gateway.serving.jsons import loads
+import orjson
 
 _BEGINS = re.compile(rb'"content": ?"')
 _TEXT = re.compile(rb'(?!\Z)[^"\\\x00-\x1f]*(?:\\["\\/bfnrt][^"\\\x00-\x1f]*)*')
@@ -40,7 +40,7 @@ class Alike:
         shown = b"%b%b%b" % (self._shown_before, between.join(texts), self._shown_after)
         said = b"".join(texts)
         try:
-            return len(texts), loads(b'"%b"' % said) if b"\\" in said else said.decode(), shown
+            return len(texts), orjson.loads(b'"%b"' % said) if b"\\" in said else said.decode(), shown
         except ValueError:
             return 0, "", b""
 

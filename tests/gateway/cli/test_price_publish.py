@@ -201,7 +201,7 @@ def test_a_gateway_that_is_not_there_is_unavailable(menus: dict[str, Path], caps
         (("--token", "tca-any"), "Missing option '--url' (env var: 'TOKENCAP_URL')."),
         (("--url", "http://127.0.0.1:1"), "Missing option '--token' (env var: 'TOKENCAP_ADMIN_TOKEN')."),
         (("--url", "127.0.0.1:8080", "--token", "a"), "--url is an address such as http://127.0.0.1:8080."),
-        (("--url", "http://gateway:port", "--token", "a"), "--url: "),
+        (("--url", "http://gateway:port", "--token", "a"), "--url is no URL."),
         (("--url", "http://127.0.0.1:1", "--token", "tokén"), "--token is no admin token"),
         (("--url", "http://127.0.0.1:1", "--token", "a", "--moves", "only"), "--moves is written old=new,old=new"),
         (("--url", "http://127.0.0.1:1", "--token", "a", "--moves", "a=b,a=c"), "--moves is written old=new,old=new"),

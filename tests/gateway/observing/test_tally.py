@@ -40,7 +40,9 @@ def test_the_parser_of_prometheus_reads_every_metric_back() -> None:
 
 
 def test_no_metric_has_a_label_by_customer() -> None:
-    assert {label for metric in METRICS for label in metric.labels} == {"tier", "outcome", "kind", "source", "code"}
+    known = {"tier", "outcome", "kind", "source", "code", "part"}
+
+    assert {label for metric in METRICS for label in metric.labels} == known
 
 
 def test_a_histogram_counts_what_is_at_most_each_bound() -> None:
