@@ -40,7 +40,7 @@ def test_the_parser_of_prometheus_reads_every_metric_back() -> None:
 
 
 def test_no_metric_has_a_label_by_customer() -> None:
-    known = {"tier", "outcome", "kind", "source", "code", "part"}
+    known = {"tier", "outcome", "kind", "source", "code", "part", "field"}
 
     assert {label for metric in METRICS for label in metric.labels} == known
 
