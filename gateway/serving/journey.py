@@ -46,6 +46,7 @@ from gateway.serving.fields.sieve import NAMED
 from gateway.serving.gate import Gate
 from gateway.serving.headers import dropped_header, length_header
 from gateway.serving.intake import Intake
+from gateway.serving.least import cap_reached
 from gateway.serving.query import OF_CALLS, check_head
 from gateway.serving.recount import Recount
 from gateway.serving.repetition import Repetition, name_of
@@ -261,7 +262,7 @@ class Journey:
             return "shutdown", error
         except UpstreamRefused as error:
             error.message = renamed(error.message, self._rules.model, call.wanted.model)
-            return "upstream_error", error
+            return "upstream_error", cap_reached(error, call.wanted, hold)
         except TokencapError as error:
             return "upstream_error", error
         except Exception:

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from starlette.responses import JSONResponse
 
 from gateway.errors import StartupError
 from gateway.local.simulator import build as build_simulator
 from gateway.serving.exchange import Receive, Scope, Send
 from gateway.settings import read_settings
 from tests.loop.rig import FAST, Rig, Sold, rig
+from tests.serving import body_of
 
 SENT_ON = {"traceparent": "00-1-2-01", "anthropic-beta": "a,b", "anthropic-version": "2024-01-01", "x-team": "blue"}
 KEPT_BACK = {"openai-organization": "org-1", "cookie": "a=b", "x-other": "1", "openai-beta": "c"}
+
+TOO_LITTLE = {
+    "error": {
+        "message": "Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 16, but got 10 instead.",
+        "type": "invalid_request_error",
+        "param": "max_output_tokens",
+        "code": "integer_below_min_value",
+    }
+}
+"""As OpenAI refuses it."""
 
 ASKED = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5}
 
@@ -31,7 +44,13 @@ class Model:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
             self.headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-        await self._app(scope, receive, send)
+        if (
+            scope.get("path", "").endswith("/responses")
+            and json.loads(await body_of(receive))["max_output_tokens"] < 16
+        ):
+            await JSONResponse(TOO_LITTLE, 400)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +99,30 @@ def test_headers_of_a_request_pass_by_an_allow_list(asked: tuple[Rig, Sold], mod
 def test_no_setting_lets_what_is_kept_here_pass(name: str) -> None:
     with pytest.raises(StartupError, match="TOKENCAP_PASSED_HEADERS"):
         read_settings(passed_headers=name)
+
+
+@pytest.mark.parametrize(
+    ("limit", "status", "code"),
+    [
+        (None, 429, "conversation_cap_reached"),
+        (90, 429, "conversation_cap_reached"),
+        (8, 400, "integer_below_min_value"),
+    ],
+)
+def test_less_than_the_upstream_takes_is_a_cap_reached(
+    asked: tuple[Rig, Sold], limit: int | None, status: int, code: str
+) -> None:
+    """Nobody hears of a field that it did not send; who sent too small a limit hears of that."""
+    loop, _ = asked
+    loop.tier("tiny", conversation_tokens_max=10, price_nanousd=1000)
+    who = loop.customer("tiny")
+    body = {"model": "aligned-1", "input": "Hello", "max_output_tokens": limit}
+
+    answer = httpx.post(f"{loop.url}/v1/responses", json=body, headers=who.headers)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert answer.headers.get("x-should-retry") == ("false" if status == 429 else None)
+    assert loop.account(who)["period"]["tokens_held"] == 0
 
 
 def test_what_was_dropped_is_counted_by_names_that_are_known(asked: tuple[Rig, Sold]) -> None:
