@@ -260,11 +260,16 @@ def _rules(settings: Settings) -> Rules:
         names=frozenset({settings.model, *settings.model_aliases}),
         customers_choose_tier=settings.self_selection != "none",
         callers_choose_tier=settings.self_selection == "conversation",
+        conversation_headers=_names_of_headers(settings.conversation_headers),
         hosted=Hosted(drops=settings.hosted_tools == "drop"),
         passed_headers=settings.passed_headers,
         call_deadline_s=settings.call_deadline_s,
         write_deadline_s=settings.write_deadline_s,
     )
+
+
+def _names_of_headers(listed: str) -> tuple[bytes, ...]:
+    return tuple(name.strip().lower().encode() for name in listed.split(",") if name.strip())
 
 
 def _rules_of(dialect: Dialect, rules: Rules, settings: Settings) -> Rules:

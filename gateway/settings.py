@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,6 +40,7 @@ class Settings(BaseSettings):
     hosted_tools: Literal["refuse", "drop"] = "refuse"
     unknown_fields: Literal["drop", "refuse", "pass"] = "drop"
     upstream_usage: Literal["ask", "omit"] = "ask"
+    conversation_headers: str = "x-claude-code-session-id, session-id, session_id, conversation_id"
     tokenizer: str | None = None
 
     redis_url: str = "embedded"
@@ -162,6 +164,14 @@ class Settings(BaseSettings):
     @classmethod
     def _are_limits(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         return _each_of(given, ("max_completion_tokens", "max_tokens"))
+
+    @field_validator("conversation_headers", mode="after")
+    @classmethod
+    def _are_headers(cls, given: str) -> str:
+        for name in filter(None, map(str.strip, given.split(","))):
+            if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}", name):
+                raise ValueError(f"{name!r} is no name of a header")
+        return given
 
     @field_validator("webhook_secret", mode="after")
     @classmethod

@@ -18,7 +18,10 @@ class Threads:
         self._directory = directory
 
     async def conversation(self, bucket: str, key_digest: str, threads: Sequence[str]) -> str | None:
-        """Return the conversation of the first of ``threads`` that is known for the customer whose key it is."""
+        """Return the one conversation of the customer whose key it is that ``threads`` lead to.
+
+        None is said where none of them is known, and ``""`` where they fit several.
+        """
         if not threads:
             return None
         with translated():
@@ -26,5 +29,13 @@ class Threads:
             if holder is None:
                 return None
             found = await self._line.ask("MGET", *(keys.thread(bucket, holder[0], thread) for thread in threads))
-        first = next((name for name in found if name is not None), None)
-        return None if first is None else text(first)
+        return _agreed([(thread, text(name)) for thread, name in zip(threads, found, strict=True) if name is not None])
+
+
+def _agreed(known: list[tuple[str, str]]) -> str | None:
+    """Return the conversation that tool calls agree on, else that the rest does."""
+    for is_tool in (True, False):
+        named = {name for thread, name in known if name and thread.startswith("tool-") is is_tool}
+        if len(named) == 1:
+            return named.pop()
+    return "" if known else None

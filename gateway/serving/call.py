@@ -139,7 +139,7 @@ class Call:
         if not (reading.tool_calls or answers or reading.answer_id):
             return ()
         secret = self._key.secret
-        led_by = threads.threads(reading.tool_calls, answers, secret)
+        led_by = threads.threads(reading.tool_calls, answers, secret, self.wanted.history)
         return led_by if reading.answer_id is None else (*led_by, threads.of_answer_id(reading.answer_id, secret))
 
     def last(self, settled: Settled | None) -> Last:

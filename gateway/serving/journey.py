@@ -50,7 +50,7 @@ from gateway.serving.least import cap_reached
 from gateway.serving.query import OF_CALLS, check_head
 from gateway.serving.recount import Recount
 from gateway.serving.repetition import Repetition, name_of
-from gateway.serving.threads import of_answer_id, threads
+from gateway.serving.threads import of_answer_id, of_session, threads
 from gateway.serving.tools import Hosted
 from gateway.serving.upstream import Upstream
 
@@ -74,6 +74,8 @@ class Rules:
     """For all their calls, by ``PUT /v1/account/tier``."""
     callers_choose_tier: bool
     """For one conversation, by ``X-Tokencap-Tier`` on its first call."""
+    conversation_headers: tuple[bytes, ...]
+    """Headers of clients that name their session, the first one present; ``X-Conversation-Id`` comes before them."""
     hosted: Hosted
     passed_headers: tuple[str, ...]
     """Headers of requests that the operator lets pass beside those of the format."""
@@ -195,8 +197,9 @@ class Journey:
             raise TierChangeNotAllowed("A tier cannot be chosen per conversation here.", param="X-Tokencap-Tier")
         conversation = None
         named = exchange.header(b"x-conversation-id")
-        if named is not None or wanted.goes_on:
-            conversation = await self._conversation(named, key, wanted)
+        session = None if named is not None else self._session(exchange, key)
+        if named is not None or session is not None or wanted.goes_on:
+            conversation = await self._conversation(named, session, key, wanted)
         client_request_id = exchange.header(b"x-request-id")
         return Ask(
             id=exchange.request_id,
@@ -216,11 +219,18 @@ class Journey:
             end_user=wanted.end_user,
         )
 
-    async def _conversation(self, named: str | None, key: Key, wanted: Wanted) -> str | None:
+    def _session(self, exchange: Exchange, key: Key) -> str | None:
+        """Return the conversation of the session that a client's own headers name."""
+        for name in self._rules.conversation_headers:
+            if session := exchange.header(name):
+                return session if CONVERSATION.fullmatch(session) else of_session(session, key.secret)
+        return None
+
+    async def _conversation(self, named: str | None, session: str | None, key: Key, wanted: Wanted) -> str | None:
         """Return the conversation that a call's headers or body name or go on with, or None where it begins one."""
         place = "X-Conversation-Id"
         if named is None:
-            named, place = wanted.conversation, "conversation"
+            named, place = session or wanted.conversation, "conversation"
         if named is not None and not CONVERSATION.fullmatch(named):
             raise BadRequest("A conversation id is 1 to 128 of A-Za-z0-9._:-", param=place)
         if wanted.previous is not None:
@@ -231,11 +241,13 @@ class Journey:
                     code="previous_response_not_found",
                     param="previous_response_id",
                 )
-            return named or led
+            return named or led or None
         if named is not None:
             return named
         brought = [wanted.brought_back] if wanted.brought_back else []
-        return await self._led_to(key, threads(wanted.tool_results, brought, key.secret))
+        return (
+            await self._led_to(key, threads(wanted.tool_results, brought, key.secret, wanted.brought_history)) or None
+        )
 
     async def _led_to(self, key: Key, led: tuple[str, ...]) -> str | None:
         return await self._threads.conversation(key.bucket, key.digest, led)

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from hashlib import blake2b
 
 TAIL_CHARACTERS = 200
 """How much of an answer's end is looked at; a shorter answer is looked at whole."""
 
+RANDOM_PART = re.compile(r"[A-Za-z0-9]{16,}")
+"""What an id that is made once in the world has in it; ``is_random`` says how its letters and digits are mixed."""
 
-def of_tool_call(call: str, secret: bytes) -> str:
-    """Return the thread of a tool call by its id."""
-    return _digest(b"tool", call, secret)
+UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
+
+
+def is_random(call: str) -> bool:
+    """Return whether an id of a tool call looks as if it were made once in the world, and so is evidence by itself.
+
+    Counters (``functions.search:0``), names, times and short ids are not.
+    """
+    if UUID.search(call):
+        return True
+    part = max(RANDOM_PART.findall(call), key=len, default="")
+    digits = sum(character.isdigit() for character in part)
+    return digits >= 2 and len(part) - digits >= 2 and not part.rstrip("0123456789").isalpha()
+
+
+def of_tool_call(call: str, secret: bytes, history: str = "") -> str:
+    """Return the thread of a tool call by its id, and by what its user said before it where the id is not random."""
+    return _digest(b"tool", call if is_random(call) else f"{call}\n{history}", secret)
 
 
 def of_answer(text: str, secret: bytes) -> str:
@@ -24,11 +42,17 @@ def of_answer_id(answer_id: str, secret: bytes) -> str:
     return _digest(b"answer", answer_id, secret)
 
 
-def threads(tool_calls: Iterable[str], answers: Iterable[str], secret: bytes) -> tuple[str, ...]:
+def threads(tool_calls: Iterable[str], answers: Iterable[str], secret: bytes, history: str = "") -> tuple[str, ...]:
     """Return the threads of tool calls, then of answers."""
-    calls = (of_tool_call(call, secret) for call in tool_calls)
+    calls = (of_tool_call(call, secret, history) for call in tool_calls)
     return (*calls, *(of_answer(text, secret) for text in answers))
 
 
+def of_session(name: str, secret: bytes) -> str:
+    """Return the conversation of a client's session whose name is no conversation id of ours."""
+    return _digest(b"session", name, secret)
+
+
 def _digest(kind: bytes, text: str, secret: bytes) -> str:
-    return blake2b(text.encode("utf-8", "surrogatepass"), key=secret, person=kind, digest_size=16).hexdigest()
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), key=secret, person=kind, digest_size=16)
+    return f"{kind.decode()}-{digest.hexdigest()}"

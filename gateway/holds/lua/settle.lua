@@ -110,7 +110,13 @@ if talk_is_empty then redis.call('DEL', conversation) elseif talk then redis.cal
 local reply = {'done', charge, conversation_left, written(now)}
 if closes then
   if is_same then
-    for place = threads_from, #KEYS do redis.call('SET', KEYS[place], name, 'PX', HOUR_MS) end
+    -- An id that fits two conversations leads to none. Of two answers that were cut in the same text the later one counts.
+    for place = threads_from, #KEYS do
+      local other = redis.call('SET', KEYS[place], name, 'PX', HOUR_MS, 'GET')
+      if other and other ~= name and not string.find(KEYS[place], ':tail-', 1, true) then
+        redis.call('SET', KEYS[place], '', 'PX', HOUR_MS)
+      end
+    end
   end
   if is_claimed and answer == '' then
     redis.call('DEL', once)

@@ -7,6 +7,7 @@ from typing import Any
 from gateway.errors import BadRequest
 from gateway.serving.body import Body, end_user, flag, least, named, positive
 from gateway.serving.dialects.chat_reading import ChatReading
+from gateway.serving.dialects.history import history_of
 from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI, check_best_of, shows_usage
 from gateway.serving.dialects.prompt import Prompt, prompt_of
 from gateway.serving.dialects.wanted import Wanted
@@ -31,16 +32,20 @@ class Chat(OpenAI):
             raise BadRequest("messages is a list of at least one object.", code="invalid_type", param="messages")
         choices = positive(body, "n", self._profile.choices_most) or 1
         check_best_of(body, choices)
+        results = _tool_results(messages)
+        history = history_of(messages) if results or body.get("tools") or body.get("functions") else ""
         return Wanted(
             model=model,
             requested_tokens=least(body, "max_completion_tokens", "max_tokens", *OTHER_LIMITS),
             choices=choices,
             stream=flag(body, "stream"),
             shows_usage=shows_usage(body),
-            tool_results=_tool_results(messages),
+            tool_results=results,
             brought_back=_last_answer(messages),
             input_bound=size,
             input_estimate=-(-size // 4),
+            history=history,
+            brought_history=history,
             end_user=end_user(body, *END_USER),
             dropped=self._sieve.dropped(body),
         )

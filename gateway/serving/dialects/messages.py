@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.errors import BadRequest, EndUserQuotaReached, TokencapError
-from gateway.serving.body import Body, end_user, flag, named, positive
+from gateway.serving.body import Body, flag, named, positive
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
+from gateway.serving.dialects.history import history_of
+from gateway.serving.dialects.identity import identity
 from gateway.serving.dialects.messages_reading import MessagesReading
 from gateway.serving.dialects.plain import PlainReading
 from gateway.serving.dialects.prompt import Prompt, prompt_of
@@ -63,18 +65,22 @@ class Messages(Anthropic):
         limit = positive(body, "max_tokens")
         if limit is None:
             raise BadRequest("max_tokens is required.", code="missing_required_parameter", param="max_tokens")
+        who, results = identity(body), _tool_results(messages)
         return Wanted(
             model=model,
             requested_tokens=limit,
             choices=1,
             stream=flag(body, "stream"),
             shows_usage=True,
-            tool_results=_tool_results(messages),
+            tool_results=results,
             brought_back=_last_answer(messages),
             input_bound=size,
             input_estimate=-(-size // 4),
-            end_user=end_user(body, "user_id", within="metadata"),
             dropped=self._sieve.dropped(body),
+            history=history_of(messages) if results or body.get("tools") else "",
+            brought_history=history_of(messages[:-1]) if results else "",
+            end_user=who.end_user,
+            conversation=who.session,
         )
 
     def prompt(self, body: Body) -> Prompt | None:
@@ -106,8 +112,8 @@ class CountTokens(Anthropic):
             brought_back=None,
             input_bound=0,
             input_estimate=0,
-            end_user=end_user(body, "user_id", within="metadata"),
             dropped=self._sieve.dropped(body),
+            end_user=identity(body).end_user,
             generates=False,
         )
 

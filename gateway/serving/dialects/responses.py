@@ -7,6 +7,7 @@ from typing import Any
 from gateway.errors import BadRequest
 from gateway.serving.body import Body, end_user, flag, least, named
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
+from gateway.serving.dialects.history import history_of
 from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI
 from gateway.serving.dialects.prompt import Prompt, prompt_of
 from gateway.serving.dialects.responses_reading import ResponsesReading
@@ -36,16 +37,20 @@ class Responses(OpenAI):
         previous = body.get("previous_response_id")
         if previous is not None and not isinstance(previous, str):
             raise BadRequest("previous_response_id is a string.", code="invalid_type", param="previous_response_id")
+        results = _tool_results(items)
+        history = history_of(items) if results or body.get("tools") else ""
         return Wanted(
             model=model,
             requested_tokens=least(body, "max_output_tokens", *OTHER_LIMITS),
             choices=1,
             stream=flag(body, "stream"),
             shows_usage=True,
-            tool_results=_tool_results(items),
+            tool_results=results,
             brought_back=_last_answer(items),
             input_bound=size,
             input_estimate=-(-size // 4),
+            history=history,
+            brought_history=history,
             end_user=end_user(body, *END_USER),
             dropped=self._sieve.dropped(body),
             conversation=_conversation(body.get("conversation")),

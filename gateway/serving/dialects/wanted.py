@@ -27,6 +27,10 @@ class Wanted:
     """The conversation that the body names, in the caller's words."""
     previous: str | None = None
     """The id of an earlier answer of ours that this call goes on from."""
+    history: str = ""
+    """What tells this conversation from others, for tool calls of its answer; empty where the body offers no tools."""
+    brought_history: str = ""
+    """The same as it was when the tool calls were made whose results are brought back."""
     end_user: str | None = None
     """Whom of the customer's own users it is for."""
     headers: Mapping[str, str] = field(default_factory=dict)
