@@ -29,7 +29,7 @@ def erase_customer(
 ) -> None:
     """Remove a deleted customer's conversations, what leads back to them, its kept answers and its notices.
 
-    What a running call holds goes with that call. Last the server is asked to write its log anew: the old one has
+    What a running call holds goes with that call. Last each server is asked to write its log anew: the old one has
     every command in it. A server of the operator's that does not let itself be asked keeps it until it does so itself.
 
     Raises:
@@ -44,7 +44,8 @@ def erase_customer(
         for stream in (keys.notices(bucket), keys.NOTICES_ASIDE):
             for entry in _notices_of(client, stream, customer_id):
                 client.xdel(stream, entry)
-        _rewrite(client, clock, pause)
+        for server in _servers(client):
+            _rewrite(server, clock, pause)
 
 
 def _drop(client: redis.Redis, pattern: str, unless: str | None = None) -> None:
@@ -65,22 +66,42 @@ def _notices_of(client: redis.Redis, stream: str, customer_id: str) -> Iterator[
             continue
 
 
-def _rewrite(client: redis.Redis, clock: Callable[[], float], pause: Callable[[float], None]) -> None:
-    if isinstance(client, redis.RedisCluster):
+def _servers(client: redis.Redis) -> Iterator[redis.Redis]:
+    """Yield each server that has a log of its own: in a cluster all of them, replicas after what they copy."""
+    if not isinstance(client, redis.RedisCluster):
+        yield client
         return
+    for node in (*client.get_primaries(), *client.get_replicas()):
+        yield client.get_redis_connection(node)
+
+
+def _rewrite(server: redis.Redis, clock: Callable[[], float], pause: Callable[[float], None]) -> None:
+    """Have a server write its log anew, after a rewriting that had begun before the erasure."""
+    end = clock() + REWRITTEN_S
     try:
-        if not int(client.info("persistence")["aof_enabled"]):
+        if not int(server.info("persistence")["aof_enabled"]):
             return
-        client.bgrewriteaof()
-        end = clock() + REWRITTEN_S
-        while _is_rewriting(client) and clock() < end:
-            pause(PAUSE_S)
+        _await_rewritten(server, end, clock, pause)
+        server.bgrewriteaof()
+        if (
+            _await_rewritten(server, end, clock, pause)
+            and server.info("persistence")["aof_last_bgrewrite_status"] == "ok"
+        ):
+            return
+        reason = f"not done after {REWRITTEN_S:g} s, or failed"
     except ResponseError as error:
-        log.warning(
-            "Redis does not write its log anew when asked, so it keeps what was erased until it does: %s", error
-        )
+        reason = str(error)
+    log.warning("Redis does not write its log anew when asked, so it keeps what was erased until it does: %s", reason)
 
 
-def _is_rewriting(client: redis.Redis) -> bool:
-    persistence = client.info("persistence")
-    return bool(int(persistence["aof_rewrite_in_progress"]) or int(persistence["aof_rewrite_scheduled"]))
+def _await_rewritten(
+    server: redis.Redis, end: float, clock: Callable[[], float], pause: Callable[[float], None]
+) -> bool:
+    """Wait until no log is being rewritten; return whether that came before ``end``."""
+    while True:
+        persistence = server.info("persistence")
+        if not (int(persistence["aof_rewrite_in_progress"]) or int(persistence["aof_rewrite_scheduled"])):
+            return True
+        if clock() >= end:
+            return False
+        pause(PAUSE_S)

@@ -1,0 +1,87 @@
+"""An erased customer's words leave Redis and the append-only file of every server that had them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from gateway.holds import keys
+from gateway.holds.connect import connect
+from gateway.holds.erasure import erase_customer
+from tests.waiting import until
+
+CUSTOMERS = [f"cus_{number:03d}" for number in range(12)]
+OURS = b"ada-trip"
+
+
+@pytest.fixture
+def cluster(cluster_url: str) -> Iterator[Any]:
+    """The cluster, while each of its servers writes an append-only file."""
+    with connect(cluster_url) as client:
+        servers = [client.get_redis_connection(node) for node in client.get_primaries()]
+        for server in servers:
+            server.config_set("appendonly", "yes")
+            until(lambda server=server: not is_rewriting(server))
+        yield client
+        for server in servers:
+            server.config_set("appendonly", "no")
+
+
+def is_rewriting(server: redis.Redis) -> bool:
+    told = server.info("persistence")
+    return bool(told["aof_rewrite_in_progress"] or told["aof_rewrite_scheduled"])
+
+
+def logs_of(server: redis.Redis) -> list[Path]:
+    told = server.config_get("*dir*")
+    return [path for path in (Path(told["dir"]) / told["appenddirname"]).iterdir() if path.is_file()]
+
+
+def having(client: Any, word: bytes) -> set[int]:
+    """Return the ports of the servers whose log has a word in it."""
+    return {
+        node.port
+        for node in client.get_primaries()
+        for path in logs_of(client.get_redis_connection(node))
+        if word in path.read_bytes()
+    }
+
+
+def fill(client: Any) -> None:
+    for customer in CUSTOMERS:
+        bucket = keys.bucket_of(customer)
+        client.hset(keys.conversation(bucket, customer, "ada-trip"), "live", 0)
+        client.hset(keys.conversation(bucket, customer, "bob-trip"), "live", 1)
+
+
+def test_no_server_of_a_cluster_keeps_it_in_its_log(cluster: Any) -> None:
+    """What a running call needs stays, on each of them."""
+    fill(cluster)
+    until(lambda: len(having(cluster, OURS)) == 3)
+
+    for customer in CUSTOMERS:
+        erase_customer(cluster, customer)
+
+    until(lambda: having(cluster, OURS) == set())
+    assert len(having(cluster, b"bob-trip")) == 3
+
+
+def test_a_rewriting_that_runs_already_is_waited_for(cluster: Any) -> None:
+    """It began before the erasure, so what it writes has the words; another one follows it."""
+    fill(cluster)
+    for node in cluster.get_primaries():
+        server = cluster.get_redis_connection(node)
+        server.config_set("rdb-key-save-delay", 200_000)
+        server.bgrewriteaof()
+        assert is_rewriting(server)
+        server.config_set("rdb-key-save-delay", 0)
+
+    for customer in CUSTOMERS:
+        erase_customer(cluster, customer, pause=time.sleep)
+
+    until(lambda: having(cluster, OURS) == set())
