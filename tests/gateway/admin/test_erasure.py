@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import MetaData, select, update
 
 from gateway.billing.exports.jsonl import encode
 from gateway.ledger.appender import append
@@ -138,3 +138,22 @@ async def test_what_was_set_aside_names_nobody_either(operator: Operator, databa
         bodies = [row.body for row in connection.execute(usage_aside.select())]
     assert not any(name in body for body in bodies for name in NAMES)
     assert json.loads(json.loads(bodies[0])["record"])["billed_output_tokens"] == spoken(9, ada)["billed_output_tokens"]
+
+
+def dumped(database: Database) -> str:
+    """Return every cell of every table that the server says there is, as text."""
+    there = MetaData()
+    with database.read() as connection:
+        there.reflect(connection)
+        return "\n".join(str(tuple(row)) for name in there.tables.values() for row in connection.execute(select(name)))
+
+
+async def test_no_table_has_a_word_of_it(operator: Operator, database: Database, ada: str) -> None:
+    """Neither ours nor any that the database has beside them; each word was in one before."""
+    assert all(name in dumped(database) for name in NAMES)
+
+    await operator.delete(f"/admin/customers/{ada}?erase=true")
+
+    left = dumped(database)
+    assert ada in left
+    assert [name for name in NAMES if name in left] == []
