@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import orjson
@@ -16,7 +17,7 @@ VALUES_MOST = 8_000_000
 
 
 def loads(data: bytes) -> Any:
-    """Return what a JSON text says; of a name that comes twice, the last.
+    """Return what a JSON text says; of a name that comes twice, the last. NaN and what is infinite is null.
 
     Raises:
         ValueError: it is no JSON, nested too deeply, or has too much in it.
@@ -25,12 +26,31 @@ def loads(data: bytes) -> Any:
     try:
         return orjson.loads(data)
     except ValueError:  # half a surrogate pair, NaN, a byte-order mark: some upstreams send it
-        return json.loads(data)
+        return json.loads(data, parse_constant=lambda _: None, parse_float=_finite)
 
 
 def dumps(value: Any) -> bytes:
-    """Return JSON as it is sent; half a surrogate pair stays what it was."""
+    """Return JSON as it is sent; half a surrogate pair is U+FFFD, NaN and what is infinite is null."""
     try:
         return orjson.dumps(value)
     except TypeError:  # half a surrogate pair, or a number of more than 64 bits
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+        text = json.dumps(_without_nan(value), separators=(",", ":"), ensure_ascii=False)
+        return whole_characters(text).encode()
+
+
+def whole_characters(text: str) -> str:
+    """Return a text with its surrogate pairs joined and U+FFFD in place of their halves."""
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _finite(written: str) -> float | None:
+    number = float(written)
+    return number if math.isfinite(number) else None
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -27,6 +27,17 @@ def events(raw: bytes) -> list[str]:
     return found
 
 
+def strict_json(text: str | bytes) -> Any:
+    """Return what a JSON text says, as RFC 8259 has it: NaN and Infinity are none of it, nor is half a character."""
+    said = json.loads(text, parse_constant=_refused)
+    json.dumps(said, ensure_ascii=False).encode()
+    return said
+
+
+def _refused(constant: str) -> Any:
+    raise AssertionError(f"{constant} is not JSON")
+
+
 def chat_stream(said: list[dict[str, Any]]) -> Any:
     state = ChatCompletionStreamState()
     for chunk in said:
@@ -87,7 +98,7 @@ def heard_stream(endpoint: str, raw: bytes) -> tuple[Any, Any]:
     """Return what a streamed answer puts together to, and the error that ended it, if one did."""
     said = events(raw)
     ended = said[-1] == DONE
-    chunks = [json.loads(data) for data in said if data != DONE]
+    chunks = [strict_json(data) for data in said if data != DONE]
     error = chunks.pop()["error"] if chunks and "error" in chunks[-1] else None
     assert ended == (error is None), said[-1]
     return (STREAMS[endpoint](chunks) if chunks else None), error

@@ -10,8 +10,9 @@ import pytest
 from gateway.serving.body import Body
 from gateway.serving.dialects.all import dialects
 from gateway.serving.dialects.reading import Reading
+from gateway.serving.jsons import dumps, loads
 from gateway.serving.profiles import ANY
-from tests.wire.heard import heard_stream, heard_whole
+from tests.wire.heard import heard_stream, heard_whole, strict_json
 from tests.wire.transcripts import TRANSCRIPTS, Transcript, fits
 
 DIALECTS = {dialect.endpoint: dialect for dialect in dialects(ANY)}
@@ -37,7 +38,7 @@ def told(transcript: Transcript, pieces: list[bytes], *, stream: bool) -> tuple[
 def ended(one: Reading, shown: list[bytes], *, stream: bool) -> bytes:
     if stream:
         return b"".join([*shown, one.ending(5, None, None)])
-    return json.dumps(one.whole(5)).encode()
+    return dumps(one.whole(5))
 
 
 def places(body: bytes) -> list[int]:
@@ -64,8 +65,8 @@ def test_a_cut_changes_nothing(transcript: Transcript, stream: bool) -> None:
 def test_an_answer_that_comes_whole_says_the_same(transcript: Transcript, stream: bool) -> None:
     assert transcript.whole is not None
     one = reading(transcript, stream=stream)
-    raw = ended(one, [one.feed_whole(json.loads(transcript.whole.body))], stream=stream)
+    raw = ended(one, [one.feed_whole(loads(transcript.whole.body))], stream=stream)
     wanted = transcript.caller if stream else transcript.whole_caller
-    answer = heard_stream(transcript.endpoint, raw)[0] if stream else heard_whole(transcript.endpoint, json.loads(raw))
+    answer = heard_stream(transcript.endpoint, raw)[0] if stream else heard_whole(transcript.endpoint, strict_json(raw))
 
     assert wanted.answer is None or fits(answer["choices"], wanted.answer["choices"])

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.wire.conftest import Played
-from tests.wire.heard import heard_stream, heard_whole
+from tests.wire.heard import heard_stream, heard_whole, strict_json
 from tests.wire.transcripts import TRANSCRIPTS, Transcript, fits
 
 each = pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda transcript: transcript.name)
@@ -22,7 +22,7 @@ def test_its_caller_gets_what_the_transcript_says(transcript: Transcript, played
             answer, error = heard_stream(transcript.endpoint, call.body)
         else:
             assert call.status == wanted.status, call.body
-            said = json.loads(call.body)
+            said = strict_json(call.body)
             error = said.get("error") if call.status != 200 else None
             answer = heard_whole(transcript.endpoint, said) if error is None else None
         if wanted.error is not None:

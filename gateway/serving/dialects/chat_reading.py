@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.errors import UpstreamUnavailable
 from gateway.serving.dialects.alike import Alike, alike
-from gateway.serving.dialects.assembly import merge
+from gateway.serving.dialects.assembly import joined, take
 from gateway.serving.dialects.reading import TAIL_KEPT, Reading
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.jsons import dumps
@@ -16,6 +16,8 @@ from gateway.serving.sse import DONE, event
 TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 CALLS = ("tool_calls", "function_call", "audio")
 WRITTEN = frozenset({*TEXTS, *CALLS})
+REPEATED = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier", "obfuscation"})
+"""What every chunk has."""
 
 
 class ChatReading(Reading):
@@ -27,12 +29,18 @@ class ChatReading(Reading):
     def __init__(self, wanted: Wanted, grant: int) -> None:
         super().__init__(wanted, grant)
         self._frame: dict[str, Any] = {}  # what every chunk repeats: id, created, …
+        self._carried: dict[str, Any] = {}  # what a chunk said beside that of which the caller sees nothing
+        self._messages: list[dict[str, Any]] = [
+            {} for _ in range(wanted.choices)
+        ]  # what each choice's deltas add up to
         self._choices: dict[int, dict[str, Any]] = {}  # put together for a caller who does not stream
+        self._came_whole = False
         self._like: Alike | None = None
+        self._text_of: int | None = None  # the choice of the last chunk, where it said a text for one and nothing else
 
     def _take_run(self, events: list[bytes], start: int) -> tuple[int, bytes]:
         like = self._like
-        if like is None or like.index in self._ended:
+        if like is None or like.index in self._ended or self._halves:
             return 0, b""
         index = like.index
         taken, text, shown = like.run(events, start, self._grant - self._tokens[index])
@@ -45,34 +53,33 @@ class ChatReading(Reading):
         return taken, shown
 
     def _take_anew(self, data: bytes, event: dict[str, Any]) -> bytes:
-        if not self._wanted.stream:
-            return self._take(event)
-        index = self._index_of_text(event)
+        self._text_of = None
         shown = self._take(event)
-        if index is not None and shown and index not in self._ended:
-            self._like = alike(data, shown, index)
+        if self._text_of is not None and not self._halves:
+            self._like = alike(data, shown, self._text_of)
         return shown
 
-    def _index_of_text(self, chunk: dict[str, Any]) -> int | None:
-        """Return the choice of an event that holds a text for one choice and says nothing else."""
-        choices = chunk.get("choices")
-        if chunk.get("usage") or not isinstance(choices, list) or len(choices) != 1:
+    def _choice_of_text(self, shown: list[dict[str, Any]]) -> int | None:
+        """Return the choice of a chunk that says a text for one choice, and nothing else that another would say again."""
+        if len(shown) != 1:
             return None
-        choice = choices[0]
-        says_more = not isinstance(choice, dict) or choice.get("finish_reason") or choice.get("logprobs")
-        if says_more or list(self._delta(choice)) != ["content"]:
+        choice = shown[0]
+        new = self._delta(choice)
+        if choice.get("finish_reason") or choice.get("logprobs") or not new.get("content"):
             return None
-        index = choice.get("index", 0)
-        return index if type(index) is int and 0 <= index < self._wanted.choices else None
+        says_more = len(new) > 1 and any(value for name, value in new.items() if name != "content")
+        return None if says_more else int(choice["index"])
 
     def _take(self, chunk: dict[str, Any]) -> bytes:
         usage, choices = chunk.pop("usage", None), chunk.pop("choices", None)
         chunk["model"] = self._wanted.model
-        self._frame = chunk
+        self._note_frame(chunk)
         parts: list[tuple[dict[str, Any], dict[str, Any], bool]] = []
         has_text = False
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
+                if "usage" in choice:
+                    usage = usage or choice["usage"]  # Kimi's place for it
                 delta = self._delta(choice)
                 is_token = carries_token(delta)  # something that the model wrote
                 has_text = has_text or is_token
@@ -90,13 +97,18 @@ class ChatReading(Reading):
                 shown.append(kept)
         if has_text:
             self._note_text()
-        if not shown:
-            return b""
         if not self._wanted.stream:
             for choice in shown:
                 self._put_together(choice)
             return b""
-        whole = {**chunk, "choices": shown}
+        if not shown:
+            self._carried |= {name: value for name, value in chunk.items() if value and name not in REPEATED}
+            return b""
+        whole = {**self._carried, **chunk, "choices": shown}
+        if self._carried:
+            self._carried = {}
+        elif not usage and len(parts) == 1:
+            self._text_of = self._choice_of_text(shown)
         if self._wanted.shows_usage:
             whole["usage"] = None  # it is to come
         return event(dumps(whole))
@@ -112,11 +124,24 @@ class ChatReading(Reading):
             if not self._counts(index, delta, crosses=crosses):
                 return {"index": index, **self._shown({}), "logprobs": None, "finish_reason": "length"}
             self._remember(index, delta.get("content"))
-            if "tool_calls" in delta:
-                self.tool_calls += _new_calls(delta)
         if choice.get("finish_reason"):
             self._ended[index] = str(choice["finish_reason"])
-        return {**choice, "index": index, **self._shown(delta)}
+            if self._halves:
+                delta = self._with_halves(choice, delta)
+        news = take(self._messages[index], delta, keeps=not self._wanted.stream) if delta else delta
+        if "tool_calls" in news:
+            self.tool_calls += _new_calls(news)
+        return {**choice, "index": index, **self._shown(news)}
+
+    def _with_halves(self, choice: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
+        """Return the last delta of a choice with what was held back for a half that did not come."""
+        numbered = [choice["index"]] if "index" in choice else []
+        left = self._left(("choices", *numbered))
+        return {**delta, **{name: (delta.get(name) or "") + half for name, half in left.items()}}
+
+    def _left(self, place: tuple[Any, ...]) -> dict[str, str]:
+        """Return as a delta what is held back of a choice at this place."""
+        return self._halves.left(*place, "delta")
 
     def _delta(self, choice: dict[str, Any]) -> dict[str, Any]:
         """Return what a choice adds."""
@@ -136,16 +161,28 @@ class ChatReading(Reading):
         """Return what a choice says, as an answer has it that is not streamed."""
         return {"message": message}
 
+    def _note_frame(self, chunk: dict[str, Any]) -> None:
+        """Take what a chunk says beside its choices; an engine's first or last one may have no id."""
+        if self._wanted.stream and chunk.get("id"):
+            self._frame = chunk
+            return
+        frame = self._frame
+        known = ("id", "object", "created")
+        self._frame = {**chunk, **frame}
+        self._frame |= {
+            name: value for name, value in chunk.items() if value and not (name in known and frame.get(name))
+        }
+
     def _put_together(self, choice: dict[str, Any]) -> None:
         index = choice["index"]
-        whole = self._choices.get(index)
-        if whole is None:
-            empty = {"index": index, "message": {"role": "assistant", "content": None}, "logprobs": None}
-            whole = self._choices[index] = empty
-        delta = choice.pop("delta")
-        if delta:
-            merge(whole["message"], delta)
-        merge(whole, choice)
+        whole = self._choices.setdefault(index, {"index": index, "message": {}, "logprobs": None})
+        take(whole, {name: value for name, value in choice.items() if name != "delta"})
+
+    def _whole(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """Return a choice whose pieces were put together."""
+        said = joined(self._messages[choice["index"]])
+        message = {"role": "assistant", "content": None, **said}
+        return {**joined(choice), "message": {**message, "role": message["role"] or "assistant"}}
 
     def feed_whole(self, answer: Any) -> bytes:
         if not isinstance(answer, dict) or not isinstance(answer.get("choices"), list):
@@ -172,13 +209,13 @@ class ChatReading(Reading):
             self._keep(place, message)
             self._ended[place] = str(choice.get("finish_reason") or "stop")
             self._choices[place] = {"index": place, **choice, **self._whole_choice(message)}
-        self.ended_by_itself = True
+        self.ended_by_itself = self._came_whole = True
         if not self._wanted.stream:
             return b""
         shown = [
             {
                 **_without(choice, self._whole_choice(message)),
-                **self._shown(_numbered(message)),
+                **self._shown(take({}, message, keeps=False)),
                 "finish_reason": self._ended[place],
             }
             for place, (choice, message) in enumerate(
@@ -195,6 +232,8 @@ class ChatReading(Reading):
 
     def whole(self, billed: int) -> Any:
         choices = [self._choices[index] for index in sorted(self._choices)]
+        if not self._came_whole:
+            choices = [self._whole(choice) for choice in choices]
         frame = {**self._frame, "object": self.kind, "model": self._wanted.model}
         return {**frame, "choices": choices, "usage": self._shown_usage(billed)}
 
@@ -228,15 +267,6 @@ def _new_calls(delta: dict[str, Any]) -> list[str]:
     if not isinstance(calls, list):
         return []
     return [call["id"] for call in calls if isinstance(call, dict) and isinstance(call.get("id"), str) and call["id"]]
-
-
-def _numbered(message: dict[str, Any]) -> dict[str, Any]:
-    """Return a message as a delta: there, tool calls have their place in them."""
-    calls = message.get("tool_calls")
-    if not isinstance(calls, list):
-        return message
-    numbered = [{"index": place, **call} if isinstance(call, dict) else call for place, call in enumerate(calls)]
-    return {**message, "tool_calls": numbered}
 
 
 def _without(choice: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.errors import BadRequest
 from gateway.serving.body import Body, end_user, flag, least, named, positive
-from gateway.serving.dialects.assembly import merge
+from gateway.serving.dialects.assembly import joined, take
 from gateway.serving.dialects.chat_reading import ChatReading
 from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI, check_best_of, shows_usage
 from gateway.serving.dialects.prompt import Prompt, prompt_of
@@ -75,9 +75,16 @@ class CompletionsReading(ChatReading):
     def _whole_choice(self, message: dict[str, Any]) -> dict[str, Any]:
         return {"text": message.get("content", "")}
 
+    def _left(self, place: tuple[Any, ...]) -> dict[str, str]:
+        return self._delta(self._halves.left(*place))
+
     def _put_together(self, choice: dict[str, Any]) -> None:
-        whole = self._choices.setdefault(choice["index"], {"index": choice["index"], "text": "", "logprobs": None})
-        merge(whole, {name: value for name, value in choice.items() if name != "index"})
+        whole = self._choices.setdefault(choice["index"], {"index": choice["index"], "logprobs": None})
+        take(whole, choice)
+
+    def _whole(self, choice: dict[str, Any]) -> dict[str, Any]:
+        whole = joined(choice)
+        return {**whole, "text": whole.get("text") or ""}
 
 
 def _prompts(prompt: Any) -> tuple[int, str | None]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.errors import UpstreamError, UpstreamUnavailable
+from gateway.serving.dialects.halves import HALF, Halves
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.jsons import loads
 from gateway.serving.meter import UNSAID, Sight, Usage
@@ -48,6 +49,7 @@ class Reading(ABC):
         self._wanted = wanted
         self._grant = grant
         self._events = Events()
+        self._halves = Halves()
         self._tokens = [0] * wanted.choices
         self._ended: dict[int, str] = {}
         self._tails = [""] * wanted.choices
@@ -157,7 +159,10 @@ class Reading(ABC):
         if data == b"[DONE]":
             self.ended_by_itself = not self._was_cut
             return b""
-        return self._take_anew(data, _event(data))
+        event = _event(data)
+        if self._halves or HALF.search(data):
+            event = self._halves.joined(event)
+        return self._take_anew(data, event)
 
     def _take_anew(self, data: bytes, event: dict[str, Any]) -> bytes:
         """Take an event that was read; a format that knows its like again takes note of it here."""
