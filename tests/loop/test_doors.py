@@ -92,7 +92,7 @@ def test_another_method_is_no_door_either(loop: Rig, who: Sold, method: str) -> 
         ("/v1/%2e/chat/completions", 400),
         ("/v1/chat/completions#x", 400),
         ("/v1\\chat\\completions", 400),
-        ("http://x/v1/chat/completions", 400),
+        ("http://y/v1/chat/completions", 400),
         ("/v1/chat%2fcompletions", 404),
         ("/v1%2Fchat%2Fcompletions", 404),
         ("/v1/chat%5Ccompletions", 404),
