@@ -48,6 +48,7 @@ from gateway.serving.dialects.dialect import Dialect
 from gateway.serving.discretion import House
 from gateway.serving.exchange import Receive, Scope, Send
 from gateway.serving.gate import Gate
+from gateway.serving.hangups import Hangups
 from gateway.serving.health import Health
 from gateway.serving.intake import Intake
 from gateway.serving.journey import Journey, Rules
@@ -214,6 +215,7 @@ async def _serving(
         gate=Gate(settings.upstream_concurrency_max, wait_s=settings.upstream_queue_s),
         upstream=await _upstream(stack, settings, ticks),
         recount=await _recount(stack, settings, profile),
+        hangups=Hangups(finishes=profile.finishes),
         tally=tally,
         monotonic=time.monotonic,
     )
@@ -290,6 +292,8 @@ async def _profile(settings: Settings) -> Profile:
         passes=settings.passed_fields,
         unknown_fields=settings.unknown_fields,
         asks_usage=settings.upstream_usage == "ask",
+        always_streams=settings.upstream_streams == "always",
+        on_hangup=settings.on_hangup,
     )
 
 
@@ -328,5 +332,6 @@ async def _upstream(stack: AsyncExitStack, settings: Settings, ticks: Ticks) -> 
         transport,
         first_token_s=settings.first_token_deadline_s,
         idle_s=settings.idle_deadline_s,
+        whole_s=settings.call_deadline_s,
         house=House.of((settings.upstream_url, settings.upstream_proxy), _upstream_key(settings)),
     )

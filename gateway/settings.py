@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     hosted_tools: Literal["refuse", "drop"] = "refuse"
     unknown_fields: Literal["drop", "refuse", "pass"] = "drop"
     upstream_usage: Literal["ask", "omit"] = "ask"
+    upstream_streams: Literal["as_asked", "always"] = "always"
+    on_hangup: Literal["finish", "stop"] | None = None
     conversation_headers: str = "x-claude-code-session-id, session-id, session_id, conversation_id"
     tokenizer: str | None = None
 

@@ -42,7 +42,7 @@ RELOADED = frozenset(
     {
         *("model", "model_aliases", "embedding_model", "upstream_url", "upstream_key", "upstream_proxy"),
         *("upstream_profile", "upstream_dialects", "upstream_limit_fields", "passed_fields", "tokenizer"),
-        *("unknown_fields", "upstream_usage", "passed_headers"),
+        *("unknown_fields", "upstream_usage", "upstream_streams", "on_hangup", "passed_headers"),
         *("first_token_deadline_s", "idle_deadline_s", "write_deadline_s", "upstream_concurrency_max"),
         *("upstream_queue_s", "answer_tokens_max", "grant_tokens_min", "self_selection", "mode", "metrics_token"),
         *("requests_per_minute", "concurrency_max", "kept_answers_max"),

@@ -14,17 +14,26 @@ from gateway.serving.ticks import Ticks
 class Attendance:
     """A block that ends with CallerGone when its caller hangs up, and with TimeoutError after ``seconds``.
 
+    ``goes_on``, where there is one, is asked once the caller has hung up whether the block goes on without it.
+
     Only ``receive()`` tells that a caller is gone, and only to who waits for it: a task for that is made with the first
     tick, which most calls that do not stream do not live to see.
     """
 
     def __init__(
-        self, receive: Callable[[], Awaitable[Any]], ticks: Ticks, seconds: float, *, heeds_caller: bool
+        self,
+        receive: Callable[[], Awaitable[Any]],
+        ticks: Ticks,
+        seconds: float,
+        *,
+        heeds_caller: bool,
+        goes_on: Callable[[], bool] | None = None,
     ) -> None:
         self._receive = receive
         self._ticks = ticks
         self._ticks_left = ticks.within(seconds)
         self._heeds_caller = heeds_caller
+        self._goes_on = goes_on
         self._why: Exception | None = None
         self._task: asyncio.Task[Any] | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -43,7 +52,8 @@ class Attendance:
     async def _until_gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._end(CallerGone("The caller hung up."))
+        if self._goes_on is None or not self._goes_on():
+            self._end(CallerGone("The caller hung up."))
 
     def _end(self, why: Exception) -> None:
         if self._why is None:

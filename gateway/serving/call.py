@@ -14,6 +14,7 @@ from gateway.serving.api_key import Key
 from gateway.serving.dialects.prompt import Prompt
 from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.dialects.whole import as_it_came
 from gateway.serving.headers import Headers, answer_headers, charge_header
 from gateway.serving.jsons import dumps
 from gateway.serving.meter import count_input, count_output, finish_of, outcome
@@ -41,6 +42,8 @@ class Call:
         self.live = live
         self.wanted = wanted
         self.reading: Reading | None = None
+        self.raw: bytes | None = None
+        """The answer in the bytes it came in, where it came whole."""
         self.prompt: Prompt | None = None
         """What the model is given to read, where there is a tokenizer to count it."""
         self.is_kept = False
@@ -152,7 +155,8 @@ class Call:
             left = settled.conversation_left if settled else None
             return Last([], self.reading.ending(self.came_to.billed_output_tokens, charge, left))
         headers = [*self.headers, *charge_header(settled)]
-        return Last(headers, dumps(self.reading.whole(self.came_to.billed_output_tokens)))
+        answer = self.reading.whole(self.came_to.billed_output_tokens)
+        return Last(headers, dumps(answer) if self.raw is None else as_it_came(self.raw, answer))
 
     def foreseen(self, charge_nanousd: int) -> Settled:
         """Return the settlement as it can be told before it is made, if the call is charged so much."""

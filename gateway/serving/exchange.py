@@ -185,10 +185,12 @@ class Exchange:
         await self.start(status, [*lines, length_header(encoded)], b"application/json")
         await self.end(encoded)
 
-    def attended(self, seconds: float, *, to_its_end: bool = False) -> Attendance:
+    def attended(
+        self, seconds: float, *, to_its_end: bool = False, goes_on: Callable[[], bool] | None = None
+    ) -> Attendance:
         """Return a context that ends with TimeoutError after ``seconds``, and with CallerGone as soon as the caller hangs
-        up, unless what is done in it goes on ``to_its_end``."""
-        return Attendance(self._receive, self._ticks, seconds, heeds_caller=not to_its_end)
+        up, unless what is done in it goes on ``to_its_end``, or ``goes_on`` says then that it does."""
+        return Attendance(self._receive, self._ticks, seconds, heeds_caller=not to_its_end, goes_on=goes_on)
 
     async def in_time(self, coming: asyncio.Future[Found | None], seconds: float) -> Found | None:
         """Return what is coming, or None where it is not here soon; whoever brings it may find it done by then."""

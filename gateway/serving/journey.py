@@ -44,6 +44,7 @@ from gateway.serving.exchange import Exchange
 from gateway.serving.fields.headers import allowed, passed_headers
 from gateway.serving.fields.sieve import NAMED
 from gateway.serving.gate import Gate
+from gateway.serving.hangups import Hangups
 from gateway.serving.headers import dropped_header, length_header
 from gateway.serving.intake import Intake
 from gateway.serving.least import cap_reached
@@ -99,6 +100,7 @@ class Journey:
         gate: Gate,
         upstream: Upstream,
         recount: Recount,
+        hangups: Hangups,
         rules: Rules,
         tally: Tally,
         monotonic: Callable[[], float],
@@ -112,6 +114,7 @@ class Journey:
         self._gate = gate
         self._upstream = upstream
         self._recount = recount
+        self._hangups = hangups
         self._rules = rules
         self._header_names = allowed(dialect.endpoint, rules.passed_headers)
         self._tally = tally
@@ -257,12 +260,13 @@ class Journey:
     ) -> tuple[str, TokencapError | None]:
         """Forward an admitted call and relay its answer; return how it ended, whatever happened, and what went wrong.
 
-        Where it goes on ``to_its_end``, a caller who hangs up does not end it.
+        Where it goes on ``to_its_end``, a caller who hangs up does not end it; else it is asked then whether it does.
         """
         hold = call.live.hold
         try:
-            async with exchange.attended(self._rules.call_deadline_s, to_its_end=to_its_end):
-                await self._relay(call, exchange, body)
+            with self._hangups.of(comes_whole=call.wanted.comes_whole) as goes_on:
+                async with exchange.attended(self._rules.call_deadline_s, to_its_end=to_its_end, goes_on=goes_on):
+                    await self._relay(call, exchange, body)
             return call.finish(), None
         except CallerGone:
             return "disconnect", None
@@ -291,6 +295,7 @@ class Journey:
                 self._forwarded(call, exchange, body),
                 hold.id,
                 {**self.dialect.headers, **call.wanted.headers},
+                comes_whole=call.wanted.comes_whole,
             ) as answer,
         ):
             reading = call.begin(self.dialect.reading(call.wanted, grant=hold.grant))
@@ -299,7 +304,9 @@ class Journey:
             if call.wanted.stream:
                 await exchange.start(200, call.headers, call.content_type)
             if not answer.is_stream:
-                await self._pass_on(call, exchange, reading.feed_whole(await answer.whole()))
+                whole = await answer.whole()
+                call.raw = whole.raw
+                await self._pass_on(call, exchange, reading.feed_whole(whole.said))
                 return
             problem: UpstreamError | None = None
             try:

@@ -34,6 +34,12 @@ class Profile:
     """What becomes of fields that are neither: ``drop``, ``refuse`` or ``pass``."""
     asks_usage: bool = True
     """Whether it is asked, by ``stream_options``, to say the usage of a stream."""
+    always_streams: bool = False
+    """Whether it is asked to stream also for a caller who wants a whole answer."""
+    stops_on_hangup: bool = False
+    """Whether the engine is known to stop making an answer once its connection is closed, streamed or whole."""
+    finishes: bool = True
+    """Whether a whole answer is read to its end though its caller hung up."""
 
 
 ANY = Profile("any")
@@ -43,10 +49,16 @@ OPENAI = Profile(
     chat_limits=("max_completion_tokens",),  # newer models refuse the other one, and both together
     takes_engine_limits=False,  # what it does not know it refuses
 )
-VLLM = Profile("vllm", continuous_usage=True, tokenize_field="prompt")
-SGLANG = Profile("sglang", continuous_usage=True, tokenize_field="prompt")
-LLAMACPP = Profile("llamacpp", tokenize_field="content")
-OLLAMA = Profile("ollama", speaks=ENDPOINTS - {COUNT_TOKENS}, chat_limits=("max_tokens",), choices_most=1)
+VLLM = Profile("vllm", continuous_usage=True, tokenize_field="prompt", stops_on_hangup=True)
+SGLANG = Profile("sglang", continuous_usage=True, tokenize_field="prompt", stops_on_hangup=True)
+LLAMACPP = Profile("llamacpp", tokenize_field="content", stops_on_hangup=True)
+OLLAMA = Profile(
+    "ollama",
+    speaks=ENDPOINTS - {COUNT_TOKENS},
+    chat_limits=("max_tokens",),
+    choices_most=1,
+    stops_on_hangup=True,
+)
 
 RESERVED = frozenset(
     {
@@ -77,6 +89,8 @@ def as_set(
     passes: Iterable[str],
     unknown_fields: str,
     asks_usage: bool,
+    always_streams: bool,
+    on_hangup: str | None,
 ) -> Profile:
     """Return a profile with what the operator's settings say of it; what they leave empty stays.
 
@@ -93,4 +107,6 @@ def as_set(
         passes=frozenset(passes),
         unknown_fields=unknown_fields,
         asks_usage=asks_usage,
+        always_streams=always_streams,
+        finishes=not profile.stops_on_hangup if on_hangup is None else on_hangup == "finish",
     )

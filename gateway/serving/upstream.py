@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.errors import (
@@ -41,6 +42,15 @@ WORDLESS = "The upstream refused the request"
 OVERLOADS = frozenset({429, 503, 529})
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """An answer that came whole."""
+
+    raw: bytes
+    said: Any
+    """The same, read."""
+
+
 class Answer:
     """An answer that the upstream has begun: a 2xx head, and bytes to come."""
 
@@ -69,38 +79,52 @@ class Answer:
         patience_s, self._patience_s = self._patience_s, self._idle_s
         return self._reply.pour(sink, patience_s, self._idle_s)
 
-    async def whole(self) -> Any:
-        """Return the JSON of an answer that is not a stream."""
+    async def whole(self) -> Whole:
+        """Return an answer that is not a stream. One that is all here is whole without its last byte of HTTP."""
         parts: list[bytes] = []
         size = 0
-        while (chunk := await self.chunk()) is not None:
-            size += len(chunk)
-            if size > WHOLE_MOST:
-                raise UpstreamUnavailable("The upstream's answer is too long.")
-            parts.append(chunk)
+        problem: UpstreamError = UpstreamUnavailable("The upstream's answer is not JSON.")
         try:
-            answer = loads(b"".join(parts))
+            while (chunk := await self.chunk()) is not None:
+                size += len(chunk)
+                parts.append(chunk)
+                if size > WHOLE_MOST:
+                    break
+        except UpstreamError as error:
+            problem = error
+        if size > WHOLE_MOST:
+            raise UpstreamUnavailable("The upstream's answer is too long.")
+        raw = b"".join(parts)
+        try:
+            answer = loads(raw)
         except ValueError as error:
-            raise UpstreamUnavailable("The upstream's answer is not JSON.") from error
+            raise problem from error
         if isinstance(answer, dict) and answer.get("error"):
             raise UpstreamUnavailable("The upstream failed to answer.")  # its words are between it and the house
-        return answer
+        return Whole(raw, answer)
 
 
 class Upstream:
     """The model's endpoint.
 
     Args:
+        first_token_s: how long it may be silent before the head of an answer, and again before its first bytes.
+        whole_s: the same of an answer that is asked for whole, of which nothing comes before all of it was made.
         house: what no caller hears of, whatever the endpoint says.
     """
 
-    def __init__(self, transport: Transport, *, first_token_s: float, idle_s: float, house: House = NOBODY) -> None:
+    def __init__(
+        self, transport: Transport, *, first_token_s: float, idle_s: float, whole_s: float, house: House = NOBODY
+    ) -> None:
         self._transport = transport
+        self._whole_s = whole_s
         self._house = house
         self._first_token_s = first_token_s
         self._idle_s = idle_s
 
-    def ask(self, path: str, body: bytes, request_id: str, more: Mapping[str, str]) -> Asking:
+    def ask(
+        self, path: str, body: bytes, request_id: str, more: Mapping[str, str], *, comes_whole: bool = False
+    ) -> Asking:
         """Return a context that opens an answer; leaving it closes the connection where more was to come.
 
         ``more`` are headers of the dialect's own.
@@ -109,12 +133,14 @@ class Upstream:
             UpstreamRefused: the request itself was refused; status, message and code are the upstream's.
             UpstreamUnavailable, UpstreamOverloaded, UpstreamTimeout: there is no answer to be had.
         """
-        return Asking(self, path, body, request_id, more)
+        return Asking(self, path, body, request_id, more, self._whole_s if comes_whole else self._first_token_s)
 
-    async def open(self, path: str, body: bytes, request_id: str, more: Mapping[str, str]) -> tuple[Reply, Answer]:
-        reply = await self._transport.post(path, body, request_id, more, self._first_token_s)
+    async def open(
+        self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float
+    ) -> tuple[Reply, Answer]:
+        reply = await self._transport.post(path, body, request_id, more, patience_s)
         if 200 <= reply.status < 300:
-            return reply, Answer(reply, self._first_token_s, self._idle_s)
+            return reply, Answer(reply, patience_s, self._idle_s)
         try:
             raise await _failure(reply, path, self._house)
         finally:
@@ -124,9 +150,17 @@ class Upstream:
 class Asking:
     """One request, from its first byte to the last one that is wanted of its answer."""
 
-    def __init__(self, upstream: Upstream, path: str, body: bytes, request_id: str, more: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        path: str,
+        body: bytes,
+        request_id: str,
+        more: Mapping[str, str],
+        patience_s: float,
+    ) -> None:
         self._upstream = upstream
-        self._asked: tuple[Any, ...] = (path, body, request_id, more)
+        self._asked: tuple[Any, ...] = (path, body, request_id, more, patience_s)
         self._reply: Reply | None = None
 
     async def __aenter__(self) -> Answer:

@@ -54,9 +54,9 @@ class Faulty:
     def told(self, record: dict[str, Any]) -> Told:
         return self.truth.calls[record["id"]]
 
-    def until_over(self, who: Sold) -> None:
+    def until_over(self, who: Sold, left_s: float = LEFT_S) -> None:
         """Wait until nothing is held for a customer, and see that the upstream was left within a second."""
-        until(lambda: self.truth.live == 0, LEFT_S)
+        until(lambda: self.truth.live == 0, left_s)
         until(lambda: self.loop.account(who)["period"]["tokens_held"] == 0, 2.0)
 
 
@@ -69,6 +69,9 @@ def body(script: Script, **more: Any) -> dict[str, Any]:
 def faulty_loop(directory: Path, *, far: tuple[Truth, str] | None = None, **given: Any) -> Iterator[Faulty]:
     """Run the loop with short deadlines, its own Valkey and tiers ``small`` (a cap of 20 tokens), ``open``, ``scarce``.
 
+    The upstream is always asked to stream, so that what a broken answer came to is known; ``test_as_asked.py`` has the
+    other way.
+
     ``far`` is an upstream that runs already, and the address at which the gateways find it.
     """
     truth, address = far if far is not None else (Truth(), None)
@@ -77,7 +80,13 @@ def faulty_loop(directory: Path, *, far: tuple[Truth, str] | None = None, **give
         url = given.pop("redis_url", None) or stack.enter_context(valkey_in(stack.enter_context(short_directory())))
         ledger = given.pop("ledger_url", f"sqlite:///{directory / 'ledger.sqlite'}")
         loop = stack.enter_context(
-            rig(url, ledger, directory, upstream=address or truth, **{"lease_s": 10, **short, **given})
+            rig(
+                url,
+                ledger,
+                directory,
+                upstream=address or truth,
+                **{"lease_s": 10, "upstream_streams": "always", **short, **given},
+            )
         )
         loop.tier("small", conversation_tokens_max=CAP, price_nanousd=1_000)
         loop.tier("open", period_tokens_max=10_000_000)

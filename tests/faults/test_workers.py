@@ -31,7 +31,7 @@ LONG = Script(tokens=10_000, tokens_per_s=RATE)
 @pytest.fixture(scope="module")
 def processes() -> Iterator[tuple[Serving, Faulty]]:
     truth = Truth()
-    given = {"lease_s": LEASE_S, "shutdown_s": SHUTDOWN_S, "workers": 1}
+    given = {"lease_s": LEASE_S, "shutdown_s": SHUTDOWN_S, "workers": 1, "upstream_streams": "always"}
     with ExitStack() as stack:
         model = stack.enter_context(served(truth))
         directory = stack.enter_context(short_directory()) / "data"

@@ -49,7 +49,8 @@ class Completions(Chat):
         return super().event({**chunk, "choices": choices} if "choices" in chunk else chunk)
 
     def whole(self, answer: Json) -> Json:
-        return {**answer, "choices": [self._choice(choice, choice["message"]) for choice in answer["choices"]]}
+        choices = [self._choice(choice, choice["message"]) for choice in answer["choices"]]
+        return {**answer, "object": "text_completion", "choices": choices}
 
     @staticmethod
     def _choice(choice: Json, said: Json) -> Json:
@@ -156,9 +157,11 @@ class Responses(Named):
 
     def whole(self, answer: Json) -> Json:
         [choice] = answer["choices"]
-        self._is_open, self._text, self._reason = True, choice["message"]["content"], choice["finish_reason"]
+        message, self._is_open, self._reason = choice["message"], True, choice["finish_reason"]
+        [self._call] = message.get("tool_calls") or [None]
+        self._text = self._call["function"]["arguments"] if self._call else message["content"]
         self._usage, self._has_usage = answer.get("usage"), "usage" in answer
-        return self._response("incomplete" if self._reason == "length" else "completed")
+        return self._response("incomplete" if self._reason in ("length", "content_filter") else "completed")
 
     def _item(self, text: str) -> Json:
         if self._call is not None:
@@ -217,6 +220,7 @@ class Messages(Named):
 
     def whole(self, answer: Json) -> Json:
         [choice] = answer["choices"]
+        [self._call] = choice["message"].get("tool_calls") or [None]
         usage = {"usage": _renamed(answer["usage"])} if "usage" in answer else {"usage": None}
         reason = {"stop_reason": _reason(choice["finish_reason"])}
         return {**self._message([self._block(choice["message"]["content"])], None), **reason, **usage}
@@ -226,9 +230,10 @@ class Messages(Named):
         usage = {"usage": _renamed(self._usage)} if self._has_usage else {}
         return _named({"type": "message_delta", "delta": delta, **usage})
 
-    def _block(self, text: str) -> Json:
+    def _block(self, text: str | None) -> Json:
         if self._call is not None:
-            return {"type": "tool_use", "id": self._call["id"], "name": "f", "input": {}}
+            given = json.loads(self._call["function"]["arguments"]) if text is None else {}
+            return {"type": "tool_use", "id": self._call["id"], "name": "f", "input": given}
         return {"type": "text", "text": text}
 
     def _message(self, content: list[Json], usage: Any) -> Json:

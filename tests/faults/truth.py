@@ -50,6 +50,8 @@ class Script:
     """Bytes of each piece that the stream is sent in; 0 sends whole events."""
     whole: bool = False
     """Whether the answer is one JSON object although a stream was asked for."""
+    streams: bool = False
+    """Whether the answer is a stream although none was asked for."""
 
 
 @dataclass
@@ -64,6 +66,8 @@ class Told:
     sent_at: list[float] = field(default_factory=list)
     """When each token was sent, monotonic seconds."""
     ended_at: float = 0.0
+    said: bytes = b""
+    """An answer that was asked for whole, as it was sent."""
 
     @property
     def tokens(self) -> int:
@@ -133,6 +137,9 @@ class Telling:
             await self._send({"type": "http.response.body", "body": body})
             return
         self._told.was_answered = True
+        if not (self._told.asked.get("stream") or script.whole or script.streams):
+            await self._asked_whole()
+            return
         if script.whole:
             await self._head("application/json")
             await self._send(
@@ -144,6 +151,36 @@ class Telling:
             await self._hang()
             return
         if await self._body() and not self._gone.is_set():
+            await self._send({"type": "http.response.body", "body": b""})
+
+    async def _asked_whole(self) -> None:
+        """Make the answer at its pace, and send it once it is made; what goes wrong in the middle, does so in its bytes."""
+        script = self._script
+        if script.fault == "hang before token":
+            await self._head("application/json")
+            await self._hang()
+            return
+        texts = [""] * self._choices
+        for number in range(0, self._of_each, script.per_chunk):
+            if self._gone.is_set() or (script.fault in IN_THE_MIDDLE and number >= script.at):
+                break
+            for index in range(self._choices):
+                texts[index] += self._text(min(script.per_chunk, self._of_each - number))
+            await self._pause()
+        if script.fault == "hang" and not self._gone.is_set():
+            await self._hang()
+        if self._gone.is_set():
+            self._told.was_left = True
+            return
+        answer = json.dumps(self._tongue.whole(self._made(texts)), ensure_ascii=False).encode()
+        part = {"error event": ERROR, "not json": b"{broken", "reset": answer[: len(answer) // 2]}.get(script.fault)
+        part = answer[: len(answer) // 2] if script.fault == "cut" else part or answer
+        await self._head("application/json")
+        self._told.said = part
+        await self._bytes(part)
+        if script.fault == "hang before done":
+            await self._hang()
+        elif script.fault != "reset":
             await self._send({"type": "http.response.body", "body": b""})
 
     async def _body(self) -> bool:
@@ -176,9 +213,8 @@ class Telling:
         return await self._ending()
 
     async def _ending(self) -> bool:
-        reason = "length" if self._is_limited and self._script.ending == "stop" else self._script.ending
-        for index in range(self._choices if reason else 0):
-            await self._chunk(index, {}, reason)
+        for index in range(self._choices if self._reason else 0):
+            await self._chunk(index, {}, self._reason)
         for said in self._said():
             await self._event({**FRAME, "choices": [], "usage": said})
         if self._script.fault == "hang before done":
@@ -188,17 +224,26 @@ class Telling:
             await self._bytes(self._tongue.done())
         return True
 
+    @property
+    def _reason(self) -> str | None:
+        return "length" if self._is_limited and self._script.ending == "stop" else self._script.ending
+
     async def _tokens(self, index: int, count: int) -> None:
-        padding = "." * self._script.padding
-        text = "".join(f"ü{self._told.tokens + extra}{padding} " for extra in range(count))
+        is_first = not self._told.tokens
+        text = self._text(count)
         if self._script.tool_call:
             call = {"index": 0, "function": {"arguments": text}}
             named = {"id": "call_truth", "type": "function", "function": {"name": "f", "arguments": text}}
-            delta: dict[str, Any] = {"tool_calls": [call if self._told.tokens else {"index": 0, **named}]}
+            delta: dict[str, Any] = {"tool_calls": [{"index": 0, **named} if is_first else call]}
         else:
             delta = {"content": text}
-        self._told.sent_at += [time.monotonic()] * count
         await self._chunk(index, delta)
+
+    def _text(self, count: int) -> str:
+        """Return the text of so many more tokens."""
+        padding, before = "." * self._script.padding, self._told.tokens
+        self._told.sent_at += [time.monotonic()] * count
+        return "".join(f"ü{before + extra}{padding} " for extra in range(count))
 
     async def _chunk(self, index: int, delta: dict[str, Any], reason: str | None = None) -> None:
         chunk = {**FRAME, "choices": [{"index": index, "delta": delta, "finish_reason": reason}]}
@@ -229,11 +274,19 @@ class Telling:
         return {"prompt_tokens": 7, "completion_tokens": made, "total_tokens": 7 + made}
 
     def _whole(self) -> dict[str, Any]:
+        self._told.sent_at += [time.monotonic()] * self._of_each * self._choices
+        return self._made(["abc " * self._of_each] * self._choices)
+
+    def _made(self, texts: list[str]) -> dict[str, Any]:
+        """Return a whole answer with a choice for each of ``texts``."""
         choices = []
-        for index in range(self._choices):
-            self._told.sent_at += [time.monotonic()] * self._of_each
-            message = {"role": "assistant", "content": "abc " * self._of_each}
-            choices.append({"index": index, "message": message, "finish_reason": self._script.ending})
+        for index, text in enumerate(texts):
+            message: dict[str, Any] = {"role": "assistant", "content": text}
+            if self._script.tool_call:
+                function = {"name": "f", "arguments": json.dumps({"text": text})}
+                call = {"id": "call_truth", "type": "function", "function": function}
+                message = {"role": "assistant", "content": None, "tool_calls": [call]}
+            choices.append({"index": index, "message": message, "finish_reason": self._reason})
         said = self._said()
         return {**FRAME, "object": "chat.completion", "choices": choices, **({"usage": said[-1]} if said else {})}
 
@@ -260,6 +313,7 @@ class Telling:
         self._told.was_left = await _within(self._gone, GIVEN_UP_S)
 
 
+ERROR = b'{"error":{"message":"Out of luck.","type":"server_error","code":500}}'
 FRAME = {"id": "chatcmpl-truth", "object": "chat.completion.chunk", "created": 1, "model": "upstream"}
 
 

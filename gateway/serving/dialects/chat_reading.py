@@ -197,6 +197,8 @@ class ChatReading(Reading):
         made = self._usage.output_tokens or self._guess(
             [message[name] for message in messages for name in (*TEXTS, *CALLS) if message.get(name)]
         )
+        if self._estimate is None:
+            self._most_of_one = made - max(sum(map(carries_token, messages)) - 1, 0)
         for place, (choice, message) in enumerate(zip(choices, messages, strict=True)):
             if made > self._granted:
                 self._was_cut = True

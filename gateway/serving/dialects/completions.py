@@ -11,6 +11,7 @@ from gateway.serving.dialects.chat_reading import ChatReading
 from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI, check_best_of, shows_usage
 from gateway.serving.dialects.prompt import Prompt, prompt_of
 from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.dialects.whole import comes_whole
 from gateway.serving.jsons import dumps
 from gateway.serving.profiles import COMPLETIONS
 
@@ -43,6 +44,7 @@ class Completions(OpenAI):
             input_estimate=-(-size // 4),
             end_user=end_user(body, *END_USER),
             dropped=self._sieve.dropped(body),
+            comes_whole=comes_whole(self._profile, body),
         )
 
     def prompt(self, body: Body) -> Prompt | None:

@@ -14,6 +14,7 @@ from gateway.serving.dialects.messages_reading import MessagesReading
 from gateway.serving.dialects.plain import PlainReading
 from gateway.serving.dialects.prompt import Prompt, prompt_of
 from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.dialects.whole import comes_whole, streamed
 from gateway.serving.fields.sieve import Sieve
 from gateway.serving.jsons import dumps
 from gateway.serving.profiles import COUNT_TOKENS, MESSAGES, Profile
@@ -42,6 +43,7 @@ class Anthropic:
     endpoint: str
 
     def __init__(self, profile: Profile) -> None:
+        self._profile = profile
         self._sieve = Sieve(self.endpoint, profile)
 
     def refusal(self, error: TokencapError, request_id: str) -> Any:
@@ -81,13 +83,15 @@ class Messages(Anthropic):
             brought_history=history_of(messages[:-1]) if results else "",
             end_user=who.end_user,
             conversation=who.session,
+            comes_whole=comes_whole(self._profile, body),
         )
 
     def prompt(self, body: Body) -> Prompt | None:
         return prompt_of((body.get("system"), body["messages"]), body.get("tools"))
 
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
-        return dumps({**self._sieve.passed(body, grant), "model": model, "max_tokens": grant, "stream": True})
+        asked = {"model": model, "max_tokens": grant, **streamed(self._profile, body)}
+        return dumps({**self._sieve.passed(body, grant), **asked})
 
     def reading(self, wanted: Wanted, *, grant: int) -> MessagesReading:
         return MessagesReading(wanted, grant)

@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.errors import BadRequest, TokencapError
 from gateway.serving.body import Body, flag, positive
+from gateway.serving.dialects.whole import comes_whole, streamed
 from gateway.serving.fields.sieve import OBFUSCATION, Sieve
 from gateway.serving.jsons import dumps
 from gateway.serving.profiles import Profile
@@ -45,9 +46,9 @@ class OpenAI:
         return dict.fromkeys(own, grant)
 
     def _streamed(self, body: Body) -> Body:
-        """Return the fields that ask a completion to stream and to say its usage."""
-        if not self._profile.asks_usage:
-            return {"stream": True}
+        """Return the fields that ask a completion to stream and to say its usage, or not to stream."""
+        if comes_whole(self._profile, body) or not self._profile.asks_usage:
+            return streamed(self._profile, body)
         asked = {"include_usage": True} | ({"continuous_usage_stats": True} if self._profile.continuous_usage else {})
         options = body.get("stream_options") or {}
         if OBFUSCATION in options and self._sieve.heeds(OBFUSCATION):

@@ -55,6 +55,7 @@ class Reading(ABC):
         self._tails = [""] * wanted.choices
         self._was_cut = False
         self._estimate: int | None = None
+        self._most_of_one = 0  # tokens that a choice of an answer that came whole may have
         self._usage = UNSAID
         self._is_final = False
         self._said: dict[str, Any] = {}  # the upstream's last usage, whole
@@ -69,8 +70,8 @@ class Reading(ABC):
 
     @property
     def has_begun(self) -> bool:
-        """Whether there is a token of the answer."""
-        return bool(self._estimate) or any(self._tokens)
+        """Whether a token of the answer was seen to come; one that comes whole shows none."""
+        return any(self._tokens)
 
     @property
     def tails(self) -> list[str]:
@@ -86,7 +87,7 @@ class Reading(ABC):
     def uses_whole_grant(self) -> bool:
         """Whether a choice has had all that it was granted."""
         reported = self._usage.output_tokens if self._wanted.choices == 1 else None
-        return self._was_cut or max(*self._tokens, reported or 0, 0) >= self._grant
+        return self._was_cut or max(*self._tokens, reported or 0, self._most_of_one) >= self._grant
 
     @property
     def is_over(self) -> bool:
@@ -213,7 +214,8 @@ class Reading(ABC):
             self._tails[index] = (self._tails[index] + text)[-TAIL_KEPT:]
 
     def _guess(self, parts: list[Any]) -> int:
-        """Take and return the number of tokens of texts that nobody counted."""
+        """Take and return the number of tokens of texts that nobody counted; a limit that they met was the grant."""
+        self._most_of_one = self._grant
         size = sum(len(part if isinstance(part, str) else str(part)) for part in parts)
         self._estimate = -(-size // TOKEN_CHARACTERS)
         return self._estimate

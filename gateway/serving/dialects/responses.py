@@ -12,6 +12,7 @@ from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI
 from gateway.serving.dialects.prompt import Prompt, prompt_of
 from gateway.serving.dialects.responses_reading import ResponsesReading
 from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.dialects.whole import comes_whole, streamed
 from gateway.serving.jsons import dumps
 from gateway.serving.profiles import RESPONSES
 
@@ -55,6 +56,7 @@ class Responses(OpenAI):
             dropped=self._sieve.dropped(body),
             conversation=_conversation(body.get("conversation")),
             previous=previous,
+            comes_whole=comes_whole(self._profile, body),
         )
 
     def prompt(self, body: Body) -> Prompt | None:
@@ -64,7 +66,7 @@ class Responses(OpenAI):
 
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
         limits = self._limits(body, ("max_output_tokens",), OTHER_LIMITS, grant)
-        return dumps({**self._sieve.passed(body, grant), "model": model, **limits, "stream": True})
+        return dumps({**self._sieve.passed(body, grant), "model": model, **limits, **streamed(self._profile, body)})
 
     def reading(self, wanted: Wanted, *, grant: int) -> ResponsesReading:
         return ResponsesReading(wanted, grant)

@@ -37,6 +37,8 @@ class Wanted:
     """Headers of its request that the upstream is sent."""
     dropped: tuple[str, ...] = ()
     """What was left out of the body, by name: the caller is told."""
+    comes_whole: bool = False
+    """Whether the upstream is asked for all of the answer at once."""
     generates: bool = True
     """Whether output tokens can come of it; if not, none are held."""
 

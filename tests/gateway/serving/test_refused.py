@@ -20,7 +20,7 @@ async def refusal(make: Make, status: int, body: Any) -> TokencapError:
     head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(raw)}\r\n\r\n".encode()
     async with endpoint(says(head + raw)) as far, client(make, far) as transport:
         house = House.of([far.url], "sk-0123456789abcdefghijklmnop")
-        upstream = Upstream(transport, first_token_s=20, idle_s=20, house=house)
+        upstream = Upstream(transport, first_token_s=20, idle_s=20, whole_s=20, house=house)
         with pytest.raises(TokencapError) as refused:
             async with upstream.ask("/chat/completions", b"{}", "req_1", {}) as answer:
                 await answer.whole()

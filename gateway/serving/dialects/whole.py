@@ -1,0 +1,100 @@
+"""Answers that come whole: asked for as their callers asked, and relayed in the bytes they came in."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from gateway.serving.body import Body
+from gateway.serving.jsons import dumps
+from gateway.serving.profiles import Profile
+
+_MISSING = object()
+_SPACE = re.compile(r"[ \t\n\r]*")
+_COLON = re.compile(r"[ \t\n\r]*:[ \t\n\r]*")
+
+
+def comes_whole(profile: Profile, body: Body) -> bool:
+    """Return whether the upstream is asked for a whole answer: its caller wants one, and no setting says otherwise."""
+    return not (profile.always_streams or body.get("stream"))
+
+
+def streamed(profile: Profile, body: Body) -> Body:
+    """Return the field that asks the upstream to stream, or not to, as the caller said it."""
+    if not comes_whole(profile, body):
+        return {"stream": True}
+    return {"stream": False} if body.get("stream") is False else {}
+
+
+def as_it_came(raw: bytes, answer: Any) -> bytes:
+    """Return an answer as JSON, in which what ``raw`` says in the same way keeps its bytes.
+
+    Member by member of the one object: what the gateway has changed (the model's name, the usage, a text that was cut)
+    is written anew, and so is what not every reader of JSON takes.
+
+    Args:
+        raw: the answer as the upstream sent it.
+        answer: the same as its caller is to have it.
+    """
+    if not isinstance(answer, dict):
+        return dumps(answer)
+    left, parts, is_same = dict(answer), [], True
+    try:
+        for name, member, value in _members(raw.decode()):
+            wanted = left.pop(name, _MISSING)
+            if wanted is not _MISSING and _says(value.encode(), wanted):
+                parts.append(member.encode())
+                continue
+            is_same = False
+            if wanted is not _MISSING:
+                parts.append(dumps({name: wanted})[1:-1])
+    except (ValueError, RecursionError):
+        return dumps(answer)
+    if is_same and not left:
+        return raw
+    parts += [dumps({name: value})[1:-1] for name, value in left.items()]
+    return b"{" + b",".join(parts) + b"}"
+
+
+def _says(text: bytes, value: Any) -> bool:
+    """Return whether a strict JSON text says a value."""
+    try:
+        return bool(orjson.loads(text) == value)
+    except ValueError:  # half a surrogate pair, NaN, a number beyond all floats
+        return False
+
+
+def _members(text: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the name of each member of a JSON object, its text, and that of its value.
+
+    Raises:
+        ValueError: it is no object of JSON.
+    """
+    place = _after(_SPACE, text, 0)
+    if not text.startswith("{", place):
+        raise ValueError("no object")
+    place = _after(_SPACE, text, place + 1)
+    while text[place : place + 1] != "}":
+        if not text.startswith('"', place):
+            raise ValueError("no name")
+        name, end = _JSON.raw_decode(text, place)
+        begin = _after(_COLON, text, end)
+        _, end = _JSON.raw_decode(text, begin)
+        yield name, text[place:end], text[begin:end]
+        place = _after(_SPACE, text, end)
+        if text.startswith(",", place):
+            place = _after(_SPACE, text, place + 1)
+
+
+def _after(pattern: re.Pattern[str], text: str, place: int) -> int:
+    found = pattern.match(text, place)
+    if found is None:
+        raise ValueError(f"no {pattern.pattern} at {place}")
+    return found.end()
+
+
+_JSON = json.JSONDecoder()

@@ -1,0 +1,228 @@
+"""Whole answers that the upstream is asked for whole: relayed as they came, and one record each however they end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.faults import test_dialects as dialects
+from tests.faults.calls import CAP, Caller, Faulty, faulty_loop
+from tests.faults.test_dialects import ALL, BROKEN, CASES, UNANSWERED, WHOLE, named
+from tests.faults.tongues import Chat
+from tests.faults.truth import Script, Truth
+from tests.gateway.cli.commands import serving
+from tests.loop.test_restart import open_holds, redis_url
+from tests.servers import short_directory
+from tests.serving import served
+from tests.waiting import until
+
+every_format = pytest.mark.parametrize("tongue", ALL, ids=named)
+
+DEADLINE_S = 3.0
+SLOW = 20.0
+"""Tokens per second of an answer that a caller leaves in the middle."""
+
+MUCH = 2_000
+"""Tokens of an answer that is far over its grant."""
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
+    """A loop whose upstream is any kind: what its callers leave is read to its end."""
+    with faulty_loop(
+        tmp_path_factory.mktemp("asked"), upstream_streams="as_asked", call_deadline_s=DEADLINE_S
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stopping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
+    given = {"upstream_streams": "as_asked", "on_hangup": "stop"}
+    with faulty_loop(tmp_path_factory.mktemp("stopping"), **given) as running:
+        yield running
+
+
+ESTIMATED = {
+    f"usage {lie}": ("complete", 8, "estimate") for lie in ("missing", "null", "zero", "negative", "in words", "huge")
+}
+"""Ten tokens of three characters, a quarter of which is the guess where the upstream says no figure."""
+
+OTHERWISE = {
+    **ESTIMATED,
+    "cap ignored": ("cap", CAP, "upstream"),
+    "cap ignored in a tool call": ("cap", CAP, "upstream"),
+    "usage above": ("cap", CAP, "upstream"),
+}
+"""Endings that have another record than a stream's: finish, tokens billed, by whom counted."""
+
+
+@pytest.mark.parametrize(("tongue", "name"), CASES, ids=named)
+def test_a_whole_answer_that_comes_to_its_end(asked: Faulty, tongue: Any, name: str) -> None:
+    ending = WHOLE[name]
+    script = replace(ending.script, tokens=min(ending.script.tokens, MUCH))
+    who = asked.loop.customer(ending.tier)
+    limit = {} if ending.most is None else tongue.limit(ending.most)
+    answer = asked.say(tongue, who, script, **limit)
+
+    assert answer.status_code == 200, answer.text
+    record = dialects.record_of(asked, who)
+    expected = OTHERWISE.get(name, (ending.finish, ending.tokens, ending.source))
+    assert (record["finish"], record["billed_output_tokens"], record["usage_source"]) == expected
+    assert (record["endpoint"], record["stream"], record["ttft_ms"]) == (tongue.endpoint, False, None)
+    told = asked.told(record).asked
+    assert "stream" not in told
+    assert "stream_options" not in told
+    assert len(answer.text) < MUCH, "what is over the grant is not passed on"
+
+
+@every_format
+@pytest.mark.parametrize("given", [{}, {"stream": False}, {"stream": None}], ids=str)
+def test_the_caller_has_what_the_upstream_said_to_the_byte(asked: Faulty, tongue: Any, given: dict[str, Any]) -> None:
+    """But for the model's name, and the usage where it says otherwise than is billed."""
+    who = asked.loop.customer("small")
+    answer = asked.say(tongue, who, Script(), **given)
+
+    record = dialects.record_of(asked, who)
+    assert asked.told(record).asked.get("stream") is given.get("stream")
+    came = asked.told(record).said
+    assert b'"model": "upstream"' in came
+    shown = answer.content.replace(b'"model":"aligned-1"', b'"model": "upstream"')
+    for piece in came.strip(b"{}").split(b', "'):
+        assert piece in shown or piece.startswith(b"usage") or b"tokens" in piece, piece
+
+
+@every_format
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_whole_answer_that_breaks_off(asked: Faulty, tongue: Any, name: str) -> None:
+    script, status = BROKEN[name]
+    who = asked.loop.customer("small")
+    answer = asked.say(tongue, who, script)
+
+    assert (answer.status_code, "error" in answer.json()) == (status, True)
+    asked.until_over(who)
+    records = [(one["finish"], one["output_tokens"], one["charge_nanousd"]) for one in asked.loop.usage(who)]
+    assert records == ([] if name == "hang in the middle" else [("upstream_error", 0, 0)])
+
+
+@every_format
+def test_a_whole_answer_that_is_here_is_whole_though_its_connection_hangs(asked: Faulty, tongue: Any) -> None:
+    who = asked.loop.customer("small")
+    answer = asked.say(tongue, who, Script(fault="hang before done"))
+
+    assert answer.status_code == 200, answer.text
+    record = dialects.record_of(asked, who)
+    assert (record["finish"], record["billed_output_tokens"]) == ("complete", 10)
+
+
+@pytest.mark.parametrize("name", UNANSWERED)
+def test_a_whole_answer_that_the_upstream_did_not_give(asked: Faulty, name: str) -> None:
+    script, status, code = UNANSWERED[name]
+    who = asked.loop.customer("small")
+    answer = asked.say(Chat, who, script)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    asked.until_over(who)
+    assert asked.loop.usage(who) == []
+
+
+@every_format
+@pytest.mark.parametrize(("tokens", "came_to"), [(10, ("complete", 10)), (MUCH, ("cap", CAP))])
+def test_an_upstream_that_streams_unasked_is_put_together(
+    asked: Faulty, tongue: Any, tokens: int, came_to: tuple[str, int]
+) -> None:
+    who = asked.loop.customer("small")
+    answer = asked.say(tongue, who, Script(tokens=tokens, obeys=False, streams=True))
+
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    record = dialects.record_of(asked, who)
+    assert (record["finish"], record["billed_output_tokens"]) == came_to
+
+
+@pytest.mark.parametrize("tokens", [4, 50])
+def test_several_choices_come_whole(asked: Faulty, tokens: int) -> None:
+    """One that was ended by its limit has had what it was granted, though the usage says the sum of all."""
+    who = asked.loop.customer("small")
+    answer = asked.say(Chat, who, Script(tokens=tokens), n=3)
+
+    assert [choice["index"] for choice in answer.json()["choices"]] == [0, 1, 2]
+    record = dialects.record_of(asked, who)
+    said = (record["finish"], record["billed_output_tokens"], record["usage_source"])
+    assert said == (("complete", 12, "upstream") if tokens == 4 else ("cap", 18, "upstream"))
+
+
+def test_a_whole_answer_may_take_longer_than_a_streams_first_token(asked: Faulty) -> None:
+    """Its head comes when all of it is made: the call's deadline bounds it, not the first token's."""
+    who = asked.loop.customer("small")
+    answer = asked.say(Chat, who, Script(tokens=15, tokens_per_s=10))
+
+    assert answer.status_code == 200, answer.text
+    assert dialects.record_of(asked, who)["billed_output_tokens"] == 15
+
+
+@every_format
+def test_what_a_caller_leaves_is_read_to_its_end_and_billed_what_it_came_to(asked: Faulty, tongue: Any) -> None:
+    who = asked.loop.customer("small")
+    leave(asked, who, tongue)
+
+    record = dialects.record_of(asked, who)
+    said = (record["finish"], record["billed_output_tokens"], record["usage_source"])
+    assert said == ("complete", 10, "upstream")
+    assert not asked.told(record).was_left
+
+
+def test_what_a_caller_leaves_ends_with_the_calls_deadline(asked: Faulty) -> None:
+    who = asked.loop.customer("small")
+    leave(asked, who, Chat, tokens=10_000)
+
+    asked.until_over(who, DEADLINE_S + 1)
+    assert asked.loop.usage(who) == []
+    assert list(asked.truth.calls.values())[-1].was_left
+
+
+@every_format
+def test_what_a_caller_leaves_is_closed_where_the_operator_says_so(stopping: Faulty, tongue: Any) -> None:
+    who = stopping.loop.customer("small")
+    leave(stopping, who, tongue)
+
+    stopping.until_over(who)
+    assert stopping.loop.usage(who) == []
+    assert list(stopping.truth.calls.values())[-1].was_left
+
+
+def leave(faulty: Faulty, who: Any, tongue: Any, tokens: int = 10) -> None:
+    """Ask for a whole answer, and hang up when some of it is made."""
+    before = len(faulty.truth.calls)
+    caller = Caller(faulty, who, Script(tokens=tokens, obeys=tokens < CAP, tokens_per_s=SLOW), tongue=tongue)
+    until(lambda: len(faulty.truth.calls) > before and list(faulty.truth.calls.values())[-1].tokens >= 3)
+    caller.hang_up()
+
+
+def test_a_killed_workers_whole_answer_is_recorded_without_tokens() -> None:
+    """Nobody knows what it came to: nothing of it was here. One that is streamed costs a second and a half, either way."""
+    truth, lease_s = Truth(), 2.0
+    given: dict[str, Any] = {"upstream_streams": "as_asked", "lease_s": lease_s, "workers": 1}
+    with (
+        served(truth) as model,
+        short_directory() as directory,
+        serving(directory / "data", upstream_url=f"{model}/v1", **given) as running,
+    ):
+        loop = running.rig(running.admin_token())
+        loop.tier("open", period_tokens_max=10_000_000)
+        faulty, who = Faulty(loop, truth), loop.customer("open")
+        callers = [Caller(faulty, who, Script(tokens=10_000, tokens_per_s=100), stream=way) for way in (True, False)]
+        until(lambda: len(truth.calls) == 2 and min(told.tokens for told in truth.calls.values()) > 250, 20)
+        (worker,) = running.children("worker")
+        os.kill(worker.process.pid, signal.SIGKILL)
+        until(lambda: open_holds(redis_url(running)) == 0, 2 * lease_s)
+        records = {record["stream"]: record for record in loop.usage(who)}
+        for caller in callers:
+            caller.hang_up()
+
+    assert {record["finish"] for record in records.values()} == {"recovered"}
+    assert records[True]["billed_output_tokens"] > 0
+    assert records[False]["billed_output_tokens"] == 0

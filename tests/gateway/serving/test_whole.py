@@ -1,0 +1,89 @@
+"""A whole answer keeps the bytes it came in, but for what the gateway changed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.serving.dialects.whole import as_it_came
+from gateway.serving.hangups import Hangups
+from gateway.serving.jsons import loads
+
+NUMBERS = b'{"model": "up", "a": 1.0, "b": 1e5, "c": 0.10, "d": 12345678901234567890123, "x": "\\u00e9\\/"}'
+
+
+def test_what_is_not_changed_is_the_same_to_the_byte() -> None:
+    raw = b'\n {"id" : "a\\/b", "choices": [ {"x": 1.50} ],"model":"m"}\n'
+
+    assert as_it_came(raw, loads(raw)) == raw
+
+
+def test_a_member_that_was_changed_is_written_anew_in_its_place() -> None:
+    answer = {**loads(NUMBERS), "model": "mine"}
+
+    assert as_it_came(NUMBERS, answer) == NUMBERS.replace(b'"model": "up", ', b'"model":"mine",').replace(b", ", b",")
+
+
+def test_members_may_come_and_go_and_come_twice() -> None:
+    raw = b'{"secret": 1, "model": "up", "model": "up", "n": [1.0]}'
+
+    assert as_it_came(raw, {"model": "mine", "n": [1], "usage": {}}) == b'{"model":"mine","n": [1.0],"usage":{}}'
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"a": NaN}',
+        b"[1]",
+        b'{"a": 1e999}',
+        b'{"a": "\\ud83d"}',
+        b'{"a": "\xff"}',
+        b'\xef\xbb\xbf{"a": 1}',
+        b"",
+        b"{",
+        b'{"a" 1}',
+    ],
+)
+def test_what_is_no_object_of_strict_json_is_written_anew(raw: bytes) -> None:
+    assert as_it_came(raw, {"a": 1}) == b'{"a":1}'
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+)
+
+
+@given(came=st.dictionaries(st.text(max_size=2), JSON), shown=st.dictionaries(st.text(max_size=2), JSON))
+def test_whatever_it_is_the_caller_has_what_it_is_shown(came: dict[str, Any], shown: dict[str, Any]) -> None:
+    for answer in (shown, {**came, **shown}):
+        for raw in (
+            json.dumps(came).encode(),
+            json.dumps(came, indent=1, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+        ):
+            assert loads(as_it_came(raw, answer)) == loads(json.dumps(answer).encode())
+
+
+def test_so_many_answers_go_on_without_their_callers_and_then_the_next_is_closed() -> None:
+    hangups = Hangups(finishes=True, most=1)
+    with hangups.of(comes_whole=True) as first, hangups.of(comes_whole=True) as second:
+        assert first is not None
+        assert second is not None
+        assert [first(), second()] == [True, False]
+    with hangups.of(comes_whole=True) as third:
+        assert third is not None
+        assert third()
+
+
+@pytest.mark.parametrize(("finishes", "comes_whole"), [(True, False), (False, True)])
+def test_what_is_streamed_or_is_not_to_be_finished_ends_with_its_caller(finishes: bool, comes_whole: bool) -> None:
+    with Hangups(finishes=finishes).of(comes_whole=comes_whole) as goes_on:
+        assert goes_on is None
