@@ -153,7 +153,6 @@ class Journey:
         hold = await self._reserve(ask, customer, repetition)
         del raw  # a prompt can be large, and the answer long in coming
 
-        self._count_dropped(wanted)
         live = self._keeper.take(hold, repetition.once if repetition else None)
         call = Call(live, wanted, key, self._monotonic)
         finish, problem = await self._run(call, exchange, body, to_its_end=repetition is not None)
@@ -327,6 +326,7 @@ class Journey:
         if self._recount.can_count:
             call.prompt = self.dialect.prompt(body)
         forwarded = self.dialect.forward(body, call.wanted, grant=call.live.hold.grant, model=self._rules.model)
+        self._count_dropped(call.wanted)
         body.clear()
         exchange.release_body()
         return forwarded

@@ -83,6 +83,21 @@ def test_the_answer_names_what_was_dropped(asked: tuple[Rig, Sold], path: str, s
     assert again.headers["idempotency-replayed"] == "true"
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_budget_of_thought_has_room_in_the_cap(asked: tuple[Rig, Sold], stream: bool) -> None:
+    """As Claude Code asks for it; a cap that leaves no room for thinking is said, and is no error of the caller's."""
+    loop, _ = asked
+    thinks = {**ASKED, "stream": stream, "max_tokens": 32000, "thinking": {"type": "enabled", "budget_tokens": 31999}}
+    for tier, most, dropped in (("narrow", 1024, "thinking"), ("wide", 5000, None)):
+        loop.tier(tier, conversation_tokens_max=most, price_nanousd=1000)
+        who = loop.customer(tier)
+
+        answer = httpx.post(f"{loop.url}/v1/messages", json=thinks, headers=who.headers)
+
+        assert answer.status_code == 200, answer.text
+        assert answer.headers.get("x-tokencap-dropped") == dropped
+
+
 def test_headers_of_a_request_pass_by_an_allow_list(asked: tuple[Rig, Sold], model: Model) -> None:
     """Those of tracing, of the format and of the operator; whose account it is, is not the caller's to say."""
     loop, who = asked

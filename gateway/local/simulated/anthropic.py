@@ -19,6 +19,9 @@ from gateway.local.simulated.request import (
     within_context,
 )
 
+THOUGHT_LEAST = 1024
+"""The smallest budget of thought."""
+
 REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
@@ -44,6 +47,7 @@ def _asked(given: dict[str, Any], model: str, context_tokens: int, limit: int | 
     tools = given.get("tools") or []
     if not is_list_of_objects(tools) or not all(isinstance(tool.get("name"), str) for tool in tools):
         raise BadRequest("tools is a list of tools, each with a name.", param="tools")
+    _check_thinking(given.get("thinking"), limit)
     system = [{"role": "system", "content": given["system"]}] if given.get("system") else []
     if system and not isinstance(given["system"], str) and not is_list_of_objects(given["system"]):
         raise BadRequest("system: a string or a list of blocks.", param="system")
@@ -62,6 +66,15 @@ def _asked(given: dict[str, Any], model: str, context_tokens: int, limit: int | 
         ),
         context_tokens,
     )
+
+
+def _check_thinking(given: Any, limit: int | None) -> None:
+    """Refuse a budget as Anthropic does: there is a least one, and the limit is above it."""
+    budget = given.get("budget_tokens") if isinstance(given, dict) and given.get("type") == "enabled" else None
+    if isinstance(budget, int) and limit is not None and limit <= budget:
+        raise BadRequest("`max_tokens` must be greater than `thinking.budget_tokens`.")
+    if isinstance(budget, int) and budget < THOUGHT_LEAST:
+        raise BadRequest(f"thinking.enabled.budget_tokens: Input should be greater than or equal to {THOUGHT_LEAST}")
 
 
 def _messages(given: Any) -> list[dict[str, Any]]:

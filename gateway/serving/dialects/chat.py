@@ -59,7 +59,7 @@ class Chat(OpenAI):
         own = self._profile.chat_limits if body.get("prediction") is None else ("max_tokens",)  # the two do not meet
         limits = self._limits(body, own, OTHER_LIMITS, grant)
         choices = {"n": wanted.choices} if wanted.choices > 1 else {}
-        return dumps({**self._sieve.passed(body, grant), "model": model, **choices, **limits, **self._streamed(body)})
+        return dumps({**self._passed(body, wanted, grant), "model": model, **choices, **limits, **self._streamed(body)})
 
     def reading(self, wanted: Wanted, *, grant: int) -> ChatReading:
         return ChatReading(wanted, grant)

@@ -53,7 +53,7 @@ class Completions(OpenAI):
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
         limits = self._limits(body, ("max_tokens",), OTHER_LIMITS, grant)
         choices = {"n": body["n"]} if body.get("n") is not None else {}
-        return dumps({**self._sieve.passed(body, grant), "model": model, **choices, **limits, **self._streamed(body)})
+        return dumps({**self._passed(body, wanted, grant), "model": model, **choices, **limits, **self._streamed(body)})
 
     def reading(self, wanted: Wanted, *, grant: int) -> CompletionsReading:
         return CompletionsReading(wanted, grant)

@@ -13,6 +13,7 @@ from gateway.serving.dialects.identity import identity
 from gateway.serving.dialects.messages_reading import MessagesReading
 from gateway.serving.dialects.plain import PlainReading
 from gateway.serving.dialects.prompt import Prompt, prompt_of
+from gateway.serving.dialects.thinking import bound_thought
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.dialects.whole import comes_whole, streamed
 from gateway.serving.fields.sieve import Sieve
@@ -90,8 +91,10 @@ class Messages(Anthropic):
         return prompt_of((body.get("system"), body["messages"]), body.get("tools"))
 
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
+        passed = self._sieve.passed(body, grant)
+        wanted.dropped += bound_thought(passed, grant)
         asked = {"model": model, "max_tokens": grant, **streamed(self._profile, body)}
-        return dumps({**self._sieve.passed(body, grant), **asked})
+        return dumps({**passed, **asked})
 
     def reading(self, wanted: Wanted, *, grant: int) -> MessagesReading:
         return MessagesReading(wanted, grant)

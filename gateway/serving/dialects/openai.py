@@ -7,6 +7,8 @@ from typing import Any
 
 from gateway.errors import BadRequest, TokencapError
 from gateway.serving.body import Body, flag, positive
+from gateway.serving.dialects.thinking import bound_thought
+from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.dialects.whole import comes_whole, streamed
 from gateway.serving.fields.sieve import OBFUSCATION, Sieve
 from gateway.serving.jsons import dumps
@@ -38,6 +40,12 @@ class OpenAI:
 
     def broken_off(self, error: TokencapError, request_id: str) -> bytes:
         return event(dumps(error.body()))
+
+    def _passed(self, body: Body, wanted: Wanted, grant: int) -> Body:
+        """Return what of a body reaches the upstream, with no more thought than was granted."""
+        passed = self._sieve.passed(body, grant)
+        wanted.dropped += bound_thought(passed, grant)
+        return passed
 
     def _limits(self, body: Body, own: Iterable[str], others: Iterable[str], grant: int) -> Body:
         """Return the grant in every field that the upstream may obey."""

@@ -66,7 +66,8 @@ class Responses(OpenAI):
 
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
         limits = self._limits(body, ("max_output_tokens",), OTHER_LIMITS, grant)
-        return dumps({**self._sieve.passed(body, grant), "model": model, **limits, **streamed(self._profile, body)})
+        passed = self._passed(body, wanted, grant)
+        return dumps({**passed, "model": model, **limits, **streamed(self._profile, body)})
 
     def reading(self, wanted: Wanted, *, grant: int) -> ResponsesReading:
         return ResponsesReading(wanted, grant)

@@ -20,6 +20,7 @@ By format and by the profile of the upstream (`TOKENCAP_UPSTREAM_PROFILE`). This
 * **rewritten**: the gateway reads it, and says it itself: the limits are the grant, the choices and the stream what the call was admitted with.
 * **refused**: it costs what no count says; 400, naming it. Below is why, and with which values it is like any other field.
 * **dropped**: it does not reach the upstream, and its name is in the answer's header `x-tokencap-dropped` and in the metric `tokencap_dropped_fields_total`. So is any field that no table here has, unless `TOKENCAP_PASSED_FIELDS` lists it. With `TOKENCAP_UNKNOWN_FIELDS=refuse` it is 400 `unknown_parameter`, naming it; with `pass` it passes.
+* Budgets of a model's thought pass, and so do the objects that have one (`thinking`, `reasoning`, `chat_template_kwargs`, …); one that is above the grant is brought below it, or dropped where the endpoint takes none so small.
 * –: the upstream does not speak this format.
 """
 
