@@ -94,6 +94,8 @@ def test_tiers_differ_upstream_in_the_limit_only(
     grants = {(less.pop(name), more.pop(name)) for name in LIMITS if name in less}
     choices = {"/v1/chat/completions": 2, "/v1/completions": 4}.get(endpoint, 1)
     assert grants == ({(40 // choices, 4_000 // choices)} if "max" in str(ASKED[endpoint]) else set())
+    thoughts = less.pop("thinking", None), more.pop("thinking", None)  # a budget that has no room in the small cap
+    assert thoughts == (None, ASKED[endpoint].get("thinking"))
     assert json.dumps(less) == json.dumps(more)
 
 
