@@ -173,7 +173,7 @@ class Responses(Named):
     def _response(self, status: str) -> Json:
         reason = {"length": "max_output_tokens"}.get(str(self._reason), self._reason)
         response = {"id": "resp_truth", "object": "response", "status": status, "model": "upstream"}
-        response |= {"incomplete_details": {"reason": reason}} if status == "incomplete" else {}
+        response |= {"incomplete_details": {"reason": reason} if status == "incomplete" else None}
         output = [self._item(self._text)] if self._is_open and status != "in_progress" else []
         usage = {"usage": _renamed(self._usage)} if self._has_usage else {}
         return {**response, "output": output, **usage}

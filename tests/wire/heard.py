@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
+from anthropic.lib.streaming._messages import accumulate_event
+from anthropic.types import Message, RawMessageStreamEvent
+from openai import Omit
 from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import BaseModel, TypeAdapter
 
 from gateway.serving.dialects.chat import Chat
 from gateway.serving.dialects.completions import Completions
+from gateway.serving.dialects.messages import Messages
+from gateway.serving.dialects.responses import Responses
 
+RESPONSE_EVENTS: dict[str, type[BaseModel]] = {
+    get_args(model.model_fields["type"].annotation)[0]: model for model in get_args(get_args(ResponseStreamEvent)[0])
+}
+MESSAGE_EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 DONE = "[DONE]"
 
 
@@ -77,6 +89,65 @@ def _finished(chunk: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def responses_stream(said: list[dict[str, Any]]) -> Any:
+    state: ResponseStreamState[Any] = ResponseStreamState(input_tools=[], text_format=Omit())
+    numbers = [event["sequence_number"] for event in said]
+    assert numbers == sorted(set(numbers)), "each event has a number of its own"
+    for event in said:
+        if event["type"] in RESPONSE_EVENTS:  # the client passes others over
+            state.handle_event(RESPONSE_EVENTS[event["type"]].model_validate(event))  # type: ignore[arg-type]
+    whole = said[-1]["response"]
+    done = [event["item"] for event in said if event["type"] == "response.output_item.done"]
+    assert whole["status"] in ("completed", "incomplete")
+    assert said[-1]["type"] == f"response.{whole['status']}"
+    assert [(item["type"], item.get("id")) for item in done] == [
+        (item["type"], item.get("id")) for item in whole["output"]
+    ]
+    for place, item in enumerate(whole["output"]):
+        for kind, text in _written(item):
+            deltas = [one["delta"] for one in said if one["type"] == kind and one["output_index"] == place]
+            assert "".join(deltas) in (text, ""), "deltas say what the item says"
+            assert deltas or not kind.endswith("output_text.delta") or not text
+    return responses_whole(whole)
+
+
+def _written(item: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the kinds of deltas that an item's texts come in, and the texts."""
+    if item["type"] == "message":
+        return [("response.output_text.delta", "".join(part.get("text", "") for part in item["content"]))]
+    if item["type"] == "function_call":
+        return [("response.function_call_arguments.delta", item["arguments"])]
+    return []
+
+
+def responses_whole(said: Any) -> Any:
+    Response.model_validate(said)
+    return said
+
+
+def messages_stream(said: list[dict[str, Any]]) -> Any:
+    whole: Any = None
+    opened: list[int] = []
+    pieces: dict[int, bytes] = {}
+    for event in said:
+        if event["type"] != "ping":
+            taken = MESSAGE_EVENT.validate_python(event)
+            whole = accumulate_event(event=taken, current_snapshot=whole, json_bufs=pieces)
+        if event["type"] == "content_block_start":
+            assert event["index"] == len(whole.content) - 1, "blocks come in their order"
+            opened.append(event["index"])
+        elif event["type"] == "content_block_stop":
+            opened.remove(event["index"])
+    assert not opened, "each block is closed"
+    assert said[-1]["type"] == "message_stop"
+    return whole.model_dump(mode="json", warnings=False)
+
+
+def messages_whole(said: Any) -> Any:
+    Message.model_validate(said)
+    return said
+
+
 def chat_whole(said: Any) -> Any:
     ChatCompletion.model_validate(said)
     return said
@@ -90,15 +161,24 @@ def completion_whole(said: Any) -> Any:
 STREAMS: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
     Chat.endpoint: chat_stream,
     Completions.endpoint: completion_stream,
+    Responses.endpoint: responses_stream,
+    Messages.endpoint: messages_stream,
 }
-WHOLES: dict[str, Callable[[Any], Any]] = {Chat.endpoint: chat_whole, Completions.endpoint: completion_whole}
+WHOLES: dict[str, Callable[[Any], Any]] = {
+    Chat.endpoint: chat_whole,
+    Completions.endpoint: completion_whole,
+    Responses.endpoint: responses_whole,
+    Messages.endpoint: messages_whole,
+}
+ENDS = frozenset({"response.completed", "response.incomplete", "message_stop"})
+"""Types of the last events of formats without ``[DONE]``."""
 
 
 def heard_stream(endpoint: str, raw: bytes) -> tuple[Any, Any]:
     """Return what a streamed answer puts together to, and the error that ended it, if one did."""
     said = events(raw)
-    ended = said[-1] == DONE
     chunks = [strict_json(data) for data in said if data != DONE]
+    ended = said[-1] == DONE or chunks[-1].get("type") in ENDS
     error = chunks.pop()["error"] if chunks and "error" in chunks[-1] else None
     assert ended == (error is None), said[-1]
     return (STREAMS[endpoint](chunks) if chunks else None), error

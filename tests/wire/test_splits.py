@@ -69,4 +69,5 @@ def test_an_answer_that_comes_whole_says_the_same(transcript: Transcript, stream
     wanted = transcript.caller if stream else transcript.whole_caller
     answer = heard_stream(transcript.endpoint, raw)[0] if stream else heard_whole(transcript.endpoint, strict_json(raw))
 
-    assert wanted.answer is None or fits(answer["choices"], wanted.answer["choices"])
+    name = next(name for name in ("choices", "output", "content") if name in answer)
+    assert wanted.answer is None or fits(answer[name], wanted.answer[name])

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from gateway.errors import UpstreamUnavailable
+from gateway.serving.dialects.message_blocks import TEXTS, Blocks, told
 from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
-from gateway.serving.jsons import dumps, loads
+from gateway.serving.jsons import dumps
 from gateway.serving.meter import Usage, count
 from gateway.serving.sse import named_event
 
-PASSING = frozenset({"message_start", "content_block_start", "content_block_delta", "content_block_stop", "ping"})
-TEXTS = ("text", "thinking", "partial_json")
-"""What the model wrote, in a block or a delta."""
+FRAME = {"id": "", "type": "message", "role": "assistant"}
+ENDINGS = ("content", "stop_reason", "stop_sequence")
 
 REASONS = {
     "max_tokens": "length",
@@ -30,149 +31,132 @@ class MessagesReading(Reading):
     def __init__(self, wanted: Wanted, grant: int) -> None:
         super().__init__(wanted, grant)
         self._message: dict[str, Any] = {}
-        self._blocks: dict[int, dict[str, Any]] = {}
-        self._arguments: dict[int, str] = {}  # of tools, as JSON that may not be whole yet
-        self._open: int | None = None
-        self._ending: dict[str, Any] = {}  # stop_reason and stop_sequence
+        self._blocks = Blocks()
+        self._is_begun = False
+        self._ending: dict[str, Any] = {}  # stop_reason, stop_sequence and what stands beside them
+        self._beside: dict[str, Any] = {}  # what the last event says beside these and the usage
 
     def _take(self, event: dict[str, Any]) -> bytes:
         kind = str(event.get("type"))
-        if kind == "message_start" and isinstance(message := event.get("message"), dict):
-            self._begin(message)
-        elif kind == "content_block_start":
-            if not self._start(event):
-                return self._closed()
-        elif kind == "content_block_delta":
-            if not self._grow(event):
-                return self._closed()
-        elif kind == "content_block_stop":
-            self._open = None
-        elif kind == "message_delta":
+        if kind == "message_start":
+            return self._show(self._begin(event))
+        if kind == "content_block_start":
+            block = event.get("content_block")
+            if not self._counted(block):
+                return self._show(self._blocks.closing())
+            return self._show(self._blocks.begin(event))
+        if kind == "content_block_delta":
+            if not self._counted(event.get("delta")):
+                return self._show(self._blocks.closing())
+            return self._show(self._blocks.grow(event))
+        if kind == "content_block_stop":
+            return self._show(self._blocks.close(event))
+        if kind == "message_delta":
             self._end(event)
         elif kind == "message_stop":
             self.ended_by_itself = not self._was_cut
-        return named_event(kind, dumps(event)) if kind in PASSING and self._wanted.stream else b""
+            return self._show(self._blocks.closing())
+        return self._show([event] if kind == "ping" else [])
 
-    def _begin(self, message: dict[str, Any]) -> None:
-        message["model"] = self._wanted.model
-        self._message = message
-        if isinstance(said := message.get("usage"), dict):
-            self._said = said
-            self._usage = Usage(None, *_input(said))  # the output that it says is not of the text
+    def close(self) -> bytes:
+        shown = super().close()
+        return shown + self._show(self._blocks.closing()) if self.is_over else shown
 
-    def _start(self, event: dict[str, Any]) -> bool:
-        """Take a block's beginning; return whether it was granted."""
-        place, block = event.get("index"), event.get("content_block")
-        if type(place) is not int or not isinstance(block, dict):
+    def _show(self, events: Iterable[dict[str, Any]]) -> bytes:
+        """Return events for a streaming caller: first of all one that begins the message, as clients expect."""
+        self.tool_calls = self._blocks.tool_calls
+        shown = []
+        for event in events:
+            if not self._is_begun and event["type"] not in ("message_start", "ping"):
+                shown += self._begin({"message": {}})
+            shown.append(event)
+        if not self._wanted.stream:
+            return b""
+        return b"".join(named_event(event["type"], dumps(event)) for event in shown)
+
+    def _begin(self, event: dict[str, Any]) -> list[dict[str, Any]]:
+        """Take a message's beginning; return it as it is shown: not at all, where it began before."""
+        message = event.get("message")
+        if not isinstance(message, dict):
+            return []
+        said = message.get("usage")
+        if isinstance(said, dict):
+            self._said = _later(self._said, said)
+            self._usage = replace(self._usage, **_input(self._said))  # the output that it says is not of the text
+        if self._is_begun:
+            return []
+        self._is_begun = True
+        begun = {"stop_reason": None, "stop_sequence": None, **message, "model": self._wanted.model, "content": []}
+        usage = {"input_tokens": self._wanted.input_estimate, "output_tokens": 0}
+        usage |= {name: value for name, value in (said if isinstance(said, dict) else {}).items() if value is not None}
+        self._message = {**FRAME, **begun, "usage": usage}
+        return [{"type": "message_start", "message": self._message}]
+
+    def _counted(self, piece: Any) -> bool:
+        """Count what the model wrote in a block or a delta; return whether it was granted."""
+        if not isinstance(piece, dict) or not any(piece.get(name) for name in TEXTS):
             return True
-        if _wrote(block) and not self._counted(block):
-            return False
-        self._blocks[place], self._open = dict(block), place
-        if block.get("type") == "tool_use" and isinstance(call := block.get("id"), str) and call:
-            self.tool_calls.append(call)
-        return True
-
-    def _grow(self, event: dict[str, Any]) -> bool:
-        """Take a delta of a block; return whether it was granted."""
-        place, delta = event.get("index"), event.get("delta")
-        if type(place) is not int or not isinstance(delta, dict):
-            return True
-        if _wrote(delta) and not self._counted(delta):
-            return False
-        block = self._blocks.setdefault(place, {"type": "text"})
-        for name in (*TEXTS, "signature"):
-            if isinstance(text := delta.get(name), str):
-                if name == "partial_json":
-                    self._arguments[place] = self._arguments.get(place, "") + text
-                else:
-                    before = block.get(name)
-                    block[name] = (before if isinstance(before, str) else "") + text
-        if (citation := delta.get("citation")) is not None:
-            before = block.get("citations")
-            block["citations"] = [*(before if isinstance(before, list) else []), citation]
-        return True
-
-    def _counted(self, piece: dict[str, Any]) -> bool:
         self._note_text()
         if not self._counts(0, piece):
             return False
         self._remember(0, piece.get("text"))
         return True
 
-    def _closed(self) -> bytes:
-        """Return the event that closes the block that was cut."""
-        if self._open is None or not self._wanted.stream:
-            return b""
-        return named_event("content_block_stop", dumps({"type": "content_block_stop", "index": self._open}))
-
     def _end(self, event: dict[str, Any]) -> None:
         """Take how the message ended, and what it says of the usage."""
         delta, said = event.get("delta"), event.get("usage")
         if isinstance(said, dict):
-            whole = {**self._said, **said}
-            self._note_usage(whole, Usage(count(said.get("output_tokens")), *_input(whole), _thought(said)))
-        if isinstance(delta, dict) and isinstance(reason := delta.get("stop_reason"), str):
-            self._ending = delta
+            whole = _later(self._said, said)
+            self._note_usage(
+                whole, Usage(count(said.get("output_tokens")), **_input(whole), reasoning_tokens=_thought(said))
+            )
+        beside = ((name, value) for name, value in event.items() if name not in ("type", "delta", "usage"))
+        self._beside |= {name: value for name, value in beside if value is not None}
+        if isinstance(delta, dict) and isinstance(reason := delta.get("stop_reason"), str) and reason:
+            self._ending = {**self._ending, **{name: value for name, value in delta.items() if value is not None}}
             self._ended[0] = REASONS.get(reason, "stop")
 
     def feed_whole(self, answer: Any) -> bytes:
         if not isinstance(answer, dict) or not isinstance(answer.get("content"), list):
             raise UpstreamUnavailable("The upstream's answer is not a message.")
         blocks = [dict(block) for block in answer["content"] if isinstance(block, dict)]
-        self._begin(answer)
-        self._end({"delta": {"stop_reason": answer.get("stop_reason") or "end_turn"}, "usage": answer.get("usage")})
-        self._ending["stop_sequence"] = answer.get("stop_sequence")
+        begun = self._begin({"message": {name: one for name, one in answer.items() if name not in ENDINGS}})
+        ending = {"stop_reason": answer.get("stop_reason") or "end_turn", "stop_sequence": answer.get("stop_sequence")}
+        self._end({"delta": ending, "usage": answer.get("usage")})
         texts = [block.get(name) for block in blocks for name in ("text", "thinking", "input") if block.get(name)]
         made = self._usage.output_tokens or self._guess(texts)
         if made > self._granted:
             self._was_cut, self._ended[0] = True, "length"
             blocks = [
-                {**block, "text": self._part(text, made)}
+                {**block, name: self._part(text, made)}
                 for block in blocks
-                if isinstance(text := block.get("text"), str)
+                for name in ("text", "thinking")
+                if isinstance(text := block.get(name), str)
             ]
         self._keep(0, blocks)
-        self._blocks = dict(enumerate(blocks))
-        self.tool_calls = [call for block in blocks if isinstance(call := block.get("id"), str) and call]
+        self._blocks.take_whole(blocks)
         self._remember(0, "".join(text for block in blocks if isinstance(text := block.get("text"), str)))
         self.ended_by_itself = True
-        return self._told() if self._wanted.stream else b""
-
-    def _told(self) -> bytes:
-        """Return the events of an answer that came whole."""
-        begun = {**self._message, "content": [], "stop_reason": None, "stop_sequence": None}
-        events: list[dict[str, Any]] = [{"type": "message_start", "message": begun}]
-        for place, block in self._blocks.items():
-            empty, delta = dict(block), None
-            if isinstance(text := block.get("text"), str):
-                empty["text"], delta = "", {"type": "text_delta", "text": text}
-            elif block.get("type") == "tool_use":
-                written = json.dumps(block.get("input"))
-                empty["input"], delta = {}, {"type": "input_json_delta", "partial_json": written}
-            events.append({"type": "content_block_start", "index": place, "content_block": empty})
-            if delta is not None:
-                events.append({"type": "content_block_delta", "index": place, "delta": delta})
-            events.append({"type": "content_block_stop", "index": place})
-        return b"".join(named_event(event["type"], dumps(event)) for event in events)
+        return self._show([*begun, *told(blocks)])
 
     def ending(self, billed: int, charge_nanousd: int | None, conversation_left: int | None) -> bytes:
-        told = {"charge_nanousd": charge_nanousd, "conversation_tokens_left": conversation_left}
+        shown_of = {"charge_nanousd": charge_nanousd, "conversation_tokens_left": conversation_left}
         delta = {"stop_reason": "end_turn", "stop_sequence": None, **self._stop()}
-        last = {"type": "message_delta", "delta": delta, "usage": self._shown_usage(billed), "tokencap": told}
+        last = {"type": "message_delta", **self._beside, "delta": delta, "usage": self._shown_usage(billed)}
+        last["tokencap"] = shown_of
         return named_event("message_delta", dumps(last)) + named_event("message_stop", b'{"type":"message_stop"}')
 
     def whole(self, billed: int) -> Any:
-        blocks = [self._block(place) for place in sorted(self._blocks)]
-        return {**self._message, "content": blocks, **self._stop(), "usage": self._shown_usage(billed)}
-
-    def _block(self, place: int) -> dict[str, Any]:
-        block = self._blocks[place]
-        if place not in self._arguments:
-            return block
-        try:
-            return {**block, "input": loads(self._arguments[place].encode("utf-8", "surrogatepass"))}
-        except ValueError:
-            return {**block, "input": {}}  # cut in the middle: nothing of it can be called
+        ended = {"stop_reason": "end_turn", "stop_sequence": None, **self._stop()}
+        blocks = self._blocks.all
+        return {
+            **FRAME,
+            **self._message,
+            **self._beside,
+            "content": blocks,
+            **ended,
+            "usage": self._shown_usage(billed),
+        }
 
     def _stop(self) -> dict[str, Any]:
         return {"stop_reason": "max_tokens", "stop_sequence": None} if self._was_cut else self._ending
@@ -184,15 +168,17 @@ class MessagesReading(Reading):
         return {**self._said, **given, "output_tokens": billed}
 
 
-def _wrote(piece: dict[str, Any]) -> bool:
-    return any(piece.get(name) for name in TEXTS)
+def _later(before: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    """Return a usage as a later one leaves it: what that does not say, or says as nothing, stays."""
+    known = {name for name in said if said[name] is None or (said[name] == 0 and name.endswith("input_tokens"))}
+    return {**before, **{name: value for name, value in said.items() if name not in known or name not in before}}
 
 
-def _input(said: dict[str, Any]) -> tuple[int | None, int]:
+def _input(said: dict[str, Any]) -> dict[str, Any]:
     """Return input tokens and those of them that were cached; here the input stands without its cached parts."""
     fresh, read = count(said.get("input_tokens")), count(said.get("cache_read_input_tokens")) or 0
     written = count(said.get("cache_creation_input_tokens")) or 0
-    return (None if fresh is None else fresh + read + written), read
+    return {"input_tokens": None if fresh is None else fresh + read + written, "cached_tokens": read}
 
 
 def _thought(said: dict[str, Any]) -> int:

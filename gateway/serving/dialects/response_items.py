@@ -5,118 +5,251 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-Event = dict[str, Any]
-Item = dict[str, Any]
-
-TEXT_PLACES = {
-    "response.output_text": ("content", "content_index", "text"),
-    "response.refusal": ("content", "content_index", "refusal"),
-    "response.reasoning_text": ("content", "content_index", "text"),
-    "response.reasoning_summary_text": ("summary", "summary_index", "text"),
-}
-"""Where in an item's parts a text belongs."""
-
-STRING_PLACES = {
-    "response.function_call_arguments": "arguments",
-    "response.custom_tool_call_input": "input",
-}
-"""Which string of an item grows."""
-
-
-PARTS = {
-    "response.content_part": ("content", "content_index"),
-    "response.reasoning_summary_part": ("summary", "summary_index"),
-}
+from gateway.serving.dialects.response_events import (
+    ADDED,
+    PARTS,
+    STRING_PLACES,
+    TEXT_PLACES,
+    Event,
+    Item,
+    delta_of,
+    done_part,
+    names_of,
+    new_item,
+    place_of,
+    size,
+    spoken_part,
+    told,
+    whole_text_in,
+)
 
 
 class Items:
-    """Everything that the model wrote so far."""
+    """Everything that the model wrote so far, whether its events say which item they speak of or not.
+
+    An item is known by its id, else by its number, else it is the last one. Callers are told numbers and ids in every
+    event, since clients go by them: of an item that was announced once, one number and one id to its end.
+    """
 
     def __init__(self) -> None:
         self.tool_calls: list[str] = []
         self._items: dict[int, Item] = {}
+        self._named: dict[str, int] = {}  # ids to places
         self._open: dict[int, set[tuple[str, int]]] = {}
         """Items that are not done, and their parts that are not."""
         self._wrote: set[int] = set()
-        """Items of which text went by in pieces."""
+        """Items of which text went by."""
+        self._pieces: dict[int, dict[tuple[str, int, str], list[str]]] = {}
+        """Texts that grow, by item and by where they are in it: joined once."""
+        self._last: int | None = None
 
     @property
     def all(self) -> list[Item]:
         """The items, in their order."""
+        for place in list(self._pieces):
+            self._join(place)
         return [self._items[place] for place in sorted(self._items)]
 
     def text_in(self, event: Event) -> str:
-        """Return what the model wrote that is new in an event: a delta, or an item that ends without any before it."""
-        kind, delta = str(event.get("type")), event.get("delta")
-        if kind.endswith(".delta"):
+        """Return what the model wrote that is new in an event: a delta, or what comes whole without any before it."""
+        if str(event.get("type")).endswith(".delta"):
+            delta = event.get("delta")
             return delta if isinstance(delta, str) else ""
+        text = whole_text_in(event)
+        return "" if not text or self._find(event) in self._wrote else text
+
+    def take(self, event: Event) -> list[Event]:
+        """Take one event; return it as it is shown, after those that it needs before it; none where it says nothing new."""
+        family, _, step = str(event.get("type")).rpartition(".")
+        if family == "response.output_item" and step in ("added", "done"):
+            if not isinstance(item := event.get("item"), dict):
+                return []
+            return self._begun(event, item) if step == "added" else self._done(event, item)
+        if family in PARTS and step in ("added", "done"):
+            return self._part(event, family, step) if isinstance(event.get("part"), dict) else []
+        if step == "delta" and event.get("delta") is None:
+            return []
+        if family in STRING_PLACES and step in ("delta", "done"):
+            return self._string(event, family, step)
+        if family in TEXT_PLACES and step in ("delta", "done"):
+            return self._text(event, family, step)
+        place = self._find(event) if {"item_id", "output_index"} & event.keys() else None
+        return [event if place is None else self._placed(event, place)]
+
+    def _find(self, event: Event) -> int | None:
+        """Return the place of the item that an event speaks of, or None where it is a new one."""
         item = event.get("item")
-        if kind != "response.output_item.done" or not isinstance(item, dict) or _place(event) in self._wrote:
-            return ""
-        return "".join(texts_of([item]))
+        for name in names_of(item) if isinstance(item, dict) else (event.get("item_id"),):
+            if isinstance(name, str) and name in self._named:
+                return self._named[name]
+        place = place_of(event)
+        if not isinstance(item, dict):
+            return self._last if place is None else place if place in self._items else None
+        begins = event.get("type") == ADDED
+        if place is not None:
+            is_same = place in self._open and item.get("type") == self._items[place].get("type")
+            return place if is_same and not (begins and names_of(item)) else None
+        alike = [one for one in self._open if self._items[one].get("type") == item.get("type")]
+        return None if begins or not alike else max(alike)
 
-    def take(self, event: Event) -> None:
-        """Take one event."""
-        place, (family, _, step) = _place(event), str(event.get("type")).rpartition(".")
-        if place is None:
-            return
-        if family == "response.output_item" and isinstance(item := event.get("item"), dict):
-            self._item(place, item, is_done=step == "done")
-        elif family in PARTS and isinstance(part := event.get("part"), dict):
-            parts, index_name = PARTS[family]
-            self._part(place, parts, event.get(index_name), part, is_done=step == "done")
-        elif step == "delta" and isinstance(delta := event.get("delta"), str):
-            self._write(place, family, event, delta)
+    def _add(self, event: Event, item: Item) -> int:
+        """Take a new item; return its place."""
+        place = place_of(event)
+        if place is None or place in self._items:
+            place = max(self._items, default=-1) + 1
+        self._items[place], self._open[place], self._last = dict(item), set(), place
+        self._name(place)
+        return place
 
-    def _item(self, place: int, item: Item, *, is_done: bool) -> None:
-        self._items[place] = dict(item)
+    def _name(self, place: int) -> None:
+        """Take note of an item's names, and of a tool call's."""
+        item = self._items[place]
+        for name in names_of(item):
+            self._named.setdefault(name, place)
         if isinstance(call := item.get("call_id"), str) and call and call not in self.tool_calls:
             self.tool_calls.append(call)
-        if is_done:
-            self._open.pop(place, None)
-        else:
-            self._open[place] = set()
 
-    def _part(self, place: int, parts: str, index: Any, part: dict[str, Any], *, is_done: bool) -> None:
-        item = self._items.setdefault(place, {})
-        if type(index) is not int or not 0 <= index <= len(_list_in(item, parts)):
-            return
-        item[parts][index : index + 1] = [dict(part)]
-        if is_done:
-            self._open.get(place, set()).discard((parts, index))
-        else:
-            self._open.setdefault(place, set()).add((parts, index))
+    def _placed(self, event: Event, place: int) -> Event:
+        """Return an event with the number and the id of its item."""
+        item = self._items[place]
+        named = item.get("id") or event.get("item_id") or item.get("call_id") or f"item_{place}"
+        return {**event, "item_id": named, "output_index": place}
 
-    def _write(self, place: int, family: str, event: Event, delta: str) -> None:
+    def _grow(self, place: int, where: tuple[str, int, str], text: str) -> None:
+        self._pieces.setdefault(place, {}).setdefault(where, []).append(text)
         self._wrote.add(place)
-        item = self._items.setdefault(place, {})
-        self._open.setdefault(place, set())
-        if family in STRING_PLACES:
-            name = STRING_PLACES[family]
-            item[name] = _string(item.get(name)) + delta
-        elif family in TEXT_PLACES:
-            parts, index_name, name = TEXT_PLACES[family]
-            index = event.get(index_name, 0)
-            if type(index) is not int or not 0 <= index <= len(_list_in(item, parts)):
-                return
-            if index == len(item[parts]):
-                item[parts].append({"type": family.removeprefix("response.")})
-            part = item[parts][index]
-            if isinstance(part, dict):
-                part[name] = _string(part.get(name)) + delta
 
-    def replace(self, output: list[Any]) -> None:
-        """Take the items as the upstream shows them at the end."""
-        self._items = {place: item for place, item in enumerate(output) if isinstance(item, dict)}
-        self._open = {}
-        for item in self.all:
-            if isinstance(call := item.get("call_id"), str) and call and call not in self.tool_calls:
-                self.tool_calls.append(call)
+    def _join(self, place: int) -> Item:
+        """Put what went by of an item's texts into it."""
+        item = self._items[place]
+        for (name, index, field), pieces in self._pieces.pop(place, {}).items():
+            holder = item[name][index] if name else item
+            holder[field] = _string(holder.get(field)) + "".join(pieces)
+        return item
+
+    def _begun(self, event: Event, item: Item) -> list[Event]:
+        if self._find(event) is not None:
+            return []  # announced before
+        place = self._add(event, item)
+        if size([item]):
+            self._wrote.add(place)
+        return [{**event, "output_index": place}]
+
+    def _done(self, event: Event, item: Item) -> list[Event]:
+        place = self._find(event)
+        if place is None:
+            place = self._add(event, item)
+            del self._open[place]
+            self._wrote.add(place)
+            return list(told(item, place))
+        if place not in self._open:
+            return []  # done before
+        begun = self._join(place)
+        item = _same_id(_fuller(item, begun), begun)
+        before = []
+        if place not in self._wrote and size([item]):
+            self._wrote.add(place)
+            if not size([begun]) and not begun.get("content"):
+                before = list(told(item, place))[1:-1]
+        self._items[place] = item
+        self._name(place)
+        del self._open[place]
+        return [*before, {**event, "output_index": place, "item": item}]
+
+    def _part(self, event: Event, family: str, step: str) -> list[Event]:
+        name, index_name = PARTS[family]
+        before, place = self._item_of(event, family)
+        parts, part = _list_in(self._join(place), name), dict(event["part"])
+        if part.get("type") == "output_text":
+            part = {"annotations": [], **part}
+        given = _index(event.get(index_name))
+        index = min((len(parts) if step == "added" else max(len(parts) - 1, 0)) if given is None else given, len(parts))
+        shown = {**self._placed(event, place), index_name: index, "part": part}
+        if step == "added":
+            if index < len(parts):
+                return before  # announced before
+            parts.append(part)
+            self._open.setdefault(place, set()).add((name, index))
+            if size([{name: [part]}]):
+                self._wrote.add(place)
+            return [*before, shown]
+        if index == len(parts):
+            parts.append(part)
+            if family == "response.content_part" and place not in self._wrote:
+                before += spoken_part(self._items[place], place, index, part)[:-1]
+        else:
+            parts[index] = shown["part"] = _fuller_part(part, parts[index])
+        if size([{name: [part]}]):
+            self._wrote.add(place)
+        self._open.get(place, set()).discard((name, index))
+        return [*before, shown]
+
+    def _item_of(self, event: Event, family: str) -> tuple[list[Event], int]:
+        """Return the place of the item that an event adds to, after the event that announces it, if nothing did."""
+        place = self._find(event)
+        if place is not None:
+            return [], place
+        item = new_item(event, family, len(self._items))
+        place = self._add(event, item)
+        return [{"type": ADDED, "output_index": place, "item": item}], place
+
+    def _string(self, event: Event, family: str, step: str) -> list[Event]:
+        place, name = self._find(event), STRING_PLACES[family]
+        if place is None:
+            return [event]  # of what, only the item's end can say
+        said = event.get("delta" if step == "delta" else name)
+        if isinstance(said, str) and said and (step == "delta" or place not in self._wrote):
+            self._grow(place, ("", 0, name), said)
+        return [self._placed(event, place)]
+
+    def _text(self, event: Event, family: str, step: str) -> list[Event]:
+        name, index_name, field = TEXT_PLACES[family]
+        before, place = self._item_of(event, family)
+        parts = _list_in(self._items[place], name)
+        given = _index(event.get(index_name))
+        index = min(max(len(parts) - 1, 0) if given is None else given, len(parts))
+        if index == len(parts):
+            part: dict[str, Any] = {"type": family.removeprefix("response."), field: ""}
+            if part["type"] == "output_text":
+                part["annotations"] = []
+            elif part["type"] == "reasoning_summary_text":
+                part["type"] = "summary_text"
+            parts.append(part)
+            if name == "content" and family != "response.reasoning_text":
+                self._open.setdefault(place, set()).add((name, index))
+                added = {"type": "response.content_part.added", "content_index": index, "part": dict(part)}
+                before.append(self._placed(added, place))
+        shown = {**self._placed(event, place), index_name: index}
+        if family == "response.output_text":
+            shown.setdefault("logprobs", [])
+        said = event.get("delta" if step == "delta" else field)
+        if isinstance(said, str) and said and isinstance(parts[index], dict):
+            if step == "delta":
+                self._grow(place, (name, index, field), said)
+            elif place not in self._wrote:
+                self._grow(place, (name, index, field), said)
+                before.append(delta_of(shown, family, said))
+        return [*before, shown]
+
+    def finish(self, output: list[Any]) -> None:
+        """Take the items as the upstream shows them at the end, unless it shows less than it streamed."""
+        said = [item for item in output if isinstance(item, dict)]
+        ours = self.all
+        if len(said) < len(ours) or size(said) < size(ours):
+            return
+        if [item.get("type") for item in said] == [item.get("type") for item in ours]:
+            said = [_same_id(item, own) for item, own in zip(said, ours, strict=True)]
+            self._items = dict(zip(sorted(self._items), said, strict=True))
+        else:
+            self._items, self._open = dict(enumerate(said)), {}
+        for place in self._items:
+            self._name(place)
 
     def cut(self, shorter: Callable[[str], str]) -> None:
-        """Make every message's text ``shorter``; what is no message is not whole any more, and goes."""
-        self._items = {place: item for place, item in self._items.items() if item.get("type") == "message"}
-        self.tool_calls = []
+        """Leave what was granted of items that came whole."""
+        self._items = {
+            place: item for place, item in self._items.items() if item.get("type") in ("message", "reasoning")
+        }
         for item in self.all:
             item["status"] = "incomplete"
             for part in _parts(item):
@@ -124,58 +257,50 @@ class Items:
                     if isinstance(text := part.get(name), str):
                         part[name] = shorter(text)
 
-    def closing(self) -> Iterator[Event]:
+    def closing(self, *, is_cut: bool) -> Iterator[Event]:
         """Yield the events that close what is open, as it stands."""
         for place in sorted(self._open):
-            item = self._items[place]
+            item = self._join(place)
             for parts, index in sorted(self._open[place]):
                 if parts == "content":
-                    yield from _part_done(item, place, index, item["content"][index])
+                    yield from done_part(item, place, index, item["content"][index])
             if "status" in item:
-                item["status"] = "incomplete"
+                item["status"] = "incomplete" if is_cut else "completed"
             yield {"type": "response.output_item.done", "output_index": place, "item": item}
         self._open = {}
 
     def told(self) -> Iterator[Event]:
         """Yield the events of items that came whole."""
+        self._open = {}
         for place, item in enumerate(self.all):
-            begun = {**item, "content": []} if item.get("type") == "message" else item
-            yield {"type": "response.output_item.added", "output_index": place, "item": begun}
-            if item.get("type") == "message":
-                for index, part in enumerate(_parts(item, "content")):
-                    at = {"item_id": item.get("id"), "output_index": place, "content_index": index}
-                    yield {"type": "response.content_part.added", **at, "part": {**part, "text": ""}}
-                    if isinstance(text := part.get("text"), str):
-                        yield {"type": "response.output_text.delta", **at, "delta": text, "logprobs": []}
-                    yield from _part_done(item, place, index, part)
-            yield {"type": "response.output_item.done", "output_index": place, "item": item}
+            yield from told(item, place)
 
 
-def _place(event: Event) -> int | None:
-    place = event.get("output_index")
-    return place if type(place) is int else None
+def _fuller(said: Item, begun: Item) -> Item:
+    """Return an item as it is said at its end, with what was streamed of it where that is more."""
+    if size([said]) < size([begun]):
+        said = {**said, **{name: begun[name] for name in ("summary", "content", "arguments", "input") if name in begun}}
+    return dict(said)
 
 
-def texts_of(items: list[Item], *, spoken: bool = False) -> Iterator[str]:
-    """Yield all that the model wrote in items, or only what it said."""
-    for item in items:
-        if spoken and item.get("type") != "message":
-            continue
-        for part in (*_parts(item), item):
-            for name in ("text", "refusal", "arguments", "input"):
-                if isinstance(text := part.get(name), str):
-                    yield text
+def _fuller_part(said: dict[str, Any], begun: Any) -> dict[str, Any]:
+    is_less = isinstance(begun, dict) and size([{"content": [said]}]) < size([{"content": [begun]}])
+    return {**said, **begun} if is_less else said
 
 
-def _part_done(item: Item, place: int, index: int, part: dict[str, Any]) -> Iterator[Event]:
-    at = {"item_id": item.get("id"), "output_index": place, "content_index": index}
-    if isinstance(part.get("text"), str) and item.get("type") == "message":
-        yield {"type": "response.output_text.done", **at, "text": part["text"], "logprobs": []}
-    yield {"type": "response.content_part.done", **at, "part": part}
+def _same_id(item: Item, begun: Item) -> Item:
+    """Return an item with the id that it was announced with: clients refuse one that changes."""
+    if begun.get("id") is not None and item.get("id") != begun["id"]:
+        return {**item, "id": begun["id"]}
+    return item
 
 
-def _parts(item: Item, *names: str) -> list[dict[str, Any]]:
-    lists = (item.get(name) for name in names or ("summary", "content"))
+def _index(given: Any) -> int | None:
+    return given if type(given) is int and given >= 0 else None
+
+
+def _parts(item: Item) -> list[dict[str, Any]]:
+    lists = (item.get(name) for name in ("summary", "content"))
     return [part for parts in lists if isinstance(parts, list) for part in parts if isinstance(part, dict)]
 
 

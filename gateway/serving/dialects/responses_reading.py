@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from gateway.errors import UpstreamUnavailable
 from gateway.serving.dialects.reading import Reading
-from gateway.serving.dialects.response_items import Items, texts_of
+from gateway.serving.dialects.response_events import texts_of
+from gateway.serving.dialects.response_items import Items
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.jsons import dumps
 from gateway.serving.meter import Usage, count
@@ -16,6 +17,18 @@ from gateway.serving.sse import named_event
 
 ENDS = {"response.completed": "stop", "response.incomplete": "length"}
 NAME = re.compile(r"[a-z_.]+")
+LACKED: dict[str, Any] = {
+    **{"object": "response", "created_at": 0, "parallel_tool_calls": True, "tool_choice": "auto"},
+    **{"output": list, "tools": list},
+}
+"""What OpenAI's own clients ask for in every response, and engines leave out."""
+
+USAGE_DETAILS = {
+    "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+    "output_tokens_details": {"reasoning_tokens": 0},
+}
+
+FAILED = frozenset({"failed", "cancelled"})
 FAILURES = frozenset({"response.failed", "response.cancelled", "error"})
 
 
@@ -24,6 +37,7 @@ class ResponsesReading(Reading):
 
     def __init__(self, wanted: Wanted, grant: int) -> None:
         super().__init__(wanted, grant)
+        self._is_created = False
         self._response: dict[str, Any] = {}  # as the upstream showed it last
         self._items = Items()
         self._number = -1
@@ -37,28 +51,40 @@ class ResponsesReading(Reading):
         if isinstance(response := event.get("response"), dict):
             if response.get("error"):
                 raise UpstreamUnavailable("The upstream failed in the middle of its answer.")
+            if response.get("status") in FAILED:
+                raise UpstreamUnavailable("The upstream failed in the middle of its answer.")
             self._response = response
             self._name()
         if kind in ENDS:
-            self._end(kind)
-            return b""
+            return self._last(kind)
         if not NAME.fullmatch(kind):
             return b""
         if text := self._items.text_in(event):
             self._note_text()
             if not self._counts(0, text):
-                return b"".join(self._shown(closing) for closing in self._items.closing())
-            if kind == "response.output_text.delta":
+                return self._show(self._items.closing(is_cut=True))
+            item = event.get("item")
+            if kind.startswith("response.output_text.") or (isinstance(item, dict) and item.get("type") == "message"):
                 self._remember(0, text)
-        self._items.take(event)
+        shown = self._items.take(event)
         self.tool_calls = self._items.tool_calls
-        return self._shown(event)
+        return self._show(shown)
+
+    def _last(self, kind: str) -> bytes:
+        """Take the end of a response; return what closes the items that the upstream left open."""
+        self._end(kind)
+        return self._show(self._items.closing(is_cut=self._ended[0] == "length"))
 
     def _name(self) -> None:
-        """Give the response the caller's name of the model, and keep its id."""
+        """Give the response the caller's name of the model and the id that it had first: clients refuse one that changes."""
         self._response["model"] = self._wanted.model
-        if isinstance(named := self._response.get("id"), str) and named:
+        if self.answer_id is not None:
+            self._response["id"] = self.answer_id
+        elif isinstance(named := self._response.get("id"), str) and named:
             self.answer_id = named
+        for name, value in LACKED.items():
+            if self._response.get(name) is None:
+                self._response[name] = value() if callable(value) else value
 
     def _end(self, kind: str) -> None:
         """Take the response's end and what it says of the usage."""
@@ -66,32 +92,54 @@ class ResponsesReading(Reading):
         if isinstance(said, dict):
             self._note_usage(said, read_usage(said))
         if isinstance(output := self._response.get("output"), list):
-            self._items.replace(output)
+            self._items.finish(output)
             self.tool_calls = self._items.tool_calls
-        reason = ENDS[kind]
-        if kind == "response.incomplete":
-            details = self._response.get("incomplete_details")
-            if isinstance(details, dict) and details.get("reason") == "content_filter":
-                reason = "content_filter"
-        elif self.tool_calls:
-            reason = "tool_calls"
-        self._ended[0] = reason
+        self._ended[0] = self._reason(kind)
         self.ended_by_itself = not self._was_cut
+
+    def _reason(self, kind: str) -> str:
+        """Return how the response ended. Engines that say nothing of ``incomplete_details`` call one completed that was cut."""
+        details, status = self._response.get("incomplete_details"), self._response.get("status")
+        why = details.get("reason") if isinstance(details, dict) else None
+        if kind == "response.incomplete" or status == "incomplete":
+            return "content_filter" if why == "content_filter" else "length"
+        if "incomplete_details" not in self._response and (self._usage.output_tokens or 0) >= self._grant:
+            return "length"
+        return "tool_calls" if self.tool_calls else "stop"
+
+    def _show(self, events: Iterable[dict[str, Any]]) -> bytes:
+        """Return events for a streaming caller: first of all one that creates the response, as clients expect."""
+        if not self._wanted.stream:
+            for _ in events:  # each is taken
+                pass
+            return b""
+        shown: list[bytes] = []
+        for event in events:
+            if not self._is_created and self._response:
+                self._is_created = True
+                if event["type"] != "response.created":
+                    shown.append(self._shown({"type": "response.created", "response": self._begun()}))
+            shown.append(self._shown(event))
+        return b"".join(shown)
+
+    def _begun(self) -> dict[str, Any]:
+        """Return the response as it is before its first item."""
+        return {**self._response, "status": "in_progress", "output": [], "usage": None}
 
     def _shown(self, event: dict[str, Any]) -> bytes:
         """Return an event for a streaming caller, with its number."""
-        if not self._wanted.stream:
-            return b""
         given = event.get("sequence_number")
-        self._number = given if type(given) is int else self._number + 1
+        self._number = given if type(given) is int and given > self._number else self._number + 1
         return named_event(event["type"], dumps({**event, "sequence_number": self._number}))
 
     def feed_whole(self, answer: Any) -> bytes:
         if not isinstance(answer, dict) or not isinstance(answer.get("output"), list):
             raise UpstreamUnavailable("The upstream's answer is not a response.")
+        if answer.get("status") in FAILED:
+            raise UpstreamUnavailable("The upstream failed to answer.")
         self._response = answer
         self._name()
-        self._end("response.incomplete" if answer.get("status") == "incomplete" else "response.completed")
+        self._end("response.completed")
         made = self._usage.output_tokens or self._guess(list(texts_of(self._items.all)))
         if made > self._granted:
             self._was_cut, self._ended[0] = True, "length"
@@ -100,13 +148,7 @@ class ResponsesReading(Reading):
         self.ended_by_itself = True
         self._keep(0, list(texts_of(self._items.all)))
         self._remember(0, "".join(texts_of(self._items.all, spoken=True)))
-        return b"".join(self._shown(event) for event in self._told())
-
-    def _told(self) -> Iterator[dict[str, Any]]:
-        """Yield the events of an answer that came whole."""
-        begun = {**self._response, "status": "in_progress", "output": [], "usage": None}
-        yield {"type": "response.created", "response": begun}
-        yield from self._items.told()
+        return self._show([{"type": "response.created", "response": self._begun()}, *self._items.told()])
 
     def ending(self, billed: int, charge_nanousd: int | None, conversation_left: int | None) -> bytes:
         response = self.whole(billed)
@@ -117,14 +159,17 @@ class ResponsesReading(Reading):
 
     def whole(self, billed: int) -> Any:
         ended = self._response
-        if self._was_cut:
+        if self._was_cut or (self._ended.get(0) == "length" and ended.get("status") != "incomplete"):
             ended = {**ended, "status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
-        elif not self._response.get("status") or self._response["status"] == "in_progress":
+        elif ended.get("status") not in ("completed", "incomplete"):
             ended = {**ended, "status": "completed"}
         prompt = self._input
-        details = {"input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0}}
+        details = {
+            name: {**zeros, **(said if isinstance(said := self._said.get(name), dict) else {})}
+            for name, zeros in USAGE_DETAILS.items()
+        }
         totals = {"input_tokens": prompt, "output_tokens": billed, "total_tokens": prompt + billed}
-        return {**ended, "output": self._items.all, "usage": {**details, **self._said, **totals}}
+        return {**ended, "output": self._items.all, "usage": {**self._said, **details, **totals}}
 
 
 def read_usage(said: dict[str, Any]) -> Usage:

@@ -1,0 +1,131 @@
+"""Events of a response: which item each speaks of, what text it brings, and those that tell an item that came whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+Event = dict[str, Any]
+Item = dict[str, Any]
+
+ADDED = "response.output_item.added"
+
+TEXT_PLACES = {
+    "response.output_text": ("content", "content_index", "text"),
+    "response.refusal": ("content", "content_index", "refusal"),
+    "response.reasoning_text": ("content", "content_index", "text"),
+    "response.reasoning_summary_text": ("summary", "summary_index", "text"),
+}
+"""Where in an item's parts a text belongs."""
+
+STRING_PLACES = {
+    "response.function_call_arguments": "arguments",
+    "response.mcp_call_arguments": "arguments",
+    "response.custom_tool_call_input": "input",
+}
+"""Which string of an item grows."""
+
+PARTS = {
+    "response.content_part": ("content", "content_index"),
+    "response.reasoning_part": ("content", "content_index"),
+    "response.reasoning_summary_part": ("summary", "summary_index"),
+}
+
+WRITTEN = ("text", "refusal", "arguments", "input")
+"""Names of what the model wrote, in an item or in a part of one."""
+
+
+def place_of(event: Event) -> int | None:
+    """Return the number that an event says its item has."""
+    place = event.get("output_index")
+    return place if type(place) is int and place >= 0 else None
+
+
+def names_of(item: Item) -> list[str]:
+    """Return what an item is known by: its id, and its call among items of its type; one without an id, its call alone."""
+    call = item.get("call_id")
+    names = [item.get("id"), f"{item.get('type')} {call}" if call else None, None if item.get("id") else call]
+    return [name for name in names if isinstance(name, str) and name]
+
+
+def whole_text_in(event: Event) -> str:
+    """Return the text of an event that is no delta: of its item, of its part, or its own."""
+    family, _, step = str(event.get("type")).rpartition(".")
+    if step not in ("added", "done"):
+        return ""
+    if family == "response.output_item" and isinstance(item := event.get("item"), dict):
+        return "".join(texts_of([item]))
+    if family in PARTS and isinstance(part := event.get("part"), dict):
+        return "".join(texts_of([{"content": [part]}]))
+    name = TEXT_PLACES[family][2] if family in TEXT_PLACES else STRING_PLACES.get(family, "")
+    said = event.get(name)
+    return said if isinstance(said, str) else ""
+
+
+def texts_of(items: Iterable[Item], *, spoken: bool = False) -> Iterator[str]:
+    """Yield all that the model wrote in items, or only what it said."""
+    for item in items:
+        if spoken and item.get("type") != "message":
+            continue
+        lists = (item.get(name) for name in ("summary", "content"))
+        parts = [part for parts in lists if isinstance(parts, list) for part in parts if isinstance(part, dict)]
+        for part in (*parts, item):
+            for name in WRITTEN:
+                if isinstance(text := part.get(name), str):
+                    yield text
+
+
+def size(items: Iterable[Item]) -> int:
+    """Return how many characters the model wrote in items."""
+    return sum(map(len, texts_of(items)))
+
+
+def new_item(event: Event, family: str, number: int) -> Item:
+    """Return an item as it begins, for an event that adds to one that nothing announced."""
+    part = event.get("part")
+    kind = part.get("type") if isinstance(part, dict) else None
+    given = event.get("item_id")
+    named = given if isinstance(given, str) else ""
+    if "reasoning" in family or kind == "reasoning_text":
+        return {"id": named or f"rs_{number}", "type": "reasoning", "summary": [], "content": []}
+    empty = {"role": "assistant", "status": "in_progress", "content": []}
+    return {"id": named or f"msg_{number}", "type": "message", **empty}
+
+
+def delta_of(done: Event, family: str, text: str) -> Event:
+    """Return the delta that an event should have had before it, which says the whole of a text."""
+    at = {name: value for name, value in done.items() if name not in ("type", "text", "refusal", "sequence_number")}
+    return {"type": f"{family}.delta", **at, "delta": text}
+
+
+def done_part(item: Item, place: int, index: int, part: dict[str, Any]) -> Iterator[Event]:
+    """Yield the events that close a part of a message."""
+    at = {"item_id": item.get("id"), "output_index": place, "content_index": index}
+    if isinstance(part.get("text"), str) and item.get("type") == "message":
+        yield {"type": "response.output_text.done", **at, "text": part["text"], "logprobs": []}
+    yield {"type": "response.content_part.done", **at, "part": part}
+
+
+def spoken_part(item: Item, place: int, index: int, part: dict[str, Any]) -> list[Event]:
+    """Return the events of a part of a message that came whole."""
+    at = {"item_id": item.get("id"), "output_index": place, "content_index": index}
+    name = "refusal" if isinstance(part.get("refusal"), str) else "text"
+    events: list[Event] = [{"type": "response.content_part.added", **at, "part": {**part, name: ""}}]
+    if isinstance(text := part.get(name), str):
+        family = "response.output_text" if name == "text" else "response.refusal"
+        logprobs: Event = {"logprobs": []} if name == "text" else {}
+        events.append({"type": f"{family}.delta", **at, "delta": text, **logprobs})
+    return [*events, *done_part(item, place, index, part)]
+
+
+def told(item: Item, place: int) -> Iterator[Event]:
+    """Yield the events of an item that came whole."""
+    is_message = item.get("type") == "message" and isinstance(item.get("content"), list)
+    begun = {**item, "content": []} if is_message else item
+    if "status" in begun:
+        begun = {**begun, "status": "in_progress"}
+    yield {"type": ADDED, "output_index": place, "item": begun}
+    for index, part in enumerate(item["content"] if is_message else ()):
+        if isinstance(part, dict):
+            yield from spoken_part(item, place, index, part)
+    yield {"type": "response.output_item.done", "output_index": place, "item": item}
