@@ -83,6 +83,7 @@ class App:
     public: FastAPI
     admin: FastAPI
     health: Health
+    tally: Tally
 
 
 class Gateway(FastAPI):
@@ -161,7 +162,7 @@ def build(settings: Settings, worker_id: str) -> App:
     health.add_to(public)
     if admin is not public:
         health.add_to(admin)
-    return App(public, admin, health)
+    return App(public, admin, health, tally)
 
 
 async def _keep_writing(sheet: Sheet) -> None:

@@ -15,6 +15,7 @@ from gateway.local.http_door import Door
 from gateway.local.http_limits import limits_of
 from gateway.local.http_server import serve
 from gateway.local.lifeline import told_to_stop
+from gateway.observing.metrics import REFUSALS
 from gateway.settings import read_settings
 
 app = typer.Typer()
@@ -39,4 +40,5 @@ def worker(
         await told_to_stop(watch_fd)
         built.health.is_stopping = True
 
-    uvloop.run(serve(served, until(), settings.shutdown_s, partial(Door, limits_of(settings))))
+    doors = partial(Door, limits_of(settings), count=partial(built.tally.add, REFUSALS))
+    uvloop.run(serve(served, until(), settings.shutdown_s, doors))

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import Counter
+from collections.abc import Callable
 from ipaddress import IPv6Address
 from typing import Protocol
 
-from gateway.errors import TooManyConnections
+from gateway.errors import TokencapError, TooManyConnections
 from gateway.local.http_limits import BODY_GRACE_S, LINGERING_MAX, READ_MAX, HttpLimits
 from gateway.serving.ticks import Ticks
 
 TICK_S = 0.25
+
+TOLD_EVERY_S = 60.0
+
+log = logging.getLogger(__name__)
 
 
 class Waiting(Protocol):
@@ -21,7 +28,15 @@ class Waiting(Protocol):
 class Door:
     """The connections of one listener of a worker, and the one clock that ends those which take too long."""
 
-    def __init__(self, limits: HttpLimits | None = None, ticks: Ticks | None = None, tick_s: float = TICK_S) -> None:
+    def __init__(
+        self,
+        limits: HttpLimits | None = None,
+        ticks: Ticks | None = None,
+        tick_s: float = TICK_S,
+        *,
+        count: Callable[[str], None] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.limits = limits or HttpLimits()
         self.ticks = ticks or Ticks(tick_s)
         self.tick_s = tick_s
@@ -36,6 +51,7 @@ class Door:
         self._count = 0
         self._of_address: Counter[str] = Counter()
         self._waiting: dict[Waiting, None] = {}
+        self._refusals = Refusals(count, monotonic)
 
     def enter(self, one: Waiting, address: str) -> None:
         """Let a connection in; it waits for a request.
@@ -70,9 +86,34 @@ class Door:
         """Take note that a request has come."""
         self._waiting.pop(one, None)
 
+    def refused(self, error: TokencapError, address: str) -> None:
+        """Take note that a connection's request, or the connection, was refused before anything else heard of it."""
+        self._refusals.note(error.code or "", address)
+
     @property
     def may_linger(self) -> bool:
         return len(self.lingering) < LINGERING_MAX
+
+
+class Refusals:
+    """What was refused at a door: counted by its code, and told in the log, a line a minute at most."""
+
+    def __init__(self, count: Callable[[str], None] | None, monotonic: Callable[[], float]) -> None:
+        self._count = count
+        self._monotonic = monotonic
+        self._untold: Counter[str] = Counter()
+        self._told_s = -TOLD_EVERY_S
+
+    def note(self, code: str, address: str) -> None:
+        if self._count is not None:
+            self._count(code)
+        self._untold[code] += 1
+        now_s = self._monotonic()
+        if now_s - self._told_s >= TOLD_EVERY_S:
+            sums = ", ".join(f"{number} {code}" for code, number in self._untold.most_common())
+            log.warning("refused at the door since this was last said: %s; now from %s", sums, address or "a socket")
+            self._untold.clear()
+            self._told_s = now_s
 
 
 def group_of(host: str) -> str:

@@ -86,6 +86,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._door.lingering.add(self)
                 self.refuse(error)
             else:
+                self._door.refused(error, address)
                 self._is_over = True
                 self._transport.abort()
 
@@ -338,6 +339,7 @@ class Connection(asyncio.BufferedProtocol):
     def refuse(self, error: TokencapError) -> None:
         if self._is_over:
             return
+        self._door.refused(error, "" if self._client is None else self._client[0])
         answer = self._answer
         if answer is None or not answer.is_written:
             is_wanted = answer is None or answer.scope["method"] != "HEAD"

@@ -32,8 +32,9 @@ def test_two_workers_and_the_bookkeeper_are_one_to_a_scraper(directory: Path) ->
         for _ in range(CALLS):
             assert httpx.post(url, json=ASKED, headers=customer.headers, timeout=30).is_success
             assert httpx.post(url, json=ASKED, timeout=30).status_code == 401
+        assert httpx.get(f"{gateway.url}/livez", headers={"a": "b" * 40_000}).status_code == 431
         until(lambda: total(gateway, token, "tokencap_requests_total") == CALLS)
-        until(lambda: total(gateway, token, "tokencap_refusals_total") == CALLS)
+        until(lambda: total(gateway, token, "tokencap_refusals_total") == CALLS + 1)
 
         records = rig.usage()
         sheets = sorted(path.stem for path in (directory / "metrics").glob("*.json"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -279,3 +281,39 @@ async def test_a_door_forgets_who_left() -> None:
 def test_doors_are_apart() -> None:
     """Who crowds the customers' listener leaves the operator's alone."""
     assert Door()._waiting is not Door()._waiting
+
+
+async def test_what_is_refused_is_counted_by_its_code_and_told_a_line_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also whom there is no room for, and who is slow; who never sends a byte was refused nothing."""
+    now_s, codes = 0.0, Counter[str]()
+
+    def count(code: str) -> None:
+        codes[code] += 1
+
+    limits = HttpLimits(connections_per_address_max=2)
+    async with house(limits=limits, door_of=partial(Door, count=count, monotonic=lambda: now_s)) as it:
+        silent = await Caller.of(it)
+        for said in (b"get / HTTP/1.1\r\n\r\n", b"GET /" + b"a" * 9_000, request(f"a: {'b' * 40_000}")):
+            await (await Caller.of(it, said)).rest()
+        slow = await Caller.of(it, HEAD)
+        await (await Caller.of(it)).rest()
+        it.clock.run(10)
+        await slow.rest()
+        await silent.rest()
+        now_s = 60.0
+        await (await Caller.of(it, b"\0")).rest()
+
+    assert codes == {
+        "invalid_http": 2,
+        "url_too_long": 1,
+        "headers_too_large": 1,
+        "too_many_connections": 1,
+        "request_timeout": 1,
+    }
+    first, second = (record.getMessage() for record in caplog.records if record.name == "gateway.local.http_door")
+    assert first == "refused at the door since this was last said: 1 invalid_http; now from 127.0.0.1"
+    assert {"1 url_too_long", "1 too_many_connections", "1 request_timeout"} <= set(
+        second.partition(": ")[2].partition(";")[0].split(", ")
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -87,10 +87,12 @@ async def seen_to() -> None:
 
 
 @asynccontextmanager
-async def house(app: Any = None, limits: HttpLimits | None = None) -> AsyncIterator[House]:
+async def house(
+    app: Any = None, limits: HttpLimits | None = None, door_of: Callable[..., Door] = Door
+) -> AsyncIterator[House]:
     app = Echo() if app is None else app
     clock = HandClock()
-    door = Door(limits, clock, tick_s=1.0)
+    door = door_of(limits, clock, tick_s=1.0)
     listener = sockets.listen("127.0.0.1", 0)
     stop = asyncio.Event()
     serving = asyncio.create_task(serve([(app, listener)], stop.wait(), 1, lambda: door))
