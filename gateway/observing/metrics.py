@@ -50,7 +50,9 @@ FIRST_TOKEN = Metric(
     "From the admission of a call to its first token.",
     bounds_s=(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
-REFUSALS = Metric("tokencap_refusals_total", Kind.COUNTER, "Requests that were refused before admission, or at the door.", ("code",))
+REFUSALS = Metric(
+    "tokencap_refusals_total", Kind.COUNTER, "Requests that were refused before admission, or at the door.", ("code",)
+)
 DROPPED_FIELDS = Metric(
     "tokencap_dropped_fields_total",
     Kind.COUNTER,
