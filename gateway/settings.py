@@ -6,7 +6,7 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from gateway import setting_checks
 from gateway.errors import StartupError
+from gateway.redaction import redacted
 from gateway.setting_sources import PREFIX, FromEnvironment, FromFile, outside, refuse_unknown, warn_of_kubernetes
 
 
@@ -24,7 +25,7 @@ class Settings(BaseSettings):
     ``VALKEY_SERVER_BIN`` alone has no prefix: it names a program of this machine.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
     upstream_url: str = "simulated"
     upstream_key: SecretStr | None = None
@@ -91,6 +92,11 @@ class Settings(BaseSettings):
     pricing_every_h: float | None = Field(default=None, ge=1, le=8_760)
     pricing_days: int = Field(default=28, ge=7, le=3_650)
     pricing_publish: Literal["no", "now", "next_period"] = "no"
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Show no password of an address: what is printed in passing ends in a log."""
+        for name, value in super().__repr_args__():
+            yield name, redacted(value) if isinstance(value, str) else value
 
     @field_validator("*", mode="before")
     @classmethod

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Iterator, MutableMapping
 from contextlib import chdir
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from gateway.cli.main import COMMANDS
 from gateway.errors import StartupError
@@ -289,3 +291,23 @@ def test_a_token_that_nobody_guesses_is_taken(token: str) -> None:
 
 def test_defaults_are_settings_that_would_be_taken() -> None:
     assert Settings().port == 8080
+
+
+def test_no_secret_is_in_what_settings_look_like() -> None:
+    """Whether they are taken or not."""
+    secret = "3f9a1c07d2b84e6588aa41c29be0d7f6"
+    addresses: dict[str, Any] = {
+        "redis_url": f"redis://:{secret}@cache",
+        "database_url": f"postgresql://ann:{secret}@db/books",
+        "webhook_url": f"https://ann:{secret}@hooks.example/x?sig={secret}",
+        "upstream_proxy": f"http://ann:{secret}@proxy:3128",
+    }
+    keys: dict[str, Any] = {"upstream_key": secret, "admin_token": secret, "webhook_secret": f"whsec_{secret}"}
+    taken = Settings(**addresses, **keys)
+    with pytest.raises(ValidationError) as refused:
+        Settings(**{name: f"no url {value}" for name, value in addresses.items()}, **keys)
+
+    assert taken.redis_url == addresses["redis_url"]
+    for shown in (repr(taken), str(taken), f"{refused.value}", repr(refused.value)):
+        assert "_url" in shown
+        assert secret not in shown
