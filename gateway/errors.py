@@ -188,8 +188,24 @@ class UpstreamRefused(UpstreamError):
         self.code = code
 
 
+class UpstreamSilent(UpstreamRefused):
+    """The upstream began an answer and ended it without a word, as engines do that find a prompt too long by then."""
+
+    def __init__(self) -> None:
+        message = "The upstream ended its answer without a word: it does not take this request. Is the prompt too long?"
+        super().__init__(message, 400, "no_answer", None)
+
+
 class UpstreamUnavailable(UpstreamError):
     """Refused, reset, or an error that is between us and the upstream."""
+
+
+class UpstreamSaid(UpstreamUnavailable):
+    """The upstream wrote an error into its answer; ``said`` is the JSON of it, with whatever it tells of the house."""
+
+    def __init__(self, said: Any) -> None:
+        super().__init__("The upstream failed in the middle of its answer.")
+        self.said = said
 
 
 class UpstreamOverloaded(UpstreamError):

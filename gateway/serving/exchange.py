@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeVar
 
@@ -12,6 +11,7 @@ from gateway.errors import CallerGone
 from gateway.request_head import repeated
 from gateway.serving.attendance import Attendance
 from gateway.serving.headers import Headers, length_header, written
+from gateway.serving.jsons import dumps
 from gateway.serving.ticks import Ticks
 
 Scope = MutableMapping[str, Any]
@@ -180,7 +180,7 @@ class Exchange:
 
     async def reply(self, status: int, body: Any, headers: Iterable[tuple[str, str]] = ()) -> None:
         """Send a whole JSON answer."""
-        encoded = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+        encoded = dumps(body)
         lines = [(name.encode("latin-1"), written(value)) for name, value in headers]
         await self.start(status, [*lines, length_header(encoded)], b"application/json")
         await self.end(encoded)

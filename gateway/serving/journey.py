@@ -23,6 +23,7 @@ from gateway.errors import (
     TokencapError,
     UpstreamError,
     UpstreamRefused,
+    UpstreamSilent,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
@@ -61,6 +62,7 @@ ANSWERED = frozenset({"complete", "tool_calls", "cap", "caller_limit", "context"
 log = logging.getLogger("tokencap.serving")
 
 CONVERSATION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+BROKEN_OFF = "The upstream broke off its answer."
 SETTLE_WAIT_S = 5.0
 """How long a caller's last bytes wait for the books where Redis is slow or gone."""
 
@@ -275,14 +277,19 @@ class Journey:
             return "shutdown", ShuttingDown()  # the server waited as long as it may; what is left is to settle
         except HouseError as error:
             return "shutdown", error
-        except UpstreamRefused as error:
-            error.message = renamed(error.message, self._rules.model, call.wanted.model)
-            return "upstream_error", cap_reached(error, call.wanted, hold)
+        except UpstreamError as error:
+            return "upstream_error", self._heard(error, call)
         except TokencapError as error:
             return "upstream_error", error
         except Exception:
             log.exception("call %s failed", hold.id)
             return "shutdown", HouseError("Something went wrong on our side; the answer ends here.")
+
+    def _heard(self, error: UpstreamError, call: Call) -> TokencapError:
+        """Return what went wrong upstream as the caller may hear it."""
+        heard = self._upstream.heard(error)
+        heard.message = renamed(heard.message, self._rules.model, call.wanted.model)
+        return cap_reached(heard, call.wanted, call.live.hold) if isinstance(heard, UpstreamRefused) else heard
 
     async def _relay(self, call: Call, exchange: Exchange, body: Body) -> None:
         """Ask the upstream and pass on what it answers, counted and cut; returns when the answer is over."""
@@ -319,7 +326,8 @@ class Journey:
                 problem = error
             await self._pass_on(call, exchange, reading.close())
             if not reading.is_over:
-                raise reading.failure or problem or UpstreamUnavailable("The upstream broke off its answer.")
+                unsaid = UpstreamSilent() if reading.is_silent else UpstreamUnavailable(BROKEN_OFF)
+                raise reading.failure or problem or unsaid
 
     def _forwarded(self, call: Call, exchange: Exchange, body: Body) -> bytes:
         """Return what the upstream is sent, and keep nothing of what the caller sent but for a tokenizer to count."""
@@ -353,11 +361,12 @@ class Journey:
     ) -> None:
         """Send the caller the last bytes, or what went wrong."""
         if problem is not None and exchange.answers:
-            told = self.dialect.refusal(problem, exchange.request_id)
+            refusal = self.dialect.refusal(problem, exchange.request_id)
             dropped = [(name.decode(), names.decode()) for name, names in dropped_header(call.wanted.dropped)]
-            await exchange.reply(problem.status, told, [*problem.headers.items(), *dropped])
+            await exchange.reply(problem.status, refusal, [*problem.headers.items(), *dropped])
         elif problem is not None:
-            await exchange.end(self.dialect.broken_off(problem, exchange.request_id))
+            told = b"" if call.reading is None else call.reading.failed(problem)
+            await exchange.end(told or self.dialect.broken_off(problem, exchange.request_id))
         else:
             last = call.last(settled)
             if exchange.answers:

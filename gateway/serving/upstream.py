@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Awaitable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.errors import (
-    RouteNotFound,
-    TokencapError,
-    UpstreamError,
-    UpstreamOverloaded,
-    UpstreamRefused,
-    UpstreamUnavailable,
-)
-from gateway.serving.discretion import NOBODY, House, discreet, discreet_name
+from gateway.errors import RouteNotFound, TokencapError, UpstreamError, UpstreamSaid, UpstreamUnavailable
+from gateway.serving.discretion import NOBODY, House
 from gateway.serving.jsons import loads
+from gateway.serving.refusals import OVERLOADS, WORDLESS, failure, failure_within, is_error, refused
 from gateway.serving.transport import Reply, Sink, Transport
 
 ERROR_MOST = 64 * 2**10
@@ -28,18 +22,11 @@ ERROR_S = 5.0
 WHOLE_MOST = 64 * 2**20
 """Bytes of an answer that is not a stream."""
 
-REFUSALS = frozenset({400, 404, 413, 422})
 NO_ROUTE, NO_METHOD = 404, 405
-UNKNOWN_PATHS = ("Invalid URL", "File Not Found", "Not Found")
+UNSAID = ("Invalid URL", "File Not Found", "Not Found", WORDLESS)
 """How OpenAI, llama.cpp and who is made with FastAPI say that there is no such route; others say nothing."""
 
-TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,63}")
-"""A type of an error, as OpenAI and engines write theirs."""
-
-VIOLATIONS_MOST = 10
-WORDLESS = "The upstream refused the request"
-
-OVERLOADS = frozenset({429, 503, 529})
+RETRY_HEADERS = ("retry-after", "retry-after-ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +86,8 @@ class Answer:
             answer = loads(raw)
         except ValueError as error:
             raise problem from error
-        if isinstance(answer, dict) and answer.get("error"):
-            raise UpstreamUnavailable("The upstream failed to answer.")  # its words are between it and the house
+        if isinstance(answer, dict) and is_error(answer):
+            raise UpstreamSaid(answer)
         return Whole(raw, answer)
 
 
@@ -111,14 +98,23 @@ class Upstream:
         first_token_s: how long it may be silent before the head of an answer, and again before its first bytes.
         whole_s: the same of an answer that is asked for whole, of which nothing comes before all of it was made.
         house: what no caller hears of, whatever the endpoint says.
+        now: the time, for an endpoint that says when to come again.
     """
 
     def __init__(
-        self, transport: Transport, *, first_token_s: float, idle_s: float, whole_s: float, house: House = NOBODY
+        self,
+        transport: Transport,
+        *,
+        first_token_s: float,
+        idle_s: float,
+        whole_s: float,
+        house: House = NOBODY,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._transport = transport
         self._whole_s = whole_s
         self._house = house
+        self._now = now
         self._first_token_s = first_token_s
         self._idle_s = idle_s
 
@@ -131,9 +127,14 @@ class Upstream:
 
         Raises:
             UpstreamRefused: the request itself was refused; status, message and code are the upstream's.
+            UpstreamSaid: there is an error where the answer should be, to be ``heard``.
             UpstreamUnavailable, UpstreamOverloaded, UpstreamTimeout: there is no answer to be had.
         """
         return Asking(self, path, body, request_id, more, self._whole_s if comes_whole else self._first_token_s)
+
+    def heard(self, error: UpstreamError) -> UpstreamError:
+        """Return an error as its caller may hear it, where it is one that the endpoint wrote into its answer."""
+        return failure_within(error.said, self._house) if isinstance(error, UpstreamSaid) else error
 
     async def open(
         self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float
@@ -142,7 +143,7 @@ class Upstream:
         if 200 <= reply.status < 300:
             return reply, Answer(reply, patience_s, self._idle_s)
         try:
-            raise await _failure(reply, path, self._house)
+            raise await _failure(reply, path, self._house, self._now())
         finally:
             await reply.aclose()
 
@@ -179,20 +180,13 @@ def headers_of(key: str | None) -> dict[str, str]:
     return headers if key is None else {**headers, "authorization": f"Bearer {key}"}
 
 
-async def _failure(reply: Reply, path: str, house: House) -> TokencapError:
+async def _failure(reply: Reply, path: str, house: House, now: float) -> TokencapError:
     status = reply.status
-    if status in REFUSALS or status == NO_METHOD:
-        body = await _error_body(reply)
-        refused = _refused(body, status, house)
-        is_unsaid = refused.message.startswith((*UNKNOWN_PATHS, WORDLESS))
-        if status == NO_METHOD or (status == NO_ROUTE and is_unsaid):
-            return RouteNotFound(f"The model's endpoint does not speak /v1{path}.")
-        return refused
-    if status in OVERLOADS:
-        retry_after = reply.header("retry-after") or "1"
-        whole = retry_after if retry_after.isdecimal() and retry_after != "0" else "1"
-        return UpstreamOverloaded("The upstream is overloaded.", headers={"retry-after": whole})
-    return UpstreamUnavailable("The upstream failed to answer.")
+    body = await _error_body(reply) if status < 500 or status in OVERLOADS else None
+    if status == NO_METHOD or (status == NO_ROUTE and refused(body, status, house).message.startswith(UNSAID)):
+        return RouteNotFound(f"The model's endpoint does not speak /v1{path}.")
+    headers = {name: value for name in RETRY_HEADERS if (value := reply.header(name)) is not None}
+    return failure(body, status, headers, house, now)
 
 
 async def _error_body(reply: Reply) -> Any:
@@ -204,40 +198,3 @@ async def _error_body(reply: Reply) -> Any:
         return loads(raw)
     except (ValueError, TimeoutError, UpstreamError):
         return None
-
-
-def _refused(body: Any, status: int, house: House) -> UpstreamRefused:
-    """Return an upstream's refusal as the caller may hear it: its words, code, type and field, and nothing of the house."""
-    error = body.get("error", body) if isinstance(body, dict) else None
-    said = error if isinstance(error, dict) else {}
-    message = error if isinstance(error, str) else _message(said)
-    names = {name: discreet_name(said[name], house) for name in ("code", "param") if isinstance(said.get(name), str)}
-    refused = UpstreamRefused(
-        f"{WORDLESS} with {status}." if message is None else discreet(message, house),
-        status,
-        names.get("code"),
-        names.get("param"),
-    )
-    if isinstance(kind := said.get("type"), str) and TYPE.fullmatch(kind) and discreet_name(kind, house):
-        refused.type = kind
-    return refused
-
-
-def _message(error: dict[str, Any]) -> str | None:
-    """Return an error's words, from wherever the ways of writing errors have them."""
-    for name in ("message", "detail", "error_description", "msg", "title"):
-        said = error.get(name)
-        if isinstance(said, str) and said:
-            return said
-        if isinstance(said, list) and said:
-            return "; ".join(map(_violation, said[:VIOLATIONS_MOST]))
-    return None
-
-
-def _violation(one: Any) -> str:
-    """Return one of several violations, as FastAPI lists them: what is wrong where. What was sent is not repeated."""
-    if not isinstance(one, dict):
-        return str(one)
-    place = one.get("loc")
-    where = ".".join(map(str, place)) if isinstance(place, list) else ""
-    return ": ".join(part for part in (where, _message(one) or "") if part)

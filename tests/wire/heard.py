@@ -181,7 +181,7 @@ def heard_stream(endpoint: str, raw: bytes) -> tuple[Any, Any]:
     ended = said[-1] == DONE or chunks[-1].get("type") in ENDS
     error = chunks.pop()["error"] if chunks and "error" in chunks[-1] else None
     assert ended == (error is None), said[-1]
-    return (STREAMS[endpoint](chunks) if chunks else None), error
+    return (STREAMS[endpoint](chunks) if chunks and error is None else None), error
 
 
 def heard_whole(endpoint: str, said: Any) -> Any:

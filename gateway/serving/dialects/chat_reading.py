@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from gateway.errors import UpstreamUnavailable
@@ -34,6 +35,9 @@ class ChatReading(Reading):
             {} for _ in range(wanted.choices)
         ]  # what each choice's deltas add up to
         self._choices: dict[int, dict[str, Any]] = {}  # put together for a caller who does not stream
+        self._last: dict[
+            int, dict[str, Any] | None
+        ] = {}  # ends that the upstream gave, while the caller has not seen them
         self._came_whole = False
         self._like: Alike | None = None
         self._text_of: int | None = None  # the choice of the last chunk, where it said a text for one and nothing else
@@ -82,7 +86,9 @@ class ChatReading(Reading):
                     usage = usage or choice["usage"]  # Kimi's place for it
                 delta = self._delta(choice)
                 is_token = carries_token(delta)  # something that the model wrote
-                has_text = has_text or is_token
+                if is_token:
+                    has_text = True
+                    self._go_on(choice.get("index", 0))
                 parts.append((choice, delta, is_token))
         crosses = False
         if isinstance(usage, dict):
@@ -90,7 +96,7 @@ class ChatReading(Reading):
             crosses = has_text and self._is_over_grant(said.output_tokens)
             if not crosses:
                 self._note_usage(usage, said)
-        shown: list[dict[str, Any]] = []
+        shown = [] if has_text else self._ends(lambda index: self._tokens[index] > 0)
         for choice, delta, is_token in parts:
             kept = self._kept(choice, delta, is_token, crosses=crosses)
             if kept is not None:
@@ -124,14 +130,33 @@ class ChatReading(Reading):
             if not self._counts(index, delta, crosses=crosses):
                 return {"index": index, **self._shown({}), "logprobs": None, "finish_reason": "length"}
             self._remember(index, delta.get("content"))
-        if choice.get("finish_reason"):
-            self._ended[index] = str(choice["finish_reason"])
-            if self._halves:
-                delta = self._with_halves(choice, delta)
+        reason = choice.get("finish_reason")
+        if reason and self._halves:
+            delta = self._with_halves(choice, delta)
         news = take(self._messages[index], delta, keeps=not self._wanted.stream) if delta else delta
         if "tool_calls" in news:
             self.tool_calls += _new_calls(news)
-        return {**choice, "index": index, **self._shown(news)}
+        kept = {**choice, "index": index, **self._shown(news)}
+        if reason:
+            self._ended[index] = str(reason)
+            self._last[index] = None
+            if self._wanted.stream and (is_token or not self._tokens[index]):
+                self._last[index] = {"index": index, **self._shown({}), "logprobs": None, "finish_reason": reason}
+                kept["finish_reason"] = None
+        return kept
+
+    def _go_on(self, index: Any) -> None:
+        """Take note of more text for a choice: an end that the upstream gave before was none. Some give one in each chunk."""
+        if type(index) is int and index in self._last:
+            del self._last[index], self._ended[index]
+            self._is_final = False
+
+    def _ends(self, is_due: Callable[[int], bool] = lambda _: True) -> list[dict[str, Any]]:
+        """Return how choices ended where that was held back, since there was text beside it, or none before."""
+        ends = [end for index, end in self._last.items() if end is not None and is_due(index)]
+        for end in ends:
+            self._last[end["index"]] = None
+        return ends
 
     def _with_halves(self, choice: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
         """Return the last delta of a choice with what was held back for a half that did not come."""
@@ -227,6 +252,17 @@ class ChatReading(Reading):
         return event(dumps({**self._frame, "choices": shown}))
 
     def ending(self, billed: int, charge_nanousd: int | None, conversation_left: int | None) -> bytes:
+        return self._ends_shown() + self._ending(billed, charge_nanousd, conversation_left)
+
+    def _ends_shown(self) -> bytes:
+        """Return the chunk of the ends that are held back."""
+        ends = self._ends()
+        if not ends:
+            return b""
+        usage = {"usage": None} if self._wanted.shows_usage else {}
+        return event(dumps({**self._frame, "choices": ends, **usage}))
+
+    def _ending(self, billed: int, charge_nanousd: int | None, conversation_left: int | None) -> bytes:
         if not self._wanted.shows_usage:
             return DONE
         told = {"charge_nanousd": charge_nanousd, "conversation_tokens_left": conversation_left}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.errors import BadRequest, EndUserQuotaReached, TokencapError
+from gateway.errors import BadRequest, EndUserQuotaReached, TokencapError, UpstreamError
 from gateway.serving.body import Body, flag, named, positive
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
 from gateway.serving.dialects.history import history_of
@@ -33,6 +33,7 @@ ERROR_TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+OVERLOADS = frozenset({"overloaded_error", "rate_limit_error"})
 
 
 class Anthropic:
@@ -49,6 +50,8 @@ class Anthropic:
 
     def refusal(self, error: TokencapError, request_id: str) -> Any:
         kind = ERROR_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+        if isinstance(error, UpstreamError) and error.type in OVERLOADS:
+            kind = error.type
         param = END_USER if isinstance(error, EndUserQuotaReached) else error.param
         told = {"type": kind, "message": error.message, "code": error.code, "param": param}
         return {"type": "error", "error": told, "request_id": request_id}

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from gateway.errors import UpstreamError, UpstreamUnavailable
+from gateway.errors import TokencapError, UpstreamError, UpstreamSaid, UpstreamUnavailable
 from gateway.serving.dialects.halves import HALF, Halves
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.jsons import loads
 from gateway.serving.meter import UNSAID, Sight, Usage
+from gateway.serving.refusals import is_error
 from gateway.serving.sse import Events, EventTooLong
 from gateway.serving.threads import TAIL_CHARACTERS
 
@@ -48,6 +49,8 @@ class Reading(ABC):
         """The input as it was counted here, where the upstream's figure is none."""
         self._wanted = wanted
         self._grant = grant
+        self.is_silent = True
+        """Whether not one event came."""
         self._events = Events()
         self._halves = Halves()
         self._tokens = [0] * wanted.choices
@@ -117,6 +120,10 @@ class Reading(ABC):
     def feed_whole(self, answer: Any) -> bytes:
         """Take an answer that came whole, not as a stream; where it is over the grant, its text is cut in proportion."""
 
+    def failed(self, error: TokencapError) -> bytes:
+        """Return the last bytes of a stream that failed, where its format says so within the answer."""
+        return b""
+
     @abstractmethod
     def ending(self, billed: int, charge_nanousd: int | None, conversation_left: int | None) -> bytes:
         """Return the last bytes of a stream."""
@@ -140,6 +147,8 @@ class Reading(ABC):
     def _take_all(self, events: list[bytes]) -> bytes:
         shown: list[bytes] = []
         place = 0
+        if events:
+            self.is_silent = False
         try:
             while place < len(events) and not self.is_over:
                 taken, text = self._take_run(events, place)
@@ -230,8 +239,10 @@ def _event(data: bytes) -> dict[str, Any]:
         event = loads(data)
     except ValueError as error:
         raise UpstreamUnavailable("The upstream sent what is not JSON.") from error
-    if not isinstance(event, dict) or event.get("error"):
+    if not isinstance(event, dict):
         raise UpstreamUnavailable("The upstream failed in the middle of its answer.")
+    if is_error(event):
+        raise UpstreamSaid(event)
     return event
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from gateway.errors import UpstreamUnavailable
+from gateway.errors import TokencapError, UpstreamSaid, UpstreamUnavailable
 from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.response_events import texts_of
 from gateway.serving.dialects.response_items import Items
@@ -46,15 +46,12 @@ class ResponsesReading(Reading):
         kind = event.get("type")
         if not isinstance(kind, str):
             return b""
-        if kind in FAILURES:
-            raise UpstreamUnavailable("The upstream failed in the middle of its answer.")
         if isinstance(response := event.get("response"), dict):
-            if response.get("error"):
-                raise UpstreamUnavailable("The upstream failed in the middle of its answer.")
-            if response.get("status") in FAILED:
-                raise UpstreamUnavailable("The upstream failed in the middle of its answer.")
             self._response = response
             self._name()
+        has_failed = isinstance(response, dict) and (response.get("error") or response.get("status") in FAILED)
+        if has_failed or kind in FAILURES:
+            raise UpstreamSaid(response if isinstance(response, dict) else event)
         if kind in ENDS:
             return self._last(kind)
         if not NAME.fullmatch(kind):
@@ -136,7 +133,7 @@ class ResponsesReading(Reading):
         if not isinstance(answer, dict) or not isinstance(answer.get("output"), list):
             raise UpstreamUnavailable("The upstream's answer is not a response.")
         if answer.get("status") in FAILED:
-            raise UpstreamUnavailable("The upstream failed to answer.")
+            raise UpstreamSaid(answer)
         self._response = answer
         self._name()
         self._end("response.completed")
@@ -156,6 +153,15 @@ class ResponsesReading(Reading):
         told = {"charge_nanousd": charge_nanousd, "conversation_tokens_left": conversation_left}
         last = {"type": kind, "response": response, "sequence_number": self._number + 1, "tokencap": told}
         return named_event(kind, dumps(last))
+
+    def failed(self, error: TokencapError) -> bytes:
+        """Return ``response.failed``; the error stands beside the response too, as every stream of ours has it."""
+        told = error.body()
+        said = {"id": "", "object": "response", "created_at": 0, "model": self._wanted.model, **self._response}
+        why = {"code": error.code or "server_error", "message": error.message}
+        response = {**said, "status": "failed", "error": why, "output": self._items.all, "usage": None}
+        last = {**told, "type": "response.failed", "response": response, "sequence_number": self._number + 1}
+        return named_event("response.failed", dumps(last))
 
     def whole(self, billed: int) -> Any:
         ended = self._response

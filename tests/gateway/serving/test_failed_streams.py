@@ -1,0 +1,90 @@
+"""An error in the middle of a stream ends it as its format ends one that failed, and says what it is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.errors import UpstreamOverloaded, UpstreamSaid
+from gateway.serving.body import Body
+from gateway.serving.dialects.all import dialects
+from gateway.serving.discretion import House
+from gateway.serving.profiles import ANY, CHAT, COMPLETIONS, MESSAGES, RESPONSES
+from gateway.serving.refusals import failure_within
+from tests.wire.heard import strict_json
+
+DIALECTS = {dialect.endpoint: dialect for dialect in dialects(ANY)}
+HELLO = [{"role": "user", "content": "Hello"}]
+ASKED: dict[str, Body] = {
+    CHAT: {"messages": HELLO},
+    COMPLETIONS: {"prompt": "Hello"},
+    MESSAGES: {"messages": HELLO, "max_tokens": 100},
+    RESPONSES: {"input": "Hello"},
+}
+
+
+def told(endpoint: str, events: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the JSON of the last event that a caller is sent of a stream that has these events, the last one an error."""
+    dialect = DIALECTS[endpoint]
+    body = {"model": "aligned-1", "stream": True, **ASKED[endpoint]}
+    reading = dialect.reading(dialect.read(body, 100), grant=100)
+    reading.feed(b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in events))
+    assert isinstance(reading.failure, UpstreamSaid)
+    error = failure_within(reading.failure.said, House())
+    last = (reading.failed(error) or dialect.broken_off(error, "req_1")).decode()
+    name, _, data = last.removesuffix("\n\n").rpartition("data: ")
+    said: dict[str, Any] = strict_json(data)
+    assert name in ("", f"event: {said.get('type')}\n")
+    return said
+
+
+SLOW = {"message": "Slow down.", "type": "rate_limit_error", "code": "rate_limit_exceeded"}
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize("choices", [{}, {"choices": [{"index": 0, "delta": {}, "finish_reason": "error"}]}])
+def test_a_completion_says_so_beside_nothing_else(endpoint: str, choices: dict[str, Any]) -> None:
+    assert told(endpoint, [{"error": SLOW, **choices}]) == {"error": {**SLOW, "param": None}}
+
+
+@pytest.mark.parametrize("kind", ["overloaded_error", "rate_limit_error"])
+def test_a_message_says_so_in_an_event_of_that_name(kind: str) -> None:
+    begun = {"type": "message_start", "message": {"id": "msg_1", "role": "assistant", "content": []}}
+    said = told(MESSAGES, [begun, {"type": "error", "error": {"type": kind, "message": "Overloaded"}}])
+
+    assert said["type"] == "error"
+    assert {name: said["error"][name] for name in ("type", "message")} == {"type": kind, "message": "Overloaded"}
+
+
+CONTEXT = {"code": "context_length_exceeded", "message": "Your input exceeds the context window."}
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [{"type": "response.created", "sequence_number": 0, "response": {"id": "resp_1", "status": "in_progress", "output": []}},
+         {"type": "response.failed", "sequence_number": 1, "response": {"id": "resp_1", "status": "failed", "error": CONTEXT, "output": []}}],
+        [{"type": "response.failed", "sequence_number": 0, "response": {"id": "resp_1", "status": "failed", "error": CONTEXT}}],
+        [{"type": "error", "sequence_number": 0, **CONTEXT, "param": None}],
+        [{"error": CONTEXT}],
+    ],
+    ids=["failed", "failed at once", "error", "error of a completion"],
+)  # fmt: skip
+def test_a_response_fails_with_its_code(events: list[dict[str, Any]]) -> None:
+    """Codex repeats what it is not told the code of."""
+    said = told(RESPONSES, events)
+
+    assert said["type"] == "response.failed"
+    assert said["response"]["status"] == "failed"
+    assert said["response"]["error"] == CONTEXT
+    assert said["response"]["model"] == "aligned-1"
+    assert said["error"]["code"] == CONTEXT["code"]
+    assert said["sequence_number"] == len(events) - 1
+
+
+def test_an_overload_of_the_house_s_own_is_told_alike() -> None:
+    said = DIALECTS[MESSAGES].broken_off(UpstreamOverloaded("Too many at once."), "req_1")
+
+    assert b'"type":"overloaded_error"' in said
