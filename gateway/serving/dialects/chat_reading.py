@@ -17,6 +17,9 @@ from gateway.serving.sse import DONE, event
 TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 CALLS = ("tool_calls", "function_call", "audio")
 WRITTEN = frozenset({*TEXTS, *CALLS})
+ENDED = frozenset({"index", "delta", "text", "logprobs", "finish_reason", "native_finish_reason", "stop_reason"})
+"""Of a choice that has ended, nothing new; a filter may still have something to say."""
+
 REPEATED = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier", "obfuscation"})
 """What every chunk has."""
 
@@ -83,7 +86,7 @@ class ChatReading(Reading):
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 if "usage" in choice:
-                    usage = usage or choice["usage"]  # Kimi's place for it
+                    usage = choice.pop("usage") or usage  # Kimi's place for it
                 delta = self._delta(choice)
                 is_token = carries_token(delta)  # something that the model wrote
                 if is_token:
@@ -124,8 +127,15 @@ class ChatReading(Reading):
     ) -> dict[str, Any] | None:
         """Count a choice's part of a chunk; return what of it the caller may see."""
         index = choice.get("index", 0)
-        if type(index) is not int or not 0 <= index < self._wanted.choices or index in self._ended:
+        if type(index) is not int or not 0 <= index < self._wanted.choices:
             return None
+        if index in self._ended:
+            more = {name: value for name, value in choice.items() if value and name not in ENDED}
+            return (
+                {**more, "index": index, **self._shown({}), "finish_reason": None}
+                if more and index in self._last
+                else None
+            )
         if is_token:
             if not self._counts(index, delta, crosses=crosses):
                 return {"index": index, **self._shown({}), "logprobs": None, "finish_reason": "length"}
@@ -192,11 +202,9 @@ class ChatReading(Reading):
             self._frame = chunk
             return
         frame = self._frame
-        known = ("id", "object", "created")
-        self._frame = {**chunk, **frame}
-        self._frame |= {
-            name: value for name, value in chunk.items() if value and not (name in known and frame.get(name))
-        }
+        kept = {name: frame[name] for name in ("id", "object", "created") if frame.get(name)}
+        self._frame = {**chunk, **frame, **{name: value for name, value in chunk.items() if value}, **kept}
+        chunk |= kept
 
     def _put_together(self, choice: dict[str, Any]) -> None:
         index = choice["index"]

@@ -1,0 +1,94 @@
+"""A choice ends once, as its upstream said last; text that comes after an end is part of the answer, and is counted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.serving.body import Body
+from gateway.serving.dialects.all import dialects
+from gateway.serving.dialects.reading import Reading
+from gateway.serving.meter import count_output
+from gateway.serving.profiles import ANY, CHAT
+
+GRANT = 4
+
+
+def reading(*, stream: bool, choices: int) -> Reading:
+    chat = next(dialect for dialect in dialects(ANY) if dialect.endpoint == CHAT)
+    body: Body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "stream": stream, "n": choices}
+    return chat.reading(chat.read(body, 100), grant=GRANT)
+
+
+def chunk(text: str, end: str | None, index: int = 0) -> bytes:
+    choice = {"index": index, "delta": {"content": text} if text else {}, "finish_reason": end}
+    return b"data: " + json.dumps({"id": "c", "choices": [choice]}).encode() + b"\n\n"
+
+
+def heard(one: Reading, pieces: list[bytes], *, choices: int = 1) -> list[tuple[str, list[str]]]:
+    """Return the text of each choice and every end that a caller who streams is sent of it."""
+    shown = b"".join([*map(one.feed, pieces), one.close(), one.ending(1, None, None)]).decode()
+    said: list[tuple[str, list[str]]] = [("", []) for _ in range(choices)]
+    for data in shown.replace("data: [DONE]\n\n", "").split("data: ")[1:]:
+        for choice in json.loads(data)["choices"]:
+            text, ends = said[choice["index"]]
+            ends += [choice["finish_reason"]] if choice["finish_reason"] else []
+            said[choice["index"]] = text + (choice["delta"].get("content") or ""), ends
+    return said
+
+
+STOPS: dict[str, tuple[list[bytes], str, list[str]]] = {
+    "in each chunk": ([chunk("a", "stop"), chunk("b", "stop"), chunk("c", "length")], "abc", ["length"]),
+    "in each chunk, from the first without text": ([chunk("", "stop"), chunk("", "stop"), chunk("a", "tool_calls")], "a", ["tool_calls"]),
+    "once, beside text": ([chunk("a", None), chunk("b", "stop")], "ab", ["stop"]),
+    "once, alone": ([chunk("a", None), chunk("", "stop")], "a", ["stop"]),
+    "twice": ([chunk("a", None), chunk("", "stop"), chunk("", "length")], "a", ["stop"]),
+    "of nothing": ([chunk("", "stop")], "", ["stop"]),
+    "beside text beyond the grant": ([chunk("a", "stop")] * 6, "aaaa", ["length"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", STOPS)
+def test_an_answer_ends_once_and_with_all_of_its_text(case: str) -> None:
+    pieces, text, ends = STOPS[case]
+    one, whole = reading(stream=True, choices=1), reading(stream=False, choices=1)
+
+    assert heard(one, pieces) == [(text, ends)]
+    for piece in pieces:
+        whole.feed(piece)
+    whole.close()
+    [choice] = whole.whole(1)["choices"]
+    assert (choice["message"]["content"] or "", [choice["finish_reason"]]) == (text, ends)
+    assert one.reasons == whole.reasons == ends
+    counted = count_output(one.sight, GRANT)
+    assert counted.billed_output_tokens == len(text)
+
+
+def test_choices_that_end_in_each_chunk_in_turn_each_end_once() -> None:
+    pieces = [chunk(text, "stop", index) for text in "abc" for index in (0, 1)]
+
+    assert heard(reading(stream=True, choices=2), pieces, choices=2) == [("abc", ["stop"]), ("abc", ["stop"])]
+
+
+def test_text_after_an_end_of_its_own_is_delivered_and_counted() -> None:
+    one = reading(stream=True, choices=1)
+
+    [(text, ends)] = heard(one, [chunk("a", None), chunk("", "stop"), chunk("b", None), chunk("", "length")])
+
+    assert (text, ends[-1]) == ("ab", "length")
+    assert one.sight.tokens == 2
+
+
+def test_a_usage_said_before_more_text_is_not_the_last_word() -> None:
+    def said(raw: bytes, tokens: int) -> bytes:
+        event: dict[str, Any] = json.loads(raw.removeprefix(b"data: "))
+        return b"data: " + json.dumps({**event, "usage": {"completion_tokens": tokens}}).encode() + b"\n\n"
+
+    one = reading(stream=True, choices=1)
+    for piece in [said(chunk("a", "stop"), 1), chunk("b", "stop"), chunk("c", "stop")]:
+        one.feed(piece)
+    one.close()
+
+    assert count_output(one.sight, GRANT).output_tokens == 3
