@@ -16,7 +16,7 @@ CALLERS = frozenset({400, 404, 408, 409, 410, 413, 415, 422, 424, 451})
 """What a request can be refused with, that its caller can do something about or has to hear of."""
 
 OVERLOADS = frozenset({429, 503, 529})
-FORBIDDEN = 403
+OWES, FORBIDDEN = 402, 403
 
 OF_CODES = {
     **dict.fromkeys(
@@ -43,6 +43,13 @@ OF_THE_HOUSE = re.compile(
     re.I,
 )
 """Words of an overload that tell how the house stands with its upstream."""
+
+OWED = re.compile(
+    r"\bcredit balance|\bplans? (?:&|and) billing|\bbilling (?:details|hard limit|soft limit)|\byour (?:current )?quota"
+    r"|\b(?:your|this) (?:organi[sz]ation|account) (?:is|has been|was|must be)\b",
+    re.I,
+)
+"""Words of a refusal, whatever its status, of what the house owes its upstream."""
 
 TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,63}")
 """A type of an error, as OpenAI and engines write theirs."""
@@ -82,7 +89,7 @@ def refused(body: Any, status: int, house: House) -> UpstreamRefused:
 
 def failure(body: Any, status: int, headers: Mapping[str, str], house: House, now: float) -> UpstreamError:
     """Return what an answer with the status of an error comes to; ``headers`` are those of it that say something."""
-    if status in CALLERS or (status == FORBIDDEN and is_moderation(body)):
+    if _is_callers(status, body):
         error: UpstreamError = refused(body, status, house)
     elif status in OVERLOADS:
         error = UpstreamOverloaded(_overload(_error_in(body), house))
@@ -100,7 +107,7 @@ def failure_within(body: Any, house: House) -> UpstreamError:
     """Return what an error in the middle of an answer, or in place of one, comes to."""
     said = _error_in(body)
     status = _status(said)
-    if status in CALLERS or (status == FORBIDDEN and is_moderation(body)):
+    if _is_callers(status, body):
         return refused(body, status, house)
     if status in OVERLOADS:
         error: UpstreamError = UpstreamOverloaded(_overload(said, house))
@@ -116,11 +123,15 @@ def failure_within(body: Any, house: House) -> UpstreamError:
     return error
 
 
-def is_moderation(body: Any) -> bool:
-    """Return whether a refusal is one of what the caller sent, not of who the house is."""
+def _is_callers(status: int, body: Any) -> bool:
+    """Return whether a refusal is one of what the caller sent, not of who the house is or what it owes."""
     said = _error_in(body)
-    told = (said.get("code"), said.get("type"), _message(said))
-    return any(isinstance(one, str) and MODERATION.search(one) for one in told)
+    names, message = (said.get("code"), said.get("type")), _message(said) or ""
+    if any(isinstance(name, str) and OF_CODES.get(name) == OWES for name in names) or OWED.search(message):
+        return False
+    told = (*names, message)
+    is_moderation = any(isinstance(one, str) and MODERATION.search(one) for one in told)
+    return status in CALLERS or (status == FORBIDDEN and is_moderation)
 
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> int | None:
@@ -176,9 +187,8 @@ def _status(said: dict[str, Any]) -> int:
     """Return the status of an error that came without one."""
     names = [said.get("code"), said.get("type"), said.get("status")]
     known = [OF_CODES[name] for name in names if isinstance(name, str) and name in OF_CODES]
-    own = 402  # what the house owes is said first, whatever status it has
-    if own in known:
-        return own
+    if OWES in known:
+        return OWES
     for number in (said.get("status_code"), said.get("status"), said.get("code")):
         if isinstance(number, str) and re.fullmatch(r"[45]\d\d", number):
             number = int(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -175,3 +176,26 @@ def test_each_text_has_halves_of_its_own() -> None:
     assert halves
     assert halves.left("choices", 1, "delta") == {"content": UNKNOWN}
     assert not halves
+
+
+SHAPES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "a completion": lambda text: {"choices": [{"index": 0, "text": text}]},
+    "a call's arguments": lambda text: {
+        "choices": [{"index": 0, "delta": {"tool_calls": [{"index": 1, "function": {"arguments": text}}]}}]
+    },
+    "a message": lambda text: {
+        "type": "content_block_delta",
+        "index": 0,
+        "delta": {"type": "text_delta", "text": text},
+    },
+    "a response": lambda text: {"type": "response.output_text.delta", "output_index": 0, "delta": text},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_in_every_format_halves_are_joined(shape: str) -> None:
+    halves = Halves()
+
+    said = [halves.joined(SHAPES[shape](text)) for text in ("a" + HIGH, LOW)]
+
+    assert said == [SHAPES[shape]("a"), SHAPES[shape](WHOLE)]

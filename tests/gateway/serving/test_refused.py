@@ -95,6 +95,7 @@ KEPT: list[tuple[int, Any, dict[str, Any]]] = [
     (408, {"error": {"message": "Too slow.", "code": "request_timeout"}}, {"message": "Too slow.", "code": "request_timeout"}),
     (409, {"error": {"message": "Busy.", "type": "conflict_error"}}, {"message": "Busy.", "type": "conflict_error"}),
     (424, {"error": "Failed generation", "error_type": "generation"}, {"message": "Failed generation", "type": "generation"}),
+    (400, {"error": {"message": "Invalid schema for function 'billing'."}}, {"message": "Invalid schema for function 'billing'."}),
     (451, {"detail": "Not in your country."}, {"message": "Not in your country."}),
     (403, MODERATED, {"message": "Your input was flagged."}),
     (403, {"error": {"message": "No.", "code": "content_policy_violation"}}, {"message": "No.", "code": "content_policy_violation"}),
@@ -123,6 +124,20 @@ async def test_what_is_between_the_house_and_its_upstream_is_not_told(make: Make
 
     assert isinstance(error, UpstreamUnavailable)
     assert error.body() == UpstreamUnavailable("The upstream failed to answer.").body()
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"message": "Your credit balance is too low. Please go to Plans & Billing.", "type": "invalid_request_error"},
+        {"message": "No.", "code": "billing_hard_limit_reached"},
+        {"message": "This organization has been disabled; nothing was flagged."},
+    ],
+)
+async def test_what_the_house_owes_is_not_told_whatever_status_it_has(make: Make, status: int, said: Any) -> None:
+    assert isinstance(await refusal(make, status, {"error": said}), UpstreamUnavailable)
+    assert isinstance(failure_within({"error": {**said, "status": status}}, House()), UpstreamUnavailable)
 
 
 @pytest.mark.parametrize(
