@@ -191,9 +191,12 @@ class UpstreamRefused(UpstreamError):
 class UpstreamSilent(UpstreamRefused):
     """The upstream began an answer and ended it without a word, as engines do that find a prompt too long by then."""
 
+    status = 400
+    code = "no_answer"
+
     def __init__(self) -> None:
         message = "The upstream ended its answer without a word: it does not take this request. Is the prompt too long?"
-        super().__init__(message, 400, "no_answer", None)
+        super().__init__(message, self.status, self.code, None)
 
 
 class UpstreamUnavailable(UpstreamError):
