@@ -171,6 +171,9 @@ class _Simulator:
 
     def _recall(self, asked: Asked) -> Asked:
         """Return ``asked`` with what is remembered of the response it goes on from: how many tools were called."""
+        for reference in asked.references:
+            if reference.partition("_")[2] not in self._results:
+                raise BadRequest(f"Item with id '{reference}' not found.", param="input", code="item_not_found")
         if asked.previous is None:
             return asked
         if asked.previous not in self._results:
@@ -191,6 +194,7 @@ class _Simulator:
             model=asked.model,
             prompt_tokens=asked.prompt_tokens,
             choices=tuple(self._choice(asked, f"{source}:{index}") for index in range(asked.choices)),
+            engine=self._law.profile,
         )
 
     def _choice(self, asked: Asked, seed: str) -> Choice:

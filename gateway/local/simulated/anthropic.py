@@ -22,6 +22,9 @@ from gateway.local.simulated.request import (
 THOUGHT_LEAST = 1024
 """The smallest budget of thought."""
 
+ROLES = ("user", "assistant", "system")
+"""Who may speak; Claude Code puts what the house says among the messages."""
+
 REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
@@ -62,7 +65,7 @@ def _asked(given: dict[str, Any], model: str, context_tokens: int, limit: int | 
             continuous_usage=False,
             seed=None,
             tool=tool_for(_choice(given.get("tool_choice")), [str(tool["name"]) for tool in tools]),
-            results=results_in([role for message in messages for role in _roles(message)]),
+            results=results_in([role for message in messages for role in _roles(message) if role != "system"]),
         ),
         context_tokens,
     )
@@ -82,8 +85,8 @@ def _messages(given: Any) -> list[dict[str, Any]]:
         raise BadRequest("messages: at least one message is required.", param="messages")
     for place, message in enumerate(given):
         content = message.get("content")
-        if message.get("role") not in ("user", "assistant"):
-            raise BadRequest(f"messages.{place}.role: user or assistant.", param="messages")
+        if message.get("role") not in ROLES:
+            raise BadRequest(f"messages.{place}.role: user, assistant or system.", param="messages")
         if not isinstance(content, str) and not is_list_of_objects(content):
             raise BadRequest(f"messages.{place}.content: a string or a list of blocks.", param="messages")
     messages: list[dict[str, Any]] = given
@@ -165,9 +168,10 @@ class Events:
         while self._step < step:
             self._step += 1
             if self._step == 1:
-                events.append(_event("message_start", message=_message(self._reply, _usage(self._reply, 1))))
-                events.append(_event("content_block_start", index=0, content_block=_block(self._choice, "")))
-                events.append(_event("ping"))
+                events.append(_event("message_start", message=_message(self._reply, self._usage_at_first())))
+                events.append(_event("content_block_start", index=0, content_block=self._begun()))
+                if self._reply.engine == "any":
+                    events.append(_event("ping"))
             if piece := next(self._pieces):
                 events.append(_event("content_block_delta", index=0, delta=self._delta(piece)))
         return b"".join(events)
@@ -175,8 +179,23 @@ class Events:
     def ending(self) -> bytes:
         ended = {"stop_reason": REASONS[self._choice.finish], "stop_sequence": None}
         made = {"output_tokens": self._reply.tokens_after(self._reply.steps)}
+        if self._reply.engine in ("vllm", "sglang", "ollama"):
+            made["input_tokens"] = self._reply.prompt_tokens
+        if self._reply.engine == "vllm":
+            del ended["stop_sequence"]
         stop = _event("content_block_stop", index=0)
         return stop + _event("message_delta", delta=ended, usage=made) + _event("message_stop")
+
+    def _usage_at_first(self) -> dict[str, Any]:
+        if self._reply.engine == "any":
+            return _usage(self._reply, 1)
+        return {"input_tokens": 0 if self._reply.engine == "ollama" else self._reply.prompt_tokens, "output_tokens": 0}
+
+    def _begun(self) -> dict[str, Any]:
+        block = _block(self._choice, "")
+        if self._reply.engine == "llamacpp":
+            block.pop("input", None)
+        return block
 
     def _delta(self, piece: str) -> dict[str, Any]:
         if isinstance(self._choice, ToolCall):

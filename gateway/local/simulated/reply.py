@@ -104,6 +104,8 @@ class Reply:
     model: str
     prompt_tokens: int
     choices: tuple[Choice, ...]
+    engine: str = "any"
+    """Whose shapes it is written in, where they differ."""
 
     @property
     def steps(self) -> int:

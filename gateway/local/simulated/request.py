@@ -33,6 +33,8 @@ class Asked:
     """Results of tools since the user last spoke; None where no tool is to be called."""
     previous: str | None = None
     """The earlier response that it goes on from."""
+    references: tuple[str, ...] = ()
+    """Items of earlier responses that are brought back by their ids."""
     inputs: int = 1
     """How many texts are to be embedded."""
     in_base64: bool = False

@@ -22,6 +22,9 @@ from gateway.local.simulated.request import (
 
 Event = dict[str, Any]
 
+NUMBERS = frozenset({"output_index", "content_index", "logprobs"})
+"""What llama.cpp says of no event, beside its number."""
+
 
 def read(body: bytes, model: str, context_tokens: int) -> Asked:
     """Return what a request asks for."""
@@ -41,6 +44,7 @@ def read(body: bytes, model: str, context_tokens: int) -> Asked:
             tool=tool_for(_choice(given.get("tool_choice")), _names(tools)),
             results=results_in([str(message["role"]) for message in messages]),
             previous=_previous(given.get("previous_response_id")),
+            references=_references(given.get("input")),
         ),
         context_tokens,
     )
@@ -67,26 +71,39 @@ def _messages(given: Any) -> list[dict[str, Any]]:
 
 
 def _message(item: dict[str, Any]) -> dict[str, Any]:
-    match item.get("type", "message"):
-        case "message":
-            return {"role": item.get("role"), "content": item.get("content")}
-        case "function_call":
-            return {"role": "assistant", "content": f"{item.get('name')}{item.get('arguments')}"}
-        case "function_call_output":
-            return {"role": "tool", "content": item.get("output")}
-        case "reasoning":
-            return {"role": "assistant", "content": None}
-    raise BadRequest("An item is a message, a call of a function, or what it returned.", param="input")
+    kind = str(item.get("type", "message"))
+    if kind == "message":
+        return {"role": item.get("role"), "content": item.get("content")}
+    if kind.endswith("_output"):
+        given = item.get("output")
+        return {"role": "tool", "content": given if isinstance(given, str) or is_list_of_objects(given) else None}
+    if kind in ("reasoning", "item_reference"):
+        return {"role": "assistant", "content": None}
+    if kind.endswith("_call"):
+        said = item.get("arguments") or item.get("input") or ""
+        return {"role": "assistant", "content": f"{item.get('name', kind)}{said}"}
+    raise BadRequest(
+        "An item is a message, a call of a tool, what it returned, reasoning or a reference.", param="input"
+    )
+
+
+def _references(given: Any) -> tuple[str, ...]:
+    """Return the ids of items that are brought back by their names."""
+    items = given if isinstance(given, list) else []
+    return tuple(str(item.get("id")) for item in items if item.get("type") == "item_reference")
 
 
 def _tools(given: Any) -> list[dict[str, Any]]:
-    if given is not None and not (is_list_of_objects(given) and all(isinstance(one.get("name"), str) for one in given)):
-        raise BadRequest("tools is a list of functions, each with a name.", param="tools", code="invalid_type")
+    is_list = is_list_of_objects(given) and all(isinstance(one.get("name", one.get("type")), str) for one in given)
+    if given is not None and not is_list:
+        raise BadRequest("tools is a list of tools, each with a name or a type.", param="tools", code="invalid_type")
     return given or []
 
 
 def _names(tools: list[dict[str, Any]]) -> list[str]:
-    return [str(tool["name"]) for tool in tools]
+    """Return the names of the functions among tools, also of those in a namespace."""
+    inner = [one for tool in tools if is_list_of_objects(tool.get("tools")) for one in tool["tools"]]
+    return [str(tool.get("name")) for tool in (*tools, *inner) if tool.get("type") == "function"]
 
 
 def _choice(given: Any) -> Any:
@@ -109,6 +126,13 @@ def _response(reply: Reply, *, done: bool) -> dict[str, Any]:
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": reply.prompt_tokens + made,
     }
+    if reply.engine == "llamacpp":
+        response = {"id": reply.id, "object": "response", "status": "completed" if done else "in_progress"}
+        if not done:
+            return response
+        output = [_item(reply, "".join(choice.pieces()), done=True)]
+        used = {name: count for name, count in usage.items() if isinstance(count, int)}
+        return {**response, "created_at": reply.created, "model": reply.model, "output": output, "usage": used}
     return {
         "id": reply.id,
         "object": "response",
@@ -127,7 +151,11 @@ def _response(reply: Reply, *, done: bool) -> dict[str, Any]:
 
 def _item(reply: Reply, text: str, *, done: bool) -> dict[str, Any]:
     [choice] = reply.choices
-    status = ("incomplete" if choice.finish == "length" else "completed") if done else "in_progress"
+    is_cut = choice.finish == "length" and reply.engine != "llamacpp"
+    status = ("incomplete" if is_cut else "completed") if done else "in_progress"
+    if isinstance(choice, ToolCall) and reply.engine == "llamacpp":
+        called = {"call_id": f"fc_{choice.call_id}", "name": choice.name, "arguments": text}
+        return {"type": "function_call", "status": status, **called}
     if isinstance(choice, ToolCall):
         called = {"call_id": choice.call_id, "name": choice.name, "arguments": text}
         return {"id": f"fc_{reply.id}", "type": "function_call", "status": status, **called}
@@ -165,11 +193,13 @@ class Events:
     def ending(self) -> bytes:
         events = [self._event(event) for event in self._closing()]
         response = _response(self._reply, done=True)
-        return b"".join(events) + self._event({"type": f"response.{response['status']}", "response": response})
+        ended = "completed" if self._reply.engine in ("vllm", "sglang", "llamacpp") else response["status"]
+        return b"".join(events) + self._event({"type": f"response.{ended}", "response": response})
 
     @property
     def _at(self) -> Event:
-        return {"item_id": _item(self._reply, "", done=False)["id"], "output_index": 0}
+        item = _item(self._reply, "", done=False)
+        return {"item_id": item.get("id") or item["call_id"], "output_index": 0}
 
     def _opening(self) -> Iterator[Event]:
         for kind in ("created", "in_progress"):
@@ -184,7 +214,9 @@ class Events:
         return {"type": "response.output_text.delta", **self._at, "content_index": 0, "delta": piece, "logprobs": []}
 
     def _closing(self) -> Iterator[Event]:
-        if isinstance(self._choice, ToolCall):
+        if isinstance(self._choice, ToolCall) and self._reply.engine == "llamacpp":
+            pass  # the item says it
+        elif isinstance(self._choice, ToolCall):
             said = {"name": self._choice.name, "arguments": self._text}
             yield {"type": "response.function_call_arguments.done", **self._at, **said}
         else:
@@ -196,5 +228,8 @@ class Events:
 
     def _event(self, event: Event) -> bytes:
         self._number += 1
-        numbered = to_json({**event, "sequence_number": self._number})
+        if self._reply.engine == "llamacpp":
+            numbered = to_json({name: value for name, value in event.items() if name not in NUMBERS})
+        else:
+            numbered = to_json({**event, "sequence_number": self._number})
         return b"event: %s\ndata: %s\n\n" % (event["type"].encode(), numbered)

@@ -1,0 +1,223 @@
+"""What Claude Code and Codex send, as requests of our own making: each gets its whole answer before every engine that
+speaks its format, and is told the cap where that ends it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.serving.profiles import MESSAGES, PROFILES, RESPONSES
+from tests.loop.rig import FAST, Rig, Sold, rig
+from tests.wire.heard import heard_stream, heard_whole
+
+SESSION = "6f0c1d3e-8a52-4b7e-9c11-0d2f4b6a8e90"
+DEVICE = "a" * 64
+CACHED = {"type": "ephemeral"}
+SCHEMA = {"$schema": "http://json-schema.org/draft-07/schema#", "type": "object", "properties": {"command": {}}}
+
+CLAUDE_HEADERS = {
+    "anthropic-version": "2023-06-01",
+    "anthropic-beta": "claude-code-20250219,interleaved-thinking-2025-05-14,context-management-2025-06-27",
+    "anthropic-dangerous-direct-browser-access": "true",
+    "user-agent": "claude-cli/2.1.0 (external, cli)",
+    "x-app": "cli",
+    "x-stainless-retry-count": "0",
+}
+
+CLAUDE: dict[str, Any] = {
+    "model": "aligned-1",
+    "max_tokens": 32000,
+    "thinking": {"type": "enabled", "budget_tokens": 31999},
+    "system": [
+        {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1.0; cch=00000;"},
+        {"type": "text", "text": "You help with code.", "cache_control": {**CACHED, "ttl": "1h"}},
+    ],
+    "tools": [
+        {"name": "Bash", "description": "Runs a command.", "input_schema": SCHEMA, "eager_input_streaming": True},
+        {"name": "mcp__notes__read", "description": "Reads.", "input_schema": SCHEMA, "defer_loading": True},
+        {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"},
+    ],
+    "metadata": {"user_id": json.dumps({"device_id": DEVICE, "account_uuid": "", "session_id": SESSION})},
+    "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+    "output_config": {"effort": "high"},
+    "temperature": 1,
+}
+
+ASKS = {
+    "role": "user",
+    "content": [
+        {"type": "text", "text": "<system-reminder>The folder is empty.</system-reminder>"},
+        {"type": "text", "text": "List the files.", "cache_control": CACHED},
+    ],
+}
+
+CODEX_HEADERS = {
+    "originator": "codex_cli_rs",
+    "session_id": SESSION,
+    "conversation_id": SESSION,
+    "user-agent": "codex_cli_rs/0.98.0 (Linux; x86_64) xterm",
+    "accept": "text/event-stream",
+}
+
+RUN = {
+    "type": "function",
+    "name": "exec_command",
+    "description": "Runs a command.",
+    "strict": False,
+    "parameters": {"type": "object", "properties": {"cmd": {"type": "string"}}, "required": ["cmd"]},
+}
+
+CODEX: dict[str, Any] = {
+    "model": "aligned-1",
+    "instructions": "You are a coding agent.",
+    "tools": [
+        RUN,
+        {
+            "type": "custom",
+            "name": "apply_patch",
+            "description": "Edits files.",
+            "format": {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"},
+        },
+        {"type": "namespace", "name": "mcp__notes", "description": "Notes.", "tools": [{**RUN, "name": "read"}]},
+        {"type": "tool_search", "execution": "client", "description": "Finds.", "parameters": {"type": "object"}},
+        {"type": "local_shell"},
+        {"type": "web_search", "external_web_access": False},
+    ],
+    "tool_choice": "auto",
+    "parallel_tool_calls": True,
+    "reasoning": {"effort": "medium", "summary": "auto"},
+    "store": False,
+    "stream": True,
+    "include": ["reasoning.encrypted_content"],
+    "prompt_cache_key": SESSION,
+    "text": {"verbosity": "medium"},
+    "client_metadata": {"x-codex-installation-id": SESSION},
+}
+
+BEGINS: list[dict[str, Any]] = [
+    {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "<permissions/>"}]},
+    {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "List the files."}]},
+]
+
+
+@pytest.fixture(scope="module", params=PROFILES)
+def before(
+    request: pytest.FixtureRequest, valkey_server: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Rig]:
+    """A gateway before an engine of each kind, which leaves hosted tools out as Codex's defaults need it."""
+    folder: Path = tmp_path_factory.mktemp("agents")
+    given: dict[str, Any] = {"upstream_profile": request.param, "hosted_tools": "drop"}
+    law = replace(FAST, profile=request.param)
+    with rig(valkey_server, f"sqlite:///{folder}/ledger.sqlite", folder, law=law, **given) as running:
+        running.tier("open", period_tokens_max=10_000_000)
+        for most in (3, 900, 5000):
+            running.tier(f"of_{most}", conversation_tokens_max=most, price_nanousd=1000)
+        yield running
+
+
+def speaks(before: Rig, endpoint: str) -> bool:
+    return endpoint in PROFILES[before.settings.upstream_profile].speaks
+
+
+def asked(before: Rig, who: Sold, endpoint: str, body: dict[str, Any], headers: dict[str, str]) -> Any:
+    """Return what the vendor's own client makes of the answer."""
+    path = endpoint + ("?beta=true" if endpoint == MESSAGES else "")
+    answer = httpx.post(before.url + path, json=body, headers={**who.headers, **headers}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    if not body.get("stream"):
+        return heard_whole(endpoint, answer.json())
+    whole, error = heard_stream(endpoint, answer.content)
+    assert error is None
+    return whole
+
+
+@pytest.mark.parametrize("tier", ["open", "of_5000"])
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+def test_claude_code_has_a_tool_used(before: Rig, tier: str, stream: bool) -> None:
+    """Also under a cap below its budget of thought, and with a word of the house among its messages."""
+    if not speaks(before, MESSAGES):
+        return
+    who, body = before.customer(tier), {**CLAUDE, "stream": stream, "messages": [ASKS]}
+
+    called = asked(before, who, MESSAGES, body, CLAUDE_HEADERS)
+    [call] = [block for block in called["content"] if block["type"] == "tool_use"]
+    thought = {"type": "thinking", "thinking": "", "signature": "EqQB"}
+    found = {"type": "tool_result", "tool_use_id": call["id"], "content": [{"type": "text", "text": "a.py"}]}
+    back = {"role": "user", "content": [{**found, "is_error": False, "cache_control": CACHED}]}
+    reminded = {"role": "system", "content": [{"type": "text", "text": "Two files changed."}]}
+    told = asked(
+        before,
+        who,
+        MESSAGES,
+        {**body, "messages": [ASKS, {"role": "assistant", "content": [thought, call]}, back, reminded]},
+        CLAUDE_HEADERS,
+    )
+
+    assert (called["stop_reason"], call["name"], call["input"]) == ("tool_use", "Bash", {"simulated": True})
+    assert (told["stop_reason"], told["content"][0]["text"][:4]) == ("end_turn", "This")
+    records = before.usage(who)
+    assert [record["finish"] for record in records] == ["tool_calls", "complete"]
+    assert len({record["conversation"] for record in records}) == 1
+    assert [record["usage_source"] for record in records] == ["upstream"] * 2
+
+
+@pytest.mark.parametrize("tier", ["open", "of_900"])
+def test_codex_has_a_tool_used(before: Rig, tier: str) -> None:
+    """Its defaults have a tool that the upstream would run; it brings back its reasoning encrypted."""
+    if not speaks(before, RESPONSES):
+        return
+    who, body = before.customer(tier), {**CODEX, "input": BEGINS}
+
+    called = asked(before, who, RESPONSES, body, CODEX_HEADERS)
+    [call] = [item for item in called["output"] if item["type"] == "function_call"]
+    made = {name: call[name] for name in ("type", "name", "arguments", "call_id")}
+    thought = {"type": "reasoning", "summary": [], "content": None, "encrypted_content": "gAAA"}
+    found = {"type": "function_call_output", "call_id": call["call_id"], "output": "a.py"}
+    patched = {"type": "custom_tool_call", "call_id": "call_p", "name": "apply_patch", "input": "*** Begin Patch"}
+    done = {"type": "custom_tool_call_output", "call_id": "call_p", "output": "Done."}
+    told = asked(
+        before, who, RESPONSES, {**body, "input": [*BEGINS, thought, made, found, patched, done]}, CODEX_HEADERS
+    )
+
+    assert (made["name"], made["arguments"]) == ("exec_command", '{"simulated":true}')
+    assert told["output"][0]["content"][0]["text"].startswith("This answer")
+    assert [record["finish"] for record in before.usage(who)] == ["tool_calls", "complete"]
+
+
+@pytest.mark.parametrize("endpoint", [MESSAGES, RESPONSES])
+def test_a_cap_that_ends_an_answer_is_told_as_each_format_does(before: Rig, endpoint: str) -> None:
+    """Whatever an engine calls it: the tokens that were granted come, and the record says why no more."""
+    if not speaks(before, endpoint):
+        return
+    for stream in (True, False):
+        who = before.customer("of_3")
+        given: dict[str, Any] = {"messages": [ASKS], "max_tokens": 100} if endpoint == MESSAGES else {"input": BEGINS}
+
+        answer = asked(before, who, endpoint, {"model": "aligned-1", "stream": stream, **given}, {})
+
+        items = answer["content"] if endpoint == MESSAGES else answer["output"][0]["content"]
+        why = answer["stop_reason"] if endpoint == MESSAGES else answer["incomplete_details"]["reason"]
+        assert items[0]["text"] == "This answer is"
+        assert why == ("max_tokens" if endpoint == MESSAGES else "max_output_tokens")
+        [record] = before.usage(who)
+        assert (record["finish"], record["billed_output_tokens"], record["usage_source"]) == ("cap", 3, "upstream")
+
+
+def test_an_item_is_brought_back_by_its_id(before: Rig) -> None:
+    """As Vercel's client does by default; an id that the model does not know is its own 400."""
+    if not speaks(before, RESPONSES):
+        return
+    who = before.customer("open")
+    body: dict[str, Any] = {"model": "aligned-1", "input": BEGINS}
+    first = asked(before, who, RESPONSES, body, {})
+    referred = {"type": "item_reference", "id": first["output"][0]["id"]}
+
+    told = asked(before, who, RESPONSES, {**body, "input": [*BEGINS, referred, BEGINS[1]]}, {})
+
+    assert told["status"] == "completed"
