@@ -52,6 +52,7 @@ from gateway.serving.hangups import Hangups
 from gateway.serving.health import Health
 from gateway.serving.intake import Intake
 from gateway.serving.journey import Journey, Rules
+from gateway.serving.names import Names
 from gateway.serving.pool import Pool
 from gateway.serving.profiles import EMBEDDINGS, ENDPOINTS, PROFILES, Profile, as_set
 from gateway.serving.proxied import Proxied
@@ -231,7 +232,7 @@ async def _serving(
         tally,
         ticks,
         bucket_of_key=admission.bucket_of_key,
-        names=rules.names | ({settings.embedding_model} if settings.embedding_model else set()),
+        names=Names(filter(None, (settings.model, *settings.model_aliases, settings.embedding_model))),
         new_id=partial(next, request_ids()),
         started_s=int(time.time()),
     )
@@ -260,7 +261,7 @@ def _house(settings: Settings) -> HouseLimits:
 def _rules(settings: Settings) -> Rules:
     return Rules(
         model=settings.model,
-        names=frozenset({settings.model, *settings.model_aliases}),
+        names=Names((settings.model, *settings.model_aliases)),
         customers_choose_tier=settings.self_selection != "none",
         callers_choose_tier=settings.self_selection == "conversation",
         conversation_headers=_names_of_headers(settings.conversation_headers),
@@ -279,7 +280,7 @@ def _rules_of(dialect: Dialect, rules: Rules, settings: Settings) -> Rules:
     """Return the rules of one format: embeddings have a model of their own."""
     if dialect.endpoint != EMBEDDINGS or settings.embedding_model is None:
         return rules
-    return replace(rules, model=settings.embedding_model, names=frozenset({settings.embedding_model}))
+    return replace(rules, model=settings.embedding_model, names=Names((settings.embedding_model,)))
 
 
 async def _profile(settings: Settings) -> Profile:

@@ -31,19 +31,19 @@ def head(*lines: str) -> bytes:
     return "\r\n".join((*lines, "", "")).encode()
 
 
-async def _head_without_end(_: Stranger) -> AsyncIterator[bytes]:
+async def _head_without_end(_stranger: Stranger) -> AsyncIterator[bytes]:
     yield b"GET /livez HTTP/1.1\r\nhost: x\r\nx: "
     for _ in range(BODY // PIECE):
         yield b"x" * PIECE
 
 
-async def _url_without_end(_: Stranger) -> AsyncIterator[bytes]:
+async def _url_without_end(_stranger: Stranger) -> AsyncIterator[bytes]:
     yield b"GET /"
     for _ in range(BODY // PIECE):
         yield b"x" * PIECE
 
 
-async def _many_headers(_: Stranger) -> AsyncIterator[bytes]:
+async def _many_headers(_stranger: Stranger) -> AsyncIterator[bytes]:
     yield b"GET /livez HTTP/1.1\r\nhost: x\r\n"
     for _ in range(BODY // PIECE):
         yield b"x: y\r\n" * (PIECE // 6)

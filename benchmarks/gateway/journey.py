@@ -37,11 +37,14 @@ from gateway.observing.tally import Tally
 from gateway.serving.dialects.chat import Chat
 from gateway.serving.exchange import Exchange
 from gateway.serving.gate import Gate
+from gateway.serving.hangups import Hangups
 from gateway.serving.intake import Intake
 from gateway.serving.journey import Journey, Rules
+from gateway.serving.names import Names
 from gateway.serving.profiles import PROFILES
 from gateway.serving.recount import Recount
 from gateway.serving.ticks import Ticks
+from gateway.serving.tools import Hosted
 from gateway.serving.transport import Sink
 from gateway.serving.upstream import Upstream
 from pricing.menu import Menu, Tier
@@ -80,7 +83,7 @@ class Line:
             answered.set_result([CUSTOMER.encode(), b"key_1"])
         elif words[0] != "EVALSHA":
             answered.set_result(self._known[str(words[1])])
-        elif b'"w_1"' in words[3 + int(words[2])]:  # a reservation names its worker, a settlement does not
+        elif '"w_1"' in str(words[3 + int(words[2])]):  # a reservation names its worker, a settlement does not
             answered.set_result([b"granted", now, b"4096", b"4096", b"95904", b"1000000", now, b"0"])
         else:
             answered.set_result([b"done", b"1000", b"99990", now])
@@ -128,18 +131,30 @@ async def _calls() -> Callable[[int], Any]:
     await directory.read_timeline()
     lease, house = Lease("w_1", 60_000, 600_000), HouseLimits(16_384, 131_072, 16, observes=False)
     admission = Admission(line, directory, generation, lease=lease, house=house, currency="USD", now_ms=now_ms)
-    claims, ticks = Claims(line, lease.lease_ms), Ticks()
+    claims, ticks, tally = Claims(line, lease.lease_ms), Ticks(), Tally()
     journey = Journey(
         Chat(PROFILES["openai"]),
         admission=admission,
-        keeper=Keeper(Book(line, generation, lease, now_ms=now_ms), claims, lease, Tally(), monotonic=time.monotonic),
+        keeper=Keeper(Book(line, generation, lease, now_ms=now_ms), claims, lease, tally, monotonic=time.monotonic),
         threads=Threads(line, directory),
         claims=claims,
         intake=Intake(16 * 2**20, time.perf_counter),
         gate=Gate(None, wait_s=1),
-        upstream=Upstream(Transport(), first_token_s=60, idle_s=60),
+        upstream=Upstream(Transport(), first_token_s=60, idle_s=60, whole_s=600),
         recount=Recount(),
-        rules=Rules("aligned-1", frozenset({"aligned-1"}), False, False, 600, 60),
+        rules=Rules(
+            "aligned-1",
+            Names(("aligned-1",)),
+            customers_choose_tier=False,
+            callers_choose_tier=False,
+            conversation_headers=(),
+            hosted=Hosted(drops=False),
+            passed_headers=(),
+            call_deadline_s=600,
+            write_deadline_s=60,
+        ),
+        tally=tally,
+        hangups=Hangups(finishes=False),
         monotonic=time.monotonic,
     )
     head, _, body = Scenario("alone", 1).request({"authorization": f"Bearer {KEY}"}).partition(b"\r\n\r\n")

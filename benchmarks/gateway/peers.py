@@ -126,7 +126,7 @@ def _portkey() -> Start | None:
     @contextmanager
     def start(upstream: int, directory: Path, core: int) -> Iterator[Subject]:
         port = free_port()
-        command = [NODE, str(program), f"--port={port}", "--headless"]
+        command: list[str | Path] = [NODE, str(program), f"--port={port}", "--headless"]
         with running(command, core, log=directory / "portkey.out") as pid:
             until_listening(port)
             headers = {

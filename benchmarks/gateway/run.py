@@ -81,7 +81,7 @@ def measure(rig: Rig, subject: Subject, scenario: Scenario, seconds: float, dire
     request = directory / "request"
     request.write_bytes(scenario.request(subject.headers))
     before = {part: cpu_s(pids) for part, pids in subject.parts.items()}
-    words = [rig.load, str(subject.port), str(scenario.connections), str(seconds), request]
+    words: list[str | Path] = [rig.load, str(subject.port), str(scenario.connections), str(seconds), request]
     load = subprocess.Popen(["taskset", "-c", str(LOAD_CORE), *words], stdout=subprocess.PIPE, text=True)
     time.sleep(seconds / 2)
     memory = {f"{part}_mb": memory_mb(pids) for part, pids in subject.parts.items()}
@@ -105,7 +105,7 @@ def run(chosen: Mapping[str, Start], scenarios: list[Scenario], rounds: int, sec
         for scenario in scenarios:
             with ExitStack() as stack:
                 port = free_port()
-                upstream = [rig.upstream, str(port), str(scenario.events), str(scenario.gap_us)]
+                upstream: list[str | Path] = [rig.upstream, str(port), str(scenario.events), str(scenario.gap_us)]
                 stack.enter_context(running(upstream, LOAD_CORE))
                 until_listening(port)
                 started: dict[str, Subject] = {}
@@ -123,7 +123,8 @@ def run(chosen: Mapping[str, Start], scenarios: list[Scenario], rounds: int, sec
                         for figure, value in figures.items():
                             found[scenario.name][name][figure].append(value)
                     print(f"{scenario.name}: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
-    return json.loads(json.dumps(found))
+    plain: dict[str, Any] = json.loads(json.dumps(found))
+    return plain
 
 
 def table(found: dict[str, Any]) -> str:
@@ -167,11 +168,12 @@ def main() -> None:
     if shutil.which("cc") is None or (os.cpu_count() or 1) < 2:
         raise SystemExit("This needs a C compiler and two cores.")
     wanted = [scenario for scenario in SCENARIOS if any(part in scenario.name for part in given.scenarios.split(","))]
-    chosen = {name: everything.get(name) for name in given.subjects.split(",")}
-    if absent := [name for name, start in chosen.items() if start is None]:
+    asked = given.subjects.split(",")
+    if absent := [name for name in asked if everything.get(name) is None]:
         parser.error(f"not on this machine: {', '.join(absent)}; there are {', '.join(everything)}")
     if not wanted:
         parser.error(f"no scenario has this in its name; there are {', '.join(one.name for one in SCENARIOS)}")
+    chosen = {name: start for name in asked if (start := everything[name]) is not None}
     found = run(chosen, wanted, given.rounds, given.seconds)
     if given.json is not None:
         given.json.write_text(json.dumps(found, indent=1) + "\n")

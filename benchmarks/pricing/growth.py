@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -103,8 +104,8 @@ def against_exp() -> None:
     for law in ("exponential", "lognormal"):
         valuation = valuation_of(market(10_000, 4_096, law))
         reference = exp_s(10_000, 4_096)
-        full = cpu_s(lambda valuation=valuation: search(valuation))
-        tiers = cpu_s(lambda valuation=valuation: best_tiers(valuation, 5))
+        full = cpu_s(partial(search, valuation))
+        tiers = cpu_s(partial(best_tiers, valuation, 5))
         ratios = (f"{full:.3f} s = {full / reference:.1f} ×", f"{tiers:.3f} s = {tiers / reference:.1f} ×")
         line(f"10,000 × 4,096, {law}", f"{reference:.3f} s", *ratios)
 
@@ -117,8 +118,8 @@ def growth() -> None:
     for types, steps in sizes:
         # What a wait leaves of worth is kept for small markets only; here each solver computes it anew.
         valuation = replace(valuation_of(market(types, steps, "lognormal")), kept=None)
-        full = cpu_s(lambda valuation=valuation: search(valuation))
-        tiers = cpu_s(lambda valuation=valuation: best_tiers(valuation, 5))
+        full = cpu_s(partial(search, valuation))
+        tiers = cpu_s(partial(best_tiers, valuation, 5))
         cells = types * steps / 1e9
         line(
             f"{types:,} × {steps:,}",
@@ -133,7 +134,7 @@ def whole_menus() -> None:
     line("complete menu with certificate, and its verification", "CPU", "in exp")
     line("---", "---:", "---:")
     for types, steps, tiers in ((1_000, 1_024, 4), (1_000, 1_024, None), (10_000, 4_096, 5), (10_000, 4_096, None)):
-        spent = cpu_s(lambda types=types, steps=steps, tiers=tiers: make_and_verify(types, steps, tiers))
+        spent = cpu_s(partial(make_and_verify, types, steps, tiers))
         name = "full menu" if tiers is None else f"{tiers} tiers"
         line(f"{types:,} × {steps:,}, {name}", f"{spent:.2f} s", f"{spent / exp_s(types, steps):.0f} ×")
 

@@ -105,6 +105,8 @@ def demo(
             port=port,
             admin_token=token,  # type: ignore[arg-type]
             self_selection="conversation",
+            model_aliases=("*",),  # agents ask for the models of their makers
+            hosted_tools="drop",  # and bring tools that those would run
             requests_per_minute=CALLS_MOST,  # time is compressed, and so are the customers' minutes
             concurrency_max=CALLS_MOST,
         )

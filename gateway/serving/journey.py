@@ -49,6 +49,7 @@ from gateway.serving.hangups import Hangups
 from gateway.serving.headers import dropped_header, length_header
 from gateway.serving.intake import Intake
 from gateway.serving.least import cap_reached
+from gateway.serving.names import Names
 from gateway.serving.query import OF_CALLS, check_head
 from gateway.serving.recount import Recount
 from gateway.serving.repetition import Repetition, name_of
@@ -72,7 +73,7 @@ class Rules:
     """What the house serves: its one model, the names callers may use for it, who may choose a tier."""
 
     model: str
-    names: frozenset[str]
+    names: Names
     customers_choose_tier: bool
     """For all their calls, by ``PUT /v1/account/tier``."""
     callers_choose_tier: bool

@@ -29,6 +29,7 @@ from gateway.serving.dialects.dialect import Dialect
 from gateway.serving.exchange import Exchange, Receive, Scope, Send
 from gateway.serving.intake import Intake
 from gateway.serving.journey import Journey, Rules
+from gateway.serving.names import Names
 from gateway.serving.query import NONE, OF_CALLS, OF_MODELS, OF_USAGE, UsageQuery, check_head
 from gateway.serving.ticks import Ticks
 
@@ -54,7 +55,7 @@ class CustomerRoutes:
         ticks: Ticks,
         *,
         bucket_of_key: BucketOfKey,
-        names: frozenset[str],
+        names: Names,
         new_id: Callable[[], str],
         started_s: int,
     ) -> None:
@@ -129,7 +130,7 @@ class CustomerRoutes:
 
     async def _models(self, exchange: Exchange) -> None:
         await self._who(exchange, OF_MODELS)
-        models = [self._shown(name) for name in sorted(self._names)]
+        models = [self._shown(name) for name in self._names]
         page = {"has_more": False, "first_id": models[0]["id"], "last_id": models[-1]["id"]}
         await exchange.reply(200, {"object": "list", "data": models, **page})
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.errors import BadRequest
 from gateway.serving.body import Body
+from gateway.serving.names import Names
 
 Tool = dict[str, Any]
 
@@ -46,7 +47,7 @@ class Hosted:
     def __init__(self, *, drops: bool) -> None:
         self._drops = drops
 
-    def leave_out(self, body: Body, names: frozenset[str]) -> tuple[str, ...]:
+    def leave_out(self, body: Body, names: Names) -> tuple[str, ...]:
         """Take what asks for hosted tools out of a body for one of the models ``names``; return what was taken out.
 
         Raises:
