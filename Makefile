@@ -8,7 +8,7 @@ ARGS ?=
 # Byte code is kept: the suite starts some thousand processes, and each would compile anew all that it imports.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test soak fuzz door bench bench-peers recovery check lock clean
+.PHONY: demo test soak fuzz door agents bench bench-peers recovery check lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tokencap demo $(ARGS)
@@ -30,6 +30,10 @@ fuzz: $(VENV)/.tested
 # hour or so. `make door ARGS="--cuts none --mutations 10000 --seed 2"` is shorter.
 door: $(VENV)/.tested
 	$(BIN)/python -m tests.door.run $(ARGS)
+
+# Claude Code and Codex CLI as npm has them, each doing a task that takes a tool: 800 MB under .agents, some minutes.
+agents: $(VENV)/.tested
+	$(BIN)/python -m tests.agents.run $(ARGS)
 
 # CPU per call and per event, beside other proxies; needs cc and two cores. `make bench ARGS="--rounds 1 --scenarios 32"`.
 bench: $(VENV)/.tested

