@@ -27,6 +27,9 @@ CALL_TOKENS, ANSWER_TOKENS = 6, 12
 """Of the call of a tool, and of the answer after it."""
 
 OPENING = "This answer is simulated:"
+CUT = ("reached its cap", "max_output_tokens")
+"""What the agents say of it: the one shows our sentence, the other a reason of the format's."""
+
 PRICE = 9
 EVERYTHING: dict[str, Any] = {"model_aliases": ("*",), "hosted_tools": "drop"}
 
@@ -47,9 +50,9 @@ def house(profile: str) -> Iterator[Rig]:
         rig(redis_url, f"sqlite:///{data}/ledger", Path(data), law=law, upstream_profile=profile, **EVERYTHING) as it,
     ):
         it.tier("open", price_nanousd=PRICE)
-        it.tier("cut in its call", conversation_tokens_max=CALL_TOKENS // 2, price_nanousd=PRICE)
-        it.tier("cut in its answer", conversation_tokens_max=CALL_TOKENS + 3, price_nanousd=PRICE)
-        it.tier("used up", period_tokens_max=1)
+        it.tier("cut-in-its-call", conversation_tokens_max=CALL_TOKENS // 2, price_nanousd=PRICE)
+        it.tier("cut-in-its-answer", conversation_tokens_max=CALL_TOKENS + 3, price_nanousd=PRICE)
+        it.tier("used-up", period_tokens_max=0)
         yield it
 
 
@@ -57,16 +60,19 @@ def breaches_of(told: Told, tier: str, who: Sold, it: Rig) -> list[str]:
     """Return what is not as it has to be, of the records and of what the user was shown."""
     it.until_nothing_is_held()
     records = [one for one in it.usage(who) if one["endpoint"] in ("/v1/messages", "/v1/responses")]
-    tokens = {"open": CALL_TOKENS + ANSWER_TOKENS, "cut in its call": 3, "cut in its answer": 9, "used up": 1}[tier]
-    finish = {"open": "complete", "used up": "period"}.get(tier, "cap")
-    shown = {"open": [OPENING], "used up": ["tokens"]}.get(tier, ["reached its cap", "max_output_tokens"])
+    if tier == "used-up":
+        reads_why = any(words in told.words for words in ("The period's 0 tokens", "Quota exceeded"))
+        return [] if reads_why and not records else [f"its user does not read why: {told.words!r}"]
+    tokens = {"open": CALL_TOKENS + ANSWER_TOKENS, "cut-in-its-call": 3, "cut-in-its-answer": 9}[tier]
+    finish = "complete" if tier == "open" else "cap"
+    shown = (OPENING,) if tier == "open" else CUT
     wrong = {
         "it went well and should not have, or did not": told.went_well != (tier == "open"),
         f"its user does not read why: {told.words!r}": not any(words in told.words for words in shown),
         "its calls are several conversations": len({one["conversation"] for one in records}) != 1,
         f"not {tokens} tokens are on record": sum(one["output_tokens"] for one in records) != tokens,
         f"its last call did not end by {finish}": not records or records[-1]["finish"] != finish,
-        "the price was not charged once": sum(one["charge_nanousd"] for one in records) != PRICE * (tier != "used up"),
+        "the price was not charged once": sum(one["charge_nanousd"] for one in records) != PRICE,
     }
     return [what for what, is_so in wrong.items() if is_so]
 
@@ -75,7 +81,7 @@ def in_each_profile(agent: Agent, profiles: list[str]) -> list[str]:
     found = []
     for profile in [name for name in profiles if agent.endpoint in PROFILES[name].speaks]:
         with house(profile) as it:
-            for tier in ("open", "cut in its call", "cut in its answer", "used up"):
+            for tier in ("open", "cut-in-its-call", "cut-in-its-answer", "used-up"):
                 who = it.customer(tier)
                 with tempfile.TemporaryDirectory() as directory:
                     told = agent.do(Path(directory), it.url, who.key)
@@ -94,7 +100,7 @@ def beside_the_demo(agent: Agent) -> list[str]:
         key = until_line(running, "A customer key").split()[-1]
         told = agent.do(Path(directory) / "agent", url, key)
         used = httpx.get(f"{url}/v1/account/usage", headers={"authorization": f"Bearer {key}"}, timeout=30).json()
-    shown = (OPENING,) if told.went_well else ("reached its cap", "max_output_tokens")
+    shown = (OPENING,) if told.went_well else CUT
     breaches = [] if used["data"] and any(words in told.words for words in shown) else [told.everything]
     print(f"{agent.name:12} make demo                    {told.words[:70]!r}", *breaches, sep="\n  ", flush=True)
     return breaches

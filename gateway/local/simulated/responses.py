@@ -30,7 +30,7 @@ def read(body: bytes, model: str, context_tokens: int) -> Asked:
     """Return what a request asks for."""
     given = given_to(body, model)
     messages = [*_instructions(given.get("instructions")), *_messages(given.get("input"))]
-    tools = _tools(given.get("tools"))
+    tools = [*_tools(given.get("tools")), *_brought(given.get("input"))]
     return within_context(
         Asked(
             model=model,
@@ -77,6 +77,8 @@ def _message(item: dict[str, Any]) -> dict[str, Any]:
     if kind.endswith("_output"):
         given = item.get("output")
         return {"role": "tool", "content": given if isinstance(given, str) or is_list_of_objects(given) else None}
+    if kind == "additional_tools":
+        return {"role": item.get("role"), "content": None}
     if kind in ("reasoning", "item_reference"):
         return {"role": "assistant", "content": None}
     if kind.endswith("_call"):
@@ -98,6 +100,12 @@ def _tools(given: Any) -> list[dict[str, Any]]:
     if given is not None and not is_list:
         raise BadRequest("tools is a list of tools, each with a name or a type.", param="tools", code="invalid_type")
     return given or []
+
+
+def _brought(given: Any) -> list[dict[str, Any]]:
+    """Return the tools that items bring, as Codex' first one does."""
+    items = given if isinstance(given, list) else []
+    return [tool for item in items if item.get("type") == "additional_tools" for tool in _tools(item.get("tools"))]
 
 
 def _names(tools: list[dict[str, Any]]) -> list[str]:
