@@ -69,6 +69,8 @@ class Blocks:
             before.append(self._add(given, {"type": BEGUN_BY[kind], **EMPTY[BEGUN_BY[kind]]}))
             place = len(self._blocks) - 1
         block = self._blocks[place]
+        if kind == "input_json_delta" and block.get("type") in BEGUN_BY.values():
+            return []  # of a tool's use that nothing began
         for name, value in delta.items():
             if name in TEXTS and isinstance(value, str):
                 self._pieces[place].setdefault(name, []).append(value)

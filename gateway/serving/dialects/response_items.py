@@ -87,9 +87,9 @@ class Items:
             return self._last if place is None else place if place in self._items else None
         begins = event.get("type") == ADDED
         if place is not None:
-            is_same = place in self._open and item.get("type") == self._items[place].get("type")
+            is_same = place in self._open and _may_be(item, self._items[place])
             return place if is_same and not (begins and names_of(item)) else None
-        alike = [one for one in self._open if self._items[one].get("type") == item.get("type")]
+        alike = [one for one in self._open if _may_be(item, self._items[one])]
         return None if begins or not alike else max(alike)
 
     def _add(self, event: Event, item: Item) -> int:
@@ -196,11 +196,14 @@ class Items:
     def _string(self, event: Event, family: str, step: str) -> list[Event]:
         place, name = self._find(event), STRING_PLACES[family]
         if place is None:
-            return [event]  # of what, only the item's end can say
+            return []  # of what, only the item's end can say
         said = event.get("delta" if step == "delta" else name)
         if isinstance(said, str) and said and (step == "delta" or place not in self._wrote):
             self._grow(place, ("", 0, name), said)
-        return [self._placed(event, place)]
+        shown = self._placed(event, place)
+        if step == "done" and not isinstance(said, str):
+            shown[name] = _string(self._join(place).get(name))
+        return [shown]
 
     def _text(self, event: Event, family: str, step: str) -> list[Event]:
         name, index_name, field = TEXT_PLACES[family]
@@ -220,8 +223,8 @@ class Items:
                 added = {"type": "response.content_part.added", "content_index": index, "part": dict(part)}
                 before.append(self._placed(added, place))
         shown = {**self._placed(event, place), index_name: index}
-        if family == "response.output_text":
-            shown.setdefault("logprobs", [])
+        if family == "response.output_text" and not isinstance(shown.get("logprobs"), list):
+            shown["logprobs"] = []
         said = event.get("delta" if step == "delta" else field)
         if isinstance(said, str) and said and isinstance(parts[index], dict):
             if step == "delta":
@@ -229,6 +232,9 @@ class Items:
             elif place not in self._wrote:
                 self._grow(place, (name, index, field), said)
                 before.append(delta_of(shown, family, said))
+        elif step == "done" and not isinstance(said, str) and isinstance(parts[index], dict):
+            self._join(place)
+            shown[field] = _string(parts[index].get(field))
         return [*before, shown]
 
     def finish(self, output: list[Any]) -> None:
@@ -286,6 +292,12 @@ def _fuller(said: Item, begun: Item) -> Item:
 def _fuller_part(said: dict[str, Any], begun: Any) -> dict[str, Any]:
     is_less = isinstance(begun, dict) and size([{"content": [said]}]) < size([{"content": [begun]}])
     return {**said, **begun} if is_less else said
+
+
+def _may_be(item: Item, begun: Item) -> bool:
+    """Return whether an item is one that began, whatever its id: of the same type, and the same call."""
+    calls = {one["call_id"] for one in (item, begun) if isinstance(one.get("call_id"), str)}
+    return item.get("type") == begun.get("type") and len(calls) < 2
 
 
 def _same_id(item: Item, begun: Item) -> Item:
