@@ -42,6 +42,7 @@ from gateway.observing.metrics import WRONG_TOKENS
 from gateway.observing.records import count_records
 from gateway.observing.tally import Sheet, Tally
 from gateway.serving.account import Accounts
+from gateway.serving.cors import Cors
 from gateway.serving.detection import detected
 from gateway.serving.dialects.all import dialects
 from gateway.serving.dialects.dialect import Dialect
@@ -231,6 +232,7 @@ async def _serving(
         rules,
         tally,
         ticks,
+        cors=Cors(settings.cors_origins) if settings.cors_origins else None,
         bucket_of_key=admission.bucket_of_key,
         names=Names(filter(None, (settings.model, *settings.model_aliases, settings.embedding_model))),
         new_id=partial(next, request_ids()),
@@ -269,6 +271,7 @@ def _rules(settings: Settings) -> Rules:
         passed_headers=settings.passed_headers,
         call_deadline_s=settings.call_deadline_s,
         write_deadline_s=settings.write_deadline_s,
+        stream_keep_alive_s=settings.stream_keep_alive_s,
     )
 
 

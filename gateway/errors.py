@@ -53,7 +53,7 @@ class InvalidKey(CallerError):
     code = "invalid_api_key"
 
     def __init__(self, message: str = "This API key is missing, unknown, revoked or expired.") -> None:
-        super().__init__(message, headers={"www-authenticate": "Bearer"})
+        super().__init__(message, headers={"www-authenticate": "Bearer", "x-should-retry": "false"})
 
 
 class CustomerBlocked(CallerError):

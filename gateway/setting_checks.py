@@ -162,6 +162,17 @@ def _refuse_place(parts: SplitResult) -> None:
         raise ValueError("its host is no name of a host")
 
 
+def origin(given: str) -> str:
+    """Return an origin of pages as browsers name it, or ``*`` for all of them.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if given != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s?#@*]+", given, re.IGNORECASE):
+        raise ValueError(f"{given} is no origin, such as https://app.example.com, nor *")
+    return given
+
+
 HEADER = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,256}")
 KEPT_HERE = re.compile(
     r"authorization|proxy-.*|cookie2?|.*api-key.*|host|connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect"

@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     first_token_deadline_s: float = Field(default=120, ge=0.1, le=3_600)
     idle_deadline_s: float = Field(default=60, ge=0.1, le=3_600)
     write_deadline_s: float = Field(default=60, ge=0.1, le=3_600)
+    stream_keep_alive_s: float = Field(default=15, ge=0, le=3_600)
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     head_max: int = Field(default=32 * 2**10, ge=1_024, le=2**20)
     head_deadline_s: float = Field(default=10, ge=0.5, le=3_600)
     body_rate_min: float = Field(default=1_024, ge=0, le=2**30)
@@ -150,7 +152,13 @@ class Settings(BaseSettings):
         return given
 
     @field_validator(
-        "model_aliases", "upstream_dialects", "upstream_limit_fields", "passed_fields", "passed_headers", mode="before"
+        "model_aliases",
+        "upstream_dialects",
+        "upstream_limit_fields",
+        "passed_fields",
+        "passed_headers",
+        "cors_origins",
+        mode="before",
     )
     @classmethod
     def _split_names(cls, given: Any) -> Any:
@@ -167,6 +175,11 @@ class Settings(BaseSettings):
     @classmethod
     def _may_pass(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(map(setting_checks.passed_header, given))
+
+    @field_validator("cors_origins", mode="after")
+    @classmethod
+    def _are_origins(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(setting_checks.origin, given))
 
     @field_validator("upstream_limit_fields", mode="after")
     @classmethod

@@ -286,6 +286,7 @@ class Admission:
             BACKLOG_MOST,
             now,
             self._vouches,
+            "count_tat_us" if ask.is_count else "tat_us",
             bid.condition.told,
         ]
         ask_for = self._script.known if is_known else self._script.told

@@ -52,7 +52,7 @@ def conversation(bucket: str, customer_id: str, name: str) -> str:
 
 
 def pace(bucket: str, customer_id: str) -> str:
-    """Hash: ``live`` calls and ``tat_us``, the request rate's theoretical arrival time."""
+    """Hash: ``live`` calls, and the request rate's theoretical arrival times: ``tat_us``, and ``count_tat_us`` of counts."""
     return f"{{b{bucket}}}:pace:{customer_id}"
 
 

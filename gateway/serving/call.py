@@ -15,7 +15,7 @@ from gateway.serving.dialects.prompt import Prompt
 from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.dialects.whole import as_it_came
-from gateway.serving.headers import Headers, answer_headers, charge_header
+from gateway.serving.headers import OF_STREAMS, Headers, answer_headers, charge_header
 from gateway.serving.jsons import dumps
 from gateway.serving.meter import count_input, count_output, finish_of, outcome
 from gateway.serving.recount import Recount
@@ -63,7 +63,7 @@ class Call:
     @property
     def headers(self) -> Headers:
         """The headers that stand on its answer, whole or streamed."""
-        return answer_headers(self.live.hold, self.wanted.dropped)
+        return [*answer_headers(self.live.hold, self.wanted.dropped), *(OF_STREAMS if self.wanted.stream else ())]
 
     def begin(self, reading: Reading) -> Reading:
         """Take note that the upstream answers."""

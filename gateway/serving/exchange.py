@@ -39,6 +39,8 @@ class Exchange:
         """Headers that carry our id of the request."""
         self.answers = True
         """Whether a head can still be sent."""
+        self.more_headers: Headers = []
+        """What every answer to this caller says."""
         self.records = False
         """Whether what is written is remembered: for an answer that is kept."""
         self._written: list[bytes] = []
@@ -57,6 +59,8 @@ class Exchange:
         self._coming: asyncio.Future[Any] | None = None
         self._body_was_read = False
         self._body_was_begun = False
+        self._sign = b""
+        self._sign_ticks = self._quiet_ticks = 0
         self._releases: list[Callable[[], None]] = []
         self._is_given_up = False
 
@@ -111,8 +115,17 @@ class Exchange:
         """Send the head."""
         self.answers = False
         request_id = written(self.request_id)
-        lines = [(b"content-type", content_type), *[(name, request_id) for name in self.id_headers], *headers]
+        ids = [(name, request_id) for name in self.id_headers]
+        lines = [(b"content-type", content_type), *ids, *headers, *self.more_headers]
         await self._send({"type": "http.response.start", "status": status, "headers": lines})
+
+    def keep_awake(self, sign: bytes, seconds: float) -> None:
+        """Have a stream that has begun send a ``sign`` of life whenever nothing else was sent for so long; 0: never.
+
+        Only a server that can write at once does so: what is kept for ``flush`` would come too late.
+        """
+        if seconds and self._write_now is not None:
+            self._sign, self._sign_ticks = sign, self._ticks.within(seconds)
 
     def write_now(self, chunk: bytes) -> bool:
         """Send bytes of the body without waiting; return whether nothing is left for ``flush`` to see to.
@@ -126,6 +139,7 @@ class Exchange:
             return False
         if self.records:
             self._written.append(chunk)
+        self._quiet_ticks = 0
         self._is_behind = not self._write_now(chunk)
         return not self._is_behind
 
@@ -150,11 +164,12 @@ class Exchange:
 
     async def end(self, chunk: bytes = b"") -> None:
         """Send the last bytes."""
+        self._sign = b""
         if not self._is_given_up:
             await self._write({"type": "http.response.body", "body": chunk, "more_body": False})
 
     async def _write(self, message: Message) -> None:
-        self._ticks_left = self._write_ticks
+        self._ticks_left, self._quiet_ticks = self._write_ticks, 0
         try:
             await self._send(message)
         except asyncio.CancelledError:
@@ -167,6 +182,10 @@ class Exchange:
 
     def tick(self) -> None:
         """Take note that a tick has passed, perhaps while bytes waited to be taken, or the call for something to come."""
+        if self._sign:
+            self._quiet_ticks += 1
+            if self._quiet_ticks >= self._sign_ticks:
+                self._show_life()
         if self._ticks_left > 0:
             self._ticks_left -= 1
             if self._ticks_left > 0:
@@ -177,6 +196,12 @@ class Exchange:
             elif self._task is not None:
                 self._is_given_up = True
                 self._task.cancel()
+
+    def _show_life(self) -> None:
+        """Send a sign of life to a caller who takes what comes, but keep none with an answer."""
+        self._quiet_ticks = 0
+        if self._write_now is not None and not (self._kept or self._is_behind or self._is_given_up):
+            self._is_behind = not self._write_now(self._sign)
 
     async def reply(self, status: int, body: Any, headers: Iterable[tuple[str, str]] = ()) -> None:
         """Send a whole JSON answer."""

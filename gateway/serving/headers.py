@@ -9,6 +9,9 @@ from gateway.holds.refusals import duration
 
 Headers = list[tuple[bytes, bytes]]
 
+OF_STREAMS = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+"""What has proxies pass on a stream as it comes: the second is nginx's."""
+
 DROPPED_MOST, NAME_MOST = 32, 64
 """Names that ``x-tokencap-dropped`` lists, and characters of each."""
 

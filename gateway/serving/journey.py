@@ -50,6 +50,7 @@ from gateway.serving.headers import dropped_header, length_header
 from gateway.serving.intake import Intake
 from gateway.serving.least import cap_reached
 from gateway.serving.names import Names
+from gateway.serving.profiles import COUNT_TOKENS
 from gateway.serving.query import OF_CALLS, check_head
 from gateway.serving.recount import Recount
 from gateway.serving.repetition import Repetition, name_of
@@ -86,6 +87,8 @@ class Rules:
     call_deadline_s: float
     write_deadline_s: float
     """How long a caller may take nothing of an answer."""
+    stream_keep_alive_s: float
+    """After how long a silence a streaming caller is sent a sign of life; 0: never."""
 
 
 class Journey:
@@ -222,6 +225,7 @@ class Journey:
             client_request_id=client_request_id[:200] if client_request_id else None,
             generates=wanted.generates,
             end_user=wanted.end_user,
+            is_count=self.dialect.endpoint == COUNT_TOKENS,
         )
 
     def _session(self, exchange: Exchange, key: Key) -> str | None:
@@ -310,6 +314,7 @@ class Journey:
                 reading.remember_texts()
             if call.wanted.stream:
                 await exchange.start(200, call.headers, call.content_type)
+                exchange.keep_awake(self.dialect.keep_alive, self._rules.stream_keep_alive_s)
             if not answer.is_stream:
                 whole = await answer.whole()
                 call.raw = whole.raw

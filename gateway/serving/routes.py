@@ -25,6 +25,7 @@ from gateway.observing.metrics import REFUSALS
 from gateway.observing.tally import Tally
 from gateway.serving.account import Accounts, SelfService
 from gateway.serving.api_key import BucketOfKey, key_of
+from gateway.serving.cors import Cors
 from gateway.serving.dialects.dialect import Dialect
 from gateway.serving.exchange import Exchange, Receive, Scope, Send
 from gateway.serving.intake import Intake
@@ -54,6 +55,7 @@ class CustomerRoutes:
         tally: Tally,
         ticks: Ticks,
         *,
+        cors: Cors | None,
         bucket_of_key: BucketOfKey,
         names: Names,
         new_id: Callable[[], str],
@@ -67,6 +69,7 @@ class CustomerRoutes:
         self._tally = tally
         self._ticks = ticks
         self._write_ticks = ticks.within(rules.write_deadline_s)
+        self._cors = cors
         self._bucket_of_key = bucket_of_key
         self._names = names
         self._new_id = new_id
@@ -92,6 +95,10 @@ class CustomerRoutes:
             exchange.id_headers = dialect.id_headers
         with exchange:
             try:
+                if self._cors is not None and (origin := exchange.header(b"origin")) is not None:
+                    exchange.more_headers = self._cors.headers(origin)
+                    if await self._cors.preflight(exchange):
+                        return
                 await self._handler(exchange)(exchange)
             except CallerGone:
                 return

@@ -19,6 +19,10 @@ _LINE = re.compile(rb"\r\n|\n|\r")
 DONE = b"data: [DONE]\n\n"
 
 
+COMMENT_MOST = 1024
+"""Bytes of a comment; a longer one is passed over."""
+
+
 class EventTooLong(ValueError):
     """An event has no end within EVENT_MOST bytes."""
 
@@ -30,9 +34,11 @@ class Events:
         self._rest = b""
         self._begun: list[bytes] = []  # of an event without an end so far, before ``_rest``
         self._size = 0
+        self.comments: list[bytes] = []
+        """Comments that came, for who passes them on to empty."""
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the data of each event that ends in ``chunk``; comments and other fields are passed over."""
+        """Return the data of each event that ends in ``chunk``; other fields are passed over."""
         text = self._rest + chunk if self._rest else chunk
         if b"\r" in text:
             parts = _END.split(text)
@@ -48,6 +54,7 @@ class Events:
         if parts and self._begun:
             parts[0], self._begun, self._size = b"".join([*self._begun, parts[0]]), [], 0
         self._keep(rest)
+        self.comments += [text for part in parts if part.startswith(b":") for text in _comments(part)]
         return [data for part in parts if (data := _data(part)) is not None]
 
     def _keep(self, rest: bytes) -> None:
@@ -70,6 +77,16 @@ class Events:
 def _data(event: bytes) -> bytes | None:
     lines = [line[5:].removeprefix(b" ") for line in _LINE.split(event) if line.startswith(b"data:")]
     return b"\n".join(lines) if lines else None
+
+
+def _comments(part: bytes) -> list[bytes]:
+    lines = [line[1:].removeprefix(b" ") for line in _LINE.split(part) if line.startswith(b":")]
+    return [line for line in lines if len(line) <= COMMENT_MOST]
+
+
+def comment(text: bytes) -> bytes:
+    """Return a comment of one line: nothing to any reader, but a sign of life."""
+    return b": " + text + b"\n\n"
 
 
 def event(data: bytes) -> bytes:

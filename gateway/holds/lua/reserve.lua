@@ -8,7 +8,7 @@
 local state, hold, holds, mark, window, conversation, pace, usage, key, customer, end_user =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
 local generation, timeline, customer_id, customer_rev, hold_id, owner, lease_ms, deadline_ms, want, choices, input,
-  money_first, money_again, backlog_max, told, vouches, terms = unpack(cjson.decode(ARGV[1]))
+  money_first, money_again, backlog_max, told, vouches, turns, terms = unpack(cjson.decode(ARGV[1]))
 local period_start, period_end, tier, version, cap, price, grant_min, tokens_max, money_max, input_most, per_minute,
   at_once, end_user_most = unpack(terms)
 local facts = ARGV[2]
@@ -77,7 +77,7 @@ if whole(money) > spend_left then
 end
 
 -- How fast and how many at once. A turn that is further off than any call can put it was put there by another clock.
-local p = redis.call('HMGET', pace, 'live', 'tat_us')
+local p = redis.call('HMGET', pace, 'live', turns)
 if whole(p[1]) + 1 > concurrency_max then return {'refused', 'concurrency'} end
 local pacing = {'live', written(bounded(whole(p[1]) + 1))}
 if per_minute ~= '' then
@@ -86,7 +86,7 @@ if per_minute ~= '' then
   if turn > micros + 60000000 then turn = micros + 60000000 - apart end
   local arrival = turn + apart
   if arrival - 60000000 > micros then return {'refused', 'rate', written(math.ceil(arrival - 60000000 - micros))} end
-  pacing = {'live', pacing[2], 'tat_us', written(math.ceil(arrival))}
+  pacing = {'live', pacing[2], turns, written(math.ceil(arrival))}
 end
 
 -- Admitted. The first write may fail, where the server is full or the set is none; those after it go to what was read.

@@ -10,6 +10,7 @@ from gateway.serving.dialects.alike import Alike, alike
 from gateway.serving.dialects.assembly import joined, take
 from gateway.serving.dialects.reading import TAIL_KEPT, Reading
 from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.fields.answers import without_houses_own
 from gateway.serving.jsons import dumps
 from gateway.serving.meter import Usage, count
 from gateway.serving.sse import DONE, event
@@ -80,6 +81,7 @@ class ChatReading(Reading):
     def _take(self, chunk: dict[str, Any]) -> bytes:
         usage, choices = chunk.pop("usage", None), chunk.pop("choices", None)
         chunk["model"] = self._wanted.model
+        without_houses_own(chunk)
         self._note_frame(chunk)
         parts: list[tuple[dict[str, Any], dict[str, Any], bool]] = []
         has_text = False
@@ -224,6 +226,7 @@ class ChatReading(Reading):
         if isinstance(usage, dict):
             self._note_usage(usage, read_usage(usage))
         self._frame = {name: value for name, value in answer.items() if name not in ("choices", "usage")}
+        without_houses_own(self._frame)
         self._frame |= {"model": self._wanted.model, "object": self.chunk_kind}
         choices = [choice for choice in answer["choices"] if isinstance(choice, dict)][: self._wanted.choices]
         messages = [self._message(choice) for choice in choices]

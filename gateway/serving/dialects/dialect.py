@@ -24,6 +24,9 @@ class Dialect(Protocol):
     headers: Mapping[str, str]
     """What the upstream is told beside the body."""
 
+    keep_alive: bytes
+    """What a streaming caller is sent in a long silence: it changes no answer."""
+
     def read(self, body: Body, size: int) -> Wanted:
         """Return what a body of ``size`` bytes asks for, or raise BadRequest naming the field."""
 

@@ -41,6 +41,7 @@ class Anthropic:
 
     id_headers: tuple[bytes, ...] = (b"x-request-id", b"request-id")
     headers: Mapping[str, str] = {"anthropic-version": "2023-06-01"}
+    keep_alive = named_event("ping", b'{"type":"ping"}')
 
     endpoint: str
 

@@ -10,6 +10,7 @@ from gateway.errors import UpstreamUnavailable
 from gateway.serving.dialects.message_blocks import TEXTS, Blocks, told
 from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.fields.answers import shown_usage, without_houses_own
 from gateway.serving.jsons import dumps
 from gateway.serving.meter import Usage, count
 from gateway.serving.sse import named_event
@@ -79,8 +80,10 @@ class MessagesReading(Reading):
         message = event.get("message")
         if not isinstance(message, dict):
             return []
+        without_houses_own(message)
         said = message.get("usage")
         if isinstance(said, dict):
+            said = shown_usage(said)
             self._said = _later(self._said, said)
             self._usage = replace(self._usage, **_input(self._said))  # the output that it says is not of the text
         if self._is_begun:

@@ -13,7 +13,7 @@ from gateway.serving.dialects.whole import comes_whole, streamed
 from gateway.serving.fields.sieve import OBFUSCATION, Sieve
 from gateway.serving.jsons import dumps
 from gateway.serving.profiles import Profile
-from gateway.serving.sse import event
+from gateway.serving.sse import comment, event
 
 ENGINE_LIMITS = ("n_predict", "num_predict", "max_new_tokens", "max_gen_tokens")
 """Engines' own spellings: the caller's value counts as a limit, and the upstream is told the grant in its place."""
@@ -28,6 +28,7 @@ class OpenAI:
 
     id_headers: tuple[bytes, ...] = (b"x-request-id",)
     headers: Mapping[str, str] = {}
+    keep_alive = comment(b"keep-alive")
 
     endpoint: str
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway.errors import UpstreamUnavailable
 from gateway.serving.dialects.reading import Reading
+from gateway.serving.fields.answers import shown_usage, without_houses_own
 from gateway.serving.meter import Usage, count
 
 
@@ -24,6 +25,9 @@ class PlainReading(Reading):
         self._note_usage(said, Usage(output_tokens=0, input_tokens=count(said.get("prompt_tokens"))))
         if "model" in answer:
             answer["model"] = self._wanted.model
+        without_houses_own(answer)
+        if isinstance(answer.get("usage"), dict):
+            answer["usage"] = shown_usage(said)
         self._answer, self._ended[0], self.ended_by_itself = answer, "stop", True
         return b""
 

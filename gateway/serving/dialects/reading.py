@@ -10,10 +10,11 @@ from typing import Any
 from gateway.errors import TokencapError, UpstreamError, UpstreamSaid, UpstreamUnavailable
 from gateway.serving.dialects.halves import HALF, Halves
 from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.fields.answers import shown_usage
 from gateway.serving.jsons import loads
 from gateway.serving.meter import UNSAID, Sight, Usage
 from gateway.serving.refusals import is_error
-from gateway.serving.sse import Events, EventTooLong
+from gateway.serving.sse import Events, EventTooLong, comment
 from gateway.serving.threads import TAIL_CHARACTERS
 
 NO_TEXT = frozenset({"id", "type", "role", "call_id", "status", "index", "format", "signature"})
@@ -104,10 +105,16 @@ class Reading(ABC):
     def feed(self, chunk: bytes) -> bytes:
         """Take bytes of the stream, cut anywhere, and return those for a streaming caller, often none."""
         try:
-            return self._take_all(self._events.feed(chunk))
+            shown = self._take_all(self._events.feed(chunk))
+            return self._commented(shown) if self._events.comments else shown
         except EventTooLong:
             self.failure = UpstreamUnavailable("The upstream sent an event without an end.")
             return b""
+
+    def _commented(self, shown: bytes) -> bytes:
+        """Return what is shown of a piece with the comments in it, which are for those who wait for a stream."""
+        comments, self._events.comments = b"".join(map(comment, self._events.comments)), []
+        return comments + shown if self._wanted.stream else shown
 
     def close(self) -> bytes:
         """Take note that no more bytes come: an answer whose every choice has ended is whole without its last event."""
@@ -184,7 +191,7 @@ class Reading(ABC):
 
     def _note_usage(self, said: dict[str, Any], usage: Usage) -> None:
         """Take what the upstream says; once a choice was cut, its figures count what nobody gets."""
-        self._said = said
+        self._said = shown_usage(said)
         if self._was_cut:
             usage = replace(usage, output_tokens=self._usage.output_tokens)
         self._usage, self._is_final = usage, not self._was_cut

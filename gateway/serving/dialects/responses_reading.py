@@ -11,6 +11,7 @@ from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.response_events import texts_of
 from gateway.serving.dialects.response_items import Items
 from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.fields.answers import shown_usage, without_houses_own
 from gateway.serving.jsons import dumps
 from gateway.serving.meter import Usage, count
 from gateway.serving.sse import named_event
@@ -75,6 +76,9 @@ class ResponsesReading(Reading):
     def _name(self) -> None:
         """Give the response the caller's name of the model and the id that it had first: clients refuse one that changes."""
         self._response["model"] = self._wanted.model
+        without_houses_own(self._response)
+        if isinstance(said := self._response.get("usage"), dict):
+            self._response["usage"] = shown_usage(said)
         if self.answer_id is not None:
             self._response["id"] = self.answer_id
         elif isinstance(named := self._response.get("id"), str) and named:
