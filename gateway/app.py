@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -42,11 +42,13 @@ from gateway.observing.metrics import WRONG_TOKENS
 from gateway.observing.records import count_records
 from gateway.observing.tally import Sheet, Tally
 from gateway.serving.account import Accounts
+from gateway.serving.chosen import as_used, endpoint_of, key_of
 from gateway.serving.cors import Cors
-from gateway.serving.detection import detected
+from gateway.serving.detection import Engine, detected, keep_asking
 from gateway.serving.dialects.all import dialects
 from gateway.serving.dialects.dialect import Dialect
 from gateway.serving.discretion import House
+from gateway.serving.endpoint import Endpoint
 from gateway.serving.exchange import Receive, Scope, Send
 from gateway.serving.gate import Gate
 from gateway.serving.hangups import Hangups
@@ -55,14 +57,14 @@ from gateway.serving.intake import Intake
 from gateway.serving.journey import Journey, Rules
 from gateway.serving.names import Names
 from gateway.serving.pool import Pool
-from gateway.serving.profiles import EMBEDDINGS, ENDPOINTS, PROFILES, Profile, as_set
+from gateway.serving.profiles import EMBEDDINGS, ENDPOINTS, Profile
 from gateway.serving.proxied import Proxied
 from gateway.serving.recount import Recount, Tokenizer, UpstreamTokenizer, read_tokenizer
 from gateway.serving.routes import CustomerRoutes
 from gateway.serving.ticks import Ticks
 from gateway.serving.tools import Hosted
 from gateway.serving.transport import Transport
-from gateway.serving.upstream import Upstream, headers_of
+from gateway.serving.upstream import Upstream
 from gateway.settings import Settings
 
 SETTLE_S = 5.0
@@ -70,6 +72,9 @@ SETTLE_S = 5.0
 
 IDS_AT_ONCE = 256
 """Ids of calls that the system is asked for randomness for at a time."""
+
+SECRET_LEAST = 16
+"""Characters of what a header of the operator's says that are taken for a secret."""
 
 COUNTED_S = 1.0
 """How old what a worker has counted may be when another one is asked for it."""
@@ -160,10 +165,11 @@ def build(settings: Settings, worker_id: str) -> App:
     for one in (public, admin):
         one.router.redirect_slashes = False  # a path has one spelling
     build_admin(admin, services)
-    Scrape(services, sheet).add_to(admin)
-    health.add_to(public)
+    scrape = Scrape(services, sheet)
+    scrape.add_to(admin)
+    health.add_to(admin, scrape.admit)
     if admin is not public:
-        health.add_to(admin)
+        health.add_to(public)
     return App(public, admin, health, tally)
 
 
@@ -206,8 +212,8 @@ async def _serving(
     renewing = asyncio.create_task(keeper.run())
     stack.callback(renewing.cancel)
     stack.push_async_callback(keeper.drain, SETTLE_S)
-    rules, profile, intake = _rules(settings), await _profile(settings), Intake(settings.body_max, time.perf_counter)
-    spoken, absent = dialects(profile), _absent(profile, settings)
+    endpoint, intake = endpoint_of(settings), Intake(settings.body_max, time.perf_counter)
+    rules = _rules(settings)
     journey = partial(
         Journey,
         admission=admission,
@@ -216,16 +222,11 @@ async def _serving(
         claims=claims,
         intake=intake,
         gate=Gate(settings.upstream_concurrency_max, wait_s=settings.upstream_queue_s),
-        upstream=await _upstream(stack, settings, ticks),
-        recount=await _recount(stack, settings, profile),
-        hangups=Hangups(finishes=profile.finishes),
+        upstream=await _upstream(stack, settings, endpoint, ticks),
         tally=tally,
         monotonic=time.monotonic,
     )
-    health.line = line
-    return CustomerRoutes(
-        [journey(one, rules=_rules_of(one, rules, settings)) for one in spoken if one.endpoint not in absent],
-        [(one, absent[one.endpoint]) for one in spoken if one.endpoint in absent],
+    routes = CustomerRoutes(
         Accounts(line, directory, house, now_ms),
         self_service,
         intake,
@@ -238,6 +239,40 @@ async def _serving(
         new_id=partial(next, request_ids()),
         started_s=int(time.time()),
     )
+    client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+
+    def serve_for(found: Engine) -> None:
+        engine = as_used(found, settings)
+        profile = engine.profile
+        recount, absent = _recount(client, settings, endpoint, profile), _absent(profile, settings)
+        known = replace(rules, model_tokens_max=engine.model_tokens_max)
+        spoken, hangups = dialects(profile), Hangups(finishes=profile.finishes)
+        routes.serve(
+            [
+                journey(one, rules=_rules_of(one, known, settings), recount=recount, hangups=hangups)
+                for one in spoken
+                if one.endpoint not in absent
+            ],
+            [(one, absent[one.endpoint]) for one in spoken if one.endpoint in absent],
+        )
+        health.engine = str(engine)
+        log.info("The model's endpoint: %s.", health.engine)
+
+    await _recognise(stack, settings, endpoint, serve_for)
+    health.line = line
+    return routes
+
+
+async def _recognise(
+    stack: AsyncExitStack, settings: Settings, endpoint: Endpoint, told: Callable[[Engine], None]
+) -> None:
+    """Tell what the upstream is, as far as it is known now, and again once it answers."""
+    engine = await detected(endpoint, settings.model)
+    told(engine or Engine())
+    if engine is None:
+        log.warning("The model's endpoint does not answer yet; it is asked again what it is until it does.")
+        asking = asyncio.create_task(keep_asking(endpoint, settings.model, told))
+        stack.callback(asking.cancel)
 
 
 async def _look_around(line: Line, admission: Admission, generation: Generation) -> None:
@@ -286,22 +321,6 @@ def _rules_of(dialect: Dialect, rules: Rules, settings: Settings) -> Rules:
     return replace(rules, model=settings.embedding_model, names=Names((settings.embedding_model,)))
 
 
-async def _profile(settings: Settings) -> Profile:
-    """Return what is known of the upstream, from the settings and from itself."""
-    name = settings.upstream_profile
-    profile = await detected(settings.upstream_url, _upstream_key(settings)) if name == "auto" else PROFILES[name]
-    return as_set(
-        profile,
-        speaks=settings.upstream_dialects,
-        limits=settings.upstream_limit_fields,
-        passes=settings.passed_fields,
-        unknown_fields=settings.unknown_fields,
-        asks_usage=settings.upstream_usage == "ask",
-        always_streams=settings.upstream_streams == "always",
-        on_hangup=settings.on_hangup,
-    )
-
-
 def _absent(profile: Profile, settings: Settings) -> dict[str, str]:
     """Return the routes that are not served, and why."""
     absent = {route: f"The model's endpoint does not speak {route}." for route in ENDPOINTS - profile.speaks}
@@ -310,33 +329,30 @@ def _absent(profile: Profile, settings: Settings) -> dict[str, str]:
     return absent
 
 
-async def _recount(stack: AsyncExitStack, settings: Settings, profile: Profile) -> Recount:
+def _recount(client: httpx.AsyncClient, settings: Settings, endpoint: Endpoint, profile: Profile) -> Recount:
     """Return the tokenizers there are: the upstream's own, then the operator's."""
     tokenizers: list[Tokenizer] = []
     if profile.tokenize_field is not None:
-        client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
-        url, key = settings.upstream_url, _upstream_key(settings)
-        tokenizers.append(UpstreamTokenizer(client, url, key, model=settings.model, field=profile.tokenize_field))
+        tokenizers.append(UpstreamTokenizer(client, endpoint, model=settings.model, field=profile.tokenize_field))
     if settings.tokenizer is not None:
         tokenizers.append(read_tokenizer(settings.tokenizer))
     return Recount(*tokenizers)
 
 
-def _upstream_key(settings: Settings) -> str | None:
-    return settings.upstream_key.get_secret_value() if settings.upstream_key else None
-
-
-async def _upstream(stack: AsyncExitStack, settings: Settings, ticks: Ticks) -> Upstream:
-    headers = headers_of(_upstream_key(settings))
+async def _upstream(stack: AsyncExitStack, settings: Settings, endpoint: Endpoint, ticks: Ticks) -> Upstream:
     if settings.upstream_proxy is not None:
-        transport: Transport = Proxied(settings.upstream_url, headers, settings.upstream_proxy)
+        transport: Transport = Proxied(endpoint, settings.upstream_proxy)
     else:
-        transport = Pool(settings.upstream_url, headers, httpx.create_ssl_context(trust_env=False), ticks)
+        transport = Pool(endpoint, httpx.create_ssl_context(trust_env=False), ticks)
     stack.push_async_callback(transport.aclose)
     return Upstream(
         transport,
         first_token_s=settings.first_token_deadline_s,
         idle_s=settings.idle_deadline_s,
         whole_s=settings.call_deadline_s,
-        house=House.of((settings.upstream_url, settings.upstream_proxy), _upstream_key(settings)),
+        house=House.of(
+            (settings.upstream_url, settings.upstream_proxy),
+            key_of(settings),
+            *(value for value in settings.upstream_more_headers.values() if len(value) >= SECRET_LEAST),
+        ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Collection
@@ -171,6 +172,46 @@ def origin(given: str) -> str:
     if given != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s?#@*]+", given, re.IGNORECASE):
         raise ValueError(f"{given} is no origin, such as https://app.example.com, nor *")
     return given
+
+
+FRAMING = re.compile(
+    r"host|connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect|content-.*|accept-encoding|x-request-id"
+)
+"""Headers of a request to the upstream that the gateway says itself."""
+
+
+def upstream_header(given: str) -> str:
+    """Return the name of a header that the upstream may be sent, in lower case.
+
+    Raises:
+        ValueError: it is no name of a header, or one that frames the request.
+    """
+    name = given.lower()
+    if not HEADER.fullmatch(name):
+        raise ValueError(f"{given} is no name of a header")
+    if FRAMING.fullmatch(name):
+        raise ValueError(f"{name} is the gateway's to say")
+    return name
+
+
+def upstream_headers(given: str) -> dict[str, str]:
+    """Return the headers in a JSON object, by their names in lower case.
+
+    Raises:
+        ValueError: it is none, or what it names cannot be sent; what was given is not repeated, for it may be a secret.
+    """
+    try:
+        named = json.loads(given)
+    except (ValueError, RecursionError):
+        named = None
+    if not isinstance(named, dict) or not all(isinstance(value, str) for value in named.values()):
+        raise ValueError('it is a JSON object of texts, such as {"x-team": "blue"}')
+    headers = {upstream_header(name): value for name, value in named.items()}
+    if len(headers) != len(named):
+        raise ValueError("a header comes twice")
+    if wrong := sorted(name for name, value in headers.items() if not re.fullmatch(r"[!-~](?:[ -~]*[!-~])?", value)):
+        raise ValueError(f"what {wrong[0]} says no header can carry")
+    return headers
 
 
 HEADER = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,256}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,8 @@ class Settings(BaseSettings):
 
     upstream_url: str = "simulated"
     upstream_key: SecretStr | None = None
+    upstream_key_header: str = "authorization"
+    upstream_headers: SecretStr | None = None
     upstream_proxy: str | None = None
     model: str = "aligned-1"
     model_aliases: Annotated[tuple[str, ...], NoDecode] = ()
@@ -113,7 +116,7 @@ class Settings(BaseSettings):
     @field_validator("upstream_url", mode="after")
     @classmethod
     def _is_an_endpoint(cls, given: str) -> str:
-        return given if given == "simulated" else setting_checks.http_url(given, credentials=False)
+        return given if given == "simulated" else setting_checks.http_url(given, credentials=False, query=True)
 
     @field_validator("upstream_proxy", mode="after")
     @classmethod
@@ -149,6 +152,25 @@ class Settings(BaseSettings):
     def _fits_in_a_header(cls, given: SecretStr | None) -> SecretStr | None:
         if given is not None and not (text := given.get_secret_value()).isascii():
             raise ValueError(f"it has {sum(not each.isascii() for each in text)} characters that no header can carry")
+        return given
+
+    @field_validator("upstream_key_header", mode="after")
+    @classmethod
+    def _carries_a_key(cls, given: str) -> str:
+        return setting_checks.upstream_header(given)
+
+    @field_validator("upstream_headers", mode="before")
+    @classmethod
+    def _is_written_as_json(cls, given: Any) -> Any:
+        return json.dumps(given) if isinstance(given, dict) else given  # a table of tokencap.toml
+
+    @field_validator("upstream_headers", mode="after")
+    @classmethod
+    def _are_headers_of_ours(cls, given: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
+        if given is not None:
+            named = setting_checks.upstream_headers(given.get_secret_value())
+            if others.data.get("upstream_key") and others.data.get("upstream_key_header") in named:
+                raise ValueError("it has the header in which TOKENCAP_UPSTREAM_KEY is sent")
         return given
 
     @field_validator(
@@ -213,6 +235,12 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, FromEnvironment(settings_cls, os.environ), FromFile(settings_cls)
+
+    @property
+    def upstream_more_headers(self) -> dict[str, str]:
+        """What the operator has the upstream sent beside the key, by lower-case names."""
+        given = self.upstream_headers
+        return {} if given is None else setting_checks.upstream_headers(given.get_secret_value())
 
     @property
     def ledger_url(self) -> str:

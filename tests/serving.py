@@ -24,6 +24,11 @@ async def outlived(scope: Scope, receive: Receive, send: Send) -> bool:
     return True
 
 
+def call_id(scope: Scope) -> str:
+    """Return the id of the call that an upstream is asked, as its record has it."""
+    return "req_" + dict(scope["headers"])[b"x-request-id"].decode()
+
+
 async def body_of(receive: Receive) -> bytes:
     """Return the whole body of a request."""
     raw, more = b"", True

@@ -11,6 +11,7 @@ from typing import Any
 import uvloop
 
 from gateway.local.http_server import serve
+from gateway.serving.endpoint import Endpoint
 from gateway.serving.pool import Pool
 from gateway.serving.ticks import Ticks
 
@@ -21,7 +22,7 @@ class Floor:
     """A plain ASGI app that passes a body on and the answer back."""
 
     def __init__(self, upstream_port: int) -> None:
-        self._pool = Pool(f"http://127.0.0.1:{upstream_port}", {}, ssl.create_default_context(), Ticks())
+        self._pool = Pool(Endpoint(f"http://127.0.0.1:{upstream_port}"), ssl.create_default_context(), Ticks())
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":

@@ -24,9 +24,17 @@ class Scrape:
     def add_to(self, app: FastAPI) -> None:
         app.add_route("/metrics", self._metrics, methods=["GET"], include_in_schema=False)
 
-    async def _metrics(self, request: Request) -> Response:
+    async def admit(self, request: Request) -> None:
+        """Look whether a request has a token that may read what is counted.
+
+        Raises:
+            Unauthorized: it has none.
+        """
         if not self._has_metrics_token(request):
             await actor_of(self._services.tokens, self._services.wrong_tokens, request)
+
+    async def _metrics(self, request: Request) -> Response:
+        await self.admit(request)
         refuse_unknown(request)
         text = await run_in_threadpool(self._text)
         return Response(text, media_type=CONTENT_TYPE)

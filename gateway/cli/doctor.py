@@ -23,6 +23,9 @@ from gateway.ledger.database import Database
 from gateway.local.open_files import files_allowed
 from gateway.local.reached import reached
 from gateway.redaction import NO_URL, redacted
+from gateway.serving.chosen import as_used, endpoint_of
+from gateway.serving.detection import Engine, detected
+from gateway.serving.endpoint import Endpoint
 from gateway.settings import Settings, read_settings
 
 CLOCK_MS = 1_000
@@ -127,9 +130,9 @@ def judge_aside(count: int) -> Finding:
     return Finding("ledger", Verdict.OK, "its tables are this version's; no record is set aside.")
 
 
-def judge_upstream(status: int, models: Sequence[str], settings: Settings) -> Finding:
-    """Say whether what ``GET …/models`` answered is an upstream that can be sold."""
-    where = f"{settings.upstream_url}/models"
+def judge_upstream(status: int, models: Sequence[str], settings: Settings, engine: Engine | None = None) -> Finding:
+    """Say whether what ``GET …/models`` answered is an upstream that can be sold, and what it is taken for."""
+    where = Endpoint(settings.upstream_url).at("/models")
     if status in (401, 403):
         return Finding("upstream", Verdict.CHANGE, f"{where} answers {status}: set TOKENCAP_UPSTREAM_KEY.")
     if status >= 500:
@@ -140,7 +143,8 @@ def judge_upstream(status: int, models: Sequence[str], settings: Settings) -> Fi
     if models and settings.model not in models:
         sentence = f"it serves {', '.join(models)}: set TOKENCAP_MODEL, which is {settings.model}, to one of them."
         return Finding("upstream", Verdict.CHANGE, sentence)
-    return Finding("upstream", Verdict.OK, f"{settings.upstream_url} answers.")
+    known = "" if engine is None else f": {engine}"
+    return Finding("upstream", Verdict.OK, f"{settings.upstream_url} answers{known}.")
 
 
 async def _look_at_redis(settings: Settings) -> list[Finding]:
@@ -196,16 +200,16 @@ def _look_at_upstream(settings: Settings) -> Finding:
     if settings.upstream_url == "simulated":
         sentence = "simulated; set TOKENCAP_UPSTREAM_URL to sell a model."
         return Finding("upstream", Verdict.OK, sentence)
-    key = settings.upstream_key
-    headers = {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+    endpoint = endpoint_of(settings)
     try:
-        response = httpx.get(f"{settings.upstream_url}/models", headers=headers, timeout=ANSWER_S, trust_env=False)
+        response = httpx.get(endpoint.at("/models"), headers=dict(endpoint.headers), timeout=ANSWER_S, trust_env=False)
     except (httpx.InvalidURL, ValueError):
         return Finding("upstream", Verdict.CHANGE, NO_URL.format("TOKENCAP_UPSTREAM_URL"))
     except httpx.HTTPError as error:
         sentence = f"{settings.upstream_url} is not to be had: {error or type(error).__name__}."
         return Finding("upstream", Verdict.MISSING, sentence)
-    return judge_upstream(response.status_code, _models(response), settings)
+    engine = asyncio.run(detected(endpoint, settings.model))
+    return judge_upstream(response.status_code, _models(response), settings, engine and as_used(engine, settings))
 
 
 def _models(response: httpx.Response) -> list[str]:

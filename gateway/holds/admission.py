@@ -95,7 +95,9 @@ class Admission:
         with translated():
             told = now = self._now_ms()
             begun, fresh, is_known, apart_ms = None, False, True, 0
-            want = min(ask.requested_tokens or self._house.answer_tokens_max, self._house.answer_tokens_max)
+            most = self._house.answer_tokens_max
+            most = min(most, ask.model_tokens_max or most)
+            want = min(ask.requested_tokens or most, most)
             want = want if ask.generates else 0
             for _ in range(TRIES):
                 try:

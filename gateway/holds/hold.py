@@ -37,6 +37,8 @@ class Ask:
     """Whether output tokens can come of it; if not, none are held."""
     end_user: str | None = None
     """Whom of the customer's own users the call is for."""
+    model_tokens_max: int | None = None
+    """How many tokens the model's prompt and answer may have together, where that is known."""
     is_count: bool = False
     """Whether it only counts tokens: the model's own request rate is not for it."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -83,7 +83,9 @@ class Answer:
         self._is_chunked = False
         self._has_no_body = False
         self._length: int | None = None
-        scope["extensions"] = {WRITE_NOW: {"write": partial(_write_now, ref(self))}}
+        self._when_gone: Callable[[], None] | None = None
+        own = ref(self)
+        scope["extensions"] = {WRITE_NOW: {"write": partial(_write_now, own), "when_gone": partial(_when_gone, own)}}
 
     @property
     def is_written(self) -> bool:
@@ -120,6 +122,14 @@ class Answer:
         self.is_gone = True
         if self._news is not None:
             self._news.set()
+        if self._when_gone is not None:
+            self._when_gone()
+
+    def tell_when_gone(self, told: Callable[[], None] | None) -> None:
+        """Have ``told`` called once the caller is gone, or at once where it is; None is told nothing."""
+        self._when_gone = told
+        if told is not None and self.is_gone:
+            told()
 
     async def receive(self) -> dict[str, Any]:
         while not (self.is_gone or self.is_complete):
@@ -226,6 +236,12 @@ def _write_now(answer: ref[Answer], body: bytes) -> bool:
     """Write to a request that its scope must not keep: it keeps its scope, and a circle is garbage to be collected."""
     it = answer()
     return it is not None and it.write_now(body)
+
+
+def _when_gone(answer: ref[Answer], told: Callable[[], None] | None) -> None:
+    it = answer()
+    if it is not None:
+        it.tell_when_gone(told)
 
 
 def _as_name(given: bytes) -> bytes:

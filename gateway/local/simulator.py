@@ -91,6 +91,7 @@ class _Simulator:
             "/v1/models": self._models,
             f"/v1/models/{law.model}": self._model,
             "/simulator/count": self._counted,
+            **({"/props": self._props} if law.profile == "llamacpp" else {}),
             "/livez": lambda _: {"status": "live"},
         }
 
@@ -126,7 +127,11 @@ class _Simulator:
         return {"object": "list", "data": [self._model(scope)]}
 
     def _model(self, scope: Message) -> Any:
-        return {"id": self._law.model, "object": "model", "created": 0, "owned_by": self._quirks.owner}
+        told = {"id": self._law.model, "object": "model", "created": 0, "owned_by": self._quirks.owner}
+        return told | ({"max_model_len": self._law.context_tokens} if self._quirks.names_length else {})
+
+    def _props(self, scope: Message) -> Any:
+        return {"default_generation_settings": {"n_ctx": self._law.context_tokens}}
 
     def _counted(self, scope: Message) -> Any:
         """Return the totals, or with ``?call=`` one call by its id or its ``x-request-id``."""

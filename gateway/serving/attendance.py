@@ -10,19 +10,24 @@ from typing import Any
 from gateway.errors import CallerGone
 from gateway.serving.ticks import Ticks
 
+WhenGone = Callable[[Callable[[], None] | None], None]
+"""Takes what is to be called once the caller is gone, in place of what it took before."""
+
 
 class Attendance:
     """A block that ends with CallerGone when its caller hangs up, and with TimeoutError after ``seconds``.
 
     ``goes_on``, where there is one, is asked once the caller has hung up whether the block goes on without it.
 
-    Only ``receive()`` tells that a caller is gone, and only to who waits for it: a task for that is made with the first
-    tick, which most calls that do not stream do not live to see.
+    Our own server tells at once that a caller is gone: ``when_gone`` takes who is to hear it. Of another one only
+    ``receive()`` does, and only to who waits for it: a task for that is made with the first tick, which most calls that
+    do not stream do not live to see.
     """
 
     def __init__(
         self,
         receive: Callable[[], Awaitable[Any]],
+        when_gone: WhenGone | None,
         ticks: Ticks,
         seconds: float,
         *,
@@ -30,9 +35,10 @@ class Attendance:
         goes_on: Callable[[], bool] | None = None,
     ) -> None:
         self._receive = receive
+        self._when_gone = when_gone if heeds_caller else None
         self._ticks = ticks
         self._ticks_left = ticks.within(seconds)
-        self._heeds_caller = heeds_caller
+        self._has_to_wait = heeds_caller and when_gone is None
         self._goes_on = goes_on
         self._why: Exception | None = None
         self._task: asyncio.Task[Any] | None = None
@@ -41,17 +47,22 @@ class Attendance:
     async def __aenter__(self) -> None:
         self._task = asyncio.current_task()
         self._ticks.watch(self)
+        if self._when_gone is not None:
+            self._when_gone(self._leave)
 
     def tick(self) -> None:
         self._ticks_left -= 1
         if self._ticks_left == 0:
             self._end(TimeoutError())
-        elif self._heeds_caller and self._watch is None:
+        elif self._has_to_wait and self._watch is None:
             self._watch = asyncio.create_task(self._until_gone())
 
     async def _until_gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._leave()
+
+    def _leave(self) -> None:
         if self._goes_on is None or not self._goes_on():
             self._end(CallerGone("The caller hung up."))
 
@@ -65,6 +76,8 @@ class Attendance:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ticks.leave(self)
+        if self._when_gone is not None:
+            self._when_gone(None)
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None  # its end keeps the frames that it was in, and so this

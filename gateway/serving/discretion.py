@@ -93,15 +93,15 @@ API_PATH = re.compile(r"/(?:v\d+|api|generate|invocations|chat|completions|metri
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """What is the house's own: the hosts it talks to, the key it shows there."""
+    """What is the house's own: the hosts it talks to, the keys it shows there."""
 
     hosts: frozenset[str] = frozenset()
-    key: str | None = None
+    keys: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, urls: Iterable[str | None], key: str | None) -> House:
+    def of(cls, urls: Iterable[str | None], *keys: str | None) -> House:
         found = (urlsplit(url).hostname for url in urls if url is not None)
-        return cls(frozenset(host for host in found if host), key)
+        return cls(frozenset(host for host in found if host), tuple(key for key in keys if key))
 
     def has(self, host: str) -> bool:
         """Return whether a host is the house's, or in a domain of its own with one that is."""
@@ -114,8 +114,8 @@ NOBODY = House()
 def discreet(message: str, house: House = NOBODY) -> str:
     """Return an upstream's message without what is between it and the house."""
     said = message[:READ_MOST]
-    if house.key is not None:
-        said = _without_key(said, house.key)
+    for key in house.keys:
+        said = _without_key(said, key)
     said = URL.sub(lambda found: _url(found[0], house), said)
     said = IPV6.sub(_address, said)
     for host in sorted(house.hosts, key=len, reverse=True):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from gateway.dropping import Dropping
 from gateway.errors import CallerGone
 from gateway.request_head import repeated
-from gateway.serving.attendance import Attendance
+from gateway.serving.attendance import Attendance, WhenGone
 from gateway.serving.headers import Headers, length_header, written
 from gateway.serving.jsons import dumps
 from gateway.serving.ticks import Ticks
@@ -22,7 +22,8 @@ Send = Callable[[Message], Awaitable[None]]
 Found = TypeVar("Found")
 
 WRITE_NOW = "tokencap.write_now"
-"""The server's extension of a scope: ``write`` sends bytes of a body at once and says whether the caller keeps up."""
+"""The server's extension of a scope: ``write`` sends bytes of a body at once and says whether the caller keeps up;
+``when_gone`` takes what is to be called once the caller has hung up."""
 
 
 class Exchange:
@@ -46,7 +47,9 @@ class Exchange:
         self._written: list[bytes] = []
         self._kept: list[bytes] = []
         self._is_behind = False
-        self._write_now: Callable[[bytes], bool] | None = scope.get("extensions", {}).get(WRITE_NOW, {}).get("write")
+        offered = scope.get("extensions", {}).get(WRITE_NOW, {})
+        self._write_now: Callable[[bytes], bool] | None = offered.get("write")
+        self._when_gone: WhenGone | None = offered.get("when_gone")
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self.repeated = None if len(self._headers) == len(scope["headers"]) else repeated(scope["headers"])
         """A header that says something to us and came twice."""
@@ -215,7 +218,9 @@ class Exchange:
     ) -> Attendance:
         """Return a context that ends with TimeoutError after ``seconds``, and with CallerGone as soon as the caller hangs
         up, unless what is done in it goes on ``to_its_end``, or ``goes_on`` says then that it does."""
-        return Attendance(self._receive, self._ticks, seconds, heeds_caller=not to_its_end, goes_on=goes_on)
+        return Attendance(
+            self._receive, self._when_gone, self._ticks, seconds, heeds_caller=not to_its_end, goes_on=goes_on
+        )
 
     async def in_time(self, coming: asyncio.Future[Found | None], seconds: float) -> Found | None:
         """Return what is coming, or None where it is not here soon; whoever brings it may find it done by then."""

@@ -1,8 +1,11 @@
-"""``/livez`` says that the process lives; ``/readyz`` says whether it should be sent calls, and nothing else."""
+"""``/livez`` says that the process lives; ``/readyz`` says whether it should be sent calls; to who has the
+metrics token or the admin's also which engine answers them."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from fastapi import FastAPI
 from redis.exceptions import RedisError
@@ -14,6 +17,8 @@ from gateway.holds.line import Line
 
 PATIENCE_S = 1.0
 
+Admit = Callable[[Request], Awaitable[object]]
+
 
 class Health:
     """What the two probes look at."""
@@ -21,17 +26,24 @@ class Health:
     def __init__(self) -> None:
         self.line: Line | None = None
         self.is_stopping = False
+        self.engine = ""
+        """What the model's endpoint is taken for, in a few words."""
 
-    def add_to(self, app: FastAPI) -> None:
+    def add_to(self, app: FastAPI, admit: Admit | None = None) -> None:
+        """Add both; ``admit`` looks whether who brings a token may see what strangers do not, or raises."""
         app.add_route("/livez", self._live, methods=["GET"], include_in_schema=False)
-        app.add_route("/readyz", self._ready, methods=["GET"], include_in_schema=False)
+        app.add_route("/readyz", partial(self._ready, admit=admit), methods=["GET"], include_in_schema=False)
 
     async def _live(self, _: Request) -> JSONResponse:
         return JSONResponse({"status": "ok"})
 
-    async def _ready(self, _: Request) -> JSONResponse:
+    async def _ready(self, request: Request, *, admit: Admit | None) -> JSONResponse:
+        shown: dict[str, str] = {}
+        if admit is not None and "authorization" in request.headers:
+            await admit(request)
+            shown["upstream"] = self.engine
         is_ready = not self.is_stopping and await self._answers()
-        return JSONResponse({"status": "ready" if is_ready else "not ready"}, 200 if is_ready else 503)
+        return JSONResponse({"status": "ready" if is_ready else "not ready", **shown}, 200 if is_ready else 503)
 
     async def _answers(self) -> bool:
         """Return whether Redis is there. What does not add up is one customer's matter, whose calls are refused."""

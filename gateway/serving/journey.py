@@ -55,6 +55,7 @@ from gateway.serving.query import OF_CALLS, check_head
 from gateway.serving.recount import Recount
 from gateway.serving.repetition import Repetition, name_of
 from gateway.serving.threads import of_answer_id, of_session, threads
+from gateway.serving.too_long import as_long_as_it_may_be
 from gateway.serving.tools import Hosted
 from gateway.serving.upstream import Upstream
 
@@ -89,6 +90,8 @@ class Rules:
     """How long a caller may take nothing of an answer."""
     stream_keep_alive_s: float
     """After how long a silence a streaming caller is sent a sign of life; 0: never."""
+    model_tokens_max: int | None = None
+    """How long the upstream's model is, where it says so: it takes no longer limit."""
 
 
 class Journey:
@@ -226,6 +229,7 @@ class Journey:
             generates=wanted.generates,
             end_user=wanted.end_user,
             is_count=self.dialect.endpoint == COUNT_TOKENS,
+            model_tokens_max=self._rules.model_tokens_max,
         )
 
     def _session(self, exchange: Exchange, key: Key) -> str | None:
@@ -307,6 +311,7 @@ class Journey:
                 hold.id,
                 {**self.dialect.headers, **call.wanted.headers},
                 comes_whole=call.wanted.comes_whole,
+                amend=None if hold.bound_by == "caller_limit" else as_long_as_it_may_be,
             ) as answer,
         ):
             reading = call.begin(self.dialect.reading(call.wanted, grant=hold.grant))

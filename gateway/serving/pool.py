@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 
 from gateway.errors import UpstreamTimeout, UpstreamUnavailable
 from gateway.serving.connection import Connection, WireReply
+from gateway.serving.endpoint import Endpoint
 from gateway.serving.ticks import Ticks
+from gateway.serving.transport import OF_ALL
 
 CONNECT_S = 5.0
 IDLE_MOST = 1024
@@ -26,20 +28,21 @@ class Pool:
     """Speaks HTTP/1.1. How many calls run at a time is the gate's to say: here nothing waits but for a connection.
 
     Args:
-        url: of the endpoint, ``http`` or ``https``.
-        headers: that every request carries.
+        endpoint: ``http`` or ``https``.
         tls: what ``https`` is verified with.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str], tls: ssl.SSLContext, ticks: Ticks) -> None:
-        parts = urlsplit(url)
+    def __init__(self, endpoint: Endpoint, tls: ssl.SSLContext, ticks: Ticks) -> None:
+        parts = urlsplit(endpoint.url)
         is_tls = parts.scheme == "https"
         assert parts.hostname is not None
         self._host = parts.hostname
         self._port = parts.port or (443 if is_tls else 80)
         self._tls = tls if is_tls else None
-        self._prefix = parts.path.rstrip("/")
-        lines = {"host": parts.netloc.rpartition("@")[2], "accept": "*/*", **headers}
+        self._prefix = parts.path.rstrip("/").encode()
+        self._query = f"?{parts.query}".encode() if parts.query else b""
+        self._own = endpoint.headers
+        lines = {"host": parts.netloc.rpartition("@")[2], "accept": "*/*", **OF_ALL, **endpoint.headers}
         self._lines = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("latin-1")
         self._ticks = ticks
         self._idle: deque[Connection] = deque()
@@ -52,10 +55,13 @@ class Pool:
         connection = self._kept(loop.time())
         if connection is None:
             connection = await self._connect(min(patience_s, CONNECT_S))
-        own = "".join([f"{name}: {value}\r\n" for name, value in more.items()]).encode("latin-1") if more else b""
+        named = [f"{name}: {value}\r\n" for name, value in more.items() if name not in self._own] if more else ()
         reply = connection.send(
-            b"POST %b%b HTTP/1.1\r\n%b%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
-            % (self._prefix.encode(), path.encode(), self._lines, own, request_id.encode(), len(body), body)
+            b"POST %b%b%b HTTP/1.1\r\n%b%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
+            % (
+                *(self._prefix, path.encode(), self._query),
+                *(self._lines, "".join(named).encode("latin-1"), request_id.encode(), len(body), body),
+            )
         )
         try:
             await reply.head(patience_s)

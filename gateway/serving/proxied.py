@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import httpx
 
 from gateway.errors import UpstreamTimeout, UpstreamUnavailable
-from gateway.serving.transport import Sink
+from gateway.serving.endpoint import Endpoint
+from gateway.serving.transport import OF_ALL, Sink
 
 CONNECT_S = 5.0
 
@@ -48,20 +49,21 @@ class ProxiedReply:
 class Proxied:
     """httpx behind the same door as the pool of our own."""
 
-    def __init__(self, url: str, headers: Mapping[str, str], proxy: str | None) -> None:
+    def __init__(self, endpoint: Endpoint, proxy: str | None) -> None:
         # The house's own limits say how many calls run; the pool must not be another queue.
         unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=1024)
         timeout = httpx.Timeout(None, connect=CONNECT_S)
-        self._url = url.rstrip("/")
+        self._endpoint = endpoint
         self._client = httpx.AsyncClient(
-            headers=dict(headers), limits=unlimited, timeout=timeout, proxy=proxy, trust_env=False
+            headers={**OF_ALL, **endpoint.headers}, limits=unlimited, timeout=timeout, proxy=proxy, trust_env=False
         )
 
     async def post(
         self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float
     ) -> ProxiedReply:
-        headers = {**more, "x-request-id": request_id}
-        request = self._client.build_request("POST", self._url + path, content=body, headers=headers)
+        headers = {name: value for name, value in more.items() if name not in self._endpoint.headers}
+        headers["x-request-id"] = request_id
+        request = self._client.build_request("POST", self._endpoint.at(path), content=body, headers=headers)
         try:
             async with asyncio.timeout(patience_s):
                 return ProxiedReply(await self._client.send(request, stream=True))

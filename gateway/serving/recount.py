@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
 from gateway.errors import StartupError
+from gateway.serving.endpoint import Endpoint
 from gateway.serving.fetched import json_of
 from gateway.serving.meter import count
 
@@ -34,11 +34,10 @@ class Tokenizer(Protocol):
 class UpstreamTokenizer:
     """The upstream's ``/tokenize``, which stands beside its ``/v1``."""
 
-    def __init__(self, client: httpx.AsyncClient, url: str, key: str | None, *, model: str, field: str) -> None:
+    def __init__(self, client: httpx.AsyncClient, endpoint: Endpoint, *, model: str, field: str) -> None:
         self._client = client
-        parts = urlsplit(url.rstrip("/"))
-        self._url = urlunsplit(parts._replace(path=parts.path.removesuffix("/v1") + "/tokenize"))
-        self._headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._url = endpoint.beside("/tokenize")
+        self._headers = dict(endpoint.headers)
         self._body = {"model": model, "add_special_tokens": False, "add_special": False}
         self._field = field
 

@@ -46,8 +46,6 @@ class CustomerRoutes:
 
     def __init__(
         self,
-        journeys: Sequence[Journey],
-        absent: Sequence[tuple[Dialect, str]],
         accounts: Accounts,
         self_service: SelfService,
         intake: Intake,
@@ -74,20 +72,25 @@ class CustomerRoutes:
         self._names = names
         self._new_id = new_id
         self._started_s = started_s
-        self._handlers: dict[tuple[str, str], Handler] = {
+        self._own: dict[tuple[str, str], Handler] = {
             ("GET", MODELS): self._models,
             ("GET", "/v1/account"): self._account,
             ("PUT", "/v1/account/tier"): self._choose_tier,
             ("GET", "/v1/account/usage"): self._usage,
             ("GET", "/v1/menu"): self._menu,
         }
-        for dialect, why in absent:
-            self._handlers["POST", dialect.endpoint] = self._not_served(why)
-        for journey in journeys:
-            self._handlers["POST", journey.dialect.endpoint] = journey.serve
-        self._dialects = {
-            dialect.endpoint: dialect for dialect in (*(one for one, _ in absent), *(one.dialect for one in journeys))
+        self._handlers = self._own
+        self._dialects: dict[str, Dialect] = {}
+
+    def serve(self, journeys: Sequence[Journey], absent: Sequence[tuple[Dialect, str]]) -> None:
+        """Serve calls of these formats from now on; of those that are ``absent`` callers are told why."""
+        calls: dict[tuple[str, str], Handler] = {
+            **{("POST", dialect.endpoint): self._not_served(why) for dialect, why in absent},
+            **{("POST", journey.dialect.endpoint): journey.serve for journey in journeys},
         }
+        self._handlers = self._own | calls
+        spoken = (*(one for one, _ in absent), *(one.dialect for one in journeys))
+        self._dialects = {dialect.endpoint: dialect for dialect in spoken}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send, self._new_id(), self._ticks, self._write_ticks)

@@ -8,6 +8,9 @@ from typing import Protocol
 Sink = Callable[[bytes], bool]
 """Takes a piece of a body; says whether it wants the next one at once."""
 
+OF_ALL = {"content-type": "application/json", "accept-encoding": "identity"}
+"""Headers of every request."""
+
 
 class Reply(Protocol):
     """An answer whose head is here. Bytes of its body come as they are sent, without the framing of HTTP."""

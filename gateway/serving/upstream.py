@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -23,10 +24,17 @@ WHOLE_MOST = 64 * 2**20
 """Bytes of an answer that is not a stream."""
 
 NO_ROUTE, NO_METHOD = 404, 405
-UNSAID = ("Invalid URL", "File Not Found", "Not Found", WORDLESS)
-"""How OpenAI, llama.cpp and who is made with FastAPI say that there is no such route; others say nothing."""
+UNKNOWN_PATH = re.compile(
+    r"invalid url|unknown (?:request )?url|file not found|no route matched|cannot post|404 page not found"
+    r"|(?:the |requested |resource |page |path |url |route |endpoint |api )*not found\.?\Z",
+    re.IGNORECASE,
+)
+"""How OpenAI, Groq, llama.cpp, Kong, Express, Go, Azure and who is made with FastAPI say that there is no such route."""
 
 RETRY_HEADERS = ("retry-after", "retry-after-ms")
+
+
+Amend = Callable[[UpstreamRefused, bytes], bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +127,28 @@ class Upstream:
         self._idle_s = idle_s
 
     def ask(
-        self, path: str, body: bytes, request_id: str, more: Mapping[str, str], *, comes_whole: bool = False
+        self,
+        path: str,
+        body: bytes,
+        request_id: str,
+        more: Mapping[str, str],
+        *,
+        comes_whole: bool = False,
+        amend: Amend | None = None,
     ) -> Asking:
         """Return a context that opens an answer; leaving it closes the connection where more was to come.
 
-        ``more`` are headers of the dialect's own.
+        ``more`` are headers of the dialect's own. ``amend`` makes of a refusal and the body that was refused another
+        body, which is asked for once, or None.
 
         Raises:
             UpstreamRefused: the request itself was refused; status, message and code are the upstream's.
             UpstreamSaid: there is an error where the answer should be, to be ``heard``.
             UpstreamUnavailable, UpstreamOverloaded, UpstreamTimeout: there is no answer to be had.
         """
-        return Asking(self, path, body, request_id, more, self._whole_s if comes_whole else self._first_token_s)
+        # Some engines take nothing but a UUID; without its dashes it stands in our own id as it is.
+        patience_s = self._whole_s if comes_whole else self._first_token_s
+        return Asking(self, (path, body, request_id.removeprefix("req_"), more, patience_s), amend)
 
     def heard(self, error: UpstreamError) -> UpstreamError:
         """Return an error as its caller may hear it, where it is one that the endpoint wrote into its answer."""
@@ -152,21 +170,23 @@ class Asking:
     """One request, from its first byte to the last one that is wanted of its answer."""
 
     def __init__(
-        self,
-        upstream: Upstream,
-        path: str,
-        body: bytes,
-        request_id: str,
-        more: Mapping[str, str],
-        patience_s: float,
+        self, upstream: Upstream, asked: tuple[str, bytes, str, Mapping[str, str], float], amend: Amend | None
     ) -> None:
         self._upstream = upstream
-        self._asked: tuple[Any, ...] = (path, body, request_id, more, patience_s)
+        self._asked: tuple[Any, ...] = asked
+        self._amend = amend
         self._reply: Reply | None = None
 
     async def __aenter__(self) -> Answer:
         asked, self._asked = self._asked, ()
-        self._reply, answer = await self._upstream.open(*asked)
+        try:
+            self._reply, answer = await self._upstream.open(*asked)
+        except UpstreamRefused as error:
+            path, body, *others = asked
+            amended = None if self._amend is None else self._amend(error, body)
+            if amended is None:
+                raise
+            self._reply, answer = await self._upstream.open(path, amended, *others)
         return answer
 
     async def __aexit__(self, *_: object) -> None:
@@ -174,19 +194,17 @@ class Asking:
             await self._reply.aclose()
 
 
-def headers_of(key: str | None) -> dict[str, str]:
-    """Return the headers that every request to the endpoint carries."""
-    headers = {"content-type": "application/json", "accept-encoding": "identity"}
-    return headers if key is None else {**headers, "authorization": f"Bearer {key}"}
-
-
 async def _failure(reply: Reply, path: str, house: House, now: float) -> TokencapError:
     status = reply.status
     body = await _error_body(reply) if status < 500 or status in OVERLOADS else None
-    if status == NO_METHOD or (status == NO_ROUTE and refused(body, status, house).message.startswith(UNSAID)):
+    if status == NO_METHOD or (status == NO_ROUTE and _names_no_route(refused(body, status, house).message)):
         return RouteNotFound(f"The model's endpoint does not speak /v1{path}.")
     headers = {name: value for name in RETRY_HEADERS if (value := reply.header(name)) is not None}
     return failure(body, status, headers, house, now)
+
+
+def _names_no_route(message: str) -> bool:
+    return message.startswith(WORDLESS) or UNKNOWN_PATH.match(message) is not None
 
 
 async def _error_body(reply: Reply) -> Any:

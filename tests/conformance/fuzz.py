@@ -25,6 +25,7 @@ from gateway.serving.exchange import Receive, Scope, Send
 from tests.conformance.cases import BODIES, LIMITS, Case, case
 from tests.loop.rig import FAST, Rig, rig
 from tests.servers import short_directory, valkey_in
+from tests.serving import call_id
 
 MULTIPLIES = ("n", "best_of", "n_cmpl")
 TOKEN_LIMITS = tuple(name for name in LIMITS if name not in (*MULTIPLIES, "min_tokens"))
@@ -59,7 +60,7 @@ class Witness:
         if name is None:
             self.unnamed += 1
         else:
-            self.told[name.decode()] = self._limits(scope["path"], json.loads(raw))
+            self.told[call_id(scope)] = self._limits(scope["path"], json.loads(raw))
         waiting = [{"type": "http.request", "body": raw, "more_body": False}]
 
         async def again() -> Any:

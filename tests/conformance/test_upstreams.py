@@ -12,7 +12,8 @@ import pytest
 from gateway.local.simulated.lengths import Table
 from gateway.local.simulated.quirks import QUIRKS
 from gateway.local.simulator import Law
-from gateway.serving.detection import detected
+from gateway.serving.detection import Engine, detected
+from gateway.serving.endpoint import Endpoint
 from gateway.serving.profiles import ENDPOINTS, OPENAI, PROFILES
 from tests.conformance.cases import BODIES
 from tests.loop.rig import Rig, rig
@@ -68,7 +69,7 @@ def test_what_it_refuses_is_understood(engine: tuple[str, Rig]) -> None:
 
     error = refused.json()["error"]
     assert refused.status_code == 400
-    assert error["message"].startswith("The prompt's ")
+    assert error["message"].startswith("This model's maximum context length is ")
     assert error["code"] in ("context_length_exceeded", None)
     assert loop.usage(who) == []
 
@@ -87,9 +88,9 @@ def test_choices_are_multiplied_or_refused(engine: tuple[str, Rig]) -> None:
     assert loop.counted()["completion_tokens"] == 4 * (CAP // 2)
 
 
-async def test_an_upstream_that_says_nothing_of_itself_is_any_kind() -> None:
-    assert (await detected("http://127.0.0.1:1/v1", None)).name == "any"
-    assert await detected("https://api.openai.com/v1", None) is OPENAI
+async def test_an_upstream_is_unknown_until_it_answers() -> None:
+    assert await detected(Endpoint("http://127.0.0.1:1/v1"), "aligned-1") is None
+    assert await detected(Endpoint("https://api.openai.com/v1"), "aligned-1") == Engine(OPENAI)
 
 
 @pytest.mark.parametrize("missing", sorted(ENDPOINTS - QUIRKS["openai"].speaks))

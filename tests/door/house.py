@@ -62,7 +62,9 @@ class Witness:
 
         async def watched(message: Any) -> None:
             if message["type"] == "http.response.start":
-                self.reached.append(Reached(None if given is None else given.decode(), marks, message["status"]))
+                self.reached.append(
+                    Reached(None if given is None else "req_" + given.decode(), marks, message["status"])
+                )
             await send(message)
 
         await self._model(scope, again, watched)

@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.serving.exchange import Receive, Scope, Send
 from tests.faults.tongues import TONGUES, Chat, Messages, Responses
+from tests.serving import call_id
 
 Tongue = Chat | Responses | Messages
 
@@ -102,7 +103,7 @@ class Truth:
             return
         asked = json.loads(raw)
         told = Told(asked)
-        self.calls[dict(scope["headers"])[b"x-request-id"].decode()] = told
+        self.calls[call_id(scope)] = told
         script = Script(**(asked.get("metadata") or json.loads(asked.get("user") or "{}")))
         try:
             async with _watching(receive) as gone:

@@ -27,7 +27,7 @@ BAD = {
         *("http://h:port/v1", "http://h:0/v1", "http://h:/v1", "http://h:99999/v1", "http://h:-1/v1", "http://:80/v1"),
         *("http://a b/v1", "http://h/v1#x", "http://u:secret@h/v1", "http://[::1/v1", "http://h..h/v1", "http://-h/"),
         *("http://h/\x01", "http://h/v1\n", "http://" + "h" * 300, "HTTP//h", "https://?", "http://h^/v1", " "),
-        *("embedded", "http://\u2100/v1", "http://h/v1?api-version=1"),
+        *("embedded", "http://\u2100/v1"),
     ],
     "TOKENCAP_UPSTREAM_PROXY": ["socks5://h:1", "h:3128", "http://h:port", "http://h/path", "http://h?x", "http://"],
     "TOKENCAP_WEBHOOK_URL": ["http://h:port/x", "h/x", "http://", "ftp://h", "http://h#x", "http://h:70000"],
@@ -42,6 +42,13 @@ BAD = {
     "TOKENCAP_ADMIN_TOKEN": ["x", "admin", "a" * 64, "password" * 4, "0123456789abcdef" * 2, "two words and more here"],
     "TOKENCAP_METRICS_TOKEN": ["x", "metrics-token-123", "\u00fc" * 40],
     "TOKENCAP_UPSTREAM_KEY": ["sk-\u00fc", "sk-\n"],
+    "TOKENCAP_UPSTREAM_KEY_HEADER": ["x api key", "host", "Content-Length", "x-request-id", "x\u00fc"],
+    "TOKENCAP_UPSTREAM_HEADERS": [
+        *("x-team: blue", "[]", '{"x-team": 1}', '{"host": "h"}', '{"a b": "c"}', '{"x": ""}', '{"X": "1", "x": "2"}'),
+        *('{"x": "a\\nb"}', '{"x": "\u00fc"}'),
+    ],
+    "TOKENCAP_CORS_ORIGINS": ["app.example.com", "https://a/b"],
+    "TOKENCAP_STREAM_KEEP_ALIVE_S": ["-1", "nan", "often"],
     "TOKENCAP_WEBHOOK_SECRET": ["x", "whsec_", "whsec_!!!!", "whsec_" + "A" * 8],
     "TOKENCAP_LEASE_S": ["0", "-1", "nan", "inf", "1e400", "ten", "0x10"],
     "TOKENCAP_CALL_DEADLINE_S": ["0", "nan", "-inf"],
@@ -61,7 +68,7 @@ BAD = {
 GIVEN = [(name, value) for name, values in BAD.items() for value in values]
 
 ADDRESSES = {
-    "upstream_url": ["simulated", "http://h/v1", "https://h.example:8443/a/v1/", "http://[::1]:8000/v1", "http://vllm_0:8000/v1"],
+    "upstream_url": ["simulated", "http://h/v1", "https://h.example:8443/a/v1/", "http://[::1]:8000/v1", "http://vllm_0:8000/v1", "https://h/v1?api-version=1"],
     "upstream_proxy": ["http://h:3128", "http://u:p@h:3128/"],
     "redis_url": [
         *("embedded", "redis://h", "redis://:p%40@h:6379/3", "rediss://u:p@h/0?ssl_cert_reqs=none"),

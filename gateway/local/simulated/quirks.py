@@ -34,6 +34,8 @@ class Quirks:
     continuous_usage: bool = True
     tokenizes: str | None = None
     """The field of its ``/tokenize``, where it has one."""
+    names_length: bool = False
+    """Whether its list of models says how long the model is, and a longer limit is refused."""
 
     def heard(self, body: bytes) -> bytes:
         """Return a body without what this engine ignores.
@@ -73,8 +75,10 @@ QUIRKS = {
         refuses=ENGINES_OWN,
         continuous_usage=False,
     ),
-    "vllm": Quirks(owner="vllm", says_code_as_number=True, tokenizes="prompt"),
-    "sglang": Quirks(owner="sglang", says_code_as_number=True, says_errors_flat=True, tokenizes="prompt"),
+    "vllm": Quirks(owner="vllm", says_code_as_number=True, tokenizes="prompt", names_length=True),
+    "sglang": Quirks(
+        owner="sglang", says_code_as_number=True, says_errors_flat=True, tokenizes="prompt", names_length=True
+    ),
     "llamacpp": Quirks(owner="llamacpp", says_code_as_number=True, continuous_usage=False, tokenizes="content"),
     "ollama": Quirks(
         owner="library",

@@ -96,7 +96,9 @@ def within_context(asked: Asked, context_tokens: int) -> Asked:
     """Return ``asked`` if it fits the context."""
     if asked.prompt_tokens + (asked.limit or 1) > context_tokens:
         raise BadRequest(
-            f"The prompt's {asked.prompt_tokens} tokens and the answer's limit exceed the context of {context_tokens}.",
+            f"This model's maximum context length is {context_tokens} tokens. However, you requested "
+            f"{asked.prompt_tokens + (asked.limit or 1)} tokens ({asked.prompt_tokens} in the messages, "
+            f"{asked.limit or 1} in the completion).",
             param="messages",
             code="context_length_exceeded",
         )

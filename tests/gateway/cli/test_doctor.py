@@ -13,6 +13,8 @@ from gateway.cli.doctor import FILES_LEAST, Verdict, judge_clock, judge_files, j
 from gateway.ledger.database import Database
 from gateway.local.datadir import DataDir
 from gateway.local.simulator import Law, build
+from gateway.serving.detection import Engine
+from gateway.serving.profiles import VLLM
 from gateway.settings import Settings
 from tests.gateway.cli.commands import serving, tokencap
 from tests.serving import served
@@ -77,6 +79,14 @@ def test_what_the_upstream_answers_says_what_to_set(
 
     assert finding.verdict is verdict
     assert named in finding.sentence
+
+
+def test_it_says_what_the_upstream_is_taken_for() -> None:
+    engine = Engine(VLLM, 4096)
+
+    finding = judge_upstream(200, ["aligned-1"], Settings(upstream_url="http://model/v1"), engine)
+
+    assert finding.sentence == "http://model/v1 answers: profile vllm, model 4,096 tokens long."
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ URLS = {
 }
 KEYS = {
     "upstream_key": SECRET,
+    "upstream_headers": f'{{"x-secret": "{SECRET}"}}',
     "admin_token": SECRET * 2,
     "metrics_token": SECRET,
     "webhook_secret": "whsec_" + "aHVudGVyMkh1bnRlcjJodW50ZXIyaHVudGVyMg==",

@@ -7,11 +7,11 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from gateway.serving.endpoint import Endpoint
 from gateway.serving.pool import Pool
 from gateway.serving.proxied import Proxied
 from gateway.serving.ticks import Ticks
 from gateway.serving.transport import Reply, Transport
-from gateway.serving.upstream import headers_of
 from tests.gateway.serving.endpoint import Far
 
 Make = Callable[[str], Transport]
@@ -24,11 +24,11 @@ SHORT_S = 0.3
 
 
 def pool(url: str) -> Transport:
-    return Pool(url, headers_of("secret"), ssl.create_default_context(), Ticks(0.05))
+    return Pool(Endpoint.of(url, "secret"), ssl.create_default_context(), Ticks(0.05))
 
 
 def httpx(url: str) -> Transport:
-    return Proxied(url, headers_of("secret"), None)
+    return Proxied(Endpoint.of(url, "secret"), None)
 
 
 @asynccontextmanager

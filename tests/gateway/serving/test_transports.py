@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gateway.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from gateway.serving.endpoint import Endpoint
 from gateway.serving.pool import Pool
+from gateway.serving.proxied import Proxied
 from gateway.serving.ticks import Ticks
-from gateway.serving.upstream import headers_of
+from gateway.serving.transport import Transport
 from tests.certificates import certified
 from tests.gateway.serving.clients import BODY, HEAD, PATIENCE_S, SHORT_S, WHOLE, Make, Read, all_of, ask, client, pool
 from tests.gateway.serving.endpoint import Far, Peer, endpoint, says
 from tests.servers import free_ports
+
+
+@pytest.fixture(params=["pool", "httpx"])
+def each(request: pytest.FixtureRequest) -> Callable[[Endpoint], Transport]:
+    """Each client of an endpoint in turn."""
+    if request.param == "pool":
+        return lambda far: Pool(far, ssl.create_default_context(), Ticks(0.05))
+    return lambda far: Proxied(far, None)
 
 
 async def test_a_request_is_what_it_has_to_be_and_one_connection_carries_many(make: Make) -> None:
@@ -294,7 +305,7 @@ async def test_tls_carries_what_is_verified(tmp_path: Path) -> None:
     made = certified(tmp_path)
     trusting = ssl.create_default_context(cafile=made.authority)
     async with endpoint(says(WHOLE), made.context()) as far:
-        transport = Pool(far.url, headers_of(None), trusting, Ticks())
+        transport = Pool(Endpoint(far.url), trusting, Ticks())
         for _ in range(2):
             assert await all_of(await ask(transport, b"x" * 100_000)) == b"{}"
         assert far.connections == 1
@@ -349,3 +360,24 @@ async def test_a_failure_is_one_of_ours(said: bytes) -> None:
     async with endpoint(says(said, closes=True)) as far, client(pool, far) as transport:
         with pytest.raises(UpstreamError):
             await all_of(await ask(transport))
+
+
+async def test_the_operators_query_and_headers_reach_the_endpoint(each: Callable[[Endpoint], Transport]) -> None:
+    """Azure wants its version behind the path and its key in a header of its own; what the operator says goes before a caller's."""
+    seen = []
+
+    async def talk(peer: Peer) -> None:
+        seen.append(await peer.request())
+        await peer.say(WHOLE)
+
+    async with endpoint(talk) as far:
+        more = {"x-team": "blue", "anthropic-beta": "ours"}
+        transport = each(Endpoint.of(far.url + "/?api-version=2024-10-21", "secret", "api-key", more))
+        reply = await transport.post("/chat/completions", BODY, "1", {"anthropic-beta": "theirs"}, PATIENCE_S)
+        assert await all_of(reply) == b"{}"
+        await transport.aclose()
+
+    lines = seen[0][0].decode().lower().splitlines()
+    assert lines[0] == "post /v1/chat/completions?api-version=2024-10-21 http/1.1"
+    assert {"api-key: secret", "x-team: blue", "anthropic-beta: ours"} <= set(lines)
+    assert not [line for line in lines if line.startswith("authorization") or "theirs" in line]

@@ -1,0 +1,57 @@
+"""What is done for a caller ends the moment its server says that it is gone, and not before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gateway.errors import CallerGone
+from gateway.serving.attendance import Attendance
+from gateway.serving.ticks import Ticks
+
+FAR_OFF_S = 1_000.0
+
+
+class Server:
+    """Tells one listener that the caller is gone."""
+
+    def __init__(self) -> None:
+        self.told: Callable[[], None] | None = None
+
+    def when_gone(self, told: Callable[[], None] | None) -> None:
+        self.told = told
+
+    async def receive(self) -> Any:
+        raise AssertionError("nobody has to wait for it")
+
+
+def attended(server: Server, *, heeds_caller: bool = True) -> Attendance:
+    """Return a block that no tick will ever look at."""
+    return Attendance(server.receive, server.when_gone, Ticks(FAR_OFF_S), FAR_OFF_S, heeds_caller=heeds_caller)
+
+
+async def test_a_caller_that_leaves_ends_it_at_once() -> None:
+    server = Server()
+
+    async def wait() -> None:
+        async with attended(server):
+            await asyncio.sleep(FAR_OFF_S)
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    assert server.told is not None
+    server.told()
+
+    with pytest.raises(CallerGone):
+        await asyncio.wait_for(waiting, 20)
+    assert server.told is None
+
+
+async def test_what_goes_on_to_its_end_hears_of_no_caller() -> None:
+    server = Server()
+
+    async with attended(server, heeds_caller=False):
+        assert server.told is None
