@@ -240,27 +240,34 @@ async def _serving(
         started_s=int(time.time()),
     )
     client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
-
-    def serve_for(found: Engine) -> None:
-        engine = as_used(found, settings)
-        profile = engine.profile
-        recount, absent = _recount(client, settings, endpoint, profile), _absent(profile, settings)
-        known = replace(rules, model_tokens_max=engine.model_tokens_max)
-        spoken, hangups = dialects(profile), Hangups(finishes=profile.finishes)
-        routes.serve(
-            [
-                journey(one, rules=_rules_of(one, known, settings), recount=recount, hangups=hangups)
-                for one in spoken
-                if one.endpoint not in absent
-            ],
-            [(one, absent[one.endpoint]) for one in spoken if one.endpoint in absent],
-        )
-        health.engine = str(engine)
-        log.info("The model's endpoint: %s.", health.engine)
-
-    await _recognise(stack, settings, endpoint, serve_for)
+    await _recognise(stack, settings, endpoint, partial(_serve_for, settings, client, health, routes, journey))
     health.line = line
     return routes
+
+
+def _serve_for(
+    settings: Settings,
+    client: httpx.AsyncClient,
+    health: Health,
+    routes: CustomerRoutes,
+    journey: Callable[..., Journey],
+    found: Engine,
+) -> None:
+    """Serve calls as an engine wants them."""
+    engine = as_used(found, settings)
+    profile, rules = engine.profile, replace(_rules(settings), model_tokens_max=engine.model_tokens_max)
+    recount, absent = _recount(client, settings, profile), _absent(profile, settings)
+    spoken, hangups = dialects(profile), Hangups(finishes=profile.finishes)
+    routes.serve(
+        [
+            journey(one, rules=_rules_of(one, rules, settings), recount=recount, hangups=hangups)
+            for one in spoken
+            if one.endpoint not in absent
+        ],
+        [(one, absent[one.endpoint]) for one in spoken if one.endpoint in absent],
+    )
+    health.engine = str(engine)
+    log.info("The model's endpoint: %s.", health.engine)
 
 
 async def _recognise(
@@ -329,11 +336,12 @@ def _absent(profile: Profile, settings: Settings) -> dict[str, str]:
     return absent
 
 
-def _recount(client: httpx.AsyncClient, settings: Settings, endpoint: Endpoint, profile: Profile) -> Recount:
+def _recount(client: httpx.AsyncClient, settings: Settings, profile: Profile) -> Recount:
     """Return the tokenizers there are: the upstream's own, then the operator's."""
     tokenizers: list[Tokenizer] = []
     if profile.tokenize_field is not None:
-        tokenizers.append(UpstreamTokenizer(client, endpoint, model=settings.model, field=profile.tokenize_field))
+        endpoint, field = endpoint_of(settings), profile.tokenize_field
+        tokenizers.append(UpstreamTokenizer(client, endpoint, model=settings.model, field=field))
     if settings.tokenizer is not None:
         tokenizers.append(read_tokenizer(settings.tokenizer))
     return Recount(*tokenizers)

@@ -95,10 +95,7 @@ class Admission:
         with translated():
             told = now = self._now_ms()
             begun, fresh, is_known, apart_ms = None, False, True, 0
-            most = self._house.answer_tokens_max
-            most = min(most, ask.model_tokens_max or most)
-            want = min(ask.requested_tokens or most, most)
-            want = want if ask.generates else 0
+            want = self._want(ask)
             for _ in range(TRIES):
                 try:
                     bid = await self._bid(ask, want, begun, now, fresh=fresh)
@@ -144,6 +141,12 @@ class Admission:
             if apart_ms:
                 raise MeteringUnavailable(f"Redis' clock and this worker's are {apart_ms} ms apart.")
             raise MeteringUnavailable
+
+    def _want(self, ask: Ask) -> int:
+        """Return how many tokens a choice may have before what is left is looked at."""
+        most = self._house.answer_tokens_max
+        most = min(most, ask.model_tokens_max or most)
+        return min(ask.requested_tokens or most, most) if ask.generates else 0
 
     async def compare_clocks(self) -> None:
         """Learn whether this worker's clock and Redis' agree now: if they do, this worker's is believed from now on."""

@@ -34,11 +34,10 @@ class Events:
         self._rest = b""
         self._begun: list[bytes] = []  # of an event without an end so far, before ``_rest``
         self._size = 0
-        self.comments: list[bytes] = []
-        """Comments that came, for who passes them on to empty."""
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the data of each event that ends in ``chunk``; other fields are passed over."""
+        """Return the data of each event that ends in ``chunk``, and comments, with the colon before them; other fields are
+        passed over."""
         text = self._rest + chunk if self._rest else chunk
         if b"\r" in text:
             parts = _END.split(text)
@@ -54,7 +53,8 @@ class Events:
         if parts and self._begun:
             parts[0], self._begun, self._size = b"".join([*self._begun, parts[0]]), [], 0
         self._keep(rest)
-        self.comments += [text for part in parts if part.startswith(b":") for text in _comments(part)]
+        if any(part.startswith(b":") for part in parts):
+            return [said for part in parts for said in _said(part)]
         return [data for part in parts if (data := _data(part)) is not None]
 
     def _keep(self, rest: bytes) -> None:
@@ -70,8 +70,7 @@ class Events:
     def close(self) -> list[bytes]:
         """Return the data of an event that the end of the stream ended."""
         rest, self._rest, self._begun = b"".join([*self._begun, self._rest]), b"", []
-        data = _data(rest)
-        return [] if data is None else [data]
+        return _said(rest)
 
 
 def _data(event: bytes) -> bytes | None:
@@ -79,9 +78,17 @@ def _data(event: bytes) -> bytes | None:
     return b"\n".join(lines) if lines else None
 
 
-def _comments(part: bytes) -> list[bytes]:
-    lines = [line[1:].removeprefix(b" ") for line in _LINE.split(part) if line.startswith(b":")]
-    return [line for line in lines if len(line) <= COMMENT_MOST]
+def _said(part: bytes) -> list[bytes]:
+    """Return comments that an event begins with, and its data."""
+    lines = _LINE.split(part) if part.startswith(b":") else ()
+    comments = [line for line in lines if line.startswith(b":") and len(line) <= COMMENT_MOST]
+    data = _data(part)
+    return comments if data is None else [*comments, data]
+
+
+def is_comment(said: bytes) -> bool:
+    """Return whether what came is a comment: no data of any format begins with its colon."""
+    return said.startswith(b":")
 
 
 def comment(text: bytes) -> bytes:

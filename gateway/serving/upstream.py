@@ -9,7 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.errors import RouteNotFound, TokencapError, UpstreamError, UpstreamSaid, UpstreamUnavailable
+from gateway.errors import (
+    RouteNotFound,
+    TokencapError,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamSaid,
+    UpstreamUnavailable,
+)
 from gateway.serving.discretion import NOBODY, House
 from gateway.serving.jsons import loads
 from gateway.serving.refusals import OVERLOADS, WORDLESS, failure, failure_within, is_error, refused

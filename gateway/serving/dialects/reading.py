@@ -14,7 +14,7 @@ from gateway.serving.fields.answers import shown_usage
 from gateway.serving.jsons import loads
 from gateway.serving.meter import UNSAID, Sight, Usage
 from gateway.serving.refusals import is_error
-from gateway.serving.sse import Events, EventTooLong, comment
+from gateway.serving.sse import Events, EventTooLong, comment, is_comment
 from gateway.serving.threads import TAIL_CHARACTERS
 
 NO_TEXT = frozenset({"id", "type", "role", "call_id", "status", "index", "format", "signature"})
@@ -105,16 +105,10 @@ class Reading(ABC):
     def feed(self, chunk: bytes) -> bytes:
         """Take bytes of the stream, cut anywhere, and return those for a streaming caller, often none."""
         try:
-            shown = self._take_all(self._events.feed(chunk))
-            return self._commented(shown) if self._events.comments else shown
+            return self._take_all(self._events.feed(chunk))
         except EventTooLong:
             self.failure = UpstreamUnavailable("The upstream sent an event without an end.")
             return b""
-
-    def _commented(self, shown: bytes) -> bytes:
-        """Return what is shown of a piece with the comments in it, which are for those who wait for a stream."""
-        comments, self._events.comments = b"".join(map(comment, self._events.comments)), []
-        return comments + shown if self._wanted.stream else shown
 
     def close(self) -> bytes:
         """Take note that no more bytes come: an answer whose every choice has ended is whole without its last event."""
@@ -176,6 +170,8 @@ class Reading(ABC):
         if data == b"[DONE]":
             self.ended_by_itself = not self._was_cut
             return b""
+        if is_comment(data):  # a sign of life for who waits for a stream
+            return comment(data[1:].removeprefix(b" ")) if self._wanted.stream else b""
         event = _event(data)
         if self._halves or HALF.search(data):
             event = self._halves.joined(event)
