@@ -85,6 +85,10 @@ class Settings(BaseSettings):
     upstream_queue_s: float = Field(default=10, ge=0, le=600)
     shutdown_s: float = Field(default=30, ge=0, le=3_600)
 
+    image_tokens_max: int = Field(default=5_000, ge=1, le=10**6)
+    audio_tokens_per_kb: int = Field(default=32, ge=1, le=10**4)
+    file_tokens_max: int = Field(default=100_000, ge=1, le=10**7)
+    kept_tokens_max: int = Field(default=131_072, ge=1, le=10**7)
     answer_tokens_max: int = Field(default=16_384, ge=1, le=2**31)
     conversation_tokens_max: int = Field(default=131_072, ge=1, le=2**31)
     requests_per_minute: int = Field(default=1_000, ge=1, le=10**9)

@@ -90,12 +90,14 @@ class Facts:
         return [part for most in limits for part in (["", ""] if most is None else [str(most), str(-(-4 * most // 5))])]
 
     def charge(self, came_to: Outcome) -> Charge:
+        """Return what a call costs. Where spend is limited, input beyond what was held of it is the house's loss."""
+        is_limited = self.spend_nanousd_max is not None
         return charge(
             self.price_nanousd,
             self.input_nanousd_per_mtok,
             self.output_nanousd_per_mtok,
             tokens=came_to.billed_output_tokens,
-            input_tokens=came_to.input_tokens,
+            input_tokens=min(came_to.input_tokens, self.input_bound) if is_limited else came_to.input_tokens,
             owes_input=came_to.owes_input,
         )
 

@@ -31,6 +31,21 @@ class Threads:
             found = await self._line.ask("MGET", *(keys.thread(bucket, holder[0], thread) for thread in threads))
         return _agreed([(thread, text(name)) for thread, name in zip(threads, found, strict=True) if name is not None])
 
+    async def said_so_far(self, bucket: str, key_digest: str, conversation: str) -> int | None:
+        """Return how many tokens were read and written in a conversation of the customer's, or None where it is unknown.
+
+        Each of its calls may have read all of it again, so this is more than the conversation is long.
+        """
+        with translated():
+            holder = await self._directory.holder(bucket, key_digest)
+            if holder is None:
+                return None
+            name = keys.conversation(bucket, holder[0], conversation)
+            found = await self._line.ask("HMGET", name, "used", "input_used")
+        if found[0] is None:
+            return None
+        return sum(int(tokens or 0) for tokens in found)
+
 
 def _agreed(known: list[tuple[str, str]]) -> str | None:
     """Return the conversation that tool calls agree on, else that the rest does."""

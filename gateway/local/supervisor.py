@@ -42,6 +42,7 @@ RELOADED = frozenset(
     {
         *("model", "model_aliases", "embedding_model", "upstream_url", "upstream_key", "upstream_proxy"),
         *("upstream_key_header", "upstream_headers", "stream_keep_alive_s", "cors_origins"),
+        *("image_tokens_max", "audio_tokens_per_kb", "file_tokens_max", "kept_tokens_max"),
         *("upstream_profile", "upstream_dialects", "upstream_limit_fields", "passed_fields", "tokenizer"),
         *("unknown_fields", "upstream_usage", "upstream_streams", "on_hangup", "passed_headers"),
         *("first_token_deadline_s", "idle_deadline_s", "write_deadline_s", "upstream_concurrency_max"),

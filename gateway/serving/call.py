@@ -17,7 +17,7 @@ from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.dialects.whole import as_it_came
 from gateway.serving.headers import OF_STREAMS, Headers, answer_headers, charge_header
 from gateway.serving.jsons import dumps
-from gateway.serving.meter import count_input, count_output, finish_of, outcome
+from gateway.serving.meter import READ_MOST, count_input, count_output, finish_of, outcome
 from gateway.serving.recount import Recount
 
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
@@ -97,9 +97,11 @@ class Call:
 
     @property
     def _said_input(self) -> int | None:
-        """The input as the upstream said it; a zero is no figure, since it was given something to read."""
+        """The input as the upstream said it; zero is no figure, since it was given something to read, nor is what no model
+        can have read."""
         assert self.reading is not None
-        return self.reading.sight.usage.input_tokens or None
+        said = self.reading.sight.usage.input_tokens
+        return said if said and said <= READ_MOST else None
 
     def finish(self) -> str:
         """Return how an answer that came to its end, or to its grant, ended."""

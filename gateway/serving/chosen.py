@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from gateway.serving.detection import Engine
 from gateway.serving.endpoint import Endpoint
-from gateway.serving.profiles import PROFILES, as_set
+from gateway.serving.profiles import PROFILES, MediaBounds, as_set
 from gateway.settings import Settings
 
 
@@ -38,5 +38,11 @@ def as_used(engine: Engine, settings: Settings) -> Engine:
         asks_usage=settings.upstream_usage == "ask",
         always_streams=settings.upstream_streams == "always",
         on_hangup=settings.on_hangup,
+        media=MediaBounds(
+            image_tokens_max=settings.image_tokens_max,
+            audio_tokens_per_kb=settings.audio_tokens_per_kb,
+            file_tokens_max=settings.file_tokens_max,
+            kept_tokens_max=settings.kept_tokens_max,
+        ),
     )
     return replace(engine, profile=profile)

@@ -90,6 +90,8 @@ class Rules:
     """How long a caller may take nothing of an answer."""
     stream_keep_alive_s: float
     """After how long a silence a streaming caller is sent a sign of life; 0: never."""
+    kept_tokens_max: int
+    """Input tokens that are held for what the upstream keeps of a conversation, at most."""
     model_tokens_max: int | None = None
     """How long the upstream's model is, where it says so: it takes no longer limit."""
 
@@ -212,6 +214,7 @@ class Journey:
         if named is not None or session is not None or wanted.goes_on:
             conversation = await self._conversation(named, session, key, wanted)
         client_request_id = exchange.header(b"x-request-id")
+        bound, estimate = await self._input(wanted, key, conversation)
         return Ask(
             id=exchange.request_id,
             bucket=key.bucket,
@@ -222,8 +225,8 @@ class Journey:
             stream=wanted.stream,
             choices=wanted.choices,
             requested_tokens=wanted.requested_tokens,
-            input_bound=wanted.input_bound,
-            input_estimate=wanted.input_estimate,
+            input_bound=bound,
+            input_estimate=estimate,
             tier_chosen=tier,
             client_request_id=client_request_id[:200] if client_request_id else None,
             generates=wanted.generates,
@@ -231,6 +234,25 @@ class Journey:
             is_count=self.dialect.endpoint == COUNT_TOKENS,
             model_tokens_max=self._rules.model_tokens_max,
         )
+
+    async def _input(self, wanted: Wanted, key: Key, conversation: str | None) -> tuple[int, int]:
+        """Return the most input tokens of a call, and what they are where nobody counts them.
+
+        What the upstream kept of a conversation is all that was said in it here, where that is known. No model reads
+        more than it is long.
+        """
+        bound, estimate = wanted.input_bound, wanted.input_estimate
+        if wanted.refers:
+            said = None
+            if conversation is not None:
+                said = await self._threads.said_so_far(key.bucket, key.digest, conversation)
+            kept = self._rules.kept_tokens_max
+            if said is not None:
+                kept = min(said, kept)
+                estimate += kept
+            bound += kept
+        most = self._rules.model_tokens_max or bound
+        return min(bound, most), min(estimate, most)
 
     def _session(self, exchange: Exchange, key: Key) -> str | None:
         """Return the conversation of the session that a client's own headers name."""

@@ -24,6 +24,10 @@ COUNT_MOST = 2**53 - 1
 """No count is above what every reader of a record keeps exactly."""
 
 
+READ_MOST = 100_000_000
+"""Tokens of a prompt, at most: beyond it a figure is as good as unsaid."""
+
+
 def count(value: Any) -> int | None:
     """Return a count as an upstream should write it, or None for anything else."""
     is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= COUNT_MOST
@@ -86,11 +90,13 @@ class Input:
 def count_input(said: int | None, recounted: int | None, *, estimate: int, bound: int) -> Input:
     """Return what a call's input comes to: as the upstream said, else as a tokenizer counted it, else the estimate.
 
-    It is never above what was held.
+    What the upstream says stands, whatever was held. What is counted here is never above that.
     """
     if bound == 0:
         return Input(0, None)
-    for tokens, source in ((said, "upstream"), (recounted, "tokenizer"), (estimate, "estimate")):
+    if said is not None:
+        return Input(said, "upstream")
+    for tokens, source in ((recounted, "tokenizer"), (estimate, "estimate")):
         if tokens is not None:
             return Input(min(tokens, bound), source)
     raise AssertionError("there always is an estimate")

@@ -13,6 +13,17 @@ ENDPOINTS = frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES, COUNT_TOKENS, EMB
 
 
 @dataclass(frozen=True, slots=True)
+class MediaBounds:
+    """The most input tokens that are held for what is no text, or is not in the body."""
+
+    image_tokens_max: int = 5_000
+    audio_tokens_per_kb: int = 32
+    file_tokens_max: int = 100_000
+    kept_tokens_max: int = 131_072
+    """For an earlier answer, a conversation or a prompt that the upstream keeps, where nothing is known of it here."""
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """One kind of upstream."""
 
@@ -40,6 +51,7 @@ class Profile:
     """Whether the engine is known to stop making an answer once its connection is closed, streamed or whole."""
     finishes: bool = True
     """Whether a whole answer is read to its end though its caller hung up."""
+    media: MediaBounds = MediaBounds()
 
 
 ANY = Profile("any")
@@ -91,6 +103,7 @@ def as_set(
     asks_usage: bool,
     always_streams: bool,
     on_hangup: str | None,
+    media: MediaBounds,
 ) -> Profile:
     """Return a profile with what the operator's settings say of it; what they leave empty stays.
 
@@ -109,4 +122,5 @@ def as_set(
         asks_usage=asks_usage,
         always_streams=always_streams,
         finishes=not profile.stops_on_hangup if on_hangup is None else on_hangup == "finish",
+        media=media,
     )

@@ -15,7 +15,7 @@ from tokenizers.pre_tokenizers import Split
 
 from gateway.serving.dialects.all import dialects
 from gateway.serving.exchange import Receive, Scope, Send
-from gateway.serving.profiles import PROFILES
+from gateway.serving.profiles import PROFILES, MediaBounds
 from tests.loop.rig import Rig, rig
 from tests.serving import body_of, outlived
 
@@ -124,11 +124,36 @@ def test_input_that_the_upstream_counts_is_as_it_says(loop: Rig, upstream: Lying
 
 
 @pytest.mark.parametrize("path", ASKED)
-def test_input_is_never_more_than_the_bodys_bytes(loop: Rig, upstream: Lying, path: str) -> None:
-    upstream.input = 10**9
+def test_input_is_what_the_upstream_says_whatever_was_held(loop: Rig, upstream: Lying, path: str) -> None:
+    """A template, a picture, an earlier answer: the record says what the answer's own usage does, and it is charged."""
+    upstream.input = 50_000
     record, answer = record_of(loop, path)
 
-    assert (record["input_tokens"], record["input_source"]) == (len(answer.request.content), "upstream")
+    assert (record["input_tokens"], record["input_source"]) == (50_000, "upstream")
+    assert b"50000" in answer.content
+    if path != EMBEDDINGS:
+        assert record["charge_nanousd"] == 50_000
+
+
+@pytest.mark.parametrize("path", ASKED)
+def test_a_spend_limit_holds_whatever_input_the_upstream_says(loop: Rig, upstream: Lying, path: str) -> None:
+    upstream.input = 50_000
+    loop.tier("bounded", input_nanousd_per_mtok=1_000_000, spend_nanousd_max=1_000)
+    who = loop.customer("bounded")
+    answer = httpx.post(loop.url + path, json={"model": "aligned-1", **ASKED[path]}, headers=who.headers, timeout=30)
+    [record] = loop.usage(who)
+
+    assert record["input_tokens"] == 50_000
+    assert record["charge_nanousd"] <= len(answer.request.content)
+    assert loop.account(who)["spend"]["remaining_nanousd"] >= 0
+
+
+@pytest.mark.parametrize("path", ASKED)
+def test_input_that_no_model_can_have_read_is_as_good_as_unsaid(loop: Rig, upstream: Lying, path: str) -> None:
+    upstream.input = 10**9
+    record, _ = record_of(loop, path)
+
+    assert (record["input_tokens"], record["input_source"]) == (TOKENS[path], "tokenizer")
 
 
 NOT_TEXT: dict[str, tuple[str, dict[str, Any]]] = {
@@ -148,7 +173,8 @@ def test_input_that_is_not_all_text_is_a_quarter_of_the_bodys_bytes(loop: Rig, u
     for upstream.input in (None, 0):
         record, answer = record_of(loop, path, **more)
 
-        assert (record["input_tokens"], record["input_source"]) == (-(-len(answer.request.content) // 4), "estimate")
+        most = len(answer.request.content) + (MediaBounds().image_tokens_max if path != RESPONSES else 0)
+        assert (record["input_tokens"], record["input_source"]) == (-(-most // 4), "estimate")
 
 
 def test_input_that_comes_in_tokens_needs_no_tokenizer(loop: Rig) -> None:

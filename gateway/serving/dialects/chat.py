@@ -8,6 +8,7 @@ from gateway.errors import BadRequest
 from gateway.serving.body import Body, end_user, flag, least, named, positive
 from gateway.serving.dialects.chat_reading import ChatReading
 from gateway.serving.dialects.history import history_of
+from gateway.serving.dialects.media import Measured
 from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI, check_best_of, shows_usage
 from gateway.serving.dialects.prompt import Prompt, prompt_of
 from gateway.serving.dialects.wanted import Wanted
@@ -35,6 +36,7 @@ class Chat(OpenAI):
         check_best_of(body, choices)
         results = _tool_results(messages)
         history = history_of(messages) if results or body.get("tools") or body.get("functions") else ""
+        measured = Measured(size, self._profile.media).take(messages)
         return Wanted(
             model=model,
             requested_tokens=least(body, "max_completion_tokens", "max_tokens", *OTHER_LIMITS),
@@ -43,8 +45,8 @@ class Chat(OpenAI):
             shows_usage=shows_usage(body),
             tool_results=results,
             brought_back=_last_answer(messages),
-            input_bound=size,
-            input_estimate=-(-size // 4),
+            input_bound=measured.bound,
+            input_estimate=measured.estimate,
             history=history,
             brought_history=history,
             end_user=end_user(body, *END_USER),

@@ -10,6 +10,7 @@ from gateway.serving.body import Body, flag, named, positive
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
 from gateway.serving.dialects.history import history_of
 from gateway.serving.dialects.identity import identity
+from gateway.serving.dialects.media import Measured
 from gateway.serving.dialects.messages_reading import MessagesReading
 from gateway.serving.dialects.plain import PlainReading
 from gateway.serving.dialects.prompt import Prompt, prompt_of
@@ -73,6 +74,7 @@ class Messages(Anthropic):
         if limit is None:
             raise BadRequest("max_tokens is required.", code="missing_required_parameter", param="max_tokens")
         who, results = identity(body), _tool_results(messages)
+        measured = Measured(size, self._profile.media).take(messages)
         return Wanted(
             model=model,
             requested_tokens=limit,
@@ -81,8 +83,8 @@ class Messages(Anthropic):
             shows_usage=True,
             tool_results=results,
             brought_back=_last_answer(messages),
-            input_bound=size,
-            input_estimate=-(-size // 4),
+            input_bound=measured.bound,
+            input_estimate=measured.estimate,
             dropped=self._sieve.dropped(body),
             history=history_of(messages) if results or body.get("tools") else "",
             brought_history=history_of(messages[:-1]) if results else "",

@@ -8,6 +8,7 @@ from gateway.errors import BadRequest
 from gateway.serving.body import Body, end_user, flag, least, named
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
 from gateway.serving.dialects.history import history_of
+from gateway.serving.dialects.media import Measured
 from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI
 from gateway.serving.dialects.prompt import Prompt, prompt_of
 from gateway.serving.dialects.responses_reading import ResponsesReading
@@ -40,6 +41,9 @@ class Responses(OpenAI):
             raise BadRequest("previous_response_id is a string.", code="invalid_type", param="previous_response_id")
         results = _tool_results(items)
         history = history_of(items) if results or body.get("tools") else ""
+        measured = Measured(size, self._profile.media).take(items)
+        if isinstance(body.get("prompt"), dict):
+            measured.refer()
         return Wanted(
             model=model,
             requested_tokens=least(body, "max_output_tokens", *OTHER_LIMITS),
@@ -48,13 +52,14 @@ class Responses(OpenAI):
             shows_usage=True,
             tool_results=results,
             brought_back=_last_answer(items),
-            input_bound=size,
-            input_estimate=-(-size // 4),
+            input_bound=measured.bound,
+            input_estimate=measured.estimate,
             history=history,
             brought_history=history,
             end_user=end_user(body, *END_USER),
             dropped=self._sieve.dropped(body),
             conversation=_conversation(body.get("conversation")),
+            refers=previous is not None or body.get("conversation") is not None,
             previous=previous,
             comes_whole=comes_whole(self._profile, body),
         )

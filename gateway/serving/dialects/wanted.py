@@ -25,6 +25,8 @@ class Wanted:
     input_estimate: int
     conversation: str | None = None
     """The conversation that the body names, in the caller's words."""
+    refers: bool = False
+    """Whether the upstream is given to read what it kept of this conversation."""
     previous: str | None = None
     """The id of an earlier answer of ours that this call goes on from."""
     history: str = ""

@@ -1,0 +1,90 @@
+"""How much input a body can come to: what it carries and what it refers to counts by its kind, its text by its bytes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.errors import BadRequest
+from gateway.serving.dialects.all import dialects
+from gateway.serving.profiles import CHAT, MESSAGES, PROFILES, RESPONSES, MediaBounds
+
+BOUNDS = MediaBounds()
+IMAGE, FILE, AUDIO_KB = BOUNDS.image_tokens_max, BOUNDS.file_tokens_max, BOUNDS.audio_tokens_per_kb
+LARGE, SMALL = "A" * 400_000, "A" * 400
+URL, DATA = "https://example.com/cat.png", f"data:image/png;base64,{LARGE}"
+AUDIO = -(-(400_000 * 3 // 4) * AUDIO_KB // 1000)
+ROUTES = {dialect.endpoint: dialect for dialect in dialects(PROFILES["any"])}
+
+
+def body(path: str, *blocks: dict[str, Any]) -> dict[str, Any]:
+    said = [{"role": "user", "content": list(blocks)}]
+    more = {"max_tokens": 5} if path == MESSAGES else {}
+    return {"model": "m", "input" if path == RESPONSES else "messages": said, **more}
+
+
+CASES: list[tuple[str, dict[str, Any], int]] = [
+    (CHAT, {"type": "image_url", "image_url": {"url": DATA, "detail": "high"}}, IMAGE),
+    (CHAT, {"type": "image_url", "image_url": {"url": URL}}, IMAGE),
+    (CHAT, {"type": "image_url", "image_url": URL}, IMAGE),
+    (CHAT, {"type": "input_audio", "input_audio": {"data": LARGE, "format": "mp3"}}, AUDIO),
+    (CHAT, {"type": "audio_url", "audio_url": {"url": URL}}, FILE),
+    (CHAT, {"type": "video_url", "video_url": {"url": URL}}, FILE),
+    (CHAT, {"type": "file", "file": {"filename": "a.pdf", "file_data": LARGE}}, FILE),
+    (CHAT, {"type": "file", "file": {"filename": "a.pdf", "file_data": SMALL}}, 300),
+    (CHAT, {"type": "file", "file": {"file_id": "file-1"}}, FILE),
+    (RESPONSES, {"type": "input_image", "image_url": DATA}, IMAGE),
+    (RESPONSES, {"type": "input_image", "file_id": "file-1"}, IMAGE),
+    (RESPONSES, {"type": "input_file", "file_url": "https://example.com/a.pdf"}, FILE),
+    (RESPONSES, {"type": "input_file", "filename": "a", "file_data": f"data:application/pdf;base64,{LARGE}"}, FILE),
+    (MESSAGES, {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": LARGE}}, IMAGE),
+    (MESSAGES, {"type": "image", "source": {"type": "url", "url": URL}}, IMAGE),
+    (MESSAGES, {"type": "document", "source": {"type": "file", "file_id": "file_1"}}, FILE),
+    (MESSAGES, {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": SMALL}}, 300),
+    (
+        MESSAGES,
+        {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "image", "source": {"data": LARGE}}]},
+        IMAGE,
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "block", "tokens"), CASES)
+def test_a_medium_counts_by_its_kind_and_size(path: str, block: dict[str, Any], tokens: int) -> None:
+    asked = body(path, {"type": "text", "text": "What is this?"}, block)
+    size = len(json.dumps(asked))
+    carried = next((len(found) for found in (DATA, LARGE, SMALL) if found in json.dumps(asked)), 0)
+
+    wanted = ROUTES[path].read(asked, size)
+
+    most = size - carried + tokens
+    assert most - 30 <= wanted.input_bound <= most + 30  # what stands before a file's data is carried with it
+    assert wanted.input_estimate == -(-wanted.input_bound // 4)
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES, MESSAGES])
+def test_text_counts_by_its_bytes(path: str) -> None:
+    block = {"type": "text", "text": f"data:image/png;base64,{LARGE}"}
+    document = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": LARGE}}
+    asked = body(path, block, *([document] if path == MESSAGES else []))
+    size = len(json.dumps(asked))
+
+    assert ROUTES[path].read(asked, size).input_bound == size
+
+
+@pytest.mark.parametrize("odd", [None, 7, [], {"type": 5}, {"type": "image_url"}, {"type": "file", "file": [1]}])
+def test_what_is_no_block_breaks_nothing(odd: Any) -> None:
+    for path in (CHAT, RESPONSES, MESSAGES):
+        asked = body(path, odd)
+        try:
+            assert ROUTES[path].read(asked, 100).input_bound >= 100
+        except BadRequest:
+            pass
+
+
+def test_a_kept_prompt_counts_by_a_stated_maximum() -> None:
+    asked = {**body(RESPONSES), "input": "Hi", "prompt": {"id": "pmpt_1"}}
+
+    assert ROUTES[RESPONSES].read(asked, 100).input_bound == 100 + BOUNDS.kept_tokens_max
