@@ -314,6 +314,7 @@ def _rules(settings: Settings) -> Rules:
         call_deadline_s=settings.call_deadline_s,
         write_deadline_s=settings.write_deadline_s,
         stream_keep_alive_s=settings.stream_keep_alive_s,
+        passed_fields=frozenset(settings.passed_fields),
         kept_tokens_max=settings.kept_tokens_max,
     )
 

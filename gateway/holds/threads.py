@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from gateway.holds import keys
 from gateway.holds.connect import text, translated
 from gateway.holds.directory import Directory
 from gateway.holds.line import Line
+
+KEPT_MS = 3_600_000
+"""How long a thread is remembered after it was made, or named again: as long as a conversation that rests."""
 
 
 class Threads:
@@ -30,6 +34,18 @@ class Threads:
                 return None
             found = await self._line.ask("MGET", *(keys.thread(bucket, holder[0], thread) for thread in threads))
         return _agreed([(thread, text(name)) for thread, name in zip(threads, found, strict=True) if name is not None])
+
+    async def given(self, bucket: str, key_digest: str, threads: Sequence[str]) -> list[str | None]:
+        """Return the conversation of each of a customer's ``threads``, None for one that is unknown: it was given to another
+        customer, or to nobody. Those that are known are remembered for another hour.
+        """
+        with translated():
+            holder = await self._directory.holder(bucket, key_digest)
+            if holder is None:
+                return [None] * len(threads)
+            names = [keys.thread(bucket, holder[0], thread) for thread in threads]
+            found = await asyncio.gather(*(self._line.ask("GETEX", name, "PX", KEPT_MS) for name in names))
+        return [None if name is None else text(name) for name in found]
 
     async def said_so_far(self, bucket: str, key_digest: str, conversation: str) -> int | None:
         """Return how many tokens were read and written in a conversation of the customer's, or None where it is unknown.

@@ -23,6 +23,9 @@ from gateway.serving.recount import Recount
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 JSON = b"application/json"
 
+ITEMS_MOST = 64
+"""Items of an answer that a later call may refer to."""
+
 BY_SIGHT = frozenset({"counted", "estimate"})
 """Counts that a tokenizer's is better than."""
 
@@ -145,6 +148,7 @@ class Call:
             return ()
         secret = self._key.secret
         led_by = threads.threads(reading.tool_calls, answers, secret, self.wanted.history)
+        led_by += tuple(threads.of_item(one, secret) for one in dict.fromkeys(reading.item_ids[:ITEMS_MOST]))
         return led_by if reading.answer_id is None else (*led_by, threads.of_answer_id(reading.answer_id, secret))
 
     def last(self, settled: Settled | None) -> Last:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from gateway.errors import (
-    BadRequest,
     CallerError,
     CallerGone,
     HouseError,
@@ -35,6 +33,7 @@ from gateway.holds.threads import Threads
 from gateway.observing.metrics import DROPPED_FIELDS
 from gateway.observing.tally import Tally
 from gateway.serving.api_key import Key, key_of
+from gateway.serving.belonging import CONVERSATION, Belonging
 from gateway.serving.body import Body
 from gateway.serving.call import Call
 from gateway.serving.dialects.dialect import Dialect
@@ -43,6 +42,7 @@ from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.discretion import renamed
 from gateway.serving.exchange import Exchange
 from gateway.serving.fields.headers import allowed, passed_headers
+from gateway.serving.fields.own_names import check_given, make_own
 from gateway.serving.fields.sieve import NAMED
 from gateway.serving.gate import Gate
 from gateway.serving.hangups import Hangups
@@ -54,7 +54,7 @@ from gateway.serving.profiles import COUNT_TOKENS
 from gateway.serving.query import OF_CALLS, check_head
 from gateway.serving.recount import Recount
 from gateway.serving.repetition import Repetition, name_of
-from gateway.serving.threads import of_answer_id, of_session, threads
+from gateway.serving.threads import of_session
 from gateway.serving.too_long import as_long_as_it_may_be
 from gateway.serving.tools import Hosted
 from gateway.serving.upstream import Upstream
@@ -64,7 +64,6 @@ ANSWERED = frozenset({"complete", "tool_calls", "cap", "caller_limit", "context"
 
 log = logging.getLogger("tokencap.serving")
 
-CONVERSATION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 BROKEN_OFF = "The upstream broke off its answer."
 SETTLE_WAIT_S = 5.0
 """How long a caller's last bytes wait for the books where Redis is slow or gone."""
@@ -90,6 +89,8 @@ class Rules:
     """How long a caller may take nothing of an answer."""
     stream_keep_alive_s: float
     """After how long a silence a streaming caller is sent a sign of life; 0: never."""
+    passed_fields: frozenset[str]
+    """Fields that the operator lets pass beside those that the engine knows."""
     kept_tokens_max: int
     """Input tokens that are held for what the upstream keeps of a conversation, at most."""
     model_tokens_max: int | None = None
@@ -119,7 +120,7 @@ class Journey:
         self.dialect = dialect
         self._admission = admission
         self._keeper = keeper
-        self._threads = threads
+        self._belonging = Belonging(threads)
         self._claims = claims
         self._intake = intake
         self._gate = gate
@@ -146,6 +147,7 @@ class Journey:
             body = await self._intake.read(raw, exchange, customer)
             dropped = self._rules.hosted.leave_out(body, self._rules.names)
             wanted = self.dialect.read(body, len(raw))
+            check_given(body, self._rules.passed_fields)
             wanted.headers, kept_back = passed_headers(exchange.header, self._header_names)
             wanted.dropped = dropped + wanted.dropped + kept_back
             ask = await self._ask(exchange, key, wanted)
@@ -212,9 +214,11 @@ class Journey:
         named = exchange.header(b"x-conversation-id")
         session = None if named is not None else self._session(exchange, key)
         if named is not None or session is not None or wanted.goes_on:
-            conversation = await self._conversation(named, session, key, wanted)
+            conversation = await self._belonging.conversation(named, session, key, wanted)
         client_request_id = exchange.header(b"x-request-id")
-        bound, estimate = await self._input(wanted, key, conversation)
+        bound, estimate = await self._belonging.input_of(
+            wanted, key, conversation, kept_most=self._rules.kept_tokens_max, model_most=self._rules.model_tokens_max
+        )
         return Ask(
             id=exchange.request_id,
             bucket=key.bucket,
@@ -235,57 +239,12 @@ class Journey:
             model_tokens_max=self._rules.model_tokens_max,
         )
 
-    async def _input(self, wanted: Wanted, key: Key, conversation: str | None) -> tuple[int, int]:
-        """Return the most input tokens of a call, and what they are where nobody counts them.
-
-        What the upstream kept of a conversation is all that was said in it here, where that is known. No model reads
-        more than it is long.
-        """
-        bound, estimate = wanted.input_bound, wanted.input_estimate
-        if wanted.refers:
-            said = None
-            if conversation is not None:
-                said = await self._threads.said_so_far(key.bucket, key.digest, conversation)
-            kept = self._rules.kept_tokens_max
-            if said is not None:
-                kept = min(said, kept)
-                estimate += kept
-            bound += kept
-        most = self._rules.model_tokens_max or bound
-        return min(bound, most), min(estimate, most)
-
     def _session(self, exchange: Exchange, key: Key) -> str | None:
         """Return the conversation of the session that a client's own headers name."""
         for name in self._rules.conversation_headers:
             if session := exchange.header(name):
                 return session if CONVERSATION.fullmatch(session) else of_session(session, key.secret)
         return None
-
-    async def _conversation(self, named: str | None, session: str | None, key: Key, wanted: Wanted) -> str | None:
-        """Return the conversation that a call's headers or body name or go on with, or None where it begins one."""
-        place = "X-Conversation-Id"
-        if named is None:
-            named, place = session or wanted.conversation, "conversation"
-        if named is not None and not CONVERSATION.fullmatch(named):
-            raise BadRequest("A conversation id is 1 to 128 of A-Za-z0-9._:-", param=place)
-        if wanted.previous is not None:
-            led = await self._led_to(key, (of_answer_id(wanted.previous, key.secret),))
-            if led is None:  # nobody goes on from what another customer was answered
-                raise BadRequest(
-                    f"There is no answer {wanted.previous[:64]!r} to go on from.",
-                    code="previous_response_not_found",
-                    param="previous_response_id",
-                )
-            return named or led or None
-        if named is not None:
-            return named
-        brought = [wanted.brought_back] if wanted.brought_back else []
-        return (
-            await self._led_to(key, threads(wanted.tool_results, brought, key.secret, wanted.brought_history)) or None
-        )
-
-    async def _led_to(self, key: Key, led: tuple[str, ...]) -> str | None:
-        return await self._threads.conversation(key.bucket, key.digest, led)
 
     async def _run(
         self, call: Call, exchange: Exchange, body: Body, *, to_its_end: bool
@@ -366,6 +325,7 @@ class Journey:
         """Return what the upstream is sent, and keep nothing of what the caller sent but for a tokenizer to count."""
         if self._recount.can_count:
             call.prompt = self.dialect.prompt(body)
+        make_own(body, call.live.hold.facts.customer)
         forwarded = self.dialect.forward(body, call.wanted, grant=call.live.hold.grant, model=self._rules.model)
         self._count_dropped(call.wanted)
         body.clear()

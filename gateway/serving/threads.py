@@ -42,6 +42,11 @@ def of_answer_id(answer_id: str, secret: bytes) -> str:
     return _digest(b"answer", answer_id, secret)
 
 
+def of_item(item: str, secret: bytes) -> str:
+    """Return the thread of an item of an answer, by the id that a later call may name in its place."""
+    return _digest(b"item", item, secret)
+
+
 def threads(tool_calls: Iterable[str], answers: Iterable[str], secret: bytes, history: str = "") -> tuple[str, ...]:
     """Return the threads of tool calls, then of answers."""
     calls = (of_tool_call(call, secret, history) for call in tool_calls)

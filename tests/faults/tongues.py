@@ -42,7 +42,7 @@ class Completions(Chat):
 
     @staticmethod
     def asked(script: Json) -> Json:
-        return {"prompt": "Hello", "user": json.dumps(script)}
+        return {"prompt": "Hello", "suffix": json.dumps(script)}
 
     def event(self, chunk: Json) -> bytes:
         choices = [self._choice(choice, choice["delta"]) for choice in chunk.get("choices", ())]

@@ -104,7 +104,7 @@ class Truth:
         asked = json.loads(raw)
         told = Told(asked)
         self.calls[call_id(scope)] = told
-        script = Script(**(asked.get("metadata") or json.loads(asked.get("user") or "{}")))
+        script = Script(**(asked.get("metadata") or json.loads(asked.get("suffix") or "{}")))
         try:
             async with _watching(receive) as gone:
                 await Telling(script, told, tongue(), send, gone).tell()

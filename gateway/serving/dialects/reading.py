@@ -83,6 +83,11 @@ class Reading(ABC):
         return [tail for tail in self._tails if tail]
 
     @property
+    def item_ids(self) -> list[str]:
+        """Ids of parts of the answer that a later call may name in their place."""
+        return []
+
+    @property
     def reasons(self) -> list[str]:
         """How each choice that has ended did, in the words of a chat completion."""
         return list(self._ended.values())

@@ -19,6 +19,8 @@ from gateway.serving.profiles import RESPONSES
 
 OTHER_LIMITS = (*ENGINE_LIMITS, "max_tokens", "max_completion_tokens")
 
+REFERENCES_MOST = 1_000
+
 TOOL_RESULTS = frozenset(
     {
         *("function_call_output", "custom_tool_call_output", "local_shell_call_output", "shell_call_output"),
@@ -41,6 +43,7 @@ class Responses(OpenAI):
             raise BadRequest("previous_response_id is a string.", code="invalid_type", param="previous_response_id")
         results = _tool_results(items)
         history = history_of(items) if results or body.get("tools") else ""
+        references = _references(items)
         measured = Measured(size, self._profile.media).take(items)
         if isinstance(body.get("prompt"), dict):
             measured.refer()
@@ -59,13 +62,15 @@ class Responses(OpenAI):
             end_user=end_user(body, *END_USER),
             dropped=self._sieve.dropped(body),
             conversation=_conversation(body.get("conversation")),
-            refers=previous is not None or body.get("conversation") is not None,
+            references=references,
+            refers=previous is not None or bool(references) or body.get("conversation") is not None,
             previous=previous,
             comes_whole=comes_whole(self._profile, body),
         )
 
     def prompt(self, body: Body) -> Prompt | None:
-        if body.get("previous_response_id") is not None or body.get("conversation") is not None:
+        items = body["input"] if isinstance(body["input"], list) else []
+        if body.get("previous_response_id") is not None or body.get("conversation") is not None or _references(items):
             return None  # what was said before is the upstream's to know
         return prompt_of((body.get("instructions"), body["input"]), body.get("tools"))
 
@@ -102,6 +107,15 @@ def _tool_results(items: list[dict[str, Any]]) -> tuple[str, ...]:
             break
         results.append(call)
     return tuple(results)
+
+
+def _references(items: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the ids of items that stand for what an earlier answer said, oldest first; their type may be left out."""
+    objects = [item for item in items if isinstance(item, dict)]
+    named = [item.get("id") for item in objects if item.get("type") == "item_reference" or item.keys() == {"id"}]
+    if len(named) > REFERENCES_MOST:
+        raise BadRequest(f"At most {REFERENCES_MOST:,} items are referred to.", param="input")
+    return tuple(dict.fromkeys(one for one in named if isinstance(one, str)))
 
 
 def _last_answer(items: list[dict[str, Any]]) -> str | None:

@@ -73,6 +73,10 @@ class ResponsesReading(Reading):
         self._end(kind)
         return self._show(self._items.closing(is_cut=self._ended[0] == "length"))
 
+    @property
+    def item_ids(self) -> list[str]:
+        return [named for item in self._items.all if isinstance(named := item.get("id"), str) and named]
+
     def _name(self) -> None:
         """Give the response the caller's name of the model and the id that it had first: clients refuse one that changes."""
         self._response["model"] = self._wanted.model

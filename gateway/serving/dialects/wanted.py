@@ -25,6 +25,8 @@ class Wanted:
     input_estimate: int
     conversation: str | None = None
     """The conversation that the body names, in the caller's words."""
+    references: tuple[str, ...] = ()
+    """Ids of items of earlier answers that the body names in their place."""
     refers: bool = False
     """Whether the upstream is given to read what it kept of this conversation."""
     previous: str | None = None
@@ -48,5 +50,9 @@ class Wanted:
     def goes_on(self) -> bool:
         """Whether the body has anything to tell its conversation by."""
         return bool(
-            self.tool_results or self.brought_back or self.conversation is not None or self.previous is not None
+            self.tool_results
+            or self.brought_back
+            or self.references
+            or self.conversation is not None
+            or self.previous is not None
         )

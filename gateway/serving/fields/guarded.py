@@ -29,7 +29,7 @@ HOUSES = frozenset(
         *("data_parallel_rank", "lora", "lora_path", "custom_logit_processor", "logits_processors", "custom_params"),
         *("ngram_corpus_id", "custom_labels", "extra_key", "response_fields", "return_progress", "verbose"),
         *("keep_alive", "access_programs", "background_options", "billing_policy", "workspace_id", "user_profile_id"),
-        *("fallback_credit_token", "diagnostics", "_debug_render_only"),
+        *("fallback_credit_token", "diagnostics", "_debug_render_only", "conversation"),
     }
 )
 """Fields of upstreams that decide over other customers' calls, over the model, or over the house's account: dropped, unless

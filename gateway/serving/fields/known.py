@@ -81,8 +81,7 @@ _LISTED = {
     RESPONSES: {
         EVERY: "input instructions previous_response_id store tools tool_choice parallel_tool_calls max_tool_calls text"
         " reasoning include truncation temperature top_p top_logprobs user metadata",
-        "openai": "conversation prompt safety_identifier moderation image service_tier background stream_options"
-        f" {OPENAI_CACHE}",
+        "openai": f"prompt safety_identifier moderation image service_tier background stream_options {OPENAI_CACHE}",
         "vllm": f"{PENALTIES} prompt_cache_key service_tier background logit_bias seed stop presence_penalty"
         " frequency_penalty stop_token_ids ignore_eos skip_special_tokens include_stop_str_in_output cache_salt"
         " structured_outputs vllm_xargs chat_template_kwargs include_reasoning media_io_kwargs mm_processor_kwargs"

@@ -17,7 +17,7 @@ HEAD = """# What becomes of each field of a body
 By format and by the profile of the upstream (`TOKENCAP_UPSTREAM_PROFILE`). This page is written by `python -m gateway.serving.fields.shown` from the tables that the gateway itself goes by.
 
 * **passes**: it reaches the upstream as it came.
-* **rewritten**: the gateway reads it, and says it itself: the limits are the grant, the choices and the stream what the call was admitted with.
+* **rewritten**: the gateway reads it, and says it itself: the limits are the grant, the choices and the stream what the call was admitted with; names such as `user` and `prompt_cache_key` are a digest that only this customer's calls have.
 * **refused**: it costs what no count says; 400, naming it. Below is why, and with which values it is like any other field.
 * **dropped**: it does not reach the upstream, and its name is in the answer's header `x-tokencap-dropped` and in the metric `tokencap_dropped_fields_total`. So is any field that no table here has, unless `TOKENCAP_PASSED_FIELDS` lists it. With `TOKENCAP_UNKNOWN_FIELDS=refuse` it is 400 `unknown_parameter`, naming it; with `pass` it passes.
 * Budgets of a model's thought pass, and so do the objects that have one (`thinking`, `reasoning`, `chat_template_kwargs`, …); one that is above the grant is brought below it, or dropped where the endpoint takes none so small.
@@ -72,6 +72,10 @@ def _refusals() -> Iterator[str]:
         "what the upstream runs itself costs what no token count says; with `TOKENCAP_HOSTED_TOOLS=drop` it is dropped"
     )
     yield f"| {_codes(HOSTED_FIELDS)} | {why} | `null`, `false`, `[]` |"
+    yield (
+        "| `container`, a `prompt` with an id, a `file_id` in a message or an item | the upstream keeps what it names under"
+        " one account for all customers; `TOKENCAP_PASSED_FIELDS` with its name lets it pass | |"
+    )
     yield "| `context_management` | a summary is made beyond any limit | edits that clear tool uses or thinking |"
 
 

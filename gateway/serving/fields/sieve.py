@@ -8,10 +8,11 @@ from gateway.errors import BadRequest
 from gateway.serving.body import Body
 from gateway.serving.fields.guarded import COSTLY, HOUSES, LIMITS, OURS, check_context_management
 from gateway.serving.fields.known import KNOWN, known
+from gateway.serving.fields.own_names import OWN
 from gateway.serving.profiles import COUNT_TOKENS, EMBEDDINGS, RESERVED, Profile
 from gateway.serving.tools import HOSTED_FIELDS
 
-REWRITTEN = frozenset({"min_tokens"})
+REWRITTEN = frozenset({"min_tokens", *OWN})
 """Fields that pass, but not always as they came."""
 
 SHOWN_MOST = 64
