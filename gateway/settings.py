@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     hosted_tools: Literal["refuse", "drop"] = "refuse"
     unknown_fields: Literal["drop", "refuse", "pass"] = "drop"
     upstream_usage: Literal["ask", "omit"] = "ask"
-    upstream_streams: Literal["as_asked", "always"] = "always"
+    upstream_streams: Literal["as_asked", "always"] = "as_asked"
     on_hangup: Literal["finish", "stop"] | None = None
     conversation_headers: str = "x-claude-code-session-id, session-id, session_id, conversation_id"
     tokenizer: str | None = None

@@ -41,6 +41,7 @@ SETTINGS = {
     "first_token_deadline_s": 5.0,
     "idle_deadline_s": 3.0,
     "call_deadline_s": 60,
+    "upstream_streams": "always",  # so that what a killed worker costs is known
 }
 CROWDED = {"first_token_deadline_s": 2.0, "lease_s": 10.0, "write_deadline_s": 60.0}
 QUOTA = 10_000

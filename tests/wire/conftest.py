@@ -1,21 +1,32 @@
-"""One gateway before one player: every transcript is played to it once, and the tests look at what came of each."""
+"""Two gateways before one player, one that asks as its callers ask and one that always asks for a stream: every transcript
+is played to them once, and the tests look at what came of each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.loop.rig import rig
+from tests.loop.rig import Rig, rig
 from tests.servers import short_directory, valkey_in
 from tests.wire.player import playing
 from tests.wire.transcripts import TRANSCRIPTS, Transcript
 
 PIECES = (None, 1, 61)
 """Bytes in a piece: all of them, one, and as many as cut most events somewhere else."""
+
+AS_ASKED, ALWAYS = "as_asked", "always"
+WAYS = [
+    *((AS_ASKED, True, size) for size in PIECES),
+    *((AS_ASKED, False, size) for size in PIECES[:2]),
+    *((ALWAYS, False, size) for size in PIECES),
+]
+"""How the upstream is asked, whether the caller streams, and the size of pieces: streams are asked for alike in both ways."""
 
 
 @dataclass(frozen=True)
@@ -33,30 +44,39 @@ class Played:
 @pytest.fixture(scope="session")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Played]]]:
     """What came of each transcript, by its name, streamed and whole, in each size of pieces."""
-    directory = tmp_path_factory.mktemp("wire")
-    ledger = f"sqlite:///{directory / 'ledger.sqlite'}"
-    with (
-        short_directory() as short,
-        valkey_in(short) as redis_url,
-        playing() as (player, address),
-        rig(redis_url, ledger, directory, upstream=address) as loop,
-        httpx.Client(base_url=loop.url, timeout=30) as client,
-    ):
-        loop.tier("open", period_tokens_max=10_000_000)
-        who = loop.customer("open")
+    with playing() as (player, address), ExitStack() as stack:
+        loops = {
+            way: stack.enter_context(_loop(tmp_path_factory.mktemp(way), address, way)) for way in (AS_ASKED, ALWAYS)
+        }
+        sold = {way: loop.customer("open") for way, loop in loops.items()}
         answers: list[tuple[Transcript, bool, httpx.Response]] = []
+        client = stack.enter_context(httpx.Client(timeout=30))
         for transcript in TRANSCRIPTS:
-            for stream, size in [(stream, size) for stream in (True, False) for size in PIECES]:
+            for way, stream, size in WAYS:
                 player.transcript, player.size = transcript, size
                 body = {"model": "aligned-1", **transcript.request, "stream": stream}
                 if stream and "messages" not in transcript.endpoint and "responses" not in transcript.endpoint:
                     body["stream_options"] = {"include_usage": True}
-                answers.append((transcript, stream, client.post(transcript.endpoint, json=body, headers=who.headers)))
-        records = {record["id"]: record for record in loop.usage(who)}
-        loop.until_nothing_is_held()
+                url = loops[way].url + transcript.endpoint
+                answers.append((transcript, stream, client.post(url, json=body, headers=sold[way].headers)))
+        records = {record["id"]: record for way, loop in loops.items() for record in loop.usage(sold[way])}
+        for loop in loops.values():
+            loop.until_nothing_is_held()
         found: dict[str, list[Played]] = {}
         for transcript, stream, answer in answers:
             record = records.get(answer.headers["x-request-id"])
             came_to = Played(transcript, stream, answer.status_code, dict(answer.headers), answer.content, record)
             found.setdefault(transcript.name, []).append(came_to)
         yield found
+
+
+@contextmanager
+def _loop(directory: Path, upstream: str, way: str) -> Iterator[Rig]:
+    ledger = f"sqlite:///{directory / 'ledger.sqlite'}"
+    with (
+        short_directory() as short,
+        valkey_in(short) as redis_url,
+        rig(redis_url, ledger, directory, upstream=upstream, upstream_streams=way) as loop,
+    ):
+        loop.tier("open", period_tokens_max=10_000_000)
+        yield loop
