@@ -24,13 +24,14 @@ def priced(estimate: Estimate) -> Understated:
 
 def market_of(estimate: Estimate, value: Understated) -> dict[str, Any]:
     """Return ``market.json``: the market that a menu is made for, its value understated, and how it is known."""
-    leaving, said = estimate.leaving, estimate.market["value_nanousd"]
+    leaving, said, told = estimate.leaving, estimate.market["value_nanousd"], estimate.value
+    low, high = (said, said) if told is None else (min(said, told.low_nanousd), max(said, told.high_nanousd))
     return estimate.market | {
         "value_nanousd": value.market["value_nanousd"],
         "estimate": {
             "tiers": value.tiers,
             "value_understated_by": value.discount,
-            "value": {"nanousd": said, "low": said, "high": said, "known_by": "said", "sigma": 0.0},
+            "value": {"nanousd": said, "low": low, "high": high, "known_by": "said", "sigma": 0.0},
             "draws": [_drawn(estimate.market, one) for one in estimate.averaged[:DRAWS_KEPT]],
             "sources": list(estimate.sources),
             "notes": list(estimate.notes),

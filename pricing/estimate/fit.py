@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
@@ -17,8 +17,19 @@ from pricing.estimate.leaving import UNTIMED_S, LeavingTests, examine
 from pricing.estimate.length import LengthEstimate, Survival, estimate_length, redrawn
 from pricing.estimate.mixing import Mixing, mixing_of
 from pricing.estimate.pace import Pace, estimate_pace
-from pricing.estimate.readings import CANDIDATES, answers_of, are_read_anew, as_read, paced, read_anew
+from pricing.estimate.readings import (
+    CANDIDATES,
+    READINGS,
+    answers_of,
+    are_chosen,
+    are_read_anew,
+    as_read,
+    leaving_alone,
+    paced,
+    read_anew,
+)
 from pricing.estimate.statistics import Statistics, cleaned
+from pricing.estimate.value import LENGTHS, ValueTold, note_of, value_told
 from pricing.market import Market
 
 LENGTHS_MOST = 400
@@ -52,6 +63,7 @@ class Estimate:
         pace: speed and first-token delay.
         leaving: what was tested before leaving was read as urgency.
         mixing: the distribution of urgency.
+        value: what choices tell of the value of an answer, None where nobody chose or leaving is not read.
         sources: what urgency was learnt from: ``disconnects`` or ``disconnects_before_time_outs``,
             ``customer_choices``, ``conversation_choices``.
         unseen_worth_nanousd: the most that answers beyond the longest one seen can be worth, for each conversation.
@@ -66,6 +78,7 @@ class Estimate:
     pace: Pace
     leaving: LeavingTests
     mixing: Mixing
+    value: ValueTold | None
     sources: tuple[str, ...]
     unseen_worth_nanousd: float
     set_aside: Mapping[str, int]
@@ -96,26 +109,22 @@ class Given:
 def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.Generator) -> Estimate:
     """Return the market that customers' behaviour, seen through the caps that cut it, makes most plausible.
 
-    Answers are read within each tier and pooled if tiers agree. Urgency is read from leaving, if the tests let it
-    stand for impatience, and from the tiers taken, both at once. The unit is the conversation: a customer counts as
-    often as it comes. Errors are those of the posterior for urgency, and of a bootstrap over conversations for lengths.
+    Answers are pooled if tiers agree. Urgency is read from leaving, if the tests let it stand for impatience, and from
+    the tiers taken, both at once. The unit is the conversation: a customer counts as often as it comes. Errors are
+    those of the posterior for urgency, and of a bootstrap over conversations for lengths.
 
     Args:
         statistics: sums over the records.
         given: what the operator says.
-        draws: how many equally likely markets to draw.
+        draws: how many equally likely markets to draw; with fewer than twenty, choices are read under fewer lengths.
         random: where chance comes from.
 
     Raises:
-        CannotEstimate: too little was seen, tiers hold answers of different length, or no source tells urgency.
+        CannotEstimate: too little was seen, tiers differ in length, choices rule out the value, or nothing tells urgency.
     """
     seen = _enough(cleaned(statistics))
-    length, pace = estimate_length(seen.lengths), estimate_pace(seen.pace)
-    if length.pooled is None:
-        raise CannotEstimate(
-            f"Answers of different tiers differ in length below the smaller cap (p = {length.p_value:.2g}), so callers "
-            "choose tiers by it, and no one market has them all."
-        )
+    length, pace = _pooled(estimate_length(seen.lengths)), estimate_pace(seen.pace)
+    assert length.pooled is not None
     grid = _grid(length.pooled, [cap for offer in seen.offers for cap in offer.caps_tokens if cap is not None])
     leaving = examine(seen.customers, seen.ages)
     seen, changed_week = _told_apart(seen, leaving)
@@ -126,14 +135,17 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
     rows, chosen, sources, left_out = as_read(told, offers, leaving)
     anew, read = are_read_anew(told, sources), [(rows, chosen)]
     drawn = [(redrawn(length.counts, random), paced(pace, random)) for _ in range(CANDIDATES if anew else draws)]
+    alone = leaving_alone(told, leaving, random) if are_chosen(told) and leaving.refused is None else None
+    value = _value_told(told, alone, drawn, grid, given, random.spawn(1)[0])
     if anew:
-        drawn, read = read_anew(drawn, told, grid, leaving, given.value_nanousd, random)
+        drawn, read = read_anew(drawn, told, grid, leaving, alone, given.value_nanousd, random, min(READINGS, draws))
     mixing = mixing_of(read, draws=draws, random=random)
     served_to = max((_served_to(offer) for offer in offers), default=np.inf)
     unseen = not _refusals_counted(seen) and np.isfinite(served_to)
     prior = given.prior if unseen else None
     market = _market(grid, length.pooled, pace, (mixing.urgency_per_s, mixing.share), given, prior, served_to)
     notes = _notes(length, pace, leaving, seen.ages is not None, served_to if unseen else None, prior is not None)
+    notes += note_of(value, given.value_nanousd)
     notes += _of_conversations(seen.going, sum(blurred), changed_week) + _of_chains(mixing)
 
     def drawn_market(place: int, share: Floats) -> Json:
@@ -148,6 +160,7 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
         pace=pace,
         leaving=leaving,
         mixing=mixing,
+        value=value,
         sources=sources,
         unseen_worth_nanousd=_unseen_worth(length, pace, mixing, given.value_nanousd),
         set_aside=dict(seen.set_aside) | left_out,
@@ -155,11 +168,42 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
     )
 
 
+def _value_told(
+    seen: Statistics,
+    alone: Mixing | None,
+    drawn: Sequence[tuple[Survival, Pace]],
+    grid: Ints,
+    given: Given,
+    random: np.random.Generator,
+) -> ValueTold | None:
+    """Return what choices tell of the value, given what leaving alone tells of urgency.
+
+    Raises:
+        CannotEstimate: they rule out the one that was said.
+    """
+    if alone is None:
+        return None
+    lengths = [answers_of(curve, grid, speed, given.value_nanousd) for curve, speed in drawn[:LENGTHS]]
+    told = value_told(lengths, seen.offers, seen.customers, alone, random)
+    if told is not None and told.contradicts:
+        raise CannotEstimate(told.contradiction(given.value_nanousd))
+    return told
+
+
 def _enough(seen: Statistics) -> Statistics:
     customers = len(seen.customers.conversations)
     if customers < CUSTOMERS_LEAST:
         raise CannotEstimate(f"{customers} customers are too few; {CUSTOMERS_LEAST} are the least.")
     return seen
+
+
+def _pooled(length: LengthEstimate) -> LengthEstimate:
+    if length.pooled is None:
+        raise CannotEstimate(
+            f"Answers of different tiers differ in length below the smaller cap (p = {length.p_value:.2g}), so callers "
+            "choose tiers by it, and no one market has them all."
+        )
+    return length
 
 
 def _told_apart(seen: Statistics, leaving: LeavingTests) -> tuple[Statistics, int | None]:

@@ -11,7 +11,7 @@ from pricing.estimate.choices import Answers, Intervals, intervals_of
 from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.leaving import LeavingTests
 from pricing.estimate.length import Survival
-from pricing.estimate.mixing import estimate_mixing
+from pricing.estimate.mixing import Mixing, estimate_mixing
 from pricing.estimate.pace import Pace
 from pricing.estimate.rows import Chosen, Rows, chosen_of, joined, rows_of_customers
 from pricing.estimate.statistics import Customers, Statistics
@@ -21,7 +21,8 @@ READ_ANEW_MOST = 30_000
 three tiers has a standard error of 2 %; of 300 it has one of 16 %."""
 
 READINGS = 20
-"""Draws of lengths and pace under each of which choices are read, where there are any ..."""
+"""Draws of lengths and pace under each of which choices are read, where there are any: as many, or as many as draws of
+the market are asked for ..."""
 
 CANDIDATES = 200
 """... taken from so many by how likely each makes the choices ..."""
@@ -44,21 +45,20 @@ def read_anew(
     seen: Statistics,
     grid: Ints,
     leaving: LeavingTests,
+    before: Mixing | None,
     value_nanousd: float,
     random: np.random.Generator,
+    readings: int = READINGS,
 ) -> tuple[list[tuple[Survival, Pace]], list[tuple[Rows, Chosen]]]:
     """Return draws of lengths and pace, drawn again by how likely they make the choices of conversations, and customers
     and choices as each of them reads them.
 
-    How likely they are is averaged over what leaving alone says of urgency; where it says nothing, all are alike.
+    How likely they are is averaged over ``before``, what leaving alone says of urgency; without it, all are alike.
     """
     possible = [answers_of(curve, grid, speed, value_nanousd) for curve, speed in drawn]
     read = [[intervals_of(offer, answers) for offer in seen.offers] for answers in possible]
     logs = np.zeros(len(drawn))
-    if leaving.refused is None and any(offer.taken is not None for offer in seen.offers):
-        them = _untimed(seen.customers) if leaving.untimed_only else seen.customers
-        rows, _ = rows_of_customers(replace(them, choices=None), [], leaving=True)
-        before = estimate_mixing(rows, joined([]), draws=LEAVING_DRAWS, random=random)
+    if before is not None:
         reached = np.hstack((np.zeros((LEAVING_DRAWS, 1)), np.cumsum(before.draws, axis=1)))
         for place, intervals in enumerate(read):
             likely = np.zeros(LEAVING_DRAWS)
@@ -71,9 +71,23 @@ def read_anew(
                     likely += np.log(mass) @ np.array([offer.refused or 0, *offer.taken])
             logs[place] = np.logaddexp.reduce(likely)
     chance = np.cumsum(np.exp(logs - logs.max()))
-    even = (np.arange(READINGS) + random.random()) / READINGS
+    even = (np.arange(readings) + random.random()) / readings
     taken = np.searchsorted(chance / chance[-1], even).tolist()
     return [drawn[place] for place in taken], [as_read(seen, read[place], leaving)[:2] for place in taken]
+
+
+def are_chosen(seen: Statistics) -> bool:
+    """Return whether anybody was seen to choose a tier, for a conversation or for an account."""
+    by_account = seen.customers.choices is not None and bool(np.any(seen.customers.choices >= 0))
+    return by_account or any(offer.taken is not None for offer in seen.offers)
+
+
+def leaving_alone(seen: Statistics, leaving: LeavingTests, random: np.random.Generator) -> Mixing:
+    """Return what leaving tells of urgency, whatever was chosen; chance is drawn apart where no conversation chose."""
+    random = random if any(offer.taken is not None for offer in seen.offers) else random.spawn(1)[0]
+    them = _untimed(seen.customers) if leaving.untimed_only else seen.customers
+    rows, _ = rows_of_customers(replace(them, choices=None), [], leaving=True)
+    return estimate_mixing(rows, joined([]), draws=LEAVING_DRAWS, random=random)
 
 
 def as_read(

@@ -25,14 +25,17 @@ from tests.waiting import until
 
 TRUTH = Truth((0.01, 0.05, 0.15), (0.3, 0.4, 0.3), median_tokens=300, sigma=1.5)
 BAD = menu_of((None,), (300_000_000,))
-ASKED = {"value_nanousd": 1_000_000_000, "tiers": 3, "draws": 20}
+ASKED = {"value_nanousd": 1_000_000_000, "tiers": 3, "draws": 10}
 FREELY = {"cap_factor_max": 1000, "price_factor_max": 1000}
+
+ON_ONE_LEDGER = pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)
+"""For what becomes of a draft: what is read of either ledger, and put in force in it, two tests hold already."""
 
 
 @pytest.fixture(scope="module")
 def records() -> list[dict[str, Any]]:
     random = np.random.default_rng(1)
-    return list(talk(TRUTH, BAD, customers=300, conversations=20, random=random, named=False))
+    return list(talk(TRUTH, BAD, customers=150, conversations=20, random=random, named=False))
 
 
 @pytest.fixture
@@ -76,11 +79,11 @@ def worked_off(pricer: Pricer, database: Database, run_id: str) -> None:
         with database.read() as connection:
             return runs_store.find(connection, run_id).state not in runs_store.OPEN
 
-    until(has_ended, 120)
+    until(has_ended, 600, 0.05)
 
 
-async def test_a_run_drafts_a_certified_menu_and_compares_it_with_the_one_in_force(
-    ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
+async def test_a_run_drafts_a_certified_menu_of_the_market_that_the_command_learns_and_compares_it_with_the_one_in_force(
+    ledger: Database, ledger_url: str, operator: Operator, pricer_of: Callable[..., Pricer], tmp_path: Path
 ) -> None:
     posted = await operator.post("/admin/pricing/runs", ASKED)
     assert posted["state"] == "queued"
@@ -106,18 +109,8 @@ async def test_a_run_drafts_a_certified_menu_and_compares_it_with_the_one_in_for
     assert replay["complete_after_least"] <= replay["complete_before"] <= replay["conversations"]
     assert in_force(ledger) == "m1"
     assert (await operator.get("/admin/menus"))["data"][-1]["version"] == run["draft"]["version"]
-
-
-async def test_a_run_and_the_command_learn_the_same_market(
-    ledger: Database, ledger_url: str, operator: Operator, pricer_of: Callable[..., Pricer], tmp_path: Path
-) -> None:
-    posted = await operator.post("/admin/pricing/runs", ASKED)
-    worked_off(pricer_of(), ledger, posted["id"])
-    run = await operator.get(f"/admin/pricing/runs/{posted['id']}")
-
-    asked = ("--value-nanousd", "1000000000", "--draws", "20", "--out", "-")
+    asked = ("--value-nanousd", "1000000000", "--draws", "10", "--out", "-")
     fitted = tokencap(tmp_path / "data", "price", "fit", "--database", ledger_url, *asked)
-
     assert fitted.returncode == 0, fitted.stderr
     market = json.loads(fitted.stdout)
     understated_by = market["estimate"]["value_understated_by"]
@@ -143,6 +136,7 @@ async def test_a_draft_within_the_limits_is_put_in_force_if_that_was_asked_and_c
     assert in_force(ledger) == "m1"
 
 
+@ON_ONE_LEDGER
 async def test_a_draft_that_waits_for_the_next_period_is_what_customers_are_told_comes_next(
     ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
 ) -> None:
@@ -160,6 +154,7 @@ async def test_a_draft_that_waits_for_the_next_period_is_what_customers_are_told
     assert customer.startswith("cus_")
 
 
+@ON_ONE_LEDGER
 async def test_a_draft_that_moves_too_far_at_once_stays_a_draft(
     ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
 ) -> None:
@@ -176,6 +171,7 @@ async def test_a_draft_that_moves_too_far_at_once_stays_a_draft(
     assert in_force(ledger) == run["draft"]["version"]
 
 
+@ON_ONE_LEDGER
 async def test_a_draft_that_would_leave_customers_without_a_tier_stays_a_draft(
     ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
 ) -> None:
@@ -191,6 +187,7 @@ async def test_a_draft_that_would_leave_customers_without_a_tier_stays_a_draft(
     assert "1 customer has the tier 'gold'" in run["reason"]
 
 
+@ON_ONE_LEDGER
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
@@ -213,6 +210,7 @@ async def test_a_run_without_a_menu_worth_selling_is_refused_with_the_reason(
     assert in_force(ledger) == "m1"
 
 
+@ON_ONE_LEDGER
 async def test_a_run_whose_process_is_killed_changes_nothing_and_is_taken_up_again(
     ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
 ) -> None:
@@ -231,6 +229,7 @@ async def test_a_run_whose_process_is_killed_changes_nothing_and_is_taken_up_aga
     assert in_force(ledger) != "m1"
 
 
+@ON_ONE_LEDGER
 async def test_a_run_survives_a_restart_of_the_bookkeeper(
     ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
 ) -> None:
@@ -245,6 +244,7 @@ async def test_a_run_survives_a_restart_of_the_bookkeeper(
     assert (await operator.get(f"/admin/pricing/runs/{posted['id']}"))["state"] == "done"
 
 
+@ON_ONE_LEDGER
 async def test_a_cancelled_run_ends_its_process_and_publishes_nothing(
     ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
 ) -> None:
@@ -263,6 +263,7 @@ async def test_a_cancelled_run_ends_its_process_and_publishes_nothing(
     assert refused["code"] == "run_ended"
 
 
+@ON_ONE_LEDGER
 async def test_of_two_runs_the_second_waits_also_for_another_gateways(
     ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer], clock: Clock
 ) -> None:

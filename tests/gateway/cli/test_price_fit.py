@@ -22,6 +22,8 @@ from tests.pricing.estimate.talking import NOON, menu_of, talk
 TRUTH = Truth((0.01, 0.05, 0.15), (0.3, 0.4, 0.3))
 MENU = menu_of((140, 1040, None), (60_000_000, 545_000_000, 625_000_000))
 WORTH = ("--value-nanousd", "1000000000")
+FEW = (*WORTH, "--draws", "4")
+"""Choices are read once a draw, so few draws are quick; what is tested here does not hang on how many there are."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def told_by_files(tmp_path_factory: pytest.TempPathFactory, records: list[dict[s
     place = tmp_path_factory.mktemp("files")
     files = [written(place / "usage.jsonl", records), written(place / "menu.json", [MENU])]
     fitted = tokencap(
-        place / "data", "price", "fit", "--usage", str(files[0]), "--menu", str(files[1]), *WORTH, "--out", "-"
+        place / "data", "price", "fit", "--usage", str(files[0]), "--menu", str(files[1]), *FEW, "--out", "-"
     )
     assert fitted.returncode == 0, fitted.stderr
     return fitted.stdout
@@ -62,7 +64,7 @@ def test_a_market_is_estimated_from_files(tmp_path: Path, records: list[dict[str
     first, second = written(tmp_path / "a.jsonl", records[:3000]), written(tmp_path / "b.jsonl", records[2900:])
 
     done = tokencap(
-        data, "price", "fit", "--usage", str(first), str(second), "--menu", str(menu), *WORTH, "--out", str(out)
+        data, "price", "fit", "--usage", str(first), str(second), "--menu", str(menu), *FEW, "--out", str(out)
     )
 
     assert done.returncode == 0, done.stderr
@@ -83,7 +85,7 @@ def test_a_ledger_tells_what_its_export_tells(
 ) -> None:
     kept(ledger_url, records, MENU)
 
-    by_ledger = tokencap(tmp_path / "data", "price", "fit", "--database", ledger_url, *WORTH, "--out", "-")
+    by_ledger = tokencap(tmp_path / "data", "price", "fit", "--database", ledger_url, *FEW, "--out", "-")
 
     assert by_ledger.returncode == 0, by_ledger.stderr
     one, other = json.loads(by_ledger.stdout), json.loads(told_by_files)
@@ -110,8 +112,8 @@ def test_a_tier_taken_for_an_account_is_a_choice_only_if_the_customer_took_it(
         str(written(tmp_path / "m.json", [MENU])),
     )
 
-    given = tokencap(tmp_path / "data", "price", "fit", *files, *WORTH, "--out", "-")
-    taken = tokencap(tmp_path / "data", "price", "fit", *files, *WORTH, "--own-tiers", "--out", "-")
+    given = tokencap(tmp_path / "data", "price", "fit", *files, *FEW, "--out", "-")
+    taken = tokencap(tmp_path / "data", "price", "fit", *files, *FEW, "--own-tiers", "--out", "-")
 
     assert json.loads(given.stdout)["estimate"]["sources"] == ["disconnects"]
     assert json.loads(taken.stdout)["estimate"]["sources"] == ["disconnects", "customer_choices"]
@@ -188,10 +190,10 @@ def test_bad_records_are_set_aside_with_a_count(tmp_path: Path, assigned: list[d
     clean, all_of_it = written(tmp_path / "u.jsonl", assigned), written(tmp_path / "b.jsonl", [*assigned, *bad])
 
     without = tokencap(
-        tmp_path / "data", "price", "fit", "--usage", str(clean), "--menu", str(menu), *WORTH, "--out", "-"
+        tmp_path / "data", "price", "fit", "--usage", str(clean), "--menu", str(menu), *FEW, "--out", "-"
     )
     withal = tokencap(
-        tmp_path / "data", "price", "fit", "--usage", str(all_of_it), "--menu", str(menu), *WORTH, "--out", "-"
+        tmp_path / "data", "price", "fit", "--usage", str(all_of_it), "--menu", str(menu), *FEW, "--out", "-"
     )
 
     one, other = json.loads(without.stdout), json.loads(withal.stdout)
@@ -218,7 +220,7 @@ def test_customers_who_took_nothing_are_refusals(
             customer_rows.add(connection, without_a_tier(f"cus_none_{number}"))
     database.close()
 
-    done = tokencap(tmp_path / "data", "price", "fit", "--database", ledger_url, *WORTH, "--out", "-")
+    done = tokencap(tmp_path / "data", "price", "fit", "--database", ledger_url, *FEW, "--out", "-")
 
     market = json.loads(done.stdout)
     beyond = sum(t["share"] for t in market["types"] if t["urgency_per_s"] > 0.16)
