@@ -61,6 +61,22 @@ EVENTS: list[dict[str, Any]] = [
 ANSWER = b"".join(b"data: %b\n\n" % json.dumps({**FRAME, **one}).encode() for one in EVENTS) + b"data: [DONE]\n\n"
 
 
+RULES = Rules(
+    "aligned-1",
+    Names(("aligned-1",)),
+    customers_choose_tier=False,
+    callers_choose_tier=False,
+    conversation_headers=(),
+    hosted=Hosted(drops=False),
+    passed_headers=(),
+    call_deadline_s=600,
+    write_deadline_s=60,
+    stream_keep_alive_s=0,
+    passed_fields=frozenset(),
+    kept_tokens_max=32_000,
+)
+
+
 class Line:
     """A Redis that grants and books everything, in the turn in which it is asked."""
 
@@ -142,20 +158,7 @@ async def _calls() -> Callable[[int], Any]:
         gate=Gate(None, wait_s=1),
         upstream=Upstream(Transport(), first_token_s=60, idle_s=60, whole_s=600),
         recount=Recount(),
-        rules=Rules(
-            "aligned-1",
-            Names(("aligned-1",)),
-            customers_choose_tier=False,
-            callers_choose_tier=False,
-            conversation_headers=(),
-            hosted=Hosted(drops=False),
-            passed_headers=(),
-            call_deadline_s=600,
-            write_deadline_s=60,
-            stream_keep_alive_s=0,
-            passed_fields=frozenset(),
-            kept_tokens_max=32_000,
-        ),
+        rules=RULES,
         tally=tally,
         hangups=Hangups(finishes=False),
         monotonic=time.monotonic,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,22 +30,23 @@ class Told:
     everything: str
 
 
-class Agent:
+class Agent(ABC):
     """One agent. ``endpoint`` is the route that it calls."""
 
     name: str
     endpoint: str
 
+    @abstractmethod
     def command(self, home: Path, url: str) -> Sequence[str]:
         """Return its command, having written what it reads at its start into ``home``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def environment(self, url: str, key: str) -> dict[str, str]:
-        raise NotImplementedError
+        """Return what it is told by its environment."""
 
+    @abstractmethod
     def words(self, lines: Iterable[dict[str, Any]]) -> str:
         """Return the last words for its user."""
-        raise NotImplementedError
 
     def do(self, directory: Path, url: str, key: str) -> Told:
         """Let it do the task in a new home, with nothing else of this machine's settings."""
