@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+from anthropic import AsyncAnthropic
+from openai import AsyncOpenAI
 from pydantic_ai import Agent, Tool
 from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import ModelResponse
@@ -14,6 +16,7 @@ from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.openai import OpenAIProvider
+from pydantic_ai.run import AgentRunResult
 from pydantic_ai.usage import UsageLimits
 
 from tests.conformance.client import MODEL, QUESTION, RESULT, TOOL, TOOL_SAYS, Answer, Refused, Where
@@ -36,12 +39,12 @@ class Client:
 
     def complete(self, where: Where, *, model: str = MODEL) -> Answer:
         with refusals():
-            run = self._agent(where, model).run_sync(QUESTION)
+            run = self._run(where, model)
         return self._answer(run.output, run.all_messages()[-1])
 
     def stream(self, where: Where) -> Answer:
         async def streamed() -> Answer:
-            async with self._agent(where, MODEL).run_stream(QUESTION) as run:
+            async with self._agent(where, MODEL) as agent, agent.run_stream(QUESTION) as run:
                 text = "".join([piece async for piece in run.stream_text(delta=True)])
                 return self._answer(text, run.all_messages()[-1])
 
@@ -57,16 +60,29 @@ class Client:
             return RESULT
 
         tool: Any = Tool(measure, name=TOOL, description=TOOL_SAYS)
-        self._agent(where, MODEL, tool).run_sync(QUESTION, usage_limits=UsageLimits(request_limit=100))
+        self._run(where, MODEL, tool, usage_limits=UsageLimits(request_limit=100))
         return len(results)
 
-    def _agent(self, where: Where, name: str, *tools: Any) -> Agent[None, str]:
+    def _run(self, where: Where, name: str, *tools: Any, **given: Any) -> AgentRunResult[str]:
+        """Let it answer in a loop that is closed, over connections that are: its own ``run_sync`` leaves both open."""
+
+        async def run() -> AgentRunResult[str]:
+            async with self._agent(where, name, *tools) as agent:
+                return await agent.run(QUESTION, **given)
+
+        return asyncio.run(run())
+
+    @asynccontextmanager
+    async def _agent(self, where: Where, name: str, *tools: Any) -> AsyncIterator[Agent[None, str]]:
         model: Any
         if self.endpoint == "/v1/messages":
-            model = AnthropicModel(name, provider=AnthropicProvider(api_key=where.key, base_url=where.url))
+            async with AsyncAnthropic(api_key=where.key, base_url=where.url) as anthropic:
+                model = AnthropicModel(name, provider=AnthropicProvider(anthropic_client=anthropic))
+                yield Agent(model, tools=tools)
         else:
-            model = OpenAIChatModel(name, provider=OpenAIProvider(api_key=where.key, base_url=f"{where.url}/v1"))
-        return Agent(model, tools=tools)
+            async with AsyncOpenAI(api_key=where.key, base_url=f"{where.url}/v1") as openai:
+                model = OpenAIChatModel(name, provider=OpenAIProvider(openai_client=openai))
+                yield Agent(model, tools=tools)
 
     @staticmethod
     def _answer(text: str, last: Any) -> Answer:
