@@ -68,7 +68,7 @@ class Witness:
 
         async def watched(message: Any) -> None:
             if message["type"] == "http.response.start" and name is not None:
-                self.told[name.decode()]["status"] = message["status"]
+                self.told[call_id(scope)]["status"] = message["status"]
             await send(message)
 
         await self._model(scope, again, watched)
