@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,8 +58,9 @@ async def detected(endpoint: Endpoint, model: str) -> Engine | None:
             profile = BY_OWNER.get(str(entry.get("owned_by")), ANY)
             length = _length(entry)
             if profile is LLAMACPP:
-                said = await _asked(client, endpoint.beside("/props"), endpoint)
-                length = _length(said.get("default_generation_settings")) or length
+                with suppress(httpx.HTTPError, ValueError):  # without them it is a llama.cpp all the same
+                    said = await _asked(client, endpoint.beside("/props"), endpoint)
+                    length = _length(said.get("default_generation_settings")) or length
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         return None if status >= 500 or status == BUSY else Engine()  # it is there, and has no such list
