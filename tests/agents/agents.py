@@ -1,4 +1,4 @@
-"""Two coding agents as their makers ship them: how each is told of the gateway, and what it shows its user."""
+"""Starts Claude Code and Codex CLI against a gateway and returns the last words that each shows its user."""
 
 from __future__ import annotations
 
