@@ -8,12 +8,13 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import libfaketime
 import psycopg
@@ -70,12 +71,17 @@ class SetClock:
     """A clock that a test sets, for a server that is started with its ``environment``."""
 
     path: Path
+    url: str | None = None
+    """The server that shows it, once it runs."""
 
     def set(self, ahead_s: float) -> None:
-        """Let it be so far ahead of the machine's; at once, also for what runs."""
+        """Let it be so far ahead of the machine's; return once the server shows it, which a few questions may precede."""
         part = self.path.with_suffix(".part")
         part.write_text(f"{ahead_s:+.3f}\n")
         part.replace(self.path)
+        if self.url is not None:
+            with redis.Redis.from_url(self.url) as client:
+                until(lambda: abs(_seconds_of(client) - time.time() - ahead_s) < 0.5)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -90,7 +96,13 @@ def set_clock_valkey_in(directory: Path) -> Iterator[tuple[str, SetClock]]:
     clock = SetClock(directory / "clock")
     clock.set(0)
     with valkey_in(directory, clock.environment) as url:
+        clock.url = url
         yield url, clock
+
+
+def _seconds_of(client: redis.Redis) -> float:
+    seconds, micros = cast(tuple[int, int], client.time())
+    return seconds + micros / 1e6
 
 
 @contextmanager
