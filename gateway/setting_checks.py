@@ -186,9 +186,7 @@ def upstream_header(given: str) -> str:
     Raises:
         ValueError: it is no name of a header, or one that frames the request.
     """
-    name = given.lower()
-    if not HEADER.fullmatch(name):
-        raise ValueError(f"{given} is no name of a header")
+    name = _name_of_header(given)
     if FRAMING.fullmatch(name):
         raise ValueError(f"{name} is the gateway's to say")
     return name
@@ -229,9 +227,14 @@ def passed_header(given: str) -> str:
     Raises:
         ValueError: it is no name of a header, or one that never passes.
     """
+    name = _name_of_header(given)
+    if KEPT_HERE.fullmatch(name):
+        raise ValueError(f"{name} never passes")
+    return name
+
+
+def _name_of_header(given: str) -> str:
     name = given.lower()
     if not HEADER.fullmatch(name):
         raise ValueError(f"{given} is no name of a header")
-    if KEPT_HERE.fullmatch(name):
-        raise ValueError(f"{name} never passes")
     return name
