@@ -2,7 +2,8 @@
 
 It stands where the operator's model would stand, in the demo and in tests, and says in every answer what it is.
 A call is answered with words that mean nothing, as many as the law of lengths says, at a steady pace. With ``tools``
-and a user's message at the end the answer is a call of the first tool, or of the one that ``tool_choice`` names.
+and a user's message at the end the answer is a call of the first tool, or of the one that ``tool_choice`` names. Where a
+schema says what an answer or the arguments of a call look like, they fit it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from gateway.local.simulated.count import CALLS_KEPT, Call, Count
 from gateway.local.simulated.formats import FORMATS, Format, Stream
 from gateway.local.simulated.lengths import Exponential, Lengths, Table
 from gateway.local.simulated.quirks import QUIRKS
-from gateway.local.simulated.reply import TOOL_CALL_TOKENS, Choice, Reply, Text, ToolCall
+from gateway.local.simulated.reply import Choice, Form, Reply, Text, ToolCall
 from gateway.local.simulated.request import Asked
 
 Message = MutableMapping[str, Any]
@@ -208,13 +209,18 @@ class _Simulator:
         calls_tool = asked.results is not None and asked.results < self._law.tool_calls
         tool = asked.tool if calls_tool else None
         if tool is not None:
-            wanted: int | None = TOOL_CALL_TOKENS
+            wanted: int | None = 1 + len(tool.arguments)
+        elif asked.form is not None:
+            wanted = len(asked.form)
         else:
             wanted = self._lengths.length(Random(f"{seed}:length").random())  # noqa: S311 - no secret
         tokens = limit if wanted is None else min(wanted, limit)
         ended = wanted is not None and wanted <= limit
         if tool is not None:
-            return ToolCall(tokens, "tool_calls" if ended else "length", f"call_{self._new_id()}", tool)
+            reason, call_id = "tool_calls" if ended else "length", f"call_{self._new_id()}"
+            return ToolCall(tokens, reason, call_id, tool.name, tool.arguments)
+        if asked.form is not None:
+            return Form(tokens, "stop" if ended else "length", asked.form)
         return Text(tokens, "stop" if ended else "length", f"{seed}:words")
 
     async def _stream(

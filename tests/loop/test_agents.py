@@ -185,7 +185,7 @@ def test_codex_has_a_tool_used(before: Rig, tier: str) -> None:
         before, who, RESPONSES, {**body, "input": [*BEGINS, thought, made, found, patched, done]}, CODEX_HEADERS
     )
 
-    assert (made["name"], made["arguments"]) == ("exec_command", '{"simulated":true}')
+    assert (made["name"], made["arguments"]) == ("exec_command", '{"cmd":"simulated"}')
     assert told["output"][0]["content"][0]["text"].startswith("This answer")
     assert [record["finish"] for record in before.usage(who)] == ["tool_calls", "complete"]
 

@@ -10,6 +10,7 @@ from gateway.local.simulated.reply import Choice, Reply, ToolCall, to_json
 from gateway.local.simulated.request import (
     Asked,
     flag,
+    form_in,
     given_to,
     is_list_of_objects,
     prompt_tokens,
@@ -64,11 +65,20 @@ def _asked(given: dict[str, Any], model: str, context_tokens: int, limit: int | 
             include_usage=True,
             continuous_usage=False,
             seed=None,
-            tool=tool_for(_choice(given.get("tool_choice")), [str(tool["name"]) for tool in tools]),
+            tool=tool_for(
+                _choice(given.get("tool_choice")), {tool["name"]: tool.get("input_schema") for tool in tools}
+            ),
             results=results_in([role for message in messages for role in _roles(message) if role != "system"]),
+            form=form_in(_form(given)),
         ),
         context_tokens,
     )
+
+
+def _form(given: dict[str, Any]) -> Any:
+    """Return the form of an answer, as it is said now or was said at first."""
+    config = given.get("output_config")
+    return (config.get("format") if isinstance(config, dict) else None) or given.get("output_format")
 
 
 def _check_thinking(given: Any, limit: int | None) -> None:

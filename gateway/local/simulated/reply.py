@@ -15,8 +15,6 @@ FINGERPRINT = "tokencap-simulator"
 OPENING = ("This", " answer", " is", " simulated", ":")
 SYLLABLES = ("ba", "de", "fi", "go", "hu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo", "wu", "ze")
 WORDS = tuple(f" {first}{second}" for first in SYLLABLES for second in SYLLABLES)
-ARGUMENTS = ('{"', "simulated", '":', "true", "}")
-"""The arguments of every simulated tool call, token by token."""
 
 
 class Choice(Protocol):
@@ -67,6 +65,25 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """Text in the form that was asked for."""
+
+    tokens: int
+    finish: str
+    said: tuple[str, ...]
+
+    def deltas(self) -> Iterator[bytes]:
+        for piece in self.pieces():
+            yield to_json({"content": piece})
+
+    def pieces(self) -> Iterator[str]:
+        return islice(self.said, self.tokens)
+
+    def message(self) -> dict[str, Any]:
+        return {"role": "assistant", "content": "".join(self.pieces()), "refusal": None}
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCall:
     """A call of one function, as many tokens as its arguments and one more for its name."""
 
@@ -74,15 +91,16 @@ class ToolCall:
     finish: str
     call_id: str
     name: str
+    arguments: tuple[str, ...]
 
     def deltas(self) -> Iterator[bytes]:
         yield to_json({"tool_calls": [{"index": 0, **self._call("")}]})
-        for piece in ARGUMENTS[: self.tokens - 1]:
+        for piece in self.arguments[: self.tokens - 1]:
             yield to_json({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
 
     def pieces(self) -> Iterator[str]:
         yield ""
-        yield from ARGUMENTS[: self.tokens - 1]
+        yield from self.arguments[: self.tokens - 1]
 
     def message(self) -> dict[str, Any]:
         arguments = "".join(self.pieces())
@@ -90,9 +108,6 @@ class ToolCall:
 
     def _call(self, arguments: str) -> dict[str, Any]:
         return {"id": self.call_id, "type": "function", "function": {"name": self.name, "arguments": arguments}}
-
-
-TOOL_CALL_TOKENS = 1 + len(ARGUMENTS)
 
 
 @dataclass(frozen=True, slots=True)

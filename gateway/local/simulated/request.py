@@ -8,11 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.errors import BadRequest, ModelNotFound
+from gateway.local.simulated.fitting import pieces_for
 
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 CHOICES_MAX = 128
 MESSAGE_TOKENS = 4
 BYTES_A_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function and what it would be called with, token by token."""
+
+    name: str
+    arguments: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +36,7 @@ class Asked:
     include_usage: bool
     continuous_usage: bool
     seed: int | None
-    tool: str | None
+    tool: Tool | None
     """The function to be called, if the answer is a tool call."""
     results: int | None = None
     """Results of tools since the user last spoke; None where no tool is to be called."""
@@ -39,6 +48,8 @@ class Asked:
     """How many texts are to be embedded."""
     in_base64: bool = False
     """Whether a vector is written in base64."""
+    form: tuple[str, ...] | None = None
+    """What the text of the answer is, token by token, where it has to fit a schema."""
 
 
 def read(body: bytes, model: str, context_tokens: int) -> Asked:
@@ -62,8 +73,9 @@ def read(body: bytes, model: str, context_tokens: int) -> Asked:
             include_usage=include,
             continuous_usage=continuous,
             seed=seed_in(given),
-            tool=tool_for(_chosen(given.get("tool_choice")), [_name(tool) for tool in tools]),
+            tool=tool_for(_chosen(given.get("tool_choice")), _schemas(tools)),
             results=results_in([str(message["role"]) for message in messages]),
+            form=form_in(given.get("response_format")),
         ),
         context_tokens,
     )
@@ -177,14 +189,29 @@ def _chosen(choice: Any) -> Any:
     return _name(choice) if isinstance(choice, dict) else choice
 
 
-def tool_for(choice: Any, names: list[str]) -> str | None:
+def _schemas(tools: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the schemas of functions' arguments by name."""
+    return {str(_name(tool)): tool["function"].get("parameters") for tool in tools}
+
+
+def tool_for(choice: Any, schemas: Mapping[str, Any]) -> Tool | None:
     """Return the tool that an answer would call: the one that is chosen by name, or the first."""
     is_named = choice not in (None, "none", "auto", "required")
-    if is_named and choice not in names:
+    if is_named and choice not in schemas:
         raise BadRequest("tool_choice is none, auto, required, or one of the tools.", param="tool_choice")
-    if not names or choice == "none":
+    if not schemas or choice == "none":
         return None
-    return str(choice) if is_named else names[0]
+    name = str(choice) if is_named else next(iter(schemas))
+    return Tool(name, pieces_for(schemas[name]))
+
+
+def form_in(given: Any) -> tuple[str, ...] | None:
+    """Return an answer in the form that ``response_format`` or its kin asks for, or None where any text will do."""
+    kind = given.get("type") if isinstance(given, dict) else None
+    if kind == "json_schema":
+        inner = given.get("json_schema")
+        return pieces_for((inner if isinstance(inner, dict) else given).get("schema"))
+    return pieces_for(None) if kind == "json_object" else None
 
 
 def results_in(roles: list[str]) -> int | None:

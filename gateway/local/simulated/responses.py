@@ -10,6 +10,7 @@ from gateway.local.simulated.reply import Choice, Reply, ToolCall, to_json
 from gateway.local.simulated.request import (
     Asked,
     flag,
+    form_in,
     given_to,
     is_list_of_objects,
     limit_in,
@@ -41,10 +42,11 @@ def read(body: bytes, model: str, context_tokens: int) -> Asked:
             include_usage=True,
             continuous_usage=False,
             seed=seed_in(given),
-            tool=tool_for(_choice(given.get("tool_choice")), _names(tools)),
+            tool=tool_for(_choice(given.get("tool_choice")), _schemas(tools)),
             results=results_in([str(message["role"]) for message in messages]),
             previous=_previous(given.get("previous_response_id")),
             references=_references(given.get("input")),
+            form=form_in(_object(given.get("text")).get("format")),
         ),
         context_tokens,
     )
@@ -108,10 +110,15 @@ def _brought(given: Any) -> list[dict[str, Any]]:
     return [tool for item in items if item.get("type") == "additional_tools" for tool in _tools(item.get("tools"))]
 
 
-def _names(tools: list[dict[str, Any]]) -> list[str]:
-    """Return the names of the functions among tools, also of those in a namespace."""
+def _schemas(tools: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the schemas of the functions among tools by name, also of those in a namespace."""
     inner = [one for tool in tools if is_list_of_objects(tool.get("tools")) for one in tool["tools"]]
-    return [str(tool.get("name")) for tool in (*tools, *inner) if tool.get("type") == "function"]
+    functions = [tool for tool in (*tools, *inner) if tool.get("type") == "function"]
+    return {str(tool.get("name")): tool.get("parameters") for tool in functions}
+
+
+def _object(given: Any) -> dict[str, Any]:
+    return given if isinstance(given, dict) else {}
 
 
 def _choice(given: Any) -> Any:
