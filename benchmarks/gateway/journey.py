@@ -118,10 +118,10 @@ class Reply:
         return "text/event-stream"
 
     async def chunk(self, patience_s: float) -> bytes | None:
-        raise AssertionError("a stream is poured")
+        return ANSWER
 
     async def pour(self, sink: Sink, patience_s: float, idle_s: float) -> bool:
-        return sink(ANSWER)
+        return True
 
     async def aclose(self) -> None:
         pass

@@ -301,7 +301,7 @@ class Journey:
             if call.wanted.stream:
                 await exchange.start(200, call.headers, call.content_type)
                 exchange.keep_awake(self.dialect.keep_alive, self._rules.stream_keep_alive_s)
-            if not answer.is_stream:
+            if not await answer.is_stream():
                 whole = await answer.whole()
                 call.raw = whole.raw
                 await self._pass_on(call, exchange, reading.feed_whole(whole.said))

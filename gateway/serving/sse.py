@@ -15,6 +15,7 @@ LOOKED_AT_AGAIN = 4096
 
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE = re.compile(rb"\r\n|\n|\r")
+_NAMED_ERROR = re.compile(rb"event: ?error[ \t]*")
 
 DONE = b"data: [DONE]\n\n"
 
@@ -25,6 +26,10 @@ COMMENT_MOST = 1024
 
 class EventTooLong(ValueError):
     """An event has no end within EVENT_MOST bytes."""
+
+
+class NamedError(bytes):
+    """The data of an event that is named ``error``: it is one, whatever the data looks like."""
 
 
 class Events:
@@ -75,7 +80,18 @@ class Events:
 
 def _data(event: bytes) -> bytes | None:
     lines = [line[5:].removeprefix(b" ") for line in _LINE.split(event) if line.startswith(b"data:")]
+    if b"error" in event and (error := _error(event, lines)) is not None:
+        return error
     return b"\n".join(lines) if lines else None
+
+
+def _error(event: bytes, data: list[bytes]) -> NamedError | None:
+    """Return the data of an event that its name says is an error; llama.cpp's builds of 2024 have it in a field ``error``."""
+    lines = _LINE.split(event)
+    if any(map(_NAMED_ERROR.fullmatch, lines)):
+        return NamedError(b"\n".join(data))
+    said = [line[6:] for line in lines if line.startswith(b"error:")]
+    return NamedError(b"\n".join(said)) if said else None
 
 
 def _said(part: bytes) -> list[bytes]:

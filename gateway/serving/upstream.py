@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -40,6 +41,14 @@ UNKNOWN_PATH = re.compile(
 
 RETRY_HEADERS = ("retry-after", "retry-after-ms")
 
+STREAM_BEGINS = (b":", b"data:", b"event:", b"id:", b"retry:", b"error:")
+JSON_BEGINS = (b"{", b"[")
+BLANK_MOST = 1024
+"""Bytes of nothing that an answer may begin with before its head alone says what it is."""
+
+DONE = b"data: [DONE]"
+"""What some write behind an answer that they did not stream."""
+
 
 Amend = Callable[[UpstreamRefused, bytes], bytes | None]
 
@@ -60,26 +69,55 @@ class Answer:
         self._reply = reply
         self._patience_s = first_token_s
         self._idle_s = idle_s
-        self.is_stream = (reply.header("content-type") or "").startswith("text/event-stream")
+        self._first = b""  # what was read to know what it is, and not taken yet
+        self._problem: UpstreamError | None = None
 
-    def chunk(self) -> Awaitable[bytes | None]:
+    async def is_stream(self) -> bool:
+        """Wait for its first bytes and return whether they begin a stream: some send one under another type, or JSON as one."""
+        is_said = (self._reply.header("content-type") or "").startswith("text/event-stream")
+        more: bytes | None = b""
+        try:
+            while more is not None and len(self._first) <= BLANK_MOST:
+                self._first += more
+                if (is_stream := _is_stream(self._first, is_said)) is not None:
+                    return is_stream
+                more = await self._next()
+        except UpstreamError as error:
+            self._problem = error
+        return is_said
+
+    async def chunk(self) -> bytes | None:
         """Return the bytes that come next, or None after the last ones.
 
         Raises:
             UpstreamUnavailable: the connection broke.
             UpstreamTimeout: nothing came for too long.
         """
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        if self._problem is not None:
+            raise self._problem
+        return await self._next()
+
+    def _next(self) -> Awaitable[bytes | None]:
         patience_s, self._patience_s = self._patience_s, self._idle_s
         return self._reply.chunk(patience_s)
 
-    def pour(self, sink: Sink) -> Awaitable[bool]:
+    async def pour(self, sink: Sink) -> bool:
         """Hand each piece to ``sink`` in the turn in which it comes, until it wants no more for now; return whether it had all.
 
         Raises:
             UpstreamUnavailable, UpstreamTimeout: as ``chunk`` does.
         """
+        if self._first:
+            first, self._first = self._first, b""
+            if not sink(first):
+                return False
+        if self._problem is not None:
+            raise self._problem
         patience_s, self._patience_s = self._patience_s, self._idle_s
-        return self._reply.pour(sink, patience_s, self._idle_s)
+        return await self._reply.pour(sink, patience_s, self._idle_s)
 
     async def whole(self) -> Whole:
         """Return an answer that is not a stream. One that is all here is whole without its last byte of HTTP."""
@@ -97,6 +135,8 @@ class Answer:
         if size > WHOLE_MOST:
             raise UpstreamUnavailable("The upstream's answer is too long.")
         raw = b"".join(parts)
+        if (text := raw.rstrip()).endswith(DONE):
+            raw = text.removesuffix(DONE)
         try:
             answer = loads(raw)
         except ValueError as error:
@@ -104,6 +144,19 @@ class Answer:
         if isinstance(answer, dict) and is_error(answer):
             raise UpstreamSaid(answer)
         return Whole(raw, answer)
+
+
+def _is_stream(first: bytes, is_said: bool) -> bool | None:
+    """Return whether the first bytes of an answer begin a stream, or None as long as they tell nothing.
+
+    What is neither JSON nor a stream is what its head says it is: ``is_said``.
+    """
+    said = first.removeprefix(codecs.BOM_UTF8).lstrip()
+    if said.startswith(JSON_BEGINS):
+        return False
+    if said.startswith(STREAM_BEGINS):
+        return True
+    return None if any(begin.startswith(said) for begin in STREAM_BEGINS) else is_said
 
 
 class Upstream:

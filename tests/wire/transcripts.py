@@ -22,6 +22,11 @@ class Sent:
     is_whole: bool = True
     """Whether it is sent to its end; else the connection is closed before that."""
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether the body is a stream, whatever its head says."""
+        return not self.body.lstrip().startswith(b"{")
+
 
 @dataclass(frozen=True)
 class Caller:

@@ -12,7 +12,7 @@ from gateway.serving.jsons import loads
 
 GROWN = frozenset(
     {
-        *("content", "reasoning_content", "reasoning", "refusal", "text", "thinking", "summary"),
+        *("content", "reasoning_content", "reasoning", "reasoning_text", "refusal", "text", "thinking", "summary"),
         *("arguments", "input", "data", "transcript"),
         *("tokens", "token_logprobs", "top_logprobs", "text_offset", "token_ids", "annotations", "images"),
     }
@@ -103,6 +103,16 @@ def _called(item: dict[str, Any]) -> dict[str, Any]:
     return called if isinstance(called, dict) else {}
 
 
+def is_said_again(written: list[str], piece: Any) -> bool:
+    """Return whether a piece says all of a call's arguments once more: nothing follows an object that is whole.
+
+    A shorter piece that came before may well come again within a text.
+    """
+    if not isinstance(piece, str) or not piece.startswith("{") or sum(map(len, written)) != len(piece):
+        return False
+    return "".join(written) == piece and _is_json(Text([piece]))
+
+
 def _is_json(written: Any) -> bool:
     """Return whether arguments are whole."""
     if not isinstance(written, Text) or not written[-1].rstrip().endswith("}"):
@@ -129,6 +139,8 @@ def take(before: dict[str, Any], delta: dict[str, Any], *, keeps: bool = True) -
                 before[name] = value
             if had is None or name in GROWN:
                 news[name] = value
+        elif name == "arguments" and isinstance(had, Text) and is_said_again(had, value):
+            continue
         elif name in GROWN:
             before[name] = _grown(had, name, value, keeps=keeps)
             news[name] = value

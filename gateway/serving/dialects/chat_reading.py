@@ -15,7 +15,7 @@ from gateway.serving.jsons import dumps
 from gateway.serving.meter import Usage, count
 from gateway.serving.sse import DONE, event
 
-TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
+TEXTS = ("content", "reasoning_content", "reasoning", "reasoning_text", "refusal")
 CALLS = ("tool_calls", "function_call", "audio")
 WRITTEN = frozenset({*TEXTS, *CALLS})
 ENDED = frozenset({"index", "delta", "text", "logprobs", "finish_reason", "native_finish_reason", "stop_reason"})
@@ -143,8 +143,6 @@ class ChatReading(Reading):
                 return {"index": index, **self._shown({}), "logprobs": None, "finish_reason": "length"}
             self._remember(index, delta.get("content"))
         reason = choice.get("finish_reason")
-        if reason and self._halves:
-            delta = self._with_halves(choice, delta)
         news = take(self._messages[index], delta, keeps=not self._wanted.stream) if delta else delta
         if "tool_calls" in news:
             self.tool_calls += _new_calls(news)
@@ -170,15 +168,17 @@ class ChatReading(Reading):
             self._last[end["index"]] = None
         return ends
 
-    def _with_halves(self, choice: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
-        """Return the last delta of a choice with what was held back for a half that did not come."""
-        numbered = [choice["index"]] if "index" in choice else []
-        left = self._left(("choices", *numbered))
-        return {**delta, **{name: (delta.get(name) or "") + half for name, half in left.items()}}
-
-    def _left(self, place: tuple[Any, ...]) -> dict[str, str]:
-        """Return as a delta what is held back of a choice at this place."""
-        return self._halves.left(*place, "delta")
+    def _done(self) -> bytes:
+        """Take note that nothing more comes: a choice that began and was given no reason ended by itself."""
+        for index, message in enumerate(self._messages):
+            if message and index not in self._ended:
+                self._ended[index] = reason = "tool_calls" if message.get("tool_calls") else "stop"
+                end = {"index": index, **self._shown({}), "logprobs": None, "finish_reason": reason}
+                if self._wanted.stream:
+                    self._last[index] = end
+                else:
+                    self._put_together(end)
+        return b""
 
     def _delta(self, choice: dict[str, Any]) -> dict[str, Any]:
         """Return what a choice adds."""

@@ -77,9 +77,6 @@ class CompletionsReading(ChatReading):
     def _whole_choice(self, message: dict[str, Any]) -> dict[str, Any]:
         return {"text": message.get("content", "")}
 
-    def _left(self, place: tuple[Any, ...]) -> dict[str, str]:
-        return self._delta(self._halves.left(*place))
-
     def _put_together(self, choice: dict[str, Any]) -> None:
         whole = self._choices.setdefault(choice["index"], {"index": choice["index"], "logprobs": None})
         take(whole, choice)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from gateway.serving.dialects.assembly import is_said_again
 from gateway.serving.jsons import dumps, loads
 
 Event = dict[str, Any]
@@ -69,6 +70,8 @@ class Blocks:
             before.append(self._add(given, {"type": BEGUN_BY[kind], **EMPTY[BEGUN_BY[kind]]}))
             place = len(self._blocks) - 1
         block = self._blocks[place]
+        if is_said_again(self._pieces[place].get("partial_json", []), delta.get("partial_json")):
+            return []
         if kind == "input_json_delta" and block.get("type") in BEGUN_BY.values():
             return []  # of a tool's use that nothing began
         for name, value in delta.items():

@@ -14,7 +14,7 @@ from gateway.serving.fields.answers import shown_usage
 from gateway.serving.jsons import loads
 from gateway.serving.meter import UNSAID, Sight, Usage
 from gateway.serving.refusals import is_error
-from gateway.serving.sse import Events, EventTooLong, comment, is_comment
+from gateway.serving.sse import Events, EventTooLong, NamedError, comment, is_comment
 from gateway.serving.threads import TAIL_CHARACTERS
 
 NO_TEXT = frozenset({"id", "type", "role", "call_id", "status", "index", "format", "signature"})
@@ -118,6 +118,8 @@ class Reading(ABC):
     def close(self) -> bytes:
         """Take note that no more bytes come: an answer whose every choice has ended is whole without its last event."""
         shown = b"" if self.failure else self._take_all(self._events.close())
+        if not self.failure and not self.is_over:
+            shown += self._give_up_halves()
         if self._all_ended and not self._was_cut:
             self.ended_by_itself = True
         return shown
@@ -141,6 +143,10 @@ class Reading(ABC):
     @abstractmethod
     def _take(self, event: dict[str, Any]) -> bytes:
         """Take the JSON of one event and return the bytes for a streaming caller."""
+
+    def _done(self) -> bytes:
+        """Take note that the upstream says that nothing more comes; return what a streaming caller hears of it."""
+        return b""
 
     @property
     def _granted(self) -> int:
@@ -173,14 +179,24 @@ class Reading(ABC):
 
     def _take_one(self, data: bytes) -> bytes:
         if data == b"[DONE]":
+            shown = self._give_up_halves() + self._done()
             self.ended_by_itself = not self._was_cut
-            return b""
+            return shown
+        if isinstance(data, NamedError):
+            raise UpstreamSaid(_named_error(data))
         if is_comment(data):  # a sign of life for who waits for a stream
             return comment(data[1:].removeprefix(b" ")) if self._wanted.stream else b""
         event = _event(data)
-        if self._halves or HALF.search(data):
-            event = self._halves.joined(event)
-        return self._take_anew(data, event)
+        if not self._halves and not HALF.search(data):
+            return self._take_anew(data, event)
+        event = self._halves.joined(event)
+        shown = self._give_up_halves(event)
+        return shown + self._take_anew(data, event)
+
+    def _give_up_halves(self, end: dict[str, Any] | None = None) -> bytes:
+        """Take as text of its own each half of a character that no other half can follow after ``end``, or at all."""
+        given_up = self._halves.given_up(end) if self._halves else ()
+        return b"".join([self._take(event) for event in given_up])
 
     def _take_anew(self, data: bytes, event: dict[str, Any]) -> bytes:
         """Take an event that was read; a format that knows its like again takes note of it here."""
@@ -252,6 +268,15 @@ def _event(data: bytes) -> dict[str, Any]:
     if is_error(event):
         raise UpstreamSaid(event)
     return event
+
+
+def _named_error(data: bytes) -> dict[str, Any]:
+    """Return what an event says that is an error by its name: JSON of any shape, or words."""
+    try:
+        said = loads(data)
+    except ValueError:
+        said = data.decode("utf-8", "replace").strip()
+    return said if isinstance(said, dict) and is_error(said) else {"error": said}
 
 
 def strings_in(written: Any) -> Iterator[str]:

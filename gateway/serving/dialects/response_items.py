@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from gateway.serving.dialects.assembly import is_said_again
 from gateway.serving.dialects.response_events import (
     ADDED,
     PARTS,
@@ -119,6 +120,10 @@ class Items:
         self._pieces.setdefault(place, {}).setdefault(where, []).append(text)
         self._wrote.add(place)
 
+    def _written(self, place: int, name: str) -> list[str]:
+        """Return the pieces of an item's own text, as far as it went by."""
+        return [_string(self._items[place].get(name)), *self._pieces.get(place, {}).get(("", 0, name), ())]
+
     def _join(self, place: int) -> Item:
         """Put what went by of an item's texts into it."""
         item = self._items[place]
@@ -198,6 +203,8 @@ class Items:
         if place is None:
             return []  # of what, only the item's end can say
         said = event.get("delta" if step == "delta" else name)
+        if step == "delta" and name == "arguments" and is_said_again(self._written(place, name), said):
+            return []
         if isinstance(said, str) and said and (step == "delta" or place not in self._wrote):
             self._grow(place, ("", 0, name), said)
         shown = self._placed(event, place)

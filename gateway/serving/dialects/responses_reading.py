@@ -19,7 +19,7 @@ from gateway.serving.sse import named_event
 ENDS = {"response.completed": "stop", "response.incomplete": "length"}
 NAME = re.compile(r"[a-z_.]+")
 LACKED: dict[str, Any] = {
-    **{"object": "response", "created_at": 0, "parallel_tool_calls": True, "tool_choice": "auto"},
+    **{"id": "", "object": "response", "created_at": 0, "parallel_tool_calls": True, "tool_choice": "auto"},
     **{"output": list, "tools": list},
 }
 """What OpenAI's own clients ask for in every response, and engines leave out."""
@@ -29,6 +29,7 @@ USAGE_DETAILS = {
     "output_tokens_details": {"reasoning_tokens": 0},
 }
 
+BEGINNINGS = frozenset({"response.created", "response.queued", "response.in_progress"})
 FAILED = frozenset({"failed", "cancelled"})
 FAILURES = frozenset({"response.failed", "response.cancelled", "error"})
 
@@ -39,7 +40,7 @@ class ResponsesReading(Reading):
     def __init__(self, wanted: Wanted, grant: int) -> None:
         super().__init__(wanted, grant)
         self._is_created = False
-        self._response: dict[str, Any] = {}  # as the upstream showed it last
+        self._response = _response(wanted.model)  # as the upstream showed it last
         self._items = Items()
         self._number = -1
 
@@ -57,6 +58,8 @@ class ResponsesReading(Reading):
             return self._last(kind)
         if not NAME.fullmatch(kind):
             return b""
+        if kind in BEGINNINGS and not isinstance(response, dict):
+            return b"" if kind == "response.created" else self._show([{**event, "response": self._begun()}])
         if text := self._items.text_in(event):
             self._note_text()
             if not self._counts(0, text):
@@ -85,11 +88,13 @@ class ResponsesReading(Reading):
             self._response["usage"] = shown_usage(said)
         if self.answer_id is not None:
             self._response["id"] = self.answer_id
+        elif self._is_created:
+            self._response["id"] = ""  # as its caller was told
         elif isinstance(named := self._response.get("id"), str) and named:
             self.answer_id = named
-        for name, value in LACKED.items():
+        for name, value in _response(self._wanted.model).items():
             if self._response.get(name) is None:
-                self._response[name] = value() if callable(value) else value
+                self._response[name] = value
 
     def _end(self, kind: str) -> None:
         """Take the response's end and what it says of the usage."""
@@ -120,7 +125,7 @@ class ResponsesReading(Reading):
             return b""
         shown: list[bytes] = []
         for event in events:
-            if not self._is_created and self._response:
+            if not self._is_created:
                 self._is_created = True
                 if event["type"] != "response.created":
                     shown.append(self._shown({"type": "response.created", "response": self._begun()}))
@@ -165,9 +170,8 @@ class ResponsesReading(Reading):
     def failed(self, error: TokencapError) -> bytes:
         """Return ``response.failed``; the error stands beside the response too, as every stream of ours has it."""
         told = error.body()
-        said = {"id": "", "object": "response", "created_at": 0, "model": self._wanted.model, **self._response}
         why = {"code": error.code or "server_error", "message": error.message}
-        response = {**said, "status": "failed", "error": why, "output": self._items.all, "usage": None}
+        response = {**self._response, "status": "failed", "error": why, "output": self._items.all, "usage": None}
         last = {**told, "type": "response.failed", "response": response, "sequence_number": self._number + 1}
         return named_event("response.failed", dumps(last))
 
@@ -184,6 +188,11 @@ class ResponsesReading(Reading):
         }
         totals = {"input_tokens": prompt, "output_tokens": billed, "total_tokens": prompt + billed}
         return {**ended, "output": self._items.all, "usage": {**self._said, **details, **totals}}
+
+
+def _response(model: str) -> dict[str, Any]:
+    """Return what every response says, as long as the upstream does not say it."""
+    return {"model": model, **{name: value() if callable(value) else value for name, value in LACKED.items()}}
 
 
 def read_usage(said: dict[str, Any]) -> Usage:

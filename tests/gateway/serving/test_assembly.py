@@ -174,7 +174,10 @@ def test_each_text_has_halves_of_its_own() -> None:
 
     assert said == ["", "", WHOLE]
     assert halves
-    assert halves.left("choices", 1, "delta") == {"content": UNKNOWN}
+    assert halves.given_up({"choices": [{"index": 0, "finish_reason": "stop"}]}) == []
+    assert halves.given_up({"choices": [{"index": 1, "finish_reason": "stop"}]}) == [
+        {"choices": [{"index": 1, "delta": {"content": UNKNOWN}}]}
+    ]
     assert not halves
 
 
@@ -199,3 +202,12 @@ def test_in_every_format_halves_are_joined(shape: str) -> None:
     said = [halves.joined(SHAPES[shape](text)) for text in ("a" + HIGH, LOW)]
 
     assert said == [SHAPES[shape]("a"), SHAPES[shape](WHOLE)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_in_every_format_half_a_character_is_given_up_at_the_end(shape: str) -> None:
+    halves = Halves()
+    halves.joined(SHAPES[shape]("a" + HIGH))
+
+    assert halves.given_up() == [SHAPES[shape](UNKNOWN)]
+    assert not halves
