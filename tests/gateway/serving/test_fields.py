@@ -7,12 +7,6 @@ from dataclasses import replace
 from typing import Any, get_type_hints
 
 import pytest
-from anthropic.types import message_count_tokens_params, message_create_params
-from anthropic.types.beta import message_count_tokens_params as beta_count_tokens_params
-from anthropic.types.beta import message_create_params as beta_message_create_params
-from openai.types import completion_create_params, embedding_create_params
-from openai.types.chat import completion_create_params as chat_create_params
-from openai.types.responses import response_create_params
 
 from gateway.errors import BadRequest
 from gateway.serving.dialects.all import dialects
@@ -32,6 +26,7 @@ from gateway.serving.profiles import (
     Profile,
 )
 from gateway.serving.tools import HOSTED_FIELDS
+from tests.gateway.serving.published import PUBLISHED
 
 GRANT = 50
 
@@ -42,18 +37,6 @@ BODIES: dict[str, dict[str, Any]] = {
     MESSAGES: {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 90, "stream": True},
     COUNT_TOKENS: {"model": "m", "messages": [{"role": "user", "content": "Hello"}]},
     EMBEDDINGS: {"model": "m", "input": "Hello"},
-}
-
-PUBLISHED: dict[str, tuple[Any, ...]] = {
-    CHAT: (chat_create_params.CompletionCreateParamsBase,),
-    COMPLETIONS: (completion_create_params.CompletionCreateParamsBase,),
-    RESPONSES: (response_create_params.ResponseCreateParamsBase,),
-    MESSAGES: (message_create_params.MessageCreateParamsBase, beta_message_create_params.MessageCreateParamsBase),
-    COUNT_TOKENS: (
-        message_count_tokens_params.MessageCountTokensParams,
-        beta_count_tokens_params.MessageCountTokensParams,
-    ),
-    EMBEDDINGS: (embedding_create_params.EmbeddingCreateParams,),
 }
 
 VALUES: dict[str, Any] = {
