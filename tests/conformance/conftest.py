@@ -8,6 +8,8 @@ import pytest
 
 from gateway.local.simulated.lengths import Table
 from gateway.local.simulator import Law
+from tests.conformance.clients.apart import APART
+from tests.conformance.clients.node import NODE
 from tests.loop.rig import Rig, rig
 from tests.servers import short_directory, valkey_in
 
@@ -15,6 +17,14 @@ ANSWER_TOKENS = 12
 TOOL_CALLS = 20
 CAP = 7
 LAW = Law(tokens_per_s=float("inf"), first_token_s=0, lengths=Table((ANSWER_TOKENS,), (1.0,)), tool_calls=TOOL_CALLS)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drivers() -> Iterator[None]:
+    """End the processes of clients that tests have started."""
+    yield
+    for driver in (NODE, APART):
+        driver.close()
 
 
 @pytest.fixture(scope="session")

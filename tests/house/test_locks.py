@@ -14,9 +14,13 @@ RUNTIME = list(PROJECT["project"]["dependencies"])
 EVERYTHING = [
     *RUNTIME,
     *(each for extra in PROJECT["project"]["optional-dependencies"].values() for each in extra),
-    *(each for group in PROJECT["dependency-groups"].values() for each in group if isinstance(each, str)),
+    *PROJECT["dependency-groups"]["test"],
 ]
-LOCKS = {"requirements.lock": RUNTIME, "tests/requirements.lock": EVERYTHING}
+LOCKS = {
+    "requirements.lock": RUNTIME,
+    "tests/requirements.lock": EVERYTHING,
+    "tests/conformance/apart/requirements.lock": PROJECT["dependency-groups"]["clients"],
+}
 
 
 def locked(name: str) -> dict[str, list[str]]:

@@ -1,0 +1,78 @@
+"""A program of another environment that does what a test asks with the client it names: a line in, a line out."""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tests.conformance.client import EXCEPTIONS, MODEL, QUESTION, RESULT, TOOL, Answer, Refused, Where
+
+WAIT_S = 120
+
+
+class Driver:
+    """One process for all its clients, started with the first thing that is asked: most of a short one's time is its start."""
+
+    def __init__(self, *command: str | Path) -> None:
+        self._command = [str(part) for part in command]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, **asked: Any) -> dict[str, Any]:
+        if self._process is None:
+            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(asked).encode() + b"\n")
+        process.stdin.flush()
+        assert select.select([process.stdout], [], [], WAIT_S)[0], f"{asked} was not answered."
+        line = process.stdout.readline()
+        if not line:
+            self.close()
+            raise AssertionError(f"{asked} ended its client: see above.")
+        said: dict[str, Any] = json.loads(line)
+        return said
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        if self._process is not None:
+            process, self._process = self._process, None
+            process.communicate(timeout=WAIT_S)
+
+
+class Driven:
+    """A client that a driver has; ``given`` is what its script is told beside the usual."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        script: str,
+        endpoint: str,
+        exceptions: dict[int, str] = EXCEPTIONS,
+        **given: Any,
+    ) -> None:
+        self.endpoint, self.exceptions = endpoint, exceptions
+        self._driver, self._script, self._given = driver, script, given
+
+    def complete(self, where: Where, *, model: str = MODEL) -> Answer:
+        return Answer(**self._ask("complete", where, model))
+
+    def stream(self, where: Where) -> Answer:
+        return Answer(**self._ask("stream", where, MODEL))
+
+    def loop(self, where: Where) -> int:
+        return int(self._ask("loop", where, MODEL, tool=TOOL, result=RESULT)["results"])
+
+    def structure(self, where: Where, *, stream: bool) -> dict[str, Any]:
+        return self._ask("structure", where, MODEL, stream=stream)
+
+    def _ask(self, task: str, where: Where, model: str, **more: Any) -> dict[str, Any]:
+        asked = {**asdict(where), "model": model, "question": QUESTION, **self._given, **more}
+        said = self._driver.ask(client=self._script, task=task, **asked)
+        if "refused" in said:
+            raise Refused(said["refused"], said["status"], said["code"])
+        return said
