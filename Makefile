@@ -9,7 +9,7 @@ ARGS ?=
 # Byte code is kept: the suite starts some thousand processes, and each would compile anew all that it imports.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test soak fuzz door agents bench bench-peers recovery check lock clean
+.PHONY: demo test soak fuzz door agents engines bench bench-peers recovery check lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tokencap demo $(ARGS)
@@ -35,6 +35,11 @@ door: $(VENV)/.tested
 # Claude Code and Codex CLI as npm has them, each doing a task that takes a tool: 800 MB under .agents, some minutes.
 agents: $(VENV)/.tested
 	$(BIN)/python -m tests.agents.run $(ARGS)
+
+# Real engines with tiny models behind the gateway, each call compared with the engine's own answer: 8 GB under .engines, an
+# hour or so, and cc. `make engines ARGS="--engines llama.cpp --kinds tools"` is shorter.
+engines: $(VENV)/.tested
+	$(BIN)/python -m tests.engines.run $(ARGS)
 
 # CPU per call and per event, beside other proxies; needs cc and two cores. `make bench ARGS="--rounds 1 --scenarios 32"`.
 bench: $(VENV)/.tested

@@ -1,0 +1,76 @@
+"""What is asked: one call, in any format, as the engine and the gateway are both asked it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gateway.serving.profiles import CHAT, COMPLETIONS, MESSAGES, RESPONSES
+from tests.engines.engines import LENGTH, MODEL
+
+LIMITS = {CHAT: "max_tokens", COMPLETIONS: "max_tokens", RESPONSES: "max_output_tokens", MESSAGES: "max_tokens"}
+NEEDED = 4096
+"""Messages have to carry a limit: one that nothing here comes near."""
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "enum": ["Rome"]}, "now": {"type": "boolean"}},
+    "required": ["city", "now"],
+    "additionalProperties": False,
+}
+"""Of arguments that any model ends, once it is held to them."""
+
+FUNCTION = {"name": "get_weather", "description": "The weather", "parameters": SCHEMA}
+TOOLS: dict[str, dict[str, Any]] = {
+    CHAT: {"tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "required"},
+    RESPONSES: {"tools": [{"type": "function", **FUNCTION}], "tool_choice": "required"},
+    MESSAGES: {
+        "tools": [{"name": FUNCTION["name"], "description": FUNCTION["description"], "input_schema": SCHEMA}],
+        "tool_choice": {"type": "any"},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A call. ``limit`` is its caller's own, ``cap`` that of its customer's tier; engines refuse some as too long."""
+
+    endpoint: str
+    prompt: str
+    stream: bool = False
+    n: int = 1
+    limit: int | None = None
+    cap: int | None = None
+    tools: bool = False
+    may_be_refused: bool = False
+
+    def __str__(self) -> str:
+        said = [self.endpoint, "streamed" if self.stream else "whole", f"n {self.n}"]
+        said += [f"limit {self.limit}"] if self.limit is not None else []
+        said += [f"cap {self.cap}"] if self.cap is not None else []
+        return ", ".join([*said, *(["tools"] if self.tools else []), repr(self.prompt[:20])])
+
+    @property
+    def grant(self) -> int | None:
+        """Return what each choice has to be granted, where anything here says it."""
+        bounds = [self.limit] if self.limit is not None else []
+        bounds += [self.cap // self.n] if self.cap is not None else []
+        return min(bounds, default=None)
+
+    def of_the_engine(self) -> Ask:
+        """Return the same call as the engine itself is asked it, held to what has to be granted."""
+        limit = LENGTH if self.grant is None and self.endpoint != MESSAGES else self.grant
+        return replace(self, limit=limit, cap=None)
+
+    def body(self) -> dict[str, Any]:
+        said: dict[str, Any] = {"model": MODEL, "temperature": 0, "stream": self.stream}
+        limit = NEEDED if self.limit is None and self.endpoint == MESSAGES else self.limit
+        said |= {} if limit is None else {LIMITS[self.endpoint]: limit}
+        said |= {"n": self.n} if self.n > 1 else {}
+        said |= TOOLS[self.endpoint] if self.tools else {}
+        if self.stream and self.endpoint in (CHAT, COMPLETIONS):
+            said["stream_options"] = {"include_usage": True}
+        messages = [{"role": "user", "content": self.prompt}]
+        if self.endpoint in (CHAT, MESSAGES):
+            return {**said, "messages": messages}
+        return {**said, "prompt" if self.endpoint == COMPLETIONS else "input": self.prompt}

@@ -1,0 +1,80 @@
+"""Real engines behind the gateway: each call is made of the engine itself, too, and has to come to the same.
+
+``python -m tests.engines.run`` gets the engines first (under .engines), prints a line a kind of call, exits with 1 where
+one of them broke a promise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.engines.bench import Bench
+from tests.engines.engines import ENGINES, MODEL, DidNotStart, Engine
+from tests.engines.kinds import kinds
+from tests.loop.rig import rig
+from tests.servers import short_directory, valkey_in
+
+SHOWN = 5
+"""Breaches of a kind of calls."""
+
+
+@contextmanager
+def bench(engine: Engine) -> Iterator[Bench]:
+    """Start an engine and a gateway that finds out by itself what it is."""
+    with (
+        tempfile.TemporaryDirectory() as data,
+        short_directory() as beside,
+        valkey_in(beside) as redis_url,
+        engine.running(Path(data) / "engine.log") as url,
+        rig(redis_url, f"sqlite:///{data}/ledger", Path(data), upstream=url, model=MODEL) as house,
+    ):
+        yield Bench(engine, house)
+
+
+def tried(engine: Engine, chosen: Sequence[str]) -> int:
+    """Hold everything of one engine, or the kinds with one of these words; return how many of its calls broke a promise."""
+    engine.install()
+    print(f"{engine.name}: {engine.version()}", flush=True)
+    calls, broken, began = 0, 0, time.monotonic()
+    with bench(engine) as one:
+        for kind in kinds(one):
+            if chosen and not any(word in kind.name for word in chosen):
+                continue
+            breaches = list(kind.breaches())
+            calls, broken = calls + kind.calls, broken + len({str(call) for call, _ in breaches})
+            print(f"{engine.name:18} {kind.name:58} {kind.calls:4} calls", flush=True)
+            for call, breach in breaches[:SHOWN]:
+                print(f"  {call}: {breach}", flush=True)
+            if len(breaches) > SHOWN:
+                print(f"  and {len(breaches) - SHOWN} more", flush=True)
+    print(f"{engine.name}: {calls} calls, {broken} broken, {time.monotonic() - began:.0f} s", flush=True)
+    return broken
+
+
+def main() -> int:
+    by_name = {engine.name: engine for engine in ENGINES}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engines", nargs="*", default=list(by_name), choices=list(by_name))
+    parser.add_argument(
+        "--kinds", nargs="*", default=[], metavar="WORD", help="only kinds with one of these in their name"
+    )
+    given = parser.parse_args()
+    broken = {}
+    for name in given.engines:
+        try:
+            broken[name] = tried(by_name[name], given.kinds)
+        except (DidNotStart, TimeoutError) as error:
+            broken[name] = 1
+            print(f"{name}: {error}", flush=True)
+    held = not any(broken.values())
+    print("Every promise held." if held else f"{sum(broken.values())} breaches: {broken}")
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
