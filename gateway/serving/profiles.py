@@ -37,6 +37,8 @@ class Profile:
     continuous_usage: bool = False
     """Whether each chunk can tell the tokens so far; then even chunks of several tokens are cut exactly."""
     choices_most: int = 16
+    counts_choices_apart: bool = False
+    """Whether its usage is of one choice: then several are asked for in a stream, which has the usage of each."""
     tokenize_field: str | None = None
     """The field of its ``/tokenize`` that takes the text, where it has that route."""
     passes: frozenset[str] = frozenset()
@@ -63,7 +65,7 @@ OPENAI = Profile(
 )
 VLLM = Profile("vllm", continuous_usage=True, tokenize_field="prompt", stops_on_hangup=True)
 SGLANG = Profile("sglang", continuous_usage=True, tokenize_field="prompt", stops_on_hangup=True)
-LLAMACPP = Profile("llamacpp", tokenize_field="content", stops_on_hangup=True)
+LLAMACPP = Profile("llamacpp", counts_choices_apart=True, tokenize_field="content", stops_on_hangup=True)
 OLLAMA = Profile(
     "ollama",
     speaks=ENDPOINTS - {COUNT_TOKENS},

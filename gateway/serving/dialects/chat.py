@@ -51,7 +51,8 @@ class Chat(OpenAI):
             brought_history=history,
             end_user=end_user(body, *END_USER),
             dropped=self._sieve.dropped(body),
-            comes_whole=comes_whole(self._profile, body),
+            comes_whole=comes_whole(self._profile, body, choices),
+            counted_apart=self._profile.counts_choices_apart,
         )
 
     def prompt(self, body: Body) -> Prompt | None:
@@ -61,7 +62,7 @@ class Chat(OpenAI):
         own = self._profile.chat_limits if body.get("prediction") is None else ("max_tokens",)  # the two do not meet
         limits = self._limits(body, own, OTHER_LIMITS, grant)
         choices = {"n": wanted.choices} if wanted.choices > 1 else {}
-        return dumps({**self._passed(body, wanted, grant), "model": model, **choices, **limits, **self._streamed(body)})
+        return dumps({**self._passed(body, wanted, grant), "model": model, **choices, **limits, **self._streamed(body, wanted)})
 
     def reading(self, wanted: Wanted, *, grant: int) -> ChatReading:
         return ChatReading(wanted, grant)

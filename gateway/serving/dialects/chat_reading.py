@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 from gateway.errors import UpstreamUnavailable
@@ -42,6 +44,8 @@ class ChatReading(Reading):
         self._last: dict[
             int, dict[str, Any] | None
         ] = {}  # ends that the upstream gave, while the caller has not seen them
+        self._begun = 0  # choices that the caller was told of, which are the first ones
+        self._apart: list[Usage] = []  # of single choices, where the upstream counts each for itself
         self._came_whole = False
         self._like: Alike | None = None
         self._text_of: int | None = None  # the choice of the last chunk, where it said a text for one and nothing else
@@ -97,10 +101,11 @@ class ChatReading(Reading):
                 parts.append((choice, delta, is_token))
         crosses = False
         if isinstance(usage, dict):
-            said = read_usage(usage)
+            said = self._of_all_choices(read_usage(usage))
             crosses = has_text and self._is_over_grant(said.output_tokens)
             if not crosses:
                 self._note_usage(usage, said)
+                self._is_final &= self._all_ended or not self._apart
         shown = [] if has_text else self._ends(lambda index: self._tokens[index] > 0)
         for choice, delta, is_token in parts:
             kept = self._kept(choice, delta, is_token, crosses=crosses)
@@ -115,6 +120,8 @@ class ChatReading(Reading):
         if not shown:
             self._carried |= {name: value for name, value in chunk.items() if value and name not in REPEATED}
             return b""
+        if self._begun < self._wanted.choices:
+            shown = self._in_order(shown)
         whole = {**self._carried, **chunk, "choices": shown}
         if self._carried:
             self._carried = {}
@@ -154,6 +161,25 @@ class ChatReading(Reading):
                 self._last[index] = {"index": index, **self._shown({}), "logprobs": None, "finish_reason": reason}
                 kept["finish_reason"] = None
         return kept
+
+    def _of_all_choices(self, said: Usage) -> Usage:
+        """Return a usage with those of the choices before it, where the upstream counts each for itself."""
+        if not self._wanted.counted_apart or self._wanted.choices == 1:
+            return said
+        self._apart = [*self._apart, said][-self._wanted.choices :]
+        outputs = [one.output_tokens or 0 for one in self._apart]
+        self._most_of_one = max(outputs)
+        reasoning = sum(one.reasoning_tokens for one in self._apart)
+        return replace(said, output_tokens=sum(outputs), reasoning_tokens=reasoning)
+
+    def _in_order(self, shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the choices of a chunk after those below them that have not begun: clients go by their places."""
+        latest = max(choice["index"] for choice in shown)
+        come = {choice["index"] for choice in shown}
+        new = [index for index in range(self._begun, latest) if index not in come]
+        self._begun = max(self._begun, latest + 1)
+        begun = [{"index": index, **self._shown({}), "logprobs": None, "finish_reason": None} for index in new]
+        return sorted([*begun, *shown], key=itemgetter("index")) if begun else shown
 
     def _go_on(self, index: Any) -> None:
         """Take note of more text for a choice: an end that the upstream gave before was none. Some give one in each chunk."""

@@ -44,7 +44,8 @@ class Completions(OpenAI):
             input_estimate=-(-size // 4),
             end_user=end_user(body, *END_USER),
             dropped=self._sieve.dropped(body),
-            comes_whole=comes_whole(self._profile, body),
+            comes_whole=comes_whole(self._profile, body, prompts * of_each),
+            counted_apart=self._profile.counts_choices_apart,
         )
 
     def prompt(self, body: Body) -> Prompt | None:
@@ -53,7 +54,7 @@ class Completions(OpenAI):
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
         limits = self._limits(body, ("max_tokens",), OTHER_LIMITS, grant)
         choices = {"n": body["n"]} if body.get("n") is not None else {}
-        return dumps({**self._passed(body, wanted, grant), "model": model, **choices, **limits, **self._streamed(body)})
+        return dumps({**self._passed(body, wanted, grant), "model": model, **choices, **limits, **self._streamed(body, wanted)})
 
     def reading(self, wanted: Wanted, *, grant: int) -> CompletionsReading:
         return CompletionsReading(wanted, grant)

@@ -99,7 +99,7 @@ class Messages(Anthropic):
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
         passed = self._sieve.passed(body, grant)
         wanted.dropped += bound_thought(passed, grant)
-        asked = {"model": model, "max_tokens": grant, **streamed(self._profile, body)}
+        asked = {"model": model, "max_tokens": grant, **streamed(body, wanted)}
         return dumps({**passed, **asked})
 
     def reading(self, wanted: Wanted, *, grant: int) -> MessagesReading:

@@ -9,7 +9,7 @@ from gateway.errors import BadRequest, TokencapError
 from gateway.serving.body import Body, flag, positive
 from gateway.serving.dialects.thinking import bound_thought
 from gateway.serving.dialects.wanted import Wanted
-from gateway.serving.dialects.whole import comes_whole, streamed
+from gateway.serving.dialects.whole import streamed
 from gateway.serving.fields.sieve import OBFUSCATION, Sieve
 from gateway.serving.jsons import dumps
 from gateway.serving.profiles import Profile
@@ -54,10 +54,10 @@ class OpenAI:
             own = (*own, *(name for name in others if body.get(name) is not None))
         return dict.fromkeys(own, grant)
 
-    def _streamed(self, body: Body) -> Body:
+    def _streamed(self, body: Body, wanted: Wanted) -> Body:
         """Return the fields that ask a completion to stream and to say its usage, or not to stream."""
-        if comes_whole(self._profile, body) or not self._profile.asks_usage:
-            return streamed(self._profile, body)
+        if wanted.comes_whole or not self._profile.asks_usage:
+            return streamed(body, wanted)
         asked = {"include_usage": True} | ({"continuous_usage_stats": True} if self._profile.continuous_usage else {})
         options = body.get("stream_options") or {}
         if OBFUSCATION in options and self._sieve.heeds(OBFUSCATION):

@@ -77,7 +77,7 @@ class Responses(OpenAI):
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
         limits = self._limits(body, ("max_output_tokens",), OTHER_LIMITS, grant)
         passed = self._passed(body, wanted, grant)
-        return dumps({**passed, "model": model, **limits, **streamed(self._profile, body)})
+        return dumps({**passed, "model": model, **limits, **streamed(body, wanted)})
 
     def reading(self, wanted: Wanted, *, grant: int) -> ResponsesReading:
         return ResponsesReading(wanted, grant)

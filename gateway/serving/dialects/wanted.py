@@ -43,6 +43,8 @@ class Wanted:
     """What was left out of the body, by name: the caller is told."""
     comes_whole: bool = False
     """Whether the upstream is asked for all of the answer at once."""
+    counted_apart: bool = False
+    """Whether each usage in a stream is that of one choice."""
     generates: bool = True
     """Whether output tokens can come of it; if not, none are held."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from gateway.serving.body import Body
+from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.jsons import dumps
 from gateway.serving.profiles import Profile
 
@@ -18,14 +19,14 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 _COLON = re.compile(r"[ \t\n\r]*:[ \t\n\r]*")
 
 
-def comes_whole(profile: Profile, body: Body) -> bool:
-    """Return whether the upstream is asked for a whole answer: its caller wants one, and no setting says otherwise."""
-    return not (profile.always_streams or body.get("stream"))
+def comes_whole(profile: Profile, body: Body, choices: int = 1) -> bool:
+    """Return whether the upstream is asked for a whole answer: its caller wants one, and all of it would be counted."""
+    return not (profile.always_streams or body.get("stream") or (profile.counts_choices_apart and choices > 1))
 
 
-def streamed(profile: Profile, body: Body) -> Body:
+def streamed(body: Body, wanted: Wanted) -> Body:
     """Return the field that asks the upstream to stream, or not to, as the caller said it."""
-    if not comes_whole(profile, body):
+    if not wanted.comes_whole:
         return {"stream": True}
     return {"stream": False} if body.get("stream") is False else {}
 
