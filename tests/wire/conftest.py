@@ -1,4 +1,4 @@
-"""Two gateways before one player, one that asks as its callers ask and one that always asks for a stream: every transcript
+"""Gateways before one player, which ask as their callers ask or always ask for a stream: every transcript
 is played to them once, and the tests look at what came of each."""
 
 from __future__ import annotations
@@ -46,9 +46,11 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[
     """What came of each transcript, by its name, streamed and whole, in each size of pieces."""
     with playing() as (player, address), ExitStack() as stack:
         loops = {
-            way: stack.enter_context(_loop(tmp_path_factory.mktemp(way), address, way)) for way in (AS_ASKED, ALWAYS)
+            (way, profile): stack.enter_context(_loop(tmp_path_factory.mktemp(way), address, way, profile))
+            for way in (AS_ASKED, ALWAYS)
+            for profile in sorted({transcript.profile for transcript in TRANSCRIPTS})
         }
-        sold = {way: loop.customer("open") for way, loop in loops.items()}
+        sold = {kind: loop.customer("open") for kind, loop in loops.items()}
         answers: list[tuple[Transcript, bool, httpx.Response]] = []
         client = stack.enter_context(httpx.Client(timeout=30))
         for transcript in TRANSCRIPTS:
@@ -57,9 +59,10 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[
                 body = {"model": "aligned-1", **transcript.request, "stream": stream}
                 if stream and "messages" not in transcript.endpoint and "responses" not in transcript.endpoint:
                     body["stream_options"] = {"include_usage": True}
-                url = loops[way].url + transcript.endpoint
-                answers.append((transcript, stream, client.post(url, json=body, headers=sold[way].headers)))
-        records = {record["id"]: record for way, loop in loops.items() for record in loop.usage(sold[way])}
+                kind = (way, transcript.profile)
+                url = loops[kind].url + transcript.endpoint
+                answers.append((transcript, stream, client.post(url, json=body, headers=sold[kind].headers)))
+        records = {record["id"]: record for kind, loop in loops.items() for record in loop.usage(sold[kind])}
         for loop in loops.values():
             loop.until_nothing_is_held()
         found: dict[str, list[Played]] = {}
@@ -71,12 +74,12 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[
 
 
 @contextmanager
-def _loop(directory: Path, upstream: str, way: str) -> Iterator[Rig]:
+def _loop(directory: Path, upstream: str, way: str, profile: str) -> Iterator[Rig]:
     ledger = f"sqlite:///{directory / 'ledger.sqlite'}"
     with (
         short_directory() as short,
         valkey_in(short) as redis_url,
-        rig(redis_url, ledger, directory, upstream=upstream, upstream_streams=way) as loop,
+        rig(redis_url, ledger, directory, upstream=upstream, upstream_streams=way, upstream_profile=profile) as loop,
     ):
         loop.tier("open", period_tokens_max=10_000_000)
         yield loop

@@ -11,11 +11,11 @@ from gateway.serving.body import Body
 from gateway.serving.dialects.all import dialects
 from gateway.serving.dialects.reading import Reading
 from gateway.serving.jsons import dumps, loads
-from gateway.serving.profiles import ANY
+from gateway.serving.profiles import PROFILES
 from tests.wire.heard import heard_stream, heard_whole, strict_json
 from tests.wire.transcripts import TRANSCRIPTS, Transcript, fits
 
-DIALECTS = {dialect.endpoint: dialect for dialect in dialects(ANY)}
+DIALECTS = {(profile.name, dialect.endpoint): dialect for profile in PROFILES.values() for dialect in dialects(profile)}
 GRANT = 10_000
 ANSWERS = [one for one in TRANSCRIPTS if one.caller.error is None]
 STREAMED = [one for one in ANSWERS if one.streamed and one.streamed.is_stream]
@@ -23,7 +23,7 @@ WHOLE = [one for one in ANSWERS if one.whole and not one.whole.is_stream]
 
 
 def reading(transcript: Transcript, *, stream: bool) -> Reading:
-    dialect = DIALECTS[transcript.endpoint]
+    dialect = DIALECTS[transcript.profile, transcript.endpoint]
     body: Body = {"model": "aligned-1", **transcript.request, "stream": stream}
     if stream and transcript.endpoint.endswith("completions"):
         body["stream_options"] = {"include_usage": True}

@@ -55,6 +55,8 @@ class Transcript:
     record: dict[str, Any] | None
     whole_record: dict[str, Any] | None
     """Likewise: ``[record.whole]``."""
+    profile: str
+    """What the upstream is taken for, where its shape is read only of an engine that is known."""
 
     def sent(self, *, stream: bool) -> Sent:
         """Return what an upstream sends that was asked for a stream or not; the other where it knows one way only."""
@@ -91,6 +93,7 @@ def _read(path: Path) -> Transcript:
         whole_caller=_caller(caller | whole_caller),
         record=record,
         whole_record=None if record is None else record | whole_record,
+        profile=said.get("profile", "any"),
     )
 
 

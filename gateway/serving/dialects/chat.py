@@ -62,7 +62,9 @@ class Chat(OpenAI):
         own = self._profile.chat_limits if body.get("prediction") is None else ("max_tokens",)  # the two do not meet
         limits = self._limits(body, own, OTHER_LIMITS, grant)
         choices = {"n": wanted.choices} if wanted.choices > 1 else {}
-        return dumps({**self._passed(body, wanted, grant), "model": model, **choices, **limits, **self._streamed(body, wanted)})
+        return dumps(
+            {**self._passed(body, wanted, grant), "model": model, **choices, **limits, **self._streamed(body, wanted)}
+        )
 
     def reading(self, wanted: Wanted, *, grant: int) -> ChatReading:
         return ChatReading(wanted, grant)

@@ -105,7 +105,7 @@ class ChatReading(Reading):
             crosses = has_text and self._is_over_grant(said.output_tokens)
             if not crosses:
                 self._note_usage(usage, said)
-                self._is_final &= self._all_ended or not self._apart
+                self._is_final &= len(self._apart) in (0, self._wanted.choices)
         shown = [] if has_text else self._ends(lambda index: self._tokens[index] > 0)
         for choice, delta, is_token in parts:
             kept = self._kept(choice, delta, is_token, crosses=crosses)

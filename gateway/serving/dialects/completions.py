@@ -54,7 +54,9 @@ class Completions(OpenAI):
     def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
         limits = self._limits(body, ("max_tokens",), OTHER_LIMITS, grant)
         choices = {"n": body["n"]} if body.get("n") is not None else {}
-        return dumps({**self._passed(body, wanted, grant), "model": model, **choices, **limits, **self._streamed(body, wanted)})
+        return dumps(
+            {**self._passed(body, wanted, grant), "model": model, **choices, **limits, **self._streamed(body, wanted)}
+        )
 
     def reading(self, wanted: Wanted, *, grant: int) -> CompletionsReading:
         return CompletionsReading(wanted, grant)
