@@ -23,7 +23,8 @@ test: $(VENV)/.tested
 soak: $(VENV)/.tested
 	$(BIN)/python -m tests.faults.soak $(ARGS)
 
-# Requests that nobody should send, then what the model was told against what is on record: some minutes.
+# Requests that nobody should send, then what the model was told against what is on record: some minutes. Then 200,000 answers
+# that no upstream should send: a quarter of an hour. `make fuzz ARGS="--cases 1000 --transcripts 10000 --seed 2"` is shorter.
 fuzz: $(VENV)/.tested
 	$(BIN)/python -m tests.conformance.fuzz $(ARGS)
 

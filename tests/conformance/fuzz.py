@@ -1,6 +1,7 @@
 """Sends what nobody should send, then compares: what the model was told, what is on record, what callers were answered.
 
-``python -m tests.conformance.fuzz --cases 200000`` is the long run; it prints what it found and exits with 1 for a breach.
+``python -m tests.conformance.fuzz --cases 200000 --transcripts 200000`` is the long run: so many requests of callers, and so
+many mutated answers of upstreams (``tests/wire``). It prints what it found and exits with 1 for a breach.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tests.conformance.cases import BODIES, LIMITS, Case, case
 from tests.loop.rig import FAST, Rig, rig
 from tests.servers import short_directory, valkey_in
 from tests.serving import call_id
+from tests.wire.fuzz import run_all
 
 MULTIPLIES = ("n", "best_of", "n_cmpl")
 TOKEN_LIMITS = tuple(name for name in LIMITS if name not in (*MULTIPLIES, "min_tokens"))
@@ -215,17 +217,38 @@ def _judged(one: Case, status: int, body: bytes) -> str | None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=200_000)
+    parser.add_argument("--transcripts", type=int, default=200_000)
+    parser.add_argument("--workers", type=int, default=2, help="processes that play transcripts")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
+    held = _requests(given.cases, given.seed) if given.cases else True
+    if given.transcripts:
+        held &= _transcripts(given.transcripts, given.seed, given.workers)
+    if held:
+        print("Every promise held.")
+    return 0 if held else 1
+
+
+def _transcripts(cases: int, seed: int, workers: int) -> bool:
+    """Play mutated transcripts; print what was found."""
+    played = run_all(cases, seed, workers)
+    print(f"played     {played.cases} mutated transcripts, {sum(played.kinds.values())} broke a promise")
+    for kind, count in played.kinds.most_common(20):
+        print(f"{count} x {played.breaches[kind]}\n")
+    return not played.kinds
+
+
+def _requests(cases: int, seed: int) -> bool:
+    """Send requests; print what was found."""
     with tempfile.TemporaryDirectory() as directory, house(Path(directory)) as running:
-        found = running.fuzz(given.cases, given.seed)
+        found = running.fuzz(cases, seed)
     statuses = ", ".join(f"{count} x {status}" for status, count in sorted(found.statuses.items()))
     print(f"cases      {found.cases}\nstatuses   {statuses}")
     print(
         f"reached    {found.reached} reached the model, {found.answered} were answered, {found.records} are on record"
     )
-    print("\n".join(found.breaches[:50]) or "Every promise held.")
-    return 1 if found.breaches else 0
+    print("\n".join(found.breaches[:50]))
+    return not found.breaches
 
 
 if __name__ == "__main__":

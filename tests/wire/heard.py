@@ -70,7 +70,7 @@ def completion_stream(said: list[dict[str, Any]]) -> Any:
     whole: dict[str, Any] = {"choices": {}, "usage": None}
     for chunk in said:
         if chunk["choices"]:
-            Completion.model_validate(_finished(chunk))
+            Completion.model_validate(finished(chunk))
         whole["usage"] = chunk.get("usage") or whole["usage"]
         for one in chunk["choices"]:
             choice = whole["choices"].setdefault(one["index"], {"index": one["index"], "text": ""})
@@ -81,7 +81,7 @@ def completion_stream(said: list[dict[str, Any]]) -> Any:
     return {**whole, "choices": [whole["choices"][index] for index in sorted(whole["choices"])]}
 
 
-def _finished(chunk: dict[str, Any]) -> dict[str, Any]:
+def finished(chunk: dict[str, Any]) -> dict[str, Any]:
     """Return a chunk as the model of a whole completion takes it: OpenAI publishes none of its chunks."""
     return {
         **chunk,
@@ -90,12 +90,9 @@ def _finished(chunk: dict[str, Any]) -> dict[str, Any]:
 
 
 def responses_stream(said: list[dict[str, Any]]) -> Any:
-    state: ResponseStreamState[Any] = ResponseStreamState(input_tools=[], text_format=Omit())
+    responses_state(said)
     numbers = [event["sequence_number"] for event in said]
     assert numbers == sorted(set(numbers)), "each event has a number of its own"
-    for event in said:
-        if event["type"] in RESPONSE_EVENTS:  # the client passes others over
-            state.handle_event(RESPONSE_EVENTS[event["type"]].model_validate(event))  # type: ignore[arg-type]
     whole = said[-1]["response"]
     done = [event["item"] for event in said if event["type"] == "response.output_item.done"]
     assert whole["status"] in ("completed", "incomplete")
@@ -109,6 +106,14 @@ def responses_stream(said: list[dict[str, Any]]) -> Any:
             assert "".join(deltas) in (text, ""), "deltas say what the item says"
             assert deltas or not kind.endswith("output_text.delta") or not text
     return responses_whole(whole)
+
+
+def responses_state(said: list[dict[str, Any]]) -> None:
+    """Have the vendor's client take every event."""
+    state: ResponseStreamState[Any] = ResponseStreamState(input_tools=[], text_format=Omit())
+    for event in said:
+        if event["type"] in RESPONSE_EVENTS:  # the client passes others over
+            state.handle_event(RESPONSE_EVENTS[event["type"]].model_validate(event))  # type: ignore[arg-type]
 
 
 def _written(item: dict[str, Any]) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.serving.jsons import loads
+from gateway.serving.jsons import dumps, loads
 
 GROWN = frozenset(
     {
@@ -28,6 +28,16 @@ NUMBERED = frozenset({"tool_calls", "reasoning_details"})
 PARTED = frozenset({"content", "thinking"})
 """Lists whose items come in pieces and have a type only."""
 
+TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(GROWN, (str, list)),
+    **dict.fromkeys((*FIRST, "name"), (str,)),
+    **dict.fromkeys(("arguments", "refusal", "reasoning_content", "reasoning_text", "transcript"), (str,)),
+    **dict.fromkeys((*NUMBERED, "tool_calls"), (list, dict)),
+    **dict.fromkeys(("function", "custom", "function_call", "audio"), (dict,)),
+    **dict.fromkeys(("input", "data", "summary", "format"), (str, list, dict)),
+}
+"""What a value may be, by its name; another one says nothing."""
+
 # Everything else is replaced by what comes later, a list by a longer one that begins with it. A name of a call is kept,
 # or grows until the call's arguments begin. Nothing is replaced or extended by null, "" or what is there already.
 
@@ -43,13 +53,15 @@ class Items(list[dict[str, Any]]):
         super().__init__()
         self._at: dict[int | None, int] = {}  # the upstream's index to the item that it meant last
 
-    def take(self, pieces: list[Any], *, keeps: bool) -> list[Any]:
+    def take(self, pieces: list[Any], *, keeps: bool, are_calls: bool = False) -> list[Any]:
         """Take pieces of items; return what is new in them."""
         news: list[Any] = []
         for piece in pieces:
             if not isinstance(piece, dict):
                 continue
-            item = self[self._place(piece)]
+            item = self[self._place(piece, is_dense=are_calls)]
+            if are_calls and len(item) == 1:
+                piece = _call_begun(piece)
             new = take(item, {name: value for name, value in piece.items() if name != "index"}, keeps=keeps)
             if not new:
                 continue
@@ -58,8 +70,11 @@ class Items(list[dict[str, Any]]):
             news.append({"index": item["index"], **new})
         return news
 
-    def _place(self, piece: dict[str, Any]) -> int:
-        """Return where the item of a piece is; a new one is made where there is none."""
+    def _place(self, piece: dict[str, Any], *, is_dense: bool) -> int:
+        """Return where the item of a piece is; a new one is made where there is none.
+
+        Its index is the upstream's, if it is free; where ``is_dense``, it is its place: OpenAI's client takes no other.
+        """
         given = piece.get("index")
         if type(given) is not int:
             given = None
@@ -69,7 +84,7 @@ class Items(list[dict[str, Any]]):
         if place is None:
             place = len(self)
             used = {item["index"] for item in self}
-            self.append({"index": place if given is None or given in used else given})
+            self.append({"index": place if is_dense or given is None or given in used else given})
             while self[place]["index"] in used:
                 self[place]["index"] += 1
         self._at[given] = place
@@ -80,6 +95,16 @@ class Items(list[dict[str, Any]]):
         if not isinstance(name, str) or not name:
             return None
         return next((place for place, item in enumerate(self) if item.get("id") == name), None)
+
+
+def _call_begun(piece: dict[str, Any]) -> dict[str, Any]:
+    """Return the first piece of a call with all that clients ask for in one; its id and its name may still come."""
+    begun = {"id": "", **{name: value for name, value in piece.items() if value is not None}}
+    if isinstance(piece.get("custom"), dict):
+        return {"type": "custom", **begun}
+    called = piece.get("function")
+    known = {name: value for name, value in called.items() if value is not None} if isinstance(called, dict) else {}
+    return {"type": "function", **begun, "function": {"name": "", "arguments": "", **known}}
 
 
 def _is_another(item: dict[str, Any], piece: dict[str, Any]) -> bool:
@@ -127,11 +152,19 @@ def take(before: dict[str, Any], delta: dict[str, Any], *, keeps: bool = True) -
     """Take a delta to what came before it, and return what is new in it. What grows is kept only where ``keeps``."""
     news: dict[str, Any] = {}
     for name, value in delta.items():
+        if value is not None and name in TYPES and not isinstance(value, TYPES[name]):
+            if name != "arguments" or not isinstance(value, dict):
+                continue
+            value = dumps(value).decode()
+        if name in PARTED and isinstance(value, list):
+            value = [part for part in value if isinstance(part, dict)]
+            if not value:
+                continue
         had = before.get(name)
         if name in NUMBERED and isinstance(value, list | dict):
             items = before[name] = had if isinstance(had, Items) else Items()
             pieces = value if isinstance(value, list) else [value]
-            new = items.take(pieces, keeps=keeps or name == "tool_calls")
+            new = items.take(pieces, keeps=keeps or name == "tool_calls", are_calls=name == "tool_calls")
             if new or not pieces:
                 news[name] = new
         elif value is None or value == "":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any
@@ -35,15 +34,14 @@ class ChatReading(Reading):
 
     def __init__(self, wanted: Wanted, grant: int) -> None:
         super().__init__(wanted, grant)
-        self._frame: dict[str, Any] = {}  # what every chunk repeats: id, created, …
+        self._frame = self._lacked()  # what every chunk repeats: id, created, …
         self._carried: dict[str, Any] = {}  # what a chunk said beside that of which the caller sees nothing
         self._messages: list[dict[str, Any]] = [
             {} for _ in range(wanted.choices)
         ]  # what each choice's deltas add up to
         self._choices: dict[int, dict[str, Any]] = {}  # put together for a caller who does not stream
-        self._last: dict[
-            int, dict[str, Any] | None
-        ] = {}  # ends that the upstream gave, while the caller has not seen them
+        self._last: dict[int, dict[str, Any]] = {}  # how choices ended, until nothing more can come of them
+        self._come: set[int] = set()  # choices of which anything came
         self._begun = 0  # choices that the caller was told of, which are the first ones
         self._apart: list[Usage] = []  # of single choices, where the upstream counts each for itself
         self._came_whole = False
@@ -106,7 +104,7 @@ class ChatReading(Reading):
             if not crosses:
                 self._note_usage(usage, said)
                 self._is_final &= len(self._apart) in (0, self._wanted.choices)
-        shown = [] if has_text else self._ends(lambda index: self._tokens[index] > 0)
+        shown: list[dict[str, Any]] = []
         for choice, delta, is_token in parts:
             kept = self._kept(choice, delta, is_token, crosses=crosses)
             if kept is not None:
@@ -145,21 +143,22 @@ class ChatReading(Reading):
                 if more and index in self._last
                 else None
             )
+        self._come.add(index)
         if is_token:
             if not self._counts(index, delta, crosses=crosses):
                 return {"index": index, **self._shown({}), "logprobs": None, "finish_reason": "length"}
             self._remember(index, delta.get("content"))
         reason = choice.get("finish_reason")
+        if not isinstance(reason, str) or not reason:
+            reason = None
         news = take(self._messages[index], delta, keeps=not self._wanted.stream) if delta else delta
         if "tool_calls" in news:
             self.tool_calls += _new_calls(news)
         kept = {**choice, "index": index, **self._shown(news)}
+        kept["finish_reason"] = None if self._wanted.stream else reason
         if reason:
             self._ended[index] = str(reason)
-            self._last[index] = None
-            if self._wanted.stream and (is_token or not self._tokens[index]):
-                self._last[index] = {"index": index, **self._shown({}), "logprobs": None, "finish_reason": reason}
-                kept["finish_reason"] = None
+            self._last[index] = self._end_of(index, reason)
         return kept
 
     def _of_all_choices(self, said: Usage) -> Usage:
@@ -187,24 +186,22 @@ class ChatReading(Reading):
             del self._last[index], self._ended[index]
             self._is_final = False
 
-    def _ends(self, is_due: Callable[[int], bool] = lambda _: True) -> list[dict[str, Any]]:
-        """Return how choices ended where that was held back, since there was text beside it, or none before."""
-        ends = [end for index, end in self._last.items() if end is not None and is_due(index)]
-        for end in ends:
-            self._last[end["index"]] = None
-        return ends
+    def _end_of(self, index: int, reason: Any) -> dict[str, Any]:
+        return {"index": index, **self._shown({}), "logprobs": None, "finish_reason": reason}
 
     def _done(self) -> bytes:
         """Take note that nothing more comes: a choice that began and was given no reason ended by itself."""
-        for index, message in enumerate(self._messages):
-            if message and index not in self._ended:
-                self._ended[index] = reason = "tool_calls" if message.get("tool_calls") else "stop"
-                end = {"index": index, **self._shown({}), "logprobs": None, "finish_reason": reason}
-                if self._wanted.stream:
-                    self._last[index] = end
-                else:
-                    self._put_together(end)
-        return b""
+        for index in sorted({*range(max(self._come, default=-1) + 1)} - self._ended.keys()):
+            message = self._messages[index]
+            self._ended[index] = reason = "tool_calls" if message.get("tool_calls") else "stop"
+            self._last[index] = self._end_of(index, reason)
+            if not self._wanted.stream:
+                self._put_together(self._last[index])
+        return self._ends_shown()
+
+    def close(self) -> bytes:
+        shown = super().close()
+        return shown + self._ends_shown() if self.ended_by_itself else shown
 
     def _delta(self, choice: dict[str, Any]) -> dict[str, Any]:
         """Return what a choice adds."""
@@ -230,9 +227,16 @@ class ChatReading(Reading):
             self._frame = chunk
             return
         frame = self._frame
+        for name, value in self._lacked().items():
+            if chunk.get(name) is None:
+                chunk[name] = value
         kept = {name: frame[name] for name in ("id", "object", "created") if frame.get(name)}
         self._frame = {**chunk, **frame, **{name: value for name, value in chunk.items() if value}, **kept}
         chunk |= kept
+
+    def _lacked(self) -> dict[str, Any]:
+        """Return what clients ask for in every chunk and every answer, where the upstream does not say it."""
+        return {"id": "", "object": self.chunk_kind, "created": 0, "model": self._wanted.model}
 
     def _put_together(self, choice: dict[str, Any]) -> None:
         index = choice["index"]
@@ -254,6 +258,7 @@ class ChatReading(Reading):
         self._frame = {name: value for name, value in answer.items() if name not in ("choices", "usage")}
         without_houses_own(self._frame)
         self._frame |= {"model": self._wanted.model, "object": self.chunk_kind}
+        self._frame = {**self._lacked(), **self._frame}
         choices = [choice for choice in answer["choices"] if isinstance(choice, dict)][: self._wanted.choices]
         messages = [self._message(choice) for choice in choices]
         made = self._usage.output_tokens or self._guess(
@@ -272,7 +277,8 @@ class ChatReading(Reading):
             self._remember(place, message.get("content"))
             self._keep(place, message)
             self._ended[place] = str(choice.get("finish_reason") or "stop")
-            self._choices[place] = {"index": place, **choice, **self._whole_choice(message)}
+            at = {} if type(choice.get("index")) is int else {"index": place}
+            self._choices[place] = {"index": place, **choice, **at, **self._whole_choice(message)}
         self.ended_by_itself = self._came_whole = True
         if not self._wanted.stream:
             return b""
@@ -292,9 +298,9 @@ class ChatReading(Reading):
         return self._ends_shown() + self._ending(billed, charge_nanousd, conversation_left)
 
     def _ends_shown(self) -> bytes:
-        """Return the chunk of the ends that are held back."""
-        ends = self._ends()
-        if not ends:
+        """Return the chunk that says how the choices ended, once nothing more can come of them."""
+        ends, self._last = list(self._last.values()), {}
+        if not ends or not self._wanted.stream:
             return b""
         usage = {"usage": None} if self._wanted.shows_usage else {}
         return event(dumps({**self._frame, "choices": ends, **usage}))

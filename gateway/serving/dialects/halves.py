@@ -44,7 +44,7 @@ class Halves:
         """Return an event with whole characters only; a half that never gets its other half is U+FFFD."""
         kind = event.get("type")
         holds = not isinstance(kind, str) or kind.endswith("delta")
-        mended: Event = self._mended(event, (kind,), (lambda inner: inner) if holds else None)
+        mended: Event = self._mended(event, (str(kind),), (lambda inner: inner) if holds else None)
         return mended
 
     def given_up(self, end: Event | None = None) -> list[Event]:

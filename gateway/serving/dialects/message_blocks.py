@@ -51,24 +51,26 @@ class Blocks:
         place = self._places.get(given)
         if place is not None and place in self._open and not _is_another(self._blocks[place], block):
             return []
-        block = {
-            **EMPTY.get(str(block.get("type")), {}),
-            **{name: one for name, one in block.items() if one is not None},
-        }
+        empty = EMPTY.get(str(block.get("type")), {})
+        said = {name: one for name, one in block.items() if one is not None}
+        block = {**empty, **{name: one for name, one in said.items() if isinstance(one, type(empty.get(name, one)))}}
         return [self._add(given, block)]
 
     def grow(self, event: Event) -> list[Event]:
         """Take a delta of a block; return it as it is shown, after the block's beginning, if it had none."""
         delta = event.get("delta")
-        if not isinstance(delta, dict) or all(value is None for name, value in delta.items() if name != "type"):
+        if not isinstance(delta, dict):
+            return []
+        if all(value is None or not _fits(name, value) for name, value in delta.items() if name != "type"):
             return []
         given, kind, before = _number(event.get("index")), str(delta.get("type")), list[Event]()
         place = self._places.get(given) if given is not None else self._open[-1] if self._open else None
-        if place is None:
-            if kind not in BEGUN_BY:
-                return []
+        if place not in self._open:
+            if kind not in BEGUN_BY or (place is not None and kind == "signature_delta"):
+                return []  # of nothing that could be begun
             before.append(self._add(given, {"type": BEGUN_BY[kind], **EMPTY[BEGUN_BY[kind]]}))
             place = len(self._blocks) - 1
+        assert place is not None
         block = self._blocks[place]
         if is_said_again(self._pieces[place].get("partial_json", []), delta.get("partial_json")):
             return []
@@ -82,7 +84,7 @@ class Blocks:
                 block["citations"] = [*(cited if isinstance(cited, list) else []), value]
             elif name not in KEPT and value not in (None, ""):
                 block[name] = value
-        said = {name: value for name, value in delta.items() if value is not None}
+        said = {name: value for name, value in delta.items() if value is not None and _fits(name, value)}
         return [*before, {**event, "index": place, "delta": said}]
 
     def close(self, event: Event) -> list[Event]:
@@ -154,6 +156,11 @@ def told(blocks: list[Block]) -> Iterator[Event]:
         for delta in deltas:
             yield {"type": "content_block_delta", "index": place, "delta": delta}
         yield {"type": "content_block_stop", "index": place}
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Return whether a text is one."""
+    return isinstance(value, str) or name not in TEXTS
 
 
 def _number(given: Any) -> int | None:

@@ -18,6 +18,9 @@ from gateway.serving.sse import named_event
 FRAME = {"id": "", "type": "message", "role": "assistant"}
 ENDINGS = ("content", "stop_reason", "stop_sequence")
 
+CACHED = ("cache_read_input_tokens", "cache_creation_input_tokens")
+"""Input that stands beside the input."""
+
 REASONS = {
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
@@ -97,7 +100,7 @@ class MessagesReading(Reading):
 
     def _counted(self, piece: Any) -> bool:
         """Count what the model wrote in a block or a delta; return whether it was granted."""
-        if not isinstance(piece, dict) or not any(piece.get(name) for name in TEXTS):
+        if not isinstance(piece, dict) or not any(isinstance(text := piece.get(name), str) and text for name in TEXTS):
             return True
         self._note_text()
         if not self._counts(0, piece):
@@ -147,13 +150,17 @@ class MessagesReading(Reading):
         delta = {"stop_reason": "end_turn", "stop_sequence": None, **self._stop()}
         last = {"type": "message_delta", **self._beside, "delta": delta, "usage": self._shown_usage(billed)}
         last["tokencap"] = shown_of
-        return named_event("message_delta", dumps(last)) + named_event("message_stop", b'{"type":"message_stop"}')
+        begun = b"" if self._is_begun else self._show(self._begin({"message": {}}))
+        return (
+            begun + named_event("message_delta", dumps(last)) + named_event("message_stop", b'{"type":"message_stop"}')
+        )
 
     def whole(self, billed: int) -> Any:
         ended = {"stop_reason": "end_turn", "stop_sequence": None, **self._stop()}
         blocks = self._blocks.all
         return {
             **FRAME,
+            "model": self._wanted.model,
             **self._message,
             **self._beside,
             "content": blocks,
@@ -167,7 +174,8 @@ class MessagesReading(Reading):
     def _shown_usage(self, billed: int) -> dict[str, Any]:
         """Return the upstream's usage, made to say what is billed."""
         is_said = self.input_tokens is None and self._usage.input_tokens is not None
-        given = {} if is_said else {"input_tokens": self._input}
+        beside = sum(count(self._said.get(name)) or 0 for name in CACHED)
+        given = {} if is_said else {"input_tokens": max(self._input - beside, 0)}
         return {**self._said, **given, "output_tokens": billed}
 
 

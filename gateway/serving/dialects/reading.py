@@ -191,7 +191,7 @@ class Reading(ABC):
             return self._take_anew(data, event)
         event = self._halves.joined(event)
         shown = self._give_up_halves(event)
-        return shown + self._take_anew(data, event)
+        return shown if self.is_over else shown + self._take_anew(data, event)
 
     def _give_up_halves(self, end: dict[str, Any] | None = None) -> bytes:
         """Take as text of its own each half of a character that no other half can follow after ``end``, or at all."""

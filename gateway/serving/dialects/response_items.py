@@ -66,6 +66,8 @@ class Items:
             if not isinstance(item := event.get("item"), dict):
                 return []
             return self._begun(event, item) if step == "added" else self._done(event, item)
+        if step != "delta" and self._has_ended(event):
+            return []  # said before
         if family in PARTS and step in ("added", "done"):
             return self._part(event, family, step) if isinstance(event.get("part"), dict) else []
         if step == "delta" and event.get("delta") is None:
@@ -189,19 +191,27 @@ class Items:
         self._open.get(place, set()).discard((name, index))
         return [*before, shown]
 
+    def _has_ended(self, event: Event) -> bool:
+        """Return whether an event speaks of an item, by its name, that is done."""
+        named = event.get("item_id")
+        return isinstance(named, str) and named in self._named and self._named[named] not in self._open
+
     def _item_of(self, event: Event, family: str) -> tuple[list[Event], int]:
         """Return the place of the item that an event adds to, after the event that announces it, if nothing did."""
-        place = self._find(event)
-        if place is not None:
-            return [], place
-        item = new_item(event, family, len(self._items))
+        place, item = self._find(event), new_item(event, family, len(self._items))
+        open_ones = [place, *sorted(self._open, reverse=True)]
+        for one in open_ones:
+            if one in self._open and self._items[one].get("type") == item["type"]:
+                return [], one
+        if item["id"] in self._named:
+            item["id"] = f"{item['type'][:3]}_{len(self._items)}"  # the other one is done
         place = self._add(event, item)
         return [{"type": ADDED, "output_index": place, "item": item}], place
 
     def _string(self, event: Event, family: str, step: str) -> list[Event]:
         place, name = self._find(event), STRING_PLACES[family]
-        if place is None:
-            return []  # of what, only the item's end can say
+        if place not in self._open:
+            return []  # of what, only the item's end can say; or it has ended
         said = event.get("delta" if step == "delta" else name)
         if step == "delta" and name == "arguments" and is_said_again(self._written(place, name), said):
             return []
@@ -244,19 +254,40 @@ class Items:
             shown[field] = _string(parts[index].get(field))
         return [*before, shown]
 
-    def finish(self, output: list[Any]) -> None:
-        """Take the items as the upstream shows them at the end, unless it shows less than it streamed."""
-        said = [item for item in output if isinstance(item, dict)]
-        ours = self.all
-        if len(said) < len(ours) or size(said) < size(ours):
-            return
-        if [item.get("type") for item in said] == [item.get("type") for item in ours]:
-            said = [_same_id(item, own) for item, own in zip(said, ours, strict=True)]
-            self._items = dict(zip(sorted(self._items), said, strict=True))
-        else:
-            self._items, self._open = dict(enumerate(said)), {}
-        for place in self._items:
-            self._name(place)
+    def finish(self, output: list[Any]) -> list[Item]:
+        """Take the items as the upstream shows them at the end, each unless it shows less than was streamed of it.
+
+        Returns:
+            Those that nothing told of before.
+        """
+        left = dict(sorted(self._items.items()))
+        added: list[Item] = []
+        for item in output:
+            if not isinstance(item, dict):
+                continue
+            place = self._same(item, left)
+            if place is None:
+                added.append(item)
+                continue
+            del left[place]
+            own = self._join(place)
+            if size([item]) >= size([own]):
+                self._items[place] = _same_id(item, own)
+                self._name(place)
+        return added
+
+    def _same(self, item: Item, left: dict[int, Item]) -> int | None:
+        """Return the place of an item that is shown at the end: of the same name, else the next one that it may be."""
+        named = [self._named[name] for name in names_of(item) if name in self._named]
+        places = [*(place for place in named if place in left), *left]
+        return next((place for place in places if _may_be(item, left[place])), None)
+
+    def tell(self, item: Item) -> list[Event]:
+        """Take an item that comes whole; return its events."""
+        place = self._add({}, item)
+        del self._open[place]
+        self._wrote.add(place)
+        return list(told(item, place))
 
     def cut(self, shorter: Callable[[str], str]) -> None:
         """Leave what was granted of items that came whole."""

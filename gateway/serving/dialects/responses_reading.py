@@ -51,7 +51,7 @@ class ResponsesReading(Reading):
         if isinstance(response := event.get("response"), dict):
             self._response = response
             self._name()
-        has_failed = isinstance(response, dict) and (response.get("error") or response.get("status") in FAILED)
+        has_failed = isinstance(response, dict) and (response.get("error") or _status(response) in FAILED)
         if has_failed or kind in FAILURES:
             raise UpstreamSaid(response if isinstance(response, dict) else event)
         if kind in ENDS:
@@ -73,8 +73,18 @@ class ResponsesReading(Reading):
 
     def _last(self, kind: str) -> bytes:
         """Take the end of a response; return what closes the items that the upstream left open."""
-        self._end(kind)
-        return self._show(self._items.closing(is_cut=self._ended[0] == "length"))
+        added = self._end(kind)
+        shown = list(self._items.closing(is_cut=self._ended[0] == "length"))
+        for item in added:
+            if (text := "".join(texts_of([item]))) and not self._counts(0, text):
+                break
+            shown += self._items.tell(item)
+        self.tool_calls = self._items.tool_calls
+        self.ended_by_itself = not self._was_cut
+        return self._show(shown)
+
+    def _done(self) -> bytes:
+        return self._show(self._items.closing(is_cut=False))
 
     @property
     def item_ids(self) -> list[str]:
@@ -92,22 +102,24 @@ class ResponsesReading(Reading):
             self._response["id"] = ""  # as its caller was told
         elif isinstance(named := self._response.get("id"), str) and named:
             self.answer_id = named
+        else:
+            self._response["id"] = ""
         for name, value in _response(self._wanted.model).items():
             if self._response.get(name) is None:
                 self._response[name] = value
 
-    def _end(self, kind: str) -> None:
-        """Take the response's end and what it says of the usage."""
+    def _end(self, kind: str) -> list[dict[str, Any]]:
+        """Take the response's end and what it says of the usage; return the items that it has and nothing told of."""
         said = self._response.get("usage")
         if isinstance(said, dict):
             self._note_usage(said, read_usage(said))
-        if isinstance(output := self._response.get("output"), list):
-            self._items.finish(output)
-            self.tool_calls = self._items.tool_calls
-        self._ended[0] = self._reason(kind)
-        self.ended_by_itself = not self._was_cut
+        output = self._response.get("output")
+        added = self._items.finish(output) if isinstance(output, list) else []
+        self.tool_calls = self._items.tool_calls
+        self._ended[0] = self._reason(kind, added)
+        return added
 
-    def _reason(self, kind: str) -> str:
+    def _reason(self, kind: str, added: list[dict[str, Any]]) -> str:
         """Return how the response ended. Engines that say nothing of ``incomplete_details`` call one completed that was cut."""
         details, status = self._response.get("incomplete_details"), self._response.get("status")
         why = details.get("reason") if isinstance(details, dict) else None
@@ -115,7 +127,7 @@ class ResponsesReading(Reading):
             return "content_filter" if why == "content_filter" else "length"
         if "incomplete_details" not in self._response and (self._usage.output_tokens or 0) >= self._grant:
             return "length"
-        return "tool_calls" if self.tool_calls else "stop"
+        return "tool_calls" if self.tool_calls or any(item.get("call_id") for item in added) else "stop"
 
     def _show(self, events: Iterable[dict[str, Any]]) -> bytes:
         """Return events for a streaming caller: first of all one that creates the response, as clients expect."""
@@ -145,11 +157,13 @@ class ResponsesReading(Reading):
     def feed_whole(self, answer: Any) -> bytes:
         if not isinstance(answer, dict) or not isinstance(answer.get("output"), list):
             raise UpstreamUnavailable("The upstream's answer is not a response.")
-        if answer.get("status") in FAILED:
+        if _status(answer) in FAILED:
             raise UpstreamSaid(answer)
         self._response = answer
         self._name()
-        self._end("response.completed")
+        for item in self._end("response.completed"):
+            self._items.tell(item)
+        self.tool_calls = self._items.tool_calls
         made = self._usage.output_tokens or self._guess(list(texts_of(self._items.all)))
         if made > self._granted:
             self._was_cut, self._ended[0] = True, "length"
@@ -164,8 +178,9 @@ class ResponsesReading(Reading):
         response = self.whole(billed)
         kind = "response.incomplete" if response.get("status") == "incomplete" else "response.completed"
         told = {"charge_nanousd": charge_nanousd, "conversation_tokens_left": conversation_left}
+        shown = self._show([{"type": "response.created", "response": self._begun()}]) if not self._is_created else b""
         last = {"type": kind, "response": response, "sequence_number": self._number + 1, "tokencap": told}
-        return named_event(kind, dumps(last))
+        return shown + named_event(kind, dumps(last))
 
     def failed(self, error: TokencapError) -> bytes:
         """Return ``response.failed``; the error stands beside the response too, as every stream of ours has it."""
@@ -188,6 +203,11 @@ class ResponsesReading(Reading):
         }
         totals = {"input_tokens": prompt, "output_tokens": billed, "total_tokens": prompt + billed}
         return {**ended, "output": self._items.all, "usage": {**self._said, **details, **totals}}
+
+
+def _status(response: dict[str, Any]) -> str | None:
+    status = response.get("status")
+    return status if isinstance(status, str) else None
 
 
 def _response(model: str) -> dict[str, Any]:

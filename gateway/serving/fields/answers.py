@@ -41,10 +41,15 @@ ALLOWED = COUNTS.union(TIMES, DETAILS)
 def shown_usage(said: dict[str, Any]) -> dict[str, Any]:
     """Return what of an upstream's usage a caller may see: counts by their known names, never a cost."""
     shown = {name: value for name, value in said.items() if name in ALLOWED}
+    shown = {name: value for name, value in shown.items() if name not in COUNTS or value is None or _is_count(value)}
     for name in DETAILS.keys() & shown.keys():
         if isinstance(details := shown[name], dict):
             shown[name] = {inner: value for inner, value in details.items() if inner in DETAILS[name]}
     return shown
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def without_houses_own(answer: dict[str, Any]) -> None:

@@ -1,0 +1,246 @@
+"""The journey of a call in this process, before an upstream that says what it is given: no server, no Redis, no waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gateway.errors import UpstreamUnavailable
+from gateway.holds.hold import Ask, Facts, Hold, Outcome, Settled
+from gateway.holds.keeper import Live
+from gateway.observing.tally import Tally
+from gateway.serving.dialects.all import dialects
+from gateway.serving.exchange import Exchange
+from gateway.serving.gate import Gate
+from gateway.serving.hangups import Hangups
+from gateway.serving.intake import Intake
+from gateway.serving.journey import Journey, Rules
+from gateway.serving.names import Names
+from gateway.serving.profiles import ANY
+from gateway.serving.recount import Recount
+from gateway.serving.ticks import Ticks
+from gateway.serving.tools import Hosted
+from gateway.serving.transport import Sink
+from gateway.serving.upstream import Upstream
+
+KEY = b"tc-ab-" + b"x" * 40
+GRANT = 10_000
+
+RULES = Rules(
+    "aligned-1",
+    Names(("aligned-1",)),
+    customers_choose_tier=False,
+    callers_choose_tier=False,
+    conversation_headers=(),
+    hosted=Hosted(drops=False),
+    passed_headers=(),
+    call_deadline_s=600,
+    write_deadline_s=60,
+    stream_keep_alive_s=0,
+    passed_fields=frozenset(),
+    kept_tokens_max=32_000,
+)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the upstream says to one call."""
+
+    pieces: tuple[bytes, ...]
+    headers: Mapping[str, str]
+    status: int = 200
+    is_whole: bool = True
+    """Whether the connection lasts until the end."""
+
+
+@dataclass(frozen=True)
+class Came:
+    """What came of one call."""
+
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+    hold: Hold
+    outcome: Outcome
+
+    @property
+    def is_stream(self) -> bool:
+        return self.headers[b"content-type"].startswith(b"text/event-stream")
+
+
+class _Reply:
+    def __init__(self, said: Said) -> None:
+        self.status = said.status
+        self._said = said
+        self._left = list(reversed(said.pieces))
+
+    def header(self, name: str) -> str | None:
+        return self._said.headers.get(name)
+
+    async def chunk(self, patience_s: float) -> bytes | None:
+        if self._left:
+            return self._left.pop()
+        if not self._said.is_whole:
+            raise UpstreamUnavailable("The upstream broke off its answer.")
+        return None
+
+    async def pour(self, sink: Sink, patience_s: float, idle_s: float) -> bool:
+        while (piece := await self.chunk(patience_s)) is not None:
+            if not sink(piece):
+                return False
+        return True
+
+    async def aclose(self) -> None:
+        pass
+
+
+class _Transport:
+    def __init__(self) -> None:
+        self.said: Said | None = None
+
+    async def post(self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float) -> _Reply:
+        assert self.said is not None
+        return _Reply(self.said)
+
+    async def aclose(self) -> None:
+        pass
+
+
+class _Books:
+    """Grants every call, and remembers what it came to: the admission, the keeper and the threads of a journey."""
+
+    is_overdue = False
+
+    def __init__(self) -> None:
+        self.most = GRANT
+        self.hold: Hold | None = None
+        self.outcome: Outcome | None = None
+
+    async def bucket_of_key(self, digest: str) -> str:
+        return "ab"
+
+    async def customer_of(self, bucket: str, digest: str) -> str:
+        return "cus_1"
+
+    async def confirm(self, bucket: str, digest: str) -> None:
+        pass
+
+    async def conversation(self, bucket: str, digest: str, led_by: list[str]) -> str | None:
+        return None
+
+    async def reserve(self, ask: Ask, in_doubt: Callable[[Hold], None]) -> Hold:
+        grant = min(ask.requested_tokens or self.most, self.most)
+        self.hold = Hold(
+            _facts(ask),
+            1,
+            grant,
+            "caller_limit" if grant == ask.requested_tokens else "cap",
+            0,
+            None,
+            None,
+            1,
+            False,
+            0,
+        )
+        return self.hold
+
+    def doubt(self, hold: Hold) -> None:
+        pass
+
+    def take(self, hold: Hold, once: object = None) -> Live:
+        return Live(hold, None)
+
+    def settle(self, live: Live, outcome: Outcome, once: object = None) -> asyncio.Future[Settled | None]:
+        self.outcome = replace(outcome)
+        coming: asyncio.Future[Settled | None] = asyncio.get_running_loop().create_future()
+        coming.set_result(Settled(0, None))
+        return coming
+
+
+def _facts(ask: Ask) -> Facts:
+    return Facts(
+        id=ask.id,
+        bucket=ask.bucket,
+        customer="cus_1",
+        key_id="key_1",
+        conversation=ask.conversation,
+        tier="open",
+        tier_chosen=None,
+        menu_version="1",
+        endpoint=ask.endpoint,
+        model=ask.model,
+        stream=ask.stream,
+        choices=ask.choices,
+        requested_tokens=ask.requested_tokens,
+        client_request_id=None,
+        currency="USD",
+        price_nanousd=0,
+        included_conversations=0,
+        input_nanousd_per_mtok=0,
+        output_nanousd_per_mtok=0,
+        input_bound=ask.input_bound,
+        input_estimate=ask.input_estimate,
+        conversation_tokens_max=GRANT,
+        period_start=0,
+        period_end=1,
+    )
+
+
+class Alone:
+    """A house of one caller, whose upstream is asked as its callers ask, or always for a stream."""
+
+    def __init__(self, *, always_streams: bool = False) -> None:
+        self._transport, self._books, self._ticks = _Transport(), _Books(), Ticks()
+        books: Any = self._books
+        self._journeys = {
+            dialect.endpoint: Journey(
+                dialect,
+                admission=books,
+                keeper=books,
+                threads=books,
+                claims=books,
+                intake=Intake(16 * 2**20, time.perf_counter),
+                gate=Gate(None, wait_s=1),
+                upstream=Upstream(self._transport, first_token_s=60, idle_s=60, whole_s=600),
+                recount=Recount(),
+                rules=RULES,
+                tally=Tally(),
+                hangups=Hangups(finishes=False),
+                monotonic=time.monotonic,
+            )
+            for dialect in dialects(replace(ANY, always_streams=always_streams))
+        }
+
+    async def call(
+        self, endpoint: str, request: dict[str, Any], said: Said, *, stream: bool, most: int = GRANT
+    ) -> Came:
+        """Return what comes of a call whose upstream says this, and that may have so many tokens a choice."""
+        body: dict[str, Any] = {"model": "aligned-1", **request, "stream": stream}
+        if stream and endpoint.endswith("completions"):
+            body["stream_options"] = {"include_usage": True}
+        raw = json.dumps(body).encode()
+        scope = {
+            "method": "POST",
+            "path": endpoint,
+            "query_string": b"",
+            "headers": [(b"authorization", b"Bearer " + KEY), (b"content-length", b"%d" % len(raw))],
+        }
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": raw}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        self._transport.said, self._books.most, self._books.outcome = said, most, None
+        with Exchange(scope, receive, send, "req_1", self._ticks, 600) as exchange:
+            await self._journeys[endpoint].serve(exchange)
+        assert self._books.hold is not None and self._books.outcome is not None
+        head, *rest = sent
+        answer = b"".join(message["body"] for message in rest)
+        return Came(head["status"], dict(head["headers"]), answer, self._books.hold, self._books.outcome)

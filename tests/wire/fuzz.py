@@ -1,0 +1,154 @@
+"""Plays mutated transcripts and holds every promise against what comes of them, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import traceback
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from typing import Any
+
+from gateway.serving.dialects.responses import Responses
+from tests.wire.alone import Alone, Came, Said
+from tests.wire.heard import DONE, STREAMS, events, responses_state, strict_json
+from tests.wire.mutations import Mutated, mutated
+from tests.wire.promises import agree, billed_rightly, recorded_as_told, told
+from tests.wire.transcripts import TRANSCRIPTS
+
+CLIENTS = {**STREAMS, Responses.endpoint: responses_state}
+PLAYED = [one for one in TRANSCRIPTS if one.streamed and one.streamed.status == 200]
+HEARD = 10
+"""One case of so many is put together by its vendor's own client, which takes ten times as long as all the rest."""
+
+PART = 500
+KIND = 60
+"""Characters of a breach that tell its kind."""
+
+STREAM = {"content-type": "text/event-stream"}
+
+
+@dataclass
+class Found:
+    """What a run came to."""
+
+    cases: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    """How often each kind of breach was found."""
+    breaches: dict[str, str] = field(default_factory=dict)
+    """The first of each kind, with the least that an upstream has to send for it."""
+
+    def add(self, part: Found) -> None:
+        """Add what another process found."""
+        self.cases += part.cases
+        self.kinds += part.kinds
+        self.breaches = {**part.breaches, **self.breaches}
+
+
+class Fuzz:
+    """Two houses, one that asks as asked and one that always streams."""
+
+    def __init__(self) -> None:
+        self._as_asked, self._always = Alone(), Alone(always_streams=True)
+
+    async def breach(self, case: Mutated, *, hears: bool = False) -> str | None:
+        """Return which promise a case breaks; where ``hears``, its vendor's own client has to put the stream together."""
+        try:
+            await self._play(case, hears=hears)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong is the breach
+            lines = str(error).splitlines() or [""]
+            return f"{type(error).__name__}: {lines[0][:400]}" + (f" {lines[1:6]}" if len(lines) > 1 else "")
+        return None
+
+    async def _play(self, case: Mutated, *, hears: bool) -> None:
+        endpoint, request = case.transcript.endpoint, case.transcript.request
+
+        async def call(alone: Alone, pieces: tuple[bytes, ...], *, stream: bool) -> Came:
+            said = Said(pieces, STREAM, is_whole=case.is_whole)
+            return await alone.call(endpoint, request, said, stream=stream, most=case.most)
+
+        streamed = await call(self._as_asked, case.pieces, stream=True)
+        whole = await call(self._always, (case.body,), stream=False)
+        of_stream = told(endpoint, streamed, is_typed=not case.retyped)
+        billed_rightly(streamed, of_stream, came_whole=not case.is_stream)
+        if case.is_stream:
+            of_whole = told(endpoint, whole, is_typed=not case.retyped)
+            billed_rightly(whole, of_whole)
+            agree(streamed, of_stream, whole, of_whole)
+        else:
+            recorded_as_told(endpoint, whole)
+        if hears and of_stream.error is None and not case.retyped:
+            CLIENTS[endpoint]([strict_json(data) for data in events(streamed.body) if data != DONE])
+        if case.cuts:
+            again = await call(self._as_asked, (case.body,), stream=True)
+            assert again.body == streamed.body, "wherever it is cut"
+            as_asked = await call(self._as_asked, case.pieces, stream=False)
+            assert (as_asked.status, as_asked.body) == (whole.status, whole.body), "as asked and always"
+
+    async def smallest(self, case: Mutated, breach: str) -> Mutated:
+        """Return a case with as few events as still break a promise."""
+        for simpler in ({"cuts": ()}, {"end": None}, {"is_whole": True}, {"most": 10_000}):
+            case = await self._simpler(case, breach, **simpler)
+        place = 0
+        while place < len(case.events):
+            less = await self._simpler(case, breach, events=case.events[:place] + case.events[place + 1 :])
+            place += less is case
+            case = less
+        return case
+
+    async def _simpler(self, case: Mutated, breach: str, **simpler: Any) -> Mutated:
+        other = replace(case, **simpler)
+        found = None if other == case else await self.breach(other, hears=True)
+        return other if found is not None and found[:30] == breach[:30] else case
+
+
+class _Caught(logging.Handler):
+    """Keeps the last traceback that the journey has caught."""
+
+    last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.last = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else record.getMessage()
+
+
+def run(numbers: range, seed: int) -> Found:
+    """Play the cases of these numbers."""
+    return asyncio.run(_run(numbers, seed))
+
+
+def run_all(cases: int, seed: int, workers: int) -> Found:
+    """Play so many cases, in as many processes."""
+    found = Found()
+    parts = [range(begin, min(begin + PART, cases)) for begin in range(0, cases, PART)]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for part in pool.map(run, parts, [seed] * len(parts)):
+            found.add(part)
+    return found
+
+
+async def _run(numbers: range, seed: int) -> Found:
+    caught, log = _Caught(), logging.getLogger("tokencap.serving")
+    log.addHandler(caught)
+    log.propagate = False
+    fuzz, found = Fuzz(), Found()
+    try:
+        for number in numbers:
+            case = mutated(PLAYED[number % len(PLAYED)], random.Random(seed * 1_000_003 + number))
+            breach = await fuzz.breach(case, hears=number % HEARD == 0)
+            found.cases += 1
+            if breach is None:
+                continue
+            kind = breach[:KIND]
+            found.kinds[kind] += 1
+            if found.kinds[kind] == 1:
+                small = await fuzz.smallest(case, breach)
+                found.breaches[kind] = (
+                    f"case {number}, like {case.transcript.name}: {breach}\n{caught.last}{small.shown}"
+                )
+    finally:
+        log.removeHandler(caught)
+        log.propagate = True
+    return found

@@ -1,0 +1,322 @@
+"""What has to hold of an answer whatever its upstream sent: well-formed, ended as documented, counted, told to all alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+from anthropic.types import Message
+from openai.types import Completion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response
+
+from gateway.serving.dialects.chat import Chat
+from gateway.serving.dialects.completions import Completions
+from gateway.serving.dialects.messages import Messages
+from gateway.serving.dialects.responses import Responses
+from tests.wire.alone import Came
+from tests.wire.heard import DONE, ENDS, MESSAGE_EVENT, RESPONSE_EVENTS, events, finished, strict_json
+
+CALLERS = range(400, 500)
+PROMISED = (502, 503, 504)
+
+TEXTS = ("content", "reasoning_content", "reasoning", "reasoning_text", "refusal")
+
+
+class Told:
+    """What an answer says, in words that streamed and whole answers share."""
+
+    def __init__(self, said: Any, usage: tuple[Any, Any] | None, pieces: list[int], error: Any = None) -> None:
+        self.said = said
+        self.usage = usage
+        self.pieces = pieces
+        """Pieces of text that each choice was told; none of an answer that is not streamed."""
+        self.error = error
+
+
+def told(endpoint: str, came: Came, *, is_typed: bool = True) -> Told:
+    """Return what an answer says; what is wrong with its form is raised. ``is_typed``: its vendor's models accept it."""
+    if not came.is_stream:
+        said = strict_json(came.body)
+        if came.status != 200:
+            assert came.status in PROMISED or came.status in CALLERS, f"answered {came.status}"
+            return Told(None, None, [], _error(said))
+        if is_typed:
+            accept(WHOLES[endpoint], came.body.decode())
+        return TOLD_WHOLE[endpoint](said)
+    assert came.status == 200
+    parts = events(came.body)
+    assert parts, "a stream says something"
+    chunks = [strict_json(part) for part in parts if part != DONE]
+    last = chunks[-1] if chunks else {}
+    if "error" in last and parts[-1] != DONE:
+        return Told(None, None, pieces_of(endpoint, chunks[:-1]), _error(last))
+    assert parts[-1] == DONE if endpoint.endswith("completions") else last.get("type") in ENDS, "ended as documented"
+    assert parts.count(DONE) <= 1
+    for part in parts if is_typed else ():
+        if part != DONE:
+            accept(CHUNKS[endpoint], part)
+    return TOLD_STREAM[endpoint](chunks)
+
+
+def _error(said: Any) -> dict[str, Any]:
+    error = said["error"]
+    assert isinstance(error["message"], str)
+    assert error["message"]
+    assert isinstance(error["type"], str)
+    return {name: error.get(name) for name in ("message", "type", "code")}
+
+
+@lru_cache(maxsize=100_000)
+def accept(model: Callable[[Any], Any], text: str) -> None:
+    """Have a vendor's own model accept a chunk or an answer."""
+    model(json.loads(text))
+
+
+def _completion_chunk(said: Any) -> None:
+    if said["choices"]:
+        Completion.model_validate(finished(said))
+
+
+def _response_event(said: Any) -> None:
+    if said["type"] in RESPONSE_EVENTS:
+        RESPONSE_EVENTS[said["type"]].model_validate(said)
+
+
+CHUNKS: dict[str, Callable[[Any], Any]] = {
+    Chat.endpoint: ChatCompletionChunk.model_validate,
+    Completions.endpoint: _completion_chunk,
+    Responses.endpoint: _response_event,
+    Messages.endpoint: lambda said: said["type"] == "ping" or MESSAGE_EVENT.validate_python(said),
+}
+WHOLES: dict[str, Callable[[Any], Any]] = {
+    Chat.endpoint: ChatCompletion.model_validate,
+    Completions.endpoint: Completion.model_validate,
+    Responses.endpoint: Response.model_validate,
+    Messages.endpoint: Message.model_validate,
+}
+
+
+def pieces_of(endpoint: str, chunks: list[Any]) -> list[int]:
+    """Return how many pieces of text each choice was told."""
+    found: dict[int, int] = {}
+    for chunk in chunks:
+        if endpoint in (Chat.endpoint, Completions.endpoint):
+            for choice in chunk["choices"]:
+                delta = choice.get("delta") or {}
+                if choice.get("text") or any(
+                    delta.get(name) for name in (*TEXTS, "tool_calls", "function_call", "audio")
+                ):
+                    found[choice["index"]] = found.get(choice["index"], 0) + 1
+        elif endpoint == Messages.endpoint:
+            delta = chunk.get("delta")
+            if chunk["type"] == "content_block_delta" and any(
+                delta.get(n) for n in ("text", "thinking", "partial_json")
+            ):
+                found[0] = found.get(0, 0) + 1
+        elif chunk["type"].endswith(".delta") and isinstance(chunk.get("delta"), str) and chunk["delta"]:
+            found[0] = found.get(0, 0) + 1
+    return list(found.values())
+
+
+def _spoken(value: Any) -> str:
+    """Return the text of a message, or of its parts."""
+    parts = value if isinstance(value, list) else [value]
+    return "".join(_spoken(part.get("text")) if isinstance(part, dict) else part or "" for part in parts)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value)
+
+
+def _usage(said: Any, given: str, made: str) -> tuple[Any, Any]:
+    return said[given], said[made]
+
+
+def chat_stream(chunks: list[Any]) -> Told:
+    choices: dict[int, dict[str, Any]] = {}
+    usage = None
+    for chunk in chunks:
+        usage = chunk.get("usage") or usage
+        for choice in chunk["choices"]:
+            one = choices.setdefault(choice["index"], {"calls": {}, "end": None})
+            said = choice.get("delta", {"content": choice.get("text")})
+            for name in TEXTS:
+                if text := _spoken(said.get(name)):
+                    assert one["end"] is None, "no text after a choice's end"
+                    one[name] = one.get(name, "") + text
+            for call in said.get("tool_calls") or ():
+                known = one["calls"].setdefault(call["index"], ["", "", ""])
+                called = call.get("function") or {}
+                for place, value in enumerate((call.get("id"), called.get("name"), called.get("arguments"))):
+                    known[place] += _text(value)
+            if choice.get("finish_reason"):
+                assert one["end"] is None, "a choice ends once"
+                one["end"] = choice["finish_reason"]
+    assert all(one["end"] for one in choices.values()), "each choice ends"
+    for one in choices.values():
+        one["calls"] = [one["calls"][index] for index in sorted(one["calls"])]
+    endpoint = Chat.endpoint
+    return Told(
+        [choices[index] for index in sorted(choices)],
+        _usage(usage, "prompt_tokens", "completion_tokens"),
+        pieces_of(endpoint, chunks),
+    )
+
+
+def chat_whole(said: Any) -> Told:
+    choices = []
+    for choice in said["choices"]:
+        message = choice.get("message", {"content": choice.get("text")})
+        texts = {name: text for name in TEXTS if (text := _spoken(message.get(name)))}
+        calls = [
+            [_text(one) for one in (call.get("id"), *map((call.get("function") or {}).get, ("name", "arguments")))]
+            for call in message.get("tool_calls") or ()
+        ]
+        choices.append({"calls": calls, "end": choice["finish_reason"], **texts})
+    return Told(choices, _usage(said["usage"], "prompt_tokens", "completion_tokens"), [])
+
+
+def messages_stream(chunks: list[Any]) -> Told:
+    blocks: list[dict[str, Any]] = []
+    opened: set[int] = set()
+    ended: dict[str, Any] = {}
+    usage: dict[str, Any] = {}
+    chunks = [chunk for chunk in chunks if chunk["type"] != "ping"]
+    assert chunks[0]["type"] == "message_start"
+    assert [chunk["type"] for chunk in chunks[-2:]] == ["message_delta", "message_stop"]
+    usage.update(chunks[0]["message"]["usage"])
+    for chunk in chunks[1:-2]:
+        kind = chunk["type"]
+        if kind == "content_block_start":
+            assert chunk["index"] == len(blocks), "blocks come in their order"
+            blocks.append({**chunk["content_block"], "pieces": ""})
+            opened.add(chunk["index"])
+        elif kind == "content_block_delta":
+            assert chunk["index"] in opened, "a delta is of an open block"
+            block, delta = blocks[chunk["index"]], chunk["delta"]
+            for name in ("text", "thinking"):
+                if isinstance(delta.get(name), str):
+                    block[name] = (block.get(name) or "") + delta[name]
+            block["pieces"] += delta.get("partial_json") or ""
+        elif kind == "content_block_stop":
+            opened.remove(chunk["index"])
+    assert not opened, "each block is closed"
+    ended, last = chunks[-2]["delta"], chunks[-2]["usage"]
+    usage.update({name: value for name, value in last.items() if value is not None})
+    for block in blocks:
+        if pieces := block.pop("pieces"):
+            try:
+                block["input"] = json.loads(pieces)
+            except ValueError:
+                block["input"] = {}
+    return Told(
+        [_block(one) for one in blocks] + [ended["stop_reason"]],
+        _message_usage(usage),
+        pieces_of(Messages.endpoint, chunks),
+    )
+
+
+def _block(block: dict[str, Any]) -> dict[str, Any]:
+    return {name: block[name] for name in ("type", "text", "thinking", "id", "name", "input") if name in block}
+
+
+def _message_usage(said: Any) -> tuple[Any, Any]:
+    given = sum(
+        said.get(name) or 0 for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    )
+    return given, said["output_tokens"]
+
+
+def messages_whole(said: Any) -> Told:
+    return Told([_block(one) for one in said["content"]] + [said["stop_reason"]], _message_usage(said["usage"]), [])
+
+
+def responses_stream(chunks: list[Any]) -> Told:
+    numbers = [chunk["sequence_number"] for chunk in chunks]
+    assert all(one < two for one, two in pairwise(numbers)), "each event has a number of its own"
+    assert chunks[0]["type"] == "response.created"
+    added, done = set(), []
+    for chunk in chunks:
+        kind = chunk["type"]
+        if kind == "response.output_item.added":
+            assert chunk["output_index"] not in added, "an item is announced once"
+            added.add(chunk["output_index"])
+        elif kind == "response.output_item.done":
+            assert chunk["output_index"] in added
+            done.append(chunk["item"])
+        elif kind.endswith((".delta", ".done")) and "output_index" in chunk:
+            assert chunk["output_index"] in added, "what is added to is announced"
+    whole = chunks[-1]["response"]
+    names = {one["response"].get("id") for one in chunks if isinstance(one.get("response"), dict)}
+    assert len(names) == 1, "a response has one id"
+    assert chunks[-1]["type"] == f"response.{whole['status']}"
+    kinds = [[(item.get("type"), item.get("id")) for item in items] for items in (done, whole["output"])]
+    assert sorted(map(str, kinds[0])) == sorted(map(str, kinds[1])), "what is done is what there is"
+    return Told(
+        _output(whole), _usage(whole["usage"], "input_tokens", "output_tokens"), pieces_of(Responses.endpoint, chunks)
+    )
+
+
+def responses_whole(said: Any) -> Told:
+    return Told(_output(said), _usage(said["usage"], "input_tokens", "output_tokens"), [])
+
+
+def _output(said: Any) -> Any:
+    names = ("type", "role", "content", "summary", "name", "arguments", "call_id", "input")
+    return [{name: item[name] for name in names if name in item} for item in said["output"]] + [said["status"]]
+
+
+TOLD_STREAM = {
+    Chat.endpoint: chat_stream,
+    Completions.endpoint: chat_stream,
+    Responses.endpoint: responses_stream,
+    Messages.endpoint: messages_stream,
+}
+TOLD_WHOLE = {
+    Chat.endpoint: chat_whole,
+    Completions.endpoint: chat_whole,
+    Responses.endpoint: responses_whole,
+    Messages.endpoint: messages_whole,
+}
+
+
+def recorded_as_told(endpoint: str, came: Came) -> None:
+    """Hold the record of an answer that is relayed as it came against its usage, whatever the rest of it looks like."""
+    said = strict_json(came.body)
+    assert came.outcome.finish != "shutdown", "no traceback"
+    assert 0 <= came.outcome.billed_output_tokens <= came.hold.tokens, "never above the grant"
+    if came.status == 200:
+        name = "completion_tokens" if endpoint.endswith("completions") else "output_tokens"
+        assert said["usage"][name] == came.outcome.billed_output_tokens
+    else:
+        assert came.status in PROMISED or came.status in CALLERS, f"answered {came.status}"
+        _error(said)
+
+
+def billed_rightly(came: Came, said: Told, *, came_whole: bool = False) -> None:
+    """Hold the record against the answer and the grant; a piece of an answer that came whole is more than a token."""
+    outcome, hold = came.outcome, came.hold
+    assert outcome.finish != "shutdown", "no traceback"
+    assert 0 <= outcome.billed_output_tokens <= hold.tokens, "never above the grant"
+    assert came_whole or all(pieces <= hold.grant for pieces in said.pieces), "nothing relayed beyond the grant"
+    if outcome.usage_source == "counted" and not came_whole and came.is_stream:
+        assert outcome.billed_output_tokens >= sum(said.pieces), (outcome, said.pieces)
+    if said.usage is not None:
+        assert said.usage == (outcome.input_tokens, outcome.billed_output_tokens), (said.usage, outcome)
+
+
+def agree(streamed: Came, of_stream: Told, whole: Came, of_whole: Told) -> None:
+    """Hold a streamed answer against one that was put together of the same."""
+    assert of_stream.error == of_whole.error, (of_stream.error, of_whole.error)
+    if of_stream.error is None:
+        assert of_stream.said == of_whole.said, (of_stream.said, of_whole.said)
+    names = ["finish", "output_tokens", "usage_source", "reasoning_tokens"]
+    if of_stream.error is None:
+        names.append("billed_output_tokens")
+    for name in names:
+        pair = [getattr(one.outcome, name) for one in (streamed, whole)]
+        assert pair[0] == pair[1], (name, pair)

@@ -1,0 +1,30 @@
+"""Whatever an upstream sends, its caller gets what its client takes, and is billed no more than was granted."""
+
+from __future__ import annotations
+
+import asyncio
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.wire.fuzz import Fuzz, run
+from tests.wire.mutations import Mutated, events_of
+from tests.wire.transcripts import TRANSCRIPTS
+
+BROKEN = sorted((Path(__file__).parent / "broken").glob("*.toml"))
+CASES = 1_000
+
+
+@pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)
+def test_what_broke_a_promise_once_breaks_none(path: Path) -> None:
+    said = tomllib.loads(path.read_text("utf-8"))
+    like = next(one for one in TRANSCRIPTS if one.name == said["like"])
+    events = events_of(said["body"].encode())
+    case = Mutated(like, events, None, is_whole=True, cuts=(20,), most=said["most"], retyped=not said.get("typed"))
+
+    assert asyncio.run(Fuzz().breach(case, hears=True)) is None
+
+
+def test_mutated_transcripts_break_no_promise() -> None:
+    assert run(range(CASES), seed=1).breaches == {}
