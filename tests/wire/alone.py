@@ -20,7 +20,7 @@ from gateway.serving.hangups import Hangups
 from gateway.serving.intake import Intake
 from gateway.serving.journey import Journey, Rules
 from gateway.serving.names import Names
-from gateway.serving.profiles import ANY
+from gateway.serving.profiles import ANY, Profile
 from gateway.serving.recount import Recount
 from gateway.serving.ticks import Ticks
 from gateway.serving.tools import Hosted
@@ -100,11 +100,11 @@ class _Reply:
 
 class _Transport:
     def __init__(self) -> None:
-        self.said: Said | None = None
+        self.said: Callable[[bytes], Said] | None = None
 
     async def post(self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float) -> _Reply:
         assert self.said is not None
-        return _Reply(self.said)
+        return _Reply(self.said(body))
 
     async def aclose(self) -> None:
         pass
@@ -193,7 +193,7 @@ def _facts(ask: Ask) -> Facts:
 class Alone:
     """A house of one caller, whose upstream is asked as its callers ask, or always for a stream."""
 
-    def __init__(self, *, always_streams: bool = False) -> None:
+    def __init__(self, profile: Profile = ANY, *, always_streams: bool = False) -> None:
         self._transport, self._books, self._ticks = _Transport(), _Books(), Ticks()
         books: Any = self._books
         self._journeys = {
@@ -212,13 +212,20 @@ class Alone:
                 hangups=Hangups(finishes=False),
                 monotonic=time.monotonic,
             )
-            for dialect in dialects(replace(ANY, always_streams=always_streams))
+            for dialect in dialects(replace(profile, always_streams=always_streams))
         }
 
     async def call(
-        self, endpoint: str, request: dict[str, Any], said: Said, *, stream: bool, most: int = GRANT
+        self,
+        endpoint: str,
+        request: dict[str, Any],
+        said: Said | Callable[[bytes], Said],
+        *,
+        stream: bool,
+        most: int = GRANT,
     ) -> Came:
-        """Return what comes of a call whose upstream says this, and that may have so many tokens a choice."""
+        """Return what comes of a call whose upstream says this, or what ``said`` makes of its body, and that may have so many
+        tokens a choice."""
         body: dict[str, Any] = {"model": "aligned-1", **request, "stream": stream}
         if stream and endpoint.endswith("completions"):
             body["stream_options"] = {"include_usage": True}
@@ -237,7 +244,8 @@ class Alone:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        self._transport.said, self._books.most, self._books.outcome = said, most, None
+        self._transport.said = (lambda asked: said) if isinstance(said, Said) else said
+        self._books.most, self._books.outcome = most, None
         with Exchange(scope, receive, send, "req_1", self._ticks, 600) as exchange:
             await self._journeys[endpoint].serve(exchange)
         assert self._books.hold is not None and self._books.outcome is not None

@@ -20,7 +20,7 @@ from tests.wire.promises import agree, billed_rightly, recorded_as_told, told
 from tests.wire.transcripts import TRANSCRIPTS
 
 CLIENTS = {**STREAMS, Responses.endpoint: responses_state}
-PLAYED = [one for one in TRANSCRIPTS if one.streamed and one.streamed.status == 200]
+PLAYED = [one for one in TRANSCRIPTS if one.streamed and one.streamed.status == 200 and one.profile == "any"]
 HEARD = 10
 """One case of so many is put together by its vendor's own client, which takes ten times as long as all the rest."""
 
@@ -137,6 +137,7 @@ async def _run(numbers: range, seed: int) -> Found:
     try:
         for number in numbers:
             case = mutated(PLAYED[number % len(PLAYED)], random.Random(seed * 1_000_003 + number))
+            caught.last = ""
             breach = await fuzz.breach(case, hears=number % HEARD == 0)
             found.cases += 1
             if breach is None:

@@ -1,0 +1,46 @@
+"""Every transcript comes to the same in both ways of asking an upstream, to who streams and to who does not."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cache
+
+import pytest
+
+from gateway.serving.profiles import PROFILES
+from tests.wire.alone import Alone, Came, Said
+from tests.wire.promises import told
+from tests.wire.transcripts import TRANSCRIPTS, Transcript
+
+RECORDED = ("finish", "output_tokens", "usage_source", "cached_tokens", "reasoning_tokens")
+WAYS = [(always, stream) for always in (True, False) for stream in (True, False)]
+
+
+@cache
+def house(profile: str, always: bool) -> Alone:
+    return Alone(PROFILES[profile], always_streams=always)
+
+
+def played(transcript: Transcript, *, always: bool, stream: bool) -> Came:
+    def said(asked: bytes) -> Said:
+        sent = transcript.sent(stream=b'"stream":true' in asked)
+        return Said((sent.body,), sent.headers, sent.status, sent.is_whole)
+
+    alone = house(transcript.profile, always)
+    return asyncio.run(alone.call(transcript.endpoint, transcript.request, said, stream=stream))
+
+
+@pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda transcript: transcript.name)
+def test_every_way_comes_to_the_same(transcript: Transcript) -> None:
+    calls = [played(transcript, always=always, stream=stream) for always, stream in WAYS]
+    answers = [told(transcript.endpoint, call) for call in calls]
+
+    assert [one.error for one in answers] == [answers[0].error] * len(WAYS)
+    assert [one.said for one in answers] == [answers[0].said] * len(WAYS)
+    for name in RECORDED:
+        assert len({getattr(call.outcome, name) for call in calls}) == 1, name
+    billed = {call.outcome.billed_output_tokens for call in calls}
+    if answers[0].error is None:
+        assert len(billed) == 1
+    else:  # who does not stream got nothing of it
+        assert billed <= {0, calls[0].outcome.output_tokens}
