@@ -85,6 +85,7 @@ def test_choices_are_multiplied_or_refused(engine: tuple[str, Rig]) -> None:
         return
     assert [choice["finish_reason"] for choice in answer.json()["choices"]] == ["length", "length"]
     assert [record["cap_tokens"] for record in loop.usage(who)] == [CAP // 2, CAP // 2]
+    assert [record["output_tokens"] for record in loop.usage(who)] == [2 * (CAP // 2)] * 2
     assert loop.counted()["completion_tokens"] == 4 * (CAP // 2)
 
 

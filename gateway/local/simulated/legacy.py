@@ -56,8 +56,7 @@ def whole(reply: Reply) -> bytes:
         {"index": index, "text": "".join(choice.pieces()), "logprobs": None, "finish_reason": choice.finish}
         for index, choice in enumerate(reply.choices)
     ]
-    usage = reply.usage(reply.tokens_after(reply.steps))
-    return to_json({**reply.head("text_completion"), "choices": choices, "usage": usage})
+    return to_json({**reply.head("text_completion"), "choices": choices, "usage": reply.whole_usage()})
 
 
 class LegacyChunks(Chunks):

@@ -140,14 +140,23 @@ class Reply:
             "completion_tokens_details": {"reasoning_tokens": 0},
         }
 
+    @property
+    def counts_apart(self) -> bool:
+        """Whether each usage is that of one choice, as llama.cpp says it."""
+        return self.engine == "llamacpp" and len(self.choices) > 1
+
+    def whole_usage(self) -> dict[str, Any]:
+        """Return the usage of an answer that comes whole: of all its choices, or of the first one alone."""
+        counted = self.choices[:1] if self.counts_apart else self.choices
+        return self.usage(sum(choice.tokens for choice in counted))
+
     def whole(self) -> bytes:
         """Return the answer as one ``chat.completion``."""
         choices = [
             {"index": index, "message": choice.message(), "logprobs": None, "finish_reason": choice.finish}
             for index, choice in enumerate(self.choices)
         ]
-        usage = self.usage(self.tokens_after(self.steps))
-        return to_json({**self.head("chat.completion"), "choices": choices, "usage": usage})
+        return to_json({**self.head("chat.completion"), "choices": choices, "usage": self.whole_usage()})
 
     def head(self, kind: str) -> dict[str, Any]:
         return {
@@ -183,15 +192,19 @@ class Chunks:
                 events.append(self._event(index, next(deltas), None, self._step))
                 if self._step == choice.tokens:
                     events.append(self._event(index, b"{}", choice.finish, self._step))
+                    if self._reply.counts_apart and self._include_usage:
+                        events.append(self._usage(choice.tokens))
             self._open = [entry for entry in self._open if entry[1].tokens > self._step]
         return b"".join(events)
 
     def ending(self) -> bytes:
         """Return what follows the last token: the usage, where it was asked for, and ``[DONE]``."""
-        if not self._include_usage:
+        if not self._include_usage or self._reply.counts_apart:
             return b"data: [DONE]\n\n"
-        usage = self._reply.usage(self._reply.tokens_after(self._reply.steps))
-        return self._head + b'],"usage":' + to_json(usage) + b"}\n\ndata: [DONE]\n\n"
+        return self._usage(self._reply.tokens_after(self._reply.steps)) + b"data: [DONE]\n\n"
+
+    def _usage(self, tokens: int) -> bytes:
+        return self._head + b'],"usage":' + to_json(self._reply.usage(tokens)) + b"}\n\n"
 
     def _event(self, index: int, delta: bytes, finish: str | None, tokens: int) -> bytes:
         reason = b"null" if finish is None else b'"%s"' % finish.encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -284,3 +285,14 @@ def test_other_routes_and_methods_are_not_found() -> None:
 
     assert statuses == [404] * 5
     assert count["calls"] == 0
+
+
+def test_llamacpp_says_the_usage_of_each_choice_alone() -> None:
+    """A whole answer has that of the first choice, a stream one behind each choice, as llama.cpp was seen to send."""
+    with simulator(replace(TWELVE_TOKENS, profile="llamacpp")) as client:
+        answer = whole(client, n=3, max_tokens=5)
+        chunks = events(client, n=3, max_tokens=5, stream_options={"include_usage": True})
+
+    assert len(answer["choices"]) == 3
+    assert answer["usage"]["completion_tokens"] == 5
+    assert [chunk["usage"]["completion_tokens"] for chunk in chunks if chunk.get("usage")] == [5, 5, 5]
