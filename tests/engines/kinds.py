@@ -71,8 +71,9 @@ def _kinds_of(bench: Bench, endpoint: str) -> Iterator[Kind]:
 def _prompts(bench: Bench, endpoint: str) -> tuple[str, str]:
     """Return a prompt whose answer goes on, and one whose answer soon ends by itself; the engine says both twice alike."""
     lengths = {prompt: bench.tokens(Ask(endpoint, prompt, limit=CAPS[-1])) or 0 for prompt in PROMPTS}
-    goes_on = next(prompt for prompt, tokens in lengths.items() if tokens == CAPS[-1])
-    ends = next(prompt for prompt, tokens in lengths.items() if FEW[2] < tokens < CAPS[-1])
+    goes_on = next((prompt for prompt, tokens in lengths.items() if tokens == CAPS[-1]), None)
+    ends = next((prompt for prompt, tokens in lengths.items() if FEW[2] < tokens < CAPS[-1]), None)
+    assert goes_on and ends, f"no prompt is answered at length, or none soon: {lengths}"
     for prompt in (goes_on, ends):
         ask = Ask(endpoint, prompt, limit=CAPS[-1])
         assert bench.directly.__wrapped__(ask).choices == bench.directly(ask).choices, "the engine is not deterministic"

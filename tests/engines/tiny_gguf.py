@@ -17,19 +17,18 @@ UNKNOWN, NORMAL, CONTROL, BYTE = 2, 1, 3, 6
 """Kinds of tokens, as the format numbers them."""
 
 SPECIAL = (("<unk>", UNKNOWN), ("<s>", CONTROL), ("</s>", CONTROL))
-WORDS = ("the", "of", "and", "to", "in", "a", "is", "that", "it", "token", "price", "menu", "tier", "usage", "model")
+CHARACTERS = "▁" + string.ascii_letters + string.digits + ".,!?'-:;{}[]\"_éß中😀"
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 END = 2
-END_IS_LIKELIER = 1.6
+END_IS_LIKELIER = 1.4
 """Makes some answers end by themselves within their first hundred tokens."""
 
 
 def vocabulary() -> Iterator[tuple[str, int]]:
-    """Yield each token with its kind: whatever text there is can be written in them."""
+    """Yield each token with its kind: a text of these characters is written in them in one way only."""
     yield from SPECIAL
     yield from ((f"<0x{byte:02X}>", BYTE) for byte in range(256))
-    yield from ((one, NORMAL) for one in "▁" + string.ascii_letters + string.digits + ".,!?'-:;{}[]\"_")
-    yield from (("▁" + word, NORMAL) for word in WORDS)
+    yield from ((one, NORMAL) for one in CHARACTERS)
 
 
 def write(path: str, seed: int = 0) -> None:
@@ -56,6 +55,7 @@ def write(path: str, seed: int = 0) -> None:
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(END)
     writer.add_add_bos_token(True)
+    writer.add_add_space_prefix(False)
     writer.add_chat_template(TEMPLATE)
 
     def weights(rows: int, columns: int, scale: float = 0.5) -> np.ndarray:
@@ -64,6 +64,7 @@ def write(path: str, seed: int = 0) -> None:
     ones = np.ones(WIDTH, np.float32)
     out = weights(len(tokens), WIDTH, 0.6)
     out[END] *= END_IS_LIKELIER
+    out[[place for place, (_, kind) in enumerate(tokens) if kind in (UNKNOWN, BYTE)]] = 0  # never the likeliest
     writer.add_tensor("token_embd.weight", weights(len(tokens), WIDTH, 4))
     writer.add_tensor("output_norm.weight", ones)
     writer.add_tensor("output.weight", out)
