@@ -12,6 +12,9 @@ LIMITS = {CHAT: "max_tokens", COMPLETIONS: "max_tokens", RESPONSES: "max_output_
 NEEDED = 4096
 """Messages have to carry a limit: one that nothing here comes near."""
 
+LIKELIEST = {"temperature": 1, "top_k": 1}
+"""The same tokens as at temperature 0, at which vLLM makes one choice only."""
+
 SCHEMA = {
     "type": "object",
     "properties": {"city": {"type": "string", "enum": ["Rome"]}, "now": {"type": "boolean"}},
@@ -66,7 +69,7 @@ class Ask:
         said: dict[str, Any] = {"model": MODEL, "temperature": 0, "stream": self.stream}
         limit = NEEDED if self.limit is None and self.endpoint == MESSAGES else self.limit
         said |= {} if limit is None else {LIMITS[self.endpoint]: limit}
-        said |= {"n": self.n} if self.n > 1 else {}
+        said |= {"n": self.n, **LIKELIEST} if self.n > 1 else {}
         said |= TOOLS[self.endpoint] if self.tools else {}
         if self.stream and self.endpoint in (CHAT, COMPLETIONS):
             said["stream_options"] = {"include_usage": True}

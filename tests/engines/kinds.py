@@ -114,7 +114,7 @@ def _hang_ups(bench: Bench, endpoint: str, prompt: str) -> Iterator[tuple[object
             yield ask, f"on record is {records}"
         if stream and not 1 <= tokens <= (whole or 0):
             yield ask, f"{tokens} tokens are billed of {whole}"
-        if not stream and tokens not in ((0,) if bench.engine.stops else (whole,)):
+        if not stream and tokens not in ((0, whole) if bench.engine.stops else (whole,)):  # it may have just ended
             yield ask, f"{tokens} tokens are billed of {whole}: {records}"
 
 
