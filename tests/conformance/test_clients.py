@@ -23,6 +23,7 @@ from tests.conformance.conftest import ANSWER_TOKENS, CAP, TOOL_CALLS
 from tests.loop.rig import Rig, Sold
 
 CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
+VERCEL = dict.fromkeys((401, 404, 429), "APICallError")
 CLIENTS: dict[str, Client] = {
     "openai, chat": openai_chat.Client(),
     "openai, completions": openai_legacy.Client(),
@@ -39,13 +40,20 @@ CLIENTS: dict[str, Client] = {
     "Agents SDK": Driven(APART, "openai_agents", RESPONSES, mode="responses"),
     "Agents SDK, chat": Driven(APART, "openai_agents", CHAT, mode="chat"),
     "LlamaIndex": Driven(APART, "llama_index_chat", CHAT),
+    "Vercel": Driven(NODE, "vercel", RESPONSES, {**VERCEL, 429: "RetryError"}, mode="responses"),
+    "Vercel, chat": Driven(NODE, "vercel", CHAT, VERCEL, mode="chat", maxRetries=0),
+    "Vercel on anthropic": Driven(NODE, "vercel", MESSAGES, VERCEL, mode="messages", maxRetries=0),
+    "Vercel, compatible": Driven(NODE, "vercel", CHAT, VERCEL, mode="compatible", maxRetries=0),
+    "LangChain for Node": Driven(NODE, "langchain", CHAT, mode="chat"),
+    "LangChain for Node, responses": Driven(NODE, "langchain", RESPONSES, mode="responses"),
+    "LangChain for Node on anthropic": Driven(NODE, "langchain", MESSAGES, mode="messages"),
     "LiteLLM": Driven(APART, "litellm_client", CHAT, maker="openai"),
     "LiteLLM on messages": Driven(APART, "litellm_client", MESSAGES, maker="anthropic"),
     "curl": curl.Client(),
 }
 WITHOUT_TOOLS = {"openai, completions", "instructor"}
-TRIES = {"LlamaIndex": 4}
-"""How often clients ask for an answer and a stream that their quota does not allow: theirs repeat the first one."""
+TRIES = {"LlamaIndex": 4, "Vercel": 6}
+"""How often clients that heed no ``x-should-retry: false`` ask for an answer and a stream that their quota has no room for."""
 
 WITHOUT_ENDINGS = {"Agents SDK, chat"}
 """Clients that do not show why an answer ended."""
@@ -55,8 +63,19 @@ WITH_OBJECTS: dict[str, Driven] = {
     "instructor, by a schema": Driven(APART, "instructor_chat", CHAT, mode="schema"),
     "Agents SDK": Driven(APART, "openai_agents", RESPONSES, mode="responses"),
     "LlamaIndex": Driven(APART, "llama_index_chat", CHAT),
+    "Vercel": Driven(NODE, "vercel", RESPONSES, mode="responses"),
+    "Vercel, chat": Driven(NODE, "vercel", CHAT, mode="chat"),
+    "Vercel on anthropic": Driven(NODE, "vercel", MESSAGES, mode="messages"),
+    "LangChain for Node": Driven(NODE, "langchain", CHAT, mode="chat"),
 }
 """Clients that return objects of a class or schema."""
+CUT_OBJECTS = {
+    **dict.fromkeys(("instructor, by a tool", "instructor, by a schema"), "IncompleteOutputException"),
+    **dict.fromkeys(("Vercel", "Vercel, chat", "Vercel on anthropic"), "NoObjectGeneratedError"),
+    "Agents SDK": "ModelBehaviorError",
+    "LlamaIndex": "ValueError",
+}
+"""What they raise where the cap ends one. LangChain for Node asks six times again by itself first."""
 
 every_client = pytest.mark.parametrize("name", CLIENTS)
 OPENING = "This answer is simulated:"
@@ -119,6 +138,16 @@ def test_it_gets_an_object_that_fits(house: Rig, name: str, stream: bool) -> Non
     assert client.structure(where(house, who), stream=stream) == {"name": "simulated", "length_m": 1}
     (record,) = house.usage(who)
     assert (record["endpoint"], record["usage_source"]) == (client.endpoint, "upstream")
+
+
+@pytest.mark.parametrize("name", CUT_OBJECTS)
+def test_an_object_that_is_cut_at_the_cap_is_none(house: Rig, name: str) -> None:
+    client, who = WITH_OBJECTS[name], house.customer("small")
+    with pytest.raises(Refused) as told:
+        client.structure(where(house, who), stream=False)
+
+    assert told.value.name == CUT_OBJECTS[name]
+    assert {(one["finish"], one["billed_output_tokens"]) for one in house.usage(who)} == {("cap", CAP)}
 
 
 @every_client
