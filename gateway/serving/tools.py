@@ -95,8 +95,9 @@ class Hosted:
             if kept:
                 body["tools"] = kept
             else:  # what speaks of tools is refused where there are none
-                for name in ("tools", "tool_choice", "parallel_tool_calls"):
-                    body.pop(name, None)
+                del body["tools"]
+                spoken = ("tool_choice", "parallel_tool_calls")
+                left_out += [name for name in spoken if body.pop(name, None) is not None]
         if isinstance(choice := body.get("tool_choice"), dict):
             self._choice(body, choice, named, left_out)
 
