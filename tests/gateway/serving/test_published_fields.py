@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
 
 from gateway.errors import BadRequest
@@ -35,13 +34,13 @@ def through(dialect: Dialect, hosted: Hosted, body: Body) -> tuple[Body, tuple[s
     wanted = dialect.read(body, 1000)
     check_given(body, frozenset())
     make_own(body, "cus_1")
-    sent: Body = json.loads(dialect.forward(body, wanted, grant=GRANT, model="the-model"))
+    sent: Body = orjson.loads(dialect.forward(body, wanted, grant=GRANT, model="the-model"))
     return sent, dropped + wanted.dropped
 
 
 def unsaid(given: Any, sent: Any, dropped: tuple[str, ...], path: str = "") -> Iterator[str]:
     """Yield the paths of what was given, was not sent as it was, and is not named among what was ``dropped``."""
-    if path in dropped or given == sent:
+    if path in dropped or given == sent or (path in MADE_OWN and isinstance(sent, str)):
         return
     if isinstance(given, dict) and isinstance(sent, dict):
         for name, value in given.items():
@@ -82,12 +81,12 @@ def test_no_member_is_left_out_in_silence(profile: Profile, drops: bool) -> None
         for name, fields in fields_within(dialect.endpoint):
             body = {**BODIES[dialect.endpoint], **fields}
             try:
-                sent, dropped = through(dialect, hosted, copy.deepcopy(body))
+                sent, dropped = through(dialect, hosted, orjson.loads(orjson.dumps(body)))
             except BadRequest as refused:
                 if (refused.param or "").partition(".")[0] not in body:
                     silent[dialect.endpoint, name] = f"{refused.param}: {refused.message}"
                 continue
-            ours = OURS[dialect.endpoint] | MADE_OWN
+            ours = OURS[dialect.endpoint]
             if unexplained := [path for path in unsaid(body, sent, dropped) if path not in ours]:
                 silent[dialect.endpoint, name] = f"{unexplained} beside {dropped}"
 
