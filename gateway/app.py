@@ -37,32 +37,32 @@ from gateway.holds.offer import HouseLimits
 from gateway.holds.projection import Projection
 from gateway.holds.threads import Threads
 from gateway.ledger.database import Database
+from gateway.ledger.queries import lately_counted
 from gateway.ledger.recovery import Bounds, Recovery
 from gateway.observing.metrics import WRONG_TOKENS
 from gateway.observing.records import count_records
 from gateway.observing.tally import Sheet, Tally
 from gateway.serving.account import Accounts
-from gateway.serving.chosen import as_used, endpoint_of, key_of
+from gateway.serving.chosen import as_used, endpoint_of, key_of, rules_for, rules_of
 from gateway.serving.cors import Cors
 from gateway.serving.detection import Engine, detected, keep_asking
 from gateway.serving.dialects.all import dialects
-from gateway.serving.dialects.dialect import Dialect
 from gateway.serving.discretion import House
 from gateway.serving.endpoint import Endpoint
 from gateway.serving.exchange import Receive, Scope, Send
 from gateway.serving.gate import Gate
-from gateway.serving.hangups import Hangups
+from gateway.serving.hangups import Hangups, Manners, Places
 from gateway.serving.health import Health
 from gateway.serving.intake import Intake
-from gateway.serving.journey import Journey, Rules
+from gateway.serving.journey import Journey
 from gateway.serving.names import Names
+from gateway.serving.pace import Pace
 from gateway.serving.pool import Pool
 from gateway.serving.profiles import EMBEDDINGS, ENDPOINTS, Profile
 from gateway.serving.proxied import Proxied
 from gateway.serving.recount import Recount, Tokenizer, UpstreamTokenizer, read_tokenizer
 from gateway.serving.routes import CustomerRoutes
 from gateway.serving.ticks import Ticks
-from gateway.serving.tools import Hosted
 from gateway.serving.transport import Transport
 from gateway.serving.upstream import Upstream
 from gateway.settings import Settings
@@ -72,6 +72,9 @@ SETTLE_S = 5.0
 
 IDS_AT_ONCE = 256
 """Ids of calls that the system is asked for randomness for at a time."""
+
+LATEST = 1_000
+"""Records that a worker which starts learns the model's pace from."""
 
 SECRET_LEAST = 16
 """Characters of what a header of the operator's says that are taken for a secret."""
@@ -156,7 +159,7 @@ def build(settings: Settings, worker_id: str) -> App:
             stack.callback(sheet.write)
             writing = asyncio.create_task(_keep_writing(sheet))
             stack.callback(writing.cancel)
-            app.serving = await _serving(stack, settings, worker_id, recovery, self_service, health, tally)
+            app.serving = await _serving(stack, settings, worker_id, database, recovery, self_service, health, tally)
             yield
 
     public = Gateway(title="tokencap", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
@@ -187,6 +190,7 @@ async def _serving(
     stack: AsyncExitStack,
     settings: Settings,
     worker_id: str,
+    database: Database,
     recovery: Recovery,
     self_service: SelfService,
     health: Health,
@@ -209,11 +213,9 @@ async def _serving(
     book = Book(line, generation, lease, now_ms=now_ms, answers_bytes_max=settings.kept_answers_max)
     keeper = Keeper(book, claims, lease, tally, monotonic=time.monotonic)
     await _look_around(line, admission, generation)
-    renewing = asyncio.create_task(keeper.run())
-    stack.callback(renewing.cancel)
+    stack.callback(asyncio.create_task(keeper.run()).cancel)
     stack.push_async_callback(keeper.drain, SETTLE_S)
     endpoint, intake = endpoint_of(settings), Intake(settings.body_max, time.perf_counter)
-    rules = _rules(settings)
     journey = partial(
         Journey,
         admission=admission,
@@ -230,7 +232,7 @@ async def _serving(
         Accounts(line, directory, house, now_ms),
         self_service,
         intake,
-        rules,
+        rules_of(settings),
         tally,
         ticks,
         cors=Cors(settings.cors_origins) if settings.cors_origins else None,
@@ -240,7 +242,8 @@ async def _serving(
         started_s=int(time.time()),
     )
     client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
-    await _recognise(stack, settings, endpoint, partial(_serve_for, settings, client, health, routes, journey))
+    served = partial(_serve_for, settings, client, health, routes, journey, await _hangups(settings, database, tally))
+    await _recognise(stack, settings, endpoint, served)
     health.line = line
     return routes
 
@@ -251,16 +254,17 @@ def _serve_for(
     health: Health,
     routes: CustomerRoutes,
     journey: Callable[..., Journey],
+    hangups: Callable[[Profile], Hangups],
     found: Engine,
 ) -> None:
     """Serve calls as an engine wants them."""
     engine = as_used(found, settings)
-    profile, rules = engine.profile, replace(_rules(settings), model_tokens_max=engine.model_tokens_max)
+    profile, rules = engine.profile, replace(rules_of(settings), model_tokens_max=engine.model_tokens_max)
     recount, absent = _recount(client, settings, profile), _absent(profile, settings)
-    spoken, hangups = dialects(profile), Hangups(finishes=profile.finishes)
+    spoken = dialects(profile)
     routes.serve(
         [
-            journey(one, rules=_rules_of(one, rules, settings), recount=recount, hangups=hangups)
+            journey(one, rules=rules_for(one, rules, settings), recount=recount, hangups=hangups(profile))
             for one in spoken
             if one.endpoint not in absent
         ],
@@ -282,6 +286,16 @@ async def _recognise(
         stack.callback(asking.cancel)
 
 
+async def _hangups(settings: Settings, database: Database, tally: Tally) -> Callable[[Profile], Hangups]:
+    """Return what makes of a profile what is done once a caller has left; the model's pace is as the ledger has it."""
+    pace = Pace()
+    with suppress(MeteringUnavailable):
+        for tokens, seconds in await asyncio.to_thread(lately_counted, database, LATEST):
+            pace.note(tokens, seconds)
+    manners = Manners(settings.drain_s, settings.hangup_bills)
+    return partial(Hangups, manners=manners, places=Places(settings.upstream_concurrency_max), pace=pace, tally=tally)
+
+
 async def _look_around(line: Line, admission: Admission, generation: Generation) -> None:
     """Learn what a script would say otherwise: a cluster's map, before calls come many at once, its clock, its generation."""
     with suppress(MeteringUnavailable):
@@ -300,34 +314,6 @@ def _house(settings: Settings) -> HouseLimits:
         requests_per_minute=settings.requests_per_minute,
         concurrency_max=settings.concurrency_max,
     )
-
-
-def _rules(settings: Settings) -> Rules:
-    return Rules(
-        model=settings.model,
-        names=Names((settings.model, *settings.model_aliases)),
-        customers_choose_tier=settings.self_selection != "none",
-        callers_choose_tier=settings.self_selection == "conversation",
-        conversation_headers=_names_of_headers(settings.conversation_headers),
-        hosted=Hosted(drops=settings.hosted_tools == "drop"),
-        passed_headers=settings.passed_headers,
-        call_deadline_s=settings.call_deadline_s,
-        write_deadline_s=settings.write_deadline_s,
-        stream_keep_alive_s=settings.stream_keep_alive_s,
-        passed_fields=frozenset(settings.passed_fields),
-        kept_tokens_max=settings.kept_tokens_max,
-    )
-
-
-def _names_of_headers(listed: str) -> tuple[bytes, ...]:
-    return tuple(name.strip().lower().encode() for name in listed.split(",") if name.strip())
-
-
-def _rules_of(dialect: Dialect, rules: Rules, settings: Settings) -> Rules:
-    """Return the rules of one format: embeddings have a model of their own."""
-    if dialect.endpoint != EMBEDDINGS or settings.embedding_model is None:
-        return rules
-    return replace(rules, model=settings.embedding_model, names=Names((settings.embedding_model,)))
 
 
 def _absent(profile: Profile, settings: Settings) -> dict[str, str]:

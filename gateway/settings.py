@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     upstream_usage: Literal["ask", "omit"] = "ask"
     upstream_streams: Literal["as_asked", "always"] = "as_asked"
     on_hangup: Literal["finish", "stop"] | None = None
+    drain_s: float = Field(default=300, ge=0, le=86_400)
+    hangup_bills: Literal["visible", "timed", "granted"] | None = None
     conversation_headers: str = "x-claude-code-session-id, session-id, session_id, conversation_id"
     tokenizer: str | None = None
 

@@ -31,6 +31,10 @@ PRICE_FIELDS: tuple[str, ...] = (
     "output_nanousd_per_mtok",
 )
 
+HANGUP_BILLS = ("visible", "timed", "granted")
+"""What is billed of an answer that its caller left and of which no figure is to be had: what went by, the time that it ran
+at the model's speed, or all that it was granted."""
+
 
 class NotAMenu(ValueError):
     """What was given is not a menu or a tier; the message is one sentence, ``field`` says where."""
@@ -60,6 +64,8 @@ class Tier:
     concurrency_max: int | None = None
     spend_nanousd_max: int | None = None
     end_user_period_tokens_max: int | None = None
+    hangup_bills: str | None = None
+    """One of ``HANGUP_BILLS``; None is what the house does."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the tier's fields; limits and prices that are not set are left out, the cap never is."""
@@ -75,7 +81,8 @@ class Tier:
         """Return the tier that ``given`` describes; keys that are not a tier's own (``expected``) are left aside.
 
         Raises:
-            NotAMenu: a name is malformed, or a limit or price is not a whole number in range.
+            NotAMenu: a name is malformed, a limit or price is not a whole number in range, or ``hangup_bills`` is a word
+                that it does not know.
         """
         name = given.get("name")
         if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -84,7 +91,10 @@ class Tier:
         for field in (*LIMIT_FIELDS, *PRICE_FIELDS):
             values[field] = whole(given.get(field), field)
         values["price_nanousd"] = values["price_nanousd"] or 0
-        return cls(**values)
+        bills = given.get("hangup_bills")
+        if bills is not None and bills not in HANGUP_BILLS:
+            raise NotAMenu(f"hangup_bills is one of {', '.join(HANGUP_BILLS)}.", "hangup_bills")
+        return cls(**values, hangup_bills=bills)
 
 
 def whole(value: Any, field: str) -> int | None:

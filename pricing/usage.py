@@ -46,10 +46,11 @@ FIELDS: tuple[str, ...] = (
     "hash",
     "end_user",
     "input_source",
+    "usage_dispute",
 )
 """Every field, in the order files show them. Times are milliseconds since 1970, UTC."""
 
-FIELDS_IF_SAID: frozenset[str] = frozenset({"end_user", "input_source"})
+FIELDS_IF_SAID: frozenset[str] = frozenset({"end_user", "input_source", "usage_dispute"})
 """Fields that a record is without where they say nothing: what was hashed before there were any keeps its hash."""
 
 END_USER_MOST = 256
@@ -93,4 +94,9 @@ FINISHES = (
 
 INPUT_SOURCES = ("upstream", "tokenizer", "estimate")
 
-SOURCES = ("upstream", "continuous", "tokenizer", "counted", "estimate", "checkpoint")
+SOURCES = (
+    *("upstream", "continuous", "drained", "tokenizer", "counted", "timed", "granted", "estimate", "checkpoint"),
+)
+
+DISPUTES = ("itself", "text")
+"""What an upstream's figures may contradict: one another, or the text that came with them."""

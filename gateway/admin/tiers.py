@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,6 +29,8 @@ Name = Annotated[TierName, Path(description="What the tier is called.", examples
 
 Tiers = tuple[Tier, ...]
 
+HangupBills = Literal["visible", "timed", "granted"]
+
 
 class TierGiven(Limits):
     """What is sold under one name. Money is in nano-units: 10^9 are 1 USD."""
@@ -47,10 +49,15 @@ class TierGiven(Limits):
     )
     input_nanousd_per_mtok: Whole | None = Field(default=None, description="A rate per million input tokens.")
     output_nanousd_per_mtok: Whole | None = Field(default=None, description="A rate per million billed output tokens.")
+    hangup_bills: HangupBills | None = Field(
+        default=None,
+        description="What is billed of an answer that its caller left and of which no figure is to be had; null is what"
+        " the house does.",
+    )
 
     def tier(self, name: str) -> Tier:
         prices = {field: getattr(self, field) for field in PRICE_FIELDS}
-        return Tier(name=name, **prices, **self.set_limits())
+        return Tier(name=name, hangup_bills=self.hangup_bills, **prices, **self.set_limits())
 
 
 class TierShown(BaseModel):
@@ -69,6 +76,7 @@ class TierShown(BaseModel):
     concurrency_max: int | None
     spend_nanousd_max: int | None
     end_user_period_tokens_max: int | None
+    hangup_bills: str | None
     menu_version: str = Field(description="The menu it is on.", examples=["manual-1f0c9d2b77ae"])
 
 

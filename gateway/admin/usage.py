@@ -71,6 +71,11 @@ class UsageShown(BaseModel):
     input_source: str | None = Field(
         default=None, description="Whose count the input is: `upstream`, `tokenizer`, `estimate`; left out without any."
     )
+    usage_dispute: str | None = Field(
+        default=None,
+        description="What the upstream's figures contradict: `itself`, one another, or `text`, what came with them; left"
+        " out where nothing.",
+    )
 
 
 class UsagePage(Page[UsageShown]):

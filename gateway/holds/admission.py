@@ -262,6 +262,7 @@ class Admission:
                 if terms.end_user_period_tokens_max is None
                 else keys.end_user(ask.bucket, customer.id, start, ask.end_user)
             ),
+            hangup_bills=terms.hangup_bills,
         )
 
     async def _ask(self, bid: Bid, now: int, *, is_known: bool) -> list[str]:

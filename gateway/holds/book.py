@@ -254,7 +254,7 @@ def _line(record: UsageRecord) -> bytes:
 
 def _beyond(facts: Facts, outcome: Outcome, billed: int) -> Charge:
     """Return the charge beyond what a hold was already billed at its checkpoint."""
-    if outcome.billed_output_tokens == 0 and not outcome.owes_input:
+    if outcome.billed_output_tokens == billed == 0 and not outcome.owes_input:
         return NOTHING
     before = recovered(facts, sofar=billed, duration_ms=0)
     whole, part = facts.charge(outcome), facts.charge(before)

@@ -76,6 +76,8 @@ class Facts:
     end_user: str | None = None
     end_user_window: str | None = None
     """The key of what its end user has had in the period, where that is limited."""
+    hangup_bills: str | None = None
+    """What the tier says of an answer that its caller left and of which no figure is to be had."""
 
     def to_json(self) -> bytes:
         return orjson.dumps(self)
@@ -143,6 +145,8 @@ class Outcome:
     reasoning_tokens: int = 0
     usage_source: str = "counted"
     input_source: str | None = None
+    usage_dispute: str | None = None
+    """What the upstream's figures contradict, if anything."""
     ttft_ms: int | None = None
     duration_ms: int = 0
     owes_input: bool = False
@@ -205,6 +209,7 @@ def usage_record(facts: Facts, *, admitted: int, grant: int, outcome: Outcome) -
         "client_request_id": facts.client_request_id,
         "end_user": facts.end_user,
         "input_source": outcome.input_source,
+        "usage_dispute": outcome.usage_dispute,
     }
 
 

@@ -40,6 +40,8 @@ class Offer:
     concurrency_max: int | None
     end_user_period_tokens_max: int | None
     """What each end user of the customer may have of the period's tokens."""
+    hangup_bills: str | None = None
+    """What the tier says of an answer that its caller left; None is what the house does."""
 
 
 def offer(tier: Tier | None, version: str | None, overrides: Mapping[str, int], house: HouseLimits) -> Offer:
@@ -69,6 +71,7 @@ def offer(tier: Tier | None, version: str | None, overrides: Mapping[str, int], 
         ),
         concurrency_max=_else(overrides.get("concurrency_max", tier.concurrency_max), house.concurrency_max),
         end_user_period_tokens_max=overrides.get("end_user_period_tokens_max", tier.end_user_period_tokens_max),
+        hangup_bills=tier.hangup_bills,
     )
 
 

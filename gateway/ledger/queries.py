@@ -183,6 +183,20 @@ def begun_in(database: Database, customer: str, start: int, end: int) -> int:
         return connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()
 
 
+def lately_counted(database: Database, most: int) -> list[tuple[float, float]]:
+    """Return the tokens of a choice, and the seconds that they took, of those of the latest ``most`` records, oldest
+    first, whose output the upstream counted while somebody listened."""
+    latest = select(book.kind, book.usage_source, book.output_tokens, book.choices, book.duration_ms)
+    latest = latest.order_by(book.time.desc(), book.id.desc()).limit(most)
+    with database.read() as connection:
+        rows = connection.execute(latest).all()
+    return [
+        (row.output_tokens / max(row.choices, 1), row.duration_ms / 1000)
+        for row in reversed(rows)
+        if row.kind == "usage" and row.usage_source == "upstream" and row.duration_ms is not None
+    ]
+
+
 def totals(database: Database, span: Span = EVERYTHING) -> Totals:
     """Return the sums over the records in a span."""
     fields = ("input_tokens", "output_tokens", "billed_output_tokens", "charge_nanousd")

@@ -146,6 +146,7 @@ usage_records = Table(
     Column("hash", String(64), nullable=False),
     Column("end_user", String(END_USER_MOST)),
     Column("input_source", String(16)),
+    Column("usage_dispute", String(16)),
     PrimaryKeyConstraint("chain", "seq"),
     Index("ix_usage_records_time_id", "time", "id"),
     Index("ix_usage_records_customer_time_id", "customer", "time", "id"),

@@ -59,6 +59,12 @@ DROPPED_FIELDS = Metric(
     "Fields and tools of admitted calls that did not reach the upstream, by name where the gateway knows it.",
     ("field",),
 )
+HANGUPS = Metric(
+    "tokencap_hangups_total",
+    Kind.COUNTER,
+    "Admitted calls whose caller left before their end: read on for what they came to, or closed.",
+    ("outcome",),
+)
 WRONG_TOKENS = Metric("tokencap_wrong_tokens_total", Kind.COUNTER, "Wrong tokens at the admin side and /metrics.")
 FAULTS = Metric(
     "tokencap_background_faults_total",
@@ -93,6 +99,7 @@ METRICS = (
     FIRST_TOKEN,
     REFUSALS,
     DROPPED_FIELDS,
+    HANGUPS,
     WRONG_TOKENS,
     FAULTS,
     LEDGER_LAG,

@@ -17,7 +17,8 @@ WhenGone = Callable[[Callable[[], None] | None], None]
 class Attendance:
     """A block that ends with CallerGone when its caller hangs up, and with TimeoutError after ``seconds``.
 
-    ``goes_on``, where there is one, is asked once the caller has hung up whether the block goes on without it.
+    ``goes_on``, where there is one, is told once that the caller has left and says for how many seconds the block goes on
+    without it; after these it ends with CallerGone.
 
     Our own server tells at once that a caller is gone: ``when_gone`` takes who is to hear it. Of another one only
     ``receive()`` does, and only to who waits for it: a task for that is made with the first tick, which most calls that
@@ -32,7 +33,7 @@ class Attendance:
         seconds: float,
         *,
         heeds_caller: bool,
-        goes_on: Callable[[], bool] | None = None,
+        goes_on: Callable[[], float] | None = None,
     ) -> None:
         self._receive = receive
         self._when_gone = when_gone if heeds_caller else None
@@ -40,6 +41,8 @@ class Attendance:
         self._ticks_left = ticks.within(seconds)
         self._has_to_wait = heeds_caller and when_gone is None
         self._goes_on = goes_on
+        self.is_unheard = False
+        """Whether it goes on without its caller."""
         self._why: Exception | None = None
         self._task: asyncio.Task[Any] | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -53,7 +56,7 @@ class Attendance:
     def tick(self) -> None:
         self._ticks_left -= 1
         if self._ticks_left == 0:
-            self._end(TimeoutError())
+            self._end(CallerGone("The caller hung up.") if self.is_unheard else TimeoutError())
         elif self._has_to_wait and self._watch is None:
             self._watch = asyncio.create_task(self._until_gone())
 
@@ -63,8 +66,17 @@ class Attendance:
         self._leave()
 
     def _leave(self) -> None:
-        if self._goes_on is None or not self._goes_on():
+        if not self.stays():
             self._end(CallerGone("The caller hung up."))
+
+    def stays(self) -> bool:
+        """Take note that the caller has left; return whether the block goes on without it."""
+        if self._goes_on is not None:
+            seconds, self._goes_on = self._goes_on(), None
+            if seconds:
+                self.is_unheard = True
+                self._ticks_left = min(self._ticks_left, self._ticks.within(seconds))
+        return self.is_unheard
 
     def _end(self, why: Exception) -> None:
         if self._why is None:
@@ -76,6 +88,7 @@ class Attendance:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ticks.leave(self)
+        self._goes_on = None
         if self._when_gone is not None:
             self._when_gone(None)
         if self._watch is not None:

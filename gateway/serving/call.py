@@ -15,9 +15,10 @@ from gateway.serving.dialects.prompt import Prompt
 from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.dialects.whole import as_it_came
+from gateway.serving.hangups import Hangups
 from gateway.serving.headers import OF_STREAMS, Headers, answer_headers, charge_header
 from gateway.serving.jsons import dumps
-from gateway.serving.meter import READ_MOST, count_input, count_output, finish_of, outcome
+from gateway.serving.meter import READ_MOST, Count, count_input, count_output, finish_of, outcome
 from gateway.serving.recount import Recount
 
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
@@ -28,6 +29,13 @@ ITEMS_MOST = 64
 
 BY_SIGHT = frozenset({"counted", "estimate"})
 """Counts that a tokenizer's is better than."""
+
+OF_TEXT = frozenset({*BY_SIGHT, "tokenizer"})
+"""Counts of what went by, which need not be all that was made."""
+
+
+OWES_INPUT = frozenset({"complete", "tool_calls", "cap", "caller_limit", "context", "filtered", "period", "disconnect"})
+"""Endings of an answer whose input is owed, also where no token of output came: what it was to be read was read."""
 
 
 @dataclass(slots=True)
@@ -41,7 +49,7 @@ class Last:
 class Call:
     """What is known of a call between its admission and its settlement."""
 
-    def __init__(self, live: Live, wanted: Wanted, key: Key, monotonic: Callable[[], float]) -> None:
+    def __init__(self, live: Live, wanted: Wanted, key: Key, hangups: Hangups, monotonic: Callable[[], float]) -> None:
         self.live = live
         self.wanted = wanted
         self.reading: Reading | None = None
@@ -55,6 +63,10 @@ class Call:
         self._recounted: int | None = None
         self._input_recounted: int | None = None
         self._key = key
+        self._hangups = hangups
+        self._asked_at: float | None = None
+        self._left_at: float | None = None
+        self._is_drained = False
         self._monotonic = monotonic
         self._started = monotonic()
         self._ttft_ms: int | None = None
@@ -74,9 +86,37 @@ class Call:
         self.live.counting = self._count
         return reading
 
+    def note_asked(self) -> None:
+        """Take note that the upstream is being asked: from now on something may be made."""
+        self._asked_at = self._monotonic()
+
+    def leave(self) -> bool:
+        """Take note that the caller has left; return whether a figure of what is made is still to come."""
+        self._left_at = self._monotonic()
+        self._is_drained = self._asked_at is not None and not self._is_told
+        return self._is_drained
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the caller has."""
+        return self._left_at is not None
+
+    @property
+    def _is_told(self) -> bool:
+        """Whether the upstream's figure of what was made so far is known."""
+        return self.reading is not None and self.reading.is_told(self._hangups.tells_as_it_goes)
+
     def _count(self) -> int:
         assert self.reading is not None
-        return count_output(self.reading.sight, self.live.hold.tokens).billed_output_tokens
+        counted = count_output(self.reading.sight, self.live.hold.tokens)
+        if self.has_left and counted.source in OF_TEXT:
+            counted = self._owed(counted.billed_output_tokens)
+        return counted.billed_output_tokens
+
+    def _owed(self, seen: int) -> Count:
+        """Return what is owed though nobody heard it, where what was ``seen`` is all that is known."""
+        assert self._asked_at is not None
+        return self._hangups.owed(seen, self.live.hold, self._monotonic() - self._asked_at)
 
     def note_progress(self) -> None:
         """Take note of the moment of the first token."""
@@ -118,7 +158,7 @@ class Call:
         Tokens of an answer that failed before its caller was sent any of it are counted, not billed.
         """
         if self.reading is None:
-            return UNANSWERED
+            return self._owed_unanswered() if finish == "disconnect" and problem is None else UNANSWERED
         hold, reading = self.live.hold, self.reading
         sight = reading.sight
         sight.recounted = self._recounted
@@ -137,9 +177,49 @@ class Call:
         )
         if problem is not None and not self.wanted.stream:
             came_to = replace(came_to, billed_output_tokens=0)
-        came_to.owes_input = not self.wanted.generates and finish == "complete"
+        elif self.has_left:
+            self._tell_unheard(came_to, failed=problem is not None)
+        elif came_to.usage_source == "upstream" and self._asked_at is not None:
+            self._hangups.pace.note(came_to.output_tokens / hold.facts.choices, self._monotonic() - self._asked_at)
+        came_to.owes_input = finish in OWES_INPUT and (self.wanted.generates or finish == "complete")
         self.came_to = came_to
         return came_to
+
+    def _tell_unheard(self, came_to: Outcome, *, failed: bool) -> None:
+        """Write into what a call came to what its caller did not hear: it is billed all the same, and says by whose count.
+
+        An answer that the upstream brought to its end, or ``failed`` to, is counted as if somebody had listened.
+        """
+        assert self._left_at is not None
+        assert self.reading is not None
+        came_to.duration_ms = round((self._left_at - self._started) * 1000)
+        if came_to.usage_source == "upstream" and self._is_drained:
+            came_to.usage_source = "drained"
+        elif came_to.usage_source in OF_TEXT and not (failed or self.reading.sight.is_whole):
+            owed = self._owed(came_to.billed_output_tokens)
+            came_to.output_tokens = came_to.billed_output_tokens = owed.billed_output_tokens
+            came_to.usage_source = owed.source
+
+    def _owed_unanswered(self) -> Outcome:
+        """Return what a call came to that its caller left before the upstream's head."""
+        facts = self.live.hold.facts
+        if self._asked_at is None or not self._hangups.owes_unanswered(comes_whole=self.wanted.comes_whole):
+            return UNANSWERED
+        assert self._left_at is not None
+        owed = self._owed(0)
+        if owed.billed_output_tokens == 0:
+            return UNANSWERED
+        given = count_input(None, None, estimate=facts.input_estimate, bound=facts.input_bound)
+        return Outcome(
+            was_answered=True,
+            finish="disconnect",
+            output_tokens=owed.output_tokens,
+            billed_output_tokens=owed.billed_output_tokens,
+            input_tokens=given.tokens,
+            input_source=given.source,
+            usage_source=owed.source,
+            duration_ms=round((self._left_at - self._started) * 1000),
+        )
 
     def _led_by(self, reading: Reading, finish: str) -> tuple[str, ...]:
         """Return what a later call would bring back of this answer."""

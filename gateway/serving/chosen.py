@@ -1,12 +1,17 @@
-"""What the operator's settings say of the model's endpoint: where it is, and what it is taken for."""
+"""What the operator's settings say of the model's endpoint, and of what is served: where it is, what it is taken for, by which
+rules."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from gateway.serving.detection import Engine
+from gateway.serving.dialects.dialect import Dialect
 from gateway.serving.endpoint import Endpoint
-from gateway.serving.profiles import PROFILES, MediaBounds, as_set
+from gateway.serving.journey import Rules
+from gateway.serving.names import Names
+from gateway.serving.profiles import EMBEDDINGS, PROFILES, MediaBounds, as_set
+from gateway.serving.tools import Hosted
 from gateway.settings import Settings
 
 
@@ -46,3 +51,32 @@ def as_used(engine: Engine, settings: Settings) -> Engine:
         ),
     )
     return replace(engine, profile=profile)
+
+
+def rules_of(settings: Settings) -> Rules:
+    """Return what the house serves, and how."""
+    return Rules(
+        model=settings.model,
+        names=Names((settings.model, *settings.model_aliases)),
+        customers_choose_tier=settings.self_selection != "none",
+        callers_choose_tier=settings.self_selection == "conversation",
+        conversation_headers=_names_of_headers(settings.conversation_headers),
+        hosted=Hosted(drops=settings.hosted_tools == "drop"),
+        passed_headers=settings.passed_headers,
+        call_deadline_s=settings.call_deadline_s,
+        write_deadline_s=settings.write_deadline_s,
+        stream_keep_alive_s=settings.stream_keep_alive_s,
+        passed_fields=frozenset(settings.passed_fields),
+        kept_tokens_max=settings.kept_tokens_max,
+    )
+
+
+def _names_of_headers(listed: str) -> tuple[bytes, ...]:
+    return tuple(name.strip().lower().encode() for name in listed.split(",") if name.strip())
+
+
+def rules_for(dialect: Dialect, rules: Rules, settings: Settings) -> Rules:
+    """Return the rules of one format: embeddings have a model of their own."""
+    if dialect.endpoint != EMBEDDINGS or settings.embedding_model is None:
+        return rules
+    return replace(rules, model=settings.embedding_model, names=Names((settings.embedding_model,)))

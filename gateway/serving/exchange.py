@@ -66,6 +66,7 @@ class Exchange:
         self._sign_ticks = self._quiet_ticks = 0
         self._releases: list[Callable[[], None]] = []
         self._is_given_up = False
+        self._attendance: Attendance | None = None
 
     def header(self, name: bytes) -> str | None:
         """Return a request header by its lower-case name, the last one where it comes twice."""
@@ -178,7 +179,7 @@ class Exchange:
         except asyncio.CancelledError:
             if not self._is_given_up or (self._task is not None and self._task.uncancel() > 0):
                 raise
-            if not self.records:
+            if not (self.records or (self._attendance is not None and self._attendance.stays())):
                 raise CallerGone("The caller took nothing for too long.") from None
         finally:
             self._ticks_left = 0
@@ -203,7 +204,7 @@ class Exchange:
     def _show_life(self) -> None:
         """Send a sign of life to a caller who takes what comes, but keep none with an answer."""
         self._quiet_ticks = 0
-        if self._write_now is not None and not (self._kept or self._is_behind or self._is_given_up):
+        if self._write_now is not None and not (self._kept or self._is_behind or self._is_given_up or self.is_unheard):
             self._is_behind = not self._write_now(self._sign)
 
     async def reply(self, status: int, body: Any, headers: Iterable[tuple[str, str]] = ()) -> None:
@@ -214,13 +215,19 @@ class Exchange:
         await self.end(encoded)
 
     def attended(
-        self, seconds: float, *, to_its_end: bool = False, goes_on: Callable[[], bool] | None = None
+        self, seconds: float, *, to_its_end: bool = False, goes_on: Callable[[], float] | None = None
     ) -> Attendance:
-        """Return a context that ends with TimeoutError after ``seconds``, and with CallerGone as soon as the caller hangs
-        up, unless what is done in it goes on ``to_its_end``, or ``goes_on`` says then that it does."""
-        return Attendance(
+        """Return a context that ends with TimeoutError after ``seconds``, and with CallerGone as soon as the caller has
+        left, unless what is done in it goes on ``to_its_end``, or ``goes_on`` says then for how long it does."""
+        self._attendance = Attendance(
             self._receive, self._when_gone, self._ticks, seconds, heeds_caller=not to_its_end, goes_on=goes_on
         )
+        return self._attendance
+
+    @property
+    def is_unheard(self) -> bool:
+        """Whether the caller has left an answer that goes on."""
+        return self._attendance is not None and self._attendance.is_unheard
 
     async def in_time(self, coming: asyncio.Future[Found | None], seconds: float) -> Found | None:
         """Return what is coming, or None where it is not here soon; whoever brings it may find it done by then."""

@@ -167,7 +167,7 @@ class Journey:
         del raw  # a prompt can be large, and the answer long in coming
 
         live = self._keeper.take(hold, repetition.once if repetition else None)
-        call = Call(live, wanted, key, self._monotonic)
+        call = Call(live, wanted, key, self._hangups, self._monotonic)
         finish, problem = await self._run(call, exchange, body, to_its_end=repetition is not None)
         if self._recount.can_count and not isinstance(problem, ShuttingDown):
             with suppress(asyncio.CancelledError):  # the server stops waiting: what went by has to do
@@ -251,11 +251,17 @@ class Journey:
     ) -> tuple[str, TokencapError | None]:
         """Forward an admitted call and relay its answer; return how it ended, whatever happened, and what went wrong.
 
-        Where it goes on ``to_its_end``, a caller who hangs up does not end it; else it is asked then whether it does.
+        Where it goes on ``to_its_end``, a caller who leaves does not end it; else it is read on as ``Hangups`` has it.
         """
+        finish, problem = await self._ended(call, exchange, body, to_its_end=to_its_end)
+        return ("disconnect" if call.has_left else finish), problem
+
+    async def _ended(
+        self, call: Call, exchange: Exchange, body: Body, *, to_its_end: bool
+    ) -> tuple[str, TokencapError | None]:
         hold = call.live.hold
         try:
-            with self._hangups.of(comes_whole=call.wanted.comes_whole) as goes_on:
+            with self._hangups.of(call.leave) as goes_on:
                 async with exchange.attended(self._rules.call_deadline_s, to_its_end=to_its_end, goes_on=goes_on):
                     await self._relay(call, exchange, body)
             return call.finish(), None
@@ -328,6 +334,7 @@ class Journey:
         make_own(body, call.live.hold.facts.customer)
         forwarded = self.dialect.forward(body, call.wanted, grant=call.live.hold.grant, model=self._rules.model)
         self._count_dropped(call.wanted)
+        call.note_asked()
         body.clear()
         exchange.release_body()
         return forwarded
@@ -335,6 +342,8 @@ class Journey:
     def _take(self, call: Call, exchange: Exchange, reading: Reading, piece: bytes) -> bool:
         """Count a piece of an answer and pass it on in the turn in which it came; return whether nothing is in the way."""
         shown = reading.feed(piece)
+        if call.has_left:
+            return not reading.is_over and reading.failure is None
         call.note_progress()
         if self._keeper.is_overdue or call.live.is_lost:
             exchange.keep(shown)
@@ -343,6 +352,8 @@ class Journey:
 
     async def _pass_on(self, call: Call, exchange: Exchange, shown: bytes = b"") -> None:
         """Pass on what could not be in its turn, and ``shown``: once this worker may, and as fast as its caller takes it."""
+        if call.has_left:
+            return
         if (self._keeper.is_overdue or call.live.is_lost) and not await self._keeper.catches_up(call.live):
             raise MeteringUnavailable("This worker lost touch with its books and stopped the answer.")
         call.note_progress()

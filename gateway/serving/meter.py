@@ -16,6 +16,8 @@ class Usage:
     input_tokens: int | None = None
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    is_disputed: bool = False
+    """Whether its figures contradict one another."""
 
 
 UNSAID = Usage()
@@ -34,6 +36,19 @@ def count(value: Any) -> int | None:
     return value if is_count else None
 
 
+def said_output(said: int | None, reasoning: int, given: int | None, total: int | None) -> tuple[int | None, bool]:
+    """Return the output that a usage comes to, and whether its figures contradict one another.
+
+    Output is what was shown and what was thought. Some say only what was shown, and the rest beside it or in the total
+    alone; whatever says the most is taken.
+    """
+    if said is None:
+        return None, False
+    beside = said + reasoning if reasoning > said else said
+    most = max(beside, 0 if total is None or given is None else total - given)
+    return most, most != said
+
+
 @dataclass(slots=True)
 class Sight:
     """What went by of an answer, and what the upstream said of it."""
@@ -49,6 +64,14 @@ class Sight:
     """Whether the tokens are guessed from the length of the text, because the answer did not come in pieces."""
     recounted: int | None = None
     """As a tokenizer counted the text that went by, where one did."""
+    least: int = 0
+    """Tokens that the text has at least, whoever counts them."""
+
+    @property
+    def is_belied(self) -> bool:
+        """Whether the figure that the upstream said of all of the text is too small for it."""
+        said = self.usage.output_tokens
+        return said is not None and self.is_final and (said < self.least or (said == 0 and self.tokens > 0))
 
 
 @dataclass(slots=True)
@@ -63,12 +86,12 @@ class Count:
 def count_output(sight: Sight, granted: int) -> Count:
     """Return what a call's output comes to.
 
-    The upstream's own figure for all of the text is taken, unless it says zero beside text that we saw. A figure
-    that more text came after can only raise our own count. Else it is what a tokenizer says of the text, and where
-    there is none what went by. What is billed is never above what was granted.
+    The upstream's own figure for all of the text is taken, unless it is too small for what we saw. A figure that more
+    text came after can only raise our own count. Else it is what a tokenizer says of the text, and where there is none
+    what went by. What is billed is never above what was granted, and never less than what was relayed.
     """
     reported, seen = sight.usage.output_tokens, sight.tokens
-    if reported is not None and sight.is_final and (reported > 0 or seen == 0):
+    if reported is not None and sight.is_final and not sight.is_belied:
         output, source = reported, "upstream" if sight.is_whole else "continuous"
     elif reported and reported >= seen:
         output, source = reported, "continuous"
@@ -124,6 +147,7 @@ def outcome(
         cached_tokens=min(usage.cached_tokens, given.tokens),
         reasoning_tokens=min(usage.reasoning_tokens, counted.output_tokens),
         usage_source=counted.source,
+        usage_dispute="text" if sight.is_belied else "itself" if usage.is_disputed else None,
         ttft_ms=ttft_ms,
         duration_ms=duration_ms,
         threads=threads,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -105,6 +106,7 @@ class Caller:
         *,
         receive_bytes: int = 0,
         tongue: Any = Chat,
+        headers: Mapping[str, str] = MappingProxyType({}),
         **more: Any,
     ) -> None:
         url = httpx.URL(faulty.loop.url + tongue.endpoint)
@@ -115,6 +117,7 @@ class Caller:
         self._socket.connect((url.host, url.port))
         raw = json.dumps({"model": "aligned-1", **tongue.asked(asdict(script)), **more}).encode()
         head = f"POST {url.path} HTTP/1.1\r\nhost: {url.host}\r\nauthorization: Bearer {who.key}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self._socket.sendall(f"{head}content-length: {len(raw)}\r\n\r\n".encode() + raw)
 
     def read_until(self, text: bytes) -> bytes:

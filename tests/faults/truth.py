@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -40,12 +41,16 @@ class Script:
     ending: str | None = "stop"
     fault: str = ""
     """``hang before head``, ``hang before token``, ``status``, one of those in the middle, ``hang before done``,
-    ``no done``."""
+    ``no done``, ``wait before usage``: until the test says that it ``may_end``."""
     at: int = 0
     status: int = 500
     usage: str = "honest"
     """``missing``, ``null``, ``zero``, ``negative``, ``text``, ``huge``, ``twice``, ``cumulative``, ``per chunk``,
     ``middle``, ``above``, ``wrong total``."""
+    hidden: int = 0
+    """Tokens that are thought before any is shown; the usage counts them, and nothing else tells of them."""
+    prompt: int = 7
+    """Tokens of input that the usage says."""
     tool_call: bool = False
     torn: int = 0
     """Bytes of each piece that the stream is sent in; 0 sends whole events."""
@@ -67,6 +72,7 @@ class Told:
     sent_at: list[float] = field(default_factory=list)
     """When each token was sent, monotonic seconds."""
     ended_at: float = 0.0
+    may_end: threading.Event = field(default_factory=threading.Event)
     said: bytes = b""
     """An answer that was asked for whole, as it was sent."""
 
@@ -123,8 +129,10 @@ class Telling:
         self._gone = gone
         self._choices = int(told.asked.get("n") or 1)
         limit = int(told.asked.get("max_tokens") or told.asked["max_output_tokens"])
-        self._of_each = min(script.tokens, limit) if script.obeys else script.tokens
-        self._is_limited = script.obeys and script.tokens > limit
+        most = limit if script.obeys else script.hidden + script.tokens
+        self._hidden = min(script.hidden, most)
+        self._of_each = min(script.tokens, most - self._hidden)
+        self._is_limited = script.hidden + script.tokens > most
         self._piece = b""
 
     async def tell(self) -> None:
@@ -162,6 +170,7 @@ class Telling:
             await self._hang()
             return
         texts = [""] * self._choices
+        await self._think()
         for number in range(0, self._of_each, script.per_chunk):
             if self._gone.is_set() or (script.fault in IN_THE_MIDDLE and number >= script.at):
                 break
@@ -170,6 +179,8 @@ class Telling:
             await self._pause()
         if script.fault == "hang" and not self._gone.is_set():
             await self._hang()
+        if script.fault == "wait before usage":
+            await self._wait()
         if self._gone.is_set():
             self._told.was_left = True
             return
@@ -188,6 +199,7 @@ class Telling:
         """Send the events; return whether the response is to be brought to its proper end."""
         for index in range(self._choices):
             await self._chunk(index, {"role": "assistant", "content": ""})
+        await self._think()
         for number in range(0, self._of_each, self._script.per_chunk):
             if self._gone.is_set() or (self._script.fault in IN_THE_MIDDLE and number >= self._script.at):
                 break
@@ -213,7 +225,16 @@ class Telling:
                 return True
         return await self._ending()
 
+    async def _wait(self) -> bool:
+        """Wait until the answer may end; return whether it was left meanwhile."""
+        while not (self._told.may_end.is_set() or self._gone.is_set()):
+            await asyncio.sleep(0.005)
+        return self._gone.is_set()
+
     async def _ending(self) -> bool:
+        if self._script.fault == "wait before usage" and await self._wait():
+            self._told.was_left = True
+            return False
         for index in range(self._choices if self._reason else 0):
             await self._chunk(index, {}, self._reason)
         for said in self._said():
@@ -224,6 +245,14 @@ class Telling:
         if self._script.fault != "no done":
             await self._bytes(self._tongue.done())
         return True
+
+    async def _think(self) -> None:
+        """Make what nobody sees."""
+        for _ in range(self._hidden):
+            if self._gone.is_set():
+                return
+            self._told.sent_at.append(time.monotonic())
+            await self._pause()
 
     @property
     def _reason(self) -> str | None:
@@ -272,7 +301,8 @@ class Telling:
         }.get(self._script.usage, [])
 
     def _usage(self, made: int) -> dict[str, Any]:
-        return {"prompt_tokens": 7, "completion_tokens": made, "total_tokens": 7 + made}
+        given = self._script.prompt
+        return {"prompt_tokens": given, "completion_tokens": made, "total_tokens": given + made}
 
     def _whole(self) -> dict[str, Any]:
         self._told.sent_at += [time.monotonic()] * self._of_each * self._choices

@@ -13,7 +13,7 @@ from gateway.serving.dialects.reading import TAIL_KEPT, Reading
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.fields.answers import without_houses_own
 from gateway.serving.jsons import dumps
-from gateway.serving.meter import Usage, count
+from gateway.serving.meter import Usage, count, said_output
 from gateway.serving.sse import DONE, event
 
 TEXTS = ("content", "reasoning_content", "reasoning", "reasoning_text", "refusal")
@@ -57,6 +57,7 @@ class ChatReading(Reading):
         if taken:
             self._tokens[index] += taken
             self._is_final = False  # what the usage says, it said of the text so far
+            self._characters += len(text)
             self._tails[index] = (self._tails[index] + text)[-TAIL_KEPT:]
             if self.texts is not None:
                 self.texts[index].append(text)
@@ -261,9 +262,7 @@ class ChatReading(Reading):
         self._frame = {**self._lacked(), **self._frame}
         choices = [choice for choice in answer["choices"] if isinstance(choice, dict)][: self._wanted.choices]
         messages = [self._message(choice) for choice in choices]
-        made = self._usage.output_tokens or self._guess(
-            [message[name] for message in messages for name in (*TEXTS, *CALLS) if message.get(name)]
-        )
+        made = self._made(message[name] for message in messages for name in (*TEXTS, *CALLS) if message.get(name))
         if self._estimate is None:
             self._most_of_one = made - max(sum(map(carries_token, messages)) - 1, 0)
         for place, (choice, message) in enumerate(zip(choices, messages, strict=True)):
@@ -330,11 +329,16 @@ def read_usage(said: dict[str, Any]) -> Usage:
     prompt, completion = said.get("prompt_tokens_details"), said.get("completion_tokens_details")
     cached = prompt.get("cached_tokens") if isinstance(prompt, dict) else None
     reasoning = completion.get("reasoning_tokens") if isinstance(completion, dict) else said.get("reasoning_tokens")
+    thought, given = (count(reasoning) or 0) if reasoning else 0, count(said.get("prompt_tokens"))
+    output, is_disputed = said_output(
+        count(said.get("completion_tokens")), thought, given, count(said.get("total_tokens"))
+    )
     return Usage(
-        output_tokens=count(said.get("completion_tokens")),
-        input_tokens=count(said.get("prompt_tokens")),
+        output_tokens=output,
+        input_tokens=given,
         cached_tokens=(count(cached) or 0) if cached else 0,
-        reasoning_tokens=(count(reasoning) or 0) if reasoning else 0,
+        reasoning_tokens=thought,
+        is_disputed=is_disputed,
     )
 
 

@@ -12,7 +12,7 @@ from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.fields.answers import shown_usage, without_houses_own
 from gateway.serving.jsons import dumps
-from gateway.serving.meter import Usage, count
+from gateway.serving.meter import Usage, count, said_output
 from gateway.serving.sse import named_event
 
 FRAME = {"id": "", "type": "message", "role": "assistant"}
@@ -113,9 +113,9 @@ class MessagesReading(Reading):
         delta, said = event.get("delta"), event.get("usage")
         if isinstance(said, dict):
             whole = _later(self._said, said)
-            self._note_usage(
-                whole, Usage(count(said.get("output_tokens")), **_input(whole), reasoning_tokens=_thought(said))
-            )
+            thought = _thought(said)
+            output, is_disputed = said_output(count(said.get("output_tokens")), thought, None, None)
+            self._note_usage(whole, Usage(output, **_input(whole), reasoning_tokens=thought, is_disputed=is_disputed))
         beside = ((name, value) for name, value in event.items() if name not in ("type", "delta", "usage"))
         self._beside |= {name: value for name, value in beside if value is not None}
         if isinstance(delta, dict) and isinstance(reason := delta.get("stop_reason"), str) and reason:
@@ -130,7 +130,7 @@ class MessagesReading(Reading):
         ending = {"stop_reason": answer.get("stop_reason") or "end_turn", "stop_sequence": answer.get("stop_sequence")}
         self._end({"delta": ending, "usage": answer.get("usage")})
         texts = [block.get(name) for block in blocks for name in ("text", "thinking", "input") if block.get(name)]
-        made = self._usage.output_tokens or self._guess(texts)
+        made = self._made(texts)
         if made > self._granted:
             self._was_cut, self._ended[0] = True, "length"
             blocks = [

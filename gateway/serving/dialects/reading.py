@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,10 @@ TAIL_KEPT = 2 * TAIL_CHARACTERS
 
 TOKEN_CHARACTERS = 4
 """Characters of text to a token, where nobody counted."""
+
+TOKEN_CHARACTERS_MOST = 8
+"""Characters to a token that no text has more of, on average, where it comes in pieces of about a token; twice that where
+it comes whole, and may be anything."""
 
 
 class Reading(ABC):
@@ -55,13 +59,16 @@ class Reading(ABC):
         self._events = Events()
         self._halves = Halves()
         self._tokens = [0] * wanted.choices
+        self._characters = 0
         self._ended: dict[int, str] = {}
         self._tails = [""] * wanted.choices
         self._was_cut = False
         self._estimate: int | None = None
+        self._whole_least = 0  # tokens that an answer that came whole has at least
         self._most_of_one = 0  # tokens that a choice of an answer that came whole may have
         self._usage = UNSAID
         self._is_final = False
+        self._figures = 0  # that were said of output while more was to come
         self._said: dict[str, Any] = {}  # the upstream's last usage, whole
 
     @property
@@ -70,7 +77,8 @@ class Reading(ABC):
         counted = self._estimate or sum(self._tokens)
         tokens = min(counted, self._granted)
         is_whole = self.ended_by_itself or (self._all_ended and not self._was_cut)
-        return Sight(self._usage, tokens, self._is_final, is_whole, self._estimate is not None)
+        least = min(tokens, self._characters // TOKEN_CHARACTERS_MOST) if any(self._tokens) else self._whole_least
+        return Sight(self._usage, tokens, self._is_final, is_whole, self._estimate is not None, least=least)
 
     @property
     def has_begun(self) -> bool:
@@ -102,6 +110,16 @@ class Reading(ABC):
     def is_over(self) -> bool:
         """Whether nothing that may still come is wanted."""
         return self.ended_by_itself or (self._was_cut and self._all_ended)
+
+    def is_told(self, as_it_goes: bool) -> bool:
+        """Return whether the upstream's figure of all that was made so far is known.
+
+        One that is said in the middle is that only where the upstream is known to tell ``as_it_goes``, or has done so.
+        """
+        said = self._usage.output_tokens
+        if said is None or said < sum(self._tokens):
+            return False
+        return as_it_goes or self._figures > 1 or (self._is_final and self._all_ended)
 
     def remember_texts(self) -> None:
         """Keep all of the text, for a tokenizer to count."""
@@ -212,6 +230,8 @@ class Reading(ABC):
         if self._was_cut:
             usage = replace(usage, output_tokens=self._usage.output_tokens)
         self._usage, self._is_final = usage, not self._was_cut
+        if usage.output_tokens and not self._all_ended:
+            self._figures += 1
 
     @property
     def _input(self) -> int:
@@ -233,6 +253,7 @@ class Reading(ABC):
             self._ended[index] = "length"
             return False
         self._tokens[index] += 1
+        self._characters += size_of(written)
         self._keep(index, written)
         return True
 
@@ -246,10 +267,17 @@ class Reading(ABC):
         if isinstance(text, str):
             self._tails[index] = (self._tails[index] + text)[-TAIL_KEPT:]
 
-    def _guess(self, parts: list[Any]) -> int:
-        """Take and return the number of tokens of texts that nobody counted; a limit that they met was the grant."""
-        self._most_of_one = self._grant
+    def _made(self, parts: Iterable[Any]) -> int:
+        """Return the tokens of an answer that came whole: as the upstream says, unless its texts belie that.
+
+        Where nobody counted they are guessed, and a limit that they met was the grant.
+        """
         size = sum(len(part if isinstance(part, str) else str(part)) for part in parts)
+        self._whole_least = size // (2 * TOKEN_CHARACTERS_MOST)
+        said = self._usage.output_tokens
+        if said and said >= self._whole_least:
+            return said
+        self._most_of_one = self._grant
         self._estimate = -(-size // TOKEN_CHARACTERS)
         return self._estimate
 
@@ -277,6 +305,19 @@ def _named_error(data: bytes) -> dict[str, Any]:
     except ValueError:
         said = data.decode("utf-8", "replace").strip()
     return said if isinstance(said, dict) and is_error(said) else {"error": said}
+
+
+def size_of(written: Any) -> int:
+    """Return the characters of a piece of an answer, those of names among them."""
+    if isinstance(written, str):
+        return len(written)
+    if not isinstance(written, dict):
+        return 0
+    return sum(
+        len(value) if isinstance(value, str) else sum(map(len, strings_in(value)))
+        for value in written.values()
+        if value
+    )
 
 
 def strings_in(written: Any) -> Iterator[str]:

@@ -13,7 +13,7 @@ from gateway.serving.dialects.response_items import Items
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.fields.answers import shown_usage, without_houses_own
 from gateway.serving.jsons import dumps
-from gateway.serving.meter import Usage, count
+from gateway.serving.meter import Usage, count, said_output
 from gateway.serving.sse import named_event
 
 ENDS = {"response.completed": "stop", "response.incomplete": "length"}
@@ -164,7 +164,7 @@ class ResponsesReading(Reading):
         for item in self._end("response.completed"):
             self._items.tell(item)
         self.tool_calls = self._items.tool_calls
-        made = self._usage.output_tokens or self._guess(list(texts_of(self._items.all)))
+        made = self._made(texts_of(self._items.all))
         if made > self._granted:
             self._was_cut, self._ended[0] = True, "length"
             self._items.cut(lambda text: self._part(text, made))
@@ -218,9 +218,12 @@ def _response(model: str) -> dict[str, Any]:
 def read_usage(said: dict[str, Any]) -> Usage:
     """Return the usage as a response writes it."""
     given, made = said.get("input_tokens_details"), said.get("output_tokens_details")
-    return Usage(
-        output_tokens=count(said.get("output_tokens")),
-        input_tokens=count(said.get("input_tokens")),
-        cached_tokens=count(given.get("cached_tokens") if isinstance(given, dict) else None) or 0,
-        reasoning_tokens=count(made.get("reasoning_tokens") if isinstance(made, dict) else None) or 0,
+    read, thought = (
+        count(given.get("cached_tokens") if isinstance(given, dict) else None) or 0,
+        count(made.get("reasoning_tokens") if isinstance(made, dict) else None) or 0,
     )
+    prompt = count(said.get("input_tokens"))
+    output, is_disputed = said_output(
+        count(said.get("output_tokens")), thought, prompt, count(said.get("total_tokens"))
+    )
+    return Usage(output, prompt, read, thought, is_disputed)

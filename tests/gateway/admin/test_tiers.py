@@ -57,6 +57,7 @@ async def test_a_tier_is_shown_with_all_that_it_may_have(operator: Operator) -> 
         "concurrency_max": 10,
         "spend_nanousd_max": MOST,
         "end_user_period_tokens_max": 11,
+        "hangup_bills": "timed",
     }
     shown = await operator.put("/admin/tiers/all", everything)
 

@@ -45,6 +45,7 @@ def settled_call(number: int = 1, **changes: Any) -> UsageRecord:
         "client_request_id": None,
         "end_user": "ann",
         "input_source": "upstream",
+        "usage_dispute": "text",
     }
     return {**record, **changes}
 

@@ -55,3 +55,38 @@ async def test_what_goes_on_to_its_end_hears_of_no_caller() -> None:
 
     async with attended(server, heeds_caller=False):
         assert server.told is None
+
+
+async def test_what_is_read_on_ends_so_long_after_its_caller_left() -> None:
+    server, ticks = Server(), Ticks(FAR_OFF_S)
+    attendance = Attendance(
+        server.receive, server.when_gone, ticks, FAR_OFF_S * 100, heeds_caller=True, goes_on=lambda: FAR_OFF_S * 2
+    )
+
+    async def wait() -> None:
+        async with attendance:
+            await asyncio.sleep(FAR_OFF_S)
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    assert server.told is not None
+    server.told()
+    assert attendance.is_unheard
+    for _ in range(ticks.within(FAR_OFF_S * 2) - 1):
+        attendance.tick()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    attendance.tick()
+
+    with pytest.raises(CallerGone):
+        await asyncio.wait_for(waiting, 20)
+
+
+async def test_what_is_over_goes_on_for_nobody() -> None:
+    server = Server()
+    attendance = Attendance(
+        server.receive, server.when_gone, Ticks(FAR_OFF_S), FAR_OFF_S, heeds_caller=True, goes_on=lambda: FAR_OFF_S
+    )
+    async with attendance:
+        pass
+    assert not attendance.stays()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.serving.meter import Count, Sight, Usage, count, count_output, finish_of
+from gateway.serving.meter import Count, Sight, Usage, count, count_output, finish_of, said_output
 from gateway.serving.sse import Events, is_comment
 
 
@@ -36,6 +36,43 @@ def test_one_decision_for_each_way_of_saying_it(
     reported: int | None, seen: int, is_final: bool, is_whole: bool, expected: Count
 ) -> None:
     assert count_output(Sight(Usage(reported), seen, is_final, is_whole), 100) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "expected", "is_belied"),
+    [
+        (301, Count(301, 301, "upstream"), False),
+        (150, Count(150, 150, "upstream"), False),
+        (149, Count(300, 300, "counted"), True),
+        (1, Count(300, 300, "counted"), True),
+        (0, Count(300, 300, "counted"), True),
+        (900, Count(900, 500, "upstream"), False),
+    ],
+)
+def test_a_figure_that_is_too_small_for_its_text_is_none(said: int, expected: Count, is_belied: bool) -> None:
+    """300 pieces that are 150 tokens at least, of 500 that were granted."""
+    sight = Sight(Usage(said), 300, True, True, least=150)
+    assert (count_output(sight, 500), sight.is_belied) == (expected, is_belied)
+
+
+@pytest.mark.parametrize(
+    ("said", "reasoning", "given", "total", "expected"),
+    [
+        (30, 10, 7, 37, (30, False)),
+        (30, 10, 7, 1, (30, False)),
+        (30, 10, None, None, (30, False)),
+        (30, 10, 7, 47, (40, True)),
+        (1, 300, 32, 333, (301, True)),
+        (1, 300, None, None, (301, True)),
+        (0, 60, 21, 81, (60, True)),
+        (198, 0, 20, 623, (603, True)),
+        (None, 60, 21, 81, (None, False)),
+    ],
+)
+def test_of_figures_that_contradict_one_another_the_most_is_taken(
+    said: int | None, reasoning: int, given: int | None, total: int | None, expected: tuple[int | None, bool]
+) -> None:
+    assert said_output(said, reasoning, given, total) == expected
 
 
 @pytest.mark.parametrize("said", [None, -1, 1.0, "7", True, 2**53, [7], {}])

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.serving.dialects.whole import as_it_came
-from gateway.serving.hangups import Hangups
 from gateway.serving.jsons import loads
 
 NUMBERS = b'{"model": "up", "a": 1.0, "b": 1e5, "c": 0.10, "d": 12345678901234567890123, "x": "\\u00e9\\/"}'
@@ -70,20 +69,3 @@ def test_whatever_it_is_the_caller_has_what_it_is_shown(came: dict[str, Any], sh
             json.dumps(came, indent=1, ensure_ascii=False).encode("utf-8", "surrogatepass"),
         ):
             assert loads(as_it_came(raw, answer)) == loads(json.dumps(answer).encode())
-
-
-def test_so_many_answers_go_on_without_their_callers_and_then_the_next_is_closed() -> None:
-    hangups = Hangups(finishes=True, most=1)
-    with hangups.of(comes_whole=True) as first, hangups.of(comes_whole=True) as second:
-        assert first is not None
-        assert second is not None
-        assert [first(), second()] == [True, False]
-    with hangups.of(comes_whole=True) as third:
-        assert third is not None
-        assert third()
-
-
-@pytest.mark.parametrize(("finishes", "comes_whole"), [(True, False), (False, True)])
-def test_what_is_streamed_or_is_not_to_be_finished_ends_with_its_caller(finishes: bool, comes_whole: bool) -> None:
-    with Hangups(finishes=finishes).of(comes_whole=comes_whole) as goes_on:
-        assert goes_on is None

@@ -1,0 +1,143 @@
+"""What was made is billed, also when nobody listens to the end: in each format, streamed and whole, however one leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.faults.calls import Caller, Faulty, body, faulty_loop
+from tests.faults.test_dialects import ALL, named
+from tests.faults.tongues import Chat
+from tests.faults.truth import Script, Told
+from tests.loop.rig import Rig, Sold
+from tests.waiting import until
+
+every_format = pytest.mark.parametrize("tongue", ALL, ids=named)
+streamed_and_whole = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+with_a_key_and_without = pytest.mark.parametrize("key", [None, "once"], ids=["no key", "a key"])
+
+GRANT = 4_000
+"""Tokens that a tier's answer may have at most."""
+
+THOUGHT = Script(tokens=3, hidden=1_980, prompt=100_000, fault="wait before usage")
+"""A reasoning model's answer: three words are shown of what was made."""
+
+BROAD = Script(tokens=1_000, per_chunk=40, prompt=50, fault="wait before usage")
+"""Forty tokens in each piece."""
+
+ROWS = {"hidden reasoning": (THOUGHT, 1_983), "forty tokens in each piece": (BROAD, 1_000)}
+"""Answers and the tokens that are made of each."""
+
+LIVED_S = 20.0
+PATIENT: dict[str, Any] = {"upstream_streams": "as_asked", "answer_tokens_max": GRANT, "idle_deadline_s": 60}
+
+
+@pytest.fixture(scope="module")
+def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
+    """A loop as it is by default, whose upstream says its usage at the end alone."""
+    with faulty_loop(tmp_path_factory.mktemp("listening"), **PATIENT) as running:
+        sell(running.loop)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def closing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
+    """The same where the operator would rather save the engine."""
+    with faulty_loop(tmp_path_factory.mktemp("closing"), on_hangup="stop", **PATIENT) as running:
+        sell(running.loop)
+        yield running
+
+
+def sell(loop: Rig) -> None:
+    loop.tier("metered", output_nanousd_per_mtok=1_000_000, input_nanousd_per_mtok=1_000_000)
+    loop.tier("capped", conversation_tokens_max=2_500, price_nanousd=1_000)
+    loop.tier("seen", hangup_bills="visible")
+    loop.tier("all", hangup_bills="granted")
+
+
+def hangups(loop: Rig) -> int:
+    """Return how many callers the gateway has seen leave."""
+    lines = loop.admin.get("/metrics").text.splitlines()
+    return sum(int(line.rpartition(" ")[2]) for line in lines if line.startswith("tokencap_hangups_total{"))
+
+
+def leave(
+    faulty: Faulty,
+    who: Sold,
+    script: Script,
+    tongue: Any = Chat,
+    *,
+    made: int | None = None,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    **more: Any,
+) -> Told:
+    """Call, and hang up once all is made but the usage: a stream after its last visible word. The answer ends once the
+    gateway has noticed, where it is to."""
+    before, left = len(faulty.truth.calls), hangups(faulty.loop)
+    caller = Caller(faulty, who, script, tongue=tongue, headers=headers, **more)
+    until(lambda: len(faulty.truth.calls) > before)
+    told = list(faulty.truth.calls.values())[-1]
+    made = script.hidden + script.tokens if made is None else made
+    until(lambda: told.tokens == made, LIVED_S)
+    if more.get("stream") and made > script.hidden:
+        caller.read_until(f"ü{made - 1} ".encode())
+    caller.hang_up()
+    if "idempotency-key" not in headers:
+        until(lambda: hangups(faulty.loop) > left, LIVED_S)
+    told.may_end.set()
+    return told
+
+
+def the_record(faulty: Faulty, who: Sold) -> dict[str, Any]:
+    until(lambda: len(faulty.loop.usage(who)) == 1, LIVED_S)
+    faulty.until_over(who)
+    (record,) = faulty.loop.usage(who)
+    return record
+
+
+@every_format
+@streamed_and_whole
+@with_a_key_and_without
+@pytest.mark.parametrize("row", ROWS)
+def test_a_caller_who_leaves_is_billed_what_was_made(
+    listening: Faulty, tongue: Any, stream: bool, key: str | None, row: str
+) -> None:
+    script, made = ROWS[row]
+    who = listening.loop.customer("metered")
+    headers = {} if key is None else {"idempotency-key": key}
+    leave(listening, who, script, tongue, headers=headers, stream=stream)
+
+    record = the_record(listening, who)
+    ended = ("disconnect", "drained") if key is None else ("complete", "upstream")
+    assert (record["finish"], record["usage_source"]) == ended
+    assert (record["billed_output_tokens"], record["input_tokens"]) == (made, script.prompt)
+    assert record["charge_nanousd"] == made + script.prompt
+
+
+@every_format
+@streamed_and_whole
+def test_input_is_owed_by_who_leaves_before_the_first_token(listening: Faulty, tongue: Any, stream: bool) -> None:
+    """All of the answer is thought, and none of it seen."""
+    who = listening.loop.customer("metered")
+    script = Script(tokens=0, hidden=982, prompt=100_022, fault="wait before usage")
+    leave(listening, who, script, tongue, stream=stream)
+
+    record = the_record(listening, who)
+    assert (record["billed_output_tokens"], record["input_tokens"]) == (982, 100_022)
+    assert record["charge_nanousd"] == 982 + 100_022
+
+
+def test_what_nobody_hears_counts_in_its_conversation(listening: Faulty) -> None:
+    """Each call in it thinks a thousand tokens: the third has what is left of a cap of 2,500, the fourth nothing."""
+    who, named = listening.loop.customer("capped"), {"x-conversation-id": "one"}
+    for made in (1_000, 1_000, 500):
+        script = Script(tokens=3, hidden=997, fault="wait before usage")
+        leave(listening, who, script, headers=named, made=made, stream=True)
+        listening.until_over(who)
+    records = listening.loop.usage(who)
+    assert [record["billed_output_tokens"] for record in records] == [1_000, 1_000, 500]
+    assert httpx.post(listening.address, json=body(script), headers=who.headers | named).status_code == 429

@@ -1,0 +1,95 @@
+"""Once a caller has left: whether its answer is read on, how many of them, and what is owed where no figure comes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway.holds.hold import Facts, Hold
+from gateway.observing.tally import Tally
+from gateway.serving.hangups import DRAINED_AT_ONCE, Hangups, Manners, Places
+from gateway.serving.pace import ANSWERS_LEAST, Pace
+from gateway.serving.profiles import ANY, LLAMACPP, VLLM, Profile
+
+GRANT = 500
+
+
+def hangups(
+    profile: Profile = ANY, *, drain_s: float = 60, bills: str | None = None, places: int | None = None
+) -> Hangups:
+    return Hangups(profile, Manners(drain_s, bills), Places(places), Pace(), Tally())
+
+
+def told(one: Hangups, *, is_to_come: bool = True) -> float:
+    with one.of(lambda: is_to_come) as goes_on:
+        return goes_on()
+
+
+def hold(**facts: Any) -> Hold:
+    whole = dict.fromkeys(Facts.__dataclass_fields__) | {"choices": 1, **facts}
+    return Hold(Facts(**whole), 0, GRANT, "cap", 0, None, None, 0, False, 0)
+
+
+def test_it_is_read_on_where_a_figure_is_to_come() -> None:
+    assert told(hangups()) == 60
+    assert told(hangups(), is_to_come=False) == 0
+
+
+@pytest.mark.parametrize("profile", [LLAMACPP, VLLM, replace(ANY, finishes=False)], ids=lambda profile: profile.name)
+def test_it_is_closed_where_the_engine_stops_with_its_caller_or_the_operator_says_so(profile: Profile) -> None:
+    one = replace(profile, finishes=False) if profile.stops_on_hangup else profile
+    assert told(hangups(one)) == 0
+    assert told(hangups(drain_s=0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("places", "drained"), [(None, DRAINED_AT_ONCE), (1, 0), (3, 0), (4, 1), (100, 25), (10**6, DRAINED_AT_ONCE)]
+)
+def test_no_more_than_a_quarter_of_the_upstreams_places_are_for_answers_that_nobody_hears(
+    places: int | None, drained: int
+) -> None:
+    one = hangups(places=places)
+    entered = [one.of(lambda: True) for _ in range(drained + 1)]
+    asked = [each.__enter__() for each in entered]
+    assert [goes_on() for goes_on in asked] == [60.0] * drained + [0]
+    for each in entered:
+        each.__exit__(None, None, None)
+    assert told(one) == (60 if drained else 0), "a place is free again once its answer is over"
+
+
+def test_before_the_pace_is_known_the_grant_is_owed_then_the_time_at_that_pace() -> None:
+    one = hangups()
+    for _ in range(ANSWERS_LEAST):
+        counted = one.owed(3, hold(), 2.0)
+        assert (counted.billed_output_tokens, counted.source) == (GRANT, "granted")
+        one.pace.note(100, 1.0)
+    counted = one.owed(3, hold(), 2.0)
+    assert (counted.billed_output_tokens, counted.source) == (200, "timed")
+    assert one.owed(3, hold(), 60.0).billed_output_tokens == GRANT, "never more than the grant"
+    assert one.owed(250, hold(), 2.0).billed_output_tokens == 250, "never less than what was relayed"
+    assert one.owed(3, replace(hold(), facts=replace(hold().facts, choices=2)), 2.0).billed_output_tokens == 400
+
+
+def test_the_operator_says_what_is_owed_and_a_tier_may_say_otherwise() -> None:
+    seen = hangups(bills="visible")
+    assert seen.owed(3, hold(), 2.0).source == "counted"
+    assert seen.owed(3, hold(hangup_bills="granted"), 2.0).billed_output_tokens == GRANT
+    assert hangups().owed(3, hold(hangup_bills="visible"), 2.0).billed_output_tokens == 3
+
+
+def test_the_pace_is_all_tokens_over_all_seconds_whichever_answers_were_fast() -> None:
+    pace = Pace()
+    for _ in range(ANSWERS_LEAST):
+        pace.note(300, 1.0)
+        pace.note(100, 3.0)
+    assert pace.tokens_in(4.0) == pytest.approx(400, rel=0.01)
+
+
+def test_short_answers_and_impossible_times_say_nothing_of_the_pace() -> None:
+    pace = Pace()
+    for _ in range(100):
+        pace.note(2, 1.0)
+        pace.note(100, 0.0)
+    assert pace.tokens_in(1.0) is None
