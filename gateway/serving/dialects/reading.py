@@ -272,8 +272,9 @@ class Reading(ABC):
 
         Where nobody counted they are guessed, and a limit that they met was the grant.
         """
-        size = sum(len(part if isinstance(part, str) else str(part)) for part in parts)
-        self._whole_least = size // (2 * TOKEN_CHARACTERS_MOST)
+        texts = list(parts)
+        size = sum(len(part if isinstance(part, str) else str(part)) for part in texts)
+        self._whole_least = sum(map(len, strings_in(texts))) // (2 * TOKEN_CHARACTERS_MOST)
         said = self._usage.output_tokens
         if said and said >= self._whole_least:
             return said
