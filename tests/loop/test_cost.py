@@ -93,7 +93,11 @@ async def leave(loop: Rig, who: Sold, calls: int) -> None:
         await asyncio.gather(*(one() for _ in range(calls)))
 
 
-@pytest.mark.parametrize(("make", "law"), [(spread, FAST), (leave, Law(tokens_per_s=200, first_token_s=0, mean_tokens=20))], ids=["heard out", "left"])
+@pytest.mark.parametrize(
+    ("make", "law"),
+    [(spread, FAST), (leave, Law(tokens_per_s=200, first_token_s=0, mean_tokens=20))],
+    ids=["heard out", "left"],
+)
 async def test_a_call_leaves_nothing_for_the_garbage_collector(
     valkey_url: str, sqlite_url: str, tmp_path: Path, make: Callable[[Rig, Sold, int], Awaitable[None]], law: Law
 ) -> None:

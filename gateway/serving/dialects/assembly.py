@@ -13,6 +13,7 @@ from gateway.serving.jsons import dumps, loads
 GROWN = frozenset(
     {
         *("content", "reasoning_content", "reasoning", "reasoning_text", "refusal", "text", "thinking", "summary"),
+        "thinking_blocks",
         *("arguments", "input", "data", "transcript"),
         *("tokens", "token_logprobs", "top_logprobs", "text_offset", "token_ids", "annotations", "images"),
     }
@@ -25,7 +26,7 @@ FIRST = frozenset({"role", "id", "type", "object", "format", "signature"})
 NUMBERED = frozenset({"tool_calls", "reasoning_details"})
 """Lists whose items come in pieces; each item has an ``index``."""
 
-PARTED = frozenset({"content", "thinking"})
+PARTED = frozenset({"content", "thinking", "thinking_blocks"})
 """Lists whose items come in pieces and have a type only."""
 
 TYPES: dict[str, tuple[type, ...]] = {

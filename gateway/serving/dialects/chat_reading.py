@@ -11,14 +11,16 @@ from gateway.serving.dialects.alike import Alike, alike
 from gateway.serving.dialects.assembly import joined, take
 from gateway.serving.dialects.reading import TAIL_KEPT, Reading
 from gateway.serving.dialects.wanted import Wanted
-from gateway.serving.fields.answers import without_houses_own
+from gateway.serving.fields.answers import CHOICE, CHUNK, DELTA, without_houses_own, without_unknown_texts
 from gateway.serving.jsons import dumps
 from gateway.serving.meter import Usage, count, said_output
 from gateway.serving.sse import DONE, event
 
-TEXTS = ("content", "reasoning_content", "reasoning", "reasoning_text", "refusal")
+TEXTS = ("content", "reasoning_content", "reasoning", "reasoning_text", "thinking", "refusal")
 CALLS = ("tool_calls", "function_call", "audio")
 WRITTEN = frozenset({*TEXTS, *CALLS})
+THOUGHTS = frozenset({"reasoning_details", "thinking_blocks"})
+"""Lists of what was thought; what is encrypted in them is no text."""
 ENDED = frozenset({"index", "delta", "text", "logprobs", "finish_reason", "native_finish_reason", "stop_reason"})
 """Of a choice that has ended, nothing new; a filter may still have something to say."""
 
@@ -31,6 +33,7 @@ class ChatReading(Reading):
 
     kind = "chat.completion"
     chunk_kind = "chat.completion.chunk"
+    known = CHOICE - {"text"}
 
     def __init__(self, wanted: Wanted, grant: int) -> None:
         super().__init__(wanted, grant)
@@ -84,6 +87,7 @@ class ChatReading(Reading):
     def _take(self, chunk: dict[str, Any]) -> bytes:
         usage, choices = chunk.pop("usage", None), chunk.pop("choices", None)
         chunk["model"] = self._wanted.model
+        chunk = without_unknown_texts(chunk, CHUNK)
         without_houses_own(chunk)
         self._note_frame(chunk)
         parts: list[tuple[dict[str, Any], dict[str, Any], bool]] = []
@@ -92,6 +96,7 @@ class ChatReading(Reading):
             if isinstance(choice, dict):
                 if "usage" in choice:
                     usage = choice.pop("usage") or usage  # Kimi's place for it
+                choice = without_unknown_texts(choice, self.known)
                 delta = self._delta(choice)
                 is_token = carries_token(delta)  # something that the model wrote
                 if is_token:
@@ -207,12 +212,12 @@ class ChatReading(Reading):
     def _delta(self, choice: dict[str, Any]) -> dict[str, Any]:
         """Return what a choice adds."""
         delta = choice.get("delta")
-        return delta if isinstance(delta, dict) else {}
+        return without_unknown_texts(delta, DELTA) if isinstance(delta, dict) else {}
 
     def _message(self, choice: dict[str, Any]) -> dict[str, Any]:
         """Return all that a choice says, in an answer that was not streamed."""
         message = choice.get("message")
-        return message if isinstance(message, dict) else {}
+        return without_unknown_texts(message, DELTA) if isinstance(message, dict) else {}
 
     def _shown(self, delta: dict[str, Any]) -> dict[str, Any]:
         """Return what a choice adds, as a chunk has it."""
@@ -257,12 +262,14 @@ class ChatReading(Reading):
         if isinstance(usage, dict):
             self._note_usage(usage, read_usage(usage))
         self._frame = {name: value for name, value in answer.items() if name not in ("choices", "usage")}
+        self._frame = without_unknown_texts(self._frame, CHUNK)
         without_houses_own(self._frame)
         self._frame |= {"model": self._wanted.model, "object": self.chunk_kind}
         self._frame = {**self._lacked(), **self._frame}
-        choices = [choice for choice in answer["choices"] if isinstance(choice, dict)][: self._wanted.choices]
+        said = [choice for choice in answer["choices"] if isinstance(choice, dict)][: self._wanted.choices]
+        choices = [without_unknown_texts(choice, self.known) for choice in said]
         messages = [self._message(choice) for choice in choices]
-        made = self._made(message[name] for message in messages for name in (*TEXTS, *CALLS) if message.get(name))
+        made = self._made(message[name] for message in messages for name in _written(message))
         if self._estimate is None:
             self._most_of_one = made - max(sum(map(carries_token, messages)) - 1, 0)
         for place, (choice, message) in enumerate(zip(choices, messages, strict=True)):
@@ -344,7 +351,25 @@ def read_usage(said: dict[str, Any]) -> Usage:
 
 def carries_token(delta: dict[str, Any]) -> bool:
     """Return whether a delta holds something that the model wrote."""
-    return any(map(delta.get, WRITTEN.intersection(delta))) if delta else False
+    if not delta:
+        return False
+    return any(map(delta.get, WRITTEN.intersection(delta))) or any(
+        _is_thought(part)
+        for name in THOUGHTS.intersection(delta)
+        if isinstance(delta[name], list)
+        for part in delta[name]
+    )
+
+
+def _written(message: dict[str, Any]) -> list[str]:
+    """Return the fields of a message that the model wrote; what was thought is often there twice, as text and in parts."""
+    names = [name for name in (*TEXTS, *CALLS) if message.get(name)]
+    is_thought = any(name.startswith("reasoning") or name == "thinking" for name in names)
+    return names if is_thought else [*names, *(name for name in THOUGHTS if message.get(name))]
+
+
+def _is_thought(part: Any) -> bool:
+    return isinstance(part, dict) and bool(part.get("text") or part.get("summary") or part.get("thinking"))
 
 
 def _new_calls(delta: dict[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI, che
 from gateway.serving.dialects.prompt import Prompt, prompt_of
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.dialects.whole import comes_whole
+from gateway.serving.fields.answers import CHOICE
 from gateway.serving.jsons import dumps
 from gateway.serving.profiles import COMPLETIONS
 
@@ -66,6 +67,7 @@ class CompletionsReading(ChatReading):
     """Choices with a text in place of a delta or message."""
 
     kind = chunk_kind = "text_completion"
+    known = CHOICE - {"delta", "message"}
 
     def _delta(self, choice: dict[str, Any]) -> dict[str, Any]:
         text = choice.get("text")

@@ -10,7 +10,13 @@ from gateway.errors import UpstreamUnavailable
 from gateway.serving.dialects.message_blocks import TEXTS, Blocks, told
 from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
-from gateway.serving.fields.answers import shown_usage, without_houses_own
+from gateway.serving.fields.answers import (
+    BLOCK,
+    BLOCK_DELTA,
+    shown_usage,
+    without_houses_own,
+    without_unknown_texts,
+)
 from gateway.serving.jsons import dumps
 from gateway.serving.meter import Usage, count, said_output
 from gateway.serving.sse import named_event
@@ -45,12 +51,12 @@ class MessagesReading(Reading):
         if kind == "message_start":
             return self._show(self._begin(event))
         if kind == "content_block_start":
-            block = event.get("content_block")
+            block = _known(event, "content_block", BLOCK)
             if not self._counted(block):
                 return self._show(self._blocks.closing())
             return self._show(self._blocks.begin(event))
         if kind == "content_block_delta":
-            if not self._counted(event.get("delta")):
+            if not self._counted(_known(event, "delta", BLOCK_DELTA)):
                 return self._show(self._blocks.closing())
             return self._show(self._blocks.grow(event))
         if kind == "content_block_stop":
@@ -125,7 +131,7 @@ class MessagesReading(Reading):
     def feed_whole(self, answer: Any) -> bytes:
         if not isinstance(answer, dict) or not isinstance(answer.get("content"), list):
             raise UpstreamUnavailable("The upstream's answer is not a message.")
-        blocks = [dict(block) for block in answer["content"] if isinstance(block, dict)]
+        blocks = [dict(without_unknown_texts(block, BLOCK)) for block in answer["content"] if isinstance(block, dict)]
         begun = self._begin({"message": {name: one for name, one in answer.items() if name not in ENDINGS}})
         ending = {"stop_reason": answer.get("stop_reason") or "end_turn", "stop_sequence": answer.get("stop_sequence")}
         self._end({"delta": ending, "usage": answer.get("usage")})
@@ -177,6 +183,13 @@ class MessagesReading(Reading):
         beside = sum(count(self._said.get(name)) or 0 for name in CACHED)
         given = {} if is_said else {"input_tokens": max(self._input - beside, 0)}
         return {**self._said, **given, "output_tokens": billed}
+
+
+def _known(event: dict[str, Any], name: str, known: frozenset[str]) -> Any:
+    """Return what an event says under a name, and leave in it only what is known to be no text, or is counted."""
+    if isinstance(said := event.get(name), dict):
+        said = event[name] = without_unknown_texts(said, known)
+    return said
 
 
 def _later(before: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from gateway.serving.dialects.response_events import (
     told,
     whole_text_in,
 )
+from gateway.serving.jsons import dumps
 
 
 class Items:
@@ -55,7 +56,7 @@ class Items:
         """Return what the model wrote that is new in an event: a delta, or what comes whole without any before it."""
         if str(event.get("type")).endswith(".delta"):
             delta = event.get("delta")
-            return delta if isinstance(delta, str) else ""
+            return delta if isinstance(delta, str) else dumps(delta).decode() if delta else ""
         text = whole_text_in(event)
         return "" if not text or self._find(event) in self._wrote else text
 

@@ -11,7 +11,7 @@ from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.response_events import texts_of
 from gateway.serving.dialects.response_items import Items
 from gateway.serving.dialects.wanted import Wanted
-from gateway.serving.fields.answers import shown_usage, without_houses_own
+from gateway.serving.fields.answers import EVENT, shown_usage, without_houses_own, without_unknown_texts
 from gateway.serving.jsons import dumps
 from gateway.serving.meter import Usage, count, said_output
 from gateway.serving.sse import named_event
@@ -58,6 +58,7 @@ class ResponsesReading(Reading):
             return self._last(kind)
         if not NAME.fullmatch(kind):
             return b""
+        event = without_unknown_texts(event, EVENT)
         if kind in BEGINNINGS and not isinstance(response, dict):
             return b"" if kind == "response.created" else self._show([{**event, "response": self._begun()}])
         if text := self._items.text_in(event):

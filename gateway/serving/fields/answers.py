@@ -1,4 +1,4 @@
-"""What of an upstream's answer is the house's own: what it pays, to whom, and all of a usage that is no count of the call's."""
+"""What of an upstream's answer its caller sees: nothing that is the house's own, and no text in a place that is not counted."""
 
 from __future__ import annotations
 
@@ -56,3 +56,54 @@ def without_houses_own(answer: dict[str, Any]) -> None:
     """Take out of an answer, or of a chunk of one, what is between the house and who it buys from."""
     for name in HOUSES_OWN:
         answer.pop(name, None)
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+DELTA = _names(
+    "role content reasoning reasoning_content reasoning_text reasoning_details thinking thinking_blocks refusal"
+    " tool_calls function_call audio images annotations citations name prefix partial tool_call_id channel recipient"
+    " token_ids obfuscation padding signature reasoning_signature thought_signature reasoning_opaque"
+    " encrypted_content extra_content content_filter_results provider_specific_fields"
+)
+"""Fields of a delta or a message of a completion: those that carry text are counted, the others are known to carry none."""
+
+CHOICE = _names(
+    "index delta message text logprobs finish_reason native_finish_reason stop_reason stop_sequence matched_stop"
+    " finish_details content_filter_results content_filter_result content_filter_offsets content_filter_error token_ids"
+    " prompt_token_ids prompt_logprobs stats usage error"
+)
+CHUNK = _names(
+    "id object created model choices usage service_tier system_fingerprint obfuscation error provider metadata warnings"
+    " prompt_filter_results prompt_annotations prompt_token_ids prompt_logprobs kv_transfer_params timings x_groq"
+    " citations search_results related_questions request_id nonce"
+)
+EVENT = _names(
+    "type sequence_number response item part delta text refusal arguments input item_id output_index content_index"
+    " summary_index annotation annotation_index logprobs obfuscation partial_image_b64 partial_image_index code error"
+    " message param model"
+)
+"""Fields of an event of a response."""
+
+BLOCK_DELTA = _names("type text thinking partial_json signature citation estimated_tokens")
+BLOCK = _names(
+    "type text thinking signature data id name input citations caller content tool_use_id is_error cache_control source"
+    " title context"
+)
+
+
+def without_unknown_texts(said: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    """Return what is said in the fields that are known, and in the others what is no text: text there nobody would count."""
+    if said.keys() <= known:
+        return said
+    return {name: value for name, value in said.items() if name in known or not _has_text(value)}
+
+
+def _has_text(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_text, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_text, value))
+    return isinstance(value, str) and value != ""
