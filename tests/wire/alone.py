@@ -16,10 +16,11 @@ from gateway.observing.tally import Tally
 from gateway.serving.dialects.all import dialects
 from gateway.serving.exchange import Exchange
 from gateway.serving.gate import Gate
-from gateway.serving.hangups import Hangups
+from gateway.serving.hangups import Hangups, Manners, Places
 from gateway.serving.intake import Intake
 from gateway.serving.journey import Journey, Rules
 from gateway.serving.names import Names
+from gateway.serving.pace import Pace
 from gateway.serving.profiles import ANY, Profile
 from gateway.serving.recount import Recount
 from gateway.serving.ticks import Ticks
@@ -209,7 +210,7 @@ class Alone:
                 recount=Recount(),
                 rules=RULES,
                 tally=Tally(),
-                hangups=Hangups(finishes=False),
+                hangups=Hangups(profile, Manners(0, None), Places(None), Pace(), Tally()),
                 monotonic=time.monotonic,
             )
             for dialect in dialects(replace(profile, always_streams=always_streams))
