@@ -94,7 +94,8 @@ def _ends(end: Event, held: Event) -> bool:
     choices = end.get("choices")
     if isinstance(choices, list):
         ended = [one for one in choices if isinstance(one, dict) and one.get("finish_reason")]
-        begun = held["choices"][0] if "choices" in held else {}
+        of = held.get("choices")
+        begun = of[0] if isinstance(of, list) and isinstance(of[0], dict) else {}
         return any(_is_of(one, begun) for one in ended)
     return ENDS.fullmatch(str(end.get("type"))) is not None and _is_of(end, held)
 
