@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import httpx
 import pytest
+from redis import Redis
 
+from gateway.holds.connect import connect
 from tests.faults.calls import Caller, Faulty, body, faulty_loop
 from tests.faults.test_dialects import ALL, named
 from tests.faults.tongues import Chat
-from tests.faults.truth import Script, Told
+from tests.faults.truth import Script, Told, Truth
+from tests.gateway.cli.commands import serving
 from tests.loop.rig import Rig, Sold
+from tests.loop.test_restart import open_holds, redis_url
+from tests.servers import short_directory
+from tests.serving import served
 from tests.waiting import until
 
 every_format = pytest.mark.parametrize("tongue", ALL, ids=named)
@@ -141,3 +151,104 @@ def test_what_nobody_hears_counts_in_its_conversation(listening: Faulty) -> None
     records = listening.loop.usage(who)
     assert [record["billed_output_tokens"] for record in records] == [1_000, 1_000, 500]
     assert httpx.post(listening.address, json=body(script), headers=who.headers | named).status_code == 429
+
+
+@every_format
+@streamed_and_whole
+def test_where_no_figure_comes_the_time_is_owed_or_the_grant(closing: Faulty, tongue: Any, stream: bool) -> None:
+    """Before the model's pace is known it is the grant; then never less than was relayed, never more than was granted."""
+    who = closing.loop.customer("metered")
+    told = leave(closing, who, THOUGHT, tongue, stream=stream)
+
+    record = the_record(closing, who)
+    assert record["usage_source"] in ("timed", "granted")
+    assert told.was_left
+    assert 3 <= record["billed_output_tokens"] <= GRANT
+    if record["usage_source"] == "granted":
+        assert record["billed_output_tokens"] == GRANT
+
+
+@pytest.mark.parametrize(("tier", "source", "tokens"), [("seen", "counted", 3), ("all", "granted", GRANT)])
+def test_a_tier_says_what_is_owed(closing: Faulty, tier: str, source: str, tokens: int) -> None:
+    who = closing.loop.customer(tier)
+    leave(closing, who, THOUGHT, stream=True)
+
+    record = the_record(closing, who)
+    assert (record["usage_source"], record["billed_output_tokens"]) == (source, tokens)
+
+
+def test_a_caller_who_takes_nothing_is_billed_what_was_made(tmp_path: Path) -> None:
+    """It stays, as a machine that is gone from the network does, and the answer is larger than all buffers between."""
+    with faulty_loop(tmp_path, **PATIENT, write_deadline_s=0.5) as faulty:
+        who = faulty.loop.customer("open")
+        script = Script(tokens=1_000, hidden=100, per_chunk=100, padding=9_000)
+        caller = Caller(faulty, who, script, receive_bytes=4_096, stream=True)
+        caller.read_until(b"\r\n\r\n")
+        record = the_record(faulty, who)
+        caller.hang_up()
+
+    assert (record["finish"], record["usage_source"]) == ("disconnect", "drained")
+    assert record["billed_output_tokens"] == 1_100
+
+
+def test_a_crowd_that_leaves_keeps_nobody_from_the_upstream(tmp_path: Path) -> None:
+    """Of eight places two are for answers that nobody hears; the others are free for who stays, at once."""
+    given = {**PATIENT, "upstream_concurrency_max": 8, "upstream_queue_s": 60}
+    with faulty_loop(tmp_path, **given) as faulty:
+        crowd = [faulty.loop.customer("open") for _ in range(8)]
+        script = Script(tokens=1, hidden=5, fault="wait before usage")
+        callers = [Caller(faulty, who, script, stream=True) for who in crowd]
+        for caller in callers:
+            caller.read_until("ü5 ".encode())
+        for caller in callers:
+            caller.hang_up()
+        until(lambda: hangups(faulty.loop) == 8, LIVED_S)
+        until(lambda: faulty.truth.live == 2, LIVED_S)
+
+        stays = faulty.loop.customer("open")
+        answers = [Caller(faulty, stays, Script(tokens=3), stream=True) for _ in range(6)]
+        for answer in answers:
+            answer.read_to_the_end_in(4_096)
+        for told in faulty.truth.calls.values():
+            told.may_end.set()
+        faulty.loop.until_nothing_is_held()
+        records = {record["customer"]: record for record in faulty.loop.usage() if record["customer"] != stays.id}
+
+    sources = Counter(record["usage_source"] for record in records.values())
+    assert sources["drained"] == 2
+    assert sources["granted"] == 6
+
+
+def test_a_worker_that_is_killed_while_nobody_listens_has_billed_what_is_owed() -> None:
+    """Its last renewal knew that the caller had left: not the words that were seen, but what is owed without a figure."""
+    truth, lease_s = Truth(), 2.0
+    given: dict[str, Any] = {"lease_s": lease_s, "workers": 1, "answer_tokens_max": GRANT}
+    with (
+        served(truth) as model,
+        short_directory() as directory,
+        serving(directory / "data", upstream_url=f"{model}/v1", **given) as running,
+    ):
+        loop = running.rig(running.admin_token())
+        sell(loop)
+        faulty, who = Faulty(loop, truth), loop.customer("metered")
+        left = hangups(loop)
+        caller = Caller(faulty, who, THOUGHT, stream=True)
+        caller.read_until("ü1982 ".encode())
+        caller.hang_up()
+        until(lambda: hangups(loop) > left, LIVED_S)
+        (worker,) = running.children("worker")
+        with connect(redis_url(running)) as client:
+            until(lambda: sofar(client) == GRANT, LIVED_S)
+        os.kill(worker.process.pid, signal.SIGKILL)
+        until(lambda: open_holds(redis_url(running)) == 0, 4 * lease_s)
+        (record,) = loop.usage(who)
+
+    assert (record["finish"], record["usage_source"]) == ("recovered", "checkpoint")
+    assert record["billed_output_tokens"] == GRANT
+    assert record["input_tokens"] > 0
+
+
+def sofar(client: Redis) -> int:
+    """Return the tokens that the one hold there is was last renewed with."""
+    (name,) = client.scan_iter("*:hold:*")
+    return int(client.hget(name, "sofar") or 0)

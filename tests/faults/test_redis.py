@@ -121,6 +121,24 @@ def test_redis_down_for_longer_than_a_lease_an_answer_goes_on_and_is_settled_onc
     assert_settled_once(faulty, who, 300)
 
 
+def test_redis_away_while_nobody_listens_costs_no_token(faulty: Faulty, between: Wire) -> None:
+    """The answer is read on without Redis, and settled when it is there again."""
+    who = faulty.loop.customer("open")
+    script = Script(tokens=3, hidden=500, fault="wait before usage")
+    caller = Caller(faulty, who, script, stream=True)
+    caller.read_until("ü502 ".encode())
+    caller.hang_up()
+    between.cut()
+    (told,) = faulty.truth.calls.values()
+    told.may_end.set()
+    until(lambda: not told.is_live)
+    between.mend()
+
+    until_settled(faulty)
+    assert not told.was_left
+    assert_settled_once(faulty, who, 503)
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_who_has_the_end_of_an_answer_has_its_record(faulty: Faulty, between: Wire, valkey: str, stream: bool) -> None:
     who = faulty.loop.customer("small")

@@ -259,7 +259,7 @@ class Telling:
         return "length" if self._is_limited and self._script.ending == "stop" else self._script.ending
 
     async def _tokens(self, index: int, count: int) -> None:
-        is_first = not self._told.tokens
+        is_first = self._told.tokens == self._hidden
         text = self._text(count)
         if self._script.tool_call:
             call = {"index": 0, "function": {"arguments": text}}

@@ -309,16 +309,16 @@ def _named_error(data: bytes) -> dict[str, Any]:
 
 
 def size_of(written: Any) -> int:
-    """Return the characters of a piece of an answer, those of names among them."""
+    """Return the characters that the model wrote in a piece of an answer."""
     if isinstance(written, str):
         return len(written)
     if not isinstance(written, dict):
         return 0
-    return sum(
-        len(value) if isinstance(value, str) else sum(map(len, strings_in(value)))
-        for value in written.values()
-        if value
-    )
+    size = 0
+    for name, value in written.items():
+        if value and name not in NO_TEXT:
+            size += len(value) if isinstance(value, str) else sum(map(len, strings_in(value)))
+    return size
 
 
 def strings_in(written: Any) -> Iterator[str]:
