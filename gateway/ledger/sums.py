@@ -52,7 +52,7 @@ book = usage_records.c
 NEEDED = (
     *(book.id, book.seq, book.kind, book.time, book.settled, book.customer, book.conversation, book.endpoint),
     *(book.tier, book.tier_chosen, book.menu_version, book.stream, book.output_tokens, book.billed_output_tokens),
-    *(book.finish, book.ttft_ms, book.duration_ms),
+    *(book.finish, book.ttft_ms, book.duration_ms, book.usage_source, book.cap_tokens, book.choices),
 )
 GOING = tuple(field.name for field in fields(Going))
 

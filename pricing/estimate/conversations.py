@@ -64,6 +64,14 @@ _CUT = frozenset(
 )
 _ENDINGS = _CUT | {"complete", "tool_calls"}
 
+UNHEARD = frozenset({"drained", "timed", "granted"})
+"""Counts of what was made when nobody listened any more: the time of such a record is its caller's, its tokens are not."""
+
+DRAINED, GRANTED = "drained", "granted"
+"""Endings of conversations that were left: of one the whole length is known, of the other nothing of it."""
+
+LEFT = frozenset({"disconnect", DRAINED, GRANTED})
+
 
 def ending_of(finish: str, billed_tokens: int, cap_tokens: int | None) -> Ending:
     """Return what a conversation's last record says of the length of its answer.
@@ -74,18 +82,18 @@ def ending_of(finish: str, billed_tokens: int, cap_tokens: int | None) -> Ending
     length, so they are censored as well.
 
     Args:
-        finish: ``finish`` of the conversation's last usage record.
+        finish: ``finish`` of the conversation's last usage record, as ``finish_in`` reads it.
         billed_tokens: tokens billed for all its calls.
         cap_tokens: the conversation's cap, None where there is none.
 
     Raises:
         CannotEstimate: the finish is none of the known ones.
     """
-    if finish == "tool_calls":
+    if finish in ("tool_calls", GRANTED):
         return Ending.OPEN
     if finish in _CUT or (finish == "complete" and cap_tokens is not None and billed_tokens >= cap_tokens):
         return Ending.CENSORED
-    if finish == "complete":
+    if finish in ("complete", DRAINED):
         return Ending.OBSERVED
     raise CannotEstimate(f"finish {finish!r} is not known.")
 
@@ -147,6 +155,19 @@ class Sums:
     aside: Table = field(default_factory=dict)
 
 
+def finish_in(record: Mapping[str, Any]) -> str:
+    """Return how a call ended, and of one that its caller left what its tokens say of the answer's length.
+
+    An answer that was read on to its end is known whole, unless that end was its grant; of one that was billed its grant
+    nothing is known; one that was billed its time is cut there, as one that was billed what went by.
+    """
+    finish, source = record["finish"] or "", record.get("usage_source")
+    if finish != "disconnect" or source not in (DRAINED, GRANTED):
+        return finish
+    granted = (record.get("cap_tokens") or 0) * (record.get("choices") or 1)
+    return finish if source == DRAINED and 0 < granted <= record["output_tokens"] else source
+
+
 def is_of_a_conversation(record: Mapping[str, Any]) -> bool:
     """Return whether a record tells of a conversation: calls and their corrections do, fees, credits, embeddings not."""
     return (
@@ -185,7 +206,7 @@ class Watch:
         key = record["customer"], record["conversation"]
         time, fault = record["time"], fault_of(record)
         duration = 0 if fault == IMPOSSIBLE_TIMES else record["duration_ms"] or 0
-        if record["stream"] and not fault and record["kind"] == "usage":
+        if record["stream"] and not fault and record["kind"] == "usage" and record.get("usage_source") not in UNHEARD:
             self._pace(record)
         known = self.going.get(key)
         if known is not None and not known.is_open(time) and time > known.last:
@@ -203,7 +224,7 @@ class Watch:
         _add(self.sums.ages, (week, *_age(known.duration_ms if is_later else duration)), left=False)
         if is_later:
             known.at, known.record = record["time"], record["id"]
-            known.finish, known.duration_ms = record["finish"] or "", duration
+            known.finish, known.duration_ms = finish_in(record), duration
         known.first = min(known.first, record["time"])
         known.last = max(known.last, record["time"], record["settled"] or 0)
         known.tokens += record["billed_output_tokens"]
@@ -246,7 +267,7 @@ class Watch:
         if one.fault:
             _sum(sums.aside, (week, one.fault), (1,))
             return
-        left = one.finish == "disconnect"
+        left = one.finish in LEFT
         early, untimed = (left and one.duration_ms < end for end in (EARLY_MS, UNTIMED_MS))
         even = (one.first // DAY_MS) % 2 == 0
         waits = (left, one.waited_ms, early, one.early_ms, left and even, one.waited_ms if even else 0)
@@ -290,7 +311,7 @@ def _begun(record: Mapping[str, Any], duration: int, fault: str) -> Going:
         untimed_ms=min(duration, UNTIMED_MS),
         at=time,
         record=record["id"],
-        finish=record["finish"] or "",
+        finish=finish_in(record),
         duration_ms=duration,
         fault=fault,
     )

@@ -37,6 +37,7 @@ def some_records(count: int, *, first: int = 0, seed: int = 1, span_ms: int = 3 
             tier=str(random.choice(["t1", "t2"])),
             tier_chosen=str(random.choice(["t1", "t2"])) if random.random() < 0.3 else None,
             finish=str(random.choice(["complete", "cap", "disconnect", "tool_calls"])),
+            usage_source=str(random.choice(["upstream", "drained", "timed", "granted"])),
             billed_output_tokens=int(random.integers(0, 50)),
             duration_ms=int(random.integers(250, 20_000)),
         )

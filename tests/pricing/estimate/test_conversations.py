@@ -141,6 +141,30 @@ def test_the_pace_is_summed_over_streamed_calls() -> None:
     assert sums.pace == {(WEEK,): [1, 400, 400**2, 99, 99**2, 1600, 1600**2, 99 * 1600]}
 
 
+@pytest.mark.parametrize(
+    ("source", "tokens", "length"),
+    [
+        ("counted", 60, [0, 1]),
+        ("continuous", 60, [0, 1]),
+        ("timed", 60, [0, 1]),
+        ("drained", 60, [1, 0]),
+        ("drained", 200, [0, 1]),
+        ("granted", 200, None),
+    ],
+)
+def test_a_call_that_was_left_says_when_and_of_its_length_what_is_known(
+    source: str, tokens: int, length: list[int] | None
+) -> None:
+    """Drained below its grant it is known whole; timed it was cut there; of one that is billed its grant nothing is."""
+    made = {"output_tokens": tokens, "billed_output_tokens": tokens, "cap_tokens": 200, "choices": 1}
+    sums = watched(call(1, finish="disconnect", usage_source=source, **made))
+
+    assert sums.lengths == ({} if length is None else {(WEEK, "m1", "quick", tokens): length})
+    assert sums.customers[WEEK, "cus_acme"][:3] == [1, 1, 2000]
+    assert sums.ages == {(WEEK, 2): [1, 1, 0]}
+    assert bool(sums.pace) == (source in ("counted", "continuous")), "its time is not that of its tokens"
+
+
 def test_which_tier_was_taken_is_kept_by_customer_and_by_whether_it_was_named() -> None:
     sums = watched(call(1), call(2, conversation="c2", tier_chosen="quick"), call(3, conversation="c3"))
 
