@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -62,6 +63,7 @@ from gateway.serving.profiles import EMBEDDINGS, ENDPOINTS, Profile
 from gateway.serving.proxied import Proxied
 from gateway.serving.recount import Recount, Tokenizer, UpstreamTokenizer, read_tokenizer
 from gateway.serving.routes import CustomerRoutes
+from gateway.serving.spot_checks import SpotChecks
 from gateway.serving.ticks import Ticks
 from gateway.serving.transport import Transport
 from gateway.serving.upstream import Upstream
@@ -200,10 +202,7 @@ async def _serving(
     line, ticks = connect_line(settings.redis_url, batches=settings.redis_batches), Ticks()
     stack.push_async_callback(line.aclose)
 
-    async def restore() -> str:
-        return await asyncio.to_thread(recovery.ensure)
-
-    directory, generation = Directory(line), Generation(restore)
+    directory, generation = Directory(line), Generation(partial(asyncio.to_thread, recovery.ensure))
     lease = Lease(worker_id, int(settings.lease_s * 1000), int(settings.call_deadline_s * 1000))
     house = _house(settings)
     admission = Admission(
@@ -225,6 +224,7 @@ async def _serving(
         intake=intake,
         gate=Gate(settings.upstream_concurrency_max, wait_s=settings.upstream_queue_s),
         upstream=await _upstream(stack, settings, endpoint, ticks),
+        spots=_spots(settings, tally),
         tally=tally,
         monotonic=time.monotonic,
     )
@@ -322,6 +322,12 @@ def _absent(profile: Profile, settings: Settings) -> dict[str, str]:
     if settings.embedding_model is None:
         absent[EMBEDDINGS] = "Embeddings are not served here: the operator has set no embedding model."
     return absent
+
+
+def _spots(settings: Settings, tally: Tally) -> SpotChecks:
+    """Return what counts some answers again, by the operator's tokenizer, if there is one."""
+    own = Recount() if settings.tokenizer is None else Recount(read_tokenizer(settings.tokenizer))
+    return SpotChecks(own, share=settings.recount_share, tally=tally, chance=random.random)
 
 
 def _recount(client: httpx.AsyncClient, settings: Settings, profile: Profile) -> Recount:

@@ -50,6 +50,7 @@ class Settings(BaseSettings):
     hangup_bills: Literal["visible", "timed", "granted"] | None = None
     conversation_headers: str = "x-claude-code-session-id, session-id, session_id, conversation_id"
     tokenizer: str | None = None
+    recount_share: float = Field(default=0.01, ge=0, le=1)
 
     redis_url: str = "embedded"
     redis_batches: bool = True

@@ -44,6 +44,7 @@ from gateway.serving.names import Names
 from gateway.serving.pace import Pace
 from gateway.serving.profiles import ANY, PROFILES
 from gateway.serving.recount import Recount
+from gateway.serving.spot_checks import SpotChecks
 from gateway.serving.ticks import Ticks
 from gateway.serving.tools import Hosted
 from gateway.serving.transport import Sink
@@ -161,6 +162,7 @@ async def _calls() -> Callable[[int], Any]:
         recount=Recount(),
         rules=RULES,
         tally=tally,
+        spots=SpotChecks(Recount(), share=0, tally=Tally(), chance=lambda: 1.0),
         hangups=Hangups(ANY, Manners(300, None), Places(None), Pace(), Tally()),
         monotonic=time.monotonic,
     )

@@ -22,6 +22,8 @@ from gateway.ledger.aside import count_aside
 from gateway.ledger.database import Database
 from gateway.local.open_files import files_allowed
 from gateway.local.reached import reached
+from gateway.observing.metrics import RECOUNTED
+from gateway.observing.tally import Place, add_up
 from gateway.redaction import NO_URL, redacted
 from gateway.serving.chosen import as_used, endpoint_of
 from gateway.serving.detection import Engine, detected
@@ -31,6 +33,12 @@ from gateway.settings import Settings, read_settings
 CLOCK_MS = 1_000
 FILES_LEAST = 4_096
 """Enough for two thousand calls at a time in one worker."""
+
+RECOUNTED_LEAST = 1_000
+"""Tokens that were counted again, from which on a difference says something."""
+
+RECOUNTED_APART = 0.05
+"""By how much two counts of the same text may differ: a template's own tokens are in one of them."""
 
 ANSWER_S = 10.0
 PERSISTENCE = ("appendonly", "appendfsync", "maxmemory-policy", "maxmemory")
@@ -81,6 +89,8 @@ def examine() -> Iterator[Finding]:
     yield from asyncio.run(_look_at_redis(settings))
     yield _look_at_ledger(settings)
     yield _look_at_upstream(settings)
+    if (usage := judge_recount(add_up(settings.metrics_dir))) is not None:
+        yield usage
 
 
 def exit_code(verdict: Verdict) -> int:
@@ -128,6 +138,22 @@ def judge_aside(count: int) -> Finding:
         sentence = f"{count} records are set aside, in nobody's bill: see the table usage_aside for the reasons."
         return Finding("ledger", Verdict.CHANGE, sentence)
     return Finding("ledger", Verdict.OK, "its tables are this version's; no record is set aside.")
+
+
+def judge_recount(counts: Mapping[Place, int]) -> Finding | None:
+    """Say whether the upstream's usage is what the house's tokenizer counts, where enough was counted to tell."""
+    said, counted = (counts.get((RECOUNTED.name, by), 0) for by in ("upstream", "tokenizer"))
+    if counted < RECOUNTED_LEAST:
+        return None
+    beyond = said / counted - 1
+    way = "more" if beyond > 0 else "fewer"
+    sentence = (
+        f"the model's endpoint says {abs(beyond):.1%} {way} tokens than TOKENCAP_TOKENIZER counts in the same answers"
+        f" ({said:,} and {counted:,})"
+    )
+    if abs(beyond) <= RECOUNTED_APART:
+        return Finding("usage", Verdict.OK, f"{sentence}.")
+    return Finding("usage", Verdict.CHANGE, f"{sentence}: see whether that is the model's own, then ask why.")
 
 
 def judge_upstream(status: int, models: Sequence[str], settings: Settings, engine: Engine | None = None) -> Finding:

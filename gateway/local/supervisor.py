@@ -50,6 +50,7 @@ RELOADED = frozenset(
             "upstream_streams",
             "on_hangup",
             "drain_s",
+            "recount_share",
             "hangup_bills",
             "passed_headers",
         ),

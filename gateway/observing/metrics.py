@@ -65,6 +65,12 @@ HANGUPS = Metric(
     "Admitted calls whose caller left before their end: read on for what they came to, or closed.",
     ("outcome",),
 )
+RECOUNTED = Metric(
+    "tokencap_recounted_tokens_total",
+    Kind.COUNTER,
+    "Output tokens of the answers that were counted again: as the upstream said them, and as the house's tokenizer did.",
+    ("by",),
+)
 WRONG_TOKENS = Metric("tokencap_wrong_tokens_total", Kind.COUNTER, "Wrong tokens at the admin side and /metrics.")
 FAULTS = Metric(
     "tokencap_background_faults_total",
@@ -100,6 +106,7 @@ METRICS = (
     REFUSALS,
     DROPPED_FIELDS,
     HANGUPS,
+    RECOUNTED,
     WRONG_TOKENS,
     FAULTS,
     LEDGER_LAG,

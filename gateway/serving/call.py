@@ -20,6 +20,7 @@ from gateway.serving.headers import OF_STREAMS, Headers, answer_headers, charge_
 from gateway.serving.jsons import dumps
 from gateway.serving.meter import READ_MOST, Count, count_input, count_output, finish_of, outcome
 from gateway.serving.recount import Recount
+from gateway.serving.spot_checks import SpotChecks
 
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 JSON = b"application/json"
@@ -60,6 +61,8 @@ class Call:
         self.is_kept = False
         """Whether the answer is kept for repetitions, which are to be sent the same."""
         self.came_to = UNANSWERED
+        self.is_checked = False
+        """Whether its output is to be counted again, beside what the upstream says."""
         self._recounted: int | None = None
         self._input_recounted: int | None = None
         self._key = key
@@ -137,6 +140,17 @@ class Call:
             return
         counted = await recount.count([self.prompt.text])
         self._input_recounted = None if counted is None else counted + self.prompt.tokens
+
+    def check(self, spots: SpotChecks) -> None:
+        """Have the upstream's figure compared with a tokenizer's, where the text that it counted is all here.
+
+        What was thought and not shown is in no text that we have, so such an answer says nothing.
+        """
+        reading, came_to = self.reading, self.came_to
+        if reading is None or reading.texts is None or came_to.usage_source != "upstream":
+            return
+        if came_to.reasoning_tokens == 0 and came_to.output_tokens == came_to.billed_output_tokens:
+            spots.compare(came_to.output_tokens, reading.texts)
 
     @property
     def _said_input(self) -> int | None:

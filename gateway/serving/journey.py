@@ -54,6 +54,7 @@ from gateway.serving.profiles import COUNT_TOKENS
 from gateway.serving.query import OF_CALLS, check_head
 from gateway.serving.recount import Recount
 from gateway.serving.repetition import Repetition, name_of
+from gateway.serving.spot_checks import SpotChecks
 from gateway.serving.threads import of_session
 from gateway.serving.too_long import as_long_as_it_may_be
 from gateway.serving.tools import Hosted
@@ -112,6 +113,7 @@ class Journey:
         gate: Gate,
         upstream: Upstream,
         recount: Recount,
+        spots: SpotChecks,
         hangups: Hangups,
         rules: Rules,
         tally: Tally,
@@ -126,6 +128,7 @@ class Journey:
         self._gate = gate
         self._upstream = upstream
         self._recount = recount
+        self._spots = spots
         self._hangups = hangups
         self._rules = rules
         self._header_names = allowed(dialect.endpoint, rules.passed_headers)
@@ -168,6 +171,7 @@ class Journey:
 
         live = self._keeper.take(hold, repetition.once if repetition else None)
         call = Call(live, wanted, key, self._hangups, self._monotonic)
+        call.is_checked = self._spots.picks()
         finish, problem = await self._run(call, exchange, body, to_its_end=repetition is not None)
         if self._recount.can_count and not isinstance(problem, ShuttingDown):
             with suppress(asyncio.CancelledError):  # the server stops waiting: what went by has to do
@@ -177,6 +181,8 @@ class Journey:
             kept = repetition.to_keep(call, exchange.recorded)
             call.is_kept = True
         settling = self._keeper.settle(call.live, came_to, kept)
+        if call.is_checked:
+            call.check(self._spots)
         if finish != "disconnect":
             is_stopping = isinstance(problem, ShuttingDown)
             settled = None if is_stopping else await exchange.in_time(settling, SETTLE_WAIT_S)
@@ -302,7 +308,7 @@ class Journey:
             ) as answer,
         ):
             reading = call.begin(self.dialect.reading(call.wanted, grant=hold.grant))
-            if self._recount.can_count:
+            if self._recount.can_count or call.is_checked:
                 reading.remember_texts()
             if call.wanted.stream:
                 await exchange.start(200, call.headers, call.content_type)

@@ -23,6 +23,7 @@ from gateway.serving.names import Names
 from gateway.serving.pace import Pace
 from gateway.serving.profiles import ANY, Profile
 from gateway.serving.recount import Recount
+from gateway.serving.spot_checks import SpotChecks
 from gateway.serving.ticks import Ticks
 from gateway.serving.tools import Hosted
 from gateway.serving.transport import Sink
@@ -210,6 +211,7 @@ class Alone:
                 recount=Recount(),
                 rules=RULES,
                 tally=Tally(),
+                spots=SpotChecks(Recount(), share=0, tally=Tally(), chance=lambda: 1.0),
                 hangups=Hangups(profile, Manners(0, None), Places(None), Pace(), Tally()),
                 monotonic=time.monotonic,
             )
