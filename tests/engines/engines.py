@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import venv
@@ -102,7 +103,8 @@ class Engine(ABC):
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(20)
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and whoever it started and left behind
             process.wait()
 
     def made(self, url: str) -> int | None:
