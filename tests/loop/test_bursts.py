@@ -29,7 +29,7 @@ def first_token(loop: Rig, who: Sold, has_come: threading.Event, leave: threadin
 
 def test_a_burst_leaves_others_a_place_at_the_upstream(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
     """While twelve endless calls of one customer want four places, another's call has its first token."""
-    with rig(valkey_url, sqlite_url, tmp_path, law=ENDLESS, upstream_concurrency_max=PLACES) as loop:
+    with rig(valkey_url, sqlite_url, tmp_path, law=ENDLESS, upstream_concurrency_max=PLACES, on_hangup="stop") as loop:
         loop.tier("open")
         acme, beta = loop.customer("open"), loop.customer("open")
         leave, has_come = threading.Event(), threading.Event()

@@ -94,8 +94,9 @@ def test_three_choices_share_one_cap(unruly: Rig, stream: bool) -> None:
 def test_a_caller_who_hangs_up_pays_for_what_was_made_and_the_upstream_is_closed(
     valkey_url: str, sqlite_url: str, tmp_path: Path
 ) -> None:
+    """Where its engine stops with its caller, what went by is what was made, if the operator says so."""
     slow = Law(tokens_per_s=200, first_token_s=0, lengths=Table((100_000,), (1.0,)))
-    with rig(valkey_url, sqlite_url, tmp_path, law=slow) as loop:
+    with rig(valkey_url, sqlite_url, tmp_path, law=slow, on_hangup="stop", hangup_bills="visible") as loop:
         loop.tier("open")
         who = loop.customer("open")
         address = f"{loop.url}/v1/chat/completions"

@@ -197,7 +197,7 @@ def _schemas(tools: list[dict[str, Any]]) -> dict[str, Any]:
 def tool_for(choice: Any, schemas: Mapping[str, Any]) -> Tool | None:
     """Return the tool that an answer would call: the one that is chosen by name, or the first."""
     is_named = choice not in (None, "none", "auto", "required")
-    if is_named and choice not in schemas:
+    if is_named and not (isinstance(choice, str) and choice in schemas):
         raise BadRequest("tool_choice is none, auto, required, or one of the tools.", param="tool_choice")
     if not schemas or choice == "none":
         return None
