@@ -69,7 +69,7 @@ RECOUNTED = Metric(
     "tokencap_recounted_tokens_total",
     Kind.COUNTER,
     "Output tokens of the answers that were counted again: as the upstream said them, and as the house's tokenizer did.",
-    ("by",),
+    ("source",),
 )
 WRONG_TOKENS = Metric("tokencap_wrong_tokens_total", Kind.COUNTER, "Wrong tokens at the admin side and /metrics.")
 FAULTS = Metric(
