@@ -32,8 +32,8 @@ PRICE_FIELDS: tuple[str, ...] = (
 )
 
 HANGUP_BILLS = ("visible", "timed", "granted")
-"""What is billed of an answer that its caller left and of which no figure is to be had: what went by, the time that it ran
-at the model's speed, or all that it was granted."""
+"""How a call is billed whose caller hung up, where the model's endpoint does not say how many tokens it made: what the
+caller could see, the time that the call ran at the model's speed, or all that it was granted."""
 
 
 class NotAMenu(ValueError):

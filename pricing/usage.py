@@ -94,9 +94,7 @@ FINISHES = (
 
 INPUT_SOURCES = ("upstream", "tokenizer", "estimate")
 
-SOURCES = (
-    *("upstream", "continuous", "drained", "tokenizer", "counted", "timed", "granted", "estimate", "checkpoint"),
-)
+SOURCES = ("upstream", "continuous", "drained", "tokenizer", "counted", "timed", "granted", "estimate", "checkpoint")
 
 DISPUTES = ("itself", "text")
 """What an upstream's figures may contradict: one another, or the text that came with them."""

@@ -51,8 +51,8 @@ class TierGiven(Limits):
     output_nanousd_per_mtok: Whole | None = Field(default=None, description="A rate per million billed output tokens.")
     hangup_bills: HangupBills | None = Field(
         default=None,
-        description="What is billed of an answer that its caller left and of which no figure is to be had; null is what"
-        " the house does.",
+        description="How a call is billed whose caller hung up, where the model's endpoint does not say how many tokens it"
+        " made; null is as TOKENCAP_HANGUP_BILLS says.",
     )
 
     def tier(self, name: str) -> Tier:

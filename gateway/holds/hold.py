@@ -77,7 +77,7 @@ class Facts:
     end_user_window: str | None = None
     """The key of what its end user has had in the period, where that is limited."""
     hangup_bills: str | None = None
-    """What the tier says of an answer that its caller left and of which no figure is to be had."""
+    """How the tier bills a call whose caller hung up, where the endpoint does not say how many tokens it made."""
 
     def to_json(self) -> bytes:
         return orjson.dumps(self)

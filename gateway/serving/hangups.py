@@ -1,4 +1,4 @@
-"""What becomes of an answer whose caller has left, and what it is billed where no figure of it is to be had."""
+"""What becomes of an answer whose caller hung up, and how it is billed where the upstream does not say what it made."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Hangups:
         self._tally = tally
         self.pace = pace
         self.tells_as_it_goes = profile.continuous_usage
-        """Whether the upstream's usage is to be had at any moment of an answer."""
+        """Whether each piece of the upstream's answer says how many tokens there are so far."""
 
     @contextmanager
     def of(self, leave: Callable[[], bool]) -> Iterator[GoesOn]:
