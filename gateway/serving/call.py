@@ -35,7 +35,10 @@ OF_TEXT = frozenset({*BY_SIGHT, "tokenizer"})
 """Counts of what went by, which need not be all that was made."""
 
 
-OWES_INPUT = frozenset({"complete", "tool_calls", "cap", "caller_limit", "context", "filtered", "period", "disconnect"})
+ANSWERED = frozenset({"complete", "tool_calls", "cap", "caller_limit", "context", "filtered", "period"})
+"""Endings of an answer that its caller has whole, as far as it was granted."""
+
+OWES_INPUT = ANSWERED | {"disconnect"}
 """Endings of an answer whose input is owed, also where no token of output came: what it was to be read was read."""
 
 

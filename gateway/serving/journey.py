@@ -35,7 +35,7 @@ from gateway.observing.tally import Tally
 from gateway.serving.api_key import Key, key_of
 from gateway.serving.belonging import CONVERSATION, Belonging
 from gateway.serving.body import Body
-from gateway.serving.call import Call
+from gateway.serving.call import ANSWERED, Call
 from gateway.serving.dialects.dialect import Dialect
 from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
@@ -59,9 +59,6 @@ from gateway.serving.threads import of_session
 from gateway.serving.too_long import as_long_as_it_may_be
 from gateway.serving.tools import Hosted
 from gateway.serving.upstream import Upstream
-
-ANSWERED = frozenset({"complete", "tool_calls", "cap", "caller_limit", "context", "filtered", "period"})
-"""Endings of an answer that its caller has whole, as far as it was granted."""
 
 log = logging.getLogger("tokencap.serving")
 
