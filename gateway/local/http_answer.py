@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 from collections.abc import Callable, Iterable
@@ -137,10 +138,10 @@ class Answer:
                 self._is_body_told = not self._more_body
                 body, self._body = bytes(self._body), bytearray()
                 return {"type": "http.request", "body": body, "more_body": self._more_body}
-            if self._more_body:
-                self._wire.want_body()
             if self._news is None:
                 self._news = asyncio.Event()
+            if self._more_body:
+                self._wire.want_body()
             await self._news.wait()
             self._news.clear()
         return {"type": "http.disconnect"}
@@ -251,3 +252,11 @@ def _as_name(given: bytes) -> bytes:
     if len(_names) < NAMES_MAX:
         _names[given] = name
     return name
+
+
+def refusal(error: TokencapError, *, with_body: bool) -> bytes:
+    """Return the answer of the server itself to what reaches no app; the connection ends after it."""
+    body = json.dumps(error.body(), separators=(",", ":")).encode()
+    headers = {**error.headers, "content-type": "application/json", "content-length": len(body), "connection": "close"}
+    lines = b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in headers.items())
+    return STATUS_LINE[error.status] + lines + b"\r\n" + (body if with_body else b"")

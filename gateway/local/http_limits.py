@@ -32,6 +32,9 @@ UNREAD_MAX = 64 * 2**10
 BODY_GRACE_S = 10.0
 """How long a body may stop."""
 
+UNREAD_CHUNKS_MAX = 4 * 2**10
+"""As ``UNREAD_MAX``, where the body comes in chunks: to find its end costs much more than to count bytes."""
+
 LINGER_S, LINGER_BYTES_MAX = 2.0, 2**20
 """How long, and over how many bytes more, a caller who is refused is listened to, so that the refusal is not lost."""
 

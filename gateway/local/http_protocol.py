@@ -7,15 +7,14 @@ Every byte after a head belongs to the body that the head declares until that is
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any, cast
 
 from gateway.errors import RequestTimeout, TokencapError
-from gateway.local.http_answer import STATUS_LINE, Answer
+from gateway.local.http_answer import Answer, refusal
 from gateway.local.http_body import Chunks
 from gateway.local.http_door import Door, group_of
 from gateway.local.http_head import Fields, Head, check_beginning, read_head
-from gateway.local.http_limits import LINGER_BYTES_MAX, LINGER_S, READ_MAX, UNREAD_MAX
+from gateway.local.http_limits import LINGER_BYTES_MAX, LINGER_S, READ_MAX, UNREAD_CHUNKS_MAX, UNREAD_MAX
 
 END = b"\r\n\r\n"
 
@@ -48,13 +47,15 @@ class Connection(asyncio.BufferedProtocol):
         self._is_first = True
         """Whether no request has come."""
         self._ahead = bytearray()
-        """What came of the next request."""
+        """What came and is not looked at yet: of the next request, or chunks of a body that nobody has asked for."""
         self._looked_at = 0
         """So much of it was looked at."""
         self._had_empty_line = False
         self._answer: Answer | None = None
         self._body_is_open = False
         self._chunks: Chunks | None = None
+        self._is_wanted = False
+        """Whether the app has asked for the body, or is done without it."""
         self._left = 0
         """Bytes that the body has left, where it does not come in chunks."""
         self._waits_to_go_on = False
@@ -183,7 +184,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _take(self, data: bytes) -> None:
         try:
-            if self._body_is_open:
+            is_for_later = self._body_is_open and self._chunks is not None and not self._is_wanted
+            if self._body_is_open and not is_for_later:
                 data = self._take_body(data)
             if not data or self._is_over:
                 return
@@ -249,7 +251,7 @@ class Connection(asyncio.BufferedProtocol):
         self._answer = answer = Answer(self, scope, keep_alive=head.keeps_alive, has_body=has_body)
         if has_body:
             self._body_is_open = True
-            self._chunks = Chunks() if head.length is None else None
+            self._chunks, self._is_wanted = Chunks() if head.length is None else None, False
             self._left = head.length or 0
             self._waits_to_go_on = head.waits_to_go_on
             self._unread = 0
@@ -262,6 +264,11 @@ class Connection(asyncio.BufferedProtocol):
         """Give an app what belongs to its body; return what does not."""
         assert self._answer is not None
         self._waits_to_go_on = False
+        if self._answer.is_complete:
+            self._unread += len(data) if self._chunks is not None else min(len(data), self._left)
+            if self._unread > (UNREAD_MAX if self._chunks is None else UNREAD_CHUNKS_MAX):
+                self._linger()
+                return b""
         if self._chunks is None:
             body, rest = data[: self._left], data[self._left :]
             self._left -= len(body)
@@ -273,12 +280,8 @@ class Connection(asyncio.BufferedProtocol):
         self._credit = min(self._credit + len(data), self._door.body_credit)
         if not self._answer.add_body(body, is_last=is_last):
             self._pause()
-        if self._answer.is_complete:
-            self._unread += len(data)
-            if is_last:
-                self._next()
-            elif self._unread > UNREAD_MAX:
-                self._linger()
+        if self._answer.is_complete and is_last:
+            self._next()
         return rest
 
     # What is answered.
@@ -297,10 +300,13 @@ class Connection(asyncio.BufferedProtocol):
         if self._waits_to_go_on:
             self._waits_to_go_on = False
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._resume()
+        self._go_on_with_body()
 
     def may_stay(self) -> bool:
-        return not self._body_is_open or not (self._waits_to_go_on or self._left > UNREAD_MAX)
+        """Return whether another request may follow, though the app did not read the body of this one to its end."""
+        if not self._body_is_open:
+            return True
+        return not self._waits_to_go_on and self._left <= UNREAD_MAX and len(self._ahead) <= UNREAD_CHUNKS_MAX
 
     def answered(self) -> None:
         assert self._answer is not None
@@ -313,7 +319,7 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 self._close()
         elif self._body_is_open:
-            self._resume()
+            self._go_on_with_body()
         else:
             self._next()
 
@@ -323,6 +329,16 @@ class Connection(asyncio.BufferedProtocol):
         self._ticks_left = self._idle_ticks
         self._door.waits(self)
         self._resume()
+        self._take_what_is_ahead()
+
+    def _go_on_with_body(self) -> None:
+        """Read the body: an app wants it, or it is dropped. The chunks of a caller whose key is unknown cost nothing so."""
+        self._resume()
+        if not self._is_wanted:
+            self._is_wanted = True
+            self._take_what_is_ahead()
+
+    def _take_what_is_ahead(self) -> None:
         if self._ahead:
             data = bytes(self._ahead)
             self._ahead.clear()
@@ -343,7 +359,7 @@ class Connection(asyncio.BufferedProtocol):
         answer = self._answer
         if answer is None or not answer.is_written:
             is_wanted = answer is None or answer.scope["method"] != "HEAD"
-            self._transport.write(_refusal(error, with_body=is_wanted))
+            self._transport.write(refusal(error, with_body=is_wanted))
         elif not answer.is_complete:
             answer.leave()
             self.break_off()
@@ -375,13 +391,6 @@ class Connection(asyncio.BufferedProtocol):
         if not self._is_reading and not self._transport.is_closing():
             self._is_reading = True
             self._transport.resume_reading()
-
-
-def _refusal(error: TokencapError, *, with_body: bool) -> bytes:
-    body = json.dumps(error.body(), separators=(",", ":")).encode()
-    headers = {**error.headers, "content-type": "application/json", "content-length": len(body), "connection": "close"}
-    lines = b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in headers.items())
-    return STATUS_LINE[error.status] + lines + b"\r\n" + (body if with_body else b"")
 
 
 def _address(transport: asyncio.BaseTransport, which: str) -> tuple[str, int] | None:

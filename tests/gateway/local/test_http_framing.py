@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.local.http_limits import READ_MAX, UNREAD_MAX
+from gateway.local.http_limits import READ_MAX, UNREAD_CHUNKS_MAX, UNREAD_MAX
 from tests.gateway.local.wire import LONG_S, cuts, house, refusal, request, statuses
 from tests.serving import outlived
 
@@ -138,6 +138,30 @@ async def test_a_body_that_nobody_reads_is_dropped_or_ends_the_connection(size: 
         assert statuses(answered) == ([200, 200] if stays else [200])
         assert (b"connection: close" in answered.partition(b"\r\n\r\n")[0]) is not stays
         assert [path for _, path, _ in it.app.seen] == (["/at-once", "/last"] if stays else ["/at-once"])
+
+
+@pytest.mark.parametrize(("size", "stays"), [(20, True), (UNREAD_CHUNKS_MAX, True), (UNREAD_CHUNKS_MAX + 1, False)])
+@pytest.mark.parametrize("cut", [True, False], ids=["after the answer", "with the head"])
+async def test_chunks_that_nobody_reads_are_dropped_or_end_the_connection(cut: bool, size: int, stays: bool) -> None:
+    """Fewer than of other bytes: each chunk costs work until the last is found."""
+    length = size - len("123\r\n\r\n0\r\n\r\n")
+    body = b"%03x\r\n%b\r\n0\r\n\r\n" % (length, b"x" * length)
+    head = request("Transfer-Encoding: chunked", target="/at-once")
+    async with house() as it:
+        answered = await it.said(*([head, body] if cut else [head + body]), LAST)
+
+        assert len(body) == size
+        assert statuses(answered) == ([200, 200] if stays else [200])
+        assert [path for _, path, _ in it.app.seen] == (["/at-once", "/last"] if stays else ["/at-once"])
+
+
+async def test_chunks_that_nobody_asks_for_are_not_looked_at_before_the_answer() -> None:
+    """A caller without a key hears that it has none, and its chunks cost nothing."""
+    async with house() as it:
+        answered = await it.said(request("Transfer-Encoding: chunked", target="/at-once", body=b"no chunk\r\n"), LAST)
+
+        assert statuses(answered) == [200]
+        assert it.app.seen == [("POST", "/at-once", b"")]
 
 
 async def test_who_waits_to_be_told_and_is_answered_at_once_is_not_waited_for() -> None:
