@@ -116,10 +116,10 @@ class Call:
         assert self.reading is not None
         counted = count_output(self.reading.sight, self.live.hold.tokens)
         if self.has_left and counted.source in OF_TEXT:
-            counted = self._owed(counted.billed_output_tokens)
+            counted = self._owed(counted)
         return counted.billed_output_tokens
 
-    def _owed(self, seen: int) -> Count:
+    def _owed(self, seen: Count) -> Count:
         """Return what is owed though nobody heard it, where what was ``seen`` is all that is known."""
         assert self._asked_at is not None
         return self._hangups.owed(seen, self.live.hold, self._monotonic() - self._asked_at)
@@ -213,7 +213,7 @@ class Call:
         if came_to.usage_source == "upstream" and self._is_drained:
             came_to.usage_source = "drained"
         elif came_to.usage_source in OF_TEXT and not (failed or self.reading.sight.is_whole):
-            owed = self._owed(came_to.billed_output_tokens)
+            owed = self._owed(Count(came_to.output_tokens, came_to.billed_output_tokens, came_to.usage_source))
             came_to.output_tokens = came_to.billed_output_tokens = owed.billed_output_tokens
             came_to.usage_source = owed.source
 
@@ -223,7 +223,7 @@ class Call:
         if self._asked_at is None or not self._hangups.owes_unanswered(comes_whole=self.wanted.comes_whole):
             return UNANSWERED
         assert self._left_at is not None
-        owed = self._owed(0)
+        owed = self._owed(Count(0, 0, "counted"))
         if owed.billed_output_tokens == 0:
             return UNANSWERED
         given = count_input(None, None, estimate=facts.input_estimate, bound=facts.input_bound)

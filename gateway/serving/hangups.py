@@ -94,13 +94,13 @@ class Hangups:
         """
         return comes_whole or not self._stops
 
-    def owed(self, seen: int, hold: Hold, seconds: float) -> Count:
+    def owed(self, seen: Count, hold: Hold, seconds: float) -> Count:
         """Return what is billed of an answer that ran so long and of which only what was ``seen`` is known."""
         bills = hold.facts.hangup_bills or self._manners.bills
         if bills == "visible":
-            return Count(seen, seen, "counted")
+            return seen
         most, timed = hold.tokens, self.pace.tokens_in(seconds)
         if bills == "granted" or timed is None:
             return Count(most, most, "granted")
-        tokens = min(max(seen, timed * hold.facts.choices), most)
+        tokens = min(max(seen.billed_output_tokens, timed * hold.facts.choices), most)
         return Count(tokens, tokens, "timed")

@@ -55,17 +55,19 @@ class Sight:
 
     usage: Usage
     tokens: int
-    """As we counted them, over all choices, at most what was granted."""
+    """As we counted or guessed them, over all choices, at most what was granted."""
     is_final: bool
     """Whether the usage was said of all of the text: after it, or beside its end."""
     is_whole: bool
     """Whether the upstream brought the answer to its end."""
     is_estimate: bool = False
-    """Whether the tokens are guessed from the length of the text, because the answer did not come in pieces."""
+    """Whether the tokens are guessed from the length of the text, because it did not come in pieces of a token each."""
     recounted: int | None = None
     """As a tokenizer counted the text that went by, where one did."""
     least: int = 0
     """Tokens that the text has at least, whoever counts them."""
+    surely: int | None = None
+    """Tokens that went by at the least, where ``tokens`` is a guess at a text that came in pieces."""
 
     @property
     def is_belied(self) -> bool:
@@ -87,13 +89,14 @@ def count_output(sight: Sight, granted: int) -> Count:
     """Return what a call's output comes to.
 
     The upstream's own figure for all of the text is taken, unless it is too small for what we saw. A figure that more
-    text came after can only raise our own count. Else it is what a tokenizer says of the text, and where there is none
-    what went by. What is billed is never above what was granted, and never less than what was relayed.
+    text came after is taken unless we are sure of more. Else it is what a tokenizer says of the text, and where there is
+    none what went by. What is billed is never above what was granted, and never less than what was relayed.
     """
     reported, seen = sight.usage.output_tokens, sight.tokens
+    surely = seen if sight.surely is None else sight.surely
     if reported is not None and sight.is_final and not sight.is_belied:
         output, source = reported, "upstream" if sight.is_whole else "continuous"
-    elif reported and reported >= seen:
+    elif reported and reported >= surely:
         output, source = reported, "continuous"
     elif sight.recounted is not None:
         output, source = sight.recounted, "tokenizer"

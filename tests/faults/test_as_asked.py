@@ -57,6 +57,7 @@ OTHERWISE = {
     "cap ignored": ("cap", CAP, "upstream"),
     "cap ignored in a tool call": ("cap", CAP, "upstream"),
     "usage above": ("cap", CAP, "upstream"),
+    "several in a chunk, usage missing": ("complete", 10, "estimate"),
 }
 """Endings that have another record than a stream's: finish, tokens billed, by whom counted."""
 

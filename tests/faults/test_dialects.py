@@ -53,6 +53,9 @@ WHOLE = {
     "usage huge": Ending(Script(usage="huge"), "complete", 10, "counted"),
     "usage above": Ending(Script(usage="above"), "complete", CAP),
     "several tokens in a chunk": Ending(Script(per_chunk=3), "complete", 10),
+    "several in a chunk, usage missing": Ending(
+        Script(per_chunk=5, padding=1, usage="missing"), "complete", 9, "estimate"
+    ),
     "torn into bytes": Ending(Script(torn=1), "complete", 10),
     "not streamed": Ending(Script(whole=True), "complete", 10),
     "not streamed, above": Ending(Script(whole=True, tokens=50, obeys=False), "cap", CAP),
@@ -110,6 +113,19 @@ def test_an_answer_that_breaks_off(faulty: Faulty, tongue: Any, name: str, strea
     record = record_of(faulty, who)
     said = (record["finish"], record["output_tokens"], record["billed_output_tokens"])
     assert said == ("upstream_error", script.at, script.at if stream else 0)
+
+
+@pytest.mark.parametrize("tongue", ALL, ids=named)
+def test_a_stream_of_several_tokens_in_a_piece_that_breaks_off_is_guessed_by_its_length(
+    faulty: Faulty, tongue: Any
+) -> None:
+    """Five tokens of four characters in one piece: it is one, and a quarter of what it has beyond six characters."""
+    who = faulty.loop.customer("small")
+    faulty.say(tongue, who, Script(per_chunk=5, padding=1, fault="error event", at=5), stream=True)
+
+    record = record_of(faulty, who)
+    assert (record["billed_output_tokens"], record["usage_source"]) == (4, "estimate")
+    assert faulty.told(record).tokens == 5
 
 
 LAST_EVENT = {

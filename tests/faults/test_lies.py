@@ -36,6 +36,8 @@ LIES: dict[str, tuple[Script, int, int, str]] = {
     "above": (Script(usage="above"), MADE + 1_000, CAP, "upstream"),
     "wrong total": (Script(usage="wrong total"), MADE, MADE, "upstream"),
     "several tokens in a chunk": (Script(per_chunk=3), MADE, MADE, "upstream"),
+    "several tokens in a chunk, missing": (Script(per_chunk=5, padding=1, usage="missing"), 9, 9, "estimate"),
+    "several tokens in a chunk, broken off": (Script(per_chunk=5, padding=1, fault="cut", at=5), 4, 4, "estimate"),
     "several tokens in a chunk, cumulative, broken off": (
         Script(per_chunk=3, usage="cumulative", fault="error event", at=6),
         6,

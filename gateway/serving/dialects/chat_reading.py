@@ -9,18 +9,20 @@ from typing import Any
 from gateway.errors import UpstreamUnavailable
 from gateway.serving.dialects.alike import Alike, alike
 from gateway.serving.dialects.assembly import joined, take
-from gateway.serving.dialects.reading import TAIL_KEPT, Reading
+from gateway.serving.dialects.reading import TAIL_KEPT, Reading, strings_in
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.fields.answers import CHOICE, CHUNK, DELTA, without_houses_own, without_unknown_texts
 from gateway.serving.jsons import dumps
 from gateway.serving.meter import Usage, count, said_output
 from gateway.serving.sse import DONE, event
 
-TEXTS = ("content", "reasoning_content", "reasoning", "reasoning_text", "thinking", "refusal")
-CALLS = ("tool_calls", "function_call", "audio")
-WRITTEN = frozenset({*TEXTS, *CALLS})
+THOUGHT = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+TEXTS = ("content", "refusal", *THOUGHT)
+SPOKEN = ("content", "refusal", "tool_calls", "function_call")
+WRITTEN = frozenset({*TEXTS, *SPOKEN, "audio"})
 THOUGHTS = frozenset({"reasoning_details", "thinking_blocks"})
 """Lists of what was thought; what is encrypted in them is no text."""
+THOUGHT_IN = ("text", "summary", "thinking")
 ENDED = frozenset({"index", "delta", "text", "logprobs", "finish_reason", "native_finish_reason", "stop_reason"})
 """Of a choice that has ended, nothing new; a filter may still have something to say."""
 
@@ -151,13 +153,15 @@ class ChatReading(Reading):
             )
         self._come.add(index)
         if is_token:
-            if not self._counts(index, delta, crosses=crosses):
+            if not self._counts(index, crosses=crosses):
                 return {"index": index, **self._shown({}), "logprobs": None, "finish_reason": "length"}
             self._remember(index, delta.get("content"))
         reason = choice.get("finish_reason")
         if not isinstance(reason, str) or not reason:
             reason = None
         news = take(self._messages[index], delta, keeps=not self._wanted.stream) if delta else delta
+        if is_token:
+            self._wrote(index, _texts_in(news))
         if "tool_calls" in news:
             self.tool_calls += _new_calls(news)
         kept = {**choice, "index": index, **self._shown(news)}
@@ -269,7 +273,7 @@ class ChatReading(Reading):
         said = [choice for choice in answer["choices"] if isinstance(choice, dict)][: self._wanted.choices]
         choices = [without_unknown_texts(choice, self.known) for choice in said]
         messages = [self._message(choice) for choice in choices]
-        made = self._made(message[name] for message in messages for name in _written(message))
+        made = self._made([text for message in messages for text in _texts_in(message)])
         if self._estimate is None:
             self._most_of_one = made - max(sum(map(carries_token, messages)) - 1, 0)
         for place, (choice, message) in enumerate(zip(choices, messages, strict=True)):
@@ -281,7 +285,7 @@ class ChatReading(Reading):
                 choice = {**choice, "logprobs": None, "finish_reason": "length"}
             self.tool_calls += _new_calls(message)
             self._remember(place, message.get("content"))
-            self._keep(place, message)
+            self._keep(place, _texts_in(message))
             self._ended[place] = str(choice.get("finish_reason") or "stop")
             at = {} if type(choice.get("index")) is int else {"index": place}
             self._choices[place] = {"index": place, **choice, **at, **self._whole_choice(message)}
@@ -361,15 +365,18 @@ def carries_token(delta: dict[str, Any]) -> bool:
     )
 
 
-def _written(message: dict[str, Any]) -> list[str]:
-    """Return the fields of a message that the model wrote; what was thought is often there twice, as text and in parts."""
-    names = [name for name in (*TEXTS, *CALLS) if message.get(name)]
-    is_thought = any(name.startswith("reasoning") or name == "thinking" for name in names)
-    return names if is_thought else [*names, *(name for name in THOUGHTS if message.get(name))]
+def _texts_in(message: dict[str, Any]) -> list[str]:
+    """Return what the model wrote in a message or a delta. What was thought is often there twice, as text and in parts."""
+    audio, lists = message.get("audio"), [said for name in THOUGHTS if isinstance(said := message.get(name), list)]
+    spoken = [*map(message.get, SPOKEN), audio.get("transcript") if isinstance(audio, dict) else None]
+    thought = [said for name in THOUGHT if (said := message.get(name))]
+    if not thought:
+        thought = [part.get(name) for parts in lists for part in parts if _is_thought(part) for name in THOUGHT_IN]
+    return [*strings_in(spoken), *dict.fromkeys(strings_in(thought))]
 
 
 def _is_thought(part: Any) -> bool:
-    return isinstance(part, dict) and bool(part.get("text") or part.get("summary") or part.get("thinking"))
+    return isinstance(part, dict) and any(map(part.get, THOUGHT_IN))
 
 
 def _new_calls(delta: dict[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.errors import UpstreamUnavailable
 from gateway.serving.dialects.message_blocks import TEXTS, Blocks, told
-from gateway.serving.dialects.reading import Reading
+from gateway.serving.dialects.reading import Reading, strings_in
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.fields.answers import (
     BLOCK,
@@ -54,11 +54,11 @@ class MessagesReading(Reading):
             block = _known(event, "content_block", BLOCK)
             if not self._counted(block):
                 return self._show(self._blocks.closing())
-            return self._show(self._blocks.begin(event))
+            return self._show(self._taken(self._blocks.begin(event)))
         if kind == "content_block_delta":
             if not self._counted(_known(event, "delta", BLOCK_DELTA)):
                 return self._show(self._blocks.closing())
-            return self._show(self._blocks.grow(event))
+            return self._show(self._taken(self._blocks.grow(event)))
         if kind == "content_block_stop":
             return self._show(self._blocks.close(event))
         if kind == "message_delta":
@@ -109,10 +109,17 @@ class MessagesReading(Reading):
         if not isinstance(piece, dict) or not any(isinstance(text := piece.get(name), str) and text for name in TEXTS):
             return True
         self._note_text()
-        if not self._counts(0, piece):
+        if not self._counts(0):
             return False
         self._remember(0, piece.get("text"))
         return True
+
+    def _taken(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Take note of the texts that are new in events."""
+        for event in events:
+            piece = event.get("content_block") or event["delta"]
+            self._wrote(0, [piece.get(name) for name in TEXTS])
+        return events
 
     def _end(self, event: dict[str, Any]) -> None:
         """Take how the message ended, and what it says of the usage."""
@@ -145,7 +152,7 @@ class MessagesReading(Reading):
                 for name in ("text", "thinking")
                 if isinstance(text := block.get(name), str)
             ]
-        self._keep(0, blocks)
+        self._keep(0, strings_in(blocks))
         self._blocks.take_whole(blocks)
         self._remember(0, "".join(text for block in blocks if isinstance(text := block.get("text"), str)))
         self.ended_by_itself = True

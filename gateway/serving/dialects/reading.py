@@ -26,6 +26,9 @@ TAIL_KEPT = 2 * TAIL_CHARACTERS
 TOKEN_CHARACTERS = 4
 """Characters of text to a token, where nobody counted."""
 
+PIECE_CHARACTERS = 6
+"""Characters of a piece that may well be one token, on average: where pieces have more, they are of several tokens."""
+
 TOKEN_CHARACTERS_MOST = 8
 """Characters to a token that no text has more of, on average, where it comes in pieces of about a token; twice that where
 it comes whole, and may be anything."""
@@ -74,11 +77,27 @@ class Reading(ABC):
     @property
     def sight(self) -> Sight:
         """What went by so far, and what the upstream said of it."""
-        counted = self._estimate or sum(self._tokens)
-        tokens = min(counted, self._granted)
+        pieces, granted = sum(self._tokens), self._granted
         is_whole = self.ended_by_itself or (self._all_ended and not self._was_cut)
-        least = min(tokens, self._characters // TOKEN_CHARACTERS_MOST) if any(self._tokens) else self._whole_least
-        return Sight(self._usage, tokens, self._is_final, is_whole, self._estimate is not None, least=least)
+        if not pieces:
+            tokens = min(self._estimate or 0, granted)
+            is_estimate = self._estimate is not None
+            return Sight(self._usage, tokens, self._is_final, is_whole, is_estimate, least=self._whole_least)
+        more = max(self._characters - PIECE_CHARACTERS * pieces, 0) // TOKEN_CHARACTERS
+        return Sight(
+            self._usage,
+            min(pieces + more, granted),
+            self._is_final,
+            is_whole,
+            is_estimate=more > 0,
+            least=min(pieces, self._by_length),
+            surely=min(max(pieces, self._by_length), granted),
+        )
+
+    @property
+    def _by_length(self) -> int:
+        """Tokens that so long a text has at the least, if it is no drawing."""
+        return self._characters // TOKEN_CHARACTERS_MOST
 
     @property
     def has_begun(self) -> bool:
@@ -117,7 +136,7 @@ class Reading(ABC):
         One that is said in the middle is that only where the upstream is known to tell ``as_it_goes``, or has done so.
         """
         said = self._usage.output_tokens
-        if said is None or said < sum(self._tokens):
+        if said is None or said < max(sum(self._tokens), self._by_length):
             return False
         return as_it_goes or self._figures > 1 or (self._is_final and self._all_ended)
 
@@ -246,35 +265,38 @@ class Reading(ABC):
         if not self._all_ended:
             self._is_final = False
 
-    def _counts(self, index: int, written: Any, *, crosses: bool = False) -> bool:
+    def _counts(self, index: int, *, crosses: bool = False) -> bool:
         """Count a token of a choice; or cut the choice, where it has had its grant or this text ``crosses`` it."""
         if crosses or self._tokens[index] == self._grant:
             self._was_cut, self._is_final = True, False
             self._ended[index] = "length"
             return False
         self._tokens[index] += 1
-        self._characters += size_of(written)
-        self._keep(index, written)
         return True
 
-    def _keep(self, index: int, written: Any) -> None:
-        """Remember what a choice wrote, if that is wanted: every string in it but names, kinds and ids."""
+    def _wrote(self, index: int, written: Any) -> None:
+        """Take note of the texts that are new in a piece of a choice: how long they are, and the texts if that is wanted."""
+        texts = [written] if isinstance(written, str) else list(strings_in(written))
+        self._characters += sum(map(len, texts))
+        self._keep(index, texts)
+
+    def _keep(self, index: int, texts: Iterable[str]) -> None:
+        """Remember what a choice wrote, if that is wanted."""
         if self.texts is not None:
-            self.texts[index] += strings_in(written)
+            self.texts[index] += texts
 
     def _remember(self, index: int, text: Any) -> None:
         """Keep the end of a choice's text: enough to know it again, whatever its length."""
         if isinstance(text, str):
             self._tails[index] = (self._tails[index] + text)[-TAIL_KEPT:]
 
-    def _made(self, parts: Iterable[Any]) -> int:
+    def _made(self, parts: list[Any]) -> int:
         """Return the tokens of an answer that came whole: as the upstream says, unless its texts belie that.
 
         Where nobody counted they are guessed, and a limit that they met was the grant.
         """
-        texts = list(parts)
-        size = sum(len(part if isinstance(part, str) else str(part)) for part in texts)
-        self._whole_least = sum(map(len, strings_in(texts))) // (2 * TOKEN_CHARACTERS_MOST)
+        size = sum(len(part if isinstance(part, str) else str(part)) for part in parts)
+        self._whole_least = sum(map(len, strings_in(parts))) // (2 * TOKEN_CHARACTERS_MOST)
         said = self._usage.output_tokens
         if said and said >= self._whole_least:
             return said
@@ -306,19 +328,6 @@ def _named_error(data: bytes) -> dict[str, Any]:
     except ValueError:
         said = data.decode("utf-8", "replace").strip()
     return said if isinstance(said, dict) and is_error(said) else {"error": said}
-
-
-def size_of(written: Any) -> int:
-    """Return the characters that the model wrote in a piece of an answer."""
-    if isinstance(written, str):
-        return len(written)
-    if not isinstance(written, dict):
-        return 0
-    size = 0
-    for name, value in written.items():
-        if value and name not in NO_TEXT:
-            size += len(value) if isinstance(value, str) else sum(map(len, strings_in(value)))
-    return size
 
 
 def strings_in(written: Any) -> Iterator[str]:

@@ -63,12 +63,13 @@ class ResponsesReading(Reading):
             return b"" if kind == "response.created" else self._show([{**event, "response": self._begun()}])
         if text := self._items.text_in(event):
             self._note_text()
-            if not self._counts(0, text):
+            if not self._counts(0):
                 return self._show(self._items.closing(is_cut=True))
             item = event.get("item")
             if kind.startswith("response.output_text.") or (isinstance(item, dict) and item.get("type") == "message"):
                 self._remember(0, text)
         shown = self._items.take(event)
+        self._wrote(0, text if shown else "")
         self.tool_calls = self._items.tool_calls
         return self._show(shown)
 
@@ -77,8 +78,9 @@ class ResponsesReading(Reading):
         added = self._end(kind)
         shown = list(self._items.closing(is_cut=self._ended[0] == "length"))
         for item in added:
-            if (text := "".join(texts_of([item]))) and not self._counts(0, text):
+            if (text := "".join(texts_of([item]))) and not self._counts(0):
                 break
+            self._wrote(0, text)
             shown += self._items.tell(item)
         self.tool_calls = self._items.tool_calls
         self.ended_by_itself = not self._was_cut
@@ -165,13 +167,13 @@ class ResponsesReading(Reading):
         for item in self._end("response.completed"):
             self._items.tell(item)
         self.tool_calls = self._items.tool_calls
-        made = self._made(texts_of(self._items.all))
+        made = self._made(list(texts_of(self._items.all)))
         if made > self._granted:
             self._was_cut, self._ended[0] = True, "length"
             self._items.cut(lambda text: self._part(text, made))
             self.tool_calls = []
         self.ended_by_itself = True
-        self._keep(0, list(texts_of(self._items.all)))
+        self._keep(0, texts_of(self._items.all))
         self._remember(0, "".join(texts_of(self._items.all, spoken=True)))
         return self._show([{"type": "response.created", "response": self._begun()}, *self._items.told()])
 

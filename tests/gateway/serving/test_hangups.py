@@ -10,10 +10,15 @@ import pytest
 from gateway.holds.hold import Facts, Hold
 from gateway.observing.tally import Tally
 from gateway.serving.hangups import DRAINED_AT_ONCE, Hangups, Manners, Places
+from gateway.serving.meter import Count
 from gateway.serving.pace import ANSWERS_LEAST, Pace
 from gateway.serving.profiles import ANY, LLAMACPP, VLLM, Profile
 
 GRANT = 500
+
+
+def seen(tokens: int) -> Count:
+    return Count(tokens, tokens, "estimate")
 
 
 def hangups(
@@ -62,21 +67,21 @@ def test_no_more_than_a_quarter_of_the_upstreams_places_are_for_answers_that_nob
 def test_before_the_pace_is_known_the_grant_is_owed_then_the_time_at_that_pace() -> None:
     one = hangups()
     for _ in range(ANSWERS_LEAST):
-        counted = one.owed(3, hold(), 2.0)
+        counted = one.owed(seen(3), hold(), 2.0)
         assert (counted.billed_output_tokens, counted.source) == (GRANT, "granted")
         one.pace.note(100, 1.0)
-    counted = one.owed(3, hold(), 2.0)
+    counted = one.owed(seen(3), hold(), 2.0)
     assert (counted.billed_output_tokens, counted.source) == (200, "timed")
-    assert one.owed(3, hold(), 60.0).billed_output_tokens == GRANT, "never more than the grant"
-    assert one.owed(250, hold(), 2.0).billed_output_tokens == 250, "never less than what was relayed"
-    assert one.owed(3, replace(hold(), facts=replace(hold().facts, choices=2)), 2.0).billed_output_tokens == 400
+    assert one.owed(seen(3), hold(), 60.0).billed_output_tokens == GRANT, "never more than the grant"
+    assert one.owed(seen(250), hold(), 2.0).billed_output_tokens == 250, "never less than what was relayed"
+    assert one.owed(seen(3), replace(hold(), facts=replace(hold().facts, choices=2)), 2.0).billed_output_tokens == 400
 
 
 def test_the_operator_says_what_is_owed_and_a_tier_may_say_otherwise() -> None:
-    seen = hangups(bills="visible")
-    assert seen.owed(3, hold(), 2.0).source == "counted"
-    assert seen.owed(3, hold(hangup_bills="granted"), 2.0).billed_output_tokens == GRANT
-    assert hangups().owed(3, hold(hangup_bills="visible"), 2.0).billed_output_tokens == 3
+    visible = hangups(bills="visible")
+    assert visible.owed(seen(3), hold(), 2.0) == seen(3)
+    assert visible.owed(seen(3), hold(hangup_bills="granted"), 2.0).billed_output_tokens == GRANT
+    assert hangups().owed(seen(3), hold(hangup_bills="visible"), 2.0).billed_output_tokens == 3
 
 
 def test_the_pace_is_all_tokens_over_all_seconds_whichever_answers_were_fast() -> None:

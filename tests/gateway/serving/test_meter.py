@@ -56,6 +56,20 @@ def test_a_figure_that_is_too_small_for_its_text_is_none(said: int, expected: Co
 
 
 @pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (90, Count(90, 90, "continuous")),
+        (60, Count(60, 60, "continuous")),
+        (59, Count(110, 110, "estimate")),
+        (None, Count(110, 110, "estimate")),
+    ],
+)
+def test_a_running_figure_stands_beside_a_guess_unless_more_went_by_for_sure(said: int | None, expected: Count) -> None:
+    sight = Sight(Usage(said), 110, False, False, is_estimate=True, surely=60)
+    assert count_output(sight, 500) == expected
+
+
+@pytest.mark.parametrize(
     ("said", "reasoning", "given", "total", "expected"),
     [
         (30, 10, 7, 37, (30, False)),
