@@ -237,6 +237,8 @@ class ChatReading(Reading):
             self._frame = chunk
             return
         frame = self._frame
+        if chunk == frame:
+            return
         for name, value in self._lacked().items():
             if chunk.get(name) is None:
                 chunk[name] = value
@@ -357,6 +359,8 @@ def carries_token(delta: dict[str, Any]) -> bool:
     """Return whether a delta holds something that the model wrote."""
     if not delta:
         return False
+    if delta.get("content"):
+        return True
     return any(map(delta.get, WRITTEN.intersection(delta))) or any(
         _is_thought(part)
         for name in THOUGHTS.intersection(delta)

@@ -15,8 +15,9 @@ from gateway.serving.jsons import dumps
 from gateway.serving.profiles import Profile
 
 _MISSING = object()
-_SPACE = re.compile(r"[ \t\n\r]*")
-_COLON = re.compile(r"[ \t\n\r]*:[ \t\n\r]*")
+_BEGIN = re.compile(r"[ \t\n\r]*\{[ \t\n\r]*")
+_NAME = re.compile(r'"((?:[^"\\]|\\.)*+)"[ \t\n\r]*:[ \t\n\r]*')
+_COMMA = re.compile(r"[ \t\n\r]*(?:,[ \t\n\r]*|(?=\}))")
 
 
 def comes_whole(profile: Profile, body: Body, choices: int = 1) -> bool:
@@ -75,27 +76,19 @@ def _members(text: str) -> Iterator[tuple[str, str, str]]:
     Raises:
         ValueError: it is no object of JSON.
     """
-    place = _after(_SPACE, text, 0)
-    if not text.startswith("{", place):
-        raise ValueError("no object")
-    place = _after(_SPACE, text, place + 1)
-    while text[place : place + 1] != "}":
-        if not text.startswith('"', place):
-            raise ValueError("no name")
-        name, end = _JSON.raw_decode(text, place)
-        begin = _after(_COLON, text, end)
-        _, end = _JSON.raw_decode(text, begin)
-        yield name, text[place:end], text[begin:end]
-        place = _after(_SPACE, text, end)
-        if text.startswith(",", place):
-            place = _after(_SPACE, text, place + 1)
-
-
-def _after(pattern: re.Pattern[str], text: str, place: int) -> int:
-    found = pattern.match(text, place)
+    found = _BEGIN.match(text)
     if found is None:
-        raise ValueError(f"no {pattern.pattern} at {place}")
-    return found.end()
+        raise ValueError("no object")
+    while text[found.end() : found.end() + 1] != "}":
+        named = _NAME.match(text, place := found.end())
+        if named is None:
+            raise ValueError(f"no name at {place}")
+        _, end = _JSON.raw_decode(text, begin := named.end())
+        name = named[1] if "\\" not in named[1] else json.loads(f'"{named[1]}"')
+        yield name, text[place:end], text[begin:end]
+        found = _COMMA.match(text, end)
+        if found is None:
+            raise ValueError(f"no end of a member at {end}")
 
 
 _JSON = json.JSONDecoder()

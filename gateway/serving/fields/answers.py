@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-HOUSES_OWN = ("provider", "cost", "cost_details", "cost_in_usd_ticks", "is_byok")
+HOUSES_OWN = frozenset({"provider", "cost", "cost_details", "cost_in_usd_ticks", "is_byok"})
 """Fields of an answer, or of a chunk of one, that no caller sees, by OpenRouter, xAI and other resellers."""
 
 COUNTS = frozenset(
@@ -40,8 +40,11 @@ ALLOWED = COUNTS.union(TIMES, DETAILS)
 
 def shown_usage(said: dict[str, Any]) -> dict[str, Any]:
     """Return what of an upstream's usage a caller may see: counts by their known names, never a cost."""
-    shown = {name: value for name, value in said.items() if name in ALLOWED}
-    shown = {name: value for name, value in shown.items() if name not in COUNTS or value is None or _is_count(value)}
+    shown = {
+        name: value
+        for name, value in said.items()
+        if name in ALLOWED and (name not in COUNTS or value is None or _is_count(value))
+    }
     for name in DETAILS.keys() & shown.keys():
         if isinstance(details := shown[name], dict):
             shown[name] = {inner: value for inner, value in details.items() if inner in DETAILS[name]}
@@ -54,8 +57,9 @@ def _is_count(value: Any) -> bool:
 
 def without_houses_own(answer: dict[str, Any]) -> None:
     """Take out of an answer, or of a chunk of one, what is between the house and who it buys from."""
-    for name in HOUSES_OWN:
-        answer.pop(name, None)
+    if not HOUSES_OWN.isdisjoint(answer):
+        for name in HOUSES_OWN:
+            answer.pop(name, None)
 
 
 def _names(text: str) -> frozenset[str]:
@@ -96,7 +100,7 @@ BLOCK = _names(
 
 def without_unknown_texts(said: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
     """Return what is said in the fields that are known, and in the others what is no text: text there nobody would count."""
-    if said.keys() <= known:
+    if known.issuperset(said):
         return said
     return {name: value for name, value in said.items() if name in known or not _has_text(value)}
 
