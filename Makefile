@@ -18,8 +18,8 @@ test: $(VENV)/.tested
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-# Calls with a fault in every second one while processes are killed, then the ledger against the truth: an hour or so.
-# `make soak ARGS="--calls 1000 --kills 30 --seed 2"` is shorter.
+# Calls with a fault in every second one while processes are killed, then the ledger against the truth, once for each way of
+# asking the upstream: an hour or so. `make soak ARGS="--calls 1000 --kills 30 --seed 2 --ways as_asked"` is shorter.
 soak: $(VENV)/.tested
 	$(BIN)/python -m tests.faults.soak $(ARGS)
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.faults.tongues import Chat
 from tests.faults.truth import Script, Told, Truth
@@ -19,6 +20,13 @@ from tests.faults.wire import ABORTED
 from tests.loop.rig import Rig, Sold, rig
 from tests.servers import short_directory, valkey_in
 from tests.waiting import until
+
+ALWAYS, AS_ASKED = "always", "as_asked"
+"""The ways of asking the upstream. A caller who streams is no witness of the difference: it is asked to stream in both."""
+
+CALLS = {"stream": (ALWAYS, True), "whole, always": (ALWAYS, False), "whole, as asked": (AS_ASKED, False)}
+every_call = pytest.mark.parametrize(("way", "stream"), CALLS.values(), ids=CALLS, indirect=["way"])
+both_ways = pytest.mark.parametrize("way", [ALWAYS, AS_ASKED], indirect=True)
 
 CAP = 20
 DEADLINE_S = 1.0
@@ -70,8 +78,8 @@ def body(script: Script, **more: Any) -> dict[str, Any]:
 def faulty_loop(directory: Path, *, far: tuple[Truth, str] | None = None, **given: Any) -> Iterator[Faulty]:
     """Run the loop with short deadlines, its own Valkey and tiers ``small`` (a cap of 20 tokens), ``open``, ``scarce``.
 
-    The upstream is always asked to stream, so that what a broken answer came to is known; ``test_as_asked.py`` has the
-    other way.
+    The upstream is always asked to stream, so that what a broken answer came to is known, unless a test asks for the
+    other way; ``test_as_asked.py`` has each ending of that.
 
     ``far`` is an upstream that runs already, and the address at which the gateways find it.
     """
@@ -113,7 +121,7 @@ class Caller:
         self._socket = socket.socket()
         if receive_bytes:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        self._socket.settimeout(10)
+        self._socket.settimeout(30)
         self._socket.connect((url.host, url.port))
         raw = json.dumps({"model": "aligned-1", **tongue.asked(asdict(script)), **more}).encode()
         head = f"POST {url.path} HTTP/1.1\r\nhost: {url.host}\r\nauthorization: Bearer {who.key}\r\n"
@@ -137,6 +145,23 @@ class Caller:
             assert piece, got[-200:]
             got += piece
         return got
+
+    def read_whole(self, pieces: int = 4_096) -> bytes:
+        """Return a whole answer of so many bytes as its head says, read in small pieces."""
+        head, _, body = self.read_until(b"\r\n\r\n").partition(b"\r\n\r\n")
+        size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        while len(body) < size:
+            piece = self._socket.recv(pieces)
+            assert piece, (len(body), size)
+            body += piece
+        return head + b"\r\n\r\n" + body
+
+    def read_the_answer(self, *, stream: bool) -> None:
+        """Read a streamed answer to its end, or a whole one."""
+        if stream:
+            self.read_to_the_end_in(4_096)
+        else:
+            assert self.read_whole().startswith(b"HTTP/1.1 200")
 
     def hang_up(self) -> None:
         self._socket.close()

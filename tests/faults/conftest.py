@@ -1,20 +1,37 @@
-"""One loop for all tests of a file: each test has customers of its own.
+"""One loop for all tests of a file and way of asking: each test has customers of its own.
 
 A caller who leaves ends its answer there; ``test_nothing_escapes.py`` has what is billed where it does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 
 import pytest
 
-from tests.faults.calls import Faulty, faulty_loop
+from tests.faults.calls import ALWAYS, Faulty, faulty_loop
+
+
+@pytest.fixture
+def way(request: pytest.FixtureRequest) -> str:
+    """How the upstream is asked, where a test says it; else always to stream."""
+    return str(getattr(request, "param", ALWAYS))
 
 
 @pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
-    with faulty_loop(
-        tmp_path_factory.mktemp("faulty"), write_deadline_s=0.5, on_hangup="stop", hangup_bills="visible"
-    ) as running:
-        yield running
+def loop_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Faulty]]:
+    with ExitStack() as stack:
+
+        @cache
+        def start(way: str) -> Faulty:
+            given = {"write_deadline_s": 0.5, "on_hangup": "stop", "hangup_bills": "visible", "upstream_streams": way}
+            return stack.enter_context(faulty_loop(tmp_path_factory.mktemp(way), **given))
+
+        yield start
+
+
+@pytest.fixture
+def faulty(loop_of: Callable[[str], Faulty], way: str) -> Faulty:
+    return loop_of(way)

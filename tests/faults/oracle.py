@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.faults.calls import AS_ASKED
 from tests.faults.plans import Plan
 from tests.faults.truth import Told
 
@@ -15,7 +17,13 @@ Record = dict[str, Any]
 LOST_S = 1.5
 """A killed worker costs the house at most the tokens of this long, while Valkey is there to renew with."""
 
+SETTLED_S = 10.0
+"""Within this a caller has the answer whose settlement waits for Valkey, also where the machine is busy."""
+
 ANSWERED = frozenset({"complete", "tool_calls", "cap", "caller_limit", "context", "filtered", "period"})
+SAID_IN_WHOLE = frozenset({"honest", "twice", "above", "wrong total"})
+"""Usages that a whole answer is believed."""
+
 ABOVE = 1_000
 """By so much does an upstream overstate its usage."""
 
@@ -53,6 +61,10 @@ class Outages:
 
     spans: tuple[tuple[float, float], ...] = ()
 
+    def any(self, start: float, end: float) -> bool:
+        """Return whether Valkey was away at any time between."""
+        return any(away < end and start < back for away, back in self.spans)
+
     def since(self, end: float, up_s: float) -> float:
         """Return the latest moment from which on Valkey was there for ``up_s`` seconds before ``end``."""
         moment = end
@@ -67,7 +79,7 @@ class Outages:
 
 
 def compare(
-    records: Iterable[Record], calls: Mapping[str, Told], heard: Mapping[str, Heard], outages: Outages
+    records: Iterable[Record], calls: Mapping[str, Told], heard: Mapping[str, Heard], outages: Outages, way: str
 ) -> Findings:
     """Return what is wrong between the ledger, the upstream's own count, and what callers got."""
     found, rows, billed = Findings(), {}, Counter[str]()
@@ -86,7 +98,9 @@ def compare(
             found.breaches.append(f"{call} was answered and has no record")
     for call, record in rows.items():
         if record["kind"] == "usage":
-            sentence = _judge(record, billed[call], calls.get(call), heard.get(call), outages, found)
+            is_whole = way == AS_ASKED and not record["stream"]
+            judge = _judge_whole if is_whole else _judge
+            sentence = judge(record, billed[call], calls.get(call), heard.get(call), outages, found)
             if sentence:
                 found.breaches.append(f"{call} ({record['finish']}, {record['usage_source']}): {sentence}")
     for call, one in heard.items():
@@ -107,7 +121,9 @@ def _judge(
         return None if was_recovered and billed == 0 else f"billed {billed}, never asked for"
     if was_recovered:
         found.recovered += 1
-        made, most = min(told.tokens, granted), min(told.tokens + _overstated(told), granted)
+        has_left = heard is not None and heard.plan.leaves_after is not None
+        made = min(told.tokens, granted)
+        most = granted if has_left else min(told.tokens + _overstated(told), granted)  # what is owed without a figure
         since = outages.since(told.ended_at, LOST_S)
         may_lose = sum(at > since for at in told.sent_at)
         found.tokens_lost += max(0, made - billed)
@@ -119,6 +135,41 @@ def _judge(
         return None if least <= billed <= told.tokens else f"billed {billed}, made {told.tokens}, sent {least}"
     expected = _expected(record, told, granted)
     return None if billed == expected else f"billed {billed}, expected {expected} of {told.tokens}"
+
+
+def _judge_whole(
+    record: Record, billed: int, told: Told | None, heard: Heard | None, outages: Outages, found: Findings
+) -> str | None:
+    """Return what is wrong with a call whose answer was asked for whole, or None.
+
+    Nothing of it is known before all of it is here, so its killed worker costs the house all of it.
+    """
+    granted = record["cap_tokens"] * record["choices"]
+    if billed > granted:
+        return f"billed {billed}, granted {granted}"
+    if record["finish"] == "recovered":
+        found.recovered += 1
+        found.tokens_lost += 0 if told is None else min(told.tokens, granted) - billed
+        if billed:
+            return f"billed {billed}, of which nothing can be known"
+        had = heard is not None and heard.was_whole
+        was_away = told is not None and outages.any(told.ended_at, told.ended_at + SETTLED_S)
+        return "its caller has all of it, and Valkey was there to settle it" if had and not was_away else None
+    if told is None:
+        return f"billed {billed}, never asked for"
+    if record["finish"] not in ANSWERED:
+        return f"billed {billed} for nothing" if billed else None
+    made = told.tokens + _overstated(told)
+    if not told.asked["metadata"]["whole"] and told.asked["metadata"]["usage"] not in SAID_IN_WHOLE:
+        made = _guessed(told.said)
+    expected = min(made, granted)
+    return None if billed == expected else f"billed {billed}, expected {expected} of {told.tokens}"
+
+
+def _guessed(said: bytes) -> int:
+    """Return what a whole answer is taken for that says no usage: a token to four characters of its text."""
+    texts = "".join(choice["message"]["content"] for choice in json.loads(said)["choices"])
+    return -(-len(texts) // 4)
 
 
 def _expected(record: Record, told: Told, granted: int) -> int:

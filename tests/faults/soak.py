@@ -18,7 +18,7 @@ import httpx
 
 from gateway.holds.connect import connect
 from gateway.local.predecessor import VALKEY
-from tests.faults.calls import body, faulty_loop
+from tests.faults.calls import ALWAYS, AS_ASKED, body, faulty_loop
 from tests.faults.crowds import fail, herd, largest_hold
 from tests.faults.oracle import Findings, Heard, Outages, compare
 from tests.faults.plans import Plan, plans
@@ -35,15 +35,11 @@ AT_ONCE = 60
 SCARCE_TOKENS = 12_000
 CAPPED_TOKENS = 90
 ROLES = ("worker", VALKEY, "bookkeeper")
-SETTINGS = {
-    "lease_s": LEASE_S,
-    "workers": 2,
-    "first_token_deadline_s": 5.0,
-    "idle_deadline_s": 3.0,
-    "call_deadline_s": 60,
-    "upstream_streams": "always",  # so that what a killed worker costs is known
-}
-CROWDED = {"first_token_deadline_s": 2.0, "lease_s": 10.0, "write_deadline_s": 60.0}
+SETTINGS = {"lease_s": LEASE_S, "workers": 2, "first_token_deadline_s": 5.0, "idle_deadline_s": 3.0}
+WAYS = {ALWAYS: {"call_deadline_s": 60}, AS_ASKED: {"call_deadline_s": 15}}
+"""How the upstream is asked. For the head of a whole answer a call waits up to its deadline, and some never come."""
+
+CROWDED = {"first_token_deadline_s": 2.0, "call_deadline_s": 15.0, "lease_s": 10.0, "write_deadline_s": 60.0}
 QUOTA = 10_000
 FREED_S = 2.0
 AGAIN_S = 0.2
@@ -57,6 +53,7 @@ class Soak:
     running: Serving
     loop: Rig
     truth: Truth
+    way: str
     sold: dict[str, Sold]
     chance: random.Random
     heard: dict[str, Heard] = field(default_factory=dict)
@@ -160,7 +157,7 @@ class Soak:
         """Return what is wrong, and how many holds leaked."""
         leaked = open_holds(redis_url(self.running))
         records = self.loop.usage()
-        found = compare(records, self.truth.calls, self.heard, Outages(tuple(self.outages)))
+        found = compare(records, self.truth.calls, self.heard, Outages(tuple(self.outages)), self.way)
         if leaked:
             found.breaches.append(f"{leaked} holds are left {settling_s:.1f} s after everything was up")
         for who in self.sold.values():
@@ -177,9 +174,10 @@ class Soak:
         return found, leaked
 
 
-def crowds(calls: int) -> list[str]:
+def crowds(calls: int, way: str) -> list[str]:
     """Let a crowd fail upstream, then another go for the edge of a quota, at three gateways; return what was breached."""
-    with short_directory() as directory, faulty_loop(directory, gateways=3, **CROWDED) as faulty:
+    given = {"gateways": 3, "upstream_streams": way, **CROWDED}
+    with short_directory() as directory, faulty_loop(directory, **given) as faulty:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         breaches = []
         who = faulty.loop.customer("open")
@@ -202,20 +200,22 @@ def crowds(calls: int) -> list[str]:
         return breaches
 
 
-def soak(calls: int, kills: int, seed: int) -> list[str]:
+def soak(calls: int, kills: int, seed: int, way: str) -> list[str]:
     """Run a soak, print its report, and return what was breached."""
+    say(f"asked      {way}")
     began, truth = time.monotonic(), Truth()
     with ExitStack() as stack:
         model = stack.enter_context(served(truth))
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         directory = stack.enter_context(short_directory()) / "data"
-        running = stack.enter_context(serving(directory, upstream_url=f"{model}/v1", **SETTINGS))
+        given = {"upstream_streams": way, **SETTINGS, **WAYS[way]}
+        running = stack.enter_context(serving(directory, upstream_url=f"{model}/v1", **given))
         loop = running.rig(running.admin_token())
         loop.tier("open", period_tokens_max=10**9)
         loop.tier("capped", conversation_tokens_max=CAPPED_TOKENS, price_nanousd=1_000)
         loop.tier("scarce", period_tokens_max=SCARCE_TOKENS)
         sold = {tier: loop.customer(tier) for tier in ("open", "capped", "scarce")}
-        run = Soak(running, loop, truth, sold, random.Random(seed))
+        run = Soak(running, loop, truth, way, sold, random.Random(seed))
         asyncio.run(run.load(calls, kills))
         settling_s = run.settle_down()
         found, leaked = run.judge(settling_s)
@@ -251,8 +251,11 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS), help="of asking the upstream")
     given = parser.parse_args()
-    breaches = soak(given.calls, given.kills, given.seed) + crowds(given.calls)
+    breaches = []
+    for way in given.ways:
+        breaches += soak(given.calls, given.kills, given.seed, way) + crowds(given.calls, way)
     say(f"{len(breaches)} breaches." if breaches else "Every promise held.")
     sys.exit(bool(breaches))
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.faults.calls import LEFT_S, Caller, Faulty, body
+from tests.faults.calls import AS_ASKED, LEFT_S, Caller, Faulty, body, both_ways, every_call
 from tests.faults.truth import Script
 from tests.loop.rig import Sold
 from tests.waiting import until
@@ -28,7 +28,7 @@ def the_record(faulty: Faulty, who: Sold) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("leave", LEAVES)
-@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@every_call
 def test_a_caller_gone_before_the_upstream_answered_leaves_nothing(faulty: Faulty, stream: bool, leave: str) -> None:
     who = faulty.loop.customer("open")
     before = len(faulty.truth.calls)
@@ -79,16 +79,26 @@ def test_a_caller_gone_in_the_middle_pays_by_the_upstreams_running_figure(faulty
     assert record["billed_output_tokens"] % 5 == 0
 
 
-def test_a_caller_who_does_not_stream_and_leaves_pays_for_what_was_made_by_then(faulty: Faulty) -> None:
-    who = faulty.loop.customer("open")
+def under_way(faulty: Faulty, who: Sold, script: Script, **more: Any) -> Caller:
+    """Return a caller of whose answer more than ten tokens are made."""
     before = len(faulty.truth.calls)
-    caller = Caller(faulty, who, Script(tokens=10_000, tokens_per_s=SLOW))
+    caller = Caller(faulty, who, script, **more)
     until(lambda: len(faulty.truth.calls) > before and list(faulty.truth.calls.values())[-1].tokens > 10)
-    caller.hang_up()
+    return caller
 
-    record = the_record(faulty, who)
-    assert record["finish"] == "disconnect"
-    assert 0 < record["billed_output_tokens"] <= faulty.told(record).tokens < 10_000
+
+@both_ways
+def test_a_caller_who_does_not_stream_and_leaves_pays_for_what_came_by_then(faulty: Faulty, way: str) -> None:
+    """Of an answer that was asked for whole nothing came: where the operator bills what is visible, nothing is owed."""
+    who = faulty.loop.customer("open")
+    under_way(faulty, who, Script(tokens=10_000, tokens_per_s=SLOW)).hang_up()
+
+    faulty.until_over(who)
+    told, records = list(faulty.truth.calls.values())[-1], faulty.loop.usage(who)
+    assert told.was_left
+    assert told.tokens < 10_000
+    assert [record["finish"] for record in records] == ([] if way == AS_ASKED else ["disconnect"])
+    assert all(0 < record["billed_output_tokens"] <= told.tokens for record in records)
 
 
 def test_a_caller_gone_between_the_usage_and_the_end_pays_what_the_upstream_said(faulty: Faulty) -> None:
@@ -119,6 +129,20 @@ def test_a_caller_who_takes_nothing_is_given_up_in_time(faulty: Faulty) -> None:
     assert faulty.told(record).was_left
 
 
+@both_ways
+def test_a_caller_who_takes_nothing_of_a_whole_answer_is_billed_all_of_it(faulty: Faulty) -> None:
+    """It was all made before the first byte could be sent, and no hold waits until somebody reads it."""
+    who = faulty.loop.customer("open")
+    script = Script(tokens=4_000, per_chunk=1_000, padding=8)
+    caller = Caller(faulty, who, script, receive_bytes=4_096, n=4)
+    caller.read_until(b"\r\n\r\n")
+
+    record = the_record(faulty, who)
+    caller.hang_up()
+    assert record["finish"] == "complete"
+    assert record["billed_output_tokens"] == faulty.told(record).tokens == 16_000
+
+
 def test_a_caller_who_reads_slowly_gets_everything(faulty: Faulty) -> None:
     who = faulty.loop.customer("open")
     caller = Caller(faulty, who, Script(tokens=2_000), receive_bytes=4_096, stream=True)
@@ -139,3 +163,17 @@ def test_a_caller_with_an_idempotency_key_may_leave_and_the_answer_is_made_to_it
     record = the_record(faulty, who)
     assert (record["finish"], record["billed_output_tokens"]) == ("complete", 30)
     assert not faulty.told(record).was_left
+
+
+@both_ways
+def test_a_whole_answer_with_an_idempotency_key_is_made_to_its_end_too(faulty: Faulty) -> None:
+    who = faulty.loop.customer("open")
+    script, named = Script(tokens=30, tokens_per_s=SLOW), {"idempotency-key": "once"}
+    under_way(faulty, who, script, headers=named).hang_up()
+
+    record = the_record(faulty, who)
+    assert (record["finish"], record["billed_output_tokens"]) == ("complete", 30)
+    assert not faulty.told(record).was_left
+    again = Caller(faulty, who, script, headers=named)
+    assert b"idempotency-replayed: true" in again.read_whole().lower()
+    assert len(faulty.loop.usage(who)) == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.calls import Faulty, faulty_loop
+from tests.faults.calls import Faulty, both_ways, faulty_loop
 from tests.faults.crowds import fail, herd, largest_hold
 from tests.faults.truth import Script
 from tests.waiting import until
@@ -17,11 +17,13 @@ QUOTA = 10_000
 
 
 @pytest.fixture
-def three(tmp_path: Path) -> Iterator[Faulty]:
-    with faulty_loop(tmp_path, gateways=3, first_token_deadline_s=2, lease_s=30) as running:
+def three(tmp_path: Path, way: str) -> Iterator[Faulty]:
+    given = {"first_token_deadline_s": 2, "call_deadline_s": 10, "lease_s": 30, "upstream_streams": way}
+    with faulty_loop(tmp_path, gateways=3, **given) as running:
         yield running
 
 
+@both_ways
 async def test_a_crowd_of_calls_that_fail_upstream_leaves_nothing_held_within_two_seconds(three: Faulty) -> None:
     who = three.loop.customer("open")
     answers = await fail(three, who, 500)
@@ -33,6 +35,7 @@ async def test_a_crowd_of_calls_that_fail_upstream_leaves_nothing_held_within_tw
     assert len(three.loop.usage(who)) == sum(told.was_answered for told in three.truth.calls.values())
 
 
+@both_ways
 @pytest.mark.parametrize("price", [0, 1])
 async def test_a_mixed_herd_is_served_to_the_edge_of_its_quota_and_not_one_token_more(
     three: Faulty, price: int

@@ -1,4 +1,8 @@
-"""Redis may be away, slow, full, read-only or empty: nothing is served unmetered, and nothing that was served is lost."""
+"""Redis may be away, slow, full, read-only or empty: nothing is served unmetered, and nothing that was served is lost.
+
+How the upstream is asked is tried where an answer is under way meanwhile. What is refused before it is asked, and what
+goes between a call's hold and Redis after its end, is the same in both ways.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,8 @@ from gateway import bookkeeper
 from gateway.holds.connect import connect
 from gateway.holds.scripts import source
 from tests.clock import Clock
-from tests.faults.calls import Caller, Faulty, faulty_loop
-from tests.faults.truth import Script
+from tests.faults.calls import AS_ASKED, Caller, Faulty, both_ways, every_call, faulty_loop
+from tests.faults.truth import Script, Told
 from tests.faults.wire import Wire, wire
 from tests.loop.rig import Sold
 from tests.servers import short_directory, valkey_in
@@ -47,13 +51,25 @@ def between(valkey: str) -> Iterator[Wire]:
 
 
 @pytest.fixture
-def faulty(between: Wire, tmp_path: Path) -> Iterator[Faulty]:
-    with faulty_loop(tmp_path, redis_url=address(between), lease_s=LEASE_S, gateways=2, idle_deadline_s=5) as running:
+def faulty(between: Wire, tmp_path: Path, way: str) -> Iterator[Faulty]:
+    given = {"lease_s": LEASE_S, "gateways": 2, "idle_deadline_s": 5, "upstream_streams": way}
+    with faulty_loop(tmp_path, redis_url=address(between), **given) as running:
         yield running
 
 
 def address(wire: Wire) -> str:
     return f"redis://127.0.0.1:{wire.port}"
+
+
+def under_way(faulty: Faulty, who: Sold, script: Script, *, stream: bool) -> tuple[Caller, Told]:
+    """Return a caller of whose answer two tokens are made, and here where it streams, and what the upstream knows of it."""
+    known = set(faulty.truth.calls)
+    caller = Caller(faulty, who, script, stream=stream)
+    until(lambda: any(told.tokens >= 2 for call, told in list(faulty.truth.calls.items()) if call not in known))
+    if stream:
+        caller.read_until("ü1 ".encode())
+    [told] = [told for call, told in faulty.truth.calls.items() if call not in known]
+    return caller, told
 
 
 def is_refused(faulty: Faulty, who: Sold) -> bool:
@@ -91,14 +107,14 @@ def test_redis_down_before_a_call_refuses_it_and_the_upstream_hears_nothing(faul
     assert httpx.get(f"{faulty.loop.url}/readyz").status_code == 200
 
 
+@every_call
 def test_redis_down_between_forward_and_settle_the_answer_comes_and_is_settled_once(
-    faulty: Faulty, between: Wire
+    faulty: Faulty, between: Wire, stream: bool
 ) -> None:
     who = faulty.loop.customer("small")
-    caller = Caller(faulty, who, Script(tokens=15, tokens_per_s=RATE), stream=True)
-    caller.read_until("ü1 ".encode())
+    caller, _ = under_way(faulty, who, Script(tokens=15, tokens_per_s=RATE), stream=stream)
     between.cut()
-    caller.read_to_the_end_in(4_096)
+    caller.read_the_answer(stream=stream)
     between.mend()
 
     until_settled(faulty)
@@ -107,26 +123,29 @@ def test_redis_down_between_forward_and_settle_the_answer_comes_and_is_settled_o
     assert faulty.loop.account(who)["period"]["tokens_used"] == 15
 
 
+@every_call
 def test_redis_down_for_longer_than_a_lease_an_answer_goes_on_and_is_settled_once(
-    faulty: Faulty, between: Wire
+    faulty: Faulty, between: Wire, stream: bool
 ) -> None:
     who = faulty.loop.customer("open")
-    caller = Caller(faulty, who, Script(tokens=300, tokens_per_s=RATE), stream=True)
-    caller.read_until("ü1 ".encode())
+    caller, _ = under_way(faulty, who, Script(tokens=300, tokens_per_s=RATE), stream=stream)
     between.cut()
-    caller.read_to_the_end_in(4_096)
+    caller.read_the_answer(stream=stream)
     between.mend()
 
     until_settled(faulty)
     assert_settled_once(faulty, who, 300)
 
 
-def test_redis_away_while_nobody_listens_costs_no_token(faulty: Faulty, between: Wire) -> None:
+@every_call
+def test_redis_away_while_nobody_listens_costs_no_token(faulty: Faulty, between: Wire, stream: bool) -> None:
     """The answer is read on without Redis, and settled when it is there again."""
     who = faulty.loop.customer("open")
     script = Script(tokens=3, hidden=500, fault="wait before usage")
-    caller = Caller(faulty, who, script, stream=True)
-    caller.read_until("ü502 ".encode())
+    caller = Caller(faulty, who, script, stream=stream)
+    if stream:
+        caller.read_until("ü502 ".encode())
+    until(lambda: [told.tokens for told in faulty.truth.calls.values()] == [503])
     caller.hang_up()
     between.cut()
     (told,) = faulty.truth.calls.values()
@@ -139,7 +158,7 @@ def test_redis_away_while_nobody_listens_costs_no_token(faulty: Faulty, between:
     assert_settled_once(faulty, who, 503)
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@every_call
 def test_who_has_the_end_of_an_answer_has_its_record(faulty: Faulty, between: Wire, valkey: str, stream: bool) -> None:
     who = faulty.loop.customer("small")
     between.delay(0.02)
@@ -186,22 +205,42 @@ def test_after_redis_was_away_every_hold_gets_a_full_lease(
         assert_settled_once(faulty, who, 500)
 
 
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 def test_a_worker_that_cannot_reach_a_redis_that_others_may_reach_stops_within_half_a_lease(
-    faulty: Faulty, between: Wire
+    faulty: Faulty, between: Wire, stream: bool
 ) -> None:
     """It is not refused, it hears nothing: others may have thought it dead by now."""
     who = faulty.loop.customer("open")
-    caller = Caller(faulty, who, Script(tokens=1_000, tokens_per_s=RATE), stream=True)
-    caller.read_until("ü1 ".encode())
+    caller, told = under_way(faulty, who, Script(tokens=1_000, tokens_per_s=RATE), stream=stream)
+    between.stall()
+    got = caller.read_until(b"metering_unavailable")
+    until(lambda: not told.is_live)
+    between.mend()
+
+    assert told.was_left
+    assert told.tokens < RATE * LEASE_S * 1.25
+    assert got.startswith(b"HTTP/1.1 503") or stream
+    until_settled(faulty)
+    rows = faulty.loop.usage(who)
+    assert sum(row["billed_output_tokens"] for row in rows) <= told.tokens
+    assert {row["finish"] for row in rows} <= {"shutdown", "recovered"}
+
+
+@pytest.mark.parametrize("way", [AS_ASKED], indirect=True)
+def test_a_whole_answer_that_comes_to_a_worker_without_its_books_is_not_passed_on(
+    faulty: Faulty, between: Wire
+) -> None:
+    """Nothing of it was here to be stopped: it is made to its end, and nobody has it or pays for it."""
+    who = faulty.loop.customer("open")
+    caller, told = under_way(faulty, who, Script(tokens=200, tokens_per_s=RATE), stream=False)
     between.stall()
     got = caller.read_until(b"metering_unavailable")
     between.mend()
 
-    assert got.count("ü".encode()) < RATE * LEASE_S * 1.25
+    assert got.startswith(b"HTTP/1.1 503")
+    assert told.tokens == 200
     until_settled(faulty)
-    rows = faulty.loop.usage(who)
-    assert sum(row["billed_output_tokens"] for row in rows) <= faulty.truth.calls[rows[0]["id"]].tokens
-    assert {row["finish"] for row in rows} <= {"shutdown", "recovered"}
+    assert {row["billed_output_tokens"] for row in faulty.loop.usage(who)} <= {0}
 
 
 def test_a_slow_redis_costs_time_and_nothing_else(faulty: Faulty, between: Wire) -> None:
@@ -215,14 +254,16 @@ def test_a_slow_redis_costs_time_and_nothing_else(faulty: Faulty, between: Wire)
     assert [row["billed_output_tokens"] for row in faulty.loop.usage(who)] == [10, 10]
 
 
-def test_a_full_redis_refuses_calls_and_settles_the_running_one_later(faulty: Faulty, valkey: str) -> None:
+@every_call
+def test_a_full_redis_refuses_calls_and_settles_the_running_one_later(
+    faulty: Faulty, valkey: str, stream: bool
+) -> None:
     who = faulty.loop.customer("small")
-    caller = Caller(faulty, who, Script(tokens=15, tokens_per_s=RATE), stream=True)
-    caller.read_until("ü1 ".encode())
+    caller, _ = under_way(faulty, who, Script(tokens=15, tokens_per_s=RATE), stream=stream)
     with connect(valkey) as client:
         client.config_set("maxmemory", 1)
         assert is_refused(faulty, who)
-        caller.read_to_the_end_in(4_096)
+        caller.read_the_answer(stream=stream)
         client.config_set("maxmemory", 0)
 
     until_settled(faulty)
@@ -271,13 +312,15 @@ async def test_a_redis_that_lost_everything_is_rebuilt_before_the_first_admissio
     assert sum(row["billed_output_tokens"] for row in faulty.loop.usage(who)) == 100
 
 
-def test_a_call_on_its_way_while_redis_loses_everything_is_settled_once(faulty: Faulty, valkey: str) -> None:
+@every_call
+def test_a_call_on_its_way_while_redis_loses_everything_is_settled_once(
+    faulty: Faulty, valkey: str, stream: bool
+) -> None:
     who = faulty.loop.customer("open")
-    caller = Caller(faulty, who, Script(tokens=200, tokens_per_s=RATE), stream=True)
-    caller.read_until("ü1 ".encode())
+    caller, _ = under_way(faulty, who, Script(tokens=200, tokens_per_s=RATE), stream=stream)
     with connect(valkey) as client:
         client.flushall()
-    caller.read_to_the_end_in(4_096)
+    caller.read_the_answer(stream=stream)
 
     until_settled(faulty)
     rows = faulty.loop.usage(who)
@@ -302,6 +345,7 @@ def test_a_reservation_whose_reply_was_lost_holds_nothing_for_long(faulty: Fault
     assert faulty.loop.account(who)["period"]["tokens_held"] == 0
 
 
+@both_ways
 @pytest.mark.parametrize("verb", ["reserve", "settle", "renew"])
 def test_a_command_whose_reply_was_lost_is_repeated_and_counts_once(faulty: Faulty, between: Wire, verb: str) -> None:
     who = faulty.loop.customer("small")

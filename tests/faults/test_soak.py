@@ -1,9 +1,12 @@
-"""A short soak: what ``make soak`` does for an hour, for a quarter of a minute."""
+"""A short soak, in both ways of asking: what ``make soak`` does for an hour or two, for a quarter of a minute each."""
 
 from __future__ import annotations
 
-from tests.faults.soak import soak
+import pytest
+
+from tests.faults.soak import WAYS, soak
 
 
-def test_no_promise_is_broken_while_processes_are_killed() -> None:
-    assert soak(calls=150, kills=6, seed=3) == []
+@pytest.mark.parametrize("way", WAYS)
+def test_no_promise_is_broken_while_processes_are_killed(way: str) -> None:
+    assert soak(calls=150, kills=6, seed=3, way=way) == []

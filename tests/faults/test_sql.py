@@ -1,4 +1,8 @@
-"""SQL may be locked or away: calls go on, the stream grows within its bound, and nothing is lost."""
+"""SQL may be locked or away: calls go on, the stream grows within its bound, and nothing is lost.
+
+The upstream is asked as the caller asks, half of the calls stream: the books hear of a call once it is settled, and there
+nothing tells how it was asked.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from sqlalchemy.engine import make_url
 from gateway.holds import keys
 from gateway.holds.admission import BACKLOG_MOST
 from gateway.holds.connect import connect
-from tests.faults.calls import Faulty, faulty_loop
+from tests.faults.calls import AS_ASKED, Faulty, faulty_loop
 from tests.faults.truth import Script
 from tests.faults.wire import Wire, wire
 from tests.loop.rig import Sold
@@ -27,7 +31,7 @@ CALLS = 20
 @pytest.fixture
 def locked(tmp_path: Path) -> Iterator[tuple[Faulty, sqlite3.Connection]]:
     """The loop on SQLite, and another program's connection to its file."""
-    with faulty_loop(tmp_path) as faulty:
+    with faulty_loop(tmp_path, upstream_streams=AS_ASKED) as faulty:
         connection = sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None, timeout=10)
         with closing(connection):
             yield faulty, connection
@@ -42,7 +46,7 @@ def wired(postgres_server: str, tmp_path: Path) -> Iterator[tuple[Faulty, Wire]]
         with wire(str(socket)) as between:
             here = there.set(host="127.0.0.1", port=between.port, query={})
             given = here.render_as_string(hide_password=False)
-            with faulty_loop(tmp_path, ledger_url=given) as faulty:
+            with faulty_loop(tmp_path, ledger_url=given, upstream_streams=AS_ASKED) as faulty:
                 yield faulty, between
                 between.mend()
 
@@ -63,7 +67,7 @@ def new_customer(faulty: Faulty) -> Sold:
 
 def call_without_books(faulty: Faulty, who: Sold) -> None:
     """Make calls while the ledger takes nothing, and see that each was answered."""
-    answers = [faulty.post(who, Script()) for _ in range(CALLS)]
+    answers = [faulty.post(who, Script(), stream=number % 2 == 0) for number in range(CALLS)]
     assert {answer.status_code for answer in answers} == {200}
     assert waiting(faulty, who) >= CALLS
 

@@ -1,15 +1,20 @@
-"""A worker that is stopped finishes or settles its calls; one that is killed costs the house a second and a half."""
+"""A worker that is stopped finishes or settles its calls; one that is killed costs the house a second and a half.
+
+Of an answer that is asked for whole a worker that goes has nothing: one that is stopped leaves no record of it, one that is
+killed a record without tokens.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 
 import pytest
 
-from tests.faults.calls import CAP, Caller, Faulty
+from tests.faults.calls import AS_ASKED, CAP, Caller, Faulty, both_ways, every_call
 from tests.faults.tongues import TONGUES
 from tests.faults.truth import Script, Truth
 from tests.gateway.cli.commands import Serving, serving
@@ -27,19 +32,31 @@ LOST_S = 1.5
 
 LONG = Script(tokens=10_000, tokens_per_s=RATE)
 
+Processes = tuple[Serving, Faulty]
+
 
 @pytest.fixture(scope="module")
-def processes() -> Iterator[tuple[Serving, Faulty]]:
-    truth = Truth()
-    given = {"lease_s": LEASE_S, "shutdown_s": SHUTDOWN_S, "workers": 1, "upstream_streams": "always"}
+def processes_of() -> Iterator[Callable[[str], Processes]]:
     with ExitStack() as stack:
-        model = stack.enter_context(served(truth))
-        directory = stack.enter_context(short_directory()) / "data"
-        running = stack.enter_context(serving(directory, upstream_url=f"{model}/v1", **given))
-        loop = running.rig(running.admin_token())
-        loop.tier("small", conversation_tokens_max=CAP, price_nanousd=1_000)
-        loop.tier("open", period_tokens_max=10_000_000)
-        yield running, Faulty(loop, truth)
+
+        @cache
+        def start(way: str) -> Processes:
+            truth = Truth()
+            given = {"lease_s": LEASE_S, "shutdown_s": SHUTDOWN_S, "workers": 1, "upstream_streams": way}
+            model = stack.enter_context(served(truth))
+            directory = stack.enter_context(short_directory()) / "data"
+            running = stack.enter_context(serving(directory, upstream_url=f"{model}/v1", **given))
+            loop = running.rig(running.admin_token())
+            loop.tier("small", conversation_tokens_max=CAP, price_nanousd=1_000)
+            loop.tier("open", period_tokens_max=10_000_000)
+            return running, Faulty(loop, truth)
+
+        yield start
+
+
+@pytest.fixture
+def processes(processes_of: Callable[[str], Processes], way: str) -> Processes:
+    return processes_of(way)
 
 
 def signal_worker(running: Serving, number: int) -> None:
@@ -57,21 +74,21 @@ def talking(faulty: Faulty, who: Sold, script: Script, *, stream: bool = True) -
     return caller
 
 
-def test_a_worker_that_is_stopped_finishes_what_it_can(processes: tuple[Serving, Faulty]) -> None:
+@every_call
+def test_a_worker_that_is_stopped_finishes_what_it_can(processes: Processes, stream: bool) -> None:
     running, faulty = processes
     who = faulty.loop.customer("open")
-    caller = talking(faulty, who, Script(tokens=30, tokens_per_s=RATE))
+    caller = talking(faulty, who, Script(tokens=30, tokens_per_s=RATE), stream=stream)
     signal_worker(running, signal.SIGTERM)
 
-    assert b"[DONE]" in caller.read_to_the_end_in(4_096)
+    caller.read_the_answer(stream=stream)
+    faulty.until_over(who)
     (record,) = faulty.loop.usage(who)
     assert (record["finish"], record["billed_output_tokens"]) == ("complete", 30)
 
 
-@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-def test_a_worker_that_is_stopped_settles_what_it_cannot_finish(
-    processes: tuple[Serving, Faulty], stream: bool
-) -> None:
+@every_call
+def test_a_worker_that_is_stopped_settles_what_it_cannot_finish(processes: Processes, way: str, stream: bool) -> None:
     running, faulty = processes
     who = faulty.loop.customer("open")
     caller = talking(faulty, who, LONG, stream=stream)
@@ -79,7 +96,11 @@ def test_a_worker_that_is_stopped_settles_what_it_cannot_finish(
 
     got = caller.read_until(b"shutting_down")
     faulty.until_over(who)
-    (record,) = faulty.loop.usage(who)
+    records = faulty.loop.usage(who)
+    if way == AS_ASKED:
+        assert (records, got.startswith(b"HTTP/1.1 503")) == ([], True)
+        return
+    (record,) = records
     assert (record["finish"], record["usage_source"]) == ("shutdown", "counted")
     assert RATE / 2 < record["output_tokens"] <= faulty.told(record).tokens
     assert record["billed_output_tokens"] == (record["output_tokens"] if stream else 0)
@@ -87,7 +108,7 @@ def test_a_worker_that_is_stopped_settles_what_it_cannot_finish(
     assert not stream or record["output_tokens"] == got.count("ü".encode())
 
 
-def test_a_killed_worker_costs_the_house_at_most_a_second_and_a_half(processes: tuple[Serving, Faulty]) -> None:
+def test_a_killed_worker_costs_the_house_at_most_a_second_and_a_half(processes: Processes) -> None:
     running, faulty = processes
     who = faulty.loop.customer("open")
     caller = talking(faulty, who, LONG)
@@ -103,11 +124,12 @@ def test_a_killed_worker_costs_the_house_at_most_a_second_and_a_half(processes: 
     assert faulty.loop.account(who)["period"]["tokens_used"] == record["billed_output_tokens"]
 
 
-def test_a_worker_killed_before_the_first_token_leaves_a_record_of_nothing(processes: tuple[Serving, Faulty]) -> None:
+@every_call
+def test_a_worker_killed_before_the_first_token_leaves_a_record_of_nothing(processes: Processes, stream: bool) -> None:
     running, faulty = processes
-    who = faulty.loop.customer("small")
-    caller = Caller(faulty, who, Script(fault="hang before token"), stream=True)
-    caller.read_until(b"\r\n\r\n")
+    who, before = faulty.loop.customer("small"), len(faulty.truth.calls)
+    caller = Caller(faulty, who, Script(fault="hang before token"), stream=stream)
+    until(lambda: [told.was_answered for told in list(faulty.truth.calls.values())[before:]] == [True])
     signal_worker(running, signal.SIGKILL)
     caller.hang_up()
 
@@ -131,7 +153,8 @@ def all_talking(faulty: Faulty, tier: str) -> list[tuple[Sold, bool, Caller]]:
     return callers
 
 
-def test_a_worker_that_is_stopped_settles_every_format_streamed_or_not(processes: tuple[Serving, Faulty]) -> None:
+@both_ways
+def test_a_worker_that_is_stopped_settles_every_format_streamed_or_not(processes: Processes, way: str) -> None:
     running, faulty = processes
     callers = all_talking(faulty, "open")
     signal_worker(running, signal.SIGTERM)
@@ -140,14 +163,17 @@ def test_a_worker_that_is_stopped_settles_every_format_streamed_or_not(processes
         got = caller.read_until(b"shutting_down")
         assert got.startswith(b"HTTP/1.1 200" if stream else b"HTTP/1.1 503")
         faulty.until_over(who)
-        (record,) = faulty.loop.usage(who)
-        assert (record["finish"], record["stream"]) == ("shutdown", stream)
-        assert RATE <= record["output_tokens"] <= faulty.told(record).tokens
-        assert record["billed_output_tokens"] == (record["output_tokens"] if stream else 0)
+        records = faulty.loop.usage(who)
+        assert [record["finish"] for record in records] == (["shutdown"] if stream or way != AS_ASKED else [])
+        for record in records:
+            assert record["stream"] == stream
+            assert RATE <= record["output_tokens"] <= faulty.told(record).tokens
+            assert record["billed_output_tokens"] == (record["output_tokens"] if stream else 0)
 
 
+@both_ways
 def test_a_worker_that_is_killed_leaves_one_record_in_every_format_streamed_or_not(
-    processes: tuple[Serving, Faulty],
+    processes: Processes, way: str
 ) -> None:
     running, faulty = processes
     callers = all_talking(faulty, "open")
@@ -160,5 +186,8 @@ def test_a_worker_that_is_killed_leaves_one_record_in_every_format_streamed_or_n
         (record,) = faulty.loop.usage(who)
         told = faulty.told(record)
         assert (record["finish"], record["stream"], record["usage_source"]) == ("recovered", stream, "checkpoint")
-        assert 0 <= told.tokens - record["billed_output_tokens"] <= told.tokens_of_last(LOST_S)
+        if stream or way != AS_ASKED:
+            assert 0 <= told.tokens - record["billed_output_tokens"] <= told.tokens_of_last(LOST_S)
+        else:
+            assert record["billed_output_tokens"] == 0
         assert faulty.loop.account(who)["period"]["tokens_used"] == record["billed_output_tokens"]

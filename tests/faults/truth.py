@@ -66,6 +66,7 @@ class Told:
 
     asked: dict[str, Any]
     was_answered: bool = False
+    """Whether it was sent a head of success; that of an answer that is asked for whole comes when all of it is made."""
     is_live: bool = True
     was_left: bool = False
     """Whether the gateway hung up before the answer was over."""
@@ -145,10 +146,10 @@ class Telling:
             await self._head("application/json", script.status)
             await self._send({"type": "http.response.body", "body": body})
             return
-        self._told.was_answered = True
         if not (self._told.asked.get("stream") or script.whole or script.streams):
             await self._asked_whole()
             return
+        self._told.was_answered = True
         if script.whole:
             await self._head("application/json")
             await self._send(
@@ -166,6 +167,7 @@ class Telling:
         """Make the answer at its pace, and send it once it is made; what goes wrong in the middle, does so in its bytes."""
         script = self._script
         if script.fault == "hang before token":
+            self._told.was_answered = True
             await self._head("application/json")
             await self._hang()
             return
@@ -187,6 +189,7 @@ class Telling:
         answer = json.dumps(self._tongue.whole(self._made(texts)), ensure_ascii=False).encode()
         part = {"error event": ERROR, "not json": b"{broken", "reset": answer[: len(answer) // 2]}.get(script.fault)
         part = answer[: len(answer) // 2] if script.fault == "cut" else part or answer
+        self._told.was_answered = True
         await self._head("application/json")
         self._told.said = part
         await self._bytes(part)
