@@ -117,10 +117,10 @@ def test_a_caller_who_takes_nothing_is_given_up_in_time(faulty: Faulty) -> None:
     """The answer is larger than all buffers between; the connection stays open, as that of a machine gone from the
     network does."""
     who = faulty.loop.customer("open")
-    script = Script(tokens=16_000, per_chunk=100, padding=900)
+    script = Script(tokens=16_000, usage="cumulative")
     caller = Caller(faulty, who, script, receive_bytes=4_096, n=16, stream=True)
     caller.read_until(b"\r\n\r\n")
-    until(lambda: faulty.truth.live == 0, 10)
+    until(lambda: faulty.truth.live == 0, 30)
 
     record = the_record(faulty, who)
     caller.hang_up()
