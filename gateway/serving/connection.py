@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
+import sys
 from collections.abc import Callable
 from typing import cast
 
@@ -23,6 +26,14 @@ AHEAD_MOST = 256 * 2**10
 
 STOPPED = "The upstream stopped sending."
 NO_ANSWER = "The upstream closed the connection without an answer."
+
+TCP_INFO = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+UNACKED_AT = 24
+"""Where Linux says how many packets of ours the other side has not acknowledged: four bytes of ``TCP_INFO``."""
+
+
+class NotRead(UpstreamUnavailable):
+    """The other side gave up a connection before it had read the request that was sent on it."""
 
 
 class WireReply:
@@ -168,6 +179,7 @@ class Connection(asyncio.Protocol):
         self._is_head = True
         self._ends_with_connection = False
         self._is_paused = False
+        self._is_unread = False
         self._framing = 0
 
     @property
@@ -218,11 +230,15 @@ class Connection(asyncio.Protocol):
                 self._break("The upstream sent a head without an end.")
 
     def eof_received(self) -> bool:
+        self._is_unread = self._reply is not None and _has_unread(self.fileno)
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
-        if self._reply is not None and self._ends_with_connection and error is None:
+        self._is_unread |= isinstance(error, ConnectionResetError | BrokenPipeError)
+        if self._is_unread and self._reply is not None and not (self._framing or self._reply.status):
+            self._finish(NotRead(NO_ANSWER))
+        elif self._reply is not None and self._ends_with_connection and error is None:
             self._finish(None)
         else:
             self._break("The upstream broke off its answer." if self._reply and self._reply.status else NO_ANSWER)
@@ -281,3 +297,22 @@ class Connection(asyncio.Protocol):
         reply, self._reply = self._reply, None
         if reply is not None:
             reply.end(error)
+
+
+def _has_unread(fileno: int) -> bool:
+    """Return whether the other side, which has ended its half of a connection, did not read all that was sent to it.
+
+    It closed the connection with bytes that it had not read, which resets it, or did so before all of them were there.
+    """
+    there = socket.socket(fileno=fileno)
+    try:
+        if there.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            return True
+        if TCP_INFO is None:
+            return False
+        (unacked,) = struct.unpack_from(
+            "=I", there.getsockopt(socket.IPPROTO_TCP, TCP_INFO, UNACKED_AT + 4), UNACKED_AT
+        )
+        return bool(unacked)
+    finally:
+        there.detach()

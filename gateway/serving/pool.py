@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from gateway.errors import UpstreamTimeout, UpstreamUnavailable
-from gateway.serving.connection import Connection, WireReply
+from gateway.serving.connection import Connection, NotRead, WireReply
 from gateway.serving.endpoint import Endpoint
 from gateway.serving.ticks import Ticks
 from gateway.serving.transport import OF_ALL
@@ -51,18 +51,23 @@ class Pool:
     async def post(
         self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float
     ) -> WireReply:
-        loop = asyncio.get_running_loop()
-        connection = self._kept(loop.time())
-        if connection is None:
-            connection = await self._connect(min(patience_s, CONNECT_S))
         named = [f"{name}: {value}\r\n" for name, value in more.items() if name not in self._own] if more else ()
-        reply = connection.send(
-            b"POST %b%b%b HTTP/1.1\r\n%b%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
-            % (
-                *(self._prefix, path.encode(), self._query),
-                *(self._lines, "".join(named).encode("latin-1"), request_id.encode(), len(body), body),
-            )
+        request = b"POST %b%b%b HTTP/1.1\r\n%b%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
+            *(self._prefix, path.encode(), self._query),
+            *(self._lines, "".join(named).encode("latin-1"), request_id.encode(), len(body), body),
         )
+        kept = self._kept(asyncio.get_running_loop().time())
+        if kept is not None:
+            try:
+                return await self._sent(kept, request, patience_s)
+            except NotRead:
+                pass  # the other side had given it up, and nobody works on what it did not read
+        return await self._sent(await self._connect(min(patience_s, CONNECT_S)), request, patience_s)
+
+    @staticmethod
+    async def _sent(connection: Connection, request: bytes, patience_s: float) -> WireReply:
+        """Send a request and return its reply once the head is here."""
+        reply = connection.send(request)
         try:
             await reply.head(patience_s)
         except BaseException:

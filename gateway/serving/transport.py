@@ -48,7 +48,9 @@ class Transport(Protocol):
     async def post(self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float) -> Reply:
         """Send a JSON body to ``path`` below the endpoint's URL; return the reply once its head is here. ``more`` are headers of its own.
 
-        The request is sent once: only a connection that was found closed before a byte was written is replaced.
+        The request is sent once. It is sent again, once and on a new connection, only where the one that it went out on
+        was kept from an earlier call and given up before the other side had read all of the request: before a byte was
+        written, or, where the client can tell, by a reset or with bytes of it unacknowledged, and no byte of an answer.
 
         Raises:
             UpstreamUnavailable: nobody answers there, or not in HTTP.
