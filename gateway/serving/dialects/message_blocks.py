@@ -52,7 +52,7 @@ class Blocks:
         if place is not None and place in self._open and not _is_another(self._blocks[place], block):
             return []
         empty = EMPTY.get(str(block.get("type")), {})
-        said = {name: one for name, one in block.items() if one is not None}
+        said = {name: one for name, one in block.items() if one is not None and _fits(name, one)}
         block = {**empty, **{name: one for name, one in said.items() if isinstance(one, type(empty.get(name, one)))}}
         return [self._add(given, block)]
 
@@ -128,11 +128,9 @@ class Blocks:
             if name != "partial_json":
                 before = block.get(name)
                 block[name] = (before if isinstance(before, str) else "") + "".join(pieces)
-        if (written := "".join(self._pieces[place].get("partial_json", ()))) or "partial_json" in self._pieces[place]:
+        if written := "".join(self._pieces[place].get("partial_json", ())):
             try:
-                block["input"] = (
-                    loads(written.encode("utf-8", "surrogatepass")) if written else block.get("input") or {}
-                )
+                block["input"] = loads(written.encode("utf-8", "surrogatepass"))
             except ValueError:
                 block["input"] = {}  # cut in the middle: nothing of it can be called
         return block

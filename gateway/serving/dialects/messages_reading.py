@@ -200,8 +200,8 @@ def _known(event: dict[str, Any], name: str, known: frozenset[str]) -> Any:
 
 
 def _later(before: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
-    """Return a usage as a later one leaves it: what that does not say, or says as nothing, stays."""
-    known = {name for name in said if said[name] is None or (said[name] == 0 and name.endswith("input_tokens"))}
+    """Return a usage as a later one leaves it: what that does not say, or says as nothing or as no count, stays."""
+    known = {name for name in said if said[name] is None or (name.endswith("input_tokens") and not count(said[name]))}
     return {**before, **{name: value for name, value in said.items() if name not in known or name not in before}}
 
 

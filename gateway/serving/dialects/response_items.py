@@ -57,8 +57,12 @@ class Items:
         if str(event.get("type")).endswith(".delta"):
             delta = event.get("delta")
             return delta if isinstance(delta, str) else dumps(delta).decode() if delta else ""
-        text = whole_text_in(event)
-        return "" if not text or self._find(event) in self._wrote else text
+        if not (text := whole_text_in(event)):
+            return ""
+        family = str(event.get("type")).rpartition(".")[0]
+        is_of_part = family in PARTS or family in TEXT_PLACES
+        place = self._open_of(event, new_item(event, family, 0)["type"]) if is_of_part else self._find(event)
+        return "" if place in self._wrote else text
 
     def take(self, event: Event) -> list[Event]:
         """Take one event; return it as it is shown, after those that it needs before it; none where it says nothing new."""
@@ -199,15 +203,18 @@ class Items:
 
     def _item_of(self, event: Event, family: str) -> tuple[list[Event], int]:
         """Return the place of the item that an event adds to, after the event that announces it, if nothing did."""
-        place, item = self._find(event), new_item(event, family, len(self._items))
-        open_ones = [place, *sorted(self._open, reverse=True)]
-        for one in open_ones:
-            if one in self._open and self._items[one].get("type") == item["type"]:
-                return [], one
+        item = new_item(event, family, len(self._items))
+        if (open_one := self._open_of(event, item["type"])) is not None:
+            return [], open_one
         if item["id"] in self._named:
             item["id"] = f"{item['type'][:3]}_{len(self._items)}"  # the other one is done
         place = self._add(event, item)
         return [{"type": ADDED, "output_index": place, "item": item}], place
+
+    def _open_of(self, event: Event, kind: str) -> int | None:
+        """Return the place of the open item of a type that an event adds to: the one it names, else the last one."""
+        open_ones = [self._find(event), *sorted(self._open, reverse=True)]
+        return next((one for one in open_ones if one in self._open and self._items[one].get("type") == kind), None)
 
     def _string(self, event: Event, family: str, step: str) -> list[Event]:
         place, name = self._find(event), STRING_PLACES[family]
@@ -273,7 +280,7 @@ class Items:
             del left[place]
             own = self._join(place)
             if size([item]) >= size([own]):
-                self._items[place] = _same_id(item, own)
+                self._items[place] = _same_id(_with_all_parts(item, own), own)
                 self._name(place)
         return added
 
@@ -328,6 +335,16 @@ def _fuller(said: Item, begun: Item) -> Item:
     return dict(said)
 
 
+def _with_all_parts(said: Item, begun: Item) -> Item:
+    """Return an item as it is said at its end, with the parts that its caller was told of and that it has no more."""
+    for name in ("summary", "content"):
+        told_of, shown = begun.get(name), said.get(name)
+        parts = shown if isinstance(shown, list) else []
+        if isinstance(told_of, list) and len(parts) < len(told_of):
+            said = {**said, name: [*parts, *told_of[len(parts) :]]}
+    return said
+
+
 def _fuller_part(said: dict[str, Any], begun: Any) -> dict[str, Any]:
     is_less = isinstance(begun, dict) and size([{"content": [said]}]) < size([{"content": [begun]}])
     return {**said, **begun} if is_less else said
@@ -340,10 +357,11 @@ def _may_be(item: Item, begun: Item) -> bool:
 
 
 def _same_id(item: Item, begun: Item) -> Item:
-    """Return an item with the id that it was announced with: clients refuse one that changes."""
-    if begun.get("id") is not None and item.get("id") != begun["id"]:
-        return {**item, "id": begun["id"]}
-    return item
+    """Return an item with the id that it was announced with, or without one: clients refuse one that changes."""
+    named = begun.get("id")
+    if named is None and item.get("id") is not None:
+        return {name: value for name, value in item.items() if name != "id"}
+    return item if item.get("id") == named else {**item, "id": named}
 
 
 def _index(given: Any) -> int | None:
