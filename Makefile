@@ -24,7 +24,8 @@ soak: $(VENV)/.tested
 	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 # Requests that nobody should send, then what the model was told against what is on record: some minutes. Then 200,000 answers
-# that no upstream should send: a quarter of an hour. `make fuzz ARGS="--cases 1000 --transcripts 10000 --seed 2"` is shorter.
+# that no upstream should send: a quarter of an hour. Then 20,000 calls of one who hangs up wherever it pays: a minute.
+# `make fuzz ARGS="--cases 1000 --transcripts 10000 --calls 2000 --seed 2"` is shorter; 0 leaves one out.
 fuzz: $(VENV)/.tested
 	$(BIN)/python -m tests.conformance.fuzz $(ARGS)
 

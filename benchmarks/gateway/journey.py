@@ -40,17 +40,16 @@ from gateway.serving.exchange import Exchange
 from gateway.serving.gate import Gate
 from gateway.serving.hangups import Hangups, Manners, Places
 from gateway.serving.intake import Intake
-from gateway.serving.journey import Journey, Rules
-from gateway.serving.names import Names
+from gateway.serving.journey import Journey
 from gateway.serving.pace import Pace
 from gateway.serving.profiles import ANY, PROFILES
 from gateway.serving.recount import Recount
 from gateway.serving.spot_checks import SpotChecks
 from gateway.serving.ticks import Ticks
-from gateway.serving.tools import Hosted
 from gateway.serving.transport import Sink
 from gateway.serving.upstream import Upstream
 from pricing.menu import Menu, Tier
+from tests.plain_rules import RULES
 
 ROUNDS, CALLS = 40, 200
 KEY = "tc-ab-" + "x" * 40
@@ -87,22 +86,6 @@ KINDS = (
     Kind("whole", stream=False, always_streams=False),
     Kind("streamed", stream=True, always_streams=False),
     Kind("whole, of an upstream that always streams", stream=False, always_streams=True),
-)
-
-
-RULES = Rules(
-    "aligned-1",
-    Names(("aligned-1",)),
-    customers_choose_tier=False,
-    callers_choose_tier=False,
-    conversation_headers=(),
-    hosted=Hosted(drops=False),
-    passed_headers=(),
-    call_deadline_s=600,
-    write_deadline_s=60,
-    stream_keep_alive_s=0,
-    passed_fields=frozenset(),
-    kept_tokens_max=32_000,
 )
 
 

@@ -1,7 +1,8 @@
 """Sends what nobody should send, then compares: what the model was told, what is on record, what callers were answered.
 
-``python -m tests.conformance.fuzz --cases 200000 --transcripts 200000`` is the long run: so many requests of callers, and so
-many mutated answers of upstreams (``tests/wire``). It prints what it found and exits with 1 for a breach.
+``python -m tests.conformance.fuzz --cases 200000 --transcripts 200000 --calls 20000`` is the long run: so many requests of
+callers, so many mutated answers of upstreams (``tests/wire``), and so many calls of one who hangs up wherever it pays
+(``tests/faults/adversary.py``). It prints what it found and exits with 1 for a breach.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from urllib.parse import urlsplit
 from gateway.local.simulator import build as build_simulator
 from gateway.serving.exchange import Receive, Scope, Send
 from tests.conformance.cases import BODIES, LIMITS, Case, case
+from tests.faults.adversary import play_all
 from tests.loop.rig import FAST, Rig, rig
 from tests.servers import short_directory, valkey_in
 from tests.serving import call_id
@@ -218,12 +220,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=200_000)
     parser.add_argument("--transcripts", type=int, default=200_000)
+    parser.add_argument("--calls", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=2, help="processes that play transcripts")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     held = _requests(given.cases, given.seed) if given.cases else True
     if given.transcripts:
         held &= _transcripts(given.transcripts, given.seed, given.workers)
+    if given.calls:
+        held &= play_all(given.calls, given.seed)
     if held:
         print("Every promise held.")
     return 0 if held else 1

@@ -18,34 +18,18 @@ from gateway.serving.exchange import Exchange
 from gateway.serving.gate import Gate
 from gateway.serving.hangups import Hangups, Manners, Places
 from gateway.serving.intake import Intake
-from gateway.serving.journey import Journey, Rules
-from gateway.serving.names import Names
+from gateway.serving.journey import Journey
 from gateway.serving.pace import Pace
 from gateway.serving.profiles import ANY, Profile
 from gateway.serving.recount import Recount
 from gateway.serving.spot_checks import SpotChecks
 from gateway.serving.ticks import Ticks
-from gateway.serving.tools import Hosted
 from gateway.serving.transport import Sink
 from gateway.serving.upstream import Upstream
+from tests.plain_rules import RULES
 
 KEY = b"tc-ab-" + b"x" * 40
 GRANT = 10_000
-
-RULES = Rules(
-    "aligned-1",
-    Names(("aligned-1",)),
-    customers_choose_tier=False,
-    callers_choose_tier=False,
-    conversation_headers=(),
-    hosted=Hosted(drops=False),
-    passed_headers=(),
-    call_deadline_s=600,
-    write_deadline_s=60,
-    stream_keep_alive_s=0,
-    passed_fields=frozenset(),
-    kept_tokens_max=32_000,
-)
 
 
 @dataclass(frozen=True)

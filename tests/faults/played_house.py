@@ -1,0 +1,299 @@
+"""A house in this process: the real journey, reservation and settlement before a real Valkey, and both connections played.
+
+Neither the caller's server nor the upstream's client is in it, so that a call costs a millisecond or two. Each call has a
+clock of its own, which goes on as its upstream makes tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Any
+
+from gateway.errors import CallerGone, TokencapError, UpstreamUnavailable
+from gateway.holds.claims import Claims
+from gateway.holds.directory import Directory
+from gateway.holds.keeper import Keeper
+from gateway.holds.threads import Threads
+from gateway.observing.tally import Tally
+from gateway.serving.dialects.all import dialects
+from gateway.serving.exchange import WRITE_NOW, Exchange
+from gateway.serving.gate import Gate
+from gateway.serving.hangups import Hangups, Manners, Places
+from gateway.serving.intake import Intake
+from gateway.serving.journey import Journey
+from gateway.serving.pace import Pace
+from gateway.serving.profiles import ANY, LLAMACPP, VLLM, Profile
+from gateway.serving.recount import Recount, read_tokenizer
+from gateway.serving.spot_checks import SpotChecks
+from gateway.serving.ticks import Ticks
+from gateway.serving.transport import Sink
+from gateway.serving.upstream import Upstream as Door
+from tests.faults.shapes import Played, Script, Upstream, characters
+from tests.gateway.holds.desk import Desk
+from tests.plain_rules import RULES
+from tests.wire.transcripts import Transcript
+
+LENGTHS: dict[str, int] = {}
+"""Characters of a transcript's stream, as a caller has it who hears all of it."""
+
+FIRST_TOKEN_S = 0.2
+NEVER = 10_000
+"""Ticks that nobody waits for."""
+
+HOUSES: dict[str, tuple[Profile, dict[str, Any]]] = {
+    # by what is done with an answer whose caller has left
+    "read on": (ANY, {}),
+    "read on, always streamed": (replace(ANY, always_streams=True), {}),
+    "closed": (replace(ANY, finishes=False), {}),
+    "closed, granted": (replace(ANY, finishes=False), {"bills": "granted"}),
+    "running figures": (replace(VLLM, tokenize_field=None, finishes=False), {}),
+    "llama.cpp": (replace(LLAMACPP, tokenize_field=None, finishes=True), {}),
+    "a tokenizer": (replace(ANY, finishes=False), {"bills": "visible", "tokenizer": "o200k_base"}),
+}
+
+
+class Own:
+    """The clock of one call, and what is played in it."""
+
+    def __init__(self, play: Play) -> None:
+        self.now = 0.0
+        self.play = play
+
+
+OWN: ContextVar[Own | None] = ContextVar("own", default=None)
+
+
+def own_time() -> float:
+    own = OWN.get()
+    return 0.0 if own is None else own.now
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the caller does with one call."""
+
+    endpoint: str
+    stream: bool
+    asked: dict[str, Any]
+    headers: dict[str, str]
+    leaves_at: float = inf
+    """The share of its tokens after which, when the upstream has made them, the caller hangs up."""
+    lag: int = 0
+    """Turns of the loop until the gateway notices."""
+    is_slow: bool = False
+    """Whether it takes what is written now and then only."""
+    takes_nothing: bool = False
+
+
+@dataclass
+class Play:
+    """One call: what the upstream does in it, and what its caller has of it."""
+
+    plan: Plan
+    script: Script | Transcript
+    chance: random.Random
+    leaves_after: float = inf
+    """Bytes of the answer after which the caller hangs up."""
+    upstream: Upstream | Played | None = None
+    """None as long as it was not asked."""
+    request_id: str = ""
+    status: int = 0
+    received: bytes = b""
+    written: int = 0
+    """Bytes that the gateway wrote, also to who is gone."""
+    made: int = 0
+    """True tokens by now."""
+    is_gone: bool = False
+    told: Callable[[], None] | None = None
+    """What hears that the caller is gone."""
+
+    def leave(self) -> None:
+        """Hang up; the gateway hears of it some turns later."""
+        if not self.is_gone:
+            self.is_gone = True
+            self._soon(self.plan.lag)
+
+    def _soon(self, turns: int) -> None:
+        if turns >= 0:
+            asyncio.get_running_loop().call_soon(self._soon, turns - 1)
+        elif self.told is not None:
+            self.told()
+
+    @property
+    def chunk(self) -> int:
+        """Tokens that come at once, at most, over all choices."""
+        return 0 if self.upstream is None else self.upstream.chunk * self.upstream.choices
+
+    @property
+    def unseen(self) -> int:
+        """Tokens that were thought before any was shown."""
+        return 0 if self.upstream is None else self.upstream.unseen
+
+    @property
+    def obtained(self) -> int:
+        """The true tokens of what came to the caller."""
+        if self.status != 200 or self.upstream is None or not self.received:
+            return 0
+        if self.plan.stream:
+            return self.upstream.had(characters(self.plan.endpoint, self.received))
+        return -(-(self.upstream.total - self.upstream.unseen) * len(self.received) // self.written)
+
+
+class Reply:
+    """The upstream's side of a call: a piece in each turn of the loop."""
+
+    status = 200
+
+    def __init__(self, own: Own, upstream: Upstream | Played) -> None:
+        self._own, self._upstream = own, upstream
+        self._pieces = upstream.pieces()
+
+    def header(self, name: str) -> str | None:
+        return None
+
+    async def chunk(self, patience_s: float) -> bytes | None:
+        play = self._own.play
+        for piece in self._pieces:
+            play.made = piece.made
+            self._own.now += piece.seconds
+            if piece.made >= play.plan.leaves_at * self._upstream.total:
+                play.leave()
+            await asyncio.sleep(0)
+            if piece.data:
+                return piece.data
+        if self._upstream.is_reset:
+            raise UpstreamUnavailable("The upstream broke off its answer.")
+        return None
+
+    async def pour(self, sink: Sink, patience_s: float, idle_s: float) -> bool:
+        while (data := await self.chunk(patience_s)) is not None:
+            if not sink(data):
+                return False
+        return True
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Transport:
+    """The way to the upstream."""
+
+    async def post(self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float) -> Reply:
+        own = OWN.get()
+        assert own is not None
+        play, asked = own.play, json.loads(body)
+        own.now += FIRST_TOKEN_S
+        if isinstance(play.script, Script):
+            play.upstream = Upstream(play.script, asked)
+        else:
+            one, stream = play.script, bool(asked.get("stream"))
+            assert one.record is not None
+            tokens, length = one.record["output_tokens"], LENGTHS.get(one.name, 0)
+            play.upstream = Played(one.sent(stream=stream), tokens, length, play.chance)
+        return Reply(own, play.upstream)
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Caller:
+    """The caller's side of a call, as a server has it."""
+
+    def __init__(self, play: Play, body: bytes) -> None:
+        self._play, self._body = play, body
+        self._was_read = False
+
+    async def receive(self) -> Any:
+        """Return the body; nobody asks for more, since a server that tells when its caller is gone is not asked."""
+        assert not self._was_read
+        self._was_read = True
+        return {"type": "http.request", "body": self._body}
+
+    def write(self, data: bytes) -> bool:
+        """Take bytes, and return whether more may come at once."""
+        play = self._play
+        play.written += len(data)
+        if not play.is_gone:
+            room = play.leaves_after - len(play.received)
+            play.received += data if room >= len(data) else data[: int(room)]
+            if room <= len(data):
+                play.leave()
+        return not (play.plan.takes_nothing or (play.plan.is_slow and play.chance.random() < 0.5))
+
+    async def send(self, message: Any) -> None:
+        play = self._play
+        if message["type"] == "http.response.start":
+            play.status = message["status"]
+            return
+        if play.plan.takes_nothing and not play.is_gone:
+            await asyncio.Event().wait()  # until it is given up
+        for _ in range(play.chance.randrange(20) if play.plan.is_slow else 0):
+            await asyncio.sleep(0)
+        if message["body"]:
+            self.write(message["body"])
+
+    def when_gone(self, told: Callable[[], None] | None) -> None:
+        self._play.told = told
+        if told is not None and self._play.is_gone:
+            told()
+
+
+class House:
+    """One way to run the gateway, before the books that all share."""
+
+    def __init__(self, told: Desk, keeper: Keeper, claims: Claims, ticks: Ticks, name: str) -> None:
+        profile, given = HOUSES[name]
+        recount = Recount(read_tokenizer(given["tokenizer"])) if "tokenizer" in given else Recount()
+        hangups = Hangups(profile, Manners(60, given.get("bills")), Places(None), Pace(), Tally())
+        self._ticks = ticks
+        self._journeys = {
+            dialect.endpoint: Journey(
+                dialect,
+                admission=told.admission,
+                keeper=keeper,
+                threads=Threads(told.line, Directory(told.line)),
+                claims=claims,
+                intake=Intake(16 * 2**20, time.perf_counter),
+                gate=Gate(None, wait_s=1),
+                upstream=Door(Transport(), first_token_s=60, idle_s=60, whole_s=600),
+                recount=recount,
+                rules=RULES,
+                tally=Tally(),
+                spots=SpotChecks(Recount(), share=0, tally=Tally(), chance=lambda: 1.0),
+                hangups=hangups,
+                monotonic=own_time,
+            )
+            for dialect in dialects(profile)
+        }
+
+    async def serve(self, play: Play, key: str, request_id: str) -> None:
+        """Make one call, and leave as its plan says."""
+        plan, sent = play.plan, json.dumps({"model": "aligned-1", **play.plan.asked}).encode()
+        OWN.set(Own(play))
+        play.request_id = request_id
+        caller = Caller(play, sent)
+        headers = {"authorization": f"Bearer {key}", "content-length": str(len(sent)), **plan.headers}
+        scope = {
+            **{"method": "POST", "path": plan.endpoint, "query_string": b""},
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+            "extensions": {WRITE_NOW: {"write": caller.write, "when_gone": caller.when_gone}},
+        }
+        ticks = 3 if plan.takes_nothing else NEVER
+        with (
+            Exchange(scope, caller.receive, caller.send, request_id, self._ticks, ticks) as exchange,
+            suppress(CallerGone),
+        ):
+            try:
+                await self._journeys[plan.endpoint].serve(exchange)
+            except CallerGone:
+                raise
+            except TokencapError as error:
+                play.status = error.status

@@ -1,0 +1,276 @@
+"""What an upstream sends whose truth is known: how many tokens are made at each of its bytes, in every shape of a stream."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate, pairwise
+from typing import Any
+
+from bpe_openai import get_encoding
+
+from tests.faults.tongues import TONGUES, Chat, Completions, Messages, Responses
+from tests.house.files import ROOT
+from tests.wire.transcripts import Sent
+
+FRAME = {"id": "chatcmpl-truth", "object": "chat.completion.chunk", "created": 1, "model": "upstream"}
+ERROR = {"error": {"message": "Out of luck.", "type": "server_error", "code": 500}}
+PER_CHUNK = (1, 1, 1, 5, 40)
+USAGES = ("last", "last", "running", "none")
+FAULTS = ("", "", "", "", "", "", "error event", "cut", "reset", "not json", "no done")
+TOLD_APART = 0.3
+"""How many of the answers are thought before they are said, or are a call, or have several choices."""
+
+TEXTS_SAID = ("README.md", "gateway/serving/journey.py", "LICENSE")
+EACH, LONGEST = 2_000, 500
+"""Tokens of each that are said, and of an answer with all its choices at most."""
+
+LIMITS = re.compile(r"max.*tokens|n_predict|num_predict|min_tokens")
+CHOICES = ("n", "best_of", "n_cmpl")
+
+TEXTS = {
+    Chat.endpoint: "content|reasoning_content|reasoning|reasoning_text|thinking|refusal|arguments",
+    Completions.endpoint: "text",
+    Responses.endpoint: "delta",
+    Messages.endpoint: "text|thinking|partial_json",
+}
+"""Names of texts in the events of a stream."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes that the upstream sends at once, the tokens it has made by then, and the time they took it."""
+
+    data: bytes
+    made: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Script:
+    """How an upstream answers a call, whoever asks."""
+
+    endpoint: str
+    tokens: int
+    """Tokens of each choice that are shown, if nobody limits them."""
+    per_chunk: int
+    usage: str
+    """``last``, ``running``, ``none``."""
+    hidden: int
+    """Tokens that are thought before, and shown to nobody."""
+    thought: int
+    """Tokens of those that are shown, which are thoughts."""
+    is_call: bool
+    fault: str
+    at: int
+    """Tokens after which the fault comes."""
+    tokens_per_s: float
+    text: int
+    """Where in ``said`` its text begins."""
+
+
+def script(chance: random.Random, endpoint: str) -> Script:
+    """Draw one."""
+    tokens = chance.choice((3, 20, 60, 200))
+    is_talk = endpoint != Completions.endpoint
+    return Script(
+        endpoint,
+        tokens=tokens,
+        per_chunk=chance.choice(PER_CHUNK),
+        usage=chance.choice(USAGES),
+        hidden=chance.choice((30, 300)) if is_talk and chance.random() < TOLD_APART else 0,
+        thought=tokens // 3 if endpoint == Chat.endpoint and chance.random() < TOLD_APART else 0,
+        is_call=is_talk and chance.random() < TOLD_APART,
+        fault=chance.choice(FAULTS),
+        at=chance.randrange(tokens + 1),
+        tokens_per_s=50 * chance.lognormvariate(0, 0.2),
+        text=chance.randrange(len(TEXTS_SAID)) * EACH + chance.randrange(EACH - LONGEST),
+    )
+
+
+@cache
+def said() -> tuple[str, ...]:
+    """Return as much of each text in tokens of a real vocabulary: prose, code, and a licence with its long words."""
+    known, size = get_encoding("o200k_base"), 10_000
+    tokens: list[str] = []
+    for name in TEXTS_SAID:
+        text = (ROOT / name).read_text("ascii", "ignore")
+        parts = (known.encode_ordinary(text[place : place + size]) for place in range(0, len(text), size))
+        some = [known.decode_single_token_bytes(one).decode() for part in parts for one in part]
+        assert len(some) >= EACH
+        tokens += some[:EACH]
+    return tuple(tokens)
+
+
+class Upstream:
+    """One answer of the upstream to a body, which obeys the largest limit that is anywhere in it."""
+
+    def __init__(self, script: Script, asked: dict[str, Any]) -> None:
+        self.script = script
+        self._tongue = TONGUES[script.endpoint]()
+        limits = [value for name, value in asked.items() if LIMITS.fullmatch(name) and isinstance(value, int)]
+        most = max(limits, default=10**9)
+        self.choices = max([asked.get(name) or 1 for name in CHOICES])
+        self._hidden = min(script.hidden, most)
+        self._each = min(script.tokens, most - self._hidden)
+        self._reason = "length" if script.hidden + script.tokens > most else "tool_calls" if script.is_call else "stop"
+        self._streams = bool(asked.get("stream"))
+        self._made = 0
+        self._left = float("inf") if script.fault in ("", "no done") else script.at
+        """Tokens of each choice until something goes wrong."""
+
+    @property
+    def chunk(self) -> int:
+        """Tokens of a piece, at most."""
+        return self.script.per_chunk
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield what is sent; where nothing more comes and the end is not there, the connection breaks."""
+        yield from self._stream() if self._streams else self._whole()
+
+    @property
+    def is_reset(self) -> bool:
+        return self.script.fault == "reset"
+
+    @property
+    def total(self) -> int:
+        """Tokens of all of the answer."""
+        return (self._hidden + self._each) * self.choices
+
+    @property
+    def unseen(self) -> int:
+        """Tokens that were thought before anything was shown."""
+        return self._hidden * self.choices
+
+    def had(self, size: int) -> int:
+        """Return how many tokens who has so many characters of the stream's text has a part of."""
+        step, shown = self.script.per_chunk, list[str]()
+        for place in range(0, self._each, step):
+            for index in range(self.choices):
+                shown += self._tokens(index)[place : place + step]
+        return _begun(shown, size) if size else 0
+
+    def _tokens(self, index: int) -> tuple[str, ...]:
+        start = self.script.text + 100 * index
+        return said()[start : start + self._each]
+
+    def _piece(self, data: bytes, tokens: int = 0) -> Piece:
+        self._made += tokens
+        return Piece(data, self._made, tokens / self.choices / self.script.tokens_per_s)
+
+    def _stream(self) -> Iterator[Piece]:
+        for index in range(self.choices):
+            yield self._piece(self._event({"choices": [_choice(index, {"role": "assistant", "content": ""})]}))
+        for done in range(0, self._hidden, 10):
+            now = min(10, self._hidden - done) * self.choices
+            yield self._piece(b": still thinking\n\n", now)
+        for place in range(0, self._each, self.script.per_chunk):
+            if place >= self._left:
+                break
+            for index in range(self.choices):
+                tokens = self._tokens(index)[place : place + self.script.per_chunk]
+                delta = self._delta("".join(tokens), place)
+                made = self._made + len(tokens)
+                yield self._piece(self._event({"choices": [_choice(index, delta)]}, made), len(tokens))
+        yield from self._end_of_stream()
+
+    def _end_of_stream(self) -> Iterator[Piece]:
+        if self.script.fault == "error event":
+            yield self._piece(self._tongue.event(ERROR))
+        elif self.script.fault == "not json":
+            yield self._piece(b"data: {broken\n\n")
+        elif self.script.fault not in ("cut", "reset"):
+            for index in range(self.choices):
+                yield self._piece(self._event({"choices": [_choice(index, {}, self._reason)]}))
+            if self.script.usage != "none":
+                yield self._piece(self._event({"choices": [], "usage": self._usage(self._made)}))
+            if self.script.fault != "no done":
+                yield self._piece(self._tongue.done())
+
+    def _whole(self) -> Iterator[Piece]:
+        if self.script.fault not in ("", "no done"):
+            yield self._piece(json.dumps(ERROR).encode() if self.script.fault == "error event" else b'{"half', 0)
+            return
+        choices = []
+        for index in range(self.choices):
+            text = "".join(self._tokens(index))
+            message: dict[str, Any] = {"role": "assistant", "content": text}
+            if self.script.is_call:
+                function = {"name": "f", "arguments": json.dumps({"text": text})}
+                message |= {"content": None, "tool_calls": [{"id": "call_a", "type": "function", "function": function}]}
+            choices.append({"index": index, "message": message, "finish_reason": self._reason})
+        self._made = self.total
+        usage = {} if self.script.usage == "none" else {"usage": self._usage(self._made)}
+        said = self._tongue.whole({**FRAME, "object": "chat.completion", "choices": choices, **usage})
+        seconds = (self._hidden + self._each) / self.script.tokens_per_s
+        raw = json.dumps(said).encode()
+        for part in range(10):
+            yield Piece(b"", self._made * part // 10, seconds / 10)
+        yield Piece(raw[: len(raw) // 2], self._made, 0)
+        yield Piece(raw[len(raw) // 2 :], self._made, 0)
+
+    def _delta(self, text: str, place: int) -> dict[str, Any]:
+        if place < self.script.thought:
+            return {"reasoning_content": text}
+        if not self.script.is_call:
+            return {"content": text}
+        begun = {} if place else {"id": "call_a", "type": "function"}
+        return {"tool_calls": [{"index": 0, **begun, "function": {"name": "f", "arguments": text}}]}
+
+    def _event(self, chunk: dict[str, Any], made: int = 0) -> bytes:
+        running = {"usage": self._usage(made)} if made and self.script.usage == "running" else {}
+        return self._tongue.event({**FRAME, **chunk, **running})
+
+    def _usage(self, made: int) -> dict[str, int]:
+        return {"prompt_tokens": 7, "completion_tokens": made, "total_tokens": 7 + made}
+
+
+class Played:
+    """A transcript, whose tokens are what its own test says that they are."""
+
+    def __init__(self, sent: Sent, total: int, length: int, chance: random.Random) -> None:
+        self._sent = sent
+        self.total = self.chunk = total
+        self.unseen, self.choices = 0, 1
+        self.is_reset = not sent.is_whole
+        self._length = length
+        self._cuts = sorted(chance.randrange(len(sent.body) + 1) for _ in range(8))
+
+    def pieces(self) -> Iterator[Piece]:
+        body, places = self._sent.body, [0, *self._cuts, len(self._sent.body)]
+        for begin, end in pairwise(places):
+            made = self.total * end // max(len(body), 1)
+            yield Piece(body[begin:end], made, self.total / 50 / len(places))
+
+    def had(self, size: int) -> int:
+        """Return how many tokens who has so many characters of the stream's text has."""
+        return min(-(-self.total * size // max(self._length, 1)), self.total)
+
+
+def _choice(index: int, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "finish_reason": reason}
+
+
+def characters(endpoint: str, body: bytes) -> int:
+    """Return how many characters of text a caller has that has these bytes of a stream, perhaps the last event in part."""
+    names = TEXTS[endpoint]
+    found = re.findall(rf'"(?:{names})": ?"((?:[^"\\]|\\.)*)', body.decode("utf-8", "replace"))
+    return sum(map(len, map(_unescaped, found)))
+
+
+def _unescaped(text: str) -> str:
+    for cut in (0, 1, 2, 3, 4, 5):
+        try:
+            return str(json.loads(f'"{text[: len(text) - cut]}"', strict=False))
+        except ValueError:
+            continue
+    return text
+
+
+def _begun(tokens: list[str], size: int) -> int:
+    """Return how many tokens a text of so many characters has at least a part of."""
+    return sum(before < size for before in accumulate(map(len, tokens[:-1]), initial=0))
