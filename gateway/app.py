@@ -39,7 +39,7 @@ from gateway.holds.projection import Projection
 from gateway.holds.threads import Threads
 from gateway.ledger.database import Database
 from gateway.ledger.queries import lately_counted
-from gateway.ledger.recovery import Bounds, Recovery
+from gateway.ledger.recovery import Recovery, bounds_of
 from gateway.observing.metrics import WRONG_TOKENS
 from gateway.observing.records import count_records
 from gateway.observing.tally import Sheet, Tally
@@ -129,11 +129,7 @@ def build(settings: Settings, worker_id: str) -> App:
         database,
         blocking,
         lambda: project_everything(database, projection),
-        bounds=Bounds(
-            conversation_tokens_max=settings.conversation_tokens_max,
-            lease_ms=int(settings.lease_s * 1000),
-            call_ms=int(settings.call_deadline_s * 1000),
-        ),
+        bounds=bounds_of(settings),
         now_ms=now_ms,
         note=lambda records: count_records(tally, records),
     )

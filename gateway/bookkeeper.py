@@ -27,7 +27,7 @@ from gateway.ledger.aside import count_aside
 from gateway.ledger.conservation import Conservation
 from gateway.ledger.conservation import Found as Counted
 from gateway.ledger.database import Database
-from gateway.ledger.recovery import Bounds, Recovery
+from gateway.ledger.recovery import Recovery, bounds_of
 from gateway.ledger.tide import Fallen
 from gateway.ledger.writer import Writer
 from gateway.observing.metrics import (
@@ -54,15 +54,6 @@ MANY = 1_000
 SWEEP_S = 1.0
 AWAY_S = 0.5
 SHEET = "bookkeeper"
-
-
-def bounds_of(settings: Settings) -> Bounds:
-    """Return what a rebuild needs to know of the house."""
-    return Bounds(
-        conversation_tokens_max=settings.conversation_tokens_max,
-        lease_ms=int(settings.lease_s * 1000),
-        call_ms=int(settings.call_deadline_s * 1000),
-    )
 
 
 def _do(tally: Tally, name: str, duty: Callable[..., object], *given: object) -> None:

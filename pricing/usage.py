@@ -47,10 +47,14 @@ FIELDS: tuple[str, ...] = (
     "end_user",
     "input_source",
     "usage_dispute",
+    "conversation_cap_tokens",
+    "conversation_is_included",
 )
 """Every field, in the order files show them. Times are milliseconds since 1970, UTC."""
 
-FIELDS_IF_SAID: frozenset[str] = frozenset({"end_user", "input_source", "usage_dispute"})
+FIELDS_IF_SAID: frozenset[str] = frozenset(
+    {"end_user", "input_source", "usage_dispute", "conversation_cap_tokens", "conversation_is_included"}
+)
 """Fields that a record is without where they say nothing: what was hashed before there were any keeps its hash."""
 
 END_USER_MOST = 256
@@ -72,9 +76,13 @@ WHOLE_FIELDS: frozenset[str] = frozenset(
         "duration_ms",
         "charge_nanousd",
         "seq",
+        "conversation_cap_tokens",
     }
 )
-"""The fields that are whole numbers (``requested_tokens`` and ``ttft_ms`` may be null); ``stream`` is a boolean."""
+"""The fields that are whole numbers (``requested_tokens`` and ``ttft_ms`` may be null).
+
+``stream`` and ``conversation_is_included`` are booleans.
+"""
 
 KINDS = ("usage", "fee", "credit", "correction")
 

@@ -76,6 +76,12 @@ class UsageShown(BaseModel):
         description="What the upstream's figures contradict: `itself`, one another, or `text`, what came with them; left"
         " out where nothing.",
     )
+    conversation_cap_tokens: int | None = Field(
+        default=None, description="The cap of its conversation, as it began; left out on older records."
+    )
+    conversation_is_included: bool | None = Field(
+        default=None, description="Whether a subscription includes the conversation that it began; left out where not."
+    )
 
 
 class UsagePage(Page[UsageShown]):

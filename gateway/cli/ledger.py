@@ -8,7 +8,6 @@ from contextlib import closing
 import typer
 
 from gateway.admin.sweep import project_everything
-from gateway.bookkeeper import bounds_of
 from gateway.cli.log import log_to_stderr
 from gateway.cli.progress import timed
 from gateway.clock import now_ms
@@ -16,7 +15,7 @@ from gateway.holds.connect import connect
 from gateway.holds.projection import Projection
 from gateway.ledger.aside import count_aside
 from gateway.ledger.database import Database
-from gateway.ledger.recovery import Recovery
+from gateway.ledger.recovery import Recovery, bounds_of
 from gateway.ledger.verify import Recount, recount_all
 from gateway.local.reached import reached
 from gateway.settings import Settings, read_settings

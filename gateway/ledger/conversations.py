@@ -16,7 +16,7 @@ SWEEP_EVERY = 10_000
 book = usage_records.c
 COLUMNS = (
     *(book.time, book.id, book.settled, book.customer, book.conversation, book.tier, book.menu_version),
-    *(book.billed_output_tokens, book.input_tokens),
+    *(book.billed_output_tokens, book.input_tokens, book.conversation_cap_tokens),
 )
 
 
@@ -32,6 +32,7 @@ class Said:
     menu_version: str | None
     tokens: int
     input_tokens: int
+    cap: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Conversation:
     """Whether a record has output tokens: the price goes onto the first of those."""
     first: int
     last: int
+    cap: int | None = None
+    """What it was granted in all, by its records; those from before they said so do not."""
 
     def is_open(self, now_ms: int) -> bool:
         """A conversation ends an hour after its last call, a day after its first."""
@@ -67,6 +70,7 @@ def open_conversations(database: Database, now_ms: int) -> list[Conversation]:
             menu_version=row.menu_version,
             tokens=row.billed_output_tokens,
             input_tokens=row.input_tokens,
+            cap=row.conversation_cap_tokens,
         )
         for row in rows
         if row.conversation is not None
@@ -105,6 +109,7 @@ def _begun(call: Said) -> Conversation:
         was_charged=call.tokens > 0,
         first=call.time,
         last=max(call.time, call.settled),
+        cap=call.cap,
     )
 
 
@@ -115,4 +120,5 @@ def _continued(conversation: Conversation, call: Said) -> Conversation:
         input_tokens=conversation.input_tokens + call.input_tokens,
         was_charged=conversation.was_charged or call.tokens > 0,
         last=max(conversation.last, call.time, call.settled),
+        cap=conversation.cap if call.cap is None else call.cap,
     )

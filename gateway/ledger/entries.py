@@ -16,8 +16,11 @@ from gateway.ledger.tables import usage_records
 from pricing.money import MOST
 from pricing.usage import FIELDS, KINDS, WHOLE_FIELDS, UsageRecord
 
-ADDED = frozenset({"charge_nanousd", "settled", "chain", "seq", "prev_hash", "hash"})
-"""The fields that are not in the record: a settlement carries two of them beside it, and the book adds the others."""
+BESIDE = frozenset({"charge_nanousd", "settled", "conversation_cap_tokens", "conversation_is_included"})
+"""The fields that a settlement carries beside the record: only the script that settles knows them."""
+
+ADDED = BESIDE | {"chain", "seq", "prev_hash", "hash"}
+"""The fields that are not in the record: those beside it, and those that the book adds."""
 
 CARRIED = tuple(field for field in FIELDS if field not in ADDED)
 NAMES = frozenset(CARRIED)
@@ -74,6 +77,9 @@ def record_in(entry: Entry) -> UsageRecord | Malformed:
     settled = entry.fields.get(b"settled", b"%d" % entry.time)
     if not WHOLE_NUMBER.fullmatch(settled) or not 0 <= int(settled) <= MOST:
         return Malformed(entry, "settled is not a moment in milliseconds")
+    cap = entry.fields.get(b"cap", b"0")
+    if not WHOLE_NUMBER.fullmatch(cap) or not 0 <= int(cap) <= MOST:
+        return Malformed(entry, "cap is not a number of tokens")
     try:
         given = orjson.loads(entry.fields.get(b"record", b""))
     except ValueError:
@@ -88,6 +94,8 @@ def record_in(entry: Entry) -> UsageRecord | Malformed:
         if fault := fault_of(value) if value is not None else MISSING[field]:
             return Malformed(entry, f"{field} {fault}")
     record["charge_nanousd"], record["settled"] = int(charge), int(settled)
+    record["conversation_cap_tokens"] = int(cap) if b"cap" in entry.fields else None
+    record["conversation_is_included"] = True if b"included" in entry.fields else None
     return record
 
 

@@ -168,19 +168,26 @@ def tokens_by_end_user(database: Database, customer: str, start: int, end: int) 
 
 
 def begun_in(database: Database, customer: str, start: int, end: int) -> int:
-    """Return how many of a customer's conversations had their first output token in a call of one period.
+    """Return how many of a customer's conversations of one period its subscription included.
 
-    A conversation lasts a day at most, so one that was begun before shows in the day before.
+    Records say so themselves. Those from before they did say which conversations had their first output token in the
+    period: one lasts a day at most, so one that was begun before shows in the day before.
     """
+    included = select(func.count()).where(*calls_in(customer, start, end), book.conversation_is_included.is_(True))
     first = func.min(book.time)
     query = (
         select(book.conversation)
-        .where(*calls_in(customer, start - DAY_MS, end), book.billed_output_tokens > 0)
+        .where(
+            *calls_in(customer, start - DAY_MS, end),
+            book.billed_output_tokens > 0,
+            book.conversation_cap_tokens.is_(None),
+        )
         .group_by(book.conversation)
         .having(first >= start)
     )
     with database.read() as connection:
-        return connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()
+        before = connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()
+        return before + connection.execute(included).scalar_one()
 
 
 def lately_counted(database: Database, most: int) -> list[tuple[float, float]]:

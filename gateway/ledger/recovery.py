@@ -16,6 +16,7 @@ from gateway.errors import MeteringUnavailable
 from gateway.holds import keys
 from gateway.holds.announcement import Announcement, announcement
 from gateway.holds.connect import fields, text, translated
+from gateway.holds.offer import HouseLimits, offer
 from gateway.holds.periods import PeriodKind, period_at
 from gateway.holds.scripts import source
 from gateway.ledger.conversations import DAY_MS, HOUR_MS, Conversation, open_conversations
@@ -24,6 +25,7 @@ from gateway.ledger.queries import Span, begun_in, newest_times, rows_in, spent_
 from gateway.ledger.tables import customers, installation, menus, usage_records
 from gateway.ledger.tide import Tide
 from gateway.ledger.writer import Writer, unheard
+from gateway.settings import Settings
 from pricing.menu import Menu
 from pricing.usage import UsageRecord
 
@@ -42,6 +44,17 @@ class Bounds:
     conversation_tokens_max: int
     lease_ms: int
     call_ms: int
+    observes: bool
+
+
+def bounds_of(settings: Settings) -> Bounds:
+    """Return what a rebuild needs to know of the house."""
+    return Bounds(
+        conversation_tokens_max=settings.conversation_tokens_max,
+        lease_ms=int(settings.lease_s * 1000),
+        call_ms=int(settings.call_deadline_s * 1000),
+        observes=settings.mode == "observe",
+    )
 
 
 class Recovery:
@@ -241,21 +254,28 @@ class Recovery:
                 yield row.id, period_at(kind, row.timezone, newest[row.id])
 
     def _write_conversations(self) -> None:
-        caps = self._caps()
-        most = self._bounds.conversation_tokens_max
+        cap_of = self._caps()
         with self._redis.pipeline(transaction=False) as batch:
             for one in open_conversations(self._database, self._now_ms()):
-                cap = caps.get((one.menu_version, one.tier)) or most
+                cap = cap_of(one) if one.cap is None else one.cap
                 name = keys.conversation(keys.bucket_of(one.customer), one.customer, one.name)
                 batch.hset(name, items=_fields(one, cap))
                 batch.pexpire(name, 2 * HOUR_MS)
             batch.execute()
 
-    def _caps(self) -> dict[tuple[str | None, str | None], int | None]:
-        """Return the cap of each tier of each menu there ever was."""
-        return {
-            (menu.version, tier.name): tier.conversation_tokens_max for menu in self._menus() for tier in menu.tiers
-        }
+    def _caps(self) -> Callable[[Conversation], int]:
+        """Return what tells the cap of a conversation whose records do not: as it would begin now, in its own tier."""
+        tiers = {(menu.version, tier.name): tier for menu in self._menus() for tier in menu.tiers}
+        with self._database.read() as connection:
+            rows = connection.execute(select(customers.c.id, customers.c.overrides)).all()
+        own = {row.id: json.loads(row.overrides) for row in rows}
+        house = HouseLimits(0, self._bounds.conversation_tokens_max, 0, observes=self._bounds.observes)
+
+        def cap_of(one: Conversation) -> int:
+            tier = tiers.get((one.menu_version or "", one.tier or ""))
+            return offer(tier, one.menu_version, own.get(one.customer, {}), house).conversation_tokens_max
+
+        return cap_of
 
     def _menus(self) -> list[Menu]:
         """Return every menu there ever was."""

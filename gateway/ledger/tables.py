@@ -147,6 +147,8 @@ usage_records = Table(
     Column("end_user", String(END_USER_MOST)),
     Column("input_source", String(16)),
     Column("usage_dispute", String(16)),
+    Column("conversation_cap_tokens", BigInteger),
+    Column("conversation_is_included", Boolean),
     PrimaryKeyConstraint("chain", "seq"),
     Index("ix_usage_records_time_id", "time", "id"),
     Index("ix_usage_records_customer_time_id", "customer", "time", "id"),

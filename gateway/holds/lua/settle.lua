@@ -67,6 +67,9 @@ if is_same then
   talk_is_empty = record == '' and live <= 0 and used == 0 and input_used == 0 and charged ~= '1'
   conversation_left = written(tonumber(c[3]) - used - held)
 end
+local entry = {'record', record, 'charge', charge, 'settled', written(now)}
+if is_same then entry[7], entry[8] = 'cap', c[3] end
+if newly_included then entry[#entry + 1], entry[#entry + 2] = 'included', '1' end
 local user_used, user_held = 0, 0
 if u then user_used, user_held = bounded(whole(u[1]) + billed), bounded(whole(u[2]) - freed_tokens) end
 
@@ -94,7 +97,7 @@ local function tell_if_reached(limit, percent, threshold, max, added, after)
 end
 
 -- The first write may fail, where the stream is none. Those after it go to what was read; where they do not, they may fail.
-if record ~= '' then redis.call('XADD', usage, '*', 'record', record, 'charge', charge, 'settled', written(now)) end
+if record ~= '' then redis.call('XADD', usage, '*', unpack(entry)) end
 redis.call('HSET', window, unpack(windowed))
 if u and user_used == 0 and user_held == 0 then
   redis.call('DEL', end_user)

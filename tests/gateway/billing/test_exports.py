@@ -20,15 +20,16 @@ from gateway.billing.exports.chunks import CHUNK_CHARACTERS
 from gateway.billing.exports.files import manifest_path, write_file
 from gateway.billing.exports.formats import FORMATS, format_named
 from gateway.errors import BadRequest
-from pricing.usage import FIELDS, WHOLE_FIELDS, UsageRecord
+from pricing.usage import FIELDS, FIELDS_IF_SAID, WHOLE_FIELDS, UsageRecord
 from tests.gateway.ledger.records import record
 
 whole = st.integers(-(2**53) + 1, 2**53 - 1)
 text = st.text(max_size=20)
+FLAGS = ("stream", "conversation_is_included")
 records = st.lists(
     st.fixed_dictionaries(
         {
-            field: whole if field in WHOLE_FIELDS else st.booleans() if field == "stream" else text | st.none()
+            field: whole if field in WHOLE_FIELDS else st.booleans() if field in FLAGS else text | st.none()
             for field in FIELDS
         }
     ),
@@ -64,10 +65,11 @@ def test_jsonl_is_one_object_a_line_in_the_contracts_order() -> None:
 def test_a_record_without_an_end_user_is_exported_as_it_was_hashed() -> None:
     """In JSON it lacks the field, as every record did before there were any; in CSV the last cell is empty."""
     without = booked()
-    del without["end_user"], without["input_source"], without["usage_dispute"]
+    for field in FIELDS_IF_SAID:
+        del without[field]
 
     assert json.loads(encoded("jsonl", [without])) == without
-    assert encoded("csv", [without]).splitlines()[1].endswith(b"f,,,")
+    assert encoded("csv", [without]).splitlines()[1].endswith(b"f,,,,,")
 
 
 @given(records)

@@ -52,11 +52,13 @@ def settled_call(number: int = 1, **changes: Any) -> UsageRecord:
 
 def record(number: int = 1, **changes: Any) -> UsageRecord:
     """Return a record as it is handed to the book."""
-    return {**settled_call(number), "charge_nanousd": 5_000, "settled": NOON + number + 1_500, **changes}
+    beside = {"charge_nanousd": 5_000, "settled": NOON + number + 1_500}
+    conversation = {"conversation_cap_tokens": 4_000, "conversation_is_included": True}
+    return {**settled_call(number), **beside, **conversation, **changes}
 
 
 def settle(client: redis.Redis, call: UsageRecord, charge: int | str = 5_000) -> str:
     """Add a call to its customer's usage stream, as the settling script does; return the stream."""
     stream = keys.usage(keys.bucket_of(call["customer"]))
-    client.xadd(stream, {"record": json.dumps(call), "charge": str(charge)})
+    client.xadd(stream, {"record": json.dumps(call), "charge": str(charge), "cap": "4000", "included": "1"})
     return stream

@@ -21,7 +21,25 @@ def entry(call: Any, charge: bytes = b"5000") -> Entry:
 def test_a_record_gains_its_charge_and_the_time_of_its_entry() -> None:
     found = record_in(entry(settled_call()))
 
-    assert found == {**settled_call(), "charge_nanousd": 5000, "settled": NOON}
+    nothing_of_the_conversation = {"conversation_cap_tokens": None, "conversation_is_included": None}
+    assert found == {**settled_call(), "charge_nanousd": 5000, "settled": NOON, **nothing_of_the_conversation}
+
+
+def test_a_record_gains_what_the_script_knows_of_its_conversation() -> None:
+    fields = {b"record": json.dumps(settled_call()).encode(), b"charge": b"0", b"settled": b"7", b"cap": b"50"}
+
+    found = record_in(Entry("{b00}:usage", f"{NOON}-3", {**fields, b"included": b"1"}))
+
+    assert not isinstance(found, Malformed)
+    assert (found["conversation_cap_tokens"], found["conversation_is_included"]) == (50, True)
+
+
+@pytest.mark.parametrize("cap", [b"", b"-1", b"many", b"99999999999999999"])
+def test_a_cap_that_is_none_is_no_record(cap: bytes) -> None:
+    found = record_in(Entry("{b00}:usage", f"{NOON}-3", {**entry(settled_call()).fields, b"cap": cap}))
+
+    assert isinstance(found, Malformed)
+    assert found.reason == "cap is not a number of tokens"
 
 
 def test_a_charge_beyond_floating_point_is_read_to_the_last_digit() -> None:

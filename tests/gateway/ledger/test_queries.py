@@ -8,8 +8,9 @@ import pytest
 
 from gateway.errors import BadRequest
 from gateway.ledger.appender import append
+from gateway.ledger.conversations import HOUR_MS
 from gateway.ledger.database import Database
-from gateway.ledger.queries import Span, Spent, Totals, spent_in, totals, usage_page, usage_records_in
+from gateway.ledger.queries import Span, Spent, Totals, begun_in, spent_in, totals, usage_page, usage_records_in
 from tests.gateway.ledger.records import NOON, record
 
 OTHER = "cus_other"
@@ -119,3 +120,34 @@ def test_totals_are_the_sums_of_the_rows_in_a_span(twenty: Database) -> None:
         charge_nanousd=sum(row["charge_nanousd"] for row in rows),
     )
     assert totals(twenty, Span(since=NOON + 1_000)) == Totals()
+
+
+def test_what_a_subscription_included_is_counted_by_conversation_and_not_by_name(database: Database) -> None:
+    """Five that used one name, hours apart, are five; what was charged, or goes on, is none."""
+    begun = [record(n, time=NOON + 2 * n * HOUR_MS) for n in range(1, 6)]
+    others = [
+        record(11, time=NOON + 2 * HOUR_MS + 1, conversation_is_included=None),
+        record(12, time=NOON + 3 * HOUR_MS, conversation="charged", conversation_is_included=None),
+        record(13, time=NOON, conversation="before"),
+        record(14, time=NOON + 4 * HOUR_MS, customer="cus_other"),
+    ]
+    append(database, [*begun, *others])
+
+    assert begun_in(database, "cus_acme", NOON + 1, NOON + 20 * HOUR_MS) == 5
+    assert begun_in(database, "cus_acme", NOON + 1, NOON + 10 * HOUR_MS) == 4
+
+
+def test_records_from_before_they_said_what_is_included_are_counted_by_name(database: Database) -> None:
+    old = {"conversation_cap_tokens": None, "conversation_is_included": None}
+    append(
+        database,
+        [
+            record(1, time=NOON, conversation="a", **old),
+            record(2, time=NOON + 1, conversation="b", **old),
+            record(3, time=NOON + 2, conversation="b", **old),
+            record(4, time=NOON + 3, conversation="b", conversation_is_included=None),
+            record(5, time=NOON + 4, conversation="c"),
+        ],
+    )
+
+    assert begun_in(database, "cus_acme", NOON + 1, NOON + HOUR_MS) == 2

@@ -59,6 +59,8 @@ def test_a_turn_moves_what_is_settled_and_empties_the_streams(client: redis.Redi
         **settled_call(1),
         **{field: first[field] for field in ("settled", "chain", "seq", "prev_hash", "hash")},
         "charge_nanousd": 7,
+        "conversation_cap_tokens": 4_000,
+        "conversation_is_included": True,
     }
     assert second["charge_nanousd"] == 9_007_199_254_740_991
     assert first["settled"] <= second["settled"]
