@@ -66,7 +66,7 @@ WITH_OBJECTS: dict[str, Driven] = {
     "Vercel": Driven(NODE, "vercel", RESPONSES, mode="responses"),
     "Vercel, chat": Driven(NODE, "vercel", CHAT, mode="chat"),
     "Vercel on anthropic": Driven(NODE, "vercel", MESSAGES, mode="messages"),
-    "LangChain for Node": Driven(NODE, "langchain", CHAT, mode="chat"),
+    "LangChain for Node": Driven(NODE, "langchain", CHAT, mode="chat", maxRetries=0),
 }
 """Clients that return objects of a class or schema."""
 CUT_OBJECTS = {
@@ -74,8 +74,18 @@ CUT_OBJECTS = {
     **dict.fromkeys(("Vercel", "Vercel, chat", "Vercel on anthropic"), "NoObjectGeneratedError"),
     "Agents SDK": "ModelBehaviorError",
     "LlamaIndex": "ValueError",
+    "LangChain for Node": "LengthFinishReasonError",
 }
-"""What they raise where the cap ends one. LangChain for Node asks six times again by itself first."""
+"""What they raise where the cap ends one. LangChain for Node asks six times more by itself, unless it is told not to."""
+
+WITH_ANSWERS: dict[str, Driven] = {
+    "by a tool": Driven(NODE, "langchain", CHAT, mode="chat", method="functionCalling"),
+    "responses": Driven(NODE, "langchain", RESPONSES, mode="responses", method="jsonSchema"),
+    "responses, by a tool": Driven(NODE, "langchain", RESPONSES, mode="responses", method="functionCalling"),
+    "on anthropic": Driven(NODE, "langchain", MESSAGES, mode="messages", method="jsonSchema"),
+    "on anthropic, by a tool": Driven(NODE, "langchain", MESSAGES, mode="messages", method="functionCalling"),
+}
+"""LangChain for Node where it looks at no ending by itself, and returns the answer beside the object: ``includeRaw``."""
 
 every_client = pytest.mark.parametrize("name", CLIENTS)
 OPENING = "This answer is simulated:"
@@ -148,6 +158,16 @@ def test_an_object_that_is_cut_at_the_cap_is_none(house: Rig, name: str) -> None
 
     assert told.value.name == CUT_OBJECTS[name]
     assert {(one["finish"], one["billed_output_tokens"]) for one in house.usage(who)} == {("cap", CAP)}
+
+
+@pytest.mark.parametrize("name", WITH_ANSWERS)
+def test_who_asks_for_the_answer_beside_an_object_hears_that_it_was_cut(house: Rig, name: str) -> None:
+    client, who, small = WITH_ANSWERS[name], house.customer("open"), house.customer("small")
+    whole, cut = client.structure_and_answer(where(house, who)), client.structure_and_answer(where(house, small))
+
+    assert (whole["parsed"], whole["was_cut"]) == ({"name": "simulated", "length_m": 1}, False)
+    assert (cut["parsed"] or None, cut["was_cut"]) == (None, True)
+    assert [(one["finish"], one["billed_output_tokens"]) for one in house.usage(small)] == [("cap", CAP)]
 
 
 @every_client

@@ -70,6 +70,10 @@ class Driven:
     def structure(self, where: Where, *, stream: bool) -> dict[str, Any]:
         return self._ask("structure", where, MODEL, stream=stream)
 
+    def structure_and_answer(self, where: Where) -> dict[str, Any]:
+        """Return the object as ``parsed``, and whether its answer ``was_cut``."""
+        return self._ask("structureAndAnswer", where, MODEL)
+
     def _ask(self, task: str, where: Where, model: str, **more: Any) -> dict[str, Any]:
         asked = {**asdict(where), "model": model, "question": QUESTION, **self._given, **more}
         said = self._driver.ask(client=self._script, task=task, **asked)

@@ -4,10 +4,9 @@ import { HumanMessage, ToolMessage } from "@langchain/core/messages";
 import { ChatOpenAI } from "@langchain/openai";
 
 const MODELS = {
-  chat: (url, apiKey, model) => new ChatOpenAI({ model, apiKey, configuration: { baseURL: `${url}/v1` } }),
-  responses: (url, apiKey, model) =>
-    new ChatOpenAI({ model, apiKey, useResponsesApi: true, configuration: { baseURL: `${url}/v1` } }),
-  messages: (url, apiKey, model) => new ChatAnthropic({ model, apiKey, anthropicApiUrl: url }),
+  chat: (url, given) => new ChatOpenAI({ ...given, configuration: { baseURL: `${url}/v1` } }),
+  responses: (url, given) => new ChatOpenAI({ ...given, useResponsesApi: true, configuration: { baseURL: `${url}/v1` } }),
+  messages: (url, given) => new ChatAnthropic({ ...given, anthropicApiUrl: url }),
 };
 const THING = {
   title: "Thing",
@@ -24,8 +23,8 @@ function answer(message) {
   return { text: message.text, was_cut: [finish_reason, stop_reason, status].some((one) => ENDINGS.has(one)) };
 }
 
-export async function ask(task, { url, key, model: name, question, mode, tool, result, stream }) {
-  const model = MODELS[mode](url, key, name);
+export async function ask(task, { url, key, model: name, question, mode, tool, result, stream, maxRetries, method }) {
+  const model = MODELS[mode](url, { model: name, apiKey: key, maxRetries });
   if (task === "complete") return answer(await model.invoke(question));
   if (task === "stream") {
     let whole;
@@ -33,11 +32,15 @@ export async function ask(task, { url, key, model: name, question, mode, tool, r
     return answer(whole);
   }
   if (task === "structure") {
-    const structured = model.withStructuredOutput(THING);
+    const structured = model.withStructuredOutput(THING, { method });
     if (!stream) return await structured.invoke(question);
     let last;
     for await (const one of await structured.stream(question)) last = one;
     return last;
+  }
+  if (task === "structureAndAnswer") {
+    const { raw, parsed } = await model.withStructuredOutput(THING, { method, includeRaw: true }).invoke(question);
+    return { ...answer(raw), parsed: parsed ?? null };
   }
   const bound = model.bindTools([{ type: "function", function: { name: tool, parameters: { type: "object", properties: {} } } }]);
   const messages = [new HumanMessage(question)];
