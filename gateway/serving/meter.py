@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.holds.hold import Outcome
@@ -47,6 +48,12 @@ def said_output(said: int | None, reasoning: int, given: int | None, total: int 
     beside = said + reasoning if reasoning > said else said
     most = max(beside, 0 if total is None or given is None else total - given)
     return most, most != said
+
+
+def sum_of(said: Usage, each: Collection[Usage]) -> Usage:
+    """Return the usage of all choices, of which one has just ``said`` its own."""
+    output = sum(one.output_tokens or 0 for one in each)
+    return replace(said, output_tokens=output, reasoning_tokens=sum(one.reasoning_tokens for one in each))
 
 
 @dataclass(slots=True)

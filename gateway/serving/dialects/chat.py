@@ -53,6 +53,7 @@ class Chat(OpenAI):
             dropped=self._sieve.dropped(body),
             comes_whole=comes_whole(self._profile, body, choices),
             counted_apart=self._profile.counts_choices_apart,
+            runs_apart=self._profile.continuous_usage,
         )
 
     def prompt(self, body: Body) -> Prompt | None:

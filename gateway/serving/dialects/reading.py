@@ -121,9 +121,15 @@ class Reading(ABC):
 
     @property
     def uses_whole_grant(self) -> bool:
-        """Whether a choice has had all that it was granted."""
-        reported = self._usage.output_tokens if self._wanted.choices == 1 else None
-        return self._was_cut or max(*self._tokens, reported or 0, self._most_of_one) >= self._grant
+        """Whether a choice has had all that it was granted.
+
+        What the usage says beyond what was seen went to those that their limit ended; where nothing was seen, a part to
+        each.
+        """
+        reported, had = self._usage.output_tokens or 0, sum(self._tokens)
+        seen = max((self._tokens[index] for index, reason in self._ended.items() if reason == "length"), default=0)
+        most = seen + max(reported - had, 0) if had else -(-reported // self._wanted.choices)
+        return self._was_cut or max(most, self._most_of_one) >= self._grant
 
     @property
     def is_over(self) -> bool:

@@ -45,6 +45,8 @@ class Wanted:
     """Whether the upstream is asked for all of the answer at once."""
     counted_apart: bool = False
     """Whether each usage in a stream is that of one choice."""
+    runs_apart: bool = False
+    """Whether a running usage is that of the one choice beside which it stands."""
     generates: bool = True
     """Whether output tokens can come of it; if not, none are held."""
 

@@ -1,0 +1,64 @@
+"""Several choices in one stream: whose figure a running usage is, and which of them has had its grant."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.serving.dialects.all import dialects
+from gateway.serving.dialects.reading import Reading
+from gateway.serving.meter import Count, count_output
+from gateway.serving.profiles import ANY, CHAT, SGLANG, VLLM, Profile
+
+GRANT = 10
+
+
+def reading(profile: Profile, *chunks: tuple[int | None, str, str | None, int]) -> Reading:
+    """Return what is known of two choices after chunks, each of a choice: its text, its end, the usage beside it."""
+    chat = next(dialect for dialect in dialects(profile) if dialect.endpoint == CHAT)
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}], "n": 2}
+    found = chat.reading(chat.read({"model": "m", "stream": True, **body}, 100), grant=GRANT)
+    for index, text, end, said in chunks:
+        choices = [] if index is None else [{"index": index, "delta": {"content": text}, "finish_reason": end}]
+        usage = {"prompt_tokens": 1, "completion_tokens": said}
+        found.feed(b"data: " + json.dumps({"id": "c", "choices": choices, "usage": usage}).encode() + b"\n\n")
+    return found
+
+
+HIDDEN = ((0, "a", None, 4), (1, "b", None, 3), (0, "c", None, 6))
+"""Of seven tokens of the first choice two are seen, of three of the other one."""
+
+
+@pytest.mark.parametrize(("profile", "tokens"), [(VLLM, 9), (SGLANG, 9), (ANY, 6)])
+def test_a_running_figure_is_of_the_choice_beside_it_where_the_engine_is_known_for_that(
+    profile: Profile, tokens: int
+) -> None:
+    assert count_output(reading(profile, *HIDDEN).sight, 2 * GRANT) == Count(tokens, tokens, "continuous")
+
+
+def test_the_last_figure_is_of_all_choices() -> None:
+    found = reading(VLLM, *HIDDEN, (0, "", "stop", 6), (1, "", "stop", 3), (None, "", None, 9))
+
+    assert count_output(found.sight, 2 * GRANT) == Count(9, 9, "upstream")
+
+
+@pytest.mark.parametrize(
+    ("seen", "other", "said", "is_whole"),
+    [
+        (10, 1, 11, True),
+        (8, 1, 11, True),
+        (8, 1, 10, False),
+        (0, 0, 19, True),
+        (0, 0, 18, False),
+    ],
+)
+def test_a_choice_that_its_limit_ended_has_had_what_was_not_seen(
+    seen: int, other: int, said: int, is_whole: bool
+) -> None:
+    """Bytes of a character that is not whole yet are a token without text. Where all are, a half is each one's."""
+    pieces = [*((0, "a", None, 0) for _ in range(seen)), *((1, "b", None, 0) for _ in range(other))]
+    found = reading(ANY, *pieces, (0, "", "length", 0), (1, "", "stop", 0), (None, "", None, said))
+
+    assert found.uses_whole_grant == is_whole
