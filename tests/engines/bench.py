@@ -130,6 +130,8 @@ class Bench:
         }
         if truth.input_tokens is not None:
             wanted["input_tokens"] = truth.input_tokens
+        if ask.n > 1 and ask.grant is None and end == "length":
+            del wanted["finish"]  # of several choices nobody says what each has had
         for name, value in wanted.items():
             if record[name] != value:
                 yield f"{name} on record is {record[name]}, not {value}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from itertools import product
 from typing import Any
@@ -23,6 +23,10 @@ PROMPTS = tuple(f"Say {number}." for number in range(40))
 TOO_LONG = "the price of a token is in the menu " * 1_000
 IDLE_S = 120
 LONG = 256
+HANG_UPS = 6
+PACED = 8
+"""Answers from which a gateway knows the model's pace."""
+
 LINES = 20
 """Of a stream that a caller reads before it hangs up."""
 
@@ -34,6 +38,8 @@ class Kind:
     name: str
     calls: int
     breaches: Callable[[], Iterable[tuple[object, str]]]
+    figures: list[str] = field(default_factory=list)
+    """What the calls came to, once they are made."""
 
 
 def kinds(bench: Bench) -> Iterator[Kind]:
@@ -65,7 +71,13 @@ def _kinds_of(bench: Bench, endpoint: str) -> Iterator[Kind]:
     if endpoint in bench.engine.calls_tools:
         yield kind("tools", (ask for cap in (None, *CAPS) for ask in asked(tools=True, cap=cap)))
     yield Kind(f"{endpoint} conversations to their cap", 8, lambda: _conversations(bench, endpoint, goes_on))
-    yield Kind(f"{endpoint} callers who hang up", 6, lambda: _hang_ups(bench, endpoint, goes_on))
+    yield _hang_ups(bench, endpoint, goes_on)
+
+
+def hang_ups(bench: Bench) -> Iterator[Kind]:
+    """Yield the kinds of calls whose caller hangs up."""
+    for endpoint in bench.engine.speaks:
+        yield _hang_ups(bench, endpoint, _prompts(bench, endpoint)[0])
 
 
 def _prompts(bench: Bench, endpoint: str) -> tuple[str, str]:
@@ -95,10 +107,23 @@ def _conversations(bench: Bench, endpoint: str, prompt: str) -> Iterator[tuple[o
             yield ask, f"the call after its cap came to {heard[3].said}"
 
 
-def _hang_ups(bench: Bench, endpoint: str, prompt: str) -> Iterator[tuple[object, str]]:
-    """Hang up in the middle of answers: nothing stays held, and no token is on record that was not made."""
-    for stream in (True, False) * 3:
-        ask = Ask(endpoint, prompt, stream, limit=LONG)
+def _hang_ups(bench: Bench, endpoint: str, prompt: str) -> Kind:
+    given = bench.house.settings
+    manner = ", ".join(filter(None, (given.on_hangup, given.hangup_bills)))
+    name = f"{endpoint} callers who hang up" + (f" ({manner})" if manner else "")
+    figures: list[str] = []
+    return Kind(name, HANG_UPS, lambda: _left(bench, endpoint, prompt, figures), figures)
+
+
+def _left(bench: Bench, endpoint: str, prompt: str, figures: list[str]) -> Iterator[tuple[object, str]]:
+    """Hang up in the middle of answers: nothing stays held, and on record is what the operator wants billed."""
+    if bench.house.settings.hangup_bills == "timed":
+        for _ in range(PACED):
+            bench.through(Ask(endpoint, prompt, limit=LONG))
+        bench.house.until_nothing_is_held(IDLE_S)
+    billed, made = 0, 0
+    for number in range(HANG_UPS):
+        ask = Ask(endpoint, prompt, stream=number % 2 == 0, limit=LONG)
         before = bench.engine.made(bench.house.upstream)
         known = set(bench.records([ask]))
         _hang_up(bench, ask)
@@ -106,27 +131,48 @@ def _hang_ups(bench: Bench, endpoint: str, prompt: str) -> Iterator[tuple[object
         until(lambda: bench.engine.is_idle(bench.house.upstream), IDLE_S)
         after = bench.engine.made(bench.house.upstream)
         records = [record for name, record in bench.records([ask]).items() if name not in known]
-        tokens = sum(record["billed_output_tokens"] for record in records)
-        if after is not None and before is not None and tokens > after - before:
-            yield ask, f"{tokens} tokens are billed, and {after - before} were made"
-        whole = bench.tokens(ask)
-        if stream and [record["finish"] for record in records] != ["disconnect"]:
-            yield ask, f"on record is {records}"
-        if stream and not 1 <= tokens <= (whole or 0):
-            yield ask, f"{tokens} tokens are billed of {whole}"
-        if not stream and tokens not in ((0, whole) if bench.engine.stops else (whole,)):  # it may have just ended
-            yield ask, f"{tokens} tokens are billed of {whole}: {records}"
+        of_call = None if after is None or before is None else after - before
+        billed, made = billed + sum(record["billed_output_tokens"] for record in records), made + (of_call or 0)
+        for breach in _owed(bench, ask, records, of_call):
+            yield ask, f"{breach}: {records}"
+    figures.append(f"billed {billed}" + (f", made {made}" if bench.engine.counter else ""))
+
+
+def _owed(bench: Bench, ask: Ask, records: list[dict[str, Any]], made: int | None) -> Iterator[str]:
+    """Yield what is wrong with the record of a call that was left; ``made`` is by the engine's own count."""
+    whole, bills = bench.tokens(ask) or 0, bench.house.settings.hangup_bills
+    tokens = sum(record["billed_output_tokens"] for record in records)
+    source = records[0]["usage_source"] if records else None
+    stops = bench.house.settings.on_hangup == "stop" or (bench.house.settings.on_hangup is None and bench.engine.stops)
+    if len(records) > 1 or (ask.stream and not records):
+        yield "one record is made of a call that is left in the middle"
+    elif records and records[0]["finish"] != "disconnect":
+        if tokens != whole:  # it had just ended
+            yield f"{tokens} tokens are billed of {whole}"
+    elif not stops:
+        if tokens != whole or source not in ("drained", "counted"):
+            yield f"{tokens} tokens are billed of {whole}, which was read to its end"
+    elif source == "granted":
+        if tokens != LONG or bills not in (None, "granted"):
+            yield f"{tokens} tokens are billed of a grant of {LONG}"
+    elif source == "timed":
+        if not ask.stream <= tokens <= LONG or bills not in (None, "timed"):
+            yield f"{tokens} tokens are billed by time"
+    elif tokens > (whole if made is None else made) or tokens < ask.stream:
+        yield f"{tokens} tokens are billed by what went by, and {made} were made"
 
 
 def _hang_up(bench: Bench, ask: Ask) -> None:
     """Leave a streamed answer once some events of it are here, a whole one once it is under way."""
+    who = bench.customer(ask.cap)
+    before = len(bench.house.usage(who))
     connection = HTTPConnection(urlsplit(bench.house.url).netloc, timeout=IDLE_S)
-    headers = {"content-type": "application/json", **bench.customer(ask.cap).headers}
+    headers = {"content-type": "application/json", **who.headers}
     connection.request("POST", ask.endpoint, json.dumps(ask.body()), headers)
     if ask.stream:
         with connection.getresponse() as answer:
             for _ in range(LINES):
                 answer.readline()
     else:
-        until(lambda: bench.house.open_holds() == 1)
+        until(lambda: bench.house.open_holds() == 1 or len(bench.house.usage(who)) > before, IDLE_S)
     connection.close()

@@ -12,10 +12,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.engines.bench import Bench
 from tests.engines.engines import ENGINES, MODEL, DidNotStart, Engine
-from tests.engines.kinds import kinds
+from tests.engines.kinds import Kind, hang_ups, kinds
 from tests.loop.rig import rig
 from tests.servers import short_directory, valkey_in
 
@@ -23,17 +24,32 @@ SHOWN = 5
 """Breaches of a kind of calls."""
 
 
+MANNERS: tuple[dict[str, str], ...] = (
+    {"on_hangup": "finish"},
+    *({"on_hangup": "stop", "hangup_bills": bills} for bills in ("visible", "timed", "granted")),
+)
+"""What an operator may want done once a caller has left."""
+
+
 @contextmanager
-def bench(engine: Engine) -> Iterator[Bench]:
-    """Start an engine and a gateway that finds out by itself what it is."""
+def bench(engine: Engine, url: str, **given: Any) -> Iterator[Bench]:
+    """Start a gateway before an engine, which finds out by itself what that is."""
     with (
         tempfile.TemporaryDirectory() as data,
         short_directory() as beside,
         valkey_in(beside) as redis_url,
-        engine.running(Path(data) / "engine.log") as url,
-        rig(redis_url, f"sqlite:///{data}/ledger", Path(data), upstream=url, model=MODEL) as house,
+        rig(redis_url, f"sqlite:///{data}/ledger", Path(data), upstream=url, model=MODEL, **given) as house,
     ):
         yield Bench(engine, house)
+
+
+def all_kinds(engine: Engine, url: str) -> Iterator[Kind]:
+    """Yield every kind of calls, each while its gateway runs."""
+    with bench(engine, url) as one:
+        yield from kinds(one)
+    for given in MANNERS:
+        with bench(engine, url, **given) as one:
+            yield from hang_ups(one)
 
 
 def tried(engine: Engine, chosen: Sequence[str]) -> int:
@@ -41,13 +57,13 @@ def tried(engine: Engine, chosen: Sequence[str]) -> int:
     engine.install()
     print(f"{engine.name}: {engine.version()}", flush=True)
     calls, broken, began = 0, 0, time.monotonic()
-    with bench(engine) as one:
-        for kind in kinds(one):
+    with tempfile.TemporaryDirectory() as data, engine.running(Path(data) / "engine.log") as url:
+        for kind in all_kinds(engine, url):
             if chosen and not any(word in kind.name for word in chosen):
                 continue
             breaches = list(kind.breaches())
             calls, broken = calls + kind.calls, broken + len({str(call) for call, _ in breaches})
-            print(f"{engine.name:18} {kind.name:58} {kind.calls:4} calls", flush=True)
+            print(f"{engine.name:18} {kind.name:58} {kind.calls:4} calls", *kind.figures, flush=True)
             for call, breach in breaches[:SHOWN]:
                 print(f"  {call}: {breach}", flush=True)
             if len(breaches) > SHOWN:
