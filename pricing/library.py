@@ -292,7 +292,7 @@ def fit(
     records: Iterable[Mapping[str, Any]],
     menus: Iterable[Mapping[str, Any]],
     *,
-    value_nanousd: float,
+    value_nanousd: float | None = None,
     cost_nanousd_per_token: float = 0.0,
     currency: str = "USD",
     own_tiers: bool = False,
@@ -304,7 +304,7 @@ def fit(
     Args:
         records: usage records, in about the order of their time.
         menus: the menus that they name, each a ``menu.json``.
-        value_nanousd: worth of an answer that comes at once, which is yours to say.
+        value_nanousd: worth of an answer that comes at once; None to have it told by the tiers that customers took.
         cost_nanousd_per_token: of serving.
         currency: of all amounts.
         own_tiers: customers took the tier of their account themselves.

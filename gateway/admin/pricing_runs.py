@@ -40,6 +40,9 @@ class RunAsked(Given):
     value_nanousd: int | None = Field(
         default=None, ge=1, le=2**53, description="The worth of an answer at once; else that of the last menu's market."
     )
+    estimate_value: bool = Field(
+        default=False, description="Whether the tiers that customers took are to tell that worth, whatever was said."
+    )
     cost_nanousd_per_token: float | None = Field(
         default=None,
         ge=0,

@@ -16,7 +16,7 @@ from gateway.clock import written
 from gateway.errors import StartupError
 from gateway.ledger.database import Database
 from pricing.certificate import verify
-from pricing.estimate.as_market import market_of, priced
+from pricing.estimate.as_market import discounts_of, market_of, priced
 from pricing.estimate.comparison import Sold, beyond_limits, compared, destinations, replayed, sold
 from pricing.estimate.conversations import DAY_MS
 from pricing.estimate.fit import Estimate, Given, fit
@@ -106,10 +106,13 @@ def _given(database: Database, asked: Mapping[str, Any]) -> Given:
         bodies = menu_bodies(database)
         assumed = read_market(bodies[0]["market"]) if bodies else None
     try:
-        return given_of(assumed, asked["value_nanousd"], asked["cost_nanousd_per_token"], None)
+        is_estimated = asked["estimate_value"]
+        return given_of(
+            assumed, asked["value_nanousd"], asked["cost_nanousd_per_token"], None, is_estimated=is_estimated
+        )
     except StartupError as error:
         raise StartupError(
-            "No record tells what an answer is worth: say it as value_nanousd, or name an assumed market."
+            "Nobody says what an answer is worth: say it as value_nanousd, name an assumed market, or ask for estimate_value."
         ) from error
 
 
@@ -149,7 +152,8 @@ def _comparison(estimate: Estimate, seen: Statistics, made: Json, before: Menu |
     here = valuation_of(market)
     new = sold(Menu.from_json(made))
     old = None if before is None else sold(before)
-    single = valuation_of(read_market(understated(market, averaged, tiers=(1,)).market))
+    one = understated(market, averaged, tiers=(1,), discounts=discounts_of(estimate))
+    single = valuation_of(read_market(one.market))
     comparison = compared(here, draws, new, old, _single(single))
     if old is not None:
         goes = destinations(here, new, old)

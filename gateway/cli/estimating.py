@@ -22,22 +22,38 @@ REASONS = {
 }
 
 
-def given_of(assumed: Market | None, value: float | None, cost: float | None, on_disconnect: str | None) -> Given:
+def given_of(
+    assumed: Market | None,
+    value: float | None,
+    cost: float | None,
+    on_disconnect: str | None,
+    *,
+    is_estimated: bool = False,
+) -> Given:
     """Return what no record tells: what is said, else what a market that was assumed before says.
+
+    Args:
+        assumed: that market.
+        value: worth of an answer at once.
+        cost: of a token.
+        on_disconnect: what a model does whose customer has left.
+        is_estimated: whether choices are to tell the value, whatever was assumed.
 
     Raises:
         StartupError: nobody says what an answer is worth.
     """
     if assumed is None:
-        if value is None:
+        if value is None and not is_estimated:
             raise StartupError(
-                "No record tells what an answer is worth: say it with --value-nanousd, or give a --market.", exit_code=2
+                "Nobody says what an answer is worth: say it with --value-nanousd, give a --market, or have it told by "
+                "the tiers that customers took, with --estimate-value.",
+                exit_code=2,
             )
         return Given(value, cost or 0.0, cost_on_disconnect=on_disconnect or "stops")
     worth = float(np.dot(assumed.share, assumed.value_nanousd)) / (1 - _understated_by(assumed))
     stands = "stops" if assumed.cost_stops else "runs"
     return Given(
-        value_nanousd=worth if value is None else value,
+        value_nanousd=None if is_estimated else worth if value is None else value,
         cost_nanousd_per_token=assumed.cost_nanousd_per_token if cost is None else cost,
         currency=assumed.currency,
         input_cost_nanousd_per_token=assumed.input_cost_nanousd_per_token,

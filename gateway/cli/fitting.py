@@ -72,6 +72,9 @@ def fit(
     value: Annotated[
         float | None, typer.Option("--value-nanousd", min=0, help="The worth of an answer at once.")
     ] = None,
+    estimate_value: Annotated[
+        bool, typer.Option("--estimate-value", help="Have that worth told by the tiers that customers took.")
+    ] = False,
     cost: Annotated[float | None, typer.Option("--cost-nanousd-per-token", min=0, help="The cost of a token.")] = None,
     on_disconnect: Annotated[
         Disconnect | None, typer.Option("--cost-on-disconnect", help="What a model does whose customer has left.")
@@ -83,6 +86,8 @@ def fit(
 
     Worth and costs are yours to say; unless an option does, they are those of --market, or of the newest menu's market.
     """
+    if estimate_value and value is not None:
+        raise StartupError("Give either --value-nanousd or --estimate-value.", exit_code=2)
     if (database is None) == (usage is None):
         raise StartupError("Give either --usage with --menu, or --database.", exit_code=2)
     since_ms = _moment(since)
@@ -97,18 +102,23 @@ def fit(
             bodies = [read_object(path, "--menu") for path in menu or ()]
             counted_records = counted(tools.records_in(usage or (), _lines), "records")
             seen = tools.seen_in_records(counted_records, _menus(bodies), own_tiers=own_tiers, since_ms=since_ms)
-        given = tools.given(_assumed(assumed, bodies), value, cost, on_disconnect)
+        given = tools.given(_assumed(assumed, bodies), value, cost, on_disconnect, is_estimated=estimate_value)
         with timed("Estimating the market"):
             estimate = tools.fit(seen, given, draws=draws, random=tools.random(seed))
             market = tools.market_of(estimate, tools.priced(estimate))
     except tools.refuses as error:
         raise StartupError(f"No market can be estimated: {error}", exit_code=1) from error
+    _tell(out, market, tools.summary(seen, estimate))
+
+
+def _tell(out: Path, market: Json, summary: list[str]) -> None:
+    """Write the market, and where it went to a file, the summary to standard output."""
     text = json.dumps(market, indent=2, ensure_ascii=False) + "\n"
     if out == STANDARD:
         print(text, end="")
         return
     replace_file(out, text)
-    print(*tools.summary(seen, estimate), f"The market is in {out}.", sep="\n")
+    print(*summary, f"The market is in {out}.", sep="\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,10 @@ from typing import Any
 
 from pricing.estimate.fit import Estimate
 from pricing.market import read_market
-from pricing.uncertainty import Understated, understated
+from pricing.uncertainty import FINE_DISCOUNTS, Understated, understated
+
+WIDE_DISCOUNTS = (0.25, 0.3, 0.34, 0.38, 0.42, 0.46, 0.5, 0.55, 0.6, 0.7, 0.8)
+"""By how much more a value is understated that choices leave open."""
 
 DRAWS_KEPT = 20
 """Equally likely markets that are written beside the estimate, for menus to be judged over."""
@@ -19,19 +22,28 @@ def priced(estimate: Estimate) -> Understated:
     of its average, which is what the estimate is. What the lengths and the pace leave uncertain is met by understating
     the value: prices a little lower keep those for whom it is only just worth it.
     """
-    return understated(read_market(estimate.market), [read_market(one) for one in estimate.averaged])
+    averaged = [read_market(one) for one in estimate.averaged]
+    return understated(read_market(estimate.market), averaged, discounts=discounts_of(estimate))
+
+
+def discounts_of(estimate: Estimate) -> tuple[float, ...]:
+    """Return by how much the value may be understated: of one that was estimated down to below the least it may be."""
+    if estimate.value is None or estimate.value_known_by == "said":
+        return FINE_DISCOUNTS
+    least = 1 - 0.8 * estimate.value.low_nanousd / estimate.market["value_nanousd"]
+    return (*FINE_DISCOUNTS, *(one for one in WIDE_DISCOUNTS if one <= least))
 
 
 def market_of(estimate: Estimate, value: Understated) -> dict[str, Any]:
     """Return ``market.json``: the market that a menu is made for, its value understated, and how it is known."""
-    leaving, said, told = estimate.leaving, estimate.market["value_nanousd"], estimate.value
-    low, high = (said, said) if told is None else (min(said, told.low_nanousd), max(said, told.high_nanousd))
+    leaving, taken, told = estimate.leaving, estimate.market["value_nanousd"], estimate.value
+    low, high = (taken, taken) if told is None else (min(taken, told.low_nanousd), max(taken, told.high_nanousd))
     return estimate.market | {
         "value_nanousd": value.market["value_nanousd"],
         "estimate": {
             "tiers": value.tiers,
             "value_understated_by": value.discount,
-            "value": {"nanousd": said, "low": low, "high": high, "known_by": "said", "sigma": 0.0},
+            "value": {"nanousd": taken, "low": low, "high": high, "known_by": estimate.value_known_by, "sigma": 0.0},
             "draws": [_drawn(estimate.market, one) for one in estimate.averaged[:DRAWS_KEPT]],
             "sources": list(estimate.sources),
             "notes": list(estimate.notes),

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import date
 from typing import Any
 
 import numpy as np
 
 from pricing.answers import Floats, Ints
-from pricing.estimate.choices import Intervals, intervals_of, is_blurred
+from pricing.estimate.choices import Intervals
 from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.drift import changed
-from pricing.estimate.leaving import UNTIMED_S, LeavingTests, examine
-from pricing.estimate.length import LengthEstimate, Survival, estimate_length, redrawn
+from pricing.estimate.known import known
+from pricing.estimate.leaving import LeavingTests, examine
+from pricing.estimate.length import LengthEstimate, Survival, estimate_length
 from pricing.estimate.mixing import Mixing, mixing_of
+from pricing.estimate.notes import notes_of, of_chains, of_conversations
 from pricing.estimate.pace import Pace, estimate_pace
-from pricing.estimate.readings import (
-    CANDIDATES,
-    READINGS,
-    answers_of,
-    are_chosen,
-    are_read_anew,
-    as_read,
-    leaving_alone,
-    paced,
-    read_anew,
-)
 from pricing.estimate.statistics import Statistics, cleaned
-from pricing.estimate.value import LENGTHS, ValueTold, note_of, value_told
+from pricing.estimate.value import ValueTold, note_of
 from pricing.market import Market
 
 LENGTHS_MOST = 400
@@ -39,9 +29,6 @@ SHARE_LEAST = 1e-6
 """Types with a smaller share are left out of the market."""
 
 CUSTOMERS_LEAST = 30
-
-APART_MOST = 1.1
-"""Chains further apart than this are said to be."""
 
 BAND = (2.5, 97.5)
 """Percentiles of the draws that an interval lies between."""
@@ -64,6 +51,7 @@ class Estimate:
         leaving: what was tested before leaving was read as urgency.
         mixing: the distribution of urgency.
         value: what choices tell of the value of an answer, None where nobody chose or leaving is not read.
+        value_known_by: ``said`` or ``estimated``.
         sources: what urgency was learnt from: ``disconnects`` or ``disconnects_before_time_outs``,
             ``customer_choices``, ``conversation_choices``.
         unseen_worth_nanousd: the most that answers beyond the longest one seen can be worth, for each conversation.
@@ -79,6 +67,7 @@ class Estimate:
     leaving: LeavingTests
     mixing: Mixing
     value: ValueTold | None
+    value_known_by: str
     sources: tuple[str, ...]
     unseen_worth_nanousd: float
     set_aside: Mapping[str, int]
@@ -90,7 +79,7 @@ class Given:
     """What the operator says and no record can: worth, cost, currency.
 
     Attributes:
-        value_nanousd: worth of an answer that comes at once, v.
+        value_nanousd: worth of an answer that comes at once, v; None to have it told by the tiers that customers took.
         cost_nanousd_per_token: c.
         currency: of all money.
         input_cost_nanousd_per_token: of the prompt.
@@ -98,7 +87,7 @@ class Given:
         prior: who is believed to be there without being seen; used for types that every menu in force excluded.
     """
 
-    value_nanousd: float
+    value_nanousd: float | None
     cost_nanousd_per_token: float
     currency: str = "USD"
     input_cost_nanousd_per_token: float = 0.0
@@ -111,7 +100,9 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
 
     Answers are pooled if tiers agree. Urgency is read from leaving, if the tests let it stand for impatience, and from
     the tiers taken, both at once. The unit is the conversation: a customer counts as often as it comes. Errors are
-    those of the posterior for urgency, and of a bootstrap over conversations for lengths.
+    those of the posterior for urgency, and of a bootstrap over conversations for lengths. Where nobody says what an
+    answer is worth, value, lengths and pace are drawn together by how likely they make the tiers taken, and each draw
+    has its own urgency.
 
     Args:
         statistics: sums over the records.
@@ -120,7 +111,8 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
         random: where chance comes from.
 
     Raises:
-        CannotEstimate: too little was seen, tiers differ in length, choices rule out the value, or nothing tells urgency.
+        CannotEstimate: too little was seen, tiers differ in length, choices rule out the value or do not tell one that
+            nobody said, or nothing tells urgency.
     """
     seen = _enough(cleaned(statistics))
     length, pace = _pooled(estimate_length(seen.lengths)), estimate_pace(seen.pace)
@@ -128,66 +120,41 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
     grid = _grid(length.pooled, [cap for offer in seen.offers for cap in offer.caps_tokens if cap is not None])
     leaving = examine(seen.customers, seen.ages)
     seen, changed_week = _told_apart(seen, leaving)
-    answers = answers_of(length.pooled, grid, pace, given.value_nanousd)
-    offers = [intervals_of(offer, answers) for offer in seen.offers]
-    blurred = [is_blurred(offer, ends, answers) for offer, ends in zip(seen.offers, offers, strict=True)]
-    told = _without(seen, blurred)
-    rows, chosen, sources, left_out = as_read(told, offers, leaving)
-    anew, read = are_read_anew(told, sources), [(rows, chosen)]
-    drawn = [(redrawn(length.counts, random), paced(pace, random)) for _ in range(CANDIDATES if anew else draws)]
-    alone = leaving_alone(told, leaving, random) if are_chosen(told) and leaving.refused is None else None
-    value = _value_told(told, alone, drawn, grid, given, random.spawn(1)[0])
-    if anew:
-        drawn, read = read_anew(drawn, told, grid, leaving, alone, given.value_nanousd, random, min(READINGS, draws))
-    mixing = mixing_of(read, draws=draws, random=random)
-    served_to = max((_served_to(offer) for offer in offers), default=np.inf)
+    found = known(seen, length, pace, grid, leaving, given.value_nanousd, draws, random)
+    mixing = mixing_of(found.read, draws=draws, random=random)
+    served_to = max((_served_to(offer) for offer in found.offers), default=np.inf)
     unseen = not _refusals_counted(seen) and np.isfinite(served_to)
     prior = given.prior if unseen else None
-    market = _market(grid, length.pooled, pace, (mixing.urgency_per_s, mixing.share), given, prior, served_to)
-    notes = _notes(length, pace, leaving, seen.ages is not None, served_to if unseen else None, prior is not None)
-    notes += note_of(value, given.value_nanousd)
-    notes += _of_conversations(seen.going, sum(blurred), changed_week) + _of_chains(mixing)
+
+    def market_with(curve: Survival, speed: Pace, value_nanousd: float, share: Floats) -> Json:
+        valued = replace(given, value_nanousd=value_nanousd)
+        return _market(grid, curve, speed, (mixing.urgency_per_s, share), valued, prior, served_to)
 
     def drawn_market(place: int, share: Floats) -> Json:
-        curve, speed = drawn[place % len(drawn)]
-        return _market(grid, curve, speed, (mixing.urgency_per_s, share), given, prior, served_to)
+        place %= len(found.drawn)
+        return market_with(*found.drawn[place], found.values_nanousd[place], share)
 
+    market = market_with(length.pooled, pace, found.worth_nanousd, mixing.share)
+    notes = notes_of(length, pace, leaving, seen.ages is not None, served_to if unseen else None, prior is not None)
+    notes += note_of(found.value, given.value_nanousd)
+    notes += of_conversations(seen.going, sum(found.blurred), changed_week) + of_chains(mixing)
     return Estimate(
         market=market | {"intervals": _intervals(grid, length.pooled, pace, mixing)},
         draws=tuple(drawn_market(place, share) for place, share in enumerate(mixing.draws)),
-        averaged=tuple(drawn_market(place, mixing.by_reading[place % len(read)]) for place in range(len(drawn))),
+        averaged=tuple(
+            drawn_market(place, mixing.by_reading[place % len(found.read)]) for place in range(len(found.drawn))
+        ),
         length=length,
         pace=pace,
         leaving=leaving,
         mixing=mixing,
-        value=value,
-        sources=sources,
-        unseen_worth_nanousd=_unseen_worth(length, pace, mixing, given.value_nanousd),
-        set_aside=dict(seen.set_aside) | left_out,
+        value=found.value,
+        value_known_by="estimated" if given.value_nanousd is None else "said",
+        sources=found.sources,
+        unseen_worth_nanousd=_unseen_worth(length, pace, mixing, found.worth_nanousd),
+        set_aside=dict(seen.set_aside) | dict(found.left_out),
         notes=notes,
     )
-
-
-def _value_told(
-    seen: Statistics,
-    alone: Mixing | None,
-    drawn: Sequence[tuple[Survival, Pace]],
-    grid: Ints,
-    given: Given,
-    random: np.random.Generator,
-) -> ValueTold | None:
-    """Return what choices tell of the value, given what leaving alone tells of urgency.
-
-    Raises:
-        CannotEstimate: they rule out the one that was said.
-    """
-    if alone is None:
-        return None
-    lengths = [answers_of(curve, grid, speed, given.value_nanousd) for curve, speed in drawn[:LENGTHS]]
-    told = value_told(lengths, seen.offers, seen.customers, alone, random)
-    if told is not None and told.contradicts:
-        raise CannotEstimate(told.contradiction(given.value_nanousd))
-    return told
 
 
 def _enough(seen: Statistics) -> Statistics:
@@ -216,17 +183,6 @@ def _told_apart(seen: Statistics, leaving: LeavingTests) -> tuple[Statistics, in
         windows = None if leaving.spikes_s or leaving.refused is not None else changed(windows)
     customers = replace(seen.customers, windows=windows)
     return replace(seen, customers=customers), None if windows is None else windows.starts[-1]
-
-
-def _without(seen: Statistics, blurred: list[bool]) -> Statistics:
-    """Return the statistics without the choices under some of the offers."""
-    offers = tuple(
-        replace(offer, taken=None) if hidden else offer for offer, hidden in zip(seen.offers, blurred, strict=True)
-    )
-    choices = seen.customers.choices
-    if choices is not None:
-        choices = np.where(np.array(blurred, dtype=bool), -1, choices)
-    return replace(seen, offers=offers, customers=replace(seen.customers, choices=choices))
 
 
 def _grid(curve: Survival, caps: list[int]) -> Ints:
@@ -320,62 +276,3 @@ def _unseen_worth(length: LengthEstimate, pace: Pace, mixing: Mixing, value_nano
     moment = pace.first_token_s + length.identified_to_tokens / pace.tokens_per_s
     kept = float(np.dot(mixing.share, np.exp(-mixing.urgency_per_s * moment)))
     return value_nanousd * length.pooled.unfinished * kept
-
-
-def _of_chains(mixing: Mixing) -> tuple[str, ...]:
-    if mixing.apart <= APART_MOST:
-        return ()
-    return (f"The chains that drew the distribution of urgency do not agree yet ({mixing.apart:.2f}, 1 is best).",)
-
-
-def _of_conversations(going: int, blurred: int, changed_week: int | None) -> tuple[str, ...]:
-    notes = []
-    if changed_week is not None:
-        day = date.fromordinal(date(1970, 1, 1).toordinal() + 7 * changed_week)
-        notes.append(
-            f"Customers left at other rates before {day}. Urgency is that of the time since; what they did before "
-            "counts as of customers all of whom changed by the same factor."
-        )
-    if going:
-        notes.append(f"{going:,} conversations may still go on; they are counted as they stand.")
-    if blurred:
-        notes.append(f"The choices under {blurred} menus were not used: they have tiers beyond all lengths seen.")
-    return tuple(notes)
-
-
-def _notes(
-    length: LengthEstimate, pace: Pace, leaving: LeavingTests, aged: bool, served_to: float | None, prior: bool
-) -> tuple[str, ...]:
-    assert length.pooled is not None
-    notes = []
-    if length.pooled.unfinished > 0:
-        notes.append(
-            f"Not identified above the largest cap: {length.pooled.unfinished:.1%} of answers are longer than "
-            f"{length.identified_to_tokens:,} tokens, by how much was never seen; no cap of the menu goes beyond."
-        )
-    if leaving.refused is not None:
-        notes.append(f"Disconnects were not read as urgency. {leaving.refused}")
-    elif leaving.untimed_only:
-        seconds = ", ".join(str(second) for second in leaving.spikes_s)
-        notes.append(
-            f"Disconnects pile up after {seconds} s: clients give up there, whoever waits. Only the first "
-            f"{UNTIMED_S:g} s of each wait were read as urgency, and not tested for a constant rate."
-        )
-    else:
-        untested = [
-            name
-            for name, kept in (
-                ("constant rate", leaving.hazard_p is not None),
-                ("steadiness from day to day", leaving.dispersion_p is not None),
-                ("time-outs of clients", aged),
-            )
-            if not kept
-        ]
-        if untested:
-            notes.append(f"Leaving was not tested for {' or '.join(untested)}: the records for it were not kept.")
-    if served_to is not None:
-        keeps = "keep the share that was assumed" if prior else "are missing from the market"
-        notes.append(f"Refusals were not counted: urgencies above {served_to:.3g}/s, which no tier served, {keeps}.")
-    if pace.first_token_s == 0:
-        notes.append("The first token came as fast as any other, so the first-token delay is 0.")
-    return tuple(notes)

@@ -34,12 +34,6 @@ MASS_LEAST = 1e-6
 """... of which each tier has at least this share: an urgency that no draw has is not impossible."""
 
 
-def are_read_anew(seen: Statistics, sources: tuple[str, ...]) -> bool:
-    """Return whether there are choices, and few enough customers for lengths to leave their meaning uncertain."""
-    are_there = {"customer_choices", "conversation_choices"} & set(sources)
-    return bool(are_there) and len(seen.customers.conversations) <= READ_ANEW_MOST
-
-
 def read_anew(
     drawn: list[tuple[Survival, Pace]],
     seen: Statistics,
@@ -85,7 +79,7 @@ def are_chosen(seen: Statistics) -> bool:
 def leaving_alone(seen: Statistics, leaving: LeavingTests, random: np.random.Generator) -> Mixing:
     """Return what leaving tells of urgency, whatever was chosen; chance is drawn apart where no conversation chose."""
     random = random if any(offer.taken is not None for offer in seen.offers) else random.spawn(1)[0]
-    them = _untimed(seen.customers) if leaving.untimed_only else seen.customers
+    them = as_timed(seen.customers, leaving)
     rows, _ = rows_of_customers(replace(them, choices=None), [], leaving=True)
     return estimate_mixing(rows, joined([]), draws=LEAVING_DRAWS, random=random)
 
@@ -95,7 +89,7 @@ def as_read(
 ) -> tuple[Rows, Chosen, tuple[str, ...], dict[str, int]]:
     """Return the rows of all sources that may be used, their names, and what no urgency explains, with its count."""
     sources, unexplained = [], 0
-    them = _untimed(seen.customers) if leaving.untimed_only else seen.customers
+    them = as_timed(seen.customers, leaving)
     rows, contradicting = rows_of_customers(them, offers, leaving=leaving.refused is None)
     if len(rows.customers):
         if leaving.refused is None:
@@ -135,6 +129,9 @@ def paced(pace: Pace, random: np.random.Generator) -> Pace:
     )
 
 
-def _untimed(customers: Customers) -> Customers:
+def as_timed(customers: Customers, leaving: LeavingTests) -> Customers:
+    """Return customers with the waits that may be read: where clients give up by themselves, what came before that."""
+    if not leaving.untimed_only:
+        return customers
     assert customers.untimed is not None
     return replace(customers, disconnects=customers.untimed.disconnects, waited_s=customers.untimed.waited_s)

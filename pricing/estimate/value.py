@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import logsumexp
 
-from pricing.answers import Floats, Ints
+from pricing.answers import Floats
 from pricing.estimate.choices import Answers
-from pricing.estimate.mixing import Mixing
 from pricing.estimate.statistics import Customers, Offer
+from pricing.estimate.taking import Climbed, chances_of, climb, takers_of
 
-MULTIPLES: Floats = np.geomspace(1 / 4, 4, 71)
-"""The values that are tried, as multiples of the one that was said: neighbours differ by 4 %."""
+MULTIPLES: Floats = np.geomspace(1 / 4, 4, 36)
+"""The values that are tried, as multiples of the one that was said: neighbours differ by 8 %."""
 
-LENGTHS, URGENCIES = 5, 60
-"""Over how many draws of lengths and pace, and of the distribution of urgency, a likelihood is averaged."""
+SOUGHT: Floats = np.geomspace(1 / 2, 64, 62)
+"""The same where nobody said one, as multiples of the highest price: who pays it expects more than that for it."""
 
-LAPSES = 0.01
-"""How many choose by something else: what keeps a few odd choices from ruling out a value."""
+FINE, FAR = 33, 6.0
+"""Then so many values, evenly in logarithms, over all whose log likelihood is below the best by no more than this ..."""
+
+LENGTHS = 8
+"""... under so many draws of lengths and pace."""
+
+STEPS, MORE_STEPS = 60, 60
+"""How far the distribution of urgency climbs at each value, from an even one and from the best one's."""
 
 DROP = 1.92
 """Values whose log likelihood is lower by no more than this are in the interval: half of the 95 % point of chi-squared."""
+
+LIKELY = 0.5
+"""Of values whose log likelihood is lower by no more than this the middle stands for all: peaks of a plateau are chance."""
 
 CONTRADICTED = 6.0
 """The value that was said is contradicted where its log likelihood is lower by more, by chance once in two thousand ..."""
@@ -31,11 +40,8 @@ CONTRADICTED = 6.0
 NEAR = 1.1
 """... and that of all values within this factor of it as well: thresholds next to many customers move by lengths, too."""
 
-WIDE = 1.5
+WIDE = 1.7
 """An interval whose ends are further apart, as a ratio, leaves the value open."""
-
-CUSTOMERS_MOST = 1_000
-"""Customers whose choices for their account are read; more of them tell hardly more, since lengths are uncertain as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,11 @@ class ValueTold:
         best_nanousd: the value that makes them most likely; of a range that does, its middle in logarithms.
         low_nanousd, high_nanousd: its 95 % interval; an end of the values tried stands for no end.
         is_bounded: whether both ends lie within the values tried.
-        below_best: by how much the log likelihood of what was said, or of any value near it, lies below the best one's.
+        below_best: by how much the log likelihood of what was said, or of any value near it, lies below the best one's;
+            0 where nobody said one.
+        values_nanousd: the values between which the likelihood is known finely. Shape (values,).
+        chance: how likely each of them is with each draw of lengths, all values being as likely beforehand in
+            logarithms; adds up to 1. Shape (lengths, values).
     """
 
     best_nanousd: float
@@ -54,11 +64,23 @@ class ValueTold:
     high_nanousd: float
     is_bounded: bool
     below_best: float
+    values_nanousd: Floats
+    chance: Floats
 
     @property
     def contradicts(self) -> bool:
         """Return whether the choices rule out what was said."""
         return self.below_best > CONTRADICTED
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether values so far apart are about as likely that none of them can stand for all."""
+        return self.high_nanousd > WIDE * self.low_nanousd
+
+    @property
+    def taken_nanousd(self) -> float:
+        """Return the value that a market is written with: the likeliest, or where it is left open one near the least."""
+        return self.low_nanousd * float(np.sqrt(NEAR)) if self.is_open else self.best_nanousd
 
     @property
     def between(self) -> str:
@@ -73,12 +95,36 @@ class ValueTold:
             "buyers or give answers away; say a value that their choices bear."
         )
 
+    def open_end(self) -> str:
+        """Return why a value cannot be taken from choices that leave one end of it open, and what would tell it."""
+        where = f"at least {self.low_nanousd:,.0f}" if self.high_nanousd >= self.values_nanousd[-1] else "very little"
+        return (
+            f"Choices tell no more of what an answer is worth than {where} nano-units; say its value, or offer tiers at "
+            "prices that some customers refuse."
+        )
 
-def note_of(told: ValueTold | None, said_nanousd: float) -> tuple[str, ...]:
+    def drawn(self, number: int, random: np.random.Generator) -> tuple[list[int], list[float]]:
+        """Return draws of lengths, by their place, each with a value, as likely as choices make them together.
+
+        Where the value is left open, only values near the least that it may be are drawn: made for more than an answer
+        is worth, a menu loses buyers; made for less, it loses no more than the difference.
+        """
+        near = self.values_nanousd <= NEAR * self.low_nanousd if self.is_open else np.ones(len(self.values_nanousd))
+        reached = np.cumsum(self.chance * near)
+        even = (np.arange(number) + random.random()) / number * reached[-1]
+        places, columns = np.divmod(np.searchsorted(reached, even), len(self.values_nanousd))
+        order = random.permutation(number)
+        return places[order].tolist(), self.values_nanousd[columns[order]].tolist()
+
+
+def note_of(told: ValueTold | None, said_nanousd: float | None) -> tuple[str, ...]:
     """Return what choices tell of the value, in a sentence."""
+    if said_nanousd is None and told is not None:
+        return (_as_estimated(told),)
+    assert said_nanousd is not None
     if told is None:
         return ("Nobody's choice tells what an answer is worth: the value is as it was said, right or wrong.",)
-    if told.high_nanousd > WIDE * told.low_nanousd:
+    if told.is_open:
         return (
             f"Choices leave open what an answer is worth: {told.between} are about as likely. Made for more than it "
             "is worth, a menu loses buyers; the least of these loses none.",
@@ -88,143 +134,85 @@ def note_of(told: ValueTold | None, said_nanousd: float) -> tuple[str, ...]:
     return (f"Choices tell that an answer is worth {told.between}; {said_nanousd:,.0f}, as was said, {beside}.",)
 
 
+def _as_estimated(told: ValueTold) -> str:
+    if told.is_open:
+        return (
+            f"What an answer is worth is estimated from choices, which leave it open: {told.between} are about as likely, "
+            "for they put the same customers into the same tiers. Menus are made for the least of them, which loses no "
+            "buyer; prices that are tried on some customers would tell more."
+        )
+    return f"What an answer is worth is estimated from choices: {told.best_nanousd:,.0f}, {told.between} (95 %)."
+
+
 def value_told(
-    lengths: Sequence[Answers],
+    answers: Answers,
+    draws: Sequence[Answers],
     offers: Sequence[Offer],
     customers: Customers,
-    leaving: Mixing,
-    random: np.random.Generator,
+    *,
+    is_said: bool = True,
 ) -> ValueTold | None:
-    """Return what choices tell of the value of an answer, None where nobody chose.
+    """Return what choices and leaving tell together of the value of an answer, None where nobody chose or waited.
 
-    A value moves all thresholds between tiers. The likelihood of what was taken, at each value, is averaged over draws
-    of lengths and pace and of the distribution of urgency that leaving alone tells. A choice of a conversation counts
-    as one for each customer, not for each conversation: customers choose alike every time.
-
-    Who refused and was never seen to wait says nothing: how urgent such customers are, leaving does not tell.
+    A value moves all thresholds between tiers. Of each value the likelihood of what customers did, leaving and taking,
+    is that under the distribution of urgency that makes it highest: a profile likelihood, whose fall by ``DROP``
+    bounds the 95 % interval, and which is level between values that put the same customers into the same tiers. It is
+    averaged over draws of lengths and pace: first at values far apart, then at close ones where it is near its best.
 
     Identifying assumptions: customers leave at the rate at which they discount, and choose as in ``choices``, all but
     ``LAPSES`` of them. Not identified: which of two values that put the same customers into the same tiers.
 
     Args:
-        lengths: draws of answers, with the value that was said.
+        answers: as estimated, with the value that was said; without one, with the highest price.
+        draws: of answers.
         offers: menus, with what was taken of each for single conversations.
         customers: with the tier that each took for its account, by offer.
-        leaving: the distribution of urgency that leaving alone tells, with draws.
-        random: chooses whose choices are read, where there are too many.
+        is_said: whether somebody said a value.
     """
-    draws = leaving.draws[:URGENCIES]
-    by_offer = [_accounts(place, customers, leaving, draws, random) for place in range(len(offers))]
-    if all(offer.taken is None for offer in offers) and all(one is None for one in by_offer):
+    takers = takers_of(offers, customers)
+    if takers is None:
         return None
-    each = len(customers.conversations) / max(1, int(customers.conversations.sum()))
-    logs = np.stack(
-        [
-            _log_likelihood(answers, offers, by_offer, leaving.urgency_per_s, draws, each)
-            for answers in lengths[:LENGTHS]
-        ]
-    )
-    found = logsumexp(logs, axis=0)
+    about = answers.value_nanousd
+
+    def at(value: float, answers: Answers, share: Floats | None, steps: int) -> Climbed:
+        assert takers is not None
+        return climb(takers, chances_of(offers, replace(answers, value_nanousd=value), takers), share, steps)
+
+    coarse = about * (MULTIPLES if is_said else SOUGHT)
+    climbed = [at(value, answers, None, STEPS) for value in coarse.tolist()]
+    found = np.array([one.log_likelihood for one in climbed])
+    best = climbed[int(found.argmax())].share
     found -= found.max()
-    inside, said = MULTIPLES[found >= -DROP], lengths[0].value_nanousd
-    likeliest = MULTIPLES[found >= -0.05]
+    near = np.flatnonzero(found >= -FAR)
+    values = np.geomspace(coarse[max(0, near[0] - 1)], coarse[min(len(coarse) - 1, near[-1] + 1)], FINE)
+    logs = np.array(
+        [[at(value, one, best, MORE_STEPS).log_likelihood for value in values.tolist()] for one in draws[:LENGTHS]]
+    )
+    fine = logsumexp(logs, axis=0)
+    fine -= fine.max()
+    inside, likeliest = np.flatnonzero(fine >= -DROP), values[fine >= -LIKELY]
+    low, high = (_crossing(values, fine, int(inside[0]), -1), _crossing(values, fine, int(inside[-1]), 1))
+    chance = np.exp(logs - logs.max())
     return ValueTold(
-        best_nanousd=said * float(np.sqrt(likeliest[0] * likeliest[-1])),
-        low_nanousd=said * float(inside[0]),
-        high_nanousd=said * float(inside[-1]),
-        is_bounded=bool(inside[0] > MULTIPLES[0] and inside[-1] < MULTIPLES[-1]),
-        below_best=-float(found[np.abs(np.log(MULTIPLES)) <= np.log(NEAR)].max()),
+        best_nanousd=float(np.sqrt(likeliest[0] * likeliest[-1])),
+        low_nanousd=low,
+        high_nanousd=high,
+        is_bounded=bool(low > coarse[0] and high < coarse[-1]),
+        below_best=_below_best(np.append(coarse, values), np.append(found, fine), about) if is_said else 0.0,
+        values_nanousd=values,
+        chance=chance / chance.sum(),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Accounts:
-    """Customers who took a tier for their account.
-
-    Attributes:
-        taken: which, 0 for none. Shape (n,).
-        kinds: of each draw of the distribution of urgency, the places on its grid that are not empty.
-        chance: of each draw, how likely each customer is of each of these kinds by its leaving. Shapes (n, kinds).
-    """
-
-    taken: Ints
-    kinds: tuple[Ints, ...]
-    chance: tuple[Floats, ...]
-
-    def log_likelihood(self, chosen: Floats) -> Floats:
-        """Return the log likelihood of what was taken under each draw. Shapes (grid, tiers + 1) -> (draws,)."""
-        rows, options = np.arange(len(self.taken)), chosen.shape[1]
-        took = (
-            (chance @ chosen[kinds])[rows, self.taken] for kinds, chance in zip(self.kinds, self.chance, strict=True)
-        )
-        return np.array([float(np.log((1 - LAPSES) * one + LAPSES / options).sum()) for one in took])
+def _crossing(values: Floats, logs: Floats, last: int, step: int) -> float:
+    """Return where beyond the last value of the interval the log likelihood falls through its bound, on a straight line."""
+    beyond = last + step
+    if not 0 <= beyond < len(values):
+        return float(values[last])
+    part = (logs[last] + DROP) / max(1e-12, logs[last] - logs[beyond])
+    return float(values[last] * (values[beyond] / values[last]) ** part)
 
 
-def _accounts(
-    place: int, customers: Customers, leaving: Mixing, draws: Floats, random: np.random.Generator
-) -> _Accounts | None:
-    """Return who took a tier of an offer for its account, None where nobody did who was seen to wait."""
-    if customers.choices is None:
-        return None
-    rows = np.flatnonzero((customers.choices[:, place] >= 0) & (customers.waited_s > 0))
-    if not len(rows):
-        return None
-    if len(rows) > CUSTOMERS_MOST:
-        rows = random.choice(rows, CUSTOMERS_MOST, replace=False)
-    logs = np.multiply.outer(customers.disconnects[rows], np.log(leaving.urgency_per_s))
-    logs -= np.multiply.outer(customers.waited_s[rows], leaving.urgency_per_s)
-    kinds = tuple(np.flatnonzero(draw > 0) for draw in draws)
-    chances = []
-    for draw, own in zip(draws, kinds, strict=True):
-        chance = logs[:, own] + np.log(draw[own])
-        chance = np.exp(chance - chance.max(axis=1, keepdims=True))
-        chances.append(chance / chance.sum(axis=1, keepdims=True))
-    return _Accounts(customers.choices[rows, place], kinds, tuple(chances))
-
-
-def _log_likelihood(
-    answers: Answers,
-    offers: Sequence[Offer],
-    accounts: Sequence[_Accounts | None],
-    urgency_per_s: Floats,
-    draws: Floats,
-    each: float,
-) -> Floats:
-    """Return the log likelihood of all choices at each multiple of the value, under one draw of lengths. Shape (multiples,)."""
-    kept = np.exp(-np.multiply.outer(urgency_per_s, answers.time_s)) * answers.probability
-    reached = np.cumsum(kept, axis=1) * answers.value_nanousd
-    logs = np.zeros((len(MULTIPLES), len(draws)))
-    for offer, own in zip(offers, accounts, strict=True):
-        ends = [
-            len(answers.tokens) if cap is None else int(np.searchsorted(answers.tokens, cap, side="right"))
-            for cap in offer.caps_tokens
-        ]
-        worth = np.column_stack([reached[:, end - 1] if end else np.zeros(len(reached)) for end in ends])
-        for place, multiple in enumerate(MULTIPLES.tolist()):
-            chosen = _chosen(worth * multiple - np.array(offer.prices_nanousd))
-            if offer.taken is not None:
-                logs[place] += each * _of_conversations(offer, draws @ chosen)
-            if own is not None:
-                logs[place] += own.log_likelihood(chosen)
-    found: Floats = logsumexp(logs, axis=1) - np.log(len(draws))
-    return found
-
-
-def _chosen(gains: Floats) -> Floats:
-    """Return 1 where an urgency takes an option, none of the tiers being the first. Shapes (grid, tiers) -> (grid, tiers + 1)."""
-    tiers = gains.shape[1]
-    best = tiers - 1 - gains[:, ::-1].argmax(axis=1)
-    takes = np.where(gains[np.arange(len(gains)), best] >= 0, best + 1, 0)
-    taken: Floats = (takes[:, None] == np.arange(tiers + 1)).astype(np.float64)
-    return taken
-
-
-def _of_conversations(offer: Offer, mass: Floats) -> Floats:
-    """Return the log likelihood of what was taken for single conversations. Shapes (draws, tiers + 1) -> (draws,)."""
-    assert offer.taken is not None
-    counts = np.array([offer.refused or 0, *offer.taken])
-    if offer.refused is None:
-        mass = mass * (np.arange(mass.shape[1]) > 0)
-        mass /= np.maximum(mass.sum(axis=1, keepdims=True), 1e-300)
-    likely: Floats = np.log((1 - LAPSES) * mass + LAPSES / mass.shape[1]) @ counts
-    return likely
+def _below_best(values: Floats, logs: Floats, said: float) -> float:
+    """Return by how much the log likelihood of a value, or of any near it, lies below the best one's."""
+    return -float(logs[np.abs(np.log(values / said)) <= np.log(NEAR)].max())

@@ -191,7 +191,7 @@ async def test_a_draft_that_would_leave_customers_without_a_tier_stays_a_draft(
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        ({"draws": 20}, "No record tells what an answer is worth"),
+        ({"draws": 20}, "Nobody says what an answer is worth"),
         ({**ASKED, "assumed": "nobody"}, "There is no starter market 'nobody'"),
         ({**ASKED, "days": 1}, "0 customers are too few"),
         ({**ASKED, "confidence": 0.999, "tiers": 1}, "does not earn more than the best single plan"),
@@ -312,7 +312,7 @@ def test_a_scheduled_run_is_carried_out_like_any_other(ledger: Database, pricer_
     with ledger.read() as connection:
         run = runs_store.find(connection, "run_1")
     assert run.state == "refused"
-    assert "No record tells what an answer is worth" in run.reason
+    assert "Nobody says what an answer is worth" in run.reason
 
 
 async def test_repeating_a_post_with_its_key_asks_for_nothing_twice(operator: Operator) -> None:

@@ -119,6 +119,19 @@ def test_a_tier_taken_for_an_account_is_a_choice_only_if_the_customer_took_it(
     assert json.loads(taken.stdout)["estimate"]["sources"] == ["disconnects", "customer_choices"]
 
 
+def test_the_value_is_told_by_tiers_that_customers_took(tmp_path: Path, assigned: list[dict[str, Any]]) -> None:
+    """Nobody says one; the file says that it was estimated and from where to where choices leave it."""
+    usage, menu = written(tmp_path / "u.jsonl", assigned), written(tmp_path / "m.json", [MENU])
+    files = "--usage", str(usage), "--menu", str(menu), "--own-tiers", "--estimate-value", "--draws", "4"
+
+    done = tokencap(tmp_path / "data", "price", "fit", *files, "--out", "-")
+
+    assert done.returncode == 0, done.stderr
+    value = json.loads(done.stdout)["estimate"]["value"]
+    assert value["known_by"] == "estimated"
+    assert value["low"] < 1.2e9 < value["high"]
+
+
 def test_worth_and_costs_are_those_of_the_newest_menus_market_unless_said(
     tmp_path: Path, assigned: list[dict[str, Any]]
 ) -> None:
@@ -145,8 +158,9 @@ def test_worth_and_costs_are_those_of_the_newest_menus_market_unless_said(
         (("--usage", "nowhere.jsonl", *WORTH), 2, "nowhere.jsonl: No such file or directory."),
         (("--usage", "bad.jsonl", *WORTH), 2, "bad.jsonl: line 2 is not JSON."),
         (("--usage", "list.jsonl", *WORTH), 2, "list.jsonl: line 1 is not a usage record, a JSON object."),
-        (("--usage", "few.jsonl"), 2, "No record tells what an answer is worth"),
+        (("--usage", "few.jsonl"), 2, "Nobody says what an answer is worth"),
         (("--usage", "few.jsonl", *WORTH), 1, "No market can be estimated: 0 customers are too few"),
+        (("--usage", "few.jsonl", *WORTH, "--estimate-value"), 2, "Give either --value-nanousd or --estimate-value."),
         (("--usage", "few.jsonl", "--since", "soon", *WORTH), 2, "--since:"),
         (("--database", "sqlite:///nowhere.sqlite", *WORTH), 3, "There is no ledger at"),
     ],

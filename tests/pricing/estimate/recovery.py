@@ -17,16 +17,22 @@ from scipy import stats
 from scipy.special import ndtri
 
 from pricing.answers import Floats, Ints
+from pricing.estimate.as_market import discounts_of, priced
 from pricing.estimate.choices import intervals_of
 from pricing.estimate.fit import Estimate, Given, fit
 from pricing.estimate.gathering import with_refusals
-from pricing.estimate.statistics import Offer, Statistics
+from pricing.estimate.length import estimate_length, redrawn
+from pricing.estimate.pace import estimate_pace
+from pricing.estimate.readings import answers_of as answers_as
+from pricing.estimate.statistics import Offer, Statistics, cleaned
+from pricing.estimate.value import ValueTold, value_told
 from pricing.market import read_market
 from pricing.mechanism import full_menu
 from pricing.rounding import publish
 from pricing.tiers import best_tiers
 from pricing.uncertainty import Understated, profit_of, understated
 from pricing.worth import Valuation, valuation_of
+from tests.pricing.estimate.crowds import crowd_of, watched
 from tests.pricing.estimate.simulated import Truth, answers_of, choosing, watch
 
 SIZES = ((3000, 50), (300, 20))
@@ -151,7 +157,7 @@ def earned(estimate: Estimate, case: Case) -> Earned:
     there = truth_of(case, estimate.length.identified_to_tokens)
     market, draws = read_market(estimate.market), [read_market(one) for one in estimate.averaged]
     most = profit_in(there, there, full_menu(there).caps)
-    several, one = understated(market, draws), understated(market, draws, tiers=(1,))
+    several, one = priced(estimate), understated(market, draws, tiers=(1,), discounts=discounts_of(estimate))
     return Earned(menu=_profit(there, several) / most, single=_profit(there, one) / most)
 
 
@@ -210,6 +216,41 @@ def attainable(excluded_to_per_s: float = 10.0) -> float:
     return profit_in(there, here, full_menu(here).caps) / full_menu(there).profit
 
 
+def value_found(seed: int, customers: int, conversations: int) -> ValueTold:
+    """Return what tiers taken for accounts tell of a value that nobody said, in the market of lognormal urgency."""
+    truth, random = lognormal_urgency(), np.random.default_rng(seed)
+    seen = cleaned(watched(crowd_of(truth, customers, conversations, random), truth, CHOOSING, random))
+    length, pace = estimate_length(seen.lengths), estimate_pace(seen.pace)
+    assert length.pooled is not None
+    highest = float(max(CHOOSING.prices_nanousd))
+    curves = [length.pooled, *(redrawn(length.counts, random) for _ in range(8))]
+    grid = np.unique(np.concatenate((np.arange(10, 4001, 10), CHOOSING.caps_tokens)))
+    answers = [answers_as(curve, grid, pace, highest) for curve in curves]
+    told = value_told(answers[0], answers[1:], seen.offers, seen.customers, is_said=False)
+    assert told is not None
+    return told
+
+
+def of_value(seeds: int) -> None:
+    """Print how near a value comes that nobody said, how often its interval has it, and what menus earn."""
+    for customers, conversations, number in ((600, 30, seeds), (3000, 50, min(20, seeds))):
+        found = [value_found(seed, customers, conversations) for seed in range(number)]
+        best = np.array([one.best_nanousd for one in found]) / WORTH
+        near = np.abs(np.log(best)) <= np.log(1.1)
+        has = [one.low_nanousd <= WORTH <= one.high_nanousd for one in found]
+        print(
+            f"{customers:,} × {conversations}: {near.mean():.1%} within a tenth ({near[:20].sum()} of the first 20), "
+            f"mean {best.mean():.3f}, standard deviation {best.std():.3f}; {np.mean(has):.1%} of intervals have it.",
+            flush=True,
+        )
+    case, earns = Case(lognormal_urgency(), plainly), []
+    for seed in range(min(20, seeds)):
+        random = np.random.default_rng(seed)
+        seen = watched(crowd_of(case.truth, 600, 30, random), case.truth, CHOOSING, random)
+        earns.append(earned(fit(seen, Given(None, 0.0), draws=DRAWS, random=random), case).menu)
+    print(f"600 × 30, {len(earns)} seeds: menus earn {np.mean(earns):.3f} on average, {min(earns):.3f} at worst.")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
@@ -239,6 +280,8 @@ def main() -> None:
                 f"by disconnects alone {alone.mean():.3f}; paired p = {p_value:.2g}."
             )
             sys.stdout.flush()
+    if asked.only in "value":
+        of_value(asked.seeds)
     if asked.only in "excluded":
         print(f"Attainable where nobody knows how urgent the excluded are: {attainable():.3f}.")
 

@@ -119,7 +119,7 @@ def watch(
             served[:200],
         ),
         customers=replace(_customers(owner, customers, left, waited, even), windows=windows),
-        ages=_ages(left, waited),
+        ages=ages_of(left, waited),
         offers=(),
         set_aside={},
     )
@@ -166,7 +166,7 @@ def _customers(owner: Ints, customers: int, left: Any, waited: Floats, even: Any
     )
 
 
-def _ages(left: Any, waited: Floats) -> AgeCounts:
+def ages_of(left: Any, waited: Floats) -> AgeCounts:
     age = np.minimum(waited, AGES - 1).astype(np.int64)
     beyond = np.cumsum(np.bincount(age, minlength=AGES)[::-1])[::-1]
     within = np.bincount(age, waited - age, AGES)

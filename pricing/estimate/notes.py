@@ -1,0 +1,72 @@
+"""What an estimate says of itself in sentences: what is not identified, and what was not used and why."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from pricing.estimate.leaving import UNTIMED_S, LeavingTests
+from pricing.estimate.length import LengthEstimate
+from pricing.estimate.mixing import Mixing
+from pricing.estimate.pace import Pace
+
+APART_MOST = 1.1
+"""Chains further apart than this are said to be."""
+
+
+def of_chains(mixing: Mixing) -> tuple[str, ...]:
+    if mixing.apart <= APART_MOST:
+        return ()
+    return (f"The chains that drew the distribution of urgency do not agree yet ({mixing.apart:.2f}, 1 is best).",)
+
+
+def of_conversations(going: int, blurred: int, changed_week: int | None) -> tuple[str, ...]:
+    notes = []
+    if changed_week is not None:
+        day = date.fromordinal(date(1970, 1, 1).toordinal() + 7 * changed_week)
+        notes.append(
+            f"Customers left at other rates before {day}. Urgency is that of the time since; what they did before "
+            "counts as of customers all of whom changed by the same factor."
+        )
+    if going:
+        notes.append(f"{going:,} conversations may still go on; they are counted as they stand.")
+    if blurred:
+        notes.append(f"The choices under {blurred} menus were not used: they have tiers beyond all lengths seen.")
+    return tuple(notes)
+
+
+def notes_of(
+    length: LengthEstimate, pace: Pace, leaving: LeavingTests, aged: bool, served_to: float | None, prior: bool
+) -> tuple[str, ...]:
+    assert length.pooled is not None
+    notes = []
+    if length.pooled.unfinished > 0:
+        notes.append(
+            f"Not identified above the largest cap: {length.pooled.unfinished:.1%} of answers are longer than "
+            f"{length.identified_to_tokens:,} tokens, by how much was never seen; no cap of the menu goes beyond."
+        )
+    if leaving.refused is not None:
+        notes.append(f"Disconnects were not read as urgency. {leaving.refused}")
+    elif leaving.untimed_only:
+        seconds = ", ".join(str(second) for second in leaving.spikes_s)
+        notes.append(
+            f"Disconnects pile up after {seconds} s: clients give up there, whoever waits. Only the first "
+            f"{UNTIMED_S:g} s of each wait were read as urgency, and not tested for a constant rate."
+        )
+    else:
+        untested = [
+            name
+            for name, kept in (
+                ("constant rate", leaving.hazard_p is not None),
+                ("steadiness from day to day", leaving.dispersion_p is not None),
+                ("time-outs of clients", aged),
+            )
+            if not kept
+        ]
+        if untested:
+            notes.append(f"Leaving was not tested for {' or '.join(untested)}: the records for it were not kept.")
+    if served_to is not None:
+        keeps = "keep the share that was assumed" if prior else "are missing from the market"
+        notes.append(f"Refusals were not counted: urgencies above {served_to:.3g}/s, which no tier served, {keeps}.")
+    if pace.first_token_s == 0:
+        notes.append("The first token came as fast as any other, so the first-token delay is 0.")
+    return tuple(notes)
