@@ -296,6 +296,7 @@ def fit(
     cost_nanousd_per_token: float = 0.0,
     currency: str = "USD",
     own_tiers: bool = False,
+    lengths_may_differ: bool = False,
     draws: int = 60,
     seed: int = 0,
 ) -> Fit:
@@ -308,6 +309,7 @@ def fit(
         cost_nanousd_per_token: of serving.
         currency: of all amounts.
         own_tiers: customers took the tier of their account themselves.
+        lengths_may_differ: go on where lengths go with tier or urgency; the menu then has one tier.
         draws: equally likely markets to draw.
         seed: of the draws.
 
@@ -316,7 +318,7 @@ def fit(
     """
     read = [Sold.from_json(dict(menu)) for menu in menus]
     seen = seen_in_records(records, {menu.version: menu for menu in read}, own_tiers=own_tiers)
-    given = Given(value_nanousd, cost_nanousd_per_token, currency=currency)
+    given = Given(value_nanousd, cost_nanousd_per_token, currency=currency, lengths_may_differ=lengths_may_differ)
     return Fit(estimated_of(seen, given, draws=draws, random=np.random.default_rng(seed)))
 
 

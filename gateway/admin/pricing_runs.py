@@ -43,6 +43,10 @@ class RunAsked(Given):
     estimate_value: bool = Field(
         default=False, description="Whether the tiers that customers took are to tell that worth, whatever was said."
     )
+    lengths_may_differ: bool = Field(
+        default=False,
+        description="Go on where lengths of answers go with tier or urgency; the draft then has one tier.",
+    )
     cost_nanousd_per_token: float | None = Field(
         default=None,
         ge=0,

@@ -72,7 +72,7 @@ def draft(database: Database, currency: str, asked: Mapping[str, Any], now_ms: i
     since = 0 if asked["days"] is None else now_ms - asked["days"] * DAY_MS
     seen, menus = seen_in_ledger(database, now_ms, since_ms=max(0, since))
     tell("estimating the market", 25)
-    given = replace(_given(database, asked), currency=currency)
+    given = replace(_given(database, asked), currency=currency, lengths_may_differ=asked["lengths_may_differ"])
     estimate = fit(seen, given, draws=asked["draws"], random=np.random.default_rng(asked["seed"]))
     before = _in_force(database, menus, now_ms)
     tell("computing the menu", 50)
@@ -124,6 +124,8 @@ def _in_force(database: Database, menus: Mapping[str, Menu], now_ms: int) -> Men
 
 def _tiers(estimate: Estimate, value: Understated, most: int) -> int:
     """Return how many tiers, up to so many, earn the most on average."""
+    if estimate.lengths_differ:
+        return 1
     averaged = [read_market(one) for one in estimate.averaged]
     found = understated(
         read_market(estimate.market), averaged, tiers=range(min(2, most), most + 1), discounts=(value.discount,)

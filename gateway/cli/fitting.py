@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -75,6 +75,10 @@ def fit(
     estimate_value: Annotated[
         bool, typer.Option("--estimate-value", help="Have that worth told by the tiers that customers took.")
     ] = False,
+    may_differ: Annotated[
+        bool,
+        typer.Option("--lengths-may-differ", help="Estimate though lengths go with tier or urgency; sells one tier."),
+    ] = False,
     cost: Annotated[float | None, typer.Option("--cost-nanousd-per-token", min=0, help="The cost of a token.")] = None,
     on_disconnect: Annotated[
         Disconnect | None, typer.Option("--cost-on-disconnect", help="What a model does whose customer has left.")
@@ -94,21 +98,27 @@ def fit(
     tools = estimators()
     try:
         if database is not None:
-            with closing(Database(database)) as ledger, timed("Adding up the ledger"):
-                ledger.check()
-                seen = tools.seen_in_ledger(ledger, now_ms(), since_ms=since_ms)[0]
-                bodies = tools.menu_bodies(ledger)
+            seen, bodies = _in_ledger(tools, database, since_ms)
         else:
             bodies = [read_object(path, "--menu") for path in menu or ()]
             counted_records = counted(tools.records_in(usage or (), _lines), "records")
             seen = tools.seen_in_records(counted_records, _menus(bodies), own_tiers=own_tiers, since_ms=since_ms)
         given = tools.given(_assumed(assumed, bodies), value, cost, on_disconnect, is_estimated=estimate_value)
         with timed("Estimating the market"):
+            given = replace(given, lengths_may_differ=may_differ)
             estimate = tools.fit(seen, given, draws=draws, random=tools.random(seed))
             market = tools.market_of(estimate, tools.priced(estimate))
     except tools.refuses as error:
         raise StartupError(f"No market can be estimated: {error}", exit_code=1) from error
     _tell(out, market, tools.summary(seen, estimate))
+
+
+def _in_ledger(tools: Estimators, database: str, since_ms: int) -> tuple[Statistics, list[Json]]:
+    """Return what customers did by the ledger, and the newest menu that was computed."""
+    with closing(Database(database)) as ledger, timed("Adding up the ledger"):
+        ledger.check()
+        seen = tools.seen_in_ledger(ledger, now_ms(), since_ms=since_ms)[0]
+        return seen, tools.menu_bodies(ledger)
 
 
 def _tell(out: Path, market: Json, summary: list[str]) -> None:

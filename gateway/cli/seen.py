@@ -52,6 +52,7 @@ def seen_in_ledger(
         aside=asked.aside_in(database, since_week, watch.sums),
         going=going,
         windows=windows,
+        own_lengths=asked.own_lengths_in(database, since_week, watch.sums),
     )
     choosing = Choosing(
         chose=lambda customer, version: (customer, version) in chose,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 from sqlalchemy import Column, Select, Table, case, exists, func, select, tuple_
@@ -18,6 +18,7 @@ from gateway.ledger.tables import (
     sums_aside,
     sums_customers,
     sums_lengths,
+    sums_own_lengths,
     sums_pace,
     sums_tiers,
 )
@@ -25,6 +26,9 @@ from pricing.estimate.conversations import Sums, by_window
 from pricing.menu import Menu
 
 PAGE = 20_000
+
+OWN_MOST = 400_000
+"""Rows of lengths by customer that are read: some ten thousand customers, chosen by nothing but their names."""
 
 Row = tuple[Any, ...]
 
@@ -54,6 +58,12 @@ def lengths_in(database: Database, since_week: int, more: Sums) -> Iterator[Row]
     for _, *row in _paged(database, select(sums_lengths), sums_lengths, since_week):
         yield tuple(row)
     yield from ((*key[1:], *amounts) for key, amounts in more.lengths.items() if key[0] >= since_week)
+
+
+def own_lengths_in(database: Database, since_week: int, more: Sums) -> Iterator[Row]:
+    """Yield (week, customer, menu version, tier, even, bin, observed, censored) of the first so many rows, then ``more``."""
+    yield from islice(_paged(database, select(sums_own_lengths), sums_own_lengths, since_week), OWN_MOST)
+    yield from ((*key, *amounts) for key, amounts in more.own_lengths.items() if key[0] >= since_week)
 
 
 def tiers_in(database: Database, since_week: int, more: Sums) -> Iterator[Row]:

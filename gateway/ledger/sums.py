@@ -21,6 +21,7 @@ from gateway.ledger.tables import (
     sums_customers,
     sums_going,
     sums_lengths,
+    sums_own_lengths,
     sums_pace,
     sums_read,
     sums_tiers,
@@ -40,6 +41,7 @@ LATE_MS = IDLE_MS
 
 TABLES: dict[str, Table] = {
     "lengths": sums_lengths,
+    "own_lengths": sums_own_lengths,
     "customers": sums_customers,
     "tiers": sums_tiers,
     "ages": sums_ages,

@@ -259,6 +259,20 @@ sums_lengths = Table(
     PrimaryKeyConstraint("week", "menu_version", "tier", "tokens"),
 )
 
+sums_own_lengths = Table(
+    "sums_own_lengths",
+    metadata,
+    Column("week", BigInteger, nullable=False),
+    Column("customer", String(64), nullable=False),
+    Column("menu_version", String(128), nullable=False),
+    Column("tier", String(64), nullable=False),
+    Column("even", Integer, nullable=False),  # whether the number of its day since 1970 is
+    Column("bin", Integer, nullable=False),  # of the length, four a doubling
+    Column("observed", BigInteger, nullable=False),
+    Column("censored", BigInteger, nullable=False),
+    PrimaryKeyConstraint("customer", "week", "menu_version", "tier", "even", "bin"),
+)
+
 sums_customers = Table(
     "sums_customers",
     metadata,

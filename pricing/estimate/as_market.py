@@ -6,7 +6,7 @@ from typing import Any
 
 from pricing.estimate.fit import Estimate
 from pricing.market import read_market
-from pricing.uncertainty import FINE_DISCOUNTS, Understated, understated
+from pricing.uncertainty import FINE_DISCOUNTS, TIERS, Understated, understated
 
 WIDE_DISCOUNTS = (0.25, 0.3, 0.34, 0.38, 0.42, 0.46, 0.5, 0.55, 0.6, 0.7, 0.8)
 """By how much more a value is understated that choices leave open."""
@@ -23,7 +23,8 @@ def priced(estimate: Estimate) -> Understated:
     the value: prices a little lower keep those for whom it is only just worth it.
     """
     averaged = [read_market(one) for one in estimate.averaged]
-    return understated(read_market(estimate.market), averaged, discounts=discounts_of(estimate))
+    tiers: tuple[int | None, ...] = (1,) if estimate.lengths_differ else TIERS
+    return understated(read_market(estimate.market), averaged, tiers=tiers, discounts=discounts_of(estimate))
 
 
 def discounts_of(estimate: Estimate) -> tuple[float, ...]:

@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from math import log2
 from typing import Any
 
 IDLE_MS = 3_600_000
@@ -39,6 +40,9 @@ AMOUNTS = 9
 POOLED_MOST = 100
 """Conversations of one customer that are pooled with those of others in a week, to tell lengths, waits and speed. A program
 that hangs up a million times would be all that is seen there, and in a pool nobody can be set aside afterwards."""
+
+BINS_A_DOUBLING = 4
+"""Bins of length that a customer's own answers are counted by: each ends 19 % further than the one before."""
 
 NOT_CONVERSATIONS = frozenset({"/v1/embeddings"})
 
@@ -136,6 +140,8 @@ class Sums:
     Attributes:
         lengths: (week, menu version, tier, tokens) to conversations that ended there by themselves, and that were cut;
             of each customer ``POOLED_MOST`` a week.
+        own_lengths: (week, customer, menu version, tier, whether the day's number since 1970 is even, ``length_bin``) to
+            conversations that ended there by themselves, and that were cut; of the same conversations.
         customers: (week, customer) to conversations, disconnects, ms waited; disconnects and ms within the first
             ``EARLY_MS`` of each wait; the same of days whose number since 1970 is even; the same within the first
             ``UNTIMED_MS`` of each wait.
@@ -148,6 +154,7 @@ class Sums:
     """
 
     lengths: Table = field(default_factory=dict)
+    own_lengths: Table = field(default_factory=dict)
     customers: Table = field(default_factory=dict)
     tiers: Table = field(default_factory=dict)
     ages: Table = field(default_factory=dict)
@@ -279,7 +286,10 @@ class Watch:
         ending = ending_of(one.finish, one.tokens, None)
         if ending is not Ending.OPEN and one.tokens > 0:
             observed = ending is Ending.OBSERVED
-            _sum(sums.lengths, (week, one.menu_version, one.tier, one.tokens), (int(observed), int(not observed)))
+            counts = int(observed), int(not observed)
+            _sum(sums.lengths, (week, one.menu_version, one.tier, one.tokens), counts)
+            own = week, one.customer, one.menu_version, one.tier, int(even), length_bin(one.tokens)
+            _sum(sums.own_lengths, own, counts)
 
 
 def fault_of(record: Mapping[str, Any]) -> str:
@@ -293,6 +303,11 @@ def fault_of(record: Mapping[str, Any]) -> str:
     if record["kind"] == "usage" and record["billed_output_tokens"] < 0:
         return IMPOSSIBLE_TOKENS
     return "" if record["finish"] in _ENDINGS else UNKNOWN_ENDING
+
+
+def length_bin(tokens: int) -> int:
+    """Return the bin of a length, from 0 for one token on."""
+    return int(BINS_A_DOUBLING * log2(tokens) + 1e-9)
 
 
 def _begun(record: Mapping[str, Any], duration: int, fault: str) -> Going:

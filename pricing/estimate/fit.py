@@ -12,12 +12,14 @@ from pricing.answers import Floats, Ints
 from pricing.estimate.choices import Intervals
 from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.drift import changed
+from pricing.estimate.influence import of_holders, without_machines
 from pricing.estimate.known import known
 from pricing.estimate.leaving import LeavingTests, examine
 from pricing.estimate.length import LengthEstimate, Survival, estimate_length
 from pricing.estimate.mixing import Mixing, mixing_of
-from pricing.estimate.notes import notes_of, of_chains, of_conversations
+from pricing.estimate.notes import differing, notes_of, of_chains, of_conversations, of_lengths
 from pricing.estimate.pace import Pace, estimate_pace
+from pricing.estimate.spread import Differing, by_urgency
 from pricing.estimate.statistics import Statistics, cleaned
 from pricing.estimate.value import ValueTold, note_of
 from pricing.market import Market
@@ -29,6 +31,11 @@ SHARE_LEAST = 1e-6
 """Types with a smaller share are left out of the market."""
 
 CUSTOMERS_LEAST = 30
+
+LENGTHS_ALPHA, RATIO_LEAST = 0.001, 1.25
+"""Answers of the urgent differ where chance would seldom make them, and they end by more than this factor sooner or later."""
+
+ANYWAY = "Say that lengths may differ to have one law of lengths all the same, and a menu of one tier, which they hurt least."
 
 BAND = (2.5, 97.5)
 """Percentiles of the draws that an interval lies between."""
@@ -48,6 +55,7 @@ class Estimate:
             told with less chance in it than over ``draws``.
         length: answers, by tier and pooled.
         pace: speed and first-token delay.
+        lengths_differ: whether customers' lengths differ by tier or by urgency, so that a menu has one tier.
         leaving: what was tested before leaving was read as urgency.
         mixing: the distribution of urgency.
         value: what choices tell of the value of an answer, None where nobody chose or leaving is not read.
@@ -64,6 +72,7 @@ class Estimate:
     averaged: tuple[Json, ...]
     length: LengthEstimate
     pace: Pace
+    lengths_differ: bool
     leaving: LeavingTests
     mixing: Mixing
     value: ValueTold | None
@@ -84,6 +93,7 @@ class Given:
         currency: of all money.
         input_cost_nanousd_per_token: of the prompt.
         cost_on_disconnect: ``stops`` or ``runs``.
+        lengths_may_differ: whether customers may differ in length by tier or urgency; the menu then has one tier.
         prior: who is believed to be there without being seen; used for types that every menu in force excluded.
     """
 
@@ -92,6 +102,7 @@ class Given:
     currency: str = "USD"
     input_cost_nanousd_per_token: float = 0.0
     cost_on_disconnect: str = "stops"
+    lengths_may_differ: bool = False
     prior: Market | None = None
 
 
@@ -99,10 +110,8 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
     """Return the market that customers' behaviour, seen through the caps that cut it, makes most plausible.
 
     Answers are pooled if tiers agree. Urgency is read from leaving, if the tests let it stand for impatience, and from
-    the tiers taken, both at once. The unit is the conversation: a customer counts as often as it comes. Errors are
-    those of the posterior for urgency, and of a bootstrap over conversations for lengths. Where nobody says what an
-    answer is worth, value, lengths and pace are drawn together by how likely they make the tiers taken, and each draw
-    has its own urgency.
+    the tiers taken, both at once. A customer counts as often as it comes. Errors are those of the posterior for urgency,
+    and of a bootstrap over customers for lengths. A value that nobody says is drawn with lengths and pace.
 
     Args:
         statistics: sums over the records.
@@ -114,11 +123,12 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
         CannotEstimate: too little was seen, tiers differ in length, choices rule out the value or do not tell one that
             nobody said, or nothing tells urgency.
     """
-    seen = _enough(cleaned(statistics))
-    length, pace = _pooled(estimate_length(seen.lengths)), estimate_pace(seen.pace)
+    seen = _enough(without_machines(cleaned(statistics)))
+    length, pace = _pooled(seen, given), estimate_pace(seen.pace)
     assert length.pooled is not None
     grid = _grid(length.pooled, [cap for offer in seen.offers for cap in offer.caps_tokens if cap is not None])
     leaving = examine(seen.customers, seen.ages)
+    with_urgency = _alike(seen, leaving, given)
     seen, changed_week = _told_apart(seen, leaving)
     found = known(seen, length, pace, grid, leaving, given.value_nanousd, draws, random)
     mixing = mixing_of(found.read, draws=draws, random=random)
@@ -136,7 +146,7 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
 
     market = market_with(length.pooled, pace, found.worth_nanousd, mixing.share)
     notes = notes_of(length, pace, leaving, seen.ages is not None, served_to if unseen else None, prior is not None)
-    notes += note_of(found.value, given.value_nanousd)
+    notes += of_holders(seen.customers) + of_lengths(length, with_urgency) + note_of(found.value, given.value_nanousd)
     notes += of_conversations(seen.going, sum(found.blurred), changed_week) + of_chains(mixing)
     return Estimate(
         market=market | {"intervals": _intervals(grid, length.pooled, pace, mixing)},
@@ -146,6 +156,7 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
         ),
         length=length,
         pace=pace,
+        lengths_differ=length.differs or with_urgency is not None,
         leaving=leaving,
         mixing=mixing,
         value=found.value,
@@ -164,13 +175,32 @@ def _enough(seen: Statistics) -> Statistics:
     return seen
 
 
-def _pooled(length: LengthEstimate) -> LengthEstimate:
+def _pooled(seen: Statistics, given: Given) -> LengthEstimate:
+    length = estimate_length(seen.lengths, seen.own, may_differ=given.lengths_may_differ)
     if length.pooled is None:
         raise CannotEstimate(
             f"Answers of different tiers differ in length below the smaller cap (p = {length.p_value:.2g}), so callers "
-            "choose tiers by it, and no one market has them all."
+            f"choose tiers by it, and no one market has them all. {ANYWAY}"
         )
     return length
+
+
+def _alike(seen: Statistics, leaving: LeavingTests, given: Given) -> Differing | None:
+    """Return by how much answers of the urgent differ from those of the patient, None if they do not or nothing tells.
+
+    Raises:
+        CannotEstimate: they differ, and the operator does not say that they may.
+    """
+    them = seen.customers
+    if seen.own is None or them.even is None or leaving.spikes_s or leaving.refused is not None:
+        return None
+    even = them.even.disconnects.astype(np.float64), them.even.waited_s
+    found = by_urgency(seen.own, them.disconnects.astype(np.float64), them.waited_s, even)
+    if found is None or found.p_value >= LENGTHS_ALPHA or max(found.ratio, 1 / max(found.ratio, 1e-9)) < RATIO_LEAST:
+        return None
+    if not given.lengths_may_differ:
+        raise CannotEstimate(f"{differing(found)} {ANYWAY}")
+    return found
 
 
 def _told_apart(seen: Statistics, leaving: LeavingTests) -> tuple[Statistics, int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import numpy as np
 
 from pricing.answers import Floats, Ints
 from pricing.estimate.conversations import AGES, AMOUNTS, Sums, by_window, windows_of
+from pricing.estimate.spread import OwnLengths
 from pricing.estimate.statistics import (
     BOUGHT,
     AgeCounts,
@@ -46,6 +48,7 @@ class Summed:
         aside: what was set aside, by reason.
         going: how many conversations are counted that may go on.
         windows: the first week of each window.
+        own_lengths: (week, customer, menu version, tier, even, bin, observed, censored), of some customers at least.
     """
 
     lengths: Iterable[tuple[str, str, int, int, int]]
@@ -56,6 +59,7 @@ class Summed:
     aside: Mapping[str, int]
     going: int = 0
     windows: tuple[int, ...] = (0,)
+    own_lengths: Iterable[tuple[int, str, str, str, int, int, int, int]] = ()
 
 
 def nobody(_customer: str, _version: str) -> bool:
@@ -119,6 +123,7 @@ def summed(sums: Sums, *, since_week: int = 0, going: int = 0) -> Summed:
         aside=aside,
         going=going,
         windows=windows,
+        own_lengths=[(*key, *amounts) for key, amounts in sums.own_lengths.items() if key[0] >= since_week],
     )
 
 
@@ -156,6 +161,7 @@ def statistics_of(given: Summed, menus: Mapping[str, Menu], choosing: Choosing) 
         offers=offers,
         set_aside=aside,
         going=given.going,
+        own=_own(given, menus, names, lengths),
     )
 
 
@@ -182,11 +188,29 @@ def _lengths(
     return tuple(_counted(name, cap, seen) for (name, cap), seen in counts.items()), unknown
 
 
+def _own(
+    given: Summed, menus: Mapping[str, Menu], names: Sequence[str], lengths: Sequence[LengthCounts]
+) -> OwnLengths | None:
+    """Return the lengths by customer; those of tiers that no menu has are left out, None if there are no others."""
+    places = {one.tier: place for place, one in enumerate(lengths)}
+    rows = {name: row for row, name in enumerate(names)}
+    entries = []
+    for week, customer, version, name, *rest in given.own_lengths:
+        tier = menus[version].tier(name) if version in menus and name != OPEN_TIER else None
+        place = places.get(_label(name, None if tier is None else tier.conversation_tokens_max))
+        if (tier is not None or name == OPEN_TIER) and place is not None and customer in rows:
+            entries.append((rows[customer], place, bisect_right(given.windows, week) - 1, *rest))
+    return OwnLengths(*np.array(entries, dtype=np.int64).T) if entries else None
+
+
+def _label(name: str, cap: int | None) -> str:
+    return f"{name or 'observed'} ({'no cap' if cap is None else f'{cap} tokens'})"
+
+
 def _counted(name: str, cap: int | None, seen: Mapping[int, Sequence[int]]) -> LengthCounts:
     tokens = np.array(sorted(seen), dtype=np.int64)
     ends = np.array([seen[length] for length in tokens.tolist()], dtype=np.int64)
-    label = f"{name or 'observed'} ({'no cap' if cap is None else f'{cap} tokens'})"
-    return LengthCounts(label, cap, tokens, ends[:, 0], ends[:, 1])
+    return LengthCounts(_label(name, cap), cap, tokens, ends[:, 0], ends[:, 1])
 
 
 def _amounts(rows: Iterable[tuple[Any, ...]], names: list[str], number: int) -> Ints:

@@ -11,7 +11,7 @@ from pricing.answers import Ints
 from pricing.estimate.choices import Answers, Intervals, intervals_of, is_blurred
 from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.leaving import LeavingTests
-from pricing.estimate.length import LengthEstimate, Survival, redrawn
+from pricing.estimate.length import LengthEstimate, Survival
 from pricing.estimate.pace import Pace
 from pricing.estimate.readings import (
     CANDIDATES,
@@ -79,7 +79,7 @@ def known(
     about = _dearest(seen.offers) if said_nanousd is None else said_nanousd
     told, offers, blurred = _used(seen, answers_of(curve, grid, pace, about))
     anew = are_chosen(told) and len(told.customers.conversations) <= READ_ANEW_MOST
-    drawn = [(redrawn(length.counts, random), paced(pace, random)) for _ in range(CANDIDATES if anew else draws)]
+    drawn = [(length.redrawn(random), paced(pace, random)) for _ in range(CANDIDATES if anew else draws)]
     at_once = [answers_of(curve, grid, pace, about), *_answers(drawn, grid, [about] * len(drawn))]
     if said_nanousd is None:
         value, readings = _value_of(told, leaving, at_once), min(READINGS, draws)

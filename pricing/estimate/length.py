@@ -10,6 +10,7 @@ from scipy.special import chdtrc, ndtri
 
 from pricing.answers import Floats, Ints
 from pricing.estimate.conversations import CannotEstimate
+from pricing.estimate.spread import OwnLengths, bins_in, bins_of, compared, factors, own_errors, steady_from
 from pricing.estimate.statistics import LengthCounts
 
 ALPHA = 0.01
@@ -17,6 +18,9 @@ ALPHA = 0.01
 
 SAME_WITHIN = 0.01
 """... unless their survival curves differ by less than this: with enough records every difference is significant."""
+
+CHANGED_LEAST = 1.1
+"""Answers have changed where they end by more than this factor sooner or later than before, and not by chance."""
 
 ENDINGS_LEAST = 50
 """So few answers that ended by themselves tell no curve."""
@@ -65,6 +69,10 @@ class LengthEstimate:
         difference: the largest distance between two tiers' curves below the smaller cap.
         counts: the tiers' counts added up, from which the pooled curve and its bootstrap draws are made.
         identified_to_tokens: above the largest cap nothing is identified; this is the last length anybody reached.
+        own: lengths by customer, None if they were not kept or are too few: then every answer counts as if by itself.
+        own_share: the share of all conversations that they are.
+        since: the window of weeks from which on answers are as long as in the last one; the curve is of the time since.
+        changed: how much sooner answers have ended since, length for length; None if they did not change.
     """
 
     pooled: Survival | None
@@ -73,9 +81,31 @@ class LengthEstimate:
     difference: float
     counts: LengthCounts
     identified_to_tokens: int
+    own: OwnLengths | None = None
+    own_share: float = 1.0
+    since: int = 0
+    changed: float | None = None
+
+    @property
+    def differs(self) -> bool:
+        """Return whether tiers differ in length, by more than chance and by enough to matter."""
+        return self.p_value < ALPHA and self.difference > SAME_WITHIN
+
+    def redrawn(self, random: np.random.Generator) -> Survival:
+        """Return the curve of one bootstrap draw: every customer weighted by an exponential variable.
+
+        Where it is not known whose conversations they are, every conversation is.
+        """
+        if self.own is None:
+            return redrawn(self.counts, random)
+        customers = int(self.own.customer.max()) + 1
+        weight = 1 + (random.standard_exponential(customers) - 1) * np.sqrt(self.own_share)
+        return _of_customers(self.counts, self.own, np.maximum(weight, 0.0), self.since)
 
 
-def kaplan_meier(tokens: Ints, observed: Floats, censored: Floats) -> Survival:
+def kaplan_meier(
+    tokens: Ints, observed: Floats, censored: Floats, *, factor: Floats | None = None, error: Floats | None = None
+) -> Survival:
     """Return the Kaplan-Meier curve with Greenwood's variance on the scale of log(-log).
 
     Identifying assumption: within the sample, being cut at n tokens says nothing of what the answer would still have
@@ -86,6 +116,8 @@ def kaplan_meier(tokens: Ints, observed: Floats, censored: Floats) -> Survival:
         tokens: lengths, rising. Shape (m,).
         observed: conversations, or weights, that ended there. Shape (m,).
         censored: those cut there; they were still running at n. Shape (m,).
+        factor: by what the rate of ending is multiplied at each length. Shape (m,).
+        error: the standard error of the cumulated rate that the band has at least. Shape (m,).
 
     Returns:
         The band is where the estimate is 1 or 0 just that point. Coverage is checked by simulation.
@@ -93,25 +125,37 @@ def kaplan_meier(tokens: Ints, observed: Floats, censored: Floats) -> Survival:
     leaving = observed + censored
     at_risk = np.cumsum(leaving[::-1])[::-1]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        survival = np.cumprod(np.where(at_risk > 0, 1.0 - observed / at_risk, 1.0)).astype(np.float64)
+        rate = observed / at_risk if factor is None else np.minimum(1.0, factor * observed / at_risk)
+        survival = np.cumprod(np.where(at_risk > 0, 1.0 - rate, 1.0)).astype(np.float64)
         # Sums that differ in the last digit must not leave a sliver of survival where everybody ended.
         survival[(observed >= at_risk) & (at_risk > 0)] = 0.0
         survival = np.minimum.accumulate(survival)
         terms = np.where(observed > 0, observed / (at_risk * (at_risk - observed)), 0.0)
-        spread = np.sqrt(np.cumsum(terms)) / np.abs(np.log(survival))
+        known = np.sqrt(np.cumsum(terms))
+        spread = (known if error is None else np.maximum(known, error)) / np.abs(np.log(survival))
         z = float(ndtri((1 + BAND) / 2))
         low, high = survival ** np.exp(z * spread), survival ** np.exp(-z * spread)
     inside = (survival > 0) & (survival < 1)
     return Survival(tokens, survival, np.where(inside, low, survival), np.where(inside, high, survival))
 
 
-def estimate_length(tiers: Sequence[LengthCounts]) -> LengthEstimate:
+def estimate_length(
+    tiers: Sequence[LengthCounts], own: OwnLengths | None = None, *, may_differ: bool = False
+) -> LengthEstimate:
     """Return the length of answers: within each tier, and pooled if tiers do not differ below their smaller cap.
+
+    With lengths by customer, tests and bands take customers as the unit, and where answers have changed from one window
+    of weeks to the next, the curve is that of the time since.
 
     Callers who know their prompt choose a tier by the length they expect. Where they do, no curve is common to all,
     and pooling would join the start of one to the end of another.
 
     Not identified: anything above the largest cap; and lengths of a tier above its own cap unless tiers are pooled.
+
+    Args:
+        tiers: conversations by length and ending, tier by tier.
+        own: the same by customer, in bins; None if not kept.
+        may_differ: whether tiers are pooled all the same.
 
     Raises:
         CannotEstimate: fewer than ``ENDINGS_LEAST`` answers ended by themselves, or counts are negative or out of order.
@@ -124,15 +168,51 @@ def estimate_length(tiers: Sequence[LengthCounts]) -> LengthEstimate:
     if endings < ENDINGS_LEAST:
         raise CannotEstimate(f"Only {endings} answers ended by themselves; {ENDINGS_LEAST} are the least.")
     curves = {tier.tier: _curve(tier) for tier in tiers}
-    p_value, difference = _compared(tiers, curves)
-    pooled = p_value >= ALPHA or difference <= SAME_WITHIN
+    own = own if own is not None and own.is_enough else None
+    p_value, difference = _compared(tiers, curves, own)
+    is_pooled, since, found = p_value >= ALPHA or difference <= SAME_WITHIN or may_differ, 0, None
+    if own is not None:
+        since, found = steady_from(own, ALPHA, CHANGED_LEAST)
     return LengthEstimate(
-        pooled=_curve(total) if pooled else None,
+        pooled=_joined(total, own, since) if is_pooled else None,
         by_tier=curves,
         p_value=p_value,
         difference=difference,
         counts=total,
         identified_to_tokens=int(total.tokens[(total.observed + total.censored) > 0].max()),
+        own=own,
+        own_share=_share(own, total),
+        since=since,
+        changed=None if found is None else found.ratio,
+    )
+
+
+def _share(own: OwnLengths | None, total: LengthCounts) -> float:
+    if own is None:
+        return 1.0
+    return min(1.0, float(own.observed.sum() + own.censored.sum()) / float(total.observed.sum() + total.censored.sum()))
+
+
+def _joined(total: LengthCounts, own: OwnLengths | None, since: int) -> Survival:
+    """Return the curve of all tiers together, its band that of customers who differ."""
+    if own is None:
+        return _curve(total)
+    return _of_customers(total, own, np.ones(int(own.customer.max()) + 1), since, with_band=True)
+
+
+def _of_customers(
+    total: LengthCounts, own: OwnLengths, weight: Floats, since: int, *, with_band: bool = False
+) -> Survival:
+    """Return the curve of all conversations, its rates those of weighted customers since a window of weeks."""
+    bins = np.minimum(bins_of(np.maximum(total.tokens, 1)), bins_in(own) - 1)
+    late = own.where(own.window >= since)
+    error = own_errors(late) * np.sqrt(_share(own, total)) if with_band else np.zeros(1)
+    return kaplan_meier(
+        total.tokens,
+        total.observed.astype(np.float64),
+        total.censored.astype(np.float64),
+        factor=None if with_band and since == 0 else factors(own, weight, since)[bins],
+        error=error[np.minimum(bins, len(error) - 1)],
     )
 
 
@@ -185,17 +265,25 @@ def added(tiers: Sequence[LengthCounts]) -> LengthCounts:
     )
 
 
-def _compared(tiers: Sequence[LengthCounts], curves: dict[str, Survival]) -> tuple[float, float]:
+def _compared(
+    tiers: Sequence[LengthCounts], curves: dict[str, Survival], own: OwnLengths | None
+) -> tuple[float, float]:
     """Return the p-value of equal lengths and the largest difference, from the largest cap down, two at a time.
 
     Each tier is compared with all that have a larger cap, below its own cap; Holm's bound holds for all comparisons.
     """
-    ordered = sorted(tiers, key=lambda tier: np.inf if tier.cap_tokens is None else tier.cap_tokens)
+    places = sorted(
+        range(len(tiers)), key=lambda place: np.inf if (cap := tiers[place].cap_tokens) is None else float(cap)
+    )
     values, differences = [], [0.0]
-    for place, smaller in enumerate(ordered[:-1]):
-        larger = added(ordered[place + 1 :])
+    for rank, place in enumerate(places[:-1]):
+        smaller, larger = tiers[place], added([tiers[one] for one in places[rank + 1 :]])
         cap = int(larger.tokens[-1]) + 1 if smaller.cap_tokens is None else smaller.cap_tokens
-        values.append(log_rank([smaller, larger], cap))
+        if own is None:
+            values.append(log_rank([smaller, larger], cap))
+        else:
+            some = own.where(np.isin(own.tier, places[rank:]))
+            values.append(compared(some, some.tier == place, int(bins_of(np.array([cap]))[0])).p_value)
         grid = np.arange(0, cap, max(1, cap // 1000), dtype=np.int64)
         reached = grid[grid <= min(smaller.tokens[-1], larger.tokens[-1])]
         apart = np.abs(curves[smaller.tier].at(reached) - _curve(larger).at(reached))

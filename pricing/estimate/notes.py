@@ -8,9 +8,43 @@ from pricing.estimate.leaving import UNTIMED_S, LeavingTests
 from pricing.estimate.length import LengthEstimate
 from pricing.estimate.mixing import Mixing
 from pricing.estimate.pace import Pace
+from pricing.estimate.spread import Differing
 
 APART_MOST = 1.1
 """Chains further apart than this are said to be."""
+
+
+def differing(found: Differing) -> str:
+    """Return by how much answers of the urgent differ from those of the patient, and what that does, in a sentence."""
+    sooner = found.ratio > 1
+    much = found.ratio if sooner else 1 / max(found.ratio, 1e-9)
+    return (
+        f"Answers of the third of customers who leave soonest end {much:.2g} times as {'fast' if sooner else 'slowly'}, "
+        f"token for token, as those of the third who stay longest (p = {found.p_value:.2g}); a menu of tiers made as if all "
+        "had one law of lengths cuts and prices both wrongly."
+    )
+
+
+def of_lengths(length: LengthEstimate, with_urgency: Differing | None) -> tuple[str, ...]:
+    """Return what is to be known of the lengths, in sentences."""
+    notes = []
+    if with_urgency is not None:
+        notes.append(f"{differing(with_urgency)} As lengths may differ, the menu has one tier.")
+    elif length.differs:
+        notes.append(
+            f"Answers of different tiers differ in length (p = {length.p_value:.2g}). As they may, the menu has one tier."
+        )
+    if length.changed is not None:
+        how = "shorter" if length.changed > 1 else "longer"
+        notes.append(
+            f"Answers have become {how}: they end {length.changed:.2g} times as fast, token for token, as before. The curve "
+            "is that of the time since."
+        )
+    if length.own is None:
+        notes.append(
+            "Lengths by customer were not kept or are too few: bands and tests take answers of one customer as if of many."
+        )
+    return tuple(notes)
 
 
 def of_chains(mixing: Mixing) -> tuple[str, ...]:

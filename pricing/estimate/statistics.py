@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pricing.answers import Floats, Ints
 from pricing.estimate.conversations import DURATION_MS_MOST
+from pricing.estimate.spread import OwnLengths
 
 VOLUME_MOST = 1_000
 """A customer with more than so many times the median's conversations is a program, or a fault, and is set aside."""
@@ -181,6 +182,7 @@ class Statistics:
     Attributes:
         set_aside: records left out before the counting, by reason, such as those of deleted tiers.
         going: conversations among them that may go on; they are counted as they stand.
+        own: lengths by customer, None if not kept.
     """
 
     lengths: tuple[LengthCounts, ...]
@@ -190,6 +192,7 @@ class Statistics:
     offers: tuple[Offer, ...]
     set_aside: Mapping[str, int]
     going: int = 0
+    own: OwnLengths | None = None
 
 
 def cleaned(statistics: Statistics) -> Statistics:
@@ -220,7 +223,8 @@ def cleaned(statistics: Statistics) -> Statistics:
     ):
         if number:
             counts[reason] = counts.get(reason, 0) + number
-    return replace(statistics, customers=them.only(kept), set_aside=counts)
+    own = None if statistics.own is None else statistics.own.only(kept, len(impossible))
+    return replace(statistics, customers=them.only(kept), set_aside=counts, own=own)
 
 
 def are_outsized(conversations: Ints) -> NDArray[np.bool_]:

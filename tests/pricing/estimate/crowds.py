@@ -13,11 +13,15 @@ import numpy as np
 from pricing.answers import Floats, Ints
 from pricing.estimate.conversations import EARLY_MS, UNTIMED_MS
 from pricing.estimate.gathering import with_refusals
+from pricing.estimate.spread import OwnLengths, bins_of
 from pricing.estimate.statistics import Customers, Offer, Part, Statistics, pace_counts
-from tests.pricing.estimate.simulated import FIRST_S, SPEED, Truth, ages_of, counted, lognormal_cdf
+from tests.pricing.estimate.simulated import FIRST_S, SPEED, Truth, ages_of, counted, lognormal_cdf, windows_of
 
 UNCAPPED = 4_000
 """What stands for no cap, tokens."""
+
+POOLED = 400
+"""Conversations of one customer whose lengths and waits are pooled with those of others: four weeks of them."""
 
 Flags = Any
 
@@ -36,6 +40,28 @@ class Crowd:
     value_nanousd: Floats
     median_tokens: Floats
     conversations: Ints
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What customers and answers do that a fit does not assume.
+
+    Attributes:
+        satisfied: share of conversations that are left as soon as the customer has what it needs, anywhere in the answer.
+        broken: share of conversations whose connection breaks, anywhere in the answer.
+        lengths: by what factor answers are longer in each window of weeks.
+        leaves: how many times as fast customers leave as they discount.
+        moods: standard deviation of the logarithm of a customer's urgency from conversation to conversation.
+    """
+
+    satisfied: float = 0.0
+    broken: float = 0.0
+    lengths: tuple[float, ...] = (1.0,)
+    leaves: float = 1.0
+    moods: float = 0.0
+
+
+USUAL = Habits()
 
 
 def crowd_of(truth: Truth, customers: int, conversations: int, random: np.random.Generator) -> Crowd:
@@ -63,42 +89,83 @@ def tiers_taken(crowd: Crowd, truth: Truth, offer: Offer) -> Ints:
     return best
 
 
-def watched(crowd: Crowd, truth: Truth, offer: Offer | None, random: np.random.Generator) -> Statistics:
+def watched(
+    crowd: Crowd,
+    truth: Truth,
+    offer: Offer | None,
+    random: np.random.Generator,
+    habits: Habits = USUAL,
+    taken: Ints | None = None,
+) -> Statistics:
     """Return the statistics of customers who took a tier of their own for their account, or were only observed.
 
-    Who finds no tier worth its price has no conversation and counts as one who refused.
+    Who finds no tier worth its price has no conversation and counts as one who refused. ``taken`` says which tier each
+    has that did not take it by itself.
     """
-    taken = np.ones(len(crowd.conversations), dtype=np.int64) if offer is None else tiers_taken(crowd, truth, offer)
+    if taken is None:
+        taken = np.ones(len(crowd.conversations), dtype=np.int64) if offer is None else tiers_taken(crowd, truth, offer)
     caps = np.array([UNCAPPED if cap is None else cap for cap in (offer.caps_tokens if offer else (None,))])
     talking = np.flatnonzero(taken > 0)
     owner = np.repeat(np.arange(len(talking)), crowd.conversations[talking])
     cap = caps[taken[talking] - 1][owner]
     shift = random.standard_normal(len(owner))
-    lengths = np.ceil(crowd.median_tokens[talking][owner] * np.exp(truth.sigma * shift)).astype(np.int64)
+    window = random.integers(len(habits.lengths), size=len(owner))
+    medians = crowd.median_tokens[talking][owner] * np.array(habits.lengths)[window]
+    lengths = np.ceil(medians * np.exp(truth.sigma * shift)).astype(np.int64)
     served = np.minimum(lengths, cap)
     whole_s = FIRST_S + (served - 1) / SPEED
-    patience = random.exponential(size=len(owner)) / crowd.urgency_per_s[talking][owner]
+    patience = _patience(crowd.urgency_per_s[talking][owner], lengths, habits, random)
     left, waited = patience < whole_s, np.minimum(patience, whole_s)
     received = np.where(left, np.clip(np.floor((waited - FIRST_S) * SPEED) + 1, 0, served), served).astype(np.int64)
     ended = ~left & (lengths < cap)
-    customers = _customers(owner, len(talking), left, waited, random.random(len(owner)) < 0.5)
+    even = random.random(len(owner)) < 0.5
+    customers = _customers(owner, len(talking), left, waited, even)
+    if len(habits.lengths) > 1:
+        customers = replace(
+            customers, windows=windows_of(owner, window, left, waited, len(talking), len(habits.lengths))
+        )
     if offer is not None:
         customers = replace(customers, choices=taken[talking][:, None])
         customers = with_refusals(customers, 0, len(taken) - len(talking), 1)
+    kept = (received > 0) & (np.arange(len(owner)) - np.searchsorted(owner, owner) < POOLED)
+    own = own_of(*(one[kept] for one in (owner, taken[talking][owner] - 1, received, ended, even, window)))
     return Statistics(
+        own=own,
         lengths=tuple(
             counted(f"t{place}", int(one), received[mine], ended[mine])
             for place, one in enumerate(caps, 1)
-            if (mine := taken[talking][owner] == place).any()
+            if (mine := kept & (taken[talking][owner] == place)).any()
         ),
         pace=pace_counts(
             np.full(200, int(FIRST_S * 1000)), np.round(whole_s[:200] * 1000).astype(np.int64), served[:200]
         ),
         customers=customers,
-        ages=ages_of(left, waited),
+        ages=ages_of(left[kept], waited[kept]),
         offers=() if offer is None else (offer,),
         set_aside={},
     )
+
+
+def _patience(urgency_per_s: Floats, lengths: Ints, habits: Habits, random: np.random.Generator) -> Floats:
+    """Return after how many seconds each conversation is left, whatever has come by then."""
+    rates = habits.leaves * urgency_per_s * np.exp(habits.moods * random.standard_normal(len(lengths)))
+    patience: Floats = random.exponential(size=len(lengths)) / rates
+    for share in (habits.satisfied, habits.broken):
+        goes = random.random(len(lengths)) < share
+        somewhere = FIRST_S + random.random(len(lengths)) * (lengths - 1) / SPEED
+        patience = np.where(goes, np.minimum(patience, somewhere), patience)
+    return patience
+
+
+def own_of(owner: Ints, tier: Ints, tokens: Ints, ended: Flags, even: Flags, window: Ints | None = None) -> OwnLengths:
+    """Return the lengths by customer."""
+    window = np.zeros(len(owner), dtype=np.int64) if window is None else window
+    place = np.unique(tier, return_inverse=True)[1]
+    keys, where = np.unique(
+        np.column_stack((owner, place, window, even, bins_of(tokens))).astype(np.int64), axis=0, return_inverse=True
+    )
+    observed = np.bincount(where.ravel(), ended, len(keys)).astype(np.int64)
+    return OwnLengths(*keys.T, observed, np.bincount(where.ravel(), minlength=len(keys)) - observed)
 
 
 def _customers(owner: Ints, customers: int, left: Flags, waited: Floats, even: Flags) -> Customers:

@@ -21,7 +21,7 @@ from pricing.estimate.as_market import discounts_of, priced
 from pricing.estimate.choices import intervals_of
 from pricing.estimate.fit import Estimate, Given, fit
 from pricing.estimate.gathering import with_refusals
-from pricing.estimate.length import estimate_length, redrawn
+from pricing.estimate.length import estimate_length
 from pricing.estimate.pace import estimate_pace
 from pricing.estimate.readings import answers_of as answers_as
 from pricing.estimate.statistics import Offer, Statistics, cleaned
@@ -220,10 +220,10 @@ def value_found(seed: int, customers: int, conversations: int) -> ValueTold:
     """Return what tiers taken for accounts tell of a value that nobody said, in the market of lognormal urgency."""
     truth, random = lognormal_urgency(), np.random.default_rng(seed)
     seen = cleaned(watched(crowd_of(truth, customers, conversations, random), truth, CHOOSING, random))
-    length, pace = estimate_length(seen.lengths), estimate_pace(seen.pace)
+    length, pace = estimate_length(seen.lengths, seen.own, may_differ=True), estimate_pace(seen.pace)
     assert length.pooled is not None
     highest = float(max(CHOOSING.prices_nanousd))
-    curves = [length.pooled, *(redrawn(length.counts, random) for _ in range(8))]
+    curves = [length.pooled, *(length.redrawn(random) for _ in range(8))]
     grid = np.unique(np.concatenate((np.arange(10, 4001, 10), CHOOSING.caps_tokens)))
     answers = [answers_as(curve, grid, pace, highest) for curve in curves]
     told = value_told(answers[0], answers[1:], seen.offers, seen.customers, is_said=False)

@@ -110,7 +110,7 @@ def watch(
     waited = np.minimum(patience, whole_s)
     received = np.where(left, np.clip(np.floor((waited - FIRST_S) * SPEED) + 1, 0, served), served).astype(np.int64)
     ended = ~left & (lengths < cap_tokens)
-    windows = _windows(owner, window, left, waited, customers, len(drift)) if len(drift) > 1 else None
+    windows = windows_of(owner, window, left, waited, customers, len(drift)) if len(drift) > 1 else None
     return Statistics(
         lengths=(counted("only", cap_tokens, received, ended),),
         pace=pace_counts(
@@ -125,7 +125,7 @@ def watch(
     )
 
 
-def _windows(owner: Ints, window: Ints, left: Any, waited: Floats, customers: int, number: int) -> Windows:
+def windows_of(owner: Ints, window: Ints, left: Any, waited: Floats, customers: int, number: int) -> Windows:
     cell, shape = owner * number + window, (customers, number)
     disconnects = np.bincount(cell, left, customers * number).astype(np.int64).reshape(shape)
     return Windows(tuple(range(number)), disconnects, np.bincount(cell, waited, customers * number).reshape(shape))

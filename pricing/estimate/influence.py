@@ -1,0 +1,91 @@
+"""Who weighs how much: programs among the customers, and the few who hold most of the conversations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from pricing.answers import Ints
+from pricing.estimate.spread import OwnLengths, bins_of
+from pricing.estimate.statistics import Customers, LengthCounts, Statistics
+
+MACHINE_LEAST = 50
+"""Of so many answers, or more, one customer has none of another length, to within a fifth: then a program asks, and always
+the same. A person's answers differ by more; of lognormal ones with a sigma of 0.2 fifty in one bin are one in 10^20."""
+
+HELD, HOLDERS = 0.5, 0.05
+"""Where at most so small a share of customers holds so large a share of conversations, an estimate is about them."""
+
+MACHINES = "customers_like_programs"
+
+
+def without_machines(seen: Statistics) -> Statistics:
+    """Return the statistics without customers all of whose answers are of one length, which are counted.
+
+    A health check that asks for one token every minute has more conversations than all others together, waits for none
+    and leaves none: left in, it is the most patient customer and most of the market.
+    """
+    if seen.own is None:
+        return seen
+    count = len(seen.customers.conversations)
+    answers = np.bincount(seen.own.customer, seen.own.observed + seen.own.censored, count)
+    first, last = np.full(count, np.iinfo(np.int64).max), np.full(count, -1)
+    np.minimum.at(first, seen.own.customer, seen.own.bin)
+    np.maximum.at(last, seen.own.customer, seen.own.bin)
+    capped = np.bincount(seen.own.customer, seen.own.censored, count)
+    machines = (answers >= MACHINE_LEAST) & (first == last) & (capped < answers / 2)
+    if not machines.any():
+        return seen
+    kept = np.flatnonzero(~machines)
+    lengths = tuple(
+        _without(one, seen.own.where(machines[seen.own.customer] & (seen.own.tier == place)))
+        for place, one in enumerate(seen.lengths)
+    )
+    return replace(
+        seen,
+        lengths=tuple(one for one in lengths if len(one.tokens)),
+        customers=seen.customers.only(kept),
+        own=_of_tiers(seen.own.only(kept, count), [bool(len(one.tokens)) for one in lengths]),
+        set_aside=dict(seen.set_aside) | {MACHINES: int(machines.sum())},
+    )
+
+
+def _without(tier: LengthCounts, own: OwnLengths) -> LengthCounts:
+    """Return a tier's counts without some conversations; of a bin they are taken from the lengths that most have."""
+    observed, censored, bins = tier.observed.copy(), tier.censored.copy(), bins_of(np.maximum(tier.tokens, 1))
+    for counts, gone in ((observed, own.observed), (censored, own.censored)):
+        for place in np.unique(own.bin).tolist():
+            remaining = int(gone[own.bin == place].sum())
+            inside = np.flatnonzero(bins == place)
+            for at in inside[np.argsort(-counts[inside], kind="stable")].tolist():
+                taken = min(remaining, int(counts[at]))
+                counts[at] -= taken
+                remaining -= taken
+    there = observed + censored > 0
+    return replace(tier, tokens=tier.tokens[there], observed=observed[there], censored=censored[there])
+
+
+def _of_tiers(own: OwnLengths, kept: list[bool]) -> OwnLengths:
+    """Return the lengths by customer with tiers numbered anew that still have any."""
+    place: Ints = np.cumsum(kept) - 1
+    return replace(own, tier=place[own.tier])
+
+
+def of_holders(customers: Customers) -> tuple[str, ...]:
+    """Return who holds most of the conversations, and how much sooner or later than others they leave, in a sentence."""
+    order = np.argsort(-customers.conversations, kind="stable")
+    reached = np.cumsum(customers.conversations[order])
+    holders = int(np.searchsorted(reached, HELD * reached[-1])) + 1
+    if holders > HOLDERS * len(order):
+        return ()
+    them, others = order[:holders], order[holders:]
+    rates = [
+        float(customers.disconnects[rows].sum()) / max(1e-9, float(customers.waited_s[rows].sum()))
+        for rows in (them, others)
+    ]
+    return (
+        f"{holders:,} of {len(order):,} customers hold {reached[holders - 1] / reached[-1]:.0%} of the conversations, and the "
+        f"menu is made for them: they leave {rates[0]:.3g} times a second on average, the others {rates[1]:.3g}. Estimate "
+        "without them where the menu is for the others.",
+    )

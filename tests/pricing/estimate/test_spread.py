@@ -1,0 +1,174 @@
+"""Answers of one customer are alike: what that does to bands and tests, and lengths that go with urgency or with time."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, replace
+
+import numpy as np
+import pytest
+
+from pricing.answers import Floats
+from pricing.estimate.as_market import market_of, priced
+from pricing.estimate.conversations import CannotEstimate, length_bin
+from pricing.estimate.fit import Given, fit
+from pricing.estimate.length import estimate_length
+from pricing.estimate.spread import Differing, bins_of, by_urgency
+from pricing.estimate.statistics import Offer, Statistics
+from tests.pricing.estimate.crowds import UNCAPPED, Crowd, Habits, crowd_of, watched
+from tests.pricing.estimate.recovery import CHOOSING, THREE
+from tests.pricing.estimate.simulated import lognormal_cdf
+
+CUSTOMERS, EACH = 600, 30
+GIVEN = Given(1e9, 0.0)
+
+
+def crowd(random: np.random.Generator, *, sigma: float = 0.0, linked: bool = False) -> Crowd:
+    """Return customers whose median lengths differ by chance, or from 800 tokens for the patient to 150 for the urgent."""
+    them = crowd_of(THREE, CUSTOMERS, EACH, random)
+    medians = np.select([them.urgency_per_s < 0.02, them.urgency_per_s < 0.1], [800.0, 400.0], 150.0)
+    spread = THREE.median_tokens * np.exp(sigma * random.standard_normal(CUSTOMERS))
+    return replace(them, median_tokens=medians if linked else spread)
+
+
+def linked_lengths(statistics: Statistics) -> Differing:
+    them, own = statistics.customers, statistics.own
+    assert own is not None
+    assert them.even is not None
+    even = them.even.disconnects.astype(np.float64), them.even.waited_s
+    found = by_urgency(own, them.disconnects.astype(np.float64), them.waited_s, even)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("sigma", [0.4, 0.6])
+def test_a_band_covers_as_often_as_it_says_where_customers_differ(sigma: float) -> None:
+    """Over 60 draws at five lengths; taken as if no two answers had one customer it covers three in four, or fewer."""
+    lengths: Floats = np.array([100, 200, 400, 800, 1600])
+    truth = 1 - lognormal_cdf(lengths / THREE.median_tokens, float(np.hypot(THREE.sigma, sigma)))
+    covered, naively = [], []
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        seen = watched(crowd(random, sigma=sigma), THREE, None, random)
+        for own, counts in ((seen.own, covered), (None, naively)):
+            curve = estimate_length(seen.lengths, own).pooled
+            assert curve is not None
+            low, high = curve.band_at(lengths.astype(np.int64))
+            counts.append(np.mean((low <= truth) & (truth <= high)))
+
+    assert 0.92 <= np.mean(covered) <= 0.985
+    assert np.mean(naively) < 0.8
+
+
+def test_redrawn_curves_are_as_far_apart_as_estimates_of_other_customers() -> None:
+    """At the median: the bootstrap over customers against fifty markets with customers of their own."""
+    at = np.array([400])
+    found = []
+    for seed in range(50):
+        random = np.random.default_rng(seed)
+        seen = watched(crowd(random, sigma=0.6), THREE, None, random)
+        found.append(estimate_length(seen.lengths, seen.own))
+    curves = [one.pooled.at(at)[0] for one in found if one.pooled is not None]
+    redrawn = [found[0].redrawn(np.random.default_rng(seed)).at(at)[0] for seed in range(50)]
+
+    assert np.std(redrawn) == pytest.approx(np.std(curves), rel=0.4)
+
+
+def test_tiers_assigned_at_random_are_not_found_to_differ_in_length() -> None:
+    """Of forty markets whose customers differ, the test at a hundredth refuses at most two; as if no two answers had one
+    customer, it refuses many."""
+    offer = Offer((300, 1000, UNCAPPED), (1, 2, 3))
+    refused = naively = 0
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        them = crowd(random, sigma=0.6)
+        seen = watched(them, THREE, offer, random, taken=random.integers(1, 4, CUSTOMERS))
+        refused += estimate_length(seen.lengths, seen.own).differs
+        naively += estimate_length(seen.lengths).differs
+
+    assert refused <= 2
+    assert naively > 8
+
+
+def test_lengths_that_go_with_urgency_are_told_from_lengths_that_do_not() -> None:
+    """In observe mode, where there are no tiers to compare: twenty markets of each kind."""
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        other = linked_lengths(watched(crowd(random, sigma=0.6), THREE, None, random))
+        linked = linked_lengths(watched(crowd(random, linked=True), THREE, None, random))
+
+        assert linked.p_value < 1e-6
+        assert linked.ratio > 2
+        assert other.p_value > 0.001 or 0.8 < other.ratio < 1.25
+
+
+def test_a_fit_refuses_lengths_that_go_with_urgency_unless_they_may_and_then_sells_one_tier() -> None:
+    """A full menu earned .68 there and a single plan .87; whoever says that lengths may differ gets the single plan."""
+    random = np.random.default_rng(1)
+    seen = watched(crowd(random, linked=True), THREE, None, random)
+
+    with pytest.raises(
+        CannotEstimate, match=r"Answers of the third of customers who leave soonest end .* times as fast"
+    ):
+        fit(seen, GIVEN, draws=4, random=random)
+    estimate = fit(seen, replace(GIVEN, lengths_may_differ=True), draws=4, random=random)
+
+    assert any("As lengths may differ, the menu has one tier." in note for note in estimate.notes)
+    assert market_of(estimate, priced(estimate))["estimate"]["tiers"] == 1
+
+
+def test_lengths_that_have_changed_are_those_of_the_time_since() -> None:
+    """A new model's answers are half as long in the last of four windows."""
+    random = np.random.default_rng(2)
+    habits = Habits(lengths=(1.0, 1.0, 1.0, 0.5))
+    seen = watched(crowd(random), THREE, None, random, habits)
+    at = np.array([100, 200, 400])
+
+    estimate = fit(seen, GIVEN, draws=20, random=random)
+
+    truth = 1 - lognormal_cdf(at / (0.5 * THREE.median_tokens), THREE.sigma)
+    assert estimate.length.pooled is not None
+    assert estimate.length.since == 3
+    assert estimate.length.pooled.at(at) == pytest.approx(truth, abs=0.03)
+    assert np.mean([one["answer_length"]["survival"][0] for one in estimate.draws]) > 0
+    assert any("Answers have become shorter" in note for note in estimate.notes)
+
+
+def test_lengths_that_do_not_change_are_those_of_all_the_time() -> None:
+    for seed in range(10):
+        random = np.random.default_rng(seed)
+        seen = watched(crowd(random, sigma=0.4), THREE, CHOOSING, random, Habits(lengths=(1.0, 1.0, 1.0, 1.0)))
+
+        assert estimate_length(seen.lengths, seen.own).since == 0
+
+
+def test_a_bin_is_found_alike_one_by_one_and_all_at_once() -> None:
+    tokens = np.arange(1, 5000)
+
+    assert bins_of(tokens).tolist() == [length_bin(one) for one in tokens.tolist()]
+
+
+def test_a_health_check_is_set_aside_with_its_answers_and_counted() -> None:
+    """Three of 603 customers ask 15,000 times for one token: most of the conversations. Nothing of them is left."""
+    random = np.random.default_rng(3)
+    people = crowd(random)
+    bots = Crowd(np.full(3, 1e-6), np.full(3, 1e9), np.full(3, 0.01), np.full(3, 15_000))
+    both = Crowd(*(np.concatenate(pair) for pair in zip(astuple(people), astuple(bots), strict=True)))
+
+    estimate = fit(watched(both, THREE, None, np.random.default_rng(4)), GIVEN, draws=4, random=random)
+
+    assert estimate.set_aside == {"customers_like_programs": 3}
+    assert estimate.length.counts.observed[estimate.length.counts.tokens == 1].sum() == 0
+    reached = [sum(t["share"] for t in estimate.market["types"] if t["urgency_per_s"] <= at) for at in (0.025, 0.09)]
+    assert reached == pytest.approx((0.3, 0.7), abs=0.08)
+
+
+def test_a_few_customers_who_hold_most_of_the_conversations_are_named_with_what_they_do() -> None:
+    random = np.random.default_rng(5)
+    people = crowd(random)
+    urgent = np.flatnonzero(people.urgency_per_s == 0.15)[:10]
+    heavy = np.full(CUSTOMERS, 30)
+    heavy[urgent] = 3_000
+
+    estimate = fit(watched(replace(people, conversations=heavy), THREE, None, random), GIVEN, draws=4, random=random)
+
+    assert any("of 600 customers hold 5" in note and "0.15" in note for note in estimate.notes), estimate.notes

@@ -1,0 +1,223 @@
+"""What a fit says, and what its menu earns, where customers are not what it assumes: the table in pricing/estimate/README.md.
+
+``python -m tests.pricing.estimate.recovery --only violations --seeds 20`` prints it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, replace
+
+import numpy as np
+
+from pricing.answers import Floats
+from pricing.estimate.as_market import priced
+from pricing.estimate.conversations import CannotEstimate
+from pricing.estimate.fit import Estimate, Given, fit
+from pricing.estimate.statistics import Offer, Statistics
+from pricing.market import read_market
+from pricing.mechanism import full_menu
+from pricing.tiers import best_tiers
+from pricing.worth import valuation_of
+from tests.pricing.estimate.crowds import USUAL, Crowd, Habits, crowd_of, watched
+from tests.pricing.estimate.recovery import (
+    CHOOSING,
+    DRAWS,
+    THREE,
+    WORTH,
+    Case,
+    lognormal_urgency,
+    plainly,
+    profit_in,
+    truth_of,
+)
+from tests.pricing.estimate.simulated import Truth
+
+CUSTOMERS, EACH = 600, 30
+SMOOTH = lognormal_urgency()
+
+Change = Callable[[Crowd, np.random.Generator], Crowd]
+
+USUAL_NOTES = (
+    "Nobody's choice",
+    "Choices tell that",
+    "Not identified above",
+    "What an answer is worth is estimated from choices:",
+    "Refusals were not counted",
+)
+"""Beginnings of notes that say nothing of a violation."""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A way in which customers are not what is assumed.
+
+    Attributes:
+        truth: the market without it.
+        change: what is different about customers.
+        habits: what is different about what they do.
+        offer: the tiers that they take; None where they are only observed.
+        said: what is said of the value, as a multiple of the truth; None to have it estimated.
+        may_differ: whether it is said that lengths may differ.
+        last: by what factor answers of the truth are longer than those of ``truth``, for what comes.
+    """
+
+    truth: Truth = THREE
+    change: Change = lambda crowd, _: crowd
+    habits: Habits = USUAL
+    offer: Offer | None = None
+    said: float | None = 1.0
+    may_differ: bool = False
+    last: float = 1.0
+    spread: float = 0.0
+
+
+def linked(crowd: Crowd, _: np.random.Generator) -> Crowd:
+    medians = np.select([crowd.urgency_per_s < 0.02, crowd.urgency_per_s < 0.1], [800.0, 400.0], 150.0)
+    return replace(crowd, median_tokens=medians)
+
+
+def lengths_apart(sigma: float) -> Change:
+    return lambda crowd, random: replace(
+        crowd, median_tokens=crowd.median_tokens * np.exp(sigma * random.standard_normal(len(crowd.median_tokens)))
+    )
+
+
+def values_apart(sigma: float) -> Change:
+    return lambda crowd, random: replace(
+        crowd, value_nanousd=crowd.value_nanousd * np.exp(sigma * random.standard_normal(len(crowd.value_nanousd)))
+    )
+
+
+def with_bots(tokens: float, number: int = 3, conversations: int = 15_000) -> Change:
+    bots = Crowd(np.full(number, 1e-6), np.full(number, WORTH), np.full(number, tokens), np.full(number, conversations))
+
+    def change(crowd: Crowd, _: np.random.Generator) -> Crowd:
+        return Crowd(*(np.concatenate(pair) for pair in zip(astuple(crowd), astuple(bots), strict=True)))
+
+    return change
+
+
+def heavy(crowd: Crowd, _: np.random.Generator) -> Crowd:
+    """Return customers of whom ten patient ones send batches."""
+    patient = np.flatnonzero(crowd.urgency_per_s == crowd.urgency_per_s.min())[:10]
+    conversations = crowd.conversations.copy()
+    conversations[patient] = 3_000
+    return replace(crowd, conversations=conversations)
+
+
+VIOLATIONS: dict[str, Violation] = {
+    "none: observed": Violation(),
+    "none: tiers taken": Violation(SMOOTH, offer=CHOOSING),
+    "1: value said 0.7 of it": Violation(SMOOTH, offer=CHOOSING, said=0.7),
+    "1: 1.3": Violation(SMOOTH, offer=CHOOSING, said=1.3),
+    "1: 2": Violation(SMOOTH, offer=CHOOSING, said=2.0),
+    "1: not said": Violation(SMOOTH, offer=CHOOSING, said=None),
+    "1, own: three kinds, not said": Violation(offer=CHOOSING, said=None),
+    "2: urgent, short answers": Violation(change=linked),
+    "2: the same, and they may": Violation(change=linked, may_differ=True),
+    "2, own: answers fall by a third in the last window": Violation(
+        habits=Habits(lengths=(1, 1, 1, 2 / 3)), last=2 / 3
+    ),
+    "3: 20 % leave satisfied": Violation(habits=Habits(satisfied=0.2)),
+    "3: 10 % of connections break": Violation(habits=Habits(broken=0.1)),
+    "3: 20 % leave satisfied, tiers taken, value not said": Violation(
+        SMOOTH, habits=Habits(satisfied=0.2), offer=CHOOSING, said=None
+    ),
+    "3, own: leave twice as soon as they discount": Violation(
+        SMOOTH, habits=Habits(leaves=2.0), offer=CHOOSING, said=None
+    ),
+    "4: health checks": Violation(change=with_bots(0.01)),
+    "4: ten batch customers": Violation(change=heavy),
+    "5: lengths apart by 0.6": Violation(change=lengths_apart(0.6), spread=0.6),
+    "5: the same, tiers taken": Violation(SMOOTH, change=lengths_apart(0.6), offer=CHOOSING, spread=0.6),
+    "7: values apart by 0.1": Violation(SMOOTH, change=values_apart(0.1), offer=CHOOSING, said=None),
+    "7, own: by 0.3": Violation(SMOOTH, change=values_apart(0.3), offer=CHOOSING, said=None),
+    "10, own: moods of 0.5": Violation(SMOOTH, habits=Habits(moods=0.5)),
+}
+
+
+def seen_in(violation: Violation, random: np.random.Generator) -> Statistics:
+    """Return what customers did."""
+    crowd = violation.change(crowd_of(violation.truth, CUSTOMERS, EACH, random), random)
+    return watched(crowd, violation.truth, violation.offer, random, violation.habits)
+
+
+def fitted(violation: Violation, seed: int) -> Estimate:
+    """Return the estimate of one draw of customers.
+
+    Raises:
+        CannotEstimate: it is refused.
+    """
+    random = np.random.default_rng(seed)
+    said = None if violation.said is None else violation.said * WORTH
+    given = Given(said, 0.0, lengths_may_differ=violation.may_differ)
+    return fit(seen_in(violation, random), given, draws=DRAWS, random=random)
+
+
+def earned(estimate: Estimate, violation: Violation) -> float:
+    """Return what the menu earns in the truth as a share of the most that one earns there; lengths are those of all."""
+    truth = violation.truth
+    sigma = float(np.hypot(truth.sigma, violation.spread))
+    truth = replace(truth, median_tokens=truth.median_tokens * violation.last, sigma=sigma)
+    there = truth_of(Case(truth, plainly), estimate.length.identified_to_tokens)
+    chosen = priced(estimate)
+    here = valuation_of(read_market(chosen.market))
+    menu = full_menu(here) if chosen.tiers is None else best_tiers(here, chosen.tiers)[-1]
+    return profit_in(there, here, menu.caps) / profit_in(there, there, full_menu(there).caps)
+
+
+def told(estimate: Estimate) -> tuple[str, ...]:
+    """Return the beginnings of what it says of itself beyond the usual, and whom it set aside."""
+    notes = [note[:60] for note in estimate.notes if not note.startswith(USUAL_NOTES)]
+    return (*notes, *(f"set aside: {reason}" for reason in estimate.set_aside))
+
+
+def of_violations(seeds: int, only: str = "") -> None:
+    """Print the table."""
+    print("| violation | refused | said | earned, mean | worst |\n|---|---|---|---|---|")
+    for name, violation in VIOLATIONS.items():
+        if only not in name:
+            continue
+        refused, said, earns = Counter[str](), Counter[str](), list[float]()
+        for seed in range(seeds):
+            try:
+                estimate = fitted(violation, seed)
+            except CannotEstimate as error:
+                refused[str(error)[:40]] += 1
+                continue
+            said.update(told(estimate))
+            if violation.change is not linked:
+                earns.append(earned(estimate, violation))
+        found: Floats = np.array(earns)
+        cells = [
+            "; ".join(f"{count}: {text}" for text, count in counter.most_common(3)) or "–"
+            for counter in (refused, said)
+        ]
+        figures = (f"{found.mean():.3f}", f"{found.min():.3f}") if len(found) else ("–", "–")
+        print(f"| {name} | {' | '.join(cells)} | {' | '.join(figures)} |")
+        sys.stdout.flush()
+
+
+def refused_of_honest(number: int) -> int:
+    """Return how many of so many honest markets are refused, half of them observed, half with tiers taken."""
+    refused = 0
+    for seed in range(number):
+        violation = VIOLATIONS["none: tiers taken" if seed % 2 else "none: observed"]
+        try:
+            fit(
+                seen_in(violation, np.random.default_rng(1000 + seed)),
+                Given(WORTH, 0.0),
+                draws=2,
+                random=np.random.default_rng(seed),
+            )
+        except CannotEstimate as error:
+            print(seed, error)
+            refused += 1
+    return refused
+
+
+if __name__ == "__main__":
+    of_violations(int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "")
