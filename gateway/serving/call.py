@@ -35,6 +35,8 @@ OF_TEXT = frozenset({*BY_SIGHT, "tokenizer"})
 """Counts of what went by, which need not be all that was made."""
 
 
+NOTHING = Count(0, 0, "counted")
+
 ANSWERED = frozenset({"complete", "tool_calls", "cap", "caller_limit", "context", "filtered", "period"})
 """Endings of an answer that its caller has whole, as far as it was granted."""
 
@@ -99,6 +101,7 @@ class Call:
     def leave(self) -> bool:
         """Take note that the caller has left; return whether a figure of what is made is still to come."""
         self._left_at = self._monotonic()
+        self.live.counting = self._count
         self._is_drained = self._asked_at is not None and not self._is_told
         return self._is_drained
 
@@ -113,7 +116,8 @@ class Call:
         return self.reading is not None and self.reading.is_told(self._hangups.tells_as_it_goes)
 
     def _count(self) -> int:
-        assert self.reading is not None
+        if self.reading is None:
+            return self._owed_before_its_head.billed_output_tokens
         counted = count_output(self.reading.sight, self.live.hold.tokens)
         if self.has_left and counted.source in OF_TEXT:
             counted = self._owed(counted)
@@ -217,15 +221,19 @@ class Call:
             came_to.output_tokens = came_to.billed_output_tokens = owed.billed_output_tokens
             came_to.usage_source = owed.source
 
+    @property
+    def _owed_before_its_head(self) -> Count:
+        """What is owed as long as the upstream has not said that it answers."""
+        if self._asked_at is None or not self._hangups.owes_unanswered(comes_whole=self.wanted.comes_whole):
+            return NOTHING
+        return self._owed(NOTHING)
+
     def _owed_unanswered(self) -> Outcome:
         """Return what a call came to that its caller left before the upstream's head."""
-        facts = self.live.hold.facts
-        if self._asked_at is None or not self._hangups.owes_unanswered(comes_whole=self.wanted.comes_whole):
-            return UNANSWERED
-        assert self._left_at is not None
-        owed = self._owed(Count(0, 0, "counted"))
+        facts, owed = self.live.hold.facts, self._owed_before_its_head
         if owed.billed_output_tokens == 0:
             return UNANSWERED
+        assert self._left_at is not None
         given = count_input(None, None, estimate=facts.input_estimate, bound=facts.input_bound)
         return Outcome(
             was_answered=True,

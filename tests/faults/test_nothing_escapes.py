@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,18 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
-from redis import Redis
 
-from gateway.holds.connect import connect
 from tests.faults.calls import Caller, Faulty, body, faulty_loop
 from tests.faults.test_dialects import ALL, named
 from tests.faults.tongues import Chat
-from tests.faults.truth import Script, Told, Truth
-from tests.gateway.cli.commands import serving
+from tests.faults.truth import Script, Told
 from tests.loop.rig import Rig, Sold
-from tests.loop.test_restart import open_holds, redis_url
-from tests.servers import short_directory
-from tests.serving import served
 from tests.waiting import until
 
 every_format = pytest.mark.parametrize("tongue", ALL, ids=named)
@@ -219,38 +211,3 @@ def test_a_crowd_that_leaves_keeps_nobody_from_the_upstream(tmp_path: Path) -> N
     sources = Counter(record["usage_source"] for record in records.values())
     assert sources["drained"] == 2
     assert sources["granted"] == 6
-
-
-def test_a_worker_that_is_killed_while_nobody_listens_has_billed_what_is_owed() -> None:
-    """Its last renewal knew that the caller had left: not the words that were seen, but what is owed without a figure."""
-    truth, lease_s = Truth(), 2.0
-    given: dict[str, Any] = {"lease_s": lease_s, "workers": 1, "answer_tokens_max": GRANT}
-    with (
-        served(truth) as model,
-        short_directory() as directory,
-        serving(directory / "data", upstream_url=f"{model}/v1", **given) as running,
-    ):
-        loop = running.rig(running.admin_token())
-        sell(loop)
-        faulty, who = Faulty(loop, truth), loop.customer("metered")
-        left = hangups(loop)
-        caller = Caller(faulty, who, THOUGHT, stream=True)
-        caller.read_until("ü1982 ".encode())
-        caller.hang_up()
-        until(lambda: hangups(loop) > left, LIVED_S)
-        (worker,) = running.children("worker")
-        with connect(redis_url(running)) as client:
-            until(lambda: sofar(client) == GRANT, LIVED_S)
-        os.kill(worker.process.pid, signal.SIGKILL)
-        until(lambda: open_holds(redis_url(running)) == 0, 4 * lease_s)
-        (record,) = loop.usage(who)
-
-    assert (record["finish"], record["usage_source"]) == ("recovered", "checkpoint")
-    assert record["billed_output_tokens"] == GRANT
-    assert record["input_tokens"] > 0
-
-
-def sofar(client: Redis) -> int:
-    """Return the tokens that the one hold there is was last renewed with."""
-    (name,) = client.scan_iter("*:hold:*")
-    return int(client.hget(name, "sofar") or 0)

@@ -1,0 +1,154 @@
+"""What was made is billed also where a worker is killed, or Redis is gone, while its answer is read on with nobody to hear it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.holds.connect import connect
+from tests.faults.calls import Caller, Faulty, faulty_loop
+from tests.faults.test_dialects import ALL
+from tests.faults.test_nothing_escapes import BROAD, GRANT, LIVED_S, PATIENT, THOUGHT, hangups, sell
+from tests.faults.truth import Script, Told, Truth
+from tests.faults.wire import Wire, wire
+from tests.gateway.cli.commands import serving
+from tests.loop.rig import Sold
+from tests.loop.test_restart import open_holds, redis_url
+from tests.servers import short_directory, valkey_in
+from tests.serving import served
+from tests.waiting import until
+
+UNSEEN = Script(tokens=0, hidden=982, prompt=100_022, fault="wait before usage")
+"""All of the answer is thought, and none of it seen."""
+
+ROWS = {"hidden reasoning": (THOUGHT, 1_983), "forty tokens in each piece": (BROAD, 1_000), "no token": (UNSEEN, 982)}
+"""Answers and the tokens that are made of each."""
+
+CASES = [
+    (row, tongue, stream, key) for row in ROWS for tongue in ALL for stream in (True, False) for key in (False, True)
+]
+
+
+@dataclass(frozen=True)
+class Left:
+    """A call of a customer of its own whose caller has left once all was made but the usage."""
+
+    row: str
+    stream: bool
+    has_key: bool
+    who: Sold
+    told: Told
+
+    @property
+    def named(self) -> str:
+        kind = "stream" if self.stream else "whole"
+        return f"{self.row}, {self.told.asked}, {kind}, {'a key' if self.has_key else 'no key'}"
+
+
+def leave_all(faulty: Faulty) -> list[Left]:
+    """Make each call, and have all callers leave; return once the gateway has noticed."""
+    left, callers, before = list[Left](), list[Caller](), hangups(faulty.loop)
+    for row, tongue, stream, has_key in CASES:
+        script, made = ROWS[row]
+        who, known = faulty.loop.customer("metered"), set(faulty.truth.calls)
+        headers = {"idempotency-key": "once"} if has_key else {}
+        caller = Caller(faulty, who, script, tongue=tongue, headers=headers, stream=stream)
+        until(lambda known=known: faulty.truth.calls.keys() > known)
+        (name,) = faulty.truth.calls.keys() - known
+        told = faulty.truth.calls[name]
+        until(lambda told=told, made=made: told.tokens == made, LIVED_S)
+        if stream and script.tokens:
+            caller.read_until(f"ü{made - 1} ".encode())
+        callers.append(caller)
+        left.append(Left(row, stream, has_key, who, told))
+    for caller in callers:
+        caller.hang_up()
+    keyless = sum(not has_key for *_, has_key in CASES)
+    until(lambda: hangups(faulty.loop) == before + keyless, LIVED_S)
+    return left
+
+
+def records_of(faulty: Faulty) -> dict[str, dict[str, Any]]:
+    records = faulty.loop.usage()
+    found = {record["customer"]: record for record in records}
+    assert len(found) == len(records) == len(CASES), "one record for each call"
+    return found
+
+
+def test_a_worker_that_is_killed_while_nobody_listens_has_billed_what_is_owed() -> None:
+    """Its last renewal knew who had left: they owe what is owed where no figure comes, here the grant, and their input.
+
+    Who has an Idempotency-Key may come back for the answer, which is gone: of that no more is billed than went by.
+    """
+    truth, lease_s = Truth(), 4.0
+    given: dict[str, Any] = {"lease_s": lease_s, "workers": 1, "answer_tokens_max": GRANT}
+    with (
+        served(truth) as model,
+        short_directory() as directory,
+        serving(directory / "data", upstream_url=f"{model}/v1", **given) as running,
+    ):
+        loop = running.rig(running.admin_token())
+        sell(loop)
+        faulty = Faulty(loop, truth)
+        left = leave_all(faulty)
+        (worker,) = running.children("worker")
+        until(lambda: owing(redis_url(running)) == len(CASES) // 2, LIVED_S)
+        os.kill(worker.process.pid, signal.SIGKILL)
+        until(lambda: open_holds(redis_url(running)) == 0, 4 * lease_s)
+        records = records_of(faulty)
+
+    for one in left:
+        record = records[one.who.id]
+        assert (record["finish"], record["usage_source"]) == ("recovered", "checkpoint"), one.named
+        if not one.has_key:
+            assert record["billed_output_tokens"] == GRANT, one.named
+            assert record["charge_nanousd"] == GRANT + record["input_tokens"] > GRANT, one.named
+        else:
+            assert record["billed_output_tokens"] <= 1.25 * one.told.tokens, one.named  # by the length of the text
+            assert (record["billed_output_tokens"] > 0) == (one.stream and one.row != "no token"), one.named
+
+
+def owing(url: str) -> int:
+    """Return how many holds were last renewed with all that they were granted."""
+    with connect(url) as client:
+        return sum(client.hget(name, "sofar") == str(GRANT).encode() for name in client.scan_iter("*:hold:*"))
+
+
+@pytest.fixture
+def away(tmp_path: Path) -> Iterator[tuple[Faulty, Wire]]:
+    """A loop, and the wire between it and Redis."""
+    with ExitStack() as stack:
+        valkey = stack.enter_context(valkey_in(stack.enter_context(short_directory())))
+        between = stack.enter_context(wire(valkey.removeprefix("unix://")))
+        url = f"redis://127.0.0.1:{between.port}"
+        faulty = stack.enter_context(faulty_loop(tmp_path, redis_url=url, **PATIENT))
+        sell(faulty.loop)
+        yield faulty, between
+
+
+def test_redis_away_while_nobody_listens_costs_no_token(away: tuple[Faulty, Wire]) -> None:
+    """The answers are read on without Redis, and settled once it is there again, by the figure that came."""
+    faulty, between = away
+    left = leave_all(faulty)
+    between.cut()
+    for one in left:
+        one.told.may_end.set()
+    until(lambda: faulty.truth.live == 0, LIVED_S)
+    between.mend()
+    until(lambda: faulty.loop.open_holds() == 0, 2 * LIVED_S)
+    records = records_of(faulty)
+
+    for one in left:
+        record, (script, made) = records[one.who.id], ROWS[one.row]
+        ended = ("complete", "upstream") if one.has_key else ("disconnect", "drained")
+        assert (record["finish"], record["usage_source"]) == ended, one.named
+        assert (record["billed_output_tokens"], record["input_tokens"]) == (made, script.prompt), one.named
+        assert record["charge_nanousd"] == made + script.prompt, one.named
+        assert not one.told.was_left, one.named
