@@ -18,6 +18,7 @@ from gateway import setting_checks
 from gateway.errors import StartupError
 from gateway.redaction import redacted
 from gateway.setting_sources import PREFIX, FromEnvironment, FromFile, outside, refuse_unknown, warn_of_kubernetes
+from pricing.menu import HangupBills
 
 
 class Settings(BaseSettings):
@@ -47,7 +48,7 @@ class Settings(BaseSettings):
     upstream_streams: Literal["as_asked", "always"] = "as_asked"
     on_hangup: Literal["finish", "stop"] | None = None
     drain_s: float = Field(default=300, ge=0, le=86_400)
-    hangup_bills: Literal["visible", "timed", "granted"] | None = None
+    hangup_bills: HangupBills | None = None
     conversation_headers: str = "x-claude-code-session-id, session-id, session_id, conversation_id"
     tokenizer: str | None = None
     recount_share: float = Field(default=0.01, ge=0, le=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pricing.money import MOST
 
@@ -31,9 +31,11 @@ PRICE_FIELDS: tuple[str, ...] = (
     "output_nanousd_per_mtok",
 )
 
-HANGUP_BILLS = ("visible", "timed", "granted")
+HangupBills = Literal["visible", "timed", "granted"]
 """How a call is billed whose caller hung up, where the model's endpoint does not say how many tokens it made: what the
 caller could see, the time that the call ran at the model's speed, or all that it was granted."""
+
+HANGUP_BILLS: tuple[HangupBills, ...] = get_args(HangupBills)
 
 
 class NotAMenu(ValueError):

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,15 +21,13 @@ from gateway.admin.services import AdminServices
 from gateway.admin.sweep import project_menus
 from gateway.clock import written
 from gateway.holds.terms import Timeline
-from pricing.menu import PRICE_FIELDS, Menu, Tier
+from pricing.menu import PRICE_FIELDS, HangupBills, Menu, Tier
 
 MANUAL = "manual"
 
 Name = Annotated[TierName, Path(description="What the tier is called.", examples=["basic"])]
 
 Tiers = tuple[Tier, ...]
-
-HangupBills = Literal["visible", "timed", "granted"]
 
 
 class TierGiven(Limits):

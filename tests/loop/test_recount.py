@@ -10,9 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Split
 
 from gateway.errors import StartupError
 from gateway.serving.exchange import Receive, Scope, Send
@@ -59,16 +56,6 @@ def _events() -> bytes:
         for delta, reason in [*deltas, ({}, "stop")]
     ]
     return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
-
-
-@pytest.fixture
-def words(tmp_path: Path) -> str:
-    """A ``tokenizer.json`` that makes a token of each word."""
-    tokenizer = Tokenizer(WordLevel({"?": 0}, unk_token="?"))
-    tokenizer.pre_tokenizer = Split(" ", "removed")
-    path = str(tmp_path / "tokenizer.json")
-    tokenizer.save(path)
-    return path
 
 
 @contextmanager

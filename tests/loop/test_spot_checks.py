@@ -8,9 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Split
 
 from gateway.cli.doctor import Verdict, judge_recount
 from gateway.observing.metrics import RECOUNTED
@@ -39,16 +36,6 @@ class Saying:
             headers = [(b"content-type", b"application/json")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": self._body})
-
-
-@pytest.fixture
-def words(tmp_path: Path) -> str:
-    """A ``tokenizer.json`` that makes a token of each word."""
-    tokenizer = Tokenizer(WordLevel({"?": 0}, unk_token="?"))
-    tokenizer.pre_tokenizer = Split(" ", "removed")
-    path = str(tmp_path / "tokenizer.json")
-    tokenizer.save(path)
-    return path
 
 
 def counts(loop: Rig) -> dict[str, int]:
