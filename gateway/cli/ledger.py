@@ -1,4 +1,4 @@
-"""``tokencap ledger``: check the books, or rebuild the hot state from them."""
+"""``tokencap ledger``: check the books, migrate their tables, or rebuild the hot state from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ from gateway.settings import Settings, read_settings
 
 LEFT_OF_ERASED = "these are where they were, and have not been changed since."
 
-app = typer.Typer(name="ledger", help="Check the books, or rebuild the hot state from them.", no_args_is_help=True)
+app = typer.Typer(
+    name="ledger",
+    help="Check the books, migrate their tables, or rebuild the hot state from them.",
+    no_args_is_help=True,
+)
 
 
 @app.command("verify")
@@ -40,6 +44,14 @@ def verify() -> None:
         print(f"{aside} records are set aside and in no chain: see the table usage_aside for the reasons.")
     if not all(recount.is_sound for recount in recounts):
         raise typer.Exit(1)
+
+
+@app.command("migrate")
+def migrate() -> None:
+    """Bring the ledger's tables to this version's shape; `tokencap serve` and a reload do it by themselves."""
+    with closing(Database(read_settings().ledger_url)) as database:
+        database.migrate()
+    print("The ledger's tables are at this version.")
 
 
 @app.command("recover")

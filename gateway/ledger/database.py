@@ -92,14 +92,14 @@ class Database:
             connection.close()
 
     def check(self) -> None:
-        """Refuse a ledger that cannot be opened or has the tables of another version; change nothing."""
+        """Refuse a ledger that cannot be opened or has the tables of an earlier version; change nothing."""
         if self.is_sqlite and not Path(str(self._url.database)).exists():
             raise StartupError(f"There is no ledger at {self._url.database}.")
         versions = _versions()
         with _explained(self._url), self._engine.connect() as connection:
             found = versions.found(connection)
         wanted = versions.wanted()
-        if found != wanted:
+        if found != wanted and not versions.is_later(found):
             raise StartupError(
                 f"The ledger's tables are at version {found or 'none'} and this tokencap works with {wanted}: "
                 "start `tokencap serve` of this version once, which brings them there."

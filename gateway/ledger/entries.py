@@ -23,7 +23,6 @@ ADDED = BESIDE | {"chain", "seq", "prev_hash", "hash"}
 """The fields that are not in the record: those beside it, and those that the book adds."""
 
 CARRIED = tuple(field for field in FIELDS if field not in ADDED)
-NAMES = frozenset(CARRIED)
 REQUIRED = frozenset(field for field in CARRIED if not usage_records.c[field].nullable)
 LENGTHS = {
     field: column.type.length
@@ -69,7 +68,8 @@ class Malformed:
 def record_in(entry: Entry) -> UsageRecord | Malformed:
     """Return the record in an entry with ``charge_nanousd`` and ``settled`` added, every carried field present.
 
-    What is returned fits the table's columns on every database: nothing the book later does can fail on it.
+    What is returned fits the table's columns on every database: nothing the book later does can fail on it. A field
+    that only a later version knows is left out: its worker's call is billed all the same.
     """
     charge = entry.fields.get(b"charge", b"")
     if not WHOLE_NUMBER.fullmatch(charge) or abs(int(charge)) > MOST:
@@ -86,8 +86,8 @@ def record_in(entry: Entry) -> UsageRecord | Malformed:
         return Malformed(entry, "record is not JSON")
     if not isinstance(given, dict):
         return Malformed(entry, "record is not a JSON object")
-    if unknown := given.keys() - NAMES:
-        return Malformed(entry, f"record has a field of no usage record: {min(unknown)!a}")
+    if others := given.keys() & ADDED:
+        return Malformed(entry, f"record has a field that is not its own: {min(others)!a}")
     record = {field: given.get(field) for field in CARRIED}
     for field, fault_of in FAULTS:
         value = record[field]

@@ -14,7 +14,9 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def upgrade(connection: Connection) -> None:
-    """Bring the tables to this version's shape, inside the caller's transaction."""
+    """Bring the tables to this version's shape, inside the caller's transaction; those of a later version have it."""
+    if is_later(found(connection)):
+        return
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
@@ -28,6 +30,11 @@ def found(connection: Connection) -> str | None:
 def wanted() -> str | None:
     """Return the version that this program works with."""
     return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def is_later(version: str | None) -> bool:
+    """Return whether tables are of a later version than this program's: that one only adds to what this one needs."""
+    return version is not None and version > (wanted() or "")
 
 
 def _config() -> Config:

@@ -58,11 +58,24 @@ class Kept:
         self._stop = asyncio.Event()
         self._first_end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._process: asyncio.subprocess.Process | None = None
+        self._is_renewed = False
         self._keeping = asyncio.create_task(self._keep(), name=name)
 
     async def first_end(self) -> str:
         """Wait for the child's first end and return it as a sentence."""
         return await asyncio.shield(self._first_end)
+
+    async def renew(self, patience_s: float) -> None:
+        """Have the child end, and start it again at once; returns when it has ended, killed where that took too long."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return  # it is being started already
+        self._is_renewed = True
+        process.terminate()
+        if not await finished(process.wait(), unless=asyncio.sleep(patience_s)):
+            log.warning("%s did not end within %g s and is killed.", self.name, patience_s)
+            process.kill()
+            await process.wait()
 
     async def stop(self, patience_s: float) -> None:
         """Ask the child to end, make it end when it takes longer than ``patience_s``, and start it no more."""
@@ -85,6 +98,9 @@ class Kept:
                 self._first_end.set_result(how)
             if self._stop.is_set():
                 return
+            if self._is_renewed:
+                self._is_renewed = False
+                continue
             failures = failures.after(loop.time() - began)
             log.warning("%s It is started again in %g s.", how, failures.pause_s)
             await finished(asyncio.sleep(failures.pause_s), unless=self._stop.wait())

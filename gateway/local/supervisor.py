@@ -101,6 +101,8 @@ class Supervisor:
         self._kept: list[Kept] = []
         self._workers: list[Kept] = []
         self._new_worker: Callable[[str], Kept]
+        self._bookkeeper: Kept
+        self._children: Children
 
     @property
     def upstream_url(self) -> str:
@@ -132,7 +134,9 @@ class Supervisor:
     async def _reload(self) -> None:
         """Put a new worker in the place of each, one after another; who runs ends its calls, and nobody is refused.
 
-        Where the settings cannot be read, or a new worker does not come up, the others stay.
+        Before them the ledger's tables and the bookkeeper are brought to the version that is installed now: it takes
+        what workers before it and after it write. Where the settings cannot be read, or the tables or a new worker do
+        not come up, the others stay.
         """
         try:
             read = self._read_again()
@@ -144,6 +148,10 @@ class Supervisor:
         kept = {"upstream_url"} if "simulated" in (read.upstream_url, self._upstream) else set()
         changed = {name: getattr(read, name) for name in RELOADED - kept}
         self._settings = before.model_copy(update=changed)
+        if not await self._migrate():
+            self._settings = before
+            return
+        await self._bookkeeper.renew(FLUSH_S)
         for old in tuple(self._workers):
             new = self._new_worker(old.name)
             self._workers.append(new)
@@ -157,6 +165,16 @@ class Supervisor:
             self._workers.remove(old)
         log.info("New workers have taken the place of those before them.")
 
+    async def _migrate(self) -> bool:
+        """Have the program that is installed now bring the ledger's tables to its shape; return whether it did."""
+        command = [*self._program, "ledger", "migrate"]
+        process = await self._children.start("migration", command, self._settings.to_environment())
+        status = await process.wait()
+        await self._children.note_end(process)
+        if status:
+            log.error("Nothing is reloaded: the ledger's tables could not be brought to the version that is installed.")
+        return status == 0
+
     async def _start(self, stack: AsyncExitStack) -> None:
         """Start all from the bottom; closing ``stack`` stops them from the top."""
         self._data.forget_counts()
@@ -166,7 +184,7 @@ class Supervisor:
             self._settings = self._settings.model_copy(update={"redis_url": valkey.url_of(at)})
         line = connect_line(self._settings.redis_url)
         stack.push_async_callback(line.aclose)
-        children = Children(self._data, at, line)
+        self._children = children = Children(self._data, at, line)
         stack.callback(children.forget_socket)
         if at is not None:
             await self._start_valkey(stack, children, at)
@@ -216,7 +234,8 @@ class Supervisor:
         def spawn() -> Awaitable[ChildProcess]:
             return children.start("bookkeeper", command, self._settings.to_environment(), (workers.watch_fd,))
 
-        self._keep(stack, [Kept("The bookkeeper", spawn, children.note_end)], FLUSH_S)
+        self._bookkeeper = Kept("The bookkeeper", spawn, children.note_end)
+        self._keep(stack, [self._bookkeeper], FLUSH_S)
 
     def _start_workers(self, stack: AsyncExitStack, children: Children, workers: Lifeline) -> None:
         supervisor = stack.enter_context(closing(Lifeline()))

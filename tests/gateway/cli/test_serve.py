@@ -168,6 +168,7 @@ def test_a_reload_replaces_the_workers_and_nobody_notices(directory: Path) -> No
     with serving(directory, workers=2) as gateway:
         customer = _customer(gateway, cap=150)
         before = {child.process.pid for child in gateway.children("worker")}
+        [books] = gateway.children("bookkeeper")
         url, body = f"{gateway.url}/v1/chat/completions", {**ASKED, "stream": True}
         kept = httpx.Client(headers=customer.headers, timeout=DEADLINE_S)
         with kept, kept.stream("POST", url, json=body) as stream:
@@ -183,9 +184,12 @@ def test_a_reload_replaces_the_workers_and_nobody_notices(directory: Path) -> No
                 answered += [_call(gateway, customer).status_code, kept.post(url, json=ASKED).status_code]
             renamed = kept.post(url, json={**ASKED, "model": "renamed"})
 
+        [later_books] = gateway.children("bookkeeper")
+
     assert rest[-1] == "data: [DONE]"
     assert set(answered) == {200}
     assert renamed.status_code == 200
+    assert later_books != books
 
 
 def test_a_reload_with_settings_that_make_no_sense_changes_nothing(directory: Path) -> None:

@@ -19,7 +19,7 @@ from gateway.ledger.database import Database
 from gateway.ledger.queries import Span, usage_records_in
 from gateway.ledger.tables import chains, metadata
 from gateway.ledger.verify import recount
-from gateway.ledger.versions import MIGRATIONS
+from gateway.ledger.versions import MIGRATIONS, found
 from pricing.usage import FIELDS_IF_SAID
 from tests.gateway.ledger.records import record
 
@@ -178,6 +178,20 @@ def test_asking_for_a_ledger_that_is_not_there_does_not_create_it(tmp_path: Path
         Database(f"sqlite:///{tmp_path / 'ledger.sqlite'}").check()
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tables_of_a_later_version_are_left_as_they_are(ledger_url: str) -> None:
+    """A later tokencap only adds to them; the one before it goes on beside it, or after it."""
+    database = Database(ledger_url)
+    with database.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+    database.migrate()
+
+    database.check()
+    with database.read() as connection:
+        assert found(connection) == "9999"
+    database.close()
 
 
 def test_a_ledger_without_tables_is_told_from_one_with_them(postgres_url: str) -> None:

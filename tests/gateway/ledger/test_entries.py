@@ -34,6 +34,11 @@ def test_a_record_gains_what_the_script_knows_of_its_conversation() -> None:
     assert (found["conversation_cap_tokens"], found["conversation_is_included"]) == (50, True)
 
 
+def test_a_field_that_only_a_later_version_knows_is_left_out() -> None:
+    """Its call is in the book all the same: a bookkeeper may be older than a worker."""
+    assert record_in(entry({**settled_call(), "mood": "sunny"})) == record_in(entry(settled_call()))
+
+
 @pytest.mark.parametrize("cap", [b"", b"-1", b"many", b"99999999999999999"])
 def test_a_cap_that_is_none_is_no_record(cap: bytes) -> None:
     found = record_in(Entry("{b00}:usage", f"{NOON}-3", {**entry(settled_call()).fields, b"cap": cap}))
@@ -74,7 +79,7 @@ def test_a_field_that_may_be_null_may_be_left_out() -> None:
         ({"output_tokens": True}, "output_tokens is not a whole number below 2^53"),
         ({"output_tokens": 2**53}, "output_tokens is not a whole number below 2^53"),
         ({"output_tokens": "5"}, "output_tokens is not a whole number below 2^53"),
-        ({"hash": "0" * 64}, "record has a field of no usage record: 'hash'"),
+        ({"hash": "0" * 64}, "record has a field that is not its own: 'hash'"),
     ],
 )
 def test_what_is_wrong_with_a_record_is_said(changes: dict[str, Any], reason: str) -> None:

@@ -168,6 +168,36 @@ async def test_a_reload_whose_workers_do_not_come_up_leaves_those_that_run(
         assert await asyncio.to_thread(gateway.answer) == str(before.process.pid)
 
 
+async def test_a_reload_whose_tables_cannot_be_migrated_leaves_everything_as_it_was(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with supervised(directory, later=read_settings(model="unwilling ledger")) as gateway:
+        before = gateway.only("worker"), gateway.only("bookkeeper")
+
+        gateway.reload.set()
+        await asyncio.to_thread(until, lambda: "Nothing is reloaded: the ledger's tables" in caplog.text, DEADLINE_S)
+
+        assert (gateway.only("worker"), gateway.only("bookkeeper")) == before
+        assert await asyncio.to_thread(gateway.answer) == str(before[0].process.pid)
+
+
+async def test_a_reload_begins_a_new_bookkeeper_before_the_first_new_worker(directory: Path) -> None:
+    """It takes what workers before it and after it write; the one before it takes nothing that a later one adds."""
+    async with supervised(directory, workers=2, later=read_settings(model="renewed")) as gateway:
+        books, workers = gateway.only("bookkeeper"), gateway.children("worker")
+
+        gateway.reload.set()
+        later = await gateway.another("bookkeeper", books)
+        await asyncio.to_thread(until, lambda: len(gateway.children("worker")) == 3, DEADLINE_S)
+        [new] = [child for child in gateway.children("worker") if child not in workers]
+
+        assert _ticks(later) <= _ticks(new)
+
+
+def _ticks(child: Child) -> int:
+    return int((child.process.began or "").rpartition("/")[2])
+
+
 async def test_a_killed_valkey_comes_back_with_its_data(directory: Path) -> None:
     """What was written before is there after, on the same socket; a worker that ended meanwhile is declared then."""
     async with supervised(directory) as gateway:
