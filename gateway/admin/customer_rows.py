@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, insert, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from gateway.admin.problems import AlreadyExists, NotFound
@@ -147,15 +147,26 @@ def _taken(row: CustomerRow) -> AlreadyExists:
 
 
 def page(
-    connection: Connection, *, limit: int, after: tuple[int, str] | None = None, **wanted: str | None
+    connection: Connection,
+    *,
+    limit: int,
+    after: tuple[int, str] | None = None,
+    tiers: Collection[str] = (),
+    **wanted: str | None,
 ) -> list[CustomerRow]:
-    """Return customers in the order they were created; ``wanted`` are columns and the values they must have."""
+    """Return customers in the order they were created; ``wanted`` are columns and the values they must have.
+
+    With ``tiers`` only those that have, will have or have paid for one of these.
+    """
     query = select(*COLUMNS).order_by(customers.c.created, customers.c.id).limit(limit)
     if after is not None:
         query = query.where(tuple_(customers.c.created, customers.c.id) > after)
     for name, value in wanted.items():
         if value is not None:
             query = query.where(customers.c[name] == value)
+    if tiers:
+        named = (customers.c.tier, customers.c.next_tier, customers.c.subscription_tier)
+        query = query.where(or_(*(column.in_(tiers) for column in named)))
     return [row_of(row) for row in connection.execute(query)]
 
 

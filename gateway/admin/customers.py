@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated
 
@@ -34,6 +34,7 @@ from gateway.holds.terms import Timeline
 from gateway.ledger import erasure
 from gateway.ledger.booked import wait_until_booked
 from gateway.ledger.cursors import cursor_of
+from gateway.ledger.database import Database
 from gateway.ledger.erasure import erase_records
 
 ERASED: dict[str, str | None] = {"name": "", "external_id": None}
@@ -101,7 +102,9 @@ class Customers:
     def list(
         self,
         status: Annotated[Status | None, Query(description="Only customers of this status.")] = None,
-        tier: Annotated[TierName | None, Query(description="Only customers who were given this tier.")] = None,
+        tier: Annotated[
+            TierName | None, Query(description="Only customers who have this tier now, however they came to it.")
+        ] = None,
         external_id: Annotated[Line | None, Query(description="Only the customers with this id of your own.")] = None,
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
@@ -109,15 +112,13 @@ class Customers:
         """List customers in the order they were created, deleted ones included."""
         after = None if cursor is None else position_of(cursor, int, str)
         with self._database.read() as connection:
-            timeline = menus_store.still_needed(menus_store.read_timeline(connection))
-            rows = customer_rows.page(
-                connection, limit=limit + 1, after=after, status=status, tier=tier, external_id=external_id
-            )
-        now = self._now_ms()
-        last = rows[limit - 1] if len(rows) > limit else None
+            timeline = menus_store.read_timeline(connection)
+        wanted = {"status": status, "external_id": external_id}
+        found = _found(self._database, timeline, self._now_ms(), tier, after, wanted, limit + 1)
+        last = found[limit - 1] if len(found) > limit else None
         return CustomersShown(
-            data=[shown(row, timeline, now) for row in rows[:limit]],
-            next_cursor=cursor_of(last.created, last.id) if last else None,
+            data=[each for _, each in found[:limit]],
+            next_cursor=None if last is None else cursor_of(last[0].created, last[0].id),
         )
 
     def read(self, customer_id: str) -> CustomerShown:
@@ -216,6 +217,31 @@ class Customers:
         erase_records(self._database, customer_id, self._services.random_bytes(32), self._now_ms())
         erase_customer(self._services.redis, customer_id)
         self._database.forget_what_was_erased()
+
+
+def _found(
+    database: Database,
+    timeline: Timeline,
+    now_ms: int,
+    tier: str | None,
+    after: tuple[int, str] | None,
+    wanted: Mapping[str, str | None],
+    limit: int,
+) -> list[tuple[CustomerRow, CustomerShown]]:
+    """Return the first customers after a place: those of a ``tier`` by what they have now, not by what was stored."""
+    needed = menus_store.still_needed(timeline)
+    tiers = () if tier is None else timeline.came_from(tier)
+    at_once = limit if tier is None else customer_rows.ROWS_AT_ONCE
+    found: list[tuple[CustomerRow, CustomerShown]] = []
+    while len(found) < limit:
+        with database.read() as connection:
+            rows = customer_rows.page(connection, limit=at_once, after=after, tiers=tiers, **wanted)
+        both = [(row, shown(row, needed, now_ms)) for row in rows]
+        found += [one for one in both if tier is None or one[1].tier == tier]
+        if len(rows) < at_once:
+            break
+        after = rows[-1].created, rows[-1].id
+    return found[:limit]
 
 
 def refuse_deleted(row: CustomerRow) -> None:

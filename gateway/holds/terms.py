@@ -70,6 +70,13 @@ class Timeline:
     def rev(self) -> int:
         return self.publications[-1].seq if self.publications else 0
 
+    def came_from(self, tier: str) -> set[str]:
+        """Return the names under which a customer who has a tier may have been given it: publications move some."""
+        names = {tier}
+        for publication in reversed(self.publications):
+            names |= {old for old, new in publication.moves.items() if new in names}
+        return names
+
     def to_json(self) -> str:
         return json.dumps([asdict(publication) for publication in self.publications], separators=(",", ":"))
 
