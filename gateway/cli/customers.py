@@ -10,11 +10,12 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
-from gateway.cli.admin_side import Token, Url, admin_client, ask, refusal
+from gateway.admin.key_rows import OWN
+from gateway.cli.admin_side import Token, Url, admin_client, ask, problem, refusal
 from gateway.cli.files import STANDARD, name_of, parsed
 from gateway.cli.progress import timed
 from gateway.errors import StartupError
@@ -43,7 +44,7 @@ def add(
     url: Url,
     token: Token,
     out: Annotated[
-        Path, typer.Option(metavar="PATH", help="Where the new keys go, as JSON lines that only you can read.")
+        Path, typer.Option(metavar="PATH", help="What the new keys are added to, as JSON lines that only you can read.")
     ] = STANDARD,
 ) -> None:
     """Create the customers in a file.
@@ -53,19 +54,91 @@ def add(
     JSON lines are customers as POST /admin/customers/bulk takes them. The same file again creates nothing twice.
     """
     given = list(_read(file))
-    made: list[dict[str, Any]] = []
-    with admin_client(url, token) as client, timed(f"Creating {len(given)} customers"):
+    with admin_client(url, token) as client, KeptKeys(out) as kept, timed(f"Creating {len(given)} customers"):
         for first in range(0, len(given), AT_ONCE):
             body = {"customers": given[first : first + AT_ONCE]}
             name = hashlib.sha256(json.dumps([first, body], sort_keys=True).encode()).hexdigest()
             answer = ask(client, "POST", "/admin/customers/bulk", body, **{"Idempotency-Key": name})
+            kept.add((answer.json() if answer.is_success else problem(answer).get("saved") or {}).get("data", []))
             if not answer.is_success:
-                if made:
-                    _write(out, made)
-                raise refusal(answer, f" {first} customers before it were created." if first else "")
-            made += answer.json()["data"]
-    _write(out, made)
-    print(f"{len(made)} customers, {sum(len(one['keys']) for one in made)} keys.", file=sys.stderr)
+                advice = f" {kept.customers} customers are created, with {kept.keys} keys." if kept.customers else ""
+                raise refusal(answer, advice)
+    print(f"{kept.customers} customers, {kept.keys} keys.", file=sys.stderr)
+    if kept.lost:
+        print(
+            f"{kept.lost} of these keys were made by an earlier run and are shown once: where its file is lost, make "
+            "new ones with POST /admin/customers/{id}/keys.",
+            file=sys.stderr,
+        )
+
+
+class KeptKeys:
+    """The file of new keys. It is opened before anything is created, and only ever added to.
+
+    Keys are secrets, so the file is its owner's only, also one that was there. A customer's line is on disk before
+    the next request; a customer that has one already, by an earlier run, gets no other without a key in it.
+
+    Raises:
+        StartupError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.customers = 0
+        self.keys = 0
+        self.lost = 0
+        """Keys of an earlier run whose texts stand in no line of the file."""
+        self._path = path
+        self._file: TextIO | None = None
+        self._known: set[str] = set()
+
+    def __enter__(self) -> KeptKeys:
+        if self._path == STANDARD:
+            return self
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            os.fchmod(descriptor, 0o600)
+            self._file = os.fdopen(descriptor, "r+", encoding="utf-8")
+            self._file.seek(0)
+            before = self._file.read()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise StartupError(f"{self._path}: {reason}.", exit_code=2) from error
+        self._known = set(_ids_in(before))
+        if before and not before.endswith("\n"):
+            self._file.write("\n")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, made: list[dict[str, Any]]) -> None:
+        """Write a line for each customer."""
+        for one in made:
+            line = _line(one)
+            made_elsewhere = {key["key_id"] for key in one["keys"] if not key["prefix"].startswith(OWN)}
+            silent = [key for key in line["keys"] if key["key"] is None and key["key_id"] not in made_elsewhere]
+            self.customers += 1
+            self.keys += len(line["keys"])
+            if line["id"] in self._known and all(key["key"] is None for key in line["keys"]):
+                continue
+            self.lost += len(silent)
+            self._known.add(line["id"])
+            print(json.dumps(line, ensure_ascii=False), file=self._file or sys.stdout)
+        where = self._file or sys.stdout
+        where.flush()
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
+
+def _ids_in(lines: str) -> Iterator[str]:
+    for line in lines.splitlines():
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict) and isinstance(found.get("id"), str):
+            yield found["id"]
 
 
 LONGEST = 19
@@ -122,18 +195,6 @@ def _customer(cells: dict[str, str], line: int) -> dict[str, Any]:
     key = {field: cells[name] for name, field in KEY_FIELDS.items() if name in cells}
     customer |= {"overrides": {name: int(cell) for name, cell in limits.items()}} if limits else {}
     return customer | ({"keys": [key]} if key else {})
-
-
-def _write(out: Path, made: list[dict[str, Any]]) -> None:
-    """Write a line for each customer. Keys are secrets, so the file is its owner's only, also one that was there."""
-    lines = "".join(json.dumps(_line(one), ensure_ascii=False) + "\n" for one in made)
-    if out == STANDARD:
-        print(lines, end="", flush=True)
-        return
-    descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        os.fchmod(descriptor, 0o600)
-        file.write(lines)
 
 
 def _line(one: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.cli.customers import AT_ONCE
 from tests.gateway.cli.commands import tokencap
 from tests.loop.rig import Rig, rig
+from tests.servers import short_directory, valkey_in
 
 CSV = f"""name,tier,external_id,period_tokens_max,key_name,key_sha256,key_prefix
 Acme,open,crm-1,1000,production,,
@@ -65,6 +68,75 @@ def test_the_same_file_again_creates_nothing_twice(gateway: Rig, tmp_path: Path)
     assert {one["name"] for one in customers(gateway)} == {"Acme", "Beta"}
     assert len(customers(gateway)) == 2
     assert json.loads(again.stdout.splitlines()[0])["keys"][0]["key"] is None
+
+
+def keys_in(file: Path) -> dict[str, list[str | None]]:
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return {line["external_id"]: [key["key"] for key in line["keys"]] for line in lines}
+
+
+def test_keys_that_were_handed_out_stay_in_their_file(gateway: Rig, tmp_path: Path) -> None:
+    """Whatever else is in it, and however often it is named again: nobody is shown them twice."""
+    file, out = tmp_path / "customers.csv", tmp_path / "keys.jsonl"
+    file.write_text(CSV)
+    out.write_text('{"external_id": "before", "keys": [{"key": "tc-kept"}]}')
+
+    ran = [add(tmp_path, gateway, str(file), "--out", str(out)) for _ in range(3)]
+
+    assert [one.returncode for one in ran] == [0, 0, 0], ran[0].stderr
+    found = keys_in(out)
+    assert found["before"] == ["tc-kept"]
+    assert found["crm-1"][0] is not None
+    assert len(out.read_text().splitlines()) == 4
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+
+
+def test_a_wrong_row_loses_no_key_that_was_made_before_it(gateway: Rig, tmp_path: Path) -> None:
+    file, out = tmp_path / "customers.jsonl", tmp_path / "keys.jsonl"
+    rows = [{"name": f"C{number}", "external_id": f"crm-{number}", "keys": [{}]} for number in range(AT_ONCE)]
+    wrong, right = (
+        {"name": "Last", "external_id": "crm-last", "tier": tier, "keys": [{}]} for tier in ("gold", "open")
+    )
+    file.write_text("".join(json.dumps(row) + "\n" for row in (*rows, wrong)))
+    stopped = add(tmp_path, gateway, str(file), "--out", str(out))
+    before = keys_in(out)
+    file.write_text("".join(json.dumps(row) + "\n" for row in (*rows, right)))
+
+    again = add(tmp_path, gateway, str(file), "--out", str(out))
+
+    assert (stopped.returncode, again.returncode) == (1, 0), stopped.stderr + again.stderr
+    assert "500 customers are created, with 500 keys." in stopped.stderr
+    assert len(before) == AT_ONCE
+    assert keys_in(out) == {**before, "crm-last": keys_in(out)["crm-last"]}
+    assert all(key is not None for made in keys_in(out).values() for key in made)
+
+
+def test_keys_made_while_redis_is_away_are_handed_out(sqlite_url: str, tmp_path: Path) -> None:
+    """They are in the ledger and let in once it is back; there is no other answer that would show them."""
+    file, out = tmp_path / "customers.csv", tmp_path / "keys.jsonl"
+    file.write_text(CSV.replace(",open,", ",,"))
+    with short_directory() as directory, ExitStack() as server:
+        redis_url = server.enter_context(valkey_in(directory))
+        with rig(redis_url, sqlite_url, tmp_path) as gateway:
+            server.close()
+            ran = add(tmp_path, gateway, str(file), "--out", str(out))
+            made = customers(gateway)
+
+    assert ran.returncode == 3
+    assert "3 customers are created, with 2 keys." in ran.stderr
+    assert len(made) == 3
+    assert keys_in(out)["crm-1"][0] is not None
+
+
+def test_a_file_for_keys_that_cannot_be_written_creates_nobody(gateway: Rig, tmp_path: Path) -> None:
+    file = tmp_path / "customers.csv"
+    file.write_text(CSV)
+
+    ran = add(tmp_path, gateway, str(file), "--out", str(tmp_path / "nowhere" / "keys.jsonl"))
+
+    assert ran.returncode == 2
+    assert ran.stderr.endswith("keys.jsonl: No such file or directory.\n")
+    assert customers(gateway) == []
 
 
 WRONG = {
