@@ -69,6 +69,9 @@ from gateway.serving.transport import Transport
 from gateway.serving.upstream import Upstream
 from gateway.settings import Settings
 
+START_S = 600.0
+"""How long a start waits for a rebuild of the hot state; the process answers probes only after it."""
+
 SETTLE_S = 5.0
 """How long a stopping worker waits for the last settlements."""
 
@@ -240,7 +243,7 @@ async def _serving(
     client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
     served = partial(_serve_for, settings, client, health, routes, journey, await _hangups(settings, database, tally))
     await _recognise(stack, settings, endpoint, served)
-    health.line = line
+    health.line, health.generation = line, generation
     return routes
 
 
@@ -298,7 +301,7 @@ async def _look_around(line: Line, admission: Admission, generation: Generation)
         with translated():
             await line.ask("PING")
         await admission.compare_clocks()
-        await generation.learn(0)
+        await generation.learn(0, START_S)
 
 
 def _house(settings: Settings) -> HouseLimits:

@@ -37,7 +37,12 @@ def project_pending(database: Database, projection: Projection) -> int:
     Raises:
         MeteringUnavailable: Redis or the ledger is not to be had; call it again later.
     """
-    carried = project_menus(database, projection)
+    return _project_pending(database, projection)
+
+
+def _project_pending(database: Database, projection: Projection, *, known: Collection[int] = ()) -> int:
+    """Bring Redis up to date; of the publications that are ``known`` the webhook has been told."""
+    carried = project_menus(database, projection, known=known)
     projecting: tuple[tuple[Column[Any], Callable[[Database, Projection, Collection[str]], None]], ...] = (
         (customers.c.id, project_customers),
         (api_keys.c.key_id, project_keys),
@@ -52,10 +57,11 @@ def project_pending(database: Database, projection: Projection) -> int:
 def project_everything(database: Database, projection: Projection) -> int:
     """Write all that is known of customers, keys and menus to a Redis that lost it; return how many rows it is."""
     with database.write() as connection:
+        known = set(connection.execute(select(publications.c.seq).where(publications.c.projected)).scalars())
         for table in (publications, customers):
             connection.execute(update(table).values(projected=False))
         connection.execute(update(api_keys).where(api_keys.c.revoked.is_(None)).values(projected=False))
-    return project_pending(database, projection)
+    return _project_pending(database, projection, known=known)
 
 
 def project_customers(database: Database, projection: Projection, ids: Collection[str]) -> None:
@@ -109,8 +115,11 @@ def project_keys(database: Database, projection: Projection, key_ids: Collection
         connection.execute(update(api_keys).where(chosen).values(projected=True))
 
 
-def project_menus(database: Database, projection: Projection) -> int:
-    """Put the publications in force that Redis does not have; return how many those are."""
+def project_menus(database: Database, projection: Projection, *, known: Collection[int] = ()) -> int:
+    """Put the publications in force that Redis does not have; return how many those are.
+
+    The webhook is told of each but those ``known``.
+    """
     waiting = select(publications.c.seq).where(WAITING)
     with database.read() as connection:
         if connection.execute(waiting.limit(1)).first() is None:
@@ -124,7 +133,7 @@ def project_menus(database: Database, projection: Projection) -> int:
         projection.put_menu(menu)
     projection.put_timeline(menus_store.still_needed(timeline))
     for publication in coming:
-        if publication.at > now_ms() - TOLD_WITHIN_MS:
+        if publication.seq not in known and publication.at > now_ms() - TOLD_WITHIN_MS:
             projection.tell_of(publication)
     with database.write() as connection:
         carried = publications.c.seq <= timeline.rev

@@ -5,6 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from gateway.errors import MeteringUnavailable
+
+PATIENCE_S = 5.0
+"""How long a call waits for the hot state; then it is refused, to be made again."""
+
 Restore = Callable[[], Awaitable[str]]
 """Makes sure that Redis holds what the ledger says, and returns the generation in force then."""
 
@@ -18,14 +23,35 @@ class Generation:
 
     def __init__(self, restore: Restore) -> None:
         self._restore = restore
-        self._one_at_a_time = asyncio.Lock()
+        self._learning: asyncio.Task[None] | None = None
         self.value = ""
         self.learnt = 0
         """How often it was learnt; hand it to ``learn`` as it was before the question."""
 
-    async def learn(self, since: int) -> None:
-        """Make sure of the hot state, unless somebody did since it was learnt for the ``since``-th time."""
-        async with self._one_at_a_time:
-            if self.learnt == since:
-                self.value = await self._restore()
-                self.learnt += 1
+    async def learn(self, since: int, patience_s: float = PATIENCE_S) -> None:
+        """Make sure of the hot state, unless somebody did since it was learnt for the ``since``-th time.
+
+        Raises:
+            MeteringUnavailable: it takes long; it goes on, and whoever asks again waits for the same.
+        """
+        if self.learnt != since:
+            return
+        learning = self._learning
+        if learning is None:
+            learning = self._learning = asyncio.create_task(self._learn())
+        await asyncio.wait({learning}, timeout=patience_s)
+        if not learning.done():
+            raise MeteringUnavailable("The hot state is being rebuilt from the ledger; try again in a moment.")
+        await learning
+
+    @property
+    def is_restoring(self) -> bool:
+        """Whether the hot state is being made sure of; meanwhile no call is admitted here."""
+        return self._learning is not None
+
+    async def _learn(self) -> None:
+        try:
+            self.value = await self._restore()
+            self.learnt += 1
+        finally:
+            self._learning = None

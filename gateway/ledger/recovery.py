@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import redis
-from redis.exceptions import LockError
 from sqlalchemy import select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from gateway.errors import MeteringUnavailable
 from gateway.holds import keys
 from gateway.holds.announcement import Announcement, announcement
 from gateway.holds.connect import fields, text, translated
@@ -22,6 +20,7 @@ from gateway.holds.scripts import source
 from gateway.ledger.conversations import DAY_MS, HOUR_MS, Conversation, open_conversations
 from gateway.ledger.database import Database
 from gateway.ledger.queries import Span, begun_in, newest_times, rows_in, spent_in, tokens_by_end_user
+from gateway.ledger.rebuild_lock import LOCK_S, RebuildLock
 from gateway.ledger.tables import customers, installation, menus, usage_records
 from gateway.ledger.tide import Tide
 from gateway.ledger.writer import Writer, unheard
@@ -31,8 +30,13 @@ from pricing.usage import UsageRecord
 
 log = logging.getLogger(__name__)
 
-LOCK_S = 120
 FIRST = 1
+ENSURE_WAIT_S = 5.0
+"""How long a call waits for another process that rebuilds; then it is refused, to be made again."""
+
+REBUILD_WAIT_S = 600.0
+"""How long who was told to rebuild waits for that."""
+
 HOT = ("key", "customer", "window", "end_user", "conversation", "pace", "hold")
 """What a rebuild writes anew; settled marks and usage streams are never thrown away."""
 
@@ -63,9 +67,11 @@ class Recovery:
     Args:
         project: writes customers, keys and menus into Redis from the ledger.
         note: is told of records that a rebuild has appended to the ledger.
+        lock_s: how long the lock of one that died keeps others waiting.
 
     Raises:
-        MeteringUnavailable: Redis or the ledger is not to be had, from every method; call it again.
+        MeteringUnavailable: Redis or the ledger is unavailable, or another process rebuilds, from every method; call
+            it again.
     """
 
     def __init__(
@@ -77,9 +83,11 @@ class Recovery:
         bounds: Bounds,
         now_ms: Callable[[], int],
         note: Callable[[Sequence[UsageRecord]], object] = unheard,
+        lock_s: float = LOCK_S,
     ) -> None:
         self._database = database
         self._redis = client
+        self._lock_s = lock_s
         self._project = project
         self._bounds = bounds
         self._now_ms = now_ms
@@ -92,43 +100,44 @@ class Recovery:
         generation = self._generation()
         if self._is_whole(generation):
             return str(generation)
-        return self.rebuild(unless_whole=True)
+        return self.rebuild(unless_whole=True, wait_s=ENSURE_WAIT_S)
 
-    def rebuild(self, *, unless_whole: bool = False) -> str:
-        """Write the hot state anew and return its generation. Calls on their way keep their holds."""
-        try:
-            with translated(), self._redis.lock(keys.REBUILD_LOCK, timeout=LOCK_S, blocking_timeout=LOCK_S):
-                generation = self._generation()
-                if unless_whole and self._is_whole(generation):
-                    return str(generation)
-                # The first time there is nothing to lose; later something was lost, and the operator should know.
-                log.log(
-                    logging.INFO if generation == FIRST else logging.WARNING, "writing the hot state from the ledger"
-                )
-                return self._rebuild(generation + 1)
-        except LockError as error:
-            raise MeteringUnavailable("Another process is rebuilding the hot state.") from error
+    def rebuild(self, *, unless_whole: bool = False, wait_s: float = REBUILD_WAIT_S) -> str:
+        """Write the hot state anew and return its generation. Calls in flight keep their holds."""
+        with RebuildLock(self._redis, wait_s=wait_s, lock_s=self._lock_s) as lock, translated():
+            generation = self._generation()
+            if unless_whole and self._is_whole(generation):
+                return str(generation)
+            # The first time there is nothing to lose; later something was lost, and the operator should know.
+            log.log(logging.INFO if generation == FIRST else logging.WARNING, "writing the hot state from the ledger")
+            return self._rebuild(generation + 1, lock)
 
     def _is_whole(self, generation: int) -> bool:
         """Return whether Redis holds this generation, and has heard of all that is in the ledger."""
         return self._in_redis() == {str(generation)} and self._tide.is_high(self._database)
 
-    def _rebuild(self, generation: int) -> str:
+    def _rebuild(self, generation: int, lock: RebuildLock) -> str:
+        """Rebuild, and stop before the next step where the lock is lost: another one begins anew, and wipes what is half."""
         with self._database.write() as connection:
             connection.execute(update(installation).values(generation=generation))
         self._stop_all_scripts()
         self._tide.restore(self._database)
         while self._writer.turn():
-            pass
-        on_their_way = self._holds_not_in_the_book()
-        self._wipe()
-        self._project()
-        self._write_windows()
-        self._write_end_users()
-        self._write_conversations()
-        self._mark_settled()
+            lock.check()
+        in_flight = self._holds_not_in_the_book()
+        self._wipe(lock)
+        for step in (
+            self._project,
+            self._write_windows,
+            self._write_end_users,
+            self._write_conversations,
+            self._mark_settled,
+        ):
+            lock.check()
+            step()
+        lock.check()
         self._put_in_force(generation)
-        for told in on_their_way:
+        for told in in_flight:
             arguments = told.arguments(str(generation), self._bounds.lease_ms, self._now_ms())
             self._announce(keys=told.keys(), args=arguments)
         return str(generation)
@@ -181,13 +190,15 @@ class Recovery:
             query = select(usage_records.c.seq).where(usage_records.c.id == record_id)
             return connection.execute(query).first() is not None
 
-    def _wipe(self) -> None:
+    def _wipe(self, lock: RebuildLock) -> None:
         for kind in HOT:
             batch: list[bytes] = []
             for name in self._redis.scan_iter(match=f"{{b??}}:{kind}:*", count=1000):
                 batch.append(name)
                 if len(batch) == 1000:
+                    lock.check()
                     self._unlink(batch)
+            lock.check()
             self._unlink(batch)
 
     def _unlink(self, names: list[bytes]) -> None:

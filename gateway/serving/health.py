@@ -13,9 +13,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from gateway.errors import MeteringUnavailable
+from gateway.holds import keys
+from gateway.holds.generation import Generation
 from gateway.holds.line import Line
 
 PATIENCE_S = 1.0
+LAST = keys.ALL_BUCKETS[-1]
+"""The bucket that a rebuild puts in force after the others."""
 
 Admit = Callable[[Request], Awaitable[object]]
 
@@ -25,6 +29,7 @@ class Health:
 
     def __init__(self) -> None:
         self.line: Line | None = None
+        self.generation: Generation | None = None
         self.is_stopping = False
         self.engine = ""
         """What the model's endpoint is taken for, in a few words."""
@@ -42,15 +47,19 @@ class Health:
         if admit is not None and "authorization" in request.headers:
             await admit(request)
             shown["upstream"] = self.engine
-        is_ready = not self.is_stopping and await self._answers()
-        return JSONResponse({"status": "ready" if is_ready else "not ready", **shown}, 200 if is_ready else 503)
+        is_ready = not self.is_stopping and await self._is_whole()
+        said = {"status": "ready" if is_ready else "not ready", **shown}
+        return JSONResponse(said, 200 if is_ready else 503, headers={} if is_ready else {"retry-after": "1"})
 
-    async def _answers(self) -> bool:
-        """Return whether Redis is there. What does not add up is one customer's matter, whose calls are refused."""
-        if self.line is None:
+    async def _is_whole(self) -> bool:
+        """Return whether Redis is there and its state is not being rebuilt.
+
+        What does not add up is one customer's matter, whose calls are refused.
+        """
+        if self.line is None or (self.generation is not None and self.generation.is_restoring):
             return False
         try:
             async with asyncio.timeout(PATIENCE_S):
-                return bool(await self.line.ask("PING"))
+                return await self.line.ask("HGET", keys.state(LAST), "generation") is not None
         except (MeteringUnavailable, RedisError, OSError, TimeoutError):
             return False

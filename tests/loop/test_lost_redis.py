@@ -131,3 +131,21 @@ def test_an_old_snapshot_is_noticed_and_rebuilt_from_the_ledger(loop: Rig, serve
 
     agrees(loop, who)
     assert int(generation(loop)) == int(before) + 1
+
+
+def test_while_another_process_rebuilds_calls_are_refused_and_the_gateway_is_not_ready(loop: Rig) -> None:
+    """Nobody waits in silence: 503, with a word on when to come again."""
+    who = loop.customer("open")
+    said_and_booked(loop, who, 1)
+    with connect(loop.settings.redis_url) as client:
+        client.set(keys.REBUILD_LOCK, "another's")
+        for bucket in keys.ALL_BUCKETS:
+            client.hdel(keys.state(bucket), "generation")
+
+        ready, refused = httpx.get(f"{loop.url}/readyz", timeout=30), say(loop, who)
+        client.delete(keys.REBUILD_LOCK)
+
+    assert (ready.status_code, ready.headers["retry-after"]) == (503, "1")
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    agrees(loop, who)
+    assert until(lambda: httpx.get(f"{loop.url}/readyz", timeout=30).status_code == 200)

@@ -9,17 +9,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from gateway.admin import customer_rows, key_rows, sweep
 from gateway.admin.key_rows import KeyRow
 from gateway.admin.services import AdminServices
 from gateway.admin.sweep import project_customers, project_everything, project_keys, project_pending
+from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
+from gateway.holds import keys
 from gateway.holds.projection import Projection
 from gateway.holds.terms import Customer
 from gateway.ledger.database import Database
-from gateway.ledger.tables import metadata
+from gateway.ledger.tables import metadata, publications
 from tests.gateway.admin.operator import NOON, Hot, Operator
 
 
@@ -146,6 +148,25 @@ async def test_a_redis_that_lost_everything_gets_everything_back(
     assert hot.menu(hot.timeline().publications[-1].version)["tiers"]
     assert hot.key(hashlib.sha256(living["key"].encode()).hexdigest()) is not None
     assert hot.key(hashlib.sha256(revoked["key"].encode()).hexdigest()) is None
+
+
+async def test_a_redis_that_lost_everything_tells_the_webhook_of_no_publication_again(
+    operator: Operator, database: Database, projection: Projection, hot: Hot
+) -> None:
+    """But of one that came while Redis was away, which nobody was told of."""
+    notices = keys.notices(keys.ALL_BUCKETS[0])
+    await operator.put("/admin/tiers/basic", {})
+    with database.write() as connection:
+        connection.execute(update(publications).values(at=now_ms()))
+    hot.redis.flushall()
+
+    project_everything(database, projection)
+    assert hot.redis.xlen(notices) == 0
+
+    with database.write() as connection:
+        connection.execute(update(publications).values(projected=False))
+    project_everything(database, projection)
+    assert hot.redis.xlen(notices) == 1
 
 
 def test_without_redis_a_sweep_says_so_and_loses_nothing(
