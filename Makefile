@@ -57,7 +57,7 @@ bench-peers: $(VENV)/.tested
 # Markets of known truth, estimated from what their customers did, and what the menus made of that earn.
 # `make recovery ARGS="--seeds 5 --only drift"` is shorter.
 recovery: $(VENV)/.tested
-	$(BIN)/python -m tests.pricing.estimate.recovery $(ARGS)
+	$(BIN)/python -m tests.pricing.estimate.recoveries $(ARGS)
 
 # The checks that need no server. `make test` runs them first.
 check: $(VENV)/.tested

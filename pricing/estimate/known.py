@@ -140,11 +140,13 @@ def _value_of(seen: Statistics, leaving: LeavingTests, answers: Sequence[Answers
     """Return the value that choices and leaving tell: with answers as estimated, then draws of them.
 
     Raises:
-        CannotEstimate: they tell none.
+        CannotEstimate: they tell none, or contradict each other.
     """
-    told = None
-    if leaving.refused is None:
-        told = value_told(answers[0], answers[1:], seen.offers, as_timed(seen.customers, leaving), is_said=False)
+    if leaving.refused is not None:
+        raise CannotEstimate(
+            f"{leaving.refused} So leaving does not tell urgency, and nothing tells the value: say it."
+        )
+    told = value_told(answers[0], answers[1:], seen.offers, as_timed(seen.customers, leaving), is_said=False)
     if told is None:
         raise CannotEstimate(
             "Only leaving and choices of tiers together tell what an answer is worth, and they are not both there: say "
@@ -152,6 +154,8 @@ def _value_of(seen: Statistics, leaving: LeavingTests, answers: Sequence[Answers
         )
     if not told.is_bounded:
         raise CannotEstimate(told.open_end())
+    if told.disagrees:
+        raise CannotEstimate(told.disagreement())
     return told
 
 
@@ -159,11 +163,13 @@ def _value_beside(seen: Statistics, leaving: LeavingTests, answers: Sequence[Ans
     """Return what choices and leaving tell of a value that was said, None where nobody chose or leaving is not read.
 
     Raises:
-        CannotEstimate: they rule it out.
+        CannotEstimate: they rule it out, or contradict each other.
     """
     if leaving.refused is not None:
         return None
     told = value_told(answers[0], answers[1:], seen.offers, as_timed(seen.customers, leaving))
     if told is not None and told.contradicts:
         raise CannotEstimate(told.contradiction(answers[0].value_nanousd))
+    if told is not None and told.disagrees:
+        raise CannotEstimate(told.disagreement())
     return told

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy.special import chdtrc, logsumexp
 
 from pricing.answers import Floats
-from pricing.estimate.choices import Answers
+from pricing.estimate.choices import Answers, Intervals, intervals_of
 from pricing.estimate.statistics import Customers, Offer
-from pricing.estimate.taking import Climbed, chances_of, climb, takers_of
+from pricing.estimate.taking import Climbed, Takers, chances_of, climb, of_intervals, takers_of
 
 MULTIPLES: Floats = np.geomspace(1 / 4, 4, 36)
 """The values that are tried, as multiples of the one that was said: neighbours differ by 8 %."""
@@ -37,6 +37,12 @@ LIKELY = 0.5
 CONTRADICTED = 6.0
 """The value that was said is contradicted where its log likelihood is lower by more, by chance once in two thousand ..."""
 
+MOVES: Floats = np.geomspace(1 / 2, 2, 15)
+"""By what factors a threshold is moved by itself."""
+
+DISAGREES = 0.001
+"""One value does not explain what was taken where chance would make thresholds of their own so much better this rarely."""
+
 NEAR = 1.1
 """... and that of all values within this factor of it as well: thresholds next to many customers move by lengths, too."""
 
@@ -57,6 +63,8 @@ class ValueTold:
         values_nanousd: the values between which the likelihood is known finely. Shape (values,).
         chance: how likely each of them is with each draw of lengths, all values being as likely beforehand in
             logarithms; adds up to 1. Shape (lengths, values).
+        agrees_p: that one value explains what was taken as well as a threshold of its own between any two tiers would,
+            urgency being what leaving tells; None where there is but one threshold.
     """
 
     best_nanousd: float
@@ -66,6 +74,20 @@ class ValueTold:
     below_best: float
     values_nanousd: Floats
     chance: Floats
+    agrees_p: float | None = None
+
+    @property
+    def disagrees(self) -> bool:
+        """Return whether no value explains how customers leave and what they take."""
+        return self.agrees_p is not None and self.agrees_p < DISAGREES
+
+    def disagreement(self) -> str:
+        """Return why nothing is estimated where leaving and choosing do not agree, and what may be behind it."""
+        return (
+            f"No value of an answer explains both how soon customers leave and which tiers they take (p = {self.agrees_p:.2g}): "
+            "many leave for other reasons than impatience, satisfied or cut off, or value answers each in its own way. "
+            "Prices made from the one would lose buyers by the other."
+        )
 
     @property
     def contradicts(self) -> bool:
@@ -79,8 +101,8 @@ class ValueTold:
 
     @property
     def taken_nanousd(self) -> float:
-        """Return the value that a market is written with: the likeliest, or where it is left open one near the least."""
-        return self.low_nanousd * float(np.sqrt(NEAR)) if self.is_open else self.best_nanousd
+        """Return the value that a market is written with: the likeliest, or where it is left open the least."""
+        return self.low_nanousd if self.is_open else self.best_nanousd
 
     @property
     def between(self) -> str:
@@ -106,7 +128,7 @@ class ValueTold:
     def drawn(self, number: int, random: np.random.Generator) -> tuple[list[int], list[float]]:
         """Return draws of lengths, by their place, each with a value, as likely as choices make them together.
 
-        Where the value is left open, only values near the least that it may be are drawn: made for more than an answer
+        Where the value is left open, values about the least that it may be are drawn: made for more than an answer
         is worth, a menu loses buyers; made for less, it loses no more than the difference.
         """
         near = self.values_nanousd <= NEAR * self.low_nanousd if self.is_open else np.ones(len(self.values_nanousd))
@@ -114,7 +136,10 @@ class ValueTold:
         even = (np.arange(number) + random.random()) / number * reached[-1]
         places, columns = np.divmod(np.searchsorted(reached, even), len(self.values_nanousd))
         order = random.permutation(number)
-        return places[order].tolist(), self.values_nanousd[columns[order]].tolist()
+        values = self.values_nanousd[columns[order]]
+        if self.is_open:
+            values = self.low_nanousd * np.exp(random.uniform(-np.log(NEAR), np.log(NEAR) / 2, number))
+        return places[order].tolist(), values.tolist()
 
 
 def note_of(told: ValueTold | None, said_nanousd: float | None) -> tuple[str, ...]:
@@ -129,9 +154,15 @@ def note_of(told: ValueTold | None, said_nanousd: float | None) -> tuple[str, ..
             f"Choices leave open what an answer is worth: {told.between} are about as likely. Made for more than it "
             "is worth, a menu loses buyers; the least of these loses none.",
         )
-    is_inside = told.low_nanousd <= said_nanousd <= told.high_nanousd
-    beside = "lies among them" if is_inside else "does not"
-    return (f"Choices tell that an answer is worth {told.between}; {said_nanousd:,.0f}, as was said, {beside}.",)
+    if told.low_nanousd <= said_nanousd <= told.high_nanousd:
+        return (
+            f"Choices tell that an answer is worth {told.between}; {said_nanousd:,.0f}, as was said, lies among them.",
+        )
+    does = "lose buyers" if said_nanousd > told.high_nanousd else "give answers away"
+    return (
+        f"Choices contradict the value: they tell that an answer is worth {told.between}, and {said_nanousd:,.0f} was said. "
+        f"Prices made for that {does}; estimate it from choices, or say one that they bear.",
+    )
 
 
 def _as_estimated(told: ValueTold) -> str:
@@ -190,18 +221,80 @@ def value_told(
     )
     fine = logsumexp(logs, axis=0)
     fine -= fine.max()
-    inside, likeliest = np.flatnonzero(fine >= -DROP), values[fine >= -LIKELY]
-    low, high = (_crossing(values, fine, int(inside[0]), -1), _crossing(values, fine, int(inside[-1]), 1))
+    best_value, low, high = _interval(values, fine)
     chance = np.exp(logs - logs.max())
+    row, column = np.divmod(int(logs.argmax()), len(values))
+    likely = replace(draws[row], value_nanousd=float(values[column]))
     return ValueTold(
-        best_nanousd=float(np.sqrt(likeliest[0] * likeliest[-1])),
+        best_nanousd=best_value,
         low_nanousd=low,
         high_nanousd=high,
         is_bounded=bool(low > coarse[0] and high < coarse[-1]),
         below_best=_below_best(np.append(coarse, values), np.append(found, fine), about) if is_said else 0.0,
         values_nanousd=values,
         chance=chance / chance.sum(),
+        agrees_p=_agreement(takers, [intervals_of(offer, likely) for offer in offers], best),
     )
+
+
+def _agreement(takers: Takers, intervals: Sequence[Intervals], share: Floats) -> float | None:
+    """Return the chance that thresholds that each move by themselves are so much likelier than those of one value.
+
+    Of each offer the thresholds between tiers are moved one after the other to where they make what customers did most
+    likely: a likelihood ratio with one degree of freedom less than there are thresholds.
+    """
+    number = sum(len(_edges(one)) for one in intervals)
+    if number < 2:
+        return None
+
+    def at(moved: Sequence[Intervals]) -> float:
+        chances = [of_intervals(one, takers.urgency_per_s) for one in moved]
+        return climb(takers, chances, share, MORE_STEPS).log_likelihood
+
+    first = at(intervals)
+    reached = first
+    alone = climb(takers, [], None, STEPS + MORE_STEPS).share
+    for start in (list(intervals), [_by_shares(takers, place, one, alone) for place, one in enumerate(intervals)]):
+        free = start
+        for offer, one in enumerate(start):
+            for edge in _edges(one).tolist():
+                tried = [[*free[:offer], _moved(free[offer], edge, to), *free[offer + 1 :]] for to in edge * MOVES]
+                scores = [at(each) for each in tried]
+                place = int(np.argmax(scores))
+                if scores[place] > reached:
+                    reached, free = scores[place], tried[place]
+    return float(chdtrc(number - 1, 2 * (reached - first)))
+
+
+def _edges(intervals: Intervals) -> Floats:
+    """Return the thresholds between tiers. 1/s, rising."""
+    return np.unique(intervals.high[(intervals.high > 0) & np.isfinite(intervals.high)])
+
+
+def _by_shares(takers: Takers, offer: int, intervals: Intervals, share: Floats) -> Intervals:
+    """Return the thresholds that put as many into each tier as took it, by what leaving alone tells of urgency."""
+    options = np.arange(len(intervals.low))
+    taken = np.array([takers.weight[takers.taken[:, offer] == option].sum() for option in options])
+    if not taken.sum():
+        return intervals
+    beyond = np.append(0.0, np.cumsum(taken[::-1]) / taken.sum())
+    ends = np.interp(beyond, np.cumsum(share), takers.urgency_per_s, left=0.0)
+    ends[0], ends[-1] = 0.0, np.inf
+    return Intervals(ends[:-1][::-1], ends[1:][::-1])
+
+
+def _moved(intervals: Intervals, edge: float, to: float) -> Intervals:
+    """Return intervals with one threshold elsewhere."""
+    return Intervals(
+        np.where(intervals.low == edge, to, intervals.low), np.where(intervals.high == edge, to, intervals.high)
+    )
+
+
+def _interval(values: Floats, logs: Floats) -> tuple[float, float, float]:
+    """Return the likeliest value and the ends of the interval."""
+    inside, likeliest = np.flatnonzero(logs >= -DROP), values[logs >= -LIKELY]
+    low, high = (_crossing(values, logs, int(inside[at]), step) for at, step in ((0, -1), (-1, 1)))
+    return float(np.sqrt(likeliest[0] * likeliest[-1])), low, high
 
 
 def _crossing(values: Floats, logs: Floats, last: int, step: int) -> float:

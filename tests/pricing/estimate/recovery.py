@@ -1,11 +1,10 @@
 """How much of what could be earned a menu earns that was made from what customers did, over markets of known truth.
 
-``python -m tests.pricing.estimate.recovery --seeds 20`` prints the table that stands in pricing/estimate/README.md.
+``make recovery`` prints the table that stands in pricing/estimate/README.md.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -251,40 +250,33 @@ def of_value(seeds: int) -> None:
     print(f"600 × 30, {len(earns)} seeds: menus earn {np.mean(earns):.3f} on average, {min(earns):.3f} at worst.")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--only", default="")
-    asked = parser.parse_args()
+def of_markets(seeds: int, only: str) -> None:
+    """Print the table of markets, of those whose name has ``only`` in it, and what stands below it."""
     print("| market | size | mean | worst | against the single plan, mean | worst | CPU s a fit |")
     print("|---|---|---|---|---|---|---|")
     for name, case in CASES.items():
-        if asked.only not in name:
+        if only not in name:
             continue
         for customers, conversations in SIZES:
             began = time.process_time()
-            found = [recover(case, customers, conversations, seed) for seed in range(asked.seeds)]
-            spent = (time.process_time() - began) / asked.seeds
+            found = [recover(case, customers, conversations, seed) for seed in range(seeds)]
+            spent = (time.process_time() - began) / seeds
             menus, against = [one.menu for one in found], [one.against_single for one in found]
             print(
                 f"| {name} | {customers:,} × {conversations} | {np.mean(menus):.3f} | {min(menus):.3f} "
                 f"| {np.mean(against):.3f} | {min(against):.3f} | {spent:.1f} |"
             )
             sys.stdout.flush()
-    if asked.only in "choices":
+    if only in "choices":
         for conversations in (3, 10):
-            both, alone = with_and_without_choices(300, conversations, range(asked.seeds))
+            both, alone = with_and_without_choices(300, conversations, range(seeds))
             p_value = stats.ttest_rel(both, alone, alternative="greater").pvalue
             print(
                 f"300 × {conversations}: with choices of tiers {both.mean():.3f} (worst {both.min():.3f}), "
                 f"by disconnects alone {alone.mean():.3f}; paired p = {p_value:.2g}."
             )
             sys.stdout.flush()
-    if asked.only in "value":
-        of_value(asked.seeds)
-    if asked.only in "excluded":
+    if only in "value":
+        of_value(seeds)
+    if only in "excluded":
         print(f"Attainable where nobody knows how urgent the excluded are: {attainable():.3f}.")
-
-
-if __name__ == "__main__":
-    main()

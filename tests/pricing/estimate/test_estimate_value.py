@@ -181,10 +181,27 @@ def test_a_value_that_choices_leave_open_is_bounded_and_the_menu_loses_no_buyer(
     estimate = fit(statistics, Given(None, 0.0), draws=20, random=random)
 
     assert estimate.value is not None
-    assert estimate.value.low_nanousd < 1.02e9
+    assert estimate.value.low_nanousd < 1.06e9
     assert 1.7e9 < estimate.value.high_nanousd < 2.4e9
     assert any("which leave it open" in note for note in estimate.notes)
     assert earned(estimate, Case(THREE, plainly)).menu > 0.8
+
+
+@pytest.mark.parametrize(("asked", "agrees"), [(625_000_000, True), (560_000_000, False)])
+def test_choices_that_no_value_explains_with_how_customers_leave_are_refused(asked: int, agrees: bool) -> None:
+    """The largest tier was sold for less than the menu says: its threshold is not where any value puts it beside the others'."""
+    truth, random = KINDS["lognormal"], np.random.default_rng(4)
+    sold = replace(CHOOSING, prices_nanousd=(*CHOOSING.prices_nanousd[:2], asked))
+    statistics = replace(watched(crowd_of(truth, 600, 30, random), truth, sold, random), offers=(CHOOSING,))
+
+    told = Seen(truth, statistics).told(1.0)
+
+    assert told is not None
+    assert told.agrees_p is not None
+    assert told.disagrees != agrees
+    if not agrees:
+        with pytest.raises(CannotEstimate, match="No value of an answer explains both"):
+            fit(statistics, Given(None, 0.0), draws=2, random=random)
 
 
 def test_without_prices_that_some_refuse_a_value_is_asked_for() -> None:

@@ -1,6 +1,6 @@
 """What a fit says, and what its menu earns, where customers are not what it assumes: the table in pricing/estimate/README.md.
 
-``python -m tests.pricing.estimate.recovery --only violations --seeds 20`` prints it.
+``make recovery ARGS="--only violations --seeds 20"`` prints it.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ USUAL_NOTES = (
     "Not identified above",
     "What an answer is worth is estimated from choices:",
     "Refusals were not counted",
+    "Leaving is read as impatience alone",
 )
 """Beginnings of notes that say nothing of a violation."""
 
@@ -175,12 +176,10 @@ def told(estimate: Estimate) -> tuple[str, ...]:
     return (*notes, *(f"set aside: {reason}" for reason in estimate.set_aside))
 
 
-def of_violations(seeds: int, only: str = "") -> None:
-    """Print the table."""
+def of_violations(seeds: int) -> None:
+    """Print the table, and how many honest markets are refused, ten for each seed."""
     print("| violation | refused | said | earned, mean | worst |\n|---|---|---|---|---|")
     for name, violation in VIOLATIONS.items():
-        if only not in name:
-            continue
         refused, said, earns = Counter[str](), Counter[str](), list[float]()
         for seed in range(seeds):
             try:
@@ -199,6 +198,7 @@ def of_violations(seeds: int, only: str = "") -> None:
         figures = (f"{found.mean():.3f}", f"{found.min():.3f}") if len(found) else ("–", "–")
         print(f"| {name} | {' | '.join(cells)} | {' | '.join(figures)} |")
         sys.stdout.flush()
+    print(f"Of {10 * seeds} honest markets {refused_of_honest(10 * seeds)} were refused.")
 
 
 def refused_of_honest(number: int) -> int:
@@ -217,7 +217,3 @@ def refused_of_honest(number: int) -> int:
             print(seed, error)
             refused += 1
     return refused
-
-
-if __name__ == "__main__":
-    of_violations(int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "")

@@ -1,0 +1,22 @@
+"""What ``make recovery`` prints: how much menus of estimated markets earn, and what is said where customers are otherwise."""
+
+from __future__ import annotations
+
+import argparse
+
+from tests.pricing.estimate.recovery import of_markets
+from tests.pricing.estimate.violations import of_violations
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--only", default="", help="part of a market's name, or choices, value, violations")
+    asked = parser.parse_args()
+    of_markets(asked.seeds, asked.only)
+    if asked.only in "violations":
+        of_violations(asked.seeds)
+
+
+if __name__ == "__main__":
+    main()
