@@ -62,8 +62,7 @@ class Ask:
 
     def of_the_engine(self) -> Ask:
         """Return the same call as the engine itself is asked it, held to what has to be granted."""
-        limit = LENGTH if self.grant is None and self.endpoint != MESSAGES else self.grant
-        return replace(self, limit=limit, cap=None)
+        return replace(self, limit=LENGTH if self.grant is None else self.grant, cap=None)
 
     def body(self) -> dict[str, Any]:
         said: dict[str, Any] = {"model": MODEL, "temperature": 0, "stream": self.stream}

@@ -149,8 +149,8 @@ def _owed(bench: Bench, ask: Ask, records: list[dict[str, Any]], made: int | Non
     elif records and records[0]["finish"] != "disconnect":
         if tokens != whole:  # it had just ended
             yield f"{tokens} tokens are billed of {whole}"
-    elif not stops:
-        if tokens != whole or source not in ("drained", "counted"):
+    elif not stops and source != "continuous":
+        if tokens != whole:
             yield f"{tokens} tokens are billed of {whole}, which was read to its end"
     elif source == "granted":
         if tokens != LONG or bills not in (None, "granted"):

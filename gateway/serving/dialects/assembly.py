@@ -164,7 +164,7 @@ def take(before: dict[str, Any], delta: dict[str, Any], *, keeps: bool = True) -
         had = before.get(name)
         if name in NUMBERED and isinstance(value, list | dict):
             items = before[name] = had if isinstance(had, Items) else Items()
-            pieces = value if isinstance(value, list) else [value]
+            pieces = value if isinstance(value, list) else [value] if value else []
             new = items.take(pieces, keeps=keeps or name == "tool_calls", are_calls=name == "tool_calls")
             if new or not pieces:
                 news[name] = new

@@ -117,7 +117,7 @@ class MessagesReading(Reading):
     def _taken(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Take note of the texts that are new in events."""
         for event in events:
-            piece = event.get("content_block") or event["delta"]
+            piece = event["content_block"] if "content_block" in event else event["delta"]
             self._wrote(0, [piece.get(name) for name in TEXTS])
         return events
 
