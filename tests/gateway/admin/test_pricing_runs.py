@@ -25,7 +25,7 @@ from tests.waiting import until
 
 TRUTH = Truth((0.01, 0.05, 0.15), (0.3, 0.4, 0.3), median_tokens=300, sigma=1.5)
 BAD = menu_of((None,), (300_000_000,))
-ASKED = {"value_nanousd": 1_000_000_000, "tiers": 3, "draws": 10}
+ASKED = {"value_nanousd": 1_000_000_000, "tiers": 3, "draws": 10, "seed": 2}
 FREELY = {"cap_factor_max": 1000, "price_factor_max": 1000}
 
 ON_ONE_LEDGER = pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)
@@ -109,7 +109,7 @@ async def test_a_run_drafts_a_certified_menu_of_the_market_that_the_command_lear
     assert replay["complete_after_least"] <= replay["complete_before"] <= replay["conversations"]
     assert in_force(ledger) == "m1"
     assert (await operator.get("/admin/menus"))["data"][-1]["version"] == run["draft"]["version"]
-    asked = ("--value-nanousd", "1000000000", "--draws", "10", "--out", "-")
+    asked = ("--value-nanousd", "1000000000", "--draws", "10", "--seed", "2", "--out", "-")
     fitted = tokencap(tmp_path / "data", "price", "fit", "--database", ledger_url, *asked)
     assert fitted.returncode == 0, fitted.stderr
     market = json.loads(fitted.stdout)
