@@ -102,7 +102,7 @@ def test_lengths_that_go_with_urgency_are_told_from_lengths_that_do_not() -> Non
 
 
 def test_a_fit_refuses_lengths_that_go_with_urgency_unless_they_may_and_then_sells_one_tier() -> None:
-    """A full menu earned .68 there and a single plan .87; whoever says that lengths may differ gets the single plan."""
+    """Whoever says that lengths may differ gets one tier, which a wrong law of lengths hurts least."""
     random = np.random.default_rng(1)
     seen = watched(crowd(random, linked=True), THREE, None, random)
 
