@@ -174,7 +174,7 @@ class Upstream:
             for index in range(self.choices):
                 tokens = self._tokens(index)[place : place + self.script.per_chunk]
                 delta = self._delta("".join(tokens), place)
-                made = self._made + len(tokens)
+                made = self._hidden + place + len(tokens)  # of this choice alone, as vLLM says it
                 yield self._piece(self._event({"choices": [_choice(index, delta)]}, made), len(tokens))
         yield from self._end_of_stream()
 
