@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 from gateway.holds import keys
 from gateway.holds.admission import BACKLOG_MOST
 from gateway.holds.connect import connect
+from gateway.ledger.entries import ADDED
 from tests.faults.calls import AS_ASKED, Faulty, faulty_loop
 from tests.faults.truth import Script
 from tests.faults.wire import Wire, wire
@@ -119,8 +120,7 @@ def test_beyond_the_bound_of_what_may_wait_nothing_is_served(locked: tuple[Fault
     (row,) = faulty.loop.usage(who)
     other.execute("BEGIN IMMEDIATE")
     stream = keys.usage(keys.bucket_of(who.id))
-    names = {"settled", "charge_nanousd", "chain", "seq", "prev_hash", "hash"}
-    record = {name: value for name, value in row.items() if name not in names}
+    record = {name: value for name, value in row.items() if name not in ADDED}
     with connect(faulty.loop.settings.redis_url) as client, client.pipeline(transaction=False) as batch:
         for number in range(BACKLOG_MOST):
             entry = json.dumps({**record, "id": f"{row['id']}-{number}", "billed_output_tokens": 0})
