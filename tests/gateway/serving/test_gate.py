@@ -60,7 +60,12 @@ async def test_one_place_is_for_everyone() -> None:
     """Where there is but one, nothing can be kept."""
     gate = Gate(1, wait_s=0)
     async with gate.place("acme"):
-        pass
+        with pytest.raises(UpstreamOverloaded):
+            await gate.place("beta").__aenter__()
+
+    async with gate.place("beta"):
+        with pytest.raises(UpstreamOverloaded):
+            await gate.place("acme").__aenter__()
 
 
 async def test_who_waits_too_long_is_told_and_takes_no_place() -> None:
