@@ -159,3 +159,16 @@ def test_the_operators_bodies_have_bounds_too_and_strangers_none_at_all(loop: Ri
         )
         assert unknown.status_code == 401
     assert loop.admin.get("/admin/customers").json()["data"] == []
+
+
+@pytest.mark.parametrize(("beyond", "status"), [(-1, 200), (0, 200), (1, 413)])
+def test_a_body_may_have_as_many_bytes_as_is_said_and_not_one_more(
+    loop: Rig, who: Sold, beyond: int, status: int
+) -> None:
+    room = BODY_MAX + beyond - len(GOOD % (b"Hello", b'""'))
+    body = GOOD % (b"Hello", b'"%b"' % (b"x" * room))
+
+    answer = post(loop, who.key, body)
+
+    assert len(body) == BODY_MAX + beyond
+    assert answer.status_code == status

@@ -1,0 +1,71 @@
+"""What calls leave in Redis lives as long as the promises need it, and not longer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.holds.connect import connect, text
+from tests.loop.rig import Rig, Sold
+
+MINUTE_S, HOUR_S = 60, 3_600
+DAY_S = 24 * HOUR_S
+
+LIFETIMES_S = {
+    "settled": DAY_S,
+    "thread": HOUR_S,
+    "once": DAY_S,
+    "answers": DAY_S + 2 * HOUR_S,
+}
+
+
+def left_s(loop: Rig) -> dict[str, list[float]]:
+    """Return how long each key of a bucket has left, by its kind; -1 is for ever."""
+    left: dict[str, list[float]] = {}
+    with connect(loop.settings.redis_url) as client:
+        for name in client.scan_iter("{b??}:*"):
+            left.setdefault(text(name).split(":")[1], []).append(client.pttl(name) / 1000)
+    return left
+
+
+def say(loop: Rig, who: Sold, name: str, **body: Any) -> httpx.Response:
+    asked = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}], **body}
+    headers = {**who.headers, "idempotency-key": name}
+    return httpx.post(f"{loop.url}/v1/chat/completions", json=asked, headers=headers, timeout=30)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_call_leaves_expires_when_its_promise_ends(loop: Rig, stream: bool) -> None:
+    """A settlement is known for a day, an answer is kept for a day, a conversation is found for an hour."""
+    loop.tier("open", period_tokens_max=100_000)
+    who = loop.customer("open")
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+    assert say(loop, who, "once", stream=stream, tools=[tool], tool_choice="required").status_code == 200
+    loop.until_nothing_is_held()
+
+    left = left_s(loop)
+
+    for kind, lifetime_s in LIFETIMES_S.items():
+        assert left[kind], kind
+        assert all(lifetime_s - 5 * MINUTE_S < seconds <= lifetime_s for seconds in left[kind]), (kind, left[kind])
+    idle_s = HOUR_S + loop.settings.call_deadline_s
+    assert all(idle_s - 5 * MINUTE_S < seconds <= idle_s for seconds in left["conversation"])
+    assert left["window"] == left["customer"] == [-1e-3]
+    assert "hold" not in left
+    assert "holds" not in left
+
+
+def test_a_call_that_comes_to_nothing_leaves_nothing_lasting(loop: Rig) -> None:
+    """Its key may be used again at once, and nobody can fill the server with refusals."""
+    loop.tier("open", period_tokens_max=5)
+    who = loop.customer("open")
+    say(loop, who, "first", max_tokens=5)
+    loop.until_nothing_is_held()
+    before = {kind: len(each) for kind, each in left_s(loop).items()}
+
+    refused = [say(loop, who, f"again {number}", max_tokens=5).status_code for number in range(5)]
+
+    assert set(refused) == {429}
+    assert {kind: len(each) for kind, each in left_s(loop).items()} == before
