@@ -218,7 +218,7 @@ class Items:
 
     def _string(self, event: Event, family: str, step: str) -> list[Event]:
         place, name = self._find(event), STRING_PLACES[family]
-        if place not in self._open:
+        if place not in self._open or self._items[place].get("type") in ("message", "reasoning"):
             return []  # of what, only the item's end can say; or it has ended
         said = event.get("delta" if step == "delta" else name)
         if step == "delta" and name == "arguments" and is_said_again(self._written(place, name), said):
