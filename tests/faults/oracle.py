@@ -142,7 +142,8 @@ def _judge_whole(
 ) -> str | None:
     """Return what is wrong with a call whose answer was asked for whole, or None.
 
-    Nothing of it is known before all of it is here, so its killed worker costs the house all of it.
+    Nothing of it is known before all of it is here, so its killed worker costs the house all of it; one that waited for
+    Valkey to settle it may have renewed it with what it came to.
     """
     granted = record["cap_tokens"] * record["choices"]
     if billed > granted:
@@ -150,7 +151,7 @@ def _judge_whole(
     if record["finish"] == "recovered":
         found.recovered += 1
         found.tokens_lost += 0 if told is None else min(told.tokens, granted) - billed
-        if billed:
+        if billed and (told is None or not told.was_answered or billed != min(_made_of_whole(told), granted)):
             return f"billed {billed}, of which nothing can be known"
         had = heard is not None and heard.was_whole
         was_away = told is not None and outages.any(told.ended_at, told.ended_at + SETTLED_S)
@@ -159,11 +160,15 @@ def _judge_whole(
         return f"billed {billed}, never asked for"
     if record["finish"] not in ANSWERED:
         return f"billed {billed} for nothing" if billed else None
-    made = told.tokens + _overstated(told)
-    if not told.asked["metadata"]["whole"] and told.asked["metadata"]["usage"] not in SAID_IN_WHOLE:
-        made = _guessed(told.said)
-    expected = min(made, granted)
+    expected = min(_made_of_whole(told), granted)
     return None if billed == expected else f"billed {billed}, expected {expected} of {told.tokens}"
+
+
+def _made_of_whole(told: Told) -> int:
+    """Return what a whole answer that is all here comes to."""
+    if not told.asked["metadata"]["whole"] and told.asked["metadata"]["usage"] not in SAID_IN_WHOLE:
+        return _guessed(told.said)
+    return told.tokens + _overstated(told)
 
 
 def _guessed(said: bytes) -> int:
