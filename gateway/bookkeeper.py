@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from functools import partial
 
 import httpx
-import redis
 
 from gateway.admin.pricer import Pricer
 from gateway.admin.subscriptions import open_due
 from gateway.admin.sweep import project_everything, project_pending
 from gateway.billing.courier import Courier, Webhook
 from gateway.clock import now_ms
-from gateway.errors import MeteringUnavailable, StartupError
+from gateway.errors import MeteringUnavailable
 from gateway.holds.connect import connect
 from gateway.holds.projection import Projection
 from gateway.holds.reclaim import Reclaimer
@@ -29,7 +28,7 @@ from gateway.ledger.conservation import Conservation
 from gateway.ledger.conservation import Found as Counted
 from gateway.ledger.database import Database
 from gateway.ledger.recovery import Recovery, bounds_of
-from gateway.ledger.tide import Fallen, LedgerBehind, Tide
+from gateway.ledger.tide import Fallen
 from gateway.ledger.writer import Writer
 from gateway.observing.metrics import (
     BREACHES,
@@ -112,7 +111,6 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
         note=note,
     )
     writer = Writer(client, database, note=note)
-    _refuse_older(client, database)
     generation = ""
     reclaimer = Reclaimer(
         client, lease_ms=int(settings.lease_s * 1000), generation=lambda: generation, monotonic=monotonic, now_ms=now_ms
@@ -151,16 +149,6 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
         sheet.write()
         database.close()
         client.close()
-
-
-def _refuse_older(client: redis.Redis, database: Database) -> None:
-    """Raise StartupError where the ledger is older than what Redis was told of it: a start is when someone looks."""
-    try:
-        Tide(client).refuse_older(database)
-    except LedgerBehind as error:
-        raise StartupError(str(error.__cause__)) from error
-    except MeteringUnavailable:
-        pass  # found when either is back
 
 
 def _pricer(settings: Settings, database: Database) -> Pricer:

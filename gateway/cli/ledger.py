@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import closing
-from typing import Annotated
 
 import typer
 
@@ -12,13 +11,11 @@ from gateway.admin.sweep import project_everything
 from gateway.cli.log import log_to_stderr
 from gateway.cli.progress import timed
 from gateway.clock import now_ms
-from gateway.errors import StartupError
 from gateway.holds.connect import connect
 from gateway.holds.projection import Projection
 from gateway.ledger.aside import count_aside
 from gateway.ledger.database import Database
 from gateway.ledger.recovery import Recovery, bounds_of
-from gateway.ledger.tide import LedgerBehind
 from gateway.ledger.verify import Recount, recount_all
 from gateway.local.reached import reached
 from gateway.settings import Settings, read_settings
@@ -58,25 +55,21 @@ def migrate() -> None:
 
 
 @app.command("recover")
-def recover(
-    without_missing: Annotated[
-        bool, typer.Option("--without-missing", help="Give up records that the ledger has had and lacks.")
-    ] = False,
-) -> None:
+def recover() -> None:
     """Rebuild what Redis holds - customers, keys, menus, windows, conversations - from the ledger."""
     log_to_stderr()
     settings = read_settings()
     with timed("Rebuilding"):
-        generation = asyncio.run(_recover(settings, without_missing))
+        generation = asyncio.run(_recover(settings))
     print(f"The hot state is rebuilt from the ledger; its generation is {generation}.")
 
 
-async def _recover(settings: Settings, without_missing: bool) -> str:
+async def _recover(settings: Settings) -> str:
     async with reached(settings) as redis_url:
-        return await asyncio.to_thread(_rebuild, settings, redis_url, without_missing)
+        return await asyncio.to_thread(_rebuild, settings, redis_url)
 
 
-def _rebuild(settings: Settings, redis_url: str, without_missing: bool) -> str:
+def _rebuild(settings: Settings, redis_url: str) -> str:
     with closing(Database(settings.ledger_url)) as database, connect(redis_url) as client:
         database.check()
         projection = Projection(client)
@@ -87,10 +80,7 @@ def _rebuild(settings: Settings, redis_url: str, without_missing: bool) -> str:
             bounds=bounds_of(settings),
             now_ms=now_ms,
         )
-        try:
-            return recovery.rebuild(without_missing=without_missing)
-        except LedgerBehind as error:
-            raise StartupError(str(error.__cause__)) from error
+        return recovery.rebuild()
 
 
 def _said(recount: Recount) -> str:

@@ -96,27 +96,14 @@ class Recovery:
         self._announce = client.register_script(source("announce"))
 
     def ensure(self) -> str:
-        """Return the generation in force, after a rebuild where Redis does not hold it.
-
-        Raises:
-            LedgerBehind: the ledger is older than what Redis was told of it; nothing is rebuilt from that.
-        """
-        self._tide.refuse_older(self._database)
+        """Return the generation in force, after a rebuild where Redis does not hold it."""
         generation = self._generation()
         if self._is_whole(generation):
             return str(generation)
         return self.rebuild(unless_whole=True, wait_s=ENSURE_WAIT_S)
 
-    def rebuild(
-        self, *, unless_whole: bool = False, wait_s: float = REBUILD_WAIT_S, without_missing: bool = False
-    ) -> str:
-        """Write the hot state anew and return its generation. Calls in flight keep their holds.
-
-        Raises:
-            LedgerBehind: as ``ensure``, unless the records that are missing are given up (``without_missing``).
-        """
-        if not without_missing:
-            self._tide.refuse_older(self._database)
+    def rebuild(self, *, unless_whole: bool = False, wait_s: float = REBUILD_WAIT_S) -> str:
+        """Write the hot state anew and return its generation. Calls in flight keep their holds."""
         with RebuildLock(self._redis, wait_s=wait_s, lock_s=self._lock_s) as lock, translated():
             generation = self._generation()
             if unless_whole and self._is_whole(generation):

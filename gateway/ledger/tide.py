@@ -23,14 +23,6 @@ class Fallen(MeteringUnavailable):
     """Redis holds a state of the past; it has to be rebuilt before anything more is taken from it."""
 
 
-class RecordsMissing(Exception):
-    """What the operator is told of a ledger that is older than its Redis."""
-
-
-class LedgerBehind(MeteringUnavailable):
-    """The ledger lacks records that were in it once: an older copy of it was put in its place."""
-
-
 class Tide:
     """The mark in Redis.
 
@@ -56,25 +48,6 @@ class Tide:
         if int(was) < before:
             raise Fallen("Redis holds a state of the past.")
 
-    def confirm(self, after: int) -> None:
-        """Note that the ledger has committed its records up to ``after``."""
-        with translated():
-            self._raise(keys=[keys.TIDE], args=["booked", after, 0])
-
-    def refuse_older(self, database: Database) -> None:
-        """Raise where the ledger is older than what Redis was told of it.
-
-        Raises:
-            LedgerBehind: with the number of records that are missing in its cause.
-        """
-        with translated():
-            booked, there = int(self._redis.hget(keys.TIDE, "booked") or 0), head(database)
-        if booked > there:
-            raise LedgerBehind("The books are not in order; try again later.") from RecordsMissing(
-                f"The ledger ends at record {there} and has had {booked}: {booked - there} records are missing. Put the "
-                "newer ledger back, or give them up with `tokencap ledger recover --without-missing`."
-            )
-
     def is_high(self, database: Database) -> bool:
         """Return whether Redis has heard of all that is in the ledger."""
         return self._mark() >= head(database)
@@ -82,8 +55,7 @@ class Tide:
     def restore(self, database: Database) -> None:
         """Set the mark to the ledger's head, for a state that is being rebuilt."""
         with translated():
-            there = str(head(database))
-            self._redis.hset(keys.TIDE, mapping={"seq": there, "booked": there})
+            self._redis.hset(keys.TIDE, "seq", str(head(database)))
 
     def _mark(self) -> int:
         with translated():

@@ -107,7 +107,6 @@ class Writer:
                 Malformed(records[place][0], "the book has another record of this id") for place in booked.conflicting
             ]
             keep_aside(connection, aside)
-        self._tide.confirm(booked.after)
         self._note(booked.appended)
         for kept in aside:
             log.error("Entry %s of %s is set aside: %s.", kept.entry.id, kept.entry.stream, kept.reason)
