@@ -73,7 +73,7 @@ def add(
 
 
 class KeptKeys:
-    """The file of new keys. It is opened before anything is created, and only ever added to.
+    """The file of new keys. It is opened before anything is created, and only ever added to; one that stays empty goes.
 
     Keys are secrets, so the file is its owner's only, also one that was there. A customer's line is on disk before
     the next request; a customer that has one already, by an earlier run, gets no other without a key in it.
@@ -110,7 +110,10 @@ class KeptKeys:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
+            is_empty = os.fstat(self._file.fileno()).st_size == 0
             self._file.close()
+            if is_empty:
+                self._path.unlink()
 
     def add(self, made: list[dict[str, Any]]) -> None:
         """Write a line for each customer."""
