@@ -10,13 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis
 from hypothesis import HealthCheck, settings
 
 from gateway.holds.connect import connect
 from gateway.ledger.database import Database
 from gateway.ledger.tables import metadata
-from tests.servers import empty_tables, fresh_database, postgres_in, short_directory, valkey_cluster_in, valkey_in
+from tests.servers import (
+    emptied,
+    empty_tables,
+    fresh_database,
+    postgres_in,
+    short_directory,
+    valkey_cluster_in,
+    valkey_in,
+)
 
 KINDS = ("sqlite", "postgresql")
 
@@ -46,9 +53,7 @@ def postgres_server() -> Iterator[str]:
 @pytest.fixture
 def valkey_url(valkey_server: str) -> str:
     """The session's Valkey, empty."""
-    with redis.Redis.from_url(valkey_server) as client:
-        client.flushall()
-    return valkey_server
+    return emptied(valkey_server)
 
 
 @pytest.fixture

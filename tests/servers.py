@@ -42,6 +42,13 @@ def short_directory() -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def emptied(url: str) -> str:
+    """Return a server's address once it holds nothing: another test's installation is not this one's."""
+    with redis.Redis.from_url(url) as client:
+        client.flushall()
+    return url
+
+
 @contextmanager
 def ends_with_us(pid: int, signal: str) -> Iterator[None]:
     """Send ``signal`` to ``pid`` should this process die before it leaves: a killed test run leaves no server behind.

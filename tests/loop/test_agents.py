@@ -14,6 +14,7 @@ import pytest
 
 from gateway.serving.profiles import MESSAGES, PROFILES, RESPONSES
 from tests.loop.rig import FAST, Rig, Sold, rig
+from tests.servers import emptied
 from tests.wire.heard import heard_stream, heard_whole
 
 SESSION = "6f0c1d3e-8a52-4b7e-9c11-0d2f4b6a8e90"
@@ -114,7 +115,7 @@ def before(
     folder: Path = tmp_path_factory.mktemp("agents")
     given: dict[str, Any] = {"upstream_profile": request.param, "hosted_tools": "drop"}
     law = replace(FAST, profile=request.param)
-    with rig(valkey_server, f"sqlite:///{folder}/ledger.sqlite", folder, law=law, **given) as running:
+    with rig(emptied(valkey_server), f"sqlite:///{folder}/ledger.sqlite", folder, law=law, **given) as running:
         running.tier("open", period_tokens_max=10_000_000)
         for most in (3, 900, 5000):
             running.tier(f"of_{most}", conversation_tokens_max=most, price_nanousd=1000)

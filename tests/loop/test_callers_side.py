@@ -15,6 +15,7 @@ from gateway.errors import StartupError
 from gateway.settings import read_settings
 from tests.loop.rig import Rig, Sold, rig
 from tests.loop.scripted import ASKED, FORMATS, Scripted
+from tests.servers import emptied
 
 MODEL, EMBEDDER = "aligned-1", "embed-1"
 PAGE = "https://app.example.com"
@@ -34,7 +35,7 @@ def asked(model: Scripted, valkey_server: str, tmp_path_factory: pytest.TempPath
     """A gateway whose streams are never silent for long, which pages of one origin may call, and who calls it."""
     folder: Path = tmp_path_factory.mktemp("caller")
     given: dict[str, Any] = {"stream_keep_alive_s": 0.1, "cors_origins": (PAGE,), "embedding_model": EMBEDDER}
-    with rig(valkey_server, f"sqlite:///{folder}/ledger.sqlite", folder, upstream=model, **given) as running:
+    with rig(emptied(valkey_server), f"sqlite:///{folder}/ledger.sqlite", folder, upstream=model, **given) as running:
         running.tier("basic", conversation_tokens_max=1000, price_nanousd=1000)
         yield running, running.customer("basic")
 

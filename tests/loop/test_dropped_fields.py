@@ -21,6 +21,7 @@ from gateway.serving.headers import DROPPED_MOST
 from gateway.serving.profiles import COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, PROFILES, RESPONSES
 from gateway.settings import read_settings
 from tests.loop.rig import FAST, Rig, Sold, rig
+from tests.servers import emptied
 from tests.serving import body_of
 
 SENT_ON = {"traceparent": "00-1-2-01", "anthropic-beta": "a,b", "anthropic-version": "2024-01-01", "x-team": "blue"}
@@ -87,7 +88,7 @@ def asked(model: Model, valkey_server: str, tmp_path_factory: pytest.TempPathFac
     folder: Path = tmp_path_factory.mktemp("dropped")
     given: dict[str, Any] = {"upstream": model, "upstream_profile": "vllm", "passed_headers": "X-Team"}
     given["embedding_model"] = "aligned-1-embedding"
-    with rig(valkey_server, f"sqlite:///{folder}/ledger.sqlite", folder, **given) as running:
+    with rig(emptied(valkey_server), f"sqlite:///{folder}/ledger.sqlite", folder, **given) as running:
         running.tier("basic", conversation_tokens_max=1000, price_nanousd=1000)
         yield running, running.customer("basic")
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.loop.rig import Rig, Sold, rig
 from tests.loop.scripted import ASKED, Scripted
+from tests.servers import emptied
 
 CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
 MODEL = "aligned-1"
@@ -26,7 +27,7 @@ def model() -> Scripted:
 @pytest.fixture(scope="module")
 def loop(model: Scripted, valkey_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     folder: Path = tmp_path_factory.mktemp("names")
-    with rig(valkey_server, f"sqlite:///{folder}/ledger.sqlite", folder, upstream=model) as running:
+    with rig(emptied(valkey_server), f"sqlite:///{folder}/ledger.sqlite", folder, upstream=model) as running:
         running.tier("open", conversation_tokens_max=1000)
         yield running
 
