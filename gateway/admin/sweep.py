@@ -118,7 +118,7 @@ def project_keys(database: Database, projection: Projection, key_ids: Collection
 def project_menus(database: Database, projection: Projection, *, known: Collection[int] = ()) -> int:
     """Put the publications in force that Redis does not have; return how many those are.
 
-    The webhook is told of each but those ``known``.
+    The webhook is told of each, except of those in ``known``: it was told of them before.
     """
     waiting = select(publications.c.seq).where(WAITING)
     with database.read() as connection:

@@ -73,7 +73,7 @@ def add(
 
 
 class KeptKeys:
-    """The file of new keys. It is opened before anything is created, and only ever added to; one that stays empty goes.
+    """The file of new keys. It is opened before anything is created, and only ever added to; a new one that stays empty goes.
 
     Keys are secrets, so the file is its owner's only, also one that was there. A customer's line is on disk before
     the next request; a customer that has one already, by an earlier run, gets no other without a key in it.
@@ -90,10 +90,12 @@ class KeptKeys:
         self._path = path
         self._file: TextIO | None = None
         self._known: set[str] = set()
+        self._is_new = False
 
     def __enter__(self) -> KeptKeys:
         if self._path == STANDARD:
             return self
+        self._is_new = not self._path.exists()
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             os.fchmod(descriptor, 0o600)
@@ -112,7 +114,7 @@ class KeptKeys:
         if self._file is not None:
             is_empty = os.fstat(self._file.fileno()).st_size == 0
             self._file.close()
-            if is_empty:
+            if is_empty and self._is_new:
                 self._path.unlink()
 
     def add(self, made: list[dict[str, Any]]) -> None:

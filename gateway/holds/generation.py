@@ -39,6 +39,7 @@ class Generation:
         learning = self._learning
         if learning is None:
             learning = self._learning = asyncio.create_task(self._learn())
+            learning.add_done_callback(_heard)
         await asyncio.wait({learning}, timeout=patience_s)
         if not learning.done():
             raise MeteringUnavailable("The hot state is being rebuilt from the ledger; try again in a moment.")
@@ -55,3 +56,9 @@ class Generation:
             self.learnt += 1
         finally:
             self._learning = None
+
+
+def _heard(learning: asyncio.Task[None]) -> None:
+    """Take note of a failure: whoever asked may have stopped waiting, and asyncio complains of one that nobody saw."""
+    if not learning.cancelled():
+        learning.exception()

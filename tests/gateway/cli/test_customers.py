@@ -128,6 +128,22 @@ def test_keys_made_while_redis_is_away_are_handed_out(sqlite_url: str, tmp_path:
     assert keys_in(out)["crm-1"][0] is not None
 
 
+@pytest.mark.parametrize("was_there", [True, False])
+def test_a_run_that_makes_nobody_leaves_the_files_that_were_there(
+    gateway: Rig, tmp_path: Path, was_there: bool
+) -> None:
+    """Its own empty one goes; one of the operator's stays, be it a device."""
+    file, out = tmp_path / "customers.csv", tmp_path / "keys.jsonl"
+    file.write_text("name,tier\nAcme,gold\n")
+    if was_there:
+        out.touch()
+
+    ran = add(tmp_path, gateway, str(file), "--out", str(out))
+
+    assert ran.returncode == 1
+    assert out.exists() == was_there
+
+
 def test_a_file_for_keys_that_cannot_be_written_creates_nobody(gateway: Rig, tmp_path: Path) -> None:
     file = tmp_path / "customers.csv"
     file.write_text(CSV)
