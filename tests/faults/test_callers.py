@@ -63,7 +63,7 @@ def test_a_caller_gone_in_the_middle_pays_for_what_was_made_by_then(faulty: Faul
     record = the_record(faulty, who)
     assert (record["finish"], record["usage_source"]) == ("disconnect", "counted")
     assert got.count("ü".encode()) <= record["billed_output_tokens"] <= faulty.told(record).tokens
-    assert faulty.told(record).tokens < 10 + SLOW * LEFT_S, "the upstream was left within a second"
+    assert faulty.told(record).tokens < 10 + SLOW * LEFT_S, "the upstream was left"
 
 
 def test_a_caller_gone_in_the_middle_pays_by_the_upstreams_running_figure(faulty: Faulty) -> None:
