@@ -23,6 +23,7 @@ class Announcement:
     sofar: int
     first: int
     was_charged: bool
+    owes_input: bool
 
     def keys(self) -> list[str]:
         facts, bucket = self.facts, self.facts.bucket
@@ -60,6 +61,7 @@ class Announcement:
             facts.price_nanousd,
             facts.to_json(),
             now,
+            "1" if self.owes_input else "",
         ]
 
 
@@ -76,4 +78,5 @@ def announcement(hold: Mapping[str, str]) -> Announcement:
         sofar=int(hold["sofar"]),
         first=int(hold["first"]),
         was_charged=hold["charged"] == "1",
+        owes_input=hold.get("owes_input") == "1",
     )

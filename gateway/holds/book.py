@@ -17,6 +17,7 @@ from gateway.holds.connect import text, texts, translated
 from gateway.holds.generation import Generation
 from gateway.holds.hold import (
     UNANSWERED,
+    Checkpoint,
     Facts,
     Hold,
     Once,
@@ -144,9 +145,9 @@ class Book:
                     case "rebuild":
                         await self._generation.learn(since)
                     case "unknown":
-                        await self.announce(hold, sofar=outcome.billed_output_tokens)
+                        await self.announce(hold, Checkpoint(outcome.billed_output_tokens, outcome.owes_input))
                     case "suspect":
-                        billed = int(reply[1])
+                        billed = Checkpoint(int(reply[1]), reply[2] == "1")
             raise MeteringUnavailable(f"Hold {facts.id} cannot be settled.")
 
     async def withdraw(self, hold: Hold) -> None:
@@ -170,7 +171,7 @@ class Book:
         return _settled(reply) if reply[0] == "done" else None
 
     def _settlement(
-        self, hold: Hold, outcome: Outcome, once: Once | None, billed: int | None = None
+        self, hold: Hold, outcome: Outcome, once: Once | None, billed: Checkpoint | None = None
     ) -> tuple[list[str], Sequence[bytes]]:
         """Return keys and arguments to settle a live hold, or one that was ``billed`` at its checkpoint meanwhile."""
         facts = hold.facts
@@ -198,12 +199,12 @@ class Book:
         answers = (b"", b"") if once is None else (once.answer_first, once.answer_again)
         return settle_keys(facts, outcome.threads, once), (told, booked, *answers)
 
-    async def renew(self, bucket: str, sofar: Mapping[str, int]) -> dict[str, str]:
-        """Renew holds of one bucket with their tokens so far; return what became of each: live, suspect, unknown."""
+    async def renew(self, bucket: str, sofar: Mapping[str, Checkpoint]) -> dict[str, str]:
+        """Renew holds of one bucket with what they came to so far; return what became of each: live, suspect, unknown."""
         names = [keys.state(bucket), keys.holds(bucket), *(keys.hold(bucket, hold_id) for hold_id in sofar)]
         arguments: list[str | int] = [self._generation.value, self._lease.lease_ms, self._now_ms()]
-        for hold_id, tokens in sofar.items():
-            arguments += [hold_id, tokens]
+        for hold_id, at in sofar.items():
+            arguments += [hold_id, at.tokens, "1" if at.owes_input else ""]
         since = self._generation.learnt
         with translated():
             verdicts = texts(await self._renew.run(self._line, names, arguments))
@@ -212,7 +213,7 @@ class Book:
             return dict.fromkeys(sofar, "unknown")
         return dict(zip(sofar, verdicts, strict=True))
 
-    async def announce(self, hold: Hold, *, sofar: int) -> bool:
+    async def announce(self, hold: Hold, sofar: Checkpoint) -> bool:
         """Write a hold again that a rebuild could not know of; return whether it is not closed already."""
         told = Announcement(
             facts=hold.facts,
@@ -222,9 +223,10 @@ class Book:
             grant=hold.grant,
             tokens=hold.tokens,
             money=hold.money,
-            sofar=sofar,
+            sofar=sofar.tokens,
             first=hold.conversation_first,
             was_charged=hold.was_charged,
+            owes_input=sofar.owes_input,
         )
         with translated():
             arguments = told.arguments(self._generation.value, self._lease.lease_ms, self._now_ms())
@@ -252,11 +254,11 @@ def _line(record: UsageRecord) -> bytes:
     return orjson.dumps(record)
 
 
-def _beyond(facts: Facts, outcome: Outcome, billed: int) -> Charge:
+def _beyond(facts: Facts, outcome: Outcome, billed: Checkpoint) -> Charge:
     """Return the charge beyond what a hold was already billed at its checkpoint."""
-    if outcome.billed_output_tokens == billed == 0 and not outcome.owes_input:
+    if outcome.billed_output_tokens == billed.tokens == 0 and not (outcome.owes_input or billed.owes_input):
         return NOTHING
-    before = recovered(facts, sofar=billed, duration_ms=0)
+    before = recovered(facts, billed)
     whole, part = facts.charge(outcome), facts.charge(before)
     extra = whole.again - part.again
-    return Charge(extra if billed else extra + facts.price_nanousd, extra)
+    return Charge(extra if billed.tokens else extra + facts.price_nanousd, extra)

@@ -213,24 +213,34 @@ def usage_record(facts: Facts, *, admitted: int, grant: int, outcome: Outcome) -
     }
 
 
-def recovered(facts: Facts, *, sofar: int, duration_ms: int) -> Outcome:
-    """Return what a reclaimed hold is billed: the tokens of its last renewal, and no more."""
+@dataclass(slots=True)
+class Checkpoint:
+    """How far a call was at its last renewal."""
+
+    tokens: int
+    owes_input: bool = False
+    """Whether its input is charged though no token was given: its caller left an answer that the upstream had begun."""
+
+
+def recovered(facts: Facts, at: Checkpoint) -> Outcome:
+    """Return what a reclaimed hold is billed: what it came to at its last renewal, and no more."""
+    has_input = at.tokens > 0 or at.owes_input
     return Outcome(
         was_answered=True,
         finish="recovered",
-        output_tokens=sofar,
-        billed_output_tokens=sofar,
-        input_tokens=facts.input_estimate if sofar else 0,
+        output_tokens=at.tokens,
+        billed_output_tokens=at.tokens,
+        input_tokens=facts.input_estimate if has_input else 0,
         usage_source="checkpoint",
-        input_source="estimate" if sofar else None,
-        duration_ms=duration_ms,
+        input_source="estimate" if has_input else None,
+        owes_input=at.owes_input,
     )
 
 
-def correction(facts: Facts, *, admitted: int, grant: int, outcome: Outcome, billed: int) -> UsageRecord:
+def correction(facts: Facts, *, admitted: int, grant: int, outcome: Outcome, billed: Checkpoint) -> UsageRecord:
     """Return the row that corrects a hold billed at its checkpoint: what the call came to beyond that."""
     whole = usage_record(facts, admitted=admitted, grant=grant, outcome=outcome)
-    before = recovered(facts, sofar=billed, duration_ms=0)
+    before = recovered(facts, billed)
     changed: dict[str, Any] = {"id": f"{facts.id}.1", "kind": "correction", "corrects": facts.id}
     for name in ("input_tokens", "output_tokens", "billed_output_tokens"):
         changed[name] = whole[name] - getattr(before, name)

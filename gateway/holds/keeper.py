@@ -18,7 +18,7 @@ from gateway.errors import MeteringUnavailable
 from gateway.holds.admission import Lease
 from gateway.holds.book import Book
 from gateway.holds.claims import Claims
-from gateway.holds.hold import Hold, Once, Outcome, Settled
+from gateway.holds.hold import Checkpoint, Hold, Once, Outcome, Settled
 from gateway.observing.metrics import REQUESTS
 from gateway.observing.records import UNANSWERED
 from gateway.observing.tally import Tally
@@ -39,7 +39,7 @@ FORGOTTEN_AT_ONCE = 10_000
 class Live:
     """One live hold, and how many tokens its call has been given so far."""
 
-    __slots__ = ("_sofar", "counting", "hold", "is_lost", "once")
+    __slots__ = ("_sofar", "counting", "hold", "is_lost", "once", "owes_input")
 
     def __init__(self, hold: Hold, once: Once | None) -> None:
         self.hold = hold
@@ -47,6 +47,8 @@ class Live:
         self.counting: Callable[[], int] | None = None
         """Counts its tokens, while they are coming: asked for once a renewal, not once a token."""
         self._sofar = 0
+        self.owes_input = False
+        """Whether its input is owed though nothing may come of it: its caller left an answer that the upstream had begun."""
         self.is_lost = False
         """Whether others have closed the hold meanwhile, and may have granted its tokens again."""
 
@@ -58,6 +60,11 @@ class Live:
     @sofar.setter
     def sofar(self, tokens: int) -> None:
         self.counting, self._sofar = None, tokens
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """What a renewal tells of it."""
+        return Checkpoint(self.sofar, self.owes_input)
 
 
 @dataclass(slots=True)
@@ -227,11 +234,11 @@ class Keeper:
         return found
 
     async def _renew_bucket(self, bucket: str, calls: dict[str, Live]) -> None:
-        verdicts = await self._book.renew(bucket, {hold_id: live.sofar for hold_id, live in calls.items()})
+        verdicts = await self._book.renew(bucket, {hold_id: live.checkpoint for hold_id, live in calls.items()})
         for hold_id, verdict in verdicts.items():
             if verdict == "unknown" and hold_id in self._live:
                 live = calls[hold_id]
-                live.is_lost = not await self._book.announce(live.hold, sofar=live.sofar)
+                live.is_lost = not await self._book.announce(live.hold, live.checkpoint)
 
     async def _withdraw_doubtful(self) -> None:
         """Take back what was reserved without an answer, beside the renewals; what Redis does not answer comes again."""

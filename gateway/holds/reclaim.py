@@ -13,7 +13,7 @@ from gateway.holds import keys
 from gateway.holds.book import settle_keys, settlement
 from gateway.holds.clocks import Clocks
 from gateway.holds.connect import fields, translated
-from gateway.holds.hold import Facts, recovered, usage_record
+from gateway.holds.hold import Checkpoint, Facts, recovered, usage_record
 from gateway.holds.offer import NOTHING, Charge
 from gateway.holds.scripts import source
 
@@ -32,6 +32,7 @@ class Lapsed:
     admitted: int
     grant: int
     sofar: str
+    owes_input: bool
 
     @classmethod
     def read(cls, hold: Mapping[str, str]) -> Lapsed:
@@ -43,6 +44,7 @@ class Lapsed:
             admitted=int(hold["admitted"]),
             grant=int(hold["grant"]),
             sofar=hold["sofar"],
+            owes_input=hold.get("owes_input") == "1",
         )
 
 
@@ -160,7 +162,7 @@ class Reclaimer:
 
     def _bill(self, lapsed: Lapsed, now: int, *, closes: bool) -> bool:
         facts = lapsed.facts
-        came_to = recovered(facts, sofar=int(lapsed.sofar), duration_ms=0)
+        came_to = recovered(facts, Checkpoint(int(lapsed.sofar), lapsed.owes_input))
         record = usage_record(facts, admitted=lapsed.admitted, grant=lapsed.grant, outcome=came_to)
         due = facts.charge(came_to)
         line = json.dumps(record, separators=(",", ":"))

@@ -92,6 +92,8 @@ class Call:
         """Take note that the upstream answers."""
         self.reading = reading
         self.live.counting = self._count
+        if self._left_at is not None:
+            self._note_owed_input()
         return reading
 
     def note_asked(self) -> None:
@@ -102,8 +104,14 @@ class Call:
         """Take note that the caller has left; return whether a figure of what is made is still to come."""
         self._left_at = self._monotonic()
         self.live.counting = self._count
+        if self.reading is not None:
+            self._note_owed_input()
         self._is_drained = self._asked_at is not None and not self._is_told
         return self._is_drained
+
+    def _note_owed_input(self) -> None:
+        """Have the hold say that its input is owed: the upstream answers, and the caller has left."""
+        self.live.owes_input = self.wanted.generates
 
     @property
     def has_left(self) -> bool:

@@ -28,6 +28,9 @@ from tests.waiting import until
 UNSEEN = Script(tokens=0, hidden=982, prompt=100_022, fault="wait before usage")
 """All of the answer is thought, and none of it seen."""
 
+BEGUN = Script(fault="hang before token")
+"""No more of it comes than its head."""
+
 ROWS = {"hidden reasoning": (THOUGHT, 1_983), "forty tokens in each piece": (BROAD, 1_000), "no token": (UNSEEN, 982)}
 """Answers and the tokens that are made of each."""
 
@@ -115,10 +118,62 @@ def test_a_worker_that_is_killed_while_nobody_listens_has_billed_what_is_owed() 
             assert (record["billed_output_tokens"] > 0) == (one.stream and one.row != "no token"), one.named
 
 
-def owing(url: str) -> int:
-    """Return how many holds were last renewed with all that they were granted."""
+def test_input_of_an_answer_that_was_left_before_its_first_token_is_owed_where_its_worker_is_killed() -> None:
+    """In a tier that bills what went by, of which there is nothing: the hold says that the upstream had begun to answer.
+
+    Who listens, or may come back for the answer with its Idempotency-Key, owes nothing for an answer that the house lost.
+    """
+    truth, lease_s = Truth(), 4.0
+    given: dict[str, Any] = {
+        "lease_s": lease_s,
+        "workers": 1,
+        "answer_tokens_max": GRANT,
+        "upstream_streams": "as_asked",
+    }
+    with (
+        served(truth) as model,
+        short_directory() as directory,
+        serving(directory / "data", upstream_url=f"{model}/v1", **given) as running,
+    ):
+        loop = running.rig(running.admin_token())
+        rates = {"input_nanousd_per_mtok": 1_000_000, "output_nanousd_per_mtok": 1_000_000}
+        loop.tier("metered", hangup_bills="visible", **rates)
+        faulty = Faulty(loop, truth)
+        calls: list[tuple[Caller, Sold, bool, str]] = []
+        for tongue in ALL:
+            for stream in (True, False):
+                for headers, leaves in (({}, True), ({}, False), ({"idempotency-key": "once"}, True)):
+                    who = loop.customer("metered")
+                    caller = Caller(faulty, who, BEGUN, tongue=tongue, headers=headers, stream=stream)
+                    calls.append(
+                        (caller, who, leaves and not headers, f"{tongue.endpoint} {stream} {headers} {leaves}")
+                    )
+                    until(lambda: answered(truth) == len(calls), LIVED_S)
+                    if leaves:
+                        caller.hang_up()
+        left = sum(owes for _, _, owes, _ in calls)
+        until(lambda: hangups(loop) == left, LIVED_S)
+        until(lambda: owing(redis_url(running), "owes_input", "1") == left, LIVED_S)
+        (worker,) = running.children("worker")
+        os.kill(worker.process.pid, signal.SIGKILL)
+        until(lambda: open_holds(redis_url(running)) == 0, 4 * lease_s)
+        records = {record["customer"]: record for record in loop.usage()}
+
+    for _, who, owes, named in calls:
+        record = records[who.id]
+        assert (record["finish"], record["billed_output_tokens"]) == ("recovered", 0), named
+        assert record["input_tokens"] > 0 if owes else record["input_tokens"] == 0, named
+        assert record["charge_nanousd"] == record["input_tokens"], named
+
+
+def answered(truth: Truth) -> int:
+    return sum(told.was_answered for told in truth.calls.values())
+
+
+def owing(url: str, field: str = "sofar", said: str = str(GRANT)) -> int:
+    """Return how many holds were last renewed so, by default with all that they were granted."""
     with connect(url) as client:
-        return sum(client.hget(name, "sofar") == str(GRANT).encode() for name in client.scan_iter("*:hold:*"))
+        return sum(client.hget(name, field) == said.encode() for name in client.scan_iter("*:hold:*"))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ local state, window, conversation, pace, hold, holds, mark, end_user =
 local generation, hold_id, owner, lease_ms, deadline = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local admitted, grant, tokens, money, input, sofar = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local first, charged, tier, version, cap, price = ARGV[12], ARGV[13], ARGV[14], ARGV[15], ARGV[16], ARGV[17]
-local facts, told = ARGV[18], ARGV[19]
+local facts, told, owes_input = ARGV[18], ARGV[19], ARGV[20]
 
 if redis.call('HGET', state, 'generation') ~= generation then return 'rebuild' end
 if redis.call('EXISTS', mark) == 1 then return 'settled' end
@@ -31,7 +31,7 @@ end
 -- The ledger dates a conversation from its first record; its calls in flight join it.
 redis.call('HSET', hold, 'owner', owner, 'state', 'live', 'admitted', admitted, 'deadline', deadline, 'grant', grant,
   'tokens', tokens, 'money', money, 'input', input, 'sofar', sofar, 'window', window,
-  'first', c[1] or first, 'charged', charged, 'facts', facts)
+  'first', c[1] or first, 'charged', charged, 'facts', facts, 'owes_input', owes_input)
 redis.call('HSET', window, 'held', held, 'spend_held', spend_held)
 if end_user then redis.call('HSET', end_user, 'held', written(bounded(whole(user_held) + whole(tokens)))) end
 redis.call('HSET', conversation, unpack(talk))

@@ -9,7 +9,7 @@
 -- KEYS after the ninth: the end user's, where its tokens are limited, the Idempotency-Key's and the count of kept
 -- answers, if there is one, then what leads later calls to this conversation. The list says where each stands, 0 where
 -- it does not. It runs on a server that is full, too: what was admitted has its place in the books.
--- Replies {'done', charge, conversation_left, now}, {'suspect', billed, first_was_charged}, or 'rebuild', 'unknown',
+-- Replies {'done', charge, conversation_left, now}, {'suspect', billed, '1' where input was owed}, or 'rebuild', 'unknown',
 -- 'settled', 'renewed' (the hold was renewed since the reclaimer looked).
 local state, hold, holds, mark, window, conversation, pace, usage, notices =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
@@ -20,7 +20,8 @@ local record, answer_first, answer_again = ARGV[2], ARGV[3], ARGV[4]
 local end_user, once, answers = KEYS[end_user_at], KEYS[once_at], KEYS[once_at + 1]
 
 if redis.call('HGET', state, 'generation') ~= generation then return {'rebuild'} end
-local h = redis.call('HMGET', hold, 'state', 'tokens', 'money', 'input', 'sofar', 'billed', 'first', 'charged', 'facts')
+local h = redis.call('HMGET', hold, 'state', 'tokens', 'money', 'input', 'sofar', 'billed', 'first', 'charged', 'facts',
+  'owes_input')
 if not h[1] then  -- a hold that is there is not settled: one step removes it and leaves the mark
   local done = redis.call('GET', mark)
   return done and cjson.decode(done) or {'unknown'}
@@ -30,7 +31,7 @@ if lapsed_with then
   local lease_until = redis.call('ZSCORE', holds, hold_id)
   if not lease_until or tonumber(lease_until) > now or h[1] ~= expects or h[5] ~= lapsed_with then return {'renewed'} end
 elseif h[1] ~= expects then
-  return {h[1], h[6]}
+  return {h[1], h[6], h[10] or ''}
 end
 
 -- The price of a conversation goes onto the first record with an output token, but for those a subscription includes.

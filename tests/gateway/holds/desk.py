@@ -141,12 +141,12 @@ class Desk:
             now_ms=now_ms,
         )
 
-    def renew(self, hold_id: str, sofar: int) -> None:
+    def renew(self, hold_id: str, sofar: int, *, owes_input: bool = False) -> None:
         """Renew a hold at once, as its worker does."""
         bucket = self.holds[hold_id].facts.bucket
         names = [keys.state(bucket), keys.holds(bucket), keys.hold(bucket, hold_id)]
         self.blocking.register_script(source("renew"))(
-            names, [GENERATION, self.lease.lease_ms, now_ms(), hold_id, sofar]
+            names, [GENERATION, self.lease.lease_ms, now_ms(), hold_id, sofar, "1" if owes_input else ""]
         )
 
     async def tell(self, story: str) -> None:

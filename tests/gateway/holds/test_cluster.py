@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from gateway.errors import InsufficientQuota
+from gateway.holds.hold import Checkpoint
 from gateway.ledger.database import Database
 from gateway.ledger.queries import totals
 from gateway.ledger.writer import Writer
@@ -32,7 +33,7 @@ async def test_customers_of_all_nodes_are_served_renewed_reclaimed_and_booked(
         await told.line.ask("PING")  # as a worker does when it starts
         holds = await asyncio.gather(*(told.reserve(f"c-{customer}", customer, 60) for customer in customers))
         for hold in holds:
-            assert await told.book.renew(hold.facts.bucket, {hold.id: 10}) == {hold.id: "live"}
+            assert await told.book.renew(hold.facts.bucket, {hold.id: Checkpoint(10)}) == {hold.id: "live"}
         with pytest.raises(InsufficientQuota):
             await told.reserve("c-more", customers[0], 60)
         await asyncio.gather(*(told.book.settle(hold, told.outcome(50)) for hold in holds))

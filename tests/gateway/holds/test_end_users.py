@@ -9,6 +9,7 @@ import pytest
 
 from gateway.errors import EndUserQuotaReached
 from gateway.holds import keys
+from gateway.holds.hold import Checkpoint
 from tests.gateway.holds.desk import desk
 
 STORIES = {
@@ -88,7 +89,7 @@ async def test_an_end_users_tokens_are_taken_back_told_again_and_corrected_like_
         assert facts.end_user_window is not None
         window = keys.window(facts.bucket, "acme", facts.period_start)
         told.blocking.delete(keys.hold(facts.bucket, "c1"), facts.end_user_window, window)
-        assert await told.book.announce(hold, sofar=30)
+        assert await told.book.announce(hold, Checkpoint(30))
         assert told.end_user("acme", "ann") == {"used": 0, "held": 80}
         await told.book.beat()
         told.blocking.zadd(keys.holds(facts.bucket), {"c1": 1})

@@ -11,7 +11,7 @@ from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
 from gateway.holds import keys
 from gateway.holds.claims import Claims
-from gateway.holds.hold import Once
+from gateway.holds.hold import Checkpoint, Once
 from gateway.holds.keeper import Keeper
 from gateway.holds.upkeep import FULL, ROOMY, Upkeep
 from gateway.ledger.database import Database
@@ -58,7 +58,7 @@ async def test_a_full_server_refuses_reservations_and_takes_renewals_and_settlem
         clock.now_s += LEASE.lease_ms / 2000 + 1
         assert await keeper.catches_up(live), "a full server is not a lost one"
         at.blocking.delete(keys.hold(BUCKET, "c2"))
-        assert await at.book.announce(second, sofar=0)
+        assert await at.book.announce(second, Checkpoint(0))
         assert (await at.book.settle(first, at.outcome(50))).charge_nanousd == 3
         at.projection.put_customer(at.customers["acme"])
         assert Writer(at.blocking, database).turn() == 1

@@ -172,7 +172,7 @@ class Operations:
             assert [text(part) for part in reply] == [expected], hold_id
 
         names = [keys.state(BUCKET), keys.holds(BUCKET), keys.hold(BUCKET, hold_id)]
-        self.queue.append((self.scripts.renew, names, [GENERATION, LEASE_MS, now_ms(), hold_id, sofar], check))
+        self.queue.append((self.scripts.renew, names, [GENERATION, LEASE_MS, now_ms(), hold_id, sofar, ""], check))
 
     def _settle(self, hold_id: str, expects: str, closes: bool, tokens: int, *, only_if_lapsed: bool) -> None:
         asked = next(one for one in reversed(self.requests) if one.id == hold_id)

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.errors import InsufficientQuota, InvalidKey, NoTier
 from gateway.holds import keys
+from gateway.holds.hold import Checkpoint
 from gateway.holds.offer import HouseLimits
 from tests.clock import Clock
 from tests.gateway.holds.desk import Desk, desk
@@ -232,7 +233,7 @@ async def _lapsed(told: Desk, sofar: int) -> None:
     told.customer("acme", "basic")
     hold = await told.reserve("c1", "acme", 80, conversation="talk")
     bucket = hold.facts.bucket
-    assert await told.book.renew(bucket, {"c1": sofar}) == {"c1": "live"}
+    assert await told.book.renew(bucket, {"c1": Checkpoint(sofar)}) == {"c1": "live"}
     told.blocking.zadd(keys.holds(bucket), {"c1": 1})
 
 
@@ -268,6 +269,51 @@ async def test_a_dead_workers_hold_is_billed_and_freed_at_once(valkey_url: str) 
         assert told.reclaimer(Clock()).turn() == 1
         assert told.window("acme") == {"used": 30, "held": 0, "spend_used": 7, "spend_held": 0}
         assert len(told.records("acme")) == 1
+
+
+@pytest.mark.parametrize(("tokens", "input_tokens", "charge"), [(0, 25, 25), (0, 50, 50), (0, 20, 20), (3, 40, 50)])
+async def test_input_that_a_lapsed_hold_owes_is_billed_once(
+    valkey_url: str, tokens: int, input_tokens: int, charge: int
+) -> None:
+    """Its caller had left an answer without a token; what its worker says in the end corrects what was billed."""
+    async with desk(valkey_url) as told:
+        told.tier("basic", price_nanousd=7, input_nanousd_per_mtok=1_000_000, output_nanousd_per_mtok=1_000_000)
+        told.customer("acme", "basic")
+        hold = await told.reserve("c1", "acme", 80)
+        told.renew("c1", 0, owes_input=True)
+        told.blocking.zadd(keys.holds(hold.facts.bucket), {"c1": 1})
+        await told.book.beat()
+        clock = Clock()
+        reclaimer = told.reclaimer(clock)
+        reclaimer.turn()
+        clock.now_s += 60
+        reclaimer.turn()
+        assert told.window("acme")["spend_used"] == hold.facts.input_estimate
+
+        await told.book.settle(hold, told.outcome(tokens, input_tokens=input_tokens, owes_input=True))
+
+        assert told.window("acme") == {"used": tokens, "held": 0, "spend_used": charge, "spend_held": 0}
+        records = [json.loads(entry["record"]) for entry in told.records("acme")]
+        assert sum(record["input_tokens"] for record in records) == input_tokens
+
+
+async def test_a_lapsed_holds_input_is_given_back_where_its_answer_failed_in_the_end(valkey_url: str) -> None:
+    async with desk(valkey_url) as told:
+        told.tier("basic", input_nanousd_per_mtok=1_000_000)
+        told.customer("acme", "basic")
+        hold = await told.reserve("c1", "acme", 80)
+        told.renew("c1", 0, owes_input=True)
+        told.blocking.zadd(keys.holds(hold.facts.bucket), {"c1": 1})
+        await told.book.beat()
+        clock = Clock()
+        reclaimer = told.reclaimer(clock)
+        reclaimer.turn()
+        clock.now_s += 60
+        reclaimer.turn()
+        assert told.window("acme")["spend_used"] > 0
+        await told.book.settle(hold, told.outcome(0, finish="upstream_error", input_tokens=0))
+
+        assert told.window("acme") == {"used": 0, "held": 0, "spend_used": 0, "spend_held": 0}
 
 
 async def test_a_suspect_hold_is_freed_once_its_owner_has_been_silent_for_a_second_lease(valkey_url: str) -> None:
