@@ -8,11 +8,12 @@ from typing import Any
 from gateway.errors import UpstreamUnavailable
 from gateway.serving.dialects.alike import Alike, alike
 from gateway.serving.dialects.assembly import joined, take
+from gateway.serving.dialects.choice_usages import ChoiceUsages
 from gateway.serving.dialects.reading import TAIL_KEPT, Reading, strings_in
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.fields.answers import CHOICE, CHUNK, DELTA, without_houses_own, without_unknown_texts
 from gateway.serving.jsons import dumps
-from gateway.serving.meter import Usage, count, said_output, sum_of
+from gateway.serving.meter import Usage, count, said_output
 from gateway.serving.sse import DONE, event
 
 THOUGHT = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
@@ -47,8 +48,7 @@ class ChatReading(Reading):
         self._last: dict[int, dict[str, Any]] = {}  # how choices ended, until nothing more can come of them
         self._come: set[int] = set()  # choices of which anything came
         self._begun = 0  # choices that the caller was told of, which are the first ones
-        self._apart: list[Usage] = []  # of single choices, where the upstream counts each for itself
-        self._running: dict[Any, Usage] = {}  # the newest of each choice, where those that run are of one
+        self._usages = ChoiceUsages(wanted.choices, counted_apart=wanted.counted_apart, runs_apart=wanted.runs_apart)
         self._came_whole = False
         self._like: Alike | None = None
         self._text_of: int | None = None  # the choice of the last chunk, where it said a text for one and nothing else
@@ -107,11 +107,13 @@ class ChatReading(Reading):
                 parts.append((choice, delta, is_token))
         crosses = False
         if isinstance(usage, dict):
-            said = self._of_all_choices(read_usage(usage), [choice.get("index", 0) for choice, _, _ in parts])
+            beside = [choice.get("index", 0) for choice, _, _ in parts]
+            said = self._usages.of_all(read_usage(usage), beside, has_text=has_text)
+            self._most_of_one = self._usages.most_of_one or self._most_of_one
             crosses = has_text and self._is_over_grant(said.output_tokens)
             if not crosses:
                 self._note_usage(usage, said)
-                self._is_final &= len(self._apart) in (0, self._wanted.choices)
+                self._is_final &= self._usages.are_all_here
         shown: list[dict[str, Any]] = []
         for choice, delta, is_token in parts:
             kept = self._kept(choice, delta, is_token, crosses=crosses)
@@ -170,19 +172,6 @@ class ChatReading(Reading):
             self._ended[index] = str(reason)
             self._last[index] = self._end_of(index, reason)
         return kept
-
-    def _of_all_choices(self, said: Usage, beside: list[Any]) -> Usage:
-        """Return a usage ``beside`` some choices with those of the others, where the upstream counts each for itself."""
-        if self._wanted.choices == 1:
-            return said
-        if self._wanted.counted_apart:
-            self._apart = [*self._apart, said][-self._wanted.choices :]
-            self._most_of_one = max(one.output_tokens or 0 for one in self._apart)
-            return sum_of(said, self._apart)
-        if self._wanted.runs_apart and len(beside) == 1 and type(beside[0]) is int:
-            self._running[beside[0]] = said
-            return sum_of(said, self._running.values())
-        return said
 
     def _in_order(self, shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the choices of a chunk after those below them that have not begun: clients go by their places."""

@@ -31,15 +31,33 @@ HIDDEN = ((0, "a", None, 4), (1, "b", None, 3), (0, "c", None, 6))
 """Of seven tokens of the first choice two are seen, of three of the other one."""
 
 
-@pytest.mark.parametrize(("profile", "tokens"), [(VLLM, 9), (SGLANG, 9), (ANY, 6)])
-def test_a_running_figure_is_of_the_choice_beside_it_where_the_engine_is_known_for_that(
-    profile: Profile, tokens: int
+OF_ALL = ((0, "a", None, 4), (1, "b", None, 7), (0, "c", None, 9))
+"""The same, from an upstream that counts all choices together."""
+
+GROWN = ((0, "a", None, 4), (1, "b", None, 5))
+"""What another kind of upstream says first, whichever way it counts: then each figure is taken for one of all."""
+
+
+@pytest.mark.parametrize(
+    ("profile", "chunks", "tokens"),
+    [(VLLM, HIDDEN, 9), (SGLANG, HIDDEN, 9), (ANY, HIDDEN, 9), (ANY, OF_ALL, 9), (VLLM, GROWN, 9), (ANY, GROWN, 5)],
+)
+def test_a_running_figure_is_of_the_choice_beside_it_where_the_engine_is_known_for_that_or_shows_it(
+    profile: Profile, chunks: tuple[tuple[int, str, None, int], ...], tokens: int
 ) -> None:
-    assert count_output(reading(profile, *HIDDEN).sight, 2 * GRANT) == Count(tokens, tokens, "continuous")
+    """A figure that is not above one of another choice, though text came since, cannot be of both."""
+    assert count_output(reading(profile, *chunks).sight, 2 * GRANT) == Count(tokens, tokens, "continuous")
 
 
-def test_the_last_figure_is_of_all_choices() -> None:
-    found = reading(VLLM, *HIDDEN, (0, "", "stop", 6), (1, "", "stop", 3), (None, "", None, 9))
+@pytest.mark.parametrize("profile", [VLLM, ANY])
+def test_the_last_figure_is_of_all_choices(profile: Profile) -> None:
+    found = reading(profile, *HIDDEN, (0, "", "stop", 6), (1, "", "stop", 3), (None, "", None, 9))
+
+    assert count_output(found.sight, 2 * GRANT) == Count(9, 9, "upstream")
+
+
+def test_the_last_figure_may_stand_beside_the_last_end() -> None:
+    found = reading(ANY, *HIDDEN, (0, "", "stop", 6), (1, "", "stop", 9))
 
     assert count_output(found.sight, 2 * GRANT) == Count(9, 9, "upstream")
 

@@ -1,0 +1,57 @@
+"""Whose figures the usages in a stream of several choices are: of one choice, or of all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.serving.meter import Usage, sum_of
+
+
+class ChoiceUsages:
+    """Adds up the usages of an upstream that counts each choice for itself.
+
+    Args:
+        choices: how many there are.
+        counted_apart: whether the upstream says one usage of each choice, at its end.
+        runs_apart: whether its running usages are known to be each of the one choice beside it. Of another upstream that
+            shows: a figure that is not above one of another choice, though text came since, is of one choice alone.
+    """
+
+    def __init__(self, choices: int, *, counted_apart: bool, runs_apart: bool) -> None:
+        self._choices = choices
+        self._counted_apart = counted_apart
+        self._is_known = self._runs_apart = runs_apart
+        self._apart: list[Usage] = []
+        self._running: dict[int, Usage] = {}  # the newest of each choice
+
+    @property
+    def are_all_here(self) -> bool:
+        """Whether no choice's own usage is still to come."""
+        return len(self._apart) in (0, self._choices)
+
+    @property
+    def most_of_one(self) -> int | None:
+        """The output of the choice that has the most, where the upstream says the usage of each at its end."""
+        return max((one.output_tokens or 0 for one in self._apart), default=None)
+
+    def of_all(self, said: Usage, beside: list[Any], *, has_text: bool) -> Usage:
+        """Return a usage that was said ``beside`` some choices, with those of the others."""
+        if self._choices == 1:
+            return said
+        if self._counted_apart:
+            self._apart = [*self._apart, said][-self._choices :]
+            return sum_of(said, self._apart)
+        if len(beside) == 1 and type(beside[0]) is int:
+            return self._of_running(said, beside[0], has_text=has_text)
+        return said
+
+    def _of_running(self, said: Usage, index: int, *, has_text: bool) -> Usage:
+        tokens = said.output_tokens or 0
+        others = (one.output_tokens or 0 for other, one in self._running.items() if other != index)
+        if has_text and any(tokens <= other for other in others):
+            self._runs_apart = True
+        so_far = sum_of(said, self._running.values())
+        if not has_text and not self._is_known and tokens >= (so_far.output_tokens or 0):
+            return said  # the last one, of all
+        self._running[index] = said
+        return sum_of(said, self._running.values()) if self._runs_apart else said
