@@ -17,7 +17,7 @@ WhenGone = Callable[[Callable[[], None] | None], None]
 class Attendance:
     """A block that ends with CallerGone when its caller hangs up, and with TimeoutError after ``seconds``.
 
-    ``goes_on``, where there is one, is told once that the caller has left and says for how many seconds the block goes on
+    Where the caller hung up before, nothing of the block is run. ``goes_on``, where there is one, is told once that the caller has left and says for how many seconds the block goes on
     without it; after these it ends with CallerGone.
 
     Our own server tells at once that a caller is gone: ``when_gone`` takes who is to hear it. Of another one only
@@ -52,6 +52,12 @@ class Attendance:
         self._ticks.watch(self)
         if self._when_gone is not None:
             self._when_gone(self._leave)
+        if self._why is not None:
+            try:
+                await asyncio.sleep(0)  # where the end comes
+            except asyncio.CancelledError as error:
+                await self.__aexit__(type(error), error, None)
+                raise
 
     def tick(self) -> None:
         self._ticks_left -= 1

@@ -345,6 +345,28 @@ def test_a_reservation_whose_reply_was_lost_holds_nothing_for_long(faulty: Fault
     assert faulty.loop.account(who)["period"]["tokens_held"] == 0
 
 
+@every_call
+def test_a_caller_who_leaves_before_the_model_is_asked_owes_nothing(
+    faulty: Faulty, between: Wire, valkey: str, stream: bool
+) -> None:
+    """Its hold is there, and the reply that says so is on its way: nothing is made, and nothing is on record."""
+    who = faulty.loop.customer("small")
+    until_served(faulty, who)
+    until_settled(faulty)
+    before, asked = len(faulty.loop.usage(who)), len(faulty.truth.calls)
+    between.stall(replies_only=True)
+    caller = Caller(faulty, who, Script(), stream=stream)
+    with connect(valkey) as client:
+        until(lambda: any(client.zcard(name) for name in client.scan_iter("*:holds")))
+    caller.hang_up()
+    assert httpx.get(f"{faulty.loop.url}/livez").status_code == 200, "it has heard of that by now"
+    between.mend()
+
+    until_settled(faulty)
+    assert (len(faulty.loop.usage(who)), len(faulty.truth.calls)) == (before, asked)
+    assert faulty.loop.account(who)["period"]["tokens_held"] == 0
+
+
 @both_ways
 @pytest.mark.parametrize("verb", ["reserve", "settle", "renew"])
 def test_a_command_whose_reply_was_lost_is_repeated_and_counts_once(faulty: Faulty, between: Wire, verb: str) -> None:

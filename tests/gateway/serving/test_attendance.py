@@ -16,13 +16,16 @@ FAR_OFF_S = 1_000.0
 
 
 class Server:
-    """Tells one listener that the caller is gone."""
+    """Tells one listener that the caller is gone, at once where it is."""
 
     def __init__(self) -> None:
         self.told: Callable[[], None] | None = None
+        self.is_gone = False
 
     def when_gone(self, told: Callable[[], None] | None) -> None:
         self.told = told
+        if told is not None and self.is_gone:
+            told()
 
     async def receive(self) -> Any:
         raise AssertionError("nobody has to wait for it")
@@ -48,6 +51,20 @@ async def test_a_caller_that_leaves_ends_it_at_once() -> None:
     with pytest.raises(CallerGone):
         await asyncio.wait_for(waiting, 20)
     assert server.told is None
+
+
+async def test_for_a_caller_that_has_left_nothing_is_begun() -> None:
+    server = Server()
+    server.is_gone = True
+    begun = False
+
+    with pytest.raises(CallerGone):
+        async with attended(server):
+            begun = True
+
+    assert not begun
+    assert server.told is None
+    await asyncio.sleep(0)  # and nothing ends what comes after it
 
 
 async def test_what_goes_on_to_its_end_hears_of_no_caller() -> None:
