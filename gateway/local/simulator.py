@@ -2,8 +2,8 @@
 
 It stands where the operator's model would stand, in the demo and in tests, and says in every answer what it is.
 A call is answered with words that mean nothing, as many as the law of lengths says, at a steady pace. With ``tools``
-and a user's message at the end the answer is a call of the first tool, or of the one that ``tool_choice`` names. Where a
-schema says what an answer or the arguments of a call look like, they fit it.
+and a user's message at the end the answer is a call of the tool that ``tool_choice`` names, else of the one that the user
+does, else of the first. Where a schema says what an answer or the arguments of a call look like, they fit it.
 """
 
 from __future__ import annotations

@@ -66,7 +66,9 @@ def _asked(given: dict[str, Any], model: str, context_tokens: int, limit: int | 
             continuous_usage=False,
             seed=None,
             tool=tool_for(
-                _choice(given.get("tool_choice")), {tool["name"]: tool.get("input_schema") for tool in tools}
+                _choice(given.get("tool_choice")),
+                {tool["name"]: tool.get("input_schema") for tool in tools},
+                messages,
             ),
             results=results_in([role for message in messages for role in _roles(message) if role != "system"]),
             form=form_in(_form(given)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function
 CHOICES_MAX = 128
 MESSAGE_TOKENS = 4
 BYTES_A_TOKEN = 4
+WORD = re.compile(r"[\w.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def read(body: bytes, model: str, context_tokens: int) -> Asked:
             include_usage=include,
             continuous_usage=continuous,
             seed=seed_in(given),
-            tool=tool_for(_chosen(given.get("tool_choice")), _schemas(tools)),
+            tool=tool_for(_chosen(given.get("tool_choice")), _schemas(tools), messages),
             results=results_in([str(message["role"]) for message in messages]),
             form=form_in(given.get("response_format")),
         ),
@@ -194,15 +196,25 @@ def _schemas(tools: list[dict[str, Any]]) -> dict[str, Any]:
     return {str(_name(tool)): tool["function"].get("parameters") for tool in tools}
 
 
-def tool_for(choice: Any, schemas: Mapping[str, Any]) -> Tool | None:
-    """Return the tool that an answer would call: the one that is chosen by name, or the first."""
+def tool_for(choice: Any, schemas: Mapping[str, Any], messages: list[dict[str, Any]]) -> Tool | None:
+    """Return the tool that an answer would call: the one that is chosen by name, else the one that the user names first,
+    else the first."""
     is_named = choice not in (None, "none", "auto", "required")
     if is_named and not (isinstance(choice, str) and choice in schemas):
         raise BadRequest("tool_choice is none, auto, required, or one of the tools.", param="tool_choice")
     if not schemas or choice == "none":
         return None
-    name = str(choice) if is_named else next(iter(schemas))
+    by_word = {name.lower(): name for name in reversed(list(schemas))}
+    spoken = (by_word[word] for word in WORD.findall(_last_words(messages).lower()) if word in by_word)
+    name = str(choice) if is_named else next(spoken, next(iter(schemas)))
     return Tool(name, pieces_for(schemas[name]))
+
+
+def _last_words(messages: list[dict[str, Any]]) -> str:
+    """Return the last text of the last message of a user's."""
+    said = next((message.get("content") for message in reversed(messages) if message.get("role") == "user"), None)
+    texts = [said] if not isinstance(said, list) else [part.get("text") for part in said]
+    return next((text for text in reversed(texts) if isinstance(text, str)), "")
 
 
 def form_in(given: Any) -> tuple[str, ...] | None:

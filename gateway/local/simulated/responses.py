@@ -42,7 +42,7 @@ def read(body: bytes, model: str, context_tokens: int) -> Asked:
             include_usage=True,
             continuous_usage=False,
             seed=seed_in(given),
-            tool=tool_for(_choice(given.get("tool_choice")), _schemas(tools)),
+            tool=tool_for(_choice(given.get("tool_choice")), _schemas(tools), messages),
             results=results_in([str(message["role"]) for message in messages]),
             previous=_previous(given.get("previous_response_id")),
             references=_references(given.get("input")),

@@ -209,6 +209,22 @@ def test_tool_calls_have_fresh_ids_the_named_function_and_their_limit(twelve: ht
     assert forbidden["choices"][0]["finish_reason"] == "stop"
 
 
+@pytest.mark.parametrize(
+    ("content", "called"),
+    [
+        ("Look it up and send it.", "send"),
+        ([{"type": "text", "text": "SEND it"}, {"type": "text", "text": "look_up, send"}], "look_up"),
+        ([{"type": "text", "text": "send"}, {"type": "text", "text": "anything"}], "look_up"),
+    ],
+    ids=["its name is a word of the user's", "the one that comes first in the last text", "or the first one"],
+)
+def test_the_tool_that_the_user_names_is_called(twelve: httpx.Client, content: Any, called: str) -> None:
+    said = {"messages": [{"role": "user", "content": content}], "tools": TOOLS}
+    [choice] = whole(twelve, **said)["choices"]
+
+    assert choice["message"]["tool_calls"][0]["function"]["name"] == called
+
+
 def test_the_openai_client_lists_the_one_model() -> None:
     """GET /v1/models names the model of the law, and only it."""
     with simulator(Law(model="ours")) as client:
