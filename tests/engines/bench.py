@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from http.client import HTTPResponse
 from typing import Any
 
 import httpx
@@ -13,6 +16,7 @@ from gateway.serving.profiles import RESPONSES
 from tests.engines.asks import Ask
 from tests.engines.engines import Engine
 from tests.engines.said import Said, in_stream, in_whole
+from tests.faults.wire import Wire
 from tests.loop.rig import Rig, Sold
 from tests.wire.heard import heard_stream, heard_whole, strict_json
 
@@ -26,11 +30,16 @@ FINISHES = {"stop": "complete", "tool_calls": "tool_calls", "content_filter": "f
 
 @dataclass(frozen=True)
 class Heard:
-    """What a caller of the gateway got."""
+    """What a caller of the gateway got, and what the engine said to the gateway for it.
+
+    ``untaken`` is what its vendor's SDK raises at that.
+    """
 
     ask: Ask
     said: Said
     headers: httpx.Headers
+    untaken: str | None
+    of_engine: bytes
 
     @property
     def record_id(self) -> str:
@@ -42,11 +51,13 @@ class Heard:
 
 
 class Bench:
-    """One engine, and the gateway before it."""
+    """One engine at ``url``, the gateway before it, and the wire that is between them."""
 
-    def __init__(self, engine: Engine, house: Rig) -> None:
+    def __init__(self, engine: Engine, url: str, house: Rig, between: Wire) -> None:
         self.engine = engine
+        self.url = url
         self.house = house
+        self.between = between
         self.client = httpx.Client(timeout=PATIENCE_S, limits=NO_IDLE)
         self.directly = cache(self._directly)
         self.customer = cache(self._customer)
@@ -58,12 +69,10 @@ class Bench:
 
     def _directly(self, ask: Ask) -> Said:
         """Return what the engine says."""
-        answer = self.client.post(self.house.upstream + ask.endpoint, json=ask.body())
+        answer = self.client.post(self.url + ask.endpoint, json=ask.body())
         if answer.status_code != httpx.codes.OK:
             return Said(status=answer.status_code, error=answer.text)
-        if answer.headers["content-type"].startswith("text/event-stream"):
-            return in_stream(ask.endpoint, answer.content)
-        return in_whole(ask.endpoint, answer.json())
+        return _said(ask, answer.content)
 
     def tokens(self, ask: Ask) -> int | None:
         """Return what the engine made for all choices: of several, some engines count one, and all are alike here."""
@@ -73,10 +82,13 @@ class Bench:
         return None if each is None else each * ask.n
 
     def through(self, ask: Ask, conversation: str | None = None) -> Heard:
-        """Return what a caller of the gateway hears, who takes nothing that its vendor's SDK would not take."""
+        """Return what a caller of the gateway hears by its vendor's SDK."""
         headers = self.customer(ask.cap).headers | ({"x-conversation-id": conversation} if conversation else {})
         answer = self.client.post(self.house.url + ask.endpoint, json=ask.body(), headers=headers)
-        return Heard(ask, _taken(ask, answer), answer.headers)
+        if answer.status_code != httpx.codes.OK:
+            return Heard(ask, Said(status=answer.status_code, error=answer.text), answer.headers, None, b"")
+        said, untaken = _taken(ask, answer.content)
+        return Heard(ask, said, answer.headers, untaken, bytes(self.between.said))
 
     def records(self, asks: Iterable[Ask]) -> dict[str, dict[str, Any]]:
         """Return what is on record of the customers of these calls, by id."""
@@ -113,11 +125,14 @@ class Bench:
             if "no_answer" not in said.error or record is None or record["output_tokens"] or record["charge_nanousd"]:
                 yield f"the engine says nothing, the gateway says {said}, on record is {record}"
             return
+        if heard.untaken is not None and heard.untaken != _taken(ask, _body(heard.of_engine))[1]:
+            yield f"its client does not take it: {heard.untaken} of {said}"
         if said.status != httpx.codes.OK or said.error or record is None:
             yield f"the engine answers, the gateway says {said}, on record is {record}"
             return
         tokens = self.tokens(of_engine)
-        yield from _unlike(said, truth)
+        if unlike := list(_unlike(said, truth)):
+            yield from _unlike(said, _said(ask, _body(heard.of_engine))) if ask.tools and ask.stream else unlike
         end = _end(ask, truth, tokens, of_engine.limit)
         if {one.end for one in said.choices} != {end}:
             yield f"it ended by {[one.end for one in said.choices]}, not {end}"
@@ -139,16 +154,37 @@ class Bench:
             yield f"its caller is told {said.tokens} tokens, not {tokens}"
 
 
-def _taken(ask: Ask, answer: httpx.Response) -> Said:
-    if answer.status_code != httpx.codes.OK:
-        return Said(status=answer.status_code, error=answer.text)
+def _taken(ask: Ask, raw: bytes) -> tuple[Said, str | None]:
+    """Return what an answer says by its vendor's SDK; by ourselves where that raises, and what it raises."""
     try:
         if not ask.stream:
-            return in_whole(ask.endpoint, heard_whole(ask.endpoint, strict_json(answer.content)))
-        whole, error = heard_stream(ask.endpoint, answer.content)
-    except (AssertionError, LookupError, TypeError, ValueError) as refused:
-        return Said(error=f"its client does not take it: {refused!r} of {answer.text}")
-    return in_whole(ask.endpoint, whole) if error is None else Said(error=str(error))
+            return in_whole(ask.endpoint, heard_whole(ask.endpoint, strict_json(raw))), None
+        whole, error = heard_stream(ask.endpoint, raw)
+    except (AssertionError, LookupError, TypeError, ValueError) as untaken:
+        return _said(ask, raw), repr(untaken)
+    return (in_whole(ask.endpoint, whole) if error is None else Said(error=str(error))), None
+
+
+def _said(ask: Ask, raw: bytes) -> Said:
+    """Return what an engine's answer says, or one that is read as leniently."""
+    return in_whole(ask.endpoint, json.loads(raw)) if raw.startswith(b"{") else in_stream(ask.endpoint, raw)
+
+
+class _Wire:
+    """Says what went over a wire to who reads HTTP."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+
+    def makefile(self, _: str) -> io.BytesIO:
+        return io.BytesIO(self._raw)
+
+
+def _body(raw: bytes) -> bytes:
+    """Return the body of an answer as it went over the wire."""
+    answer = HTTPResponse(_Wire(raw))  # type: ignore[arg-type]
+    answer.begin()
+    return answer.read()
 
 
 def _unlike(said: Said, truth: Said) -> Iterator[str]:

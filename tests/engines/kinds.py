@@ -124,12 +124,12 @@ def _left(bench: Bench, endpoint: str, prompt: str, figures: list[str]) -> Itera
     billed, made = 0, 0
     for number in range(HANG_UPS):
         ask = Ask(endpoint, prompt, stream=number % 2 == 0, limit=LONG)
-        before = bench.engine.made(bench.house.upstream)
+        before = bench.engine.made(bench.url)
         known = set(bench.records([ask]))
         _hang_up(bench, ask)
         bench.house.until_nothing_is_held(IDLE_S)
-        until(lambda: bench.engine.is_idle(bench.house.upstream), IDLE_S)
-        after = bench.engine.made(bench.house.upstream)
+        until(lambda: bench.engine.is_idle(bench.url), IDLE_S)
+        after = bench.engine.made(bench.url)
         records = [record for name, record in bench.records([ask]).items() if name not in known]
         of_call = None if after is None or before is None else after - before
         billed, made = billed + sum(record["billed_output_tokens"] for record in records), made + (of_call or 0)
@@ -144,7 +144,7 @@ def _owed(bench: Bench, ask: Ask, records: list[dict[str, Any]], made: int | Non
     tokens = sum(record["billed_output_tokens"] for record in records)
     source = records[0]["usage_source"] if records else None
     stops = bench.house.settings.on_hangup == "stop" or (bench.house.settings.on_hangup is None and bench.engine.stops)
-    if len(records) > 1 or (ask.stream and not records):
+    if len(records) > 1 or not (records or (bills == "visible" and not ask.stream)):
         yield "one record is made of a call that is left in the middle"
     elif records and records[0]["finish"] != "disconnect":
         if tokens != whole:  # it had just ended
@@ -163,9 +163,9 @@ def _owed(bench: Bench, ask: Ask, records: list[dict[str, Any]], made: int | Non
 
 
 def _hang_up(bench: Bench, ask: Ask) -> None:
-    """Leave a streamed answer once some events of it are here, a whole one once it is under way."""
+    """Leave a streamed answer once some events of it are here, a whole one once the engine is asked for it."""
     who = bench.customer(ask.cap)
-    before = len(bench.house.usage(who))
+    before = bench.between.asked
     connection = HTTPConnection(urlsplit(bench.house.url).netloc, timeout=IDLE_S)
     headers = {"content-type": "application/json", **who.headers}
     connection.request("POST", ask.endpoint, json.dumps(ask.body()), headers)
@@ -174,5 +174,5 @@ def _hang_up(bench: Bench, ask: Ask) -> None:
             for _ in range(LINES):
                 answer.readline()
     else:
-        until(lambda: bench.house.open_holds() == 1 or len(bench.house.usage(who)) > before, IDLE_S)
+        until(lambda: bench.between.asked > before, IDLE_S)
     connection.close()

@@ -13,10 +13,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.engines.bench import Bench
 from tests.engines.engines import ENGINES, MODEL, DidNotStart, Engine
 from tests.engines.kinds import Kind, hang_ups, kinds
+from tests.faults.wire import wire
 from tests.loop.rig import rig
 from tests.servers import short_directory, valkey_in
 
@@ -34,13 +36,15 @@ MANNERS: tuple[dict[str, str], ...] = (
 @contextmanager
 def bench(engine: Engine, url: str, **given: Any) -> Iterator[Bench]:
     """Start a gateway before an engine, which finds out by itself what that is."""
+    at = urlsplit(url)
     with (
         tempfile.TemporaryDirectory() as data,
         short_directory() as beside,
         valkey_in(beside) as redis_url,
-        rig(redis_url, f"sqlite:///{data}/ledger", Path(data), upstream=url, model=MODEL, **given) as house,
+        wire((str(at.hostname), at.port or 80)) as between,
+        rig(redis_url, f"sqlite:///{data}/ledger", Path(data), upstream=between.url, model=MODEL, **given) as house,
     ):
-        yield Bench(engine, house)
+        yield Bench(engine, url, house, between)
 
 
 def all_kinds(engine: Engine, url: str) -> Iterator[Kind]:

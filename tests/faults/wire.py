@@ -14,6 +14,7 @@ from tests.servers import free_ports
 from tests.waiting import until
 
 PIECE = 64 * 1024
+ASKS = b"POST /v1/"
 ABORTED = struct.pack("ii", 1, 0)
 """Linger for no time: closing sends a reset."""
 
@@ -33,7 +34,15 @@ class Wire:
         self._loses = b""
         self.lost = 0
         """Replies that were lost on purpose."""
+        self.asked = 0
+        """Requests to a model that have come this far."""
+        self.said = bytearray()
+        """What came back since the last of them."""
         [self.port] = free_ports(1)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     def cut(self) -> None:
         """Reset every connection and refuse new ones."""
@@ -109,7 +118,7 @@ class Wire:
         try:
             is_lost = asyncio.Event()
             there = self._pass(reader, far_writer, self._there, lambda piece: self._note(piece, is_lost))
-            back = self._pass(far_reader, writer, self._back, lambda _: self._keep(is_lost))
+            back = self._pass(far_reader, writer, self._back, lambda piece: self._keep(piece, is_lost))
             await asyncio.gather(there, back)
         finally:
             self._open -= ends
@@ -117,11 +126,15 @@ class Wire:
                 end.transport.abort()
 
     def _note(self, piece: bytes, is_lost: asyncio.Event) -> None:
+        if piece.startswith(ASKS):
+            self.asked, self.said = self.asked + 1, bytearray()
         if self._loses and self._loses in piece:
             self._loses = b""
             is_lost.set()
 
-    def _keep(self, is_lost: asyncio.Event) -> None:
+    def _keep(self, piece: bytes, is_lost: asyncio.Event) -> None:
+        if self.asked:
+            self.said += piece
         if is_lost.is_set():
             self.lost += 1
             raise ConnectionResetError("as the test says")
