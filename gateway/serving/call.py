@@ -35,6 +35,9 @@ OF_TEXT = frozenset({*BY_SIGHT, "tokenizer"})
 """Counts of what went by, which need not be all that was made."""
 
 
+UNREAD = "\ufffd"
+"""What stands for bytes that are no character, of which nobody can say how many tokens they were."""
+
 NOTHING = Count(0, 0, "counted")
 
 ANSWERED = frozenset({"complete", "tool_calls", "cap", "caller_limit", "context", "filtered", "period"})
@@ -148,7 +151,7 @@ class Call:
 
     async def _recount_output(self, reading: Reading, recount: Recount) -> None:
         if reading.texts is not None and count_output(reading.sight, self.live.hold.tokens).source in BY_SIGHT:
-            self._recounted = await recount.count(["".join(pieces) for pieces in reading.texts])
+            self._recounted = await recount.count(["".join(pieces).replace(UNREAD, "") for pieces in reading.texts])
 
     async def _recount_input(self, recount: Recount) -> None:
         if self.prompt is None or self._said_input:

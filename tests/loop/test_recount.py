@@ -24,10 +24,11 @@ PIECES = ("one two ", "three ", "four five six")
 class Silent:
     """An upstream that says nothing of its usage, and knows how many words there are if it is asked."""
 
-    def __init__(self, owner: str, *, tokenizes: bool = True) -> None:
+    def __init__(self, owner: str, *, tokenizes: bool = True, pieces: tuple[str, ...] = PIECES) -> None:
         self.asked: list[dict[str, Any]] = []
         self._owner = owner
         self._tokenizes = tokenizes
+        self._pieces = pieces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if await outlived(scope, receive, send):
@@ -41,7 +42,7 @@ class Silent:
             text = self.asked[-1].get("prompt") or self.asked[-1].get("content")
             body = json.dumps({"tokens": text.split(), "count": len(text.split())}).encode()
         elif scope["path"] == "/v1/chat/completions":
-            kind, body = b"text/event-stream", _events()
+            kind, body = b"text/event-stream", _events(self._pieces)
         else:
             status = 500
         headers = [(b"content-type", kind)]
@@ -49,8 +50,8 @@ class Silent:
         await send({"type": "http.response.body", "body": body})
 
 
-def _events() -> bytes:
-    deltas: list[tuple[dict[str, Any], str | None]] = [({"content": piece}, None) for piece in PIECES]
+def _events(pieces: tuple[str, ...]) -> bytes:
+    deltas: list[tuple[dict[str, Any], str | None]] = [({"content": piece}, None) for piece in pieces]
     chunks = [
         {"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
         for delta, reason in [*deltas, ({}, "stop")]
@@ -86,6 +87,15 @@ def test_the_upstream_is_asked_first(
     assert (record["output_tokens"], record["billed_output_tokens"], record["usage_source"]) == (6, 6, "tokenizer")
     assert (record["input_tokens"], record["input_source"]) == (1, "tokenizer")
     assert sorted(asked[field] for asked in upstream.asked) == ["Hello", "".join(PIECES)]
+
+
+def test_what_is_left_of_bytes_is_no_token(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
+    """A tokenizer of bytes has three for each U+FFFD, where the model made one or had it held back for its rest."""
+    upstream = Silent("vllm", pieces=("one \ufffd", "\ufffd two", " \ufffd three"))
+    with running(upstream, valkey_url, sqlite_url, tmp_path) as loop:
+        record = record_of_a_call(loop, stream=True)
+
+    assert (record["output_tokens"], record["usage_source"]) == (3, "tokenizer")
 
 
 @pytest.mark.parametrize("tokenizes", [True, False])
