@@ -50,6 +50,18 @@ CLAUDE: dict[str, Any] = {
     "temperature": 1,
 }
 
+CLAUDE_LATER: dict[str, Any] = {
+    **{name: value for name, value in CLAUDE.items() if name != "temperature"},
+    "max_tokens": 128000,
+    "thinking": {"type": "adaptive", "display": "updates"},
+    "tools": [
+        CLAUDE["tools"][0],
+        {"name": "DeferredToolPlaceholder", "description": "None.", "input_schema": SCHEMA, "defer_loading": True},
+    ],
+    "output_config": {"effort": "medium"},
+}
+"""As version 2.1.332 has it, whose first turn ends with a word of the house's."""
+
 ASKS = {
     "role": "user",
     "content": [
@@ -57,6 +69,8 @@ ASKS = {
         {"type": "text", "text": "List the files.", "cache_control": CACHED},
     ],
 }
+
+SURROUNDINGS = {"role": "system", "content": [{"type": "text", "text": "# Environment", "cache_control": CACHED}]}
 
 CODEX_HEADERS = {
     "originator": "codex_cli_rs",
@@ -101,6 +115,20 @@ CODEX: dict[str, Any] = {
     "client_metadata": {"x-codex-installation-id": SESSION},
 }
 
+CODEX_LATER: dict[str, Any] = {
+    **{name: value for name, value in CODEX.items() if name not in ("instructions", "tools")},
+    "parallel_tool_calls": False,
+    "reasoning": {"effort": "low", "context": "all_turns"},
+}
+"""As version 0.171 has it, whose input begins with its tools, and whose items have names of its own."""
+
+BROUGHT = {
+    "type": "additional_tools",
+    "id": "at_1",
+    "role": "developer",
+    "tools": [{"type": "namespace", "name": "functions", "description": "Tools.", "tools": [RUN]}],
+}
+
 BEGINS: list[dict[str, Any]] = [
     {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "<permissions/>"}]},
     {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "List the files."}]},
@@ -140,11 +168,12 @@ def asked(before: Rig, who: Sold, endpoint: str, body: dict[str, Any], headers: 
 
 @pytest.mark.parametrize("tier", ["open", "of_5000"])
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
-def test_claude_code_has_a_tool_used(before: Rig, tier: str, stream: bool) -> None:
+@pytest.mark.parametrize(("sent", "begins"), [(CLAUDE, [ASKS]), (CLAUDE_LATER, [ASKS, SURROUNDINGS])])
+def test_claude_code_has_a_tool_used(before: Rig, tier: str, stream: bool, sent: Any, begins: list[Any]) -> None:
     """Also under a cap below its budget of thought, and with a word of the house among its messages."""
     if not speaks(before, MESSAGES):
         return
-    who, body = before.customer(tier), {**CLAUDE, "stream": stream, "messages": [ASKS]}
+    who, body = before.customer(tier), {**sent, "stream": stream, "messages": begins}
 
     called = asked(before, who, MESSAGES, body, CLAUDE_HEADERS)
     [call] = [block for block in called["content"] if block["type"] == "tool_use"]
@@ -156,7 +185,7 @@ def test_claude_code_has_a_tool_used(before: Rig, tier: str, stream: bool) -> No
         before,
         who,
         MESSAGES,
-        {**body, "messages": [ASKS, {"role": "assistant", "content": [thought, call]}, back, reminded]},
+        {**body, "messages": [*begins, {"role": "assistant", "content": [thought, call]}, back, reminded]},
         CLAUDE_HEADERS,
     )
 
@@ -169,11 +198,14 @@ def test_claude_code_has_a_tool_used(before: Rig, tier: str, stream: bool) -> No
 
 
 @pytest.mark.parametrize("tier", ["open", "of_900"])
-def test_codex_has_a_tool_used(before: Rig, tier: str) -> None:
+@pytest.mark.parametrize(
+    ("sent", "begins"), [(CODEX, BEGINS), (CODEX_LATER, [BROUGHT, *({**one, "id": "msg_1"} for one in BEGINS)])]
+)
+def test_codex_has_a_tool_used(before: Rig, tier: str, sent: Any, begins: list[Any]) -> None:
     """Its defaults have a tool that the upstream would run; it brings back its reasoning encrypted."""
     if not speaks(before, RESPONSES):
         return
-    who, body = before.customer(tier), {**CODEX, "input": BEGINS}
+    who, body = before.customer(tier), {**sent, "input": begins}
 
     called = asked(before, who, RESPONSES, body, CODEX_HEADERS)
     [call] = [item for item in called["output"] if item["type"] == "function_call"]
@@ -183,7 +215,7 @@ def test_codex_has_a_tool_used(before: Rig, tier: str) -> None:
     patched = {"type": "custom_tool_call", "call_id": "call_p", "name": "apply_patch", "input": "*** Begin Patch"}
     done = {"type": "custom_tool_call_output", "call_id": "call_p", "output": "Done."}
     told = asked(
-        before, who, RESPONSES, {**body, "input": [*BEGINS, thought, made, found, patched, done]}, CODEX_HEADERS
+        before, who, RESPONSES, {**body, "input": [*begins, thought, made, found, patched, done]}, CODEX_HEADERS
     )
 
     assert (made["name"], made["arguments"]) == ("exec_command", '{"cmd":"simulated"}')
