@@ -46,7 +46,7 @@ from gateway.serving.profiles import ANY, PROFILES
 from gateway.serving.recount import Recount
 from gateway.serving.spot_checks import SpotChecks
 from gateway.serving.ticks import Ticks
-from gateway.serving.transport import Sink
+from gateway.serving.transport import Sent, Sink, untold
 from gateway.serving.upstream import Upstream
 from pricing.menu import Menu, Tier
 from tests.plain_rules import RULES
@@ -148,7 +148,10 @@ class Transport:
     def __init__(self, kind: str, answer: bytes) -> None:
         self._answer = kind, answer
 
-    async def post(self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float) -> Reply:
+    async def post(
+        self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float, sent: Sent = untold
+    ) -> Reply:
+        sent()
         return Reply(*self._answer)
 
     async def aclose(self) -> None:

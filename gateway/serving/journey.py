@@ -302,6 +302,7 @@ class Journey:
                 {**self.dialect.headers, **call.wanted.headers},
                 comes_whole=call.wanted.comes_whole,
                 amend=None if hold.bound_by == "caller_limit" else as_long_as_it_may_be,
+                sent=call.note_asked,
             ) as answer,
         ):
             reading = call.begin(self.dialect.reading(call.wanted, grant=hold.grant))
@@ -337,7 +338,6 @@ class Journey:
         make_own(body, call.live.hold.facts.customer)
         forwarded = self.dialect.forward(body, call.wanted, grant=call.live.hold.grant, model=self._rules.model)
         self._count_dropped(call.wanted)
-        call.note_asked()
         body.clear()
         exchange.release_body()
         return forwarded

@@ -13,7 +13,7 @@ from gateway.errors import UpstreamTimeout, UpstreamUnavailable
 from gateway.serving.connection import Connection, NotRead, WireReply
 from gateway.serving.endpoint import Endpoint
 from gateway.serving.ticks import Ticks
-from gateway.serving.transport import OF_ALL
+from gateway.serving.transport import OF_ALL, Sent, untold
 
 CONNECT_S = 5.0
 IDLE_MOST = 1024
@@ -49,7 +49,7 @@ class Pool:
         self._open: set[Connection] = set()
 
     async def post(
-        self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float
+        self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float, sent: Sent = untold
     ) -> WireReply:
         named = [f"{name}: {value}\r\n" for name, value in more.items() if name not in self._own] if more else ()
         request = b"POST %b%b%b HTTP/1.1\r\n%b%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
@@ -59,14 +59,15 @@ class Pool:
         kept = self._kept(asyncio.get_running_loop().time())
         if kept is not None:
             try:
-                return await self._sent(kept, request, patience_s)
+                return await self._answered(kept, request, patience_s, sent)
             except NotRead:
                 pass  # the other side had given it up, and nobody works on what it did not read
-        return await self._sent(await self._connect(min(patience_s, CONNECT_S)), request, patience_s)
+        return await self._answered(await self._connect(min(patience_s, CONNECT_S)), request, patience_s, sent)
 
     @staticmethod
-    async def _sent(connection: Connection, request: bytes, patience_s: float) -> WireReply:
+    async def _answered(connection: Connection, request: bytes, patience_s: float, sent: Sent) -> WireReply:
         """Send a request and return its reply once the head is here."""
+        sent()
         reply = connection.send(request)
         try:
             await reply.head(patience_s)

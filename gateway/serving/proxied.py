@@ -9,7 +9,7 @@ import httpx
 
 from gateway.errors import UpstreamTimeout, UpstreamUnavailable
 from gateway.serving.endpoint import Endpoint
-from gateway.serving.transport import OF_ALL, Sink
+from gateway.serving.transport import OF_ALL, Sent, Sink, untold
 
 CONNECT_S = 5.0
 
@@ -59,11 +59,12 @@ class Proxied:
         )
 
     async def post(
-        self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float
+        self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float, sent: Sent = untold
     ) -> ProxiedReply:
         headers = {name: value for name, value in more.items() if name not in self._endpoint.headers}
         headers["x-request-id"] = request_id
         request = self._client.build_request("POST", self._endpoint.at(path), content=body, headers=headers)
+        sent()  # a proxy takes it at once, whatever it can reach
         try:
             async with asyncio.timeout(patience_s):
                 return ProxiedReply(await self._client.send(request, stream=True))

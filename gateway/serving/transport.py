@@ -8,8 +8,15 @@ from typing import Protocol
 Sink = Callable[[bytes], bool]
 """Takes a piece of a body; says whether it wants the next one at once."""
 
+Sent = Callable[[], None]
+"""Is told that a request leaves: from then on something may be made."""
+
 OF_ALL = {"content-type": "application/json", "accept-encoding": "identity"}
 """Headers of every request."""
+
+
+def untold() -> None:
+    """Tell nobody."""
 
 
 class Reply(Protocol):
@@ -45,8 +52,12 @@ class Reply(Protocol):
 class Transport(Protocol):
     """A client that keeps connections."""
 
-    async def post(self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float) -> Reply:
-        """Send a JSON body to ``path`` below the endpoint's URL; return the reply once its head is here. ``more`` are headers of its own.
+    async def post(
+        self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float, sent: Sent = untold
+    ) -> Reply:
+        """Send a JSON body to ``path`` below the endpoint's URL; return the reply once its head is here.
+
+        ``more`` are headers of its own. ``sent`` is called each time before a byte of it leaves.
 
         The request is sent once. It is sent again, once and on a new connection, only where the one that it went out on
         was kept from an earlier call and given up before the other side had read all of the request: before a byte was

@@ -21,7 +21,7 @@ from gateway.errors import (
 from gateway.serving.discretion import NOBODY, House
 from gateway.serving.jsons import loads
 from gateway.serving.refusals import OVERLOADS, WORDLESS, failure, failure_within, is_error, refused
-from gateway.serving.transport import Reply, Sink, Transport
+from gateway.serving.transport import Reply, Sent, Sink, Transport, untold
 
 ERROR_MOST = 64 * 2**10
 """Bytes of an upstream's error that are read."""
@@ -195,11 +195,12 @@ class Upstream:
         *,
         comes_whole: bool = False,
         amend: Amend | None = None,
+        sent: Sent = untold,
     ) -> Asking:
         """Return a context that opens an answer; leaving it closes the connection where more was to come.
 
         ``more`` are headers of the dialect's own. ``amend`` makes of a refusal and the body that was refused another
-        body, which is asked for once, or None.
+        body, which is asked for once, or None. ``sent`` is called each time that the request leaves.
 
         Raises:
             UpstreamRefused: the request itself was refused; status, message and code are the upstream's.
@@ -208,16 +209,16 @@ class Upstream:
         """
         # Some engines take nothing but a UUID; without its dashes it stands in our own id as it is.
         patience_s = self._whole_s if comes_whole else self._first_token_s
-        return Asking(self, (path, body, request_id.removeprefix("req_"), more, patience_s), amend)
+        return Asking(self, (path, body, request_id.removeprefix("req_"), more, patience_s, sent), amend)
 
     def heard(self, error: UpstreamError) -> UpstreamError:
         """Return an error as its caller may hear it, where it is one that the endpoint wrote into its answer."""
         return failure_within(error.said, self._house) if isinstance(error, UpstreamSaid) else error
 
     async def open(
-        self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float
+        self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float, sent: Sent
     ) -> tuple[Reply, Answer]:
-        reply = await self._transport.post(path, body, request_id, more, patience_s)
+        reply = await self._transport.post(path, body, request_id, more, patience_s, sent)
         if 200 <= reply.status < 300:
             return reply, Answer(reply, patience_s, self._idle_s)
         try:
@@ -230,7 +231,7 @@ class Asking:
     """One request, from its first byte to the last one that is wanted of its answer."""
 
     def __init__(
-        self, upstream: Upstream, asked: tuple[str, bytes, str, Mapping[str, str], float], amend: Amend | None
+        self, upstream: Upstream, asked: tuple[str, bytes, str, Mapping[str, str], float, Sent], amend: Amend | None
     ) -> None:
         self._upstream = upstream
         self._asked: tuple[Any, ...] = asked

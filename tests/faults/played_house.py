@@ -34,7 +34,7 @@ from gateway.serving.profiles import ANY, LLAMACPP, VLLM, Profile
 from gateway.serving.recount import Recount, read_tokenizer
 from gateway.serving.spot_checks import SpotChecks
 from gateway.serving.ticks import Ticks
-from gateway.serving.transport import Sink
+from gateway.serving.transport import Sent, Sink, untold
 from gateway.serving.upstream import Upstream as Door
 from tests.faults.shapes import Played, Script, Upstream, characters
 from tests.gateway.holds.desk import Desk
@@ -186,7 +186,10 @@ class Reply:
 class Transport:
     """The way to the upstream."""
 
-    async def post(self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float) -> Reply:
+    async def post(
+        self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float, sent: Sent = untold
+    ) -> Reply:
+        sent()
         own = OWN.get()
         assert own is not None
         play, asked = own.play, json.loads(body)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.faults.calls import AS_ASKED, LEFT_S, Caller, Faulty, body, both_ways, every_call
-from tests.faults.truth import Script
+from tests.faults.calls import AS_ASKED, LEFT_S, Caller, Faulty, body, both_ways, every_call, faulty_loop
+from tests.faults.truth import Script, Truth
 from tests.loop.rig import Sold
 from tests.waiting import until
 
@@ -39,6 +42,28 @@ def test_a_caller_gone_before_the_upstream_answered_leaves_nothing(faulty: Fault
     faulty.until_over(who)
     assert faulty.loop.usage(who) == []
     assert list(faulty.truth.calls.values())[-1].was_left
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_a_caller_gone_while_the_upstream_lets_nobody_in_owes_nothing(tmp_path: Path, stream: bool) -> None:
+    """Where the operator wants the whole grant billed, too: the model was not asked."""
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = listening.getsockname()
+        for _ in range(2):  # one is let in and one may wait: whoever comes then is not answered
+            before = stack.enter_context(socket.socket())
+            before.setblocking(False)
+            before.connect_ex(address)
+        far = (Truth(), f"http://127.0.0.1:{address[1]}")
+        given = {"upstream_streams": AS_ASKED, "upstream_profile": "any", "hangup_bills": "granted"}
+        faulty = stack.enter_context(faulty_loop(tmp_path, far=far, on_hangup="stop", **given))
+        who = faulty.loop.customer("open")
+        caller = Caller(faulty, who, Script(), stream=stream)
+        until(lambda: faulty.loop.open_holds() == 1)
+        caller.hang_up()
+
+        until(lambda: faulty.loop.open_holds() == 0, 2 * LEFT_S)
+        assert faulty.loop.usage(who) == []
 
 
 @pytest.mark.parametrize("leave", LEAVES)

@@ -24,7 +24,7 @@ from gateway.serving.profiles import ANY, Profile
 from gateway.serving.recount import Recount
 from gateway.serving.spot_checks import SpotChecks
 from gateway.serving.ticks import Ticks
-from gateway.serving.transport import Sink
+from gateway.serving.transport import Sent, Sink, untold
 from gateway.serving.upstream import Upstream
 from tests.plain_rules import RULES
 
@@ -88,8 +88,11 @@ class _Transport:
     def __init__(self) -> None:
         self.said: Callable[[bytes], Said] | None = None
 
-    async def post(self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float) -> _Reply:
+    async def post(
+        self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float, sent: Sent = untold
+    ) -> _Reply:
         assert self.said is not None
+        sent()
         return _Reply(self.said(body))
 
     async def aclose(self) -> None:
