@@ -79,6 +79,9 @@ def fit(
         bool,
         typer.Option("--lengths-may-differ", help="Estimate though lengths go with tier or urgency; sells one tier."),
     ] = False,
+    no_holders: Annotated[
+        bool, typer.Option("--without-holders", help="Set aside the few customers who hold most conversations.")
+    ] = False,
     cost: Annotated[float | None, typer.Option("--cost-nanousd-per-token", min=0, help="The cost of a token.")] = None,
     on_disconnect: Annotated[
         Disconnect | None, typer.Option("--cost-on-disconnect", help="What a model does whose customer has left.")
@@ -90,27 +93,29 @@ def fit(
 
     Worth and costs are yours to say; unless an option does, they are those of --market, or of the newest menu's market.
     """
-    if estimate_value and value is not None:
-        raise StartupError("Give either --value-nanousd or --estimate-value.", exit_code=2)
-    if (database is None) == (usage is None):
-        raise StartupError("Give either --usage with --menu, or --database.", exit_code=2)
-    since_ms = _moment(since)
-    tools = estimators()
+    _either(estimate_value and value is not None, "--value-nanousd or --estimate-value")
+    _either((database is None) == (usage is None), "--usage with --menu, or --database")
+    since_ms, tools = _moment(since), estimators()
     try:
         if database is not None:
             seen, bodies = _in_ledger(tools, database, since_ms)
         else:
             bodies = [read_object(path, "--menu") for path in menu or ()]
-            counted_records = counted(tools.records_in(usage or (), _lines), "records")
-            seen = tools.seen_in_records(counted_records, _menus(bodies), own_tiers=own_tiers, since_ms=since_ms)
+            lines = counted(tools.records_in(usage or (), _lines), "records")
+            seen = tools.seen_in_records(lines, _menus(bodies), own_tiers=own_tiers, since_ms=since_ms)
         given = tools.given(_assumed(assumed, bodies), value, cost, on_disconnect, is_estimated=estimate_value)
+        given = replace(given, lengths_may_differ=may_differ, without_holders=no_holders)
         with timed("Estimating the market"):
-            given = replace(given, lengths_may_differ=may_differ)
             estimate = tools.fit(seen, given, draws=draws, random=tools.random(seed))
             market = tools.market_of(estimate, tools.priced(estimate))
     except tools.refuses as error:
         raise StartupError(f"No market can be estimated: {error}", exit_code=1) from error
     _tell(out, market, tools.summary(seen, estimate))
+
+
+def _either(wrong: bool, options: str) -> None:
+    if wrong:
+        raise StartupError(f"Give either {options}.", exit_code=2)
 
 
 def _in_ledger(tools: Estimators, database: str, since_ms: int) -> tuple[Statistics, list[Json]]:

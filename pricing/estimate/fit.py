@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,14 @@ from pricing.answers import Floats, Ints
 from pricing.estimate.choices import Intervals
 from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.drift import changed
-from pricing.estimate.influence import of_holders, without_machines
+from pricing.estimate.effects import kept, urgency_of
+from pricing.estimate.influence import holders_of, of_holders, without_holders, without_machines
 from pricing.estimate.known import known
-from pricing.estimate.leaving import LeavingTests, examine
+from pricing.estimate.leaving import LeavingTests, examine, with_otherwise
 from pricing.estimate.length import LengthEstimate, Survival, estimate_length
 from pricing.estimate.mixing import Mixing, mixing_of
-from pricing.estimate.notes import differing, notes_of, of_chains, of_conversations, of_lengths
+from pricing.estimate.notes import differing, notes_of, of_chains, of_conversations, of_lengths, of_otherwise
+from pricing.estimate.otherwise import as_own
 from pricing.estimate.pace import Pace, estimate_pace
 from pricing.estimate.spread import Differing, by_urgency
 from pricing.estimate.statistics import Statistics, cleaned
@@ -94,6 +97,7 @@ class Given:
         input_cost_nanousd_per_token: of the prompt.
         cost_on_disconnect: ``stops`` or ``runs``.
         lengths_may_differ: whether customers may differ in length by tier or urgency; the menu then has one tier.
+        without_holders: whether the few customers who hold most of the conversations are set aside.
         prior: who is believed to be there without being seen; used for types that every menu in force excluded.
     """
 
@@ -103,6 +107,7 @@ class Given:
     input_cost_nanousd_per_token: float = 0.0
     cost_on_disconnect: str = "stops"
     lengths_may_differ: bool = False
+    without_holders: bool = False
     prior: Market | None = None
 
 
@@ -123,37 +128,36 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
         CannotEstimate: too little was seen, tiers differ in length, choices rule out the value or do not tell one that
             nobody said, or nothing tells urgency.
     """
-    seen = _enough(without_machines(cleaned(statistics)))
+    seen = _kept(statistics, given)
     length, pace = _pooled(seen, given), estimate_pace(seen.pace)
     assert length.pooled is not None
     grid = _grid(length.pooled, [cap for offer in seen.offers for cap in offer.caps_tokens if cap is not None])
-    leaving = examine(seen.customers, seen.ages)
+    leaving = with_otherwise(examine(seen.customers, seen.ages), seen.customers, length.pooled, pace)
     with_urgency = _alike(seen, leaving, given)
     seen, changed_week = _told_apart(seen, leaving)
     found = known(seen, length, pace, grid, leaving, given.value_nanousd, draws, random)
-    mixing = mixing_of(found.read, draws=draws, random=random)
-    served_to = max((_served_to(offer) for offer in found.offers), default=np.inf)
-    unseen = not _refusals_counted(seen) and np.isfinite(served_to)
-    prior = given.prior if unseen else None
+    read = mixing_of(found.read, draws=draws, random=random)
+    mixing = read if leaving.otherwise is None else as_own(read, leaving.otherwise, found.drawn_of(seen), random)
+    served_to = _all_served_to(found.offers, seen)
+    prior, by_reading = None if served_to is None else given.prior, mixing.by_reading
 
-    def market_with(curve: Survival, speed: Pace, value_nanousd: float, share: Floats) -> Json:
-        valued = replace(given, value_nanousd=value_nanousd)
-        return _market(grid, curve, speed, (mixing.urgency_per_s, share), valued, prior, served_to)
+    def market_of(curve: Survival, speed: Pace, value_nanousd: float, urgency: tuple[Floats, Floats]) -> Json:
+        return _market(grid, curve, speed, urgency, replace(given, value_nanousd=value_nanousd), prior, served_to)
 
     def drawn_market(place: int, share: Floats) -> Json:
-        place %= len(found.drawn)
-        return market_with(*found.drawn[place], found.values_nanousd[place], share)
+        drawn = place % len(found.drawn)
+        return market_of(*found.drawn[drawn], found.values_nanousd[drawn], (mixing.urgency_per_s, share))
 
-    market = market_with(length.pooled, pace, found.worth_nanousd, mixing.share)
-    notes = notes_of(length, pace, leaving, seen.ages is not None, served_to if unseen else None, prior is not None)
-    notes += of_holders(seen.customers) + of_lengths(length, with_urgency) + note_of(found.value, given.value_nanousd)
+    known_market = partial(market_of, length.pooled, pace, found.worth_nanousd)
+    market = known_market((mixing.urgency_per_s, mixing.share))
+    notes = notes_of(length, pace, leaving, seen.ages is not None, served_to, prior is not None)
+    notes += _of_effects(seen, leaving, (market, known_market), read, random)
+    notes += of_lengths(length, with_urgency) + note_of(found.value, given.value_nanousd)
     notes += of_conversations(seen.going, sum(found.blurred), changed_week) + of_chains(mixing)
     return Estimate(
         market=market | {"intervals": _intervals(grid, length.pooled, pace, mixing)},
         draws=tuple(drawn_market(place, share) for place, share in enumerate(mixing.draws)),
-        averaged=tuple(
-            drawn_market(place, mixing.by_reading[place % len(found.read)]) for place in range(len(found.drawn))
-        ),
+        averaged=tuple(drawn_market(at, by_reading[at % len(by_reading)]) for at in range(len(found.drawn))),
         length=length,
         pace=pace,
         lengths_differ=length.differs or with_urgency is not None,
@@ -168,7 +172,31 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
     )
 
 
-def _enough(seen: Statistics) -> Statistics:
+def _of_effects(
+    seen: Statistics,
+    leaving: LeavingTests,
+    market: tuple[Json, Callable[[tuple[Floats, Floats]], Json]],
+    read: Mixing,
+    random: np.random.Generator,
+) -> tuple[str, ...]:
+    """Return what departs from the market and was let pass, each with what it does to a menu, in sentences."""
+    notes, (here, made_of) = [], market
+    if leaving.otherwise is not None:
+        notes.append(of_otherwise(leaving, kept(here, made_of((read.urgency_per_s, read.share)))))
+    parted = holders_of(seen.customers)
+    if parted is not None:
+        others = urgency_of(seen, parted[1], leaving, random)
+        there = None if others is None else made_of(others)
+        notes.append(
+            of_holders(seen.customers, parted, None if there is None else (kept(there, here), kept(here, there)))
+        )
+    return tuple(notes)
+
+
+def _kept(statistics: Statistics, given: Given) -> Statistics:
+    """Return the statistics of the customers who count."""
+    seen = without_machines(cleaned(statistics))
+    seen = without_holders(seen) if given.without_holders else seen
     customers = len(seen.customers.conversations)
     if customers < CUSTOMERS_LEAST:
         raise CannotEstimate(f"{customers} customers are too few; {CUSTOMERS_LEAST} are the least.")
@@ -229,6 +257,12 @@ def _grid(curve: Survival, caps: list[int]) -> Ints:
     return joint[joint >= 1]
 
 
+def _all_served_to(offers: Sequence[Intervals], seen: Statistics) -> float | None:
+    """Return the largest urgency that any offer has a tier for, None where refusals tell of those beyond it as well."""
+    served_to = max((_served_to(offer) for offer in offers), default=np.inf)
+    return None if _refusals_counted(seen) or not np.isfinite(served_to) else served_to
+
+
 def _served_to(offer: Intervals) -> float:
     """Return the largest urgency for which an offer has a tier."""
     served = offer.high[1:][offer.low[1:] < offer.high[1:]]
@@ -247,11 +281,11 @@ def _market(
     urgency: tuple[Floats, Floats],
     given: Given,
     prior: Market | None,
-    served_to: float,
+    served_to: float | None,
 ) -> Json:
     """Return ``market.json``: the estimated types, and above what any menu served, the prior's."""
     rate, share = urgency
-    if prior is not None:
+    if prior is not None and served_to is not None:
         believed, weight = np.array(prior.urgency_per_s), np.array(prior.share)
         beyond = believed > served_to
         rate = np.concatenate((rate, believed[beyond]))

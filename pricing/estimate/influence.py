@@ -17,7 +17,11 @@ the same. A person's answers differ by more; of lognormal ones with a sigma of 0
 HELD, HOLDERS = 0.5, 0.05
 """Where at most so small a share of customers holds so large a share of conversations, an estimate is about them."""
 
+ALIKE = 0.5
+"""Who has so large a share of what the least of these few has is one of them."""
+
 MACHINES = "customers_like_programs"
+HOLDING = "customers_holding_most"
 
 
 def without_machines(seen: Statistics) -> Statistics:
@@ -35,19 +39,28 @@ def without_machines(seen: Statistics) -> Statistics:
     np.maximum.at(last, seen.own.customer, seen.own.bin)
     capped = np.bincount(seen.own.customer, seen.own.censored, count)
     machines = (answers >= MACHINE_LEAST) & (first == last) & (capped < answers / 2)
-    if not machines.any():
-        return seen
-    kept = np.flatnonzero(~machines)
-    lengths = tuple(
-        _without(one, seen.own.where(machines[seen.own.customer] & (seen.own.tier == place)))
-        for place, one in enumerate(seen.lengths)
-    )
+    return _set_aside(seen, np.flatnonzero(machines), MACHINES) if machines.any() else seen
+
+
+def _set_aside(seen: Statistics, rows: Ints, reason: str) -> Statistics:
+    """Return the statistics without some customers, and without their answers where it is known which are theirs."""
+    count = len(seen.customers.conversations)
+    gone = np.zeros(count, dtype=bool)
+    gone[rows] = True
+    kept = np.flatnonzero(~gone)
+    lengths, own = seen.lengths, None
+    if seen.own is not None:
+        of = seen.own
+        lengths = tuple(
+            _without(one, of.where(gone[of.customer] & (of.tier == place))) for place, one in enumerate(lengths)
+        )
+        own = _of_tiers(of.only(kept, count), [bool(len(one.tokens)) for one in lengths])
     return replace(
         seen,
         lengths=tuple(one for one in lengths if len(one.tokens)),
         customers=seen.customers.only(kept),
-        own=_of_tiers(seen.own.only(kept, count), [bool(len(one.tokens)) for one in lengths]),
-        set_aside=dict(seen.set_aside) | {MACHINES: int(machines.sum())},
+        own=own,
+        set_aside=dict(seen.set_aside) | {reason: len(rows)},
     )
 
 
@@ -72,20 +85,45 @@ def _of_tiers(own: OwnLengths, kept: list[bool]) -> OwnLengths:
     return replace(own, tier=place[own.tier])
 
 
-def of_holders(customers: Customers) -> tuple[str, ...]:
-    """Return who holds most of the conversations, and how much sooner or later than others they leave, in a sentence."""
+def holders_of(customers: Customers) -> tuple[Ints, Ints] | None:
+    """Return the rows of the few who hold most of the conversations, and those of all others; None if nobody does."""
     order = np.argsort(-customers.conversations, kind="stable")
     reached = np.cumsum(customers.conversations[order])
     holders = int(np.searchsorted(reached, HELD * reached[-1])) + 1
     if holders > HOLDERS * len(order):
-        return ()
-    them, others = order[:holders], order[holders:]
+        return None
+    holds = customers.conversations >= ALIKE * customers.conversations[order[holders - 1]]
+    return np.flatnonzero(holds), np.flatnonzero(~holds)
+
+
+def without_holders(seen: Statistics) -> Statistics:
+    """Return the statistics without the few who hold most of the conversations, who are counted."""
+    found = holders_of(seen.customers)
+    return seen if found is None else _set_aside(seen, found[0], HOLDING)
+
+
+def of_holders(customers: Customers, parted: tuple[Ints, Ints], kept: tuple[float, float] | None) -> str:
+    """Return who holds most of the conversations, and what that does to the menu, in a sentence.
+
+    Args:
+        customers: all of them.
+        parted: rows of the few, and of the others.
+        kept: what the menu made for all keeps among the others, and the other way round, as shares of the most there.
+    """
+    them, others = parted
+    held = float(customers.conversations[them].sum()) / float(customers.conversations.sum())
     rates = [
         float(customers.disconnects[rows].sum()) / max(1e-9, float(customers.waited_s[rows].sum()))
         for rows in (them, others)
     ]
+    effect = ""
+    if kept is not None:
+        effect = (
+            f" Of what a menu for the others earns among them this one keeps {kept[0]:.0%}, and of what this one earns among "
+            f"all that one keeps {kept[1]:.0%}."
+        )
     return (
-        f"{holders:,} of {len(order):,} customers hold {reached[holders - 1] / reached[-1]:.0%} of the conversations, and the "
-        f"menu is made for them: they leave {rates[0]:.3g} times a second on average, the others {rates[1]:.3g}. Estimate "
-        "without them where the menu is for the others.",
+        f"{len(them):,} of {len(them) + len(others):,} customers hold {held:.0%} of the conversations, and the menu is made for "
+        f"them: they leave {rates[0]:.3g} times a second on average, the others {rates[1]:.3g}.{effect} Estimate without "
+        "them (--without-holders) where the menu is for the others."
     )

@@ -24,6 +24,7 @@ from pricing.estimate.readings import (
     leaving_alone,
     paced,
     read_anew,
+    seeming,
 )
 from pricing.estimate.rows import Chosen, Rows
 from pricing.estimate.statistics import Offer, Statistics
@@ -58,6 +59,10 @@ class Known:
     sources: tuple[str, ...]
     left_out: Mapping[str, int]
 
+    def drawn_of(self, seen: Statistics) -> int:
+        """Return how many draws there are, 0 where tiers were taken, which hold urgency between thresholds."""
+        return 0 if are_chosen(seen) else len(self.drawn)
+
 
 def known(
     seen: Statistics,
@@ -85,14 +90,17 @@ def known(
         value, readings = _value_of(told, leaving, at_once), min(READINGS, draws)
         places, values = value.drawn(readings if anew else draws, random)
         told, offers, at_worth = _used(told, answers_of(curve, grid, pace, value.taken_nanousd))
-        rows, chosen, sources, left_out = as_read(told, offers, leaving)
+        rows, chosen, sources, left_out = as_read(told, [seeming(one, leaving) for one in offers], leaving)
         drawn, read = [drawn[place] for place in places], [(rows, chosen)]
         if anew:
-            every = [[intervals_of(offer, one) for offer in told.offers] for one in _answers(drawn, grid, values)]
+            every = [
+                [seeming(intervals_of(offer, one), leaving) for offer in told.offers]
+                for one in _answers(drawn, grid, values)
+            ]
             read = [as_read(told, intervals, leaving)[:2] for intervals in every]
         blurred = [a or b for a, b in zip(blurred, at_worth, strict=True)]
         return Known(value.taken_nanousd, value, drawn, values, read, offers, blurred, sources, left_out)
-    rows, chosen, sources, left_out = as_read(told, offers, leaving)
+    rows, chosen, sources, left_out = as_read(told, [seeming(one, leaving) for one in offers], leaving)
     read = [(rows, chosen)]
     alone = leaving_alone(told, leaving, random) if are_chosen(told) and leaving.refused is None else None
     told_value = _value_beside(told, leaving, at_once)
@@ -146,7 +154,14 @@ def _value_of(seen: Statistics, leaving: LeavingTests, answers: Sequence[Answers
         raise CannotEstimate(
             f"{leaving.refused} So leaving does not tell urgency, and nothing tells the value: say it."
         )
-    told = value_told(answers[0], answers[1:], seen.offers, as_timed(seen.customers, leaving), is_said=False)
+    told = value_told(
+        answers[0],
+        answers[1:],
+        seen.offers,
+        as_timed(seen.customers, leaving),
+        is_said=False,
+        otherwise=leaving.otherwise,
+    )
     if told is None:
         raise CannotEstimate(
             "Only leaving and choices of tiers together tell what an answer is worth, and they are not both there: say "
@@ -167,7 +182,8 @@ def _value_beside(seen: Statistics, leaving: LeavingTests, answers: Sequence[Ans
     """
     if leaving.refused is not None:
         return None
-    told = value_told(answers[0], answers[1:], seen.offers, as_timed(seen.customers, leaving))
+    customers = as_timed(seen.customers, leaving)
+    told = value_told(answers[0], answers[1:], seen.offers, customers, otherwise=leaving.otherwise)
     if told is not None and told.contradicts:
         raise CannotEstimate(told.contradiction(answers[0].value_nanousd))
     if told is not None and told.disagrees:

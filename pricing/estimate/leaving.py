@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import bdtrc, ndtr
 
 from pricing.answers import Floats, Ints
 from pricing.estimate.conversations import EARLY_MS, UNTIMED_MS
+from pricing.estimate.length import Survival
+from pricing.estimate.otherwise import Otherwise, left_otherwise
+from pricing.estimate.pace import Pace
 from pricing.estimate.statistics import AgeCounts, Customers, Part
 
 EARLY_S, UNTIMED_S = EARLY_MS / 1000, UNTIMED_MS / 1000
@@ -32,6 +35,13 @@ EXCESS_LEAST = 0.1
 """Nor does a variance between days that is above that of a constant rate by less than this share."""
 
 
+OTHERWISE_MOST = 0.15
+"""Where more conversations than this end for another reason than impatience, what is left tells urgency too badly."""
+
+EARLY = "Customers leave more often soon after the start than a constant urgency makes them"
+LATE = "Customers leave more often late than a constant urgency makes them"
+
+
 @dataclass(frozen=True, slots=True)
 class LeavingTests:
     """What the tests say of leaving as a measure of urgency; None for a test whose data were not kept.
@@ -44,6 +54,7 @@ class LeavingTests:
         dispersion_excess: by what share the variance of that difference is above what chance makes it.
         untimed_only: whether only the first ``UNTIMED_MS`` of each wait may be read, since clients give up later.
         refused: why this source is not used, one sentence; None if it is.
+        otherwise: how many leave for other reasons, which are taken out; None where nothing says that any do.
     """
 
     hazard_p: float | None
@@ -53,6 +64,7 @@ class LeavingTests:
     dispersion_excess: float | None
     refused: str | None
     untimed_only: bool = False
+    otherwise: Otherwise | None = None
 
 
 def examine(customers: Customers, ages: AgeCounts | None) -> LeavingTests:
@@ -73,11 +85,28 @@ def examine(customers: Customers, ages: AgeCounts | None) -> LeavingTests:
     dispersion_p, excess = (None, None) if customers.even is None else _dispersion(customers, customers.even)
     refused = None
     if hazard_p is not None and drift is not None and hazard_p < ALPHA and abs(drift) > DRIFT_LEAST:
-        when = "soon after the start" if drift > 0 else "late"
-        refused = f"Customers leave more often {when} than a constant urgency makes them (p = {hazard_p:.2g})."
+        refused = f"{EARLY if drift > 0 else LATE} (p = {hazard_p:.2g})."
     elif dispersion_p is not None and excess is not None and dispersion_p < ALPHA and excess > EXCESS_LEAST:
         refused = f"One customer's urgency differs from day to day (p = {dispersion_p:.2g})."
     return LeavingTests(hazard_p, drift, spikes, dispersion_p, excess, refused)
+
+
+def with_otherwise(tests: LeavingTests, customers: Customers, curve: Survival, pace: Pace) -> LeavingTests:
+    """Return the tests with how many leave for other reasons, where customers leave more often early in a wait, not by chance."""
+    if tests.refused is not None or tests.hazard_p is None or tests.hazard_drift is None:
+        return tests
+    if tests.hazard_p >= ALPHA or tests.hazard_drift <= 0:
+        return tests
+    found = left_otherwise(customers, curve, pace)
+    if found is None or found.share <= OTHERWISE_MOST:
+        return replace(tests, otherwise=found)
+    low, high = found.interval
+    refused = (
+        f"{EARLY} (p = {tests.hazard_p:.2g}): {found.share:.0%} of the conversations ({low:.0%} to {high:.0%}) end as if "
+        f"customers had what they need or connections broke. With more than {OTHERWISE_MOST:.0%} of these, leaving tells too "
+        "little of urgency."
+    )
+    return replace(tests, refused=refused)
 
 
 def spikes_at_timeouts(ages: AgeCounts) -> tuple[int, ...]:

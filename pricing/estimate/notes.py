@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from pricing.estimate.leaving import UNTIMED_S, LeavingTests
+from pricing.estimate.leaving import EARLY, UNTIMED_S, LeavingTests
 from pricing.estimate.length import LengthEstimate
 from pricing.estimate.mixing import Mixing
 from pricing.estimate.pace import Pace
@@ -12,8 +12,8 @@ from pricing.estimate.spread import Differing
 
 UNTOLD = (
     "Leaving is read as impatience alone. Customers who leave because they have what they need, and connections that break, "
-    "are told apart only where they are many; where a tenth of the connections breaks, a menu of three kinds of customers "
-    "earns about 0.85 of the optimum in place of 0.95."
+    "anywhere in the answer, show where they are a tenth of the conversations, seldom where they are a twentieth; those that "
+    "come at the same rate at any time never do, and make everybody look more urgent by that rate."
 )
 
 APART_MOST = 1.1
@@ -51,6 +51,19 @@ def of_lengths(length: LengthEstimate, with_urgency: Differing | None) -> tuple[
             "Lengths by customer were not kept or are too few: bands and tests take answers of one customer as if of many."
         )
     return tuple(notes)
+
+
+def of_otherwise(leaving: LeavingTests, kept: float) -> str:
+    """Return how many conversations were left for another reason than impatience, and what that does, in a sentence."""
+    found = leaving.otherwise
+    assert found is not None
+    low, high = found.interval
+    return (
+        f"{EARLY} (p = {leaving.hazard_p:.2g}): {found.share:.0%} of the conversations ({low:.0%} to {high:.0%}) end as if "
+        "customers had what they need or connections broke, anywhere in the answer. Urgency is estimated without them; a menu "
+        f"made as if they were impatience would keep {kept:.0%} of the profit. How many they are is uncertain, and so are "
+        "prices; count broken connections, or offer tiers and estimate from what is taken."
+    )
 
 
 def of_chains(mixing: Mixing) -> tuple[str, ...]:
@@ -104,7 +117,7 @@ def notes_of(
         ]
         if untested:
             notes.append(f"Leaving was not tested for {' or '.join(untested)}: the records for it were not kept.")
-    if leaving.refused is None:
+    if leaving.refused is None and leaving.otherwise is None:
         notes.append(UNTOLD)
     if served_to is not None:
         keeps = "keep the share that was assumed" if prior else "are missing from the market"

@@ -50,7 +50,7 @@ def read_anew(
     How likely they are is averaged over ``before``, what leaving alone says of urgency; without it, all are alike.
     """
     possible = [answers_of(curve, grid, speed, value_nanousd) for curve, speed in drawn]
-    read = [[intervals_of(offer, answers) for offer in seen.offers] for answers in possible]
+    read = [[seeming(intervals_of(offer, answers), leaving) for offer in seen.offers] for answers in possible]
     logs = np.zeros(len(drawn))
     if before is not None:
         reached = np.hstack((np.zeros((LEAVING_DRAWS, 1)), np.cumsum(before.draws, axis=1)))
@@ -70,6 +70,11 @@ def read_anew(
     return [drawn[place] for place in taken], [as_read(seen, read[place], leaving)[:2] for place in taken]
 
 
+def seeming(intervals: Intervals, leaving: LeavingTests) -> Intervals:
+    """Return the intervals of the rates at which those leave who choose so, whatever they leave for."""
+    return intervals if leaving.otherwise is None else leaving.otherwise.seeming_of(intervals)
+
+
 def are_chosen(seen: Statistics) -> bool:
     """Return whether anybody was seen to choose a tier, for a conversation or for an account."""
     by_account = seen.customers.choices is not None and bool(np.any(seen.customers.choices >= 0))
@@ -87,7 +92,10 @@ def leaving_alone(seen: Statistics, leaving: LeavingTests, random: np.random.Gen
 def as_read(
     seen: Statistics, offers: list[Intervals], leaving: LeavingTests
 ) -> tuple[Rows, Chosen, tuple[str, ...], dict[str, int]]:
-    """Return the rows of all sources that may be used, their names, and what no urgency explains, with its count."""
+    """Return the rows of all sources that may be used, their names, and what no urgency explains, with its count.
+
+    Intervals are of the rates at which customers leave, ``seeming``.
+    """
     sources, unexplained = [], 0
     them = as_timed(seen.customers, leaving)
     rows, contradicting = rows_of_customers(them, offers, leaving=leaving.refused is None)

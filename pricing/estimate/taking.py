@@ -9,6 +9,7 @@ import numpy as np
 
 from pricing.answers import Floats, Ints
 from pricing.estimate.choices import Answers, Intervals, intervals_of
+from pricing.estimate.otherwise import Otherwise
 from pricing.estimate.statistics import BOUGHT, Customers, Offer
 
 LAPSES = 0.01
@@ -107,9 +108,17 @@ def climb(takers: Takers, chances: Sequence[Floats], share: Floats | None, steps
     return Climbed(share, float(takers.weight @ np.log(np.maximum(joint @ share, 1e-300))))
 
 
-def chances_of(offers: Sequence[Offer], answers: Answers, takers: Takers) -> list[Floats]:
-    """Return of each offer how likely each urgency of the grid takes each option. Shapes (n, tiers + 1)."""
-    return [of_intervals(intervals_of(offer, answers), takers.urgency_per_s) for offer in offers]
+def chances_of(
+    offers: Sequence[Offer], answers: Answers, takers: Takers, otherwise: Otherwise | None = None
+) -> list[Floats]:
+    """Return of each offer how likely each rate of leaving on the grid takes each option. Shapes (n, tiers + 1)."""
+    return [of_intervals(one, takers.urgency_per_s) for one in as_seen(offers, answers, otherwise)]
+
+
+def as_seen(offers: Sequence[Offer], answers: Answers, otherwise: Otherwise | None) -> list[Intervals]:
+    """Return of each offer the rates of leaving that take each option, some leaving otherwise than out of impatience."""
+    intervals = [intervals_of(offer, answers) for offer in offers]
+    return intervals if otherwise is None else [otherwise.seeming_of(one) for one in intervals]
 
 
 def of_intervals(intervals: Intervals, urgency_per_s: Floats) -> Floats:

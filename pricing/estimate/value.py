@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy.special import chdtrc, logsumexp
 
 from pricing.answers import Floats
-from pricing.estimate.choices import Answers, Intervals, intervals_of
+from pricing.estimate.choices import Answers, Intervals
+from pricing.estimate.otherwise import Otherwise
 from pricing.estimate.statistics import Customers, Offer
-from pricing.estimate.taking import Climbed, Takers, chances_of, climb, of_intervals, takers_of
+from pricing.estimate.taking import Climbed, Takers, as_seen, chances_of, climb, of_intervals, takers_of
 
 MULTIPLES: Floats = np.geomspace(1 / 4, 4, 36)
 """The values that are tried, as multiples of the one that was said: neighbours differ by 8 %."""
@@ -182,6 +184,7 @@ def value_told(
     customers: Customers,
     *,
     is_said: bool = True,
+    otherwise: Otherwise | None = None,
 ) -> ValueTold | None:
     """Return what choices and leaving tell together of the value of an answer, None where nobody chose or waited.
 
@@ -199,16 +202,12 @@ def value_told(
         offers: menus, with what was taken of each for single conversations.
         customers: with the tier that each took for its account, by offer.
         is_said: whether somebody said a value.
+        otherwise: how many leave for other reasons than impatience.
     """
     takers = takers_of(offers, customers)
     if takers is None:
         return None
-    about = answers.value_nanousd
-
-    def at(value: float, answers: Answers, share: Floats | None, steps: int) -> Climbed:
-        assert takers is not None
-        return climb(takers, chances_of(offers, replace(answers, value_nanousd=value), takers), share, steps)
-
+    about, at = answers.value_nanousd, partial(_climbed, takers, offers, otherwise)
     coarse = about * (MULTIPLES if is_said else SOUGHT)
     climbed = [at(value, answers, None, STEPS) for value in coarse.tolist()]
     found = np.array([one.log_likelihood for one in climbed])
@@ -233,8 +232,22 @@ def value_told(
         below_best=_below_best(np.append(coarse, values), np.append(found, fine), about) if is_said else 0.0,
         values_nanousd=values,
         chance=chance / chance.sum(),
-        agrees_p=_agreement(takers, [intervals_of(offer, likely) for offer in offers], best),
+        agrees_p=_agreement(takers, as_seen(offers, likely, otherwise), best),
     )
+
+
+def _climbed(
+    takers: Takers,
+    offers: Sequence[Offer],
+    otherwise: Otherwise | None,
+    value_nanousd: float,
+    answers: Answers,
+    share: Floats | None,
+    steps: int,
+) -> Climbed:
+    """Return the likeliest distribution of urgency at one value of an answer."""
+    valued = replace(answers, value_nanousd=value_nanousd)
+    return climb(takers, chances_of(offers, valued, takers, otherwise), share, steps)
 
 
 def _agreement(takers: Takers, intervals: Sequence[Intervals], share: Floats) -> float | None:

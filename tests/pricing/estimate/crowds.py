@@ -48,6 +48,7 @@ class Habits:
 
     Attributes:
         satisfied: share of conversations that are left as soon as the customer has what it needs, anywhere in the answer.
+        late: share of conversations that are left satisfied in the second half of the answer.
         broken: share of conversations whose connection breaks, anywhere in the answer.
         lengths: by what factor answers are longer in each window of weeks.
         leaves: how many times as fast customers leave as they discount.
@@ -55,6 +56,7 @@ class Habits:
     """
 
     satisfied: float = 0.0
+    late: float = 0.0
     broken: float = 0.0
     lengths: tuple[float, ...] = (1.0,)
     leaves: float = 1.0
@@ -150,9 +152,10 @@ def _patience(urgency_per_s: Floats, lengths: Ints, habits: Habits, random: np.r
     """Return after how many seconds each conversation is left, whatever has come by then."""
     rates = habits.leaves * urgency_per_s * np.exp(habits.moods * random.standard_normal(len(lengths)))
     patience: Floats = random.exponential(size=len(lengths)) / rates
-    for share in (habits.satisfied, habits.broken):
+    late = ((habits.late, 0.5),) if habits.late else ()
+    for share, begins in ((habits.satisfied, 0.0), (habits.broken, 0.0), *late):
         goes = random.random(len(lengths)) < share
-        somewhere = FIRST_S + random.random(len(lengths)) * (lengths - 1) / SPEED
+        somewhere = FIRST_S + (begins + (1 - begins) * random.random(len(lengths))) * (lengths - 1) / SPEED
         patience = np.where(goes, np.minimum(patience, somewhere), patience)
     return patience
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 
 from tests.pricing.estimate.recovery import of_markets
-from tests.pricing.estimate.violations import of_violations
+from tests.pricing.estimate.violations import VIOLATIONS, of_violations
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--only", default="", help="part of a market's name, or choices, value, violations")
+    parser.add_argument(
+        "--only",
+        default="",
+        help="part of a market's name, or choices, value, honest, violations, or part of one's name",
+    )
     asked = parser.parse_args()
     of_markets(asked.seeds, asked.only)
-    if asked.only in "violations":
-        of_violations(asked.seeds)
+    if asked.only in "violations" or asked.only == "honest" or any(asked.only in name for name in VIOLATIONS):
+        of_violations(asked.seeds, asked.only)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ class Violation:
         offer: the tiers that they take; None where they are only observed.
         said: what is said of the value, as a multiple of the truth; None to have it estimated.
         may_differ: whether it is said that lengths may differ.
+        without: whether those who hold most conversations are set aside.
         last: by what factor answers of the truth are longer than those of ``truth``, for what comes.
     """
 
@@ -71,6 +72,7 @@ class Violation:
     offer: Offer | None = None
     said: float | None = 1.0
     may_differ: bool = False
+    without: bool = False
     last: float = 1.0
     spread: float = 0.0
 
@@ -101,12 +103,16 @@ def with_bots(tokens: float, number: int = 3, conversations: int = 15_000) -> Ch
     return change
 
 
-def heavy(crowd: Crowd, _: np.random.Generator) -> Crowd:
-    """Return customers of whom ten patient ones send batches."""
-    patient = np.flatnonzero(crowd.urgency_per_s == crowd.urgency_per_s.min())[:10]
-    conversations = crowd.conversations.copy()
-    conversations[patient] = 3_000
-    return replace(crowd, conversations=conversations)
+def heavy(*, urgent: bool = False) -> Change:
+    """Have ten customers send batches, of the patient or of the urgent."""
+
+    def change(crowd: Crowd, _: np.random.Generator) -> Crowd:
+        whose = crowd.urgency_per_s.max() if urgent else crowd.urgency_per_s.min()
+        conversations = crowd.conversations.copy()
+        conversations[np.flatnonzero(crowd.urgency_per_s == whose)[:10]] = 3_000
+        return replace(crowd, conversations=conversations)
+
+    return change
 
 
 VIOLATIONS: dict[str, Violation] = {
@@ -131,7 +137,11 @@ VIOLATIONS: dict[str, Violation] = {
         SMOOTH, habits=Habits(leaves=2.0), offer=CHOOSING, said=None
     ),
     "4: health checks": Violation(change=with_bots(0.01)),
-    "4: ten batch customers": Violation(change=heavy),
+    "3: 10 % of connections break, tiers taken": Violation(SMOOTH, habits=Habits(broken=0.1), offer=CHOOSING),
+    "3, own: 20 % leave satisfied in the second half": Violation(habits=Habits(late=0.2)),
+    "4: ten batch customers": Violation(change=heavy()),
+    "4: the same, without them": Violation(change=heavy(), without=True),
+    "4, own: ten urgent ones": Violation(change=heavy(urgent=True)),
     "5: lengths apart by 0.6": Violation(change=lengths_apart(0.6), spread=0.6),
     "5: the same, tiers taken": Violation(SMOOTH, change=lengths_apart(0.6), offer=CHOOSING, spread=0.6),
     "7: values apart by 0.1": Violation(SMOOTH, change=values_apart(0.1), offer=CHOOSING, said=None),
@@ -154,7 +164,7 @@ def fitted(violation: Violation, seed: int) -> Estimate:
     """
     random = np.random.default_rng(seed)
     said = None if violation.said is None else violation.said * WORTH
-    given = Given(said, 0.0, lengths_may_differ=violation.may_differ)
+    given = Given(said, 0.0, lengths_may_differ=violation.may_differ, without_holders=violation.without)
     return fit(seen_in(violation, random), given, draws=DRAWS, random=random)
 
 
@@ -176,10 +186,15 @@ def told(estimate: Estimate) -> tuple[str, ...]:
     return (*notes, *(f"set aside: {reason}" for reason in estimate.set_aside))
 
 
-def of_violations(seeds: int) -> None:
+def of_violations(seeds: int, only: str = "") -> None:
     """Print the table, and how many honest markets are refused, ten for each seed."""
+    honest = only in ("", "violations", "honest")
+    if honest:
+        print(f"Of {10 * seeds} honest markets {refused_of_honest(10 * seeds)}.", flush=True)
     print("| violation | refused | said | earned, mean | worst |\n|---|---|---|---|---|")
     for name, violation in VIOLATIONS.items():
+        if only not in ("", "violations") and only not in name:
+            continue
         refused, said, earns = Counter[str](), Counter[str](), list[float]()
         for seed in range(seeds):
             try:
@@ -198,22 +213,19 @@ def of_violations(seeds: int) -> None:
         figures = (f"{found.mean():.3f}", f"{found.min():.3f}") if len(found) else ("–", "–")
         print(f"| {name} | {' | '.join(cells)} | {' | '.join(figures)} |")
         sys.stdout.flush()
-    print(f"Of {10 * seeds} honest markets {refused_of_honest(10 * seeds)} were refused.")
 
 
-def refused_of_honest(number: int) -> int:
-    """Return how many of so many honest markets are refused, half of them observed, half with tiers taken."""
-    refused = 0
+def refused_of_honest(number: int) -> str:
+    """Return how many of so many honest markets are refused or warned of, half of them observed, half with tiers taken."""
+    refused, warned = 0, Counter[str]()
     for seed in range(number):
         violation = VIOLATIONS["none: tiers taken" if seed % 2 else "none: observed"]
+        seen, random = seen_in(violation, np.random.default_rng(1000 + seed)), np.random.default_rng(seed)
         try:
-            fit(
-                seen_in(violation, np.random.default_rng(1000 + seed)),
-                Given(WORTH, 0.0),
-                draws=2,
-                random=np.random.default_rng(seed),
-            )
+            warned.update(told(fit(seen, Given(WORTH, 0.0), draws=2, random=random)))
         except CannotEstimate as error:
             print(seed, error)
             refused += 1
-    return refused
+    return (
+        f"{refused} were refused, {warned.total()} warned of{''.join(f'; {n}: {text}' for text, n in warned.items())}"
+    )

@@ -1,0 +1,55 @@
+"""What a violation does to a menu: how much of a market's profit a menu keeps that was made for another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pricing.answers import Floats, Ints
+from pricing.estimate.leaving import LeavingTests
+from pricing.estimate.mixing import estimate_mixing
+from pricing.estimate.readings import as_timed
+from pricing.estimate.rows import joined, rows_of_customers
+from pricing.estimate.statistics import Statistics
+from pricing.market import read_market
+from pricing.rounding import publish
+from pricing.tiers import best_tiers
+from pricing.uncertainty import profit_of
+from pricing.worth import Valuation, valuation_of
+
+TIERS, ENOUGH = 4, 0.99
+"""Menus that are compared have so many tiers, or as few as earn this share of what so many do."""
+
+
+def kept(there: Mapping[str, Any], made_for: Mapping[str, Any]) -> float:
+    """Return what a menu made for one market earns in another, as a share of what the menu made for that one earns there."""
+    here, truth = valuation_of(read_market(made_for)), valuation_of(read_market(there))
+    most = profit_of(truth, *_best(truth))
+    return profit_of(truth, *_best(here)) / most if most > 0 else 1.0
+
+
+def _best(valuation: Valuation) -> tuple[Ints, Floats]:
+    """Return the best menu: caps in tokens and prices."""
+    best = best_tiers(valuation, TIERS)
+    few = next(menu for menu in best if menu.profit >= ENOUGH * best[-1].profit)
+    menu = publish(valuation, few.caps)
+    limits = [valuation.steps.cap_tokens(cap) for cap in menu.caps.tolist()]
+    tokens = [np.iinfo(np.int64).max if limit is None else limit for limit in limits]
+    return np.array(tokens, dtype=np.int64), menu.prices.astype(np.float64)
+
+
+def urgency_of(
+    seen: Statistics, rows: Ints, leaving: LeavingTests, random: np.random.Generator
+) -> tuple[Floats, Floats] | None:
+    """Return the urgencies of some customers and their shares by how soon they leave, None where leaving is not read."""
+    if leaving.refused is not None:
+        return None
+    them = replace(as_timed(seen.customers.only(rows), leaving), choices=None)
+    if not them.waited_s.any():
+        return None
+    found = estimate_mixing(rows_of_customers(them, [], leaving=True)[0], joined([]), draws=1, random=random)
+    rates = found.urgency_per_s if leaving.otherwise is None else leaving.otherwise.own(found.urgency_per_s)
+    return rates, found.share

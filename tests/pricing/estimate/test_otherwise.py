@@ -1,0 +1,98 @@
+"""Leaving for another reason than impatience: found by when in a wait it comes, taken out, and said with what it does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pricing.answers import Floats
+from pricing.estimate.choices import Intervals
+from pricing.estimate.conversations import CannotEstimate
+from pricing.estimate.fit import Given, fit
+from pricing.estimate.influence import HOLDING
+from pricing.estimate.leaving import LeavingTests, examine, with_otherwise
+from pricing.estimate.length import estimate_length
+from pricing.estimate.otherwise import Otherwise
+from pricing.estimate.pace import estimate_pace
+from pricing.estimate.statistics import Statistics, cleaned
+from tests.pricing.estimate.crowds import Habits
+from tests.pricing.estimate.recovery import DRAWS, WORTH
+from tests.pricing.estimate.violations import VIOLATIONS, Violation, earned, fitted, seen_in
+
+
+def examined(seen: Statistics) -> LeavingTests:
+    seen = cleaned(seen)
+    length = estimate_length(seen.lengths, seen.own)
+    assert length.pooled is not None
+    return with_otherwise(examine(seen.customers, seen.ages), seen.customers, length.pooled, estimate_pace(seen.pace))
+
+
+@pytest.mark.parametrize("name", ["none: observed", "none: tiers taken"])
+def test_of_forty_honest_markets_none_is_taken_for_one_that_is_left_otherwise(name: str) -> None:
+    """Chance alone does it in one of two thousand."""
+    found = [examined(seen_in(VIOLATIONS[name], np.random.default_rng(seed))) for seed in range(40)]
+
+    assert [one for one in found if one.otherwise is not None or one.refused is not None] == []
+
+
+def test_how_many_connections_break_is_found_within_its_error() -> None:
+    """A tenth, over twenty draws: on average within a hundredth, and in its interval in most."""
+    found = [examined(seen_in(Violation(habits=Habits(broken=0.1)), np.random.default_rng(seed))) for seed in range(20)]
+
+    told = [one.otherwise for one in found if one.otherwise is not None]
+    assert len(told) >= 18
+    assert np.mean([one.share for one in told]) == pytest.approx(0.1, abs=0.012)
+    assert sum(low <= 0.1 <= high for low, high in (one.interval for one in told)) >= 17
+
+
+def test_what_customers_seem_to_be_and_what_they_are_are_each_others_inverse() -> None:
+    rates: Floats = np.geomspace(1e-4, 10, 300)
+    found = Otherwise(0.1, 0.02, rates, 0.05 + rates / (1 + rates))
+    some: Floats = np.array([0.01, 0.05, 0.15, 20.0])
+
+    assert found.own(found.seeming(some)) == pytest.approx(some, rel=1e-4)
+    assert np.all(found.seeming(some) > some)
+    ends = found.seeming_of(Intervals(np.array([0.0, 0.1]), np.array([0.1, np.inf])))
+    assert (ends.low[0], ends.high[1]) == (0.0, np.inf)
+    assert ends.low[1] == ends.high[0] > 0.1
+
+
+def test_broken_connections_are_taken_out_and_said_with_what_they_do() -> None:
+    violation = VIOLATIONS["3: 10 % of connections break"]
+
+    estimate = fitted(violation, 1)
+
+    assert earned(estimate, violation) > 0.9
+    (note,) = (one for one in estimate.notes if "connections broke" in one)
+    assert "a menu made as if they were impatience would keep" in note
+
+
+def test_where_many_are_left_otherwise_nothing_is_estimated() -> None:
+    """A fifth of the conversations: what is left over tells urgency too badly for prices."""
+    with pytest.raises(CannotEstimate, match="soon after the start"):
+        fitted(Violation(habits=Habits(satisfied=0.3)), 0)
+
+
+def test_who_holds_most_is_named_with_what_the_menu_loses_and_may_be_set_aside() -> None:
+    """Ten patient customers of 3,000 conversations among 600 of 30: with them the menu earns 0.6 of the most, without 0.9."""
+    violation = VIOLATIONS["4: ten batch customers"]
+
+    with_them, without = fitted(violation, 0), fitted(replace(violation, without=True), 0)
+
+    (note,) = (one for one in with_them.notes if "hold" in one)
+    assert note.startswith("10 of 600 customers hold 63% of the conversations")
+    assert "this one keeps 69%" in note
+    assert without.set_aside == {HOLDING: 10}
+    assert earned(with_them, violation) < 0.7
+    assert earned(without, violation) > 0.89
+
+
+def test_nobody_is_set_aside_where_nobody_holds_most() -> None:
+    random = np.random.default_rng(0)
+    seen = seen_in(VIOLATIONS["none: observed"], random)
+
+    estimate = fit(seen, Given(WORTH, 0.0, without_holders=True), draws=DRAWS, random=random)
+
+    assert estimate.set_aside == {}
