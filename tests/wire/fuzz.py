@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from gateway.serving.dialects.responses import Responses
+from gateway.serving.profiles import PROFILES
 from tests.wire.alone import Alone, Came, Said
 from tests.wire.heard import DONE, STREAMS, events, responses_state, strict_json
 from tests.wire.mutations import Mutated, mutated
@@ -20,7 +21,7 @@ from tests.wire.promises import agree, billed_rightly, recorded_as_told, told
 from tests.wire.transcripts import TRANSCRIPTS
 
 CLIENTS = {**STREAMS, Responses.endpoint: responses_state}
-PLAYED = [one for one in TRANSCRIPTS if one.streamed and one.streamed.status == 200 and one.profile == "any"]
+PLAYED = [one for one in TRANSCRIPTS if one.streamed and one.streamed.status == 200]
 HEARD = 10
 """One case of so many is put together by its vendor's own client, which takes ten times as long as all the rest."""
 
@@ -49,10 +50,11 @@ class Found:
 
 
 class Fuzz:
-    """Two houses, one that asks as asked and one that always streams."""
+    """Two houses for each profile, one that asks as asked and one that always streams."""
 
     def __init__(self) -> None:
-        self._as_asked, self._always = Alone(), Alone(always_streams=True)
+        named = {one.profile: PROFILES[one.profile] for one in PLAYED}
+        self._houses = {name: (Alone(profile), Alone(profile, always_streams=True)) for name, profile in named.items()}
 
     async def breach(self, case: Mutated, *, hears: bool = False) -> str | None:
         """Return which promise a case breaks; where ``hears``, its vendor's own client has to put the stream together."""
@@ -65,13 +67,14 @@ class Fuzz:
 
     async def _play(self, case: Mutated, *, hears: bool) -> None:
         endpoint, request = case.transcript.endpoint, case.transcript.request
+        as_asked, always = self._houses[case.transcript.profile]
 
         async def call(alone: Alone, pieces: tuple[bytes, ...], *, stream: bool) -> Came:
             said = Said(pieces, STREAM, is_whole=case.is_whole)
             return await alone.call(endpoint, request, said, stream=stream, most=case.most)
 
-        streamed = await call(self._as_asked, case.pieces, stream=True)
-        whole = await call(self._always, (case.body,), stream=False)
+        streamed = await call(as_asked, case.pieces, stream=True)
+        whole = await call(always, (case.body,), stream=False)
         of_stream = told(endpoint, streamed, is_typed=not case.retyped)
         billed_rightly(streamed, of_stream, came_whole=not case.is_stream)
         if case.is_stream:
@@ -83,10 +86,10 @@ class Fuzz:
         if hears and of_stream.error is None and not case.retyped:
             CLIENTS[endpoint]([strict_json(data) for data in events(streamed.body) if data != DONE])
         if case.cuts:
-            again = await call(self._as_asked, (case.body,), stream=True)
+            again = await call(as_asked, (case.body,), stream=True)
             assert again.body == streamed.body, "wherever it is cut"
-            as_asked = await call(self._as_asked, case.pieces, stream=False)
-            assert (as_asked.status, as_asked.body) == (whole.status, whole.body), "as asked and always"
+            other = await call(as_asked, case.pieces, stream=False)
+            assert (other.status, other.body) == (whole.status, whole.body), "as asked and always"
 
     async def smallest(self, case: Mutated, breach: str) -> Mutated:
         """Return a case with as few events as still break a promise."""
