@@ -124,7 +124,8 @@ def wishes(
         for limit, value in added.items():
             if limit not in HAND_LIMITS:
                 raise NotAMenu(f"{limit} of tier {name} cannot be typed into a computed menu.", limit)
-            whole(value, limit)
+            if whole(value, limit) is None:
+                raise NotAMenu(f"{limit} of tier {name} is a whole number.", limit)
     more = further or Further()
     more.check(objective)
     return Wishes(

@@ -15,6 +15,7 @@ import numpy as np
 from pricing.answers import Floats, Ints
 from pricing.estimate.conversations import AGES, EARLY_MS, UNTIMED_MS
 from pricing.estimate.fit import Given, fit
+from pricing.estimate.spread import OwnLengths, bins_of
 from pricing.estimate.statistics import AgeCounts, Customers, LengthCounts, Offer, PaceCounts, Part, Statistics, Windows
 from pricing.market import read_market
 from pricing.mechanism import full_menu
@@ -25,13 +26,17 @@ SPEED, FIRST_S = 50.0, 0.4
 URGENCY = (0.01, 0.05, 0.15)
 SHARE = (0.3, 0.4, 0.3)
 WINDOWS = 4
+OWN = 10_000
+"""Customers whose lengths are read one by one, as many as the gateway reads."""
+
 OFFER = Offer((140, 1040, 4000), (60_000_000, 545_000_000, 625_000_000))
 
 
 def statistics(customers: int, conversations: int, random: np.random.Generator) -> Statistics:
     """Return the sums of ``conversations`` each of ``customers``, drawn as sums: no call is ever made.
 
-    Volumes differ tenfold, answers are lognormal and cut at 4,000 tokens, everybody has chosen a tier.
+    Volumes differ tenfold, answers are lognormal and cut at 4,000 tokens, everybody has chosen a tier; lengths by customer are
+    those of ``OWN`` of them.
     """
     kinds = random.choice(len(SHARE), customers, p=SHARE)
     count = np.maximum(1, random.lognormal(np.log(conversations), 0.7, customers)).astype(np.int64)
@@ -45,6 +50,7 @@ def statistics(customers: int, conversations: int, random: np.random.Generator) 
     age = np.arange(AGES)
     still = np.exp(-age / 8.0) * count.sum()
     return Statistics(
+        own=_own(count[:OWN], random),
         lengths=(LengthCounts("only", 4000, lengths, ended, np.round(ended * 0.4).astype(np.int64)),),
         pace=PaceCounts(10**6, 4e5, 1.7e5, 4e8, 2.4e11, 8e6, 9.6e7, 4.8e9, 0),
         customers=Customers(
@@ -61,6 +67,19 @@ def statistics(customers: int, conversations: int, random: np.random.Generator) 
         offers=(OFFER,),
         set_aside={},
     )
+
+
+def _own(count: Ints, random: np.random.Generator) -> OwnLengths:
+    """Return the lengths of some customers, medians differing between them, cut at 4,000 tokens."""
+    owner = np.repeat(np.arange(len(count)), count)
+    tokens = 400 * np.exp(0.4 * random.standard_normal(len(count))[owner] + 0.7 * random.standard_normal(len(owner)))
+    columns = (owner, random.integers(WINDOWS, size=len(owner)), random.integers(2, size=len(owner)))
+    places = bins_of(np.clip(np.ceil(tokens), 1, 4000).astype(np.int64))
+    keys, where = np.unique(np.column_stack((*columns, places)), axis=0, return_inverse=True)
+    ended = np.bincount(where.ravel(), tokens < 4000, len(keys)).astype(np.int64)
+    whole = np.bincount(where.ravel(), minlength=len(keys))
+    customer, window, even, place = keys.T
+    return OwnLengths(customer, np.zeros(len(keys), dtype=np.int64), window, even, place, ended, whole - ended)
 
 
 def _part(left: Ints, seconds: Floats, end_ms: int, random: np.random.Generator) -> Part:

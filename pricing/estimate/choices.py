@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -52,6 +52,12 @@ class Intervals:
     low: Floats
     high: Floats
 
+    @property
+    def tells_nothing(self) -> bool:
+        """Return whether whoever takes anything may be of any urgency."""
+        taken = self.low < self.high
+        return bool(np.all(self.low[taken] == 0) and np.all(np.isinf(self.high[taken])))
+
 
 def intervals_of(offer: Offer, answers: Answers) -> Intervals:
     """Return the urgencies that each tier of an offer is best for.
@@ -93,6 +99,40 @@ def is_blurred(offer: Offer, intervals: Intervals, answers: Answers) -> bool:
     beyond = np.array([cap is None or cap > answers.tokens[-1] for cap in offer.caps_tokens])
     at_most = answers.value_nanousd * unfinished * np.exp(-intervals.high[1:] * answers.time_s[-1])
     return bool(np.any(beyond & (at_most > BLUR_MOST * rises)))
+
+
+def taken_by(offer: Offer, answers: Answers) -> Intervals:
+    """Return the urgencies that each tier of an offer may be best for, whatever lies beyond all lengths seen.
+
+    Where that matters, a threshold lies between the one for which nothing there is worth anything and the one for which
+    all of it ends with the next token. Tiers on both sides of such a threshold are not told apart: each has the interval
+    of all of them together.
+    """
+    least = intervals_of(offer, answers)
+    if not is_blurred(offer, least, answers):
+        return least
+    unfinished = 1.0 - float(answers.probability.sum())
+    most = intervals_of(
+        offer,
+        replace(
+            answers,
+            tokens=np.append(answers.tokens, answers.tokens[-1] + 1),
+            probability=np.append(answers.probability, unfinished),
+            time_s=np.append(answers.time_s, answers.time_s[-1]),
+        ),
+    )
+    low, high = np.minimum(least.low, most.low), np.maximum(least.high, most.high)
+    together: list[list[int]] = []
+    for tier in np.argsort(low, kind="stable").tolist():
+        if low[tier] >= high[tier]:
+            continue
+        if together and low[tier] < high[together[-1]].max():
+            together[-1].append(tier)
+        else:
+            together.append([tier])
+    for tiers in together:
+        low[tiers], high[tiers] = low[tiers].min(), high[tiers].max()
+    return Intervals(low, high)
 
 
 def worth_from_refusals(answers: Answers, cap_tokens: int | None, price_nanousd: int, urgency_per_s: float) -> float:

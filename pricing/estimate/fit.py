@@ -19,7 +19,15 @@ from pricing.estimate.known import known
 from pricing.estimate.leaving import LeavingTests, examine, with_otherwise
 from pricing.estimate.length import LengthEstimate, Survival, estimate_length
 from pricing.estimate.mixing import Mixing, mixing_of
-from pricing.estimate.notes import differing, notes_of, of_chains, of_conversations, of_lengths, of_otherwise
+from pricing.estimate.notes import (
+    differing,
+    notes_of,
+    of_chains,
+    of_conversations,
+    of_few_left,
+    of_lengths,
+    of_otherwise,
+)
 from pricing.estimate.otherwise import as_own
 from pricing.estimate.pace import Pace, estimate_pace
 from pricing.estimate.spread import Differing, by_urgency
@@ -151,6 +159,7 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
     known_market = partial(market_of, length.pooled, pace, found.worth_nanousd)
     market = known_market((mixing.urgency_per_s, mixing.share))
     notes = notes_of(length, pace, leaving, seen.ages is not None, served_to, prior is not None)
+    notes += () if leaving.refused is not None else of_few_left(seen.customers, length, pace)
     notes += _of_effects(seen, leaving, (market, known_market), read, random)
     notes += of_lengths(length, with_urgency) + note_of(found.value, given.value_nanousd)
     notes += of_conversations(seen.going, sum(found.blurred), changed_week) + of_chains(mixing)

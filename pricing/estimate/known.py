@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pricing.answers import Ints
-from pricing.estimate.choices import Answers, Intervals, intervals_of, is_blurred
+from pricing.estimate.choices import Answers, Intervals, intervals_of, is_blurred, taken_by
 from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.leaving import LeavingTests
 from pricing.estimate.length import LengthEstimate, Survival
@@ -44,7 +44,7 @@ class Known:
         values_nanousd: the value that goes with each of them.
         read: customers and choices, once or as each draw reads them.
         offers: who takes which tier of each menu, by the estimate itself.
-        blurred: which menus' choices were not used.
+        blurred: which menus have tiers beyond all lengths seen, so that their choices do not tell the value.
         sources: what urgency is learnt from.
         left_out: choices that no urgency explains, by reason.
     """
@@ -83,29 +83,29 @@ def known(
     assert curve is not None
     about = _dearest(seen.offers) if said_nanousd is None else said_nanousd
     told, offers, blurred = _used(seen, answers_of(curve, grid, pace, about))
-    anew = are_chosen(told) and len(told.customers.conversations) <= READ_ANEW_MOST
+    anew = are_chosen(seen) and len(seen.customers.conversations) <= READ_ANEW_MOST
     drawn = [(length.redrawn(random), paced(pace, random)) for _ in range(CANDIDATES if anew else draws)]
     at_once = [answers_of(curve, grid, pace, about), *_answers(drawn, grid, [about] * len(drawn))]
     if said_nanousd is None:
         value, readings = _value_of(told, leaving, at_once), min(READINGS, draws)
         places, values = value.drawn(readings if anew else draws, random)
-        told, offers, at_worth = _used(told, answers_of(curve, grid, pace, value.taken_nanousd))
-        rows, chosen, sources, left_out = as_read(told, [seeming(one, leaving) for one in offers], leaving)
+        _, offers, at_worth = _used(seen, answers_of(curve, grid, pace, value.taken_nanousd))
+        rows, chosen, sources, left_out = as_read(seen, [seeming(one, leaving) for one in offers], leaving)
         drawn, read = [drawn[place] for place in places], [(rows, chosen)]
         if anew:
             every = [
-                [seeming(intervals_of(offer, one), leaving) for offer in told.offers]
+                [seeming(taken_by(offer, one), leaving) for offer in seen.offers]
                 for one in _answers(drawn, grid, values)
             ]
-            read = [as_read(told, intervals, leaving)[:2] for intervals in every]
+            read = [as_read(seen, intervals, leaving)[:2] for intervals in every]
         blurred = [a or b for a, b in zip(blurred, at_worth, strict=True)]
         return Known(value.taken_nanousd, value, drawn, values, read, offers, blurred, sources, left_out)
-    rows, chosen, sources, left_out = as_read(told, [seeming(one, leaving) for one in offers], leaving)
+    rows, chosen, sources, left_out = as_read(seen, [seeming(one, leaving) for one in offers], leaving)
     read = [(rows, chosen)]
-    alone = leaving_alone(told, leaving, random) if are_chosen(told) and leaving.refused is None else None
+    alone = leaving_alone(seen, leaving, random) if are_chosen(seen) and leaving.refused is None else None
     told_value = _value_beside(told, leaving, at_once)
     if anew:
-        drawn, read = read_anew(drawn, told, grid, leaving, alone, about, random, min(READINGS, draws))
+        drawn, read = read_anew(drawn, seen, grid, leaving, alone, about, random, min(READINGS, draws))
     return Known(about, told_value, drawn, [about] * len(drawn), read, offers, blurred, sources, left_out)
 
 
@@ -124,10 +124,10 @@ def _dearest(offers: Sequence[Offer]) -> float:
 
 
 def _used(seen: Statistics, answers: Answers) -> tuple[Statistics, list[Intervals], list[bool]]:
-    """Return the statistics without choices that hang on lengths nobody saw, who takes what, and which these are."""
-    offers = [intervals_of(offer, answers) for offer in seen.offers]
-    blurred = [is_blurred(offer, ends, answers) for offer, ends in zip(seen.offers, offers, strict=True)]
-    return _without(seen, blurred), offers, blurred
+    """Return the statistics without choices that hang on lengths nobody saw, who may take what, and which these are."""
+    least = [intervals_of(offer, answers) for offer in seen.offers]
+    blurred = [is_blurred(offer, ends, answers) for offer, ends in zip(seen.offers, least, strict=True)]
+    return _without(seen, blurred), [taken_by(offer, answers) for offer in seen.offers], blurred
 
 
 def _without(seen: Statistics, blurred: list[bool]) -> Statistics:

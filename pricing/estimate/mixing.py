@@ -361,6 +361,8 @@ def _grid(rows: Rows, edges: Floats) -> Floats:
     seen = rows.waited_s > 0
     rates = (rows.disconnects[seen] + 0.5) / rows.waited_s[seen]
     lows = [float(np.min(0.1 / rows.waited_s[seen])) if seen.any() else np.inf, *(edges / 10)]
+    if seen.any():
+        lows.append(0.1 * (float(rows.disconnects @ rows.customers) + 0.5) / float(rows.waited_s @ rows.customers))
     highs = [float(rates.max()) * 3 if seen.any() else 0.0, *(edges * 4)]
     low, high = min(lows), max(highs)
     if not 0 < low < high < np.inf:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from datetime import date
 
+import numpy as np
+from scipy.special import gammaincinv
+
 from pricing.estimate.leaving import EARLY, UNTIMED_S, LeavingTests
 from pricing.estimate.length import LengthEstimate
 from pricing.estimate.mixing import Mixing
 from pricing.estimate.pace import Pace
 from pricing.estimate.spread import Differing
+from pricing.estimate.statistics import Customers
 
 UNTOLD = (
     "Leaving is read as impatience alone. Customers who leave because they have what they need, and connections that break, "
     "anywhere in the answer, show where they are a tenth of the conversations, seldom where they are a twentieth; those that "
     "come at the same rate at any time never do, and make everybody look more urgent by that rate."
 )
+
+LEFT_LEAST = 10
+"""Of fewer conversations that were left nothing is told but how urgent customers are at most."""
 
 APART_MOST = 1.1
 """Chains further apart than this are said to be."""
@@ -66,6 +73,25 @@ def of_otherwise(leaving: LeavingTests, kept: float) -> str:
     )
 
 
+def of_few_left(customers: Customers, length: LengthEstimate, pace: Pace) -> tuple[str, ...]:
+    """Return what is known where hardly anybody left, and what it may cost, in a sentence."""
+    left, waited = int(customers.disconnects.sum()), float(customers.waited_s.sum())
+    if left >= LEFT_LEAST or waited <= 0:
+        return ()
+    assert length.pooled is not None
+    most = float(gammaincinv(left + 1, 0.975)) / waited
+    usual = (
+        pace.first_token_s
+        + float(length.pooled.tokens[length.pooled.survival <= 0.5].min(initial=length.identified_to_tokens))
+        / pace.tokens_per_s
+    )
+    return (
+        f"{left:,} of {int(customers.conversations.sum()):,} conversations were left: urgency is at most {most:.3g}/s on average, "
+        f"perhaps 0, and how it differs between customers is not known. That is at most {-np.expm1(-most * usual):.2%} of the worth "
+        "of an answer of usual length, and all that tiers can be priced by.",
+    )
+
+
 def of_chains(mixing: Mixing) -> tuple[str, ...]:
     if mixing.apart <= APART_MOST:
         return ()
@@ -83,7 +109,10 @@ def of_conversations(going: int, blurred: int, changed_week: int | None) -> tupl
     if going:
         notes.append(f"{going:,} conversations may still go on; they are counted as they stand.")
     if blurred:
-        notes.append(f"The choices under {blurred} menus were not used: they have tiers beyond all lengths seen.")
+        notes.append(
+            f"Under {blurred} menus who takes the largest tiers hangs on answers beyond all lengths seen: there choices are read as "
+            "far as they say the same whatever those are, and do not tell the value."
+        )
     return tuple(notes)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from pricing.answers import Ints
-from pricing.estimate.choices import Answers, Intervals, intervals_of
+from pricing.estimate.choices import Answers, Intervals, taken_by
 from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.leaving import LeavingTests
 from pricing.estimate.length import Survival
@@ -50,7 +50,7 @@ def read_anew(
     How likely they are is averaged over ``before``, what leaving alone says of urgency; without it, all are alike.
     """
     possible = [answers_of(curve, grid, speed, value_nanousd) for curve, speed in drawn]
-    read = [[seeming(intervals_of(offer, answers), leaving) for offer in seen.offers] for answers in possible]
+    read = [[seeming(taken_by(offer, answers), leaving) for offer in seen.offers] for answers in possible]
     logs = np.zeros(len(drawn))
     if before is not None:
         reached = np.hstack((np.zeros((LEAVING_DRAWS, 1)), np.cumsum(before.draws, axis=1)))
@@ -106,7 +106,7 @@ def as_read(
             sources.append("customer_choices")
     chosen = []
     for offer, intervals in zip(seen.offers, offers, strict=True):
-        if offer.taken is not None:
+        if offer.taken is not None and not intervals.tells_nothing:
             chosen.append(chosen_of(intervals, offer.refused, offer.taken))
             unexplained += sum(offer.taken) + (offer.refused or 0) - int(chosen[-1].conversations.sum())
             sources.append("conversation_choices")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import tracemalloc
 from functools import cache
 
 import numpy as np
 import pytest
 
+from pricing.certificate import verify
+from pricing.fields import NotAMarket
 from pricing.market import read_market
 from pricing.mechanism import full_menu
+from pricing.menus import optimal_menu
 from pricing.resumption import Resumption, resumption
 from pricing.rounding import Published, publish
 from pricing.worth import Valuation, own_tokens, valuation_of, worth_at, worth_error
@@ -149,3 +154,43 @@ def at_any_prices(random: np.random.Generator, valuation: Valuation) -> Publishe
     worth = worth_at(valuation, caps)
     takes = np.where((worth - prices).max(axis=1) > 0, (worth - prices).argmax(axis=1), -1)
     return Published(caps, prices, takes, worth, worth_error(valuation, 3), 0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("longest", "objective"), [(10**7, "profit"), (10**7, "profit_if_resumed"), (9 * 10**9, "profit")]
+)
+def test_lengths_of_millions_with_caps_that_share_no_divisor_fit_into_memory(longest: int, objective: str) -> None:
+    """Where callers may stand is at most some thousands of places, however long answers are."""
+    random = np.random.default_rng(0)
+    tokens = np.unique(np.append(random.integers(1, longest, 400), longest)).tolist()
+    market = markets.market(
+        types=markets.types(np.array(markets.LOGNORMAL_URGENCY) / 1000, markets.LOGNORMAL_SHARE),
+        answer_length={"family": "table", "tokens": tokens, "probability": [1 / len(tokens)] * len(tokens)},
+        cap_tokens_max=longest,
+    )
+
+    tracemalloc.start()
+    menu = optimal_menu(
+        read_market(market),
+        tiers=3,
+        bill="conversation",
+        names=None,
+        created="2025-01-01T00:00:00Z",
+        objective=objective,
+    )
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    caps = [tier["conversation_tokens_max"] for tier in menu["tiers"]]
+    assert math.gcd(*caps[:-1], longest) < 10
+    assert most < 64 << 20
+    assert verify(menu).ok
+
+
+def test_answers_of_more_tokens_than_can_be_priced_are_refused_in_a_sentence() -> None:
+    market = read_market(
+        markets.market(answer_length={"family": "exponential", "mean_tokens": 2e9}, cap_tokens_max=9 * 10**9)
+    )
+
+    with pytest.raises(NotAMarket, match="give answer_length as a table of coarser steps"):
+        optimal_menu(market, tiers=3, bill="conversation", names=None, created="2025-01-01T00:00:00Z")

@@ -248,6 +248,10 @@ def of_value(seeds: int) -> None:
         seen = watched(crowd_of(case.truth, 600, 30, random), case.truth, CHOOSING, random)
         earns.append(earned(fit(seen, Given(None, 0.0), draws=DRAWS, random=random), case).menu)
     print(f"600 × 30, {len(earns)} seeds: menus earn {np.mean(earns):.3f} on average, {min(earns):.3f} at worst.")
+    random, began = np.random.default_rng(0), time.process_time()
+    seen = watched(crowd_of(case.truth, 3000, 50, random), case.truth, CHOOSING, random)
+    earned(fit(seen, Given(None, 0.0), draws=DRAWS, random=random), case)
+    print(f"3,000 × 50, value not said: {time.process_time() - began:.0f} CPU s for a fit and its menus.")
 
 
 def of_markets(seeds: int, only: str) -> None:

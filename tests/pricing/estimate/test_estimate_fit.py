@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pricing.answers import Floats
-from pricing.estimate.choices import intervals_of
+from pricing.estimate.choices import intervals_of, taken_by
 from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.fit import Given, fit
 from pricing.estimate.mixing import estimate_mixing
@@ -176,7 +176,7 @@ def test_a_tier_chosen_once_for_all_conversations_tells_where_the_customer_lies(
     assert share[rate <= edge].sum() == pytest.approx(np.mean(choices == 3), abs=0.1)
 
 
-def test_choices_of_tiers_beyond_all_that_was_seen_are_not_used() -> None:
+def test_choices_between_tiers_that_nothing_tells_apart_are_not_used() -> None:
     """All were cut at 1,500 tokens: what an uncapped tier is worth nobody knows, so who takes it tells nothing."""
     truth = Truth((0.002, 0.01, 0.05), (0.4, 0.3, 0.3), median_tokens=1500)
     offer = Offer((500, None), (70_000_000, 600_000_000), taken=(50, 50), refused=0)
@@ -185,7 +185,25 @@ def test_choices_of_tiers_beyond_all_that_was_seen_are_not_used() -> None:
     estimate = fit(statistics, GIVEN, draws=4, random=np.random.default_rng(13))
 
     assert estimate.sources == ("disconnects",)
-    assert any("tiers beyond all lengths seen" in note for note in estimate.notes)
+    assert any("answers beyond all lengths seen" in note for note in estimate.notes)
+
+
+def test_a_large_tier_that_nobody_sees_to_its_end_leaves_the_choices_between_smaller_ones() -> None:
+    """All were cut at 1,500 tokens: who takes no cap nobody knows, who takes the smallest of three tiers is known all the same."""
+    answers, random = answers_of(THREE), np.random.default_rng(1)
+    cut = replace(answers, tokens=answers.tokens[:75], probability=answers.probability[:75], time_s=answers.time_s[:75])
+    taken = np.bincount(choosing(THREE, OFFER, 3000, 1, random).ravel(), minlength=4).tolist()
+    statistics = replace(seen(cap_tokens=1500), offers=(replace(OFFER, taken=tuple(taken[1:]), refused=taken[0]),))
+    known, unknown = intervals_of(OFFER, answers), taken_by(OFFER, cut)
+
+    estimate = fit(statistics, GIVEN, draws=20, random=np.random.default_rng(13))
+
+    assert unknown.low[1] == pytest.approx(known.low[1], rel=0.1)
+    assert unknown.low[2] == unknown.low[3] == 0
+    assert unknown.high[2] == unknown.high[3] == pytest.approx(unknown.low[1], rel=0.1)
+    assert estimate.sources == ("disconnects", "conversation_choices")
+    rate, share = estimate.mixing.urgency_per_s, estimate.mixing.share
+    assert share[rate > known.low[1]].sum() == pytest.approx(taken[1] / 3000, abs=0.03)
 
 
 def test_types_that_the_menu_excluded_are_kept_from_the_prior_or_said_to_be_missing() -> None:

@@ -12,6 +12,7 @@ from pricing.answers import Floats
 from pricing.estimate.choices import intervals_of, worth_from_refusals
 from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.drift import changed, steady_from
+from pricing.estimate.fit import Given, fit
 from pricing.estimate.mixing import Mixing, estimate_mixing
 from pricing.estimate.rows import Chosen, Rows, chosen_of, joined, rows_of_customers
 from pricing.estimate.statistics import Customers, Offer, Windows
@@ -274,3 +275,23 @@ def windows_seen(drift: tuple[float, ...], seed: int) -> Windows:
     windows = watch(THREE, customers=600, conversations=40, random=random, drift=drift).customers.windows
     assert windows is not None
     return windows
+
+
+@pytest.mark.parametrize(("urgency_per_s", "left"), [(1e-9, 0), (1e-5, 1), (1e-4, 17)])
+def test_where_hardly_anybody_leaves_the_interval_holds_the_truth(urgency_per_s: float, left: int) -> None:
+    """Urgency far below one over what any customer has waited: the interval goes down to what all of them together tell."""
+    random = np.random.default_rng(0)
+    seen = watch(Truth((urgency_per_s,), (1.0,)), customers=600, conversations=30, random=random)
+
+    estimate = fit(seen, Given(1e9, 0.0), draws=60, random=random)
+
+    beside = estimate.market["intervals"]["urgency"]
+    rates = np.array(beside["urgency_per_s"])
+    low, high = (
+        rates[min(int(np.searchsorted(np.array(beside[name]), 0.5)), len(rates) - 1)]
+        for name in ("cumulative_share_high", "cumulative_share_low")
+    )
+    assert int(seen.customers.disconnects.sum()) == left
+    assert high < 3e-4
+    assert low <= max(urgency_per_s, 1e-6) <= high * 1.5
+    assert any("conversations were left: urgency is at most" in note for note in estimate.notes) == (left < 10)
