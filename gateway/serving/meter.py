@@ -75,6 +75,8 @@ class Sight:
     """Tokens that the text has at least, whoever counts them."""
     surely: int | None = None
     """Tokens that went by at the least, where ``tokens`` is a guess at a text that came in pieces."""
+    is_partial: bool = False
+    """Whether the usage leaves out choices that have said none yet: then it is the least that was made."""
 
     @property
     def is_belied(self) -> bool:
@@ -103,10 +105,10 @@ def count_output(sight: Sight, granted: int) -> Count:
     surely = seen if sight.surely is None else sight.surely
     if reported is not None and sight.is_final and not sight.is_belied:
         output, source = reported, "upstream" if sight.is_whole else "continuous"
-    elif reported and reported >= surely:
+    elif reported and reported >= surely and not sight.is_partial:
         output, source = reported, "continuous"
     elif sight.recounted is not None:
-        output, source = sight.recounted, "tokenizer"
+        output, source = max(sight.recounted, reported or 0 if sight.is_partial else 0), "tokenizer"
     else:
         output, source = seen, "estimate" if sight.is_estimate else "counted"
     return Count(output, min(output, granted), source)

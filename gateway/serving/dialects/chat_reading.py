@@ -110,6 +110,7 @@ class ChatReading(Reading):
             beside = [choice.get("index", 0) for choice, _, _ in parts]
             said = self._usages.of_all(read_usage(usage), beside, has_text=has_text)
             self._most_of_one = self._usages.most_of_one or self._most_of_one
+            self._is_partial = self._usages.is_partial
             crosses = has_text and self._is_over_grant(said.output_tokens)
             if not crosses:
                 self._note_usage(usage, said)

@@ -21,6 +21,8 @@ class ChoiceUsages:
         self._choices = choices
         self._counted_apart = counted_apart
         self._is_known = self._runs_apart = runs_apart
+        self.is_partial = False
+        """Whether the newest figure may leave out choices of which no figure was said yet."""
         self._apart: list[Usage] = []
         self._running: dict[int, Usage] = {}  # the newest of each choice
 
@@ -38,6 +40,7 @@ class ChoiceUsages:
         """Return a usage that was said ``beside`` some choices, with those of the others."""
         if self._choices == 1:
             return said
+        self.is_partial = False
         if self._counted_apart:
             self._apart = [*self._apart, said][-self._choices :]
             return sum_of(said, self._apart)
@@ -54,4 +57,5 @@ class ChoiceUsages:
         if not has_text and not self._is_known and tokens >= (so_far.output_tokens or 0):
             return said  # the last one, of all
         self._running[index] = said
+        self.is_partial = len(self._running) < self._choices
         return sum_of(said, self._running.values()) if self._runs_apart else said

@@ -69,6 +69,7 @@ class Reading(ABC):
         self._estimate: int | None = None
         self._whole_least = 0  # tokens that an answer that came whole has at least
         self._most_of_one = 0  # tokens that a choice of an answer that came whole may have
+        self._is_partial = False  # whether the usage leaves out choices that have said none yet
         self._usage = UNSAID
         self._is_final = False
         self._figures = 0  # that were said of output while more was to come
@@ -86,12 +87,13 @@ class Reading(ABC):
         more = max(self._characters - PIECE_CHARACTERS * pieces, 0) // TOKEN_CHARACTERS
         return Sight(
             self._usage,
-            min(pieces + more, granted),
+            min(max(pieces + more, self._usage.output_tokens or 0 if self._is_partial else 0), granted),
             self._is_final,
             is_whole,
             is_estimate=more > 0,
             least=min(pieces, self._by_length),
             surely=min(max(pieces, self._by_length), granted),
+            is_partial=self._is_partial,
         )
 
     @property
@@ -142,7 +144,7 @@ class Reading(ABC):
         One that is said in the middle is that only where the upstream is known to tell ``as_it_goes``, or has done so.
         """
         said = self._usage.output_tokens
-        if said is None or said < max(sum(self._tokens), self._by_length):
+        if said is None or self._is_partial or said < max(sum(self._tokens), self._by_length):
             return False
         return as_it_goes or self._figures > 1 or (self._is_final and self._all_ended)
 

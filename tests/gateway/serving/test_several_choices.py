@@ -50,6 +50,15 @@ def test_a_running_figure_is_of_the_choice_beside_it_where_the_engine_is_known_f
 
 
 @pytest.mark.parametrize("profile", [VLLM, ANY])
+def test_a_figure_of_some_choices_is_the_least_that_was_made_and_not_all(profile: Profile) -> None:
+    """Of the other choice nothing came yet, though it may think; so who leaves now is billed as without a figure."""
+    found = reading(profile, (0, "a", None, 4), (0, "b", None, 6))
+
+    assert count_output(found.sight, 2 * GRANT) == Count(6, 6, "counted")
+    assert not found.is_told(as_it_goes=True)
+
+
+@pytest.mark.parametrize("profile", [VLLM, ANY])
 def test_the_last_figure_is_of_all_choices(profile: Profile) -> None:
     found = reading(profile, *HIDDEN, (0, "", "stop", 6), (1, "", "stop", 3), (None, "", None, 9))
 
