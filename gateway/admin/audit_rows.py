@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, select, update
@@ -11,6 +12,18 @@ from sqlalchemy import Connection, select, update
 from gateway.ledger.tables import audit
 
 Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """One change, with what is shown of a thing before and after it, which never includes a secret."""
+
+    time: int
+    actor: str
+    action: str
+    target: str
+    before: Facts | None
+    after: Facts | None
 
 
 def record(
@@ -24,8 +37,21 @@ def record(
     after: Facts | None,
 ) -> None:
     """Write one row. Callers hand over what is shown of a thing, which never includes a secret."""
-    values = {"time": time, "actor": actor, "action": action, "target": target}
-    connection.execute(audit.insert().values(**values, before=_text(before), after=_text(after)))
+    record_all(connection, [Audited(time, actor, action, target, before, after)])
+
+
+def record_all(connection: Connection, changes: Sequence[Audited]) -> None:
+    """Write a row for each change."""
+    rows = [
+        {
+            **{name: getattr(change, name) for name in ("time", "actor", "action", "target")},
+            "before": _text(change.before),
+            "after": _text(change.after),
+        }
+        for change in changes
+    ]
+    if rows:
+        connection.execute(audit.insert(), rows)
 
 
 def erase(connection: Connection, target: str, blanks: Facts) -> None:

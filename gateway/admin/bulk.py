@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections import Counter, defaultdict
+from functools import partial
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from sqlalchemy import Connection
 
-from gateway.admin import menus_store
-from gateway.admin.customer_shapes import CustomerShown, NewCustomer
+from gateway.admin import customer_rows, idempotency, key_rows, menus_store
+from gateway.admin.additions import Additions, MenuOf, menus_in
+from gateway.admin.customer_changes import with_change
+from gateway.admin.customer_rows import CustomerRow
+from gateway.admin.customer_shapes import CustomerChange, CustomerShown, NewCustomer
 from gateway.admin.customers import Customers
-from gateway.admin.given import Given
+from gateway.admin.given import Given, Line
 from gateway.admin.idempotency import Keep, Post, Replies
-from gateway.admin.key_rows import OWN
-from gateway.admin.keys import KeyMade, Keys, NewKey
+from gateway.admin.key_rows import OWN, KeyRow
+from gateway.admin.keys import KeyMade, Keys, NewKey, shown
 from gateway.admin.problems import AlreadyExists, Invalid, saved_only
 from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
 from gateway.admin.sweep import AT_ONCE, project_customers, project_keys
 from gateway.holds.terms import Timeline
+
+ROUTE = "/customers/bulk"
 
 MOST = 1000
 """Customers of one request."""
@@ -54,6 +61,12 @@ class BulkCustomer(NewCustomer):
     """A customer to be, with its keys."""
 
     keys: list[BulkKey] = Field(default_factory=list, max_length=KEYS_MOST)
+    row: Line | None = Field(
+        default=None,
+        description="With `upsert`, a name of your own for this row: tells a customer without an `external_id` that was "
+        "made of it before.",
+        examples=["customers.csv, row 12"],
+    )
 
 
 class BulkCustomers(Given):
@@ -64,6 +77,14 @@ class BulkCustomers(Given):
     )
 
     customers: list[BulkCustomer] = Field(min_length=1, max_length=MOST)
+    upsert: bool = Field(
+        default=False,
+        description="A customer that is there already, by its `external_id` or its `row`, is changed in the fields that "
+        "are given and gets the keys that it lacks; a deleted one stays as it is.",
+    )
+
+
+State = Literal["created", "changed", "unchanged"]
 
 
 class CustomerMade(BaseModel):
@@ -71,12 +92,88 @@ class CustomerMade(BaseModel):
 
     customer: CustomerShown
     keys: list[KeyMade]
+    state: State = "created"
 
 
 class CustomersMade(BaseModel):
     """What was made, in the order it was asked for."""
 
     data: list[CustomerMade]
+
+
+class Known:
+    """What there is already of a request's customers and keys, read in one go; and what it says itself more than once."""
+
+    def __init__(self, connection: Connection, body: BulkCustomers) -> None:
+        asked = body.customers
+        self._is_upsert = body.upsert
+        names = [one.external_id for one in asked if one.external_id is not None]
+        self._by_name = {row.external_id: row for row in customer_rows.with_external_ids(connection, names)}
+        rows = [one.row for one in asked if self._is_upsert and one.external_id is None and one.row is not None]
+        made_of = idempotency.things_made_of(connection, ROUTE, rows)
+        found = {row.id: row for row in customer_rows.with_ids(connection, list(made_of.values()))}
+        self._by_row = {name: found[made] for name, made in made_of.items() if made in found}
+        self._by_digest = key_rows.of_digests(
+            connection, [key.sha256 for one in asked for key in one.keys if key.sha256]
+        )
+        there = [row.id for row in (*self._by_name.values(), *self._by_row.values())] if self._is_upsert else []
+        self._own: dict[tuple[str, str | None], list[KeyRow]] = defaultdict(list)
+        for key in key_rows.of_customers(connection, there):
+            if key.prefix.startswith(OWN):
+                self._own[key.customer, key.name].append(key)
+        self._said: set[tuple[str, str]] = set()
+        self._asked_for: Counter[tuple[str, str | None]] = Counter()
+        self._new_rows: dict[str, str] = {}
+
+    def customer(self, body: BulkCustomer) -> CustomerRow | None:
+        """Return the customer that a row is of, or None where it is new.
+
+        Raises:
+            AlreadyExists: another customer has its external_id, and it is no upsert or was said before.
+        """
+        name = body.external_id
+        if name is None:
+            if self._is_upsert and body.row is not None:
+                self._say("row", body.row, f"The row {body.row!r} is there twice.")
+            return self._by_row.get(body.row or "")
+        taken = f"Another customer has the external_id {name!r}."
+        self._say("external_id", name, taken)
+        if name in self._by_name and not self._is_upsert:
+            raise AlreadyExists(taken)
+        return self._by_name.get(name)
+
+    def _say(self, what: str, name: str, otherwise: str) -> None:
+        if (what, name) in self._said:
+            raise AlreadyExists(otherwise)
+        self._said.add((what, name))
+
+    def note(self, body: BulkCustomer, customer_id: str) -> None:
+        """Take note of which customer is made of a row."""
+        if self._is_upsert and body.external_id is None and body.row is not None:
+            self._new_rows[body.row] = customer_id
+
+    def remember(self, connection: Connection, now_ms: int) -> None:
+        """Keep which customers were made of which rows."""
+        idempotency.remember_made(connection, ROUTE, self._new_rows, now_ms)
+
+    def key(self, customer_id: str, key: BulkKey) -> KeyRow | None:
+        """Return a customer's key that a description is of: the one of its digest, or as many-th of its name as it is here.
+
+        Raises:
+            AlreadyExists: another customer has a key of the digest, or it was said before.
+        """
+        if key.sha256 is None:
+            place = self._asked_for[customer_id, key.name]
+            self._asked_for[customer_id, key.name] += 1
+            there = self._own.get((customer_id, key.name), [])
+            return there[place] if place < len(there) else None
+        there_is = self._by_digest.get(key.sha256)
+        is_its_own = there_is is not None and self._is_upsert and there_is.customer == customer_id
+        taken = "There is an API key with this SHA-256 already."
+        self._say("sha256", key.sha256, taken)
+        if there_is is not None and not is_its_own:
+            raise AlreadyExists(taken)
+        return there_is
 
 
 class Bulk:
@@ -89,10 +186,10 @@ class Bulk:
         self._keys = keys
 
     def add_to(self, routes: Routes) -> None:
-        routes.add("POST", "/customers/bulk", self.create_many, "Create many customers, with keys", 409)
+        routes.add("POST", ROUTE, self.create_many, "Create many customers, with keys", 409)
 
     def create_many(self, body: BulkCustomers, posted: Post) -> CustomersMade:
-        """Create up to 1,000 customers with their keys; where one of them cannot be, none is.
+        """Create up to 1,000 customers with their keys, or bring them to what is said; where one cannot be, none is.
 
         Keys that customers have from elsewhere are taken over by their SHA-256 and go on working as they are.
         """
@@ -100,49 +197,86 @@ class Bulk:
         def change(keep: Keep) -> CustomersMade:
             with self._services.database.write() as connection:
                 menus_store.hold_still(connection)
-                timeline = menus_store.read_timeline(connection)
+                timeline, menu_of = menus_store.read_timeline(connection), menus_in(connection)
+                adding, known = Additions(posted.actor, self._services.now_ms()), Known(connection, body)
                 made = CustomersMade(
                     data=[
-                        self._write(connection, place, one, posted.actor, timeline)
+                        self._made(known, adding, place, one, timeline, menu_of)
                         for place, one in enumerate(body.customers)
                     ]
                 )
+                adding.write(connection)
+                known.remember(connection, adding.now_ms)
                 keep(connection, _without_keys(made))
             with saved_only(made):
                 database, projection = self._services.database, self._services.projection
-                project_customers(database, projection, [one.customer.id for one in made.data])
-                key_ids = [key.key_id for one in made.data for key in one.keys]
+                if ids := [row.id for row in (*adding.customers, *adding.changed)]:
+                    project_customers(database, projection, ids)
+                key_ids = [row.key_id for row, _ in adding.keys]
                 for first in range(0, len(key_ids), AT_ONCE):
                     project_keys(database, projection, key_ids[first : first + AT_ONCE])
             return made
 
         return self._replies.once(posted, body, CustomersMade, change)
 
-    def _write(
-        self, connection: Connection, place: int, body: BulkCustomer, actor: str, timeline: Timeline
+    def _made(
+        self,
+        known: Known,
+        adding: Additions,
+        place: int,
+        body: BulkCustomer,
+        timeline: Timeline,
+        menu_of: MenuOf,
     ) -> CustomerMade:
+        """Return one customer as it is to be: a new one, or one that is there."""
         try:
-            customer = self._customers.write_new(connection, body, actor, timeline)
-            return CustomerMade(
-                customer=customer, keys=[self._key(connection, customer.id, key, actor) for key in body.keys]
-            )
+            row = known.customer(body)
+            state: State = "created"
+            if row is None:
+                customer = self._customers.new(adding, body, timeline, menu_of)
+                known.note(body, customer.id)
+            else:
+                before = len(adding.changed)
+                alter = partial(_altered, change_of(body))
+                customer = self._customers.altered(adding, row, alter, timeline, menu_of, "customer.change")
+                state = "unchanged" if len(adding.changed) == before else "changed"
+            had = len(adding.keys)
+            keys = [self._key(known, adding, customer, key) for key in body.keys]
+            if state == "unchanged" and len(adding.keys) > had:
+                state = "changed"
         except AlreadyExists as error:
             raise AlreadyExists(f"customers.{place}: {error.message}") from error
         except Invalid as error:
             raise Invalid.field(f"customers.{place}", error.message, error.code) from error
+        return CustomerMade(customer=customer, keys=[key for key in keys if key is not None], state=state)
 
-    def _key(self, connection: Connection, customer_id: str, key: BulkKey, actor: str) -> KeyMade:
-        now = self._services.now_ms()
+    def _key(self, known: Known, adding: Additions, customer: CustomerShown, key: BulkKey) -> KeyMade | None:
+        """Return the key that a customer has by this description, or a new one; none of a customer that is deleted."""
+        there = known.key(customer.id, key)
+        if there is not None:
+            return KeyMade(**shown(there).model_dump(), key=None)
+        if customer.status == "deleted":
+            return None
         if key.sha256 is None or key.prefix is None:
-            return self._keys.write_new(connection, customer_id, key, actor, now)
-        return self._keys.write_imported(connection, customer_id, key, key.sha256, key.prefix, actor, now)
+            return self._keys.new(adding, customer.id, key)
+        return self._keys.imported(adding, customer.id, key, key.sha256, key.prefix)
+
+
+def _altered(change: CustomerChange, row: CustomerRow, timeline: Timeline, now_ms: int) -> CustomerRow:
+    return row if row.status == "deleted" else with_change(row, change, timeline, now_ms)
+
+
+def change_of(body: BulkCustomer) -> CustomerChange:
+    """Return the change that makes of a customer what a row says, in the fields that it has."""
+    given = body.model_fields_set & CustomerChange.model_fields.keys()
+    return CustomerChange.model_construct(given, **{name: getattr(body, name) for name in given})
 
 
 def _without_keys(made: CustomersMade) -> CustomersMade:
     """Return what may be kept: everything but the keys' texts."""
     return CustomersMade(
         data=[
-            CustomerMade(customer=one.customer, keys=[key.model_copy(update={"key": None}) for key in one.keys])
+            one.model_copy(update={"keys": [key.model_copy(update={"key": None}) for key in one.keys]})
             for one in made.data
         ]
     )

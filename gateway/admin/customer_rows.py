@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, insert, or_, select, tuple_, update
+from sqlalchemy import Column, Connection, Row, insert, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from gateway.admin.problems import AlreadyExists, NotFound
@@ -18,6 +18,9 @@ from gateway.ledger.tables import customers
 Status = Literal["active", "blocked", "deleted"]
 
 ROWS_AT_ONCE = 1000
+
+ASKED_AT_ONCE = 500
+"""Values in one question; SQLite before 3.32 takes 999 parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +120,41 @@ def add(connection: Connection, row: CustomerRow) -> None:
     Raises:
         AlreadyExists: another customer has its external_id.
     """
+    add_all(connection, [row])
+
+
+def add_all(connection: Connection, rows: Sequence[CustomerRow]) -> None:
+    """Write new customers.
+
+    Raises:
+        AlreadyExists: another customer has an external_id of theirs.
+    """
+    if not rows:
+        return
     try:
-        connection.execute(insert(customers).values(**_values(row), projected=False))
+        connection.execute(insert(customers), [{**_values(row), "projected": False} for row in rows])
     except IntegrityError as error:
-        raise _taken(row) from error
+        raise (
+            _taken(rows[0]) if len(rows) == 1 else AlreadyExists("Another customer has one of these external_ids.")
+        ) from error
+
+
+def with_external_ids(connection: Connection, names: Sequence[str]) -> list[CustomerRow]:
+    """Return the customers that have one of these ids of the operator's, each locked until the transaction ends."""
+    return _locked(connection, customers.c.external_id, names)
+
+
+def with_ids(connection: Connection, ids: Sequence[str]) -> list[CustomerRow]:
+    """Return the customers of these ids, each locked until the transaction ends."""
+    return _locked(connection, customers.c.id, ids)
+
+
+def _locked(connection: Connection, column: Column[Any], values: Sequence[str]) -> list[CustomerRow]:
+    found: list[CustomerRow] = []
+    for first in range(0, len(values), ASKED_AT_ONCE):
+        query = select(*COLUMNS).where(column.in_(values[first : first + ASKED_AT_ONCE]))
+        found += [row_of(row) for row in connection.execute(query.order_by(customers.c.id).with_for_update())]
+    return found
 
 
 def store(connection: Connection, row: CustomerRow) -> CustomerRow:

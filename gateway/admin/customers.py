@@ -10,6 +10,8 @@ from fastapi import Query
 from sqlalchemy import Connection
 
 from gateway.admin import audit_rows, customer_rows, idempotency, key_rows, menus_store
+from gateway.admin.additions import Additions, MenuOf, menus_in
+from gateway.admin.audit_rows import Audited
 from gateway.admin.customer_changes import folded, to_come, with_change, with_tier
 from gateway.admin.customer_rows import CustomerRow, Status
 from gateway.admin.customer_shapes import (
@@ -67,7 +69,10 @@ class Customers:
         def change(keep: Keep) -> CustomerShown:
             with self._database.write() as connection:
                 menus_store.hold_still(connection)
-                answer = self.write_new(connection, body, posted.actor, menus_store.read_timeline(connection))
+                adding = Additions(posted.actor, self._now_ms())
+                timeline = menus_store.read_timeline(connection)
+                answer = self.new(adding, body, timeline, menus_in(connection))
+                adding.write(connection)
                 keep(connection, answer)
             with saved_only(answer):
                 project_customers(self._database, self._services.projection, [answer.id])
@@ -75,14 +80,31 @@ class Customers:
 
         return self._replies.once(posted, body, CustomerShown, change)
 
-    def write_new(self, connection: Connection, body: NewCustomer, actor: str, timeline: Timeline) -> CustomerShown:
-        """Write a new customer in a transaction that holds the menus still; whoever commits it projects it."""
-        now = self._now_ms()
+    def new(self, adding: Additions, body: NewCustomer, timeline: Timeline, menu_of: MenuOf) -> CustomerShown:
+        """Return a new customer, which is among what is to be added; the menus are held still until it is."""
+        now = adding.now_ms
         row = with_tier(self._new(body, now), body.tier, "now", timeline, now)
-        _refuse_unsold(connection, row, timeline, now)
-        customer_rows.add(connection, row)
+        _refuse_unsold(menu_of, row, timeline, now)
         answer = shown(row, timeline, now)
-        _record(connection, now, actor, "customer.create", None, answer)
+        adding.customers.append(row)
+        adding.audited.append(_audited(now, adding.actor, "customer.create", None, answer))
+        return answer
+
+    @staticmethod
+    def altered(
+        adding: Additions, row: CustomerRow, alter: Alter, timeline: Timeline, menu_of: MenuOf, action: str
+    ) -> CustomerShown:
+        """Return a locked customer as it is to be, which is among what is to be written where it differs."""
+        now = adding.now_ms
+        before = folded(row, now)
+        after = alter(before, timeline, now)
+        answer = shown(after, timeline, now)
+        if after == before:
+            return answer
+        if (after.tier, after.next_tier_at, after.next_tier) != (before.tier, before.next_tier_at, before.next_tier):
+            _refuse_unsold(menu_of, after, timeline, now)
+        adding.changed.append(after)
+        adding.audited.append(_audited(now, adding.actor, action, shown(before, timeline, now), answer))
         return answer
 
     def _new(self, body: NewCustomer, now_ms: int) -> CustomerRow:
@@ -149,20 +171,11 @@ class Customers:
             menus_store.hold_still(connection)
             row = customer_rows.find(connection, customer_id, locked=True)
             refuse_deleted(row)
-            now, timeline = self._now_ms(), menus_store.read_timeline(connection)
-            before = folded(row, now)
-            after = alter(before, timeline, now)
-            answer = shown(after, timeline, now)
-            if after == before:
+            adding, timeline = Additions(actor, self._now_ms()), menus_store.read_timeline(connection)
+            answer = self.altered(adding, row, alter, timeline, menus_in(connection), action)
+            if not adding.changed:
                 return answer
-            if (after.tier, after.next_tier_at, after.next_tier) != (
-                before.tier,
-                before.next_tier_at,
-                before.next_tier,
-            ):
-                _refuse_unsold(connection, after, timeline, now)
-            customer_rows.store(connection, after)
-            _record(connection, now, actor, action, shown(before, timeline, now), answer)
+            adding.write(connection)
         with saved_only(answer):
             project_customers(self._database, self._services.projection, [customer_id])
         return answer
@@ -191,10 +204,9 @@ class Customers:
             if after != before:
                 customer_rows.store(connection, after)
                 timeline = menus_store.read_timeline(connection)
-                _record(
-                    *(connection, now, actor, "customer.erase" if erase else "customer.delete"),
-                    *(shown(before, timeline, now), shown(after, timeline, now)),
-                )
+                action, old = "customer.erase" if erase else "customer.delete", shown(before, timeline, now)
+                told = _audited(now, actor, action, old, shown(after, timeline, now))
+                audit_rows.record_all(connection, [told])
             if erase:
                 self._erase_beside_the_book(connection, customer_id)
         with saved_only():
@@ -250,14 +262,14 @@ def refuse_deleted(row: CustomerRow) -> None:
         raise Conflict(f"The customer {row.id} was deleted.", code="customer_deleted")
 
 
-def _refuse_unsold(connection: Connection, row: CustomerRow, timeline: Timeline, now_ms: int) -> None:
+def _refuse_unsold(menu_of: MenuOf, row: CustomerRow, timeline: Timeline, now_ms: int) -> None:
     """Raise Invalid where the tier that was set is not, or will not be, on the menu in force then."""
     for at, stands in to_come(row, timeline, now_ms):
         if stands.tier is None:
             continue
         if stands.version is None:
             raise Invalid.field("tier", "No menu is in force yet, so there is no tier to have.", "tier_not_found")
-        menu = menus_store.read_menu(connection, stands.version)
+        menu = menu_of(stands.version)
         if menu.tier(stands.tier) is None:
             sold = ", ".join(tier.name for tier in menu.tiers) or "none"
             when = "in force" if at <= max(now_ms, row.tier_since) else f"in force from {written(at)} on"
@@ -266,11 +278,9 @@ def _refuse_unsold(connection: Connection, row: CustomerRow, timeline: Timeline,
             )
 
 
-def _record(
-    connection: Connection, now_ms: int, actor: str, action: str, before: CustomerShown | None, after: CustomerShown
-) -> None:
+def _audited(now_ms: int, actor: str, action: str, before: CustomerShown | None, after: CustomerShown) -> Audited:
     old, new = before.model_dump(mode="json") if before else None, after.model_dump(mode="json")
     if old is not None:
         differing = [name for name in new if new[name] != old[name]]
         old, new = {name: old[name] for name in differing}, {name: new[name] for name in differing}
-    audit_rows.record(connection, time=now_ms, actor=actor, action=action, target=after.id, before=old, after=new)
+    return Audited(now_ms, actor, action, after.id, old, new)

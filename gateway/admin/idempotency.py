@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
@@ -26,6 +26,9 @@ from gateway.ledger.tables import admin_replies
 
 CLAIM_MS = 60_000
 """A claim this old is nobody's: no admin request works that long."""
+
+ASKED_AT_ONCE = 500
+"""Values in one question; SQLite before 3.32 takes 999 parameters."""
 
 RUNNING = 0
 """Stands for the status of a request that is still being carried out."""
@@ -163,6 +166,32 @@ class _Claim:
     def is_ours(self) -> tuple[ColumnElement[bool], ...]:
         table = admin_replies
         return table.c.key == self.key, table.c.status == RUNNING, table.c.time == self.time
+
+
+def things_made_of(connection: Connection, route: str, names: Sequence[str]) -> dict[str, str]:
+    """Return the ids of what a route made of things that the sender has names for, by these names."""
+    by_key, found = {_digest(f"{route}\nrow {name}"): name for name in names}, dict[str, str]()
+    keys = list(by_key)
+    for first in range(0, len(keys), ASKED_AT_ONCE):
+        some = keys[first : first + ASKED_AT_ONCE]
+        query = select(admin_replies.c.key, admin_replies.c.body).where(admin_replies.c.key.in_(some))
+        found |= {by_key[key]: json.loads(body)["id"] for key, body in connection.execute(query)}
+    return found
+
+
+def remember_made(connection: Connection, route: str, made: Mapping[str, str], now_ms: int) -> None:
+    """Keep the ids of what a route has made of things that the sender has names for."""
+    rows = [
+        {"key": key, "request": key, "status": CREATED, "body": json.dumps({"id": made_id}), "time": now_ms}
+        for name, made_id in made.items()
+        for key in (_digest(f"{route}\nrow {name}"),)
+    ]
+    if not rows:
+        return
+    try:
+        connection.execute(insert(admin_replies), rows)
+    except IntegrityError as error:
+        raise Conflict("Another request makes customers of the same rows; send this one again.") from error
 
 
 def erase(connection: Connection, customer_id: str, blanks: dict[str, str | None]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, tuple_, update
+from sqlalchemy import Column, Connection, Row, insert, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from gateway.admin.problems import AlreadyExists, NotFound
@@ -19,6 +19,9 @@ SHOWN = 12
 """How many characters of a key stay readable, so that people can tell theirs apart."""
 
 SECRET_BYTES = 32
+
+ASKED_AT_ONCE = 500
+"""Values in one question; SQLite before 3.32 takes 999 parameters."""
 
 OWN = "tc-"
 """How our own keys begin, which name their bucket; one that was made elsewhere does not, and is looked up."""
@@ -62,11 +65,44 @@ def add(connection: Connection, row: KeyRow, digest: str) -> None:
     Raises:
         AlreadyExists: there is a key of this digest.
     """
-    values = {each.name: getattr(row, each.name) for each in fields(row)}
+    add_all(connection, [(row, digest)])
+
+
+def add_all(connection: Connection, rows: Sequence[tuple[KeyRow, str]]) -> None:
+    """Write new keys with their digests.
+
+    Raises:
+        AlreadyExists: there is a key of one of the digests.
+    """
+    if not rows:
+        return
+    values = [
+        {**{each.name: getattr(row, each.name) for each in fields(row)}, "digest": digest, "projected": False}
+        for row, digest in rows
+    ]
     try:
-        connection.execute(insert(api_keys).values(**values, digest=digest, projected=False))
+        connection.execute(insert(api_keys), values)
     except IntegrityError as error:
         raise AlreadyExists("There is an API key with this SHA-256 already.") from error
+
+
+def of_digests(connection: Connection, digests: Sequence[str]) -> dict[str, KeyRow]:
+    """Return the keys there are of these digests."""
+    return {digest: row for row, digest in _some(connection, api_keys.c.digest, digests)}
+
+
+def of_customers(connection: Connection, ids: Sequence[str]) -> list[KeyRow]:
+    """Return every key of these customers, in the order they were created."""
+    return sorted((row for row, _ in _some(connection, api_keys.c.customer, ids)), key=lambda row: row.created)
+
+
+def _some(connection: Connection, column: Column[Any], values: Sequence[str]) -> Iterator[tuple[KeyRow, str]]:
+    for first in range(0, len(values), ASKED_AT_ONCE):
+        query = select(*COLUMNS, api_keys.c.digest).where(column.in_(values[first : first + ASKED_AT_ONCE]))
+        for row in connection.execute(query.order_by(api_keys.c.created, api_keys.c.key_id)):
+            named = dict(row._mapping)
+            digest = named.pop("digest")
+            yield KeyRow(**named), digest
 
 
 def find(connection: Connection, key_id: str, *, locked: bool = False) -> KeyRow:

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
 from gateway.admin import audit_rows, customer_rows, key_rows
+from gateway.admin.additions import Additions
+from gateway.admin.audit_rows import Audited
 from gateway.admin.customers import refuse_deleted
 from gateway.admin.given import Given, Line
 from gateway.admin.idempotency import Actor, Keep, Post, Replies
@@ -160,22 +162,25 @@ class Keys:
         self._record(connection, now_ms, actor, "key.create", None, made)
         return made
 
-    def write_imported(
-        self,
-        connection: Connection,
-        customer_id: str,
-        wanted: NewKey,
-        digest: str,
-        prefix: str,
-        actor: str,
-        now_ms: int,
+    def new(self, adding: Additions, customer_id: str, wanted: NewKey) -> KeyMade:
+        """Return a new key of a customer who is locked or new, which is among what is to be added."""
+        _refuse_past(wanted.expires, adding.now_ms)
+        text = key_rows.new_text(customer_id, self._services.random_bytes)
+        return self._added(adding, customer_id, wanted, text[: key_rows.SHOWN], text, key_rows.digest_of(text))
+
+    def imported(self, adding: Additions, customer_id: str, wanted: NewKey, digest: str, prefix: str) -> KeyMade:
+        """Return a key that was made elsewhere, by the SHA-256 of its text, which is among what is to be added."""
+        _refuse_past(wanted.expires, adding.now_ms)
+        return self._added(adding, customer_id, wanted, prefix, None, digest)
+
+    def _added(
+        self, adding: Additions, customer_id: str, wanted: NewKey, prefix: str, text: str | None, digest: str
     ) -> KeyMade:
-        """Write a key that was made elsewhere, by the SHA-256 of its text."""
-        _refuse_past(wanted.expires, now_ms)
-        row = KeyRow(self._services.new_id("key"), customer_id, prefix, wanted.name, now_ms, wanted.expires)
-        key_rows.add(connection, row, digest)
-        made = KeyMade(**_facts(row), key=None)
-        self._record(connection, now_ms, actor, "key.import", None, made)
+        row = KeyRow(self._services.new_id("key"), customer_id, prefix, wanted.name, adding.now_ms, wanted.expires)
+        made = KeyMade(**_facts(row), key=text)
+        action, told = "key.import" if text is None else "key.create", made.model_dump(mode="json", exclude={"key"})
+        adding.keys.append((row, digest))
+        adding.audited.append(Audited(adding.now_ms, adding.actor, action, row.key_id, None, told))
         return made
 
     def _make(

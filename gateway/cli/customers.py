@@ -8,6 +8,7 @@ import io
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TextIO
@@ -47,23 +48,27 @@ def add(
         Path, typer.Option(metavar="PATH", help="What the new keys are added to, as JSON lines that only you can read.")
     ] = STANDARD,
 ) -> None:
-    """Create the customers in a file.
+    """Create the customers in a file, and bring those that are there to what it says.
+
+    A customer is there by its external_id; without one, if the same row was in a file before. One that is there is changed
+    in what its row says, and gets the keys that it lacks, by their names. The same file again changes nothing.
 
     A CSV has the columns name, tier, status, period, timezone, external_id, limits such as period_tokens_max, and for
     one key each key_name (a new key), key_expires, or key_sha256 and key_prefix (a key that works elsewhere already).
-    JSON lines are customers as POST /admin/customers/bulk takes them. The same file again creates nothing twice.
+    JSON lines are customers as POST /admin/customers/bulk takes them.
     """
-    given = list(_read(file))
+    given = list(_named(_read(file)))
     with admin_client(url, token) as client, KeptKeys(out) as kept, timed(f"Creating {len(given)} customers"):
         for first in range(0, len(given), AT_ONCE):
-            body = {"customers": given[first : first + AT_ONCE]}
-            name = hashlib.sha256(json.dumps([first, body], sort_keys=True).encode()).hexdigest()
-            answer = ask(client, "POST", "/admin/customers/bulk", body, **{"Idempotency-Key": name})
+            body = {"upsert": True, "customers": given[first : first + AT_ONCE]}
+            answer = ask(client, "POST", "/admin/customers/bulk", body)
             kept.add((answer.json() if answer.is_success else problem(answer).get("saved") or {}).get("data", []))
             if not answer.is_success:
-                advice = f" {kept.customers} customers are created, with {kept.keys} keys." if kept.customers else ""
+                created, keys = kept.created
+                advice = f" {created} customers are created, with {keys} keys." if created else ""
                 raise refusal(answer, advice)
-    print(f"{kept.customers} customers, {kept.keys} keys.", file=sys.stderr)
+    told = ", ".join(f"{kept.states[state]} {state}" for state in ("created", "changed", "unchanged"))
+    print(f"{kept.customers} customers, {kept.keys} keys. {told}.", file=sys.stderr)
     if kept.lost:
         print(
             f"{kept.lost} of these keys were made by an earlier run and are shown once: where its file is lost, make "
@@ -85,6 +90,9 @@ class KeptKeys:
     def __init__(self, path: Path) -> None:
         self.customers = 0
         self.keys = 0
+        self.states: Counter[str] = Counter()
+        self.created = (0, 0)
+        """New customers, and their keys."""
         self.lost = 0
         """Keys of an earlier run whose texts stand in no line of the file."""
         self._path = path
@@ -125,9 +133,12 @@ class KeptKeys:
             silent = [key for key in line["keys"] if key["key"] is None and key["key_id"] not in made_elsewhere]
             self.customers += 1
             self.keys += len(line["keys"])
+            self.states[one["state"]] += 1
+            if one["state"] == "created":
+                self.created = (self.created[0] + 1, self.created[1] + len(line["keys"]))
             if line["id"] in self._known and all(key["key"] is None for key in line["keys"]):
                 continue
-            self.lost += len(silent)
+            self.lost += len(silent) if line["id"] not in self._known else 0
             self._known.add(line["id"])
             print(json.dumps(line, ensure_ascii=False), file=self._file or sys.stdout)
         where = self._file or sys.stdout
@@ -148,6 +159,18 @@ def _ids_in(lines: str) -> Iterator[str]:
 
 LONGEST = 19
 """Digits of the longest number that any limit can be."""
+
+
+def _named(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield customers; one that has no id of the operator's is named by what its row says, and how many rows say it."""
+    before: Counter[str] = Counter()
+    for row in rows:
+        if row.get("external_id") is not None or "row" in row:
+            yield row
+            continue
+        said = json.dumps(row, sort_keys=True)
+        before[said] += 1
+        yield {**row, "row": hashlib.sha256(f"{before[said]} {said}".encode()).hexdigest()}
 
 
 def _read(file: Path) -> Iterator[dict[str, Any]]:

@@ -85,3 +85,68 @@ async def test_a_key_is_imported_whole_or_not_at_all(operator: Operator) -> None
         refused = await operator.refused("POST", BULK, {"customers": [{"name": "Acme", "keys": [key]}]})
         assert refused["status"] == 422
     assert await names(operator) == []
+
+
+def upsert(*customers: dict[str, Any]) -> dict[str, Any]:
+    return {"upsert": True, "customers": list(customers)}
+
+
+async def test_who_is_there_is_changed_in_what_is_said_and_gets_the_keys_that_it_lacks(operator: Operator) -> None:
+    """By its external_id; what is not said stays, and a key is the customer's by its name and how many there are of it."""
+    first = {"name": "Acme", "external_id": "crm-1", "timezone": "Europe/Berlin", "keys": [{"name": "production"}, {}]}
+    [made] = (await operator.post(BULK, upsert(first)))["data"]
+    later = {"name": "Acme Ltd", "external_id": "crm-1", "keys": [{"name": "production"}, {}, {"name": "test"}]}
+    [changed] = (await operator.post(BULK, upsert(later)))["data"]
+    [again] = (await operator.post(BULK, upsert(later)))["data"]
+
+    assert [one["state"] for one in (made, changed, again)] == ["created", "changed", "unchanged"]
+    assert changed["customer"] == made["customer"] | {"name": "Acme Ltd"} == again["customer"]
+    assert [key["key"] is not None for key in changed["keys"]] == [False, False, True]
+    assert [key["key_id"] for key in changed["keys"][:2]] == [key["key_id"] for key in made["keys"]]
+    assert again["keys"] == [key | {"key": None} for key in changed["keys"]]
+    assert len((await operator.get(f"/admin/customers/{made['customer']['id']}/keys"))["data"]) == 3
+    changes = (await operator.get("/admin/audit?action=customer.change"))["data"]
+    assert [row["after"] for row in changes] == [{"name": "Acme Ltd"}]
+
+
+async def test_who_has_no_id_is_known_by_its_row(operator: Operator) -> None:
+    one = {"name": "Acme", "row": "line 1", "keys": [{}]}
+    [made] = (await operator.post(BULK, upsert(one)))["data"]
+    again = (await operator.post(BULK, upsert(one, {"name": "Beta", "row": "line 2"})))["data"]
+    twice = await operator.refused("POST", BULK, upsert(one, one))
+
+    assert [each["state"] for each in again] == ["unchanged", "created"]
+    assert again[0]["customer"] == made["customer"]
+    assert again[0]["keys"][0] == made["keys"][0] | {"key": None}
+    assert twice["detail"] == "customers.1: The row 'line 1' is there twice."
+    assert await names(operator) == ["Acme", "Beta"]
+
+
+async def test_who_was_deleted_stays_so_and_gets_no_key(operator: Operator) -> None:
+    one = {"name": "Acme", "external_id": "crm-1"}
+    [made] = (await operator.post(BULK, upsert(one)))["data"]
+    await operator.delete(f"/admin/customers/{made['customer']['id']}")
+    [again] = (await operator.post(BULK, upsert({**one, "name": "Other", "keys": [{}]})))["data"]
+
+    assert again["state"] == "unchanged"
+    assert again["customer"] == made["customer"] | {"status": "deleted"}
+    assert again["keys"] == []
+
+
+async def test_a_key_from_elsewhere_is_its_customers_the_second_time_and_nobody_elses(operator: Operator) -> None:
+    key = {"sha256": digest(ELSEWHERE), "prefix": "sk-live-4f1b"}
+    one = {"name": "Acme", "external_id": "crm-1", "keys": [key]}
+    [made], [again] = [(await operator.post(BULK, upsert(one)))["data"] for _ in range(2)]
+    refused = await operator.refused("POST", BULK, upsert({"name": "Other", "external_id": "crm-2", "keys": [key]}))
+
+    assert again == made | {"state": "unchanged"}
+    assert (refused["status"], refused["code"]) == (409, "already_exists")
+
+
+async def test_what_cannot_be_changes_nobody(operator: Operator) -> None:
+    await operator.post(BULK, upsert({"name": "Acme", "external_id": "crm-1"}))
+    wrong = upsert({"name": "New name", "external_id": "crm-1"}, {"name": "x", "external_id": "crm-2", "tier": "gold"})
+    refused = await operator.refused("POST", BULK, wrong)
+
+    assert fields_of(refused) == {"customers.1"}
+    assert await names(operator) == ["Acme"]

@@ -70,6 +70,43 @@ def test_the_same_file_again_creates_nothing_twice(gateway: Rig, tmp_path: Path)
     assert json.loads(again.stdout.splitlines()[0])["keys"][0]["key"] is None
 
 
+@pytest.mark.parametrize("ids", [True, False], ids=["with ids", "without ids"])
+def test_rows_that_are_added_to_a_file_are_the_only_new_ones(gateway: Rig, tmp_path: Path, ids: bool) -> None:
+    """Wherever they are added, and of rows that say the same as many as there are of them."""
+    file, out = tmp_path / "customers.jsonl", tmp_path / "keys.jsonl"
+    rows = [{"name": name, "keys": [{}]} for name in ("Acme", "Acme", "Beta")]
+    if ids:
+        rows = [{**row, "external_id": f"crm-{place}"} for place, row in enumerate(rows)]
+    more = [{"name": "Before", "keys": [{}]}, *rows, {"name": "Behind", "keys": [{}]}]
+    ran = []
+    for some in (rows, more, more):
+        file.write_text("".join(json.dumps(row) + "\n" for row in some))
+        ran.append(add(tmp_path, gateway, str(file), "--out", str(out)))
+
+    assert [one.returncode for one in ran] == [0, 0, 0], ran[1].stderr
+    assert "3 created, 0 changed, 0 unchanged." in ran[0].stderr
+    assert "2 created, 0 changed, 3 unchanged." in ran[1].stderr
+    assert "0 created, 0 changed, 5 unchanged." in ran[2].stderr
+    assert sorted(one["name"] for one in customers(gateway)) == ["Acme", "Acme", "Before", "Behind", "Beta"]
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(lines) == 5
+    assert all(key["key"] is not None for line in lines for key in line["keys"])
+
+
+def test_a_file_brings_customers_to_what_it_says(gateway: Rig, tmp_path: Path) -> None:
+    file = tmp_path / "customers.csv"
+    file.write_text(CSV)
+    add(tmp_path, gateway, str(file))
+    file.write_text(CSV.replace("1000", "2000").replace("Gamma,,", "Gamma,open,"))
+
+    ran = add(tmp_path, gateway, str(file))
+
+    assert "0 created, 2 changed, 1 unchanged." in ran.stderr
+    found = {one["external_id"]: one for one in customers(gateway)}
+    assert found["crm-1"]["overrides"] == {"period_tokens_max": 2_000}
+    assert found["crm-3"]["tier"] == "open"
+
+
 def keys_in(file: Path) -> dict[str, list[str | None]]:
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     return {line["external_id"]: [key["key"] for key in line["keys"]] for line in lines}
