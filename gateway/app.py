@@ -21,7 +21,7 @@ from gateway.admin.router import build_admin
 from gateway.admin.scrape import Scrape
 from gateway.admin.self_service import SelfService
 from gateway.admin.services import AdminServices
-from gateway.admin.sweep import project_everything
+from gateway.admin.sweep import Everything
 from gateway.admin.tokens import AdminTokens
 from gateway.admin.wrong_tokens import WrongTokens
 from gateway.clock import now_ms
@@ -31,15 +31,16 @@ from gateway.holds.book import Book
 from gateway.holds.claims import Claims
 from gateway.holds.connect import connect, connect_line, translated
 from gateway.holds.directory import Directory
-from gateway.holds.generation import Generation
+from gateway.holds.generation import Generation, generation_in
 from gateway.holds.keeper import Keeper
 from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits
 from gateway.holds.projection import Projection
 from gateway.holds.threads import Threads
 from gateway.ledger.database import Database
+from gateway.ledger.hot_state import bounds_of
 from gateway.ledger.queries import lately_counted
-from gateway.ledger.recovery import Recovery, bounds_of
+from gateway.ledger.recovery import Recovery
 from gateway.observing.metrics import WRONG_TOKENS
 from gateway.observing.records import count_records
 from gateway.observing.tally import Sheet, Tally
@@ -131,7 +132,7 @@ def build(settings: Settings, worker_id: str) -> App:
     recovery = Recovery(
         database,
         blocking,
-        lambda: project_everything(database, projection),
+        Everything(database, projection),
         bounds=bounds_of(settings),
         now_ms=now_ms,
         note=lambda records: count_records(tally, records),
@@ -201,7 +202,8 @@ async def _serving(
     line, ticks = connect_line(settings.redis_url, batches=settings.redis_batches), Ticks()
     stack.push_async_callback(line.aclose)
 
-    directory, generation = Directory(line), Generation(partial(asyncio.to_thread, recovery.ensure))
+    directory = Directory(line)
+    generation = Generation(partial(asyncio.to_thread, recovery.ensure), partial(generation_in, line))
     lease = Lease(worker_id, int(settings.lease_s * 1000), int(settings.call_deadline_s * 1000))
     house = _house(settings)
     admission = Admission(
@@ -301,7 +303,7 @@ async def _look_around(line: Line, admission: Admission, generation: Generation)
         with translated():
             await line.ask("PING")
         await admission.compare_clocks()
-        await generation.learn(0, START_S)
+        await generation.learn(0, patience_s=START_S)
 
 
 def _house(settings: Settings) -> HouseLimits:

@@ -15,7 +15,7 @@ import httpx
 
 from gateway.admin.pricer import Pricer
 from gateway.admin.subscriptions import open_due
-from gateway.admin.sweep import project_everything, project_pending
+from gateway.admin.sweep import Everything, project_pending
 from gateway.billing.courier import Courier, Webhook
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
@@ -27,7 +27,9 @@ from gateway.ledger.aside import count_aside
 from gateway.ledger.conservation import Conservation
 from gateway.ledger.conservation import Found as Counted
 from gateway.ledger.database import Database
-from gateway.ledger.recovery import Recovery, bounds_of
+from gateway.ledger.hot_state import bounds_of
+from gateway.ledger.recovery import Recovery
+from gateway.ledger.rollup import BATCH, Rollup
 from gateway.ledger.tide import Fallen
 from gateway.ledger.writer import Writer
 from gateway.observing.metrics import (
@@ -52,6 +54,7 @@ TURN_S = 0.2
 MANY = 1_000
 """Entries in one turn after which the next one does not wait; fewer are cheaper together."""
 SWEEP_S = 1.0
+ROLLUPS_A_SWEEP = 10
 AWAY_S = 0.5
 SHEET = "bookkeeper"
 
@@ -105,12 +108,12 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
     recovery = Recovery(
         database,
         client,
-        lambda: project_everything(database, projection),
+        Everything(database, projection),
         bounds=bounds_of(settings),
         now_ms=now_ms,
         note=note,
     )
-    writer = Writer(client, database, note=note)
+    writer, rollup = Writer(client, database, note=note), Rollup(database)
     generation = ""
     reclaimer = Reclaimer(
         client, lease_ms=int(settings.lease_s * 1000), generation=lambda: generation, monotonic=monotonic, now_ms=now_ms
@@ -126,6 +129,7 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
                     found = upkeep.turn()
                     generation = recovery.rebuild() if found.has_lost else recovery.ensure()
                     do("reclaim", reclaimer.turn)
+                    do("rollup", _roll_up, rollup)
                     if found.now is not None:  # nobody is charged for a period while nobody knows the time
                         do("subscriptions", open_due, database, client, projection, now_ms(), settings.currency)
                     do("projection", project_pending, database, projection)
@@ -160,6 +164,14 @@ def _pricer(settings: Settings, database: Database) -> Pricer:
         every_h=settings.pricing_every_h,
         asked={"days": settings.pricing_days, "publish": settings.pricing_publish},
     )
+
+
+def _roll_up(rollup: Rollup) -> None:
+    """Add the latest records to the running sums, all of them unless there are very many."""
+    for _ in range(ROLLUPS_A_SWEEP):
+        if rollup.turn(now_ms()) < BATCH:
+            break
+    rollup.forget_ended(now_ms())
 
 
 def _look(tally: Tally, conservation: Conservation, found: Found, writer: Writer, database: Database) -> None:

@@ -162,7 +162,7 @@ async def _calls(kind: Kind) -> Callable[[int], Any]:
     """Return what makes so many calls, one after the other."""
     line = Line(asyncio.get_running_loop())
 
-    async def restore() -> str:
+    async def restore(_heard: object) -> str:
         return "1"
 
     generation, directory = Generation(restore), Directory(line)

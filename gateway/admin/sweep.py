@@ -6,22 +6,22 @@ bookkeeper's sweep does it later. Everything here can be done twice, and by seve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Column, bindparam, select, text, update
+from sqlalchemy import Column, ColumnElement, Connection, bindparam, select, text, update
 
 from gateway.admin import customer_rows, menus_store
 from gateway.admin.key_rows import OWN
 from gateway.clock import now_ms
 from gateway.holds import keys
-from gateway.holds.projection import Projection
+from gateway.holds.projection import Admitted, Projection
 from gateway.holds.terms import Customer, period_of
 from gateway.ledger.database import Database
 from gateway.ledger.queries import begun_in, spent_in
 from gateway.ledger.tables import api_keys, customers, publications
 
-AT_ONCE = 100
+AT_ONCE = 500
 """Rows in one transaction: on SQLite nobody else writes while their keys are on the way to Redis."""
 
 TOLD_WITHIN_MS = 86_400_000
@@ -37,12 +37,7 @@ def project_pending(database: Database, projection: Projection) -> int:
     Raises:
         MeteringUnavailable: Redis or the ledger is not to be had; call it again later.
     """
-    return _project_pending(database, projection)
-
-
-def _project_pending(database: Database, projection: Projection, *, known: Collection[int] = ()) -> int:
-    """Bring Redis up to date; of the publications that are ``known`` the webhook has been told."""
-    carried = project_menus(database, projection, known=known)
+    carried = project_menus(database, projection)
     projecting: tuple[tuple[Column[Any], Callable[[Database, Projection, Collection[str]], None]], ...] = (
         (customers.c.id, project_customers),
         (api_keys.c.key_id, project_keys),
@@ -54,14 +49,34 @@ def _project_pending(database: Database, projection: Projection, *, known: Colle
     return carried
 
 
-def project_everything(database: Database, projection: Projection) -> int:
-    """Write all that is known of customers, keys and menus to a Redis that lost it; return how many rows it is."""
-    with database.write() as connection:
-        known = set(connection.execute(select(publications.c.seq).where(publications.c.projected)).scalars())
-        for table in (publications, customers):
-            connection.execute(update(table).values(projected=False))
-        connection.execute(update(api_keys).where(api_keys.c.revoked.is_(None)).values(projected=False))
-    return _project_pending(database, projection, known=known)
+class Everything:
+    """Writes all that is known of customers, keys and menus to a Redis that lost it.
+
+    What waits to be carried goes on waiting: the sweep carries it once more, and tells the webhook of it.
+    """
+
+    def __init__(self, database: Database, projection: Projection) -> None:
+        self._database = database
+        self._projection = projection
+
+    def write_menus(self) -> None:
+        """Put in force what was published."""
+        with self._database.read() as connection:
+            timeline = menus_store.still_needed(menus_store.read_timeline(connection))
+            versions = sorted({publication.version for publication in timeline.publications})
+            menus = [menus_store.read_menu(connection, version) for version in versions]
+        for menu in menus:
+            self._projection.put_menu(menu)
+        self._projection.put_timeline(timeline)
+
+    def write_customers(self, ids: Sequence[str]) -> None:
+        """Write customers, and let their keys in."""
+        with self._database.read() as connection:
+            query = select(*customer_rows.COLUMNS).where(customers.c.id.in_(ids))
+            rows = [customer_rows.row_of(row) for row in connection.execute(query)]
+        self._projection.put_customers([row.terms() for row in rows])
+        with self._database.write() as connection:
+            _let_in(connection, self._projection, api_keys.c.customer.in_(ids) & api_keys.c.revoked.is_(None))
 
 
 def project_customers(database: Database, projection: Projection, ids: Collection[str]) -> None:
@@ -69,21 +84,23 @@ def project_customers(database: Database, projection: Projection, ids: Collectio
     with database.read() as connection:
         query = select(*customer_rows.COLUMNS).where(customers.c.id.in_(ids))
         rows = [customer_rows.row_of(row) for row in connection.execute(query)]
-    for row in rows:
-        _carry_usage(database, projection, row.terms())
-        projection.put_customer(row.terms())
+    later = [row.terms() for row in rows]
+    before = {customer.id: customer for customer in projection.customers([customer.id for customer in later])}
+    for customer in later:
+        if customer.id in before:
+            _carry_usage(database, projection, before[customer.id], customer)
+    projection.put_customers(later)
     done = update(customers).where(customers.c.id == bindparam("one"), customers.c.rev == bindparam("seen"))
     with database.write() as connection:
         connection.execute(done.values(projected=True), [{"one": row.id, "seen": row.rev} for row in rows])
 
 
-def _carry_usage(database: Database, projection: Projection, after: Customer) -> None:
+def _carry_usage(database: Database, projection: Projection, before: Customer, after: Customer) -> None:
     """Begin the window of a customer whose period or time zone has changed with what the ledger says is used of it.
 
     It is done before any gateway knows of the change, so no call is in that window yet.
     """
-    before = projection.customer(after.id)
-    if before is None or (before.period, before.timezone) == (after.period, after.timezone):
+    if (before.period, before.timezone) == (after.period, after.timezone):
         return
     period = period_of(after, now_ms())
     used = spent_in(database, {after.id: period})[after.id]
@@ -104,22 +121,31 @@ def project_keys(database: Database, projection: Projection, key_ids: Collection
     """
     chosen = api_keys.c.key_id.in_(key_ids)
     with database.write() as connection:
-        for row in connection.execute(select(api_keys).where(chosen).order_by(api_keys.c.key_id).with_for_update()):
-            bucket = keys.bucket_of(row.customer)
-            if row.revoked is not None:
-                projection.drop_key(bucket, row.digest)
-            else:
-                if not row.prefix.startswith(OWN):
-                    projection.put_place(bucket, row.digest)
-                projection.put_key(bucket, row.digest, customer=row.customer, key_id=row.key_id, expires=row.expires)
+        _let_in(connection, projection, chosen)
         connection.execute(update(api_keys).where(chosen).values(projected=True))
 
 
-def project_menus(database: Database, projection: Projection, *, known: Collection[int] = ()) -> int:
-    """Put the publications in force that Redis does not have; return how many those are.
+def _let_in(connection: Connection, projection: Projection, chosen: ColumnElement[bool]) -> None:
+    rows = connection.execute(select(api_keys).where(chosen).order_by(api_keys.c.key_id).with_for_update()).all()
+    admitted = [
+        Admitted(
+            bucket=keys.bucket_of(row.customer),
+            digest=row.digest,
+            customer=row.customer,
+            key_id=row.key_id,
+            expires=row.expires,
+            is_foreign=not row.prefix.startswith(OWN),
+        )
+        for row in rows
+        if row.revoked is None
+    ]
+    projection.put_keys(
+        admitted, [(keys.bucket_of(row.customer), row.digest) for row in rows if row.revoked is not None]
+    )
 
-    The webhook is told of each, except of those in ``known``: it was told of them before.
-    """
+
+def project_menus(database: Database, projection: Projection) -> int:
+    """Put the publications in force that Redis does not have, and tell the webhook of each; return how many those are."""
     waiting = select(publications.c.seq).where(WAITING)
     with database.read() as connection:
         if connection.execute(waiting.limit(1)).first() is None:
@@ -133,7 +159,7 @@ def project_menus(database: Database, projection: Projection, *, known: Collecti
         projection.put_menu(menu)
     projection.put_timeline(menus_store.still_needed(timeline))
     for publication in coming:
-        if publication.seq not in known and publication.at > now_ms() - TOLD_WITHIN_MS:
+        if publication.at > now_ms() - TOLD_WITHIN_MS:
             projection.tell_of(publication)
     with database.write() as connection:
         carried = publications.c.seq <= timeline.rev

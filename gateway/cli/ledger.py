@@ -7,7 +7,7 @@ from contextlib import closing
 
 import typer
 
-from gateway.admin.sweep import project_everything
+from gateway.admin.sweep import Everything
 from gateway.cli.log import log_to_stderr
 from gateway.cli.progress import timed
 from gateway.clock import now_ms
@@ -15,7 +15,8 @@ from gateway.holds.connect import connect
 from gateway.holds.projection import Projection
 from gateway.ledger.aside import count_aside
 from gateway.ledger.database import Database
-from gateway.ledger.recovery import Recovery, bounds_of
+from gateway.ledger.hot_state import bounds_of
+from gateway.ledger.recovery import Recovery
 from gateway.ledger.verify import Recount, recount_all
 from gateway.local.reached import reached
 from gateway.settings import Settings, read_settings
@@ -76,7 +77,7 @@ def _rebuild(settings: Settings, redis_url: str) -> str:
         recovery = Recovery(
             database,
             client,
-            lambda: project_everything(database, projection),
+            Everything(database, projection),
             bounds=bounds_of(settings),
             now_ms=now_ms,
         )

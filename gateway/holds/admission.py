@@ -12,9 +12,9 @@ from gateway.clock import APART_MS
 from gateway.errors import InvalidKey, MeteringUnavailable, TokencapError
 from gateway.holds import keys
 from gateway.holds.conditions import Condition, Conditions
-from gateway.holds.connect import text, texts, translated
+from gateway.holds.connect import texts, translated
 from gateway.holds.directory import Directory
-from gateway.holds.generation import Generation
+from gateway.holds.generation import Generation, generation_in
 from gateway.holds.hold import Ask, Facts, Hold
 from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits, charge_bound
@@ -123,10 +123,10 @@ class Admission:
                             raise refusal(bid.condition.offer, bid.facts, reply, now)
                         want = smaller
                     case "rebuild":
-                        await self._generation.learn(since)
+                        await self._generation.learn(since, ask.bucket)
                         fresh = True
                     case "forgotten":
-                        await self._generation.learn(since)
+                        await self._generation.learn(since, ask.bucket)
                         fresh, is_known = True, False
                     case "no key":
                         self._directory.forget_key(ask.key_digest)
@@ -203,9 +203,9 @@ class Admission:
     async def _was_wiped(self, bucket: str) -> bool:
         """Return whether a key may be unknown because Redis holds another state than the ledger's; restore it then."""
         since = self._generation.learnt
-        if text(await self._line.ask("HGET", keys.state(bucket), "generation") or b"") == self._generation.value:
+        if await generation_in(self._line, bucket) == self._generation.value:
             return False
-        await self._generation.learn(since)
+        await self._generation.learn(since, bucket)
         return True
 
     async def _bid(self, ask: Ask, want: int, begun: tuple[str, str] | None, now: int, *, fresh: bool) -> Bid:

@@ -143,7 +143,7 @@ class Book:
                     case "done":
                         return _settled(reply)
                     case "rebuild":
-                        await self._generation.learn(since)
+                        await self._generation.learn(since, facts.bucket)
                     case "unknown":
                         await self.announce(hold, Checkpoint(outcome.billed_output_tokens, outcome.owes_input))
                     case "suspect":
@@ -209,7 +209,7 @@ class Book:
         with translated():
             verdicts = texts(await self._renew.run(self._line, names, arguments))
         if verdicts == ["rebuild"]:
-            await self._generation.learn(since)
+            await self._generation.learn(since, bucket)
             return dict.fromkeys(sofar, "unknown")
         return dict(zip(sofar, verdicts, strict=True))
 

@@ -6,12 +6,39 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from gateway.errors import MeteringUnavailable
+from gateway.holds import keys
+from gateway.holds.connect import text, translated
+from gateway.holds.line import Line
 
 PATIENCE_S = 5.0
 """How long a call waits for the hot state; then it is refused, to be made again."""
 
-Restore = Callable[[], Awaitable[str]]
-"""Makes sure that Redis holds what the ledger says, and returns the generation in force then."""
+POLL_S = 0.05
+"""How often it is looked whether a bucket is in force, while others are still being written."""
+
+Heard = Callable[[str], object]
+
+Restore = Callable[[Heard], Awaitable[str]]
+"""Makes sure that Redis holds what the ledger says, and returns the generation in force then. It says it before, too, as
+soon as it is decided: one bucket after another serves under it."""
+
+InForce = Callable[[str], Awaitable[str]]
+"""Returns the generation that a bucket has in Redis, or an empty text."""
+
+
+async def generation_in(line: Line, bucket: str) -> str:
+    """Return the generation that a bucket has in Redis, or an empty text where it has none.
+
+    Raises:
+        MeteringUnavailable: Redis is unavailable.
+    """
+    with translated():
+        return text(await line.ask("HGET", keys.state(bucket), "generation") or b"")
+
+
+async def nowhere(_bucket: str) -> str:
+    """Know of no bucket that serves before all do."""
+    return ""
 
 
 class Generation:
@@ -21,29 +48,40 @@ class Generation:
     it tells so before a call is admitted.
     """
 
-    def __init__(self, restore: Restore) -> None:
+    def __init__(self, restore: Restore, in_force: InForce = nowhere) -> None:
         self._restore = restore
+        self._in_force = in_force
         self._learning: asyncio.Task[None] | None = None
         self.value = ""
         self.learnt = 0
         """How often it was learnt; hand it to ``learn`` as it was before the question."""
 
-    async def learn(self, since: int, patience_s: float = PATIENCE_S) -> None:
+    async def learn(self, since: int, bucket: str | None = None, patience_s: float = PATIENCE_S) -> None:
         """Make sure of the hot state, unless somebody did since it was learnt for the ``since``-th time.
+
+        Args:
+            bucket: the one that is asked for; None is all of them.
 
         Raises:
             MeteringUnavailable: it takes long; it goes on, and whoever asks again waits for the same.
         """
         if self.learnt != since:
-            return
+            return None
         learning = self._learning
         if learning is None:
             learning = self._learning = asyncio.create_task(self._learn())
             learning.add_done_callback(_heard)
-        await asyncio.wait({learning}, timeout=patience_s)
-        if not learning.done():
-            raise MeteringUnavailable("The hot state is being rebuilt from the ledger; try again in a moment.")
-        await learning
+        now = asyncio.get_running_loop().time
+        end = now() + patience_s
+        pause_s = patience_s if bucket is None else POLL_S
+        while True:
+            await asyncio.wait({learning}, timeout=max(0.0, min(pause_s, end - now())))
+            if learning.done():
+                return await learning
+            if bucket is not None and self.value and await self._in_force(bucket) == self.value:
+                return None
+            if now() >= end:
+                raise MeteringUnavailable("The hot state is being rebuilt from the ledger; try again in a moment.")
 
     @property
     def is_restoring(self) -> bool:
@@ -52,10 +90,15 @@ class Generation:
 
     async def _learn(self) -> None:
         try:
-            self.value = await self._restore()
+            loop = asyncio.get_running_loop()
+            self.value = await self._restore(lambda value: loop.call_soon_threadsafe(self._hear, value))
             self.learnt += 1
         finally:
             self._learning = None
+
+    def _hear(self, value: str) -> None:
+        if self._learning is not None:
+            self.value = value
 
 
 def _heard(learning: asyncio.Task[None]) -> None:

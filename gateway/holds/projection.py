@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import redis
+from redis.commands.core import Script
 
 from gateway.holds import keys
 from gateway.holds.connect import text, translated
 from gateway.holds.scripts import source
 from gateway.holds.terms import Customer, Publication, Timeline
 from pricing.menu import Menu
+
+Asked = tuple[list[str], list[str | int]]
+"""What a script is told: keys and arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A key that is let in: by the SHA-256 of its text, until ``expires`` in ms, or for ever."""
+
+    bucket: str
+    digest: str
+    customer: str
+    key_id: str
+    expires: int | None
+    is_foreign: bool = False
+    """Whether it was made elsewhere, so that its text does not say its bucket."""
 
 
 class Projection:
@@ -27,17 +44,21 @@ class Projection:
         self._put_newer = client.register_script(source("project"))
         self._advance = client.register_script(source("advance"))
 
-    def put_customer(self, customer: Customer) -> None:
-        """Write a customer unless Redis already has a later one."""
-        bucket = keys.bucket_of(customer.id)
+    def put_customers(self, customers: Sequence[Customer]) -> None:
+        """Write customers, each unless Redis already has a later revision of it."""
+        put: list[Asked] = [
+            ([keys.customer(keys.bucket_of(customer.id), customer.id)], [customer.rev, customer.to_json()])
+            for customer in customers
+        ]
         with translated():
-            self._put_newer(keys=[keys.customer(bucket, customer.id)], args=[customer.rev, customer.to_json()])
+            self._run(self._put_newer, put)
 
-    def customer(self, customer_id: str) -> Customer | None:
-        """Return a customer as Redis has it."""
-        with translated():
-            body = self._redis.hget(keys.customer(keys.bucket_of(customer_id), customer_id), "body")
-        return None if body is None else Customer.from_json(text(body))
+    def customers(self, ids: Sequence[str]) -> list[Customer]:
+        """Return those of these customers that Redis has, as it has them."""
+        with translated(), self._redis.pipeline(transaction=False) as batch:
+            for customer_id in ids:
+                batch.hget(keys.customer(keys.bucket_of(customer_id), customer_id), "body")
+            return [Customer.from_json(text(body)) for body in batch.execute() if body is not None]
 
     def put_window(self, customer_id: str, period: tuple[int, int], amounts: Mapping[str, int]) -> None:
         """Begin a customer's window with what is used of it already; one that was begun before stays as it is."""
@@ -47,21 +68,21 @@ class Projection:
                 batch.hsetnx(window, name, str(amount))
             batch.execute()
 
-    def put_key(self, bucket: str, digest: str, *, customer: str, key_id: str, expires: int | None) -> None:
-        """Let a key in: ``digest`` is the SHA-256 of its text, ``expires`` in ms or None."""
-        fields = ["customer", customer, "key_id", key_id, "expires", "" if expires is None else str(expires)]
-        with translated():
-            self._redis.hset(keys.api_key(bucket, digest), items=fields)
+    def put_keys(self, admitted: Iterable[Admitted], shut_out: Iterable[tuple[str, str]] = ()) -> None:
+        """Let keys in; of others, by bucket and digest, none passes from the next call on.
 
-    def put_place(self, bucket: str, digest: str) -> None:
-        """Say where a key stands that was made elsewhere. It stays when the key goes: alone it lets nobody in."""
-        with translated():
-            self._redis.set(keys.place(digest), bucket)
-
-    def drop_key(self, bucket: str, digest: str) -> None:
-        """Shut a key out from the next call on."""
-        with translated():
-            self._redis.delete(keys.api_key(bucket, digest))
+        Where a key stands that was made elsewhere stays said when the key goes: alone it lets nobody in.
+        """
+        with translated(), self._redis.pipeline(transaction=False) as batch:
+            for key in admitted:
+                if key.is_foreign:
+                    batch.set(keys.place(key.digest), key.bucket)
+                expires = "" if key.expires is None else str(key.expires)
+                fields = ["customer", key.customer, "key_id", key.key_id, "expires", expires]
+                batch.hset(keys.api_key(key.bucket, key.digest), items=fields)
+            for bucket, digest in shut_out:
+                batch.delete(keys.api_key(bucket, digest))
+            batch.execute()
 
     def put_menu(self, menu: Menu) -> None:
         """Write one immutable menu."""
@@ -81,12 +102,15 @@ class Projection:
         """
         with translated():
             self._put_newer(keys=[keys.TIMELINE], args=[timeline.rev, timeline.to_json()])
-            names = [keys.state(bucket) for bucket in keys.ALL_BUCKETS]
-            if isinstance(self._redis, redis.RedisCluster):  # redis-py sends no scripts in a cluster's pipelines
-                for name in names:
-                    self._advance(keys=[name], args=["timeline", timeline.rev, 0])
-                return
-            with self._redis.pipeline(transaction=False) as batch:
-                for name in names:
-                    self._advance(keys=[name], args=["timeline", timeline.rev, 0], client=batch)
-                batch.execute()
+            self._run(self._advance, [([keys.state(name)], ["timeline", timeline.rev, 0]) for name in keys.ALL_BUCKETS])
+
+    def _run(self, script: Script, asked: Sequence[Asked]) -> None:
+        """Run a script for each, all on the way at once, so that the server's disk is waited for once."""
+        if isinstance(self._redis, redis.RedisCluster):  # redis-py sends no scripts in a cluster's pipelines
+            for names, arguments in asked:
+                script(keys=names, args=arguments)
+            return
+        with self._redis.pipeline(transaction=False) as batch:
+            for names, arguments in asked:
+                script(keys=names, args=arguments, client=batch)
+            batch.execute()

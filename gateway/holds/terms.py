@@ -7,6 +7,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import orjson
+
 from gateway.holds.periods import PeriodKind, next_start, period_at
 
 
@@ -40,7 +42,7 @@ class Customer:
     subscription: Subscription | None = None
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), separators=(",", ":"))
+        return orjson.dumps(self).decode()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Customer:

@@ -13,7 +13,8 @@ from gateway.holds import keys
 from gateway.holds.connect import text, translated
 from gateway.ledger.database import Database
 from gateway.ledger.entries import Entry, Malformed, record_in
-from gateway.ledger.queries import calls_in, summed, whole_sum
+from gateway.ledger.queries import calls_in, summed, sums_of
+from gateway.ledger.rollup import sums_by_rollup
 from gateway.ledger.tables import usage_aside, usage_records
 from gateway.ledger.tide import Tide
 from pricing.usage import UsageRecord
@@ -51,7 +52,8 @@ class Verdict:
 class Agreement:
     """Reads the window, the stream, the book and the window again. If it has not moved, nothing was settled meanwhile.
 
-    A record leaves the stream only once it is in the book; one that is in both is counted from the stream.
+    A record leaves the stream only once it is in the book; one that is in both is counted from the stream. Where the
+    running sums do not agree with the window, it is the records themselves that decide.
 
     Raises:
         MeteringUnavailable: Redis or the ledger is not to be had, from ``look_at``.
@@ -71,11 +73,9 @@ class Agreement:
         on_their_way = self._on_their_way(period)
         if on_their_way is None:
             return None
-        tokens, charge = self._booked(period, [record["id"] for record in on_their_way])
-        for record in on_their_way:
-            if record["customer"] == period.customer and period.start <= record["time"] < period.end:
-                tokens += record["billed_output_tokens"]
-                charge += record["charge_nanousd"]
+        tokens, charge = self._all_that_is_used(period, on_their_way, self._rolled_up)
+        if before != (tokens, charge):
+            tokens, charge = self._all_that_is_used(period, on_their_way, self._booked)
         if self._said(period) != before:
             return None
         if before == (tokens, charge):
@@ -109,10 +109,30 @@ class Agreement:
         whole = [record for record in records if not isinstance(record, Malformed)]
         return whole if len(whole) == len(records) else None
 
+    def _all_that_is_used(
+        self, period: Period, on_their_way: list[UsageRecord], booked: Callable[[Period, list[str]], tuple[int, int]]
+    ) -> tuple[int, int]:
+        tokens, charge = booked(period, [record["id"] for record in on_their_way])
+        for record in on_their_way:
+            if record["customer"] == period.customer and period.start <= record["time"] < period.end:
+                tokens += record["billed_output_tokens"]
+                charge += record["charge_nanousd"]
+        return tokens, charge
+
+    def _rolled_up(self, period: Period, but: list[str]) -> tuple[int, int]:
+        """Return what the book has of a period, but for records that were counted already, by its running sums.
+
+        What is not rolled up yet is added; all of it in one statement, so that it is of one moment.
+        """
+        query = sums_by_rollup(period.customer, period.start, period.end, but)
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        tokens = sum(row.sign * summed(row[1], row[2]) for row in rows)
+        return tokens, sum(row.sign * summed(row[3], row[4]) for row in rows)
+
     def _booked(self, period: Period, but: list[str]) -> tuple[int, int]:
-        """Return what the book has of a period, but for records that were counted already: in one statement."""
-        columns = (*whole_sum(book.billed_output_tokens), *whole_sum(book.charge_nanousd))
-        query = select(*columns).where(*calls_in(period.customer, period.start, period.end), book.id.not_in(but))
+        """Return the same by each record of the period, which takes as long as there are records."""
+        query = select(*sums_of(book)).where(*calls_in(period.customer, period.start, period.end), book.id.not_in(but))
         with self._database.read() as connection:
             row = connection.execute(query).one()
         return summed(row[0], row[1]), summed(row[2], row[3])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from operator import itemgetter
-from typing import TypeVar
 
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -14,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from gateway.ledger.chain import GENESIS, MAIN, Head, link
 from gateway.ledger.database import Database
 from gateway.ledger.erasure import WORDS, erased_among, without_words
-from gateway.ledger.rows import COLUMNS, record_of, without_silence
+from gateway.ledger.rows import COLUMNS, batches, record_of, without_silence
 from gateway.ledger.tables import chains, usage_records
 from pricing.usage import FIELDS, UsageRecord
 
@@ -26,8 +24,6 @@ PLACED = frozenset({"settled", "chain", "seq", "prev_hash", "hash"})
 
 # A field that a record leaves out is null, so that it is hashed as it will be read.
 NOTHING_SAID: UsageRecord = dict.fromkeys(FIELDS)
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +102,7 @@ def _locked_head(connection: Connection, chain: str) -> Head:
 
 def _already_booked(connection: Connection, ids: Iterable[str]) -> dict[str, UsageRecord]:
     known: dict[str, UsageRecord] = {}
-    for some in _batches(ids, IDS_AT_ONCE):
+    for some in batches(ids, IDS_AT_ONCE):
         rows = connection.execute(select(*COLUMNS).where(usage_records.c.id.in_(some)))
         known.update((row.id, record_of(row)) for row in rows)
     return known
@@ -115,9 +111,3 @@ def _already_booked(connection: Connection, ids: Iterable[str]) -> dict[str, Usa
 def _is_same(record: UsageRecord, other: UsageRecord, but_for: Iterable[str]) -> bool:
     fields = (record.keys() | other.keys()) - PLACED - set(but_for)
     return all(record.get(field) == other.get(field) for field in fields)
-
-
-def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    remaining = iter(items)
-    while batch := list(islice(remaining, size)):
-        yield batch

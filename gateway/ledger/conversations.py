@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from gateway.ledger.database import Database
 from gateway.ledger.queries import Span, rows_in
 from gateway.ledger.tables import usage_records
+from pricing.money import MOST
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -16,7 +17,7 @@ SWEEP_EVERY = 10_000
 book = usage_records.c
 COLUMNS = (
     *(book.time, book.id, book.settled, book.customer, book.conversation, book.tier, book.menu_version),
-    *(book.billed_output_tokens, book.input_tokens, book.conversation_cap_tokens),
+    *(book.billed_output_tokens, book.input_tokens, book.conversation_cap_tokens, book.seq),
 )
 
 
@@ -57,8 +58,11 @@ class Conversation:
         return now_ms - self.first < DAY_MS and now_ms - self.last < HOUR_MS
 
 
-def open_conversations(database: Database, now_ms: int) -> list[Conversation]:
-    """Return every conversation that is open at ``now_ms``, from the records of the last 24 hours."""
+def open_conversations(database: Database, now_ms: int, upto: int | None = None) -> list[Conversation]:
+    """Return every conversation that is open at ``now_ms``, from the records of the last 24 hours.
+
+    ``upto`` leaves out what came into the book after the record of this number.
+    """
     rows = rows_in(database, COLUMNS, Span(since=now_ms - DAY_MS))
     said = (
         Said(
@@ -73,7 +77,7 @@ def open_conversations(database: Database, now_ms: int) -> list[Conversation]:
             cap=row.conversation_cap_tokens,
         )
         for row in rows
-        if row.conversation is not None
+        if row.conversation is not None and (upto is None or row.seq <= upto)
     )
     return [conversation for conversation in gathered(said) if conversation.is_open(now_ms)]
 
@@ -91,14 +95,15 @@ def gathered(said: Iterable[Said]) -> Iterator[Conversation]:
         if before is not None and not before.is_open(call.time):
             yield going.pop(key)
             before = None
-        going[key] = _begun(call) if before is None else _continued(before, call)
+        going[key] = begun_by(call) if before is None else continued_by(before, call)
         if count % SWEEP_EVERY == 0:
             ended = [key for key, conversation in going.items() if not conversation.is_open(call.time)]
             yield from map(going.pop, ended)
     yield from going.values()
 
 
-def _begun(call: Said) -> Conversation:
+def begun_by(call: Said) -> Conversation:
+    """Return the conversation that a call begins."""
     return Conversation(
         customer=call.customer,
         name=call.conversation,
@@ -113,11 +118,12 @@ def _begun(call: Said) -> Conversation:
     )
 
 
-def _continued(conversation: Conversation, call: Said) -> Conversation:
+def continued_by(conversation: Conversation, call: Said) -> Conversation:
+    """Return a conversation with one call more. No sum passes what can be counted."""
     return replace(
         conversation,
-        tokens=conversation.tokens + call.tokens,
-        input_tokens=conversation.input_tokens + call.input_tokens,
+        tokens=min(MOST, conversation.tokens + call.tokens),
+        input_tokens=min(MOST, conversation.input_tokens + call.input_tokens),
         was_charged=conversation.was_charged or call.tokens > 0,
         last=max(conversation.last, call.time, call.settled),
         cap=conversation.cap if call.cap is None else call.cap,

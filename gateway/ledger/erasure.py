@@ -15,7 +15,15 @@ from sqlalchemy import Connection, and_, bindparam, delete, insert, select, tupl
 from gateway.ledger.chain import link, remainder
 from gateway.ledger.database import Database
 from gateway.ledger.rows import COLUMNS, record_of, without_silence
-from gateway.ledger.tables import chains, customers, erasures, sums_going, usage_aside, usage_records
+from gateway.ledger.tables import (
+    chains,
+    customers,
+    erasures,
+    rollup_conversations,
+    sums_going,
+    usage_aside,
+    usage_records,
+)
 from pricing.usage import UsageRecord
 
 WORDS = ("conversation", "client_request_id", "end_user")
@@ -72,6 +80,7 @@ def erase_beside(connection: Connection, customer_id: str, secret: bytes) -> Non
     for name in connection.execute(going).scalars().all():
         one = and_(sums_going.c.customer == customer_id, sums_going.c.conversation == name)
         connection.execute(update(sums_going).where(one).values(conversation=_replaced(name, secret)))
+    connection.execute(delete(rollup_conversations).where(rollup_conversations.c.customer == customer_id))
     aside = select(usage_aside).where(usage_aside.c.body.contains(customer_id))
     for row in connection.execute(aside).all():
         this = and_(usage_aside.c.stream == row.stream, usage_aside.c.entry == row.entry)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, func, select, tuple_
 
 from gateway.errors import BadRequest
 from gateway.ledger.cursors import NoCursor, cursor_of, position_of
 from gateway.ledger.database import Database
-from gateway.ledger.rows import COLUMNS, AnyRow, record_of
+from gateway.ledger.rows import COLUMNS, AnyRow, batches, record_of
 from gateway.ledger.tables import usage_records
 from pricing.usage import UsageRecord
 
@@ -55,6 +54,14 @@ class Span:
 
 
 EVERYTHING = Span()
+
+IS_INCLUDED = book.conversation_is_included.is_(True)
+"""Whether a record says that a subscription includes the conversation that it began."""
+
+IS_SILENT = and_(
+    book.billed_output_tokens > 0, book.conversation_cap_tokens.is_(None), book.conversation_is_included.is_(None)
+)
+"""Whether a record could have begun a conversation and, from before records did, does not say whether it was included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +119,14 @@ def rows_in(
         after = rows[-1].time, rows[-1].id
 
 
-def calls_in(customer: str, start: int, end: int) -> list[ColumnElement[bool]]:
+def calls_in(customer: str, start: int, end: int, upto: int | None = None, of: Any = book) -> list[ColumnElement[bool]]:
     """Return what a record fulfils that counts in a customer's window, which begins at ``start`` and ends before ``end``.
 
-    A subscription's fee and a credit are no calls: they count in no window.
+    A subscription's fee and a credit are no calls: they count in no window. ``upto`` leaves out what came into the book
+    after the record of this number.
     """
-    return [book.customer == customer, book.time >= start, book.time < end, book.kind.in_(OF_CALLS)]
+    conditions = [of.customer == customer, of.time >= start, of.time < end, of.kind.in_(OF_CALLS)]
+    return conditions if upto is None else [*conditions, of.seq <= upto]
 
 
 def whole_sum(column: ColumnElement[Any]) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
@@ -128,6 +137,11 @@ def whole_sum(column: ColumnElement[Any]) -> tuple[ColumnElement[Any], ColumnEle
     return func.sum(column // HALF), func.sum(column % HALF)
 
 
+def sums_of(records: Any) -> tuple[ColumnElement[Any], ...]:
+    """Return what is summed of a window's records, each in two halves: tokens, then charges."""
+    return (*whole_sum(records.billed_output_tokens), *whole_sum(records.charge_nanousd))
+
+
 def summed(high: Any, low: Any) -> int:
     """Return the sum in two halves: PostgreSQL sums whole numbers to a decimal, and no record at all sums to null."""
     return int(high or 0) * HALF + int(low or 0)
@@ -136,24 +150,27 @@ def summed(high: Any, low: Any) -> int:
 def spent_in(database: Database, periods: Mapping[str, tuple[int, int]]) -> dict[str, Spent]:
     """Return what each customer's calls came to in its own period, in ms: the ``used`` of a lost Redis' windows."""
     spent: dict[str, Spent] = {}
-    remaining = iter(periods.items())
-    columns = (*whole_sum(book.billed_output_tokens), *whole_sum(book.charge_nanousd))
-    while some := list(islice(remaining, CUSTOMERS_AT_ONCE)):
+    for some in batches(periods.items(), CUSTOMERS_AT_ONCE):
         with database.read() as connection:
             for customer, (start, end) in some:
-                row = connection.execute(select(*columns).where(*calls_in(customer, start, end))).one()
+                row = connection.execute(select(*sums_of(book)).where(*calls_in(customer, start, end))).one()
                 spent[customer] = Spent(summed(row[0], row[1]), summed(row[2], row[3]))
     return spent
 
 
-def newest_times(database: Database, customers: Iterable[str]) -> dict[str, int]:
-    """Return when the latest call of each of these customers was admitted, ms; one who never called is left out."""
+def newest_times(database: Database, customers: Iterable[str], upto: int | None = None) -> dict[str, int]:
+    """Return when the latest call of each of these customers was admitted, ms; one who never called is left out.
+
+    ``upto`` leaves out what came into the book after the record of this number.
+    """
     found: dict[str, int] = {}
-    remaining = iter(customers)
-    while some := list(islice(remaining, CUSTOMERS_AT_ONCE)):
+    latest = select(book.time).order_by(book.time.desc()).limit(1)
+    if upto is not None:
+        latest = latest.where(book.seq <= upto)
+    for some in batches(customers, CUSTOMERS_AT_ONCE):
         with database.read() as connection:
             for customer in some:
-                newest = connection.execute(select(func.max(book.time)).where(book.customer == customer)).scalar_one()
+                newest = connection.execute(latest.where(book.customer == customer)).scalar_one_or_none()
                 if newest is not None:
                     found[customer] = int(newest)
     return found
@@ -168,26 +185,40 @@ def tokens_by_end_user(database: Database, customer: str, start: int, end: int) 
 
 
 def begun_in(database: Database, customer: str, start: int, end: int) -> int:
-    """Return how many of a customer's conversations of one period its subscription included.
+    """Return how many of a customer's conversations of one period its subscription included."""
+    with database.read() as connection:
+        return begun(connection, customer, start, end)
+
+
+def begun(connection: Connection, customer: str, start: int, end: int, upto: int | None = None) -> int:
+    """Return how many of a customer's conversations of one period its subscription included, by records up to a number.
 
     Records say so themselves. Those from before they did say which conversations had their first output token in the
     period: one lasts a day at most, so one that was begun before shows in the day before.
     """
-    included = select(func.count()).where(*calls_in(customer, start, end), book.conversation_is_included.is_(True))
+    said = select(func.count()).where(*calls_in(customer, start, end, upto), IS_INCLUDED)
+    return int(connection.execute(said).scalar_one()) + begun_in_silence(connection, customer, start, end, upto)
+
+
+def begun_in_silence(connection: Connection, customer: str, start: int, end: int, upto: int | None = None) -> int:
+    """Return how many conversations were begun by records that do not say whether they are included."""
     first = func.min(book.time)
-    query = (
+    silent = (
         select(book.conversation)
-        .where(
-            *calls_in(customer, start - DAY_MS, end),
-            book.billed_output_tokens > 0,
-            book.conversation_cap_tokens.is_(None),
-        )
+        .where(*calls_in(customer, start - DAY_MS, end, upto), IS_SILENT)
         .group_by(book.conversation)
         .having(first >= start)
     )
-    with database.read() as connection:
-        before = connection.execute(select(func.count()).select_from(query.subquery())).scalar_one()
-        return before + connection.execute(included).scalar_one()
+    return int(connection.execute(select(func.count()).select_from(silent.subquery())).scalar_one())
+
+
+def settled_since(database: Database, customers: Sequence[str], since: int) -> Iterator[tuple[str, str, int, int]]:
+    """Yield id, customer, time of admission and charge of the records of some customers since then."""
+    query = select(book.id, book.customer, book.time, book.charge_nanousd).where(book.time >= since)
+    for some in batches(customers, CUSTOMERS_AT_ONCE):
+        with database.read() as connection:
+            rows = connection.execute(query.where(book.customer.in_(some))).all()
+        yield from ((row.id, row.customer, row.time, row.charge_nanousd) for row in rows)
 
 
 def lately_counted(database: Database, most: int) -> list[tuple[float, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 import redis
@@ -16,6 +17,9 @@ from gateway.holds.connect import translated
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 0.25
+"""How often who waits for the lock looks how far the other one is."""
+
 LOCK_S = 30.0
 """How long the lock of a process that died keeps others waiting."""
 
@@ -25,23 +29,38 @@ class RebuildLock:
 
     Args:
         wait_s: how long to wait for another that has it.
+        meanwhile: done before the lock is asked for, and again while it is waited for.
 
     Raises:
         MeteringUnavailable: another process has it, from entering; it is lost, from ``check``.
     """
 
-    def __init__(self, client: redis.Redis, *, wait_s: float, lock_s: float = LOCK_S) -> None:
-        self._lock = client.lock(keys.REBUILD_LOCK, timeout=lock_s, blocking_timeout=wait_s, thread_local=False)
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        wait_s: float,
+        lock_s: float = LOCK_S,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._lock = client.lock(keys.REBUILD_LOCK, timeout=lock_s, thread_local=False)
+        self._wait_s = wait_s
+        self._meanwhile = meanwhile
         self._lock_s = lock_s
         self._over = threading.Event()
         self._sure_until = 0.0
         self._renewing = threading.Thread(target=self._renew, name="rebuild lock", daemon=True)
 
     def __enter__(self) -> RebuildLock:
-        asked = time.monotonic()
+        end = time.monotonic() + self._wait_s
         with translated():
-            if not self._lock.acquire():
-                raise MeteringUnavailable("Another process is rebuilding the hot state.")
+            while True:
+                self._meanwhile()
+                asked = time.monotonic()
+                if self._lock.acquire(blocking_timeout=max(0.0, min(LOOK_S, end - asked))):
+                    break
+                if time.monotonic() >= end:
+                    raise MeteringUnavailable("Another process is rebuilding the hot state.")
         self._sure_until = asked + self._lock_s
         self._renewing.start()
         return self

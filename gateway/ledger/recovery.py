@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import redis
 from sqlalchemy import select, update
@@ -14,18 +14,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 from gateway.holds import keys
 from gateway.holds.announcement import Announcement, announcement
 from gateway.holds.connect import fields, text, translated
-from gateway.holds.offer import HouseLimits, offer
-from gateway.holds.periods import PeriodKind, period_at
 from gateway.holds.scripts import source
-from gateway.ledger.conversations import DAY_MS, HOUR_MS, Conversation, open_conversations
 from gateway.ledger.database import Database
-from gateway.ledger.queries import Span, begun_in, newest_times, rows_in, spent_in, tokens_by_end_user
+from gateway.ledger.hot_state import Bounds, HotState
 from gateway.ledger.rebuild_lock import LOCK_S, RebuildLock
-from gateway.ledger.tables import customers, installation, menus, usage_records
+from gateway.ledger.rollup import Rollup
+from gateway.ledger.rows import batches
+from gateway.ledger.tables import customers, installation, usage_records
 from gateway.ledger.tide import Tide
 from gateway.ledger.writer import Writer, unheard
-from gateway.settings import Settings
-from pricing.menu import Menu
 from pricing.usage import UsageRecord
 
 log = logging.getLogger(__name__)
@@ -37,35 +34,28 @@ ENSURE_WAIT_S = 5.0
 REBUILD_WAIT_S = 600.0
 """How long who was told to rebuild waits for that."""
 
-HOT = ("key", "customer", "window", "end_user", "conversation", "pace", "hold")
+HOT = frozenset((b"key", b"customer", b"window", b"end_user", b"conversation", b"pace", b"hold"))
 """What a rebuild writes anew; settled marks and usage streams are never thrown away."""
 
+CUSTOMERS_AT_ONCE = 500
+"""Customers that are written before the next ones are read; their buckets serve once they are."""
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What the house gives where a tier says nothing, and how long what is on its way may take, ms."""
-
-    conversation_tokens_max: int
-    lease_ms: int
-    call_ms: int
-    observes: bool
+WIPED_AT_ONCE = 1_000
 
 
-def bounds_of(settings: Settings) -> Bounds:
-    """Return what a rebuild needs to know of the house."""
-    return Bounds(
-        conversation_tokens_max=settings.conversation_tokens_max,
-        lease_ms=int(settings.lease_s * 1000),
-        call_ms=int(settings.call_deadline_s * 1000),
-        observes=settings.mode == "observe",
-    )
+class Projecting(Protocol):
+    """Writes what the operator has set up."""
+
+    def write_menus(self) -> object: ...
+
+    def write_customers(self, ids: Sequence[str], /) -> object: ...
 
 
 class Recovery:
     """The way back from the ledger to a hot state. Any process may call it; one does the work.
 
     Args:
-        project: writes customers, keys and menus into Redis from the ledger.
+        projecting: writes customers, keys and menus into Redis from the ledger.
         note: is told of records that a rebuild has appended to the ledger.
         lock_s: how long the lock of one that died keeps others waiting.
 
@@ -78,7 +68,7 @@ class Recovery:
         self,
         database: Database,
         client: redis.Redis,
-        project: Callable[[], object],
+        projecting: Projecting,
         *,
         bounds: Bounds,
         now_ms: Callable[[], int],
@@ -88,59 +78,115 @@ class Recovery:
         self._database = database
         self._redis = client
         self._lock_s = lock_s
-        self._project = project
+        self._projecting = projecting
         self._bounds = bounds
         self._now_ms = now_ms
+        self._rollup = Rollup(database)
         self._tide = Tide(client)
         self._writer = Writer(client, database, note=note)
         self._announce = client.register_script(source("announce"))
 
-    def ensure(self) -> str:
-        """Return the generation in force, after a rebuild where Redis does not hold it."""
+    def ensure(self, heard: Callable[[str], object] = unheard) -> str:
+        """Return the generation in force, after writing the buckets where Redis does not hold it.
+
+        ``heard`` is told of it as soon as it is decided: one bucket after the other serves under it.
+        """
         generation = self._generation()
         if self._is_whole(generation):
             return str(generation)
-        return self.rebuild(unless_whole=True, wait_s=ENSURE_WAIT_S)
+        return self.rebuild(unless_whole=True, wait_s=ENSURE_WAIT_S, heard=heard)
 
-    def rebuild(self, *, unless_whole: bool = False, wait_s: float = REBUILD_WAIT_S) -> str:
-        """Write the hot state anew and return its generation. Calls in flight keep their holds."""
-        with RebuildLock(self._redis, wait_s=wait_s, lock_s=self._lock_s) as lock, translated():
+    def rebuild(
+        self,
+        *,
+        unless_whole: bool = False,
+        wait_s: float = REBUILD_WAIT_S,
+        heard: Callable[[str], object] = unheard,
+    ) -> str:
+        """Write the hot state anew and return its generation. Calls in flight keep their holds.
+
+        ``unless_whole`` leaves the buckets alone that Redis holds: a rebuild that was broken off goes on where it ended.
+        """
+
+        def tell() -> None:
+            heard(str(self._generation()))
+
+        with (
+            RebuildLock(self._redis, wait_s=wait_s, lock_s=self._lock_s, meanwhile=tell) as lock,
+            translated(),
+        ):
             generation = self._generation()
-            if unless_whole and self._is_whole(generation):
-                return str(generation)
-            # The first time there is nothing to lose; later something was lost, and the operator should know.
-            log.log(logging.INFO if generation == FIRST else logging.WARNING, "writing the hot state from the ledger")
-            return self._rebuild(generation + 1, lock)
+            missing = self._missing(generation) if unless_whole else list(keys.ALL_BUCKETS)
+            if missing:
+                # The first time there is nothing to lose; later something was lost, and the operator should know.
+                level = logging.INFO if generation == FIRST else logging.WARNING
+                log.log(level, "writing the hot state from the ledger: %d of %d buckets", len(missing), keys.BUCKETS)
+                if len(missing) == keys.BUCKETS:
+                    generation = self._raise_generation(generation + 1)
+                    heard(str(generation))
+                self._rebuild(str(generation), missing, lock)
+            return str(generation)
 
     def _is_whole(self, generation: int) -> bool:
         """Return whether Redis holds this generation, and has heard of all that is in the ledger."""
-        return self._in_redis() == {str(generation)} and self._tide.is_high(self._database)
+        return not self._missing(generation)
 
-    def _rebuild(self, generation: int, lock: RebuildLock) -> str:
+    def _missing(self, generation: int) -> list[str]:
+        """Return the buckets that Redis does not hold: all, where it has not heard of all that is in the ledger."""
+        with translated(), self._redis.pipeline(transaction=False) as batch:
+            for bucket in keys.ALL_BUCKETS:
+                batch.hget(keys.state(bucket), "generation")
+            found = batch.execute()
+        if not self._tide.is_high(self._database):
+            return list(keys.ALL_BUCKETS)
+        wanted = str(generation).encode()
+        return [bucket for bucket, value in zip(keys.ALL_BUCKETS, found, strict=True) if value != wanted]
+
+    def _rebuild(self, generation: str, missing: Sequence[str], lock: RebuildLock) -> None:
         """Rebuild, and stop before the next step where the lock is lost: another one begins anew, and wipes what is half."""
-        with self._database.write() as connection:
-            connection.execute(update(installation).values(generation=generation))
-        self._stop_all_scripts()
+        self._stop_scripts(missing)
         self._tide.restore(self._database)
         while self._writer.turn():
             lock.check()
-        in_flight = self._holds_not_in_the_book()
-        self._wipe(lock)
-        for step in (
-            self._project,
-            self._write_windows,
-            self._write_end_users,
-            self._write_conversations,
-            self._mark_settled,
-        ):
+        while self._rollup.turn(self._now_ms()):
             lock.check()
-            step()
-        lock.check()
-        self._put_in_force(generation)
-        for told in in_flight:
-            arguments = told.arguments(str(generation), self._bounds.lease_ms, self._now_ms())
-            self._announce(keys=told.keys(), args=arguments)
-        return str(generation)
+        in_flight = self._holds_not_in_the_book(missing)
+        self._wipe(missing, lock)
+        self._projecting.write_menus()
+        state = HotState(self._database, self._redis, bounds=self._bounds, now_ms=self._now_ms)
+        for buckets, customers_there in self._shares(missing):
+            for some in batches(customers_there, CUSTOMERS_AT_ONCE):
+                lock.check()
+                self._projecting.write_customers(some)
+                state.write(some)
+            lock.check()
+            self._put_in_force(generation, buckets)
+            for told in (told for bucket in buckets for told in in_flight[bucket]):
+                arguments = told.arguments(generation, self._bounds.lease_ms, self._now_ms())
+                self._announce(keys=told.keys(), args=arguments)
+
+    def _shares(self, buckets: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
+        """Yield buckets that are written together, and the customers in them: few at a time where there are many."""
+        with self._database.read() as connection:
+            ids = connection.execute(select(customers.c.id)).scalars().all()
+        there: dict[str, list[str]] = defaultdict(list)
+        for customer in ids:
+            there[keys.bucket_of(customer)].append(customer)
+        share: list[str] = []
+        found: list[str] = []
+        for bucket in buckets:
+            share.append(bucket)
+            found += there[bucket]
+            if len(found) >= CUSTOMERS_AT_ONCE:
+                yield share, found
+                share, found = [], []
+        if share:
+            yield share, found
+
+    def _raise_generation(self, generation: int) -> int:
+        with self._database.write() as connection:
+            connection.execute(update(installation).values(generation=generation))
+        return generation
 
     def _generation(self) -> int:
         with self._database.read() as connection:
@@ -154,34 +200,28 @@ class Recovery:
             connection.execute(first.on_conflict_do_nothing())
         return self._generation()
 
-    def _in_redis(self) -> set[str]:
-        with translated(), self._redis.pipeline(transaction=False) as batch:
-            for bucket in keys.ALL_BUCKETS:
-                batch.hget(keys.state(bucket), "generation")
-            return {found.decode() if found else "" for found in batch.execute()}
-
-    def _stop_all_scripts(self) -> None:
-        """Leave no generation in force: from here on nothing is admitted or settled until the new one is."""
+    def _stop_scripts(self, buckets: Sequence[str]) -> None:
+        """Leave no generation in force: from here on nothing is admitted or settled there until the new one is."""
         with self._redis.pipeline(transaction=False) as batch:
-            for bucket in keys.ALL_BUCKETS:
+            for bucket in buckets:
                 batch.hdel(keys.state(bucket), "generation")
             batch.execute()
 
-    def _put_in_force(self, generation: int) -> None:
+    def _put_in_force(self, generation: str, buckets: Sequence[str]) -> None:
         with self._redis.pipeline(transaction=False) as batch:
-            for bucket in keys.ALL_BUCKETS:
-                batch.hset(keys.state(bucket), "generation", str(generation))
+            for bucket in buckets:
+                batch.hset(keys.state(bucket), "generation", generation)
             batch.execute()
 
-    def _holds_not_in_the_book(self) -> list[Announcement]:
-        """Return the holds that Redis still has of calls without a record."""
-        found: list[Announcement] = []
-        for bucket in keys.ALL_BUCKETS:
+    def _holds_not_in_the_book(self, buckets: Sequence[str]) -> dict[str, list[Announcement]]:
+        """Return by bucket the holds that Redis still has of calls without a record."""
+        found: dict[str, list[Announcement]] = {bucket: [] for bucket in buckets}
+        for bucket in buckets:
             for name in self._redis.zrange(keys.holds(bucket), 0, -1):
                 hold_id = text(name)
                 hold = fields(self._redis.hgetall(keys.hold(bucket, hold_id)))
                 if hold and hold["state"] == "live" and not self._is_booked(hold_id):
-                    found.append(announcement(hold))
+                    found[bucket].append(announcement(hold))
             self._redis.delete(keys.holds(bucket))
         return found
 
@@ -190,129 +230,27 @@ class Recovery:
             query = select(usage_records.c.seq).where(usage_records.c.id == record_id)
             return connection.execute(query).first() is not None
 
-    def _wipe(self, lock: RebuildLock) -> None:
-        for kind in HOT:
-            batch: list[bytes] = []
-            for name in self._redis.scan_iter(match=f"{{b??}}:{kind}:*", count=1000):
+    def _wipe(self, buckets: Sequence[str], lock: RebuildLock) -> None:
+        prefixes = {f"{{b{bucket}}}".encode() for bucket in buckets}
+        batch: list[bytes] = []
+        for name in self._redis.scan_iter(match="{b??}:*", count=WIPED_AT_ONCE):
+            prefix, _, rest = name.partition(b":")
+            if prefix in prefixes and rest.partition(b":")[0] in HOT:
                 batch.append(name)
-                if len(batch) == 1000:
-                    lock.check()
-                    self._unlink(batch)
-            lock.check()
-            self._unlink(batch)
+            if len(batch) == WIPED_AT_ONCE:
+                lock.check()
+                self._unlink(batch)
+                batch.clear()
+        lock.check()
+        self._unlink(batch)
 
-    def _unlink(self, names: list[bytes]) -> None:
+    def _unlink(self, names: Sequence[bytes]) -> None:
+        """Remove keys: in one command for each bucket in a cluster, where a command stays in one slot, else in one."""
+        is_cluster = isinstance(self._redis, redis.RedisCluster)
+        together: dict[bytes, list[bytes]] = defaultdict(list)
+        for name in names:
+            together[name.partition(b":")[0] if is_cluster else b""].append(name)
         with self._redis.pipeline(transaction=False) as batch:
-            for name in names:
-                batch.unlink(name)
+            for some in together.values():
+                batch.unlink(*some)
             batch.execute()
-        names.clear()
-
-    def _write_windows(self) -> None:
-        """Write each customer's window of now, and that of its last records: another clock may be the right one."""
-        for periods in (dict(self._periods(self._now_ms())), dict(self._latest_periods())):
-            spent = spent_in(self._database, periods)
-            with self._redis.pipeline(transaction=False) as batch:
-                for customer, used in spent.items():
-                    start, end = periods[customer]
-                    if used.tokens or used.charge_nanousd:
-                        window = keys.window(keys.bucket_of(customer), customer, start)
-                        begun = begun_in(self._database, customer, start, end)
-                        amounts = {"used": used.tokens, "spend_used": used.charge_nanousd, "included": begun}
-                        batch.hset(window, items=[part for name, amount in amounts.items() for part in (name, amount)])
-                batch.execute()
-
-    def _write_end_users(self) -> None:
-        """Write what each end user has had in the period, of every customer whose end users may be limited."""
-        periods = [dict(self._periods(self._now_ms())), dict(self._latest_periods())]
-        for customer in self._limiting_end_users():
-            bucket = keys.bucket_of(customer)
-            for start, end in {each[customer] for each in periods if customer in each}:
-                with self._redis.pipeline(transaction=False) as batch:
-                    for name, tokens in tokens_by_end_user(self._database, customer, start, end).items():
-                        if tokens:
-                            batch.hset(keys.end_user(bucket, customer, start, name), "used", tokens)
-                    batch.execute()
-
-    def _limiting_end_users(self) -> list[str]:
-        """Return the customers that may have a limit for each end user: all, if a tier that ever was sold has one."""
-        any_tier_does = any(
-            tier.end_user_period_tokens_max is not None for menu in self._menus() for tier in menu.tiers
-        )
-        with self._database.read() as connection:
-            rows = connection.execute(select(customers.c.id, customers.c.overrides)).all()
-        return [
-            row.id
-            for row in rows
-            if any_tier_does or json.loads(row.overrides).get("end_user_period_tokens_max") is not None
-        ]
-
-    def _periods(self, now: int) -> Iterable[tuple[str, tuple[int, int]]]:
-        with self._database.read() as connection:
-            rows = connection.execute(select(customers.c.id, customers.c.period, customers.c.timezone)).all()
-        for row in rows:
-            kind: PeriodKind = row.period
-            yield row.id, period_at(kind, row.timezone, now)
-
-    def _latest_periods(self) -> Iterable[tuple[str, tuple[int, int]]]:
-        """Yield the period of each customer's last record."""
-        with self._database.read() as connection:
-            rows = connection.execute(select(customers.c.id, customers.c.period, customers.c.timezone)).all()
-        newest = newest_times(self._database, (row.id for row in rows))
-        for row in rows:
-            if row.id in newest:
-                kind: PeriodKind = row.period
-                yield row.id, period_at(kind, row.timezone, newest[row.id])
-
-    def _write_conversations(self) -> None:
-        cap_of = self._caps()
-        with self._redis.pipeline(transaction=False) as batch:
-            for one in open_conversations(self._database, self._now_ms()):
-                cap = cap_of(one) if one.cap is None else one.cap
-                name = keys.conversation(keys.bucket_of(one.customer), one.customer, one.name)
-                batch.hset(name, items=_fields(one, cap))
-                batch.pexpire(name, 2 * HOUR_MS)
-            batch.execute()
-
-    def _caps(self) -> Callable[[Conversation], int]:
-        """Return what tells the cap of a conversation whose records do not: as it would begin now, in its own tier."""
-        tiers = {(menu.version, tier.name): tier for menu in self._menus() for tier in menu.tiers}
-        with self._database.read() as connection:
-            rows = connection.execute(select(customers.c.id, customers.c.overrides)).all()
-        own = {row.id: json.loads(row.overrides) for row in rows}
-        house = HouseLimits(0, self._bounds.conversation_tokens_max, 0, observes=self._bounds.observes)
-
-        def cap_of(one: Conversation) -> int:
-            tier = tiers.get((one.menu_version or "", one.tier or ""))
-            return offer(tier, one.menu_version, own.get(one.customer, {}), house).conversation_tokens_max
-
-        return cap_of
-
-    def _menus(self) -> list[Menu]:
-        """Return every menu there ever was."""
-        with self._database.read() as connection:
-            bodies = connection.execute(select(menus.c.body)).scalars().all()
-        return [Menu.from_json(json.loads(body)) for body in bodies]
-
-    def _mark_settled(self) -> None:
-        """Mark recent calls as settled, so that a worker's late repetition changes no window."""
-        since = self._now_ms() - self._bounds.call_ms - HOUR_MS
-        columns = (
-            usage_records.c.time,
-            usage_records.c.id,
-            *(usage_records.c[name] for name in ("customer", "charge_nanousd")),
-        )
-        with self._redis.pipeline(transaction=False) as batch:
-            for row in rows_in(self._database, columns, Span(since=since)):
-                reply = json.dumps(["done", str(row.charge_nanousd), "", str(row.time)])
-                batch.set(keys.mark(keys.bucket_of(row.customer), row.id), reply, px=DAY_MS)
-            batch.execute()
-
-
-def _fields(conversation: Conversation, cap: int) -> list[str]:
-    return [
-        *("first", str(conversation.first), "last", str(conversation.last)),
-        *("tier", conversation.tier or "", "version", conversation.menu_version or ""),
-        *("cap", str(cap), "charged", "1" if conversation.was_charged else "0"),
-        *("used", str(conversation.tokens), "input_used", str(conversation.input_tokens)),
-    ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Row
 
@@ -10,6 +12,7 @@ from gateway.ledger.tables import usage_records
 from pricing.usage import FIELDS, FIELDS_IF_SAID, UsageRecord
 
 AnyRow: TypeAlias = "Row[*tuple[Any, ...]]"
+Item = TypeVar("Item")
 
 COLUMNS = tuple(usage_records.c[field] for field in FIELDS)
 """Select these, in this order, and ``record_of`` reads the rows."""
@@ -27,3 +30,10 @@ def without_silence(record: UsageRecord) -> UsageRecord:
         if shown.get(field) is None:
             shown.pop(field, None)
     return shown
+
+
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yield the items in lists of at most ``size``, as one statement takes them."""
+    remaining = iter(items)
+    while batch := list(islice(remaining, size)):
+        yield batch

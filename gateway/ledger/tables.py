@@ -218,6 +218,46 @@ admin_replies = Table(
     Column("time", BigInteger, nullable=False),
 )
 
+rollup_read = Table(
+    "rollup_read",
+    metadata,
+    Column("chain", String(32), primary_key=True),
+    Column("seq", BigInteger, nullable=False),  # the last record that is rolled up
+)
+
+rollup_windows = Table(  # the latest periods of each customer; sums are high * 2^27 + low
+    "rollup_windows",
+    metadata,
+    Column("customer", String(64), nullable=False),
+    Column("start", BigInteger, nullable=False),
+    Column("end", BigInteger, nullable=False),
+    Column("tokens_high", BigInteger, nullable=False),
+    Column("tokens_low", BigInteger, nullable=False),
+    Column("charge_high", BigInteger, nullable=False),
+    Column("charge_low", BigInteger, nullable=False),
+    Column("included", BigInteger, nullable=False),  # conversations that a subscription included
+    PrimaryKeyConstraint("customer", "start", "end"),
+)
+
+rollup_conversations = Table(  # those that may go on
+    "rollup_conversations",
+    metadata,
+    Column("customer", String(64), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("tier", String(64)),
+    Column("menu_version", String(128)),
+    Column("tokens", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("was_charged", Boolean, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("cap", BigInteger),
+    Column("ended_first", BigInteger),  # of the conversation that had the name before, which ended
+    Column("ended_last", BigInteger),
+    PrimaryKeyConstraint("customer", "name"),
+    Index("ix_rollup_conversations_last", "last"),
+)
+
 sums_read = Table(
     "sums_read",
     metadata,

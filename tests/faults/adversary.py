@@ -22,6 +22,7 @@ from gateway.holds.admission import Lease
 from gateway.holds.claims import Claims
 from gateway.holds.keeper import Keeper
 from gateway.holds.offer import HouseLimits
+from gateway.holds.projection import Admitted
 from gateway.observing.tally import Tally
 from gateway.serving.ticks import Ticks
 from tests.faults.played_house import HOUSES, LENGTHS, House, Plan, Play
@@ -138,7 +139,7 @@ class World:
             bucket = keys.bucket_of(name)
             text = f"tc-{bucket}-" + f"{number:040d}"
             digest = hashlib.sha256(text.encode()).hexdigest()
-            self.told.projection.put_key(bucket, digest, customer=name, key_id=f"key_{number}", expires=None)
+            self.told.projection.put_keys([Admitted(bucket, digest, name, f"key_{number}", None)])
             self.keys.append((name, text))
 
     async def play(self, house: str, play: Play, customer: int) -> Play:

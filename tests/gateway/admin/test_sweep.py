@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from sqlalchemy import text, update
@@ -14,11 +13,11 @@ from sqlalchemy import text, update
 from gateway.admin import customer_rows, key_rows, sweep
 from gateway.admin.key_rows import KeyRow
 from gateway.admin.services import AdminServices
-from gateway.admin.sweep import project_customers, project_everything, project_keys, project_pending
+from gateway.admin.sweep import Everything, project_customers, project_keys, project_pending
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
 from gateway.holds import keys
-from gateway.holds.projection import Projection
+from gateway.holds.projection import Admitted, Projection
 from gateway.holds.terms import Customer
 from gateway.ledger.database import Database
 from gateway.ledger.tables import metadata, publications
@@ -142,7 +141,9 @@ async def test_a_redis_that_lost_everything_gets_everything_back(
     before = {"customer": hot.customer(customer), "timeline": hot.timeline()}
     hot.redis.flushall()
 
-    project_everything(database, projection)
+    everything = Everything(database, projection)
+    everything.write_menus()
+    everything.write_customers([customer])
 
     assert {"customer": hot.customer(customer), "timeline": hot.timeline()} == before
     assert hot.menu(hot.timeline().publications[-1].version)["tiers"]
@@ -160,12 +161,14 @@ async def test_a_redis_that_lost_everything_tells_the_webhook_of_no_publication_
         connection.execute(update(publications).values(at=now_ms()))
     hot.redis.flushall()
 
-    project_everything(database, projection)
+    Everything(database, projection).write_menus()
+    project_pending(database, projection)
     assert hot.redis.xlen(notices) == 0
 
     with database.write() as connection:
         connection.execute(update(publications).values(projected=False))
-    project_everything(database, projection)
+    Everything(database, projection).write_menus()
+    project_pending(database, projection)
     assert hot.redis.xlen(notices) == 1
 
 
@@ -201,13 +204,13 @@ class Interrupted(Projection):
         super().__init__(services.redis)
         self._meanwhile = meanwhile
 
-    def put_customer(self, customer: Customer) -> None:
+    def put_customers(self, customers: Sequence[Customer]) -> None:
         self._meanwhile()
-        super().put_customer(customer)
+        super().put_customers(customers)
 
-    def put_key(self, bucket: str, digest: str, **whose: Any) -> None:
+    def put_keys(self, admitted: Iterable[Admitted], shut_out: Iterable[tuple[str, str]] = ()) -> None:
         self._meanwhile()
-        super().put_key(bucket, digest, **whose)
+        super().put_keys(admitted, shut_out)
 
 
 def test_a_change_made_while_an_earlier_one_is_carried_still_waits(

@@ -20,7 +20,7 @@ from gateway.holds.generation import Generation
 from gateway.holds.hold import Ask, Hold, Outcome
 from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits
-from gateway.holds.projection import Projection
+from gateway.holds.projection import Admitted, Projection
 from gateway.holds.reclaim import Reclaimer
 from gateway.holds.scripts import source
 from gateway.holds.terms import Customer, Publication, Timeline, period_of
@@ -54,7 +54,7 @@ class Desk:
         self.book = Book(line, self.generation, lease, now_ms=now_ms)
         self.lease = lease
 
-    async def _restore(self) -> str:
+    async def _restore(self, _heard: object) -> str:
         with self.blocking.pipeline(transaction=False) as batch:
             for bucket in keys.ALL_BUCKETS:
                 batch.hset(keys.state(bucket), "generation", GENERATION)
@@ -72,9 +72,9 @@ class Desk:
     def put(self, customer: Customer) -> None:
         self.customers[customer.id] = customer
         bucket = keys.bucket_of(customer.id)
-        self.projection.put_customer(customer)
+        self.projection.put_customers([customer])
         digest = digest_of(customer.id)
-        self.projection.put_key(bucket, digest, customer=customer.id, key_id=f"key_{customer.id}", expires=None)
+        self.projection.put_keys([Admitted(bucket, digest, customer.id, f"key_{customer.id}", None)])
 
     def tier(self, name: str, **limits: Any) -> None:
         self.tiers[name] = Tier(name, **limits)

@@ -60,7 +60,7 @@ async def test_a_full_server_refuses_reservations_and_takes_renewals_and_settlem
         at.blocking.delete(keys.hold(BUCKET, "c2"))
         assert await at.book.announce(second, Checkpoint(0))
         assert (await at.book.settle(first, at.outcome(50))).charge_nanousd == 3
-        at.projection.put_customer(at.customers["acme"])
+        at.projection.put_customers([at.customers["acme"]])
         assert Writer(at.blocking, database).turn() == 1
 
     assert at.blocking.hget(keys.hold(BUCKET, "c2"), "state") == b"live"

@@ -182,7 +182,7 @@ async def test_a_revoked_key_is_refused_at_once(valkey_url: str) -> None:
         told.customer("acme", "basic")
         ask = told.ask("c1", "acme", 5)
         await told.admission.reserve(ask, told.in_doubt.append)
-        told.projection.drop_key(ask.bucket, ask.key_digest)
+        told.projection.put_keys([], [(ask.bucket, ask.key_digest)])
 
         with pytest.raises(InvalidKey):
             await told.reserve("c2", "acme", 5)

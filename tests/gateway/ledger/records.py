@@ -8,6 +8,7 @@ from typing import Any
 import redis
 
 from gateway.holds import keys
+from gateway.ledger.tables import customers
 from pricing.usage import UsageRecord
 
 NOON = 1_767_268_800_000  # 2026-01-01T12:00:00Z
@@ -62,3 +63,10 @@ def settle(client: redis.Redis, call: UsageRecord, charge: int | str = 5_000) ->
     stream = keys.usage(keys.bucket_of(call["customer"]))
     client.xadd(stream, {"record": json.dumps(call), "charge": str(charge), "cap": "4000", "included": "1"})
     return stream
+
+
+def customer_row(name: str, period: str = "month", timezone: str = "UTC") -> dict[str, Any]:
+    """Return a row of the table of customers."""
+    empty = {column.name: None for column in customers.columns}
+    given = {"id": name, "name": name, "period": period, "timezone": timezone, "tier_since": 0, "status": "active"}
+    return {**empty, **given, "overrides": "{}", "created": 0, "rev": 1, "projected": True}

