@@ -99,7 +99,7 @@ def _open(
         customer_rows.store(connection, row.subscribed(Subscription(tier.name, menu.version, now_ms, until)))
         if tier.period_price_nanousd:
             booked = book(connection, [fee(row, menu, tier, start, now_ms, currency)])
-            tide.rise(booked.before, booked.after)
+            tide.rise(booked)
         return True
 
 

@@ -7,16 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import redis
-from redis.commands.core import Script
 
 from gateway.holds import keys
 from gateway.holds.connect import text, translated
-from gateway.holds.scripts import source
+from gateway.holds.scripts import Asked, run_all, source
 from gateway.holds.terms import Customer, Publication, Timeline
 from pricing.menu import Menu
-
-Asked = tuple[list[str], list[str | int]]
-"""What a script is told: keys and arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +47,7 @@ class Projection:
             for customer in customers
         ]
         with translated():
-            self._run(self._put_newer, put)
+            run_all(self._redis, self._put_newer, put)
 
     def customers(self, ids: Sequence[str]) -> list[Customer]:
         """Return those of these customers that Redis has, as it has them."""
@@ -102,15 +98,8 @@ class Projection:
         """
         with translated():
             self._put_newer(keys=[keys.TIMELINE], args=[timeline.rev, timeline.to_json()])
-            self._run(self._advance, [([keys.state(name)], ["timeline", timeline.rev, 0]) for name in keys.ALL_BUCKETS])
-
-    def _run(self, script: Script, asked: Sequence[Asked]) -> None:
-        """Run a script for each, all on the way at once, so that the server's disk is waited for once."""
-        if isinstance(self._redis, redis.RedisCluster):  # redis-py sends no scripts in a cluster's pipelines
-            for names, arguments in asked:
-                script(keys=names, args=arguments)
-            return
-        with self._redis.pipeline(transaction=False) as batch:
-            for names, arguments in asked:
-                script(keys=names, args=arguments, client=batch)
-            batch.execute()
+            run_all(
+                self._redis,
+                self._advance,
+                [([keys.state(name)], ["timeline", timeline.rev, 0]) for name in keys.ALL_BUCKETS],
+            )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 from typing import Any
 
+import redis
 from redis.exceptions import NoScriptError
 
 from gateway.holds.line import Line
@@ -19,6 +20,20 @@ def source(verb: str) -> str:
     shared, text = ((_LUA / f"{name}.lua").read_text("utf-8") for name in ("shared", verb))
     declared, rest = text.split("\n", 1) if text.startswith("#!") else ("", text)
     return "\n".join(filter(None, (declared, shared, rest)))
+
+
+Asked = tuple[list[str], list[str | int]]
+"""What a script is told: keys and arguments."""
+
+
+def run_all(client: redis.Redis, script: Callable[..., Any], asked: Sequence[Asked]) -> list[Any]:
+    """Run a registered script for each and return its replies: all at once, so that the server's disk is waited for once."""
+    if isinstance(client, redis.RedisCluster):  # redis-py sends no scripts in a cluster's pipelines
+        return [script(keys=names, args=arguments) for names, arguments in asked]
+    with client.pipeline(transaction=False) as batch:
+        for names, arguments in asked:
+            script(keys=names, args=arguments, client=batch)
+        return batch.execute()
 
 
 class Script:

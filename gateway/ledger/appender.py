@@ -9,11 +9,12 @@ from operator import itemgetter
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from gateway.holds import keys
 from gateway.ledger.chain import GENESIS, MAIN, Head, link
 from gateway.ledger.database import Database
 from gateway.ledger.erasure import WORDS, erased_among, without_words
 from gateway.ledger.rows import COLUMNS, batches, record_of, without_silence
-from gateway.ledger.tables import chains, usage_records
+from gateway.ledger.tables import chains, usage_records, watermarks
 from pricing.usage import FIELDS, UsageRecord
 
 IDS_AT_ONCE = 500
@@ -35,6 +36,8 @@ class Booked:
     before: int
     """The number of the chain's last record before these."""
     after: int
+    buckets: dict[str, tuple[int, int]]
+    """The same of each bucket of the hot state that one of them is of."""
 
 
 def append(database: Database, records: Sequence[UsageRecord], chain: str = MAIN) -> list[UsageRecord]:
@@ -73,7 +76,7 @@ def book(connection: Connection, records: Sequence[UsageRecord], chain: str = MA
     if appended:
         _insert(connection, rows)
         connection.execute(update(chains).where(chains.c.chain == chain).values(seq=head.seq, hash=head.hash))
-    return Booked(appended, conflicting, before=began, after=head.seq)
+    return Booked(appended, conflicting, began, head.seq, _raised(connection, appended))
 
 
 def _insert(connection: Connection, rows: Sequence[UsageRecord]) -> None:
@@ -83,6 +86,20 @@ def _insert(connection: Connection, rows: Sequence[UsageRecord]) -> None:
         connection.exec_driver_sql(str(statement), rows)
     else:
         connection.exec_driver_sql(str(statement), [*map(itemgetter(*statement.positiontup), rows)])
+
+
+def _raised(connection: Connection, appended: Sequence[UsageRecord]) -> dict[str, tuple[int, int]]:
+    """Note the last record of each bucket; return which it was before, and which it is."""
+    latest = {keys.bucket_of(record["customer"]): record["seq"] for record in appended}
+    if not latest:
+        return {}
+    known = select(watermarks.c.bucket, watermarks.c.seq).where(watermarks.c.bucket.in_(latest))
+    before = {row.bucket: row.seq for row in connection.execute(known)}
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(watermarks)
+    statement = statement.on_conflict_do_update(index_elements=["bucket"], set_={"seq": statement.excluded.seq})
+    connection.execute(statement, [{"bucket": bucket, "seq": seq} for bucket, seq in sorted(latest.items())])
+    return {bucket: (before.get(bucket, 0), seq) for bucket, seq in latest.items()}
 
 
 def _locked_head(connection: Connection, chain: str) -> Head:

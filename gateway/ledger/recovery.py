@@ -21,7 +21,7 @@ from gateway.ledger.rebuild_lock import LOCK_S, RebuildLock
 from gateway.ledger.rollup import Rollup
 from gateway.ledger.rows import batches
 from gateway.ledger.tables import customers, installation, usage_records
-from gateway.ledger.tide import Tide
+from gateway.ledger.tide import Tide, marks
 from gateway.ledger.writer import Writer, unheard
 from pricing.usage import UsageRecord
 
@@ -132,15 +132,19 @@ class Recovery:
         return not self._missing(generation)
 
     def _missing(self, generation: int) -> list[str]:
-        """Return the buckets that Redis does not hold: all, where it has not heard of all that is in the ledger."""
+        """Return the buckets that Redis does not hold, or holds as they were in the past."""
+        least = marks(self._database)  # read first: a bucket's mark is raised before the ledger's is
         with translated(), self._redis.pipeline(transaction=False) as batch:
             for bucket in keys.ALL_BUCKETS:
-                batch.hget(keys.state(bucket), "generation")
+                batch.hmget(keys.state(bucket), "generation", "tide")
             found = batch.execute()
         if not self._tide.is_high(self._database):
             return list(keys.ALL_BUCKETS)
-        wanted = str(generation).encode()
-        return [bucket for bucket, value in zip(keys.ALL_BUCKETS, found, strict=True) if value != wanted]
+        return [
+            bucket
+            for bucket, (value, tide) in zip(keys.ALL_BUCKETS, found, strict=True)
+            if value != b"%d" % generation or int(tide or 0) < least.get(bucket, 0)
+        ]
 
     def _rebuild(self, generation: str, missing: Sequence[str], lock: RebuildLock) -> None:
         """Rebuild, and stop before the next step where the lock is lost: another one begins anew, and wipes what is half."""
@@ -208,9 +212,11 @@ class Recovery:
             batch.execute()
 
     def _put_in_force(self, generation: str, buckets: Sequence[str]) -> None:
+        tides = marks(self._database)
         with self._redis.pipeline(transaction=False) as batch:
             for bucket in buckets:
-                batch.hset(keys.state(bucket), "generation", generation)
+                state = {"generation": generation, "tide": str(tides.get(bucket, 0))}
+                batch.hset(keys.state(bucket), items=[part for item in state.items() for part in item])
             batch.execute()
 
     def _holds_not_in_the_book(self, buckets: Sequence[str]) -> dict[str, list[Announcement]]:

@@ -168,6 +168,10 @@ chains = Table(
     Column("hash", String(64), nullable=False),
 )
 
+watermarks = Table(  # the last record of each bucket of the hot state
+    "watermarks", metadata, Column("bucket", String(2), primary_key=True), Column("seq", BigInteger, nullable=False)
+)
+
 erasures = Table(  # rows whose words were taken out: their hash is of what they were, the digest of what they are
     "erasures",
     metadata,
@@ -218,11 +222,8 @@ admin_replies = Table(
     Column("time", BigInteger, nullable=False),
 )
 
-rollup_read = Table(
-    "rollup_read",
-    metadata,
-    Column("chain", String(32), primary_key=True),
-    Column("seq", BigInteger, nullable=False),  # the last record that is rolled up
+rollup_read = Table(  # the last record of each chain that is rolled up
+    "rollup_read", metadata, Column("chain", String(32), primary_key=True), Column("seq", BigInteger, nullable=False)
 )
 
 rollup_windows = Table(  # the latest periods of each customer; sums are high * 2^27 + low
@@ -258,11 +259,8 @@ rollup_conversations = Table(  # those that may go on
     Index("ix_rollup_conversations_last", "last"),
 )
 
-sums_read = Table(
-    "sums_read",
-    metadata,
-    Column("chain", String(32), primary_key=True),
-    Column("seq", BigInteger, nullable=False),  # the last record that is in the sums
+sums_read = Table(  # the last record of each chain that is in the sums
+    "sums_read", metadata, Column("chain", String(32), primary_key=True), Column("seq", BigInteger, nullable=False)
 )
 
 sums_going = Table(  # conversations that may go on: not in the sums yet

@@ -102,7 +102,7 @@ class Writer:
         aside = [found for _, found in carried if isinstance(found, Malformed)]
         with self._database.write() as connection:
             booked = book(connection, [record for _, record in records])
-            self._tide.rise(booked.before, booked.after)
+            self._tide.rise(booked)
             aside += [
                 Malformed(records[place][0], "the book has another record of this id") for place in booked.conflicting
             ]

@@ -133,6 +133,36 @@ def test_an_old_snapshot_is_noticed_and_rebuilt_from_the_ledger(loop: Rig, serve
     assert int(generation(loop)) == int(before) + 1
 
 
+def test_a_bucket_of_the_past_is_written_anew_by_itself(loop: Rig) -> None:
+    """As where a node of a cluster falls back: the others serve on, and nobody has to be asked to mend it."""
+    who = other = loop.customer("open")
+    while keys.bucket_of(other.id) == keys.bucket_of(who.id):
+        other = loop.customer("open")
+    said_and_booked(loop, who, 4)
+    said_and_booked(loop, other, 2)
+    before = generation(loop)
+    with connect(loop.settings.redis_url) as client:
+        back, lasting = keys.bucket_of(who.id), keys.state(keys.bucket_of(other.id))
+        was = {name: client.dump(name) for name in client.scan_iter(f"{{b{back}}}:*")}
+        said_and_booked(loop, who, 6)
+        for name in client.scan_iter(f"{{b{back}}}:*"):
+            client.delete(name)
+        for name, value in was.items():
+            client.restore(name, 0, value)
+        served = [text(client.hget(lasting, "generation"))]
+        until(lambda: served.append(text(client.hget(lasting, "generation"))) or _says_what_is_booked(loop, who), 15)
+
+    agrees(loop, who)
+    agrees(loop, other)
+    assert set(served) == {before}, "the other bucket was in force all the time"
+    assert generation(loop) == before
+
+
+def _says_what_is_booked(loop: Rig, who: Sold) -> bool:
+    used = sum(record["billed_output_tokens"] for record in loop.usage(who))
+    return bool(loop.account(who)["period"]["tokens_used"] == used)
+
+
 def test_while_another_process_rebuilds_calls_are_refused_and_the_gateway_is_not_ready(loop: Rig) -> None:
     """Nobody waits in silence: 503, with a word on when to come again."""
     who = loop.customer("open")

@@ -355,9 +355,9 @@ async def test_a_wiped_server_is_noticed_before_a_call_is_admitted(valkey_url: s
         told.blocking.hset(keys.state(bucket), "generation", "1")
         restored: list[str] = []
 
-        async def restore() -> str:
+        async def restore(heard: object) -> str:
             restored.append("once")
-            return await told._restore()
+            return await told._restore(heard)
 
         told.generation._restore = restore
         await told.reserve("c2", "acme", 5)
