@@ -230,7 +230,7 @@ async def _serving(
         monotonic=time.monotonic,
     )
     routes = CustomerRoutes(
-        Accounts(line, directory, house, now_ms),
+        Accounts(line, directory, house, now_ms, admission.in_force),
         self_service,
         intake,
         rules_of(settings),

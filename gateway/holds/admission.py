@@ -94,14 +94,17 @@ class Admission:
         """
         with translated():
             told = now = self._now_ms()
-            begun, fresh, is_known, apart_ms = None, False, True, 0
+            begun, fresh, is_known, apart_ms, is_whole = None, False, True, 0, False
             want = self._want(ask)
             for _ in range(TRIES):
                 try:
                     bid = await self._bid(ask, want, begun, now, fresh=fresh)
                 except TokencapError as error:
-                    if fresh and not (isinstance(error, InvalidKey) and await self._was_wiped(ask.bucket)):
+                    if fresh and (is_whole or not isinstance(error, InvalidKey)):
                         raise
+                    if fresh:
+                        await self.in_force(ask.bucket)
+                        is_whole = True
                     fresh = True  # nobody is refused for what was only remembered
                     continue
                 fresh = False
@@ -162,7 +165,8 @@ class Admission:
         """
         with translated():
             holder = await self._directory.holder(bucket, key_digest)
-            if holder is None and await self._was_wiped(bucket):
+            if holder is None:
+                await self.in_force(bucket)
                 holder = await self._directory.holder(bucket, key_digest)
         if holder is None or keys.bucket_of(holder[0]) != bucket:
             raise InvalidKey
@@ -177,7 +181,8 @@ class Admission:
         with translated():
             if await self._opens(bucket, key_digest):
                 return
-            if await self._was_wiped(bucket) and await self._opens(bucket, key_digest):
+            await self.in_force(bucket)
+            if await self._opens(bucket, key_digest):
                 return
         self._directory.forget_key(key_digest)
         raise InvalidKey
@@ -194,19 +199,26 @@ class Admission:
         """
         with translated():
             bucket = await self._directory.place(digest)
-            if bucket is None and await self._was_wiped(digest[:2]):
+            if bucket is None:
+                await self.in_force(digest[:2])
                 bucket = await self._directory.place(digest)
         if bucket is None:
             raise InvalidKey
         return bucket
 
-    async def _was_wiped(self, bucket: str) -> bool:
-        """Return whether a key may be unknown because Redis holds another state than the ledger's; restore it then."""
+    async def in_force(self, bucket: str) -> bool:
+        """Make sure of a bucket where something is missing; return whether it was in force all the time.
+
+        Whatever was not there before this may only have been wiped: look again.
+
+        Raises:
+            MeteringUnavailable: it is being written from the ledger; it goes on, and whoever asks again waits for the same.
+        """
         since = self._generation.learnt
         if await generation_in(self._line, bucket) == self._generation.value:
-            return False
+            return True
         await self._generation.learn(since, bucket)
-        return True
+        return False
 
     async def _bid(self, ask: Ask, want: int, begun: tuple[str, str] | None, now: int, *, fresh: bool) -> Bid:
         if fresh:

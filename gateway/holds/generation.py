@@ -52,6 +52,8 @@ class Generation:
         self._restore = restore
         self._in_force = in_force
         self._learning: asyncio.Task[None] | None = None
+        self._is_told = False
+        """Whether the generation is told that is being put in force: before that no bucket is known to be whole."""
         self.value = ""
         self.learnt = 0
         """How often it was learnt; hand it to ``learn`` as it was before the question."""
@@ -78,7 +80,7 @@ class Generation:
             await asyncio.wait({learning}, timeout=max(0.0, min(pause_s, end - now())))
             if learning.done():
                 return await learning
-            if bucket is not None and self.value and await self._in_force(bucket) == self.value:
+            if bucket is not None and self._is_told and await self._in_force(bucket) == self.value:
                 return None
             if now() >= end:
                 raise MeteringUnavailable("The hot state is being rebuilt from the ledger; try again in a moment.")
@@ -90,7 +92,7 @@ class Generation:
 
     async def _learn(self) -> None:
         try:
-            loop = asyncio.get_running_loop()
+            self._is_told, loop = False, asyncio.get_running_loop()
             self.value = await self._restore(lambda value: loop.call_soon_threadsafe(self._hear, value))
             self.learnt += 1
         finally:
@@ -98,7 +100,7 @@ class Generation:
 
     def _hear(self, value: str) -> None:
         if self._learning is not None:
-            self.value = value
+            self.value, self._is_told = value, True
 
 
 def _heard(learning: asyncio.Task[None]) -> None:

@@ -109,7 +109,8 @@ class Recovery:
         """
 
         def tell() -> None:
-            heard(str(self._generation()))
+            if self._tide.is_high(self._database):  # whoever rebuilds has stopped what is of the past
+                heard(str(self._generation()))
 
         with (
             RebuildLock(self._redis, wait_s=wait_s, lock_s=self._lock_s, meanwhile=tell) as lock,
@@ -123,8 +124,7 @@ class Recovery:
                 log.log(level, "writing the hot state from the ledger: %d of %d buckets", len(missing), keys.BUCKETS)
                 if len(missing) == keys.BUCKETS:
                     generation = self._raise_generation(generation + 1)
-                    heard(str(generation))
-                self._rebuild(str(generation), missing, lock)
+                self._rebuild(str(generation), missing, lock, heard)
             return str(generation)
 
     def _is_whole(self, generation: int) -> bool:
@@ -146,10 +146,13 @@ class Recovery:
             if value != b"%d" % generation or int(tide or 0) < least.get(bucket, 0)
         ]
 
-    def _rebuild(self, generation: str, missing: Sequence[str], lock: RebuildLock) -> None:
+    def _rebuild(
+        self, generation: str, missing: Sequence[str], lock: RebuildLock, heard: Callable[[str], object]
+    ) -> None:
         """Rebuild, and stop before the next step where the lock is lost: another one begins anew, and wipes what is half."""
         self._stop_scripts(missing)
         self._tide.restore(self._database)
+        heard(generation)
         while self._writer.turn():
             lock.check()
         while self._rollup.turn(self._now_ms()):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from gateway.clock import written
 from gateway.errors import CustomerBlocked, InvalidKey
 from gateway.holds import keys
-from gateway.holds.connect import translated
+from gateway.holds.connect import text, translated
 from gateway.holds.directory import Directory
 from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits, Offer, offer
@@ -35,9 +35,21 @@ class SelfService(Protocol):
 
 
 class Accounts:
-    """Reads accounts and the published menu, always anew."""
+    """Reads accounts and the published menu, always anew.
 
-    def __init__(self, line: Line, directory: Directory, house: HouseLimits, now_ms: Callable[[], int]) -> None:
+    Args:
+        in_force: makes sure of a bucket, and returns whether it was in force all the time.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        directory: Directory,
+        house: HouseLimits,
+        now_ms: Callable[[], int],
+        in_force: Callable[[str], Awaitable[bool]],
+    ) -> None:
+        self._in_force = in_force
         self._line = line
         self._directory = directory
         self._house = house
@@ -52,19 +64,28 @@ class Accounts:
             MeteringUnavailable: Redis is not to be had.
         """
         with translated():
-            holder, expires = await self._line.ask("HMGET", keys.api_key(bucket, digest), "customer", "expires")
-            if not holder or (expires and int(expires) <= self._now_ms()):
-                raise InvalidKey
-            customer_id = holder.decode() if isinstance(holder, bytes) else holder
-            customer = await self._directory.customer(customer_id, fresh=True)
+            customer = await self._whose(bucket, digest)
+            if customer is None:  # it may only be under way from the ledger
+                await self._in_force(bucket)
+                customer = await self._whose(bucket, digest)
         if customer is None:
             raise InvalidKey
         if customer.status != "active":
             raise CustomerBlocked("This customer is blocked.")
         return customer
 
+    async def _whose(self, bucket: str, digest: str) -> Customer | None:
+        holder, expires = await self._line.ask("HMGET", keys.api_key(bucket, digest), "customer", "expires")
+        if not holder or (expires and int(expires) <= self._now_ms()):
+            return None
+        return await self._directory.customer(text(holder), fresh=True)
+
     async def account(self, customer: Customer) -> dict[str, Any]:
-        """Return the account as ``GET /v1/account`` shows it; in each limit used + held + remaining = max."""
+        """Return the account as ``GET /v1/account`` shows it; in each limit used + held + remaining = max.
+
+        Raises:
+            MeteringUnavailable: Redis is unavailable, or what it says of the customer is being written from the ledger.
+        """
         now = self._now_ms()
         with translated():
             where = standing(customer, await self._directory.read_timeline(), now)
@@ -72,8 +93,11 @@ class Accounts:
             tier = menu.tier(where.tier) if menu and where.tier else None
             terms = offer(tier, where.version, customer.overrides, self._house)
             start, end = period_of(customer, now)
-            window = keys.window(keys.bucket_of(customer.id), customer.id, start)
-            amounts = await self._line.ask("HMGET", window, "used", "held", "spend_used", "spend_held")
+            bucket = keys.bucket_of(customer.id)
+            asked = "HMGET", keys.window(bucket, customer.id, start), "used", "held", "spend_used", "spend_held"
+            amounts = await self._line.ask(*asked)
+            if not await self._in_force(bucket):
+                amounts = await self._line.ask(*asked)
         used, held, spend_used, spend_held = (int(amount or 0) for amount in amounts)
         return {
             "customer": customer.id,
