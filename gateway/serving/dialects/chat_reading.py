@@ -271,6 +271,7 @@ class ChatReading(Reading):
         made = self._made([text for message in messages for text in _texts_in(message)])
         if self._estimate is None:
             self._most_of_one = made - max(sum(map(carries_token, messages)) - 1, 0)
+        numbers = _numbers(choices)
         for place, (choice, message) in enumerate(zip(choices, messages, strict=True)):
             if made > self._granted:
                 self._was_cut = True
@@ -282,8 +283,7 @@ class ChatReading(Reading):
             self._remember(place, message.get("content"))
             self._keep(place, _texts_in(message))
             self._ended[place] = str(choice.get("finish_reason") or "stop")
-            at = {} if type(choice.get("index")) is int else {"index": place}
-            self._choices[place] = {"index": place, **choice, **at, **self._whole_choice(message)}
+            self._choices[place] = {**choice, "index": numbers[place], **self._whole_choice(message)}
         self.ended_by_itself = self._came_whole = True
         if not self._wanted.stream:
             return b""
@@ -374,6 +374,12 @@ def _texts_in(message: dict[str, Any]) -> list[str]:
 
 def _is_thought(part: Any) -> bool:
     return isinstance(part, dict) and any(map(part.get, THOUGHT_IN))
+
+
+def _numbers(choices: list[dict[str, Any]]) -> list[int]:
+    """Return the numbers of an answer's choices: their own, unless one has none or two have the same."""
+    own = [index for choice in choices if type(index := choice.get("index")) is int]
+    return own if len(set(own)) == len(choices) else list(range(len(choices)))
 
 
 def _new_calls(delta: dict[str, Any]) -> list[str]:
