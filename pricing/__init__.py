@@ -9,24 +9,28 @@ if TYPE_CHECKING:
     from pricing.library import (
         CannotEstimate,
         Fit,
+        Frontier,
         Market,
         Menu,
         NotAMarket,
         NotAMenu,
         compare_models,
         fit,
+        frontier,
         optimal_menu,
     )
 
 __all__ = [
     "CannotEstimate",
     "Fit",
+    "Frontier",
     "Market",
     "Menu",
     "NotAMarket",
     "NotAMenu",
     "compare_models",
     "fit",
+    "frontier",
     "optimal_menu",
 ]
 

@@ -17,6 +17,8 @@ from pricing.estimate.fit import Estimate, Given
 from pricing.estimate.fit import fit as estimated_of
 from pricing.estimate.records import seen_in_records
 from pricing.fields import NotAMarket
+from pricing.frontiers import WEIGHTS, Frontier
+from pricing.frontiers import frontier as places_of
 from pricing.further import Further
 from pricing.market import read_market
 from pricing.menu import Menu as Sold
@@ -34,12 +36,14 @@ from pricing.worth import valuation_of, worth_at
 __all__ = [
     "CannotEstimate",
     "Fit",
+    "Frontier",
     "Market",
     "Menu",
     "NotAMarket",
     "NotAMenu",
     "compare_models",
     "fit",
+    "frontier",
     "optimal_menu",
 ]
 
@@ -360,6 +364,11 @@ def optimal_menu(
         further=asked,
     )
     return Menu(made)
+
+
+def frontier(market: Market | Fit, *, tiers: int | None = None, weights: Sequence[float] = WEIGHTS) -> Frontier:
+    """Return the best menus from the most profitable one to the one that leaves customers most, with a plot."""
+    return places_of(read_market(market.to_json()), tiers=tiers, weights=weights)
 
 
 def compare_models(markets: Mapping[str, Market | Fit], *, tiers: int | None = None) -> list[Model]:

@@ -1,4 +1,4 @@
-"""``tokencap price compare``, ``compare-models`` and ``sensitivity``: menus in one market, models, and a market that is off."""
+"""``tokencap price compare``, ``compare-models``, ``sensitivity``, ``frontier``: menus in one market, models, what else may be."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.files import name_of, read_object
+from gateway.cli.files import name_of, read_object, replace_file
 from gateway.cli.progress import timed
 from gateway.errors import StartupError
 from gateway.local.columns import columns
@@ -23,6 +23,7 @@ from pricing.money import written
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pricing.frontiers import Frontier
     from pricing.models import Model
     from pricing.sensitivity import Line
 
@@ -35,14 +36,16 @@ class Numerics:
 
     models: Callable[..., list[Model]]
     sensitivity: Callable[[Market, Mapping[str, Any]], Sequence[Line]]
+    frontier: Callable[..., Frontier]
 
 
 def numerics() -> Numerics:
     """Load numpy and what compares with it: here and nowhere else, so that only what computes waits for it."""
+    from pricing.frontiers import frontier  # noqa: PLC0415
     from pricing.models import compare_models  # noqa: PLC0415
     from pricing.sensitivity import sensitivity  # noqa: PLC0415
 
-    return Numerics(compare_models, sensitivity)
+    return Numerics(compare_models, sensitivity, frontier)
 
 
 def compare_models(
@@ -114,6 +117,21 @@ def sensitivity(
         ends = ["-" if end is None else f"{end:+.1%}" for end in (line.below, line.above)]
         rows.append([line.thing, *(amount(made, profit) for profit in line.profits), *ends])
     print(*columns(rows), sep="\n")
+
+
+def frontier(
+    market: Annotated[Path, typer.Argument(metavar="FILE", help="market.json, or - for standard input.")],
+    tiers: Annotated[int | None, typer.Option(min=1, help="At most so many tiers; else the full menu.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="PATH", help="Where the drawing goes, an SVG file.")] = None,
+) -> None:
+    """Show profit against what customers keep, from the most profitable menu to the one that leaves them most."""
+    given = _market(market)
+    with _in_a_sentence(name_of(market)), timed("Computing the menus"):
+        found = numerics().frontier(given, tiers=tiers)
+    print(found.summary())
+    if out is not None:
+        replace_file(out, found.plot())
+        print(f"The drawing is in {out}.")
 
 
 def _market(path: Path) -> Market:

@@ -13,7 +13,7 @@ import typer
 
 from gateway.cli.admin_side import Token, Url, admin_client
 from gateway.cli.asking import further_of, is_estimated, option_of, tiers_of
-from gateway.cli.comparing import compare, compare_models, sensitivity
+from gateway.cli.comparing import compare, compare_models, frontier, sensitivity
 from gateway.cli.files import STANDARD, name_of, read_object, replace_file
 from gateway.cli.fitting import Variadic, fit
 from gateway.cli.menu_options import (
@@ -55,6 +55,7 @@ app.command("run", hidden=True)(run)
 app.command("compare")(compare)
 app.command("compare-models")(compare_models)
 app.command("sensitivity")(sensitivity)
+app.command("frontier")(frontier)
 
 MenuFile = Annotated[Path, typer.Argument(metavar="MENU", help="menu.json, or - for standard input.")]
 

@@ -205,3 +205,15 @@ def test_a_wish_that_cannot_be_is_one_sentence(
     assert sentence in said
     assert said.count("\n") == 1
     assert not out.exists()
+
+
+def test_profit_stands_against_what_customers_keep(shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for each weight of their surplus, and a drawing where one is asked for."""
+    drawing = shelf / "frontier.svg"
+
+    assert run(["price", "frontier", str(shelf / "short.json"), "--tiers", "2", "--out", str(drawing)]) == 0
+    said = capsys.readouterr().out
+
+    assert said.splitlines()[1].split()[:3] == ["weight", "of", "surplus"]
+    assert len(said.splitlines()) == 14
+    assert "Profit against what customers keep" in drawing.read_text()
