@@ -125,12 +125,9 @@ class Admission:
                         if smaller is None:
                             raise refusal(bid.condition.offer, bid.facts, reply, now)
                         want = smaller
-                    case "rebuild":
+                    case "rebuild" | "forgotten":
                         await self._generation.learn(since, ask.bucket)
-                        fresh = True
-                    case "forgotten":
-                        await self._generation.learn(since, ask.bucket)
-                        fresh, is_known = True, False
+                        fresh, is_known = True, is_known and reply[0] == "rebuild"
                     case "no key":
                         self._directory.forget_key(ask.key_digest)
                         raise InvalidKey

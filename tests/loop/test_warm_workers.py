@@ -69,9 +69,9 @@ def test_a_limit_that_is_lowered_holds_for_the_next_call(loop: Rig, limit: str, 
     assert say(loop, who, user="ann").status_code == 200
     change(loop, who, overrides={limit: amount})
 
-    refused = [say(loop, who, user="ann") for _ in range(3)][-1]
+    answers = [say(loop, who, user="ann").status_code for _ in range(3)]
 
-    assert refused.status_code == 429
+    assert answers.count(429) >= 2, "what is left, or the turn that comes, is one call's at most"
 
 
 def test_a_cap_that_is_lowered_or_lifted_holds_for_the_next_conversation(loop: Rig) -> None:
