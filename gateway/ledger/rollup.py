@@ -123,7 +123,7 @@ class Rollup:
         self._batch = batch
 
     def turn(self, now_ms: int) -> int:
-        """Add the next records; return how many, 0 where all are added."""
+        """Add the next records; return how many were added, by whoever, and 0 only where all are."""
         with self._database.read() as connection:
             head = connection.execute(select(chains.c.seq).where(chains.c.chain == MAIN)).scalar_one_or_none() or 0
             place = _place(connection)
@@ -133,11 +133,10 @@ class Rollup:
             return self._begin(head, now_ms)
         with self._database.write() as connection:
             rows = _next_records(connection, place, self._batch)
-            if not rows or not _is_at(connection, place):
-                return 0
-            _add_to_windows(connection, rows)
-            _add_to_conversations(connection, rows)
-            _move(connection, rows[-1].seq)
+            if rows and _is_at(connection, place):
+                _add_to_windows(connection, rows)
+                _add_to_conversations(connection, rows)
+                _move(connection, rows[-1].seq)
         return len(rows)
 
     def bring_up_to_date(self, now_ms: int) -> None:
@@ -162,14 +161,13 @@ class Rollup:
                 rows += [_added_up(connection, place, head) for place in places]
         talks = [Named(one) for one in open_conversations(self._database, now_ms, head)]
         with self._database.write() as connection:
-            if not _is_at(connection, 0):
-                return 0
-            connection.execute(delete(rollup_windows))
-            connection.execute(delete(rollup_conversations))
-            for some in batches(rows, AT_ONCE):
-                connection.execute(insert(rollup_windows), some)
-            _keep(connection, talks)
-            _move(connection, head)
+            if _is_at(connection, 0):
+                connection.execute(delete(rollup_windows))
+                connection.execute(delete(rollup_conversations))
+                for some in batches(rows, AT_ONCE):
+                    connection.execute(insert(rollup_windows), some)
+                _keep(connection, talks)
+                _move(connection, head)
         return head
 
     def _latest_places(self, head: int) -> list[Place]:
