@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import closing
+from typing import Annotated
 
 import typer
 
@@ -11,12 +12,14 @@ from gateway.admin.sweep import Everything
 from gateway.cli.log import log_to_stderr
 from gateway.cli.progress import timed
 from gateway.clock import now_ms
+from gateway.errors import StartupError
 from gateway.holds.connect import connect
 from gateway.holds.projection import Projection
 from gateway.ledger.aside import count_aside
 from gateway.ledger.database import Database
 from gateway.ledger.hot_state import bounds_of
 from gateway.ledger.recovery import Recovery
+from gateway.ledger.tide import LedgerBehind, NothingCounted
 from gateway.ledger.verify import Recount, recount_all
 from gateway.local.reached import reached
 from gateway.settings import Settings, read_settings
@@ -56,21 +59,29 @@ def migrate() -> None:
 
 
 @app.command("recover")
-def recover() -> None:
+def recover(
+    without_missing: Annotated[
+        bool, typer.Option("--without-missing", help="Give up records that the ledger has had and lacks.")
+    ] = False,
+    book_missing: Annotated[
+        bool, typer.Option("--book-missing", help="Book what Redis counts of such records, and keep what it holds.")
+    ] = False,
+) -> None:
     """Rebuild what Redis holds - customers, keys, menus, windows, conversations - from the ledger."""
+    if without_missing and book_missing:
+        raise StartupError("--without-missing and --book-missing are two ways; choose one.", exit_code=2)
     log_to_stderr()
     settings = read_settings()
-    with timed("Rebuilding"):
-        generation = asyncio.run(_recover(settings))
-    print(f"The hot state is rebuilt from the ledger; its generation is {generation}.")
+    with timed("Booking" if book_missing else "Rebuilding"):
+        print(asyncio.run(_recover(settings, without_missing, book_missing)))
 
 
-async def _recover(settings: Settings) -> str:
+async def _recover(settings: Settings, without_missing: bool, book_missing: bool) -> str:
     async with reached(settings) as redis_url:
-        return await asyncio.to_thread(_rebuild, settings, redis_url)
+        return await asyncio.to_thread(_rebuild, settings, redis_url, without_missing, book_missing)
 
 
-def _rebuild(settings: Settings, redis_url: str) -> str:
+def _rebuild(settings: Settings, redis_url: str, without_missing: bool, book_missing: bool) -> str:
     with closing(Database(settings.ledger_url)) as database, connect(redis_url) as client:
         database.check()
         projection = Projection(client)
@@ -81,7 +92,15 @@ def _rebuild(settings: Settings, redis_url: str) -> str:
             bounds=bounds_of(settings),
             now_ms=now_ms,
         )
-        return recovery.rebuild()
+        try:
+            if book_missing:
+                return f"What Redis counts is booked: {recovery.book_missing(settings.currency)} corrections."
+            generation = recovery.rebuild(without_missing=without_missing)
+            return f"The hot state is rebuilt from the ledger; its generation is {generation}."
+        except LedgerBehind as error:
+            raise StartupError(str(error.__cause__)) from error
+        except NothingCounted as error:
+            raise StartupError(str(error)) from error
 
 
 def _said(recount: Recount) -> str:

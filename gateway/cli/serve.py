@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -17,6 +18,7 @@ from gateway.admin.tokens import ensure_admin_token
 from gateway.cli.log import log_to_stderr
 from gateway.clock import now_ms
 from gateway.ledger.database import Database
+from gateway.ledger.tide import refuse_at_start
 from gateway.local import sockets
 from gateway.local.datadir import claimed
 from gateway.local.lifeline import told_to_stop
@@ -101,7 +103,8 @@ async def run_gateway(
 
         addressed = _addressed(settings, listeners)
         read_again = reload.read if reload else None
-        supervisor = Supervisor(addressed, data, PROGRAM, listeners, _new_worker_id, law, read_again)
+        check = partial(refuse_at_start, database=database)
+        supervisor = Supervisor(addressed, data, PROGRAM, listeners, _new_worker_id, law, read_again, check)
         await supervisor.run(stop, say_ready, reload.asked if reload else None)
 
 

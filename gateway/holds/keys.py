@@ -121,7 +121,8 @@ TIMELINE = "menus"
 """Hash: ``rev`` and ``body``, the publications as JSON, oldest first."""
 
 TIDE = "tide"
-"""Hash: ``seq``, how far the ledger had come when Redis last heard of it."""
+"""Hash: ``seq``, how far the ledger had come when Redis last heard of it; ``booked``, how far it certainly had;
+``counted``, the generation whose counts are being booked."""
 
 CLOCK = "clock"
 """String: what Redis' clock showed when the books were last kept, ms; a clock that shows less was set back."""

@@ -105,7 +105,7 @@ class Upkeep:
         names = [text(name) for name in islice(self._names, NAMES_A_TURN)]
         if len(names) < NAMES_A_TURN:
             self._names = iter(self._redis.scan_iter(count=NAMES_A_TURN))
-        windows = [(name, *found) for name in names if (found := _window_in(name)) is not None and found[1] < before]
+        windows = [(name, *found) for name in names if (found := window_in(name)) is not None and found[1] < before]
         periods = self._customers(sorted({customer for _, customer, _ in windows}))
         past = [
             name
@@ -136,7 +136,7 @@ class Upkeep:
         }
 
 
-def _window_in(name: str) -> tuple[str, int] | None:
+def window_in(name: str) -> tuple[str, int] | None:
     """Return whose window a key is and when its period starts, ms; None for a key of another kind."""
     _, _, rest = name.partition(":")
     kind, _, where = rest.partition(":")

@@ -59,7 +59,10 @@ IS_INCLUDED = book.conversation_is_included.is_(True)
 """Whether a record says that a subscription includes the conversation that it began."""
 
 IS_SILENT = and_(
-    book.billed_output_tokens > 0, book.conversation_cap_tokens.is_(None), book.conversation_is_included.is_(None)
+    book.billed_output_tokens > 0,
+    book.conversation.is_not(None),
+    book.conversation_cap_tokens.is_(None),
+    book.conversation_is_included.is_(None),
 )
 """Whether a record could have begun a conversation and, from before records did, does not say whether it was included."""
 

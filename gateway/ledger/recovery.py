@@ -15,13 +15,14 @@ from gateway.holds import keys
 from gateway.holds.announcement import Announcement, announcement
 from gateway.holds.connect import fields, text, translated
 from gateway.holds.scripts import source
+from gateway.ledger.appender import book
 from gateway.ledger.database import Database
 from gateway.ledger.hot_state import Bounds, HotState
 from gateway.ledger.rebuild_lock import LOCK_S, RebuildLock
 from gateway.ledger.rollup import Rollup
 from gateway.ledger.rows import batches
 from gateway.ledger.tables import customers, installation, usage_records
-from gateway.ledger.tide import Tide, marks
+from gateway.ledger.tide import Tide, head, marks
 from gateway.ledger.writer import Writer, unheard
 from pricing.usage import UsageRecord
 
@@ -90,7 +91,11 @@ class Recovery:
         """Return the generation in force, after writing the buckets where Redis does not hold it.
 
         ``heard`` is told of it as soon as it is decided: one bucket after the other serves under it.
+
+        Raises:
+            LedgerBehind: the ledger is older than what Redis was told of it; nothing is rebuilt from that.
         """
+        self._tide.refuse_older(self._database)
         generation = self._generation()
         if self._is_whole(generation):
             return str(generation)
@@ -102,16 +107,22 @@ class Recovery:
         unless_whole: bool = False,
         wait_s: float = REBUILD_WAIT_S,
         heard: Callable[[str], object] = unheard,
+        without_missing: bool = False,
     ) -> str:
         """Write the hot state anew and return its generation. Calls in flight keep their holds.
 
         ``unless_whole`` leaves the buckets alone that Redis holds: a rebuild that was broken off goes on where it ended.
+
+        Raises:
+            LedgerBehind: as ``ensure``, unless the records that are missing are given up (``without_missing``).
         """
 
         def tell() -> None:
             if self._tide.is_high(self._database):  # whoever rebuilds has stopped what is of the past
                 heard(str(self._generation()))
 
+        if not without_missing:
+            self._tide.refuse_older(self._database)
         with (
             RebuildLock(self._redis, wait_s=wait_s, lock_s=self._lock_s, meanwhile=tell) as lock,
             translated(),
@@ -126,6 +137,33 @@ class Recovery:
                     generation = self._raise_generation(generation + 1)
                 self._rebuild(str(generation), missing, lock, heard)
             return str(generation)
+
+    def book_missing(self, currency: str) -> int:
+        """Keep what Redis counts: book what an older ledger lacks of it as corrections, and return how many these are.
+
+        Nothing is settled or admitted meanwhile. Killed at any point it can be done again.
+
+        Raises:
+            NothingCounted: Redis holds no whole state either.
+        """
+        # No worker loads what only a command needs.
+        from gateway.ledger.missing import corrections  # noqa: PLC0415
+
+        with RebuildLock(self._redis, wait_s=REBUILD_WAIT_S, lock_s=self._lock_s) as lock, translated():
+            generation = self._tide.keep_counts(self._in_redis())
+            self._stop_scripts(keys.ALL_BUCKETS)
+            while self._writer.turn():
+                lock.check()
+            there, now = head(self._database), self._now_ms()
+            records = list(corrections(self._database, self._redis, head=there, now_ms=now, currency=currency))
+            lock.check()
+            with self._database.write() as connection:
+                booked = book(connection, records)
+                self._tide.rise(booked)
+                connection.execute(update(installation).values(generation=generation))
+            self._put_in_force(str(generation), keys.ALL_BUCKETS)
+            self._tide.restore(self._database)
+            return len(records)
 
     def _is_whole(self, generation: int) -> bool:
         """Return whether Redis holds this generation, and has heard of all that is in the ledger."""
@@ -189,6 +227,13 @@ class Recovery:
                 share, found = [], []
         if share:
             yield share, found
+
+    def _in_redis(self) -> set[str]:
+        """Return the generations that are in force, an empty text for a bucket without one."""
+        with self._redis.pipeline(transaction=False) as batch:
+            for bucket in keys.ALL_BUCKETS:
+                batch.hget(keys.state(bucket), "generation")
+            return {found.decode() if found else "" for found in batch.execute()}
 
     def _raise_generation(self, generation: int) -> int:
         with self._database.write() as connection:

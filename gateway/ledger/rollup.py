@@ -267,7 +267,7 @@ def _add_to_windows(connection: Connection, rows: Sequence[AnyRow]) -> None:
         tokens, charge = divmod(row.billed_output_tokens, HALF), divmod(row.charge_nanousd, HALF)
         for at, amount in enumerate((*tokens, *charge, bool(row.conversation_is_included))):
             sums[at] += amount
-        if row.conversation_cap_tokens is None and row.billed_output_tokens > 0:
+        if row.conversation and row.conversation_cap_tokens is None and row.billed_output_tokens > 0:
             silent.add(place)  # whether a conversation was included, only the whole book can say
     known = _known_places(connection, added) - silent
     _add(connection, {place: added[place] for place in known})

@@ -1,19 +1,24 @@
-"""How far the ledger had come when Redis last heard of it: a server that has heard of less has lost something.
+"""How far the ledger had come when Redis last heard of it: who has heard of less than the other has lost something.
 
 A server that was restored from an old snapshot, or a replica that took over without the last second, holds a whole and
 consistent state of some moment before. It is told by its tide: the number of the chain's last record, written to Redis
 inside every transaction that appends one, before that commits. A tide below the ledger's head is the past. Each bucket
 has its own, in its state: where some of them alone are of the past, they alone are written anew.
+
+A ledger is told to be of the past by ``booked``: the number of the last record that was certainly committed, written
+where the entries it came from are removed.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import redis
 from sqlalchemy import select
 
-from gateway.errors import MeteringUnavailable
+from gateway.errors import MeteringUnavailable, StartupError
 from gateway.holds import keys
-from gateway.holds.connect import translated
+from gateway.holds.connect import connect, translated
 from gateway.holds.scripts import run_all, source
 from gateway.ledger.appender import Booked
 from gateway.ledger.chain import MAIN
@@ -23,6 +28,23 @@ from gateway.ledger.tables import chains, watermarks
 
 class Fallen(MeteringUnavailable):
     """Redis holds a state of the past; it has to be rebuilt before anything more is taken from it."""
+
+
+class RecordsMissing(Exception):
+    """What the operator is told of a ledger that is older than its Redis."""
+
+
+class NothingCounted(Exception):
+    """What the operator is told of a Redis that is no witness of what the ledger lacks."""
+
+
+BOOKED = "booked"
+COUNTED = "counted"
+"""The generation that is stopped while what it counts is booked."""
+
+
+class LedgerBehind(MeteringUnavailable):
+    """The ledger lacks records that were in it once: an older copy of it was put in its place."""
 
 
 class Tide:
@@ -52,6 +74,42 @@ class Tide:
         if any(int(was) < at for was, (_, _, at, _) in zip(found, marks, strict=True)):
             raise Fallen("Redis holds a state of the past.")
 
+    def confirm(self, after: int, batch: Any) -> None:
+        """Note, in a batch that is on its way, that the ledger has committed its records up to ``after``; also on a full server."""
+        with translated():
+            where = None if isinstance(self._redis, redis.RedisCluster) else batch  # a cluster's take no scripts
+            self._raise(keys=[keys.TIDE], args=[BOOKED, after, 0], client=where)
+
+    def refuse_older(self, database: Database) -> None:
+        """Raise where the ledger is older than what Redis was told of it.
+
+        Raises:
+            LedgerBehind: with the number of records that are missing in its cause.
+        """
+        with translated():
+            booked, there = int(self._redis.hget(keys.TIDE, BOOKED) or 0), head(database)
+        if booked > there:
+            raise LedgerBehind("The books are not in order; try again later.") from RecordsMissing(
+                f"The ledger ends at record {there} and has had {booked}: {booked - there} records are missing, as where "
+                "an older copy was put in its place, or a running gateway's directory was copied file by file. Put the "
+                "newer ledger back. Or decide: `tokencap ledger recover --book-missing` books what Redis counts of them, "
+                "one correction for each customer and period; `--without-missing` gives them up."
+            )
+
+    def keep_counts(self, generations: set[str]) -> int:
+        """Note which generation is to be in force again once the ledger has what Redis counts; return it.
+
+        Raises:
+            NothingCounted: there is none, because Redis is not whole.
+        """
+        with translated():
+            if len(generations) == 1 and "" not in generations:
+                self._redis.hset(keys.TIDE, COUNTED, generations.pop())
+            found = self._redis.hget(keys.TIDE, COUNTED)
+        if found is None:
+            raise NothingCounted("Redis holds no whole state either; there is only --without-missing.")
+        return int(found)
+
     def is_high(self, database: Database) -> bool:
         """Return whether Redis has heard of all that is in the ledger."""
         least = head(database)  # read first: a mark is raised before the ledger is
@@ -60,7 +118,9 @@ class Tide:
     def restore(self, database: Database) -> None:
         """Set the mark to the ledger's head, for a state that is being rebuilt."""
         with translated():
-            self._redis.hset(keys.TIDE, "seq", str(head(database)))
+            there = str(head(database))
+            self._redis.hset(keys.TIDE, mapping={"seq": there, BOOKED: there})
+            self._redis.hdel(keys.TIDE, COUNTED)
 
     def _mark(self) -> int:
         with translated():
@@ -72,6 +132,17 @@ def marks(database: Database) -> dict[str, int]:
     """Return the number of the last record of each bucket that has any."""
     with database.read() as connection:
         return {row.bucket: row.seq for row in connection.execute(select(watermarks))}
+
+
+def refuse_at_start(redis_url: str, database: Database) -> None:
+    """Raise StartupError where the ledger is older than what Redis was told of it: a start is when someone looks."""
+    try:
+        with connect(redis_url) as client:
+            Tide(client).refuse_older(database)
+    except LedgerBehind as error:
+        raise StartupError(str(error.__cause__)) from error
+    except MeteringUnavailable:
+        pass  # found when either is back
 
 
 def head(database: Database) -> int:

@@ -63,8 +63,7 @@ class Writer:
         """Move what is waiting, up to a bound; return how many entries left the streams: 0 when all are empty."""
         entries = self._read()
         if entries:
-            self._book(entries)
-            self._trim(entries)
+            self._trim(entries, self._book(entries))
         return len(entries)
 
     def waiting(self) -> int:
@@ -96,7 +95,8 @@ class Writer:
             replies = [found for reply in batch.execute() for found in reply]
         return [(stream.decode(), [(name.decode(), fields) for name, fields in some]) for stream, some in replies]
 
-    def _book(self, entries: Sequence[Entry]) -> None:
+    def _book(self, entries: Sequence[Entry]) -> int:
+        """Book entries; return the number of the chain's last record, which is committed."""
         carried = [(entry, record_in(entry)) for entry in entries]
         records = [(entry, found) for entry, found in carried if not isinstance(found, Malformed)]
         aside = [found for _, found in carried if isinstance(found, Malformed)]
@@ -110,10 +110,12 @@ class Writer:
         self._note(booked.appended)
         for kept in aside:
             log.error("Entry %s of %s is set aside: %s.", kept.entry.id, kept.entry.stream, kept.reason)
+        return booked.after
 
-    def _trim(self, entries: Sequence[Entry]) -> None:
+    def _trim(self, entries: Sequence[Entry], booked: int) -> None:
         by_stream = groupby(sorted(entries, key=lambda entry: entry.stream), key=lambda entry: entry.stream)
         with translated(), self._redis.pipeline(transaction=False) as batch:
+            self._tide.confirm(booked, batch)  # first: what is removed is never unaccounted for
             for stream, read in by_stream:
                 batch.xdel(stream, *(entry.id for entry in read))
             batch.execute()

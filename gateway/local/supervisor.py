@@ -78,6 +78,7 @@ class Supervisor:
         new_worker_id: a name that no worker has had before.
         law: how the simulated model answers, where it is the upstream.
         read_again: returns the settings as they are now, for workers that take the place of others.
+        check: is given the URL of Redis once that is up, and raises StartupError where nothing may be started on it.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Supervisor:
         new_worker_id: Callable[[], str],
         law: Law = LAW,
         read_again: Callable[[], Settings] | None = None,
+        check: Callable[[str], None] = lambda _redis_url: None,
     ) -> None:
         self._settings = settings
         self._upstream = settings.upstream_url
@@ -98,6 +100,7 @@ class Supervisor:
         self._new_worker_id = new_worker_id
         self._law = law
         self._read_again = read_again or (lambda: settings)
+        self._check = check
         self._kept: list[Kept] = []
         self._workers: list[Kept] = []
         self._new_worker: Callable[[str], Kept]
@@ -188,6 +191,7 @@ class Supervisor:
         stack.callback(children.forget_socket)
         if at is not None:
             await self._start_valkey(stack, children, at)
+        await asyncio.to_thread(self._check, self._settings.redis_url)
         stack.push_async_callback(_tell_at_last, children, asyncio.create_task(children.ended_workers.keep_telling()))
         workers = stack.enter_context(closing(Lifeline()))
         answering = [self._listeners[0]]

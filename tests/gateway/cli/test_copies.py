@@ -8,10 +8,12 @@ from pathlib import Path
 
 import httpx
 
+from gateway.holds.connect import connect
 from gateway.local import valkey
 from gateway.local.datadir import DataDir
-from tests.gateway.cli.commands import serving, tokencap
+from tests.gateway.cli.commands import Serving, serving, tokencap
 from tests.loop.rig import Sold
+from tests.waiting import until
 
 DEADLINE_S = 30.0
 ASKED = {"model": "aligned-1", "messages": [{"role": "user", "content": "How long is a piece of string?"}]}
@@ -29,6 +31,7 @@ def test_a_copy_of_a_live_directory_is_a_gateway_of_its_own(directory: Path) -> 
         rig.tier("only", conversation_tokens_max=50, price_nanousd=1_000)
         customer = rig.customer("only")
         assert _streamed(live.url, customer).is_success
+        assert len(rig.usage(customer)) == 1, "what is copied is in the ledger"
         children = live.children()
         shutil.copytree(directory, copy, ignore=shutil.ignore_patterns("*.sock"))
 
@@ -44,6 +47,40 @@ def test_a_copy_of_a_live_directory_is_a_gateway_of_its_own(directory: Path) -> 
         assert live.stop() == 0
     for where in (directory, copy):
         assert tokencap(where, "ledger", "verify").stdout == "Chain main: 2 rows, every one as it was written.\n"
+
+
+def test_a_copy_whose_ledger_lacks_what_its_valkey_knows_says_so(directory: Path) -> None:
+    """Of a gateway that runs the files are copied one after the other, and a call may be booked between. It is a gateway
+    of its own once somebody has decided; the one it was copied from feels nothing of it."""
+    copy = directory.with_name("copy")
+    with serving(directory) as live:
+        rig = live.rig(live.admin_token())
+        rig.tier("only", conversation_tokens_max=50, price_nanousd=1_000)
+        customer = rig.customer("only")
+        shutil.copytree(directory, copy, ignore=shutil.ignore_patterns("*.sock", "valkey"))
+        assert _streamed(live.url, customer).is_success
+        assert len(rig.usage(customer)) == 1
+        until(lambda: not waiting(live))
+        shutil.copytree(directory / "valkey", copy / "valkey", ignore=shutil.ignore_patterns("*.sock"))
+
+        refused, kept = tokencap(copy, "serve"), tokencap(copy, "ledger", "recover", "--book-missing")
+        with serving(copy) as second:
+            of_copy = second.rig(live.admin_token()).usage(customer)
+            assert _streamed(second.url, customer).is_success
+
+        assert _streamed(live.url, customer).is_success
+        assert [record["kind"] for record in rig.usage(customer)] == ["usage", "usage"]
+    assert refused.returncode == 3
+    assert "The ledger ends at record 0 and has had 1: 1 records are missing" in refused.stderr
+    assert "`tokencap ledger recover --book-missing`" in refused.stderr
+    assert kept.stdout == "What Redis counts is booked: 1 corrections.\n", kept.stderr
+    assert [(record["kind"], record["charge_nanousd"]) for record in of_copy] == [("correction", 1_000)]
+
+
+def waiting(gateway: Serving) -> int:
+    """Return how many records wait in Redis to be booked."""
+    with connect(f"unix://{gateway.data.remembered().socket}") as client:
+        return sum(client.xlen(name) for name in client.scan_iter("*:usage"))
 
 
 def test_a_command_beside_a_copy_does_not_reach_the_live_redis(directory: Path) -> None:

@@ -151,3 +151,20 @@ def test_records_from_before_they_said_what_is_included_are_counted_by_name(data
     )
 
     assert begun_in(database, "cus_acme", NOON + 1, NOON + HOUR_MS) == 2
+
+
+def test_what_belongs_to_no_conversation_is_no_included_one(database: Database) -> None:
+    """As a correction that makes up for records that are missing."""
+    append(
+        database,
+        [
+            record(
+                1,
+                kind="correction",
+                conversation=None,
+                **{"conversation_cap_tokens": None, "conversation_is_included": None},
+            )
+        ],
+    )
+
+    assert begun_in(database, "cus_acme", NOON, NOON + HOUR_MS) == 0
