@@ -55,6 +55,8 @@ MANY = 1_000
 """Entries in one turn after which the next one does not wait; fewer are cheaper together."""
 SWEEP_S = 1.0
 ROLLUPS_A_SWEEP = 10
+LATE_MS = 3_600_000
+"""How long a record may wait, beyond the longest call, until it is in the book."""
 AWAY_S = 0.5
 SHEET = "bookkeeper"
 
@@ -129,7 +131,7 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
                     found = upkeep.turn()
                     generation = recovery.rebuild() if found.has_lost else recovery.ensure()
                     do("reclaim", reclaimer.turn)
-                    do("rollup", _roll_up, rollup)
+                    do("rollup", _roll_up, rollup, int(settings.call_deadline_s * 1000) + LATE_MS)
                     if found.now is not None:  # nobody is charged for a period while nobody knows the time
                         do("subscriptions", open_due, database, client, projection, now_ms(), settings.currency)
                     do("projection", project_pending, database, projection)
@@ -166,12 +168,15 @@ def _pricer(settings: Settings, database: Database) -> Pricer:
     )
 
 
-def _roll_up(rollup: Rollup) -> None:
-    """Add the latest records to the running sums, all of them unless there are very many."""
+def _roll_up(rollup: Rollup, late_ms: int) -> None:
+    """Add the latest records to the running sums, all of them unless there are very many.
+
+    A record may come ``late_ms`` after its conversation's last sign of life.
+    """
     for _ in range(ROLLUPS_A_SWEEP):
         if rollup.turn(now_ms()) < BATCH:
             break
-    rollup.forget_ended(now_ms())
+    rollup.forget_ended(now_ms(), late_ms)
 
 
 def _look(tally: Tally, conservation: Conservation, found: Found, writer: Writer, database: Database) -> None:

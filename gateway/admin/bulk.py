@@ -24,6 +24,7 @@ from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
 from gateway.admin.sweep import AT_ONCE, project_customers, project_keys
 from gateway.holds.terms import Timeline
+from gateway.ledger.rows import batches
 
 ROUTE = "/customers/bulk"
 
@@ -213,8 +214,8 @@ class Bulk:
                 if ids := [row.id for row in (*adding.customers, *adding.changed)]:
                     project_customers(database, projection, ids)
                 key_ids = [row.key_id for row, _ in adding.keys]
-                for first in range(0, len(key_ids), AT_ONCE):
-                    project_keys(database, projection, key_ids[first : first + AT_ONCE])
+                for some in batches(key_ids, AT_ONCE):
+                    project_keys(database, projection, some)
             return made
 
         return self._replies.once(posted, body, CustomersMade, change)

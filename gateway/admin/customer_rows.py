@@ -13,14 +13,12 @@ from sqlalchemy.exc import IntegrityError
 from gateway.admin.problems import AlreadyExists, NotFound
 from gateway.holds.periods import PeriodKind
 from gateway.holds.terms import Customer, Subscription
+from gateway.ledger.rows import VALUES_MOST, batches
 from gateway.ledger.tables import customers
 
 Status = Literal["active", "blocked", "deleted"]
 
 ROWS_AT_ONCE = 1000
-
-ASKED_AT_ONCE = 500
-"""Values in one question; SQLite before 3.32 takes 999 parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +149,8 @@ def with_ids(connection: Connection, ids: Sequence[str]) -> list[CustomerRow]:
 
 def _locked(connection: Connection, column: Column[Any], values: Sequence[str]) -> list[CustomerRow]:
     found: list[CustomerRow] = []
-    for first in range(0, len(values), ASKED_AT_ONCE):
-        query = select(*COLUMNS).where(column.in_(values[first : first + ASKED_AT_ONCE]))
+    for some in batches(values, VALUES_MOST):
+        query = select(*COLUMNS).where(column.in_(some))
         found += [row_of(row) for row in connection.execute(query.order_by(customers.c.id).with_for_update())]
     return found
 

@@ -22,13 +22,11 @@ from sqlalchemy.exc import IntegrityError
 from gateway.admin.problems import Conflict, Invalid
 from gateway.errors import MeteringUnavailable
 from gateway.ledger.database import Database
+from gateway.ledger.rows import VALUES_MOST, batches
 from gateway.ledger.tables import admin_replies
 
 CLAIM_MS = 60_000
 """A claim this old is nobody's: no admin request works that long."""
-
-ASKED_AT_ONCE = 500
-"""Values in one question; SQLite before 3.32 takes 999 parameters."""
 
 RUNNING = 0
 """Stands for the status of a request that is still being carried out."""
@@ -171,9 +169,7 @@ class _Claim:
 def things_made_of(connection: Connection, route: str, names: Sequence[str]) -> dict[str, str]:
     """Return the ids of what a route made of things that the sender has names for, by these names."""
     by_key, found = {_digest(f"{route}\nrow {name}"): name for name in names}, dict[str, str]()
-    keys = list(by_key)
-    for first in range(0, len(keys), ASKED_AT_ONCE):
-        some = keys[first : first + ASKED_AT_ONCE]
+    for some in batches(by_key, VALUES_MOST):
         query = select(admin_replies.c.key, admin_replies.c.body).where(admin_replies.c.key.in_(some))
         found |= {by_key[key]: json.loads(body)["id"] for key, body in connection.execute(query)}
     return found

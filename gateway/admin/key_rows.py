@@ -13,15 +13,13 @@ from sqlalchemy.exc import IntegrityError
 
 from gateway.admin.problems import AlreadyExists, NotFound
 from gateway.holds import keys
+from gateway.ledger.rows import VALUES_MOST, batches
 from gateway.ledger.tables import api_keys
 
 SHOWN = 12
 """How many characters of a key stay readable, so that people can tell theirs apart."""
 
 SECRET_BYTES = 32
-
-ASKED_AT_ONCE = 500
-"""Values in one question; SQLite before 3.32 takes 999 parameters."""
 
 OWN = "tc-"
 """How our own keys begin, which name their bucket; one that was made elsewhere does not, and is looked up."""
@@ -97,8 +95,8 @@ def of_customers(connection: Connection, ids: Sequence[str]) -> list[KeyRow]:
 
 
 def _some(connection: Connection, column: Column[Any], values: Sequence[str]) -> Iterator[tuple[KeyRow, str]]:
-    for first in range(0, len(values), ASKED_AT_ONCE):
-        query = select(*COLUMNS, api_keys.c.digest).where(column.in_(values[first : first + ASKED_AT_ONCE]))
+    for some in batches(values, VALUES_MOST):
+        query = select(*COLUMNS, api_keys.c.digest).where(column.in_(some))
         for row in connection.execute(query.order_by(api_keys.c.created, api_keys.c.key_id)):
             named = dict(row._mapping)
             digest = named.pop("digest")

@@ -19,8 +19,8 @@ POLL_S = 0.05
 Heard = Callable[[str], object]
 
 Restore = Callable[[Heard], Awaitable[str]]
-"""Makes sure that Redis holds what the ledger says, and returns the generation in force then. It says it before, too, as
-soon as it is decided: one bucket after another serves under it."""
+"""Makes sure that Redis holds what the ledger says, and returns the generation in force. ``Heard`` gets it earlier, as
+soon as it is decided: buckets that are complete serve under it while others are written."""
 
 InForce = Callable[[str], Awaitable[str]]
 """Returns the generation that a bucket has in Redis, or an empty text."""
@@ -71,6 +71,7 @@ class Generation:
             return None
         learning = self._learning
         if learning is None:
+            self._is_told = False
             learning = self._learning = asyncio.create_task(self._learn())
             learning.add_done_callback(_heard)
         now = asyncio.get_running_loop().time
@@ -92,7 +93,7 @@ class Generation:
 
     async def _learn(self) -> None:
         try:
-            self._is_told, loop = False, asyncio.get_running_loop()
+            loop = asyncio.get_running_loop()
             self.value = await self._restore(lambda value: loop.call_soon_threadsafe(self._hear, value))
             self.learnt += 1
         finally:

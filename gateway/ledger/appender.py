@@ -13,12 +13,9 @@ from gateway.holds import keys
 from gateway.ledger.chain import GENESIS, MAIN, Head, link
 from gateway.ledger.database import Database
 from gateway.ledger.erasure import WORDS, erased_among, without_words
-from gateway.ledger.rows import COLUMNS, batches, record_of, without_silence
+from gateway.ledger.rows import COLUMNS, VALUES_MOST, batches, record_of, without_silence
 from gateway.ledger.tables import chains, usage_records, watermarks
 from pricing.usage import FIELDS, UsageRecord
-
-IDS_AT_ONCE = 500
-"""Ids asked for in one statement; SQLite before 3.32 takes 999 parameters."""
 
 # What the book adds to a record, and the time of settling, which another delivery of the same record may not share.
 PLACED = frozenset({"settled", "chain", "seq", "prev_hash", "hash"})
@@ -119,7 +116,7 @@ def _locked_head(connection: Connection, chain: str) -> Head:
 
 def _already_booked(connection: Connection, ids: Iterable[str]) -> dict[str, UsageRecord]:
     known: dict[str, UsageRecord] = {}
-    for some in batches(ids, IDS_AT_ONCE):
+    for some in batches(ids, VALUES_MOST):
         rows = connection.execute(select(*COLUMNS).where(usage_records.c.id.in_(some)))
         known.update((row.id, record_of(row)) for row in rows)
     return known

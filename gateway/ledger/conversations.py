@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from gateway.ledger.database import Database
 from gateway.ledger.queries import Span, rows_in
+from gateway.ledger.rows import AnyRow
 from gateway.ledger.tables import usage_records
 from pricing.money import MOST
 
@@ -64,22 +65,23 @@ def open_conversations(database: Database, now_ms: int, upto: int | None = None)
     ``upto`` leaves out what came into the book after the record of this number.
     """
     rows = rows_in(database, COLUMNS, Span(since=now_ms - DAY_MS))
-    said = (
-        Said(
-            customer=row.customer,
-            conversation=row.conversation,
-            time=row.time,
-            settled=row.settled,
-            tier=row.tier,
-            menu_version=row.menu_version,
-            tokens=row.billed_output_tokens,
-            input_tokens=row.input_tokens,
-            cap=row.conversation_cap_tokens,
-        )
-        for row in rows
-        if row.conversation is not None and (upto is None or row.seq <= upto)
-    )
+    said = (said_in(row) for row in rows if row.conversation is not None and (upto is None or row.seq <= upto))
     return [conversation for conversation in gathered(said) if conversation.is_open(now_ms)]
+
+
+def said_in(row: AnyRow) -> Said:
+    """Return what a record says of its conversation; the row has the columns that ``COLUMNS`` names."""
+    return Said(
+        customer=row.customer,
+        conversation=row.conversation,
+        time=row.time,
+        settled=row.settled,
+        tier=row.tier,
+        menu_version=row.menu_version,
+        tokens=row.billed_output_tokens,
+        input_tokens=row.input_tokens,
+        cap=row.conversation_cap_tokens,
+    )
 
 
 def gathered(said: Iterable[Said]) -> Iterator[Conversation]:

@@ -31,7 +31,7 @@ Command = list[str | int]
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What the house gives where a tier says nothing, and how long what is on its way may take, ms."""
+    """The installation's default cap, the longest lease and call (ms), and whether it only observes."""
 
     conversation_tokens_max: int
     lease_ms: int
@@ -50,8 +50,8 @@ def bounds_of(settings: Settings) -> Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Of:
-    """What is to be known of a customer: what its periods go by, and limits of its own."""
+class Account:
+    """One customer's kind of period, time zone and overrides."""
 
     kind: PeriodKind
     timezone: str
@@ -77,54 +77,54 @@ class HotState:
 
     def write(self, ids: Sequence[str]) -> None:
         """Write all that is known of some customers, beside themselves and their keys."""
-        of = self._customers(ids)
-        self._send(self._windows(of))
-        self._send(self._end_users(of))
-        self._send(self._conversations(of))
+        accounts = self._accounts(ids)
+        self._send(self._windows(accounts))
+        self._send(self._end_users(accounts))
+        self._send(self._conversations(accounts))
         self._send(self._settled(ids))
 
-    def _windows(self, of: Mapping[str, Of]) -> Iterator[Command]:
+    def _windows(self, accounts: Mapping[str, Account]) -> Iterator[Command]:
         """Say what is used of each customer's window of now, and of its last records: another clock may be the right one."""
         now = self._now_ms()
         changed: list[str] = []
-        for customer, periods in windows_in(self._database, list(of)):
-            if any(period != of[customer].period(period[0]) for period, _ in periods):
+        for customer, periods in windows_in(self._database, list(accounts)):
+            if any(period != accounts[customer].period(period[0]) for period, _ in periods):
                 changed.append(customer)
                 continue
-            wanted = {of[customer].period(now), periods[-1][0]}
+            wanted = {accounts[customer].period(now), periods[-1][0]}
             yield from (_window(customer, period, used) for period, used in periods if period in wanted)
         newest = newest_times(self._database, changed)
         for customer in changed:
-            for period in {of[customer].period(now), of[customer].period(newest[customer])}:
+            for period in {accounts[customer].period(now), accounts[customer].period(newest[customer])}:
                 yield _window(customer, period, self._used(customer, period))
 
     def _used(self, customer: str, period: Period) -> Used:
         spent = spent_in(self._database, {customer: period})[customer]
         return Used(spent.tokens, spent.charge_nanousd, begun_in(self._database, customer, *period))
 
-    def _end_users(self, of: Mapping[str, Of]) -> Iterator[Command]:
+    def _end_users(self, accounts: Mapping[str, Account]) -> Iterator[Command]:
         """Say what each end user has had in those periods, of every customer whose end users may be limited."""
         any_tier_does = any(tier.end_user_period_tokens_max is not None for tier in self._tiers.values())
-        limiting = [one for one in of if any_tier_does or "end_user_period_tokens_max" in of[one].overrides]
+        limiting = [one for one in accounts if any_tier_does or "end_user_period_tokens_max" in accounts[one].overrides]
         now = self._now_ms()
         for customer, newest in newest_times(self._database, limiting).items():
             bucket = keys.bucket_of(customer)
-            for start, end in {of[customer].period(now), of[customer].period(newest)}:
+            for start, end in {accounts[customer].period(now), accounts[customer].period(newest)}:
                 for name, tokens in tokens_by_end_user(self._database, customer, start, end).items():
                     if tokens:
                         yield ["HSET", keys.end_user(bucket, customer, start, name), "used", tokens]
 
-    def _conversations(self, of: Mapping[str, Of]) -> Iterator[Command]:
+    def _conversations(self, accounts: Mapping[str, Account]) -> Iterator[Command]:
         """Say how far each open conversation is, and the cap that it began with.
 
         Where its records do not say it, it is what it would begin with now, in its own tier.
         """
         house = HouseLimits(0, self._bounds.conversation_tokens_max, 0, observes=self._bounds.observes)
-        for one in conversations_in(self._database, list(of), self._now_ms()):
+        for one in conversations_in(self._database, list(accounts), self._now_ms()):
             cap = one.cap
             if cap is None:
                 tier = self._tiers.get((one.menu_version or "", one.tier or ""))
-                cap = offer(tier, one.menu_version, of[one.customer].overrides, house).conversation_tokens_max
+                cap = offer(tier, one.menu_version, accounts[one.customer].overrides, house).conversation_tokens_max
             yield from _conversation(one, cap)
 
     def _settled(self, ids: Sequence[str]) -> Iterator[Command]:
@@ -134,11 +134,11 @@ class HotState:
             reply = json.dumps(["done", str(charge), "", str(time)])
             yield ["SET", keys.mark(keys.bucket_of(customer), record_id), reply, "PX", DAY_MS]
 
-    def _customers(self, ids: Sequence[str]) -> dict[str, Of]:
+    def _accounts(self, ids: Sequence[str]) -> dict[str, Account]:
         query = select(customers.c.id, customers.c.period, customers.c.timezone, customers.c.overrides)
         with self._database.read() as connection:
             rows = connection.execute(query.where(customers.c.id.in_(ids))).all()
-        return {row.id: Of(row.period, row.timezone, json.loads(row.overrides)) for row in rows}
+        return {row.id: Account(row.period, row.timezone, json.loads(row.overrides)) for row in rows}
 
     def _send(self, commands: Iterable[Command]) -> None:
         for some in batches(commands, AT_ONCE):

@@ -90,7 +90,7 @@ class Recovery:
     def ensure(self, heard: Callable[[str], object] = unheard) -> str:
         """Return the generation in force, after writing the buckets where Redis does not hold it.
 
-        ``heard`` is told of it as soon as it is decided: one bucket after the other serves under it.
+        ``heard`` gets it as soon as it is decided, before all buckets are complete: those that are serve under it.
 
         Raises:
             LedgerBehind: the ledger is older than what Redis was told of it; nothing is rebuilt from that.

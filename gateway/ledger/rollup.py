@@ -31,7 +31,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.holds.periods import PeriodKind, period_at
 from gateway.ledger.chain import MAIN
-from gateway.ledger.conversations import HOUR_MS, Conversation, Said, begun_by, continued_by, open_conversations
+from gateway.ledger.conversations import (
+    HOUR_MS,
+    Conversation,
+    Said,
+    begun_by,
+    continued_by,
+    open_conversations,
+    said_in,
+)
 from gateway.ledger.database import Database
 from gateway.ledger.queries import (
     HALF,
@@ -55,9 +63,6 @@ AT_ONCE = 400
 
 TAIL_MOST = 10_000
 """Records that are not rolled up yet and yet looked at; beyond, the records themselves are asked."""
-
-LATE_MS = 2 * HOUR_MS
-"""How long after a conversation's end a record of it may come: a call may run long, and wait to be settled."""
 
 book = usage_records.c
 
@@ -144,9 +149,9 @@ class Rollup:
         while self.turn(now_ms):
             pass
 
-    def forget_ended(self, now_ms: int) -> None:
-        """Remove conversations that ended so long ago that no record of them can come."""
-        ended = rollup_conversations.c.last < now_ms - HOUR_MS - LATE_MS
+    def forget_ended(self, now_ms: int, late_ms: int) -> None:
+        """Remove conversations that ended so long ago that no record of them can come: ``late_ms`` after their end."""
+        ended = rollup_conversations.c.last < now_ms - HOUR_MS - late_ms
         with self._database.read() as connection:
             if connection.execute(select(rollup_conversations.c.last).where(ended).limit(1)).first() is None:
                 return
@@ -316,7 +321,7 @@ def _added_up(connection: Connection, place: Place, upto: int) -> dict[str, Any]
 
 
 def _add_to_conversations(connection: Connection, rows: Sequence[AnyRow]) -> None:
-    calls = [_said(row) for row in rows if row.conversation is not None]
+    calls = [said_in(row) for row in rows if row.conversation is not None]
     going: dict[Name, Named] = {}
     of = rollup_conversations.c
     for some in batches({(call.customer, call.conversation) for call in calls}, AT_ONCE):
@@ -340,20 +345,6 @@ def _with(before: Named, call: Said) -> Named:
         return before
     begun = continued_by(now, call)
     return replace(before, now=replace(begun, first=call.time, tier=call.tier, menu_version=call.menu_version))
-
-
-def _said(row: AnyRow) -> Said:
-    return Said(
-        customer=row.customer,
-        conversation=row.conversation,
-        time=row.time,
-        settled=row.settled,
-        tier=row.tier,
-        menu_version=row.menu_version,
-        tokens=row.billed_output_tokens,
-        input_tokens=row.input_tokens,
-        cap=row.conversation_cap_tokens,
-    )
 
 
 def _named(row: AnyRow) -> Named:

@@ -32,6 +32,10 @@ def without_silence(record: UsageRecord) -> UsageRecord:
     return shown
 
 
+VALUES_MOST = 500
+"""Values asked for in one statement; SQLite before 3.32 takes 999 parameters."""
+
+
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Yield the items in lists of at most ``size``, as one statement takes them."""
     remaining = iter(items)

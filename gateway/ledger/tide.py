@@ -31,11 +31,11 @@ class Fallen(MeteringUnavailable):
 
 
 class RecordsMissing(Exception):
-    """What the operator is told of a ledger that is older than its Redis."""
+    """The message for the operator where the ledger is older than its Redis."""
 
 
 class NothingCounted(Exception):
-    """What the operator is told of a Redis that is no witness of what the ledger lacks."""
+    """The message for the operator where Redis is not complete, so that its counts cannot stand in for missing records."""
 
 
 BOOKED = "booked"
@@ -75,7 +75,7 @@ class Tide:
             raise Fallen("Redis holds a state of the past.")
 
     def confirm(self, after: int, batch: Any) -> None:
-        """Note, in a batch that is on its way, that the ledger has committed its records up to ``after``; also on a full server."""
+        """Add to a pipeline that the ledger has committed its records up to ``after``; a full server takes it, too."""
         with translated():
             where = None if isinstance(self._redis, redis.RedisCluster) else batch  # a cluster's take no scripts
             self._raise(keys=[keys.TIDE], args=[BOOKED, after, 0], client=where)

@@ -349,7 +349,7 @@ def test_a_reservation_whose_reply_was_lost_holds_nothing_for_long(faulty: Fault
 def test_a_caller_who_leaves_before_the_model_is_asked_owes_nothing(
     faulty: Faulty, between: Wire, valkey: str, stream: bool
 ) -> None:
-    """Its hold is there, and the reply that says so is on its way: nothing is made, and nothing is on record."""
+    """The hold is made, but its reply has not arrived: the model is not asked, and nothing is on record."""
     who = faulty.loop.customer("small")
     until_served(faulty, who)
     until_settled(faulty)

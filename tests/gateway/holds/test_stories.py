@@ -9,7 +9,7 @@ import pytest
 
 from gateway.errors import InsufficientQuota, InvalidKey, NoTier
 from gateway.holds import keys
-from gateway.holds.hold import Checkpoint
+from gateway.holds.hold import Checkpoint, Hold
 from gateway.holds.offer import HouseLimits
 from tests.clock import Clock
 from tests.gateway.holds.desk import Desk, desk
@@ -271,6 +271,20 @@ async def test_a_dead_workers_hold_is_billed_and_freed_at_once(valkey_url: str) 
         assert len(told.records("acme")) == 1
 
 
+async def _lapsed_with_its_input_owed(told: Desk) -> Hold:
+    """Return a hold without a token that was billed at its checkpoint: its caller had left an answer that had begun."""
+    hold = await told.reserve("c1", "acme", 80)
+    told.renew("c1", 0, owes_input=True)
+    told.blocking.zadd(keys.holds(hold.facts.bucket), {"c1": 1})
+    await told.book.beat()
+    clock = Clock()
+    reclaimer = told.reclaimer(clock)
+    reclaimer.turn()
+    clock.now_s += 60
+    reclaimer.turn()
+    return hold
+
+
 @pytest.mark.parametrize(("tokens", "input_tokens", "charge"), [(0, 25, 25), (0, 50, 50), (0, 20, 20), (3, 40, 50)])
 async def test_input_that_a_lapsed_hold_owes_is_billed_once(
     valkey_url: str, tokens: int, input_tokens: int, charge: int
@@ -279,15 +293,7 @@ async def test_input_that_a_lapsed_hold_owes_is_billed_once(
     async with desk(valkey_url) as told:
         told.tier("basic", price_nanousd=7, input_nanousd_per_mtok=1_000_000, output_nanousd_per_mtok=1_000_000)
         told.customer("acme", "basic")
-        hold = await told.reserve("c1", "acme", 80)
-        told.renew("c1", 0, owes_input=True)
-        told.blocking.zadd(keys.holds(hold.facts.bucket), {"c1": 1})
-        await told.book.beat()
-        clock = Clock()
-        reclaimer = told.reclaimer(clock)
-        reclaimer.turn()
-        clock.now_s += 60
-        reclaimer.turn()
+        hold = await _lapsed_with_its_input_owed(told)
         assert told.window("acme")["spend_used"] == hold.facts.input_estimate
 
         await told.book.settle(hold, told.outcome(tokens, input_tokens=input_tokens, owes_input=True))
@@ -301,15 +307,7 @@ async def test_a_lapsed_holds_input_is_given_back_where_its_answer_failed_in_the
     async with desk(valkey_url) as told:
         told.tier("basic", input_nanousd_per_mtok=1_000_000)
         told.customer("acme", "basic")
-        hold = await told.reserve("c1", "acme", 80)
-        told.renew("c1", 0, owes_input=True)
-        told.blocking.zadd(keys.holds(hold.facts.bucket), {"c1": 1})
-        await told.book.beat()
-        clock = Clock()
-        reclaimer = told.reclaimer(clock)
-        reclaimer.turn()
-        clock.now_s += 60
-        reclaimer.turn()
+        hold = await _lapsed_with_its_input_owed(told)
         assert told.window("acme")["spend_used"] > 0
         await told.book.settle(hold, told.outcome(0, finish="upstream_error", input_tokens=0))
 

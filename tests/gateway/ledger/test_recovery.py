@@ -199,6 +199,28 @@ async def test_a_call_waits_for_its_own_bucket_only() -> None:
     assert not generation.is_restoring
 
 
+async def test_a_bucket_of_the_past_is_not_taken_for_whole_before_the_rebuild_has_stopped_it() -> None:
+    """It shows the generation that was in force: only what is heard in this rebuild says that it is."""
+    go = asyncio.Event()
+    go.set()
+
+    async def restore(heard: Callable[[str], object]) -> str:
+        await go.wait()
+        return "7"
+
+    async def in_force(_bucket: str) -> str:
+        return "7"
+
+    generation = Generation(restore, in_force)
+    await generation.learn(0)
+    go.clear()
+    with pytest.raises(MeteringUnavailable, match="being rebuilt"):
+        await generation.learn(1, "07", patience_s=0)
+    go.set()
+    await generation.learn(1, "07")
+    assert generation.learnt == 2
+
+
 async def test_a_call_waits_for_a_rebuild_for_a_moment_and_the_next_one_for_the_same() -> None:
     """Nobody waits in silence: who came too early hears of it, and one rebuild serves all who come."""
     go, asked = asyncio.Event(), []

@@ -19,7 +19,7 @@ from gateway.ledger.conversations import DAY_MS, HOUR_MS, open_conversations
 from gateway.ledger.database import Database
 from gateway.ledger.erasure import erase_beside
 from gateway.ledger.queries import begun_in, newest_times, spent_in
-from gateway.ledger.rollup import LATE_MS, Rollup, Used, conversations_in, windows_in
+from gateway.ledger.rollup import Rollup, Used, conversations_in, windows_in
 from gateway.ledger.tables import customers, rollup_conversations, rollup_read, rollup_windows
 from pricing.money import MOST
 from tests.gateway.ledger.records import NOON, customer_row, record, settle, settled_call
@@ -204,10 +204,10 @@ def test_what_ended_long_ago_is_forgotten(ledger: Database) -> None:
     append(ledger, [record(1, time=NOON, settled=NOON)])
     rollup = Rollup(ledger)
     rollup.bring_up_to_date(NOON)
-    rollup.forget_ended(NOON + HOUR_MS + LATE_MS)
+    rollup.forget_ended(NOON + 3 * HOUR_MS, 2 * HOUR_MS)
     assert rows(ledger) == 1
 
-    rollup.forget_ended(NOON + HOUR_MS + LATE_MS + 1)
+    rollup.forget_ended(NOON + 3 * HOUR_MS + 1, 2 * HOUR_MS)
     assert rows(ledger) == 0
 
 
