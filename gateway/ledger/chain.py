@@ -62,8 +62,13 @@ def link(prev_hash: str, record: UsageRecord) -> UsageRecord:
     """
     linked = {**record, "prev_hash": prev_hash}
     linked.pop("hash", None)
-    linked["hash"] = hashlib.sha256(prev_hash.encode() + b"\n" + canonical(linked)).hexdigest()
+    linked["hash"] = hash_of(linked)
     return linked
+
+
+def hash_of(record: UsageRecord) -> str:
+    """Return the hash of a record that has its ``prev_hash`` and no hash yet."""
+    return hashlib.sha256(record["prev_hash"].encode() + b"\n" + canonical(record)).hexdigest()
 
 
 def verify(

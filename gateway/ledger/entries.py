@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from operator import itemgetter, le
+from types import NoneType
 from typing import Any
 
 import orjson
@@ -74,29 +76,82 @@ def record_in(entry: Entry) -> UsageRecord | Malformed:
     charge = entry.fields.get(b"charge", b"")
     if not WHOLE_NUMBER.fullmatch(charge) or abs(int(charge)) > MOST:
         return Malformed(entry, "charge is not a whole number of nano-units")
-    settled = entry.fields.get(b"settled", b"%d" % entry.time)
+    settled = entry.fields.get(b"settled")
+    if settled is None:
+        settled = b"%d" % entry.time
     if not WHOLE_NUMBER.fullmatch(settled) or not 0 <= int(settled) <= MOST:
         return Malformed(entry, "settled is not a moment in milliseconds")
     cap = entry.fields.get(b"cap", b"0")
     if not WHOLE_NUMBER.fullmatch(cap) or not 0 <= int(cap) <= MOST:
         return Malformed(entry, "cap is not a number of tokens")
+    raw = entry.fields.get(b"record", b"")
     try:
-        given = orjson.loads(entry.fields.get(b"record", b""))
+        given = orjson.loads(raw)
     except ValueError:
         return Malformed(entry, "record is not JSON")
     if not isinstance(given, dict):
         return Malformed(entry, "record is not a JSON object")
-    if others := given.keys() & ADDED:
-        return Malformed(entry, f"record has a field that is not its own: {min(others)!a}")
-    record = {field: given.get(field) for field in CARRIED}
-    for field, fault_of in FAULTS:
-        value = record[field]
-        if fault := fault_of(value) if value is not None else MISSING[field]:
-            return Malformed(entry, f"{field} {fault}")
+    record = NOTHING | given
+    if len(record) != len(NOTHING):
+        if others := given.keys() & ADDED:
+            return Malformed(entry, f"record has a field that is not its own: {min(others)!a}")
+        record = {field: record[field] for field in CARRIED}
+    if not _fits(record, raw) and (fault := _fault_in(record)):
+        return Malformed(entry, fault)
     record["charge_nanousd"], record["settled"] = int(charge), int(settled)
     record["conversation_cap_tokens"] = int(cap) if b"cap" in entry.fields else None
     record["conversation_is_included"] = True if b"included" in entry.fields else None
     return record
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Where the texts and whole numbers of a record stand whose fields all are of a kind that they may be of."""
+
+    texts: Callable[[Sequence[Any]], tuple[str, ...]]
+    lengths: tuple[int, ...]
+    wholes: Callable[[Sequence[Any]], tuple[int, ...]]
+
+
+def _fits(record: UsageRecord, raw: bytes) -> bool:
+    """Return whether a record certainly has no fault, at a glance: most are alike."""
+    values = tuple(record.values())
+    shape = _shape(tuple(map(type, values)))
+    if shape is None or record["kind"] not in KINDS or NUL in raw:
+        return False
+    wholes = shape.wholes(values)
+    if min(wholes) < -MOST or max(wholes) > MOST:
+        return False
+    return _are_short(tuple(map(len, shape.texts(values))), shape.lengths)
+
+
+@lru_cache(maxsize=4096)
+def _are_short(lengths: tuple[int, ...], most: tuple[int, ...]) -> bool:
+    return all(map(le, lengths, most))
+
+
+@lru_cache(maxsize=1024)
+def _shape(kinds: tuple[type, ...]) -> Shape | None:
+    """Return the shape of records whose values are of these kinds, in the order of ``CARRIED``; None is not known to be one."""
+    said = [field for field, kind in zip(CARRIED, kinds, strict=True) if kind is not NoneType]
+    if REQUIRED - set(said) or any(KIND_OF[field] is not kinds[PLACE[field]] for field in said):
+        return None
+    texts = [field for field in said if field in LENGTHS]
+    wholes = [field for field in said if field in WHOLE_FIELDS]
+    return Shape(
+        itemgetter(*(PLACE[field] for field in texts)),
+        tuple(LENGTHS[field] for field in texts),
+        itemgetter(*(PLACE[field] for field in wholes)),
+    )
+
+
+def _fault_in(record: UsageRecord) -> str | None:
+    """Return the first fault of a record, field by field."""
+    for field, fault_of in FAULTS:
+        value = record[field]
+        if fault := fault_of(value) if value is not None else MISSING[field]:
+            return f"{field} {fault}"
+    return None
 
 
 def _fault_of_flag(value: Any) -> str | None:
@@ -135,4 +190,10 @@ def _fault_of(field: str) -> Callable[[Any], str | None]:
 
 
 FAULTS = tuple((field, _fault_of(field)) for field in CARRIED)
+PLACE = {field: place for place, field in enumerate(CARRIED)}
+KIND_OF = {field: bool if field == "stream" else int if field in WHOLE_FIELDS else str for field in CARRIED}
+NOTHING: UsageRecord = dict.fromkeys(CARRIED)
+NUL = rb"\u0000"
+"""How JSON writes the character that no database keeps; where these letters stand for themselves, they are looked at."""
+
 MISSING = {field: "is missing" if field in REQUIRED else None for field in CARRIED}

@@ -13,10 +13,11 @@ from gateway.holds import keys
 from gateway.holds.connect import translated
 from gateway.holds.offer import HouseLimits, offer
 from gateway.holds.periods import PeriodKind, period_at
+from gateway.ledger.adding import Period
 from gateway.ledger.conversations import DAY_MS, HOUR_MS, Conversation
 from gateway.ledger.database import Database
 from gateway.ledger.queries import begun_in, newest_times, settled_since, spent_in, tokens_by_end_user
-from gateway.ledger.rollup import Period, Used, conversations_in, windows_in
+from gateway.ledger.rollup import Used, conversations_in, windows_in
 from gateway.ledger.rows import batches
 from gateway.ledger.tables import customers, menus
 from gateway.settings import Settings

@@ -15,6 +15,7 @@ from gateway.ledger.appender import book
 from gateway.ledger.aside import keep_aside
 from gateway.ledger.database import Database
 from gateway.ledger.entries import Entry, Fields, Malformed, record_in
+from gateway.ledger.rollup import Rollup
 from gateway.ledger.tide import Tide
 from pricing.usage import UsageRecord
 
@@ -58,6 +59,7 @@ class Writer:
         self._note = note
         self._entries_per_turn = entries_per_turn
         self._tide = Tide(client)
+        self._rollup = Rollup(database)
 
     def turn(self) -> int:
         """Move what is waiting, up to a bound; return how many entries left the streams: 0 when all are empty."""
@@ -102,6 +104,7 @@ class Writer:
         aside = [found for _, found in carried if isinstance(found, Malformed)]
         with self._database.write() as connection:
             booked = book(connection, [record for _, record in records])
+            self._rollup.follow(connection, booked)
             self._tide.rise(booked)
             aside += [
                 Malformed(records[place][0], "the book has another record of this id") for place in booked.conflicting

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 from gateway.observing.metrics import CAP_HITS, CHARGED, EXCESS, FIRST_TOKEN, REQUESTS, TOKENS
@@ -13,21 +14,26 @@ UNANSWERED = "unanswered"
 
 
 def count_records(tally: Tally, records: Iterable[UsageRecord]) -> None:
-    """Count records that have just been appended to the ledger."""
+    """Count records that have just been appended to the ledger; a correction downwards counts nothing."""
+    tokens: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+    calls: defaultdict[tuple[str, str], int] = defaultdict(int)
+    charged = excess = 0
     for record in records:
-        tier, source = record["tier"] or "", record["usage_source"] or ""
-        tally.add(CHARGED, amount=record["charge_nanousd"])
-        tally.add(TOKENS, tier, "input", record.get("input_source") or "", amount=record["input_tokens"])
-        tally.add(TOKENS, tier, "output", source, amount=record["billed_output_tokens"])
+        tier = record["tier"] or ""
+        charged += max(record["charge_nanousd"], 0)
+        tokens[tier, "input", record.get("input_source") or ""] += max(record["input_tokens"], 0)
+        tokens[tier, "output", record["usage_source"] or ""] += max(record["billed_output_tokens"], 0)
         if record["kind"] == "usage":
-            _count_call(tally, tier, record)
-
-
-def _count_call(tally: Tally, tier: str, record: UsageRecord) -> None:
-    tally.add(REQUESTS, tier, record["finish"] or "")
-    if record["finish"] == "cap":
-        tally.add(CAP_HITS, tier)
-    if record["cap_tokens"] is not None:
-        tally.add(EXCESS, amount=record["output_tokens"] - record["cap_tokens"] * record["choices"])
-    if record["ttft_ms"] is not None:
-        tally.observe(FIRST_TOKEN, record["ttft_ms"])
+            calls[tier, record["finish"] or ""] += 1
+            if record["cap_tokens"] is not None:
+                excess += max(record["output_tokens"] - record["cap_tokens"] * record["choices"], 0)
+            if record["ttft_ms"] is not None:
+                tally.observe(FIRST_TOKEN, record["ttft_ms"])
+    tally.add(CHARGED, amount=charged)
+    tally.add(EXCESS, amount=excess)
+    for labels, amount in tokens.items():
+        tally.add(TOKENS, *labels, amount=amount)
+    for (tier, finish), amount in calls.items():
+        tally.add(REQUESTS, tier, finish, amount=amount)
+        if finish == "cap":
+            tally.add(CAP_HITS, tier, amount=amount)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.ledger.entries import Entry, Malformed, record_in
+from gateway.ledger.entries import CARRIED, Entry, Malformed, _fault_in, record_in
 from pricing.usage import FIELDS
 from tests.gateway.ledger.records import NOON, settled_call
 
@@ -87,6 +88,37 @@ def test_what_is_wrong_with_a_record_is_said(changes: dict[str, Any], reason: st
 
     assert isinstance(found, Malformed)
     assert found.reason == reason
+
+
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**54), 2**54), st.floats(allow_nan=False), st.text(), st.lists(st.none())
+)
+
+
+@given(st.dictionaries(st.sampled_from(CARRIED), ODD, max_size=3), st.sets(st.sampled_from(CARRIED), max_size=3))
+def test_a_record_that_fits_at_a_glance_has_no_fault(changes: dict[str, Any], left_out: set[str]) -> None:
+    """Most records are alike and are looked at once; field by field only what is not like them."""
+    call = {field: value for field, value in {**settled_call(), **changes}.items() if field not in left_out}
+    whole = {field: call.get(field) for field in CARRIED}
+
+    found = record_in(entry(call))
+
+    assert isinstance(found, Malformed) == (_fault_in(whole) is not None or _is_no_json(call))
+
+
+def _is_no_json(call: dict[str, Any]) -> bool:
+    try:
+        orjson.loads(json.dumps(call))
+    except ValueError:
+        return True
+    return False
+
+
+def test_letters_that_only_look_like_a_forbidden_character_are_booked() -> None:
+    found = record_in(entry({**settled_call(), "model": r"a\u0000b"}))
+
+    assert not isinstance(found, Malformed)
+    assert found["model"] == r"a\u0000b"
 
 
 @pytest.mark.parametrize("charge", [b"", b"5.0", b"1e3", b" 5", b"0x5", "٥".encode(), b"9007199254740992", b"nan"])

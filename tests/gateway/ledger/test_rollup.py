@@ -18,9 +18,10 @@ from gateway.ledger.appender import append
 from gateway.ledger.conversations import DAY_MS, HOUR_MS, open_conversations
 from gateway.ledger.database import Database
 from gateway.ledger.erasure import erase_beside
-from gateway.ledger.queries import begun_in, newest_times, spent_in
+from gateway.ledger.queries import begun_in, newest_times, spent_in, totals
 from gateway.ledger.rollup import Rollup, Used, conversations_in, windows_in
 from gateway.ledger.tables import customers, rollup_conversations, rollup_read, rollup_windows
+from gateway.ledger.writer import Writer
 from pricing.money import MOST
 from tests.gateway.ledger.records import NOON, customer_row, record, settle, settled_call
 
@@ -171,6 +172,58 @@ def test_a_batch_that_another_one_added_is_not_added_again(ledger: Database) -> 
         ledger.write = write  # type: ignore[method-assign]
     ((_, [(_, used)]),) = windows_in(ledger, ZONES)
     assert used.tokens == 400
+
+
+def test_what_is_booked_is_in_the_sums_at_once(ledger: Database, valkey_url: str) -> None:
+    """In the transaction that books it, where the sums are not behind: it is not read again."""
+    with connect(valkey_url) as client:
+        writer = Writer(client, ledger)
+        for number, customer in enumerate((*ZONES, "cus_nobody", *ZONES)):
+            settle(client, settled_call(number, customer=customer, conversation=f"c{number % 2}"), charge=5)
+            writer.turn()
+
+            wanted = booked(ledger)
+            assert latest(ledger, wanted) == wanted
+            assert sorted(conversations_in(ledger, [*ZONES, "cus_nobody"], NOON), key=repr) == sorted(
+                open_conversations(ledger, NOON), key=repr
+            )
+    assert Rollup(ledger).turn(NOON) == 0
+
+
+def test_sums_that_are_behind_are_not_added_to_out_of_turn(ledger: Database, valkey_url: str) -> None:
+    with connect(valkey_url) as client:
+        writer = Writer(client, ledger)
+        settle(client, settled_call(1), charge=5)
+        writer.turn()
+        with ledger.write() as connection:
+            for table in (rollup_read, rollup_windows, rollup_conversations):
+                connection.execute(delete(table))
+        settle(client, settled_call(2), charge=5)
+        writer.turn()
+    assert not list(windows_in(ledger, ZONES))
+
+    Rollup(ledger).bring_up_to_date(NOON)
+
+    wanted = booked(ledger)
+    assert latest(ledger, wanted) == wanted
+
+
+def test_sums_that_cannot_be_added_to_keep_no_record_out_of_the_book(ledger: Database, valkey_url: str) -> None:
+    """They stay behind, as after a version that does not know of them, and are added to by the next turn that can."""
+    with ledger.write() as connection:
+        connection.execute(update(customers).where(customers.c.id == "cus_acme").values(timezone="Nowhere/City"))
+    with connect(valkey_url) as client:
+        settle(client, settled_call(1), charge=5)
+        Writer(client, ledger).turn()
+    assert totals(ledger).records == 1
+    assert not list(windows_in(ledger, ZONES))
+    with ledger.write() as connection:
+        connection.execute(update(customers).where(customers.c.id == "cus_acme").values(timezone="UTC"))
+
+    Rollup(ledger).bring_up_to_date(NOON)
+
+    wanted = booked(ledger)
+    assert latest(ledger, wanted) == wanted
 
 
 def test_sums_that_are_gone_are_made_anew(ledger: Database) -> None:
