@@ -9,7 +9,7 @@ ARGS ?=
 # Byte code is kept: the suite starts some thousand processes, and each would compile anew all that it imports.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test soak fuzz door agents engines bench bench-peers recovery check lock clean
+.PHONY: demo test mutants soak fuzz door agents engines bench bench-peers recovery check lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tokencap demo $(ARGS)
@@ -17,6 +17,11 @@ demo: $(VENV)/.installed
 test: $(VENV)/.tested
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# Hundreds of one-line faults, each put into a copy of the project, and whether the tests that should notice it do: an hour or so.
+# `make mutants ARGS="--only gateway/holds --jobs 1 --seed 2"` is shorter.
+mutants: $(VENV)/.tested
+	$(BIN)/python -m tests.mutants.run $(ARGS)
 
 # Calls with a fault in every second one while processes are killed, then the ledger against the truth, once for each way of
 # asking the upstream: an hour or so. `make soak ARGS="--calls 1000 --kills 30 --seed 2 --ways as_asked"` is shorter.

@@ -106,11 +106,8 @@ def _verified(menu: Any) -> Verdict:
         return Verdict(False, differences[0].sentence(broken.broken if broken else None))
     if stated is None or broken is None:
         return Verdict(False, unreadable)
-    if broken.broken:
-        return Verdict(False, broken.broken)
-    ways = [way for way in certificate["profit_before_rounding"].values() if way is not None]
-    if max(ways) - min(ways) > AGREE * max(1.0, *map(abs, ways)):
-        return Verdict(False, f"certificate.profit_before_rounding gives profits that differ: {_shown(ways)}.")
+    if violation := broken.broken or disagreement(certificate["profit_before_rounding"]):
+        return Verdict(False, violation)
     if stale:
         return Verdict(False, f"{stale[0]} was changed after the menu was computed: its hash differs.")
     bound, totals = certificate["bound"], menu["totals"]
@@ -126,6 +123,14 @@ def _verified(menu: Any) -> Verdict:
         profit_if_resumed=totals["profit_if_resumed_nanousd"],
         resume_gain=totals["resume_gain_nanousd"],
     )
+
+
+def disagreement(profits: Mapping[str, float | None]) -> str | None:
+    """Return in a sentence that ways to the same profit differ, or None where they agree; a way may not be there."""
+    ways = [way for way in profits.values() if way is not None]
+    if max(ways) - min(ways) > AGREE * max(1.0, *map(abs, ways)):
+        return f"certificate.profit_before_rounding gives profits that differ: {_shown(ways)}."
+    return None
 
 
 def _object(given: Mapping[str, Any], field: str) -> Mapping[str, Any]:

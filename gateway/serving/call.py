@@ -18,7 +18,7 @@ from gateway.serving.dialects.whole import as_it_came
 from gateway.serving.hangups import Hangups
 from gateway.serving.headers import OF_STREAMS, Headers, answer_headers, charge_header
 from gateway.serving.jsons import dumps
-from gateway.serving.meter import READ_MOST, Count, count_input, count_output, finish_of, outcome
+from gateway.serving.meter import Count, count_input, count_output, finish_of, outcome, said_input
 from gateway.serving.recount import Recount
 from gateway.serving.spot_checks import SpotChecks
 
@@ -172,11 +172,8 @@ class Call:
 
     @property
     def _said_input(self) -> int | None:
-        """The input as the upstream said it; zero is no figure, since it was given something to read, nor is what no model
-        can have read."""
         assert self.reading is not None
-        said = self.reading.sight.usage.input_tokens
-        return said if said and said <= READ_MOST else None
+        return said_input(self.reading.sight.usage.input_tokens)
 
     def finish(self) -> str:
         """Return how an answer that came to its end, or to its grant, ended."""

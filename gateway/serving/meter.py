@@ -114,6 +114,12 @@ def count_output(sight: Sight, granted: int) -> Count:
     return Count(output, min(output, granted), source)
 
 
+def said_input(said: int | None) -> int | None:
+    """Return the input as the upstream said it; zero is no figure, since it was given something to read, nor is what no model
+    can have read."""
+    return said if said and said <= READ_MOST else None
+
+
 @dataclass(slots=True)
 class Input:
     """Input tokens as billed, and by whom they were counted; by nobody where none can be billed."""

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pricing.canonical import digest
-from pricing.certificate import Verdict, verify
+from pricing.certificate import Verdict, disagreement, verify
 from pricing.market import read_market
 from pricing.mechanism import Allocation
 from pricing.menu import NotAMenu
@@ -260,3 +260,11 @@ def test_whatever_stands_in_a_menu_the_verdict_is_a_sentence(data: st.DataObject
 
     verdict = verify(forged)
     assert verdict.ok == (verdict.violation is None)
+
+
+@pytest.mark.parametrize("scale", [1.0, -1.0, 1e9])
+def test_ways_to_the_same_profit_agree_to_nine_digits(scale: float) -> None:
+    """Relatively, and absolutely below one nano-unit; a way that there is none of says nothing."""
+    assert disagreement({"by_prices": scale, "by_surplus": scale * (1 + 0.9e-9), "by_envelope": None}) is None
+    assert "differ" in (disagreement({"by_prices": scale, "by_surplus": scale * (1 + 1.1e-9)}) or "")
+    assert disagreement({"by_prices": 1e-3, "by_surplus": 1e-3 + 0.9e-9}) is None

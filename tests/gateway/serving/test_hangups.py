@@ -11,7 +11,7 @@ from gateway.holds.hold import Facts, Hold
 from gateway.observing.tally import Tally
 from gateway.serving.hangups import DRAINED_AT_ONCE, Hangups, Manners, Places
 from gateway.serving.meter import Count
-from gateway.serving.pace import ANSWERS_LEAST, Pace
+from gateway.serving.pace import ANSWERS_LEAST, REMEMBERED, Pace
 from gateway.serving.profiles import ANY, LLAMACPP, VLLM, Profile
 
 GRANT = 500
@@ -98,3 +98,31 @@ def test_short_answers_and_impossible_times_say_nothing_of_the_pace() -> None:
         pace.note(2, 1.0)
         pace.note(100, 0.0)
     assert pace.tokens_in(1.0) is None
+
+
+def test_the_pace_is_known_after_so_many_answers_and_owes_every_token_that_was_begun() -> None:
+    pace = Pace()
+    for _ in range(ANSWERS_LEAST - 1):
+        pace.note(100, 1.0)
+        assert pace.tokens_in(1.0) is None
+    pace.note(100, 1.0)
+
+    assert ANSWERS_LEAST == 8
+    assert pace.tokens_in(0.011) == 2
+
+
+def test_an_older_answer_weighs_less() -> None:
+    """A model that was fast for long and is slow now is soon taken for slow."""
+    pace = Pace()
+    for _ in range(REMEMBERED):
+        pace.note(1_000, 1.0)
+    for _ in range(4 * REMEMBERED):
+        pace.note(100, 1.0)
+
+    assert pace.tokens_in(1.0) == pytest.approx(100, rel=0.25)
+
+
+def test_a_call_left_before_its_head_owes_what_the_engine_went_on_with() -> None:
+    assert hangups(ANY).owes_unanswered(comes_whole=False)
+    assert hangups(VLLM).owes_unanswered(comes_whole=True)
+    assert not hangups(VLLM).owes_unanswered(comes_whole=False)

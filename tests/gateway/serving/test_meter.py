@@ -8,7 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.serving.meter import Count, Sight, Usage, count, count_output, finish_of, said_output
+from gateway.serving.meter import (
+    Count,
+    Input,
+    Sight,
+    Usage,
+    count,
+    count_input,
+    count_output,
+    finish_of,
+    outcome,
+    said_input,
+    said_output,
+    sum_of,
+)
 from gateway.serving.sse import Events, is_comment
 
 
@@ -99,7 +112,70 @@ def test_a_call_ended_as_its_worst_choice_did() -> None:
     assert finish_of(["stop", "length"], uses_whole_grant=False, bound_by="cap") == "context"
     assert finish_of(["stop", "tool_calls"], uses_whole_grant=False, bound_by="cap") == "tool_calls"
     assert finish_of(["content_filter", "tool_calls"], uses_whole_grant=False, bound_by="cap") == "filtered"
+    assert finish_of(["content_filter", "length"], uses_whole_grant=True, bound_by="period") == "period"
     assert finish_of(["stop", "stop"], uses_whole_grant=True, bound_by="cap") == "complete"
+
+
+@pytest.mark.parametrize(
+    ("said", "recounted", "expected"),
+    [
+        (7, 9, Input(7, "upstream")),
+        (700, 9, Input(700, "upstream")),
+        (0, 9, Input(0, "upstream")),
+        (None, 9, Input(9, "tokenizer")),
+        (None, 90, Input(50, "tokenizer")),
+        (None, None, Input(20, "estimate")),
+    ],
+)
+def test_input_is_what_the_upstream_says_and_else_never_more_than_was_held(
+    said: int | None, recounted: int | None, expected: Input
+) -> None:
+    assert count_input(said, recounted, estimate=20, bound=50) == expected
+
+
+@pytest.mark.parametrize(("said", "figure"), [(None, None), (0, None), (1, 1), (10**8, 10**8), (10**8 + 1, None)])
+def test_an_input_of_nothing_or_of_more_than_any_model_reads_is_no_figure(said: int | None, figure: int | None) -> None:
+    assert said_input(said) == figure
+
+
+def test_an_estimate_of_more_than_was_held_is_what_was_held_and_where_nothing_can_be_billed_it_is_nothing() -> None:
+    assert count_input(None, None, estimate=60, bound=50) == Input(50, "estimate")
+    assert count_input(7, 9, estimate=0, bound=0) == Input(0, None)
+
+
+def test_a_figure_that_leaves_out_choices_is_the_least_beside_a_tokenizers_count() -> None:
+    def sight(recounted: int | None, said: int = 40) -> Sight:
+        return Sight(Usage(said), 28, False, False, recounted=recounted, is_partial=True)
+
+    assert count_output(sight(30), 100) == Count(40, 40, "tokenizer")
+    assert count_output(sight(50), 100) == Count(50, 50, "tokenizer")
+    assert count_output(sight(None), 100) == Count(28, 28, "counted")
+    assert count_output(Sight(Usage(20), 28, False, False, recounted=10), 100) == Count(10, 10, "tokenizer")
+
+
+@pytest.mark.parametrize(
+    ("usage", "least", "expected"),
+    [
+        (Usage(9, 5, cached_tokens=8, reasoning_tokens=20), 0, (5, 9, None)),
+        (Usage(9, 5, cached_tokens=3, reasoning_tokens=4, is_disputed=True), 0, (3, 4, "itself")),
+        (Usage(9, 5, is_disputed=True), 10, (0, 0, "text")),
+    ],
+)
+def test_a_part_is_never_more_than_the_whole_and_a_dispute_is_told(
+    usage: Usage, least: int, expected: tuple[int, int, str | None]
+) -> None:
+    sight = Sight(usage, 9, True, True, least=least)
+    came_to = outcome(
+        sight, Input(5, "upstream"), granted=100, finish="complete", ttft_ms=None, duration_ms=1, threads=()
+    )
+
+    assert (came_to.cached_tokens, came_to.reasoning_tokens, came_to.usage_dispute) == expected
+
+
+def test_the_usage_of_choices_that_are_counted_apart_is_their_sum() -> None:
+    said = Usage(3, 7, reasoning_tokens=1)
+
+    assert sum_of(said, [Usage(5, 7, reasoning_tokens=2), Usage(None), said]) == Usage(8, 7, reasoning_tokens=3)
 
 
 DATA = st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), max_size=20).map(str.encode)

@@ -10,19 +10,19 @@ import pytest
 from gateway.serving.dialects.all import dialects
 from gateway.serving.dialects.reading import Reading
 from gateway.serving.meter import Count, count_output
-from gateway.serving.profiles import ANY, CHAT, SGLANG, VLLM, Profile
+from gateway.serving.profiles import ANY, CHAT, LLAMACPP, SGLANG, VLLM, Profile
 
 GRANT = 10
 
 
-def reading(profile: Profile, *chunks: tuple[int | None, str, str | None, int]) -> Reading:
+def reading(profile: Profile, *chunks: tuple[int | None, str, str | None, int | None]) -> Reading:
     """Return what is known of two choices after chunks, each of a choice: its text, its end, the usage beside it."""
     chat = next(dialect for dialect in dialects(profile) if dialect.endpoint == CHAT)
     body: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}], "n": 2}
     found = chat.reading(chat.read({"model": "m", "stream": True, **body}, 100), grant=GRANT)
     for index, text, end, said in chunks:
         choices = [] if index is None else [{"index": index, "delta": {"content": text}, "finish_reason": end}]
-        usage = {"prompt_tokens": 1, "completion_tokens": said}
+        usage = None if said is None else {"prompt_tokens": 1, "completion_tokens": said}
         found.feed(b"data: " + json.dumps({"id": "c", "choices": choices, "usage": usage}).encode() + b"\n\n")
     return found
 
@@ -89,3 +89,15 @@ def test_a_choice_that_its_limit_ended_has_had_what_was_not_seen(
     found = reading(ANY, *pieces, (0, "", "length", 0), (1, "", "stop", 0), (None, "", None, said))
 
     assert found.uses_whole_grant == is_whole
+
+
+def test_an_upstream_that_counts_each_choice_at_its_end_is_added_up() -> None:
+    """As long as the figure of one is missing, what is known is no figure of all."""
+    pieces = ((0, "a", None), (1, "b", None), (0, "", "stop"), (1, "", "stop"))
+    begun = [(index, text, end, None) for index, text, end in pieces]
+    first, last = (None, "", None, 4), (None, "", None, 3)
+
+    half, whole = reading(LLAMACPP, *begun, first), reading(LLAMACPP, *begun, first, last)
+
+    assert not half.sight.is_final
+    assert count_output(whole.sight, 2 * GRANT) == Count(7, 7, "upstream")

@@ -1,0 +1,239 @@
+"""No answer has a token more than it was granted, whatever its format and however it comes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gateway.serving.body import Body
+from gateway.serving.dialects.all import dialects
+from gateway.serving.dialects.dialect import Dialect
+from gateway.serving.dialects.reading import Reading
+from gateway.serving.meter import Count, count_output
+from gateway.serving.profiles import ANY, CHAT, COMPLETIONS, MESSAGES, RESPONSES
+
+GRANT = 4
+WORD = "zq"
+MESSAGE = {"role": "user", "content": "Hello"}
+FORMATS = (CHAT, COMPLETIONS, MESSAGES, RESPONSES)
+Event = dict[str, Any]
+
+BODIES: dict[str, Body] = {
+    CHAT: {"messages": [MESSAGE]},
+    COMPLETIONS: {"prompt": "Hello"},
+    MESSAGES: {"messages": [MESSAGE], "max_tokens": 90},
+    RESPONSES: {"input": "Hello"},
+}
+
+BEGINNINGS: dict[str, list[Event]] = {
+    CHAT: [],
+    COMPLETIONS: [],
+    MESSAGES: [
+        {"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 1, "output_tokens": 1}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    ],
+    RESPONSES: [
+        {"type": "response.created", "response": {"id": "r"}},
+        {
+            "type": "response.output_item.added",
+            "output_index": 0,
+            "item": {"id": "i", "type": "message", "role": "assistant", "content": []},
+        },
+        {
+            "type": "response.content_part.added",
+            "item_id": "i",
+            "output_index": 0,
+            "content_index": 0,
+            "part": {"type": "output_text", "text": "", "annotations": []},
+        },
+    ],
+}
+
+
+def piece(endpoint: str, index: int = 0, **more: Any) -> Event:
+    """Return an event with one token of text."""
+    return {
+        CHAT: {"id": "c", "choices": [{"index": index, "delta": {"content": WORD}, "finish_reason": None}]},
+        COMPLETIONS: {"id": "c", "choices": [{"index": index, "text": WORD, "finish_reason": None}]},
+        MESSAGES: {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": WORD}},
+        RESPONSES: {
+            "type": "response.output_text.delta",
+            "item_id": "i",
+            "output_index": 0,
+            "content_index": 0,
+            "delta": WORD,
+        },
+    }[endpoint] | more
+
+
+def whole(endpoint: str, said: int, words: int, choices: int = 1) -> Any:
+    """Return an answer that came whole: so many words in each choice, and what its usage says was made."""
+    text = WORD * words
+    usage = {"prompt_tokens": 1, "completion_tokens": said, "total_tokens": 1 + said}
+    counts = {"input_tokens": 1, "output_tokens": said}
+    of_each: dict[str, Callable[[int], Event]] = {
+        CHAT: lambda index: {
+            "index": index,
+            "message": {"role": "assistant", "content": text},
+            "finish_reason": "stop",
+        },
+        COMPLETIONS: lambda index: {"index": index, "text": text, "finish_reason": "stop"},
+    }
+    if endpoint in of_each:
+        return {"id": "c", "choices": [of_each[endpoint](index) for index in range(choices)], "usage": usage}
+    if endpoint == MESSAGES:
+        return {"id": "m", "content": [{"type": "text", "text": text}], "stop_reason": "end_turn", "usage": counts}
+    said_item = {"type": "output_text", "text": text, "annotations": []}
+    item = {"id": "i", "type": "message", "role": "assistant", "content": [said_item]}
+    return {"id": "r", "status": "completed", "incomplete_details": None, "output": [item], "usage": counts}
+
+
+def served(endpoint: str) -> Dialect:
+    return next(one for one in dialects(ANY) if one.endpoint == endpoint)
+
+
+def reading(endpoint: str, *, stream: bool, choices: int = 1) -> Reading:
+    dialect = served(endpoint)
+    body = {"model": "m", "stream": stream, **BODIES[endpoint], **({"n": choices} if choices > 1 else {})}
+    return dialect.reading(dialect.read(body, 100), grant=GRANT)
+
+
+def stream_of(*events: Event) -> list[bytes]:
+    """Return the bytes of events, one at a time."""
+    named = (b"event: %b\n" % one["type"].encode() if "type" in one else b"" for one in events)
+    return [name + b"data: " + json.dumps(one).encode() + b"\n\n" for name, one in zip(named, events, strict=True)]
+
+
+def words_in(shown: Any) -> int:
+    """Return how many words there are, in the deltas of a stream where it repeats them at the end of an item."""
+    text = shown if isinstance(shown, bytes) else json.dumps(shown).encode()
+    return text.count(b'"delta":"' + WORD.encode()) if b"output_text.delta" in text else text.count(WORD.encode())
+
+
+def counted(found: Reading, choices: int = 1) -> Count:
+    return count_output(found.sight, choices * GRANT)
+
+
+LENGTHS = {CHAT: '"length"', COMPLETIONS: '"length"', MESSAGES: '"max_tokens"', RESPONSES: '"incomplete"'}
+"""How an answer that was cut says so."""
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["one by one", "at once"])
+@pytest.mark.parametrize("endpoint", FORMATS)
+def test_a_stream_is_cut_at_its_grant(endpoint: str, at_once: bool) -> None:
+    found = reading(endpoint, stream=True)
+    raw = stream_of(*BEGINNINGS[endpoint], *(piece(endpoint) for _ in range(10)))
+
+    deltas = b"".join(map(found.feed, [b"".join(raw)] if at_once else raw))
+    end = found.ending(GRANT, None, None)
+
+    assert words_in(deltas) == GRANT
+    assert found.is_over
+    assert found.uses_whole_grant
+    assert found.reasons == ["length"]
+    assert LENGTHS[endpoint].encode() in deltas + end
+    assert counted(found) == Count(GRANT, GRANT, "counted")
+
+
+@pytest.mark.parametrize("endpoint", FORMATS)
+def test_a_caller_who_does_not_stream_has_no_more(endpoint: str) -> None:
+    found = reading(endpoint, stream=False)
+    for raw in stream_of(*BEGINNINGS[endpoint], *(piece(endpoint) for _ in range(10))):
+        found.feed(raw)
+
+    answer = found.whole(GRANT)
+
+    assert words_in(answer) == GRANT
+    assert LENGTHS[endpoint] in json.dumps(answer)
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize(("said", "shown"), [(GRANT, 2), (GRANT + 1, 1)])
+def test_text_beside_a_figure_beyond_the_grant_is_not_passed_on(endpoint: str, said: int, shown: int) -> None:
+    found = reading(endpoint, stream=True)
+    usage = {"prompt_tokens": 1, "completion_tokens": said}
+
+    deltas = b"".join(map(found.feed, stream_of(piece(endpoint), piece(endpoint, usage=usage))))
+
+    assert words_in(deltas) == shown
+    assert found.is_over == (said > GRANT)
+
+
+@pytest.mark.parametrize("endpoint", FORMATS)
+@pytest.mark.parametrize(("said", "words", "left"), [(GRANT, 8, 8), (GRANT + 1, 10, 8), (2 * GRANT, 8, 4)])
+def test_a_whole_answer_is_cut_in_proportion(endpoint: str, said: int, words: int, left: int) -> None:
+    found = reading(endpoint, stream=False)
+    found.feed_whole(whole(endpoint, said, words))
+
+    answer = found.whole(GRANT)
+
+    assert words_in(answer) == left
+    assert (LENGTHS[endpoint] in json.dumps(answer)) == (said > GRANT)
+    assert counted(found).billed_output_tokens == GRANT
+    assert found.uses_whole_grant
+    assert f'"{"completion_tokens" if endpoint in (CHAT, COMPLETIONS) else "output_tokens"}": {GRANT}' in json.dumps(
+        answer
+    )
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS])
+def test_each_of_several_choices_has_a_grant_of_its_own(endpoint: str) -> None:
+    found = reading(endpoint, stream=True, choices=2)
+    pieces = [piece(endpoint, index) for index in [0] * 7 + [1] * 7]
+
+    deltas = b"".join(map(found.feed, stream_of(*pieces[:7])))
+    assert not found.is_over
+    deltas += b"".join(map(found.feed, stream_of(*pieces[7:])))
+
+    assert words_in(deltas) == 2 * GRANT
+    assert found.is_over
+    assert counted(found, 2) == Count(2 * GRANT, 2 * GRANT, "counted")
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS])
+def test_a_choice_that_nobody_asked_for_is_not_passed_on(endpoint: str) -> None:
+    found, at_once = reading(endpoint, stream=True, choices=2), reading(endpoint, stream=False, choices=2)
+    deltas = b"".join(map(found.feed, stream_of(piece(endpoint, 0), piece(endpoint, 2), piece(endpoint, -1))))
+    at_once.feed_whole(whole(endpoint, 3, 1, choices=3))
+
+    assert words_in(deltas) == 1
+    assert words_in(at_once.whole(2)) == 2
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS])
+def test_whole_choices_are_cut_where_all_of_them_are_over_all_grants(endpoint: str) -> None:
+    kept, cut = (reading(endpoint, stream=False, choices=2) for _ in range(2))
+    kept.feed_whole(whole(endpoint, 2 * GRANT, 5, choices=2))
+    cut.feed_whole(whole(endpoint, 4 * GRANT, 8, choices=2))
+
+    assert words_in(kept.whole(2 * GRANT)) == 10
+    assert words_in(cut.whole(2 * GRANT)) == 8
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS])
+def test_what_the_upstream_says_of_a_stream_after_its_cut_counts_what_nobody_has(endpoint: str) -> None:
+    """One choice is cut, the other goes on to its end: the figure is of both, and of what was thrown away."""
+    found = reading(endpoint, stream=True, choices=2)
+    for raw in stream_of(*(piece(endpoint, 0) for _ in range(GRANT + 1)), piece(endpoint, 1)):
+        found.feed(raw)
+    last = piece(endpoint, 1)["choices"][0] | {"finish_reason": "stop"}
+    found.feed(stream_of({"id": "c", "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 3}})[0])
+    found.feed(stream_of({"id": "c", "choices": [last]})[0])
+
+    assert found.is_over
+    assert counted(found, 2) == Count(GRANT + 2, GRANT + 2, "counted")
+
+
+@pytest.mark.parametrize("endpoint", FORMATS)
+def test_an_answer_within_its_grant_is_the_upstreams_own(endpoint: str) -> None:
+    """Its text, its end and its figure stand."""
+    found = reading(endpoint, stream=False)
+    found.feed_whole(whole(endpoint, 3, 3))
+
+    assert words_in(found.whole(3)) == 3
+    assert found.reasons == ["stop"]
+    assert not found.uses_whole_grant
+    assert counted(found) == Count(3, 3, "upstream")

@@ -1,0 +1,81 @@
+"""The list of faults: one line of the code each, with what it breaks and the tests that notice it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+LISTS = Path(__file__).parent / "faults"
+
+PROMISES = frozenset(
+    {
+        "cap",  # never a token over a cap, a quota or a spend limit
+        "balance",  # granted = used + held + remaining
+        "record",  # one record for each call, the same in every book, and none of them changes
+        "crash",  # nothing is lost or doubled, whoever dies
+        "menu",  # a call runs and is billed under one version of the menu
+        "certificate",  # no menu is published that fails its certificate
+        "billing",  # what was made is billed, as it was priced
+        "strangers",  # who may not call is refused, and costs no more than its bounds
+        "secrets",  # nothing secret is stored in clear, or shown
+        "model",  # every tier has the same model
+    }
+)
+"""What a serious fault breaks, in a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One line that is wrong.
+
+    Args:
+        path: the file, from the root on.
+        old: what stands there, once.
+        new: what stands there with the fault.
+        breaks: the promise that it breaks; None where the fault is not serious.
+        tests: what notices it, as pytest is told.
+    """
+
+    path: str
+    old: str
+    new: str
+    breaks: str | None
+    tests: tuple[str, ...]
+
+    @property
+    def room(self) -> str:
+        """The room that the file belongs to: of a longer path, the first two folders and ``lua``."""
+        folders = self.path.split("/")[:-1]
+        return "/".join([*folders[:2], *(folder for folder in folders[2:] if folder == "lua")])
+
+    @property
+    def is_python(self) -> bool:
+        return self.path.endswith(".py")
+
+    def put_into(self, text: str) -> str:
+        """Return the file's text with the fault in.
+
+        Raises:
+            ValueError: the old text does not stand there exactly once.
+        """
+        if (times := text.count(self.old)) != 1:
+            raise ValueError(f"{self.path}: {self.old!r} stands there {times} times")
+        return text.replace(self.old, self.new)
+
+    def __str__(self) -> str:
+        old, new = (" ".join(text.split()) for text in (self.old, self.new))
+        return f"{self.path}: {old} → {new}" + (f" ({self.breaks})" if self.breaks else "")
+
+
+def faults() -> list[Fault]:
+    """Return all faults, file by file."""
+    return [fault for path in sorted(LISTS.glob("*.toml")) for fault in _read(path)]
+
+
+def _read(path: Path) -> Iterator[Fault]:
+    for part in tomllib.loads(path.read_text("utf-8"))["file"]:
+        tests = tuple(f"tests/{test}" for test in part["tests"])
+        for old, new, *breaks in part["faults"]:
+            yield Fault(part["path"], old, new, breaks[0] if breaks else None, tests)

@@ -1,0 +1,135 @@
+"""Puts one fault after another into a copy of the project and says which of them no test notices.
+
+``python -m tests.mutants.run --only gateway/holds --jobs 2 --seed 1`` exits with 1 where a serious fault survives, or
+more than one in twenty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import queue
+import random
+import signal
+import sys
+import tempfile
+import threading
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from tests.mutants.faults import Fault, faults
+from tests.mutants.tree import Tree
+from tests.mutants.trial import Trials
+
+KILLED_LEAST = 0.95
+LIMIT_LEAST_S, LIMIT_TIMES = 90.0, 6
+"""A run with a fault is late after so long, or so many times what the same tests take without one: late is noticed."""
+
+Group = tuple[tuple[str, ...], list[Fault]]
+
+
+@dataclass
+class Verdicts:
+    """What was found so far."""
+
+    total: int
+    killed: list[Fault] = field(default_factory=list)
+    survived: list[Fault] = field(default_factory=list)
+    unproven: list[tuple[str, ...]] = field(default_factory=list)
+    """Tests that fail without a fault."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self, fault: Fault, *, is_killed: bool, said: str) -> None:
+        with self.lock:
+            (self.killed if is_killed else self.survived).append(fault)
+            done = len(self.killed) + len(self.survived)
+            print(f"{done:4}/{self.total} {said} {fault}", flush=True)
+
+    def refuse(self, tests: tuple[str, ...], found: list[Fault], said: str) -> None:
+        with self.lock:
+            self.unproven.append(tests)
+            self.survived += found
+            print("red without a fault:", *tests, "\n" + said, flush=True)
+
+    def told(self) -> bool:
+        """Print the shares and the survivors; return whether they are few enough."""
+        rooms: dict[str, list[bool]] = defaultdict(list)
+        for found, is_killed in ((self.killed, True), (self.survived, False)):
+            for fault in found:
+                rooms[fault.room].append(is_killed)
+        for room, killed in sorted(rooms.items()):
+            print(f"{room:24} {sum(killed):4} of {len(killed):4} killed")
+        serious = [fault for fault in self.survived if fault.breaks]
+        share = len(self.killed) / max(self.total, 1)
+        print(f"{'all':24} {len(self.killed):4} of {self.total:4} killed, {share:.1%}; {len(serious)} serious survived")
+        for fault in self.survived:
+            print("survived", fault)
+        return not serious and share >= KILLED_LEAST
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", default=[""], help="beginnings of files: gateway/holds pricing/bound")
+    parser.add_argument("--serious", action="store_true", help="only faults that break a promise")
+    parser.add_argument("--jobs", type=int, default=2, help="how many copies at once")
+    parser.add_argument("--seed", type=int, default=1, help="of the order, and of what hypothesis draws")
+    given = parser.parse_args()
+    chosen = [one for one in faults() if one.path.startswith(tuple(given.only)) and (one.breaks or not given.serious)]
+    groups: dict[tuple[str, ...], list[Fault]] = defaultdict(list)
+    for fault in chosen:
+        groups[fault.tests].append(fault)
+    waiting: queue.SimpleQueue[Group] = queue.SimpleQueue()
+    for group in random.Random(given.seed).sample(list(groups.items()), len(groups)):
+        waiting.put(group)
+    verdicts, trials = Verdicts(len(chosen)), Trials(given.seed)
+    for kind in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(kind, _interrupted)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
+        jobs = [
+            threading.Thread(target=_work, args=(Path(directory, str(number)), waiting, verdicts, trials))
+            for number in range(given.jobs)
+        ]
+        try:
+            for job in jobs:
+                job.start()
+            for job in jobs:
+                job.join()
+        finally:
+            trials.stop()
+            for job in jobs:
+                job.join()
+    return 0 if verdicts.told() else 1
+
+
+def _interrupted(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _work(directory: Path, waiting: queue.SimpleQueue[Group], verdicts: Verdicts, trials: Trials) -> None:
+    """Try one group of faults after another in a copy of its own."""
+    scratch = directory / "t"
+    scratch.mkdir(parents=True)
+    tree = Tree(directory / "p")
+    try:
+        while True:
+            tests, found = waiting.get_nowait()
+            whole = trials.run(tree, tests, scratch, 600)
+            if not whole.is_green:
+                verdicts.refuse(tests, found, whole.said)
+                continue
+            for fault in found:
+                _try(fault, tree, scratch, max(LIMIT_LEAST_S, LIMIT_TIMES * whole.seconds), verdicts, trials)
+    except (queue.Empty, InterruptedError):
+        return
+
+
+def _try(fault: Fault, tree: Tree, scratch: Path, limit_s: float, verdicts: Verdicts, trials: Trials) -> None:
+    with tree.faulty(fault):
+        result = trials.run(tree, fault.tests, scratch, limit_s)
+    said = "SURVIVED" if result.is_green else "late    " if result.is_late else "killed  "
+    verdicts.take(fault, is_killed=not result.is_green, said=f"{said} {result.seconds:5.1f} s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
