@@ -113,9 +113,9 @@ def wishes(
     if objective not in OBJECTIVES:
         raise NotAMenu(f"objective is {' or '.join(map(repr, OBJECTIVES))}.", "objective")
     if names is not None:
-        wrong = next((name for name in names if not isinstance(name, str) or not NAME.fullmatch(name)), None)
-        if wrong is not None:
-            raise NotAMenu(f"{wrong!r} is not a tier's name: 1 to 64 letters, digits, dots, dashes.", "names")
+        wrong = [name for name in names if not isinstance(name, str) or not NAME.fullmatch(name)]
+        if wrong:
+            raise NotAMenu(f"{wrong[0]!r} is not a tier's name: 1 to 64 letters, digits, dots, dashes.", "names")
         if len(set(names)) != len(names):
             raise NotAMenu("Two tiers share a name.", "names")
     if not whole(included_conversations, "included_conversations"):

@@ -160,6 +160,7 @@ def test_shares_of_values_that_differ_are_those_of_drawn_customers() -> None:
         ({"worse_off": {"share_max": 0.1, "today": []}}, "a list of tiers"),
         ({"robust": {"pace": 0.1}}, "robust."),
         ({"robust": [1]}, "robust is an object"),
+        ({"names": [None, []]}, "None is not a tier's name"),
     ],
 )
 def test_malformed_wishes_in_a_file_are_one_sentence(asked: Json, sentence: str) -> None:

@@ -1,0 +1,83 @@
+"""A conversation goes on for an hour after its last call has ended, and ends a day after its first began."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.clock import now_ms
+from gateway.holds.admission import Admission, Lease
+from gateway.holds.book import Book
+from gateway.holds.directory import Directory
+from tests.gateway.holds.desk import HOUSE, Desk, desk
+
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+LONG = Lease("w_test", lease_ms=60_000, deadline_ms=24 * HOUR_MS)
+CAP = 100
+
+
+class Later:
+    """The worker's clock, once it has been seen to agree with Redis'."""
+
+    def __init__(self) -> None:
+        self.ahead_ms = 0
+
+    def __call__(self) -> int:
+        return now_ms() + self.ahead_ms
+
+
+async def at_work(at: Desk) -> Later:
+    """Have a desk go by a clock that the test sets."""
+    later = Later()
+    at.tier("basic", conversation_tokens_max=CAP, price_nanousd=1)
+    at.customer("acme", "basic")
+    at.admission = Admission(
+        at.line, Directory(at.line), at.generation, lease=LONG, house=HOUSE, currency="USD", now_ms=later
+    )
+    at.book = Book(at.line, at.generation, LONG, now_ms=later)
+    await at.admission.compare_clocks()
+    return later
+
+
+async def call(at: Desk, later: Later, name: str, *, lasts_ms: int = 0) -> int:
+    """Make a call of ten tokens that lasts so long; return what it was granted."""
+    hold = await at.reserve(name, "acme", CAP, conversation="talk")
+    later.ahead_ms += lasts_ms
+    await at.book.settle(hold, at.outcome(10))
+    return hold.grant
+
+
+@pytest.mark.parametrize(("rests_ms", "granted"), [(HOUR_MS - MINUTE_MS, CAP - 10), (HOUR_MS + MINUTE_MS, CAP)])
+async def test_it_rests_for_an_hour_at_most_counted_from_a_calls_end(
+    valkey_url: str, rests_ms: int, granted: int
+) -> None:
+    """The call before took fifty minutes: they are not part of the hour."""
+    async with desk(valkey_url) as at:
+        later = await at_work(at)
+        await call(at, later, "c1", lasts_ms=50 * MINUTE_MS)
+        later.ahead_ms += rests_ms
+
+        assert await call(at, later, "c2") == granted
+
+
+async def test_it_does_not_end_while_a_call_runs(valkey_url: str) -> None:
+    async with desk(valkey_url) as at:
+        later = await at_work(at)
+        running = await at.reserve("c1", "acme", 10, conversation="talk")
+        later.ahead_ms += 3 * HOUR_MS
+
+        assert (await at.reserve("c2", "acme", CAP, conversation="talk")).grant == CAP - 10
+        await at.book.settle(running, at.outcome(10))
+
+
+@pytest.mark.parametrize(("at_ms", "granted"), [(24 * HOUR_MS - MINUTE_MS, CAP - 10), (24 * HOUR_MS + MINUTE_MS, CAP)])
+async def test_it_ends_a_day_after_it_began_though_somebody_goes_on_with_it(
+    valkey_url: str, at_ms: int, granted: int
+) -> None:
+    async with desk(valkey_url) as at:
+        later = await at_work(at)
+        running = await at.reserve("c1", "acme", 10, conversation="talk")
+        later.ahead_ms += at_ms
+
+        assert (await at.reserve("c2", "acme", CAP, conversation="talk")).grant == granted
+        assert running.grant == 10

@@ -1,0 +1,186 @@
+"""After a rebuild the live calls are told again by their workers: what they hold counts as before, once, and no more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.errors import ConversationCapReached, InsufficientQuota, MeteringUnavailable, RateLimitExceeded
+from gateway.holds import keys
+from gateway.holds.book import Book
+from gateway.holds.claims import Claims
+from gateway.holds.generation import Generation
+from gateway.holds.hold import Checkpoint, Hold
+from gateway.holds.keeper import Keeper
+from gateway.observing.tally import Tally
+from tests.clock import Clock
+from tests.gateway.holds.desk import LEASE, Desk, desk
+
+PRICE = 7
+LATER = "8"
+"""The generation that a rebuild puts in force."""
+
+
+async def one_call(at: Desk, **limits: int) -> tuple[Keeper, Hold]:
+    """Return a worker with one call of sixty tokens that runs."""
+    at.tier("basic", **limits)
+    at.customer("acme", "basic")
+    keeper = Keeper(at.book, Claims(at.line, LEASE.lease_ms), LEASE, Tally(), monotonic=Clock())
+    hold = await at.reserve("c1", "acme", 60, conversation="talk")
+    keeper.take(hold)
+    return keeper, hold
+
+
+async def rebuild(at: Desk) -> None:
+    """Lose everything, and write anew what the ledger knows: of calls that run it knows nothing."""
+    at.blocking.flushall()
+    at.publications = ()
+    at.publish()
+    for customer in at.customers.values():
+        at.put(customer)
+    with at.blocking.pipeline(transaction=False) as batch:
+        for bucket in keys.ALL_BUCKETS:
+            batch.hset(keys.state(bucket), "generation", LATER)
+        batch.execute()
+
+    async def restore(_heard: object) -> str:
+        return LATER
+
+    at.generation._restore = restore
+
+
+@pytest.mark.parametrize(
+    ("limits", "conversation"),
+    [({"period_tokens_max": 100}, "other"), ({"conversation_tokens_max": 100}, "talk")],
+    ids=["quota", "cap"],
+)
+async def test_the_tokens_that_a_live_call_holds_count_again(
+    valkey_url: str, limits: dict[str, int], conversation: str
+) -> None:
+    async with desk(valkey_url) as at:
+        keeper, _ = await one_call(at, **limits)
+        await rebuild(at)
+        await keeper.renew()
+
+        assert (await at.reserve("c2", "acme", 60, conversation=conversation)).grant == 40
+
+
+@pytest.mark.parametrize(
+    ("limits", "refusal"),
+    [
+        ({"price_nanousd": PRICE, "spend_nanousd_max": 2 * PRICE - 1}, InsufficientQuota),
+        ({"concurrency_max": 1}, RateLimitExceeded),
+        ({"conversation_input_tokens_max": 199}, ConversationCapReached),
+    ],
+    ids=["spend", "concurrency", "input"],
+)
+async def test_beside_a_live_call_there_is_no_room_for_another_until_it_has_ended(
+    valkey_url: str, limits: dict[str, int], refusal: type[Exception]
+) -> None:
+    async with desk(valkey_url) as at:
+        keeper, hold = await one_call(at, **limits)
+        conversation = "talk" if "conversation_input_tokens_max" in limits else "other"
+        await rebuild(at)
+        await keeper.renew()
+
+        with pytest.raises(refusal):
+            await at.reserve("c2", "acme", 60, conversation=conversation)
+        await at.book.settle(hold, at.outcome(0, input_tokens=0))
+        assert (await at.reserve("c3", "acme", 60, conversation=conversation)).grant == 60
+
+
+async def test_it_is_told_once_however_often(valkey_url: str) -> None:
+    async with desk(valkey_url) as at:
+        keeper, hold = await one_call(at, price_nanousd=PRICE)
+        before = at.window("acme")
+        await rebuild(at)
+        for _ in range(3):
+            await keeper.renew()
+            assert await at.book.announce(hold, Checkpoint(0))
+
+        assert at.window("acme") == before
+        await at.book.settle(hold, at.outcome(50))
+        assert at.window("acme") == {"used": 50, "held": 0, "spend_used": PRICE, "spend_held": 0}
+
+
+async def test_a_call_that_is_in_the_books_is_not_held_again(valkey_url: str) -> None:
+    """Its worker did not hear of it: it hears now, and relays nothing more."""
+    async with desk(valkey_url) as at:
+        keeper, hold = await one_call(at, price_nanousd=PRICE)
+        (live,) = keeper.holds
+        await at.book.settle(hold, at.outcome(50))
+        settled = at.window("acme")
+
+        await keeper.renew()
+
+        assert live.is_lost
+        assert not await at.book.announce(hold, Checkpoint(55))
+        assert at.window("acme") == settled
+        assert (await at.book.settle(hold, at.outcome(50))).charge_nanousd == PRICE
+        assert at.window("acme") == settled
+        assert len(at.records("acme")) == 1
+
+
+def of_before(at: Desk) -> Book:
+    """Return the book of a worker that has not heard of the rebuild."""
+
+    async def restore(_heard: object) -> str:
+        return LATER
+
+    generation = Generation(restore)
+    generation.value = "7"
+    return Book(at.line, generation, LEASE, now_ms=lambda: 0)
+
+
+async def test_a_renewal_from_before_a_rebuild_renews_nothing_and_hears_of_it(valkey_url: str) -> None:
+    """A worker that renewed in a state that is being written anew would be taken for one that its calls are known of."""
+    async with desk(valkey_url) as at:
+        _, hold = await one_call(at)
+        for bucket in keys.ALL_BUCKETS:
+            at.blocking.hset(keys.state(bucket), "generation", LATER)
+        book = of_before(at)
+
+        assert await book.renew(hold.facts.bucket, {"c1": Checkpoint(30)}) == {"c1": "unknown"}
+        assert book._generation.value == LATER
+        assert await book.renew(hold.facts.bucket, {"c1": Checkpoint(30)}) == {"c1": "live"}
+
+
+async def test_a_settlement_from_before_a_rebuild_is_made_in_what_it_wrote(valkey_url: str) -> None:
+    """Between the two nothing is in force, so nothing is settled: it waits, and is made once."""
+    async with desk(valkey_url) as at:
+        _, hold = await one_call(at, price_nanousd=PRICE)
+        bucket = hold.facts.bucket
+        at.blocking.hdel(keys.state(bucket), "generation")
+        heard: list[str] = []
+
+        async def restore(_heard: object) -> str:
+            heard.append("rebuilt")
+            assert at.window("acme")["used"] == 0, "nothing was settled while nothing was in force"
+            at.blocking.hset(keys.state(bucket), "generation", LATER)
+            return LATER
+
+        at.generation._restore = restore
+        settled = await at.book.settle(hold, at.outcome(50))
+
+        assert heard == ["rebuilt"]
+        assert settled.charge_nanousd == PRICE
+        assert at.window("acme") == {"used": 50, "held": 0, "spend_used": PRICE, "spend_held": 0}
+
+
+async def test_a_reservation_that_comes_after_it_was_taken_back_is_refused(valkey_url: str) -> None:
+    """Its reply was lost and it was still under way: its worker gave it up, so nobody would ever settle it."""
+    async with desk(valkey_url) as at:
+        at.tier("basic", price_nanousd=PRICE)
+        at.customer("acme", "basic")
+        made = await at.reserve("c1", "acme", 60)
+        await at.book.withdraw(made)
+        assert at.window("acme") == {"used": 0, "held": 0, "spend_used": 0, "spend_held": 0}
+
+        other = await at.reserve("c2", "acme", 5)
+        await at.book.withdraw(replace(other, facts=replace(other.facts, id="c3")))
+        with pytest.raises(MeteringUnavailable):
+            await at.reserve("c3", "acme", 60)
+
+        assert at.window("acme")["held"] == 5
+        assert at.records("acme") == []
