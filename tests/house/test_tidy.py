@@ -34,12 +34,13 @@ def test_a_file_is_read_in_one_go(path: Path) -> None:
         assert (function.end_lineno or 0) - function.lineno + 1 <= FUNCTION_LINES_MAX, function.name
 
 
-@every_python_file
+NOT_EMPTY = [path for path in python_files() if path.name != "__init__.py" or path.stat().st_size]
+
+
+@pytest.mark.parametrize("path", NOT_EMPTY, ids=name_of)
 def test_a_file_opens_with_a_sentence(path: Path) -> None:
     """The first thing in a file is one sentence that says what it is for; an ``__init__`` may be empty."""
     text = path.read_text("utf-8")
-    if path.name == "__init__.py" and not text:
-        return
     opening = (ast.get_docstring(ast.parse(text)) or "").split("\n\n")[0]
 
     assert text.startswith('"""')

@@ -135,11 +135,21 @@ BEGINS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(scope="module", params=PROFILES)
+SPEAK = {
+    endpoint: [name for name, profile in PROFILES.items() if endpoint in profile.speaks]
+    for endpoint in (MESSAGES, RESPONSES)
+}
+"""The engines that speak a format."""
+
+before_all_with_messages = pytest.mark.parametrize("before", SPEAK[MESSAGES], indirect=True)
+before_all_with_responses = pytest.mark.parametrize("before", SPEAK[RESPONSES], indirect=True)
+
+
+@pytest.fixture(scope="module")
 def before(
     request: pytest.FixtureRequest, valkey_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Rig]:
-    """A gateway before an engine of each kind, which leaves hosted tools out as Codex's defaults need it."""
+    """A gateway before an engine of a kind, which leaves hosted tools out as Codex's defaults need it."""
     folder: Path = tmp_path_factory.mktemp("agents")
     given: dict[str, Any] = {"upstream_profile": request.param, "hosted_tools": "drop"}
     law = replace(FAST, profile=request.param)
@@ -148,10 +158,6 @@ def before(
         for most in (3, 900, 5000):
             running.tier(f"of_{most}", conversation_tokens_max=most, price_nanousd=1000)
         yield running
-
-
-def speaks(before: Rig, endpoint: str) -> bool:
-    return endpoint in PROFILES[before.settings.upstream_profile].speaks
 
 
 def asked(before: Rig, who: Sold, endpoint: str, body: dict[str, Any], headers: dict[str, str]) -> Any:
@@ -166,13 +172,12 @@ def asked(before: Rig, who: Sold, endpoint: str, body: dict[str, Any], headers: 
     return whole
 
 
+@before_all_with_messages
 @pytest.mark.parametrize("tier", ["open", "of_5000"])
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize(("sent", "begins"), [(CLAUDE, [ASKS]), (CLAUDE_LATER, [ASKS, SURROUNDINGS])])
 def test_claude_code_has_a_tool_used(before: Rig, tier: str, stream: bool, sent: Any, begins: list[Any]) -> None:
     """Also under a cap below its budget of thought, and with a word of the house among its messages."""
-    if not speaks(before, MESSAGES):
-        return
     who, body = before.customer(tier), {**sent, "stream": stream, "messages": begins}
 
     called = asked(before, who, MESSAGES, body, CLAUDE_HEADERS)
@@ -197,14 +202,13 @@ def test_claude_code_has_a_tool_used(before: Rig, tier: str, stream: bool, sent:
     assert [record["usage_source"] for record in records] == ["upstream"] * 2
 
 
+@before_all_with_responses
 @pytest.mark.parametrize("tier", ["open", "of_900"])
 @pytest.mark.parametrize(
     ("sent", "begins"), [(CODEX, BEGINS), (CODEX_LATER, [BROUGHT, *({**one, "id": "msg_1"} for one in BEGINS)])]
 )
 def test_codex_has_a_tool_used(before: Rig, tier: str, sent: Any, begins: list[Any]) -> None:
     """Its defaults have a tool that the upstream would run; it brings back its reasoning encrypted."""
-    if not speaks(before, RESPONSES):
-        return
     who, body = before.customer(tier), {**sent, "input": begins}
 
     called = asked(before, who, RESPONSES, body, CODEX_HEADERS)
@@ -223,11 +227,13 @@ def test_codex_has_a_tool_used(before: Rig, tier: str, sent: Any, begins: list[A
     assert [record["finish"] for record in before.usage(who)] == ["tool_calls", "complete"]
 
 
-@pytest.mark.parametrize("endpoint", [MESSAGES, RESPONSES])
+@pytest.mark.parametrize(
+    ("before", "endpoint"),
+    [(name, endpoint) for endpoint, names in SPEAK.items() for name in names],
+    indirect=["before"],
+)
 def test_a_cap_that_ends_an_answer_is_told_as_each_format_does(before: Rig, endpoint: str) -> None:
     """Whatever an engine calls it: the tokens that were granted come, and the record says why no more."""
-    if not speaks(before, endpoint):
-        return
     for stream in (True, False):
         who = before.customer("of_3")
         given: dict[str, Any] = {"messages": [ASKS], "max_tokens": 100} if endpoint == MESSAGES else {"input": BEGINS}
@@ -242,10 +248,9 @@ def test_a_cap_that_ends_an_answer_is_told_as_each_format_does(before: Rig, endp
         assert (record["finish"], record["billed_output_tokens"], record["usage_source"]) == ("cap", 3, "upstream")
 
 
+@before_all_with_responses
 def test_an_item_is_brought_back_by_its_id(before: Rig) -> None:
     """As Vercel's client does by default; an id that the model does not know is its own 400."""
-    if not speaks(before, RESPONSES):
-        return
     who = before.customer("open")
     body: dict[str, Any] = {"model": "aligned-1", "input": BEGINS}
     first = asked(before, who, RESPONSES, body, {})

@@ -51,6 +51,13 @@ def test_the_calls_of_a_conversation_add_up_under_its_first_tier() -> None:
     ]
 
 
+def test_a_conversation_has_the_cap_that_its_records_say_last() -> None:
+    """Those of before they said so say nothing of it."""
+    (conversation,) = gathered([call(0), call(10, cap=400), call(20)])
+
+    assert conversation.cap == 400
+
+
 def test_a_conversation_without_an_output_token_was_not_charged() -> None:
     (conversation,) = gathered([call(0, tokens=0)])
 

@@ -11,17 +11,19 @@ from contextlib import suppress
 
 import pytest
 import redis
-from sqlalchemy import insert
+from sqlalchemy import func, insert, select
 
 from gateway.errors import MeteringUnavailable
 from gateway.holds import keys
 from gateway.holds.connect import connect, text
 from gateway.holds.generation import Generation
+from gateway.ledger.appender import book
 from gateway.ledger.database import Database
 from gateway.ledger.hot_state import Bounds
 from gateway.ledger.recovery import CUSTOMERS_AT_ONCE, Recovery
-from gateway.ledger.tables import customers
-from tests.gateway.ledger.records import NOON, customer_row
+from gateway.ledger.tables import customers, usage_records
+from gateway.ledger.tide import Fallen, Tide
+from tests.gateway.ledger.records import NOON, customer_row, record
 from tests.waiting import until
 
 LOCK_S = 6.0
@@ -172,6 +174,63 @@ def test_a_bucket_that_lost_its_state_is_written_by_itself(database: Database, c
     assert rebuilding.ensure() == generation
     assert written == ["cus_7"]
     assert client.hget(kept, "used") == b"5", "what serves is not touched"
+
+
+def append(database: Database, client: redis.Redis, *numbers: int, customer: str = "cus_7") -> None:
+    """Book calls of a customer, as whoever writes the book does."""
+    with database.write() as connection:
+        booked = book(connection, [record(number, customer=customer) for number in numbers])
+        Tide(client).rise(booked)
+
+
+def test_what_is_booked_is_heard_of_in_its_bucket(database: Database, client: redis.Redis) -> None:
+    """Otherwise each record would have its bucket taken for one of the past, and written anew."""
+    with_customers(database, 40)
+    written: list[str] = []
+    rebuilding = recovery(database, client, Written(customers=written.extend))
+    generation = rebuilding.ensure()
+    written.clear()
+
+    append(database, client, 1)
+    append(database, client, 2, 3)
+
+    assert rebuilding.ensure() == generation
+    assert written == []
+
+
+def test_a_bucket_that_has_heard_of_less_than_is_booked_is_written_by_itself(
+    database: Database, client: redis.Redis
+) -> None:
+    """As of a server that came back without its last second, in this bucket alone."""
+    with_customers(database, 40)
+    written: list[str] = []
+    rebuilding = recovery(database, client, Written(customers=written.extend))
+    generation = rebuilding.ensure()
+    append(database, client, 1)
+    before = client.hgetall(keys.state(keys.bucket_of("cus_7")))
+    append(database, client, 2)
+    client.hset(keys.state(keys.bucket_of("cus_7")), mapping=before)
+    written.clear()
+
+    assert rebuilding.ensure() == generation
+    assert written == ["cus_7"]
+    assert rebuilding.ensure() == generation
+    assert written == ["cus_7"], "once"
+
+
+def test_a_record_is_not_booked_beside_a_bucket_of_the_past(database: Database, client: redis.Redis) -> None:
+    with_customers(database, 1)
+    recovery(database, client).ensure()
+    append(database, client, 1, customer="cus_0")
+    before = client.hgetall(keys.state(keys.bucket_of("cus_0")))
+    append(database, client, 2, customer="cus_0")
+    client.hset(keys.state(keys.bucket_of("cus_0")), mapping=before)
+
+    with pytest.raises(Fallen):
+        append(database, client, 3, customer="cus_0")
+
+    with database.read() as connection:
+        assert connection.execute(select(func.count()).select_from(usage_records)).scalar_one() == 2
 
 
 async def test_a_call_waits_for_its_own_bucket_only() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import h11
 import httptools
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.errors import HeadersTooLarge, NotHttp, TokencapError, UrlTooLong
@@ -134,12 +135,20 @@ def test_what_cannot_become_a_request_is_refused_before_its_end(raw: bytes) -> N
         check_beginning(raw, 0, MOST)
 
 
+def may_become_a_request(raw: bytes, seen: int) -> bool:
+    try:
+        check_beginning(raw, seen, MOST)
+    except NotHttp:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("place", range(1, 60))
 def test_a_beginning_is_never_refused_for_where_it_is_cut(place: int) -> None:
     raw = head(b"Content-Length: 5", b"a: b") + b"\r\n\r"
 
-    check_beginning(raw[:place], 0, MOST)
-    check_beginning(raw, place, MOST)
+    assert may_become_a_request(raw[:place], 0)
+    assert may_become_a_request(raw, place)
 
 
 @pytest.mark.parametrize("secret", [b"authorization: Bearer tc-ab-secret", b"x-api-key: secret", b"Cookie: secret"])
@@ -191,18 +200,17 @@ PIECES = st.sampled_from(NAMES + VALUES + BETWEEN)
 def test_what_is_taken_is_what_others_read(mutated: bytes, version: bytes) -> None:
     """Of heads that are nearly right: ours refuses, or llhttp and h11 read the same."""
     raw = b"POST /v1/x?y HTTP/" + version + b"\r\nhost: here\r\n" + mutated
-    if b"\r\n\r\n" in raw or raw.endswith(b"\r\n"):
-        return
-    try:
+    assume(b"\r\n\r\n" not in raw and not raw.endswith(b"\r\n"))
+    found = None
+    with suppress(TokencapError):
         found = read(raw)
-    except TokencapError:
-        return
-    other, another = _Llhttp(raw), _h11(raw)
 
-    assert other.headers == found.headers
-    assert [(bytes(name), bytes(value)) for name, value in another.headers] == found.headers
-    assert (other.url, other.version) == (b"/v1/x?y", found.version)
-    assert (another.target, another.http_version.decode()) == (b"/v1/x?y", found.version)
+    if found is not None:
+        other, another = _Llhttp(raw), _h11(raw)
+        assert other.headers == found.headers
+        assert [(bytes(name), bytes(value)) for name, value in another.headers] == found.headers
+        assert (other.url, other.version) == (b"/v1/x?y", found.version)
+        assert (another.target, another.http_version.decode()) == (b"/v1/x?y", found.version)
 
 
 @pytest.mark.parametrize(

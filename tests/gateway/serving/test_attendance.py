@@ -107,3 +107,48 @@ async def test_what_is_over_goes_on_for_nobody() -> None:
     async with attendance:
         pass
     assert not attendance.stays()
+
+
+async def test_it_has_so_long_and_ends_at_its_deadline() -> None:
+    """To the tick: until then nothing ends it, whoever listens or not."""
+    for heeds_caller in (True, False):
+        server, ticks = Server(), Ticks(FAR_OFF_S)
+        attendance = Attendance(
+            server.receive, server.when_gone, ticks, 3 * FAR_OFF_S, heeds_caller=heeds_caller, goes_on=None
+        )
+
+        async def wait(attended: Attendance) -> None:
+            async with attended:
+                await asyncio.sleep(FAR_OFF_S)
+
+        waiting = asyncio.create_task(wait(attendance))
+        await asyncio.sleep(0)
+        for _ in range(ticks.within(3 * FAR_OFF_S) - 1):
+            attendance.tick()
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        attendance.tick()
+
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(waiting, 20)
+
+
+async def test_an_answer_that_is_read_on_for_nobody_has_no_more_time_than_the_call() -> None:
+    server, ticks = Server(), Ticks(FAR_OFF_S)
+    attendance = Attendance(
+        server.receive, server.when_gone, ticks, 2 * FAR_OFF_S, heeds_caller=True, goes_on=lambda: 100 * FAR_OFF_S
+    )
+
+    async def wait() -> None:
+        async with attendance:
+            await asyncio.sleep(FAR_OFF_S)
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    assert server.told is not None
+    server.told()
+    for _ in range(ticks.within(2 * FAR_OFF_S)):
+        attendance.tick()
+
+    with pytest.raises(CallerGone):
+        await asyncio.wait_for(waiting, 20)

@@ -44,7 +44,13 @@ def test_what_is_counted_is_what_is_there(value: Any, in_ascii: bool, indent: in
 
 
 def test_what_stands_in_strings_is_not_counted() -> None:
-    check(b'{"a":"%b","b":1}' % (b'\\"[{,:' * 2 * PARTS_MOST))
+    census = Census()
+    text = b'{"a":"%b","b":1}' % (b'\\"[{,:' * 2 * PARTS_MOST)
+
+    check(text)
+    census.take(text)
+
+    assert (census.parts, census.values, census.deepest) == (3, 2, 1)
 
 
 @pytest.mark.parametrize(
