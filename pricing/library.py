@@ -301,6 +301,7 @@ def fit(
     currency: str = "USD",
     own_tiers: bool = False,
     lengths_may_differ: bool = False,
+    without_holders: bool = False,
     draws: int = 60,
     seed: int = 0,
 ) -> Fit:
@@ -314,6 +315,7 @@ def fit(
         currency: of all amounts.
         own_tiers: customers took the tier of their account themselves.
         lengths_may_differ: go on where lengths go with tier or urgency; the menu then has one tier.
+        without_holders: set aside the few customers who hold most of the conversations.
         draws: equally likely markets to draw.
         seed: of the draws.
 
@@ -322,7 +324,13 @@ def fit(
     """
     read = [Sold.from_json(dict(menu)) for menu in menus]
     seen = seen_in_records(records, {menu.version: menu for menu in read}, own_tiers=own_tiers)
-    given = Given(value_nanousd, cost_nanousd_per_token, currency=currency, lengths_may_differ=lengths_may_differ)
+    given = Given(
+        value_nanousd,
+        cost_nanousd_per_token,
+        currency=currency,
+        lengths_may_differ=lengths_may_differ,
+        without_holders=without_holders,
+    )
     return Fit(estimated_of(seen, given, draws=draws, random=np.random.default_rng(seed)))
 
 

@@ -84,6 +84,7 @@ class CustomerRow:
             overrides=self.overrides,
             rev=self.rev,
             subscription=self.subscription,
+            created=self.created,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 from sqlalchemy import Connection, select
@@ -45,6 +45,13 @@ class Publishing(Given):
         default_factory=dict, description="Tier names of before, and what becomes of their customers."
     )
 
+    arms: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=dict,
+        max_length=20,
+        description="An experiment: menus of the same tiers, each with the share of customers created from now on that has it "
+        "instead, by nothing but their ids, until something else is published.",
+    )
+
 
 class PublicationShown(BaseModel):
     """One time that a menu was put in force."""
@@ -52,13 +59,16 @@ class PublicationShown(BaseModel):
     at: Moment
     effective: Effective
     moves: dict[str, str]
+    arms: dict[str, float] = Field(description="Menus that a share of new customers has instead.")
 
 
 class MenuShown(BaseModel):
     """A menu in short. `GET /admin/menus/{version}` is the whole of it."""
 
     version: str
-    source: str = Field(description="`mechanism`: computed and certified. `manual`: tiers typed by hand.")
+    source: str = Field(
+        description="`mechanism`: computed and certified. `manual`: tiers typed by hand. `experiment`: a step from another."
+    )
     created: Moment = Field(description="When it came here.")
     bill: str
     currency: str
@@ -164,7 +174,7 @@ class Menus:
                     raise Conflict(f"The menu {version!r} has nothing to go back to.", code="never_in_force")
                 menu = menus_store.read_menu(connection, target)
             moves = menus_store.moved_back(timeline, menu) | asked.moves
-            publishing = Publishing(effective=asked.effective, moves=moves)
+            publishing = Publishing(effective=asked.effective, moves=moves, arms=asked.arms)
             return self._put_in_force(target, publishing, posted.actor, "menu.rollback", keep)
 
         return self._replies.once(posted, asked, MenuShown, change)
@@ -174,7 +184,9 @@ class Menus:
             menus_store.hold_still(connection, to_publish=True)
             menu = menus_store.read_menu(connection, version)
             now = self._services.now_ms()
-            menus_store.publish(connection, menu, now_ms=now, effective=asked.effective, moves=asked.moves)
+            menus_store.publish(
+                connection, menu, now_ms=now, effective=asked.effective, moves=asked.moves, arms=asked.arms
+            )
             answer = self._shown(connection, version, menus_store.read_timeline(connection))
             self._record(connection, actor, action, version, asked.model_dump())
             keep(connection, answer)
@@ -197,7 +209,7 @@ class Menus:
             tiers=[tier["name"] for tier in body["tiers"]],
             in_force=menus_store.in_force(timeline, self._services.now_ms()) == version,
             published=[
-                PublicationShown(at=written(one.at), effective=one.effective, moves=one.moves)
+                PublicationShown(at=written(one.at), effective=one.effective, moves=one.moves, arms=one.arms)
                 for one in timeline.publications
                 if one.version == version
             ],

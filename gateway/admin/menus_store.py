@@ -57,7 +57,10 @@ def read_timeline(connection: Connection) -> Timeline:
     """Return every publication there ever was."""
     rows = connection.execute(select(publications).order_by(publications.c.seq))
     return Timeline(
-        tuple(Publication(row.seq, row.version, row.at, row.effective, json.loads(row.moves)) for row in rows)
+        tuple(
+            Publication(row.seq, row.version, row.at, row.effective, json.loads(row.moves), json.loads(row.arms))
+            for row in rows
+        )
     )
 
 
@@ -110,9 +113,9 @@ def moved_back(timeline: Timeline, menu: Menu) -> dict[str, str]:
     return {new: old for new, old in back.items() if came_from.count(new) == 1}
 
 
-def in_force(timeline: Timeline, now_ms: int) -> str | None:
+def in_force(timeline: Timeline, now_ms: int, whom: Customer = HOUSE) -> str | None:
     """Return the version in force now for whoever has months in UTC, or None before the first publication."""
-    return standing(HOUSE, timeline, now_ms).version
+    return standing(whom, timeline, now_ms).version
 
 
 def add_menu(connection: Connection, body: Mapping[str, Any], *, source: str, created: int) -> Menu:
@@ -143,27 +146,44 @@ def publish(
     now_ms: int,
     effective: Effective = "now",
     moves: Mapping[str, str] | None = None,
+    arms: Mapping[str, float] | None = None,
 ) -> Publication:
-    """Put a menu in force; ``moves`` are tier names of before and what becomes of them.
+    """Put a menu in force; ``moves`` are tier names of before and what becomes of them, ``arms`` menus to try.
 
     Call ``hold_still(connection, to_publish=True)`` first in the transaction.
 
     Raises:
-        Invalid: something moves to a tier that the menu does not have.
+        Invalid: something moves to a tier that the menu does not have, or an arm is no menu of the same tiers.
         Conflict: it would leave customers with a tier that it does not have.
     """
-    moves = dict(moves or {})
+    moves, arms = dict(moves or {}), dict(arms or {})
+    _refuse_other_tiers(connection, menu, arms)
     for old, new in moves.items():
         if menu.tier(new) is None:
             raise Invalid.field(f"moves.{old}", f"The menu has no tier {new!r}.", "tier_not_found")
     timeline = read_timeline(connection)
     last = timeline.publications[-1] if timeline.publications else None
     at = now_ms if last is None else max(now_ms, last.at)  # the order of moments is the order of numbers
-    coming = Publication(timeline.rev + 1, menu.version, at, effective, moves)
+    coming = Publication(timeline.rev + 1, menu.version, at, effective, moves, arms)
     _refuse_to_strand(connection, Timeline((*timeline.publications, coming)), menu, at)
-    values = {"version": menu.version, "at": at, "effective": effective, "moves": json.dumps(moves)}
-    numbered = insert(publications).values(**values, projected=False).returning(publications.c.seq)
-    return Publication(connection.execute(numbered).scalar_one(), menu.version, at, effective, moves)
+    values = {"version": menu.version, "at": at, "effective": effective}
+    texts = {"moves": json.dumps(moves), "arms": json.dumps(arms)}
+    numbered = insert(publications).values(**values, **texts, projected=False).returning(publications.c.seq)
+    return Publication(connection.execute(numbered).scalar_one(), menu.version, at, effective, moves, arms)
+
+
+def _refuse_other_tiers(connection: Connection, menu: Menu, arms: Mapping[str, float]) -> None:
+    """Raise Invalid where an arm is not a menu of the same tiers, sold the same way, or there are too many of them."""
+    names = {tier.name for tier in menu.tiers}
+    for version in arms:
+        try:
+            arm = read_menu(connection, version)
+        except NotFound as error:
+            raise Invalid.field(f"arms.{version[:64]}", error.message, "menu_not_found") from error
+        if {tier.name for tier in arm.tiers} != names or (arm.bill, arm.currency) != (menu.bill, menu.currency):
+            raise Invalid.field(f"arms.{version}", "An arm has the tiers of the menu, under the same names and bill.")
+    if sum(arms.values()) > 1:
+        raise Invalid.field("arms", "The shares of all arms are at most 1 together.")
 
 
 @dataclass(slots=True)

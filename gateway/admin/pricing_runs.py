@@ -23,6 +23,18 @@ Publish = Literal["no", "now", "next_period"]
 State = Literal["queued", "running", "done", "refused", "failed", "cancelled"]
 
 
+class ExperimentAsked(Given):
+    """What a run may propose to try on new customers, so that what they take tells what an answer is worth."""
+
+    share: float = Field(default=0.2, gt=0, le=0.5, description="Of customers to come, all arms together.")
+    arms: int = Field(default=4, ge=1, le=10, description="At most so many menus beside the one in force.")
+    price_factor_max: float = Field(
+        default=1.5, ge=1, le=10, description="No price of the menu in force is multiplied or divided by more."
+    )
+    cap_factor_max: float = Field(default=1.0, ge=1, le=10, description="Nor is a cap; 1 leaves them as they are.")
+    customers: int = Field(default=200, ge=1, le=1_000_000, description="How many each arm may expect.")
+
+
 class RunAsked(Given):
     """What a run is to do. All of it may be left out: `{}` makes a draft of as many tiers as are sold now."""
 
@@ -77,12 +89,19 @@ class RunAsked(Given):
     moves: dict[TierName, TierName] = Field(
         default_factory=dict, description="As in `publish`: where customers of tiers go that the draft lacks."
     )
+    without_holders: bool = Field(
+        default=False, description="Set aside the few customers who hold most of the conversations."
+    )
+    experiment: ExperimentAsked | None = Field(
+        default=None, description="Propose menus to try on new customers, steps away from the one in force."
+    )
     draws: int = Field(default=60, ge=10, le=500, description="Equally likely markets that the draft is judged by.")
     seed: int = Field(default=0, ge=0, le=2**31, description="Of the draws.")
 
 
 class RunShown(BaseModel):
-    """A run. `estimates`, `comparison` and `draft` are there once it is done, and as far as it came if it was refused."""
+    """A run. `estimates`, `comparison`, `draft` and `experiment` are there once it is done, and as far as it came if it was
+    refused."""
 
     id: str
     state: State = Field(description="`refused`: it ended without a menu that should be sold; `reason` says why.")
@@ -98,11 +117,14 @@ class RunShown(BaseModel):
         "type, and the recorded traffic under the draft."
     )
     draft: dict[str, Any] | None = Field(description="`menu.json`. Publish it as any other menu, by its version.")
+    experiment: dict[str, Any] | None = Field(
+        description="Menus to try: publish `menu_version` again with these `arms`. How far they tell values apart."
+    )
     published: Moment | None
 
 
 class RunsShown(Page[RunShown]):
-    """Runs, the latest first; without estimates, comparison and draft."""
+    """Runs, the latest first; without estimates, comparison, draft and experiment."""
 
 
 class PricingRuns:
@@ -188,5 +210,6 @@ def _shown(row: Row[tuple[Any, ...]], *, whole: bool = True) -> RunShown:
         estimates=result.get("estimates"),
         comparison=result.get("comparison"),
         draft=json.loads(row.draft) if whole and row.draft else None,
+        experiment=result.get("experiment"),
         published=None if row.published is None else written(row.published),
     )

@@ -37,7 +37,7 @@ def open_due(database: Database, client: redis.Redis, projection: Projection, no
     """
     with database.read() as connection:
         timeline = menus_store.still_needed(menus_store.read_timeline(connection))
-        versions = {publication.version for publication in timeline.publications}
+        versions = timeline.versions
         bodies = connection.execute(select(menus.c.body).where(menus.c.version.in_(versions))).scalars().all()
     published = {menu.version: menu for menu in (Menu.from_json(json.loads(body)) for body in bodies)}
     names = {tier.name for menu in published.values() for tier in menu.tiers if tier.period_price_nanousd is not None}

@@ -16,7 +16,7 @@ from gateway.admin.key_rows import OWN
 from gateway.clock import now_ms
 from gateway.holds import keys
 from gateway.holds.projection import Admitted, Projection
-from gateway.holds.terms import Customer, period_of
+from gateway.holds.terms import Customer, Timeline, period_of
 from gateway.ledger.database import Database
 from gateway.ledger.queries import begun_in, spent_in
 from gateway.ledger.tables import api_keys, customers, publications
@@ -63,7 +63,7 @@ class Everything:
         """Put in force what was published."""
         with self._database.read() as connection:
             timeline = menus_store.still_needed(menus_store.read_timeline(connection))
-            versions = sorted({publication.version for publication in timeline.publications})
+            versions = sorted(timeline.versions)
             menus = [menus_store.read_menu(connection, version) for version in versions]
         for menu in menus:
             self._projection.put_menu(menu)
@@ -153,7 +153,7 @@ def project_menus(database: Database, projection: Projection) -> int:
         timeline = menus_store.read_timeline(connection)
         numbers = set(connection.execute(waiting.where(publications.c.seq <= timeline.rev)).scalars())
         coming = [publication for publication in timeline.publications if publication.seq in numbers]
-        versions = sorted({publication.version for publication in coming})
+        versions = sorted(Timeline(tuple(coming)).versions)
         menus = [menus_store.read_menu(connection, version) for version in versions]
     for menu in menus:
         projection.put_menu(menu)

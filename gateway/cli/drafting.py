@@ -12,6 +12,7 @@ from gateway.admin import menus_store
 from gateway.cli.estimating import given_of
 from gateway.cli.seen import menu_bodies, seen_in_ledger
 from gateway.cli.starters import starter
+from gateway.cli.trying import Tried, to_try
 from gateway.clock import written
 from gateway.errors import StartupError
 from gateway.ledger.database import Database
@@ -47,6 +48,8 @@ class Found:
         refused: why it should not be sold, None if nothing speaks against it.
         held_back: why it is not put in force by itself, None if nothing stands in the way.
         moves: where customers go whose tier the draft lacks: where most of those who take it would.
+        experiment: what may be tried on new customers, None where that was not asked.
+        arms: the menus of it.
     """
 
     estimates: Json
@@ -55,6 +58,8 @@ class Found:
     refused: str | None
     held_back: str | None
     moves: Mapping[str, str]
+    experiment: Json | None = None
+    arms: tuple[Json, ...] = ()
 
 
 def draft(database: Database, currency: str, asked: Mapping[str, Any], now_ms: int, tell: Tell) -> Found:
@@ -72,7 +77,12 @@ def draft(database: Database, currency: str, asked: Mapping[str, Any], now_ms: i
     since = 0 if asked["days"] is None else now_ms - asked["days"] * DAY_MS
     seen, menus = seen_in_ledger(database, now_ms, since_ms=max(0, since))
     tell("estimating the market", 25)
-    given = replace(_given(database, asked), currency=currency, lengths_may_differ=asked["lengths_may_differ"])
+    given = replace(
+        _given(database, asked),
+        currency=currency,
+        lengths_may_differ=asked["lengths_may_differ"],
+        without_holders=asked["without_holders"],
+    )
     estimate = fit(seen, given, draws=asked["draws"], random=np.random.default_rng(asked["seed"]))
     before = _in_force(database, menus, now_ms)
     tell("computing the menu", 50)
@@ -91,7 +101,17 @@ def draft(database: Database, currency: str, asked: Mapping[str, Any], now_ms: i
     comparison = _comparison(estimate, seen, made, before)
     refused = verdict.violation or _no_gain(comparison, asked["confidence"]) or _undone(made)
     held_back = _held_back(estimate, made, before, comparison, asked)
-    return Found(market, comparison, made, refused, held_back, _moves(made, comparison.get("becomes", {})))
+    tried = Tried() if asked["experiment"] is None else to_try(estimate, before, asked["experiment"], written(now_ms))
+    return Found(
+        market,
+        comparison,
+        made,
+        refused,
+        held_back,
+        _moves(made, comparison.get("becomes", {})),
+        tried.shown,
+        tried.arms,
+    )
 
 
 def _moves(made: Json, becomes: Mapping[str, str | None]) -> dict[str, str]:

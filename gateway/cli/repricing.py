@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -26,6 +26,9 @@ from pricing.estimate.conversations import CannotEstimate
 BEAT_S = 1.0
 NICE = 10
 """Callers come first."""
+
+EXPERIMENT = "experiment"
+"""Where menus come from that are a step away from another."""
 
 WITHDRAWN = 4
 """How the process ends whose run was cancelled or taken over."""
@@ -102,6 +105,9 @@ class Work:
             self._finish("failed", f"It failed by a fault of its own: {type(error).__name__}: {error}"[:500])
             return
         result = {"estimates": found.estimates, "comparison": found.comparison}
+        if found.experiment is not None:
+            result["experiment"] = found.experiment
+            self._keep_arms(found.arms)
         if found.refused is not None:
             self._finish("refused", found.refused, result=result, draft=found.draft)
             return
@@ -124,6 +130,12 @@ class Work:
         except AdminProblem as error:  # it would leave customers without a tier: the draft stays a draft
             with self._database.write() as connection:
                 self._conclude(connection, draft, error.message, result, None)
+
+    def _keep_arms(self, arms: Sequence[dict[str, Any]]) -> None:
+        """Put the menus to try among the menus; they are in force only once somebody publishes them."""
+        with self._database.write() as connection:
+            for arm in arms:
+                menus_store.known_or_added(connection, arm, source=EXPERIMENT, created=now_ms())
 
     def _conclude(
         self,

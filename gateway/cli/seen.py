@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from gateway.admin import menus_store
+from gateway.admin.menus_store import HOUSE
 from gateway.cli.files import name_of, parsed
 from gateway.errors import StartupError
 from gateway.holds.terms import Timeline
@@ -37,9 +39,7 @@ def seen_in_ledger(
     menus = asked.menus_in(database)
     with database.read() as connection:
         timeline = menus_store.read_timeline(connection)
-    chose, version = _chosen(database, timeline), menus_store.in_force(timeline, now_ms)
-    refusing = set[str]() if version is None else asked.refusing(database, version)
-    refusing -= {key[1] for key in watch.sums.tiers if key[2] == version}
+    chose, refusing = _chosen(database, timeline), _refusing(database, timeline, now_ms, watch)
     was_chosen = bool(chose) or asked.was_named(database, since_week, watch.sums)
     weeks = asked.weeks_in(database, since_week, watch.sums)
     windows = windows_of(*weeks) if weeks else (since_week,)
@@ -56,8 +56,7 @@ def seen_in_ledger(
     )
     choosing = Choosing(
         chose=lambda customer, version: (customer, version) in chose,
-        refusing=frozenset(refusing) if was_chosen else frozenset(),
-        refused=version,
+        refusing=refusing if was_chosen else {},
     )
     return statistics_of(found, menus, choosing), menus
 
@@ -69,8 +68,9 @@ def menu_bodies(database: Database) -> list[dict[str, Any]]:
 
 
 def _chosen(database: Database, timeline: Timeline) -> set[tuple[str, str]]:
-    """Return (customer, menu version) of everyone who gave itself its tier while that menu was in force."""
+    """Return (customer, menu version) of everyone who gave itself its tier while that menu was in force for it."""
     moments = [publication.at for publication in timeline.publications]
+    created = _created(database, timeline)
 
     @lru_cache(maxsize=1024)
     def by_day(publications: int, day: int) -> str | None:
@@ -78,10 +78,35 @@ def _chosen(database: Database, timeline: Timeline) -> set[tuple[str, str]]:
         at = max(day * DAY_MS, moments[publications - 1] if publications else 0)
         return menus_store.in_force(timeline, at)
 
-    found = (
-        (customer, by_day(bisect_right(moments, at), at // DAY_MS)) for customer, at in asked.own_choices(database)
-    )
+    def by_then(customer: str, at: int) -> str | None:
+        if customer in created:
+            return menus_store.in_force(timeline, at, replace(HOUSE, id=customer, created=created[customer]))
+        return by_day(bisect_right(moments, at), at // DAY_MS)
+
+    found = ((customer, by_then(customer, at)) for customer, at in asked.own_choices(database))
     return {(customer, version) for customer, version in found if version is not None}
+
+
+def _refusing(database: Database, timeline: Timeline, now_ms: int, watch: Watch) -> dict[str, frozenset[str]]:
+    """Return by menu version the customers who have no tier and had no conversation under the one in force for them."""
+    created, found = _created(database, timeline), dict[str, frozenset[str]]()
+    arms = {
+        customer: menus_store.in_force(timeline, now_ms, replace(HOUSE, id=customer, created=at))
+        for customer, at in created.items()
+    }
+    usual = menus_store.in_force(timeline, now_ms)
+    for version in {usual, *arms.values()} - {None}:
+        assert version is not None
+        talking = {key[1] for key in watch.sums.tiers if key[2] == version}
+        whom = asked.refusing(database, version) - talking
+        found[version] = frozenset(one for one in whom if arms.get(one, usual) == version)
+    return found
+
+
+def _created(database: Database, timeline: Timeline) -> dict[str, int]:
+    """Return when customers were created who may be in an arm of an experiment, ms."""
+    first = min((one.at for one in timeline.publications if one.arms), default=None)
+    return {} if first is None else asked.created_since(database, first)
 
 
 def records_in(paths: Iterable[Path], open_file: Callable[[Path], Iterable[str]]) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field
@@ -40,6 +41,7 @@ class Customer:
     overrides: dict[str, int]
     rev: int
     subscription: Subscription | None = None
+    created: int = 0
 
     def to_json(self) -> str:
         return orjson.dumps(self).decode()
@@ -53,13 +55,38 @@ class Customer:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """One menu put in force: from ``at`` on, or from each customer's next period after it."""
+    """One menu put in force: from ``at`` on, or from each customer's next period after it.
+
+    ``arms`` are other menus of the same tiers, each with the share of new customers that has it instead: an experiment,
+    which lasts until something else is published.
+    """
 
     seq: int
     version: str
     at: int
     effective: Literal["now", "next_period"]
     moves: dict[str, str] = field(default_factory=dict)
+    arms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Return every menu that some customer has by it."""
+        return (self.version, *self.arms)
+
+    def version_for(self, customer: Customer) -> str:
+        """Return the menu that a customer has by it: always the same one, and by nothing but its id.
+
+        Who was there before the publication is in no arm.
+        """
+        if not self.arms or customer.created < self.at:
+            return self.version
+        drawn = hashlib.sha256(f"{self.seq}:{customer.id}".encode()).digest()
+        place = int.from_bytes(drawn[:8]) / 2**64
+        for version, share in sorted(self.arms.items()):
+            if place < share:
+                return version
+            place -= share
+        return self.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +98,11 @@ class Timeline:
     @property
     def rev(self) -> int:
         return self.publications[-1].seq if self.publications else 0
+
+    @property
+    def versions(self) -> set[str]:
+        """Return every menu that some customer has, or had, by a publication."""
+        return {version for publication in self.publications for version in publication.versions}
 
     def came_from(self, tier: str) -> set[str]:
         """Return the names under which a customer who has a tier may have been given it: publications move some."""
@@ -157,7 +189,7 @@ def _changed(
         return customer.next_tier, version
     if tier is not None and effective >= customer.tier_since:
         tier = publication.moves.get(tier, tier)
-    return tier, publication.version
+    return tier, publication.version_for(customer)
 
 
 def _takes_effect(publication: Publication, customer: Customer) -> int:

@@ -168,6 +168,19 @@ def refusing(database: Database, version: str) -> set[str]:
         return set(connection.execute(query).scalars())
 
 
+def created_since(database: Database, since_ms: int) -> dict[str, int]:
+    """Return when each customer was created that came since a moment, ms."""
+    query = select(customers.c.id, customers.c.created).where(customers.c.created >= since_ms).order_by(customers.c.id)
+    last, found = "", dict[str, int]()
+    while True:
+        with database.read() as connection:
+            rows = connection.execute(query.where(customers.c.id > last).limit(PAGE)).all()
+        found |= {row.id: row.created for row in rows}
+        if len(rows) < PAGE:
+            return found
+        last = rows[-1].id
+
+
 def _added(database: Database, table: Table, since_week: int, more: dict[Row, list[int]]) -> list[Row]:
     """Return the rows of a small table without their week, then those of ``more``."""
     with database.read() as connection:

@@ -106,6 +106,7 @@ publications = Table(
     Column("effective", String(16), nullable=False),  # now, next_period
     Column("moves", Text, nullable=False),  # JSON object, old tier name to new
     Column("projected", Boolean, nullable=False, default=False),
+    Column("arms", Text, nullable=False, server_default="{}"),  # JSON object, menu version to share of new customers
 )
 
 usage_records = Table(

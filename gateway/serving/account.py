@@ -122,8 +122,17 @@ class Accounts:
             "next": _next(where),
         }
 
+    async def menu_of(self, customer: Customer) -> Menu | None:
+        """Return the menu that a customer chooses from, or None before the first publication."""
+        with translated():
+            where = standing(customer, await self._directory.read_timeline(), self._now_ms())
+            return await self._directory.menu(where.version) if where.version else None
+
     async def menu(self) -> Menu | None:
-        """Return the menu that was published last and is in force for new customers, or None before the first."""
+        """Return the menu that was published last and is in force for new customers, or None before the first.
+
+        Customers in an arm of an experiment have another one, ``menu_of`` them.
+        """
         with translated():
             timeline = await self._directory.read_timeline()
             if not timeline.publications:

@@ -77,6 +77,7 @@ class CustomerRoutes:
             ("GET", "/v1/account"): self._account,
             ("PUT", "/v1/account/tier"): self._choose_tier,
             ("GET", "/v1/account/usage"): self._usage,
+            ("GET", "/v1/account/menu"): self._own_menu,
             ("GET", "/v1/menu"): self._menu,
         }
         self._handlers = self._own
@@ -187,6 +188,12 @@ class CustomerRoutes:
             asked.end_user,
         )
         await exchange.reply(200, page)
+
+    async def _own_menu(self, exchange: Exchange) -> None:
+        menu = await self._accounts.menu_of(await self._who(exchange))
+        if menu is None:
+            raise RouteNotFound("No menu has been published yet.")
+        await exchange.reply(200, menu.to_json())
 
     async def _menu(self, exchange: Exchange) -> None:
         check_head(exchange)

@@ -78,13 +78,12 @@ class Choosing:
 
     Attributes:
         chose: whether a customer took its tier of a menu version itself.
-        refusing: customers without any tier, who could have taken one; they may have talked under other menus.
-        refused: the menu version that they took nothing of.
+        refusing: by menu version, customers without any tier who could have taken one of it; they may have talked under
+            other menus.
     """
 
     chose: Callable[[str, str], bool] = nobody
-    refusing: frozenset[str] = frozenset()
-    refused: str | None = None
+    refusing: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -144,15 +143,16 @@ def statistics_of(given: Summed, menus: Mapping[str, Menu], choosing: Choosing) 
     amounts = _amounts(given.customers, names, AMOUNTS + 2 * (len(given.windows) - 1))
     outsized = {names[row] for row in np.flatnonzero(are_outsized(amounts[:, 0])).tolist()}
     taken = _taken((row for row in given.tiers if row[0] not in outsized), menus, choosing)
-    refused = choosing.refused if choosing.refusing else None
-    if refused is not None and refused in menus and _is_an_offer(menus[refused]):
-        taken.setdefault(refused, _Taken())
+    refused = {version: whom for version, whom in choosing.refusing.items() if whom}
+    for version in refused:
+        if version in menus and _is_an_offer(menus[version]):
+            taken.setdefault(version, _Taken())
     offers = tuple(_offer(menus[version], taken[version]) for version in taken)
     customers = _customers(amounts, _choices(names, menus, taken), _windows(amounts, given.windows))
-    if refused in taken:
-        column = list(taken).index(refused)
-        known = [row for row, name in enumerate(names) if name in choosing.refusing]
-        customers = with_refusals(customers, column, len(choosing.refusing) - len(known), len(offers), known)
+    for column, version in enumerate(taken):
+        if whom := refused.get(version):
+            known = [row for row, name in enumerate(names) if name in whom]
+            customers = with_refusals(customers, column, len(whom) - len(known), len(offers), known)
     return Statistics(
         lengths=lengths,
         pace=_pace(given.pace),

@@ -13,7 +13,7 @@ from pricing.answers import Floats
 from pricing.estimate.choices import Answers, Intervals
 from pricing.estimate.otherwise import Otherwise
 from pricing.estimate.statistics import Customers, Offer
-from pricing.estimate.taking import Climbed, Takers, as_seen, chances_of, climb, of_intervals, takers_of
+from pricing.estimate.taking import STEP, Climbed, Takers, as_seen, chances_of, climb, of_intervals, takers_of
 
 MULTIPLES: Floats = np.geomspace(1 / 4, 4, 36)
 """The values that are tried, as multiples of the one that was said: neighbours differ by 8 %."""
@@ -304,10 +304,14 @@ def _moved(intervals: Intervals, edge: float, to: float) -> Intervals:
 
 
 def _interval(values: Floats, logs: Floats) -> tuple[float, float, float]:
-    """Return the likeliest value and the ends of the interval."""
+    """Return the likeliest value and the ends of the interval, no nearer than neighbours on the grid of urgencies.
+
+    Kinds of customers lie between places of the grid, so a value at which one changes its tier is no surer than that.
+    """
     inside, likeliest = np.flatnonzero(logs >= -DROP), values[logs >= -LIKELY]
     low, high = (_crossing(values, logs, int(inside[at]), step) for at, step in ((0, -1), (-1, 1)))
-    return float(np.sqrt(likeliest[0] * likeliest[-1])), low, high
+    best = float(np.sqrt(likeliest[0] * likeliest[-1]))
+    return best, min(low, best / (1 + STEP)), max(high, best * (1 + STEP))
 
 
 def _crossing(values: Floats, logs: Floats, last: int, step: int) -> float:

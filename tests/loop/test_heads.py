@@ -28,6 +28,7 @@ KEYED = [
     ("GET", "/v1/models/aligned-1"),
     ("GET", "/v1/account"),
     ("GET", "/v1/account/usage"),
+    ("GET", "/v1/account/menu"),
     ("PUT", "/v1/account/tier"),
     ("POST", CHAT),
     ("POST", "/v1/completions"),

@@ -141,3 +141,24 @@ def test_another_period_or_time_zone_keeps_what_was_used_of_it(choosing: Rig) ->
         assert period["tokens_used"] == sum(record["billed_output_tokens"] for record in in_period)
         assert period["tokens_used"] + period["tokens_remaining"] == 1_000
     assert used > 0
+
+
+def test_new_customers_in_an_arm_choose_from_its_menu_and_are_charged_by_it(choosing: Rig) -> None:
+    """Whoever was there before keeps the menu in force, which is for everyone to see."""
+    before = choosing.customer("small")
+    version_of = choosing.account(before)["menu_version"]
+    menu = choosing.admin.get(f"/admin/menus/{version_of}").json()
+    choosing.tier("small", conversation_tokens_max=20, price_nanousd=3)
+    dearer = choosing.admin.get(f"/admin/menus/{choosing.account(before)['menu_version']}").json()
+    published = choosing.admin.post(f"/admin/menus/{menu['version']}/publish", json={"arms": {dearer["version"]: 1}})
+    after = choosing.customer("small")
+
+    assert published.status_code == 201, published.text
+    assert published.json()["published"][-1]["arms"] == {dearer["version"]: 1}
+    assert httpx.get(f"{choosing.url}/v1/menu").json()["version"] == menu["version"]
+    for who, version, price in ((before, menu["version"], "1"), (after, dearer["version"], "3")):
+        own = httpx.get(f"{choosing.url}/v1/account/menu", headers=who.headers).json()
+        answer = say(choosing, who)
+        assert (own["version"], answer.headers["x-tokencap-charge-nanousd"]) == (version, price)
+        assert choose(choosing, who, {"tier": "large"}).json()["menu_version"] == version
+        assert [record["menu_version"] for record in choosing.usage(who)] == [version]

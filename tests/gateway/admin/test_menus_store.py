@@ -173,3 +173,30 @@ def test_a_publication_that_moves_tiers_is_never_forgotten() -> None:
 def test_no_publication_is_none_needed() -> None:
     assert still_needed(Timeline()) == Timeline()
     assert menus_store.in_force(Timeline(), NOON) is None
+
+
+def test_an_experiment_is_read_as_it_was_published(database: Database) -> None:
+    put_in_force(database, "v1", "a", "b")
+    put_in_force(database, "dear", "a", "b")
+
+    tried = put_in_force(database, "v2", "b", "a", arms={"dear": 0.25})
+
+    assert timeline_of(database).publications[-1] == tried
+    assert timeline_of(database).versions == {"v1", "v2", "dear"}
+
+
+@pytest.mark.parametrize(
+    ("arms", "field"),
+    [({"other": 0.1}, "arms.other"), ({"none": 0.1}, "arms.none"), ({"same": 0.7, "v1": 0.4}, "arms")],
+)
+def test_an_arm_is_a_menu_of_the_same_tiers_and_all_have_no_more_than_everybody(
+    database: Database, arms: dict[str, float], field: str
+) -> None:
+    for version, names in (("v1", "ab"), ("same", "ab"), ("other", "ac")):
+        put_in_force(database, version, *names)
+
+    with pytest.raises(Invalid) as refused:
+        put_in_force(database, "v2", "a", "b", arms=arms)
+
+    assert refused.value.more["errors"][0]["field"] == field
+    assert len(timeline_of(database).publications) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -123,3 +124,37 @@ def test_periods_are_half_open_and_follow_one_another(kind: str, zone: str, at: 
     first = datetime.fromtimestamp(start / 1000, ZoneInfo(zone))
     before = datetime.fromtimestamp(start / 1000 - 1, ZoneInfo(zone))
     assert first.date() - before.date() >= timedelta(days=1) or kind != "day"
+
+
+TRIED = Publication(7, "v1", 1_000, "now", arms={"dear": 0.1, "cheap": 0.2})
+NEW = [customer(id=f"cus_{number}", created=1_000 + number) for number in range(3_000)]
+
+
+def test_a_share_of_new_customers_has_another_menu_by_nothing_but_their_ids() -> None:
+    """Of 3,000 as many as were asked for, but for chance; the same ones at any time and however they have changed."""
+    timeline = Timeline.from_json(Timeline((TRIED,)).to_json())
+
+    versions = [standing(one, timeline, 5_000).version for one in NEW]
+
+    assert abs(versions.count("dear") - 300) < 80
+    assert abs(versions.count("cheap") - 600) < 100
+    assert versions.count("v1") + versions.count("dear") + versions.count("cheap") == 3_000
+    moved = [replace(one, tier="large", tier_since=9_000, timezone="Asia/Tokyo", rev=9) for one in NEW]
+    assert [standing(one, timeline, 90_000).version for one in moved] == versions
+
+
+def test_who_was_there_before_an_experiment_is_in_none_of_its_arms() -> None:
+    everywhere = replace(TRIED, arms={"dear": 1.0})
+
+    assert standing(customer(created=999), Timeline((everywhere,)), 5_000).version == "v1"
+    assert standing(customer(created=1_000), Timeline((everywhere,)), 5_000).version == "dear"
+
+
+def test_an_experiment_ends_with_the_next_publication_and_another_one_draws_anew() -> None:
+    over = Timeline((TRIED, Publication(8, "v1", 2_000, "now")))
+    again = Timeline((TRIED, replace(TRIED, seq=9)))
+    first = {one.id for one in NEW if standing(one, Timeline((TRIED,)), 5_000).version != "v1"}
+    second = {one.id for one in NEW if standing(one, again, 5_000).version != "v1"}
+
+    assert {standing(one, over, 5_000).version for one in NEW} == {"v1"}
+    assert abs(len(first & second) - 0.09 * 3_000) < 80, "as many as chance puts into both"

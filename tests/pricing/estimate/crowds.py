@@ -139,7 +139,9 @@ def watched(
             if (mine := kept & (taken[talking][owner] == place)).any()
         ),
         pace=pace_counts(
-            np.full(200, int(FIRST_S * 1000)), np.round(whole_s[:200] * 1000).astype(np.int64), served[:200]
+            np.full(len(whole_s), int(FIRST_S * 1000))[:200],
+            np.round(whole_s[:200] * 1000).astype(np.int64),
+            served[:200],
         ),
         customers=customers,
         ages=ages_of(left[kept], waited[kept]),

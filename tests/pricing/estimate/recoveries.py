@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from tests.pricing.estimate.arms import of_arms
 from tests.pricing.estimate.commanded import of_commands
 from tests.pricing.estimate.recovery import of_markets
 from tests.pricing.estimate.violations import VIOLATIONS, of_violations
@@ -15,14 +16,18 @@ def main() -> None:
     parser.add_argument(
         "--only",
         default="",
-        help="part of a market's name, or choices, value, command, honest, violations, or part of one's name",
+        help="part of a market's name, or choices, value, arms, command, honest, violations, or part of one's name",
     )
     asked = parser.parse_args()
+    if asked.only == "arms":
+        of_arms(asked.seeds)
+        return
     if asked.only == "command":
         of_commands(asked.seeds)
         return
     of_markets(asked.seeds, asked.only)
-    if asked.only in "violations" or asked.only == "honest" or any(asked.only in name for name in VIOLATIONS):
+    is_part = asked.only not in ("value", "choices") and any(asked.only in name for name in VIOLATIONS)
+    if asked.only in "violations" or asked.only == "honest" or is_part:
         of_violations(asked.seeds, asked.only)
 
 

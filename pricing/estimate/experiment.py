@@ -1,0 +1,167 @@
+"""Prices and caps to try on some new customers, so that their choices tell what an answer is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pricing.answers import Floats
+from pricing.estimate.comparison import BEYOND, Sold
+from pricing.estimate.fit import Estimate
+from pricing.worth import Valuation, worth_at
+
+APART = 1.1
+"""Values this far apart, as a ratio, are to be told apart ..."""
+
+FINE = 1.025
+"""... wherever they lie: neighbours on the grid of values differ by this ratio."""
+
+TOLD = 8.0
+"""Two values are told apart where what is taken differs by this much, in chi-squared."""
+
+LADDER = 8
+"""Steps that are tried up, and as many down, evenly in logarithms."""
+
+UNSAID = 2.0
+"""A value that nothing tells may be so many times as much or as little as was said."""
+
+OPEN_MOST = 4.0
+"""Values are told apart up to so many times the least one."""
+
+LAPSES = 0.01
+"""How many choose by something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an experiment may do.
+
+    Attributes:
+        arms: at most so many menus beside the one in force.
+        price_factor_max: no price is multiplied or divided by more.
+        cap_factor_max: nor is a cap; 1 leaves caps alone.
+        customers: how many new ones each arm may expect.
+    """
+
+    arms: int = 4
+    price_factor_max: float = 1.5
+    cap_factor_max: float = 1.0
+    customers: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """Menus to try beside the one in force.
+
+    Attributes:
+        arms: each with its caps and prices.
+        told_apart: the share of the values in question, by ratio, that are told from those a tenth away.
+        untold: the ratio between the ends of the widest range of values that are not told apart.
+    """
+
+    arms: tuple[Sold, ...]
+    told_apart: float
+    untold: float
+
+
+def experiment_of(valuation: Valuation, between: tuple[float, float], offer: Sold, limits: Limits) -> Experiment:
+    """Return the arms that tell values a tenth apart, wherever between two ends the value of an answer lies.
+
+    A value is told where a price or a cap parts those who take a tier from those who do not: between two such places
+    all values put the same customers into the same tiers. Arms are taken one by one, each time the one that tells most
+    of the pairs of values a tenth apart which those before it do not; of arms that tell as much, the one of smaller steps.
+
+    Args:
+        valuation: the estimated market; its value does not count.
+        between: the values that are possible, nano-units.
+        offer: the menu in force. Its customers, too, choose, and tell what they can.
+        limits: what may be done.
+
+    Returns:
+        The arms; none where nothing within the limits tells anything more.
+    """
+    values = np.exp(np.arange(np.log(between[0] / APART), np.log(between[1] * APART), np.log(FINE)))
+    apart = max(1, round(float(np.log(APART) / np.log(FINE))))
+    at = _Choices(valuation, values)
+    found, known = list[Sold](), limits.customers * _differs(at.shares(offer), apart)
+    tried = [(one, size, limits.customers * _differs(at.shares(one), apart)) for one, size in _steps(offer, limits)]
+    while len(found) < limits.arms and tried:
+        scores = [(float(np.minimum(known + more, TOLD).sum()) - 0.01 * size, -size) for _, size, more in tried]
+        best = max(range(len(tried)), key=lambda place: scores[place])
+        if float(np.minimum(known + tried[best][2], TOLD).sum()) < float(np.minimum(known, TOLD).sum()) + TOLD / 4:
+            break
+        found.append(tried[best][0])
+        known = known + tried[best][2]
+    is_told = known >= TOLD
+    return Experiment(tuple(found), float(is_told.mean()), _widest(is_told, apart))
+
+
+def in_question(estimate: Estimate) -> tuple[float, float]:
+    """Return between which values an answer's is: what choices leave, or where nobody chose, half to twice what was said."""
+    taken, told = float(estimate.market["value_nanousd"]), estimate.value
+    if told is None:
+        return taken / UNSAID, taken * UNSAID
+    return told.low_nanousd, min(told.high_nanousd, OPEN_MOST * told.low_nanousd)
+
+
+class _Choices:
+    """What is taken of an offer at each value that an answer may have. ``values``: nano-units, shape (values,)."""
+
+    def __init__(self, valuation: Valuation, values: Floats) -> None:
+        self._of_one = replace(valuation, value=np.ones(len(valuation.share)))
+        self._values = values
+
+    def shares(self, offer: Sold) -> Floats:
+        """Return the share that takes each tier, none of them being the first. Shape (values, tiers + 1)."""
+        caps = np.searchsorted(self._of_one.steps.tokens, offer.caps_tokens, side="right")
+        gains = self._values[:, None, None] * worth_at(self._of_one, caps) - offer.prices
+        with_none = np.concatenate((np.zeros((*gains.shape[:2], 1)), gains), axis=2)
+        taken = with_none.argmax(axis=2)
+        shares = np.stack([(taken == option) @ self._of_one.share for option in range(with_none.shape[2])], axis=1)
+        mixed: Floats = (1 - LAPSES) * shares + LAPSES / shares.shape[1]
+        return mixed
+
+
+def _differs(shares: Floats, apart: int) -> Floats:
+    """Return how far what is taken at each value differs from what is taken at one ``apart`` places on: chi-squared of one."""
+    here, there = shares[:-apart], shares[apart:]
+    differs: Floats = ((here - there) ** 2 / (here + there)).sum(axis=1)
+    return differs
+
+
+def _steps(offer: Sold, limits: Limits) -> Iterator[tuple[Sold, float]]:
+    """Yield offers a step away, each with its size: prices from one tier on, or of one tier alone, and caps one by one."""
+    number = len(offer.prices)
+    ladder = np.arange(1, LADDER + 1) / LADDER
+    for factor in np.exp(np.concatenate((-ladder, ladder)) * np.log(limits.price_factor_max)).tolist():
+        for tier in range(number):
+            for until in {tier + 1, number}:
+                prices = offer.prices.copy()
+                prices[tier:until] = _within(prices[tier:until], factor, limits.price_factor_max)
+                if factor != 1 and np.all(np.diff(prices) >= 0) and np.any(prices != offer.prices):
+                    yield replace(offer, prices=prices), abs(float(np.log(factor)))
+    for factor in np.exp(np.concatenate((-ladder, ladder)) * np.log(limits.cap_factor_max)).tolist():
+        for tier in range(number):
+            if factor == 1 or offer.caps_tokens[tier] == BEYOND:
+                continue
+            caps = offer.caps_tokens.copy()
+            caps[tier] = int(_within(caps[tier : tier + 1].astype(np.float64), factor, limits.cap_factor_max)[0])
+            if np.all(np.diff(caps) > 0) and caps[tier] != offer.caps_tokens[tier]:
+                yield replace(offer, caps_tokens=caps), abs(float(np.log(factor)))
+
+
+def _within(amounts: Floats, factor: float, most: float) -> Floats:
+    """Return whole amounts, multiplied, none by more or less than is allowed."""
+    moved: Floats = np.clip(np.round(amounts * factor), np.ceil(amounts / most), np.floor(amounts * most))
+    return moved
+
+
+def _widest(is_told: NDArray[np.bool_], apart: int) -> float:
+    """Return the ratio between the ends of the widest range of values that are not told apart."""
+    places = np.flatnonzero(is_told)
+    ends = np.concatenate(([-1], places, [len(is_told)]))
+    gap = int(np.diff(ends).max()) - 1
+    return float(APART * FINE**gap) if gap else APART
