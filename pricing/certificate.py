@@ -218,8 +218,6 @@ def _as_good(solution: Solution, score: Score, stated: Offer, wished: Wishes) ->
 
 
 def _differences(found: Any, expected: Any, path: str) -> Iterator[Difference]:
-    if found == expected:
-        return
     if isinstance(expected, dict) and isinstance(found, Mapping):
         for key in expected:
             yield from _differences(found.get(key), expected[key], f"{path}.{key}" if path else key)
@@ -237,9 +235,11 @@ def _differences(found: Any, expected: Any, path: str) -> Iterator[Difference]:
 
 
 def _same(found: Any, expected: Any, path: str) -> bool:
-    if isinstance(found, bool) or isinstance(expected, bool) or not isinstance(expected, float):
+    if isinstance(found, bool) or isinstance(expected, bool) or not isinstance(expected, int | float):
         return type(found) is type(expected) and bool(found == expected)
-    if not isinstance(found, int | float) or abs(found) > MOST:
+    if found == expected:
+        return True
+    if isinstance(expected, int) or not isinstance(found, int | float) or abs(found) > MOST:
         return False
     absolute = 2e-6 if path.endswith(("_nanousd", ".tokens")) or "_nanousd[" in path else SAME
     return abs(found - expected) <= absolute + SAME * abs(expected)

@@ -320,3 +320,18 @@ def test_no_secret_is_in_what_settings_look_like() -> None:
     for shown in (repr(taken), str(taken), f"{refused.value}", repr(refused.value)):
         assert "_url" in shown
         assert secret not in shown
+
+
+RANDOM = "q7Xk2vB9mT4wZ8pL" * 32
+"""Letters and digits that nobody guesses, as many as a token may have."""
+
+
+@pytest.mark.parametrize(("length", "is_taken"), [(15, False), (16, True), (512, True), (513, False)])
+def test_a_token_has_so_many_characters(length: int, is_taken: bool) -> None:
+    token = (RANDOM + "a")[:length]
+
+    if is_taken:
+        assert secret_token(token) == token
+    else:
+        with pytest.raises(ValueError, match="characters"):
+            secret_token(token)

@@ -124,6 +124,30 @@ def test_a_failed_call_leaves_the_key_free(valkey_url: str, sqlite_url: str, tmp
         assert say(loop, who, "k1").status_code == 200
 
 
+def test_an_answer_that_broke_off_is_not_kept(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
+    """Its caller has a part of it: asking again is how it gets the rest."""
+    event = b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":%b}]}\n\n'
+    answers = iter([event % b"null", event % b"null" + event % b'"stop"' + b"data: [DONE]\n\n"])
+
+    async def breaking(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        is_call = scope["method"] == "POST"
+        head = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200 if is_call else 404, "headers": head})
+        await send({"type": "http.response.body", "body": next(answers) if is_call else b""})
+
+    with rig(valkey_url, sqlite_url, tmp_path, upstream=breaking) as loop:
+        loop.tier("open")
+        who = loop.customer("open")
+        broken, whole = say(loop, who, "k1", stream=True), say(loop, who, "k1", stream=True)
+
+        assert "[DONE]" not in broken.text
+        assert (whole.status_code, whole.text.endswith("data: [DONE]\n\n")) == (200, True)
+        assert "idempotency-replayed" not in whole.headers
+        assert say(loop, who, "k1", stream=True).headers["idempotency-replayed"] == "true"
+
+
 def test_what_is_kept_says_nothing_to_who_reads_redis(slow: Rig) -> None:
     who = slow.customer("open")
     answer = say(slow, who, "k1").json()["choices"][0]["message"]["content"]

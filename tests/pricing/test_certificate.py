@@ -262,6 +262,14 @@ def test_whatever_stands_in_a_menu_the_verdict_is_a_sentence(data: st.DataObject
     assert verdict.ok == (verdict.violation is None)
 
 
+def test_true_is_no_whole_number(menu: Json) -> None:
+    forged = copy.deepcopy(menu)
+    forged["certificate"]["rounding"]["tiers_merged"] = bool(menu["certificate"]["rounding"]["tiers_merged"])
+
+    assert forged == menu, "as Python compares"
+    assert "tiers_merged" in (verify(rehashed(forged)).violation or "")
+
+
 @pytest.mark.parametrize("scale", [1.0, -1.0, 1e9])
 def test_ways_to_the_same_profit_agree_to_nine_digits(scale: float) -> None:
     """Relatively, and absolutely below one nano-unit; a way that there is none of says nothing."""

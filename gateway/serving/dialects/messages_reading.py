@@ -48,6 +48,7 @@ class MessagesReading(Reading):
 
     def _take(self, event: dict[str, Any]) -> bytes:
         kind = str(event.get("type"))
+        without_houses_own(event)
         if kind == "message_start":
             return self._show(self._begin(event))
         if kind == "content_block_start":

@@ -48,6 +48,7 @@ class ResponsesReading(Reading):
         kind = event.get("type")
         if not isinstance(kind, str):
             return b""
+        without_houses_own(event)
         if isinstance(response := event.get("response"), dict):
             self._response = response
             self._name()

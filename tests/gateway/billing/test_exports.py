@@ -265,6 +265,19 @@ def test_an_export_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_a_manifest_never_tells_of_a_file_that_is_not_there(tmp_path: Path) -> None:
+    """The file comes first: where it cannot be put in its place, the manifest of before stands."""
+    path = tmp_path / "usage.jsonl"
+    path.mkdir()
+    manifest_path(path).write_text("before")
+
+    with pytest.raises(OSError, match="directory"):
+        write_file(path, FORMATS["jsonl"], [booked(1)])
+
+    assert manifest_path(path).read_text() == "before"
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["usage.jsonl", manifest_path(path).name]
+
+
 def test_an_export_is_its_owners_alone(tmp_path: Path) -> None:
     """Customers' data is in it; also where a file with another mode was there before."""
     path = tmp_path / "usage.jsonl"

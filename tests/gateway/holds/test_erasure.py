@@ -11,8 +11,13 @@ import pytest
 import redis
 
 from gateway.holds import keys
+from gateway.holds.claims import Claims
 from gateway.holds.connect import connect
+from gateway.holds.directory import Directory
 from gateway.holds.erasure import erase_customer
+from gateway.holds.hold import Once
+from gateway.holds.threads import Threads
+from tests.gateway.holds.desk import LEASE, desk, digest_of
 from tests.waiting import until
 
 CUSTOMERS = [f"cus_{number:03d}" for number in range(12)]
@@ -85,3 +90,26 @@ def test_a_rewriting_that_runs_already_is_waited_for(cluster: Any) -> None:
         erase_customer(cluster, customer, pause=time.sleep)
 
     until(lambda: having(cluster, OURS) == set())
+
+
+async def test_what_leads_back_to_it_and_what_was_kept_for_it_goes_and_nobody_elses(valkey_url: str) -> None:
+    """Threads of its conversations and answers under its Idempotency-Keys have its own words in them, sealed or digested."""
+    async with desk(valkey_url) as at:
+        at.tier("basic")
+        threads, claims = Threads(at.line, Directory(at.line)), Claims(at.line, LEASE.lease_ms)
+        for name in ("acme", "other"):
+            at.customer(name, "basic")
+            bucket = keys.bucket_of(name)
+            hold = await at.reserve(f"call of {name}", name, 10, conversation="talk")
+            assert await claims.claim(bucket, name, "once", "body", hold.id) is None
+            once = Once("once", "body", b"sealed", b"sealed")
+            await at.book.settle(hold, at.outcome(5, threads=("item-a",)), once)
+            assert await claims.claim(bucket, name, "once", "body", "again") == b"sealed"
+
+        erase_customer(at.blocking, "acme")
+
+        for name, led, kept in (("acme", None, None), ("other", "talk", b"sealed")):
+            bucket = keys.bucket_of(name)
+            assert await threads.given(bucket, digest_of(name), ["item-a"]) == [led]
+            assert await threads.said_so_far(bucket, digest_of(name), "talk") == (None if name == "acme" else 15)
+            assert await claims.claim(bucket, name, "once", "body", "later") == kept

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from gateway.clock import now_ms
+from gateway.errors import MeteringUnavailable
 from gateway.holds import keys
+from gateway.holds.book import Book
 from gateway.holds.claims import Claims
 from gateway.holds.keeper import Keeper
 from gateway.observing.tally import Tally
@@ -76,3 +85,98 @@ async def test_a_worker_without_its_redis_does_not_catch_up(valkey_url: str) -> 
             assert not await keeper.catches_up(live)
         finally:
             at.blocking.config_set("min-replicas-to-write", 0)
+
+
+class Elsewhere(Book):
+    """A book whose server answers a beat as the test says."""
+
+    def __init__(self, at: Desk, beats: Callable[[], object]) -> None:
+        super().__init__(at.line, at.generation, LEASE, now_ms=now_ms)
+        self._beats = beats
+
+    async def beat(self) -> None:
+        self._beats()
+        await super().beat()
+
+
+def keeper_of(at: Desk, clock: Clock, beats: Callable[[], object]) -> Keeper:
+    return Keeper(Elsewhere(at, beats), Claims(at.line, LEASE.lease_ms), LEASE, Tally(), monotonic=clock)
+
+
+async def test_the_fence_is_counted_from_when_a_renewal_was_sent(valkey_url: str) -> None:
+    """Its answer took half a lease: others have counted since the moment in which it left."""
+    clock = Clock()
+
+    def slowly() -> None:
+        clock.now_s += HALF_A_LEASE_S
+
+    async with desk(valkey_url) as at:
+        keeper = keeper_of(at, clock, slowly)
+        await keeper.renew()
+
+        assert not keeper.is_overdue
+        clock.now_s += 0.001
+        assert keeper.is_overdue
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_overdue"),
+    [
+        (redis.ConnectionError("refused"), False),
+        (redis.TimeoutError("silent"), True),
+        (redis.ResponseError("no"), True),
+    ],
+)
+async def test_a_worker_serves_on_only_where_its_server_is_gone_for_everybody(
+    valkey_url: str, fault: Exception, is_overdue: bool
+) -> None:
+    """Where the server only does not answer this worker, another one may take its holds."""
+    clock, is_away = Clock(), True
+
+    def away() -> None:
+        if is_away:
+            raise MeteringUnavailable from fault
+
+    async with desk(valkey_url) as at:
+        keeper = keeper_of(at, clock, away)
+        clock.now_s += 2 * HALF_A_LEASE_S
+        assert keeper.is_overdue
+        await keeper.renew()
+        assert keeper.is_overdue == is_overdue
+
+        is_away = False
+        await keeper.renew()
+        clock.now_s += 2 * HALF_A_LEASE_S
+        assert keeper.is_overdue, "once it was there again, its absence is no excuse"
+
+
+async def test_a_worker_waits_for_its_last_call_however_many_there_were_before(valkey_url: str) -> None:
+    async with desk(valkey_url) as at:
+        keeper = await at_work(at, Clock())
+        assert not await keeper.drain(0.01)
+        (first,) = keeper.holds
+        await keeper.settle(first, at.outcome(10))
+        assert await keeper.drain(10)
+
+        second = keeper.take(await at.reserve("c2", "acme", 100))
+        draining = asyncio.create_task(keeper.drain(10))
+        await asyncio.sleep(0)
+        assert not draining.done()
+        await keeper.settle(second, at.outcome(10))
+        assert await draining
+        assert keeper.holds == []
+
+
+async def test_a_reservation_without_an_answer_is_taken_back_by_its_worker(valkey_url: str) -> None:
+    """It was made, and nobody will settle it: what it holds is free again once Redis answers."""
+    async with desk(valkey_url) as at:
+        keeper = await at_work(at, Clock())
+        keeper.doubt(await at.reserve("c2", "acme", 50))
+        assert at.window("acme")["held"] == 150
+
+        working = asyncio.create_task(keeper.run())
+        while at.window("acme")["held"] > 100:
+            await asyncio.sleep(0.01)
+        working.cancel()
+
+        assert at.records("acme") == []

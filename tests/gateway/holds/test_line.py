@@ -234,3 +234,12 @@ def _closing(talk: Talk) -> Talk:
             writer.close()
 
     return talk_and_close
+
+
+async def test_what_nobody_waits_for_any_more_is_not_asked(valkey_url: str) -> None:
+    async with line_to(valkey_url) as line:
+        await line.ask("PING")
+        given_up = line.ask("SET", "given up", "1")
+        given_up.cancel()
+
+        assert await line.ask("GET", "given up") is None

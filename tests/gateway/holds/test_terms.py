@@ -78,6 +78,7 @@ def test_an_open_subscription_keeps_its_tier_and_menu_until_it_ends() -> None:
 
     assert standing(subscribed, timeline, 99) == Standing("small", "v1", Change("little", "v2", 100))
     assert standing(subscribed, timeline, 100) == Standing("little", "v2", None)
+    assert standing(subscribed, Timeline((FIRST,)), 99) == Standing("small", "v1", None), "nothing is to come"
 
 
 def test_customers_and_timelines_are_read_as_they_were_written() -> None:
@@ -101,6 +102,8 @@ def test_customers_and_timelines_are_read_as_they_were_written() -> None:
         ("day", "Europe/Berlin", "2026-10-25T12:00+00:00", "2026-10-25T00:00+02:00", "2026-10-26T00:00+01:00"),
         ("day", "America/Asuncion", "2023-10-01T12:00+00:00", "2023-10-01T01:00-03:00", "2023-10-02T00:00-03:00"),
         ("day", "America/Havana", "2024-11-03T12:00+00:00", "2024-11-03T00:00-04:00", "2024-11-04T00:00-05:00"),
+        # From half past eleven to half past twelve at once.
+        ("day", "America/Toronto", "1919-03-31T12:00-04:00", "1919-03-31T00:30-04:00", "1919-04-01T00:00-04:00"),
     ],
 )
 def test_periods_are_of_the_customers_calendar(kind: str, zone: str, at: str, start: str, end: str) -> None:

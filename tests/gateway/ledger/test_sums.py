@@ -14,7 +14,7 @@ from gateway.ledger.database import Database
 from gateway.ledger.summed import customers_in, lengths_in, pace_in, tiers_in, weeks_in
 from gateway.ledger.sums import TABLES, bring_up_to_date, going_in
 from gateway.ledger.tables import sums_going, sums_read
-from pricing.estimate.conversations import IDLE_MS, Sums, Watch, windows_of
+from pricing.estimate.conversations import IDLE_MS, POOLED_MOST, Sums, Watch, windows_of
 from pricing.estimate.gathering import summed
 from pricing.usage import UsageRecord
 from tests.gateway.ledger.records import NOON, record
@@ -95,6 +95,26 @@ def test_records_in_many_small_batches_come_to_the_same(database: Database) -> N
 
     assert bring_up_to_date(database, NOON, batch=7) == 200
     assert in_sql(database) == in_memory(records)
+
+
+@pytest.mark.parametrize("batch", [10, 1_000])
+def test_a_customers_hundred_conversations_of_a_week_are_pooled_however_many_come_at_a_time(
+    database: Database, batch: int
+) -> None:
+    """The first and the last moment of each of two weeks count as that week's."""
+    first_week = NOON // WEEK_MS * WEEK_MS
+    moments = [week + part * (WEEK_MS - 1) // 119 for week in (first_week, first_week + WEEK_MS) for part in range(120)]
+    records = [
+        record(number, time=time, settled=time, conversation=f"c{number}") for number, time in enumerate(moments)
+    ]
+    append(database, records)
+
+    bring_up_to_date(database, LATER, batch=batch)
+
+    assert in_sql(database).lengths == in_memory(records).lengths
+    for week in (first_week, first_week + WEEK_MS):
+        rows = list(lengths_in(database, week // WEEK_MS, Sums()))
+        assert sum(row[3] + row[4] for row in rows) == POOLED_MOST * (2 if week == first_week else 1)
 
 
 def test_open_conversations_wait_until_nobody_can_go_on_with_them(database: Database) -> None:

@@ -1,0 +1,137 @@
+"""A worker that has served a customer before serves it under what holds now: its terms, the menu, the period, the fee."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.clock import now_ms
+from gateway.errors import CustomerBlocked, InsufficientQuota, NoTier, TierNotFound
+from gateway.holds.admission import Admission
+from gateway.holds.conditions import Conditions
+from gateway.holds.directory import Directory
+from gateway.holds.terms import Customer, Subscription, period_of
+from tests.gateway.holds.desk import HOUSE, LEASE, Desk, desk
+
+CAP = 100
+DAY_MS = 86_400_000
+
+
+async def warm(at: Desk, **limits: int) -> None:
+    """Have a worker serve a customer once."""
+    at.tier("basic", conversation_tokens_max=CAP, price_nanousd=7, **limits)
+    at.customer("acme", "basic", period="day")
+    assert (await at.reserve("warm", "acme", 10)).grant == 10
+
+
+async def test_a_change_of_the_customer_holds_for_its_next_call(valkey_url: str) -> None:
+    async with desk(valkey_url) as at:
+        await warm(at)
+        at.put(replace(at.customers["acme"], overrides={"conversation_tokens_max": 30}, rev=2))
+        assert (await at.reserve("c1", "acme", CAP)).grant == 30
+
+        at.put(replace(at.customers["acme"], status="blocked", rev=3))
+        with pytest.raises(CustomerBlocked):
+            await at.reserve("c2", "acme", CAP)
+        at.put(replace(at.customers["acme"], status="active", tier=None, rev=4))
+        with pytest.raises(NoTier):
+            await at.reserve("c3", "acme", CAP)
+
+
+async def test_a_publication_holds_for_the_next_conversation_and_not_for_one_that_has_begun(valkey_url: str) -> None:
+    """What has begun keeps its cap, its price and its version."""
+    async with desk(valkey_url) as at:
+        await warm(at)
+        began = await at.reserve("c1", "acme", 10, conversation="talk")
+        at.tier("basic", conversation_tokens_max=30, price_nanousd=9, output_nanousd_per_mtok=1_000_000)
+
+        goes_on = await at.reserve("c2", "acme", CAP, conversation="talk")
+        anew = await at.reserve("c3", "acme", CAP)
+
+        assert (goes_on.grant, anew.grant) == (CAP - began.grant, 30)
+        assert (goes_on.facts.price_nanousd, anew.facts.price_nanousd) == (7, 9)
+        assert (goes_on.facts.output_nanousd_per_mtok, anew.facts.output_nanousd_per_mtok) == (0, 1_000_000)
+        assert goes_on.facts.menu_version == began.facts.menu_version != anew.facts.menu_version
+
+
+async def test_a_tier_that_a_caller_chooses_is_one_of_the_menu(valkey_url: str) -> None:
+    async with desk(valkey_url) as at:
+        await warm(at)
+        at.tier("large", conversation_tokens_max=500)
+
+        chosen = await at.reserve("c1", "acme", 400, tier_chosen="large")
+        usual = await at.reserve("c2", "acme", 400)
+
+        assert (chosen.grant, chosen.facts.tier, usual.grant, usual.facts.tier) == (400, "large", CAP, "basic")
+        with pytest.raises(TierNotFound):
+            await at.reserve("c3", "acme", 400, tier_chosen="huge")
+
+
+async def test_the_next_period_begins_with_nothing_used(valkey_url: str) -> None:
+    """The worker has served it a day before, and knows its terms."""
+    ahead_ms = 0
+
+    async with desk(valkey_url) as at:
+        at.admission = Admission(
+            at.line,
+            Directory(at.line),
+            at.generation,
+            lease=LEASE,
+            house=HOUSE,
+            currency="USD",
+            now_ms=lambda: now_ms() + ahead_ms,
+        )
+        await at.admission.compare_clocks()
+        await warm(at, period_tokens_max=50)
+        with pytest.raises(InsufficientQuota):
+            await at.reserve("c1", "acme", 50)
+        ahead_ms = DAY_MS
+
+        tomorrow = await at.reserve("c2", "acme", 50)
+
+        assert tomorrow.grant == 50
+        assert tomorrow.facts.period_start == period_of(at.customers["acme"], now_ms() + DAY_MS)[0]
+
+
+async def test_a_paid_period_holds_its_menu_until_its_last_millisecond(valkey_url: str) -> None:
+    async with desk(valkey_url) as at:
+        at.tier("basic", conversation_tokens_max=CAP)
+        at.tier("basic", conversation_tokens_max=30)
+        start, until = now_ms() + 500_000, now_ms() + 1_000_000
+        paid = Subscription("basic", "v1", start, until)
+        at.customer("acme", "basic", subscription=paid)
+        directory = Directory(at.line)
+        conditions = Conditions(directory, HOUSE)
+        await directory.read_timeline()
+        customer = await directory.customer("acme", fresh=True)
+        assert customer is not None
+
+        async def cap(moment: int) -> int:
+            return (await conditions.of(customer, None, None, moment)).offer.conversation_tokens_max
+
+        moments = (start - 1, start, until - 1, until)
+        assert [await cap(moment) for moment in moments] == [30, CAP, CAP, 30]
+
+
+async def test_what_was_worked_out_is_good_for_this_customer_as_it_is_and_these_publications_alone(
+    valkey_url: str,
+) -> None:
+    async with desk(valkey_url) as at:
+        at.tier("basic", conversation_tokens_max=CAP)
+        at.customer("acme", "basic")
+        directory = Directory(at.line)
+        conditions = Conditions(directory, HOUSE)
+        await directory.read_timeline()
+        known = at.customers["acme"]
+
+        async def cap(customer: Customer) -> int:
+            return (await conditions.of(customer, None, None, now_ms())).offer.conversation_tokens_max
+
+        assert await cap(known) == CAP
+        assert await cap(replace(known, overrides={"conversation_tokens_max": 30})) == 30
+        assert await cap(known) == CAP
+        at.tier("basic", conversation_tokens_max=50)
+        assert await cap(known) == CAP, "nobody has read the new publication yet"
+        await directory.read_timeline()
+        assert await cap(known) == 50

@@ -1,0 +1,85 @@
+"""What leads a later call back to its conversation is known for an hour, and for another whenever it is named."""
+
+from __future__ import annotations
+
+from gateway.holds import keys
+from gateway.holds.directory import Directory
+from gateway.holds.threads import Threads
+from tests.gateway.holds.desk import Desk, desk, digest_of
+
+HOUR_S, MINUTE_S = 3_600, 60
+BUCKET = keys.bucket_of("acme")
+WHOSE = BUCKET, digest_of("acme")
+
+
+async def answered(at: Desk, name: str, *threads: str, **outcome: int) -> None:
+    """Make a call of a conversation of this name whose answer leads back to it."""
+    await at.reserve(name, "acme", 100, conversation=name)
+    await at.book.settle(at.holds[name], at.outcome(10, threads=threads, **outcome))
+
+
+def left_s(at: Desk, thread: str) -> float:
+    return at.blocking.pttl(keys.thread(BUCKET, "acme", thread)) / 1000
+
+
+async def opened(at: Desk) -> Threads:
+    at.tier("basic")
+    for name in ("acme", "other"):
+        at.customer(name, "basic")
+    return Threads(at.line, Directory(at.line))
+
+
+async def test_it_is_known_for_an_hour_from_when_it_was_made_or_named_last(valkey_url: str) -> None:
+    async with desk(valkey_url) as at:
+        threads = await opened(at)
+        await answered(at, "c1", "item-a")
+        assert HOUR_S - MINUTE_S < left_s(at, "item-a") <= HOUR_S
+        at.blocking.pexpire(keys.thread(BUCKET, "acme", "item-a"), 5_000)
+
+        assert await threads.given(*WHOSE, ["item-a", "item-b"]) == ["c1", None]
+        assert HOUR_S - MINUTE_S < left_s(at, "item-a") <= HOUR_S
+
+
+async def test_what_fits_two_conversations_leads_to_none_but_the_end_of_a_text_to_the_later(valkey_url: str) -> None:
+    async with desk(valkey_url) as at:
+        threads = await opened(at)
+        await answered(at, "c1", "tool-a", "tail-a")
+        await answered(at, "c2", "tool-a", "tail-a")
+        await answered(at, "c3", "tool-c")
+
+        assert await threads.conversation(*WHOSE, ["tool-a"]) == ""
+        assert await threads.conversation(*WHOSE, ["tail-a"]) == "c2"
+        assert await threads.conversation(*WHOSE, ["tool-c"]) == "c3"
+        assert await threads.conversation(*WHOSE, ["tool-x"]) is None
+        assert await threads.conversation(*WHOSE, []) is None
+
+
+async def test_tool_calls_that_agree_go_before_the_text_of_an_answer(valkey_url: str) -> None:
+    async with desk(valkey_url) as at:
+        threads = await opened(at)
+        await answered(at, "c1", "tool-a")
+        await answered(at, "c2", "tool-b", "tail-b")
+
+        assert await threads.conversation(*WHOSE, ["tool-a", "tail-b"]) == "c1"
+        assert await threads.conversation(*WHOSE, ["tool-a", "tool-b"]) == ""
+        assert await threads.conversation(*WHOSE, ["tool-a", "tool-b", "tail-b"]) == "c2"
+
+
+async def test_it_leads_nobody_else_anywhere(valkey_url: str) -> None:
+    async with desk(valkey_url) as at:
+        threads = await opened(at)
+        await answered(at, "c1", "item-a")
+        stranger = keys.bucket_of("other"), digest_of("other")
+
+        assert await threads.given(*stranger, ["item-a"]) == [None]
+        assert await threads.conversation(*stranger, ["item-a"]) is None
+        assert await threads.given(BUCKET, digest_of("nobody"), ["item-a"]) == [None]
+
+
+async def test_what_was_said_so_far_is_what_was_read_and_what_was_written(valkey_url: str) -> None:
+    async with desk(valkey_url) as at:
+        threads = await opened(at)
+        await answered(at, "c1", input_tokens=70)
+
+        assert await threads.said_so_far(*WHOSE, "c1") == 80
+        assert await threads.said_so_far(*WHOSE, "c2") is None

@@ -1,0 +1,109 @@
+"""Everybody's windows and books are looked at in turn, and what does not add up is told until it does."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import redis
+from sqlalchemy import insert
+
+from gateway.clock import now_ms
+from gateway.errors import AccountInconsistent
+from gateway.holds.periods import period_at
+from gateway.ledger.agreement import Agreement, Period
+from gateway.ledger.conservation import BOOKS_A_TURN, CUSTOMERS_A_TURN, Conservation
+from gateway.ledger.database import Database
+from gateway.ledger.tables import customers
+from tests.gateway.holds.desk import GENERATION, desk
+from tests.gateway.ledger.records import customer_row
+
+
+def with_customers(database: Database, *names: str) -> None:
+    with database.write() as connection:
+        connection.execute(insert(customers), [customer_row(name) for name in names])
+
+
+def conservation(database: Database, client: redis.Redis) -> Conservation:
+    return Conservation(database, client, generation=lambda: GENERATION, now_ms=now_ms)
+
+
+def month() -> tuple[int, int]:
+    return period_at("month", "UTC", now_ms())
+
+
+async def test_every_customers_window_is_looked_at_in_turn(valkey_url: str, database: Database) -> None:
+    """One customer more than a turn looks at, whose window holds what no call does; then the first is looked at again."""
+    names = [f"cus_{number:03}" for number in range(CUSTOMERS_A_TURN + 1)]
+    with_customers(database, *names)
+    async with desk(valkey_url) as at:
+        await at.generation.learn(0)
+        looking = conservation(database, at.blocking)
+        at.projection.put_window(names[-1], month(), {"held": 5})
+
+        assert looking.turn().breaches == 0
+        assert looking.turn().breaches == 1
+        at.projection.put_window(names[0], month(), {"held": 5})
+        assert looking.turn().breaches == 2
+
+
+async def test_every_customers_books_are_looked_at_in_turn(valkey_url: str, database: Database) -> None:
+    names = [f"cus_{number}" for number in range(BOOKS_A_TURN + 1)]
+    with_customers(database, *names)
+    async with desk(valkey_url) as at:
+        await at.generation.learn(0)
+        looking = conservation(database, at.blocking)
+        at.projection.put_window(names[-1], month(), {"used": 5})
+
+        assert looking.turn().breaches == 0
+        assert looking.turn().breaches == 1
+        at.projection.put_window(names[0], month(), {"used": 5})
+        assert looking.turn().breaches == 2
+
+
+async def test_who_is_wrong_in_two_ways_is_not_served_before_both_are_mended(
+    valkey_url: str, database: Database
+) -> None:
+    """Tokens are used that no record has, and held by no call."""
+    with_customers(database, "acme")
+    async with desk(valkey_url) as at:
+        at.tier("basic")
+        at.customer("acme", "basic")
+        await at.generation.learn(0)
+        looking = conservation(database, at.blocking)
+        at.projection.put_window("acme", month(), {"used": 7, "held": 5})
+        assert looking.turn().breaches == 2
+
+        [window] = at.blocking.scan_iter("*:window:acme:*")
+        at.blocking.hset(window, "held", "0")
+        assert looking.turn().breaches == 1
+        with pytest.raises(AccountInconsistent):
+            await at.reserve("c1", "acme", 5)
+
+        at.blocking.hset(window, "used", "0")
+        assert looking.turn().breaches == 0
+        assert (await at.reserve("c1", "acme", 5)).grant == 5
+
+
+async def test_what_is_settled_while_books_are_compared_is_no_fault(valkey_url: str, database: Database) -> None:
+    """The window was read before it, its record after it: they are compared another time."""
+    with_customers(database, "acme")
+    async with desk(valkey_url) as at:
+        at.tier("basic", price_nanousd=7)
+        at.customer("acme", "basic")
+        hold = await at.reserve("c1", "acme", 50)
+        period = Period("acme", hold.facts.period_start, hold.facts.period_end)
+        loop, settled = asyncio.get_running_loop(), []
+
+        def settles_meanwhile() -> str:
+            if not settled:
+                settling = asyncio.run_coroutine_threadsafe(at.book.settle(hold, at.outcome(10)), loop)
+                settled.append(settling.result(30))
+            return GENERATION
+
+        looking = Agreement(database, at.blocking, settles_meanwhile)
+
+        assert await asyncio.to_thread(looking.look_at, period) is None
+        again = await asyncio.to_thread(looking.look_at, period)
+        assert again is not None
+        assert again.fault is None
