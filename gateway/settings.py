@@ -115,7 +115,8 @@ class Settings(BaseSettings):
     @classmethod
     def _can_be_written(cls, given: Any, field: ValidationInfo) -> Any:
         """Refuse what no setting is: texts that no file or header can carry, a truth value where it would count as 1."""
-        if isinstance(given, str) and not given.isprintable():
+        texts = given if isinstance(given, (list, tuple)) else (given,)
+        if any(isinstance(text, str) and not text.isprintable() for text in texts):
             raise ValueError("it has characters that are not printed")
         if isinstance(given, bool) and field.field_name != "redis_batches":
             raise ValueError("true and false are no value of it")

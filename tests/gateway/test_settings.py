@@ -47,7 +47,7 @@ BAD = {
         *("x-team: blue", "[]", '{"x-team": 1}', '{"host": "h"}', '{"a b": "c"}', '{"x": ""}', '{"X": "1", "x": "2"}'),
         *('{"x": "a\\nb"}', '{"x": "\u00fc"}'),
     ],
-    "TOKENCAP_CORS_ORIGINS": ["app.example.com", "https://a/b"],
+    "TOKENCAP_CORS_ORIGINS": ["app.example.com", "https://a/b", "http://a\nb"],
     "TOKENCAP_STREAM_KEEP_ALIVE_S": ["-1", "nan", "often"],
     "TOKENCAP_WEBHOOK_SECRET": ["x", "whsec_", "whsec_!!!!", "whsec_" + "A" * 8],
     "TOKENCAP_LEASE_S": ["0", "-1", "nan", "inf", "1e400", "ten", "0x10"],
@@ -61,8 +61,10 @@ BAD = {
     "TOKENCAP_MODE": ["Enforce!"],
     "TOKENCAP_CURRENCY": ["usd", "US", "EURO"],
     "TOKENCAP_REDIS_BATCHES": ["perhaps"],
-    "TOKENCAP_UPSTREAM_DIALECTS": ["chat,gopher"],
+    "TOKENCAP_UPSTREAM_DIALECTS": ["chat,gopher", "chat\nopenai"],
     "TOKENCAP_MODEL": ["a\x00b", "a\nb", "\udcff"],
+    "TOKENCAP_MODEL_ALIASES": ["a\nb", "a,b\x1b[2J", ["a", "b\x00"]],
+    "TOKENCAP_PASSED_FIELDS": ["a\u2028b"],
     "TOKENCAP_DATA_DIR": ["a\x00b"],
 }
 GIVEN = [(name, value) for name, values in BAD.items() for value in values]
