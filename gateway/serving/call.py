@@ -173,13 +173,14 @@ class Call:
     @property
     def _said_input(self) -> int | None:
         assert self.reading is not None
-        return said_input(self.reading.sight.usage.input_tokens)
+        return said_input(self.reading.usage.input_tokens)
 
     def finish(self) -> str:
         """Return how an answer that came to its end, or to its grant, ended."""
         assert self.reading is not None
-        whole = self.reading.uses_whole_grant
-        return finish_of(self.reading.reasons, uses_whole_grant=whole, bound_by=self.live.hold.bound_by)
+        reasons = self.reading.reasons
+        whole = "length" in reasons and self.reading.uses_whole_grant
+        return finish_of(reasons, uses_whole_grant=whole, bound_by=self.live.hold.bound_by)
 
     def outcome(self, finish: str, problem: TokencapError | None) -> Outcome:
         """Return what the call came to.

@@ -43,6 +43,7 @@ RETRY_HEADERS = ("retry-after", "retry-after-ms")
 
 STREAM_BEGINS = (b":", b"data:", b"event:", b"id:", b"retry:", b"error:")
 JSON_BEGINS = (b"{", b"[")
+BEGINS = JSON_BEGINS + STREAM_BEGINS
 BLANK_MOST = 1024
 """Bytes of nothing that an answer may begin with before its head alone says what it is."""
 
@@ -151,7 +152,7 @@ def _is_stream(first: bytes, is_said: bool) -> bool | None:
 
     What is neither JSON nor a stream is what its head says it is: ``is_said``.
     """
-    said = first.removeprefix(codecs.BOM_UTF8).lstrip()
+    said = first if first.startswith(BEGINS) else first.removeprefix(codecs.BOM_UTF8).lstrip()
     if said.startswith(JSON_BEGINS):
         return False
     if said.startswith(STREAM_BEGINS):

@@ -21,6 +21,7 @@ TEXTS = ("content", "refusal", *THOUGHT)
 SPOKEN = ("content", "refusal", "tool_calls", "function_call")
 WRITTEN = frozenset({*TEXTS, *SPOKEN, "audio"})
 THOUGHTS = frozenset({"reasoning_details", "thinking_blocks"})
+BESIDE_CONTENT = tuple((WRITTEN | THOUGHTS) - {"content"})
 """Lists of what was thought; what is encrypted in them is no text."""
 THOUGHT_IN = ("text", "summary", "thinking")
 ENDED = frozenset({"index", "delta", "text", "logprobs", "finish_reason", "native_finish_reason", "stop_reason"})
@@ -281,7 +282,8 @@ class ChatReading(Reading):
                 choice = {**choice, "logprobs": None, "finish_reason": "length"}
             self.tool_calls += _new_calls(message)
             self._remember(place, message.get("content"))
-            self._keep(place, _texts_in(message))
+            if self.texts is not None:
+                self._keep(place, _texts_in(message))
             self._ended[place] = str(choice.get("finish_reason") or "stop")
             self._choices[place] = {**choice, "index": numbers[place], **self._whole_choice(message)}
         self.ended_by_itself = self._came_whole = True
@@ -364,6 +366,8 @@ def carries_token(delta: dict[str, Any]) -> bool:
 
 def _texts_in(message: dict[str, Any]) -> list[str]:
     """Return what the model wrote in a message or a delta. What was thought is often there twice, as text and in parts."""
+    if isinstance(content := message.get("content"), str) and not any(map(message.get, BESIDE_CONTENT)):
+        return [content]
     audio, lists = message.get("audio"), [said for name in THOUGHTS if isinstance(said := message.get(name), list)]
     spoken = [*map(message.get, SPOKEN), audio.get("transcript") if isinstance(audio, dict) else None]
     thought = [said for name in THOUGHT if (said := message.get(name))]

@@ -76,6 +76,11 @@ class Reading(ABC):
         self._said: dict[str, Any] = {}  # the upstream's last usage, whole
 
     @property
+    def usage(self) -> Usage:
+        """What the upstream said that it used."""
+        return self._usage
+
+    @property
     def sight(self) -> Sight:
         """What went by so far, and what the upstream said of it."""
         pieces, granted = sum(self._tokens), self._granted
@@ -303,12 +308,12 @@ class Reading(ABC):
 
         Where nobody counted they are guessed, and a limit that they met was the grant.
         """
-        size = sum(len(part if isinstance(part, str) else str(part)) for part in parts)
         self._whole_least = sum(map(len, strings_in(parts))) // (2 * TOKEN_CHARACTERS_MOST)
         said = self._usage.output_tokens
         if said and said >= self._whole_least:
             return said
         self._most_of_one = self._grant
+        size = sum(len(part if isinstance(part, str) else str(part)) for part in parts)
         self._estimate = -(-size // TOKEN_CHARACTERS)
         return self._estimate
 

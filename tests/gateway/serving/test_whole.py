@@ -49,6 +49,7 @@ def test_members_may_come_and_go_and_come_twice() -> None:
 )
 def test_what_is_no_object_of_strict_json_is_written_anew(raw: bytes) -> None:
     assert as_it_came(raw, {"a": 1}) == b'{"a":1}'
+    assert as_it_came(raw, {}) == b"{}"
 
 
 JSON = st.recursive(
