@@ -54,7 +54,7 @@ DONE = b"data: [DONE]"
 Amend = Callable[[UpstreamRefused, bytes], bytes | None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Whole:
     """An answer that came whole."""
 

@@ -56,7 +56,7 @@ class ChatReading(Reading):
 
     def _take_run(self, events: list[bytes], start: int) -> tuple[int, bytes]:
         like = self._like
-        if like is None or like.index in self._ended or self._halves:
+        if like is None or like.index in self._ended or self._halves.held:
             return 0, b""
         index = like.index
         taken, text, shown = like.run(events, start, self._grant - self._tokens[index])
@@ -72,7 +72,7 @@ class ChatReading(Reading):
     def _take_anew(self, data: bytes, event: dict[str, Any]) -> bytes:
         self._text_of = None
         shown = self._take(event)
-        if self._text_of is not None and not self._halves:
+        if self._text_of is not None and not self._halves.held:
             self._like = alike(data, shown, self._text_of)
         return shown
 

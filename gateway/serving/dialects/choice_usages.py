@@ -34,7 +34,7 @@ class ChoiceUsages:
     @property
     def most_of_one(self) -> int | None:
         """The output of the choice that has the most, where the upstream says the usage of each at its end."""
-        return max((one.output_tokens or 0 for one in self._apart), default=None)
+        return max(one.output_tokens or 0 for one in self._apart) if self._apart else None
 
     def of_all(self, said: Usage, beside: list[Any], *, has_text: bool) -> Usage:
         """Return a usage that was said ``beside`` some choices, with those of the others."""

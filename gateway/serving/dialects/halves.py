@@ -35,10 +35,7 @@ class Halves:
     """What is held back of each text, by where the text stands in its events."""
 
     def __init__(self) -> None:
-        self._held: dict[Place, tuple[str, Around]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._held)
+        self.held: dict[Place, tuple[str, Around]] = {}
 
     def joined(self, event: Event) -> Event:
         """Return an event with whole characters only; a half that never gets its other half is U+FFFD."""
@@ -50,20 +47,20 @@ class Halves:
     def given_up(self, end: Event | None = None) -> list[Event]:
         """Return events that say U+FFFD where a half was held back whose text ends with ``end``; at the end of all: None."""
         given_up = []
-        for place, (_, around) in list(self._held.items()):
+        for place, (_, around) in list(self.held.items()):
             event = around(UNKNOWN)
             if end is None or _ends(end, event):
-                del self._held[place]
+                del self.held[place]
                 given_up.append(event)
         return given_up
 
     def _mended(self, value: Any, place: Place, around: Around | None) -> Any:
         """Return a value with whole characters; its halves are held back where more may follow: ``around`` is not None."""
         if isinstance(value, str):
-            held = self._held.pop(place, None)
+            held = self.held.pop(place, None)
             text = value if held is None else held[0] + value
             if around and place[-1] in TEXTS and "\ud800" <= text[-1:] <= "\udbff":
-                self._held[place] = text[-1], around
+                self.held[place] = text[-1], around
                 text = text[:-1]
             return whole_characters(text)
         if isinstance(value, dict):

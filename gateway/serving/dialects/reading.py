@@ -237,7 +237,7 @@ class Reading(ABC):
         if is_comment(data):  # a sign of life for who waits for a stream
             return comment(data[1:].removeprefix(b" ")) if self._wanted.stream else b""
         event = _event(data)
-        if not self._halves and not HALF.search(data):
+        if not self._halves.held and not HALF.search(data):
             return self._take_anew(data, event)
         event = self._halves.joined(event)
         shown = self._give_up_halves(event)
@@ -245,7 +245,7 @@ class Reading(ABC):
 
     def _give_up_halves(self, end: dict[str, Any] | None = None) -> bytes:
         """Take as text of its own each half of a character that no other half can follow after ``end``, or at all."""
-        given_up = self._halves.given_up(end) if self._halves else ()
+        given_up = self._halves.given_up(end) if self._halves.held else ()
         return b"".join([self._take(event) for event in given_up])
 
     def _take_anew(self, data: bytes, event: dict[str, Any]) -> bytes:

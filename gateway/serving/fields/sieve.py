@@ -88,7 +88,8 @@ class Sieve:
 
     def passed(self, body: Body, grant: int | None = None) -> Body:
         """Return what of a body reaches the upstream as it came, but for a least number of tokens above the grant."""
-        passed = {name: value for name, value in body.items() if self.passes(name)}
+        known = self._passes
+        passed = {name: value for name, value in body.items() if name in known or self.passes(name)}
         least_tokens = passed.get("min_tokens")
         if grant is not None and isinstance(least_tokens, int) and least_tokens > grant:
             passed["min_tokens"] = grant

@@ -173,12 +173,12 @@ def test_each_text_has_halves_of_its_own() -> None:
     said = [halves.joined(event)["choices"][0]["delta"]["content"] for event in of]
 
     assert said == ["", "", WHOLE]
-    assert halves
+    assert halves.held
     assert halves.given_up({"choices": [{"index": 0, "finish_reason": "stop"}]}) == []
     assert halves.given_up({"choices": [{"index": 1, "finish_reason": "stop"}]}) == [
         {"choices": [{"index": 1, "delta": {"content": UNKNOWN}}]}
     ]
-    assert not halves
+    assert not halves.held
 
 
 SHAPES: dict[str, Callable[[str], dict[str, Any]]] = {
@@ -210,4 +210,4 @@ def test_in_every_format_half_a_character_is_given_up_at_the_end(shape: str) -> 
     halves.joined(SHAPES[shape]("a" + HIGH))
 
     assert halves.given_up() == [SHAPES[shape](UNKNOWN)]
-    assert not halves
+    assert not halves.held
