@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Set
 from typing import Any, TypeVar
 
 from gateway.dropping import Dropping
@@ -72,6 +72,10 @@ class Exchange:
         """Return a request header by its lower-case name, the last one where it comes twice."""
         value = self._headers.get(name)
         return None if value is None else value.decode("latin-1")
+
+    def says_any_of(self, names: Set[bytes]) -> bool:
+        """Return whether the request has one of these headers, named in lower case."""
+        return not names.isdisjoint(self._headers)
 
     def __enter__(self) -> Exchange:
         self._ticks.watch(self)

@@ -41,7 +41,7 @@ from gateway.serving.dialects.reading import Reading
 from gateway.serving.dialects.wanted import Wanted
 from gateway.serving.discretion import renamed
 from gateway.serving.exchange import Exchange
-from gateway.serving.fields.headers import allowed, passed_headers
+from gateway.serving.fields.headers import NAMED_WHERE_DROPPED, allowed, passed_headers
 from gateway.serving.fields.own_names import check_given, make_own
 from gateway.serving.fields.sieve import NAMED
 from gateway.serving.gate import Gate
@@ -129,6 +129,7 @@ class Journey:
         self._hangups = hangups
         self._rules = rules
         self._header_names = allowed(dialect.endpoint, rules.passed_headers)
+        self._headers_looked_at = frozenset(name.encode() for name in (*self._header_names, *NAMED_WHERE_DROPPED))
         self._tally = tally
         self._monotonic = monotonic
 
@@ -148,8 +149,10 @@ class Journey:
             dropped = self._rules.hosted.leave_out(body, self._rules.names)
             wanted = self.dialect.read(body, len(raw))
             check_given(body, self._rules.passed_fields)
-            wanted.headers, kept_back = passed_headers(exchange.header, self._header_names)
-            wanted.dropped = dropped + wanted.dropped + kept_back
+            wanted.dropped = dropped + wanted.dropped
+            if exchange.says_any_of(self._headers_looked_at):
+                wanted.headers, kept_back = passed_headers(exchange.header, self._header_names)
+                wanted.dropped += kept_back
             ask = await self._ask(exchange, key, wanted)
             name = name_of(exchange)
             repetition = None if name is None else await self._claim(key, ask, customer, name, raw)

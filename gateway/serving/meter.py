@@ -33,8 +33,7 @@ READ_MOST = 100_000_000
 
 def count(value: Any) -> int | None:
     """Return a count as an upstream should write it, or None for anything else."""
-    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= COUNT_MOST
-    return value if is_count else None
+    return value if type(value) is int and 0 <= value <= COUNT_MOST else None
 
 
 def said_output(said: int | None, reasoning: int, given: int | None, total: int | None) -> tuple[int | None, bool]:

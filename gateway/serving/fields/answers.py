@@ -52,7 +52,7 @@ def shown_usage(said: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return type(value) is int and value >= 0
 
 
 def without_houses_own(answer: dict[str, Any]) -> None:
