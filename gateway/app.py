@@ -37,6 +37,7 @@ from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits
 from gateway.holds.projection import Projection
 from gateway.holds.threads import Threads
+from gateway.holds.watermarks import Watermarks
 from gateway.ledger.database import Database
 from gateway.ledger.hot_state import bounds_of
 from gateway.ledger.queries import lately_counted
@@ -207,7 +208,14 @@ async def _serving(
     lease = Lease(worker_id, int(settings.lease_s * 1000), int(settings.call_deadline_s * 1000))
     house = _house(settings)
     admission = Admission(
-        line, directory, generation, lease=lease, house=house, currency=settings.currency, now_ms=now_ms
+        line,
+        directory,
+        generation,
+        lease=lease,
+        house=house,
+        currency=settings.currency,
+        now_ms=now_ms,
+        booked=Watermarks(settings.watermarks_file).least,
     )
     claims = Claims(line, lease.lease_ms)
     book = Book(line, generation, lease, now_ms=now_ms, answers_bytes_max=settings.kept_answers_max)

@@ -23,6 +23,7 @@ from gateway.holds.connect import connect
 from gateway.holds.projection import Projection
 from gateway.holds.reclaim import Reclaimer
 from gateway.holds.upkeep import Found, Upkeep
+from gateway.holds.watermarks import Watermarks
 from gateway.ledger.aside import count_aside
 from gateway.ledger.conservation import Conservation
 from gateway.ledger.conservation import Found as Counted
@@ -106,7 +107,7 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
     client = connect(settings.redis_url)
     projection = Projection(client)
     sheet = Sheet(settings.metrics_dir, SHEET, tally)
-    note = partial(count_records, tally)
+    note, watermarks = partial(count_records, tally), Watermarks(settings.watermarks_file)
     recovery = Recovery(
         database,
         client,
@@ -114,8 +115,9 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
         bounds=bounds_of(settings),
         now_ms=now_ms,
         note=note,
+        marked=watermarks.tell,
     )
-    writer, rollup = Writer(client, database, note=note), Rollup(database)
+    writer, rollup = Writer(client, database, note=note, marked=watermarks.tell), Rollup(database)
     generation = ""
     reclaimer = Reclaimer(
         client, lease_ms=int(settings.lease_s * 1000), generation=lambda: generation, monotonic=monotonic, now_ms=now_ms

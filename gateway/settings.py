@@ -266,6 +266,11 @@ class Settings(BaseSettings):
         """The key that the webhook's secret stands for."""
         return None if self.webhook_secret is None else _webhook_key(self.webhook_secret)
 
+    @property
+    def watermarks_file(self) -> Path:
+        """What the bookkeeper tells the workers of this machine of the ledger."""
+        return self.data_dir / "watermarks"
+
     def to_environment(self) -> dict[str, str]:
         """Return the settings as a process that we start reads them, secrets in clear."""
         return {outside(name): _text(value) for name, value in self if value is not None}

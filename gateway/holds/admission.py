@@ -21,6 +21,7 @@ from gateway.holds.offer import HouseLimits, charge_bound
 from gateway.holds.refusals import refusal, smaller_want
 from gateway.holds.scripts import Script
 from gateway.holds.terms import Customer
+from gateway.holds.watermarks import unknown
 
 TRIES = 8
 """How often a reservation may find that what it knew has changed before it gives up."""
@@ -56,6 +57,9 @@ class Bid:
 class Admission:
     """The way in. What it remembers saves look-ups; whether it is still so, the script decides.
 
+    Args:
+        booked: returns the number of the last record that the ledger is known to have of a bucket.
+
     Raises:
         MeteringUnavailable: Redis is not to be had, from every method.
     """
@@ -70,8 +74,10 @@ class Admission:
         house: HouseLimits,
         currency: str,
         now_ms: Callable[[], int],
+        booked: Callable[[str], int] = unknown,
     ) -> None:
         self._directory = directory
+        self._booked = booked
         self._conditions = Conditions(directory, house)
         self._generation = generation
         self._lease = lease
@@ -302,6 +308,7 @@ class Admission:
             now,
             self._vouches,
             "count_tat_us" if ask.is_count else "tat_us",
+            self._booked(ask.bucket),
             bid.condition.told,
         ]
         ask_for = self._script.known if is_known else self._script.told

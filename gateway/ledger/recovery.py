@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import redis
@@ -58,6 +58,7 @@ class Recovery:
     Args:
         projecting: writes customers, keys and menus into Redis from the ledger.
         note: is told of records that a rebuild has appended to the ledger.
+        marked: is told, whenever that is looked at, of the last record that the ledger has of each bucket.
         lock_s: how long the lock of one that died keeps others waiting.
 
     Raises:
@@ -74,6 +75,7 @@ class Recovery:
         bounds: Bounds,
         now_ms: Callable[[], int],
         note: Callable[[Sequence[UsageRecord]], object] = unheard,
+        marked: Callable[[Mapping[str, int]], object] = unheard,
         lock_s: float = LOCK_S,
     ) -> None:
         self._database = database
@@ -84,7 +86,8 @@ class Recovery:
         self._now_ms = now_ms
         self._rollup = Rollup(database)
         self._tide = Tide(client)
-        self._writer = Writer(client, database, note=note)
+        self._marked = marked
+        self._writer = Writer(client, database, note=note, marked=marked)
         self._announce = client.register_script(source("announce"))
 
     def ensure(self, heard: Callable[[str], object] = unheard) -> str:
@@ -172,6 +175,7 @@ class Recovery:
     def _missing(self, generation: int) -> list[str]:
         """Return the buckets that Redis does not hold, or holds as they were in the past."""
         least = marks(self._database)  # read first: a bucket's mark is raised before the ledger's is
+        self._marked(least)
         with translated(), self._redis.pipeline(transaction=False) as batch:
             for bucket in keys.ALL_BUCKETS:
                 batch.hmget(keys.state(bucket), "generation", "tide")

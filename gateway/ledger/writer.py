@@ -40,6 +40,7 @@ class Writer:
 
     Args:
         note: is told of the records that this writer has appended, once they are in the book.
+        marked: is told of the number of the last one of each bucket then.
 
     Raises:
         MeteringUnavailable: Redis or the database is not to be had, from ``turn``; call it again later.
@@ -52,11 +53,13 @@ class Writer:
         database: Database,
         *,
         note: Callable[[Sequence[UsageRecord]], object] = unheard,
+        marked: Callable[[Mapping[str, int]], object] = unheard,
         entries_per_turn: int = ENTRIES_PER_TURN,
     ) -> None:
         self._redis = client
         self._database = database
         self._note = note
+        self._marked = marked
         self._entries_per_turn = entries_per_turn
         self._tide = Tide(client)
         self._rollup = Rollup(database)
@@ -110,6 +113,7 @@ class Writer:
                 Malformed(records[place][0], "the book has another record of this id") for place in booked.conflicting
             ]
             keep_aside(connection, aside)
+        self._marked({bucket: last for bucket, (_, last) in booked.buckets.items()})
         self._note(booked.appended)
         for kept in aside:
             log.error("Entry %s of %s is set aside: %s.", kept.entry.id, kept.entry.stream, kept.reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,33 @@ def test_a_bucket_of_the_past_is_written_anew_by_itself(loop: Rig) -> None:
     agrees(loop, other)
     assert set(served) == {before}, "the other bucket was in force all the time"
     assert generation(loop) == before
+
+
+def test_a_bucket_of_the_past_sells_nothing_beyond_its_records(server: Server, ledger_url: str, tmp_path: Path) -> None:
+    """Not one call is admitted by the window of a moment ago, by whichever gateway, though nobody has looked yet."""
+    one_look = partial(float, 0)  # the bookkeeper looks at the buckets at its start, and moves records all the time
+    with rig(server.url, ledger_url, tmp_path, gateways=2, books_clock=one_look) as loop:
+        loop.tier("small", period_tokens_max=60)
+        who = loop.customer("small")
+        own = f"{{b{keys.bucket_of(who.id)}}}:*"
+        said_and_booked(loop, who, 1)
+        with connect(server.url) as client:
+            was = {name: client.dump(name) for name in client.scan_iter(own)}
+            answered = 1
+            while say(loop, who).status_code == 200:
+                answered += 1
+            until(lambda: len(loop.usage(who)) == answered)
+            client.delete(*client.scan_iter(own))
+            for name, value in was.items():
+                client.restore(name, 0, value)
+
+        after = [say(loop, who, gateway).status_code for gateway in (1, 0)]
+
+        assert after == [429, 429]
+        assert answered >= 3
+        assert len(loop.usage(who)) == answered
+        period = loop.account(who)["period"]
+        assert period["tokens_used"] == sum(record["billed_output_tokens"] for record in loop.usage(who))
 
 
 def _says_what_is_booked(loop: Rig, who: Sold) -> bool:

@@ -8,7 +8,7 @@
 local state, hold, holds, mark, window, conversation, pace, usage, key, customer, end_user =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
 local generation, timeline, customer_id, customer_rev, hold_id, owner, lease_ms, deadline_ms, want, choices, input,
-  money_first, money_again, backlog_max, told, vouches, turns, terms = unpack(cjson.decode(ARGV[1]))
+  money_first, money_again, backlog_max, told, vouches, turns, booked, terms = unpack(cjson.decode(ARGV[1]))
 local period_start, period_end, tier, version, cap, price, grant_min, tokens_max, money_max, input_most, per_minute,
   at_once, end_user_most = unpack(terms)
 local facts = ARGV[2]
@@ -16,8 +16,8 @@ local period_max, spend_max, input_max = limit(tokens_max), limit(money_max), li
 local concurrency_max, end_user_left = limit(at_once), limit(end_user_most)
 
 -- Is what the gateway believes still so?
-local known = redis.call('HMGET', state, 'generation', 'timeline', 'full')
-if known[1] ~= generation then return {'rebuild'} end
+local known = redis.call('HMGET', state, 'generation', 'timeline', 'full', 'tide')
+if known[1] ~= generation or whole(known[4]) < booked then return {'rebuild'} end
 local micros, agrees, here = time_us(told)
 if not (agrees or vouches) then return {'clocks', written(math.floor(here / 1000))} end
 local now = math.floor(micros / 1000)
