@@ -31,7 +31,7 @@ from gateway.holds.book import Book
 from gateway.holds.claims import Claims
 from gateway.holds.connect import connect, connect_line, translated
 from gateway.holds.directory import Directory
-from gateway.holds.generation import Generation, generation_in
+from gateway.holds.generation import Generation, generation_in, in_own_thread
 from gateway.holds.keeper import Keeper
 from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits
@@ -204,18 +204,12 @@ async def _serving(
     stack.push_async_callback(line.aclose)
 
     directory = Directory(line)
-    generation = Generation(partial(asyncio.to_thread, recovery.ensure), partial(generation_in, line))
+    generation = Generation(in_own_thread(stack, recovery.ensure), partial(generation_in, line))
     lease = Lease(worker_id, int(settings.lease_s * 1000), int(settings.call_deadline_s * 1000))
     house = _house(settings)
+    booked = Watermarks(settings.watermarks_file).numbers
     admission = Admission(
-        line,
-        directory,
-        generation,
-        lease=lease,
-        house=house,
-        currency=settings.currency,
-        now_ms=now_ms,
-        booked=Watermarks(settings.watermarks_file).least,
+        line, directory, generation, booked, lease=lease, house=house, currency=settings.currency, now_ms=now_ms
     )
     claims = Claims(line, lease.lease_ms)
     book = Book(line, generation, lease, now_ms=now_ms, answers_bytes_max=settings.kept_answers_max)

@@ -21,7 +21,7 @@ from gateway.holds.offer import HouseLimits, charge_bound
 from gateway.holds.refusals import refusal, smaller_want
 from gateway.holds.scripts import Script
 from gateway.holds.terms import Customer
-from gateway.holds.watermarks import unknown
+from gateway.holds.watermarks import NOTHING_KNOWN, PLACES, Numbers
 
 TRIES = 8
 """How often a reservation may find that what it knew has changed before it gives up."""
@@ -58,7 +58,7 @@ class Admission:
     """The way in. What it remembers saves look-ups; whether it is still so, the script decides.
 
     Args:
-        booked: returns the number of the last record that the ledger is known to have of a bucket.
+        booked: the number of the last record that the ledger is known to have of each bucket.
 
     Raises:
         MeteringUnavailable: Redis is not to be had, from every method.
@@ -69,12 +69,12 @@ class Admission:
         line: Line,
         directory: Directory,
         generation: Generation,
+        booked: Numbers = NOTHING_KNOWN,
         *,
         lease: Lease,
         house: HouseLimits,
         currency: str,
         now_ms: Callable[[], int],
-        booked: Callable[[str], int] = unknown,
     ) -> None:
         self._directory = directory
         self._booked = booked
@@ -308,7 +308,7 @@ class Admission:
             now,
             self._vouches,
             "count_tat_us" if ask.is_count else "tat_us",
-            self._booked(ask.bucket),
+            self._booked[PLACES[ask.bucket]],
             bid.condition.told,
         ]
         ask_for = self._script.known if is_known else self._script.told

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack
 
 from gateway.errors import MeteringUnavailable
 from gateway.holds import keys
@@ -34,6 +36,20 @@ async def generation_in(line: Line, bucket: str) -> str:
     """
     with translated():
         return text(await line.ask("HGET", keys.state(bucket), "generation") or b"")
+
+
+def in_own_thread(stack: ExitStack | AsyncExitStack, restore: Callable[[Heard], str]) -> Restore:
+    """Return what restores in a thread that nothing else waits for, until ``stack`` is closed.
+
+    The loop's own threads may all be waiting: for a ledger that is slow to be read, or for an answer to be counted.
+    """
+    threads = ThreadPoolExecutor(1, "restore")
+    stack.callback(threads.shutdown, wait=False)
+
+    async def restored(heard: Heard) -> str:
+        return await asyncio.get_running_loop().run_in_executor(threads, restore, heard)
+
+    return restored
 
 
 async def nowhere(_bucket: str) -> str:

@@ -84,7 +84,8 @@ class Facts:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Facts:
-        return cls(**orjson.loads(text))
+        said = orjson.loads(text)
+        return cls(**{name: said[name] for name in cls.__slots__ if name in said})
 
     def thresholds(self) -> list[str]:
         """Return what a settlement compares use with: all and four fifths of the period's tokens, then of the spend."""

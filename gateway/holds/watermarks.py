@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gateway.holds import keys
@@ -17,6 +17,10 @@ from gateway.holds import keys
 log = logging.getLogger(__name__)
 
 NUMBER_BYTES = 8
+PLACES = {bucket: place for place, bucket in enumerate(keys.ALL_BUCKETS)}
+
+Numbers = Sequence[int] | memoryview
+NOTHING_KNOWN: Numbers = (0,) * keys.BUCKETS
 
 
 class Watermarks:
@@ -25,14 +29,15 @@ class Watermarks:
     def __init__(self, path: Path) -> None:
         self._numbers = memoryview(_mapped(path)).cast("Q")
 
-    def least(self, bucket: str) -> int:
-        """Return the number of the last record that the ledger is known to have of a bucket; 0 where it has none."""
-        return self._numbers[int(bucket, 16)]
+    @property
+    def numbers(self) -> Numbers:
+        """The number of the last record that the ledger is known to have, of each bucket at its place; as it is at any time."""
+        return self._numbers
 
     def tell(self, marks: Mapping[str, int]) -> None:
         """Say what the ledger has of some buckets."""
         for bucket, number in marks.items():
-            self._numbers[int(bucket, 16)] = number
+            self._numbers[PLACES[bucket]] = number
 
 
 def _mapped(path: Path) -> mmap.mmap:
@@ -49,8 +54,3 @@ def _mapped(path: Path) -> mmap.mmap:
     except OSError as error:
         log.warning("how far the ledger is in each bucket is looked up once a second only: %s", error)
         return mmap.mmap(-1, size)
-
-
-def unknown(_bucket: str) -> int:
-    """Know of no record."""
-    return 0

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, func, select, true, tuple_
 
 from gateway.errors import BadRequest
 from gateway.ledger.cursors import NoCursor, cursor_of, position_of
@@ -215,13 +215,22 @@ def begun_in_silence(connection: Connection, customer: str, start: int, end: int
     return int(connection.execute(select(func.count()).select_from(silent.subquery())).scalar_one())
 
 
-def settled_since(database: Database, customers: Sequence[str], since: int) -> Iterator[tuple[str, str, int, int]]:
-    """Yield id, customer, time of admission and charge of the records of some customers since then."""
+def settled_since(
+    database: Database, customers: Sequence[str], since: int, page: int = 10 * PAGE
+) -> Iterator[tuple[str, str, int, int]]:
+    """Yield id, customer, time of admission and charge of the records of some customers since then, a page in memory."""
     query = select(book.id, book.customer, book.time, book.charge_nanousd).where(book.time >= since)
+    query = query.order_by(book.customer, book.time, book.id).limit(page)
     for some in batches(customers, CUSTOMERS_AT_ONCE):
-        with database.read() as connection:
-            rows = connection.execute(query.where(book.customer.in_(some))).all()
-        yield from ((row.id, row.customer, row.time, row.charge_nanousd) for row in rows)
+        theirs = query.where(book.customer.in_(some))
+        rows: Sequence[AnyRow] = ()
+        while not rows or len(rows) == page:
+            after = tuple_(book.customer, book.time, book.id) > tuple_(*rows[-1][1:3], rows[-1].id) if rows else true()
+            with database.read() as connection:
+                rows = connection.execute(theirs.where(after)).all()
+            if not rows:
+                break
+            yield from ((row.id, row.customer, row.time, row.charge_nanousd) for row in rows)
 
 
 def lately_counted(database: Database, most: int) -> list[tuple[float, float]]:

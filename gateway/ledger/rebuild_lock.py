@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 LOOK_S = 0.25
 """How often who waits for the lock looks how far the other one is."""
 
-LOCK_S = 30.0
+LOCK_S = 10.0
 """How long the lock of a process that died keeps others waiting."""
 
 

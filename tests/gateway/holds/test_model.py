@@ -122,7 +122,7 @@ class Operations:
         told = [
             *(GENERATION, 0, asked.customer, "1", asked.id, "w_1", LEASE_MS, LEASE_MS),
             *(asked.want, asked.choices, asked.input, str(asked.money_first), str(asked.money_again), FOREVER),
-            *(now_ms(), False, "tat_us", terms),
+            *(now_ms(), False, "tat_us", 0, terms),
         ]
         arguments = [json.dumps(told), asked.id]
         self.queue.append((self.scripts.reserve, names, arguments, check))

@@ -10,7 +10,17 @@ from gateway.errors import BadRequest
 from gateway.ledger.appender import append
 from gateway.ledger.conversations import HOUR_MS
 from gateway.ledger.database import Database
-from gateway.ledger.queries import Span, Spent, Totals, begun_in, spent_in, totals, usage_page, usage_records_in
+from gateway.ledger.queries import (
+    Span,
+    Spent,
+    Totals,
+    begun_in,
+    settled_since,
+    spent_in,
+    totals,
+    usage_page,
+    usage_records_in,
+)
 from tests.gateway.ledger.records import NOON, record
 
 OTHER = "cus_other"
@@ -39,6 +49,17 @@ def twenty(database: Database) -> Database:
         ],
     )
     return database
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 1000])
+def test_what_was_settled_lately_is_read_page_by_page(database: Database, page: int) -> None:
+    calls = [record(number, time=NOON + number // 3, customer=f"cus_{number % 2}") for number in range(12)]
+    append(database, [*calls, record(99, time=NOON, customer="cus_other"), record(98, time=NOON - 1, customer="cus_0")])
+
+    found = list(settled_since(database, ["cus_0", "cus_1"], NOON, page))
+
+    wanted = [(one["id"], one["customer"], one["time"], one["charge_nanousd"]) for one in calls]
+    assert sorted(found) == sorted(wanted)
 
 
 @pytest.mark.parametrize("limit", [1, 3, 4, 20, 100])

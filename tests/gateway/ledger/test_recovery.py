@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 import redis
@@ -16,7 +16,7 @@ from sqlalchemy import func, insert, select
 from gateway.errors import MeteringUnavailable
 from gateway.holds import keys
 from gateway.holds.connect import connect, text
-from gateway.holds.generation import Generation
+from gateway.holds.generation import Generation, in_own_thread
 from gateway.ledger.appender import book
 from gateway.ledger.database import Database
 from gateway.ledger.hot_state import Bounds
@@ -108,6 +108,22 @@ def test_a_rebuild_that_lost_its_lock_stops_and_puts_nothing_in_force(database: 
     client.delete(keys.REBUILD_LOCK)
     generation = recovery(database, client, Written(project)).ensure()
     assert in_force(client) == {generation}
+
+
+async def test_a_rebuild_waits_for_no_thread_of_others() -> None:
+    """All the loop's own are waiting, for a ledger that is slow to be read: what everyone waits for begins all the same."""
+    loop, over = asyncio.get_running_loop(), threading.Event()
+    own = ThreadPoolExecutor(2)
+    loop.set_default_executor(own)
+    waiting = [loop.run_in_executor(None, over.wait) for _ in range(2)]
+    with ExitStack() as stack:
+        stack.callback(over.set)
+        generation = Generation(in_own_thread(stack, lambda _heard: "7"))
+
+        await asyncio.wait_for(generation.learn(0), 30)
+
+        assert generation.value == "7"
+    await asyncio.gather(*waiting)
 
 
 def test_who_finds_a_rebuild_under_way_is_told_so(database: Database, client: redis.Redis) -> None:

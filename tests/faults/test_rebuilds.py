@@ -1,0 +1,24 @@
+"""Rebuilds that are killed at random points, alone and three at a time: what is there in the end is as if none had been."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from gateway.holds.connect import connect
+from gateway.ledger.database import Database
+from tests.faults.rebuilds import House, disturbed, fill
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_rebuild_that_is_killed_again_and_again_converges(
+    valkey_url: str, database: Database, ledger_url: str, at_once: int
+) -> None:
+    """Fifty kills: ``python -m tests.faults.rebuilds --kills 50``."""
+    draw = random.Random(at_once)
+    fill(database, draw)
+    with connect(valkey_url) as client:
+        house = House(valkey_url, ledger_url, client)
+
+        assert disturbed(house, draw, kills=5, at_once=at_once) >= 5
