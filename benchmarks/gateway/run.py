@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gateway.metering_peers import metering
 from benchmarks.gateway.ours import Subject, tokencap
 from benchmarks.gateway.peers import Start, installed
 from benchmarks.gateway.processes import cpu_s, free_port, memory_mb, running, until_listening
@@ -68,6 +69,7 @@ def subjects() -> dict[str, Start]:
     return {
         "direct": _direct,
         **installed(),
+        **metering(LOAD_CORE),
         "unmetered": _floor,
         "tokencap": partial(tokencap, apart=LOAD_CORE, fsync="everysec"),
         "tokencap-always": partial(tokencap, apart=LOAD_CORE, fsync="always"),
