@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from gateway.cli.main import COMMANDS
 from gateway.errors import StartupError
-from gateway.setting_checks import TELLING_LEAST, secret_token, telling_characters
+from gateway.setting_checks import TELLING_LEAST, passed_header, secret_token, telling_characters, upstream_header
 from gateway.settings import Settings, read_settings, without_settings
 
 GOOD = "1f8c9a0be77d4c52a6f3e9d0"
@@ -337,3 +337,24 @@ def test_a_token_has_so_many_characters(length: int, is_taken: bool) -> None:
     else:
         with pytest.raises(ValueError, match="characters"):
             secret_token(token)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Authorization", "Cookie", "X-Api-Key", "my-api-key-2", "Proxy-Authorization", "X-Forwarded-For", "Via"),
+        *("Host", "Content-Length", "Transfer-Encoding", "Idempotency-Key", "X-Tokencap-Tier", "OpenAI-Organization"),
+    ],
+)
+def test_what_is_secret_or_frames_a_request_never_passes(name: str) -> None:
+    """Whatever a setting says: a caller's own credentials are not the upstream's to have."""
+    with pytest.raises(ValueError, match="never passes"):
+        passed_header(name)
+    assert passed_header("X-Team") == "x-team"
+
+
+@pytest.mark.parametrize("name", ["Host", "Connection", "content-length", "Transfer-Encoding", "X-Request-Id"])
+def test_what_frames_a_request_to_the_upstream_is_the_gateways_to_say(name: str) -> None:
+    with pytest.raises(ValueError, match="the gateway's to say"):
+        upstream_header(name)
+    assert upstream_header("Api-Key") == "api-key"

@@ -193,6 +193,14 @@ def test_whole_numbers_may_come_back_as_doubles_and_the_other_way_round(menu: Js
     assert verify(rewritten).ok
 
 
+def test_the_order_of_keys_is_no_part_of_a_menu(menu: Json) -> None:
+    turned = json.loads(json.dumps(menu), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
+
+    assert list(turned) != list(menu)
+    assert digest(turned) == digest(menu)
+    assert verify(turned).ok
+
+
 def test_caps_that_are_as_good_are_accepted() -> None:
     """No answer ends with the third step, so a cap there is as good as at the second: another machine may choose it."""
     table = {"family": "table", "tokens": [10, 20, 30, 40], "probability": [0.4, 0.3, 0.0, 0.3]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal, getcontext
 
 import numpy as np
@@ -111,3 +112,29 @@ def test_tokens_of_the_own_cap_are_those_of_the_table() -> None:
     table = tokens_at(valuation, np.array([0, 23, 122, 400]))
 
     assert own_tokens(valuation, caps).tolist() == pytest.approx(np.diag(table[:, ::-1]).tolist())
+
+
+def test_an_answer_without_a_cap_leaves_out_what_is_longer_than_its_steps() -> None:
+    endless = valuation_of(read_market(markets.market())).steps
+    capped = valuation_of(read_market(markets.market(cap_tokens_max=300))).steps
+
+    assert endless.left_out == pytest.approx(np.exp(-len(endless.tokens) / 400), rel=1e-12)
+    assert endless.left_out > 0
+    assert capped.left_out == 0
+
+
+def test_tokens_are_served_to_who_still_waits_where_the_engine_stops_with_its_caller() -> None:
+    valuation = valuation_of(read_market(markets.market(cap_tokens_max=300, cost_nanousd_per_token=10)))
+    left = valuation.left(slice(None))
+    generated = valuation.steps.size * valuation.steps.survival
+
+    assert replace(valuation, stops=True).served(left) == pytest.approx(left * generated)
+    assert (replace(valuation, stops=False).served(left) == generated).all()
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
+def test_rent_counts_for_as_much_as_the_aim_gives_to_the_house(weight: float) -> None:
+    valuation = replace(valuation_of(read_market(markets.market())), surplus_weight=weight)
+
+    assert valuation.rent_weight == pytest.approx((1 - weight) * np.cumsum(valuation.share))
+    assert valuation.own_weight == pytest.approx(valuation.rent_weight + weight * valuation.share)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.billing.exports.chunks import CHUNK_CHARACTERS
+from gateway.billing.exports.chunks import CHUNK_CHARACTERS, chunked
 from gateway.billing.exports.files import manifest_path, write_file
 from gateway.billing.exports.formats import FORMATS, format_named
 from gateway.errors import BadRequest
@@ -286,3 +286,11 @@ def test_an_export_is_its_owners_alone(tmp_path: Path) -> None:
     write_file(path, FORMATS["jsonl"], [booked(1)])
 
     assert {stat.S_IMODE(found.stat().st_mode) for found in tmp_path.iterdir()} == {0o600}
+
+
+def test_chunks_are_the_lines_once_each() -> None:
+    lines = [f"{number:_>30000}\n" for number in range(8)]
+    chunks = list(chunked(lines))
+
+    assert b"".join(chunks) == "".join(lines).encode()
+    assert len(chunks) == 3

@@ -72,7 +72,7 @@ async def test_nobody_is_admitted_to_a_server_that_is_nearly_full_until_there_is
     upkeep = Upkeep(at.blocking, now_ms)
     upkeep.turn()
     await at.reserve("c1", "acme", 100)
-    with only(at, FULL + 0.02):
+    with only(at, 0.9):
         upkeep.turn()
         with pytest.raises(MeteringUnavailable, match="nearly full"):
             await at.reserve("c2", "acme", 100)

@@ -191,6 +191,7 @@ async def test_windows_are_removed_when_both_clocks_say_that_they_are_over(at: D
     """Not that of this period, not one in which something is held, and none that one clock alone ends."""
     month = 31 * DAY_S * 1000
     await at.reserve("c1", "acme", 10)
+    await at.book.settle(at.holds["c1"], at.outcome(10))
     start, old = period_of(at.customers["acme"], now_ms())[0], now_ms() - 4 * month
     past, held = keys.window(BUCKET, "acme", old), keys.window(BUCKET, "acme", old - month)
     user = keys.end_user(BUCKET, "acme", old, "ann")
@@ -199,6 +200,7 @@ async def test_windows_are_removed_when_both_clocks_say_that_they_are_over(at: D
         at.blocking.hset(name, "used", "5")
     at.blocking.hset(held, "held", "1")
     upkeep = Upkeep(at.blocking, now_ms)
+    upkeep.turn()
     clock.set(400 * DAY_S)
     for _ in range(3):
         upkeep.turn()

@@ -147,3 +147,10 @@ def test_an_entry_kept_aside_can_be_read_back_to_the_byte(fields: dict[bytes, by
         for name, value in json.loads(written).items()
     }
     assert read == fields
+
+
+def test_entries_of_one_moment_are_in_the_order_of_their_stream() -> None:
+    moment = [Entry("{b00}:usage", f"{NOON}-{count}", {}) for count in (10, 9, 2)]
+    later = Entry("{a00}:usage", f"{NOON + 1}-0", {})
+
+    assert sorted([later, *moment], key=Entry.order) == [*reversed(moment), later]

@@ -124,6 +124,9 @@ async def test_the_head_of_a_later_request_has_its_own_deadline() -> None:
         it.clock.run(70)
         await caller.say(HEAD)
         it.clock.run(9)
+        for _ in range(3):
+            await seen_to()
+        assert caller.is_open
         assert caller.received.endswith(b"x 0\n")
         it.clock.run(1)
 
@@ -317,3 +320,13 @@ async def test_what_is_refused_is_counted_by_its_code_and_told_a_line_a_minute(
     assert {"1 url_too_long", "1 too_many_connections", "1 request_timeout"} <= set(
         second.partition(": ")[2].partition(";")[0].split(", ")
     )
+
+
+async def test_no_more_than_so_many_are_waited_for_until_they_have_read_a_refusal() -> None:
+    async with house() as it:
+        others: set[Any] = {object() for _ in range(255)}
+        it.door.lingering |= others
+        assert it.door.may_linger
+        it.door.lingering.add(others_too := Lingering())  # type: ignore[arg-type]
+        assert not it.door.may_linger
+        it.door.lingering -= {others_too, *others}  # type: ignore[arg-type]

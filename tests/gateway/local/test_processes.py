@@ -39,6 +39,7 @@ def test_a_number_that_was_given_to_another_is_not_the_process(sleeper: subproce
     assert not other.is_running()
     assert Process.seen(sleeper.pid).is_running()
     sleeper.communicate()
+    assert sleeper.returncode == 0, "nobody has killed it"
 
 
 def test_without_a_beginning_a_process_is_waited_for_and_never_killed(sleeper: subprocess.Popen[bytes]) -> None:
@@ -49,6 +50,7 @@ def test_without_a_beginning_a_process_is_waited_for_and_never_killed(sleeper: s
 
     assert process.is_running()
     sleeper.communicate()
+    assert sleeper.returncode == 0, "nobody has killed it"
     assert not process.is_running()
 
 

@@ -213,14 +213,15 @@ def test_whole_choices_are_cut_where_all_of_them_are_over_all_grants(endpoint: s
     assert words_in(cut.whole(2 * GRANT)) == 8
 
 
+@pytest.mark.parametrize("said", [3, GRANT + 3, 50])
 @pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS])
-def test_what_the_upstream_says_of_a_stream_after_its_cut_counts_what_nobody_has(endpoint: str) -> None:
+def test_what_the_upstream_says_of_a_stream_after_its_cut_counts_what_nobody_has(endpoint: str, said: int) -> None:
     """One choice is cut, the other goes on to its end: the figure is of both, and of what was thrown away."""
     found = reading(endpoint, stream=True, choices=2)
     for raw in stream_of(*(piece(endpoint, 0) for _ in range(GRANT + 1)), piece(endpoint, 1)):
         found.feed(raw)
     last = piece(endpoint, 1)["choices"][0] | {"finish_reason": "stop"}
-    found.feed(stream_of({"id": "c", "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 3}})[0])
+    found.feed(stream_of({"id": "c", "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": said}})[0])
     found.feed(stream_of({"id": "c", "choices": [last]})[0])
 
     assert found.is_over
@@ -237,3 +238,14 @@ def test_an_answer_within_its_grant_is_the_upstreams_own(endpoint: str) -> None:
     assert found.reasons == ["stop"]
     assert not found.uses_whole_grant
     assert counted(found) == Count(3, 3, "upstream")
+
+
+@pytest.mark.parametrize("endpoint", FORMATS)
+def test_a_caller_is_shown_the_input_that_was_counted_here_before_the_upstreams(endpoint: str) -> None:
+    found = reading(endpoint, stream=False)
+    found.input_tokens = 7
+    found.feed_whole(whole(endpoint, 3, 3))
+
+    usage = found.whole(3)["usage"]
+
+    assert usage["prompt_tokens" if endpoint in (CHAT, COMPLETIONS) else "input_tokens"] == 7

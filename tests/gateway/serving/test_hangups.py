@@ -49,6 +49,13 @@ def test_it_is_closed_where_the_engine_stops_with_its_caller_or_the_operator_say
     assert told(hangups(drain_s=0)) == 0
 
 
+def test_an_answer_that_is_not_read_on_takes_no_place() -> None:
+    one = hangups(drain_s=0, places=4)
+    with one.of(lambda: True) as goes_on:
+        assert goes_on() == 0
+        assert one._places.take()
+
+
 @pytest.mark.parametrize(
     ("places", "drained"), [(None, DRAINED_AT_ONCE), (1, 0), (3, 0), (4, 1), (100, 25), (10**6, DRAINED_AT_ONCE)]
 )
