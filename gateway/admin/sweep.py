@@ -15,6 +15,7 @@ from gateway.admin import customer_rows, menus_store
 from gateway.admin.key_rows import OWN
 from gateway.clock import now_ms
 from gateway.holds import keys
+from gateway.holds.packed import WindowState
 from gateway.holds.projection import Admitted, Projection
 from gateway.holds.terms import Customer, Timeline, period_of
 from gateway.ledger.database import Database
@@ -104,13 +105,9 @@ def _carry_usage(database: Database, projection: Projection, before: Customer, a
         return
     period = period_of(after, now_ms())
     used = spent_in(database, {after.id: period})[after.id]
-    amounts = {
-        "used": used.tokens,
-        "spend_used": used.charge_nanousd,
-        "included": begun_in(database, after.id, *period),
-        "carried": 1,  # calls that are running now are settled in the window they were admitted to
-    }
-    projection.put_window(after.id, period, amounts)
+    included = begun_in(database, after.id, *period)
+    state = WindowState(used=used.tokens, spend_used=used.charge_nanousd, included=included)
+    projection.begin_window(after.id, period, state)
 
 
 def project_keys(database: Database, projection: Projection, key_ids: Collection[str]) -> None:

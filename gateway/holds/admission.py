@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from struct import Struct
 
-import orjson
 from redis.exceptions import NoScriptError
 
 from gateway.clock import APART_MS
 from gateway.errors import InvalidKey, MeteringUnavailable, TokencapError
-from gateway.holds import keys
+from gateway.holds import keys, packed
 from gateway.holds.conditions import Condition, Conditions
 from gateway.holds.connect import texts, translated
 from gateway.holds.directory import Directory
@@ -18,6 +18,7 @@ from gateway.holds.generation import Generation, generation_in
 from gateway.holds.hold import Ask, Facts, Hold
 from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits, charge_bound
+from gateway.holds.packed import Granted
 from gateway.holds.refusals import refusal, smaller_want
 from gateway.holds.scripts import Script
 from gateway.holds.terms import Customer
@@ -29,6 +30,8 @@ TRIES = 8
 
 BACKLOG_MOST = 4_000
 """Records of one bucket that may wait for the ledger; beyond it nothing is admitted. In all about a million, 1 GB."""
+
+NUMBERS = Struct("<11d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +123,10 @@ class Admission:
                 except BaseException:
                     in_doubt(doubtful(bid, now))
                     raise
+                if isinstance(reply, Granted):
+                    self._vouches = True
+                    return held(bid, reply)
                 match reply[0]:
-                    case "granted":
-                        self._vouches = True
-                        return granted(bid, reply)
                     case "clocks":
                         apart_ms = int(reply[1]) - told
                     case "refused":
@@ -280,43 +283,44 @@ class Admission:
             hangup_bills=terms.hangup_bills,
         )
 
-    async def _ask(self, bid: Bid, now: int, *, is_known: bool) -> list[str]:
+    async def _ask(self, bid: Bid, now: int, *, is_known: bool) -> Granted | list[str]:
         """Run the script; only a server that has had its state looked at (``is_known`` false) is told it anew."""
         ask, facts = bid.ask, bid.facts
         names = [
-            *keys.of_call(ask.bucket, facts.customer, facts.period_start, ask.conversation, ask.id),
+            *keys.of_call(ask.bucket, facts.customer, facts.period_start, ask.conversation),
             keys.api_key(ask.bucket, ask.key_digest),
             keys.customer(ask.bucket, facts.customer),
             *(() if facts.end_user_window is None else (facts.end_user_window,)),
         ]
-        first, again = bid.money
         told = [
-            self._generation.value,
-            self._directory.timeline.rev,
-            facts.customer,
-            str(bid.customer.rev),
-            ask.id,
-            self._lease.owner,
-            self._lease.lease_ms,
-            self._lease.deadline_ms,
-            bid.want,
-            ask.choices,
-            ask.input_bound,
-            str(first),
-            str(again),
-            BACKLOG_MOST,
-            now,
-            self._vouches,
-            "count_tat_us" if ask.is_count else "tat_us",
-            self._booked[PLACES[ask.bucket]],
+            NUMBERS.pack(
+                self._directory.timeline.rev,
+                self._lease.deadline_ms,
+                bid.want,
+                ask.choices,
+                ask.input_bound,
+                *bid.money,
+                BACKLOG_MOST,
+                now,
+                self._vouches,
+                self._booked[PLACES[ask.bucket]],
+            ),
+            packed.texts(
+                self._generation.value,
+                facts.customer,
+                str(bid.customer.rev),
+                ask.id,
+                self._lease.owner,
+                "count_tat_us" if ask.is_count else "tat_us",
+            ),
             bid.condition.told,
         ]
         ask_for = self._script.known if is_known else self._script.told
         try:
-            reply = await ask_for(self._line, names, (orjson.dumps(told), facts.to_json()))
+            reply: bytes | list[bytes] = await ask_for(self._line, names, (b"".join(told), facts.to_json()))
         except NoScriptError:
             return ["forgotten"]
-        return texts(reply)
+        return packed.granted(reply) if isinstance(reply, bytes) else texts(reply)
 
 
 def doubtful(bid: Bid, now: int) -> Hold:
@@ -324,26 +328,23 @@ def doubtful(bid: Bid, now: int) -> Hold:
     return Hold(bid.facts, now, bid.want, "cap", 0, None, None, now, False, bid.money[0])
 
 
-def granted(bid: Bid, reply: list[str]) -> Hold:
-    """Return the hold that the script's reply stands for."""
-    _, now, grant_text, allowed_text, conversation_left, period_left, first, charged = reply[:8]
-    grant, allowed = int(grant_text), int(allowed_text)
-    if grant < allowed:
+def held(bid: Bid, granted: Granted) -> Hold:
+    """Return the hold of a call that was admitted."""
+    if granted.grant < granted.allowed:
         bound_by = "period"
-    elif grant == bid.ask.requested_tokens:
+    elif granted.grant == bid.ask.requested_tokens:
         bound_by = "caller_limit"
     else:
         bound_by = "cap"
-    was_charged = charged == "1"
     return Hold(
         facts=bid.facts,
-        admitted=int(now),
-        grant=grant,
+        admitted=granted.now,
+        grant=granted.grant,
         bound_by=bound_by,
-        conversation_left=int(conversation_left),
-        period_left=int(period_left) if period_left else None,
+        conversation_left=granted.conversation_left,
+        period_left=granted.period_left,
         period_tokens_max=bid.condition.offer.period_tokens_max,
-        conversation_first=int(first),
-        was_charged=was_charged,
-        money=bid.money[1] if was_charged else bid.money[0],
+        conversation_first=granted.first,
+        was_charged=granted.was_charged,
+        money=bid.money[1] if granted.was_charged else bid.money[0],
     )

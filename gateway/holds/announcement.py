@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.holds import keys
 from gateway.holds.hold import Facts
+from gateway.holds.inflight import InFlight
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +32,18 @@ class Announcement:
             keys.window(bucket, facts.customer, facts.period_start),
             keys.conversation(bucket, facts.customer, facts.conversation),
             keys.pace(bucket, facts.customer),
-            keys.hold(bucket, facts.id),
-            keys.holds(bucket),
-            keys.mark(bucket, facts.id),
+            keys.inflight(bucket),
+            keys.settled(bucket),
             *(() if facts.end_user_window is None else (facts.end_user_window,)),
         ]
 
-    def arguments(self, generation: str, lease_ms: int, now: int) -> list[bytes | str | int]:
+    def arguments(self, generation: str, now: int) -> list[bytes | str | int]:
         """Return what the script is told at ``now`` by the clock of who tells it, ms."""
         facts = self.facts
         return [
             generation,
             facts.id,
             self.owner,
-            lease_ms,
             self.deadline,
             self.admitted,
             self.grant,
@@ -58,25 +56,24 @@ class Announcement:
             facts.tier or "",
             facts.menu_version or "",
             facts.conversation_tokens_max,
-            facts.price_nanousd,
             facts.to_json(),
             now,
-            "1" if self.owes_input else "",
+            "1" if self.owes_input else "0",
         ]
 
 
-def announcement(hold: Mapping[str, str]) -> Announcement:
+def announcement(call: InFlight) -> Announcement:
     """Return the announcement of a live hold as it stands in Redis."""
     return Announcement(
-        facts=Facts.from_json(hold["facts"]),
-        owner=hold["owner"],
-        deadline=int(hold["deadline"]),
-        admitted=int(hold["admitted"]),
-        grant=int(hold["grant"]),
-        tokens=int(hold["tokens"]),
-        money=int(hold["money"]),
-        sofar=int(hold["sofar"]),
-        first=int(hold["first"]),
-        was_charged=hold["charged"] == "1",
-        owes_input=hold.get("owes_input") == "1",
+        facts=call.facts,
+        owner=call.owner,
+        deadline=call.deadline,
+        admitted=call.admitted,
+        grant=call.grant,
+        tokens=call.tokens,
+        money=call.money,
+        sofar=call.sofar,
+        first=call.first,
+        was_charged=call.was_charged,
+        owes_input=call.owes_input,
     )

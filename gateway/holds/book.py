@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from struct import Struct
 from typing import Any
 
 import orjson
 
 from gateway.errors import MeteringUnavailable
-from gateway.holds import keys
+from gateway.holds import keys, packed
 from gateway.holds.admission import Lease
 from gateway.holds.announcement import Announcement
 from gateway.holds.connect import text, texts, translated
@@ -37,15 +39,17 @@ TRIES = 8
 ANSWERS_BYTES_MAX = 32 * 2**20
 """What the kept answers of one customer may take, unless it is set otherwise."""
 
-FIXED_KEYS = 9
+FIXED_KEYS = 8
 """How many keys every settlement has."""
+
+NUMBERS = Struct("<16d")
 
 
 def settle_keys(facts: Facts, threads: Sequence[str] = (), once: Once | None = None) -> list[str]:
     """Return every key that booking a hold touches, all of one bucket."""
     bucket, customer = facts.bucket, facts.customer
     return [
-        *keys.of_call(bucket, customer, facts.period_start, facts.conversation, facts.id),
+        *keys.of_call(bucket, customer, facts.period_start, facts.conversation),
         keys.notices(bucket),
         *(() if facts.end_user_window is None else (facts.end_user_window,)),
         *([] if once is None else [keys.once(bucket, customer, once.digest), keys.answers(bucket, customer)]),
@@ -68,7 +72,6 @@ def settlement(
     *,
     generation: str,
     expects: str,
-    lease_ms: int,
     now: int,
     tokens: int,
     input_tokens: int,
@@ -80,28 +83,15 @@ def settlement(
 ) -> bytes:
     """Return what the script ``settle`` is told of a hold, beside the record and the answers to keep.
 
-    Where only a lapsed hold is to be booked, it must be ``lapsed_with`` so many tokens so far.
+    Where only a lapsed hold is to be booked, its progress must still be what it was ``lapsed_with``.
     ``now`` is the time of who settles, ms; answers of the customer's keys may take ``answers_bytes_max``.
     """
-    return orjson.dumps(
-        [
-            generation,
-            facts.id,
-            expects,
-            closes,
-            False if lapsed_with is None else lapsed_with,
-            lease_ms,
-            now,
-            str(answers_bytes_max),
-            str(tokens),
-            str(input_tokens),
-            str(due.first),
-            str(due.again),
-            facts.conversation,
-            str(facts.included_conversations),
-            *settle_places(facts, once),
-            *facts.thresholds(),
-        ]
+    limits = [math.inf if most is None else most for most in facts.thresholds()]
+    numbers = (closes, lapsed_with is not None, now, answers_bytes_max, tokens, input_tokens, due.first, due.again)
+    return (
+        NUMBERS.pack(*numbers, facts.included_conversations, *settle_places(facts, once), *limits)
+        + packed.texts(generation, facts.id, expects, lapsed_with or "")
+        + facts.conversation.encode()
     )
 
 
@@ -138,23 +128,23 @@ class Book:
         with translated():
             for _ in range(TRIES):
                 since = self._generation.learnt
-                reply = texts(await self._settle.run(self._line, *self._settlement(hold, outcome, once, billed)))
-                match reply[0]:
-                    case "done":
-                        return _settled(reply)
+                reply = await self._settle.run(self._line, *self._settlement(hold, outcome, once, billed))
+                if isinstance(reply, bytes):
+                    return Settled(*packed.done(reply))
+                match text(reply[0]):
                     case "rebuild":
                         await self._generation.learn(since, facts.bucket)
                     case "unknown":
                         await self.announce(hold, Checkpoint(outcome.billed_output_tokens, outcome.owes_input))
                     case "suspect":
-                        billed = Checkpoint(int(reply[1]), reply[2] == "1")
+                        billed = Checkpoint(int(reply[1]), reply[2] == b"1")
             raise MeteringUnavailable(f"Hold {facts.id} cannot be settled.")
 
     async def withdraw(self, hold: Hold) -> None:
         """See to it that nothing is held for a reservation whose reply was lost, whether it was made or not."""
-        names = [keys.hold(hold.facts.bucket, hold.id), keys.mark(hold.facts.bucket, hold.id)]
+        names = [keys.inflight(hold.facts.bucket), keys.settled(hold.facts.bucket)]
         with translated():
-            reply = text(await self._withdraw.run(self._line, names, []))
+            reply = text(await self._withdraw.run(self._line, names, [hold.id, self._now_ms()]))
         if reply == "known":
             await self.settle(hold, UNANSWERED)
 
@@ -167,8 +157,8 @@ class Book:
         """Return the settlement that was posted, or None where it takes more than that."""
         if posted.cancelled() or posted.exception() is not None:
             return None
-        reply = texts(posted.result())
-        return _settled(reply) if reply[0] == "done" else None
+        reply = posted.result()
+        return Settled(*packed.done(reply)) if isinstance(reply, bytes) else None
 
     def _settlement(
         self, hold: Hold, outcome: Outcome, once: Once | None, billed: Checkpoint | None = None
@@ -187,7 +177,6 @@ class Book:
             facts,
             generation=self._generation.value,
             expects="live" if billed is None else "suspect",
-            lease_ms=self._lease.lease_ms,
             now=self._now_ms(),
             tokens=tokens,
             input_tokens=input_tokens,
@@ -196,13 +185,13 @@ class Book:
             answers_bytes_max=self._answers_bytes_max,
         )
         booked = _line(record) if outcome.was_answered and (billed is None or tokens or due.again) else b""
-        answers = (b"", b"") if once is None else (once.answer_first, once.answer_again)
+        answers = () if once is None else (once.answer_first, once.answer_again)
         return settle_keys(facts, outcome.threads, once), (told, booked, *answers)
 
     async def renew(self, bucket: str, sofar: Mapping[str, Checkpoint]) -> dict[str, str]:
         """Renew holds of one bucket with what they came to so far; return what became of each: live, suspect, unknown."""
-        names = [keys.state(bucket), keys.holds(bucket), *(keys.hold(bucket, hold_id) for hold_id in sofar)]
-        arguments: list[str | int] = [self._generation.value, self._lease.lease_ms, self._now_ms()]
+        names = [keys.state(bucket), keys.inflight(bucket)]
+        arguments: list[str | int] = [self._generation.value, self._now_ms()]
         for hold_id, at in sofar.items():
             arguments += [hold_id, at.tokens, "1" if at.owes_input else ""]
         since = self._generation.learnt
@@ -229,7 +218,7 @@ class Book:
             owes_input=sofar.owes_input,
         )
         with translated():
-            arguments = told.arguments(self._generation.value, self._lease.lease_ms, self._now_ms())
+            arguments = told.arguments(self._generation.value, self._now_ms())
             return text(await self._announce.run(self._line, told.keys(), arguments)) != "settled"
 
     async def beat(self) -> None:
@@ -241,13 +230,11 @@ class Book:
         """Remove the marks of holds, by bucket and id, that were settled so long ago that no command about them can come."""
         by_bucket: dict[str, list[str]] = defaultdict(list)
         for bucket, hold_id in settled:
-            by_bucket[bucket].append(keys.mark(bucket, hold_id))
+            by_bucket[bucket].append(hold_id)
         with translated():
-            await asyncio.gather(*(self._line.ask("UNLINK", *names) for names in by_bucket.values()))
-
-
-def _settled(reply: list[str]) -> Settled:
-    return Settled(int(reply[1]), int(reply[2]) if reply[2] else None)
+            await asyncio.gather(
+                *(self._line.ask("HDEL", keys.settled(bucket), *ids) for bucket, ids in by_bucket.items())
+            )
 
 
 def _line(record: UsageRecord) -> bytes:

@@ -111,5 +111,5 @@ class Claims:
             await asyncio.gather(*(self._renew(facts, once) for facts, once in live))
 
     async def _renew(self, facts: Facts, once: Once) -> None:
-        names = [keys.once(facts.bucket, facts.customer, once.digest), keys.hold(facts.bucket, facts.id)]
+        names = [keys.once(facts.bucket, facts.customer, once.digest), keys.inflight(facts.bucket)]
         await self._keep.run(self._line, names, [once.body, facts.id, 2 * self._lease_ms])

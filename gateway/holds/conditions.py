@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-
-import orjson
+from struct import Struct
 
 from gateway.errors import CustomerBlocked, NoTier, TierNotFound
+from gateway.holds import packed
 from gateway.holds.directory import Directory, Remembered
 from gateway.holds.offer import HouseLimits, Offer, offer
 from gateway.holds.terms import Customer, Standing, Timeline, period_of, standing
+
+NUMBERS = Struct("<11d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,30 +21,27 @@ class Condition:
 
     offer: Offer
     period: tuple[int, int]
-    told: orjson.Fragment
-    """Both as the script that reserves is told them."""
+    told: bytes
+    """Both as the script that reserves is told them, packed."""
 
     @classmethod
     def of(cls, offered: Offer, period: tuple[int, int], house: HouseLimits) -> Condition:
-        words = [
+        numbers = (
             *period,
-            offered.tier,
-            offered.version,
-            str(offered.conversation_tokens_max),
-            str(offered.price_nanousd),
+            offered.conversation_tokens_max,
+            offered.price_nanousd,
             house.grant_tokens_min,
-            _limit(offered.period_tokens_max),
-            _limit(offered.spend_nanousd_max),
+            *(math.inf if most is None else most for most in (offered.period_tokens_max, offered.spend_nanousd_max)),
             _limit(offered.conversation_input_tokens_max),
-            _limit(offered.requests_per_minute),
+            -1 if offered.requests_per_minute is None else offered.requests_per_minute,
             _limit(offered.concurrency_max),
             _limit(offered.end_user_period_tokens_max),
-        ]
-        return cls(offered, period, orjson.Fragment(orjson.dumps(words)))
+        )
+        return cls(offered, period, NUMBERS.pack(*numbers) + packed.texts(offered.tier, offered.version))
 
 
-def _limit(most: int | None) -> str:
-    return "" if most is None else str(most)
+def _limit(most: int | None) -> float:
+    return packed.MOST if most is None else most
 
 
 @dataclass(frozen=True, slots=True)

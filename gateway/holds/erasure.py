@@ -13,6 +13,7 @@ from redis.exceptions import ResponseError
 
 from gateway.holds import keys
 from gateway.holds.connect import fields, text, translated
+from gateway.holds.packed import conversation_in
 
 REWRITTEN_S = 30.0
 PAUSE_S = 0.05
@@ -37,7 +38,10 @@ def erase_customer(
     """
     bucket = keys.bucket_of(customer_id)
     with translated():
-        _drop(client, keys.conversation(bucket, customer_id, "*"), unless="live")
+        for name in client.scan_iter(match=keys.conversation(bucket, customer_id, "*"), count=1_000):
+            conversation = conversation_in(client, name)
+            if conversation is None or conversation.live <= 0:
+                client.unlink(name)
         _drop(client, keys.thread(bucket, customer_id, "*"))
         _drop(client, keys.once(bucket, customer_id, "*"))
         _drop(client, f"{{b{bucket}}}:end_user:{customer_id}:*", unless="held")

@@ -87,10 +87,10 @@ class Facts:
         said = orjson.loads(text)
         return cls(**{name: said[name] for name in cls.__slots__ if name in said})
 
-    def thresholds(self) -> list[str]:
+    def thresholds(self) -> list[int | None]:
         """Return what a settlement compares use with: all and four fifths of the period's tokens, then of the spend."""
         limits = (self.period_tokens_max, self.spend_nanousd_max)
-        return [part for most in limits for part in (["", ""] if most is None else [str(most), str(-(-4 * most // 5))])]
+        return [part for most in limits for part in ((None, None) if most is None else (most, -(-4 * most // 5)))]
 
     def charge(self, came_to: Outcome) -> Charge:
         """Return what a call costs. Where spend is limited, input beyond what was held of it is the house's loss."""

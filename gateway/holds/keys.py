@@ -48,7 +48,7 @@ def end_user(bucket: str, customer_id: str, start_ms: int, name: str | None) -> 
 
 
 def conversation(bucket: str, customer_id: str, name: str) -> str:
-    """Hash: tier, menu version, cap, price, tokens used and held of one conversation."""
+    """String: one conversation, see ``gateway/holds/conversation_text.py``."""
     return f"{{b{bucket}}}:conversation:{customer_id}:{name}"
 
 
@@ -57,19 +57,24 @@ def pace(bucket: str, customer_id: str) -> str:
     return f"{{b{bucket}}}:pace:{customer_id}"
 
 
-def hold(bucket: str, hold_id: str) -> str:
-    """Hash: one hold, the record of a call on its way."""
+def inflight(bucket: str) -> str:
+    """Hash: the holds of the calls in flight by id, one text each, and how far each was at its last renewal."""
+    return f"{{b{bucket}}}:inflight"
+
+
+def settled(bucket: str) -> str:
+    """Hash: how holds were settled, by id, as JSON; what is here outlives the longest replay of a command."""
+    return f"{{b{bucket}}}:settled"
+
+
+def older_hold(bucket: str, hold_id: str) -> str:
+    """Hash: one hold, as the version before writes it."""
     return f"{{b{bucket}}}:hold:{hold_id}"
 
 
-def holds(bucket: str) -> str:
-    """Sorted set: open holds by the end of their lease, ms."""
+def older_holds(bucket: str) -> str:
+    """Sorted set: open holds of the version before by the end of their lease, ms."""
     return f"{{b{bucket}}}:holds"
-
-
-def mark(bucket: str, hold_id: str) -> str:
-    """String: how a hold was settled; outlives the longest replay."""
-    return f"{{b{bucket}}}:settled:{hold_id}"
 
 
 def thread(bucket: str, customer_id: str, digest: str) -> str:
@@ -98,13 +103,12 @@ def notices(bucket: str) -> str:
     return f"{{b{bucket}}}:notices"
 
 
-def of_call(bucket: str, customer_id: str, start_ms: int, name: str, hold_id: str) -> list[str]:
-    """Return what every verb of a call is about, named as above: state, hold, holds, mark, window, conversation, pace, usage."""
+def of_call(bucket: str, customer_id: str, start_ms: int, name: str) -> list[str]:
+    """Return what every verb of a call is about, named as above: state, inflight, settled, window, conversation, pace, usage."""
     return [
         state(bucket),
-        hold(bucket, hold_id),
-        holds(bucket),
-        mark(bucket, hold_id),
+        inflight(bucket),
+        settled(bucket),
         window(bucket, customer_id, start_ms),
         conversation(bucket, customer_id, name),
         pace(bucket, customer_id),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import redis
 
 from gateway.holds import keys
 from gateway.holds.connect import text, translated
+from gateway.holds.packed import WindowState
 from gateway.holds.scripts import Asked, run_all, source
 from gateway.holds.terms import Customer, Publication, Timeline
 from pricing.menu import Menu
@@ -38,6 +39,7 @@ class Projection:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
         self._put_newer = client.register_script(source("project"))
+        self._begin_window = client.register_script(source("begin_window"))
         self._advance = client.register_script(source("advance"))
 
     def put_customers(self, customers: Sequence[Customer]) -> None:
@@ -56,13 +58,11 @@ class Projection:
                 batch.hget(keys.customer(keys.bucket_of(customer_id), customer_id), "body")
             return [Customer.from_json(text(body)) for body in batch.execute() if body is not None]
 
-    def put_window(self, customer_id: str, period: tuple[int, int], amounts: Mapping[str, int]) -> None:
+    def begin_window(self, customer_id: str, period: tuple[int, int], state: WindowState) -> None:
         """Begin a customer's window with what is used of it already; one that was begun before stays as it is."""
         window = keys.window(keys.bucket_of(customer_id), customer_id, period[0])
-        with translated(), self._redis.pipeline(transaction=True) as batch:
-            for name, amount in amounts.items():
-                batch.hsetnx(window, name, str(amount))
-            batch.execute()
+        with translated():
+            self._begin_window(keys=[window], args=[state.to_bytes()])
 
     def put_keys(self, admitted: Iterable[Admitted], shut_out: Iterable[tuple[str, str]] = ()) -> None:
         """Let keys in; of others, by bucket and digest, none passes from the next call on.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
 import redis
 
@@ -12,40 +11,11 @@ from gateway.clock import APART_MS
 from gateway.holds import keys
 from gateway.holds.book import settle_keys, settlement
 from gateway.holds.clocks import Clocks
-from gateway.holds.connect import fields, translated
-from gateway.holds.hold import Checkpoint, Facts, recovered, usage_record
+from gateway.holds.connect import text, translated
+from gateway.holds.hold import Checkpoint, recovered, usage_record
+from gateway.holds.inflight import InFlight, calls_in_flight
 from gateway.holds.offer import NOTHING, Charge
 from gateway.holds.scripts import source
-
-AT_ONCE = 100
-"""Lapsed holds of one bucket that are looked at in a turn."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lapsed:
-    """A hold whose lease is over, as it was read."""
-
-    facts: Facts
-    is_suspect: bool
-    owner: str
-    deadline: int
-    admitted: int
-    grant: int
-    sofar: str
-    owes_input: bool
-
-    @classmethod
-    def read(cls, hold: Mapping[str, str]) -> Lapsed:
-        return cls(
-            facts=Facts.from_json(hold["facts"]),
-            is_suspect=hold["state"] == "suspect",
-            owner=hold["owner"],
-            deadline=int(hold["deadline"]),
-            admitted=int(hold["admitted"]),
-            grant=int(hold["grant"]),
-            sofar=hold["sofar"],
-            owes_input=hold.get("owes_input") == "1",
-        )
 
 
 class Reclaimer:
@@ -70,6 +40,8 @@ class Reclaimer:
         self._monotonic = monotonic
         self._settle = client.register_script(source("settle"))
         self._beat = client.register_script(source("beat"))
+        self._redate = client.register_script(source("redate"))
+        self._adopt = client.register_script(source("adopt"))
         self._clocks = Clocks(client, now_ms)
         self._looks_ahead = True
         """Whether leases may end later than any that is given now: after a start, and once a clock was set."""
@@ -99,31 +71,38 @@ class Reclaimer:
         now = reading.now
         if now is None:
             return 0
+        self._adopt_older(now)
+        calls = calls_in_flight(self._redis, keys.ALL_BUCKETS)
         if self._looks_ahead:
-            self._shorten_leases(now)
-        with self._redis.pipeline(transaction=False) as batch:
-            for bucket in keys.ALL_BUCKETS:
-                batch.zrangebyscore(keys.holds(bucket), "-inf", now, start=0, num=AT_ONCE, withscores=True)
-            found = batch.execute()
-        lapsed = [
-            (bucket, name.decode(), int(until))
-            for bucket, names in zip(keys.ALL_BUCKETS, found, strict=True)
-            for name, until in names
-        ]
-        return sum(self._look_at(bucket, hold_id, until, now) for bucket, hold_id, until in lapsed)
+            self._shorten_leases(calls, now)
+        return sum(
+            self._look_at(bucket, call, now)
+            for bucket, there in calls.items()
+            for call in there
+            if call.renewed + self._lease_ms <= now
+        )
 
-    def _shorten_leases(self, now: int) -> None:
+    def _shorten_leases(self, calls: Mapping[str, Sequence[InFlight]], now: int) -> None:
         """Let no lease end later than one that is given now: it was given by another clock, and its worker may be dead."""
-        latest = now + self._lease_ms
+        for bucket, there in calls.items():
+            ahead = [part for call in there if call.renewed > now + APART_MS for part in (call.id, call.progress)]
+            if ahead:
+                self._redate(keys=[keys.inflight(bucket)], args=[now, *ahead])
+        self._looks_ahead = False
+
+    def _adopt_older(self, now: int) -> None:
+        """Write the holds anew that workers of the version before have left behind."""
         with self._redis.pipeline(transaction=False) as batch:
             for bucket in keys.ALL_BUCKETS:
-                batch.zrangebyscore(keys.holds(bucket), latest + APART_MS, "+inf")
+                batch.zrangebyscore(keys.older_holds(bucket), "-inf", now)
             found = batch.execute()
-            for bucket, names in zip(keys.ALL_BUCKETS, found, strict=True):
-                if names:
-                    batch.zadd(keys.holds(bucket), dict.fromkeys(names, latest), xx=True)
-            batch.execute()
-        self._looks_ahead = False
+        for bucket, ids in zip(keys.ALL_BUCKETS, found, strict=True):
+            for hold_id in map(text, ids):
+                hold = keys.older_hold(bucket, hold_id)
+                owner = self._redis.hget(hold, "owner")
+                if owner is None or not self._beats(text(owner)):
+                    names = [keys.older_holds(bucket), hold, keys.inflight(bucket)]
+                    self._adopt(keys=names, args=[hold_id])
 
     def _notice_restart(self) -> None:
         server = str(self._redis.info("server").get("run_id", ""))
@@ -134,24 +113,17 @@ class Reclaimer:
     def _is_patient(self) -> bool:
         return (self._monotonic() - self._at_hand_since) * 1000 >= self._lease_ms
 
-    def _look_at(self, bucket: str, hold_id: str, until: int, now: int) -> bool:
-        hold = fields(self._redis.hgetall(keys.hold(bucket, hold_id)))
-        if not hold:
-            self._redis.zrem(keys.holds(bucket), hold_id)
-            return False
-        lapsed = Lapsed.read(hold)
-        is_proven = bool(self._redis.exists(keys.gone(lapsed.owner)))
+    def _look_at(self, bucket: str, call: InFlight, now: int) -> bool:
+        is_proven = bool(self._redis.exists(keys.gone(call.owner)))
         if not is_proven and not self._is_patient:
             return False
-        is_dead = is_proven or now >= lapsed.deadline
-        beats = not is_dead and self._beats(lapsed.owner)
-        if not lapsed.is_suspect:
-            # A worker that lives renews what is its own. What it has not for a second lease is nobody's.
-            return (not beats or until + self._lease_ms <= now) and self._bill(lapsed, now, closes=is_dead)
-        if not beats:
-            return self._free(lapsed, now)
-        self._redis.zadd(keys.holds(bucket), {hold_id: now + self._lease_ms}, xx=True)
-        return False
+        is_dead = is_proven or now >= call.deadline
+        beats = not is_dead and self._beats(call.owner)
+        if call.is_suspect:
+            return not beats and self._free(call, now)
+        # A worker that lives renews what is its own. What it has not for a second lease is nobody's.
+        is_nobodys = not beats or call.renewed + 2 * self._lease_ms <= now
+        return is_nobodys and self._bill(call, now, closes=is_dead)
 
     def _beats(self, worker: str) -> bool:
         """Return whether a worker's heartbeat is there; one that another clock left lasts a lease from now at most."""
@@ -160,20 +132,20 @@ class Reclaimer:
             self._redis.pexpire(keys.worker(worker), self._lease_ms)
         return left_ms > 0
 
-    def _bill(self, lapsed: Lapsed, now: int, *, closes: bool) -> bool:
-        facts = lapsed.facts
-        came_to = recovered(facts, Checkpoint(int(lapsed.sofar), lapsed.owes_input))
-        record = usage_record(facts, admitted=lapsed.admitted, grant=lapsed.grant, outcome=came_to)
+    def _bill(self, call: InFlight, now: int, *, closes: bool) -> bool:
+        facts = call.facts
+        came_to = recovered(facts, Checkpoint(call.sofar, call.owes_input))
+        record = usage_record(facts, admitted=call.admitted, grant=call.grant, outcome=came_to)
         due = facts.charge(came_to)
         line = json.dumps(record, separators=(",", ":"))
-        return self._post(lapsed, now, "live", closes, came_to.billed_output_tokens, came_to.input_tokens, due, line)
+        return self._post(call, now, "live", closes, came_to.billed_output_tokens, came_to.input_tokens, due, line)
 
-    def _free(self, lapsed: Lapsed, now: int) -> bool:
-        return self._post(lapsed, now, "suspect", True, 0, 0, NOTHING, "")
+    def _free(self, call: InFlight, now: int) -> bool:
+        return self._post(call, now, "suspect", True, 0, 0, NOTHING, "")
 
     def _post(
         self,
-        lapsed: Lapsed,
+        call: InFlight,
         now: int,
         expects: str,
         closes: bool,
@@ -182,18 +154,17 @@ class Reclaimer:
         due: Charge,
         record: str,
     ) -> bool:
-        facts = lapsed.facts
+        facts = call.facts
         told = settlement(
             facts,
             generation=self._generation(),
             expects=expects,
-            lease_ms=self._lease_ms,
             now=now,
             tokens=tokens,
             input_tokens=input_tokens,
             due=due,
             closes=closes,
-            lapsed_with=lapsed.sofar,
+            lapsed_with=call.progress,
         )
         reply = self._settle(keys=settle_keys(facts), args=[told, record, "", ""])
-        return bool(reply[0] == b"done")
+        return isinstance(reply, bytes)

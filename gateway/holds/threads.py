@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from redis.exceptions import ResponseError
+
 from gateway.holds import keys
 from gateway.holds.connect import text, translated
 from gateway.holds.directory import Directory
 from gateway.holds.line import Line
+from gateway.holds.packed import ConversationState
 
 KEPT_MS = 3_600_000
 """How long a thread is remembered after it was made, or named again: as long as a conversation that rests."""
@@ -57,10 +60,14 @@ class Threads:
             if holder is None:
                 return None
             name = keys.conversation(bucket, holder[0], conversation)
-            found = await self._line.ask("HMGET", name, "used", "input_used")
-        if found[0] is None:
+            try:
+                found = await self._line.ask("GET", name)
+            except ResponseError:  # a hash, as the version before wrote it
+                return sum(int(tokens or 0) for tokens in await self._line.ask("HMGET", name, "used", "input_used"))
+        if found is None:
             return None
-        return sum(int(tokens or 0) for tokens in found)
+        state = ConversationState.from_bytes(found)
+        return state.used + state.input_used
 
 
 def _agreed(known: list[tuple[str, str]]) -> str | None:

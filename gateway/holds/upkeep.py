@@ -14,6 +14,7 @@ from redis.exceptions import OutOfMemoryError
 from gateway.holds import keys
 from gateway.holds.clocks import Clocks
 from gateway.holds.connect import text, translated
+from gateway.holds.packed import WINDOW, WindowState, settled_at
 from gateway.holds.periods import period_at
 from gateway.holds.scripts import source
 from gateway.holds.terms import Customer
@@ -26,6 +27,9 @@ LOST_MS = 1_800_000
 
 KEPT_MS = 2 * 86_400_000
 """How long a window outlives its period, for calls that end late."""
+
+MARKS_KEPT_MS = 86_400_000
+"""How long the mark of a settled hold is kept that its worker did not remove: the worker may only be slow."""
 
 NAMES_A_TURN = 500
 
@@ -62,6 +66,7 @@ class Upkeep:
         self._names: Iterator[bytes] = iter(())
         self._raise = client.register_script(source("advance"))
         self._is_full: bool | None = None
+        self._turns = 0
 
     def turn(self) -> Found:
         """Look at everything once."""
@@ -73,7 +78,9 @@ class Upkeep:
             with suppress(OutOfMemoryError):
                 self._redis.set(keys.CLOCK, reading.here)
             if reading.now is not None:
-                self._remove_past(min(reading.here, self._now_ms()) - KEPT_MS)
+                earlier = min(reading.here, self._now_ms())
+                self._remove_past(earlier - KEPT_MS)
+                self._remove_marks(earlier - MARKS_KEPT_MS)
         has_lost = abs(reading.jump_ms) > LOST_MS or reading.here < seen - LOST_MS
         return Found(reading.now, reading.ahead_ms, has_lost, used, most)
 
@@ -117,12 +124,21 @@ class Upkeep:
             return
         with self._redis.pipeline(transaction=False) as batch:
             for name in past:
-                batch.hget(name, "held")
-            held = batch.execute()
-            for name, tokens in zip(past, held, strict=True):
-                if not int(tokens or 0):
+                batch.hmget(name, *WINDOW)
+            values = batch.execute()
+            for name, fields in zip(past, values, strict=True):
+                if not WindowState.read(fields).held:
                     batch.unlink(name)
             batch.execute()
+
+    def _remove_marks(self, before: int) -> None:
+        """Remove the marks of the next bucket's holds that were settled before then: those of workers that have died."""
+        name = keys.settled(keys.ALL_BUCKETS[self._turns % keys.BUCKETS])
+        self._turns += 1
+        marks = cast(dict[bytes, bytes], self._redis.hgetall(name))
+        past = [hold_id for hold_id, mark in marks.items() if settled_at(mark) < before]
+        if past:
+            self._redis.hdel(name, *past[:NAMES_A_TURN])
 
     def _customers(self, ids: Sequence[str]) -> dict[str, Customer]:
         if not ids:

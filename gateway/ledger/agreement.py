@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from gateway.holds import keys
 from gateway.holds.connect import text, translated
+from gateway.holds.packed import WINDOW, WindowState
 from gateway.ledger.database import Database
 from gateway.ledger.entries import Entry, Malformed, record_in
 from gateway.ledger.queries import calls_in, summed, sums_of
@@ -93,11 +94,12 @@ class Agreement:
         """
         with translated(), self._redis.pipeline(transaction=False) as batch:
             batch.hget(keys.state(period.bucket), "generation")
-            batch.hmget(period.window, "used", "spend_used", "carried")
-            generation, (used, spend_used, was_carried) = batch.execute()
+            batch.hmget(period.window, *WINDOW, "carried")
+            generation, (*found, was_carried) = batch.execute()
         if generation is None or text(generation) != self._generation() or was_carried is not None:
             return None
-        return int(used or 0), int(spend_used or 0)
+        window = WindowState.read(found)
+        return window.used, window.spend_used
 
     def _on_their_way(self, period: Period) -> list[UsageRecord] | None:
         stream = keys.usage(period.bucket)

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import redis
 from sqlalchemy import select
 
-from gateway.holds import keys
+from gateway.holds import keys, packed
 from gateway.holds.connect import translated
 from gateway.holds.offer import HouseLimits, offer
+from gateway.holds.packed import ConversationState, WindowState
 from gateway.holds.periods import PeriodKind, period_at
 from gateway.ledger.adding import Period
-from gateway.ledger.conversations import DAY_MS, HOUR_MS, Conversation
+from gateway.ledger.conversations import HOUR_MS, Conversation
 from gateway.ledger.database import Database
 from gateway.ledger.queries import begun_in, newest_times, settled_since, spent_in, tokens_by_end_user
 from gateway.ledger.rollup import Used, conversations_in, windows_in
@@ -27,7 +28,7 @@ AT_ONCE = 1_000
 """Commands in one batch: one wait for the server, and for its disk."""
 
 
-Command = list[str | int]
+Command = list[bytes | str | int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +127,13 @@ class HotState:
             if cap is None:
                 tier = self._tiers.get((one.menu_version or "", one.tier or ""))
                 cap = offer(tier, one.menu_version, accounts[one.customer].overrides, house).conversation_tokens_max
-            yield from _conversation(one, cap)
+            yield _conversation(one, cap)
 
     def _settled(self, ids: Sequence[str]) -> Iterator[Command]:
         """Mark recent calls as settled, so that a worker's late repetition changes no window."""
         since = self._now_ms() - self._bounds.call_ms - HOUR_MS
         for record_id, customer, time, charge in settled_since(self._database, ids, since):
-            reply = json.dumps(["done", str(charge), "", str(time)])
-            yield ["SET", keys.mark(keys.bucket_of(customer), record_id), reply, "PX", DAY_MS]
+            yield ["HSET", keys.settled(keys.bucket_of(customer)), record_id, packed.mark(charge, time)]
 
     def _accounts(self, ids: Sequence[str]) -> dict[str, Account]:
         query = select(customers.c.id, customers.c.period, customers.c.timezone, customers.c.overrides)
@@ -151,18 +151,26 @@ class HotState:
 
 def _window(customer: str, period: Period, used: Used) -> Command:
     window = keys.window(keys.bucket_of(customer), customer, period[0])
-    return ["HSET", window, "used", used.tokens, "spend_used", used.charge_nanousd, "included", used.included]
+    state = WindowState(used=used.tokens, spend_used=used.charge_nanousd, included=used.included)
+    return ["HSET", window, "amounts", state.to_bytes()]
 
 
-def _conversation(conversation: Conversation, cap: int) -> list[Command]:
+def _conversation(conversation: Conversation, cap: int) -> Command:
     name = keys.conversation(keys.bucket_of(conversation.customer), conversation.customer, conversation.name)
-    fields: list[str | int] = [
-        *("first", conversation.first, "last", conversation.last),
-        *("tier", conversation.tier or "", "version", conversation.menu_version or ""),
-        *("cap", cap, "charged", int(conversation.was_charged)),
-        *("used", conversation.tokens, "input_used", conversation.input_tokens),
-    ]
-    return [["HSET", name, *fields], ["PEXPIRE", name, 2 * HOUR_MS]]
+    state = ConversationState(
+        first=conversation.first,
+        last=conversation.last,
+        live=0,
+        cap=cap,
+        used=conversation.tokens,
+        held=0,
+        input_used=conversation.input_tokens,
+        input_held=0,
+        was_charged=conversation.was_charged,
+        tier=conversation.tier or "",
+        version=conversation.menu_version or "",
+    )
+    return ["SET", name, state.to_bytes(), "PX", 2 * HOUR_MS]
 
 
 def menus_ever(database: Database) -> list[Menu]:

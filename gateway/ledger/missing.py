@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import redis
 
 from gateway.holds.connect import text
+from gateway.holds.packed import window_state
 from gateway.holds.periods import period_at
 from gateway.holds.projection import Projection
 from gateway.holds.upkeep import window_in
@@ -38,10 +39,10 @@ def corrections(
             period = period_at(customer.period, customer.timezone, window[1])
             if period[0] != window[1]:
                 continue  # begun in another zone or kind of period: what is in it is counted in the one of now
-            counted = Spent(*(int(amount or 0) for amount in client.hmget(name, ["used", "spend_used"])))
+            counted = window_state(client, name)
             booked = spent_in(database, {customer.id: period})[customer.id]
-            tokens = max(counted.tokens - booked.tokens, 0)
-            charge = max(counted.charge_nanousd - booked.charge_nanousd, 0)
+            tokens = max(counted.used - booked.tokens, 0)
+            charge = max(counted.spend_used - booked.charge_nanousd, 0)
             if tokens or charge:
                 yield _correction(customer.id, period, Spent(tokens, charge), head, now_ms, currency)
 

@@ -13,7 +13,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.holds import keys
 from gateway.holds.announcement import Announcement, announcement
-from gateway.holds.connect import fields, text, translated
+from gateway.holds.connect import translated
+from gateway.holds.inflight import calls_in_flight
 from gateway.holds.scripts import source
 from gateway.ledger.appender import book
 from gateway.ledger.database import Database
@@ -35,7 +36,7 @@ ENSURE_WAIT_S = 5.0
 REBUILD_WAIT_S = 600.0
 """How long who was told to rebuild waits for that."""
 
-HOT = frozenset((b"key", b"customer", b"window", b"end_user", b"conversation", b"pace", b"hold"))
+HOT = frozenset((b"key", b"customer", b"window", b"end_user", b"conversation", b"pace", b"inflight", b"hold", b"holds"))
 """What a rebuild writes anew; settled marks and usage streams are never thrown away."""
 
 CUSTOMERS_AT_ONCE = 500
@@ -211,7 +212,7 @@ class Recovery:
             lock.check()
             self._put_in_force(generation, buckets)
             for told in (told for bucket in buckets for told in in_flight[bucket]):
-                arguments = told.arguments(generation, self._bounds.lease_ms, self._now_ms())
+                arguments = told.arguments(generation, self._now_ms())
                 self._announce(keys=told.keys(), args=arguments)
 
     def _shares(self, buckets: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
@@ -273,15 +274,15 @@ class Recovery:
 
     def _holds_not_in_the_book(self, buckets: Sequence[str]) -> dict[str, list[Announcement]]:
         """Return by bucket the holds that Redis still has of calls without a record."""
-        found: dict[str, list[Announcement]] = {bucket: [] for bucket in buckets}
-        for bucket in buckets:
-            for name in self._redis.zrange(keys.holds(bucket), 0, -1):
-                hold_id = text(name)
-                hold = fields(self._redis.hgetall(keys.hold(bucket, hold_id)))
-                if hold and hold["state"] == "live" and not self._is_booked(hold_id):
-                    found[bucket].append(announcement(hold))
-            self._redis.delete(keys.holds(bucket))
-        return found
+        calls = calls_in_flight(self._redis, buckets)
+        return {
+            bucket: [
+                announcement(call)
+                for call in calls.get(bucket, [])
+                if not call.is_suspect and not self._is_booked(call.id)
+            ]
+            for bucket in buckets
+        }
 
     def _is_booked(self, record_id: str) -> bool:
         with self._database.read() as connection:

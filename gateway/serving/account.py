@@ -12,6 +12,7 @@ from gateway.holds.connect import text, translated
 from gateway.holds.directory import Directory
 from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits, Offer, offer
+from gateway.holds.packed import WINDOW, WindowState
 from gateway.holds.terms import Customer, Standing, period_of, standing
 from pricing.menu import Menu
 
@@ -94,11 +95,11 @@ class Accounts:
             terms = offer(tier, where.version, customer.overrides, self._house)
             start, end = period_of(customer, now)
             bucket = keys.bucket_of(customer.id)
-            asked = "HMGET", keys.window(bucket, customer.id, start), "used", "held", "spend_used", "spend_held"
-            amounts = await self._line.ask(*asked)
+            asked = "HMGET", keys.window(bucket, customer.id, start), *WINDOW
+            found = await self._line.ask(*asked)
             if not await self._in_force(bucket):
-                amounts = await self._line.ask(*asked)
-        used, held, spend_used, spend_held = (int(amount or 0) for amount in amounts)
+                found = await self._line.ask(*asked)
+        window = WindowState.read(found)
         return {
             "customer": customer.id,
             "tier": where.tier,
@@ -109,15 +110,15 @@ class Accounts:
                 "start": written(start),
                 "end": written(end),
                 "tokens_max": terms.period_tokens_max,
-                "tokens_used": used,
-                "tokens_held": held,
-                "tokens_remaining": _remaining(terms.period_tokens_max, used, held),
+                "tokens_used": window.used,
+                "tokens_held": window.held,
+                "tokens_remaining": _remaining(terms.period_tokens_max, window.used, window.held),
             },
             "spend": {
                 "max_nanousd": terms.spend_nanousd_max,
-                "used_nanousd": spend_used,
-                "held_nanousd": spend_held,
-                "remaining_nanousd": _remaining(terms.spend_nanousd_max, spend_used, spend_held),
+                "used_nanousd": window.spend_used,
+                "held_nanousd": window.spend_held,
+                "remaining_nanousd": _remaining(terms.spend_nanousd_max, window.spend_used, window.spend_held),
             },
             "next": _next(where),
         }

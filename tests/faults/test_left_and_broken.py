@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from gateway.holds.connect import connect
+from gateway.holds.inflight import InFlight, calls_in_flight
+from gateway.holds.keys import ALL_BUCKETS
 from tests.faults.calls import Caller, Faulty, faulty_loop
 from tests.faults.test_dialects import ALL
 from tests.faults.test_nothing_escapes import BROAD, GRANT, LIVED_S, PATIENT, THOUGHT, hangups, sell
@@ -102,7 +104,7 @@ def test_a_worker_that_is_killed_while_nobody_listens_has_billed_what_is_owed() 
         faulty = Faulty(loop, truth)
         left = leave_all(faulty)
         (worker,) = running.children("worker")
-        until(lambda: owing(redis_url(running)) == len(CASES) // 2, LIVED_S)
+        until(lambda: in_flight(redis_url(running), lambda call: call.sofar == GRANT) == len(CASES) // 2, LIVED_S)
         os.kill(worker.process.pid, signal.SIGKILL)
         until(lambda: open_holds(redis_url(running)) == 0, 4 * lease_s)
         records = records_of(faulty)
@@ -153,7 +155,7 @@ def test_input_of_an_answer_that_was_left_before_its_first_token_is_owed_where_i
                         caller.hang_up()
         left = sum(owes for _, _, owes, _ in calls)
         until(lambda: hangups(loop) == left, LIVED_S)
-        until(lambda: owing(redis_url(running), "owes_input", "1") == left, LIVED_S)
+        until(lambda: in_flight(redis_url(running), lambda call: call.owes_input) == left, LIVED_S)
         (worker,) = running.children("worker")
         os.kill(worker.process.pid, signal.SIGKILL)
         until(lambda: open_holds(redis_url(running)) == 0, 4 * lease_s)
@@ -170,10 +172,10 @@ def answered(truth: Truth) -> int:
     return sum(told.was_answered for told in truth.calls.values())
 
 
-def owing(url: str, field: str = "sofar", said: str = str(GRANT)) -> int:
-    """Return how many holds were last renewed so, by default with all that they were granted."""
+def in_flight(url: str, is_so: Callable[[InFlight], bool]) -> int:
+    """Return how many calls were so when they were last renewed."""
     with connect(url) as client:
-        return sum(client.hget(name, field) == said.encode() for name in client.scan_iter("*:hold:*"))
+        return sum(is_so(call) for there in calls_in_flight(client, ALL_BUCKETS).values() for call in there)
 
 
 @pytest.fixture

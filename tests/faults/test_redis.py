@@ -17,11 +17,14 @@ import pytest
 
 from gateway import bookkeeper
 from gateway.holds.connect import connect
+from gateway.holds.inflight import calls_in_flight
+from gateway.holds.keys import ALL_BUCKETS
 from gateway.holds.scripts import source
 from tests.clock import Clock
 from tests.faults.calls import AS_ASKED, Caller, Faulty, both_ways, every_call, faulty_loop
 from tests.faults.truth import Script, Told
 from tests.faults.wire import Wire, wire
+from tests.gateway.holds.desk import end_lease
 from tests.loop.rig import Sold
 from tests.servers import short_directory, valkey_in
 from tests.waiting import until
@@ -166,7 +169,7 @@ def test_who_has_the_end_of_an_answer_has_its_record(faulty: Faulty, between: Wi
 
     assert answer.status_code == 200
     with connect(valkey) as client:
-        assert client.keys("*:hold:*") == []
+        assert calls_in_flight(client, ALL_BUCKETS) == {}
 
 
 def test_after_redis_was_away_every_hold_gets_a_full_lease(
@@ -186,19 +189,18 @@ def test_after_redis_was_away_every_hold_gets_a_full_lease(
         of_books.cut()
         until(lambda: "the books wait" in caplog.text, 10)
         between.cut()
-        [hold] = client.keys("*:hold:*")
-        bucket, hold_id = hold.decode().split(":hold:")
-        client.zadd(f"{bucket}:holds", {hold_id: 1}, xx=True)
+        [(bucket, [call])] = calls_in_flight(client, ALL_BUCKETS).items()
+        end_lease(client, bucket, call.id)
         of_books.mend()
 
         written = faulty.loop.settings.metrics_dir / f"{bookkeeper.SHEET}.json"
         before = written.stat().st_mtime_ns
         clock.now_s += 2 * bookkeeper.SWEEP_S
         until(lambda: written.stat().st_mtime_ns > before, 10)
-        assert client.hget(hold, "state") == b"live"
+        assert not calls_in_flight(client, [bucket])[bucket][0].is_suspect
 
         clock.now_s += lease_s
-        until(lambda: client.hget(hold, "state") == b"suspect", 10)
+        until(lambda: calls_in_flight(client, [bucket])[bucket][0].is_suspect, 10)
         between.mend()
         caller.read_to_the_end_in(4_096)
         until_settled(faulty)

@@ -18,6 +18,8 @@ from gateway.app import build
 from gateway.clock import now_ms
 from gateway.holds import keys
 from gateway.holds.connect import connect, fields
+from gateway.holds.inflight import calls_in_flight
+from gateway.holds.packed import WindowState, window_state
 from gateway.ledger.database import Database
 from gateway.local.simulator import Law
 from gateway.local.simulator import build as build_simulator
@@ -92,18 +94,16 @@ class Rig:
 
     def open_holds(self) -> int:
         """Return how many holds there are, in all buckets."""
-        with connect(self.settings.redis_url) as client, client.pipeline(transaction=False) as batch:
-            for bucket in keys.ALL_BUCKETS:
-                batch.zcard(keys.holds(bucket))
-            return sum(batch.execute())
-
-    def windows(self) -> list[dict[str, str]]:
         with connect(self.settings.redis_url) as client:
-            return [fields(client.hgetall(name)) for name in client.scan_iter("*:window:*")]
+            return sum(map(len, calls_in_flight(client, keys.ALL_BUCKETS).values()))
+
+    def windows(self) -> list[WindowState]:
+        with connect(self.settings.redis_url) as client:
+            return [window_state(client, name) for name in client.scan_iter("*:window:*")]
 
     def until_nothing_is_held(self, deadline_s: float = 10) -> None:
         until(lambda: self.open_holds() == 0, deadline_s)
-        assert all(int(window.get("held", 0)) == 0 for window in self.windows())
+        assert all(window.held == 0 for window in self.windows())
         with connect(self.settings.redis_url) as client:
             assert fields(client.hgetall(keys.BREACHES)) == {}
 

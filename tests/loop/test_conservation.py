@@ -6,6 +6,8 @@ It is its customer's matter: whose window does not add up is not served, everybo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from struct import pack
 from typing import Any
 
 import httpx
@@ -15,6 +17,7 @@ import redis
 from gateway.clock import now_ms
 from gateway.holds import keys
 from gateway.holds.connect import connect, fields
+from gateway.holds.packed import window_state
 from tests.loop.rig import Rig, Sold
 from tests.waiting import until
 
@@ -55,6 +58,11 @@ def is_served(loop: Rig, customer: Sold) -> bool:
     return False
 
 
+def add(client: redis.Redis, window: str, field: str, amount: int) -> None:
+    was = window_state(client, window)
+    client.hset(window, "amounts", replace(was, **{field: getattr(was, field) + amount}).to_bytes())
+
+
 def window_of(client: redis.Redis, customer: Sold) -> str:
     [name] = client.scan_iter(f"*:window:{customer.id}:*")
     return str(name.decode())
@@ -80,7 +88,7 @@ def test_a_breach_made_by_hand_stops_its_customer_and_nobody_else_until_it_is_re
     other = loop.customer("only")
     window = window_of(client, acme)
 
-    client.hincrby(window, field, amount)
+    add(client, window, field, amount)
     until(lambda: client.hexists(window, "breach"))
 
     assert not is_served(loop, acme)
@@ -88,7 +96,7 @@ def test_a_breach_made_by_hand_stops_its_customer_and_nobody_else_until_it_is_re
     assert is_ready(loop)
     assert said in " ".join(fields(client.hgetall(keys.BREACHES)).values())
     assert httpx.get(f"{loop.url}/livez").status_code == 200
-    client.hincrby(window, field, -amount)
+    add(client, window, field, -amount)
     until(lambda: not client.exists(keys.BREACHES))
     assert is_served(loop, acme)
     lines = [record.message for record in caplog.records if "conservation is broken" in record.message]
@@ -99,20 +107,18 @@ def test_a_breach_made_by_hand_stops_its_customer_and_nobody_else_until_it_is_re
 def test_a_hold_without_its_tokens_in_the_window_is_a_breach(loop: Rig, acme: Sold, client: redis.Redis) -> None:
     """The other way round: what a hold has is in no window."""
     bucket = keys.bucket_of(acme.id)
-    hold = {"window": window_of(client, acme), "tokens": "7", "money": "0", "state": "live"}
-
-    client.hset(keys.hold(bucket, "stray"), items=[part for pair in hold.items() for part in pair])
-    client.zadd(keys.holds(bucket), {"stray": now_ms() + 600_000})
+    hold = b"live\0" + pack("<11d", 7, *[0] * 5, now_ms() + 600_000, now_ms(), 7, 7, 0)
+    client.hset(keys.inflight(bucket), "stray", hold + f"w_1\0{window_of(client, acme)}\0{{}}".encode())
     until(lambda: not is_served(loop, acme))
 
-    client.zrem(keys.holds(bucket), "stray")
+    client.hdel(keys.inflight(bucket), "stray")
     until(lambda: is_served(loop, acme))
 
 
 def test_books_that_lost_a_record_are_a_breach(loop: Rig, acme: Sold, client: redis.Redis) -> None:
     """What was used is in the window and in no record: nobody would be billed for it."""
     window = window_of(client, acme)
-    client.hincrby(window, "used", 9)
+    add(client, window, "used", 9)
 
     until(lambda: client.exists(keys.BREACHES))
 

@@ -1,19 +1,26 @@
 -- Reads windows of one bucket, and every hold that is open there, at one moment; changes nothing.
--- KEYS: state, holds, then windows, then holds. ARGV: generation, how many windows, then the id of each hold.
--- Replies {'rebuild'}; {'changed'} where other holds are open by now; or {'counted', then of each window used, held,
--- spend_used, spend_held, tokens_max and spend_max, then of each hold its window, tokens and money}.
+-- KEYS: state, inflight, the holds of the version before, then windows. ARGV: generation.
+-- Replies {'rebuild'}; or {'counted', of each hold its window, tokens and money, one after the other; of each window what
+-- `gateway/holds/packed.py` reads of one}.
 if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[1] then return {'rebuild'} end
-local windows, open = tonumber(ARGV[2]), #ARGV - 2
-if redis.call('ZCARD', KEYS[2]) ~= open then return {'changed'} end
-for place = 1, open do
-  if not redis.call('ZSCORE', KEYS[2], ARGV[place + 2]) then return {'changed'} end
+local held, windows = {}, {}
+local function add(window, tokens, money)
+  local place = #held
+  held[place + 1], held[place + 2], held[place + 3] = window, tokens, money
 end
-local counted = {'counted'}
-for place = 1, windows do
-  counted[#counted + 1] =
-    redis.call('HMGET', KEYS[place + 2], 'used', 'held', 'spend_used', 'spend_held', 'tokens_max', 'spend_max')
+for _, text in ipairs(redis.call('HVALS', KEYS[2])) do
+  if string.find(text, '^%a') then  -- not how far a call was
+    local _, tokens, money, _, _, _, _, _, _, _, _, _, rest_at = struct.unpack(HOLD, text)
+    local _, window = struct.unpack('ss', string.sub(text, rest_at))
+    add(window, written(tokens), written(money))
+  end
 end
-for place = 1, open do
-  counted[#counted + 1] = redis.call('HMGET', KEYS[windows + place + 2], 'window', 'tokens', 'money')
+for _, id in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
+  local hold = redis.call('HMGET', string.sub(KEYS[3], 1, -2) .. ':' .. id, 'window', 'tokens', 'money')
+  if hold[1] then add(hold[1], hold[2], hold[3]) end
 end
-return counted
+for place = 4, #KEYS do
+  windows[place - 3] =
+    redis.call('HMGET', KEYS[place], 'amounts', 'used', 'held', 'spend_used', 'spend_held', 'included', 'tokens_max', 'spend_max')
+end
+return {'counted', held, windows}

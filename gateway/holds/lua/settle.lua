@@ -1,78 +1,74 @@
 #!lua flags=allow-oom
 -- Books what a hold came to: once, whoever asks and however often. One verb for four moments, told by ARGV, whose first
--- is a list in JSON:
+-- is packed:
 --   settled by its worker    expects live,    closes
 --   lapsed                   expects live,    stays open as suspect with the tokens so far billed; or closes, if its
 --                                             owner is proven dead
 --   settled late             expects suspect, closes: the tokens beyond what was billed, as a correction
 --   released                 expects suspect, closes with nothing more to bill
--- KEYS after the ninth: the end user's, where its tokens are limited, the Idempotency-Key's and the count of kept
--- answers, if there is one, then what leads later calls to this conversation. The list says where each stands, 0 where
--- it does not. It runs on a server that is full, too: what was admitted has its place in the books.
--- Replies {'done', charge, conversation_left, now}, {'suspect', billed, '1' where input was owed}, or 'rebuild', 'unknown',
--- 'settled', 'renewed' (the hold was renewed since the reclaimer looked).
-local state, hold, holds, mark, window, conversation, pace, usage, notices =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local generation, hold_id, expects, closes, lapsed_with, lease_ms, told, kept_max, tokens, input, charge_first,
-  charge_again, name, included, end_user_at, once_at, threads_from, period_max, period_near, spend_max, spend_near =
-  unpack(cjson.decode(ARGV[1]))
+-- KEYS after the eighth: the end user's, where its tokens are limited, the Idempotency-Key's and the count of kept
+-- answers, if there is one, then what leads later calls to this conversation. The first of ARGV says where each stands, 0
+-- where it does not. It runs on a server that is full, too: what was admitted has its place in the books.
+-- Replies, packed, the charge, what is left of the conversation (infinite where it is another one) and the time; or
+-- {'suspect', billed, '1' where input was owed}, or 'rebuild', 'unknown', 'renewed' (the hold was renewed since the
+-- reclaimer looked).
+local state, inflight, settled, window, conversation, pace, usage, notices =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local closes, has_lapsed, told, kept_max, tokens, input, charge_first, charge_again, included, end_user_at, once_at,
+  threads_from, period_max, period_near, spend_max, spend_near, generation, hold_id, expects, lapsed_with, name_at =
+  struct.unpack('<ddddddddddddddddssss', ARGV[1])
+closes = closes == 1
 local record, answer_first, answer_again = ARGV[2], ARGV[3], ARGV[4]
 local end_user, once, answers = KEYS[end_user_at], KEYS[once_at], KEYS[once_at + 1]
 
 if redis.call('HGET', state, 'generation') ~= generation then return {'rebuild'} end
-local h = redis.call('HMGET', hold, 'state', 'tokens', 'money', 'input', 'sofar', 'billed', 'first', 'charged', 'facts',
-  'owes_input')
-if not h[1] then  -- a hold that is there is not settled: one step removes it and leaves the mark
-  local done = redis.call('GET', mark)
-  return done and cjson.decode(done) or {'unknown'}
+local hold = redis.call('HGET', inflight, hold_id)
+if not hold then  -- a hold that is there is not settled: one step removes it and leaves the mark
+  local mark = redis.call('HGET', settled, hold_id)
+  return mark and string.sub(mark, 1, 24) or {'unknown'}
 end
 local now = time_ms(told)
-if lapsed_with then
-  local lease_until = redis.call('ZSCORE', holds, hold_id)
-  if not lease_until or tonumber(lease_until) > now or h[1] ~= expects or h[5] ~= lapsed_with then return {'renewed'} end
-elseif h[1] ~= expects then
-  return {h[1], h[6], h[10] or ''}
+local stands, held_tokens, held_money, held_input, hold_first, hold_charged = struct.unpack('<sddddd', hold)
+local progress = ''
+if has_lapsed == 1 or stands ~= expects then
+  progress = redis.call('HGET', inflight, PROGRESS .. hold_id) or ''
+  if has_lapsed == 0 then
+    local owes, before = string.match(progress, '^%d+ %d+ ([01]) (%d+)')
+    return {stands, before, owes}
+  end
+  if stands ~= expects or progress ~= lapsed_with then return {'renewed'} end
 end
 
 -- The price of a conversation goes onto the first record with an output token, but for those a subscription includes.
-local c = redis.call('HMGET', conversation, 'first', 'charged', 'cap', 'used', 'held', 'input_used', 'input_held',
-  'live', 'last')
-local w = redis.call('HMGET', window, 'used', 'held', 'spend_used', 'spend_held', 'included')
+local first, last, live, cap, used, held, input_used, input_held, charged, tier, version, is_hash =
+  conversation_at(conversation)
+local window_used, window_held, spend_used, spend_held, in_subscription, tokens_max, money_max, _, is_older =
+  window_at(window)
 local u = end_user and redis.call('HMGET', end_user, 'used', 'held')
-local is_same = c[1] == h[7]
-local charged = h[8]
-if is_same then charged = c[2] end
+local is_same = first == hold_first
+if not is_same then charged = hold_charged end
 local charge, newly_included = charge_again, false
-if tokens ~= '0' and charged ~= '1' then
-  if whole(w[5]) < whole(included) then newly_included = true else charge = charge_first end
-  charged = '1'
+if tokens ~= 0 and charged ~= 1 then
+  if in_subscription < included then newly_included = true else charge = charge_first end
+  charged = 1
 end
 
-local billed, spent, said = whole(tokens), whole(charge), whole(input)
-local freed_tokens, freed_money, freed_input = billed, spent, said
-if closes then freed_tokens, freed_money, freed_input = whole(h[2]), whole(h[3]), whole(h[4]) end
-local used_after, spent_after = bounded(whole(w[1]) + billed), bounded(whole(w[3]) + spent)
-local windowed = {'used', written(used_after), 'held', written(bounded(whole(w[2]) - freed_tokens)),
-  'spend_used', written(spent_after), 'spend_held', written(bounded(whole(w[4]) - freed_money))}
-if newly_included then
-  windowed[9], windowed[10] = 'included', written(whole(w[5]) + 1)
-end
-local conversation_left, talk, talk_is_empty = '', nil, false
+local freed_tokens, freed_money, freed_input = tokens, charge, input
+if closes then freed_tokens, freed_money, freed_input = held_tokens, held_money, held_input end
+local used_after, spent_after = bounded(window_used + tokens), bounded(spend_used + charge)
+local conversation_left, came_to_nothing = math.huge, false
 if is_same then
-  local used, held = bounded(whole(c[4]) + billed), bounded(whole(c[5]) - freed_tokens)
-  local input_used, input_held = bounded(whole(c[6]) + said), bounded(whole(c[7]) - freed_input)
-  local live, last = whole(c[8]), c[9]
-  if closes then live, last = live - 1, written(now) end
-  talk = {'charged', charged, 'last', last, 'live', written(live), 'used', written(used), 'held', written(held),
-    'input_used', written(input_used), 'input_held', written(input_held)}
-  talk_is_empty = record == '' and live <= 0 and used == 0 and input_used == 0 and charged ~= '1'
-  conversation_left = written(tonumber(c[3]) - used - held)
+  used, held = bounded(used + tokens), bounded(held - freed_tokens)
+  input_used, input_held = bounded(input_used + input), bounded(input_held - freed_input)
+  if closes then live, last = live - 1, now end
+  came_to_nothing = record == '' and live <= 0 and used == 0 and input_used == 0 and charged ~= 1
+  conversation_left = cap - used - held
 end
-local entry = {'record', record, 'charge', charge, 'settled', written(now)}
-if is_same then entry[7], entry[8] = 'cap', c[3] end
+local entry = {'record', record, 'charge', written(charge), 'settled', written(now)}
+if is_same then entry[7], entry[8] = 'cap', written(cap) end
 if newly_included then entry[#entry + 1], entry[#entry + 2] = 'included', '1' end
 local user_used, user_held = 0, 0
-if u then user_used, user_held = bounded(whole(u[1]) + billed), bounded(whole(u[2]) - freed_tokens) end
+if u then user_used, user_held = bounded(whole(u[1]) + tokens), bounded(whole(u[2]) - freed_tokens) end
 
 -- The answer of a call with an Idempotency-Key is kept for a day, where there is room in the customer's budget. It is
 -- counted by the hour in which it was kept, for as long as it may be there; without it the key is free again.
@@ -81,7 +77,7 @@ if once and closes then
   answer = charge == charge_first and answer_first or answer_again
   is_claimed = redis.call('HGET', once, 'call') == hold_id
   local size, counted = #answer + 400, redis.call('HGETALL', answers)
-  local room = whole(kept_max) - size
+  local room = kept_max - size
   for place = 1, #counted, 2 do
     local age = hour - counted[place]
     if age > 24 or age < -1 then past[#past + 1] = counted[place] else room = room - counted[place + 1] end
@@ -91,30 +87,46 @@ end
 
 -- What is used of a limit has come to a threshold of it: told at that moment, and once a period.
 local function tell_if_reached(limit, percent, threshold, max, added, after)
-  if threshold == '' or after < whole(threshold) or after - added >= whole(threshold) then return end
+  if after < threshold or after - added >= threshold then return end
   if redis.call('HSETNX', window, 'told_' .. limit .. '_' .. percent, '1') == 0 then return end
-  redis.pcall('XADD', notices, '*', 'limit', limit, 'percent', percent, 'max', max, 'used', written(after),
-    'facts', h[9])
+  local rest = string.sub(hold, select(13, struct.unpack(HOLD, hold)))
+  local facts = string.sub(rest, select(3, struct.unpack('ss', rest)))
+  redis.pcall('XADD', notices, '*', 'limit', limit, 'percent', percent, 'max', written(max), 'used', written(after),
+    'facts', facts)
 end
 
--- The first write may fail, where the stream is none. Those after it go to what was read; where they do not, they may fail.
-if record ~= '' then redis.call('XADD', usage, '*', unpack(entry)) end
-redis.call('HSET', window, unpack(windowed))
+-- The first writes may fail, where the marks or the stream are none. Those after them go to what was read; where they do
+-- not, they may fail.
+local reply = struct.pack('<ddd', charge, conversation_left, now)
+if closes then redis.call('HSET', settled, hold_id, packed_mark(reply)) end
+local added = record == '' or redis.pcall('XADD', usage, '*', unpack(entry))
+if type(added) == 'table' then
+  redis.call('HDEL', settled, hold_id)
+  return redis.error_reply(added.err)
+end
+if newly_included then in_subscription = in_subscription + 1 end
+put_window(window, used_after, bounded(window_held - freed_tokens), spent_after, bounded(spend_held - freed_money),
+  in_subscription, tokens_max, money_max, is_older)
 if u and user_used == 0 and user_held == 0 then
   redis.call('DEL', end_user)
 elseif u then
-  redis.call('HSET', end_user, 'used', written(user_used), 'held', written(user_held))
+  redis.call('HSET', end_user, 'used', user_used, 'held', user_held)
 end
-tell_if_reached('period_tokens', '80', period_near, period_max, billed, used_after)
-tell_if_reached('period_tokens', '100', period_max, period_max, billed, used_after)
-tell_if_reached('spend', '80', spend_near, spend_max, spent, spent_after)
-tell_if_reached('spend', '100', spend_max, spend_max, spent, spent_after)
-if talk_is_empty then redis.call('DEL', conversation) elseif talk then redis.call('HSET', conversation, unpack(talk)) end
+tell_if_reached('period_tokens', '80', period_near, period_max, tokens, used_after)
+tell_if_reached('period_tokens', '100', period_max, period_max, tokens, used_after)
+tell_if_reached('spend', '80', spend_near, spend_max, charge, spent_after)
+tell_if_reached('spend', '100', spend_max, spend_max, charge, spent_after)
+if came_to_nothing then
+  redis.call('DEL', conversation)
+elseif is_same then
+  put_conversation(conversation, nil, first, last, live, cap, used, held, input_used, input_held, charged, tier, version,
+    is_hash)
+end
 
-local reply = {'done', charge, conversation_left, written(now)}
 if closes then
   if is_same then
     -- An id that fits two conversations leads to none. Of two answers that were cut in the same text the later one counts.
+    local name = string.sub(ARGV[1], name_at)
     for place = threads_from, #KEYS do
       local other = redis.call('SET', KEYS[place], name, 'PX', HOUR_MS, 'GET')
       if other and other ~= name and not string.find(KEYS[place], ':tail-', 1, true) then
@@ -132,12 +144,12 @@ if closes then
     redis.call('PEXPIRE', answers, DAY_MS + 2 * HOUR_MS)
   end
   redis.pcall('HINCRBY', pace, 'live', -1)
-  redis.call('DEL', hold)
-  redis.pcall('ZREM', holds, hold_id)
-  redis.call('SET', mark, kept(reply), 'PX', DAY_MS)
+  redis.call('HDEL', inflight, hold_id, PROGRESS .. hold_id)
   return reply
 end
-redis.call('HSET', hold, 'state', 'suspect', 'billed', tokens, 'tokens', written(whole(h[2]) - billed),
-  'money', written(whole(h[3]) - spent), 'input', written(whole(h[4]) - said))
-redis.pcall('ZADD', holds, written(now + lease_ms), hold_id)
+local sofar, owes = string.match(progress, '^%d+ (%d+) ([01])')
+local _, _, _, _, _, _, deadline, admitted, grant, allowed, left, period_left, rest_at = struct.unpack(HOLD, hold)
+redis.call('HSET', inflight, hold_id, packed_hold('suspect', held_tokens - tokens, held_money - charge, held_input - input,
+  hold_first, hold_charged, deadline, admitted, grant, allowed, left, period_left, string.sub(hold, rest_at)),
+  PROGRESS .. hold_id, table.concat({written(now), sofar or '0', owes or '0', written(tokens)}, ' '))
 return reply

@@ -20,11 +20,6 @@ local function bounded(number)
   return math.max(-MOST, math.min(MOST, number))
 end
 
--- A reply as it is kept, to be decoded if it is asked for again: words without anything that JSON would escape.
-local function kept(reply)
-  return '["' .. table.concat(reply, '","') .. '"]'
-end
-
 -- The time in µs, and whether this server and its asker agree about it. The server's clock may jump, the asker's cannot:
 -- where they are grossly apart, it is what the asker says.
 local function time_us(told_ms)
@@ -39,14 +34,92 @@ local function time_ms(told_ms)
   return math.floor(micros / 1000)
 end
 
--- A limit that is not set is the most that can be counted.
-local function limit(text)
-  if text == '' then return MOST end
-  return tonumber(text)
-end
-
 -- A conversation ends an hour after its last call, a day after its first.
 local function conversation_is_open(first, last, live, now)
-  if not first then return false end
-  return now - whole(first) < DAY_MS and (whole(live) > 0 or now - whole(last) < HOUR_MS)
+  return first and now - first < DAY_MS and (live > 0 or now - last < HOUR_MS)
+end
+
+-- What is written often is packed: whole numbers as doubles of eight bytes, texts up to a zero byte. Numbers as texts
+-- would take most of a script's time. `gateway/holds/packed.py` reads and writes the same.
+local NUMBERS_OF_CONVERSATION = '<ddddddddd'
+local CONVERSATION = NUMBERS_OF_CONVERSATION .. 'ss'
+local HOLD = '<sddddddddddd'
+local PROGRESS = 'progress:'
+local MARK_BYTES = 72  -- over 64, so that Redis keeps marks in a table from the first, not in a list
+
+-- Replies a conversation: when it began and was last called, its live calls, cap, tokens used and held, input used and
+-- held, whether its price was charged, tier and menu version; nothing where there is none. Last comes whether it is a
+-- hash, as the version before wrote it; such a one stays a hash until it ends.
+local function conversation_at(name)
+  local found = redis.pcall('GET', name)
+  if not found then return nil end
+  if type(found) == 'string' then return struct.unpack(CONVERSATION, found) end
+  local c = redis.call('HMGET', name, 'first', 'last', 'live', 'cap', 'used', 'held', 'input_used', 'input_held',
+    'charged', 'tier', 'version')
+  if not c[1] then return nil end
+  for place = 1, 9 do c[place] = whole(c[place]) end
+  return c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9], c[10] or '', c[11] or '', 'hash'
+end
+
+-- Writes one, as it was replied; it lasts as long as before where `lasts_ms` is not said.
+local function put_conversation(name, lasts_ms, first, last, live, cap, used, held, input_used, input_held, charged, tier,
+    version, is_hash)
+  if is_hash == 'hash' then
+    redis.call('HSET', name, 'first', first, 'last', last, 'live', live, 'tier', tier, 'version', version, 'cap', cap,
+      'used', used, 'held', held, 'input_used', input_used, 'input_held', input_held, 'charged', charged)
+    if lasts_ms then redis.call('PEXPIRE', name, lasts_ms) end
+    return
+  end
+  local packed =
+    struct.pack(CONVERSATION, first, last, live, cap, used, held, input_used, input_held, charged, tier, version)
+  if lasts_ms then
+    redis.call('SET', name, packed, 'PX', lasts_ms)
+  else
+    redis.call('SET', name, packed, 'KEEPTTL')
+  end
+end
+
+-- A window's amounts are packed in one of its fields: tokens used and held, spend used and held, the conversations that a
+-- subscription included, and the limits last admitted under, infinite where there is none. The version before has a field
+-- for each; where those are, they are counted in, and written until the period is over.
+local AMOUNTS = '<ddddddd'
+
+-- Replies the amounts, whether the window is known not to add up, and whether it is one of the version before.
+local function window_at(name)
+  local found = redis.call('HMGET', name, 'amounts', 'breach', 'used', 'held')
+  local used, held, spend_used, spend_held, included, tokens_max, spend_max = 0, 0, 0, 0, 0, math.huge, math.huge
+  if found[1] then
+    used, held, spend_used, spend_held, included, tokens_max, spend_max = struct.unpack(AMOUNTS, found[1])
+  end
+  if not (found[3] or found[4]) then
+    return used, held, spend_used, spend_held, included, tokens_max, spend_max, found[2], false
+  end
+  local older = redis.call('HMGET', name, 'spend_used', 'spend_held', 'included', 'tokens_max', 'spend_max')
+  return used + whole(found[3]), held + whole(found[4]), spend_used + whole(older[1]), spend_held + whole(older[2]),
+    included + whole(older[3]), tonumber(older[4] or '') or tokens_max, tonumber(older[5] or '') or spend_max, found[2], true
+end
+
+local function put_window(name, used, held, spend_used, spend_held, included, tokens_max, spend_max, is_older)
+  if not is_older then
+    local amounts = struct.pack(AMOUNTS, used, held, spend_used, spend_held, included, tokens_max, spend_max)
+    return redis.call('HSET', name, 'amounts', amounts)
+  end
+  redis.call('HSET', name, 'used', used, 'held', held, 'spend_used', spend_used, 'spend_held', spend_held,
+    'included', included, 'tokens_max', tokens_max < math.huge and tokens_max or '',
+    'spend_max', spend_max < math.huge and spend_max or '')
+  redis.call('HDEL', name, 'amounts')
+end
+
+-- A hold: its state, the tokens, money and input it has set aside, when its conversation began and whether that was
+-- charged, its deadline, when it was admitted, what was granted and allowed, what was left of the conversation and the
+-- period (math.huge where there is no limit), then its worker, its window and the facts of the call.
+local function packed_hold(stands, tokens, money, input, first, charged, deadline, admitted, grant, allowed,
+    conversation_left, period_left, rest)
+  return struct.pack(HOLD, stands, tokens, money, input, first, charged, deadline, admitted, grant, allowed,
+    conversation_left, period_left) .. rest
+end
+
+-- The mark of a settled hold begins with what was replied.
+local function packed_mark(reply)
+  return reply .. string.rep('\0', MARK_BYTES - #reply)
 end

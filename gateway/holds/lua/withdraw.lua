@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
--- Sees to it that a reservation whose reply was lost is refused if it is still to come. KEYS: hold, mark.
--- Replies 'known' where the hold was made, and is to be settled like any other; else 'withdrawn'.
-if redis.call('EXISTS', KEYS[1]) == 1 then return 'known' end
-redis.call('SET', KEYS[2], kept({'done', '0', '', '0'}), 'PX', DAY_MS, 'NX')
+-- Sees to it that a reservation whose reply was lost is refused if it is still to come. KEYS: inflight, settled.
+-- ARGV: the hold's id, and the time of who asks. Replies 'known' where the hold was made, and is to be settled like any
+-- other; else 'withdrawn'.
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return 'known' end
+redis.call('HSETNX', KEYS[2], ARGV[1], packed_mark(struct.pack('<ddd', 0, math.huge, time_ms(tonumber(ARGV[2])))))
 return 'withdrawn'

@@ -9,17 +9,21 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import redis
+
 from gateway.clock import now_ms
 from gateway.errors import TokencapError
 from gateway.holds import keys
 from gateway.holds.admission import Admission, Lease
 from gateway.holds.book import Book
-from gateway.holds.connect import connect, connect_line, fields
+from gateway.holds.connect import connect, connect_line, fields, text
 from gateway.holds.directory import Directory
 from gateway.holds.generation import Generation
 from gateway.holds.hold import Ask, Hold, Outcome
+from gateway.holds.inflight import InFlight, calls_in_flight
 from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits
+from gateway.holds.packed import window_state
 from gateway.holds.projection import Admitted, Projection
 from gateway.holds.reclaim import Reclaimer
 from gateway.holds.scripts import source
@@ -33,6 +37,12 @@ LEASE = Lease("w_test", lease_ms=60_000, deadline_ms=600_000)
 
 def digest_of(customer: str) -> str:
     return hashlib.sha256(customer.encode()).hexdigest()
+
+
+def end_lease(client: redis.Redis, bucket: str, hold_id: str, renewed: int = 1) -> None:
+    """Date the last renewal of a hold back, or ahead; what it came to until then stays."""
+    was = text(client.hget(keys.inflight(bucket), f"progress:{hold_id}") or b"0 0 0 0")
+    client.hset(keys.inflight(bucket), f"progress:{hold_id}", f"{renewed} {was.partition(' ')[2]}")
 
 
 class Desk:
@@ -112,8 +122,8 @@ class Desk:
     def window(self, customer: str) -> dict[str, int]:
         who = self.customers[customer]
         name = keys.window(keys.bucket_of(customer), customer, period_of(who, now_ms())[0])
-        found = fields(self.blocking.hgetall(name))
-        return {field: int(found.get(field, 0)) for field in ("used", "held", "spend_used", "spend_held")}
+        found = window_state(self.blocking, name)
+        return {field: getattr(found, field) for field in ("used", "held", "spend_used", "spend_held")}
 
     def end_user(self, customer: str, name: str) -> dict[str, int]:
         start = period_of(self.customers[customer], now_ms())[0]
@@ -144,10 +154,18 @@ class Desk:
     def renew(self, hold_id: str, sofar: int, *, owes_input: bool = False) -> None:
         """Renew a hold at once, as its worker does."""
         bucket = self.holds[hold_id].facts.bucket
-        names = [keys.state(bucket), keys.holds(bucket), keys.hold(bucket, hold_id)]
-        self.blocking.register_script(source("renew"))(
-            names, [GENERATION, self.lease.lease_ms, now_ms(), hold_id, sofar, "1" if owes_input else ""]
-        )
+        names = [keys.state(bucket), keys.inflight(bucket)]
+        told = [GENERATION, now_ms(), hold_id, sofar, "1" if owes_input else ""]
+        self.blocking.register_script(source("renew"))(names, told)
+
+    def in_flight(self, customer: str) -> dict[str, InFlight]:
+        """Return the holds of a customer's bucket by id."""
+        calls = calls_in_flight(self.blocking, [keys.bucket_of(customer)])
+        return {call.id: call for there in calls.values() for call in there}
+
+    def end_lease(self, hold_id: str) -> None:
+        """Let the lease of a hold be over, as if it had not been renewed for long."""
+        end_lease(self.blocking, self.holds[hold_id].facts.bucket, hold_id)
 
     async def tell(self, story: str) -> None:
         """Play a story: each line is ``verb words -> what comes of it``; what does not come is an assertion error."""

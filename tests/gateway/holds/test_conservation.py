@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.holds.conservation import Census, Held, Window, fault
+from gateway.holds.conservation import Census, Held, fault
 from gateway.holds.keys import bucket_of, state, window
+from gateway.holds.packed import WindowState
 from tests.gateway.holds.desk import GENERATION, desk
 
 TWO = [Held("w", 30, 4), Held("w", 10, 1)]
@@ -14,18 +15,22 @@ TWO = [Held("w", 30, 4), Held("w", 10, 1)]
 @pytest.mark.parametrize(
     ("found", "holds", "said"),
     [
-        (Window(), [], None),
-        (Window(used=60, held=40, spend_used=5, spend_held=5, tokens_max=100, spend_max=10), TWO, None),
-        (Window(held=41, spend_held=5), TWO, "41 tokens are held, its 2 open holds have 40"),
-        (Window(held=40, spend_held=4), TWO, "4 nano-units are held, its 2 open holds have 5"),
-        (Window(used=-1), [], "used is -1"),
-        (Window(spend_used=-2), [], "spend_used is -2"),
-        (Window(used=61, held=40, spend_held=5, tokens_max=100), TWO, "61 tokens used and 40 held are over 100"),
-        (Window(held=40, spend_used=6, spend_held=5, spend_max=10), TWO, "6 nano-units spent and 5 held are over 10"),
-        (Window(used=1, tokens_max=0), [], "1 tokens used and 0 held are over 0"),
+        (WindowState(), [], None),
+        (WindowState(used=60, held=40, spend_used=5, spend_held=5, tokens_max=100, spend_max=10), TWO, None),
+        (WindowState(held=41, spend_held=5), TWO, "41 tokens are held, its 2 open holds have 40"),
+        (WindowState(held=40, spend_held=4), TWO, "4 nano-units are held, its 2 open holds have 5"),
+        (WindowState(used=-1), [], "used is -1"),
+        (WindowState(spend_used=-2), [], "spend_used is -2"),
+        (WindowState(used=61, held=40, spend_held=5, tokens_max=100), TWO, "61 tokens used and 40 held are over 100"),
+        (
+            WindowState(held=40, spend_used=6, spend_held=5, spend_max=10),
+            TWO,
+            "6 nano-units spent and 5 held are over 10",
+        ),
+        (WindowState(used=1, tokens_max=0), [], "1 tokens used and 0 held are over 0"),
     ],
 )
-def test_a_window_is_told_by_what_is_wrong_with_it(found: Window, holds: list[Held], said: str | None) -> None:
+def test_a_window_is_told_by_what_is_wrong_with_it(found: WindowState, holds: list[Held], said: str | None) -> None:
     """Both sides of each limit, and each amount that can be off."""
     assert fault(found, holds) == said
 

@@ -88,11 +88,11 @@ async def test_an_end_users_tokens_are_taken_back_told_again_and_corrected_like_
         facts = hold.facts
         assert facts.end_user_window is not None
         window = keys.window(facts.bucket, "acme", facts.period_start)
-        told.blocking.delete(keys.hold(facts.bucket, "c1"), facts.end_user_window, window)
+        told.blocking.delete(keys.inflight(facts.bucket), facts.end_user_window, window)
         assert await told.book.announce(hold, Checkpoint(30))
         assert told.end_user("acme", "ann") == {"used": 0, "held": 80}
         await told.book.beat()
-        told.blocking.zadd(keys.holds(facts.bucket), {"c1": 1})
+        told.end_lease("c1")
         moment = 0.0
         reclaimer = told.reclaimer(lambda: moment)
         reclaimer.turn()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gateway.holds.erasure import erase_customer
 from gateway.holds.hold import Once
 from gateway.holds.threads import Threads
 from tests.gateway.holds.desk import LEASE, desk, digest_of
+from gateway.holds.packed import ConversationState
 from tests.waiting import until
 
 CUSTOMERS = [f"cus_{number:03d}" for number in range(12)]
@@ -60,8 +62,9 @@ def having(client: Any, word: bytes) -> set[int]:
 def fill(client: Any) -> None:
     for customer in CUSTOMERS:
         bucket = keys.bucket_of(customer)
-        client.hset(keys.conversation(bucket, customer, "ada-trip"), "live", 0)
-        client.hset(keys.conversation(bucket, customer, "bob-trip"), "live", 1)
+        rests = ConversationState(1, 1, 0, 10, 0, 0, 0, 0, False, "basic", "v1")
+        client.set(keys.conversation(bucket, customer, "ada-trip"), rests.to_bytes())
+        client.set(keys.conversation(bucket, customer, "bob-trip"), replace(rests, live=1).to_bytes())
 
 
 def test_no_server_of_a_cluster_keeps_it_in_its_log(cluster: Any) -> None:

@@ -57,15 +57,15 @@ async def test_a_full_server_refuses_reservations_and_takes_renewals_and_settlem
             await at.reserve("c3", "acme", 100)
         clock.now_s += LEASE.lease_ms / 2000 + 1
         assert await keeper.catches_up(live), "a full server is not a lost one"
-        at.blocking.delete(keys.hold(BUCKET, "c2"))
+        at.blocking.hdel(keys.inflight(BUCKET), "c2", "progress:c2")
         assert await at.book.announce(second, Checkpoint(0))
         assert (await at.book.settle(first, at.outcome(50))).charge_nanousd == 3
         at.projection.put_customers([at.customers["acme"]])
         assert Writer(at.blocking, database).turn() == 1
 
-    assert at.blocking.hget(keys.hold(BUCKET, "c2"), "state") == b"live"
+    assert not at.in_flight("acme")["c2"].is_suspect
     assert at.window("acme")["used"] == 50
-    assert not at.blocking.exists(keys.hold(BUCKET, "c3"))
+    assert "c3" not in at.in_flight("acme")
 
 
 async def test_nobody_is_admitted_to_a_server_that_is_nearly_full_until_there_is_room(at: Desk) -> None:

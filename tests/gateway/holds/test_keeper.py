@@ -54,8 +54,8 @@ async def test_a_worker_that_was_only_slow_goes_on_once_it_has_renewed(valkey_ur
 
         assert await keeper.catches_up(live)
         assert not keeper.is_overdue
-        hold = at.blocking.hgetall(keys.hold(live.hold.facts.bucket, "c1"))
-        assert (hold[b"state"], hold[b"sofar"]) == (b"live", b"40")
+        hold = at.in_flight("acme")["c1"]
+        assert (hold.is_suspect, hold.sofar) == (False, 40)
 
 
 async def test_a_worker_that_was_thought_dead_does_not_go_on_with_a_hold_that_was_closed(valkey_url: str) -> None:
@@ -66,7 +66,7 @@ async def test_a_worker_that_was_thought_dead_does_not_go_on_with_a_hold_that_wa
         (live,) = keeper.holds
         clock.now_s += 1
         at.blocking.set(keys.gone(LEASE.owner), "1")
-        at.blocking.zadd(keys.holds(live.hold.facts.bucket), {"c1": 0})
+        at.end_lease("c1")
         assert at.reclaimer(clock).turn() == 1
 
         assert not await keeper.catches_up(live)

@@ -11,6 +11,7 @@ from gateway.holds import keys
 from gateway.holds.claims import Claims
 from gateway.holds.hold import UNANSWERED, Hold, Once
 from gateway.holds.keeper import MARKED_S, Keeper, Live
+from gateway.holds.packed import conversation_in
 from gateway.observing.tally import Tally
 from tests.clock import Clock
 from tests.gateway.holds.desk import LEASE, Desk, desk
@@ -42,7 +43,7 @@ async def served(at: Desk) -> None:
     at.customer("acme", "basic")
     hold = await at.reserve("first", "acme", 10, end_user="bob")
     await at.book.settle(hold, at.outcome(10))
-    at.blocking.delete(keys.mark(hold.facts.bucket, "first"))
+    at.blocking.delete(keys.settled(hold.facts.bucket))
 
 
 @pytest.mark.parametrize("named", [{}, {"conversation": "talk"}, {"end_user": "ann"}, {"input_bound": 0}])
@@ -73,8 +74,9 @@ async def test_a_call_that_came_to_nothing_leaves_a_conversation_that_was_there_
         await settled(at, keeper, clock, await at.reserve("c2", "acme", 100, conversation="talk"))
 
         assert found(at).keys() == before.keys()
-        talk = keys.conversation(keys.bucket_of("acme"), "acme", "talk")
-        assert at.blocking.hmget(talk, "used", "held", "live") == [b"40", b"0", b"0"]
+        talk = conversation_in(at.blocking, keys.conversation(keys.bucket_of("acme"), "acme", "talk"))
+        assert talk is not None
+        assert (talk.used, talk.held, talk.live) == (40, 0, 0)
 
 
 async def test_a_call_that_came_to_nothing_beside_one_that_runs_leaves_its_conversation(valkey_url: str) -> None:
@@ -86,7 +88,9 @@ async def test_a_call_that_came_to_nothing_beside_one_that_runs_leaves_its_conve
         await settled(at, keeper, clock, await at.reserve("c2", "acme", 100, conversation="talk"))
         talk = keys.conversation(running.facts.bucket, "acme", "talk")
 
-        assert [int(part or 0) for part in at.blocking.hmget(talk, "used", "held", "live")] == [0, 100, 1]
+        found = conversation_in(at.blocking, talk)
+        assert found is not None
+        assert (found.used, found.held, found.live) == (0, 100, 1)
         await settled(at, keeper, clock, running)
         assert not at.blocking.exists(talk)
 
@@ -123,10 +127,10 @@ async def test_a_reservation_whose_reply_was_lost_leaves_nothing(valkey_url: str
         hold = await at.reserve("c1", "acme", 100)
         if not was_made:
             await at.book.settle(hold, UNANSWERED)
-            at.blocking.delete(keys.mark(hold.facts.bucket, "c1"))
+            at.blocking.delete(keys.settled(hold.facts.bucket))
         keeper.doubt(hold)
         await keeper._withdraw_doubtful()
-        assert at.blocking.exists(keys.mark(hold.facts.bucket, "c1")), "a copy of the command may still come"
+        assert at.blocking.hexists(keys.settled(hold.facts.bucket), "c1"), "a copy of the command may still come"
         clock.now_s += MARKED_S
         await keeper.renew()
 
@@ -161,7 +165,7 @@ async def test_an_answered_call_leaves_its_record_and_its_conversation_until_the
 
         talk = keys.conversation(hold.facts.bucket, "acme", "c1").encode()
         assert left.keys() == {talk}
-        assert left[talk] < 500
+        assert left[talk] < 350
         assert 0 < at.blocking.pttl(talk) <= 3_600_000 + LEASE.deadline_ms
 
 
@@ -172,16 +176,17 @@ async def test_a_mark_stays_until_no_copy_of_a_command_can_come(valkey_url: str)
         clock = Clock()
         keeper = keeper_of(at, clock)
         hold = await at.reserve("c1", "acme", 100)
-        mark = keys.mark(hold.facts.bucket, "c1")
+        marks = keys.settled(hold.facts.bucket)
         await keeper.settle(Live(hold, None), at.outcome(10))
         clock.now_s += MARKED_S - 1
         await keeper.renew()
-        assert at.blocking.pttl(mark) > 80_000_000
+        assert at.blocking.hexists(marks, "c1")
+        assert at.blocking.pttl(marks) == -1
         assert (await at.book.settle(hold, at.outcome(10))).charge_nanousd == 0
         assert len(at.records("acme")) == 2
         clock.now_s += 1
         await keeper.renew()
-        assert not at.blocking.exists(mark)
+        assert not at.blocking.exists(marks)
 
 
 async def test_kept_answers_of_a_customer_have_a_budget_that_comes_back_hour_by_hour(valkey_url: str) -> None:

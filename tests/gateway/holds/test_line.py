@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 
+from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
 from gateway.holds.address import address_of
 from gateway.holds.connect import connect, connect_line
@@ -158,10 +159,11 @@ async def test_a_verb_that_the_server_has_forgotten_is_told_again(valkey_url: st
         script = Script("withdraw")
         for number in range(2):
             await line.ask("SCRIPT", "FLUSH")
+            asked = ["inflight", "settled"], [f"c{number}", now_ms()]
             with pytest.raises(redis.exceptions.NoScriptError):
-                await script.known(line, ["hold", f"mark-{number}"], [])
-            assert await script.run(line, ["hold", f"mark-{number}"], []) == b"withdrawn"
-            assert await script.known(line, ["hold", f"mark-{number}"], []) == b"withdrawn"
+                await script.known(line, *asked)
+            assert await script.run(line, *asked) == b"withdrawn"
+            assert await script.known(line, *asked) == b"withdrawn"
 
 
 async def test_a_password_and_a_database_are_told_first(valkey_url: str) -> None:

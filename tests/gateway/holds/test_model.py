@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
+from struct import pack
 from typing import Any
 
 import redis
 from redis.commands.core import Script
 
 from gateway.clock import now_ms
-from gateway.holds import keys
+from gateway.holds import keys, packed
 from gateway.holds.connect import connect, fields, text
+from gateway.holds.inflight import calls_in_flight
 from gateway.holds.scripts import source
+from tests.gateway.holds.desk import end_lease
 from tests.gateway.holds.model import Model, Request
 
 OPERATIONS = 100_000
@@ -106,25 +109,27 @@ class Operations:
             self.refused[expected[1]] += 1
 
         def check(reply: Any) -> None:
-            assert _reserved([text(part) for part in reply]) == expected, asked
+            assert _reserved(reply) == expected, asked
 
         names = [
-            *keys.of_call(BUCKET, asked.customer, PERIOD, asked.conversation, asked.id),
+            *keys.of_call(BUCKET, asked.customer, PERIOD, asked.conversation),
             keys.api_key(BUCKET, asked.customer),
             keys.customer(BUCKET, asked.customer),
             *_end_user(asked),
         ]
-        terms = [
-            *(PERIOD, FOREVER, asked.tier, "v1", str(asked.cap), str(asked.price), asked.grant_min),
-            *(_limit(asked.period_max), _limit(asked.spend_max), _limit(asked.input_max), ""),
-            *(_limit(asked.concurrency_max), _limit(asked.end_user_max)),
-        ]
-        told = [
-            *(GENERATION, 0, asked.customer, "1", asked.id, "w_1", LEASE_MS, LEASE_MS),
-            *(asked.want, asked.choices, asked.input, str(asked.money_first), str(asked.money_again), FOREVER),
-            *(now_ms(), False, "tat_us", 0, terms),
-        ]
-        arguments = [json.dumps(told), asked.id]
+        limits = (asked.period_max, asked.spend_max)
+        rest = (asked.concurrency_max, asked.end_user_max)
+        told = b"".join(
+            [
+                pack("<4d", 0, LEASE_MS, asked.want, asked.choices),
+                pack("<7d", asked.input, asked.money_first, asked.money_again, FOREVER, now_ms(), False, 0),
+                packed.texts(GENERATION, asked.customer, "1", asked.id, "w_1", "tat_us"),
+                pack("<5d", PERIOD, FOREVER, asked.cap, asked.price, asked.grant_min),
+                pack("<6d", *map(_reached, limits), _most(asked.input_max), -1, *map(_most, rest)),
+                packed.texts(asked.tier, "v1"),
+            ]
+        )
+        arguments = [told, asked.id]
         self.queue.append((self.scripts.reserve, names, arguments, check))
 
     def _some_hold(self) -> str | None:
@@ -158,7 +163,7 @@ class Operations:
 
     def _lease_is_over(self, hold_id: str) -> None:
         self.flush()
-        self.scripts.client.zadd(keys.holds(BUCKET), {hold_id: 1})
+        end_lease(self.scripts.client, BUCKET, hold_id)
 
     def renew(self) -> None:
         hold_id = self._some_hold()
@@ -171,40 +176,36 @@ class Operations:
         def check(reply: Any) -> None:
             assert [text(part) for part in reply] == [expected], hold_id
 
-        names = [keys.state(BUCKET), keys.holds(BUCKET), keys.hold(BUCKET, hold_id)]
-        self.queue.append((self.scripts.renew, names, [GENERATION, LEASE_MS, now_ms(), hold_id, sofar, ""], check))
+        names = [keys.state(BUCKET), keys.inflight(BUCKET)]
+        self.queue.append((self.scripts.renew, names, [GENERATION, now_ms(), hold_id, sofar, ""], check))
 
     def _settle(self, hold_id: str, expects: str, closes: bool, tokens: int, *, only_if_lapsed: bool) -> None:
         asked = next(one for one in reversed(self.requests) if one.id == hold_id)
-        held = self.model.holds.get(hold_id)
-        sofar = held.sofar if held else 0
         again = 1 if tokens and asked.money_again else 0
         first = asked.price + again if tokens else 0
         expected = self.model.settle(hold_id, expects, closes, tokens, first, again)
 
         def check(reply: Any) -> None:
-            assert _settled([text(part) for part in reply]) == expected, (hold_id, expects, closes, tokens)
+            assert _settled(reply) == expected, (hold_id, expects, closes, tokens)
 
         names = [
-            keys.state(BUCKET),
-            keys.hold(BUCKET, hold_id),
-            keys.holds(BUCKET),
-            keys.mark(BUCKET, hold_id),
-            keys.window(BUCKET, asked.customer, PERIOD),
-            keys.conversation(BUCKET, asked.customer, asked.conversation),
-            keys.pace(BUCKET, asked.customer),
-            keys.usage(BUCKET),
+            *keys.of_call(BUCKET, asked.customer, PERIOD, asked.conversation),
             keys.notices(BUCKET),
             *_end_user(asked),
         ]
-        places = (0, 0, 10) if asked.end_user_max is None else (10, 0, 11)
-        told = [
-            *(GENERATION, hold_id, expects, closes, str(sofar) if only_if_lapsed else False, LEASE_MS),
-            *(now_ms(), "0"),
-            *(str(tokens), "0", str(first), str(again), asked.conversation, str(asked.included), *places),
-            *(part for most in (asked.period_max, asked.spend_max) for part in (_limit(most), _near(most))),
-        ]
-        arguments = [json.dumps(told), hold_id, "", ""]
+        places = (0, 0, 9) if asked.end_user_max is None else (9, 0, 10)
+        limits = (part for most in (asked.period_max, asked.spend_max) for part in (_reached(most), _near(most)))
+        progress = self.scripts.client.hget(keys.inflight(BUCKET), f"progress:{hold_id}") if only_if_lapsed else None
+        told = b"".join(
+            [
+                pack("<4d", closes, only_if_lapsed, now_ms(), 0),
+                pack("<5d", tokens, 0, first, again, asked.included),
+                pack("<7d", *places, *limits),
+                packed.texts(GENERATION, hold_id, expects, text(progress or b"")),
+                asked.conversation.encode(),
+            ]
+        )
+        arguments = [told, hold_id]
         self.queue.append((self.scripts.settle, names, arguments, check))
 
     def flush(self) -> None:
@@ -221,20 +222,21 @@ class Operations:
         assert self.model.is_conserved()
         client = self.scripts.client
         for customer, window in self.model.windows.items():
-            found = fields(client.hgetall(keys.window(BUCKET, customer, PERIOD)))
+            counted = packed.window_state(client, keys.window(BUCKET, customer, PERIOD))
             for name in ("used", "held", "spend_used", "spend_held", "included"):
-                assert int(found.get(name, 0)) == getattr(window, name), (customer, name)
+                assert getattr(counted, name) == getattr(window, name), (customer, name)
         for (customer, name), window in self.model.end_users.items():
             found = fields(client.hgetall(keys.end_user(BUCKET, customer, PERIOD, name)))
             assert [int(found.get(part, 0)) for part in ("used", "held")] == [window.used, window.held], name
         for (customer, name), talk in self.model.conversations.items():
-            found = fields(client.hgetall(keys.conversation(BUCKET, customer, name)))
-            assert [int(found.get(part, 0)) for part in ("used", "held", "live")] == [talk.used, talk.held, talk.live]
+            state = packed.conversation_in(client, keys.conversation(BUCKET, customer, name))
+            tokens = (0, 0, 0) if state is None else (state.used, state.held, state.live)
+            assert tokens == (talk.used, talk.held, talk.live)
         records = [fields(entry) for _, entry in client.xrange(keys.usage(BUCKET))]
         assert [(one["record"], int(one["charge"])) for one in records] == self.model.records
         notices = [fields(entry) for _, entry in client.xrange(keys.notices(BUCKET))]
         assert [_noticed(notice) for notice in notices] == self.model.notices
-        assert client.zcard(keys.holds(BUCKET)) == len(self.model.holds)
+        assert {call.id for call in calls_in_flight(client, [BUCKET]).get(BUCKET, [])} == set(self.model.holds)
 
 
 def _end_user(asked: Request) -> list[str]:
@@ -243,40 +245,35 @@ def _end_user(asked: Request) -> list[str]:
     return [keys.end_user(BUCKET, asked.customer, PERIOD, asked.end_user)]
 
 
-def _limit(most: int | None) -> str:
-    return "" if most is None else str(most)
+def _most(most: int | None) -> float:
+    return packed.MOST if most is None else most
 
 
-def _near(most: int | None) -> str:
-    return "" if most is None else str(-(-4 * most // 5))
+def _reached(most: int | None) -> float:
+    return math.inf if most is None else most
+
+
+def _near(most: int | None) -> float:
+    return math.inf if most is None else -(-4 * most // 5)
 
 
 def _noticed(notice: dict[str, str]) -> tuple[str, str, int, int, int]:
     return notice["facts"], notice["limit"], int(notice["percent"]), int(notice["max"]), int(notice["used"])
 
 
-def _reserved(reply: list[str]) -> list[Any]:
-    match reply[0]:
-        case "granted":
-            _, _, grant, allowed, left, period_left, _, charged = reply
-            return [
-                "granted",
-                int(grant),
-                int(allowed),
-                int(left),
-                int(period_left) if period_left else None,
-                charged == "1",
-            ]
-        case "begun":
-            return reply[:2]
-        case _:
-            return [*reply[:2], *(int(part) for part in reply[2:3])]
+def _reserved(reply: bytes | list[bytes]) -> list[Any]:
+    if isinstance(reply, bytes):
+        said = packed.granted(reply)
+        return ["granted", said.grant, said.allowed, said.conversation_left, said.period_left, said.was_charged]
+    parts = [text(part) for part in reply]
+    return parts[:2] if parts[0] == "begun" else [*parts[:2], *(int(part) for part in parts[2:3])]
 
 
-def _settled(reply: list[str]) -> list[Any]:
-    return (
-        ["done", int(reply[1]), int(reply[2])] if reply[0] == "done" else [reply[0], *(int(part) for part in reply[1:])]
-    )
+def _settled(reply: bytes | list[bytes]) -> list[Any]:
+    if isinstance(reply, bytes):
+        return ["done", *packed.done(reply)]
+    parts = [text(part) for part in reply]
+    return [parts[0], *(int(part) for part in parts[1:2])]
 
 
 def play(client: redis.Redis, random: Random, operations: int) -> Operations:

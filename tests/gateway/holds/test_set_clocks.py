@@ -15,11 +15,12 @@ from gateway.holds.clocks import Clocks
 from gateway.holds.conservation import Census
 from gateway.holds.hold import Once
 from gateway.holds.keeper import Keeper
+from gateway.holds.packed import WindowState
 from gateway.holds.terms import period_of
 from gateway.holds.upkeep import Upkeep
 from gateway.observing.tally import Tally
 from tests.clock import Clock
-from tests.gateway.holds.desk import GENERATION, LEASE, Desk, desk
+from tests.gateway.holds.desk import GENERATION, LEASE, Desk, desk, end_lease
 from tests.servers import SetClock, set_clock_valkey_in, short_directory
 
 DAY_S = 86_400
@@ -113,7 +114,7 @@ async def test_a_hold_of_a_worker_that_lives_is_not_taken_back(at: Desk, clock: 
         passed.now_s += 2 * LEASE.lease_ms / 1000
         assert reclaimer.turn() == 0
 
-    assert at.blocking.hget(keys.hold(BUCKET, "c1"), "state") == b"live"
+    assert not at.in_flight("acme")["c1"].is_suspect
     assert not live.is_lost
     assert at.window("acme")["held"] == 60
 
@@ -124,15 +125,16 @@ async def test_a_hold_of_a_dead_worker_is_taken_back_however_far_its_lease_was_p
     """A lease and a heartbeat that another clock gave last a lease from when it was set back."""
     passed = Clock()
     await at.reserve("c1", "acme", 60)
-    at.blocking.zadd(keys.holds(BUCKET), {"c1": now_ms() + 400 * DAY_S * 1000})
+    end_lease(at.blocking, BUCKET, "c1", now_ms() + 400 * DAY_S * 1000)
     at.blocking.set(keys.worker(LEASE.owner), "1", px=400 * DAY_S * 1000)
     reclaimer = at.reclaimer(passed)
     reclaimer.turn()
 
-    assert at.blocking.zscore(keys.holds(BUCKET), "c1") <= now_ms() + LEASE.lease_ms + 5_000
+    assert at.in_flight("acme")["c1"].renewed <= now_ms() + 5_000
     passed.now_s += 2 * LEASE.lease_ms / 1000
     for _ in range(3):
-        at.blocking.zadd(keys.holds(BUCKET), {"c1": 1}, xx=True)
+        if "c1" in at.in_flight("acme"):
+            at.end_lease("c1")
         at.blocking.delete(keys.worker(LEASE.owner))
         reclaimer.turn()
     assert at.window("acme")["held"] == 0
@@ -196,9 +198,9 @@ async def test_windows_are_removed_when_both_clocks_say_that_they_are_over(at: D
     past, held = keys.window(BUCKET, "acme", old), keys.window(BUCKET, "acme", old - month)
     user = keys.end_user(BUCKET, "acme", old, "ann")
     stays = [keys.window(BUCKET, "acme", start), held]
-    for name in (past, user, held):
-        at.blocking.hset(name, "used", "5")
-    at.blocking.hset(held, "held", "1")
+    at.blocking.hset(user, "used", "5")
+    at.blocking.hset(past, "amounts", WindowState(used=5).to_bytes())
+    at.blocking.hset(held, "amounts", WindowState(used=5, held=1).to_bytes())
     upkeep = Upkeep(at.blocking, now_ms)
     upkeep.turn()
     clock.set(400 * DAY_S)

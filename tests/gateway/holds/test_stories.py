@@ -234,7 +234,7 @@ async def _lapsed(told: Desk, sofar: int) -> None:
     hold = await told.reserve("c1", "acme", 80, conversation="talk")
     bucket = hold.facts.bucket
     assert await told.book.renew(bucket, {"c1": Checkpoint(sofar)}) == {"c1": "live"}
-    told.blocking.zadd(keys.holds(bucket), {"c1": 1})
+    told.end_lease("c1")
 
 
 async def test_a_lapsed_hold_is_billed_at_its_checkpoint_and_its_rest_stays_held(valkey_url: str) -> None:
@@ -275,7 +275,7 @@ async def _lapsed_with_its_input_owed(told: Desk) -> Hold:
     """Return a hold without a token that was billed at its checkpoint: its caller had left an answer that had begun."""
     hold = await told.reserve("c1", "acme", 80)
     told.renew("c1", 0, owes_input=True)
-    told.blocking.zadd(keys.holds(hold.facts.bucket), {"c1": 1})
+    told.end_lease("c1")
     await told.book.beat()
     clock = Clock()
     reclaimer = told.reclaimer(clock)
@@ -323,8 +323,7 @@ async def test_a_suspect_hold_is_freed_once_its_owner_has_been_silent_for_a_seco
         clock.now_s += 60
         reclaimer.turn()
         assert told.window("acme")["held"] == 80
-        bucket = told.holds["c1"].facts.bucket
-        told.blocking.zadd(keys.holds(bucket), {"c1": 1})
+        told.end_lease("c1")
 
         assert reclaimer.turn() == 1
         assert told.window("acme") == {"used": 0, "held": 0, "spend_used": 0, "spend_held": 0}

@@ -18,6 +18,7 @@ from gateway.holds import keys
 from gateway.holds.connect import connect, text
 from gateway.holds.generation import Generation, in_own_thread
 from gateway.ledger.appender import book
+from gateway.holds.packed import WindowState, window_state
 from gateway.ledger.database import Database
 from gateway.ledger.hot_state import Bounds
 from gateway.ledger.recovery import CUSTOMERS_AT_ONCE, Recovery
@@ -184,12 +185,12 @@ def test_a_bucket_that_lost_its_state_is_written_by_itself(database: Database, c
     lost = keys.bucket_of("cus_7")
     kept = keys.window(keys.bucket_of("cus_8"), "cus_8", 0)
     client.delete(keys.state(lost))
-    client.hset(kept, "used", "5")
+    client.hset(kept, "amounts", WindowState(used=5).to_bytes())
     written.clear()
 
     assert rebuilding.ensure() == generation
     assert written == ["cus_7"]
-    assert client.hget(kept, "used") == b"5", "what serves is not touched"
+    assert window_state(client, kept).used == 5, "what serves is not touched"
 
 
 def append(database: Database, client: redis.Redis, *numbers: int, customer: str = "cus_7") -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import delete, event, insert, select, update
 
 from gateway.holds import keys
 from gateway.holds.connect import connect
+from gateway.holds.packed import WindowState
 from gateway.holds.periods import period_at
 from gateway.ledger.agreement import Agreement, Period, Verdict
 from gateway.ledger.appender import append
@@ -293,7 +294,7 @@ def window(valkey_url: str) -> Iterator[Callable[[int, int], redis.Redis]]:
         name = keys.window(bucket, "cus_acme", period_at("day", "UTC", NOON)[0])
 
         def says(tokens: int, charge: int) -> redis.Redis:
-            client.hset(name, mapping={"used": tokens, "spend_used": charge})
+            client.hset(name, "amounts", WindowState(used=tokens, spend_used=charge).to_bytes())
             said: redis.Redis = client
             return said
 

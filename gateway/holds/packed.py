@@ -1,0 +1,155 @@
+"""What is packed for the scripts, and by them: numbers as doubles, in which those below 2^53 are exact, and texts up to a
+zero byte. ``lua/shared.lua`` writes and reads the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from struct import Struct
+from typing import Any, cast
+
+import redis
+from redis.exceptions import ResponseError
+
+from gateway.holds.connect import text
+
+MOST = 2.0**53 - 1
+"""What stands for a limit that is not set: more cannot be counted."""
+
+MARK_BYTES = 72
+
+_GRANTED = Struct("<7d")
+_DONE = Struct("<3d")
+_CONVERSATION = Struct("<9d")
+
+
+def texts(*parts: str) -> bytes:
+    """Return texts one after the other, each with a zero byte at its end."""
+    return ("\0".join(parts) + "\0").encode()
+
+
+def whole(number: float) -> int | None:
+    """Return a whole number, or None for the infinite one that says that there is no limit."""
+    return None if number == math.inf else int(number)
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What a reservation replies. Times in ms, the rest in tokens."""
+
+    now: int
+    grant: int
+    allowed: int
+    conversation_left: int
+    period_left: int | None
+    first: int
+    was_charged: bool
+
+
+def granted(reply: bytes) -> Granted:
+    """Return what was replied to a reservation that was admitted."""
+    now, grant, allowed, conversation_left, period_left, first, charged = _GRANTED.unpack(reply)
+    return Granted(
+        int(now), int(grant), int(allowed), int(conversation_left), whole(period_left), int(first), charged == 1
+    )
+
+
+def done(reply: bytes) -> tuple[int, int | None]:
+    """Return the charge of a settlement, nano-units, and what is left of its conversation, tokens."""
+    charge, left, _ = _DONE.unpack(reply)
+    return int(charge), whole(left)
+
+
+def mark(charge_nanousd: int, settled_ms: int) -> bytes:
+    """Return the mark of a hold that was settled then, as a rebuild writes it."""
+    return _DONE.pack(charge_nanousd, math.inf, settled_ms).ljust(MARK_BYTES, b"\0")
+
+
+def settled_at(kept: bytes) -> int:
+    """Return when the hold of a mark was settled, ms."""
+    return int(_DONE.unpack_from(kept)[2])
+
+
+WINDOW = ("amounts", "used", "held", "spend_used", "spend_held", "included", "tokens_max", "spend_max")
+"""The fields of a window: what is packed, then what the version before wrote instead, which is counted in."""
+
+_AMOUNTS = Struct("<7d")
+
+
+@dataclass(frozen=True, slots=True)
+class WindowState:
+    """One period of a customer. Limits are those of its last admission; None is no limit."""
+
+    used: int = 0
+    held: int = 0
+    spend_used: int = 0
+    spend_held: int = 0
+    included: int = 0
+    tokens_max: int | None = None
+    spend_max: int | None = None
+
+    def to_bytes(self) -> bytes:
+        limits = (math.inf if most is None else most for most in (self.tokens_max, self.spend_max))
+        return _AMOUNTS.pack(self.used, self.held, self.spend_used, self.spend_held, self.included, *limits)
+
+    @classmethod
+    def read(cls, found: Sequence[Any]) -> WindowState:
+        """Return a window by the values of its fields, in their order."""
+        amounts, *older = found
+        *numbers, tokens_max, spend_max = _AMOUNTS.unpack(amounts) if amounts else (0,) * 5 + (math.inf,) * 2
+        limits = (
+            int(was) if was else whole(most) for was, most in zip(older[5:], (tokens_max, spend_max), strict=True)
+        )
+        return cls(*(int(number) + int(was or 0) for number, was in zip(numbers, older[:5], strict=True)), *limits)
+
+
+def window_state(client: redis.Redis, name: str | bytes) -> WindowState:
+    """Return the window that stands under a key, an empty one where there is none."""
+    return WindowState.read(cast(list[Any], client.hmget(cast(str, name), list(WINDOW))))
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationState:
+    """One conversation. Times in ms, the rest in tokens; ``live`` is how many of its calls are in flight."""
+
+    first: int
+    last: int
+    live: int
+    cap: int
+    used: int
+    held: int
+    input_used: int
+    input_held: int
+    was_charged: bool
+    tier: str
+    version: str
+
+    def to_bytes(self) -> bytes:
+        numbers = (self.first, self.last, self.live, self.cap, self.used, self.held, self.input_used, self.input_held)
+        return _CONVERSATION.pack(*numbers, self.was_charged) + texts(self.tier, self.version)
+
+    @classmethod
+    def from_bytes(cls, packed: bytes) -> ConversationState:
+        first, last, live, cap, used, held, input_used, input_held, charged = map(
+            int, _CONVERSATION.unpack_from(packed)
+        )
+        tier, version = packed[_CONVERSATION.size :].decode().split("\0")[:2]
+        return cls(first, last, live, cap, used, held, input_used, input_held, charged == 1, tier, version)
+
+
+_OLDER = ("first", "last", "live", "cap", "used", "held", "input_used", "input_held", "charged", "tier", "version")
+
+
+def conversation_in(client: redis.Redis, name: str | bytes) -> ConversationState | None:
+    """Return the conversation that stands under a key, or None; until it ends it may be a hash of the version before."""
+    try:
+        found = client.get(name)
+    except ResponseError:
+        *numbers, tier, version = (text(part or b"") for part in cast(list[Any], client.hmget(name, list(_OLDER))))
+        first, last, live, cap, used, held, input_used, input_held, charged = (int(number or 0) for number in numbers)
+        return ConversationState(
+            first, last, live, cap, used, held, input_used, input_held, charged == 1, tier, version
+        )
+    return None if found is None else ConversationState.from_bytes(cast(bytes, found))

@@ -1,0 +1,147 @@
+"""What the version before left in Redis, conversations and holds as hashes, is taken as it is beside what is written now."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gateway.clock import now_ms
+from gateway.errors import ConversationCapReached, InsufficientQuota
+from gateway.holds import keys
+from gateway.holds.conservation import Census
+from gateway.holds.directory import Directory
+from gateway.holds.erasure import erase_customer
+from gateway.holds.hold import Facts
+from gateway.holds.terms import period_of
+from gateway.holds.threads import Threads
+from tests.clock import Clock
+from tests.gateway.holds.desk import GENERATION, Desk, desk, digest_of
+
+BUCKET = keys.bucket_of("acme")
+
+
+def begin(at: Desk, **changes: int) -> str:
+    """Write acme's conversation ``talk`` as the version before does; return its key."""
+    now = now_ms()
+    fields: dict[str, str | int] = {"first": now - 5_000, "tier": "basic", "version": "v1", "cap": 100, "price": 7}
+    fields |= {"charged": 1, "last": now, "live": 0, "held": 0, "input_held": 0, "used": 60, "input_used": 30}
+    name = keys.conversation(BUCKET, "acme", "talk")
+    at.blocking.hset(name, items=[part for pair in (fields | changes).items() for part in pair])
+    at.blocking.pexpire(name, 4_500_000)
+    return name
+
+
+async def hold(at: Desk, sofar: int, leased_ms: int) -> Facts:
+    """Make acme's hold ``c1`` of 40 tokens in ``talk`` as the version before does."""
+    held = await at.reserve("c1", "acme", 40, conversation="talk")
+    at.blocking.delete(keys.inflight(BUCKET))
+    now = now_ms()
+    fields = {"owner": "w_older", "state": "live", "admitted": now - 9_000, "deadline": now + 60_000, "grant": 40}
+    amounts = {"tokens": 40, "money": held.money, "input": 100, "sofar": sofar, "charged": 1}
+    about = {"window": keys.window(BUCKET, "acme", held.facts.period_start), "first": held.conversation_first}
+    told = fields | amounts | about | {"facts": held.facts.to_json().decode(), "reply": "[]"}
+    name = f"{{b{BUCKET}}}:hold:c1"
+    at.blocking.hset(name, items=[part for pair in told.items() for part in pair])
+    at.blocking.zadd(f"{{b{BUCKET}}}:holds", {"c1": now + leased_ms})
+    return held.facts
+
+
+async def test_a_window_of_the_version_before_counts_on_until_its_period_is_over(valkey_url: str) -> None:
+    """It stays as it is, field by field, so that a worker of the version before admits nobody beyond its limit."""
+    async with desk(valkey_url) as at:
+        at.tier("basic", period_tokens_max=100, price_nanousd=0)
+        at.customer("acme", "basic")
+        window = keys.window(BUCKET, "acme", period_of(at.customers["acme"], now_ms())[0])
+        was = ["used", "40", "held", "30", "spend_used", "9", "spend_held", "0", "tokens_max", "100", "spend_max", ""]
+        at.blocking.hset(window, items=was)
+        first = await at.reserve("c1", "acme", 100)
+        assert first.grant == 30
+        assert at.window("acme") == {"used": 40, "held": 60, "spend_used": 9, "spend_held": 0}
+        await at.book.settle(first, at.outcome(20))
+
+        assert at.blocking.hmget(window, "used", "held", "amounts") == [b"60", b"30", None]
+        with pytest.raises(InsufficientQuota):
+            await at.reserve("c2", "acme", 11)
+
+
+def sold(at: Desk) -> None:
+    at.tier("basic", conversation_tokens_max=100, price_nanousd=7)
+    at.customer("acme", "basic")
+
+
+async def test_a_conversation_goes_on_where_the_version_before_left_it(valkey_url: str) -> None:
+    """Its cap, its tokens and its charge hold; it stays a hash, which a worker of the version before can read."""
+    async with desk(valkey_url) as at:
+        sold(at)
+        name = begin(at)
+        first = await at.reserve("c1", "acme", 100, conversation="talk")
+        assert (first.grant, first.was_charged) == (40, True)
+        assert (await at.book.settle(first, at.outcome(30))).conversation_left == 10
+
+        assert at.blocking.hmget(name, "used", "held", "live", "input_used") == [b"90", b"0", b"0", b"40"]
+        assert at.blocking.pttl(name) > 3_600_000
+        assert (await at.reserve("c2", "acme", 100, conversation="talk")).grant == 10
+        with pytest.raises(ConversationCapReached):
+            await at.reserve("c3", "acme", 100, conversation="talk")
+
+
+async def test_a_conversation_of_the_version_before_that_is_over_begins_anew_as_they_are_written_now(
+    valkey_url: str,
+) -> None:
+    async with desk(valkey_url) as at:
+        sold(at)
+        name = begin(at, last=now_ms() - 3_600_001)
+        assert (await at.reserve("c1", "acme", 100, conversation="talk")).grant == 100
+
+        assert at.blocking.type(name) == b"string"
+
+
+async def test_what_was_said_in_a_conversation_of_the_version_before_is_known_and_erased(valkey_url: str) -> None:
+    async with desk(valkey_url) as at:
+        sold(at)
+        name = begin(at)
+        threads = Threads(at.line, Directory(at.line))
+        assert await threads.said_so_far(BUCKET, digest_of("acme"), "talk") == 90
+
+        erase_customer(at.blocking, "acme")
+        assert not at.blocking.exists(name)
+        name = begin(at, live=1)
+        erase_customer(at.blocking, "acme")
+        assert at.blocking.exists(name), "a running call needs it"
+
+
+async def test_holds_of_the_version_before_are_counted_beside_those_of_now(valkey_url: str) -> None:
+    async with desk(valkey_url) as at:
+        sold(at)
+        begin(at, used=0)
+        await hold(at, sofar=5, leased_ms=60_000)
+        await at.reserve("c2", "acme", 10, conversation="other")
+
+        count = Census(at.blocking, lambda: GENERATION).take([])
+
+        assert set(count.windows.values()) == {None}
+        assert (sum(count.holds.values()), sum(count.tokens.values())) == (2, 50)
+
+
+@pytest.mark.parametrize("beats", [True, False])
+async def test_a_hold_of_the_version_before_is_taken_back_once_its_worker_is_dead(valkey_url: str, beats: bool) -> None:
+    """It is billed what it came to at its last renewal; a worker that lives keeps it."""
+    async with desk(valkey_url) as at:
+        sold(at)
+        begin(at, used=0)
+        await hold(at, sofar=12, leased_ms=-1)
+        if beats:
+            at.blocking.set(keys.worker("w_older"), "1", px=60_000)
+        clock = Clock()
+        reclaimer = at.reclaimer(clock)
+        for _ in range(4):
+            reclaimer.turn()
+            clock.now_s += 60
+            if "c1" in at.in_flight("acme"):
+                at.end_lease("c1")
+
+        assert at.blocking.exists(f"{{b{BUCKET}}}:hold:c1") == beats
+        assert at.window("acme")["held"] == (40 if beats else 0)
+        records = [json.loads(entry["record"]) for entry in at.records("acme")]
+        assert [record["billed_output_tokens"] for record in records] == ([] if beats else [12])
