@@ -19,7 +19,8 @@ from gateway.holds.packed import WindowState
 from gateway.holds.projection import Admitted, Projection
 from gateway.holds.terms import Customer, Timeline, period_of
 from gateway.ledger.database import Database
-from gateway.ledger.queries import begun_in, spent_in
+from gateway.ledger.hot_state import limits_end_users, menus_ever
+from gateway.ledger.queries import begun_in, spent_in, tokens_by_end_user
 from gateway.ledger.tables import api_keys, customers, publications
 
 AT_ONCE = 500
@@ -108,6 +109,8 @@ def _carry_usage(database: Database, projection: Projection, before: Customer, a
     included = begun_in(database, after.id, *period)
     state = WindowState(used=used.tokens, spend_used=used.charge_nanousd, included=included)
     projection.begin_window(after.id, period, state)
+    if limits_end_users(after.overrides, [tier for menu in menus_ever(database) for tier in menu.tiers]):
+        projection.begin_end_users(after.id, period[0], tokens_by_end_user(database, after.id, *period))
 
 
 def project_keys(database: Database, projection: Projection, key_ids: Collection[str]) -> None:

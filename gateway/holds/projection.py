@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import redis
@@ -63,6 +63,14 @@ class Projection:
         window = keys.window(keys.bucket_of(customer_id), customer_id, period[0])
         with translated():
             self._begin_window(keys=[window], args=[state.to_bytes()])
+
+    def begin_end_users(self, customer_id: str, start: int, tokens: Mapping[str | None, int]) -> None:
+        """Begin what a customer's end users have had in a period with what they had already; where it was begun, it stays."""
+        bucket = keys.bucket_of(customer_id)
+        with translated(), self._redis.pipeline(transaction=False) as batch:
+            for name, used in tokens.items():
+                batch.hsetnx(keys.end_user(bucket, customer_id, start, name), "used", str(used))
+            batch.execute()
 
     def put_keys(self, admitted: Iterable[Admitted], shut_out: Iterable[tuple[str, str]] = ()) -> None:
         """Let keys in; of others, by bucket and digest, none passes from the next call on.

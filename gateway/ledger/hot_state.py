@@ -22,7 +22,7 @@ from gateway.ledger.rollup import Used, conversations_in, windows_in
 from gateway.ledger.rows import batches
 from gateway.ledger.tables import customers, menus
 from gateway.settings import Settings
-from pricing.menu import Menu
+from pricing.menu import Menu, Tier
 
 AT_ONCE = 1_000
 """Commands in one batch: one wait for the server, and for its disk."""
@@ -106,8 +106,8 @@ class HotState:
 
     def _end_users(self, accounts: Mapping[str, Account]) -> Iterator[Command]:
         """Say what each end user has had in those periods, of every customer whose end users may be limited."""
-        any_tier_does = any(tier.end_user_period_tokens_max is not None for tier in self._tiers.values())
-        limiting = [one for one in accounts if any_tier_does or "end_user_period_tokens_max" in accounts[one].overrides]
+        tiers = list(self._tiers.values())
+        limiting = [name for name, account in accounts.items() if limits_end_users(account.overrides, tiers)]
         now = self._now_ms()
         for customer, newest in newest_times(self._database, limiting).items():
             bucket = keys.bucket_of(customer)
@@ -171,6 +171,11 @@ def _conversation(conversation: Conversation, cap: int) -> Command:
         version=conversation.menu_version or "",
     )
     return ["SET", name, state.to_bytes(), "PX", 2 * HOUR_MS]
+
+
+def limits_end_users(overrides: Mapping[str, int], tiers: Iterable[Tier]) -> bool:
+    """Return whether a customer's end users may be limited: by itself, or in one of ``tiers``."""
+    return "end_user_period_tokens_max" in overrides or any(one.end_user_period_tokens_max is not None for one in tiers)
 
 
 def menus_ever(database: Database) -> list[Menu]:
