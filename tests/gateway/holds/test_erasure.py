@@ -17,9 +17,9 @@ from gateway.holds.connect import connect
 from gateway.holds.directory import Directory
 from gateway.holds.erasure import erase_customer
 from gateway.holds.hold import Once
+from gateway.holds.packed import ConversationState
 from gateway.holds.threads import Threads
 from tests.gateway.holds.desk import LEASE, desk, digest_of
-from gateway.holds.packed import ConversationState
 from tests.waiting import until
 
 CUSTOMERS = [f"cus_{number:03d}" for number in range(12)]

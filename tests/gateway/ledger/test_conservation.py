@@ -10,12 +10,14 @@ from sqlalchemy import insert
 
 from gateway.clock import now_ms
 from gateway.errors import AccountInconsistent
+from gateway.holds import keys
+from gateway.holds.packed import WindowState
 from gateway.holds.periods import period_at
 from gateway.ledger.agreement import Agreement, Period
 from gateway.ledger.conservation import BOOKS_A_TURN, CUSTOMERS_A_TURN, Conservation
 from gateway.ledger.database import Database
 from gateway.ledger.tables import customers
-from tests.gateway.holds.desk import GENERATION, desk
+from tests.gateway.holds.desk import GENERATION, Desk, desk
 from tests.gateway.ledger.records import customer_row
 
 
@@ -32,6 +34,12 @@ def month() -> tuple[int, int]:
     return period_at("month", "UTC", now_ms())
 
 
+def begin(at: Desk, customer: str, window: WindowState) -> None:
+    """Say what is used and held of a customer's month."""
+    name = keys.window(keys.bucket_of(customer), customer, month()[0])
+    at.blocking.hset(name, "amounts", window.to_bytes())
+
+
 async def test_every_customers_window_is_looked_at_in_turn(valkey_url: str, database: Database) -> None:
     """One customer more than a turn looks at, whose window holds what no call does; then the first is looked at again."""
     names = [f"cus_{number:03}" for number in range(CUSTOMERS_A_TURN + 1)]
@@ -39,11 +47,11 @@ async def test_every_customers_window_is_looked_at_in_turn(valkey_url: str, data
     async with desk(valkey_url) as at:
         await at.generation.learn(0)
         looking = conservation(database, at.blocking)
-        at.projection.put_window(names[-1], month(), {"held": 5})
+        begin(at, names[-1], WindowState(held=5))
 
         assert looking.turn().breaches == 0
         assert looking.turn().breaches == 1
-        at.projection.put_window(names[0], month(), {"held": 5})
+        begin(at, names[0], WindowState(held=5))
         assert looking.turn().breaches == 2
 
 
@@ -53,11 +61,11 @@ async def test_every_customers_books_are_looked_at_in_turn(valkey_url: str, data
     async with desk(valkey_url) as at:
         await at.generation.learn(0)
         looking = conservation(database, at.blocking)
-        at.projection.put_window(names[-1], month(), {"used": 5})
+        begin(at, names[-1], WindowState(used=5))
 
         assert looking.turn().breaches == 0
         assert looking.turn().breaches == 1
-        at.projection.put_window(names[0], month(), {"used": 5})
+        begin(at, names[0], WindowState(used=5))
         assert looking.turn().breaches == 2
 
 
@@ -71,16 +79,16 @@ async def test_who_is_wrong_in_two_ways_is_not_served_before_both_are_mended(
         at.customer("acme", "basic")
         await at.generation.learn(0)
         looking = conservation(database, at.blocking)
-        at.projection.put_window("acme", month(), {"used": 7, "held": 5})
+        begin(at, "acme", WindowState(used=7, held=5))
         assert looking.turn().breaches == 2
 
         [window] = at.blocking.scan_iter("*:window:acme:*")
-        at.blocking.hset(window, "held", "0")
+        at.blocking.hset(window, "amounts", WindowState(used=7).to_bytes())
         assert looking.turn().breaches == 1
         with pytest.raises(AccountInconsistent):
             await at.reserve("c1", "acme", 5)
 
-        at.blocking.hset(window, "used", "0")
+        at.blocking.hset(window, "amounts", WindowState().to_bytes())
         assert looking.turn().breaches == 0
         assert (await at.reserve("c1", "acme", 5)).grant == 5
 

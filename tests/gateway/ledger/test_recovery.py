@@ -17,8 +17,8 @@ from gateway.errors import MeteringUnavailable
 from gateway.holds import keys
 from gateway.holds.connect import connect, text
 from gateway.holds.generation import Generation, in_own_thread
-from gateway.ledger.appender import book
 from gateway.holds.packed import WindowState, window_state
+from gateway.ledger.appender import book
 from gateway.ledger.database import Database
 from gateway.ledger.hot_state import Bounds
 from gateway.ledger.recovery import CUSTOMERS_AT_ONCE, Recovery
