@@ -87,19 +87,21 @@ class Accounts:
         Raises:
             MeteringUnavailable: Redis is unavailable, or what it says of the customer is being written from the ledger.
         """
-        now = self._now_ms()
         with translated():
-            where = standing(customer, await self._directory.read_timeline(), now)
-            menu = await self._directory.menu(where.version) if where.version else None
-            tier = menu.tier(where.tier) if menu and where.tier else None
-            terms = offer(tier, where.version, customer.overrides, self._house)
-            start, end = period_of(customer, now)
-            bucket = keys.bucket_of(customer.id)
-            asked = "HMGET", keys.window(bucket, customer.id, start), *WINDOW
-            found = await self._line.ask(*asked)
-            if not await self._in_force(bucket):
-                found = await self._line.ask(*asked)
-        window = WindowState.read(found)
+            account = await self._account(customer)
+            if not await self._in_force(keys.bucket_of(customer.id)):
+                account = await self._account(customer)  # what was read may have been only half there
+        return account
+
+    async def _account(self, customer: Customer) -> dict[str, Any]:
+        now = self._now_ms()
+        where = standing(customer, await self._directory.read_timeline(), now)
+        menu = await self._directory.menu(where.version) if where.version else None
+        tier = menu.tier(where.tier) if menu and where.tier else None
+        terms = offer(tier, where.version, customer.overrides, self._house)
+        start, end = period_of(customer, now)
+        name = keys.window(keys.bucket_of(customer.id), customer.id, start)
+        window = WindowState.read(await self._line.ask("HMGET", name, *WINDOW))
         return {
             "customer": customer.id,
             "tier": where.tier,
