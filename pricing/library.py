@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pricing import pictures
 from pricing.certificate import Verdict, verify
 from pricing.charts import Axis, Series
 from pricing.drawing import drawing
@@ -49,9 +50,6 @@ __all__ = [
 
 CREATED = "1970-01-01T00:00:00Z"
 """When a menu was made of which nobody says it; a library reads no clock."""
-
-CURVE_POINTS = 120
-"""How many points a curve is drawn by."""
 
 DOTS_MOST = 40
 """Up to how many types are marked one by one."""
@@ -152,7 +150,7 @@ class Market(Shown):
         """Return worth by cap for some types, as a drawing: SVG text."""
         valuation = valuation_of(self._market)
         last = len(valuation.steps.tokens)
-        caps = np.unique(np.linspace(1, last, min(last, CURVE_POINTS)).round().astype(np.int64))
+        caps = np.unique(np.linspace(1, last, min(last, pictures.CURVE_POINTS)).round().astype(np.int64))
         worth = worth_at(valuation, caps)
         rows = np.unique(np.linspace(0, len(worth) - 1, min(len(worth), 5)).round().astype(int))
         tokens = valuation.steps.tokens[caps - 1].tolist()
@@ -280,16 +278,14 @@ class Fit(Shown):
         ]
         return "\n".join([*lines, *self.estimate.notes])
 
-    def plot(self) -> str:
-        """Return the distribution of urgency with its 95 % band, as a drawing: SVG text."""
-        table = self.to_columns()
-        rates = [max(rate, 1e-6) for rate in table.pop("urgency_per_s")]
-        few = np.unique(np.linspace(0, len(rates) - 1, min(len(rates), CURVE_POINTS)).round().astype(int)).tolist()
-        series = [
-            Series(name.replace("_", " "), [(rates[at], curve[at]) for at in few]) for name, curve in table.items()
-        ]
-        axes = Axis("urgency r, 1/s", logarithmic=True), Axis("share of conversations")
-        return drawing("Urgency", series, *axes)
+    def plot(self, of: str = "urgency") -> str:
+        """Return ``urgency`` or ``lengths`` with its 95 % band, or the ``choices`` of tiers beside what is predicted: SVG text."""
+        if of == "choices" and not self.estimate.choices:
+            raise ValueError("Nobody was seen to choose a tier.")
+        drawn: str = {"urgency": pictures.urgency, "lengths": pictures.lengths, "choices": pictures.choices}[of](
+            self._given
+        )
+        return drawn
 
 
 def fit(

@@ -117,9 +117,20 @@ def fit_charts(market: Market) -> str:
             if field in urgency
         ]
         drawn += line_chart("Urgency", lines, Axis("urgency r, 1/s", logarithmic=True), Axis("share of conversations"))
+        drawn += _choices(json.loads(market.given)["estimate"]["choices"])
     except (TypeError, KeyError, ValueError):
         return drawn
     return drawn
+
+
+def _choices(taken: Sequence[Mapping[str, Any]]) -> str:
+    """Return what was taken of each menu beside what the estimate predicts, nothing where nobody chose."""
+    series = [
+        Series(f"{which}, menu {number}", list(zip(map(float, one["tiers"]), one[which], strict=True)), drawn)
+        for number, one in enumerate(taken, start=1)
+        for which, drawn in (("observed", "dots"), ("predicted", "line"))
+    ]
+    return line_chart("What was taken", series, Axis("tier"), Axis("share of conversations")) if series else ""
 
 
 def break_even_rows(lines: Sequence[Line], amount: Any) -> list[Row]:

@@ -61,6 +61,7 @@ def main(out: Path = HERE) -> dict[str, object]:
     drawn = {"worth": market, "menu": menu, "robust": robust, "urgency": learnt, "learnt": sold}
     for name, shown in drawn.items():
         (out / f"{name}.svg").write_text(shown.plot(), "utf-8")
+    (out / "lengths.svg").write_text(learnt.plot("lengths"), "utf-8")
     return dict(drawn)
 
 

@@ -49,6 +49,7 @@ def market_of(estimate: Estimate, value: Understated) -> dict[str, Any]:
             "sources": list(estimate.sources),
             "notes": list(estimate.notes),
             "set_aside": dict(estimate.set_aside),
+            "choices": list(estimate.choices),
             "unseen_worth_nanousd": estimate.unseen_worth_nanousd,
             "identified_to_tokens": estimate.length.identified_to_tokens,
             "tests": {

@@ -20,6 +20,7 @@ from pricing.estimate.leaving import LeavingTests, examine, with_otherwise
 from pricing.estimate.length import LengthEstimate, Survival, estimate_length
 from pricing.estimate.mixing import Mixing, mixing_of
 from pricing.estimate.notes import (
+    UNTOLD_SHARE,
     differing,
     notes_of,
     of_chains,
@@ -27,11 +28,14 @@ from pricing.estimate.notes import (
     of_few_left,
     of_lengths,
     of_otherwise,
+    of_untold,
 )
 from pricing.estimate.otherwise import as_own
 from pricing.estimate.pace import Pace, estimate_pace
+from pricing.estimate.readings import as_timed
 from pricing.estimate.spread import Differing, by_urgency
 from pricing.estimate.statistics import Statistics, cleaned
+from pricing.estimate.taken import taken_shares
 from pricing.estimate.value import ValueTold, note_of
 from pricing.market import Market
 
@@ -76,6 +80,7 @@ class Estimate:
         unseen_worth_nanousd: the most that answers beyond the longest one seen can be worth, for each conversation.
         set_aside: records and customers left out, by reason.
         notes: what is not identified, and what was not used and why, in sentences.
+        choices: what was taken of each menu, and what the estimate predicts: see ``taken``.
     """
 
     market: Json
@@ -92,6 +97,7 @@ class Estimate:
     unseen_worth_nanousd: float
     set_aside: Mapping[str, int]
     notes: tuple[str, ...]
+    choices: tuple[Json, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +184,7 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
         unseen_worth_nanousd=_unseen_worth(length, pace, mixing, found.worth_nanousd),
         set_aside=dict(seen.set_aside) | dict(found.left_out),
         notes=notes,
+        choices=tuple(taken_shares(seen, found.offers, mixing)),
     )
 
 
@@ -190,6 +197,8 @@ def _of_effects(
 ) -> tuple[str, ...]:
     """Return what departs from the market and was let pass, each with what it does to a menu, in sentences."""
     notes, (here, made_of) = [], market
+    if leaving.refused is None and leaving.otherwise is None and seen.customers.waited_s.any():
+        notes.append(of_untold(*_untold(seen, leaving, market, read)))
     if leaving.otherwise is not None:
         notes.append(of_otherwise(leaving, kept(here, made_of((read.urgency_per_s, read.share)))))
     parted = holders_of(seen.customers)
@@ -200,6 +209,19 @@ def _of_effects(
             of_holders(seen.customers, parted, None if there is None else (kept(there, here), kept(here, there)))
         )
     return tuple(notes)
+
+
+def _untold(
+    seen: Statistics,
+    leaving: LeavingTests,
+    market: tuple[Json, Callable[[tuple[Floats, Floats]], Json]],
+    read: Mixing,
+) -> tuple[float, float]:
+    """Return at what rate some conversations may be left for another reason, and what a menu keeps that knows nothing of it."""
+    (here, made_of), them = market, as_timed(seen.customers, leaving)
+    per_s = UNTOLD_SHARE * float(them.conversations.sum()) / float(them.waited_s.sum())
+    own = np.maximum(read.urgency_per_s - per_s, read.urgency_per_s / 10)
+    return per_s, kept(made_of((own, read.share)), here)
 
 
 def _kept(statistics: Statistics, given: Given) -> Statistics:

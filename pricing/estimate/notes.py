@@ -14,11 +14,8 @@ from pricing.estimate.pace import Pace
 from pricing.estimate.spread import Differing
 from pricing.estimate.statistics import Customers
 
-UNTOLD = (
-    "Leaving is read as impatience alone. Customers who leave because they have what they need, and connections that break, "
-    "anywhere in the answer, show where they are a tenth of the conversations, seldom where they are a twentieth; those that "
-    "come at the same rate at any time never do, and make everybody look more urgent by that rate."
-)
+UNTOLD_SHARE = 0.1
+"""Of conversations that may be left at a constant rate for another reason than impatience: what that would do is said."""
 
 LEFT_LEAST = 10
 """Of fewer conversations that were left nothing is told but how urgent customers are at most."""
@@ -70,6 +67,17 @@ def of_otherwise(leaving: LeavingTests, kept: float) -> str:
         "customers had what they need or connections broke, anywhere in the answer. Urgency is estimated without them; a menu "
         f"made as if they were impatience would keep {kept:.0%} of the profit. How many they are is uncertain, and so are "
         "prices; count broken connections, or offer tiers and estimate from what is taken."
+    )
+
+
+def of_untold(per_s: float, kept: float) -> str:
+    """Return what leaving cannot tell, and what that would do to a menu, in sentences."""
+    return (
+        "Leaving is read as impatience alone. Customers who leave because they have what they need, and connections that break, "
+        "anywhere in the answer, show where they are a tenth of the conversations, seldom where they are a twentieth; those that "
+        "come at the same rate at any time, such as of who is satisfied in the second half of an answer, never do, and make "
+        f"everybody look more urgent by that rate. Were {UNTOLD_SHARE:.0%} of the conversations left so, {per_s:.2g} a second, this "
+        f"menu would keep {kept:.0%} of the profit."
     )
 
 
@@ -146,8 +154,6 @@ def notes_of(
         ]
         if untested:
             notes.append(f"Leaving was not tested for {' or '.join(untested)}: the records for it were not kept.")
-    if leaving.refused is None and leaving.otherwise is None:
-        notes.append(UNTOLD)
     if served_to is not None:
         keeps = "keep the share that was assumed" if prior else "are missing from the market"
         notes.append(f"Refusals were not counted: urgencies above {served_to:.3g}/s, which no tier served, {keeps}.")

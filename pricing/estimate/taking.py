@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,6 +40,10 @@ class Takers:
     likelihood: Floats
     taken: Ints
     weight: Floats
+
+    def of_at_most(self, customers: float) -> Takers:
+        """Return the same as if there were no more customers than so many, each kind in its proportion."""
+        return replace(self, weight=self.weight * min(1.0, customers / float(self.weight.sum())))
 
 
 def takers_of(offers: Sequence[Offer], customers: Customers) -> Takers | None:

@@ -24,11 +24,15 @@ SOUGHT: Floats = np.geomspace(1 / 2, 64, 62)
 FINE, FAR = 33, 6.0
 """Then so many values, evenly in logarithms, over all whose log likelihood is below the best by no more than this ..."""
 
+CUSTOMERS_MOST = 3_000.0
+"""More customers tell the value no more surely than so many: what a climb is short of its top by grows with their number."""
+
 LENGTHS = 8
 """... under so many draws of lengths and pace."""
 
-STEPS, MORE_STEPS = 60, 60
-"""How far the distribution of urgency climbs at each value, from an even one and from the best one's."""
+STEPS, MORE_STEPS = 120, 120
+"""How far the distribution of urgency climbs at each value: from an even one, then from the average over likely values.
+All begin alike, for none of the values that put the same customers into the same tiers is to be nearer its top."""
 
 DROP = 1.92
 """Values whose log likelihood is lower by no more than this are in the interval: half of the 95 % point of chi-squared."""
@@ -207,6 +211,7 @@ def value_told(
     takers = takers_of(offers, customers)
     if takers is None:
         return None
+    takers = takers.of_at_most(CUSTOMERS_MOST)
     about, at = answers.value_nanousd, partial(_climbed, takers, offers, otherwise)
     coarse = about * (MULTIPLES if is_said else SOUGHT)
     climbed = [at(value, answers, None, STEPS) for value in coarse.tolist()]
@@ -214,9 +219,13 @@ def value_told(
     best = climbed[int(found.argmax())].share
     found -= found.max()
     near = np.flatnonzero(found >= -FAR)
+    likely_share = np.mean([climbed[place].share for place in near], axis=0)
     values = np.geomspace(coarse[max(0, near[0] - 1)], coarse[min(len(coarse) - 1, near[-1] + 1)], FINE)
     logs = np.array(
-        [[at(value, one, best, MORE_STEPS).log_likelihood for value in values.tolist()] for one in draws[:LENGTHS]]
+        [
+            [at(value, one, likely_share, MORE_STEPS).log_likelihood for value in values.tolist()]
+            for one in draws[:LENGTHS]
+        ]
     )
     fine = logsumexp(logs, axis=0)
     fine -= fine.max()

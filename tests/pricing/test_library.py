@@ -19,6 +19,8 @@ from pricing.market import read_market
 from pricing.sensitivity import offer_in
 from pricing.worth import valuation_of
 from tests.house.files import ROOT
+from tests.pricing.estimate.recovery import CHOOSING, lognormal_urgency
+from tests.pricing.estimate.talking import menu_of, talk
 
 DOCS = ROOT / "docs" / "pricing"
 TYPES = [(0.01, 0.3), (0.05, 0.4), (0.15, 0.3)]
@@ -130,6 +132,28 @@ def test_the_tutorial_learns_the_market_it_was_given(tutorial: tuple[dict[str, A
     assert earned >= 0.75 * made["menu"].profit
     assert "urgency" in learnt.summary().lower()
     assert len(sold.to_columns()["tier"]) <= learnt.to_json()["estimate"]["tiers"]
+
+
+def test_what_was_taken_is_drawn_beside_what_the_estimate_predicts() -> None:
+    """300 customers who took tiers for their accounts: the estimate has as many in each as took it, within a tenth."""
+    random, truth = np.random.default_rng(1), lognormal_urgency()
+    offered = menu_of(CHOOSING.caps_tokens, CHOOSING.prices_nanousd)
+    records = list(talk(truth, offered, customers=300, conversations=10, random=random, named=False))
+
+    learnt = pricing.fit(records, [offered], value_nanousd=1_000_000_000, own_tiers=True, draws=8)
+
+    [taken] = learnt.to_json()["estimate"]["choices"]
+    assert taken["tiers"] == [1, 2, 3]
+    assert sum(taken["observed"]) == pytest.approx(1)
+    assert taken["predicted"] == pytest.approx(taken["observed"], abs=0.1)
+    assert "What was taken" in learnt.plot("choices")
+
+
+def test_where_nobody_chose_there_is_nothing_to_draw(tutorial: tuple[dict[str, Any], Path]) -> None:
+    made, _ = tutorial
+
+    with pytest.raises(ValueError, match="Nobody was seen to choose"):
+        made["urgency"].plot("choices")
 
 
 def test_the_pictures_of_the_documents_are_drawings(tutorial: tuple[dict[str, Any], Path]) -> None:

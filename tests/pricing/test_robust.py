@@ -144,6 +144,23 @@ def test_no_mechanism_of_three_kinds_keeps_most_of_the_single_plan_both_ways() -
     assert menu["certificate"]["bound"]["upper_bound_nanousd"] < promised
 
 
+def test_no_mechanism_of_three_kinds_earns_as_much_on_average_as_single_plans_that_know() -> None:
+    """Urgency or pace off, each either way: what is earned in each, over the single plan of that one, is below 0.991 on average."""
+    base = valuation_of(read_market(BASE))
+    off = [more_urgent(base, factor) for factor in (1.02, 0.98, 1.1, 0.9)]
+    weights = np.array([1 / (len(off) * single_plan(one, 0)) for one in off])
+    shares = weights / weights.sum()
+    twelve = BASE | {
+        "types": markets.types(
+            np.concatenate([one.urgency_per_s for one in off]), np.outer(shares, [0.3, 0.4, 0.3]).ravel()
+        )
+    }
+    menu = optimal_menu(read_market(twelve), tiers=None, bill="conversation", names=None, created="x")
+
+    assert menu["certificate"]["claim"] == "the most profitable of all mechanisms"
+    assert menu["certificate"]["bound"]["upper_bound_nanousd"] * weights.sum() < 0.991
+
+
 @pytest.mark.parametrize("field", ["all", "as_taken_share", "as_taken_share_at_most"])
 def test_what_a_menu_is_held_to_cannot_be_changed_unseen(made: dict[str, Json], field: str) -> None:
     menu = made["three"]

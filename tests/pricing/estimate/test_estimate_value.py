@@ -187,6 +187,20 @@ def test_a_value_that_choices_leave_open_is_bounded_and_the_menu_loses_no_buyer(
     assert earned(estimate, Case(THREE, plainly)).menu > 0.8
 
 
+def test_values_that_put_the_same_kinds_into_the_same_tiers_are_alike_however_many_customers_there_are() -> None:
+    """30,000 customers: a distribution that is still short of its likeliest is nearer to it at one value than at another."""
+    truth, random = replace(THREE, value_nanousd=1.4e9), np.random.default_rng(1)
+    statistics = watched(crowd_of(truth, 30_000, EACH, random), truth, CHOOSING, random)
+
+    told = Seen(truth, statistics).told(1.0)
+
+    assert told is not None
+    assert told.low_nanousd < 1.06e9
+    assert told.high_nanousd > 1.7e9
+    assert not told.contradicts
+    assert not told.disagrees
+
+
 @pytest.mark.parametrize(("asked", "agrees"), [(625_000_000, True), (560_000_000, False)])
 def test_choices_that_no_value_explains_with_how_customers_leave_are_refused(asked: int, agrees: bool) -> None:
     """The largest tier was sold for less than the menu says: its threshold is not where any value puts it beside the others'."""
