@@ -139,8 +139,7 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
         random: where chance comes from.
 
     Raises:
-        CannotEstimate: too little was seen, tiers differ in length, choices rule out the value or do not tell one that
-            nobody said, or nothing tells urgency.
+        CannotEstimate: too little was seen, tiers differ, or choices rule out the value, or nothing tells it or urgency.
     """
     seen = _kept(statistics, given)
     length, pace = _pooled(seen, given), estimate_pace(seen.pace)

@@ -211,13 +211,11 @@ def value_told(
     takers = takers_of(offers, customers)
     if takers is None:
         return None
-    takers = takers.of_at_most(CUSTOMERS_MOST)
-    about, at = answers.value_nanousd, partial(_climbed, takers, offers, otherwise)
+    about, at = answers.value_nanousd, partial(_climbed, takers := takers.of_at_most(CUSTOMERS_MOST), offers, otherwise)
     coarse = about * (MULTIPLES if is_said else SOUGHT)
     climbed = [at(value, answers, None, STEPS) for value in coarse.tolist()]
-    found = np.array([one.log_likelihood for one in climbed])
-    best = climbed[int(found.argmax())].share
-    found -= found.max()
+    best = max(climbed, key=lambda one: one.log_likelihood)
+    found = np.array([one.log_likelihood - best.log_likelihood for one in climbed])
     near = np.flatnonzero(found >= -FAR)
     likely_share = np.mean([climbed[place].share for place in near], axis=0)
     values = np.geomspace(coarse[max(0, near[0] - 1)], coarse[min(len(coarse) - 1, near[-1] + 1)], FINE)
@@ -241,7 +239,7 @@ def value_told(
         below_best=_below_best(np.append(coarse, values), np.append(found, fine), about) if is_said else 0.0,
         values_nanousd=values,
         chance=chance / chance.sum(),
-        agrees_p=_agreement(takers, as_seen(offers, likely, otherwise), best),
+        agrees_p=_agreement(takers, as_seen(offers, likely, otherwise), best.share),
     )
 
 
