@@ -81,10 +81,21 @@ class Census:
             asked[bucket_in(name)].add(name)
         count = Count()
         with translated():
-            waiting: Collection[str] = keys.ALL_BUCKETS
+            waiting: Collection[str] = self._having(count, asked)
             for _ in range(TRIES):
                 waiting = self._count(count, {bucket: asked[bucket] for bucket in waiting})
         return count
+
+    def _having(self, count: Count, asked: Mapping[str, set[str]]) -> list[str]:
+        """Return the buckets that have a hold or a window that was asked for; the others are counted with this."""
+        with self._redis.pipeline(transaction=False) as batch:
+            for bucket in asked:
+                batch.exists(keys.inflight(bucket), keys.older_holds(bucket))
+            found = dict(zip(asked, batch.execute(), strict=True))
+        empty = [bucket for bucket, names in asked.items() if not (names or found[bucket])]
+        count.holds.update(dict.fromkeys(empty, 0))
+        count.tokens.update(dict.fromkeys(empty, 0))
+        return [bucket for bucket in asked if bucket not in count.holds]
 
     def _count(self, count: Count, asked: Mapping[str, set[str]]) -> list[str]:
         """Add buckets to ``count``; return those with a hold in a window that was not asked for, which now is."""

@@ -65,6 +65,23 @@ async def test_a_window_of_the_version_before_counts_on_until_its_period_is_over
             await at.reserve("c2", "acme", 11)
 
 
+async def test_a_window_that_both_versions_have_written_counts_what_both_say(valkey_url: str) -> None:
+    """As where a worker of the version before admits a call into a period that one of this version has begun."""
+    async with desk(valkey_url) as at:
+        at.tier("basic", period_tokens_max=100)
+        at.customer("acme", "basic")
+        first = await at.reserve("c1", "acme", 50)
+        window = keys.window(BUCKET, "acme", first.facts.period_start)
+        at.blocking.hset(window, mapping={"held": "20", "spend_held": "0"})
+        second = await at.reserve("c2", "acme", 50)
+        assert second.grant == 30
+        assert at.window("acme")["held"] == 100
+        for hold in (first, second):
+            await at.book.settle(hold, at.outcome(10))
+
+        assert at.window("acme") == {"used": 20, "held": 20, "spend_used": 0, "spend_held": 0}
+
+
 def sold(at: Desk) -> None:
     at.tier("basic", conversation_tokens_max=100, price_nanousd=7)
     at.customer("acme", "basic")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from gateway.errors import InsufficientQuota, InvalidKey, NoTier
 from gateway.holds import keys
 from gateway.holds.hold import Checkpoint, Hold
 from gateway.holds.offer import HouseLimits
+from gateway.holds.packed import ConversationState, conversation_in
 from tests.clock import Clock
 from tests.gateway.holds.desk import Desk, desk
 
@@ -340,6 +342,36 @@ async def test_a_renewed_hold_is_left_alone_by_a_reclaimer_that_looked_before(va
         assert reclaimer.turn() == 0
         assert told.window("acme")["held"] == 80
         assert told.records("acme") == []
+
+
+@pytest.mark.parametrize("was_charged", [False, True])
+async def test_a_call_whose_conversation_is_over_counts_in_none_that_has_its_name(
+    valkey_url: str, was_charged: bool
+) -> None:
+    """Its charge is that of the conversation it was admitted to; what is left of the other one stays as it is."""
+    async with desk(valkey_url) as told:
+        told.tier("basic", conversation_tokens_max=100, price_nanousd=7)
+        told.customer("acme", "basic")
+        if was_charged:
+            await told.reserve("c0", "acme", 10, conversation="talk")
+            await told.book.settle(told.holds["c0"], told.outcome(10))
+        hold = await told.reserve("c1", "acme", 40, conversation="talk")
+        name = keys.conversation(hold.facts.bucket, "acme", "talk")
+        begun = replace(
+            conversation_of(told, name), first=hold.conversation_first + 1, used=5, held=0, was_charged=not was_charged
+        )
+        told.blocking.set(name, begun.to_bytes())
+        settled = await told.book.settle(hold, told.outcome(30))
+
+        assert (settled.charge_nanousd, settled.conversation_left) == (0 if was_charged else 7, None)
+        assert conversation_of(told, name) == begun
+        assert told.window("acme") == {"used": 40 if was_charged else 30, "held": 0, "spend_used": 7, "spend_held": 0}
+
+
+def conversation_of(told: Desk, name: str) -> ConversationState:
+    found = conversation_in(told.blocking, name)
+    assert found is not None
+    return found
 
 
 async def test_a_wiped_server_is_noticed_before_a_call_is_admitted(valkey_url: str) -> None:
