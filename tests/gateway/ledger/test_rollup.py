@@ -125,6 +125,22 @@ def test_a_record_that_settles_late_counts_in_the_period_of_its_admission(ledger
     assert [(start, used.tokens) for (start, _), used in periods] == [(midnight - DAY_MS, 200), (midnight, 100)]
 
 
+def test_each_record_of_a_batch_counts_in_its_own_period(ledger: Database) -> None:
+    midnight, rollup = period_at("day", "UTC", NOON)[1], Rollup(ledger)
+
+    def tokens() -> list[int]:
+        ((_, periods),) = windows_in(ledger, ZONES)
+        return [used.tokens for _, used in periods]
+
+    for one in (record(1, time=NOON), record(2, time=midnight + 5)):
+        append(ledger, [one])
+        rollup.bring_up_to_date(midnight)
+    assert tokens() == [100, 100]
+    append(ledger, [record(3, time=midnight + 6), record(4, time=midnight - 5), record(5, time=midnight)])
+    rollup.bring_up_to_date(midnight)
+    assert tokens() == [200, 300]
+
+
 def test_a_late_record_of_a_conversation_that_ended_is_not_of_the_one_that_has_its_name_now(ledger: Database) -> None:
     append(ledger, [record(1, time=NOON, settled=NOON)])
     Rollup(ledger).bring_up_to_date(NOON)
