@@ -184,3 +184,15 @@ async def test_a_reservation_that_comes_after_it_was_taken_back_is_refused(valke
 
         assert at.window("acme")["held"] == 5
         assert at.records("acme") == []
+
+
+async def test_a_worker_that_does_not_know_of_a_later_rebuild_tells_nothing(valkey_url: str) -> None:
+    """What it holds would count in a state that may be written anew just now, and then twice."""
+    async with desk(valkey_url) as at:
+        _, hold = await one_call(at)
+        await rebuild(at)
+        before = at.window("acme")
+
+        assert await at.book.announce(hold, Checkpoint(0)), "it is not closed"
+        assert at.window("acme") == before
+        assert at.in_flight("acme") == {}
