@@ -15,6 +15,7 @@ from gateway.local.http_body import Chunks
 from gateway.local.http_door import Door, group_of
 from gateway.local.http_head import Fields, Head, check_beginning, read_head
 from gateway.local.http_limits import LINGER_BYTES_MAX, LINGER_S, READ_MAX, UNREAD_CHUNKS_MAX, UNREAD_MAX
+from gateway.local.sockets import reset
 
 END = b"\r\n\r\n"
 
@@ -170,7 +171,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._write_ticks_left -= 1
         if self._write_ticks_left <= 0:
-            self._transport.abort()
+            reset(self._transport)
 
     def _lose_patience(self) -> None:
         if self._is_over:
@@ -348,7 +349,7 @@ class Connection(asyncio.BufferedProtocol):
         assert self._answer is not None
         if self._answer.scope["http_version"] == "1.0":
             self._is_over = True
-            self._transport.abort()  # an end would pass for the answer's
+            reset(self._transport)  # an end would pass for the answer's
         else:
             self._close()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
+import struct
 
 from gateway.errors import StartupError
 
@@ -31,6 +33,14 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise StartupError(_why(error, host, port)) from error
     return listener
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End a connection so that its other side can tell it from one that was closed; what is not sent yet is dropped."""
+    accepted: socket.socket = transport.get_extra_info("socket")
+    if accepted.family != socket.AF_UNIX:
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 def port_of(listener: socket.socket) -> int:

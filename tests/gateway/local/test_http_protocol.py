@@ -307,3 +307,33 @@ async def test_a_kept_connection_that_nobody_uses_ends_with_the_server() -> None
             one.writer.close()
 
     assert rest == [b"", b"", b"5\r\nHello\r\n0\r\n\r\n"]
+
+
+async def test_an_answer_that_breaks_off_ends_with_a_reset_where_an_end_would_pass_for_its_own() -> None:
+    """An answer of HTTP/1.0 without a length ends where its connection does."""
+
+    async def answer(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"Hello", "more_body": True})
+        raise RuntimeError("broken off")
+
+    async with served(answer) as port:
+        with pytest.raises(ConnectionResetError):
+            await said(port, get("/", version="1.0"))
+
+
+async def test_an_app_hears_that_its_caller_is_gone() -> None:
+    """It waits for nothing else then: what it holds for the caller is given back at once."""
+    heard = asyncio.Event()
+
+    async def answer(_: Any, receive: Any, __: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        heard.set()
+
+    async with served(answer) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(get("/"))
+        await writer.drain()
+        writer.transport.abort()
+        await asyncio.wait_for(heard.wait(), 20)
