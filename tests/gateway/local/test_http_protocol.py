@@ -337,3 +337,23 @@ async def test_an_app_hears_that_its_caller_is_gone() -> None:
         await writer.drain()
         writer.transport.abort()
         await asyncio.wait_for(heard.wait(), 20)
+
+
+async def test_a_body_that_nobody_reads_stays_with_its_sender() -> None:
+    """However often the server could have taken more of it."""
+    go, size = asyncio.Event(), 24 * 2**20
+
+    async def answer(scope: Any, _: Any, send: Any) -> None:
+        if scope["path"] == "/unread":
+            await go.wait()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async with served(answer) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(get("/unread", f"content-length: {size}", method="POST") + bytes(size))
+        for _ in range(300):
+            await said(port, get("/"))
+        assert writer.transport.get_write_buffer_size() > size / 2
+        go.set()
+        writer.transport.abort()
