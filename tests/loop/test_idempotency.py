@@ -156,7 +156,8 @@ def test_what_is_kept_says_nothing_to_who_reads_redis(slow: Rig) -> None:
         stored = client.hgetall(kept)
 
     assert set(fields(dict.fromkeys(stored, b""))) == {"body", "call", "answer"}
-    assert all(word.encode() not in stored[b"answer"] for word in answer.split()[:3])
+    assert len(answer) > 12
+    assert answer[:12].encode() not in stored[b"answer"]
 
 
 def test_a_key_is_printable_and_not_too_long(slow: Rig) -> None:

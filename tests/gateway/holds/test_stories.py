@@ -277,6 +277,7 @@ async def _lapsed_with_its_input_owed(told: Desk) -> Hold:
     """Return a hold without a token that was billed at its checkpoint: its caller had left an answer that had begun."""
     hold = await told.reserve("c1", "acme", 80)
     told.renew("c1", 0, owes_input=True)
+    told.renew("c1", 0)  # once owed is owed
     told.end_lease("c1")
     await told.book.beat()
     clock = Clock()
