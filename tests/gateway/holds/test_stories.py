@@ -262,6 +262,37 @@ async def test_a_lapsed_hold_is_billed_at_its_checkpoint_and_its_rest_stays_held
         assert correction["billed_output_tokens"] == 15
 
 
+async def test_a_hold_is_left_alone_until_its_lease_is_over(valkey_url: str) -> None:
+    """Also of a worker that does not beat, by a reclaimer that has been patient."""
+    async with desk(valkey_url) as told:
+        told.tier("basic")
+        told.customer("acme", "basic")
+        await told.reserve("c1", "acme", 80)
+        clock = Clock()
+        reclaimer = told.reclaimer(clock)
+        reclaimer.turn()
+        clock.now_s += 60
+
+        assert reclaimer.turn() == 0
+        assert told.window("acme")["held"] == 80
+
+
+async def test_a_suspect_hold_stays_held_as_long_as_its_worker_beats(valkey_url: str) -> None:
+    """It may still give what it was granted."""
+    async with desk(valkey_url) as told:
+        await _lapsed(told, sofar=30)
+        await told.book.beat()
+        clock = Clock()
+        reclaimer = told.reclaimer(clock)
+        reclaimer.turn()
+        clock.now_s += 60
+        assert reclaimer.turn() == 1
+        told.end_lease("c1")
+
+        assert reclaimer.turn() == 0
+        assert told.window("acme")["held"] == 50
+
+
 async def test_a_dead_workers_hold_is_billed_and_freed_at_once(valkey_url: str) -> None:
     """Whoever saw the worker end left the proof; nothing is held for it any more."""
     async with desk(valkey_url) as told:
