@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from gateway.clock import now_ms
 from gateway.errors import TokencapError
 from gateway.holds import keys
 from gateway.holds.claims import Claims
 from gateway.holds.hold import UNANSWERED, Hold, Once
 from gateway.holds.keeper import MARKED_S, Keeper, Live
-from gateway.holds.packed import conversation_in
+from gateway.holds.packed import conversation_in, mark
+from gateway.holds.upkeep import Upkeep
 from gateway.observing.tally import Tally
 from tests.clock import Clock
 from tests.gateway.holds.desk import LEASE, Desk, desk
@@ -187,6 +189,19 @@ async def test_a_mark_stays_until_no_copy_of_a_command_can_come(valkey_url: str)
         clock.now_s += 1
         await keeper.renew()
         assert not at.blocking.exists(marks)
+
+
+async def test_marks_that_no_worker_removed_are_gone_after_a_day(valkey_url: str) -> None:
+    """Its worker died, or was thought dead: until then it may only be slow."""
+    async with desk(valkey_url) as at:
+        marks, day_ms = keys.settled(keys.bucket_of("acme")), 86_400_000
+        at.blocking.hset(marks, "old", mark(0, now_ms() - day_ms - 1_000))
+        at.blocking.hset(marks, "young", mark(0, now_ms() - day_ms + 60_000))
+        upkeep = Upkeep(at.blocking, now_ms)
+        for _ in range(keys.BUCKETS):
+            upkeep.turn()
+
+        assert at.blocking.hkeys(marks) == [b"young"]
 
 
 async def test_kept_answers_of_a_customer_have_a_budget_that_comes_back_hour_by_hour(valkey_url: str) -> None:
