@@ -10,7 +10,7 @@ from redis.exceptions import NoScriptError
 
 from gateway.clock import APART_MS
 from gateway.errors import InvalidKey, MeteringUnavailable, TokencapError
-from gateway.holds import keys, packed
+from gateway.holds import keys
 from gateway.holds.conditions import Condition, Conditions
 from gateway.holds.connect import texts, translated
 from gateway.holds.directory import Directory
@@ -18,7 +18,7 @@ from gateway.holds.generation import Generation, generation_in
 from gateway.holds.hold import Ask, Facts, Hold
 from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits, charge_bound
-from gateway.holds.packed import Granted
+from gateway.holds.packed import GRANTED, NONE
 from gateway.holds.refusals import refusal, smaller_want
 from gateway.holds.scripts import Script
 from gateway.holds.terms import Customer
@@ -123,29 +123,30 @@ class Admission:
                 except BaseException:
                     in_doubt(doubtful(bid, now))
                     raise
-                if isinstance(reply, Granted):
+                if isinstance(reply, bytes):
                     self._vouches = True
                     return held(bid, reply)
-                match reply[0]:
+                said = texts(reply)
+                match said[0]:
                     case "clocks":
-                        apart_ms = int(reply[1]) - told
+                        apart_ms = int(said[1]) - told
                     case "refused":
-                        smaller = smaller_want(bid.condition.offer, ask, reply, self._house)
+                        smaller = smaller_want(bid.condition.offer, ask, said, self._house)
                         if smaller is None:
-                            raise refusal(bid.condition.offer, bid.facts, reply, now)
+                            raise refusal(bid.condition.offer, bid.facts, said, now)
                         want = smaller
                     case "rebuild" | "forgotten":
                         await self._generation.learn(since, ask.bucket)
-                        fresh, is_known = True, is_known and reply[0] == "rebuild"
+                        fresh, is_known = True, is_known and said[0] == "rebuild"
                     case "no key":
                         self._directory.forget_key(ask.key_digest)
                         raise InvalidKey
                     case "stale customer" | "stale timeline":
                         fresh = True
                     case "stale period":
-                        now = int(reply[1])
+                        now = int(said[1])
                     case "begun":
-                        begun = (reply[1], reply[2])
+                        begun = (said[1], said[2])
                 told = self._now_ms()
             if apart_ms:
                 raise MeteringUnavailable(f"Redis' clock and this worker's are {apart_ms} ms apart.")
@@ -283,7 +284,7 @@ class Admission:
             hangup_bills=terms.hangup_bills,
         )
 
-    async def _ask(self, bid: Bid, now: int, *, is_known: bool) -> Granted | list[str]:
+    async def _ask(self, bid: Bid, now: int, *, is_known: bool) -> bytes | list[bytes]:
         """Run the script; only a server that has had its state looked at (``is_known`` false) is told it anew."""
         ask, facts = bid.ask, bid.facts
         names = [
@@ -292,35 +293,29 @@ class Admission:
             keys.customer(ask.bucket, facts.customer),
             *(() if facts.end_user_window is None else (facts.end_user_window,)),
         ]
-        told = [
-            NUMBERS.pack(
-                self._directory.timeline.rev,
-                self._lease.deadline_ms,
-                bid.want,
-                ask.choices,
-                ask.input_bound,
-                *bid.money,
-                BACKLOG_MOST,
-                now,
-                self._vouches,
-                self._booked[PLACES[ask.bucket]],
-            ),
-            packed.texts(
-                self._generation.value,
-                facts.customer,
-                str(bid.customer.rev),
-                ask.id,
-                self._lease.owner,
-                "count_tat_us" if ask.is_count else "tat_us",
-            ),
-            bid.condition.told,
-        ]
+        turns = "count_tat_us" if ask.is_count else "tat_us"
+        told = NUMBERS.pack(
+            self._directory.timeline.rev,
+            self._lease.deadline_ms,
+            bid.want,
+            ask.choices,
+            ask.input_bound,
+            *bid.money,
+            BACKLOG_MOST,
+            now,
+            self._vouches,
+            self._booked[PLACES[ask.bucket]],
+        )
+        names_told = (
+            f"{self._generation.value}\0{facts.customer}\0{bid.customer.rev}\0{ask.id}\0{self._lease.owner}\0{turns}\0"
+        )
+        arguments = told + names_told.encode() + bid.condition.told, facts.to_json()
         ask_for = self._script.known if is_known else self._script.told
         try:
-            reply: bytes | list[bytes] = await ask_for(self._line, names, (b"".join(told), facts.to_json()))
+            reply: bytes | list[bytes] = await ask_for(self._line, names, arguments)
         except NoScriptError:
-            return ["forgotten"]
-        return packed.granted(reply) if isinstance(reply, bytes) else texts(reply)
+            return [b"forgotten"]
+        return reply
 
 
 def doubtful(bid: Bid, now: int) -> Hold:
@@ -328,23 +323,24 @@ def doubtful(bid: Bid, now: int) -> Hold:
     return Hold(bid.facts, now, bid.want, "cap", 0, None, None, now, False, bid.money[0])
 
 
-def held(bid: Bid, granted: Granted) -> Hold:
+def held(bid: Bid, reply: bytes) -> Hold:
     """Return the hold of a call that was admitted."""
-    if granted.grant < granted.allowed:
+    now, grant, allowed, conversation_left, period_left, first, charged = GRANTED.unpack(reply)
+    if grant < allowed:
         bound_by = "period"
-    elif granted.grant == bid.ask.requested_tokens:
+    elif grant == bid.ask.requested_tokens:
         bound_by = "caller_limit"
     else:
         bound_by = "cap"
     return Hold(
         facts=bid.facts,
-        admitted=granted.now,
-        grant=granted.grant,
+        admitted=now,
+        grant=grant,
         bound_by=bound_by,
-        conversation_left=granted.conversation_left,
-        period_left=granted.period_left,
+        conversation_left=conversation_left,
+        period_left=None if period_left == NONE else period_left,
         period_tokens_max=bid.condition.offer.period_tokens_max,
-        conversation_first=granted.first,
-        was_charged=granted.was_charged,
-        money=bid.money[1] if granted.was_charged else bid.money[0],
+        conversation_first=first,
+        was_charged=charged == 1,
+        money=bid.money[1] if charged else bid.money[0],
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from struct import Struct
@@ -42,6 +41,8 @@ ANSWERS_BYTES_MAX = 32 * 2**20
 FIXED_KEYS = 8
 """How many keys every settlement has."""
 
+NEITHER = [0, 0, FIXED_KEYS + 1]
+
 NUMBERS = Struct("<16d")
 
 
@@ -62,6 +63,8 @@ def settle_places(facts: Facts, once: Once | None = None) -> list[int]:
 
     One that is not there has place 0.
     """
+    if facts.end_user_window is None and once is None:
+        return NEITHER
     end_user, claim = int(facts.end_user_window is not None), int(once is not None)
     after = FIXED_KEYS + end_user
     return [end_user * after, claim * (after + 1), after + 2 * claim + 1]
@@ -86,13 +89,9 @@ def settlement(
     Where only a lapsed hold is to be booked, its progress must still be what it was ``lapsed_with``.
     ``now`` is the time of who settles, ms; answers of the customer's keys may take ``answers_bytes_max``.
     """
-    limits = [math.inf if most is None else most for most in facts.thresholds()]
     numbers = (closes, lapsed_with is not None, now, answers_bytes_max, tokens, input_tokens, due.first, due.again)
-    return (
-        NUMBERS.pack(*numbers, facts.included_conversations, *settle_places(facts, once), *limits)
-        + packed.texts(generation, facts.id, expects, lapsed_with or "")
-        + facts.conversation.encode()
-    )
+    told = NUMBERS.pack(*numbers, facts.included_conversations, *settle_places(facts, once), *facts.thresholds())
+    return told + f"{generation}\0{facts.id}\0{expects}\0{lapsed_with or ''}\0{facts.conversation}".encode()
 
 
 class Book:
@@ -129,8 +128,8 @@ class Book:
             for _ in range(TRIES):
                 since = self._generation.learnt
                 reply = await self._settle.run(self._line, *self._settlement(hold, outcome, once, billed))
-                if isinstance(reply, bytes):
-                    return Settled(*packed.done(reply))
+                if type(reply) is bytes:
+                    return _settled(reply)
                 match text(reply[0]):
                     case "rebuild":
                         await self._generation.learn(since, facts.bucket)
@@ -158,7 +157,7 @@ class Book:
         if posted.cancelled() or posted.exception() is not None:
             return None
         reply = posted.result()
-        return Settled(*packed.done(reply)) if isinstance(reply, bytes) else None
+        return _settled(reply) if isinstance(reply, bytes) else None
 
     def _settlement(
         self, hold: Hold, outcome: Outcome, once: Once | None, billed: Checkpoint | None = None
@@ -235,6 +234,11 @@ class Book:
             await asyncio.gather(
                 *(self._line.ask("HDEL", keys.settled(bucket), *ids) for bucket, ids in by_bucket.items())
             )
+
+
+def _settled(reply: bytes) -> Settled:
+    charge, left, _ = packed.DONE.unpack(reply)
+    return Settled(charge, None if left == packed.NONE else left)
 
 
 def _line(record: UsageRecord) -> bytes:

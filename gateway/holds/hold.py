@@ -5,6 +5,7 @@ What is made anew for each call is not frozen, though nobody changes it: frozen,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,10 +88,13 @@ class Facts:
         said = orjson.loads(text)
         return cls(**{name: said[name] for name in cls.__slots__ if name in said})
 
-    def thresholds(self) -> list[int | None]:
+    def thresholds(self) -> tuple[float, float, float, float]:
         """Return what a settlement compares use with: all and four fifths of the period's tokens, then of the spend."""
-        limits = (self.period_tokens_max, self.spend_nanousd_max)
-        return [part for most in limits for part in ((None, None) if most is None else (most, -(-4 * most // 5)))]
+        tokens, spend = self.period_tokens_max, self.spend_nanousd_max
+        return (
+            *((math.inf, math.inf) if tokens is None else (tokens, -(-4 * tokens // 5))),
+            *((math.inf, math.inf) if spend is None else (spend, -(-4 * spend // 5))),
+        )
 
     def charge(self, came_to: Outcome) -> Charge:
         """Return what a call costs. Where spend is limited, input beyond what was held of it is the house's loss."""

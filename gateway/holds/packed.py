@@ -20,8 +20,15 @@ MOST = 2.0**53 - 1
 
 MARK_BYTES = 72
 
-_GRANTED = Struct("<7d")
-_DONE = Struct("<3d")
+GRANTED = Struct("<7q")
+"""What is replied to a reservation that was admitted: the time, what is granted and allowed, what is left of the conversation
+and the period, when the conversation began, and whether it was charged. Times in ms, the rest in tokens."""
+
+DONE = Struct("<3q")
+"""What is replied to a settlement: the charge in nano-units, what is left of the conversation in tokens, and the time in ms."""
+
+NONE = -(2**53)
+"""What stands in a reply where there is no number."""
 _CONVERSATION = Struct("<9d")
 
 
@@ -35,41 +42,14 @@ def whole(number: float) -> int | None:
     return None if number == math.inf else int(number)
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """What a reservation replies. Times in ms, the rest in tokens."""
-
-    now: int
-    grant: int
-    allowed: int
-    conversation_left: int
-    period_left: int | None
-    first: int
-    was_charged: bool
-
-
-def granted(reply: bytes) -> Granted:
-    """Return what was replied to a reservation that was admitted."""
-    now, grant, allowed, conversation_left, period_left, first, charged = _GRANTED.unpack(reply)
-    return Granted(
-        int(now), int(grant), int(allowed), int(conversation_left), whole(period_left), int(first), charged == 1
-    )
-
-
-def done(reply: bytes) -> tuple[int, int | None]:
-    """Return the charge of a settlement, nano-units, and what is left of its conversation, tokens."""
-    charge, left, _ = _DONE.unpack(reply)
-    return int(charge), whole(left)
-
-
 def mark(charge_nanousd: int, settled_ms: int) -> bytes:
     """Return the mark of a hold that was settled then, as a rebuild writes it."""
-    return _DONE.pack(charge_nanousd, math.inf, settled_ms).ljust(MARK_BYTES, b"\0")
+    return DONE.pack(charge_nanousd, NONE, settled_ms).ljust(MARK_BYTES, b"\0")
 
 
 def settled_at(kept: bytes) -> int:
     """Return when the hold of a mark was settled, ms."""
-    return int(_DONE.unpack_from(kept)[2])
+    return int(DONE.unpack_from(kept)[2])
 
 
 WINDOW = ("amounts", "used", "held", "spend_used", "spend_held", "included", "tokens_max", "spend_max")

@@ -194,8 +194,7 @@ def test_after_redis_was_away_every_hold_gets_a_full_lease(
         of_books.mend()
 
         written = faulty.loop.settings.metrics_dir / f"{bookkeeper.SHEET}.json"
-        until(written.exists, 10)
-        before = written.stat().st_mtime_ns
+        before = until(lambda: written.exists() and written.stat().st_mtime_ns, 10)
         clock.now_s += 2 * bookkeeper.SWEEP_S
         until(lambda: written.stat().st_mtime_ns > before, 10)
         assert not calls_in_flight(client, [bucket])[bucket][0].is_suspect

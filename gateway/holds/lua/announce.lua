@@ -27,7 +27,7 @@ window_held, spend_held = bounded(window_held + tokens), bounded(spend_held + mo
 local running = bounded(whole(live) + 1)
 
 redis.call('HSET', inflight, hold_id, packed_hold('live', tokens, money, input, its_first, charged, deadline, admitted,
-  grant, grant, 0, math.huge, owner .. '\0' .. window .. '\0' .. facts),
+  grant, grant, 0, NONE, owner .. '\0' .. window .. '\0' .. facts),
   PROGRESS .. hold_id, table.concat({written(now), sofar, owes_input, '0'}, ' '))
 put_window(window, window_used, window_held, spend_used, spend_held, included, tokens_max, spend_max, is_older)
 if end_user then redis.call('HSET', end_user, 'held', bounded(whole(user_held) + tokens)) end

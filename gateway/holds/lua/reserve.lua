@@ -1,6 +1,6 @@
 -- Admits a call or refuses it: every window of the customer moves together, or none does.
--- Replies, packed, now, what is granted and allowed, what is left of the conversation and the period (infinite where there
--- is no limit), when the conversation began and whether it was charged; or {'refused', why, …}, {'clocks', the time here}
+-- Replies, packed, now, what is granted and allowed, what is left of the conversation and the period (NONE where there is
+-- no limit), when the conversation began and whether it was charged; or {'refused', why, …}, {'clocks', the time here}
 -- where the asker cannot vouch for its own, or what the gateway must look up again: 'rebuild', 'no key',
 -- 'stale customer', 'stale timeline', 'stale period' (with the time), 'begun' (the conversation's own tier and menu version).
 -- The tenth of KEYS, the end user's, is there only where its tokens are limited. ARGV: what is asked for, packed, its last
@@ -30,7 +30,7 @@ if whole(known[2]) > timeline then return {'stale timeline'} end
 local again = redis.call('HGET', inflight, hold_id)
 if again then
   local _, _, _, _, first, charged, _, admitted, grant, allowed, conversation_left, period_left = struct.unpack(HOLD, again)
-  return struct.pack('<ddddddd', admitted, grant, allowed, conversation_left, period_left, first, charged)
+  return struct.pack(GRANTED, admitted, grant, allowed, conversation_left, period_left, first, charged)
 end
 if redis.call('HEXISTS', settled, hold_id) == 1 then return {'refused', 'settled'} end
 
@@ -91,7 +91,7 @@ end
 -- Admitted. The first write may fail, where the server is full or the hash is none; those after it go to what was read.
 local tokens = grant * choices
 conversation_left = conversation_left - tokens
-local left = tokens_max == math.huge and math.huge or period_left - tokens
+local left = tokens_max == math.huge and NONE or period_left - tokens
 redis.call('HSET', inflight, hold_id, packed_hold('live', tokens, money, input, first, charged, now + deadline_ms, now,
   grant, allowed, conversation_left, left, owner .. '\0' .. window .. '\0' .. ARGV[2]))
 put_window(window, window_used, window_held + tokens, spend_used, spend_held + money, included, tokens_max, money_max,
@@ -104,4 +104,4 @@ if arrival then
 else
   redis.call('HSET', pace, 'live', running)
 end
-return struct.pack('<ddddddd', now, grant, allowed, conversation_left, left, first, charged)
+return struct.pack(GRANTED, now, grant, allowed, conversation_left, left, first, charged)

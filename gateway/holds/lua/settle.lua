@@ -9,7 +9,7 @@
 -- KEYS after the eighth: the end user's, where its tokens are limited, the Idempotency-Key's and the count of kept
 -- answers, if there is one, then what leads later calls to this conversation. The first of ARGV says where each stands, 0
 -- where it does not. It runs on a server that is full, too: what was admitted has its place in the books.
--- Replies, packed, the charge, what is left of the conversation (infinite where it is another one) and the time; or
+-- Replies, packed, the charge, what is left of the conversation (NONE where it is another one) and the time; or
 -- {'suspect', billed, '1' where input was owed}, or 'rebuild', 'unknown', 'renewed' (the hold was renewed since the
 -- reclaimer looked).
 local state, inflight, settled, window, conversation, pace, usage, notices =
@@ -56,7 +56,7 @@ end
 local freed_tokens, freed_money, freed_input = tokens, charge, input
 if closes then freed_tokens, freed_money, freed_input = held_tokens, held_money, held_input end
 local used_after, spent_after = bounded(window_used + tokens), bounded(spend_used + charge)
-local conversation_left, came_to_nothing = math.huge, false
+local conversation_left, came_to_nothing = NONE, false
 if is_same then
   used, held = bounded(used + tokens), bounded(held - freed_tokens)
   input_used, input_held = bounded(input_used + input), bounded(input_held - freed_input)
@@ -97,7 +97,7 @@ end
 
 -- The first writes may fail, where the marks or the stream are none. Those after them go to what was read; where they do
 -- not, they may fail.
-local reply = struct.pack('<ddd', charge, conversation_left, now)
+local reply = struct.pack(DONE, charge, conversation_left, now)
 if closes then redis.call('HSET', settled, hold_id, packed_mark(reply)) end
 local added = record == '' or redis.pcall('XADD', usage, '*', unpack(entry))
 if type(added) == 'table' then

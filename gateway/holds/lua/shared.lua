@@ -45,6 +45,8 @@ local NUMBERS_OF_CONVERSATION = '<ddddddddd'
 local CONVERSATION = NUMBERS_OF_CONVERSATION .. 'ss'
 local HOLD = '<sddddddddddd'
 local PROGRESS = 'progress:'
+local GRANTED, DONE = '<i8i8i8i8i8i8i8', '<i8i8i8'  -- replies, of integers of eight bytes
+local NONE = -MOST - 1  -- where there is no number
 local MARK_BYTES = 72  -- over 64, so that Redis keeps marks in a table from the first, not in a list
 
 -- Replies a conversation: when it began and was last called, its live calls, cap, tokens used and held, input used and
@@ -112,7 +114,7 @@ end
 
 -- A hold: its state, the tokens, money and input it has set aside, when its conversation began and whether that was
 -- charged, its deadline, when it was admitted, what was granted and allowed, what was left of the conversation and the
--- period (math.huge where there is no limit), then its worker, its window and the facts of the call.
+-- period (NONE where there is no limit), then its worker, its window and the facts of the call.
 local function packed_hold(stands, tokens, money, input, first, charged, deadline, admitted, grant, allowed,
     conversation_left, period_left, rest)
   return struct.pack(HOLD, stands, tokens, money, input, first, charged, deadline, admitted, grant, allowed,

@@ -3,5 +3,5 @@
 -- ARGV: the hold's id, and the time of who asks. Replies 'known' where the hold was made, and is to be settled like any
 -- other; else 'withdrawn'.
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return 'known' end
-redis.call('HSETNX', KEYS[2], ARGV[1], packed_mark(struct.pack('<ddd', 0, math.huge, time_ms(tonumber(ARGV[2])))))
+redis.call('HSETNX', KEYS[2], ARGV[1], packed_mark(struct.pack(DONE, 0, NONE, time_ms(tonumber(ARGV[2])))))
 return 'withdrawn'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -157,8 +158,8 @@ def test_where_spend_is_limited_input_beyond_what_was_held_is_the_houses_loss(
 
 
 def test_thresholds_are_all_and_four_fifths_rounded_up() -> None:
-    assert facts().thresholds() == [None, None, None, None]
-    assert facts(period_tokens_max=101, spend_nanousd_max=5).thresholds() == [101, 81, 5, 4]
+    assert facts().thresholds() == (math.inf,) * 4
+    assert facts(period_tokens_max=101, spend_nanousd_max=5).thresholds() == (101, 81, 5, 4)
 
 
 @pytest.mark.parametrize(

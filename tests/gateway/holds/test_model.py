@@ -263,15 +263,20 @@ def _noticed(notice: dict[str, str]) -> tuple[str, str, int, int, int]:
 
 def _reserved(reply: bytes | list[bytes]) -> list[Any]:
     if isinstance(reply, bytes):
-        said = packed.granted(reply)
-        return ["granted", said.grant, said.allowed, said.conversation_left, said.period_left, said.was_charged]
+        _, grant, allowed, conversation_left, period_left, _, charged = packed.GRANTED.unpack(reply)
+        return ["granted", grant, allowed, conversation_left, _number(period_left), charged == 1]
     parts = [text(part) for part in reply]
     return parts[:2] if parts[0] == "begun" else [*parts[:2], *(int(part) for part in parts[2:3])]
 
 
+def _number(told: int) -> int | None:
+    return None if told == packed.NONE else told
+
+
 def _settled(reply: bytes | list[bytes]) -> list[Any]:
     if isinstance(reply, bytes):
-        return ["done", *packed.done(reply)]
+        charge, left, _ = packed.DONE.unpack(reply)
+        return ["done", charge, _number(left)]
     parts = [text(part) for part in reply]
     return [parts[0], *(int(part) for part in parts[1:2])]
 
