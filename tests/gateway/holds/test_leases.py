@@ -156,3 +156,15 @@ async def test_a_renewed_hold_is_left_alone_by_a_reclaimer_that_looked_before(va
         assert reclaimer.turn() == 0
         assert told.window("acme")["held"] == 80
         assert told.records("acme") == []
+
+
+async def test_a_call_that_was_renewed_leaves_nothing_among_those_in_flight(valkey_url: str) -> None:
+    """How far it was goes with its hold."""
+    async with desk(valkey_url) as told:
+        told.tier("basic")
+        told.customer("acme", "basic")
+        hold = await told.reserve("c1", "acme", 80)
+        told.renew("c1", 30)
+        await told.book.settle(hold, told.outcome(40))
+
+        assert not told.blocking.exists(keys.inflight(hold.facts.bucket))
