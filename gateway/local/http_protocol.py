@@ -171,7 +171,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._write_ticks_left -= 1
         if self._write_ticks_left <= 0:
-            reset(self._transport)
+            self._transport.abort()
 
     def _lose_patience(self) -> None:
         if self._is_over:
