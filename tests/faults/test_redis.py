@@ -338,7 +338,7 @@ def test_a_reservation_whose_reply_was_lost_holds_nothing_for_long(faulty: Fault
     between.stall(replies_only=True)
     caller = Caller(faulty, who, Script())
     with connect(valkey) as client:
-        until(lambda: any(client.zcard(name) for name in client.scan_iter("*:holds")))
+        until(lambda: calls_in_flight(client, ALL_BUCKETS))
     between.cut()
     caller.read_until(b"metering_unavailable")
     between.mend()
@@ -359,7 +359,7 @@ def test_a_caller_who_leaves_before_the_model_is_asked_owes_nothing(
     between.stall(replies_only=True)
     caller = Caller(faulty, who, Script(), stream=stream)
     with connect(valkey) as client:
-        until(lambda: any(client.zcard(name) for name in client.scan_iter("*:holds")))
+        until(lambda: calls_in_flight(client, ALL_BUCKETS))
     caller.hang_up()
     assert httpx.get(f"{faulty.loop.url}/livez").status_code == 200, "it has heard of that by now"
     between.mend()
