@@ -3,8 +3,8 @@
 python -m benchmarks.gateway.books            least CPU µs of a record, and of its parts
 python -m benchmarks.gateway.books --profile  and where in the code it is spent
 
-Each record is a call of its own, of one of two hundred customers. Another version is measured by this file beside it:
-``PYTHONPATH=. python -m …`` there, in the same minutes.
+Each record is a call of its own, of one of two hundred customers. A later version is measured by its own, in the same
+minutes; one without running sums has no such parts.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from gateway.holds.generation import Generation
 from gateway.holds.keeper import Keeper
 from gateway.holds.line import packed
 from gateway.holds.offer import HouseLimits
+from gateway.holds.packed import DONE, GRANTED
 from gateway.holds.terms import Customer, Publication, Timeline
 from gateway.holds.threads import Threads
 from gateway.observing.tally import Tally
@@ -106,15 +107,17 @@ class Line:
     def ask(self, *words: bytes | str | int) -> asyncio.Future[Any]:
         packed(words)
         answered: asyncio.Future[Any] = self._loop.create_future()
-        now = b"%d" % now_ms()
+        now = now_ms()
         if words[0] == "HMGET":
             answered.set_result([CUSTOMER.encode(), b"key_1"])
         elif words[0] != "EVALSHA":
             answered.set_result(self._known[str(words[1])])
-        elif b'"w_1"' in cast(bytes, words[3 + int(words[2])]):  # a reservation names its worker, a settlement does not
-            answered.set_result([b"granted", now, b"4096", b"4096", b"95904", b"1000000", now, b"0"])
+        elif b"\0w_1\0" in cast(
+            bytes, words[3 + int(words[2])]
+        ):  # a reservation names its worker, a settlement does not
+            answered.set_result(GRANTED.pack(now, 4096, 4096, 95904, 1000000, now, 0))
         else:
-            answered.set_result([b"done", b"1000", b"99990", now])
+            answered.set_result(DONE.pack(1000, 99990, now))
         return answered
 
     async def aclose(self) -> None:

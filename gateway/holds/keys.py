@@ -37,7 +37,7 @@ def customer(bucket: str, customer_id: str) -> str:
 
 
 def window(bucket: str, customer_id: str, start_ms: int) -> str:
-    """Hash: tokens and spend of one period of a customer, used and held; the limits last admitted under; what was told."""
+    """Hash: one period of a customer: ``amounts``, see ``packed.WindowState``, and which thresholds were told."""
     return f"{{b{bucket}}}:window:{customer_id}:{start_ms}"
 
 
@@ -48,7 +48,7 @@ def end_user(bucket: str, customer_id: str, start_ms: int, name: str | None) -> 
 
 
 def conversation(bucket: str, customer_id: str, name: str) -> str:
-    """String: one conversation, see ``gateway/holds/conversation_text.py``."""
+    """String: one conversation, see ``packed.ConversationState``."""
     return f"{{b{bucket}}}:conversation:{customer_id}:{name}"
 
 
@@ -63,7 +63,7 @@ def inflight(bucket: str) -> str:
 
 
 def settled(bucket: str) -> str:
-    """Hash: how holds were settled, by id, as JSON; what is here outlives the longest replay of a command."""
+    """Hash: the marks of settled holds by id, packed. They outlive the longest repetition of a command."""
     return f"{{b{bucket}}}:settled"
 
 

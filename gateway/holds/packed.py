@@ -1,5 +1,5 @@
-"""What is packed for the scripts, and by them: numbers as doubles, in which those below 2^53 are exact, and texts up to a
-zero byte. ``lua/shared.lua`` writes and reads the same.
+"""What is packed for the scripts, and by them: numbers as doubles, in which whole ones below 2^53 are exact, in replies as
+integers of eight bytes, and texts up to a zero byte. ``lua/shared.lua`` writes and reads the same.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ DONE = Struct("<3q")
 
 NONE = -(2**53)
 """What stands in a reply where there is no number."""
+
 _CONVERSATION = Struct("<9d")
 
 

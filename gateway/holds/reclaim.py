@@ -99,8 +99,9 @@ class Reclaimer:
         for bucket, ids in zip(keys.ALL_BUCKETS, found, strict=True):
             for hold_id in map(text, ids):
                 hold = keys.older_hold(bucket, hold_id)
-                owner = self._redis.hget(hold, "owner")
-                if owner is None or not self._beats(text(owner)):
+                owner = text(self._redis.hget(hold, "owner") or b"")
+                is_proven = bool(self._redis.exists(keys.gone(owner)))
+                if is_proven or (self._is_patient and not self._beats(owner)):
                     names = [keys.older_holds(bucket), hold, keys.inflight(bucket)]
                     self._adopt(keys=names, args=[hold_id])
 

@@ -40,7 +40,7 @@ class Writer:
 
     Args:
         note: is told of the records that this writer has appended, once they are in the book.
-        marked: is told of the number of the last one of each bucket then.
+        marked: is told the number of each bucket's last record after a commit.
 
     Raises:
         MeteringUnavailable: Redis or the database is not to be had, from ``turn``; call it again later.

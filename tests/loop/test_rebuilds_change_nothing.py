@@ -47,7 +47,7 @@ def say(loop: Rig, who: Sold, random: Random) -> None:
 
 
 def all_is_booked(loop: Rig, client: redis.Redis) -> None:
-    """Wait until no call runs and no record is on its way."""
+    """Wait until no call is in flight and no record waits for the ledger."""
     loop.until_nothing_is_held()
     until(lambda: not any(client.xlen(keys.usage(bucket)) for bucket in keys.ALL_BUCKETS))
 

@@ -141,6 +141,18 @@ async def test_holds_of_the_version_before_are_counted_beside_those_of_now(valke
         assert (sum(count.holds.values()), sum(count.tokens.values())) == (2, 50)
 
 
+async def test_a_hold_of_the_version_before_is_left_to_a_worker_that_could_not_beat(valkey_url: str) -> None:
+    """Redis was away: its worker beats again in a moment, and renews the hold as it knows it."""
+    async with desk(valkey_url) as at:
+        sold(at)
+        begin(at, used=0)
+        await hold(at, sofar=12, leased_ms=-1)
+        at.reclaimer(Clock()).turn()
+
+        assert at.blocking.exists(f"{{b{BUCKET}}}:hold:c1")
+        assert at.in_flight("acme") == {}
+
+
 @pytest.mark.parametrize("beats", [True, False])
 async def test_a_hold_of_the_version_before_is_taken_back_once_its_worker_is_dead(valkey_url: str, beats: bool) -> None:
     """It is billed what it came to at its last renewal; a worker that lives keeps it."""

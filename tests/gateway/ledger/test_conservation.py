@@ -40,32 +40,25 @@ def begin(at: Desk, customer: str, window: WindowState) -> None:
     at.blocking.hset(name, "amounts", window.to_bytes())
 
 
-async def test_every_customers_window_is_looked_at_in_turn(valkey_url: str, database: Database) -> None:
-    """One customer more than a turn looks at, whose window holds what no call does; then the first is looked at again."""
-    names = [f"cus_{number:03}" for number in range(CUSTOMERS_A_TURN + 1)]
+@pytest.mark.parametrize(
+    ("a_turn", "wrong"),
+    [(CUSTOMERS_A_TURN, WindowState(held=5)), (BOOKS_A_TURN, WindowState(used=5))],
+    ids=["windows", "books"],
+)
+async def test_every_customer_is_looked_at_in_turn(
+    valkey_url: str, database: Database, a_turn: int, wrong: WindowState
+) -> None:
+    """One customer more than a turn looks at, of whom no call and no record tells; then the first is looked at again."""
+    names = [f"cus_{number:03}" for number in range(a_turn + 1)]
     with_customers(database, *names)
     async with desk(valkey_url) as at:
         await at.generation.learn(0)
         looking = conservation(database, at.blocking)
-        begin(at, names[-1], WindowState(held=5))
+        begin(at, names[-1], wrong)
 
         assert looking.turn().breaches == 0
         assert looking.turn().breaches == 1
-        begin(at, names[0], WindowState(held=5))
-        assert looking.turn().breaches == 2
-
-
-async def test_every_customers_books_are_looked_at_in_turn(valkey_url: str, database: Database) -> None:
-    names = [f"cus_{number}" for number in range(BOOKS_A_TURN + 1)]
-    with_customers(database, *names)
-    async with desk(valkey_url) as at:
-        await at.generation.learn(0)
-        looking = conservation(database, at.blocking)
-        begin(at, names[-1], WindowState(used=5))
-
-        assert looking.turn().breaches == 0
-        assert looking.turn().breaches == 1
-        begin(at, names[0], WindowState(used=5))
+        begin(at, names[0], wrong)
         assert looking.turn().breaches == 2
 
 
