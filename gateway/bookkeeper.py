@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -25,6 +25,7 @@ from gateway.holds.reclaim import Reclaimer
 from gateway.holds.upkeep import Found, Upkeep
 from gateway.holds.watermarks import Watermarks
 from gateway.ledger.aside import count_aside
+from gateway.ledger.book.sealing import Sealer
 from gateway.ledger.conservation import Conservation
 from gateway.ledger.conservation import Found as Counted
 from gateway.ledger.database import Database
@@ -48,6 +49,7 @@ from gateway.observing.metrics import (
 from gateway.observing.records import count_records
 from gateway.observing.tally import Sheet, Tally, read_sheet
 from gateway.settings import Settings, without_settings
+from pricing.usage import UsageRecord
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +109,8 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
     client = connect(settings.redis_url)
     projection = Projection(client)
     sheet = Sheet(settings.metrics_dir, SHEET, tally)
-    note, watermarks = partial(count_records, tally), Watermarks(settings.watermarks_file)
+    sealer, watermarks = Sealer(database, now_ms), Watermarks(settings.watermarks_file)
+    note = partial(_note, tally, sealer)
     recovery = Recovery(
         database,
         client,
@@ -133,6 +136,7 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
                     found = upkeep.turn()
                     generation = recovery.rebuild() if found.has_lost else recovery.ensure()
                     do("reclaim", reclaimer.turn)
+                    do("seals", sealer.turn)
                     do("rollup", _roll_up, rollup, int(settings.call_deadline_s * 1000) + LATE_MS)
                     if found.now is not None:  # nobody is charged for a period while nobody knows the time
                         do("subscriptions", open_due, database, client, projection, now_ms(), settings.currency)
@@ -150,6 +154,7 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
                 stop.wait(AWAY_S)
         while writer.turn():
             pass
+        do("seals", partial(sealer.turn, all_of_it=True))
     except MeteringUnavailable as error:
         log.error("records are still waiting in Redis: %s", error.__cause__ or error)
     finally:
@@ -168,6 +173,12 @@ def _pricer(settings: Settings, database: Database) -> Pricer:
         every_h=settings.pricing_every_h,
         asked={"days": settings.pricing_days, "publish": settings.pricing_publish},
     )
+
+
+def _note(tally: Tally, sealer: Sealer, records: Sequence[UsageRecord]) -> None:
+    """Take note of records that are in the book."""
+    count_records(tally, records)
+    sealer.hear(records)
 
 
 def _roll_up(rollup: Rollup, late_ms: int) -> None:

@@ -96,6 +96,16 @@ class IdempotencyInProgress(CallerError):
     code = "idempotency_in_progress"
 
 
+class NotSealedYet(CallerError):
+    """The record is in the book, and the next seal will cover it."""
+
+    status = 409
+    code = "not_sealed_yet"
+
+    def __init__(self) -> None:
+        super().__init__("This record is not sealed yet; a minute later it is.", headers={"retry-after": "60"})
+
+
 class UnknownParameter(CallerError):
     """A parameter of the query that the route does not know; ``param`` names it."""
 

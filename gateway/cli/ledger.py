@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import closing
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gateway.admin.sweep import Everything
+from gateway.cli.kept_seals import kept_seals, seal_hash
 from gateway.cli.log import log_to_stderr
 from gateway.cli.progress import timed
 from gateway.clock import now_ms
-from gateway.errors import StartupError
+from gateway.errors import NotSealedYet, StartupError
 from gateway.holds.connect import connect
 from gateway.holds.projection import Projection
 from gateway.ledger.aside import count_aside
+from gateway.ledger.book.proofs import proof_of
+from gateway.ledger.book.seals import seals_in_order
 from gateway.ledger.database import Database
 from gateway.ledger.hot_state import bounds_of
 from gateway.ledger.recovery import Recovery
 from gateway.ledger.tide import LedgerBehind, NothingCounted
-from gateway.ledger.verify import Recount, recount_all
+from gateway.ledger.verify import Published, Recount, recount_all
 from gateway.local.reached import reached
 from gateway.settings import Settings, read_settings
 
@@ -34,20 +39,53 @@ app = typer.Typer(
 
 
 @app.command("verify")
-def verify() -> None:
-    """Recount the books row by row; exit 1 and name the first bad row where they do not add up."""
+def verify(
+    seal: Annotated[list[str], typer.Option("--seal", metavar="HASH", help="The hash of a seal that you kept.")] = [],  # noqa: B006
+    seals: Annotated[
+        Path | None,
+        typer.Option("--seals", metavar="FILE", help="Seals that you kept, as `tokencap ledger seals` prints."),
+    ] = None,
+) -> None:
+    """Recount the books row by row; exit 1 and name the first bad row where they do not add up.
+
+    Who can write the whole ledger can write one that adds up: seals that were kept elsewhere show that it is another.
+    """
+    published = Published(() if seals is None else kept_seals(seals), tuple(map(seal_hash, seal)))
     with closing(Database(read_settings().ledger_url)) as database, timed("Recounting"):
         database.check()
-        recounts = recount_all(database)
+        recounts = recount_all(database, published)
         aside = count_aside(database)
     for recount in recounts:
-        print(_said(recount))
+        print("\n".join(_said(recount)))
     if not recounts:
         print("The books are empty.")
     if aside:
         print(f"{aside} records are set aside and in no chain: see the table usage_aside for the reasons.")
     if not all(recount.is_sound for recount in recounts):
         raise typer.Exit(1)
+
+
+@app.command("seals")
+def seals() -> None:
+    """Print the seals of the chain, oldest first, one JSON object a line: keep them where who has the ledger has no access."""
+    with closing(Database(read_settings().ledger_url)) as database:
+        database.check()
+        for seal in seals_in_order(database):
+            print(json.dumps(seal.to_json()))
+
+
+@app.command("proof")
+def proof(record: Annotated[str, typer.Argument(metavar="ID", help="The id of a usage record.")]) -> None:
+    """Print the proof of a usage record, which docs/verify_proof.py checks."""
+    with closing(Database(read_settings().ledger_url)) as database:
+        database.check()
+        try:
+            found = proof_of(database, record)
+        except NotSealedYet as error:
+            raise StartupError(error.message, exit_code=1) from error
+    if found is None:
+        raise StartupError(f"There is no usage record {record}.", exit_code=1)
+    print(json.dumps(found, ensure_ascii=False))
 
 
 @app.command("migrate")
@@ -103,9 +141,18 @@ def _rebuild(settings: Settings, redis_url: str, without_missing: bool, book_mis
             raise StartupError(str(error)) from error
 
 
-def _said(recount: Recount) -> str:
-    if recount.bad is None:
-        said = f"Chain {recount.chain}: {recount.rows} rows, every one as it was written"
-        return f"{said}, but for {recount.erased} that were erased: {LEFT_OF_ERASED}" if recount.erased else f"{said}."
-    record = f" ({recount.bad.id})" if recount.bad.id else ""
-    return f"Chain {recount.chain}, row {recount.bad.seq}{record}: {recount.bad.reason}."
+def _said(recount: Recount) -> list[str]:
+    name = f"Chain {recount.chain}"
+    if recount.bad is not None:
+        record = f" ({recount.bad.id})" if recount.bad.id else ""
+        return [f"{name}, row {recount.bad.seq}{record}: {recount.bad.reason}."]
+    said = f"{name}: {recount.rows} rows, every one as it was written"
+    lines = [f"{said}, but for {recount.erased} that were erased: {LEFT_OF_ERASED}" if recount.erased else f"{said}."]
+    if (last := recount.last) is not None:
+        lines.append(
+            f"{name}: {recount.seals} seals cover rows 1 to {last.last_seq}; the last has the hash {last.hash}."
+        )
+    return lines + [
+        f"{name}: no seal has the hash {unseen}, so rows that it covered were rewritten or cut off."
+        for unseen in recount.unseen
+    ]

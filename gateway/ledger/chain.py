@@ -49,6 +49,10 @@ def nothing_erased(_seq: int) -> None:
     """Know of no erased row."""
 
 
+def nothing_else(_seq: int, _spelled: bytes) -> None:
+    """Hold a row against nothing but the row before it."""
+
+
 def canonical(record: Mapping[str, Any]) -> bytes:
     """Return the one spelling of a record that is hashed: UTF-8 JSON, keys sorted, no spaces."""
     return orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
@@ -72,17 +76,21 @@ def hash_of(record: UsageRecord) -> str:
 
 
 def verify(
-    records: Iterable[UsageRecord], head: Head = Head(), erased: Callable[[int], str | None] = nothing_erased
+    records: Iterable[UsageRecord],
+    head: Head = Head(),
+    erased: Callable[[int], str | None] = nothing_erased,
+    also: Callable[[int, bytes], str | None] = nothing_else,
 ) -> Verdict:
     """Follow a chain from ``head`` on and stop at the first record that is not the next link.
 
     ``erased`` returns, for a row whose customer's words were taken out, the digest of what was left of it then: its
     own hash is of what it was before, so its content is held against the digest, and its place against the chain.
+    ``also`` is given the number and the canonical JSON of each row that holds, and returns what else is wrong with it.
     """
     count = 0
     for record in records:
         digest = erased(record["seq"])
-        if reason := _fault(record, head, digest):
+        if reason := _fault(record, head, digest, also):
             return Verdict(head, BadRow(head.seq + 1, record["id"], reason), count)
         count += digest is not None
         head = Head(record["seq"], record["hash"])
@@ -94,18 +102,28 @@ def remainder(record: UsageRecord) -> str:
     return hashlib.sha256(canonical(record)).hexdigest()
 
 
-def _fault(record: UsageRecord, head: Head, erased: str | None) -> str | None:
+def _fault(record: UsageRecord, head: Head, erased: str | None, also: Callable[[int, bytes], str | None]) -> str | None:
     expected = head.seq + 1
     if record["seq"] != expected:
         return f"row {expected} is missing, row {record['seq']} stands in its place"
     if record["prev_hash"] != head.hash:
         return "it does not name the hash of the row before it"
     try:
-        linked = link(head.hash, record)
-        if erased is not None:
-            return None if remainder(record) == erased else "it was erased, and changed since"
+        spelled = canonical(record)
     except (TypeError, ValueError):
         return "it has a value that no usage record has"
-    if linked["hash"] != record["hash"]:
+    if erased is not None:
+        if hashlib.sha256(spelled).hexdigest() != erased:
+            return "it was erased, and changed since"
+    elif _hash_of_spelled(spelled, record) != record["hash"]:
         return "its content does not have the hash it carries"
-    return None
+    return also(expected, spelled)
+
+
+def _hash_of_spelled(spelled: bytes, record: UsageRecord) -> str:
+    """Return the hash of a record from its canonical JSON with ``hash``, which is cut out of it.
+
+    No text in it has the cut part: a quotation mark in a text has a backslash before it.
+    """
+    cut = b'"hash":"' + record["hash"].encode() + b'",'
+    return hashlib.sha256(record["prev_hash"].encode() + b"\n" + spelled.replace(cut, b"", 1)).hexdigest()

@@ -12,18 +12,12 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select, tuple_, update
 
+from gateway.ledger.book.merkle import leaf_of
 from gateway.ledger.chain import link, remainder
 from gateway.ledger.database import Database
 from gateway.ledger.rows import COLUMNS, record_of, without_silence
-from gateway.ledger.tables import (
-    chains,
-    customers,
-    erasures,
-    rollup_conversations,
-    sums_going,
-    usage_aside,
-    usage_records,
-)
+from gateway.ledger.sums_tables import sums_going
+from gateway.ledger.tables import chains, customers, erasures, rollup_conversations, usage_aside, usage_records
 from pricing.usage import UsageRecord
 
 WORDS = ("conversation", "client_request_id", "end_user")
@@ -97,7 +91,8 @@ def _erase(connection: Connection, records: list[UsageRecord], secret: bytes, no
         changes.append({"a_chain": place["chain"], "a_seq": place["seq"], **words})
         if link(record["prev_hash"], record)["hash"] == record["hash"]:
             left = without_silence({**record, **words})
-            proofs.append({**place, "at": now_ms, "digest": remainder(left)})
+            leaf = leaf_of(record).hex()  # what a seal covers, or will: the row's place stays provable
+            proofs.append({**place, "at": now_ms, "digest": remainder(left), "leaf": leaf})
         # A row that was edited before gets no digest: the recount names it, now as before.
     this = and_(usage_records.c.chain == bindparam("a_chain"), usage_records.c.seq == bindparam("a_seq"))
     connection.execute(update(usage_records).where(this).values({field: bindparam(field) for field in WORDS}), changes)

@@ -10,10 +10,7 @@ from typing import Any
 from sqlalchemy import Column, Select, Table, case, exists, func, select, tuple_
 
 from gateway.ledger.database import Database
-from gateway.ledger.tables import (
-    audit,
-    customers,
-    menus,
+from gateway.ledger.sums_tables import (
     sums_ages,
     sums_aside,
     sums_customers,
@@ -22,6 +19,7 @@ from gateway.ledger.tables import (
     sums_pace,
     sums_tiers,
 )
+from gateway.ledger.tables import audit, customers, menus
 from pricing.estimate.conversations import Sums, by_window
 from pricing.menu import Menu
 

@@ -14,8 +14,7 @@ from sqlalchemy import Connection, Table, delete, insert, or_, select, tuple_, u
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.ledger.database import Database
-from gateway.ledger.tables import (
-    chains,
+from gateway.ledger.sums_tables import (
     sums_ages,
     sums_aside,
     sums_customers,
@@ -25,8 +24,8 @@ from gateway.ledger.tables import (
     sums_pace,
     sums_read,
     sums_tiers,
-    usage_records,
 )
+from gateway.ledger.tables import chains, usage_records
 from pricing.estimate.conversations import IDLE_MS, LONGEST_MS, WEEK_MS, Going, Sums, Watch
 
 PAGE = 1_000

@@ -6,29 +6,23 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Double,
     ForeignKey,
     Index,
     Integer,
-    MetaData,
+    LargeBinary,
     PrimaryKeyConstraint,
     String,
     Table,
     Text,
+    UniqueConstraint,
     text,
 )
 
+from gateway.ledger import sums_tables
 from pricing.usage import END_USER_MOST
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(column_0_label)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-    }
-)
-"""Times are milliseconds since 1970, UTC; money is nano-units; JSON is kept as text."""
+metadata = sums_tables.metadata
+"""Of every table of the ledger. Times are milliseconds since 1970, UTC; money is nano-units; JSON is kept as text."""
 
 installation = Table(
     "installation",
@@ -180,7 +174,24 @@ erasures = Table(  # rows whose words were taken out: their hash is of what they
     Column("seq", BigInteger, nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("digest", String(64), nullable=False),
+    Column("leaf", String(64)),  # of what they were; rows that were erased before there were seals lack it
     PrimaryKeyConstraint("chain", "seq"),
+)
+
+seals = Table(  # each covers the rows of a chain that follow those of the seal before it
+    "seals",
+    metadata,
+    Column("chain", String(32), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Column("first_seq", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("root", String(64), nullable=False),
+    Column("prev", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("leaves", LargeBinary, nullable=False),  # 32 bytes a row
+    PrimaryKeyConstraint("chain", "seq"),
+    UniqueConstraint("chain", "last_seq"),
 )
 
 usage_aside = Table(
@@ -258,122 +269,6 @@ rollup_conversations = Table(  # those that may go on
     Column("ended_last", BigInteger),
     PrimaryKeyConstraint("customer", "name"),
     Index("ix_rollup_conversations_last", "last"),
-)
-
-sums_read = Table(  # the last record of each chain that is in the sums
-    "sums_read", metadata, Column("chain", String(32), primary_key=True), Column("seq", BigInteger, nullable=False)
-)
-
-sums_going = Table(  # conversations that may go on: not in the sums yet
-    "sums_going",
-    metadata,
-    Column("customer", String(64), nullable=False),
-    Column("conversation", String(128), nullable=False),
-    Column("first", BigInteger, nullable=False),
-    Column("last", BigInteger, nullable=False),
-    Column("tier", String(64), nullable=False),
-    Column("menu_version", String(128), nullable=False),
-    Column("chosen", Boolean, nullable=False),
-    Column("tokens", BigInteger, nullable=False),
-    Column("waited_ms", BigInteger, nullable=False),
-    Column("early_ms", BigInteger, nullable=False),
-    Column("untimed_ms", BigInteger, nullable=False, server_default="0"),
-    Column("at", BigInteger, nullable=False),
-    Column("record", String(64), nullable=False),
-    Column("finish", String(16), nullable=False),
-    Column("duration_ms", BigInteger, nullable=False),
-    Column("fault", String(64), nullable=False),
-    PrimaryKeyConstraint("customer", "conversation"),
-)
-
-sums_lengths = Table(
-    "sums_lengths",
-    metadata,
-    Column("week", BigInteger, nullable=False),
-    Column("menu_version", String(128), nullable=False),
-    Column("tier", String(64), nullable=False),
-    Column("tokens", BigInteger, nullable=False),
-    Column("observed", BigInteger, nullable=False),
-    Column("censored", BigInteger, nullable=False),
-    PrimaryKeyConstraint("week", "menu_version", "tier", "tokens"),
-)
-
-sums_own_lengths = Table(
-    "sums_own_lengths",
-    metadata,
-    Column("week", BigInteger, nullable=False),
-    Column("customer", String(64), nullable=False),
-    Column("menu_version", String(128), nullable=False),
-    Column("tier", String(64), nullable=False),
-    Column("even", Integer, nullable=False),  # whether the number of its day since 1970 is
-    Column("bin", Integer, nullable=False),  # of the length, four a doubling
-    Column("observed", BigInteger, nullable=False),
-    Column("censored", BigInteger, nullable=False),
-    PrimaryKeyConstraint("customer", "week", "menu_version", "tier", "even", "bin"),
-)
-
-sums_customers = Table(
-    "sums_customers",
-    metadata,
-    Column("week", BigInteger, nullable=False),
-    Column("customer", String(64), nullable=False),
-    Column("conversations", BigInteger, nullable=False),
-    Column("disconnects", BigInteger, nullable=False),
-    Column("waited_ms", BigInteger, nullable=False),
-    Column("early_disconnects", BigInteger, nullable=False),
-    Column("early_waited_ms", BigInteger, nullable=False),
-    Column("even_disconnects", BigInteger, nullable=False),
-    Column("even_waited_ms", BigInteger, nullable=False),
-    Column("untimed_disconnects", BigInteger, nullable=False, server_default="0"),
-    Column("untimed_waited_ms", BigInteger, nullable=False, server_default="0"),
-    PrimaryKeyConstraint("customer", "week"),
-)
-
-sums_tiers = Table(
-    "sums_tiers",
-    metadata,
-    Column("week", BigInteger, nullable=False),
-    Column("customer", String(64), nullable=False),
-    Column("menu_version", String(128), nullable=False),
-    Column("tier", String(64), nullable=False),
-    Column("chosen", Boolean, nullable=False),  # named for the conversation itself
-    Column("conversations", BigInteger, nullable=False),
-    PrimaryKeyConstraint("customer", "week", "menu_version", "tier", "chosen"),
-)
-
-sums_ages = Table(
-    "sums_ages",
-    metadata,
-    Column("week", BigInteger, nullable=False),
-    Column("age", BigInteger, nullable=False),  # seconds after the call
-    Column("waits", BigInteger, nullable=False),
-    Column("disconnects", BigInteger, nullable=False),
-    Column("within_ms", BigInteger, nullable=False),
-    PrimaryKeyConstraint("week", "age"),
-)
-
-sums_pace = Table(
-    "sums_pace",
-    metadata,
-    Column("week", BigInteger, nullable=False),
-    Column("calls", BigInteger, nullable=False),
-    Column("ttft_ms", BigInteger, nullable=False),
-    Column("ttft_squared", Double, nullable=False),  # squares of a busy week are more than 64 bits hold
-    Column("tokens", BigInteger, nullable=False),
-    Column("tokens_squared", Double, nullable=False),
-    Column("ms", BigInteger, nullable=False),
-    Column("ms_squared", Double, nullable=False),
-    Column("tokens_ms", Double, nullable=False),
-    PrimaryKeyConstraint("week"),
-)
-
-sums_aside = Table(
-    "sums_aside",
-    metadata,
-    Column("week", BigInteger, nullable=False),
-    Column("reason", String(64), nullable=False),
-    Column("records", BigInteger, nullable=False),
-    PrimaryKeyConstraint("week", "reason"),
 )
 
 pricing_runs = Table(

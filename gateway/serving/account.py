@@ -34,6 +34,12 @@ class SelfService(Protocol):
     ) -> Any:
         """Return a page of the customer's usage records, or of those of one of its end users."""
 
+    def proof(self, customer_id: str, record_id: str) -> Any:
+        """Return the proof of one of the customer's records, or raise RouteNotFound or NotSealedYet."""
+
+    def seals(self, limit: int, cursor: str | None) -> Any:
+        """Return a page of the ledger's seals, newest first."""
+
 
 class Accounts:
     """Reads accounts and the published menu, always anew.

@@ -26,6 +26,8 @@ OF_MODELS = OF_CALLS | {"after_id", "before_id", "client_version", "limit"}
 
 OF_USAGE = frozenset({"from", "to", "limit", "cursor", "end_user"})
 
+OF_SEALS = frozenset({"limit", "cursor"})
+
 
 def check_head(exchange: Exchange, known: Set[str] = NONE) -> dict[str, str]:
     """Return the parameters of a request whose head says nothing twice and nothing that its route does not know.

@@ -31,7 +31,7 @@ from gateway.serving.exchange import Exchange, Receive, Scope, Send
 from gateway.serving.intake import Intake
 from gateway.serving.journey import Journey, Rules
 from gateway.serving.names import Names
-from gateway.serving.query import NONE, OF_CALLS, OF_MODELS, OF_USAGE, UsageQuery, check_head
+from gateway.serving.query import NONE, OF_CALLS, OF_MODELS, OF_SEALS, OF_USAGE, UsageQuery, check_head
 from gateway.serving.ticks import Ticks
 
 log = logging.getLogger("tokencap.serving")
@@ -39,6 +39,8 @@ log = logging.getLogger("tokencap.serving")
 Handler = Callable[[Exchange], Awaitable[None]]
 
 MODELS = "/v1/models"
+USAGE = "/v1/account/usage"
+PROOF = "/proof"
 
 
 class CustomerRoutes:
@@ -76,9 +78,10 @@ class CustomerRoutes:
             ("GET", MODELS): self._models,
             ("GET", "/v1/account"): self._account,
             ("PUT", "/v1/account/tier"): self._choose_tier,
-            ("GET", "/v1/account/usage"): self._usage,
+            ("GET", USAGE): self._usage,
             ("GET", "/v1/account/menu"): self._own_menu,
             ("GET", "/v1/menu"): self._menu,
+            ("GET", "/v1/ledger/seals"): self._seals,
         }
         self._handlers = self._own
         self._dialects: dict[str, Dialect] = {}
@@ -119,6 +122,8 @@ class CustomerRoutes:
             return handler
         if exchange.method == "GET" and exchange.path.startswith(MODELS + "/"):
             return self._model
+        if exchange.method == "GET" and exchange.path.startswith(USAGE + "/") and exchange.path.endswith(PROOF):
+            return self._proof
         raise RouteNotFound(f"There is no {exchange.method[:16]} {exchange.path[:200]} here.")
 
     async def _refuse(self, exchange: Exchange, error: TokencapError) -> None:
@@ -188,6 +193,16 @@ class CustomerRoutes:
             asked.end_user,
         )
         await exchange.reply(200, page)
+
+    async def _proof(self, exchange: Exchange) -> None:
+        customer = await self._who(exchange)
+        record_id = unquote(exchange.path.removeprefix(USAGE + "/").removesuffix(PROOF))
+        await exchange.reply(200, await asyncio.to_thread(self._self_service.proof, customer.id, record_id))
+
+    async def _seals(self, exchange: Exchange) -> None:
+        await self._who(exchange, OF_SEALS)
+        asked = UsageQuery.read(check_head(exchange, OF_SEALS))
+        await exchange.reply(200, await asyncio.to_thread(self._self_service.seals, asked.limit, asked.cursor))
 
     async def _own_menu(self, exchange: Exchange) -> None:
         menu = await self._accounts.menu_of(await self._who(exchange))

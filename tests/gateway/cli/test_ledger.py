@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 
 from gateway.local.datadir import DataDir
 from tests.gateway.cli.commands import serving, tokencap
+from tests.house.files import ROOT
 from tests.loop.rig import Sold
 
 ASKED = {"model": "aligned-1", "messages": [{"role": "user", "content": "How long is a piece of string?"}]}
@@ -41,9 +45,62 @@ def test_the_books_are_followed_and_an_edited_row_is_named(directory: Path, kept
 
     edited = tokencap(directory, "ledger", "verify")
 
-    assert (sound.returncode, sound.stdout) == (0, "Chain main: 3 rows, every one as it was written.\n")
+    rows, seals = sound.stdout.splitlines()
+    assert (sound.returncode, rows) == (0, "Chain main: 3 rows, every one as it was written.")
+    assert seals.startswith("Chain main: ")
+    assert " seals cover rows 1 to 3; the last has the hash " in seals
     assert edited.returncode == 1
     assert edited.stdout.startswith(f"Chain main, row 2 ({record_id}): ")
+
+
+def test_a_ledger_that_was_written_anew_is_found_out_by_seals_that_were_kept(
+    directory: Path, kept: tuple[str, Sold], tmp_path: Path
+) -> None:
+    """By the file of them and by the hash of one; without them nobody can tell."""
+    seals = tmp_path / "seals.jsonl"
+    seals.write_text(tokencap(directory, "ledger", "seals").stdout)
+    last = json.loads(seals.read_text().splitlines()[-1])["hash"]
+    options = (("--seals", str(seals)), ("--seal", last))
+    before = [tokencap(directory, "ledger", "verify", *option) for option in options]
+    with closing(sqlite3.connect(directory / "ledger.sqlite")) as connection, connection:
+        for table in ("usage_records", "chains", "seals"):
+            connection.execute(f"DELETE FROM {table}")
+
+    blind = tokencap(directory, "ledger", "verify")
+    by_file, by_hash = (tokencap(directory, "ledger", "verify", *option) for option in options)
+
+    assert [one.returncode for one in before] == [0, 0]
+    assert (blind.returncode, blind.stdout) == (0, "The books are empty.\n")
+    assert by_file.returncode == 1
+    assert by_file.stdout.startswith("Chain main, row 1: the ledger has no seal 1, which was published")
+    assert by_hash.returncode == 1
+    assert f"no seal has the hash {last}" in by_hash.stdout
+
+
+def test_what_is_no_seal_is_wrong_use(directory: Path, kept: tuple[str, Sold], tmp_path: Path) -> None:
+    seals = tmp_path / "seals.jsonl"
+    seals.write_text('{"seq": 1}\n')
+
+    found = [
+        tokencap(directory, "ledger", "verify", *option)
+        for option in (("--seals", str(seals)), ("--seals", str(tmp_path / "none")), ("--seal", "abc"))
+    ]
+
+    assert [one.returncode for one in found] == [2, 2, 2]
+    assert [len(one.stderr.splitlines()) for one in found] == [1, 1, 1]
+
+
+def test_a_record_is_proven_on_the_command_line(directory: Path, kept: tuple[str, Sold]) -> None:
+    """What is printed passes the script that has nothing of ours."""
+    with closing(sqlite3.connect(directory / "ledger.sqlite")) as connection:
+        [record_id] = connection.execute("SELECT id FROM usage_records WHERE seq = 2").fetchone()
+
+    proof, none = tokencap(directory, "ledger", "proof", record_id), tokencap(directory, "ledger", "proof", "req_none")
+
+    command = [sys.executable, "-I", "-S", str(ROOT / "docs" / "verify_proof.py")]
+    checked = subprocess.run(command, input=proof.stdout, capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert (none.returncode, none.stderr) == (1, "There is no usage record req_none.\n")
 
 
 def test_records_that_are_set_aside_are_counted(directory: Path, kept: tuple[str, Sold]) -> None:

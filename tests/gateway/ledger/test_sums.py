@@ -13,7 +13,7 @@ from gateway.ledger.appender import append
 from gateway.ledger.database import Database
 from gateway.ledger.summed import customers_in, lengths_in, pace_in, tiers_in, weeks_in
 from gateway.ledger.sums import TABLES, bring_up_to_date, going_in
-from gateway.ledger.tables import sums_going, sums_read
+from gateway.ledger.sums_tables import sums_going, sums_read
 from pricing.estimate.conversations import IDLE_MS, POOLED_MOST, Sums, Watch, windows_of
 from pricing.estimate.gathering import summed
 from pricing.usage import UsageRecord

@@ -1,0 +1,50 @@
+"""Seals that were kept outside the ledger, as they are given to ``tokencap ledger verify``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import StartupError
+from gateway.ledger.book.seals import Seal
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def kept_seals(path: Path) -> list[Seal]:
+    """Return the seals in a file: one JSON object a line, or an answer of ``GET /v1/ledger/seals``.
+
+    Raises:
+        StartupError: the file cannot be read, or has something that is no seal.
+    """
+    try:
+        return [Seal.from_json(found) for found in _objects(path.read_text("utf-8"))]
+    except OSError as error:
+        raise StartupError(f"The seals in {path} cannot be read: {error.strerror}.", exit_code=2) from error
+    except ValueError as error:
+        raise StartupError(
+            f"{path} has something that is no seal, or was changed since it was published.", 2
+        ) from error
+
+
+def seal_hash(given: str) -> str:
+    """Return the hash of a seal.
+
+    Raises:
+        StartupError: it is none.
+    """
+    if not _HASH.fullmatch(given):
+        raise StartupError(
+            f"{given[:80]!r} is no hash of a seal: it is 64 hexadecimal digits in lower case.", exit_code=2
+        )
+    return given
+
+
+def _objects(text: str) -> Iterator[Any]:
+    for line in text.splitlines():
+        if line.strip():
+            found = json.loads(line)
+            yield from found["data"] if isinstance(found, dict) and isinstance(found.get("data"), list) else [found]

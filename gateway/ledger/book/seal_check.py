@@ -1,0 +1,101 @@
+"""Holds the rows of a chain, as they are recounted, against the seals of the ledger and against those kept elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+from gateway.ledger.book.merkle import hash_of_leaf, root_of
+from gateway.ledger.book.seals import Seal, digest_of
+from gateway.ledger.chain import GENESIS, BadRow
+
+
+class SealCheck:
+    """One walk along a chain: each row that holds by itself is shown to ``fault`` once, in its order.
+
+    Args:
+        sealed: the ledger's seals, oldest first, each with its leaves.
+        erased: the leaves that erased rows had, by number, of the rows that are being shown; None where a version that
+            knew of no seals erased the row.
+        published: seals that were kept where nobody who rewrites the ledger reaches them.
+        hashes: hashes of such seals.
+    """
+
+    def __init__(
+        self,
+        sealed: Iterator[tuple[Seal, list[bytes]]],
+        erased: Mapping[int, bytes | None],
+        published: Collection[Seal] = (),
+        hashes: Collection[str] = (),
+    ) -> None:
+        self._sealed = sealed
+        self._erased = erased
+        self._published = {seal.seq: seal for seal in published}
+        self.unseen = set(hashes)
+        """Hashes that no seal of the ledger has had so far."""
+        self.last: Seal | None = None
+        """The newest seal that was looked at."""
+        self.count = 0
+        self._leaves: list[bytes] = []
+        self._are_more = True
+
+    def fault(self, seq: int, spelled: bytes) -> str | None:
+        """Return what a seal says against a row, which is given as its canonical JSON."""
+        while self._are_more and seq > self._upto:
+            if reason := self._advance():
+                return reason
+        if self.last is None or seq > self._upto:
+            return None
+        leaf = self._erased[seq] if seq in self._erased else hash_of_leaf(spelled)
+        if leaf is not None and self._leaves[seq - self.last.first_seq] != leaf:
+            return f"seal {self.last.seq} covers another row in its place"
+        return None
+
+    def fault_at_the_end(self, head: int) -> BadRow | None:
+        """Return the first row that a seal covers and the chain does not have, which ends at ``head``."""
+        while self._are_more and self._upto <= head:
+            if reason := self._advance():
+                return BadRow(self._upto + 1, None, reason)
+        if self.last is not None and self._upto > head:
+            return BadRow(head + 1, None, f"it is missing, and seal {self.last.seq} covers it")
+        if self._published:
+            first = self._published[min(self._published)]
+            reason = f"the ledger has no seal {first.seq}, which was published and covers the rows from here to {first.last_seq}"
+            return BadRow(first.first_seq, None, reason)
+        return None
+
+    @property
+    def _upto(self) -> int:
+        return self.last.last_seq if self.last else 0
+
+    def _advance(self) -> str | None:
+        """Go on to the next seal; return what is wrong with it."""
+        found = next(self._sealed, None)
+        if found is None:
+            self._are_more = False
+            return None
+        before, (seal, leaves) = self.last, found
+        if reason := _unlike(before, seal, leaves, self._published.pop(seal.seq, None)):
+            self._are_more = False
+            return reason
+        self.last, self._leaves = seal, leaves
+        self.count += 1
+        self.unseen.discard(seal.hash)
+        return None
+
+
+def _unlike(before: Seal | None, seal: Seal, leaves: list[bytes], published: Seal | None) -> str | None:
+    """Return why a seal is not the one that follows ``before``, or not the one that was published in its place."""
+    seq, first, prev = (before.seq + 1, before.last_seq + 1, before.hash) if before else (1, 1, GENESIS)
+    if seal.seq != seq:
+        return f"seal {seq}, which covers it, is missing"
+    if published is not None and published.hash != seal.hash:
+        return (
+            f"seal {seq}, which was published and covers the rows from here to {published.last_seq}, is another one now"
+        )
+    if digest_of(seal) != seal.hash or seal.first_seq != first or seal.rows < 1:
+        return f"seal {seq}, which covers it, was changed"
+    if seal.prev != prev:
+        return f"seal {seq}, which covers it, does not name the hash of the seal before it"
+    if len(leaves) != seal.rows or root_of(leaves).hex() != seal.root:
+        return f"the leaves that are kept with seal {seq}, which covers it, do not have its root"
+    return None

@@ -1,0 +1,182 @@
+"""Claims about a recount that knows the seals: whoever rewrites the book with matching hashes is found out, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import delete, select, update
+
+from gateway.ledger.appender import append, book
+from gateway.ledger.book.sealing import Sealer
+from gateway.ledger.book.seals import Seal, seals_in_order
+from gateway.ledger.chain import GENESIS, BadRow, link
+from gateway.ledger.database import Database
+from gateway.ledger.rows import COLUMNS, record_of
+from gateway.ledger.tables import chains, seals, usage_records
+from gateway.ledger.verify import Published, recount, recount_all
+from tests.gateway.ledger.records import record
+
+TIME = 1_767_268_800_000
+rows = usage_records.c
+
+
+@pytest.fixture
+def sealed(database: Database) -> Database:
+    """Ten rows under three seals of four, four and two rows, and two rows more."""
+    append(database, [record(number) for number in range(1, 11)])
+    Sealer(database, lambda: TIME, rows=4).turn(all_of_it=True)
+    append(database, [record(number) for number in range(11, 13)])
+    return database
+
+
+def published(database: Database) -> list[Seal]:
+    return list(seals_in_order(database))
+
+
+def tamper(database: Database, *statements: Any) -> None:
+    with database.write() as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def rewrite(database: Database, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+    """Write the book anew with hashes that match, head included, as who has the database can."""
+    with database.write() as connection:
+        before = [record_of(row) for row in connection.execute(select(*COLUMNS).order_by(rows.seq))]
+        connection.execute(delete(usage_records))
+        connection.execute(update(chains).values(seq=0, hash=GENESIS))
+        book(connection, change(before))
+
+
+def seal_anew(database: Database) -> None:
+    """Throw the seals away and make new ones over what is there."""
+    tamper(database, delete(seals))
+    Sealer(database, lambda: TIME, rows=4).turn(all_of_it=True)
+
+
+def without(seq: int) -> Callable[[list[dict[str, Any]]], list[dict[str, Any]]]:
+    return lambda before: [row for row in before if row["seq"] != seq]
+
+
+def cheaper(seq: int) -> Callable[[list[dict[str, Any]]], list[dict[str, Any]]]:
+    return lambda before: [{**row, "charge_nanousd": 1} if row["seq"] == seq else row for row in before]
+
+
+def inserted(before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [*before[:5], record(99), *before[5:]]
+
+
+def reordered(before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [*before[:5], before[6], before[5], *before[7:]]
+
+
+def test_a_sealed_book_that_was_left_alone_is_sound(sealed: Database) -> None:
+    found = recount(sealed, published=Published(published(sealed), [published(sealed)[1].hash]))
+
+    assert (found.rows, found.bad, found.seals, found.unseen) == (12, None, 3, ())
+    assert found.last == published(sealed)[-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "seq", "reason"),
+    [
+        (cheaper(6), 6, "seal 2 covers another row in its place"),
+        (without(6), 6, "seal 2 covers another row in its place"),
+        (inserted, 6, "seal 2 covers another row in its place"),
+        (reordered, 6, "seal 2 covers another row in its place"),
+        (lambda before: before[:7], 8, "it is missing, and seal 2 covers it"),
+    ],
+    ids=["a flipped byte", "a deleted row", "an inserted row", "reordered rows", "a cut tail"],
+)
+def test_a_book_that_was_rewritten_with_matching_hashes_is_found_out_by_its_seals(
+    sealed: Database, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]], seq: int, reason: str
+) -> None:
+    rewrite(sealed, change)
+
+    found = recount(sealed).bad
+
+    assert found is not None
+    assert (found.seq, found.reason) == (seq, reason)
+
+
+@pytest.mark.parametrize("change", [cheaper(6), without(6), inserted, reordered, lambda before: before[:7]])
+def test_a_book_whose_seals_were_made_anew_is_found_out_by_those_that_were_published(
+    sealed: Database, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+) -> None:
+    """By the file of them, which names the rows, and by the hash of the last one alone."""
+    kept = published(sealed)
+    rewrite(sealed, change)
+    seal_anew(sealed)
+    assert recount(sealed).is_sound
+
+    by_file, by_hash = (recount(sealed, published=one) for one in (Published(kept), Published((), [kept[-1].hash])))
+
+    reason = "seal 2, which was published and covers the rows from here to 8, is another one now"
+    assert by_file.bad is not None
+    assert (by_file.bad.seq, by_file.bad.reason) == (5, reason)
+    assert not by_hash.is_sound
+    assert by_hash.unseen == (kept[-1].hash,)
+
+
+def test_a_tail_that_was_cut_with_its_seals_is_found_out_by_those_that_were_published(sealed: Database) -> None:
+    kept = published(sealed)
+    rewrite(sealed, lambda before: before[:8])
+    tamper(sealed, delete(seals).where(seals.c.seq == 3))
+    assert recount(sealed).is_sound
+
+    found = recount(sealed, published=Published(kept)).bad
+
+    reason = "the ledger has no seal 3, which was published and covers the rows from here to 10"
+    assert found == BadRow(9, None, reason)
+
+
+def test_an_emptied_ledger_is_found_out_by_a_published_seal(sealed: Database) -> None:
+    kept = published(sealed)
+    tamper(sealed, delete(seals), delete(usage_records), delete(chains))
+
+    assert recount_all(sealed) == []
+    [by_file] = recount_all(sealed, Published(kept))
+    [by_hash] = recount_all(sealed, Published((), [kept[0].hash]))
+    assert by_file.bad is not None
+    assert by_file.bad.seq == 1
+    assert not by_hash.is_sound
+
+
+@pytest.mark.parametrize(
+    ("statement", "seq", "reason"),
+    [
+        (delete(seals).where(seals.c.seq == 2), 5, "seal 2, which covers it, is missing"),
+        (update(seals).where(seals.c.seq == 2).values(time=1), 5, "seal 2, which covers it, was changed"),
+        (update(seals).where(seals.c.seq == 2).values(root="f" * 64), 5, "seal 2, which covers it, was changed"),
+        (
+            update(seals).where(seals.c.seq == 2).values(leaves=b"x" * 128),
+            5,
+            "the leaves that are kept with seal 2, which covers it, do not have its root",
+        ),
+    ],
+)
+def test_a_seal_that_was_tampered_with_is_named(sealed: Database, statement: Any, seq: int, reason: str) -> None:
+    tamper(sealed, statement)
+
+    found = recount(sealed).bad
+
+    assert found is not None
+    assert (found.seq, found.reason) == (seq, reason)
+
+
+def test_until_a_seal_covers_a_row_nothing_but_the_chain_holds_it(sealed: Database) -> None:
+    """That is for a minute, or a thousand rows."""
+    rewrite(sealed, cheaper(12))
+
+    assert recount(sealed).is_sound
+
+
+def test_a_row_with_the_hash_of_another_content_is_still_named_by_its_own_hash(sealed: Database) -> None:
+    with sealed.read() as connection:
+        fifth = record_of(connection.execute(select(*COLUMNS).where(rows.seq == 5)).one())
+    forged = link(fifth["prev_hash"], {**fifth, "charge_nanousd": 1})
+    tamper(sealed, update(usage_records).where(rows.seq == 5).values(charge_nanousd=1, hash=forged["hash"]))
+
+    assert recount(sealed).bad == BadRow(5, fifth["id"], "seal 2 covers another row in its place")
