@@ -257,6 +257,11 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{(self.data_dir / 'ledger.sqlite').absolute()}"
 
     @property
+    def given_currency(self) -> str | None:
+        """The currency that the operator has set; None takes the ledger's."""
+        return self.currency if "currency" in self.model_fields_set else None
+
+    @property
     def metrics_dir(self) -> Path:
         """Where each process of this gateway writes what it has counted."""
         return self.data_dir / "metrics"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,9 @@ import typer
 
 from gateway import bookkeeper as books
 from gateway.cli.log import log_to_stderr
+from gateway.errors import MeteringUnavailable
+from gateway.ledger.database import Database
+from gateway.ledger.installation import currency_of
 from gateway.local import valkey
 from gateway.local.lifeline import Stop, told_to_stop
 from gateway.settings import Settings, read_settings
@@ -29,6 +33,8 @@ def bookkeeper(
 
 
 async def _keep_books(settings: Settings, watch_fd: int, valkey_socket: Path | None) -> None:
+    with closing(Database(settings.ledger_url)) as database, suppress(MeteringUnavailable):
+        currency_of(database, settings.given_currency, settings.currency)  # whoever started it, under whatever settings
     stop = threading.Event()
     telling = asyncio.create_task(told_to_stop(watch_fd))
     telling.add_done_callback(lambda _: stop.set())

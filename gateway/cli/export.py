@@ -15,6 +15,7 @@ from gateway.cli.progress import counted
 from gateway.clock import understood
 from gateway.errors import StartupError
 from gateway.ledger.database import Database
+from gateway.ledger.installation import currency_of
 from gateway.ledger.queries import Span, usage_records_in
 from gateway.settings import read_settings
 
@@ -40,8 +41,10 @@ def export(
     span = Span(since=_moment("--from", since), until=_moment("--to", until))
     if span.since is not None and span.until is not None and span.since > span.until:
         raise StartupError("--from is later than --to.", exit_code=2)
-    with closing(Database(read_settings().ledger_url)) as database:
+    settings = read_settings()
+    with closing(Database(settings.ledger_url)) as database:
         database.check()
+        currency_of(database, settings.given_currency, settings.currency)
         records = counted(usage_records_in(database, span), "records")
         if out == STDOUT:
             for chunk in form.encode(records):

@@ -23,6 +23,7 @@ from gateway.ledger.book.proofs import proof_of
 from gateway.ledger.book.seals import seals_in_order
 from gateway.ledger.database import Database
 from gateway.ledger.hot_state import bounds_of
+from gateway.ledger.installation import currency_of, refuse_other_redis
 from gateway.ledger.recovery import Recovery
 from gateway.ledger.tide import LedgerBehind, NothingCounted
 from gateway.ledger.verify import Published, Recount, recount_all
@@ -122,6 +123,8 @@ async def _recover(settings: Settings, without_missing: bool, book_missing: bool
 def _rebuild(settings: Settings, redis_url: str, without_missing: bool, book_missing: bool) -> str:
     with closing(Database(settings.ledger_url)) as database, connect(redis_url) as client:
         database.check()
+        refuse_other_redis(client, database)
+        currency = currency_of(database, settings.given_currency, settings.currency)
         projection = Projection(client)
         recovery = Recovery(
             database,
@@ -132,7 +135,7 @@ def _rebuild(settings: Settings, redis_url: str, without_missing: bool, book_mis
         )
         try:
             if book_missing:
-                return f"What Redis counts is booked: {recovery.book_missing(settings.currency)} corrections."
+                return f"What Redis counts is booked: {recovery.book_missing(currency)} corrections."
             generation = recovery.rebuild(without_missing=without_missing)
             return f"The hot state is rebuilt from the ledger; its generation is {generation}."
         except LedgerBehind as error:

@@ -18,9 +18,11 @@ from gateway.admin.tokens import ensure_admin_token
 from gateway.cli.log import log_to_stderr
 from gateway.clock import now_ms
 from gateway.ledger.database import Database
+from gateway.ledger.installation import tie
 from gateway.ledger.tide import refuse_at_start
 from gateway.local import sockets
 from gateway.local.datadir import claimed
+from gateway.local.installation import opened
 from gateway.local.lifeline import told_to_stop
 from gateway.local.predecessor import retire
 from gateway.local.racing import finished
@@ -90,7 +92,15 @@ async def run_gateway(
             return
         listeners = [stack.enter_context(closing(listener)) for listener in _listen(settings)]
         database = stack.enter_context(closing(Database(settings.ledger_url)))
-        database.migrate()
+        identity, currency = opened(
+            database,
+            settings.data_dir,
+            currency=settings.given_currency,
+            default_currency=settings.currency,
+            new_id=lambda: f"ins_{secrets.token_hex(16)}",
+            now_ms=now_ms(),
+        )
+        settings = settings.model_copy(update={"currency": currency})
         given = settings.admin_token.get_secret_value() if settings.admin_token else None
         if given is not None:
             ensure_admin_token(database, given, now_ms())
@@ -103,9 +113,15 @@ async def run_gateway(
 
         addressed = _addressed(settings, listeners)
         read_again = reload.read if reload else None
-        check = partial(refuse_at_start, database=database)
+        check = partial(_check_redis, database=database, identity=identity)
         supervisor = Supervisor(addressed, data, PROGRAM, listeners, _new_worker_id, law, read_again, check)
         await supervisor.run(stop, say_ready, reload.asked if reload else None)
+
+
+def _check_redis(redis_url: str, database: Database, identity: str) -> None:
+    """Refuse a Redis of another installation, and one that knows of records which the ledger lacks."""
+    tie(redis_url, identity)
+    refuse_at_start(redis_url, database)
 
 
 def _listen(settings: Settings) -> list[socket.socket]:

@@ -91,6 +91,25 @@ class Database:
         finally:
             connection.close()
 
+    @property
+    def place(self) -> str:
+        """Where it is, without a password."""
+        return _place(self._url)
+
+    def has_tables(self) -> bool:
+        """Return whether it is a ledger of any version; where there is no file none is made."""
+        if self.is_sqlite and not Path(str(self._url.database)).exists():
+            return False
+        with _explained(self._url), self._engine.connect() as connection:
+            return bool(_versions().found(connection) is not None)
+
+    def is_a_file_without_tables(self) -> bool:
+        """Return whether it is an SQLite file in which something was written, and yet there is no table."""
+        if not self.is_sqlite or self.has_tables():
+            return False
+        path = Path(str(self._url.database))
+        return path.exists() and path.stat().st_size > 0
+
     def check(self) -> None:
         """Refuse a ledger that cannot be opened or has the tables of an earlier version; change nothing."""
         if self.is_sqlite and not Path(str(self._url.database)).exists():
@@ -146,6 +165,10 @@ def _understood(url: str) -> URL:
     if driver.startswith("sqlite") and given.database in (None, "", ":memory:"):
         raise StartupError("TOKENCAP_DATABASE_URL names no file: a ledger in memory keeps nothing.", exit_code=2)
     return given.set(drivername=driver)
+
+
+def _place(url: URL) -> str:
+    return str(url.database) if url.drivername.startswith("sqlite") else url.host or "PostgreSQL"
 
 
 def _engine(url: URL) -> Engine:
@@ -212,5 +235,4 @@ def _explained(url: URL) -> Iterator[None]:
         yield
     except (DBAPIError, sqlite3.Error) as error:
         reason = str(error.orig if isinstance(error, DBAPIError) else error).strip().splitlines()[0].rstrip(".")
-        place = url.database if url.drivername.startswith("sqlite") else url.host or "PostgreSQL"
-        raise StartupError(f"The ledger at {place} cannot be opened: {reason}.") from error
+        raise StartupError(f"The ledger at {_place(url)} cannot be opened: {reason}.") from error

@@ -19,6 +19,7 @@ from gateway.holds.scripts import source
 from gateway.ledger.appender import book
 from gateway.ledger.database import Database
 from gateway.ledger.hot_state import Bounds, HotState
+from gateway.ledger.installation import FIRST_GENERATION
 from gateway.ledger.rebuild_lock import LOCK_S, RebuildLock
 from gateway.ledger.rollup import Rollup
 from gateway.ledger.rows import batches
@@ -29,7 +30,6 @@ from pricing.usage import UsageRecord
 
 log = logging.getLogger(__name__)
 
-FIRST = 1
 ENSURE_WAIT_S = 5.0
 """How long a call waits for another process that rebuilds; then it is refused, to be made again."""
 
@@ -135,7 +135,7 @@ class Recovery:
             missing = self._missing(generation) if unless_whole else list(keys.ALL_BUCKETS)
             if missing:
                 # The first time there is nothing to lose; later something was lost, and the operator should know.
-                level = logging.INFO if generation == FIRST else logging.WARNING
+                level = logging.INFO if generation == FIRST_GENERATION else logging.WARNING
                 log.log(level, "writing the hot state from the ledger: %d of %d buckets", len(missing), keys.BUCKETS)
                 if len(missing) == keys.BUCKETS:
                     generation = self._raise_generation(generation + 1)
@@ -253,7 +253,7 @@ class Recovery:
         with self._database.write() as connection:
             # The first worker and the bookkeeper come here at once.
             dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-            first = dialect.insert(installation).values(id=1, generation=FIRST, created=self._now_ms())
+            first = dialect.insert(installation).values(id=1, generation=FIRST_GENERATION, created=self._now_ms())
             connection.execute(first.on_conflict_do_nothing())
         return self._generation()
 

@@ -30,6 +30,8 @@ installation = Table(
     Column("id", Integer, primary_key=True),  # one row, id 1
     Column("generation", BigInteger, nullable=False),  # of the hot state; every rebuild raises it
     Column("created", BigInteger, nullable=False),
+    Column("identity", String(40)),  # shared with Redis and the data directory; fixed by the first start
+    Column("currency", String(3)),  # of every amount; fixed by the first start
 )
 
 customers = Table(

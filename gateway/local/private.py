@@ -9,7 +9,9 @@ from pathlib import Path
 
 from gateway.errors import StartupError
 
-OURS = frozenset({"lock", "in-use", "running.json", "ledger.sqlite", "valkey", "metrics", "watermarks"})
+OURS = frozenset(
+    {"lock", "in-use", "running.json", "ledger.sqlite", "valkey", "metrics", "watermarks", "installation.json"}
+)
 """Names of which a directory that was used before has at least one."""
 
 NOBODYS = frozenset({"lost+found"})

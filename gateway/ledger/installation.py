@@ -1,0 +1,121 @@
+"""What an installation is for good: its id, which ledger, Redis and data directory share, and its currency."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import redis
+from sqlalchemy import Connection, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from gateway.errors import MeteringUnavailable, StartupError
+from gateway.holds import keys
+from gateway.holds.connect import connect, text, translated
+from gateway.ledger.database import Database
+from gateway.ledger.tables import installation, usage_records
+
+FIRST_GENERATION = 1
+MARK = "installation"
+"""The field of Redis' mark that names the installation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """The id that a ledger has had since its first start, None before it, and the currency of all of its amounts."""
+
+    id: str | None
+    currency: str | None
+
+
+def begun(database: Database, *, new_id: str, currency: str | None, default: str, now_ms: int) -> tuple[str, str]:
+    """Return the id and the currency of a ledger; one that has none gets them, for good.
+
+    Args:
+        currency: what the operator has set; None takes the ledger's, ``default`` where that has none yet.
+
+    Raises:
+        StartupError: the ledger has another currency.
+    """
+    with database.write() as connection:
+        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+        first = dialect.insert(installation).values(id=1, generation=FIRST_GENERATION, created=now_ms)
+        connection.execute(first.on_conflict_do_nothing())
+        found = _found(connection)
+        refuse_other(found.currency, currency)
+        fixed = found.id or new_id, found.currency or currency or default
+        connection.execute(update(installation).values(identity=fixed[0], currency=fixed[1]))
+    return fixed
+
+
+def found(database: Database) -> Installation:
+    """Return what a ledger has: its currency also by its records, where it was begun by a version that did not fix it."""
+    with database.read() as connection:
+        return _found(connection)
+
+
+def currency_of(database: Database, currency: str | None, default: str) -> str:
+    """Return a ledger's currency for a command that only reads it.
+
+    Raises:
+        StartupError: ``currency``, which the operator has set, is another one.
+    """
+    there = found(database).currency
+    refuse_other(there, currency)
+    return there or currency or default
+
+
+def refuse_other(there: str | None, currency: str | None) -> None:
+    """Raise StartupError where a currency is not the ledger's."""
+    if there is not None and currency is not None and there != currency:
+        raise StartupError(
+            f"The ledger is kept in {there} and TOKENCAP_CURRENCY is {currency}: an installation has one currency for good. "
+            f"Unset it, or use another ledger.",
+            exit_code=2,
+        )
+
+
+def tie(redis_url: str, identity: str) -> None:
+    """Write the installation's id into its Redis, which has none before the first start and once it was emptied.
+
+    Raises:
+        StartupError: the Redis is another installation's.
+    """
+    try:
+        with connect(redis_url) as client, translated():
+            client.hsetnx(keys.TIDE, MARK, identity)
+            there = _mark(client)
+    except MeteringUnavailable:
+        return  # found when it is back
+    if there != identity:
+        raise StartupError(
+            f"This Redis belongs to installation {there} and the ledger to {identity}: set TOKENCAP_REDIS_URL and "
+            "TOKENCAP_DATABASE_URL to those of one installation, or empty the Redis if nothing in it is wanted."
+        )
+
+
+def refuse_other_redis(client: redis.Redis, database: Database) -> None:
+    """Raise StartupError where a Redis is another installation's than the ledger; either may have no mark yet.
+
+    Raises:
+        MeteringUnavailable: Redis or the ledger is unavailable.
+    """
+    with translated():
+        there, here = _mark(client), found(database).id
+    if there is not None and here is not None and there != here:
+        raise StartupError(
+            f"This Redis belongs to installation {there} and the ledger to {here}: nothing is written to it."
+        )
+
+
+def _mark(client: redis.Redis) -> str | None:
+    there = client.hget(keys.TIDE, MARK)
+    return None if there is None else text(there)
+
+
+def _found(connection: Connection) -> Installation:
+    row = connection.execute(select(installation.c.identity, installation.c.currency)).one_or_none()
+    identity, currency = (None, None) if row is None else row
+    if currency is None:
+        last = select(usage_records.c.currency).order_by(usage_records.c.chain, usage_records.c.seq.desc()).limit(1)
+        currency = connection.execute(last).scalar_one_or_none()
+    return Installation(identity, currency)
