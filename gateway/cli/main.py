@@ -37,6 +37,8 @@ COMMANDS = {
     "price": Entry("gateway.cli.price", "Compute, check and publish menus."),
     "customers": Entry("gateway.cli.customers", "Create many customers and their keys from a file."),
     "export": Entry("gateway.cli.export", "Write usage records for billing."),
+    "backup": Entry("gateway.cli.backup", "Copy the ledger while the gateway runs."),
+    "restore": Entry("gateway.cli.restore", "Put a backup into an empty data directory."),
     "ledger": Entry("gateway.cli.ledger", "Check the books, or rebuild the hot state from them."),
     "admin-token": Entry("gateway.cli.admin_token", "Print a new admin token, retiring the lost one."),
     "doctor": Entry("gateway.cli.doctor", "Check configuration, persistence, clock and upstream."),

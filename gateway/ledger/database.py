@@ -64,6 +64,13 @@ class Database:
             yield connection
 
     @contextmanager
+    def unchanging(self) -> Iterator[Connection]:
+        """Yield a connection inside a transaction of PostgreSQL that sees the ledger as it is at its first statement."""
+        engine = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        with _translated(), engine.connect() as connection:
+            yield connection
+
+    @contextmanager
     def write(self) -> Iterator[Connection]:
         """Yield a connection inside a transaction: committed at the end, rolled back by an exception.
 
@@ -90,6 +97,11 @@ class Database:
             connection.cursor().execute("PRAGMA journal_mode = WAL")
         finally:
             connection.close()
+
+    @property
+    def url(self) -> URL:
+        """Its URL, with the password."""
+        return self._url
 
     @property
     def place(self) -> str:

@@ -40,7 +40,7 @@ def begun(database: Database, *, new_id: str, currency: str | None, default: str
         dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
         first = dialect.insert(installation).values(id=1, generation=FIRST_GENERATION, created=now_ms)
         connection.execute(first.on_conflict_do_nothing())
-        found = _found(connection)
+        found = installation_of(connection)
         refuse_other(found.currency, currency)
         fixed = found.id or new_id, found.currency or currency or default
         connection.execute(update(installation).values(identity=fixed[0], currency=fixed[1]))
@@ -50,7 +50,17 @@ def begun(database: Database, *, new_id: str, currency: str | None, default: str
 def found(database: Database) -> Installation:
     """Return what a ledger has: its currency also by its records, where it was begun by a version that did not fix it."""
     with database.read() as connection:
-        return _found(connection)
+        return installation_of(connection)
+
+
+def installation_of(connection: Connection) -> Installation:
+    """Return what a ledger has, as ``found``, in the caller's transaction."""
+    row = connection.execute(select(installation.c.identity, installation.c.currency)).one_or_none()
+    identity, currency = (None, None) if row is None else row
+    if currency is None:
+        last = select(usage_records.c.currency).order_by(usage_records.c.chain, usage_records.c.seq.desc()).limit(1)
+        currency = connection.execute(last).scalar_one_or_none()
+    return Installation(identity, currency)
 
 
 def currency_of(database: Database, currency: str | None, default: str) -> str:
@@ -110,12 +120,3 @@ def refuse_other_redis(client: redis.Redis, database: Database) -> None:
 def _mark(client: redis.Redis) -> str | None:
     there = client.hget(keys.TIDE, MARK)
     return None if there is None else text(there)
-
-
-def _found(connection: Connection) -> Installation:
-    row = connection.execute(select(installation.c.identity, installation.c.currency)).one_or_none()
-    identity, currency = (None, None) if row is None else row
-    if currency is None:
-        last = select(usage_records.c.currency).order_by(usage_records.c.chain, usage_records.c.seq.desc()).limit(1)
-        currency = connection.execute(last).scalar_one_or_none()
-    return Installation(identity, currency)

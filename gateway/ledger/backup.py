@@ -1,0 +1,61 @@
+"""Copies of a ledger while it is written: of one moment, without keeping its writers waiting."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, select, text
+
+from gateway.ledger.book.seals import last_seal
+from gateway.ledger.chain import GENESIS, MAIN
+from gateway.ledger.database import Database
+from gateway.ledger.installation import installation_of
+from gateway.ledger.tables import chains
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a ledger stands at one moment: whose it is, its last record and its last seal."""
+
+    installation: str | None
+    currency: str | None
+    seq: int
+    hash: str
+    seal: str | None
+
+
+def state_of(connection: Connection) -> State:
+    """Return where the ledger stands in this transaction."""
+    row = connection.execute(select(chains.c.seq, chains.c.hash).where(chains.c.chain == MAIN)).one_or_none()
+    seq, digest = (0, GENESIS) if row is None else row
+    whose, seal = installation_of(connection), last_seal(connection)
+    return State(whose.id, whose.currency, seq, digest, seal.hash if seal else None)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy an SQLite ledger of one moment into one file, which needs no log beside it.
+
+    It is read in one step, under a snapshot: writers go on meanwhile, and their log is emptied afterwards.
+
+    Raises:
+        sqlite3.Error: it cannot be read, or the copy not be written.
+    """
+    with (
+        closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=rw", uri=True)) as here,
+        closing(sqlite3.connect(target)) as there,
+    ):
+        here.backup(there)
+        there.execute("PRAGMA journal_mode = DELETE")
+
+
+@contextmanager
+def snapshot(database: Database) -> Iterator[tuple[str, State]]:
+    """Yield the name of a snapshot of a PostgreSQL ledger that other sessions may read, and where the ledger stands in it."""
+    with database.unchanging() as connection:
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        name: str = connection.execute(text("SELECT pg_export_snapshot()")).scalar_one()
+        yield name, state_of(connection)
