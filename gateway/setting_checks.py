@@ -238,3 +238,25 @@ def _name_of_header(given: str) -> str:
     if not HEADER.fullmatch(name):
         raise ValueError(f"{given} is no name of a header")
     return name
+
+
+ROLES = ("admin", "operator", "billing", "viewer")
+
+
+def amounts_by_role(given: Collection[str]) -> dict[str, int]:
+    """Return amounts that are written as ``role=nano-units``.
+
+    Raises:
+        ValueError: one is not, its role is none, or a role has two.
+    """
+    found: dict[str, int] = {}
+    for one in given:
+        role, _, amount = one.partition("=")
+        if role not in ROLES:
+            raise ValueError(f"{role!r} is none of {', '.join(ROLES)}")
+        if not re.fullmatch("[0-9]{1,15}", amount):
+            raise ValueError(f"{role} is followed by = and nano-units, a whole number")
+        if role in found:
+            raise ValueError(f"{role} comes twice")
+        found[role] = int(amount)
+    return found

@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     webhook_url: str | None = None
     webhook_secret: SecretStr | None = Field(default=None, validate_default=True)
     currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
+    adjustment_nanousd_max: Annotated[tuple[str, ...], NoDecode] = ()
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
@@ -189,6 +190,7 @@ class Settings(BaseSettings):
         "passed_fields",
         "passed_headers",
         "cors_origins",
+        "adjustment_nanousd_max",
         mode="before",
     )
     @classmethod
@@ -211,6 +213,12 @@ class Settings(BaseSettings):
     @classmethod
     def _are_origins(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(map(setting_checks.origin, given))
+
+    @field_validator("adjustment_nanousd_max", mode="after")
+    @classmethod
+    def _are_limits_of_roles(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        setting_checks.amounts_by_role(given)
+        return given
 
     @field_validator("upstream_limit_fields", mode="after")
     @classmethod
@@ -250,6 +258,11 @@ class Settings(BaseSettings):
         """What the operator has the upstream sent beside the key, by lower-case names."""
         given = self.upstream_headers
         return {} if given is None else setting_checks.upstream_headers(given.get_secret_value())
+
+    @property
+    def adjustment_limits(self) -> dict[str, int]:
+        """The most that each role may put on a bill at once, nano-units; a role that is not in it has no limit."""
+        return setting_checks.amounts_by_role(self.adjustment_nanousd_max)
 
     @property
     def ledger_url(self) -> str:

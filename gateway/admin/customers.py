@@ -33,7 +33,7 @@ from gateway.clock import written
 from gateway.holds.erasure import erase_customer
 from gateway.holds.keys import bucket_of
 from gateway.holds.terms import Timeline
-from gateway.ledger import erasure
+from gateway.ledger import adjustments, erasure
 from gateway.ledger.booked import wait_until_booked
 from gateway.ledger.cursors import cursor_of
 from gateway.ledger.database import Database
@@ -216,7 +216,8 @@ class Customers:
                 self._erase_the_rest(customer_id)
 
     def _erase_beside_the_book(self, connection: Connection, customer_id: str) -> None:
-        audit_rows.erase(connection, customer_id, ERASED)
+        audit_rows.erase(connection, customer_id, ERASED | {"reason": None})
+        adjustments.erase_reasons(connection, customer_id)
         idempotency.erase(connection, customer_id, ERASED)
         for key_id in key_rows.forget_names(connection, customer_id):
             audit_rows.erase(connection, key_id, {"name": None})

@@ -3,6 +3,7 @@
 AdminProblem
 ├── Unauthorized        401  no admin token, or a retired one
 ├── TooManyWrongTokens  429  wrong tokens come faster than they are refused
+├── NotAllowed          403  the role of who asks is not enough
 ├── NotFound            404  nothing is there under that name
 ├── Conflict            409  it is there, but not in a state for this
 │   └── AlreadyExists        the name is taken
@@ -84,6 +85,11 @@ class TooManyWrongTokens(AdminProblem):
 
     def __init__(self) -> None:
         super().__init__("Too many wrong tokens come in just now.", headers={"retry-after": "5"})
+
+
+class NotAllowed(AdminProblem):
+    status = 403
+    code = "not_allowed"
 
 
 class NotFound(AdminProblem):
@@ -223,6 +229,11 @@ REFERENCE = {"$ref": COMPONENT.format(model="Problem")}
 _EXAMPLES: dict[int, tuple[str, str, str]] = {
     400: ("The head says something twice", "invalid_request", "Authorization comes twice."),
     401: ("No admin token, or a retired one", "invalid_admin_token", str(Unauthorized().message)),
+    403: (
+        "The role of the token is not enough",
+        "not_allowed",
+        "The role billing may put at most 5000000000 nano-units on a bill at once.",
+    ),
     404: ("Nothing is there under that name", "not_found", "There is no customer cus_7f3a."),
     409: (
         "It exists already, or is not in a state for this",

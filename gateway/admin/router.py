@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from gateway.admin.access import SCHEME, guarded, refuse_unknown
+from gateway.admin.adjustments import Adjustments
 from gateway.admin.audit import Audit
 from gateway.admin.bulk import Bulk
 from gateway.admin.checker import Checker
@@ -51,6 +52,7 @@ TAGS = [
         "name": "pricing",
         "description": "The menu recomputed from what customers did: runs in the background, and their drafts.",
     },
+    {"name": "billing", "description": "What customers owe: credits and fees beside their usage."},
     {"name": "usage", "description": "What was used, record by record."},
     {"name": "exports", "description": "Usage as files for billing."},
     {"name": "audit", "description": "Who changed what, before and after."},
@@ -80,6 +82,7 @@ def build_router(services: AdminServices) -> APIRouter:
     customers.add_to(Routes(router, "customers"))
     Bulk(services, replies, customers, keys).add_to(Routes(router, "customers"))
     keys.add_to(Routes(router, "keys"))
+    Adjustments(services, replies).add_to(Routes(router, "billing"))
     HandTypedTiers(services).add_to(Routes(router, "tiers"))
     Menus(services, replies, Checker()).add_to(Routes(router, "menus"))
     PricingRuns(services, replies).add_to(Routes(router, "pricing"))

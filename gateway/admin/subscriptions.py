@@ -13,6 +13,7 @@ from gateway.admin import customer_rows, menus_store
 from gateway.admin.customer_changes import folded
 from gateway.admin.customer_rows import CustomerRow
 from gateway.admin.sweep import project_customers
+from gateway.billing.postings import posting
 from gateway.holds.periods import period_at
 from gateway.holds.projection import Projection
 from gateway.holds.terms import Subscription, Timeline, standing
@@ -106,20 +107,13 @@ def _open(
 def fee(row: CustomerRow, menu: Menu, tier: Tier, start: int, now_ms: int, currency: str) -> UsageRecord:
     """Return the record of one period's fee."""
     which = hashlib.sha256(f"{row.id}:{start}:{tier.name}".encode()).hexdigest()
-    counts = ("choices", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "billed_output_tokens")
-    nothing = ("corrects", "key_id", "conversation", "tier_chosen", "endpoint", "model", "cap_tokens")
-    unsaid = ("requested_tokens", "finish", "usage_source", "ttft_ms", "duration_ms", "client_request_id")
-    return {
-        **dict.fromkeys(counts, 0),
-        **dict.fromkeys((*nothing, *unsaid)),
-        "id": f"fee_{which[:40]}",
-        "kind": "fee",
-        "time": now_ms,
-        "settled": now_ms,
-        "customer": row.id,
-        "tier": tier.name,
-        "menu_version": menu.version,
-        "stream": False,
-        "charge_nanousd": tier.period_price_nanousd,
-        "currency": currency,
-    }
+    return posting(
+        "fee",
+        record_id=f"fee_{which[:40]}",
+        customer=row.id,
+        charge_nanousd=tier.period_price_nanousd or 0,
+        currency=currency,
+        now_ms=now_ms,
+        tier=tier.name,
+        menu_version=menu.version,
+    )

@@ -16,6 +16,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from gateway.admin.key_rows import OWN
+from gateway.cli import adjusting
 from gateway.cli.admin_side import Token, Url, admin_client, ask, problem, refusal
 from gateway.cli.files import STANDARD, name_of, parsed
 from gateway.cli.progress import timed
@@ -29,12 +30,16 @@ OWN_FIELDS = ("name", "tier", "status", "period", "timezone", "external_id")
 KEY_FIELDS = {"key_name": "name", "key_expires": "expires", "key_sha256": "sha256", "key_prefix": "prefix"}
 COLUMNS = (*OWN_FIELDS, *KEY_FIELDS, *LIMIT_FIELDS)
 
-app = typer.Typer(name="customers", help="Create many customers and their keys from a file.", no_args_is_help=True)
+app = typer.Typer(
+    name="customers", help="Create many customers and their keys, credit and charge.", no_args_is_help=True
+)
+app.command("credit")(adjusting.credit)
+app.command("fee")(adjusting.fee)
 
 
 @app.callback()
 def _customers() -> None:
-    """Create many customers and their keys from a file."""
+    """Create many customers and their keys, credit and charge."""
 
 
 @app.command("add")

@@ -35,7 +35,7 @@ COMMANDS = {
     "serve": Entry("gateway.cli.serve", "Run the gateway, from environment or tokencap.toml."),
     "simulate": Entry("gateway.cli.simulate", "Run the simulated OpenAI-compatible model on its own."),
     "price": Entry("gateway.cli.price", "Compute, check and publish menus."),
-    "customers": Entry("gateway.cli.customers", "Create many customers and their keys from a file."),
+    "customers": Entry("gateway.cli.customers", "Create many customers and their keys, credit and charge."),
     "export": Entry("gateway.cli.export", "Write usage records for billing."),
     "backup": Entry("gateway.cli.backup", "Copy the ledger while the gateway runs."),
     "restore": Entry("gateway.cli.restore", "Put a backup into an empty data directory."),

@@ -358,3 +358,14 @@ def test_what_frames_a_request_to_the_upstream_is_the_gateways_to_say(name: str)
     with pytest.raises(ValueError, match="the gateway's to say"):
         upstream_header(name)
     assert upstream_header("Api-Key") == "api-key"
+
+
+def test_the_limits_of_roles_are_amounts_by_role() -> None:
+    """Each role at most once, with a whole number of nano-units."""
+    assert Settings(**{"adjustment_nanousd_max": "billing=5, viewer=0"}).adjustment_limits == {
+        "billing": 5,
+        "viewer": 0,
+    }
+    for wrong in ("boss=5", "billing", "billing=-1", "billing=1.5", "billing=1,billing=2"):
+        with pytest.raises(ValidationError):
+            Settings(**{"adjustment_nanousd_max": wrong})

@@ -1,0 +1,66 @@
+"""Credits and fees typed by hand: what they may still be of a record, and why they are in the book."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import Connection, insert, select, update
+
+from gateway.ledger.billing_tables import adjustments
+from gateway.ledger.tables import chains, usage_records
+
+book = usage_records.c
+
+
+@dataclass(frozen=True, slots=True)
+class Creditable:
+    """A record that a credit is for, and what of its charge is not credited yet."""
+
+    kind: str
+    tier: str | None
+    menu_version: str | None
+    key_id: str | None
+    left_nanousd: int
+
+
+NO_RECORD = Creditable("", None, None, None, 0)
+"""Stands for the record of a credit that is for none."""
+
+
+def creditable(connection: Connection, customer: str, record_id: str) -> Creditable | None:
+    """Return a record of this customer and what is left of its charge, or None where there is no such record.
+
+    Its charge is with the correction of its count, less every credit for it. The chain's head is locked from here to
+    the end of the transaction, so of two credits at once the second sees the first.
+    """
+    connection.execute(select(chains.c.seq).with_for_update()).all()
+    mine = select(book.kind, book.tier, book.menu_version, book.key_id, book.charge_nanousd)
+    found = connection.execute(mine.where(book.id == record_id, book.customer == customer)).one_or_none()
+    if found is None:
+        return None
+    corrected = select(book.charge_nanousd).where(book.corrects == record_id, book.id == f"{record_id}.1")
+    given = select(book.charge_nanousd).join(adjustments, adjustments.c.id == book.id)
+    amounts = connection.execute(corrected.union_all(given.where(adjustments.c.record == record_id))).scalars()
+    return Creditable(*found[:4], left_nanousd=found.charge_nanousd + sum(amounts))
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """Why a credit or a fee is in the book: its record's id, the record that it is for, the time in ms."""
+
+    id: str
+    customer: str
+    record: str | None
+    reason: str
+    actor: str
+    at: int
+
+
+def note(connection: Connection, adjustment: Adjustment) -> None:
+    """Keep why a record is in the book, in the transaction that books it."""
+    connection.execute(insert(adjustments), [asdict(adjustment)])
+
+
+def erase_reasons(connection: Connection, customer: str) -> None:
+    """Forget the reasons of a customer's credits and fees, which may name it."""
+    connection.execute(update(adjustments).where(adjustments.c.customer == customer).values(reason=None))
