@@ -8,6 +8,7 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from gateway.ledger.closings import is_month
 from pricing.menu import LIMIT_FIELDS, NAME
 from pricing.money import MOST
 
@@ -45,6 +46,13 @@ def _zone(name: str) -> str:
     return name
 
 
+def _month(text: str) -> str:
+    if not is_month(text):
+        raise ValueError("A month is written as 2026-10.")
+    return text
+
+
+MonthName = Annotated[str, AfterValidator(_month)]
 Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_one_line)]
 TierName = Annotated[str, AfterValidator(_tier_name)]
 Zone = Annotated[str, AfterValidator(_zone)]

@@ -21,11 +21,13 @@ from gateway.admin.exports import Exports
 from gateway.admin.idempotency import Replies
 from gateway.admin.keys import Keys
 from gateway.admin.menus import Menus
+from gateway.admin.periods import Periods
 from gateway.admin.pricing_runs import PricingRuns
 from gateway.admin.problems import Invalid, MethodNotAllowed, NotFound, response_to, schemas, translated
 from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
 from gateway.admin.tiers import HandTypedTiers
+from gateway.admin.totals import Totals
 from gateway.admin.usage import Usage
 from gateway.errors import HouseError, TokencapError
 
@@ -52,7 +54,7 @@ TAGS = [
         "name": "pricing",
         "description": "The menu recomputed from what customers did: runs in the background, and their drafts.",
     },
-    {"name": "billing", "description": "What customers owe: credits and fees beside their usage."},
+    {"name": "billing", "description": "What customers owe: credits and fees, sums, months that close."},
     {"name": "usage", "description": "What was used, record by record."},
     {"name": "exports", "description": "Usage as files for billing."},
     {"name": "audit", "description": "Who changed what, before and after."},
@@ -87,6 +89,8 @@ def build_router(services: AdminServices) -> APIRouter:
     Menus(services, replies, Checker()).add_to(Routes(router, "menus"))
     PricingRuns(services, replies).add_to(Routes(router, "pricing"))
     Usage(services).add_to(Routes(router, "usage"))
+    Totals(services).add_to(Routes(router, "billing"))
+    Periods(services, replies).add_to(Routes(router, "billing"))
     Exports(services).add_to(Routes(router, "exports"))
     Audit(services).add_to(Routes(router, "audit"))
     return router

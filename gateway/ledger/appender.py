@@ -12,6 +12,7 @@ from gateway.holds import keys
 from gateway.ledger.chain import GENESIS, MAIN, Head, hash_of
 from gateway.ledger.database import Database
 from gateway.ledger.erasure import WORDS, erased_among, without_words
+from gateway.ledger.late import mark_late
 from gateway.ledger.rows import COLUMNS, VALUES_MOST, batches, execute_many, record_of, without_silence
 from gateway.ledger.tables import chains, usage_records, watermarks
 from pricing.usage import FIELDS, UsageRecord
@@ -77,6 +78,7 @@ def book(connection: Connection, records: Sequence[UsageRecord], chain: str = MA
         rows.append(whole)
     if appended:
         insert_records(connection, rows)
+        mark_late(connection, appended)
         connection.execute(update(chains).where(chains.c.chain == chain).values(seq=head.seq, hash=head.hash))
     return Booked(appended, rows, conflicting, began, head.seq, _raised(connection, appended))
 

@@ -30,6 +30,12 @@ def count_aside(database: Database) -> int:
         return connection.execute(select(func.count()).select_from(usage_aside)).scalar_one()
 
 
+def streams_aside(database: Database) -> set[str]:
+    """Return the streams of which an entry is kept aside."""
+    with database.read() as connection:
+        return set(connection.execute(select(usage_aside.c.stream).distinct()).scalars())
+
+
 def kept_aside(database: Database, limit: int = 100) -> list[dict[str, str]]:
     """Return entries kept aside, by stream and entry: ``stream``, ``entry``, ``reason``, ``body``."""
     query = select(usage_aside).order_by(usage_aside.c.stream, usage_aside.c.entry).limit(limit)

@@ -1,8 +1,8 @@
-"""The ledger's tables of billing: what was typed by hand, beside the record that it is in the book."""
+"""The ledger's tables of billing: what was typed by hand, which periods are closed, and what came after."""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, String, Table, Text, text
+from sqlalchemy import BigInteger, Column, Index, PrimaryKeyConstraint, String, Table, Text, text
 
 from gateway.ledger.tables import metadata
 
@@ -25,4 +25,31 @@ adjustments = Table(  # credits and fees typed by hand: why, and by whom; their 
         sqlite_where=text("record IS NOT NULL"),
         postgresql_where=text("record IS NOT NULL"),
     ),
+)
+
+closings = Table(  # the months of customers that are closed: from then on the same bytes for ever
+    "closings",
+    metadata,
+    Column("customer", String(64), nullable=False),
+    Column("month", String(7), nullable=False),  # 2026-10, in the customer's zone
+    Column("start", BigInteger, nullable=False),
+    Column("end", BigInteger, nullable=False),
+    Column("timezone", String(64), nullable=False),
+    Column("chain", String(32), nullable=False),
+    Column("seq", BigInteger, nullable=False),  # of the chain's last record when it was closed
+    Column("closed", BigInteger, nullable=False),
+    PrimaryKeyConstraint("customer", "month"),
+    Index("ix_closings_month_customer", "month", "customer"),
+    Index("ix_closings_end", "end"),
+)
+
+late_records = Table(  # records of a closed period that came later: they count in the period in which they were written
+    "late_records",
+    metadata,
+    Column("chain", String(32), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("customer", String(64), nullable=False),
+    Column("counts", BigInteger, nullable=False),  # the moment that stands for its time
+    PrimaryKeyConstraint("chain", "seq"),
+    Index("ix_late_records_counts", "counts"),
 )

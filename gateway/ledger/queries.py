@@ -39,18 +39,23 @@ class Span:
     until: int | None = None
     end_user: str | None = None
     """Of this one of the customers' own users."""
+    kind: str | None = None
+    tier: str | None = None
+    key_id: str | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        conditions: list[ColumnElement[bool]] = []
-        if self.customer is not None:
-            conditions.append(book.customer == self.customer)
+        conditions = self.but_for_time()
         if self.since is not None:
             conditions.append(book.time >= self.since)
         if self.until is not None:
             conditions.append(book.time < self.until)
-        if self.end_user is not None:
-            conditions.append(book.end_user == self.end_user)
         return conditions
+
+    def but_for_time(self) -> list[ColumnElement[bool]]:
+        """Return the same without the bounds of time."""
+        wanted = {"customer": self.customer, "end_user": self.end_user, "kind": self.kind, "tier": self.tier}
+        wanted["key_id"] = self.key_id
+        return [book[name] == value for name, value in wanted.items() if value is not None]
 
 
 EVERYTHING = Span()

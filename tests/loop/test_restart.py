@@ -171,9 +171,9 @@ def test_the_sums_by_export_by_ledger_and_by_the_model_are_the_same(directory: P
             who = customers[number % len(customers)]
             httpx.post(f"{loop.url}/v1/chat/completions", json=given, headers=who.headers).raise_for_status()
         records = loop.usage()
-        span = {"format": "jsonl", "from": "2020-01-01", "to": "2100-01-01"}
+        span = {"format": "jsonl", "from": "2020-01-01", "to": "2100-01-01", "open": "true"}
         by_rest = loop.admin.get("/admin/exports", params=span).raise_for_status().text.splitlines()
-        words = ("export", "--format", "jsonl", "--from", "2020-01-01", "--to", "2100-01-01", "--out", "-")
+        words = ("export", "--format", "jsonl", "--from", "2020-01-01", "--to", "2100-01-01", "--open", "--out", "-")
         by_command: subprocess.CompletedProcess[str] = tokencap(directory, *words)
 
         assert by_command.returncode == 0, by_command.stderr

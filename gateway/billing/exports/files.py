@@ -36,6 +36,8 @@ class Manifest:
     charge_nanousd: int
     first_id: str | None
     last_id: str | None
+    closed: bool
+    """Whether all of it is closed: then another export of the same is the same bytes."""
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), indent=2).encode() + b"\n"
@@ -46,7 +48,7 @@ def manifest_path(path: Path) -> Path:
     return path.with_name(path.name + ".manifest.json")
 
 
-def write_file(path: Path, written_as: Format, records: Iterable[UsageRecord]) -> Manifest:
+def write_file(path: Path, written_as: Format, records: Iterable[UsageRecord], *, is_closed: bool) -> Manifest:
     """Write records to ``path`` and their manifest beside it; replace what was there.
 
     Both are whole and on disk under another name (``.part``) before either is renamed, the manifest last. If
@@ -54,7 +56,7 @@ def write_file(path: Path, written_as: Format, records: Iterable[UsageRecord]) -
     """
     part, manifest_part = _part_of(path), _part_of(manifest_path(path))
     try:
-        manifest = _write(part, path.name, written_as, records)
+        manifest = _write(part, path.name, written_as, records, is_closed=is_closed)
         with _flushed(manifest_part) as file:
             file.write(manifest.to_json())
         part.replace(path)
@@ -66,7 +68,7 @@ def write_file(path: Path, written_as: Format, records: Iterable[UsageRecord]) -
     return manifest
 
 
-def _write(part: Path, name: str, written_as: Format, records: Iterable[UsageRecord]) -> Manifest:
+def _write(part: Path, name: str, written_as: Format, records: Iterable[UsageRecord], *, is_closed: bool) -> Manifest:
     tally = Tally()
     digest, size = hashlib.sha256(), 0
     with _flushed(part) as file:
@@ -84,6 +86,7 @@ def _write(part: Path, name: str, written_as: Format, records: Iterable[UsageRec
         **tally.sums,
         first_id=tally.first_id,
         last_id=tally.last_id,
+        closed=is_closed,
     )
 
 

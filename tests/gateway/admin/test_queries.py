@@ -56,7 +56,7 @@ async def test_a_name_of_any_bytes_is_not_there(operator: Operator, path: str, n
 
 async def test_an_export_has_only_the_customers_records(operator: Operator) -> None:
     """A filter that is written is one that holds."""
-    answer = await operator.send("GET", "/admin/exports?customer=cus_nobody")
+    answer = await operator.send("GET", "/admin/exports?customer=cus_nobody&open=true")
 
     assert answer.status_code == 200
     assert answer.text == ""

@@ -117,7 +117,7 @@ async def test_usage_without_redis_is_refused(operator_without_redis: Operator) 
 
 
 async def test_an_export_is_a_file_of_the_records(operator: Operator, booked: list[Any]) -> None:
-    response = await operator.send("GET", "/admin/exports?format=jsonl&from=2026-01-01&to=2026-02-01")
+    response = await operator.send("GET", "/admin/exports?open=true&format=jsonl&from=2026-01-01&to=2026-02-01")
 
     assert [json.loads(line) for line in response.text.splitlines()] == booked
     assert response.headers["content-type"] == "application/jsonl"
@@ -126,7 +126,7 @@ async def test_an_export_is_a_file_of_the_records(operator: Operator, booked: li
 
 
 async def test_an_export_may_be_csv(operator: Operator, booked: list[Any]) -> None:
-    response = await operator.send("GET", f"/admin/exports?format=csv&to={NOON + 3}")
+    response = await operator.send("GET", f"/admin/exports?open=true&format=csv&to={NOON + 3}")
 
     rows = list(csv.DictReader(io.StringIO(response.text)))
     assert [row["id"] for row in rows] == [each["id"] for each in booked[:2]]
@@ -135,7 +135,7 @@ async def test_an_export_may_be_csv(operator: Operator, booked: list[Any]) -> No
 
 
 async def test_an_export_of_nothing_is_an_empty_file(operator: Operator) -> None:
-    response = await operator.send("GET", "/admin/exports")
+    response = await operator.send("GET", "/admin/exports?open=true")
 
     assert (response.status_code, response.content) == (200, b"")
 
@@ -151,7 +151,7 @@ async def test_an_unknown_format_is_refused_naming_those_there_are(operator: Ope
 async def test_an_export_holds_what_was_settled_before_it(operator: Operator, services: AdminServices) -> None:
     settle(services.redis, settled_call(1))
 
-    response = await operator.send("GET", "/admin/exports")
+    response = await operator.send("GET", "/admin/exports?open=true")
 
     exported = [json.loads(line) for line in response.text.splitlines()]
     assert exported == list(usage_records_in(services.database, Span()))

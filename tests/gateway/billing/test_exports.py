@@ -216,7 +216,9 @@ def test_a_format_that_does_not_exist_is_refused_with_those_that_do() -> None:
 def test_a_manifest_says_what_its_file_holds(tmp_path: Path) -> None:
     path = tmp_path / "usage.jsonl"
 
-    manifest = write_file(path, FORMATS["jsonl"], [booked(1), booked(2, output_tokens=1, charge_nanousd=-7)])
+    manifest = write_file(
+        path, FORMATS["jsonl"], [booked(1), booked(2, output_tokens=1, charge_nanousd=-7)], is_closed=True
+    )
 
     file = path.read_bytes()
     assert json.loads(manifest_path(path).read_bytes()) == {
@@ -234,6 +236,7 @@ def test_a_manifest_says_what_its_file_holds(tmp_path: Path) -> None:
         "charge_nanousd": 4_993,
         "first_id": "call-000001",
         "last_id": "call-000002",
+        "closed": True,
     }
     assert manifest.records == 2
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["usage.jsonl", "usage.jsonl.manifest.json"]
@@ -241,17 +244,17 @@ def test_a_manifest_says_what_its_file_holds(tmp_path: Path) -> None:
 
 def test_the_same_records_are_the_same_bytes_and_the_same_manifest(tmp_path: Path) -> None:
     path = tmp_path / "usage.csv"
-    write_file(path, FORMATS["csv"], [booked(1), booked(2)])
+    write_file(path, FORMATS["csv"], [booked(1), booked(2)], is_closed=True)
     before = path.read_bytes(), manifest_path(path).read_bytes()
 
-    write_file(path, FORMATS["csv"], iter([booked(1), booked(2)]))
+    write_file(path, FORMATS["csv"], iter([booked(1), booked(2)]), is_closed=True)
 
     assert (path.read_bytes(), manifest_path(path).read_bytes()) == before
 
 
 def test_an_export_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "usage.jsonl"
-    write_file(path, FORMATS["jsonl"], [booked(1)])
+    write_file(path, FORMATS["jsonl"], [booked(1)], is_closed=True)
     before = path.read_bytes(), manifest_path(path).read_bytes()
 
     def breaking() -> Iterator[UsageRecord]:
@@ -259,7 +262,7 @@ def test_an_export_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        write_file(path, FORMATS["jsonl"], breaking())
+        write_file(path, FORMATS["jsonl"], breaking(), is_closed=True)
 
     assert (path.read_bytes(), manifest_path(path).read_bytes()) == before
     assert len(list(tmp_path.iterdir())) == 2
@@ -272,7 +275,7 @@ def test_a_manifest_never_tells_of_a_file_that_is_not_there(tmp_path: Path) -> N
     manifest_path(path).write_text("before")
 
     with pytest.raises(OSError, match="directory"):
-        write_file(path, FORMATS["jsonl"], [booked(1)])
+        write_file(path, FORMATS["jsonl"], [booked(1)], is_closed=True)
 
     assert manifest_path(path).read_text() == "before"
     assert sorted(found.name for found in tmp_path.iterdir()) == ["usage.jsonl", manifest_path(path).name]
@@ -283,7 +286,7 @@ def test_an_export_is_its_owners_alone(tmp_path: Path) -> None:
     path = tmp_path / "usage.jsonl"
     path.touch(0o644)
 
-    write_file(path, FORMATS["jsonl"], [booked(1)])
+    write_file(path, FORMATS["jsonl"], [booked(1)], is_closed=True)
 
     assert {stat.S_IMODE(found.stat().st_mode) for found in tmp_path.iterdir()} == {0o600}
 

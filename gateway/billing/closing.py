@@ -1,0 +1,180 @@
+"""Closes months of customers: when nothing can come into one any more, and not before; what is still open, and why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import redis
+
+from gateway.clock import written
+from gateway.holds import keys
+from gateway.holds.clocks import Clocks
+from gateway.holds.connect import translated
+from gateway.holds.inflight import calls_in_flight
+from gateway.ledger.aside import streams_aside
+from gateway.ledger.booked import WITHIN_S, wait_until_booked
+from gateway.ledger.closings import CustomerMonth, close, month_at, months_of, open_before
+from gateway.ledger.database import Database
+from gateway.ledger.rows import batches
+from gateway.ledger.tide import Tide
+
+CLOSING_S = 20.0
+AT_ONCE = 200
+"""Customers that are looked at together, and closed in one transaction."""
+
+SHOWN_MOST = 100
+"""Customers that are named as open in one answer."""
+
+
+def patience_ms(call_deadline_s: float, lease_s: float) -> int:
+    """Return how long after its end a month can still have calls that run: the longest call and two leases, ms."""
+    return int(call_deadline_s * 1000) + 2 * int(lease_s * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A customer whose month is not closed, and why, in one sentence."""
+
+    customer: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How a month stands: how many customers have it, how many of these it is closed of, and what some wait for."""
+
+    customers: int
+    closed: int
+    ended: int
+    waiting_for: tuple[Waiting, ...]
+
+    @property
+    def name(self) -> Literal["open", "waiting", "closed"]:
+        """Return ``open`` before it has ended for anybody, ``closed`` once it is closed of all, ``waiting`` between."""
+        if self.customers and self.closed == self.customers:
+            return "closed"
+        return "waiting" if self.ended else "open"
+
+
+class Closing:
+    """A month of a customer is closed once its end has passed, no hold of it can be open and the ledger has caught up.
+
+    No call runs longer than its deadline, and what a lost worker held is free two leases later; so after that time
+    nothing that was admitted in the month can be running, and Redis is asked whether any hold of it is there all the
+    same. Any number of processes may close at once, and one that was killed may be repeated.
+
+    Args:
+        patience_ms: the longest call and two leases.
+        now_ms: the time of day, ms.
+
+    Raises:
+        MeteringUnavailable: Redis or the ledger is unavailable, from every method.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        client: redis.Redis,
+        *,
+        patience_ms: int,
+        now_ms: Callable[[], int],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._monotonic = monotonic
+        self._database = database
+        self._redis = client
+        self._clocks = Clocks(client, now_ms)
+        self._tide = Tide(client)
+        self._patience_ms = patience_ms
+        self._now_ms = now_ms
+
+    def state(self, month: str) -> State:
+        """Return how a month stands; nothing is closed."""
+        return self._go(month, closes=False)
+
+    def close(self, month: str) -> State:
+        """Close the month of every customer of whom that can be done now, and return how it stands then.
+
+        It closes for ``CLOSING_S`` at most; those that are left can be closed by the next call.
+        """
+        return self._go(month, closes=True)
+
+    def _go(self, month: str, *, closes: bool) -> State:
+        now, until = self._now(), self._monotonic() + CLOSING_S
+        count, closed, ended = 0, 0, 0
+        waiting: list[Waiting] = []
+        for some in batches((one for one in months_of(self._database, month) if one.is_due), AT_ONCE):
+            closes = closes and self._monotonic() < until
+            still_open = [one for one in some if not one.is_closed]
+            why = self._why_open(still_open, now, WITHIN_S if closes else 0)
+            ready = [one for one in still_open if one.customer not in why]
+            if closes and ready:
+                with self._database.write() as connection:
+                    close(connection, ready, now)
+            else:
+                why |= {one.customer: "It can be closed." for one in ready}
+            count, closed = count + len(some), closed + len(some) - len(why)
+            ended += sum(one.end <= now for one in some)
+            waiting += [Waiting(customer, sentence) for customer, sentence in sorted(why.items())]
+        return State(count, closed, ended, tuple(waiting[:SHOWN_MOST]))
+
+    def _now(self) -> int:
+        """Return the time of day by the clock that is behind: calls are admitted by that of Redis."""
+        with translated():
+            return min(self._clocks.read().here, self._now_ms())
+
+    def _why_open(self, months: Sequence[CustomerMonth], now: int, within_s: float) -> dict[str, str]:
+        """Return why months cannot be closed yet, by customer; those that can are left out."""
+        why: dict[str, str] = {}
+        for one in months:
+            if one.end > now:
+                why[one.customer] = f"It ends at {written(one.end)}."
+            elif one.end + self._patience_ms > now:
+                why[one.customer] = f"Calls of it may run until {written(one.end + self._patience_ms)}."
+        over = [one for one in months if one.customer not in why]
+        if not over:
+            return why
+        why |= self._open_before(over)
+        held = self._held(over)
+        why |= {
+            one.customer: "A call of it still holds tokens." for one in over if held.get(one.customer, now) < one.end
+        }
+        return why | self._behind([one for one in over if one.customer not in why], within_s)
+
+    def _open_before(self, months: Sequence[CustomerMonth]) -> dict[str, str]:
+        with self._database.read() as connection:
+            found = {one: open_before(connection, one) for one in months}
+        return {
+            one.customer: f"{month_at(time, one.timezone)} is open and has records."
+            for one, time in found.items()
+            if time is not None
+        }
+
+    def _held(self, months: Sequence[CustomerMonth]) -> dict[str, int]:
+        """Return when the first call that holds anything was admitted, of each customer that has one."""
+        first: dict[str, int] = {}
+        with translated():
+            buckets = calls_in_flight(self._redis, sorted({keys.bucket_of(one.customer) for one in months}))
+        for call in (call for calls in buckets.values() for call in calls):
+            customer = call.facts.customer
+            first[customer] = min(first.get(customer, call.admitted), call.admitted)
+        return first
+
+    def _behind(self, months: Sequence[CustomerMonth], within_s: float) -> dict[str, str]:
+        """Return whose records may not all be in the ledger."""
+        if not months:
+            return {}
+        buckets = {keys.bucket_of(one.customer) for one in months}
+        if not wait_until_booked(self._redis, sorted(buckets), within_s=within_s):
+            return {one.customer: "Records are on their way into the ledger." for one in months}
+        if not self._tide.is_high(self._database):
+            return {one.customer: "Redis is behind the ledger and is being rebuilt." for one in months}
+        aside = streams_aside(self._database)
+        return {
+            one.customer: "Records are set aside, which a person has to look at: see `tokencap ledger verify`."
+            for one in months
+            if keys.usage(keys.bucket_of(one.customer)) in aside
+        }

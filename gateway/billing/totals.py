@@ -1,0 +1,105 @@
+"""Sums over the records that count in a span, by one of their fields or by day: whole numbers that add up in every grouping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from gateway.billing.begun import Begun
+from gateway.holds.periods import period_at
+from gateway.ledger.closings import Zones
+from gateway.ledger.conversations import DAY_MS
+from gateway.ledger.counted import Counted, Month, counted_in
+from gateway.ledger.database import Database
+from gateway.ledger.queries import Span
+from gateway.ledger.tables import usage_records
+
+FIELD_OF: Mapping[str, str | None] = MappingProxyType(
+    {
+        "customer": "customer",
+        "tier": "tier",
+        "key": "key_id",
+        "end_user": "end_user",
+        "day": None,
+        "kind": "kind",
+        "menu_version": "menu_version",
+    }
+)
+"""What totals may be by, and the field of the record that it is; a day is none."""
+
+SUMMED = (
+    *("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "billed_output_tokens"),
+    "charge_nanousd",
+)
+COUNTED = ("calls", "conversations", *SUMMED)
+"""What each group has, in this order."""
+
+book = usage_records.c
+
+BEFORE = (book.time, book.id, book.customer, book.kind, book.conversation, book.settled, book.billed_output_tokens)
+FIRST = len(BEFORE)
+
+
+def totals_by(database: Database, by: str, span: Span, month: Month | None = None) -> list[dict[str, Any]]:
+    """Return the sums of what counts in a span by ``by``, in the order of their names, null last.
+
+    A conversation counts where its first output token does, a call where it was admitted; of corrections, fees and
+    credits only the sums do. Memory goes with the groups and the conversations that are open at once.
+    """
+    field = FIELD_OF[by]
+    more = [] if field is None else [book[field]]
+    columns = (*BEFORE, *(book[name] for name in SUMMED), *more)
+    rows = counted_in(database, columns, span, month, before_ms=DAY_MS)
+    name_of = _field(FIRST + len(SUMMED)) if field is not None else _days(database, span, month)
+    groups: dict[str | None, list[int]] = {}
+    for one, is_begun in _with_conversations(rows):
+        row, name = one.row, name_of(one)
+        sums = groups.get(name)
+        if sums is None:
+            sums = groups[name] = [0] * len(COUNTED)
+        sums[0] += row[3] == "usage"
+        sums[1] += is_begun
+        for place, amount in enumerate(row[FIRST : FIRST + len(SUMMED)], start=2):
+            sums[place] += amount
+    ordered = sorted(groups.items(), key=lambda group: (group[0] is None, group[0] or ""))
+    return [{by: name, **dict(zip(COUNTED, sums, strict=True))} for name, sums in ordered]
+
+
+def _with_conversations(rows: Iterator[Counted]) -> Iterator[tuple[Counted, bool]]:
+    """Yield what counts, and whether it begins a conversation. What is before only tells which are open."""
+    begun = Begun()
+    for one in rows:
+        _, _, customer, kind, conversation, settled, tokens = one.row[:FIRST]
+        is_call = conversation is not None and not one.is_late and kind in ("usage", "correction")
+        is_begun = is_call and begun.is_begun_by(customer, conversation, one.at, settled, tokens)
+        if not one.is_before:
+            yield one, is_begun
+
+
+def _field(place: int) -> Callable[[Counted], str | None]:
+    def name(one: Counted) -> str | None:
+        found: str | None = one.row[place]
+        return found
+
+    return name
+
+
+def _days(database: Database, span: Span, month: Month | None) -> Callable[[Counted], str | None]:
+    """Return what tells the day that a record counts on, in its customer's zone."""
+    since = (span.since or 0) if month is None else month.since
+    zones = Zones(database, since, span.customer)
+    known: dict[str, tuple[int, int, str]] = {}
+
+    def day(one: Counted) -> str:
+        zone = zones.at(one.row[2], one.at)
+        start, end, name = known.get(zone, (0, 0, ""))
+        if not start <= one.at < end:
+            start, end = period_at("day", zone, one.at)
+            name = datetime.fromtimestamp(start / 1000, ZoneInfo(zone)).date().isoformat()
+            known[zone] = start, end, name
+        return name
+
+    return day
