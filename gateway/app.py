@@ -36,6 +36,7 @@ from gateway.holds.keeper import Keeper
 from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits
 from gateway.holds.projection import Projection
+from gateway.holds.refusal_log import RefusalLog
 from gateway.holds.threads import Threads
 from gateway.holds.watermarks import Watermarks
 from gateway.ledger.database import Database
@@ -207,10 +208,7 @@ async def _serving(
     generation = Generation(in_own_thread(stack, recovery.ensure), partial(generation_in, line))
     lease = Lease(worker_id, int(settings.lease_s * 1000), int(settings.call_deadline_s * 1000))
     house = _house(settings)
-    booked = Watermarks(settings.watermarks_file).numbers
-    admission = Admission(
-        line, directory, generation, booked, lease=lease, house=house, currency=settings.currency, now_ms=now_ms
-    )
+    admission = _admission(stack, settings, line, directory, generation, lease, house)
     claims = Claims(line, lease.lease_ms)
     book = Book(line, generation, lease, now_ms=now_ms, answers_bytes_max=settings.kept_answers_max)
     keeper = Keeper(book, claims, lease, tally, monotonic=time.monotonic)
@@ -249,6 +247,33 @@ async def _serving(
     await _recognise(stack, settings, endpoint, served)
     health.line, health.generation = line, generation
     return routes
+
+
+def _admission(
+    stack: AsyncExitStack,
+    settings: Settings,
+    line: Line,
+    directory: Directory,
+    generation: Generation,
+    lease: Lease,
+    house: HouseLimits,
+) -> Admission:
+    """Return the way in, which notes for customers what it refuses."""
+    booked = Watermarks(settings.watermarks_file).numbers
+    refused = RefusalLog(line, now_ms)
+    stack.push_async_callback(refused.flush)
+    stack.callback(asyncio.create_task(refused.run()).cancel)
+    return Admission(
+        line,
+        directory,
+        generation,
+        booked,
+        lease=lease,
+        house=house,
+        currency=settings.currency,
+        now_ms=now_ms,
+        refused=refused,
+    )
 
 
 def _serve_for(

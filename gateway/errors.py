@@ -8,7 +8,19 @@ TokencapError
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """The limit that refused a call: its name, how much it is, what is used and held of it, and what the call asked for."""
+
+    limit: str
+    max: int | None
+    used: int | None = None
+    held: int | None = None
+    asked: int | None = None
 
 
 class TokencapError(Exception):
@@ -17,6 +29,7 @@ class TokencapError(Exception):
     status = 500
     code: str | None = "internal_error"
     type = "server_error"
+    reached: Reached | None = None
 
     def __init__(
         self,

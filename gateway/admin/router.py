@@ -24,6 +24,7 @@ from gateway.admin.menus import Menus
 from gateway.admin.periods import Periods
 from gateway.admin.pricing_runs import PricingRuns
 from gateway.admin.problems import Invalid, MethodNotAllowed, NotFound, response_to, schemas, translated
+from gateway.admin.refusals import CustomerRefusals
 from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
 from gateway.admin.tiers import HandTypedTiers
@@ -83,6 +84,7 @@ def build_router(services: AdminServices) -> APIRouter:
     customers, keys = Customers(services, replies), Keys(services, replies)
     customers.add_to(Routes(router, "customers"))
     Bulk(services, replies, customers, keys).add_to(Routes(router, "customers"))
+    CustomerRefusals(services).add_to(Routes(router, "refusals"))
     keys.add_to(Routes(router, "keys"))
     Adjustments(services, replies).add_to(Routes(router, "billing"))
     HandTypedTiers(services).add_to(Routes(router, "tiers"))

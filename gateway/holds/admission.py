@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from struct import Struct
 
@@ -19,6 +20,7 @@ from gateway.holds.hold import Ask, Facts, Hold
 from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits, charge_bound
 from gateway.holds.packed import GRANTED, NONE
+from gateway.holds.refusal_log import RefusalLog, is_kept
 from gateway.holds.refusals import refusal, smaller_want
 from gateway.holds.scripts import Script
 from gateway.holds.terms import Customer
@@ -62,6 +64,7 @@ class Admission:
 
     Args:
         booked: the number of the last record that the ledger is known to have of each bucket.
+        refused: notes refusals for the customer; None notes none.
 
     Raises:
         MeteringUnavailable: Redis is not to be had, from every method.
@@ -78,8 +81,10 @@ class Admission:
         house: HouseLimits,
         currency: str,
         now_ms: Callable[[], int],
+        refused: RefusalLog | None = None,
     ) -> None:
         self._directory = directory
+        self._refused = refused
         self._booked = booked
         self._conditions = Conditions(directory, house)
         self._generation = generation
@@ -133,7 +138,7 @@ class Admission:
                     case "refused":
                         smaller = smaller_want(bid.condition.offer, ask, said, self._house)
                         if smaller is None:
-                            raise refusal(bid.condition.offer, bid.facts, said, now)
+                            raise refusal(bid.condition.offer, bid.facts, said, now, want=want)
                         want = smaller
                     case "rebuild" | "forgotten":
                         await self._generation.learn(since, ask.bucket)
@@ -151,6 +156,15 @@ class Admission:
             if apart_ms:
                 raise MeteringUnavailable(f"Redis' clock and this worker's are {apart_ms} ms apart.")
             raise MeteringUnavailable
+
+    async def note_refusal(self, ask: Ask, customer: str, error: TokencapError) -> None:
+        """Note for the customer that a call of it was refused, where that is to be kept."""
+        if self._refused is None or not is_kept(error):
+            return
+        holder = None
+        with suppress(MeteringUnavailable), translated():  # remembered, as a rule
+            holder = await self._directory.holder(ask.bucket, ask.key_digest)
+        self._refused.note(customer, None if holder is None else holder[1], ask, error)
 
     def _want(self, ask: Ask) -> int:
         """Return how many tokens a choice may have before what is left is looked at."""

@@ -28,7 +28,7 @@ def erase_customer(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Remove a deleted customer's conversations, what leads back to them, its kept answers and its notices.
+    """Remove a deleted customer's conversations, what leads back to them, its kept answers, refusals and notices.
 
     What a running call holds goes with that call. Last each server is asked to write its log anew: the old one has
     every command in it. A server of the operator's that does not let itself be asked keeps it until it does so itself.
@@ -44,6 +44,7 @@ def erase_customer(
                 client.unlink(name)
         _drop(client, keys.thread(bucket, customer_id, "*"))
         _drop(client, keys.once(bucket, customer_id, "*"))
+        client.unlink(keys.refusals(bucket, customer_id))
         _drop(client, f"{{b{bucket}}}:end_user:{customer_id}:*", unless="held")
         for stream in (keys.notices(bucket), keys.NOTICES_ASIDE):
             for entry in _notices_of(client, stream, customer_id):

@@ -92,6 +92,11 @@ def answers(bucket: str, customer_id: str) -> str:
     return f"{{b{bucket}}}:answers:{customer_id}"
 
 
+def refusals(bucket: str, customer_id: str) -> str:
+    """List: the last refusals of a customer, newest first, each the values of ``refusal_log.FIELDS`` as JSON."""
+    return f"{{b{bucket}}}:refusals:{customer_id}"
+
+
 def usage(bucket: str) -> str:
     """Stream: settled records that are not yet in SQL; fields ``record`` (JSON), ``charge`` (nano-units), ``settled`` (ms)."""
     return f"{{b{bucket}}}:usage"

@@ -11,6 +11,7 @@ from gateway.errors import (
     InsufficientQuota,
     MeteringUnavailable,
     RateLimitExceeded,
+    Reached,
 )
 from gateway.holds.hold import Ask, Facts
 from gateway.holds.offer import HouseLimits, Offer
@@ -24,13 +25,42 @@ def smaller_want(offered: Offer, ask: Ask, reply: list[str], house: HouseLimits)
     """
     if reply[1] != "spend" or offered.price_nanousd or not offered.output_nanousd_per_mtok or not ask.generates:
         return None
-    left, allowed = int(reply[2]), int(reply[4])
+    left, allowed = int(reply[2]), int(reply[5])
     left -= metered_bound(ask.input_bound, offered.input_nanousd_per_mtok)
     want = min(affordable(left, offered.output_nanousd_per_mtok) // ask.choices, allowed)
     return want if want >= min(house.grant_tokens_min, allowed) else None
 
 
-def refusal(offered: Offer, facts: Facts, reply: list[str], now_ms: int) -> CallerError | HouseError:
+def refusal(offered: Offer, facts: Facts, reply: list[str], now_ms: int, *, want: int) -> CallerError | HouseError:
+    """Return the error of a refused call, with the limit that it reached; ``want`` is how many tokens a choice asked for."""
+    error = _error(offered, facts, reply, now_ms)
+    error.reached = _reached(offered, facts, reply, want * facts.choices)
+    return error
+
+
+def _reached(offered: Offer, facts: Facts, reply: list[str], tokens: int) -> Reached | None:
+    why = reply[1]
+    limits = {
+        "conversation": ("conversation_tokens_max", offered.conversation_tokens_max, tokens),
+        "conversation input": (
+            "conversation_input_tokens_max",
+            offered.conversation_input_tokens_max,
+            facts.input_bound,
+        ),
+        "period": ("period_tokens_max", offered.period_tokens_max, tokens),
+        "end user": ("end_user_period_tokens_max", offered.end_user_period_tokens_max, tokens),
+        "spend": ("spend_nanousd_max", offered.spend_nanousd_max, int(reply[6]) if why == "spend" else 0),
+        "concurrency": ("concurrency_max", offered.concurrency_max, 1),
+    }
+    if why == "rate":
+        return Reached("requests_per_minute", offered.requests_per_minute, asked=1)
+    if why not in limits:
+        return None
+    name, most, asked = limits[why]
+    return Reached(name, most, int(reply[3]), int(reply[4]), asked)
+
+
+def _error(offered: Offer, facts: Facts, reply: list[str], now_ms: int) -> CallerError | HouseError:
     """Return the error that tells the caller which limit it was, what is left of it and when it comes back."""
     why = reply[1]
     if why == "conversation":

@@ -13,6 +13,7 @@ from gateway.holds.directory import Directory
 from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits, Offer, offer
 from gateway.holds.packed import WINDOW, WindowState
+from gateway.holds.refusal_log import refusals_of
 from gateway.holds.terms import Customer, Standing, period_of, standing
 from pricing.menu import Menu
 
@@ -130,6 +131,10 @@ class Accounts:
             },
             "next": _next(where),
         }
+
+    async def refusals(self, customer: Customer) -> list[dict[str, Any]]:
+        """Return the customer's last refusals, newest first."""
+        return await refusals_of(self._line, customer.id)
 
     async def menu_of(self, customer: Customer) -> Menu | None:
         """Return the menu that a customer chooses from, or None before the first publication."""

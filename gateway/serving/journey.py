@@ -201,10 +201,11 @@ class Journey:
         return Repetition(digest, seal, body, kept)
 
     async def _reserve(self, ask: Ask, customer: str, repetition: Repetition | None) -> Hold:
-        """Reserve; a refusal leaves the Idempotency-Key free."""
+        """Reserve; a refusal is noted for the customer, and leaves the Idempotency-Key free."""
         try:
             return await self._admission.reserve(ask, self._keeper.doubt)
-        except TokencapError:
+        except TokencapError as error:
+            await self._admission.note_refusal(ask, customer, error)
             if repetition is not None:
                 await self._claims.free(ask.bucket, customer, repetition.digest, ask.id)
             raise

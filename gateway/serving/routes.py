@@ -79,6 +79,7 @@ class CustomerRoutes:
             ("GET", "/v1/account"): self._account,
             ("PUT", "/v1/account/tier"): self._choose_tier,
             ("GET", USAGE): self._usage,
+            ("GET", "/v1/account/refusals"): self._refusals,
             ("GET", "/v1/account/menu"): self._own_menu,
             ("GET", "/v1/menu"): self._menu,
             ("GET", "/v1/ledger/seals"): self._seals,
@@ -193,6 +194,9 @@ class CustomerRoutes:
             asked.end_user,
         )
         await exchange.reply(200, page)
+
+    async def _refusals(self, exchange: Exchange) -> None:
+        await exchange.reply(200, {"data": await self._accounts.refusals(await self._who(exchange))})
 
     async def _proof(self, exchange: Exchange) -> None:
         customer = await self._who(exchange)

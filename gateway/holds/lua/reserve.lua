@@ -50,34 +50,41 @@ else
 end
 local conversation_left = cap - used - held
 local allowed = math.min(want, math.floor(conversation_left / choices))
-if allowed < math.min(want, 1) then return {'refused', 'conversation', written(math.max(conversation_left, 0))} end
-if input_used + input_held + input > input_max then return {'refused', 'conversation input', written(input_max)} end
+if allowed < math.min(want, 1) then
+  return {'refused', 'conversation', written(math.max(conversation_left, 0)), written(used), written(held)}
+end
+if input_used + input_held + input > input_max then
+  return {'refused', 'conversation input', written(input_max), written(input_used), written(input_held)}
+end
 
 -- The period: a price per conversation buys the whole cap or nothing.
 local window_used, window_held, spend_used, spend_held, included, _, _, is_breached, is_older = window_at(window)
 if is_breached then return {'refused', 'breach'} end
 local period_left = period_max - window_used - window_held
-local user_held
+local user_used, user_held
 if end_user then
   local u = redis.call('HMGET', end_user, 'used', 'held')
-  user_held = whole(u[2])
-  end_user_left = end_user_left - whole(u[1]) - user_held
+  user_used, user_held = whole(u[1]), whole(u[2])
+  end_user_left = end_user_left - user_used - user_held
 end
 local grant = math.min(allowed, math.floor(math.min(period_left, end_user_left) / choices))
 if grant < allowed and (price ~= 0 or grant < math.min(grant_min, allowed)) then
-  if end_user_left < period_left then return {'refused', 'end user', written(math.max(end_user_left, 0))} end
-  return {'refused', 'period', written(math.max(period_left, 0))}
+  if end_user_left < period_left then
+    return {'refused', 'end user', written(math.max(end_user_left, 0)), written(user_used), written(user_held)}
+  end
+  return {'refused', 'period', written(math.max(period_left, 0)), written(window_used), written(window_held)}
 end
 local money = charged == 1 and money_again or money_first
 local spend_left = spend_max - spend_used - spend_held
 if money > spend_left then
-  return {'refused', 'spend', written(math.max(spend_left, 0)), written(charged), written(allowed)}
+  return {'refused', 'spend', written(math.max(spend_left, 0)), written(spend_used), written(spend_held), written(allowed),
+    written(money)}
 end
 
 -- How fast and how many at once. A turn that is further off than any call can put it was put there by another clock.
 local p = redis.call('HMGET', pace, 'live', turns)
 local running = whole(p[1]) + 1
-if running > concurrency_max then return {'refused', 'concurrency'} end
+if running > concurrency_max then return {'refused', 'concurrency', '0', '0', written(running - 1)} end
 running = bounded(running)
 local arrival
 if per_minute >= 0 then

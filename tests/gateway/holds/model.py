@@ -86,7 +86,7 @@ class Model:
     """Whose settlement reached a threshold, which limit, percent, limit, used."""
 
     def reserve(self, asked: Request) -> list[Any]:
-        """Return ``granted`` with grant, allowed, what is left, whether charged; or ``refused`` and why."""
+        """Return ``granted`` with grant, allowed, what is left, whether charged; or ``refused``, why, and what is left, used, held."""
         if asked.id in self.done:
             return ["refused", "settled"]
         if asked.id in self.holds:
@@ -99,9 +99,9 @@ class Model:
         left = talk.cap - talk.used - talk.held
         allowed = min(asked.want, left // asked.choices)
         if allowed < 1:
-            return ["refused", "conversation", max(left, 0)]
+            return ["refused", "conversation", max(left, 0), talk.used, talk.held]
         if asked.input_max is not None and talk.input_used + talk.input_held + asked.input > asked.input_max:
-            return ["refused", "conversation input", asked.input_max]
+            return ["refused", "conversation input", asked.input_max, talk.input_used, talk.input_held]
         window = self.windows[asked.customer]
         grant = allowed
         period_left = None
@@ -114,13 +114,14 @@ class Model:
             grant = min(grant, user_left // asked.choices)
         if grant < allowed and (asked.price or grant < min(asked.grant_min, allowed)):
             if asked.end_user_max is not None and (period_left is None or user_left < period_left):
-                return ["refused", "end user", max(user_left, 0)]
-            return ["refused", "period", max(period_left or 0, 0)]
+                return ["refused", "end user", max(user_left, 0), user.used, user.held]
+            return ["refused", "period", max(period_left or 0, 0), window.used, window.held]
         money = asked.money_again if talk.is_charged else asked.money_first
         if asked.spend_max is not None and money > asked.spend_max - window.spend_used - window.spend_held:
-            return ["refused", "spend", max(asked.spend_max - window.spend_used - window.spend_held, 0)]
+            left = max(asked.spend_max - window.spend_used - window.spend_held, 0)
+            return ["refused", "spend", left, window.spend_used, window.spend_held, allowed, money]
         if asked.concurrency_max is not None and self.live[asked.customer] >= asked.concurrency_max:
-            return ["refused", "concurrency"]
+            return ["refused", "concurrency", 0, 0, self.live[asked.customer]]
         tokens = grant * asked.choices
         self.holds[asked.id] = Held(asked, "live", grant, tokens, money, asked.input)
         window.held += tokens

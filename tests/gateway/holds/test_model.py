@@ -266,7 +266,7 @@ def _reserved(reply: bytes | list[bytes]) -> list[Any]:
         _, grant, allowed, conversation_left, period_left, _, charged = packed.GRANTED.unpack(reply)
         return ["granted", grant, allowed, conversation_left, _number(period_left), charged == 1]
     parts = [text(part) for part in reply]
-    return parts[:2] if parts[0] == "begun" else [*parts[:2], *(int(part) for part in parts[2:3])]
+    return parts[:2] if parts[0] == "begun" else [*parts[:2], *(int(part) for part in parts[2:])]
 
 
 def _number(told: int) -> int | None:

@@ -1,0 +1,132 @@
+"""Claims about the log of refusals: bounded, written together, and lost before it costs a call anything."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import pytest
+
+from gateway.errors import (
+    AccountInconsistent,
+    BadRequest,
+    InsufficientQuota,
+    InvalidKey,
+    MeteringUnavailable,
+    NoTier,
+    Reached,
+)
+from gateway.holds import keys
+from gateway.holds.connect import connect_line
+from gateway.holds.hold import Ask
+from gateway.holds.line import Line
+from gateway.holds.refusal_log import MOST, WAITING_MOST, RefusalLog, is_kept, refusals_of, shown
+
+NOW = 1_767_268_800_000
+
+
+@pytest.fixture
+async def line(valkey_url: str) -> AsyncIterator[Line]:
+    line = connect_line(valkey_url)
+    yield line
+    await line.aclose()
+
+
+def asked(name: str) -> Ask:
+    return Ask(
+        id=name,
+        bucket="00",
+        key_digest="d",
+        conversation="c",
+        endpoint="/v1/chat/completions",
+        model="m",
+        stream=False,
+        choices=1,
+        requested_tokens=None,
+        input_bound=1,
+        input_estimate=1,
+    )
+
+
+def refused(used: int = 5) -> InsufficientQuota:
+    error = InsufficientQuota("No.")
+    error.reached = Reached("period_tokens_max", 10, used, 1, 20)
+    return error
+
+
+async def test_what_was_noted_is_read_newest_first(line: Line) -> None:
+    times = iter((NOW, NOW + 2, NOW + 1))
+    log = RefusalLog(line, lambda: next(times))
+    log.note("cus_a", "key_1", asked("one"), refused())
+    log.note("cus_a", None, asked("two"), NoTier("None."))
+    log.note("cus_b", "key_2", asked("three"), refused(6))
+    await log.flush()
+
+    of_a, of_b = await refusals_of(line, "cus_a"), await refusals_of(line, "cus_b")
+
+    none = dict.fromkeys(("limit", "max", "used", "held", "asked", "key_id"))
+    assert of_a == [
+        {"time": NOW + 2, "status": 403, "code": "no_tier", **none, "request_id": "two"},
+        {
+            **{"time": NOW, "status": 429, "code": "insufficient_quota", "limit": "period_tokens_max", "max": 10},
+            **{"used": 5, "held": 1, "asked": 20, "key_id": "key_1", "request_id": "one"},
+        },
+    ]
+    assert [one["request_id"] for one in of_b] == ["three"]
+
+
+async def test_a_storm_of_refusals_is_bounded_in_the_worker_and_in_redis(line: Line) -> None:
+    log = RefusalLog(line, lambda: NOW)
+    for number in range(WAITING_MOST + 1):
+        log.note("cus_a", "key_1", asked(f"req_{number}"), refused())
+    assert sum(map(len, log._waiting.values())) == WAITING_MOST
+    await log.flush()
+    log.note("cus_a", "key_1", asked("after"), refused())
+    await log.flush()
+
+    found = await refusals_of(line, "cus_a")
+
+    assert len(found) == MOST
+    assert await line.ask("LLEN", keys.refusals(keys.bucket_of("cus_a"), "cus_a")) == MOST
+    assert {"after", f"req_{WAITING_MOST - 1}"} <= {one["request_id"] for one in found}
+
+
+async def test_a_redis_that_takes_nothing_costs_the_log_and_nothing_else(
+    line: Line, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = keys.refusals(keys.bucket_of("cus_a"), "cus_a")
+    await line.ask("SET", name, "of another kind")
+    log = RefusalLog(line, lambda: NOW)
+    log.note("cus_a", "key_1", asked("one"), refused())
+
+    with caplog.at_level(logging.WARNING):
+        await log.flush()
+    await line.ask("DEL", name)
+    log.note("cus_a", "key_1", asked("two"), refused())
+    await log.flush()
+
+    assert "1 refusals are not kept" in caplog.text
+    assert [one["request_id"] for one in await refusals_of(line, "cus_a")] == ["two"]
+
+
+def test_an_entry_that_was_written_twice_is_shown_once() -> None:
+    entry = orjson.dumps((NOW, 429, "insufficient_quota", None, None, None, None, None, None, "one"))
+
+    assert [one["request_id"] for one in shown([entry, entry])] == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (refused(), True),
+        (NoTier("None."), True),
+        (AccountInconsistent("No."), True),
+        (BadRequest("No."), True),
+        (InvalidKey(), False),
+        (MeteringUnavailable(), False),
+    ],
+)
+def test_what_is_the_customers_own_is_kept(error: Any, kept: bool) -> None:
+    assert is_kept(error) is kept
