@@ -1,10 +1,13 @@
-"""Takes passwords out of what is printed and logged: the one place that knows where a URL has them."""
+"""Takes passwords out of what is printed and logged, as plain lines on stderr where the service manager collects them."""
 
 from __future__ import annotations
 
+import logging
 import re
 
 MASK = "…"
+
+CHATTY = ("httpx", "httpcore", "uvicorn", "alembic", "asyncio")
 
 NO_URL = "{} is no URL: in a name or password, write %, /, @ and : as %25, %2F, %40 and %3A."
 """Said in place of what a parser says of a URL, which may have a piece of the password in it."""
@@ -23,3 +26,19 @@ def redacted(text: str) -> str:
     """Return a text without the passwords, tokens and keys in the URLs, headers and keys of ours that are in it."""
     text = PARAMETER.sub(rf"\1{MASK}", USER.sub(rf"\1{MASK}@", text))
     return OURS.sub(rf"\1{MASK}", HEADER.sub(rf"\1 {MASK}", text))
+
+
+class Discreet(logging.Formatter):
+    """A line, and a traceback under it, without passwords, whichever library put them there."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
+
+
+def log_to_stderr() -> None:
+    """Log what the operator should know, and of the libraries only what went wrong."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(Discreet("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)

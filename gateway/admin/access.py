@@ -12,7 +12,7 @@ from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from gateway.admin.door import dropped, taken_in
-from gateway.admin.problems import AdminProblem, Invalid, NotFound, Unauthorized
+from gateway.admin.problem_errors import AdminProblem, Invalid, NotFound, Unauthorized
 from gateway.admin.tokens import AdminTokens, digest_of
 from gateway.admin.wrong_tokens import WrongTokens
 from gateway.dropping import Dropping

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from gateway.admin import audit_rows, customer_rows
 from gateway.admin.given import Given, Line, Positive
 from gateway.admin.idempotency import Keep, Post, Replies
-from gateway.admin.problems import Invalid, NotAllowed
+from gateway.admin.problem_errors import Invalid, NotAllowed
 from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
 from gateway.admin.usage import UsageShown

@@ -19,7 +19,8 @@ from gateway.admin.given import Given, Line
 from gateway.admin.idempotency import Keep, Post, Replies
 from gateway.admin.key_rows import OWN, KeyRow
 from gateway.admin.keys import KeyMade, Keys, NewKey, shown
-from gateway.admin.problems import AlreadyExists, Invalid, saved_only
+from gateway.admin.problem_errors import AlreadyExists, Invalid
+from gateway.admin.problems import saved_only
 from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
 from gateway.admin.sweep import AT_ONCE, project_customers, project_keys

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.admin.problems import Conflict, Invalid
+from gateway.admin.problem_errors import Conflict, Invalid
 from gateway.program import PROGRAM
 from gateway.settings import without_settings
 

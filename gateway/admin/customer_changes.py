@@ -13,13 +13,6 @@ from gateway.holds.periods import next_start
 from gateway.holds.terms import Standing, Timeline, standing
 
 
-def folded(row: CustomerRow, now_ms: int) -> CustomerRow:
-    """Return the row with a tier that was waiting, and whose moment has passed, as its tier."""
-    if row.next_tier_at is None or row.next_tier_at > now_ms:
-        return row
-    return replace(row, tier=row.next_tier, tier_since=row.next_tier_at, next_tier=None, next_tier_at=None)
-
-
 def with_tier(row: CustomerRow, tier: str | None, effective: Effective, timeline: Timeline, now_ms: int) -> CustomerRow:
     """Return a folded row with a tier from now on, or from the customer's next period on."""
     waits_for_nothing = replace(row, next_tier=None, next_tier_at=None)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from sqlalchemy import Column, Connection, Row, insert, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
-from gateway.admin.problems import AlreadyExists, NotFound
+from gateway.admin.problem_errors import AlreadyExists, NotFound
 from gateway.holds.periods import PeriodKind
 from gateway.holds.terms import Customer, Subscription
 from gateway.ledger.rows import VALUES_MOST, batches
@@ -217,3 +217,10 @@ def with_a_tier(connection: Connection) -> Iterator[CustomerRow]:
         if len(rows) < ROWS_AT_ONCE:
             return
         last = rows[-1].id
+
+
+def folded(row: CustomerRow, now_ms: int) -> CustomerRow:
+    """Return the row with a tier that was waiting, and whose moment has passed, as its tier."""
+    if row.next_tier_at is None or row.next_tier_at > now_ms:
+        return row
+    return replace(row, tier=row.next_tier, tier_since=row.next_tier_at, next_tier=None, next_tier_at=None)

@@ -12,8 +12,8 @@ from sqlalchemy import Connection
 from gateway.admin import audit_rows, customer_rows, idempotency, key_rows, menus_store
 from gateway.admin.additions import Additions, MenuOf, menus_in
 from gateway.admin.audit_rows import Audited
-from gateway.admin.customer_changes import folded, to_come, with_change, with_tier
-from gateway.admin.customer_rows import CustomerRow, Status
+from gateway.admin.customer_changes import to_come, with_change, with_tier
+from gateway.admin.customer_rows import CustomerRow, Status, folded
 from gateway.admin.customer_shapes import (
     CustomerChange,
     CustomerShown,
@@ -25,7 +25,8 @@ from gateway.admin.customer_shapes import (
 from gateway.admin.given import Line, TierName
 from gateway.admin.idempotency import Actor, Keep, Post, Replies
 from gateway.admin.pages import DEFAULT_LIMIT, Cursor, Limit, position_of
-from gateway.admin.problems import Conflict, Invalid, saved_only
+from gateway.admin.problem_errors import Conflict, Invalid
+from gateway.admin.problems import saved_only
 from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
 from gateway.admin.sweep import project_customers, project_keys

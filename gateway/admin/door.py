@@ -10,7 +10,8 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from gateway import json_bounds
-from gateway.admin.problems import Invalid, response_to
+from gateway.admin.problem_errors import Invalid
+from gateway.admin.problems import response_to
 from gateway.dropping import Dropping, More
 from gateway.errors import BadRequest, RequestTooLarge
 from gateway.json_bounds import OutOfBounds

@@ -10,7 +10,7 @@ from fastapi import Query
 from fastapi.responses import StreamingResponse
 
 from gateway.admin.given import Line, TierName
-from gateway.admin.problems import Conflict, Invalid
+from gateway.admin.problem_errors import Conflict, Invalid
 from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
 from gateway.admin.spans import Asked, OfSpan

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from gateway.admin.problems import Conflict, Invalid
+from gateway.admin.problem_errors import Conflict, Invalid
 from gateway.errors import MeteringUnavailable
 from gateway.ledger.database import Database
 from gateway.ledger.rows import VALUES_MOST, batches

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, Row, insert, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
-from gateway.admin.problems import AlreadyExists, NotFound
+from gateway.admin.problem_errors import AlreadyExists, NotFound
 from gateway.holds import keys
 from gateway.ledger.rows import VALUES_MOST, batches
 from gateway.ledger.tables import api_keys

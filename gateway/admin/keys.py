@@ -17,7 +17,8 @@ from gateway.admin.idempotency import Actor, Keep, Post, Replies
 from gateway.admin.key_rows import KeyRow
 from gateway.admin.moments import GivenMoment, Moment
 from gateway.admin.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
-from gateway.admin.problems import Conflict, Invalid, saved_only
+from gateway.admin.problem_errors import Conflict, Invalid
+from gateway.admin.problems import saved_only
 from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
 from gateway.admin.sweep import project_keys

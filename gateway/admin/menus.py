@@ -15,7 +15,8 @@ from gateway.admin.idempotency import Keep, Post, Replies
 from gateway.admin.menus_store import Effective
 from gateway.admin.moments import Moment
 from gateway.admin.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
-from gateway.admin.problems import Conflict, Invalid, NotFound, saved_only
+from gateway.admin.problem_errors import Conflict, Invalid, NotFound
+from gateway.admin.problems import saved_only
 from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
 from gateway.admin.sweep import project_menus

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, insert, select, text
 
 from gateway.admin import customer_rows
-from gateway.admin.problems import AlreadyExists, Conflict, Invalid, NotFound
+from gateway.admin.problem_errors import AlreadyExists, Conflict, Invalid, NotFound
 from gateway.holds.terms import Customer, Publication, Standing, Timeline, standing
 from gateway.ledger.tables import menus, publications
 from pricing.menu import Menu

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from fastapi import Query
 from pydantic import BaseModel, Field
 
-from gateway.admin.problems import Invalid
+from gateway.admin.problem_errors import Invalid
 from gateway.ledger import cursors
 from gateway.ledger.cursors import NoCursor
 

@@ -1,19 +1,8 @@
-"""What the admin API says when the answer is no: ``application/problem+json`` (RFC 9457), and when it says it.
-
-AdminProblem
-├── Unauthorized        401  no admin token, or a retired one
-├── TooManyWrongTokens  429  wrong tokens come faster than they are refused
-├── NotAllowed          403  the role of who asks is not enough
-├── NotFound            404  nothing is there under that name
-├── Conflict            409  it is there, but not in a state for this
-│   └── AlreadyExists        the name is taken
-├── Invalid             422  a field is not what it has to be; ``errors`` says which
-└── SavedOnly           503  the change is in the ledger and waits for Redis
-"""
+"""Writes what the admin API refuses as ``application/problem+json`` (RFC 9457), and describes it in OpenAPI."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
+from gateway.admin.problem_errors import AdminProblem, Invalid, SavedOnly, Unauthorized
 from gateway.errors import MeteringUnavailable, TokencapError
 
 MEDIA_TYPE = "application/problem+json"
@@ -51,108 +41,13 @@ class Problem(BaseModel):
     )
 
 
-class AdminProblem(TokencapError):
-    """A refusal of the admin API; ``more`` are the members beyond the standard ones."""
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        code: str | None = None,
-        headers: dict[str, str] | None = None,
-        more: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(message, code=code, headers=headers)
-        self.more = dict(more or {})
-
-
-class Unauthorized(AdminProblem):
-    status = 401
-    code = "invalid_admin_token"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "Send the admin token as `Authorization: Bearer …`; this one is missing, unknown or retired.",
-            headers={"www-authenticate": 'Bearer realm="tokencap admin"'},
-        )
-
-
-class TooManyWrongTokens(AdminProblem):
-    """So many wrong tokens come that not even their refusals wait their turn; the right one is let in all the same."""
-
-    status = 429
-    code = "rate_limit_exceeded"
-
-    def __init__(self) -> None:
-        super().__init__("Too many wrong tokens come in just now.", headers={"retry-after": "5"})
-
-
-class NotAllowed(AdminProblem):
-    status = 403
-    code = "not_allowed"
-
-
-class NotFound(AdminProblem):
-    status = 404
-    code = "not_found"
-
-
-class MethodNotAllowed(AdminProblem):
-    status = 405
-    code = "method_not_allowed"
-
-
-class Conflict(AdminProblem):
-    status = 409
-    code = "conflict"
-
-
-class AlreadyExists(Conflict):
-    code = "already_exists"
-
-
-class Invalid(AdminProblem):
-    status = 422
-    code = "invalid_request"
-
-    @classmethod
-    def fields(cls, errors: Sequence[tuple[str, str]], code: str | None = None) -> Invalid:
-        """Return the problem of several fields, each with what is wrong with it."""
-        first, message = errors[0]
-        return cls(
-            f"{first}: {message}" if first else message,
-            code=code,
-            more={"errors": [{"field": field, "message": message} for field, message in errors]},
-        )
-
-    @classmethod
-    def field(cls, field: str, message: str, code: str | None = None) -> Invalid:
-        """Return the problem of one field."""
-        return cls.fields([(field, message)], code)
-
-
-class SavedOnly(AdminProblem):
-    """The change is committed and Redis does not have it yet."""
-
-    status = 503
-    code = "metering_unavailable"
-
-    def __init__(self, saved: BaseModel | None) -> None:
-        more = {} if saved is None else {"saved": saved.model_dump(mode="json")}
-        super().__init__(
-            "The change is saved and takes effect when Redis is back; there is no need to repeat it.",
-            headers={"retry-after": "1"},
-            more=more,
-        )
-
-
 @contextmanager
 def saved_only(saved: BaseModel | None = None) -> Iterator[None]:
     """Say of a failure to reach Redis inside the block that the change is kept; ``saved`` is what it would answer."""
     try:
         yield
     except MeteringUnavailable as error:
-        raise SavedOnly(saved) from error
+        raise SavedOnly(None if saved is None else saved.model_dump(mode="json")) from error
 
 
 def response_to(error: TokencapError) -> JSONResponse:

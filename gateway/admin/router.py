@@ -23,7 +23,8 @@ from gateway.admin.keys import Keys
 from gateway.admin.menus import Menus
 from gateway.admin.periods import Periods
 from gateway.admin.pricing_runs import PricingRuns
-from gateway.admin.problems import Invalid, MethodNotAllowed, NotFound, response_to, schemas, translated
+from gateway.admin.problem_errors import Invalid, MethodNotAllowed, NotFound
+from gateway.admin.problems import response_to, schemas, translated
 from gateway.admin.refusals import CustomerRefusals
 from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices

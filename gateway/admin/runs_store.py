@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, insert, or_, select, text, update
 
-from gateway.admin.problems import Conflict, NotFound
+from gateway.admin.problem_errors import Conflict, NotFound
 from gateway.ledger.tables import pricing_runs
 
 STALE_MS = 30_000

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Query
 
 from gateway.admin.given import Line, MonthName
-from gateway.admin.problems import Invalid
+from gateway.admin.problem_errors import Invalid
 from gateway.admin.usage import From, To
 from gateway.ledger.closings import all_closed_until
 from gateway.ledger.counted import Month

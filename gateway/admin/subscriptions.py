@@ -10,8 +10,7 @@ import redis
 from sqlalchemy import or_, select
 
 from gateway.admin import customer_rows, menus_store
-from gateway.admin.customer_changes import folded
-from gateway.admin.customer_rows import CustomerRow
+from gateway.admin.customer_rows import CustomerRow, folded
 from gateway.admin.sweep import project_customers
 from gateway.billing.postings import posting
 from gateway.holds.periods import period_at

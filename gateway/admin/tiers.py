@@ -15,7 +15,8 @@ from sqlalchemy import Connection
 from gateway.admin import audit_rows, menus_store
 from gateway.admin.given import Limits, TierName, Whole
 from gateway.admin.idempotency import Actor
-from gateway.admin.problems import Invalid, NotFound, saved_only
+from gateway.admin.problem_errors import Invalid, NotFound
+from gateway.admin.problems import saved_only
 from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
 from gateway.admin.sweep import project_menus

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.admin.problems import Invalid
+from gateway.admin.problem_errors import Invalid
 from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
 from gateway.admin.spans import OfSpan

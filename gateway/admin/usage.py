@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from gateway.admin.given import Line
 from gateway.admin.moments import GivenMoment
 from gateway.admin.pages import DEFAULT_LIMIT, Cursor, Limit, Page
-from gateway.admin.problems import Invalid
+from gateway.admin.problem_errors import Invalid
 from gateway.admin.routes import Routes
 from gateway.admin.services import AdminServices
 from gateway.errors import BadRequest

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Protocol
 
 from gateway.admin import audit_rows
-from gateway.admin.problems import TooManyWrongTokens
+from gateway.admin.problem_errors import TooManyWrongTokens
 from gateway.errors import MeteringUnavailable
 from gateway.ledger.database import Database
 

@@ -11,12 +11,12 @@ from typing import Annotated
 import typer
 
 from gateway import bookkeeper as books
-from gateway.cli.log import log_to_stderr
 from gateway.errors import MeteringUnavailable
 from gateway.ledger.database import Database
 from gateway.ledger.installation import currency_of
 from gateway.local import valkey
 from gateway.local.lifeline import Stop, told_to_stop
+from gateway.redaction import log_to_stderr
 from gateway.settings import Settings, read_settings
 
 app = typer.Typer()

@@ -16,7 +16,6 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.log import log_to_stderr
 from gateway.cli.serve import Serving, run_gateway
 from gateway.errors import StartupError
 from gateway.local.demo.board import Board
@@ -26,6 +25,7 @@ from gateway.local.demo.story import Stage, hurried, tell
 from gateway.local.lifeline import told_to_stop
 from gateway.local.simulator import Law
 from gateway.program import PROGRAM
+from gateway.redaction import log_to_stderr
 from gateway.settings import Settings
 from pricing.market import read_market
 

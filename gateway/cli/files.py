@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +63,29 @@ def replace_file(path: Path, text: str) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def records_in(paths: Iterable[Path], open_file: Callable[[Path], Iterable[str]]) -> Iterator[dict[str, Any]]:
+    """Yield the usage records of files, a JSON object a line.
+
+    Raises:
+        StartupError: a file cannot be read, or a line is no JSON object.
+    """
+    for path in paths:
+        try:
+            for number, line in enumerate(open_file(path), start=1):
+                if line.strip():
+                    yield _object(path, number, line)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise StartupError(f"{name_of(path)}: {reason}.", exit_code=2) from error
+
+
+def _object(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        record = parsed(line)
+    except (ValueError, RecursionError) as error:
+        raise StartupError(f"{name_of(path)}: line {number} is not JSON.", exit_code=2) from error
+    if not isinstance(record, dict):
+        raise StartupError(f"{name_of(path)}: line {number} is not a usage record, a JSON object.", exit_code=2)
+    return record

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from gateway.cli.files import STANDARD, name_of, read_object, replace_file
+from gateway.cli.files import STANDARD, name_of, read_object, records_in, replace_file
 from gateway.cli.progress import counted, timed
 from gateway.clock import now_ms, understood
 from gateway.errors import StartupError
@@ -101,7 +101,7 @@ def fit(
             seen, bodies = _in_ledger(tools, database, since_ms)
         else:
             bodies = [read_object(path, "--menu") for path in menu or ()]
-            lines = counted(tools.records_in(usage or (), _lines), "records")
+            lines = counted(records_in(usage or (), _lines), "records")
             seen = tools.seen_in_records(lines, _menus(bodies), own_tiers=own_tiers, since_ms=since_ms)
         given = tools.given(_assumed(assumed, bodies), value, cost, on_disconnect, is_estimated=estimate_value)
         given = replace(given, lengths_may_differ=may_differ, without_holders=no_holders)
@@ -142,7 +142,6 @@ class Estimators:
 
     seen_in_ledger: Callable[..., tuple[Statistics, dict[str, Menu]]]
     seen_in_records: Callable[..., Statistics]
-    records_in: Callable[..., Iterable[Json]]
     menu_bodies: Callable[[Database], list[Json]]
     fit: Callable[..., Estimate]
     given: Callable[..., Given]
@@ -165,7 +164,6 @@ def estimators() -> Estimators:
     return Estimators(
         seen_in_ledger=seen.seen_in_ledger,
         seen_in_records=records.seen_in_records,
-        records_in=seen.records_in,
         menu_bodies=seen.menu_bodies,
         fit=fit,
         given=estimating.given_of,

@@ -12,7 +12,6 @@ import typer
 
 from gateway.admin.sweep import Everything
 from gateway.cli.kept_seals import kept_seals, seal_hash
-from gateway.cli.log import log_to_stderr
 from gateway.cli.progress import timed
 from gateway.clock import now_ms
 from gateway.errors import NotSealedYet, StartupError
@@ -28,6 +27,7 @@ from gateway.ledger.recovery import Recovery
 from gateway.ledger.tide import LedgerBehind, NothingCounted
 from gateway.ledger.verify import Published, Recount, recount_all
 from gateway.local.reached import reached
+from gateway.redaction import log_to_stderr
 from gateway.settings import Settings, read_settings
 
 LEFT_OF_ERASED = "these are where they were, and have not been changed since."

@@ -14,12 +14,12 @@ import typer
 from gateway.admin import audit_rows, menus_store, runs_store
 from gateway.admin.menus_store import Effective
 from gateway.admin.pricing_runs import RunAsked
-from gateway.admin.problems import AdminProblem
+from gateway.admin.problem_errors import AdminProblem
 from gateway.admin.runs_store import Replaced, Taken
-from gateway.cli.log import log_to_stderr
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable, TokencapError
 from gateway.ledger.database import Database
+from gateway.redaction import log_to_stderr
 from gateway.settings import Settings, read_settings
 from pricing.estimate.conversations import CannotEstimate
 

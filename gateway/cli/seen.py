@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from gateway.admin import menus_store
 from gateway.admin.menus_store import HOUSE
-from gateway.cli.files import name_of, parsed
-from gateway.errors import StartupError
 from gateway.holds.terms import Timeline
 from gateway.ledger import summed as asked
 from gateway.ledger.database import Database
@@ -107,29 +104,3 @@ def _created(database: Database, timeline: Timeline) -> dict[str, int]:
     """Return when customers were created who may be in an arm of an experiment, ms."""
     first = min((one.at for one in timeline.publications if one.arms), default=None)
     return {} if first is None else asked.created_since(database, first)
-
-
-def records_in(paths: Iterable[Path], open_file: Callable[[Path], Iterable[str]]) -> Iterator[dict[str, Any]]:
-    """Yield the usage records of files, a JSON object a line.
-
-    Raises:
-        StartupError: a file cannot be read, or a line is no JSON object.
-    """
-    for path in paths:
-        try:
-            for number, line in enumerate(open_file(path), start=1):
-                if line.strip():
-                    yield _object(path, number, line)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise StartupError(f"{name_of(path)}: {reason}.", exit_code=2) from error
-
-
-def _object(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        record = parsed(line)
-    except (ValueError, RecursionError) as error:
-        raise StartupError(f"{name_of(path)}: line {number} is not JSON.", exit_code=2) from error
-    if not isinstance(record, dict):
-        raise StartupError(f"{name_of(path)}: line {number} is not a usage record, a JSON object.", exit_code=2)
-    return record

@@ -15,7 +15,6 @@ from typing import Annotated
 import typer
 
 from gateway.admin.tokens import ensure_admin_token
-from gateway.cli.log import log_to_stderr
 from gateway.clock import now_ms
 from gateway.ledger.database import Database
 from gateway.ledger.installation import tie
@@ -29,6 +28,7 @@ from gateway.local.racing import finished
 from gateway.local.simulator import Law
 from gateway.local.supervisor import LAW, SETTLE_S, Supervisor
 from gateway.program import PROGRAM
+from gateway.redaction import log_to_stderr
 from gateway.settings import Settings, read_settings
 
 app = typer.Typer()

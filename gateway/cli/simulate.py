@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 import uvloop
 
-from gateway.cli.log import log_to_stderr
 from gateway.errors import StartupError
 from gateway.local import sockets
 from gateway.local.http_door import Door
@@ -18,6 +17,7 @@ from gateway.local.http_server import serve
 from gateway.local.lifeline import told_to_stop
 from gateway.local.simulated.quirks import QUIRKS
 from gateway.local.simulator import Law, build
+from gateway.redaction import log_to_stderr
 from gateway.settings import read_settings
 
 LAW = Law()

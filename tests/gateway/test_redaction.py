@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from gateway.cli.log import Discreet
-from gateway.redaction import redacted
+from gateway.redaction import Discreet, redacted
 
 
 @pytest.mark.parametrize(

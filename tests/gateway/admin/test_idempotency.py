@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy import func, select
 
 from gateway.admin.idempotency import CLAIM_MS, Keep, Posted, Replies
-from gateway.admin.problems import Conflict, Invalid
+from gateway.admin.problem_errors import Conflict, Invalid
 from gateway.ledger.database import Database
 from gateway.ledger.tables import customers
 from tests.gateway.admin.operator import Clock, Operator

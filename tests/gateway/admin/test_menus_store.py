@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.admin import customer_rows, menus_store
 from gateway.admin.customer_rows import CustomerRow
 from gateway.admin.menus_store import SKEW_MS, ahead, still_needed
-from gateway.admin.problems import AlreadyExists, Conflict, Invalid, NotFound
+from gateway.admin.problem_errors import AlreadyExists, Conflict, Invalid, NotFound
 from gateway.holds.periods import PeriodKind
 from gateway.holds.terms import Customer, Publication, Timeline, standing
 from gateway.ledger.database import Database
