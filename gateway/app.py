@@ -15,61 +15,61 @@ from functools import partial
 import httpx
 from fastapi import FastAPI
 
-from gateway.admin.customers import Customers
-from gateway.admin.idempotency import Replies
+from gateway.admin.api.idempotency import Replies
+from gateway.admin.api.services import AdminServices
+from gateway.admin.api.wrong_tokens import WrongTokens
+from gateway.admin.customers.customers import Customers
+from gateway.admin.customers.self_service import SelfService
+from gateway.admin.records.metrics import Scrape
 from gateway.admin.router import build_admin
-from gateway.admin.scrape import Scrape
-from gateway.admin.self_service import SelfService
-from gateway.admin.services import AdminServices
-from gateway.admin.sweep import Everything
-from gateway.admin.tokens import AdminTokens
-from gateway.admin.wrong_tokens import WrongTokens
+from gateway.catalog.admin_tokens import AdminTokens
+from gateway.catalog.projector import Everything
 from gateway.clock import now_ms
+from gateway.deadlines import Ticks
 from gateway.errors import MeteringUnavailable
 from gateway.holds.admission import Admission, Lease
-from gateway.holds.book import Book
-from gateway.holds.claims import Claims
-from gateway.holds.connect import connect, connect_line, translated
-from gateway.holds.directory import Directory
-from gateway.holds.generation import Generation, generation_in, in_own_thread
+from gateway.holds.idempotency import Claims
 from gateway.holds.keeper import Keeper
-from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits
-from gateway.holds.projection import Projection
-from gateway.holds.refusal_log import RefusalLog
-from gateway.holds.threads import Threads
-from gateway.holds.watermarks import Watermarks
+from gateway.holds.settlement import Book
+from gateway.holds.store.cache import Directory
+from gateway.holds.store.clients import connect, connect_line, translated
+from gateway.holds.store.connection import Line
+from gateway.holds.store.generation import Generation, generation_in, in_own_thread
+from gateway.holds.store.projection import Projection
+from gateway.holds.store.refusal_log import RefusalLog
+from gateway.holds.store.threads import Threads
+from gateway.holds.store.watermarks import Watermarks
 from gateway.ledger.database import Database
-from gateway.ledger.hot_state import bounds_of
-from gateway.ledger.queries import lately_counted
-from gateway.ledger.recovery import Recovery
-from gateway.observing.metrics import WRONG_TOKENS
-from gateway.observing.records import count_records
-from gateway.observing.tally import Sheet, Tally
+from gateway.ledger.read.queries import lately_counted
+from gateway.ledger.recovery.hot_state import bounds_of
+from gateway.ledger.recovery.recovery import Recovery
+from gateway.metrics.counters import Sheet, Tally
+from gateway.metrics.definitions import WRONG_TOKENS
+from gateway.metrics.usage import count_records
 from gateway.serving.account import Accounts
-from gateway.serving.chosen import as_used, endpoint_of, key_of, rules_for, rules_of
-from gateway.serving.cors import Cors
-from gateway.serving.detection import Engine, detected, keep_asking
-from gateway.serving.dialects.all import dialects
-from gateway.serving.discretion import House
-from gateway.serving.endpoint import Endpoint
-from gateway.serving.exchange import Receive, Scope, Send
-from gateway.serving.gate import Gate
-from gateway.serving.hangups import Hangups, Manners, Places
+from gateway.serving.caller.body_intake import Intake
+from gateway.serving.caller.cors import Cors
+from gateway.serving.caller.exchange import Receive, Scope, Send
+from gateway.serving.configuration import as_used, endpoint_of, key_of, rules_for, rules_of
+from gateway.serving.dialects.registry import dialects
+from gateway.serving.disconnects import Hangups, Manners, Places
+from gateway.serving.generation_speed import Pace
 from gateway.serving.health import Health
-from gateway.serving.intake import Intake
 from gateway.serving.journey import Journey
-from gateway.serving.names import Names
-from gateway.serving.pace import Pace
-from gateway.serving.pool import Pool
-from gateway.serving.profiles import EMBEDDINGS, ENDPOINTS, Profile
-from gateway.serving.proxied import Proxied
-from gateway.serving.recount import Recount, Tokenizer, UpstreamTokenizer, read_tokenizer
 from gateway.serving.routes import CustomerRoutes
 from gateway.serving.spot_checks import SpotChecks
-from gateway.serving.ticks import Ticks
-from gateway.serving.transport import Transport
-from gateway.serving.upstream import Upstream
+from gateway.serving.tokenizer import Recount, Tokenizer, UpstreamTokenizer, read_tokenizer
+from gateway.serving.upstream.client import Upstream
+from gateway.serving.upstream.concurrency import Gate
+from gateway.serving.upstream.detection import Engine, detected, keep_asking
+from gateway.serving.upstream.endpoint import Endpoint
+from gateway.serving.upstream.error_redaction import House
+from gateway.serving.upstream.httpx_transport import Proxied
+from gateway.serving.upstream.model_names import Names
+from gateway.serving.upstream.pool import Pool
+from gateway.serving.upstream.profiles import EMBEDDINGS, ENDPOINTS, Profile
+from gateway.serving.upstream.transport import Transport
 from gateway.settings import Settings
 
 START_S = 600.0

@@ -13,28 +13,27 @@ from functools import partial
 
 import httpx
 
-from gateway.admin.pricer import Pricer
-from gateway.admin.subscriptions import open_due
-from gateway.admin.sweep import Everything, project_pending
-from gateway.billing.courier import Courier, Webhook
+from gateway.catalog.projector import Everything, project_pending
+from gateway.catalog.subscriptions import open_due
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
-from gateway.holds.connect import connect
-from gateway.holds.projection import Projection
-from gateway.holds.reclaim import Reclaimer
-from gateway.holds.upkeep import Found, Upkeep
-from gateway.holds.watermarks import Watermarks
-from gateway.ledger.aside import count_aside
+from gateway.holds.maintenance.reclaim import Reclaimer
+from gateway.holds.maintenance.turn import Found, Upkeep
+from gateway.holds.store.clients import connect
+from gateway.holds.store.projection import Projection
+from gateway.holds.store.watermarks import Watermarks
+from gateway.ledger.book.dead_letters import count_aside
 from gateway.ledger.book.sealing import Sealer
-from gateway.ledger.conservation import Conservation
-from gateway.ledger.conservation import Found as Counted
+from gateway.ledger.book.watermark import Fallen
 from gateway.ledger.database import Database
-from gateway.ledger.hot_state import bounds_of
-from gateway.ledger.recovery import Recovery
-from gateway.ledger.rollup import BATCH, Rollup
-from gateway.ledger.tide import Fallen
+from gateway.ledger.recovery.conservation import Conservation
+from gateway.ledger.recovery.conservation import Found as Counted
+from gateway.ledger.recovery.hot_state import bounds_of
+from gateway.ledger.recovery.recovery import Recovery
+from gateway.ledger.sums.rollup import BATCH, Rollup
 from gateway.ledger.writer import Writer
-from gateway.observing.metrics import (
+from gateway.metrics.counters import Sheet, Tally, read_sheet
+from gateway.metrics.definitions import (
     BREACHES,
     CLOCKS_APART,
     FAULTS,
@@ -46,9 +45,10 @@ from gateway.observing.metrics import (
     REDIS_MEMORY_MAX,
     TURNED_AT,
 )
-from gateway.observing.records import count_records
-from gateway.observing.tally import Sheet, Tally, read_sheet
+from gateway.metrics.usage import count_records
+from gateway.repricing.scheduler import Pricer
 from gateway.settings import Settings, without_settings
+from gateway.webhooks.delivery import Courier, Webhook
 from pricing.usage import UsageRecord
 
 log = logging.getLogger(__name__)

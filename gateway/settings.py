@@ -18,7 +18,7 @@ from gateway import setting_checks
 from gateway.errors import StartupError
 from gateway.redaction import redacted
 from gateway.setting_sources import PREFIX, FromEnvironment, FromFile, outside, refuse_unknown, warn_of_kubernetes
-from pricing.menu import HangupBills
+from pricing.menus.menu import HangupBills
 
 
 class Settings(BaseSettings):

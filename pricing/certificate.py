@@ -8,22 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from pricing.aims import TIERS_MOST
-from pricing.bound import Multipliers
-from pricing.conditions import conditions
-from pricing.fields import NotAMarket
-from pricing.market import read_market
-from pricing.mechanism import Allocation
-from pricing.menu import Menu, NotAMenu
-from pricing.menus import composed, digests, version_of
+from pricing.bounds.bound import Multipliers
+from pricing.market.fields import NotAMarket
+from pricing.market.market import read_market
+from pricing.market.worth import Valuation, own_tokens, worth_at, worth_error
+from pricing.mechanism.conditions import conditions
+from pricing.mechanism.mechanism import Allocation
+from pricing.mechanism.offers import Offer, offer_of
+from pricing.mechanism.rounding import Published, publish
+from pricing.menus.aims import TIERS_MOST
+from pricing.menus.menu import Menu, NotAMenu
+from pricing.menus.menus import composed, digests, version_of
+from pricing.menus.request import Wishes
+from pricing.menus.sales import own_worth
+from pricing.menus.seek import Score
+from pricing.menus.solving import Solution, solve
 from pricing.money import MOST
-from pricing.offers import Offer, offer_of
-from pricing.rounding import Published, publish
-from pricing.sales import own_worth
-from pricing.seek import Score
-from pricing.solving import Solution, solve
-from pricing.wishes import Wishes
-from pricing.worth import Valuation, own_tokens, worth_at, worth_error
 
 SAME = 1e-11
 """Relative difference below which two computations of a figure agree, on any machine."""

@@ -8,31 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from pricing import pictures
 from pricing.certificate import Verdict, verify
 from pricing.charts import Axis, Series
+from pricing.comparisons.frontiers import WEIGHTS, Frontier
+from pricing.comparisons.frontiers import frontier as places_of
+from pricing.comparisons.models import Model
+from pricing.comparisons.models import compare_models as compared_models
+from pricing.comparisons.sensitivity import Line
+from pricing.comparisons.sensitivity import sensitivity as shifted
 from pricing.drawing import drawing
 from pricing.estimate.as_market import market_of, priced
-from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.fit import Estimate, Given
 from pricing.estimate.fit import fit as estimated_of
-from pricing.estimate.records import seen_in_records
-from pricing.fields import NotAMarket
-from pricing.frontiers import WEIGHTS, Frontier
-from pricing.frontiers import frontier as places_of
-from pricing.further import Further
-from pricing.market import read_market
-from pricing.menu import Menu as Sold
-from pricing.menu import NotAMenu
-from pricing.menus import optimal_menu as computed_menu
-from pricing.models import Model
-from pricing.models import compare_models as compared_models
-from pricing.neighbourhood import Neighbourhood
-from pricing.report import report
-from pricing.sensitivity import Line
-from pricing.sensitivity import sensitivity as shifted
+from pricing.estimate.observations.conversations import CannotEstimate
+from pricing.estimate.observations.records import seen_in_records
+from pricing.market.fields import NotAMarket
+from pricing.market.market import read_market
+from pricing.market.neighbourhood import Neighbourhood
+from pricing.market.worth import valuation_of, worth_at
+from pricing.menus.menu import Menu as Sold
+from pricing.menus.menu import NotAMenu
+from pricing.menus.menus import optimal_menu as computed_menu
+from pricing.menus.objectives import Further
+from pricing.report import pictures
+from pricing.report.report import report
 from pricing.shown import Shown, columns, length_of, types_of
-from pricing.worth import valuation_of, worth_at
 
 __all__ = [
     "CannotEstimate",
@@ -349,7 +349,7 @@ def optimal_menu(
         near: how near.
         objective: ``profit`` or ``profit_if_resumed``.
         created: when, RFC 3339.
-        further: ``surplus_weight``, ``everyone``, ``terms``, ``worse_off``: see ``pricing.further.Further``.
+        further: ``surplus_weight``, ``everyone``, ``terms``, ``worse_off``: see ``pricing.menus.objectives.Further``.
 
     Raises:
         NotAMarket, NotAMenu: it cannot be computed, and why.

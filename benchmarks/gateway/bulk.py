@@ -17,13 +17,13 @@ import httpx
 from fastapi import FastAPI
 from redis import Redis
 
+from gateway.admin.api.services import AdminServices
+from gateway.admin.api.wrong_tokens import WrongTokens
 from gateway.admin.router import build_admin
-from gateway.admin.services import AdminServices
-from gateway.admin.tokens import AdminTokens, ensure_admin_token
-from gateway.admin.wrong_tokens import WrongTokens
+from gateway.catalog.admin_tokens import AdminTokens, ensure_admin_token
 from gateway.clock import now_ms
-from gateway.holds.connect import connect
-from gateway.holds.projection import Projection
+from gateway.holds.store.clients import connect
+from gateway.holds.store.projection import Projection
 from gateway.ledger.database import Database
 from gateway.settings import Settings
 from tests.servers import short_directory, valkey_in

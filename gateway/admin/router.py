@@ -10,27 +10,27 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from gateway.admin.access import SCHEME, guarded, refuse_unknown
-from gateway.admin.adjustments import Adjustments
-from gateway.admin.audit import Audit
-from gateway.admin.bulk import Bulk
-from gateway.admin.checker import Checker
-from gateway.admin.customers import Customers
-from gateway.admin.door import Heads
-from gateway.admin.exports import Exports
-from gateway.admin.idempotency import Replies
-from gateway.admin.keys import Keys
-from gateway.admin.menus import Menus
-from gateway.admin.periods import Periods
-from gateway.admin.pricing_runs import PricingRuns
-from gateway.admin.problem_errors import Invalid, MethodNotAllowed, NotFound
-from gateway.admin.problems import response_to, schemas, translated
-from gateway.admin.refusals import CustomerRefusals
-from gateway.admin.routes import Routes
-from gateway.admin.services import AdminServices
-from gateway.admin.tiers import HandTypedTiers
-from gateway.admin.totals import Totals
-from gateway.admin.usage import Usage
+from gateway.admin.api.access import SCHEME, guarded, refuse_unknown
+from gateway.admin.api.idempotency import Replies
+from gateway.admin.api.problem_json import response_to, schemas, translated
+from gateway.admin.api.request_bounds import Heads
+from gateway.admin.api.routes import Routes
+from gateway.admin.api.services import AdminServices
+from gateway.admin.billing.adjustments import Adjustments
+from gateway.admin.billing.periods import Periods
+from gateway.admin.billing.totals import Totals
+from gateway.admin.customers.api_keys import Keys
+from gateway.admin.customers.bulk import Bulk
+from gateway.admin.customers.customers import Customers
+from gateway.admin.menus.certificate_check import Checker
+from gateway.admin.menus.menus import Menus
+from gateway.admin.menus.pricing_runs import PricingRuns
+from gateway.admin.menus.tiers import HandTypedTiers
+from gateway.admin.records.audit import Audit
+from gateway.admin.records.exports import Exports
+from gateway.admin.records.refusals import CustomerRefusals
+from gateway.admin.records.usage import Usage
+from gateway.catalog.problems import Invalid, MethodNotAllowed, NotFound
 from gateway.errors import HouseError, TokencapError
 
 DESCRIPTION = """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.ledger.conversations import DAY_MS, HOUR_MS
+from gateway.ledger.read.conversations import DAY_MS, HOUR_MS
 
 SWEEP_EVERY = 50_000
 

@@ -10,16 +10,16 @@ from typing import Literal
 import redis
 
 from gateway.clock import written
-from gateway.holds import keys
-from gateway.holds.clocks import Clocks
-from gateway.holds.connect import translated
-from gateway.holds.inflight import calls_in_flight
-from gateway.ledger.aside import streams_aside
-from gateway.ledger.booked import WITHIN_S, wait_until_booked
-from gateway.ledger.closings import CustomerMonth, close, month_at, months_of, open_before
+from gateway.holds.maintenance.redis_clock import Clocks
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import translated
+from gateway.holds.store.inflight import calls_in_flight
+from gateway.ledger.billing.closings import CustomerMonth, close, month_at, months_of, open_before
+from gateway.ledger.book.dead_letters import streams_aside
+from gateway.ledger.book.watermark import Tide
 from gateway.ledger.database import Database
+from gateway.ledger.read.read_your_writes import WITHIN_S, wait_until_booked
 from gateway.ledger.rows import batches
-from gateway.ledger.tide import Tide
 
 CLOSING_S = 20.0
 AT_ONCE = 200
@@ -157,7 +157,7 @@ class Closing:
         """Return when the first call that holds anything was admitted, of each customer that has one."""
         first: dict[str, int] = {}
         with translated():
-            buckets = calls_in_flight(self._redis, sorted({keys.bucket_of(one.customer) for one in months}))
+            buckets = calls_in_flight(self._redis, sorted({redis_keys.bucket_of(one.customer) for one in months}))
         for call in (call for calls in buckets.values() for call in calls):
             customer = call.facts.customer
             first[customer] = min(first.get(customer, call.admitted), call.admitted)
@@ -167,7 +167,7 @@ class Closing:
         """Return whose records may not all be in the ledger."""
         if not months:
             return {}
-        buckets = {keys.bucket_of(one.customer) for one in months}
+        buckets = {redis_keys.bucket_of(one.customer) for one in months}
         if not wait_until_booked(self._redis, sorted(buckets), within_s=within_s):
             return {one.customer: "Records are on their way into the ledger." for one in months}
         if not self._tide.is_high(self._database):
@@ -176,5 +176,5 @@ class Closing:
         return {
             one.customer: "Records are set aside, which a person has to look at: see `tokencap ledger verify`."
             for one in months
-            if keys.usage(keys.bucket_of(one.customer)) in aside
+            if redis_keys.usage(redis_keys.bucket_of(one.customer)) in aside
         }

@@ -10,11 +10,11 @@ from zoneinfo import ZoneInfo
 
 from gateway.billing.begun import Begun
 from gateway.holds.periods import period_at
-from gateway.ledger.closings import Zones
-from gateway.ledger.conversations import DAY_MS
-from gateway.ledger.counted import Counted, Month, counted_in
+from gateway.ledger.billing.closings import Zones
+from gateway.ledger.billing.counted import Counted, Month, counted_in
 from gateway.ledger.database import Database
-from gateway.ledger.queries import Span
+from gateway.ledger.read.conversations import DAY_MS
+from gateway.ledger.read.queries import Span
 from gateway.ledger.tables import usage_records
 
 FIELD_OF: Mapping[str, str | None] = MappingProxyType(

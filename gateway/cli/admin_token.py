@@ -6,7 +6,7 @@ from contextlib import closing
 
 import typer
 
-from gateway.admin.tokens import new_admin_token
+from gateway.catalog.admin_tokens import new_admin_token
 from gateway.clock import now_ms
 from gateway.ledger.database import Database
 from gateway.settings import read_settings

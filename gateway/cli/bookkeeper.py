@@ -14,9 +14,9 @@ from gateway import bookkeeper as books
 from gateway.errors import MeteringUnavailable
 from gateway.ledger.database import Database
 from gateway.ledger.installation import currency_of
-from gateway.local import valkey
-from gateway.local.lifeline import Stop, told_to_stop
 from gateway.redaction import log_to_stderr
+from gateway.runtime import valkey
+from gateway.runtime.parent_death import Stop, told_to_stop
 from gateway.settings import Settings, read_settings
 
 app = typer.Typer()

@@ -15,13 +15,13 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from gateway.admin.key_rows import OWN
-from gateway.cli import adjusting
-from gateway.cli.admin_side import Token, Url, admin_client, ask, problem, refusal
+from gateway.catalog.api_key_rows import OWN
+from gateway.cli.admin_api import Token, Url, admin_client, ask, problem, refusal
+from gateway.cli.books import adjusting
 from gateway.cli.files import STANDARD, name_of, parsed
 from gateway.cli.progress import timed
 from gateway.errors import StartupError
-from pricing.menu import LIMIT_FIELDS
+from pricing.menus.menu import LIMIT_FIELDS
 
 AT_ONCE = 500
 """Customers of one request, all of which are created or none."""

@@ -17,21 +17,21 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.serve import Serving, run_gateway
+from gateway.demo.customers import law_of
+from gateway.demo.loop import Loop, Price
+from gateway.demo.screen import Board
+from gateway.demo.story import Stage, hurried, tell
 from gateway.errors import StartupError
-from gateway.local.demo.board import Board
-from gateway.local.demo.loop import Loop, Price
-from gateway.local.demo.people import law_of
-from gateway.local.demo.story import Stage, hurried, tell
-from gateway.local.lifeline import told_to_stop
-from gateway.local.simulator import Law
 from gateway.program import PROGRAM
 from gateway.redaction import log_to_stderr
+from gateway.runtime.parent_death import told_to_stop
 from gateway.settings import Settings
-from pricing.market import read_market
+from gateway.simulator.server import Law
+from pricing.market.market import read_market
 
 PACKAGES = Path(__file__).parents[2]
-MARKET = Path("gateway/local/demo/market.json")
-TO_LEARN = Path("gateway/local/demo/slow-market.json")
+MARKET = Path("gateway/demo/market.json")
+TO_LEARN = Path("gateway/demo/slow-market.json")
 """A slow model and customers far apart: there tiers earn much more than one plan, and little time shows it."""
 
 NAMES = ("quick", "standard", "unlimited")

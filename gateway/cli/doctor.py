@@ -17,17 +17,17 @@ import typer
 from redis.exceptions import RedisError, ResponseError
 
 from gateway.errors import MeteringUnavailable, StartupError
-from gateway.holds.connect import connect
-from gateway.ledger.aside import count_aside
+from gateway.holds.store.clients import connect
+from gateway.ledger.book.dead_letters import count_aside
 from gateway.ledger.database import Database
-from gateway.local.open_files import files_allowed
-from gateway.local.reached import reached
-from gateway.observing.metrics import RECOUNTED
-from gateway.observing.tally import Place, add_up
+from gateway.metrics.counters import Place, add_up
+from gateway.metrics.definitions import RECOUNTED
 from gateway.redaction import NO_URL, redacted
-from gateway.serving.chosen import as_used, endpoint_of
-from gateway.serving.detection import Engine, detected
-from gateway.serving.endpoint import Endpoint
+from gateway.runtime.open_files import files_allowed
+from gateway.runtime.running_valkey import reached
+from gateway.serving.configuration import as_used, endpoint_of
+from gateway.serving.upstream.detection import Engine, detected
+from gateway.serving.upstream.endpoint import Endpoint
 from gateway.settings import Settings, read_settings
 
 CLOCK_MS = 1_000

@@ -14,22 +14,22 @@ from typing import Annotated
 
 import typer
 
-from gateway.admin.tokens import ensure_admin_token
+from gateway.catalog.admin_tokens import ensure_admin_token
 from gateway.clock import now_ms
+from gateway.ledger.book.watermark import refuse_at_start
 from gateway.ledger.database import Database
 from gateway.ledger.installation import tie
-from gateway.ledger.tide import refuse_at_start
-from gateway.local import sockets
-from gateway.local.datadir import claimed
-from gateway.local.installation import opened
-from gateway.local.lifeline import told_to_stop
-from gateway.local.predecessor import retire
-from gateway.local.racing import finished
-from gateway.local.simulator import Law
-from gateway.local.supervisor import LAW, SETTLE_S, Supervisor
 from gateway.program import PROGRAM
 from gateway.redaction import log_to_stderr
+from gateway.runtime import sockets
+from gateway.runtime.data_directory import claimed
+from gateway.runtime.installation import opened
+from gateway.runtime.orphans import retire
+from gateway.runtime.parent_death import told_to_stop
+from gateway.runtime.racing import finished
+from gateway.runtime.supervisor import LAW, SETTLE_S, Supervisor
 from gateway.settings import Settings, read_settings
+from gateway.simulator.server import Law
 
 app = typer.Typer()
 

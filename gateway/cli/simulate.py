@@ -10,15 +10,15 @@ import typer
 import uvloop
 
 from gateway.errors import StartupError
-from gateway.local import sockets
-from gateway.local.http_door import Door
-from gateway.local.http_limits import HttpLimits
-from gateway.local.http_server import serve
-from gateway.local.lifeline import told_to_stop
-from gateway.local.simulated.quirks import QUIRKS
-from gateway.local.simulator import Law, build
 from gateway.redaction import log_to_stderr
+from gateway.runtime import sockets
+from gateway.runtime.http.connections import Door
+from gateway.runtime.http.limits import HttpLimits
+from gateway.runtime.http.server import serve
+from gateway.runtime.parent_death import told_to_stop
 from gateway.settings import read_settings
+from gateway.simulator.engines import QUIRKS
+from gateway.simulator.server import Law, build
 
 LAW = Law()
 SHUTDOWN_S = 5.0

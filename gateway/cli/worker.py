@@ -10,12 +10,12 @@ import typer
 import uvloop
 
 from gateway.app import build
-from gateway.local.http_door import Door
-from gateway.local.http_limits import limits_of
-from gateway.local.http_server import serve
-from gateway.local.lifeline import told_to_stop
-from gateway.observing.metrics import REFUSALS
+from gateway.metrics.definitions import REFUSALS
 from gateway.redaction import log_to_stderr
+from gateway.runtime.http.connections import Door
+from gateway.runtime.http.limits import limits_of
+from gateway.runtime.http.server import serve
+from gateway.runtime.parent_death import told_to_stop
 from gateway.settings import read_settings
 
 app = typer.Typer()

@@ -11,20 +11,20 @@ from redis.exceptions import NoScriptError
 
 from gateway.clock import APART_MS
 from gateway.errors import InvalidKey, MeteringUnavailable, TokencapError
-from gateway.holds import keys
 from gateway.holds.conditions import Condition, Conditions
-from gateway.holds.connect import texts, translated
-from gateway.holds.directory import Directory
-from gateway.holds.generation import Generation, generation_in
 from gateway.holds.hold import Ask, Facts, Hold
-from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits, charge_bound
-from gateway.holds.packed import GRANTED, NONE
-from gateway.holds.refusal_log import RefusalLog, is_kept
 from gateway.holds.refusals import refusal, smaller_want
-from gateway.holds.scripts import Script
+from gateway.holds.store import redis_keys
+from gateway.holds.store.cache import Directory
+from gateway.holds.store.clients import texts, translated
+from gateway.holds.store.connection import Line
+from gateway.holds.store.generation import Generation, generation_in
+from gateway.holds.store.packing import GRANTED, NONE
+from gateway.holds.store.refusal_log import RefusalLog, is_kept
+from gateway.holds.store.scripts import Script
+from gateway.holds.store.watermarks import NOTHING_KNOWN, PLACES, Numbers
 from gateway.holds.terms import Customer
-from gateway.holds.watermarks import NOTHING_KNOWN, PLACES, Numbers
 
 TRIES = 8
 """How often a reservation may find that what it knew has changed before it gives up."""
@@ -189,7 +189,7 @@ class Admission:
             if holder is None:
                 await self.in_force(bucket)
                 holder = await self._directory.holder(bucket, key_digest)
-        if holder is None or keys.bucket_of(holder[0]) != bucket:
+        if holder is None or redis_keys.bucket_of(holder[0]) != bucket:
             raise InvalidKey
         return holder[0]
 
@@ -209,7 +209,7 @@ class Admission:
         raise InvalidKey
 
     async def _opens(self, bucket: str, key_digest: str) -> bool:
-        customer, expires = await self._line.ask("HMGET", keys.api_key(bucket, key_digest), "customer", "expires")
+        customer, expires = await self._line.ask("HMGET", redis_keys.api_key(bucket, key_digest), "customer", "expires")
         return bool(customer) and (not expires or int(expires) > self._now_ms())
 
     async def bucket_of_key(self, digest: str) -> str:
@@ -246,7 +246,7 @@ class Admission:
             await self._directory.read_timeline()
         holder = await self._directory.holder(ask.bucket, ask.key_digest)
         customer = await self._directory.customer(holder[0], fresh=fresh) if holder else None
-        if holder is None or customer is None or keys.bucket_of(customer.id) != ask.bucket:
+        if holder is None or customer is None or redis_keys.bucket_of(customer.id) != ask.bucket:
             raise InvalidKey
         condition = await self._conditions.of(customer, ask.tier_chosen, begun, now)
         terms = condition.offer
@@ -293,7 +293,7 @@ class Admission:
             end_user_window=(
                 None
                 if terms.end_user_period_tokens_max is None
-                else keys.end_user(ask.bucket, customer.id, start, ask.end_user)
+                else redis_keys.end_user(ask.bucket, customer.id, start, ask.end_user)
             ),
             hangup_bills=terms.hangup_bills,
         )
@@ -302,9 +302,9 @@ class Admission:
         """Run the script; only a server that has had its state looked at (``is_known`` false) is told it anew."""
         ask, facts = bid.ask, bid.facts
         names = [
-            *keys.of_call(ask.bucket, facts.customer, facts.period_start, ask.conversation),
-            keys.api_key(ask.bucket, ask.key_digest),
-            keys.customer(ask.bucket, facts.customer),
+            *redis_keys.of_call(ask.bucket, facts.customer, facts.period_start, ask.conversation),
+            redis_keys.api_key(ask.bucket, ask.key_digest),
+            redis_keys.customer(ask.bucket, facts.customer),
             *(() if facts.end_user_window is None else (facts.end_user_window,)),
         ]
         turns = "count_tat_us" if ask.is_count else "tat_us"

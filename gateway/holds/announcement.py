@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gateway.holds import keys
 from gateway.holds.hold import Facts
-from gateway.holds.inflight import InFlight
+from gateway.holds.store import redis_keys
+from gateway.holds.store.inflight import InFlight
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,12 @@ class Announcement:
     def keys(self) -> list[str]:
         facts, bucket = self.facts, self.facts.bucket
         return [
-            keys.state(bucket),
-            keys.window(bucket, facts.customer, facts.period_start),
-            keys.conversation(bucket, facts.customer, facts.conversation),
-            keys.pace(bucket, facts.customer),
-            keys.inflight(bucket),
-            keys.settled(bucket),
+            redis_keys.state(bucket),
+            redis_keys.window(bucket, facts.customer, facts.period_start),
+            redis_keys.conversation(bucket, facts.customer, facts.conversation),
+            redis_keys.pace(bucket, facts.customer),
+            redis_keys.inflight(bucket),
+            redis_keys.settled(bucket),
             *(() if facts.end_user_window is None else (facts.end_user_window,)),
         ]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from struct import Struct
 
 from gateway.errors import CustomerBlocked, NoTier, TierNotFound
-from gateway.holds import packed
-from gateway.holds.directory import Directory, Remembered
 from gateway.holds.offer import HouseLimits, Offer, offer
+from gateway.holds.store import packing
+from gateway.holds.store.cache import Directory, Remembered
 from gateway.holds.terms import Customer, Standing, Timeline, period_of, standing
 
 NUMBERS = Struct("<11d")
@@ -37,11 +37,11 @@ class Condition:
             _limit(offered.concurrency_max),
             _limit(offered.end_user_period_tokens_max),
         )
-        return cls(offered, period, NUMBERS.pack(*numbers) + packed.texts(offered.tier, offered.version))
+        return cls(offered, period, NUMBERS.pack(*numbers) + packing.texts(offered.tier, offered.version))
 
 
 def _limit(most: int | None) -> float:
-    return packed.MOST if most is None else most
+    return packing.MOST if most is None else most
 
 
 @dataclass(frozen=True, slots=True)

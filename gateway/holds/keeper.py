@@ -16,12 +16,12 @@ from redis.exceptions import RedisError
 
 from gateway.errors import MeteringUnavailable
 from gateway.holds.admission import Lease
-from gateway.holds.book import Book
-from gateway.holds.claims import Claims
 from gateway.holds.hold import Checkpoint, Hold, Once, Outcome, Settled
-from gateway.observing.metrics import REQUESTS
-from gateway.observing.records import UNANSWERED
-from gateway.observing.tally import Tally
+from gateway.holds.idempotency import Claims
+from gateway.holds.settlement import Book
+from gateway.metrics.counters import Tally
+from gateway.metrics.definitions import REQUESTS
+from gateway.metrics.usage import UNANSWERED
 
 log = logging.getLogger("tokencap.holds")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pricing.menu import Tier
+from pricing.menus.menu import Tier
 from pricing.money import metered, metered_bound
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select, text
 
+from gateway.ledger.book.chain import GENESIS, MAIN
 from gateway.ledger.book.seals import last_seal
-from gateway.ledger.chain import GENESIS, MAIN
 from gateway.ledger.database import Database
 from gateway.ledger.installation import installation_of
 from gateway.ledger.tables import chains

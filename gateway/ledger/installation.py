@@ -9,8 +9,8 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.errors import MeteringUnavailable, StartupError
-from gateway.holds import keys
-from gateway.holds.connect import connect, text, translated
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import connect, text, translated
 from gateway.ledger.database import Database
 from gateway.ledger.tables import installation, usage_records
 
@@ -92,7 +92,7 @@ def tie(redis_url: str, identity: str) -> None:
     """
     try:
         with connect(redis_url) as client, translated():
-            client.hsetnx(keys.TIDE, MARK, identity)
+            client.hsetnx(redis_keys.TIDE, MARK, identity)
             there = _mark(client)
     except MeteringUnavailable:
         return  # found when it is back
@@ -118,5 +118,5 @@ def refuse_other_redis(client: redis.Redis, database: Database) -> None:
 
 
 def _mark(client: redis.Redis) -> str | None:
-    there = client.hget(keys.TIDE, MARK)
+    there = client.hget(redis_keys.TIDE, MARK)
     return None if there is None else text(there)

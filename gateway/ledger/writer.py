@@ -9,20 +9,20 @@ from itertools import groupby
 
 import redis
 
-from gateway.holds import keys
-from gateway.holds.connect import translated
-from gateway.ledger.appender import book
-from gateway.ledger.aside import keep_aside
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import translated
+from gateway.ledger.book.appender import book
+from gateway.ledger.book.dead_letters import keep_aside
+from gateway.ledger.book.entries import Entry, Fields, Malformed, record_in
+from gateway.ledger.book.watermark import Tide
 from gateway.ledger.database import Database
-from gateway.ledger.entries import Entry, Fields, Malformed, record_in
-from gateway.ledger.rollup import Rollup
-from gateway.ledger.tide import Tide
+from gateway.ledger.sums.rollup import Rollup
 from pricing.usage import UsageRecord
 
 ENTRIES_PER_TURN = 8_192
 """About half a second of SQLite. Every stream has its share of them; what others leave goes to those that have more."""
 
-STREAMS = tuple(keys.usage(bucket) for bucket in keys.ALL_BUCKETS)
+STREAMS = tuple(redis_keys.usage(bucket) for bucket in redis_keys.ALL_BUCKETS)
 
 log = logging.getLogger(__name__)
 

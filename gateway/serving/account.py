@@ -7,15 +7,15 @@ from typing import Any, Protocol
 
 from gateway.clock import written
 from gateway.errors import CustomerBlocked, InvalidKey
-from gateway.holds import keys
-from gateway.holds.connect import text, translated
-from gateway.holds.directory import Directory
-from gateway.holds.line import Line
 from gateway.holds.offer import HouseLimits, Offer, offer
-from gateway.holds.packed import WINDOW, WindowState
-from gateway.holds.refusal_log import refusals_of
+from gateway.holds.store import redis_keys
+from gateway.holds.store.cache import Directory
+from gateway.holds.store.clients import text, translated
+from gateway.holds.store.connection import Line
+from gateway.holds.store.packing import WINDOW, WindowState
+from gateway.holds.store.refusal_log import refusals_of
 from gateway.holds.terms import Customer, Standing, period_of, standing
-from pricing.menu import Menu
+from pricing.menus.menu import Menu
 
 
 class SelfService(Protocol):
@@ -83,7 +83,7 @@ class Accounts:
         return customer
 
     async def _whose(self, bucket: str, digest: str) -> Customer | None:
-        holder, expires = await self._line.ask("HMGET", keys.api_key(bucket, digest), "customer", "expires")
+        holder, expires = await self._line.ask("HMGET", redis_keys.api_key(bucket, digest), "customer", "expires")
         if not holder or (expires and int(expires) <= self._now_ms()):
             return None
         return await self._directory.customer(text(holder), fresh=True)
@@ -96,7 +96,7 @@ class Accounts:
         """
         with translated():
             account = await self._account(customer)
-            if not await self._in_force(keys.bucket_of(customer.id)):
+            if not await self._in_force(redis_keys.bucket_of(customer.id)):
                 account = await self._account(customer)  # what was read may have been only half there
         return account
 
@@ -107,7 +107,7 @@ class Accounts:
         tier = menu.tier(where.tier) if menu and where.tier else None
         terms = offer(tier, where.version, customer.overrides, self._house)
         start, end = period_of(customer, now)
-        name = keys.window(keys.bucket_of(customer.id), customer.id, start)
+        name = redis_keys.window(redis_keys.bucket_of(customer.id), customer.id, start)
         window = WindowState.read(await self._line.ask("HMGET", name, *WINDOW))
         return {
             "customer": customer.id,

@@ -9,18 +9,18 @@ from dataclasses import dataclass, replace
 from gateway.errors import TokencapError
 from gateway.holds.hold import UNANSWERED, Outcome, Settled
 from gateway.holds.keeper import Live
-from gateway.serving import threads
-from gateway.serving.api_key import Key
-from gateway.serving.dialects.prompt import Prompt
-from gateway.serving.dialects.reading import Reading
-from gateway.serving.dialects.wanted import Wanted
-from gateway.serving.dialects.whole import as_it_came
-from gateway.serving.hangups import Hangups
-from gateway.serving.headers import OF_STREAMS, Headers, answer_headers, charge_header
-from gateway.serving.jsons import dumps
+from gateway.serving.caller.api_key import Key
+from gateway.serving.caller.response_headers import OF_STREAMS, Headers, answer_headers, charge_header
+from gateway.serving.dialects.answers import thread_digests
+from gateway.serving.dialects.answers.stream import Reading
+from gateway.serving.dialects.answers.whole import as_it_came
+from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.requests.prompt import Prompt
+from gateway.serving.disconnects import Hangups
+from gateway.serving.json_codec import dumps
 from gateway.serving.meter import Count, count_input, count_output, finish_of, outcome, said_input
-from gateway.serving.recount import Recount
 from gateway.serving.spot_checks import SpotChecks
+from gateway.serving.tokenizer import Recount
 
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 JSON = b"application/json"
@@ -261,9 +261,11 @@ class Call:
         if not (reading.tool_calls or answers or reading.answer_id):
             return ()
         secret = self._key.secret
-        led_by = threads.threads(reading.tool_calls, answers, secret, self.wanted.history)
-        led_by += tuple(threads.of_item(one, secret) for one in dict.fromkeys(reading.item_ids[:ITEMS_MOST]))
-        return led_by if reading.answer_id is None else (*led_by, threads.of_answer_id(reading.answer_id, secret))
+        led_by = thread_digests.threads(reading.tool_calls, answers, secret, self.wanted.history)
+        led_by += tuple(thread_digests.of_item(one, secret) for one in dict.fromkeys(reading.item_ids[:ITEMS_MOST]))
+        return (
+            led_by if reading.answer_id is None else (*led_by, thread_digests.of_answer_id(reading.answer_id, secret))
+        )
 
     def last(self, settled: Settled | None) -> Last:
         """Return the end of the answer, with the charge where it is known in time."""

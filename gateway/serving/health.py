@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from gateway.errors import MeteringUnavailable
-from gateway.holds import keys
-from gateway.holds.generation import Generation
-from gateway.holds.line import Line
+from gateway.holds.store import redis_keys
+from gateway.holds.store.connection import Line
+from gateway.holds.store.generation import Generation
 
 PATIENCE_S = 1.0
-LAST = keys.ALL_BUCKETS[-1]
+LAST = redis_keys.ALL_BUCKETS[-1]
 """The bucket that a rebuild puts in force after the others."""
 
 Admit = Callable[[Request], Awaitable[object]]
@@ -60,6 +60,6 @@ class Health:
             return False
         try:
             async with asyncio.timeout(PATIENCE_S):
-                return await self.line.ask("HGET", keys.state(LAST), "generation") is not None
+                return await self.line.ask("HGET", redis_keys.state(LAST), "generation") is not None
         except (MeteringUnavailable, RedisError, OSError, TimeoutError):
             return False

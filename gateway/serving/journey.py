@@ -26,39 +26,39 @@ from gateway.errors import (
     UpstreamUnavailable,
 )
 from gateway.holds.admission import Admission
-from gateway.holds.claims import Claims, Seal, key_digest
 from gateway.holds.hold import Ask, Hold, Settled
+from gateway.holds.idempotency import Claims, Seal, key_digest
 from gateway.holds.keeper import Keeper
-from gateway.holds.threads import Threads
-from gateway.observing.metrics import DROPPED_FIELDS
-from gateway.observing.tally import Tally
-from gateway.serving.api_key import Key, key_of
-from gateway.serving.belonging import CONVERSATION, Belonging
-from gateway.serving.body import Body
+from gateway.holds.store.threads import Threads
+from gateway.metrics.counters import Tally
+from gateway.metrics.definitions import DROPPED_FIELDS
 from gateway.serving.call import ANSWERED, Call
-from gateway.serving.dialects.dialect import Dialect
-from gateway.serving.dialects.reading import Reading
-from gateway.serving.dialects.wanted import Wanted
-from gateway.serving.discretion import renamed
-from gateway.serving.exchange import Exchange
-from gateway.serving.fields.headers import NAMED_WHERE_DROPPED, allowed, passed_headers
-from gateway.serving.fields.own_names import check_given, make_own
-from gateway.serving.fields.sieve import NAMED
-from gateway.serving.gate import Gate
-from gateway.serving.hangups import Hangups
-from gateway.serving.headers import dropped_header, length_header
-from gateway.serving.intake import Intake
-from gateway.serving.least import cap_reached
-from gateway.serving.names import Names
-from gateway.serving.profiles import COUNT_TOKENS
-from gateway.serving.query import OF_CALLS, check_head
-from gateway.serving.recount import Recount
-from gateway.serving.repetition import Repetition, name_of
+from gateway.serving.caller.api_key import Key, key_of
+from gateway.serving.caller.body_intake import Intake
+from gateway.serving.caller.exchange import Exchange
+from gateway.serving.caller.json_body import Body
+from gateway.serving.caller.query import OF_CALLS, check_head
+from gateway.serving.caller.response_headers import dropped_header, length_header
+from gateway.serving.context_limit import as_long_as_it_may_be
+from gateway.serving.conversation import CONVERSATION, Belonging
+from gateway.serving.dialects.answers.stream import Reading
+from gateway.serving.dialects.answers.thread_digests import of_session
+from gateway.serving.dialects.base import Dialect
+from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.disconnects import Hangups
+from gateway.serving.fields.account_names import check_given, make_own
+from gateway.serving.fields.field_filter import NAMED
+from gateway.serving.fields.request_headers import NAMED_WHERE_DROPPED, allowed, passed_headers
+from gateway.serving.fields.tools import Hosted
+from gateway.serving.idempotency import Repetition, name_of
+from gateway.serving.least_tokens import cap_reached
 from gateway.serving.spot_checks import SpotChecks
-from gateway.serving.threads import of_session
-from gateway.serving.too_long import as_long_as_it_may_be
-from gateway.serving.tools import Hosted
-from gateway.serving.upstream import Upstream
+from gateway.serving.tokenizer import Recount
+from gateway.serving.upstream.client import Upstream
+from gateway.serving.upstream.concurrency import Gate
+from gateway.serving.upstream.error_redaction import renamed
+from gateway.serving.upstream.model_names import Names
+from gateway.serving.upstream.profiles import COUNT_TOKENS
 
 log = logging.getLogger("tokencap.serving")
 

@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
-from gateway.dropping import Dropping
+from gateway.body_drain import Dropping
+from gateway.deadlines import Ticks
 from gateway.errors import (
     BadRequest,
     CallerGone,
@@ -21,18 +22,17 @@ from gateway.errors import (
     TokencapError,
 )
 from gateway.holds.terms import Customer
-from gateway.observing.metrics import REFUSALS
-from gateway.observing.tally import Tally
+from gateway.metrics.counters import Tally
+from gateway.metrics.definitions import REFUSALS
 from gateway.serving.account import Accounts, SelfService
-from gateway.serving.api_key import BucketOfKey, key_of
-from gateway.serving.cors import Cors
-from gateway.serving.dialects.dialect import Dialect
-from gateway.serving.exchange import Exchange, Receive, Scope, Send
-from gateway.serving.intake import Intake
+from gateway.serving.caller.api_key import BucketOfKey, key_of
+from gateway.serving.caller.body_intake import Intake
+from gateway.serving.caller.cors import Cors
+from gateway.serving.caller.exchange import Exchange, Receive, Scope, Send
+from gateway.serving.caller.query import NONE, OF_CALLS, OF_MODELS, OF_SEALS, OF_USAGE, UsageQuery, check_head
+from gateway.serving.dialects.base import Dialect
 from gateway.serving.journey import Journey, Rules
-from gateway.serving.names import Names
-from gateway.serving.query import NONE, OF_CALLS, OF_MODELS, OF_SEALS, OF_USAGE, UsageQuery, check_head
-from gateway.serving.ticks import Ticks
+from gateway.serving.upstream.model_names import Names
 
 log = logging.getLogger("tokencap.serving")
 

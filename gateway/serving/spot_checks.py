@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from gateway.observing.metrics import RECOUNTED
-from gateway.observing.tally import Tally
-from gateway.serving.recount import Recount
+from gateway.metrics.counters import Tally
+from gateway.metrics.definitions import RECOUNTED
+from gateway.serving.tokenizer import Recount
 
 AT_ONCE_MOST = 8
 """Answers that are being counted again at a time; one more is let go."""

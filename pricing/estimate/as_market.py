@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pricing.estimate.fit import Estimate
-from pricing.market import read_market
-from pricing.uncertainty import FINE_DISCOUNTS, TIERS, Understated, understated
+from pricing.market.market import read_market
+from pricing.mechanism.uncertainty import FINE_DISCOUNTS, TIERS, Understated, understated
 
 WIDE_DISCOUNTS = (0.25, 0.3, 0.34, 0.38, 0.42, 0.46, 0.5, 0.55, 0.6, 0.7, 0.8)
 """By how much more a value is understated that choices leave open."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from pricing.answers import Floats, Ints
-from pricing.estimate.statistics import LengthCounts
-from pricing.menu import Menu, Tier
-from pricing.worth import Valuation, tokens_at, worth_at
+from pricing.estimate.observations.statistics import LengthCounts
+from pricing.market.answers import Floats, Ints
+from pricing.market.worth import Valuation, tokens_at, worth_at
+from pricing.menus.menu import Menu, Tier
 
 LOW = 5
 """The percentile of the profits that stands for a bad case."""

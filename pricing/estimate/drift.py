@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import ndtr
 
-from pricing.answers import Floats
-from pricing.estimate.statistics import Windows
+from pricing.estimate.observations.statistics import Windows
+from pricing.market.answers import Floats
 
 ALPHA = 0.01
 """Windows are told apart where chance alone would make them differ as much this rarely ..."""

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from pricing.answers import Floats, Ints
-from pricing.estimate.leaving import LeavingTests
-from pricing.estimate.mixing import estimate_mixing
-from pricing.estimate.readings import as_timed
-from pricing.estimate.rows import joined, rows_of_customers
-from pricing.estimate.statistics import Statistics
-from pricing.market import read_market
-from pricing.rounding import publish
-from pricing.tiers import best_tiers
-from pricing.uncertainty import profit_of
-from pricing.worth import Valuation, valuation_of
+from pricing.estimate.laws.leaving import LeavingTests
+from pricing.estimate.laws.readings import as_timed
+from pricing.estimate.laws.rows import joined, rows_of_customers
+from pricing.estimate.laws.urgency import estimate_mixing
+from pricing.estimate.observations.statistics import Statistics
+from pricing.market.answers import Floats, Ints
+from pricing.market.market import read_market
+from pricing.market.worth import Valuation, valuation_of
+from pricing.mechanism.rounding import publish
+from pricing.mechanism.tiers import best_tiers
+from pricing.mechanism.uncertainty import profit_of
 
 TIERS, ENOUGH = 4, 0.99
 """Menus that are compared have so many tiers, or as few as earn this share of what so many do."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pricing.answers import Floats
 from pricing.estimate.comparison import BEYOND, Sold
 from pricing.estimate.fit import Estimate
-from pricing.worth import Valuation, worth_at
+from pricing.market.answers import Floats
+from pricing.market.worth import Valuation, worth_at
 
 APART = 1.1
 """Values this far apart, as a ratio, are to be told apart ..."""

@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from pricing.answers import Floats, Ints
-from pricing.estimate.choices import Intervals
-from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.drift import changed
 from pricing.estimate.effects import kept, urgency_of
 from pricing.estimate.influence import holders_of, of_holders, without_holders, without_machines
-from pricing.estimate.known import known
-from pricing.estimate.leaving import LeavingTests, examine, with_otherwise
-from pricing.estimate.length import LengthEstimate, Survival, estimate_length
-from pricing.estimate.mixing import Mixing, mixing_of
+from pricing.estimate.laws.choices import Intervals
+from pricing.estimate.laws.known import known
+from pricing.estimate.laws.leaving import LeavingTests, examine, with_otherwise
+from pricing.estimate.laws.length import LengthEstimate, Survival, estimate_length
+from pricing.estimate.laws.other_leaving import as_own
+from pricing.estimate.laws.pace import Pace, estimate_pace
+from pricing.estimate.laws.readings import as_timed
+from pricing.estimate.laws.urgency import Mixing, mixing_of
+from pricing.estimate.laws.value import ValueTold, note_of
 from pricing.estimate.notes import (
     UNTOLD_SHARE,
     differing,
@@ -30,14 +32,12 @@ from pricing.estimate.notes import (
     of_otherwise,
     of_untold,
 )
-from pricing.estimate.otherwise import as_own
-from pricing.estimate.pace import Pace, estimate_pace
-from pricing.estimate.readings import as_timed
-from pricing.estimate.spread import Differing, by_urgency
-from pricing.estimate.statistics import Statistics, cleaned
+from pricing.estimate.observations.conversations import CannotEstimate
+from pricing.estimate.observations.spread import Differing, by_urgency
+from pricing.estimate.observations.statistics import Statistics, cleaned
 from pricing.estimate.taken import taken_shares
-from pricing.estimate.value import ValueTold, note_of
-from pricing.market import Market
+from pricing.market.answers import Floats, Ints
+from pricing.market.market import Market
 
 LENGTHS_MOST = 400
 """Lengths in the market's table: so many places where a cap may be set."""
@@ -64,7 +64,7 @@ class Estimate:
 
     Attributes:
         market: a ``market.json``, its distribution of urgency the posterior mean; ``intervals`` stand beside it.
-        draws: equally likely markets, for ``pricing.uncertainty``.
+        draws: equally likely markets, for ``pricing.mechanism.uncertainty``.
         averaged: the same lengths and paces, each with the distribution of urgency averaged over all that is left
             uncertain once they are known. Profit is linear in the distribution, so over these a menu's mean profit is
             told with less chance in it than over ``draws``.

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from pricing.answers import Ints
-from pricing.estimate.spread import OwnLengths, bins_of
-from pricing.estimate.statistics import Customers, LengthCounts, Statistics
+from pricing.estimate.observations.spread import OwnLengths, bins_of
+from pricing.estimate.observations.statistics import Customers, LengthCounts, Statistics
+from pricing.market.answers import Ints
 
 MACHINE_LEAST = 50
 """Of so many answers, or more, one customer has none of another length, to within a fifth: then a program asks, and always

@@ -7,12 +7,12 @@ from datetime import date
 import numpy as np
 from scipy.special import gammaincinv
 
-from pricing.estimate.leaving import EARLY, UNTIMED_S, LeavingTests
-from pricing.estimate.length import LengthEstimate
-from pricing.estimate.mixing import Mixing
-from pricing.estimate.pace import Pace
-from pricing.estimate.spread import Differing
-from pricing.estimate.statistics import Customers
+from pricing.estimate.laws.leaving import EARLY, UNTIMED_S, LeavingTests
+from pricing.estimate.laws.length import LengthEstimate
+from pricing.estimate.laws.pace import Pace
+from pricing.estimate.laws.urgency import Mixing
+from pricing.estimate.observations.spread import Differing
+from pricing.estimate.observations.statistics import Customers
 
 UNTOLD_SHARE = 0.1
 """Of conversations that may be left at a constant rate for another reason than impatience: what that would do is said."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from pricing.estimate.choices import Intervals
-from pricing.estimate.mixing import Mixing
-from pricing.estimate.statistics import Statistics
+from pricing.estimate.laws.choices import Intervals
+from pricing.estimate.laws.urgency import Mixing
+from pricing.estimate.observations.statistics import Statistics
 
 
 def taken_shares(seen: Statistics, offers: Sequence[Intervals], mixing: Mixing) -> list[dict[str, Any]]:

@@ -15,9 +15,9 @@ from typing import Any
 
 import httpx
 
-from gateway.local.simulated.lengths import Table
-from gateway.local.simulator import Law
-from gateway.serving.profiles import PROFILES
+from gateway.serving.upstream.profiles import PROFILES
+from gateway.simulator.lengths import Table
+from gateway.simulator.server import Law
 from tests.agents.agents import AGENTS, Agent, Told, install
 from tests.gateway.demo.test_demo import demo, until_line
 from tests.loop.rig import Rig, Sold, rig

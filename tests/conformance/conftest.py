@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.local.simulated.lengths import Table
-from gateway.local.simulator import Law
+from gateway.simulator.lengths import Table
+from gateway.simulator.server import Law
 from tests.conformance.clients.apart import APART
 from tests.conformance.clients.node import NODE
 from tests.loop.rig import Rig, rig

@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.local.simulated.lengths import Table
-from gateway.local.simulated.quirks import QUIRKS
-from gateway.local.simulator import Law
-from gateway.serving.detection import Engine, detected
-from gateway.serving.endpoint import Endpoint
-from gateway.serving.profiles import ENDPOINTS, OPENAI, PROFILES
+from gateway.serving.upstream.detection import Engine, detected
+from gateway.serving.upstream.endpoint import Endpoint
+from gateway.serving.upstream.profiles import ENDPOINTS, OPENAI, PROFILES
+from gateway.simulator.engines import QUIRKS
+from gateway.simulator.lengths import Table
+from gateway.simulator.server import Law
 from tests.conformance.cases import BODIES
 from tests.loop.rig import Rig, rig
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gateway.local.simulator import build as build_simulator
-from gateway.serving.exchange import Receive, Scope, Send
+from gateway.serving.caller.exchange import Receive, Scope, Send
+from gateway.simulator.server import build as build_simulator
 from tests.door.front_ends import front_ends
 from tests.loop.rig import FAST, Rig, Sold, rig
 from tests.servers import short_directory, valkey_in

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gateway.serving.profiles import CHAT, COMPLETIONS, MESSAGES, RESPONSES
+from gateway.serving.upstream.profiles import CHAT, COMPLETIONS, MESSAGES, RESPONSES
 from tests.engines.engines import LENGTH, MODEL
 
 LIMITS = {CHAT: "max_tokens", COMPLETIONS: "max_tokens", RESPONSES: "max_output_tokens", MESSAGES: "max_tokens"}

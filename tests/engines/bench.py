@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from gateway.serving.profiles import RESPONSES
+from gateway.serving.upstream.profiles import RESPONSES
 from tests.engines.asks import Ask
 from tests.engines.engines import Engine
 from tests.engines.said import Said, in_stream, in_whole

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from gateway.serving.profiles import CHAT, COMPLETIONS, MESSAGES, RESPONSES
+from gateway.serving.upstream.profiles import CHAT, COMPLETIONS, MESSAGES, RESPONSES
 from tests.servers import ends_with_us, free_ports
 from tests.waiting import until
 

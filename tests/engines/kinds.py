@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from gateway.serving.profiles import MESSAGES
+from gateway.serving.upstream.profiles import MESSAGES
 from tests.engines.asks import Ask
 from tests.engines.bench import Bench
 from tests.waiting import until

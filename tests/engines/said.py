@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.serving.profiles import CHAT, COMPLETIONS, MESSAGES, RESPONSES
+from gateway.serving.upstream.profiles import CHAT, COMPLETIONS, MESSAGES, RESPONSES
 
 ENDS = {
     **{"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "tool_calls"},

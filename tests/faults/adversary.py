@@ -17,14 +17,14 @@ from math import inf
 from typing import Any
 
 from gateway.app import request_ids
-from gateway.holds import keys
+from gateway.deadlines import Ticks
 from gateway.holds.admission import Lease
-from gateway.holds.claims import Claims
+from gateway.holds.idempotency import Claims
 from gateway.holds.keeper import Keeper
 from gateway.holds.offer import HouseLimits
-from gateway.holds.projection import Admitted
-from gateway.observing.tally import Tally
-from gateway.serving.ticks import Ticks
+from gateway.holds.store import redis_keys
+from gateway.holds.store.projection import Admitted
+from gateway.metrics.counters import Tally
 from tests.faults.played_house import HOUSES, LENGTHS, House, Plan, Play
 from tests.faults.shapes import Script, characters, script
 from tests.faults.tongues import TONGUES
@@ -136,7 +136,7 @@ class World:
         for number in range(CUSTOMERS):
             name = f"cus_{number}"
             self.told.customer(name, "capped" if number % 2 else "open")
-            bucket = keys.bucket_of(name)
+            bucket = redis_keys.bucket_of(name)
             text = f"tc-{bucket}-" + f"{number:040d}"
             digest = hashlib.sha256(text.encode()).hexdigest()
             self.told.projection.put_keys([Admitted(bucket, digest, name, f"key_{number}", None)])
@@ -199,7 +199,7 @@ class World:
                 record = json.loads(entry["record"])
                 records[record["id"]] = record
         for name, _ in self.keys:
-            self.told.blocking.delete(keys.usage(keys.bucket_of(name)))
+            self.told.blocking.delete(redis_keys.usage(redis_keys.bucket_of(name)))
         return records
 
     def judge(self, found: Found, records: dict[str, dict[str, Any]]) -> None:

@@ -17,25 +17,25 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
+from gateway.deadlines import Ticks
 from gateway.errors import CallerGone, TokencapError, UpstreamUnavailable
-from gateway.holds.claims import Claims
-from gateway.holds.directory import Directory
+from gateway.holds.idempotency import Claims
 from gateway.holds.keeper import Keeper
-from gateway.holds.threads import Threads
-from gateway.observing.tally import Tally
-from gateway.serving.dialects.all import dialects
-from gateway.serving.exchange import WRITE_NOW, Exchange
-from gateway.serving.gate import Gate
-from gateway.serving.hangups import Hangups, Manners, Places
-from gateway.serving.intake import Intake
+from gateway.holds.store.cache import Directory
+from gateway.holds.store.threads import Threads
+from gateway.metrics.counters import Tally
+from gateway.serving.caller.body_intake import Intake
+from gateway.serving.caller.exchange import WRITE_NOW, Exchange
+from gateway.serving.dialects.registry import dialects
+from gateway.serving.disconnects import Hangups, Manners, Places
+from gateway.serving.generation_speed import Pace
 from gateway.serving.journey import Journey
-from gateway.serving.pace import Pace
-from gateway.serving.profiles import ANY, LLAMACPP, VLLM, Profile
-from gateway.serving.recount import Recount, read_tokenizer
 from gateway.serving.spot_checks import SpotChecks
-from gateway.serving.ticks import Ticks
-from gateway.serving.transport import Sent, Sink, untold
-from gateway.serving.upstream import Upstream as Door
+from gateway.serving.tokenizer import Recount, read_tokenizer
+from gateway.serving.upstream.client import Upstream as Door
+from gateway.serving.upstream.concurrency import Gate
+from gateway.serving.upstream.profiles import ANY, LLAMACPP, VLLM, Profile
+from gateway.serving.upstream.transport import Sent, Sink, untold
 from tests.faults.shapes import Played, Script, Upstream, characters
 from tests.gateway.holds.desk import Desk
 from tests.plain_rules import RULES

@@ -20,15 +20,15 @@ from typing import Any, cast
 import redis
 from sqlalchemy import insert
 
-from gateway.admin.sweep import Everything
+from gateway.catalog.projector import Everything
 from gateway.errors import MeteringUnavailable
-from gateway.holds import keys
-from gateway.holds.connect import connect
-from gateway.holds.projection import Projection
-from gateway.ledger.appender import append
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import connect
+from gateway.holds.store.projection import Projection
+from gateway.ledger.book.appender import append
 from gateway.ledger.database import Database
-from gateway.ledger.hot_state import Bounds
-from gateway.ledger.recovery import Recovery
+from gateway.ledger.recovery.hot_state import Bounds
+from gateway.ledger.recovery.recovery import Recovery
 from gateway.ledger.tables import api_keys, customers
 from tests.gateway.ledger.records import NOON, customer_row, record
 from tests.servers import short_directory, valkey_in
@@ -64,8 +64,8 @@ class House:
 
     def is_whole(self) -> bool:
         with self.client.pipeline(transaction=False) as batch:
-            for bucket in keys.ALL_BUCKETS:
-                batch.hget(keys.state(bucket), "generation")
+            for bucket in redis_keys.ALL_BUCKETS:
+                batch.hget(redis_keys.state(bucket), "generation")
             return None not in batch.execute()
 
     def commands(self) -> int:
@@ -83,8 +83,8 @@ class House:
                     found[name.decode()] = self.client.zrange(name, 0, -1, withscores=True)
                 case b"string":
                     found[name.decode()] = self.client.get(name)
-        for bucket in keys.ALL_BUCKETS:
-            found[keys.state(bucket)].pop(b"generation")
+        for bucket in redis_keys.ALL_BUCKETS:
+            found[redis_keys.state(bucket)].pop(b"generation")
         return found
 
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from gateway.holds.connect import connect
-from gateway.local.predecessor import VALKEY
+from gateway.holds.store.clients import connect
+from gateway.runtime.orphans import VALKEY
 from tests.faults.calls import ALWAYS, AS_ASKED, body, faulty_loop
 from tests.faults.crowds import fail, herd, largest_hold
 from tests.faults.oracle import Findings, Heard, Outages, compare

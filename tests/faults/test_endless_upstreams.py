@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.serving.connection import FRAMING_MOST
-from gateway.serving.exchange import Receive, Scope, Send
+from gateway.serving.caller.exchange import Receive, Scope, Send
+from gateway.serving.upstream.http11 import FRAMING_MOST
 from tests.loop.rig import Rig, Sold, rig
 from tests.serving import body_of, outlived
 

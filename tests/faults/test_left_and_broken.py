@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from gateway.holds.connect import connect
-from gateway.holds.inflight import InFlight, calls_in_flight
-from gateway.holds.keys import ALL_BUCKETS
+from gateway.holds.store.clients import connect
+from gateway.holds.store.inflight import InFlight, calls_in_flight
+from gateway.holds.store.redis_keys import ALL_BUCKETS
 from tests.faults.calls import Caller, Faulty, faulty_loop
 from tests.faults.test_dialects import ALL
 from tests.faults.test_nothing_escapes import BROAD, GRANT, LIVED_S, PATIENT, THOUGHT, hangups, sell

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import UpstreamError
-from gateway.serving.dialects.chat_reading import ChatReading
-from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.dialects.answers.chat_answer import ChatReading
+from gateway.serving.dialects.parameters import Wanted
 from gateway.serving.meter import count_output
 from tests.faults.calls import CAP, Faulty
 from tests.faults.truth import Script

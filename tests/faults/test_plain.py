@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.serving.exchange import Receive, Scope, Send
+from gateway.serving.caller.exchange import Receive, Scope, Send
 from tests.loop.rig import Rig, Sold, rig
 from tests.servers import short_directory, valkey_in
 from tests.serving import body_of, outlived, served

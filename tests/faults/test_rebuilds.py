@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from gateway.holds.connect import connect
+from gateway.holds.store.clients import connect
 from gateway.ledger.database import Database
 from tests.faults.rebuilds import House, disturbed, fill
 

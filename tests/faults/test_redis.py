@@ -16,10 +16,10 @@ import httpx
 import pytest
 
 from gateway import bookkeeper
-from gateway.holds.connect import connect
-from gateway.holds.inflight import calls_in_flight
-from gateway.holds.keys import ALL_BUCKETS
-from gateway.holds.scripts import source
+from gateway.holds.store.clients import connect
+from gateway.holds.store.inflight import calls_in_flight
+from gateway.holds.store.redis_keys import ALL_BUCKETS
+from gateway.holds.store.scripts import source
 from tests.clock import Clock
 from tests.faults.calls import AS_ASKED, Caller, Faulty, both_ways, every_call, faulty_loop
 from tests.faults.truth import Script, Told

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from gateway.holds import keys
 from gateway.holds.admission import BACKLOG_MOST
-from gateway.holds.connect import connect
-from gateway.ledger.entries import ADDED
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import connect
+from gateway.ledger.book.entries import ADDED
 from tests.faults.calls import AS_ASKED, Faulty, faulty_loop
 from tests.faults.truth import Script
 from tests.faults.wire import Wire, wire
@@ -55,7 +55,7 @@ def wired(postgres_server: str, tmp_path: Path) -> Iterator[tuple[Faulty, Wire]]
 def waiting(faulty: Faulty, who: Sold) -> int:
     """Return how many of a customer's records are not in the ledger yet."""
     with connect(faulty.loop.settings.redis_url) as client:
-        return int(client.xlen(keys.usage(keys.bucket_of(who.id))))
+        return int(client.xlen(redis_keys.usage(redis_keys.bucket_of(who.id))))
 
 
 def new_customer(faulty: Faulty) -> Sold:
@@ -119,7 +119,7 @@ def test_beyond_the_bound_of_what_may_wait_nothing_is_served(locked: tuple[Fault
     who = new_customer(faulty)
     (row,) = faulty.loop.usage(who)
     other.execute("BEGIN IMMEDIATE")
-    stream = keys.usage(keys.bucket_of(who.id))
+    stream = redis_keys.usage(redis_keys.bucket_of(who.id))
     record = {name: value for name, value in row.items() if name not in ADDED}
     with connect(faulty.loop.settings.redis_url) as client, client.pipeline(transaction=False) as batch:
         for number in range(BACKLOG_MOST):

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.serving.exchange import Receive, Scope, Send
+from gateway.serving.caller.exchange import Receive, Scope, Send
 from tests.faults.tongues import Chat, Completions, Messages, Responses
 from tests.loop.rig import Rig, rig
 from tests.servers import short_directory, valkey_in

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.dropping import AT_ONCE, DROPPED_MOST, SMALL, Dropping, More
+from gateway.body_drain import AT_ONCE, DROPPED_MOST, SMALL, Dropping, More
 
 
 def body(pieces: int, size: int, taken: list[int], *, then: asyncio.Event | None = None) -> More:

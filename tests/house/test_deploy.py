@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from gateway.observing.metrics import METRICS, Kind
+from gateway.metrics.definitions import METRICS, Kind
 from tests.house.files import ROOT
 
 ALERTS: list[dict[str, Any]] = [

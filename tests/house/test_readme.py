@@ -10,9 +10,9 @@ import pytest
 
 from gateway import errors
 from gateway.cli.main import COMMANDS
-from gateway.observing.metrics import METRICS
-from gateway.serving.fields.guarded import OURS
-from gateway.serving.fields.shown import page
+from gateway.metrics.definitions import METRICS
+from gateway.serving.fields.field_tables import page
+from gateway.serving.fields.guarded_fields import OURS
 from gateway.settings import Settings
 from tests.house.files import FOLDERS, ROOT, name_of, written_files
 

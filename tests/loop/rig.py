@@ -13,17 +13,17 @@ from typing import Any
 import httpx
 
 from gateway import bookkeeper
-from gateway.admin.tokens import new_admin_token
 from gateway.app import build
+from gateway.catalog.admin_tokens import new_admin_token
 from gateway.clock import now_ms
-from gateway.holds import keys
-from gateway.holds.connect import connect, fields
-from gateway.holds.inflight import calls_in_flight
-from gateway.holds.packed import WindowState, window_state
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import connect, fields
+from gateway.holds.store.inflight import calls_in_flight
+from gateway.holds.store.packing import WindowState, window_state
 from gateway.ledger.database import Database
-from gateway.local.simulator import Law
-from gateway.local.simulator import build as build_simulator
 from gateway.settings import Settings
+from gateway.simulator.server import Law
+from gateway.simulator.server import build as build_simulator
 from tests.serving import served
 from tests.waiting import until
 
@@ -95,7 +95,7 @@ class Rig:
     def open_holds(self) -> int:
         """Return how many holds there are, in all buckets."""
         with connect(self.settings.redis_url) as client:
-            return sum(map(len, calls_in_flight(client, keys.ALL_BUCKETS).values()))
+            return sum(map(len, calls_in_flight(client, redis_keys.ALL_BUCKETS).values()))
 
     def windows(self) -> list[WindowState]:
         with connect(self.settings.redis_url) as client:
@@ -105,7 +105,7 @@ class Rig:
         until(lambda: self.open_holds() == 0, deadline_s)
         assert all(window.held == 0 for window in self.windows())
         with connect(self.settings.redis_url) as client:
-            assert fields(client.hgetall(keys.BREACHES)) == {}
+            assert fields(client.hgetall(redis_keys.BREACHES)) == {}
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.serving.exchange import Receive, Scope, Send
+from gateway.serving.caller.exchange import Receive, Scope, Send
 from tests.serving import body_of, outlived
 
 GIVEN_UP_S = 60.0

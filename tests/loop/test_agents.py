@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.serving.profiles import MESSAGES, PROFILES, RESPONSES
+from gateway.serving.upstream.profiles import MESSAGES, PROFILES, RESPONSES
 from tests.loop.rig import FAST, Rig, Sold, rig
 from tests.servers import emptied
 from tests.wire.heard import heard_stream, heard_whole

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 
-from gateway.local.simulated.lengths import Table
-from gateway.local.simulator import Law
+from gateway.simulator.lengths import Table
+from gateway.simulator.server import Law
 from tests.loop.rig import Rig, Sold, rig
 from tests.waiting import until
 

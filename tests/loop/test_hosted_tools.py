@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.serving.exchange import Receive, Scope, Send
+from gateway.serving.caller.exchange import Receive, Scope, Send
 from tests.loop.rig import Rig, rig
 from tests.serving import body_of, outlived
 

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.holds.connect import connect, fields
-from gateway.local.simulated.lengths import Table
-from gateway.local.simulator import Law
+from gateway.holds.store.clients import connect, fields
+from gateway.simulator.lengths import Table
+from gateway.simulator.server import Law
 from tests.loop.rig import Rig, Sold, rig
 from tests.waiting import until
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import redis
 
-from gateway.holds.connect import connect
+from gateway.holds.store.clients import connect
 from tests.loop.rig import Rig
 from tests.waiting import until
 

@@ -13,9 +13,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
-from gateway.serving.dialects.all import dialects
-from gateway.serving.exchange import Receive, Scope, Send
-from gateway.serving.profiles import PROFILES, MediaBounds
+from gateway.serving.caller.exchange import Receive, Scope, Send
+from gateway.serving.dialects.registry import dialects
+from gateway.serving.upstream.profiles import PROFILES, MediaBounds
 from tests.loop.rig import Rig, rig
 from tests.serving import body_of, outlived
 

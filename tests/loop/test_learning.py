@@ -10,12 +10,12 @@ from typing import Any
 
 import httpx
 
-from gateway.local.demo.learnt import earns
-from gateway.local.demo.people import Person, law_of, people_of
+from gateway.demo.customers import Person, law_of, people_of
+from gateway.demo.estimate_check import earns
 from pricing.certificate import verify
-from pricing.market import Market, read_market
-from pricing.menu import Menu, Tier
-from pricing.menus import optimal_menu
+from pricing.market.market import Market, read_market
+from pricing.menus.menu import Menu, Tier
+from pricing.menus.menus import optimal_menu
 from tests.loop.rig import Rig, rig
 from tests.pricing.markets import market, types
 from tests.waiting import until

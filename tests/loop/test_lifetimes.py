@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.holds.connect import connect, text
+from gateway.holds.store.clients import connect, text
 from tests.loop.rig import Rig, Sold
 
 MINUTE_S, HOUR_S = 60, 3_600

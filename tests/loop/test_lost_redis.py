@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.holds import keys
-from gateway.holds.connect import connect, text
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import connect, text
 from tests.loop.rig import Rig, Sold, rig
 from tests.servers import short_directory, valkey_in
 from tests.waiting import until
@@ -69,7 +69,7 @@ def say(loop: Rig, who: Sold, gateway: int = 0, conversation: str = "talk") -> h
 
 def generation(loop: Rig) -> str:
     with connect(loop.settings.redis_url) as client:
-        return text(client.hget(keys.state("00"), "generation"))
+        return text(client.hget(redis_keys.state("00"), "generation"))
 
 
 def said_and_booked(loop: Rig, who: Sold, calls: int) -> None:
@@ -137,13 +137,13 @@ def test_an_old_snapshot_is_noticed_and_rebuilt_from_the_ledger(loop: Rig, serve
 def test_a_bucket_of_the_past_is_written_anew_by_itself(loop: Rig) -> None:
     """As where a node of a cluster falls back: the others serve on, and nobody has to be asked to mend it."""
     who = other = loop.customer("open")
-    while keys.bucket_of(other.id) == keys.bucket_of(who.id):
+    while redis_keys.bucket_of(other.id) == redis_keys.bucket_of(who.id):
         other = loop.customer("open")
     said_and_booked(loop, who, 4)
     said_and_booked(loop, other, 2)
     before = generation(loop)
     with connect(loop.settings.redis_url) as client:
-        back, lasting = keys.bucket_of(who.id), keys.state(keys.bucket_of(other.id))
+        back, lasting = redis_keys.bucket_of(who.id), redis_keys.state(redis_keys.bucket_of(other.id))
         was = {name: client.dump(name) for name in client.scan_iter(f"{{b{back}}}:*")}
         said_and_booked(loop, who, 6)
         for name in client.scan_iter(f"{{b{back}}}:*"):
@@ -165,7 +165,7 @@ def test_a_bucket_of_the_past_sells_nothing_beyond_its_records(server: Server, l
     with rig(server.url, ledger_url, tmp_path, gateways=2, books_clock=one_look) as loop:
         loop.tier("small", period_tokens_max=60)
         who = loop.customer("small")
-        own = f"{{b{keys.bucket_of(who.id)}}}:*"
+        own = f"{{b{redis_keys.bucket_of(who.id)}}}:*"
         said_and_booked(loop, who, 1)
         with connect(server.url) as client:
             was = {name: client.dump(name) for name in client.scan_iter(own)}
@@ -196,12 +196,12 @@ def test_while_another_process_rebuilds_calls_are_refused_and_the_gateway_is_not
     who = loop.customer("open")
     said_and_booked(loop, who, 1)
     with connect(loop.settings.redis_url) as client:
-        client.set(keys.REBUILD_LOCK, "another's")
-        for bucket in keys.ALL_BUCKETS:
-            client.hdel(keys.state(bucket), "generation")
+        client.set(redis_keys.REBUILD_LOCK, "another's")
+        for bucket in redis_keys.ALL_BUCKETS:
+            client.hdel(redis_keys.state(bucket), "generation")
 
         ready, refused = httpx.get(f"{loop.url}/readyz", timeout=30), say(loop, who)
-        client.delete(keys.REBUILD_LOCK)
+        client.delete(redis_keys.REBUILD_LOCK)
 
     assert (ready.status_code, ready.headers["retry-after"]) == (503, "1")
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")

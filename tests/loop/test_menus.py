@@ -9,11 +9,11 @@ from typing import Any
 
 import httpx
 
-from gateway.local.simulated.lengths import Table
-from gateway.local.simulator import Law
-from pricing.market import read_market
-from pricing.menu import Menu
-from pricing.menus import optimal_menu
+from gateway.simulator.lengths import Table
+from gateway.simulator.server import Law
+from pricing.market.market import read_market
+from pricing.menus.menu import Menu
+from pricing.menus.menus import optimal_menu
 from tests.loop.rig import Rig, Sold, rig
 from tests.waiting import until
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import httpx
 
-from gateway.local.simulated.lengths import Table
-from gateway.local.simulator import Law
+from gateway.simulator.lengths import Table
+from gateway.simulator.server import Law
 from tests.loop.rig import rig
 
 LONG = Law(tokens_per_s=float("inf"), first_token_s=0, lengths=Table((500,), (1.0,)))

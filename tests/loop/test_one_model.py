@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.serving.dialects.all import dialects
-from gateway.serving.exchange import Receive, Scope, Send
-from gateway.serving.profiles import PROFILES
+from gateway.serving.caller.exchange import Receive, Scope, Send
+from gateway.serving.dialects.registry import dialects
+from gateway.serving.upstream.profiles import PROFILES
 from tests.loop.rig import rig
 
 ASKED: dict[str, dict[str, Any]] = {

@@ -11,9 +11,9 @@ import httpx
 import pytest
 import redis
 
-from gateway.holds import keys
-from gateway.holds.connect import connect, text
-from gateway.holds.packed import conversation_in
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import connect, text
+from gateway.holds.store.packing import conversation_in
 from tests.loop.rig import Rig, Sold
 from tests.waiting import until
 
@@ -49,7 +49,7 @@ def say(loop: Rig, who: Sold, random: Random) -> None:
 def all_is_booked(loop: Rig, client: redis.Redis) -> None:
     """Wait until no call is in flight and no record waits for the ledger."""
     loop.until_nothing_is_held()
-    until(lambda: not any(client.xlen(keys.usage(bucket)) for bucket in keys.ALL_BUCKETS))
+    until(lambda: not any(client.xlen(redis_keys.usage(bucket)) for bucket in redis_keys.ALL_BUCKETS))
 
 
 def change(loop: Rig, client: redis.Redis, who: Sold, random: Random) -> None:
@@ -72,12 +72,12 @@ def change(loop: Rig, client: redis.Redis, who: Sold, random: Random) -> None:
 
 def lose(client: redis.Redis, who: Sold, random: Random) -> None:
     """Lose the whole hot state, one bucket's generation, or all that is in one bucket."""
-    bucket = keys.bucket_of(who.id)
+    bucket = redis_keys.bucket_of(who.id)
     match random.randrange(3):
         case 0:
             client.flushall()
         case 1:
-            client.hdel(keys.state(bucket), "generation")
+            client.hdel(redis_keys.state(bucket), "generation")
         case 2:
             client.unlink(*client.keys(f"{{b{bucket}}}:*"))
 
@@ -87,14 +87,14 @@ def standing(loop: Rig, client: redis.Redis, customers: list[Sold]) -> dict[str,
     found: dict[str, Any] = {}
     for who in customers:
         account = found[who.id] = loop.account(who)
-        bucket = keys.bucket_of(who.id)
+        bucket = redis_keys.bucket_of(who.id)
         for name in map(text, client.scan_iter(match=f"{{b{bucket}}}:conversation:{who.id}:*", count=1_000)):
             state = conversation_in(client, name)
             assert state is not None
             found[name] = (state.cap, state.used, state.input_used, state.was_charged, state.tier, state.version)
         start = int(1000 * datetime.fromisoformat(account["period"]["start"]).timestamp())
         for user in ("a", "b", None) if account["tier"] == "users" else ():
-            found[f"{who.id} {user}"] = client.hget(keys.end_user(bucket, who.id, start, user), "used")
+            found[f"{who.id} {user}"] = client.hget(redis_keys.end_user(bucket, who.id, start, user), "used")
     return found
 
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from sqlalchemy import create_engine, update
 
-from gateway.holds.connect import connect
+from gateway.holds.store.clients import connect
 from gateway.ledger.tables import usage_records
 from tests.loop.rig import Rig, Sold
 from tests.waiting import until

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from gateway.errors import StartupError
-from gateway.serving.exchange import Receive, Scope, Send
-from gateway.serving.recount import read_tokenizer
+from gateway.serving.caller.exchange import Receive, Scope, Send
+from gateway.serving.tokenizer import read_tokenizer
 from tests.loop.rig import Rig, rig
 from tests.serving import body_of, outlived
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import httpx
 
-from gateway.holds import keys
-from gateway.holds.connect import connect
-from gateway.holds.refusal_log import KEPT_S, MOST
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import connect
+from gateway.holds.store.refusal_log import KEPT_S, MOST
 from tests.loop.rig import Rig, Sold
 from tests.waiting import until
 
@@ -106,7 +106,7 @@ def test_the_last_thousand_are_kept_for_a_while_and_go_with_the_customer(loop: R
     loop.tier("none", conversation_tokens_max=50, period_tokens_max=1, price_nanousd=1)
     who = loop.customer("none")
     with connect(loop.settings.redis_url) as client:
-        name = keys.refusals(keys.bucket_of(who.id), who.id)
+        name = redis_keys.refusals(redis_keys.bucket_of(who.id), who.id)
         client.rpush(
             name, *(b'[%d,429,"x",null,null,null,null,null,null,"old_%d"]' % (place, place) for place in range(MOST))
         )

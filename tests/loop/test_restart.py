@@ -12,11 +12,11 @@ from typing import Any
 
 import httpx
 
-from gateway.holds import keys
-from gateway.holds.connect import connect
-from gateway.holds.inflight import calls_in_flight
-from gateway.local.simulated.lengths import Table
-from gateway.local.simulator import Law, build
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import connect
+from gateway.holds.store.inflight import calls_in_flight
+from gateway.simulator.lengths import Table
+from gateway.simulator.server import Law, build
 from tests.gateway.cli.commands import Serving, serving, tokencap
 from tests.gateway.cli.conftest import directory
 from tests.loop.rig import Rig, Sold
@@ -45,7 +45,7 @@ def redis_url(running: Serving) -> str:
 
 def open_holds(url: str) -> int:
     with connect(url) as client:
-        return sum(map(len, calls_in_flight(client, keys.ALL_BUCKETS).values()))
+        return sum(map(len, calls_in_flight(client, redis_keys.ALL_BUCKETS).values()))
 
 
 def test_customers_keys_tiers_used_tokens_and_records_are_there_after_a_restart(directory: Path) -> None:

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from gateway.cli.doctor import Verdict, judge_recount
-from gateway.observing.metrics import RECOUNTED
-from gateway.serving.exchange import Receive, Scope, Send
+from gateway.metrics.definitions import RECOUNTED
+from gateway.serving.caller.exchange import Receive, Scope, Send
 from tests.loop.rig import Rig, rig
 from tests.waiting import until
 

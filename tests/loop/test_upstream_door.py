@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.local.simulator import Law, build
-from gateway.serving.exchange import Receive, Scope, Send
+from gateway.serving.caller.exchange import Receive, Scope, Send
+from gateway.simulator.server import Law, build
 from tests.loop.rig import rig
 from tests.loop.scripted import ASKED, FORMATS, Scripted
 from tests.serving import body_of, outlived

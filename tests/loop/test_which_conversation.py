@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from gateway.serving.threads import is_random
+from gateway.serving.dialects.answers.thread_digests import is_random
 from tests.loop.rig import Rig, Sold, rig
 from tests.servers import short_directory, valkey_in
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pricing.answers import Floats
-from pricing.fields import NotAMarket
-from pricing.mechanism import iron
+from pricing.market.answers import Floats
+from pricing.market.fields import NotAMarket
+from pricing.mechanism.mechanism import iron
 
 HALVINGS = 200
 """Enough to bring any interval of doubles down to neighbouring ones."""

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import coo_matrix
 
-from pricing.worth import Valuation
+from pricing.market.worth import Valuation
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -8,9 +8,9 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from pricing.bound import Multipliers, bound_error, lagrangian, upper_bound
-from pricing.market import Market, read_market
-from pricing.worth import Valuation, valuation_of, worth_error
+from pricing.bounds.bound import Multipliers, bound_error, lagrangian, upper_bound
+from pricing.market.market import Market, read_market
+from pricing.market.worth import Valuation, valuation_of, worth_error
 from tests.pricing import markets
 from tests.pricing.test_worth import exactly, left
 

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from pricing.canonical import digest
 from pricing.certificate import Verdict, disagreement, verify
-from pricing.market import read_market
-from pricing.mechanism import Allocation
-from pricing.menu import NotAMenu
-from pricing.menus import digests, optimal_menu, with_limits, written
-from pricing.solving import solve
-from pricing.wishes import wishes
+from pricing.market.market import read_market
+from pricing.mechanism.mechanism import Allocation
+from pricing.menus.menu import NotAMenu
+from pricing.menus.menus import digests, optimal_menu, with_limits, written
+from pricing.menus.request import wishes
+from pricing.menus.solving import solve
 from tests.pricing import markets
 
 Json = dict[str, Any]

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pricing.lasting import advise, best_for_caps
-from pricing.market import Market, read_market
-from pricing.mechanism import full_menu
-from pricing.menus import optimal_menu
+from pricing.market.market import Market, read_market
+from pricing.market.worth import valuation_of
+from pricing.mechanism.lasting import advise, best_for_caps
+from pricing.mechanism.mechanism import full_menu
+from pricing.mechanism.uncertainty import best_on_average, profit_of
+from pricing.menus.menus import optimal_menu
 from pricing.simulate import simulate
-from pricing.uncertainty import best_on_average, profit_of
-from pricing.worth import valuation_of
 from tests.pricing import markets, oracles
 
 

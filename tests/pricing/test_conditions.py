@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pricing.conditions import conditions
-from pricing.market import read_market
-from pricing.rounding import Published
-from pricing.worth import Valuation, valuation_of
+from pricing.market.market import read_market
+from pricing.market.worth import Valuation, valuation_of
+from pricing.mechanism.conditions import conditions
+from pricing.mechanism.rounding import Published
 from tests.pricing import markets
 
 TABLE = {"family": "table", "tokens": [10, 20], "probability": [0.5, 0.5]}

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pricing.estimated import Value, estimated
-from pricing.fields import NotAMarket
-from pricing.market import read_market
+from pricing.market.estimated import Value, estimated
+from pricing.market.fields import NotAMarket
+from pricing.market.market import read_market
 
 DRAW = {"value_nanousd": 900, "tokens_per_s": 40, "first_token_s": 0.2, "share": [1, 3], "survival": [0.4, 0.1]}
 VALUE = {"nanousd": 1000, "low": 800, "high": 1200, "known_by": "estimated", "sigma": 0.1}

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from pricing.certificate import verify
-from pricing.fields import NotAMarket
-from pricing.market import read_market
-from pricing.menu import NotAMenu
-from pricing.menus import digests, optimal_menu, version_of, with_limits, written
-from pricing.offers import offer_of
-from pricing.report import report
-from pricing.rounding import publish
-from pricing.solving import solve
-from pricing.wishes import wishes
+from pricing.market.fields import NotAMarket
+from pricing.market.market import read_market
+from pricing.mechanism.offers import offer_of
+from pricing.mechanism.rounding import publish
+from pricing.menus.menu import NotAMenu
+from pricing.menus.menus import digests, optimal_menu, version_of, with_limits, written
+from pricing.menus.request import wishes
+from pricing.menus.solving import solve
+from pricing.report.report import report
 from tests.pricing import markets
 
 Json = dict[str, Any]

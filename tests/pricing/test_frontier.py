@@ -7,11 +7,11 @@ from itertools import pairwise, product
 import pytest
 
 import pricing
-from pricing.frontiers import frontier
-from pricing.market import read_market
-from pricing.mechanism import full_menu
-from pricing.tiers import best_tiers
-from pricing.worth import valuation_of
+from pricing.comparisons.frontiers import frontier
+from pricing.market.market import read_market
+from pricing.market.worth import valuation_of
+from pricing.mechanism.mechanism import full_menu
+from pricing.mechanism.tiers import best_tiers
 from tests.pricing import markets
 
 COSTLY = markets.market(cost_nanousd_per_token=2_000, cap_tokens_max=4_000)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pricing.bound import upper_bound
-from pricing.market import read_market
-from pricing.mechanism import enveloped, full_menu, search
-from pricing.menus import optimal_menu
-from pricing.multipliers import multipliers_for
-from pricing.tiers import best_tiers
-from pricing.worth import valuation_of
+from pricing.bounds.bound import upper_bound
+from pricing.bounds.multipliers import multipliers_for
+from pricing.market.market import read_market
+from pricing.market.worth import valuation_of
+from pricing.mechanism.mechanism import enveloped, full_menu, search
+from pricing.mechanism.tiers import best_tiers
+from pricing.menus.menus import optimal_menu
 from tests.pricing import markets, oracles
 
 pytestmark = pytest.mark.filterwarnings("error")

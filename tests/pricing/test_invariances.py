@@ -9,11 +9,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pricing.market import read_market
-from pricing.mechanism import first_best, full_menu, iron
-from pricing.menus import optimal_menu
-from pricing.tiers import best_tiers, single_plan
-from pricing.worth import tokens_at, valuation_of, worth_at
+from pricing.market.market import read_market
+from pricing.market.worth import tokens_at, valuation_of, worth_at
+from pricing.mechanism.mechanism import first_best, full_menu, iron
+from pricing.mechanism.tiers import best_tiers, single_plan
+from pricing.menus.menus import optimal_menu
 from tests.pricing import markets
 
 WEIGHTS = st.integers(1, 100)

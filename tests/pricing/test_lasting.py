@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pricing.aims import Aim, best_offer, resumed, thinned
 from pricing.certificate import verify
-from pricing.lasting import advise, best_for_caps, if_resumed
-from pricing.market import Market, read_market
-from pricing.menus import optimal_menu
-from pricing.offers import Offer, cleaned, offer_of
-from pricing.rounding import publish
-from pricing.tiers import best_tiers
-from pricing.worth import valuation_of
+from pricing.market.market import Market, read_market
+from pricing.market.worth import valuation_of
+from pricing.mechanism.lasting import advise, best_for_caps, if_resumed
+from pricing.mechanism.offers import Offer, cleaned, offer_of
+from pricing.mechanism.rounding import publish
+from pricing.mechanism.tiers import best_tiers
+from pricing.menus.aims import Aim, best_offer, resumed, thinned
+from pricing.menus.menus import optimal_menu
 from tests.pricing import markets
 
 

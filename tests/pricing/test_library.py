@@ -14,10 +14,10 @@ import pytest
 
 import pricing
 from pricing import library
-from pricing.demand import crowd_of
-from pricing.market import read_market
-from pricing.sensitivity import offer_in
-from pricing.worth import valuation_of
+from pricing.comparisons.sensitivity import offer_in
+from pricing.market.market import read_market
+from pricing.market.worth import valuation_of
+from pricing.mechanism.demand import crowd_of
 from tests.house.files import ROOT
 from tests.pricing.estimate.recovery import CHOOSING, lognormal_urgency
 from tests.pricing.estimate.talking import menu_of, talk

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pricing.certificate import verify
-from pricing.fields import NotAMarket
-from pricing.market import read_market
-from pricing.menu import NotAMenu
-from pricing.menus import optimal_menu
-from pricing.report import report
+from pricing.market.fields import NotAMarket
+from pricing.market.market import read_market
+from pricing.menus.menu import NotAMenu
+from pricing.menus.menus import optimal_menu
+from pricing.report.report import report
 from tests.pricing import markets
 
 pytestmark = pytest.mark.filterwarnings("error")

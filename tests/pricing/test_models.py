@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pricing.fields import NotAMarket
-from pricing.market import Market, read_market
-from pricing.models import compare_models
+from pricing.comparisons.models import compare_models
+from pricing.market.fields import NotAMarket
+from pricing.market.market import Market, read_market
 from tests.pricing import markets
 
 STEPS = 3_000

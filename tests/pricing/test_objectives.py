@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pricing.bound import upper_bound
+from pricing.bounds.bound import upper_bound
+from pricing.bounds.multipliers import multipliers_for
 from pricing.certificate import verify
-from pricing.demand import crowd_of
-from pricing.further import Further, Term, WorseOff
-from pricing.market import read_market
-from pricing.mechanism import full_menu
-from pricing.menu import NotAMenu
-from pricing.menus import digests, optimal_menu, version_of
-from pricing.multipliers import multipliers_for
-from pricing.offers import Offer
-from pricing.tiers import best_tiers
-from pricing.worth import Valuation, valuation_of
+from pricing.market.market import read_market
+from pricing.market.worth import Valuation, valuation_of
+from pricing.mechanism.demand import crowd_of
+from pricing.mechanism.mechanism import full_menu
+from pricing.mechanism.offers import Offer
+from pricing.mechanism.tiers import best_tiers
+from pricing.menus.menu import NotAMenu
+from pricing.menus.menus import digests, optimal_menu, version_of
+from pricing.menus.objectives import Further, Term, WorseOff
 from tests.pricing import markets, oracles
 
 Json = dict[str, Any]

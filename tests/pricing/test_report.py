@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pricing.market import read_market
-from pricing.menus import optimal_menu
-from pricing.report import report
+from pricing.market.market import read_market
+from pricing.menus.menus import optimal_menu
+from pricing.report.report import report
 from tests.pricing import markets
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from pricing.certificate import verify
-from pricing.fields import NotAMarket
-from pricing.market import read_market
-from pricing.mechanism import full_menu
-from pricing.menus import optimal_menu
-from pricing.resumption import Resumption, resumption
-from pricing.rounding import Published, publish
-from pricing.worth import Valuation, own_tokens, valuation_of, worth_at, worth_error
+from pricing.market.fields import NotAMarket
+from pricing.market.market import read_market
+from pricing.market.worth import Valuation, own_tokens, valuation_of, worth_at, worth_error
+from pricing.mechanism.mechanism import full_menu
+from pricing.mechanism.resumption import Resumption, resumption
+from pricing.mechanism.rounding import Published, publish
+from pricing.menus.menus import optimal_menu
 from tests.pricing import markets, oracles
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from pricing.certificate import verify
-from pricing.demand import crowd_of
-from pricing.further import Further
-from pricing.market import read_market
-from pricing.menus import digests, optimal_menu
-from pricing.neighbourhood import Neighbourhood, longer, more_urgent
-from pricing.offers import Offer, cleaned
-from pricing.robust import robust_of
-from pricing.worth import Valuation, valuation_of, worth_at
+from pricing.market.market import read_market
+from pricing.market.neighbourhood import Neighbourhood, longer, more_urgent
+from pricing.market.worth import Valuation, valuation_of, worth_at
+from pricing.mechanism.demand import crowd_of
+from pricing.mechanism.offers import Offer, cleaned
+from pricing.menus.menus import digests, optimal_menu
+from pricing.menus.objectives import Further
+from pricing.menus.robust import robust_of
 from tests.pricing import markets
 from tests.pricing.test_objectives import BASE, TOKENS
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pricing.conditions import conditions
-from pricing.lasting import margins
-from pricing.market import read_market
-from pricing.mechanism import full_menu
-from pricing.menus import optimal_menu
-from pricing.rounding import Published, publish
-from pricing.worth import Valuation, valuation_of
+from pricing.market.market import read_market
+from pricing.market.worth import Valuation, valuation_of
+from pricing.mechanism.conditions import conditions
+from pricing.mechanism.lasting import margins
+from pricing.mechanism.mechanism import full_menu
+from pricing.mechanism.rounding import Published, publish
+from pricing.menus.menus import optimal_menu
 from tests.pricing import markets
 
 

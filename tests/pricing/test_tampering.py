@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from pricing.certificate import verify
-from pricing.further import Further, Term, WorseOff
-from pricing.market import read_market
-from pricing.menus import digests, optimal_menu, version_of, with_limits
-from pricing.neighbourhood import Neighbourhood
+from pricing.market.market import read_market
+from pricing.market.neighbourhood import Neighbourhood
+from pricing.menus.menus import digests, optimal_menu, version_of, with_limits
+from pricing.menus.objectives import Further, Term, WorseOff
 from tests.pricing import markets
 
 Json = dict[str, Any]

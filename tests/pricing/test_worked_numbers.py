@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pricing.answers import Steps
-from pricing.bound import upper_bound
-from pricing.market import read_market
-from pricing.mechanism import full_menu
-from pricing.menus import optimal_menu
-from pricing.multipliers import multipliers_for
-from pricing.tiers import best_tiers
-from pricing.worth import Valuation, valuation_of
+from pricing.bounds.bound import upper_bound
+from pricing.bounds.multipliers import multipliers_for
+from pricing.market.answers import Steps
+from pricing.market.market import read_market
+from pricing.market.worth import Valuation, valuation_of
+from pricing.mechanism.mechanism import full_menu
+from pricing.mechanism.tiers import best_tiers
+from pricing.menus.menus import optimal_menu
 from tests.pricing import closed_forms, markets, oracles
 from tests.pricing.continuous import continuous_menu, exponential_worth
 

@@ -8,8 +8,8 @@ from decimal import Decimal, getcontext
 import numpy as np
 import pytest
 
-from pricing.market import ExponentialLength, Market, TableLength, read_market
-from pricing.worth import own_tokens, summed_to, tokens_at, valuation_of, worth_at, worth_error
+from pricing.market.market import ExponentialLength, Market, TableLength, read_market
+from pricing.market.worth import own_tokens, summed_to, tokens_at, valuation_of, worth_at, worth_error
 from tests.pricing import markets
 
 getcontext().prec = 50

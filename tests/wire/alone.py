@@ -9,23 +9,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gateway.deadlines import Ticks
 from gateway.errors import UpstreamUnavailable
 from gateway.holds.hold import Ask, Facts, Hold, Outcome, Settled
 from gateway.holds.keeper import Live
-from gateway.observing.tally import Tally
-from gateway.serving.dialects.all import dialects
-from gateway.serving.exchange import Exchange
-from gateway.serving.gate import Gate
-from gateway.serving.hangups import Hangups, Manners, Places
-from gateway.serving.intake import Intake
+from gateway.metrics.counters import Tally
+from gateway.serving.caller.body_intake import Intake
+from gateway.serving.caller.exchange import Exchange
+from gateway.serving.dialects.registry import dialects
+from gateway.serving.disconnects import Hangups, Manners, Places
+from gateway.serving.generation_speed import Pace
 from gateway.serving.journey import Journey
-from gateway.serving.pace import Pace
-from gateway.serving.profiles import ANY, Profile
-from gateway.serving.recount import Recount
 from gateway.serving.spot_checks import SpotChecks
-from gateway.serving.ticks import Ticks
-from gateway.serving.transport import Sent, Sink, untold
-from gateway.serving.upstream import Upstream
+from gateway.serving.tokenizer import Recount
+from gateway.serving.upstream.client import Upstream
+from gateway.serving.upstream.concurrency import Gate
+from gateway.serving.upstream.profiles import ANY, Profile
+from gateway.serving.upstream.transport import Sent, Sink, untold
 from tests.plain_rules import RULES
 
 KEY = b"tc-ab-" + b"x" * 40

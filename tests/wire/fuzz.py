@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from gateway.serving.dialects.responses import Responses
-from gateway.serving.profiles import PROFILES
+from gateway.serving.upstream.profiles import PROFILES
 from tests.wire.alone import Alone, Came, Said
 from tests.wire.heard import DONE, STREAMS, events, responses_state, strict_json
 from tests.wire.mutations import Mutated, mutated

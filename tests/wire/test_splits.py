@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from gateway.serving.body import Body
-from gateway.serving.dialects.all import dialects
-from gateway.serving.dialects.reading import Reading
-from gateway.serving.jsons import dumps, loads
-from gateway.serving.profiles import PROFILES
+from gateway.serving.caller.json_body import Body
+from gateway.serving.dialects.answers.stream import Reading
+from gateway.serving.dialects.registry import dialects
+from gateway.serving.json_codec import dumps, loads
+from gateway.serving.upstream.profiles import PROFILES
 from tests.wire.heard import heard_stream, heard_whole, strict_json
 from tests.wire.transcripts import TRANSCRIPTS, Transcript, fits
 

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from gateway.serving.profiles import PROFILES
+from gateway.serving.upstream.profiles import PROFILES
 from tests.wire.alone import Alone, Came, Said
 from tests.wire.promises import told
 from tests.wire.transcripts import TRANSCRIPTS, Transcript

@@ -1,7 +1,7 @@
 -- Reads windows of one bucket, and every hold that is open there, at one moment; changes nothing.
 -- KEYS: state, inflight, the holds of the version before, then windows. ARGV: generation.
 -- Replies {'rebuild'}; or {'counted', of each hold its window, tokens and money, one after the other; of each window what
--- `gateway/holds/packed.py` reads of one}.
+-- `gateway/holds/store/packing.py` reads of one}.
 if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[1] then return {'rebuild'} end
 local held, windows = {}, {}
 local function add(window, tokens, money)

@@ -40,7 +40,7 @@ local function conversation_is_open(first, last, live, now)
 end
 
 -- What is written often is packed: whole numbers as doubles of eight bytes, texts up to a zero byte. Numbers as texts
--- would take most of a script's time. `gateway/holds/packed.py` reads and writes the same.
+-- would take most of a script's time. `gateway/holds/store/packing.py` reads and writes the same.
 local NUMBERS_OF_CONVERSATION = '<ddddddddd'
 local CONVERSATION = NUMBERS_OF_CONVERSATION .. 'ss'
 local HOLD = '<sddddddddddd'

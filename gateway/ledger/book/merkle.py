@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway.ledger.chain import canonical
+from gateway.ledger.book.chain import canonical
 from pricing.usage import UsageRecord
 
 HASH_BYTES = 32

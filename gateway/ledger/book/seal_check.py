@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
+from gateway.ledger.book.chain import GENESIS, BadRow
 from gateway.ledger.book.merkle import hash_of_leaf, root_of
 from gateway.ledger.book.seals import Seal, digest_of
-from gateway.ledger.chain import GENESIS, BadRow
 
 
 class SealCheck:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from gateway.ledger.book.chain import MAIN
 from gateway.ledger.book.merkle import leaf_of
 from gateway.ledger.book.seals import Seal, following, last_seal
-from gateway.ledger.chain import MAIN
 from gateway.ledger.database import Database
 from gateway.ledger.rows import COLUMNS, record_of
 from gateway.ledger.tables import chains, erasures, seals, usage_records

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, Select, select
 
 from gateway.errors import BadRequest
+from gateway.ledger.book.chain import GENESIS, MAIN, canonical
 from gateway.ledger.book.merkle import HASH_BYTES, root_of
-from gateway.ledger.chain import GENESIS, MAIN, canonical
 from gateway.ledger.cursors import NoCursor, cursor_of, position_of
 from gateway.ledger.database import Database
 from gateway.ledger.rows import AnyRow

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.errors import BadRequest
-from gateway.serving.body import Body, end_user, flag, least, named, positive
-from gateway.serving.dialects.assembly import joined, take
-from gateway.serving.dialects.chat_reading import ChatReading
+from gateway.serving.caller.json_body import Body, end_user, flag, least, named, positive
+from gateway.serving.dialects.answers.assembly import joined, take
+from gateway.serving.dialects.answers.chat_answer import ChatReading
+from gateway.serving.dialects.answers.whole import comes_whole
 from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI, check_best_of, shows_usage
-from gateway.serving.dialects.prompt import Prompt, prompt_of
-from gateway.serving.dialects.wanted import Wanted
-from gateway.serving.dialects.whole import comes_whole
-from gateway.serving.fields.answers import CHOICE
-from gateway.serving.jsons import dumps
-from gateway.serving.profiles import COMPLETIONS
+from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.requests.prompt import Prompt, prompt_of
+from gateway.serving.fields.answer_fields import CHOICE
+from gateway.serving.json_codec import dumps
+from gateway.serving.upstream.profiles import COMPLETIONS
 
 OTHER_LIMITS = (*ENGINE_LIMITS, "max_completion_tokens", "max_output_tokens")
 

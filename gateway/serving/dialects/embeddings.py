@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.errors import BadRequest
-from gateway.serving.body import Body, end_user, named
+from gateway.serving.caller.json_body import Body, end_user, named
+from gateway.serving.dialects.answers.textless import PlainReading
 from gateway.serving.dialects.openai import END_USER, OpenAI
-from gateway.serving.dialects.plain import PlainReading
-from gateway.serving.dialects.prompt import Prompt, prompt_of
-from gateway.serving.dialects.wanted import Wanted
-from gateway.serving.jsons import dumps
-from gateway.serving.profiles import EMBEDDINGS
+from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.requests.prompt import Prompt, prompt_of
+from gateway.serving.json_codec import dumps
+from gateway.serving.upstream.profiles import EMBEDDINGS
 
 
 class Embeddings(OpenAI):

@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.errors import BadRequest, EndUserQuotaReached, TokencapError, UpstreamError
-from gateway.serving.body import Body, flag, named, positive
+from gateway.serving.caller.json_body import Body, flag, named, positive
+from gateway.serving.dialects.answers.messages_answer import MessagesReading
+from gateway.serving.dialects.answers.textless import PlainReading
+from gateway.serving.dialects.answers.whole import comes_whole, streamed
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
-from gateway.serving.dialects.history import history_of
-from gateway.serving.dialects.identity import identity
-from gateway.serving.dialects.media import Measured
-from gateway.serving.dialects.messages_reading import MessagesReading
-from gateway.serving.dialects.plain import PlainReading
-from gateway.serving.dialects.prompt import Prompt, prompt_of
-from gateway.serving.dialects.thinking import bound_thought
-from gateway.serving.dialects.wanted import Wanted
-from gateway.serving.dialects.whole import comes_whole, streamed
-from gateway.serving.fields.sieve import Sieve
-from gateway.serving.jsons import dumps
-from gateway.serving.profiles import COUNT_TOKENS, MESSAGES, Profile
+from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.requests.history import history_of
+from gateway.serving.dialects.requests.media import Measured
+from gateway.serving.dialects.requests.prompt import Prompt, prompt_of
+from gateway.serving.dialects.requests.thinking import bound_thought
+from gateway.serving.dialects.requests.user_id import identity
+from gateway.serving.fields.field_filter import Sieve
+from gateway.serving.json_codec import dumps
 from gateway.serving.sse import named_event
+from gateway.serving.upstream.profiles import COUNT_TOKENS, MESSAGES, Profile
 
 END_USER = "metadata.user_id"
 

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gateway.errors import BadRequest, TokencapError
-from gateway.serving.body import Body, flag, positive
-from gateway.serving.dialects.thinking import bound_thought
-from gateway.serving.dialects.wanted import Wanted
-from gateway.serving.dialects.whole import streamed
-from gateway.serving.fields.sieve import OBFUSCATION, Sieve
-from gateway.serving.jsons import dumps
-from gateway.serving.profiles import Profile
+from gateway.serving.caller.json_body import Body, flag, positive
+from gateway.serving.dialects.answers.whole import streamed
+from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.requests.thinking import bound_thought
+from gateway.serving.fields.field_filter import OBFUSCATION, Sieve
+from gateway.serving.json_codec import dumps
 from gateway.serving.sse import comment, event
+from gateway.serving.upstream.profiles import Profile
 
 ENGINE_LIMITS = ("n_predict", "num_predict", "max_new_tokens", "max_gen_tokens")
 """Engines' own spellings: the caller's value counts as a limit, and the upstream is told the grant in its place."""

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.errors import BadRequest
-from gateway.serving.body import Body, end_user, flag, least, named
+from gateway.serving.caller.json_body import Body, end_user, flag, least, named
+from gateway.serving.dialects.answers.responses_answer import ResponsesReading
+from gateway.serving.dialects.answers.whole import comes_whole, streamed
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
-from gateway.serving.dialects.history import history_of
-from gateway.serving.dialects.media import Measured
 from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI
-from gateway.serving.dialects.prompt import Prompt, prompt_of
-from gateway.serving.dialects.responses_reading import ResponsesReading
-from gateway.serving.dialects.wanted import Wanted
-from gateway.serving.dialects.whole import comes_whole, streamed
-from gateway.serving.jsons import dumps
-from gateway.serving.profiles import RESPONSES
+from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.requests.history import history_of
+from gateway.serving.dialects.requests.media import Measured
+from gateway.serving.dialects.requests.prompt import Prompt, prompt_of
+from gateway.serving.json_codec import dumps
+from gateway.serving.upstream.profiles import RESPONSES
 
 OTHER_LIMITS = (*ENGINE_LIMITS, "max_tokens", "max_completion_tokens")
 

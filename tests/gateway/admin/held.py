@@ -6,10 +6,10 @@ from typing import Any
 
 import redis
 
-from gateway.holds import keys
 from gateway.holds.announcement import Announcement
 from gateway.holds.hold import Facts
-from gateway.holds.scripts import source
+from gateway.holds.store import redis_keys
+from gateway.holds.store.scripts import source
 
 FACTS: dict[str, Any] = {
     **{
@@ -27,7 +27,7 @@ FACTS: dict[str, Any] = {
 
 def hold(client: redis.Redis, customer: str, admitted: int) -> Announcement:
     """Write the hold of a call that was admitted at a moment."""
-    bucket = keys.bucket_of(customer)
+    bucket = redis_keys.bucket_of(customer)
     facts = Facts(
         id="req_held",
         bucket=bucket,
@@ -39,7 +39,7 @@ def hold(client: redis.Redis, customer: str, admitted: int) -> Announcement:
         **FACTS,
     )
     told = Announcement(facts, "w_1", admitted + 10**6, admitted, 50, 50, 0, 0, admitted, False, False)
-    client.hset(keys.state(bucket), "generation", "1")
+    client.hset(redis_keys.state(bucket), "generation", "1")
     reply = client.register_script(source("announce"))(keys=told.keys(), args=told.arguments("1", admitted))
     assert reply == b"announced"
     return told
@@ -47,4 +47,4 @@ def hold(client: redis.Redis, customer: str, admitted: int) -> Announcement:
 
 def release(client: redis.Redis, told: Announcement) -> None:
     """Take it away again."""
-    client.delete(keys.inflight(told.facts.bucket))
+    client.delete(redis_keys.inflight(told.facts.bucket))

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import redis
 
-from gateway.holds import keys
+from gateway.holds.store import redis_keys
 from gateway.holds.terms import Customer, Timeline
 
 STATUS = {"GET": 200, "POST": 201, "PUT": 200, "PATCH": 200, "DELETE": 204}
@@ -97,7 +97,7 @@ class Hot:
         self.redis = client
 
     def customer(self, customer_id: str) -> Customer | None:
-        body = self.redis.hget(keys.customer(keys.bucket_of(customer_id), customer_id), "body")
+        body = self.redis.hget(redis_keys.customer(redis_keys.bucket_of(customer_id), customer_id), "body")
         return None if body is None else Customer.from_json(body)
 
     def key(self, digest: str) -> dict[str, str] | None:
@@ -108,7 +108,7 @@ class Hot:
         return {name.decode(): value.decode() for name, value in self.redis.hgetall(found[0]).items()}
 
     def timeline(self) -> Timeline:
-        return Timeline.from_json(self.redis.hget(keys.TIMELINE, "body"))
+        return Timeline.from_json(self.redis.hget(redis_keys.TIMELINE, "body"))
 
     def menu(self, version: str) -> Any:
-        return json.loads(self.redis.get(keys.menu(version)) or "null")
+        return json.loads(self.redis.get(redis_keys.menu(version)) or "null")

@@ -7,7 +7,7 @@ import hashlib
 import pytest
 from sqlalchemy import select
 
-from gateway.admin.tokens import AdminTokens, digest_of, ensure_admin_token, new_admin_token
+from gateway.catalog.admin_tokens import AdminTokens, digest_of, ensure_admin_token, new_admin_token
 from gateway.errors import StartupError
 from gateway.ledger.database import Database
 from gateway.ledger.tables import admin_tokens, audit

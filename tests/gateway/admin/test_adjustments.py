@@ -9,22 +9,22 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from gateway.admin.services import AdminServices
-from gateway.admin.sweep import project_customers
-from gateway.holds import keys
-from gateway.holds.packed import WindowState
-from gateway.ledger.agreement import Agreement, Period
-from gateway.ledger.appender import book
+from gateway.admin.api.services import AdminServices
+from gateway.catalog.projector import project_customers
+from gateway.holds.store import redis_keys
+from gateway.holds.store.packing import WindowState
 from gateway.ledger.billing_tables import adjustments
+from gateway.ledger.book.appender import book
+from gateway.ledger.book.verify import recount
+from gateway.ledger.book.watermark import Tide
 from gateway.ledger.database import Database
-from gateway.ledger.queries import begun_in, spent_in, totals
-from gateway.ledger.rollup import Rollup, windows_in
-from gateway.ledger.summed import aside_in
-from gateway.ledger.sums import bring_up_to_date
-from gateway.ledger.tide import Tide
-from gateway.ledger.verify import recount
+from gateway.ledger.read.queries import begun_in, spent_in, totals
+from gateway.ledger.recovery.agreement import Agreement, Period
+from gateway.ledger.sums.market_rows import aside_in
+from gateway.ledger.sums.market_sums import bring_up_to_date
+from gateway.ledger.sums.rollup import Rollup, windows_in
 from gateway.settings import Settings
-from pricing.estimate.conversations import Sums
+from pricing.estimate.observations.conversations import Sums
 from tests.gateway.admin.conftest import calling
 from tests.gateway.admin.operator import NOON, Operator, fields_of
 from tests.gateway.ledger.records import record
@@ -190,7 +190,7 @@ async def test_a_credit_and_a_fee_are_no_usage(operator: Operator, services: Adm
     """Window, spend, conversations, running sums, the books' check and the sums for pricing are as without them."""
     customer, call = await called(operator, services)
     month = 1_793_491_200_000, 1_796_083_200_000
-    window = keys.window(keys.bucket_of(customer), customer, month[0])
+    window = redis_keys.window(redis_keys.bucket_of(customer), customer, month[0])
     project_customers(database, services.projection, [customer])
     Rollup(database).bring_up_to_date(NOON)
     before = (spent_in(database, {customer: month}), dict(windows_in(database, [customer])))
@@ -204,7 +204,7 @@ async def test_a_credit_and_a_fee_are_no_usage(operator: Operator, services: Adm
     assert begun_in(database, customer, *month) == 1
     assert services.redis.exists(window) == 0
     assert sum(aside_in(database, 0, Sums()).values()) == 0
-    services.redis.hset(keys.state(keys.bucket_of(customer)), "generation", "1")
+    services.redis.hset(redis_keys.state(redis_keys.bucket_of(customer)), "generation", "1")
     services.projection.begin_window(customer, month, _state(database, customer, month))
     verdict = Agreement(database, services.redis, lambda: "1").look_at(Period(customer, *month))
     assert verdict is None or verdict.fault is None

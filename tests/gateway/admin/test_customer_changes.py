@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gateway.admin.customer_changes import to_come, with_tier
-from gateway.admin.customer_rows import CustomerRow, folded
+from gateway.admin.customers.changes import to_come, with_tier
+from gateway.catalog.customer_rows import CustomerRow, folded
 from gateway.holds.terms import Publication, Timeline, standing
 from tests.gateway.admin.operator import MONDAY, NOON
 

@@ -7,13 +7,13 @@ import json
 import pytest
 from sqlalchemy import MetaData, select, update
 
-from gateway.billing.exports.jsonl import encode
-from gateway.ledger.appender import append
+from gateway.exports.jsonl import encode
+from gateway.ledger.book.appender import append
+from gateway.ledger.book.erasure import erase_records
+from gateway.ledger.book.verify import recount
 from gateway.ledger.database import Database
-from gateway.ledger.erasure import erase_records
-from gateway.ledger.queries import Span, usage_records_in
+from gateway.ledger.read.queries import Span, usage_records_in
 from gateway.ledger.tables import customers, erasures, usage_aside, usage_records
-from gateway.ledger.verify import recount
 from tests.gateway.admin.operator import Operator
 from tests.gateway.ledger.records import record
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.admin import audit_rows, customer_rows, menus_store, runs_store
-from gateway.admin.audit_rows import Audited
-from gateway.admin.customer_rows import CustomerRow
-from gateway.cli.seen import seen_in_ledger
-from gateway.ledger.appender import append
+from gateway.catalog import audit_rows, customer_rows, menu_rows, run_rows
+from gateway.catalog.audit_rows import Audited
+from gateway.catalog.customer_rows import CustomerRow
+from gateway.ledger.book.appender import append
 from gateway.ledger.database import Database
+from gateway.repricing.observed import seen_in_ledger
 from tests.gateway.admin.operator import Operator
 from tests.gateway.cli.commands import tokencap
 from tests.pricing.estimate.simulated import Truth
@@ -30,16 +30,16 @@ def ledger(database: Database) -> Database:
     """Three kinds of customers who named their tiers for a fortnight: they leave open what an answer is worth."""
     with database.write() as connection:
         for menu, at in ((DEARER, NOON), (SOLD, NOON)):
-            known = menus_store.add_menu(connection, menu, source="manual", created=at)
-            menus_store.publish(connection, known, now_ms=at)
+            known = menu_rows.add_menu(connection, menu, source="manual", created=at)
+            menu_rows.publish(connection, known, now_ms=at)
     append(database, list(talk(THREE, SOLD, customers=200, conversations=20, random=np.random.default_rng(1))))
     return database
 
 
 def published_with(database: Database, arms: dict[str, float]) -> None:
     with database.write() as connection:
-        menu = menus_store.read_menu(connection, SOLD["version"])
-        menus_store.publish(connection, menu, now_ms=BEGINS, arms=arms)
+        menu = menu_rows.read_menu(connection, SOLD["version"])
+        menu_rows.publish(connection, menu, now_ms=BEGINS, arms=arms)
 
 
 def created(database: Database, number: int, tier: str | None) -> list[str]:
@@ -49,9 +49,9 @@ def created(database: Database, number: int, tier: str | None) -> list[str]:
             row = CustomerRow(f"new_{each:04}", "New", tier, BEGINS, "active", "month", "UTC", BEGINS + 1 + each)
             customer_rows.add(connection, row)
     with database.read() as connection:
-        timeline = menus_store.read_timeline(connection)
+        timeline = menu_rows.read_timeline(connection)
         rows = [customer_rows.find(connection, f"new_{each:04}").terms() for each in range(number)]
-    return [row.id for row in rows if menus_store.in_force(timeline, ENDS, row) == "dearer"]
+    return [row.id for row in rows if menu_rows.in_force(timeline, ENDS, row) == "dearer"]
 
 
 @pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)
@@ -63,7 +63,7 @@ async def test_a_run_proposes_steps_within_its_limits_that_are_in_force_only_onc
         "/admin/pricing/runs", {"value_nanousd": 1_000_000_000, "draws": 10, "experiment": asked}
     )
     with ledger.write() as connection:
-        taken = runs_store.take(connection, NOON + 40 * DAY_MS)
+        taken = run_rows.take(connection, NOON + 40 * DAY_MS)
     assert taken is not None
     assert tokencap(tmp_path, "price", "run", taken.id, "1", database_url=ledger_url).returncode == 0
 
@@ -79,7 +79,7 @@ async def test_a_run_proposes_steps_within_its_limits_that_are_in_force_only_onc
             assert tier["conversation_tokens_max"] == before["conversation_tokens_max"]
             assert 1 / 1.4 <= tier["price_nanousd"] / before["price_nanousd"] <= 1.4
     with ledger.read() as connection:
-        assert menus_store.in_force(menus_store.read_timeline(connection), NOON + 60 * DAY_MS) == SOLD["version"]
+        assert menu_rows.in_force(menu_rows.read_timeline(connection), NOON + 60 * DAY_MS) == SOLD["version"]
     answer = await operator.post(f"/admin/menus/{SOLD['version']}/publish", {"arms": proposed["arms"]})
     assert answer["published"][-1]["arms"] == proposed["arms"]
 

@@ -10,8 +10,8 @@ from fastapi import Response
 from pydantic import BaseModel
 from sqlalchemy import func, select
 
-from gateway.admin.idempotency import CLAIM_MS, Keep, Posted, Replies
-from gateway.admin.problem_errors import Conflict, Invalid
+from gateway.admin.api.idempotency import CLAIM_MS, Keep, Posted, Replies
+from gateway.catalog.problems import Conflict, Invalid
 from gateway.ledger.database import Database
 from gateway.ledger.tables import customers
 from tests.gateway.admin.operator import Clock, Operator

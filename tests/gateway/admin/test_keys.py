@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from gateway.clock import written
-from gateway.holds import keys
+from gateway.holds.store import redis_keys
 from gateway.ledger.database import Database
 from gateway.ledger.tables import metadata
 from tests.gateway.admin.operator import NOON, Clock, Hot, Operator, fields_of
@@ -28,7 +28,7 @@ def digest_of(key: str) -> str:
 async def test_a_key_is_let_in_at_once(operator: Operator, customer: str, hot: Hot) -> None:
     made = await operator.post(f"/admin/customers/{customer}/keys", {"name": "production"})
 
-    assert made["key"].startswith(f"tc-{keys.bucket_of(customer)}-")
+    assert made["key"].startswith(f"tc-{redis_keys.bucket_of(customer)}-")
     assert made["prefix"] == made["key"][:12]
     assert (made["name"], made["created"], made["expires"]) == ("production", "2026-11-01T12:00:00.000Z", None)
     assert hot.key(digest_of(made["key"])) == {"customer": customer, "key_id": made["key_id"], "expires": ""}

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.admin import customer_rows, menus_store
-from gateway.admin.customer_rows import CustomerRow
-from gateway.admin.menus_store import SKEW_MS, ahead, still_needed
-from gateway.admin.problem_errors import AlreadyExists, Conflict, Invalid, NotFound
+from gateway.catalog import customer_rows, menu_rows
+from gateway.catalog.customer_rows import CustomerRow
+from gateway.catalog.menu_rows import SKEW_MS, ahead, still_needed
+from gateway.catalog.problems import AlreadyExists, Conflict, Invalid, NotFound
 from gateway.holds.periods import PeriodKind
 from gateway.holds.terms import Customer, Publication, Timeline, standing
 from gateway.ledger.database import Database
-from pricing.menu import Menu
+from pricing.menus.menu import Menu
 from tests.gateway.admin.operator import MONDAY, NOON
 
 DAY_MS = 86_400_000
@@ -29,9 +29,9 @@ def menu_body(version: str, *names: str) -> dict[str, Any]:
 
 def put_in_force(database: Database, version: str, *names: str, now_ms: int = NOON, **how: Any) -> Publication:
     with database.write() as connection:
-        menus_store.hold_still(connection, to_publish=True)
-        menu = menus_store.add_menu(connection, menu_body(version, *names), source="manual", created=now_ms)
-        return menus_store.publish(connection, menu, now_ms=now_ms, **how)
+        menu_rows.hold_still(connection, to_publish=True)
+        menu = menu_rows.add_menu(connection, menu_body(version, *names), source="manual", created=now_ms)
+        return menu_rows.publish(connection, menu, now_ms=now_ms, **how)
 
 
 def add_customer(database: Database, customer_id: str, tier: str, period: PeriodKind = "month") -> None:
@@ -42,7 +42,7 @@ def add_customer(database: Database, customer_id: str, tier: str, period: Period
 
 def timeline_of(database: Database) -> Timeline:
     with database.read() as connection:
-        return menus_store.read_timeline(connection)
+        return menu_rows.read_timeline(connection)
 
 
 def test_publications_are_read_as_they_were_made(database: Database) -> None:
@@ -60,7 +60,7 @@ def test_a_clock_that_is_behind_does_not_publish_into_the_past(database: Databas
     second = put_in_force(database, "v2", "b", now_ms=NOON - 1000)
 
     assert second.at == NOON
-    assert menus_store.in_force(timeline_of(database), NOON) == "v2"
+    assert menu_rows.in_force(timeline_of(database), NOON) == "v2"
 
 
 def test_a_menu_never_changes(database: Database) -> None:
@@ -69,7 +69,7 @@ def test_a_menu_never_changes(database: Database) -> None:
     with pytest.raises(AlreadyExists):
         put_in_force(database, "v1", "b")
     with database.read() as connection, pytest.raises(NotFound):
-        menus_store.read_menu(connection, "v2")
+        menu_rows.read_menu(connection, "v2")
 
 
 def test_a_menu_that_lacks_a_customers_tier_is_not_put_in_force(database: Database) -> None:
@@ -110,7 +110,7 @@ def test_a_menus_public_part_is_what_is_kept_of_it_for_serving(database: Databas
     put_in_force(database, "v1", "a")
 
     with database.read() as connection:
-        assert menus_store.read_menu(connection, "v1") == Menu.from_json(menu_body("v1", "a"))
+        assert menu_rows.read_menu(connection, "v1") == Menu.from_json(menu_body("v1", "a"))
 
 
 @st.composite
@@ -172,7 +172,7 @@ def test_a_publication_that_moves_tiers_is_never_forgotten() -> None:
 
 def test_no_publication_is_none_needed() -> None:
     assert still_needed(Timeline()) == Timeline()
-    assert menus_store.in_force(Timeline(), NOON) is None
+    assert menu_rows.in_force(Timeline(), NOON) is None
 
 
 def test_an_experiment_is_read_as_it_was_published(database: Database) -> None:

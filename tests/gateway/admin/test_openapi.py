@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from gateway.admin.customer_shapes import CustomerChange, NewCustomer, TierChoice
-from gateway.admin.keys import NewKey, Rotation
-from gateway.admin.problems import Problem
-from gateway.admin.tiers import TierGiven
+from gateway.admin.api.problem_json import Problem
+from gateway.admin.customers.api_keys import NewKey, Rotation
+from gateway.admin.customers.shapes import CustomerChange, NewCustomer, TierChoice
+from gateway.admin.menus.tiers import TierGiven
 from tests.gateway.admin.operator import Operator
 
 PROBLEM = {"$ref": "#/components/schemas/Problem"}

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from gateway.admin.services import AdminServices
+from gateway.admin.api.services import AdminServices
 from gateway.billing.closing import AT_ONCE, CLOSING_S, Closing
-from gateway.holds import keys
-from gateway.ledger.appender import append, book
+from gateway.holds.store import redis_keys
+from gateway.ledger.book.appender import append, book
+from gateway.ledger.book.watermark import Tide
 from gateway.ledger.database import Database
 from gateway.ledger.tables import customers, usage_aside
-from gateway.ledger.tide import Tide
 from gateway.ledger.writer import Writer
 from tests.gateway.admin.held import hold, release
 from tests.gateway.admin.operator import Clock, Operator, fields_of
@@ -121,7 +121,12 @@ async def test_records_on_their_way_keep_it_open(operator: Operator, services: A
 async def test_records_set_aside_keep_it_open(operator: Operator, services: AdminServices, clock: Clock) -> None:
     customer = await operator.customer()
     clock.ms = OCTOBER_END + DAY_MS
-    row = {"stream": keys.usage(keys.bucket_of(customer)), "entry": "1-0", "reason": "charge is none", "body": "{}"}
+    row = {
+        "stream": redis_keys.usage(redis_keys.bucket_of(customer)),
+        "entry": "1-0",
+        "reason": "charge is none",
+        "body": "{}",
+    }
     with services.database.write() as connection:
         connection.execute(insert(usage_aside), [row])
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.admin import menus_store, runs_store
-from gateway.admin.pricer import Pricer
+from gateway.catalog import menu_rows, run_rows
 from gateway.clock import now_ms
-from gateway.ledger.appender import append
+from gateway.ledger.book.appender import append
 from gateway.ledger.database import Database
+from gateway.repricing.scheduler import Pricer
 from pricing.certificate import verify
 from tests.gateway.admin.operator import Clock, Operator
 from tests.gateway.cli.commands import tokencap
@@ -42,8 +42,8 @@ def records() -> list[dict[str, Any]]:
 def ledger(database: Database, records: list[dict[str, Any]]) -> Database:
     """A ledger with a bad menu in force, one dear tier, and what customers did with it."""
     with database.write() as connection:
-        menu = menus_store.add_menu(connection, BAD, source="manual", created=NOON)
-        menus_store.publish(connection, menu, now_ms=NOON)
+        menu = menu_rows.add_menu(connection, BAD, source="manual", created=NOON)
+        menu_rows.publish(connection, menu, now_ms=NOON)
     append(database, records)
     return database
 
@@ -68,7 +68,7 @@ def pricer_of(ledger_url: str) -> Iterator[Callable[..., Pricer]]:
 
 def in_force(database: Database) -> str | None:
     with database.read() as connection:
-        return menus_store.in_force(menus_store.read_timeline(connection), now_ms())
+        return menu_rows.in_force(menu_rows.read_timeline(connection), now_ms())
 
 
 def worked_off(pricer: Pricer, database: Database, run_id: str) -> None:
@@ -77,7 +77,7 @@ def worked_off(pricer: Pricer, database: Database, run_id: str) -> None:
     def has_ended() -> bool:
         pricer.turn()
         with database.read() as connection:
-            return runs_store.find(connection, run_id).state not in runs_store.OPEN
+            return run_rows.find(connection, run_id).state not in run_rows.OPEN
 
     until(has_ended, 600, 0.05)
 
@@ -148,7 +148,7 @@ async def test_a_draft_that_waits_for_the_next_period_is_what_customers_are_told
     run = await operator.get(f"/admin/pricing/runs/{posted['id']}")
     assert in_force(ledger) == "m1"
     with ledger.read() as connection:
-        timeline = menus_store.read_timeline(connection)
+        timeline = menu_rows.read_timeline(connection)
     assert timeline.publications[-1].effective == "next_period"
     assert timeline.publications[-1].version == run["draft"]["version"]
     assert customer.startswith("cus_")
@@ -292,13 +292,13 @@ def test_the_schedule_asks_for_a_run_once_in_its_time_however_many_gateways_ther
 
     def number() -> int:
         with database.read() as connection:
-            return len(connection.execute(runs_store.select(runs_store.pricing_runs)).all())
+            return len(connection.execute(run_rows.select(run_rows.pricing_runs)).all())
 
     one.turn()
     other.turn()
     assert number() == 1
     with database.write() as connection:
-        run = runs_store.find(connection, "run_1")
+        run = run_rows.find(connection, "run_1")
         assert (run.actor, json.loads(run.asked)) == ("schedule", asked)
 
 
@@ -310,7 +310,7 @@ def test_a_scheduled_run_is_carried_out_like_any_other(ledger: Database, pricer_
     worked_off(pricer, ledger, "run_1")
 
     with ledger.read() as connection:
-        run = runs_store.find(connection, "run_1")
+        run = run_rows.find(connection, "run_1")
     assert run.state == "refused"
     assert "Nobody says what an answer is worth" in run.reason
 

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from gateway.admin.api.services import AdminServices
 from gateway.admin.router import build_admin
-from gateway.admin.services import AdminServices
 from gateway.ledger.database import Database
 from tests.gateway.admin.operator import Operator, fields_of, problem
 

@@ -10,14 +10,14 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text, update
 
-from gateway.admin import customer_rows, key_rows, sweep
-from gateway.admin.key_rows import KeyRow
-from gateway.admin.services import AdminServices
-from gateway.admin.sweep import Everything, project_customers, project_keys, project_pending
+from gateway.admin.api.services import AdminServices
+from gateway.catalog import api_key_rows, customer_rows, projector
+from gateway.catalog.api_key_rows import KeyRow
+from gateway.catalog.projector import Everything, project_customers, project_keys, project_pending
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
-from gateway.holds import keys
-from gateway.holds.projection import Admitted, Projection
+from gateway.holds.store import redis_keys
+from gateway.holds.store.projection import Admitted, Projection
 from gateway.holds.terms import Customer
 from gateway.ledger.database import Database
 from gateway.ledger.tables import metadata, publications
@@ -119,7 +119,7 @@ async def test_what_redis_has_is_not_carried_again(
 async def test_a_sweep_goes_through_more_rows_than_it_takes_at_once(
     database: Database, projection: Projection, hot: Hot
 ) -> None:
-    ids = [f"cus_{number:04d}" for number in range(2 * sweep.AT_ONCE + 1)]
+    ids = [f"cus_{number:04d}" for number in range(2 * projector.AT_ONCE + 1)]
     with database.write() as connection:
         for customer in ids:
             customer_rows.add(
@@ -155,7 +155,7 @@ async def test_a_redis_that_lost_everything_tells_the_webhook_of_no_publication_
     operator: Operator, database: Database, projection: Projection, hot: Hot
 ) -> None:
     """But of one that came while Redis was away, which nobody was told of."""
-    notices = keys.notices(keys.ALL_BUCKETS[0])
+    notices = redis_keys.notices(redis_keys.ALL_BUCKETS[0])
     await operator.put("/admin/tiers/basic", {})
     with database.write() as connection:
         connection.execute(update(publications).values(at=now_ms()))
@@ -191,7 +191,9 @@ def test_a_sweep_reads_only_what_waits(sqlite_url: str) -> None:
     with database.read() as connection:
         for table in ("customers", "api_keys"):
             column = next(iter(metadata.tables[table].primary_key)).name
-            query = f"EXPLAIN QUERY PLAN SELECT {column} FROM {table} WHERE {sweep.WAITING} ORDER BY {column} LIMIT 100"
+            query = (
+                f"EXPLAIN QUERY PLAN SELECT {column} FROM {table} WHERE {projector.WAITING} ORDER BY {column} LIMIT 100"
+            )
             plan = repr(connection.execute(text(query)).all())
             assert f"ix_{table}_unprojected" in plan
     database.close()
@@ -236,11 +238,13 @@ def test_a_key_revoked_while_it_is_on_its_way_stays_out(database: Database, serv
     row = customer_rows.CustomerRow("cus_1", "Acme", None, 0, "active", "month", "UTC", 0)
     with database.write() as connection:
         customer_rows.add(connection, row)
-        key_rows.add(connection, KeyRow("key_1", "cus_1", "tc-00-", None, 0, None), key_rows.digest_of("tc-00-secret"))
+        api_key_rows.add(
+            connection, KeyRow("key_1", "cus_1", "tc-00-", None, 0, None), api_key_rows.digest_of("tc-00-secret")
+        )
 
     def revoke() -> None:
         with database.write() as connection:
-            key_rows.revoke_all(connection, "cus_1", NOON)
+            api_key_rows.revoke_all(connection, "cus_1", NOON)
         project_keys(database, services.projection, ["key_1"])
 
     revoking = threading.Thread(target=revoke)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from gateway.admin import menus_store
-from gateway.admin.services import AdminServices
-from gateway.admin.tiers import TierShown
+from gateway.admin.api.services import AdminServices
+from gateway.admin.menus.tiers import TierShown
+from gateway.catalog import menu_rows
 from gateway.ledger.database import Database
 from gateway.ledger.tables import menus, publications
-from pricing.menu import Tier
+from pricing.menus.menu import Tier
 from pricing.money import MOST
 from tests.gateway.admin.operator import MONDAY, NOON, Clock, Hot, Operator, fields_of
 
@@ -217,9 +217,9 @@ async def test_a_menu_typed_over_a_computed_one_claims_nothing_of_it(
         "certificate": {"worst": 0},
     }
     with services.database.write() as connection:
-        menus_store.hold_still(connection, to_publish=True)
-        menu = menus_store.add_menu(connection, computed, source="mechanism", created=NOON)
-        menus_store.publish(connection, menu, now_ms=NOON)
+        menu_rows.hold_still(connection, to_publish=True)
+        menu = menu_rows.add_menu(connection, computed, source="mechanism", created=NOON)
+        menu_rows.publish(connection, menu, now_ms=NOON)
     assert await names(operator) == ["t1"]
 
     shown = await operator.put("/admin/tiers/t2", CAPPED)
@@ -237,9 +237,9 @@ async def test_the_menu_in_force_is_the_one_that_waited_for_the_period(
     await operator.put("/admin/tiers/now", CAPPED)
     coming = {"version": "v2", "created": "x", "currency": "USD", "bill": "conversation", "tiers": [{"name": "later"}]}
     with services.database.write() as connection:
-        menus_store.hold_still(connection, to_publish=True)
-        menu = menus_store.add_menu(connection, coming, source="manual", created=NOON)
-        menus_store.publish(connection, menu, now_ms=NOON, effective="next_period")
+        menu_rows.hold_still(connection, to_publish=True)
+        menu = menu_rows.add_menu(connection, coming, source="manual", created=NOON)
+        menu_rows.publish(connection, menu, now_ms=NOON, effective="next_period")
 
     before = await names(operator)
     clock.ms = MONDAY + 30 * 86_400_000

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from gateway.admin.services import AdminServices
-from gateway.admin.usage import UsageShown
-from gateway.ledger.appender import append
-from gateway.ledger.chain import link
+from gateway.admin.api.services import AdminServices
+from gateway.admin.records.usage import UsageShown
+from gateway.ledger.book.appender import append
+from gateway.ledger.book.chain import link
 from gateway.ledger.database import Database
-from gateway.ledger.queries import Span, usage_records_in
+from gateway.ledger.read.queries import Span, usage_records_in
 from gateway.ledger.writer import Writer
 from pricing.usage import FIELDS
 from tests.gateway.admin.operator import Operator, fields_of

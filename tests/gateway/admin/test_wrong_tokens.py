@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 from sqlalchemy import select
 
-from gateway.admin.services import AdminServices
-from gateway.admin.wrong_tokens import ADDRESSES_MOST, FREE, MOST_S, WAITING_MOST, WrongTokens
+from gateway.admin.api.services import AdminServices
+from gateway.admin.api.wrong_tokens import ADDRESSES_MOST, FREE, MOST_S, WAITING_MOST, WrongTokens
 from gateway.ledger.database import Database
 from gateway.ledger.tables import audit
 from tests.gateway.admin.conftest import calling

@@ -16,10 +16,10 @@ import httpx
 import pytest
 import redis
 
-from gateway.billing.courier import GIVEN_UP_AFTER_MS, Courier, Webhook
 from gateway.clock import now_ms
-from gateway.holds import keys
-from gateway.holds.connect import connect
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import connect
+from gateway.webhooks.delivery import GIVEN_UP_AFTER_MS, Courier, Webhook
 from tests.gateway.holds.desk import Desk, desk
 from tests.serving import served
 
@@ -73,7 +73,7 @@ def http() -> Iterator[httpx.Client]:
 
 
 def notices(client: redis.Redis) -> int:
-    return sum(client.xlen(keys.notices(bucket)) for bucket in keys.ALL_BUCKETS)
+    return sum(client.xlen(redis_keys.notices(bucket)) for bucket in redis_keys.ALL_BUCKETS)
 
 
 async def use(at: Desk, customer: str, calls: int, tokens: int) -> None:
@@ -161,7 +161,7 @@ async def test_what_no_webhook_took_for_a_day_is_set_aside(
     courier.turn()
 
     assert notices(client) == 0
-    assert client.xlen(keys.NOTICES_ASIDE) == 1
+    assert client.xlen(redis_keys.NOTICES_ASIDE) == 1
     assert '"customer":"acme"' in caplog.text
 
 
@@ -171,7 +171,7 @@ async def test_one_courier_at_a_time_delivers(valkey_url: str, client: redis.Red
     receiver = Receiver()
     with served(receiver) as url:
         courier = Courier(client, http, Webhook(url, KEY), now_ms=now_ms, monotonic=Clock().monotonic)
-        with client.lock(keys.COURIER_LOCK, timeout=60):
+        with client.lock(redis_keys.COURIER_LOCK, timeout=60):
             assert not courier.turn()
     assert notices(client) == 4
 
@@ -198,7 +198,7 @@ async def test_an_entry_that_is_no_notice_is_set_aside(
     entry: dict[Any, Any], valkey_url: str, client: redis.Redis, http: httpx.Client
 ) -> None:
     """The notices behind it are delivered."""
-    client.xadd(keys.notices(next(iter(keys.ALL_BUCKETS))), entry, id="1-1")
+    client.xadd(redis_keys.notices(next(iter(redis_keys.ALL_BUCKETS))), entry, id="1-1")
     await sold_out(valkey_url)
     receiver, faults = Receiver(), [0]
 
@@ -213,7 +213,7 @@ async def test_an_entry_that_is_no_notice_is_set_aside(
 
     assert len(receiver.events) == 4
     assert notices(client) == 0
-    assert client.xlen(keys.NOTICES_ASIDE) == 1
+    assert client.xlen(redis_keys.NOTICES_ASIDE) == 1
     assert faults == [1]
 
 
@@ -242,7 +242,7 @@ async def test_a_fault_that_nobody_foresaw_does_not_end_the_courier(client: redi
         told[0] += 1
         stop.set()
 
-    client.xadd(keys.notices(next(iter(keys.ALL_BUCKETS))), {"publication": PUBLISHED})
+    client.xadd(redis_keys.notices(next(iter(redis_keys.ALL_BUCKETS))), {"publication": PUBLISHED})
     courier = Courier(client, http, Webhook("http://127.0.0.1:9/", KEY), now_ms=now_ms, monotonic=broken, fault=fault)
 
     courier.run(stop)

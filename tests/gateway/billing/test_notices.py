@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.billing.notices import MenuPublished, Threshold, signed
 from gateway.errors import StartupError
 from gateway.holds.terms import Publication
 from gateway.settings import read_settings
+from gateway.webhooks.notices import MenuPublished, Threshold, signed
 
 NOTICE = Threshold(
     time=1_767_225_600_123,

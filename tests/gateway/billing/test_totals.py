@@ -13,11 +13,11 @@ from sqlalchemy import insert
 
 from gateway.billing.begun import Begun
 from gateway.billing.totals import COUNTED, FIELD_OF, SUMMED, totals_by
-from gateway.ledger.appender import append
-from gateway.ledger.closings import bounds_of, close, months_of
-from gateway.ledger.counted import Month, records_counted_in
+from gateway.ledger.billing.closings import bounds_of, close, months_of
+from gateway.ledger.billing.counted import Month, records_counted_in
+from gateway.ledger.book.appender import append
 from gateway.ledger.database import Database
-from gateway.ledger.queries import Span, usage_records_in
+from gateway.ledger.read.queries import Span, usage_records_in
 from gateway.ledger.tables import customers
 from tests.gateway.ledger.records import customer_row, record
 

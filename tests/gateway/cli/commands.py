@@ -15,7 +15,7 @@ from typing import IO
 
 import httpx
 
-from gateway.local.datadir import Child, DataDir
+from gateway.runtime.data_directory import Child, DataDir
 from gateway.settings import Settings
 from tests.loop.rig import Rig
 from tests.waiting import until

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.admin import menus_store
-from gateway.ledger.appender import append
+from gateway.catalog import menu_rows
+from gateway.ledger.book.appender import append
 from gateway.ledger.database import Database
 from tests.pricing.estimate.talking import NOON
 
@@ -14,7 +14,7 @@ def kept(url: str, records: list[dict[str, Any]], menu: dict[str, Any]) -> None:
     """Put records into a ledger whose menu is in force."""
     database = Database(url)
     with database.write() as connection:
-        added = menus_store.add_menu(connection, menu, source="manual", created=NOON)
-        menus_store.publish(connection, added, now_ms=NOON)
+        added = menu_rows.add_menu(connection, menu, source="manual", created=NOON)
+        menu_rows.publish(connection, added, now_ms=NOON)
     append(database, records)
     database.close()

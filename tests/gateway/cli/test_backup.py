@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.holds.connect import connect
+from gateway.holds.store.clients import connect
 from tests.gateway.cli.commands import Serving, serving, tokencap
 from tests.loop.rig import Sold
 from tests.servers import fresh_database

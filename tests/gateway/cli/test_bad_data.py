@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.cli.seen import seen_in_ledger
 from gateway.ledger.database import Database
-from pricing.estimate.conversations import DAY_MS, IMPOSSIBLE_TIMES, POOLED_MOST, WEEK_MS, CannotEstimate
+from gateway.repricing.observed import seen_in_ledger
 from pricing.estimate.fit import Estimate, Given, fit
-from pricing.estimate.gathering import UNKNOWN_TIER
-from pricing.estimate.statistics import VOLUME_MOST
+from pricing.estimate.observations.conversations import DAY_MS, IMPOSSIBLE_TIMES, POOLED_MOST, WEEK_MS, CannotEstimate
+from pricing.estimate.observations.gathering import UNKNOWN_TIER
+from pricing.estimate.observations.statistics import VOLUME_MOST
 from tests.gateway.cli.keeping import kept
 from tests.pricing.estimate.simulated import Truth
 from tests.pricing.estimate.talking import CALL, NOON, menu_of, talk

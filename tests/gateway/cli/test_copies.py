@@ -8,9 +8,9 @@ from pathlib import Path
 
 import httpx
 
-from gateway.holds.connect import connect
-from gateway.local import valkey
-from gateway.local.datadir import DataDir
+from gateway.holds.store.clients import connect
+from gateway.runtime import valkey
+from gateway.runtime.data_directory import DataDir
 from tests.gateway.cli.commands import Serving, serving, tokencap
 from tests.loop.rig import Sold
 from tests.waiting import until

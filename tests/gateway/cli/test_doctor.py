@@ -11,11 +11,11 @@ import redis
 
 from gateway.cli.doctor import FILES_LEAST, Verdict, judge_clock, judge_files, judge_persistence, judge_upstream
 from gateway.ledger.database import Database
-from gateway.local.datadir import DataDir
-from gateway.local.simulator import Law, build
-from gateway.serving.detection import Engine
-from gateway.serving.profiles import VLLM
+from gateway.runtime.data_directory import DataDir
+from gateway.serving.upstream.detection import Engine
+from gateway.serving.upstream.profiles import VLLM
 from gateway.settings import Settings
+from gateway.simulator.server import Law, build
 from tests.gateway.cli.commands import serving, tokencap
 from tests.serving import served
 

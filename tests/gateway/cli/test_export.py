@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert
 
-from gateway.ledger.appender import append
-from gateway.ledger.closings import close, months_of
+from gateway.ledger.billing.closings import close, months_of
+from gateway.ledger.book.appender import append
 from gateway.ledger.database import Database
 from gateway.ledger.tables import customers
 from tests.gateway.cli.commands import COMMAND, environment, tokencap

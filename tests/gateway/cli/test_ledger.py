@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.local.datadir import DataDir
+from gateway.runtime.data_directory import DataDir
 from tests.gateway.cli.commands import serving, tokencap
 from tests.house.files import ROOT
 from tests.loop.rig import Sold

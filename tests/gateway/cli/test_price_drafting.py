@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.admin.pricing_runs import RunAsked
-from gateway.cli.drafting import _held_back, _undone
-from pricing.market import read_market
-from pricing.menu import Menu
-from pricing.menus import optimal_menu
+from gateway.admin.menus.pricing_runs import RunAsked
+from gateway.repricing.drafting import _held_back, _undone
+from pricing.market.market import read_market
+from pricing.menus.menu import Menu
+from pricing.menus.menus import optimal_menu
 from tests.pricing import markets
 
 Json = dict[str, Any]

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.admin import customer_rows
-from gateway.admin.customer_rows import CustomerRow
+from gateway.catalog import customer_rows
+from gateway.catalog.customer_rows import CustomerRow
 from gateway.ledger.database import Database
-from pricing.estimated import estimated
-from pricing.market import read_market
+from pricing.market.estimated import estimated
+from pricing.market.market import read_market
 from tests.gateway.cli.commands import tokencap
 from tests.gateway.cli.keeping import kept
 from tests.pricing.estimate.simulated import Truth

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from gateway.cli.main import run
-from gateway.local.simulator import Law
-from gateway.local.simulator import build as build_simulator
+from gateway.simulator.server import Law
+from gateway.simulator.server import build as build_simulator
 from tests.gateway.cli.commands import COMMAND, environment, tokencap
 from tests.gateway.cli.test_price import MARKET
 from tests.loop.rig import Rig, rig

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import redis
 
-from gateway.local import sockets
+from gateway.runtime import sockets
 from tests.gateway.cli.commands import Serving, serving, tokencap
 from tests.loop.rig import Sold
 from tests.waiting import until

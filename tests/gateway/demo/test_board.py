@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.local.demo.board import Board
+from gateway.demo.screen import Board
 
 
 def board() -> Board:

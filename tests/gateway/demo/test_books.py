@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.local.demo.books import Comparison, Ledger, compare
+from gateway.demo.ledger_check import Comparison, Ledger, compare
 from pricing.usage import UsageRecord
 
 COUNT = {"finished": 2, "closed": 1, "live": 0, "prompt_tokens": 30, "completion_tokens": 157}

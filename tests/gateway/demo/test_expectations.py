@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.local.demo.expectations import COUNT_LEAST, Conversations, Judgement, judge
+from gateway.demo.expectations import COUNT_LEAST, Conversations, Judgement, judge
 from pricing.usage import UsageRecord
 
 PRICES = {"quick": 2_000_000, "standard": 9_000_000, "unlimited": 14_000_000}

@@ -7,12 +7,12 @@ import json
 import pytest
 
 from gateway.cli.demo import PACKAGES, TO_LEARN
-from gateway.local.demo.expectations import Conversations
-from gateway.local.demo.learnt import learnt_lines, profit_lines
-from gateway.local.demo.people import law_of, people_of
-from pricing.market import read_market
-from pricing.menu import Menu
-from pricing.menus import optimal_menu
+from gateway.demo.customers import law_of, people_of
+from gateway.demo.estimate_check import learnt_lines, profit_lines
+from gateway.demo.expectations import Conversations
+from pricing.market.market import read_market
+from pricing.menus.menu import Menu
+from pricing.menus.menus import optimal_menu
 from tests.gateway.ledger.records import record
 
 MARKET = read_market(json.loads((PACKAGES / TO_LEARN).read_text()))

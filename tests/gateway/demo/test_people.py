@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from gateway.cli.demo import MARKET, NAMES, PACKAGES
+from gateway.demo.customers import Person, law_of, people_of, visitor_of
 from gateway.errors import StartupError
-from gateway.local.demo.people import Person, law_of, people_of, visitor_of
-from gateway.local.simulator import Law
-from pricing.market import read_market
-from pricing.menu import Menu, Tier
-from pricing.menus import optimal_menu
+from gateway.simulator.server import Law
+from pricing.market.market import read_market
+from pricing.menus.menu import Menu, Tier
+from pricing.menus.menus import optimal_menu
 
 GIVEN: dict[str, Any] = json.loads((PACKAGES / MARKET).read_text())
 SAMPLE = read_market(GIVEN)

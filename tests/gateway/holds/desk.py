@@ -13,22 +13,22 @@ import redis
 
 from gateway.clock import now_ms
 from gateway.errors import TokencapError
-from gateway.holds import keys
 from gateway.holds.admission import Admission, Lease
-from gateway.holds.book import Book
-from gateway.holds.connect import connect, connect_line, fields, text
-from gateway.holds.directory import Directory
-from gateway.holds.generation import Generation
 from gateway.holds.hold import Ask, Hold, Outcome
-from gateway.holds.inflight import InFlight, calls_in_flight
-from gateway.holds.line import Line
+from gateway.holds.maintenance.reclaim import Reclaimer
 from gateway.holds.offer import HouseLimits
-from gateway.holds.packed import window_state
-from gateway.holds.projection import Admitted, Projection
-from gateway.holds.reclaim import Reclaimer
-from gateway.holds.scripts import source
+from gateway.holds.settlement import Book
+from gateway.holds.store import redis_keys
+from gateway.holds.store.cache import Directory
+from gateway.holds.store.clients import connect, connect_line, fields, text
+from gateway.holds.store.connection import Line
+from gateway.holds.store.generation import Generation
+from gateway.holds.store.inflight import InFlight, calls_in_flight
+from gateway.holds.store.packing import window_state
+from gateway.holds.store.projection import Admitted, Projection
+from gateway.holds.store.scripts import source
 from gateway.holds.terms import Customer, Publication, Timeline, period_of
-from pricing.menu import Menu, Tier
+from pricing.menus.menu import Menu, Tier
 
 GENERATION = "7"
 HOUSE = HouseLimits(answer_tokens_max=16_384, conversation_tokens_max=131_072, grant_tokens_min=16, observes=False)
@@ -41,8 +41,8 @@ def digest_of(customer: str) -> str:
 
 def end_lease(client: redis.Redis, bucket: str, hold_id: str, renewed: int = 1) -> None:
     """Date the last renewal of a hold back, or ahead; what it came to until then stays."""
-    was = text(client.hget(keys.inflight(bucket), f"progress:{hold_id}") or b"0 0 0 0")
-    client.hset(keys.inflight(bucket), f"progress:{hold_id}", f"{renewed} {was.partition(' ')[2]}")
+    was = text(client.hget(redis_keys.inflight(bucket), f"progress:{hold_id}") or b"0 0 0 0")
+    client.hset(redis_keys.inflight(bucket), f"progress:{hold_id}", f"{renewed} {was.partition(' ')[2]}")
 
 
 class Desk:
@@ -66,8 +66,8 @@ class Desk:
 
     async def _restore(self, _heard: object) -> str:
         with self.blocking.pipeline(transaction=False) as batch:
-            for bucket in keys.ALL_BUCKETS:
-                batch.hset(keys.state(bucket), "generation", GENERATION)
+            for bucket in redis_keys.ALL_BUCKETS:
+                batch.hset(redis_keys.state(bucket), "generation", GENERATION)
             batch.execute()
         return GENERATION
 
@@ -81,7 +81,7 @@ class Desk:
 
     def put(self, customer: Customer) -> None:
         self.customers[customer.id] = customer
-        bucket = keys.bucket_of(customer.id)
+        bucket = redis_keys.bucket_of(customer.id)
         self.projection.put_customers([customer])
         digest = digest_of(customer.id)
         self.projection.put_keys([Admitted(bucket, digest, customer.id, f"key_{customer.id}", None)])
@@ -97,7 +97,7 @@ class Desk:
     def ask(self, hold: str, customer: str, tokens: int | None, **changes: Any) -> Ask:
         asked = Ask(
             id=hold,
-            bucket=keys.bucket_of(customer),
+            bucket=redis_keys.bucket_of(customer),
             key_digest=digest_of(customer),
             conversation=hold,
             endpoint="/v1/chat/completions",
@@ -121,17 +121,19 @@ class Desk:
 
     def window(self, customer: str) -> dict[str, int]:
         who = self.customers[customer]
-        name = keys.window(keys.bucket_of(customer), customer, period_of(who, now_ms())[0])
+        name = redis_keys.window(redis_keys.bucket_of(customer), customer, period_of(who, now_ms())[0])
         found = window_state(self.blocking, name)
         return {field: getattr(found, field) for field in ("used", "held", "spend_used", "spend_held")}
 
     def end_user(self, customer: str, name: str) -> dict[str, int]:
         start = period_of(self.customers[customer], now_ms())[0]
-        found = fields(self.blocking.hgetall(keys.end_user(keys.bucket_of(customer), customer, start, name)))
+        found = fields(
+            self.blocking.hgetall(redis_keys.end_user(redis_keys.bucket_of(customer), customer, start, name))
+        )
         return {field: int(found.get(field, 0)) for field in ("used", "held")}
 
     def records(self, customer: str) -> list[dict[str, str]]:
-        stream = keys.usage(keys.bucket_of(customer))
+        stream = redis_keys.usage(redis_keys.bucket_of(customer))
         return [fields(entry) for _, entry in self.blocking.xrange(stream)]
 
     def reclaimer(
@@ -154,13 +156,13 @@ class Desk:
     def renew(self, hold_id: str, sofar: int, *, owes_input: bool = False) -> None:
         """Renew a hold at once, as its worker does."""
         bucket = self.holds[hold_id].facts.bucket
-        names = [keys.state(bucket), keys.inflight(bucket)]
+        names = [redis_keys.state(bucket), redis_keys.inflight(bucket)]
         told = [GENERATION, now_ms(), hold_id, sofar, "1" if owes_input else ""]
         self.blocking.register_script(source("renew"))(names, told)
 
     def in_flight(self, customer: str) -> dict[str, InFlight]:
         """Return the holds of a customer's bucket by id."""
-        calls = calls_in_flight(self.blocking, [keys.bucket_of(customer)])
+        calls = calls_in_flight(self.blocking, [redis_keys.bucket_of(customer)])
         return {call.id: call for there in calls.values() for call in there}
 
     def end_lease(self, hold_id: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.holds.hold import Checkpoint, Facts, Hold, Outcome, correction, recovered, usage_record
 from gateway.holds.offer import NOTHING, Charge, HouseLimits, charge, charge_bound, offer
-from pricing.menu import Tier
+from pricing.menus.menu import Tier
 from pricing.money import affordable, metered, metered_bound
 
 MTOK = 1_000_000

@@ -9,7 +9,7 @@ import pytest
 from gateway.errors import InsufficientQuota
 from gateway.holds.hold import Checkpoint
 from gateway.ledger.database import Database
-from gateway.ledger.queries import totals
+from gateway.ledger.read.queries import totals
 from gateway.ledger.writer import Writer
 from tests.gateway.holds.desk import desk
 from tests.gateway.holds.test_stories import STORIES

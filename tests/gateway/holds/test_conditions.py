@@ -10,7 +10,7 @@ from gateway.clock import now_ms
 from gateway.errors import CustomerBlocked, InsufficientQuota, NoTier, TierNotFound
 from gateway.holds.admission import Admission
 from gateway.holds.conditions import Conditions
-from gateway.holds.directory import Directory
+from gateway.holds.store.cache import Directory
 from gateway.holds.terms import Customer, Subscription, period_of
 from tests.gateway.holds.desk import HOUSE, LEASE, Desk, desk
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.holds.conservation import Census, Held, fault
-from gateway.holds.keys import bucket_of, state, window
-from gateway.holds.packed import WindowState
+from gateway.holds.maintenance.census import Census, Held, fault
+from gateway.holds.store.packing import WindowState
+from gateway.holds.store.redis_keys import bucket_of, state, window
 from tests.gateway.holds.desk import GENERATION, desk
 
 TWO = [Held("w", 30, 4), Held("w", 10, 1)]

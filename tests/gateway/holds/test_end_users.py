@@ -8,8 +8,8 @@ import json
 import pytest
 
 from gateway.errors import EndUserQuotaReached
-from gateway.holds import keys
 from gateway.holds.hold import Checkpoint
+from gateway.holds.store import redis_keys
 from tests.gateway.holds.desk import desk
 
 STORIES = {
@@ -87,8 +87,8 @@ async def test_an_end_users_tokens_are_taken_back_told_again_and_corrected_like_
         hold = await told.reserve("c1", "acme", 80, end_user="ann", conversation="talk")
         facts = hold.facts
         assert facts.end_user_window is not None
-        window = keys.window(facts.bucket, "acme", facts.period_start)
-        told.blocking.delete(keys.inflight(facts.bucket), facts.end_user_window, window)
+        window = redis_keys.window(facts.bucket, "acme", facts.period_start)
+        told.blocking.delete(redis_keys.inflight(facts.bucket), facts.end_user_window, window)
         assert await told.book.announce(hold, Checkpoint(30))
         assert told.end_user("acme", "ann") == {"used": 0, "held": 80}
         await told.book.beat()

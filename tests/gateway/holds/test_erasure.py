@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import redis
 
-from gateway.holds import keys
-from gateway.holds.claims import Claims
-from gateway.holds.connect import connect
-from gateway.holds.directory import Directory
-from gateway.holds.erasure import erase_customer
 from gateway.holds.hold import Once
-from gateway.holds.packed import ConversationState
-from gateway.holds.threads import Threads
+from gateway.holds.idempotency import Claims
+from gateway.holds.maintenance.erasure import erase_customer
+from gateway.holds.store import redis_keys
+from gateway.holds.store.cache import Directory
+from gateway.holds.store.clients import connect
+from gateway.holds.store.packing import ConversationState
+from gateway.holds.store.threads import Threads
 from tests.gateway.holds.desk import LEASE, desk, digest_of
 from tests.waiting import until
 
@@ -61,10 +61,10 @@ def having(client: Any, word: bytes) -> set[int]:
 
 def fill(client: Any) -> None:
     for customer in CUSTOMERS:
-        bucket = keys.bucket_of(customer)
+        bucket = redis_keys.bucket_of(customer)
         rests = ConversationState(1, 1, 0, 10, 0, 0, 0, 0, False, "basic", "v1")
-        client.set(keys.conversation(bucket, customer, "ada-trip"), rests.to_bytes())
-        client.set(keys.conversation(bucket, customer, "bob-trip"), replace(rests, live=1).to_bytes())
+        client.set(redis_keys.conversation(bucket, customer, "ada-trip"), rests.to_bytes())
+        client.set(redis_keys.conversation(bucket, customer, "bob-trip"), replace(rests, live=1).to_bytes())
 
 
 def test_no_server_of_a_cluster_keeps_it_in_its_log(cluster: Any) -> None:
@@ -102,7 +102,7 @@ async def test_what_leads_back_to_it_and_what_was_kept_for_it_goes_and_nobody_el
         threads, claims = Threads(at.line, Directory(at.line)), Claims(at.line, LEASE.lease_ms)
         for name in ("acme", "other"):
             at.customer(name, "basic")
-            bucket = keys.bucket_of(name)
+            bucket = redis_keys.bucket_of(name)
             hold = await at.reserve(f"call of {name}", name, 10, conversation="talk")
             assert await claims.claim(bucket, name, "once", "body", hold.id) is None
             once = Once("once", "body", b"sealed", b"sealed")
@@ -112,7 +112,7 @@ async def test_what_leads_back_to_it_and_what_was_kept_for_it_goes_and_nobody_el
         erase_customer(at.blocking, "acme")
 
         for name, led, kept in (("acme", None, None), ("other", "talk", b"sealed")):
-            bucket = keys.bucket_of(name)
+            bucket = redis_keys.bucket_of(name)
             assert await threads.given(bucket, digest_of(name), ["item-a"]) == [led]
             assert await threads.said_so_far(bucket, digest_of(name), "talk") == (None if name == "acme" else 15)
             assert await claims.claim(bucket, name, "once", "body", "later") == kept

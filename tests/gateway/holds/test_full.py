@@ -9,18 +9,18 @@ import pytest
 
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
-from gateway.holds import keys
-from gateway.holds.claims import Claims
 from gateway.holds.hold import Checkpoint, Once
+from gateway.holds.idempotency import Claims
 from gateway.holds.keeper import Keeper
-from gateway.holds.upkeep import FULL, ROOMY, Upkeep
+from gateway.holds.maintenance.turn import FULL, ROOMY, Upkeep
+from gateway.holds.store import redis_keys
 from gateway.ledger.database import Database
 from gateway.ledger.writer import Writer
-from gateway.observing.tally import Tally
+from gateway.metrics.counters import Tally
 from tests.clock import Clock
 from tests.gateway.holds.desk import LEASE, Desk, desk
 
-BUCKET = keys.bucket_of("acme")
+BUCKET = redis_keys.bucket_of("acme")
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ async def test_a_full_server_refuses_reservations_and_takes_renewals_and_settlem
             await at.reserve("c3", "acme", 100)
         clock.now_s += LEASE.lease_ms / 2000 + 1
         assert await keeper.catches_up(live), "a full server is not a lost one"
-        at.blocking.hdel(keys.inflight(BUCKET), "c2", "progress:c2")
+        at.blocking.hdel(redis_keys.inflight(BUCKET), "c2", "progress:c2")
         assert await at.book.announce(second, Checkpoint(0))
         assert (await at.book.settle(first, at.outcome(50))).charge_nanousd == 3
         at.projection.put_customers([at.customers["acme"]])
@@ -90,7 +90,7 @@ async def test_nobody_is_admitted_to_a_server_that_is_nearly_full_until_there_is
 async def test_a_server_that_is_full_is_told_by_who_looks_again_after_a_start(at: Desk) -> None:
     with only(at, 1.5):
         Upkeep(at.blocking, now_ms).turn()
-        assert at.blocking.hget(keys.state(BUCKET), "full") == b"1"
+        assert at.blocking.hget(redis_keys.state(BUCKET), "full") == b"1"
     Upkeep(at.blocking, now_ms).turn()
 
-    assert not at.blocking.hexists(keys.state(BUCKET), "full")
+    assert not at.blocking.hexists(redis_keys.state(BUCKET), "full")

@@ -6,8 +6,8 @@ import pytest
 
 from gateway.clock import now_ms
 from gateway.holds.admission import Admission, Lease
-from gateway.holds.book import Book
-from gateway.holds.directory import Directory
+from gateway.holds.settlement import Book
+from gateway.holds.store.cache import Directory
 from tests.gateway.holds.desk import HOUSE, Desk, desk
 
 MINUTE_MS = 60_000

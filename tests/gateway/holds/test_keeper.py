@@ -10,11 +10,11 @@ import redis
 
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
-from gateway.holds import keys
-from gateway.holds.book import Book
-from gateway.holds.claims import Claims
+from gateway.holds.idempotency import Claims
 from gateway.holds.keeper import Keeper
-from gateway.observing.tally import Tally
+from gateway.holds.settlement import Book
+from gateway.holds.store import redis_keys
+from gateway.metrics.counters import Tally
 from tests.clock import Clock
 from tests.gateway.holds.desk import LEASE, Desk, desk
 
@@ -65,7 +65,7 @@ async def test_a_worker_that_was_thought_dead_does_not_go_on_with_a_hold_that_wa
         keeper = await at_work(at, clock)
         (live,) = keeper.holds
         clock.now_s += 1
-        at.blocking.set(keys.gone(LEASE.owner), "1")
+        at.blocking.set(redis_keys.gone(LEASE.owner), "1")
         at.end_lease("c1")
         assert at.reclaimer(clock).turn() == 1
 

@@ -8,13 +8,13 @@ import pytest
 
 from gateway.clock import now_ms
 from gateway.errors import TokencapError
-from gateway.holds import keys
-from gateway.holds.claims import Claims
 from gateway.holds.hold import UNANSWERED, Hold, Once
+from gateway.holds.idempotency import Claims
 from gateway.holds.keeper import MARKED_S, Keeper, Live
-from gateway.holds.packed import conversation_in, mark
-from gateway.holds.upkeep import Upkeep
-from gateway.observing.tally import Tally
+from gateway.holds.maintenance.turn import Upkeep
+from gateway.holds.store import redis_keys
+from gateway.holds.store.packing import conversation_in, mark
+from gateway.metrics.counters import Tally
 from tests.clock import Clock
 from tests.gateway.holds.desk import LEASE, Desk, desk
 
@@ -45,7 +45,7 @@ async def served(at: Desk) -> None:
     at.customer("acme", "basic")
     hold = await at.reserve("first", "acme", 10, end_user="bob")
     await at.book.settle(hold, at.outcome(10))
-    at.blocking.delete(keys.settled(hold.facts.bucket))
+    at.blocking.delete(redis_keys.settled(hold.facts.bucket))
 
 
 @pytest.mark.parametrize("named", [{}, {"conversation": "talk"}, {"end_user": "ann"}, {"input_bound": 0}])
@@ -76,7 +76,7 @@ async def test_a_call_that_came_to_nothing_leaves_a_conversation_that_was_there_
         await settled(at, keeper, clock, await at.reserve("c2", "acme", 100, conversation="talk"))
 
         assert found(at).keys() == before.keys()
-        talk = conversation_in(at.blocking, keys.conversation(keys.bucket_of("acme"), "acme", "talk"))
+        talk = conversation_in(at.blocking, redis_keys.conversation(redis_keys.bucket_of("acme"), "acme", "talk"))
         assert talk is not None
         assert (talk.used, talk.held, talk.live) == (40, 0, 0)
 
@@ -88,7 +88,7 @@ async def test_a_call_that_came_to_nothing_beside_one_that_runs_leaves_its_conve
         keeper = keeper_of(at, clock)
         running = await at.reserve("c1", "acme", 100, conversation="talk")
         await settled(at, keeper, clock, await at.reserve("c2", "acme", 100, conversation="talk"))
-        talk = keys.conversation(running.facts.bucket, "acme", "talk")
+        talk = redis_keys.conversation(running.facts.bucket, "acme", "talk")
 
         found = conversation_in(at.blocking, talk)
         assert found is not None
@@ -129,10 +129,10 @@ async def test_a_reservation_whose_reply_was_lost_leaves_nothing(valkey_url: str
         hold = await at.reserve("c1", "acme", 100)
         if not was_made:
             await at.book.settle(hold, UNANSWERED)
-            at.blocking.delete(keys.settled(hold.facts.bucket))
+            at.blocking.delete(redis_keys.settled(hold.facts.bucket))
         keeper.doubt(hold)
         await keeper._withdraw_doubtful()
-        assert at.blocking.hexists(keys.settled(hold.facts.bucket), "c1"), "a copy of the command may still come"
+        assert at.blocking.hexists(redis_keys.settled(hold.facts.bucket), "c1"), "a copy of the command may still come"
         clock.now_s += MARKED_S
         await keeper.renew()
 
@@ -145,7 +145,7 @@ async def test_a_call_whose_answer_is_not_kept_leaves_its_idempotency_key_free(v
         clock, claims = Clock(), Claims(at.line, LEASE.lease_ms)
         keeper = keeper_of(at, clock)
         before = found(at)
-        bucket = keys.bucket_of("acme")
+        bucket = redis_keys.bucket_of("acme")
         await claims.claim(bucket, "acme", KEPT, "body", "c1")
         hold = await at.reserve("c1", "acme", 100)
         await settled(at, keeper, clock, hold, Once(KEPT, "body"))
@@ -165,7 +165,7 @@ async def test_an_answered_call_leaves_its_record_and_its_conversation_until_the
         await settled(at, keeper, clock, hold, tokens=10)
         left = {name: size for name, size in found(at).items() if name not in before}
 
-        talk = keys.conversation(hold.facts.bucket, "acme", "c1").encode()
+        talk = redis_keys.conversation(hold.facts.bucket, "acme", "c1").encode()
         assert left.keys() == {talk}
         assert left[talk] < 350
         assert 0 < at.blocking.pttl(talk) <= 3_600_000 + LEASE.deadline_ms
@@ -178,7 +178,7 @@ async def test_a_mark_stays_until_no_copy_of_a_command_can_come(valkey_url: str)
         clock = Clock()
         keeper = keeper_of(at, clock)
         hold = await at.reserve("c1", "acme", 100)
-        marks = keys.settled(hold.facts.bucket)
+        marks = redis_keys.settled(hold.facts.bucket)
         await keeper.settle(Live(hold, None), at.outcome(10))
         clock.now_s += MARKED_S - 1
         await keeper.renew()
@@ -194,11 +194,11 @@ async def test_a_mark_stays_until_no_copy_of_a_command_can_come(valkey_url: str)
 async def test_marks_that_no_worker_removed_are_gone_after_a_day(valkey_url: str) -> None:
     """Its worker died, or was thought dead: until then it may only be slow."""
     async with desk(valkey_url) as at:
-        marks, day_ms = keys.settled(keys.bucket_of("acme")), 86_400_000
+        marks, day_ms = redis_keys.settled(redis_keys.bucket_of("acme")), 86_400_000
         at.blocking.hset(marks, "old", mark(0, now_ms() - day_ms - 1_000))
         at.blocking.hset(marks, "young", mark(0, now_ms() - day_ms + 60_000))
         upkeep = Upkeep(at.blocking, now_ms)
-        for _ in range(keys.BUCKETS):
+        for _ in range(redis_keys.BUCKETS):
             upkeep.turn()
 
         assert at.blocking.hkeys(marks) == [b"young"]
@@ -215,11 +215,11 @@ async def test_kept_answers_of_a_customer_have_a_budget_that_comes_back_hour_by_
 
         async def call(number: int, customer: str = "acme") -> bool:
             digest = f"{number:032x}"
-            bucket = keys.bucket_of(customer)
+            bucket = redis_keys.bucket_of(customer)
             await claims.claim(bucket, customer, digest, "body", f"{customer}{number}")
             hold = await at.reserve(f"{customer}{number}", customer, 10)
             await at.book.settle(hold, at.outcome(10), Once(digest, "body", b"x" * 1_000, b"x" * 1_000))
-            left_ms = at.blocking.pttl(keys.once(bucket, customer, digest))
+            left_ms = at.blocking.pttl(redis_keys.once(bucket, customer, digest))
             assert left_ms == -2 or 82_800_000 < left_ms <= 86_400_000, "a day, or it is free again"
             return left_ms > 0
 
@@ -227,7 +227,7 @@ async def test_kept_answers_of_a_customer_have_a_budget_that_comes_back_hour_by_
 
         assert kept == [True] * 7 + [False] * 5
         assert await call(50, "other")
-        answers = keys.answers(keys.bucket_of("acme"), "acme")
+        answers = redis_keys.answers(redis_keys.bucket_of("acme"), "acme")
         [(hour, counted)] = at.blocking.hgetall(answers).items()
         assert int(counted) == 7 * 1_400
         at.blocking.hdel(answers, hour)

@@ -13,10 +13,10 @@ import redis
 
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
-from gateway.holds.address import address_of
-from gateway.holds.connect import connect, connect_line
-from gateway.holds.line import WAITING_MOST, SharedLine
-from gateway.holds.scripts import Script
+from gateway.holds.store.address import address_of
+from gateway.holds.store.clients import connect, connect_line
+from gateway.holds.store.connection import WAITING_MOST, SharedLine
+from gateway.holds.store.scripts import Script
 from tests.certificates import certified
 from tests.faults.wire import Wire, wire
 

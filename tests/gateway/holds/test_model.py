@@ -14,10 +14,10 @@ import redis
 from redis.commands.core import Script
 
 from gateway.clock import now_ms
-from gateway.holds import keys, packed
-from gateway.holds.connect import connect, fields, text
-from gateway.holds.inflight import calls_in_flight
-from gateway.holds.scripts import source
+from gateway.holds.store import packing, redis_keys
+from gateway.holds.store.clients import connect, fields, text
+from gateway.holds.store.inflight import calls_in_flight
+from gateway.holds.store.scripts import source
 from tests.gateway.holds.desk import end_lease
 from tests.gateway.holds.model import Model, Request
 
@@ -112,9 +112,9 @@ class Operations:
             assert _reserved(reply) == expected, asked
 
         names = [
-            *keys.of_call(BUCKET, asked.customer, PERIOD, asked.conversation),
-            keys.api_key(BUCKET, asked.customer),
-            keys.customer(BUCKET, asked.customer),
+            *redis_keys.of_call(BUCKET, asked.customer, PERIOD, asked.conversation),
+            redis_keys.api_key(BUCKET, asked.customer),
+            redis_keys.customer(BUCKET, asked.customer),
             *_end_user(asked),
         ]
         limits = (asked.period_max, asked.spend_max)
@@ -123,10 +123,10 @@ class Operations:
             [
                 pack("<4d", 0, LEASE_MS, asked.want, asked.choices),
                 pack("<7d", asked.input, asked.money_first, asked.money_again, FOREVER, now_ms(), False, 0),
-                packed.texts(GENERATION, asked.customer, "1", asked.id, "w_1", "tat_us"),
+                packing.texts(GENERATION, asked.customer, "1", asked.id, "w_1", "tat_us"),
                 pack("<5d", PERIOD, FOREVER, asked.cap, asked.price, asked.grant_min),
                 pack("<6d", *map(_reached, limits), _most(asked.input_max), -1, *map(_most, rest)),
-                packed.texts(asked.tier, "v1"),
+                packing.texts(asked.tier, "v1"),
             ]
         )
         arguments = [told, asked.id]
@@ -176,7 +176,7 @@ class Operations:
         def check(reply: Any) -> None:
             assert [text(part) for part in reply] == [expected], hold_id
 
-        names = [keys.state(BUCKET), keys.inflight(BUCKET)]
+        names = [redis_keys.state(BUCKET), redis_keys.inflight(BUCKET)]
         self.queue.append((self.scripts.renew, names, [GENERATION, now_ms(), hold_id, sofar, ""], check))
 
     def _settle(self, hold_id: str, expects: str, closes: bool, tokens: int, *, only_if_lapsed: bool) -> None:
@@ -189,19 +189,21 @@ class Operations:
             assert _settled(reply) == expected, (hold_id, expects, closes, tokens)
 
         names = [
-            *keys.of_call(BUCKET, asked.customer, PERIOD, asked.conversation),
-            keys.notices(BUCKET),
+            *redis_keys.of_call(BUCKET, asked.customer, PERIOD, asked.conversation),
+            redis_keys.notices(BUCKET),
             *_end_user(asked),
         ]
         places = (0, 0, 9) if asked.end_user_max is None else (9, 0, 10)
         limits = (part for most in (asked.period_max, asked.spend_max) for part in (_reached(most), _near(most)))
-        progress = self.scripts.client.hget(keys.inflight(BUCKET), f"progress:{hold_id}") if only_if_lapsed else None
+        progress = (
+            self.scripts.client.hget(redis_keys.inflight(BUCKET), f"progress:{hold_id}") if only_if_lapsed else None
+        )
         told = b"".join(
             [
                 pack("<4d", closes, only_if_lapsed, now_ms(), 0),
                 pack("<5d", tokens, 0, first, again, asked.included),
                 pack("<7d", *places, *limits),
-                packed.texts(GENERATION, hold_id, expects, text(progress or b"")),
+                packing.texts(GENERATION, hold_id, expects, text(progress or b"")),
                 asked.conversation.encode(),
             ]
         )
@@ -222,19 +224,19 @@ class Operations:
         assert self.model.is_conserved()
         client = self.scripts.client
         for customer, window in self.model.windows.items():
-            counted = packed.window_state(client, keys.window(BUCKET, customer, PERIOD))
+            counted = packing.window_state(client, redis_keys.window(BUCKET, customer, PERIOD))
             for name in ("used", "held", "spend_used", "spend_held", "included"):
                 assert getattr(counted, name) == getattr(window, name), (customer, name)
         for (customer, name), window in self.model.end_users.items():
-            found = fields(client.hgetall(keys.end_user(BUCKET, customer, PERIOD, name)))
+            found = fields(client.hgetall(redis_keys.end_user(BUCKET, customer, PERIOD, name)))
             assert [int(found.get(part, 0)) for part in ("used", "held")] == [window.used, window.held], name
         for (customer, name), talk in self.model.conversations.items():
-            state = packed.conversation_in(client, keys.conversation(BUCKET, customer, name))
+            state = packing.conversation_in(client, redis_keys.conversation(BUCKET, customer, name))
             tokens = (0, 0, 0) if state is None else (state.used, state.held, state.live)
             assert tokens == (talk.used, talk.held, talk.live)
-        records = [fields(entry) for _, entry in client.xrange(keys.usage(BUCKET))]
+        records = [fields(entry) for _, entry in client.xrange(redis_keys.usage(BUCKET))]
         assert [(one["record"], int(one["charge"])) for one in records] == self.model.records
-        notices = [fields(entry) for _, entry in client.xrange(keys.notices(BUCKET))]
+        notices = [fields(entry) for _, entry in client.xrange(redis_keys.notices(BUCKET))]
         assert [_noticed(notice) for notice in notices] == self.model.notices
         assert {call.id for call in calls_in_flight(client, [BUCKET]).get(BUCKET, [])} == set(self.model.holds)
 
@@ -242,11 +244,11 @@ class Operations:
 def _end_user(asked: Request) -> list[str]:
     if asked.end_user_max is None:
         return []
-    return [keys.end_user(BUCKET, asked.customer, PERIOD, asked.end_user)]
+    return [redis_keys.end_user(BUCKET, asked.customer, PERIOD, asked.end_user)]
 
 
 def _most(most: int | None) -> float:
-    return packed.MOST if most is None else most
+    return packing.MOST if most is None else most
 
 
 def _reached(most: int | None) -> float:
@@ -263,19 +265,19 @@ def _noticed(notice: dict[str, str]) -> tuple[str, str, int, int, int]:
 
 def _reserved(reply: bytes | list[bytes]) -> list[Any]:
     if isinstance(reply, bytes):
-        _, grant, allowed, conversation_left, period_left, _, charged = packed.GRANTED.unpack(reply)
+        _, grant, allowed, conversation_left, period_left, _, charged = packing.GRANTED.unpack(reply)
         return ["granted", grant, allowed, conversation_left, _number(period_left), charged == 1]
     parts = [text(part) for part in reply]
     return parts[:2] if parts[0] == "begun" else [*parts[:2], *(int(part) for part in parts[2:])]
 
 
 def _number(told: int) -> int | None:
-    return None if told == packed.NONE else told
+    return None if told == packing.NONE else told
 
 
 def _settled(reply: bytes | list[bytes]) -> list[Any]:
     if isinstance(reply, bytes):
-        charge, left, _ = packed.DONE.unpack(reply)
+        charge, left, _ = packing.DONE.unpack(reply)
         return ["done", charge, _number(left)]
     parts = [text(part) for part in reply]
     return [parts[0], *(int(part) for part in parts[1:2])]
@@ -284,10 +286,10 @@ def _settled(reply: bytes | list[bytes]) -> list[Any]:
 def play(client: redis.Redis, random: Random, operations: int) -> Operations:
     """Play random operations on both, comparing as it goes."""
     scripts = Scripts(client, *(client.register_script(source(verb)) for verb in ("reserve", "settle", "renew")))
-    client.hset(keys.state(BUCKET), "generation", GENERATION)
+    client.hset(redis_keys.state(BUCKET), "generation", GENERATION)
     for number in range(CUSTOMERS):
-        client.hset(keys.api_key(BUCKET, f"cus_{number}"), items=["customer", f"cus_{number}", "expires", ""])
-        client.hset(keys.customer(BUCKET, f"cus_{number}"), "rev", "1")
+        client.hset(redis_keys.api_key(BUCKET, f"cus_{number}"), items=["customer", f"cus_{number}", "expires", ""])
+        client.hset(redis_keys.customer(BUCKET, f"cus_{number}"), "rev", "1")
     played = Operations(random, scripts)
     for count in range(1, operations + 1):
         played.one()

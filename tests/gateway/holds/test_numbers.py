@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from redis.exceptions import ResponseError
 
 from gateway.errors import AccountInconsistent, InsufficientQuota, MeteringUnavailable, TokencapError
-from gateway.holds import keys
-from gateway.holds.conservation import Census
 from gateway.holds.hold import UNANSWERED, Hold, Once
-from gateway.holds.packed import window_state
-from gateway.holds.scripts import source
+from gateway.holds.maintenance.census import Census
+from gateway.holds.store import redis_keys
+from gateway.holds.store.packing import window_state
+from gateway.holds.store.scripts import source
 from pricing.money import MOST
 from tests.gateway.holds.desk import GENERATION, Desk, desk
 
-BUCKET = keys.bucket_of("acme")
+BUCKET = redis_keys.bucket_of("acme")
 
 
 def dumped(at: Desk) -> dict[bytes, bytes]:
@@ -63,7 +63,7 @@ async def test_a_settlement_that_meets_a_window_beyond_counting_books_its_record
         at.tier("basic", price_nanousd=7)
         at.customer("acme", "basic")
         hold = await at.reserve("c1", "acme", 100)
-        window = keys.window(BUCKET, "acme", hold.facts.period_start)
+        window = redis_keys.window(BUCKET, "acme", hold.facts.period_start)
         at.blocking.hset(window, "amounts", replace(window_state(at.blocking, window), spend_used=2**63 - 1).to_bytes())
         for _ in range(3):
             assert (await at.book.settle(hold, at.outcome(10))).charge_nanousd == 7
@@ -79,7 +79,7 @@ async def test_whose_window_is_known_not_to_add_up_is_not_served(valkey_url: str
         at.tier("basic")
         at.customer("acme", "basic")
         hold = await at.reserve("c1", "acme", 100)
-        at.blocking.hset(keys.window(BUCKET, "acme", hold.facts.period_start), "breach", "1")
+        at.blocking.hset(redis_keys.window(BUCKET, "acme", hold.facts.period_start), "breach", "1")
         with pytest.raises(AccountInconsistent):
             await at.reserve("c2", "acme", 100)
         await at.book.settle(hold, at.outcome(10))
@@ -94,19 +94,19 @@ def of_kind(at: Desk, kind: str, hold: Hold) -> str:
     """Return the key of one kind that a call of acme's touches."""
     facts = hold.facts
     names = {
-        "inflight": keys.inflight(BUCKET),
-        "settled": keys.settled(BUCKET),
-        "window": keys.window(BUCKET, "acme", facts.period_start),
-        "conversation": keys.conversation(BUCKET, "acme", "talk"),
-        "pace": keys.pace(BUCKET, "acme"),
-        "usage": keys.usage(BUCKET),
-        "key": keys.api_key(BUCKET, at.ask("x", "acme", 1).key_digest),
-        "customer": keys.customer(BUCKET, "acme"),
-        "end_user": keys.end_user(BUCKET, "acme", facts.period_start, "ann"),
-        "state": keys.state(BUCKET),
-        "once": keys.once(BUCKET, "acme", "0" * 32),
-        "answers": keys.answers(BUCKET, "acme"),
-        "notices": keys.notices(BUCKET),
+        "inflight": redis_keys.inflight(BUCKET),
+        "settled": redis_keys.settled(BUCKET),
+        "window": redis_keys.window(BUCKET, "acme", facts.period_start),
+        "conversation": redis_keys.conversation(BUCKET, "acme", "talk"),
+        "pace": redis_keys.pace(BUCKET, "acme"),
+        "usage": redis_keys.usage(BUCKET),
+        "key": redis_keys.api_key(BUCKET, at.ask("x", "acme", 1).key_digest),
+        "customer": redis_keys.customer(BUCKET, "acme"),
+        "end_user": redis_keys.end_user(BUCKET, "acme", facts.period_start, "ann"),
+        "state": redis_keys.state(BUCKET),
+        "once": redis_keys.once(BUCKET, "acme", "0" * 32),
+        "answers": redis_keys.answers(BUCKET, "acme"),
+        "notices": redis_keys.notices(BUCKET),
     }
     return names[kind]
 
@@ -136,7 +136,7 @@ async def test_a_settlement_that_meets_a_key_of_another_kind_writes_nothing(valk
         at.tier("basic", end_user_period_tokens_max=1_000, period_tokens_max=100, price_nanousd=3)
         at.customer("acme", "basic")
         hold = await at.reserve("c1", "acme", 100, end_user="ann", conversation="talk")
-        at.blocking.hset(keys.once(BUCKET, "acme", "0" * 32), "call", "c1")
+        at.blocking.hset(redis_keys.once(BUCKET, "acme", "0" * 32), "call", "c1")
         name = of_kind(at, kind, hold)
         was = at.blocking.dump(name)
         at.blocking.delete(name)
@@ -227,7 +227,7 @@ async def test_a_list_that_is_too_deep_is_refused_before_anything_is_written(val
         at.customer("acme", "basic")
         await at.reserve("c1", "acme", 100)
         before = dumped(at)
-        names: list[Any] = [keys.state(BUCKET)] * 11
+        names: list[Any] = [redis_keys.state(BUCKET)] * 11
         for verb in ("reserve", "settle"):
             with pytest.raises(ResponseError):
                 at.blocking.register_script(source(verb))(keys=names, args=["[" * 5_000, "", "", ""])

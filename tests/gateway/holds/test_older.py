@@ -8,17 +8,17 @@ import pytest
 
 from gateway.clock import now_ms
 from gateway.errors import ConversationCapReached, InsufficientQuota
-from gateway.holds import keys
-from gateway.holds.conservation import Census
-from gateway.holds.directory import Directory
-from gateway.holds.erasure import erase_customer
 from gateway.holds.hold import Facts
+from gateway.holds.maintenance.census import Census
+from gateway.holds.maintenance.erasure import erase_customer
+from gateway.holds.store import redis_keys
+from gateway.holds.store.cache import Directory
+from gateway.holds.store.threads import Threads
 from gateway.holds.terms import period_of
-from gateway.holds.threads import Threads
 from tests.clock import Clock
 from tests.gateway.holds.desk import GENERATION, Desk, desk, digest_of
 
-BUCKET = keys.bucket_of("acme")
+BUCKET = redis_keys.bucket_of("acme")
 
 
 def begin(at: Desk, **changes: int) -> str:
@@ -26,7 +26,7 @@ def begin(at: Desk, **changes: int) -> str:
     now = now_ms()
     fields: dict[str, str | int] = {"first": now - 5_000, "tier": "basic", "version": "v1", "cap": 100, "price": 7}
     fields |= {"charged": 1, "last": now, "live": 0, "held": 0, "input_held": 0, "used": 60, "input_used": 30}
-    name = keys.conversation(BUCKET, "acme", "talk")
+    name = redis_keys.conversation(BUCKET, "acme", "talk")
     at.blocking.hset(name, items=[part for pair in (fields | changes).items() for part in pair])
     at.blocking.pexpire(name, 4_500_000)
     return name
@@ -35,11 +35,11 @@ def begin(at: Desk, **changes: int) -> str:
 async def hold(at: Desk, sofar: int, leased_ms: int) -> Facts:
     """Make acme's hold ``c1`` of 40 tokens in ``talk`` as the version before does."""
     held = await at.reserve("c1", "acme", 40, conversation="talk")
-    at.blocking.delete(keys.inflight(BUCKET))
+    at.blocking.delete(redis_keys.inflight(BUCKET))
     now = now_ms()
     fields = {"owner": "w_older", "state": "live", "admitted": now - 9_000, "deadline": now + 60_000, "grant": 40}
     amounts = {"tokens": 40, "money": held.money, "input": 100, "sofar": sofar, "charged": 1}
-    about = {"window": keys.window(BUCKET, "acme", held.facts.period_start), "first": held.conversation_first}
+    about = {"window": redis_keys.window(BUCKET, "acme", held.facts.period_start), "first": held.conversation_first}
     told = fields | amounts | about | {"facts": held.facts.to_json().decode(), "reply": "[]"}
     name = f"{{b{BUCKET}}}:hold:c1"
     at.blocking.hset(name, items=[part for pair in told.items() for part in pair])
@@ -52,7 +52,7 @@ async def test_a_window_of_the_version_before_counts_on_until_its_period_is_over
     async with desk(valkey_url) as at:
         at.tier("basic", period_tokens_max=100, price_nanousd=0)
         at.customer("acme", "basic")
-        window = keys.window(BUCKET, "acme", period_of(at.customers["acme"], now_ms())[0])
+        window = redis_keys.window(BUCKET, "acme", period_of(at.customers["acme"], now_ms())[0])
         was = ["used", "40", "held", "30", "spend_used", "9", "spend_held", "0", "tokens_max", "100", "spend_max", ""]
         at.blocking.hset(window, items=was)
         first = await at.reserve("c1", "acme", 100)
@@ -71,7 +71,7 @@ async def test_a_window_that_both_versions_have_written_counts_what_both_say(val
         at.tier("basic", period_tokens_max=100)
         at.customer("acme", "basic")
         first = await at.reserve("c1", "acme", 50)
-        window = keys.window(BUCKET, "acme", first.facts.period_start)
+        window = redis_keys.window(BUCKET, "acme", first.facts.period_start)
         at.blocking.hset(window, mapping={"held": "20", "spend_held": "0"})
         second = await at.reserve("c2", "acme", 50)
         assert second.grant == 30
@@ -161,7 +161,7 @@ async def test_a_hold_of_the_version_before_is_taken_back_once_its_worker_is_dea
         begin(at, used=0)
         await hold(at, sofar=12, leased_ms=-1)
         if beats:
-            at.blocking.set(keys.worker("w_older"), "1", px=60_000)
+            at.blocking.set(redis_keys.worker("w_older"), "1", px=60_000)
         clock = Clock()
         reclaimer = at.reclaimer(clock)
         for _ in range(4):

@@ -18,11 +18,11 @@ from gateway.errors import (
     NoTier,
     Reached,
 )
-from gateway.holds import keys
-from gateway.holds.connect import connect_line
 from gateway.holds.hold import Ask
-from gateway.holds.line import Line
-from gateway.holds.refusal_log import MOST, WAITING_MOST, RefusalLog, is_kept, refusals_of, shown
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import connect_line
+from gateway.holds.store.connection import Line
+from gateway.holds.store.refusal_log import MOST, WAITING_MOST, RefusalLog, is_kept, refusals_of, shown
 
 NOW = 1_767_268_800_000
 
@@ -89,14 +89,14 @@ async def test_a_storm_of_refusals_is_bounded_in_the_worker_and_in_redis(line: L
     found = await refusals_of(line, "cus_a")
 
     assert len(found) == MOST
-    assert await line.ask("LLEN", keys.refusals(keys.bucket_of("cus_a"), "cus_a")) == MOST
+    assert await line.ask("LLEN", redis_keys.refusals(redis_keys.bucket_of("cus_a"), "cus_a")) == MOST
     assert {"after", f"req_{WAITING_MOST - 1}"} <= {one["request_id"] for one in found}
 
 
 async def test_a_redis_that_takes_nothing_costs_the_log_and_nothing_else(
     line: Line, caplog: pytest.LogCaptureFixture
 ) -> None:
-    name = keys.refusals(keys.bucket_of("cus_a"), "cus_a")
+    name = redis_keys.refusals(redis_keys.bucket_of("cus_a"), "cus_a")
     await line.ask("SET", name, "of another kind")
     log = RefusalLog(line, lambda: NOW)
     log.note("cus_a", "key_1", asked("one"), refused())

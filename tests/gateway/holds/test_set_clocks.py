@@ -9,23 +9,23 @@ import pytest
 
 from gateway.clock import now_ms
 from gateway.errors import InsufficientQuota, MeteringUnavailable, RateLimitExceeded
-from gateway.holds import keys
-from gateway.holds.claims import Claims
-from gateway.holds.clocks import Clocks
-from gateway.holds.conservation import Census
 from gateway.holds.hold import Once
+from gateway.holds.idempotency import Claims
 from gateway.holds.keeper import Keeper
-from gateway.holds.packed import WindowState
+from gateway.holds.maintenance.census import Census
+from gateway.holds.maintenance.redis_clock import Clocks
+from gateway.holds.maintenance.turn import Upkeep
+from gateway.holds.store import redis_keys
+from gateway.holds.store.packing import WindowState
 from gateway.holds.terms import period_of
-from gateway.holds.upkeep import Upkeep
-from gateway.observing.tally import Tally
+from gateway.metrics.counters import Tally
 from tests.clock import Clock
 from tests.gateway.holds.desk import GENERATION, LEASE, Desk, desk, end_lease
 from tests.servers import SetClock, set_clock_valkey_in, short_directory
 
 DAY_S = 86_400
 JUMPS_S = [-400 * DAY_S, -45 * DAY_S, -7_200, -30, -1, 1, 30, 7_200, 45 * DAY_S, 400 * DAY_S]
-BUCKET = keys.bucket_of("acme")
+BUCKET = redis_keys.bucket_of("acme")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ async def test_whose_rate_is_limited_waits_for_one_turn_at_most(at: Desk, clock:
     at.tier("paced", requests_per_minute=60)
     at.put(replace(at.customers["acme"], tier="paced", rev=2))
     await at.reserve("c1", "acme", 1)
-    pace = keys.pace(BUCKET, "acme")
+    pace = redis_keys.pace(BUCKET, "acme")
     turn = int(at.blocking.hget(pace, "tat_us") or 0)
     at.blocking.hset(pace, "tat_us", turn + int(max(jump_s, -jump_s) * 1_000_000))
     clock.set(-abs(jump_s))
@@ -126,7 +126,7 @@ async def test_a_hold_of_a_dead_worker_is_taken_back_however_far_its_lease_was_p
     passed = Clock()
     await at.reserve("c1", "acme", 60)
     end_lease(at.blocking, BUCKET, "c1", now_ms() + 400 * DAY_S * 1000)
-    at.blocking.set(keys.worker(LEASE.owner), "1", px=400 * DAY_S * 1000)
+    at.blocking.set(redis_keys.worker(LEASE.owner), "1", px=400 * DAY_S * 1000)
     reclaimer = at.reclaimer(passed)
     reclaimer.turn()
 
@@ -135,7 +135,7 @@ async def test_a_hold_of_a_dead_worker_is_taken_back_however_far_its_lease_was_p
     for _ in range(3):
         if "c1" in at.in_flight("acme"):
             at.end_lease("c1")
-        at.blocking.delete(keys.worker(LEASE.owner))
+        at.blocking.delete(redis_keys.worker(LEASE.owner))
         reclaimer.turn()
     assert at.window("acme")["held"] == 0
 
@@ -148,11 +148,11 @@ async def test_a_running_call_keeps_its_idempotency_key(at: Desk, clock: SetCloc
     hold = await at.reserve("c1", "acme", 60)
     keeper.take(hold, Once(digest, "body"))
     clock.set(DAY_S)
-    assert not at.blocking.exists(keys.once(BUCKET, "acme", digest))
+    assert not at.blocking.exists(redis_keys.once(BUCKET, "acme", digest))
     clock.set(0)
     await keeper.renew()
 
-    assert at.blocking.hget(keys.once(BUCKET, "acme", digest), "call") == b"c1"
+    assert at.blocking.hget(redis_keys.once(BUCKET, "acme", digest), "call") == b"c1"
     await at.book.settle(hold, at.outcome(10), Once(digest, "body", b"x", b"x"))
     assert await claims.claim(BUCKET, "acme", digest, "body", "c2") == b"x"
 
@@ -195,9 +195,9 @@ async def test_windows_are_removed_when_both_clocks_say_that_they_are_over(at: D
     await at.reserve("c1", "acme", 10)
     await at.book.settle(at.holds["c1"], at.outcome(10))
     start, old = period_of(at.customers["acme"], now_ms())[0], now_ms() - 4 * month
-    past, held = keys.window(BUCKET, "acme", old), keys.window(BUCKET, "acme", old - month)
-    user = keys.end_user(BUCKET, "acme", old, "ann")
-    stays = [keys.window(BUCKET, "acme", start), held]
+    past, held = redis_keys.window(BUCKET, "acme", old), redis_keys.window(BUCKET, "acme", old - month)
+    user = redis_keys.end_user(BUCKET, "acme", old, "ann")
+    stays = [redis_keys.window(BUCKET, "acme", start), held]
     at.blocking.hset(user, "used", "5")
     at.blocking.hset(past, "amounts", WindowState(used=5).to_bytes())
     at.blocking.hset(held, "amounts", WindowState(used=5, held=1).to_bytes())

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from gateway.errors import InsufficientQuota, InvalidKey, NoTier
-from gateway.holds import keys
 from gateway.holds.offer import HouseLimits
-from gateway.holds.packed import ConversationState, conversation_in
+from gateway.holds.store import redis_keys
+from gateway.holds.store.packing import ConversationState, conversation_in
 from tests.gateway.holds.desk import Desk, desk
 
 STORIES = {
@@ -240,7 +240,7 @@ async def test_a_call_whose_conversation_is_over_counts_in_none_that_has_its_nam
             await told.reserve("c0", "acme", 10, conversation="talk")
             await told.book.settle(told.holds["c0"], told.outcome(10))
         hold = await told.reserve("c1", "acme", 40, conversation="talk")
-        name = keys.conversation(hold.facts.bucket, "acme", "talk")
+        name = redis_keys.conversation(hold.facts.bucket, "acme", "talk")
         begun = replace(
             conversation_of(told, name), first=hold.conversation_first + 1, used=5, held=0, was_charged=not was_charged
         )
@@ -265,7 +265,7 @@ async def test_a_wiped_server_is_noticed_before_a_call_is_admitted(valkey_url: s
         told.customer("acme", "basic")
         await told.reserve("c1", "acme", 5)
         bucket = told.holds["c1"].facts.bucket
-        told.blocking.hset(keys.state(bucket), "generation", "1")
+        told.blocking.hset(redis_keys.state(bucket), "generation", "1")
         restored: list[str] = []
 
         async def restore(heard: object) -> str:
@@ -284,7 +284,7 @@ async def test_no_clock_of_redis_ends_a_window(valkey_url: str) -> None:
         told.tier("basic", period_tokens_max=1000)
         told.customer("acme", "basic")
         first = await told.reserve("c1", "acme", 10)
-        window = keys.window(first.facts.bucket, "acme", first.facts.period_start)
+        window = redis_keys.window(first.facts.bucket, "acme", first.facts.period_start)
         await told.book.settle(first, told.outcome(10))
 
         assert told.blocking.pttl(window) == -1

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from gateway.holds import keys
-from gateway.holds.directory import Directory
-from gateway.holds.threads import Threads
+from gateway.holds.store import redis_keys
+from gateway.holds.store.cache import Directory
+from gateway.holds.store.threads import Threads
 from tests.gateway.holds.desk import Desk, desk, digest_of
 
 HOUR_S, MINUTE_S = 3_600, 60
-BUCKET = keys.bucket_of("acme")
+BUCKET = redis_keys.bucket_of("acme")
 WHOSE = BUCKET, digest_of("acme")
 
 
@@ -19,7 +19,7 @@ async def answered(at: Desk, name: str, *threads: str, **outcome: int) -> None:
 
 
 def left_s(at: Desk, thread: str) -> float:
-    return at.blocking.pttl(keys.thread(BUCKET, "acme", thread)) / 1000
+    return at.blocking.pttl(redis_keys.thread(BUCKET, "acme", thread)) / 1000
 
 
 async def opened(at: Desk) -> Threads:
@@ -34,7 +34,7 @@ async def test_it_is_known_for_an_hour_from_when_it_was_made_or_named_last(valke
         threads = await opened(at)
         await answered(at, "c1", "item-a")
         assert HOUR_S - MINUTE_S < left_s(at, "item-a") <= HOUR_S
-        at.blocking.pexpire(keys.thread(BUCKET, "acme", "item-a"), 5_000)
+        at.blocking.pexpire(redis_keys.thread(BUCKET, "acme", "item-a"), 5_000)
 
         assert await threads.given(*WHOSE, ["item-a", "item-b"]) == ["c1", None]
         assert HOUR_S - MINUTE_S < left_s(at, "item-a") <= HOUR_S
@@ -69,7 +69,7 @@ async def test_it_leads_nobody_else_anywhere(valkey_url: str) -> None:
     async with desk(valkey_url) as at:
         threads = await opened(at)
         await answered(at, "c1", "item-a")
-        stranger = keys.bucket_of("other"), digest_of("other")
+        stranger = redis_keys.bucket_of("other"), digest_of("other")
 
         assert await threads.given(*stranger, ["item-a"]) == [None]
         assert await threads.conversation(*stranger, ["item-a"]) is None

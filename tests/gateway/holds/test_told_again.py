@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from gateway.errors import ConversationCapReached, InsufficientQuota, MeteringUnavailable, RateLimitExceeded
-from gateway.holds import keys
-from gateway.holds.book import Book
-from gateway.holds.claims import Claims
-from gateway.holds.generation import Generation
 from gateway.holds.hold import Checkpoint, Hold
+from gateway.holds.idempotency import Claims
 from gateway.holds.keeper import Keeper
-from gateway.observing.tally import Tally
+from gateway.holds.settlement import Book
+from gateway.holds.store import redis_keys
+from gateway.holds.store.generation import Generation
+from gateway.metrics.counters import Tally
 from tests.clock import Clock
 from tests.gateway.holds.desk import LEASE, Desk, desk
 
@@ -40,8 +40,8 @@ async def rebuild(at: Desk) -> None:
     for customer in at.customers.values():
         at.put(customer)
     with at.blocking.pipeline(transaction=False) as batch:
-        for bucket in keys.ALL_BUCKETS:
-            batch.hset(keys.state(bucket), "generation", LATER)
+        for bucket in redis_keys.ALL_BUCKETS:
+            batch.hset(redis_keys.state(bucket), "generation", LATER)
         batch.execute()
 
     async def restore(_heard: object) -> str:
@@ -137,8 +137,8 @@ async def test_a_renewal_from_before_a_rebuild_renews_nothing_and_hears_of_it(va
     """A worker that renewed in a state that is being written anew would be taken for one that its calls are known of."""
     async with desk(valkey_url) as at:
         _, hold = await one_call(at)
-        for bucket in keys.ALL_BUCKETS:
-            at.blocking.hset(keys.state(bucket), "generation", LATER)
+        for bucket in redis_keys.ALL_BUCKETS:
+            at.blocking.hset(redis_keys.state(bucket), "generation", LATER)
         book = of_before(at)
 
         assert await book.renew(hold.facts.bucket, {"c1": Checkpoint(30)}) == {"c1": "unknown"}
@@ -151,13 +151,13 @@ async def test_a_settlement_from_before_a_rebuild_is_made_in_what_it_wrote(valke
     async with desk(valkey_url) as at:
         _, hold = await one_call(at, price_nanousd=PRICE)
         bucket = hold.facts.bucket
-        at.blocking.hdel(keys.state(bucket), "generation")
+        at.blocking.hdel(redis_keys.state(bucket), "generation")
         heard: list[str] = []
 
         async def restore(_heard: object) -> str:
             heard.append("rebuilt")
             assert at.window("acme")["used"] == 0, "nothing was settled while nothing was in force"
-            at.blocking.hset(keys.state(bucket), "generation", LATER)
+            at.blocking.hset(redis_keys.state(bucket), "generation", LATER)
             return LATER
 
         at.generation._restore = restore

@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 
-from gateway.holds import keys
+from gateway.holds.store import redis_keys
 from gateway.ledger.tables import customers
 from pricing.usage import UsageRecord
 
@@ -60,7 +60,7 @@ def record(number: int = 1, **changes: Any) -> UsageRecord:
 
 def settle(client: redis.Redis, call: UsageRecord, charge: int | str = 5_000) -> str:
     """Add a call to its customer's usage stream, as the settling script does; return the stream."""
-    stream = keys.usage(keys.bucket_of(call["customer"]))
+    stream = redis_keys.usage(redis_keys.bucket_of(call["customer"]))
     client.xadd(stream, {"record": json.dumps(call), "charge": str(charge), "cap": "4000", "included": "1"})
     return stream
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.ledger.appender import append, book
-from gateway.ledger.chain import GENESIS, verify
+from gateway.ledger.book.appender import append, book
+from gateway.ledger.book.chain import GENESIS, verify
+from gateway.ledger.book.verify import recount
 from gateway.ledger.database import Database
-from gateway.ledger.queries import Span, usage_records_in
+from gateway.ledger.read.queries import Span, usage_records_in
 from gateway.ledger.tables import chains, usage_aside, usage_records
-from gateway.ledger.verify import recount
 from pricing.usage import FIELDS, UsageRecord
 from tests.gateway.ledger.records import record
 

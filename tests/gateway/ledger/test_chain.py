@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.ledger.chain import GENESIS, BadRow, Head, canonical, link, verify
+from gateway.ledger.book.chain import GENESIS, BadRow, Head, canonical, link, verify
 from pricing.usage import UsageRecord
 
 

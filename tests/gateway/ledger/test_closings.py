@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select
 
-from gateway.ledger.appender import append
-from gateway.ledger.billing_tables import late_records
-from gateway.ledger.closings import (
+from gateway.ledger.billing.closings import (
     Zones,
     all_closed_until,
     bounds_of,
@@ -21,9 +19,11 @@ from gateway.ledger.closings import (
     months_of,
     open_before,
 )
-from gateway.ledger.counted import Month, counted_in, records_counted_in
+from gateway.ledger.billing.counted import Month, counted_in, records_counted_in
+from gateway.ledger.billing_tables import late_records
+from gateway.ledger.book.appender import append
 from gateway.ledger.database import Database
-from gateway.ledger.queries import Span
+from gateway.ledger.read.queries import Span
 from gateway.ledger.tables import customers, usage_records
 from tests.gateway.ledger.records import customer_row, record
 

@@ -10,12 +10,12 @@ from sqlalchemy import insert
 
 from gateway.clock import now_ms
 from gateway.errors import AccountInconsistent
-from gateway.holds import keys
-from gateway.holds.packed import WindowState
 from gateway.holds.periods import period_at
-from gateway.ledger.agreement import Agreement, Period
-from gateway.ledger.conservation import BOOKS_A_TURN, CUSTOMERS_A_TURN, Conservation
+from gateway.holds.store import redis_keys
+from gateway.holds.store.packing import WindowState
 from gateway.ledger.database import Database
+from gateway.ledger.recovery.agreement import Agreement, Period
+from gateway.ledger.recovery.conservation import BOOKS_A_TURN, CUSTOMERS_A_TURN, Conservation
 from gateway.ledger.tables import customers
 from tests.gateway.holds.desk import GENERATION, Desk, desk
 from tests.gateway.ledger.records import customer_row
@@ -36,7 +36,7 @@ def month() -> tuple[int, int]:
 
 def begin(at: Desk, customer: str, window: WindowState) -> None:
     """Say what is used and held of a customer's month."""
-    name = keys.window(keys.bucket_of(customer), customer, month()[0])
+    name = redis_keys.window(redis_keys.bucket_of(customer), customer, month()[0])
     at.blocking.hset(name, "amounts", window.to_bytes())
 
 

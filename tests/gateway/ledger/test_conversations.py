@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gateway.ledger.appender import append
-from gateway.ledger.conversations import (
+from gateway.ledger.book.appender import append
+from gateway.ledger.database import Database
+from gateway.ledger.read.conversations import (
     DAY_MS,
     HOUR_MS,
     SWEEP_EVERY,
@@ -15,7 +16,6 @@ from gateway.ledger.conversations import (
     gathered,
     open_conversations,
 )
-from gateway.ledger.database import Database
 from tests.gateway.ledger.records import NOON, record
 
 

@@ -13,13 +13,13 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import insert, select, text
 
 from gateway.errors import MeteringUnavailable, StartupError
-from gateway.ledger.appender import append
 from gateway.ledger.billing_tables import metadata
-from gateway.ledger.chain import GENESIS, link
+from gateway.ledger.book.appender import append
+from gateway.ledger.book.chain import GENESIS, link
+from gateway.ledger.book.verify import recount
 from gateway.ledger.database import Database
-from gateway.ledger.queries import Span, usage_records_in
+from gateway.ledger.read.queries import Span, usage_records_in
 from gateway.ledger.tables import chains
-from gateway.ledger.verify import recount
 from gateway.ledger.versions import MIGRATIONS, found
 from pricing.usage import FIELDS_IF_SAID
 from tests.gateway.ledger.records import record

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gateway.ledger.appender import append
+from gateway.ledger.book.appender import append
 from gateway.ledger.database import Database
-from gateway.ledger.queries import tokens_by_end_user
+from gateway.ledger.read.queries import tokens_by_end_user
 from tests.gateway.ledger.records import NOON, record
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.ledger.entries import CARRIED, Entry, Malformed, _fault_in, record_in
+from gateway.ledger.book.entries import CARRIED, Entry, Malformed, _fault_in, record_in
 from pricing.usage import FIELDS
 from tests.gateway.ledger.records import NOON, settled_call
 

@@ -11,13 +11,13 @@ import redis
 from sqlalchemy import update
 
 from gateway.errors import StartupError
-from gateway.holds import keys
-from gateway.holds.connect import connect
-from gateway.ledger.appender import append
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import connect
+from gateway.ledger.book.appender import append
 from gateway.ledger.database import Database
 from gateway.ledger.installation import begun, currency_of, found, refuse_other_redis, tie
 from gateway.ledger.tables import installation
-from gateway.local.installation import FILE, Mark, opened
+from gateway.runtime.installation import FILE, Mark, opened
 from tests.gateway.ledger.records import record
 
 
@@ -82,7 +82,7 @@ def test_a_redis_is_tied_to_the_installation_that_first_starts_on_it(
         connection.execute(update(installation).values(identity="ins_2"))
     with pytest.raises(StartupError, match="nothing is written to it"):
         refuse_other_redis(client, database)
-    client.delete(keys.TIDE)
+    client.delete(redis_keys.TIDE)
     tie(valkey_url, "ins_2")
 
 

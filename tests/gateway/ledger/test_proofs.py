@@ -13,14 +13,14 @@ import pytest
 from sqlalchemy import event, update
 
 from gateway.errors import HouseError, NotSealedYet
-from gateway.ledger.appender import append
+from gateway.ledger.book.appender import append
+from gateway.ledger.book.erasure import erase_records
 from gateway.ledger.book.proofs import proof_of
 from gateway.ledger.book.sealing import Sealer
 from gateway.ledger.book.seals import seals_in_order
+from gateway.ledger.book.verify import Published, recount
 from gateway.ledger.database import Database
-from gateway.ledger.erasure import erase_records
 from gateway.ledger.tables import usage_records
-from gateway.ledger.verify import Published, recount
 from tests.gateway.ledger.records import record
 
 SCRIPT = Path(__file__).parents[3] / "docs" / "verify_proof.py"

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from gateway.errors import BadRequest
-from gateway.ledger.appender import append
-from gateway.ledger.conversations import HOUR_MS
+from gateway.ledger.book.appender import append
 from gateway.ledger.database import Database
-from gateway.ledger.queries import (
+from gateway.ledger.read.conversations import HOUR_MS
+from gateway.ledger.read.queries import (
     Span,
     Spent,
     Totals,

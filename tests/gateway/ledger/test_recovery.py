@@ -14,16 +14,16 @@ import redis
 from sqlalchemy import func, insert, select
 
 from gateway.errors import MeteringUnavailable
-from gateway.holds import keys
-from gateway.holds.connect import connect, text
-from gateway.holds.generation import Generation, in_own_thread
-from gateway.holds.packed import WindowState, window_state
-from gateway.ledger.appender import book
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import connect, text
+from gateway.holds.store.generation import Generation, in_own_thread
+from gateway.holds.store.packing import WindowState, window_state
+from gateway.ledger.book.appender import book
+from gateway.ledger.book.watermark import Fallen, Tide
 from gateway.ledger.database import Database
-from gateway.ledger.hot_state import Bounds
-from gateway.ledger.recovery import CUSTOMERS_AT_ONCE, Recovery
+from gateway.ledger.recovery.hot_state import Bounds
+from gateway.ledger.recovery.recovery import CUSTOMERS_AT_ONCE, Recovery
 from gateway.ledger.tables import customers, usage_records
-from gateway.ledger.tide import Fallen, Tide
 from tests.gateway.ledger.records import NOON, customer_row, record
 from tests.waiting import until
 
@@ -62,7 +62,7 @@ def with_customers(database: Database, many: int) -> None:
 
 def in_force(client: redis.Redis) -> set[str | None]:
     """Return the generations of all buckets."""
-    found = [client.hget(keys.state(bucket), "generation") for bucket in keys.ALL_BUCKETS]
+    found = [client.hget(redis_keys.state(bucket), "generation") for bucket in redis_keys.ALL_BUCKETS]
     return {None if value is None else text(value) for value in found}
 
 
@@ -82,9 +82,9 @@ def test_a_rebuild_that_takes_longer_than_its_lock_is_done_once(database: Databa
         rebuilding = pool.submit(first.rebuild)
         assert lasting.wait(60)
         others = pool.submit(second.ensure)
-        before = client.pttl(keys.REBUILD_LOCK)
+        before = client.pttl(redis_keys.REBUILD_LOCK)
         assert before > 0
-        until(lambda: client.pttl(keys.REBUILD_LOCK) > before, 10 * LOCK_S)
+        until(lambda: client.pttl(redis_keys.REBUILD_LOCK) > before, 10 * LOCK_S)
         ended.set()
 
         assert others.result(60) == rebuilding.result(60)
@@ -97,7 +97,7 @@ def test_a_rebuild_that_lost_its_lock_stops_and_puts_nothing_in_force(database: 
 
     def project() -> None:
         if is_slow:
-            client.set(keys.REBUILD_LOCK, "another's")
+            client.set(redis_keys.REBUILD_LOCK, "another's")
 
     slow = recovery(database, client, Written(project))
 
@@ -106,7 +106,7 @@ def test_a_rebuild_that_lost_its_lock_stops_and_puts_nothing_in_force(database: 
 
     assert in_force(client) == {None}
     is_slow = False
-    client.delete(keys.REBUILD_LOCK)
+    client.delete(redis_keys.REBUILD_LOCK)
     generation = recovery(database, client, Written(project)).ensure()
     assert in_force(client) == {generation}
 
@@ -130,7 +130,7 @@ async def test_a_rebuild_waits_for_no_thread_of_others() -> None:
 def test_who_finds_a_rebuild_under_way_is_told_so(database: Database, client: redis.Redis) -> None:
     recovery(database, client).rebuild()
     client.flushall()
-    client.set(keys.REBUILD_LOCK, "another's")
+    client.set(redis_keys.REBUILD_LOCK, "another's")
 
     with pytest.raises(MeteringUnavailable, match="rebuil"):
         recovery(database, client).rebuild(wait_s=0.01)
@@ -144,14 +144,14 @@ def test_a_bucket_serves_as_soon_as_it_is_written(database: Database, client: re
 
     def look(_ids: Sequence[str]) -> None:
         assert told, "a worker that hears of it only at the end serves nobody before"
-        found = [client.hget(keys.state(bucket), "generation") for bucket in keys.ALL_BUCKETS]
+        found = [client.hget(redis_keys.state(bucket), "generation") for bucket in redis_keys.ALL_BUCKETS]
         served.append(sum(value is not None and text(value) == told[-1] for value in found))
 
     generation = recovery(database, client, Written(customers=look)).ensure(told.append)
 
     assert told[-1] == generation
     assert served[0] == 0
-    assert 0 < served[-1] < keys.BUCKETS
+    assert 0 < served[-1] < redis_keys.BUCKETS
     assert in_force(client) == {generation}
 
 
@@ -182,9 +182,9 @@ def test_a_bucket_that_lost_its_state_is_written_by_itself(database: Database, c
     written: list[str] = []
     rebuilding = recovery(database, client, Written(customers=written.extend))
     generation = rebuilding.ensure()
-    lost = keys.bucket_of("cus_7")
-    kept = keys.window(keys.bucket_of("cus_8"), "cus_8", 0)
-    client.delete(keys.state(lost))
+    lost = redis_keys.bucket_of("cus_7")
+    kept = redis_keys.window(redis_keys.bucket_of("cus_8"), "cus_8", 0)
+    client.delete(redis_keys.state(lost))
     client.hset(kept, "amounts", WindowState(used=5).to_bytes())
     written.clear()
 
@@ -224,9 +224,9 @@ def test_a_bucket_that_has_heard_of_less_than_is_booked_is_written_by_itself(
     rebuilding = recovery(database, client, Written(customers=written.extend))
     generation = rebuilding.ensure()
     append(database, client, 1)
-    before = client.hgetall(keys.state(keys.bucket_of("cus_7")))
+    before = client.hgetall(redis_keys.state(redis_keys.bucket_of("cus_7")))
     append(database, client, 2)
-    client.hset(keys.state(keys.bucket_of("cus_7")), mapping=before)
+    client.hset(redis_keys.state(redis_keys.bucket_of("cus_7")), mapping=before)
     written.clear()
 
     assert rebuilding.ensure() == generation
@@ -239,9 +239,9 @@ def test_a_record_is_not_booked_beside_a_bucket_of_the_past(database: Database, 
     with_customers(database, 1)
     recovery(database, client).ensure()
     append(database, client, 1, customer="cus_0")
-    before = client.hgetall(keys.state(keys.bucket_of("cus_0")))
+    before = client.hgetall(redis_keys.state(redis_keys.bucket_of("cus_0")))
     append(database, client, 2, customer="cus_0")
-    client.hset(keys.state(keys.bucket_of("cus_0")), mapping=before)
+    client.hset(redis_keys.state(redis_keys.bucket_of("cus_0")), mapping=before)
 
     with pytest.raises(Fallen):
         append(database, client, 3, customer="cus_0")

@@ -10,17 +10,17 @@ import pytest
 import redis
 from sqlalchemy import delete, event, insert, select, update
 
-from gateway.holds import keys
-from gateway.holds.connect import connect
-from gateway.holds.packed import WindowState
 from gateway.holds.periods import period_at
-from gateway.ledger.agreement import Agreement, Period, Verdict
-from gateway.ledger.appender import append
-from gateway.ledger.conversations import DAY_MS, HOUR_MS, open_conversations
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import connect
+from gateway.holds.store.packing import WindowState
+from gateway.ledger.book.appender import append
+from gateway.ledger.book.erasure import erase_beside
 from gateway.ledger.database import Database
-from gateway.ledger.erasure import erase_beside
-from gateway.ledger.queries import begun_in, newest_times, spent_in, totals
-from gateway.ledger.rollup import Rollup, Used, conversations_in, windows_in
+from gateway.ledger.read.conversations import DAY_MS, HOUR_MS, open_conversations
+from gateway.ledger.read.queries import begun_in, newest_times, spent_in, totals
+from gateway.ledger.recovery.agreement import Agreement, Period, Verdict
+from gateway.ledger.sums.rollup import Rollup, Used, conversations_in, windows_in
 from gateway.ledger.tables import customers, rollup_conversations, rollup_read, rollup_windows
 from gateway.ledger.writer import Writer
 from pricing.money import MOST
@@ -304,10 +304,10 @@ def look(ledger: Database, client: redis.Redis) -> Verdict | None:
 def window(valkey_url: str) -> Iterator[Callable[[int, int], redis.Redis]]:
     """Set what the window of the customer says is used."""
     with connect(valkey_url) as client:
-        bucket = keys.bucket_of("cus_acme")
-        client.hset(keys.state(bucket), "generation", "1")
-        client.hset(keys.TIDE, "seq", "1000000")
-        name = keys.window(bucket, "cus_acme", period_at("day", "UTC", NOON)[0])
+        bucket = redis_keys.bucket_of("cus_acme")
+        client.hset(redis_keys.state(bucket), "generation", "1")
+        client.hset(redis_keys.TIDE, "seq", "1000000")
+        name = redis_keys.window(bucket, "cus_acme", period_at("day", "UTC", NOON)[0])
 
         def says(tokens: int, charge: int) -> redis.Redis:
             client.hset(name, "amounts", WindowState(used=tokens, spend_used=charge).to_bytes())

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, select, update
 
-from gateway.ledger.appender import append, book
+from gateway.ledger.book.appender import append, book
+from gateway.ledger.book.chain import GENESIS, BadRow, link
 from gateway.ledger.book.sealing import Sealer
 from gateway.ledger.book.seals import Seal, seals_in_order
-from gateway.ledger.chain import GENESIS, BadRow, link
+from gateway.ledger.book.verify import Published, recount, recount_all
 from gateway.ledger.database import Database
 from gateway.ledger.rows import COLUMNS, record_of
 from gateway.ledger.tables import chains, seals, usage_records
-from gateway.ledger.verify import Published, recount, recount_all
 from tests.gateway.ledger.records import record
 
 TIME = 1_767_268_800_000

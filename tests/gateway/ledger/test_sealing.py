@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import delete
 
 from gateway.errors import BadRequest
-from gateway.ledger.appender import append
+from gateway.ledger.book.appender import append
 from gateway.ledger.book.sealing import SEAL_MS, SEAL_ROWS, SEALS_A_TURN, RowMissing, Sealer
 from gateway.ledger.book.seals import NotASeal, Seal, seal_covering, seals_in_order, seals_page
 from gateway.ledger.database import Database
-from gateway.ledger.queries import Span, usage_records_in
+from gateway.ledger.read.queries import Span, usage_records_in
 from gateway.ledger.tables import usage_records
 from tests.gateway.ledger.records import record
 from tests.gateway.ledger.test_merkle import defined_root

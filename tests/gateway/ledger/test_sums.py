@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from sqlalchemy import event, func, select
 
-from gateway.ledger.appender import append
+from gateway.ledger.book.appender import append
 from gateway.ledger.database import Database
-from gateway.ledger.summed import customers_in, lengths_in, pace_in, tiers_in, weeks_in
-from gateway.ledger.sums import TABLES, bring_up_to_date, going_in
+from gateway.ledger.sums.market_rows import customers_in, lengths_in, pace_in, tiers_in, weeks_in
+from gateway.ledger.sums.market_sums import TABLES, bring_up_to_date, going_in
 from gateway.ledger.sums_tables import sums_going, sums_read
-from pricing.estimate.conversations import IDLE_MS, POOLED_MOST, Sums, Watch, windows_of
-from pricing.estimate.gathering import summed
+from pricing.estimate.observations.conversations import IDLE_MS, POOLED_MOST, Sums, Watch, windows_of
+from pricing.estimate.observations.gathering import summed
 from pricing.usage import UsageRecord
 from tests.gateway.ledger.records import NOON, record
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Update, delete, insert, select, update
 
-from gateway.ledger.appender import append
-from gateway.ledger.chain import GENESIS, BadRow, link
+from gateway.ledger.book.appender import append
+from gateway.ledger.book.chain import GENESIS, BadRow, link
+from gateway.ledger.book.verify import PAGE, Recount, recount, recount_all
 from gateway.ledger.database import Database
 from gateway.ledger.tables import chains, usage_records
-from gateway.ledger.verify import PAGE, Recount, recount, recount_all
 from tests.gateway.ledger.records import record
 
 book = usage_records.c

@@ -18,14 +18,14 @@ from redis.retry import Retry
 from sqlalchemy import select
 
 from gateway.errors import MeteringUnavailable
-from gateway.holds import keys
-from gateway.holds.connect import connect
-from gateway.ledger.aside import count_aside, kept_aside
-from gateway.ledger.booked import wait_until_booked
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import connect
+from gateway.ledger.book.dead_letters import count_aside, kept_aside
+from gateway.ledger.book.verify import recount
 from gateway.ledger.database import Database
-from gateway.ledger.queries import Span, totals, usage_records_in
+from gateway.ledger.read.queries import Span, totals, usage_records_in
+from gateway.ledger.read.read_your_writes import wait_until_booked
 from gateway.ledger.tables import usage_records
-from gateway.ledger.verify import recount
 from gateway.ledger.writer import Writer
 from pricing.usage import FIELDS
 from tests.gateway.ledger.records import settle, settled_call
@@ -43,7 +43,7 @@ def ids(database: Database) -> list[str]:
 
 
 def waiting(client: redis.Redis) -> int:
-    return sum(client.xlen(keys.usage(bucket)) for bucket in keys.ALL_BUCKETS)
+    return sum(client.xlen(redis_keys.usage(bucket)) for bucket in redis_keys.ALL_BUCKETS)
 
 
 def test_a_turn_moves_what_is_settled_and_empties_the_streams(client: redis.Redis, database: Database) -> None:
@@ -70,7 +70,7 @@ def test_a_turn_moves_what_is_settled_and_empties_the_streams(client: redis.Redi
 def test_records_are_booked_in_the_order_in_which_they_were_settled(client: redis.Redis, database: Database) -> None:
     for number, bucket in enumerate(("ff", "00", "80", "00")):
         record = json.dumps(settled_call(number))
-        client.xadd(keys.usage(bucket), {"record": record, "charge": "0"}, id=f"{1_000 + number // 2}-{number}")
+        client.xadd(redis_keys.usage(bucket), {"record": record, "charge": "0"}, id=f"{1_000 + number // 2}-{number}")
 
     Writer(client, database).turn()
 
@@ -247,7 +247,7 @@ def test_whatever_stands_in_a_stream_ends_in_the_book_or_aside(
     for change in changes:
         # Each under an id of its own, or the book rightly takes it for a repetition.
         call = {**settled_call(), **change, "id": f"call-{client.incr('calls')}"}
-        client.xadd(keys.usage("00"), {"record": json.dumps(call), "charge": "0"})
+        client.xadd(redis_keys.usage("00"), {"record": json.dumps(call), "charge": "0"})
 
     assert Writer(client, database).turn() == len(changes)
 
@@ -293,4 +293,4 @@ def test_waiting_gives_up_at_its_deadline(client: redis.Redis) -> None:
 def test_a_reader_of_one_customer_does_not_wait_for_another(client: redis.Redis) -> None:
     settle(client, settled_call(1, customer="cus_other"))
 
-    assert wait_until_booked(client, [keys.bucket_of("cus_acme")])
+    assert wait_until_booked(client, [redis_keys.bucket_of("cus_acme")])

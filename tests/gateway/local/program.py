@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from gateway.local import valkey
-from gateway.local.http_server import serve
-from gateway.local.lifeline import Stop, told_to_stop
+from gateway.runtime import valkey
+from gateway.runtime.http.server import serve
+from gateway.runtime.parent_death import Stop, told_to_stop
 
 COMMAND = (sys.executable, "-m", "tests.gateway.local.program")
 UNWILLING = "TOKENCAP_MODEL"

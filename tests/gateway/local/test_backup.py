@@ -13,14 +13,14 @@ import pytest
 from sqlalchemy import update
 
 from gateway.errors import StartupError
-from gateway.ledger.appender import append
+from gateway.ledger.book.appender import append
 from gateway.ledger.book.sealing import Sealer
+from gateway.ledger.book.verify import recount
 from gateway.ledger.database import Database
-from gateway.ledger.queries import Span, usage_records_in
+from gateway.ledger.read.queries import Span, usage_records_in
 from gateway.ledger.tables import usage_records
-from gateway.ledger.verify import recount
-from gateway.local.backup import PAGE, back_up, restore
-from gateway.local.installation import Mark, opened
+from gateway.runtime.backup import PAGE, back_up, restore
+from gateway.runtime.installation import Mark, opened
 from tests.gateway.ledger.records import record
 from tests.servers import fresh_database
 

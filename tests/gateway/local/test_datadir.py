@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import StartupError
-from gateway.local.datadir import Child, DataDir, Running, claimed
-from gateway.local.predecessor import retire
-from gateway.local.private import make_private
-from gateway.local.processes import Process
+from gateway.runtime.data_directory import Child, DataDir, Running, claimed
+from gateway.runtime.orphans import retire
+from gateway.runtime.private_files import make_private
+from gateway.runtime.processes import Process
 
 HOLD = """
 import sys
 from pathlib import Path
-from gateway.local.datadir import claimed
+from gateway.runtime.data_directory import claimed
 with claimed(Path(sys.argv[1])):
     print("claimed", flush=True)
     sys.stdin.read()
@@ -237,7 +237,7 @@ def test_a_new_volume_is_taken(directory: Path) -> None:
 INHERIT = """
 import os, subprocess, sys
 from pathlib import Path
-from gateway.local.datadir import claimed
+from gateway.runtime.data_directory import claimed
 with claimed(Path(sys.argv[1])) as data:
     import asyncio
     assert asyncio.run(data.alone(0))

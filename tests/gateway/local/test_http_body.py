@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import NotHttp
-from gateway.local.http_body import Chunks
-from gateway.local.http_limits import CHUNK_LINE_MAX, CHUNKS_FREE, TRAILER_BYTES_MAX, TRAILERS_MAX
+from gateway.runtime.http.chunked import Chunks
+from gateway.runtime.http.limits import CHUNK_LINE_MAX, CHUNKS_FREE, TRAILER_BYTES_MAX, TRAILERS_MAX
 
 GOOD = b'5\r\nHello\r\n1;a=b; c="d"\r\n,\r\n006\r\n world\r\n0 ;x\r\nAuthorization: Bearer x\r\nb: c\r\n\r\nGET'
 

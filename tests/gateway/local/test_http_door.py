@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gateway.local.http_door import Door, group_of
-from gateway.local.http_limits import BODY_GRACE_S, LINGER_BYTES_MAX, HttpLimits
+from gateway.runtime.http.connections import Door, group_of
+from gateway.runtime.http.limits import BODY_GRACE_S, LINGER_BYTES_MAX, HttpLimits
 from tests.gateway.local.wire import LONG_S, House, house, refusal, request, seen_to, statuses
 from tests.serving import outlived
 
@@ -315,7 +315,9 @@ async def test_what_is_refused_is_counted_by_its_code_and_told_a_line_a_minute(
         "too_many_connections": 1,
         "request_timeout": 1,
     }
-    first, second = (record.getMessage() for record in caplog.records if record.name == "gateway.local.http_door")
+    first, second = (
+        record.getMessage() for record in caplog.records if record.name == "gateway.runtime.http.connections"
+    )
     assert first == "refused at the door since this was last said: 1 invalid_http; now from 127.0.0.1"
     assert {"1 url_too_long", "1 too_many_connections", "1 request_timeout"} <= set(
         second.partition(": ")[2].partition(";")[0].split(", ")

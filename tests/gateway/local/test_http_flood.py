@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from gateway.local import http_protocol
-from gateway.local.http_door import Door
-from gateway.local.http_limits import HttpLimits
+from gateway.runtime.http import protocol
+from gateway.runtime.http.connections import Door
+from gateway.runtime.http.limits import HttpLimits
 from tests.gateway.local.wire import LONG_S, HandClock, house, refusal, request
 
 MOST = HttpLimits().head_max
@@ -89,7 +89,7 @@ class Unwatched:
 def bytes_looked_at(pieces: Iterator[bytes]) -> tuple[int, int, bytes]:
     """Feed pieces to a connection until it refuses; return how many bytes it took, and how many functions were called."""
     wire, door = Unwatched(), Door(None, HandClock())
-    connection = http_protocol.Connection(wire, wire, {}, asyncio.get_running_loop(), door=door)
+    connection = protocol.Connection(wire, wire, {}, asyncio.get_running_loop(), door=door)
     connection.connection_made(wire)  # type: ignore[arg-type]
     took = calls = 0
 
@@ -113,7 +113,7 @@ def bytes_looked_at(pieces: Iterator[bytes]) -> tuple[int, int, bytes]:
 @pytest.mark.parametrize("size", [1, 100, 10_000])
 async def test_a_head_is_counted_before_it_is_read(size: int, caplog: pytest.LogCaptureFixture) -> None:
     """However small its pieces are, it is refused with the piece that crosses the limit, at a fixed cost a piece."""
-    caplog.set_level(logging.ERROR, "gateway.local.http_door")  # a line a minute is not what is counted
+    caplog.set_level(logging.ERROR, "gateway.runtime.http.connections")  # a line a minute is not what is counted
 
     def pieces() -> Iterator[bytes]:
         yield START + b"a: "
@@ -130,7 +130,7 @@ async def test_a_head_is_counted_before_it_is_read(size: int, caplog: pytest.Log
 async def test_a_byte_costs_the_same_wherever_it_stands_in_a_head(begun: int) -> None:
     """Nothing that was there before is copied or looked at again: it would be 30 times the bytes."""
     wire, door = Unwatched(), Door(None, HandClock())
-    connection = http_protocol.Connection(wire, wire, {}, asyncio.get_running_loop(), door=door)
+    connection = protocol.Connection(wire, wire, {}, asyncio.get_running_loop(), door=door)
     connection.connection_made(wire)  # type: ignore[arg-type]
 
     def feed(piece: bytes) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.local.http_limits import READ_MAX, UNREAD_CHUNKS_MAX, UNREAD_MAX
+from gateway.runtime.http.limits import READ_MAX, UNREAD_CHUNKS_MAX, UNREAD_MAX
 from tests.gateway.local.wire import LONG_S, cuts, house, refusal, request, statuses
 from tests.serving import outlived
 

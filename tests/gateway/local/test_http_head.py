@@ -12,8 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.errors import HeadersTooLarge, NotHttp, TokencapError, UrlTooLong
-from gateway.local import http_head
-from gateway.local.http_head import Head, check_beginning, read_head
+from gateway.runtime.http import head as http_head
+from gateway.runtime.http.head import Head, check_beginning, read_head
 
 MOST = 32_768
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from gateway.local import sockets
-from gateway.local.http_door import Door
-from gateway.local.http_limits import HttpLimits
-from gateway.local.http_server import serve
+from gateway.runtime import sockets
+from gateway.runtime.http.connections import Door
+from gateway.runtime.http.limits import HttpLimits
+from gateway.runtime.http.server import serve
 from tests.serving import body_of, outlived
 
 Handler = Callable[[Any, Any, Any], Awaitable[None]]

@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.local import sockets
-from gateway.local.http_server import serve
-from gateway.local.open_files import files_allowed
+from gateway.runtime import sockets
+from gateway.runtime.http.server import serve
+from gateway.runtime.open_files import files_allowed
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate, repeat
 
-from gateway.local.kept import CALM_S, Failures
+from gateway.runtime.restarts import CALM_S, Failures
 
 
 def test_pauses_double_up_to_a_bound() -> None:

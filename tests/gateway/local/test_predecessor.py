@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import StartupError
-from gateway.local import valkey
-from gateway.local.datadir import Child, Running, claimed
-from gateway.local.predecessor import retire
-from gateway.local.processes import Process
+from gateway.runtime import valkey
+from gateway.runtime.data_directory import Child, Running, claimed
+from gateway.runtime.orphans import retire
+from gateway.runtime.processes import Process
 from tests.servers import valkey_command
 from tests.waiting import until
 

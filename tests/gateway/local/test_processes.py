@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.local.processes import Process
+from gateway.runtime.processes import Process
 from tests.waiting import until
 
 

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from gateway.errors import StartupError
-from gateway.local import sockets
+from gateway.runtime import sockets
 
 
 def test_port_zero_takes_a_free_one() -> None:

@@ -13,9 +13,9 @@ import pytest
 import redis
 
 from gateway.errors import StartupError
-from gateway.local import valkey
-from gateway.local.memory import LEAST, server_memory_max
-from gateway.local.processes import Process
+from gateway.runtime import valkey
+from gateway.runtime.memory import LEAST, server_memory_max
+from gateway.runtime.processes import Process
 
 
 @asynccontextmanager

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from gateway.local import sockets
-from gateway.local.http_door import Door
-from gateway.local.http_limits import HttpLimits
-from gateway.local.http_server import serve
-from gateway.serving.ticks import Ticks, Watched
+from gateway.deadlines import Ticks, Watched
+from gateway.runtime import sockets
+from gateway.runtime.http.connections import Door
+from gateway.runtime.http.limits import HttpLimits
+from gateway.runtime.http.server import serve
 from tests.serving import body_of, outlived
 
 LONG_S = 20

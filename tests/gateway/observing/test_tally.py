@@ -9,10 +9,10 @@ from threading import Thread
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.observing.exposition import exposition
-from gateway.observing.metrics import CAP_HITS, CHARGED, FIRST_TOKEN, HOLDS, METRICS, REFUSALS, REQUESTS, TOKENS
-from gateway.observing.records import count_records
-from gateway.observing.tally import Place, Sheet, Tally, add_up, read_sheet
+from gateway.metrics.counters import Place, Sheet, Tally, add_up, read_sheet
+from gateway.metrics.definitions import CAP_HITS, CHARGED, FIRST_TOKEN, HOLDS, METRICS, REFUSALS, REQUESTS, TOKENS
+from gateway.metrics.exposition import exposition
+from gateway.metrics.usage import count_records
 from tests.gateway.ledger.records import record
 
 AWKWARD = 'small "print"\\\n'

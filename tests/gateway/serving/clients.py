@@ -7,11 +7,11 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from gateway.serving.endpoint import Endpoint
-from gateway.serving.pool import Pool
-from gateway.serving.proxied import Proxied
-from gateway.serving.ticks import Ticks
-from gateway.serving.transport import Reply, Transport
+from gateway.deadlines import Ticks
+from gateway.serving.upstream.endpoint import Endpoint
+from gateway.serving.upstream.httpx_transport import Proxied
+from gateway.serving.upstream.pool import Pool
+from gateway.serving.upstream.transport import Reply, Transport
 from tests.gateway.serving.endpoint import Far
 
 Make = Callable[[str], Transport]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from gateway.errors import BadRequest
-from gateway.serving.body import LIMIT_MOST, end_user, flag, least, named, positive, read_body
-from gateway.serving.dialects.all import dialects
+from gateway.serving.caller.json_body import LIMIT_MOST, end_user, flag, least, named, positive, read_body
 from gateway.serving.dialects.openai import check_best_of, shows_usage
-from gateway.serving.profiles import CHAT, PROFILES
+from gateway.serving.dialects.registry import dialects
+from gateway.serving.upstream.profiles import CHAT, PROFILES
 from pricing.usage import END_USER_MOST
 
 GRANT = 50

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.serving.dialects.assembly import joined, take
-from gateway.serving.dialects.halves import Halves
+from gateway.serving.dialects.answers.assembly import joined, take
+from gateway.serving.dialects.answers.surrogates import Halves
 
 
 def assembled(*deltas: dict[str, Any]) -> Any:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from gateway.deadlines import Ticks
 from gateway.errors import CallerGone
-from gateway.serving.attendance import Attendance
-from gateway.serving.ticks import Ticks
+from gateway.serving.caller.disconnect import Attendance
 
 FAR_OFF_S = 1_000.0
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
-from gateway.serving.body import read_body
+from gateway.serving.caller.json_body import read_body
 
 WRITTEN = '{"model":"a","n":1,"x":[1.5e3,-0,null,true,{"k":"\\u00e9\\n"}],"s":"\\ud83d\\ude00","t":0.7,"\\u0075":{}}'
 SIGNS = '{}[],:"\\u0123456789.eE+-truefalsn \t\n\r\x00é\u2028NaInity'

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from bpe_openai import get_encoding
 
+from gateway.serving.dialects.answers.stream import Reading
 from gateway.serving.dialects.chat import Chat
-from gateway.serving.dialects.reading import Reading
 from gateway.serving.meter import Count, count_output
-from gateway.serving.profiles import ANY
+from gateway.serving.upstream.profiles import ANY
 from tests.house.files import ROOT, written_files
 
 GRANT = 1_000

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from gateway.serving.body import Body
-from gateway.serving.dialects.all import dialects
-from gateway.serving.dialects.dialect import Dialect
-from gateway.serving.dialects.reading import Reading
+from gateway.serving.caller.json_body import Body
+from gateway.serving.dialects.answers.stream import Reading
+from gateway.serving.dialects.base import Dialect
+from gateway.serving.dialects.registry import dialects
 from gateway.serving.meter import Count, count_output
-from gateway.serving.profiles import ANY, CHAT, COMPLETIONS, MESSAGES, RESPONSES
+from gateway.serving.upstream.profiles import ANY, CHAT, COMPLETIONS, MESSAGES, RESPONSES
 
 GRANT = 4
 WORD = "zq"

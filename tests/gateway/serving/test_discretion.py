@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from gateway.serving.discretion import MESSAGE_MOST, House, discreet, discreet_name, renamed
+from gateway.serving.upstream.error_redaction import MESSAGE_MOST, House, discreet, discreet_name, renamed
 
 KEY = "sk-proj-9fQx2LmZ7tRb4VnW8kYc1Hd5"
 HOUSE = House.of(["http://model:8000/v1", "http://vllm-gpu-3.prod.acme.com/v1", "https://api.openai.com/v1"], KEY)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from gateway.serving.body import Body
-from gateway.serving.dialects.all import dialects
-from gateway.serving.dialects.reading import Reading
+from gateway.serving.caller.json_body import Body
+from gateway.serving.dialects.answers.stream import Reading
+from gateway.serving.dialects.registry import dialects
 from gateway.serving.meter import count_output
-from gateway.serving.profiles import ANY, CHAT
+from gateway.serving.upstream.profiles import ANY, CHAT
 
 GRANT = 4
 

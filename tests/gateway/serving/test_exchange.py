@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from gateway.deadlines import Ticks
 from gateway.errors import CallerGone
-from gateway.serving.exchange import WRITE_NOW, Exchange
-from gateway.serving.ticks import Ticks
+from gateway.serving.caller.exchange import WRITE_NOW, Exchange
 
 
 class Server:

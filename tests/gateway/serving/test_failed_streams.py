@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from gateway.errors import UpstreamOverloaded, UpstreamSaid
-from gateway.serving.body import Body
-from gateway.serving.dialects.all import dialects
-from gateway.serving.discretion import House
-from gateway.serving.profiles import ANY, CHAT, COMPLETIONS, MESSAGES, RESPONSES
-from gateway.serving.refusals import failure_within
+from gateway.serving.caller.json_body import Body
+from gateway.serving.dialects.registry import dialects
+from gateway.serving.upstream.error_bodies import failure_within
+from gateway.serving.upstream.error_redaction import House
+from gateway.serving.upstream.profiles import ANY, CHAT, COMPLETIONS, MESSAGES, RESPONSES
 from tests.wire.heard import strict_json
 
 DIALECTS = {dialect.endpoint: dialect for dialect in dialects(ANY)}

@@ -9,12 +9,13 @@ from typing import Any, get_type_hints
 import pytest
 
 from gateway.errors import BadRequest
-from gateway.serving.dialects.all import dialects
-from gateway.serving.dialects.dialect import Dialect
-from gateway.serving.fields.guarded import COSTLY, HOUSES, OURS
-from gateway.serving.fields.known import KNOWN
-from gateway.serving.headers import dropped_header
-from gateway.serving.profiles import (
+from gateway.serving.caller.response_headers import dropped_header
+from gateway.serving.dialects.base import Dialect
+from gateway.serving.dialects.registry import dialects
+from gateway.serving.fields.guarded_fields import COSTLY, HOUSES, OURS
+from gateway.serving.fields.known_fields import KNOWN
+from gateway.serving.fields.tools import HOSTED_FIELDS
+from gateway.serving.upstream.profiles import (
     CHAT,
     COMPLETIONS,
     COUNT_TOKENS,
@@ -25,7 +26,6 @@ from gateway.serving.profiles import (
     RESPONSES,
     Profile,
 )
-from gateway.serving.tools import HOSTED_FIELDS
 from tests.gateway.serving.published import PUBLISHED
 
 GRANT = 50

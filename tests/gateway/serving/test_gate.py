@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from gateway.errors import UpstreamOverloaded
-from gateway.serving.gate import Gate
+from gateway.serving.upstream.concurrency import Gate
 
 
 class Crowd:

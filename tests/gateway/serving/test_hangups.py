@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from gateway.holds.hold import Facts, Hold
-from gateway.observing.tally import Tally
-from gateway.serving.hangups import DRAINED_AT_ONCE, Hangups, Manners, Places
+from gateway.metrics.counters import Tally
+from gateway.serving.disconnects import DRAINED_AT_ONCE, Hangups, Manners, Places
+from gateway.serving.generation_speed import ANSWERS_LEAST, REMEMBERED, Pace
 from gateway.serving.meter import Count
-from gateway.serving.pace import ANSWERS_LEAST, REMEMBERED, Pace
-from gateway.serving.profiles import ANY, LLAMACPP, VLLM, Profile
+from gateway.serving.upstream.profiles import ANY, LLAMACPP, VLLM, Profile
 
 GRANT = 500
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.serving.fields.answers import HOUSES_OWN
+from gateway.serving.fields.answer_fields import HOUSES_OWN
 from tests.gateway.serving.test_cuts import BEGINNINGS, FORMATS, WORD, Event, piece, reading, stream_of, whole
 
 SECRET = "1234.56789"

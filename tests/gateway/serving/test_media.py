@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import BadRequest
-from gateway.serving.dialects.all import dialects
-from gateway.serving.profiles import CHAT, MESSAGES, PROFILES, RESPONSES, MediaBounds
+from gateway.serving.dialects.registry import dialects
+from gateway.serving.upstream.profiles import CHAT, MESSAGES, PROFILES, RESPONSES, MediaBounds
 
 BOUNDS = MediaBounds()
 IMAGE, FILE, AUDIO_KB = BOUNDS.image_tokens_max, BOUNDS.file_tokens_max, BOUNDS.audio_tokens_per_kb

@@ -9,13 +9,13 @@ import orjson
 import pytest
 
 from gateway.errors import BadRequest
-from gateway.serving.dialects.all import dialects
-from gateway.serving.dialects.dialect import Dialect
-from gateway.serving.fields.guarded import OURS
-from gateway.serving.fields.own_names import OWN, check_given, make_own
-from gateway.serving.names import Names
-from gateway.serving.profiles import CHAT, COUNT_TOKENS, MESSAGES, PROFILES, RESPONSES, Profile
-from gateway.serving.tools import Hosted
+from gateway.serving.dialects.base import Dialect
+from gateway.serving.dialects.registry import dialects
+from gateway.serving.fields.account_names import OWN, check_given, make_own
+from gateway.serving.fields.guarded_fields import OURS
+from gateway.serving.fields.tools import Hosted
+from gateway.serving.upstream.model_names import Names
+from gateway.serving.upstream.profiles import CHAT, COUNT_TOKENS, MESSAGES, PROFILES, RESPONSES, Profile
 from tests.gateway.serving.published import Body, fields_within
 from tests.gateway.serving.test_fields import BODIES, GRANT
 

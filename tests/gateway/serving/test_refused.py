@@ -15,9 +15,9 @@ from gateway.errors import (
     UpstreamSaid,
     UpstreamUnavailable,
 )
-from gateway.serving.discretion import House
-from gateway.serving.refusals import failure_within, is_error, retry_after_s
-from gateway.serving.upstream import Upstream
+from gateway.serving.upstream.client import Upstream
+from gateway.serving.upstream.error_bodies import failure_within, is_error, retry_after_s
+from gateway.serving.upstream.error_redaction import House
 from tests.gateway.serving.clients import Make, client
 from tests.gateway.serving.endpoint import endpoint, says
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from gateway.errors import BadRequest
-from gateway.holds.claims import Seal, key_digest
 from gateway.holds.hold import Settled
+from gateway.holds.idempotency import Seal, key_digest
 from gateway.holds.offer import Charge
 from gateway.serving.call import Last
-from gateway.serving.repetition import KEPT_MOST, NAME_MOST, Repetition, name_of
+from gateway.serving.idempotency import KEPT_MOST, NAME_MOST, Repetition, name_of
 
 DIGEST = key_digest("/v1/chat/completions", "once")
 SEAL = Seal.of("tc-ab-secret", DIGEST)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import TooMuchAtOnce
-from gateway.serving.room import Room
+from gateway.serving.caller.body_memory import Room
 
 
 async def settled() -> None:

@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from gateway.errors import UpstreamUnavailable
-from gateway.serving.transport import Transport
+from gateway.serving.upstream.transport import Transport
 from tests.gateway.serving.clients import BODY, PATIENCE_S, WHOLE, all_of, ask, pool
 
 GivesUp = Callable[[socket.socket], None]

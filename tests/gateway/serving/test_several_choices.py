@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from gateway.serving.dialects.all import dialects
-from gateway.serving.dialects.reading import Reading
+from gateway.serving.dialects.answers.stream import Reading
+from gateway.serving.dialects.registry import dialects
 from gateway.serving.meter import Count, count_output
-from gateway.serving.profiles import ANY, CHAT, LLAMACPP, SGLANG, VLLM, Profile
+from gateway.serving.upstream.profiles import ANY, CHAT, LLAMACPP, SGLANG, VLLM, Profile
 
 GRANT = 10
 

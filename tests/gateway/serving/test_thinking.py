@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gateway.serving.dialects.all import dialects
-from gateway.serving.dialects.thinking import BUDGETS, bound_thought
-from gateway.serving.profiles import CHAT, MESSAGES, PROFILES, RESPONSES
+from gateway.serving.dialects.registry import dialects
+from gateway.serving.dialects.requests.thinking import BUDGETS, bound_thought
+from gateway.serving.upstream.profiles import CHAT, MESSAGES, PROFILES, RESPONSES
 
 HELLO = [{"role": "user", "content": "Hello"}]
 

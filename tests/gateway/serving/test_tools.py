@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import BadRequest
-from gateway.serving.headers import dropped_header
-from gateway.serving.tools import Hosted
+from gateway.serving.caller.response_headers import dropped_header
+from gateway.serving.fields.tools import Hosted
 
 NAMES = frozenset({"aligned-1"})
 FUNCTION = {"type": "function", "function": {"name": "f"}}

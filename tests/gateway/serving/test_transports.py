@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway.deadlines import Ticks
 from gateway.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
-from gateway.serving.endpoint import Endpoint
-from gateway.serving.pool import Pool
-from gateway.serving.proxied import Proxied
-from gateway.serving.ticks import Ticks
-from gateway.serving.transport import Transport
+from gateway.serving.upstream.endpoint import Endpoint
+from gateway.serving.upstream.httpx_transport import Proxied
+from gateway.serving.upstream.pool import Pool
+from gateway.serving.upstream.transport import Transport
 from tests.certificates import certified
 from tests.gateway.serving.clients import BODY, HEAD, PATIENCE_S, SHORT_S, WHOLE, Make, Read, all_of, ask, client, pool
 from tests.gateway.serving.endpoint import Far, Peer, endpoint, says

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from gateway.serving.dialects.chat_reading import ChatReading
+from gateway.serving.dialects.answers.chat_answer import ChatReading
+from gateway.serving.dialects.answers.messages_answer import MessagesReading
+from gateway.serving.dialects.answers.responses_answer import ResponsesReading
+from gateway.serving.dialects.answers.stream import Reading
 from gateway.serving.dialects.completions import CompletionsReading
-from gateway.serving.dialects.messages_reading import MessagesReading
-from gateway.serving.dialects.reading import Reading
-from gateway.serving.dialects.responses_reading import ResponsesReading
-from gateway.serving.dialects.wanted import Wanted
+from gateway.serving.dialects.parameters import Wanted
 from gateway.serving.meter import count_output
 
 Json = dict[str, Any]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.serving.dialects.whole import as_it_came
-from gateway.serving.jsons import loads
+from gateway.serving.dialects.answers.whole import as_it_came
+from gateway.serving.json_codec import loads
 
 NUMBERS = b'{"model": "up", "a": 1.0, "b": 1e5, "c": 0.10, "d": 12345678901234567890123, "x": "\\u00e9\\/"}'
 

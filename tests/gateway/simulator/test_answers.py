@@ -11,8 +11,8 @@ import httpx
 import openai
 import pytest
 
-from gateway.local.simulated.lengths import Table
-from gateway.local.simulator import Law
+from gateway.simulator.lengths import Table
+from gateway.simulator.server import Law
 from tests.gateway.simulator.hosting import FAST, question, simulator
 
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("look_up", "send")]

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from gateway.local.simulated.lengths import Exponential, Table
+from gateway.simulator.lengths import Exponential, Table
 
 QUANTILES = [(index + 0.5) / 200_000 for index in range(200_000)]
 

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.local.simulated.lengths import Table
-from gateway.local.simulator import Law
+from gateway.simulator.lengths import Table
+from gateway.simulator.server import Law
 from tests.gateway.simulator.hosting import question, simulator
 from tests.waiting import until
 

@@ -9,11 +9,19 @@ import numpy as np
 
 from pricing.estimate.comparison import Sold
 from pricing.estimate.experiment import Experiment, Limits, experiment_of
-from pricing.estimate.spread import OwnLengths
-from pricing.estimate.statistics import AgeCounts, Customers, LengthCounts, Offer, PaceCounts, Part, Statistics
-from pricing.estimate.value import ValueTold, value_told
-from pricing.market import read_market
-from pricing.worth import Valuation, valuation_of
+from pricing.estimate.laws.value import ValueTold, value_told
+from pricing.estimate.observations.spread import OwnLengths
+from pricing.estimate.observations.statistics import (
+    AgeCounts,
+    Customers,
+    LengthCounts,
+    Offer,
+    PaceCounts,
+    Part,
+    Statistics,
+)
+from pricing.market.market import read_market
+from pricing.market.worth import Valuation, valuation_of
 from tests.pricing.estimate.crowds import Crowd, crowd_of, watched
 from tests.pricing.estimate.recovery import CHOOSING, THREE
 from tests.pricing.estimate.simulated import Truth, answers_of

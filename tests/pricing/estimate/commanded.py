@@ -15,8 +15,8 @@ import numpy as np
 
 from pricing.estimate.as_market import market_of, priced
 from pricing.estimate.fit import Given, fit
-from pricing.mechanism import full_menu
-from pricing.uncertainty import profit_of
+from pricing.mechanism.mechanism import full_menu
+from pricing.mechanism.uncertainty import profit_of
 from tests.pricing.estimate.recovery import CASES, DRAWS, SIZES, WORTH, Case, profit_in, truth_of
 
 COMMAND = (sys.executable, "-m", "gateway.cli.main", "price", "menu")

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from pricing.answers import Floats, Ints
-from pricing.estimate.conversations import EARLY_MS, UNTIMED_MS
-from pricing.estimate.gathering import with_refusals
-from pricing.estimate.spread import OwnLengths, bins_of
-from pricing.estimate.statistics import Customers, Offer, Part, Statistics, pace_counts
+from pricing.estimate.observations.conversations import EARLY_MS, UNTIMED_MS
+from pricing.estimate.observations.gathering import with_refusals
+from pricing.estimate.observations.spread import OwnLengths, bins_of
+from pricing.estimate.observations.statistics import Customers, Offer, Part, Statistics, pace_counts
+from pricing.market.answers import Floats, Ints
 from tests.pricing.estimate.simulated import FIRST_S, SPEED, Truth, ages_of, counted, lognormal_cdf, windows_of
 
 UNCAPPED = 4_000

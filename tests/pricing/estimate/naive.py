@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from pricing.answers import Floats
-from pricing.estimate.rows import Rows
-from pricing.estimate.statistics import LengthCounts
+from pricing.estimate.laws.rows import Rows
+from pricing.estimate.observations.statistics import LengthCounts
+from pricing.market.answers import Floats
 
 
 def maximum_likelihood(rows: Rows, urgency_per_s: Floats, steps: int) -> Floats:

@@ -15,22 +15,22 @@ import numpy as np
 from scipy import stats
 from scipy.special import ndtri
 
-from pricing.answers import Floats, Ints
 from pricing.estimate.as_market import discounts_of, priced
-from pricing.estimate.choices import intervals_of
 from pricing.estimate.fit import Estimate, Given, fit
-from pricing.estimate.gathering import with_refusals
-from pricing.estimate.length import estimate_length
-from pricing.estimate.pace import estimate_pace
-from pricing.estimate.readings import answers_of as answers_as
-from pricing.estimate.statistics import Offer, Statistics, cleaned
-from pricing.estimate.value import ValueTold, value_told
-from pricing.market import read_market
-from pricing.mechanism import full_menu
-from pricing.rounding import publish
-from pricing.tiers import best_tiers
-from pricing.uncertainty import Understated, profit_of, understated
-from pricing.worth import Valuation, valuation_of
+from pricing.estimate.laws.choices import intervals_of
+from pricing.estimate.laws.length import estimate_length
+from pricing.estimate.laws.pace import estimate_pace
+from pricing.estimate.laws.readings import answers_of as answers_as
+from pricing.estimate.laws.value import ValueTold, value_told
+from pricing.estimate.observations.gathering import with_refusals
+from pricing.estimate.observations.statistics import Offer, Statistics, cleaned
+from pricing.market.answers import Floats, Ints
+from pricing.market.market import read_market
+from pricing.market.worth import Valuation, valuation_of
+from pricing.mechanism.mechanism import full_menu
+from pricing.mechanism.rounding import publish
+from pricing.mechanism.tiers import best_tiers
+from pricing.mechanism.uncertainty import Understated, profit_of, understated
 from tests.pricing.estimate.crowds import crowd_of, watched
 from tests.pricing.estimate.simulated import Truth, answers_of, choosing, watch
 

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from pricing.answers import Floats, Ints
-from pricing.estimate.choices import Answers
-from pricing.estimate.conversations import AGES, EARLY_MS, UNTIMED_MS
-from pricing.estimate.statistics import (
+from pricing.estimate.laws.choices import Answers
+from pricing.estimate.observations.conversations import AGES, EARLY_MS, UNTIMED_MS
+from pricing.estimate.observations.statistics import (
     AgeCounts,
     Customers,
     LengthCounts,
@@ -21,6 +20,7 @@ from pricing.estimate.statistics import (
     Windows,
     pace_counts,
 )
+from pricing.market.answers import Floats, Ints
 
 EARLY_S, UNTIMED_S = EARLY_MS / 1000, UNTIMED_MS / 1000
 SPEED, FIRST_S = 50.0, 0.4

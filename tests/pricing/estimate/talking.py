@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pricing.answers import Floats, Ints
+from pricing.market.answers import Floats, Ints
 from tests.pricing.estimate.simulated import FIRST_S, SPEED, Truth, answers_of
 
 NOON = 1_767_268_800_000

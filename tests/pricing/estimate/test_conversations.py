@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pricing.estimate.conversations import (
+from pricing.estimate.observations.conversations import (
     AGES,
     DAY_MS,
     EARLY_MS,
@@ -22,7 +22,7 @@ from pricing.estimate.conversations import (
     Watch,
     windows_of,
 )
-from pricing.estimate.gathering import Choosing, statistics_of, summed
+from pricing.estimate.observations.gathering import Choosing, statistics_of, summed
 
 MONDAY = 2_900 * WEEK_MS
 """The first moment of a week, an even day."""

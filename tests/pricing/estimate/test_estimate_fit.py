@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pricing.answers import Floats
-from pricing.estimate.choices import intervals_of, taken_by
-from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.fit import Given, fit
-from pricing.estimate.mixing import estimate_mixing
-from pricing.estimate.rows import joined, rows_of_customers
-from pricing.estimate.statistics import Customers, Offer, Statistics
-from pricing.market import read_market
-from pricing.mechanism import full_menu
-from pricing.rounding import publish
-from pricing.uncertainty import best_on_average, profit_of, understated
-from pricing.worth import valuation_of
+from pricing.estimate.laws.choices import intervals_of, taken_by
+from pricing.estimate.laws.rows import joined, rows_of_customers
+from pricing.estimate.laws.urgency import estimate_mixing
+from pricing.estimate.observations.conversations import CannotEstimate
+from pricing.estimate.observations.statistics import Customers, Offer, Statistics
+from pricing.market.answers import Floats
+from pricing.market.market import read_market
+from pricing.market.worth import valuation_of
+from pricing.mechanism.mechanism import full_menu
+from pricing.mechanism.rounding import publish
+from pricing.mechanism.uncertainty import best_on_average, profit_of, understated
 from tests.pricing.estimate.naive import by_heads, cut_as_short, maximum_likelihood
 from tests.pricing.estimate.simulated import Truth, answers_of, choosing, watch
 

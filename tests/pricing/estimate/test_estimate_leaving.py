@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pricing.answers import Floats, Ints
-from pricing.estimate.leaving import LeavingTests, examine, spikes_at_timeouts
-from pricing.estimate.statistics import AgeCounts, Statistics
+from pricing.estimate.laws.leaving import LeavingTests, examine, spikes_at_timeouts
+from pricing.estimate.observations.statistics import AgeCounts, Statistics
+from pricing.market.answers import Floats, Ints
 from tests.pricing.estimate.simulated import Truth, watch
 
 THREE = Truth((0.01, 0.05, 0.15), (0.3, 0.4, 0.3))

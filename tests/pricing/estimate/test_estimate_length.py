@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pricing.answers import Ints
-from pricing.estimate.conversations import CannotEstimate, Ending, ending_of
-from pricing.estimate.length import estimate_length, kaplan_meier, log_rank
-from pricing.estimate.pace import estimate_pace
-from pricing.estimate.statistics import LengthCounts, pace_counts
+from pricing.estimate.laws.length import estimate_length, kaplan_meier, log_rank
+from pricing.estimate.laws.pace import estimate_pace
+from pricing.estimate.observations.conversations import CannotEstimate, Ending, ending_of
+from pricing.estimate.observations.statistics import LengthCounts, pace_counts
+from pricing.market.answers import Ints
 from tests.pricing.estimate.simulated import counted
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pricing.answers import Floats
-from pricing.estimate.choices import intervals_of, worth_from_refusals
-from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.drift import changed, steady_from
 from pricing.estimate.fit import Given, fit
-from pricing.estimate.mixing import Mixing, estimate_mixing
-from pricing.estimate.rows import Chosen, Rows, chosen_of, joined, rows_of_customers
-from pricing.estimate.statistics import Customers, Offer, Windows
+from pricing.estimate.laws.choices import intervals_of, worth_from_refusals
+from pricing.estimate.laws.rows import Chosen, Rows, chosen_of, joined, rows_of_customers
+from pricing.estimate.laws.urgency import Mixing, estimate_mixing
+from pricing.estimate.observations.conversations import CannotEstimate
+from pricing.estimate.observations.statistics import Customers, Offer, Windows
+from pricing.market.answers import Floats
 from tests.pricing.estimate.naive import by_heads, maximum_likelihood
 from tests.pricing.estimate.simulated import Truth, answers_of, choosing, watch
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from pricing.estimate.as_market import market_of, priced
-from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.fit import Given, fit
-from pricing.estimate.statistics import Offer, Statistics
-from pricing.estimate.value import ValueTold, value_told
-from pricing.estimated import estimated
-from pricing.market import read_market
+from pricing.estimate.laws.value import ValueTold, value_told
+from pricing.estimate.observations.conversations import CannotEstimate
+from pricing.estimate.observations.statistics import Offer, Statistics
+from pricing.market.estimated import estimated
+from pricing.market.market import read_market
 from tests.pricing.estimate.crowds import crowd_of, watched
 from tests.pricing.estimate.recovery import CHOOSING, THREE, Case, earned, lognormal_urgency, plainly, with_choices
 from tests.pricing.estimate.simulated import Truth, answers_of, choosing, watch

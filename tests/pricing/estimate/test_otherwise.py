@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pricing.answers import Floats
-from pricing.estimate.choices import Intervals
-from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.fit import Given, fit
 from pricing.estimate.influence import HOLDING
-from pricing.estimate.leaving import LeavingTests, examine, with_otherwise
-from pricing.estimate.length import estimate_length
-from pricing.estimate.otherwise import Otherwise
-from pricing.estimate.pace import estimate_pace
-from pricing.estimate.statistics import Statistics, cleaned
+from pricing.estimate.laws.choices import Intervals
+from pricing.estimate.laws.leaving import LeavingTests, examine, with_otherwise
+from pricing.estimate.laws.length import estimate_length
+from pricing.estimate.laws.other_leaving import Otherwise
+from pricing.estimate.laws.pace import estimate_pace
+from pricing.estimate.observations.conversations import CannotEstimate
+from pricing.estimate.observations.statistics import Statistics, cleaned
+from pricing.market.answers import Floats
 from tests.pricing.estimate.crowds import Habits
 from tests.pricing.estimate.recovery import DRAWS, WORTH
 from tests.pricing.estimate.violations import VIOLATIONS, Violation, earned, fitted, seen_in

@@ -7,13 +7,13 @@ from dataclasses import astuple, replace
 import numpy as np
 import pytest
 
-from pricing.answers import Floats
 from pricing.estimate.as_market import market_of, priced
-from pricing.estimate.conversations import CannotEstimate, length_bin
 from pricing.estimate.fit import Given, fit
-from pricing.estimate.length import estimate_length
-from pricing.estimate.spread import Differing, bins_of, by_urgency
-from pricing.estimate.statistics import Offer, Statistics
+from pricing.estimate.laws.length import estimate_length
+from pricing.estimate.observations.conversations import CannotEstimate, length_bin
+from pricing.estimate.observations.spread import Differing, bins_of, by_urgency
+from pricing.estimate.observations.statistics import Offer, Statistics
+from pricing.market.answers import Floats
 from tests.pricing.estimate.crowds import UNCAPPED, Crowd, Habits, crowd_of, watched
 from tests.pricing.estimate.recovery import CHOOSING, THREE
 from tests.pricing.estimate.simulated import lognormal_cdf

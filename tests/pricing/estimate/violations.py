@@ -12,15 +12,15 @@ from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
-from pricing.answers import Floats
 from pricing.estimate.as_market import priced
-from pricing.estimate.conversations import CannotEstimate
 from pricing.estimate.fit import Estimate, Given, fit
-from pricing.estimate.statistics import Offer, Statistics
-from pricing.market import read_market
-from pricing.mechanism import full_menu
-from pricing.tiers import best_tiers
-from pricing.worth import valuation_of
+from pricing.estimate.observations.conversations import CannotEstimate
+from pricing.estimate.observations.statistics import Offer, Statistics
+from pricing.market.answers import Floats
+from pricing.market.market import read_market
+from pricing.market.worth import valuation_of
+from pricing.mechanism.mechanism import full_menu
+from pricing.mechanism.tiers import best_tiers
 from tests.pricing.estimate.crowds import USUAL, Crowd, Habits, crowd_of, watched
 from tests.pricing.estimate.recovery import (
     CHOOSING,

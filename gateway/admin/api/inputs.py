@@ -1,0 +1,89 @@
+"""What may come in: no unknown fields, whole numbers that are whole, text that every database can keep."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Annotated, Any
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from gateway.ledger.billing.closings import is_month
+from pricing.menus.menu import LIMIT_FIELDS, NAME
+from pricing.money import MOST
+
+
+class Given(BaseModel):
+    """A request's body."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def unset() -> Any:
+    """Stand for a field that was left out; whether it was is asked of ``model_fields_set``."""
+
+
+def _one_line(text: str) -> str:
+    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in text):
+        raise ValueError("This is one line of text, without control characters.")
+    return text
+
+
+def _tier_name(text: str) -> str:
+    if not NAME.fullmatch(text):
+        raise ValueError("A tier's name is 1 to 64 letters, digits, dots, dashes or underscores.")
+    return text
+
+
+@lru_cache(maxsize=1)
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+def _zone(name: str) -> str:
+    if name not in _zones():
+        raise ValueError("This is no IANA time zone; one is 'Europe/Berlin', another 'UTC'.")
+    return name
+
+
+def _month(text: str) -> str:
+    if not is_month(text):
+        raise ValueError("A month is written as 2026-10.")
+    return text
+
+
+MonthName = Annotated[str, AfterValidator(_month)]
+Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_one_line)]
+TierName = Annotated[str, AfterValidator(_tier_name)]
+Zone = Annotated[str, AfterValidator(_zone)]
+Whole = Annotated[int, Field(ge=0, le=MOST)]
+Positive = Annotated[int, Field(ge=1, le=MOST)]
+
+
+class Limits(Given):
+    """The limits that a tier sets and that one customer's `overrides` may replace. Leave out what is not limited."""
+
+    conversation_tokens_max: Whole | None = Field(
+        default=None, description="The cap: billed output tokens of one conversation.", examples=[4000]
+    )
+    period_tokens_max: Whole | None = Field(
+        default=None, description="Billed output tokens of one period.", examples=[1_000_000]
+    )
+    conversation_input_tokens_max: Whole | None = Field(
+        default=None, description="Input tokens of one conversation.", examples=[100_000]
+    )
+    requests_per_minute: Positive | None = Field(default=None, description="How fast calls may come.", examples=[60])
+    concurrency_max: Positive | None = Field(default=None, description="Calls at the same time.", examples=[4])
+    spend_nanousd_max: Whole | None = Field(
+        default=None, description="Charges of one period, in nano-units: 10^9 are 1 USD.", examples=[50_000_000_000]
+    )
+    end_user_period_tokens_max: Whole | None = Field(
+        default=None,
+        description="Billed output tokens of one period of each end user, as calls name them in `user`.",
+        examples=[100_000],
+    )
+
+    def set_limits(self) -> dict[str, int]:
+        """Return the limits that are set."""
+        given = {name: getattr(self, name) for name in LIMIT_FIELDS}
+        return {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,141 @@
+"""Writes what the admin API refuses as ``application/problem+json`` (RFC 9457), and describes it in OpenAPI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from gateway.catalog.problems import AdminProblem, Invalid, SavedOnly, Unauthorized
+from gateway.errors import MeteringUnavailable, TokencapError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field."""
+
+    field: str = Field(description="Where: names and positions joined by dots; empty for the body as a whole.")
+    message: str
+
+
+class Problem(BaseModel):
+    """Why a request was refused."""
+
+    type: str = Field(description="A name for the kind of problem, `urn:tokencap:` and the code.")
+    title: str = Field(description="The kind of problem in a few words.")
+    status: int
+    detail: str = Field(description="One sentence about this very case.")
+    code: str = Field(description="Stable, for programs.")
+    errors: list[FieldProblem] | None = Field(default=None, description="The fields, where the status is 422.")
+    tiers: dict[str, Any] | None = Field(
+        default=None, description="With `tier_in_use`: how many customers have each tier, and the first of them."
+    )
+    violation: str | None = Field(default=None, description="With `certificate_violated`: the worst place in the menu.")
+    saved: dict[str, Any] | None = Field(
+        default=None, description="With 503: what the answer would have been. A new key's text is here and only here."
+    )
+
+
+@contextmanager
+def saved_only(saved: BaseModel | None = None) -> Iterator[None]:
+    """Say of a failure to reach Redis inside the block that the change is kept; ``saved`` is what it would answer."""
+    try:
+        yield
+    except MeteringUnavailable as error:
+        raise SavedOnly(None if saved is None else saved.model_dump(mode="json")) from error
+
+
+def response_to(error: TokencapError) -> JSONResponse:
+    """Return the answer that an error comes to."""
+    code = error.code or "internal_error"
+    detail, more = error.message, error.more if isinstance(error, AdminProblem) else {}
+    if isinstance(error, MeteringUnavailable):
+        detail = "The ledger or Redis cannot be reached just now, so this request was not carried out."
+    body = {
+        "type": f"urn:tokencap:{code}",
+        "title": code.replace("_", " ").capitalize(),
+        "status": error.status,
+        "detail": detail,
+        "code": code,
+        **more,
+    }
+    return JSONResponse(body, error.status, error.headers, MEDIA_TYPE)
+
+
+def translated(error: RequestValidationError) -> Invalid:
+    """Return FastAPI's own complaint as ours. What was sent is not repeated: it may be a secret."""
+    return Invalid.fields([(_place(each), _message(each)) for each in error.errors()])
+
+
+def _place(error: Mapping[str, Any]) -> str:
+    if error["type"] == "json_invalid":
+        return ""
+    return ".".join(str(part) for part in error["loc"][1:])
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    if error["type"] == "json_invalid":
+        return f"The body is not JSON: {error['ctx']['error']} at character {error['loc'][1]}."
+    if error["type"] == "extra_forbidden":
+        return "There is no such field."
+    if error["type"] == "missing":
+        return "This is required."
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    if error["type"] in {"model_attributes_type", "model_type", "dict_type"}:
+        return "This is to be a JSON object (and the request's Content-Type application/json)."
+    return f"{error['msg']}."
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI says of the refusals with these statuses."""
+    return {status: _documented(status) for status in statuses}
+
+
+def _documented(status: int) -> dict[str, Any]:
+    description, code, detail = _EXAMPLES[status]
+    example = {
+        "type": f"urn:tokencap:{code}",
+        "title": code.replace("_", " ").capitalize(),
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+    if status == Invalid.status:
+        field, _, message = detail.partition(": ")
+        example["errors"] = [{"field": field, "message": message}]
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": REFERENCE, "example": example}}}
+
+
+def schemas() -> dict[str, Any]:
+    """Return what OpenAPI's components have to say of a problem. FastAPI would call it application/json."""
+    schema = Problem.model_json_schema(ref_template=COMPONENT)
+    return {**schema.pop("$defs"), "Problem": schema}
+
+
+COMPONENT = "#/components/schemas/{model}"
+REFERENCE = {"$ref": COMPONENT.format(model="Problem")}
+
+_EXAMPLES: dict[int, tuple[str, str, str]] = {
+    400: ("The head says something twice", "invalid_request", "Authorization comes twice."),
+    401: ("No admin token, or a retired one", "invalid_admin_token", str(Unauthorized().message)),
+    403: (
+        "The role of the token is not enough",
+        "not_allowed",
+        "The role billing may put at most 5000000000 nano-units on a bill at once.",
+    ),
+    404: ("Nothing is there under that name", "not_found", "There is no customer cus_7f3a."),
+    409: (
+        "It exists already, or is not in a state for this",
+        "already_exists",
+        "Another customer has this external_id.",
+    ),
+    413: ("The body is too large", "request_too_large", "A request body is at most 16,777,216 bytes."),
+    422: ("A field is not what it has to be", "invalid_request", "tier: The menu in force has no tier 'gold'."),
+    503: ("The ledger or Redis cannot be reached", "metering_unavailable", SavedOnly(None).message),
+}

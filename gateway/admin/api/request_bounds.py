@@ -1,0 +1,84 @@
+"""What reaches the admin side at all: heads that say nothing twice, and bodies within bounds, once their sender is known."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from gateway import json_bounds
+from gateway.admin.api.problem_json import response_to
+from gateway.body_drain import Dropping, More
+from gateway.catalog.problems import Invalid
+from gateway.errors import BadRequest, RequestTooLarge
+from gateway.json_bounds import OutOfBounds
+from gateway.single_headers import repeated
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Heads:
+    """Refuses a request that says a header of meaning twice, before any route is looked for."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = repeated(scope["headers"]) if scope["type"] == "http" else None
+        if name is None:
+            await self._app(scope, receive, send)
+        else:
+            await response_to(BadRequest(f"{name} comes twice.", param=name))(scope, receive, send)
+
+
+async def taken_in(request: Request, most: int, dropping: Dropping) -> Request:
+    """Return the request with its whole body at hand.
+
+    Raises:
+        RequestTooLarge: it is more than ``most`` bytes; it was read and dropped, up to 64 MB.
+        Invalid: it has more in it than ``json_bounds`` allows.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    more = _body(request)
+    while (chunk := await more()) is not None:
+        size += len(chunk)
+        if size > most:
+            await dropping.drop(more)
+            raise RequestTooLarge(f"A request body is at most {most:,} bytes.")
+        chunks.append(chunk)
+    raw = b"".join(chunks)
+    try:
+        for _ in json_bounds.survey(raw):
+            await asyncio.sleep(0)
+    except OutOfBounds as error:
+        raise Invalid.field("", f"The body cannot be read as JSON: {error}.") from error
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": raw, "more_body": False}
+
+    return Request(request.scope, receive)
+
+
+async def dropped(request: Request, dropping: Dropping) -> None:
+    """Read a refused request's body and forget it."""
+    await dropping.drop(_body(request))
+
+
+def _body(request: Request) -> More:
+    """Return what reads the body piece by piece; a caller who is gone has no more of it."""
+    stream = aiter(request.stream())
+
+    async def more() -> bytes | None:
+        try:
+            return await anext(stream, None)
+        except ClientDisconnect:
+            return None
+
+    return more

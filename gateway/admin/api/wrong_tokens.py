@@ -1,0 +1,137 @@
+"""What wrong tokens meet: they are answered later and later, counted, logged and audited; the right one never waits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Protocol
+
+from gateway.catalog import audit_rows
+from gateway.catalog.problems import TooManyWrongTokens
+from gateway.errors import MeteringUnavailable
+from gateway.ledger.database import Database
+
+log = logging.getLogger(__name__)
+
+FREE = 10
+"""Wrong tokens of one address in a window that are answered at once: a person's typing errors."""
+FIRST_S, MOST_S = 0.1, 5.0
+WINDOW_S = 60.0
+ALL_PER_S = 20.0
+"""Wrong tokens of everybody that are answered in a second, beyond the free ones."""
+WAITING_MOST = 200
+ADDRESSES_MOST = 1_024
+TOLD_EVERY_S = 10.0
+AUDITED_EVERY_S = 60.0
+
+
+@dataclass(slots=True)
+class _Seen:
+    count: int
+    since_s: float
+
+
+class Sleep(Protocol):
+    def __call__(self, delay: float) -> Awaitable[None]: ...
+
+
+class WrongTokens:
+    """The wrong tokens that one worker has seen. Nothing here looks at tokens: whoever has the right one is not asked.
+
+    Args:
+        count: is called for each.
+        monotonic: a clock, seconds.
+        sleep: waits.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        now_ms: Callable[[], int],
+        monotonic: Callable[[], float],
+        count: Callable[[], None] = lambda: None,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._database = database
+        self._now_ms = now_ms
+        self._monotonic = monotonic
+        self._count = count
+        self._sleep = sleep
+        self._seen: OrderedDict[str, _Seen] = OrderedDict()
+        self._next_answer_s = 0.0
+        self._waiting = 0
+        self._untold, self._told_s = 0, float("-inf")
+        self._unaudited, self._audited_s = 0, float("-inf")
+
+    async def meet(self, address: str) -> None:
+        """Note a wrong token and wait as long as it has to.
+
+        Raises:
+            TooManyWrongTokens: too many answers wait as it is.
+        """
+        self._count()
+        place, now_s = _place(address), self._monotonic()
+        times = self._times(place, now_s)
+        self._tell(place, now_s)
+        await self._audit(place, now_s)
+        if times <= FREE:
+            return
+        if self._waiting >= WAITING_MOST:
+            raise TooManyWrongTokens
+        self._next_answer_s = max(now_s, self._next_answer_s) + 1 / ALL_PER_S
+        wait_s = min(FIRST_S * 2.0 ** min(times - FREE - 1, 10), MOST_S)
+        self._waiting += 1
+        try:
+            await self._sleep(max(wait_s, self._next_answer_s - now_s))
+        finally:
+            self._waiting -= 1
+
+    def _times(self, place: str, now_s: float) -> int:
+        """Return how many wrong tokens an address has sent in its window; who was silent longest is forgotten."""
+        seen = self._seen.pop(place, None)
+        if seen is None or now_s - seen.since_s >= WINDOW_S:
+            seen = _Seen(0, now_s)
+        seen.count += 1
+        self._seen[place] = seen
+        if len(self._seen) > ADDRESSES_MOST:
+            self._seen.popitem(last=False)
+        return seen.count
+
+    def _tell(self, place: str, now_s: float) -> None:
+        self._untold += 1
+        if now_s - self._told_s >= TOLD_EVERY_S:
+            log.warning("wrong admin or metrics tokens: %d since this was last said, now from %s", self._untold, place)
+            self._untold, self._told_s = 0, now_s
+
+    async def _audit(self, place: str, now_s: float) -> None:
+        """Write a row about them, at most one in AUDITED_EVERY_S; a ledger that is away is no reason to answer otherwise."""
+        self._unaudited += 1
+        if now_s - self._audited_s < AUDITED_EVERY_S:
+            return
+        after = {"wrong_tokens": self._unaudited, "addresses": len(self._seen)}
+        self._unaudited, self._audited_s = 0, now_s
+        try:
+            await asyncio.to_thread(self._write, f"address:{place}", after)
+        except MeteringUnavailable:
+            self._unaudited += after["wrong_tokens"]
+
+    def _write(self, actor: str, after: dict[str, int]) -> None:
+        with self._database.write() as connection:
+            now = self._now_ms()
+            audit_rows.record(
+                connection, time=now, actor=actor, action="token.wrong", target="admin", before=None, after=after
+            )
+
+
+def _place(address: str) -> str:
+    """Return whose an address is: of IPv6 the network of 64 bits, of which one caller has every address."""
+    try:
+        given = ip_address(address)
+    except ValueError:
+        return "unknown"
+    return str(given) if given.version == 4 else ":".join(given.exploded.split(":")[:4]) + "::/64"

@@ -1,0 +1,148 @@
+"""The routes of credits and fees: what the operator puts on a customer's bill by hand."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, Request
+from pydantic import ConfigDict, Field, StringConstraints
+from sqlalchemy import Connection
+
+from gateway.admin.api.idempotency import Keep, Post, Replies
+from gateway.admin.api.inputs import Given, Line, Positive
+from gateway.admin.api.routes import Routes
+from gateway.admin.api.services import AdminServices
+from gateway.admin.records.usage import UsageShown
+from gateway.billing.postings import posting
+from gateway.catalog import audit_rows, customer_rows
+from gateway.catalog.problems import Invalid, NotAllowed
+from gateway.ledger.billing import adjustments
+from gateway.ledger.billing.adjustments import NO_RECORD, Adjustment, Creditable
+from gateway.ledger.billing_tables import REASON_MOST
+from gateway.ledger.book.appender import book
+from gateway.ledger.book.watermark import Tide
+from gateway.ledger.rows import without_silence
+from gateway.ledger.sums.rollup import Rollup
+from pricing.usage import UsageRecord
+
+Kind = Literal["credit", "fee"]
+
+Amount = Annotated[Positive, Field(description="In nano-units: 10^9 are 1 USD.", examples=[5_000_000_000])]
+Reason = Annotated[
+    Line,
+    StringConstraints(max_length=REASON_MOST),
+    Field(description="Why: one line, kept beside the record.", examples=["Outage of 14 October"]),
+]
+
+
+class NewFee(Given):
+    """An amount that a customer owes beside its usage."""
+
+    amount_nanousd: Amount
+    reason: Reason
+
+
+class NewCredit(Given):
+    """An amount that a customer owes less."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"amount_nanousd": 5_000_000_000, "reason": "Outage of 14 October"}]}
+    )
+
+    amount_nanousd: Amount
+    reason: Reason
+    record: Line | None = Field(
+        default=None, description="The record that it is for: all credits for it are at most what it charged."
+    )
+
+
+def _role(request: Request) -> str:
+    """Return the role of who asks."""
+    return str(getattr(request.state, "role", "admin"))
+
+
+Role = Annotated[str, Depends(_role)]
+
+
+class Adjustments:
+    """Credits and fees. They are records of the one chain and no usage: no window, limit or count of calls has them."""
+
+    def __init__(self, services: AdminServices, replies: Replies) -> None:
+        self._services = services
+        self._database = services.database
+        self._replies = replies
+        self._tide = Tide(services.redis)
+        self._rollup = Rollup(services.database)
+
+    def add_to(self, routes: Routes) -> None:
+        one = "/customers/{customer_id}"
+        shown: dict[str, Any] = {"response_model": UsageShown, "response_model_exclude_unset": True}
+        routes.add("POST", f"{one}/credits", self.credit, "Credit a customer", 403, 404, 409, **shown)
+        routes.add("POST", f"{one}/fees", self.charge, "Charge a customer a fee", 403, 404, 409, **shown)
+
+    def credit(self, customer_id: str, body: NewCredit, posted: Post, role: Role) -> UsageShown:
+        """Put a credit on the customer's bill, as a record with a negative charge in the period that is open."""
+        return self._once("credit", customer_id, body, posted, role)
+
+    def charge(self, customer_id: str, body: NewFee, posted: Post, role: Role) -> UsageShown:
+        """Put a fee on the customer's bill, as a record in the period that is open."""
+        return self._once("fee", customer_id, body, posted, role)
+
+    def _once(self, kind: Kind, customer_id: str, body: NewCredit | NewFee, posted: Post, role: str) -> UsageShown:
+        def change(keep: Keep) -> UsageShown:
+            most = self._services.settings.adjustment_limits.get(role)
+            if most is not None and body.amount_nanousd > most:
+                raise NotAllowed(f"The role {role} may put at most {most} nano-units on a bill at once.")
+            with self._database.write() as connection:
+                booked = self._book(connection, kind, customer_id, body, posted.actor)
+                answer = UsageShown.model_validate(booked)
+                keep(connection, answer)
+            return answer
+
+        kept = self._replies.once(posted, body, UsageShown, change)
+        return UsageShown.model_validate(without_silence(kept.model_dump()))  # as it was hashed, also the second time
+
+    def _book(
+        self, connection: Connection, kind: Kind, customer_id: str, body: NewCredit | NewFee, actor: str
+    ) -> UsageRecord:
+        customer_rows.find(connection, customer_id)
+        now = self._services.now_ms()
+        record_id = self._services.new_id("crd" if kind == "credit" else "fee")
+        about = body.record if isinstance(body, NewCredit) else None
+        named = NO_RECORD if about is None else _left_of(connection, customer_id, about, body.amount_nanousd)
+        record = posting(
+            kind,
+            record_id=record_id,
+            customer=customer_id,
+            charge_nanousd=-body.amount_nanousd if kind == "credit" else body.amount_nanousd,
+            currency=self._services.settings.currency,
+            now_ms=now,
+            tier=named.tier,
+            menu_version=named.menu_version,
+            key_id=named.key_id,
+            corrects=about,
+        )
+        booked = book(connection, [record])
+        adjustments.note(connection, Adjustment(record_id, customer_id, about, body.reason, actor, now))
+        facts = {"id": record_id, "amount_nanousd": body.amount_nanousd, "reason": body.reason, "record": about}
+        audit_rows.record(
+            connection, time=now, actor=actor, action=f"customer.{kind}", target=customer_id, before=None, after=facts
+        )
+        self._rollup.follow(connection, booked)
+        self._tide.rise(booked)
+        return booked.appended[0]
+
+
+def _left_of(connection: Connection, customer_id: str, record_id: str, amount_nanousd: int) -> Creditable:
+    """Return the record that a credit is for.
+
+    Raises:
+        Invalid: it is not there, is a credit itself, or the credits for it would be more than it charged.
+    """
+    named = adjustments.creditable(connection, customer_id, record_id)
+    if named is None or named.kind == "credit":
+        raise Invalid.field("record", "This customer has no such record to be credited.")
+    if amount_nanousd > named.left_nanousd:
+        left = max(named.left_nanousd, 0)
+        raise Invalid.field("amount_nanousd", f"Of what this record charged, {left} nano-units are not credited yet.")
+    return named

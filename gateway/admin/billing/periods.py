@@ -1,0 +1,92 @@
+"""The routes of ``/admin/periods``: how the months of all customers stand, and closing them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import Path
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.admin.api.idempotency import Keep, Post, Replies
+from gateway.admin.api.inputs import Given, MonthName
+from gateway.admin.api.routes import Routes
+from gateway.admin.api.services import AdminServices
+from gateway.billing.closing import Closing, State, patience_ms
+from gateway.catalog import audit_rows
+from gateway.catalog.audit_rows import Audited
+
+Named = Annotated[MonthName, Path(description="A month, as `2026-10`.")]
+
+
+class Nothing(Given):
+    """The body of a request that has none."""
+
+
+class WaitingShown(BaseModel):
+    """A customer whose month is not closed."""
+
+    customer: str
+    why: str = Field(description="One sentence.", examples=["Calls of it may run until 2026-11-01T00:15:20.000Z."])
+
+
+class PeriodShown(BaseModel):
+    """The months of all customers, each in its own zone."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"period": "2026-10", "state": "closed", "customers": 30, "closed": 30, "waiting_for": []}]
+        }
+    )
+
+    period: str
+    state: Literal["open", "waiting", "closed"] = Field(
+        description="`open` before it ended for anybody, `closed` once it is closed of all, `waiting` between."
+    )
+    customers: int = Field(description="Who there was in it.")
+    closed: int = Field(description="Of how many it is closed.")
+    waiting_for: list[WaitingShown] = Field(description="The first 100 of those of whom it is not.")
+
+
+class Periods:
+    """Months. A closed one is the same bytes for ever: what comes later counts in the month in which it is written."""
+
+    def __init__(self, services: AdminServices, replies: Replies) -> None:
+        self._replies = replies
+        self._database = services.database
+        self._now_ms = services.now_ms
+        settings = services.settings
+        patience = patience_ms(settings.call_deadline_s, settings.lease_s)
+        self._closing = Closing(services.database, services.redis, patience_ms=patience, now_ms=services.now_ms)
+
+    def add_to(self, routes: Routes) -> None:
+        routes.add("GET", "/periods/{period}", self.period, "Read how a month stands")
+        routes.add("POST", "/periods/{period}/close", self.close_period, "Close a month as far as it can be")
+
+    def period(self, period: Named) -> PeriodShown:
+        """Say of how many customers a month is closed, and what the others wait for."""
+        return _shown(period, self._closing.state(period))
+
+    def close_period(self, period: Named, posted: Post) -> PeriodShown:
+        """Close the month of every customer whose month has ended, that no call can be running in and that is booked.
+
+        Months of a customer are closed one after another. Repeating it goes on with those that are left.
+        """
+
+        def change(keep: Keep) -> PeriodShown:
+            before = self._closing.state(period).closed
+            answer = _shown(period, self._closing.close(period))
+            counts: tuple[dict[str, int], dict[str, int]] = {"closed": before}, {"closed": answer.closed}
+            told = Audited(self._now_ms(), posted.actor, "period.close", period, *counts)
+            with self._database.write() as connection:
+                audit_rows.record_all(connection, [told] if before != answer.closed else [])
+                keep(connection, answer)
+            return answer
+
+        return self._replies.once(posted, Nothing(), PeriodShown, change)
+
+
+def _shown(period: str, state: State) -> PeriodShown:
+    waiting = [WaitingShown(customer=one.customer, why=one.why) for one in state.waiting_for]
+    return PeriodShown(
+        period=period, state=state.name, customers=state.customers, closed=state.closed, waiting_for=waiting
+    )

@@ -1,0 +1,70 @@
+"""The route of ``/admin/totals``: what was used and charged, added up."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.admin.api.routes import Routes
+from gateway.admin.api.services import AdminServices
+from gateway.admin.records.spans import OfSpan
+from gateway.billing.totals import FIELD_OF, totals_by
+from gateway.catalog.problems import Invalid
+from gateway.holds.store import redis_keys
+from gateway.ledger.read.read_your_writes import wait_until_booked
+
+By = Annotated[
+    str,
+    Query(
+        description="What the sums are by; a day is of the customer's zone.", json_schema_extra={"enum": [*FIELD_OF]}
+    ),
+]
+
+
+class Total(BaseModel):
+    """The sums of one group, beside what it is by: `customer`, `tier`, `key`, `end_user`, `day`, `kind` or `menu_version`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    calls: int = Field(description="Calls that were answered or reclaimed.")
+    conversations: int = Field(description="Conversations whose first output token is in it.")
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    billed_output_tokens: int
+    charge_nanousd: int = Field(description="With fees and, negative, credits.")
+
+
+class TotalsShown(BaseModel):
+    """Sums by one thing, in the order of its names, null last. Over all groups they are the same whatever they are by."""
+
+    data: list[Total]
+    closed: bool = Field(description="Whether all of it is closed: then it is the same for ever.")
+
+
+class Totals:
+    """Sums, read from the records."""
+
+    def __init__(self, services: AdminServices) -> None:
+        self._database = services.database
+        self._redis = services.redis
+
+    def add_to(self, routes: Routes) -> None:
+        routes.add("GET", "/totals", self.totals, "Add up what was used and charged")
+
+    def totals(self, by: By, asked: OfSpan) -> TotalsShown:
+        """Add up the records of a month or of a span of time, by one of their fields or by day.
+
+        It first waits, up to two seconds, until every call that was settled before this request is in the book. A record
+        that came after its period was closed counts in the period in which it was written.
+        """
+        if by not in FIELD_OF:
+            raise Invalid.field("by", f"Totals are by one of {', '.join(FIELD_OF)}.")
+        customer = asked.customer
+        wait_until_booked(self._redis, redis_keys.ALL_BUCKETS if customer is None else [redis_keys.bucket_of(customer)])
+        seen = asked.seen(self._database)
+        sums: list[dict[str, Any]] = totals_by(self._database, by, seen.span, seen.month)
+        return TotalsShown(data=[Total(**one) for one in sums], closed=seen.is_closed)

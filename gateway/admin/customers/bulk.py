@@ -1,0 +1,285 @@
+"""The route that makes many customers at once, with their keys: new ones, or those that they have from elsewhere."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from functools import partial
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from sqlalchemy import Connection
+
+from gateway.admin.api import idempotency
+from gateway.admin.api.idempotency import Keep, Post, Replies
+from gateway.admin.api.inputs import Given, Line
+from gateway.admin.api.problem_json import saved_only
+from gateway.admin.api.routes import Routes
+from gateway.admin.api.services import AdminServices
+from gateway.admin.customers.api_keys import KeyMade, Keys, NewKey, shown
+from gateway.admin.customers.changes import with_change
+from gateway.admin.customers.customers import Customers
+from gateway.admin.customers.shapes import CustomerChange, CustomerShown, NewCustomer
+from gateway.catalog import api_key_rows, customer_rows, menu_rows
+from gateway.catalog.additions import Additions, MenuOf, menus_in
+from gateway.catalog.api_key_rows import OWN, KeyRow
+from gateway.catalog.customer_rows import CustomerRow
+from gateway.catalog.problems import AlreadyExists, Invalid
+from gateway.catalog.projector import AT_ONCE, project_customers, project_keys
+from gateway.holds.terms import Timeline
+from gateway.ledger.rows import batches
+
+ROUTE = "/customers/bulk"
+
+MOST = 1000
+"""Customers of one request."""
+
+KEYS_MOST = 100
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Beginning = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,12}$")]
+
+
+class BulkKey(NewKey):
+    """A key to be: a new one, or one that was made elsewhere, by its SHA-256."""
+
+    sha256: Sha256 | None = Field(
+        default=None,
+        description="SHA-256 of a key that the customer has already, 16 to 256 printable characters without spaces; "
+        "lower-case hexadecimal. Left out, a new key is made.",
+    )
+    prefix: Beginning | None = Field(
+        default=None, description="How that key begins, to tell it by; not `tc-`.", examples=["sk-a1b2"]
+    )
+
+    @model_validator(mode="after")
+    def _is_one_or_the_other(self) -> BulkKey:
+        if (self.sha256 is None) != (self.prefix is None):
+            raise ValueError("sha256 and prefix come together.")
+        if self.prefix is not None and self.prefix.startswith(OWN):
+            raise ValueError(f"Keys that begin with {OWN} are this gateway's to make.")
+        return self
+
+
+class BulkCustomer(NewCustomer):
+    """A customer to be, with its keys."""
+
+    keys: list[BulkKey] = Field(default_factory=list, max_length=KEYS_MOST)
+    row: Line | None = Field(
+        default=None,
+        description="With `upsert`, a name of your own for this row: tells a customer without an `external_id` that was "
+        "made of it before.",
+        examples=["customers.csv, row 12"],
+    )
+
+
+class BulkCustomers(Given):
+    """Customers to be: all of them, or none."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"customers": [{"name": "Acme", "external_id": "crm-1042", "keys": [{}]}]}]}
+    )
+
+    customers: list[BulkCustomer] = Field(min_length=1, max_length=MOST)
+    upsert: bool = Field(
+        default=False,
+        description="A customer that is there already, by its `external_id` or its `row`, is changed in the fields that "
+        "are given and gets the keys that it lacks; a deleted one stays as it is.",
+    )
+
+
+State = Literal["created", "changed", "unchanged"]
+
+
+class CustomerMade(BaseModel):
+    """A new customer, and its keys with the text of those that are new, which is not shown again."""
+
+    customer: CustomerShown
+    keys: list[KeyMade]
+    state: State = "created"
+
+
+class CustomersMade(BaseModel):
+    """What was made, in the order it was asked for."""
+
+    data: list[CustomerMade]
+
+
+class Known:
+    """What there is already of a request's customers and keys, read in one go; and what it says itself more than once."""
+
+    def __init__(self, connection: Connection, body: BulkCustomers) -> None:
+        asked = body.customers
+        self._is_upsert = body.upsert
+        names = [one.external_id for one in asked if one.external_id is not None]
+        self._by_name = {row.external_id: row for row in customer_rows.with_external_ids(connection, names)}
+        rows = [one.row for one in asked if self._is_upsert and one.external_id is None and one.row is not None]
+        made_of = idempotency.things_made_of(connection, ROUTE, rows)
+        found = {row.id: row for row in customer_rows.with_ids(connection, list(made_of.values()))}
+        self._by_row = {name: found[made] for name, made in made_of.items() if made in found}
+        self._by_digest = api_key_rows.of_digests(
+            connection, [key.sha256 for one in asked for key in one.keys if key.sha256]
+        )
+        there = [row.id for row in (*self._by_name.values(), *self._by_row.values())] if self._is_upsert else []
+        self._own: dict[tuple[str, str | None], list[KeyRow]] = defaultdict(list)
+        for key in api_key_rows.of_customers(connection, there):
+            if key.prefix.startswith(OWN):
+                self._own[key.customer, key.name].append(key)
+        self._said: set[tuple[str, str]] = set()
+        self._asked_for: Counter[tuple[str, str | None]] = Counter()
+        self._new_rows: dict[str, str] = {}
+
+    def customer(self, body: BulkCustomer) -> CustomerRow | None:
+        """Return the customer that a row is of, or None where it is new.
+
+        Raises:
+            AlreadyExists: another customer has its external_id, and it is no upsert or was said before.
+        """
+        name = body.external_id
+        if name is None:
+            if self._is_upsert and body.row is not None:
+                self._say("row", body.row, f"The row {body.row!r} is there twice.")
+            return self._by_row.get(body.row or "")
+        taken = f"Another customer has the external_id {name!r}."
+        self._say("external_id", name, taken)
+        if name in self._by_name and not self._is_upsert:
+            raise AlreadyExists(taken)
+        return self._by_name.get(name)
+
+    def _say(self, what: str, name: str, otherwise: str) -> None:
+        if (what, name) in self._said:
+            raise AlreadyExists(otherwise)
+        self._said.add((what, name))
+
+    def note(self, body: BulkCustomer, customer_id: str) -> None:
+        """Take note of which customer is made of a row."""
+        if self._is_upsert and body.external_id is None and body.row is not None:
+            self._new_rows[body.row] = customer_id
+
+    def remember(self, connection: Connection, now_ms: int) -> None:
+        """Keep which customers were made of which rows."""
+        idempotency.remember_made(connection, ROUTE, self._new_rows, now_ms)
+
+    def key(self, customer_id: str, key: BulkKey) -> KeyRow | None:
+        """Return a customer's key that a description is of: the one of its digest, or as many-th of its name as it is here.
+
+        Raises:
+            AlreadyExists: another customer has a key of the digest, or it was said before.
+        """
+        if key.sha256 is None:
+            place = self._asked_for[customer_id, key.name]
+            self._asked_for[customer_id, key.name] += 1
+            there = self._own.get((customer_id, key.name), [])
+            return there[place] if place < len(there) else None
+        there_is = self._by_digest.get(key.sha256)
+        is_its_own = there_is is not None and self._is_upsert and there_is.customer == customer_id
+        taken = "There is an API key with this SHA-256 already."
+        self._say("sha256", key.sha256, taken)
+        if there_is is not None and not is_its_own:
+            raise AlreadyExists(taken)
+        return there_is
+
+
+class Bulk:
+    """Many customers in one transaction of the ledger."""
+
+    def __init__(self, services: AdminServices, replies: Replies, customers: Customers, keys: Keys) -> None:
+        self._services = services
+        self._replies = replies
+        self._customers = customers
+        self._keys = keys
+
+    def add_to(self, routes: Routes) -> None:
+        routes.add("POST", ROUTE, self.create_many, "Create many customers, with keys", 409)
+
+    def create_many(self, body: BulkCustomers, posted: Post) -> CustomersMade:
+        """Create up to 1,000 customers with their keys, or bring them to what is said; where one cannot be, none is.
+
+        Keys that customers have from elsewhere are taken over by their SHA-256 and go on working as they are.
+        """
+
+        def change(keep: Keep) -> CustomersMade:
+            with self._services.database.write() as connection:
+                menu_rows.hold_still(connection)
+                timeline, menu_of = menu_rows.read_timeline(connection), menus_in(connection)
+                adding, known = Additions(posted.actor, self._services.now_ms()), Known(connection, body)
+                made = CustomersMade(
+                    data=[
+                        self._made(known, adding, place, one, timeline, menu_of)
+                        for place, one in enumerate(body.customers)
+                    ]
+                )
+                adding.write(connection)
+                known.remember(connection, adding.now_ms)
+                keep(connection, _without_keys(made))
+            with saved_only(made):
+                database, projection = self._services.database, self._services.projection
+                if ids := [row.id for row in (*adding.customers, *adding.changed)]:
+                    project_customers(database, projection, ids)
+                key_ids = [row.key_id for row, _ in adding.keys]
+                for some in batches(key_ids, AT_ONCE):
+                    project_keys(database, projection, some)
+            return made
+
+        return self._replies.once(posted, body, CustomersMade, change)
+
+    def _made(
+        self,
+        known: Known,
+        adding: Additions,
+        place: int,
+        body: BulkCustomer,
+        timeline: Timeline,
+        menu_of: MenuOf,
+    ) -> CustomerMade:
+        """Return one customer as it is to be: a new one, or one that is there."""
+        try:
+            row = known.customer(body)
+            state: State = "created"
+            if row is None:
+                customer = self._customers.new(adding, body, timeline, menu_of)
+                known.note(body, customer.id)
+            else:
+                before = len(adding.changed)
+                alter = partial(_altered, change_of(body))
+                customer = self._customers.altered(adding, row, alter, timeline, menu_of, "customer.change")
+                state = "unchanged" if len(adding.changed) == before else "changed"
+            had = len(adding.keys)
+            keys = [self._key(known, adding, customer, key) for key in body.keys]
+            if state == "unchanged" and len(adding.keys) > had:
+                state = "changed"
+        except AlreadyExists as error:
+            raise AlreadyExists(f"customers.{place}: {error.message}") from error
+        except Invalid as error:
+            raise Invalid.field(f"customers.{place}", error.message, error.code) from error
+        return CustomerMade(customer=customer, keys=[key for key in keys if key is not None], state=state)
+
+    def _key(self, known: Known, adding: Additions, customer: CustomerShown, key: BulkKey) -> KeyMade | None:
+        """Return the key that a customer has by this description, or a new one; none of a customer that is deleted."""
+        there = known.key(customer.id, key)
+        if there is not None:
+            return KeyMade(**shown(there).model_dump(), key=None)
+        if customer.status == "deleted":
+            return None
+        if key.sha256 is None or key.prefix is None:
+            return self._keys.new(adding, customer.id, key)
+        return self._keys.imported(adding, customer.id, key, key.sha256, key.prefix)
+
+
+def _altered(change: CustomerChange, row: CustomerRow, timeline: Timeline, now_ms: int) -> CustomerRow:
+    return row if row.status == "deleted" else with_change(row, change, timeline, now_ms)
+
+
+def change_of(body: BulkCustomer) -> CustomerChange:
+    """Return the change that makes of a customer what a row says, in the fields that it has."""
+    given = body.model_fields_set & CustomerChange.model_fields.keys()
+    return CustomerChange.model_construct(given, **{name: getattr(body, name) for name in given})
+
+
+def _without_keys(made: CustomersMade) -> CustomersMade:
+    """Return what may be kept: everything but the keys' texts."""
+    return CustomersMade(
+        data=[
+            one.model_copy(update={"keys": [key.model_copy(update={"key": None}) for key in one.keys]})
+            for one in made.data
+        ]
+    )

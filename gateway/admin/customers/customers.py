@@ -1,0 +1,283 @@
+"""The routes of ``/admin/customers``: who may buy, on which tier, with which limits of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import Query
+from sqlalchemy import Connection
+
+from gateway.admin.api import idempotency
+from gateway.admin.api.idempotency import Actor, Keep, Post, Replies
+from gateway.admin.api.inputs import Line, TierName
+from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, position_of
+from gateway.admin.api.problem_json import saved_only
+from gateway.admin.api.routes import Routes
+from gateway.admin.api.services import AdminServices
+from gateway.admin.customers.changes import to_come, with_change, with_tier
+from gateway.admin.customers.shapes import CustomerChange, CustomerShown, CustomersShown, NewCustomer, TierChoice, shown
+from gateway.catalog import api_key_rows, audit_rows, customer_rows, menu_rows
+from gateway.catalog.additions import Additions, MenuOf, menus_in
+from gateway.catalog.audit_rows import Audited
+from gateway.catalog.customer_rows import CustomerRow, Status, folded
+from gateway.catalog.problems import Conflict, Invalid
+from gateway.catalog.projector import project_customers, project_keys
+from gateway.clock import written
+from gateway.holds.maintenance.erasure import erase_customer
+from gateway.holds.store.redis_keys import bucket_of
+from gateway.holds.terms import Timeline
+from gateway.ledger.billing import adjustments
+from gateway.ledger.book import erasure
+from gateway.ledger.book.erasure import erase_records
+from gateway.ledger.cursors import cursor_of
+from gateway.ledger.database import Database
+from gateway.ledger.read.read_your_writes import wait_until_booked
+
+ERASED: dict[str, str | None] = {"name": "", "external_id": None}
+
+Alter = Callable[[CustomerRow, Timeline, int], CustomerRow]
+"""Makes a changed row of a customer's present one, the publications and the time."""
+
+
+class Customers:
+    """Who may buy. The serving path reads a copy of what is here, in Redis."""
+
+    def __init__(self, services: AdminServices, replies: Replies) -> None:
+        self._services = services
+        self._database = services.database
+        self._now_ms = services.now_ms
+        self._replies = replies
+
+    def add_to(self, routes: Routes) -> None:
+        one = "/customers/{customer_id}"
+        routes.add("POST", "/customers", self.create, "Create a customer", 409)
+        routes.add("GET", "/customers", self.list, "List customers")
+        routes.add("GET", one, self.read, "Read a customer", 404)
+        routes.add("PATCH", one, self.change, "Change a customer", 404, 409)
+        routes.add("DELETE", one, self.delete, "Delete a customer", 404)
+        routes.add("PUT", f"{one}/tier", self.set_tier, "Set a customer's tier", 404, 409)
+
+    def create(self, body: NewCustomer, posted: Post) -> CustomerShown:
+        """Create a customer. It has no API key yet: make one with `POST /admin/customers/{id}/keys`."""
+
+        def change(keep: Keep) -> CustomerShown:
+            with self._database.write() as connection:
+                menu_rows.hold_still(connection)
+                adding = Additions(posted.actor, self._now_ms())
+                timeline = menu_rows.read_timeline(connection)
+                answer = self.new(adding, body, timeline, menus_in(connection))
+                adding.write(connection)
+                keep(connection, answer)
+            with saved_only(answer):
+                project_customers(self._database, self._services.projection, [answer.id])
+            return answer
+
+        return self._replies.once(posted, body, CustomerShown, change)
+
+    def new(self, adding: Additions, body: NewCustomer, timeline: Timeline, menu_of: MenuOf) -> CustomerShown:
+        """Return a new customer, which is among what is to be added; the menus are held still until it is."""
+        now = adding.now_ms
+        row = with_tier(self._new(body, now), body.tier, "now", timeline, now)
+        _refuse_unsold(menu_of, row, timeline, now)
+        answer = shown(row, timeline, now)
+        adding.customers.append(row)
+        adding.audited.append(_audited(now, adding.actor, "customer.create", None, answer))
+        return answer
+
+    @staticmethod
+    def altered(
+        adding: Additions, row: CustomerRow, alter: Alter, timeline: Timeline, menu_of: MenuOf, action: str
+    ) -> CustomerShown:
+        """Return a locked customer as it is to be, which is among what is to be written where it differs."""
+        now = adding.now_ms
+        before = folded(row, now)
+        after = alter(before, timeline, now)
+        answer = shown(after, timeline, now)
+        if after == before:
+            return answer
+        if (after.tier, after.next_tier_at, after.next_tier) != (before.tier, before.next_tier_at, before.next_tier):
+            _refuse_unsold(menu_of, after, timeline, now)
+        adding.changed.append(after)
+        adding.audited.append(_audited(now, adding.actor, action, shown(before, timeline, now), answer))
+        return answer
+
+    def _new(self, body: NewCustomer, now_ms: int) -> CustomerRow:
+        return CustomerRow(
+            id=self._services.new_id("cus"),
+            name=body.name,
+            tier=None,
+            tier_since=now_ms,
+            status=body.status,
+            period=body.period,
+            timezone=body.timezone,
+            created=now_ms,
+            external_id=body.external_id,
+            overrides=body.overrides.set_limits(),
+        )
+
+    def list(
+        self,
+        status: Annotated[Status | None, Query(description="Only customers of this status.")] = None,
+        tier: Annotated[
+            TierName | None, Query(description="Only customers who have this tier now, however they came to it.")
+        ] = None,
+        external_id: Annotated[Line | None, Query(description="Only the customers with this id of your own.")] = None,
+        limit: Limit = DEFAULT_LIMIT,
+        cursor: Cursor = None,
+    ) -> CustomersShown:
+        """List customers in the order they were created, deleted ones included."""
+        after = None if cursor is None else position_of(cursor, int, str)
+        with self._database.read() as connection:
+            timeline = menu_rows.read_timeline(connection)
+        wanted = {"status": status, "external_id": external_id}
+        found = _found(self._database, timeline, self._now_ms(), tier, after, wanted, limit + 1)
+        last = found[limit - 1] if len(found) > limit else None
+        return CustomersShown(
+            data=[each for _, each in found[:limit]],
+            next_cursor=None if last is None else cursor_of(last[0].created, last[0].id),
+        )
+
+    def read(self, customer_id: str) -> CustomerShown:
+        """Return one customer, also a deleted one."""
+        with self._database.read() as connection:
+            row = customer_rows.find(connection, customer_id)
+            timeline = menu_rows.read_timeline(connection)
+        return shown(row, timeline, self._now_ms())
+
+    def change(self, customer_id: str, body: CustomerChange, actor: Actor) -> CustomerShown:
+        """Change the fields that are given. Open conversations keep their tier and its price."""
+
+        def alter(row: CustomerRow, timeline: Timeline, now: int) -> CustomerRow:
+            return with_change(row, body, timeline, now)
+
+        return self._change(customer_id, actor, "customer.change", alter)
+
+    def set_tier(self, customer_id: str, body: TierChoice, actor: Actor) -> CustomerShown:
+        """Give a customer another tier, now or from its next period on. Open conversations keep theirs."""
+
+        def alter(row: CustomerRow, timeline: Timeline, now: int) -> CustomerRow:
+            return with_tier(row, body.tier, body.effective, timeline, now)
+
+        return self._change(customer_id, actor, "customer.tier", alter)
+
+    def _change(self, customer_id: str, actor: str, action: str, alter: Alter) -> CustomerShown:
+        with self._database.write() as connection:
+            menu_rows.hold_still(connection)
+            row = customer_rows.find(connection, customer_id, locked=True)
+            refuse_deleted(row)
+            adding, timeline = Additions(actor, self._now_ms()), menu_rows.read_timeline(connection)
+            answer = self.altered(adding, row, alter, timeline, menus_in(connection), action)
+            if not adding.changed:
+                return answer
+            adding.write(connection)
+        with saved_only(answer):
+            project_customers(self._database, self._services.projection, [customer_id])
+        return answer
+
+    def delete(
+        self,
+        customer_id: str,
+        actor: Actor,
+        erase: Annotated[
+            bool, Query(description="Also erase what names it or its users, for good: see the README.")
+        ] = False,
+    ) -> None:
+        """Delete a customer: its keys stop working at once, its live calls finish and are billed.
+
+        What it used stays in the book. Deleting it again changes nothing, and may still erase it.
+        """
+        with self._database.write() as connection:
+            row = customer_rows.find(connection, customer_id, locked=True)
+            now = self._now_ms()
+            before = folded(row, now)
+            after = replace(before, status="deleted")
+            if erase:
+                erasure.begin(connection)
+                after = replace(after, name="", external_id=None, erased=before.erased or now)
+            key_ids = api_key_rows.revoke_all(connection, customer_id, now)
+            if after != before:
+                customer_rows.store(connection, after)
+                timeline = menu_rows.read_timeline(connection)
+                action, old = "customer.erase" if erase else "customer.delete", shown(before, timeline, now)
+                told = _audited(now, actor, action, old, shown(after, timeline, now))
+                audit_rows.record_all(connection, [told])
+            if erase:
+                self._erase_beside_the_book(connection, customer_id)
+        with saved_only():
+            project_customers(self._database, self._services.projection, [customer_id])
+            project_keys(self._database, self._services.projection, key_ids)
+            if erase:
+                self._erase_the_rest(customer_id)
+
+    def _erase_beside_the_book(self, connection: Connection, customer_id: str) -> None:
+        audit_rows.erase(connection, customer_id, ERASED | {"reason": None})
+        adjustments.erase_reasons(connection, customer_id)
+        idempotency.erase(connection, customer_id, ERASED)
+        for key_id in api_key_rows.forget_names(connection, customer_id):
+            audit_rows.erase(connection, key_id, {"name": None})
+            idempotency.erase_key(connection, key_id)
+        erasure.erase_beside(connection, customer_id, self._services.random_bytes(32))
+
+    def _erase_the_rest(self, customer_id: str) -> None:
+        """Erase what is in the book's rows, in Redis and in the files of both; broken off, it is done again whole."""
+        wait_until_booked(self._services.redis, [bucket_of(customer_id)])
+        erase_records(self._database, customer_id, self._services.random_bytes(32), self._now_ms())
+        erase_customer(self._services.redis, customer_id)
+        self._database.forget_what_was_erased()
+
+
+def _found(
+    database: Database,
+    timeline: Timeline,
+    now_ms: int,
+    tier: str | None,
+    after: tuple[int, str] | None,
+    wanted: Mapping[str, str | None],
+    limit: int,
+) -> list[tuple[CustomerRow, CustomerShown]]:
+    """Return the first customers after a place: those of a ``tier`` by what they have now, not by what was stored."""
+    needed = menu_rows.still_needed(timeline)
+    tiers = () if tier is None else timeline.came_from(tier)
+    at_once = limit if tier is None else customer_rows.ROWS_AT_ONCE
+    found: list[tuple[CustomerRow, CustomerShown]] = []
+    while len(found) < limit:
+        with database.read() as connection:
+            rows = customer_rows.page(connection, limit=at_once, after=after, tiers=tiers, **wanted)
+        both = [(row, shown(row, needed, now_ms)) for row in rows]
+        found += [one for one in both if tier is None or one[1].tier == tier]
+        if len(rows) < at_once:
+            break
+        after = rows[-1].created, rows[-1].id
+    return found[:limit]
+
+
+def refuse_deleted(row: CustomerRow) -> None:
+    """Raise Conflict where a customer was deleted: that cannot be taken back."""
+    if row.status == "deleted":
+        raise Conflict(f"The customer {row.id} was deleted.", code="customer_deleted")
+
+
+def _refuse_unsold(menu_of: MenuOf, row: CustomerRow, timeline: Timeline, now_ms: int) -> None:
+    """Raise Invalid where the tier that was set is not, or will not be, on the menu in force then."""
+    for at, stands in to_come(row, timeline, now_ms):
+        if stands.tier is None:
+            continue
+        if stands.version is None:
+            raise Invalid.field("tier", "No menu is in force yet, so there is no tier to have.", "tier_not_found")
+        menu = menu_of(stands.version)
+        if menu.tier(stands.tier) is None:
+            sold = ", ".join(tier.name for tier in menu.tiers) or "none"
+            when = "in force" if at <= max(now_ms, row.tier_since) else f"in force from {written(at)} on"
+            raise Invalid.field(
+                "tier", f"The menu {when} has no tier {stands.tier!r}; its tiers: {sold}.", "tier_not_found"
+            )
+
+
+def _audited(now_ms: int, actor: str, action: str, before: CustomerShown | None, after: CustomerShown) -> Audited:
+    old, new = before.model_dump(mode="json") if before else None, after.model_dump(mode="json")
+    if old is not None:
+        differing = [name for name in new if new[name] != old[name]]
+        old, new = {name: old[name] for name in differing}, {name: new[name] for name in differing}
+    return Audited(now_ms, actor, action, after.id, old, new)

@@ -1,0 +1,86 @@
+"""What customers change and read of themselves, on the same ground as the operator: the ledger, then Redis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.admin.api.services import AdminServices
+from gateway.admin.customers.customers import Customers
+from gateway.admin.customers.shapes import TierChoice
+from gateway.catalog import customer_rows, menu_rows
+from gateway.errors import RouteNotFound, TierNotFound
+from gateway.holds.store import redis_keys
+from gateway.holds.terms import standing
+from gateway.ledger.book.proofs import proof_of
+from gateway.ledger.book.seals import seals_page
+from gateway.ledger.read.queries import Span, usage_page
+from gateway.ledger.read.read_your_writes import wait_until_booked
+
+
+class SelfService:
+    """Blocking calls for one customer, who is known by its key already.
+
+    Raises:
+        MeteringUnavailable: Redis or the ledger is not to be had, from every method.
+    """
+
+    def __init__(self, services: AdminServices, customers: Customers) -> None:
+        self._services = services
+        self._customers = customers
+
+    def choose(self, customer_id: str, tier: str) -> None:
+        """Give the customer the tier: from its next conversation on, or from the end of its paid period.
+
+        Raises:
+            TierNotFound: the menu in force has no such tier.
+        """
+        with self._services.database.read() as connection:
+            row = customer_rows.find(connection, customer_id)
+            stands = standing(row.terms(), menu_rows.read_timeline(connection), self._services.now_ms())
+            menu = menu_rows.read_menu(connection, stands.version) if stands.version else None
+        if menu is None or menu.tier(tier) is None:
+            raise TierNotFound(f"There is no tier called {tier[:64]}.", param="tier")
+        has_paid = row.subscription is not None and row.subscription.is_open(self._services.now_ms())
+        choice = TierChoice(tier=tier, effective="next_period" if has_paid else "now")
+        self._customers.set_tier(customer_id, choice, actor=customer_id)
+
+    def usage(
+        self,
+        customer_id: str,
+        since: int | None,
+        until: int | None,
+        limit: int,
+        cursor: str | None,
+        end_user: str | None,
+    ) -> Any:
+        """Return a page of the customer's records, or of one end user's, once what was settled before the question is in the book.
+
+        Raises:
+            BadRequest: ``cursor`` is none of ours.
+        """
+        wait_until_booked(self._services.redis, [redis_keys.bucket_of(customer_id)])
+        span = Span(customer_id, since, until, end_user)
+        found = usage_page(self._services.database, span, limit=limit, cursor=cursor)
+        return {"data": found.records, "next_cursor": found.next_cursor}
+
+    def proof(self, customer_id: str, record_id: str) -> Any:
+        """Return the proof of one of the customer's records, once what was settled before the question is in the book.
+
+        Raises:
+            RouteNotFound: the customer has no such record.
+            NotSealedYet: no seal covers it yet.
+        """
+        wait_until_booked(self._services.redis, [redis_keys.bucket_of(customer_id)])
+        proof = proof_of(self._services.database, record_id, customer_id)
+        if proof is None:
+            raise RouteNotFound(f"There is no usage record {record_id[:64]!r} of yours.")
+        return proof
+
+    def seals(self, limit: int, cursor: str | None) -> Any:
+        """Return a page of the ledger's seals, newest first.
+
+        Raises:
+            BadRequest: ``cursor`` is none of ours.
+        """
+        found = seals_page(self._services.database, limit=limit, cursor=cursor)
+        return {"data": [seal.to_json() for seal in found.seals], "next_cursor": found.next_cursor}

@@ -1,0 +1,124 @@
+"""A customer as the admin API takes and shows it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.admin.api.inputs import Given, Limits, Line, TierName, Zone, unset
+from gateway.admin.api.moments import Moment
+from gateway.admin.api.pages import Page
+from gateway.catalog.customer_rows import CustomerRow, Status
+from gateway.clock import written
+from gateway.holds.periods import PeriodKind
+from gateway.holds.terms import Timeline, standing
+
+OpenStatus = Literal["active", "blocked"]
+
+UNCHANGED = "Left out, it stays as it is."
+
+
+class NewCustomer(Given):
+    """A customer to be."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "Acme", "tier": "basic", "timezone": "Europe/Berlin"}]}
+    )
+
+    name: Line = Field(examples=["Acme"])
+    tier: TierName | None = Field(
+        default=None, description="A tier of the menu in force; without one no call is served.", examples=["basic"]
+    )
+    status: OpenStatus = Field(default="active", description="A blocked customer's calls are refused with 403.")
+    period: PeriodKind = Field(default="month", description="What quotas and spend limits are counted over.")
+    timezone: Zone = Field(default="UTC", description="Where its periods begin.", examples=["Europe/Berlin"])
+    external_id: Line | None = Field(
+        default=None, description="Your own id of this customer, unique; exports carry it.", examples=["crm-1042"]
+    )
+    overrides: Limits = Field(
+        default_factory=Limits, description="Limits of this customer's own, in the place of its tier's."
+    )
+
+
+class CustomerChange(Given):
+    """What is to be different. Fields that are left out stay as they are."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "blocked"}]})
+
+    name: Line = Field(default_factory=unset, description=UNCHANGED, examples=["Acme Ltd"])
+    tier: TierName | None = Field(
+        default=None, description=f"From the next conversation on; null takes it away. {UNCHANGED}", examples=["pro"]
+    )
+    status: OpenStatus = Field(default_factory=unset, description=UNCHANGED)
+    period: PeriodKind = Field(default_factory=unset, description=UNCHANGED)
+    timezone: Zone = Field(default_factory=unset, description=UNCHANGED, examples=["Europe/Berlin"])
+    external_id: Line | None = Field(
+        default=None, description=f"Null takes it away. {UNCHANGED}", examples=["crm-1042"]
+    )
+    overrides: Limits | None = Field(
+        default=None, description=f"All of this customer's own limits; null or {{}} takes them away. {UNCHANGED}"
+    )
+
+
+class TierChoice(Given):
+    """Which tier, and from when on."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"tier": "pro", "effective": "next_period"}]})
+
+    tier: TierName | None = Field(description="A tier of the menu in force then; null is none.", examples=["pro"])
+    effective: Literal["now", "next_period"] = Field(
+        default="now",
+        description="`now`: from the next conversation on, and a change that was waiting is dropped. "
+        "`next_period`: from the start of the customer's next period; choosing the present tier drops what was waiting.",
+    )
+
+
+class ComingTier(BaseModel):
+    """A change that is already decided."""
+
+    tier: str | None
+    menu_version: str | None
+    effective: Moment
+
+
+class CustomerShown(BaseModel):
+    """A customer."""
+
+    id: str = Field(description="Ours, for ever.", examples=["cus_5bd0c1f2a47e9c3d10fa2b64"])
+    name: str = Field(description="Empty once erased.", examples=["Acme"])
+    tier: str | None = Field(description="The tier now.", examples=["basic"])
+    status: Status
+    period: PeriodKind
+    timezone: str = Field(examples=["Europe/Berlin"])
+    external_id: str | None = Field(examples=["crm-1042"])
+    overrides: dict[str, int] = Field(description="The limits that are this customer's own.", examples=[{}])
+    created: Moment
+    menu_version: str | None = Field(description="The menu in force for this customer now.", examples=["manual-1f0c…"])
+    next: ComingTier | None = Field(description="The next change of tier or menu that is already decided.")
+
+
+class CustomersShown(Page[CustomerShown]):
+    """Customers in the order they were created."""
+
+
+def shown(row: CustomerRow, timeline: Timeline, now_ms: int) -> CustomerShown:
+    """Return a customer with the tier that it has at ``now_ms``."""
+    stands = standing(row.terms(), timeline, now_ms)
+    coming = None
+    if stands.next is not None:
+        change = stands.next
+        coming = ComingTier(tier=change.tier, menu_version=change.version, effective=written(change.effective))
+    return CustomerShown(
+        id=row.id,
+        name=row.name,
+        tier=stands.tier,
+        status=row.status,
+        period=row.period,
+        timezone=row.timezone,
+        external_id=row.external_id,
+        overrides=row.overrides,
+        created=written(row.created),
+        menu_version=stands.version,
+        next=coming,
+    )

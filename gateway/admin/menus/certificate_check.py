@@ -1,0 +1,58 @@
+"""Has a menu's certificate checked in a child process: what a loop cannot compute in a millisecond runs elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.catalog.problems import Conflict, Invalid
+from gateway.program import PROGRAM
+from gateway.settings import without_settings
+
+COMMAND = (*PROGRAM, "price", "verify", "--json", "-")
+BUSY_S = 10.0
+PATIENCE_S = 45.0
+"""Both together are less than an Idempotency-Key's claim lasts."""
+VIOLATED, NOT_A_MENU = 1, 2
+
+
+class Checker:
+    """Checks one menu at a time, so that posting menus cannot take the machine from its callers."""
+
+    def __init__(self) -> None:
+        self._one_at_a_time = threading.Lock()
+
+    def check(self, menu: Mapping[str, Any]) -> None:
+        """Return where the menu's certificate holds.
+
+        Raises:
+            Invalid: it does not; ``violation`` names the worst place.
+            Conflict: other menus are being checked.
+        """
+        if not self._one_at_a_time.acquire(timeout=BUSY_S):
+            raise Conflict("Another menu is being checked; post this one again.", headers={"retry-after": "10"})
+        try:
+            given = json.dumps(menu)
+            done = subprocess.run(  # noqa: S603 - the command is ours, the menu is only its input
+                COMMAND,
+                input=given,
+                env=without_settings(os.environ),
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Invalid(f"Checking this menu took more than {PATIENCE_S:g} s.") from error
+        finally:
+            self._one_at_a_time.release()
+        if done.returncode == 0:
+            return
+        sentence = (done.stderr.strip().splitlines() or ["The menu could not be checked."])[-1]
+        if done.returncode in (VIOLATED, NOT_A_MENU):
+            raise Invalid(sentence, code="certificate_violated", more={"violation": sentence})
+        raise RuntimeError(f"checking a menu ended with {done.returncode}: {sentence}")

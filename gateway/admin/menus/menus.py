@@ -1,0 +1,222 @@
+"""The routes of ``/admin/menus``: menus with a certificate are posted, put in force, and taken back."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+from sqlalchemy import Connection, select
+
+from gateway.admin.api.idempotency import Keep, Post, Replies
+from gateway.admin.api.inputs import Given, TierName
+from gateway.admin.api.moments import Moment
+from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
+from gateway.admin.api.problem_json import saved_only
+from gateway.admin.api.routes import Routes
+from gateway.admin.api.services import AdminServices
+from gateway.admin.menus.certificate_check import Checker
+from gateway.catalog import audit_rows, menu_rows
+from gateway.catalog.menu_rows import Effective
+from gateway.catalog.problems import Conflict, Invalid, NotFound
+from gateway.catalog.projector import project_menus
+from gateway.clock import written
+from gateway.holds.terms import Timeline
+from gateway.ledger.cursors import cursor_of
+from gateway.ledger.tables import menus
+from pricing.menus.menu import Menu, NotAMenu
+
+MECHANISM = "mechanism"
+
+
+class MenuGiven(RootModel[dict[str, Any]]):
+    """A `menu.json`, whole, as `tokencap price menu` writes it."""
+
+
+class Publishing(Given):
+    """When a menu comes into force, and where customers of tiers go that it lacks."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"effective": "now", "moves": {"old": "new"}}]})
+
+    effective: Effective = Field(
+        default="now",
+        description="`now`: from each customer's next conversation on. `next_period`: from each one's next period on.",
+    )
+    moves: dict[TierName, TierName] = Field(
+        default_factory=dict, description="Tier names of before, and what becomes of their customers."
+    )
+
+    arms: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=dict,
+        max_length=20,
+        description="An experiment: menus of the same tiers, each with the share of customers created from now on that has it "
+        "instead, by nothing but their ids, until something else is published.",
+    )
+
+
+class PublicationShown(BaseModel):
+    """One time that a menu was put in force."""
+
+    at: Moment
+    effective: Effective
+    moves: dict[str, str]
+    arms: dict[str, float] = Field(description="Menus that a share of new customers has instead.")
+
+
+class MenuShown(BaseModel):
+    """A menu in short. `GET /admin/menus/{version}` is the whole of it."""
+
+    version: str
+    source: str = Field(
+        description="`mechanism`: computed and certified. `manual`: tiers typed by hand. `experiment`: a step from another."
+    )
+    created: Moment = Field(description="When it came here.")
+    bill: str
+    currency: str
+    tiers: list[str]
+    in_force: bool = Field(description="For customers whose periods are months in UTC.")
+    published: list[PublicationShown]
+    resume_gain_nanousd: float | None = Field(
+        default=None, description="What a customer can gain by sending cut answers back, by the menu's certificate."
+    )
+
+
+class MenusShown(Page[MenuShown]):
+    """Menus in the order they came."""
+
+
+class Menus:
+    """What is sold, version by version. A menu never changes; a publication puts one in force."""
+
+    def __init__(self, services: AdminServices, replies: Replies, checker: Checker) -> None:
+        self._services = services
+        self._database = services.database
+        self._replies = replies
+        self._checker = checker
+
+    def add_to(self, routes: Routes) -> None:
+        one = "/menus/{version}"
+        routes.add("POST", "/menus", self.post, "Post a menu with its certificate", 409)
+        routes.add("GET", "/menus", self.list, "List menus")
+        routes.add("GET", one, self.read, "Read a menu, whole", 404)
+        routes.add("POST", f"{one}/publish", self.publish, "Put a menu in force", 404, 409)
+        routes.add("POST", f"{one}/rollback", self.rollback, "Go back to a menu that was in force", 404, 409)
+
+    def post(self, body: MenuGiven, posted: Post) -> MenuShown:
+        """Take a menu whose certificate holds; every figure of it is computed again, in a process of its own."""
+        menu = self._readable(body.root)
+
+        def change(keep: Keep) -> MenuShown:
+            with self._database.read() as connection:
+                menu_rows.refuse_known(connection, menu.version)
+            self._checker.check(body.root)
+            with self._database.write() as connection:
+                now = self._services.now_ms()
+                menu_rows.add_menu(connection, body.root, source=MECHANISM, created=now)
+                answer = self._shown(connection, menu.version, menu_rows.read_timeline(connection))
+                self._record(connection, posted.actor, "menu.post", menu.version, {"tiers": answer.tiers})
+                keep(connection, answer)
+            return answer
+
+        return self._replies.once(posted, body, MenuShown, change)
+
+    def _readable(self, given: dict[str, Any]) -> Menu:
+        try:
+            menu = Menu.from_json(given)
+        except NotAMenu as error:
+            raise Invalid.field(error.field, str(error)) from error
+        if menu.currency != self._services.settings.currency:
+            raise Invalid.field("currency", f"Everything here is in {self._services.settings.currency}.")
+        return menu
+
+    def list(self, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> MenusShown:
+        """List menus in the order they came, tiers typed by hand included."""
+        query = select(menus.c.created, menus.c.version).order_by(menus.c.created, menus.c.version).limit(limit + 1)
+        if cursor is not None:
+            created, version = position_of(cursor, int, str)
+            later = (menus.c.created == created) & (menus.c.version > version)
+            query = query.where((menus.c.created > created) | later)
+        with self._database.read() as connection:
+            timeline = menu_rows.read_timeline(connection)
+            rows = connection.execute(query).all()
+            data = [self._shown(connection, row.version, timeline) for row in rows[:limit]]
+        more = rows[limit - 1] if len(rows) > limit else None
+        return MenusShown(data=data, next_cursor=cursor_of(more.created, more.version) if more else None)
+
+    def read(self, version: str) -> dict[str, Any]:
+        """Return a menu as it was posted, with market and certificate."""
+        with self._database.read() as connection:
+            return menu_rows.read_body(connection, version)
+
+    def publish(self, version: str, body: Publishing, posted: Post) -> MenuShown:
+        """Put a menu in force. Live calls, open conversations and paid periods keep the version they began with.
+
+        Whether sending cut answers back pays (`resume_gain_nanousd`) is for you to weigh: publishing is the consent.
+        """
+
+        def change(keep: Keep) -> MenuShown:
+            return self._put_in_force(version, body, posted.actor, "menu.publish", keep)
+
+        return self._replies.once(posted, body, MenuShown, change)
+
+    def rollback(self, version: str, posted: Post, body: Publishing | None = None) -> MenuShown:
+        """Go back: to this menu, if it was in force before; to the one before it, if it is in force now.
+
+        Customers that the last publication moved to tiers which are no more are moved back, unless `moves` says else.
+        """
+        asked = body or Publishing()
+
+        def change(keep: Keep) -> MenuShown:
+            with self._database.read() as connection:
+                timeline = menu_rows.read_timeline(connection)
+                target = menu_rows.earlier(timeline, version)
+                if target is None:
+                    menu_rows.read_body(connection, version)
+                    raise Conflict(f"The menu {version!r} has nothing to go back to.", code="never_in_force")
+                menu = menu_rows.read_menu(connection, target)
+            moves = menu_rows.moved_back(timeline, menu) | asked.moves
+            publishing = Publishing(effective=asked.effective, moves=moves, arms=asked.arms)
+            return self._put_in_force(target, publishing, posted.actor, "menu.rollback", keep)
+
+        return self._replies.once(posted, asked, MenuShown, change)
+
+    def _put_in_force(self, version: str, asked: Publishing, actor: str, action: str, keep: Keep) -> MenuShown:
+        with self._database.write() as connection:
+            menu_rows.hold_still(connection, to_publish=True)
+            menu = menu_rows.read_menu(connection, version)
+            now = self._services.now_ms()
+            menu_rows.publish(
+                connection, menu, now_ms=now, effective=asked.effective, moves=asked.moves, arms=asked.arms
+            )
+            answer = self._shown(connection, version, menu_rows.read_timeline(connection))
+            self._record(connection, actor, action, version, asked.model_dump())
+            keep(connection, answer)
+        with saved_only(answer):
+            project_menus(self._database, self._services.projection)
+        return answer
+
+    def _shown(self, connection: Connection, version: str, timeline: Timeline) -> MenuShown:
+        row = connection.execute(select(menus).where(menus.c.version == version)).one_or_none()
+        if row is None:
+            raise NotFound(f"There is no menu {version[:64]!r}.")
+        body = json.loads(row.body)
+        totals = body.get("totals")
+        return MenuShown(
+            version=row.version,
+            source=row.source,
+            created=written(row.created),
+            bill=body["bill"],
+            currency=body["currency"],
+            tiers=[tier["name"] for tier in body["tiers"]],
+            in_force=menu_rows.in_force(timeline, self._services.now_ms()) == version,
+            published=[
+                PublicationShown(at=written(one.at), effective=one.effective, moves=one.moves, arms=one.arms)
+                for one in timeline.publications
+                if one.version == version
+            ],
+            resume_gain_nanousd=totals.get("resume_gain_nanousd") if isinstance(totals, dict) else None,
+        )
+
+    def _record(self, connection: Connection, actor: str, action: str, version: str, after: dict[str, Any]) -> None:
+        now = self._services.now_ms()
+        audit_rows.record(connection, time=now, actor=actor, action=action, target=version, before=None, after=after)

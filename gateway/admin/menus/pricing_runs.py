@@ -1,0 +1,215 @@
+"""The routes of ``/admin/pricing/runs``: recompute the menu from what customers did, in the background."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Connection, Row, select
+
+from gateway.admin.api.idempotency import Keep, Post, Replies
+from gateway.admin.api.inputs import Given, TierName
+from gateway.admin.api.moments import Moment
+from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
+from gateway.admin.api.routes import Routes
+from gateway.admin.api.services import AdminServices
+from gateway.catalog import audit_rows, run_rows
+from gateway.clock import written
+from gateway.ledger.cursors import cursor_of
+from gateway.ledger.tables import pricing_runs
+
+Publish = Literal["no", "now", "next_period"]
+State = Literal["queued", "running", "done", "refused", "failed", "cancelled"]
+
+
+class ExperimentAsked(Given):
+    """What a run may propose to try on new customers, so that what they take tells what an answer is worth."""
+
+    share: float = Field(default=0.2, gt=0, le=0.5, description="Of customers to come, all arms together.")
+    arms: int = Field(default=4, ge=1, le=10, description="At most so many menus beside the one in force.")
+    price_factor_max: float = Field(
+        default=1.5, ge=1, le=10, description="No price of the menu in force is multiplied or divided by more."
+    )
+    cap_factor_max: float = Field(default=1.0, ge=1, le=10, description="Nor is a cap; 1 leaves them as they are.")
+    customers: int = Field(default=200, ge=1, le=1_000_000, description="How many each arm may expect.")
+
+
+class RunAsked(Given):
+    """What a run is to do. All of it may be left out: `{}` makes a draft of as many tiers as are sold now."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"days": 28, "publish": "no"}]})
+
+    days: int | None = Field(
+        default=None,
+        ge=1,
+        le=3650,
+        description="Only conversations of so many days, by whole weeks; else all there are.",
+    )
+    tiers: int | None = Field(
+        default=None, ge=1, le=20, description="At most so many; else as many as are sold now, or 3."
+    )
+    value_nanousd: int | None = Field(
+        default=None, ge=1, le=2**53, description="The worth of an answer at once; else that of the last menu's market."
+    )
+    estimate_value: bool = Field(
+        default=False, description="Whether the tiers that customers took are to tell that worth, whatever was said."
+    )
+    lengths_may_differ: bool = Field(
+        default=False,
+        description="Go on where lengths of answers go with tier or urgency; the draft then has one tier.",
+    )
+    cost_nanousd_per_token: float | None = Field(
+        default=None,
+        ge=0,
+        le=2**53,
+        description="What a token costs you; else that of the last menu's market, or nothing.",
+    )
+    assumed: str | None = Field(
+        default=None, description="A starter market, `coding`, `chat` or `documents`, for what no record tells."
+    )
+    objective: Literal["profit", "profit_if_resumed"] = Field(
+        default="profit",
+        description="`profit_if_resumed`: best for callers who send cut answers back and buy on. A draft that keeps less "
+        "than half of its profit then is refused; one that keeps less than the best single plan is not published by itself.",
+    )
+    confidence: float = Field(
+        default=0.9,
+        ge=0.5,
+        lt=1,
+        description="How sure it must be that the draft earns more than the best single plan.",
+    )
+    cap_factor_max: float = Field(
+        default=2.0, ge=1, le=1e6, description="A cap that moves by more than this factor is not published by itself."
+    )
+    price_factor_max: float = Field(default=1.5, ge=1, le=1e6, description="Nor is a price.")
+    publish: Publish = Field(
+        default="no", description="Whether a draft within these limits is put in force, and when customers get it."
+    )
+    moves: dict[TierName, TierName] = Field(
+        default_factory=dict, description="As in `publish`: where customers of tiers go that the draft lacks."
+    )
+    without_holders: bool = Field(
+        default=False, description="Set aside the few customers who hold most of the conversations."
+    )
+    experiment: ExperimentAsked | None = Field(
+        default=None, description="Propose menus to try on new customers, steps away from the one in force."
+    )
+    draws: int = Field(default=60, ge=10, le=500, description="Equally likely markets that the draft is judged by.")
+    seed: int = Field(default=0, ge=0, le=2**31, description="Of the draws.")
+
+
+class RunShown(BaseModel):
+    """A run. `estimates`, `comparison`, `draft` and `experiment` are there once it is done, and as far as it came if it was
+    refused."""
+
+    id: str
+    state: State = Field(description="`refused`: it ended without a menu that should be sold; `reason` says why.")
+    created: Moment
+    started: Moment | None
+    finished: Moment | None
+    progress: dict[str, Any] = Field(description="`percent`, and what it is `doing`.")
+    asked: dict[str, Any]
+    reason: str | None = Field(description="Why there is no draft, or why it was not put in force by itself.")
+    estimates: dict[str, Any] | None = Field(description="The market with its intervals, notes and what was set aside.")
+    comparison: dict[str, Any] | None = Field(
+        description="Draft and menu in force on the estimated market: who moves, who pays more, profit and surplus by "
+        "type, and the recorded traffic under the draft."
+    )
+    draft: dict[str, Any] | None = Field(description="`menu.json`. Publish it as any other menu, by its version.")
+    experiment: dict[str, Any] | None = Field(
+        description="Menus to try: publish `menu_version` again with these `arms`. How far they tell values apart."
+    )
+    published: Moment | None
+
+
+class RunsShown(Page[RunShown]):
+    """Runs, the latest first; without estimates, comparison, draft and experiment."""
+
+
+class PricingRuns:
+    """A run is taken up by a process of its own, one at a time; the menu in force stays until one is published."""
+
+    def __init__(self, services: AdminServices, replies: Replies) -> None:
+        self._services = services
+        self._database = services.database
+        self._replies = replies
+
+    def add_to(self, routes: Routes) -> None:
+        one = "/pricing/runs/{run_id}"
+        routes.add("POST", "/pricing/runs", self.post, "Recompute the menu in the background", 409)
+        routes.add("GET", "/pricing/runs", self.list, "List pricing runs, the latest first")
+        routes.add("GET", one, self.read, "Read a pricing run: state, progress, estimates, draft", 404)
+        routes.add("POST", f"{one}/cancel", self.cancel, "End a run that has not ended", 404, 409)
+
+    def post(self, posted: Post, body: RunAsked | None = None) -> RunShown:
+        """Ask for a run. It waits until those before it have ended; the menu in force stays what it is."""
+        asked = body or RunAsked()
+
+        def change(keep: Keep) -> RunShown:
+            run_id, now = self._services.new_id("run"), self._services.now_ms()
+            with self._database.write() as connection:
+                given = asked.model_dump(mode="json")
+                run_rows.queue(connection, id=run_id, created=now, actor=posted.actor, asked=given)
+                answer = _shown(run_rows.find(connection, run_id))
+                self._record(connection, posted.actor, "pricing.run", run_id, given)
+                keep(connection, answer)
+            return answer
+
+        return self._replies.once(posted, asked, RunShown, change)
+
+    def list(self, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> RunsShown:
+        """List runs, the latest first."""
+        table = pricing_runs.c
+        query = select(pricing_runs).order_by(table.created.desc(), table.id.desc()).limit(limit + 1)
+        if cursor is not None:
+            created, run_id = position_of(cursor, int, str)
+            query = query.where((table.created < created) | ((table.created == created) & (table.id < run_id)))
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        more = rows[limit - 1] if len(rows) > limit else None
+        return RunsShown(
+            data=[_shown(row, whole=False) for row in rows[:limit]],
+            next_cursor=cursor_of(more.created, more.id) if more else None,
+        )
+
+    def read(self, run_id: str) -> RunShown:
+        """Return a run as it stands."""
+        with self._database.read() as connection:
+            return _shown(run_rows.find(connection, run_id))
+
+    def cancel(self, run_id: str, posted: Post) -> RunShown:
+        """End a run. Its process stops within a second or two, and nothing of it is published."""
+
+        def change(keep: Keep) -> RunShown:
+            with self._database.write() as connection:
+                run_rows.cancel(connection, run_id, self._services.now_ms())
+                self._record(connection, posted.actor, "pricing.cancel", run_id, {})
+                answer = _shown(run_rows.find(connection, run_id))
+                keep(connection, answer)
+            return answer
+
+        return self._replies.once(posted, Given(), RunShown, change)
+
+    def _record(self, connection: Connection, actor: str, action: str, run_id: str, after: dict[str, Any]) -> None:
+        now = self._services.now_ms()
+        audit_rows.record(connection, time=now, actor=actor, action=action, target=run_id, before=None, after=after)
+
+
+def _shown(row: Row[tuple[Any, ...]], *, whole: bool = True) -> RunShown:
+    result: dict[str, Any] = json.loads(row.result) if whole and row.result else {}
+    return RunShown(
+        id=row.id,
+        state=row.state,
+        created=written(row.created),
+        started=None if row.started is None else written(row.started),
+        finished=None if row.finished is None else written(row.finished),
+        progress={"percent": row.percent, "doing": row.doing},
+        asked=json.loads(row.asked),
+        reason=row.reason,
+        estimates=result.get("estimates"),
+        comparison=result.get("comparison"),
+        draft=json.loads(row.draft) if whole and row.draft else None,
+        experiment=result.get("experiment"),
+        published=None if row.published is None else written(row.published),
+    )

@@ -1,0 +1,103 @@
+"""The route of ``/admin/exports``: usage as a file for billing, streamed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import chain
+from typing import Annotated, Literal
+
+from fastapi import Query
+from fastapi.responses import StreamingResponse
+
+from gateway.admin.api.inputs import Line, TierName
+from gateway.admin.api.routes import Routes
+from gateway.admin.api.services import AdminServices
+from gateway.admin.records.spans import Asked, OfSpan
+from gateway.admin.records.usage import EndUser
+from gateway.catalog.problems import Conflict, Invalid
+from gateway.clock import written
+from gateway.errors import BadRequest
+from gateway.exports.formats import FORMATS, format_named
+from gateway.ledger.billing.counted import records_counted_in
+from gateway.ledger.read.read_your_writes import wait_until_booked
+
+Kind = Literal["usage", "fee", "credit", "correction"]
+FormatName = Annotated[str, Query(description="Which kind of file.", json_schema_extra={"enum": list(FORMATS)})]
+
+AS_FILE = {
+    "description": "The file.",
+    "content": {known.media_type: {"schema": {"type": "string"}} for known in FORMATS.values()},
+}
+
+
+class PeriodOpen(Conflict):
+    code = "period_open"
+
+    def __init__(self) -> None:
+        super().__init__("Some of this is not closed and may still change: close it, or ask for it with open=true.")
+
+
+class Exports:
+    """Files of usage records. What is closed is the same bytes for ever."""
+
+    def __init__(self, services: AdminServices) -> None:
+        self._database = services.database
+        self._redis = services.redis
+
+    def add_to(self, routes: Routes) -> None:
+        routes.add(
+            *("GET", "/exports", self.export, "Export usage as a file", 409),
+            answer=AS_FILE,
+            response_class=StreamingResponse,
+        )
+
+    def export(
+        self,
+        asked: OfSpan,
+        format: FormatName = "jsonl",  # noqa: A002
+        kind: Annotated[Kind | None, Query(description="Only records of this kind.")] = None,
+        tier: Annotated[TierName | None, Query(description="Only of this tier.")] = None,
+        key: Annotated[Line | None, Query(description="Only of this key, by its `key_id`.")] = None,
+        end_user: Annotated[EndUser | None, Query(description="Only this end user's, as the record has it.")] = None,
+        is_open: Annotated[
+            bool, Query(alias="open", description="Also what is not closed and may still change.")
+        ] = False,
+    ) -> StreamingResponse:
+        """Stream the usage records of a month or of a span of time, oldest first: the bytes that `tokencap export` writes.
+
+        What is closed is the same bytes for ever. What is not is refused, unless `open=true`; then it first waits, up to
+        two seconds, until every call that was settled before this request is in the book.
+        """
+        try:
+            chosen = format_named(format)
+        except BadRequest as error:
+            raise Invalid.field(error.param or "", error.message) from error
+        wait_until_booked(self._redis)
+        seen = asked.seen(self._database)
+        if not (seen.is_closed or is_open):
+            raise PeriodOpen
+        span = replace(seen.span, kind=kind, tier=tier, key_id=key, end_user=end_user)
+        chunks = chosen.encode(records_counted_in(self._database, span, seen.month))
+        first = next(chunks, b"")  # so that a ledger that is not to be had is still a refusal, not half a file
+        name = f"{file_stem(asked)}.{chosen.name}"
+        return StreamingResponse(
+            chain([first], chunks),
+            media_type=chosen.media_type,
+            headers={
+                "content-disposition": f'attachment; filename="{name}"',
+                "x-tokencap-closed": "true" if seen.is_closed else "false",
+            },
+        )
+
+
+def file_stem(asked: Asked) -> str:
+    """Return a file's name without its ending: ``usage_2026-10``, ``usage_20261101T000000000Z_20261201T000000000Z``."""
+    if asked.period is not None:
+        return f"usage_{asked.period}"
+    since, until = asked.since, asked.until
+    ends = ("start" if since is None else _compact(since), "now" if until is None else _compact(until))
+    return "_".join(("usage", *ends))
+
+
+def _compact(ms: int) -> str:
+    return "".join(character for character in written(ms) if character.isalnum())

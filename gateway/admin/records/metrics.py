@@ -1,0 +1,51 @@
+"""``/metrics``: what all processes of this gateway have counted, for who has the metrics token or the admin's."""
+
+from __future__ import annotations
+
+import hmac
+
+from fastapi import FastAPI, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from gateway.admin.api.access import actor_of, refuse_unknown
+from gateway.admin.api.services import AdminServices
+from gateway.catalog.admin_tokens import digest_of
+from gateway.metrics.counters import Sheet, add_up
+from gateway.metrics.exposition import CONTENT_TYPE, exposition
+
+
+class Scrape:
+    """Any worker answers for all; ``sheet`` is its own, which it brings up to date before."""
+
+    def __init__(self, services: AdminServices, sheet: Sheet) -> None:
+        self._services = services
+        self._sheet = sheet
+
+    def add_to(self, app: FastAPI) -> None:
+        app.add_route("/metrics", self._metrics, methods=["GET"], include_in_schema=False)
+
+    async def admit(self, request: Request) -> None:
+        """Look whether a request has a token that may read what is counted.
+
+        Raises:
+            Unauthorized: it has none.
+        """
+        if not self._has_metrics_token(request):
+            await actor_of(self._services.tokens, self._services.wrong_tokens, request)
+
+    async def _metrics(self, request: Request) -> Response:
+        await self.admit(request)
+        refuse_unknown(request)
+        text = await run_in_threadpool(self._text)
+        return Response(text, media_type=CONTENT_TYPE)
+
+    def _text(self) -> str:
+        self._sheet.write()
+        return exposition(add_up(self._services.settings.metrics_dir))
+
+    def _has_metrics_token(self, request: Request) -> bool:
+        wanted = self._services.settings.metrics_token
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if wanted is None or scheme.lower() != "bearer":
+            return False
+        return hmac.compare_digest(digest_of(given.strip()), digest_of(wanted.get_secret_value()))

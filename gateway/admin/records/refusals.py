@@ -1,0 +1,59 @@
+"""The route of a customer's refusals: which limit refused its calls, and when."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from pydantic import BaseModel, Field
+
+from gateway.admin.api.routes import Routes
+from gateway.admin.api.services import AdminServices
+from gateway.catalog import customer_rows
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import translated
+from gateway.holds.store.refusal_log import MOST, shown
+
+
+class Refusal(BaseModel):
+    """One call that was not admitted."""
+
+    time: int = Field(description="When, ms since 1970, UTC.", examples=[1767268800000])
+    status: int = Field(examples=[429])
+    code: str | None = Field(examples=["insufficient_quota"])
+    limit: str | None = Field(description="Which limit it was; null where it was none.", examples=["period_tokens_max"])
+    max: int | None = Field(description="How much that limit is.", examples=[100000])
+    used: int | None = Field(description="What was used of it.", examples=[99000])
+    held: int | None = Field(description="What calls that were running held of it.", examples=[400])
+    asked: int | None = Field(description="What the call asked for.", examples=[800])
+    key_id: str | None = Field(examples=["key_0c41d7e2aa7b5f3c9e81d604"])
+    request_id: str = Field(examples=["req_019b7a3e5c000123456789abcdef0123"])
+
+
+class Refusals(BaseModel):
+    """A customer's last refusals, newest first."""
+
+    data: list[Refusal]
+
+
+class CustomerRefusals:
+    """Reads what workers have noted in Redis of the calls that they refused."""
+
+    def __init__(self, services: AdminServices) -> None:
+        self._database = services.database
+        self._redis = services.redis
+
+    def add_to(self, routes: Routes) -> None:
+        path = "/customers/{customer_id}/refusals"
+        routes.add("GET", path, self.list, "List a customer's last refusals", 404, response_model=Refusals)
+
+    def list(self, customer_id: str) -> dict[str, Any]:
+        """List the last 1,000 calls of a customer that were refused, newest first.
+
+        They are kept for 35 days after the last one. Requests with an unknown key, or whose body is refused, are not among
+        them.
+        """
+        with self._database.read() as connection:
+            customer_rows.find(connection, customer_id)
+        with translated():
+            name = redis_keys.refusals(redis_keys.bucket_of(customer_id), customer_id)
+            return {"data": shown(cast(list[bytes], self._redis.lrange(name, 0, MOST - 1)))}

@@ -1,0 +1,58 @@
+"""Which records a request is about, by when they count: a month in each customer's own zone, or from and to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Query
+
+from gateway.admin.api.inputs import Line, MonthName
+from gateway.admin.records.usage import From, To
+from gateway.catalog.problems import Invalid
+from gateway.ledger.billing.closings import all_closed_until
+from gateway.ledger.billing.counted import Month
+from gateway.ledger.database import Database
+from gateway.ledger.read.queries import Span
+
+Period = Annotated[
+    MonthName | None,
+    Query(description="A month, as `2026-10`, of each customer in its own zone; in place of `from` and `to`."),
+]
+OfCustomer = Annotated[Line | None, Query(description="Only this customer's.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A span of time or a month, of one customer or of all."""
+
+    customer: str | None
+    since: int | None
+    until: int | None
+    period: str | None
+
+    def seen(self, database: Database) -> Seen:
+        """Return what is asked about as the ledger has it now."""
+        if self.period is None:
+            is_closed = self.until is not None and all_closed_until(database, self.until, self.customer)
+            return Seen(Span(self.customer, self.since, self.until), None, is_closed=is_closed)
+        month = Month(database, self.period, self.customer)
+        return Seen(Span(self.customer), month, is_closed=month.is_closed)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is asked about, and whether it is closed: then it is the same for ever."""
+
+    span: Span
+    month: Month | None
+    is_closed: bool
+
+
+def _asked(period: Period = None, since: From = None, until: To = None, customer: OfCustomer = None) -> Asked:
+    if period is not None and (since is not None or until is not None):
+        raise Invalid.field("period", "A month is asked for without from and to.")
+    return Asked(customer, since, until, period)
+
+
+OfSpan = Annotated[Asked, Depends(_asked)]

@@ -1,0 +1,123 @@
+"""The route of ``/admin/usage``: what was used, record by record, as the book has it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import Query
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+
+from gateway.admin.api.inputs import Line
+from gateway.admin.api.moments import GivenMoment
+from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page
+from gateway.admin.api.routes import Routes
+from gateway.admin.api.services import AdminServices
+from gateway.catalog.problems import Invalid
+from gateway.errors import BadRequest
+from gateway.holds.store import redis_keys
+from gateway.ledger.read.queries import Span, usage_page
+from gateway.ledger.read.read_your_writes import wait_until_booked
+from pricing.usage import END_USER_MOST
+
+
+def _printed(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("Records have no end user with characters that are not printed.")
+    return name
+
+
+EndUser = Annotated[str, StringConstraints(min_length=1, max_length=END_USER_MOST), AfterValidator(_printed)]
+From = Annotated[GivenMoment | None, Query(alias="from", description="The first moment: `from` ≤ time.")]
+To = Annotated[GivenMoment | None, Query(alias="to", description="The first moment no more: time < `to`.")]
+
+
+class UsageShown(BaseModel):
+    """What one call did. Times are milliseconds since 1970, UTC; money is in nano-units: 10^9 are 1 USD."""
+
+    id: str = Field(description="The call's `x-request-id`.")
+    kind: Literal["usage", "fee", "credit", "correction"]
+    corrects: str | None = Field(description="The record that a correction is about.")
+    time: int = Field(description="When the call was admitted.")
+    settled: int = Field(description="When its count was final.")
+    customer: str
+    key_id: str | None
+    conversation: str | None
+    tier: str | None = Field(description="The tier it was served and charged by.")
+    tier_chosen: str | None = Field(description="The tier that the caller asked for.")
+    menu_version: str | None
+    endpoint: str | None
+    model: str | None
+    stream: bool
+    choices: int
+    input_tokens: int
+    cached_tokens: int = Field(description="Of the input tokens.")
+    output_tokens: int = Field(description="As counted.")
+    reasoning_tokens: int = Field(description="Of the output tokens.")
+    billed_output_tokens: int = Field(description="What caps and quotas count: never more than was granted.")
+    cap_tokens: int | None = Field(description="What was granted, for each choice.")
+    requested_tokens: int | None = Field(description="The caller's own limit.")
+    finish: str | None = Field(description="How it ended: `complete`, `cap`, `disconnect`, `recovered`, …")
+    usage_source: str | None = Field(description="Whose count it is: `upstream`, `counted`, `checkpoint`, …")
+    ttft_ms: int | None = Field(description="Time to the first token.")
+    duration_ms: int | None
+    charge_nanousd: int
+    currency: str
+    client_request_id: str | None = Field(description="The caller's own `x-request-id`.")
+    chain: str
+    seq: int = Field(description="Its place in the chain.")
+    prev_hash: str
+    hash: str = Field(description="SHA-256 over `prev_hash` and the record.")
+    end_user: str | None = Field(default=None, description="The customer's own user; left out where none was named.")
+    input_source: str | None = Field(
+        default=None, description="Whose count the input is: `upstream`, `tokenizer`, `estimate`; left out without any."
+    )
+    usage_dispute: str | None = Field(
+        default=None,
+        description="What the upstream's figures contradict: `itself`, one another, or `text`, what came with them; left"
+        " out where nothing.",
+    )
+    conversation_cap_tokens: int | None = Field(
+        default=None, description="The cap of its conversation, as it began; left out on older records."
+    )
+    conversation_is_included: bool | None = Field(
+        default=None, description="Whether a subscription includes the conversation that it began; left out where not."
+    )
+
+
+class UsagePage(Page[UsageShown]):
+    """Usage records, oldest first."""
+
+
+SHOWN: dict[str, Any] = {"response_model": UsagePage, "response_model_exclude_unset": True}
+"""A record is shown as it was hashed, without the fields that it does not have."""
+
+
+class Usage:
+    """Reads the book, and only once what was settled before the question is in it."""
+
+    def __init__(self, services: AdminServices) -> None:
+        self._database = services.database
+        self._redis = services.redis
+
+    def add_to(self, routes: Routes) -> None:
+        routes.add("GET", "/usage", self.list, "List usage records, oldest first", **SHOWN)
+
+    def list(
+        self,
+        customer: Annotated[Line | None, Query(description="Only this customer's.")] = None,
+        since: From = None,
+        until: To = None,
+        limit: Limit = DEFAULT_LIMIT,
+        cursor: Cursor = None,
+        end_user: Annotated[EndUser | None, Query(description="Only this end user's, as the record has it.")] = None,
+    ) -> dict[str, Any]:
+        """List usage records by time of admission.
+
+        It first waits, up to two seconds, until every call that was settled before this request is in the book.
+        """
+        wait_until_booked(self._redis, redis_keys.ALL_BUCKETS if customer is None else [redis_keys.bucket_of(customer)])
+        try:
+            found = usage_page(self._database, Span(customer, since, until, end_user), limit=limit, cursor=cursor)
+        except BadRequest as error:
+            raise Invalid.field(error.param or "", error.message) from error
+        return {"data": found.records, "next_cursor": found.next_cursor}

@@ -1,0 +1,146 @@
+"""API keys as rows of the ledger. Of a key's text only the SHA-256 and the beginning are kept."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import Column, Connection, Row, insert, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
+
+from gateway.catalog.problems import AlreadyExists, NotFound
+from gateway.holds.store import redis_keys
+from gateway.ledger.rows import VALUES_MOST, batches
+from gateway.ledger.tables import api_keys
+
+SHOWN = 12
+"""How many characters of a key stay readable, so that people can tell theirs apart."""
+
+SECRET_BYTES = 32
+
+OWN = "tc-"
+"""How our own keys begin, which name their bucket; one that was made elsewhere does not, and is looked up."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """One API key, without its digest."""
+
+    key_id: str
+    customer: str
+    prefix: str
+    name: str | None
+    created: int
+    expires: int | None
+    revoked: int | None = None
+
+
+COLUMNS = tuple(api_keys.c[each.name] for each in fields(KeyRow))
+
+
+def row_of(row: Row[tuple[Any, ...]]) -> KeyRow:
+    """Return the key in a row that was selected by COLUMNS."""
+    return KeyRow(**row._mapping)
+
+
+def new_text(customer_id: str, random_bytes: Callable[[int], bytes]) -> str:
+    """Return the text of a new key, which names its customer's bucket."""
+    secret = base64.urlsafe_b64encode(random_bytes(SECRET_BYTES)).rstrip(b"=").decode()
+    return f"{OWN}{redis_keys.bucket_of(customer_id)}-{secret}"
+
+
+def digest_of(text: str) -> str:
+    """Return what is kept of a key's text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def add(connection: Connection, row: KeyRow, digest: str) -> None:
+    """Write a new key.
+
+    Raises:
+        AlreadyExists: there is a key of this digest.
+    """
+    add_all(connection, [(row, digest)])
+
+
+def add_all(connection: Connection, rows: Sequence[tuple[KeyRow, str]]) -> None:
+    """Write new keys with their digests.
+
+    Raises:
+        AlreadyExists: there is a key of one of the digests.
+    """
+    if not rows:
+        return
+    values = [
+        {**{each.name: getattr(row, each.name) for each in fields(row)}, "digest": digest, "projected": False}
+        for row, digest in rows
+    ]
+    try:
+        connection.execute(insert(api_keys), values)
+    except IntegrityError as error:
+        raise AlreadyExists("There is an API key with this SHA-256 already.") from error
+
+
+def of_digests(connection: Connection, digests: Sequence[str]) -> dict[str, KeyRow]:
+    """Return the keys there are of these digests."""
+    return {digest: row for row, digest in _some(connection, api_keys.c.digest, digests)}
+
+
+def of_customers(connection: Connection, ids: Sequence[str]) -> list[KeyRow]:
+    """Return every key of these customers, in the order they were created."""
+    return sorted((row for row, _ in _some(connection, api_keys.c.customer, ids)), key=lambda row: row.created)
+
+
+def _some(connection: Connection, column: Column[Any], values: Sequence[str]) -> Iterator[tuple[KeyRow, str]]:
+    for some in batches(values, VALUES_MOST):
+        query = select(*COLUMNS, api_keys.c.digest).where(column.in_(some))
+        for row in connection.execute(query.order_by(api_keys.c.created, api_keys.c.key_id)):
+            named = dict(row._mapping)
+            digest = named.pop("digest")
+            yield KeyRow(**named), digest
+
+
+def find(connection: Connection, key_id: str, *, locked: bool = False) -> KeyRow:
+    """Return a key; ``locked`` keeps every other change of it waiting until the transaction ends.
+
+    Raises:
+        NotFound: there is none of this id.
+    """
+    query = select(*COLUMNS).where(api_keys.c.key_id == key_id)
+    found = None
+    if key_id.isprintable():  # PostgreSQL refuses to look for some other characters
+        found = connection.execute(query.with_for_update() if locked else query).one_or_none()
+    if found is None:
+        raise NotFound(f"There is no API key {key_id[:64]!r}.")
+    return row_of(found)
+
+
+def store_end(connection: Connection, row: KeyRow) -> None:
+    """Write when a key, which was ``locked`` when found, expires or was revoked."""
+    values = {"expires": row.expires, "revoked": row.revoked, "projected": False}
+    connection.execute(update(api_keys).where(api_keys.c.key_id == row.key_id).values(**values))
+
+
+def revoke_all(connection: Connection, customer_id: str, now_ms: int) -> list[str]:
+    """Revoke every key of a customer; return the ids of those that worked until now."""
+    living = (api_keys.c.customer == customer_id, api_keys.c.revoked.is_(None))
+    revoked = update(api_keys).where(*living).values(revoked=now_ms, projected=False).returning(api_keys.c.key_id)
+    return sorted(connection.execute(revoked).scalars())
+
+
+def forget_names(connection: Connection, customer_id: str) -> list[str]:
+    """Take the names from all of a customer's keys; return the ids of all."""
+    named = update(api_keys).where(api_keys.c.customer == customer_id).values(name=None).returning(api_keys.c.key_id)
+    return sorted(connection.execute(named).scalars())
+
+
+def page(connection: Connection, customer_id: str, *, limit: int, after: tuple[int, str] | None = None) -> list[KeyRow]:
+    """Return a customer's keys in the order they were created."""
+    query = select(*COLUMNS).where(api_keys.c.customer == customer_id)
+    if after is not None:
+        query = query.where(tuple_(api_keys.c.created, api_keys.c.key_id) > after)
+    rows = connection.execute(query.order_by(api_keys.c.created, api_keys.c.key_id).limit(limit))
+    return [row_of(row) for row in rows]

@@ -1,0 +1,278 @@
+"""Menus and their publications in the ledger: a menu is immutable, a publication puts one in force."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sqlalchemy import Connection, insert, select, text
+
+from gateway.catalog import customer_rows
+from gateway.catalog.problems import AlreadyExists, Conflict, Invalid, NotFound
+from gateway.holds.terms import Customer, Publication, Standing, Timeline, standing
+from gateway.ledger.tables import menus, publications
+from pricing.menus.menu import Menu
+
+Effective = Literal["now", "next_period"]
+
+MENUS_LOCK = 0x746F6B6D656E7573  # "tokmenus"; PostgreSQL's advisory locks are numbers
+
+SKEW_MS = 3_600_000
+"""No two clocks of an installation differ by this much."""
+
+LONGEST_PERIOD_MS = 32 * 86_400_000
+
+NAMED = 10
+"""How many customers a refusal names; of the others it says how many they are."""
+
+HOUSE = Customer(
+    id="",
+    status="active",
+    tier=None,
+    tier_since=0,
+    next_tier=None,
+    next_tier_at=None,
+    period="month",
+    timezone="UTC",
+    overrides={},
+    rev=0,
+)
+"""Stands for a customer like any other where one menu is to be called the one in force."""
+
+
+def hold_still(connection: Connection, *, to_publish: bool = False) -> None:
+    """Let nothing be published until the transaction ends; ``to_publish`` also waits for all who asked that.
+
+    So a customer is never given a tier that is being withdrawn, and publications are numbered in the order in which
+    they are committed. SQLite's transaction is the only writer already.
+    """
+    if connection.dialect.name == "postgresql":
+        lock = "pg_advisory_xact_lock" if to_publish else "pg_advisory_xact_lock_shared"
+        connection.execute(text(f"SELECT {lock}(:lock)"), {"lock": MENUS_LOCK})
+
+
+def read_timeline(connection: Connection) -> Timeline:
+    """Return every publication there ever was."""
+    rows = connection.execute(select(publications).order_by(publications.c.seq))
+    return Timeline(
+        tuple(
+            Publication(row.seq, row.version, row.at, row.effective, json.loads(row.moves), json.loads(row.arms))
+            for row in rows
+        )
+    )
+
+
+def read_menu(connection: Connection, version: str) -> Menu:
+    """Return the public part of a menu.
+
+    Raises:
+        NotFound: there is none of this version.
+    """
+    return Menu.from_json(read_body(connection, version))
+
+
+def read_body(connection: Connection, version: str) -> dict[str, Any]:
+    """Return a menu whole, as it came.
+
+    Raises:
+        NotFound: there is none of this version.
+    """
+    found = None
+    if version.isprintable():  # PostgreSQL refuses to look for some other characters
+        found = connection.execute(select(menus.c.body).where(menus.c.version == version)).scalar_one_or_none()
+    if found is None:
+        raise NotFound(f"There is no menu {version[:64]!r}.")
+    body: dict[str, Any] = json.loads(found)
+    return body
+
+
+def refuse_known(connection: Connection, version: str) -> None:
+    """Raise AlreadyExists where there is a menu of this version."""
+    known = select(menus.c.version).where(menus.c.version == version)
+    if connection.execute(known).scalar_one_or_none() is not None:
+        raise AlreadyExists(f"There is a menu {version!r} already, and a menu never changes.")
+
+
+def earlier(timeline: Timeline, version: str) -> str | None:
+    """Return the menu to go back to: ``version`` if another one replaced it, else the one that it replaced."""
+    versions = [publication.version for publication in timeline.publications]
+    if version not in versions:
+        return None
+    if versions[-1] != version:
+        return version
+    return next((before for before in reversed(versions) if before != version), None)
+
+
+def moved_back(timeline: Timeline, menu: Menu) -> dict[str, str]:
+    """Return where customers of tiers that ``menu`` lacks came from by the last publication, as far as that is plain."""
+    last = timeline.publications[-1]
+    back = {new: old for old, new in last.moves.items() if menu.tier(old) is not None and menu.tier(new) is None}
+    came_from = list(last.moves.values())
+    return {new: old for new, old in back.items() if came_from.count(new) == 1}
+
+
+def in_force(timeline: Timeline, now_ms: int, whom: Customer = HOUSE) -> str | None:
+    """Return the version in force now for whoever has months in UTC, or None before the first publication."""
+    return standing(whom, timeline, now_ms).version
+
+
+def add_menu(connection: Connection, body: Mapping[str, Any], *, source: str, created: int) -> Menu:
+    """Write a menu, whole, and return its public part.
+
+    Raises:
+        NotAMenu: it is none.
+        AlreadyExists: there is one of this version.
+    """
+    menu = Menu.from_json(body)
+    refuse_known(connection, menu.version)
+    values = {"version": menu.version, "source": source, "created": created, "body": json.dumps(body)}
+    connection.execute(insert(menus).values(**values))
+    return menu
+
+
+def known_or_added(connection: Connection, body: Mapping[str, Any], *, source: str, created: int) -> Menu:
+    """Return the public part of a menu, having written it if it is new: a version is a hash of its inputs."""
+    menu = Menu.from_json(body)
+    known = connection.execute(select(menus.c.version).where(menus.c.version == menu.version)).scalar_one_or_none()
+    return menu if known else add_menu(connection, body, source=source, created=created)
+
+
+def publish(
+    connection: Connection,
+    menu: Menu,
+    *,
+    now_ms: int,
+    effective: Effective = "now",
+    moves: Mapping[str, str] | None = None,
+    arms: Mapping[str, float] | None = None,
+) -> Publication:
+    """Put a menu in force; ``moves`` are tier names of before and what becomes of them, ``arms`` menus to try.
+
+    Call ``hold_still(connection, to_publish=True)`` first in the transaction.
+
+    Raises:
+        Invalid: something moves to a tier that the menu does not have, or an arm is no menu of the same tiers.
+        Conflict: it would leave customers with a tier that it does not have.
+    """
+    moves, arms = dict(moves or {}), dict(arms or {})
+    _refuse_other_tiers(connection, menu, arms)
+    for old, new in moves.items():
+        if menu.tier(new) is None:
+            raise Invalid.field(f"moves.{old}", f"The menu has no tier {new!r}.", "tier_not_found")
+    timeline = read_timeline(connection)
+    last = timeline.publications[-1] if timeline.publications else None
+    at = now_ms if last is None else max(now_ms, last.at)  # the order of moments is the order of numbers
+    coming = Publication(timeline.rev + 1, menu.version, at, effective, moves, arms)
+    _refuse_to_strand(connection, Timeline((*timeline.publications, coming)), menu, at)
+    values = {"version": menu.version, "at": at, "effective": effective}
+    texts = {"moves": json.dumps(moves), "arms": json.dumps(arms)}
+    numbered = insert(publications).values(**values, **texts, projected=False).returning(publications.c.seq)
+    return Publication(connection.execute(numbered).scalar_one(), menu.version, at, effective, moves, arms)
+
+
+def _refuse_other_tiers(connection: Connection, menu: Menu, arms: Mapping[str, float]) -> None:
+    """Raise Invalid where an arm is not a menu of the same tiers, sold the same way, or there are too many of them."""
+    names = {tier.name for tier in menu.tiers}
+    for version in arms:
+        try:
+            arm = read_menu(connection, version)
+        except NotFound as error:
+            raise Invalid.field(f"arms.{version[:64]}", error.message, "menu_not_found") from error
+        if {tier.name for tier in arm.tiers} != names or (arm.bill, arm.currency) != (menu.bill, menu.currency):
+            raise Invalid.field(f"arms.{version}", "An arm has the tiers of the menu, under the same names and bill.")
+    if sum(arms.values()) > 1:
+        raise Invalid.field("arms", "The shares of all arms are at most 1 together.")
+
+
+@dataclass(slots=True)
+class Stranded:
+    """Customers who would have a tier that is not sold."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, customer_id: str) -> None:
+        self.count += 1
+        if self.count <= NAMED:
+            self.first.append(customer_id)
+
+
+def _refuse_to_strand(connection: Connection, timeline: Timeline, menu: Menu, now_ms: int) -> None:
+    timeline = still_needed(timeline)
+    sold = {tier.name for tier in menu.tiers}
+    stranded: dict[str, Stranded] = {}
+    for row in customer_rows.with_a_tier(connection):
+        left = {
+            after.tier
+            for _, after in ahead(row.terms(), timeline, now_ms)
+            if after.version == menu.version and after.tier is not None and after.tier not in sold
+        }
+        for tier in left:
+            stranded.setdefault(tier, Stranded()).add(row.id)
+    if stranded:
+        raise Conflict(
+            "; ".join(_sentence(tier, who) for tier, who in sorted(stranded.items()))
+            + ". Give them another tier first.",
+            code="tier_in_use",
+            more={
+                "tiers": {tier: {"count": who.count, "customers": who.first} for tier, who in sorted(stranded.items())}
+            },
+        )
+
+
+def _sentence(tier: str, who: Stranded) -> str:
+    names = ", ".join(who.first) + (f" and {who.count - NAMED} more" if who.count > NAMED else "")
+    return f"{who.count} customer{'s have' if who.count > 1 else ' has'} the tier {tier!r}: {names}"
+
+
+def ahead(customer: Customer, timeline: Timeline, now_ms: int) -> Iterator[tuple[int, Standing]]:
+    """Yield where a customer stands now and after each change that is already decided, with the moment of each."""
+    at = now_ms
+    while True:
+        found = standing(customer, timeline, at)
+        yield at, found
+        if found.next is None:
+            return
+        at = found.next.effective
+
+
+def still_needed(timeline: Timeline) -> Timeline:
+    """Return the timeline without the publications that no customer's standing depends on any more.
+
+    One that moves no tier only says which menu is in force, until a later one does. It is left out once some later
+    one has taken effect for every customer, and after it for every customer: at the latest a period after its own
+    moment. "Once" means an hour before the last publication, so that no gateway's clock is behind it.
+
+    One that moves tiers and waits for a period takes effect only where no later one did before; so those that came
+    while it waited are kept with it.
+    """
+    if not timeline.publications:
+        return timeline
+    now_ms = timeline.publications[-1].at - SKEW_MS
+    kept: list[Publication] = []
+    settled_at = settled_next_period_at = -1
+    for publication in reversed(timeline.publications):
+        by_period = publication.effective == "next_period"
+        surpassed = settled_at >= _latest(publication) or (by_period and settled_next_period_at >= 0)
+        if publication.moves or not surpassed:
+            kept.append(publication)
+        if _latest(publication) <= now_ms:
+            settled_at = max(settled_at, publication.at)
+            if by_period:
+                settled_next_period_at = max(settled_next_period_at, publication.at)
+    waited = [(one.at, _latest(one)) for one in kept if one.effective == "next_period" and one.moves]
+    seqs = {one.seq for one in kept}
+    return Timeline(
+        tuple(
+            one
+            for one in timeline.publications
+            if one.seq in seqs or any(since <= one.at <= until for since, until in waited)
+        )
+    )
+
+
+def _latest(publication: Publication) -> int:
+    """Return a moment by which a publication has taken effect for every customer."""
+    return publication.at if publication.effective == "now" else publication.at + LONGEST_PERIOD_MS

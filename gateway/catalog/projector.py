@@ -1,0 +1,180 @@
+"""Carries customers, keys and publications from the ledger into Redis, and marks in the ledger what Redis has.
+
+A change is committed first, as not projected; whoever made it projects it at once, and should that fail the
+bookkeeper's sweep does it later. Everything here can be done twice, and by several processes at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, Connection, bindparam, select, text, update
+
+from gateway.catalog import customer_rows, menu_rows
+from gateway.catalog.api_key_rows import OWN
+from gateway.clock import now_ms
+from gateway.holds.store import redis_keys
+from gateway.holds.store.packing import WindowState
+from gateway.holds.store.projection import Admitted, Projection
+from gateway.holds.terms import Customer, Timeline, period_of
+from gateway.ledger.database import Database
+from gateway.ledger.read.queries import begun_in, spent_in, tokens_by_end_user
+from gateway.ledger.recovery.hot_state import limits_end_users, menus_ever
+from gateway.ledger.tables import api_keys, customers, publications
+
+AT_ONCE = 500
+"""Rows in one transaction: on SQLite nobody else writes while their keys are on the way to Redis."""
+
+TOLD_WITHIN_MS = 86_400_000
+"""How old a publication may be for the webhook to be told of it: to a Redis that lost everything all are carried again."""
+
+WAITING = text("NOT projected")
+"""In the words of the partial indexes, without which each sweep would read every customer."""
+
+
+def project_pending(database: Database, projection: Projection) -> int:
+    """Bring Redis up to date with the ledger; return how many rows it lacked.
+
+    Raises:
+        MeteringUnavailable: Redis or the ledger is not to be had; call it again later.
+    """
+    carried = project_menus(database, projection)
+    projecting: tuple[tuple[Column[Any], Callable[[Database, Projection, Collection[str]], None]], ...] = (
+        (customers.c.id, project_customers),
+        (api_keys.c.key_id, project_keys),
+    )
+    for column, project in projecting:
+        for ids in _waiting(database, column):
+            project(database, projection, ids)
+            carried += len(ids)
+    return carried
+
+
+class Everything:
+    """Writes all that is known of customers, keys and menus to a Redis that lost it.
+
+    What waits to be carried goes on waiting: the sweep carries it once more, and tells the webhook of it.
+    """
+
+    def __init__(self, database: Database, projection: Projection) -> None:
+        self._database = database
+        self._projection = projection
+
+    def write_menus(self) -> None:
+        """Put in force what was published."""
+        with self._database.read() as connection:
+            timeline = menu_rows.still_needed(menu_rows.read_timeline(connection))
+            versions = sorted(timeline.versions)
+            menus = [menu_rows.read_menu(connection, version) for version in versions]
+        for menu in menus:
+            self._projection.put_menu(menu)
+        self._projection.put_timeline(timeline)
+
+    def write_customers(self, ids: Sequence[str]) -> None:
+        """Write customers, and let their keys in."""
+        with self._database.read() as connection:
+            query = select(*customer_rows.COLUMNS).where(customers.c.id.in_(ids))
+            rows = [customer_rows.row_of(row) for row in connection.execute(query)]
+        self._projection.put_customers([row.terms() for row in rows])
+        with self._database.write() as connection:
+            _let_in(connection, self._projection, api_keys.c.customer.in_(ids) & api_keys.c.revoked.is_(None))
+
+
+def project_customers(database: Database, projection: Projection, ids: Collection[str]) -> None:
+    """Write customers as they are now. Of two revisions Redis keeps the later, in whatever order they come."""
+    with database.read() as connection:
+        query = select(*customer_rows.COLUMNS).where(customers.c.id.in_(ids))
+        rows = [customer_rows.row_of(row) for row in connection.execute(query)]
+    later = [row.terms() for row in rows]
+    before = {customer.id: customer for customer in projection.customers([customer.id for customer in later])}
+    for customer in later:
+        if customer.id in before:
+            _carry_usage(database, projection, before[customer.id], customer)
+    projection.put_customers(later)
+    done = update(customers).where(customers.c.id == bindparam("one"), customers.c.rev == bindparam("seen"))
+    with database.write() as connection:
+        connection.execute(done.values(projected=True), [{"one": row.id, "seen": row.rev} for row in rows])
+
+
+def _carry_usage(database: Database, projection: Projection, before: Customer, after: Customer) -> None:
+    """Begin the window of a customer whose period or time zone has changed with what the ledger says is used of it.
+
+    It is done before any gateway knows of the change, so no call is in that window yet.
+    """
+    if (before.period, before.timezone) == (after.period, after.timezone):
+        return
+    period = period_of(after, now_ms())
+    used = spent_in(database, {after.id: period})[after.id]
+    included = begun_in(database, after.id, *period)
+    state = WindowState(used=used.tokens, spend_used=used.charge_nanousd, included=included)
+    projection.begin_window(after.id, period, state)
+    if limits_end_users(after.overrides, [tier for menu in menus_ever(database) for tier in menu.tiers]):
+        projection.begin_end_users(after.id, period[0], tokens_by_end_user(database, after.id, *period))
+
+
+def project_keys(database: Database, projection: Projection, key_ids: Collection[str]) -> None:
+    """Let keys in, and shut out those that are revoked.
+
+    Keys have no revisions, so their rows stay locked on the way to Redis: otherwise a key could be let in by one who
+    read it just before another revoked it.
+    """
+    chosen = api_keys.c.key_id.in_(key_ids)
+    with database.write() as connection:
+        _let_in(connection, projection, chosen)
+        connection.execute(update(api_keys).where(chosen).values(projected=True))
+
+
+def _let_in(connection: Connection, projection: Projection, chosen: ColumnElement[bool]) -> None:
+    rows = connection.execute(select(api_keys).where(chosen).order_by(api_keys.c.key_id).with_for_update()).all()
+    admitted = [
+        Admitted(
+            bucket=redis_keys.bucket_of(row.customer),
+            digest=row.digest,
+            customer=row.customer,
+            key_id=row.key_id,
+            expires=row.expires,
+            is_foreign=not row.prefix.startswith(OWN),
+        )
+        for row in rows
+        if row.revoked is None
+    ]
+    projection.put_keys(
+        admitted, [(redis_keys.bucket_of(row.customer), row.digest) for row in rows if row.revoked is not None]
+    )
+
+
+def project_menus(database: Database, projection: Projection) -> int:
+    """Put the publications in force that Redis does not have, and tell the webhook of each; return how many those are."""
+    waiting = select(publications.c.seq).where(WAITING)
+    with database.read() as connection:
+        if connection.execute(waiting.limit(1)).first() is None:
+            return 0
+        timeline = menu_rows.read_timeline(connection)
+        numbers = set(connection.execute(waiting.where(publications.c.seq <= timeline.rev)).scalars())
+        coming = [publication for publication in timeline.publications if publication.seq in numbers]
+        versions = sorted(Timeline(tuple(coming)).versions)
+        menus = [menu_rows.read_menu(connection, version) for version in versions]
+    for menu in menus:
+        projection.put_menu(menu)
+    projection.put_timeline(menu_rows.still_needed(timeline))
+    for publication in coming:
+        if publication.at > now_ms() - TOLD_WITHIN_MS:
+            projection.tell_of(publication)
+    with database.write() as connection:
+        carried = publications.c.seq <= timeline.rev
+        connection.execute(update(publications).where(carried).values(projected=True))
+    return len(numbers)
+
+
+def _waiting(database: Database, column: Column[Any]) -> Iterator[list[str]]:
+    """Yield the ids of the rows that Redis does not have, some at a time."""
+    last = ""
+    while True:
+        with database.read() as connection:
+            query = select(column).where(WAITING, column > last).order_by(column).limit(AT_ONCE)
+            ids = list(connection.execute(query).scalars())
+        if not ids:
+            return
+        yield ids
+        last = ids[-1]

@@ -1,0 +1,68 @@
+"""``tokencap backup``: a copy of an installation's ledger, taken while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.cli.progress import timed
+from gateway.clock import now_ms
+from gateway.errors import MeteringUnavailable
+from gateway.holds.store.clients import connect
+from gateway.ledger.book.verify import Recount
+from gateway.ledger.database import Database
+from gateway.ledger.read.read_your_writes import wait_until_booked
+from gateway.runtime import valkey
+from gateway.runtime.backup import back_up
+from gateway.runtime.data_directory import DataDir
+from gateway.runtime.private_files import PRIVATE_UMASK
+from gateway.settings import Settings, read_settings
+
+app = typer.Typer()
+
+
+@app.command("backup")
+def backup(
+    to: Annotated[Path, typer.Option("--to", metavar="PATH", help="A new directory, or a new file .tar or .tar.gz.")],
+) -> None:
+    """Copy the ledger, which has everything that cannot be made anew, while the gateway runs; recount the copy.
+
+    What was settled before is in it. Exit 1 where the copy is made and its books do not add up.
+    """
+    settings = read_settings()
+    os.umask(PRIVATE_UMASK)
+    with closing(Database(settings.ledger_url)) as database, timed("Backing up"):
+        database.check()
+        with suppress(MeteringUnavailable):
+            _wait_until_booked(settings)
+        made, found = back_up(database, to, now_ms())
+    print(f"{to} is the ledger of installation {made.state.installation} up to record {made.state.seq}.")
+    tell(found)
+
+
+def tell(found: list[Recount]) -> None:
+    """Say how the books of a copy are; exit 1 where they do not add up."""
+    for recount in found:
+        if recount.bad is not None:
+            print(f"Chain {recount.chain}, row {recount.bad.seq}: {recount.bad.reason}.")
+    if not all(recount.is_sound for recount in found):
+        raise typer.Exit(1)
+    print(f"{sum(recount.rows for recount in found)} rows were recounted, every one as it was written.")
+
+
+def _wait_until_booked(settings: Settings) -> None:
+    """Wait, for two seconds at most, until what is settled by now is in the ledger, where the Redis runs."""
+    url = settings.redis_url
+    if url == "embedded":
+        data = DataDir(settings.data_dir)
+        socket = data.remembered().socket
+        if socket is None or not asyncio.run(valkey.is_listening(Path(socket), data.valkey)):
+            return
+        url = valkey.url_of(Path(socket))
+    with connect(url) as client:
+        wait_until_booked(client)

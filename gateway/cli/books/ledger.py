@@ -1,0 +1,161 @@
+"""``tokencap ledger``: check the books, migrate their tables, or rebuild the hot state from them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.catalog.projector import Everything
+from gateway.cli.books.kept_seals import kept_seals, seal_hash
+from gateway.cli.progress import timed
+from gateway.clock import now_ms
+from gateway.errors import NotSealedYet, StartupError
+from gateway.holds.store.clients import connect
+from gateway.holds.store.projection import Projection
+from gateway.ledger.book.dead_letters import count_aside
+from gateway.ledger.book.proofs import proof_of
+from gateway.ledger.book.seals import seals_in_order
+from gateway.ledger.book.verify import Published, Recount, recount_all
+from gateway.ledger.book.watermark import LedgerBehind, NothingCounted
+from gateway.ledger.database import Database
+from gateway.ledger.installation import currency_of, refuse_other_redis
+from gateway.ledger.recovery.hot_state import bounds_of
+from gateway.ledger.recovery.recovery import Recovery
+from gateway.redaction import log_to_stderr
+from gateway.runtime.running_valkey import reached
+from gateway.settings import Settings, read_settings
+
+LEFT_OF_ERASED = "these are where they were, and have not been changed since."
+
+app = typer.Typer(
+    name="ledger",
+    help="Check the books, migrate their tables, or rebuild the hot state from them.",
+    no_args_is_help=True,
+)
+
+
+@app.command("verify")
+def verify(
+    seal: Annotated[list[str], typer.Option("--seal", metavar="HASH", help="The hash of a seal that you kept.")] = [],  # noqa: B006
+    seals: Annotated[
+        Path | None,
+        typer.Option("--seals", metavar="FILE", help="Seals that you kept, as `tokencap ledger seals` prints."),
+    ] = None,
+) -> None:
+    """Recount the books row by row; exit 1 and name the first bad row where they do not add up.
+
+    Who can write the whole ledger can write one that adds up: seals that were kept elsewhere show that it is another.
+    """
+    published = Published(() if seals is None else kept_seals(seals), tuple(map(seal_hash, seal)))
+    with closing(Database(read_settings().ledger_url)) as database, timed("Recounting"):
+        database.check()
+        recounts = recount_all(database, published)
+        aside = count_aside(database)
+    for recount in recounts:
+        print("\n".join(_said(recount)))
+    if not recounts:
+        print("The books are empty.")
+    if aside:
+        print(f"{aside} records are set aside and in no chain: see the table usage_aside for the reasons.")
+    if not all(recount.is_sound for recount in recounts):
+        raise typer.Exit(1)
+
+
+@app.command("seals")
+def seals() -> None:
+    """Print the seals of the chain, oldest first, one JSON object a line: keep them where who has the ledger has no access."""
+    with closing(Database(read_settings().ledger_url)) as database:
+        database.check()
+        for seal in seals_in_order(database):
+            print(json.dumps(seal.to_json()))
+
+
+@app.command("proof")
+def proof(record: Annotated[str, typer.Argument(metavar="ID", help="The id of a usage record.")]) -> None:
+    """Print the proof of a usage record, which docs/verify_proof.py checks."""
+    with closing(Database(read_settings().ledger_url)) as database:
+        database.check()
+        try:
+            found = proof_of(database, record)
+        except NotSealedYet as error:
+            raise StartupError(error.message, exit_code=1) from error
+    if found is None:
+        raise StartupError(f"There is no usage record {record}.", exit_code=1)
+    print(json.dumps(found, ensure_ascii=False))
+
+
+@app.command("migrate")
+def migrate() -> None:
+    """Bring the ledger's tables to this version's shape; `tokencap serve` and a reload do it by themselves."""
+    with closing(Database(read_settings().ledger_url)) as database:
+        database.migrate()
+    print("The ledger's tables are at this version.")
+
+
+@app.command("recover")
+def recover(
+    without_missing: Annotated[
+        bool, typer.Option("--without-missing", help="Give up records that the ledger has had and lacks.")
+    ] = False,
+    book_missing: Annotated[
+        bool, typer.Option("--book-missing", help="Book what Redis counts of such records, and keep what it holds.")
+    ] = False,
+) -> None:
+    """Rebuild what Redis holds - customers, keys, menus, windows, conversations - from the ledger."""
+    if without_missing and book_missing:
+        raise StartupError("--without-missing and --book-missing are two ways; choose one.", exit_code=2)
+    log_to_stderr()
+    settings = read_settings()
+    with timed("Booking" if book_missing else "Rebuilding"):
+        print(asyncio.run(_recover(settings, without_missing, book_missing)))
+
+
+async def _recover(settings: Settings, without_missing: bool, book_missing: bool) -> str:
+    async with reached(settings) as redis_url:
+        return await asyncio.to_thread(_rebuild, settings, redis_url, without_missing, book_missing)
+
+
+def _rebuild(settings: Settings, redis_url: str, without_missing: bool, book_missing: bool) -> str:
+    with closing(Database(settings.ledger_url)) as database, connect(redis_url) as client:
+        database.check()
+        refuse_other_redis(client, database)
+        currency = currency_of(database, settings.given_currency, settings.currency)
+        projection = Projection(client)
+        recovery = Recovery(
+            database,
+            client,
+            Everything(database, projection),
+            bounds=bounds_of(settings),
+            now_ms=now_ms,
+        )
+        try:
+            if book_missing:
+                return f"What Redis counts is booked: {recovery.book_missing(currency)} corrections."
+            generation = recovery.rebuild(without_missing=without_missing)
+            return f"The hot state is rebuilt from the ledger; its generation is {generation}."
+        except LedgerBehind as error:
+            raise StartupError(str(error.__cause__)) from error
+        except NothingCounted as error:
+            raise StartupError(str(error)) from error
+
+
+def _said(recount: Recount) -> list[str]:
+    name = f"Chain {recount.chain}"
+    if recount.bad is not None:
+        record = f" ({recount.bad.id})" if recount.bad.id else ""
+        return [f"{name}, row {recount.bad.seq}{record}: {recount.bad.reason}."]
+    said = f"{name}: {recount.rows} rows, every one as it was written"
+    lines = [f"{said}, but for {recount.erased} that were erased: {LEFT_OF_ERASED}" if recount.erased else f"{said}."]
+    if (last := recount.last) is not None:
+        lines.append(
+            f"{name}: {recount.seals} seals cover rows 1 to {last.last_seq}; the last has the hash {last.hash}."
+        )
+    return lines + [
+        f"{name}: no seal has the hash {unseen}, so rows that it covered were rewritten or cut off."
+        for unseen in recount.unseen
+    ]

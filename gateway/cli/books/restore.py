@@ -1,0 +1,35 @@
+"""``tokencap restore``: an installation from its backup, in an empty data directory."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.cli.books.backup import tell
+from gateway.cli.progress import timed
+from gateway.ledger.database import Database
+from gateway.runtime.backup import restore as restored
+from gateway.runtime.data_directory import claimed
+from gateway.settings import read_settings
+
+app = typer.Typer()
+
+
+@app.command("restore")
+def restore(
+    source: Annotated[Path, typer.Option("--from", metavar="PATH", help="What `tokencap backup` wrote.")],
+) -> None:
+    """Put a backup into an empty data directory and database, and recount it; `tokencap serve` goes on from there.
+
+    The hot state is rebuilt at that start. A Redis that knows of later records than the backup is refused then.
+    """
+    settings = read_settings()
+    with claimed(settings.data_dir), closing(Database(settings.ledger_url)) as database, timed("Restoring"):
+        made, found = restored(source, database, settings.data_dir.absolute())
+    print(
+        f"Installation {made.state.installation} is restored as it was at {made.taken}, up to record {made.state.seq}."
+    )
+    tell(found)

@@ -1,0 +1,217 @@
+"""``tokencap price fit``: estimate a market from what customers did, from the ledger or from files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperCommand
+
+from gateway.cli.files import STANDARD, name_of, read_object, records_in, replace_file
+from gateway.cli.progress import counted, timed
+from gateway.clock import now_ms, understood
+from gateway.errors import StartupError
+from gateway.ledger.database import Database
+from pricing.market.fields import NotAMarket
+from pricing.market.market import Market, read_market
+from pricing.menus.menu import Menu, NotAMenu
+
+if TYPE_CHECKING:
+    from pricing.estimate.fit import Estimate, Given
+    from pricing.estimate.observations.statistics import Statistics
+    from pricing.mechanism.uncertainty import Understated
+
+DRAWS = 60
+"""Equally likely markets; few of them do not reach the tails of the price that keeps the marginal type."""
+
+Disconnect = Literal["stops", "runs"]
+Json = dict[str, Any]
+
+
+class Variadic(TyperCommand):
+    """A command whose options for files take several words: ``--usage a b`` is ``--usage a --usage b``."""
+
+    several = ("--usage", "--menu")
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line."""
+        option, spread = None, list[str]()
+        for word in args:
+            if word.startswith("--") or (word.startswith("-") and len(word) > 1):
+                option = word if word in self.several else None
+                spread += [] if option else [word]
+            else:
+                spread += [option, word] if option else [word]
+        return super().parse_args(ctx, spread)
+
+
+def fit(
+    out: Annotated[Path, typer.Option(metavar="PATH|-", help="Where market.json goes; - is standard output.")],
+    usage: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE…", help="Usage records, a JSON object a line; - is standard input."),
+    ] = None,
+    menu: Annotated[list[Path] | None, typer.Option(metavar="FILE…", help="The menus that they name.")] = None,
+    database: Annotated[str | None, typer.Option(metavar="URL", help="A ledger, in place of files.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="T", help="Only conversations from the week of this moment on.")
+    ] = None,
+    own_tiers: Annotated[
+        bool, typer.Option("--own-tiers", help="With files: customers took the tier of their account themselves.")
+    ] = False,
+    assumed: Annotated[
+        Path | None,
+        typer.Option("--market", help="A market.json for what no record tells: worth, costs, who was never served."),
+    ] = None,
+    value: Annotated[
+        float | None, typer.Option("--value-nanousd", min=0, help="The worth of an answer at once.")
+    ] = None,
+    estimate_value: Annotated[
+        bool, typer.Option("--estimate-value", help="Have that worth told by the tiers that customers took.")
+    ] = False,
+    may_differ: Annotated[
+        bool,
+        typer.Option("--lengths-may-differ", help="Estimate though lengths go with tier or urgency; sells one tier."),
+    ] = False,
+    no_holders: Annotated[
+        bool, typer.Option("--without-holders", help="Set aside the few customers who hold most conversations.")
+    ] = False,
+    cost: Annotated[float | None, typer.Option("--cost-nanousd-per-token", min=0, help="The cost of a token.")] = None,
+    on_disconnect: Annotated[
+        Disconnect | None, typer.Option("--cost-on-disconnect", help="What a model does whose customer has left.")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=2, max=1000, help="Equally likely markets to draw.")] = DRAWS,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+) -> None:
+    """Estimate a market from what customers did, with intervals and with what nobody can know from it.
+
+    Worth and costs are yours to say; unless an option does, they are those of --market, or of the newest menu's market.
+    """
+    _either(estimate_value and value is not None, "--value-nanousd or --estimate-value")
+    _either((database is None) == (usage is None), "--usage with --menu, or --database")
+    since_ms, tools = _moment(since), estimators()
+    try:
+        if database is not None:
+            seen, bodies = _in_ledger(tools, database, since_ms)
+        else:
+            bodies = [read_object(path, "--menu") for path in menu or ()]
+            lines = counted(records_in(usage or (), _lines), "records")
+            seen = tools.seen_in_records(lines, _menus(bodies), own_tiers=own_tiers, since_ms=since_ms)
+        given = tools.given(_assumed(assumed, bodies), value, cost, on_disconnect, is_estimated=estimate_value)
+        given = replace(given, lengths_may_differ=may_differ, without_holders=no_holders)
+        with timed("Estimating the market"):
+            estimate = tools.fit(seen, given, draws=draws, random=tools.random(seed))
+            market = tools.market_of(estimate, tools.priced(estimate))
+    except tools.refuses as error:
+        raise StartupError(f"No market can be estimated: {error}", exit_code=1) from error
+    _tell(out, market, tools.summary(seen, estimate))
+
+
+def _either(wrong: bool, options: str) -> None:
+    if wrong:
+        raise StartupError(f"Give either {options}.", exit_code=2)
+
+
+def _in_ledger(tools: Estimators, database: str, since_ms: int) -> tuple[Statistics, list[Json]]:
+    """Return what customers did by the ledger, and the newest menu that was computed."""
+    with closing(Database(database)) as ledger, timed("Adding up the ledger"):
+        ledger.check()
+        seen = tools.seen_in_ledger(ledger, now_ms(), since_ms=since_ms)[0]
+        return seen, tools.menu_bodies(ledger)
+
+
+def _tell(out: Path, market: Json, summary: list[str]) -> None:
+    """Write the market, and where it went to a file, the summary to standard output."""
+    text = json.dumps(market, indent=2, ensure_ascii=False) + "\n"
+    if out == STANDARD:
+        print(text, end="")
+        return
+    replace_file(out, text)
+    print(*summary, f"The market is in {out}.", sep="\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Estimators:
+    """What of the estimating needs numpy."""
+
+    seen_in_ledger: Callable[..., tuple[Statistics, dict[str, Menu]]]
+    seen_in_records: Callable[..., Statistics]
+    menu_bodies: Callable[[Database], list[Json]]
+    fit: Callable[..., Estimate]
+    given: Callable[..., Given]
+    priced: Callable[[Estimate], Understated]
+    market_of: Callable[[Estimate, Understated], Json]
+    summary: Callable[[Statistics, Estimate], list[str]]
+    random: Callable[[int], Any]
+    refuses: type[Exception]
+
+
+def estimators() -> Estimators:
+    """Load numpy and what estimates with it: here and nowhere else, so that only what estimates waits for it."""
+    from numpy.random import default_rng  # noqa: PLC0415
+
+    from gateway.repricing import estimating, observed  # noqa: PLC0415
+    from pricing.estimate import as_market  # noqa: PLC0415
+    from pricing.estimate.fit import fit  # noqa: PLC0415
+    from pricing.estimate.observations import records  # noqa: PLC0415
+    from pricing.estimate.observations.conversations import CannotEstimate  # noqa: PLC0415
+
+    return Estimators(
+        seen_in_ledger=observed.seen_in_ledger,
+        seen_in_records=records.seen_in_records,
+        menu_bodies=observed.menu_bodies,
+        fit=fit,
+        given=estimating.given_of,
+        priced=as_market.priced,
+        market_of=as_market.market_of,
+        summary=estimating.summary,
+        random=default_rng,
+        refuses=CannotEstimate,
+    )
+
+
+def _moment(since: str | None) -> int:
+    if since is None:
+        return 0
+    try:
+        return understood(since)
+    except ValueError as error:
+        raise StartupError(f"--since: {error}", exit_code=2) from error
+
+
+def _lines(path: Path) -> Iterable[str]:
+    """Yield the lines of a file."""
+    if path == STANDARD:
+        yield from sys.stdin
+        return
+    with path.open(encoding="utf-8") as file:
+        yield from file
+
+
+def _menus(bodies: Iterable[Json]) -> dict[str, Menu]:
+    try:
+        menus = [Menu.from_json(body) for body in bodies]
+    except NotAMenu as error:
+        raise StartupError(f"--menu: {error}", exit_code=2) from error
+    return {menu.version: menu for menu in menus}
+
+
+def _assumed(path: Path | None, bodies: list[Json]) -> Market | None:
+    """Return the market that stands for what no record tells: the given one, or that of the newest menu with one.
+
+    Raises:
+        StartupError: it is no market.
+    """
+    with_market = [body for body in bodies if isinstance(body.get("market"), Mapping)]
+    newest = max(with_market, key=lambda body: str(body.get("created", "")), default=None)
+    given = read_object(path, "--market") if path is not None else newest and newest["market"]
+    try:
+        return None if given is None else read_market(given)
+    except NotAMarket as error:
+        raise StartupError(f"{name_of(path) if path else 'The market of the menu'}: {error}", exit_code=2) from error

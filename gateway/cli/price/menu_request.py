@@ -1,0 +1,104 @@
+"""What `tokencap price menu` may be asked for besides tiers, read from its options: one sentence for each wrong one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway.cli.files import read_object
+from gateway.errors import StartupError
+from pricing.market.fields import NotAMarket
+from pricing.menus.menu import NotAMenu
+
+NEAR = {"pace": 0.02, "length": 0.02, "urgency": 0.1, "value_sigma": 0.1, "loss_max": 0.02, "single_share_min": 0.97}
+"""How far a market may be from what it was taken to be, and what is held to, unless ``--near`` says otherwise."""
+
+OPTIONS = {
+    "price_nanousd_max": "--price-max",
+    "surplus_nanousd_min": "--surplus-min",
+    "terms": "--price-max and --surplus-min",
+    "worse_off": "--worse-off-max and --today",
+    "conversation_tokens_max": "--today",
+    "price_nanousd": "--today",
+}
+"""By what option a wish is given that is called otherwise in a menu."""
+
+
+def further_of(
+    *,
+    surplus_weight: float,
+    everyone: bool,
+    robust: bool,
+    near: str | None,
+    price_max: str | None,
+    surplus_min: str | None,
+    worse_off_max: float | None,
+    today: Path | None,
+) -> dict[str, Any]:
+    """Return the options as the part of a menu's wishes that only some menus have.
+
+    Raises:
+        StartupError: an option is malformed, or one of two that belong together is missing.
+    """
+    asked: dict[str, Any] = {"surplus_weight": surplus_weight, "everyone": everyone}
+    if robust:
+        asked["robust"] = NEAR | _numbers("--near", near, float)
+    elif near is not None:
+        raise StartupError("--near says how far a --robust menu looks; this one is not.", exit_code=2)
+    highest, least = _by_tier("--price-max", price_max), _by_tier("--surplus-min", surplus_min)
+    asked["terms"] = [
+        {"tier": tier}
+        | ({"price_nanousd_max": highest[tier]} if tier in highest else {})
+        | ({"surplus_nanousd_min": least[tier]} if tier in least else {})
+        for tier in sorted(highest.keys() | least.keys())
+    ]
+    if (worse_off_max is None) != (today is None):
+        raise StartupError("--worse-off-max and --today belong together.", exit_code=2)
+    if worse_off_max is not None and today is not None:
+        asked["worse_off"] = {"share_max": worse_off_max, "today": read_object(today, "--today").get("tiers")}
+    return asked
+
+
+def option_of(error: NotAMarket | NotAMenu) -> str:
+    """Return the option that something wrong with a wish was given by."""
+    if isinstance(error, NotAMarket):
+        return "--near"
+    return OPTIONS.get(error.field, f"--{error.field.replace('_', '-')}")
+
+
+def tiers_of(market: Mapping[str, Any]) -> int | None:
+    """Return how many tiers an estimated market bears, None for the full menu or where nobody estimated it."""
+    beside = market.get("estimate")
+    tiers = beside.get("tiers") if isinstance(beside, Mapping) else None
+    return tiers if isinstance(tiers, int) and not isinstance(tiers, bool) else None
+
+
+def is_estimated(market: Mapping[str, Any]) -> bool:
+    """Return whether a market was estimated and its draws stand beside it, over which a robust menu is chosen."""
+    beside = market.get("estimate")
+    return isinstance(beside, Mapping) and bool(beside.get("draws"))
+
+
+def _by_tier(option: str, given: str | None) -> dict[int, int]:
+    return {int(tier): amount for tier, amount in _numbers(option, given, int).items()}
+
+
+def _numbers(option: str, given: str | None, kind: type[int] | type[float]) -> dict[Any, Any]:
+    """Return ``a=1,b=2`` as a mapping."""
+    found: dict[Any, Any] = {}
+    for pair in given.split(",") if given else ():
+        name, equals, number = (part.strip() for part in pair.partition("="))
+        try:
+            if (
+                not equals
+                or name in found
+                or (kind is int and not name.isdecimal())
+                or (kind is float and name not in NEAR)
+            ):
+                raise ValueError(pair)
+            found[name] = kind(number)
+        except ValueError as error:
+            names = "the tiers' places, 1 the smallest" if kind is int else f"any of {', '.join(NEAR)}"
+            raise StartupError(f"{option} is written a=number,b=number with {names}.", exit_code=2) from error
+    return found

@@ -1,0 +1,110 @@
+"""The gateway as the demo's operator sees it: its admin API, over HTTP like anyone's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from typing import Any
+
+import httpx
+
+from gateway.errors import StartupError
+from pricing.menus.menu import Menu, Tier
+from pricing.usage import UsageRecord
+
+
+async def answered(asking: Awaitable[httpx.Response]) -> httpx.Response:
+    """Return the response.
+
+    Raises:
+        StartupError: there is none.
+    """
+    try:
+        return await asking
+    except httpx.TransportError as error:
+        raise StartupError(f"The gateway or its model does not answer: {error or type(error).__name__}.") from error
+
+
+class Operator:
+    """Sets up what is sold and to whom, and reads what came of it."""
+
+    def __init__(self, client: httpx.AsyncClient, admin_token: str) -> None:
+        self._client = client
+        self._headers = {"authorization": f"Bearer {admin_token}"}
+
+    async def sell(self, menu: Mapping[str, Any], moves: Mapping[str, str] | None = None) -> Menu:
+        """Post a computed menu and put it in force, unless it is already; return what any visitor now sees.
+
+        ``moves`` says where customers of tiers go that it lacks.
+        """
+        version = menu["version"]
+        if not (await self._request("GET", f"/admin/menus/{version}")).is_success:
+            await self._ask("POST", "/admin/menus", json=menu)
+        shown = await self._request("GET", "/v1/menu")
+        if not shown.is_success or shown.json()["version"] != version:
+            await self._ask(
+                "POST", f"/admin/menus/{version}/publish", json={"effective": "now", "moves": dict(moves or {})}
+            )
+        return await self.on_sale()
+
+    async def type_tier(self, tier: Tier) -> None:
+        """Sell a tier typed by hand."""
+        await self._ask("PUT", f"/admin/tiers/{tier.name}", json={"price_nanousd": tier.price_nanousd})
+
+    async def give_tier(self, customer: str, tier: str | None) -> None:
+        """Give a customer a tier that it did not choose, or none."""
+        await self._ask("PUT", f"/admin/customers/{customer}/tier", json={"tier": tier, "effective": "now"})
+
+    async def recompute(self, asked: Mapping[str, Any]) -> str:
+        """Ask for a pricing run and return its id."""
+        run = await self._ask("POST", "/admin/pricing/runs", json=dict(asked))
+        return str(run["id"])
+
+    async def run(self, run_id: str) -> Any:
+        """Return a pricing run as it stands."""
+        return await self._ask("GET", f"/admin/pricing/runs/{run_id}")
+
+    async def on_sale(self) -> Menu:
+        """Return the menu that any visitor sees."""
+        return Menu.from_json(await self._ask("GET", "/v1/menu"))
+
+    async def customers(self) -> dict[str, str]:
+        """Return the ids of the customers that have an ``external_id``, by it."""
+        return {
+            customer["external_id"]: customer["id"]
+            async for customer in self._pages("/admin/customers", {})
+            if customer.get("external_id") and customer["status"] != "deleted"
+        }
+
+    async def sign_up(self, name: str, external_id: str) -> str:
+        """Create a customer, who has no tier yet, and return its id."""
+        customer = await self._ask("POST", "/admin/customers", json={"name": name, "external_id": external_id})
+        return str(customer["id"])
+
+    async def new_key(self, customer: str) -> str:
+        """Return a new key, which is shown this once."""
+        made = await self._ask("POST", f"/admin/customers/{customer}/keys", json={"name": "demo"})
+        return str(made["key"])
+
+    def usage(self, from_ms: int) -> AsyncIterator[UsageRecord]:
+        """Yield all usage records from ``from_ms`` on."""
+        return self._pages("/admin/usage", {"from": from_ms})
+
+    async def _pages(self, path: str, query: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        cursor: str | None = None
+        while True:
+            more = {} if cursor is None else {"cursor": cursor}
+            page = await self._ask("GET", path, params={**query, "limit": 1000, **more})
+            for each in page["data"]:
+                yield each
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    async def _ask(self, method: str, path: str, **more: Any) -> Any:
+        response = await self._request(method, path, **more)
+        if not response.is_success:
+            raise StartupError(f"{method} {path} was answered {response.status_code}: {response.text[:300]}")
+        return response.json()
+
+    async def _request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        return await answered(self._client.request(method, path, headers=self._headers, **more))

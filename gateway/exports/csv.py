@@ -1,0 +1,70 @@
+"""Usage records as CSV (RFC 4180, but for ``\\n``): a header, then one row a record, safe to open in a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from gateway.exports.chunks import chunked
+from pricing.usage import FIELDS, UsageRecord
+
+FROM_CALLERS = ("conversation", "client_request_id", "end_user")
+"""The fields whose text a customer chooses. All others are ours or the operator's."""
+
+FORMULA = "=+\\-@＝＋－＠"
+"""What a spreadsheet takes for the beginning of a formula, full-width forms included."""
+
+ENDS_CELL = ";\t\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
+"""What ends a cell or a line for a reader with another separator. To such a reader our quotes, which stand in the middle
+of its cell, quote nothing."""
+
+CELL_BEGINS = rf"(?:\A|(?<=[{ENDS_CELL}]))"
+HARMFUL = re.compile(rf"\A(?=[\t\r\n])|{CELL_BEGINS}(?='|[\s\"]*[{FORMULA}])")
+"""Where an apostrophe is put in: also before one that was there, so that taking them away gives back what was said."""
+
+PLACES_FROM_CALLERS = tuple(FIELDS.index(field) for field in FROM_CALLERS)
+PLACE_OF_STREAM = FIELDS.index("stream")
+
+
+def encode(records: Iterable[UsageRecord]) -> Iterator[bytes]:
+    """Yield the file in chunks: UTF-8, ``\\n`` after each row, an empty cell where a field says nothing.
+
+    Where text that a customer chose would begin a formula, for a reader whose separator is the comma, the semicolon or
+    the tab, an apostrophe is put in. Whoever needs the text to the letter takes one apostrophe away at its beginning
+    and after each semicolon, tab and line end, or reads the JSON Lines.
+    """
+    return chunked(_rows(records))
+
+
+def _rows(records: Iterable[UsageRecord]) -> Iterator[str]:
+    row = _Row()
+    # The module quotes a carriage return only where it is part of its own line end, so it is told so.
+    writer = csv.writer(row, lineterminator="\r\n")
+    writer.writerow(FIELDS)
+    yield row.text
+    for record in records:
+        writer.writerow(_cells(record))
+        yield row.text
+
+
+def _cells(record: UsageRecord) -> list[Any]:
+    cells = [record.get(field) for field in FIELDS]
+    cells[PLACE_OF_STREAM] = "true" if record["stream"] else "false"
+    for place in PLACES_FROM_CALLERS:
+        cells[place] = _harmless(cells[place])
+    return cells
+
+
+def _harmless(text: str | None) -> str | None:
+    return HARMFUL.sub("'", text) if text else text
+
+
+class _Row:
+    """What csv.writer writes into: keeps the last row, ended by a line feed alone."""
+
+    text = ""
+
+    def write(self, row: str) -> None:
+        self.text = row.removesuffix("\r\n") + "\n"

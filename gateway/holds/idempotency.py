@@ -1,0 +1,115 @@
+"""Claims on Idempotency-Keys: one call at a time works for a key, and what it answered is kept for a day.
+
+What is kept is sealed with a key that is made of the caller's API key, which nobody here has once the call is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from gateway.errors import IdempotencyInProgress, IdempotencyKeyReused
+from gateway.holds.hold import Facts, Once
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import text, translated
+from gateway.holds.store.connection import Line
+from gateway.holds.store.scripts import Script
+
+NONCE = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """Seals and opens one key's answers, and tells its bodies apart."""
+
+    secret: bytes
+
+    @classmethod
+    def of(cls, api_key: str, digest: str) -> Seal:
+        """Return the seal of one Idempotency-Key under one API key."""
+        return cls(hmac.digest(api_key.encode(), b"tokencap kept answer " + digest.encode(), "sha256"))
+
+    def body(self, raw: bytes) -> str:
+        """Return a digest of a body that says nothing to who does not have the API key."""
+        return hmac.new(self.secret, raw, hashlib.sha256).hexdigest()
+
+    def close(self, answer: bytes) -> bytes:
+        nonce = os.urandom(NONCE)
+        return nonce + AESGCM(self.secret).encrypt(nonce, answer, None)
+
+    def open(self, sealed: bytes) -> bytes:
+        """Return what was sealed.
+
+        Raises:
+            IdempotencyKeyReused: it was sealed under another API key.
+        """
+        try:
+            return AESGCM(self.secret).decrypt(sealed[:NONCE], sealed[NONCE:], None)
+        except InvalidTag as error:
+            raise IdempotencyKeyReused("This Idempotency-Key was used with another API key.") from error
+
+
+def key_digest(endpoint: str, idempotency_key: str) -> str:
+    """Return what an Idempotency-Key of a route is known by."""
+    return hashlib.sha256(f"{endpoint}\n{idempotency_key}".encode()).hexdigest()[:32]
+
+
+class Claims:
+    """Who works for which key.
+
+    Raises:
+        MeteringUnavailable: Redis is not to be had, from every method.
+    """
+
+    def __init__(self, line: Line, lease_ms: int) -> None:
+        self._line = line
+        self._lease_ms = lease_ms
+        self._claim = Script("claim")
+        self._unclaim = Script("unclaim")
+        self._keep = Script("keep_claim")
+
+    async def claim(self, bucket: str, customer: str, digest: str, body: str, call: str) -> bytes | None:
+        """Claim a key for a call, or return the sealed answer that was kept for it.
+
+        A claim lasts two leases unless it is renewed: that of a dead worker lapses with its holds.
+
+        Raises:
+            IdempotencyKeyReused: it was used with another body, or another API key.
+            IdempotencyInProgress: another call is working for it.
+        """
+        with translated():
+            reply = await self._claim.run(
+                self._line, [redis_keys.once(bucket, customer, digest)], [body, call, 2 * self._lease_ms]
+            )
+        match text(reply[0]):
+            case "kept":
+                kept: bytes = reply[1]
+                return kept
+            case "other":
+                raise IdempotencyKeyReused(
+                    "This Idempotency-Key was used for another request.", param="Idempotency-Key"
+                )
+            case "running":
+                raise IdempotencyInProgress("The same request is still running.", headers={"retry-after": "1"})
+        return None
+
+    async def free(self, bucket: str, customer: str, digest: str, call: str) -> None:
+        """Give a key back for which nothing was admitted."""
+        with translated():
+            await self._unclaim.run(self._line, [redis_keys.once(bucket, customer, digest)], [call])
+
+    async def renew(self, live: Iterable[tuple[Facts, Once]]) -> None:
+        """Keep the claims of live calls, also where Redis' clock let one expire."""
+        with translated():
+            await asyncio.gather(*(self._renew(facts, once) for facts, once in live))
+
+    async def _renew(self, facts: Facts, once: Once) -> None:
+        names = [redis_keys.once(facts.bucket, facts.customer, once.digest), redis_keys.inflight(facts.bucket)]
+        await self._keep.run(self._line, names, [once.body, facts.id, 2 * self._lease_ms])

@@ -1,0 +1,137 @@
+"""Compares windows with the holds that are open in them: what is set aside is what the holds hold, to the token."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import redis
+
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import text, translated
+from gateway.holds.store.packing import WindowState
+from gateway.holds.store.scripts import run_all, source
+
+TRIES = 3
+"""How often a bucket is read that has holds in windows nobody asked for; after that it waits for the next turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What one hold has set aside in a window."""
+
+    window: str
+    tokens: int
+    money: int
+
+
+@dataclass(slots=True)
+class Count:
+    """What was counted. ``windows`` that were found as they must be have None, others a sentence that says how not."""
+
+    windows: dict[str, str | None] = field(default_factory=dict)
+    holds: dict[str, int] = field(default_factory=dict)
+    """Open holds of each bucket that was read."""
+    tokens: dict[str, int] = field(default_factory=dict)
+    """What they hold together."""
+
+
+def fault(window: WindowState, holds: Sequence[Held]) -> str | None:
+    """Return how a window breaks granted = used + held + remaining, or None."""
+    tokens, money = sum(hold.tokens for hold in holds), sum(hold.money for hold in holds)
+    found = []
+    if window.held != tokens:
+        found.append(f"{window.held} tokens are held, its {len(holds)} open holds have {tokens}")
+    if window.spend_held != money:
+        found.append(f"{window.spend_held} nano-units are held, its {len(holds)} open holds have {money}")
+    amounts = {
+        "used": window.used,
+        "held": window.held,
+        "spend_used": window.spend_used,
+        "spend_held": window.spend_held,
+    }
+    found += [f"{name} is {amount}" for name, amount in amounts.items() if amount < 0]
+    if window.tokens_max is not None and window.used + window.held > window.tokens_max:
+        found.append(f"{window.used} tokens used and {window.held} held are over {window.tokens_max}")
+    if window.spend_max is not None and window.spend_used + window.spend_held > window.spend_max:
+        found.append(f"{window.spend_used} nano-units spent and {window.spend_held} held are over {window.spend_max}")
+    return "; ".join(found) or None
+
+
+class Census:
+    """Counts buckets, each at one moment.
+
+    Raises:
+        MeteringUnavailable: Redis is not to be had, from ``take``.
+    """
+
+    def __init__(self, client: redis.Redis, generation: Callable[[], str]) -> None:
+        self._redis = client
+        self._generation = generation
+        self._read = client.register_script(source("census"))
+
+    def take(self, windows: Iterable[str]) -> Count:
+        """Return what became of ``windows``, and of every window that an open hold is in.
+
+        A bucket that is being rebuilt, or where calls in new windows begin too fast, is left out.
+        """
+        asked: dict[str, set[str]] = {bucket: set() for bucket in redis_keys.ALL_BUCKETS}
+        for name in windows:
+            asked[bucket_in(name)].add(name)
+        count = Count()
+        with translated():
+            waiting: Collection[str] = self._having(count, asked)
+            for _ in range(TRIES):
+                waiting = self._count(count, {bucket: asked[bucket] for bucket in waiting})
+        return count
+
+    def _having(self, count: Count, asked: Mapping[str, set[str]]) -> list[str]:
+        """Return the buckets that have a hold or a window that was asked for; the others are counted with this."""
+        with self._redis.pipeline(transaction=False) as batch:
+            for bucket in asked:
+                batch.exists(redis_keys.inflight(bucket), redis_keys.older_holds(bucket))
+            found = dict(zip(asked, batch.execute(), strict=True))
+        empty = [bucket for bucket, names in asked.items() if not (names or found[bucket])]
+        count.holds.update(dict.fromkeys(empty, 0))
+        count.tokens.update(dict.fromkeys(empty, 0))
+        return [bucket for bucket in asked if bucket not in count.holds]
+
+    def _count(self, count: Count, asked: Mapping[str, set[str]]) -> list[str]:
+        """Add buckets to ``count``; return those with a hold in a window that was not asked for, which now is."""
+        windows = {bucket: sorted(names) for bucket, names in asked.items()}
+        generation = self._generation()
+        replies = run_all(
+            self._redis,
+            self._read,
+            [
+                (
+                    [redis_keys.state(bucket), redis_keys.inflight(bucket), redis_keys.older_holds(bucket), *names],
+                    [generation],
+                )
+                for bucket, names in windows.items()
+            ],
+        )
+        again = []
+        for (bucket, names), reply in zip(windows.items(), replies, strict=True):
+            if reply[0] == b"rebuild":
+                continue
+            _, flat, rows = reply
+            held: dict[str, list[Held]] = defaultdict(list)
+            for place in range(0, len(flat), 3):
+                hold = Held(text(flat[place]), int(flat[place + 1]), int(flat[place + 2]))
+                held[hold.window].append(hold)
+            if held.keys() - asked[bucket]:
+                asked[bucket].update(held)
+                again.append(bucket)
+                continue
+            for name, row in zip(names, rows, strict=True):
+                count.windows[name] = fault(WindowState.read(row), held[name])
+            count.holds[bucket] = len(flat) // 3
+            count.tokens[bucket] = sum(hold.tokens for holds in held.values() for hold in holds)
+        return again
+
+
+def bucket_in(name: str) -> str:
+    """Return the bucket that the name of a key belongs to."""
+    return name[2:4]

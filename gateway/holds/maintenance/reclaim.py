@@ -1,0 +1,171 @@
+"""Takes back what dead workers held: bills the tokens of the last renewal, and frees the rest once nobody can use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+import redis
+
+from gateway.clock import APART_MS
+from gateway.holds.hold import Checkpoint, recovered, usage_record
+from gateway.holds.maintenance.redis_clock import Clocks
+from gateway.holds.offer import NOTHING, Charge
+from gateway.holds.settlement import settle_keys, settlement
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import text, translated
+from gateway.holds.store.inflight import InFlight, calls_in_flight
+from gateway.holds.store.scripts import source
+
+
+class Reclaimer:
+    """Any number may run: each verb is idempotent, and one that finds a hold renewed since it looked leaves it alone.
+
+    A hold is let lapse only by a reclaimer that has had Redis at hand for a whole lease, because while Redis was away,
+    or read-only, or its clock was set, no worker could renew. A worker that is proven dead needs no such patience.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        lease_ms: int,
+        generation: Callable[[], str],
+        monotonic: Callable[[], float],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._redis = client
+        self._lease_ms = lease_ms
+        self._generation = generation
+        self._monotonic = monotonic
+        self._settle = client.register_script(source("settle"))
+        self._beat = client.register_script(source("beat"))
+        self._redate = client.register_script(source("redate"))
+        self._adopt = client.register_script(source("adopt"))
+        self._clocks = Clocks(client, now_ms)
+        self._looks_ahead = True
+        """Whether leases may end later than any that is given now: after a start, and once a clock was set."""
+        self._server = ""
+        self._at_hand_since = monotonic()
+
+    def turn(self) -> int:
+        """Look at every hold whose lease is over; return how many were billed or freed.
+
+        Raises:
+            MeteringUnavailable: Redis is not to be had.
+        """
+        with translated():
+            return self._turn()
+
+    def lose_touch(self) -> None:
+        """Take note that Redis is not to be had just now, whoever found out: once it is back, every hold has a full lease."""
+        self._at_hand_since = self._monotonic()
+
+    def _turn(self) -> int:
+        self._notice_restart()
+        self._beat(keys=[redis_keys.RECLAIMER], args=[self._lease_ms])  # fails where renewals do
+        reading = self._clocks.read()
+        if reading.jump_ms:
+            self._looks_ahead = True
+            self.lose_touch()
+        now = reading.now
+        if now is None:
+            return 0
+        self._adopt_older(now)
+        calls = calls_in_flight(self._redis, redis_keys.ALL_BUCKETS)
+        if self._looks_ahead:
+            self._shorten_leases(calls, now)
+        return sum(
+            self._look_at(bucket, call, now)
+            for bucket, there in calls.items()
+            for call in there
+            if call.renewed + self._lease_ms <= now
+        )
+
+    def _shorten_leases(self, calls: Mapping[str, Sequence[InFlight]], now: int) -> None:
+        """Let no lease end later than one that is given now: it was given by another clock, and its worker may be dead."""
+        for bucket, there in calls.items():
+            ahead = [part for call in there if call.renewed > now + APART_MS for part in (call.id, call.progress)]
+            if ahead:
+                self._redate(keys=[redis_keys.inflight(bucket)], args=[now, *ahead])
+        self._looks_ahead = False
+
+    def _adopt_older(self, now: int) -> None:
+        """Write the holds anew that workers of the version before have left behind."""
+        with self._redis.pipeline(transaction=False) as batch:
+            for bucket in redis_keys.ALL_BUCKETS:
+                batch.zrangebyscore(redis_keys.older_holds(bucket), "-inf", now)
+            found = batch.execute()
+        for bucket, ids in zip(redis_keys.ALL_BUCKETS, found, strict=True):
+            for hold_id in map(text, ids):
+                hold = redis_keys.older_hold(bucket, hold_id)
+                owner = text(self._redis.hget(hold, "owner") or b"")
+                is_proven = bool(self._redis.exists(redis_keys.gone(owner)))
+                if is_proven or (self._is_patient and not self._beats(owner)):
+                    names = [redis_keys.older_holds(bucket), hold, redis_keys.inflight(bucket)]
+                    self._adopt(keys=names, args=[hold_id])
+
+    def _notice_restart(self) -> None:
+        server = str(self._redis.info("server").get("run_id", ""))
+        if server != self._server:
+            self._server, self._at_hand_since = server, self._monotonic()
+
+    @property
+    def _is_patient(self) -> bool:
+        return (self._monotonic() - self._at_hand_since) * 1000 >= self._lease_ms
+
+    def _look_at(self, bucket: str, call: InFlight, now: int) -> bool:
+        is_proven = bool(self._redis.exists(redis_keys.gone(call.owner)))
+        if not is_proven and not self._is_patient:
+            return False
+        is_dead = is_proven or now >= call.deadline
+        beats = not is_dead and self._beats(call.owner)
+        if call.is_suspect:
+            return not beats and self._free(call, now)
+        # A worker that lives renews what is its own. What it has not for a second lease is nobody's.
+        is_nobodys = not beats or call.renewed + 2 * self._lease_ms <= now
+        return is_nobodys and self._bill(call, now, closes=is_dead)
+
+    def _beats(self, worker: str) -> bool:
+        """Return whether a worker's heartbeat is there; one that another clock left lasts a lease from now at most."""
+        left_ms = self._redis.pttl(redis_keys.worker(worker))
+        if left_ms > self._lease_ms:
+            self._redis.pexpire(redis_keys.worker(worker), self._lease_ms)
+        return left_ms > 0
+
+    def _bill(self, call: InFlight, now: int, *, closes: bool) -> bool:
+        facts = call.facts
+        came_to = recovered(facts, Checkpoint(call.sofar, call.owes_input))
+        record = usage_record(facts, admitted=call.admitted, grant=call.grant, outcome=came_to)
+        due = facts.charge(came_to)
+        line = json.dumps(record, separators=(",", ":"))
+        return self._post(call, now, "live", closes, came_to.billed_output_tokens, came_to.input_tokens, due, line)
+
+    def _free(self, call: InFlight, now: int) -> bool:
+        return self._post(call, now, "suspect", True, 0, 0, NOTHING, "")
+
+    def _post(
+        self,
+        call: InFlight,
+        now: int,
+        expects: str,
+        closes: bool,
+        tokens: int,
+        input_tokens: int,
+        due: Charge,
+        record: str,
+    ) -> bool:
+        facts = call.facts
+        told = settlement(
+            facts,
+            generation=self._generation(),
+            expects=expects,
+            now=now,
+            tokens=tokens,
+            input_tokens=input_tokens,
+            due=due,
+            closes=closes,
+            lapsed_with=call.progress,
+        )
+        reply = self._settle(keys=settle_keys(facts), args=[told, record, "", ""])
+        return isinstance(reply, bytes)

@@ -1,0 +1,165 @@
+"""Keeps Redis fit to serve, a little each turn: its clock, its memory, and windows whose period is long over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, cast
+
+import redis
+from redis.exceptions import OutOfMemoryError
+
+from gateway.holds.maintenance.redis_clock import Clocks
+from gateway.holds.periods import period_at
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import text, translated
+from gateway.holds.store.packing import WINDOW, WindowState, settled_at
+from gateway.holds.store.scripts import source
+from gateway.holds.terms import Customer
+
+FULL, ROOMY = 0.85, 0.80
+"""Of ``maxmemory``: above the first no call is admitted until less than the second is used."""
+
+LOST_MS = 1_800_000
+"""By how much a clock must be set for keys to have expired that are needed still: a conversation lasts an hour."""
+
+KEPT_MS = 2 * 86_400_000
+"""How long a window outlives its period, for calls that end late."""
+
+MARKS_KEPT_MS = 86_400_000
+"""How long the mark of a settled hold is kept that its worker did not remove: the worker may only be slow."""
+
+NAMES_A_TURN = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a turn saw."""
+
+    now: int | None
+    """The time as the scripts count it, ms; None where Redis' clock and this process' have never agreed."""
+    ahead_ms: int
+    """How far Redis' clock is ahead of this process'."""
+    has_lost: bool
+    """Whether Redis' clock was set so far that keys may be gone which the ledger can write again."""
+    memory: int
+    memory_max: int
+    """Bytes that Redis uses and may use, of the fullest node; 0 is no limit."""
+
+
+class Upkeep:
+    """Any number may run.
+
+    A window has no expiry of Redis': where its clock is set forward for a moment, a quota must not begin anew. So windows
+    are removed here, once both clocks say that their period has been over for two days.
+
+    Raises:
+        MeteringUnavailable: Redis is unavailable, from ``turn``.
+    """
+
+    def __init__(self, client: redis.Redis, now_ms: Callable[[], int]) -> None:
+        self._redis = client
+        self._now_ms = now_ms
+        self._clocks = Clocks(client, now_ms)
+        self._names: Iterator[bytes] = iter(())
+        self._raise = client.register_script(source("advance"))
+        self._is_full: bool | None = None
+        self._turns = 0
+
+    def turn(self) -> Found:
+        """Look at everything once."""
+        with translated():
+            reading = self._clocks.read()
+            seen = int(cast(Any, self._redis.get(redis_keys.CLOCK)) or 0)
+            used, most = self._memory()
+            self._tell(used, most)
+            with suppress(OutOfMemoryError):
+                self._redis.set(redis_keys.CLOCK, reading.here)
+            if reading.now is not None:
+                earlier = min(reading.here, self._now_ms())
+                self._remove_past(earlier - KEPT_MS)
+                self._remove_marks(earlier - MARKS_KEPT_MS)
+        has_lost = abs(reading.jump_ms) > LOST_MS or reading.here < seen - LOST_MS
+        return Found(reading.now, reading.ahead_ms, has_lost, used, most)
+
+    def _memory(self) -> tuple[int, int]:
+        """Return used and most bytes of the node that has the least room."""
+        if isinstance(self._redis, redis.RedisCluster):
+            nodes = cast(Any, self._redis.info("memory", target_nodes=redis.RedisCluster.PRIMARIES))
+            found = list(nodes.values()) if all(isinstance(node, dict) for node in nodes.values()) else [nodes]
+        else:
+            found = [cast(Any, self._redis.info("memory"))]
+        amounts = [(int(node.get("used_memory", 0)), int(node.get("maxmemory", 0))) for node in found]
+        return max(amounts, key=lambda amount: amount[0] / amount[1] if amount[1] else 0)
+
+    def _tell(self, used: int, most: int) -> None:
+        """Let no call be admitted while there is too little room, so that those which run can be settled."""
+        share = used / most if most else 0.0
+        is_full = share > (ROOMY if self._is_full else FULL)
+        if is_full is self._is_full:
+            return
+        for bucket in redis_keys.ALL_BUCKETS:
+            if is_full:
+                self._raise(keys=[redis_keys.state(bucket)], args=["full", 1, 0])
+            else:
+                self._redis.hdel(redis_keys.state(bucket), "full")
+        self._is_full = is_full
+
+    def _remove_past(self, before: int) -> None:
+        """Remove what of the next names is a window of a period that ended before then and in which nothing is held."""
+        names = [text(name) for name in islice(self._names, NAMES_A_TURN)]
+        if len(names) < NAMES_A_TURN:
+            self._names = iter(self._redis.scan_iter(count=NAMES_A_TURN))
+        windows = [(name, *found) for name in names if (found := window_in(name)) is not None and found[1] < before]
+        periods = self._customers(sorted({customer for _, customer, _ in windows}))
+        past = [
+            name
+            for name, customer, start in windows
+            if customer not in periods
+            or period_at(periods[customer].period, periods[customer].timezone, start)[1] < before
+        ]
+        if not past:
+            return
+        with self._redis.pipeline(transaction=False) as batch:
+            for name in past:
+                batch.hmget(name, *WINDOW)
+            values = batch.execute()
+            for name, fields in zip(past, values, strict=True):
+                if not WindowState.read(fields).held:
+                    batch.unlink(name)
+            batch.execute()
+
+    def _remove_marks(self, before: int) -> None:
+        """Remove the marks of the next bucket's holds that were settled before then: those of workers that have died."""
+        name = redis_keys.settled(redis_keys.ALL_BUCKETS[self._turns % redis_keys.BUCKETS])
+        self._turns += 1
+        marks = cast(dict[bytes, bytes], self._redis.hgetall(name))
+        past = [hold_id for hold_id, mark in marks.items() if settled_at(mark) < before]
+        if past:
+            self._redis.hdel(name, *past[:NAMES_A_TURN])
+
+    def _customers(self, ids: Sequence[str]) -> dict[str, Customer]:
+        if not ids:
+            return {}
+        with self._redis.pipeline(transaction=False) as batch:
+            for customer in ids:
+                batch.hget(redis_keys.customer(redis_keys.bucket_of(customer), customer), "body")
+            bodies = batch.execute()
+        return {
+            customer: Customer.from_json(body) for customer, body in zip(ids, bodies, strict=True) if body is not None
+        }
+
+
+def window_in(name: str) -> tuple[str, int] | None:
+    """Return whose window a key is and when its period starts, ms; None for a key of another kind."""
+    _, _, rest = name.partition(":")
+    kind, _, where = rest.partition(":")
+    if kind == "window":
+        customer, _, start = where.rpartition(":")
+    elif kind == "end_user":
+        customer, _, start = where.rpartition(":")[0].rpartition(":")
+    else:
+        return None
+    return (customer, int(start)) if start.isdecimal() else None

@@ -1,0 +1,259 @@
+"""Settles, renews and announces holds: each verb one script, idempotent by hold id."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from struct import Struct
+from typing import Any
+
+import orjson
+
+from gateway.errors import MeteringUnavailable
+from gateway.holds.admission import Lease
+from gateway.holds.announcement import Announcement
+from gateway.holds.hold import (
+    UNANSWERED,
+    Checkpoint,
+    Facts,
+    Hold,
+    Once,
+    Outcome,
+    Settled,
+    correction,
+    recovered,
+    usage_record,
+)
+from gateway.holds.offer import NOTHING, Charge
+from gateway.holds.store import packing, redis_keys
+from gateway.holds.store.clients import text, texts, translated
+from gateway.holds.store.connection import Line
+from gateway.holds.store.generation import Generation
+from gateway.holds.store.scripts import Script
+from pricing.usage import UsageRecord
+
+TRIES = 8
+
+ANSWERS_BYTES_MAX = 32 * 2**20
+"""What the kept answers of one customer may take, unless it is set otherwise."""
+
+FIXED_KEYS = 8
+"""How many keys every settlement has."""
+
+NEITHER = [0, 0, FIXED_KEYS + 1]
+
+NUMBERS = Struct("<16d")
+
+
+def settle_keys(facts: Facts, threads: Sequence[str] = (), once: Once | None = None) -> list[str]:
+    """Return every key that booking a hold touches, all of one bucket."""
+    bucket, customer = facts.bucket, facts.customer
+    return [
+        *redis_keys.of_call(bucket, customer, facts.period_start, facts.conversation),
+        redis_keys.notices(bucket),
+        *(() if facts.end_user_window is None else (facts.end_user_window,)),
+        *(
+            []
+            if once is None
+            else [redis_keys.once(bucket, customer, once.digest), redis_keys.answers(bucket, customer)]
+        ),
+        *(redis_keys.thread(bucket, customer, thread) for thread in threads),
+    ]
+
+
+def settle_places(facts: Facts, once: Once | None = None) -> list[int]:
+    """Return where among the keys of a settlement its end user's stands, then its Idempotency-Key's, then its threads.
+
+    One that is not there has place 0.
+    """
+    if facts.end_user_window is None and once is None:
+        return NEITHER
+    end_user, claim = int(facts.end_user_window is not None), int(once is not None)
+    after = FIXED_KEYS + end_user
+    return [end_user * after, claim * (after + 1), after + 2 * claim + 1]
+
+
+def settlement(
+    facts: Facts,
+    *,
+    generation: str,
+    expects: str,
+    now: int,
+    tokens: int,
+    input_tokens: int,
+    due: Charge,
+    once: Once | None = None,
+    answers_bytes_max: int = 0,
+    closes: bool = True,
+    lapsed_with: str | None = None,
+) -> bytes:
+    """Return what the script ``settle`` is told of a hold, beside the record and the answers to keep.
+
+    Where only a lapsed hold is to be booked, its progress must still be what it was ``lapsed_with``.
+    ``now`` is the time of who settles, ms; answers of the customer's keys may take ``answers_bytes_max``.
+    """
+    numbers = (closes, lapsed_with is not None, now, answers_bytes_max, tokens, input_tokens, due.first, due.again)
+    told = NUMBERS.pack(*numbers, facts.included_conversations, *settle_places(facts, once), *facts.thresholds())
+    return told + f"{generation}\0{facts.id}\0{expects}\0{lapsed_with or ''}\0{facts.conversation}".encode()
+
+
+class Book:
+    """What becomes of holds.
+
+    Raises:
+        MeteringUnavailable: Redis is not to be had, from every method.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        generation: Generation,
+        lease: Lease,
+        *,
+        now_ms: Callable[[], int],
+        answers_bytes_max: int = ANSWERS_BYTES_MAX,
+    ) -> None:
+        self._line = line
+        self._generation = generation
+        self._lease = lease
+        self._now_ms = now_ms
+        self._answers_bytes_max = answers_bytes_max
+        self._settle = Script("settle")
+        self._renew = Script("renew")
+        self._announce = Script("announce")
+        self._withdraw = Script("withdraw")
+        self._beat = Script("beat")
+
+    async def settle(self, hold: Hold, outcome: Outcome, once: Once | None = None) -> Settled:
+        """Book what a call came to, once; a second time changes nothing and says the same."""
+        facts, billed = hold.facts, None
+        with translated():
+            for _ in range(TRIES):
+                since = self._generation.learnt
+                reply = await self._settle.run(self._line, *self._settlement(hold, outcome, once, billed))
+                if type(reply) is bytes:
+                    return _settled(reply)
+                match text(reply[0]):
+                    case "rebuild":
+                        await self._generation.learn(since, facts.bucket)
+                    case "unknown":
+                        await self.announce(hold, Checkpoint(outcome.billed_output_tokens, outcome.owes_input))
+                    case "suspect":
+                        billed = Checkpoint(int(reply[1]), reply[2] == b"1")
+            raise MeteringUnavailable(f"Hold {facts.id} cannot be settled.")
+
+    async def withdraw(self, hold: Hold) -> None:
+        """See to it that nothing is held for a reservation whose reply was lost, whether it was made or not."""
+        names = [redis_keys.inflight(hold.facts.bucket), redis_keys.settled(hold.facts.bucket)]
+        with translated():
+            reply = text(await self._withdraw.run(self._line, names, [hold.id, self._now_ms()]))
+        if reply == "known":
+            await self.settle(hold, UNANSWERED)
+
+    def post(self, hold: Hold, outcome: Outcome, once: Once | None = None) -> Awaitable[Any]:
+        """Ask once for what ``settle`` sees to, and wait for nothing; ``read`` says what the answer is worth."""
+        return self._settle.known(self._line, *self._settlement(hold, outcome, once))
+
+    @staticmethod
+    def read(posted: asyncio.Future[Any]) -> Settled | None:
+        """Return the settlement that was posted, or None where it takes more than that."""
+        if posted.cancelled() or posted.exception() is not None:
+            return None
+        reply = posted.result()
+        return _settled(reply) if isinstance(reply, bytes) else None
+
+    def _settlement(
+        self, hold: Hold, outcome: Outcome, once: Once | None, billed: Checkpoint | None = None
+    ) -> tuple[list[str], Sequence[bytes]]:
+        """Return keys and arguments to settle a live hold, or one that was ``billed`` at its checkpoint meanwhile."""
+        facts = hold.facts
+        if billed is None:
+            record = usage_record(facts, admitted=hold.admitted, grant=hold.grant, outcome=outcome)
+            tokens, input_tokens = outcome.billed_output_tokens, outcome.input_tokens
+            due = facts.charge(outcome)
+        else:
+            record = correction(facts, admitted=hold.admitted, grant=hold.grant, outcome=outcome, billed=billed)
+            tokens, input_tokens = record["billed_output_tokens"], record["input_tokens"]
+            due = _beyond(facts, outcome, billed)
+        told = settlement(
+            facts,
+            generation=self._generation.value,
+            expects="live" if billed is None else "suspect",
+            now=self._now_ms(),
+            tokens=tokens,
+            input_tokens=input_tokens,
+            due=due,
+            once=once,
+            answers_bytes_max=self._answers_bytes_max,
+        )
+        booked = _line(record) if outcome.was_answered and (billed is None or tokens or due.again) else b""
+        answers = () if once is None else (once.answer_first, once.answer_again)
+        return settle_keys(facts, outcome.threads, once), (told, booked, *answers)
+
+    async def renew(self, bucket: str, sofar: Mapping[str, Checkpoint]) -> dict[str, str]:
+        """Renew holds of one bucket with what they came to so far; return what became of each: live, suspect, unknown."""
+        names = [redis_keys.state(bucket), redis_keys.inflight(bucket)]
+        arguments: list[str | int] = [self._generation.value, self._now_ms()]
+        for hold_id, at in sofar.items():
+            arguments += [hold_id, at.tokens, "1" if at.owes_input else ""]
+        since = self._generation.learnt
+        with translated():
+            verdicts = texts(await self._renew.run(self._line, names, arguments))
+        if verdicts == ["rebuild"]:
+            await self._generation.learn(since, bucket)
+            return dict.fromkeys(sofar, "unknown")
+        return dict(zip(sofar, verdicts, strict=True))
+
+    async def announce(self, hold: Hold, sofar: Checkpoint) -> bool:
+        """Write a hold again that a rebuild could not know of; return whether it is not closed already."""
+        told = Announcement(
+            facts=hold.facts,
+            owner=self._lease.owner,
+            deadline=hold.admitted + self._lease.deadline_ms,
+            admitted=hold.admitted,
+            grant=hold.grant,
+            tokens=hold.tokens,
+            money=hold.money,
+            sofar=sofar.tokens,
+            first=hold.conversation_first,
+            was_charged=hold.was_charged,
+            owes_input=sofar.owes_input,
+        )
+        with translated():
+            arguments = told.arguments(self._generation.value, self._now_ms())
+            return text(await self._announce.run(self._line, told.keys(), arguments)) != "settled"
+
+    async def beat(self) -> None:
+        """Say that this worker is alive, for one lease."""
+        with translated():
+            await self._beat.run(self._line, [redis_keys.worker(self._lease.owner)], [self._lease.lease_ms])
+
+    async def forget(self, settled: Iterable[tuple[str, str]]) -> None:
+        """Remove the marks of holds, by bucket and id, that were settled so long ago that no command about them can come."""
+        by_bucket: dict[str, list[str]] = defaultdict(list)
+        for bucket, hold_id in settled:
+            by_bucket[bucket].append(hold_id)
+        with translated():
+            await asyncio.gather(
+                *(self._line.ask("HDEL", redis_keys.settled(bucket), *ids) for bucket, ids in by_bucket.items())
+            )
+
+
+def _settled(reply: bytes) -> Settled:
+    charge, left, _ = packing.DONE.unpack(reply)
+    return Settled(charge, None if left == packing.NONE else left)
+
+
+def _line(record: UsageRecord) -> bytes:
+    return orjson.dumps(record)
+
+
+def _beyond(facts: Facts, outcome: Outcome, billed: Checkpoint) -> Charge:
+    """Return the charge beyond what a hold was already billed at its checkpoint."""
+    if outcome.billed_output_tokens == billed.tokens == 0 and not (outcome.owes_input or billed.owes_input):
+        return NOTHING
+    before = recovered(facts, billed)
+    whole, part = facts.charge(outcome), facts.charge(before)
+    extra = whole.again - part.again
+    return Charge(extra if billed.tokens else extra + facts.price_nanousd, extra)

@@ -1,0 +1,111 @@
+"""What a gateway remembers of keys, customers and menus. It only saves look-ups: the scripts decide by what is in Redis."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import text
+from gateway.holds.store.connection import Line
+from gateway.holds.terms import Customer, Timeline
+from pricing.menus.menu import Menu
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Remembered(Generic[K, V]):
+    """The entries used last, up to a bound."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._entries: OrderedDict[K, V] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+        return entry
+
+    def put(self, key: K, entry: V) -> None:
+        self._entries[key] = entry
+        self._entries.move_to_end(key)
+        if len(self._entries) > self._most:
+            self._entries.popitem(last=False)
+
+    def forget(self, key: K) -> None:
+        self._entries.pop(key, None)
+
+
+class Holder(tuple[str, str]):
+    """Whose key it is: (customer, key id)."""
+
+    __slots__ = ()
+
+
+class Directory:
+    """Keys, customers, publications and menus as last read from Redis."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._holders: Remembered[str, Holder] = Remembered(100_000)
+        self._places: Remembered[str, str] = Remembered(100_000)
+        self._customers: Remembered[str, Customer] = Remembered(100_000)
+        self._menus: Remembered[str, Menu] = Remembered(256)
+        self.timeline = Timeline()
+
+    async def holder(self, bucket: str, digest: str) -> Holder | None:
+        """Return whose key it is, or None for a key that Redis does not know."""
+        known = self._holders.get(digest)
+        if known is None:
+            customer, key_id = await self._line.ask("HMGET", redis_keys.api_key(bucket, digest), "customer", "key_id")
+            if customer is None or key_id is None:
+                return None
+            known = Holder((text(customer), text(key_id)))
+            self._holders.put(digest, known)
+        return known
+
+    async def place(self, digest: str) -> str | None:
+        """Return the bucket of a key that was made elsewhere, or None for one that Redis does not know."""
+        known = self._places.get(digest)
+        if known is None:
+            bucket = await self._line.ask("GET", redis_keys.place(digest))
+            if bucket is None:
+                return None
+            known = text(bucket)
+            self._places.put(digest, known)
+        return known
+
+    def forget_key(self, digest: str) -> None:
+        self._holders.forget(digest)
+
+    async def customer(self, customer_id: str, *, fresh: bool = False) -> Customer | None:
+        """Return a customer's record; ``fresh`` reads it again."""
+        known = None if fresh else self._customers.get(customer_id)
+        if known is None:
+            body = await self._line.ask(
+                "HGET", redis_keys.customer(redis_keys.bucket_of(customer_id), customer_id), "body"
+            )
+            if body is None:
+                return None
+            known = Customer.from_json(body)
+            self._customers.put(customer_id, known)
+        return known
+
+    async def read_timeline(self) -> Timeline:
+        """Read the publications again."""
+        self.timeline = Timeline.from_json(await self._line.ask("HGET", redis_keys.TIMELINE, "body"))
+        return self.timeline
+
+    async def menu(self, version: str) -> Menu | None:
+        """Return an immutable menu."""
+        known = self._menus.get(version)
+        if known is None:
+            body = await self._line.ask("GET", redis_keys.menu(version))
+            if body is None:
+                return None
+            known = Menu.from_json(json.loads(body))
+            self._menus.put(version, known)
+        return known

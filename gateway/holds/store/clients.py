@@ -1,0 +1,96 @@
+"""Ways to Redis from the one URL of the settings, and the one place where its errors become ours."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from gateway.errors import MeteringUnavailable, StartupError
+from gateway.holds.store.address import address_of
+from gateway.holds.store.connection import Line, SharedLine
+from gateway.redaction import NO_URL
+
+CLUSTER = "redis+cluster://"
+TIMEOUT_S = 5.0
+
+
+def connect(url: str) -> redis.Redis:
+    """Return a blocking client, for the admin side and the bookkeeper.
+
+    It too asks only once more: an operator is soon told, and no row of the ledger stays locked, while nobody answers.
+    """
+    options: dict[str, Any] = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
+    with _understood():
+        if url.startswith(CLUSTER):
+            return cast(redis.Redis, redis.RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER), **options))
+        return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1), **options)
+
+
+def connect_line(url: str, *, batches: bool = True) -> Line:
+    """Return the serving path's way to Redis; a server is connected to when it is first asked.
+
+    Args:
+        batches: whether what is asked at the same time leaves together; in a cluster it never does.
+    """
+    with _understood():
+        if url.startswith(CLUSTER):
+            options: dict[str, Any] = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
+            return _ClusterLine(redis.asyncio.RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER), **options))
+        return SharedLine(address_of(url), TIMEOUT_S, batches=batches)
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    """Say of a URL that none can be made of no more than that: its password may be what is wrong with it."""
+    try:
+        yield
+    except ValueError as error:
+        raise StartupError(NO_URL.format("TOKENCAP_REDIS_URL"), exit_code=2) from error
+
+
+class _ClusterLine:
+    """A line over redis-py's client of a cluster, which knows the nodes and follows them."""
+
+    def __init__(self, client: redis.asyncio.RedisCluster) -> None:
+        self._client = client
+
+    def ask(self, *words: bytes | str | int) -> Awaitable[Any]:
+        return self._client.execute_command(*words)
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+
+def text(reply: Any) -> str:
+    """Return one part of a reply as text."""
+    return reply.decode() if isinstance(reply, bytes) else str(reply)
+
+
+def texts(reply: Iterable[bytes]) -> list[str]:
+    """Return the parts of a script's reply as text."""
+    return list(map(bytes.decode, reply))
+
+
+def fields(reply: Mapping[Any, Any]) -> dict[str, str]:
+    """Return a hash as it was read, as text."""
+    return {text(name): text(value) for name, value in reply.items()}
+
+
+class translated:  # noqa: N801 - it reads as a word of the statement it stands in
+    """Turns every failure of Redis inside the block into MeteringUnavailable."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, RedisError | OSError):
+            raise MeteringUnavailable from error

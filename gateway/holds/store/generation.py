@@ -1,0 +1,126 @@
+"""The generation of the hot state that this process works with, and when it has to make sure of it again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack
+
+from gateway.errors import MeteringUnavailable
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import text, translated
+from gateway.holds.store.connection import Line
+
+PATIENCE_S = 5.0
+"""How long a call waits for the hot state; then it is refused, to be made again."""
+
+POLL_S = 0.05
+"""How often it is looked whether a bucket is in force, while others are still being written."""
+
+Heard = Callable[[str], object]
+
+Restore = Callable[[Heard], Awaitable[str]]
+"""Makes sure that Redis holds what the ledger says, and returns the generation in force. ``Heard`` gets it earlier, as
+soon as it is decided: buckets that are complete serve under it while others are written."""
+
+InForce = Callable[[str], Awaitable[str]]
+"""Returns the generation that a bucket has in Redis, or an empty text."""
+
+
+async def generation_in(line: Line, bucket: str) -> str:
+    """Return the generation that a bucket has in Redis, or an empty text where it has none.
+
+    Raises:
+        MeteringUnavailable: Redis is unavailable.
+    """
+    with translated():
+        return text(await line.ask("HGET", redis_keys.state(bucket), "generation") or b"")
+
+
+def in_own_thread(stack: ExitStack | AsyncExitStack, restore: Callable[[Heard], str]) -> Restore:
+    """Return what restores in a thread that nothing else waits for, until ``stack`` is closed.
+
+    The loop's own threads may all be waiting: for a ledger that is slow to be read, or for an answer to be counted.
+    """
+    threads = ThreadPoolExecutor(1, "restore")
+    stack.callback(threads.shutdown, wait=False)
+
+    async def restored(heard: Heard) -> str:
+        return await asyncio.get_running_loop().run_in_executor(threads, restore, heard)
+
+    return restored
+
+
+async def nowhere(_bucket: str) -> str:
+    """Know of no bucket that serves before all do."""
+    return ""
+
+
+class Generation:
+    """One number, learnt again when a script says that it is not in force, or when the server has forgotten the script.
+
+    A server forgets its scripts when it starts, and so does the replica that takes over: whatever else it may have lost,
+    it tells so before a call is admitted.
+    """
+
+    def __init__(self, restore: Restore, in_force: InForce = nowhere) -> None:
+        self._restore = restore
+        self._in_force = in_force
+        self._learning: asyncio.Task[None] | None = None
+        self._is_told = False
+        """Whether the generation is told that is being put in force: before that no bucket is known to be whole."""
+        self.value = ""
+        self.learnt = 0
+        """How often it was learnt; hand it to ``learn`` as it was before the question."""
+
+    async def learn(self, since: int, bucket: str | None = None, patience_s: float = PATIENCE_S) -> None:
+        """Make sure of the hot state, unless somebody did since it was learnt for the ``since``-th time.
+
+        Args:
+            bucket: the one that is asked for; None is all of them.
+
+        Raises:
+            MeteringUnavailable: it takes long; it goes on, and whoever asks again waits for the same.
+        """
+        if self.learnt != since:
+            return None
+        learning = self._learning
+        if learning is None:
+            self._is_told = False
+            learning = self._learning = asyncio.create_task(self._learn())
+            learning.add_done_callback(_heard)
+        now = asyncio.get_running_loop().time
+        end = now() + patience_s
+        pause_s = patience_s if bucket is None else POLL_S
+        while True:
+            await asyncio.wait({learning}, timeout=max(0.0, min(pause_s, end - now())))
+            if learning.done():
+                return await learning
+            if bucket is not None and self._is_told and await self._in_force(bucket) == self.value:
+                return None
+            if now() >= end:
+                raise MeteringUnavailable("The hot state is being rebuilt from the ledger; try again in a moment.")
+
+    @property
+    def is_restoring(self) -> bool:
+        """Whether the hot state is being made sure of; meanwhile no call is admitted here."""
+        return self._learning is not None
+
+    async def _learn(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+            self.value = await self._restore(lambda value: loop.call_soon_threadsafe(self._hear, value))
+            self.learnt += 1
+        finally:
+            self._learning = None
+
+    def _hear(self, value: str) -> None:
+        if self._learning is not None:
+            self.value, self._is_told = value, True
+
+
+def _heard(learning: asyncio.Task[None]) -> None:
+    """Take note of a failure: whoever asked may have stopped waiting, and asyncio complains of one that nobody saw."""
+    if not learning.cancelled():
+        learning.exception()

@@ -1,0 +1,89 @@
+"""Reads the holds of the calls in flight as they stand in Redis; ``lua/shared.lua`` says how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from struct import Struct
+
+import redis
+
+from gateway.holds.hold import Facts
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import text
+
+PROGRESS = b"progress:"
+"""What stands before an id in the name of the field that says how far its call was at its last renewal."""
+
+_NUMBERS = Struct("<11d")
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """One hold. Times in ms, money in nano-units."""
+
+    id: str
+    is_suspect: bool
+    owner: str
+    tokens: int
+    money: int
+    first: int
+    was_charged: bool
+    window: str
+    deadline: int
+    admitted: int
+    grant: int
+    facts_json: str
+    progress: str
+    """When it was renewed and what came of it until then, as Redis has it; empty before the first renewal."""
+    renewed: int
+    sofar: int
+    owes_input: bool
+
+    @property
+    def facts(self) -> Facts:
+        return Facts.from_json(self.facts_json)
+
+
+def _read(hold_id: str, hold: bytes, progress: str) -> InFlight:
+    state, _, packed = hold.partition(b"\0")
+    tokens, money, _, first, charged, deadline, admitted, grant, *_ = _NUMBERS.unpack_from(packed)
+    owner, window, facts = packed[_NUMBERS.size :].split(b"\0", 2)
+    renewed, sofar, owes = progress.split(" ")[:3] if progress else (admitted, 0, "0")
+    return InFlight(
+        id=hold_id,
+        is_suspect=state == b"suspect",
+        owner=owner.decode(),
+        tokens=int(tokens),
+        money=int(money),
+        first=int(first),
+        was_charged=charged == 1,
+        window=window.decode(),
+        deadline=int(deadline),
+        admitted=int(admitted),
+        grant=int(grant),
+        facts_json=facts.decode(),
+        progress=progress,
+        renewed=int(renewed),
+        sofar=int(sofar),
+        owes_input=owes == "1",
+    )
+
+
+def calls_in(entries: Mapping[bytes, bytes]) -> list[InFlight]:
+    """Return the calls of one bucket's hash."""
+    return [
+        _read(text(name), hold, text(entries.get(PROGRESS + name, b"")))
+        for name, hold in entries.items()
+        if not name.startswith(PROGRESS)
+    ]
+
+
+def calls_in_flight(client: redis.Redis, buckets: Iterable[str]) -> dict[str, list[InFlight]]:
+    """Return the calls in flight by bucket, for those buckets that have any."""
+    asked = list(buckets)
+    with client.pipeline(transaction=False) as batch:
+        for bucket in asked:
+            batch.hgetall(redis_keys.inflight(bucket))
+        found = batch.execute()
+    return {bucket: calls_in(entries) for bucket, entries in zip(asked, found, strict=True) if entries}

@@ -1,0 +1,136 @@
+"""What is packed for the scripts, and by them: numbers as doubles, in which whole ones below 2^53 are exact, in replies as
+integers of eight bytes, and texts up to a zero byte. ``lua/shared.lua`` writes and reads the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from struct import Struct
+from typing import Any, cast
+
+import redis
+from redis.exceptions import ResponseError
+
+from gateway.holds.store.clients import text
+
+MOST = 2.0**53 - 1
+"""What stands for a limit that is not set: more cannot be counted."""
+
+MARK_BYTES = 72
+
+GRANTED = Struct("<7q")
+"""What is replied to a reservation that was admitted: the time, what is granted and allowed, what is left of the conversation
+and the period, when the conversation began, and whether it was charged. Times in ms, the rest in tokens."""
+
+DONE = Struct("<3q")
+"""What is replied to a settlement: the charge in nano-units, what is left of the conversation in tokens, and the time in ms."""
+
+NONE = -(2**53)
+"""What stands in a reply where there is no number."""
+
+_CONVERSATION = Struct("<9d")
+
+
+def texts(*parts: str) -> bytes:
+    """Return texts one after the other, each with a zero byte at its end."""
+    return ("\0".join(parts) + "\0").encode()
+
+
+def whole(number: float) -> int | None:
+    """Return a whole number, or None for the infinite one that says that there is no limit."""
+    return None if number == math.inf else int(number)
+
+
+def mark(charge_nanousd: int, settled_ms: int) -> bytes:
+    """Return the mark of a hold that was settled then, as a rebuild writes it."""
+    return DONE.pack(charge_nanousd, NONE, settled_ms).ljust(MARK_BYTES, b"\0")
+
+
+def settled_at(kept: bytes) -> int:
+    """Return when the hold of a mark was settled, ms."""
+    return int(DONE.unpack_from(kept)[2])
+
+
+WINDOW = ("amounts", "used", "held", "spend_used", "spend_held", "included", "tokens_max", "spend_max")
+"""The fields of a window: what is packed, then what the version before wrote instead, which is counted in."""
+
+_AMOUNTS = Struct("<7d")
+
+
+@dataclass(frozen=True, slots=True)
+class WindowState:
+    """One period of a customer. Limits are those of its last admission; None is no limit."""
+
+    used: int = 0
+    held: int = 0
+    spend_used: int = 0
+    spend_held: int = 0
+    included: int = 0
+    tokens_max: int | None = None
+    spend_max: int | None = None
+
+    def to_bytes(self) -> bytes:
+        limits = (math.inf if most is None else most for most in (self.tokens_max, self.spend_max))
+        return _AMOUNTS.pack(self.used, self.held, self.spend_used, self.spend_held, self.included, *limits)
+
+    @classmethod
+    def read(cls, found: Sequence[Any]) -> WindowState:
+        """Return a window by the values of its fields, in their order."""
+        amounts, *older = found
+        *numbers, tokens_max, spend_max = _AMOUNTS.unpack(amounts) if amounts else (0,) * 5 + (math.inf,) * 2
+        limits = (
+            int(was) if was else whole(most) for was, most in zip(older[5:], (tokens_max, spend_max), strict=True)
+        )
+        return cls(*(int(number) + int(was or 0) for number, was in zip(numbers, older[:5], strict=True)), *limits)
+
+
+def window_state(client: redis.Redis, name: str | bytes) -> WindowState:
+    """Return the window that stands under a key, an empty one where there is none."""
+    return WindowState.read(cast(list[Any], client.hmget(cast(str, name), list(WINDOW))))
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationState:
+    """One conversation. Times in ms, the rest in tokens; ``live`` is how many of its calls are in flight."""
+
+    first: int
+    last: int
+    live: int
+    cap: int
+    used: int
+    held: int
+    input_used: int
+    input_held: int
+    was_charged: bool
+    tier: str
+    version: str
+
+    def to_bytes(self) -> bytes:
+        numbers = (self.first, self.last, self.live, self.cap, self.used, self.held, self.input_used, self.input_held)
+        return _CONVERSATION.pack(*numbers, self.was_charged) + texts(self.tier, self.version)
+
+    @classmethod
+    def from_bytes(cls, packed: bytes) -> ConversationState:
+        first, last, live, cap, used, held, input_used, input_held, charged = map(
+            int, _CONVERSATION.unpack_from(packed)
+        )
+        tier, version = packed[_CONVERSATION.size :].decode().split("\0")[:2]
+        return cls(first, last, live, cap, used, held, input_used, input_held, charged == 1, tier, version)
+
+
+_OLDER = ("first", "last", "live", "cap", "used", "held", "input_used", "input_held", "charged", "tier", "version")
+
+
+def conversation_in(client: redis.Redis, name: str | bytes) -> ConversationState | None:
+    """Return the conversation that stands under a key, or None; until it ends it may be a hash of the version before."""
+    try:
+        found = client.get(name)
+    except ResponseError:
+        *numbers, tier, version = (text(part or b"") for part in cast(list[Any], client.hmget(name, list(_OLDER))))
+        first, last, live, cap, used, held, input_used, input_held, charged = (int(number or 0) for number in numbers)
+        return ConversationState(
+            first, last, live, cap, used, held, input_used, input_held, charged == 1, tier, version
+        )
+    return None if found is None else ConversationState.from_bytes(cast(bytes, found))

@@ -1,0 +1,113 @@
+"""Writes what SQL knows of customers, keys and menus into Redis, where the serving path looks it up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import redis
+
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import text, translated
+from gateway.holds.store.packing import WindowState
+from gateway.holds.store.scripts import Asked, run_all, source
+from gateway.holds.terms import Customer, Publication, Timeline
+from pricing.menus.menu import Menu
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A key that is let in: by the SHA-256 of its text, until ``expires`` in ms, or for ever."""
+
+    bucket: str
+    digest: str
+    customer: str
+    key_id: str
+    expires: int | None
+    is_foreign: bool = False
+    """Whether it was made elsewhere, so that its text does not say its bucket."""
+
+
+class Projection:
+    """The admin side's way into Redis. Everything it writes can be written again from SQL.
+
+    Raises:
+        MeteringUnavailable: Redis is not to be had, from every method.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+        self._put_newer = client.register_script(source("project"))
+        self._begin_window = client.register_script(source("begin_window"))
+        self._advance = client.register_script(source("advance"))
+
+    def put_customers(self, customers: Sequence[Customer]) -> None:
+        """Write customers, each unless Redis already has a later revision of it."""
+        put: list[Asked] = [
+            ([redis_keys.customer(redis_keys.bucket_of(customer.id), customer.id)], [customer.rev, customer.to_json()])
+            for customer in customers
+        ]
+        with translated():
+            run_all(self._redis, self._put_newer, put)
+
+    def customers(self, ids: Sequence[str]) -> list[Customer]:
+        """Return those of these customers that Redis has, as it has them."""
+        with translated(), self._redis.pipeline(transaction=False) as batch:
+            for customer_id in ids:
+                batch.hget(redis_keys.customer(redis_keys.bucket_of(customer_id), customer_id), "body")
+            return [Customer.from_json(text(body)) for body in batch.execute() if body is not None]
+
+    def begin_window(self, customer_id: str, period: tuple[int, int], state: WindowState) -> None:
+        """Begin a customer's window with what is used of it already; one that was begun before stays as it is."""
+        window = redis_keys.window(redis_keys.bucket_of(customer_id), customer_id, period[0])
+        with translated():
+            self._begin_window(keys=[window], args=[state.to_bytes()])
+
+    def begin_end_users(self, customer_id: str, start: int, tokens: Mapping[str | None, int]) -> None:
+        """Begin what a customer's end users have had in a period with what they had already; where it was begun, it stays."""
+        bucket = redis_keys.bucket_of(customer_id)
+        with translated(), self._redis.pipeline(transaction=False) as batch:
+            for name, used in tokens.items():
+                batch.hsetnx(redis_keys.end_user(bucket, customer_id, start, name), "used", str(used))
+            batch.execute()
+
+    def put_keys(self, admitted: Iterable[Admitted], shut_out: Iterable[tuple[str, str]] = ()) -> None:
+        """Let keys in; of others, by bucket and digest, none passes from the next call on.
+
+        Where a key stands that was made elsewhere stays said when the key goes: alone it lets nobody in.
+        """
+        with translated(), self._redis.pipeline(transaction=False) as batch:
+            for key in admitted:
+                if key.is_foreign:
+                    batch.set(redis_keys.place(key.digest), key.bucket)
+                expires = "" if key.expires is None else str(key.expires)
+                fields = ["customer", key.customer, "key_id", key.key_id, "expires", expires]
+                batch.hset(redis_keys.api_key(key.bucket, key.digest), items=fields)
+            for bucket, digest in shut_out:
+                batch.delete(redis_keys.api_key(bucket, digest))
+            batch.execute()
+
+    def put_menu(self, menu: Menu) -> None:
+        """Write one immutable menu."""
+        with translated():
+            self._redis.set(redis_keys.menu(menu.version), json.dumps(menu.to_json(), separators=(",", ":")))
+
+    def tell_of(self, publication: Publication) -> None:
+        """Leave a notice of a publication for the webhook; it is told apart from others by its number and moment."""
+        told = json.dumps(asdict(publication), separators=(",", ":"))
+        with translated():
+            self._redis.xadd(redis_keys.notices(redis_keys.ALL_BUCKETS[0]), {"publication": told})
+
+    def put_timeline(self, timeline: Timeline) -> None:
+        """Put the publications in force: the list first, then its number in each bucket.
+
+        A call between the two finds its bucket's old number and runs under the old menu, whole.
+        """
+        with translated():
+            self._put_newer(keys=[redis_keys.TIMELINE], args=[timeline.rev, timeline.to_json()])
+            run_all(
+                self._redis,
+                self._advance,
+                [([redis_keys.state(name)], ["timeline", timeline.rev, 0]) for name in redis_keys.ALL_BUCKETS],
+            )

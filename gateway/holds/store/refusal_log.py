@@ -1,0 +1,103 @@
+"""The last refusals of each customer, in Redis: which limit, how much of it was used and held, and what was asked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import orjson
+from redis.exceptions import RedisError
+
+from gateway.errors import AccountInconsistent, CallerError, InvalidKey, Reached, TokencapError
+from gateway.holds.hold import Ask
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import translated
+from gateway.holds.store.connection import Line
+
+MOST = 1_000
+"""Refusals that are kept of a customer."""
+
+KEPT_S = 35 * 86_400
+"""How long they are kept after the last one."""
+
+EVERY_S = 0.2
+WAITING_MOST = 20_000
+"""Refusals that a worker remembers until it writes them; more in that time are not kept."""
+
+FIELDS = ("time", "status", "code", "limit", "max", "used", "held", "asked", "key_id", "request_id")
+
+log = logging.getLogger(__name__)
+
+
+class RefusalLog:
+    """What a worker has refused and not written yet. A call that is admitted has nothing to do with it.
+
+    A refusal costs its call an entry in memory; the entries of a fifth of a second are written together, a customer's
+    in three commands. A worker that is killed takes those of that time along, and a Redis that is full takes none.
+    """
+
+    def __init__(self, line: Line, now_ms: Callable[[], int]) -> None:
+        self._line = line
+        self._now_ms = now_ms
+        self._waiting: dict[str, list[bytes]] = defaultdict(list)
+        self._count = 0
+
+    def note(self, customer: str, key_id: str | None, ask: Ask, error: TokencapError) -> None:
+        """Remember a refusal, if it is one of the customer's own limits or state and not a fault of the house."""
+        if not is_kept(error) or self._count >= WAITING_MOST:
+            return
+        reached = error.reached or Reached("", None)
+        values = (reached.limit or None, reached.max, reached.used, reached.held, reached.asked)
+        self._waiting[customer].append(
+            orjson.dumps((self._now_ms(), error.status, error.code, *values, key_id, ask.id))
+        )
+        self._count += 1
+
+    async def run(self) -> None:
+        """Write what is remembered, five times a second, until cancelled."""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            if self._waiting:
+                await self.flush()
+
+    async def flush(self) -> None:
+        """Write what is remembered; what Redis does not take is gone."""
+        waiting, self._waiting, self._count = self._waiting, defaultdict(list), 0
+        sent: list[Awaitable[Any]] = []
+        for customer, entries in waiting.items():
+            name = redis_keys.refusals(redis_keys.bucket_of(customer), customer)
+            sent.append(self._line.ask("LPUSH", name, *entries[-MOST:]))
+            sent.append(self._line.ask("LTRIM", name, 0, MOST - 1))
+            sent.append(self._line.ask("EXPIRE", name, KEPT_S))
+        lost = [one for one in await asyncio.gather(*sent, return_exceptions=True) if isinstance(one, BaseException)]
+        for error in lost:
+            if not isinstance(error, (RedisError, OSError)):
+                raise error
+        if lost:
+            log.warning("%d refusals are not kept: %s", sum(map(len, waiting.values())), lost[0])
+
+
+def is_kept(error: TokencapError) -> bool:
+    """Return whether a customer may ask why: it is the customer's own limit, tier or state that refused the call."""
+    return isinstance(error, (CallerError, AccountInconsistent)) and not isinstance(error, InvalidKey)
+
+
+async def refusals_of(line: Line, customer: str) -> list[dict[str, Any]]:
+    """Return a customer's last refusals, newest first.
+
+    Raises:
+        MeteringUnavailable: Redis is unavailable.
+    """
+    with translated():
+        return shown(
+            await line.ask("LRANGE", redis_keys.refusals(redis_keys.bucket_of(customer), customer), 0, MOST - 1)
+        )
+
+
+def shown(entries: Iterable[bytes]) -> list[dict[str, Any]]:
+    """Return refusals as they are shown, newest first; one that was written twice, after a lost connection, once."""
+    read = {entry: dict(zip(FIELDS, orjson.loads(entry), strict=True)) for entry in entries}
+    return sorted(read.values(), key=lambda refusal: refusal["time"], reverse=True)

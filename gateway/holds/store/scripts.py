@@ -1,0 +1,59 @@
+"""The Lua verbs, one file each, loaded with the few lines they share put in front."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from importlib.resources import files
+from typing import Any
+
+import redis
+from redis.exceptions import NoScriptError
+
+from gateway.holds.store.connection import Line
+
+_LUA = files("gateway.holds") / "lua"
+
+
+def source(verb: str) -> str:
+    """Return the text of one verb, as the files call them; what a verb declares of itself comes first."""
+    shared, text = ((_LUA / f"{name}.lua").read_text("utf-8") for name in ("shared", verb))
+    declared, rest = text.split("\n", 1) if text.startswith("#!") else ("", text)
+    return "\n".join(filter(None, (declared, shared, rest)))
+
+
+Asked = tuple[list[str], list[str | int]]
+"""What a script is told: keys and arguments."""
+
+
+def run_all(client: redis.Redis, script: Callable[..., Any], asked: Sequence[Asked]) -> list[Any]:
+    """Run a registered script for each and return its replies: all at once, so that the server's disk is waited for once."""
+    if isinstance(client, redis.RedisCluster):  # redis-py sends no scripts in a cluster's pipelines
+        return [script(keys=names, args=arguments) for names, arguments in asked]
+    with client.pipeline(transaction=False) as batch:
+        for names, arguments in asked:
+            script(keys=names, args=arguments, client=batch)
+        return batch.execute()
+
+
+class Script:
+    """One verb, as a server is asked for it: by its digest, or whole where the server has forgotten it."""
+
+    def __init__(self, verb: str) -> None:
+        self._text = source(verb)
+        self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+
+    def known(self, line: Line, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> Awaitable[Any]:
+        """Return the reply of a server that knows the verb; where it does not, that is NoScriptError."""
+        return line.ask("EVALSHA", self._sha, len(keys), *keys, *arguments)
+
+    def told(self, line: Line, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> Awaitable[Any]:
+        """Return the reply of a server that is told the verb, and will know it."""
+        return line.ask("EVAL", self._text, len(keys), *keys, *arguments)
+
+    async def run(self, line: Line, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> Any:
+        """Return the reply of a server that may know the verb or not."""
+        try:
+            return await self.known(line, keys, arguments)
+        except NoScriptError:
+            return await self.told(line, keys, arguments)

@@ -1,0 +1,79 @@
+"""Finds the conversation that a call goes on with, by what its caller brings back: a tool call of ours, a cut answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from redis.exceptions import ResponseError
+
+from gateway.holds.store import redis_keys
+from gateway.holds.store.cache import Directory
+from gateway.holds.store.clients import text, translated
+from gateway.holds.store.connection import Line
+from gateway.holds.store.packing import ConversationState
+
+KEPT_MS = 3_600_000
+"""How long a thread is remembered after it was made, or named again: as long as a conversation that rests."""
+
+
+class Threads:
+    """Remembered for an hour by the settlement of the call that was answered."""
+
+    def __init__(self, line: Line, directory: Directory) -> None:
+        self._line = line
+        self._directory = directory
+
+    async def conversation(self, bucket: str, key_digest: str, threads: Sequence[str]) -> str | None:
+        """Return the one conversation of the customer whose key it is that ``threads`` lead to.
+
+        None is said where none of them is known, and ``""`` where they fit several.
+        """
+        if not threads:
+            return None
+        with translated():
+            holder = await self._directory.holder(bucket, key_digest)
+            if holder is None:
+                return None
+            found = await self._line.ask("MGET", *(redis_keys.thread(bucket, holder[0], thread) for thread in threads))
+        return _agreed([(thread, text(name)) for thread, name in zip(threads, found, strict=True) if name is not None])
+
+    async def given(self, bucket: str, key_digest: str, threads: Sequence[str]) -> list[str | None]:
+        """Return the conversation of each of a customer's ``threads``, None for one that is unknown: it was given to another
+        customer, or to nobody. Those that are known are remembered for another hour.
+        """
+        with translated():
+            holder = await self._directory.holder(bucket, key_digest)
+            if holder is None:
+                return [None] * len(threads)
+            names = [redis_keys.thread(bucket, holder[0], thread) for thread in threads]
+            found = await asyncio.gather(*(self._line.ask("GETEX", name, "PX", KEPT_MS) for name in names))
+        return [None if name is None else text(name) for name in found]
+
+    async def said_so_far(self, bucket: str, key_digest: str, conversation: str) -> int | None:
+        """Return how many tokens were read and written in a conversation of the customer's, or None where it is unknown.
+
+        Each of its calls may have read all of it again, so this is more than the conversation is long.
+        """
+        with translated():
+            holder = await self._directory.holder(bucket, key_digest)
+            if holder is None:
+                return None
+            name = redis_keys.conversation(bucket, holder[0], conversation)
+            try:
+                found = await self._line.ask("GET", name)
+            except ResponseError:  # a hash, as the version before wrote it
+                return sum(int(tokens or 0) for tokens in await self._line.ask("HMGET", name, "used", "input_used"))
+        if found is None:
+            return None
+        state = ConversationState.from_bytes(found)
+        return state.used + state.input_used
+
+
+def _agreed(known: list[tuple[str, str]]) -> str | None:
+    """Return the conversation that tool calls agree on, else that the rest does."""
+    for is_tool in (True, False):
+        named = {name for thread, name in known if name and thread.startswith("tool-") is is_tool}
+        if len(named) == 1:
+            return named.pop()
+    return "" if known else None

@@ -1,0 +1,134 @@
+"""Records by the period in which they count, page by page: that of their time, but for those that came after it was closed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from heapq import merge
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, exists, select, tuple_
+
+from gateway.ledger.billing.closings import UTC_ZONE, CustomerMonth, bounds_of, months_of
+from gateway.ledger.billing_tables import late_records
+from gateway.ledger.database import Database
+from gateway.ledger.read.queries import Span
+from gateway.ledger.rows import COLUMNS, AnyRow, record_of
+from gateway.ledger.tables import usage_records
+from pricing.usage import UsageRecord
+
+book, late = usage_records.c, late_records.c
+
+IS_LATE = and_(late.chain == book.chain, late.seq == book.seq)
+BY_TIME = itemgetter(0)
+AT_ONCE = 5_000
+"""Rows in one short transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A row and the moment that it counts at."""
+
+    at: int
+    row: AnyRow
+    is_late: bool
+    """Whether it came after the period of its time was closed."""
+    is_before: bool
+    """Whether it does not count, and is there because it is shortly before what does."""
+
+
+class Month:
+    """One month of all customers, each in its own zone, or of one."""
+
+    def __init__(self, database: Database, month: str, only: str | None = None) -> None:
+        self.month = month
+        self.customers: dict[str, CustomerMonth] = {one.customer: one for one in months_of(database, month, only)}
+        self._else = bounds_of(month, UTC_ZONE)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is closed of every customer that there was in it."""
+        due = [one for one in self.customers.values() if one.is_due]
+        return bool(due) and all(one.is_closed for one in due)
+
+    def bounds(self, customer: str) -> tuple[int, int]:
+        """Return the start and end of a customer's month."""
+        mine = self.customers.get(customer)
+        return self._else if mine is None else (mine.start, mine.end)
+
+    @property
+    def since(self) -> int:
+        """When it begins for the first of them."""
+        return min([self._else[0], *(one.start for one in self.customers.values())])
+
+    @property
+    def until(self) -> int:
+        """When it ends for the last of them."""
+        return max([self._else[1], *(one.end for one in self.customers.values())])
+
+
+def counted_in(
+    database: Database,
+    columns: Sequence[ColumnElement[Any]],
+    span: Span,
+    month: Month | None = None,
+    *,
+    before_ms: int = 0,
+    page: int = AT_ONCE,
+) -> Iterator[Counted]:
+    """Yield what counts in a span, oldest first by (time, id), a page in memory.
+
+    Args:
+        columns: ``time``, ``id`` and ``customer`` must be the first of them, in this order.
+        month: cuts in each customer's own zone in place of the span's bounds.
+        before_ms: rows of so much of the time before are yielded as well, marked ``is_before``; no late ones.
+    """
+    since, until = (span.since, span.until) if month is None else (month.since, month.until)
+    whole = Span(span.customer, since and since - before_ms, until, span.end_user, span.kind, span.tier, span.key_id)
+    on_time = ((row[:2], row[0], False, row) for row in _on_time(database, columns, whole, page))
+    counts = [late.counts >= since] if since is not None else []
+    counts += [late.counts < until] if until is not None else []
+    after = ((row[:2], row[-1], True, row) for row in _late(database, columns, span, counts, page))
+    start, end = since, until
+    for _, at, is_late, row in merge(on_time, after, key=BY_TIME):
+        if month is not None:
+            start, end = month.bounds(row[2])
+        is_before = start is not None and at < start
+        if (end is None or at < end) and not (is_before and (is_late or at < (start or 0) - before_ms)):
+            yield Counted(at, row, is_late, is_before)
+
+
+def records_counted_in(database: Database, span: Span, month: Month | None = None) -> Iterator[UsageRecord]:
+    """Yield the records that count in a span, oldest first by (time, id)."""
+    first = (book.time, book.id, book.customer)
+    width = len(COLUMNS)
+    for one in counted_in(database, (*first, *COLUMNS), span, month):
+        yield record_of(one.row[3 : 3 + width])  # type: ignore[arg-type]
+
+
+def _on_time(database: Database, columns: Sequence[ColumnElement[Any]], span: Span, page: int) -> Iterator[AnyRow]:
+    """Yield the rows of a span that came before their period was closed."""
+    query = select(*columns).where(*span.conditions(), ~exists().where(IS_LATE))
+    return _paged(database, query, page)
+
+
+def _late(
+    database: Database, columns: Sequence[ColumnElement[Any]], span: Span, counts: list[ColumnElement[bool]], page: int
+) -> Iterator[AnyRow]:
+    """Yield the rows that came later and count in a span, each with the moment that it counts at."""
+    query = select(*columns, late.counts).join(late_records, IS_LATE).where(*span.but_for_time(), *counts)
+    return _paged(database, query, page)
+
+
+def _paged(database: Database, query: Select[Any], page: int) -> Iterator[AnyRow]:
+    query = query.order_by(book.time, book.id).limit(page)
+    after: tuple[int, str] | None = None
+    while True:
+        this = query if after is None else query.where(tuple_(book.time, book.id) > after)
+        with database.read() as connection:
+            rows = connection.execute(this).all()
+        yield from rows
+        if len(rows) < page:
+            return
+        after = rows[-1][0], rows[-1][1]

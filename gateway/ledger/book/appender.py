@@ -1,0 +1,132 @@
+"""Appends usage records to the ledger's book: each id once, each row linked to the one before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from gateway.holds.store import redis_keys
+from gateway.ledger.book.chain import GENESIS, MAIN, Head, hash_of
+from gateway.ledger.book.erasure import WORDS, erased_among, without_words
+from gateway.ledger.book.late import mark_late
+from gateway.ledger.database import Database
+from gateway.ledger.rows import COLUMNS, VALUES_MOST, batches, execute_many, record_of, without_silence
+from gateway.ledger.tables import chains, usage_records, watermarks
+from pricing.usage import FIELDS, UsageRecord
+
+# What the book adds to a record, and the time of settling, which another delivery of the same record may not share.
+PLACED = frozenset({"settled", "chain", "seq", "prev_hash", "hash"})
+
+# A field that a record leaves out is null, so that it is hashed as it will be read.
+NOTHING_SAID: UsageRecord = dict.fromkeys(FIELDS)
+INSERT = insert(usage_records)
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """What became of a batch: the rows that are new, and the places of records whose id the book has for another."""
+
+    appended: list[UsageRecord]
+    rows: list[UsageRecord]
+    """The same with every field, also those that say nothing."""
+    conflicting: list[int]
+    before: int
+    """The number of the chain's last record before these."""
+    after: int
+    buckets: dict[str, tuple[int, int]]
+    """The same of each bucket of the hot state that one of them is of."""
+
+
+def append(database: Database, records: Sequence[UsageRecord], chain: str = MAIN) -> list[UsageRecord]:
+    """Append in one transaction the records whose id is not in the book yet; return them as they stand there."""
+    with database.write() as connection:
+        return book(connection, records, chain).appended
+
+
+def book(connection: Connection, records: Sequence[UsageRecord], chain: str = MAIN) -> Booked:
+    """Append records inside the caller's transaction, in their order.
+
+    The chain's head is locked from here to the end of the transaction, so writers take turns and what they see of
+    the book is complete. A record that was delivered before is left out: delivery at least once plus unique ids is
+    exactly once in the book. Of a customer who was erased nothing comes to the book that names it, however late.
+    """
+    head = _locked_head(connection, chain)
+    erased = erased_among(connection, {record["customer"] for record in records})
+    began = head.seq
+    known = _already_booked(connection, [record["id"] for record in records])
+    appended: list[UsageRecord] = []
+    rows: list[UsageRecord] = []
+    conflicting: list[int] = []
+    for place, record in enumerate(records):
+        if is_erased := record["customer"] in erased:
+            record = without_words(record)
+        if (before := known.get(record["id"])) is not None:
+            if not _is_same(record, before, WORDS if is_erased else ()):
+                conflicting.append(place)
+            continue
+        whole = NOTHING_SAID | record
+        whole["chain"], whole["seq"], whole["prev_hash"] = chain, head.seq + 1, head.hash
+        linked = without_silence(whole)
+        del linked["hash"]
+        linked["hash"] = whole["hash"] = hash_of(linked)
+        head = Head(linked["seq"], linked["hash"])
+        known[linked["id"]] = linked
+        appended.append(linked)
+        rows.append(whole)
+    if appended:
+        insert_records(connection, rows)
+        mark_late(connection, appended)
+        connection.execute(update(chains).where(chains.c.chain == chain).values(seq=head.seq, hash=head.hash))
+    return Booked(appended, rows, conflicting, began, head.seq, _raised(connection, appended))
+
+
+def insert_records(connection: Connection, rows: Sequence[UsageRecord]) -> None:
+    """Insert rows that have every column."""
+    execute_many(connection, INSERT, rows)
+
+
+def _raised(connection: Connection, appended: Sequence[UsageRecord]) -> dict[str, tuple[int, int]]:
+    """Note the last record of each bucket; return which it was before, and which it is."""
+    latest = {redis_keys.bucket_of(record["customer"]): record["seq"] for record in appended}
+    if not latest:
+        return {}
+    known = select(watermarks.c.bucket, watermarks.c.seq).where(watermarks.c.bucket.in_(latest))
+    before = {row.bucket: row.seq for row in connection.execute(known)}
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(watermarks)
+    statement = statement.on_conflict_do_update(index_elements=["bucket"], set_={"seq": statement.excluded.seq})
+    connection.execute(statement, [{"bucket": bucket, "seq": seq} for bucket, seq in sorted(latest.items())])
+    return {bucket: (before.get(bucket, 0), seq) for bucket, seq in latest.items()}
+
+
+def _locked_head(connection: Connection, chain: str) -> Head:
+    """Return the chain's head, begun if it is new, locked until the transaction ends.
+
+    SQLite's transaction is the only writer already (BEGIN IMMEDIATE); there FOR UPDATE is not said.
+    """
+    head = select(chains.c.seq, chains.c.hash).where(chains.c.chain == chain).with_for_update()
+    row = connection.execute(head).one_or_none()
+    if row is None:
+        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+        first = dialect.insert(chains).values(chain=chain, seq=0, hash=GENESIS).on_conflict_do_nothing()
+        connection.execute(first)
+        row = connection.execute(head).one()
+    return Head(row.seq, row.hash)
+
+
+def _already_booked(connection: Connection, ids: Iterable[str]) -> dict[str, UsageRecord]:
+    known: dict[str, UsageRecord] = {}
+    for some in batches(ids, VALUES_MOST):
+        twice = connection.execute(select(usage_records.c.id).where(usage_records.c.id.in_(some))).scalars().all()
+        if twice:
+            rows = connection.execute(select(*COLUMNS).where(usage_records.c.id.in_(twice)))
+            known.update((row.id, record_of(row)) for row in rows)
+    return known
+
+
+def _is_same(record: UsageRecord, other: UsageRecord, but_for: Iterable[str]) -> bool:
+    fields = (record.keys() | other.keys()) - PLACED - set(but_for)
+    return all(record.get(field) == other.get(field) for field in fields)

@@ -1,0 +1,43 @@
+"""Entries of the usage streams that cannot stand in the book: kept whole, counted, left to a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from gateway.ledger.book.entries import Malformed
+from gateway.ledger.database import Database
+from gateway.ledger.tables import usage_aside
+
+
+def keep_aside(connection: Connection, malformed: Sequence[Malformed]) -> None:
+    """Keep entries in the transaction that books the others of their batch; one that is kept already stays as it is."""
+    if not malformed:
+        return
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    rows = [
+        {"stream": found.entry.stream, "entry": found.entry.id, "reason": found.reason, "body": found.entry.written()}
+        for found in malformed
+    ]
+    connection.execute(dialect.insert(usage_aside).on_conflict_do_nothing(), rows)
+
+
+def count_aside(database: Database) -> int:
+    """Return how many entries are kept aside; anything but 0 wants a person."""
+    with database.read() as connection:
+        return connection.execute(select(func.count()).select_from(usage_aside)).scalar_one()
+
+
+def streams_aside(database: Database) -> set[str]:
+    """Return the streams of which an entry is kept aside."""
+    with database.read() as connection:
+        return set(connection.execute(select(usage_aside.c.stream).distinct()).scalars())
+
+
+def kept_aside(database: Database, limit: int = 100) -> list[dict[str, str]]:
+    """Return entries kept aside, by stream and entry: ``stream``, ``entry``, ``reason``, ``body``."""
+    query = select(usage_aside).order_by(usage_aside.c.stream, usage_aside.c.entry).limit(limit)
+    with database.read() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]

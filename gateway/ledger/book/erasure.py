@@ -1,0 +1,129 @@
+"""Takes a customer's own words out of the book, and keeps what shows that nothing else of a row was changed.
+
+A row's hash covers the words, so an erased row cannot be hashed again. It keeps the hash it had, and a digest of what
+is left of it is kept beside it: its place in the chain, its tokens and its charge can still be held against both.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from typing import Any
+
+from sqlalchemy import Connection, and_, bindparam, delete, insert, select, tuple_, update
+
+from gateway.ledger.book.chain import link, remainder
+from gateway.ledger.book.merkle import leaf_of
+from gateway.ledger.database import Database
+from gateway.ledger.rows import COLUMNS, record_of, without_silence
+from gateway.ledger.sums_tables import sums_going
+from gateway.ledger.tables import chains, customers, erasures, rollup_conversations, usage_aside, usage_records
+from pricing.usage import UsageRecord
+
+WORDS = ("conversation", "client_request_id", "end_user")
+"""The fields of a record whose text a customer chooses."""
+
+ERASED = "erased"
+ROWS_AT_ONCE = 500
+
+
+def without_words(record: UsageRecord) -> UsageRecord:
+    """Return a record that comes to the book after its customer was erased, as it may stand there."""
+    blanks = {"conversation": ERASED, "client_request_id": None, "end_user": ERASED}
+    return record | {field: blank for field, blank in blanks.items() if record.get(field) is not None}
+
+
+def erased_among(connection: Connection, named: set[str]) -> set[str]:
+    """Return which of these customers were erased."""
+    found: set[str] = set()
+    names = sorted(named)
+    for start in range(0, len(names), ROWS_AT_ONCE):
+        some = names[start : start + ROWS_AT_ONCE]
+        query = select(customers.c.id).where(customers.c.id.in_(some), customers.c.erased.is_not(None))
+        found.update(connection.execute(query).scalars())
+    return found
+
+
+def begin(connection: Connection) -> None:
+    """Wait for the writers of the book: one that comes later knows that the customer was erased."""
+    connection.execute(select(chains.c.seq).with_for_update()).all()
+
+
+def erase_records(database: Database, customer_id: str, secret: bytes, now_ms: int) -> int:
+    """Replace the words in a customer's rows, some in each transaction; return how many rows had any.
+
+    Conversations and end users stay apart from one another, under names that nobody can lead back: ``secret`` is
+    random and forgotten. Doing it again after it was broken off goes on where it ended.
+    """
+    place, count = (-1, ""), 0
+    mine = usage_records.c.customer == customer_id
+    while True:
+        page = select(*COLUMNS).where(mine, tuple_(usage_records.c.time, usage_records.c.id) > place)
+        page = page.order_by(usage_records.c.time, usage_records.c.id).limit(ROWS_AT_ONCE)
+        with database.write() as connection:
+            records = [record_of(row) for row in connection.execute(page)]
+            count += _erase(connection, [record for record in records if _has_words(record)], secret, now_ms)
+        if len(records) < ROWS_AT_ONCE:
+            return count
+        place = records[-1]["time"], records[-1]["id"]
+
+
+def erase_beside(connection: Connection, customer_id: str, secret: bytes) -> None:
+    """Replace a customer's words in what stands beside the book: conversations that go on, and what was set aside."""
+    going = select(sums_going.c.conversation).where(sums_going.c.customer == customer_id)
+    for name in connection.execute(going).scalars().all():
+        one = and_(sums_going.c.customer == customer_id, sums_going.c.conversation == name)
+        connection.execute(update(sums_going).where(one).values(conversation=_replaced(name, secret)))
+    connection.execute(delete(rollup_conversations).where(rollup_conversations.c.customer == customer_id))
+    aside = select(usage_aside).where(usage_aside.c.body.contains(customer_id))
+    for row in connection.execute(aside).all():
+        this = and_(usage_aside.c.stream == row.stream, usage_aside.c.entry == row.entry)
+        connection.execute(update(usage_aside).where(this).values(body=_blanked(row.body, customer_id)))
+
+
+def _erase(connection: Connection, records: list[UsageRecord], secret: bytes, now_ms: int) -> int:
+    if not records:
+        return 0
+    changes, proofs = [], []
+    for record in records:
+        words = {field: _replaced(record.get(field), secret) for field in WORDS} | {"client_request_id": None}
+        place = {"chain": record["chain"], "seq": record["seq"]}
+        changes.append({"a_chain": place["chain"], "a_seq": place["seq"], **words})
+        if link(record["prev_hash"], record)["hash"] == record["hash"]:
+            left = without_silence({**record, **words})
+            leaf = leaf_of(record).hex()  # what a seal covers, or will: the row's place stays provable
+            proofs.append({**place, "at": now_ms, "digest": remainder(left), "leaf": leaf})
+        # A row that was edited before gets no digest: the recount names it, now as before.
+    this = and_(usage_records.c.chain == bindparam("a_chain"), usage_records.c.seq == bindparam("a_seq"))
+    connection.execute(update(usage_records).where(this).values({field: bindparam(field) for field in WORDS}), changes)
+    for proof in proofs:
+        connection.execute(delete(erasures).where(erasures.c.chain == proof["chain"], erasures.c.seq == proof["seq"]))
+    if proofs:
+        connection.execute(insert(erasures), proofs)
+    return len(records)
+
+
+def _has_words(record: UsageRecord) -> bool:
+    return any((said := record.get(field)) is not None and not _is_erased(said) for field in WORDS)
+
+
+def _is_erased(said: str) -> bool:
+    return said == ERASED or (said.startswith(f"{ERASED}-") and len(said) == len(ERASED) + 17)
+
+
+def _replaced(said: str | None, secret: bytes) -> str | None:
+    if said is None or _is_erased(said):
+        return said
+    return f"{ERASED}-{hmac.new(secret, said.encode('utf-8', 'surrogatepass'), 'sha256').hexdigest()[:16]}"
+
+
+def _blanked(body: str, customer_id: str) -> str:
+    """Return what was set aside without the customer's words; what cannot be read is not kept."""
+    try:
+        fields: dict[str, Any] = json.loads(body)
+        record = json.loads(fields["record"])
+        if record.get("customer") != customer_id:
+            return body
+        return json.dumps({**fields, "record": json.dumps(without_words(record))})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return json.dumps({"erased": customer_id})

@@ -1,0 +1,137 @@
+"""Recounts the book: walks each chain from its first row to its head and names the first row that is not as written.
+
+Each row is held against the row before it and against the seal that covers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, func, select, union
+
+from gateway.ledger.book.chain import MAIN, BadRow, Head, verify
+from gateway.ledger.book.seal_check import SealCheck
+from gateway.ledger.book.seals import Seal, sealed_in_order
+from gateway.ledger.database import Database
+from gateway.ledger.rows import COLUMNS, record_of
+from gateway.ledger.tables import chains, erasures, seals, usage_records
+from pricing.usage import UsageRecord
+
+PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Recount:
+    """What a recount of one chain found: how many rows hold, and the first one that does not."""
+
+    chain: str
+    rows: int
+    bad: BadRow | None
+    erased: int = 0
+    """Rows among those that hold whose customer was erased: their place and what is left of them was checked."""
+
+    seals: int = 0
+    """Seals among those of the ledger that hold."""
+    last: Seal | None = None
+    """The newest of them."""
+    unseen: tuple[str, ...] = ()
+    """Hashes of published seals that no seal of the ledger has."""
+
+    @property
+    def is_sound(self) -> bool:
+        return self.bad is None and not self.unseen
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What was kept of seals where nobody who rewrites the ledger reaches it: whole seals, or their hashes alone."""
+
+    seals: Collection[Seal] = ()
+    hashes: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What is kept of the erased rows of a page, by their numbers: digests of what is left, and the leaves they had."""
+
+    digests: dict[int, str] = field(default_factory=dict)
+    leaves: dict[int, bytes | None] = field(default_factory=dict)
+
+
+def recount_all(database: Database, published: Published = Published()) -> list[Recount]:
+    """Recount every chain that has a head, a row or a seal, so that none is outside the count."""
+    named = union(select(chains.c.chain), select(usage_records.c.chain), select(seals.c.chain)).subquery()
+    with database.read() as connection:
+        names = connection.execute(select(named.c.chain).order_by(named.c.chain)).scalars().all()
+    if published.seals or published.hashes:
+        names = sorted({*names, MAIN, *(seal.chain for seal in published.seals)})
+    return [recount(database, name, published) for name in names]
+
+
+def recount(database: Database, chain: str = MAIN, published: Published = Published()) -> Recount:
+    """Recount one chain up to where its head is now; rows appended meanwhile are of the next recount.
+
+    Finds an edited, deleted, inserted or moved row, a tail cut off behind the head's back, rows put past it, an edited
+    head, and a row, a seal or a tail that was rewritten under a seal. Whoever rewrites the rows, the head and the seals
+    as well is found out by what was ``published`` of the seals.
+    """
+    head, last_seq = _ends(database, chain)
+    erased = Erased()
+    theirs = [seal for seal in published.seals if seal.chain == chain]
+    hashes = published.hashes if chain == MAIN else ()
+    check = SealCheck(sealed_in_order(database, chain), erased.leaves, theirs, hashes)
+    verdict = verify(_rows(database, chain, head.seq, erased), erased=erased.digests.get, also=check.fault)
+    bad = verdict.bad or _fault_at_the_end(verdict.head, head, last_seq) or check.fault_at_the_end(head.seq)
+    unseen = () if bad else tuple(sorted(check.unseen))
+    return Recount(chain, verdict.head.seq, bad, verdict.erased, check.count, check.last, unseen)
+
+
+def _ends(database: Database, chain: str) -> tuple[Head, int]:
+    """Return the head and the number of the last row, both of one moment: in one statement."""
+    ends = select(
+        select(chains.c.seq).where(chains.c.chain == chain).scalar_subquery(),
+        select(chains.c.hash).where(chains.c.chain == chain).scalar_subquery(),
+        select(func.max(usage_records.c.seq)).where(usage_records.c.chain == chain).scalar_subquery(),
+    )
+    with database.read() as connection:
+        seq, digest, last_seq = connection.execute(ends).one()
+    return (Head() if seq is None else Head(seq, digest)), last_seq or 0
+
+
+def _rows(database: Database, chain: str, last: int, erased: Erased) -> Iterator[UsageRecord]:
+    """Yield the rows of a chain in its order, up to number ``last``, whatever the first one's number is.
+
+    ``erased`` is given what is kept of those of the page whose words were taken out.
+    """
+    on_chain = select(*COLUMNS).where(usage_records.c.chain == chain, usage_records.c.seq <= last)
+    page = on_chain.order_by(usage_records.c.seq).limit(PAGE)
+    query = page
+    while True:
+        with database.read() as connection:
+            records = [record_of(row) for row in connection.execute(query)]
+            if records:
+                _look_up(connection, chain, records[0]["seq"], records[-1]["seq"], erased)
+        if not records:
+            return
+        yield from records
+        query = page.where(usage_records.c.seq > records[-1]["seq"])
+
+
+def _look_up(connection: Connection, chain: str, first: int, last: int, erased: Erased) -> None:
+    within = (erasures.c.chain == chain, erasures.c.seq >= first, erasures.c.seq <= last)
+    rows = connection.execute(select(erasures.c.seq, erasures.c.digest, erasures.c.leaf).where(*within)).all()
+    erased.digests.clear()
+    erased.leaves.clear()
+    erased.digests.update((row.seq, row.digest) for row in rows)
+    erased.leaves.update((row.seq, bytes.fromhex(row.leaf) if row.leaf else None) for row in rows)
+
+
+def _fault_at_the_end(found: Head, head: Head, last_seq: int) -> BadRow | None:
+    if found.seq < head.seq:
+        return BadRow(found.seq + 1, None, f"it is missing, and so is every row up to the head's {head.seq}")
+    if found.hash != head.hash:
+        return BadRow(head.seq, None, "the chain's head names another hash for it")
+    if last_seq > head.seq:
+        return BadRow(head.seq + 1, None, f"it is past the chain's head, which is row {head.seq}")
+    return None

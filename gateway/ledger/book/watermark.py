@@ -1,0 +1,151 @@
+"""How far the ledger had come when Redis last heard of it: who has heard of less than the other has lost something.
+
+A server that was restored from an old snapshot, or a replica that took over without the last second, holds a whole and
+consistent state of some moment before. It is told by its tide: the number of the chain's last record, written to Redis
+inside every transaction that appends one, before that commits. A tide below the ledger's head is the past. Each bucket
+has its own, in its state: where some of them alone are of the past, they alone are written anew.
+
+A ledger is told to be of the past by ``booked``: the number of the last record that was certainly committed, written
+where the entries it came from are removed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+from sqlalchemy import select
+
+from gateway.errors import MeteringUnavailable, StartupError
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import connect, translated
+from gateway.holds.store.scripts import run_all, source
+from gateway.ledger.book.appender import Booked
+from gateway.ledger.book.chain import MAIN
+from gateway.ledger.database import Database
+from gateway.ledger.tables import chains, watermarks
+
+
+class Fallen(MeteringUnavailable):
+    """Redis holds a state of the past; it has to be rebuilt before anything more is taken from it."""
+
+
+class RecordsMissing(Exception):
+    """The message for the operator where the ledger is older than its Redis."""
+
+
+class NothingCounted(Exception):
+    """The message for the operator where Redis is not complete, so that its counts cannot stand in for missing records."""
+
+
+BOOKED = "booked"
+COUNTED = "counted"
+"""The generation that is stopped while what it counts is booked."""
+
+
+class LedgerBehind(MeteringUnavailable):
+    """The ledger lacks records that were in it once: an older copy of it was put in its place."""
+
+
+class Tide:
+    """The mark in Redis.
+
+    Raises:
+        MeteringUnavailable: Redis or the ledger is not to be had, from every method.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+        self._raise = client.register_script(source("advance"))
+
+    def rise(self, booked: Booked) -> None:
+        """Raise the marks for a transaction that appends.
+
+        The chain's head is locked meanwhile, so calls come one after another. A commit that fails afterwards leaves
+        the marks too high, which is harmless.
+
+        Raises:
+            Fallen: one is below what it was when the ledger was last appended to.
+        """
+        marks = [(redis_keys.TIDE, "seq", booked.before, booked.after)]
+        marks += [(redis_keys.state(bucket), "tide", *between) for bucket, between in booked.buckets.items()]
+        with translated():
+            found = run_all(self._redis, self._raise, [([name], [field, to, at]) for name, field, at, to in marks])
+        if any(int(was) < at for was, (_, _, at, _) in zip(found, marks, strict=True)):
+            raise Fallen("Redis holds a state of the past.")
+
+    def confirm(self, after: int, batch: Any) -> None:
+        """Add to a pipeline that the ledger has committed its records up to ``after``; a full server takes it, too."""
+        with translated():
+            where = None if isinstance(self._redis, redis.RedisCluster) else batch  # a cluster's take no scripts
+            self._raise(keys=[redis_keys.TIDE], args=[BOOKED, after, 0], client=where)
+
+    def refuse_older(self, database: Database) -> None:
+        """Raise where the ledger is older than what Redis was told of it.
+
+        Raises:
+            LedgerBehind: with the number of records that are missing in its cause.
+        """
+        with translated():
+            booked, there = int(self._redis.hget(redis_keys.TIDE, BOOKED) or 0), head(database)
+        if booked > there:
+            raise LedgerBehind("The books are not in order; try again later.") from RecordsMissing(
+                f"The ledger ends at record {there} and has had {booked}: {booked - there} records are missing, as where "
+                "an older copy was put in its place, or a running gateway's directory was copied file by file. Put the "
+                "newer ledger back. Or decide: `tokencap ledger recover --book-missing` books what Redis counts of them, "
+                "one correction for each customer and period; `--without-missing` gives them up."
+            )
+
+    def keep_counts(self, generations: set[str]) -> int:
+        """Note which generation is to be in force again once the ledger has what Redis counts; return it.
+
+        Raises:
+            NothingCounted: there is none, because Redis is not whole.
+        """
+        with translated():
+            if len(generations) == 1 and "" not in generations:
+                self._redis.hset(redis_keys.TIDE, COUNTED, generations.pop())
+            found = self._redis.hget(redis_keys.TIDE, COUNTED)
+        if found is None:
+            raise NothingCounted("Redis holds no whole state either; there is only --without-missing.")
+        return int(found)
+
+    def is_high(self, database: Database) -> bool:
+        """Return whether Redis has heard of all that is in the ledger."""
+        least = head(database)  # read first: a mark is raised before the ledger is
+        return self._mark() >= least
+
+    def restore(self, database: Database) -> None:
+        """Set the mark to the ledger's head, for a state that is being rebuilt."""
+        with translated():
+            there = str(head(database))
+            self._redis.hset(redis_keys.TIDE, mapping={"seq": there, BOOKED: there})
+            self._redis.hdel(redis_keys.TIDE, COUNTED)
+
+    def _mark(self) -> int:
+        with translated():
+            found = self._redis.hget(redis_keys.TIDE, "seq")
+        return int(found or 0)
+
+
+def marks(database: Database) -> dict[str, int]:
+    """Return the number of the last record of each bucket that has any."""
+    with database.read() as connection:
+        return {row.bucket: row.seq for row in connection.execute(select(watermarks))}
+
+
+def refuse_at_start(redis_url: str, database: Database) -> None:
+    """Raise StartupError where the ledger is older than what Redis was told of it: a start is when someone looks."""
+    try:
+        with connect(redis_url) as client:
+            Tide(client).refuse_older(database)
+    except LedgerBehind as error:
+        raise StartupError(str(error.__cause__)) from error
+    except MeteringUnavailable:
+        pass  # found when either is back
+
+
+def head(database: Database) -> int:
+    """Return the number of the chain's last record, 0 before the first."""
+    with database.read() as connection:
+        return connection.execute(select(chains.c.seq).where(chains.c.chain == MAIN)).scalar_one_or_none() or 0

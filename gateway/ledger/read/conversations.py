@@ -1,0 +1,132 @@
+"""The conversations that are still open by the book: what a lost Redis knew of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from gateway.ledger.database import Database
+from gateway.ledger.read.queries import Span, rows_in
+from gateway.ledger.rows import AnyRow
+from gateway.ledger.tables import usage_records
+from pricing.money import MOST
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+SWEEP_EVERY = 10_000
+
+book = usage_records.c
+COLUMNS = (
+    *(book.time, book.id, book.settled, book.customer, book.conversation, book.tier, book.menu_version),
+    *(book.billed_output_tokens, book.input_tokens, book.conversation_cap_tokens, book.seq),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One call of a conversation, as far as the conversation goes."""
+
+    customer: str
+    conversation: str
+    time: int
+    settled: int
+    tier: str | None
+    menu_version: str | None
+    tokens: int
+    input_tokens: int
+    cap: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One conversation so far. ``first`` is its first call's admission, ``last`` the latest sign of life, ms."""
+
+    customer: str
+    name: str
+    tier: str | None
+    menu_version: str | None
+    tokens: int
+    input_tokens: int
+    was_charged: bool
+    """Whether a record has output tokens: the price goes onto the first of those."""
+    first: int
+    last: int
+    cap: int | None = None
+    """What it was granted in all, by its records; those from before they said so do not."""
+
+    def is_open(self, now_ms: int) -> bool:
+        """A conversation ends an hour after its last call, a day after its first."""
+        return now_ms - self.first < DAY_MS and now_ms - self.last < HOUR_MS
+
+
+def open_conversations(database: Database, now_ms: int, upto: int | None = None) -> list[Conversation]:
+    """Return every conversation that is open at ``now_ms``, from the records of the last 24 hours.
+
+    ``upto`` leaves out what came into the book after the record of this number.
+    """
+    rows = rows_in(database, COLUMNS, Span(since=now_ms - DAY_MS))
+    said = (said_in(row) for row in rows if row.conversation is not None and (upto is None or row.seq <= upto))
+    return [conversation for conversation in gathered(said) if conversation.is_open(now_ms)]
+
+
+def said_in(row: AnyRow) -> Said:
+    """Return what a record says of its conversation; the row has the columns that ``COLUMNS`` names."""
+    return Said(
+        customer=row.customer,
+        conversation=row.conversation,
+        time=row.time,
+        settled=row.settled,
+        tier=row.tier,
+        menu_version=row.menu_version,
+        tokens=row.billed_output_tokens,
+        input_tokens=row.input_tokens,
+        cap=row.conversation_cap_tokens,
+    )
+
+
+def gathered(said: Iterable[Said]) -> Iterator[Conversation]:
+    """Yield the conversations of calls that come in the order of their admission.
+
+    A name that is used again after its conversation ended is a new conversation. Only those that have not ended by
+    the call just read are held in memory.
+    """
+    going: dict[tuple[str, str], Conversation] = {}
+    for count, call in enumerate(said, start=1):
+        key = call.customer, call.conversation
+        before = going.get(key)
+        if before is not None and not before.is_open(call.time):
+            yield going.pop(key)
+            before = None
+        going[key] = begun_by(call) if before is None else continued_by(before, call)
+        if count % SWEEP_EVERY == 0:
+            ended = [key for key, conversation in going.items() if not conversation.is_open(call.time)]
+            yield from map(going.pop, ended)
+    yield from going.values()
+
+
+def begun_by(call: Said) -> Conversation:
+    """Return the conversation that a call begins."""
+    return Conversation(
+        customer=call.customer,
+        name=call.conversation,
+        tier=call.tier,
+        menu_version=call.menu_version,
+        tokens=call.tokens,
+        input_tokens=call.input_tokens,
+        was_charged=call.tokens > 0,
+        first=call.time,
+        last=max(call.time, call.settled),
+        cap=call.cap,
+    )
+
+
+def continued_by(conversation: Conversation, call: Said) -> Conversation:
+    """Return a conversation with one call more. No sum passes what can be counted."""
+    return replace(
+        conversation,
+        tokens=min(MOST, conversation.tokens + call.tokens),
+        input_tokens=min(MOST, conversation.input_tokens + call.input_tokens),
+        was_charged=conversation.was_charged or call.tokens > 0,
+        last=max(conversation.last, call.time, call.settled),
+        cap=conversation.cap if call.cap is None else call.cap,
+    )

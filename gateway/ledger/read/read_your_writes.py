@@ -1,0 +1,62 @@
+"""Read your own writes: waits until what is settled by now is in the ledger."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import redis
+
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import translated
+
+WITHIN_S = 2.0
+PAUSE_S = 0.01
+
+
+def wait_until_booked(
+    client: redis.Redis,
+    buckets: Sequence[str] = redis_keys.ALL_BUCKETS,
+    *,
+    within_s: float = WITHIN_S,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Wait for the entries that are in the usage streams now; return whether all were booked ``within_s`` seconds.
+
+    Entries leave a stream only after their commit, so a reader of the ledger who was told True sees all of them.
+    What is settled after the call begins is not waited for: under steady load the streams are never empty.
+
+    Args:
+        buckets: those of the customers asked about, so that others are not waited for.
+
+    Raises:
+        MeteringUnavailable: Redis is not to be had.
+    """
+    end = clock() + within_s
+    waiting = _last_entries(client, [redis_keys.usage(bucket) for bucket in buckets])
+    while waiting := _still_there(client, waiting):
+        if clock() >= end:
+            return False
+        pause(PAUSE_S)
+    return True
+
+
+def _last_entries(client: redis.Redis, streams: Sequence[str]) -> dict[str, bytes]:
+    """Return the last entry of each stream that has one."""
+    with translated(), client.pipeline(transaction=False) as batch:
+        for stream in streams:
+            batch.xrevrange(stream, count=1)
+        replies = batch.execute()
+    return {stream: reply[0][0] for stream, reply in zip(streams, replies, strict=True) if reply}
+
+
+def _still_there(client: redis.Redis, last: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the streams that still have an entry up to the given one."""
+    if not last:
+        return {}
+    with translated(), client.pipeline(transaction=False) as batch:
+        for stream, entry in last.items():
+            batch.xrange(stream, max=entry, count=1)
+        replies = batch.execute()
+    return {stream: entry for (stream, entry), reply in zip(last.items(), replies, strict=True) if reply}

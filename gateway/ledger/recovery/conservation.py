@@ -1,0 +1,144 @@
+"""Looks all the time whether windows, holds and books add up, some customers a turn; what does not is told to everyone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import redis
+from sqlalchemy import ColumnElement, select
+
+from gateway.holds.maintenance.census import Census
+from gateway.holds.periods import PeriodKind, period_at
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import fields, translated
+from gateway.ledger.database import Database
+from gateway.ledger.recovery.agreement import Agreement, Period
+from gateway.ledger.tables import customers
+
+log = logging.getLogger(__name__)
+
+CUSTOMERS_A_TURN = 200
+BOOKS_A_TURN = 3
+KNOWN_A_TURN = 200
+
+WITH_HOLDS, WITH_BOOKS = "holds", "books"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a turn saw: how many windows do not add up, and all that is held, as far as it was counted lately."""
+
+    breaches: int
+    holds: int
+    held_tokens: int
+
+
+class Conservation:
+    """Goes round all customers, and looks at every window that is known not to add up until it does.
+
+    What does not add up stands in Redis under ``keys.BREACHES`` and in the window itself: while it does, its customer's
+    calls are refused, and nobody else's.
+
+    Raises:
+        MeteringUnavailable: Redis or the ledger is not to be had, from ``turn``.
+    """
+
+    def __init__(
+        self, database: Database, client: redis.Redis, *, generation: Callable[[], str], now_ms: Callable[[], int]
+    ) -> None:
+        self._database = database
+        self._redis = client
+        self._now_ms = now_ms
+        self._census = Census(client, generation)
+        self._agreement = Agreement(database, client, generation)
+        self._after = ""
+        self._books_after = ""
+        self._holds: dict[str, int] = {}
+        self._tokens: dict[str, int] = {}
+
+    def turn(self) -> Found:
+        """Look at the next customers' windows of this period and the last, and at a few of their books."""
+        known = self._known()
+        windows = [window for kind, window in known if kind == WITH_HOLDS]
+        periods = self._next_customers()
+        windows += [each.window for period, before in periods for each in (period, before)]
+        count = self._census.take(windows)
+        seen: dict[tuple[str, str], str | None] = {(WITH_HOLDS, name): found for name, found in count.windows.items()}
+        # Of a period that is over, and of one that a change of the customer's has ended, the books are let be.
+        seen |= {place: None for place in known if place[0] == WITH_BOOKS}
+        for period in self._books_to_look_at(window for kind, window in known if kind == WITH_BOOKS):
+            verdict = self._agreement.look_at(period)
+            if verdict is None:
+                seen.pop((WITH_BOOKS, period.window), None)  # another time
+            else:
+                seen[WITH_BOOKS, period.window] = verdict.fault
+        self._holds |= count.holds
+        self._tokens |= count.tokens
+        breaches = self._tell(known, seen)
+        return Found(breaches, sum(self._holds.values()), sum(self._tokens.values()))
+
+    def _known(self) -> list[tuple[str, str]]:
+        """Return kind and window of what did not add up when it was last looked at."""
+        with translated():
+            told = fields(self._redis.hgetall(redis_keys.BREACHES))
+        parts = [name.partition(" ") for name in sorted(told)[:KNOWN_A_TURN]]
+        return [(kind, window) for kind, _, window in parts]
+
+    def _next_customers(self) -> list[tuple[Period, Period]]:
+        """Return the period that is and the one before it, of each of the next customers."""
+        found = self._periods(customers.c.id > self._after, CUSTOMERS_A_TURN)
+        self._after = found[-1][0].customer if len(found) == CUSTOMERS_A_TURN else ""
+        return found
+
+    def _books_to_look_at(self, known: Iterable[str]) -> list[Period]:
+        """Return the periods of the next few customers, and of those whose books are known not to agree."""
+        found = self._periods(customers.c.id > self._books_after, BOOKS_A_TURN)
+        self._books_after = found[-1][0].customer if len(found) == BOOKS_A_TURN else ""
+        again = self._periods(customers.c.id.in_([_customer_in(window) for window in known]), KNOWN_A_TURN)
+        return list({period.window: period for period, _ in (*found, *again)}.values())
+
+    def _periods(self, chosen: ColumnElement[bool], most: int) -> list[tuple[Period, Period]]:
+        """Return the period that is and the one before it, of customers whose latest change Redis has."""
+        query = (
+            select(customers.c.id, customers.c.period, customers.c.timezone)
+            .where(chosen, customers.c.projected)
+            .order_by(customers.c.id)
+            .limit(most)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        now, found = self._now_ms(), []
+        for row in rows:
+            kind: PeriodKind = row.period
+            start, end = period_at(kind, row.timezone, now)
+            before = period_at(kind, row.timezone, start - 1)
+            found.append((Period(row.id, start, end), Period(row.id, *before)))
+        return found
+
+    def _tell(self, known: Collection[tuple[str, str]], seen: Mapping[tuple[str, str], str | None]) -> int:
+        """Write down what does not add up, strike out what does again; return how much there is."""
+        wrong = {place: found for place, found in seen.items() if found is not None}
+        right = [place for place in known if place in seen and place not in wrong]
+        for (kind, window), found in wrong.items():
+            if (kind, window) not in known:
+                log.error("conservation is broken for %s in %s: %s", _customer_in(window), window, found)
+        for _, window in right:
+            log.info("conservation holds again for %s in %s", _customer_in(window), window)
+        still = {place[1] for place in (*known, *wrong) if place not in right}
+        with translated(), self._redis.pipeline(transaction=False) as batch:
+            for place, found in wrong.items():
+                batch.hset(redis_keys.BREACHES, " ".join(place), found)
+                batch.hset(place[1], "breach", "1")
+            for place in right:
+                batch.hdel(redis_keys.BREACHES, " ".join(place))
+                if place[1] not in still:
+                    batch.hdel(place[1], "breach")
+            batch.hlen(redis_keys.BREACHES)
+            return int(batch.execute()[-1])
+
+
+def _customer_in(window: str) -> str:
+    """Return whose window it is, by the window's name."""
+    return window.partition(":window:")[2].rpartition(":")[0]

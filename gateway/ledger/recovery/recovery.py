@@ -1,0 +1,317 @@
+"""Makes Redis hold what the ledger says: notices a wiped or foreign server by its generation, and rebuilds it once."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+import redis
+from sqlalchemy import select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from gateway.holds.announcement import Announcement, announcement
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import translated
+from gateway.holds.store.inflight import calls_in_flight
+from gateway.holds.store.scripts import source
+from gateway.ledger.book.appender import book
+from gateway.ledger.book.watermark import Tide, head, marks
+from gateway.ledger.database import Database
+from gateway.ledger.installation import FIRST_GENERATION
+from gateway.ledger.recovery.hot_state import Bounds, HotState
+from gateway.ledger.recovery.rebuild_lock import LOCK_S, RebuildLock
+from gateway.ledger.rows import batches
+from gateway.ledger.sums.rollup import Rollup
+from gateway.ledger.tables import customers, installation, usage_records
+from gateway.ledger.writer import Writer, unheard
+from pricing.usage import UsageRecord
+
+log = logging.getLogger(__name__)
+
+ENSURE_WAIT_S = 5.0
+"""How long a call waits for another process that rebuilds; then it is refused, to be made again."""
+
+REBUILD_WAIT_S = 600.0
+"""How long who was told to rebuild waits for that."""
+
+HOT = frozenset((b"key", b"customer", b"window", b"end_user", b"conversation", b"pace", b"inflight", b"hold", b"holds"))
+"""What a rebuild writes anew; settled marks and usage streams are never thrown away."""
+
+CUSTOMERS_AT_ONCE = 500
+"""Customers that are written before the next ones are read; their buckets serve once they are."""
+
+WIPED_AT_ONCE = 1_000
+
+
+class Projecting(Protocol):
+    """Writes what the operator has set up."""
+
+    def write_menus(self) -> object: ...
+
+    def write_customers(self, ids: Sequence[str], /) -> object: ...
+
+
+class Recovery:
+    """The way back from the ledger to a hot state. Any process may call it; one does the work.
+
+    Args:
+        projecting: writes customers, keys and menus into Redis from the ledger.
+        note: is told of records that a rebuild has appended to the ledger.
+        marked: is told, whenever that is looked at, of the last record that the ledger has of each bucket.
+        lock_s: how long the lock of one that died keeps others waiting.
+
+    Raises:
+        MeteringUnavailable: Redis or the ledger is unavailable, or another process rebuilds, from every method; call
+            it again.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        client: redis.Redis,
+        projecting: Projecting,
+        *,
+        bounds: Bounds,
+        now_ms: Callable[[], int],
+        note: Callable[[Sequence[UsageRecord]], object] = unheard,
+        marked: Callable[[Mapping[str, int]], object] = unheard,
+        lock_s: float = LOCK_S,
+    ) -> None:
+        self._database = database
+        self._redis = client
+        self._lock_s = lock_s
+        self._projecting = projecting
+        self._bounds = bounds
+        self._now_ms = now_ms
+        self._rollup = Rollup(database)
+        self._tide = Tide(client)
+        self._marked = marked
+        self._writer = Writer(client, database, note=note, marked=marked)
+        self._announce = client.register_script(source("announce"))
+
+    def ensure(self, heard: Callable[[str], object] = unheard) -> str:
+        """Return the generation in force, after writing the buckets where Redis does not hold it.
+
+        ``heard`` gets it as soon as it is decided, before all buckets are complete: those that are serve under it.
+
+        Raises:
+            LedgerBehind: the ledger is older than what Redis was told of it; nothing is rebuilt from that.
+        """
+        self._tide.refuse_older(self._database)
+        generation = self._generation()
+        if self._is_whole(generation):
+            return str(generation)
+        return self.rebuild(unless_whole=True, wait_s=ENSURE_WAIT_S, heard=heard)
+
+    def rebuild(
+        self,
+        *,
+        unless_whole: bool = False,
+        wait_s: float = REBUILD_WAIT_S,
+        heard: Callable[[str], object] = unheard,
+        without_missing: bool = False,
+    ) -> str:
+        """Write the hot state anew and return its generation. Calls in flight keep their holds.
+
+        ``unless_whole`` leaves the buckets alone that Redis holds: a rebuild that was broken off goes on where it ended.
+
+        Raises:
+            LedgerBehind: as ``ensure``, unless the records that are missing are given up (``without_missing``).
+        """
+
+        def tell() -> None:
+            if self._tide.is_high(self._database):  # whoever rebuilds has stopped what is of the past
+                heard(str(self._generation()))
+
+        if not without_missing:
+            self._tide.refuse_older(self._database)
+        with (
+            RebuildLock(self._redis, wait_s=wait_s, lock_s=self._lock_s, meanwhile=tell) as lock,
+            translated(),
+        ):
+            generation = self._generation()
+            missing = self._missing(generation) if unless_whole else list(redis_keys.ALL_BUCKETS)
+            if missing:
+                # The first time there is nothing to lose; later something was lost, and the operator should know.
+                level = logging.INFO if generation == FIRST_GENERATION else logging.WARNING
+                log.log(
+                    level, "writing the hot state from the ledger: %d of %d buckets", len(missing), redis_keys.BUCKETS
+                )
+                if len(missing) == redis_keys.BUCKETS:
+                    generation = self._raise_generation(generation + 1)
+                self._rebuild(str(generation), missing, lock, heard)
+            return str(generation)
+
+    def book_missing(self, currency: str) -> int:
+        """Keep what Redis counts: book what an older ledger lacks of it as corrections, and return how many these are.
+
+        Nothing is settled or admitted meanwhile. Killed at any point it can be done again.
+
+        Raises:
+            NothingCounted: Redis holds no whole state either.
+        """
+        # No worker loads what only a command needs.
+        from gateway.ledger.recovery.missing import corrections  # noqa: PLC0415
+
+        with RebuildLock(self._redis, wait_s=REBUILD_WAIT_S, lock_s=self._lock_s) as lock, translated():
+            generation = self._tide.keep_counts(self._in_redis())
+            self._stop_scripts(redis_keys.ALL_BUCKETS)
+            while self._writer.turn():
+                lock.check()
+            there, now = head(self._database), self._now_ms()
+            records = list(corrections(self._database, self._redis, head=there, now_ms=now, currency=currency))
+            lock.check()
+            with self._database.write() as connection:
+                booked = book(connection, records)
+                self._tide.rise(booked)
+                connection.execute(update(installation).values(generation=generation))
+            self._put_in_force(str(generation), redis_keys.ALL_BUCKETS)
+            self._tide.restore(self._database)
+            return len(records)
+
+    def _is_whole(self, generation: int) -> bool:
+        """Return whether Redis holds this generation, and has heard of all that is in the ledger."""
+        return not self._missing(generation)
+
+    def _missing(self, generation: int) -> list[str]:
+        """Return the buckets that Redis does not hold, or holds as they were in the past."""
+        least = marks(self._database)  # read first: a bucket's mark is raised before the ledger's is
+        self._marked(least)
+        with translated(), self._redis.pipeline(transaction=False) as batch:
+            for bucket in redis_keys.ALL_BUCKETS:
+                batch.hmget(redis_keys.state(bucket), "generation", "tide")
+            found = batch.execute()
+        if not self._tide.is_high(self._database):
+            return list(redis_keys.ALL_BUCKETS)
+        return [
+            bucket
+            for bucket, (value, tide) in zip(redis_keys.ALL_BUCKETS, found, strict=True)
+            if value != b"%d" % generation or int(tide or 0) < least.get(bucket, 0)
+        ]
+
+    def _rebuild(
+        self, generation: str, missing: Sequence[str], lock: RebuildLock, heard: Callable[[str], object]
+    ) -> None:
+        """Rebuild, and stop before the next step where the lock is lost: another one begins anew, and wipes what is half."""
+        self._stop_scripts(missing)
+        self._tide.restore(self._database)
+        heard(generation)
+        while self._writer.turn():
+            lock.check()
+        while self._rollup.turn(self._now_ms()):
+            lock.check()
+        in_flight = self._holds_not_in_the_book(missing)
+        self._wipe(missing, lock)
+        self._projecting.write_menus()
+        state = HotState(self._database, self._redis, bounds=self._bounds, now_ms=self._now_ms)
+        for buckets, customers_there in self._shares(missing):
+            for some in batches(customers_there, CUSTOMERS_AT_ONCE):
+                lock.check()
+                self._projecting.write_customers(some)
+                state.write(some)
+            lock.check()
+            self._put_in_force(generation, buckets)
+            for told in (told for bucket in buckets for told in in_flight[bucket]):
+                arguments = told.arguments(generation, self._now_ms())
+                self._announce(keys=told.keys(), args=arguments)
+
+    def _shares(self, buckets: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
+        """Yield buckets that are written together, and the customers in them: few at a time where there are many."""
+        with self._database.read() as connection:
+            ids = connection.execute(select(customers.c.id)).scalars().all()
+        there: dict[str, list[str]] = defaultdict(list)
+        for customer in ids:
+            there[redis_keys.bucket_of(customer)].append(customer)
+        share: list[str] = []
+        found: list[str] = []
+        for bucket in buckets:
+            share.append(bucket)
+            found += there[bucket]
+            if len(found) >= CUSTOMERS_AT_ONCE:
+                yield share, found
+                share, found = [], []
+        if share:
+            yield share, found
+
+    def _in_redis(self) -> set[str]:
+        """Return the generations that are in force, an empty text for a bucket without one."""
+        with self._redis.pipeline(transaction=False) as batch:
+            for bucket in redis_keys.ALL_BUCKETS:
+                batch.hget(redis_keys.state(bucket), "generation")
+            return {found.decode() if found else "" for found in batch.execute()}
+
+    def _raise_generation(self, generation: int) -> int:
+        with self._database.write() as connection:
+            connection.execute(update(installation).values(generation=generation))
+        return generation
+
+    def _generation(self) -> int:
+        with self._database.read() as connection:
+            found = connection.execute(select(installation.c.generation)).scalar_one_or_none()
+        if found is not None:
+            return int(found)
+        with self._database.write() as connection:
+            # The first worker and the bookkeeper come here at once.
+            dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+            first = dialect.insert(installation).values(id=1, generation=FIRST_GENERATION, created=self._now_ms())
+            connection.execute(first.on_conflict_do_nothing())
+        return self._generation()
+
+    def _stop_scripts(self, buckets: Sequence[str]) -> None:
+        """Leave no generation in force: from here on nothing is admitted or settled there until the new one is."""
+        with self._redis.pipeline(transaction=False) as batch:
+            for bucket in buckets:
+                batch.hdel(redis_keys.state(bucket), "generation")
+            batch.execute()
+
+    def _put_in_force(self, generation: str, buckets: Sequence[str]) -> None:
+        tides = marks(self._database)
+        with self._redis.pipeline(transaction=False) as batch:
+            for bucket in buckets:
+                state = {"generation": generation, "tide": str(tides.get(bucket, 0))}
+                batch.hset(redis_keys.state(bucket), items=[part for item in state.items() for part in item])
+            batch.execute()
+
+    def _holds_not_in_the_book(self, buckets: Sequence[str]) -> dict[str, list[Announcement]]:
+        """Return by bucket the holds that Redis still has of calls without a record."""
+        calls = calls_in_flight(self._redis, buckets)
+        return {
+            bucket: [
+                announcement(call)
+                for call in calls.get(bucket, [])
+                if not call.is_suspect and not self._is_booked(call.id)
+            ]
+            for bucket in buckets
+        }
+
+    def _is_booked(self, record_id: str) -> bool:
+        with self._database.read() as connection:
+            query = select(usage_records.c.seq).where(usage_records.c.id == record_id)
+            return connection.execute(query).first() is not None
+
+    def _wipe(self, buckets: Sequence[str], lock: RebuildLock) -> None:
+        prefixes = {f"{{b{bucket}}}".encode() for bucket in buckets}
+        batch: list[bytes] = []
+        for name in self._redis.scan_iter(match="{b??}:*", count=WIPED_AT_ONCE):
+            prefix, _, rest = name.partition(b":")
+            if prefix in prefixes and rest.partition(b":")[0] in HOT:
+                batch.append(name)
+            if len(batch) == WIPED_AT_ONCE:
+                lock.check()
+                self._unlink(batch)
+                batch.clear()
+        lock.check()
+        self._unlink(batch)
+
+    def _unlink(self, names: Sequence[bytes]) -> None:
+        """Remove keys: in one command for each bucket in a cluster, where a command stays in one slot, else in one."""
+        is_cluster = isinstance(self._redis, redis.RedisCluster)
+        together: dict[bytes, list[bytes]] = defaultdict(list)
+        for name in names:
+            together[name.partition(b":")[0] if is_cluster else b""].append(name)
+        with self._redis.pipeline(transaction=False) as batch:
+            for some in together.values():
+                batch.unlink(*some)
+            batch.execute()

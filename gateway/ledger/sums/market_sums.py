@@ -1,0 +1,227 @@
+"""Keeps the sums that a market is estimated from: what came into the book since the last time is added to them.
+
+A batch of records, the conversations that they leave open and the place in the book up to which they go are written in
+one transaction. Killed at any point, the next one goes on from there; of two at once one finds that the place has moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
+from typing import Any
+
+from sqlalchemy import Connection, Table, delete, insert, or_, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from gateway.ledger.database import Database
+from gateway.ledger.sums_tables import (
+    sums_ages,
+    sums_aside,
+    sums_customers,
+    sums_going,
+    sums_lengths,
+    sums_own_lengths,
+    sums_pace,
+    sums_read,
+    sums_tiers,
+)
+from gateway.ledger.tables import chains, usage_records
+from pricing.estimate.observations.conversations import IDLE_MS, LONGEST_MS, WEEK_MS, Going, Sums, Watch
+
+PAGE = 1_000
+BATCH = 10_000
+"""Records in one transaction, read in pages."""
+
+KEYS_AT_ONCE = 400
+"""Keys asked for in one statement; SQLite before 3.32 takes 999 parameters."""
+
+LATE_MS = IDLE_MS
+"""A conversation is added up so long after its end: a call may be settled late."""
+
+TABLES: dict[str, Table] = {
+    "lengths": sums_lengths,
+    "own_lengths": sums_own_lengths,
+    "customers": sums_customers,
+    "tiers": sums_tiers,
+    "ages": sums_ages,
+    "pace": sums_pace,
+    "aside": sums_aside,
+}
+"""Where each of the sums stands; the columns are those of its key, then those of its amounts."""
+
+book = usage_records.c
+NEEDED = (
+    *(book.id, book.seq, book.kind, book.time, book.settled, book.customer, book.conversation, book.endpoint),
+    *(book.tier, book.tier_chosen, book.menu_version, book.stream, book.output_tokens, book.billed_output_tokens),
+    *(book.finish, book.ttft_ms, book.duration_ms, book.usage_source, book.cap_tokens, book.choices),
+)
+GOING = tuple(field.name for field in fields(Going))
+
+
+def unheard(_records: int) -> None:
+    """Tell nobody how far it has come."""
+
+
+def bring_up_to_date(
+    database: Database, now_ms: int, heard: Callable[[int], object] = unheard, *, batch: int = BATCH
+) -> int:
+    """Add to the sums all that is in the book; return how many records that were.
+
+    Args:
+        now_ms: by which conversations that nobody goes on with are over.
+        heard: is told after each batch how many records were added so far.
+        batch: records in one transaction.
+
+    Raises:
+        MeteringUnavailable: the ledger is not to be had; what was added by then stays.
+    """
+    added = 0
+    with database.read() as connection:
+        names = list(connection.execute(select(chains.c.chain)).scalars())
+    for chain in names:
+        while (records := _add_batch(database, chain, batch)) is not None:
+            added += records
+            heard(added)
+        while _close_ended(database, chain, now_ms - LATE_MS):
+            pass
+    return added
+
+
+def going_in(database: Database) -> Iterator[Going]:
+    """Yield the conversations that may go on, page by page."""
+    after: tuple[str, str] | None = None
+    key = tuple_(sums_going.c.customer, sums_going.c.conversation)
+    while True:
+        query = select(sums_going).order_by(sums_going.c.customer, sums_going.c.conversation).limit(PAGE)
+        with database.read() as connection:
+            rows = connection.execute(query if after is None else query.where(key > tuple_(*after))).all()
+        yield from (Going(**row._asdict()) for row in rows)
+        if len(rows) < PAGE:
+            return
+        after = rows[-1].customer, rows[-1].conversation
+
+
+def _add_batch(database: Database, chain: str, batch: int) -> int | None:
+    """Add the next records of a chain; return how many, None where there are no more."""
+    place = _place(database, chain)
+    records = _records(database, chain, place, batch)
+    if not records:
+        return None
+    touched = {(record["customer"], record["conversation"]) for record in records}
+    known = _known(database, touched)
+    began = min([one.first for one in known] + [record["time"] for record in records])
+    watch = Watch(known, _counted(database, {customer for customer, _ in touched}, began))
+    watch.see(records)
+    watch.close_ended(watch.latest_ms - LATE_MS)
+    with database.write() as connection:
+        if not _is_at(connection, chain, place):
+            return 0
+        _write(connection, watch.sums)
+        _forget(connection, touched)
+        _keep(connection, watch.going.values())
+        moved = update(sums_read).where(sums_read.c.chain == chain)
+        connection.execute(moved.values(seq=records[-1]["seq"]))
+    return len(records)
+
+
+def _close_ended(database: Database, chain: str, by_ms: int) -> int:
+    """Add up some of the conversations that nobody goes on with; return how many."""
+    over = or_(sums_going.c.last <= by_ms - IDLE_MS, sums_going.c.first <= by_ms - LONGEST_MS)
+    place = _place(database, chain)
+    with database.read() as connection:
+        rows = connection.execute(select(sums_going).where(over).limit(PAGE)).all()
+    if not rows:
+        return 0
+    known = [Going(**row._asdict()) for row in rows]
+    watch = Watch(known, _counted(database, {one.customer for one in known}, min(one.first for one in known)))
+    ended = watch.close_ended(by_ms)
+    with database.write() as connection:
+        if _is_at(connection, chain, place):
+            _write(connection, watch.sums)
+            _forget(connection, [(one.customer, one.conversation) for one in ended])
+    return len(ended)
+
+
+def _place(database: Database, chain: str) -> int:
+    with database.read() as connection:
+        found = connection.execute(select(sums_read.c.seq).where(sums_read.c.chain == chain)).scalar_one_or_none()
+    return found or 0
+
+
+def _is_at(connection: Connection, chain: str, place: int) -> bool:
+    """Return whether the sums still go up to ``place``, and let nobody move it until the transaction ends."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    connection.execute(dialect.insert(sums_read).values(chain=chain, seq=0).on_conflict_do_nothing())
+    here = select(sums_read.c.seq).where(sums_read.c.chain == chain).with_for_update()
+    return bool(connection.execute(here).scalar_one() == place)
+
+
+def _records(database: Database, chain: str, after: int, most: int) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = []
+    while len(records) < most:
+        page = min(PAGE, most - len(records))
+        query = select(*NEEDED).where(book.chain == chain, book.seq > after).order_by(book.seq).limit(page)
+        with database.read() as connection:
+            rows = connection.execute(query).mappings().all()
+        records += map(dict, rows)
+        if len(rows) < page:
+            break
+        after = rows[-1]["seq"]
+    return records
+
+
+def _known(database: Database, touched: Iterable[tuple[str, Any]]) -> list[Going]:
+    known: list[Going] = []
+    key = tuple_(sums_going.c.customer, sums_going.c.conversation)
+    for some in _some(touched):
+        with database.read() as connection:
+            rows = connection.execute(select(sums_going).where(key.in_(some)))
+            known += (Going(**row._asdict()) for row in rows)
+    return known
+
+
+def _counted(database: Database, customers: Iterable[str], since_ms: int) -> dict[tuple[int, str], int]:
+    """Return how many conversations of each customer have been added up in each week since then."""
+    counted: dict[tuple[int, str], int] = {}
+    of = sums_customers.c
+    query = select(of.week, of.customer, of.conversations).where(of.week >= since_ms // WEEK_MS)
+    named = sorted(customers)
+    for start in range(0, len(named), KEYS_AT_ONCE):
+        with database.read() as connection:
+            rows = connection.execute(query.where(of.customer.in_(named[start : start + KEYS_AT_ONCE])))
+            counted |= {(week, customer): conversations for week, customer, conversations in rows}
+    return counted
+
+
+def _forget(connection: Connection, touched: Iterable[tuple[str, Any]]) -> None:
+    key = tuple_(sums_going.c.customer, sums_going.c.conversation)
+    for some in _some(touched):
+        connection.execute(delete(sums_going).where(key.in_(some)))
+
+
+def _keep(connection: Connection, going: Iterable[Going]) -> None:
+    rows = [{name: getattr(one, name) for name in GOING} for one in going]
+    if rows:
+        connection.execute(insert(sums_going), rows)
+
+
+def _write(connection: Connection, sums: Sums) -> None:
+    """Add sums to those in the ledger."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    for name, table in TABLES.items():
+        rows = getattr(sums, name)
+        if not rows:
+            continue
+        columns = [column.name for column in table.columns]
+        statement = dialect.insert(table)
+        amounts = [column.name for column in table.columns if not column.primary_key]
+        added = {amount: table.c[amount] + statement.excluded[amount] for amount in amounts}
+        statement = statement.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=added)
+        connection.execute(
+            statement, [dict(zip(columns, (*key, *values), strict=True)) for key, values in sorted(rows.items())]
+        )
+
+
+def _some(keys: Iterable[tuple[str, Any]]) -> Iterator[Sequence[tuple[str, str]]]:
+    named = sorted(key for key in keys if key[1] is not None)
+    return (named[start : start + KEYS_AT_ONCE] for start in range(0, len(named), KEYS_AT_ONCE))

@@ -1,0 +1,232 @@
+"""Keeps what the book comes to where it is asked for all the time: each customer's period, each open conversation.
+
+What came into the book since the last time is added, some records in a transaction, with the place up to which they go.
+A version that appends without adding loses nothing: the next one goes on from that place. A sum that is not there is
+added up from the book, so the tables may be emptied at any time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from sqlalchemy import CompoundSelect, Connection, Select, delete, func, insert, literal, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from gateway.holds.periods import period_at
+from gateway.ledger.book.appender import Booked
+from gateway.ledger.book.chain import MAIN
+from gateway.ledger.database import UNAVAILABLE, Database
+from gateway.ledger.read.conversations import HOUR_MS, Conversation, open_conversations
+from gateway.ledger.read.queries import calls_in, newest_times, summed, sums_of
+from gateway.ledger.rows import AnyRow, batches
+from gateway.ledger.sums.running_sums import (
+    AT_ONCE,
+    Period,
+    Place,
+    Record,
+    add_to_conversations,
+    add_to_windows,
+    added_up,
+)
+from gateway.ledger.tables import chains, customers, rollup_conversations, rollup_read, rollup_windows, usage_records
+
+log = logging.getLogger(__name__)
+
+BATCH = 2_000
+"""Records in one transaction; nobody appends to an SQLite ledger meanwhile."""
+
+TAIL_MOST = 10_000
+"""Records that are not rolled up yet and yet looked at; beyond, the records themselves are asked."""
+
+book = usage_records.c
+
+NEEDED = (
+    *(book.seq, book.kind, book.customer, book.conversation, book.time, book.settled, book.tier, book.menu_version),
+    *(book.billed_output_tokens, book.input_tokens, book.charge_nanousd),
+    *(book.conversation_cap_tokens, book.conversation_is_included),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a window comes to: billed output tokens, nano-units, and conversations that a subscription included."""
+
+    tokens: int
+    charge_nanousd: int
+    included: int
+
+
+class Rollup:
+    """Any number of processes may run it: of two at once one finds that the place has moved.
+
+    Raises:
+        MeteringUnavailable: the ledger is unavailable, from every method; what was added by then stays.
+    """
+
+    def __init__(self, database: Database, *, batch: int = BATCH) -> None:
+        self._database = database
+        self._batch = batch
+
+    def turn(self, now_ms: int) -> int:
+        """Add the next records; return how many were added, by whoever, and 0 only where all are."""
+        with self._database.read() as connection:
+            head = connection.execute(select(chains.c.seq).where(chains.c.chain == MAIN)).scalar_one_or_none() or 0
+            place = _place(connection)
+        if place >= head:
+            return 0
+        if place == 0:
+            return self._begin(head, now_ms)
+        with self._database.write() as connection:
+            rows = _next_records(connection, place, self._batch)
+            if rows and _is_at(connection, place):
+                _add(connection, rows, rows[-1]["seq"])
+        return len(rows)
+
+    def follow(self, connection: Connection, booked: Booked) -> None:
+        """Add what a transaction appends, in the same one, where the sums go up to the record before: it need not be read again.
+
+        Where that fails the records are in the book all the same, and ``turn`` tries again.
+        """
+        if not booked.rows or not _is_at(connection, booked.before):
+            return
+        try:
+            with connection.begin_nested():
+                _add(connection, booked.rows, booked.after)
+        except UNAVAILABLE:
+            raise
+        except Exception:
+            log.exception("The running sums stay behind the book for now.")
+
+    def bring_up_to_date(self, now_ms: int) -> None:
+        """Add all that is in the book."""
+        while self.turn(now_ms):
+            pass
+
+    def forget_ended(self, now_ms: int, late_ms: int) -> None:
+        """Remove conversations that ended so long ago that no record of them can come: ``late_ms`` after their end."""
+        ended = rollup_conversations.c.last < now_ms - HOUR_MS - late_ms
+        with self._database.read() as connection:
+            if connection.execute(select(rollup_conversations.c.last).where(ended).limit(1)).first() is None:
+                return
+        with self._database.write() as connection:
+            connection.execute(delete(rollup_conversations).where(ended))
+
+    def _begin(self, head: int, now_ms: int) -> int:
+        """Add up the whole book: the latest period of each customer, and the conversations that may go on."""
+        rows: list[dict[str, Any]] = []
+        for places in batches(self._latest_places(head), AT_ONCE):
+            with self._database.read() as connection:
+                rows += [added_up(connection, place, head) for place in places]
+        talks = {(one.customer, one.name): asdict(one) for one in open_conversations(self._database, now_ms, head)}
+        with self._database.write() as connection:
+            if _is_at(connection, 0):
+                connection.execute(delete(rollup_windows))
+                connection.execute(delete(rollup_conversations))
+                for some in batches(rows, AT_ONCE):
+                    connection.execute(insert(rollup_windows), some)
+                for some in batches(talks.values(), AT_ONCE):
+                    connection.execute(insert(rollup_conversations), some)
+                _move(connection, head)
+        return head
+
+    def _latest_places(self, head: int) -> list[Place]:
+        with self._database.read() as connection:
+            known = {row.id: row for row in connection.execute(_zones())}
+        newest = newest_times(self._database, known, head)
+        return [(one, *period_at(known[one].period, known[one].timezone, time)) for one, time in newest.items()]
+
+
+def sums_by_rollup(customer: str, start: int, end: int, but: Sequence[str]) -> CompoundSelect[Any]:
+    """Return the question what a window comes to, but for some records: rows of a sign and of sums in halves.
+
+    Of what is not rolled up yet at most ``TAIL_MOST`` records are looked at.
+    """
+    of = rollup_windows.c
+    here = (of.customer == customer, of.start == start, of.end == end)
+    kept = select(literal(1).label("sign"), of.tokens_high, of.tokens_low, of.charge_high, of.charge_low).where(*here)
+    place = func.coalesce(select(rollup_read.c.seq).where(rollup_read.c.chain == MAIN).scalar_subquery(), 0)
+    # The limits keep the database from looking by customer, through all the records of a period.
+    latest = select(usage_records).where(book.chain == MAIN, book.seq > place).order_by(book.seq).limit(TAIL_MOST)
+    late = latest.subquery().c
+    added = select(literal(1), *sums_of(late)).where(*calls_in(customer, start, end, of=late))
+    if not but:
+        return kept.union_all(added)
+    twice = select(usage_records).where(book.id.in_(but)).limit(len(but)).subquery().c
+    return kept.union_all(added, select(literal(-1), *sums_of(twice)).where(*calls_in(customer, start, end, of=twice)))
+
+
+def windows_in(database: Database, ids: Iterable[str]) -> Iterator[tuple[str, list[tuple[Period, Used]]]]:
+    """Yield each of these customers that has records, and what its latest periods come to, oldest first."""
+    of = rollup_windows.c
+    query = select(rollup_windows).order_by(of.customer, of.start, of.end)
+    for some in batches(ids, AT_ONCE):
+        with database.read() as connection:
+            rows = connection.execute(query.where(of.customer.in_(some))).all()
+        for customer, mine in groupby(rows, key=attrgetter("customer")):
+            yield customer, [((row.start, row.end), _used(row)) for row in mine]
+
+
+def _used(row: AnyRow) -> Used:
+    return Used(summed(row.tokens_high, row.tokens_low), summed(row.charge_high, row.charge_low), row.included)
+
+
+def conversations_in(database: Database, ids: Iterable[str], now_ms: int) -> Iterator[Conversation]:
+    """Yield the conversations of these customers that are open at ``now_ms``."""
+    of = rollup_conversations.c
+    for some in batches(ids, AT_ONCE):
+        query = select(rollup_conversations).where(of.customer.in_(some), of.last > now_ms - HOUR_MS)
+        with database.read() as connection:
+            rows = connection.execute(query).all()
+        yield from (one for one in map(_conversation, rows) if one.is_open(now_ms))
+
+
+def _place(connection: Connection) -> int:
+    query = select(rollup_read.c.seq).where(rollup_read.c.chain == MAIN)
+    return connection.execute(query).scalar_one_or_none() or 0
+
+
+def _is_at(connection: Connection, place: int) -> bool:
+    """Return whether the sums still go up to ``place``, and let nobody move it until the transaction ends."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    connection.execute(dialect.insert(rollup_read).values(chain=MAIN, seq=0).on_conflict_do_nothing())
+    here = select(rollup_read.c.seq).where(rollup_read.c.chain == MAIN).with_for_update()
+    return bool(connection.execute(here).scalar_one() == place)
+
+
+def _move(connection: Connection, seq: int) -> None:
+    connection.execute(update(rollup_read).where(rollup_read.c.chain == MAIN).values(seq=seq))
+
+
+def _add(connection: Connection, records: Sequence[Record], upto: int) -> None:
+    add_to_windows(connection, records, upto)
+    add_to_conversations(connection, records)
+    _move(connection, upto)
+
+
+def _next_records(connection: Connection, place: int, most: int) -> Sequence[Record]:
+    query = select(*NEEDED).where(book.chain == MAIN, book.seq > place).order_by(book.seq).limit(most)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _zones() -> Select[Any]:
+    return select(customers.c.id, customers.c.period, customers.c.timezone)
+
+
+def _conversation(row: AnyRow) -> Conversation:
+    return Conversation(
+        customer=row.customer,
+        name=row.name,
+        tier=row.tier,
+        menu_version=row.menu_version,
+        tokens=row.tokens,
+        input_tokens=row.input_tokens,
+        was_charged=row.was_charged,
+        first=row.first,
+        last=row.last,
+        cap=row.cap,
+    )

@@ -1,0 +1,99 @@
+"""What one process has counted: plain whole numbers, written to a file of its own about once a second.
+
+Adding is a dictionary's ``+=``; nobody waits for a lock or a file. A scrape adds up all processes' files, so any worker
+can answer it. A killed process takes the counts of its last second with it: metrics are not the books.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from gateway.metrics.definitions import Kind, Metric
+
+Place = tuple[str, ...]
+"""A metric's name and the values of its labels; of a histogram the index of a bucket, or ``sum_ms``."""
+
+SUM_MS = "sum_ms"
+
+
+class Tally:
+    """Counts of one process."""
+
+    def __init__(self, counts: Mapping[Place, int] | None = None) -> None:
+        self._counts: dict[Place, int] = dict(counts or {})
+
+    def add(self, metric: Metric, *labels: str, amount: int = 1) -> None:
+        """Raise a counter; what is below zero, as in a correction downwards, no counter can show."""
+        assert metric.kind is Kind.COUNTER
+        assert len(labels) == len(metric.labels)
+        if amount > 0:
+            place = (metric.name, *labels)
+            self._counts[place] = self._counts.get(place, 0) + amount
+
+    def put(self, metric: Metric, amount: int) -> None:
+        """Set a gauge."""
+        assert metric.kind is Kind.GAUGE
+        self._counts[metric.name,] = amount
+
+    def observe(self, metric: Metric, ms: int) -> None:
+        """Note one duration in a histogram."""
+        assert metric.kind is Kind.HISTOGRAM
+        bucket = bisect_left(metric.bounds_s, ms / 1000)
+        for place, amount in (((metric.name, str(bucket)), 1), ((metric.name, SUM_MS), ms)):
+            self._counts[place] = self._counts.get(place, 0) + amount
+
+    def counts(self) -> dict[Place, int]:
+        """Return everything as it is now."""
+        return dict(self._counts)
+
+
+class Sheet:
+    """One process's file; ``name`` tells processes apart that live side by side."""
+
+    def __init__(self, directory: Path, name: str, tally: Tally) -> None:
+        self._path = directory / f"{name}.json"
+        self._tally = tally
+        self._written: dict[Place, int] | None = None
+        self._one_at_a_time = threading.Lock()
+
+    def write(self) -> None:
+        """Write what changed; a reader finds the old sheet or the new one, never half of one.
+
+        A disk that is full costs the metrics, nothing else.
+        """
+        with self._one_at_a_time, suppress(OSError):
+            counts = self._tally.counts()
+            if counts == self._written:
+                return
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            part = self._path.with_suffix(".part")
+            part.write_text(json.dumps([[*place, amount] for place, amount in counts.items()]), "utf-8")
+            part.replace(self._path)
+            self._written = counts
+
+
+def read_sheet(directory: Path, name: str) -> dict[Place, int]:
+    """Return what a process of this name wrote last; nothing if none did."""
+    return _read(directory / f"{name}.json")
+
+
+def add_up(directory: Path) -> dict[Place, int]:
+    """Return the counts of all processes together."""
+    total: Counter[Place] = Counter()
+    for path in sorted(directory.glob("*.json")):
+        total.update(_read(path))
+    return dict(total)
+
+
+def _read(path: Path) -> dict[Place, int]:
+    try:
+        rows = json.loads(path.read_text("utf-8"))
+        return {tuple(str(part) for part in place): int(amount) for *place, amount in rows}
+    except (OSError, ValueError, TypeError):
+        return {}

@@ -1,0 +1,122 @@
+"""Starts a process for a pricing run that waits, and asks for one when the schedule says so; computes nothing itself."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from gateway.catalog import audit_rows, run_rows
+from gateway.catalog.run_rows import Taken
+from gateway.errors import MeteringUnavailable
+from gateway.ledger.database import Database
+from gateway.program import PROGRAM
+
+COMMAND = (*PROGRAM, "price", "run")
+HOUR_MS = 3_600_000
+
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""A run takes one processor and leaves the others to the callers."""
+STOP_S = 5.0
+SCHEDULE = "schedule"
+
+
+class Pricer:
+    """At most one process of this gateway works on a run; of several gateways' processes one takes it up.
+
+    Args:
+        environment: of that process, which reads the ledger's address from it.
+        every_h: how often a run is asked for, None for never.
+        asked: what such a run is to do.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        environment: Mapping[str, str],
+        *,
+        now_ms: Callable[[], int],
+        new_id: Callable[[], str],
+        every_h: float | None = None,
+        asked: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._database = database
+        self._environment = dict(environment)
+        self._now_ms = now_ms
+        self._new_id = new_id
+        self._every_ms = None if every_h is None else int(every_h * HOUR_MS)
+        self._asked = dict(asked or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self._taken: Taken | None = None
+
+    def turn(self) -> bool:
+        """Look whether there is something to do; return whether a process was started.
+
+        Raises:
+            MeteringUnavailable: the ledger is not to be had; call it again later.
+        """
+        if self._process is not None and self._process.poll() is None:
+            return False
+        self._put_back()
+        now = self._now_ms()
+        with self._database.read() as connection:
+            last = run_rows.last_created(connection)
+            is_waiting = run_rows.is_waiting(connection, now)
+        if self._every_ms is not None and (last is None or now - last >= self._every_ms):
+            self._ask(now, last)
+            is_waiting = True
+        return is_waiting and self._take(now)
+
+    def stop(self) -> None:
+        """End the process that is at work; its run is taken up again after the next start."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        with suppress(MeteringUnavailable):  # then it is silent, and taken up all the same
+            self._put_back()
+
+    def _take(self, now: int) -> bool:
+        """Take up a run, if another gateway has not done so, and start a process for it."""
+        with self._database.write() as connection:
+            taken = run_rows.take(connection, now)
+        if taken is None:
+            return False
+        self._taken = taken
+        self._process = subprocess.Popen(  # noqa: S603 - the command is ours
+            (*COMMAND, taken.id, str(taken.attempt)),
+            env={**ONE_THREAD, **self._environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        return True
+
+    def _put_back(self) -> None:
+        """Put back the run of a process that has ended without saying what it came to."""
+        if self._taken is None:
+            return
+        with self._database.write() as connection:
+            run_rows.release(connection, self._taken, self._now_ms())
+        self._taken = None
+
+    def _ask(self, now: int, last: int | None) -> None:
+        """Ask for a run, unless another gateway has done so meanwhile."""
+        run_id = self._new_id()
+        with self._database.write() as connection:
+            run_rows.hold_still(connection)
+            if run_rows.last_created(connection) != last:
+                return
+            run_rows.queue(connection, id=run_id, created=now, actor=SCHEDULE, asked=self._asked)
+            audit_rows.record(
+                connection,
+                time=now,
+                actor=SCHEDULE,
+                action="pricing.run",
+                target=run_id,
+                before=None,
+                after=self._asked,
+            )

@@ -1,0 +1,238 @@
+"""Backups of an installation: a copy of its ledger of one moment, with a page that says whose it is and how far it goes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.clock import written
+from gateway.errors import StartupError
+from gateway.ledger.backup import State, copy_file, snapshot, state_of
+from gateway.ledger.book.verify import Recount, recount_all
+from gateway.ledger.database import Database
+from gateway.runtime.installation import Mark
+
+PAGE = "backup.json"
+SQLITE, POSTGRESQL = "ledger.sqlite", "ledger.dump"
+FORMAT = 1
+CHUNK = 2**20
+TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """What a backup says of itself."""
+
+    taken: str
+    file: str
+    bytes: int
+    sha256: str
+    state: State
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, given: dict[str, Any]) -> Backup:
+        said = {name: given[name] for name in ("taken", "file", "bytes", "sha256")}
+        if given["format"] != FORMAT or said["file"] not in (SQLITE, POSTGRESQL):
+            raise ValueError
+        return cls(**said, state=State(**given["state"]))
+
+
+def back_up(database: Database, to: Path, now_ms: int) -> tuple[Backup, list[Recount]]:
+    """Write a backup of a ledger, which may be written meanwhile, and recount it; return both.
+
+    ``to`` is a new directory, or a new file whose ending is .tar, .tar.gz or .tgz. It is there when it is whole.
+
+    Raises:
+        StartupError: it is there already or cannot be written, or PostgreSQL's programs are not installed or fail.
+    """
+    if to.exists():
+        raise StartupError(f"{to} is there already: a backup is written to a place of its own.", exit_code=2)
+    to.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with _beside(to) as work:
+        name = SQLITE if database.is_sqlite else POSTGRESQL
+        state = _copied(database, work / name)
+        backup = Backup(written(now_ms), name, (work / name).stat().st_size, _digest(work / name), state)
+        found = _recounted(work / name) if database.is_sqlite else recount_all(database)
+        (work / PAGE).write_text(json.dumps(backup.to_json(), indent=1) + "\n", "utf-8")
+        _put_in_place(work, to)
+    return backup, found
+
+
+def restore(source: Path, database: Database, directory: Path) -> tuple[Backup, list[Recount]]:
+    """Put a backup into a data directory, which is claimed, and a ledger that is not there yet; recount it; return both.
+
+    Raises:
+        StartupError: it is no whole backup, the ledger or the directory is in use or of the other kind, or what was
+            restored is not what was backed up; an SQLite ledger is then taken away again.
+    """
+    _refuse_used(database, directory)
+    with _opened(source) as found:
+        backup = _read(found, source)
+        file = found / backup.file
+        if (backup.file == SQLITE) != database.is_sqlite:
+            raise StartupError(
+                f"{source} is a backup of {_kind(backup)}, and the ledger at {database.place} is none.", 2
+            )
+        if not file.exists() or file.stat().st_size != backup.bytes or _digest(file) != backup.sha256:
+            raise StartupError(f"{source} is damaged: {backup.file} is not the file that was backed up.", exit_code=1)
+        if database.is_sqlite:
+            _place(file, Path(str(database.url.database)))
+        else:
+            _run("pg_restore", database, "--exit-on-error", "--single-transaction", str(file))
+    database.migrate()
+    recounts = recount_all(database)
+    with database.read() as connection:
+        state = state_of(connection)
+    if state != backup.state:
+        _take_away(database)
+        raise StartupError(
+            f"What was restored from {source} does not end where the backup says: begin anew.", exit_code=1
+        )
+    if state.installation is not None:
+        Mark(state.installation, has_begun=True).write(directory)
+    return backup, recounts
+
+
+def _copied(database: Database, target: Path) -> State:
+    """Copy a ledger of one moment; return where it stood then."""
+    if database.is_sqlite:
+        try:
+            copy_file(Path(str(database.url.database)), target)
+        except sqlite3.Error as error:
+            raise StartupError(f"The ledger at {database.place} cannot be copied: {error}.") from error
+        with _opened_copy(target) as copy, copy.read() as connection:
+            return state_of(connection)
+    with snapshot(database) as (name, state):
+        options = ("--format=custom", "--no-owner", "--no-privileges", f"--snapshot={name}", f"--file={target}")
+        _run("pg_dump", database, *options)
+    _run("pg_restore", None, "--list", str(target))
+    return state
+
+
+def _recounted(file: Path) -> list[Recount]:
+    with _opened_copy(file) as copy:
+        return recount_all(copy)
+
+
+@contextmanager
+def _opened_copy(file: Path) -> Iterator[Database]:
+    with closing(Database(f"sqlite:///{file.absolute()}")) as copy:
+        yield copy
+
+
+def _refuse_used(database: Database, directory: Path) -> None:
+    is_used = (directory / "valkey" / "appendonlydir").exists() or Mark.read(directory) is not None
+    if is_used or database.has_tables() or database.is_a_file_without_tables():
+        raise StartupError(
+            f"The data directory {directory} or the ledger at {database.place} has been used: "
+            "a backup is restored into an empty directory and an empty database.",
+            exit_code=2,
+        )
+
+
+@contextmanager
+def _beside(to: Path) -> Iterator[Path]:
+    """Yield a new directory on the same disk, gone at the end."""
+    work = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.absolute().parent))
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _put_in_place(work: Path, to: Path) -> None:
+    if not to.name.endswith(TAR_ENDINGS):
+        work.rename(to)
+        return
+    part = work / f"{to.name}.part"
+    with tarfile.open(part, "w:gz" if to.name.endswith("gz") else "w") as archive:
+        for name in (PAGE, SQLITE, POSTGRESQL):
+            if (work / name).exists():
+                archive.add(work / name, arcname=name)
+    part.rename(to)
+
+
+@contextmanager
+def _opened(source: Path) -> Iterator[Path]:
+    """Yield the directory of a backup; a file is unpacked beside it for as long as it takes."""
+    if not source.is_file():
+        yield source
+        return
+    with _beside(source) as work:
+        try:
+            with tarfile.open(source) as archive:
+                for name in (PAGE, SQLITE, POSTGRESQL):
+                    if name in archive.getnames():
+                        archive.extract(name, work, filter="data")
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise StartupError(f"{source} is no whole backup: {error}.", exit_code=1) from error
+        yield work
+
+
+def _read(found: Path, source: Path) -> Backup:
+    try:
+        return Backup.from_json(json.loads((found / PAGE).read_text("utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StartupError(f"{source} is no backup: it has no {PAGE} that says what is in it.", exit_code=1) from error
+
+
+def _place(file: Path, ledger: Path) -> None:
+    """Copy a file to where the ledger is to be, which is there only when it is whole."""
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    part = ledger.with_name(f"{ledger.name}.part")
+    shutil.copyfile(file, part)
+    part.chmod(0o600)
+    with part.open("rb+") as copied:
+        os.fsync(copied.fileno())
+    part.rename(ledger)
+
+
+def _take_away(database: Database) -> None:
+    """Remove a ledger that was just put in place; PostgreSQL's is its operator's to drop."""
+    if database.is_sqlite:
+        database.close()
+        ledger = Path(str(database.url.database))
+        for ending in ("", "-wal", "-shm"):
+            ledger.with_name(ledger.name + ending).unlink(missing_ok=True)
+
+
+def _digest(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while chunk := opened.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _kind(backup: Backup) -> str:
+    return "SQLite" if backup.file == SQLITE else "PostgreSQL"
+
+
+def _run(program: str, database: Database | None, *options: str) -> None:
+    """Run one of PostgreSQL's programs on a database; its password is in the environment, where no list of processes shows it."""
+    found = shutil.which(program)
+    if found is None:
+        raise StartupError(f"{program} is not installed: a ledger in PostgreSQL is backed up and restored with it.")
+    command, environment = [found, *options], dict(os.environ)
+    if database is not None:
+        url = database.url.set(drivername="postgresql")
+        environment["PGPASSWORD"] = url.password or environment.get("PGPASSWORD", "")
+        command.append(f"--dbname={url.set(password=None).render_as_string()}")
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words, a path and a URL
+    if ran.returncode != 0:
+        said = next((line for line in ran.stderr.splitlines() if line.strip()), f"status {ran.returncode}")
+        raise StartupError(f"{program} failed: {said.strip()}")

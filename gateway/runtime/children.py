@@ -1,0 +1,90 @@
+"""Starts child processes and writes each down, so that a later start knows of them however this one ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from asyncio.subprocess import DEVNULL
+from asyncio.subprocess import Process as ChildProcess
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from redis.exceptions import RedisError
+
+from gateway.errors import MeteringUnavailable
+from gateway.holds.store import redis_keys
+from gateway.holds.store.connection import Line
+from gateway.runtime.data_directory import Child, DataDir, Running
+from gateway.runtime.ended_workers import EndedWorkers
+from gateway.runtime.processes import Process
+from gateway.settings import without_settings
+
+log = logging.getLogger(__name__)
+
+
+class Children:
+    """What runs on one data directory, and the workers that ended.
+
+    Args:
+        data: the data directory, claimed; it remembers which workers of earlier starts Redis is still to be told of.
+        socket: Valkey's, where it is ours.
+        line: to the Redis that is told of workers' ends.
+    """
+
+    def __init__(self, data: DataDir, socket: Path | None, line: Line) -> None:
+        self._data = data
+        self._socket = None if socket is None else str(socket)
+        self._line = line
+        self._running: dict[int, Child] = {}
+        self.ended_workers = EndedWorkers(line, data.remembered().ended_workers, told=self._write_down)
+
+    async def start(
+        self,
+        role: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        fds: Collection[int] = (),
+        worker: str | None = None,
+    ) -> ChildProcess:
+        """Start a process in a session of its own: Ctrl-C on the terminal is for the supervisor to act on.
+
+        Secrets are for ``environment``: anyone on the machine can read a command.
+        """
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=DEVNULL,
+            env={**without_settings(os.environ), **environment},
+            pass_fds=(*fds, *self._data.held),
+            start_new_session=True,
+        )
+        self._running[process.pid] = Child(role, Process.seen(process.pid), worker)
+        self._write_down()
+        return process
+
+    async def is_beating(self, worker: str) -> bool:
+        """Return whether a worker has come as far as to beat, by what Redis says; False where it says nothing."""
+        try:
+            return bool(await self._line.ask("EXISTS", redis_keys.worker(worker)))
+        except (RedisError, MeteringUnavailable):
+            return False
+
+    async def note_end(self, process: ChildProcess) -> None:
+        """Strike out a process whose status has been collected, which is the proof that it ended."""
+        child = self._running.pop(process.pid)
+        if child.worker is not None:
+            self.ended_workers.add(child.worker)
+        self._write_down()
+
+    def forget_socket(self) -> None:
+        """Strike out Valkey's socket once nothing can listen on it any more."""
+        self._socket = None
+        self._write_down()
+
+    def _write_down(self) -> None:
+        running = Running(tuple(self._running.values()), self._socket, self.ended_workers.ids)
+        try:
+            self._data.remember(running)
+        except OSError as error:
+            # Without the list a later start waits longer for what this one held; that is no reason to stop now.
+            log.error("What runs on %s cannot be written down: %s.", self._data.path, error.strerror)

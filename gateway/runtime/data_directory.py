@@ -1,0 +1,202 @@
+"""The data directory: who may use it now, and what runs on it, remembered for a start after a killed one."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import StartupError
+from gateway.runtime.private_files import PRIVATE_UMASK, make_private
+from gateway.runtime.processes import Process
+
+SOCKET_PATH_BYTES = 104
+"""What the shortest of the systems (macOS) has room for, the ending zero included."""
+
+PAUSE_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One process that was started on the directory; ``worker`` is a worker's id."""
+
+    role: str
+    process: Process
+    worker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What a supervisor has running, and the workers that ended before Redis could be told."""
+
+    children: tuple[Child, ...] = ()
+    socket: str | None = None
+    ended_workers: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, given: dict[str, Any]) -> Running:
+        children = tuple(
+            Child(child["role"], Process(**child["process"]), child["worker"]) for child in given["children"]
+        )
+        return cls(children, given["socket"], tuple(given["ended_workers"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which directory it is, whatever its path: a copy has another one, a directory that was moved keeps its own."""
+
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> Identity | None:
+        """Return that of the directory at ``path``; None where there is none."""
+        try:
+            about = path.stat()
+        except OSError:
+            return None
+        return cls(about.st_dev, about.st_ino)
+
+
+class DataDir:
+    """A directory that only one supervisor uses at a time; :func:`claimed` hands it out.
+
+    Args:
+        in_use: a descriptor of the file that every process of the directory holds open; None for who only looks.
+    """
+
+    def __init__(self, path: Path, in_use: int | None = None) -> None:
+        self.path = path.absolute()
+        self.valkey = self.path / "valkey"
+        self.running_file = self.path / "running.json"
+        self.held: tuple[int, ...] = () if in_use is None else (in_use,)
+        """What each process that is started on the directory inherits, so that its end is seen whatever its number is."""
+        self._claimed = None if in_use is None else Identity.of(self.path)
+
+    def remember(self, running: Running) -> None:
+        """Write down what runs; a reader finds the old list or the new one, never half of one.
+
+        Raises:
+            OSError: it cannot be written, or another directory is in this one's place by now.
+        """
+        identity = Identity.of(self.path)
+        if identity is None or identity != self._identity:
+            raise OSError(errno.ESTALE, "another directory is in its place", str(self.path))
+        socket = running.socket
+        if socket is not None and Path(socket).is_relative_to(self.path):
+            socket = str(Path(socket).relative_to(self.path))
+        said = {"directory": asdict(identity), **asdict(running), "socket": socket}
+        written = self.running_file.with_suffix(".part")
+        written.write_text(json.dumps(said, indent=1), "utf-8")
+        written.replace(self.running_file)
+
+    def remembered(self) -> Running:
+        """Return what the last supervisor had running when it was last heard of; nothing after a clean stop.
+
+        A list that was written in another directory, of which this one is a copy, says nothing about this one.
+        """
+        try:
+            said = json.loads(self.running_file.read_text("utf-8"))
+            running = Running.from_json(said)
+            if Identity(**said["directory"]) != self._identity:
+                return Running()
+            socket = None if running.socket is None else str(self.path / running.socket)
+            return replace(running, socket=socket)
+        except (OSError, ValueError, KeyError, TypeError):
+            # Only a machine that lost power leaves half a file, and then nothing of it runs any more.
+            return Running()
+
+    async def alone(self, patience_s: float) -> bool:
+        """Wait until no process of an earlier start has the directory, and hold it from then on; return whether in time.
+
+        The kernel tells it: also of processes whose numbers mean nothing here, as those of another container.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience_s
+        while not all(_locked(descriptor) for descriptor in self.held):
+            if loop.time() > until:
+                return False
+            await asyncio.sleep(PAUSE_S)
+        return True
+
+    def forget_counts(self) -> None:
+        """Remove what the processes of an earlier start have counted."""
+        shutil.rmtree(self.path / "metrics", ignore_errors=True)
+
+    def new_socket(self) -> Path:
+        """Return where Valkey listens: in the directory, or in a private one where that path is too long."""
+        inside = self.valkey / "valkey.sock"
+        if len(os.fsencode(inside)) < SOCKET_PATH_BYTES:
+            return inside
+        return Path(tempfile.mkdtemp(prefix="tokencap-")) / "valkey.sock"
+
+    def drop_socket(self, socket: Path) -> None:
+        """Remove a socket nobody listens on, with its private directory if it had one."""
+        if socket.parent == self.valkey and Identity.of(self.path) != self._identity:
+            return
+        socket.unlink(missing_ok=True)
+        if socket.parent != self.valkey:
+            with suppress(OSError):
+                socket.parent.rmdir()
+
+    @property
+    def _identity(self) -> Identity | None:
+        """Which directory it is: the one that was claimed, for who only looks the one that is there now."""
+        return self._claimed or Identity.of(self.path)
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[DataDir]:
+    """Yield the directory, made if it is not there, for this process alone until the block ends.
+
+    The lock is the kernel's and ends with the process, however it ends. What is in the directory, and what this
+    process and its children make from here on, is for their user alone.
+
+    Raises:
+        StartupError: another process uses the directory, it is not this user's, or it cannot be written.
+    """
+    path = path.absolute()
+    umask = os.umask(PRIVATE_UMASK)
+    try:
+        with ExitStack() as stack:
+            lock, in_use = _opened(path, stack)
+            if not _locked(lock):
+                owner = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "another process"
+                raise StartupError(f"The data directory {path} is in use by process {owner}.")
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+            yield DataDir(path, in_use)
+    finally:
+        os.umask(umask)
+
+
+def _opened(path: Path, stack: ExitStack) -> tuple[int, int]:
+    """Return descriptors of the directory's two locks, which ``stack`` closes."""
+    try:
+        make_private(path, os.geteuid())
+        (path / "valkey").mkdir(mode=0o700, exist_ok=True)
+        descriptors = []
+        for name in ("lock", "in-use"):
+            descriptors.append(os.open(path / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+            stack.callback(os.close, descriptors[-1])
+    except OSError as error:
+        raise StartupError(f"The data directory {path} cannot be used: {error.strerror}.") from error
+    return descriptors[0], descriptors[1]
+
+
+def _locked(descriptor: int) -> bool:
+    """Lock a file for whoever holds this descriptor, or a copy of it that was inherited; return whether that was possible."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,68 @@
+"""Tells Redis which workers have ended, so that what they held is reclaimed without waiting for any lease."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from gateway.errors import MeteringUnavailable
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import translated
+from gateway.holds.store.connection import Line
+
+KEPT_S = 24 * 60 * 60
+PAUSE_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+async def declare_ended(line: Line, worker_id: str) -> None:
+    """Leave the proof that a worker has ended. Only for who has seen its end: it never speaks again.
+
+    Raises:
+        MeteringUnavailable: Redis is not to be had; saying it again later is as good.
+    """
+    with translated():
+        await line.ask("SET", redis_keys.gone(worker_id), "1", "EX", KEPT_S)
+        await line.ask("DEL", redis_keys.worker(worker_id))
+
+
+class EndedWorkers:
+    """The workers whose end Redis does not know yet. ``told`` is called whenever it has heard of some."""
+
+    def __init__(self, line: Line, ids: Iterable[str], told: Callable[[], None]) -> None:
+        self._line = line
+        self._ids = list(ids)
+        self._told = told
+        self._news = asyncio.Event()
+        if self._ids:
+            self._news.set()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(self._ids)
+
+    def add(self, worker_id: str) -> None:
+        self._ids.append(worker_id)
+        self._news.set()
+
+    async def tell(self) -> None:
+        """Tell Redis of all of them now."""
+        self._news.clear()
+        for worker_id in self.ids:
+            await declare_ended(self._line, worker_id)
+            self._ids.remove(worker_id)
+            self._told()
+
+    async def keep_telling(self) -> None:
+        """Tell Redis of each as it comes, again and again while Redis is away; never returns."""
+        while True:
+            await self._news.wait()
+            try:
+                await self.tell()
+            except Exception as error:
+                if not isinstance(error, MeteringUnavailable):
+                    log.exception("ended workers could not be told of; it is tried again")
+                self._news.set()
+                await asyncio.sleep(PAUSE_S)

@@ -1,0 +1,96 @@
+"""Takes the chunks of a body apart, and drops what is not the body: extensions and trailers."""
+
+from __future__ import annotations
+
+import re
+
+from gateway.errors import NotHttp
+from gateway.runtime.http.head import is_field
+from gateway.runtime.http.limits import BYTES_A_CHUNK, CHUNK_LINE_MAX, CHUNKS_FREE, TRAILER_BYTES_MAX, TRAILERS_MAX
+
+SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+SIZE_BEGINS = re.compile(rb"(?:[0-9A-Fa-f]{1,8}(?:[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?)?)?\r?")
+
+
+class Chunks:
+    """A chunked body as it comes; it is the same body however its bytes are cut."""
+
+    def __init__(self) -> None:
+        self._kept = b""
+        """The beginning of a line."""
+        self._left = 0
+        """Bytes that the chunk has left."""
+        self._is_after_data = False
+        self._is_in_trailers = False
+        self._bytes = 0
+        self._chunks = 0
+        self._trailers = 0
+        self._trailer_bytes = 0
+
+    def take(self, data: bytes) -> tuple[bytes, bytes | None]:
+        """Return what ``data`` adds to the body, and what follows the body, or None where its end has not come.
+
+        Raises:
+            NotHttp: these are no chunks, or too many for so few bytes, or too many trailers.
+        """
+        if self._kept:
+            data, self._kept = self._kept + data, b""
+        parts: list[bytes] = []
+        at = 0
+        while True:
+            if self._left:
+                part = data[at : at + self._left]
+                at += len(part)
+                self._left -= len(part)
+                parts.append(part)
+                if self._left:
+                    return b"".join(parts), None
+                self._is_after_data = True
+            if self._is_after_data:
+                end = data[at : at + 2]
+                if end != b"\r\n":
+                    if end not in (b"", b"\r"):
+                        raise NotHttp("A chunk is as long as it says, and ends with CR LF.")
+                    self._kept = end
+                    return b"".join(parts), None
+                at += 2
+                self._is_after_data = False
+            most = TRAILER_BYTES_MAX if self._is_in_trailers else CHUNK_LINE_MAX
+            end_at = data.find(b"\r\n", at, at + most + 2)
+            if end_at < 0:
+                self._keep(data[at:], most)
+                return b"".join(parts), None
+            line, at = data[at:end_at], end_at + 2
+            if not self._is_in_trailers:
+                self._begin_chunk(line)
+            elif line:
+                self._drop_trailer(line)
+            else:
+                return b"".join(parts), data[at:]
+
+    def _begin_chunk(self, line: bytes) -> None:
+        found = SIZE.fullmatch(line)
+        if found is None:
+            raise NotHttp("A chunk begins with its length in hexadecimal digits, at most eight.")
+        self._left = int(found[1], 16)
+        self._is_in_trailers = self._left == 0
+        self._bytes += self._left
+        self._chunks += 1
+        if self._chunks > CHUNKS_FREE + self._bytes // BYTES_A_CHUNK:
+            raise NotHttp("The body comes in too many chunks; make them larger.")
+
+    def _drop_trailer(self, line: bytes) -> None:
+        self._trailers += 1
+        self._trailer_bytes += len(line) + 2
+        if not is_field(line):
+            raise NotHttp("What follows the last chunk is trailers.")
+        if self._trailers > TRAILERS_MAX or self._trailer_bytes > TRAILER_BYTES_MAX:
+            raise NotHttp(f"A body has at most {TRAILERS_MAX} trailers, of {TRAILER_BYTES_MAX} bytes together.")
+
+    def _keep(self, beginning: bytes, most: int) -> None:
+        """Keep the beginning of a line, if it can still become one."""
+        if len(beginning) > most + 1:
+            raise NotHttp("A line between the chunks of a body is too long.")
+        if b"\n" in beginning or not (self._is_in_trailers or SIZE_BEGINS.fullmatch(beginning)):
+            raise NotHttp("A chunk begins with its length, in a line that ends with CR LF.")
+        self._kept = beginning

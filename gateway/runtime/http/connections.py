@@ -1,0 +1,126 @@
+"""Who is connected to a listener: how many, from where, and who waits longest for a request to come."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from ipaddress import IPv6Address
+from typing import Protocol
+
+from gateway.deadlines import Ticks
+from gateway.errors import TokencapError, TooManyConnections
+from gateway.runtime.http.limits import BODY_GRACE_S, LINGERING_MAX, READ_MAX, HttpLimits
+
+TICK_S = 0.25
+
+TOLD_EVERY_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+class Waiting(Protocol):
+    def make_room(self) -> None:
+        """End a connection on which no request runs."""
+
+
+class Door:
+    """The connections of one listener of a worker, and the one clock that ends those which take too long."""
+
+    def __init__(
+        self,
+        limits: HttpLimits | None = None,
+        ticks: Ticks | None = None,
+        tick_s: float = TICK_S,
+        *,
+        count: Callable[[str], None] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.limits = limits or HttpLimits()
+        self.ticks = ticks or Ticks(tick_s)
+        self.tick_s = tick_s
+        self.head_ticks = self.ticks.within(self.limits.head_deadline_s)
+        self.idle_ticks = self.ticks.within(self.limits.keep_alive_s)
+        self.body_credit = self.limits.body_rate_min * BODY_GRACE_S
+        """Bytes that a body may be late."""
+        self.buffer = memoryview(bytearray(READ_MAX))
+        """Where every connection reads; what was read is taken out before anybody reads again."""
+        self.lingering: set[Waiting] = set()
+        """Those whom there was no room for, while they are told so."""
+        self._count = 0
+        self._of_address: Counter[str] = Counter()
+        self._waiting: dict[Waiting, None] = {}
+        self._refusals = Refusals(count, monotonic)
+
+    def enter(self, one: Waiting, address: str) -> None:
+        """Let a connection in; it waits for a request.
+
+        Raises:
+            TooManyConnections: its address has too many, or all there may be have a request that runs.
+        """
+        if self._of_address[address] >= self.limits.connections_per_address_max:
+            raise TooManyConnections("There are too many connections from this address.")
+        if self._count >= self.limits.connections_max:
+            longest = next(iter(self._waiting), None)
+            if longest is None:
+                raise TooManyConnections("There are too many connections.")
+            del self._waiting[longest]
+            longest.make_room()
+        self._count += 1
+        self._of_address[address] += 1
+        self._waiting[one] = None
+
+    def leave(self, one: Waiting, address: str) -> None:
+        self._count -= 1
+        self._of_address[address] -= 1
+        if not self._of_address[address]:
+            del self._of_address[address]
+        self.runs(one)
+
+    def waits(self, one: Waiting) -> None:
+        """Take note that a connection waits for its next request."""
+        self._waiting[one] = None
+
+    def runs(self, one: Waiting) -> None:
+        """Take note that a request has come."""
+        self._waiting.pop(one, None)
+
+    def refused(self, error: TokencapError, address: str) -> None:
+        """Take note that a connection's request, or the connection, was refused before anything else heard of it."""
+        self._refusals.note(error.code or "", address)
+
+    @property
+    def may_linger(self) -> bool:
+        return len(self.lingering) < LINGERING_MAX
+
+
+class Refusals:
+    """What was refused at a door: counted by its code, and told in the log, a line a minute at most."""
+
+    def __init__(self, count: Callable[[str], None] | None, monotonic: Callable[[], float]) -> None:
+        self._count = count
+        self._monotonic = monotonic
+        self._untold: Counter[str] = Counter()
+        self._told_s = -TOLD_EVERY_S
+
+    def note(self, code: str, address: str) -> None:
+        if self._count is not None:
+            self._count(code)
+        self._untold[code] += 1
+        now_s = self._monotonic()
+        if now_s - self._told_s >= TOLD_EVERY_S:
+            sums = ", ".join(f"{number} {code}" for code, number in self._untold.most_common())
+            log.warning("refused at the door since this was last said: %s; now from %s", sums, address or "a socket")
+            self._untold.clear()
+            self._told_s = now_s
+
+
+def group_of(host: str) -> str:
+    """Return what counts as one address: an IPv4 address, or a network of IPv6 that one customer of a provider has."""
+    if ":" not in host:
+        return host
+    address = IPv6Address(host.partition("%")[0])
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return address.packed[:8].hex()

@@ -1,0 +1,75 @@
+"""What the server lets through its door: the sizes, times and numbers that a connection may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.runtime.open_files import files_allowed
+
+if TYPE_CHECKING:  # what only serves, as the simulated model does, has no use for what reads settings
+    from gateway.settings import Settings
+
+REQUEST_LINE_MAX = 8 * 2**10
+FIELDS_MAX = 100
+"""Headers of a request."""
+
+FIELD_NAME_MAX = 256
+CHUNK_LINE_MAX = 256
+"""Bytes that say how long a chunk is, with the chunk's extension."""
+
+CHUNKS_FREE, BYTES_A_CHUNK = 16_384, 32
+"""A body may have so many chunks, and one more for each so many bytes: a chunk costs more than its bytes do."""
+
+TRAILERS_MAX, TRAILER_BYTES_MAX = 32, 4 * 2**10
+
+READ_MAX = 64 * 2**10
+"""Bytes that are read at a time, and that wait for an answer to end or for an app to want them."""
+
+UNREAD_MAX = 64 * 2**10
+"""Bytes of a body that are read and dropped after an answer that did not wait for them; with more the connection ends."""
+
+BODY_GRACE_S = 10.0
+"""How long a body may stop."""
+
+UNREAD_CHUNKS_MAX = 4 * 2**10
+"""As ``UNREAD_MAX``, where the body comes in chunks: to find its end costs much more than to count bytes."""
+
+LINGER_S, LINGER_BYTES_MAX = 2.0, 2**20
+"""How long, and over how many bytes more, a caller who is refused is listened to, so that the refusal is not lost."""
+
+LINGERING_MAX = 256
+"""How many whom there was no room for are listened to in this way at once."""
+
+CONNECTIONS_MAX = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """The limits that an operator sets; ``gateway/serving/README.md`` has all of them in one table."""
+
+    head_max: int = 32 * 2**10
+    head_deadline_s: float = 10.0
+    body_rate_min: float = 1_024
+    keep_alive_s: float = 75.0
+    """Longer than the idle time of the usual load balancers, so that they close a connection first and none is reset."""
+
+    write_deadline_s: float = 60.0
+    connections_max: int = CONNECTIONS_MAX
+    connections_per_address_max: int = CONNECTIONS_MAX // 2
+    parting_s: float = 1.0
+    """How long a kept connection is left open once the server stops: a request may be in flight."""
+
+
+def limits_of(settings: Settings) -> HttpLimits:
+    """Return what an operator has set, and where nothing is set what suits this machine."""
+    most = settings.connections_max or min(CONNECTIONS_MAX, files_allowed() // 3)
+    return HttpLimits(
+        head_max=settings.head_max,
+        head_deadline_s=settings.head_deadline_s,
+        body_rate_min=settings.body_rate_min,
+        keep_alive_s=settings.keep_alive_s,
+        write_deadline_s=settings.write_deadline_s,
+        connections_max=most,
+        connections_per_address_max=min(most, settings.connections_per_address_max or max(1, most // 2)),
+    )

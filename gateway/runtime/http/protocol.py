@@ -1,0 +1,399 @@
+"""HTTP/1.1 on one connection: which bytes are whose, who is answered when, and how the connection ends.
+
+Every byte after a head belongs to the body that the head declares until that is whole; nothing else decides it. An
+``Upgrade`` is ignored, and the next head is read when the answer before it is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from gateway.errors import RequestTimeout, TokencapError
+from gateway.runtime.http.answer import Answer, refusal
+from gateway.runtime.http.chunked import Chunks
+from gateway.runtime.http.connections import Door, group_of
+from gateway.runtime.http.head import Fields, Head, check_beginning, read_head
+from gateway.runtime.http.limits import LINGER_BYTES_MAX, LINGER_S, READ_MAX, UNREAD_CHUNKS_MAX, UNREAD_MAX
+from gateway.runtime.sockets import reset
+
+END = b"\r\n\r\n"
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One caller's connection. Uvicorn makes it, tells it when the server stops, and waits for it and its tasks."""
+
+    def __init__(
+        self,
+        config: Any,
+        server_state: Any,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        door: Door,
+    ) -> None:
+        self.is_behind = False
+        self._app = config.loaded_app
+        self._server = server_state
+        self._app_state = app_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._door = door
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]
+        self._address: str | None = None
+        """The address it was let in from; None where it was not."""
+        self._client: tuple[str, int] | None = None
+        self._local: tuple[str, int] | None = None
+        self._caught_up = asyncio.Event()
+        self._is_reading = True
+        self._is_first = True
+        """Whether no request has come."""
+        self._ahead = bytearray()
+        """What came and is not looked at yet: of the next request, or chunks of a body that nobody has asked for."""
+        self._looked_at = 0
+        """So much of it was looked at."""
+        self._had_empty_line = False
+        self._answer: Answer | None = None
+        self._body_is_open = False
+        self._chunks: Chunks | None = None
+        self._is_wanted = False
+        """Whether the app has asked for the body, or is done without it."""
+        self._left = 0
+        """Bytes that the body has left, where it does not come in chunks."""
+        self._waits_to_go_on = False
+        self._unread = 0
+        """Bytes of the body that came after the answer was written."""
+        self._credit = 0.0
+        """Bytes that the body may be late."""
+        self._is_over = False
+        """Whether nothing more is read as a request."""
+        self._linger_left = 0
+        self._idle_ticks = door.idle_ticks
+        self._ticks_left = door.head_ticks
+        self._write_ticks_left = 0
+        self._unwritten = 0
+
+    # What the transport tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._server.connections.add(self)
+        self._door.ticks.watch(self)
+        self._client, self._local = (_address(transport, which) for which in ("peername", "sockname"))
+        address = "" if self._client is None else group_of(self._client[0])
+        try:
+            self._door.enter(self, address)
+            self._address = address
+        except TokencapError as error:
+            if self._door.may_linger:
+                self._door.lingering.add(self)
+                self.refuse(error)
+            else:
+                self._door.refused(error, address)
+                self._is_over = True
+                self._transport.abort()
+
+    def get_buffer(self, _: int) -> memoryview:
+        return self._door.buffer
+
+    def buffer_updated(self, count: int) -> None:
+        if not self._is_over:
+            self._take(self._door.buffer[:count].tobytes())
+            return
+        self._linger_left -= count
+        if self._linger_left < 0:
+            self._transport.abort()
+
+    def eof_received(self) -> bool:
+        """Take a caller that says no more for one that is gone."""
+        return False
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._server.connections.discard(self)
+        self._door.ticks.leave(self)
+        self._door.lingering.discard(self)
+        if self._address is not None:
+            self._door.leave(self, self._address)
+        self._is_over = True
+        if self._answer is not None:
+            self._answer.leave()
+            self._answer = None  # each keeps the other
+        self._caught_up.set()
+
+    def pause_writing(self) -> None:
+        self.is_behind = True
+        self._caught_up.clear()
+
+    def resume_writing(self) -> None:
+        self.is_behind = False
+        self._caught_up.set()
+
+    # What the server, the door and the clock tell.
+
+    def shutdown(self) -> None:
+        """Part from a caller, whom the server tells so with the next answer: hang up where no request comes soon.
+
+        Who is hung up on in the moment it sends a request never hears of it, and may not send it again by itself.
+        """
+        self._idle_ticks = self._door.ticks.within(self._door.limits.parting_s)
+        if self._is_over:
+            return
+        if self._answer is None:
+            self._ticks_left = self._idle_ticks
+        elif not self._answer.has_begun:
+            self._answer.keep_alive = False
+
+    def make_room(self) -> None:
+        self._close()
+
+    def tick(self) -> None:
+        unwritten = self._transport.get_write_buffer_size()
+        if unwritten:
+            self._watch_writing(unwritten)
+        else:
+            self._unwritten = 0
+        if self._is_over or self._answer is None:
+            if not unwritten:
+                self._ticks_left -= 1
+                if self._ticks_left <= 0:
+                    self._lose_patience()
+        elif self._body_is_open and self._is_reading and not self._waits_to_go_on:
+            self._credit -= self._door.limits.body_rate_min * self._door.tick_s
+            if self._credit < 0:
+                self.refuse(RequestTimeout("The body of the request came too slowly."))
+
+    def _watch_writing(self, unwritten: int) -> None:
+        """End a connection whose caller takes next to nothing of what is written for too long."""
+        limits = self._door.limits
+        least = max(1, limits.body_rate_min * limits.write_deadline_s)
+        if not self._unwritten or not self._unwritten - least < unwritten <= self._unwritten:
+            self._unwritten = unwritten
+            self._write_ticks_left = self._door.ticks.within(limits.write_deadline_s)
+            return
+        self._write_ticks_left -= 1
+        if self._write_ticks_left <= 0:
+            self._transport.abort()
+
+    def _lose_patience(self) -> None:
+        if self._is_over:
+            self._transport.abort()
+        elif self._ahead:
+            self.refuse(RequestTimeout("The head of the request came too slowly."))
+        else:
+            self._close()
+
+    # What comes.
+
+    def _take(self, data: bytes) -> None:
+        try:
+            is_for_later = self._body_is_open and self._chunks is not None and not self._is_wanted
+            if self._body_is_open and not is_for_later:
+                data = self._take_body(data)
+            if not data or self._is_over:
+                return
+            if self._answer is None:
+                self._take_head(data)
+            else:
+                self._ahead += data
+                if len(self._ahead) >= READ_MAX:
+                    self._pause()
+        except TokencapError as error:
+            self.refuse(error)
+
+    def _take_head(self, new: bytes) -> None:
+        data: bytes | bytearray = new
+        if self._ahead:
+            self._ahead += new
+            data = self._ahead
+        if self._looked_at < 2 and not self._had_empty_line and data.startswith(b"\r\n"):
+            data = bytes(data[2:])  # one empty line may stand before a request
+            self._had_empty_line, self._looked_at = True, 0
+            self._ahead.clear()
+        end = data.find(END, max(0, self._looked_at - 3))
+        if end < 0:
+            self._wait_for_head(data)
+            return
+        head, rest = read_head(bytes(data[:end]), self._door.limits.head_max), bytes(data[end + 4 :])
+        self._ahead.clear()
+        self._looked_at, self._had_empty_line = 0, False
+        self._begin(head)
+        if rest:
+            self._take(rest)
+
+    def _wait_for_head(self, data: bytes | bytearray) -> None:
+        if not data:
+            return
+        if data != b"\r" or self._had_empty_line:
+            check_beginning(data, self._looked_at, self._door.limits.head_max)
+        if not (self._is_first or self._looked_at):
+            self._ticks_left = self._door.head_ticks
+        if data is not self._ahead:
+            self._ahead += data
+        self._looked_at = len(data)
+
+    def _begin(self, head: Head) -> None:
+        self._door.runs(self)
+        self._is_first = False
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": head.version,
+            "method": head.method,
+            "scheme": "http",
+            "path": head.path,
+            "raw_path": head.raw_path,
+            "query_string": head.query,
+            "root_path": "",
+            "headers": head.headers,
+            "client": self._client,
+            "server": self._local,
+            "state": self._app_state.copy(),
+        }
+        has_body = head.length != 0
+        self._answer = answer = Answer(self, scope, keep_alive=head.keeps_alive, has_body=has_body)
+        if has_body:
+            self._body_is_open = True
+            self._chunks, self._is_wanted = Chunks() if head.length is None else None, False
+            self._left = head.length or 0
+            self._waits_to_go_on = head.waits_to_go_on
+            self._unread = 0
+            self._credit = self._door.body_credit
+        task = self._loop.create_task(answer.run(self._app))
+        task.add_done_callback(self._server.tasks.discard)
+        self._server.tasks.add(task)
+
+    def _take_body(self, data: bytes) -> bytes:
+        """Give an app what belongs to its body; return what does not."""
+        assert self._answer is not None
+        self._waits_to_go_on = False
+        if self._answer.is_complete:
+            self._unread += len(data) if self._chunks is not None else min(len(data), self._left)
+            if self._unread > (UNREAD_MAX if self._chunks is None else UNREAD_CHUNKS_MAX):
+                self._linger()
+                return b""
+        if self._chunks is None:
+            body, rest = data[: self._left], data[self._left :]
+            self._left -= len(body)
+            is_last = not self._left
+        else:
+            body, after = self._chunks.take(data)
+            is_last, rest = after is not None, after or b""
+        self._body_is_open = not is_last
+        self._credit = min(self._credit + len(data), self._door.body_credit)
+        if not self._answer.add_body(body, is_last=is_last):
+            self._pause()
+        if self._answer.is_complete and is_last:
+            self._next()
+        return rest
+
+    # What is answered.
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    async def caught_up(self) -> None:
+        await self._caught_up.wait()
+
+    def default_headers(self) -> Fields:
+        headers: Fields = self._server.default_headers
+        return headers
+
+    def want_body(self) -> None:
+        if self._waits_to_go_on:
+            self._waits_to_go_on = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._go_on_with_body()
+
+    def may_stay(self) -> bool:
+        """Return whether another request may follow, though the app did not read the body of this one to its end."""
+        if not self._body_is_open:
+            return True
+        return not self._waits_to_go_on and self._left <= UNREAD_MAX and len(self._ahead) <= UNREAD_CHUNKS_MAX
+
+    def answered(self) -> None:
+        assert self._answer is not None
+        self._server.total_requests += 1
+        if self._is_over:
+            return
+        if not self._answer.keep_alive:
+            if self._body_is_open or self._ahead:
+                self._linger()
+            else:
+                self._close()
+        elif self._body_is_open:
+            self._go_on_with_body()
+        else:
+            self._next()
+
+    def _next(self) -> None:
+        """Read the next request, which may be there."""
+        self._answer = None
+        self._ticks_left = self._idle_ticks
+        self._door.waits(self)
+        self._resume()
+        self._take_what_is_ahead()
+
+    def _go_on_with_body(self) -> None:
+        """Read the body: an app wants it, or it is dropped. The chunks of a caller whose key is unknown cost nothing so."""
+        self._resume()
+        if not self._is_wanted:
+            self._is_wanted = True
+            self._take_what_is_ahead()
+
+    def _take_what_is_ahead(self) -> None:
+        if self._ahead:
+            data = bytes(self._ahead)
+            self._ahead.clear()
+            self._take(data)
+
+    def break_off(self) -> None:
+        assert self._answer is not None
+        if self._answer.scope["http_version"] == "1.0":
+            self._is_over = True
+            reset(self._transport)  # an end would pass for the answer's
+        else:
+            self._close()
+
+    def refuse(self, error: TokencapError) -> None:
+        if self._is_over:
+            return
+        self._door.refused(error, "" if self._client is None else self._client[0])
+        answer = self._answer
+        if answer is None or not answer.is_written:
+            is_wanted = answer is None or answer.scope["method"] != "HEAD"
+            self._transport.write(refusal(error, with_body=is_wanted))
+        elif not answer.is_complete:
+            answer.leave()
+            self.break_off()
+            return
+        if answer is not None:
+            answer.leave()
+        self._linger()
+
+    def _linger(self) -> None:
+        """End the connection once the caller has heard the last answer: to hang up on what it still sends would undo it."""
+        self._is_over = True
+        self._ahead.clear()
+        self._linger_left = LINGER_BYTES_MAX
+        self._ticks_left = self._door.ticks.within(LINGER_S)
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+            self._resume()
+
+    def _close(self) -> None:
+        self._is_over = True
+        self._transport.close()
+
+    def _pause(self) -> None:
+        if self._is_reading and not self._transport.is_closing():
+            self._is_reading = False
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if not self._is_reading and not self._transport.is_closing():
+            self._is_reading = True
+            self._transport.resume_reading()
+
+
+def _address(transport: asyncio.BaseTransport, which: str) -> tuple[str, int] | None:
+    address = transport.get_extra_info(which)
+    return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None

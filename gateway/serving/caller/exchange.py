@@ -1,0 +1,247 @@
+"""One caller's request and response on plain ASGI: a bounded body, a head, bytes, and when the caller hung up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Set
+from typing import Any, TypeVar
+
+from gateway.body_drain import Dropping
+from gateway.deadlines import Ticks
+from gateway.errors import CallerGone
+from gateway.serving.caller.disconnect import Attendance, WhenGone
+from gateway.serving.caller.response_headers import Headers, length_header, written
+from gateway.serving.json_codec import dumps
+from gateway.single_headers import repeated
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+Found = TypeVar("Found")
+
+WRITE_NOW = "tokencap.write_now"
+"""The server's extension of a scope: ``write`` sends bytes of a body at once and says whether the caller keeps up;
+``when_gone`` takes what is to be called once the caller has hung up."""
+
+
+class Exchange:
+    """What the journey of a call knows of its caller; a context in which the caller's patience with us is watched."""
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str, ticks: Ticks, write_ticks: int
+    ) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query: str = scope["query_string"].decode("latin-1")
+        self.request_id = request_id
+        self.id_headers: tuple[bytes, ...] = (b"x-request-id",)
+        """Headers that carry our id of the request."""
+        self.answers = True
+        """Whether a head can still be sent."""
+        self.more_headers: Headers = []
+        """What every answer to this caller says."""
+        self.records = False
+        """Whether what is written is remembered: for an answer that is kept."""
+        self._written: list[bytes] = []
+        self._kept: list[bytes] = []
+        self._is_behind = False
+        offered = scope.get("extensions", {}).get(WRITE_NOW, {})
+        self._write_now: Callable[[bytes], bool] | None = offered.get("write")
+        self._when_gone: WhenGone | None = offered.get("when_gone")
+        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.repeated = None if len(self._headers) == len(scope["headers"]) else repeated(scope["headers"])
+        """A header that says something to us and came twice."""
+        self._receive = receive
+        self._send = send
+        self._ticks = ticks
+        self._write_ticks = write_ticks
+        self._task = asyncio.current_task()
+        self._ticks_left = 0
+        self._coming: asyncio.Future[Any] | None = None
+        self._body_was_read = False
+        self._body_was_begun = False
+        self._sign = b""
+        self._sign_ticks = self._quiet_ticks = 0
+        self._releases: list[Callable[[], None]] = []
+        self._is_given_up = False
+        self._attendance: Attendance | None = None
+
+    def header(self, name: bytes) -> str | None:
+        """Return a request header by its lower-case name, the last one where it comes twice."""
+        value = self._headers.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    def says_any_of(self, names: Set[bytes]) -> bool:
+        """Return whether the request has one of these headers, named in lower case."""
+        return not names.isdisjoint(self._headers)
+
+    def __enter__(self) -> Exchange:
+        self._ticks.watch(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ticks.leave(self)
+        self.release_body()
+
+    async def more(self) -> bytes | None:
+        """Return the bytes of the body that come next, or None after the last ones.
+
+        Raises:
+            CallerGone: the caller hung up before all of it was here.
+        """
+        if self._body_was_read:
+            return None
+        self._body_was_begun = True
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise CallerGone("The caller hung up.")
+        self._body_was_read = not message.get("more_body", False)
+        chunk: bytes = message.get("body", b"")
+        return chunk
+
+    async def drop_body(self, dropping: Dropping) -> bool:
+        """Read what is left of the body and forget it, so that a refusal is heard; return whether nothing is left.
+
+        A caller who waits to be told that the body is wanted is not told so.
+        """
+        if not self._body_was_begun and self.header(b"expect") is not None:
+            return False
+        return await dropping.drop(self.more)
+
+    def at_release(self, release: Callable[[], None]) -> None:
+        """Have ``release`` called once the body is no longer kept here."""
+        self._releases.append(release)
+
+    def release_body(self) -> None:
+        """Take note that nothing of the body is kept here any more."""
+        while self._releases:
+            self._releases.pop()()
+
+    async def start(self, status: int, headers: Headers, content_type: bytes) -> None:
+        """Send the head."""
+        self.answers = False
+        request_id = written(self.request_id)
+        ids = [(name, request_id) for name in self.id_headers]
+        lines = [(b"content-type", content_type), *ids, *headers, *self.more_headers]
+        await self._send({"type": "http.response.start", "status": status, "headers": lines})
+
+    def keep_awake(self, sign: bytes, seconds: float) -> None:
+        """Have a stream that has begun send a ``sign`` of life whenever nothing else was sent for so long; 0: never.
+
+        Only a server that can write at once does so: what is kept for ``flush`` would come too late.
+        """
+        if seconds and self._write_now is not None:
+            self._sign, self._sign_ticks = sign, self._ticks.within(seconds)
+
+    def write_now(self, chunk: bytes) -> bool:
+        """Send bytes of the body without waiting; return whether nothing is left for ``flush`` to see to.
+
+        Only a server that offers it does so, and only to a caller who keeps up; else they are kept for ``flush``.
+        """
+        if not chunk:
+            return True
+        if self._write_now is None or self._kept or self._is_given_up:
+            self._kept.append(chunk)
+            return False
+        if self.records:
+            self._written.append(chunk)
+        self._quiet_ticks = 0
+        self._is_behind = not self._write_now(chunk)
+        return not self._is_behind
+
+    def keep(self, chunk: bytes) -> None:
+        """Keep bytes of the body for ``flush``."""
+        if chunk:
+            self._kept.append(chunk)
+
+    async def flush(self) -> None:
+        """Send what was kept; waits while the caller reads more slowly than it comes.
+
+        Raises:
+            CallerGone: the caller took nothing for too long.
+        """
+        if not self._kept and not self._is_behind:
+            return
+        kept, self._kept, self._is_behind = b"".join(self._kept), [], False
+        if self.records:
+            self._written.append(kept)
+        if not self._is_given_up:
+            await self._write({"type": "http.response.body", "body": kept, "more_body": True})
+
+    async def end(self, chunk: bytes = b"") -> None:
+        """Send the last bytes."""
+        self._sign = b""
+        if not self._is_given_up:
+            await self._write({"type": "http.response.body", "body": chunk, "more_body": False})
+
+    async def _write(self, message: Message) -> None:
+        self._ticks_left, self._quiet_ticks = self._write_ticks, 0
+        try:
+            await self._send(message)
+        except asyncio.CancelledError:
+            if not self._is_given_up or (self._task is not None and self._task.uncancel() > 0):
+                raise
+            if not (self.records or (self._attendance is not None and self._attendance.stays())):
+                raise CallerGone("The caller took nothing for too long.") from None
+        finally:
+            self._ticks_left = 0
+
+    def tick(self) -> None:
+        """Take note that a tick has passed, perhaps while bytes waited to be taken, or the call for something to come."""
+        if self._sign:
+            self._quiet_ticks += 1
+            if self._quiet_ticks >= self._sign_ticks:
+                self._show_life()
+        if self._ticks_left > 0:
+            self._ticks_left -= 1
+            if self._ticks_left > 0:
+                return
+            if self._coming is not None:
+                if not self._coming.done():
+                    self._coming.set_result(None)
+            elif self._task is not None:
+                self._is_given_up = True
+                self._task.cancel()
+
+    def _show_life(self) -> None:
+        """Send a sign of life to a caller who takes what comes, but keep none with an answer."""
+        self._quiet_ticks = 0
+        if self._write_now is not None and not (self._kept or self._is_behind or self._is_given_up or self.is_unheard):
+            self._is_behind = not self._write_now(self._sign)
+
+    async def reply(self, status: int, body: Any, headers: Iterable[tuple[str, str]] = ()) -> None:
+        """Send a whole JSON answer."""
+        encoded = dumps(body)
+        lines = [(name.encode("latin-1"), written(value)) for name, value in headers]
+        await self.start(status, [*lines, length_header(encoded)], b"application/json")
+        await self.end(encoded)
+
+    def attended(
+        self, seconds: float, *, to_its_end: bool = False, goes_on: Callable[[], float] | None = None
+    ) -> Attendance:
+        """Return a context that ends with TimeoutError after ``seconds``, and with CallerGone as soon as the caller has
+        left, unless what is done in it goes on ``to_its_end``, or ``goes_on`` says then for how long it does."""
+        self._attendance = Attendance(
+            self._receive, self._when_gone, self._ticks, seconds, heeds_caller=not to_its_end, goes_on=goes_on
+        )
+        return self._attendance
+
+    @property
+    def is_unheard(self) -> bool:
+        """Whether the caller has left an answer that goes on."""
+        return self._attendance is not None and self._attendance.is_unheard
+
+    async def in_time(self, coming: asyncio.Future[Found | None], seconds: float) -> Found | None:
+        """Return what is coming, or None where it is not here soon; whoever brings it may find it done by then."""
+        self._coming, self._ticks_left = coming, self._ticks.within(seconds)
+        try:
+            return await coming
+        finally:
+            self._coming, self._ticks_left = None, 0
+
+    @property
+    def recorded(self) -> bytes:
+        """What was written so far, if ``records`` was set before."""
+        return b"".join(self._written)

@@ -1,0 +1,94 @@
+"""What stands behind the question mark of a customer's request, read strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from gateway.clock import understood
+from gateway.errors import BadRequest, UnknownParameter
+from gateway.serving.caller.exchange import Exchange
+from pricing.usage import END_USER_MOST
+
+NONE: frozenset[str] = frozenset()
+
+PARAMETERS_MOST = 100
+
+RECORDS_MOST = 1000
+"""Usage records in one answer."""
+
+OF_CALLS = frozenset({"api-version", "beta"})
+"""What clients put behind the routes of calls; it changes nothing here."""
+
+OF_MODELS = OF_CALLS | {"after_id", "before_id", "client_version", "limit"}
+"""What clients put behind the list of models, which is always whole."""
+
+OF_USAGE = frozenset({"from", "to", "limit", "cursor", "end_user"})
+
+OF_SEALS = frozenset({"limit", "cursor"})
+
+
+def check_head(exchange: Exchange, known: Set[str] = NONE) -> dict[str, str]:
+    """Return the parameters of a request whose head says nothing twice and nothing that its route does not know.
+
+    Raises:
+        BadRequest: a header that says something to us comes twice, or a parameter does.
+        UnknownParameter: the route does not know a parameter.
+    """
+    if exchange.repeated is not None:
+        raise BadRequest(f"{exchange.repeated} comes twice.", param=exchange.repeated)
+    return parameters(exchange.query, known) if exchange.query else {}
+
+
+def parameters(query: str, known: Set[str]) -> dict[str, str]:
+    """Return the parameters of a query string, each of which is ``known`` and comes once.
+
+    Raises:
+        BadRequest: one comes twice, or there are too many.
+        UnknownParameter: one is not known.
+    """
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=PARAMETERS_MOST)
+    except ValueError as error:
+        raise BadRequest(f"A query has at most {PARAMETERS_MOST} parameters.") from error
+    given: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in known:
+            raise UnknownParameter(f"This route has no parameter {name[:64]!r}.", param=name[:64])
+        if name in given:
+            raise BadRequest(f"The parameter {name} comes twice.", param=name)
+        given[name] = value
+    return given
+
+
+@dataclass(frozen=True, slots=True)
+class UsageQuery:
+    """Which records a customer asks for."""
+
+    since: int | None
+    until: int | None
+    limit: int
+    cursor: str | None
+    end_user: str | None
+
+    @classmethod
+    def read(cls, given: dict[str, str]) -> UsageQuery:
+        """Return what parameters ask for; what they do not name is not bounded.
+
+        Raises:
+            BadRequest: a value is not what it has to be; ``param`` says which.
+        """
+        times: dict[str, int | None] = {}
+        for name in ("from", "to"):
+            try:
+                times[name] = understood(given[name]) if name in given else None
+            except ValueError as error:
+                raise BadRequest(str(error), param=name) from error
+        limit = given.get("limit", "100")
+        if not (limit.isascii() and limit.isdecimal() and len(limit) <= 9 and 1 <= int(limit) <= RECORDS_MOST):
+            raise BadRequest(f"limit is a whole number from 1 to {RECORDS_MOST}.", param="limit")
+        end_user = given.get("end_user")
+        if end_user is not None and not (0 < len(end_user) <= END_USER_MOST and end_user.isprintable()):
+            raise BadRequest(f"end_user is 1 to {END_USER_MOST} printed characters.", param="end_user")
+        return cls(times["from"], times["to"], int(limit), given.get("cursor"), end_user)

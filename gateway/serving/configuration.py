@@ -1,0 +1,82 @@
+"""What the operator's settings say of the model's endpoint, and of what is served: where it is, what it is taken for, by which
+rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gateway.serving.dialects.base import Dialect
+from gateway.serving.fields.tools import Hosted
+from gateway.serving.journey import Rules
+from gateway.serving.upstream.detection import Engine
+from gateway.serving.upstream.endpoint import Endpoint
+from gateway.serving.upstream.model_names import Names
+from gateway.serving.upstream.profiles import EMBEDDINGS, PROFILES, MediaBounds, as_set
+from gateway.settings import Settings
+
+
+def endpoint_of(settings: Settings) -> Endpoint:
+    """Return where the model's endpoint is, and what every request there carries."""
+    return Endpoint.of(
+        settings.upstream_url, key_of(settings), settings.upstream_key_header, settings.upstream_more_headers
+    )
+
+
+def key_of(settings: Settings) -> str | None:
+    """Return the key that the endpoint wants."""
+    return settings.upstream_key.get_secret_value() if settings.upstream_key else None
+
+
+def as_used(engine: Engine, settings: Settings) -> Engine:
+    """Return what an upstream is, with what the settings say of it.
+
+    Raises:
+        StartupError: a field is to pass that never may.
+    """
+    name = settings.upstream_profile
+    profile = as_set(
+        engine.profile if name == "auto" else PROFILES[name],
+        speaks=settings.upstream_dialects,
+        limits=settings.upstream_limit_fields,
+        passes=settings.passed_fields,
+        unknown_fields=settings.unknown_fields,
+        asks_usage=settings.upstream_usage == "ask",
+        always_streams=settings.upstream_streams == "always",
+        on_hangup=settings.on_hangup,
+        media=MediaBounds(
+            image_tokens_max=settings.image_tokens_max,
+            audio_tokens_per_kb=settings.audio_tokens_per_kb,
+            file_tokens_max=settings.file_tokens_max,
+            kept_tokens_max=settings.kept_tokens_max,
+        ),
+    )
+    return replace(engine, profile=profile)
+
+
+def rules_of(settings: Settings) -> Rules:
+    """Return what the house serves, and how."""
+    return Rules(
+        model=settings.model,
+        names=Names((settings.model, *settings.model_aliases)),
+        customers_choose_tier=settings.self_selection != "none",
+        callers_choose_tier=settings.self_selection == "conversation",
+        conversation_headers=_names_of_headers(settings.conversation_headers),
+        hosted=Hosted(drops=settings.hosted_tools == "drop"),
+        passed_headers=settings.passed_headers,
+        call_deadline_s=settings.call_deadline_s,
+        write_deadline_s=settings.write_deadline_s,
+        stream_keep_alive_s=settings.stream_keep_alive_s,
+        passed_fields=frozenset(settings.passed_fields),
+        kept_tokens_max=settings.kept_tokens_max,
+    )
+
+
+def _names_of_headers(listed: str) -> tuple[bytes, ...]:
+    return tuple(name.strip().lower().encode() for name in listed.split(",") if name.strip())
+
+
+def rules_for(dialect: Dialect, rules: Rules, settings: Settings) -> Rules:
+    """Return the rules of one format: embeddings have a model of their own."""
+    if dialect.endpoint != EMBEDDINGS or settings.embedding_model is None:
+        return rules
+    return replace(rules, model=settings.embedding_model, names=Names((settings.embedding_model,)))

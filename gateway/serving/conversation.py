@@ -1,0 +1,84 @@
+"""Which conversation a call belongs to, by what it names and brings back, and how much of it the upstream reads again."""
+
+from __future__ import annotations
+
+import re
+
+from gateway.errors import BadRequest
+from gateway.holds.store.threads import Threads
+from gateway.serving.caller.api_key import Key
+from gateway.serving.dialects.answers.thread_digests import of_answer_id, of_item, threads
+from gateway.serving.dialects.parameters import Wanted
+
+CONVERSATION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class Belonging:
+    """What is known of a customer's conversations."""
+
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
+
+    async def conversation(self, named: str | None, session: str | None, key: Key, wanted: Wanted) -> str | None:
+        """Return the conversation that a call's headers or body name or go on with, or None where it begins one."""
+        place = "X-Conversation-Id"
+        if named is None:
+            named, place = session or wanted.conversation, "conversation"
+        if named is not None and not CONVERSATION.fullmatch(named):
+            raise BadRequest("A conversation id is 1 to 128 of A-Za-z0-9._:-", param=place)
+        led_by_items = await self._led_by_items(key, wanted) if wanted.references else None
+        if wanted.previous is not None:
+            led = await self._led_to(key, (of_answer_id(wanted.previous, key.secret),))
+            if led is None:  # nobody goes on from what another customer was answered
+                raise BadRequest(
+                    f"There is no answer {wanted.previous[:64]!r} to go on from.",
+                    code="previous_response_not_found",
+                    param="previous_response_id",
+                )
+            return named or led or None
+        if named is not None:
+            return named
+        if led_by_items:
+            return led_by_items
+        brought = [wanted.brought_back] if wanted.brought_back else []
+        return (
+            await self._led_to(key, threads(wanted.tool_results, brought, key.secret, wanted.brought_history)) or None
+        )
+
+    async def _led_by_items(self, key: Key, wanted: Wanted) -> str:
+        """Return the conversation of the items that a body refers to, or ``""`` where they fit several.
+
+        Raises:
+            BadRequest: one of them is in no answer to this customer that is still known.
+        """
+        led = [of_item(one, key.secret) for one in wanted.references]
+        names = await self._threads.given(key.bucket, key.digest, led)
+        for item, name in zip(wanted.references, names, strict=True):
+            if name is None:
+                raise BadRequest(f"There is no item {item[:64]!r} to refer to.", code="item_not_found", param="input")
+        known = {name for name in names if name}
+        return known.pop() if len(known) == 1 else ""
+
+    async def _led_to(self, key: Key, led: tuple[str, ...]) -> str | None:
+        return await self._threads.conversation(key.bucket, key.digest, led)
+
+    async def input_of(
+        self, wanted: Wanted, key: Key, conversation: str | None, *, kept_most: int, model_most: int | None
+    ) -> tuple[int, int]:
+        """Return the most input tokens of a call, and what they are where nobody counts them.
+
+        What the upstream kept of a conversation is all that was said in it here, where that is known. No model reads
+        more than it is long.
+        """
+        bound, estimate = wanted.input_bound, wanted.input_estimate
+        if wanted.refers:
+            said = None
+            if conversation is not None:
+                said = await self._threads.said_so_far(key.bucket, key.digest, conversation)
+            kept = kept_most
+            if said is not None:
+                kept = min(said, kept)
+                estimate += kept
+            bound += kept
+        most = model_most or bound
+        return min(bound, most), min(estimate, most)

@@ -1,0 +1,238 @@
+"""Puts the deltas of a stream together by one table, and says what is new in each.
+
+A caller who streams is sent what is new, one who does not is sent all of it: so both get the same answer, and no client
+has to know how an engine repeats itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.serving.json_codec import dumps, loads
+
+GROWN = frozenset(
+    {
+        *("content", "reasoning_content", "reasoning", "reasoning_text", "refusal", "text", "thinking", "summary"),
+        "thinking_blocks",
+        *("arguments", "input", "data", "transcript"),
+        *("tokens", "token_logprobs", "top_logprobs", "text_offset", "token_ids", "annotations", "images"),
+    }
+)
+"""Texts, and lists of what the model wrote: each piece comes behind those before it, whatever it says."""
+
+FIRST = frozenset({"role", "id", "type", "object", "format", "signature"})
+"""What stays as it came first."""
+
+NUMBERED = frozenset({"tool_calls", "reasoning_details"})
+"""Lists whose items come in pieces; each item has an ``index``."""
+
+PARTED = frozenset({"content", "thinking", "thinking_blocks"})
+"""Lists whose items come in pieces and have a type only."""
+
+TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(GROWN, (str, list)),
+    **dict.fromkeys((*FIRST, "name"), (str,)),
+    **dict.fromkeys(("arguments", "refusal", "reasoning_content", "reasoning_text", "transcript"), (str,)),
+    **dict.fromkeys((*NUMBERED, "tool_calls"), (list, dict)),
+    **dict.fromkeys(("function", "custom", "function_call", "audio"), (dict,)),
+    **dict.fromkeys(("input", "data", "summary", "format"), (str, list, dict)),
+}
+"""What a value may be, by its name; another one says nothing."""
+
+# Everything else is replaced by what comes later, a list by a longer one that begins with it. A name of a call is kept,
+# or grows until the call's arguments begin. Nothing is replaced or extended by null, "" or what is there already.
+
+
+class Text(list[str]):
+    """A string that grows; joined once, at the end."""
+
+
+class Items(list[dict[str, Any]]):
+    """Items that come in pieces, each with an index of its own, whatever the upstream numbers them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._at: dict[int | None, int] = {}  # the upstream's index to the item that it meant last
+
+    def take(self, pieces: list[Any], *, keeps: bool, are_calls: bool = False) -> list[Any]:
+        """Take pieces of items; return what is new in them."""
+        news: list[Any] = []
+        for piece in pieces:
+            if not isinstance(piece, dict):
+                continue
+            item = self[self._place(piece, is_dense=are_calls)]
+            if are_calls and len(item) == 1:
+                piece = _call_begun(piece)
+            new = take(item, {name: value for name, value in piece.items() if name != "index"}, keeps=keeps)
+            if not new:
+                continue
+            if isinstance(item.get("function"), dict):
+                new.setdefault("function", {})  # OpenAI's own client asks for it in every piece
+            news.append({"index": item["index"], **new})
+        return news
+
+    def _place(self, piece: dict[str, Any], *, is_dense: bool) -> int:
+        """Return where the item of a piece is; a new one is made where there is none.
+
+        Its index is the upstream's, if it is free; where ``is_dense``, it is its place: OpenAI's client takes no other.
+        """
+        given = piece.get("index")
+        if type(given) is not int:
+            given = None
+        place = self._at.get(given)
+        if place is None or _is_another(self[place], piece):
+            place = self._named(piece.get("id"))
+        if place is None:
+            place = len(self)
+            used = {item["index"] for item in self}
+            self.append({"index": place if is_dense or given is None or given in used else given})
+            while self[place]["index"] in used:
+                self[place]["index"] += 1
+        self._at[given] = place
+        return place
+
+    def _named(self, name: Any) -> int | None:
+        """Return where the item with this id is."""
+        if not isinstance(name, str) or not name:
+            return None
+        return next((place for place, item in enumerate(self) if item.get("id") == name), None)
+
+
+def _call_begun(piece: dict[str, Any]) -> dict[str, Any]:
+    """Return the first piece of a call with all that clients ask for in one; its id and its name may still come."""
+    begun = {"id": "", **{name: value for name, value in piece.items() if value is not None}}
+    if isinstance(piece.get("custom"), dict):
+        return {"type": "custom", **begun}
+    called = piece.get("function")
+    known = {name: value for name, value in called.items() if value is not None} if isinstance(called, dict) else {}
+    return {"type": "function", **begun, "function": {"name": "", "arguments": "", **known}}
+
+
+def _is_another(item: dict[str, Any], piece: dict[str, Any]) -> bool:
+    """Return whether a piece begins another item than the one that had its index before."""
+    kind, known_kind = piece.get("type"), item.get("type")
+    if kind and known_kind and kind != known_kind:
+        return True
+    called, known = _called(piece), _called(item)
+    name, known_name = called.get("name"), known.get("name")
+    if (given := piece.get("id")) and (known_id := item.get("id")):
+        return bool(given != known_id and (name or not known))
+    written = known.get("arguments")
+    if not name or not written:
+        return False
+    begun = called.get("arguments")
+    return name != known_name or (isinstance(begun, str) and begun.lstrip().startswith("{") and _is_json(written))
+
+
+def _called(item: dict[str, Any]) -> dict[str, Any]:
+    called = item.get("function") or item.get("custom")
+    return called if isinstance(called, dict) else {}
+
+
+def is_said_again(written: list[str], piece: Any) -> bool:
+    """Return whether a piece says all of a call's arguments once more: nothing follows an object that is whole.
+
+    A shorter piece that came before may well come again within a text.
+    """
+    if not isinstance(piece, str) or not piece.startswith("{") or sum(map(len, written)) != len(piece):
+        return False
+    return "".join(written) == piece and _is_json(Text([piece]))
+
+
+def _is_json(written: Any) -> bool:
+    """Return whether arguments are whole."""
+    if not isinstance(written, Text) or not written[-1].rstrip().endswith("}"):
+        return False
+    try:
+        return isinstance(loads("".join(written).encode()), dict)
+    except ValueError:
+        return False
+
+
+def take(before: dict[str, Any], delta: dict[str, Any], *, keeps: bool = True) -> dict[str, Any]:
+    """Take a delta to what came before it, and return what is new in it. What grows is kept only where ``keeps``."""
+    news: dict[str, Any] = {}
+    for name, value in delta.items():
+        if value is not None and name in TYPES and not isinstance(value, TYPES[name]):
+            if name != "arguments" or not isinstance(value, dict):
+                continue
+            value = dumps(value).decode()
+        if name in PARTED and isinstance(value, list):
+            value = [part for part in value if isinstance(part, dict)]
+            if not value:
+                continue
+        had = before.get(name)
+        if name in NUMBERED and isinstance(value, list | dict):
+            items = before[name] = had if isinstance(had, Items) else Items()
+            pieces = value if isinstance(value, list) else [value] if value else []
+            new = items.take(pieces, keeps=keeps or name == "tool_calls", are_calls=name == "tool_calls")
+            if new or not pieces:
+                news[name] = new
+        elif value is None or value == "":
+            if had is None:
+                before[name] = value
+            if had is None or name in GROWN:
+                news[name] = value
+        elif name == "arguments" and isinstance(had, Text) and is_said_again(had, value):
+            continue
+        elif name in GROWN:
+            before[name] = _grown(had, name, value, keeps=keeps)
+            news[name] = value
+        elif isinstance(value, dict):
+            inner = before[name] = had if isinstance(had, dict) else {}
+            new_inner = take(inner, value, keeps=keeps)
+            if new_inner or not value:
+                news[name] = new_inner
+        elif isinstance(value, list):
+            old = had if isinstance(had, list) else []
+            is_longer = value[: len(old)] == old
+            before[name] = value if is_longer else old + value
+            if new_list := value[len(old) :] if is_longer else value:
+                news[name] = new_list
+            elif had is None:
+                news[name] = value
+        elif had in (None, ""):
+            before[name] = news[name] = value
+        elif name == "name" and isinstance(value, str) and isinstance(had, str):
+            if value != had and not before.get("arguments"):
+                before[name], news[name] = had + value, value
+        elif name not in FIRST and (value != had or type(value) is not type(had)):
+            before[name] = news[name] = value
+    return news
+
+
+def _grown(had: Any, name: str, value: Any, *, keeps: bool) -> Any:
+    """Return what ``had`` grows to."""
+    if isinstance(value, str):
+        if isinstance(had, list) and not isinstance(had, Text):
+            return _grown(had, name, [{"type": "text", "text": value}], keeps=keeps)
+        text = had if isinstance(had, Text) else Text()
+        if keeps or not text:
+            text.append(value)
+        return text
+    if not isinstance(value, list):
+        return value
+    if not keeps:
+        return had if isinstance(had, list) else []
+    if isinstance(had, Text):
+        had = [{"type": "text", "text": had}]
+    parts = had if isinstance(had, list) else []
+    for part in value:
+        if name not in PARTED or not isinstance(part, dict) or "type" not in part:
+            parts.append(part)
+            continue
+        if not parts or not isinstance(parts[-1], dict) or parts[-1].get("type") != part["type"]:
+            parts.append({})
+        take(parts[-1], part)
+    return parts
+
+
+def joined(assembled: Any) -> Any:
+    """Return what was put together, as it is sent."""
+    if isinstance(assembled, Text):
+        return "".join(assembled)
+    if isinstance(assembled, dict):
+        return {name: joined(value) for name, value in assembled.items()}
+    if isinstance(assembled, list):
+        return [joined(value) for value in assembled]
+    return assembled

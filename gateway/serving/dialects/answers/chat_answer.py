@@ -1,0 +1,397 @@
+"""Reads one chat completion, streamed or whole."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import Any
+
+from gateway.errors import UpstreamUnavailable
+from gateway.serving.dialects.answers.assembly import joined, take
+from gateway.serving.dialects.answers.choice_usages import ChoiceUsages
+from gateway.serving.dialects.answers.fast_path import Alike, alike
+from gateway.serving.dialects.answers.stream import TAIL_KEPT, Reading, strings_in
+from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.fields.answer_fields import CHOICE, CHUNK, DELTA, without_houses_own, without_unknown_texts
+from gateway.serving.json_codec import dumps
+from gateway.serving.meter import Usage, count, said_output
+from gateway.serving.sse import DONE, event
+
+THOUGHT = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+TEXTS = ("content", "refusal", *THOUGHT)
+SPOKEN = ("content", "refusal", "tool_calls", "function_call")
+WRITTEN = frozenset({*TEXTS, *SPOKEN, "audio"})
+THOUGHTS = frozenset({"reasoning_details", "thinking_blocks"})
+BESIDE_CONTENT = tuple((WRITTEN | THOUGHTS) - {"content"})
+"""Lists of what was thought; what is encrypted in them is no text."""
+THOUGHT_IN = ("text", "summary", "thinking")
+ENDED = frozenset({"index", "delta", "text", "logprobs", "finish_reason", "native_finish_reason", "stop_reason"})
+"""Of a choice that has ended, nothing new; a filter may still have something to say."""
+
+REPEATED = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier", "obfuscation"})
+"""What every chunk has."""
+
+
+class ChatReading(Reading):
+    """Chunks with choices, each with a delta; the usage where it was asked for; ``[DONE]``."""
+
+    kind = "chat.completion"
+    chunk_kind = "chat.completion.chunk"
+    known = CHOICE - {"text"}
+
+    def __init__(self, wanted: Wanted, grant: int) -> None:
+        super().__init__(wanted, grant)
+        self._frame = self._lacked()  # what every chunk repeats: id, created, …
+        self._carried: dict[str, Any] = {}  # what a chunk said beside that of which the caller sees nothing
+        self._messages: list[dict[str, Any]] = [
+            {} for _ in range(wanted.choices)
+        ]  # what each choice's deltas add up to
+        self._choices: dict[int, dict[str, Any]] = {}  # put together for a caller who does not stream
+        self._last: dict[int, dict[str, Any]] = {}  # how choices ended, until nothing more can come of them
+        self._come: set[int] = set()  # choices of which anything came
+        self._begun = 0  # choices that the caller was told of, which are the first ones
+        self._usages = ChoiceUsages(wanted.choices, counted_apart=wanted.counted_apart, runs_apart=wanted.runs_apart)
+        self._came_whole = False
+        self._like: Alike | None = None
+        self._text_of: int | None = None  # the choice of the last chunk, where it said a text for one and nothing else
+
+    def _take_run(self, events: list[bytes], start: int) -> tuple[int, bytes]:
+        like = self._like
+        if like is None or like.index in self._ended or self._halves.held:
+            return 0, b""
+        index = like.index
+        taken, text, shown = like.run(events, start, self._grant - self._tokens[index])
+        if taken:
+            self._tokens[index] += taken
+            self._is_final = False  # what the usage says, it said of the text so far
+            self._characters += len(text)
+            self._tails[index] = (self._tails[index] + text)[-TAIL_KEPT:]
+            if self.texts is not None:
+                self.texts[index].append(text)
+        return taken, shown
+
+    def _take_anew(self, data: bytes, event: dict[str, Any]) -> bytes:
+        self._text_of = None
+        shown = self._take(event)
+        if self._text_of is not None and not self._halves.held:
+            self._like = alike(data, shown, self._text_of)
+        return shown
+
+    def _choice_of_text(self, shown: list[dict[str, Any]]) -> int | None:
+        """Return the choice of a chunk that says a text for one choice, and nothing else that another would say again."""
+        if len(shown) != 1:
+            return None
+        choice = shown[0]
+        new = self._delta(choice)
+        if choice.get("finish_reason") or choice.get("logprobs") or not new.get("content"):
+            return None
+        says_more = len(new) > 1 and any(value for name, value in new.items() if name != "content")
+        return None if says_more else int(choice["index"])
+
+    def _take(self, chunk: dict[str, Any]) -> bytes:
+        usage, choices = chunk.pop("usage", None), chunk.pop("choices", None)
+        chunk["model"] = self._wanted.model
+        chunk = without_unknown_texts(chunk, CHUNK)
+        without_houses_own(chunk)
+        self._note_frame(chunk)
+        parts: list[tuple[dict[str, Any], dict[str, Any], bool]] = []
+        has_text = False
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict):
+                if "usage" in choice:
+                    usage = choice.pop("usage") or usage  # Kimi's place for it
+                choice = without_unknown_texts(choice, self.known)
+                delta = self._delta(choice)
+                is_token = carries_token(delta)  # something that the model wrote
+                if is_token:
+                    has_text = True
+                    self._go_on(choice.get("index", 0))
+                parts.append((choice, delta, is_token))
+        crosses = False
+        if isinstance(usage, dict):
+            beside = [choice.get("index", 0) for choice, _, _ in parts]
+            said = self._usages.of_all(read_usage(usage), beside, has_text=has_text)
+            self._most_of_one = self._usages.most_of_one or self._most_of_one
+            self._is_partial = self._usages.is_partial
+            crosses = has_text and self._is_over_grant(said.output_tokens)
+            if not crosses:
+                self._note_usage(usage, said)
+                self._is_final &= self._usages.are_all_here
+        shown: list[dict[str, Any]] = []
+        for choice, delta, is_token in parts:
+            kept = self._kept(choice, delta, is_token, crosses=crosses)
+            if kept is not None:
+                shown.append(kept)
+        if has_text:
+            self._note_text()
+        if not self._wanted.stream:
+            for choice in shown:
+                self._put_together(choice)
+            return b""
+        if not shown:
+            self._carried |= {name: value for name, value in chunk.items() if value and name not in REPEATED}
+            return b""
+        if self._begun < self._wanted.choices:
+            shown = self._in_order(shown)
+        whole = {**self._carried, **chunk, "choices": shown}
+        if self._carried:
+            self._carried = {}
+        elif not usage and len(parts) == 1:
+            self._text_of = self._choice_of_text(shown)
+        if self._wanted.shows_usage:
+            whole["usage"] = None  # it is to come
+        return event(dumps(whole))
+
+    def _kept(
+        self, choice: dict[str, Any], delta: dict[str, Any], is_token: bool, *, crosses: bool
+    ) -> dict[str, Any] | None:
+        """Count a choice's part of a chunk; return what of it the caller may see."""
+        index = choice.get("index", 0)
+        if type(index) is not int or not 0 <= index < self._wanted.choices:
+            return None
+        if index in self._ended:
+            more = {name: value for name, value in choice.items() if value and name not in ENDED}
+            return (
+                {**more, "index": index, **self._shown({}), "finish_reason": None}
+                if more and index in self._last
+                else None
+            )
+        self._come.add(index)
+        if is_token:
+            if not self._counts(index, crosses=crosses):
+                return {"index": index, **self._shown({}), "logprobs": None, "finish_reason": "length"}
+            self._remember(index, delta.get("content"))
+        reason = choice.get("finish_reason")
+        if not isinstance(reason, str) or not reason:
+            reason = None
+        news = take(self._messages[index], delta, keeps=not self._wanted.stream) if delta else delta
+        if is_token:
+            self._wrote(index, _texts_in(news))
+        if "tool_calls" in news:
+            self.tool_calls += _new_calls(news)
+        kept = {**choice, "index": index, **self._shown(news)}
+        kept["finish_reason"] = None if self._wanted.stream else reason
+        if reason:
+            self._ended[index] = str(reason)
+            self._last[index] = self._end_of(index, reason)
+        return kept
+
+    def _in_order(self, shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the choices of a chunk after those below them that have not begun: clients go by their places."""
+        latest = max(choice["index"] for choice in shown)
+        come = {choice["index"] for choice in shown}
+        new = [index for index in range(self._begun, latest) if index not in come]
+        self._begun = max(self._begun, latest + 1)
+        begun = [{"index": index, **self._shown({}), "logprobs": None, "finish_reason": None} for index in new]
+        return sorted([*begun, *shown], key=itemgetter("index")) if begun else shown
+
+    def _go_on(self, index: Any) -> None:
+        """Take note of more text for a choice: an end that the upstream gave before was none. Some give one in each chunk."""
+        if type(index) is int and index in self._last:
+            del self._last[index], self._ended[index]
+            self._is_final = False
+
+    def _end_of(self, index: int, reason: Any) -> dict[str, Any]:
+        return {"index": index, **self._shown({}), "logprobs": None, "finish_reason": reason}
+
+    def _done(self) -> bytes:
+        """Take note that nothing more comes: a choice that began and was given no reason ended by itself."""
+        for index in sorted({*range(max(self._come, default=-1) + 1)} - self._ended.keys()):
+            message = self._messages[index]
+            self._ended[index] = reason = "tool_calls" if message.get("tool_calls") else "stop"
+            self._last[index] = self._end_of(index, reason)
+            if not self._wanted.stream:
+                self._put_together(self._last[index])
+        return self._ends_shown()
+
+    def close(self) -> bytes:
+        shown = super().close()
+        return shown + self._ends_shown() if self.ended_by_itself else shown
+
+    def _delta(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """Return what a choice adds."""
+        delta = choice.get("delta")
+        return without_unknown_texts(delta, DELTA) if isinstance(delta, dict) else {}
+
+    def _message(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """Return all that a choice says, in an answer that was not streamed."""
+        message = choice.get("message")
+        return without_unknown_texts(message, DELTA) if isinstance(message, dict) else {}
+
+    def _shown(self, delta: dict[str, Any]) -> dict[str, Any]:
+        """Return what a choice adds, as a chunk has it."""
+        return {"delta": delta}
+
+    def _whole_choice(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Return what a choice says, as an answer has it that is not streamed."""
+        return {"message": message}
+
+    def _note_frame(self, chunk: dict[str, Any]) -> None:
+        """Take what a chunk says beside its choices; an engine's first or last one may have no id."""
+        if self._wanted.stream and chunk.get("id"):
+            self._frame = chunk
+            return
+        frame = self._frame
+        if chunk == frame:
+            return
+        for name, value in self._lacked().items():
+            if chunk.get(name) is None:
+                chunk[name] = value
+        kept = {name: frame[name] for name in ("id", "object", "created") if frame.get(name)}
+        self._frame = {**chunk, **frame, **{name: value for name, value in chunk.items() if value}, **kept}
+        chunk |= kept
+
+    def _lacked(self) -> dict[str, Any]:
+        """Return what clients ask for in every chunk and every answer, where the upstream does not say it."""
+        return {"id": "", "object": self.chunk_kind, "created": 0, "model": self._wanted.model}
+
+    def _put_together(self, choice: dict[str, Any]) -> None:
+        index = choice["index"]
+        whole = self._choices.setdefault(index, {"index": index, "message": {}, "logprobs": None})
+        take(whole, {name: value for name, value in choice.items() if name != "delta"})
+
+    def _whole(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """Return a choice whose pieces were put together."""
+        said = joined(self._messages[choice["index"]])
+        message = {"role": "assistant", "content": None, **said}
+        return {**joined(choice), "message": {**message, "role": message["role"] or "assistant"}}
+
+    def feed_whole(self, answer: Any) -> bytes:
+        if not isinstance(answer, dict) or not isinstance(answer.get("choices"), list):
+            raise UpstreamUnavailable("The upstream's answer is not a completion.")
+        usage = answer.get("usage")
+        if isinstance(usage, dict):
+            self._note_usage(usage, read_usage(usage))
+        self._frame = {name: value for name, value in answer.items() if name not in ("choices", "usage")}
+        self._frame = without_unknown_texts(self._frame, CHUNK)
+        without_houses_own(self._frame)
+        self._frame |= {"model": self._wanted.model, "object": self.chunk_kind}
+        self._frame = {**self._lacked(), **self._frame}
+        said = [choice for choice in answer["choices"] if isinstance(choice, dict)][: self._wanted.choices]
+        choices = [without_unknown_texts(choice, self.known) for choice in said]
+        messages = [self._message(choice) for choice in choices]
+        made = self._made([text for message in messages for text in _texts_in(message)])
+        if self._estimate is None:
+            self._most_of_one = made - max(sum(map(carries_token, messages)) - 1, 0)
+        numbers = _numbers(choices)
+        for place, (choice, message) in enumerate(zip(choices, messages, strict=True)):
+            if made > self._granted:
+                self._was_cut = True
+                texts = {name: text for name in TEXTS if isinstance(text := message.get(name), str)}
+                cut = {name: self._part(text, made) for name, text in texts.items()}
+                message = {name: value for name, value in message.items() if name == "role"} | cut
+                choice = {**choice, "logprobs": None, "finish_reason": "length"}
+            self.tool_calls += _new_calls(message)
+            self._remember(place, message.get("content"))
+            if self.texts is not None:
+                self._keep(place, _texts_in(message))
+            self._ended[place] = str(choice.get("finish_reason") or "stop")
+            self._choices[place] = {**choice, "index": numbers[place], **self._whole_choice(message)}
+        self.ended_by_itself = self._came_whole = True
+        if not self._wanted.stream:
+            return b""
+        shown = [
+            {
+                **_without(choice, self._whole_choice(message)),
+                **self._shown(take({}, message, keeps=False)),
+                "finish_reason": self._ended[place],
+            }
+            for place, (choice, message) in enumerate(
+                (choice, self._message(choice)) for choice in self._choices.values()
+            )
+        ]
+        return event(dumps({**self._frame, "choices": shown}))
+
+    def ending(self, billed: int, charge_nanousd: int | None, conversation_left: int | None) -> bytes:
+        return self._ends_shown() + self._ending(billed, charge_nanousd, conversation_left)
+
+    def _ends_shown(self) -> bytes:
+        """Return the chunk that says how the choices ended, once nothing more can come of them."""
+        ends, self._last = list(self._last.values()), {}
+        if not ends or not self._wanted.stream:
+            return b""
+        usage = {"usage": None} if self._wanted.shows_usage else {}
+        return event(dumps({**self._frame, "choices": ends, **usage}))
+
+    def _ending(self, billed: int, charge_nanousd: int | None, conversation_left: int | None) -> bytes:
+        if not self._wanted.shows_usage:
+            return DONE
+        told = {"charge_nanousd": charge_nanousd, "conversation_tokens_left": conversation_left}
+        return event(dumps({**self._frame, "choices": [], "usage": self._shown_usage(billed), "tokencap": told})) + DONE
+
+    def whole(self, billed: int) -> Any:
+        choices = [self._choices[index] for index in sorted(self._choices)]
+        if not self._came_whole:
+            choices = [self._whole(choice) for choice in choices]
+        frame = {**self._frame, "object": self.kind, "model": self._wanted.model}
+        return {**frame, "choices": choices, "usage": self._shown_usage(billed)}
+
+    def _shown_usage(self, billed: int) -> dict[str, Any]:
+        """Return the upstream's usage, made to say what is billed."""
+        prompt = self._input
+        totals = {"prompt_tokens": prompt, "completion_tokens": billed, "total_tokens": prompt + billed}
+        return {**self._said, **totals}
+
+
+def read_usage(said: dict[str, Any]) -> Usage:
+    """Return the usage as OpenAI's completions write it; SGLang has the reasoning beside the other counts."""
+    prompt, completion = said.get("prompt_tokens_details"), said.get("completion_tokens_details")
+    cached = prompt.get("cached_tokens") if isinstance(prompt, dict) else None
+    reasoning = completion.get("reasoning_tokens") if isinstance(completion, dict) else said.get("reasoning_tokens")
+    thought, given = (count(reasoning) or 0) if reasoning else 0, count(said.get("prompt_tokens"))
+    output, is_disputed = said_output(
+        count(said.get("completion_tokens")), thought, given, count(said.get("total_tokens"))
+    )
+    return Usage(
+        output_tokens=output,
+        input_tokens=given,
+        cached_tokens=(count(cached) or 0) if cached else 0,
+        reasoning_tokens=thought,
+        is_disputed=is_disputed,
+    )
+
+
+def carries_token(delta: dict[str, Any]) -> bool:
+    """Return whether a delta holds something that the model wrote."""
+    if not delta:
+        return False
+    if delta.get("content"):
+        return True
+    return any(map(delta.get, WRITTEN.intersection(delta))) or any(
+        _is_thought(part)
+        for name in THOUGHTS.intersection(delta)
+        if isinstance(delta[name], list)
+        for part in delta[name]
+    )
+
+
+def _texts_in(message: dict[str, Any]) -> list[str]:
+    """Return what the model wrote in a message or a delta. What was thought is often there twice, as text and in parts."""
+    if isinstance(content := message.get("content"), str) and not any(map(message.get, BESIDE_CONTENT)):
+        return [content]
+    audio, lists = message.get("audio"), [said for name in THOUGHTS if isinstance(said := message.get(name), list)]
+    spoken = [*map(message.get, SPOKEN), audio.get("transcript") if isinstance(audio, dict) else None]
+    thought = [said for name in THOUGHT if (said := message.get(name))]
+    if not thought:
+        thought = [part.get(name) for parts in lists for part in parts if _is_thought(part) for name in THOUGHT_IN]
+    return [*strings_in(spoken), *dict.fromkeys(strings_in(thought))]
+
+
+def _is_thought(part: Any) -> bool:
+    return isinstance(part, dict) and any(map(part.get, THOUGHT_IN))
+
+
+def _numbers(choices: list[dict[str, Any]]) -> list[int]:
+    """Return the numbers of an answer's choices: their own, unless one has none or two have the same."""
+    own = [index for choice in choices if type(index := choice.get("index")) is int]
+    return own if len(set(own)) == len(choices) else list(range(len(choices)))
+
+
+def _new_calls(delta: dict[str, Any]) -> list[str]:
+    calls = delta.get("tool_calls")
+    if not isinstance(calls, list):
+        return []
+    return [call["id"] for call in calls if isinstance(call, dict) and isinstance(call.get("id"), str) and call["id"]]
+
+
+def _without(choice: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in choice.items() if name not in said}

@@ -1,0 +1,171 @@
+"""The blocks of a message, put together from its events: each has a place of its own and is closed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from gateway.serving.dialects.answers.assembly import is_said_again
+from gateway.serving.json_codec import dumps, loads
+
+Event = dict[str, Any]
+Block = dict[str, Any]
+
+TEXTS = ("text", "thinking", "partial_json")
+"""What the model wrote, in a block or a delta."""
+
+EMPTY: dict[str, Block] = {
+    "text": {"text": ""},
+    "thinking": {"thinking": "", "signature": ""},
+    "tool_use": {"input": {}},
+}
+"""What the vendor's clients ask for in a block that begins, by its type."""
+
+BEGUN_BY = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "thinking"}
+"""The block that a delta belongs to, where none began."""
+
+KEPT = frozenset({"type", "citation", *TEXTS})
+
+
+class Blocks:
+    """Everything that the model wrote so far. Blocks are numbered as they begin, whatever the upstream numbers them."""
+
+    def __init__(self) -> None:
+        self.tool_calls: list[str] = []
+        self._blocks: list[Block] = []
+        self._pieces: list[dict[str, list[str]]] = []  # of each block's texts
+        self._places: dict[int | None, int] = {}  # the upstream's numbers
+        self._open: list[int] = []
+
+    @property
+    def all(self) -> list[Block]:
+        """The blocks, in their order."""
+        return [self._whole(place) for place in range(len(self._blocks))]
+
+    def begin(self, event: Event) -> list[Event]:
+        """Take a block's beginning; return it as it is shown: not at all, where it began before."""
+        block = event.get("content_block")
+        if not isinstance(block, dict):
+            return []
+        given = _number(event.get("index"))
+        place = self._places.get(given)
+        if place is not None and place in self._open and not _is_another(self._blocks[place], block):
+            return []
+        empty = EMPTY.get(str(block.get("type")), {})
+        said = {name: one for name, one in block.items() if one is not None and _fits(name, one)}
+        block = {**empty, **{name: one for name, one in said.items() if isinstance(one, type(empty.get(name, one)))}}
+        return [self._add(given, block)]
+
+    def grow(self, event: Event) -> list[Event]:
+        """Take a delta of a block; return it as it is shown, after the block's beginning, if it had none."""
+        delta = event.get("delta")
+        if not isinstance(delta, dict):
+            return []
+        if all(value is None or not _fits(name, value) for name, value in delta.items() if name != "type"):
+            return []
+        given, kind, before = _number(event.get("index")), str(delta.get("type")), list[Event]()
+        place = self._places.get(given) if given is not None else self._open[-1] if self._open else None
+        if place not in self._open:
+            if kind not in BEGUN_BY or (place is not None and kind == "signature_delta"):
+                return []  # of nothing that could be begun
+            before.append(self._add(given, {"type": BEGUN_BY[kind], **EMPTY[BEGUN_BY[kind]]}))
+            place = len(self._blocks) - 1
+        assert place is not None
+        block = self._blocks[place]
+        if is_said_again(self._pieces[place].get("partial_json", []), delta.get("partial_json")):
+            return []
+        if kind == "input_json_delta" and block.get("type") in BEGUN_BY.values():
+            return []  # of a tool's use that nothing began
+        for name, value in delta.items():
+            if name in TEXTS and isinstance(value, str):
+                self._pieces[place].setdefault(name, []).append(value)
+            elif name == "citation" and value is not None:
+                cited = block.get("citations")
+                block["citations"] = [*(cited if isinstance(cited, list) else []), value]
+            elif name not in KEPT and value not in (None, ""):
+                block[name] = value
+        said = {name: value for name, value in delta.items() if value is not None and _fits(name, value)}
+        return [*before, {**event, "index": place, "delta": said}]
+
+    def close(self, event: Event) -> list[Event]:
+        """Take a block's end; return it as it is shown: not at all, where it is not open."""
+        given = _number(event.get("index"))
+        place = self._places.get(given) if given is not None else self._open[-1] if self._open else None
+        if place not in self._open:
+            return []
+        self._open.remove(place)
+        return [{**event, "index": place}]
+
+    def closing(self) -> Iterator[Event]:
+        """Yield the ends of the blocks that are open."""
+        for place in self._open:
+            yield {"type": "content_block_stop", "index": place}
+        self._open = []
+
+    def take_whole(self, blocks: list[Block]) -> None:
+        """Take blocks that came whole."""
+        self._blocks, self._pieces = blocks, [{} for _ in blocks]
+        for block in blocks:
+            self._name(block)
+
+    def _add(self, given: int | None, block: Block) -> Event:
+        place = len(self._blocks)
+        self._blocks.append(dict(block))
+        self._pieces.append({})
+        self._places[given] = place
+        self._open.append(place)
+        self._name(block)
+        return {"type": "content_block_start", "index": place, "content_block": block}
+
+    def _name(self, block: Block) -> None:
+        if block.get("type") == "tool_use" and isinstance(call := block.get("id"), str) and call:
+            self.tool_calls.append(call)
+
+    def _whole(self, place: int) -> Block:
+        """Return a block with what went by of its texts."""
+        block = dict(self._blocks[place])
+        for name, pieces in self._pieces[place].items():
+            if name != "partial_json":
+                before = block.get(name)
+                block[name] = (before if isinstance(before, str) else "") + "".join(pieces)
+        if written := "".join(self._pieces[place].get("partial_json", ())):
+            try:
+                block["input"] = loads(written.encode("utf-8", "surrogatepass"))
+            except ValueError:
+                block["input"] = {}  # cut in the middle: nothing of it can be called
+        return block
+
+
+def told(blocks: list[Block]) -> Iterator[Event]:
+    """Yield the events of blocks that came whole."""
+    for place, block in enumerate(blocks):
+        begun, deltas = dict(block), list[Event]()
+        for name in ("text", "thinking"):
+            if isinstance(text := block.get(name), str):
+                begun[name] = ""
+                deltas.append({"type": f"{name}_delta", name: text})
+        if block.get("type") == "tool_use":
+            begun["input"] = {}
+            deltas.append({"type": "input_json_delta", "partial_json": dumps(block.get("input")).decode()})
+        if block.get("type") == "thinking" and isinstance(signature := block.get("signature"), str):
+            begun["signature"] = ""
+            deltas.append({"type": "signature_delta", "signature": signature})
+        yield {"type": "content_block_start", "index": place, "content_block": begun}
+        for delta in deltas:
+            yield {"type": "content_block_delta", "index": place, "delta": delta}
+        yield {"type": "content_block_stop", "index": place}
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Return whether a text is one."""
+    return isinstance(value, str) or name not in TEXTS
+
+
+def _number(given: Any) -> int | None:
+    return given if type(given) is int else None
+
+
+def _is_another(begun: Block, block: Block) -> bool:
+    """Return whether a block is not the one that began under its number."""
+    known, named = begun.get("id"), block.get("id")
+    return begun.get("type") != block.get("type") or bool(known and named and known != named)

@@ -1,0 +1,385 @@
+"""The items of a response, put together from its events, so that one that is cut can be closed and shown whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from gateway.serving.dialects.answers.assembly import is_said_again
+from gateway.serving.dialects.answers.response_events import (
+    ADDED,
+    PARTS,
+    STRING_PLACES,
+    TEXT_PLACES,
+    Event,
+    Item,
+    delta_of,
+    done_part,
+    names_of,
+    new_item,
+    place_of,
+    size,
+    spoken_part,
+    told,
+    whole_text_in,
+)
+from gateway.serving.json_codec import dumps
+
+
+class Items:
+    """Everything that the model wrote so far, whether its events say which item they speak of or not.
+
+    An item is known by its id, else by its number, else it is the last one. Callers are told numbers and ids in every
+    event, since clients go by them: of an item that was announced once, one number and one id to its end.
+    """
+
+    def __init__(self) -> None:
+        self.tool_calls: list[str] = []
+        self._items: dict[int, Item] = {}
+        self._named: dict[str, int] = {}  # ids to places
+        self._open: dict[int, set[tuple[str, int]]] = {}
+        """Items that are not done, and their parts that are not."""
+        self._wrote: set[int] = set()
+        """Items of which text went by."""
+        self._pieces: dict[int, dict[tuple[str, int, str], list[str]]] = {}
+        """Texts that grow, by item and by where they are in it: joined once."""
+        self._last: int | None = None
+
+    @property
+    def all(self) -> list[Item]:
+        """The items, in their order."""
+        for place in list(self._pieces):
+            self._join(place)
+        return [self._items[place] for place in sorted(self._items)]
+
+    def text_in(self, event: Event) -> str:
+        """Return what the model wrote that is new in an event: a delta, or what comes whole without any before it."""
+        if str(event.get("type")).endswith(".delta"):
+            delta = event.get("delta")
+            return delta if isinstance(delta, str) else dumps(delta).decode() if delta else ""
+        if not (text := whole_text_in(event)):
+            return ""
+        family = str(event.get("type")).rpartition(".")[0]
+        is_of_part = family in PARTS or family in TEXT_PLACES
+        place = self._open_of(event, new_item(event, family, 0)["type"]) if is_of_part else self._find(event)
+        return "" if place in self._wrote else text
+
+    def take(self, event: Event) -> list[Event]:
+        """Take one event; return it as it is shown, after those that it needs before it; none where it says nothing new."""
+        family, _, step = str(event.get("type")).rpartition(".")
+        if family == "response.output_item" and step in ("added", "done"):
+            if not isinstance(item := event.get("item"), dict):
+                return []
+            return self._begun(event, item) if step == "added" else self._done(event, item)
+        if step != "delta" and self._has_ended(event):
+            return []  # said before
+        if family in PARTS and step in ("added", "done"):
+            return self._part(event, family, step) if isinstance(event.get("part"), dict) else []
+        if step == "delta" and event.get("delta") is None:
+            return []
+        if family in STRING_PLACES and step in ("delta", "done"):
+            return self._string(event, family, step)
+        if family in TEXT_PLACES and step in ("delta", "done"):
+            return self._text(event, family, step)
+        place = self._find(event) if {"item_id", "output_index"} & event.keys() else None
+        return [event if place is None else self._placed(event, place)]
+
+    def _find(self, event: Event) -> int | None:
+        """Return the place of the item that an event speaks of, or None where it is a new one."""
+        item = event.get("item")
+        for name in names_of(item) if isinstance(item, dict) else (event.get("item_id"),):
+            if isinstance(name, str) and name in self._named:
+                return self._named[name]
+        place = place_of(event)
+        if not isinstance(item, dict):
+            return self._last if place is None else place if place in self._items else None
+        begins = event.get("type") == ADDED
+        if place is not None:
+            is_same = place in self._open and _may_be(item, self._items[place])
+            return place if is_same and not (begins and names_of(item)) else None
+        alike = [one for one in self._open if _may_be(item, self._items[one])]
+        return None if begins or not alike else max(alike)
+
+    def _add(self, event: Event, item: Item) -> int:
+        """Take a new item; return its place."""
+        place = place_of(event)
+        if place is None or place in self._items:
+            place = max(self._items, default=-1) + 1
+        self._items[place], self._open[place], self._last = dict(item), set(), place
+        self._name(place)
+        return place
+
+    def _name(self, place: int) -> None:
+        """Take note of an item's names, and of a tool call's."""
+        item = self._items[place]
+        for name in names_of(item):
+            self._named.setdefault(name, place)
+        if isinstance(call := item.get("call_id"), str) and call and call not in self.tool_calls:
+            self.tool_calls.append(call)
+
+    def _placed(self, event: Event, place: int) -> Event:
+        """Return an event with the number and the id of its item."""
+        item = self._items[place]
+        named = item.get("id") or event.get("item_id") or item.get("call_id") or f"item_{place}"
+        return {**event, "item_id": named, "output_index": place}
+
+    def _grow(self, place: int, where: tuple[str, int, str], text: str) -> None:
+        self._pieces.setdefault(place, {}).setdefault(where, []).append(text)
+        self._wrote.add(place)
+
+    def _written(self, place: int, name: str) -> list[str]:
+        """Return the pieces of an item's own text, as far as it went by."""
+        return [_string(self._items[place].get(name)), *self._pieces.get(place, {}).get(("", 0, name), ())]
+
+    def _join(self, place: int) -> Item:
+        """Put what went by of an item's texts into it."""
+        item = self._items[place]
+        for (name, index, field), pieces in self._pieces.pop(place, {}).items():
+            holder = item[name][index] if name else item
+            holder[field] = _string(holder.get(field)) + "".join(pieces)
+        return item
+
+    def _begun(self, event: Event, item: Item) -> list[Event]:
+        if self._find(event) is not None:
+            return []  # announced before
+        place = self._add(event, item)
+        if size([item]):
+            self._wrote.add(place)
+        return [{**event, "output_index": place}]
+
+    def _done(self, event: Event, item: Item) -> list[Event]:
+        place = self._find(event)
+        if place is None:
+            place = self._add(event, item)
+            del self._open[place]
+            self._wrote.add(place)
+            return list(told(item, place))
+        if place not in self._open:
+            return []  # done before
+        begun = self._join(place)
+        item = _same_id(_fuller(item, begun), begun)
+        before = []
+        if place not in self._wrote and size([item]):
+            self._wrote.add(place)
+            if not size([begun]) and not begun.get("content"):
+                before = list(told(item, place))[1:-1]
+        self._items[place] = item
+        self._name(place)
+        del self._open[place]
+        return [*before, {**event, "output_index": place, "item": item}]
+
+    def _part(self, event: Event, family: str, step: str) -> list[Event]:
+        name, index_name = PARTS[family]
+        before, place = self._item_of(event, family)
+        parts, part = _list_in(self._join(place), name), dict(event["part"])
+        if part.get("type") == "output_text":
+            part = {"annotations": [], **part}
+        given = _index(event.get(index_name))
+        index = min((len(parts) if step == "added" else max(len(parts) - 1, 0)) if given is None else given, len(parts))
+        shown = {**self._placed(event, place), index_name: index, "part": part}
+        if step == "added":
+            if index < len(parts):
+                return before  # announced before
+            parts.append(part)
+            self._open.setdefault(place, set()).add((name, index))
+            if size([{name: [part]}]):
+                self._wrote.add(place)
+            return [*before, shown]
+        if index == len(parts):
+            parts.append(part)
+            if family == "response.content_part" and place not in self._wrote:
+                before += spoken_part(self._items[place], place, index, part)[:-1]
+        else:
+            parts[index] = shown["part"] = _fuller_part(part, parts[index])
+        if size([{name: [part]}]):
+            self._wrote.add(place)
+        self._open.get(place, set()).discard((name, index))
+        return [*before, shown]
+
+    def _has_ended(self, event: Event) -> bool:
+        """Return whether an event speaks of an item, by its name, that is done."""
+        named = event.get("item_id")
+        return isinstance(named, str) and named in self._named and self._named[named] not in self._open
+
+    def _item_of(self, event: Event, family: str) -> tuple[list[Event], int]:
+        """Return the place of the item that an event adds to, after the event that announces it, if nothing did."""
+        item = new_item(event, family, len(self._items))
+        if (open_one := self._open_of(event, item["type"])) is not None:
+            return [], open_one
+        if item["id"] in self._named:
+            item["id"] = f"{item['type'][:3]}_{len(self._items)}"  # the other one is done
+        place = self._add(event, item)
+        return [{"type": ADDED, "output_index": place, "item": item}], place
+
+    def _open_of(self, event: Event, kind: str) -> int | None:
+        """Return the place of the open item of a type that an event adds to: the one it names, else the last one."""
+        open_ones = [self._find(event), *sorted(self._open, reverse=True)]
+        return next((one for one in open_ones if one in self._open and self._items[one].get("type") == kind), None)
+
+    def _string(self, event: Event, family: str, step: str) -> list[Event]:
+        place, name = self._find(event), STRING_PLACES[family]
+        if place not in self._open or self._items[place].get("type") in ("message", "reasoning"):
+            return []  # of what, only the item's end can say; or it has ended
+        said = event.get("delta" if step == "delta" else name)
+        if step == "delta" and name == "arguments" and is_said_again(self._written(place, name), said):
+            return []
+        if isinstance(said, str) and said and (step == "delta" or place not in self._wrote):
+            self._grow(place, ("", 0, name), said)
+        shown = self._placed(event, place)
+        if step == "done" and not isinstance(said, str):
+            shown[name] = _string(self._join(place).get(name))
+        return [shown]
+
+    def _text(self, event: Event, family: str, step: str) -> list[Event]:
+        name, index_name, field = TEXT_PLACES[family]
+        before, place = self._item_of(event, family)
+        parts = _list_in(self._items[place], name)
+        given = _index(event.get(index_name))
+        index = min(max(len(parts) - 1, 0) if given is None else given, len(parts))
+        if index == len(parts):
+            part: dict[str, Any] = {"type": family.removeprefix("response."), field: ""}
+            if part["type"] == "output_text":
+                part["annotations"] = []
+            elif part["type"] == "reasoning_summary_text":
+                part["type"] = "summary_text"
+            parts.append(part)
+            if name == "content" and family != "response.reasoning_text":
+                self._open.setdefault(place, set()).add((name, index))
+                added = {"type": "response.content_part.added", "content_index": index, "part": dict(part)}
+                before.append(self._placed(added, place))
+        shown = {**self._placed(event, place), index_name: index}
+        if family == "response.output_text" and not isinstance(shown.get("logprobs"), list):
+            shown["logprobs"] = []
+        said = event.get("delta" if step == "delta" else field)
+        if isinstance(said, str) and said and isinstance(parts[index], dict):
+            if step == "delta":
+                self._grow(place, (name, index, field), said)
+            elif place not in self._wrote:
+                self._grow(place, (name, index, field), said)
+                before.append(delta_of(shown, family, said))
+        elif step == "done" and not isinstance(said, str) and isinstance(parts[index], dict):
+            self._join(place)
+            shown[field] = _string(parts[index].get(field))
+        return [*before, shown]
+
+    def finish(self, output: list[Any]) -> list[Item]:
+        """Take the items as the upstream shows them at the end, each unless it shows less than was streamed of it.
+
+        Returns:
+            Those that nothing told of before.
+        """
+        left = dict(sorted(self._items.items()))
+        added: list[Item] = []
+        for item in output:
+            if not isinstance(item, dict):
+                continue
+            place = self._same(item, left)
+            if place is None:
+                added.append(item)
+                continue
+            del left[place]
+            own = self._join(place)
+            if size([item]) >= size([own]):
+                self._items[place] = _same_id(_with_all_parts(item, own), own)
+                self._name(place)
+        return added
+
+    def _same(self, item: Item, left: dict[int, Item]) -> int | None:
+        """Return the place of an item that is shown at the end: of the same name, else the next one that it may be."""
+        named = [self._named[name] for name in names_of(item) if name in self._named]
+        places = [*(place for place in named if place in left), *left]
+        return next((place for place in places if _may_be(item, left[place])), None)
+
+    def tell(self, item: Item) -> list[Event]:
+        """Take an item that comes whole; return its events."""
+        place = self._add({}, item)
+        del self._open[place]
+        self._wrote.add(place)
+        return list(told(item, place))
+
+    def cut(self, shorter: Callable[[str], str]) -> None:
+        """Leave what was granted of items that came whole."""
+        self._items = {
+            place: item for place, item in self._items.items() if item.get("type") in ("message", "reasoning")
+        }
+        for item in self.all:
+            item["status"] = "incomplete"
+            for part in _parts(item):
+                for name in ("text", "refusal"):
+                    if isinstance(text := part.get(name), str):
+                        part[name] = shorter(text)
+
+    def closing(self, *, is_cut: bool) -> Iterator[Event]:
+        """Yield the events that close what is open, as it stands."""
+        for place in sorted(self._open):
+            item = self._join(place)
+            for parts, index in sorted(self._open[place]):
+                if parts == "content":
+                    yield from done_part(item, place, index, item["content"][index])
+            if "status" in item:
+                item["status"] = "incomplete" if is_cut else "completed"
+            yield {"type": "response.output_item.done", "output_index": place, "item": item}
+        self._open = {}
+
+    def told(self) -> Iterator[Event]:
+        """Yield the events of items that came whole."""
+        self._open = {}
+        for place, item in enumerate(self.all):
+            yield from told(item, place)
+
+
+def _fuller(said: Item, begun: Item) -> Item:
+    """Return an item as it is said at its end, with what was streamed of it where that is more."""
+    if size([said]) < size([begun]):
+        said = {**said, **{name: begun[name] for name in ("summary", "content", "arguments", "input") if name in begun}}
+    return dict(said)
+
+
+def _with_all_parts(said: Item, begun: Item) -> Item:
+    """Return an item as it is said at its end, with the parts that its caller was told of and that it has no more."""
+    for name in ("summary", "content"):
+        told_of, shown = begun.get(name), said.get(name)
+        parts = shown if isinstance(shown, list) else []
+        if isinstance(told_of, list) and len(parts) < len(told_of):
+            said = {**said, name: [*parts, *told_of[len(parts) :]]}
+    return said
+
+
+def _fuller_part(said: dict[str, Any], begun: Any) -> dict[str, Any]:
+    is_less = isinstance(begun, dict) and size([{"content": [said]}]) < size([{"content": [begun]}])
+    return {**said, **begun} if is_less else said
+
+
+def _may_be(item: Item, begun: Item) -> bool:
+    """Return whether an item is one that began, whatever its id: of the same type, and the same call."""
+    calls = {one["call_id"] for one in (item, begun) if isinstance(one.get("call_id"), str)}
+    return item.get("type") == begun.get("type") and len(calls) < 2
+
+
+def _same_id(item: Item, begun: Item) -> Item:
+    """Return an item with the id that it was announced with, or without one: clients refuse one that changes."""
+    named = begun.get("id")
+    if named is None and item.get("id") is not None:
+        return {name: value for name, value in item.items() if name != "id"}
+    return item if item.get("id") == named else {**item, "id": named}
+
+
+def _index(given: Any) -> int | None:
+    return given if type(given) is int and given >= 0 else None
+
+
+def _parts(item: Item) -> list[dict[str, Any]]:
+    lists = (item.get(name) for name in ("summary", "content"))
+    return [part for parts in lists if isinstance(parts, list) for part in parts if isinstance(part, dict)]
+
+
+def _list_in(item: Item, name: str) -> list[Any]:
+    """Return the list that an item has under a name, making one where it has none."""
+    if not isinstance(item.get(name), list):
+        item[name] = []
+    parts: list[Any] = item[name]
+    return parts
+
+
+def _string(value: Any) -> str:
+    return value if isinstance(value, str) else ""

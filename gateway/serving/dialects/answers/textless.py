@@ -1,0 +1,41 @@
+"""An answer without text of the model's: it comes whole, is passed on as it is, and has no output tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.errors import UpstreamUnavailable
+from gateway.serving.dialects.answers.stream import Reading
+from gateway.serving.fields.answer_fields import shown_usage, without_houses_own
+from gateway.serving.meter import Usage, count
+
+
+class PlainReading(Reading):
+    """Embeddings, or a count: one JSON object. Its usage, where it has one, says the input."""
+
+    def __init__(self, wanted: Any, grant: int) -> None:
+        super().__init__(wanted, grant)
+        self._answer: dict[str, Any] = {}
+
+    def feed_whole(self, answer: Any) -> bytes:
+        if not isinstance(answer, dict):
+            raise UpstreamUnavailable("The upstream's answer is not what was asked for.")
+        said = answer.get("usage")
+        said = said if isinstance(said, dict) else {}
+        self._note_usage(said, Usage(output_tokens=0, input_tokens=count(said.get("prompt_tokens"))))
+        if "model" in answer:
+            answer["model"] = self._wanted.model
+        without_houses_own(answer)
+        if isinstance(answer.get("usage"), dict):
+            answer["usage"] = shown_usage(said)
+        self._answer, self._ended[0], self.ended_by_itself = answer, "stop", True
+        return b""
+
+    def ending(self, billed: int, charge_nanousd: int | None, conversation_left: int | None) -> bytes:
+        return b""
+
+    def whole(self, billed: int) -> Any:
+        return self._answer
+
+    def _take(self, event: dict[str, Any]) -> bytes:
+        raise UpstreamUnavailable("The upstream streamed what has no parts.")

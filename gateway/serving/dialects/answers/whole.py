@@ -1,0 +1,108 @@
+"""Answers that come whole: asked for as their callers asked, and relayed in the bytes they came in."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jiter
+import orjson
+
+from gateway.serving.caller.json_body import Body
+from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.json_codec import dumps
+from gateway.serving.upstream.profiles import Profile
+
+_MISSING = object()
+_BEGIN = re.compile(r"[ \t\n\r]*\{[ \t\n\r]*")
+_NAME = re.compile(r'"((?:[^"\\]|\\.)*+)"[ \t\n\r]*:[ \t\n\r]*')
+_COMMA = re.compile(r"[ \t\n\r]*(?:,[ \t\n\r]*|(?=\}))")
+
+
+def comes_whole(profile: Profile, body: Body, choices: int = 1) -> bool:
+    """Return whether the upstream is asked for a whole answer: its caller wants one, and all of it would be counted."""
+    return not (profile.always_streams or body.get("stream") or (profile.counts_choices_apart and choices > 1))
+
+
+def streamed(body: Body, wanted: Wanted) -> Body:
+    """Return the field that asks the upstream to stream, or not to, as the caller said it."""
+    if not wanted.comes_whole:
+        return {"stream": True}
+    return {"stream": False} if body.get("stream") is False else {}
+
+
+def as_it_came(raw: bytes, answer: Any) -> bytes:
+    """Return an answer as JSON, in which what ``raw`` says in the same way keeps its bytes.
+
+    Member by member of the one object: what the gateway has changed (the model's name, the usage, a text that was cut)
+    is written anew, and so is what not every reader of JSON takes.
+
+    Args:
+        raw: the answer as the upstream sent it.
+        answer: the same as its caller is to have it.
+    """
+    if not isinstance(answer, dict):
+        return dumps(answer)
+    said = _strict(raw)
+    if said == answer:
+        return raw
+    same = {name for name, value in said.items() if answer.get(name, _MISSING) == value} if said is not None else ()
+    left, parts, is_same = dict(answer), [], True
+    try:
+        for name, member, value in _members(raw.decode()):
+            wanted = left.pop(name, _MISSING)
+            if wanted is not _MISSING and (name in same or _says(value.encode(), wanted)):
+                parts.append(member.encode())
+                continue
+            is_same = False
+            if wanted is not _MISSING:
+                parts.append(dumps({name: wanted})[1:-1])
+    except (ValueError, RecursionError):
+        return dumps(answer)
+    if is_same and not left:
+        return raw
+    parts += [dumps({name: value})[1:-1] for name, value in left.items()]
+    return b"{" + b",".join(parts) + b"}"
+
+
+def _strict(raw: bytes) -> dict[str, Any] | None:
+    """Return the object that strict JSON says, or None where it says none, or a name comes twice in one object."""
+    try:
+        said = jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def _says(text: bytes, value: Any) -> bool:
+    """Return whether a strict JSON text says a value."""
+    try:
+        return bool(orjson.loads(text) == value)
+    except ValueError:  # half a surrogate pair, NaN, a number beyond all floats
+        return False
+
+
+def _members(text: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the name of each member of a JSON object, its text, and that of its value.
+
+    Raises:
+        ValueError: it is no object of JSON.
+    """
+    found = _BEGIN.match(text)
+    if found is None:
+        raise ValueError("no object")
+    while text[found.end() : found.end() + 1] != "}":
+        named = _NAME.match(text, place := found.end())
+        if named is None:
+            raise ValueError(f"no name at {place}")
+        _, end = _JSON.raw_decode(text, begin := named.end())
+        name = named[1] if "\\" not in named[1] else json.loads(f'"{named[1]}"')
+        yield name, text[place:end], text[begin:end]
+        found = _COMMA.match(text, end)
+        if found is None:
+            raise ValueError(f"no end of a member at {end}")
+
+
+_JSON = json.JSONDecoder()

@@ -1,0 +1,46 @@
+"""What a wire format has to say for itself, so that routes, holds and metering know none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from gateway.errors import TokencapError
+from gateway.serving.caller.json_body import Body
+from gateway.serving.dialects.answers.stream import Reading
+from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.requests.prompt import Prompt
+
+
+class Dialect(Protocol):
+    """One wire format."""
+
+    endpoint: str
+    """The route, as records name it: ``/v1/chat/completions``."""
+    path: str
+    """The same below the upstream's URL: ``/chat/completions``."""
+    id_headers: tuple[bytes, ...]
+    """Response headers that carry our id of the request."""
+    headers: Mapping[str, str]
+    """What the upstream is told beside the body."""
+
+    keep_alive: bytes
+    """What a streaming caller is sent in a long silence: it changes no answer."""
+
+    def read(self, body: Body, size: int) -> Wanted:
+        """Return what a body of ``size`` bytes asks for, or raise BadRequest naming the field."""
+
+    def prompt(self, body: Body) -> Prompt | None:
+        """Return what the model is given to read, or None where not all of it is text."""
+
+    def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
+        """Return the body for the upstream: what may pass, and the grant in every limit field."""
+
+    def reading(self, wanted: Wanted, *, grant: int) -> Reading:
+        """Return a reader of one answer."""
+
+    def refusal(self, error: TokencapError, request_id: str) -> Any:
+        """Return the JSON of an error as this format's clients know it."""
+
+    def broken_off(self, error: TokencapError, request_id: str) -> bytes:
+        """Return the event that ends a stream which has begun."""

@@ -1,0 +1,23 @@
+"""The list of the wire formats: adding one is a file beside this one and a line here."""
+
+from __future__ import annotations
+
+from gateway.serving.dialects.base import Dialect
+from gateway.serving.dialects.chat import Chat
+from gateway.serving.dialects.completions import Completions
+from gateway.serving.dialects.embeddings import Embeddings
+from gateway.serving.dialects.messages import CountTokens, Messages
+from gateway.serving.dialects.responses import Responses
+from gateway.serving.upstream.profiles import Profile
+
+
+def dialects(profile: Profile) -> list[Dialect]:
+    """Return every format, as an upstream of this kind is spoken to."""
+    return [
+        Chat(profile),
+        Completions(profile),
+        Responses(profile),
+        Messages(profile),
+        CountTokens(profile),
+        Embeddings(profile),
+    ]

@@ -1,0 +1,117 @@
+"""How much input a body can come to: its text by its bytes, pictures, sounds and files by their kind and size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from gateway.serving.upstream.profiles import MediaBounds
+
+Block = dict[str, Any]
+
+DEPTH_MOST = 4
+"""Blocks inside one another: a result of a tool has some of its own."""
+
+KINDS = {"image": "image", "screenshot": "image", "audio": "audio", "video": "file", "file": "file", "document": "file"}
+"""What a block is, by a word in its type; a container's upload is a file, too."""
+
+CARRIERS = frozenset({"data", "file_data", "image_embeds"})
+"""Fields that carry what they name in base64, also without ``data:`` before it."""
+
+REFERENCES = frozenset({"url", "file_url", "image_url", "video_url", "audio_url", "file_id", "id"})
+
+BASE64_BYTES, BASE64_CHARACTERS = 3, 4
+
+
+class Measured:
+    """Bytes of a body that are text, and the most tokens that the rest of it comes to."""
+
+    def __init__(self, size: int, bounds: MediaBounds) -> None:
+        self._bytes = size
+        self._tokens = 0
+        self._bounds = bounds
+
+    @property
+    def bound(self) -> int:
+        """The most input tokens that the body can come to: none of them is shorter than a byte of its text."""
+        return self._bytes + self._tokens
+
+    @property
+    def estimate(self) -> int:
+        """What it is likely to come to: a quarter of that."""
+        return -(-self.bound // 4)
+
+    def take(self, messages: Any) -> Measured:
+        """Take the media in messages or items out of the text."""
+        if isinstance(messages, list):
+            for block in _media(messages, DEPTH_MOST):
+                self._count(block, _kind(block) or "file")
+        return self
+
+    def refer(self) -> Measured:
+        """Add what the upstream keeps and only it knows."""
+        self._tokens += self._bounds.kept_tokens_max
+        return self
+
+    def _count(self, block: Block, kind: str) -> None:
+        carried = sum(len(text) for text in _carried(block))
+        self._bytes -= min(carried, self._bytes)
+        size = carried * BASE64_BYTES // BASE64_CHARACTERS
+        of_file = self._bounds.file_tokens_max
+        if kind == "image":
+            self._tokens += self._bounds.image_tokens_max
+        elif not carried:
+            self._tokens += of_file
+        elif kind == "audio":
+            self._tokens += min(-(-size * self._bounds.audio_tokens_per_kb // 1000), of_file)
+        else:
+            self._tokens += min(size, of_file)
+
+
+def _kind(block: Block) -> str | None:
+    kind = block.get("type")
+    if not isinstance(kind, str) or kind in ("text", "input_text", "output_text"):
+        return None
+    if kind == "container_upload":
+        return "file"
+    return next((KINDS[word] for word in KINDS if word in kind), None)
+
+
+def _media(blocks: list[Any], depth: int) -> Iterator[Block]:
+    """Yield the blocks that carry something, or refer to it, wherever messages and items have them."""
+    for block in blocks:
+        if not isinstance(block, dict):
+            continue
+        if _kind(block) is not None and _is_medium(block):
+            yield block
+            continue
+        for name in ("content", "output"):
+            inner = block.get(name)
+            if depth and isinstance(inner, list):
+                yield from _media(inner, depth - 1)
+            elif depth and isinstance(inner, dict):
+                yield from _media([inner], depth - 1)
+
+
+def _is_medium(block: Block) -> bool:
+    """Return whether a block has anything but text in it; a document may be text."""
+    return any(True for _ in _carried(block)) or _refers(block)
+
+
+def _carried(part: Any, name: str = "") -> Iterator[str]:
+    """Yield what is carried in base64."""
+    if isinstance(part, str):
+        if part.startswith("data:") or name in CARRIERS:
+            yield part
+    elif isinstance(part, dict) and part.get("type") != "text":
+        for inner, value in part.items():
+            if inner not in ("content", "cache_control"):
+                yield from _carried(value, inner)
+
+
+def _refers(part: Block) -> bool:
+    return any(
+        (name in REFERENCES and isinstance(value, str) and not value.startswith("data:"))
+        or (isinstance(value, dict) and name != "cache_control" and _refers(value))
+        for name, value in part.items()
+    )

@@ -1,0 +1,67 @@
+"""The text of a prompt, for a tokenizer to count where the upstream does not say how many tokens it had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.serving.dialects.answers.stream import NO_TEXT
+from gateway.serving.json_codec import dumps
+
+NOT_TEXT = frozenset(
+    {
+        *("image_url", "image", "input_audio", "audio", "video_url", "file", "file_id", "file_data", "file_url"),
+        *("source", "encrypted_content"),
+    }
+)
+"""Fields with something in them that is no text: its tokens no tokenizer can tell."""
+
+DEPTH_MOST = 64
+
+
+@dataclass(slots=True)
+class Prompt:
+    """What the model is given to read: texts, and how many tokens come as tokens already."""
+
+    texts: list[str] = field(default_factory=list)
+    tokens: int = 0
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.texts)
+
+
+class _NotText(Exception):
+    """There is something else in the prompt."""
+
+
+def prompt_of(parts: Iterable[Any], tools: Any = None) -> Prompt | None:
+    """Return the prompt in some fields of a body, with the tools as JSON; None where not all of it is text."""
+    found = Prompt()
+    try:
+        for part in parts:
+            _gather(found, part, DEPTH_MOST)
+    except _NotText:
+        return None
+    if tools:
+        found.texts.append(dumps(tools).decode())
+    return found
+
+
+def _gather(found: Prompt, part: Any, depth: int) -> None:
+    if depth == 0:
+        raise _NotText
+    if isinstance(part, str):
+        found.texts.append(part)
+    elif isinstance(part, list):
+        for one in part:
+            _gather(found, one, depth - 1)
+    elif isinstance(part, dict):
+        if any(part.get(name) is not None for name in NOT_TEXT):
+            raise _NotText
+        for name, value in part.items():
+            if name not in NO_TEXT:
+                _gather(found, value, depth - 1)
+    elif isinstance(part, int) and not isinstance(part, bool):
+        found.tokens += 1

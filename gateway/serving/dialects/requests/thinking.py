@@ -1,0 +1,110 @@
+"""Brings every way of bounding a model's thought under the grant: engines refuse a budget above their limit, or overrun it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from gateway.serving.caller.json_body import Body
+
+ANTHROPIC_LEAST, GEMINI_LEAST, OTHERS_LEAST = 1024, 512, 128
+"""The smallest budgets that their endpoints take: Anthropic's and OpenRouter's; Gemini's smallest models'; SiliconFlow's."""
+
+HOLDERS = {
+    **dict.fromkeys(("thinking", "reasoning", "reasoning_config"), ANTHROPIC_LEAST),
+    **dict.fromkeys(("thinking_config", "thinkingConfig"), GEMINI_LEAST),
+}
+"""Objects that say how a model is to think, and the smallest budget they may name: one that has room for less is left out."""
+
+CARRIERS = frozenset(
+    {
+        *("chat_template_kwargs", "vllm_xargs", "nvext", "extra_body", "google", "anthropic", "generationConfig"),
+        *("providerOptions", "provider_options", "additional_model_request_fields", "extra_params"),
+    }
+)
+"""Objects that may have a budget among other things."""
+
+BUDGETS = frozenset(
+    {
+        *("budget_tokens", "budgetTokens", "token_budget", "thinking_budget", "thinkingBudget"),
+        *("thinking_budget_tokens", "thinking_token_budget", "reasoning_budget", "reasoning_budget_tokens"),
+        *("max_thinking_tokens", "max_reasoning_tokens"),
+    }
+)
+"""Names of budgets in tokens: of Anthropic, Cohere, Qwen, Gemini, Seed, vLLM, llama.cpp and NVIDIA."""
+
+LEAST = {"thinking_budget": OTHERS_LEAST}
+"""The smallest budget that a body's own field may name, where that is not none at all."""
+
+LOOKED_AT = BUDGETS | HOLDERS.keys() | CARRIERS
+
+CLEARS_THINKING = re.compile(r"clear_thinking_\d{8}")
+
+
+def bound_thought(passed: Body, grant: int) -> tuple[str, ...]:
+    """Bring the budgets in what passes of a body below ``grant``; return the names of what was left out instead.
+
+    A budget that fits stays as it came. One that would come below what its endpoint takes means no thinking at all: it
+    is left out with what depends on it. What was thought before stays in the conversation.
+    """
+    if LOOKED_AT.isdisjoint(passed):
+        return ()
+    dropped: list[str] = []
+    most = grant - 1
+    bounded: Any
+    for name in sorted(LOOKED_AT & passed.keys()):
+        value = passed[name]
+        if isinstance(value, dict):
+            bounded = _bounded(value, name, most, dropped)
+        elif name in BUDGETS and _is_above(value, most):
+            bounded = most if most >= LEAST.get(name, 0) else None
+            dropped += [name] if bounded is None else []
+        else:
+            continue
+        if bounded is None:
+            del passed[name]
+        else:
+            passed[name] = bounded
+    if "thinking" in dropped:
+        _clear_no_thinking(passed, dropped)
+    if "thinking_budget" in dropped and passed.get("enable_thinking"):
+        passed["enable_thinking"] = False
+    return tuple(dropped)
+
+
+def _bounded(holder: Body, path: str, most: int, dropped: list[str]) -> Body | None:
+    """Return an object with no budget above ``most``, or None where there is no room for the thought that it asks for."""
+    kind = path.rpartition(".")[2]
+    kept: Body = {}
+    for name, value in holder.items():
+        if isinstance(value, dict):
+            inner = _bounded(value, f"{path}.{name}", most, dropped)
+            if inner is None:
+                continue
+            kept[name] = inner
+        elif (name in BUDGETS or (kind == "reasoning" and name == "max_tokens")) and _is_above(value, most):
+            if most < HOLDERS.get(kind, 0):
+                dropped.append(path)
+                return None
+            kept[name] = most
+        else:
+            kept[name] = value
+    return kept
+
+
+def _is_above(budget: Any, most: int) -> bool:
+    return isinstance(budget, int | float) and not isinstance(budget, bool) and budget > most
+
+
+def _clear_no_thinking(passed: Body, dropped: list[str]) -> None:
+    """Leave out the edits of Anthropic's context management that are refused where there is no thinking."""
+    management = passed.get("context_management")
+    if not isinstance(management, dict) or not isinstance(edits := management.get("edits"), list):
+        return
+    clearing = [edit for edit in edits if isinstance(edit, dict) and CLEARS_THINKING.fullmatch(str(edit.get("type")))]
+    kept = [edit for edit in edits if edit not in clearing]
+    dropped += [f"context_management.edits.{edit['type']}" for edit in clearing]
+    if kept or not clearing:
+        passed["context_management"] = {**management, "edits": kept}
+    else:
+        del passed["context_management"]

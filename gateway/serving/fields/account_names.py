@@ -1,0 +1,73 @@
+"""Names that a caller's body says upstream, where all customers share one account: each is the customer's own, or was given to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import Any
+
+from gateway.errors import BadRequest
+from gateway.serving.caller.json_body import Body
+
+OWN = ("prompt_cache_key", "cache_salt", "user", "safety_identifier")
+"""Fields whose value only has to be the same again, and another for everybody else."""
+
+DEPTH_MOST = 6
+
+
+def make_own(body: Body, customer: str) -> None:
+    """Put a digest that only this customer's calls have in the place of each name that is the customer's to choose."""
+    for name in OWN:
+        if isinstance(value := body.get(name), str) and value:
+            body[name] = of_customer(value, customer)
+    metadata = body.get("metadata")
+    if isinstance(metadata, dict) and isinstance(value := metadata.get("user_id"), str) and value:
+        body["metadata"] = {**metadata, "user_id": of_customer(value, customer)}
+
+
+def of_customer(name: str, customer: str) -> str:
+    """Return a name as the upstream hears it: nobody finds the name in it, and no two customers share one."""
+    text = name.encode("utf-8", "surrogatepass")
+    return blake2b(text, key=customer.encode()[:64], person=b"own name", digest_size=16).hexdigest()
+
+
+def check_given(body: Body, allowed: frozenset[str]) -> None:
+    """Refuse names of things that the upstream keeps and that no customer was given here.
+
+    Files, containers and prompts are made beside this gateway, under the account of the house; ``allowed`` are those
+    fields whose names the operator lets pass.
+
+    Raises:
+        BadRequest: there is one; ``param`` says which.
+    """
+    for name in ("container", "prompt"):
+        value = body.get(name)
+        named = value.get("id") if isinstance(value, dict) else value
+        if isinstance(named, str) and not (name == "prompt" and isinstance(value, str)) and name not in allowed:
+            raise _unknown(name, named, name)
+    if "file_id" in allowed:
+        return
+    for field in ("messages", "input", "system"):
+        for named in _files(body.get(field), DEPTH_MOST):
+            raise _unknown("file", named, field)
+
+
+def _unknown(what: str, named: str, param: str) -> BadRequest:
+    return BadRequest(
+        f"There is no {what} {named[:64]!r} that was given to you: what the model's endpoint keeps is the house's.",
+        code="not_given",
+        param=param,
+    )
+
+
+def _files(part: Any, depth: int) -> Iterator[str]:
+    """Yield the ids of files in messages and items."""
+    if isinstance(part, list):
+        for one in part:
+            yield from _files(one, depth)
+    elif isinstance(part, dict) and depth:
+        if isinstance(named := part.get("file_id"), str):
+            yield named
+        for name in ("content", "output", "file", "source"):
+            if isinstance(part.get(name), list | dict):
+                yield from _files(part[name], depth - 1)

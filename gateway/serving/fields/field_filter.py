@@ -1,0 +1,105 @@
+"""Decides over each field of a body: it passes, is ours to say, is refused, or is dropped and named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.errors import BadRequest
+from gateway.serving.caller.json_body import Body
+from gateway.serving.fields.account_names import OWN
+from gateway.serving.fields.guarded_fields import COSTLY, HOUSES, LIMITS, OURS, check_context_management
+from gateway.serving.fields.known_fields import KNOWN, known
+from gateway.serving.fields.tools import HOSTED_FIELDS
+from gateway.serving.upstream.profiles import COUNT_TOKENS, EMBEDDINGS, RESERVED, Profile
+
+REWRITTEN = frozenset({"min_tokens", *OWN})
+"""Fields that pass, but not always as they came."""
+
+SHOWN_MOST = 64
+"""Characters of a field's name that a refusal shows."""
+
+GUARDED = HOUSES.union(HOSTED_FIELDS, RESERVED, LIMITS.split())
+"""Fields that do not pass where unknown ones do."""
+
+OBFUSCATION = "include_obfuscation"
+"""OpenAI's option of a stream that pads its chunks; others know none but the usage."""
+
+
+class Sieve:
+    """What becomes of the fields of one wire format at one upstream."""
+
+    def __init__(self, endpoint: str, profile: Profile) -> None:
+        self._endpoint = endpoint
+        self._engine = profile.name
+        self._unknown = profile.unknown_fields
+        self._ours = OURS[endpoint]
+        self._passes = (known(endpoint, profile.name) | profile.passes) - self._ours
+        makes_nothing = endpoint in (COUNT_TOKENS, EMBEDDINGS)
+        self._costly = (
+            {} if makes_nothing else {name: why for name, why in COSTLY.items() if name not in profile.passes}
+        )
+        self._looked_at = (self._costly.keys() | {"context_management"}) - profile.passes | {"stream_options"}
+        self._unasked = (self._passes | self._ours) - self._looked_at
+        """Fields that need no look at their value."""
+
+    def dropped(self, body: Body) -> tuple[str, ...]:
+        """Return the names of fields that will not reach the upstream, nor are heeded here.
+
+        Raises:
+            BadRequest: a field costs what no count says, or is unknown where those are refused; ``param`` names it.
+        """
+        dropped: list[str] = []
+        for name, value in body.items():
+            if name not in self._unasked:
+                self._look(name, value, dropped)
+        if dropped and self._unknown == "refuse":
+            shown = dropped[0][:SHOWN_MOST]
+            raise BadRequest(f"{shown} is not a field that is served here.", code="unknown_parameter", param=shown)
+        return tuple(dropped)
+
+    def _look(self, name: str, value: Any, dropped: list[str]) -> None:
+        if (costly := self._costly.get(name)) is not None:
+            costly.check(name, value)
+        elif name == "context_management" and name in self._looked_at:
+            check_context_management(self._endpoint, value)
+        if name in self._ours:
+            if name == "stream_options" and isinstance(value, dict):
+                dropped += [f"{name}.{option}" for option, one in value.items() if one and not self.heeds(option)]
+        elif not self.passes(name):
+            dropped.append(name)
+
+    def heeds(self, option: str) -> bool:
+        """Return whether an option of a stream is heeded here or by the upstream."""
+        return option == "include_usage" or (option == OBFUSCATION and self._engine in ("any", "openai"))
+
+    def passes(self, name: str) -> bool:
+        """Return whether a field that was not refused reaches the upstream as it came."""
+        if name in self._passes:
+            return True
+        return self._unknown == "pass" and name not in GUARDED and name not in self._costly
+
+    def fate(self, name: str) -> str:
+        """Return in a word what becomes of a field, whatever its value."""
+        if name in self._ours:
+            return "rewritten"
+        if name in self._costly:
+            return "refused"
+        return ("rewritten" if name in REWRITTEN else "passes") if self.passes(name) else "dropped"
+
+    def passed(self, body: Body, grant: int | None = None) -> Body:
+        """Return what of a body reaches the upstream as it came, but for a least number of tokens above the grant."""
+        known = self._passes
+        passed = {name: value for name, value in body.items() if name in known or self.passes(name)}
+        least_tokens = passed.get("min_tokens")
+        if grant is not None and isinstance(least_tokens, int) and least_tokens > grant:
+            passed["min_tokens"] = grant
+        return passed
+
+
+NAMED = frozenset().union(
+    *(names for engines in KNOWN.values() for names in engines.values()),
+    *OURS.values(),
+    GUARDED,
+    COSTLY,
+)
+"""Every name that some table has: what a metric may have as its label."""

@@ -1,0 +1,96 @@
+"""Fields that no profile lets pass by itself: the gateway's own, the house's own, and those that cost what no count says."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.errors import BadRequest
+from gateway.serving.upstream.profiles import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES
+
+LIMITS = "n_predict num_predict max_new_tokens max_gen_tokens max_tokens max_completion_tokens max_output_tokens"
+
+OURS = {
+    CHAT: frozenset(f"model n best_of stream stream_options {LIMITS}".split()),
+    COMPLETIONS: frozenset(f"model n best_of stream stream_options {LIMITS}".split()),
+    RESPONSES: frozenset(f"model stream {LIMITS}".split()),
+    MESSAGES: frozenset({"model", "stream", "max_tokens"}),
+    COUNT_TOKENS: frozenset({"model"}),
+    EMBEDDINGS: frozenset({"model"}),
+}
+"""What the gateway reads and says itself: the upstream's name of the model, the grant, the choices, the stream."""
+
+HOUSES = frozenset(
+    {
+        *("priority", "request_id", "rid", "session_id", "session_params", "stream_interval", "id_slot"),
+        *("kv_transfer_params", "ec_transfer_params", "mm_payload", "return_mm_kwargs", "prompt_embeds", "input_ids"),
+        *("bootstrap_host", "bootstrap_port", "bootstrap_room", "routed_dp_rank", "disagg_prefill_dp_rank"),
+        *("data_parallel_rank", "lora", "lora_path", "custom_logit_processor", "logits_processors", "custom_params"),
+        *("ngram_corpus_id", "custom_labels", "extra_key", "response_fields", "return_progress", "verbose"),
+        *("keep_alive", "access_programs", "background_options", "billing_policy", "workspace_id", "user_profile_id"),
+        *("fallback_credit_token", "diagnostics", "_debug_render_only", "conversation"),
+    }
+)
+"""Fields of upstreams that decide over other customers' calls, over the model, or over the house's account: dropped, unless
+TOKENCAP_PASSED_FIELDS lists them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costly:
+    """Why a field is refused, and the values that change nothing: with one of them it is like any other field."""
+
+    why: str
+    harmless: tuple[Any, ...] = ()
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise BadRequest unless the value changes nothing."""
+        if value is not None and not any(type(value) is type(one) and value == one for one in self.harmless):
+            raise BadRequest(f"{name} is not served: {self.why}.", param=name)
+
+
+ELSEWHERE = "one model is sold here, and where it runs is the house's to say"
+PRICED = "it has the upstream bill another price than the one that is sold"
+UNSEEN = "it has the model write what nobody is shown"
+BULKY = "it answers with more than the tokens that are counted"
+
+COSTLY = {
+    "background": Costly("an answer is counted while its caller waits", (False,)),
+    "echo": Costly("the prompt is not sold as an answer", (False,)),
+    "service_tier": Costly(PRICED, ("auto", "default", "standard", "standard_only")),
+    "speed": Costly(PRICED, ("standard",)),
+    "inference_geo": Costly(PRICED, ("global",)),
+    "models": Costly(ELSEWHERE, ([],)),
+    "fallbacks": Costly(ELSEWHERE, ([],)),
+    "route": Costly(ELSEWHERE),
+    "provider": Costly(ELSEWHERE),
+    "use_beam_search": Costly(UNSEEN, (False,)),
+    "compaction": Costly("what it makes is bounded by no limit"),
+    "thread": Costly("the upstream keeps the conversations of all customers under one account"),
+    "prompt_logprobs": Costly(BULKY, (False,)),
+    "return_hidden_states": Costly(BULKY, (False,)),
+    "return_routed_experts": Costly(BULKY, (False,)),
+}
+"""Fields that cost what no count says. A count of tokens and embeddings make nothing, so there they are like any other."""
+
+CLEARING = re.compile(r"clear_(?:tool_uses|thinking)_\d{8}")
+"""Edits of a context that leave something out. Others have the model write a summary that no limit bounds."""
+
+
+def check_context_management(endpoint: str, given: Any) -> None:
+    """Refuse a management of the context that makes tokens.
+
+    Raises:
+        BadRequest: it does, or it is none.
+    """
+    edits = given.get("edits") if isinstance(given, dict) else None
+    if given is None or endpoint == COUNT_TOKENS:
+        return
+    kinds = (
+        [edit.get("type") if isinstance(edit, dict) else None for edit in edits or ()] if endpoint == MESSAGES else [0]
+    )
+    if not isinstance(given, dict) or not all(isinstance(kind, str) and CLEARING.fullmatch(kind) for kind in kinds):
+        raise BadRequest(
+            "context_management is served where it clears tool uses or thinking: a summary is made beyond any limit.",
+            param="context_management",
+        )

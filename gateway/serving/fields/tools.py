@@ -1,0 +1,190 @@
+"""Which tools the caller runs, and what becomes of those that the upstream would run: they cost what no token count says."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from gateway.errors import BadRequest
+from gateway.serving.caller.json_body import Body
+from gateway.serving.upstream.model_names import Names
+
+Tool = dict[str, Any]
+
+CALLERS = frozenset(
+    {
+        *("function", "custom", "namespace", "tool_search", "local_shell", "shell", "apply_patch"),
+        *("computer", "computer_use", "computer_use_preview", "computer_toolset", "browser_toolset"),
+        *("bash", "text_editor", "memory", "tool_search_tool_bm25", "tool_search_tool_regex"),
+    }
+)
+"""Types of tools that the caller runs, or that only choose among such, in every format: without their version."""
+
+VERSION = re.compile(r"_(?:\d{8}|\d{4}_\d{2}_\d{2})\Z")
+"""The date at the end of a tool's type, as OpenAI and Anthropic write it."""
+
+HOSTED_FIELDS = frozenset(
+    {
+        *("web_search_options", "web_search", "plugins", "mcp_servers", "search_parameters", "search_options"),
+        *("enable_search", "data_sources", "connectors", "compound_custom", "server_tools", "tool_servers"),
+    }
+)
+"""Fields that ask for a tool of the upstream's, by OpenAI, OpenRouter, Anthropic, xAI, Qwen, Azure, Cohere, Groq, …"""
+
+CARRIERS = frozenset({"additional_tools", "tool_search_output"})
+"""Items of Responses that bring tools of their own."""
+
+ONLINE = ":online"
+"""What a name of a model ends with that searches the web, by OpenRouter."""
+
+TOO_DEEP = 8
+"""Namespaces in one another."""
+
+
+class Hosted:
+    """What a house does with hosted tools: it refuses a body that asks for one, or leaves them out."""
+
+    def __init__(self, *, drops: bool) -> None:
+        self._drops = drops
+
+    def leave_out(self, body: Body, names: Names) -> tuple[str, ...]:
+        """Take what asks for hosted tools out of a body for one of the models ``names``; return what was taken out.
+
+        Raises:
+            BadRequest: there is something to be taken out, and this house refuses it.
+        """
+        left_out: list[str] = []
+        if not HOSTED_FIELDS.isdisjoint(body):
+            self._fields(body, left_out)
+        if body.get("tools") is not None or body.get("tool_choice"):
+            self._tools(body, left_out)
+        for name in ("input", "messages"):
+            if isinstance(items := body.get(name), list):
+                self._carried(items, name, left_out)
+        model = body.get("model")
+        if isinstance(model, str) and model.endswith(ONLINE) and model not in names:
+            served = model.removesuffix(ONLINE)
+            if served in names:
+                self._note("model" + ONLINE, "model", left_out)
+                body["model"] = served
+        return tuple(dict.fromkeys(left_out))
+
+    def _note(self, name: str, param: str, left_out: list[str]) -> None:
+        """Take note of what is left out."""
+        if not self._drops:
+            raise BadRequest(
+                f"{name[:64]} is not served: only tools that the caller runs are, since others cost what no count of"
+                " tokens says.",
+                param=param,
+            )
+        left_out.append(name)
+
+    def _fields(self, body: Body, left_out: list[str]) -> None:
+        for name in sorted(HOSTED_FIELDS & body.keys()):
+            if body[name] not in (None, False, []):
+                self._note(name, name, left_out)
+                del body[name]
+
+    def _tools(self, body: Body, left_out: list[str]) -> None:
+        """Leave hosted tools out of ``tools``, and ``tool_choice`` where it wants one of them."""
+        tools, named = body.get("tools"), set[str]()
+        if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+            raise BadRequest("tools is a list of objects.", code="invalid_type", param="tools")
+        if tools:
+            kept = self._kept(tools, "tools", left_out, named)
+            if kept:
+                body["tools"] = kept
+            else:  # what speaks of tools is refused where there are none
+                del body["tools"]
+                spoken = ("tool_choice", "parallel_tool_calls")
+                left_out += [name for name in spoken if body.pop(name, None) is not None]
+        if isinstance(choice := body.get("tool_choice"), dict):
+            self._choice(body, choice, named, left_out)
+
+    def _kept(
+        self, tools: list[Any], param: str, left_out: list[str], named: set[str] | None = None, deep: int = 0
+    ) -> list[Any]:
+        """Return the tools that the caller runs; ``named`` takes the names of the others."""
+        kept: list[Any] = []
+        for tool in tools:
+            if not isinstance(tool, dict):
+                raise BadRequest(f"Tools in {param} are objects.", code="invalid_type", param=param)
+            if (hosted := hosted_type(tool)) is None and deep < TOO_DEEP:
+                if isinstance(inner := tool.get("tools"), list):
+                    within = self._kept(inner, param, left_out, named, deep + 1)
+                    if inner and not within:
+                        continue
+                    tool = {**tool, "tools": within}
+                kept.append(tool)
+                continue
+            self._note(hosted or "namespace", param, left_out)
+            if named is not None:
+                named.update(name for name in (tool.get("name"), hosted) if isinstance(name, str))
+        return kept
+
+    def _choice(self, body: Body, choice: Tool, named: set[str], left_out: list[str]) -> None:
+        """Leave the choice to the model where a hosted tool was chosen, and hosted tools out of those that are allowed."""
+        place = choice.get("allowed_tools") if isinstance(choice.get("allowed_tools"), dict) else choice
+        if isinstance(place, dict) and isinstance(allowed := place.get("tools"), list):
+            kept = self._kept(allowed, "tool_choice", left_out)
+            if kept or not allowed:
+                narrowed = {**place, "tools": kept}
+                body["tool_choice"] = narrowed if place is choice else {**choice, "allowed_tools": narrowed}
+            else:
+                del body["tool_choice"]
+            return
+        kind, name = choice.get("type"), choice.get("name")
+        is_by_name = kind == "tool" and name in named
+        if is_by_name or (isinstance(kind, str) and kind not in CHOICES and not _is_callers(kind)):
+            self._note(str(name if is_by_name else kind), "tool_choice", left_out)
+            del body["tool_choice"]
+
+    def _carried(self, items: list[Any], field: str, left_out: list[str]) -> None:
+        """Leave hosted tools out of items and blocks of a conversation that bring tools."""
+        for item in items:
+            if not isinstance(item, dict):
+                continue
+            if item.get("type") in CARRIERS and isinstance(tools := item.get("tools"), list):
+                item["tools"] = self._kept(tools, field, left_out)
+            elif isinstance(blocks := item.get("content"), list):
+                hosted = [block for block in blocks if isinstance(block, dict) and _brings_hosted(block)]
+                for block in hosted:
+                    self._note(_brings_hosted(block) or "", field, left_out)
+                if hosted:
+                    item["content"] = [block for block in blocks if block not in hosted]
+
+
+CHOICES = frozenset({"auto", "any", "none", "required", "tool", "allowed_tools"})
+"""Types of a ``tool_choice`` that are no types of tools."""
+
+
+def hosted_type(tool: Tool) -> str | None:
+    """Return the type of a tool that the upstream runs, or None where the caller runs it.
+
+    Only what is known to be run by the caller passes: a type that nobody knows may cost anything.
+    """
+    kind = tool.get("type")
+    if kind is None:
+        named = isinstance(tool.get("name"), str) or isinstance(tool.get("function"), dict)
+        return None if named else str(next(iter(tool), "tool"))
+    if not isinstance(kind, str) or not _is_callers(kind):
+        return str(kind) or "tool"
+    place = tool.get("environment")
+    if kind == "shell" and isinstance(place, dict) and place.get("type") != "local":
+        return "shell"  # in a container of the upstream's
+    return None
+
+
+def _is_callers(kind: str) -> bool:
+    return kind in CALLERS or VERSION.sub("", kind) in CALLERS
+
+
+def _brings_hosted(block: Tool) -> str | None:
+    """Return the type of a hosted tool that a block of a message adds to the conversation, or None."""
+    if block.get("type") != "tool_addition" or not isinstance(tool := block.get("tool"), dict):
+        return None
+    kind = tool.get("type")
+    if isinstance(kind, str) and kind.startswith("mcp_"):
+        return kind
+    definition = tool.get("definition")
+    return hosted_type(definition) if isinstance(definition, dict) else None

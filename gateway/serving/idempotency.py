@@ -1,0 +1,71 @@
+"""A call with an Idempotency-Key: it runs to its end once, and whoever repeats it is sent the same answer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from gateway.errors import BadRequest
+from gateway.holds.hold import Once
+from gateway.holds.idempotency import Seal
+from gateway.serving.call import Call
+from gateway.serving.caller.exchange import Exchange
+from gateway.serving.caller.response_headers import length_header, written
+
+KEPT_MOST = 2**20
+"""Bytes of an answer that is kept; a longer one leaves its key free again."""
+
+NAME_MOST = 255
+
+
+def name_of(exchange: Exchange) -> str | None:
+    """Return a request's Idempotency-Key, or None where it has none.
+
+    Raises:
+        BadRequest: it is empty, too long or not printable.
+    """
+    name = exchange.header(b"idempotency-key")
+    if name is not None and not (0 < len(name) <= NAME_MOST and name.isprintable()):
+        raise BadRequest(f"An Idempotency-Key is 1 to {NAME_MOST} printable characters.", param="Idempotency-Key")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Repetition:
+    """One claim on a key: first, or with the answer that was kept."""
+
+    digest: str
+    seal: Seal
+    body: str
+    kept: bytes | None
+
+    @property
+    def once(self) -> Once:
+        return Once(self.digest, self.body)
+
+    def to_keep(self, call: Call, recorded: bytes) -> Once:
+        """Return the claim with the sealed answers: one if the call is charged its conversation's price, one if not."""
+        charge = call.live.hold.facts.charge(call.came_to)
+        first, again = (self._sealed(call, recorded, amount) for amount in (charge.first, charge.again))
+        return Once(self.digest, self.body, first, again)
+
+    def _sealed(self, call: Call, recorded: bytes, charge_nanousd: int) -> bytes:
+        last = call.last(call.foreseen(charge_nanousd))
+        body = recorded + last.body
+        if len(body) > KEPT_MOST:
+            return b""
+        headers = last.headers or call.headers
+        lines = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        head = {"type": call.content_type.decode(), "id": call.live.hold.id, "headers": lines}
+        return self.seal.close(json.dumps(head).encode() + b"\n" + body)
+
+    async def replay(self, exchange: Exchange) -> None:
+        """Send the kept answer, all at once."""
+        assert self.kept is not None
+        head, _, body = self.seal.open(self.kept).partition(b"\n")
+        told = json.loads(head)
+        exchange.request_id = told["id"]
+        headers = [(written(line), written(value)) for line, value in told["headers"]]
+        headers += [(b"idempotency-replayed", b"true"), length_header(body)]
+        await exchange.start(200, headers, written(told["type"]))
+        await exchange.end(body)

@@ -1,0 +1,117 @@
+"""Counts the tokens of an answer that its upstream did not count: by the upstream's own tokenizer, or one on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+
+from gateway.errors import StartupError
+from gateway.serving.meter import count
+from gateway.serving.upstream.endpoint import Endpoint
+from gateway.serving.upstream.fetch import json_of
+
+WAIT_S = 5.0
+"""How long a settlement waits for a count; then what went by has to do."""
+
+TOKENS_MOST = 64 * 2**20
+"""Bytes of an upstream's count, which may be a list of all the tokens."""
+
+EXTRA = "install tokencap[tokenizers] for it"
+
+
+class Tokenizer(Protocol):
+    """Counts tokens as the model does."""
+
+    async def count(self, text: str) -> int | None:
+        """Return the tokens of a text, or None where that cannot be had now."""
+
+
+class UpstreamTokenizer:
+    """The upstream's ``/tokenize``, which stands beside its ``/v1``."""
+
+    def __init__(self, client: httpx.AsyncClient, endpoint: Endpoint, *, model: str, field: str) -> None:
+        self._client = client
+        self._url = endpoint.beside("/tokenize")
+        self._headers = dict(endpoint.headers)
+        self._body = {"model": model, "add_special_tokens": False, "add_special": False}
+        self._field = field
+
+    async def count(self, text: str) -> int | None:
+        body = {**self._body, self._field: text.encode("utf-8", "replace").decode()}
+        try:
+            request = self._client.build_request("POST", self._url, json=body, headers=self._headers, timeout=WAIT_S)
+            said = await json_of(self._client, request, TOKENS_MOST)
+        except (httpx.HTTPError, ValueError):
+            return None
+        if not isinstance(said, dict):
+            return None
+        tokens = said.get("tokens")
+        return len(tokens) if isinstance(tokens, list) else count(said.get("count"))
+
+
+class LocalTokenizer:
+    """A tokenizer in this process; long texts are counted in a thread."""
+
+    def __init__(self, encode: Callable[[str], Sequence[int]]) -> None:
+        self._encode = encode
+
+    async def count(self, text: str) -> int | None:
+        readable = text.encode("utf-8", "replace").decode()
+        return len(await asyncio.to_thread(self._encode, readable))
+
+
+def read_tokenizer(named: str) -> LocalTokenizer:
+    """Return the tokenizer in a ``tokenizer.json``, or of one of OpenAI's vocabularies by its name.
+
+    Raises:
+        StartupError: there is none, or the library that reads it is not installed.
+    """
+    if named.endswith(".json"):
+        if not Path(named).is_file():
+            raise StartupError(f"TOKENCAP_TOKENIZER: there is no file {named}.", exit_code=2)
+        try:
+            read = import_module("tokenizers").Tokenizer.from_file(named)
+        except ImportError as error:
+            raise StartupError(f"TOKENCAP_TOKENIZER: {EXTRA}.", exit_code=2) from error
+        except Exception as error:
+            raise StartupError(f"TOKENCAP_TOKENIZER: {named} cannot be read: {error}.", exit_code=2) from error
+        return LocalTokenizer(lambda text: read.encode(text, add_special_tokens=False).ids)
+    try:
+        vocabularies = import_module("bpe_openai")
+    except ImportError as error:
+        raise StartupError(f"TOKENCAP_TOKENIZER: {EXTRA}.", exit_code=2) from error
+    if named not in vocabularies.list_encoding_names():
+        known = ", ".join(sorted(vocabularies.list_encoding_names()))
+        raise StartupError(f"TOKENCAP_TOKENIZER is a tokenizer.json, or one of {known}.", exit_code=2)
+    vocabulary = vocabularies.get_encoding(named)
+    return LocalTokenizer(vocabulary.encode_ordinary)
+
+
+class Recount:
+    """The tokenizers there are, in the order they are asked."""
+
+    def __init__(self, *tokenizers: Tokenizer) -> None:
+        self._tokenizers = tokenizers
+
+    @property
+    def can_count(self) -> bool:
+        """Whether there is any, so that the text of answers has to be remembered until they are counted."""
+        return bool(self._tokenizers)
+
+    async def count(self, texts: Sequence[str]) -> int | None:
+        """Return the tokens of the texts of an answer's choices, or None where nobody can count them."""
+        for tokenizer in self._tokenizers:
+            try:
+                async with asyncio.timeout(WAIT_S):
+                    counts = [await tokenizer.count(text) for text in texts]
+            except TimeoutError:
+                continue
+            known = [tokens for tokens in counts if tokens is not None]
+            if len(known) == len(texts):
+                return sum(known)
+        return None

@@ -1,0 +1,280 @@
+"""The one door to the model: asks it for an answer and turns every way it can fail into one of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.errors import (
+    RouteNotFound,
+    TokencapError,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamSaid,
+    UpstreamUnavailable,
+)
+from gateway.serving.json_codec import loads
+from gateway.serving.upstream.error_bodies import OVERLOADS, WORDLESS, failure, failure_within, is_error, refused
+from gateway.serving.upstream.error_redaction import NOBODY, House
+from gateway.serving.upstream.transport import Reply, Sent, Sink, Transport, untold
+
+ERROR_MOST = 64 * 2**10
+"""Bytes of an upstream's error that are read."""
+
+ERROR_S = 5.0
+
+WHOLE_MOST = 64 * 2**20
+"""Bytes of an answer that is not a stream."""
+
+NO_ROUTE, NO_METHOD = 404, 405
+UNKNOWN_PATH = re.compile(
+    r"invalid url|unknown (?:request )?url|file not found|no route matched|cannot post|404 page not found"
+    r"|(?:the |requested |resource |page |path |url |route |endpoint |api )*not found\.?\Z",
+    re.IGNORECASE,
+)
+"""How OpenAI, Groq, llama.cpp, Kong, Express, Go, Azure and who is made with FastAPI say that there is no such route."""
+
+RETRY_HEADERS = ("retry-after", "retry-after-ms")
+
+STREAM_BEGINS = (b":", b"data:", b"event:", b"id:", b"retry:", b"error:")
+JSON_BEGINS = (b"{", b"[")
+BEGINS = JSON_BEGINS + STREAM_BEGINS
+BLANK_MOST = 1024
+"""Bytes of nothing that an answer may begin with before its head alone says what it is."""
+
+DONE = b"data: [DONE]"
+"""What some write behind an answer that they did not stream."""
+
+
+Amend = Callable[[UpstreamRefused, bytes], bytes | None]
+
+
+@dataclass(slots=True)
+class Whole:
+    """An answer that came whole."""
+
+    raw: bytes
+    said: Any
+    """The same, read."""
+
+
+class Answer:
+    """An answer that the upstream has begun: a 2xx head, and bytes to come."""
+
+    def __init__(self, reply: Reply, first_token_s: float, idle_s: float) -> None:
+        self._reply = reply
+        self._patience_s = first_token_s
+        self._idle_s = idle_s
+        self._first = b""  # what was read to know what it is, and not taken yet
+        self._problem: UpstreamError | None = None
+
+    async def is_stream(self) -> bool:
+        """Wait for its first bytes and return whether they begin a stream: some send one under another type, or JSON as one."""
+        is_said = (self._reply.header("content-type") or "").startswith("text/event-stream")
+        more: bytes | None = b""
+        try:
+            while more is not None and len(self._first) <= BLANK_MOST:
+                self._first += more
+                if (is_stream := _is_stream(self._first, is_said)) is not None:
+                    return is_stream
+                more = await self._next()
+        except UpstreamError as error:
+            self._problem = error
+        return is_said
+
+    async def chunk(self) -> bytes | None:
+        """Return the bytes that come next, or None after the last ones.
+
+        Raises:
+            UpstreamUnavailable: the connection broke.
+            UpstreamTimeout: nothing came for too long.
+        """
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        if self._problem is not None:
+            raise self._problem
+        return await self._next()
+
+    def _next(self) -> Awaitable[bytes | None]:
+        patience_s, self._patience_s = self._patience_s, self._idle_s
+        return self._reply.chunk(patience_s)
+
+    async def pour(self, sink: Sink) -> bool:
+        """Hand each piece to ``sink`` in the turn in which it comes, until it wants no more for now; return whether it had all.
+
+        Raises:
+            UpstreamUnavailable, UpstreamTimeout: as ``chunk`` does.
+        """
+        if self._first:
+            first, self._first = self._first, b""
+            if not sink(first):
+                return False
+        if self._problem is not None:
+            raise self._problem
+        patience_s, self._patience_s = self._patience_s, self._idle_s
+        return await self._reply.pour(sink, patience_s, self._idle_s)
+
+    async def whole(self) -> Whole:
+        """Return an answer that is not a stream. One that is all here is whole without its last byte of HTTP."""
+        parts: list[bytes] = []
+        size = 0
+        problem: UpstreamError = UpstreamUnavailable("The upstream's answer is not JSON.")
+        try:
+            while (chunk := await self.chunk()) is not None:
+                size += len(chunk)
+                parts.append(chunk)
+                if size > WHOLE_MOST:
+                    break
+        except UpstreamError as error:
+            problem = error
+        if size > WHOLE_MOST:
+            raise UpstreamUnavailable("The upstream's answer is too long.")
+        raw = b"".join(parts)
+        if (text := raw.rstrip()).endswith(DONE):
+            raw = text.removesuffix(DONE)
+        try:
+            answer = loads(raw)
+        except ValueError as error:
+            raise problem from error
+        if isinstance(answer, dict) and is_error(answer):
+            raise UpstreamSaid(answer)
+        return Whole(raw, answer)
+
+
+def _is_stream(first: bytes, is_said: bool) -> bool | None:
+    """Return whether the first bytes of an answer begin a stream, or None as long as they tell nothing.
+
+    What is neither JSON nor a stream is what its head says it is: ``is_said``.
+    """
+    said = first if first.startswith(BEGINS) else first.removeprefix(codecs.BOM_UTF8).lstrip()
+    if said.startswith(JSON_BEGINS):
+        return False
+    if said.startswith(STREAM_BEGINS):
+        return True
+    return None if any(begin.startswith(said) for begin in STREAM_BEGINS) else is_said
+
+
+class Upstream:
+    """The model's endpoint.
+
+    Args:
+        first_token_s: how long it may be silent before the head of an answer, and again before its first bytes.
+        whole_s: the same of an answer that is asked for whole, of which nothing comes before all of it was made.
+        house: what no caller hears of, whatever the endpoint says.
+        now: the time, for an endpoint that says when to come again.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        first_token_s: float,
+        idle_s: float,
+        whole_s: float,
+        house: House = NOBODY,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._transport = transport
+        self._whole_s = whole_s
+        self._house = house
+        self._now = now
+        self._first_token_s = first_token_s
+        self._idle_s = idle_s
+
+    def ask(
+        self,
+        path: str,
+        body: bytes,
+        request_id: str,
+        more: Mapping[str, str],
+        *,
+        comes_whole: bool = False,
+        amend: Amend | None = None,
+        sent: Sent = untold,
+    ) -> Asking:
+        """Return a context that opens an answer; leaving it closes the connection where more was to come.
+
+        ``more`` are headers of the dialect's own. ``amend`` makes of a refusal and the body that was refused another
+        body, which is asked for once, or None. ``sent`` is called each time that the request leaves.
+
+        Raises:
+            UpstreamRefused: the request itself was refused; status, message and code are the upstream's.
+            UpstreamSaid: there is an error where the answer should be, to be ``heard``.
+            UpstreamUnavailable, UpstreamOverloaded, UpstreamTimeout: there is no answer to be had.
+        """
+        # Some engines take nothing but a UUID; without its dashes it stands in our own id as it is.
+        patience_s = self._whole_s if comes_whole else self._first_token_s
+        return Asking(self, (path, body, request_id.removeprefix("req_"), more, patience_s, sent), amend)
+
+    def heard(self, error: UpstreamError) -> UpstreamError:
+        """Return an error as its caller may hear it, where it is one that the endpoint wrote into its answer."""
+        return failure_within(error.said, self._house) if isinstance(error, UpstreamSaid) else error
+
+    async def open(
+        self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float, sent: Sent
+    ) -> tuple[Reply, Answer]:
+        reply = await self._transport.post(path, body, request_id, more, patience_s, sent)
+        if 200 <= reply.status < 300:
+            return reply, Answer(reply, patience_s, self._idle_s)
+        try:
+            raise await _failure(reply, path, self._house, self._now())
+        finally:
+            await reply.aclose()
+
+
+class Asking:
+    """One request, from its first byte to the last one that is wanted of its answer."""
+
+    def __init__(
+        self, upstream: Upstream, asked: tuple[str, bytes, str, Mapping[str, str], float, Sent], amend: Amend | None
+    ) -> None:
+        self._upstream = upstream
+        self._asked: tuple[Any, ...] = asked
+        self._amend = amend
+        self._reply: Reply | None = None
+
+    async def __aenter__(self) -> Answer:
+        asked, self._asked = self._asked, ()
+        try:
+            self._reply, answer = await self._upstream.open(*asked)
+        except UpstreamRefused as error:
+            path, body, *others = asked
+            amended = None if self._amend is None else self._amend(error, body)
+            if amended is None:
+                raise
+            self._reply, answer = await self._upstream.open(path, amended, *others)
+        return answer
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._reply is not None:
+            await self._reply.aclose()
+
+
+async def _failure(reply: Reply, path: str, house: House, now: float) -> TokencapError:
+    status = reply.status
+    body = await _error_body(reply) if status < 500 or status in OVERLOADS else None
+    if status == NO_METHOD or (status == NO_ROUTE and _names_no_route(refused(body, status, house).message)):
+        return RouteNotFound(f"The model's endpoint does not speak /v1{path}.")
+    headers = {name: value for name in RETRY_HEADERS if (value := reply.header(name)) is not None}
+    return failure(body, status, headers, house, now)
+
+
+def _names_no_route(message: str) -> bool:
+    return message.startswith(WORDLESS) or UNKNOWN_PATH.match(message) is not None
+
+
+async def _error_body(reply: Reply) -> Any:
+    raw = b""
+    try:
+        async with asyncio.timeout(ERROR_S):
+            while len(raw) <= ERROR_MOST and (chunk := await reply.chunk(ERROR_S)) is not None:
+                raw += chunk
+        return loads(raw)
+    except (ValueError, TimeoutError, UpstreamError):
+        return None

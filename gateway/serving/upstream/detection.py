@@ -1,0 +1,98 @@
+"""Finds out what kind of engine an upstream is and how long its model is, from what it says of its models."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from gateway.serving.meter import count
+from gateway.serving.upstream.endpoint import Endpoint
+from gateway.serving.upstream.fetch import json_of
+from gateway.serving.upstream.profiles import ANY, LLAMACPP, OLLAMA, OPENAI, SGLANG, VLLM, Profile
+
+WAIT_S = 3.0
+PAUSE_S, PAUSE_MOST_S = 1.0, 15.0
+"""How soon an upstream that did not answer is asked again, at first and at most."""
+
+MODELS_MOST = 16 * 2**20
+"""Bytes of a list of models."""
+
+BY_OWNER = {"vllm": VLLM, "sglang": SGLANG, "llamacpp": LLAMACPP, "library": OLLAMA}
+"""Who owns a model, as each engine writes it. OpenAI's own answer is copied by many, so its host tells."""
+
+LENGTHS = ("max_model_len", "context_length", "context_window", "max_context_length", "n_ctx")
+"""What a model's length is called in a list of models, by vLLM and SGLang, OpenRouter, Groq, Mistral and llama.cpp."""
+
+BUSY = 429
+
+log = logging.getLogger("tokencap.serving")
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What an upstream says of itself."""
+
+    profile: Profile = ANY
+    model_tokens_max: int | None = None
+    """How many tokens the model's prompt and answer may have together, where it is said."""
+
+    def __str__(self) -> str:
+        length = "says no length" if self.model_tokens_max is None else f"{self.model_tokens_max:,} tokens long"
+        return f"profile {self.profile.name}, model {length}"
+
+
+async def detected(endpoint: Endpoint, model: str) -> Engine | None:
+    """Return what the upstream is, or None where it does not answer, or not yet."""
+    if urlsplit(endpoint.url).hostname == "api.openai.com":
+        return Engine(OPENAI)
+    try:
+        async with httpx.AsyncClient(timeout=WAIT_S, trust_env=False) as client:
+            entry = _entry(await _asked(client, endpoint.at("/models"), endpoint), model)
+            profile = BY_OWNER.get(str(entry.get("owned_by")), ANY)
+            length = _length(entry)
+            if profile is LLAMACPP:
+                with suppress(httpx.HTTPError, ValueError):  # without them it is a llama.cpp all the same
+                    said = await _asked(client, endpoint.beside("/props"), endpoint)
+                    length = _length(said.get("default_generation_settings")) or length
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        return None if status >= 500 or status == BUSY else Engine()  # it is there, and has no such list
+    except (httpx.HTTPError, ValueError):
+        return None
+    except httpx.InvalidURL:
+        return Engine()
+    return Engine(profile, length)
+
+
+async def _asked(client: httpx.AsyncClient, url: str, endpoint: Endpoint) -> dict[str, Any]:
+    said = await json_of(client, client.build_request("GET", url, headers=dict(endpoint.headers)), MODELS_MOST)
+    return said if isinstance(said, dict) else {}
+
+
+def _entry(said: dict[str, Any], model: str) -> dict[str, Any]:
+    """Return what a list says of the model, or of its first one."""
+    listed = said.get("data")
+    entries = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    return next((one for one in entries if one.get("id") == model), entries[0] if entries else {})
+
+
+def _length(said: Any) -> int | None:
+    if not isinstance(said, dict):
+        return None
+    return next((tokens for name in LENGTHS if (tokens := count(said.get(name)))), None)
+
+
+async def keep_asking(endpoint: Endpoint, model: str, told: Callable[[Engine], None]) -> None:
+    """Ask an upstream that did not answer until it does, and tell what it is: engines load for minutes."""
+    pause_s = PAUSE_S
+    while (engine := await detected(endpoint, model)) is None:
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, PAUSE_MOST_S)
+    told(engine)

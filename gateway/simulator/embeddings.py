@@ -1,0 +1,48 @@
+"""Embeddings of the simulated model: vectors that mean nothing, the same for the same text."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from random import Random
+from typing import Any
+
+from gateway.errors import BadRequest
+from gateway.simulator.reply import Reply, to_json
+from gateway.simulator.request import Asked, given_to, prompt_tokens, within_context
+
+DIMENSIONS = 8
+
+
+def read(body: bytes, model: str, context_tokens: int) -> Asked:
+    """Return what is to be embedded. A text in tokens has as many as it says."""
+    given = given_to(body, model)
+    texts = given.get("input")
+    if isinstance(texts, str) or (isinstance(texts, list) and texts and all(type(one) is int for one in texts)):
+        texts = [texts]
+    if not isinstance(texts, list) or not texts or not all(isinstance(one, str | list) for one in texts):
+        raise BadRequest("input is a string, tokens, or a list of either.", param="input", code="invalid_type")
+    form = given.get("encoding_format") or "float"
+    if form not in ("float", "base64"):
+        raise BadRequest("encoding_format is float or base64.", param="encoding_format")
+    tokens = sum(len(one) if isinstance(one, list) else prompt_tokens([{"content": one}], []) for one in texts)
+    asked = Asked(
+        model, tokens, None, 0, False, False, False, None, None, inputs=len(texts), in_base64=form == "base64"
+    )
+    return within_context(asked, context_tokens)
+
+
+def whole(reply: Reply, asked: Asked) -> bytes:
+    """Return the vectors, written as the caller asked."""
+    data = [
+        {"object": "embedding", "index": index, "embedding": _vector(f"{reply.prompt_tokens}:{index}", asked.in_base64)}
+        for index in range(asked.inputs)
+    ]
+    usage = {"prompt_tokens": reply.prompt_tokens, "total_tokens": reply.prompt_tokens}
+    return to_json({"object": "list", "data": data, "model": reply.model, "usage": usage})
+
+
+def _vector(seed: str, in_base64: bool) -> Any:
+    draw = Random(seed).random  # noqa: S311 - vectors are no secret
+    numbers = [round(draw(), 6) for _ in range(DIMENSIONS)]
+    return base64.b64encode(struct.pack(f"<{DIMENSIONS}f", *numbers)).decode() if in_base64 else numbers

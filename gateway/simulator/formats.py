@@ -1,0 +1,113 @@
+"""The wire formats of the simulated model, by path: how each is read, written whole, streamed, and refused."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.errors import TokencapError
+from gateway.simulator import completions, embeddings, messages, request, responses
+from gateway.simulator.engines import Quirks
+from gateway.simulator.reply import Chunks, Reply, to_json
+from gateway.simulator.request import Asked
+
+
+class Stream(Protocol):
+    """The events of one answer."""
+
+    def up_to(self, step: int) -> bytes:
+        """Return the events of the steps after the last one written, up to ``step``."""
+
+    def ending(self) -> bytes:
+        """Return what follows the last token."""
+
+
+class Format:
+    """Chat completions; the others say where they differ."""
+
+    prefix = "chatcmpl-"
+    """How the ids of its answers begin."""
+    embeds = False
+    """Whether it is for the embedding model."""
+
+    def read(self, body: bytes, model: str, context_tokens: int) -> Asked:
+        return request.read(body, model, context_tokens)
+
+    def whole(self, reply: Reply, asked: Asked) -> bytes:
+        return reply.whole()
+
+    def stream(self, reply: Reply, asked: Asked) -> Stream:
+        return Chunks(reply, asked.include_usage, asked.continuous_usage)
+
+    def error(self, error: TokencapError, quirks: Quirks) -> bytes:
+        return to_json(quirks.error(error))
+
+
+class Legacy(Format):
+    prefix = "cmpl-"
+
+    def read(self, body: bytes, model: str, context_tokens: int) -> Asked:
+        return completions.read(body, model, context_tokens)
+
+    def whole(self, reply: Reply, asked: Asked) -> bytes:
+        return completions.whole(reply)
+
+    def stream(self, reply: Reply, asked: Asked) -> Stream:
+        return completions.LegacyChunks(reply, asked.include_usage, asked.continuous_usage)
+
+
+class Responses(Format):
+    prefix = "resp_"
+
+    def read(self, body: bytes, model: str, context_tokens: int) -> Asked:
+        return responses.read(body, model, context_tokens)
+
+    def whole(self, reply: Reply, asked: Asked) -> bytes:
+        return responses.whole(reply)
+
+    def stream(self, reply: Reply, asked: Asked) -> Stream:
+        return responses.Events(reply)
+
+
+class Messages(Format):
+    prefix = "msg_"
+
+    def read(self, body: bytes, model: str, context_tokens: int) -> Asked:
+        return messages.read(body, model, context_tokens)
+
+    def whole(self, reply: Reply, asked: Asked) -> bytes:
+        return messages.whole(reply)
+
+    def stream(self, reply: Reply, asked: Asked) -> Stream:
+        return messages.Events(reply)
+
+    def error(self, error: TokencapError, quirks: Quirks) -> bytes:
+        return messages.error(error)
+
+
+class CountTokens(Messages):
+    def read(self, body: bytes, model: str, context_tokens: int) -> Asked:
+        return messages.read_count(body, model, context_tokens)
+
+    def whole(self, reply: Reply, asked: Asked) -> bytes:
+        return to_json({"input_tokens": reply.prompt_tokens})
+
+
+class Embeddings(Format):
+    prefix = "embd-"
+    embeds = True
+
+    def read(self, body: bytes, model: str, context_tokens: int) -> Asked:
+        return embeddings.read(body, model, context_tokens)
+
+    def whole(self, reply: Reply, asked: Asked) -> bytes:
+        return embeddings.whole(reply, asked)
+
+
+FORMATS: dict[str, Format] = {
+    "/v1/chat/completions": Format(),
+    "/v1/completions": Legacy(),
+    "/v1/responses": Responses(),
+    "/v1/messages": Messages(),
+    "/v1/messages/count_tokens": CountTokens(),
+    "/v1/embeddings": Embeddings(),
+}

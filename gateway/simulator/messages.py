@@ -1,0 +1,219 @@
+"""Messages of the simulated model, and their count: one block, a text or the use of a tool."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from gateway.errors import BadRequest, TokencapError
+from gateway.simulator.reply import Choice, Reply, ToolCall, to_json
+from gateway.simulator.request import (
+    Asked,
+    flag,
+    form_in,
+    given_to,
+    is_list_of_objects,
+    prompt_tokens,
+    results_in,
+    tool_for,
+    whole_in,
+    within_context,
+)
+
+THOUGHT_LEAST = 1024
+"""The smallest budget of thought."""
+
+ROLES = ("user", "assistant", "system")
+"""Who may speak; Claude Code puts what the house says among the messages."""
+
+REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
+
+
+def read(body: bytes, model: str, context_tokens: int) -> Asked:
+    """Return what a request asks for."""
+    given = given_to(body, model)
+    limit = whole_in(given, "max_tokens", most=None)
+    if limit is None:
+        raise BadRequest("max_tokens is required.", param="max_tokens")
+    return _asked(given, model, context_tokens, limit)
+
+
+def read_count(body: bytes, model: str, context_tokens: int) -> Asked:
+    """Return what is to be counted."""
+    given = given_to(body, model)
+    if {"max_tokens", "stream"} & given.keys():
+        raise BadRequest("Extra inputs are not permitted.")
+    return _asked(given, model, context_tokens, None)
+
+
+def _asked(given: dict[str, Any], model: str, context_tokens: int, limit: int | None) -> Asked:
+    messages = _messages(given.get("messages"))
+    tools = given.get("tools") or []
+    if not is_list_of_objects(tools) or not all(isinstance(tool.get("name"), str) for tool in tools):
+        raise BadRequest("tools is a list of tools, each with a name.", param="tools")
+    _check_thinking(given.get("thinking"), limit)
+    system = [{"role": "system", "content": given["system"]}] if given.get("system") else []
+    if system and not isinstance(given["system"], str) and not is_list_of_objects(given["system"]):
+        raise BadRequest("system: a string or a list of blocks.", param="system")
+    return within_context(
+        Asked(
+            model=model,
+            prompt_tokens=prompt_tokens([*system, *(_plain(message) for message in messages)], tools),
+            limit=limit,
+            choices=0 if limit is None else 1,
+            stream=flag(given, "stream"),
+            include_usage=True,
+            continuous_usage=False,
+            seed=None,
+            tool=tool_for(
+                _choice(given.get("tool_choice")),
+                {tool["name"]: tool.get("input_schema") for tool in tools},
+                messages,
+            ),
+            results=results_in([role for message in messages for role in _roles(message) if role != "system"]),
+            form=form_in(_form(given)),
+        ),
+        context_tokens,
+    )
+
+
+def _form(given: dict[str, Any]) -> Any:
+    """Return the form of an answer, as it is said now or was said at first."""
+    config = given.get("output_config")
+    return (config.get("format") if isinstance(config, dict) else None) or given.get("output_format")
+
+
+def _check_thinking(given: Any, limit: int | None) -> None:
+    """Refuse a budget as Anthropic does: there is a least one, and the limit is above it."""
+    budget = given.get("budget_tokens") if isinstance(given, dict) and given.get("type") == "enabled" else None
+    if isinstance(budget, int) and limit is not None and limit <= budget:
+        raise BadRequest("`max_tokens` must be greater than `thinking.budget_tokens`.")
+    if isinstance(budget, int) and budget < THOUGHT_LEAST:
+        raise BadRequest(f"thinking.enabled.budget_tokens: Input should be greater than or equal to {THOUGHT_LEAST}")
+
+
+def _messages(given: Any) -> list[dict[str, Any]]:
+    if not is_list_of_objects(given) or not given:
+        raise BadRequest("messages: at least one message is required.", param="messages")
+    for place, message in enumerate(given):
+        content = message.get("content")
+        if message.get("role") not in ROLES:
+            raise BadRequest(f"messages.{place}.role: user, assistant or system.", param="messages")
+        if not isinstance(content, str) and not is_list_of_objects(content):
+            raise BadRequest(f"messages.{place}.content: a string or a list of blocks.", param="messages")
+    messages: list[dict[str, Any]] = given
+    return messages
+
+
+def _plain(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message with what its blocks say as text."""
+    content = message["content"]
+    if isinstance(content, str):
+        return message
+    said = [block.get("text") or block.get("input") or block.get("content") or "" for block in content]
+    texts = [one if isinstance(one, str) else json.dumps(one) for one in said]
+    return {"role": message["role"], "content": "".join(texts)}
+
+
+def _roles(message: dict[str, Any]) -> list[str]:
+    """Return who speaks in a message, with ``tool`` for each result in it."""
+    content = message["content"]
+    results = [block for block in content if isinstance(block, dict) and block.get("type") == "tool_result"]
+    return ["tool"] * len(results) or [message["role"]]
+
+
+def _choice(given: Any) -> Any:
+    if not isinstance(given, dict):
+        return given
+    return (
+        given.get("name")
+        if given.get("type") == "tool"
+        else {"any": "required"}.get(str(given.get("type")), given.get("type"))
+    )
+
+
+def whole(reply: Reply) -> bytes:
+    """Return the answer as one ``message``."""
+    [choice] = reply.choices
+    ended = {"stop_reason": REASONS[choice.finish], "stop_sequence": None}
+    usage = _usage(reply, reply.tokens_after(reply.steps))
+    return to_json({**_message(reply, usage), "content": [_block(choice, "".join(choice.pieces()))], **ended})
+
+
+def error(refused: TokencapError) -> bytes:
+    """Return a refusal in the format's shape."""
+    kind = "not_found_error" if refused.status == 404 else "invalid_request_error"
+    return to_json({"type": "error", "error": {"type": kind, "message": refused.message}})
+
+
+def _usage(reply: Reply, made: int) -> dict[str, Any]:
+    cache = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+    return {"input_tokens": reply.prompt_tokens, **cache, "output_tokens": made}
+
+
+def _message(reply: Reply, usage: dict[str, Any]) -> dict[str, Any]:
+    empty: dict[str, Any] = {"content": [], "stop_reason": None, "stop_sequence": None}
+    return {"id": reply.id, "type": "message", "role": "assistant", "model": reply.model, **empty, "usage": usage}
+
+
+def _block(choice: Choice, text: str) -> dict[str, Any]:
+    if isinstance(choice, ToolCall):
+        try:
+            given = json.loads(text or "{}")
+        except ValueError:
+            given = {}
+        return {"type": "tool_use", "id": choice.call_id, "name": choice.name, "input": given}
+    return {"type": "text", "text": text}
+
+
+class Events:
+    """Writes one reply as named events, a token a delta."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self._choice: Choice = reply.choices[0]
+        self._pieces = self._choice.pieces()
+        self._step = 0
+
+    def up_to(self, step: int) -> bytes:
+        events: list[bytes] = []
+        while self._step < step:
+            self._step += 1
+            if self._step == 1:
+                events.append(_event("message_start", message=_message(self._reply, self._usage_at_first())))
+                events.append(_event("content_block_start", index=0, content_block=self._begun()))
+                if self._reply.engine == "any":
+                    events.append(_event("ping"))
+            if piece := next(self._pieces):
+                events.append(_event("content_block_delta", index=0, delta=self._delta(piece)))
+        return b"".join(events)
+
+    def ending(self) -> bytes:
+        ended = {"stop_reason": REASONS[self._choice.finish], "stop_sequence": None}
+        made = {"output_tokens": self._reply.tokens_after(self._reply.steps)}
+        if self._reply.engine in ("vllm", "sglang", "ollama"):
+            made["input_tokens"] = self._reply.prompt_tokens
+        if self._reply.engine == "vllm":
+            del ended["stop_sequence"]
+        stop = _event("content_block_stop", index=0)
+        return stop + _event("message_delta", delta=ended, usage=made) + _event("message_stop")
+
+    def _usage_at_first(self) -> dict[str, Any]:
+        if self._reply.engine == "any":
+            return _usage(self._reply, 1)
+        return {"input_tokens": 0 if self._reply.engine == "ollama" else self._reply.prompt_tokens, "output_tokens": 0}
+
+    def _begun(self) -> dict[str, Any]:
+        block = _block(self._choice, "")
+        if self._reply.engine == "llamacpp":
+            block.pop("input", None)
+        return block
+
+    def _delta(self, piece: str) -> dict[str, Any]:
+        if isinstance(self._choice, ToolCall):
+            return {"type": "input_json_delta", "partial_json": piece}
+        return {"type": "text_delta", "text": piece}
+
+
+def _event(kind: str, **more: Any) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (kind.encode(), to_json({"type": kind, **more}))

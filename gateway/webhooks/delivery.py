@@ -1,0 +1,195 @@
+"""Carries notices from Redis to the operator's webhook: again until one is taken, for a day; the books never wait."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import redis
+from redis.exceptions import LockError
+
+from gateway.errors import MeteringUnavailable
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import text, translated
+from gateway.webhooks.notices import read_notice, signed
+
+log = logging.getLogger(__name__)
+
+PAUSE_S = 1.0
+POST_S = 10.0
+LOCK_S = 6 * POST_S
+"""Longer than a turn can take."""
+
+READ_AT_ONCE = 100
+"""Notices of one bucket that are looked at in a turn."""
+
+BACK_OFF_FIRST_S = 1.0
+BACK_OFF_MOST_S = 600.0
+GIVEN_UP_AFTER_MS = 86_400_000
+ASIDE_MOST = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Where notices go, and the key they are signed with."""
+
+    url: str
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A notice that waits in its stream."""
+
+    stream: str
+    entry: str
+    fields: dict[str, str]
+
+    @property
+    def written_at(self) -> int:
+        return int(self.entry.partition("-")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """How often a delivery failed, and when it is tried again, on the monotonic clock."""
+
+    times: int
+    next_at: float
+
+
+class Courier:
+    """Any number may run; one at a time delivers. A notice leaves its stream once it was taken: at least once.
+
+    Args:
+        webhook: None where the operator wants no notices; they are thrown away then.
+        monotonic: by which it waits.
+        fault: is called for each fault that nobody foresaw; deliveries go on after it.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        http: httpx.Client,
+        webhook: Webhook | None,
+        *,
+        now_ms: Callable[[], int],
+        monotonic: Callable[[], float],
+        fault: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._redis = client
+        self._http = http
+        self._webhook = webhook
+        self._now_ms = now_ms
+        self._monotonic = monotonic
+        self._fault = fault
+        self._failed: dict[str, Failed] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Deliver until ``stop`` is set; what is not delivered by then waits for the next start."""
+        while not stop.is_set():
+            try:
+                was_taken = self.turn()
+            except MeteringUnavailable as error:
+                log.warning("notices wait: %s", error.__cause__ or error)
+                was_taken = False
+            except Exception:
+                log.exception("a turn of the courier failed; the next one is in %g s", PAUSE_S)
+                self._fault()
+                was_taken = False
+            stop.wait(0 if was_taken else PAUSE_S)
+
+    def turn(self) -> bool:
+        """Try the oldest notice that is due; return whether it was taken.
+
+        Raises:
+            MeteringUnavailable: Redis is not to be had.
+        """
+        with translated():
+            lock = self._redis.lock(redis_keys.COURIER_LOCK, timeout=LOCK_S, blocking=False)
+            if not lock.acquire():
+                return False
+            try:
+                return self._turn()
+            finally:
+                with suppress(LockError):
+                    lock.release()
+
+    def _turn(self) -> bool:
+        waiting = self._waiting()
+        self._failed = {one.entry: self._failed[one.entry] for one in waiting if one.entry in self._failed}
+        if self._webhook is None:
+            for one in waiting:
+                self._redis.xdel(one.stream, one.entry)
+            return False
+        due = next((one for one in waiting if self._is_due(one)), None)
+        return due is not None and self._carry(due, self._webhook)
+
+    def _waiting(self) -> list[Waiting]:
+        with self._redis.pipeline(transaction=False) as batch:
+            for bucket in redis_keys.ALL_BUCKETS:
+                batch.xrange(redis_keys.notices(bucket), count=READ_AT_ONCE)
+            replies = batch.execute()
+        found = [
+            Waiting(redis_keys.notices(bucket), text(name), _fields(entry))
+            for bucket, reply in zip(redis_keys.ALL_BUCKETS, replies, strict=True)
+            for name, entry in reply
+        ]
+        return sorted(found, key=lambda one: one.written_at)
+
+    def _is_due(self, one: Waiting) -> bool:
+        failed = self._failed.get(one.entry)
+        return failed is None or self._monotonic() >= failed.next_at
+
+    def _carry(self, one: Waiting, webhook: Webhook) -> bool:
+        try:
+            notice = read_notice(one.entry, one.fields)
+            body = notice.body()
+        except Exception:
+            log.exception("Entry %s of %s is no notice and is set aside.", one.entry, one.stream)
+            self._fault()
+            self._set_aside(one)
+            return False
+        answer = self._post(notice.id, body, webhook)
+        if answer is None:
+            self._redis.xdel(one.stream, one.entry)
+            return True
+        if self._now_ms() - one.written_at >= GIVEN_UP_AFTER_MS:
+            self._set_aside(one)
+            log.error("Notice %s is set aside, no webhook took it for a day: %s.", notice.id, body.decode())
+            return False
+        before = self._failed.get(one.entry)
+        times = before.times + 1 if before else 1
+        wait_s = min(BACK_OFF_FIRST_S * 2 ** (times - 1), BACK_OFF_MOST_S)
+        self._failed[one.entry] = Failed(times, self._monotonic() + wait_s)
+        log.warning("notice %s was not taken (%s); it is sent again in %d s", notice.id, answer, wait_s)
+        return False
+
+    def _set_aside(self, one: Waiting) -> None:
+        kept: dict[Any, Any] = {**one.fields, "entry": one.entry}
+        self._redis.xadd(redis_keys.NOTICES_ASIDE, kept, maxlen=ASIDE_MOST)
+        self._redis.xdel(one.stream, one.entry)
+
+    def _post(self, notice_id: str, body: bytes, webhook: Webhook) -> str | None:
+        """Post once; return None where it was taken, else what came back."""
+        headers = signed(notice_id, body, webhook.key, self._now_ms() // 1000)
+        try:
+            with self._http.stream("POST", webhook.url, content=body, headers=headers, timeout=POST_S) as response:
+                return None if response.is_success else f"status {response.status_code}"  # no byte of it is read
+        except Exception as error:  # noqa: BLE001 - whatever it is, this one delivery failed and is tried again
+            if not isinstance(error, httpx.HTTPError):
+                self._fault()
+            return type(error).__name__
+
+
+def _fields(entry: dict[Any, Any]) -> dict[str, str]:
+    """Return an entry as text; bytes that are none are kept, and make it no notice."""
+    return {
+        name.decode("utf-8", "backslashreplace"): value.decode("utf-8", "backslashreplace")
+        for name, value in entry.items()
+    }

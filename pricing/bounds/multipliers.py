@@ -1,0 +1,309 @@
+"""Multipliers that make the upper bound tight: weights on who must not want whose tier."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from pricing.bounds.bound import Entry, Multipliers, bound_error, lagrangian
+from pricing.bounds.play import ENOUGH, tightened
+from pricing.market.answers import Floats, Ints
+from pricing.market.worth import ROUNDING, Valuation
+from pricing.mechanism.mechanism import Allocation, has_hull, hull_caps
+
+DUST = 1e-12
+"""A share too small to be worth an entry of its own."""
+
+TIGHT = 1e-9
+"""A relative gap below which no better multipliers are looked for."""
+
+TRIES = 8
+"""How often a pool is taxed anew because one of its types found too little left to take."""
+
+Held = list[tuple[int, float]]
+"""Types with the weight they still hold, the most recent last."""
+
+
+def multipliers_for(valuation: Valuation, full: Allocation) -> Multipliers:
+    """Return multipliers under which the caps of the full menu are each type's best, or nearly.
+
+    From patient to urgent, each type takes from the weight that the types before it still hold, the most recent first:
+    what it takes is a tax that grows with its cap, and it needs as much as makes its own cap the best one. Where the
+    caps are not pooled that is everything; in a pool, what a type does not need passes it by, so a pool is ironed by
+    constraints that skip types. Without serving cost the bound is then the profit of the full menu itself. Otherwise
+    there is a choice, made in two ways, and the tightest bound is kept; where it leaves a gap, play goes on from there.
+
+    Source: derived in pricing/README.md, "The bound".
+    """
+    if has_hull(valuation):
+        return _conserved(valuation.share * (1 - valuation.surplus_weight), _along_hull(valuation))
+    ways = (
+        _to_the_next(valuation),
+        _along_caps(valuation, full.caps, eager=False),
+        _along_caps(valuation, full.caps, eager=True),
+    )
+    best, tightest = None, math.inf
+    for entries in ways:
+        found = _conserved(valuation.share * (1 - valuation.surplus_weight), entries)
+        bound = lagrangian(valuation, found)
+        if bound < tightest:
+            best, tightest = found, bound
+        if tightest <= full.profit * (1 + TIGHT):
+            break
+    assert best is not None
+    if tightest > full.profit * (1 + ENOUGH) + 2 * bound_error(valuation, best):
+        found = _conserved(valuation.share * (1 - valuation.surplus_weight), tightened(valuation, full, best))
+        return found if lagrangian(valuation, found) < tightest else best
+    return best
+
+
+def _to_the_next(valuation: Valuation) -> Iterator[Entry]:
+    """Return everything passed on to the next type: right wherever no type is pooled."""
+    for row, flow in enumerate(valuation.rent_weight[:-1].tolist()):
+        yield row, row + 1, flow
+
+
+def _along_hull(valuation: Valuation) -> list[Entry]:
+    """Return multipliers for the caps of the concave hull: every type's marginal virtual worth is zero at its cap."""
+    caps = hull_caps(valuation)
+    held: Held = []
+    entries: list[Entry] = []
+    for start, end in _pools(caps):
+        rows = np.array([row for row, _ in held] + list(range(start, end)), dtype=np.int64)
+        urgency = valuation.urgency_per_s[rows]
+        until = float(caps[start]) if start else 0.0
+        margin = valuation.value[rows] * np.exp(-(urgency - urgency[0]) * until)
+        worth = dict(zip(rows.tolist(), margin.tolist(), strict=True))
+        for row in range(start, end):
+            share = float(valuation.share[row])
+            need = math.inf if row == end - 1 else share * worth[row]
+            taken = _take(held, worth, row, need)
+            entries += [(patient, row, flow) for patient, flow in taken]
+            held.append((row, share + sum(flow for _, flow in taken)))
+    return entries
+
+
+def _take(held: Held, worth: dict[int, float], row: int, need: float) -> Held:
+    """Take from the end of ``held`` until the need is met; return what is taken and leave the rest."""
+    taken: Held = []
+    while held and need > 0:
+        patient, weight = held.pop()
+        relief = worth[patient] - worth[row]
+        enough = need / relief if relief > 0 else math.inf
+        if enough < weight - DUST:
+            held.append((patient, weight - enough))
+            taken.append((patient, enough))
+            break
+        taken.append((patient, weight))
+        need -= weight * relief
+    return taken
+
+
+def _pools(caps: npt.NDArray[np.float64] | Ints) -> Iterator[tuple[int, int]]:
+    """Return the first type and the one after the last of each run of equal caps."""
+    starts = [0, *(np.flatnonzero(caps[1:] != caps[:-1]) + 1).tolist()]
+    return pairwise([*starts, len(caps)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """Types that share a cap: ``start`` to ``end`` - 1, with margins at the cap by type, and marginal costs."""
+
+    start: int
+    end: int
+    cap: int
+    worth: dict[int, float]
+    cost: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class _Taxed:
+    """A pool's multipliers, what is held after it, and what its types would still gain at other caps than their own.
+
+    ``short`` is the last type that would, ``start`` - 1 where none does.
+    """
+
+    entries: list[Entry]
+    held: Held
+    excess: float
+    short: int
+
+
+def _along_caps(valuation: Valuation, caps: Ints, eager: bool) -> Iterator[Entry]:
+    """Return multipliers for any caps: a type takes what leaves its own cap the best one.
+
+    Weight held by patient types is the strongest tax on long caps, and taking moves it to less patient ones. So where a
+    type finds too little, its pool is taxed anew, and the types before it take no more than they must.
+    """
+    held: Held = []
+    slack = 2 * (len(valuation.steps.tokens) + 8) * ROUNDING * valuation.worth_most
+    for start, end in _pools(caps):
+        rows = np.array([row for row, _ in held] + list(range(start, end)), dtype=np.int64)
+        margin, cost = _margins(valuation, rows, start, int(caps[start]))
+        pool = _Pool(start, end, int(caps[start]), dict(zip(rows.tolist(), margin.tolist(), strict=True)), cost)
+        taxed = _tax(valuation, pool, held, slack, eager, thrifty=start)
+        thrifty = start
+        for _ in range(TRIES):
+            if not pool.cap or taxed.short <= thrifty:
+                break
+            thrifty = taxed.short
+            taxed = min(taxed, _tax(valuation, pool, held, slack, eager, thrifty), key=lambda way: way.excess)
+        yield from taxed.entries
+        held = taxed.held
+
+
+def _tax(valuation: Valuation, pool: _Pool, before: Held, slack: float, eager: bool, thrifty: int) -> _Taxed:
+    """Return the multipliers of one pool, whose types before ``thrifty`` take no more than they must.
+
+    Of what it may take, an ``eager`` type takes all; otherwise it takes what zeroes its marginal virtual surplus, and
+    the last type all that is left.
+    """
+    held, entries, excess, short = list(before), [], 0.0, pool.start - 1
+    for row in range(pool.start, pool.end):
+        share = float(valuation.share[row])
+        gains = _gains(valuation, row)
+        surplus = _summed(share * (gains - _costs(valuation, row)))
+        need = share * (pool.worth[row] - float(pool.cost[row - pool.start]))
+        if row < thrifty:
+            need = 0.0
+        elif eager or row == pool.end - 1:
+            need = math.inf
+        received = 0.0
+        while held:
+            patient, weight = held.pop()
+            tax = _summed(_gains(valuation, patient) - gains)
+            relief = pool.worth[patient] - pool.worth[row]
+            wanted = 0.0 if need <= 0 else need / relief if relief > 0 else math.inf
+            flow = _amount(surplus, tax, pool.cap, weight, wanted, slack)
+            if flow > weight - DUST:
+                flow = weight
+            if flow < weight:
+                held.append((patient, weight - flow if flow >= DUST else weight))
+            if flow < DUST:
+                break
+            surplus -= flow * tax
+            need -= flow * relief
+            received += flow
+            entries.append((patient, row, flow))
+            if flow < weight:
+                break
+        held.append((row, share * (1 - valuation.surplus_weight) + received))
+        missed = float(surplus.max() - surplus[pool.cap])
+        excess += missed
+        short = row if missed > slack else short
+    return _Taxed(entries, held, excess, short)
+
+
+def _amount(surplus: Floats, tax: Floats, cap: int, weight: float, wanted: float, slack: float) -> float:
+    """Return how much of a tax to take, at most ``weight``, so that ``surplus`` less it is highest at ``cap``.
+
+    At least what keeps larger caps from being better; beyond that what is wanted, as long as smaller caps do not become
+    better. A type that is not served takes no more than it must.
+    """
+    if cap and wanted >= weight:
+        taxed = surplus[: cap + 1] - weight * tax[: cap + 1]
+        if taxed[cap] >= taxed.max():
+            return weight
+    least = _largest_ratio(surplus[cap + 1 :] - surplus[cap], tax[cap + 1 :] - tax[cap], slack)
+    if not cap:
+        return min(least, weight)
+    most = _least_ratio(surplus[cap] - surplus[:cap], tax[cap] - tax[:cap])
+    return min(max(least, min(wanted, most)), weight)
+
+
+def _largest_ratio(excess: Floats, tax: Floats, slack: float) -> float:
+    over = excess > slack
+    if not over.any():
+        return 0.0
+    excess, tax = excess[over], tax[over]
+    return float(np.max(excess / tax)) if (tax > 0).all() else math.inf
+
+
+def _least_ratio(excess: Floats, tax: Floats) -> float:
+    taxed = tax > 0
+    return float(np.min(np.maximum(excess[taxed], 0.0) / tax[taxed])) if taxed.any() else math.inf
+
+
+def _gains(valuation: Valuation, row: int) -> Floats:
+    one = slice(row, row + 1)
+    gains: Floats = valuation.gains(one, valuation.left(one))[0]
+    return gains
+
+
+def _costs(valuation: Valuation, row: int) -> Floats | float:
+    if not valuation.cost_per_token:
+        return 0.0
+    served: Floats = valuation.served(valuation.left(slice(row, row + 1)))[0]
+    return served * valuation.cost_per_token
+
+
+def _summed(terms: Floats) -> Floats:
+    sums = np.zeros(len(terms) + 1)
+    np.cumsum(terms, out=sums[1:])
+    return sums
+
+
+def _margins(valuation: Valuation, rows: Ints, start: int, cap: int) -> tuple[Floats, Floats]:
+    """Return the marginal worth of ``rows`` at a cap, and the marginal cost of those from ``start`` on.
+
+    The margin lies between the last step served and the next one, where the pool's virtual surplus turns; steps with
+    which no answer ends are passed over.
+    """
+    ends = np.flatnonzero(valuation.steps.probability)
+    following = min(int(np.searchsorted(ends, cap)), len(ends) - 1)
+    served = max(int(np.searchsorted(ends, cap)) - 1, 0)
+    here_worth, here_cost = _at_step(valuation, rows, int(ends[served]))
+    next_worth, next_cost = _at_step(valuation, rows, int(ends[following]))
+    pool = rows >= start
+    here = _pooled(valuation, rows, pool, here_worth, here_cost)
+    onward = _pooled(valuation, rows, pool, next_worth, next_cost)
+    part = here / (here - onward) if here > 0 > onward else 0.0
+    margin = (1 - part) * here_worth + part * next_worth
+    cost = (1 - part) * here_cost + part * next_cost
+    return margin, cost[pool]
+
+
+def _at_step(valuation: Valuation, rows: Ints, step: int) -> tuple[Floats, Floats]:
+    """Return the worth that one step adds for each of ``rows``, and its cost."""
+    some = valuation.at(rows, step)
+    left = some.left(slice(None))
+    worth = some.gains(slice(None), left)[:, 0]
+    return worth, some.served(left)[:, 0] * valuation.cost_per_token
+
+
+def _pooled(valuation: Valuation, rows: Ints, pool: npt.NDArray[np.bool_], worth: Floats, cost: Floats) -> float:
+    """Return what one step adds to the virtual surplus of a pool as a whole."""
+    first, last = int(rows[pool][0]), int(rows[-1])
+    share = valuation.share[first : last + 1]
+    added = valuation.rent_weight[last] * worth[-1] - float(np.dot(share, cost[pool]))
+    added += valuation.surplus_weight * float(np.dot(share, worth[pool]))
+    if first:
+        before = np.flatnonzero(rows == first - 1)
+        added -= valuation.rent_weight[first - 1] * worth[before[0]]
+    return float(added)
+
+
+def _conserved(share: Floats, entries: Iterable[Entry]) -> Multipliers:
+    """Return the entries as multipliers that are conserved exactly: a sum of doubles may be an ulp too large."""
+    balance: list[list[float]] = [[one] for one in share.tolist()]
+    kept: list[Entry] = []
+    by_patient: dict[int, list[Entry]] = {}
+    for entry in entries:
+        by_patient.setdefault(entry[0], []).append(entry)
+    for patient in sorted(by_patient):
+        passed = by_patient[patient]
+        held, asked = math.fsum(balance[patient]), math.fsum(flow for _, _, flow in passed)
+        part = min(1.0, held / asked) if asked > 0 else 1.0
+        while math.fsum(balance[patient] + [-flow * part for _, _, flow in passed]) < 0:
+            part -= 2 * ROUNDING
+        passed = [(one, urgent, flow * part) for one, urgent, flow in passed]
+        for _, urgent, flow in passed:
+            balance[urgent].append(flow)
+        kept += passed
+    columns = list(zip(*kept, strict=True)) or [(), (), ()]
+    return Multipliers(np.array(columns[0], np.int64), np.array(columns[1], np.int64), np.array(columns[2], np.float64))

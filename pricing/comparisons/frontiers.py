@@ -1,0 +1,123 @@
+"""The frontier of profit against what customers keep: the best menu at each weight of their surplus, each with its bound."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pricing.charts import Axis, Series
+from pricing.drawing import drawing
+from pricing.market.market import Market
+from pricing.menus.menus import optimal_menu
+from pricing.menus.objectives import Further
+from pricing.shown import Shown, columns
+
+CREATED = "1970-01-01T00:00:00Z"
+
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Weights of customers' surplus against profit at which a menu is made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One menu of the frontier. Amounts are nano-units for each conversation offered.
+
+    Attributes:
+        surplus_weight: what a unit that customers keep counts against one of profit.
+        profit: what the house earns.
+        surplus: what customers keep.
+        aim: profit and weighted surplus together, which the menu makes as large as it can be.
+        bound: what no mechanism that is paid at the start can bring them above.
+        tiers: how many tiers it has.
+        version: of the menu, which is optimal for its weight and verifies by itself.
+    """
+
+    surplus_weight: float
+    profit: float
+    surplus: float
+    aim: float
+    bound: float
+    tiers: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Frontier(Shown):
+    """The places from the most profitable menu to the one that leaves customers most."""
+
+    places: tuple[Place, ...]
+    currency: str
+
+    def to_columns(self) -> dict[str, list[Any]]:
+        """Return a row a place."""
+        rows = [asdict(place) for place in self.places]
+        return {name: [row[name] for row in rows] for name in rows[0]}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the places as plain JSON."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    def summary(self) -> str:
+        """Return the places as lines."""
+        head = ["weight of surplus", "profit", "customers keep", "together, weighed", "no more than", "tiers"]
+        rows = [
+            [
+                f"{one.surplus_weight:g}",
+                *(f"{amount:,.0f}" for amount in (one.profit, one.surplus, one.aim, one.bound)),
+                str(one.tiers),
+            ]
+            for one in self.places
+        ]
+        return "\n".join([f"Nano-{self.currency} for each conversation offered:", *columns([head, *rows])])
+
+    def plot(self) -> str:
+        """Return profit against what customers keep, as a drawing: SVG text."""
+        points = [(one.surplus, one.profit) for one in self.places]
+        drawn = [Series("the best menus", points), Series("one for each weight of surplus", points, "dots")]
+        unit = f"nano-{self.currency}"
+        return drawing(
+            "Profit against what customers keep", drawn, Axis(f"customers keep, {unit}"), Axis(f"profit, {unit}")
+        )
+
+
+def frontier(market: Market, *, tiers: int | None = None, weights: Sequence[float] = WEIGHTS) -> Frontier:
+    """Return the best menus at several weights of customers' surplus, from the least weight to the most.
+
+    Each is exact among menus of caps, as ``README.md``, "What else an operator may want", derives, and bounded among all
+    mechanisms by its own multipliers. Between two neighbours no menu lies above the lines on which their aims are constant.
+
+    Args:
+        market: who buys, and what it costs.
+        tiers: at most so many tiers; None is the full menu.
+        weights: from 0 to 1.
+
+    Raises:
+        NotAMarket, NotAMenu: a menu cannot be computed, and why.
+    """
+    places = []
+    for weight in sorted(weights):
+        menu = optimal_menu(
+            market,
+            tiers=tiers,
+            bill="conversation",
+            names=None,
+            created=CREATED,
+            further=Further(surplus_weight=weight),
+        )
+        totals = menu["totals"]
+        profit, surplus = totals["profit_nanousd"], totals["customers_surplus_nanousd"]
+        places.append(
+            Place(
+                surplus_weight=weight,
+                profit=profit,
+                surplus=surplus,
+                aim=profit + weight * surplus,
+                bound=menu["certificate"]["bound"]["upper_bound_nanousd"],
+                tiers=len(menu["tiers"]),
+                version=menu["version"],
+            )
+        )
+    return Frontier(tuple(places), market.currency)

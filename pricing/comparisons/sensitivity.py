@@ -1,0 +1,137 @@
+"""What a menu earns where the market is not what it was taken to be, and how far off it may be before it does not pay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from pricing.market.market import Market
+from pricing.market.neighbourhood import dearer, longer, more_urgent, worthier
+from pricing.market.worth import Valuation, valuation_of
+from pricing.mechanism.demand import Crowd, crowd_of
+from pricing.mechanism.offers import Offer
+from pricing.menus.aims import TYPES_MOST, thinned
+from pricing.menus.robust import best_single
+
+SHIFTS = (-0.2, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05, 0.1, 0.2)
+"""By what shares each thing is shifted."""
+
+FURTHEST = 0.5
+"""How far a break-even is looked for."""
+
+STRIDES = 10
+"""In how many strides up to there: a lead may be lost and come back."""
+
+CELLS_SHIFTED = 1 << 19
+"""Types times steps of a market that is shifted; one of more types is thinned out, to no fewer than a search looks at."""
+
+FINE = 0.005
+"""Between which shifts a break-even is told apart."""
+
+Change = Callable[[Valuation, float], Valuation]
+
+CHANGES: Mapping[str, Change] = {
+    "value": worthier,
+    "cost": dearer,
+    "pace": lambda valuation, factor: more_urgent(valuation, 1 / factor),
+    "length": longer,
+    "urgency": more_urgent,
+}
+"""What is shifted: the value of an answer, the cost of a token, tokens a second, lengths, urgency."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a menu earns as one thing is shifted.
+
+    Attributes:
+        thing: a name of ``CHANGES``.
+        shifts: by what shares. Shape (s,).
+        profits: of the menu, nano-units for each conversation offered. Shape (s,).
+        singles: of the single plan that is best without a shift, at its price. Shape (s,).
+        below, above: the nearest shifts down and up at which the menu earns less than that single plan does without a
+            shift; None where it does not up to ``FURTHEST``.
+    """
+
+    thing: str
+    shifts: tuple[float, ...]
+    profits: tuple[float, ...]
+    singles: tuple[float, ...]
+    below: float | None
+    above: float | None
+
+
+def sensitivity(market: Market, menu: Mapping[str, Any], shifts: Sequence[float] = SHIFTS) -> list[Line]:
+    """Return what a menu earns as one thing after the other is shifted, customers choosing anew each time.
+
+    Args:
+        market: the menu's.
+        menu: its tiers are looked at, nothing else.
+        shifts: above -1.
+
+    Raises:
+        NotAMarket: even thinned out to a few types it has too many steps to be shifted.
+    """
+    valuation = valuation_of(market)
+    valuation = thinned(valuation, max(TYPES_MOST, CELLS_SHIFTED // len(valuation.steps.tokens)))
+
+    def crowd(change: Change, shift: float) -> Crowd:
+        changed = valuation if shift == 0 else change(valuation, 1 + shift)
+        return crowd_of([(1.0, changed, market.value_sigma, market.taste_nanousd)])
+
+    offer = offer_in(valuation, menu["tiers"])
+    start = crowd(worthier, 0.0)
+    price, earned = best_single(start)
+    single = Offer(np.array([len(valuation.steps.tokens)]), np.array([price]))
+    lines = []
+    for thing, change in CHANGES.items():
+        if thing == "cost" and not valuation.cost_per_token:
+            continue
+        crowds = [crowd(change, shift) for shift in shifts]
+        lines.append(
+            Line(
+                thing=thing,
+                shifts=tuple(shifts),
+                profits=tuple(one.profit(offer) for one in crowds),
+                singles=tuple(one.profit(single) if price else 0.0 for one in crowds),
+                below=_break_even(partial(_lead, crowd, change, offer, earned), -1),
+                above=_break_even(partial(_lead, crowd, change, offer, earned), 1),
+            )
+        )
+    return lines
+
+
+def _lead(crowd: Callable[[Change, float], Crowd], change: Change, offer: Offer, earned: float, shift: float) -> float:
+    return crowd(change, shift).profit(offer) - earned
+
+
+def offer_in(valuation: Valuation, tiers: Sequence[Mapping[str, Any]]) -> Offer:
+    """Return tiers of a ``menu.json`` as an offer in a market, where its caps may lie between steps."""
+    steps = valuation.steps
+    caps = [
+        len(steps.tokens)
+        if (cap := tier["conversation_tokens_max"]) is None
+        else int(np.searchsorted(steps.tokens, cap, side="right"))
+        for tier in tiers
+    ]
+    return Offer(np.array(caps, dtype=np.int64), np.array([tier["price_nanousd"] for tier in tiers], dtype=np.int64))
+
+
+def _break_even(lead: Callable[[float], float], sign: int) -> float | None:
+    """Return the nearest shift at which the lead is lost, to ``FINE``: first by strides, as a lead may come back."""
+    stride = FURTHEST / STRIDES
+    last = 0.0
+    for place in range(1, STRIDES + 1):
+        here = sign * stride * place
+        if lead(here) < 0:
+            low, high = last, here
+            while abs(high - low) > FINE:
+                middle = (low + high) / 2
+                low, high = (low, middle) if lead(middle) < 0 else (middle, high)
+            return round(high, 6)
+        last = here
+    return None

@@ -1,0 +1,175 @@
+"""Whether customers who leave mid-answer can be read as impatient: three ways in which they could not be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.special import bdtrc, ndtr
+
+from pricing.estimate.laws.length import Survival
+from pricing.estimate.laws.other_leaving import Otherwise, left_otherwise
+from pricing.estimate.laws.pace import Pace
+from pricing.estimate.observations.conversations import EARLY_MS, UNTIMED_MS
+from pricing.estimate.observations.statistics import AgeCounts, Customers, Part
+from pricing.market.answers import Floats, Ints
+
+EARLY_S, UNTIMED_S = EARLY_MS / 1000, UNTIMED_MS / 1000
+
+TIMEOUTS_S = (30, 60, 600)
+"""After so many seconds the usual client libraries give up, whoever waits."""
+
+NEIGHBOURS_S = 6
+"""The seconds on either side of a time-out that it is compared with."""
+
+ALPHA = 0.001
+"""A test rejects where chance alone would do so this rarely: each holds back a whole source."""
+
+SPIKE_LEAST = 1.5
+"""A time-out shows as at least so many times the rate beside it: a slope that falls by nature is none."""
+
+DRIFT_LEAST = 0.1
+"""Rates early and late in a wait that differ by less than this share do no harm, however sure it is that they do."""
+
+EXCESS_LEAST = 0.1
+"""Nor does a variance between days that is above that of a constant rate by less than this share."""
+
+
+OTHERWISE_MOST = 0.15
+"""Where more conversations than this end for another reason than impatience, what is left tells urgency too badly."""
+
+EARLY = "Customers leave more often soon after the start than a constant urgency makes them"
+LATE = "Customers leave more often late than a constant urgency makes them"
+
+
+@dataclass(frozen=True, slots=True)
+class LeavingTests:
+    """What the tests say of leaving as a measure of urgency; None for a test whose data were not kept.
+
+    Attributes:
+        hazard_p: that each customer leaves at the same rate early and late in a wait (two-sided).
+        hazard_drift: how much higher the rate is early than late, as a share of their sum; -1 to 1.
+        spikes_s: the time-outs at which more leave than just before and after.
+        dispersion_p: that a customer's rate on even and on odd days differs no more than chance makes it (one-sided).
+        dispersion_excess: by what share the variance of that difference is above what chance makes it.
+        untimed_only: whether only the first ``UNTIMED_MS`` of each wait may be read, since clients give up later.
+        refused: why this source is not used, one sentence; None if it is.
+        otherwise: how many leave for other reasons, which are taken out; None where nothing says that any do.
+    """
+
+    hazard_p: float | None
+    hazard_drift: float | None
+    spikes_s: tuple[int, ...]
+    dispersion_p: float | None
+    dispersion_excess: float | None
+    refused: str | None
+    untimed_only: bool = False
+    otherwise: Otherwise | None = None
+
+
+def examine(customers: Customers, ages: AgeCounts | None) -> LeavingTests:
+    """Return whether disconnects may be read as customers of a constant rate r whose patience ended.
+
+    Each test is of one customer against itself, or of a second against its neighbours, so that a market of many
+    urgencies, in which the pooled rate falls as the urgent leave first, is not rejected for being one. Where clients
+    give up after some time, waits that were cut before it still tell the rate at which customers leave; how early
+    and late compare, and one day with another, is then not tested.
+    """
+    spikes = () if ages is None else spikes_at_timeouts(ages)
+    if spikes:
+        seconds = ", ".join(str(second) for second in spikes)
+        reason = f"Disconnects pile up after {seconds} s: clients give up there, whoever waits."
+        kept = customers.untimed is not None
+        return LeavingTests(None, None, spikes, None, None, None if kept else reason, untimed_only=kept)
+    hazard_p, drift = (None, None) if customers.early is None else _constant_hazard(customers, customers.early)
+    dispersion_p, excess = (None, None) if customers.even is None else _dispersion(customers, customers.even)
+    refused = None
+    if hazard_p is not None and drift is not None and hazard_p < ALPHA and abs(drift) > DRIFT_LEAST:
+        refused = f"{EARLY if drift > 0 else LATE} (p = {hazard_p:.2g})."
+    elif dispersion_p is not None and excess is not None and dispersion_p < ALPHA and excess > EXCESS_LEAST:
+        refused = f"One customer's urgency differs from day to day (p = {dispersion_p:.2g})."
+    return LeavingTests(hazard_p, drift, spikes, dispersion_p, excess, refused)
+
+
+def with_otherwise(tests: LeavingTests, customers: Customers, curve: Survival, pace: Pace) -> LeavingTests:
+    """Return the tests with how many leave for other reasons, where customers leave more often early in a wait, not by chance."""
+    if tests.refused is not None or tests.hazard_p is None or tests.hazard_drift is None:
+        return tests
+    if tests.hazard_p >= ALPHA or tests.hazard_drift <= 0:
+        return tests
+    found = left_otherwise(customers, curve, pace)
+    if found is None or found.share <= OTHERWISE_MOST:
+        return replace(tests, otherwise=found)
+    low, high = found.interval
+    refused = (
+        f"{EARLY} (p = {tests.hazard_p:.2g}): {found.share:.0%} of the conversations ({low:.0%} to {high:.0%}) end as if "
+        f"customers had what they need or connections broke. With more than {OTHERWISE_MOST:.0%} of these, leaving tells too "
+        "little of urgency."
+    )
+    return replace(tests, refused=refused)
+
+
+def spikes_at_timeouts(ages: AgeCounts) -> tuple[int, ...]:
+    """Return the time-outs after which more customers leave than chance and the seconds beside them explain.
+
+    A time-out at T shows in the seconds T-1 to T+2, by the clock that rounds it. Given how many left there and
+    beside there together, those there are binomial with the share of the waiting done there. Mixtures of constant
+    rates fall smoothly with age, so they do not show up.
+    """
+    found = []
+    for timeout in TIMEOUTS_S:
+        near = slice(max(0, timeout - 1), timeout + 2)
+        beside = _beside(len(ages.disconnects), near)
+        there, around = int(ages.disconnects[near].sum()), int(ages.disconnects[beside].sum())
+        waited, waited_around = float(ages.waited_s[near].sum()), float(ages.waited_s[beside].sum())
+        if there == 0 or waited <= 0 or waited_around <= 0:
+            continue
+        expected = waited / (waited + waited_around)
+        p_value = float(bdtrc(there - 1, there + around, expected))
+        if p_value < ALPHA and there / waited > SPIKE_LEAST * around / waited_around:
+            found.append(timeout)
+    return tuple(found)
+
+
+def _beside(ages: int, near: slice) -> Ints:
+    places = np.arange(max(0, near.start - NEIGHBOURS_S), min(ages, near.stop + NEIGHBOURS_S))
+    beside: Ints = places[(places < near.start) | (places >= near.stop)]
+    return beside
+
+
+def _constant_hazard(customers: Customers, early: Part) -> tuple[float, float]:
+    """Return the p-value of a rate that is the same early and late within each customer, and by how much it is not.
+
+    With d, E early and D, L late, d L - D E counts, over pairs of *different* waits of one customer, who left early
+    in one against who waited late in the other. It has mean zero for any rate and any way in which waits end; the
+    pairs of a wait with itself, D times the early seconds that a late leaver has waited, are taken out.
+    """
+    late_d = customers.disconnects - early.disconnects
+    late_s = customers.waited_s - early.waited_s
+    against = late_d * np.maximum(0.0, early.waited_s - EARLY_S)
+    scale = 1.0 / customers.conversations
+    score = scale * (early.disconnects * late_s - against)
+    weight = scale * (early.disconnects * late_s + against)
+    total = float(weight.sum())
+    return _two_sided(score), float(score.sum()) / total if total > 0 else 0.0
+
+
+def _dispersion(customers: Customers, even: Part) -> tuple[float, float]:
+    """Return the p-value of a customer's rate being the same on even and on odd days, and the excess variance.
+
+    V = d E' - d' E has the variance that d E'^2 + d' E^2 estimates without bias; a rate that moves adds to it.
+    """
+    odd_d = customers.disconnects - even.disconnects
+    odd_s = customers.waited_s - even.waited_s
+    total = np.where(customers.waited_s > 0, customers.waited_s, 1.0)
+    difference = (even.disconnects * odd_s - odd_d * even.waited_s) / total
+    expected = (even.disconnects * odd_s**2 + odd_d * even.waited_s**2) / total**2
+    excess = difference**2 - expected
+    scale = float(np.sqrt(np.dot(excess, excess)))
+    p_value = float(ndtr(-excess.sum() / scale)) if scale > 0 else 1.0
+    return p_value, float(excess.sum() / expected.sum()) if expected.sum() > 0 else 0.0
+
+
+def _two_sided(score: Floats) -> float:
+    scale = float(np.sqrt(np.dot(score, score)))
+    return float(2 * ndtr(-abs(score.sum()) / scale)) if scale > 0 else 1.0

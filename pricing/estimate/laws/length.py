@@ -1,0 +1,323 @@
+"""How long answers are, seen through the caps that cut them: Kaplan-Meier within each tier, pooled where tiers agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import chdtrc, ndtri
+
+from pricing.estimate.observations.conversations import CannotEstimate
+from pricing.estimate.observations.spread import (
+    OwnLengths,
+    bins_in,
+    bins_of,
+    compared,
+    factors,
+    own_errors,
+    steady_from,
+)
+from pricing.estimate.observations.statistics import LengthCounts
+from pricing.market.answers import Floats, Ints
+
+ALPHA = 0.01
+"""Tiers whose lengths would differ as much by chance less often than this are not pooled ..."""
+
+SAME_WITHIN = 0.01
+"""... unless their survival curves differ by less than this: with enough records every difference is significant."""
+
+CHANGED_LEAST = 1.1
+"""Answers have changed where they end by more than this factor sooner or later than before, and not by chance."""
+
+ENDINGS_LEAST = 50
+"""So few answers that ended by themselves tell no curve."""
+
+BAND = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Survival:
+    """P(length > n) at each length seen, with a pointwise band. Flat between, 1 before the first. Shapes (m,).
+
+    Attributes:
+        tokens: lengths at which answers ended or were cut, rising.
+        survival: the estimate.
+        low, high: the band's ends, each point right with probability ``BAND``.
+        unfinished: survival at the last length: what lies beyond it, finished or never, is not identified.
+    """
+
+    tokens: Ints
+    survival: Floats
+    low: Floats
+    high: Floats
+
+    @property
+    def unfinished(self) -> float:
+        """Return the mass of answers longer than anything seen."""
+        return float(self.survival[-1])
+
+    def at(self, tokens: Ints) -> Floats:
+        """Return the survival at any lengths. Shapes (k,) -> (k,)."""
+        return _stairs(self.tokens, self.survival, tokens)
+
+    def band_at(self, tokens: Ints) -> tuple[Floats, Floats]:
+        """Return the ends of the band at any lengths. Shapes (k,) -> (k,), (k,)."""
+        return _stairs(self.tokens, self.low, tokens), _stairs(self.tokens, self.high, tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class LengthEstimate:
+    """The length of answers as far as it can be known.
+
+    Attributes:
+        pooled: the curve of all tiers, None where they differ.
+        by_tier: each tier's own curve.
+        p_value: of equal lengths below the smaller caps (log-rank); 1 with one tier.
+        difference: the largest distance between two tiers' curves below the smaller cap.
+        counts: the tiers' counts added up, from which the pooled curve and its bootstrap draws are made.
+        identified_to_tokens: above the largest cap nothing is identified; this is the last length anybody reached.
+        own: lengths by customer, None if they were not kept or are too few: then every answer counts as if by itself.
+        own_share: the share of all conversations that they are.
+        since: the window of weeks from which on answers are as long as in the last one; the curve is of the time since.
+        changed: how much sooner answers have ended since, length for length; None if they did not change.
+    """
+
+    pooled: Survival | None
+    by_tier: dict[str, Survival]
+    p_value: float
+    difference: float
+    counts: LengthCounts
+    identified_to_tokens: int
+    own: OwnLengths | None = None
+    own_share: float = 1.0
+    since: int = 0
+    changed: float | None = None
+
+    @property
+    def differs(self) -> bool:
+        """Return whether tiers differ in length, by more than chance and by enough to matter."""
+        return self.p_value < ALPHA and self.difference > SAME_WITHIN
+
+    def redrawn(self, random: np.random.Generator) -> Survival:
+        """Return the curve of one bootstrap draw: every customer weighted by an exponential variable.
+
+        Where it is not known whose conversations they are, every conversation is.
+        """
+        if self.own is None:
+            return redrawn(self.counts, random)
+        customers = int(self.own.customer.max()) + 1
+        weight = 1 + (random.standard_exponential(customers) - 1) * np.sqrt(self.own_share)
+        return _of_customers(self.counts, self.own, np.maximum(weight, 0.0), self.since)
+
+
+def kaplan_meier(
+    tokens: Ints, observed: Floats, censored: Floats, *, factor: Floats | None = None, error: Floats | None = None
+) -> Survival:
+    """Return the Kaplan-Meier curve with Greenwood's variance on the scale of log(-log).
+
+    Identifying assumption: within the sample, being cut at n tokens says nothing of what the answer would still have
+    been. Caps are set before the answer, so they do; a customer who leaves because the answer *reads* as if it were
+    about to end does not. What is left at the last length is kept: it is not spread over lengths nobody saw.
+
+    Args:
+        tokens: lengths, rising. Shape (m,).
+        observed: conversations, or weights, that ended there. Shape (m,).
+        censored: those cut there; they were still running at n. Shape (m,).
+        factor: by what the rate of ending is multiplied at each length. Shape (m,).
+        error: the standard error of the cumulated rate that the band has at least. Shape (m,).
+
+    Returns:
+        The band is where the estimate is 1 or 0 just that point. Coverage is checked by simulation.
+    """
+    leaving = observed + censored
+    at_risk = np.cumsum(leaving[::-1])[::-1]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        rate = observed / at_risk if factor is None else np.minimum(1.0, factor * observed / at_risk)
+        survival = np.cumprod(np.where(at_risk > 0, 1.0 - rate, 1.0)).astype(np.float64)
+        # Sums that differ in the last digit must not leave a sliver of survival where everybody ended.
+        survival[(observed >= at_risk) & (at_risk > 0)] = 0.0
+        survival = np.minimum.accumulate(survival)
+        terms = np.where(observed > 0, observed / (at_risk * (at_risk - observed)), 0.0)
+        known = np.sqrt(np.cumsum(terms))
+        spread = (known if error is None else np.maximum(known, error)) / np.abs(np.log(survival))
+        z = float(ndtri((1 + BAND) / 2))
+        low, high = survival ** np.exp(z * spread), survival ** np.exp(-z * spread)
+    inside = (survival > 0) & (survival < 1)
+    return Survival(tokens, survival, np.where(inside, low, survival), np.where(inside, high, survival))
+
+
+def estimate_length(
+    tiers: Sequence[LengthCounts], own: OwnLengths | None = None, *, may_differ: bool = False
+) -> LengthEstimate:
+    """Return the length of answers: within each tier, and pooled if tiers do not differ below their smaller cap.
+
+    With lengths by customer, tests and bands take customers as the unit, and where answers have changed from one window
+    of weeks to the next, the curve is that of the time since.
+
+    Callers who know their prompt choose a tier by the length they expect. Where they do, no curve is common to all,
+    and pooling would join the start of one to the end of another.
+
+    Not identified: anything above the largest cap; and lengths of a tier above its own cap unless tiers are pooled.
+
+    Args:
+        tiers: conversations by length and ending, tier by tier.
+        own: the same by customer, in bins; None if not kept.
+        may_differ: whether tiers are pooled all the same.
+
+    Raises:
+        CannotEstimate: fewer than ``ENDINGS_LEAST`` answers ended by themselves, or counts are negative or out of order.
+    """
+    for tier in tiers:
+        if np.any(np.diff(tier.tokens) <= 0) or min(tier.observed.min(), tier.censored.min(), tier.tokens.min()) < 0:
+            raise CannotEstimate(f"The counts of tier {tier.tier!r} are negative or its lengths do not rise.")
+    total = added(tiers)
+    endings = int(total.observed.sum())
+    if endings < ENDINGS_LEAST:
+        raise CannotEstimate(f"Only {endings} answers ended by themselves; {ENDINGS_LEAST} are the least.")
+    curves = {tier.tier: _curve(tier) for tier in tiers}
+    own = own if own is not None and own.is_enough else None
+    p_value, difference = _compared(tiers, curves, own)
+    is_pooled, since, found = p_value >= ALPHA or difference <= SAME_WITHIN or may_differ, 0, None
+    if own is not None:
+        since, found = steady_from(own, ALPHA, CHANGED_LEAST)
+    return LengthEstimate(
+        pooled=_joined(total, own, since) if is_pooled else None,
+        by_tier=curves,
+        p_value=p_value,
+        difference=difference,
+        counts=total,
+        identified_to_tokens=int(total.tokens[(total.observed + total.censored) > 0].max()),
+        own=own,
+        own_share=_share(own, total),
+        since=since,
+        changed=None if found is None else found.ratio,
+    )
+
+
+def _share(own: OwnLengths | None, total: LengthCounts) -> float:
+    if own is None:
+        return 1.0
+    return min(1.0, float(own.observed.sum() + own.censored.sum()) / float(total.observed.sum() + total.censored.sum()))
+
+
+def _joined(total: LengthCounts, own: OwnLengths | None, since: int) -> Survival:
+    """Return the curve of all tiers together, its band that of customers who differ."""
+    if own is None:
+        return _curve(total)
+    return _of_customers(total, own, np.ones(int(own.customer.max()) + 1), since, with_band=True)
+
+
+def _of_customers(
+    total: LengthCounts, own: OwnLengths, weight: Floats, since: int, *, with_band: bool = False
+) -> Survival:
+    """Return the curve of all conversations, its rates those of weighted customers since a window of weeks."""
+    bins = np.minimum(bins_of(np.maximum(total.tokens, 1)), bins_in(own) - 1)
+    late = own.where(own.window >= since)
+    error = own_errors(late) * np.sqrt(_share(own, total)) if with_band else np.zeros(1)
+    return kaplan_meier(
+        total.tokens,
+        total.observed.astype(np.float64),
+        total.censored.astype(np.float64),
+        factor=None if with_band and since == 0 else factors(own, weight, since)[bins],
+        error=error[np.minimum(bins, len(error) - 1)],
+    )
+
+
+def log_rank(tiers: Sequence[LengthCounts], below: int) -> float:
+    """Return the chance that tiers of equal lengths differ as much as these do below a length (k-sample log-rank).
+
+    Args:
+        tiers: at least two, all with somebody at risk.
+        below: only what ended before so many tokens is compared; from there on a smaller cap shows nothing.
+    """
+    grid = np.unique(np.concatenate([tier.tokens[tier.tokens < below] for tier in tiers]))
+    if len(grid) == 0:
+        return 1.0
+    died = np.stack([_on(grid, tier.tokens, tier.observed) for tier in tiers])
+    at_risk = np.stack([_at_risk(grid, tier) for tier in tiers])
+    deaths, risk = died.sum(axis=0), at_risk.sum(axis=0)
+    useful = (deaths > 0) & (risk > 1)
+    died, at_risk, deaths, risk = died[:, useful], at_risk[:, useful], deaths[useful], risk[useful]
+    share = at_risk / risk
+    surplus = (died - share * deaths).sum(axis=1)[:-1]
+    scale = deaths * (risk - deaths) / (risk - 1)
+    variance = np.diag((share * scale).sum(axis=1)) - (share * scale) @ share.T
+    statistic = float(surplus @ np.linalg.pinv(variance[:-1, :-1]) @ surplus)
+    return float(chdtrc(len(tiers) - 1, statistic))
+
+
+def redrawn(counts: LengthCounts, random: np.random.Generator) -> Survival:
+    """Return the curve of one bootstrap draw: every conversation weighted by an exponential variable."""
+    observed: Floats = random.standard_gamma(counts.observed.astype(np.float64))
+    censored: Floats = random.standard_gamma(counts.censored.astype(np.float64))
+    return kaplan_meier(counts.tokens, observed, censored)
+
+
+def added(tiers: Sequence[LengthCounts]) -> LengthCounts:
+    """Return the counts of all tiers together.
+
+    Raises:
+        CannotEstimate: there are none.
+    """
+    if not tiers or not any(len(tier.tokens) for tier in tiers):
+        raise CannotEstimate("There are no conversations.")
+    grid = np.unique(np.concatenate([tier.tokens for tier in tiers]))
+    caps = [tier.cap_tokens for tier in tiers if tier.cap_tokens is not None]
+    return LengthCounts(
+        tier="all",
+        cap_tokens=max(caps) if len(caps) == len(tiers) else None,
+        tokens=grid,
+        observed=np.sum([_on(grid, tier.tokens, tier.observed) for tier in tiers], axis=0),
+        censored=np.sum([_on(grid, tier.tokens, tier.censored) for tier in tiers], axis=0),
+    )
+
+
+def _compared(
+    tiers: Sequence[LengthCounts], curves: dict[str, Survival], own: OwnLengths | None
+) -> tuple[float, float]:
+    """Return the p-value of equal lengths and the largest difference, from the largest cap down, two at a time.
+
+    Each tier is compared with all that have a larger cap, below its own cap; Holm's bound holds for all comparisons.
+    """
+    places = sorted(
+        range(len(tiers)), key=lambda place: np.inf if (cap := tiers[place].cap_tokens) is None else float(cap)
+    )
+    values, differences = [], [0.0]
+    for rank, place in enumerate(places[:-1]):
+        smaller, larger = tiers[place], added([tiers[one] for one in places[rank + 1 :]])
+        cap = int(larger.tokens[-1]) + 1 if smaller.cap_tokens is None else smaller.cap_tokens
+        if own is None:
+            values.append(log_rank([smaller, larger], cap))
+        else:
+            some = own.where(np.isin(own.tier, places[rank:]))
+            values.append(compared(some, some.tier == place, int(bins_of(np.array([cap]))[0])).p_value)
+        grid = np.arange(0, cap, max(1, cap // 1000), dtype=np.int64)
+        reached = grid[grid <= min(smaller.tokens[-1], larger.tokens[-1])]
+        apart = np.abs(curves[smaller.tier].at(reached) - _curve(larger).at(reached))
+        differences.append(float(apart.max(initial=0.0)))
+    return min(1.0, min(values, default=1.0) * max(1, len(values))), max(differences)
+
+
+def _curve(counts: LengthCounts) -> Survival:
+    return kaplan_meier(counts.tokens, counts.observed.astype(np.float64), counts.censored.astype(np.float64))
+
+
+def _on(grid: Ints, tokens: Ints, counts: Ints) -> Ints:
+    """Return counts on a finer grid; what lies off it is left out."""
+    placed = np.zeros(len(grid), dtype=np.int64)
+    there = np.isin(tokens, grid)
+    placed[np.searchsorted(grid, tokens[there])] = counts[there]
+    return placed
+
+
+def _at_risk(grid: Ints, tier: LengthCounts) -> Ints:
+    """Return how many conversations of a tier are at least so long."""
+    running = np.append(np.cumsum((tier.observed + tier.censored)[::-1])[::-1], 0)
+    at_risk: Ints = running[np.searchsorted(tier.tokens, grid)]
+    return at_risk
+
+
+def _stairs(tokens: Ints, values: Floats, at: Ints) -> Floats:
+    stairs: Floats = np.concatenate(([1.0], values))[np.searchsorted(tokens, at, side="right")]
+    return stairs

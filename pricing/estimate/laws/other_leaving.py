@@ -1,0 +1,176 @@
+"""Conversations that are left for another reason than impatience: how many, and how urgent they make customers look.
+
+A customer who has what it needs, and a connection that breaks, end a wait anywhere in the answer. Short answers make more of
+that early in a wait than late, where one customer's impatience is the same throughout; by that it is told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pricing.estimate.laws.choices import Intervals
+from pricing.estimate.laws.length import Survival
+from pricing.estimate.laws.pace import Pace
+from pricing.estimate.laws.urgency import Mixing
+from pricing.estimate.observations.conversations import EARLY_MS
+from pricing.estimate.observations.statistics import Customers
+from pricing.market.answers import Floats
+
+EARLY_S = EARLY_MS / 1000
+
+SHARE_MOST = 0.6
+"""More conversations than this are not left for other reasons by anything that is read here."""
+
+ROUNDS = 4
+"""How often the share is found again with the seconds that it leaves."""
+
+LEAST = 0.05
+"""Of the urgency that customers seem to have at least this share is theirs."""
+
+POINTS = 400
+"""Rates between which seeming urgencies are interpolated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Otherwise:
+    """Leaving for other reasons than impatience.
+
+    Attributes:
+        share: of conversations that would be left so, had nobody left before out of impatience.
+        share_error: its standard error.
+        urgency_per_s: rates at which customers discount, rising. 1/s, shape (k,).
+        ended_per_s: how often in a second those of them who wait would be left so, if all conversations were. 1/s, shape (k,).
+    """
+
+    share: float
+    share_error: float
+    urgency_per_s: Floats
+    ended_per_s: Floats
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Return the 95 % interval of the share."""
+        return max(0.0, self.share - 1.96 * self.share_error), min(1.0, self.share + 1.96 * self.share_error)
+
+    @property
+    def seeming_per_s(self) -> Floats:
+        """Return at what rates those leave who discount at these, whatever the reason. 1/s, rising, shape (k,)."""
+        rising: Floats = np.maximum.accumulate(self.urgency_per_s + self.share * self.ended_per_s)
+        return rising
+
+    def seeming(self, urgency_per_s: Floats) -> Floats:
+        """Return at what rates customers leave who discount at these; 0 and infinity stay what they are."""
+        inside = (urgency_per_s > 0) & np.isfinite(urgency_per_s)
+        rates = np.clip(np.where(inside, urgency_per_s, 1.0), self.urgency_per_s[0], None)
+        more = np.interp(np.log(rates), np.log(self.urgency_per_s), self.seeming_per_s - self.urgency_per_s)
+        return np.where(inside, rates + more, urgency_per_s)
+
+    def own(self, seeming_per_s: Floats) -> Floats:
+        """Return at what rates customers discount who leave at these, at least ``LEAST`` of them. Rising like these."""
+        own = np.interp(np.log(seeming_per_s), np.log(self.seeming_per_s), np.log(self.urgency_per_s))
+        beyond = seeming_per_s >= self.seeming_per_s[-1]
+        last = self.seeming_per_s[-1] - self.urgency_per_s[-1]
+        rates = np.where(beyond, seeming_per_s - last, np.exp(own))
+        return np.maximum(rates, LEAST * seeming_per_s)
+
+    def seeming_of(self, intervals: Intervals) -> Intervals:
+        """Return the intervals of the rates at which those leave who choose so."""
+        return Intervals(self.seeming(intervals.low), self.seeming(intervals.high))
+
+
+def as_own(mixing: Mixing, otherwise: Otherwise, number: int, random: np.random.Generator) -> Mixing:
+    """Return the distribution of the urgency that is customers' own, from that of the rates at which they leave.
+
+    How many leave for other reasons is drawn ``number`` times, as far as it is uncertain; taken as found if that is 0.
+    """
+    own = otherwise.own(mixing.urgency_per_s)
+    if number == 0:
+        return replace(mixing, urgency_per_s=own)
+    shares = np.clip(random.normal(otherwise.share, otherwise.share_error, number), 0.0, SHARE_MOST).tolist()
+    places = [replace(otherwise, share=one).own(mixing.urgency_per_s) for one in shares]
+    by_reading = np.stack([_moved(mixing.share, place, own) for place in places])
+    draws = [_moved(one, places[row % number], own) for row, one in enumerate(mixing.draws)]
+    return replace(
+        mixing, urgency_per_s=own, share=by_reading.mean(axis=0), draws=np.stack(draws), by_reading=by_reading
+    )
+
+
+def _moved(share: Floats, from_per_s: Floats, to_per_s: Floats) -> Floats:
+    """Return shares of some urgencies as shares of others, each parted between its two neighbours."""
+    at = np.interp(np.log(from_per_s), np.log(to_per_s), np.arange(len(to_per_s)))
+    below = np.minimum(at.astype(np.int64), len(to_per_s) - 2)
+    upper = share * (at - below)
+    moved = np.bincount(below, share - upper, len(to_per_s)) + np.bincount(below + 1, upper, len(to_per_s))
+    return moved.astype(np.float64)
+
+
+def left_otherwise(customers: Customers, curve: Survival, pace: Pace) -> Otherwise | None:
+    """Return how many conversations are left for other reasons than impatience, None where nothing says that any are.
+
+    With d, E a customer's disconnects and seconds early in its waits and D, L late, d L - D E over different waits is
+    zero on average at any constant rate. If a share b of the conversations ends anywhere in the answer, by b h per second
+    early and b h' late, it is b (h - h') E L, which gives b.
+
+    Identifying assumptions: such an ending is as likely at any place of its answer, whoever the customer and however long
+    the answer. Not identified: endings that come at a constant rate, for they look like impatience.
+
+    Args:
+        customers: one row each.
+        curve: how long answers are.
+        pace: how long they take.
+    """
+    early = customers.early
+    if early is None:
+        return None
+    late_d, late_s = customers.disconnects - early.disconnects, customers.waited_s - early.waited_s
+    again = np.maximum(0.0, early.waited_s - EARLY_S)
+    scale = 1.0 / customers.conversations
+    score = scale * (early.disconnects * late_s - late_d * again)
+    usual = float(customers.disconnects.sum()) / float(customers.waited_s.sum())
+    rates = (customers.disconnects + 1.0) / (customers.waited_s + 1.0 / usual)
+    grid = np.geomspace(float(rates.min()) / 100, float(rates.max()) * 4, POINTS)
+    times, chance = _times(curve, pace)
+    share = 0.0
+    for _ in range(ROUNDS):
+        first, whole = (_ended_and_waited(grid, times, chance, share, end) for end in (EARLY_S, np.inf))
+        rest = whole[0] - first[0], whole[1] - first[1]
+        apart = np.interp(np.log(rates), np.log(grid), first[0] / first[1] - rest[0] / np.maximum(rest[1], 1e-300))
+        expected = float((scale * again * late_s * apart).sum())
+        share = min(SHARE_MOST, float(score.sum()) / expected) if expected > 0 else 0.0
+    if share <= 0:
+        return None
+    error = float(np.sqrt(np.dot(score, score))) / expected
+    return Otherwise(share, error, grid, whole[0] / whole[1])
+
+
+def _times(curve: Survival, pace: Pace) -> tuple[Floats, Floats]:
+    """Return when answers end, s, and how likely each does; those that nobody saw the end of count as ending with the last."""
+    chance: Floats = -np.diff(curve.survival, prepend=1.0)
+    chance[-1] += curve.unfinished
+    times: Floats = pace.first_token_s + np.maximum(curve.tokens, 1) / pace.tokens_per_s
+    kept = chance > 0
+    if kept.sum() > POINTS:
+        places = np.minimum((np.cumsum(chance[kept]) * POINTS).astype(np.int64), POINTS - 1)
+        weight: Floats = np.bincount(places, chance[kept], POINTS).astype(np.float64)
+        middle = np.bincount(places, chance[kept] * times[kept], POINTS)
+        there = weight > 0
+        return middle[there] / weight[there], weight[there]
+    return times[kept], chance[kept]
+
+
+def _ended_and_waited(rates: Floats, times: Floats, chance: Floats, share: float, end: float) -> tuple[Floats, Floats]:
+    """Return, of each rate, how many conversations would end otherwise by ``end`` if all did, and the seconds waited by then.
+
+    Of an answer of t seconds the other ending comes evenly in them: by e^(-r a)/t at the age a, while 1 - b a/t of those
+    who have not lost patience are still there.
+    """
+    until = np.minimum(times, end)
+    far = np.multiply.outer(rates, until)
+    left = np.exp(-far)
+    ended: Floats = -np.expm1(-far) @ (chance / times) / rates
+    waited: Floats = -np.expm1(-far) @ chance / rates
+    missed: Floats = (1 - left * (1 + far)) @ (chance / times) / rates**2
+    gone: Floats = share * missed
+    return ended, waited - gone

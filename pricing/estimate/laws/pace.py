@@ -1,0 +1,53 @@
+"""How fast tokens come, from when the first one and the last one came."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from pricing.estimate.observations.conversations import CannotEstimate
+from pricing.estimate.observations.statistics import PaceCounts
+
+CALLS_LEAST = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Speed and first-token delay, each with its standard error.
+
+    Attributes:
+        tokens_per_s: tokens generated in a second of generation.
+        first_token_s: time to the first token less one token, as ``market.json`` has it; at least 0.
+        calls: streamed calls it was learnt from.
+    """
+
+    tokens_per_s: float
+    tokens_per_s_error: float
+    first_token_s: float
+    first_token_s_error: float
+    calls: int
+
+
+def estimate_pace(counts: PaceCounts) -> Pace:
+    """Return the speed as all tokens after the first over all seconds after it, a ratio of sums.
+
+    Errors are those of a ratio of means (delta method). Identifying assumption: a token's time does not depend on
+    how many have come. Not identified: the delay of calls that are not streamed, for they have no first token, and
+    how speed varies from call to call, which the market has no place for.
+
+    Raises:
+        CannotEstimate: fewer than ``CALLS_LEAST`` streamed calls, or none of more than one token.
+    """
+    if counts.calls < CALLS_LEAST or counts.tokens <= 0 or counts.seconds <= 0:
+        raise CannotEstimate(f"{counts.calls} streamed calls do not tell the speed; {CALLS_LEAST} are the least.")
+    speed = counts.tokens / counts.seconds
+    residual = counts.tokens_squared - 2 * speed * counts.tokens_seconds + speed**2 * counts.seconds_squared
+    first = counts.ttft_s / counts.calls
+    spread = max(0.0, counts.ttft_squared / counts.calls - first**2)
+    return Pace(
+        tokens_per_s=speed,
+        tokens_per_s_error=math.sqrt(max(0.0, residual)) / counts.seconds,
+        first_token_s=max(0.0, first - 1 / speed),
+        first_token_s_error=math.sqrt(spread / counts.calls),
+        calls=counts.calls,
+    )

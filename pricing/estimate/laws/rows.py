@@ -1,0 +1,157 @@
+"""What customers were seen to do, alike ones in a row, and what the tiers of single conversations say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pricing.estimate.laws.choices import Intervals
+from pricing.estimate.observations.statistics import BOUGHT, Customers
+from pricing.market.answers import Floats, Ints
+
+BIN = 0.03
+"""Customers of the same disconnects whose seconds differ by less than this share are taken together."""
+
+DISCONNECTS_EXACT = 40
+"""Above so many disconnects their number is binned as well."""
+
+STRATUM_LEAST = 100
+"""Customers that a stratum of volume holds at least; smaller ones are joined with the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Customers as they were seen, alike ones in a row: likelihood r^d e^(-r E) for low < r <= high. Shapes (rows,).
+
+    Attributes:
+        disconnects, waited_s: d and E of one customer, averages over the row.
+        low, high: what the choices leave of r. 1/s.
+        stratum: customers of about as many conversations, numbered from 0.
+        customers: how many.
+        conversations: of all of them.
+        waited_in_s: E of one customer in each window of time, averages over the row. Shape (rows, windows).
+        left_in: disconnects of all customers in each window. Shape (windows,).
+    """
+
+    disconnects: Floats
+    waited_s: Floats
+    low: Floats
+    high: Floats
+    stratum: Ints
+    customers: Ints
+    conversations: Floats
+    waited_in_s: Floats
+    left_in: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Conversations whose customer is not known, by what their tier says: low < r <= high. Shapes (k,).
+
+    Of urgencies that no interval has, such as those of customers who refused where nobody counted, they say nothing.
+    """
+
+    low: Floats
+    high: Floats
+    conversations: Ints
+
+
+def rows_of_customers(customers: Customers, offers: list[Intervals], *, leaving: bool) -> tuple[Rows, int]:
+    """Return the rows of customers, similar ones taken together, and how many customers contradict themselves.
+
+    Args:
+        customers: one row each.
+        offers: the intervals of each offer, in the order of ``customers.choices``.
+        leaving: whether disconnects count; otherwise only choices do, and who made none is left out.
+    """
+    low, high = np.zeros(len(customers.conversations)), np.full(len(customers.conversations), np.inf)
+    chose = np.zeros(len(customers.conversations), dtype=bool)
+    if customers.choices is not None:
+        for place, offer in enumerate(offers):
+            choice = customers.choices[:, place]
+            offered = choice >= 0
+            low[offered] = np.maximum(low[offered], offer.low[choice[offered]])
+            high[offered] = np.minimum(high[offered], offer.high[choice[offered]])
+            chose |= offered
+            served = offer.high[1:][offer.low[1:] < offer.high[1:]]
+            bought = choice == BOUGHT
+            high[bought] = np.minimum(high[bought], served.max(initial=0.0))
+    sound = low < high
+    kept = np.flatnonzero(sound if leaving else sound & chose)
+    contradicting = int((~sound).sum())
+    disconnects = customers.disconnects[kept].astype(np.float64) if leaving else np.zeros(len(kept))
+    waited = customers.waited_s[kept] if leaving else np.zeros(len(kept))
+    weight = customers.conversations[kept].astype(np.float64)
+    stratum = _strata(customers.conversations[kept])
+    cell = _cells(
+        _binned(disconnects), np.round(np.log(np.maximum(waited, 1e-3)) / BIN), low[kept], high[kept], stratum
+    )
+    count = int(cell.max(initial=-1)) + 1
+    customers_in = np.bincount(cell, minlength=count)
+    first = np.zeros(count, dtype=np.int64)
+    first[cell] = np.arange(len(kept))
+    by_window, left = waited[:, None], disconnects[:, None]
+    if leaving and customers.windows is not None:
+        by_window, left = customers.windows.waited_s[kept], customers.windows.disconnects[kept].astype(np.float64)
+    within = [np.bincount(cell, column, count) / np.maximum(customers_in, 1) for column in by_window.T]
+    return Rows(
+        disconnects=np.bincount(cell, disconnects, count) / np.maximum(customers_in, 1),
+        waited_s=np.bincount(cell, waited, count) / np.maximum(customers_in, 1),
+        low=low[kept][first],
+        high=high[kept][first],
+        stratum=stratum[first],
+        customers=customers_in,
+        conversations=np.bincount(cell, weight, count).astype(np.float64),
+        waited_in_s=np.stack(within, axis=1),
+        left_in=left.sum(axis=0).astype(np.float64),
+    ), contradicting
+
+
+def chosen_of(offer: Intervals, refused: int | None, taken: tuple[int, ...]) -> Chosen:
+    """Return choices made for single conversations; ``refused`` counts those who took nothing, None if nobody counted.
+
+    Choices of an interval that nobody should be in are left out.
+    """
+    counts = np.array([refused or 0, *taken], dtype=np.int64)
+    kept = offer.low < offer.high
+    kept[0] &= refused is not None
+    return Chosen(offer.low[kept], offer.high[kept], counts[kept])
+
+
+def joined(parts: list[Chosen]) -> Chosen:
+    """Return the choices under all offers."""
+    return Chosen(
+        np.concatenate([np.zeros(0), *(part.low for part in parts)]),
+        np.concatenate([np.zeros(0), *(part.high for part in parts)]),
+        np.concatenate([np.zeros(0, dtype=np.int64), *(part.conversations for part in parts)]),
+    )
+
+
+def _binned(disconnects: Floats) -> Floats:
+    """Return a bin for each number of disconnects: itself if small."""
+    above = np.maximum(disconnects, DISCONNECTS_EXACT) / DISCONNECTS_EXACT
+    return np.minimum(disconnects, DISCONNECTS_EXACT) + np.round(np.log(above) / BIN)
+
+
+def _strata(conversations: Ints) -> Ints:
+    """Return for each customer the stratum of its volume: within one, conversations differ by about a factor of two."""
+    levels = np.round(np.log2(np.maximum(conversations, 1))).astype(np.int64)
+    counts = np.bincount(levels, minlength=1)
+    number, held, stratum = 0, 0, np.zeros(len(counts), dtype=np.int64)
+    for level, count in enumerate(counts.tolist()):
+        if held >= STRATUM_LEAST and counts[level:].sum() >= STRATUM_LEAST:
+            number, held = number + 1, 0
+        stratum[level] = number
+        held += count
+    placed: Ints = stratum[levels]
+    return placed
+
+
+def _cells(*columns: Floats | Ints) -> Ints:
+    """Return the same number for rows that agree in every column."""
+    cell = np.zeros(len(columns[0]), dtype=np.int64)
+    for column in columns:
+        values, place = np.unique(column, return_inverse=True)
+        _, cell = np.unique(cell * len(values) + place, return_inverse=True)
+    return cell

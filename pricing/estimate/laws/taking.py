@@ -1,0 +1,145 @@
+"""How likely it is, at each value of an answer, that customers leave as they do and take the tiers that they take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pricing.estimate.laws.choices import Answers, Intervals, intervals_of
+from pricing.estimate.laws.other_leaving import Otherwise
+from pricing.estimate.observations.statistics import BOUGHT, Customers, Offer
+from pricing.market.answers import Floats, Ints
+
+LAPSES = 0.01
+"""How many choose by something else: what keeps a few odd choices from ruling out a value."""
+
+STEP = 0.05
+"""Neighbours on the grid of urgencies differ by this share."""
+
+BIN = 0.06
+"""Customers of the same disconnects and choices whose seconds differ by less than this share are taken together."""
+
+UNKNOWN = -1
+"""Stands among choices for who was not offered a menu, or what it took of it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Takers:
+    """What customers did, alike ones in a row: left so often in so many seconds, and took what.
+
+    Attributes:
+        urgency_per_s: grid, rising, even in its logarithm. 1/s, shape (n,).
+        likelihood: r^d e^(-r E) of each row at each urgency, the largest of a row being 1. Shape (rows, n).
+        taken: what each row took of each offer, 0 for none, ``UNKNOWN``, or ``BOUGHT``. Shape (rows, offers).
+        weight: customers of each row; a conversation's choice counts what a customer has for each of its own. Shape (rows,).
+    """
+
+    urgency_per_s: Floats
+    likelihood: Floats
+    taken: Ints
+    weight: Floats
+
+    def of_at_most(self, customers: float) -> Takers:
+        """Return the same as if there were no more customers than so many, each kind in its proportion."""
+        return replace(self, weight=self.weight * min(1.0, customers / float(self.weight.sum())))
+
+
+def takers_of(offers: Sequence[Offer], customers: Customers) -> Takers | None:
+    """Return what customers did, None where nobody chose or nobody was seen to wait.
+
+    Choices of single conversations, whose customer is not known, are rows without waits. They count as one for each
+    customer, not for each conversation: customers choose alike every time.
+    """
+    disconnects, waited = _now(customers)
+    count, seen = len(waited), waited > 0
+    taken = np.full((count, len(offers)), UNKNOWN) if customers.choices is None else customers.choices
+    each, rows = count / max(1, int(customers.conversations.sum())), []
+    for place, offer in enumerate(offers):
+        for option, number in enumerate((offer.refused or 0, *offer.taken) if offer.taken is not None else ()):
+            if number:
+                rows.append((place, option, number * each))
+    chose = bool(np.any(taken >= 0)) or bool(rows)
+    if not chose or not seen.any():
+        return None
+    apart = np.column_stack((disconnects, np.round(np.log(np.maximum(waited, 1e-3)) / BIN), taken)).astype(np.int64)
+    _, first, place_of = np.unique(apart, axis=0, return_index=True, return_inverse=True)
+    weight = np.bincount(place_of.ravel()).astype(np.float64)
+    seconds = np.bincount(place_of.ravel(), waited) / weight
+    left, taken = disconnects[first].astype(np.float64), taken[first]
+    if rows:
+        more = np.full((len(rows), len(offers)), UNKNOWN)
+        for row, (place, option, _) in enumerate(rows):
+            more[row, place] = option
+        taken, weight = np.vstack((taken, more)), np.append(weight, [number for *_, number in rows])
+        left, seconds = np.append(left, np.zeros(len(rows))), np.append(seconds, np.zeros(len(rows)))
+    rates = (disconnects[seen] + 0.5) / waited[seen]
+    ends = float(np.min(0.3 / waited[seen])), float(rates.max()) * 4
+    grid = np.geomspace(*ends, max(2, int(np.ceil(np.log(ends[1] / ends[0]) / STEP))))
+    logs = np.multiply.outer(left, np.log(grid)) - np.multiply.outer(seconds, grid)
+    return Takers(grid, np.exp(logs - logs.max(axis=1, keepdims=True)), taken.astype(np.int64), weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Climbed:
+    """The distribution of urgency that makes what customers did most likely, and the log of how likely it is then."""
+
+    share: Floats
+    log_likelihood: float
+
+
+def climb(takers: Takers, chances: Sequence[Floats], share: Floats | None, steps: int) -> Climbed:
+    """Return the distribution that so many steps of expectation-maximisation climb to, from ``share`` or from an even one.
+
+    Args:
+        takers: what customers did.
+        chances: of each offer, how likely each urgency takes each option, none of the tiers being the first.
+            Shapes (n, tiers + 1).
+        share: where to begin. Shape (n,).
+        steps: how many.
+    """
+    joint = takers.likelihood.copy()
+    for column, chance in enumerate(chances):
+        taken = takers.taken[:, column]
+        table = np.column_stack((chance, chance[:, 1:].sum(axis=1), np.ones(len(chance))))
+        options = np.where(taken == BOUGHT, table.shape[1] - 2, np.where(taken == UNKNOWN, table.shape[1] - 1, taken))
+        joint *= table.T[options]
+    total = float(takers.weight.sum())
+    share = np.full(joint.shape[1], 1 / joint.shape[1]) if share is None else share
+    for _ in range(steps):
+        share = share * (joint.T @ (takers.weight / np.maximum(joint @ share, 1e-300))) / total
+    return Climbed(share, float(takers.weight @ np.log(np.maximum(joint @ share, 1e-300))))
+
+
+def chances_of(
+    offers: Sequence[Offer], answers: Answers, takers: Takers, otherwise: Otherwise | None = None
+) -> list[Floats]:
+    """Return of each offer how likely each rate of leaving on the grid takes each option. Shapes (n, tiers + 1)."""
+    return [of_intervals(one, takers.urgency_per_s) for one in as_seen(offers, answers, otherwise)]
+
+
+def as_seen(offers: Sequence[Offer], answers: Answers, otherwise: Otherwise | None) -> list[Intervals]:
+    """Return of each offer the rates of leaving that take each option, some leaving otherwise than out of impatience."""
+    intervals = [intervals_of(offer, answers) for offer in offers]
+    return intervals if otherwise is None else [otherwise.seeming_of(one) for one in intervals]
+
+
+def of_intervals(intervals: Intervals, urgency_per_s: Floats) -> Floats:
+    """Return how much of each point's surroundings on the grid lies in each interval, all but ``LAPSES`` of it."""
+    middle = np.log(urgency_per_s)
+    half = (middle[1] - middle[0]) / 2
+    with np.errstate(divide="ignore"):
+        low, high = np.log(intervals.low), np.log(intervals.high)
+    inside = np.minimum(middle[:, None] + half, high) - np.maximum(middle[:, None] - half, low)
+    shares = np.clip(inside / (2 * half), 0.0, 1.0)
+    shares = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-12)
+    chances: Floats = (1 - LAPSES) * shares + LAPSES / shares.shape[1]
+    return chances
+
+
+def _now(customers: Customers) -> tuple[Ints, Floats]:
+    """Return disconnects and seconds of the time since customers last changed."""
+    if customers.windows is None:
+        return customers.disconnects, customers.waited_s
+    return customers.windows.disconnects[:, -1], customers.windows.waited_s[:, -1]

@@ -1,0 +1,374 @@
+"""Who is how urgent: the distribution of urgency behind what each customer was seen to do, drawn from its posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from scipy.special import expit, gammaln, log_expit
+
+from pricing.estimate.laws.rows import Chosen, Rows
+from pricing.estimate.observations.conversations import CannotEstimate
+from pricing.market.answers import Floats, Ints
+
+STEP = 0.01
+"""Neighbours on the grid of urgencies differ by this share, or by less."""
+
+IN_CELL = 6
+"""Grid points, and kinds of customers, that each cell between thresholds holds at least."""
+
+KINDS = 30
+"""Kinds of customers that a market may consist of, at least: a Dirichlet process cut off there."""
+
+CONCENTRATIONS = np.array([0.1, 0.3, 1.0, 3.0, 10.0])
+"""How readily the process may open another kind; which of them holds is learnt."""
+
+REGROUPED = 3
+"""How often in a sweep two kinds may be joined or one parted ..."""
+
+APART = (float(np.log(0.02)), float(np.log(2.0)))
+"""... into two whose logarithms of urgency are so far apart: the ends of the range, in logarithms once more."""
+
+CHAINS, BURNT, KEPT = 4, 150, 250
+"""Chains from different starts, sweeps of each that are forgotten, and sweeps that count."""
+
+READ_LEAST, READ_MOST = 80, 300
+"""Sweeps that are forgotten, and as many that count, of the one chain that each of many readings has: the most ..."""
+
+READ_ROWS = 400_000
+"""... as long as rows times sweeps are no more than this, for that is what they cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mixing:
+    """The distribution of urgency over conversations.
+
+    Attributes:
+        urgency_per_s: grid, rising. 1/s, shape (n,).
+        share: its posterior mean, which is what a menu is to be made for. Shape (n,).
+        draws: draws from the posterior. Shape (draws, n).
+        by_reading: the posterior mean under each reading of the choices. Shape (readings, n).
+        rows: how many rows the likelihood had.
+        apart: how far the chains are from agreeing: Gelman and Rubin's ratio for the mean of ln r, 1 at best. With
+            many readings it compares the halves of each one's chain.
+    """
+
+    urgency_per_s: Floats
+    share: Floats
+    draws: Floats
+    by_reading: Floats
+    rows: int
+    apart: float
+
+
+def estimate_mixing(rows: Rows, chosen: Chosen, *, draws: int, random: np.random.Generator) -> Mixing:
+    """Return the distribution of urgency where the thresholds between tiers, if any, are known."""
+    return mixing_of([(rows, chosen)], draws=draws, random=random)
+
+
+def mixing_of(readings: Sequence[tuple[Rows, Chosen]], *, draws: int, random: np.random.Generator) -> Mixing:
+    """Return the distribution of urgency, weighted by conversations, with draws from its posterior.
+
+    The prior is a Dirichlet process over a log-uniform law of urgency; the posterior is sampled by blocked Gibbs
+    sampling (Ishwaran and James 2001, with a finite Dirichlet in place of the broken stick). For a given menu profit
+    is linear in the distribution, so the menu that is best on average is the best menu of the posterior mean. Atoms
+    stay sharp where data are plenty and are as wide as their uncertainty where they are few.
+
+    Identifying assumptions: leaving, customers leave at the rate r at which they discount; choosing, see ``choices``.
+    Not identified: urgencies far below one over a customer's seconds, or above one over its shortest waits, which are
+    told from each other only as a whole; how mass is spread within an interval where only choices were seen.
+
+    Args:
+        readings: customers, and choices of single conversations by anybody: once, or as they read under each of several
+            draws of what sets the thresholds between tiers. These are as likely as each other and have a chain each.
+        draws: how many; draw k is of reading k modulo their number.
+        random: where chance comes from.
+
+    Raises:
+        CannotEstimate: there is nothing to learn from.
+    """
+    if not any(len(rows.customers) + len(chosen.conversations) for rows, chosen in readings):
+        raise CannotEstimate("Nobody was seen to leave, wait or choose.")
+    grid = _grid(readings[0][0], np.unique(np.concatenate([_thresholds(*reading) for reading in readings])))
+    most = max(len(rows.customers) for rows, _ in readings)
+    read = 2 * (min(READ_MOST, max(READ_LEAST, READ_ROWS // max(1, most))) // 2)
+    chains, burnt, kept = (CHAINS, BURNT, KEPT) if len(readings) == 1 else (1, read, read)
+    traces = np.empty((len(readings), chains, kept))
+    by_reading = np.zeros((len(readings), len(grid)))
+    drawn = np.empty((draws, len(grid)))
+    for number, (rows, chosen) in enumerate(readings):
+        sampler = _Sampler(rows, chosen, grid, random)
+        own = range(number, draws, len(readings))
+        every = max(1, chains * kept // max(1, len(own)))
+        waiting = iter(own)
+        for chain in range(chains):
+            sampler.begin(1 + (number + chain) % CHAINS)
+            for sweep in range(burnt + kept):
+                sampler.sweep()
+                if sweep < burnt:
+                    continue
+                by_reading[number] += sampler.expected()
+                one = sampler.drawn()
+                traces[number, chain, sweep - burnt] = float(one @ sampler.log_grid)
+                if (chain * kept + sweep - burnt) % every == 0 and (place := next(waiting, None)) is not None:
+                    drawn[place] = one
+        for place in waiting:
+            sampler.sweep()
+            drawn[place] = sampler.drawn()
+    by_reading /= by_reading.sum(axis=1, keepdims=True)
+    if chains == 1:
+        traces = traces.reshape(len(readings), 2, -1)
+    return Mixing(grid, by_reading.mean(axis=0), drawn, by_reading, len(readings[0][0].customers), _apart(traces))
+
+
+class _Sampler:
+    """A Markov chain over markets of finitely many kinds of customers, each with an urgency on the grid.
+
+    Between thresholds lie cells. A kind keeps its cell, so that how many choose an interval can move its mass as a
+    whole; a Dirichlet process restricted to a cell is one again, independent of the others.
+    """
+
+    def __init__(self, rows: Rows, chosen: Chosen, grid: Floats, random: np.random.Generator) -> None:
+        self.random = random
+        self.rows, self.chosen = rows, chosen
+        edges = _thresholds(rows, chosen)
+        self.grid = grid
+        self.log_grid = np.log(self.grid)
+        cell_of_point = np.searchsorted(edges, self.grid, side="left")
+        self.ends = np.searchsorted(cell_of_point, np.arange(len(edges) + 2))
+        base = np.gradient(self.log_grid)
+        self.log_base = np.log(base / base.sum())
+        believed = np.add.reduceat(base / base.sum(), self.ends[:-1])
+        number = np.maximum(IN_CELL, np.ceil(KINDS * believed)).astype(np.int64)
+        self.cell = np.repeat(np.arange(len(number)), number)
+        self.alphas = np.multiply.outer(CONCENTRATIONS, (believed / number)[self.cell])[:, None, :]
+        self.log_gamma = gammaln(self.alphas)
+        self.strata = np.arange(int(rows.stratum.max(initial=0)) + 1)
+        self.member = (rows.stratum == self.strata[:, None]).astype(np.float64)
+        self.each = rows.conversations / np.maximum(rows.customers, 1)
+        lowest, highest = np.searchsorted(edges, rows.low, side="right"), np.searchsorted(edges, rows.high, side="left")
+        lowest = np.where(rows.low > 0, lowest, 0)
+        inside = (self.cell >= lowest[:, None]) & (self.cell <= highest[:, None])
+        self.allowed = np.where(inside, 0.0, -np.inf)
+        first = np.where(chosen.low > 0, np.searchsorted(edges, chosen.low, side="right"), 0)
+        last = np.searchsorted(edges, chosen.high, side="left")
+        cells = np.arange(len(number))
+        self.covers = (cells >= first[:, None]) & (cells <= last[:, None])
+        self.starts = np.searchsorted(self.cell, cells)
+        self.kinds_of = [np.flatnonzero(self.cell == cell) for cell in cells]
+        self.points_of = [slice(*ends) for ends in pairwise(self.ends)]
+        self.base_of = [np.exp(self.log_base[points]).sum() for points in self.points_of]
+
+    def begin(self, kinds: int) -> None:
+        """Start with so many kinds in each cell, evenly among the customers that may be there.
+
+        Too few part quickly, since it is likely that they should; too many take long to join.
+        """
+        number = len(self.cell)
+        self.place = self.random.integers(self.ends[self.cell], self.ends[self.cell + 1])
+        weight = np.full(number, 1e-6)
+        seen = self.rows.waited_s > 0
+        rates = (self.rows.disconnects[seen] + 0.5) / self.rows.waited_s[seen]
+        near = np.searchsorted(self.grid, rates)
+        for cell in range(len(self.ends) - 1):
+            own = self.kinds_of[cell][:kinds]
+            here = near[(near >= self.ends[cell]) & (near < self.ends[cell + 1])]
+            if len(here):
+                self.place[own] = np.quantile(here, (np.arange(len(own)) + 0.5) / len(own), method="nearest")
+            weight[own] = 1.0
+        self.alpha = self.alphas[0, 0]
+        self.factor = np.ones(len(self.rows.left_in))
+        self.waited_s = self.rows.waited_s
+        self.log_weight = np.tile(np.log(weight / weight.sum()), (len(self.strata), 1))
+
+    def sweep(self) -> None:
+        """Draw who is of which kind, then how many each kind has, how urgent it is, and how much it was before."""
+        rows = self.rows
+        rate, log_rate = self.grid[self.place], self.log_grid[self.place]
+        chance = np.multiply.outer(rows.disconnects, log_rate)
+        chance -= np.multiply.outer(self.waited_s, rate)
+        chance += self.allowed
+        chance += self.log_weight[rows.stratum] if len(self.strata) > 1 else self.log_weight
+        chance -= chance.max(axis=1, keepdims=True)
+        np.exp(chance, out=chance)
+        chance /= chance.sum(axis=1, keepdims=True)
+        counts = self.random.multinomial(rows.customers, chance).astype(np.float64)
+        for _ in range(REGROUPED):
+            self._regroup(counts)
+        self._weigh(self.member @ counts, self.member @ (counts * self.each[:, None]))
+        self._place(rows.disconnects @ counts, self.waited_s @ counts)
+        if len(self.factor) > 1:
+            self._change(counts @ self.grid[self.place])
+
+    def _regroup(self, counts: Floats) -> None:
+        """Part one kind in two, or join two to one, if a Metropolis step accepts it; ``counts`` are changed in place.
+
+        Single customers seldom all move from one kind to its like, so without this too many kinds would live on. A
+        kind is parted by the odds of two urgencies to either side of its own, apart by chance, as is how it is shared
+        out; two that are joined are held against how likely it was that they had been parted so.
+        """
+        kinds = self.kinds_of[self.random.integers(len(self.kinds_of))]
+        is_used = counts[:, kinds].any(axis=0)
+        used, free = kinds[is_used], kinds[~is_used]
+        parts = self.random.random() < 0.5
+        if len(used) < (1 if parts else 2) or (parts and len(free) == 0):
+            return
+        one = self._one_of(used)
+        other = self._one_of(free if parts else used[used != one])
+        whole = counts[:, one] + counts[:, other]
+        rows = np.flatnonzero(whole)
+        whole, left, waited = whole[rows], self.rows.disconnects[rows], self.waited_s[rows]
+        if waited @ whole <= 0:
+            return
+        between = np.exp(self.random.uniform(*APART))
+        shared = self.random.random()
+        middle = np.log((left @ whole + 0.5) / (waited @ whole))
+        patient, urgent = middle - (1 - shared) * between, middle + shared * between
+        if self.random.random() < 0.5:
+            patient, urgent = urgent, patient
+        odds = np.log(shared / (1 - shared)) * np.sign(urgent - patient)
+        odds = odds + left * (patient - urgent) - waited * (np.exp(patient) - np.exp(urgent))
+        mine = self.random.binomial(whole.astype(np.int64), expit(odds)) if parts else counts[rows, one]
+        theirs = whole - mine
+        if parts and not (mine.any() and theirs.any()):
+            return
+        proposed = float(mine @ log_expit(odds) + theirs @ log_expit(-odds))
+        member, alpha = self.member[:, rows], self.alpha[one]
+        weights = gammaln(member @ mine + alpha) + gammaln(member @ theirs + alpha)
+        weights -= gammaln(member @ whole + alpha) + gammaln(alpha)
+        gain = float(weights.sum()) - proposed
+        for group, sign in ((mine, 1), (theirs, 1), (whole, -1)):
+            gain += sign * self._evidence(self.cell[one], float(left @ group), float(waited @ group))
+        number = len(used) if parts else len(used) - 1
+        gain += np.log((len(kinds) - number) / (number + 1))
+        if np.log(self.random.random()) < (gain if parts else -gain):
+            counts[rows, one], counts[rows, other] = (mine, theirs) if parts else (whole, 0.0)
+
+    def _evidence(self, cell: int, disconnects: float, waited_s: float) -> float:
+        """Return the log of the likelihood of one kind's customers, averaged over where in its cell it may be."""
+        points = self.points_of[cell]
+        logs = disconnects * self.log_grid[points] - waited_s * self.grid[points] + self.log_base[points]
+        most = float(logs.max())
+        return most + float(np.log(np.exp(logs - most).sum() / self.base_of[cell]))
+
+    def _one_of(self, places: Ints) -> int:
+        return int(places[self.random.integers(len(places))])
+
+    def _concentrate(self, customers: Floats) -> None:
+        """Draw how readily the process opens another kind, from how many there are. Shape (strata, kinds)."""
+        logs = (gammaln(customers + self.alphas) - self.log_gamma).sum(axis=(1, 2))
+        of_all = CONCENTRATIONS[:, None]
+        logs += (gammaln(of_all) - gammaln(of_all + customers.sum(axis=1))).sum(axis=1)
+        reached = np.cumsum(np.exp(logs - logs.max()))
+        self.alpha = self.alphas[np.searchsorted(reached / reached[-1], self.random.random(), side="right"), 0]
+
+    def _weigh(self, customers: Floats, conversations: Floats) -> None:
+        """Draw the weights of the kinds in each stratum, and their shares of all conversations. Shapes (strata, kinds)."""
+        self._concentrate(customers)
+        weight = self.random.standard_gamma(customers + self.alpha)
+        usual = conversations.sum(axis=1, keepdims=True) / np.maximum(customers.sum(axis=1, keepdims=True), 1)
+        usual = np.where(usual > 0, usual, 1.0)
+        each = np.where(customers > 0, conversations / np.maximum(customers, 1), usual)
+        if len(self.chosen.conversations):
+            weight = self._tilted(weight, customers)
+        with np.errstate(divide="ignore"):
+            self.log_weight = np.log(weight / weight.sum(axis=1, keepdims=True))
+        share = (weight * each).sum(axis=0)
+        self.share = share / share.sum()
+
+    def _tilted(self, weight: Floats, customers: Floats) -> Floats:
+        """Return weights whose sums over cells follow the conversations that chose them as well.
+
+        What all cells that could be chosen have together is left to the customers, if there are any.
+        """
+        by_cell = self._cells(weight)
+        volume = self.rows.conversations @ self.member.T if len(self.rows.customers) else np.ones(1)
+        mass = volume[:, None] * by_cell / by_cell.sum(axis=1, keepdims=True)
+        chance = np.where(self.covers, mass.sum(axis=0) + 1e-300, 0.0)
+        fell = self.random.multinomial(self.chosen.conversations, chance / chance.sum(axis=1, keepdims=True)).sum(
+            axis=0
+        )
+        among = (mass + 1e-300) / (mass + 1e-300).sum(axis=0)
+        chose = self.random.multinomial(fell, among.T).T
+        drawn = self.random.standard_gamma(self._cells(customers + self.alpha) + chose)
+        covered = self.covers.any(axis=0)
+        if len(self.rows.customers):
+            drawn *= by_cell[:, covered].sum(axis=1, keepdims=True) / drawn[:, covered].sum(axis=1, keepdims=True)
+        drawn = np.where(covered, drawn, by_cell)
+        # Weights of a cell that nobody is in may all be 0 to the last digit; then its kinds are alike.
+        empty = by_cell[:, self.cell] <= 1e-290
+        weight = np.where(empty, 1.0, weight)
+        return weight / self._cells(weight)[:, self.cell] * drawn[:, self.cell]
+
+    def _cells(self, values: Floats) -> Floats:
+        return np.add.reduceat(values, self.starts, axis=1)
+
+    def _place(self, disconnects: Floats, waited_s: Floats) -> None:
+        """Draw each kind's urgency from what its customers did. Shapes (kinds,)."""
+        self.near = []
+        for kinds, points in zip(self.kinds_of, self.points_of, strict=True):
+            logs = np.multiply.outer(disconnects[kinds], self.log_grid[points])
+            logs -= np.multiply.outer(waited_s[kinds], self.grid[points])
+            logs += self.log_base[points]
+            logs -= logs.max(axis=1, keepdims=True)
+            np.exp(logs, out=logs)
+            self.near.append(logs / logs.sum(axis=1, keepdims=True))
+            reached = np.cumsum(logs, axis=1)
+            drawn = self.random.random((len(kinds), 1)) * reached[:, -1:]
+            self.place[kinds] = points.start + (reached < drawn).sum(axis=1)
+
+    def _change(self, rate_per_s: Floats) -> None:
+        """Draw by what factor all were more urgent in each window than in the last; a wait then counts for as much more.
+
+        The prior of each factor is log-uniform. ``rate_per_s`` is that of the customers of a row together. Shape (rows,).
+        """
+        expected = rate_per_s @ self.rows.waited_in_s
+        drawn = self.random.standard_gamma(self.rows.left_in) / np.maximum(expected, 1e-300)
+        self.factor = np.where(self.rows.left_in > 0, drawn, 1.0)
+        self.factor[-1] = 1.0
+        self.waited_s = self.rows.waited_in_s @ self.factor
+
+    def expected(self) -> Floats:
+        """Return the distribution given who is of which kind, averaged over where the kinds may be. Shape (n,)."""
+        pieces = [self.share[kinds] @ near for kinds, near in zip(self.kinds_of, self.near, strict=True)]
+        return np.concatenate(pieces)
+
+    def drawn(self) -> Floats:
+        """Return the distribution as drawn. Shape (n,)."""
+        drawn: Floats = np.bincount(self.place, self.share, len(self.grid)).astype(np.float64)
+        return drawn
+
+
+def _apart(traces: Floats) -> float:
+    """Return Gelman and Rubin's ratio: 1 if chains agree as well as their own lengths allow.
+
+    Chains are compared within a reading, not between. Shape (readings, chains, sweeps).
+    """
+    within = float(traces.var(axis=2, ddof=1).mean())
+    between = float(traces.mean(axis=2).var(axis=1, ddof=1).mean())
+    return float(np.sqrt(1 + between / within)) if within > 0 else 1.0
+
+
+def _thresholds(rows: Rows, chosen: Chosen) -> Floats:
+    edges = np.unique(np.concatenate((rows.low, rows.high, chosen.low, chosen.high)))
+    return edges[(edges > 0) & np.isfinite(edges)]
+
+
+def _grid(rows: Rows, edges: Floats) -> Floats:
+    """Return rates, evenly in their logarithm, over all that the rows can tell apart, and the thresholds."""
+    seen = rows.waited_s > 0
+    rates = (rows.disconnects[seen] + 0.5) / rows.waited_s[seen]
+    lows = [float(np.min(0.1 / rows.waited_s[seen])) if seen.any() else np.inf, *(edges / 10)]
+    if seen.any():
+        lows.append(0.1 * (float(rows.disconnects @ rows.customers) + 0.5) / float(rows.waited_s @ rows.customers))
+    highs = [float(rates.max()) * 3 if seen.any() else 0.0, *(edges * 4)]
+    low, high = min(lows), max(highs)
+    if not 0 < low < high < np.inf:
+        raise CannotEstimate("Nothing that was seen tells one urgency from another.")
+    ends = np.concatenate(([low], edges[(edges > low) & (edges < high)], [high]))
+    points = [max(IN_CELL, int(np.ceil(np.log(after / before) / STEP))) for before, after in pairwise(ends)]
+    # Ends are put in as they are: a threshold that moved by a last digit would lie on its wrong side.
+    pieces = [np.geomspace(a, b, number + 1)[1:-1] for (a, b), number in zip(pairwise(ends), points, strict=True)]
+    return np.unique(np.concatenate((ends, *pieces)))

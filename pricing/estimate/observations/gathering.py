@@ -1,0 +1,382 @@
+"""From sums over conversations, wherever they are kept, to the statistics that a market is estimated from."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from pricing.estimate.observations.conversations import AGES, AMOUNTS, Sums, by_window, windows_of
+from pricing.estimate.observations.spread import OwnLengths
+from pricing.estimate.observations.statistics import (
+    BOUGHT,
+    AgeCounts,
+    Customers,
+    LengthCounts,
+    Offer,
+    PaceCounts,
+    Part,
+    Statistics,
+    Windows,
+    are_outsized,
+)
+from pricing.market.answers import Floats, Ints
+from pricing.menus.menu import Menu
+
+ROWS_AT_ONCE = 50_000
+
+UNKNOWN_TIER = "conversations_of_unknown_tiers"
+OPEN_TIER = ""
+"""Stands for no tier: conversations that were only observed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """Sums of all weeks that count, row by row.
+
+    Attributes:
+        lengths: (menu version, tier, tokens, observed, censored); the same place may come more than once.
+        customers: (customer, then what ``by_window`` makes of the amounts of ``Sums.customers``), each customer once.
+        tiers: (customer, menu version, tier, whether named for the conversation, conversations).
+        ages: (age, waits, disconnects, ms into that second).
+        pace: the eight amounts of ``Sums.pace``.
+        aside: what was set aside, by reason.
+        going: how many conversations are counted that may go on.
+        windows: the first week of each window.
+        own_lengths: (week, customer, menu version, tier, even, bin, observed, censored), of some customers at least.
+    """
+
+    lengths: Iterable[tuple[str, str, int, int, int]]
+    customers: Iterable[tuple[Any, ...]]
+    tiers: Iterable[tuple[str, str, str, bool, int]]
+    ages: Iterable[tuple[int, int, int, int]]
+    pace: Sequence[float]
+    aside: Mapping[str, int]
+    going: int = 0
+    windows: tuple[int, ...] = (0,)
+    own_lengths: Iterable[tuple[int, str, str, str, int, int, int, int]] = ()
+
+
+def nobody(_customer: str, _version: str) -> bool:
+    """Say of every customer that others gave it its tier."""
+    return False
+
+
+def anybody(_customer: str, _version: str) -> bool:
+    """Say of every customer that it took its tier itself."""
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Choosing:
+    """Who chose.
+
+    Attributes:
+        chose: whether a customer took its tier of a menu version itself.
+        refusing: by menu version, customers without any tier who could have taken one of it; they may have talked under
+            other menus.
+    """
+
+    chose: Callable[[str, str], bool] = nobody
+    refusing: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What was taken of one menu: conversations by tier where it was named for each, and by whom; else by customer."""
+
+    named: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    kept: dict[str, tuple[int, str]] = field(default_factory=dict)
+    naming: set[str] = field(default_factory=set)
+
+
+def summed(sums: Sums, *, since_week: int = 0, going: int = 0) -> Summed:
+    """Return sums that are in memory, from a week on."""
+    weeks = [key[0] for key in sums.customers if key[0] >= since_week]
+    windows = windows_of(min(weeks), max(weeks)) if weeks else (0,)
+    customers: dict[str, list[int]] = {}
+    pace = [0.0] * 8
+    aside: dict[str, int] = defaultdict(int)
+    for (week, customer), amounts in sums.customers.items():
+        if week >= since_week:
+            row = by_window(week, amounts, windows)
+            known = customers.get(customer)
+            customers[customer] = row if known is None else [a + b for a, b in zip(known, row, strict=True)]
+    for (week,), amounts in sums.pace.items():
+        if week >= since_week:
+            pace = [before + amount for before, amount in zip(pace, amounts, strict=True)]
+    for (week, reason), (count,) in sums.aside.items():
+        if week >= since_week:
+            aside[reason] += count
+    return Summed(
+        lengths=[(*key[1:], *amounts) for key, amounts in sums.lengths.items() if key[0] >= since_week],
+        customers=[(customer, *amounts) for customer, amounts in sorted(customers.items())],
+        tiers=[(*key[1:], *amounts) for key, amounts in sums.tiers.items() if key[0] >= since_week],
+        ages=[(*key[1:], *amounts) for key, amounts in sums.ages.items() if key[0] >= since_week],
+        pace=pace,
+        aside=aside,
+        going=going,
+        windows=windows,
+        own_lengths=[(*key, *amounts) for key, amounts in sums.own_lengths.items() if key[0] >= since_week],
+    )
+
+
+def statistics_of(given: Summed, menus: Mapping[str, Menu], choosing: Choosing) -> Statistics:
+    """Return what the estimators need.
+
+    Args:
+        given: the sums.
+        menus: every menu of the records, by version. Lengths under another, or of a tier that its menu does not
+            have, are set aside with their number: nobody knows the cap that cut them.
+        choosing: who chose its tier; only where somebody did does a menu become an offer.
+    """
+    aside = dict(given.aside)
+    lengths, unknown = _lengths(given.lengths, menus)
+    if unknown:
+        aside[UNKNOWN_TIER] = aside.get(UNKNOWN_TIER, 0) + unknown
+    names: list[str] = []
+    amounts = _amounts(given.customers, names, AMOUNTS + 2 * (len(given.windows) - 1))
+    outsized = {names[row] for row in np.flatnonzero(are_outsized(amounts[:, 0])).tolist()}
+    taken = _taken((row for row in given.tiers if row[0] not in outsized), menus, choosing)
+    refused = {version: whom for version, whom in choosing.refusing.items() if whom}
+    for version in refused:
+        if version in menus and _is_an_offer(menus[version]):
+            taken.setdefault(version, _Taken())
+    offers = tuple(_offer(menus[version], taken[version]) for version in taken)
+    customers = _customers(amounts, _choices(names, menus, taken), _windows(amounts, given.windows))
+    for column, version in enumerate(taken):
+        if whom := refused.get(version):
+            known = [row for row, name in enumerate(names) if name in whom]
+            customers = with_refusals(customers, column, len(whom) - len(known), len(offers), known)
+    return Statistics(
+        lengths=lengths,
+        pace=_pace(given.pace),
+        customers=customers,
+        ages=_ages(given.ages),
+        offers=offers,
+        set_aside=aside,
+        going=given.going,
+        own=_own(given, menus, names, lengths),
+    )
+
+
+def _lengths(
+    rows: Iterable[tuple[str, str, int, int, int]], menus: Mapping[str, Menu]
+) -> tuple[tuple[LengthCounts, ...], int]:
+    """Return the counts by tier and cap, whatever menu it was under, and how many conversations have no known cap."""
+    counts: dict[tuple[str, int | None], dict[int, list[int]]] = defaultdict(dict)
+    unknown = 0
+    for version, name, tokens, observed, censored in rows:
+        cap = None
+        if name != OPEN_TIER:
+            menu = menus.get(version)
+            tier = None if menu is None else menu.tier(name)
+            if tier is None:
+                unknown += observed + censored
+                continue
+            cap = tier.conversation_tokens_max
+        if cap is not None and tokens >= cap:
+            observed, censored = 0, observed + censored
+        known = counts[name, cap].setdefault(tokens, [0, 0])
+        known[0] += observed
+        known[1] += censored
+    return tuple(_counted(name, cap, seen) for (name, cap), seen in counts.items()), unknown
+
+
+def _own(
+    given: Summed, menus: Mapping[str, Menu], names: Sequence[str], lengths: Sequence[LengthCounts]
+) -> OwnLengths | None:
+    """Return the lengths by customer; those of tiers that no menu has are left out, None if there are no others."""
+    places = {one.tier: place for place, one in enumerate(lengths)}
+    rows = {name: row for row, name in enumerate(names)}
+    entries = []
+    for week, customer, version, name, *rest in given.own_lengths:
+        tier = menus[version].tier(name) if version in menus and name != OPEN_TIER else None
+        place = places.get(_label(name, None if tier is None else tier.conversation_tokens_max))
+        if (tier is not None or name == OPEN_TIER) and place is not None and customer in rows:
+            entries.append((rows[customer], place, bisect_right(given.windows, week) - 1, *rest))
+    return OwnLengths(*np.array(entries, dtype=np.int64).T) if entries else None
+
+
+def _label(name: str, cap: int | None) -> str:
+    return f"{name or 'observed'} ({'no cap' if cap is None else f'{cap} tokens'})"
+
+
+def _counted(name: str, cap: int | None, seen: Mapping[int, Sequence[int]]) -> LengthCounts:
+    tokens = np.array(sorted(seen), dtype=np.int64)
+    ends = np.array([seen[length] for length in tokens.tolist()], dtype=np.int64)
+    return LengthCounts(_label(name, cap), cap, tokens, ends[:, 0], ends[:, 1])
+
+
+def _amounts(rows: Iterable[tuple[Any, ...]], names: list[str], number: int) -> Ints:
+    """Return the customers' amounts as they come, and put their names into ``names``. Shape (n, number)."""
+    pieces = [np.zeros((0, number), dtype=np.int64)]
+    remaining = iter(rows)
+    while some := list(islice(remaining, ROWS_AT_ONCE)):
+        names += [row[0] for row in some]
+        pieces.append(np.array([row[1:] for row in some], dtype=np.int64))
+    return np.concatenate(pieces)
+
+
+def _customers(amounts: Ints, choices: Ints | None, windows: Windows | None) -> Customers:
+    seconds: Floats = amounts / 1000.0
+    return Customers(
+        disconnects=amounts[:, 1],
+        waited_s=seconds[:, 2],
+        conversations=amounts[:, 0],
+        early=Part(amounts[:, 3], seconds[:, 4]),
+        even=Part(amounts[:, 5], seconds[:, 6]),
+        choices=choices,
+        untimed=Part(amounts[:, 7], seconds[:, 8]),
+        windows=windows,
+    )
+
+
+def _windows(amounts: Ints, starts: tuple[int, ...]) -> Windows | None:
+    """Return the customers by window; the last is what the others leave of all."""
+    if len(starts) == 1:
+        return None
+    disconnects, waited = amounts[:, AMOUNTS::2], amounts[:, AMOUNTS + 1 :: 2]
+    last = amounts[:, 1] - disconnects.sum(axis=1), amounts[:, 2] - waited.sum(axis=1)
+    return Windows(
+        starts, np.column_stack((disconnects, last[0])), np.column_stack((waited, last[1])).astype(np.float64) / 1000.0
+    )
+
+
+def _taken(
+    rows: Iterable[tuple[str, str, str, bool, int]], menus: Mapping[str, Menu], choosing: Choosing
+) -> dict[str, _Taken]:
+    """Return what was taken of each menu that the mechanism's thresholds hold for: one price a conversation."""
+    taken: dict[str, _Taken] = {}
+    for customer, version, name, named, conversations in rows:
+        if not named and not choosing.chose(customer, version):
+            continue
+        menu = menus.get(version)
+        if menu is None or not _is_an_offer(menu) or menu.tier(name) is None:
+            continue
+        of = taken.setdefault(version, _Taken())
+        if named:
+            of.named[name] += conversations
+            of.naming.add(customer)
+        else:
+            of.kept[customer] = max(of.kept.get(customer, (0, "")), (conversations, name))
+    return taken
+
+
+def _is_an_offer(menu: Menu) -> bool:
+    return menu.bill == "conversation" and not any(tier.output_nanousd_per_mtok for tier in menu.tiers)
+
+
+def _sorted_names(menu: Menu) -> list[str]:
+    return [
+        tier.name
+        for tier in sorted(
+            menu.tiers,
+            key=lambda tier: (
+                np.inf if tier.conversation_tokens_max is None else tier.conversation_tokens_max,
+                tier.price_nanousd,
+            ),
+        )
+    ]
+
+
+def _offer(menu: Menu, taken: _Taken) -> Offer:
+    tiers = [menu.tier(name) for name in _sorted_names(menu)]
+    known = [tier for tier in tiers if tier is not None]
+    return Offer(
+        caps_tokens=tuple(tier.conversation_tokens_max for tier in known),
+        prices_nanousd=tuple(tier.price_nanousd for tier in known),
+        taken=tuple(taken.named.get(tier.name, 0) for tier in known) if taken.named else None,
+    )
+
+
+def _choices(names: Sequence[str], menus: Mapping[str, Menu], taken: Mapping[str, _Taken]) -> Ints | None:
+    """Return what each customer took under each menu: its place from 1, ``BOUGHT`` some, -1 where it chose nothing."""
+    if not any(of.kept or of.naming for of in taken.values()):
+        return None
+    rows = {name: row for row, name in enumerate(names)}
+    choices = np.full((len(names), len(taken)), -1, dtype=np.int64)
+    for column, (version, of) in enumerate(taken.items()):
+        places = {name: place for place, name in enumerate(_sorted_names(menus[version]), start=1)}
+        choices[[rows[customer] for customer in of.naming if customer in rows], column] = BOUGHT
+        for customer, (_, name) in of.kept.items():
+            if customer in rows:
+                choices[rows[customer], column] = places[name]
+    return choices
+
+
+def with_refusals(
+    customers: Customers, column: int, refusing: int, offers: int, known: Sequence[int] = ()
+) -> Customers:
+    """Return the customers with those who took nothing.
+
+    Args:
+        customers: those who have talked.
+        column: which offer was refused.
+        refusing: how many have never talked; they would have as much as the others do, as far as anyone knows.
+        offers: how many there are.
+        known: rows of those who have talked, and took nothing of this one.
+    """
+    number = len(customers.conversations)
+    usual = max(1, int(np.median(customers.conversations))) if number else 1
+    before = np.full((number, offers), -1, dtype=np.int64) if customers.choices is None else customers.choices.copy()
+    before[list(known), column] = 0
+    refused = np.full((refusing, offers), -1, dtype=np.int64)
+    refused[:, column] = 0
+    none, no_wait = np.zeros(refusing, dtype=np.int64), np.zeros(refusing)
+
+    def longer(part: Part | None) -> Part | None:
+        if part is None:
+            return None
+        return Part(np.concatenate((part.disconnects, none)), np.concatenate((part.waited_s, no_wait)))
+
+    windows = customers.windows
+    if windows is not None:
+        nothing = np.zeros((refusing, len(windows.starts)))
+        windows = Windows(
+            windows.starts,
+            np.concatenate((windows.disconnects, nothing.astype(np.int64))),
+            np.concatenate((windows.waited_s, nothing)),
+        )
+    return Customers(
+        disconnects=np.concatenate((customers.disconnects, none)),
+        waited_s=np.concatenate((customers.waited_s, no_wait)),
+        conversations=np.concatenate((customers.conversations, np.full(refusing, usual, dtype=np.int64))),
+        early=longer(customers.early),
+        even=longer(customers.even),
+        choices=np.concatenate((before, refused)),
+        untimed=longer(customers.untimed),
+        windows=windows,
+    )
+
+
+def _ages(rows: Iterable[tuple[int, int, int, int]]) -> AgeCounts:
+    """Return the time waited at each age: a whole second by all who came further, and what the others came into it."""
+    counts = np.zeros((AGES, 3), dtype=np.int64)
+    for age, *amounts in rows:
+        counts[age] += amounts
+    beyond = np.cumsum(counts[::-1, 0])[::-1]
+    return AgeCounts(
+        disconnects=counts[:, 1],
+        waited_s=np.append(beyond[1:], 0).astype(np.float64) + counts[:, 2] / 1000.0,
+    )
+
+
+def _pace(amounts: Sequence[float]) -> PaceCounts:
+    calls, first, first_squared, tokens, tokens_squared, ms, ms_squared, tokens_ms = amounts
+    return PaceCounts(
+        calls=int(calls),
+        ttft_s=first / 1e3,
+        ttft_squared=first_squared / 1e6,
+        tokens=float(tokens),
+        tokens_squared=float(tokens_squared),
+        seconds=ms / 1e3,
+        seconds_squared=ms_squared / 1e6,
+        tokens_seconds=tokens_ms / 1e3,
+        set_aside=0,
+    )

@@ -1,0 +1,66 @@
+"""What customers were seen to do, from their usage records in memory, as the estimators want it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pricing.estimate.observations.conversations import WEEK_MS, Watch
+from pricing.estimate.observations.gathering import Choosing, anybody, nobody, statistics_of, summed
+from pricing.estimate.observations.statistics import Statistics
+from pricing.menus.menu import Menu
+
+AT_ONCE = 10_000
+REPEATED = "records_repeated"
+MALFORMED = "records_malformed"
+
+WHOLE = ("time", "billed_output_tokens", "output_tokens")
+MAYBE_WHOLE = ("settled", "ttft_ms", "duration_ms")
+TEXT = ("id", "kind", "customer")
+MAYBE_TEXT = ("conversation", "endpoint", "tier", "tier_chosen", "menu_version", "finish")
+
+
+def seen_in_records(
+    records: Iterable[Mapping[str, Any]], menus: Mapping[str, Menu], *, own_tiers: bool, since_ms: int = 0
+) -> Statistics:
+    """Return the statistics of usage records.
+
+    Args:
+        records: in about the order of their time; a record that comes twice counts once.
+        own_tiers: whether customers took the tier of their account themselves.
+    """
+    watch, known, aside = Watch(), set[str](), {REPEATED: 0, MALFORMED: 0}
+    waiting: list[Mapping[str, Any]] = []
+    for record in records:
+        if not _is_whole(record):
+            aside[MALFORMED] += 1
+        elif record["id"] in known:
+            aside[REPEATED] += 1
+        else:
+            known.add(record["id"])
+            waiting.append(record)
+        if len(waiting) >= AT_ONCE:
+            watch.see(waiting)
+            waiting = []
+    watch.see(waiting)
+    going = watch.close_all()
+    found = summed(watch.sums, since_week=since_ms // WEEK_MS, going=going)
+    counts = {**found.aside, **{reason: count for reason, count in aside.items() if count}}
+    return statistics_of(replace(found, aside=counts), menus, Choosing(chose=anybody if own_tiers else nobody))
+
+
+def _is_whole(record: Mapping[str, Any]) -> bool:
+    """Return whether a record has what is needed of it, of the right kind."""
+    return (
+        all(_whole(record.get(name)) for name in WHOLE)
+        and all(record.get(name) is None or _whole(record[name]) for name in MAYBE_WHOLE)
+        and all(isinstance(record.get(name), str) for name in TEXT)
+        and all(name in record and isinstance(record[name], str | None) for name in MAYBE_TEXT)
+        and isinstance(record.get("stream"), bool)
+        and {"settled", "ttft_ms", "duration_ms"} <= record.keys()
+    )
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53

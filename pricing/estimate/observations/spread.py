@@ -1,0 +1,225 @@
+"""Lengths customer by customer: tests whose unit is the customer, and how far customers who differ widen a band.
+
+Answers of one customer are alike, so a thousand answers of ten customers tell less than those of a thousand. Everything
+here is a sum over customers, and its variance that of such a sum.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from pricing.estimate.observations.conversations import BINS_A_DOUBLING
+from pricing.market.answers import Floats, Ints
+
+CLUSTERS_LEAST = 20
+"""Fewer customers of their own do not tell how customers differ."""
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLengths:
+    """Conversations by customer and length, in bins; one entry for each that anything fell into. Shapes (m,).
+
+    Attributes:
+        customer: row of the customer.
+        tier: place of its tier among the length counts.
+        window: place of the window of weeks, 0 where there is but one.
+        even: 1 for days whose number since 1970 is even.
+        bin: of the length, ``length_bin``.
+        observed, censored: conversations that ended there by themselves, and that were cut.
+    """
+
+    customer: Ints
+    tier: Ints
+    window: Ints
+    even: Ints
+    bin: Ints
+    observed: Ints
+    censored: Ints
+
+    def only(self, kept: Ints, customers: int) -> OwnLengths:
+        """Return the lengths of some customers, numbered anew."""
+        place = np.full(customers, -1, dtype=np.int64)
+        place[kept] = np.arange(len(kept))
+        mine = place[self.customer] >= 0
+        return OwnLengths(
+            place[self.customer[mine]],
+            *(one[mine] for one in (self.tier, self.window, self.even, self.bin, self.observed, self.censored)),
+        )
+
+    def where(self, entries: Flags) -> OwnLengths:
+        """Return some of the entries."""
+        columns = (self.customer, self.tier, self.window, self.even, self.bin, self.observed, self.censored)
+        return OwnLengths(*(one[entries] for one in columns))
+
+    @property
+    def is_enough(self) -> bool:
+        """Return whether there are customers enough to see how they differ."""
+        return len(np.unique(self.customer)) >= CLUSTERS_LEAST
+
+
+@dataclass(frozen=True, slots=True)
+class Risks:
+    """Of groups of conversations, bin by bin, how many ended and how many were there to end. Shapes (groups, bins)."""
+
+    ended: Floats
+    at_risk: Floats
+
+    def expected(self) -> Floats:
+        """Return how many would have ended if all groups were alike. Shape (groups, bins)."""
+        return self.at_risk * self.hazard()
+
+    def hazard(self, weight: Floats | None = None) -> Floats:
+        """Return the share that ends in each bin, groups weighted. Shape (bins,)."""
+        weight = np.ones(len(self.ended)) if weight is None else weight
+        hazard: Floats = (weight @ self.ended) / np.maximum(weight @ self.at_risk, 1e-300)
+        return hazard
+
+
+def risks_of(own: OwnLengths, group: Ints, groups: int, bins: int) -> Risks:
+    """Return the risks of groups of entries; who was cut within a bin was there for half of it. ``group`` has shape (m,)."""
+    ended, cut = np.zeros((groups, bins)), np.zeros((groups, bins))
+    np.add.at(ended, (group, own.bin), own.observed)
+    np.add.at(cut, (group, own.bin), own.censored)
+    reached = np.cumsum((ended + cut)[:, ::-1], axis=1)[:, ::-1]
+    return Risks(ended, reached - cut / 2)
+
+
+def bins_in(own: OwnLengths) -> int:
+    """Return how many bins there are."""
+    return int(own.bin.max(initial=0)) + 1
+
+
+def bins_of(tokens: Ints) -> Ints:
+    """Return the bin of each length, as ``length_bin`` does."""
+    return np.floor(BINS_A_DOUBLING * np.log2(tokens) + 1e-9).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Differing:
+    """Whether two groups of conversations end at different rates.
+
+    Attributes:
+        p_value: two-sided, customers being the unit.
+        ratio: at what multiple of the other group's rate the first one's answers end, length for length.
+    """
+
+    p_value: float
+    ratio: float
+
+
+def compared(own: OwnLengths, first: Flags, below_bin: int | None = None) -> Differing:
+    """Return whether some entries end at another rate than the others: a log-rank test over customers.
+
+    Args:
+        own: the entries.
+        first: which of them are the one group; a customer may be in both. Shape (m,).
+        below_bin: only lengths in bins below this one are compared.
+    """
+    bins = bins_in(own) if below_bin is None else min(below_bin, bins_in(own))
+    customers, which = np.unique(own.customer, return_inverse=True)
+    count = len(customers)
+    parts = risks_of(own, 2 * which + first, 2 * count, bins_in(own))
+    ended, at_risk = parts.ended[:, :bins], parts.at_risk[:, :bins]
+    hazard = ended.sum(axis=0) / np.maximum(at_risk.sum(axis=0), 1e-300)
+    share = at_risk[1::2].sum(axis=0) / np.maximum(at_risk.sum(axis=0), 1e-300)
+    surplus = ended - hazard * at_risk
+    score = surplus[1::2] @ (1 - share) - surplus[::2] @ share
+    rates = [float(ended[place::2].sum() / max(1e-300, (hazard * at_risk[place::2]).sum())) for place in (1, 0)]
+    return Differing(_two_sided(score), rates[0] / rates[1] if rates[1] > 0 else math.inf)
+
+
+def by_urgency(own: OwnLengths, disconnects: Floats, waited_s: Floats, even: tuple[Floats, Floats]) -> Differing | None:
+    """Return whether customers who leave soon have answers of other lengths than those who stay, None if too few tell.
+
+    Leaving on odd days says how urgent a customer is on even ones, whose lengths then have nothing to do with it but
+    through the customer, and the other way round. Answers are held against those of the same tier.
+
+    Args:
+        own: the entries.
+        disconnects, waited_s: of each customer. Shapes (n,).
+        even: the same of even days alone.
+    """
+    if not own.is_enough:
+        return None
+    tiers, bins = int(own.tier.max(initial=0)) + 1, bins_in(own)
+    whole = risks_of(own, own.tier, tiers, bins)
+    hazard = whole.ended / np.maximum(whole.at_risk, 1e-300)
+    scores, surplus_of, expected_of, rank_of = np.zeros(len(disconnects)), [], [], []
+    for parity, (d, seconds) in ((1, (disconnects - even[0], waited_s - even[1])), (0, even)):
+        mine = own.where(own.even == parity)
+        group, which = np.unique(mine.customer * tiers + mine.tier, return_inverse=True)
+        risks = risks_of(mine, which, len(group), bins)
+        customer, tier = np.divmod(group, tiers)
+        known = seconds[customer] > 0
+        expected = (hazard[tier] * risks.at_risk).sum(axis=1)[known]
+        surplus = risks.ended.sum(axis=1)[known] - expected
+        usual = d.sum() / max(1e-9, seconds.sum())
+        rates = (d + 0.5)[customer[known]] / (seconds[customer[known]] + 0.5 / max(usual, 1e-9))
+        rank = np.argsort(np.argsort(rates)) / max(1, len(rates) - 1)
+        centred = rank - (rank @ expected) / max(1e-300, float(expected.sum()))
+        np.add.at(scores, customer[known], centred * surplus)
+        surplus_of.append(surplus)
+        expected_of.append(expected)
+        rank_of.append(rank)
+    rank, ended, expected = np.concatenate(rank_of), np.concatenate(surplus_of), np.concatenate(expected_of)
+    soon, late = rank > 2 / 3, rank < 1 / 3
+    rates_of = [1 + float(ended[one].sum()) / max(1e-300, float(expected[one].sum())) for one in (soon, late)]
+    return Differing(_two_sided(scores), rates_of[0] / max(1e-9, rates_of[1]))
+
+
+def own_errors(own: OwnLengths) -> Floats:
+    """Return the standard error of the cumulated rate at each bin's end, where customers are the unit. Shape (bins,).
+
+    The error of the rate is a sum over customers of how many of its answers ended more than were expected to.
+    """
+    customers, which = np.unique(own.customer, return_inverse=True)
+    risks = risks_of(own, which, len(customers), bins_in(own))
+    hazard, there = risks.hazard(), np.maximum(risks.at_risk.sum(axis=0), 1e-300)
+    added = np.cumsum((risks.ended - risks.at_risk * hazard) / (there * np.maximum(1 - hazard, 1e-9)), axis=1)
+    errors: Floats = np.sqrt((added**2).sum(axis=0))
+    return errors
+
+
+def factors(own: OwnLengths, weight: Floats, since: int = 0) -> Floats:
+    """Return by what factor the rate in each bin differs from the pooled one, customers weighted. Shape (bins,).
+
+    Args:
+        own: the entries.
+        weight: of each customer. Shape (n,).
+        since: only windows from this one on count.
+    """
+    bins = bins_in(own)
+    customers = len(weight)
+    late = own.where(own.window >= since)
+    there = risks_of(late, late.customer, customers, bins)
+    pooled = risks_of(own, np.zeros(len(own.bin), dtype=np.int64), 1, bins).hazard()
+    known = (weight @ there.at_risk > 0) & (pooled > 0)
+    changed: Floats = np.where(known, there.hazard(weight) / np.where(pooled > 0, pooled, 1.0), 1.0)
+    return changed
+
+
+def steady_from(own: OwnLengths, alpha: float, ratio_least: float) -> tuple[int, Differing | None]:
+    """Return from which window on answers have ended at the rate of the last one, and the difference to the one before it.
+
+    Going back from the last window, each is compared with all later ones that were found alike.
+    """
+    first = int(own.window.max(initial=0))
+    while first > 0:
+        some = own.where(own.window >= first - 1)
+        found = compared(some, some.window >= first)
+        if found.p_value < alpha and abs(math.log(max(found.ratio, 1e-9))) > math.log(ratio_least):
+            return first, found
+        first -= 1
+    return 0, None
+
+
+def _two_sided(score: Floats) -> float:
+    scale = float(np.sqrt(np.dot(score, score)))
+    return float(2 * ndtr(-abs(score.sum()) / scale)) if scale > 0 else 1.0

@@ -1,0 +1,232 @@
+"""What the estimators need to know of all usage records: counts and sums, a row a customer, nothing a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pricing.estimate.observations.conversations import DURATION_MS_MOST
+from pricing.estimate.observations.spread import OwnLengths
+from pricing.market.answers import Floats, Ints
+
+VOLUME_MOST = 1_000
+"""A customer with more than so many times the median's conversations is a program, or a fault, and is set aside."""
+
+
+BOUGHT = -2
+"""Stands among choices for a customer who named tiers, now this one and now that, for single conversations."""
+
+
+@dataclass(frozen=True, slots=True)
+class LengthCounts:
+    """Conversations of one tier by length and ending.
+
+    Attributes:
+        tier: its name, and behind a space what tells it from others of that name; conversations of one cap belong to one.
+        cap_tokens: its cap, None for none.
+        tokens: lengths, positive and rising. Shape (m,).
+        observed: conversations that ended by themselves after so many tokens. Shape (m,).
+        censored: conversations that were cut there. Shape (m,).
+    """
+
+    tier: str
+    cap_tokens: int | None
+    tokens: Ints
+    observed: Ints
+    censored: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class PaceCounts:
+    """Sums over streamed calls of w = ttft, x = tokens after the first, y = seconds after the first.
+
+    Attributes:
+        calls: how many.
+        set_aside: calls with negative or impossible times, not in any sum.
+    """
+
+    calls: int
+    ttft_s: float
+    ttft_squared: float
+    tokens: float
+    tokens_squared: float
+    seconds: float
+    seconds_squared: float
+    tokens_seconds: float
+    set_aside: int
+
+
+def pace_counts(ttft_ms: Ints, duration_ms: Ints, output_tokens: Ints) -> PaceCounts:
+    """Return the sums over streamed calls; one whose clock ran backwards or jumped is counted apart. Shapes (n,)."""
+    possible = (ttft_ms >= 0) & (duration_ms >= ttft_ms) & (duration_ms <= DURATION_MS_MOST) & (output_tokens >= 1)
+    first = ttft_ms[possible] / 1000.0
+    seconds = (duration_ms - ttft_ms)[possible] / 1000.0
+    tokens = output_tokens[possible] - 1.0
+    return PaceCounts(
+        calls=len(first),
+        ttft_s=float(first.sum()),
+        ttft_squared=float(np.dot(first, first)),
+        tokens=float(tokens.sum()),
+        tokens_squared=float(np.dot(tokens, tokens)),
+        seconds=float(seconds.sum()),
+        seconds_squared=float(np.dot(seconds, seconds)),
+        tokens_seconds=float(np.dot(tokens, seconds)),
+        set_aside=len(possible) - len(first),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of each customer's waiting: disconnects and seconds. Shapes (n,)."""
+
+    disconnects: Ints
+    waited_s: Floats
+
+    def only(self, rows: Ints) -> Part:
+        """Return the same for some customers."""
+        return Part(self.disconnects[rows], self.waited_s[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Customers by time, to see whether they have changed.
+
+    Attributes:
+        starts: the first week of each window, rising; each goes on to the next.
+        disconnects, waited_s: of each customer in each window. Shapes (n, windows).
+    """
+
+    starts: tuple[int, ...]
+    disconnects: Ints
+    waited_s: Floats
+
+    def only(self, rows: Ints) -> Windows:
+        """Return the same for some customers."""
+        return Windows(self.starts, self.disconnects[rows], self.waited_s[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Customers:
+    """One row a customer.
+
+    Attributes:
+        disconnects: conversations that the customer left while the model ran, d. Shape (n,).
+        waited_s: seconds waited in all conversations, E. Shape (n,).
+        conversations: how many. Shape (n,).
+        early: the first ``EARLY_MS`` of every wait alone; None if not kept.
+        even: the days alone whose number since 1970 is even; None if not kept.
+        untimed: the first ``UNTIMED_MS`` of every wait alone; None if not kept.
+        windows: the same by time; None if there is but one window.
+        choices: the tier taken under each offer, 1 the smallest, 0 none of them, -1 never offered, ``BOUGHT`` some.
+            Shape (n, offers).
+    """
+
+    disconnects: Ints
+    waited_s: Floats
+    conversations: Ints
+    early: Part | None = None
+    even: Part | None = None
+    choices: Ints | None = None
+    untimed: Part | None = None
+    windows: Windows | None = None
+
+    def only(self, rows: Ints) -> Customers:
+        """Return some of the customers."""
+        return Customers(
+            self.disconnects[rows],
+            self.waited_s[rows],
+            self.conversations[rows],
+            None if self.early is None else self.early.only(rows),
+            None if self.even is None else self.even.only(rows),
+            None if self.choices is None else self.choices[rows],
+            None if self.untimed is None else self.untimed.only(rows),
+            None if self.windows is None else self.windows.only(rows),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AgeCounts:
+    """All waits by age: place k is from k to k + 1 seconds after the call.
+
+    Attributes:
+        disconnects: how many left at that age. Shape (ages,).
+        waited_s: seconds waited at that age, at most one for each wait. Shape (ages,).
+    """
+
+    disconnects: Ints
+    waited_s: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A menu as it stood: caps rising, None for no cap, with the price of a conversation.
+
+    Attributes:
+        taken: conversations by the tier chosen *for them*, from the smallest; None where customers chose once for all.
+        refused: conversations for which no tier was taken; None where nobody counted.
+    """
+
+    caps_tokens: tuple[int | None, ...]
+    prices_nanousd: tuple[int, ...]
+    taken: tuple[int, ...] | None = None
+    refused: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """All that is kept of the usage records.
+
+    Attributes:
+        set_aside: records left out before the counting, by reason, such as those of deleted tiers.
+        going: conversations among them that may go on; they are counted as they stand.
+        own: lengths by customer, None if not kept.
+    """
+
+    lengths: tuple[LengthCounts, ...]
+    pace: PaceCounts
+    customers: Customers
+    ages: AgeCounts | None
+    offers: tuple[Offer, ...]
+    set_aside: Mapping[str, int]
+    going: int = 0
+    own: OwnLengths | None = None
+
+
+def cleaned(statistics: Statistics) -> Statistics:
+    """Return the statistics without the customers that cannot be, each reason with its count.
+
+    A wait cannot be negative or not a number, nobody leaves more conversations than there are, nobody leaves without
+    having waited or takes a tier that was not offered, and a customer of more than ``VOLUME_MOST`` times the median's conversations is not one.
+    """
+    them = statistics.customers
+    impossible = ~np.isfinite(them.waited_s) | (them.waited_s < 0)
+    impossible |= (them.waited_s == 0) & (them.disconnects > 0)
+    impossible |= (them.conversations < 1) | (them.disconnects < 0) | (them.disconnects > them.conversations)
+    for part in (them.early, them.even, them.untimed):
+        if part is not None:
+            impossible |= (part.disconnects < 0) | (part.disconnects > them.disconnects)
+            impossible |= ~(part.waited_s >= 0) | (part.waited_s > them.waited_s * (1 + 1e-9))
+    if them.choices is not None:
+        tiers = np.array([len(offer.caps_tokens) for offer in statistics.offers], dtype=np.int64)
+        impossible |= np.any((them.choices < BOUGHT) | (them.choices > tiers), axis=1)
+    outsized = np.zeros(len(impossible), dtype=bool)
+    outsized[~impossible] = are_outsized(them.conversations[~impossible])
+    kept = np.flatnonzero(~impossible & ~outsized)
+    counts = dict(statistics.set_aside)
+    for reason, number in (
+        ("customers_impossible", int(impossible.sum())),
+        ("customers_outsized", int(outsized.sum())),
+        ("calls_of_impossible_times", statistics.pace.set_aside),
+    ):
+        if number:
+            counts[reason] = counts.get(reason, 0) + number
+    own = None if statistics.own is None else statistics.own.only(kept, len(impossible))
+    return replace(statistics, customers=them.only(kept), set_aside=counts, own=own)
+
+
+def are_outsized(conversations: Ints) -> NDArray[np.bool_]:
+    """Return which customers have so many more conversations than the median that they are none. Shape (n,)."""
+    return conversations > VOLUME_MOST * (float(np.median(conversations)) if len(conversations) else 0.0)

@@ -1,0 +1,102 @@
+"""Markets near one: what it may be where it is not quite as it was taken to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pricing.market.fields import NotAMarket, number
+from pricing.market.worth import CELLS_KEPT, Valuation
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbourhood:
+    """How far a market may be from what it was taken to be, one thing at a time.
+
+    Attributes:
+        pace: by what share answers may come later or sooner.
+        length: by what share they may be longer or shorter.
+        urgency: by what share customers may be more or less urgent.
+        value_sigma: standard deviation of the logarithm of the value between customers of one urgency.
+        loss_max: the share of the most profitable menu's profit that may be lost where the market is as it was taken.
+        single_share_min: what is to be kept, in each of the other markets, of the single plan that is best in that one.
+    """
+
+    pace: float = 0.02
+    length: float = 0.02
+    urgency: float = 0.1
+    value_sigma: float = 0.1
+    loss_max: float = 0.02
+    single_share_min: float = 0.97
+
+    def to_json(self) -> dict[str, float]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Neighbourhood:
+        """Return what a menu states.
+
+        Raises:
+            NotAMarket: a field is no number from 0 to below 1.
+        """
+        fields = {name: number(given, name, within="robust.", least=0.0) for name in cls.__dataclass_fields__}
+        if max(fields.values()) >= 1 or len(given) != len(fields):
+            raise NotAMarket(f"robust has {', '.join(fields)}, each from 0 to below 1.")
+        return cls(**fields)
+
+    def around(self, valuation: Valuation) -> list[tuple[str, Valuation, float]]:
+        """Return the market and those near it: what is changed, the market, and what is added to its dispersion."""
+        near = [("as taken", valuation, 0.0)]
+        for name, by, changed in (
+            ("pace", self.pace, more_urgent),
+            ("length", self.length, longer),
+            ("urgency", self.urgency, more_urgent),
+        ):
+            if by > 0:
+                near += [(f"{name} {sign * by:+.0%}", changed(valuation, 1 + sign * by), 0.0) for sign in (1, -1)]
+        if self.value_sigma > 0:
+            near.append((f"value sigma {self.value_sigma:g}", valuation, self.value_sigma))
+        return near
+
+
+def more_urgent(valuation: Valuation, factor: float) -> Valuation:
+    """Return the market where everybody's urgency is larger by a factor: as if every token came later by that.
+
+    In every family delay depends on urgency times time, and what a wait costs too.
+    """
+    return _kept_anew(replace(valuation, urgency_per_s=valuation.urgency_per_s * factor, kept=None))
+
+
+def dearer(valuation: Valuation, factor: float) -> Valuation:
+    """Return the market where a token costs more by a factor."""
+    return replace(valuation, cost_per_token=valuation.cost_per_token * factor)
+
+
+def worthier(valuation: Valuation, factor: float) -> Valuation:
+    """Return the market where an answer is worth more by a factor."""
+    return replace(valuation, value=valuation.value * factor)
+
+
+def longer(valuation: Valuation, factor: float) -> Valuation:
+    """Return the market where answers are longer by a factor, on the same grid of caps.
+
+    P(length > n) is then what P(length > n / factor) was, on straight lines between the steps. What goes beyond the
+    last step ends there if that stands for no cap, and else never does.
+    """
+    steps = valuation.steps
+    tokens = np.concatenate(([0.0], steps.tokens.astype(np.float64)))
+    beyond = np.concatenate(([1.0], np.maximum(steps.survival - steps.probability, 0.0)))
+    curve = np.interp(tokens / factor, tokens, beyond)
+    if steps.uncapped:
+        curve[-1] = beyond[-1]
+    chances = replace(steps, probability=curve[:-1] - curve[1:], survival=curve[:-1])
+    return replace(valuation, steps=chances)
+
+
+def _kept_anew(valuation: Valuation) -> Valuation:
+    if len(valuation.share) * len(valuation.steps.tokens) > CELLS_KEPT:
+        return valuation
+    return replace(valuation, kept=valuation.left(slice(None)))

@@ -1,0 +1,60 @@
+"""What a published menu must satisfy on its whole numbers: own choice, participation, monotone caps and prices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pricing.market.worth import Valuation
+from pricing.mechanism.rounding import Published
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """How far the menu is from breaking each condition, in nano-units; below minus ``error`` it is broken.
+
+    ``own_choice`` is the least, over all ordered pairs of a type and a tier other than its own (or none), of what the
+    type loses by taking that one. ``participation`` is the least that a served type keeps.
+    """
+
+    own_choice: float
+    participation: float
+    error: float
+    broken: str | None
+
+
+def conditions(valuation: Valuation, published: Published, names: list[str]) -> Conditions:
+    """Return the slacks of a menu over all ordered pairs of types and tiers, and the worst break in one sentence."""
+    if not len(published.caps):
+        return Conditions(0.0, 0.0, published.error, None)
+    gains = published.worth - published.prices
+    own = published.own(gains)
+    served = published.takes >= 0
+    others = gains
+    others[np.flatnonzero(served), published.takes[served]] = -np.inf
+    best_other = others.max(axis=1)
+    slack = own - np.maximum(best_other, np.where(served, -np.inf, best_other))
+    kept = float(own[served].min()) if served.any() else 0.0
+    worst = int(np.argmin(slack))
+    error = 2 * published.error
+    broken = None
+    if np.any(np.diff(published.caps) <= 0):
+        broken = "The caps of the tiers do not rise."
+    elif np.any(np.diff(published.prices) < 0):
+        broken = "The prices of the tiers fall where their caps rise."
+    elif np.any(np.diff(np.where(served, published.takes, -1)) > 0):
+        broken = "A more urgent type takes a larger tier than a more patient one."
+    elif kept < -error:
+        row = int(np.flatnonzero(served)[np.argmin(own[served])])
+        broken = (
+            f"The type of urgency {valuation.urgency_per_s[row]:g}/s pays {-kept:.3g} nano-units more "
+            f"for {names[published.takes[row]]} than it is worth to it."
+        )
+    elif slack[worst] < -error:
+        taken = int(published.takes[worst])
+        broken = (
+            f"The type of urgency {valuation.urgency_per_s[worst]:g}/s gains {-slack[worst]:.3g} nano-units by taking "
+            f"{names[int(np.argmax(others[worst]))]} instead of {names[taken] if taken >= 0 else 'nothing'}."
+        )
+    return Conditions(float(slack[worst]) if np.isfinite(slack[worst]) else 0.0, kept, published.error, broken)

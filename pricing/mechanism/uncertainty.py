@@ -1,0 +1,212 @@
+"""Choosing a menu when the market is not known exactly: what each candidate earns over many possible markets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pricing.market.answers import Floats, Ints
+from pricing.market.fields import NotAMarket
+from pricing.market.market import Market, read_market
+from pricing.market.worth import Valuation, tokens_at, valuation_of, worth_at
+from pricing.mechanism.mechanism import full_menu
+from pricing.mechanism.rounding import Published, publish
+from pricing.mechanism.tiers import best_tiers
+
+DISCOUNTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)
+"""By how much the value of an answer is understated to make a menu that still sells where customers are less keen."""
+
+FINE_DISCOUNTS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
+
+TIERS: tuple[int | None, ...] = (1, 2, 3, 4, None)
+"""Numbers of tiers that are tried where none is asked for; None is the full menu."""
+
+LOW = 5
+"""The percentile of the profits that stands for a bad case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The candidate that earns the most on average over the markets.
+
+    Attributes:
+        market: the market whose optimal menu it is, as ``market.json``: one of those given, its value discounted.
+        draw: which of those given it was, from 0.
+        discount: by how much its value is understated.
+        mean: average profit over the markets, nano-units for each conversation offered.
+        low: the 5th percentile.
+        profits: profit in each market. Shape (draws,).
+        certain: average profit if the menu could be chosen after the market is known, the value of knowing it.
+    """
+
+    market: dict[str, Any]
+    draw: int
+    discount: float
+    mean: float
+    low: float
+    profits: Floats
+    certain: float
+
+
+def best_on_average(
+    markets: Sequence[Market], *, tiers: int | None = None, discounts: Sequence[float] = DISCOUNTS
+) -> Choice:
+    """Return the menu that earns the most on average over equally likely markets, such as bootstrap draws.
+
+    Candidates are the optimal menus of the markets themselves, and of the same markets with the value of an answer
+    understated, which lowers every price in proportion and leaves the caps. In each market every type chooses freely.
+
+    Args:
+        markets: equally likely markets of one currency.
+        tiers: at most so many tiers; None is the full menu.
+        discounts: by how much values are understated, each in [0, 1).
+
+    Raises:
+        NotAMarket: no market is given, or they differ in currency.
+    """
+    if not markets or len({market.currency for market in markets}) > 1:
+        raise NotAMarket("Choosing under uncertainty takes at least one market, all of one currency.")
+    candidates = [
+        (draw, discount, _menu_of(_discounted(market, discount), tiers))
+        for draw, market in enumerate(markets)
+        for discount in discounts
+    ]
+    profits = np.empty((len(candidates), len(markets)))
+    for draw, market in enumerate(markets):
+        valuation = valuation_of(market)
+        for row, (_, _, menu) in enumerate(candidates):
+            profits[row, draw] = profit_of(valuation, *menu)
+    best = int(profits.mean(axis=1).argmax())
+    draw, discount, _ = candidates[best]
+    own = np.arange(len(markets)) * len(discounts) + int(np.argmin(discounts))
+    return Choice(
+        market=json.loads(_discounted(markets[draw], discount).given),
+        draw=draw,
+        discount=discount,
+        mean=float(profits[best].mean()),
+        low=float(np.percentile(profits[best], LOW)),
+        profits=profits[best],
+        certain=float(np.mean(profits[own, np.arange(len(markets))])),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Understated:
+    """A market whose value is understated by so much that its menu earns the most on average over the draws.
+
+    Attributes:
+        market: as ``market.json``.
+        discount: by how much its value is understated.
+        tiers: how many tiers the menu may have; None is the full menu.
+        mean: average profit of its menu over the draws, nano-units for each conversation offered.
+        low: the 5th percentile.
+    """
+
+    market: dict[str, Any]
+    discount: float
+    tiers: int | None
+    mean: float
+    low: float
+
+
+def understated(
+    market: Market,
+    draws: Sequence[Market],
+    *,
+    tiers: Sequence[int | None] = TIERS,
+    discounts: Sequence[float] = FINE_DISCOUNTS,
+) -> Understated:
+    """Return how a market is best priced that is known only up to equally likely draws.
+
+    The distribution of urgency may be averaged over the draws, for profit is linear in it. Lengths and pace may not:
+    where answers are a little longer than thought, everybody's worth is a little less than the price that takes all of
+    it. Asking for less than all is what an understated value does; it scales prices and leaves the caps. Few tiers
+    are hurt less by what is not known than many.
+
+    Args:
+        market: the average.
+        draws: equally likely markets of its currency.
+        tiers: numbers of tiers that may be sold, each at most; None is the full menu. Of those as good, the first.
+        discounts: by how much the value may be understated, each in [0, 1).
+    """
+    lowered = [_discounted(market, discount) for discount in discounts]
+    menus = [menu for lower in lowered for menu in _menus_of(lower, tiers)]
+    profits = np.empty((len(menus), len(draws)))
+    for column, draw in enumerate(draws):
+        profits[:, column] = _profits_of(valuation_of(draw), menus)
+    best = int(profits.mean(axis=1).argmax())
+    place, kind = divmod(best, len(tiers))
+    return Understated(
+        market=json.loads(lowered[place].given),
+        discount=discounts[place],
+        tiers=tiers[kind],
+        mean=float(profits[best].mean()),
+        low=float(np.percentile(profits[best], LOW)),
+    )
+
+
+def profit_of(valuation: Valuation, caps_tokens: Ints, prices: Floats) -> float:
+    """Return what a menu earns in a market where every type takes the tier it likes best, or none.
+
+    Args:
+        valuation: n types, m steps.
+        caps_tokens: caps in tokens, rising. Shape (k,).
+        prices: prices, nano-units. Shape (k,).
+
+    Returns:
+        Nano-units for each conversation offered. Of tiers that are as good, the larger is taken.
+    """
+    return float(_profits_of(valuation, [(caps_tokens, prices)])[0])
+
+
+def _profits_of(valuation: Valuation, menus: Sequence[tuple[Ints, Floats]]) -> Floats:
+    """Return what each menu earns, as ``profit_of`` does; what each cap is worth to each type is computed once."""
+    every = np.unique(np.concatenate([caps for caps, _ in menus]))
+    steps = np.searchsorted(valuation.steps.tokens, every, side="right")
+    worth = worth_at(valuation, steps)
+    costs = tokens_at(valuation, steps) * valuation.cost_per_token if valuation.cost_per_token else None
+    rows = np.arange(len(worth))
+    profits = np.empty(len(menus))
+    for number, (caps, prices) in enumerate(menus):
+        places = np.searchsorted(every, caps)
+        gains = worth[:, places] - prices
+        choice = gains.shape[1] - 1 - gains[:, ::-1].argmax(axis=1)
+        margin = prices[choice] - (0.0 if costs is None else costs[rows, places[choice]])
+        profits[number] = np.dot(valuation.share, np.where(gains[rows, choice] >= 0, margin, 0.0))
+    return profits
+
+
+def _menu_of(market: Market, tiers: int | None) -> tuple[Ints, Floats]:
+    return _menus_of(market, (tiers,))[0]
+
+
+def _menus_of(market: Market, tiers: Sequence[int | None]) -> list[tuple[Ints, Floats]]:
+    """Return the best menu of each number of tiers: caps in tokens and prices."""
+    valuation = valuation_of(market)
+    few = best_tiers(valuation, max((number for number in tiers if number is not None), default=1))
+    menus = []
+    for number in tiers:
+        caps = full_menu(valuation).caps if number is None else few[min(number, len(few)) - 1].caps
+        published: Published = publish(valuation, caps)
+        limits = [valuation.steps.cap_tokens(cap) for cap in published.caps.tolist()]
+        tokens = [np.iinfo(np.int64).max if limit is None else limit for limit in limits]
+        menus.append((np.array(tokens, dtype=np.int64), published.prices.astype(np.float64)))
+    return menus
+
+
+def _discounted(market: Market, discount: float) -> Market:
+    """Return the same market with every value understated."""
+    if discount == 0:
+        return market
+    given = json.loads(market.given)
+    for holder in (given, *given.get("types", ())):
+        if "value_nanousd" in holder:
+            holder["value_nanousd"] *= 1 - discount
+    if "value_by_urgency" in given:
+        values = given["value_by_urgency"]["value_nanousd"]
+        given["value_by_urgency"]["value_nanousd"] = [value * (1 - discount) for value in values]
+    return read_market(given)

@@ -1,0 +1,149 @@
+"""Menus under terms: a tier's highest price, what its customers keep at least, how many may be worse off than today."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from pricing.market.answers import Floats, Ints
+from pricing.market.worth import Valuation, worth_at, worth_error
+from pricing.mechanism.lasting import margins
+from pricing.mechanism.offers import Offer, choices, chosen, cleaned, offer_of
+from pricing.mechanism.rounding import Published, publish
+from pricing.mechanism.tiers import best_tiers
+from pricing.menus.aims import Aim
+from pricing.menus.menu import NotAMenu
+from pricing.menus.objectives import Term, WorseOff
+from pricing.menus.request import Wishes
+
+
+def terms_aim(valuation: Valuation, wished: Wishes, most: int) -> Aim:
+    """Return what to look for a menu under terms by: profit, and customers' surplus as far as it counts.
+
+    Begun with are the mechanism's menus, at their own prices and at the highest that the terms allow, and today's menu,
+    under which nobody is worse off.
+
+    Args:
+        valuation: n types, m steps; says what surplus counts, and whether everyone is to be served.
+        wished: the terms.
+        most: how many tiers the menu may have.
+    """
+    today = None if wished.worse_off is None else _today(valuation, wished.worse_off)
+    starts = [] if today is None else [today]
+    for menu in best_tiers(valuation, most):
+        if menu.caps.any():
+            published = publish(valuation, menu.caps)
+            starts += [offer_of(published), highest(valuation, published, wished)]
+
+    def score(market: Valuation, offer: Offer) -> float:
+        published = chosen(market, offer)
+        if not is_met(market, published, wished):
+            return -math.inf
+        return aimed(market, published)
+
+    return Aim(score, tuple(one for one in starts if len(one.caps)))
+
+
+def highest(valuation: Valuation, published: Published, wished: Wishes) -> Offer:
+    """Return the caps of a menu at the highest prices at which all that take a tier still do, under terms.
+
+    Every condition says that a price is at most another plus a number: own choice against the next smaller tier, by the
+    most urgent that take a tier, and against the next larger, by the most patient; the terms; and that nobody keeps
+    less than today, where nobody may. The highest prices that meet all of them are reached by lowering whichever is too
+    high, once up and down for each tier.
+
+    Args:
+        valuation: n types, m steps.
+        published: k tiers, each taken by a run of types.
+        wished: the terms.
+    """
+    worth, tiers = published.worth, len(published.caps)
+    takers = [np.flatnonzero(published.takes == place) for place in range(tiers)]
+    most = [float(worth[types[-1], place]) for place, types in enumerate(takers)]
+    for term in wished.terms:
+        place = term.tier - 1
+        if place < tiers:
+            most[place] -= term.surplus_nanousd_min or 0
+            if term.price_nanousd_max is not None:
+                most[place] = min(most[place], term.price_nanousd_max)
+    if wished.worse_off is not None and wished.worse_off.share_max == 0:
+        before = kept_today(valuation, wished.worse_off)
+        most = [min(most[at], float((worth[types, at] - before[types]).min())) for at, types in enumerate(takers)]
+    most = [math.floor(one) for one in most]
+    for _ in range(tiers):
+        for place in range(1, tiers):
+            last = takers[place][-1]
+            most[place] = min(most[place], most[place - 1] + math.floor(worth[last, place] - worth[last, place - 1]))
+        for place in range(tiers - 1, 0, -1):
+            first = takers[place - 1][0]
+            most[place - 1] = min(
+                most[place - 1], most[place] - math.ceil(worth[first, place] - worth[first, place - 1])
+            )
+    return cleaned(published.caps, np.array(most, dtype=np.int64))
+
+
+def aimed(valuation: Valuation, published: Published) -> float:
+    """Return profit and what customers' surplus counts for, nano-units for each conversation offered."""
+    profit = float(np.dot(valuation.share, margins(valuation, published)))
+    return profit + valuation.surplus_weight * float(np.dot(valuation.share, kept(published)))
+
+
+def kept(published: Published) -> Floats:
+    """Return what each type keeps, nano-units. Shape (n,)."""
+    return published.own(published.worth) - published.paid()
+
+
+def is_met(valuation: Valuation, published: Published, wished: Wishes) -> bool:
+    """Return whether a menu fulfils all that was asked, but for what a worth is in doubt."""
+    if valuation.everyone and np.any(published.takes < 0):
+        return False
+    if wished.worse_off is not None:
+        share = worse_off(valuation, published, wished.worse_off)
+        if share > wished.worse_off.share_max + 1e-12:
+            return False
+    own = kept(published)
+    return all(_holds(published, own, term) for term in wished.terms)
+
+
+def _holds(published: Published, own: Floats, term: Term) -> bool:
+    place = term.tier - 1
+    if place >= len(published.caps):
+        return False
+    if term.price_nanousd_max is not None and published.prices[place] > term.price_nanousd_max:
+        return False
+    least = term.surplus_nanousd_min
+    return least is None or float(own[published.takes == place].min()) >= least - 2 * published.error
+
+
+def worse_off(valuation: Valuation, published: Published, condition: WorseOff) -> float:
+    """Return the share of conversations offered whose customers keep less than with today's menu."""
+    before = kept_today(valuation, condition)
+    return float(valuation.share[kept(published) < before - 4 * published.error - 1].sum())
+
+
+def kept_today(valuation: Valuation, condition: WorseOff) -> Floats:
+    """Return what each type keeps with today's menu, nano-units. Shape (n,)."""
+    today = _today(valuation, condition)
+    worth = worth_at(valuation, today.caps)
+    takes = choices(worth, today.prices, worth_error(valuation, len(today.caps)))
+    gains = np.concatenate((worth - today.prices, np.zeros((len(worth), 1))), axis=1)
+    own: Floats = np.maximum(np.take_along_axis(gains, takes[:, None], axis=1)[:, 0], 0.0)
+    return own
+
+
+def _today(valuation: Valuation, condition: WorseOff) -> Offer:
+    steps = valuation.steps
+    caps: Ints = np.array(
+        [
+            len(steps.tokens) if cap is None else int(np.searchsorted(steps.tokens, cap, side="right"))
+            for cap in condition.caps_tokens
+        ],
+        dtype=np.int64,
+    )
+    return cleaned(np.maximum(caps, 1), np.maximum(np.array(condition.prices_nanousd, dtype=np.int64), 1))
+
+
+def unmet(tiers: int) -> NotAMenu:
+    """Return the refusal of terms that no menu was found to fulfil."""
+    return NotAMenu(f"No menu of at most {tiers} tiers was found that fulfils the terms and earns anything.", "terms")

@@ -1,0 +1,91 @@
+"""A computed menu as people read it: its tiers and who takes them, what it earns, and what else could be earned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pricing.money import written
+from pricing.report.columns import columns
+
+
+def tier_lines(menu: Mapping[str, Any]) -> list[str]:
+    """Return a line for each tier under one head; a menu that sells nothing says so."""
+    if not menu["tiers"]:
+        return ["Nothing is sold: no cap is worth to anyone what it costs to serve."]
+    head = ["tier", "cap", "price", "share", "answers within the cap"]
+    rows = [head, *(_cells(tier, menu["currency"]) for tier in menu["tiers"])]
+    if menu["bill"] == "subscription":
+        rows = [[*row, *more] for row, more in zip(rows, _fees(menu), strict=True)]
+    return columns(rows)
+
+
+def earning_lines(menu: Mapping[str, Any]) -> list[str]:
+    """Return the profit of a conversation offered, beside what others would make of the same market."""
+    totals, bound = menu["totals"], menu["certificate"]["bound"]
+    rows = [
+        ["Profit of a conversation offered", amount(menu, totals["profit_nanousd"])],
+        ["of the best single plan", amount(menu, totals["single_plan_profit_nanousd"])],
+        ["at most, by the certificate", amount(menu, bound["upper_bound_nanousd"])],
+    ]
+    if totals["full_menu_profit_nanousd"] is not None:
+        rows.insert(2, ["of the full menu, a cap for each type", amount(menu, totals["full_menu_profit_nanousd"])])
+    robust = menu["certificate"].get("robust")
+    if robust is not None:
+        rows.append(["on average over the market and those near it", amount(menu, robust["average_nanousd"])])
+    return [*columns(rows), *_held_lines(robust), *resumption_lines(menu)]
+
+
+def _held_lines(robust: Mapping[str, Any] | None) -> list[str]:
+    """Return where a robust menu earns less than it is held to, and what no other could earn."""
+    if robust is None or robust["held"]["all"]:
+        return []
+    held = robust["held"]
+    lines = ["In one of these markets at least it earns less than it is held to (certificate.robust)."]
+    if held["as_taken_share_at_most"] is not None and held["as_taken_share_at_most"] < 1:
+        lines.append(
+            f"Where the market is as taken it keeps {held['as_taken_share']:.1%} of the most profitable menu; no menu "
+            f"that earns what it is held to elsewhere keeps more than {held['as_taken_share_at_most']:.1%}."
+        )
+    return lines
+
+
+def resumption_lines(menu: Mapping[str, Any]) -> list[str]:
+    """Return what happens if customers send cut answers back to buy the next piece, where anyone gains by it."""
+    totals = menu["totals"]
+    if totals["resume_gain_nanousd"] <= 0:
+        return []
+    return [
+        "Customers who send cut answers back to buy the next piece gain up to "
+        f"{amount(menu, totals['resume_gain_nanousd'])} a conversation;",
+        f"if all did, the profit would be {amount(menu, totals['profit_if_resumed_nanousd'])}.",
+    ]
+
+
+def amount(menu: Mapping[str, Any], nanousd: float) -> str:
+    """Return an amount of a menu to the next whole nano-unit."""
+    return written(round(nanousd), menu["currency"])
+
+
+def cap_text(cap_tokens: int | None) -> str:
+    """Return a cap in words."""
+    return "none" if cap_tokens is None else f"{cap_tokens} tokens"
+
+
+def _cells(tier: Mapping[str, Any], currency: str) -> list[str]:
+    expected = tier["expected"]
+    return [
+        tier["name"],
+        cap_text(tier["conversation_tokens_max"]),
+        written(tier["price_nanousd"], currency),
+        f"{expected['share']:.1%}",
+        f"{expected['p_answer']:.1%}",
+    ]
+
+
+def _fees(menu: Mapping[str, Any]) -> list[list[str]]:
+    tiers = menu["tiers"]
+    fees = [
+        [written(tier["period_price_nanousd"], menu["currency"]), f"{tier['included_conversations']}"] for tier in tiers
+    ]
+    return [["fee of a period", "conversations in it"], *fees]
