@@ -16,7 +16,7 @@ import httpx
 from fastapi import FastAPI
 
 from gateway.admin.api.idempotency import Replies
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices
 from gateway.admin.api.wrong_tokens import WrongTokens
 from gateway.admin.customers.customers import Customers
 from gateway.admin.customers.self_service import SelfService
@@ -44,29 +44,25 @@ from gateway.ledger.database import Database
 from gateway.ledger.read.queries import lately_counted
 from gateway.ledger.recovery.hot_state import bounds_of
 from gateway.ledger.recovery.recovery import Recovery
-from gateway.metrics.counters import Sheet, Tally
+from gateway.metrics.counters import Sheet, Tally, count_records
 from gateway.metrics.definitions import WRONG_TOKENS
-from gateway.metrics.usage import count_records
 from gateway.serving.account import Accounts
 from gateway.serving.caller.body_intake import Intake
 from gateway.serving.caller.cors import Cors
 from gateway.serving.caller.exchange import Receive, Scope, Send
 from gateway.serving.configuration import as_used, endpoint_of, key_of, rules_for, rules_of
 from gateway.serving.dialects.registry import dialects
-from gateway.serving.disconnects import Hangups, Manners, Places
-from gateway.serving.generation_speed import Pace
+from gateway.serving.disconnects import Hangups, Manners, Pace, Places
 from gateway.serving.health import Health
 from gateway.serving.journey import Journey
 from gateway.serving.routes import CustomerRoutes
-from gateway.serving.spot_checks import SpotChecks
-from gateway.serving.tokenizer import Recount, Tokenizer, UpstreamTokenizer, read_tokenizer
+from gateway.serving.tokenizer import Recount, SpotChecks, Tokenizer, UpstreamTokenizer, read_tokenizer
 from gateway.serving.upstream.client import Upstream
 from gateway.serving.upstream.concurrency import Gate
 from gateway.serving.upstream.detection import Engine, detected, keep_asking
-from gateway.serving.upstream.endpoint import Endpoint
+from gateway.serving.upstream.endpoint import Endpoint, Names
 from gateway.serving.upstream.error_redaction import House
 from gateway.serving.upstream.httpx_transport import Proxied
-from gateway.serving.upstream.model_names import Names
 from gateway.serving.upstream.pool import Pool
 from gateway.serving.upstream.profiles import EMBEDDINGS, ENDPOINTS, Profile
 from gateway.serving.upstream.transport import Transport

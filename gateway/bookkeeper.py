@@ -32,7 +32,7 @@ from gateway.ledger.recovery.hot_state import bounds_of
 from gateway.ledger.recovery.recovery import Recovery
 from gateway.ledger.sums.rollup import BATCH, Rollup
 from gateway.ledger.writer import Writer
-from gateway.metrics.counters import Sheet, Tally, read_sheet
+from gateway.metrics.counters import Sheet, Tally, count_records, read_sheet
 from gateway.metrics.definitions import (
     BREACHES,
     CLOCKS_APART,
@@ -45,7 +45,6 @@ from gateway.metrics.definitions import (
     REDIS_MEMORY_MAX,
     TURNED_AT,
 )
-from gateway.metrics.usage import count_records
 from gateway.repricing.scheduler import Pricer
 from gateway.settings import Settings, without_settings
 from gateway.webhooks.delivery import Courier, Webhook

@@ -7,6 +7,7 @@ import binascii
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -346,3 +347,7 @@ def read_settings(**given: Any) -> Settings:
         first = error.errors()[0]
         name, sentence = outside(str(first["loc"][0])), str(first["msg"]).removeprefix("Value error, ")
         raise StartupError(f"{name}: {sentence}.", exit_code=2) from error
+
+
+PROGRAM = (sys.executable, "-P", "-m", "gateway.cli.main")
+"""The words of a command follow. ``-P``: nothing in the current directory is imported, whatever it is called."""

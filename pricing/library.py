@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from pricing.certificate import Verdict, verify
-from pricing.charts import Axis, Series
+from pricing.charts import Axis, Series, drawing
 from pricing.comparisons.frontiers import WEIGHTS, Frontier
 from pricing.comparisons.frontiers import frontier as places_of
 from pricing.comparisons.models import Model
 from pricing.comparisons.models import compare_models as compared_models
 from pricing.comparisons.sensitivity import Line
 from pricing.comparisons.sensitivity import sensitivity as shifted
-from pricing.drawing import drawing
 from pricing.estimate.as_market import market_of, priced
 from pricing.estimate.fit import Estimate, Given
 from pricing.estimate.fit import fit as estimated_of

@@ -10,17 +10,30 @@ MOST = 2**53 - 1
 
 
 def metered(tokens: int, nanousd_per_mtok: int) -> int:
-    """Return the charge for ``tokens`` at a rate per million tokens, in nano-units, rounded down."""
+    """Return the charge for ``tokens`` at a rate per million tokens.
+
+    Args:
+        tokens: a count, at least 0.
+        nanousd_per_mtok: the rate in nano-units per million tokens, at least 0.
+
+    Returns:
+        Nano-units, rounded down: the one rounding rule of every rate.
+    """
     return tokens * nanousd_per_mtok // 1_000_000
 
 
 def metered_bound(tokens: int, nanousd_per_mtok: int) -> int:
-    """Return the smallest whole amount that no charge for up to ``tokens`` exceeds, in nano-units."""
+    """Return the smallest whole amount in nano-units that no charge for up to ``tokens`` exceeds: rounded up."""
     return -(-tokens * nanousd_per_mtok // 1_000_000)
 
 
 def affordable(nanousd: int, nanousd_per_mtok: int) -> int:
-    """Return the most tokens whose bound fits into ``nanousd`` at a positive rate per million tokens."""
+    """Return the most tokens whose bound fits into an amount.
+
+    Args:
+        nanousd: the amount in nano-units; a negative one buys nothing.
+        nanousd_per_mtok: the rate in nano-units per million tokens, above 0.
+    """
     return max(nanousd, 0) * 1_000_000 // nanousd_per_mtok
 
 

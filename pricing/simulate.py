@@ -10,8 +10,7 @@ import numpy as np
 
 from pricing.market.answers import Floats, Ints
 from pricing.market.market import Market
-from pricing.market.urgency import remaining
-from pricing.market.worth import Valuation, valuation_of
+from pricing.market.worth import Valuation, remaining, valuation_of
 
 NEVER = np.iinfo(np.int64).max
 """The length of an answer that never finishes."""

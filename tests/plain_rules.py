@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.serving.fields.tools import Hosted
 from gateway.serving.journey import Rules
-from gateway.serving.upstream.model_names import Names
+from gateway.serving.upstream.endpoint import Names
 
 RULES = Rules(
     "aligned-1",

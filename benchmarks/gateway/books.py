@@ -35,8 +35,7 @@ from gateway.ledger.database import Database
 from gateway.ledger.sums.rollup import Rollup
 from gateway.ledger.tables import customers, usage_records
 from gateway.ledger.writer import Writer
-from gateway.metrics.counters import Tally
-from gateway.metrics.usage import count_records
+from gateway.metrics.counters import Tally, count_records
 from pricing.usage import UsageRecord
 from tests.waiting import until
 

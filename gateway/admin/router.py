@@ -14,8 +14,7 @@ from gateway.admin.api.access import SCHEME, guarded, refuse_unknown
 from gateway.admin.api.idempotency import Replies
 from gateway.admin.api.problem_json import response_to, schemas, translated
 from gateway.admin.api.request_bounds import Heads
-from gateway.admin.api.routes import Routes
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.billing.adjustments import Adjustments
 from gateway.admin.billing.periods import Periods
 from gateway.admin.billing.totals import Totals

@@ -22,10 +22,9 @@ from gateway.demo.loop import Loop, Price
 from gateway.demo.screen import Board
 from gateway.demo.story import Stage, hurried, tell
 from gateway.errors import StartupError
-from gateway.program import PROGRAM
 from gateway.redaction import log_to_stderr
 from gateway.runtime.parent_death import told_to_stop
-from gateway.settings import Settings
+from gateway.settings import PROGRAM, Settings
 from gateway.simulator.server import Law
 from pricing.market.market import read_market
 

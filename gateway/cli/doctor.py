@@ -23,8 +23,8 @@ from gateway.ledger.database import Database
 from gateway.metrics.counters import Place, add_up
 from gateway.metrics.definitions import RECOUNTED
 from gateway.redaction import NO_URL, redacted
-from gateway.runtime.open_files import files_allowed
 from gateway.runtime.running_valkey import reached
+from gateway.runtime.sockets import files_allowed
 from gateway.serving.configuration import as_used, endpoint_of
 from gateway.serving.upstream.detection import Engine, detected
 from gateway.serving.upstream.endpoint import Endpoint

@@ -19,16 +19,15 @@ from gateway.clock import now_ms
 from gateway.ledger.book.watermark import refuse_at_start
 from gateway.ledger.database import Database
 from gateway.ledger.installation import tie
-from gateway.program import PROGRAM
 from gateway.redaction import log_to_stderr
 from gateway.runtime import sockets
 from gateway.runtime.data_directory import claimed
 from gateway.runtime.installation import opened
 from gateway.runtime.orphans import retire
 from gateway.runtime.parent_death import told_to_stop
-from gateway.runtime.racing import finished
+from gateway.runtime.restarts import finished
 from gateway.runtime.supervisor import LAW, SETTLE_S, Supervisor
-from gateway.settings import Settings, read_settings
+from gateway.settings import PROGRAM, Settings, read_settings
 from gateway.simulator.server import Law
 
 app = typer.Typer()

@@ -13,7 +13,7 @@ from gateway.simulator.server import Law
 from pricing.market.market import ExponentialLength, Market
 from pricing.menus.menu import Menu
 from pricing.money import written
-from pricing.report.columns import columns
+from pricing.report.menu_table import columns
 
 
 def learnt_lines(estimated: Mapping[str, Any], market: Market, law: Law, speed: float) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pricing.money import written
-from pricing.report.columns import columns
+from pricing.report.menu_table import columns
 from pricing.usage import UsageRecord
 
 Z_MOST = 4.0

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pricing.money import written
-from pricing.report.columns import columns
+from pricing.report.menu_table import columns
 
 
 @dataclass(slots=True)

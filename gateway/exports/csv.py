@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from gateway.exports.chunks import chunked
+from gateway.exports.jsonl import chunked
 from pricing.usage import FIELDS, UsageRecord
 
 FROM_CALLERS = ("conversation", "client_request_id", "end_user")

@@ -5,12 +5,34 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from gateway.exports.chunks import chunked
 from pricing.usage import FIELDS, UsageRecord
+
+CHUNK_CHARACTERS = 64 * 1024
+"""Lines are collected up to this size before they are encoded: a size that files, hashes and sockets like."""
+
+
+def chunked(lines: Iterable[str]) -> Iterator[bytes]:
+    """Yield lines as UTF-8, many in one chunk.
+
+    A line is never split between two chunks, and no lines yield no chunk. Every text format is written through here.
+    """
+    waiting: list[str] = []
+    size = 0
+    for line in lines:
+        waiting.append(line)
+        size += len(line)
+        if size >= CHUNK_CHARACTERS:
+            yield "".join(waiting).encode()
+            waiting, size = [], 0
+    if waiting:
+        yield "".join(waiting).encode()
 
 
 def encode(records: Iterable[UsageRecord]) -> Iterator[bytes]:
-    """Yield the file in chunks: UTF-8, ``\\n`` after each line; null, or left out, where a field says nothing."""
+    """Yield the file in chunks: UTF-8, ``\\n`` after each line.
+
+    A field that says nothing is null, or left out where it came later than the first version of the records.
+    """
     return chunked(_line(record) for record in records)
 
 

@@ -19,9 +19,8 @@ from gateway.holds.admission import Lease
 from gateway.holds.hold import Checkpoint, Hold, Once, Outcome, Settled
 from gateway.holds.idempotency import Claims
 from gateway.holds.settlement import Book
-from gateway.metrics.counters import Tally
+from gateway.metrics.counters import UNANSWERED, Tally
 from gateway.metrics.definitions import REQUESTS
-from gateway.metrics.usage import UNANSWERED
 
 log = logging.getLogger("tokencap.holds")
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import threading
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from gateway.metrics.definitions import Kind, Metric
+from gateway.metrics.definitions import CAP_HITS, CHARGED, EXCESS, FIRST_TOKEN, REQUESTS, TOKENS, Kind, Metric
+from pricing.usage import UsageRecord
 
 Place = tuple[str, ...]
 """A metric's name and the values of its labels; of a histogram the index of a bucket, or ``sum_ms``."""
@@ -97,3 +98,33 @@ def _read(path: Path) -> dict[Place, int]:
         return {tuple(str(part) for part in place): int(amount) for *place, amount in rows}
     except (OSError, ValueError, TypeError):
         return {}
+
+
+UNANSWERED = "unanswered"
+"""The outcome of an admitted call that the upstream did not answer; it has no record."""
+
+
+def count_records(tally: Tally, records: Iterable[UsageRecord]) -> None:
+    """Count records that have just been appended to the ledger; a correction downwards counts nothing."""
+    tokens: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+    calls: defaultdict[tuple[str, str], int] = defaultdict(int)
+    charged = excess = 0
+    for record in records:
+        tier = record["tier"] or ""
+        charged += max(record["charge_nanousd"], 0)
+        tokens[tier, "input", record.get("input_source") or ""] += max(record["input_tokens"], 0)
+        tokens[tier, "output", record["usage_source"] or ""] += max(record["billed_output_tokens"], 0)
+        if record["kind"] == "usage":
+            calls[tier, record["finish"] or ""] += 1
+            if record["cap_tokens"] is not None:
+                excess += max(record["output_tokens"] - record["cap_tokens"] * record["choices"], 0)
+            if record["ttft_ms"] is not None:
+                tally.observe(FIRST_TOKEN, record["ttft_ms"])
+    tally.add(CHARGED, amount=charged)
+    tally.add(EXCESS, amount=excess)
+    for labels, amount in tokens.items():
+        tally.add(TOKENS, *labels, amount=amount)
+    for (tier, finish), amount in calls.items():
+        tally.add(REQUESTS, tier, finish, amount=amount)
+        if finish == "cap":
+            tally.add(CAP_HITS, tier, amount=amount)

@@ -12,10 +12,9 @@ from gateway.catalog import menu_rows
 from gateway.clock import written
 from gateway.errors import StartupError
 from gateway.ledger.database import Database
-from gateway.repricing.estimating import given_of
+from gateway.repricing.estimating import given_of, starter
 from gateway.repricing.experiments import Tried, to_try
 from gateway.repricing.observed import menu_bodies, seen_in_ledger
-from gateway.repricing.starting_markets import starter
 from pricing.certificate import verify
 from pricing.estimate.as_market import discounts_of, market_of, priced
 from pricing.estimate.comparison import Sold, beyond_limits, compared, destinations, replayed, sold

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pricing.canonical import digest
 from pricing.estimate.comparison import BEYOND, Sold, sold
 from pricing.estimate.experiment import Limits, experiment_of, in_question
 from pricing.estimate.fit import Estimate
 from pricing.market.market import read_market
 from pricing.market.worth import valuation_of
-from pricing.menus.menu import Menu
+from pricing.menus.menu import Menu, digest
 
 Json = dict[str, Any]
 

@@ -11,7 +11,7 @@ from gateway.catalog import audit_rows, run_rows
 from gateway.catalog.run_rows import Taken
 from gateway.errors import MeteringUnavailable
 from gateway.ledger.database import Database
-from gateway.program import PROGRAM
+from gateway.settings import PROGRAM
 
 COMMAND = (*PROGRAM, "price", "run")
 HOUR_MS = 3_600_000

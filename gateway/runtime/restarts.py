@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.errors import StartupError
-from gateway.runtime.racing import finished
+
+
+async def finished(work: Coroutine[Any, Any, object], *, unless: Coroutine[Any, Any, object]) -> bool:
+    """Do the work and return True; or stop it half-way once ``unless`` is over, and return False."""
+    working, other = asyncio.create_task(work), asyncio.create_task(unless)
+    try:
+        await asyncio.wait([working, other], return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            await working
+            return True
+        working.cancel()
+        await asyncio.wait([working])
+        return False
+    finally:
+        working.cancel()
+        other.cancel()
+
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0

@@ -1,11 +1,13 @@
-"""Listening sockets, opened by the supervisor and handed to the workers: a dead worker refuses nobody."""
+"""Listening sockets, opened by the supervisor and handed to the workers, and how many files a process may have open."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import resource
 import socket
 import struct
+from contextlib import suppress
 
 from gateway.errors import StartupError
 
@@ -61,3 +63,24 @@ def _why(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EACCES:
         return f"Port {port} on {host} is not open to this user."
     return f"{host} is not an address of this machine."
+
+
+UNBOUNDED = 10_240
+"""How many are asked for where the system sets no bound: what macOS, which sets none, lets a process have by default."""
+
+
+def files_allowed() -> int:
+    """Return how many files a process of ours may have open, once it has asked for them."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return UNBOUNDED if hard == resource.RLIM_INFINITY else hard
+
+
+def open_as_many_as_allowed() -> None:
+    """Raise this process's soft limit to the hard one, as servers do.
+
+    Most systems begin with 1,024. A call takes two, to its caller and to the model, and who finds none breaks off others.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < files_allowed():
+        with suppress(ValueError, OSError):  # a system may have another bound besides
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files_allowed(), hard))

@@ -17,6 +17,8 @@ from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from gateway.errors import MeteringUnavailable, StartupError
 from gateway.holds.store.clients import connect_line
 from gateway.runtime import sockets, valkey
@@ -24,11 +26,39 @@ from gateway.runtime.children import Children
 from gateway.runtime.data_directory import DataDir
 from gateway.runtime.orphans import VALKEY
 from gateway.runtime.parent_death import Lifeline
-from gateway.runtime.racing import finished
-from gateway.runtime.ready import until_live
-from gateway.runtime.restarts import Kept
+from gateway.runtime.restarts import Kept, finished
 from gateway.settings import Settings
 from gateway.simulator.server import Law
+
+READY_S = 60.0
+ANSWER_S = 2.0
+PAUSE_S = 0.02
+
+
+async def until_live(url: str) -> None:
+    """Wait until ``/livez`` answers.
+
+    Raises:
+        StartupError: it does not for a minute.
+    """
+    # Nothing between this machine and itself: no proxy, no certificate.
+    async with httpx.AsyncClient(trust_env=False, verify=False, timeout=ANSWER_S) as client:  # noqa: S501
+        try:
+            async with asyncio.timeout(READY_S):
+                while True:
+                    if await _is_live(client, url):
+                        return
+                    await asyncio.sleep(PAUSE_S)
+        except TimeoutError as error:
+            raise StartupError(f"The gateway does not answer on {url}.") from error
+
+
+async def _is_live(client: httpx.AsyncClient, url: str) -> bool:
+    try:
+        return (await client.get(f"{url}/livez")).is_success
+    except httpx.TransportError:
+        return False
+
 
 SETTLE_S = 10.0
 """Beyond the time that running calls have to end: what is cut off then is still settled."""

@@ -19,8 +19,7 @@ from gateway.serving.dialects.requests.prompt import Prompt
 from gateway.serving.disconnects import Hangups
 from gateway.serving.json_codec import dumps
 from gateway.serving.meter import Count, count_input, count_output, finish_of, outcome, said_input
-from gateway.serving.spot_checks import SpotChecks
-from gateway.serving.tokenizer import Recount
+from gateway.serving.tokenizer import Recount, SpotChecks
 
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 JSON = b"application/json"

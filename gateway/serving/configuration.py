@@ -9,8 +9,7 @@ from gateway.serving.dialects.base import Dialect
 from gateway.serving.fields.tools import Hosted
 from gateway.serving.journey import Rules
 from gateway.serving.upstream.detection import Engine
-from gateway.serving.upstream.endpoint import Endpoint
-from gateway.serving.upstream.model_names import Names
+from gateway.serving.upstream.endpoint import Endpoint, Names
 from gateway.serving.upstream.profiles import EMBEDDINGS, PROFILES, MediaBounds, as_set
 from gateway.settings import Settings
 

@@ -1,4 +1,4 @@
-"""A limit that is longer than the upstream's model: where nobody sent it, it is asked for again, as long as it may be."""
+"""Limits of the upstream's own: its least number of tokens, and the length of its model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from gateway.errors import UpstreamRefused
+from gateway.errors import ConversationCapReached, InsufficientQuota, TokencapError, UpstreamRefused
+from gateway.holds.hold import Hold
+from gateway.serving.dialects.parameters import Wanted
 from gateway.serving.fields.guarded_fields import LIMITS
 from gateway.serving.json_codec import dumps, loads
 
@@ -46,3 +48,25 @@ def _number(pattern: re.Pattern[str], message: str) -> int | None:
 
 def _first(groups: Iterable[str | None]) -> str:
     return next(group for group in groups if group)
+
+
+NAMED_LIMIT = re.compile(r"max_(?:completion_|output_)?tokens")
+TOO_LITTLE = re.compile(
+    r"below minimum|(?:>=|greater than(?: or equal to)?|at least|minimum(?: value)? (?:of|is))\s*\d", re.IGNORECASE
+)
+
+
+def cap_reached(error: UpstreamRefused, wanted: Wanted, hold: Hold) -> TokencapError:
+    """Return what a caller hears of an upstream's refusal: that its cap is reached, where the grant was too little for it.
+
+    A limit of the caller's own that is too little is the upstream's to refuse.
+    """
+    named = NAMED_LIMIT.fullmatch(error.param or "") or NAMED_LIMIT.search(error.message)
+    is_too_little = error.code == "integer_below_min_value" or TOO_LITTLE.search(error.message)
+    is_callers = wanted.requested_tokens is not None and wanted.requested_tokens <= hold.grant
+    if not (named and is_too_little) or is_callers:
+        return error
+    left = f"{hold.grant} tokens are left, which is less than the model's endpoint takes for an answer"
+    if hold.bound_by == "period":
+        return InsufficientQuota(f"Of the period's tokens {left}.")
+    return ConversationCapReached(f"Of this conversation's tokens {left}; begin a new one.")

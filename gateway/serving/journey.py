@@ -38,8 +38,14 @@ from gateway.serving.caller.body_intake import Intake
 from gateway.serving.caller.exchange import Exchange
 from gateway.serving.caller.json_body import Body
 from gateway.serving.caller.query import OF_CALLS, check_head
-from gateway.serving.caller.response_headers import dropped_header, length_header
-from gateway.serving.context_limit import as_long_as_it_may_be
+from gateway.serving.caller.response_headers import (
+    NAMED_WHERE_DROPPED,
+    allowed,
+    dropped_header,
+    length_header,
+    passed_headers,
+)
+from gateway.serving.context_limit import as_long_as_it_may_be, cap_reached
 from gateway.serving.conversation import CONVERSATION, Belonging
 from gateway.serving.dialects.answers.stream import Reading
 from gateway.serving.dialects.answers.thread_digests import of_session
@@ -48,16 +54,13 @@ from gateway.serving.dialects.parameters import Wanted
 from gateway.serving.disconnects import Hangups
 from gateway.serving.fields.account_names import check_given, make_own
 from gateway.serving.fields.field_filter import NAMED
-from gateway.serving.fields.request_headers import NAMED_WHERE_DROPPED, allowed, passed_headers
 from gateway.serving.fields.tools import Hosted
 from gateway.serving.idempotency import Repetition, name_of
-from gateway.serving.least_tokens import cap_reached
-from gateway.serving.spot_checks import SpotChecks
-from gateway.serving.tokenizer import Recount
+from gateway.serving.tokenizer import Recount, SpotChecks
 from gateway.serving.upstream.client import Upstream
 from gateway.serving.upstream.concurrency import Gate
+from gateway.serving.upstream.endpoint import Names
 from gateway.serving.upstream.error_redaction import renamed
-from gateway.serving.upstream.model_names import Names
 from gateway.serving.upstream.profiles import COUNT_TOKENS
 
 log = logging.getLogger("tokencap.serving")

@@ -32,7 +32,7 @@ from gateway.serving.caller.exchange import Exchange, Receive, Scope, Send
 from gateway.serving.caller.query import NONE, OF_CALLS, OF_MODELS, OF_SEALS, OF_USAGE, UsageQuery, check_head
 from gateway.serving.dialects.base import Dialect
 from gateway.serving.journey import Journey, Rules
-from gateway.serving.upstream.model_names import Names
+from gateway.serving.upstream.endpoint import Names
 
 log = logging.getLogger("tokencap.serving")
 

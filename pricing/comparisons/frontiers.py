@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pricing.charts import Axis, Series
-from pricing.drawing import drawing
+from pricing.charts import Axis, Series, drawing
 from pricing.market.market import Market
 from pricing.menus.menus import optimal_menu
 from pricing.menus.objectives import Further

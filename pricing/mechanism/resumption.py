@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pricing.market.answers import Floats, Ints
-from pricing.market.urgency import remaining
-from pricing.market.worth import Valuation
+from pricing.market.worth import Valuation, remaining
 from pricing.mechanism.rounding import Published
 
 CELLS_AT_ONCE = 1 << 18

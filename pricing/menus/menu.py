@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -158,3 +160,30 @@ class Menu:
         if len({tier.name for tier in tiers}) != len(tiers):
             raise NotAMenu("Two tiers share a name.", "tiers")
         return cls(given["version"], given["created"], given["currency"], given["bill"], tiers)
+
+
+def canonical(value: Any) -> str:
+    """Return JSON with sorted keys and no spaces; a whole number is written as one, however it came.
+
+    So 4.0 and 4 are the same, as they are to programs whose only numbers are doubles.
+
+    Raises:
+        ValueError: a number is not finite.
+        TypeError: something is not JSON.
+    """
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of a value's canonical JSON, lower-case hex."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from pricing.bounds.bound import bound_error, upper_bound
-from pricing.canonical import digest
 from pricing.market.market import Market, read_market
 from pricing.market.worth import Valuation, own_tokens, tokens_at, worth_at
 from pricing.mechanism.conditions import conditions
@@ -20,7 +19,7 @@ from pricing.mechanism.resumption import Resumption, resumption
 from pricing.mechanism.rounding import Published, publish
 from pricing.mechanism.tiers import single_plan
 from pricing.menus.claims import claim
-from pricing.menus.menu import NotAMenu, whole
+from pricing.menus.menu import NotAMenu, digest, whole
 from pricing.menus.objectives import Further
 from pricing.menus.request import Wishes, usable, wishes
 from pricing.menus.robust import best_single, most_of

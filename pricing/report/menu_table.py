@@ -1,12 +1,18 @@
-"""A computed menu as people read it: its tiers and who takes them, what it earns, and what else could be earned."""
+"""A computed menu as text in columns: its tiers and who takes them, what it earns, and what else could be earned."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pricing.money import written
-from pricing.report.columns import columns
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of equally many cells as lines: the first column begins where it begins, all others end together."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows)
+    return ["  ".join(line).rstrip() for line in lines]
 
 
 def tier_lines(menu: Mapping[str, Any]) -> list[str]:

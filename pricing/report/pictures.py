@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pricing.charts import Axis, Series
-from pricing.drawing import drawing
+from pricing.charts import Axis, Series, drawing
 
 CURVE_POINTS = 120
 """How many points a curve is drawn by."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from pricing.canonical import digest
 from pricing.certificate import Verdict, verify
 from pricing.charts import Axis, Point, Series, bar_chart, line_chart, shown
 from pricing.comparisons.sensitivity import SHIFTS, sensitivity
@@ -17,6 +16,7 @@ from pricing.market.fields import NotAMarket
 from pricing.market.market import Market
 from pricing.market.worth import Valuation, valuation_of, worth_at
 from pricing.mechanism.lasting import Advice, advise
+from pricing.menus.menu import digest
 from pricing.money import NANO
 from pricing.report.market_section import break_even_rows, fit_charts, market_rows, notes_of
 from pricing.report.page import PAGE

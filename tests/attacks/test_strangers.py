@@ -18,8 +18,7 @@ import pytest
 
 from benchmarks.gateway.hostile import BODIES, HALVES, HEADS, Sends, Stranger, attack
 from benchmarks.gateway.processes import cpu_s, memory_mb
-from gateway.program import PROGRAM
-from gateway.settings import Settings
+from gateway.settings import PROGRAM, Settings
 from tests.loop.rig import rig
 from tests.servers import ends_with_us, short_directory, valkey_in
 

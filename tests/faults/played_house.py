@@ -27,11 +27,9 @@ from gateway.metrics.counters import Tally
 from gateway.serving.caller.body_intake import Intake
 from gateway.serving.caller.exchange import WRITE_NOW, Exchange
 from gateway.serving.dialects.registry import dialects
-from gateway.serving.disconnects import Hangups, Manners, Places
-from gateway.serving.generation_speed import Pace
+from gateway.serving.disconnects import Hangups, Manners, Pace, Places
 from gateway.serving.journey import Journey
-from gateway.serving.spot_checks import SpotChecks
-from gateway.serving.tokenizer import Recount, read_tokenizer
+from gateway.serving.tokenizer import Recount, SpotChecks, read_tokenizer
 from gateway.serving.upstream.client import Upstream as Door
 from gateway.serving.upstream.concurrency import Gate
 from gateway.serving.upstream.profiles import ANY, LLAMACPP, VLLM, Profile

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import UpstreamError
-from gateway.serving.dialects.answers.messages_answer import MessagesReading
-from gateway.serving.dialects.answers.responses_answer import ResponsesReading
 from gateway.serving.dialects.answers.stream import Reading
 from gateway.serving.dialects.completions import CompletionsReading
+from gateway.serving.dialects.messages import MessagesReading
 from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.responses import ResponsesReading
 from gateway.serving.meter import count_output
 
 SCALAR = st.none() | st.booleans() | st.integers(-2, 9) | st.floats(allow_nan=False) | st.text(max_size=4)

@@ -14,11 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pricing.canonical import digest
 from pricing.certificate import Verdict, disagreement, verify
 from pricing.market.market import read_market
 from pricing.mechanism.mechanism import Allocation
-from pricing.menus.menu import NotAMenu
+from pricing.menus.menu import NotAMenu, digest
 from pricing.menus.menus import digests, optimal_menu, with_limits, written
 from pricing.menus.request import wishes
 from pricing.menus.solving import solve

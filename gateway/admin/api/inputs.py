@@ -1,4 +1,4 @@
-"""What may come in: no unknown fields, whole numbers that are whole, text that every database can keep."""
+"""What may come in: no unknown fields, whole numbers that are whole, times, text that every database can keep."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from functools import lru_cache
 from typing import Annotated, Any
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
+from gateway.clock import understood
 from gateway.ledger.billing.closings import is_month
 from pricing.menus.menu import LIMIT_FIELDS, NAME
 from pricing.money import MOST
@@ -87,3 +88,24 @@ class Limits(Given):
         """Return the limits that are set."""
         given = {name: getattr(self, name) for name in LIMIT_FIELDS}
         return {name: value for name, value in given.items() if value is not None}
+
+
+EXAMPLE = "2026-11-01T00:00:00.000Z"
+
+Moment = Annotated[str, Field(examples=[EXAMPLE], json_schema_extra={"format": "date-time"})]
+"""A time in an answer."""
+
+GivenMoment = Annotated[
+    int,
+    BeforeValidator(understood),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "format": "date-time"},
+                {"type": "integer", "minimum": 0, "description": "Milliseconds since 1970, UTC."},
+            ],
+            "examples": [EXAMPLE],
+        }
+    ),
+]
+"""A time in a request."""

@@ -11,11 +11,10 @@ from starlette.requests import ClientDisconnect
 
 from gateway import json_bounds
 from gateway.admin.api.problem_json import response_to
-from gateway.body_drain import Dropping, More
+from gateway.body_drain import Dropping, More, repeated
 from gateway.catalog.problems import Invalid
 from gateway.errors import BadRequest, RequestTooLarge
 from gateway.json_bounds import OutOfBounds
-from gateway.single_headers import repeated
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -1,4 +1,4 @@
-"""How a route of the admin API looks: its status follows from its method, and OpenAPI says when it refuses."""
+"""How a route of the admin API looks, and the services that routes work with, handed to each in one record."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import redis
 from fastapi import APIRouter
 
 from gateway.admin.api.problem_json import documented
+from gateway.admin.api.wrong_tokens import WrongTokens
+from gateway.catalog.admin_tokens import AdminTokens
+from gateway.holds.store.projection import Projection
+from gateway.ledger.database import Database
+from gateway.settings import Settings
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -54,3 +60,21 @@ class Routes:
             responses={**answers, **documented(*refusals, *ANYWHERE)},
             **more,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class AdminServices:
+    """``now_ms`` is the time of day, ms since 1970; ``random_bytes`` is where ids and keys come from (os.urandom)."""
+
+    database: Database
+    projection: Projection
+    redis: redis.Redis
+    tokens: AdminTokens
+    wrong_tokens: WrongTokens
+    now_ms: Callable[[], int]
+    random_bytes: Callable[[int], bytes]
+    settings: Settings
+
+    def new_id(self, prefix: str) -> str:
+        """Return a new id: ``cus_`` or ``key_`` and 96 random bits."""
+        return f"{prefix}_{self.random_bytes(12).hex()}"

@@ -10,8 +10,7 @@ from sqlalchemy import Connection
 
 from gateway.admin.api.idempotency import Keep, Post, Replies
 from gateway.admin.api.inputs import Given, Line, Positive
-from gateway.admin.api.routes import Routes
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.records.usage import UsageShown
 from gateway.billing.postings import posting
 from gateway.catalog import audit_rows, customer_rows

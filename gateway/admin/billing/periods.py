@@ -9,8 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.admin.api.idempotency import Keep, Post, Replies
 from gateway.admin.api.inputs import Given, MonthName
-from gateway.admin.api.routes import Routes
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices, Routes
 from gateway.billing.closing import Closing, State, patience_ms
 from gateway.catalog import audit_rows
 from gateway.catalog.audit_rows import Audited

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.admin.api.routes import Routes
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.records.spans import OfSpan
 from gateway.billing.totals import FIELD_OF, totals_by
 from gateway.catalog.problems import Invalid

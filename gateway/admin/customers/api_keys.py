@@ -9,12 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
 from gateway.admin.api.idempotency import Actor, Keep, Post, Replies
-from gateway.admin.api.inputs import Given, Line
-from gateway.admin.api.moments import GivenMoment, Moment
+from gateway.admin.api.inputs import Given, GivenMoment, Line, Moment
 from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
 from gateway.admin.api.problem_json import saved_only
-from gateway.admin.api.routes import Routes
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.customers.customers import refuse_deleted
 from gateway.catalog import api_key_rows, audit_rows, customer_rows
 from gateway.catalog.additions import Additions

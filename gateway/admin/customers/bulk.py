@@ -13,8 +13,7 @@ from gateway.admin.api import idempotency
 from gateway.admin.api.idempotency import Keep, Post, Replies
 from gateway.admin.api.inputs import Given, Line
 from gateway.admin.api.problem_json import saved_only
-from gateway.admin.api.routes import Routes
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.customers.api_keys import KeyMade, Keys, NewKey, shown
 from gateway.admin.customers.changes import with_change
 from gateway.admin.customers.customers import Customers

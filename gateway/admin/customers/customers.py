@@ -14,8 +14,7 @@ from gateway.admin.api.idempotency import Actor, Keep, Post, Replies
 from gateway.admin.api.inputs import Line, TierName
 from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, position_of
 from gateway.admin.api.problem_json import saved_only
-from gateway.admin.api.routes import Routes
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.customers.changes import to_come, with_change, with_tier
 from gateway.admin.customers.shapes import CustomerChange, CustomerShown, CustomersShown, NewCustomer, TierChoice, shown
 from gateway.catalog import api_key_rows, audit_rows, customer_rows, menu_rows

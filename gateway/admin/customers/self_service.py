@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices
 from gateway.admin.customers.customers import Customers
 from gateway.admin.customers.shapes import TierChoice
 from gateway.catalog import customer_rows, menu_rows

@@ -6,8 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.admin.api.inputs import Given, Limits, Line, TierName, Zone, unset
-from gateway.admin.api.moments import Moment
+from gateway.admin.api.inputs import Given, Limits, Line, Moment, TierName, Zone, unset
 from gateway.admin.api.pages import Page
 from gateway.catalog.customer_rows import CustomerRow, Status
 from gateway.clock import written

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.catalog.problems import Conflict, Invalid
-from gateway.program import PROGRAM
-from gateway.settings import without_settings
+from gateway.settings import PROGRAM, without_settings
 
 COMMAND = (*PROGRAM, "price", "verify", "--json", "-")
 BUSY_S = 10.0

@@ -9,12 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 from sqlalchemy import Connection, select
 
 from gateway.admin.api.idempotency import Keep, Post, Replies
-from gateway.admin.api.inputs import Given, TierName
-from gateway.admin.api.moments import Moment
+from gateway.admin.api.inputs import Given, Moment, TierName
 from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
 from gateway.admin.api.problem_json import saved_only
-from gateway.admin.api.routes import Routes
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.menus.certificate_check import Checker
 from gateway.catalog import audit_rows, menu_rows
 from gateway.catalog.menu_rows import Effective

@@ -9,11 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, Row, select
 
 from gateway.admin.api.idempotency import Keep, Post, Replies
-from gateway.admin.api.inputs import Given, TierName
-from gateway.admin.api.moments import Moment
+from gateway.admin.api.inputs import Given, Moment, TierName
 from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
-from gateway.admin.api.routes import Routes
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices, Routes
 from gateway.catalog import audit_rows, run_rows
 from gateway.clock import written
 from gateway.ledger.cursors import cursor_of

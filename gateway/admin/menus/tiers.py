@@ -15,8 +15,7 @@ from sqlalchemy import Connection
 from gateway.admin.api.idempotency import Actor
 from gateway.admin.api.inputs import Limits, TierName, Whole
 from gateway.admin.api.problem_json import saved_only
-from gateway.admin.api.routes import Routes
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices, Routes
 from gateway.catalog import audit_rows, menu_rows
 from gateway.catalog.problems import Invalid, NotFound
 from gateway.catalog.projector import project_menus

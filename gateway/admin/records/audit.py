@@ -9,11 +9,9 @@ from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import RowMapping, select
 
-from gateway.admin.api.inputs import Line
-from gateway.admin.api.moments import Moment
+from gateway.admin.api.inputs import Line, Moment
 from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
-from gateway.admin.api.routes import Routes
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices, Routes
 from gateway.clock import written
 from gateway.ledger.cursors import cursor_of
 from gateway.ledger.tables import audit

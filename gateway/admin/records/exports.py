@@ -10,8 +10,7 @@ from fastapi import Query
 from fastapi.responses import StreamingResponse
 
 from gateway.admin.api.inputs import Line, TierName
-from gateway.admin.api.routes import Routes
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.records.spans import Asked, OfSpan
 from gateway.admin.records.usage import EndUser
 from gateway.catalog.problems import Conflict, Invalid

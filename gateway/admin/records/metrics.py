@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from gateway.admin.api.access import actor_of, refuse_unknown
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices
 from gateway.catalog.admin_tokens import digest_of
 from gateway.metrics.counters import Sheet, add_up
 from gateway.metrics.exposition import CONTENT_TYPE, exposition

@@ -6,8 +6,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, Field
 
-from gateway.admin.api.routes import Routes
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices, Routes
 from gateway.catalog import customer_rows
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import translated

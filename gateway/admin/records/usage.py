@@ -7,11 +7,9 @@ from typing import Annotated, Any, Literal
 from fastapi import Query
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
-from gateway.admin.api.inputs import Line
-from gateway.admin.api.moments import GivenMoment
+from gateway.admin.api.inputs import GivenMoment, Line
 from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page
-from gateway.admin.api.routes import Routes
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices, Routes
 from gateway.catalog.problems import Invalid
 from gateway.errors import BadRequest
 from gateway.holds.store import redis_keys

@@ -15,7 +15,7 @@ from gateway.cli.admin_api import Token, Url, admin_client
 from gateway.cli.files import STANDARD, name_of, read_object, replace_file
 from gateway.cli.price.comparing import compare, compare_models, frontier, sensitivity
 from gateway.cli.price.fitting import Variadic, fit
-from gateway.cli.price.menu_options import (
+from gateway.cli.price.menu_request import (
     Bill,
     Everyone,
     MarketFile,
@@ -30,15 +30,18 @@ from gateway.cli.price.menu_options import (
     Tiers,
     Today,
     WorseOffMax,
+    further_of,
+    is_estimated,
+    option_of,
+    tiers_of,
 )
-from gateway.cli.price.menu_request import further_of, is_estimated, option_of, tiers_of
 from gateway.cli.price.publishing import Effective, Publisher
 from gateway.cli.progress import timed
 from gateway.clock import now_ms, written
 from gateway.errors import StartupError
+from gateway.repricing.estimating import names as starter_names
+from gateway.repricing.estimating import starter
 from gateway.repricing.run import run
-from gateway.repricing.starting_markets import names as starter_names
-from gateway.repricing.starting_markets import starter
 from pricing.market.fields import NotAMarket
 from pricing.market.market import Market, read_market
 from pricing.menus.menu import NotAMenu

@@ -17,8 +17,7 @@ from pricing.market.fields import NotAMarket
 from pricing.market.market import Market, read_market
 from pricing.menus.menu import Menu, NotAMenu
 from pricing.money import written
-from pricing.report.columns import columns
-from pricing.report.menu_table import amount
+from pricing.report.menu_table import amount, columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -17,7 +17,9 @@ _LUA = files("gateway.holds") / "lua"
 
 def source(verb: str) -> str:
     """Return the text of one verb, as the files call them; what a verb declares of itself comes first."""
-    shared, text = ((_LUA / f"{name}.lua").read_text("utf-8") for name in ("shared", verb))
+    path = _LUA / f"{verb}.lua"
+    text = (path if path.is_file() else _LUA / "maintenance" / f"{verb}.lua").read_text("utf-8")
+    shared = (_LUA / "shared.lua").read_text("utf-8")
     declared, rest = text.split("\n", 1) if text.startswith("#!") else ("", text)
     return "\n".join(filter(None, (declared, shared, rest)))
 

@@ -13,7 +13,10 @@ from gateway.ledger.tables import usage_aside
 
 
 def keep_aside(connection: Connection, malformed: Sequence[Malformed]) -> None:
-    """Keep entries in the transaction that books the others of their batch; one that is kept already stays as it is."""
+    """Keep entries in the transaction that books the rest of their batch.
+
+    An entry that is kept already stays as it is, so a batch may be written twice.
+    """
     if not malformed:
         return
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.runtime.open_files import files_allowed
+from gateway.runtime.sockets import files_allowed
 
 if TYPE_CHECKING:  # what only serves, as the simulated model does, has no use for what reads settings
     from gateway.settings import Settings

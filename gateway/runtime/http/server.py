@@ -15,7 +15,7 @@ import uvicorn
 
 from gateway.runtime.http.connections import Door
 from gateway.runtime.http.protocol import Connection
-from gateway.runtime.open_files import open_as_many_as_allowed
+from gateway.runtime.sockets import open_as_many_as_allowed
 
 GARBAGE = 50_000
 """New objects in cycles that may be there before anyone looks for them."""

@@ -1,11 +1,13 @@
-"""Response headers of our own: what was granted, under which tier and menu, and what is left."""
+"""Headers: which of a caller's reach the upstream, by an allow-list, and which of ours an answer carries."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Mapping
 
 from gateway.holds.hold import Hold, Settled
 from gateway.holds.refusals import duration
+from gateway.serving.upstream.profiles import COUNT_TOKENS, MESSAGES
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -57,3 +59,33 @@ def length_header(body: bytes) -> tuple[bytes, bytes]:
 def written(text: str) -> bytes:
     """Return a header's value as it is sent."""
     return text.encode("latin-1", "replace")
+
+
+TRACING = ("traceparent", "tracestate")
+OPENAI, ANTHROPIC = ("openai-beta",), ("anthropic-beta", "anthropic-version")
+
+NAMED_WHERE_DROPPED = ("openai-organization", "openai-project")
+"""Headers that a vendor's SDK sets on purpose and that never pass: whose account is billed is the house's to say."""
+
+VALUE = re.compile(r"[\x20-\x7e]{1,2000}")
+
+
+def allowed(endpoint: str, more: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the names of headers that pass on a route, with the operator's."""
+    own = ANTHROPIC if endpoint in (MESSAGES, COUNT_TOKENS) else OPENAI
+    return tuple(dict.fromkeys((*TRACING, *own, *more)))
+
+
+def passed_headers(
+    header: Callable[[bytes], str | None], names: Iterable[str]
+) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    """Return the caller's headers that pass, and the names of those that were to and do not."""
+    passed: dict[str, str] = {}
+    dropped = [name for name in NAMED_WHERE_DROPPED if header(name.encode()) is not None]
+    for name in names:
+        value = header(name.encode())
+        if value is not None and VALUE.fullmatch(value):
+            passed[name] = value
+        elif value:
+            dropped.append(name)
+    return passed, tuple(dropped)

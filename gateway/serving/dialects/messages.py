@@ -1,26 +1,232 @@
-"""Anthropic Messages, and their count: which field is the limit, which may pass, how an error looks."""
+"""Anthropic Messages, and their count: how a request is read and forwarded, and how its answer is read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from gateway.errors import BadRequest, EndUserQuotaReached, TokencapError, UpstreamError
+from gateway.errors import BadRequest, EndUserQuotaReached, TokencapError, UpstreamError, UpstreamUnavailable
 from gateway.serving.caller.json_body import Body, flag, named, positive
-from gateway.serving.dialects.answers.messages_answer import MessagesReading
+from gateway.serving.dialects.answers.message_blocks import TEXTS, Blocks, told
+from gateway.serving.dialects.answers.stream import Reading, strings_in
 from gateway.serving.dialects.answers.textless import PlainReading
 from gateway.serving.dialects.answers.whole import comes_whole, streamed
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
 from gateway.serving.dialects.parameters import Wanted
-from gateway.serving.dialects.requests.history import history_of
 from gateway.serving.dialects.requests.media import Measured
 from gateway.serving.dialects.requests.prompt import Prompt, prompt_of
 from gateway.serving.dialects.requests.thinking import bound_thought
-from gateway.serving.dialects.requests.user_id import identity
+from gateway.serving.dialects.requests.user_id import history_of, identity
+from gateway.serving.fields.answer_fields import (
+    BLOCK,
+    BLOCK_DELTA,
+    shown_usage,
+    without_houses_own,
+    without_unknown_texts,
+)
 from gateway.serving.fields.field_filter import Sieve
 from gateway.serving.json_codec import dumps
+from gateway.serving.meter import Usage, count, said_output
 from gateway.serving.sse import named_event
 from gateway.serving.upstream.profiles import COUNT_TOKENS, MESSAGES, Profile
+
+FRAME = {"id": "", "type": "message", "role": "assistant"}
+ENDINGS = ("content", "stop_reason", "stop_sequence")
+
+CACHED = ("cache_read_input_tokens", "cache_creation_input_tokens")
+"""Input that stands beside the input."""
+
+REASONS = {
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+
+
+class MessagesReading(Reading):
+    """Named events: a message, its blocks one after another, and at the end why it ended and what it used."""
+
+    def __init__(self, wanted: Wanted, grant: int) -> None:
+        super().__init__(wanted, grant)
+        self._message: dict[str, Any] = {}
+        self._blocks = Blocks()
+        self._is_begun = False
+        self._ending: dict[str, Any] = {}  # stop_reason, stop_sequence and what stands beside them
+        self._beside: dict[str, Any] = {}  # what the last event says beside these and the usage
+
+    def _take(self, event: dict[str, Any]) -> bytes:
+        kind = str(event.get("type"))
+        without_houses_own(event)
+        if kind == "message_start":
+            return self._show(self._begin(event))
+        if kind == "content_block_start":
+            block = _known(event, "content_block", BLOCK)
+            if not self._counted(block):
+                return self._show(self._blocks.closing())
+            return self._show(self._taken(self._blocks.begin(event)))
+        if kind == "content_block_delta":
+            if not self._counted(_known(event, "delta", BLOCK_DELTA)):
+                return self._show(self._blocks.closing())
+            return self._show(self._taken(self._blocks.grow(event)))
+        if kind == "content_block_stop":
+            return self._show(self._blocks.close(event))
+        if kind == "message_delta":
+            self._end(event)
+        elif kind == "message_stop":
+            self.ended_by_itself = not self._was_cut
+            return self._show(self._blocks.closing())
+        return self._show([event] if kind == "ping" else [])
+
+    def close(self) -> bytes:
+        shown = super().close()
+        return shown + self._show(self._blocks.closing()) if self.is_over else shown
+
+    def _show(self, events: Iterable[dict[str, Any]]) -> bytes:
+        """Return events for a streaming caller: first of all one that begins the message, as clients expect."""
+        self.tool_calls = self._blocks.tool_calls
+        shown = []
+        for event in events:
+            if not self._is_begun and event["type"] not in ("message_start", "ping"):
+                shown += self._begin({"message": {}})
+            shown.append(event)
+        if not self._wanted.stream:
+            return b""
+        return b"".join(named_event(event["type"], dumps(event)) for event in shown)
+
+    def _begin(self, event: dict[str, Any]) -> list[dict[str, Any]]:
+        """Take a message's beginning; return it as it is shown: not at all, where it began before."""
+        message = event.get("message")
+        if not isinstance(message, dict):
+            return []
+        without_houses_own(message)
+        said = message.get("usage")
+        if isinstance(said, dict):
+            said = shown_usage(said)
+            self._said = _later(self._said, said)
+            self._usage = replace(self._usage, **_input(self._said))  # the output that it says is not of the text
+        if self._is_begun:
+            return []
+        self._is_begun = True
+        begun = {"stop_reason": None, "stop_sequence": None, **message, "model": self._wanted.model, "content": []}
+        usage = {"input_tokens": self._wanted.input_estimate, "output_tokens": 0}
+        usage |= {name: value for name, value in (said if isinstance(said, dict) else {}).items() if value is not None}
+        self._message = {**FRAME, **begun, "usage": usage}
+        return [{"type": "message_start", "message": self._message}]
+
+    def _counted(self, piece: Any) -> bool:
+        """Count what the model wrote in a block or a delta; return whether it was granted."""
+        if not isinstance(piece, dict) or not any(isinstance(text := piece.get(name), str) and text for name in TEXTS):
+            return True
+        self._note_text()
+        if not self._counts(0):
+            return False
+        self._remember(0, piece.get("text"))
+        return True
+
+    def _taken(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Take note of the texts that are new in events."""
+        for event in events:
+            piece = event["content_block"] if "content_block" in event else event["delta"]
+            self._wrote(0, [piece.get(name) for name in TEXTS])
+        return events
+
+    def _end(self, event: dict[str, Any]) -> None:
+        """Take how the message ended, and what it says of the usage."""
+        delta, said = event.get("delta"), event.get("usage")
+        if isinstance(said, dict):
+            whole = _later(self._said, said)
+            thought = _thought(said)
+            output, is_disputed = said_output(count(said.get("output_tokens")), thought, None, None)
+            self._note_usage(whole, Usage(output, **_input(whole), reasoning_tokens=thought, is_disputed=is_disputed))
+        beside = ((name, value) for name, value in event.items() if name not in ("type", "delta", "usage"))
+        self._beside |= {name: value for name, value in beside if value is not None}
+        if isinstance(delta, dict) and isinstance(reason := delta.get("stop_reason"), str) and reason:
+            self._ending = {**self._ending, **{name: value for name, value in delta.items() if value is not None}}
+            self._ended[0] = REASONS.get(reason, "stop")
+
+    def feed_whole(self, answer: Any) -> bytes:
+        if not isinstance(answer, dict) or not isinstance(answer.get("content"), list):
+            raise UpstreamUnavailable("The upstream's answer is not a message.")
+        blocks = [dict(without_unknown_texts(block, BLOCK)) for block in answer["content"] if isinstance(block, dict)]
+        begun = self._begin({"message": {name: one for name, one in answer.items() if name not in ENDINGS}})
+        ending = {"stop_reason": answer.get("stop_reason") or "end_turn", "stop_sequence": answer.get("stop_sequence")}
+        self._end({"delta": ending, "usage": answer.get("usage")})
+        texts = [block.get(name) for block in blocks for name in ("text", "thinking", "input") if block.get(name)]
+        made = self._made(texts)
+        if made > self._granted:
+            self._was_cut, self._ended[0] = True, "length"
+            blocks = [
+                {**block, name: self._part(text, made)}
+                for block in blocks
+                for name in ("text", "thinking")
+                if isinstance(text := block.get(name), str)
+            ]
+        self._keep(0, strings_in(blocks))
+        self._blocks.take_whole(blocks)
+        self._remember(0, "".join(text for block in blocks if isinstance(text := block.get("text"), str)))
+        self.ended_by_itself = True
+        return self._show([*begun, *told(blocks)])
+
+    def ending(self, billed: int, charge_nanousd: int | None, conversation_left: int | None) -> bytes:
+        shown_of = {"charge_nanousd": charge_nanousd, "conversation_tokens_left": conversation_left}
+        delta = {"stop_reason": "end_turn", "stop_sequence": None, **self._stop()}
+        last = {"type": "message_delta", **self._beside, "delta": delta, "usage": self._shown_usage(billed)}
+        last["tokencap"] = shown_of
+        begun = b"" if self._is_begun else self._show(self._begin({"message": {}}))
+        return (
+            begun + named_event("message_delta", dumps(last)) + named_event("message_stop", b'{"type":"message_stop"}')
+        )
+
+    def whole(self, billed: int) -> Any:
+        ended = {"stop_reason": "end_turn", "stop_sequence": None, **self._stop()}
+        blocks = self._blocks.all
+        return {
+            **FRAME,
+            "model": self._wanted.model,
+            **self._message,
+            **self._beside,
+            "content": blocks,
+            **ended,
+            "usage": self._shown_usage(billed),
+        }
+
+    def _stop(self) -> dict[str, Any]:
+        return {"stop_reason": "max_tokens", "stop_sequence": None} if self._was_cut else self._ending
+
+    def _shown_usage(self, billed: int) -> dict[str, Any]:
+        """Return the upstream's usage, made to say what is billed."""
+        is_said = self.input_tokens is None and self._usage.input_tokens is not None
+        beside = sum(count(self._said.get(name)) or 0 for name in CACHED)
+        given = {} if is_said else {"input_tokens": max(self._input - beside, 0)}
+        return {**self._said, **given, "output_tokens": billed}
+
+
+def _known(event: dict[str, Any], name: str, known: frozenset[str]) -> Any:
+    """Return what an event says under a name, and leave in it only what is known to be no text, or is counted."""
+    if isinstance(said := event.get(name), dict):
+        said = event[name] = without_unknown_texts(said, known)
+    return said
+
+
+def _later(before: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    """Return a usage as a later one leaves it: what that does not say, or says as nothing or as no count, stays."""
+    known = {name for name in said if said[name] is None or (name.endswith("input_tokens") and not count(said[name]))}
+    return {**before, **{name: value for name, value in said.items() if name not in known or name not in before}}
+
+
+def _input(said: dict[str, Any]) -> dict[str, Any]:
+    """Return input tokens and those of them that were cached; here the input stands without its cached parts."""
+    fresh, read = count(said.get("input_tokens")), count(said.get("cache_read_input_tokens")) or 0
+    written = count(said.get("cache_creation_input_tokens")) or 0
+    return {"input_tokens": None if fresh is None else fresh + read + written, "cached_tokens": read}
+
+
+def _thought(said: dict[str, Any]) -> int:
+    details = said.get("output_tokens_details")
+    return count(details.get("thinking_tokens") if isinstance(details, dict) else None) or 0
+
 
 END_USER = "metadata.user_id"
 

@@ -1,21 +1,245 @@
-"""OpenAI Responses: a list of items in, a list of items out, and earlier answers that a call goes on from."""
+"""OpenAI Responses: how a request is read and forwarded, earlier answers included, and how its answer is read."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
-from gateway.errors import BadRequest
+from gateway.errors import BadRequest, TokencapError, UpstreamSaid, UpstreamUnavailable
 from gateway.serving.caller.json_body import Body, end_user, flag, least, named
-from gateway.serving.dialects.answers.responses_answer import ResponsesReading
+from gateway.serving.dialects.answers.response_events import texts_of
+from gateway.serving.dialects.answers.response_items import Items
+from gateway.serving.dialects.answers.stream import Reading
 from gateway.serving.dialects.answers.whole import comes_whole, streamed
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
 from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI
 from gateway.serving.dialects.parameters import Wanted
-from gateway.serving.dialects.requests.history import history_of
 from gateway.serving.dialects.requests.media import Measured
 from gateway.serving.dialects.requests.prompt import Prompt, prompt_of
+from gateway.serving.dialects.requests.user_id import history_of
+from gateway.serving.fields.answer_fields import EVENT, shown_usage, without_houses_own, without_unknown_texts
 from gateway.serving.json_codec import dumps
+from gateway.serving.meter import Usage, count, said_output
+from gateway.serving.sse import named_event
 from gateway.serving.upstream.profiles import RESPONSES
+
+ENDS = {"response.completed": "stop", "response.incomplete": "length"}
+NAME = re.compile(r"[a-z_.]+")
+LACKED: dict[str, Any] = {
+    **{"id": "", "object": "response", "created_at": 0, "parallel_tool_calls": True, "tool_choice": "auto"},
+    **{"output": list, "tools": list},
+}
+"""What OpenAI's own clients ask for in every response, and engines leave out."""
+
+USAGE_DETAILS = {
+    "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+    "output_tokens_details": {"reasoning_tokens": 0},
+}
+
+BEGINNINGS = frozenset({"response.created", "response.queued", "response.in_progress"})
+FAILED = frozenset({"failed", "cancelled"})
+FAILURES = frozenset({"response.failed", "response.cancelled", "error"})
+
+
+class ResponsesReading(Reading):
+    """Numbered events, each named by its ``type``. The last one has the whole response, with the usage in it."""
+
+    def __init__(self, wanted: Wanted, grant: int) -> None:
+        super().__init__(wanted, grant)
+        self._is_created = False
+        self._response = _response(wanted.model)  # as the upstream showed it last
+        self._items = Items()
+        self._number = -1
+
+    def _take(self, event: dict[str, Any]) -> bytes:
+        kind = event.get("type")
+        if not isinstance(kind, str):
+            return b""
+        without_houses_own(event)
+        if isinstance(response := event.get("response"), dict):
+            self._response = response
+            self._name()
+        has_failed = isinstance(response, dict) and (response.get("error") or _status(response) in FAILED)
+        if has_failed or kind in FAILURES:
+            raise UpstreamSaid(response if isinstance(response, dict) else event)
+        if kind in ENDS:
+            return self._last(kind)
+        if not NAME.fullmatch(kind):
+            return b""
+        event = without_unknown_texts(event, EVENT)
+        if kind in BEGINNINGS and not isinstance(response, dict):
+            return b"" if kind == "response.created" else self._show([{**event, "response": self._begun()}])
+        if text := self._items.text_in(event):
+            self._note_text()
+            if not self._counts(0):
+                return self._show(self._items.closing(is_cut=True))
+            item = event.get("item")
+            if kind.startswith("response.output_text.") or (isinstance(item, dict) and item.get("type") == "message"):
+                self._remember(0, text)
+        shown = self._items.take(event)
+        self._wrote(0, text if shown else "")
+        self.tool_calls = self._items.tool_calls
+        return self._show(shown)
+
+    def _last(self, kind: str) -> bytes:
+        """Take the end of a response; return what closes the items that the upstream left open."""
+        added = self._end(kind)
+        shown = list(self._items.closing(is_cut=self._ended[0] == "length"))
+        for item in added:
+            if (text := "".join(texts_of([item]))) and not self._counts(0):
+                break
+            self._wrote(0, text)
+            shown += self._items.tell(item)
+        self.tool_calls = self._items.tool_calls
+        self.ended_by_itself = not self._was_cut
+        return self._show(shown)
+
+    def _done(self) -> bytes:
+        return self._show(self._items.closing(is_cut=False))
+
+    @property
+    def item_ids(self) -> list[str]:
+        return [named for item in self._items.all if isinstance(named := item.get("id"), str) and named]
+
+    def _name(self) -> None:
+        """Give the response the caller's name of the model and the id that it had first: clients refuse one that changes."""
+        self._response["model"] = self._wanted.model
+        without_houses_own(self._response)
+        if isinstance(said := self._response.get("usage"), dict):
+            self._response["usage"] = shown_usage(said)
+        if self.answer_id is not None:
+            self._response["id"] = self.answer_id
+        elif self._is_created:
+            self._response["id"] = ""  # as its caller was told
+        elif isinstance(named := self._response.get("id"), str) and named:
+            self.answer_id = named
+        else:
+            self._response["id"] = ""
+        for name, value in _response(self._wanted.model).items():
+            if self._response.get(name) is None:
+                self._response[name] = value
+
+    def _end(self, kind: str) -> list[dict[str, Any]]:
+        """Take the response's end and what it says of the usage; return the items that it has and nothing told of."""
+        said = self._response.get("usage")
+        if isinstance(said, dict):
+            self._note_usage(said, read_usage(said))
+        output = self._response.get("output")
+        added = self._items.finish(output) if isinstance(output, list) else []
+        self.tool_calls = self._items.tool_calls
+        self._ended[0] = self._reason(kind, added)
+        return added
+
+    def _reason(self, kind: str, added: list[dict[str, Any]]) -> str:
+        """Return how the response ended. Engines that say nothing of ``incomplete_details`` call one completed that was cut."""
+        details, status = self._response.get("incomplete_details"), self._response.get("status")
+        why = details.get("reason") if isinstance(details, dict) else None
+        if kind == "response.incomplete" or status == "incomplete":
+            return "content_filter" if why == "content_filter" else "length"
+        if "incomplete_details" not in self._response and (self._usage.output_tokens or 0) >= self._grant:
+            return "length"
+        return "tool_calls" if self.tool_calls or any(item.get("call_id") for item in added) else "stop"
+
+    def _show(self, events: Iterable[dict[str, Any]]) -> bytes:
+        """Return events for a streaming caller: first of all one that creates the response, as clients expect."""
+        if not self._wanted.stream:
+            for _ in events:  # each is taken
+                pass
+            return b""
+        shown: list[bytes] = []
+        for event in events:
+            if not self._is_created:
+                self._is_created = True
+                if event["type"] != "response.created":
+                    shown.append(self._shown({"type": "response.created", "response": self._begun()}))
+            shown.append(self._shown(event))
+        return b"".join(shown)
+
+    def _begun(self) -> dict[str, Any]:
+        """Return the response as it is before its first item."""
+        return {**self._response, "status": "in_progress", "output": [], "usage": None}
+
+    def _shown(self, event: dict[str, Any]) -> bytes:
+        """Return an event for a streaming caller, with its number."""
+        given = event.get("sequence_number")
+        self._number = given if type(given) is int and given > self._number else self._number + 1
+        return named_event(event["type"], dumps({**event, "sequence_number": self._number}))
+
+    def feed_whole(self, answer: Any) -> bytes:
+        if not isinstance(answer, dict) or not isinstance(answer.get("output"), list):
+            raise UpstreamUnavailable("The upstream's answer is not a response.")
+        if _status(answer) in FAILED:
+            raise UpstreamSaid(answer)
+        self._response = answer
+        self._name()
+        for item in self._end("response.completed"):
+            self._items.tell(item)
+        self.tool_calls = self._items.tool_calls
+        made = self._made(list(texts_of(self._items.all)))
+        if made > self._granted:
+            self._was_cut, self._ended[0] = True, "length"
+            self._items.cut(lambda text: self._part(text, made))
+            self.tool_calls = []
+        self.ended_by_itself = True
+        self._keep(0, texts_of(self._items.all))
+        self._remember(0, "".join(texts_of(self._items.all, spoken=True)))
+        return self._show([{"type": "response.created", "response": self._begun()}, *self._items.told()])
+
+    def ending(self, billed: int, charge_nanousd: int | None, conversation_left: int | None) -> bytes:
+        response = self.whole(billed)
+        kind = "response.incomplete" if response.get("status") == "incomplete" else "response.completed"
+        told = {"charge_nanousd": charge_nanousd, "conversation_tokens_left": conversation_left}
+        shown = self._show([{"type": "response.created", "response": self._begun()}]) if not self._is_created else b""
+        last = {"type": kind, "response": response, "sequence_number": self._number + 1, "tokencap": told}
+        return shown + named_event(kind, dumps(last))
+
+    def failed(self, error: TokencapError) -> bytes:
+        """Return ``response.failed``; the error stands beside the response too, as every stream of ours has it."""
+        told = error.body()
+        why = {"code": error.code or "server_error", "message": error.message}
+        response = {**self._response, "status": "failed", "error": why, "output": self._items.all, "usage": None}
+        last = {**told, "type": "response.failed", "response": response, "sequence_number": self._number + 1}
+        return named_event("response.failed", dumps(last))
+
+    def whole(self, billed: int) -> Any:
+        ended = self._response
+        if self._was_cut or (self._ended.get(0) == "length" and ended.get("status") != "incomplete"):
+            ended = {**ended, "status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+        elif ended.get("status") not in ("completed", "incomplete"):
+            ended = {**ended, "status": "completed"}
+        prompt = self._input
+        details = {
+            name: {**zeros, **(said if isinstance(said := self._said.get(name), dict) else {})}
+            for name, zeros in USAGE_DETAILS.items()
+        }
+        totals = {"input_tokens": prompt, "output_tokens": billed, "total_tokens": prompt + billed}
+        return {**ended, "output": self._items.all, "usage": {**self._said, **details, **totals}}
+
+
+def _status(response: dict[str, Any]) -> str | None:
+    status = response.get("status")
+    return status if isinstance(status, str) else None
+
+
+def _response(model: str) -> dict[str, Any]:
+    """Return what every response says, as long as the upstream does not say it."""
+    return {"model": model, **{name: value() if callable(value) else value for name, value in LACKED.items()}}
+
+
+def read_usage(said: dict[str, Any]) -> Usage:
+    """Return the usage as a response writes it."""
+    given, made = said.get("input_tokens_details"), said.get("output_tokens_details")
+    read, thought = (
+        count(given.get("cached_tokens") if isinstance(given, dict) else None) or 0,
+        count(made.get("reasoning_tokens") if isinstance(made, dict) else None) or 0,
+    )
+    prompt = count(said.get("input_tokens"))
+    output, is_disputed = said_output(
+        count(said.get("output_tokens")), thought, prompt, count(said.get("total_tokens"))
+    )
+    return Usage(output, prompt, read, thought, is_disputed)
+
 
 OTHER_LIMITS = (*ENGINE_LIMITS, "max_tokens", "max_completion_tokens")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.errors import BadRequest
 from gateway.serving.caller.json_body import Body
-from gateway.serving.upstream.model_names import Names
+from gateway.serving.upstream.endpoint import Names
 
 Tool = dict[str, Any]
 

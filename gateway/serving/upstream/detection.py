@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from gateway.serving.meter import count
-from gateway.serving.upstream.endpoint import Endpoint
-from gateway.serving.upstream.fetch import json_of
+from gateway.serving.upstream.endpoint import Endpoint, json_of
 from gateway.serving.upstream.profiles import ANY, LLAMACPP, OLLAMA, OPENAI, SGLANG, VLLM, Profile
 
 WAIT_S = 3.0

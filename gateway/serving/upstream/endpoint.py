@@ -1,10 +1,15 @@
-"""Where the model's endpoint is, and what every request there carries: a query behind its path, headers, the house's key."""
+"""The model's endpoint: where it is, what every request there carries, the names of its model, small questions beside the calls."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+
+from gateway.serving.json_codec import loads
 
 BEARER = "authorization"
 """The header in which a key is sent as OpenAI's clients do; in any other it stands alone."""
@@ -38,3 +43,45 @@ class Endpoint:
         """Return the URL of a route that stands beside the endpoint's ``/v1``: ``/tokenize``."""
         parts = urlsplit(self.url)
         return urlunsplit(parts._replace(path=parts.path.rstrip("/").removesuffix("/v1") + path))
+
+
+async def json_of(client: httpx.AsyncClient, request: httpx.Request, most: int) -> Any:
+    """Send a request and return the JSON of its answer.
+
+    Raises:
+        httpx.HTTPError: there is no good answer.
+        ValueError: it is no JSON, or has more than ``most`` bytes.
+    """
+    request.headers["accept-encoding"] = "identity"
+    answer = await client.send(request, stream=True)
+    try:
+        answer.raise_for_status()
+        raw = bytearray()
+        async for chunk in answer.aiter_raw():
+            raw += chunk
+            if len(raw) > most:
+                raise ValueError("the answer is too long")
+    finally:
+        await answer.aclose()
+    return loads(bytes(raw))
+
+
+OPEN = "*"
+"""Ends a name that stands for all that begin as it does: ``claude-*``."""
+
+
+class Names:
+    """A set of names; the ones that are listed are those without an open end."""
+
+    __slots__ = ("_beginnings", "_whole")
+
+    def __init__(self, names: Iterable[str]) -> None:
+        names = list(names)
+        self._whole = frozenset(name for name in names if not name.endswith(OPEN))
+        self._beginnings = tuple(name.removesuffix(OPEN) for name in names if name.endswith(OPEN))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._whole or name.startswith(self._beginnings)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._whole))

@@ -14,7 +14,7 @@ import pytest
 import redis
 from fastapi import FastAPI
 
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices
 from gateway.admin.api.wrong_tokens import WrongTokens
 from gateway.admin.router import build_admin
 from gateway.catalog.admin_tokens import AdminTokens, ensure_admin_token

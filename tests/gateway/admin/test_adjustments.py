@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices
 from gateway.catalog.projector import project_customers
 from gateway.holds.store import redis_keys
 from gateway.holds.store.packing import WindowState

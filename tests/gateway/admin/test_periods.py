@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices
 from gateway.billing.closing import AT_ONCE, CLOSING_S, Closing
 from gateway.holds.store import redis_keys
 from gateway.ledger.book.appender import append, book

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices
 from gateway.admin.router import build_admin
 from gateway.ledger.database import Database
 from tests.gateway.admin.operator import Operator, fields_of, problem

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text, update
 
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices
 from gateway.catalog import api_key_rows, customer_rows, projector
 from gateway.catalog.api_key_rows import KeyRow
 from gateway.catalog.projector import Everything, project_customers, project_keys, project_pending

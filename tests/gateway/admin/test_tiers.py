@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices
 from gateway.admin.menus.tiers import TierShown
 from gateway.catalog import menu_rows
 from gateway.ledger.database import Database

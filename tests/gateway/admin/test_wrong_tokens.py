@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from sqlalchemy import select
 
-from gateway.admin.api.services import AdminServices
+from gateway.admin.api.routes import AdminServices
 from gateway.admin.api.wrong_tokens import ADDRESSES_MOST, FREE, MOST_S, WAITING_MOST, WrongTokens
 from gateway.ledger.database import Database
 from gateway.ledger.tables import audit

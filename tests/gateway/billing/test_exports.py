@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
-from gateway.exports.chunks import CHUNK_CHARACTERS, chunked
 from gateway.exports.files import manifest_path, write_file
 from gateway.exports.formats import FORMATS, format_named
+from gateway.exports.jsonl import CHUNK_CHARACTERS, chunked
 from pricing.usage import FIELDS, FIELDS_IF_SAID, WHOLE_FIELDS, UsageRecord
 from tests.gateway.ledger.records import record
 

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.runtime import sockets
 from gateway.runtime.http.server import serve
-from gateway.runtime.open_files import files_allowed
+from gateway.runtime.sockets import files_allowed
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]

@@ -14,8 +14,8 @@ import redis
 
 from gateway.errors import StartupError
 from gateway.runtime import valkey
-from gateway.runtime.memory import LEAST, server_memory_max
 from gateway.runtime.processes import Process
+from gateway.runtime.valkey import LEAST, server_memory_max
 
 
 @asynccontextmanager

@@ -9,10 +9,9 @@ from threading import Thread
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.metrics.counters import Place, Sheet, Tally, add_up, read_sheet
+from gateway.metrics.counters import Place, Sheet, Tally, add_up, count_records, read_sheet
 from gateway.metrics.definitions import CAP_HITS, CHARGED, FIRST_TOKEN, HOLDS, METRICS, REFUSALS, REQUESTS, TOKENS
 from gateway.metrics.exposition import exposition
-from gateway.metrics.usage import count_records
 from tests.gateway.ledger.records import record
 
 AWKWARD = 'small "print"\\\n'

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.deadlines import Ticks
 from gateway.errors import CallerGone
-from gateway.serving.caller.disconnect import Attendance
+from gateway.serving.caller.exchange import Attendance
 
 FAR_OFF_S = 1_000.0
 

@@ -9,8 +9,7 @@ import pytest
 
 from gateway.holds.hold import Facts, Hold
 from gateway.metrics.counters import Tally
-from gateway.serving.disconnects import DRAINED_AT_ONCE, Hangups, Manners, Places
-from gateway.serving.generation_speed import ANSWERS_LEAST, REMEMBERED, Pace
+from gateway.serving.disconnects import ANSWERS_LEAST, DRAINED_AT_ONCE, REMEMBERED, Hangups, Manners, Pace, Places
 from gateway.serving.meter import Count
 from gateway.serving.upstream.profiles import ANY, LLAMACPP, VLLM, Profile
 

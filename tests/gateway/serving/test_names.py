@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.serving.upstream.model_names import Names
+from gateway.serving.upstream.endpoint import Names
 from tests.loop.rig import rig
 
 ASKED = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}

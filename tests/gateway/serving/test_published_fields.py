@@ -14,7 +14,7 @@ from gateway.serving.dialects.registry import dialects
 from gateway.serving.fields.account_names import OWN, check_given, make_own
 from gateway.serving.fields.guarded_fields import OURS
 from gateway.serving.fields.tools import Hosted
-from gateway.serving.upstream.model_names import Names
+from gateway.serving.upstream.endpoint import Names
 from gateway.serving.upstream.profiles import CHAT, COUNT_TOKENS, MESSAGES, PROFILES, RESPONSES, Profile
 from tests.gateway.serving.published import Body, fields_within
 from tests.gateway.serving.test_fields import BODIES, GRANT

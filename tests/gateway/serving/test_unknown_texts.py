@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from gateway.serving.dialects.answers.chat_answer import ChatReading
-from gateway.serving.dialects.answers.messages_answer import MessagesReading
-from gateway.serving.dialects.answers.responses_answer import ResponsesReading
 from gateway.serving.dialects.answers.stream import Reading
 from gateway.serving.dialects.completions import CompletionsReading
+from gateway.serving.dialects.messages import MessagesReading
 from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.responses import ResponsesReading
 from gateway.serving.meter import count_output
 
 Json = dict[str, Any]

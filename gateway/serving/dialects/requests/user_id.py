@@ -1,9 +1,10 @@
-"""Whom a ``metadata.user_id`` names: Claude Code writes its device, account and session into one."""
+"""Who speaks in a body: the user that ``metadata.user_id`` names, and what the conversation's user said first and last."""
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from gateway.serving.caller.json_body import Body, end_user
 from gateway.serving.json_codec import loads
@@ -53,3 +54,26 @@ def _parts(given: str) -> tuple[str, str, str | None] | None:
     if not device and not account:
         return None
     return device, account, session if re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", session) else None
+
+
+SAID_CHARACTERS = 1000
+"""How much of what was said is looked at, beside its length."""
+
+
+def history_of(messages: list[dict[str, Any]]) -> str:
+    """Return the beginnings of the first and the last of a user's texts."""
+    return f"{_first(messages)}\n{_first(reversed(messages))}"
+
+
+def _first(messages: Iterable[dict[str, Any]]) -> str:
+    for message in messages:
+        if message.get("role") == "user" and (text := _text(message.get("content"))):
+            return f"{len(text)} {text[:SAID_CHARACTERS]}"
+    return ""
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, list):
+        parts = (part.get("text") for part in content if isinstance(part, dict))
+        return "".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else ""
