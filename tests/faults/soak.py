@@ -24,8 +24,8 @@ from tests.faults.oracle import Findings, Heard, Outages, compare
 from tests.faults.plans import Plan, plans
 from tests.faults.truth import Script, Truth
 from tests.gateway.cli.commands import Serving, serving, tokencap
+from tests.loop.recovery.test_restart import open_holds, redis_url
 from tests.loop.rig import Rig, Sold
-from tests.loop.test_restart import open_holds, redis_url
 from tests.servers import short_directory
 from tests.serving import served
 from tests.waiting import until

@@ -16,7 +16,7 @@ from tests.faults.test_dialects import ALL, BROKEN, CASES, UNANSWERED, WHOLE, na
 from tests.faults.tongues import Chat
 from tests.faults.truth import Script, Truth
 from tests.gateway.cli.commands import serving
-from tests.loop.test_restart import open_holds, redis_url
+from tests.loop.recovery.test_restart import open_holds, redis_url
 from tests.servers import short_directory
 from tests.serving import served
 from tests.waiting import until

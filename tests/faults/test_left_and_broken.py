@@ -21,8 +21,8 @@ from tests.faults.test_nothing_escapes import BROAD, GRANT, LIVED_S, PATIENT, TH
 from tests.faults.truth import Script, Told, Truth
 from tests.faults.wire import Wire, wire
 from tests.gateway.cli.commands import serving
+from tests.loop.recovery.test_restart import open_holds, redis_url
 from tests.loop.rig import Sold
-from tests.loop.test_restart import open_holds, redis_url
 from tests.servers import short_directory, valkey_in
 from tests.serving import served
 from tests.waiting import until

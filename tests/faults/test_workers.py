@@ -18,8 +18,8 @@ from tests.faults.calls import AS_ASKED, CAP, Caller, Faulty, both_ways, every_c
 from tests.faults.tongues import TONGUES
 from tests.faults.truth import Script, Truth
 from tests.gateway.cli.commands import Serving, serving
+from tests.loop.recovery.test_restart import open_holds, redis_url
 from tests.loop.rig import Sold
-from tests.loop.test_restart import open_holds, redis_url
 from tests.servers import short_directory
 from tests.serving import served
 from tests.waiting import until

@@ -14,6 +14,6 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
     both = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
     return (
         both
-        if item.path.stem in ("test_line", "test_transports", "test_pouring")
+        if item.path.stem in ("test_connection", "test_transports", "test_pouring")
         else {"asyncio": asyncio.new_event_loop}
     )

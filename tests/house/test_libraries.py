@@ -1,7 +1,7 @@
 """What is used of libraries beyond their documentation is still there, and each of them is bounded above.
 
 A newer version that changes it fails here, by name, and not in front of a customer. What is relied on of uvicorn while
-it runs: tests/gateway/local/test_uvicorn.py.
+it runs: tests/gateway/runtime/http/test_uvicorn.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What an upstream says of a refusal, without what is between it and the house: addresses, paths, keys, accounts.
 
 Everything else reaches the caller to the letter, because it is how the caller learns what to change. So each rule here
-knows a shape, and `tests/gateway/serving/test_discretion.py` holds for each what it masks and what it leaves alone.
+knows a shape, and `tests/gateway/serving/upstream/test_error_redaction.py` holds for each what it masks and what it leaves alone.
 """
 
 from __future__ import annotations

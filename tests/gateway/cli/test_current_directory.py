@@ -13,7 +13,7 @@ import pytest
 
 from gateway.cli.main import run
 from tests.gateway.cli.commands import environment, serving
-from tests.gateway.cli.test_price import MARKET
+from tests.gateway.cli.price.test_commands import MARKET
 from tests.house.files import ROOT, name_of, python_files
 from tests.waiting import until
 

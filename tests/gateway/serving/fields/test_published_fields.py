@@ -1,0 +1,99 @@
+"""No member of anything that the vendors publish for a request is left out without a word, however deep it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+
+from gateway.errors import BadRequest
+from gateway.serving.dialects.base import Dialect
+from gateway.serving.dialects.registry import dialects
+from gateway.serving.fields.account_names import OWN, check_given, make_own
+from gateway.serving.fields.guarded_fields import OURS
+from gateway.serving.fields.tools import Hosted
+from gateway.serving.upstream.endpoint import Names
+from gateway.serving.upstream.profiles import CHAT, COUNT_TOKENS, MESSAGES, PROFILES, RESPONSES, Profile
+from tests.gateway.serving.fields.test_fields import BODIES, GRANT
+from tests.gateway.serving.published import Body, fields_within
+
+NAMES = Names({"abc"})
+MADE_OWN = {*OWN, "metadata.user_id"}
+"""Names that reach the upstream as digests."""
+
+
+def through(dialect: Dialect, hosted: Hosted, body: Body) -> tuple[Body, tuple[str, ...]]:
+    """Return what the upstream is sent for a body on its journey, and the names of what was left out of it.
+
+    Raises:
+        BadRequest: it is refused.
+    """
+    dropped = hosted.leave_out(body, NAMES)
+    wanted = dialect.read(body, 1000)
+    check_given(body, frozenset())
+    make_own(body, "cus_1")
+    sent: Body = orjson.loads(dialect.forward(body, wanted, grant=GRANT, model="the-model"))
+    return sent, dropped + wanted.dropped
+
+
+def unsaid(given: Any, sent: Any, dropped: tuple[str, ...], path: str = "") -> Iterator[str]:
+    """Yield the paths of what was given, was not sent as it was, and is not named among what was ``dropped``."""
+    if path in dropped or given == sent or (path in MADE_OWN and isinstance(sent, str)):
+        return
+    if isinstance(given, dict) and isinstance(sent, dict):
+        for name, value in given.items():
+            yield from unsaid(value, sent.get(name), dropped, f"{path}.{name}" if path else name)
+        return
+    if isinstance(given, list):
+        kept = [one for one in given if not is_tool_of(one, dropped)]
+        if len(kept) == len(sent or ()):
+            for value, other in zip(kept, sent or (), strict=True):
+                yield from unsaid(value, other, dropped, path)
+            return
+    if not is_tool_of(given, dropped):
+        yield path
+
+
+def is_tool_of(given: Any, dropped: tuple[str, ...]) -> bool:
+    """Return whether this brings or chooses nothing but tools that were left out by their type, or by their only name."""
+    if isinstance(given, list):
+        return bool(given) and all(is_tool_of(one, dropped) for one in given)
+    if not isinstance(given, dict):
+        return False
+    tools = given.get("tools") or given.get("allowed_tools") or given.get("tool")
+    named = {given.get("type"), given.get("name"), next(iter(given), None)}
+    return not named.isdisjoint(dropped) or is_tool_of(tools, dropped)
+
+
+@pytest.mark.parametrize(
+    ("profile", "drops"),
+    [*((profile, False) for profile in PROFILES.values()), (PROFILES["any"], True)],
+    ids=[*PROFILES, "any, without hosted tools"],
+)
+def test_no_member_is_left_out_in_silence(profile: Profile, drops: bool) -> None:
+    """Each reaches the upstream as it was sent, or as a rule of ours says it, or is refused by name, or is named."""
+    hosted, silent = Hosted(drops=drops), {}
+    for dialect in dialects(profile):
+        if dialect.endpoint not in profile.speaks:
+            continue
+        for name, fields in fields_within(dialect.endpoint):
+            body = {**BODIES[dialect.endpoint], **fields}
+            try:
+                sent, dropped = through(dialect, hosted, orjson.loads(orjson.dumps(body)))
+            except BadRequest as refused:
+                if (refused.param or "").partition(".")[0] not in body:
+                    silent[dialect.endpoint, name] = f"{refused.param}: {refused.message}"
+                continue
+            ours = OURS[dialect.endpoint]
+            if unexplained := [path for path in unsaid(body, sent, dropped) if path not in ours]:
+                silent[dialect.endpoint, name] = f"{unexplained} beside {dropped}"
+
+    assert silent == {}
+
+
+@pytest.mark.parametrize(("endpoint", "least"), [(CHAT, 150), (RESPONSES, 700), (MESSAGES, 1300), (COUNT_TOKENS, 1300)])
+def test_the_vendors_types_are_read_to_their_depth(endpoint: str, least: int) -> None:
+    """Whatever way they are written in: a test of no fields would be as green."""
+    assert len(fields_within(endpoint)) > least

@@ -1,0 +1,90 @@
+"""Thresholds of a customer's limits reach the operator's webhook through the whole loop, once each."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from tests.gateway.webhooks.test_delivery import Receiver
+from tests.loop.rig import rig
+from tests.loop.selling.test_menus import menu_named, post, put_in_force
+from tests.serving import served
+from tests.waiting import until
+
+ASKED: dict[str, Any] = {
+    "model": "aligned-1",
+    "messages": [{"role": "user", "content": "How long is a piece of string?"}],
+}
+KEY = b"twenty-four bytes or more"
+SECRET = SecretStr("whsec_" + base64.b64encode(KEY).decode())
+
+
+def told(receiver: Receiver, kind: str) -> dict[str, Any]:
+    """Return the events of one type that the webhook was sent, by their ids."""
+    return {event["id"]: event for event in receiver.events if event["type"] == kind}
+
+
+def test_a_customer_that_uses_up_its_limits_is_told_of(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
+    """Tokens and spend, at four fifths and at the end; the webhook is away at first, and calls do not wait for it."""
+    receiver = Receiver(statuses=[503, 503])
+    with (
+        served(receiver) as hook,
+        rig(valkey_url, sqlite_url, tmp_path, webhook_url=f"{hook}/quota", webhook_secret=SECRET) as loop,
+    ):
+        loop.tier("only", conversation_tokens_max=5, price_nanousd=7, period_tokens_max=25, spend_nanousd_max=35)
+        customer = loop.customer("only")
+        for _ in range(5):
+            answered = httpx.post(f"{loop.url}/v1/chat/completions", json=ASKED, headers=customer.headers)
+            assert answered.json()["usage"]["completion_tokens"] == 5
+        until(lambda: len(told(receiver, "quota.threshold")) == 4, deadline_s=15)
+
+        taken = told(receiver, "quota.threshold")
+        assert sorted((event["limit"], event["percent"], event["used"]) for event in taken.values()) == [
+            ("period_tokens", 80, 20),
+            ("period_tokens", 100, 25),
+            ("spend", 80, 28),
+            ("spend", 100, 35),
+        ]
+        period = loop.account(customer)["period"]
+        for event in taken.values():
+            assert event["customer"] == customer.id
+            assert event["period"] == {"start": period["start"], "end": period["end"]}
+        for headers, body in receiver.posts:
+            content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+            signature = base64.b64encode(hmac.new(KEY, content, hashlib.sha256).digest()).decode()
+            assert headers["webhook-signature"] == f"v1,{signature}"
+
+
+def test_a_menu_that_comes_with_the_next_period_is_told_of_before_it_does(
+    valkey_url: str, sqlite_url: str, tmp_path: Path
+) -> None:
+    """The webhook hears of each publication, and an account says what comes next; going back is told, too."""
+    receiver = Receiver()
+    with (
+        served(receiver) as hook,
+        rig(valkey_url, sqlite_url, tmp_path, webhook_url=f"{hook}/menus", webhook_secret=SECRET) as loop,
+    ):
+        first, second = menu_named("quick", "long"), menu_named("quick", "long", value=10_000_000)
+        for menu in (first, second):
+            post(loop, menu).raise_for_status()
+        put_in_force(loop, first["version"], effective="now").raise_for_status()
+        customer = loop.customer("long")
+        put_in_force(loop, second["version"], effective="next_period").raise_for_status()
+        coming = loop.account(customer)["next"]
+        put_in_force(loop, second["version"], "rollback", effective="now").raise_for_status()
+        until(lambda: len(told(receiver, "menu.published")) == 3, deadline_s=15)
+
+        events = list(told(receiver, "menu.published").values())
+
+    assert coming["menu_version"] == second["version"]
+    assert [(event["version"], event["effective"]) for event in events] == [
+        (first["version"], "now"),
+        (second["version"], "next_period"),
+        (first["version"], "now"),
+    ]

@@ -1,0 +1,191 @@
+"""Menus that survive being a little wrong: what they earn near their market, and what no menu can."""
+
+from __future__ import annotations
+
+from itertools import combinations, product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pricing.certificate import verify
+from pricing.market.market import read_market
+from pricing.market.neighbourhood import Neighbourhood, longer, more_urgent
+from pricing.market.worth import Valuation, valuation_of, worth_at
+from pricing.mechanism.demand import crowd_of
+from pricing.mechanism.offers import Offer, cleaned
+from pricing.menus.menus import digests, optimal_menu
+from pricing.menus.objectives import Further
+from pricing.menus.robust import robust_of
+from tests.pricing import markets
+from tests.pricing.menus.test_objectives import BASE, TOKENS
+
+Json = dict[str, Any]
+
+FIVE = BASE | {"types": markets.types([0.005, 0.02, 0.06, 0.12, 0.3], [0.2] * 5)}
+SPREAD = {name: field for name, field in BASE.items() if name != "types"} | {
+    "urgency": {"family": "uniform", "low_per_s": 0.005, "high_per_s": 0.2, "points": 30}
+}
+KINDS = {"three": BASE, "five": FIVE, "lognormal": markets.lognormal(), "spread": SPREAD}
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, Json]:
+    """A robust menu of three tiers in each of the markets of the table in pricing/README.md."""
+    return {
+        name: optimal_menu(
+            read_market(given),
+            tiers=3,
+            bill="conversation",
+            names=None,
+            created="x",
+            further=Further(robust=Neighbourhood()),
+        )
+        for name, given in KINDS.items()
+    }
+
+
+def single_plan(valuation: Valuation, sigma: float) -> float:
+    """Return what the best single plan earns, by trying prices."""
+    crowd = crowd_of([(1.0, valuation, sigma, 0.0)])
+    last = crowd.worth.shape[1] - 1
+    prices = np.unique(np.outer(crowd.worth[:, last], np.linspace(0.75, 1, 26)).astype(np.int64))
+    return max(crowd.profit(Offer(np.array([last]), np.array([price]))) for price in prices)
+
+
+@pytest.mark.parametrize(
+    ("name", "as_taken", "at_most", "least", "mean"),
+    [
+        ("three", 0.955, 0.968, 0.943, 0.983),
+        ("five", 0.972, 0.983, 1.005, 1.040),
+        ("lognormal", 0.962, 0.978, 1.032, 1.088),
+        ("spread", 0.990, None, 1.056, 1.087),
+    ],
+)
+def test_the_table_of_robust_menus(
+    made: dict[str, Json], name: str, as_taken: float, at_most: float | None, least: float, mean: float
+) -> None:
+    """Every row of the README; the file says whether the menu earns what it is held to, and verifies."""
+    robust = made[name]["certificate"]["robust"]
+    shares = [one["profit_nanousd"] / one["single_plan_profit_nanousd"] for one in robust["markets"][1:]]
+
+    assert robust["held"]["as_taken_share"] == pytest.approx(as_taken, abs=0.002)
+    assert robust["held"]["as_taken_share_at_most"] == (at_most and pytest.approx(at_most, abs=0.001))
+    assert min(shares) == pytest.approx(least, abs=0.002)
+    assert np.mean(shares) == pytest.approx(mean, abs=0.002)
+    assert robust["held"]["all"] == (min(shares) >= 0.97 and as_taken >= 0.98)
+    assert robust["average_nanousd"] <= robust["upper_bound_nanousd"]
+
+
+def test_a_robust_menu_survives_being_a_little_wrong(made: dict[str, Json]) -> None:
+    """Near the market its tiers beat the best single plan made for that very market, both computed apart from the file."""
+    menu, valuation = made["spread"], valuation_of(read_market(SPREAD))
+    caps = [len(TOKENS) if (cap := tier["conversation_tokens_max"]) is None else cap // 20 for tier in menu["tiers"]]
+    offer = Offer(np.array(caps), np.array([tier["price_nanousd"] for tier in menu["tiers"]]))
+    near = Neighbourhood().around(valuation)
+    shares = [crowd_of([(1.0, one, sigma, 0.0)]).profit(offer) / single_plan(one, sigma) for _, one, sigma in near]
+
+    assert min(shares) > 0.97
+    assert np.mean(shares) > 1
+    assert menu["totals"]["profit_nanousd"] > 0.98 * menu["totals"]["tiers_profit_nanousd"][-1]
+
+
+def test_what_no_menu_earns_that_is_held_to_something_elsewhere() -> None:
+    """Three types, six steps: of every menu of up to two tiers at every price that matters, none is above the bound."""
+    given = markets.market(
+        types=markets.types([0.05, 0.3, 0.9], [0.3, 0.4, 0.3]),
+        answer_length={
+            "family": "table",
+            "tokens": [20, 40, 60, 80, 100, 120],
+            "probability": [0.3, 0.2, 0.2, 0.1, 0.1, 0.1],
+        },
+        value_nanousd=10_000,
+    )
+    around = Neighbourhood(pace=0, length=0, urgency=0.1, value_sigma=0, single_share_min=0.93)
+    robust = robust_of(read_market(given), around, 2)
+    least = np.array([one.least for one in robust.near])
+    every = robust.crowd.worth
+    best = 0.0
+    for few in ((cap,) for cap in range(1, 7)):
+        for price in np.floor(every[:, few[0]]).astype(int):
+            best = max(best, held_profit(robust.profits(Offer(np.array(few), np.array([price]))), least))
+    for low, high in combinations(range(1, 7), 2):
+        for first, type_at in product(np.unique(np.floor(every[:, low])).astype(int), range(len(every))):
+            rise = every[type_at, high] - every[type_at, low]
+            for second in (int(every[type_at, high]), int(first + rise)):
+                offer = cleaned(np.array([low, high]), np.array([first, second]))
+                best = max(best, held_profit(robust.profits(offer), least) if len(offer.caps) else 0.0)
+
+    assert robust.exact is not None
+    assert 0 < best <= robust.as_taken_at_most() < robust.exact
+
+
+def held_profit(profits: Any, least: Any) -> float:
+    """Return what is earned as taken by a menu that is held to the least elsewhere, 0 if it is not."""
+    return float(profits[0]) if np.all(profits[1:] >= least[1:]) else 0.0
+
+
+def test_no_mechanism_of_three_kinds_keeps_most_of_the_single_plan_both_ways() -> None:
+    """Urgency a tenth up or down: weighted .2324 and .7676, the full menu of all six types earns less than .97 of both."""
+    base = valuation_of(read_market(BASE))
+    up, down = more_urgent(base, 1.1), more_urgent(base, 0.9)
+    weights = (0.2324, 0.7676)
+    shares = [0.3, 0.4, 0.3]
+    six = BASE | {
+        "types": markets.types(
+            np.concatenate([up.urgency_per_s, down.urgency_per_s]),
+            np.outer(weights, shares).ravel(),
+        )
+    }
+    menu = optimal_menu(read_market(six), tiers=None, bill="conversation", names=None, created="x")
+    promised = sum(0.97 * weight * single_plan(one, 0) for weight, one in zip(weights, (up, down), strict=True))
+
+    assert menu["certificate"]["claim"] == "the most profitable of all mechanisms"
+    assert menu["certificate"]["bound"]["upper_bound_nanousd"] < promised
+
+
+def test_no_mechanism_of_three_kinds_earns_as_much_on_average_as_single_plans_that_know() -> None:
+    """Urgency or pace off, each either way: what is earned in each, over the single plan of that one, is below 0.991 on average."""
+    base = valuation_of(read_market(BASE))
+    off = [more_urgent(base, factor) for factor in (1.02, 0.98, 1.1, 0.9)]
+    weights = np.array([1 / (len(off) * single_plan(one, 0)) for one in off])
+    shares = weights / weights.sum()
+    twelve = BASE | {
+        "types": markets.types(
+            np.concatenate([one.urgency_per_s for one in off]), np.outer(shares, [0.3, 0.4, 0.3]).ravel()
+        )
+    }
+    menu = optimal_menu(read_market(twelve), tiers=None, bill="conversation", names=None, created="x")
+
+    assert menu["certificate"]["claim"] == "the most profitable of all mechanisms"
+    assert menu["certificate"]["bound"]["upper_bound_nanousd"] * weights.sum() < 0.991
+
+
+@pytest.mark.parametrize("field", ["all", "as_taken_share", "as_taken_share_at_most"])
+def test_what_a_menu_is_held_to_cannot_be_changed_unseen(made: dict[str, Json], field: str) -> None:
+    menu = made["three"]
+    certificate, robust = menu["certificate"], menu["certificate"]["robust"]
+    better = {"all": True, "as_taken_share": 0.98, "as_taken_share_at_most": 1.0}
+    changed = robust | {"held": robust["held"] | {field: better[field]}}
+    forged = menu | {"certificate": certificate | {"robust": changed}}
+    forged["certificate"]["digests"] = digests(forged)
+
+    assert verify(menu).ok, verify(menu).violation
+    assert f"certificate.robust.held.{field}" in (verify(forged).violation or "")
+
+
+def test_changed_markets_keep_their_chances() -> None:
+    """Later answers are as likely; longer ones end later, and none is lost where the last step stands for no cap."""
+    valuation = valuation_of(read_market(BASE))
+
+    later = BASE | {"tokens_per_s": BASE["tokens_per_s"] / 1.02, "first_token_s": BASE["first_token_s"] * 1.02}
+    for family in ("exponential", "hyperbolic", "linear", "sunk_linear"):
+        delay = {"delay": {"family": family}}
+        caps, of = np.array([3, 40, 300]), valuation_of(read_market(BASE | delay))
+        assert worth_at(more_urgent(of, 1.02), caps) == pytest.approx(
+            worth_at(valuation_of(read_market(later | delay)), caps)
+        )
+    changed = longer(valuation, 1.02).steps
+    assert changed.probability.sum() == pytest.approx(1)
+    assert np.dot(changed.probability, TOKENS) > np.dot(valuation.steps.probability, TOKENS)
+    assert longer(valuation, 1.0).steps.probability == pytest.approx(valuation.steps.probability)
