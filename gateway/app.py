@@ -23,18 +23,18 @@ from gateway.admin.customers.self_service import SelfService
 from gateway.admin.records.metrics import Scrape
 from gateway.admin.router import build_admin
 from gateway.catalog.admin_tokens import AdminTokens
-from gateway.catalog.projector import Everything
+from gateway.catalog.projector import CatalogProjector
 from gateway.clock import now_ms
-from gateway.deadlines import Ticks
+from gateway.deadlines import Deadlines
 from gateway.errors import MeteringUnavailable
 from gateway.holds.admission import Admission, Lease
-from gateway.holds.idempotency import Claims
+from gateway.holds.idempotency import IdempotencyClaims
 from gateway.holds.keeper import Keeper
 from gateway.holds.offer import HouseLimits
-from gateway.holds.settlement import Book
-from gateway.holds.store.cache import Directory
-from gateway.holds.store.clients import connect, connect_line, translated
-from gateway.holds.store.connection import Line
+from gateway.holds.settlement import Settlements
+from gateway.holds.store.cache import LookupCache
+from gateway.holds.store.clients import connect, connect_shared, translated
+from gateway.holds.store.connection import RedisConnection
 from gateway.holds.store.generation import Generation, generation_in, in_own_thread
 from gateway.holds.store.projection import Projection
 from gateway.holds.store.refusal_log import RefusalLog
@@ -44,21 +44,21 @@ from gateway.ledger.database import Database
 from gateway.ledger.read.queries import lately_counted
 from gateway.ledger.recovery.hot_state import bounds_of
 from gateway.ledger.recovery.recovery import Recovery
-from gateway.metrics.counters import Sheet, Tally, count_records
+from gateway.metrics.counters import Counters, Sheet, count_records
 from gateway.metrics.definitions import WRONG_TOKENS
 from gateway.serving.account import Accounts
-from gateway.serving.caller.body_intake import Intake
+from gateway.serving.caller.body_intake import BodyIntake
 from gateway.serving.caller.cors import Cors
 from gateway.serving.caller.exchange import Receive, Scope, Send
 from gateway.serving.configuration import as_used, endpoint_of, key_of, rules_for, rules_of
 from gateway.serving.dialects.registry import dialects
-from gateway.serving.disconnects import Hangups, Manners, Pace, Places
+from gateway.serving.disconnects import Disconnects, GenerationSpeed, Manners, Places
 from gateway.serving.health import Health
 from gateway.serving.journey import Journey
 from gateway.serving.routes import CustomerRoutes
-from gateway.serving.tokenizer import Recount, SpotChecks, Tokenizer, UpstreamTokenizer, read_tokenizer
+from gateway.serving.tokenizer import SpotChecks, TokenCounter, Tokenizer, UpstreamTokenizer, read_tokenizer
 from gateway.serving.upstream.client import Upstream
-from gateway.serving.upstream.concurrency import Gate
+from gateway.serving.upstream.concurrency import ConcurrencyLimit
 from gateway.serving.upstream.detection import Engine, detected, keep_asking
 from gateway.serving.upstream.endpoint import Endpoint, Names
 from gateway.serving.upstream.error_redaction import House
@@ -97,7 +97,7 @@ class App:
     public: FastAPI
     admin: FastAPI
     health: Health
-    tally: Tally
+    counters: Counters
 
 
 class Gateway(FastAPI):
@@ -125,15 +125,15 @@ def build(settings: Settings, worker_id: str) -> App:
     database = Database(settings.ledger_url)
     blocking = connect(settings.redis_url)
     projection = Projection(blocking)
-    tally = Tally()
-    sheet = Sheet(settings.metrics_dir, worker_id, tally)
+    counters = Counters()
+    sheet = Sheet(settings.metrics_dir, worker_id, counters)
     recovery = Recovery(
         database,
         blocking,
-        Everything(database, projection),
+        CatalogProjector(database, projection),
         bounds=bounds_of(settings),
         now_ms=now_ms,
-        note=lambda records: count_records(tally, records),
+        note=lambda records: count_records(counters, records),
     )
     services = AdminServices(
         database=database,
@@ -141,7 +141,7 @@ def build(settings: Settings, worker_id: str) -> App:
         redis=blocking,
         tokens=AdminTokens(database, time.monotonic),
         wrong_tokens=WrongTokens(
-            database, now_ms=now_ms, monotonic=time.monotonic, count=lambda: tally.add(WRONG_TOKENS)
+            database, now_ms=now_ms, monotonic=time.monotonic, count=lambda: counters.add(WRONG_TOKENS)
         ),
         now_ms=now_ms,
         random_bytes=os.urandom,
@@ -159,7 +159,7 @@ def build(settings: Settings, worker_id: str) -> App:
             stack.callback(sheet.write)
             writing = asyncio.create_task(_keep_writing(sheet))
             stack.callback(writing.cancel)
-            app.serving = await _serving(stack, settings, worker_id, database, recovery, self_service, health, tally)
+            app.serving = await _serving(stack, settings, worker_id, database, recovery, self_service, health, counters)
             yield
 
     public = Gateway(title="tokencap", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
@@ -173,7 +173,7 @@ def build(settings: Settings, worker_id: str) -> App:
     health.add_to(admin, scrape.admit)
     if admin is not public:
         health.add_to(public)
-    return App(public, admin, health, tally)
+    return App(public, admin, health, counters)
 
 
 async def _keep_writing(sheet: Sheet) -> None:
@@ -194,24 +194,24 @@ async def _serving(
     recovery: Recovery,
     self_service: SelfService,
     health: Health,
-    tally: Tally,
+    counters: Counters,
 ) -> CustomerRoutes:
     """Connect and start what serves calls; closing ``stack`` settles what is on its way and disconnects."""
-    line, ticks = connect_line(settings.redis_url, batches=settings.redis_batches), Ticks()
+    line, deadlines = connect_shared(settings.redis_url, batches=settings.redis_batches), Deadlines()
     stack.push_async_callback(line.aclose)
 
-    directory = Directory(line)
+    directory = LookupCache(line)
     generation = Generation(in_own_thread(stack, recovery.ensure), partial(generation_in, line))
     lease = Lease(worker_id, int(settings.lease_s * 1000), int(settings.call_deadline_s * 1000))
     house = _house(settings)
     admission = _admission(stack, settings, line, directory, generation, lease, house)
-    claims = Claims(line, lease.lease_ms)
-    book = Book(line, generation, lease, now_ms=now_ms, answers_bytes_max=settings.kept_answers_max)
-    keeper = Keeper(book, claims, lease, tally, monotonic=time.monotonic)
+    claims = IdempotencyClaims(line, lease.lease_ms)
+    book = Settlements(line, generation, lease, now_ms=now_ms, answers_bytes_max=settings.kept_answers_max)
+    keeper = Keeper(book, claims, lease, counters, monotonic=time.monotonic)
     await _look_around(line, admission, generation)
     stack.callback(asyncio.create_task(keeper.run()).cancel)
     stack.push_async_callback(keeper.drain, SETTLE_S)
-    endpoint, intake = endpoint_of(settings), Intake(settings.body_max, time.perf_counter)
+    endpoint, intake = endpoint_of(settings), BodyIntake(settings.body_max, time.perf_counter)
     journey = partial(
         Journey,
         admission=admission,
@@ -219,10 +219,10 @@ async def _serving(
         threads=Threads(line, directory),
         claims=claims,
         intake=intake,
-        gate=Gate(settings.upstream_concurrency_max, wait_s=settings.upstream_queue_s),
-        upstream=await _upstream(stack, settings, endpoint, ticks),
-        spots=_spots(settings, tally),
-        tally=tally,
+        concurrency=ConcurrencyLimit(settings.upstream_concurrency_max, wait_s=settings.upstream_queue_s),
+        upstream=await _upstream(stack, settings, endpoint, deadlines),
+        spots=_spots(settings, counters),
+        counters=counters,
         monotonic=time.monotonic,
     )
     routes = CustomerRoutes(
@@ -230,8 +230,8 @@ async def _serving(
         self_service,
         intake,
         rules_of(settings),
-        tally,
-        ticks,
+        counters,
+        deadlines,
         cors=Cors(settings.cors_origins) if settings.cors_origins else None,
         bucket_of_key=admission.bucket_of_key,
         names=Names(filter(None, (settings.model, *settings.model_aliases, settings.embedding_model))),
@@ -239,7 +239,9 @@ async def _serving(
         started_s=int(time.time()),
     )
     client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
-    served = partial(_serve_for, settings, client, health, routes, journey, await _hangups(settings, database, tally))
+    served = partial(
+        _serve_for, settings, client, health, routes, journey, await _disconnects(settings, database, counters)
+    )
     await _recognise(stack, settings, endpoint, served)
     health.line, health.generation = line, generation
     return routes
@@ -248,8 +250,8 @@ async def _serving(
 def _admission(
     stack: AsyncExitStack,
     settings: Settings,
-    line: Line,
-    directory: Directory,
+    line: RedisConnection,
+    directory: LookupCache,
     generation: Generation,
     lease: Lease,
     house: HouseLimits,
@@ -278,17 +280,22 @@ def _serve_for(
     health: Health,
     routes: CustomerRoutes,
     journey: Callable[..., Journey],
-    hangups: Callable[[Profile], Hangups],
+    disconnects: Callable[[Profile], Disconnects],
     found: Engine,
 ) -> None:
     """Serve calls as an engine wants them."""
     engine = as_used(found, settings)
     profile, rules = engine.profile, replace(rules_of(settings), model_tokens_max=engine.model_tokens_max)
-    recount, absent = _recount(client, settings, profile), _absent(profile, settings)
+    token_counter, absent = _token_counter(client, settings, profile), _absent(profile, settings)
     spoken = dialects(profile)
     routes.serve(
         [
-            journey(one, rules=rules_for(one, rules, settings), recount=recount, hangups=hangups(profile))
+            journey(
+                one,
+                rules=rules_for(one, rules, settings),
+                token_counter=token_counter,
+                disconnects=disconnects(profile),
+            )
             for one in spoken
             if one.endpoint not in absent
         ],
@@ -310,17 +317,19 @@ async def _recognise(
         stack.callback(asking.cancel)
 
 
-async def _hangups(settings: Settings, database: Database, tally: Tally) -> Callable[[Profile], Hangups]:
+async def _disconnects(settings: Settings, database: Database, counters: Counters) -> Callable[[Profile], Disconnects]:
     """Return what makes of a profile what is done once a caller has left; the model's pace is as the ledger has it."""
-    pace = Pace()
+    pace = GenerationSpeed()
     with suppress(MeteringUnavailable):
         for tokens, seconds in await asyncio.to_thread(lately_counted, database, LATEST):
             pace.note(tokens, seconds)
     manners = Manners(settings.drain_s, settings.hangup_bills)
-    return partial(Hangups, manners=manners, places=Places(settings.upstream_concurrency_max), pace=pace, tally=tally)
+    return partial(
+        Disconnects, manners=manners, places=Places(settings.upstream_concurrency_max), pace=pace, counters=counters
+    )
 
 
-async def _look_around(line: Line, admission: Admission, generation: Generation) -> None:
+async def _look_around(line: RedisConnection, admission: Admission, generation: Generation) -> None:
     """Learn what a script would say otherwise: a cluster's map, before calls come many at once, its clock, its generation."""
     with suppress(MeteringUnavailable):
         with translated():
@@ -348,13 +357,13 @@ def _absent(profile: Profile, settings: Settings) -> dict[str, str]:
     return absent
 
 
-def _spots(settings: Settings, tally: Tally) -> SpotChecks:
+def _spots(settings: Settings, counters: Counters) -> SpotChecks:
     """Return what counts some answers again, by the operator's tokenizer, if there is one."""
-    own = Recount() if settings.tokenizer is None else Recount(read_tokenizer(settings.tokenizer))
-    return SpotChecks(own, share=settings.recount_share, tally=tally, chance=random.random)
+    own = TokenCounter() if settings.tokenizer is None else TokenCounter(read_tokenizer(settings.tokenizer))
+    return SpotChecks(own, share=settings.recount_share, counters=counters, chance=random.random)
 
 
-def _recount(client: httpx.AsyncClient, settings: Settings, profile: Profile) -> Recount:
+def _token_counter(client: httpx.AsyncClient, settings: Settings, profile: Profile) -> TokenCounter:
     """Return the tokenizers there are: the upstream's own, then the operator's."""
     tokenizers: list[Tokenizer] = []
     if profile.tokenize_field is not None:
@@ -362,14 +371,14 @@ def _recount(client: httpx.AsyncClient, settings: Settings, profile: Profile) ->
         tokenizers.append(UpstreamTokenizer(client, endpoint, model=settings.model, field=field))
     if settings.tokenizer is not None:
         tokenizers.append(read_tokenizer(settings.tokenizer))
-    return Recount(*tokenizers)
+    return TokenCounter(*tokenizers)
 
 
-async def _upstream(stack: AsyncExitStack, settings: Settings, endpoint: Endpoint, ticks: Ticks) -> Upstream:
+async def _upstream(stack: AsyncExitStack, settings: Settings, endpoint: Endpoint, deadlines: Deadlines) -> Upstream:
     if settings.upstream_proxy is not None:
         transport: Transport = Proxied(endpoint, settings.upstream_proxy)
     else:
-        transport = Pool(endpoint, httpx.create_ssl_context(trust_env=False), ticks)
+        transport = Pool(endpoint, httpx.create_ssl_context(trust_env=False), deadlines)
     stack.push_async_callback(transport.aclose)
     return Upstream(
         transport,

@@ -22,7 +22,7 @@ More = Callable[[], Awaitable[bytes | None]]
 """Returns what comes next of a body, or None after its end."""
 
 
-class Dropping:
+class BodyDrain:
     """What a worker drops at a time."""
 
     def __init__(self, at_once: int = AT_ONCE, wait_s: float = WAIT_S) -> None:
@@ -67,7 +67,7 @@ ONCE = {
 """Headers that say something to us, by their lower-case names."""
 
 
-def repeated(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+def repeated_header(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return the first header that says something to us and comes twice, as it is usually written, or None."""
     seen: set[bytes] = set()
     for name, _ in headers:

@@ -13,16 +13,16 @@ from functools import partial
 
 import httpx
 
-from gateway.catalog.projector import Everything, project_pending
+from gateway.catalog.projector import CatalogProjector, project_pending
 from gateway.catalog.subscriptions import open_due
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
 from gateway.holds.maintenance.reclaim import Reclaimer
-from gateway.holds.maintenance.turn import Found, Upkeep
+from gateway.holds.maintenance.turn import Found, Maintenance
 from gateway.holds.store.clients import connect
 from gateway.holds.store.projection import Projection
 from gateway.holds.store.watermarks import Watermarks
-from gateway.ledger.book.dead_letters import count_aside
+from gateway.ledger.book.dead_letters import count_dead_letters
 from gateway.ledger.book.sealing import Sealer
 from gateway.ledger.book.watermark import Fallen
 from gateway.ledger.database import Database
@@ -32,7 +32,7 @@ from gateway.ledger.recovery.hot_state import bounds_of
 from gateway.ledger.recovery.recovery import Recovery
 from gateway.ledger.sums.rollup import BATCH, Rollup
 from gateway.ledger.writer import Writer
-from gateway.metrics.counters import Sheet, Tally, count_records, read_sheet
+from gateway.metrics.counters import Counters, Sheet, count_records, read_sheet
 from gateway.metrics.definitions import (
     BREACHES,
     CLOCKS_APART,
@@ -45,9 +45,9 @@ from gateway.metrics.definitions import (
     REDIS_MEMORY_MAX,
     TURNED_AT,
 )
-from gateway.repricing.scheduler import Pricer
+from gateway.repricing.scheduler import Scheduler
 from gateway.settings import Settings, without_settings
-from gateway.webhooks.delivery import Courier, Webhook
+from gateway.webhooks.delivery import Webhook, WebhookDelivery
 from pricing.usage import UsageRecord
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ AWAY_S = 0.5
 SHEET = "bookkeeper"
 
 
-def _do(tally: Tally, name: str, duty: Callable[..., object], *given: object) -> None:
+def _do(counters: Counters, name: str, duty: Callable[..., object], *given: object) -> None:
     """Do what is due beside moving records; a fault of it is told and counted, and the other duties are done all the same.
 
     Raises:
@@ -75,7 +75,7 @@ def _do(tally: Tally, name: str, duty: Callable[..., object], *given: object) ->
         raise
     except Exception:
         log.exception("%s failed; it is tried again in %g s", name, SWEEP_S)
-        tally.add(FAULTS, name)
+        counters.add(FAULTS, name)
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def _delivering(settings: Settings, fault: Callable[[], None]) -> Iterator[None]
     key = settings.webhook_key
     webhook = Webhook(settings.webhook_url, key) if settings.webhook_url and key else None
     with connect(settings.redis_url) as client, httpx.Client(trust_env=False) as http:
-        courier = Courier(client, http, webhook, now_ms=now_ms, monotonic=time.monotonic, fault=fault)
+        courier = WebhookDelivery(client, http, webhook, now_ms=now_ms, monotonic=time.monotonic, fault=fault)
         thread = threading.Thread(target=courier.run, args=(stop,), name="courier")
         thread.start()
         try:
@@ -98,22 +98,22 @@ def _delivering(settings: Settings, fault: Callable[[], None]) -> Iterator[None]
 def run(settings: Settings, stop: threading.Event, monotonic: Callable[[], float] = time.monotonic) -> None:
     """Keep the books until ``stop`` is set, then until no record is waiting any more."""
     # A bookkeeper that was started again counts on from where the one before it was: its counters never fall.
-    tally = Tally(read_sheet(settings.metrics_dir, SHEET))
-    with _delivering(settings, lambda: tally.add(FAULTS, "courier")):
-        _keep(settings, stop, monotonic, tally)
+    counters = Counters(read_sheet(settings.metrics_dir, SHEET))
+    with _delivering(settings, lambda: counters.add(FAULTS, "courier")):
+        _keep(settings, stop, monotonic, counters)
 
 
-def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], float], tally: Tally) -> None:
+def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], float], counters: Counters) -> None:
     database = Database(settings.ledger_url)
     client = connect(settings.redis_url)
     projection = Projection(client)
-    sheet = Sheet(settings.metrics_dir, SHEET, tally)
+    sheet = Sheet(settings.metrics_dir, SHEET, counters)
     sealer, watermarks = Sealer(database, now_ms), Watermarks(settings.watermarks_file)
-    note = partial(_note, tally, sealer)
+    note = partial(_note, counters, sealer)
     recovery = Recovery(
         database,
         client,
-        Everything(database, projection),
+        CatalogProjector(database, projection),
         bounds=bounds_of(settings),
         now_ms=now_ms,
         note=note,
@@ -124,10 +124,10 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
     reclaimer = Reclaimer(
         client, lease_ms=int(settings.lease_s * 1000), generation=lambda: generation, monotonic=monotonic, now_ms=now_ms
     )
-    upkeep = Upkeep(client, now_ms)
+    upkeep = Maintenance(client, now_ms)
     conservation = Conservation(database, client, generation=lambda: generation, now_ms=now_ms)
-    pricer = _pricer(settings, database)
-    do, sweep_at = partial(_do, tally), 0.0
+    scheduler = _scheduler(settings, database)
+    do, sweep_at = partial(_do, counters), 0.0
     try:
         while not stop.is_set():
             try:
@@ -140,8 +140,8 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
                     if found.now is not None:  # nobody is charged for a period while nobody knows the time
                         do("subscriptions", open_due, database, client, projection, now_ms(), settings.currency)
                     do("projection", project_pending, database, projection)
-                    do("pricing", pricer.turn)
-                    do("gauges", _look, tally, conservation, found, writer, database)
+                    do("pricing", scheduler.turn)
+                    do("gauges", _look, counters, conservation, found, writer, database)
                     sheet.write()
                     sweep_at = monotonic() + SWEEP_S
                 stop.wait(0 if writer.turn() >= MANY else TURN_S)
@@ -157,14 +157,14 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
     except MeteringUnavailable as error:
         log.error("records are still waiting in Redis: %s", error.__cause__ or error)
     finally:
-        pricer.stop()
+        scheduler.stop()
         sheet.write()
         database.close()
         client.close()
 
 
-def _pricer(settings: Settings, database: Database) -> Pricer:
-    return Pricer(
+def _scheduler(settings: Settings, database: Database) -> Scheduler:
+    return Scheduler(
         database,
         {**without_settings(os.environ), **settings.to_environment()},
         now_ms=now_ms,
@@ -174,9 +174,9 @@ def _pricer(settings: Settings, database: Database) -> Pricer:
     )
 
 
-def _note(tally: Tally, sealer: Sealer, records: Sequence[UsageRecord]) -> None:
+def _note(counters: Counters, sealer: Sealer, records: Sequence[UsageRecord]) -> None:
     """Take note of records that are in the book."""
-    count_records(tally, records)
+    count_records(counters, records)
     sealer.hear(records)
 
 
@@ -191,19 +191,19 @@ def _roll_up(rollup: Rollup, late_ms: int) -> None:
     rollup.forget_ended(now_ms(), late_ms)
 
 
-def _look(tally: Tally, conservation: Conservation, found: Found, writer: Writer, database: Database) -> None:
+def _look(counters: Counters, conservation: Conservation, found: Found, writer: Writer, database: Database) -> None:
     """Look how things stand, and put it down."""
-    _gauge(tally, conservation.turn(), found, writer.waiting(), count_aside(database))
+    _gauge(counters, conservation.turn(), found, writer.waiting(), count_dead_letters(database))
 
 
-def _gauge(tally: Tally, counted: Counted, found: Found, waiting: int, aside: int) -> None:
+def _gauge(counters: Counters, counted: Counted, found: Found, waiting: int, aside: int) -> None:
     """Put down how things stand now."""
-    tally.put(HOLDS, counted.holds)
-    tally.put(HELD_TOKENS, counted.held_tokens)
-    tally.put(BREACHES, counted.breaches)
-    tally.put(CLOCKS_APART, found.ahead_ms)
-    tally.put(REDIS_MEMORY, found.memory)
-    tally.put(REDIS_MEMORY_MAX, found.memory_max)
-    tally.put(LEDGER_LAG, waiting)
-    tally.put(LEDGER_ASIDE, aside)
-    tally.put(TURNED_AT, now_ms() // 1000)
+    counters.put(HOLDS, counted.holds)
+    counters.put(HELD_TOKENS, counted.held_tokens)
+    counters.put(BREACHES, counted.breaches)
+    counters.put(CLOCKS_APART, found.ahead_ms)
+    counters.put(REDIS_MEMORY, found.memory)
+    counters.put(REDIS_MEMORY_MAX, found.memory_max)
+    counters.put(LEDGER_LAG, waiting)
+    counters.put(LEDGER_ASIDE, aside)
+    counters.put(TURNED_AT, now_ms() // 1000)

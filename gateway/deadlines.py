@@ -20,7 +20,7 @@ class Watched(Protocol):
         """Take note that a tick has passed."""
 
 
-class Ticks:
+class Deadlines:
     """The clock; it runs only while something is watched."""
 
     def __init__(self, tick_s: float = TICK_S) -> None:

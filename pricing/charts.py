@@ -93,7 +93,7 @@ def _scale(values: Sequence[float], start: float, end: float, logarithmic: bool)
     return _Scale(low, high, start, end, logarithmic)
 
 
-def _ticks(scale: _Scale) -> list[float]:
+def _deadlines(scale: _Scale) -> list[float]:
     if scale.logarithmic:
         decades = range(math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high)) + 1)
         marks = [factor * 10.0**decade for decade in decades for factor in (1, 2, 5)]
@@ -107,7 +107,7 @@ def _ticks(scale: _Scale) -> list[float]:
 
 def _grid(x: _Scale, y: _Scale, x_axis: Axis, y_axis: Axis) -> str:
     drawn = [_y_grid(y, y_axis)]
-    for mark in _ticks(x):
+    for mark in _deadlines(x):
         drawn.append(_line(x(mark), HEIGHT - BOTTOM, x(mark), HEIGHT - BOTTOM + 4, "axis"))
         drawn.append(_text(x(mark), HEIGHT - BOTTOM + 18, shown(mark), "middle"))
     drawn.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_axis.label, "middle", "label"))
@@ -116,7 +116,7 @@ def _grid(x: _Scale, y: _Scale, x_axis: Axis, y_axis: Axis) -> str:
 
 def _y_grid(y: _Scale, y_axis: Axis) -> str:
     drawn = []
-    named = {mark: shown(mark) for mark in _ticks(y) if all(abs(y(mark) - y(one)) > 14 for one in y_axis.marks)}
+    named = {mark: shown(mark) for mark in _deadlines(y) if all(abs(y(mark) - y(one)) > 14 for one in y_axis.marks)}
     for mark, label in (named | dict(y_axis.marks)).items():
         drawn.append(_line(LEFT, y(mark), WIDTH - RIGHT, y(mark), "grid"))
         drawn.append(_text(LEFT - 8, y(mark) + 4, label, "end"))

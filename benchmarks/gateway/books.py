@@ -30,12 +30,12 @@ from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import connect
 from gateway.ledger.book.proofs import proof_of
 from gateway.ledger.book.sealing import Sealer
-from gateway.ledger.book.verify import recount
+from gateway.ledger.book.verify import verify_chain
 from gateway.ledger.database import Database
 from gateway.ledger.sums.rollup import Rollup
 from gateway.ledger.tables import customers, usage_records
 from gateway.ledger.writer import Writer
-from gateway.metrics.counters import Tally, count_records
+from gateway.metrics.counters import Counters, count_records
 from pricing.usage import UsageRecord
 from tests.waiting import until
 
@@ -94,8 +94,8 @@ def round_of(writer: Writer, rollup: Rollup, sealer: Sealer) -> tuple[float, flo
 
 def measure(database: Database, client: Any, *, profiles: bool) -> None:
     draw, took = random.Random(1), []
-    sealer, tally = Sealer(database, now_ms), Tally({})
-    writer, rollup = Writer(client, database, note=partial(note, tally, sealer)), Rollup(database)
+    sealer, counters = Sealer(database, now_ms), Counters({})
+    writer, rollup = Writer(client, database, note=partial(note, counters, sealer)), Rollup(database)
     for _ in range(ROUNDS):
         settle(client, draw)
         took.append(round_of(writer, rollup, sealer))
@@ -111,16 +111,16 @@ def measure(database: Database, client: Any, *, profiles: bool) -> None:
         pstats.Stats(profile).sort_stats("tottime").print_stats(25)
 
 
-def note(tally: Tally, sealer: Sealer, records: Sequence[UsageRecord]) -> None:
+def note(counters: Counters, sealer: Sealer, records: Sequence[UsageRecord]) -> None:
     """Do what the bookkeeper does with records that are booked."""
-    count_records(tally, records)
+    count_records(counters, records)
     sealer.hear(records)
 
 
 def verify(database: Database, draw: random.Random) -> None:
     """Recount the book, and prove some of its records."""
     before = time.process_time_ns()
-    found = recount(database)
+    found = verify_chain(database)
     print(f"{(time.process_time_ns() - before) / found.rows / 1000:.1f} CPU µs a row to recount {found.rows} rows")
     with database.read() as connection:
         ids = draw.sample(connection.execute(select(usage_records.c.id)).scalars().all(), PROOFS)

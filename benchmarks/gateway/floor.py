@@ -10,7 +10,7 @@ from typing import Any
 
 import uvloop
 
-from gateway.deadlines import Ticks
+from gateway.deadlines import Deadlines
 from gateway.runtime.http.server import serve
 from gateway.serving.upstream.endpoint import Endpoint
 from gateway.serving.upstream.pool import Pool
@@ -22,7 +22,7 @@ class Floor:
     """A plain ASGI app that passes a body on and the answer back."""
 
     def __init__(self, upstream_port: int) -> None:
-        self._pool = Pool(Endpoint(f"http://127.0.0.1:{upstream_port}"), ssl.create_default_context(), Ticks())
+        self._pool = Pool(Endpoint(f"http://127.0.0.1:{upstream_port}"), ssl.create_default_context(), Deadlines())
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":

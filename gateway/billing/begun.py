@@ -19,7 +19,7 @@ class Begun:
         """Return whether a call has the first output token of its conversation; calls come oldest first by (time, id)."""
         self._seen += 1
         if self._seen % SWEEP_EVERY == 0:
-            self._sweep(time)
+            self._project(time)
         going = self._going.get((customer, conversation))
         if going is None or time - going[0] >= DAY_MS or time - going[1] >= HOUR_MS:
             going = self._going[customer, conversation] = [time, time, 0]
@@ -29,7 +29,7 @@ class Begun:
         going[2] = 1
         return True
 
-    def _sweep(self, now: int) -> None:
+    def _project(self, now: int) -> None:
         ended = [
             name for name, (first, last, _) in self._going.items() if now - first >= DAY_MS or now - last >= HOUR_MS
         ]

@@ -10,13 +10,13 @@ from typing import Literal
 import redis
 
 from gateway.clock import written
-from gateway.holds.maintenance.redis_clock import Clocks
+from gateway.holds.maintenance.redis_clock import RedisClock
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import translated
 from gateway.holds.store.inflight import calls_in_flight
 from gateway.ledger.billing.closings import CustomerMonth, close, month_at, months_of, open_before
 from gateway.ledger.book.dead_letters import streams_aside
-from gateway.ledger.book.watermark import Tide
+from gateway.ledger.book.watermark import Watermark
 from gateway.ledger.database import Database
 from gateway.ledger.read.read_your_writes import WITHIN_S, wait_until_booked
 from gateway.ledger.rows import batches
@@ -86,8 +86,8 @@ class Closing:
         self._monotonic = monotonic
         self._database = database
         self._redis = client
-        self._clocks = Clocks(client, now_ms)
-        self._tide = Tide(client)
+        self._clocks = RedisClock(client, now_ms)
+        self._watermark = Watermark(client)
         self._patience_ms = patience_ms
         self._now_ms = now_ms
 
@@ -170,7 +170,7 @@ class Closing:
         buckets = {redis_keys.bucket_of(one.customer) for one in months}
         if not wait_until_booked(self._redis, sorted(buckets), within_s=within_s):
             return {one.customer: "Records are on their way into the ledger." for one in months}
-        if not self._tide.is_high(self._database):
+        if not self._watermark.is_high(self._database):
             return {one.customer: "Redis is behind the ledger and is being rebuilt." for one in months}
         aside = streams_aside(self._database)
         return {

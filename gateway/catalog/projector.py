@@ -51,7 +51,7 @@ def project_pending(database: Database, projection: Projection) -> int:
     return carried
 
 
-class Everything:
+class CatalogProjector:
     """Writes all that is known of customers, keys and menus to a Redis that lost it.
 
     What waits to be carried goes on waiting: the sweep carries it once more, and tells the webhook of it.

@@ -17,7 +17,7 @@ from gateway.holds.periods import period_at
 from gateway.holds.store.projection import Projection
 from gateway.holds.terms import Subscription, Timeline, standing
 from gateway.ledger.book.appender import book
-from gateway.ledger.book.watermark import Tide
+from gateway.ledger.book.watermark import Watermark
 from gateway.ledger.database import Database
 from gateway.ledger.tables import customers, menus
 from pricing.menus.menu import Menu, Tier
@@ -44,12 +44,12 @@ def open_due(database: Database, client: redis.Redis, projection: Projection, no
     if not names:
         return 0
     names |= {old for publication in timeline.publications for old in publication.moves}
-    opened, tide = 0, Tide(client)
+    opened, watermark = 0, Watermark(client)
     for ids in _due(database, names, now_ms):
         done = [
             customer_id
             for customer_id in ids
-            if _open(database, tide, customer_id, timeline, published, now_ms, currency)
+            if _open(database, watermark, customer_id, timeline, published, now_ms, currency)
         ]
         project_customers(database, projection, done)
         opened += len(done)
@@ -78,7 +78,7 @@ def _due(database: Database, names: set[str], now_ms: int) -> Iterator[list[str]
 
 def _open(
     database: Database,
-    tide: Tide,
+    watermark: Watermark,
     customer_id: str,
     timeline: Timeline,
     published: dict[str, Menu],
@@ -99,7 +99,7 @@ def _open(
         customer_rows.store(connection, row.subscribed(Subscription(tier.name, menu.version, now_ms, until)))
         if tier.period_price_nanousd:
             booked = book(connection, [fee(row, menu, tier, start, now_ms, currency)])
-            tide.rise(booked)
+            watermark.rise(booked)
         return True
 
 

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from gateway.errors import MeteringUnavailable, StartupError
 from gateway.holds.store.clients import connect
-from gateway.ledger.book.dead_letters import count_aside
+from gateway.ledger.book.dead_letters import count_dead_letters
 from gateway.ledger.database import Database
 from gateway.metrics.counters import Place, add_up
 from gateway.metrics.definitions import RECOUNTED
@@ -213,7 +213,7 @@ def _look_at_ledger(settings: Settings) -> Finding:
             return Finding("ledger", Verdict.OK, "none yet; `tokencap serve` makes it.")
         try:
             database.check()
-            return judge_aside(count_aside(database))
+            return judge_aside(count_dead_letters(database))
         except (StartupError, MeteringUnavailable) as error:
             return Finding("ledger", Verdict.MISSING, error.message)
 

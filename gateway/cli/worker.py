@@ -40,5 +40,5 @@ def worker(
         await told_to_stop(watch_fd)
         built.health.is_stopping = True
 
-    doors = partial(Door, limits_of(settings), count=partial(built.tally.add, REFUSALS))
+    doors = partial(Door, limits_of(settings), count=partial(built.counters.add, REFUSALS))
     uvloop.run(serve(served, until(), settings.shutdown_s, doors))

@@ -69,10 +69,10 @@ def write_file(path: Path, written_as: Format, records: Iterable[UsageRecord], *
 
 
 def _write(part: Path, name: str, written_as: Format, records: Iterable[UsageRecord], *, is_closed: bool) -> Manifest:
-    tally = Tally()
+    counters = Tally()
     digest, size = hashlib.sha256(), 0
     with _flushed(part) as file:
-        for chunk in written_as.encode(tally.counting(records)):
+        for chunk in written_as.encode(counters.counting(records)):
             file.write(chunk)
             digest.update(chunk)
             size += len(chunk)
@@ -82,10 +82,10 @@ def _write(part: Path, name: str, written_as: Format, records: Iterable[UsageRec
         file=name,
         size_bytes=size,
         sha256=digest.hexdigest(),
-        records=tally.records,
-        **tally.sums,
-        first_id=tally.first_id,
-        last_id=tally.last_id,
+        records=counters.records,
+        **counters.sums,
+        first_id=counters.first_id,
+        last_id=counters.last_id,
         closed=is_closed,
     )
 

@@ -16,9 +16,9 @@ from gateway.holds.hold import Ask, Facts, Hold
 from gateway.holds.offer import HouseLimits, charge_bound
 from gateway.holds.refusals import refusal, smaller_want
 from gateway.holds.store import redis_keys
-from gateway.holds.store.cache import Directory
+from gateway.holds.store.cache import LookupCache
 from gateway.holds.store.clients import texts, translated
-from gateway.holds.store.connection import Line
+from gateway.holds.store.connection import RedisConnection
 from gateway.holds.store.generation import Generation, generation_in
 from gateway.holds.store.packing import GRANTED, NONE
 from gateway.holds.store.refusal_log import RefusalLog, is_kept
@@ -72,8 +72,8 @@ class Admission:
 
     def __init__(
         self,
-        line: Line,
-        directory: Directory,
+        line: RedisConnection,
+        directory: LookupCache,
         generation: Generation,
         booked: Numbers = NOTHING_KNOWN,
         *,
@@ -83,7 +83,7 @@ class Admission:
         now_ms: Callable[[], int],
         refused: RefusalLog | None = None,
     ) -> None:
-        self._directory = directory
+        self._cache = directory
         self._refused = refused
         self._booked = booked
         self._conditions = Conditions(directory, house)
@@ -144,7 +144,7 @@ class Admission:
                         await self._generation.learn(since, ask.bucket)
                         fresh, is_known = True, is_known and said[0] == "rebuild"
                     case "no key":
-                        self._directory.forget_key(ask.key_digest)
+                        self._cache.forget_key(ask.key_digest)
                         raise InvalidKey
                     case "stale customer" | "stale timeline":
                         fresh = True
@@ -163,7 +163,7 @@ class Admission:
             return
         holder = None
         with suppress(MeteringUnavailable), translated():  # remembered, as a rule
-            holder = await self._directory.holder(ask.bucket, ask.key_digest)
+            holder = await self._cache.holder(ask.bucket, ask.key_digest)
         self._refused.note(customer, None if holder is None else holder[1], ask, error)
 
     def _want(self, ask: Ask) -> int:
@@ -185,10 +185,10 @@ class Admission:
             InvalidKey: the key is unknown.
         """
         with translated():
-            holder = await self._directory.holder(bucket, key_digest)
+            holder = await self._cache.holder(bucket, key_digest)
             if holder is None:
                 await self.in_force(bucket)
-                holder = await self._directory.holder(bucket, key_digest)
+                holder = await self._cache.holder(bucket, key_digest)
         if holder is None or redis_keys.bucket_of(holder[0]) != bucket:
             raise InvalidKey
         return holder[0]
@@ -205,7 +205,7 @@ class Admission:
             await self.in_force(bucket)
             if await self._opens(bucket, key_digest):
                 return
-        self._directory.forget_key(key_digest)
+        self._cache.forget_key(key_digest)
         raise InvalidKey
 
     async def _opens(self, bucket: str, key_digest: str) -> bool:
@@ -219,10 +219,10 @@ class Admission:
             InvalidKey: the key is unknown.
         """
         with translated():
-            bucket = await self._directory.place(digest)
+            bucket = await self._cache.place(digest)
             if bucket is None:
                 await self.in_force(digest[:2])
-                bucket = await self._directory.place(digest)
+                bucket = await self._cache.place(digest)
         if bucket is None:
             raise InvalidKey
         return bucket
@@ -243,9 +243,9 @@ class Admission:
 
     async def _bid(self, ask: Ask, want: int, begun: tuple[str, str] | None, now: int, *, fresh: bool) -> Bid:
         if fresh:
-            await self._directory.read_timeline()
-        holder = await self._directory.holder(ask.bucket, ask.key_digest)
-        customer = await self._directory.customer(holder[0], fresh=fresh) if holder else None
+            await self._cache.read_timeline()
+        holder = await self._cache.holder(ask.bucket, ask.key_digest)
+        customer = await self._cache.customer(holder[0], fresh=fresh) if holder else None
         if holder is None or customer is None or redis_keys.bucket_of(customer.id) != ask.bucket:
             raise InvalidKey
         condition = await self._conditions.of(customer, ask.tier_chosen, begun, now)
@@ -309,7 +309,7 @@ class Admission:
         ]
         turns = "count_tat_us" if ask.is_count else "tat_us"
         told = NUMBERS.pack(
-            self._directory.timeline.rev,
+            self._cache.timeline.rev,
             self._lease.deadline_ms,
             bid.want,
             ask.choices,

@@ -9,7 +9,7 @@ from struct import Struct
 from gateway.errors import CustomerBlocked, NoTier, TierNotFound
 from gateway.holds.offer import HouseLimits, Offer, offer
 from gateway.holds.store import packing
-from gateway.holds.store.cache import Directory, Remembered
+from gateway.holds.store.cache import LookupCache, Remembered
 from gateway.holds.terms import Customer, Standing, Timeline, period_of, standing
 
 NUMBERS = Struct("<11d")
@@ -58,8 +58,8 @@ class _Worked:
 class Conditions:
     """Remembers one condition for each customer, and tier that its callers choose."""
 
-    def __init__(self, directory: Directory, house: HouseLimits) -> None:
-        self._directory = directory
+    def __init__(self, directory: LookupCache, house: HouseLimits) -> None:
+        self._cache = directory
         self._house = house
         self._worked: Remembered[tuple[str, str | None], _Worked] = Remembered(100_000)
 
@@ -71,7 +71,7 @@ class Conditions:
         Raises:
             CustomerBlocked, NoTier, TierNotFound: the customer, or the tier it chose, does not allow a call.
         """
-        timeline = self._directory.timeline
+        timeline = self._cache.timeline
         name = (customer.id, tier_chosen)
         known = self._worked.get(name)
         if (
@@ -92,7 +92,7 @@ class Conditions:
             raise CustomerBlocked("This customer is blocked.")
         where = standing(customer, timeline, now)
         name = tier_chosen or where.tier
-        menu = await self._directory.menu(where.version) if where.version else None
+        menu = await self._cache.menu(where.version) if where.version else None
         tier = menu.tier(name) if menu and name else None
         if tier is None and tier_chosen:
             raise TierNotFound(f"There is no tier called {tier_chosen}.", param="X-Tokencap-Tier")
@@ -104,7 +104,7 @@ class Conditions:
         return _Worked(condition, customer, timeline, now, _until(customer, where, period, now))
 
     async def _as_begun(self, offered: Offer, name: str, version: str) -> Offer:
-        menu = await self._directory.menu(version) if version else None
+        menu = await self._cache.menu(version) if version else None
         then = offer(menu.tier(name) if menu else None, version, {}, self._house)
         return replace(
             offered,

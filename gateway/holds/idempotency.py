@@ -19,7 +19,7 @@ from gateway.errors import IdempotencyInProgress, IdempotencyKeyReused
 from gateway.holds.hold import Facts, Once
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import text, translated
-from gateway.holds.store.connection import Line
+from gateway.holds.store.connection import RedisConnection
 from gateway.holds.store.scripts import Script
 
 NONCE = 12
@@ -61,14 +61,14 @@ def key_digest(endpoint: str, idempotency_key: str) -> str:
     return hashlib.sha256(f"{endpoint}\n{idempotency_key}".encode()).hexdigest()[:32]
 
 
-class Claims:
+class IdempotencyClaims:
     """Who works for which key.
 
     Raises:
         MeteringUnavailable: Redis is not to be had, from every method.
     """
 
-    def __init__(self, line: Line, lease_ms: int) -> None:
+    def __init__(self, line: RedisConnection, lease_ms: int) -> None:
         self._line = line
         self._lease_ms = lease_ms
         self._claim = Script("claim")

@@ -17,9 +17,9 @@ from redis.exceptions import RedisError
 from gateway.errors import MeteringUnavailable
 from gateway.holds.admission import Lease
 from gateway.holds.hold import Checkpoint, Hold, Once, Outcome, Settled
-from gateway.holds.idempotency import Claims
-from gateway.holds.settlement import Book
-from gateway.metrics.counters import UNANSWERED, Tally
+from gateway.holds.idempotency import IdempotencyClaims
+from gateway.holds.settlement import Settlements
+from gateway.metrics.counters import UNANSWERED, Counters
 from gateway.metrics.definitions import REQUESTS
 
 log = logging.getLogger("tokencap.holds")
@@ -85,11 +85,17 @@ class Keeper:
     """
 
     def __init__(
-        self, book: Book, claims: Claims, lease: Lease, tally: Tally, *, monotonic: Callable[[], float]
+        self,
+        book: Settlements,
+        claims: IdempotencyClaims,
+        lease: Lease,
+        counters: Counters,
+        *,
+        monotonic: Callable[[], float],
     ) -> None:
         self._book = book
-        self._tally = tally
-        self._claims = claims
+        self._counters = counters
+        self._idempotency_claims = claims
         self._lease_s = lease.lease_ms / 1000
         self._monotonic = monotonic
         self._live: dict[str, Live] = {}
@@ -175,7 +181,7 @@ class Keeper:
         self._live.pop(hold.id, None)
         self._settled.append((self._monotonic(), hold.facts.bucket, hold.id))
         if not settling.outcome.was_answered:
-            self._tally.add(REQUESTS, hold.facts.tier or "", UNANSWERED)
+            self._counters.add(REQUESTS, hold.facts.tier or "", UNANSWERED)
         if not self._live:
             self._all_settled.set()
         if not settling.coming.done():
@@ -213,7 +219,9 @@ class Keeper:
                 await asyncio.gather(  # one batch: a busy loop turns slowly, and the fence counts its turns' time
                     self._book.beat(),
                     *(self._renew_bucket(bucket, calls) for bucket, calls in by_bucket.items()),
-                    self._claims.renew([(live.hold.facts, live.once) for live in self._live.values() if live.once]),
+                    self._idempotency_claims.renew(
+                        [(live.hold.facts, live.once) for live in self._live.values() if live.once]
+                    ),
                     self._book.forget(self._long_settled(sent_at - MARKED_S)),
                 )
         except MeteringUnavailable as error:

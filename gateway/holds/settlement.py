@@ -28,7 +28,7 @@ from gateway.holds.hold import (
 from gateway.holds.offer import NOTHING, Charge
 from gateway.holds.store import packing, redis_keys
 from gateway.holds.store.clients import text, texts, translated
-from gateway.holds.store.connection import Line
+from gateway.holds.store.connection import RedisConnection
 from gateway.holds.store.generation import Generation
 from gateway.holds.store.scripts import Script
 from pricing.usage import UsageRecord
@@ -98,7 +98,7 @@ def settlement(
     return told + f"{generation}\0{facts.id}\0{expects}\0{lapsed_with or ''}\0{facts.conversation}".encode()
 
 
-class Book:
+class Settlements:
     """What becomes of holds.
 
     Raises:
@@ -107,7 +107,7 @@ class Book:
 
     def __init__(
         self,
-        line: Line,
+        line: RedisConnection,
         generation: Generation,
         lease: Lease,
         *,

@@ -196,7 +196,7 @@ seals = Table(  # each covers the rows of a chain that follow those of the seal 
     UniqueConstraint("chain", "last_seq"),
 )
 
-usage_aside = Table(
+usage_dead_letters = Table(
     "usage_aside",
     metadata,
     Column("stream", String(64), nullable=False),

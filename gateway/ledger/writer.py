@@ -12,9 +12,9 @@ import redis
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import translated
 from gateway.ledger.book.appender import book
-from gateway.ledger.book.dead_letters import keep_aside
+from gateway.ledger.book.dead_letters import keep_dead_letters
 from gateway.ledger.book.entries import Entry, Fields, Malformed, record_in
-from gateway.ledger.book.watermark import Tide
+from gateway.ledger.book.watermark import Watermark
 from gateway.ledger.database import Database
 from gateway.ledger.sums.rollup import Rollup
 from pricing.usage import UsageRecord
@@ -61,7 +61,7 @@ class Writer:
         self._note = note
         self._marked = marked
         self._entries_per_turn = entries_per_turn
-        self._tide = Tide(client)
+        self._watermark = Watermark(client)
         self._rollup = Rollup(database)
 
     def turn(self) -> int:
@@ -108,11 +108,11 @@ class Writer:
         with self._database.write() as connection:
             booked = book(connection, [record for _, record in records])
             self._rollup.follow(connection, booked)
-            self._tide.rise(booked)
+            self._watermark.rise(booked)
             aside += [
                 Malformed(records[place][0], "the book has another record of this id") for place in booked.conflicting
             ]
-            keep_aside(connection, aside)
+            keep_dead_letters(connection, aside)
         self._marked({bucket: last for bucket, (_, last) in booked.buckets.items()})
         self._note(booked.appended)
         for kept in aside:
@@ -122,7 +122,7 @@ class Writer:
     def _trim(self, entries: Sequence[Entry], booked: int) -> None:
         by_stream = groupby(sorted(entries, key=lambda entry: entry.stream), key=lambda entry: entry.stream)
         with translated(), self._redis.pipeline(transaction=False) as batch:
-            self._tide.confirm(booked, batch)  # first: what is removed is never unaccounted for
+            self._watermark.confirm(booked, batch)  # first: what is removed is never unaccounted for
             for stream, read in by_stream:
                 batch.xdel(stream, *(entry.id for entry in read))
             batch.execute()

@@ -23,7 +23,7 @@ Place = tuple[str, ...]
 SUM_MS = "sum_ms"
 
 
-class Tally:
+class Counters:
     """Counts of one process."""
 
     def __init__(self, counts: Mapping[Place, int] | None = None) -> None:
@@ -57,9 +57,9 @@ class Tally:
 class Sheet:
     """One process's file; ``name`` tells processes apart that live side by side."""
 
-    def __init__(self, directory: Path, name: str, tally: Tally) -> None:
+    def __init__(self, directory: Path, name: str, counters: Counters) -> None:
         self._path = directory / f"{name}.json"
-        self._tally = tally
+        self._counters = counters
         self._written: dict[Place, int] | None = None
         self._one_at_a_time = threading.Lock()
 
@@ -69,7 +69,7 @@ class Sheet:
         A disk that is full costs the metrics, nothing else.
         """
         with self._one_at_a_time, suppress(OSError):
-            counts = self._tally.counts()
+            counts = self._counters.counts()
             if counts == self._written:
                 return
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ UNANSWERED = "unanswered"
 """The outcome of an admitted call that the upstream did not answer; it has no record."""
 
 
-def count_records(tally: Tally, records: Iterable[UsageRecord]) -> None:
+def count_records(counters: Counters, records: Iterable[UsageRecord]) -> None:
     """Count records that have just been appended to the ledger; a correction downwards counts nothing."""
     tokens: defaultdict[tuple[str, str, str], int] = defaultdict(int)
     calls: defaultdict[tuple[str, str], int] = defaultdict(int)
@@ -119,12 +119,12 @@ def count_records(tally: Tally, records: Iterable[UsageRecord]) -> None:
             if record["cap_tokens"] is not None:
                 excess += max(record["output_tokens"] - record["cap_tokens"] * record["choices"], 0)
             if record["ttft_ms"] is not None:
-                tally.observe(FIRST_TOKEN, record["ttft_ms"])
-    tally.add(CHARGED, amount=charged)
-    tally.add(EXCESS, amount=excess)
+                counters.observe(FIRST_TOKEN, record["ttft_ms"])
+    counters.add(CHARGED, amount=charged)
+    counters.add(EXCESS, amount=excess)
     for labels, amount in tokens.items():
-        tally.add(TOKENS, *labels, amount=amount)
+        counters.add(TOKENS, *labels, amount=amount)
     for (tier, finish), amount in calls.items():
-        tally.add(REQUESTS, tier, finish, amount=amount)
+        counters.add(REQUESTS, tier, finish, amount=amount)
         if finish == "cap":
-            tally.add(CAP_HITS, tier, amount=amount)
+            counters.add(CAP_HITS, tier, amount=amount)

@@ -22,7 +22,7 @@ STOP_S = 5.0
 SCHEDULE = "schedule"
 
 
-class Pricer:
+class Scheduler:
     """At most one process of this gateway works on a run; of several gateways' processes one takes it up.
 
     Args:

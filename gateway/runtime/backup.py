@@ -19,7 +19,7 @@ from typing import Any
 from gateway.clock import written
 from gateway.errors import StartupError
 from gateway.ledger.backup import State, copy_file, snapshot, state_of
-from gateway.ledger.book.verify import Recount, recount_all
+from gateway.ledger.book.verify import Verification, verify_all
 from gateway.ledger.database import Database
 from gateway.runtime.installation import Mark
 
@@ -51,7 +51,7 @@ class Backup:
         return cls(**said, state=State(**given["state"]))
 
 
-def back_up(database: Database, to: Path, now_ms: int) -> tuple[Backup, list[Recount]]:
+def back_up(database: Database, to: Path, now_ms: int) -> tuple[Backup, list[Verification]]:
     """Write a backup of a ledger, which may be written meanwhile, and recount it; return both.
 
     ``to`` is a new directory, or a new file whose ending is .tar, .tar.gz or .tgz. It is there when it is whole.
@@ -66,13 +66,13 @@ def back_up(database: Database, to: Path, now_ms: int) -> tuple[Backup, list[Rec
         name = SQLITE if database.is_sqlite else POSTGRESQL
         state = _copied(database, work / name)
         backup = Backup(written(now_ms), name, (work / name).stat().st_size, _digest(work / name), state)
-        found = _recounted(work / name) if database.is_sqlite else recount_all(database)
+        found = _recounted(work / name) if database.is_sqlite else verify_all(database)
         (work / PAGE).write_text(json.dumps(backup.to_json(), indent=1) + "\n", "utf-8")
         _put_in_place(work, to)
     return backup, found
 
 
-def restore(source: Path, database: Database, directory: Path) -> tuple[Backup, list[Recount]]:
+def restore(source: Path, database: Database, directory: Path) -> tuple[Backup, list[Verification]]:
     """Put a backup into a data directory, which is claimed, and a ledger that is not there yet; recount it; return both.
 
     Raises:
@@ -94,7 +94,7 @@ def restore(source: Path, database: Database, directory: Path) -> tuple[Backup, 
         else:
             _run("pg_restore", database, "--exit-on-error", "--single-transaction", str(file))
     database.migrate()
-    recounts = recount_all(database)
+    recounts = verify_all(database)
     with database.read() as connection:
         state = state_of(connection)
     if state != backup.state:
@@ -123,9 +123,9 @@ def _copied(database: Database, target: Path) -> State:
     return state
 
 
-def _recounted(file: Path) -> list[Recount]:
+def _recounted(file: Path) -> list[Verification]:
     with _opened_copy(file) as copy:
-        return recount_all(copy)
+        return verify_all(copy)
 
 
 @contextmanager

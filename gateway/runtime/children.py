@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from gateway.errors import MeteringUnavailable
 from gateway.holds.store import redis_keys
-from gateway.holds.store.connection import Line
+from gateway.holds.store.connection import RedisConnection
 from gateway.runtime.data_directory import Child, DataDir, Running
 from gateway.runtime.ended_workers import EndedWorkers
 from gateway.runtime.processes import Process
@@ -32,7 +32,7 @@ class Children:
         line: to the Redis that is told of workers' ends.
     """
 
-    def __init__(self, data: DataDir, socket: Path | None, line: Line) -> None:
+    def __init__(self, data: DataDir, socket: Path | None, line: RedisConnection) -> None:
         self._data = data
         self._socket = None if socket is None else str(socket)
         self._line = line

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from gateway.errors import MeteringUnavailable
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import translated
-from gateway.holds.store.connection import Line
+from gateway.holds.store.connection import RedisConnection
 
 KEPT_S = 24 * 60 * 60
 PAUSE_S = 1.0
@@ -17,7 +17,7 @@ PAUSE_S = 1.0
 log = logging.getLogger(__name__)
 
 
-async def declare_ended(line: Line, worker_id: str) -> None:
+async def declare_ended(line: RedisConnection, worker_id: str) -> None:
     """Leave the proof that a worker has ended. Only for who has seen its end: it never speaks again.
 
     Raises:
@@ -31,7 +31,7 @@ async def declare_ended(line: Line, worker_id: str) -> None:
 class EndedWorkers:
     """The workers whose end Redis does not know yet. ``told`` is called whenever it has heard of some."""
 
-    def __init__(self, line: Line, ids: Iterable[str], told: Callable[[], None]) -> None:
+    def __init__(self, line: RedisConnection, ids: Iterable[str], told: Callable[[], None]) -> None:
         self._line = line
         self._ids = list(ids)
         self._told = told

@@ -8,7 +8,7 @@ import os
 import signal
 
 
-class Lifeline:
+class ParentPipe:
     """A pipe into which nothing is ever written. Its reading end wakes up when the last holder of the other is gone."""
 
     def __init__(self) -> None:

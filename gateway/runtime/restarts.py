@@ -60,7 +60,7 @@ async def _at_once(process: asyncio.subprocess.Process) -> None:
     """A child that is up when it is started."""
 
 
-class Kept:
+class Restarted:
     """One child. ``spawn`` starts it, ``up`` returns once it is of use, ``ended`` hears of each end.
 
     An end before it was ever up is told to whoever started it first (``first_end``); later ones are only logged.

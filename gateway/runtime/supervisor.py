@@ -20,13 +20,13 @@ from typing import Any
 import httpx
 
 from gateway.errors import MeteringUnavailable, StartupError
-from gateway.holds.store.clients import connect_line
+from gateway.holds.store.clients import connect_shared
 from gateway.runtime import sockets, valkey
 from gateway.runtime.children import Children
 from gateway.runtime.data_directory import DataDir
 from gateway.runtime.orphans import VALKEY
-from gateway.runtime.parent_death import Lifeline
-from gateway.runtime.restarts import Kept, finished
+from gateway.runtime.parent_death import ParentPipe
+from gateway.runtime.restarts import Restarted, finished
 from gateway.settings import Settings
 from gateway.simulator.server import Law
 
@@ -131,10 +131,10 @@ class Supervisor:
         self._law = law
         self._read_again = read_again or (lambda: settings)
         self._check = check
-        self._kept: list[Kept] = []
-        self._workers: list[Kept] = []
-        self._new_worker: Callable[[str], Kept]
-        self._bookkeeper: Kept
+        self._kept: list[Restarted] = []
+        self._workers: list[Restarted] = []
+        self._new_worker: Callable[[str], Restarted]
+        self._bookkeeper: Restarted
         self._children: Children
 
     @property
@@ -215,7 +215,7 @@ class Supervisor:
         if at is not None:
             stack.callback(self._data.drop_socket, at)
             self._settings = self._settings.model_copy(update={"redis_url": valkey.url_of(at)})
-        line = connect_line(self._settings.redis_url)
+        line = connect_shared(self._settings.redis_url)
         stack.push_async_callback(line.aclose)
         self._children = children = Children(self._data, at, line)
         stack.callback(children.forget_socket)
@@ -223,7 +223,7 @@ class Supervisor:
             await self._start_valkey(stack, children, at)
         await asyncio.to_thread(self._check, self._settings.redis_url)
         stack.push_async_callback(_tell_at_last, children, asyncio.create_task(children.ended_workers.keep_telling()))
-        workers = stack.enter_context(closing(Lifeline()))
+        workers = stack.enter_context(closing(ParentPipe()))
         answering = [self._listeners[0]]
         if self._settings.upstream_url == "simulated":
             answering.append(self._start_simulator(stack, children, workers))
@@ -240,11 +240,11 @@ class Supervisor:
         async def up(_: ChildProcess) -> None:
             await valkey.until_up(at)
 
-        kept = Kept("Valkey", lambda: children.start(VALKEY, command, {}), children.note_end, up)
+        kept = Restarted("Valkey", lambda: children.start(VALKEY, command, {}), children.note_end, up)
         self._keep(stack, [kept], valkey.STOP_S)
         await self._unless_one_ends(kept.is_up.wait())
 
-    def _start_simulator(self, stack: AsyncExitStack, children: Children, workers: Lifeline) -> socket.socket:
+    def _start_simulator(self, stack: AsyncExitStack, children: Children, workers: ParentPipe) -> socket.socket:
         # The socket is the supervisor's, so that a simulator that was started again has the address it had.
         listener = stack.enter_context(closing(sockets.listen("127.0.0.1", 0)))
         self._settings = self._settings.model_copy(update={"upstream_url": f"{sockets.url_of(listener)}/v1"})
@@ -255,11 +255,11 @@ class Supervisor:
         def spawn() -> Awaitable[ChildProcess]:
             return children.start("simulated model", command, self._settings.to_environment(), fds)
 
-        self._keep(stack, [Kept("The simulated model", spawn, children.note_end)], SIMULATOR_S)
+        self._keep(stack, [Restarted("The simulated model", spawn, children.note_end)], SIMULATOR_S)
         return listener
 
     def _start_bookkeeper(
-        self, stack: AsyncExitStack, children: Children, workers: Lifeline, valkey_at: Path | None
+        self, stack: AsyncExitStack, children: Children, workers: ParentPipe, valkey_at: Path | None
     ) -> None:
         command = [*self._program, "bookkeeper", "--watch-fd", str(workers.watch_fd)]
         if valkey_at is not None:
@@ -268,11 +268,11 @@ class Supervisor:
         def spawn() -> Awaitable[ChildProcess]:
             return children.start("bookkeeper", command, self._settings.to_environment(), (workers.watch_fd,))
 
-        self._bookkeeper = Kept("The bookkeeper", spawn, children.note_end)
+        self._bookkeeper = Restarted("The bookkeeper", spawn, children.note_end)
         self._keep(stack, [self._bookkeeper], FLUSH_S)
 
-    def _start_workers(self, stack: AsyncExitStack, children: Children, workers: Lifeline) -> None:
-        supervisor = stack.enter_context(closing(Lifeline()))
+    def _start_workers(self, stack: AsyncExitStack, children: Children, workers: ParentPipe) -> None:
+        supervisor = stack.enter_context(closing(ParentPipe()))
         stack.push_async_callback(self._stop_workers)
         named = ("--fd", "--admin-fd")
         listening = [listener.fileno() for listener in self._listeners]
@@ -281,7 +281,7 @@ class Supervisor:
         # A worker never looks at the workers' lifeline: having it open is what holds the others.
         fds = (*listening, supervisor.watch_fd, workers.hold_fd)
 
-        def start(name: str) -> Kept:
+        def start(name: str) -> Restarted:
             worker_id = ""
 
             def spawn() -> Awaitable[ChildProcess]:
@@ -296,7 +296,7 @@ class Supervisor:
                         return
                     await asyncio.sleep(BEAT_S)
 
-            return Kept(name, spawn, children.note_end, beats)
+            return Restarted(name, spawn, children.note_end, beats)
 
         self._new_worker = start
         self._workers += [start(f"Worker {number}") for number in range(1, self._settings.workers + 1)]
@@ -315,7 +315,7 @@ class Supervisor:
         for listener in self._listeners:
             listener.close()
 
-    def _keep(self, stack: AsyncExitStack, kept: Sequence[Kept], patience_s: float) -> None:
+    def _keep(self, stack: AsyncExitStack, kept: Sequence[Restarted], patience_s: float) -> None:
         async def stop() -> None:
             await asyncio.gather(*(child.stop(patience_s) for child in kept))
 

@@ -9,9 +9,9 @@ from gateway.clock import written
 from gateway.errors import CustomerBlocked, InvalidKey
 from gateway.holds.offer import HouseLimits, Offer, offer
 from gateway.holds.store import redis_keys
-from gateway.holds.store.cache import Directory
+from gateway.holds.store.cache import LookupCache
 from gateway.holds.store.clients import text, translated
-from gateway.holds.store.connection import Line
+from gateway.holds.store.connection import RedisConnection
 from gateway.holds.store.packing import WINDOW, WindowState
 from gateway.holds.store.refusal_log import refusals_of
 from gateway.holds.terms import Customer, Standing, period_of, standing
@@ -51,15 +51,15 @@ class Accounts:
 
     def __init__(
         self,
-        line: Line,
-        directory: Directory,
+        line: RedisConnection,
+        directory: LookupCache,
         house: HouseLimits,
         now_ms: Callable[[], int],
         in_force: Callable[[str], Awaitable[bool]],
     ) -> None:
         self._in_force = in_force
         self._line = line
-        self._directory = directory
+        self._cache = directory
         self._house = house
         self._now_ms = now_ms
 
@@ -86,7 +86,7 @@ class Accounts:
         holder, expires = await self._line.ask("HMGET", redis_keys.api_key(bucket, digest), "customer", "expires")
         if not holder or (expires and int(expires) <= self._now_ms()):
             return None
-        return await self._directory.customer(text(holder), fresh=True)
+        return await self._cache.customer(text(holder), fresh=True)
 
     async def account(self, customer: Customer) -> dict[str, Any]:
         """Return the account as ``GET /v1/account`` shows it; in each limit used + held + remaining = max.
@@ -102,8 +102,8 @@ class Accounts:
 
     async def _account(self, customer: Customer) -> dict[str, Any]:
         now = self._now_ms()
-        where = standing(customer, await self._directory.read_timeline(), now)
-        menu = await self._directory.menu(where.version) if where.version else None
+        where = standing(customer, await self._cache.read_timeline(), now)
+        menu = await self._cache.menu(where.version) if where.version else None
         tier = menu.tier(where.tier) if menu and where.tier else None
         terms = offer(tier, where.version, customer.overrides, self._house)
         start, end = period_of(customer, now)
@@ -139,8 +139,8 @@ class Accounts:
     async def menu_of(self, customer: Customer) -> Menu | None:
         """Return the menu that a customer chooses from, or None before the first publication."""
         with translated():
-            where = standing(customer, await self._directory.read_timeline(), self._now_ms())
-            return await self._directory.menu(where.version) if where.version else None
+            where = standing(customer, await self._cache.read_timeline(), self._now_ms())
+            return await self._cache.menu(where.version) if where.version else None
 
     async def menu(self) -> Menu | None:
         """Return the menu that was published last and is in force for new customers, or None before the first.
@@ -148,10 +148,10 @@ class Accounts:
         Customers in an arm of an experiment have another one, ``menu_of`` them.
         """
         with translated():
-            timeline = await self._directory.read_timeline()
+            timeline = await self._cache.read_timeline()
             if not timeline.publications:
                 return None
-            return await self._directory.menu(timeline.publications[-1].version)
+            return await self._cache.menu(timeline.publications[-1].version)
 
 
 def _cap(tier: object, terms: Offer) -> int | None:

@@ -14,12 +14,12 @@ from gateway.serving.caller.response_headers import OF_STREAMS, Headers, answer_
 from gateway.serving.dialects.answers import thread_digests
 from gateway.serving.dialects.answers.stream import Reading
 from gateway.serving.dialects.answers.whole import as_it_came
-from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.dialects.requests.prompt import Prompt
-from gateway.serving.disconnects import Hangups
+from gateway.serving.disconnects import Disconnects
 from gateway.serving.json_codec import dumps
 from gateway.serving.meter import Count, count_input, count_output, finish_of, outcome, said_input
-from gateway.serving.tokenizer import Recount, SpotChecks
+from gateway.serving.tokenizer import SpotChecks, TokenCounter
 
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
 JSON = b"application/json"
@@ -57,7 +57,9 @@ class Last:
 class Call:
     """What is known of a call between its admission and its settlement."""
 
-    def __init__(self, live: Live, wanted: Wanted, key: Key, hangups: Hangups, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, live: Live, wanted: Parameters, key: Key, disconnects: Disconnects, monotonic: Callable[[], float]
+    ) -> None:
         self.live = live
         self.wanted = wanted
         self.reading: Reading | None = None
@@ -73,7 +75,7 @@ class Call:
         self._recounted: int | None = None
         self._input_recounted: int | None = None
         self._key = key
-        self._hangups = hangups
+        self._disconnects = disconnects
         self._asked_at: float | None = None
         self._left_at: float | None = None
         self._is_drained = False
@@ -123,7 +125,7 @@ class Call:
     @property
     def _is_told(self) -> bool:
         """Whether the upstream's figure of what was made so far is known."""
-        return self.reading is not None and self.reading.is_told(self._hangups.tells_as_it_goes)
+        return self.reading is not None and self.reading.is_told(self._disconnects.tells_as_it_goes)
 
     def _count(self) -> int:
         if self.reading is None:
@@ -136,26 +138,28 @@ class Call:
     def _owed(self, seen: Count) -> Count:
         """Return what is owed though nobody heard it, where what was ``seen`` is all that is known."""
         assert self._asked_at is not None
-        return self._hangups.owed(seen, self.live.hold, self._monotonic() - self._asked_at)
+        return self._disconnects.owed(seen, self.live.hold, self._monotonic() - self._asked_at)
 
     def note_progress(self) -> None:
         """Take note of the moment of the first token."""
         if self._ttft_ms is None and self.reading is not None and self.reading.has_begun:
             self._ttft_ms = self._elapsed_ms()
 
-    async def recount(self, recount: Recount) -> None:
+    async def count_missing(self, token_counter: TokenCounter) -> None:
         """Have the text counted, where what went by is all that is known of it, and the prompt, where nothing is."""
         if self.reading is not None:
-            await asyncio.gather(self._recount_output(self.reading, recount), self._recount_input(recount))
+            await asyncio.gather(self._recount_output(self.reading, token_counter), self._recount_input(token_counter))
 
-    async def _recount_output(self, reading: Reading, recount: Recount) -> None:
+    async def _recount_output(self, reading: Reading, token_counter: TokenCounter) -> None:
         if reading.texts is not None and count_output(reading.sight, self.live.hold.tokens).source in BY_SIGHT:
-            self._recounted = await recount.count(["".join(pieces).replace(UNREAD, "") for pieces in reading.texts])
+            self._recounted = await token_counter.count(
+                ["".join(pieces).replace(UNREAD, "") for pieces in reading.texts]
+            )
 
-    async def _recount_input(self, recount: Recount) -> None:
+    async def _recount_input(self, token_counter: TokenCounter) -> None:
         if self.prompt is None or self._said_input:
             return
-        counted = await recount.count([self.prompt.text])
+        counted = await token_counter.count([self.prompt.text])
         self._input_recounted = None if counted is None else counted + self.prompt.tokens
 
     def check(self, spots: SpotChecks) -> None:
@@ -209,7 +213,7 @@ class Call:
         elif self.has_left:
             self._tell_unheard(came_to, failed=problem is not None)
         elif came_to.usage_source == "upstream" and self._asked_at is not None:
-            self._hangups.pace.note(came_to.output_tokens / hold.facts.choices, self._monotonic() - self._asked_at)
+            self._disconnects.pace.note(came_to.output_tokens / hold.facts.choices, self._monotonic() - self._asked_at)
         came_to.owes_input = finish in OWES_INPUT and (self.wanted.generates or finish == "complete")
         self.came_to = came_to
         return came_to
@@ -232,7 +236,7 @@ class Call:
     @property
     def _owed_before_its_head(self) -> Count:
         """What is owed as long as the upstream has not said that it answers."""
-        if self._asked_at is None or not self._hangups.owes_unanswered(comes_whole=self.wanted.comes_whole):
+        if self._asked_at is None or not self._disconnects.owes_unanswered(comes_whole=self.wanted.comes_whole):
             return NOTHING
         return self._owed(NOTHING)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.errors import ConversationCapReached, InsufficientQuota, TokencapError, UpstreamRefused
 from gateway.holds.hold import Hold
-from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.fields.guarded_fields import LIMITS
 from gateway.serving.json_codec import dumps, loads
 
@@ -56,7 +56,7 @@ TOO_LITTLE = re.compile(
 )
 
 
-def cap_reached(error: UpstreamRefused, wanted: Wanted, hold: Hold) -> TokencapError:
+def cap_reached(error: UpstreamRefused, wanted: Parameters, hold: Hold) -> TokencapError:
     """Return what a caller hears of an upstream's refusal: that its cap is reached, where the grant was too little for it.
 
     A limit of the caller's own that is too little is the upstream's to refuse.

@@ -8,18 +8,18 @@ from gateway.errors import BadRequest
 from gateway.holds.store.threads import Threads
 from gateway.serving.caller.api_key import Key
 from gateway.serving.dialects.answers.thread_digests import of_answer_id, of_item, threads
-from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.parameters import Parameters
 
 CONVERSATION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
-class Belonging:
+class ConversationFinder:
     """What is known of a customer's conversations."""
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
 
-    async def conversation(self, named: str | None, session: str | None, key: Key, wanted: Wanted) -> str | None:
+    async def conversation(self, named: str | None, session: str | None, key: Key, wanted: Parameters) -> str | None:
         """Return the conversation that a call's headers or body name or go on with, or None where it begins one."""
         place = "X-Conversation-Id"
         if named is None:
@@ -45,7 +45,7 @@ class Belonging:
             await self._led_to(key, threads(wanted.tool_results, brought, key.secret, wanted.brought_history)) or None
         )
 
-    async def _led_by_items(self, key: Key, wanted: Wanted) -> str:
+    async def _led_by_items(self, key: Key, wanted: Parameters) -> str:
         """Return the conversation of the items that a body refers to, or ``""`` where they fit several.
 
         Raises:
@@ -63,7 +63,7 @@ class Belonging:
         return await self._threads.conversation(key.bucket, key.digest, led)
 
     async def input_of(
-        self, wanted: Wanted, key: Key, conversation: str | None, *, kept_most: int, model_most: int | None
+        self, wanted: Parameters, key: Key, conversation: str | None, *, kept_most: int, model_most: int | None
     ) -> tuple[int, int]:
         """Return the most input tokens of a call, and what they are where nobody counts them.
 

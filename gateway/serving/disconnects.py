@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gateway.holds.hold import Hold
-from gateway.metrics.counters import Tally
+from gateway.metrics.counters import Counters
 from gateway.metrics.definitions import HANGUPS
 from gateway.serving.meter import Count
 from gateway.serving.upstream.profiles import Profile
@@ -23,7 +23,7 @@ REMEMBERED = 256
 """Answers that count: an older one weighs less with each that comes."""
 
 
-class Pace:
+class GenerationSpeed:
     """All tokens over all seconds, so that what is billed by it comes to what was made over many calls, whichever were fast."""
 
     def __init__(self) -> None:
@@ -87,15 +87,17 @@ class Places:
         self._free += 1
 
 
-class Hangups:
+class Disconnects:
     """Decides, for all calls of a worker at one kind of upstream."""
 
-    def __init__(self, profile: Profile, manners: Manners, places: Places, pace: Pace, tally: Tally) -> None:
+    def __init__(
+        self, profile: Profile, manners: Manners, places: Places, pace: GenerationSpeed, counters: Counters
+    ) -> None:
         self._finishes = profile.finishes
         self._stops = profile.stops_on_hangup
         self._manners = manners
         self._places = places
-        self._tally = tally
+        self._counters = counters
         self.pace = pace
         self.tells_as_it_goes = profile.continuous_usage
         """Whether each piece of the upstream's answer says how many tokens there are so far."""
@@ -111,7 +113,7 @@ class Hangups:
         def goes_on() -> float:
             nonlocal is_drained
             is_drained = leave() and self._finishes and self._manners.drain_s > 0 and self._places.take()
-            self._tally.add(HANGUPS, "read on" if is_drained else "closed")
+            self._counters.add(HANGUPS, "read on" if is_drained else "closed")
             return self._manners.drain_s if is_drained else 0
 
         try:

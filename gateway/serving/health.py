@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 
 from gateway.errors import MeteringUnavailable
 from gateway.holds.store import redis_keys
-from gateway.holds.store.connection import Line
+from gateway.holds.store.connection import RedisConnection
 from gateway.holds.store.generation import Generation
 
 PATIENCE_S = 1.0
@@ -28,7 +28,7 @@ class Health:
     """What the two probes look at."""
 
     def __init__(self) -> None:
-        self.line: Line | None = None
+        self.line: RedisConnection | None = None
         self.generation: Generation | None = None
         self.is_stopping = False
         self.engine = ""

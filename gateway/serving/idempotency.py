@@ -31,7 +31,7 @@ def name_of(exchange: Exchange) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Repetition:
+class IdempotentCall:
     """One claim on a key: first, or with the answer that was kept."""
 
     digest: str

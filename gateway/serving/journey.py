@@ -27,14 +27,14 @@ from gateway.errors import (
 )
 from gateway.holds.admission import Admission
 from gateway.holds.hold import Ask, Hold, Settled
-from gateway.holds.idempotency import Claims, Seal, key_digest
+from gateway.holds.idempotency import IdempotencyClaims, Seal, key_digest
 from gateway.holds.keeper import Keeper
 from gateway.holds.store.threads import Threads
-from gateway.metrics.counters import Tally
+from gateway.metrics.counters import Counters
 from gateway.metrics.definitions import DROPPED_FIELDS
 from gateway.serving.call import ANSWERED, Call
 from gateway.serving.caller.api_key import Key, key_of
-from gateway.serving.caller.body_intake import Intake
+from gateway.serving.caller.body_intake import BodyIntake
 from gateway.serving.caller.exchange import Exchange
 from gateway.serving.caller.json_body import Body
 from gateway.serving.caller.query import OF_CALLS, check_head
@@ -46,19 +46,19 @@ from gateway.serving.caller.response_headers import (
     passed_headers,
 )
 from gateway.serving.context_limit import as_long_as_it_may_be, cap_reached
-from gateway.serving.conversation import CONVERSATION, Belonging
+from gateway.serving.conversation import CONVERSATION, ConversationFinder
 from gateway.serving.dialects.answers.stream import Reading
 from gateway.serving.dialects.answers.thread_digests import of_session
 from gateway.serving.dialects.base import Dialect
-from gateway.serving.dialects.parameters import Wanted
-from gateway.serving.disconnects import Hangups
+from gateway.serving.dialects.parameters import Parameters
+from gateway.serving.disconnects import Disconnects
 from gateway.serving.fields.account_names import check_given, make_own
 from gateway.serving.fields.field_filter import NAMED
 from gateway.serving.fields.tools import Hosted
-from gateway.serving.idempotency import Repetition, name_of
-from gateway.serving.tokenizer import Recount, SpotChecks
+from gateway.serving.idempotency import IdempotentCall, name_of
+from gateway.serving.tokenizer import SpotChecks, TokenCounter
 from gateway.serving.upstream.client import Upstream
-from gateway.serving.upstream.concurrency import Gate
+from gateway.serving.upstream.concurrency import ConcurrencyLimit
 from gateway.serving.upstream.endpoint import Names
 from gateway.serving.upstream.error_redaction import renamed
 from gateway.serving.upstream.profiles import COUNT_TOKENS
@@ -108,32 +108,32 @@ class Journey:
         admission: Admission,
         keeper: Keeper,
         threads: Threads,
-        claims: Claims,
-        intake: Intake,
-        gate: Gate,
+        claims: IdempotencyClaims,
+        intake: BodyIntake,
+        concurrency: ConcurrencyLimit,
         upstream: Upstream,
-        recount: Recount,
+        token_counter: TokenCounter,
         spots: SpotChecks,
-        hangups: Hangups,
+        disconnects: Disconnects,
         rules: Rules,
-        tally: Tally,
+        counters: Counters,
         monotonic: Callable[[], float],
     ) -> None:
         self.dialect = dialect
         self._admission = admission
         self._keeper = keeper
-        self._belonging = Belonging(threads)
-        self._claims = claims
+        self._conversation_finder = ConversationFinder(threads)
+        self._idempotency_claims = claims
         self._intake = intake
-        self._gate = gate
+        self._concurrency = concurrency
         self._upstream = upstream
-        self._recount = recount
+        self._token_counter = token_counter
         self._spots = spots
-        self._hangups = hangups
+        self._disconnects = disconnects
         self._rules = rules
         self._header_names = allowed(dialect.endpoint, rules.passed_headers)
         self._headers_looked_at = frozenset(name.encode() for name in (*self._header_names, *NAMED_WHERE_DROPPED))
-        self._tally = tally
+        self._counters = counters
         self._monotonic = monotonic
 
     async def serve(self, exchange: Exchange) -> None:
@@ -173,12 +173,12 @@ class Journey:
         del raw  # a prompt can be large, and the answer long in coming
 
         live = self._keeper.take(hold, repetition.once if repetition else None)
-        call = Call(live, wanted, key, self._hangups, self._monotonic)
+        call = Call(live, wanted, key, self._disconnects, self._monotonic)
         call.is_checked = self._spots.picks()
         finish, problem = await self._run(call, exchange, body, to_its_end=repetition is not None)
-        if self._recount.can_count and not isinstance(problem, ShuttingDown):
+        if self._token_counter.can_count and not isinstance(problem, ShuttingDown):
             with suppress(asyncio.CancelledError):  # the server stops waiting: what went by has to do
-                await call.recount(self._recount)
+                await call.count_missing(self._token_counter)
         came_to, kept = call.outcome(finish, problem), None
         if repetition is not None and finish in ANSWERED:
             kept = repetition.to_keep(call, exchange.recorded)
@@ -191,29 +191,29 @@ class Journey:
             settled = None if is_stopping else await exchange.in_time(settling, SETTLE_WAIT_S)
             await self._end(call, exchange, settled, problem)
 
-    def _count_dropped(self, wanted: Wanted) -> None:
+    def _count_dropped(self, wanted: Parameters) -> None:
         for name in wanted.dropped:
-            self._tally.add(DROPPED_FIELDS, name if name in NAMED else "other")
+            self._counters.add(DROPPED_FIELDS, name if name in NAMED else "other")
 
-    async def _claim(self, key: Key, ask: Ask, customer: str, name: str, raw: bytes) -> Repetition:
+    async def _claim(self, key: Key, ask: Ask, customer: str, name: str, raw: bytes) -> IdempotentCall:
         """Claim the call's Idempotency-Key."""
         digest = key_digest(self.dialect.endpoint, name)
         seal = Seal.of(key.text, digest)
         body = seal.body(raw)
-        kept = await self._claims.claim(ask.bucket, customer, digest, body, ask.id)
-        return Repetition(digest, seal, body, kept)
+        kept = await self._idempotency_claims.claim(ask.bucket, customer, digest, body, ask.id)
+        return IdempotentCall(digest, seal, body, kept)
 
-    async def _reserve(self, ask: Ask, customer: str, repetition: Repetition | None) -> Hold:
+    async def _reserve(self, ask: Ask, customer: str, repetition: IdempotentCall | None) -> Hold:
         """Reserve; a refusal is noted for the customer, and leaves the Idempotency-Key free."""
         try:
             return await self._admission.reserve(ask, self._keeper.doubt)
         except TokencapError as error:
             await self._admission.note_refusal(ask, customer, error)
             if repetition is not None:
-                await self._claims.free(ask.bucket, customer, repetition.digest, ask.id)
+                await self._idempotency_claims.free(ask.bucket, customer, repetition.digest, ask.id)
             raise
 
-    async def _ask(self, exchange: Exchange, key: Key, wanted: Wanted) -> Ask:
+    async def _ask(self, exchange: Exchange, key: Key, wanted: Parameters) -> Ask:
         """Return what the call asks for, with the conversation it belongs to."""
         if wanted.model not in self._rules.names:
             raise ModelNotFound(f"The model {wanted.model[:64]!r} is not served here.", param="model")
@@ -224,9 +224,9 @@ class Journey:
         named = exchange.header(b"x-conversation-id")
         session = None if named is not None else self._session(exchange, key)
         if named is not None or session is not None or wanted.goes_on:
-            conversation = await self._belonging.conversation(named, session, key, wanted)
+            conversation = await self._conversation_finder.conversation(named, session, key, wanted)
         client_request_id = exchange.header(b"x-request-id")
-        bound, estimate = await self._belonging.input_of(
+        bound, estimate = await self._conversation_finder.input_of(
             wanted, key, conversation, kept_most=self._rules.kept_tokens_max, model_most=self._rules.model_tokens_max
         )
         return Ask(
@@ -261,7 +261,7 @@ class Journey:
     ) -> tuple[str, TokencapError | None]:
         """Forward an admitted call and relay its answer; return how it ended, whatever happened, and what went wrong.
 
-        Where it goes on ``to_its_end``, a caller who leaves does not end it; else it is read on as ``Hangups`` has it.
+        Where it goes on ``to_its_end``, a caller who leaves does not end it; else it is read on as ``Disconnects`` has it.
         """
         finish, problem = await self._ended(call, exchange, body, to_its_end=to_its_end)
         return ("disconnect" if call.has_left else finish), problem
@@ -271,7 +271,7 @@ class Journey:
     ) -> tuple[str, TokencapError | None]:
         hold = call.live.hold
         try:
-            with self._hangups.of(call.leave) as goes_on:
+            with self._disconnects.of(call.leave) as goes_on:
                 async with exchange.attended(self._rules.call_deadline_s, to_its_end=to_its_end, goes_on=goes_on):
                     await self._relay(call, exchange, body)
             return call.finish(), None
@@ -301,7 +301,7 @@ class Journey:
         """Ask the upstream and pass on what it answers, counted and cut; returns when the answer is over."""
         hold = call.live.hold
         async with (
-            self._gate.place(hold.facts.customer),
+            self._concurrency.place(hold.facts.customer),
             self._upstream.ask(
                 self.dialect.path,
                 self._forwarded(call, exchange, body),
@@ -313,7 +313,7 @@ class Journey:
             ) as answer,
         ):
             reading = call.begin(self.dialect.reading(call.wanted, grant=hold.grant))
-            if self._recount.can_count or call.is_checked:
+            if self._token_counter.can_count or call.is_checked:
                 reading.remember_texts()
             if call.wanted.stream:
                 await exchange.start(200, call.headers, call.content_type)
@@ -340,7 +340,7 @@ class Journey:
 
     def _forwarded(self, call: Call, exchange: Exchange, body: Body) -> bytes:
         """Return what the upstream is sent, and keep nothing of what the caller sent but for a tokenizer to count."""
-        if self._recount.can_count:
+        if self._token_counter.can_count:
             call.prompt = self.dialect.prompt(body)
         make_own(body, call.live.hold.facts.customer)
         forwarded = self.dialect.forward(body, call.wanted, grant=call.live.hold.grant, model=self._rules.model)

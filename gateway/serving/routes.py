@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
-from gateway.body_drain import Dropping
-from gateway.deadlines import Ticks
+from gateway.body_drain import BodyDrain
+from gateway.deadlines import Deadlines
 from gateway.errors import (
     BadRequest,
     CallerGone,
@@ -22,11 +22,11 @@ from gateway.errors import (
     TokencapError,
 )
 from gateway.holds.terms import Customer
-from gateway.metrics.counters import Tally
+from gateway.metrics.counters import Counters
 from gateway.metrics.definitions import REFUSALS
 from gateway.serving.account import Accounts, SelfService
 from gateway.serving.caller.api_key import BucketOfKey, key_of
-from gateway.serving.caller.body_intake import Intake
+from gateway.serving.caller.body_intake import BodyIntake
 from gateway.serving.caller.cors import Cors
 from gateway.serving.caller.exchange import Exchange, Receive, Scope, Send
 from gateway.serving.caller.query import NONE, OF_CALLS, OF_MODELS, OF_SEALS, OF_USAGE, UsageQuery, check_head
@@ -50,10 +50,10 @@ class CustomerRoutes:
         self,
         accounts: Accounts,
         self_service: SelfService,
-        intake: Intake,
+        intake: BodyIntake,
         rules: Rules,
-        tally: Tally,
-        ticks: Ticks,
+        counters: Counters,
+        deadlines: Deadlines,
         *,
         cors: Cors | None,
         bucket_of_key: BucketOfKey,
@@ -64,11 +64,11 @@ class CustomerRoutes:
         self._accounts = accounts
         self._self_service = self_service
         self._intake = intake
-        self._dropping = Dropping()
+        self._dropping = BodyDrain()
         self._rules = rules
-        self._tally = tally
-        self._ticks = ticks
-        self._write_ticks = ticks.within(rules.write_deadline_s)
+        self._counters = counters
+        self._deadlines = deadlines
+        self._write_ticks = deadlines.within(rules.write_deadline_s)
         self._cors = cors
         self._bucket_of_key = bucket_of_key
         self._names = names
@@ -98,7 +98,7 @@ class CustomerRoutes:
         self._dialects = {dialect.endpoint: dialect for dialect in spoken}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, receive, send, self._new_id(), self._ticks, self._write_ticks)
+        exchange = Exchange(scope, receive, send, self._new_id(), self._deadlines, self._write_ticks)
         if (dialect := self._dialects.get(exchange.path)) is not None:
             exchange.id_headers = dialect.id_headers
         with exchange:
@@ -128,7 +128,7 @@ class CustomerRoutes:
         raise RouteNotFound(f"There is no {exchange.method[:16]} {exchange.path[:200]} here.")
 
     async def _refuse(self, exchange: Exchange, error: TokencapError) -> None:
-        self._tally.add(REFUSALS, error.code or "")
+        self._counters.add(REFUSALS, error.code or "")
         try:
             was_read = await exchange.drop_body(self._dropping)
         except CallerGone:

@@ -11,7 +11,7 @@ from typing import Protocol
 import httpx
 
 from gateway.errors import StartupError
-from gateway.metrics.counters import Tally
+from gateway.metrics.counters import Counters
 from gateway.metrics.definitions import RECOUNTED
 from gateway.serving.meter import count
 from gateway.serving.upstream.endpoint import Endpoint, json_of
@@ -93,7 +93,7 @@ def read_tokenizer(named: str) -> LocalTokenizer:
     return LocalTokenizer(vocabulary.encode_ordinary)
 
 
-class Recount:
+class TokenCounter:
     """The tokenizers there are, in the order they are asked."""
 
     def __init__(self, *tokenizers: Tokenizer) -> None:
@@ -131,10 +131,12 @@ class SpotChecks:
         chance: a number from 0 to 1, anew each time.
     """
 
-    def __init__(self, tokenizer: Recount, *, share: float, tally: Tally, chance: Callable[[], float]) -> None:
+    def __init__(
+        self, tokenizer: TokenCounter, *, share: float, counters: Counters, chance: Callable[[], float]
+    ) -> None:
         self._tokenizer = tokenizer
         self._share = share if tokenizer.can_count else 0.0
-        self._tally = tally
+        self._counters = counters
         self._chance = chance
         self._running: set[asyncio.Task[None]] = set()
 
@@ -152,5 +154,5 @@ class SpotChecks:
     async def _compare(self, said: int, texts: list[str]) -> None:
         counted = await self._tokenizer.count(texts)
         if counted is not None:
-            self._tally.add(RECOUNTED, "upstream", amount=said)
-            self._tally.add(RECOUNTED, "tokenizer", amount=counted)
+            self._counters.add(RECOUNTED, "upstream", amount=said)
+            self._counters.add(RECOUNTED, "tokenizer", amount=counted)

@@ -63,7 +63,7 @@ class Failed:
     next_at: float
 
 
-class Courier:
+class WebhookDelivery:
     """Any number may run; one at a time delivers. A notice leaves its stream once it was taken: at least once.
 
     Args:

@@ -17,14 +17,14 @@ from math import inf
 from typing import Any
 
 from gateway.app import request_ids
-from gateway.deadlines import Ticks
+from gateway.deadlines import Deadlines
 from gateway.holds.admission import Lease
-from gateway.holds.idempotency import Claims
+from gateway.holds.idempotency import IdempotencyClaims
 from gateway.holds.keeper import Keeper
 from gateway.holds.offer import HouseLimits
 from gateway.holds.store import redis_keys
 from gateway.holds.store.projection import Admitted
-from gateway.metrics.counters import Tally
+from gateway.metrics.counters import Counters
 from tests.faults.played_house import HOUSES, LENGTHS, House, Plan, Play
 from tests.faults.shapes import Script, characters, script
 from tests.faults.tongues import TONGUES
@@ -118,10 +118,10 @@ class Found:
 class World:
     """All that is real, and the customers."""
 
-    def __init__(self, told: Desk, keeper: Keeper, claims: Claims, seed: int) -> None:
-        ticks = Ticks(0.01)
+    def __init__(self, told: Desk, keeper: Keeper, claims: IdempotencyClaims, seed: int) -> None:
+        deadlines = Deadlines(0.01)
         self.keeper, self.told, self.seed = keeper, told, seed
-        self.houses = {name: House(told, keeper, claims, ticks, name) for name in HOUSES}
+        self.houses = {name: House(told, keeper, claims, deadlines, name) for name in HOUSES}
         self.keys: list[tuple[str, str]] = []
         self.plays: dict[str, tuple[str, Play]] = {}
         self.conversations: list[tuple[str, list[Play]]] = []
@@ -271,8 +271,8 @@ async def run(url: str, calls: int, seed: int) -> Found:
     """Make calls until so many, or a few more, have come to the upstream."""
     found = Found()
     async with desk(url, house=LIMITS, lease=LEASE) as told:
-        claims = Claims(told.line, LEASE.lease_ms)
-        keeper = Keeper(told.book, claims, LEASE, Tally(), monotonic=time.monotonic)
+        claims = IdempotencyClaims(told.line, LEASE.lease_ms)
+        keeper = Keeper(told.book, claims, LEASE, Counters(), monotonic=time.monotonic)
         renewing = asyncio.create_task(keeper.run())
         world = World(told, keeper, claims, seed)
         world.sell()

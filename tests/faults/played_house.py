@@ -17,21 +17,21 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
-from gateway.deadlines import Ticks
+from gateway.deadlines import Deadlines
 from gateway.errors import CallerGone, TokencapError, UpstreamUnavailable
-from gateway.holds.idempotency import Claims
+from gateway.holds.idempotency import IdempotencyClaims
 from gateway.holds.keeper import Keeper
-from gateway.holds.store.cache import Directory
+from gateway.holds.store.cache import LookupCache
 from gateway.holds.store.threads import Threads
-from gateway.metrics.counters import Tally
-from gateway.serving.caller.body_intake import Intake
+from gateway.metrics.counters import Counters
+from gateway.serving.caller.body_intake import BodyIntake
 from gateway.serving.caller.exchange import WRITE_NOW, Exchange
 from gateway.serving.dialects.registry import dialects
-from gateway.serving.disconnects import Hangups, Manners, Pace, Places
+from gateway.serving.disconnects import Disconnects, GenerationSpeed, Manners, Places
 from gateway.serving.journey import Journey
-from gateway.serving.tokenizer import Recount, SpotChecks, read_tokenizer
+from gateway.serving.tokenizer import SpotChecks, TokenCounter, read_tokenizer
 from gateway.serving.upstream.client import Upstream as Door
-from gateway.serving.upstream.concurrency import Gate
+from gateway.serving.upstream.concurrency import ConcurrencyLimit
 from gateway.serving.upstream.profiles import ANY, LLAMACPP, VLLM, Profile
 from gateway.serving.upstream.transport import Sent, Sink, untold
 from tests.faults.shapes import Played, Script, Upstream, characters
@@ -250,26 +250,26 @@ class Caller:
 class House:
     """One way to run the gateway, before the books that all share."""
 
-    def __init__(self, told: Desk, keeper: Keeper, claims: Claims, ticks: Ticks, name: str) -> None:
+    def __init__(self, told: Desk, keeper: Keeper, claims: IdempotencyClaims, deadlines: Deadlines, name: str) -> None:
         profile, given = HOUSES[name]
-        recount = Recount(read_tokenizer(given["tokenizer"])) if "tokenizer" in given else Recount()
-        hangups = Hangups(profile, Manners(60, given.get("bills")), Places(None), Pace(), Tally())
-        self._ticks = ticks
+        token_counter = TokenCounter(read_tokenizer(given["tokenizer"])) if "tokenizer" in given else TokenCounter()
+        disconnects = Disconnects(profile, Manners(60, given.get("bills")), Places(None), GenerationSpeed(), Counters())
+        self._deadlines = deadlines
         self._journeys = {
             dialect.endpoint: Journey(
                 dialect,
                 admission=told.admission,
                 keeper=keeper,
-                threads=Threads(told.line, Directory(told.line)),
+                threads=Threads(told.line, LookupCache(told.line)),
                 claims=claims,
-                intake=Intake(16 * 2**20, time.perf_counter),
-                gate=Gate(None, wait_s=1),
+                intake=BodyIntake(16 * 2**20, time.perf_counter),
+                concurrency=ConcurrencyLimit(None, wait_s=1),
                 upstream=Door(Transport(), first_token_s=60, idle_s=60, whole_s=600),
-                recount=recount,
+                token_counter=token_counter,
                 rules=RULES,
-                tally=Tally(),
-                spots=SpotChecks(Recount(), share=0, tally=Tally(), chance=lambda: 1.0),
-                hangups=hangups,
+                counters=Counters(),
+                spots=SpotChecks(TokenCounter(), share=0, counters=Counters(), chance=lambda: 1.0),
+                disconnects=disconnects,
                 monotonic=own_time,
             )
             for dialect in dialects(profile)
@@ -287,9 +287,9 @@ class House:
             "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
             "extensions": {WRITE_NOW: {"write": caller.write, "when_gone": caller.when_gone}},
         }
-        ticks = 3 if plan.takes_nothing else NEVER
+        deadlines = 3 if plan.takes_nothing else NEVER
         with (
-            Exchange(scope, caller.receive, caller.send, request_id, self._ticks, ticks) as exchange,
+            Exchange(scope, caller.receive, caller.send, request_id, self._deadlines, deadlines) as exchange,
             suppress(CallerGone),
         ):
             try:

@@ -20,7 +20,7 @@ from typing import Any, cast
 import redis
 from sqlalchemy import insert
 
-from gateway.catalog.projector import Everything
+from gateway.catalog.projector import CatalogProjector
 from gateway.errors import MeteringUnavailable
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import connect
@@ -173,7 +173,7 @@ def ensure(redis_url: str, ledger_url: str) -> None:
     """Make sure of the hot state, as a worker and a bookkeeper do: again, where another one is at it."""
     database = Database(ledger_url)
     with connect(redis_url) as client:
-        everything = Everything(database, Projection(client))
+        everything = CatalogProjector(database, Projection(client))
         recovery = Recovery(database, client, everything, bounds=BOUNDS, now_ms=lambda: NOW, lock_s=LOCK_S)
         print("asks", flush=True)
         while True:

@@ -17,7 +17,7 @@ from gateway.holds.store.inflight import InFlight, calls_in_flight
 from gateway.holds.store.redis_keys import ALL_BUCKETS
 from tests.faults.calls import Caller, Faulty, faulty_loop
 from tests.faults.test_dialects import ALL
-from tests.faults.test_nothing_escapes import BROAD, GRANT, LIVED_S, PATIENT, THOUGHT, hangups, sell
+from tests.faults.test_nothing_escapes import BROAD, GRANT, LIVED_S, PATIENT, THOUGHT, disconnects, sell
 from tests.faults.truth import Script, Told, Truth
 from tests.faults.wire import Wire, wire
 from tests.gateway.cli.commands import serving
@@ -59,7 +59,7 @@ class Left:
 
 def leave_all(faulty: Faulty) -> list[Left]:
     """Make each call, and have all callers leave; return once the gateway has noticed."""
-    left, callers, before = list[Left](), list[Caller](), hangups(faulty.loop)
+    left, callers, before = list[Left](), list[Caller](), disconnects(faulty.loop)
     for row, tongue, stream, has_key in CASES:
         script, made = ROWS[row]
         who, known = faulty.loop.customer("metered"), set(faulty.truth.calls)
@@ -76,7 +76,7 @@ def leave_all(faulty: Faulty) -> list[Left]:
     for caller in callers:
         caller.hang_up()
     keyless = sum(not has_key for *_, has_key in CASES)
-    until(lambda: hangups(faulty.loop) == before + keyless, LIVED_S)
+    until(lambda: disconnects(faulty.loop) == before + keyless, LIVED_S)
     return left
 
 
@@ -154,7 +154,7 @@ def test_input_of_an_answer_that_was_left_before_its_first_token_is_owed_where_i
                     if leaves:
                         caller.hang_up()
         left = sum(owes for _, _, owes, _ in calls)
-        until(lambda: hangups(loop) == left, LIVED_S)
+        until(lambda: disconnects(loop) == left, LIVED_S)
         until(lambda: in_flight(redis_url(running), lambda call: call.owes_input) == left, LIVED_S)
         (worker,) = running.children("worker")
         os.kill(worker.process.pid, signal.SIGKILL)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import UpstreamError
 from gateway.serving.dialects.answers.chat_answer import ChatReading
-from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.meter import count_output
 from tests.faults.calls import CAP, Faulty
 from tests.faults.truth import Script
@@ -146,8 +146,8 @@ CHUNK = st.fixed_dictionaries(
 )
 
 
-def wanted(choices: int, *, stream: bool) -> Wanted:
-    return Wanted("m", None, choices, stream, True, (), None, 100, 25)
+def wanted(choices: int, *, stream: bool) -> Parameters:
+    return Parameters("m", None, choices, stream, True, (), None, 100, 25)
 
 
 @given(st.lists(CHUNK | MANGLED, max_size=8), st.integers(1, 3), st.booleans(), st.integers(1, 4))

@@ -61,7 +61,7 @@ def sell(loop: Rig) -> None:
     loop.tier("all", hangup_bills="granted")
 
 
-def hangups(loop: Rig) -> int:
+def disconnects(loop: Rig) -> int:
     """Return how many callers the gateway has seen leave."""
     lines = loop.admin.get("/metrics").text.splitlines()
     return sum(int(line.rpartition(" ")[2]) for line in lines if line.startswith("tokencap_hangups_total{"))
@@ -80,7 +80,7 @@ def leave(
 ) -> Told:
     """Call, and hang up once all is made but the usage: a stream after its last visible word. The answer ``ends`` once the
     gateway has noticed, or waits until it is left."""
-    before, left = len(faulty.truth.calls), hangups(faulty.loop)
+    before, left = len(faulty.truth.calls), disconnects(faulty.loop)
     caller = Caller(faulty, who, script, tongue=tongue, headers=headers, **more)
     until(lambda: len(faulty.truth.calls) > before)
     told = list(faulty.truth.calls.values())[-1]
@@ -90,7 +90,7 @@ def leave(
         caller.read_until(f"ü{made - 1} ".encode())
     caller.hang_up()
     if "idempotency-key" not in headers:
-        until(lambda: hangups(faulty.loop) > left, LIVED_S)
+        until(lambda: disconnects(faulty.loop) > left, LIVED_S)
     if ends:
         told.may_end.set()
     return told
@@ -196,7 +196,7 @@ def test_a_crowd_that_leaves_keeps_nobody_from_the_upstream(tmp_path: Path) -> N
             caller.read_until("ü5 ".encode())
         for caller in callers:
             caller.hang_up()
-        until(lambda: hangups(faulty.loop) == 8, LIVED_S)
+        until(lambda: disconnects(faulty.loop) == 8, LIVED_S)
         until(lambda: faulty.truth.live == 2, LIVED_S)
 
         stays = faulty.loop.customer("open")

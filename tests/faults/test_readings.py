@@ -13,7 +13,7 @@ from gateway.errors import UpstreamError
 from gateway.serving.dialects.answers.stream import Reading
 from gateway.serving.dialects.completions import CompletionsReading
 from gateway.serving.dialects.messages import MessagesReading
-from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.dialects.responses import ResponsesReading
 from gateway.serving.meter import count_output
 
@@ -116,8 +116,8 @@ def holds(reading: Reading, grant: int) -> None:
     assert all(isinstance(text, str) for texts in reading.texts or () for text in texts)
 
 
-def wanted(*, stream: bool) -> Wanted:
-    return Wanted("m", None, 1, stream, True, (), None, 100, 25)
+def wanted(*, stream: bool) -> Parameters:
+    return Parameters("m", None, 1, stream, True, (), None, 100, 25)
 
 
 @every_reading

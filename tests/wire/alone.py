@@ -9,19 +9,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gateway.deadlines import Ticks
+from gateway.deadlines import Deadlines
 from gateway.errors import UpstreamUnavailable
 from gateway.holds.hold import Ask, Facts, Hold, Outcome, Settled
 from gateway.holds.keeper import Live
-from gateway.metrics.counters import Tally
-from gateway.serving.caller.body_intake import Intake
+from gateway.metrics.counters import Counters
+from gateway.serving.caller.body_intake import BodyIntake
 from gateway.serving.caller.exchange import Exchange
 from gateway.serving.dialects.registry import dialects
-from gateway.serving.disconnects import Hangups, Manners, Pace, Places
+from gateway.serving.disconnects import Disconnects, GenerationSpeed, Manners, Places
 from gateway.serving.journey import Journey
-from gateway.serving.tokenizer import Recount, SpotChecks
+from gateway.serving.tokenizer import SpotChecks, TokenCounter
 from gateway.serving.upstream.client import Upstream
-from gateway.serving.upstream.concurrency import Gate
+from gateway.serving.upstream.concurrency import ConcurrencyLimit
 from gateway.serving.upstream.profiles import ANY, Profile
 from gateway.serving.upstream.transport import Sent, Sink, untold
 from tests.plain_rules import RULES
@@ -181,7 +181,7 @@ class Alone:
     """A house of one caller, whose upstream is asked as its callers ask, or always for a stream."""
 
     def __init__(self, profile: Profile = ANY, *, always_streams: bool = False) -> None:
-        self._transport, self._books, self._ticks = _Transport(), _Books(), Ticks()
+        self._transport, self._books, self._deadlines = _Transport(), _Books(), Deadlines()
         books: Any = self._books
         self._journeys = {
             dialect.endpoint: Journey(
@@ -190,14 +190,14 @@ class Alone:
                 keeper=books,
                 threads=books,
                 claims=books,
-                intake=Intake(16 * 2**20, time.perf_counter),
-                gate=Gate(None, wait_s=1),
+                intake=BodyIntake(16 * 2**20, time.perf_counter),
+                concurrency=ConcurrencyLimit(None, wait_s=1),
                 upstream=Upstream(self._transport, first_token_s=60, idle_s=60, whole_s=600),
-                recount=Recount(),
+                token_counter=TokenCounter(),
                 rules=RULES,
-                tally=Tally(),
-                spots=SpotChecks(Recount(), share=0, tally=Tally(), chance=lambda: 1.0),
-                hangups=Hangups(profile, Manners(0, None), Places(None), Pace(), Tally()),
+                counters=Counters(),
+                spots=SpotChecks(TokenCounter(), share=0, counters=Counters(), chance=lambda: 1.0),
+                disconnects=Disconnects(profile, Manners(0, None), Places(None), GenerationSpeed(), Counters()),
                 monotonic=time.monotonic,
             )
             for dialect in dialects(replace(profile, always_streams=always_streams))
@@ -234,7 +234,7 @@ class Alone:
 
         self._transport.said = (lambda asked: said) if isinstance(said, Said) else said
         self._books.most, self._books.outcome = most, None
-        with Exchange(scope, receive, send, "req_1", self._ticks, 600) as exchange:
+        with Exchange(scope, receive, send, "req_1", self._deadlines, 600) as exchange:
             await self._journeys[endpoint].serve(exchange)
         assert self._books.hold is not None and self._books.outcome is not None
         head, *rest = sent

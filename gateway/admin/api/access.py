@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from gateway.admin.api.request_bounds import dropped, taken_in
 from gateway.admin.api.wrong_tokens import WrongTokens
-from gateway.body_drain import Dropping
+from gateway.body_drain import BodyDrain
 from gateway.catalog.admin_tokens import AdminTokens, digest_of
 from gateway.catalog.problems import AdminProblem, Invalid, NotFound, Unauthorized
 
@@ -38,7 +38,7 @@ def guarded(tokens: AdminTokens, wrong: WrongTokens, body_max: int) -> type[APIR
     A stranger's is read and dropped, the operator's is at most ``body_max`` bytes.
     """
 
-    dropping = Dropping()
+    dropping = BodyDrain()
 
     class AdminRoute(APIRoute):
         def get_route_handler(self) -> Handler:

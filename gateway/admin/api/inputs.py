@@ -14,7 +14,7 @@ from pricing.menus.menu import LIMIT_FIELDS, NAME
 from pricing.money import MOST
 
 
-class Given(BaseModel):
+class Input(BaseModel):
     """A request's body."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -54,14 +54,16 @@ def _month(text: str) -> str:
 
 
 MonthName = Annotated[str, AfterValidator(_month)]
-Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_one_line)]
+OneLine = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_one_line)
+]
 TierName = Annotated[str, AfterValidator(_tier_name)]
 Zone = Annotated[str, AfterValidator(_zone)]
 Whole = Annotated[int, Field(ge=0, le=MOST)]
 Positive = Annotated[int, Field(ge=1, le=MOST)]
 
 
-class Limits(Given):
+class Limits(Input):
     """The limits that a tier sets and that one customer's `overrides` may replace. Leave out what is not limited."""
 
     conversation_tokens_max: Whole | None = Field(

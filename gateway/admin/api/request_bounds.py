@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from gateway import json_bounds
 from gateway.admin.api.problem_json import response_to
-from gateway.body_drain import Dropping, More, repeated
+from gateway.body_drain import BodyDrain, More, repeated_header
 from gateway.catalog.problems import Invalid
 from gateway.errors import BadRequest, RequestTooLarge
 from gateway.json_bounds import OutOfBounds
@@ -29,14 +29,14 @@ class Heads:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        name = repeated(scope["headers"]) if scope["type"] == "http" else None
+        name = repeated_header(scope["headers"]) if scope["type"] == "http" else None
         if name is None:
             await self._app(scope, receive, send)
         else:
             await response_to(BadRequest(f"{name} comes twice.", param=name))(scope, receive, send)
 
 
-async def taken_in(request: Request, most: int, dropping: Dropping) -> Request:
+async def taken_in(request: Request, most: int, dropping: BodyDrain) -> Request:
     """Return the request with its whole body at hand.
 
     Raises:
@@ -65,7 +65,7 @@ async def taken_in(request: Request, most: int, dropping: Dropping) -> Request:
     return Request(request.scope, receive)
 
 
-async def dropped(request: Request, dropping: Dropping) -> None:
+async def dropped(request: Request, dropping: BodyDrain) -> None:
     """Read a refused request's body and forget it."""
     await dropping.drop(_body(request))
 

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, StringConstraints
 from sqlalchemy import Connection
 
 from gateway.admin.api.idempotency import Keep, Post, Replies
-from gateway.admin.api.inputs import Given, Line, Positive
+from gateway.admin.api.inputs import Input, OneLine, Positive
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.records.usage import UsageShown
 from gateway.billing.postings import posting
@@ -19,7 +19,7 @@ from gateway.ledger.billing import adjustments
 from gateway.ledger.billing.adjustments import NO_RECORD, Adjustment, Creditable
 from gateway.ledger.billing_tables import REASON_MOST
 from gateway.ledger.book.appender import book
-from gateway.ledger.book.watermark import Tide
+from gateway.ledger.book.watermark import Watermark
 from gateway.ledger.rows import without_silence
 from gateway.ledger.sums.rollup import Rollup
 from pricing.usage import UsageRecord
@@ -28,20 +28,20 @@ Kind = Literal["credit", "fee"]
 
 Amount = Annotated[Positive, Field(description="In nano-units: 10^9 are 1 USD.", examples=[5_000_000_000])]
 Reason = Annotated[
-    Line,
+    OneLine,
     StringConstraints(max_length=REASON_MOST),
     Field(description="Why: one line, kept beside the record.", examples=["Outage of 14 October"]),
 ]
 
 
-class NewFee(Given):
+class NewFee(Input):
     """An amount that a customer owes beside its usage."""
 
     amount_nanousd: Amount
     reason: Reason
 
 
-class NewCredit(Given):
+class NewCredit(Input):
     """An amount that a customer owes less."""
 
     model_config = ConfigDict(
@@ -50,7 +50,7 @@ class NewCredit(Given):
 
     amount_nanousd: Amount
     reason: Reason
-    record: Line | None = Field(
+    record: OneLine | None = Field(
         default=None, description="The record that it is for: all credits for it are at most what it charged."
     )
 
@@ -70,7 +70,7 @@ class Adjustments:
         self._services = services
         self._database = services.database
         self._replies = replies
-        self._tide = Tide(services.redis)
+        self._watermark = Watermark(services.redis)
         self._rollup = Rollup(services.database)
 
     def add_to(self, routes: Routes) -> None:
@@ -128,7 +128,7 @@ class Adjustments:
             connection, time=now, actor=actor, action=f"customer.{kind}", target=customer_id, before=None, after=facts
         )
         self._rollup.follow(connection, booked)
-        self._tide.rise(booked)
+        self._watermark.rise(booked)
         return booked.appended[0]
 
 

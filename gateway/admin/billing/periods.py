@@ -8,7 +8,7 @@ from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.admin.api.idempotency import Keep, Post, Replies
-from gateway.admin.api.inputs import Given, MonthName
+from gateway.admin.api.inputs import Input, MonthName
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.billing.closing import Closing, State, patience_ms
 from gateway.catalog import audit_rows
@@ -17,7 +17,7 @@ from gateway.catalog.audit_rows import Audited
 Named = Annotated[MonthName, Path(description="A month, as `2026-10`.")]
 
 
-class Nothing(Given):
+class Nothing(Input):
     """The body of a request that has none."""
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
 from gateway.admin.api.idempotency import Actor, Keep, Post, Replies
-from gateway.admin.api.inputs import Given, GivenMoment, Line, Moment
+from gateway.admin.api.inputs import GivenMoment, Input, Moment, OneLine
 from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
 from gateway.admin.api.problem_json import saved_only
 from gateway.admin.api.routes import AdminServices, Routes
@@ -26,16 +26,16 @@ from gateway.ledger.cursors import cursor_of
 MAX_OVERLAP_S = 30 * 86_400
 
 
-class NewKey(Given):
+class NewKey(Input):
     """A key to be."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "production"}]})
 
-    name: Line | None = Field(default=None, description="What it is for.", examples=["production"])
+    name: OneLine | None = Field(default=None, description="What it is for.", examples=["production"])
     expires: GivenMoment | None = Field(default=None, description="From then on it is refused; null is never.")
 
 
-class Rotation(Given):
+class Rotation(Input):
     """How a key is replaced."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"overlap_s": 3600}]})

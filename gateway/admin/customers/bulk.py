@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from gateway.admin.api import idempotency
 from gateway.admin.api.idempotency import Keep, Post, Replies
-from gateway.admin.api.inputs import Given, Line
+from gateway.admin.api.inputs import Input, OneLine
 from gateway.admin.api.problem_json import saved_only
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.customers.api_keys import KeyMade, Keys, NewKey, shown
@@ -63,7 +63,7 @@ class BulkCustomer(NewCustomer):
     """A customer to be, with its keys."""
 
     keys: list[BulkKey] = Field(default_factory=list, max_length=KEYS_MOST)
-    row: Line | None = Field(
+    row: OneLine | None = Field(
         default=None,
         description="With `upsert`, a name of your own for this row: tells a customer without an `external_id` that was "
         "made of it before.",
@@ -71,7 +71,7 @@ class BulkCustomer(NewCustomer):
     )
 
 
-class BulkCustomers(Given):
+class BulkCustomers(Input):
     """Customers to be: all of them, or none."""
 
     model_config = ConfigDict(

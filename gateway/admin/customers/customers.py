@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from gateway.admin.api import idempotency
 from gateway.admin.api.idempotency import Actor, Keep, Post, Replies
-from gateway.admin.api.inputs import Line, TierName
+from gateway.admin.api.inputs import OneLine, TierName
 from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, position_of
 from gateway.admin.api.problem_json import saved_only
 from gateway.admin.api.routes import AdminServices, Routes
@@ -122,7 +122,9 @@ class Customers:
         tier: Annotated[
             TierName | None, Query(description="Only customers who have this tier now, however they came to it.")
         ] = None,
-        external_id: Annotated[Line | None, Query(description="Only the customers with this id of your own.")] = None,
+        external_id: Annotated[
+            OneLine | None, Query(description="Only the customers with this id of your own.")
+        ] = None,
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
     ) -> CustomersShown:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.admin.api.inputs import Given, Limits, Line, Moment, TierName, Zone, unset
+from gateway.admin.api.inputs import Input, Limits, Moment, OneLine, TierName, Zone, unset
 from gateway.admin.api.pages import Page
 from gateway.catalog.customer_rows import CustomerRow, Status
 from gateway.clock import written
@@ -18,21 +18,21 @@ OpenStatus = Literal["active", "blocked"]
 UNCHANGED = "Left out, it stays as it is."
 
 
-class NewCustomer(Given):
+class NewCustomer(Input):
     """A customer to be."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"name": "Acme", "tier": "basic", "timezone": "Europe/Berlin"}]}
     )
 
-    name: Line = Field(examples=["Acme"])
+    name: OneLine = Field(examples=["Acme"])
     tier: TierName | None = Field(
         default=None, description="A tier of the menu in force; without one no call is served.", examples=["basic"]
     )
     status: OpenStatus = Field(default="active", description="A blocked customer's calls are refused with 403.")
     period: PeriodKind = Field(default="month", description="What quotas and spend limits are counted over.")
     timezone: Zone = Field(default="UTC", description="Where its periods begin.", examples=["Europe/Berlin"])
-    external_id: Line | None = Field(
+    external_id: OneLine | None = Field(
         default=None, description="Your own id of this customer, unique; exports carry it.", examples=["crm-1042"]
     )
     overrides: Limits = Field(
@@ -40,19 +40,19 @@ class NewCustomer(Given):
     )
 
 
-class CustomerChange(Given):
+class CustomerChange(Input):
     """What is to be different. Fields that are left out stay as they are."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"status": "blocked"}]})
 
-    name: Line = Field(default_factory=unset, description=UNCHANGED, examples=["Acme Ltd"])
+    name: OneLine = Field(default_factory=unset, description=UNCHANGED, examples=["Acme Ltd"])
     tier: TierName | None = Field(
         default=None, description=f"From the next conversation on; null takes it away. {UNCHANGED}", examples=["pro"]
     )
     status: OpenStatus = Field(default_factory=unset, description=UNCHANGED)
     period: PeriodKind = Field(default_factory=unset, description=UNCHANGED)
     timezone: Zone = Field(default_factory=unset, description=UNCHANGED, examples=["Europe/Berlin"])
-    external_id: Line | None = Field(
+    external_id: OneLine | None = Field(
         default=None, description=f"Null takes it away. {UNCHANGED}", examples=["crm-1042"]
     )
     overrides: Limits | None = Field(
@@ -60,7 +60,7 @@ class CustomerChange(Given):
     )
 
 
-class TierChoice(Given):
+class TierChoice(Input):
     """Which tier, and from when on."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"tier": "pro", "effective": "next_period"}]})

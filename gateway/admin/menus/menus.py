@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 from sqlalchemy import Connection, select
 
 from gateway.admin.api.idempotency import Keep, Post, Replies
-from gateway.admin.api.inputs import Given, Moment, TierName
+from gateway.admin.api.inputs import Input, Moment, TierName
 from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
 from gateway.admin.api.problem_json import saved_only
 from gateway.admin.api.routes import AdminServices, Routes
@@ -31,7 +31,7 @@ class MenuGiven(RootModel[dict[str, Any]]):
     """A `menu.json`, whole, as `tokencap price menu` writes it."""
 
 
-class Publishing(Given):
+class Publishing(Input):
     """When a menu comes into force, and where customers of tiers go that it lacks."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"effective": "now", "moves": {"old": "new"}}]})

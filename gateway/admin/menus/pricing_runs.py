@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, Row, select
 
 from gateway.admin.api.idempotency import Keep, Post, Replies
-from gateway.admin.api.inputs import Given, Moment, TierName
+from gateway.admin.api.inputs import Input, Moment, TierName
 from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.catalog import audit_rows, run_rows
@@ -21,7 +21,7 @@ Publish = Literal["no", "now", "next_period"]
 State = Literal["queued", "running", "done", "refused", "failed", "cancelled"]
 
 
-class ExperimentAsked(Given):
+class ExperimentAsked(Input):
     """What a run may propose to try on new customers, so that what they take tells what an answer is worth."""
 
     share: float = Field(default=0.2, gt=0, le=0.5, description="Of customers to come, all arms together.")
@@ -33,7 +33,7 @@ class ExperimentAsked(Given):
     customers: int = Field(default=200, ge=1, le=1_000_000, description="How many each arm may expect.")
 
 
-class RunAsked(Given):
+class RunAsked(Input):
     """What a run is to do. All of it may be left out: `{}` makes a draft of as many tiers as are sold now."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"days": 28, "publish": "no"}]})
@@ -187,7 +187,7 @@ class PricingRuns:
                 keep(connection, answer)
             return answer
 
-        return self._replies.once(posted, Given(), RunShown, change)
+        return self._replies.once(posted, Input(), RunShown, change)
 
     def _record(self, connection: Connection, actor: str, action: str, run_id: str, after: dict[str, Any]) -> None:
         now = self._services.now_ms()

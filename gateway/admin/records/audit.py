@@ -9,7 +9,7 @@ from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import RowMapping, select
 
-from gateway.admin.api.inputs import Line, Moment
+from gateway.admin.api.inputs import Moment, OneLine
 from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.clock import written
@@ -60,8 +60,8 @@ class Audit:
 
     def list(
         self,
-        target: Annotated[Line | None, Query(description="Only changes of this id or name.")] = None,
-        action: Annotated[Line | None, Query(description="Only this kind of change.")] = None,
+        target: Annotated[OneLine | None, Query(description="Only changes of this id or name.")] = None,
+        action: Annotated[OneLine | None, Query(description="Only this kind of change.")] = None,
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
     ) -> AuditRows:

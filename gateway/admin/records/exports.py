@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from fastapi import Query
 from fastapi.responses import StreamingResponse
 
-from gateway.admin.api.inputs import Line, TierName
+from gateway.admin.api.inputs import OneLine, TierName
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.records.spans import Asked, OfSpan
 from gateway.admin.records.usage import EndUser
@@ -56,7 +56,7 @@ class Exports:
         format: FormatName = "jsonl",  # noqa: A002
         kind: Annotated[Kind | None, Query(description="Only records of this kind.")] = None,
         tier: Annotated[TierName | None, Query(description="Only of this tier.")] = None,
-        key: Annotated[Line | None, Query(description="Only of this key, by its `key_id`.")] = None,
+        key: Annotated[OneLine | None, Query(description="Only of this key, by its `key_id`.")] = None,
         end_user: Annotated[EndUser | None, Query(description="Only this end user's, as the record has it.")] = None,
         is_open: Annotated[
             bool, Query(alias="open", description="Also what is not closed and may still change.")

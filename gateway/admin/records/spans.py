@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Query
 
-from gateway.admin.api.inputs import Line, MonthName
+from gateway.admin.api.inputs import MonthName, OneLine
 from gateway.admin.records.usage import From, To
 from gateway.catalog.problems import Invalid
 from gateway.ledger.billing.closings import all_closed_until
@@ -19,7 +19,7 @@ Period = Annotated[
     MonthName | None,
     Query(description="A month, as `2026-10`, of each customer in its own zone; in place of `from` and `to`."),
 ]
-OfCustomer = Annotated[Line | None, Query(description="Only this customer's.")]
+OfCustomer = Annotated[OneLine | None, Query(description="Only this customer's.")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Query
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
-from gateway.admin.api.inputs import GivenMoment, Line
+from gateway.admin.api.inputs import GivenMoment, OneLine
 from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.catalog.problems import Invalid
@@ -102,7 +102,7 @@ class Usage:
 
     def list(
         self,
-        customer: Annotated[Line | None, Query(description="Only this customer's.")] = None,
+        customer: Annotated[OneLine | None, Query(description="Only this customer's.")] = None,
         since: From = None,
         until: To = None,
         limit: Limit = DEFAULT_LIMIT,

@@ -14,7 +14,7 @@ from gateway.cli.progress import timed
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
 from gateway.holds.store.clients import connect
-from gateway.ledger.book.verify import Recount
+from gateway.ledger.book.verify import Verification
 from gateway.ledger.database import Database
 from gateway.ledger.read.read_your_writes import wait_until_booked
 from gateway.runtime import valkey
@@ -45,12 +45,12 @@ def backup(
     tell(found)
 
 
-def tell(found: list[Recount]) -> None:
+def tell(found: list[Verification]) -> None:
     """Say how the books of a copy are; exit 1 where they do not add up."""
-    for recount in found:
-        if recount.bad is not None:
+    for token_counter in found:
+        if token_counter.bad is not None:
             print(f"Chain {recount.chain}, row {recount.bad.seq}: {recount.bad.reason}.")
-    if not all(recount.is_sound for recount in found):
+    if not all(token_counter.is_sound for token_counter in found):
         raise typer.Exit(1)
     print(f"{sum(recount.rows for recount in found)} rows were recounted, every one as it was written.")
 

@@ -10,17 +10,17 @@ from typing import Annotated
 
 import typer
 
-from gateway.catalog.projector import Everything
+from gateway.catalog.projector import CatalogProjector
 from gateway.cli.books.kept_seals import kept_seals, seal_hash
 from gateway.cli.progress import timed
 from gateway.clock import now_ms
 from gateway.errors import NotSealedYet, StartupError
 from gateway.holds.store.clients import connect
 from gateway.holds.store.projection import Projection
-from gateway.ledger.book.dead_letters import count_aside
+from gateway.ledger.book.dead_letters import count_dead_letters
 from gateway.ledger.book.proofs import proof_of
 from gateway.ledger.book.seals import seals_in_order
-from gateway.ledger.book.verify import Published, Recount, recount_all
+from gateway.ledger.book.verify import Published, Verification, verify_all
 from gateway.ledger.book.watermark import LedgerBehind, NothingCounted
 from gateway.ledger.database import Database
 from gateway.ledger.installation import currency_of, refuse_other_redis
@@ -54,15 +54,15 @@ def verify(
     published = Published(() if seals is None else kept_seals(seals), tuple(map(seal_hash, seal)))
     with closing(Database(read_settings().ledger_url)) as database, timed("Recounting"):
         database.check()
-        recounts = recount_all(database, published)
-        aside = count_aside(database)
-    for recount in recounts:
-        print("\n".join(_said(recount)))
-    if not recounts:
+        verifications = verify_all(database, published)
+        aside = count_dead_letters(database)
+    for verified in verifications:
+        print("\n".join(_said(verified)))
+    if not verifications:
         print("The books are empty.")
     if aside:
         print(f"{aside} records are set aside and in no chain: see the table usage_aside for the reasons.")
-    if not all(recount.is_sound for recount in recounts):
+    if not all(verified.is_sound for verified in verifications):
         raise typer.Exit(1)
 
 
@@ -129,7 +129,7 @@ def _rebuild(settings: Settings, redis_url: str, without_missing: bool, book_mis
         recovery = Recovery(
             database,
             client,
-            Everything(database, projection),
+            CatalogProjector(database, projection),
             bounds=bounds_of(settings),
             now_ms=now_ms,
         )
@@ -144,18 +144,18 @@ def _rebuild(settings: Settings, redis_url: str, without_missing: bool, book_mis
             raise StartupError(str(error)) from error
 
 
-def _said(recount: Recount) -> list[str]:
-    name = f"Chain {recount.chain}"
-    if recount.bad is not None:
-        record = f" ({recount.bad.id})" if recount.bad.id else ""
-        return [f"{name}, row {recount.bad.seq}{record}: {recount.bad.reason}."]
-    said = f"{name}: {recount.rows} rows, every one as it was written"
-    lines = [f"{said}, but for {recount.erased} that were erased: {LEFT_OF_ERASED}" if recount.erased else f"{said}."]
-    if (last := recount.last) is not None:
+def _said(verified: Verification) -> list[str]:
+    name = f"Chain {verified.chain}"
+    if verified.bad is not None:
+        record = f" ({verified.bad.id})" if verified.bad.id else ""
+        return [f"{name}, row {verified.bad.seq}{record}: {verified.bad.reason}."]
+    said = f"{name}: {verified.rows} rows, every one as it was written"
+    lines = [f"{said}, but for {verified.erased} that were erased: {LEFT_OF_ERASED}" if verified.erased else f"{said}."]
+    if (last := verified.last) is not None:
         lines.append(
-            f"{name}: {recount.seals} seals cover rows 1 to {last.last_seq}; the last has the hash {last.hash}."
+            f"{name}: {verified.seals} seals cover rows 1 to {last.last_seq}; the last has the hash {last.hash}."
         )
     return lines + [
         f"{name}: no seal has the hash {unseen}, so rows that it covered were rewritten or cut off."
-        for unseen in recount.unseen
+        for unseen in verified.unseen
     ]

@@ -9,7 +9,7 @@ import redis
 
 from gateway.clock import APART_MS
 from gateway.holds.hold import Checkpoint, recovered, usage_record
-from gateway.holds.maintenance.redis_clock import Clocks
+from gateway.holds.maintenance.redis_clock import RedisClock
 from gateway.holds.offer import NOTHING, Charge
 from gateway.holds.settlement import settle_keys, settlement
 from gateway.holds.store import redis_keys
@@ -42,7 +42,7 @@ class Reclaimer:
         self._beat = client.register_script(source("beat"))
         self._redate = client.register_script(source("redate"))
         self._adopt = client.register_script(source("adopt"))
-        self._clocks = Clocks(client, now_ms)
+        self._clocks = RedisClock(client, now_ms)
         self._looks_ahead = True
         """Whether leases may end later than any that is given now: after a start, and once a clock was set."""
         self._server = ""

@@ -31,7 +31,7 @@ class Reading:
     """By how much it was set since the reading before; 0 for what may be the time that asking takes."""
 
 
-class Clocks:
+class RedisClock:
     """Reads both. Where they agree it is Redis' clock that counts; where they once did, this process'."""
 
     def __init__(self, client: redis.Redis, now_ms: Callable[[], int]) -> None:

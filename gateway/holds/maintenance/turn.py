@@ -11,7 +11,7 @@ from typing import Any, cast
 import redis
 from redis.exceptions import OutOfMemoryError
 
-from gateway.holds.maintenance.redis_clock import Clocks
+from gateway.holds.maintenance.redis_clock import RedisClock
 from gateway.holds.periods import period_at
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import text, translated
@@ -49,7 +49,7 @@ class Found:
     """Bytes that Redis uses and may use, of the fullest node; 0 is no limit."""
 
 
-class Upkeep:
+class Maintenance:
     """Any number may run.
 
     A window has no expiry of Redis': where its clock is set forward for a moment, a quota must not begin anew. So windows
@@ -62,7 +62,7 @@ class Upkeep:
     def __init__(self, client: redis.Redis, now_ms: Callable[[], int]) -> None:
         self._redis = client
         self._now_ms = now_ms
-        self._clocks = Clocks(client, now_ms)
+        self._clocks = RedisClock(client, now_ms)
         self._names: Iterator[bytes] = iter(())
         self._raise = client.register_script(source("advance"))
         self._is_full: bool | None = None

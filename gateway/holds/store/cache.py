@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import text
-from gateway.holds.store.connection import Line
+from gateway.holds.store.connection import RedisConnection
 from gateway.holds.terms import Customer, Timeline
 from pricing.menus.menu import Menu
 
@@ -45,10 +45,10 @@ class Holder(tuple[str, str]):
     __slots__ = ()
 
 
-class Directory:
+class LookupCache:
     """Keys, customers, publications and menus as last read from Redis."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: RedisConnection) -> None:
         self._line = line
         self._holders: Remembered[str, Holder] = Remembered(100_000)
         self._places: Remembered[str, str] = Remembered(100_000)

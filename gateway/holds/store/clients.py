@@ -14,7 +14,7 @@ from redis.retry import Retry
 
 from gateway.errors import MeteringUnavailable, StartupError
 from gateway.holds.store.address import address_of
-from gateway.holds.store.connection import Line, SharedLine
+from gateway.holds.store.connection import RedisConnection, SharedConnection
 from gateway.redaction import NO_URL
 
 CLUSTER = "redis+cluster://"
@@ -33,7 +33,7 @@ def connect(url: str) -> redis.Redis:
         return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1), **options)
 
 
-def connect_line(url: str, *, batches: bool = True) -> Line:
+def connect_shared(url: str, *, batches: bool = True) -> RedisConnection:
     """Return the serving path's way to Redis; a server is connected to when it is first asked.
 
     Args:
@@ -42,8 +42,10 @@ def connect_line(url: str, *, batches: bool = True) -> Line:
     with _understood():
         if url.startswith(CLUSTER):
             options: dict[str, Any] = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
-            return _ClusterLine(redis.asyncio.RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER), **options))
-        return SharedLine(address_of(url), TIMEOUT_S, batches=batches)
+            return _ClusterConnection(
+                redis.asyncio.RedisCluster.from_url("redis://" + url.removeprefix(CLUSTER), **options)
+            )
+        return SharedConnection(address_of(url), TIMEOUT_S, batches=batches)
 
 
 @contextmanager
@@ -55,7 +57,7 @@ def _understood() -> Iterator[None]:
         raise StartupError(NO_URL.format("TOKENCAP_REDIS_URL"), exit_code=2) from error
 
 
-class _ClusterLine:
+class _ClusterConnection:
     """A line over redis-py's client of a cluster, which knows the nodes and follows them."""
 
     def __init__(self, client: redis.asyncio.RedisCluster) -> None:

@@ -25,7 +25,7 @@ QUIET_TICKS = 2
 _ERRORS: dict[str, type[RedisError]] = {"NOSCRIPT": NoScriptError, "LOADING": BusyLoadingError}
 
 
-class Line(Protocol):
+class RedisConnection(Protocol):
     """A way to Redis. Every command may be sent twice, so every command is one that may be repeated."""
 
     def ask(self, *words: bytes | str | int) -> Awaitable[Any]:
@@ -46,7 +46,7 @@ class Command:
         self.is_repeat = False
 
 
-class SharedLine:
+class SharedConnection:
     """A line over one connection, made when it is first needed and again when it was lost.
 
     Commands go out together once in each turn of the event loop, or each by itself where it does not batch, and their
@@ -62,7 +62,7 @@ class SharedLine:
         self._batches = batches
         self._tick_s = timeout_s / QUIET_TICKS
         self._waiting: list[Command] = []
-        self._link: _Link | None = None
+        self._link: _Socket | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._is_due = False
         self._ticking: asyncio.TimerHandle | None = None
@@ -107,7 +107,7 @@ class SharedLine:
 
     async def _connect(self) -> None:
         """Connect and send what waits, or give it all up."""
-        link = _Link(self._heard, self._lost)
+        link = _Socket(self._heard, self._lost)
         try:
             await self._address.open(lambda: link)
             await link.introduce(self._address)
@@ -136,7 +136,7 @@ class SharedLine:
     def _heard(self) -> None:
         self._quiet = 0
 
-    def _lost(self, link: _Link) -> None:
+    def _lost(self, link: _Socket) -> None:
         """Ask once more what a lost connection took with it."""
         if link is not self._link:
             link.abandon(_lost())  # it got no further than its introduction
@@ -171,10 +171,10 @@ class SharedLine:
             link.abandon(redis.TimeoutError("Redis does not answer."))
 
 
-class _Link(asyncio.Protocol):
+class _Socket(asyncio.Protocol):
     """One connection: what was sent on it, in the order in which the replies come."""
 
-    def __init__(self, heard: Callable[[], None], lost: Callable[[_Link], None]) -> None:
+    def __init__(self, heard: Callable[[], None], lost: Callable[[_Socket], None]) -> None:
         self.sent: deque[Command] = deque()
         self._heard = heard
         self._lost = lost

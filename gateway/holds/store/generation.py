@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, ExitStack
 from gateway.errors import MeteringUnavailable
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import text, translated
-from gateway.holds.store.connection import Line
+from gateway.holds.store.connection import RedisConnection
 
 PATIENCE_S = 5.0
 """How long a call waits for the hot state; then it is refused, to be made again."""
@@ -28,7 +28,7 @@ InForce = Callable[[str], Awaitable[str]]
 """Returns the generation that a bucket has in Redis, or an empty text."""
 
 
-async def generation_in(line: Line, bucket: str) -> str:
+async def generation_in(line: RedisConnection, bucket: str) -> str:
     """Return the generation that a bucket has in Redis, or an empty text where it has none.
 
     Raises:

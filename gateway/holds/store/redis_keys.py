@@ -17,7 +17,7 @@ def bucket_of(customer: str) -> str:
 
 def state(bucket: str) -> str:
     """Hash: ``generation`` written by the ledger, ``timeline`` the number of the latest publication, ``full`` if it is,
-    ``tide`` the number of the last record of its customers that the ledger has."""
+    ``watermark`` the number of the last record of its customers that the ledger has."""
     return f"{{b{bucket}}}:state"
 
 

@@ -15,7 +15,7 @@ from gateway.errors import AccountInconsistent, CallerError, InvalidKey, Reached
 from gateway.holds.hold import Ask
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import translated
-from gateway.holds.store.connection import Line
+from gateway.holds.store.connection import RedisConnection
 
 MOST = 1_000
 """Refusals that are kept of a customer."""
@@ -39,7 +39,7 @@ class RefusalLog:
     in three commands. A worker that is killed takes those of that time along, and a Redis that is full takes none.
     """
 
-    def __init__(self, line: Line, now_ms: Callable[[], int]) -> None:
+    def __init__(self, line: RedisConnection, now_ms: Callable[[], int]) -> None:
         self._line = line
         self._now_ms = now_ms
         self._waiting: dict[str, list[bytes]] = defaultdict(list)
@@ -85,7 +85,7 @@ def is_kept(error: TokencapError) -> bool:
     return isinstance(error, (CallerError, AccountInconsistent)) and not isinstance(error, InvalidKey)
 
 
-async def refusals_of(line: Line, customer: str) -> list[dict[str, Any]]:
+async def refusals_of(line: RedisConnection, customer: str) -> list[dict[str, Any]]:
     """Return a customer's last refusals, newest first.
 
     Raises:

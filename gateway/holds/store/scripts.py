@@ -10,7 +10,7 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError
 
-from gateway.holds.store.connection import Line
+from gateway.holds.store.connection import RedisConnection
 
 _LUA = files("gateway.holds") / "lua"
 
@@ -45,15 +45,19 @@ class Script:
         self._text = source(verb)
         self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
-    def known(self, line: Line, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> Awaitable[Any]:
+    def known(
+        self, line: RedisConnection, keys: Sequence[str], arguments: Sequence[bytes | str | int]
+    ) -> Awaitable[Any]:
         """Return the reply of a server that knows the verb; where it does not, that is NoScriptError."""
         return line.ask("EVALSHA", self._sha, len(keys), *keys, *arguments)
 
-    def told(self, line: Line, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> Awaitable[Any]:
+    def told(
+        self, line: RedisConnection, keys: Sequence[str], arguments: Sequence[bytes | str | int]
+    ) -> Awaitable[Any]:
         """Return the reply of a server that is told the verb, and will know it."""
         return line.ask("EVAL", self._text, len(keys), *keys, *arguments)
 
-    async def run(self, line: Line, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> Any:
+    async def run(self, line: RedisConnection, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> Any:
         """Return the reply of a server that may know the verb or not."""
         try:
             return await self.known(line, keys, arguments)

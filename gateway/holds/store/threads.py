@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from redis.exceptions import ResponseError
 
 from gateway.holds.store import redis_keys
-from gateway.holds.store.cache import Directory
+from gateway.holds.store.cache import LookupCache
 from gateway.holds.store.clients import text, translated
-from gateway.holds.store.connection import Line
+from gateway.holds.store.connection import RedisConnection
 from gateway.holds.store.packing import ConversationState
 
 KEPT_MS = 3_600_000
@@ -20,9 +20,9 @@ KEPT_MS = 3_600_000
 class Threads:
     """Remembered for an hour by the settlement of the call that was answered."""
 
-    def __init__(self, line: Line, directory: Directory) -> None:
+    def __init__(self, line: RedisConnection, directory: LookupCache) -> None:
         self._line = line
-        self._directory = directory
+        self._cache = directory
 
     async def conversation(self, bucket: str, key_digest: str, threads: Sequence[str]) -> str | None:
         """Return the one conversation of the customer whose key it is that ``threads`` lead to.
@@ -32,7 +32,7 @@ class Threads:
         if not threads:
             return None
         with translated():
-            holder = await self._directory.holder(bucket, key_digest)
+            holder = await self._cache.holder(bucket, key_digest)
             if holder is None:
                 return None
             found = await self._line.ask("MGET", *(redis_keys.thread(bucket, holder[0], thread) for thread in threads))
@@ -43,7 +43,7 @@ class Threads:
         customer, or to nobody. Those that are known are remembered for another hour.
         """
         with translated():
-            holder = await self._directory.holder(bucket, key_digest)
+            holder = await self._cache.holder(bucket, key_digest)
             if holder is None:
                 return [None] * len(threads)
             names = [redis_keys.thread(bucket, holder[0], thread) for thread in threads]
@@ -56,7 +56,7 @@ class Threads:
         Each of its calls may have read all of it again, so this is more than the conversation is long.
         """
         with translated():
-            holder = await self._directory.holder(bucket, key_digest)
+            holder = await self._cache.holder(bucket, key_digest)
             if holder is None:
                 return None
             name = redis_keys.conversation(bucket, holder[0], conversation)

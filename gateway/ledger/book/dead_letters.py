@@ -9,10 +9,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.ledger.book.entries import Malformed
 from gateway.ledger.database import Database
-from gateway.ledger.tables import usage_aside
+from gateway.ledger.tables import usage_dead_letters
 
 
-def keep_aside(connection: Connection, malformed: Sequence[Malformed]) -> None:
+def keep_dead_letters(connection: Connection, malformed: Sequence[Malformed]) -> None:
     """Keep entries in the transaction that books the rest of their batch.
 
     An entry that is kept already stays as it is, so a batch may be written twice.
@@ -24,23 +24,23 @@ def keep_aside(connection: Connection, malformed: Sequence[Malformed]) -> None:
         {"stream": found.entry.stream, "entry": found.entry.id, "reason": found.reason, "body": found.entry.written()}
         for found in malformed
     ]
-    connection.execute(dialect.insert(usage_aside).on_conflict_do_nothing(), rows)
+    connection.execute(dialect.insert(usage_dead_letters).on_conflict_do_nothing(), rows)
 
 
-def count_aside(database: Database) -> int:
+def count_dead_letters(database: Database) -> int:
     """Return how many entries are kept aside; anything but 0 wants a person."""
     with database.read() as connection:
-        return connection.execute(select(func.count()).select_from(usage_aside)).scalar_one()
+        return connection.execute(select(func.count()).select_from(usage_dead_letters)).scalar_one()
 
 
 def streams_aside(database: Database) -> set[str]:
     """Return the streams of which an entry is kept aside."""
     with database.read() as connection:
-        return set(connection.execute(select(usage_aside.c.stream).distinct()).scalars())
+        return set(connection.execute(select(usage_dead_letters.c.stream).distinct()).scalars())
 
 
-def kept_aside(database: Database, limit: int = 100) -> list[dict[str, str]]:
+def read_dead_letters(database: Database, limit: int = 100) -> list[dict[str, str]]:
     """Return entries kept aside, by stream and entry: ``stream``, ``entry``, ``reason``, ``body``."""
-    query = select(usage_aside).order_by(usage_aside.c.stream, usage_aside.c.entry).limit(limit)
+    query = select(usage_dead_letters).order_by(usage_dead_letters.c.stream, usage_dead_letters.c.entry).limit(limit)
     with database.read() as connection:
         return [dict(row) for row in connection.execute(query).mappings()]

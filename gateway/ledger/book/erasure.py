@@ -17,7 +17,7 @@ from gateway.ledger.book.merkle import leaf_of
 from gateway.ledger.database import Database
 from gateway.ledger.rows import COLUMNS, record_of, without_silence
 from gateway.ledger.sums_tables import sums_going
-from gateway.ledger.tables import chains, customers, erasures, rollup_conversations, usage_aside, usage_records
+from gateway.ledger.tables import chains, customers, erasures, rollup_conversations, usage_dead_letters, usage_records
 from pricing.usage import UsageRecord
 
 WORDS = ("conversation", "client_request_id", "end_user")
@@ -75,10 +75,10 @@ def erase_beside(connection: Connection, customer_id: str, secret: bytes) -> Non
         one = and_(sums_going.c.customer == customer_id, sums_going.c.conversation == name)
         connection.execute(update(sums_going).where(one).values(conversation=_replaced(name, secret)))
     connection.execute(delete(rollup_conversations).where(rollup_conversations.c.customer == customer_id))
-    aside = select(usage_aside).where(usage_aside.c.body.contains(customer_id))
+    aside = select(usage_dead_letters).where(usage_dead_letters.c.body.contains(customer_id))
     for row in connection.execute(aside).all():
-        this = and_(usage_aside.c.stream == row.stream, usage_aside.c.entry == row.entry)
-        connection.execute(update(usage_aside).where(this).values(body=_blanked(row.body, customer_id)))
+        this = and_(usage_dead_letters.c.stream == row.stream, usage_dead_letters.c.entry == row.entry)
+        connection.execute(update(usage_dead_letters).where(this).values(body=_blanked(row.body, customer_id)))
 
 
 def _erase(connection: Connection, records: list[UsageRecord], secret: bytes, now_ms: int) -> int:

@@ -22,7 +22,7 @@ PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Recount:
+class Verification:
     """What a recount of one chain found: how many rows hold, and the first one that does not."""
 
     chain: str
@@ -59,17 +59,17 @@ class Erased:
     leaves: dict[int, bytes | None] = field(default_factory=dict)
 
 
-def recount_all(database: Database, published: Published = Published()) -> list[Recount]:
+def verify_all(database: Database, published: Published = Published()) -> list[Verification]:
     """Recount every chain that has a head, a row or a seal, so that none is outside the count."""
     named = union(select(chains.c.chain), select(usage_records.c.chain), select(seals.c.chain)).subquery()
     with database.read() as connection:
         names = connection.execute(select(named.c.chain).order_by(named.c.chain)).scalars().all()
     if published.seals or published.hashes:
         names = sorted({*names, MAIN, *(seal.chain for seal in published.seals)})
-    return [recount(database, name, published) for name in names]
+    return [verify_chain(database, name, published) for name in names]
 
 
-def recount(database: Database, chain: str = MAIN, published: Published = Published()) -> Recount:
+def verify_chain(database: Database, chain: str = MAIN, published: Published = Published()) -> Verification:
     """Recount one chain up to where its head is now; rows appended meanwhile are of the next recount.
 
     Finds an edited, deleted, inserted or moved row, a tail cut off behind the head's back, rows put past it, an edited
@@ -84,7 +84,7 @@ def recount(database: Database, chain: str = MAIN, published: Published = Publis
     verdict = verify(_rows(database, chain, head.seq, erased), erased=erased.digests.get, also=check.fault)
     bad = verdict.bad or _fault_at_the_end(verdict.head, head, last_seq) or check.fault_at_the_end(head.seq)
     unseen = () if bad else tuple(sorted(check.unseen))
-    return Recount(chain, verdict.head.seq, bad, verdict.erased, check.count, check.last, unseen)
+    return Verification(chain, verdict.head.seq, bad, verdict.erased, check.count, check.last, unseen)
 
 
 def _ends(database: Database, chain: str) -> tuple[Head, int]:

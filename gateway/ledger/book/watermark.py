@@ -47,7 +47,7 @@ class LedgerBehind(MeteringUnavailable):
     """The ledger lacks records that were in it once: an older copy of it was put in its place."""
 
 
-class Tide:
+class Watermark:
     """The mark in Redis.
 
     Raises:
@@ -67,11 +67,11 @@ class Tide:
         Raises:
             Fallen: one is below what it was when the ledger was last appended to.
         """
-        marks = [(redis_keys.TIDE, "seq", booked.before, booked.after)]
-        marks += [(redis_keys.state(bucket), "tide", *between) for bucket, between in booked.buckets.items()]
+        fields = [(redis_keys.TIDE, "seq", booked.before, booked.after)]
+        fields += [(redis_keys.state(bucket), "tide", *between) for bucket, between in booked.buckets.items()]
         with translated():
-            found = run_all(self._redis, self._raise, [([name], [field, to, at]) for name, field, at, to in marks])
-        if any(int(was) < at for was, (_, _, at, _) in zip(found, marks, strict=True)):
+            found = run_all(self._redis, self._raise, [([name], [field, to, at]) for name, field, at, to in fields])
+        if any(int(was) < at for was, (_, _, at, _) in zip(found, fields, strict=True)):
             raise Fallen("Redis holds a state of the past.")
 
     def confirm(self, after: int, batch: Any) -> None:
@@ -128,7 +128,7 @@ class Tide:
         return int(found or 0)
 
 
-def marks(database: Database) -> dict[str, int]:
+def watermark_fields(database: Database) -> dict[str, int]:
     """Return the number of the last record of each bucket that has any."""
     with database.read() as connection:
         return {row.bucket: row.seq for row in connection.execute(select(watermarks))}
@@ -138,7 +138,7 @@ def refuse_at_start(redis_url: str, database: Database) -> None:
     """Raise StartupError where the ledger is older than what Redis was told of it: a start is when someone looks."""
     try:
         with connect(redis_url) as client:
-            Tide(client).refuse_older(database)
+            Watermark(client).refuse_older(database)
     except LedgerBehind as error:
         raise StartupError(str(error.__cause__)) from error
     except MeteringUnavailable:

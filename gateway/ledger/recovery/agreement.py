@@ -13,11 +13,11 @@ from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import text, translated
 from gateway.holds.store.packing import WINDOW, WindowState
 from gateway.ledger.book.entries import Entry, Malformed, record_in
-from gateway.ledger.book.watermark import Tide
+from gateway.ledger.book.watermark import Watermark
 from gateway.ledger.database import Database
 from gateway.ledger.read.queries import calls_in, summed, sums_of
 from gateway.ledger.sums.rollup import sums_by_rollup
-from gateway.ledger.tables import usage_aside, usage_records
+from gateway.ledger.tables import usage_dead_letters, usage_records
 from pricing.usage import UsageRecord
 
 ON_THEIR_WAY_MOST = 500
@@ -64,7 +64,7 @@ class Agreement:
         self._database = database
         self._redis = client
         self._generation = generation
-        self._tide = Tide(client)
+        self._watermark = Watermark(client)
 
     def look_at(self, period: Period) -> Verdict | None:
         """Compare one period; None where it cannot be done now."""
@@ -81,7 +81,7 @@ class Agreement:
             return None
         if before == (tokens, charge):
             return Verdict(None)
-        if self._has_aside(period.bucket) or not self._tide.is_high(self._database):
+        if self._has_aside(period.bucket) or not self._watermark.is_high(self._database):
             return None  # for a person to say, and for a rebuild to mend
         return Verdict(
             f"{before[0]} tokens and {before[1]} nano-units are used, records say {tokens} tokens and {charge}"
@@ -141,6 +141,8 @@ class Agreement:
 
     def _has_aside(self, bucket: str) -> bool:
         """Return whether records of a bucket are set aside: what they come to is for a person to say."""
-        query = select(usage_aside.c.entry).where(usage_aside.c.stream == redis_keys.usage(bucket)).limit(1)
+        query = (
+            select(usage_dead_letters.c.entry).where(usage_dead_letters.c.stream == redis_keys.usage(bucket)).limit(1)
+        )
         with self._database.read() as connection:
             return connection.execute(query).first() is not None

@@ -17,7 +17,7 @@ from gateway.holds.store.clients import translated
 from gateway.holds.store.inflight import calls_in_flight
 from gateway.holds.store.scripts import source
 from gateway.ledger.book.appender import book
-from gateway.ledger.book.watermark import Tide, head, marks
+from gateway.ledger.book.watermark import Watermark, head, watermark_fields
 from gateway.ledger.database import Database
 from gateway.ledger.installation import FIRST_GENERATION
 from gateway.ledger.recovery.hot_state import Bounds, HotState
@@ -86,7 +86,7 @@ class Recovery:
         self._bounds = bounds
         self._now_ms = now_ms
         self._rollup = Rollup(database)
-        self._tide = Tide(client)
+        self._watermark = Watermark(client)
         self._marked = marked
         self._writer = Writer(client, database, note=note, marked=marked)
         self._announce = client.register_script(source("announce"))
@@ -99,7 +99,7 @@ class Recovery:
         Raises:
             LedgerBehind: the ledger is older than what Redis was told of it; nothing is rebuilt from that.
         """
-        self._tide.refuse_older(self._database)
+        self._watermark.refuse_older(self._database)
         generation = self._generation()
         if self._is_whole(generation):
             return str(generation)
@@ -122,11 +122,11 @@ class Recovery:
         """
 
         def tell() -> None:
-            if self._tide.is_high(self._database):  # whoever rebuilds has stopped what is of the past
+            if self._watermark.is_high(self._database):  # whoever rebuilds has stopped what is of the past
                 heard(str(self._generation()))
 
         if not without_missing:
-            self._tide.refuse_older(self._database)
+            self._watermark.refuse_older(self._database)
         with (
             RebuildLock(self._redis, wait_s=wait_s, lock_s=self._lock_s, meanwhile=tell) as lock,
             translated(),
@@ -156,7 +156,7 @@ class Recovery:
         from gateway.ledger.recovery.missing import corrections  # noqa: PLC0415
 
         with RebuildLock(self._redis, wait_s=REBUILD_WAIT_S, lock_s=self._lock_s) as lock, translated():
-            generation = self._tide.keep_counts(self._in_redis())
+            generation = self._watermark.keep_counts(self._in_redis())
             self._stop_scripts(redis_keys.ALL_BUCKETS)
             while self._writer.turn():
                 lock.check()
@@ -165,10 +165,10 @@ class Recovery:
             lock.check()
             with self._database.write() as connection:
                 booked = book(connection, records)
-                self._tide.rise(booked)
+                self._watermark.rise(booked)
                 connection.execute(update(installation).values(generation=generation))
             self._put_in_force(str(generation), redis_keys.ALL_BUCKETS)
-            self._tide.restore(self._database)
+            self._watermark.restore(self._database)
             return len(records)
 
     def _is_whole(self, generation: int) -> bool:
@@ -177,18 +177,18 @@ class Recovery:
 
     def _missing(self, generation: int) -> list[str]:
         """Return the buckets that Redis does not hold, or holds as they were in the past."""
-        least = marks(self._database)  # read first: a bucket's mark is raised before the ledger's is
+        least = watermark_fields(self._database)  # read first: a bucket's mark is raised before the ledger's is
         self._marked(least)
         with translated(), self._redis.pipeline(transaction=False) as batch:
             for bucket in redis_keys.ALL_BUCKETS:
                 batch.hmget(redis_keys.state(bucket), "generation", "tide")
             found = batch.execute()
-        if not self._tide.is_high(self._database):
+        if not self._watermark.is_high(self._database):
             return list(redis_keys.ALL_BUCKETS)
         return [
             bucket
-            for bucket, (value, tide) in zip(redis_keys.ALL_BUCKETS, found, strict=True)
-            if value != b"%d" % generation or int(tide or 0) < least.get(bucket, 0)
+            for bucket, (value, watermark) in zip(redis_keys.ALL_BUCKETS, found, strict=True)
+            if value != b"%d" % generation or int(watermark or 0) < least.get(bucket, 0)
         ]
 
     def _rebuild(
@@ -196,7 +196,7 @@ class Recovery:
     ) -> None:
         """Rebuild, and stop before the next step where the lock is lost: another one begins anew, and wipes what is half."""
         self._stop_scripts(missing)
-        self._tide.restore(self._database)
+        self._watermark.restore(self._database)
         heard(generation)
         while self._writer.turn():
             lock.check()
@@ -267,7 +267,7 @@ class Recovery:
             batch.execute()
 
     def _put_in_force(self, generation: str, buckets: Sequence[str]) -> None:
-        tides = marks(self._database)
+        tides = watermark_fields(self._database)
         with self._redis.pipeline(transaction=False) as batch:
             for bucket in buckets:
                 state = {"generation": generation, "tide": str(tides.get(bucket, 0))}

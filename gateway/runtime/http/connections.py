@@ -9,7 +9,7 @@ from collections.abc import Callable
 from ipaddress import IPv6Address
 from typing import Protocol
 
-from gateway.deadlines import Ticks
+from gateway.deadlines import Deadlines
 from gateway.errors import TokencapError, TooManyConnections
 from gateway.runtime.http.limits import BODY_GRACE_S, LINGERING_MAX, READ_MAX, HttpLimits
 
@@ -31,17 +31,17 @@ class Door:
     def __init__(
         self,
         limits: HttpLimits | None = None,
-        ticks: Ticks | None = None,
+        deadlines: Deadlines | None = None,
         tick_s: float = TICK_S,
         *,
         count: Callable[[str], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits or HttpLimits()
-        self.ticks = ticks or Ticks(tick_s)
+        self.deadlines = deadlines or Deadlines(tick_s)
         self.tick_s = tick_s
-        self.head_ticks = self.ticks.within(self.limits.head_deadline_s)
-        self.idle_ticks = self.ticks.within(self.limits.keep_alive_s)
+        self.head_ticks = self.deadlines.within(self.limits.head_deadline_s)
+        self.idle_ticks = self.deadlines.within(self.limits.keep_alive_s)
         self.body_credit = self.limits.body_rate_min * BODY_GRACE_S
         """Bytes that a body may be late."""
         self.buffer = memoryview(bytearray(READ_MAX))

@@ -77,7 +77,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._server.connections.add(self)
-        self._door.ticks.watch(self)
+        self._door.deadlines.watch(self)
         self._client, self._local = (_address(transport, which) for which in ("peername", "sockname"))
         address = "" if self._client is None else group_of(self._client[0])
         try:
@@ -109,7 +109,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._server.connections.discard(self)
-        self._door.ticks.leave(self)
+        self._door.deadlines.leave(self)
         self._door.lingering.discard(self)
         if self._address is not None:
             self._door.leave(self, self._address)
@@ -134,7 +134,7 @@ class Connection(asyncio.BufferedProtocol):
 
         Who is hung up on in the moment it sends a request never hears of it, and may not send it again by itself.
         """
-        self._idle_ticks = self._door.ticks.within(self._door.limits.parting_s)
+        self._idle_ticks = self._door.deadlines.within(self._door.limits.parting_s)
         if self._is_over:
             return
         if self._answer is None:
@@ -167,7 +167,7 @@ class Connection(asyncio.BufferedProtocol):
         least = max(1, limits.body_rate_min * limits.write_deadline_s)
         if not self._unwritten or not self._unwritten - least < unwritten <= self._unwritten:
             self._unwritten = unwritten
-            self._write_ticks_left = self._door.ticks.within(limits.write_deadline_s)
+            self._write_ticks_left = self._door.deadlines.within(limits.write_deadline_s)
             return
         self._write_ticks_left -= 1
         if self._write_ticks_left <= 0:
@@ -374,7 +374,7 @@ class Connection(asyncio.BufferedProtocol):
         self._is_over = True
         self._ahead.clear()
         self._linger_left = LINGER_BYTES_MAX
-        self._ticks_left = self._door.ticks.within(LINGER_S)
+        self._ticks_left = self._door.deadlines.within(LINGER_S)
         if not self._transport.is_closing():
             self._transport.write_eof()
             self._resume()

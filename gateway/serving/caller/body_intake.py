@@ -9,10 +9,10 @@ from functools import partial
 from gateway import json_bounds
 from gateway.errors import RequestTooLarge, TooMuchAtOnce, UpstreamOverloaded
 from gateway.json_bounds import OutOfBounds
-from gateway.serving.caller.body_memory import Room
+from gateway.serving.caller.body_memory import BodyMemory
 from gateway.serving.caller.exchange import Exchange
 from gateway.serving.caller.json_body import Body, read_body, too_complex
-from gateway.serving.upstream.concurrency import Gate
+from gateway.serving.upstream.concurrency import ConcurrencyLimit
 
 SMALL = json_bounds.FREE
 """Bytes of a body that is taken in and read at once."""
@@ -32,7 +32,7 @@ Confirm = Callable[[], Awaitable[object]]
 """Looks whether the caller's key opens anything now, or raises InvalidKey."""
 
 
-class Intake:
+class BodyIntake:
     """What a worker does with all bodies.
 
     A small one costs nothing more than its bytes. A larger one is taken in only once the key has been looked up, finds
@@ -43,8 +43,8 @@ class Intake:
         self._body_max = body_max
         self._clock = clock
         most = max(ROOM_MOST, 4 * body_max)
-        self._room = Room(most, most // 4, wait_s=WAIT_S)
-        self._turn = Gate(1, wait_s=WAIT_S)
+        self._room = BodyMemory(most, most // 4, wait_s=WAIT_S)
+        self._turn = ConcurrencyLimit(1, wait_s=WAIT_S)
 
     async def take(self, exchange: Exchange, customer: str, confirm: Confirm) -> bytes:
         """Return the whole body.

@@ -18,7 +18,7 @@ class _Turn:
     comes: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
-class Room:
+class BodyMemory:
     """So many bytes in all, and so many for one customer. Who finds none waits in turn, for a while.
 
     Whoever waits for what its own customer has taken is passed by others.

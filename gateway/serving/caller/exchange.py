@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Set
 from types import TracebackType
 from typing import Any, TypeVar
 
-from gateway.body_drain import Dropping, repeated
-from gateway.deadlines import Ticks
+from gateway.body_drain import BodyDrain, repeated_header
+from gateway.deadlines import Deadlines
 from gateway.errors import CallerGone
 from gateway.serving.caller.response_headers import Headers, length_header, written
 from gateway.serving.json_codec import dumps
@@ -17,7 +17,7 @@ WhenGone = Callable[[Callable[[], None] | None], None]
 """Takes what is to be called once the caller is gone, in place of what it took before."""
 
 
-class Attendance:
+class CallerWatch:
     """A block that ends with CallerGone when its caller hangs up, and with TimeoutError after ``seconds``.
 
     Where the caller hung up before, nothing of the block is run. ``goes_on``, where there is one, is told once that the caller has left and says for how many seconds the block goes on
@@ -32,7 +32,7 @@ class Attendance:
         self,
         receive: Callable[[], Awaitable[Any]],
         when_gone: WhenGone | None,
-        ticks: Ticks,
+        deadlines: Deadlines,
         seconds: float,
         *,
         heeds_caller: bool,
@@ -40,8 +40,8 @@ class Attendance:
     ) -> None:
         self._receive = receive
         self._when_gone = when_gone if heeds_caller else None
-        self._ticks = ticks
-        self._ticks_left = ticks.within(seconds)
+        self._deadlines = deadlines
+        self._ticks_left = deadlines.within(seconds)
         self._has_to_wait = heeds_caller and when_gone is None
         self._goes_on = goes_on
         self.is_unheard = False
@@ -52,7 +52,7 @@ class Attendance:
 
     async def __aenter__(self) -> None:
         self._task = asyncio.current_task()
-        self._ticks.watch(self)
+        self._deadlines.watch(self)
         if self._when_gone is not None:
             self._when_gone(self._leave)
         if self._why is not None:
@@ -84,7 +84,7 @@ class Attendance:
             seconds, self._goes_on = self._goes_on(), None
             if seconds:
                 self.is_unheard = True
-                self._ticks_left = min(self._ticks_left, self._ticks.within(seconds))
+                self._ticks_left = min(self._ticks_left, self._deadlines.within(seconds))
         return self.is_unheard
 
     def _end(self, why: Exception) -> None:
@@ -96,7 +96,7 @@ class Attendance:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ticks.leave(self)
+        self._deadlines.leave(self)
         self._goes_on = None
         if self._when_gone is not None:
             self._when_gone(None)
@@ -129,7 +129,7 @@ class Exchange:
     """What the journey of a call knows of its caller; a context in which the caller's patience with us is watched."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, request_id: str, ticks: Ticks, write_ticks: int
+        self, scope: Scope, receive: Receive, send: Send, request_id: str, deadlines: Deadlines, write_ticks: int
     ) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
@@ -150,11 +150,11 @@ class Exchange:
         self._write_now: Callable[[bytes], bool] | None = offered.get("write")
         self._when_gone: WhenGone | None = offered.get("when_gone")
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.repeated = None if len(self._headers) == len(scope["headers"]) else repeated(scope["headers"])
+        self.repeated = None if len(self._headers) == len(scope["headers"]) else repeated_header(scope["headers"])
         """A header that says something to us and came twice."""
         self._receive = receive
         self._send = send
-        self._ticks = ticks
+        self._deadlines = deadlines
         self._write_ticks = write_ticks
         self._task = asyncio.current_task()
         self._ticks_left = 0
@@ -165,7 +165,7 @@ class Exchange:
         self._sign_ticks = self._quiet_ticks = 0
         self._releases: list[Callable[[], None]] = []
         self._is_given_up = False
-        self._attendance: Attendance | None = None
+        self._caller_watch: CallerWatch | None = None
 
     def header(self, name: bytes) -> str | None:
         """Return a request header by its lower-case name, the last one where it comes twice."""
@@ -177,11 +177,11 @@ class Exchange:
         return not names.isdisjoint(self._headers)
 
     def __enter__(self) -> Exchange:
-        self._ticks.watch(self)
+        self._deadlines.watch(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ticks.leave(self)
+        self._deadlines.leave(self)
         self.release_body()
 
     async def more(self) -> bytes | None:
@@ -200,7 +200,7 @@ class Exchange:
         chunk: bytes = message.get("body", b"")
         return chunk
 
-    async def drop_body(self, dropping: Dropping) -> bool:
+    async def drop_body(self, dropping: BodyDrain) -> bool:
         """Read what is left of the body and forget it, so that a refusal is heard; return whether nothing is left.
 
         A caller who waits to be told that the body is wanted is not told so.
@@ -232,7 +232,7 @@ class Exchange:
         Only a server that can write at once does so: what is kept for ``flush`` would come too late.
         """
         if seconds and self._write_now is not None:
-            self._sign, self._sign_ticks = sign, self._ticks.within(seconds)
+            self._sign, self._sign_ticks = sign, self._deadlines.within(seconds)
 
     def write_now(self, chunk: bytes) -> bool:
         """Send bytes of the body without waiting; return whether nothing is left for ``flush`` to see to.
@@ -282,7 +282,7 @@ class Exchange:
         except asyncio.CancelledError:
             if not self._is_given_up or (self._task is not None and self._task.uncancel() > 0):
                 raise
-            if not (self.records or (self._attendance is not None and self._attendance.stays())):
+            if not (self.records or (self._caller_watch is not None and self._caller_watch.stays())):
                 raise CallerGone("The caller took nothing for too long.") from None
         finally:
             self._ticks_left = 0
@@ -319,22 +319,22 @@ class Exchange:
 
     def attended(
         self, seconds: float, *, to_its_end: bool = False, goes_on: Callable[[], float] | None = None
-    ) -> Attendance:
+    ) -> CallerWatch:
         """Return a context that ends with TimeoutError after ``seconds``, and with CallerGone as soon as the caller has
         left, unless what is done in it goes on ``to_its_end``, or ``goes_on`` says then for how long it does."""
-        self._attendance = Attendance(
-            self._receive, self._when_gone, self._ticks, seconds, heeds_caller=not to_its_end, goes_on=goes_on
+        self._caller_watch = CallerWatch(
+            self._receive, self._when_gone, self._deadlines, seconds, heeds_caller=not to_its_end, goes_on=goes_on
         )
-        return self._attendance
+        return self._caller_watch
 
     @property
     def is_unheard(self) -> bool:
         """Whether the caller has left an answer that goes on."""
-        return self._attendance is not None and self._attendance.is_unheard
+        return self._caller_watch is not None and self._caller_watch.is_unheard
 
     async def in_time(self, coming: asyncio.Future[Found | None], seconds: float) -> Found | None:
         """Return what is coming, or None where it is not here soon; whoever brings it may find it done by then."""
-        self._coming, self._ticks_left = coming, self._ticks.within(seconds)
+        self._coming, self._ticks_left = coming, self._deadlines.within(seconds)
         try:
             return await coming
         finally:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from gateway.errors import TokencapError
 from gateway.serving.caller.json_body import Body
 from gateway.serving.dialects.answers.stream import Reading
-from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.dialects.requests.prompt import Prompt
 
 
@@ -27,16 +27,16 @@ class Dialect(Protocol):
     keep_alive: bytes
     """What a streaming caller is sent in a long silence: it changes no answer."""
 
-    def read(self, body: Body, size: int) -> Wanted:
+    def read(self, body: Body, size: int) -> Parameters:
         """Return what a body of ``size`` bytes asks for, or raise BadRequest naming the field."""
 
     def prompt(self, body: Body) -> Prompt | None:
         """Return what the model is given to read, or None where not all of it is text."""
 
-    def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
+    def forward(self, body: Body, wanted: Parameters, *, grant: int, model: str) -> bytes:
         """Return the body for the upstream: what may pass, and the grant in every limit field."""
 
-    def reading(self, wanted: Wanted, *, grant: int) -> Reading:
+    def reading(self, wanted: Parameters, *, grant: int) -> Reading:
         """Return a reader of one answer."""
 
     def refusal(self, error: TokencapError, request_id: str) -> Any:

@@ -9,7 +9,7 @@ from gateway.serving.caller.json_body import Body, end_user, flag, least, named,
 from gateway.serving.dialects.answers.chat_answer import ChatReading
 from gateway.serving.dialects.answers.whole import comes_whole
 from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI, check_best_of, shows_usage
-from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.dialects.requests.media import Measured
 from gateway.serving.dialects.requests.prompt import Prompt, prompt_of
 from gateway.serving.dialects.requests.user_id import history_of
@@ -27,7 +27,7 @@ class Chat(OpenAI):
     endpoint = CHAT
     path = "/chat/completions"
 
-    def read(self, body: Body, size: int) -> Wanted:
+    def read(self, body: Body, size: int) -> Parameters:
         model = named(body, "model")
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
@@ -37,7 +37,7 @@ class Chat(OpenAI):
         results = _tool_results(messages)
         history = history_of(messages) if results or body.get("tools") or body.get("functions") else ""
         measured = Measured(size, self._profile.media).take(messages)
-        return Wanted(
+        return Parameters(
             model=model,
             requested_tokens=least(body, "max_completion_tokens", "max_tokens", *OTHER_LIMITS),
             choices=choices,
@@ -59,7 +59,7 @@ class Chat(OpenAI):
     def prompt(self, body: Body) -> Prompt | None:
         return prompt_of((body["messages"],), [body.get(name) for name in ("tools", "functions") if body.get(name)])
 
-    def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
+    def forward(self, body: Body, wanted: Parameters, *, grant: int, model: str) -> bytes:
         own = self._profile.chat_limits if body.get("prediction") is None else ("max_tokens",)  # the two do not meet
         limits = self._limits(body, own, OTHER_LIMITS, grant)
         choices = {"n": wanted.choices} if wanted.choices > 1 else {}
@@ -67,7 +67,7 @@ class Chat(OpenAI):
             {**self._passed(body, wanted, grant), "model": model, **choices, **limits, **self._streamed(body, wanted)}
         )
 
-    def reading(self, wanted: Wanted, *, grant: int) -> ChatReading:
+    def reading(self, wanted: Parameters, *, grant: int) -> ChatReading:
         return ChatReading(wanted, grant)
 
 

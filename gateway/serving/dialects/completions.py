@@ -10,7 +10,7 @@ from gateway.serving.dialects.answers.assembly import joined, take
 from gateway.serving.dialects.answers.chat_answer import ChatReading
 from gateway.serving.dialects.answers.whole import comes_whole
 from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI, check_best_of, shows_usage
-from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.dialects.requests.prompt import Prompt, prompt_of
 from gateway.serving.fields.answer_fields import CHOICE
 from gateway.serving.json_codec import dumps
@@ -25,7 +25,7 @@ class Completions(OpenAI):
     endpoint = COMPLETIONS
     path = "/completions"
 
-    def read(self, body: Body, size: int) -> Wanted:
+    def read(self, body: Body, size: int) -> Parameters:
         model = named(body, "model")
         prompts, text = _prompts(body.get("prompt"))
         choices_most = self._profile.choices_most
@@ -33,7 +33,7 @@ class Completions(OpenAI):
         if prompts * of_each > choices_most:
             raise BadRequest(f"prompts × n is at most {choices_most}.", code="integer_above_max_value", param="prompt")
         check_best_of(body, of_each)
-        return Wanted(
+        return Parameters(
             model=model,
             requested_tokens=least(body, "max_tokens", *OTHER_LIMITS),
             choices=prompts * of_each,
@@ -53,14 +53,14 @@ class Completions(OpenAI):
     def prompt(self, body: Body) -> Prompt | None:
         return prompt_of((body["prompt"], body.get("suffix")))
 
-    def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
+    def forward(self, body: Body, wanted: Parameters, *, grant: int, model: str) -> bytes:
         limits = self._limits(body, ("max_tokens",), OTHER_LIMITS, grant)
         choices = {"n": body["n"]} if body.get("n") is not None else {}
         return dumps(
             {**self._passed(body, wanted, grant), "model": model, **choices, **limits, **self._streamed(body, wanted)}
         )
 
-    def reading(self, wanted: Wanted, *, grant: int) -> CompletionsReading:
+    def reading(self, wanted: Parameters, *, grant: int) -> CompletionsReading:
         return CompletionsReading(wanted, grant)
 
 

@@ -8,7 +8,7 @@ from gateway.errors import BadRequest
 from gateway.serving.caller.json_body import Body, end_user, named
 from gateway.serving.dialects.answers.textless import PlainReading
 from gateway.serving.dialects.openai import END_USER, OpenAI
-from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.dialects.requests.prompt import Prompt, prompt_of
 from gateway.serving.json_codec import dumps
 from gateway.serving.upstream.profiles import EMBEDDINGS
@@ -20,11 +20,11 @@ class Embeddings(OpenAI):
     endpoint = EMBEDDINGS
     path = "/embeddings"
 
-    def read(self, body: Body, size: int) -> Wanted:
+    def read(self, body: Body, size: int) -> Parameters:
         model = named(body, "model")
         if not _is_input(body.get("input")):
             raise BadRequest("input is a string, tokens, or a list of either.", code="invalid_type", param="input")
-        return Wanted(
+        return Parameters(
             model=model,
             requested_tokens=None,
             choices=1,
@@ -42,10 +42,10 @@ class Embeddings(OpenAI):
     def prompt(self, body: Body) -> Prompt | None:
         return prompt_of((body["input"],))
 
-    def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
+    def forward(self, body: Body, wanted: Parameters, *, grant: int, model: str) -> bytes:
         return dumps({**self._sieve.passed(body), "model": model})
 
-    def reading(self, wanted: Wanted, *, grant: int) -> PlainReading:
+    def reading(self, wanted: Parameters, *, grant: int) -> PlainReading:
         return PlainReading(wanted, grant)
 
 

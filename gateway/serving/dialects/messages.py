@@ -13,7 +13,7 @@ from gateway.serving.dialects.answers.stream import Reading, strings_in
 from gateway.serving.dialects.answers.textless import PlainReading
 from gateway.serving.dialects.answers.whole import comes_whole, streamed
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
-from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.dialects.requests.media import Measured
 from gateway.serving.dialects.requests.prompt import Prompt, prompt_of
 from gateway.serving.dialects.requests.thinking import bound_thought
@@ -48,7 +48,7 @@ REASONS = {
 class MessagesReading(Reading):
     """Named events: a message, its blocks one after another, and at the end why it ended and what it used."""
 
-    def __init__(self, wanted: Wanted, grant: int) -> None:
+    def __init__(self, wanted: Parameters, grant: int) -> None:
         super().__init__(wanted, grant)
         self._message: dict[str, Any] = {}
         self._blocks = Blocks()
@@ -274,14 +274,14 @@ class Messages(Anthropic):
     endpoint = MESSAGES
     path = "/messages"
 
-    def read(self, body: Body, size: int) -> Wanted:
+    def read(self, body: Body, size: int) -> Parameters:
         model, messages = named(body, "model"), _messages(body)
         limit = positive(body, "max_tokens")
         if limit is None:
             raise BadRequest("max_tokens is required.", code="missing_required_parameter", param="max_tokens")
         who, results = identity(body), _tool_results(messages)
         measured = Measured(size, self._profile.media).take(messages)
-        return Wanted(
+        return Parameters(
             model=model,
             requested_tokens=limit,
             choices=1,
@@ -302,13 +302,13 @@ class Messages(Anthropic):
     def prompt(self, body: Body) -> Prompt | None:
         return prompt_of((body.get("system"), body["messages"]), body.get("tools"))
 
-    def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
+    def forward(self, body: Body, wanted: Parameters, *, grant: int, model: str) -> bytes:
         passed = self._sieve.passed(body, grant)
         wanted.dropped += bound_thought(passed, grant)
         asked = {"model": model, "max_tokens": grant, **streamed(body, wanted)}
         return dumps({**passed, **asked})
 
-    def reading(self, wanted: Wanted, *, grant: int) -> MessagesReading:
+    def reading(self, wanted: Parameters, *, grant: int) -> MessagesReading:
         return MessagesReading(wanted, grant)
 
 
@@ -318,10 +318,10 @@ class CountTokens(Anthropic):
     endpoint = COUNT_TOKENS
     path = "/messages/count_tokens"
 
-    def read(self, body: Body, size: int) -> Wanted:
+    def read(self, body: Body, size: int) -> Parameters:
         model = named(body, "model")
         _messages(body)
-        return Wanted(
+        return Parameters(
             model=model,
             requested_tokens=None,
             choices=1,
@@ -339,10 +339,10 @@ class CountTokens(Anthropic):
     def prompt(self, body: Body) -> Prompt | None:
         return None
 
-    def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
+    def forward(self, body: Body, wanted: Parameters, *, grant: int, model: str) -> bytes:
         return dumps({**self._sieve.passed(body), "model": model})
 
-    def reading(self, wanted: Wanted, *, grant: int) -> PlainReading:
+    def reading(self, wanted: Parameters, *, grant: int) -> PlainReading:
         return PlainReading(wanted, grant)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from gateway.errors import BadRequest, TokencapError
 from gateway.serving.caller.json_body import Body, flag, positive
 from gateway.serving.dialects.answers.whole import streamed
-from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.dialects.requests.thinking import bound_thought
 from gateway.serving.fields.field_filter import OBFUSCATION, Sieve
 from gateway.serving.json_codec import dumps
@@ -42,7 +42,7 @@ class OpenAI:
     def broken_off(self, error: TokencapError, request_id: str) -> bytes:
         return event(dumps(error.body()))
 
-    def _passed(self, body: Body, wanted: Wanted, grant: int) -> Body:
+    def _passed(self, body: Body, wanted: Parameters, grant: int) -> Body:
         """Return what of a body reaches the upstream, with no more thought than was granted."""
         passed = self._sieve.passed(body, grant)
         wanted.dropped += bound_thought(passed, grant)
@@ -54,7 +54,7 @@ class OpenAI:
             own = (*own, *(name for name in others if body.get(name) is not None))
         return dict.fromkeys(own, grant)
 
-    def _streamed(self, body: Body, wanted: Wanted) -> Body:
+    def _streamed(self, body: Body, wanted: Parameters) -> Body:
         """Return the fields that ask a completion to stream and to say its usage, or not to stream."""
         if wanted.comes_whole or not self._profile.asks_usage:
             return streamed(body, wanted)

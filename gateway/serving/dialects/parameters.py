@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class Wanted:
+class Parameters:
     """One request, read."""
 
     model: str

@@ -14,7 +14,7 @@ from gateway.serving.dialects.answers.stream import Reading
 from gateway.serving.dialects.answers.whole import comes_whole, streamed
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
 from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI
-from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.dialects.requests.media import Measured
 from gateway.serving.dialects.requests.prompt import Prompt, prompt_of
 from gateway.serving.dialects.requests.user_id import history_of
@@ -45,7 +45,7 @@ FAILURES = frozenset({"response.failed", "response.cancelled", "error"})
 class ResponsesReading(Reading):
     """Numbered events, each named by its ``type``. The last one has the whole response, with the usage in it."""
 
-    def __init__(self, wanted: Wanted, grant: int) -> None:
+    def __init__(self, wanted: Parameters, grant: int) -> None:
         super().__init__(wanted, grant)
         self._is_created = False
         self._response = _response(wanted.model)  # as the upstream showed it last
@@ -259,7 +259,7 @@ class Responses(OpenAI):
     endpoint = RESPONSES
     path = "/responses"
 
-    def read(self, body: Body, size: int) -> Wanted:
+    def read(self, body: Body, size: int) -> Parameters:
         model = named(body, "model")
         items = _items(body.get("input"))
         previous = body.get("previous_response_id")
@@ -271,7 +271,7 @@ class Responses(OpenAI):
         measured = Measured(size, self._profile.media).take(items)
         if isinstance(body.get("prompt"), dict):
             measured.refer()
-        return Wanted(
+        return Parameters(
             model=model,
             requested_tokens=least(body, "max_output_tokens", *OTHER_LIMITS),
             choices=1,
@@ -298,12 +298,12 @@ class Responses(OpenAI):
             return None  # what was said before is the upstream's to know
         return prompt_of((body.get("instructions"), body["input"]), body.get("tools"))
 
-    def forward(self, body: Body, wanted: Wanted, *, grant: int, model: str) -> bytes:
+    def forward(self, body: Body, wanted: Parameters, *, grant: int, model: str) -> bytes:
         limits = self._limits(body, ("max_output_tokens",), OTHER_LIMITS, grant)
         passed = self._passed(body, wanted, grant)
         return dumps({**passed, "model": model, **limits, **streamed(body, wanted)})
 
-    def reading(self, wanted: Wanted, *, grant: int) -> ResponsesReading:
+    def reading(self, wanted: Parameters, *, grant: int) -> ResponsesReading:
         return ResponsesReading(wanted, grant)
 
 

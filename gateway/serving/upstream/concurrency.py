@@ -16,7 +16,7 @@ KEPT_PART = 4
 """One place in so many, rounded up, is kept from any one customer."""
 
 
-class Gate:
+class ConcurrencyLimit:
     """Lets so many calls through at once. A place that becomes free goes to the customer who was served longest ago.
 
     One customer alone never has all places: a quarter of them, at least one, is kept from it. So its burst waits behind

@@ -11,7 +11,7 @@ from typing import cast
 
 import httptools
 
-from gateway.deadlines import Ticks
+from gateway.deadlines import Deadlines
 from gateway.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from gateway.serving.upstream.transport import Sink
 
@@ -39,11 +39,11 @@ class NotRead(UpstreamUnavailable):
 class WireReply:
     """One reply, filled by its connection. It outlives its place there: what has come in can be read when it is over."""
 
-    def __init__(self, connection: Connection, ticks: Ticks) -> None:
+    def __init__(self, connection: Connection, deadlines: Deadlines) -> None:
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self._connection: Connection | None = connection
-        self._ticks = ticks
+        self._deadlines = deadlines
         self._ticks_left = 0
         self._chunks: list[bytes] = []
         self._size = 0
@@ -54,7 +54,7 @@ class WireReply:
         self._error: UpstreamError | None = None
         self._is_over = False
         self._is_late = False
-        ticks.watch(self)
+        deadlines.watch(self)
 
     def header(self, name: str) -> str | None:
         value = self.headers.get(name.encode())
@@ -73,7 +73,7 @@ class WireReply:
         return self._kept()
 
     async def pour(self, sink: Sink, patience_s: float, idle_s: float) -> bool:
-        self._idle_ticks = self._ticks.within(idle_s)
+        self._idle_ticks = self._deadlines.within(idle_s)
         while True:
             if self._chunks:
                 patience_s = idle_s
@@ -106,7 +106,7 @@ class WireReply:
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._ticks.leave(self)
+            self._deadlines.leave(self)
             connection.close()
 
     def tick(self) -> None:
@@ -141,7 +141,7 @@ class WireReply:
     def end(self, error: UpstreamError | None = None) -> None:
         """Take note that nothing more comes, and whether that is how it was to be."""
         self._connection, self._error, self._is_over = None, error, error is None
-        self._ticks.leave(self)
+        self._deadlines.leave(self)
         self._wake()
 
     def _wake(self) -> None:
@@ -153,7 +153,7 @@ class WireReply:
         """Wait until something has come; what is wrong is raised here."""
         if self._error is not None:
             raise self._error
-        self._ticks_left = self._ticks.within(patience_s)
+        self._ticks_left = self._deadlines.within(patience_s)
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
@@ -167,9 +167,11 @@ class WireReply:
 class Connection(asyncio.Protocol):
     """A connection, for as long as both sides keep it. ``freed`` takes it back, ``lost`` hears of its end."""
 
-    def __init__(self, ticks: Ticks, freed: Callable[[Connection], None], lost: Callable[[Connection], None]) -> None:
+    def __init__(
+        self, deadlines: Deadlines, freed: Callable[[Connection], None], lost: Callable[[Connection], None]
+    ) -> None:
         self.idle_since = 0.0
-        self._ticks = ticks
+        self._deadlines = deadlines
         self._freed = freed
         self._lost = lost
         self._transport: asyncio.Transport | None = None
@@ -194,7 +196,7 @@ class Connection(asyncio.Protocol):
     def send(self, request: bytes) -> WireReply:
         """Send a request and return its reply, of which nothing is here yet."""
         assert self._transport is not None
-        reply = self._reply = WireReply(self, self._ticks)
+        reply = self._reply = WireReply(self, self._deadlines)
         self._framing = 0
         self._transport.write(request)
         return reply

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from gateway.deadlines import Ticks
+from gateway.deadlines import Deadlines
 from gateway.errors import UpstreamTimeout, UpstreamUnavailable
 from gateway.serving.upstream.endpoint import Endpoint
 from gateway.serving.upstream.http11 import Connection, NotRead, WireReply
@@ -32,7 +32,7 @@ class Pool:
         tls: what ``https`` is verified with.
     """
 
-    def __init__(self, endpoint: Endpoint, tls: ssl.SSLContext, ticks: Ticks) -> None:
+    def __init__(self, endpoint: Endpoint, tls: ssl.SSLContext, deadlines: Deadlines) -> None:
         parts = urlsplit(endpoint.url)
         is_tls = parts.scheme == "https"
         assert parts.hostname is not None
@@ -44,7 +44,7 @@ class Pool:
         self._own = endpoint.headers
         lines = {"host": parts.netloc.rpartition("@")[2], "accept": "*/*", **OF_ALL, **endpoint.headers}
         self._lines = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode("latin-1")
-        self._ticks = ticks
+        self._deadlines = deadlines
         self._idle: deque[Connection] = deque()
         self._open: set[Connection] = set()
 
@@ -93,15 +93,15 @@ class Pool:
 
     async def _connect(self, patience_s: float) -> Connection:
         loop = asyncio.get_running_loop()
-        connection = Connection(self._ticks, self._free, self._lose)
+        connection = Connection(self._deadlines, self._free, self._lose)
         try:
             async with asyncio.timeout(None) as limit:
-                countdown = _Countdown(self._ticks.within(patience_s), limit)
-                self._ticks.watch(countdown)
+                countdown = _Countdown(self._deadlines.within(patience_s), limit)
+                self._deadlines.watch(countdown)
                 try:
                     await loop.create_connection(lambda: connection, self._host, self._port, ssl=self._tls)
                 finally:
-                    self._ticks.leave(countdown)
+                    self._deadlines.leave(countdown)
         except TimeoutError as error:
             raise UpstreamTimeout("The upstream did not answer in time.") from error
         except OSError as error:
@@ -127,8 +127,8 @@ class Pool:
 class _Countdown:
     """Ends a timeout after so many ticks."""
 
-    def __init__(self, ticks: int, limit: asyncio.Timeout) -> None:
-        self._ticks_left = ticks
+    def __init__(self, deadlines: int, limit: asyncio.Timeout) -> None:
+        self._ticks_left = deadlines
         self._limit = limit
 
     def tick(self) -> None:

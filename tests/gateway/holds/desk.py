@@ -17,11 +17,11 @@ from gateway.holds.admission import Admission, Lease
 from gateway.holds.hold import Ask, Hold, Outcome
 from gateway.holds.maintenance.reclaim import Reclaimer
 from gateway.holds.offer import HouseLimits
-from gateway.holds.settlement import Book
+from gateway.holds.settlement import Settlements
 from gateway.holds.store import redis_keys
-from gateway.holds.store.cache import Directory
-from gateway.holds.store.clients import connect, connect_line, fields, text
-from gateway.holds.store.connection import Line
+from gateway.holds.store.cache import LookupCache
+from gateway.holds.store.clients import connect, connect_shared, fields, text
+from gateway.holds.store.connection import RedisConnection
 from gateway.holds.store.generation import Generation
 from gateway.holds.store.inflight import InFlight, calls_in_flight
 from gateway.holds.store.packing import window_state
@@ -48,7 +48,7 @@ def end_lease(client: redis.Redis, bucket: str, hold_id: str, renewed: int = 1) 
 class Desk:
     """Everything a story can do. Names of holds and customers are the story's own."""
 
-    def __init__(self, url: str, line: Line, house: HouseLimits, lease: Lease) -> None:
+    def __init__(self, url: str, line: RedisConnection, house: HouseLimits, lease: Lease) -> None:
         self.line = line
         self.blocking = connect(url)
         self.projection = Projection(self.blocking)
@@ -59,9 +59,9 @@ class Desk:
         self.publications: tuple[Publication, ...] = ()
         self.generation = Generation(self._restore)
         self.admission = Admission(
-            line, Directory(line), self.generation, lease=lease, house=house, currency="USD", now_ms=now_ms
+            line, LookupCache(line), self.generation, lease=lease, house=house, currency="USD", now_ms=now_ms
         )
-        self.book = Book(line, self.generation, lease, now_ms=now_ms)
+        self.book = Settlements(line, self.generation, lease, now_ms=now_ms)
         self.lease = lease
 
     async def _restore(self, _heard: object) -> str:
@@ -212,7 +212,7 @@ class Desk:
 async def desk(
     url: str, *, house: HouseLimits = HOUSE, lease: Lease = LEASE, batches: bool = True
 ) -> AsyncIterator[Desk]:
-    line = connect_line(url, batches=batches)
+    line = connect_shared(url, batches=batches)
     try:
         opened = Desk(url, line, house, lease)
         yield opened

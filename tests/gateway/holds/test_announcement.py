@@ -8,12 +8,12 @@ import pytest
 
 from gateway.errors import ConversationCapReached, InsufficientQuota, MeteringUnavailable, RateLimitExceeded
 from gateway.holds.hold import Checkpoint, Hold
-from gateway.holds.idempotency import Claims
+from gateway.holds.idempotency import IdempotencyClaims
 from gateway.holds.keeper import Keeper
-from gateway.holds.settlement import Book
+from gateway.holds.settlement import Settlements
 from gateway.holds.store import redis_keys
 from gateway.holds.store.generation import Generation
-from gateway.metrics.counters import Tally
+from gateway.metrics.counters import Counters
 from tests.clock import Clock
 from tests.gateway.holds.desk import LEASE, Desk, desk
 
@@ -26,7 +26,7 @@ async def one_call(at: Desk, **limits: int) -> tuple[Keeper, Hold]:
     """Return a worker with one call of sixty tokens that runs."""
     at.tier("basic", **limits)
     at.customer("acme", "basic")
-    keeper = Keeper(at.book, Claims(at.line, LEASE.lease_ms), LEASE, Tally(), monotonic=Clock())
+    keeper = Keeper(at.book, IdempotencyClaims(at.line, LEASE.lease_ms), LEASE, Counters(), monotonic=Clock())
     hold = await at.reserve("c1", "acme", 60, conversation="talk")
     keeper.take(hold)
     return keeper, hold
@@ -122,7 +122,7 @@ async def test_a_call_that_is_in_the_books_is_not_held_again(valkey_url: str) ->
         assert len(at.records("acme")) == 1
 
 
-def of_before(at: Desk) -> Book:
+def of_before(at: Desk) -> Settlements:
     """Return the book of a worker that has not heard of the rebuild."""
 
     async def restore(_heard: object) -> str:
@@ -130,7 +130,7 @@ def of_before(at: Desk) -> Book:
 
     generation = Generation(restore)
     generation.value = "7"
-    return Book(at.line, generation, LEASE, now_ms=lambda: 0)
+    return Settlements(at.line, generation, LEASE, now_ms=lambda: 0)
 
 
 async def test_a_renewal_from_before_a_rebuild_renews_nothing_and_hears_of_it(valkey_url: str) -> None:

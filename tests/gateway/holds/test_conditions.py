@@ -10,7 +10,7 @@ from gateway.clock import now_ms
 from gateway.errors import CustomerBlocked, InsufficientQuota, NoTier, TierNotFound
 from gateway.holds.admission import Admission
 from gateway.holds.conditions import Conditions
-from gateway.holds.store.cache import Directory
+from gateway.holds.store.cache import LookupCache
 from gateway.holds.terms import Customer, Subscription, period_of
 from tests.gateway.holds.desk import HOUSE, LEASE, Desk, desk
 
@@ -75,7 +75,7 @@ async def test_the_next_period_begins_with_nothing_used(valkey_url: str) -> None
     async with desk(valkey_url) as at:
         at.admission = Admission(
             at.line,
-            Directory(at.line),
+            LookupCache(at.line),
             at.generation,
             lease=LEASE,
             house=HOUSE,
@@ -101,7 +101,7 @@ async def test_a_paid_period_holds_its_menu_until_its_last_millisecond(valkey_ur
         start, until = now_ms() + 500_000, now_ms() + 1_000_000
         paid = Subscription("basic", "v1", start, until)
         at.customer("acme", "basic", subscription=paid)
-        directory = Directory(at.line)
+        directory = LookupCache(at.line)
         conditions = Conditions(directory, HOUSE)
         await directory.read_timeline()
         customer = await directory.customer("acme", fresh=True)
@@ -120,7 +120,7 @@ async def test_what_was_worked_out_is_good_for_this_customer_as_it_is_and_these_
     async with desk(valkey_url) as at:
         at.tier("basic", conversation_tokens_max=CAP)
         at.customer("acme", "basic")
-        directory = Directory(at.line)
+        directory = LookupCache(at.line)
         conditions = Conditions(directory, HOUSE)
         await directory.read_timeline()
         known = at.customers["acme"]

@@ -6,8 +6,8 @@ import pytest
 
 from gateway.clock import now_ms
 from gateway.holds.admission import Admission, Lease
-from gateway.holds.settlement import Book
-from gateway.holds.store.cache import Directory
+from gateway.holds.settlement import Settlements
+from gateway.holds.store.cache import LookupCache
 from tests.gateway.holds.desk import HOUSE, Desk, desk
 
 MINUTE_MS = 60_000
@@ -32,9 +32,9 @@ async def at_work(at: Desk) -> Later:
     at.tier("basic", conversation_tokens_max=CAP, price_nanousd=1)
     at.customer("acme", "basic")
     at.admission = Admission(
-        at.line, Directory(at.line), at.generation, lease=LONG, house=HOUSE, currency="USD", now_ms=later
+        at.line, LookupCache(at.line), at.generation, lease=LONG, house=HOUSE, currency="USD", now_ms=later
     )
-    at.book = Book(at.line, at.generation, LONG, now_ms=later)
+    at.book = Settlements(at.line, at.generation, LONG, now_ms=later)
     await at.admission.compare_clocks()
     return later
 

@@ -10,11 +10,11 @@ import redis
 
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
-from gateway.holds.idempotency import Claims
+from gateway.holds.idempotency import IdempotencyClaims
 from gateway.holds.keeper import Keeper
-from gateway.holds.settlement import Book
+from gateway.holds.settlement import Settlements
 from gateway.holds.store import redis_keys
-from gateway.metrics.counters import Tally
+from gateway.metrics.counters import Counters
 from tests.clock import Clock
 from tests.gateway.holds.desk import LEASE, Desk, desk
 
@@ -25,7 +25,7 @@ async def at_work(at: Desk, clock: Clock) -> Keeper:
     """Return a keeper with one live hold of acme's, and with the clock half a lease after its last renewal."""
     at.tier("basic")
     at.customer("acme", "basic")
-    keeper = Keeper(at.book, Claims(at.line, LEASE.lease_ms), LEASE, Tally(), monotonic=clock)
+    keeper = Keeper(at.book, IdempotencyClaims(at.line, LEASE.lease_ms), LEASE, Counters(), monotonic=clock)
     keeper.take(await at.reserve("c1", "acme", 100))
     await keeper.renew()
     clock.now_s += HALF_A_LEASE_S
@@ -87,7 +87,7 @@ async def test_a_worker_without_its_redis_does_not_catch_up(valkey_url: str) -> 
             at.blocking.config_set("min-replicas-to-write", 0)
 
 
-class Elsewhere(Book):
+class Elsewhere(Settlements):
     """A book whose server answers a beat as the test says."""
 
     def __init__(self, at: Desk, beats: Callable[[], object]) -> None:
@@ -100,7 +100,7 @@ class Elsewhere(Book):
 
 
 def keeper_of(at: Desk, clock: Clock, beats: Callable[[], object]) -> Keeper:
-    return Keeper(Elsewhere(at, beats), Claims(at.line, LEASE.lease_ms), LEASE, Tally(), monotonic=clock)
+    return Keeper(Elsewhere(at, beats), IdempotencyClaims(at.line, LEASE.lease_ms), LEASE, Counters(), monotonic=clock)
 
 
 async def test_the_fence_is_counted_from_when_a_renewal_was_sent(valkey_url: str) -> None:

@@ -12,7 +12,7 @@ from gateway.holds.hold import Facts
 from gateway.holds.maintenance.census import Census
 from gateway.holds.maintenance.erasure import erase_customer
 from gateway.holds.store import redis_keys
-from gateway.holds.store.cache import Directory
+from gateway.holds.store.cache import LookupCache
 from gateway.holds.store.threads import Threads
 from gateway.holds.terms import period_of
 from tests.clock import Clock
@@ -118,7 +118,7 @@ async def test_what_was_said_in_a_conversation_of_the_version_before_is_known_an
     async with desk(valkey_url) as at:
         sold(at)
         name = begin(at)
-        threads = Threads(at.line, Directory(at.line))
+        threads = Threads(at.line, LookupCache(at.line))
         assert await threads.said_so_far(BUCKET, digest_of("acme"), "talk") == 90
 
         erase_customer(at.blocking, "acme")

@@ -16,7 +16,7 @@ from gateway.errors import MeteringUnavailable, StartupError
 from gateway.ledger.billing_tables import metadata
 from gateway.ledger.book.appender import append
 from gateway.ledger.book.chain import GENESIS, link
-from gateway.ledger.book.verify import recount
+from gateway.ledger.book.verify import verify_chain
 from gateway.ledger.database import Database
 from gateway.ledger.read.queries import Span, usage_records_in
 from gateway.ledger.tables import chains
@@ -73,7 +73,7 @@ def test_a_ledger_from_before_a_field_keeps_its_hashes_and_goes_on(empty_ledger_
     database.migrate()
     append(database, [record(2), record(3, end_user=None)])
 
-    assert recount(database).bad is None
+    assert verify_chain(database).bad is None
     first, second, third = usage_records_in(database, Span())
     assert first == linked
     assert (second["end_user"], third.get("end_user", "left out")) == ("ann", "left out")

@@ -20,8 +20,8 @@ from sqlalchemy import select
 from gateway.errors import MeteringUnavailable
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import connect
-from gateway.ledger.book.dead_letters import count_aside, kept_aside
-from gateway.ledger.book.verify import recount
+from gateway.ledger.book.dead_letters import count_dead_letters, read_dead_letters
+from gateway.ledger.book.verify import verify_chain
 from gateway.ledger.database import Database
 from gateway.ledger.read.queries import Span, totals, usage_records_in
 from gateway.ledger.read.read_your_writes import wait_until_booked
@@ -64,7 +64,7 @@ def test_a_turn_moves_what_is_settled_and_empties_the_streams(client: redis.Redi
     }
     assert second["charge_nanousd"] == 9_007_199_254_740_991
     assert first["settled"] <= second["settled"]
-    assert recount(database).rows == 2
+    assert verify_chain(database).rows == 2
 
 
 def test_records_are_booked_in_the_order_in_which_they_were_settled(client: redis.Redis, database: Database) -> None:
@@ -100,13 +100,13 @@ def test_a_full_disk_books_nothing_by_halves_and_loses_nothing(client: redis.Red
         pass
 
     assert sorted(ids(database)) == sorted(settled_call(number)["id"] for number in range(200))
-    assert recount(database).is_sound
+    assert verify_chain(database).is_sound
     database.close()
 
 
 def test_with_nothing_waiting_a_turn_is_0_and_writes_nothing(client: redis.Redis, database: Database) -> None:
     assert Writer(client, database).turn() == 0
-    assert recount(database).rows == 0
+    assert verify_chain(database).rows == 0
 
 
 def test_a_backlog_is_moved_in_turns_until_none_is_left(client: redis.Redis, database: Database) -> None:
@@ -155,7 +155,7 @@ def test_a_writer_killed_between_commit_and_trim_doubles_nothing(
     assert Writer(client, database).turn() == 18
     assert waiting(client) == 0
     assert len(ids(database)) == len(set(ids(database))) == 50
-    assert recount(database).is_sound
+    assert verify_chain(database).is_sound
 
 
 def test_a_ledger_that_is_not_to_be_had_trims_nothing(client: redis.Redis, database: Database) -> None:
@@ -197,8 +197,8 @@ def test_four_writers_at_once_book_each_call_once(
     assert waiting(client) == 0
     assert sorted(ids(database)) == [settled_call(number)["id"] for number in range(400)]
     assert totals(database).charge_nanousd == sum(range(400))
-    assert recount(database).is_sound
-    assert count_aside(database) == 0
+    assert verify_chain(database).is_sound
+    assert count_dead_letters(database) == 0
 
 
 def test_an_entry_that_is_no_record_is_kept_aside_and_stops_no_other(client: redis.Redis, database: Database) -> None:
@@ -210,8 +210,8 @@ def test_an_entry_that_is_no_record_is_kept_aside_and_stops_no_other(client: red
 
     assert waiting(client) == 0
     assert ids(database) == [settled_call(number)["id"] for number in (1, 2)]
-    assert count_aside(database) == 1
-    assert kept_aside(database) == [
+    assert count_dead_letters(database) == 1
+    assert read_dead_letters(database) == [
         {
             "stream": stream,
             "entry": bad.decode() if isinstance(bad, bytes) else bad,
@@ -231,7 +231,7 @@ def test_a_second_record_under_one_id_is_kept_aside_and_a_repetition_is_not(
     Writer(client, database).turn()
 
     assert ids(database) == [settled_call(1)["id"]]
-    kept = kept_aside(database)
+    kept = read_dead_letters(database)
     assert [(row["stream"], row["reason"]) for row in kept] == [(stream, "the book has another record of this id")]
 
 
@@ -243,7 +243,7 @@ json_value = st.none() | st.booleans() | st.integers(-(2**64), 2**64) | st.float
 def test_whatever_stands_in_a_stream_ends_in_the_book_or_aside(
     client: redis.Redis, database: Database, changes: list[dict[str, Any]]
 ) -> None:
-    before = totals(database).records + count_aside(database)
+    before = totals(database).records + count_dead_letters(database)
     for change in changes:
         # Each under an id of its own, or the book rightly takes it for a repetition.
         call = {**settled_call(), **change, "id": f"call-{client.incr('calls')}"}
@@ -252,7 +252,7 @@ def test_whatever_stands_in_a_stream_ends_in_the_book_or_aside(
     assert Writer(client, database).turn() == len(changes)
 
     assert waiting(client) == 0
-    assert totals(database).records + count_aside(database) == before + len(changes)
+    assert totals(database).records + count_dead_letters(database) == before + len(changes)
 
 
 def test_a_cluster_is_emptied_like_a_single_server(cluster_url: str, database: Database) -> None:
@@ -285,9 +285,9 @@ def test_waiting_ends_when_what_was_settled_before_is_booked(client: redis.Redis
 
 def test_waiting_gives_up_at_its_deadline(client: redis.Redis) -> None:
     settle(client, settled_call(1))
-    ticks = iter([0.0, 1.0, 1.9, 2.0])
+    deadlines = iter([0.0, 1.0, 1.9, 2.0])
 
-    assert not wait_until_booked(client, clock=lambda: next(ticks), pause=lambda _: None)
+    assert not wait_until_booked(client, clock=lambda: next(deadlines), pause=lambda _: None)
 
 
 def test_a_reader_of_one_customer_does_not_wait_for_another(client: redis.Redis) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import update
 from gateway.errors import StartupError
 from gateway.ledger.book.appender import append
 from gateway.ledger.book.sealing import Sealer
-from gateway.ledger.book.verify import recount
+from gateway.ledger.book.verify import verify_chain
 from gateway.ledger.database import Database
 from gateway.ledger.read.queries import Span, usage_records_in
 from gateway.ledger.tables import usage_records
@@ -79,7 +79,7 @@ def test_a_backup_becomes_the_installation_that_it_was_taken_of(
         assert content(other) == before
         assert Mark.read(directory) == Mark("ins_1", has_begun=True)
         append(other, [record(12)])
-        assert recount(other).rows == 11
+        assert verify_chain(other).rows == 11
 
 
 def test_a_backup_is_of_one_moment_while_the_ledger_is_written(
@@ -103,7 +103,7 @@ def test_a_backup_is_of_one_moment_while_the_ledger_is_written(
         restore(tmp_path / "backup-2", other, directory)
 
         assert 10 <= made[0].state.seq < made[1].state.seq < made[2].state.seq
-        assert recount(other).rows == made[2].state.seq
+        assert verify_chain(other).rows == made[2].state.seq
         assert content(other) == content(ledger)[: made[2].state.seq]
 
 
@@ -126,7 +126,7 @@ def test_nothing_that_is_there_is_written_over(ledger: Database, elsewhere: str,
     assert [code for code, _ in (again, used, marked)] == [2, 2, 2]
     assert "is there already" in again[1]
     assert "a backup is restored into an empty directory and an empty database" in used[1] + marked[1]
-    assert recount(ledger).rows == 10
+    assert verify_chain(ledger).rows == 10
 
 
 def test_a_damaged_backup_is_refused_and_leaves_nothing(ledger: Database, elsewhere: str, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_the_books_of_a_copy_are_recounted(ledger: Database, tmp_path: Path) -> 
 
     _, found = back_up(ledger, tmp_path / "backup", TIME)
 
-    assert [recount.bad and recount.bad.seq for recount in found] == [3]
+    assert [verify_chain.bad and verify_chain.bad.seq for verify_chain in found] == [3]
 
 
 def test_a_backup_is_its_owners_alone(ledger: Database, tmp_path: Path) -> None:

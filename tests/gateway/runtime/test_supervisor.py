@@ -193,10 +193,10 @@ async def test_a_reload_begins_a_new_bookkeeper_before_the_first_new_worker(dire
         await asyncio.to_thread(until, lambda: len(gateway.children("worker")) == 3, DEADLINE_S)
         [new] = [child for child in gateway.children("worker") if child not in workers]
 
-        assert _ticks(later) <= _ticks(new)
+        assert _deadlines(later) <= _deadlines(new)
 
 
-def _ticks(child: Child) -> int:
+def _deadlines(child: Child) -> int:
     return int((child.process.began or "").rpartition("/")[2])
 
 

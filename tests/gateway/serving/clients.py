@@ -7,7 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from gateway.deadlines import Ticks
+from gateway.deadlines import Deadlines
 from gateway.serving.upstream.endpoint import Endpoint
 from gateway.serving.upstream.httpx_transport import Proxied
 from gateway.serving.upstream.pool import Pool
@@ -24,7 +24,7 @@ SHORT_S = 0.3
 
 
 def pool(url: str) -> Transport:
-    return Pool(Endpoint.of(url, "secret"), ssl.create_default_context(), Ticks(0.05))
+    return Pool(Endpoint.of(url, "secret"), ssl.create_default_context(), Deadlines(0.05))
 
 
 def httpx(url: str) -> Transport:

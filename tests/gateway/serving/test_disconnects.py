@@ -8,8 +8,16 @@ from typing import Any
 import pytest
 
 from gateway.holds.hold import Facts, Hold
-from gateway.metrics.counters import Tally
-from gateway.serving.disconnects import ANSWERS_LEAST, DRAINED_AT_ONCE, REMEMBERED, Hangups, Manners, Pace, Places
+from gateway.metrics.counters import Counters
+from gateway.serving.disconnects import (
+    ANSWERS_LEAST,
+    DRAINED_AT_ONCE,
+    REMEMBERED,
+    Disconnects,
+    GenerationSpeed,
+    Manners,
+    Places,
+)
 from gateway.serving.meter import Count
 from gateway.serving.upstream.profiles import ANY, LLAMACPP, VLLM, Profile
 
@@ -20,13 +28,13 @@ def seen(tokens: int) -> Count:
     return Count(tokens, tokens, "estimate")
 
 
-def hangups(
+def disconnects(
     profile: Profile = ANY, *, drain_s: float = 60, bills: str | None = None, places: int | None = None
-) -> Hangups:
-    return Hangups(profile, Manners(drain_s, bills), Places(places), Pace(), Tally())
+) -> Disconnects:
+    return Disconnects(profile, Manners(drain_s, bills), Places(places), GenerationSpeed(), Counters())
 
 
-def told(one: Hangups, *, is_to_come: bool = True) -> float:
+def told(one: Disconnects, *, is_to_come: bool = True) -> float:
     with one.of(lambda: is_to_come) as goes_on:
         return goes_on()
 
@@ -37,19 +45,19 @@ def hold(**facts: Any) -> Hold:
 
 
 def test_it_is_read_on_where_a_figure_is_to_come() -> None:
-    assert told(hangups()) == 60
-    assert told(hangups(), is_to_come=False) == 0
+    assert told(disconnects()) == 60
+    assert told(disconnects(), is_to_come=False) == 0
 
 
 @pytest.mark.parametrize("profile", [LLAMACPP, VLLM, replace(ANY, finishes=False)], ids=lambda profile: profile.name)
 def test_it_is_closed_where_the_engine_stops_with_its_caller_or_the_operator_says_so(profile: Profile) -> None:
     one = replace(profile, finishes=False) if profile.stops_on_hangup else profile
-    assert told(hangups(one)) == 0
-    assert told(hangups(drain_s=0)) == 0
+    assert told(disconnects(one)) == 0
+    assert told(disconnects(drain_s=0)) == 0
 
 
 def test_an_answer_that_is_not_read_on_takes_no_place() -> None:
-    one = hangups(drain_s=0, places=4)
+    one = disconnects(drain_s=0, places=4)
     with one.of(lambda: True) as goes_on:
         assert goes_on() == 0
         assert one._places.take()
@@ -61,7 +69,7 @@ def test_an_answer_that_is_not_read_on_takes_no_place() -> None:
 def test_no_more_than_a_quarter_of_the_upstreams_places_are_for_answers_that_nobody_hears(
     places: int | None, drained: int
 ) -> None:
-    one = hangups(places=places)
+    one = disconnects(places=places)
     entered = [one.of(lambda: True) for _ in range(drained + 1)]
     asked = [each.__enter__() for each in entered]
     assert [goes_on() for goes_on in asked] == [60.0] * drained + [0]
@@ -71,7 +79,7 @@ def test_no_more_than_a_quarter_of_the_upstreams_places_are_for_answers_that_nob
 
 
 def test_before_the_pace_is_known_the_grant_is_owed_then_the_time_at_that_pace() -> None:
-    one = hangups()
+    one = disconnects()
     for _ in range(ANSWERS_LEAST):
         counted = one.owed(seen(3), hold(), 2.0)
         assert (counted.billed_output_tokens, counted.source) == (GRANT, "granted")
@@ -84,14 +92,14 @@ def test_before_the_pace_is_known_the_grant_is_owed_then_the_time_at_that_pace()
 
 
 def test_the_operator_says_what_is_owed_and_a_tier_may_say_otherwise() -> None:
-    visible = hangups(bills="visible")
+    visible = disconnects(bills="visible")
     assert visible.owed(seen(3), hold(), 2.0) == seen(3)
     assert visible.owed(seen(3), hold(hangup_bills="granted"), 2.0).billed_output_tokens == GRANT
-    assert hangups().owed(seen(3), hold(hangup_bills="visible"), 2.0).billed_output_tokens == 3
+    assert disconnects().owed(seen(3), hold(hangup_bills="visible"), 2.0).billed_output_tokens == 3
 
 
 def test_the_pace_is_all_tokens_over_all_seconds_whichever_answers_were_fast() -> None:
-    pace = Pace()
+    pace = GenerationSpeed()
     for _ in range(ANSWERS_LEAST):
         pace.note(300, 1.0)
         pace.note(100, 3.0)
@@ -99,7 +107,7 @@ def test_the_pace_is_all_tokens_over_all_seconds_whichever_answers_were_fast() -
 
 
 def test_short_answers_and_impossible_times_say_nothing_of_the_pace() -> None:
-    pace = Pace()
+    pace = GenerationSpeed()
     for _ in range(100):
         pace.note(2, 1.0)
         pace.note(100, 0.0)
@@ -107,7 +115,7 @@ def test_short_answers_and_impossible_times_say_nothing_of_the_pace() -> None:
 
 
 def test_the_pace_is_known_after_so_many_answers_and_owes_every_token_that_was_begun() -> None:
-    pace = Pace()
+    pace = GenerationSpeed()
     for _ in range(ANSWERS_LEAST - 1):
         pace.note(100, 1.0)
         assert pace.tokens_in(1.0) is None
@@ -119,7 +127,7 @@ def test_the_pace_is_known_after_so_many_answers_and_owes_every_token_that_was_b
 
 def test_an_older_answer_weighs_less() -> None:
     """A model that was fast for long and is slow now is soon taken for slow."""
-    pace = Pace()
+    pace = GenerationSpeed()
     for _ in range(REMEMBERED):
         pace.note(1_000, 1.0)
     for _ in range(4 * REMEMBERED):
@@ -129,6 +137,6 @@ def test_an_older_answer_weighs_less() -> None:
 
 
 def test_a_call_left_before_its_head_owes_what_the_engine_went_on_with() -> None:
-    assert hangups(ANY).owes_unanswered(comes_whole=False)
-    assert hangups(VLLM).owes_unanswered(comes_whole=True)
-    assert not hangups(VLLM).owes_unanswered(comes_whole=False)
+    assert disconnects(ANY).owes_unanswered(comes_whole=False)
+    assert disconnects(VLLM).owes_unanswered(comes_whole=True)
+    assert not disconnects(VLLM).owes_unanswered(comes_whole=False)

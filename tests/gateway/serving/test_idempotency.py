@@ -12,7 +12,7 @@ from gateway.holds.hold import Settled
 from gateway.holds.idempotency import Seal, key_digest
 from gateway.holds.offer import Charge
 from gateway.serving.call import Last
-from gateway.serving.idempotency import KEPT_MOST, NAME_MOST, Repetition, name_of
+from gateway.serving.idempotency import KEPT_MOST, NAME_MOST, IdempotentCall, name_of
 
 DIGEST = key_digest("/v1/chat/completions", "once")
 SEAL = Seal.of("tc-ab-secret", DIGEST)
@@ -38,7 +38,7 @@ class Ended:
 
 
 def kept(size: int, recorded: bytes = b"") -> tuple[bytes, bytes]:
-    once = Repetition(DIGEST, SEAL, "body", None).to_keep(Ended(size), recorded)  # type: ignore[arg-type]
+    once = IdempotentCall(DIGEST, SEAL, "body", None).to_keep(Ended(size), recorded)  # type: ignore[arg-type]
     return once.answer_first, once.answer_again
 
 

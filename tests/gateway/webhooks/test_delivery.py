@@ -19,7 +19,7 @@ import redis
 from gateway.clock import now_ms
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import connect
-from gateway.webhooks.delivery import GIVEN_UP_AFTER_MS, Courier, Webhook
+from gateway.webhooks.delivery import GIVEN_UP_AFTER_MS, Webhook, WebhookDelivery
 from tests.gateway.holds.desk import Desk, desk
 from tests.serving import served
 
@@ -97,7 +97,7 @@ async def test_two_hundred_settlements_at_once_tell_each_threshold_once(
     await sold_out(valkey_url)
     receiver = Receiver()
     with served(receiver) as url:
-        courier = Courier(client, http, Webhook(url, KEY), now_ms=now_ms, monotonic=Clock().monotonic)
+        courier = WebhookDelivery(client, http, Webhook(url, KEY), now_ms=now_ms, monotonic=Clock().monotonic)
         while courier.turn():
             pass
 
@@ -127,7 +127,7 @@ async def test_a_webhook_that_fails_twice_is_sent_the_same_a_third_time(
         await use(at, "acme", 1, 8)
     receiver, clock = Receiver(statuses=[500, 302]), Clock()
     with served(receiver) as url:
-        courier = Courier(client, http, Webhook(url, KEY), now_ms=clock.now_ms, monotonic=clock.monotonic)
+        courier = WebhookDelivery(client, http, Webhook(url, KEY), now_ms=clock.now_ms, monotonic=clock.monotonic)
         assert not courier.turn()
         assert not courier.turn()  # too early
         assert len(receiver.posts) == 1
@@ -153,7 +153,9 @@ async def test_what_no_webhook_took_for_a_day_is_set_aside(
         at.customer("acme", "only")
         await use(at, "acme", 1, 8)
     clock = Clock()
-    courier = Courier(client, http, Webhook("http://127.0.0.1:1", KEY), now_ms=clock.now_ms, monotonic=clock.monotonic)
+    courier = WebhookDelivery(
+        client, http, Webhook("http://127.0.0.1:1", KEY), now_ms=clock.now_ms, monotonic=clock.monotonic
+    )
     courier.turn()
     assert notices(client) == 1
     clock.passed_s = GIVEN_UP_AFTER_MS / 1000
@@ -170,12 +172,12 @@ async def test_one_courier_at_a_time_delivers(valkey_url: str, client: redis.Red
     await sold_out(valkey_url)
     receiver = Receiver()
     with served(receiver) as url:
-        courier = Courier(client, http, Webhook(url, KEY), now_ms=now_ms, monotonic=Clock().monotonic)
+        courier = WebhookDelivery(client, http, Webhook(url, KEY), now_ms=now_ms, monotonic=Clock().monotonic)
         with client.lock(redis_keys.COURIER_LOCK, timeout=60):
             assert not courier.turn()
     assert notices(client) == 4
 
-    Courier(client, http, None, now_ms=now_ms, monotonic=Clock().monotonic).turn()
+    WebhookDelivery(client, http, None, now_ms=now_ms, monotonic=Clock().monotonic).turn()
 
     assert receiver.posts == []
     assert notices(client) == 0
@@ -207,7 +209,9 @@ async def test_an_entry_that_is_no_notice_is_set_aside(
 
     with served(receiver) as url:
         clock = Clock()
-        courier = Courier(client, http, Webhook(url, KEY), now_ms=clock.now_ms, monotonic=clock.monotonic, fault=fault)
+        courier = WebhookDelivery(
+            client, http, Webhook(url, KEY), now_ms=clock.now_ms, monotonic=clock.monotonic, fault=fault
+        )
         for _ in range(6):
             courier.turn()
 
@@ -224,7 +228,7 @@ async def test_an_address_that_is_none_costs_a_delivery_not_the_courier(
     """The notice stays and is tried again, later each time."""
     await sold_out(valkey_url)
     clock = Clock()
-    courier = Courier(client, http, Webhook(url, KEY), now_ms=clock.now_ms, monotonic=clock.monotonic)
+    courier = WebhookDelivery(client, http, Webhook(url, KEY), now_ms=clock.now_ms, monotonic=clock.monotonic)
     waiting = notices(client)
 
     assert not courier.turn()
@@ -243,7 +247,9 @@ async def test_a_fault_that_nobody_foresaw_does_not_end_the_courier(client: redi
         stop.set()
 
     client.xadd(redis_keys.notices(next(iter(redis_keys.ALL_BUCKETS))), {"publication": PUBLISHED})
-    courier = Courier(client, http, Webhook("http://127.0.0.1:9/", KEY), now_ms=now_ms, monotonic=broken, fault=fault)
+    courier = WebhookDelivery(
+        client, http, Webhook("http://127.0.0.1:9/", KEY), now_ms=now_ms, monotonic=broken, fault=fault
+    )
 
     courier.run(stop)
 

@@ -8,9 +8,9 @@ from typing import Any
 from gateway.errors import UpstreamUnavailable
 from gateway.serving.dialects.answers.assembly import joined, take
 from gateway.serving.dialects.answers.choice_usages import ChoiceUsages
-from gateway.serving.dialects.answers.fast_path import Alike, alike
+from gateway.serving.dialects.answers.fast_path import FastPath, fast_path_of
 from gateway.serving.dialects.answers.stream import TAIL_KEPT, Reading, strings_in
-from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.fields.answer_fields import CHOICE, CHUNK, DELTA, without_houses_own, without_unknown_texts
 from gateway.serving.json_codec import dumps
 from gateway.serving.meter import Usage, count, said_output
@@ -38,7 +38,7 @@ class ChatReading(Reading):
     chunk_kind = "chat.completion.chunk"
     known = CHOICE - {"text"}
 
-    def __init__(self, wanted: Wanted, grant: int) -> None:
+    def __init__(self, wanted: Parameters, grant: int) -> None:
         super().__init__(wanted, grant)
         self._frame = self._lacked()  # what every chunk repeats: id, created, …
         self._carried: dict[str, Any] = {}  # what a chunk said beside that of which the caller sees nothing
@@ -51,7 +51,7 @@ class ChatReading(Reading):
         self._begun = 0  # choices that the caller was told of, which are the first ones
         self._usages = ChoiceUsages(wanted.choices, counted_apart=wanted.counted_apart, runs_apart=wanted.runs_apart)
         self._came_whole = False
-        self._like: Alike | None = None
+        self._like: FastPath | None = None
         self._text_of: int | None = None  # the choice of the last chunk, where it said a text for one and nothing else
 
     def _take_run(self, events: list[bytes], start: int) -> tuple[int, bytes]:
@@ -73,7 +73,7 @@ class ChatReading(Reading):
         self._text_of = None
         shown = self._take(event)
         if self._text_of is not None and not self._halves.held:
-            self._like = alike(data, shown, self._text_of)
+            self._like = fast_path_of(data, shown, self._text_of)
         return shown
 
     def _choice_of_text(self, shown: list[dict[str, Any]]) -> int | None:

@@ -11,7 +11,7 @@ _TEXT = re.compile(rb'(?!\Z)[^"\\\x00-\x1f]*(?:\\["\\/bfnrt][^"\\\x00-\x1f]*)*')
 """The inside of a JSON string that says nothing but text: no escape that could be half of a character."""
 
 
-class Alike:
+class FastPath:
     """What comes before and after the text in such an event, and in the bytes that its caller was sent for it."""
 
     __slots__ = ("_after", "_before", "_shown_after", "_shown_before", "_sizes", "index")
@@ -45,12 +45,12 @@ class Alike:
             return 0, "", b""
 
 
-def alike(data: bytes, shown: bytes, index: int) -> Alike | None:
+def fast_path_of(data: bytes, shown: bytes, index: int) -> FastPath | None:
     """Return how to recognise the like of an event of one choice, of which the caller was sent ``shown``."""
     parts, shown_parts = _around_text(data), _around_text(shown)
     if parts is None or shown_parts is None:
         return None
-    return Alike(parts, shown_parts, index)
+    return FastPath(parts, shown_parts, index)
 
 
 def _around_text(data: bytes) -> tuple[bytes, bytes] | None:

@@ -10,7 +10,7 @@ from typing import Any
 from gateway.errors import TokencapError, UpstreamError, UpstreamSaid, UpstreamUnavailable
 from gateway.serving.dialects.answers.surrogates import HALF, Halves
 from gateway.serving.dialects.answers.thread_digests import TAIL_CHARACTERS
-from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.fields.answer_fields import shown_usage
 from gateway.serving.json_codec import loads
 from gateway.serving.meter import UNSAID, Sight, Usage
@@ -42,7 +42,7 @@ class Reading(ABC):
     text for a choice is one token of it, unless the upstream's figure says more.
     """
 
-    def __init__(self, wanted: Wanted, grant: int) -> None:
+    def __init__(self, wanted: Parameters, grant: int) -> None:
         self.tool_calls: list[str] = []
         """Ids of the tool calls in the answer."""
         self.answer_id: str | None = None

@@ -11,7 +11,7 @@ import jiter
 import orjson
 
 from gateway.serving.caller.json_body import Body
-from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.json_codec import dumps
 from gateway.serving.upstream.profiles import Profile
 
@@ -26,7 +26,7 @@ def comes_whole(profile: Profile, body: Body, choices: int = 1) -> bool:
     return not (profile.always_streams or body.get("stream") or (profile.counts_choices_apart and choices > 1))
 
 
-def streamed(body: Body, wanted: Wanted) -> Body:
+def streamed(body: Body, wanted: Parameters) -> Body:
     """Return the field that asks the upstream to stream, or not to, as the caller said it."""
     if not wanted.comes_whole:
         return {"stream": True}

@@ -15,8 +15,8 @@ from gateway.holds.store import redis_keys
 from gateway.holds.store.packing import WindowState
 from gateway.ledger.billing_tables import adjustments
 from gateway.ledger.book.appender import book
-from gateway.ledger.book.verify import recount
-from gateway.ledger.book.watermark import Tide
+from gateway.ledger.book.verify import verify_chain
+from gateway.ledger.book.watermark import Watermark
 from gateway.ledger.database import Database
 from gateway.ledger.read.queries import begun_in, spent_in, totals
 from gateway.ledger.recovery.agreement import Agreement, Period
@@ -44,7 +44,7 @@ async def limited(services: AdminServices, admin_token: str) -> AsyncIterator[Op
 def booked(services: AdminServices, *records: Any) -> None:
     """Append records as the bookkeeper does: Redis hears of them."""
     with services.database.write() as connection:
-        Tide(services.redis).rise(book(connection, records))
+        Watermark(services.redis).rise(book(connection, records))
 
 
 async def called(operator: Operator, services: AdminServices) -> tuple[str, str]:
@@ -66,7 +66,7 @@ async def test_a_credit_is_a_record_with_a_negative_charge(
     assert (credit["tier"], credit["menu_version"], credit["key_id"]) == ("t2", "m1", "key_1")
     assert credit["time"] == NOON
     assert (await operator.get(f"/admin/usage?customer={customer}"))["data"][-1] == credit
-    assert recount(database).is_sound
+    assert verify_chain(database).is_sound
 
 
 async def test_a_fee_is_a_record_with_its_amount(operator: Operator, database: Database) -> None:

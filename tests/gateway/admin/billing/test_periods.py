@@ -12,9 +12,9 @@ from gateway.admin.api.routes import AdminServices
 from gateway.billing.closing import AT_ONCE, CLOSING_S, Closing
 from gateway.holds.store import redis_keys
 from gateway.ledger.book.appender import append, book
-from gateway.ledger.book.watermark import Tide
+from gateway.ledger.book.watermark import Watermark
 from gateway.ledger.database import Database
-from gateway.ledger.tables import customers, usage_aside
+from gateway.ledger.tables import customers, usage_dead_letters
 from gateway.ledger.writer import Writer
 from tests.gateway.admin.held import hold, release
 from tests.gateway.admin.operator import Clock, Operator, fields_of
@@ -34,7 +34,7 @@ def clock() -> Clock:
 
 def booked(services: AdminServices, *records: Any) -> None:
     with services.database.write() as connection:
-        Tide(services.redis).rise(book(connection, records))
+        Watermark(services.redis).rise(book(connection, records))
 
 
 def call(number: int, customer: str, time: int = MIDDLE, **changes: Any) -> Any:
@@ -128,7 +128,7 @@ async def test_records_set_aside_keep_it_open(operator: Operator, services: Admi
         "body": "{}",
     }
     with services.database.write() as connection:
-        connection.execute(insert(usage_aside), [row])
+        connection.execute(insert(usage_dead_letters), [row])
 
     assert (await why(operator))[0].startswith("Records are set aside")
 

@@ -13,7 +13,7 @@ from sqlalchemy import text, update
 from gateway.admin.api.routes import AdminServices
 from gateway.catalog import api_key_rows, customer_rows, projector
 from gateway.catalog.api_key_rows import KeyRow
-from gateway.catalog.projector import Everything, project_customers, project_keys, project_pending
+from gateway.catalog.projector import CatalogProjector, project_customers, project_keys, project_pending
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
 from gateway.holds.store import redis_keys
@@ -141,7 +141,7 @@ async def test_a_redis_that_lost_everything_gets_everything_back(
     before = {"customer": hot.customer(customer), "timeline": hot.timeline()}
     hot.redis.flushall()
 
-    everything = Everything(database, projection)
+    everything = CatalogProjector(database, projection)
     everything.write_menus()
     everything.write_customers([customer])
 
@@ -161,13 +161,13 @@ async def test_a_redis_that_lost_everything_tells_the_webhook_of_no_publication_
         connection.execute(update(publications).values(at=now_ms()))
     hot.redis.flushall()
 
-    Everything(database, projection).write_menus()
+    CatalogProjector(database, projection).write_menus()
     project_pending(database, projection)
     assert hot.redis.xlen(notices) == 0
 
     with database.write() as connection:
         connection.execute(update(publications).values(projected=False))
-    Everything(database, projection).write_menus()
+    CatalogProjector(database, projection).write_menus()
     project_pending(database, projection)
     assert hot.redis.xlen(notices) == 1
 

@@ -10,10 +10,10 @@ from sqlalchemy import MetaData, select, update
 from gateway.exports.jsonl import encode
 from gateway.ledger.book.appender import append
 from gateway.ledger.book.erasure import erase_records
-from gateway.ledger.book.verify import recount
+from gateway.ledger.book.verify import verify_chain
 from gateway.ledger.database import Database
 from gateway.ledger.read.queries import Span, usage_records_in
-from gateway.ledger.tables import customers, erasures, usage_aside, usage_records
+from gateway.ledger.tables import customers, erasures, usage_dead_letters, usage_records
 from tests.gateway.admin.operator import Operator
 from tests.gateway.ledger.records import record
 
@@ -55,7 +55,7 @@ async def test_what_names_a_customer_is_gone_and_the_chain_holds(
 
     await operator.delete(f"/admin/customers/{ada}?erase=true")
 
-    verdict = recount(database)
+    verdict = verify_chain(database)
     assert (verdict.rows, verdict.bad, verdict.erased) == (5, None, 3)
     after = exported(database)
     words = {"conversation", "end_user", "client_request_id"}
@@ -75,7 +75,7 @@ async def test_an_erased_row_that_is_changed_is_found(operator: Operator, databa
     with database.write() as connection:
         connection.execute(update(usage_records).where(usage_records.c.seq == 3).values(charge_nanousd=1))
 
-    verdict = recount(database)
+    verdict = verify_chain(database)
 
     assert verdict.bad is not None
     assert (verdict.bad.seq, verdict.bad.reason) == (3, "it was erased, and changed since")
@@ -89,7 +89,7 @@ async def test_a_row_that_was_changed_before_is_not_made_sound_by_an_erasure(
 
     await operator.delete(f"/admin/customers/{ada}?erase=true")
 
-    verdict = recount(database)
+    verdict = verify_chain(database)
     assert verdict.bad is not None
     assert verdict.bad.seq == 3
     assert not any(name in json.dumps(exported(database)) for name in NAMES)
@@ -102,9 +102,9 @@ async def test_what_comes_late_brings_no_name_back(operator: Operator, database:
     appended = append(database, [spoken(1, ada), spoken(6, ada), spoken(6, ada)])
 
     assert [(row["seq"], row["conversation"], row["client_request_id"]) for row in appended] == [(6, "erased", None)]
-    assert recount(database).bad is None
+    assert verify_chain(database).bad is None
     with database.read() as connection:
-        assert connection.execute(usage_aside.select()).all() == []
+        assert connection.execute(usage_dead_letters.select()).all() == []
 
 
 async def test_an_erasure_that_was_broken_off_is_finished_by_another(
@@ -121,7 +121,7 @@ async def test_an_erasure_that_was_broken_off_is_finished_by_another(
 
     with database.read() as connection:
         assert connection.execute(erasures.select()).all() == first
-    assert recount(database).bad is None
+    assert verify_chain(database).bad is None
 
 
 async def test_what_was_set_aside_names_nobody_either(operator: Operator, database: Database, ada: str) -> None:
@@ -130,12 +130,12 @@ async def test_what_was_set_aside_names_nobody_either(operator: Operator, databa
         {"stream": "s", "entry": "2-0", "reason": "x", "body": json.dumps({"record": f'{{"{ada}": "ada-user'})},
     ]
     with database.write() as connection:
-        connection.execute(usage_aside.insert(), rows)
+        connection.execute(usage_dead_letters.insert(), rows)
 
     await operator.delete(f"/admin/customers/{ada}?erase=true")
 
     with database.read() as connection:
-        bodies = [row.body for row in connection.execute(usage_aside.select())]
+        bodies = [row.body for row in connection.execute(usage_dead_letters.select())]
     assert not any(name in body for body in bodies for name in NAMES)
     assert json.loads(json.loads(bodies[0])["record"])["billed_output_tokens"] == spoken(9, ada)["billed_output_tokens"]
 

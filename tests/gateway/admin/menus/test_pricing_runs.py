@@ -15,7 +15,7 @@ from gateway.catalog import menu_rows, run_rows
 from gateway.clock import now_ms
 from gateway.ledger.book.appender import append
 from gateway.ledger.database import Database
-from gateway.repricing.scheduler import Pricer
+from gateway.repricing.scheduler import Scheduler
 from pricing.certificate import verify
 from tests.gateway.admin.operator import Clock, Operator
 from tests.gateway.cli.commands import tokencap
@@ -49,20 +49,22 @@ def ledger(database: Database, records: list[dict[str, Any]]) -> Database:
 
 
 @pytest.fixture
-def pricer_of(ledger_url: str) -> Iterator[Callable[..., Pricer]]:
+def pricer_of(ledger_url: str) -> Iterator[Callable[..., Scheduler]]:
     """Make pricers as the bookkeeper has one; all are stopped at the end."""
-    made: list[tuple[Pricer, Database]] = []
+    made: list[tuple[Scheduler, Database]] = []
 
-    def make(**given: Any) -> Pricer:
+    def make(**given: Any) -> Scheduler:
         database = Database(ledger_url)
         environment = {**os.environ, "TOKENCAP_DATABASE_URL": ledger_url}
-        pricer = Pricer(database, environment, now_ms=given.pop("now_ms", now_ms), new_id=lambda: "run_1", **given)
-        made.append((pricer, database))
-        return pricer
+        scheduler = Scheduler(
+            database, environment, now_ms=given.pop("now_ms", now_ms), new_id=lambda: "run_1", **given
+        )
+        made.append((scheduler, database))
+        return scheduler
 
     yield make
-    for pricer, database in made:
-        pricer.stop()
+    for scheduler, database in made:
+        scheduler.stop()
         database.close()
 
 
@@ -71,11 +73,11 @@ def in_force(database: Database) -> str | None:
         return menu_rows.in_force(menu_rows.read_timeline(connection), now_ms())
 
 
-def worked_off(pricer: Pricer, database: Database, run_id: str) -> None:
+def worked_off(scheduler: Scheduler, database: Database, run_id: str) -> None:
     """Turn as the bookkeeper does until a run has ended."""
 
     def has_ended() -> bool:
-        pricer.turn()
+        scheduler.turn()
         with database.read() as connection:
             return run_rows.find(connection, run_id).state not in run_rows.OPEN
 
@@ -83,7 +85,7 @@ def worked_off(pricer: Pricer, database: Database, run_id: str) -> None:
 
 
 async def test_a_run_drafts_a_certified_menu_of_the_market_that_the_command_learns_and_compares_it_with_the_one_in_force(
-    ledger: Database, ledger_url: str, operator: Operator, pricer_of: Callable[..., Pricer], tmp_path: Path
+    ledger: Database, ledger_url: str, operator: Operator, pricer_of: Callable[..., Scheduler], tmp_path: Path
 ) -> None:
     posted = await operator.post("/admin/pricing/runs", ASKED)
     assert posted["state"] == "queued"
@@ -120,7 +122,7 @@ async def test_a_run_drafts_a_certified_menu_of_the_market_that_the_command_lear
 
 
 async def test_a_draft_within_the_limits_is_put_in_force_if_that_was_asked_and_can_be_taken_back(
-    ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler]
 ) -> None:
     posted = await operator.post("/admin/pricing/runs", {**ASKED, **FREELY, "publish": "now"})
 
@@ -138,7 +140,7 @@ async def test_a_draft_within_the_limits_is_put_in_force_if_that_was_asked_and_c
 
 @ON_ONE_LEDGER
 async def test_a_draft_that_waits_for_the_next_period_is_what_customers_are_told_comes_next(
-    ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler]
 ) -> None:
     customer = await operator.customer(tier="t1")
     posted = await operator.post("/admin/pricing/runs", {**ASKED, **FREELY, "publish": "next_period"})
@@ -156,7 +158,7 @@ async def test_a_draft_that_waits_for_the_next_period_is_what_customers_are_told
 
 @ON_ONE_LEDGER
 async def test_a_draft_that_moves_too_far_at_once_stays_a_draft(
-    ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler]
 ) -> None:
     asked = {**ASKED, "publish": "now", "cap_factor_max": 1.01, "price_factor_max": 1.01}
     posted = await operator.post("/admin/pricing/runs", asked)
@@ -173,7 +175,7 @@ async def test_a_draft_that_moves_too_far_at_once_stays_a_draft(
 
 @ON_ONE_LEDGER
 async def test_a_draft_that_would_leave_customers_without_a_tier_stays_a_draft(
-    ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler]
 ) -> None:
     """Nobody would take the customer's tier by itself, so nobody can say where it would go."""
     await operator.put("/admin/tiers/gold", {"price_nanousd": 310_000_000})
@@ -198,7 +200,7 @@ async def test_a_draft_that_would_leave_customers_without_a_tier_stays_a_draft(
     ],
 )
 async def test_a_run_without_a_menu_worth_selling_is_refused_with_the_reason(
-    ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer], asked: dict[str, Any], reason: str
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler], asked: dict[str, Any], reason: str
 ) -> None:
     posted = await operator.post("/admin/pricing/runs", {**asked, "publish": "now"})
 
@@ -212,26 +214,26 @@ async def test_a_run_without_a_menu_worth_selling_is_refused_with_the_reason(
 
 @ON_ONE_LEDGER
 async def test_a_run_whose_process_is_killed_changes_nothing_and_is_taken_up_again(
-    ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler]
 ) -> None:
     posted = await operator.post("/admin/pricing/runs", {**ASKED, **FREELY, "publish": "now"})
-    pricer = pricer_of()
-    assert pricer.turn()
-    assert pricer._process is not None
+    scheduler = pricer_of()
+    assert scheduler.turn()
+    assert scheduler._process is not None
 
-    pricer._process.kill()
-    pricer._process.wait()
+    scheduler._process.kill()
+    scheduler._process.wait()
 
     assert in_force(ledger) == "m1"
     assert (await operator.get(f"/admin/pricing/runs/{posted['id']}"))["state"] == "running"
-    worked_off(pricer, ledger, posted["id"])
+    worked_off(scheduler, ledger, posted["id"])
     assert (await operator.get(f"/admin/pricing/runs/{posted['id']}"))["state"] == "done"
     assert in_force(ledger) != "m1"
 
 
 @ON_ONE_LEDGER
 async def test_a_run_survives_a_restart_of_the_bookkeeper(
-    ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler]
 ) -> None:
     posted = await operator.post("/admin/pricing/runs", ASKED)
     first = pricer_of()
@@ -246,17 +248,17 @@ async def test_a_run_survives_a_restart_of_the_bookkeeper(
 
 @ON_ONE_LEDGER
 async def test_a_cancelled_run_ends_its_process_and_publishes_nothing(
-    ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer]
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler]
 ) -> None:
     posted = await operator.post("/admin/pricing/runs", {**ASKED, **FREELY, "publish": "now", "draws": 500})
-    pricer = pricer_of()
-    pricer.turn()
-    assert pricer._process is not None
+    scheduler = pricer_of()
+    scheduler.turn()
+    assert scheduler._process is not None
 
     cancelled = await operator.post(f"/admin/pricing/runs/{posted['id']}/cancel")
 
     assert cancelled["state"] == "cancelled"
-    until(lambda: pricer._process is None or pricer._process.poll() is not None, 60)
+    until(lambda: scheduler._process is None or scheduler._process.poll() is not None, 60)
     assert (await operator.get(f"/admin/pricing/runs/{posted['id']}"))["state"] == "cancelled"
     assert in_force(ledger) == "m1"
     refused = await operator.refused("POST", f"/admin/pricing/runs/{posted['id']}/cancel")
@@ -265,7 +267,7 @@ async def test_a_cancelled_run_ends_its_process_and_publishes_nothing(
 
 @ON_ONE_LEDGER
 async def test_of_two_runs_the_second_waits_also_for_another_gateways(
-    ledger: Database, operator: Operator, pricer_of: Callable[..., Pricer], clock: Clock
+    ledger: Database, operator: Operator, pricer_of: Callable[..., Scheduler], clock: Clock
 ) -> None:
     first = await operator.post("/admin/pricing/runs", ASKED)
     clock.ms += 1
@@ -284,7 +286,7 @@ async def test_of_two_runs_the_second_waits_also_for_another_gateways(
 
 
 def test_the_schedule_asks_for_a_run_once_in_its_time_however_many_gateways_there_are(
-    database: Database, pricer_of: Callable[..., Pricer]
+    database: Database, pricer_of: Callable[..., Scheduler]
 ) -> None:
     clock = Clock()
     asked = {"days": 28, "publish": "next_period"}
@@ -302,12 +304,12 @@ def test_the_schedule_asks_for_a_run_once_in_its_time_however_many_gateways_ther
         assert (run.actor, json.loads(run.asked)) == ("schedule", asked)
 
 
-def test_a_scheduled_run_is_carried_out_like_any_other(ledger: Database, pricer_of: Callable[..., Pricer]) -> None:
+def test_a_scheduled_run_is_carried_out_like_any_other(ledger: Database, pricer_of: Callable[..., Scheduler]) -> None:
     """It leaves out most of what may be asked; here nobody has said what an answer is worth."""
-    pricer = pricer_of(every_h=24, asked={"days": 3650, "publish": "no"})
-    pricer.turn()
+    scheduler = pricer_of(every_h=24, asked={"days": 3650, "publish": "no"})
+    scheduler.turn()
 
-    worked_off(pricer, ledger, "run_1")
+    worked_off(scheduler, ledger, "run_1")
 
     with ledger.read() as connection:
         run = run_rows.find(connection, "run_1")

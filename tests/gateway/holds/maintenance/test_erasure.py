@@ -12,10 +12,10 @@ import pytest
 import redis
 
 from gateway.holds.hold import Once
-from gateway.holds.idempotency import Claims
+from gateway.holds.idempotency import IdempotencyClaims
 from gateway.holds.maintenance.erasure import erase_customer
 from gateway.holds.store import redis_keys
-from gateway.holds.store.cache import Directory
+from gateway.holds.store.cache import LookupCache
 from gateway.holds.store.clients import connect
 from gateway.holds.store.packing import ConversationState
 from gateway.holds.store.threads import Threads
@@ -99,7 +99,7 @@ async def test_what_leads_back_to_it_and_what_was_kept_for_it_goes_and_nobody_el
     """Threads of its conversations and answers under its Idempotency-Keys have its own words in them, sealed or digested."""
     async with desk(valkey_url) as at:
         at.tier("basic")
-        threads, claims = Threads(at.line, Directory(at.line)), Claims(at.line, LEASE.lease_ms)
+        threads, claims = Threads(at.line, LookupCache(at.line)), IdempotencyClaims(at.line, LEASE.lease_ms)
         for name in ("acme", "other"):
             at.customer(name, "basic")
             bucket = redis_keys.bucket_of(name)

@@ -14,8 +14,8 @@ import redis
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
 from gateway.holds.store.address import address_of
-from gateway.holds.store.clients import connect, connect_line
-from gateway.holds.store.connection import WAITING_MOST, SharedLine
+from gateway.holds.store.clients import connect, connect_shared
+from gateway.holds.store.connection import WAITING_MOST, SharedConnection
 from gateway.holds.store.scripts import Script
 from tests.certificates import certified
 from tests.faults.wire import Wire, wire
@@ -32,8 +32,8 @@ def between(valkey_url: str) -> Iterator[Wire]:
 
 
 @asynccontextmanager
-async def line_to(url: str, timeout_s: float = TIMEOUT_S) -> AsyncIterator[SharedLine]:
-    line = SharedLine(address_of(url), timeout_s)
+async def line_to(url: str, timeout_s: float = TIMEOUT_S) -> AsyncIterator[SharedConnection]:
+    line = SharedConnection(address_of(url), timeout_s)
     try:
         yield line
     finally:
@@ -208,7 +208,7 @@ async def test_a_server_that_is_no_redis_is_given_up() -> None:
 
 
 async def test_a_line_that_was_closed_says_so(valkey_url: str) -> None:
-    line = connect_line(valkey_url)
+    line = connect_shared(valkey_url)
     asked = line.ask("PING")
     await line.aclose()
 

@@ -10,13 +10,13 @@ import pytest
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
 from gateway.holds.hold import Checkpoint, Once
-from gateway.holds.idempotency import Claims
+from gateway.holds.idempotency import IdempotencyClaims
 from gateway.holds.keeper import Keeper
-from gateway.holds.maintenance.turn import FULL, ROOMY, Upkeep
+from gateway.holds.maintenance.turn import FULL, ROOMY, Maintenance
 from gateway.holds.store import redis_keys
 from gateway.ledger.database import Database
 from gateway.ledger.writer import Writer
-from gateway.metrics.counters import Tally
+from gateway.metrics.counters import Counters
 from tests.clock import Clock
 from tests.gateway.holds.desk import LEASE, Desk, desk
 
@@ -45,8 +45,8 @@ def only(at: Desk, share: float) -> Iterator[None]:
 async def test_a_full_server_refuses_reservations_and_takes_renewals_and_settlements(
     at: Desk, database: Database
 ) -> None:
-    clock, claims = Clock(), Claims(at.line, LEASE.lease_ms)
-    keeper = Keeper(at.book, claims, LEASE, Tally(), monotonic=clock)
+    clock, claims = Clock(), IdempotencyClaims(at.line, LEASE.lease_ms)
+    keeper = Keeper(at.book, claims, LEASE, Counters(), monotonic=clock)
     digest = "0" * 32
     await claims.claim(BUCKET, "acme", digest, "body", "c1")
     first, second = await at.reserve("c1", "acme", 100), await at.reserve("c2", "acme", 100)
@@ -69,7 +69,7 @@ async def test_a_full_server_refuses_reservations_and_takes_renewals_and_settlem
 
 
 async def test_nobody_is_admitted_to_a_server_that_is_nearly_full_until_there_is_room(at: Desk) -> None:
-    upkeep = Upkeep(at.blocking, now_ms)
+    upkeep = Maintenance(at.blocking, now_ms)
     upkeep.turn()
     await at.reserve("c1", "acme", 100)
     with only(at, 0.9):
@@ -89,8 +89,8 @@ async def test_nobody_is_admitted_to_a_server_that_is_nearly_full_until_there_is
 
 async def test_a_server_that_is_full_is_told_by_who_looks_again_after_a_start(at: Desk) -> None:
     with only(at, 1.5):
-        Upkeep(at.blocking, now_ms).turn()
+        Maintenance(at.blocking, now_ms).turn()
         assert at.blocking.hget(redis_keys.state(BUCKET), "full") == b"1"
-    Upkeep(at.blocking, now_ms).turn()
+    Maintenance(at.blocking, now_ms).turn()
 
     assert not at.blocking.hexists(redis_keys.state(BUCKET), "full")

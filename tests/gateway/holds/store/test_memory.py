@@ -9,12 +9,12 @@ import pytest
 from gateway.clock import now_ms
 from gateway.errors import TokencapError
 from gateway.holds.hold import UNANSWERED, Hold, Once
-from gateway.holds.idempotency import Claims
+from gateway.holds.idempotency import IdempotencyClaims
 from gateway.holds.keeper import MARKED_S, Keeper, Live
-from gateway.holds.maintenance.turn import Upkeep
+from gateway.holds.maintenance.turn import Maintenance
 from gateway.holds.store import redis_keys
 from gateway.holds.store.packing import conversation_in, mark
-from gateway.metrics.counters import Tally
+from gateway.metrics.counters import Counters
 from tests.clock import Clock
 from tests.gateway.holds.desk import LEASE, Desk, desk
 
@@ -29,7 +29,7 @@ def found(at: Desk) -> dict[bytes, int]:
 
 
 def keeper_of(at: Desk, clock: Clock) -> Keeper:
-    return Keeper(at.book, Claims(at.line, LEASE.lease_ms), LEASE, Tally(), monotonic=clock)
+    return Keeper(at.book, IdempotencyClaims(at.line, LEASE.lease_ms), LEASE, Counters(), monotonic=clock)
 
 
 async def settled(at: Desk, keeper: Keeper, clock: Clock, hold: Hold, once: Once | None = None, **came_to: Any) -> None:
@@ -142,7 +142,7 @@ async def test_a_reservation_whose_reply_was_lost_leaves_nothing(valkey_url: str
 async def test_a_call_whose_answer_is_not_kept_leaves_its_idempotency_key_free(valkey_url: str) -> None:
     async with desk(valkey_url) as at:
         await served(at)
-        clock, claims = Clock(), Claims(at.line, LEASE.lease_ms)
+        clock, claims = Clock(), IdempotencyClaims(at.line, LEASE.lease_ms)
         keeper = keeper_of(at, clock)
         before = found(at)
         bucket = redis_keys.bucket_of("acme")
@@ -197,7 +197,7 @@ async def test_marks_that_no_worker_removed_are_gone_after_a_day(valkey_url: str
         marks, day_ms = redis_keys.settled(redis_keys.bucket_of("acme")), 86_400_000
         at.blocking.hset(marks, "old", mark(0, now_ms() - day_ms - 1_000))
         at.blocking.hset(marks, "young", mark(0, now_ms() - day_ms + 60_000))
-        upkeep = Upkeep(at.blocking, now_ms)
+        upkeep = Maintenance(at.blocking, now_ms)
         for _ in range(redis_keys.BUCKETS):
             upkeep.turn()
 
@@ -211,7 +211,7 @@ async def test_kept_answers_of_a_customer_have_a_budget_that_comes_back_hour_by_
         at.customer("acme", "basic")
         at.customer("other", "basic")
         at.book._answers_bytes_max = 10_000
-        claims, kept = Claims(at.line, LEASE.lease_ms), []
+        claims, kept = IdempotencyClaims(at.line, LEASE.lease_ms), []
 
         async def call(number: int, customer: str = "acme") -> bool:
             digest = f"{number:032x}"

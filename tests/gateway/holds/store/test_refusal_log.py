@@ -20,16 +20,16 @@ from gateway.errors import (
 )
 from gateway.holds.hold import Ask
 from gateway.holds.store import redis_keys
-from gateway.holds.store.clients import connect_line
-from gateway.holds.store.connection import Line
+from gateway.holds.store.clients import connect_shared
+from gateway.holds.store.connection import RedisConnection
 from gateway.holds.store.refusal_log import MOST, WAITING_MOST, RefusalLog, is_kept, refusals_of, shown
 
 NOW = 1_767_268_800_000
 
 
 @pytest.fixture
-async def line(valkey_url: str) -> AsyncIterator[Line]:
-    line = connect_line(valkey_url)
+async def line(valkey_url: str) -> AsyncIterator[RedisConnection]:
+    line = connect_shared(valkey_url)
     yield line
     await line.aclose()
 
@@ -56,7 +56,7 @@ def refused(used: int = 5) -> InsufficientQuota:
     return error
 
 
-async def test_what_was_noted_is_read_newest_first(line: Line) -> None:
+async def test_what_was_noted_is_read_newest_first(line: RedisConnection) -> None:
     times = iter((NOW, NOW + 2, NOW + 1))
     log = RefusalLog(line, lambda: next(times))
     log.note("cus_a", "key_1", asked("one"), refused())
@@ -77,7 +77,7 @@ async def test_what_was_noted_is_read_newest_first(line: Line) -> None:
     assert [one["request_id"] for one in of_b] == ["three"]
 
 
-async def test_a_storm_of_refusals_is_bounded_in_the_worker_and_in_redis(line: Line) -> None:
+async def test_a_storm_of_refusals_is_bounded_in_the_worker_and_in_redis(line: RedisConnection) -> None:
     log = RefusalLog(line, lambda: NOW)
     for number in range(WAITING_MOST + 1):
         log.note("cus_a", "key_1", asked(f"req_{number}"), refused())
@@ -94,7 +94,7 @@ async def test_a_storm_of_refusals_is_bounded_in_the_worker_and_in_redis(line: L
 
 
 async def test_a_redis_that_takes_nothing_costs_the_log_and_nothing_else(
-    line: Line, caplog: pytest.LogCaptureFixture
+    line: RedisConnection, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = redis_keys.refusals(redis_keys.bucket_of("cus_a"), "cus_a")
     await line.ask("SET", name, "of another kind")

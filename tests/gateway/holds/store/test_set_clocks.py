@@ -10,15 +10,15 @@ import pytest
 from gateway.clock import now_ms
 from gateway.errors import InsufficientQuota, MeteringUnavailable, RateLimitExceeded
 from gateway.holds.hold import Once
-from gateway.holds.idempotency import Claims
+from gateway.holds.idempotency import IdempotencyClaims
 from gateway.holds.keeper import Keeper
 from gateway.holds.maintenance.census import Census
-from gateway.holds.maintenance.redis_clock import Clocks
-from gateway.holds.maintenance.turn import Upkeep
+from gateway.holds.maintenance.redis_clock import RedisClock
+from gateway.holds.maintenance.turn import Maintenance
 from gateway.holds.store import redis_keys
 from gateway.holds.store.packing import WindowState
 from gateway.holds.terms import period_of
-from gateway.metrics.counters import Tally
+from gateway.metrics.counters import Counters
 from tests.clock import Clock
 from tests.gateway.holds.desk import GENERATION, LEASE, Desk, desk, end_lease
 from tests.servers import SetClock, set_clock_valkey_in, short_directory
@@ -101,7 +101,7 @@ async def test_whose_rate_is_limited_waits_for_one_turn_at_most(at: Desk, clock:
 @pytest.mark.parametrize("jump_s", JUMPS_S)
 async def test_a_hold_of_a_worker_that_lives_is_not_taken_back(at: Desk, clock: SetClock, jump_s: float) -> None:
     passed = Clock()
-    keeper = Keeper(at.book, Claims(at.line, LEASE.lease_ms), LEASE, Tally(), monotonic=passed)
+    keeper = Keeper(at.book, IdempotencyClaims(at.line, LEASE.lease_ms), LEASE, Counters(), monotonic=passed)
     live = keeper.take(await at.reserve("c1", "acme", 60))
     await keeper.renew()
     reclaimer = at.reclaimer(passed)
@@ -142,8 +142,8 @@ async def test_a_hold_of_a_dead_worker_is_taken_back_however_far_its_lease_was_p
 
 async def test_a_running_call_keeps_its_idempotency_key(at: Desk, clock: SetClock) -> None:
     """Its claim expires where the clock is set forward, and is made again with the next renewals: no second call for it."""
-    claims, digest = Claims(at.line, LEASE.lease_ms), "0" * 32
-    keeper = Keeper(at.book, claims, LEASE, Tally(), monotonic=Clock())
+    claims, digest = IdempotencyClaims(at.line, LEASE.lease_ms), "0" * 32
+    keeper = Keeper(at.book, claims, LEASE, Counters(), monotonic=Clock())
     await claims.claim(BUCKET, "acme", digest, "body", "c1")
     hold = await at.reserve("c1", "acme", 60)
     keeper.take(hold, Once(digest, "body"))
@@ -167,7 +167,7 @@ async def test_who_never_saw_the_clocks_agree_admits_nothing_until_they_do(
         late.customers = at.customers
         with pytest.raises(MeteringUnavailable, match="apart"):
             await late.reserve("c1", "acme", 10)
-        assert Clocks(late.blocking, now_ms).read().now is None
+        assert RedisClock(late.blocking, now_ms).read().now is None
         clock.set(0)
         assert (await late.reserve("c1", "acme", 10)).grant == 10
 
@@ -177,7 +177,7 @@ async def test_a_clock_that_was_set_far_has_the_hot_state_written_anew(
     at: Desk, clock: SetClock, jump_s: float, lost: bool
 ) -> None:
     """When it is set, and when it is set back; also where nobody looked in between."""
-    upkeep = Upkeep(at.blocking, now_ms)
+    upkeep = Maintenance(at.blocking, now_ms)
     assert not upkeep.turn().has_lost
     clock.set(jump_s)
     assert upkeep.turn().has_lost is lost
@@ -186,7 +186,7 @@ async def test_a_clock_that_was_set_far_has_the_hot_state_written_anew(
     assert upkeep.turn().has_lost is lost
     clock.set(-abs(jump_s))
 
-    assert Upkeep(at.blocking, now_ms).turn().has_lost is lost
+    assert Maintenance(at.blocking, now_ms).turn().has_lost is lost
 
 
 async def test_windows_are_removed_when_both_clocks_say_that_they_are_over(at: Desk, clock: SetClock) -> None:
@@ -201,7 +201,7 @@ async def test_windows_are_removed_when_both_clocks_say_that_they_are_over(at: D
     at.blocking.hset(user, "used", "5")
     at.blocking.hset(past, "amounts", WindowState(used=5).to_bytes())
     at.blocking.hset(held, "amounts", WindowState(used=5, held=1).to_bytes())
-    upkeep = Upkeep(at.blocking, now_ms)
+    upkeep = Maintenance(at.blocking, now_ms)
     upkeep.turn()
     clock.set(400 * DAY_S)
     for _ in range(3):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.holds.store import redis_keys
-from gateway.holds.store.cache import Directory
+from gateway.holds.store.cache import LookupCache
 from gateway.holds.store.threads import Threads
 from tests.gateway.holds.desk import Desk, desk, digest_of
 
@@ -26,7 +26,7 @@ async def opened(at: Desk) -> Threads:
     at.tier("basic")
     for name in ("acme", "other"):
         at.customer(name, "basic")
-    return Threads(at.line, Directory(at.line))
+    return Threads(at.line, LookupCache(at.line))
 
 
 async def test_it_is_known_for_an_hour_from_when_it_was_made_or_named_last(valkey_url: str) -> None:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from gateway.ledger.book.appender import append, book
 from gateway.ledger.book.chain import GENESIS, verify
-from gateway.ledger.book.verify import recount
+from gateway.ledger.book.verify import verify_chain
 from gateway.ledger.database import Database
 from gateway.ledger.read.queries import Span, usage_records_in
-from gateway.ledger.tables import chains, usage_aside, usage_records
+from gateway.ledger.tables import chains, usage_dead_letters, usage_records
 from pricing.usage import FIELDS, UsageRecord
 from tests.gateway.ledger.records import record
 
@@ -59,7 +59,7 @@ def test_a_field_left_out_is_null_and_hashed_as_null(database: Database) -> None
     append(database, [short])
 
     assert in_the_book(database)[0]["ttft_ms"] is None
-    assert recount(database).is_sound
+    assert verify_chain(database).is_sound
 
 
 def test_another_record_under_an_id_of_the_book_is_told_from_a_repetition(database: Database) -> None:
@@ -78,7 +78,7 @@ def test_chains_do_not_touch_each_other(database: Database) -> None:
     append(database, [record(1)], chain="main")
     append(database, [record(2)], chain="other")
 
-    assert recount(database, "main").rows == recount(database, "other").rows == 1
+    assert verify_chain(database, "main").rows == verify_chain(database, "other").rows == 1
 
 
 def test_a_transaction_that_fails_leaves_the_chain_as_it_was(database: Database) -> None:
@@ -89,7 +89,7 @@ def test_a_transaction_that_fails_leaves_the_chain_as_it_was(database: Database)
         raise ZeroDivisionError
 
     assert append(database, [record(3)])[0]["seq"] == 2
-    assert recount(database).is_sound
+    assert verify_chain(database).is_sound
 
 
 @settings(
@@ -106,7 +106,7 @@ def test_any_interleaving_of_two_writers_books_each_record_once(
     database: Database, second: Database, batches: list[tuple[bool, list[int]]]
 ) -> None:
     with database.write() as connection:
-        for table in (usage_records, chains, usage_aside):
+        for table in (usage_records, chains, usage_dead_letters):
             connection.execute(table.delete())
 
     for is_first, numbers in batches:
@@ -114,8 +114,8 @@ def test_any_interleaving_of_two_writers_books_each_record_once(
 
     delivered = {number for _, numbers in batches for number in numbers}
     assert [row["id"] for row in in_the_book(database)] == [record(number)["id"] for number in sorted(delivered)]
-    assert recount(database) == recount(second)
-    assert recount(database).is_sound
+    assert verify_chain(database) == verify_chain(second)
+    assert verify_chain(database).is_sound
 
 
 def test_writers_at_the_same_time_book_each_record_once(database: Database, second: Database) -> None:
@@ -126,5 +126,5 @@ def test_writers_at_the_same_time_book_each_record_once(database: Database, seco
         appended = [row["id"] for run in runs for row in run.result()]
 
     assert len(appended) == len(set(appended)) == 140
-    assert recount(database).rows == 140
-    assert recount(database).is_sound
+    assert verify_chain(database).rows == 140
+    assert verify_chain(database).is_sound

@@ -18,7 +18,7 @@ from gateway.ledger.book.erasure import erase_records
 from gateway.ledger.book.proofs import proof_of
 from gateway.ledger.book.sealing import Sealer
 from gateway.ledger.book.seals import seals_in_order
-from gateway.ledger.book.verify import Published, recount
+from gateway.ledger.book.verify import Published, verify_chain
 from gateway.ledger.database import Database
 from gateway.ledger.tables import usage_records
 from tests.gateway.ledger.records import record
@@ -167,7 +167,7 @@ def test_an_erased_row_keeps_its_leaf_and_proves_its_place(database: Database, s
     assert checked(changed(proof, "leaf", to="0" * 64)).returncode != 0
     assert "erased" not in proven(database, others[0])
     assert all(checked(proven(database, one)).returncode == 0 for one in others)
-    found = recount(database, published=Published(list(seals_in_order(database))))
+    found = verify_chain(database, published=Published(list(seals_in_order(database))))
     assert (found.bad, found.erased) == (None, 1)
 
 

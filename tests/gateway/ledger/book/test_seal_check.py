@@ -12,7 +12,7 @@ from gateway.ledger.book.appender import append, book
 from gateway.ledger.book.chain import GENESIS, BadRow, link
 from gateway.ledger.book.sealing import Sealer
 from gateway.ledger.book.seals import Seal, seals_in_order
-from gateway.ledger.book.verify import Published, recount, recount_all
+from gateway.ledger.book.verify import Published, verify_all, verify_chain
 from gateway.ledger.database import Database
 from gateway.ledger.rows import COLUMNS, record_of
 from gateway.ledger.tables import chains, seals, usage_records
@@ -73,7 +73,7 @@ def reordered(before: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_a_sealed_book_that_was_left_alone_is_sound(sealed: Database) -> None:
-    found = recount(sealed, published=Published(published(sealed), [published(sealed)[1].hash]))
+    found = verify_chain(sealed, published=Published(published(sealed), [published(sealed)[1].hash]))
 
     assert (found.rows, found.bad, found.seals, found.unseen) == (12, None, 3, ())
     assert found.last == published(sealed)[-1]
@@ -95,7 +95,7 @@ def test_a_book_that_was_rewritten_with_matching_hashes_is_found_out_by_its_seal
 ) -> None:
     rewrite(sealed, change)
 
-    found = recount(sealed).bad
+    found = verify_chain(sealed).bad
 
     assert found is not None
     assert (found.seq, found.reason) == (seq, reason)
@@ -109,9 +109,11 @@ def test_a_book_whose_seals_were_made_anew_is_found_out_by_those_that_were_publi
     kept = published(sealed)
     rewrite(sealed, change)
     seal_anew(sealed)
-    assert recount(sealed).is_sound
+    assert verify_chain(sealed).is_sound
 
-    by_file, by_hash = (recount(sealed, published=one) for one in (Published(kept), Published((), [kept[-1].hash])))
+    by_file, by_hash = (
+        verify_chain(sealed, published=one) for one in (Published(kept), Published((), [kept[-1].hash]))
+    )
 
     reason = "seal 2, which was published and covers the rows from here to 8, is another one now"
     assert by_file.bad is not None
@@ -124,9 +126,9 @@ def test_a_tail_that_was_cut_with_its_seals_is_found_out_by_those_that_were_publ
     kept = published(sealed)
     rewrite(sealed, lambda before: before[:8])
     tamper(sealed, delete(seals).where(seals.c.seq == 3))
-    assert recount(sealed).is_sound
+    assert verify_chain(sealed).is_sound
 
-    found = recount(sealed, published=Published(kept)).bad
+    found = verify_chain(sealed, published=Published(kept)).bad
 
     reason = "the ledger has no seal 3, which was published and covers the rows from here to 10"
     assert found == BadRow(9, None, reason)
@@ -136,9 +138,9 @@ def test_an_emptied_ledger_is_found_out_by_a_published_seal(sealed: Database) ->
     kept = published(sealed)
     tamper(sealed, delete(seals), delete(usage_records), delete(chains))
 
-    assert recount_all(sealed) == []
-    [by_file] = recount_all(sealed, Published(kept))
-    [by_hash] = recount_all(sealed, Published((), [kept[0].hash]))
+    assert verify_all(sealed) == []
+    [by_file] = verify_all(sealed, Published(kept))
+    [by_hash] = verify_all(sealed, Published((), [kept[0].hash]))
     assert by_file.bad is not None
     assert by_file.bad.seq == 1
     assert not by_hash.is_sound
@@ -160,7 +162,7 @@ def test_an_emptied_ledger_is_found_out_by_a_published_seal(sealed: Database) ->
 def test_a_seal_that_was_tampered_with_is_named(sealed: Database, statement: Any, seq: int, reason: str) -> None:
     tamper(sealed, statement)
 
-    found = recount(sealed).bad
+    found = verify_chain(sealed).bad
 
     assert found is not None
     assert (found.seq, found.reason) == (seq, reason)
@@ -170,7 +172,7 @@ def test_until_a_seal_covers_a_row_nothing_but_the_chain_holds_it(sealed: Databa
     """That is for a minute, or a thousand rows."""
     rewrite(sealed, cheaper(12))
 
-    assert recount(sealed).is_sound
+    assert verify_chain(sealed).is_sound
 
 
 def test_a_row_with_the_hash_of_another_content_is_still_named_by_its_own_hash(sealed: Database) -> None:
@@ -179,4 +181,4 @@ def test_a_row_with_the_hash_of_another_content_is_still_named_by_its_own_hash(s
     forged = link(fifth["prev_hash"], {**fifth, "charge_nanousd": 1})
     tamper(sealed, update(usage_records).where(rows.seq == 5).values(charge_nanousd=1, hash=forged["hash"]))
 
-    assert recount(sealed).bad == BadRow(5, fifth["id"], "seal 2 covers another row in its place")
+    assert verify_chain(sealed).bad == BadRow(5, fifth["id"], "seal 2 covers another row in its place")

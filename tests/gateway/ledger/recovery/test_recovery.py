@@ -19,7 +19,7 @@ from gateway.holds.store.clients import connect, text
 from gateway.holds.store.generation import Generation, in_own_thread
 from gateway.holds.store.packing import WindowState, window_state
 from gateway.ledger.book.appender import book
-from gateway.ledger.book.watermark import Fallen, Tide
+from gateway.ledger.book.watermark import Fallen, Watermark
 from gateway.ledger.database import Database
 from gateway.ledger.recovery.hot_state import Bounds
 from gateway.ledger.recovery.recovery import CUSTOMERS_AT_ONCE, Recovery
@@ -197,7 +197,7 @@ def append(database: Database, client: redis.Redis, *numbers: int, customer: str
     """Book calls of a customer, as whoever writes the book does."""
     with database.write() as connection:
         booked = book(connection, [record(number, customer=customer) for number in numbers])
-        Tide(client).rise(booked)
+        Watermark(client).rise(booked)
 
 
 def test_what_is_booked_is_heard_of_in_its_bucket(database: Database, client: redis.Redis) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from gateway.deadlines import Ticks, Watched
+from gateway.deadlines import Deadlines, Watched
 from gateway.runtime import sockets
 from gateway.runtime.http.connections import Door
 from gateway.runtime.http.limits import HttpLimits
@@ -18,7 +18,7 @@ from tests.serving import body_of, outlived
 LONG_S = 20
 
 
-class HandClock(Ticks):
+class HandClock(Deadlines):
     """Time that passes only when a test says so."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import TooMuchAtOnce
-from gateway.serving.caller.body_memory import Room
+from gateway.serving.caller.body_memory import BodyMemory
 
 
 async def settled() -> None:
@@ -18,7 +18,7 @@ async def settled() -> None:
 
 
 async def test_one_customer_waits_for_itself_while_others_pass() -> None:
-    room = Room(100, 40, wait_s=30)
+    room = BodyMemory(100, 40, wait_s=30)
     await room.take("greedy", 40)
     waiting = asyncio.create_task(room.take("greedy", 40))
     await settled()
@@ -30,7 +30,7 @@ async def test_one_customer_waits_for_itself_while_others_pass() -> None:
 
 
 async def test_who_came_first_is_not_passed_by_smaller_ones() -> None:
-    room = Room(100, 60, wait_s=30)
+    room = BodyMemory(100, 60, wait_s=30)
     await room.take("a", 60)
     large = asyncio.create_task(room.take("b", 60))
     await settled()
@@ -44,7 +44,7 @@ async def test_who_came_first_is_not_passed_by_smaller_ones() -> None:
 
 
 async def test_who_waits_too_long_is_told_to_come_again_and_leaves_nothing() -> None:
-    room = Room(10, 10, wait_s=0.01)
+    room = BodyMemory(10, 10, wait_s=0.01)
     await room.take("a", 10)
     with pytest.raises(TooMuchAtOnce) as told:
         await room.take("b", 10)
@@ -56,7 +56,7 @@ async def test_who_waits_too_long_is_told_to_come_again_and_leaves_nothing() -> 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 40), st.booleans()), max_size=40))
 async def test_room_is_conserved_whoever_gives_up(asked: list[tuple[str, int, bool]]) -> None:
-    room, taken, high = Room(100, 40, wait_s=30), {"a": 0, "b": 0, "c": 0}, 0
+    room, taken, high = BodyMemory(100, 40, wait_s=30), {"a": 0, "b": 0, "c": 0}, 0
 
     async def use(customer: str, size: int) -> None:
         nonlocal high

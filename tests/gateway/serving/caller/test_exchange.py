@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.deadlines import Ticks
+from gateway.deadlines import Deadlines
 from gateway.errors import CallerGone
 from gateway.serving.caller.exchange import WRITE_NOW, Exchange
 
@@ -40,14 +40,14 @@ class Server:
             self.sent.append(body)
 
 
-def exchange_with(server: Server, ticks: Ticks, write_ticks: int = 2) -> Exchange:
-    return Exchange(server.scope, server.receive, server.send, "req_1", ticks, write_ticks)
+def exchange_with(server: Server, deadlines: Deadlines, write_ticks: int = 2) -> Exchange:
+    return Exchange(server.scope, server.receive, server.send, "req_1", deadlines, write_ticks)
 
 
 @pytest.mark.parametrize("writes_at_once", [True, False])
 async def test_everything_is_sent_in_its_order(writes_at_once: bool) -> None:
     server = Server(writes_at_once=writes_at_once)
-    exchange = exchange_with(server, Ticks())
+    exchange = exchange_with(server, Deadlines())
 
     for number in range(4):
         if number == 2:
@@ -61,7 +61,7 @@ async def test_everything_is_sent_in_its_order(writes_at_once: bool) -> None:
 
 async def test_who_takes_nothing_is_waited_for() -> None:
     server = Server(writes_at_once=True)
-    exchange = exchange_with(server, Ticks())
+    exchange = exchange_with(server, Deadlines())
     server.is_full = True
 
     assert not exchange.write_now(b"one")
@@ -76,11 +76,11 @@ async def test_who_takes_nothing_is_waited_for() -> None:
 
 
 async def test_who_takes_nothing_for_too_long_is_given_up() -> None:
-    server, ticks = Server(writes_at_once=True), Ticks(tick_s=0.001)
+    server, deadlines = Server(writes_at_once=True), Deadlines(tick_s=0.001)
     server.is_full = True
 
     async def write() -> None:
-        with exchange_with(server, ticks) as exchange:
+        with exchange_with(server, deadlines) as exchange:
             exchange.write_now(b"one")
             await exchange.flush()
 
@@ -89,10 +89,10 @@ async def test_who_takes_nothing_for_too_long_is_given_up() -> None:
 
 
 async def test_what_does_not_come_in_time_is_not_waited_for_any_longer() -> None:
-    server, ticks = Server(writes_at_once=True), Ticks(tick_s=0.001)
+    server, deadlines = Server(writes_at_once=True), Deadlines(tick_s=0.001)
     coming: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
-    with exchange_with(server, ticks) as exchange:
+    with exchange_with(server, deadlines) as exchange:
         found = await asyncio.wait_for(exchange.in_time(coming, 0.002), 20)
 
     assert found is None

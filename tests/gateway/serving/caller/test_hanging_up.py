@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gateway.deadlines import Ticks
+from gateway.deadlines import Deadlines
 from gateway.errors import CallerGone
-from gateway.serving.caller.exchange import Attendance
+from gateway.serving.caller.exchange import CallerWatch
 
 FAR_OFF_S = 1_000.0
 
@@ -31,9 +31,9 @@ class Server:
         raise AssertionError("nobody has to wait for it")
 
 
-def attended(server: Server, *, heeds_caller: bool = True) -> Attendance:
+def attended(server: Server, *, heeds_caller: bool = True) -> CallerWatch:
     """Return a block that no tick will ever look at."""
-    return Attendance(server.receive, server.when_gone, Ticks(FAR_OFF_S), FAR_OFF_S, heeds_caller=heeds_caller)
+    return CallerWatch(server.receive, server.when_gone, Deadlines(FAR_OFF_S), FAR_OFF_S, heeds_caller=heeds_caller)
 
 
 async def test_a_caller_that_leaves_ends_it_at_once() -> None:
@@ -75,25 +75,25 @@ async def test_what_goes_on_to_its_end_hears_of_no_caller() -> None:
 
 
 async def test_what_is_read_on_ends_so_long_after_its_caller_left() -> None:
-    server, ticks = Server(), Ticks(FAR_OFF_S)
-    attendance = Attendance(
-        server.receive, server.when_gone, ticks, FAR_OFF_S * 100, heeds_caller=True, goes_on=lambda: FAR_OFF_S * 2
+    server, deadlines = Server(), Deadlines(FAR_OFF_S)
+    caller_watch = CallerWatch(
+        server.receive, server.when_gone, deadlines, FAR_OFF_S * 100, heeds_caller=True, goes_on=lambda: FAR_OFF_S * 2
     )
 
     async def wait() -> None:
-        async with attendance:
+        async with caller_watch:
             await asyncio.sleep(FAR_OFF_S)
 
     waiting = asyncio.create_task(wait())
     await asyncio.sleep(0)
     assert server.told is not None
     server.told()
-    assert attendance.is_unheard
-    for _ in range(ticks.within(FAR_OFF_S * 2) - 1):
-        attendance.tick()
+    assert caller_watch.is_unheard
+    for _ in range(deadlines.within(FAR_OFF_S * 2) - 1):
+        caller_watch.tick()
     await asyncio.sleep(0)
     assert not waiting.done()
-    attendance.tick()
+    caller_watch.tick()
 
     with pytest.raises(CallerGone):
         await asyncio.wait_for(waiting, 20)
@@ -101,54 +101,54 @@ async def test_what_is_read_on_ends_so_long_after_its_caller_left() -> None:
 
 async def test_what_is_over_goes_on_for_nobody() -> None:
     server = Server()
-    attendance = Attendance(
-        server.receive, server.when_gone, Ticks(FAR_OFF_S), FAR_OFF_S, heeds_caller=True, goes_on=lambda: FAR_OFF_S
+    caller_watch = CallerWatch(
+        server.receive, server.when_gone, Deadlines(FAR_OFF_S), FAR_OFF_S, heeds_caller=True, goes_on=lambda: FAR_OFF_S
     )
-    async with attendance:
+    async with caller_watch:
         pass
-    assert not attendance.stays()
+    assert not caller_watch.stays()
 
 
 async def test_it_has_so_long_and_ends_at_its_deadline() -> None:
     """To the tick: until then nothing ends it, whoever listens or not."""
     for heeds_caller in (True, False):
-        server, ticks = Server(), Ticks(FAR_OFF_S)
-        attendance = Attendance(
-            server.receive, server.when_gone, ticks, 3 * FAR_OFF_S, heeds_caller=heeds_caller, goes_on=None
+        server, deadlines = Server(), Deadlines(FAR_OFF_S)
+        caller_watch = CallerWatch(
+            server.receive, server.when_gone, deadlines, 3 * FAR_OFF_S, heeds_caller=heeds_caller, goes_on=None
         )
 
-        async def wait(attended: Attendance) -> None:
+        async def wait(attended: CallerWatch) -> None:
             async with attended:
                 await asyncio.sleep(FAR_OFF_S)
 
-        waiting = asyncio.create_task(wait(attendance))
+        waiting = asyncio.create_task(wait(caller_watch))
         await asyncio.sleep(0)
-        for _ in range(ticks.within(3 * FAR_OFF_S) - 1):
-            attendance.tick()
+        for _ in range(deadlines.within(3 * FAR_OFF_S) - 1):
+            caller_watch.tick()
         await asyncio.sleep(0)
         assert not waiting.done()
-        attendance.tick()
+        caller_watch.tick()
 
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(waiting, 20)
 
 
 async def test_an_answer_that_is_read_on_for_nobody_has_no_more_time_than_the_call() -> None:
-    server, ticks = Server(), Ticks(FAR_OFF_S)
-    attendance = Attendance(
-        server.receive, server.when_gone, ticks, 2 * FAR_OFF_S, heeds_caller=True, goes_on=lambda: 100 * FAR_OFF_S
+    server, deadlines = Server(), Deadlines(FAR_OFF_S)
+    caller_watch = CallerWatch(
+        server.receive, server.when_gone, deadlines, 2 * FAR_OFF_S, heeds_caller=True, goes_on=lambda: 100 * FAR_OFF_S
     )
 
     async def wait() -> None:
-        async with attendance:
+        async with caller_watch:
             await asyncio.sleep(FAR_OFF_S)
 
     waiting = asyncio.create_task(wait())
     await asyncio.sleep(0)
     assert server.told is not None
     server.told()
-    for _ in range(ticks.within(2 * FAR_OFF_S)):
-        attendance.tick()
+    for _ in range(deadlines.within(2 * FAR_OFF_S)):
+        caller_watch.tick()
 
     with pytest.raises(CallerGone):
         await asyncio.wait_for(waiting, 20)

@@ -11,7 +11,7 @@ from gateway.serving.dialects.answers.chat_answer import ChatReading
 from gateway.serving.dialects.answers.stream import Reading
 from gateway.serving.dialects.completions import CompletionsReading
 from gateway.serving.dialects.messages import MessagesReading
-from gateway.serving.dialects.parameters import Wanted
+from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.dialects.responses import ResponsesReading
 from gateway.serving.meter import count_output
 
@@ -20,8 +20,8 @@ Json = dict[str, Any]
 GRANT, PIECES, HIDDEN = 5, 500, "smuggled"
 
 
-def wanted(*, stream: bool) -> Wanted:
-    return Wanted("aligned-1", None, 1, stream, True, (), None, 100, 10)
+def wanted(*, stream: bool) -> Parameters:
+    return Parameters("aligned-1", None, 1, stream, True, (), None, 100, 10)
 
 
 def chat(delta: Json, **more: Any) -> Json:

@@ -8,21 +8,21 @@ from contextlib import AsyncExitStack
 import pytest
 
 from gateway.errors import UpstreamOverloaded
-from gateway.serving.upstream.concurrency import Gate
+from gateway.serving.upstream.concurrency import ConcurrencyLimit
 
 
 class Crowd:
     """Callers at a gate, each of whom leaves when told."""
 
-    def __init__(self, gate: Gate) -> None:
-        self.gate = gate
+    def __init__(self, concurrency: ConcurrencyLimit) -> None:
+        self.concurrency = concurrency
         self.inside: list[str] = []
         self.most = 0
         self.leave: dict[str, asyncio.Event] = {}
 
     async def call(self, name: str, customer: str) -> None:
         self.leave[name] = asyncio.Event()
-        async with self.gate.place(customer):
+        async with self.concurrency.place(customer):
             self.inside.append(name)
             self.most = max(
                 self.most, sum(not event.is_set() for one, event in self.leave.items() if one in self.inside)
@@ -38,7 +38,7 @@ async def settled() -> None:
 
 async def test_a_burst_waits_behind_itself() -> None:
     """It never has the last place, and each place that becomes free goes to whoever has waited longest of those who may."""
-    crowd = Crowd(Gate(4, wait_s=60))
+    crowd = Crowd(ConcurrencyLimit(4, wait_s=60))
     burst = [asyncio.create_task(crowd.call(f"a{number}", "acme")) for number in range(6)]
     await settled()
     assert crowd.inside == ["a0", "a1", "a2"]
@@ -59,19 +59,19 @@ async def test_a_burst_waits_behind_itself() -> None:
 
 async def test_one_place_is_for_everyone() -> None:
     """Where there is but one, nothing can be kept."""
-    gate = Gate(1, wait_s=0)
-    async with gate.place("acme"):
+    concurrency = ConcurrencyLimit(1, wait_s=0)
+    async with concurrency.place("acme"):
         with pytest.raises(UpstreamOverloaded):
-            await gate.place("beta").__aenter__()
+            await concurrency.place("beta").__aenter__()
 
-    async with gate.place("beta"):
+    async with concurrency.place("beta"):
         with pytest.raises(UpstreamOverloaded):
-            await gate.place("acme").__aenter__()
+            await concurrency.place("acme").__aenter__()
 
 
 async def test_who_waits_too_long_is_told_and_takes_no_place() -> None:
-    gate = Gate(1, wait_s=0)
-    crowd = Crowd(gate)
+    concurrency = ConcurrencyLimit(1, wait_s=0)
+    crowd = Crowd(concurrency)
     first = asyncio.create_task(crowd.call("a0", "acme"))
     await settled()
     with pytest.raises(UpstreamOverloaded):
@@ -79,13 +79,13 @@ async def test_who_waits_too_long_is_told_and_takes_no_place() -> None:
     crowd.leave["a0"].set()
     await first
 
-    async with gate.place("acme"):
+    async with concurrency.place("acme"):
         pass
 
 
 async def test_a_place_is_never_lost_whoever_hangs_up_while_waiting() -> None:
-    gate = Gate(1, wait_s=60)
-    crowd = Crowd(gate)
+    concurrency = ConcurrencyLimit(1, wait_s=60)
+    crowd = Crowd(concurrency)
     first = asyncio.create_task(crowd.call("a0", "acme"))
     await settled()
     waiting = [asyncio.create_task(crowd.call(f"a{number}", "acme")) for number in range(1, 4)]
@@ -99,15 +99,15 @@ async def test_a_place_is_never_lost_whoever_hangs_up_while_waiting() -> None:
     assert crowd.inside == ["a0", "a3"]
     crowd.leave["a3"].set()
     await waiting[2]
-    async with gate.place("beta"):
+    async with concurrency.place("beta"):
         pass
 
 
 async def test_without_a_limit_everybody_is_let_through() -> None:
-    gate, inside = Gate(None, wait_s=0), 0
+    concurrency, inside = ConcurrencyLimit(None, wait_s=0), 0
     async with AsyncExitStack() as stack:
         for customer in ("acme", "acme", "beta") * 100:
-            await stack.enter_async_context(gate.place(customer))
+            await stack.enter_async_context(concurrency.place(customer))
             inside += 1
 
     assert inside == 300

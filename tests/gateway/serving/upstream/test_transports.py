@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.deadlines import Ticks
+from gateway.deadlines import Deadlines
 from gateway.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from gateway.serving.upstream.endpoint import Endpoint
 from gateway.serving.upstream.httpx_transport import Proxied
@@ -25,7 +25,7 @@ from tests.servers import free_ports
 def each(request: pytest.FixtureRequest) -> Callable[[Endpoint], Transport]:
     """Each client of an endpoint in turn."""
     if request.param == "pool":
-        return lambda far: Pool(far, ssl.create_default_context(), Ticks(0.05))
+        return lambda far: Pool(far, ssl.create_default_context(), Deadlines(0.05))
     return lambda far: Proxied(far, None)
 
 
@@ -305,7 +305,7 @@ async def test_tls_carries_what_is_verified(tmp_path: Path) -> None:
     made = certified(tmp_path)
     trusting = ssl.create_default_context(cafile=made.authority)
     async with endpoint(says(WHOLE), made.context()) as far:
-        transport = Pool(Endpoint(far.url), trusting, Ticks())
+        transport = Pool(Endpoint(far.url), trusting, Deadlines())
         for _ in range(2):
             assert await all_of(await ask(transport, b"x" * 100_000)) == b"{}"
         assert far.connections == 1
