@@ -197,18 +197,18 @@ async def _serving(
     counters: Counters,
 ) -> CustomerRoutes:
     """Connect and start what serves calls; closing ``stack`` settles what is on its way and disconnects."""
-    line, deadlines = connect_shared(settings.redis_url, batches=settings.redis_batches), Deadlines()
-    stack.push_async_callback(line.aclose)
+    connection, deadlines = connect_shared(settings.redis_url, batches=settings.redis_batches), Deadlines()
+    stack.push_async_callback(connection.aclose)
 
-    directory = LookupCache(line)
-    generation = Generation(in_own_thread(stack, recovery.ensure), partial(generation_in, line))
+    cache, house, booked = LookupCache(connection), _house(settings), Watermarks(settings.watermarks_file).numbers
+    generation = Generation(in_own_thread(stack, recovery.ensure), partial(generation_in, connection))
     lease = Lease(worker_id, int(settings.lease_s * 1000), int(settings.call_deadline_s * 1000))
     house = _house(settings)
-    admission = _admission(stack, settings, line, directory, generation, lease, house)
-    claims = IdempotencyClaims(line, lease.lease_ms)
-    book = Settlements(line, generation, lease, now_ms=now_ms, answers_bytes_max=settings.kept_answers_max)
-    keeper = Keeper(book, claims, lease, counters, monotonic=time.monotonic)
-    await _look_around(line, admission, generation)
+    admission = _admission(stack, settings, connection, cache, generation, lease, house)
+    claims = IdempotencyClaims(connection, lease.lease_ms)
+    settlements = Settlements(connection, generation, lease, now_ms=now_ms, answers_bytes_max=settings.kept_answers_max)
+    keeper = Keeper(settlements, claims, lease, counters, monotonic=time.monotonic)
+    await _look_around(connection, admission, generation)
     stack.callback(asyncio.create_task(keeper.run()).cancel)
     stack.push_async_callback(keeper.drain, SETTLE_S)
     endpoint, intake = endpoint_of(settings), BodyIntake(settings.body_max, time.perf_counter)
@@ -216,7 +216,7 @@ async def _serving(
         Journey,
         admission=admission,
         keeper=keeper,
-        threads=Threads(line, directory),
+        threads=Threads(connection, cache),
         claims=claims,
         intake=intake,
         concurrency=ConcurrencyLimit(settings.upstream_concurrency_max, wait_s=settings.upstream_queue_s),
@@ -226,7 +226,7 @@ async def _serving(
         monotonic=time.monotonic,
     )
     routes = CustomerRoutes(
-        Accounts(line, directory, house, now_ms, admission.in_force),
+        Accounts(connection, cache, house, now_ms, admission.in_force),
         self_service,
         intake,
         rules_of(settings),
@@ -243,27 +243,27 @@ async def _serving(
         _serve_for, settings, client, health, routes, journey, await _disconnects(settings, database, counters)
     )
     await _recognise(stack, settings, endpoint, served)
-    health.line, health.generation = line, generation
+    health.connection, health.generation = connection, generation
     return routes
 
 
 def _admission(
     stack: AsyncExitStack,
     settings: Settings,
-    line: RedisConnection,
-    directory: LookupCache,
+    connection: RedisConnection,
+    cache: LookupCache,
     generation: Generation,
     lease: Lease,
     house: HouseLimits,
 ) -> Admission:
     """Return the way in, which notes for customers what it refuses."""
     booked = Watermarks(settings.watermarks_file).numbers
-    refused = RefusalLog(line, now_ms)
+    refused = RefusalLog(connection, now_ms)
     stack.push_async_callback(refused.flush)
     stack.callback(asyncio.create_task(refused.run()).cancel)
     return Admission(
-        line,
-        directory,
+        connection,
+        cache,
         generation,
         booked,
         lease=lease,
@@ -329,11 +329,11 @@ async def _disconnects(settings: Settings, database: Database, counters: Counter
     )
 
 
-async def _look_around(line: RedisConnection, admission: Admission, generation: Generation) -> None:
+async def _look_around(connection: RedisConnection, admission: Admission, generation: Generation) -> None:
     """Learn what a script would say otherwise: a cluster's map, before calls come many at once, its clock, its generation."""
     with suppress(MeteringUnavailable):
         with translated():
-            await line.ask("PING")
+            await connection.ask("PING")
         await admission.compare_clocks()
         await generation.learn(0, patience_s=START_S)
 

@@ -166,11 +166,11 @@ async def _calls(kind: Kind) -> Callable[[int], Any]:
     async def restore(_heard: object) -> str:
         return "1"
 
-    generation, directory = Generation(restore), LookupCache(line)
+    generation, cache = Generation(restore), LookupCache(line)
     await generation.learn(0)
-    await directory.read_timeline()
+    await cache.read_timeline()
     lease, house = Lease("w_1", 60_000, 600_000), HouseLimits(16_384, 131_072, 16, observes=False)
-    admission = Admission(line, directory, generation, lease=lease, house=house, currency="USD", now_ms=now_ms)
+    admission = Admission(line, cache, generation, lease=lease, house=house, currency="USD", now_ms=now_ms)
     claims, deadlines, counters = IdempotencyClaims(line, lease.lease_ms), Deadlines(), Counters()
     journey = Journey(
         Chat(replace(PROFILES["openai"], always_streams=kind.always_streams)),
@@ -178,7 +178,7 @@ async def _calls(kind: Kind) -> Callable[[int], Any]:
         keeper=Keeper(
             Settlements(line, generation, lease, now_ms=now_ms), claims, lease, counters, monotonic=time.monotonic
         ),
-        threads=Threads(line, directory),
+        threads=Threads(line, cache),
         claims=claims,
         intake=BodyIntake(16 * 2**20, time.perf_counter),
         concurrency=ConcurrencyLimit(None, wait_s=1),

@@ -41,7 +41,7 @@ def used(told: Desk) -> int:
 async def call(told: Desk, name: str, conversation: str | None) -> Hold:
     named = {} if conversation is None else {"conversation": conversation}
     hold = await told.reserve(name, CUSTOMER, 10, **named)
-    await told.book.settle(hold, told.outcome(10))
+    await told.settlements.settle(hold, told.outcome(10))
     return hold
 
 
@@ -55,7 +55,7 @@ async def calls(told: Desk, names: Iterator[str], many: int, conversations: list
             for n in range(AT_ONCE)
         ]
         await asyncio.gather(*(call(told, name, talk) for name, talk in zip(some, where, strict=True)))
-        await told.book.forget((bucket, name) for name in some)
+        await told.settlements.forget((bucket, name) for name in some)
         told.holds.clear()
         told.blocking.delete(redis_keys.usage(bucket))
 

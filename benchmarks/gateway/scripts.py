@@ -33,7 +33,7 @@ COUNTED = (320, 1_600)
 async def call(told: Desk, name: str) -> None:
     """Reserve and settle one call that is a conversation of its own."""
     hold = await told.reserve(name, "acme", None)
-    await told.book.settle(hold, told.outcome(10))
+    await told.settlements.settle(hold, told.outcome(10))
 
 
 async def calls(told: Desk, names: Iterator[str], many: int, at_once: int) -> None:

@@ -72,8 +72,8 @@ class Admission:
 
     def __init__(
         self,
-        line: RedisConnection,
-        directory: LookupCache,
+        connection: RedisConnection,
+        cache: LookupCache,
         generation: Generation,
         booked: Numbers = NOTHING_KNOWN,
         *,
@@ -83,16 +83,16 @@ class Admission:
         now_ms: Callable[[], int],
         refused: RefusalLog | None = None,
     ) -> None:
-        self._cache = directory
+        self._cache = cache
         self._refused = refused
         self._booked = booked
-        self._conditions = Conditions(directory, house)
+        self._conditions = Conditions(cache, house)
         self._generation = generation
         self._lease = lease
         self._house = house
         self._currency = currency
         self._now_ms = now_ms
-        self._line = line
+        self._connection = connection
         self._script = Script("reserve")
         self._vouches = False
         """Whether this worker's clock, which cannot jump, has agreed with Redis' once."""
@@ -175,7 +175,7 @@ class Admission:
     async def compare_clocks(self) -> None:
         """Learn whether this worker's clock and Redis' agree now: if they do, this worker's is believed from now on."""
         with translated():
-            seconds, micros = map(int, await self._line.ask("TIME"))
+            seconds, micros = map(int, await self._connection.ask("TIME"))
         self._vouches |= abs(seconds * 1000 + micros // 1000 - self._now_ms()) <= APART_MS
 
     async def customer_of(self, bucket: str, key_digest: str) -> str:
@@ -209,7 +209,9 @@ class Admission:
         raise InvalidKey
 
     async def _opens(self, bucket: str, key_digest: str) -> bool:
-        customer, expires = await self._line.ask("HMGET", redis_keys.api_key(bucket, key_digest), "customer", "expires")
+        customer, expires = await self._connection.ask(
+            "HMGET", redis_keys.api_key(bucket, key_digest), "customer", "expires"
+        )
         return bool(customer) and (not expires or int(expires) > self._now_ms())
 
     async def bucket_of_key(self, digest: str) -> str:
@@ -236,7 +238,7 @@ class Admission:
             MeteringUnavailable: it is being written from the ledger; it goes on, and whoever asks again waits for the same.
         """
         since = self._generation.learnt
-        if await generation_in(self._line, bucket) == self._generation.value:
+        if await generation_in(self._connection, bucket) == self._generation.value:
             return True
         await self._generation.learn(since, bucket)
         return False
@@ -326,7 +328,7 @@ class Admission:
         arguments = told + names_told.encode() + bid.condition.told, facts.to_json()
         ask_for = self._script.known if is_known else self._script.told
         try:
-            reply: bytes | list[bytes] = await ask_for(self._line, names, arguments)
+            reply: bytes | list[bytes] = await ask_for(self._connection, names, arguments)
         except NoScriptError:
             return [b"forgotten"]
         return reply

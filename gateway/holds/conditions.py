@@ -58,8 +58,8 @@ class _Worked:
 class Conditions:
     """Remembers one condition for each customer, and tier that its callers choose."""
 
-    def __init__(self, directory: LookupCache, house: HouseLimits) -> None:
-        self._cache = directory
+    def __init__(self, cache: LookupCache, house: HouseLimits) -> None:
+        self._cache = cache
         self._house = house
         self._worked: Remembered[tuple[str, str | None], _Worked] = Remembered(100_000)
 

@@ -68,8 +68,8 @@ class IdempotencyClaims:
         MeteringUnavailable: Redis is not to be had, from every method.
     """
 
-    def __init__(self, line: RedisConnection, lease_ms: int) -> None:
-        self._line = line
+    def __init__(self, connection: RedisConnection, lease_ms: int) -> None:
+        self._connection = connection
         self._lease_ms = lease_ms
         self._claim = Script("claim")
         self._unclaim = Script("unclaim")
@@ -86,7 +86,7 @@ class IdempotencyClaims:
         """
         with translated():
             reply = await self._claim.run(
-                self._line, [redis_keys.once(bucket, customer, digest)], [body, call, 2 * self._lease_ms]
+                self._connection, [redis_keys.once(bucket, customer, digest)], [body, call, 2 * self._lease_ms]
             )
         match text(reply[0]):
             case "kept":
@@ -103,7 +103,7 @@ class IdempotencyClaims:
     async def free(self, bucket: str, customer: str, digest: str, call: str) -> None:
         """Give a key back for which nothing was admitted."""
         with translated():
-            await self._unclaim.run(self._line, [redis_keys.once(bucket, customer, digest)], [call])
+            await self._unclaim.run(self._connection, [redis_keys.once(bucket, customer, digest)], [call])
 
     async def renew(self, live: Iterable[tuple[Facts, Once]]) -> None:
         """Keep the claims of live calls, also where Redis' clock let one expire."""
@@ -112,4 +112,4 @@ class IdempotencyClaims:
 
     async def _renew(self, facts: Facts, once: Once) -> None:
         names = [redis_keys.once(facts.bucket, facts.customer, once.digest), redis_keys.inflight(facts.bucket)]
-        await self._keep.run(self._line, names, [once.body, facts.id, 2 * self._lease_ms])
+        await self._keep.run(self._connection, names, [once.body, facts.id, 2 * self._lease_ms])

@@ -86,14 +86,14 @@ class Keeper:
 
     def __init__(
         self,
-        book: Settlements,
+        settlements: Settlements,
         claims: IdempotencyClaims,
         lease: Lease,
         counters: Counters,
         *,
         monotonic: Callable[[], float],
     ) -> None:
-        self._book = book
+        self._settlements = settlements
         self._counters = counters
         self._idempotency_claims = claims
         self._lease_s = lease.lease_ms / 1000
@@ -143,7 +143,7 @@ class Keeper:
         live.sofar = outcome.billed_output_tokens
         settling = _Settling(live, outcome, once or live.once, asyncio.get_running_loop().create_future())
         try:
-            posted = asyncio.ensure_future(self._book.post(live.hold, outcome, settling.once))
+            posted = asyncio.ensure_future(self._settlements.post(live.hold, outcome, settling.once))
         except (RedisError, MeteringUnavailable):
             self._go_on(settling)
         else:
@@ -151,7 +151,7 @@ class Keeper:
         return settling.coming
 
     def _was_posted(self, settling: _Settling, posted: asyncio.Future[Any]) -> None:
-        settled = self._book.read(posted)
+        settled = self._settlements.read(posted)
         if settled is None:
             self._go_on(settling)
         else:
@@ -167,7 +167,7 @@ class Keeper:
         hold, wait_s = settling.live.hold, RETRY_FIRST_S
         while True:
             try:
-                settled = await self._book.settle(hold, settling.outcome, settling.once)
+                settled = await self._settlements.settle(hold, settling.outcome, settling.once)
             except Exception as error:
                 if not isinstance(error, MeteringUnavailable):
                     log.exception("hold %s is not settled yet", hold.id)
@@ -217,12 +217,12 @@ class Keeper:
                 for hold_id, live in self._live.items():
                     by_bucket[live.hold.facts.bucket][hold_id] = live
                 await asyncio.gather(  # one batch: a busy loop turns slowly, and the fence counts its turns' time
-                    self._book.beat(),
+                    self._settlements.beat(),
                     *(self._renew_bucket(bucket, calls) for bucket, calls in by_bucket.items()),
                     self._idempotency_claims.renew(
                         [(live.hold.facts, live.once) for live in self._live.values() if live.once]
                     ),
-                    self._book.forget(self._long_settled(sent_at - MARKED_S)),
+                    self._settlements.forget(self._long_settled(sent_at - MARKED_S)),
                 )
         except MeteringUnavailable as error:
             self._server_is_gone = isinstance(error.__cause__, NoConnection)
@@ -241,17 +241,17 @@ class Keeper:
         return found
 
     async def _renew_bucket(self, bucket: str, calls: dict[str, Live]) -> None:
-        verdicts = await self._book.renew(bucket, {hold_id: live.checkpoint for hold_id, live in calls.items()})
+        verdicts = await self._settlements.renew(bucket, {hold_id: live.checkpoint for hold_id, live in calls.items()})
         for hold_id, verdict in verdicts.items():
             if verdict == "unknown" and hold_id in self._live:
                 live = calls[hold_id]
-                live.is_lost = not await self._book.announce(live.hold, live.checkpoint)
+                live.is_lost = not await self._settlements.announce(live.hold, live.checkpoint)
 
     async def _withdraw_doubtful(self) -> None:
         """Take back what was reserved without an answer, beside the renewals; what Redis does not answer comes again."""
         with suppress(MeteringUnavailable):
             while some := list(self._doubtful.values())[:WITHDRAWN_AT_ONCE]:
-                await asyncio.gather(*(self._book.withdraw(hold) for hold in some))
+                await asyncio.gather(*(self._settlements.withdraw(hold) for hold in some))
                 for hold in some:
                     del self._doubtful[hold.id]
                     self._settled.append((self._monotonic(), hold.facts.bucket, hold.id))

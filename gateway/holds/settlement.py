@@ -107,14 +107,14 @@ class Settlements:
 
     def __init__(
         self,
-        line: RedisConnection,
+        connection: RedisConnection,
         generation: Generation,
         lease: Lease,
         *,
         now_ms: Callable[[], int],
         answers_bytes_max: int = ANSWERS_BYTES_MAX,
     ) -> None:
-        self._line = line
+        self._connection = connection
         self._generation = generation
         self._lease = lease
         self._now_ms = now_ms
@@ -131,7 +131,7 @@ class Settlements:
         with translated():
             for _ in range(TRIES):
                 since = self._generation.learnt
-                reply = await self._settle.run(self._line, *self._settlement(hold, outcome, once, billed))
+                reply = await self._settle.run(self._connection, *self._settlement(hold, outcome, once, billed))
                 if type(reply) is bytes:
                     return _settled(reply)
                 match text(reply[0]):
@@ -147,13 +147,13 @@ class Settlements:
         """See to it that nothing is held for a reservation whose reply was lost, whether it was made or not."""
         names = [redis_keys.inflight(hold.facts.bucket), redis_keys.settled(hold.facts.bucket)]
         with translated():
-            reply = text(await self._withdraw.run(self._line, names, [hold.id, self._now_ms()]))
+            reply = text(await self._withdraw.run(self._connection, names, [hold.id, self._now_ms()]))
         if reply == "known":
             await self.settle(hold, UNANSWERED)
 
     def post(self, hold: Hold, outcome: Outcome, once: Once | None = None) -> Awaitable[Any]:
         """Ask once for what ``settle`` sees to, and wait for nothing; ``read`` says what the answer is worth."""
-        return self._settle.known(self._line, *self._settlement(hold, outcome, once))
+        return self._settle.known(self._connection, *self._settlement(hold, outcome, once))
 
     @staticmethod
     def read(posted: asyncio.Future[Any]) -> Settled | None:
@@ -187,7 +187,7 @@ class Settlements:
             once=once,
             answers_bytes_max=self._answers_bytes_max,
         )
-        booked = _line(record) if outcome.was_answered and (billed is None or tokens or due.again) else b""
+        booked = _connection(record) if outcome.was_answered and (billed is None or tokens or due.again) else b""
         answers = () if once is None else (once.answer_first, once.answer_again)
         return settle_keys(facts, outcome.threads, once), (told, booked, *answers)
 
@@ -199,7 +199,7 @@ class Settlements:
             arguments += [hold_id, at.tokens, "1" if at.owes_input else ""]
         since = self._generation.learnt
         with translated():
-            verdicts = texts(await self._renew.run(self._line, names, arguments))
+            verdicts = texts(await self._renew.run(self._connection, names, arguments))
         if verdicts == ["rebuild"]:
             await self._generation.learn(since, bucket)
             return dict.fromkeys(sofar, "unknown")
@@ -222,12 +222,12 @@ class Settlements:
         )
         with translated():
             arguments = told.arguments(self._generation.value, self._now_ms())
-            return text(await self._announce.run(self._line, told.keys(), arguments)) != "settled"
+            return text(await self._announce.run(self._connection, told.keys(), arguments)) != "settled"
 
     async def beat(self) -> None:
         """Say that this worker is alive, for one lease."""
         with translated():
-            await self._beat.run(self._line, [redis_keys.worker(self._lease.owner)], [self._lease.lease_ms])
+            await self._beat.run(self._connection, [redis_keys.worker(self._lease.owner)], [self._lease.lease_ms])
 
     async def forget(self, settled: Iterable[tuple[str, str]]) -> None:
         """Remove the marks of holds, by bucket and id, that were settled so long ago that no command about them can come."""
@@ -236,7 +236,7 @@ class Settlements:
             by_bucket[bucket].append(hold_id)
         with translated():
             await asyncio.gather(
-                *(self._line.ask("HDEL", redis_keys.settled(bucket), *ids) for bucket, ids in by_bucket.items())
+                *(self._connection.ask("HDEL", redis_keys.settled(bucket), *ids) for bucket, ids in by_bucket.items())
             )
 
 
@@ -245,7 +245,7 @@ def _settled(reply: bytes) -> Settled:
     return Settled(charge, None if left == packing.NONE else left)
 
 
-def _line(record: UsageRecord) -> bytes:
+def _connection(record: UsageRecord) -> bytes:
     return orjson.dumps(record)
 
 

@@ -32,12 +32,12 @@ class Children:
         line: to the Redis that is told of workers' ends.
     """
 
-    def __init__(self, data: DataDir, socket: Path | None, line: RedisConnection) -> None:
+    def __init__(self, data: DataDir, socket: Path | None, connection: RedisConnection) -> None:
         self._data = data
         self._socket = None if socket is None else str(socket)
-        self._line = line
+        self._connection = connection
         self._running: dict[int, Child] = {}
-        self.ended_workers = EndedWorkers(line, data.remembered().ended_workers, told=self._write_down)
+        self.ended_workers = EndedWorkers(connection, data.remembered().ended_workers, told=self._write_down)
 
     async def start(
         self,
@@ -65,7 +65,7 @@ class Children:
     async def is_beating(self, worker: str) -> bool:
         """Return whether a worker has come as far as to beat, by what Redis says; False where it says nothing."""
         try:
-            return bool(await self._line.ask("EXISTS", redis_keys.worker(worker)))
+            return bool(await self._connection.ask("EXISTS", redis_keys.worker(worker)))
         except (RedisError, MeteringUnavailable):
             return False
 

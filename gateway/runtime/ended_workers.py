@@ -17,22 +17,22 @@ PAUSE_S = 1.0
 log = logging.getLogger(__name__)
 
 
-async def declare_ended(line: RedisConnection, worker_id: str) -> None:
+async def declare_ended(connection: RedisConnection, worker_id: str) -> None:
     """Leave the proof that a worker has ended. Only for who has seen its end: it never speaks again.
 
     Raises:
         MeteringUnavailable: Redis is not to be had; saying it again later is as good.
     """
     with translated():
-        await line.ask("SET", redis_keys.gone(worker_id), "1", "EX", KEPT_S)
-        await line.ask("DEL", redis_keys.worker(worker_id))
+        await connection.ask("SET", redis_keys.gone(worker_id), "1", "EX", KEPT_S)
+        await connection.ask("DEL", redis_keys.worker(worker_id))
 
 
 class EndedWorkers:
     """The workers whose end Redis does not know yet. ``told`` is called whenever it has heard of some."""
 
-    def __init__(self, line: RedisConnection, ids: Iterable[str], told: Callable[[], None]) -> None:
-        self._line = line
+    def __init__(self, connection: RedisConnection, ids: Iterable[str], told: Callable[[], None]) -> None:
+        self._connection = connection
         self._ids = list(ids)
         self._told = told
         self._news = asyncio.Event()
@@ -51,7 +51,7 @@ class EndedWorkers:
         """Tell Redis of all of them now."""
         self._news.clear()
         for worker_id in self.ids:
-            await declare_ended(self._line, worker_id)
+            await declare_ended(self._connection, worker_id)
             self._ids.remove(worker_id)
             self._told()
 

@@ -215,9 +215,9 @@ class Supervisor:
         if at is not None:
             stack.callback(self._data.drop_socket, at)
             self._settings = self._settings.model_copy(update={"redis_url": valkey.url_of(at)})
-        line = connect_shared(self._settings.redis_url)
-        stack.push_async_callback(line.aclose)
-        self._children = children = Children(self._data, at, line)
+        connection = connect_shared(self._settings.redis_url)
+        stack.push_async_callback(connection.aclose)
+        self._children = children = Children(self._data, at, connection)
         stack.callback(children.forget_socket)
         if at is not None:
             await self._start_valkey(stack, children, at)

@@ -51,15 +51,15 @@ class Accounts:
 
     def __init__(
         self,
-        line: RedisConnection,
-        directory: LookupCache,
+        connection: RedisConnection,
+        cache: LookupCache,
         house: HouseLimits,
         now_ms: Callable[[], int],
         in_force: Callable[[str], Awaitable[bool]],
     ) -> None:
         self._in_force = in_force
-        self._line = line
-        self._cache = directory
+        self._connection = connection
+        self._cache = cache
         self._house = house
         self._now_ms = now_ms
 
@@ -83,7 +83,7 @@ class Accounts:
         return customer
 
     async def _whose(self, bucket: str, digest: str) -> Customer | None:
-        holder, expires = await self._line.ask("HMGET", redis_keys.api_key(bucket, digest), "customer", "expires")
+        holder, expires = await self._connection.ask("HMGET", redis_keys.api_key(bucket, digest), "customer", "expires")
         if not holder or (expires and int(expires) <= self._now_ms()):
             return None
         return await self._cache.customer(text(holder), fresh=True)
@@ -108,7 +108,7 @@ class Accounts:
         terms = offer(tier, where.version, customer.overrides, self._house)
         start, end = period_of(customer, now)
         name = redis_keys.window(redis_keys.bucket_of(customer.id), customer.id, start)
-        window = WindowState.read(await self._line.ask("HMGET", name, *WINDOW))
+        window = WindowState.read(await self._connection.ask("HMGET", name, *WINDOW))
         return {
             "customer": customer.id,
             "tier": where.tier,
@@ -134,7 +134,7 @@ class Accounts:
 
     async def refusals(self, customer: Customer) -> list[dict[str, Any]]:
         """Return the customer's last refusals, newest first."""
-        return await refusals_of(self._line, customer.id)
+        return await refusals_of(self._connection, customer.id)
 
     async def menu_of(self, customer: Customer) -> Menu | None:
         """Return the menu that a customer chooses from, or None before the first publication."""

@@ -28,7 +28,7 @@ class Health:
     """What the two probes look at."""
 
     def __init__(self) -> None:
-        self.line: RedisConnection | None = None
+        self.connection: RedisConnection | None = None
         self.generation: Generation | None = None
         self.is_stopping = False
         self.engine = ""
@@ -56,10 +56,10 @@ class Health:
 
         What does not add up is one customer's matter, whose calls are refused.
         """
-        if self.line is None or (self.generation is not None and self.generation.is_restoring):
+        if self.connection is None or (self.generation is not None and self.generation.is_restoring):
             return False
         try:
             async with asyncio.timeout(PATIENCE_S):
-                return await self.line.ask("HGET", redis_keys.state(LAST), "generation") is not None
+                return await self.connection.ask("HGET", redis_keys.state(LAST), "generation") is not None
         except (MeteringUnavailable, RedisError, OSError, TimeoutError):
             return False

@@ -271,8 +271,8 @@ async def run(url: str, calls: int, seed: int) -> Found:
     """Make calls until so many, or a few more, have come to the upstream."""
     found = Found()
     async with desk(url, house=LIMITS, lease=LEASE) as told:
-        claims = IdempotencyClaims(told.line, LEASE.lease_ms)
-        keeper = Keeper(told.book, claims, LEASE, Counters(), monotonic=time.monotonic)
+        claims = IdempotencyClaims(told.connection, LEASE.lease_ms)
+        keeper = Keeper(told.settlements, claims, LEASE, Counters(), monotonic=time.monotonic)
         renewing = asyncio.create_task(keeper.run())
         world = World(told, keeper, claims, seed)
         world.sell()

@@ -260,7 +260,7 @@ class House:
                 dialect,
                 admission=told.admission,
                 keeper=keeper,
-                threads=Threads(told.line, LookupCache(told.line)),
+                threads=Threads(told.connection, LookupCache(told.connection)),
                 claims=claims,
                 intake=BodyIntake(16 * 2**20, time.perf_counter),
                 concurrency=ConcurrencyLimit(None, wait_s=1),

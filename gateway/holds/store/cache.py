@@ -48,8 +48,8 @@ class Holder(tuple[str, str]):
 class LookupCache:
     """Keys, customers, publications and menus as last read from Redis."""
 
-    def __init__(self, line: RedisConnection) -> None:
-        self._line = line
+    def __init__(self, connection: RedisConnection) -> None:
+        self._connection = connection
         self._holders: Remembered[str, Holder] = Remembered(100_000)
         self._places: Remembered[str, str] = Remembered(100_000)
         self._customers: Remembered[str, Customer] = Remembered(100_000)
@@ -60,7 +60,9 @@ class LookupCache:
         """Return whose key it is, or None for a key that Redis does not know."""
         known = self._holders.get(digest)
         if known is None:
-            customer, key_id = await self._line.ask("HMGET", redis_keys.api_key(bucket, digest), "customer", "key_id")
+            customer, key_id = await self._connection.ask(
+                "HMGET", redis_keys.api_key(bucket, digest), "customer", "key_id"
+            )
             if customer is None or key_id is None:
                 return None
             known = Holder((text(customer), text(key_id)))
@@ -71,7 +73,7 @@ class LookupCache:
         """Return the bucket of a key that was made elsewhere, or None for one that Redis does not know."""
         known = self._places.get(digest)
         if known is None:
-            bucket = await self._line.ask("GET", redis_keys.place(digest))
+            bucket = await self._connection.ask("GET", redis_keys.place(digest))
             if bucket is None:
                 return None
             known = text(bucket)
@@ -85,7 +87,7 @@ class LookupCache:
         """Return a customer's record; ``fresh`` reads it again."""
         known = None if fresh else self._customers.get(customer_id)
         if known is None:
-            body = await self._line.ask(
+            body = await self._connection.ask(
                 "HGET", redis_keys.customer(redis_keys.bucket_of(customer_id), customer_id), "body"
             )
             if body is None:
@@ -96,14 +98,14 @@ class LookupCache:
 
     async def read_timeline(self) -> Timeline:
         """Read the publications again."""
-        self.timeline = Timeline.from_json(await self._line.ask("HGET", redis_keys.TIMELINE, "body"))
+        self.timeline = Timeline.from_json(await self._connection.ask("HGET", redis_keys.TIMELINE, "body"))
         return self.timeline
 
     async def menu(self, version: str) -> Menu | None:
         """Return an immutable menu."""
         known = self._menus.get(version)
         if known is None:
-            body = await self._line.ask("GET", redis_keys.menu(version))
+            body = await self._connection.ask("GET", redis_keys.menu(version))
             if body is None:
                 return None
             known = Menu.from_json(json.loads(body))

@@ -28,14 +28,14 @@ InForce = Callable[[str], Awaitable[str]]
 """Returns the generation that a bucket has in Redis, or an empty text."""
 
 
-async def generation_in(line: RedisConnection, bucket: str) -> str:
+async def generation_in(connection: RedisConnection, bucket: str) -> str:
     """Return the generation that a bucket has in Redis, or an empty text where it has none.
 
     Raises:
         MeteringUnavailable: Redis is unavailable.
     """
     with translated():
-        return text(await line.ask("HGET", redis_keys.state(bucket), "generation") or b"")
+        return text(await connection.ask("HGET", redis_keys.state(bucket), "generation") or b"")
 
 
 def in_own_thread(stack: ExitStack | AsyncExitStack, restore: Callable[[Heard], str]) -> Restore:

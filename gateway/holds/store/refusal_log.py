@@ -39,8 +39,8 @@ class RefusalLog:
     in three commands. A worker that is killed takes those of that time along, and a Redis that is full takes none.
     """
 
-    def __init__(self, line: RedisConnection, now_ms: Callable[[], int]) -> None:
-        self._line = line
+    def __init__(self, connection: RedisConnection, now_ms: Callable[[], int]) -> None:
+        self._connection = connection
         self._now_ms = now_ms
         self._waiting: dict[str, list[bytes]] = defaultdict(list)
         self._count = 0
@@ -69,9 +69,9 @@ class RefusalLog:
         sent: list[Awaitable[Any]] = []
         for customer, entries in waiting.items():
             name = redis_keys.refusals(redis_keys.bucket_of(customer), customer)
-            sent.append(self._line.ask("LPUSH", name, *entries[-MOST:]))
-            sent.append(self._line.ask("LTRIM", name, 0, MOST - 1))
-            sent.append(self._line.ask("EXPIRE", name, KEPT_S))
+            sent.append(self._connection.ask("LPUSH", name, *entries[-MOST:]))
+            sent.append(self._connection.ask("LTRIM", name, 0, MOST - 1))
+            sent.append(self._connection.ask("EXPIRE", name, KEPT_S))
         lost = [one for one in await asyncio.gather(*sent, return_exceptions=True) if isinstance(one, BaseException)]
         for error in lost:
             if not isinstance(error, (RedisError, OSError)):
@@ -85,7 +85,7 @@ def is_kept(error: TokencapError) -> bool:
     return isinstance(error, (CallerError, AccountInconsistent)) and not isinstance(error, InvalidKey)
 
 
-async def refusals_of(line: RedisConnection, customer: str) -> list[dict[str, Any]]:
+async def refusals_of(connection: RedisConnection, customer: str) -> list[dict[str, Any]]:
     """Return a customer's last refusals, newest first.
 
     Raises:
@@ -93,7 +93,7 @@ async def refusals_of(line: RedisConnection, customer: str) -> list[dict[str, An
     """
     with translated():
         return shown(
-            await line.ask("LRANGE", redis_keys.refusals(redis_keys.bucket_of(customer), customer), 0, MOST - 1)
+            await connection.ask("LRANGE", redis_keys.refusals(redis_keys.bucket_of(customer), customer), 0, MOST - 1)
         )
 
 

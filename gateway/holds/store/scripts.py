@@ -46,20 +46,22 @@ class Script:
         self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
     def known(
-        self, line: RedisConnection, keys: Sequence[str], arguments: Sequence[bytes | str | int]
+        self, connection: RedisConnection, keys: Sequence[str], arguments: Sequence[bytes | str | int]
     ) -> Awaitable[Any]:
         """Return the reply of a server that knows the verb; where it does not, that is NoScriptError."""
-        return line.ask("EVALSHA", self._sha, len(keys), *keys, *arguments)
+        return connection.ask("EVALSHA", self._sha, len(keys), *keys, *arguments)
 
     def told(
-        self, line: RedisConnection, keys: Sequence[str], arguments: Sequence[bytes | str | int]
+        self, connection: RedisConnection, keys: Sequence[str], arguments: Sequence[bytes | str | int]
     ) -> Awaitable[Any]:
         """Return the reply of a server that is told the verb, and will know it."""
-        return line.ask("EVAL", self._text, len(keys), *keys, *arguments)
+        return connection.ask("EVAL", self._text, len(keys), *keys, *arguments)
 
-    async def run(self, line: RedisConnection, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> Any:
+    async def run(
+        self, connection: RedisConnection, keys: Sequence[str], arguments: Sequence[bytes | str | int]
+    ) -> Any:
         """Return the reply of a server that may know the verb or not."""
         try:
-            return await self.known(line, keys, arguments)
+            return await self.known(connection, keys, arguments)
         except NoScriptError:
-            return await self.told(line, keys, arguments)
+            return await self.told(connection, keys, arguments)

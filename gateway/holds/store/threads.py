@@ -20,9 +20,9 @@ KEPT_MS = 3_600_000
 class Threads:
     """Remembered for an hour by the settlement of the call that was answered."""
 
-    def __init__(self, line: RedisConnection, directory: LookupCache) -> None:
-        self._line = line
-        self._cache = directory
+    def __init__(self, connection: RedisConnection, cache: LookupCache) -> None:
+        self._connection = connection
+        self._cache = cache
 
     async def conversation(self, bucket: str, key_digest: str, threads: Sequence[str]) -> str | None:
         """Return the one conversation of the customer whose key it is that ``threads`` lead to.
@@ -35,7 +35,9 @@ class Threads:
             holder = await self._cache.holder(bucket, key_digest)
             if holder is None:
                 return None
-            found = await self._line.ask("MGET", *(redis_keys.thread(bucket, holder[0], thread) for thread in threads))
+            found = await self._connection.ask(
+                "MGET", *(redis_keys.thread(bucket, holder[0], thread) for thread in threads)
+            )
         return _agreed([(thread, text(name)) for thread, name in zip(threads, found, strict=True) if name is not None])
 
     async def given(self, bucket: str, key_digest: str, threads: Sequence[str]) -> list[str | None]:
@@ -47,7 +49,7 @@ class Threads:
             if holder is None:
                 return [None] * len(threads)
             names = [redis_keys.thread(bucket, holder[0], thread) for thread in threads]
-            found = await asyncio.gather(*(self._line.ask("GETEX", name, "PX", KEPT_MS) for name in names))
+            found = await asyncio.gather(*(self._connection.ask("GETEX", name, "PX", KEPT_MS) for name in names))
         return [None if name is None else text(name) for name in found]
 
     async def said_so_far(self, bucket: str, key_digest: str, conversation: str) -> int | None:
@@ -61,9 +63,11 @@ class Threads:
                 return None
             name = redis_keys.conversation(bucket, holder[0], conversation)
             try:
-                found = await self._line.ask("GET", name)
+                found = await self._connection.ask("GET", name)
             except ResponseError:  # a hash, as the version before wrote it
-                return sum(int(tokens or 0) for tokens in await self._line.ask("HMGET", name, "used", "input_used"))
+                return sum(
+                    int(tokens or 0) for tokens in await self._connection.ask("HMGET", name, "used", "input_used")
+                )
         if found is None:
             return None
         state = ConversationState.from_bytes(found)

@@ -48,8 +48,8 @@ def end_lease(client: redis.Redis, bucket: str, hold_id: str, renewed: int = 1) 
 class Desk:
     """Everything a story can do. Names of holds and customers are the story's own."""
 
-    def __init__(self, url: str, line: RedisConnection, house: HouseLimits, lease: Lease) -> None:
-        self.line = line
+    def __init__(self, url: str, connection: RedisConnection, house: HouseLimits, lease: Lease) -> None:
+        self.connection = connection
         self.blocking = connect(url)
         self.projection = Projection(self.blocking)
         self.tiers: dict[str, Tier] = {}
@@ -59,9 +59,15 @@ class Desk:
         self.publications: tuple[Publication, ...] = ()
         self.generation = Generation(self._restore)
         self.admission = Admission(
-            line, LookupCache(line), self.generation, lease=lease, house=house, currency="USD", now_ms=now_ms
+            connection,
+            LookupCache(connection),
+            self.generation,
+            lease=lease,
+            house=house,
+            currency="USD",
+            now_ms=now_ms,
         )
-        self.book = Settlements(line, self.generation, lease, now_ms=now_ms)
+        self.settlements = Settlements(connection, self.generation, lease, now_ms=now_ms)
         self.lease = lease
 
     async def _restore(self, _heard: object) -> str:
@@ -171,9 +177,9 @@ class Desk:
 
     async def tell(self, story: str) -> None:
         """Play a story: each line is ``verb words -> what comes of it``; what does not come is an assertion error."""
-        for line in filter(None, (line.strip() for line in story.splitlines())):
-            said, _, expected = (part.strip() for part in line.partition("->"))
-            assert await self._play(said) == expected, line
+        for connection in filter(None, (connection.strip() for connection in story.splitlines())):
+            said, _, expected = (part.strip() for part in connection.partition("->"))
+            assert await self._play(said) == expected, connection
 
     async def _play(self, said: str) -> str:
         verb, *words = shlex.split(said)
@@ -190,7 +196,7 @@ class Desk:
                     hold = await self.reserve(named[0], named[1], int(named[2]) if named[2:] else None, **numbers)
                     return f"granted {hold.grant}"
                 case "settle":
-                    settled = await self.book.settle(self.holds[named[0]], self.outcome(int(named[1])))
+                    settled = await self.settlements.settle(self.holds[named[0]], self.outcome(int(named[1])))
                     return f"charged {settled.charge_nanousd}"
                 case "account":
                     window = self.window(named[0])
@@ -212,10 +218,10 @@ class Desk:
 async def desk(
     url: str, *, house: HouseLimits = HOUSE, lease: Lease = LEASE, batches: bool = True
 ) -> AsyncIterator[Desk]:
-    line = connect_shared(url, batches=batches)
+    connection = connect_shared(url, batches=batches)
     try:
-        opened = Desk(url, line, house, lease)
+        opened = Desk(url, connection, house, lease)
         yield opened
         opened.blocking.close()
     finally:
-        await line.aclose()
+        await connection.aclose()

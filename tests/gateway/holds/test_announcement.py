@@ -26,7 +26,9 @@ async def one_call(at: Desk, **limits: int) -> tuple[Keeper, Hold]:
     """Return a worker with one call of sixty tokens that runs."""
     at.tier("basic", **limits)
     at.customer("acme", "basic")
-    keeper = Keeper(at.book, IdempotencyClaims(at.line, LEASE.lease_ms), LEASE, Counters(), monotonic=Clock())
+    keeper = Keeper(
+        at.settlements, IdempotencyClaims(at.connection, LEASE.lease_ms), LEASE, Counters(), monotonic=Clock()
+    )
     hold = await at.reserve("c1", "acme", 60, conversation="talk")
     keeper.take(hold)
     return keeper, hold
@@ -86,7 +88,7 @@ async def test_beside_a_live_call_there_is_no_room_for_another_until_it_has_ende
 
         with pytest.raises(refusal):
             await at.reserve("c2", "acme", 60, conversation=conversation)
-        await at.book.settle(hold, at.outcome(0, input_tokens=0))
+        await at.settlements.settle(hold, at.outcome(0, input_tokens=0))
         assert (await at.reserve("c3", "acme", 60, conversation=conversation)).grant == 60
 
 
@@ -97,10 +99,10 @@ async def test_it_is_told_once_however_often(valkey_url: str) -> None:
         await rebuild(at)
         for _ in range(3):
             await keeper.renew()
-            assert await at.book.announce(hold, Checkpoint(0))
+            assert await at.settlements.announce(hold, Checkpoint(0))
 
         assert at.window("acme") == before
-        await at.book.settle(hold, at.outcome(50))
+        await at.settlements.settle(hold, at.outcome(50))
         assert at.window("acme") == {"used": 50, "held": 0, "spend_used": PRICE, "spend_held": 0}
 
 
@@ -109,15 +111,15 @@ async def test_a_call_that_is_in_the_books_is_not_held_again(valkey_url: str) ->
     async with desk(valkey_url) as at:
         keeper, hold = await one_call(at, price_nanousd=PRICE)
         (live,) = keeper.holds
-        await at.book.settle(hold, at.outcome(50))
+        await at.settlements.settle(hold, at.outcome(50))
         settled = at.window("acme")
 
         await keeper.renew()
 
         assert live.is_lost
-        assert not await at.book.announce(hold, Checkpoint(55))
+        assert not await at.settlements.announce(hold, Checkpoint(55))
         assert at.window("acme") == settled
-        assert (await at.book.settle(hold, at.outcome(50))).charge_nanousd == PRICE
+        assert (await at.settlements.settle(hold, at.outcome(50))).charge_nanousd == PRICE
         assert at.window("acme") == settled
         assert len(at.records("acme")) == 1
 
@@ -130,7 +132,7 @@ def of_before(at: Desk) -> Settlements:
 
     generation = Generation(restore)
     generation.value = "7"
-    return Settlements(at.line, generation, LEASE, now_ms=lambda: 0)
+    return Settlements(at.connection, generation, LEASE, now_ms=lambda: 0)
 
 
 async def test_a_renewal_from_before_a_rebuild_renews_nothing_and_hears_of_it(valkey_url: str) -> None:
@@ -139,11 +141,11 @@ async def test_a_renewal_from_before_a_rebuild_renews_nothing_and_hears_of_it(va
         _, hold = await one_call(at)
         for bucket in redis_keys.ALL_BUCKETS:
             at.blocking.hset(redis_keys.state(bucket), "generation", LATER)
-        book = of_before(at)
+        settlements = of_before(at)
 
-        assert await book.renew(hold.facts.bucket, {"c1": Checkpoint(30)}) == {"c1": "unknown"}
-        assert book._generation.value == LATER
-        assert await book.renew(hold.facts.bucket, {"c1": Checkpoint(30)}) == {"c1": "live"}
+        assert await settlements.renew(hold.facts.bucket, {"c1": Checkpoint(30)}) == {"c1": "unknown"}
+        assert settlements._generation.value == LATER
+        assert await settlements.renew(hold.facts.bucket, {"c1": Checkpoint(30)}) == {"c1": "live"}
 
 
 async def test_a_settlement_from_before_a_rebuild_is_made_in_what_it_wrote(valkey_url: str) -> None:
@@ -161,7 +163,7 @@ async def test_a_settlement_from_before_a_rebuild_is_made_in_what_it_wrote(valke
             return LATER
 
         at.generation._restore = restore
-        settled = await at.book.settle(hold, at.outcome(50))
+        settled = await at.settlements.settle(hold, at.outcome(50))
 
         assert heard == ["rebuilt"]
         assert settled.charge_nanousd == PRICE
@@ -174,11 +176,11 @@ async def test_a_reservation_that_comes_after_it_was_taken_back_is_refused(valke
         at.tier("basic", price_nanousd=PRICE)
         at.customer("acme", "basic")
         made = await at.reserve("c1", "acme", 60)
-        await at.book.withdraw(made)
+        await at.settlements.withdraw(made)
         assert at.window("acme") == {"used": 0, "held": 0, "spend_used": 0, "spend_held": 0}
 
         other = await at.reserve("c2", "acme", 5)
-        await at.book.withdraw(replace(other, facts=replace(other.facts, id="c3")))
+        await at.settlements.withdraw(replace(other, facts=replace(other.facts, id="c3")))
         with pytest.raises(MeteringUnavailable):
             await at.reserve("c3", "acme", 60)
 
@@ -193,6 +195,6 @@ async def test_a_worker_that_does_not_know_of_a_later_rebuild_tells_nothing(valk
         await rebuild(at)
         before = at.window("acme")
 
-        assert await at.book.announce(hold, Checkpoint(0)), "it is not closed"
+        assert await at.settlements.announce(hold, Checkpoint(0)), "it is not closed"
         assert at.window("acme") == before
         assert at.in_flight("acme") == {}

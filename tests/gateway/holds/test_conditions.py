@@ -74,8 +74,8 @@ async def test_the_next_period_begins_with_nothing_used(valkey_url: str) -> None
 
     async with desk(valkey_url) as at:
         at.admission = Admission(
-            at.line,
-            LookupCache(at.line),
+            at.connection,
+            LookupCache(at.connection),
             at.generation,
             lease=LEASE,
             house=HOUSE,
@@ -101,10 +101,10 @@ async def test_a_paid_period_holds_its_menu_until_its_last_millisecond(valkey_ur
         start, until = now_ms() + 500_000, now_ms() + 1_000_000
         paid = Subscription("basic", "v1", start, until)
         at.customer("acme", "basic", subscription=paid)
-        directory = LookupCache(at.line)
-        conditions = Conditions(directory, HOUSE)
-        await directory.read_timeline()
-        customer = await directory.customer("acme", fresh=True)
+        cache = LookupCache(at.connection)
+        conditions = Conditions(cache, HOUSE)
+        await cache.read_timeline()
+        customer = await cache.customer("acme", fresh=True)
         assert customer is not None
 
         async def cap(moment: int) -> int:
@@ -120,9 +120,9 @@ async def test_what_was_worked_out_is_good_for_this_customer_as_it_is_and_these_
     async with desk(valkey_url) as at:
         at.tier("basic", conversation_tokens_max=CAP)
         at.customer("acme", "basic")
-        directory = LookupCache(at.line)
-        conditions = Conditions(directory, HOUSE)
-        await directory.read_timeline()
+        cache = LookupCache(at.connection)
+        conditions = Conditions(cache, HOUSE)
+        await cache.read_timeline()
         known = at.customers["acme"]
 
         async def cap(customer: Customer) -> int:
@@ -133,5 +133,5 @@ async def test_what_was_worked_out_is_good_for_this_customer_as_it_is_and_these_
         assert await cap(known) == CAP
         at.tier("basic", conversation_tokens_max=50)
         assert await cap(known) == CAP, "nobody has read the new publication yet"
-        await directory.read_timeline()
+        await cache.read_timeline()
         assert await cap(known) == 50

@@ -89,9 +89,9 @@ async def test_an_end_users_tokens_are_taken_back_told_again_and_corrected_like_
         assert facts.end_user_window is not None
         window = redis_keys.window(facts.bucket, "acme", facts.period_start)
         told.blocking.delete(redis_keys.inflight(facts.bucket), facts.end_user_window, window)
-        assert await told.book.announce(hold, Checkpoint(30))
+        assert await told.settlements.announce(hold, Checkpoint(30))
         assert told.end_user("acme", "ann") == {"used": 0, "held": 80}
-        await told.book.beat()
+        await told.settlements.beat()
         told.end_lease("c1")
         moment = 0.0
         reclaimer = told.reclaimer(lambda: moment)
@@ -99,7 +99,7 @@ async def test_an_end_users_tokens_are_taken_back_told_again_and_corrected_like_
         moment = 60.0
         reclaimer.turn()
         assert told.end_user("acme", "ann") == {"used": 30, "held": 50}
-        await told.book.settle(hold, told.outcome(45))
+        await told.settlements.settle(hold, told.outcome(45))
 
         assert told.end_user("acme", "ann") == {"used": 45, "held": 0}
         assert told.window("acme")["used"] == 45
@@ -112,7 +112,7 @@ async def test_an_end_user_without_a_limit_leaves_nothing_in_redis(valkey_url: s
         told.tier("basic", price_nanousd=7)
         told.customer("acme", "basic")
         hold = await told.reserve("c1", "acme", 80, end_user="ann")
-        await told.book.settle(hold, told.outcome(45))
+        await told.settlements.settle(hold, told.outcome(45))
 
         assert told.blocking.keys("*:end_user:*") == []
         assert json.loads(told.records("acme")[0]["record"])["end_user"] == "ann"

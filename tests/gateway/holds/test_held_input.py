@@ -48,7 +48,7 @@ async def test_what_is_held_of_it_is_given_back_and_what_was_read_counts(
         await opened(at, conversation_input_tokens_max=250)
         await begin(at, "c1")
         await begin(at, "c2")
-        await at.book.settle(at.holds["c1"], came_to)
+        await at.settlements.settle(at.holds["c1"], came_to)
 
         if is_admitted:
             await begin(at, "c3")
@@ -65,7 +65,7 @@ async def test_whoever_settled_all_of_its_calls_holds_no_input(valkey_url: str) 
         await opened(at, conversation_input_tokens_max=200)
         for number in range(10):
             await begin(at, f"c{number}")
-            await at.book.settle(at.holds[f"c{number}"], Outcome(True, "complete", 5, 5, input_tokens=10))
+            await at.settlements.settle(at.holds[f"c{number}"], Outcome(True, "complete", 5, 5, input_tokens=10))
 
         await begin(at, "last")
         with pytest.raises(ConversationCapReached):
@@ -81,6 +81,6 @@ async def test_input_that_is_charged_is_held_of_the_spend(valkey_url: str) -> No
 
         with pytest.raises(InsufficientQuota):
             await begin(at, "c3")
-        await at.book.settle(at.holds["c1"], Outcome(True, "complete", 5, 5, input_tokens=5))
+        await at.settlements.settle(at.holds["c1"], Outcome(True, "complete", 5, 5, input_tokens=5))
         await begin(at, "c4")
         assert at.window("acme")["spend_used"] == 5

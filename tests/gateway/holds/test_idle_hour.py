@@ -32,9 +32,9 @@ async def at_work(at: Desk) -> Later:
     at.tier("basic", conversation_tokens_max=CAP, price_nanousd=1)
     at.customer("acme", "basic")
     at.admission = Admission(
-        at.line, LookupCache(at.line), at.generation, lease=LONG, house=HOUSE, currency="USD", now_ms=later
+        at.connection, LookupCache(at.connection), at.generation, lease=LONG, house=HOUSE, currency="USD", now_ms=later
     )
-    at.book = Settlements(at.line, at.generation, LONG, now_ms=later)
+    at.settlements = Settlements(at.connection, at.generation, LONG, now_ms=later)
     await at.admission.compare_clocks()
     return later
 
@@ -43,7 +43,7 @@ async def call(at: Desk, later: Later, name: str, *, lasts_ms: int = 0) -> int:
     """Make a call of ten tokens that lasts so long; return what it was granted."""
     hold = await at.reserve(name, "acme", CAP, conversation="talk")
     later.ahead_ms += lasts_ms
-    await at.book.settle(hold, at.outcome(10))
+    await at.settlements.settle(hold, at.outcome(10))
     return hold.grant
 
 
@@ -67,7 +67,7 @@ async def test_it_does_not_end_while_a_call_runs(valkey_url: str) -> None:
         later.ahead_ms += 3 * HOUR_MS
 
         assert (await at.reserve("c2", "acme", CAP, conversation="talk")).grant == CAP - 10
-        await at.book.settle(running, at.outcome(10))
+        await at.settlements.settle(running, at.outcome(10))
 
 
 @pytest.mark.parametrize(("at_ms", "granted"), [(24 * HOUR_MS - MINUTE_MS, CAP - 10), (24 * HOUR_MS + MINUTE_MS, CAP)])

@@ -25,7 +25,9 @@ async def at_work(at: Desk, clock: Clock) -> Keeper:
     """Return a keeper with one live hold of acme's, and with the clock half a lease after its last renewal."""
     at.tier("basic")
     at.customer("acme", "basic")
-    keeper = Keeper(at.book, IdempotencyClaims(at.line, LEASE.lease_ms), LEASE, Counters(), monotonic=clock)
+    keeper = Keeper(
+        at.settlements, IdempotencyClaims(at.connection, LEASE.lease_ms), LEASE, Counters(), monotonic=clock
+    )
     keeper.take(await at.reserve("c1", "acme", 100))
     await keeper.renew()
     clock.now_s += HALF_A_LEASE_S
@@ -91,7 +93,7 @@ class Elsewhere(Settlements):
     """A book whose server answers a beat as the test says."""
 
     def __init__(self, at: Desk, beats: Callable[[], object]) -> None:
-        super().__init__(at.line, at.generation, LEASE, now_ms=now_ms)
+        super().__init__(at.connection, at.generation, LEASE, now_ms=now_ms)
         self._beats = beats
 
     async def beat(self) -> None:
@@ -100,7 +102,9 @@ class Elsewhere(Settlements):
 
 
 def keeper_of(at: Desk, clock: Clock, beats: Callable[[], object]) -> Keeper:
-    return Keeper(Elsewhere(at, beats), IdempotencyClaims(at.line, LEASE.lease_ms), LEASE, Counters(), monotonic=clock)
+    return Keeper(
+        Elsewhere(at, beats), IdempotencyClaims(at.connection, LEASE.lease_ms), LEASE, Counters(), monotonic=clock
+    )
 
 
 async def test_the_fence_is_counted_from_when_a_renewal_was_sent(valkey_url: str) -> None:

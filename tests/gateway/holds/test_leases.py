@@ -17,7 +17,7 @@ async def _lapsed(told: Desk, sofar: int) -> None:
     told.customer("acme", "basic")
     hold = await told.reserve("c1", "acme", 80, conversation="talk")
     bucket = hold.facts.bucket
-    assert await told.book.renew(bucket, {"c1": Checkpoint(sofar)}) == {"c1": "live"}
+    assert await told.settlements.renew(bucket, {"c1": Checkpoint(sofar)}) == {"c1": "live"}
     told.end_lease("c1")
 
 
@@ -25,7 +25,7 @@ async def test_a_lapsed_hold_is_billed_at_its_checkpoint_and_its_rest_stays_held
     """The owner may be alive behind a stalled network: what it may still give is not given to another."""
     async with desk(valkey_url) as told:
         await _lapsed(told, sofar=30)
-        await told.book.beat()
+        await told.settlements.beat()
         clock = Clock()
         reclaimer = told.reclaimer(clock)
         assert reclaimer.turn() == 0, "a hold lapses only for who has had Redis at hand for a whole lease"
@@ -34,7 +34,7 @@ async def test_a_lapsed_hold_is_billed_at_its_checkpoint_and_its_rest_stays_held
         assert reclaimer.turn() == 1
         assert told.window("acme") == {"used": 30, "held": 50, "spend_used": 7, "spend_held": 0}
 
-        settled = await told.book.settle(told.holds["c1"], told.outcome(45))
+        settled = await told.settlements.settle(told.holds["c1"], told.outcome(45))
         assert settled.charge_nanousd == 0
         assert told.window("acme") == {"used": 45, "held": 0, "spend_used": 7, "spend_held": 0}
         recovered, correction = (json.loads(entry["record"]) for entry in told.records("acme"))
@@ -63,7 +63,7 @@ async def test_a_suspect_hold_stays_held_as_long_as_its_worker_beats(valkey_url:
     """It may still give what it was granted."""
     async with desk(valkey_url) as told:
         await _lapsed(told, sofar=30)
-        await told.book.beat()
+        await told.settlements.beat()
         clock = Clock()
         reclaimer = told.reclaimer(clock)
         reclaimer.turn()
@@ -92,7 +92,7 @@ async def _lapsed_with_its_input_owed(told: Desk) -> Hold:
     told.renew("c1", 0, owes_input=True)
     told.renew("c1", 0)  # once owed is owed
     told.end_lease("c1")
-    await told.book.beat()
+    await told.settlements.beat()
     clock = Clock()
     reclaimer = told.reclaimer(clock)
     reclaimer.turn()
@@ -112,7 +112,7 @@ async def test_input_that_a_lapsed_hold_owes_is_billed_once(
         hold = await _lapsed_with_its_input_owed(told)
         assert told.window("acme")["spend_used"] == hold.facts.input_estimate
 
-        await told.book.settle(hold, told.outcome(tokens, input_tokens=input_tokens, owes_input=True))
+        await told.settlements.settle(hold, told.outcome(tokens, input_tokens=input_tokens, owes_input=True))
 
         assert told.window("acme") == {"used": tokens, "held": 0, "spend_used": charge, "spend_held": 0}
         records = [json.loads(entry["record"]) for entry in told.records("acme")]
@@ -125,7 +125,7 @@ async def test_a_lapsed_holds_input_is_given_back_where_its_answer_failed_in_the
         told.customer("acme", "basic")
         hold = await _lapsed_with_its_input_owed(told)
         assert told.window("acme")["spend_used"] > 0
-        await told.book.settle(hold, told.outcome(0, finish="upstream_error", input_tokens=0))
+        await told.settlements.settle(hold, told.outcome(0, finish="upstream_error", input_tokens=0))
 
         assert told.window("acme") == {"used": 0, "held": 0, "spend_used": 0, "spend_held": 0}
 
@@ -165,6 +165,6 @@ async def test_a_call_that_was_renewed_leaves_nothing_among_those_in_flight(valk
         told.customer("acme", "basic")
         hold = await told.reserve("c1", "acme", 80)
         told.renew("c1", 30)
-        await told.book.settle(hold, told.outcome(40))
+        await told.settlements.settle(hold, told.outcome(40))
 
         assert not told.blocking.exists(redis_keys.inflight(hold.facts.bucket))

@@ -50,7 +50,7 @@ async def test_prices_that_no_sum_can_hold_are_refused_before_anything_is_writte
             with pytest.raises(InsufficientQuota):
                 await at.reserve(f"c{number}", "acme", 100)
         assert at.window("acme") == before
-        assert (await at.book.settle(hold, at.outcome(10))).charge_nanousd == MOST
+        assert (await at.settlements.settle(hold, at.outcome(10))).charge_nanousd == MOST
 
         assert at.window("acme") == {"used": 10, "held": 0, "spend_used": MOST, "spend_held": 0}
         assert breaches(at) == []
@@ -66,7 +66,7 @@ async def test_a_settlement_that_meets_a_window_beyond_counting_books_its_record
         window = redis_keys.window(BUCKET, "acme", hold.facts.period_start)
         at.blocking.hset(window, "amounts", replace(window_state(at.blocking, window), spend_used=2**63 - 1).to_bytes())
         for _ in range(3):
-            assert (await at.book.settle(hold, at.outcome(10))).charge_nanousd == 7
+            assert (await at.settlements.settle(hold, at.outcome(10))).charge_nanousd == 7
 
         assert len(at.records("acme")) == 1
         assert at.window("acme") == {"used": 10, "held": 0, "spend_used": MOST, "spend_held": 0}
@@ -82,7 +82,7 @@ async def test_whose_window_is_known_not_to_add_up_is_not_served(valkey_url: str
         at.blocking.hset(redis_keys.window(BUCKET, "acme", hold.facts.period_start), "breach", "1")
         with pytest.raises(AccountInconsistent):
             await at.reserve("c2", "acme", 100)
-        await at.book.settle(hold, at.outcome(10))
+        await at.settlements.settle(hold, at.outcome(10))
 
         assert at.window("acme")["held"] == 0
 
@@ -143,13 +143,13 @@ async def test_a_settlement_that_meets_a_key_of_another_kind_writes_nothing(valk
         at.blocking.set(name, "a string")
         before, once = dumped(at), Once("0" * 32, "body", b"x", b"x")
         with pytest.raises(MeteringUnavailable):
-            await at.book.settle(hold, at.outcome(90), once)
+            await at.settlements.settle(hold, at.outcome(90), once)
         assert dumped(at) == before
         at.blocking.delete(name)
         if was is not None:
             at.blocking.restore(name, 0, was)
 
-        assert (await at.book.settle(hold, at.outcome(90), once)).charge_nanousd == 3
+        assert (await at.settlements.settle(hold, at.outcome(90), once)).charge_nanousd == 3
         assert at.window("acme") == {"used": 90, "held": 0, "spend_used": 3, "spend_held": 0}
 
 
@@ -164,7 +164,7 @@ async def test_a_settlement_is_done_whole_beside_a_key_of_another_kind_that_it_c
         name = of_kind(at, kind, hold)
         at.blocking.delete(name)
         at.blocking.set(name, "a string")
-        await at.book.settle(hold, at.outcome(90))
+        await at.settlements.settle(hold, at.outcome(90))
 
         assert at.window("acme") == {"used": 90, "held": 0, "spend_used": 3, "spend_held": 0}
         assert len(at.records("acme")) == 1
@@ -211,7 +211,7 @@ async def test_any_mixture_of_extreme_amounts_leaves_everything_adding_up(
             elif live:
                 hold = live.pop(first % len(live))
                 came_to = UNANSWERED if verb == "leave" else at.outcome(min(second, hold.tokens), input_tokens=0)
-                await at.book.settle(hold, came_to)
+                await at.settlements.settle(hold, came_to)
         assert breaches(at) == []
         window, records = at.window("acme"), at.records("acme")
         assert window["used"] == sum(json.loads(one["record"])["billed_output_tokens"] for one in records)

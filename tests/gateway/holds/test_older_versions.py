@@ -58,7 +58,7 @@ async def test_a_window_of_the_version_before_counts_on_until_its_period_is_over
         first = await at.reserve("c1", "acme", 100)
         assert first.grant == 30
         assert at.window("acme") == {"used": 40, "held": 60, "spend_used": 9, "spend_held": 0}
-        await at.book.settle(first, at.outcome(20))
+        await at.settlements.settle(first, at.outcome(20))
 
         assert at.blocking.hmget(window, "used", "held", "amounts") == [b"60", b"30", None]
         with pytest.raises(InsufficientQuota):
@@ -77,7 +77,7 @@ async def test_a_window_that_both_versions_have_written_counts_what_both_say(val
         assert second.grant == 30
         assert at.window("acme")["held"] == 100
         for hold in (first, second):
-            await at.book.settle(hold, at.outcome(10))
+            await at.settlements.settle(hold, at.outcome(10))
 
         assert at.window("acme") == {"used": 20, "held": 20, "spend_used": 0, "spend_held": 0}
 
@@ -94,7 +94,7 @@ async def test_a_conversation_goes_on_where_the_version_before_left_it(valkey_ur
         name = begin(at)
         first = await at.reserve("c1", "acme", 100, conversation="talk")
         assert (first.grant, first.was_charged) == (40, True)
-        assert (await at.book.settle(first, at.outcome(30))).conversation_left == 10
+        assert (await at.settlements.settle(first, at.outcome(30))).conversation_left == 10
 
         assert at.blocking.hmget(name, "used", "held", "live", "input_used") == [b"90", b"0", b"0", b"40"]
         assert at.blocking.pttl(name) > 3_600_000
@@ -118,7 +118,7 @@ async def test_what_was_said_in_a_conversation_of_the_version_before_is_known_an
     async with desk(valkey_url) as at:
         sold(at)
         name = begin(at)
-        threads = Threads(at.line, LookupCache(at.line))
+        threads = Threads(at.connection, LookupCache(at.connection))
         assert await threads.said_so_far(BUCKET, digest_of("acme"), "talk") == 90
 
         erase_customer(at.blocking, "acme")

@@ -221,7 +221,7 @@ async def test_money_above_what_lua_writes_exactly_is_kept_to_the_nano_unit(valk
         told.tier("basic", price_nanousd=price)
         told.customer("acme", "basic")
         await told.reserve("c1", "acme", 5)
-        settled = await told.book.settle(told.holds["c1"], told.outcome(5))
+        settled = await told.settlements.settle(told.holds["c1"], told.outcome(5))
 
         assert settled.charge_nanousd == price
         assert told.window("acme")["spend_used"] == price
@@ -238,14 +238,14 @@ async def test_a_call_whose_conversation_is_over_counts_in_none_that_has_its_nam
         told.customer("acme", "basic")
         if was_charged:
             await told.reserve("c0", "acme", 10, conversation="talk")
-            await told.book.settle(told.holds["c0"], told.outcome(10))
+            await told.settlements.settle(told.holds["c0"], told.outcome(10))
         hold = await told.reserve("c1", "acme", 40, conversation="talk")
         name = redis_keys.conversation(hold.facts.bucket, "acme", "talk")
         begun = replace(
             conversation_of(told, name), first=hold.conversation_first + 1, used=5, held=0, was_charged=not was_charged
         )
         told.blocking.set(name, begun.to_bytes())
-        settled = await told.book.settle(hold, told.outcome(30))
+        settled = await told.settlements.settle(hold, told.outcome(30))
 
         assert (settled.charge_nanousd, settled.conversation_left) == (0 if was_charged else 7, None)
         assert conversation_of(told, name) == begun
@@ -285,6 +285,6 @@ async def test_no_clock_of_redis_ends_a_window(valkey_url: str) -> None:
         told.customer("acme", "basic")
         first = await told.reserve("c1", "acme", 10)
         window = redis_keys.window(first.facts.bucket, "acme", first.facts.period_start)
-        await told.book.settle(first, told.outcome(10))
+        await told.settlements.settle(first, told.outcome(10))
 
         assert told.blocking.pttl(window) == -1

@@ -79,7 +79,7 @@ def notices(client: redis.Redis) -> int:
 async def use(at: Desk, customer: str, calls: int, tokens: int) -> None:
     """Make calls that are all settled at once."""
     holds = [await at.reserve(f"{customer}_{number}", customer, tokens) for number in range(calls)]
-    await asyncio.gather(*(at.book.settle(hold, at.outcome(tokens)) for hold in holds))
+    await asyncio.gather(*(at.settlements.settle(hold, at.outcome(tokens)) for hold in holds))
 
 
 async def sold_out(valkey_url: str) -> None:

@@ -123,7 +123,7 @@ async def commands_of_a_call(told: Desk, number: int, **named: str) -> dict[str,
     """Return how often each command ran for a reservation and its settlement, those inside of scripts too."""
     told.blocking.config_resetstat()
     hold = await told.reserve(f"c{number}", "acme", 100, **named)
-    await told.book.settle(hold, told.outcome(10))
+    await told.settlements.settle(hold, told.outcome(10))
     ran: dict[str, Any] = told.blocking.info("commandstats")
     return {
         name: said["calls"] for name, said in ran.items() if name.removeprefix("cmdstat_") not in ("config", "info")
@@ -171,7 +171,7 @@ async def test_admitting_and_settling_calls_so_many_functions_and_no_more(valkey
 
 async def _once(told: Desk, number: int) -> None:
     hold = await told.reserve(f"c{number}", "acme", 100)
-    await told.book.settle(hold, told.outcome(10))
+    await told.settlements.settle(hold, told.outcome(10))
 
 
 def _event(text: str) -> bytes:

@@ -99,14 +99,17 @@ async def test_what_leads_back_to_it_and_what_was_kept_for_it_goes_and_nobody_el
     """Threads of its conversations and answers under its Idempotency-Keys have its own words in them, sealed or digested."""
     async with desk(valkey_url) as at:
         at.tier("basic")
-        threads, claims = Threads(at.line, LookupCache(at.line)), IdempotencyClaims(at.line, LEASE.lease_ms)
+        threads, claims = (
+            Threads(at.connection, LookupCache(at.connection)),
+            IdempotencyClaims(at.connection, LEASE.lease_ms),
+        )
         for name in ("acme", "other"):
             at.customer(name, "basic")
             bucket = redis_keys.bucket_of(name)
             hold = await at.reserve(f"call of {name}", name, 10, conversation="talk")
             assert await claims.claim(bucket, name, "once", "body", hold.id) is None
             once = Once("once", "body", b"sealed", b"sealed")
-            await at.book.settle(hold, at.outcome(5, threads=("item-a",)), once)
+            await at.settlements.settle(hold, at.outcome(5, threads=("item-a",)), once)
             assert await claims.claim(bucket, name, "once", "body", "again") == b"sealed"
 
         erase_customer(at.blocking, "acme")

@@ -30,13 +30,13 @@ async def test_customers_of_all_nodes_are_served_renewed_reclaimed_and_booked(
         customers = [f"cus_{number}" for number in range(40)]
         for customer in customers:
             told.customer(customer, "basic")
-        await told.line.ask("PING")  # as a worker does when it starts
+        await told.connection.ask("PING")  # as a worker does when it starts
         holds = await asyncio.gather(*(told.reserve(f"c-{customer}", customer, 60) for customer in customers))
         for hold in holds:
-            assert await told.book.renew(hold.facts.bucket, {hold.id: Checkpoint(10)}) == {hold.id: "live"}
+            assert await told.settlements.renew(hold.facts.bucket, {hold.id: Checkpoint(10)}) == {hold.id: "live"}
         with pytest.raises(InsufficientQuota):
             await told.reserve("c-more", customers[0], 60)
-        await asyncio.gather(*(told.book.settle(hold, told.outcome(50)) for hold in holds))
+        await asyncio.gather(*(told.settlements.settle(hold, told.outcome(50)) for hold in holds))
         writer = Writer(told.blocking, database)
         while writer.turn():
             pass

@@ -33,11 +33,11 @@ def between(valkey_url: str) -> Iterator[Wire]:
 
 @asynccontextmanager
 async def line_to(url: str, timeout_s: float = TIMEOUT_S) -> AsyncIterator[SharedConnection]:
-    line = SharedConnection(address_of(url), timeout_s)
+    connection = SharedConnection(address_of(url), timeout_s)
     try:
-        yield line
+        yield connection
     finally:
-        await line.aclose()
+        await connection.aclose()
 
 
 @asynccontextmanager
@@ -54,18 +54,18 @@ def count(url: str, name: str) -> int:
 
 async def test_a_thousand_commands_at_once_use_one_connection_and_come_back_in_order(valkey_url: str) -> None:
     before = count(valkey_url, "total_connections_received")
-    async with line_to(valkey_url) as line:
-        replies = await asyncio.gather(*(line.ask("ECHO", str(number)) for number in range(1000)))
+    async with line_to(valkey_url) as connection:
+        replies = await asyncio.gather(*(connection.ask("ECHO", str(number)) for number in range(1000)))
 
     assert replies == [str(number).encode() for number in range(1000)]
     assert count(valkey_url, "total_connections_received") - before == 2, "this one, and the one that counts"
 
 
 async def test_commands_of_one_turn_leave_in_one_piece(valkey_url: str) -> None:
-    async with line_to(valkey_url) as line:
-        await line.ask("PING")
+    async with line_to(valkey_url) as connection:
+        await connection.ask("PING")
         before = count(valkey_url, "total_reads_processed")
-        await asyncio.gather(*(line.ask("PING") for _ in range(100)))
+        await asyncio.gather(*(connection.ask("PING") for _ in range(100)))
 
         assert count(valkey_url, "total_reads_processed") - before < 10
 
@@ -73,12 +73,12 @@ async def test_commands_of_one_turn_leave_in_one_piece(valkey_url: str) -> None:
 async def test_a_lost_connection_is_made_again_and_its_commands_are_sent_once_more(
     between: Wire, valkey_url: str
 ) -> None:
-    async with line_to(f"redis://127.0.0.1:{between.port}") as line:
-        assert await line.ask("SET", "a", 1) == b"OK"
+    async with line_to(f"redis://127.0.0.1:{between.port}") as connection:
+        assert await connection.ask("SET", "a", 1) == b"OK"
         between.lose_reply_to(b"a-words")
-        assert await line.ask("APPEND", "a-words", "x") == 2, "the first was done, too"
+        assert await connection.ask("APPEND", "a-words", "x") == 2, "the first was done, too"
         between.reset()
-        assert await line.ask("GET", "a") == b"1"
+        assert await connection.ask("GET", "a") == b"1"
 
 
 async def test_a_command_that_is_lost_twice_is_given_up() -> None:
@@ -88,38 +88,38 @@ async def test_a_command_that_is_lost_twice_is_given_up() -> None:
         heard.append(await reader.read(100))
         writer.close()
 
-    async with serving(hang_up) as url, line_to(url) as line:
+    async with serving(hang_up) as url, line_to(url) as connection:
         with pytest.raises(redis.ConnectionError):
-            await line.ask("PING")
+            await connection.ask("PING")
 
         assert heard == [b"*1\r\n$4\r\nPING\r\n"] * 2
 
 
 async def test_a_server_that_refuses_connections_is_gone_at_once_and_found_again(between: Wire) -> None:
-    async with line_to(f"redis://127.0.0.1:{between.port}") as line:
-        await line.ask("PING")
+    async with line_to(f"redis://127.0.0.1:{between.port}") as connection:
+        await connection.ask("PING")
         between.cut()
         for _ in range(3):
             with pytest.raises(redis.ConnectionError):
-                await line.ask("PING")
+                await connection.ask("PING")
         between.mend()
-        assert await line.ask("PING") == b"PONG"
+        assert await connection.ask("PING") == b"PONG"
 
 
 async def test_a_server_that_says_nothing_is_given_up_and_asked_on_another_connection_later(between: Wire) -> None:
-    async with line_to(f"redis://127.0.0.1:{between.port}") as line:
-        await line.ask("PING")
+    async with line_to(f"redis://127.0.0.1:{between.port}") as connection:
+        await connection.ask("PING")
         between.stall()
         with pytest.raises(redis.TimeoutError):
-            await line.ask("PING")
+            await connection.ask("PING")
         between.mend()
-        assert await line.ask("ECHO", "fresh") == b"fresh", "not what the first connection still had to say"
+        assert await connection.ask("ECHO", "fresh") == b"fresh", "not what the first connection still had to say"
 
 
 async def test_an_event_loop_that_was_busy_takes_no_server_for_slow(valkey_url: str) -> None:
-    async with line_to(valkey_url, timeout_s=0.1) as line:
-        await line.ask("PING")
-        asked = [line.ask("PING") for _ in range(3)]
+    async with line_to(valkey_url, timeout_s=0.1) as connection:
+        await connection.ask("PING")
+        asked = [connection.ask("PING") for _ in range(3)]
         await asyncio.sleep(0)  # they are sent
         with connect(valkey_url) as client:
             client.blpop(["nothing"], timeout=0.5)  # type: ignore[arg-type]  # nothing else runs for so long
@@ -127,27 +127,27 @@ async def test_an_event_loop_that_was_busy_takes_no_server_for_slow(valkey_url: 
 
 
 async def test_a_line_whose_queue_is_full_refuses_at_once(valkey_url: str) -> None:
-    async with line_to(valkey_url) as line:
-        asked = [line.ask("PING") for _ in range(WAITING_MOST)]
+    async with line_to(valkey_url) as connection:
+        asked = [connection.ask("PING") for _ in range(WAITING_MOST)]
         with pytest.raises(MeteringUnavailable):
-            line.ask("PING")
+            connection.ask("PING")
 
         assert set(await asyncio.gather(*asked)) == {b"PONG"}
-        assert await line.ask("PING") == b"PONG"
+        assert await connection.ask("PING") == b"PONG"
 
 
 async def test_what_a_server_refuses_is_told_to_its_asker_only(valkey_url: str) -> None:
-    async with line_to(valkey_url) as line:
-        wrong, right = await asyncio.gather(line.ask("NONSENSE"), line.ask("PING"), return_exceptions=True)
+    async with line_to(valkey_url) as connection:
+        wrong, right = await asyncio.gather(connection.ask("NONSENSE"), connection.ask("PING"), return_exceptions=True)
 
         assert isinstance(wrong, redis.ResponseError)
         assert right == b"PONG"
 
 
 async def test_an_asker_who_is_gone_takes_no_reply_from_others(valkey_url: str) -> None:
-    async with line_to(valkey_url) as line:
-        await line.ask("PING")
-        asked = [line.ask("ECHO", str(number)) for number in range(3)]
+    async with line_to(valkey_url) as connection:
+        await connection.ask("PING")
+        asked = [connection.ask("ECHO", str(number)) for number in range(3)]
         await asyncio.sleep(0)
         asked[1].cancel()
 
@@ -155,30 +155,30 @@ async def test_an_asker_who_is_gone_takes_no_reply_from_others(valkey_url: str) 
 
 
 async def test_a_verb_that_the_server_has_forgotten_is_told_again(valkey_url: str) -> None:
-    async with line_to(valkey_url) as line:
+    async with line_to(valkey_url) as connection:
         script = Script("withdraw")
         for number in range(2):
-            await line.ask("SCRIPT", "FLUSH")
+            await connection.ask("SCRIPT", "FLUSH")
             asked = ["inflight", "settled"], [f"c{number}", now_ms()]
             with pytest.raises(redis.exceptions.NoScriptError):
-                await script.known(line, *asked)
-            assert await script.run(line, *asked) == b"withdrawn"
-            assert await script.known(line, *asked) == b"withdrawn"
+                await script.known(connection, *asked)
+            assert await script.run(connection, *asked) == b"withdrawn"
+            assert await script.known(connection, *asked) == b"withdrawn"
 
 
 async def test_a_password_and_a_database_are_told_first(valkey_url: str) -> None:
     with connect(valkey_url) as client:
         client.execute_command("ACL", "SETUSER", "ann", "on", ">se:cret", "~*", "+@all")  # type: ignore[no-untyped-call]
     path = valkey_url.removeprefix("unix://")
-    async with line_to(f"unix://ann:se%3Acret@{path}?db=3") as line:
-        await line.ask("SET", "a", 1)
-        assert await line.ask("ACL", "WHOAMI") == b"ann"
+    async with line_to(f"unix://ann:se%3Acret@{path}?db=3") as connection:
+        await connection.ask("SET", "a", 1)
+        assert await connection.ask("ACL", "WHOAMI") == b"ann"
     with connect(f"{valkey_url}?db=3") as client:
         assert client.get("a") == b"1"
 
-    async with line_to(f"unix://ann:wrong@{path}") as line:
+    async with line_to(f"unix://ann:wrong@{path}") as connection:
         with pytest.raises(redis.RedisError, match="WRONGPASS"):
-            await line.ask("PING")
+            await connection.ask("PING")
 
 
 async def test_a_server_over_tls_is_verified(between: Wire, tmp_path: Path) -> None:
@@ -191,31 +191,31 @@ async def test_a_server_over_tls_is_verified(between: Wire, tmp_path: Path) -> N
     server = await asyncio.start_server(_closing(carry), "127.0.0.1", 0, ssl=made.context())
     port = server.sockets[0].getsockname()[1]
     async with server:
-        async with line_to(f"rediss://127.0.0.1:{port}?ssl_ca_certs={made.authority}") as line:
-            assert await line.ask("ECHO", "x" * 100_000) == b"x" * 100_000
-        async with line_to(f"rediss://127.0.0.1:{port}") as line:
+        async with line_to(f"rediss://127.0.0.1:{port}?ssl_ca_certs={made.authority}") as connection:
+            assert await connection.ask("ECHO", "x" * 100_000) == b"x" * 100_000
+        async with line_to(f"rediss://127.0.0.1:{port}") as connection:
             with pytest.raises(redis.ConnectionError, match="certificate verify failed"):
-                await line.ask("PING")
+                await connection.ask("PING")
 
 
 async def test_a_server_that_is_no_redis_is_given_up() -> None:
     async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-    async with serving(talk) as url, line_to(url) as line:
+    async with serving(talk) as url, line_to(url) as connection:
         with pytest.raises(redis.ConnectionError):
-            await line.ask("PING")
+            await connection.ask("PING")
 
 
 async def test_a_line_that_was_closed_says_so(valkey_url: str) -> None:
-    line = connect_shared(valkey_url)
-    asked = line.ask("PING")
-    await line.aclose()
+    connection = connect_shared(valkey_url)
+    asked = connection.ask("PING")
+    await connection.aclose()
 
     with pytest.raises(redis.ConnectionError):
         await asked
     with pytest.raises(redis.ConnectionError):
-        await line.ask("PING")
+        await connection.ask("PING")
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -239,9 +239,9 @@ def _closing(talk: Talk) -> Talk:
 
 
 async def test_what_nobody_waits_for_any_more_is_not_asked(valkey_url: str) -> None:
-    async with line_to(valkey_url) as line:
-        await line.ask("PING")
-        given_up = line.ask("SET", "given up", "1")
+    async with line_to(valkey_url) as connection:
+        await connection.ask("PING")
+        given_up = connection.ask("SET", "given up", "1")
         given_up.cancel()
 
-        assert await line.ask("GET", "given up") is None
+        assert await connection.ask("GET", "given up") is None

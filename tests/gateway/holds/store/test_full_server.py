@@ -45,8 +45,8 @@ def only(at: Desk, share: float) -> Iterator[None]:
 async def test_a_full_server_refuses_reservations_and_takes_renewals_and_settlements(
     at: Desk, database: Database
 ) -> None:
-    clock, claims = Clock(), IdempotencyClaims(at.line, LEASE.lease_ms)
-    keeper = Keeper(at.book, claims, LEASE, Counters(), monotonic=clock)
+    clock, claims = Clock(), IdempotencyClaims(at.connection, LEASE.lease_ms)
+    keeper = Keeper(at.settlements, claims, LEASE, Counters(), monotonic=clock)
     digest = "0" * 32
     await claims.claim(BUCKET, "acme", digest, "body", "c1")
     first, second = await at.reserve("c1", "acme", 100), await at.reserve("c2", "acme", 100)
@@ -58,8 +58,8 @@ async def test_a_full_server_refuses_reservations_and_takes_renewals_and_settlem
         clock.now_s += LEASE.lease_ms / 2000 + 1
         assert await keeper.catches_up(live), "a full server is not a lost one"
         at.blocking.hdel(redis_keys.inflight(BUCKET), "c2", "progress:c2")
-        assert await at.book.announce(second, Checkpoint(0))
-        assert (await at.book.settle(first, at.outcome(50))).charge_nanousd == 3
+        assert await at.settlements.announce(second, Checkpoint(0))
+        assert (await at.settlements.settle(first, at.outcome(50))).charge_nanousd == 3
         at.projection.put_customers([at.customers["acme"]])
         assert Writer(at.blocking, database).turn() == 1
 
@@ -76,7 +76,7 @@ async def test_nobody_is_admitted_to_a_server_that_is_nearly_full_until_there_is
         upkeep.turn()
         with pytest.raises(MeteringUnavailable, match="nearly full"):
             await at.reserve("c2", "acme", 100)
-        await at.book.settle(at.holds["c1"], at.outcome(10))
+        await at.settlements.settle(at.holds["c1"], at.outcome(10))
     with only(at, (FULL + ROOMY) / 2):
         upkeep.turn()
         with pytest.raises(MeteringUnavailable):

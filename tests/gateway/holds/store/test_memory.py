@@ -29,7 +29,7 @@ def found(at: Desk) -> dict[bytes, int]:
 
 
 def keeper_of(at: Desk, clock: Clock) -> Keeper:
-    return Keeper(at.book, IdempotencyClaims(at.line, LEASE.lease_ms), LEASE, Counters(), monotonic=clock)
+    return Keeper(at.settlements, IdempotencyClaims(at.connection, LEASE.lease_ms), LEASE, Counters(), monotonic=clock)
 
 
 async def settled(at: Desk, keeper: Keeper, clock: Clock, hold: Hold, once: Once | None = None, **came_to: Any) -> None:
@@ -44,7 +44,7 @@ async def served(at: Desk) -> None:
     at.tier("basic", period_tokens_max=10_000, end_user_period_tokens_max=500, requests_per_minute=600)
     at.customer("acme", "basic")
     hold = await at.reserve("first", "acme", 10, end_user="bob")
-    await at.book.settle(hold, at.outcome(10))
+    await at.settlements.settle(hold, at.outcome(10))
     at.blocking.delete(redis_keys.settled(hold.facts.bucket))
 
 
@@ -128,7 +128,7 @@ async def test_a_reservation_whose_reply_was_lost_leaves_nothing(valkey_url: str
         keeper = keeper_of(at, clock)
         hold = await at.reserve("c1", "acme", 100)
         if not was_made:
-            await at.book.settle(hold, UNANSWERED)
+            await at.settlements.settle(hold, UNANSWERED)
             at.blocking.delete(redis_keys.settled(hold.facts.bucket))
         keeper.doubt(hold)
         await keeper._withdraw_doubtful()
@@ -142,7 +142,7 @@ async def test_a_reservation_whose_reply_was_lost_leaves_nothing(valkey_url: str
 async def test_a_call_whose_answer_is_not_kept_leaves_its_idempotency_key_free(valkey_url: str) -> None:
     async with desk(valkey_url) as at:
         await served(at)
-        clock, claims = Clock(), IdempotencyClaims(at.line, LEASE.lease_ms)
+        clock, claims = Clock(), IdempotencyClaims(at.connection, LEASE.lease_ms)
         keeper = keeper_of(at, clock)
         before = found(at)
         bucket = redis_keys.bucket_of("acme")
@@ -184,7 +184,7 @@ async def test_a_mark_stays_until_no_copy_of_a_command_can_come(valkey_url: str)
         await keeper.renew()
         assert at.blocking.hexists(marks, "c1")
         assert at.blocking.pttl(marks) == -1
-        assert (await at.book.settle(hold, at.outcome(10))).charge_nanousd == 0
+        assert (await at.settlements.settle(hold, at.outcome(10))).charge_nanousd == 0
         assert len(at.records("acme")) == 2
         clock.now_s += 1
         await keeper.renew()
@@ -210,15 +210,15 @@ async def test_kept_answers_of_a_customer_have_a_budget_that_comes_back_hour_by_
         at.tier("basic")
         at.customer("acme", "basic")
         at.customer("other", "basic")
-        at.book._answers_bytes_max = 10_000
-        claims, kept = IdempotencyClaims(at.line, LEASE.lease_ms), []
+        at.settlements._answers_bytes_max = 10_000
+        claims, kept = IdempotencyClaims(at.connection, LEASE.lease_ms), []
 
         async def call(number: int, customer: str = "acme") -> bool:
             digest = f"{number:032x}"
             bucket = redis_keys.bucket_of(customer)
             await claims.claim(bucket, customer, digest, "body", f"{customer}{number}")
             hold = await at.reserve(f"{customer}{number}", customer, 10)
-            await at.book.settle(hold, at.outcome(10), Once(digest, "body", b"x" * 1_000, b"x" * 1_000))
+            await at.settlements.settle(hold, at.outcome(10), Once(digest, "body", b"x" * 1_000, b"x" * 1_000))
             left_ms = at.blocking.pttl(redis_keys.once(bucket, customer, digest))
             assert left_ms == -2 or 82_800_000 < left_ms <= 86_400_000, "a day, or it is free again"
             return left_ms > 0

@@ -28,10 +28,10 @@ NOW = 1_767_268_800_000
 
 
 @pytest.fixture
-async def line(valkey_url: str) -> AsyncIterator[RedisConnection]:
-    line = connect_shared(valkey_url)
-    yield line
-    await line.aclose()
+async def connection(valkey_url: str) -> AsyncIterator[RedisConnection]:
+    connection = connect_shared(valkey_url)
+    yield connection
+    await connection.aclose()
 
 
 def asked(name: str) -> Ask:
@@ -56,15 +56,15 @@ def refused(used: int = 5) -> InsufficientQuota:
     return error
 
 
-async def test_what_was_noted_is_read_newest_first(line: RedisConnection) -> None:
+async def test_what_was_noted_is_read_newest_first(connection: RedisConnection) -> None:
     times = iter((NOW, NOW + 2, NOW + 1))
-    log = RefusalLog(line, lambda: next(times))
+    log = RefusalLog(connection, lambda: next(times))
     log.note("cus_a", "key_1", asked("one"), refused())
     log.note("cus_a", None, asked("two"), NoTier("None."))
     log.note("cus_b", "key_2", asked("three"), refused(6))
     await log.flush()
 
-    of_a, of_b = await refusals_of(line, "cus_a"), await refusals_of(line, "cus_b")
+    of_a, of_b = await refusals_of(connection, "cus_a"), await refusals_of(connection, "cus_b")
 
     none = dict.fromkeys(("limit", "max", "used", "held", "asked", "key_id"))
     assert of_a == [
@@ -77,8 +77,8 @@ async def test_what_was_noted_is_read_newest_first(line: RedisConnection) -> Non
     assert [one["request_id"] for one in of_b] == ["three"]
 
 
-async def test_a_storm_of_refusals_is_bounded_in_the_worker_and_in_redis(line: RedisConnection) -> None:
-    log = RefusalLog(line, lambda: NOW)
+async def test_a_storm_of_refusals_is_bounded_in_the_worker_and_in_redis(connection: RedisConnection) -> None:
+    log = RefusalLog(connection, lambda: NOW)
     for number in range(WAITING_MOST + 1):
         log.note("cus_a", "key_1", asked(f"req_{number}"), refused())
     assert sum(map(len, log._waiting.values())) == WAITING_MOST
@@ -86,29 +86,29 @@ async def test_a_storm_of_refusals_is_bounded_in_the_worker_and_in_redis(line: R
     log.note("cus_a", "key_1", asked("after"), refused())
     await log.flush()
 
-    found = await refusals_of(line, "cus_a")
+    found = await refusals_of(connection, "cus_a")
 
     assert len(found) == MOST
-    assert await line.ask("LLEN", redis_keys.refusals(redis_keys.bucket_of("cus_a"), "cus_a")) == MOST
+    assert await connection.ask("LLEN", redis_keys.refusals(redis_keys.bucket_of("cus_a"), "cus_a")) == MOST
     assert {"after", f"req_{WAITING_MOST - 1}"} <= {one["request_id"] for one in found}
 
 
 async def test_a_redis_that_takes_nothing_costs_the_log_and_nothing_else(
-    line: RedisConnection, caplog: pytest.LogCaptureFixture
+    connection: RedisConnection, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = redis_keys.refusals(redis_keys.bucket_of("cus_a"), "cus_a")
-    await line.ask("SET", name, "of another kind")
-    log = RefusalLog(line, lambda: NOW)
+    await connection.ask("SET", name, "of another kind")
+    log = RefusalLog(connection, lambda: NOW)
     log.note("cus_a", "key_1", asked("one"), refused())
 
     with caplog.at_level(logging.WARNING):
         await log.flush()
-    await line.ask("DEL", name)
+    await connection.ask("DEL", name)
     log.note("cus_a", "key_1", asked("two"), refused())
     await log.flush()
 
     assert "1 refusals are not kept" in caplog.text
-    assert [one["request_id"] for one in await refusals_of(line, "cus_a")] == ["two"]
+    assert [one["request_id"] for one in await refusals_of(connection, "cus_a")] == ["two"]
 
 
 def test_an_entry_that_was_written_twice_is_shown_once() -> None:

@@ -62,14 +62,14 @@ async def test_a_quota_is_sold_once_whatever_the_clock_shows(at: Desk, clock: Se
     began = now_ms()
     first = await at.reserve("c1", "acme", 60)
     clock.set(jump_s)
-    await at.book.settle(first, at.outcome(60))
+    await at.settlements.settle(first, at.outcome(60))
     second = await at.reserve("c2", "acme", 30)
     with pytest.raises(InsufficientQuota):
         await at.reserve("c3", "acme", 30)
     clock.set(0)
     with pytest.raises(InsufficientQuota):
         await at.reserve("c4", "acme", 30)
-    await at.book.settle(second, at.outcome(30))
+    await at.settlements.settle(second, at.outcome(30))
     await at.reserve("c5", "acme", 10)
 
     assert at.window("acme") == {"used": 90, "held": 10, "spend_used": 6, "spend_held": 3}
@@ -101,7 +101,9 @@ async def test_whose_rate_is_limited_waits_for_one_turn_at_most(at: Desk, clock:
 @pytest.mark.parametrize("jump_s", JUMPS_S)
 async def test_a_hold_of_a_worker_that_lives_is_not_taken_back(at: Desk, clock: SetClock, jump_s: float) -> None:
     passed = Clock()
-    keeper = Keeper(at.book, IdempotencyClaims(at.line, LEASE.lease_ms), LEASE, Counters(), monotonic=passed)
+    keeper = Keeper(
+        at.settlements, IdempotencyClaims(at.connection, LEASE.lease_ms), LEASE, Counters(), monotonic=passed
+    )
     live = keeper.take(await at.reserve("c1", "acme", 60))
     await keeper.renew()
     reclaimer = at.reclaimer(passed)
@@ -142,8 +144,8 @@ async def test_a_hold_of_a_dead_worker_is_taken_back_however_far_its_lease_was_p
 
 async def test_a_running_call_keeps_its_idempotency_key(at: Desk, clock: SetClock) -> None:
     """Its claim expires where the clock is set forward, and is made again with the next renewals: no second call for it."""
-    claims, digest = IdempotencyClaims(at.line, LEASE.lease_ms), "0" * 32
-    keeper = Keeper(at.book, claims, LEASE, Counters(), monotonic=Clock())
+    claims, digest = IdempotencyClaims(at.connection, LEASE.lease_ms), "0" * 32
+    keeper = Keeper(at.settlements, claims, LEASE, Counters(), monotonic=Clock())
     await claims.claim(BUCKET, "acme", digest, "body", "c1")
     hold = await at.reserve("c1", "acme", 60)
     keeper.take(hold, Once(digest, "body"))
@@ -153,7 +155,7 @@ async def test_a_running_call_keeps_its_idempotency_key(at: Desk, clock: SetCloc
     await keeper.renew()
 
     assert at.blocking.hget(redis_keys.once(BUCKET, "acme", digest), "call") == b"c1"
-    await at.book.settle(hold, at.outcome(10), Once(digest, "body", b"x", b"x"))
+    await at.settlements.settle(hold, at.outcome(10), Once(digest, "body", b"x", b"x"))
     assert await claims.claim(BUCKET, "acme", digest, "body", "c2") == b"x"
 
 
@@ -193,7 +195,7 @@ async def test_windows_are_removed_when_both_clocks_say_that_they_are_over(at: D
     """Not that of this period, not one in which something is held, and none that one clock alone ends."""
     month = 31 * DAY_S * 1000
     await at.reserve("c1", "acme", 10)
-    await at.book.settle(at.holds["c1"], at.outcome(10))
+    await at.settlements.settle(at.holds["c1"], at.outcome(10))
     start, old = period_of(at.customers["acme"], now_ms())[0], now_ms() - 4 * month
     past, held = redis_keys.window(BUCKET, "acme", old), redis_keys.window(BUCKET, "acme", old - month)
     user = redis_keys.end_user(BUCKET, "acme", old, "ann")

@@ -15,7 +15,7 @@ WHOSE = BUCKET, digest_of("acme")
 async def answered(at: Desk, name: str, *threads: str, **outcome: int) -> None:
     """Make a call of a conversation of this name whose answer leads back to it."""
     await at.reserve(name, "acme", 100, conversation=name)
-    await at.book.settle(at.holds[name], at.outcome(10, threads=threads, **outcome))
+    await at.settlements.settle(at.holds[name], at.outcome(10, threads=threads, **outcome))
 
 
 def left_s(at: Desk, thread: str) -> float:
@@ -26,7 +26,7 @@ async def opened(at: Desk) -> Threads:
     at.tier("basic")
     for name in ("acme", "other"):
         at.customer(name, "basic")
-    return Threads(at.line, LookupCache(at.line))
+    return Threads(at.connection, LookupCache(at.connection))
 
 
 async def test_it_is_known_for_an_hour_from_when_it_was_made_or_named_last(valkey_url: str) -> None:

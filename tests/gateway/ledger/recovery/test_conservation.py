@@ -98,7 +98,7 @@ async def test_what_is_settled_while_books_are_compared_is_no_fault(valkey_url: 
 
         def settles_meanwhile() -> str:
             if not settled:
-                settling = asyncio.run_coroutine_threadsafe(at.book.settle(hold, at.outcome(10)), loop)
+                settling = asyncio.run_coroutine_threadsafe(at.settlements.settle(hold, at.outcome(10)), loop)
                 settled.append(settling.result(30))
             return GENERATION
 
