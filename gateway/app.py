@@ -200,7 +200,7 @@ async def _serving(
     connection, deadlines = connect_shared(settings.redis_url, batches=settings.redis_batches), Deadlines()
     stack.push_async_callback(connection.aclose)
 
-    cache, house, booked = LookupCache(connection), _house(settings), Watermarks(settings.watermarks_file).numbers
+    cache = LookupCache(connection)
     generation = Generation(in_own_thread(stack, recovery.ensure), partial(generation_in, connection))
     lease = Lease(worker_id, int(settings.lease_s * 1000), int(settings.call_deadline_s * 1000))
     house = _house(settings)

@@ -47,12 +47,12 @@ def backup(
 
 def tell(found: list[Verification]) -> None:
     """Say how the books of a copy are; exit 1 where they do not add up."""
-    for token_counter in found:
-        if token_counter.bad is not None:
-            print(f"Chain {recount.chain}, row {recount.bad.seq}: {recount.bad.reason}.")
-    if not all(token_counter.is_sound for token_counter in found):
+    for verified in found:
+        if verified.bad is not None:
+            print(f"Chain {verified.chain}, row {verified.bad.seq}: {verified.bad.reason}.")
+    if not all(verified.is_sound for verified in found):
         raise typer.Exit(1)
-    print(f"{sum(recount.rows for recount in found)} rows were recounted, every one as it was written.")
+    print(f"{sum(verified.rows for verified in found)} rows were recounted, every one as it was written.")
 
 
 def _wait_until_booked(settings: Settings) -> None:
