@@ -15,8 +15,8 @@ from gateway.holds.maintenance.redis_clock import RedisClock
 from gateway.holds.periods import period_at
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import text, translated
-from gateway.holds.store.packing import WINDOW, WindowState, settled_at
-from gateway.holds.store.scripts import source
+from gateway.holds.store.packing import settled_at
+from gateway.holds.store.scripts import run_all, source
 from gateway.holds.terms import Customer
 
 FULL, ROOMY = 0.85, 0.80
@@ -30,6 +30,9 @@ KEPT_MS = 2 * 86_400_000
 
 MARKS_KEPT_MS = 86_400_000
 """How long the mark of a settled hold is kept that its worker did not remove: the worker may only be slow."""
+
+LONGEST_MS = 32 * 86_400_000
+"""No period is longer, whatever its kind and time zone."""
 
 NAMES_A_TURN = 500
 
@@ -65,6 +68,7 @@ class Maintenance:
         self._clocks = RedisClock(client, now_ms)
         self._names: Iterator[bytes] = iter(())
         self._raise = client.register_script(source("advance"))
+        self._remove = client.register_script(source("remove_window"))
         self._is_full: bool | None = None
         self._turns = 0
 
@@ -122,14 +126,8 @@ class Maintenance:
         ]
         if not past:
             return
-        with self._redis.pipeline(transaction=False) as batch:
-            for name in past:
-                batch.hmget(name, *WINDOW)
-            values = batch.execute()
-            for name, fields in zip(past, values, strict=True):
-                if not WindowState.read(fields).held:
-                    batch.unlink(name)
-            batch.execute()
+        starts = {name: start for name, _, start in windows}
+        run_all(self._redis, self._remove, [([name], [int(starts[name] + LONGEST_MS < before)]) for name in past])
 
     def _remove_marks(self, before: int) -> None:
         """Remove the marks of the next bucket's holds that were settled before then: those of workers that have died."""

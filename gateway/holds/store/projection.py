@@ -69,7 +69,9 @@ class Projection:
         bucket = redis_keys.bucket_of(customer_id)
         with translated(), self._redis.pipeline(transaction=False) as batch:
             for name, used in tokens.items():
-                batch.hsetnx(redis_keys.end_user(bucket, customer_id, start, name), "used", str(used))
+                end_user = redis_keys.end_user(bucket, customer_id, start, name)
+                batch.hsetnx(end_user, "used", str(used))
+                batch.hset(end_user, "carried", "1")
             batch.execute()
 
     def put_keys(self, admitted: Iterable[Admitted], shut_out: Iterable[tuple[str, str]] = ()) -> None:

@@ -31,7 +31,7 @@ def test_the_currency_is_the_ledgers(begun: Path, tmp_path: Path) -> None:
     """Another one is refused by whatever reads or writes amounts; without the setting the ledger's is in force."""
     words = (
         ("serve",),
-        ("export", "--from", "2026-01-01", "--to", "2100-01-01", "--out", str(tmp_path / "usage.jsonl")),
+        ("export", "--open", "--from", "2026-01-01", "--to", "2100-01-01", "--out", str(tmp_path / "usage.jsonl")),
         ("bookkeeper", "--watch-fd", "0"),
         ("ledger", "recover"),
     )

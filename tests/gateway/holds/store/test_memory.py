@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from gateway.holds.idempotency import IdempotencyClaims
 from gateway.holds.keeper import MARKED_S, Keeper, Live
 from gateway.holds.maintenance.turn import Maintenance
 from gateway.holds.store import redis_keys
-from gateway.holds.store.packing import conversation_in, mark
+from gateway.holds.store.packing import WindowState, conversation_in, mark
+from gateway.holds.store.projection import Projection
 from gateway.metrics.counters import Counters
 from tests.clock import Clock
 from tests.gateway.holds.desk import LEASE, Desk, desk
@@ -202,6 +204,32 @@ async def test_marks_that_no_worker_removed_are_gone_after_a_day(valkey_url: str
             upkeep.turn()
 
         assert at.blocking.hkeys(marks) == [b"young"]
+
+
+@pytest.mark.parametrize("kind", ["window", "end_user"])
+async def test_a_window_that_a_change_of_period_began_stays_while_any_period_may_run(
+    valkey_url: str, kind: str
+) -> None:
+    """It may be removed by the period that the customer had before: what is used in it would be forgotten."""
+    async with desk(valkey_url) as at:
+        at.tier("basic")
+        at.customer("acme", "basic", period="day")
+        bucket, projection, days = redis_keys.bucket_of("acme"), Projection(at.blocking), (5, 20, 40)
+        starts = [now_ms() - day * 86_400_000 for day in days]
+        name = {"window": partial(redis_keys.window, bucket, "acme"), "end_user": partial(_of_end_user, bucket)}[kind]
+        for start in starts:
+            projection.begin_window("acme", (start, start + 1), WindowState(used=5))
+            projection.begin_end_users("acme", start, {"someone": 5})
+        at.blocking.hdel(name(starts[0]), "carried")
+        upkeep = Maintenance(at.blocking, now_ms)
+        for _ in range(3):
+            upkeep.turn()
+
+        assert [bool(at.blocking.exists(name(start))) for start in starts] == [False, True, False]
+
+
+def _of_end_user(bucket: str, start: int) -> str:
+    return redis_keys.end_user(bucket, "acme", start, "someone")
 
 
 async def test_kept_answers_of_a_customer_have_a_budget_that_comes_back_hour_by_hour(valkey_url: str) -> None:
