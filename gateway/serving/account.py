@@ -41,6 +41,9 @@ class SelfService(Protocol):
     def seals(self, limit: int, cursor: str | None) -> Any:
         """Return a page of the ledger's seals, newest first."""
 
+    def organization(self, customer_id: str, is_costs: bool, query: str) -> Any:
+        """Return the customer's usage or costs by buckets of time, by the query string of the request."""
+
 
 class Accounts:
     """Reads accounts and the published menu, always anew.

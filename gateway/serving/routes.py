@@ -83,6 +83,8 @@ class CustomerRoutes:
             ("GET", "/v1/account/menu"): self._own_menu,
             ("GET", "/v1/menu"): self._menu,
             ("GET", "/v1/ledger/seals"): self._seals,
+            ("GET", "/v1/organization/usage/completions"): partial(self._organization, is_costs=False),
+            ("GET", "/v1/organization/costs"): partial(self._organization, is_costs=True),
         }
         self._handlers = self._own
         self._dialects: dict[str, Dialect] = {}
@@ -208,6 +210,11 @@ class CustomerRoutes:
         asked = UsageQuery.read(check_head(exchange, OF_SEALS))
         await exchange.reply(200, await asyncio.to_thread(self._self_service.seals, asked.limit, asked.cursor))
 
+    async def _organization(self, exchange: Exchange, *, is_costs: bool) -> None:
+        customer = await self._who(exchange, None)
+        asked = self._self_service.organization
+        await exchange.reply(200, await asyncio.to_thread(asked, customer.id, is_costs, exchange.query))
+
     async def _own_menu(self, exchange: Exchange) -> None:
         menu = await self._accounts.menu_of(await self._who(exchange))
         if menu is None:
@@ -221,7 +228,7 @@ class CustomerRoutes:
             raise RouteNotFound("No menu has been published yet.")
         await exchange.reply(200, menu.to_json())
 
-    async def _who(self, exchange: Exchange, known: frozenset[str] = NONE) -> Customer:
+    async def _who(self, exchange: Exchange, known: frozenset[str] | None = NONE) -> Customer:
         """Return whose key it is, of a request that says nothing twice and asks nothing that is not ``known``."""
         key = await key_of(exchange, self._bucket_of_key)
         customer = await self._accounts.customer(key.bucket, key.digest)

@@ -7,10 +7,12 @@ from typing import Any
 from gateway.admin.api.routes import AdminServices
 from gateway.admin.customers.customers import Customers
 from gateway.admin.customers.shapes import TierChoice
+from gateway.billing.organization import COSTS, USAGE, page, question
 from gateway.catalog import customer_rows, menu_rows
 from gateway.errors import RouteNotFound, TierNotFound
 from gateway.holds.store import redis_keys
 from gateway.holds.terms import standing
+from gateway.ledger.billing.usage_buckets import sums_by_bucket
 from gateway.ledger.book.proofs import proof_of
 from gateway.ledger.book.seals import seals_page
 from gateway.ledger.read.queries import Span, usage_page
@@ -84,3 +86,30 @@ class SelfService:
         """
         found = seals_page(self._services.database, limit=limit, cursor=cursor)
         return {"data": [seal.to_json() for seal in found.seals], "next_cursor": found.next_cursor}
+
+    def organization(self, customer_id: str, is_costs: bool, query: str) -> Any:
+        """Return the customer's usage or costs by buckets of time, as OpenAI's routes of an organization do.
+
+        Raises:
+            BadRequest, UnknownParameter: the query is not one of that route.
+        """
+        services = self._services
+        asked = question(COSTS if is_costs else USAGE, query, services.now_ms())
+        wait_until_booked(services.redis, [redis_keys.bucket_of(customer_id)])
+        only = dict(asked.only)
+        is_empty = asked.is_empty or customer_id not in only.pop("customer", (customer_id,))
+        found = (
+            []
+            if is_empty
+            else sums_by_bucket(
+                services.database,
+                customer_id,
+                asked.start,
+                asked.until,
+                asked.width_ms,
+                by=asked.by,
+                only=only,
+                generates=not is_costs,
+            )
+        )
+        return page(asked, found, customer_id, services.settings.currency)

@@ -29,8 +29,10 @@ OF_USAGE = frozenset({"from", "to", "limit", "cursor", "end_user"})
 OF_SEALS = frozenset({"limit", "cursor"})
 
 
-def check_head(exchange: Exchange, known: Set[str] = NONE) -> dict[str, str]:
+def check_head(exchange: Exchange, known: Set[str] | None = NONE) -> dict[str, str]:
     """Return the parameters of a request whose head says nothing twice and nothing that its route does not know.
+
+    ``None`` leaves the parameters to who reads them.
 
     Raises:
         BadRequest: a header that says something to us comes twice, or a parameter does.
@@ -38,7 +40,7 @@ def check_head(exchange: Exchange, known: Set[str] = NONE) -> dict[str, str]:
     """
     if exchange.repeated is not None:
         raise BadRequest(f"{exchange.repeated} comes twice.", param=exchange.repeated)
-    return parameters(exchange.query, known) if exchange.query else {}
+    return parameters(exchange.query, known) if exchange.query and known is not None else {}
 
 
 def parameters(query: str, known: Set[str]) -> dict[str, str]:
