@@ -21,6 +21,8 @@ class Reached:
     used: int | None = None
     held: int | None = None
     asked: int | None = None
+    period: tuple[int, int] | None = None
+    """The period, start and end in ms, until whose end nothing that runs can come back to make room; None otherwise."""
 
 
 class TokencapError(Exception):

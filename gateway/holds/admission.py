@@ -138,7 +138,8 @@ class Admission:
                     case "refused":
                         smaller = smaller_want(bid.condition.offer, ask, said, self._house)
                         if smaller is None:
-                            raise refusal(bid.condition.offer, bid.facts, said, now, want=want)
+                            least = self._house.grant_tokens_min
+                            raise refusal(bid.condition.offer, bid.facts, said, now, want=want, grant_min=least)
                         want = smaller
                     case "rebuild" | "forgotten":
                         await self._generation.learn(since, ask.bucket)

@@ -31,15 +31,21 @@ def smaller_want(offered: Offer, ask: Ask, reply: list[str], house: HouseLimits)
     return want if want >= min(house.grant_tokens_min, allowed) else None
 
 
-def refusal(offered: Offer, facts: Facts, reply: list[str], now_ms: int, *, want: int) -> CallerError | HouseError:
-    """Return the error of a refused call, with the limit that it reached; ``want`` is how many tokens a choice asked for."""
+def refusal(
+    offered: Offer, facts: Facts, reply: list[str], now_ms: int, *, want: int, grant_min: int
+) -> CallerError | HouseError:
+    """Return the error of a refused call, with the limit that it reached; ``want`` is how many tokens a choice asked for, of which
+    ``grant_min`` may be enough where a conversation has no price."""
     error = _error(offered, facts, reply, now_ms)
-    error.reached = _reached(offered, facts, reply, want * facts.choices)
+    error.reached = _reached(offered, facts, reply, want, grant_min)
     return error
 
 
-def _reached(offered: Offer, facts: Facts, reply: list[str], tokens: int) -> Reached | None:
+def _reached(offered: Offer, facts: Facts, reply: list[str], want: int, grant_min: int) -> Reached | None:
     why = reply[1]
+    allowed = int(reply[5]) if why in ("period", "end user") else want
+    tokens = allowed * facts.choices
+    least = tokens if offered.price_nanousd else min(allowed, grant_min) * facts.choices
     limits = {
         "conversation": ("conversation_tokens_max", offered.conversation_tokens_max, tokens),
         "conversation input": (
@@ -57,7 +63,10 @@ def _reached(offered: Offer, facts: Facts, reply: list[str], tokens: int) -> Rea
     if why not in limits:
         return None
     name, most, asked = limits[why]
-    return Reached(name, most, int(reply[3]), int(reply[4]), asked)
+    used, needed = int(reply[3]), least if why == "period" else asked
+    stays = why in ("period", "spend") and most is not None and used + needed > most
+    period = (facts.period_start, facts.period_end) if stays else None
+    return Reached(name, most, used, int(reply[4]), asked, period)
 
 
 def _error(offered: Offer, facts: Facts, reply: list[str], now_ms: int) -> CallerError | HouseError:

@@ -26,12 +26,14 @@ class Notice(Protocol):
 
 def read_notice(entry: str, fields: Mapping[str, str]) -> Notice:
     """Return the notice in an entry of a stream, by the entry's name and fields."""
-    return MenuPublished.read(fields) if "publication" in fields else Threshold.read(entry, fields)
+    if "publication" in fields:
+        return MenuPublished.read(fields)
+    return LockedOut.read(fields) if "locked_out" in fields else Threshold.read(entry, fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """One threshold, reached once in a period. ``time`` is when, by Redis' clock, ms."""
+    """One threshold, reached once in a period for each amount of the limit. ``time`` is when, by Redis' clock, ms."""
 
     time: int
     limit: str
@@ -59,8 +61,8 @@ class Threshold:
 
     @property
     def id(self) -> str:
-        """The same for every delivery of this threshold in this period, and for no other."""
-        return _event_id(self.customer, self.limit, self.percent, self.period_start)
+        """The same for every delivery of this threshold of this amount in this period, and for no other."""
+        return _event_id(self.customer, self.limit, self.percent, self.period_start, self.max)
 
     def body(self) -> bytes:
         event = {
@@ -72,6 +74,47 @@ class Threshold:
             "percent": self.percent,
             "max": self.max,
             "used": self.used,
+            "period": {"start": written(self.period_start), "end": written(self.period_end)},
+        }
+        return _posted(event)
+
+
+@dataclass(frozen=True, slots=True)
+class LockedOut:
+    """A limit that refuses a customer's calls until its period ends or it is raised. ``time`` is the first refusal's, ms."""
+
+    time: int
+    limit: str
+    """``period_tokens`` or ``spend``."""
+    max: int
+    used: int
+    held: int
+    asked: int
+    customer: str
+    period_start: int
+    period_end: int
+
+    @classmethod
+    def read(cls, fields: Mapping[str, str]) -> LockedOut:
+        said = json.loads(fields["facts"])
+        return cls(**{name: said[name] for name in cls.__slots__})
+
+    @property
+    def id(self) -> str:
+        """The same for every delivery of this limit's amount in this period, and for no other."""
+        return _event_id(self.customer, "locked_out", self.limit, self.period_start, self.max)
+
+    def body(self) -> bytes:
+        event = {
+            "id": self.id,
+            "type": "quota.locked_out",
+            "time": written(self.time),
+            "customer": self.customer,
+            "limit": self.limit,
+            "max": self.max,
+            "used": self.used,
+            "held": self.held,
+            "asked": self.asked,
             "period": {"start": written(self.period_start), "end": written(self.period_end)},
         }
         return _posted(event)

@@ -70,9 +70,9 @@ end
 local grant = math.min(allowed, math.floor(math.min(period_left, end_user_left) / choices))
 if grant < allowed and (price ~= 0 or grant < math.min(grant_min, allowed)) then
   if end_user_left < period_left then
-    return {'refused', 'end user', written(math.max(end_user_left, 0)), written(user_used), written(user_held)}
+    return {'refused', 'end user', written(math.max(end_user_left, 0)), written(user_used), written(user_held), written(allowed)}
   end
-  return {'refused', 'period', written(math.max(period_left, 0)), written(window_used), written(window_held)}
+  return {'refused', 'period', written(math.max(period_left, 0)), written(window_used), written(window_held), written(allowed)}
 end
 local money = charged == 1 and money_again or money_first
 local spend_left = spend_max - spend_used - spend_held

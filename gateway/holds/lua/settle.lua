@@ -85,10 +85,13 @@ if once and closes then
   if room < 0 then answer = '' end
 end
 
--- What is used of a limit has come to a threshold of it: told at that moment, and once a period.
+-- What is used of a limit has come to a threshold of it: told at that moment, and once a period for each amount of the
+-- limit, so again where it was raised.
 local function tell_if_reached(limit, percent, threshold, max, added, after)
   if after < threshold or after - added >= threshold then return end
-  if redis.call('HSETNX', window, 'told_' .. limit .. '_' .. percent, '1') == 0 then return end
+  local name, amount = 'told_' .. limit .. '_' .. percent, written(max)
+  if redis.call('HGET', window, name) == amount then return end
+  redis.call('HSET', window, name, amount)
   local rest = string.sub(hold, select(13, struct.unpack(HOLD, hold)))
   local facts = string.sub(rest, select(3, struct.unpack('ss', rest)))
   redis.pcall('XADD', notices, '*', 'limit', limit, 'percent', percent, 'max', written(max), 'used', written(after),

@@ -45,6 +45,7 @@ def erase_customer(
         _drop(client, redis_keys.thread(bucket, customer_id, "*"))
         _drop(client, redis_keys.once(bucket, customer_id, "*"))
         client.unlink(redis_keys.refusals(bucket, customer_id))
+        client.unlink(redis_keys.locked_out(bucket, customer_id))
         _drop(client, f"{{b{bucket}}}:end_user:{customer_id}:*", unless="held")
         for stream in (redis_keys.notices(bucket), redis_keys.NOTICES_ASIDE):
             for entry in _notices_of(client, stream, customer_id):

@@ -97,13 +97,18 @@ def refusals(bucket: str, customer_id: str) -> str:
     return f"{{b{bucket}}}:refusals:{customer_id}"
 
 
+def locked_out(bucket: str, customer_id: str) -> str:
+    """Hash: by limit, of which period and amount it was told that it refuses the customer's calls."""
+    return f"{{b{bucket}}}:locked_out:{customer_id}"
+
+
 def usage(bucket: str) -> str:
     """Stream: settled records that are not yet in SQL; fields ``record`` (JSON), ``charge`` (nano-units), ``settled`` (ms)."""
     return f"{{b{bucket}}}:usage"
 
 
 def notices(bucket: str) -> str:
-    """Stream: what the webhook is still to be told: limits that customers came near to (``limit``, ``percent``, ``facts``),
+    """Stream: what the webhook is still to be told: limits that customers came near to (``limit``, ``percent``, ``facts``), or that refuse their calls (``locked_out``, ``facts``),
     in the first bucket also menus that were put in force (``publication``, as JSON)."""
     return f"{{b{bucket}}}:notices"
 

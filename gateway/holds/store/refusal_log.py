@@ -16,6 +16,7 @@ from gateway.holds.hold import Ask
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import translated
 from gateway.holds.store.connection import RedisConnection
+from gateway.holds.store.scripts import Script
 
 MOST = 1_000
 """Refusals that are kept of a customer."""
@@ -28,6 +29,9 @@ WAITING_MOST = 20_000
 """Refusals that a worker remembers until it writes them; more in that time are not kept."""
 
 FIELDS = ("time", "status", "code", "limit", "max", "used", "held", "asked", "key_id", "request_id")
+
+NOTICED = {"period_tokens_max": "period_tokens", "spend_nanousd_max": "spend"}
+"""Limits that lock a customer out, and what notices call them."""
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +48,18 @@ class RefusalLog:
         self._now_ms = now_ms
         self._waiting: dict[str, list[bytes]] = defaultdict(list)
         self._count = 0
+        self._locked: dict[tuple[str, str], Reached] = {}
+        self._told: dict[tuple[str, str], str] = {}
+        """Of which period and amount of a limit this worker knows that it was told."""
+        self._script = Script("lock_out")
 
     def note(self, customer: str, key_id: str | None, ask: Ask, error: TokencapError) -> None:
         """Remember a refusal, if it is one of the customer's own limits or state and not a fault of the house."""
         if not is_kept(error) or self._count >= WAITING_MOST:
             return
         reached = error.reached or Reached("", None)
+        if reached.period is not None:
+            self._locked[customer, reached.limit] = reached
         values = (reached.limit or None, reached.max, reached.used, reached.held, reached.asked)
         self._waiting[customer].append(
             orjson.dumps((self._now_ms(), error.status, error.code, *values, key_id, ask.id))
@@ -65,6 +75,7 @@ class RefusalLog:
 
     async def flush(self) -> None:
         """Write what is remembered; what Redis does not take is gone."""
+        await self._tell_locked_out()
         waiting, self._waiting, self._count = self._waiting, defaultdict(list), 0
         sent: list[Awaitable[Any]] = []
         for customer, entries in waiting.items():
@@ -78,6 +89,30 @@ class RefusalLog:
                 raise error
         if lost:
             log.warning("%d refusals are not kept: %s", sum(map(len, waiting.values())), lost[0])
+
+    async def _tell_locked_out(self) -> None:
+        """Have the webhook told, once, of each limit that refuses a customer's calls until its period ends."""
+        locked, self._locked = self._locked, {}
+        if len(self._told) > WAITING_MOST:
+            self._told.clear()
+        for (customer, limit), reached in locked.items():
+            start, end = reached.period or (0, 0)
+            mark = f"{start} {reached.max}"
+            if self._told.get((customer, limit)) == mark:
+                continue
+            bucket = redis_keys.bucket_of(customer)
+            facts = {
+                **{"customer": customer, "time": self._now_ms(), "limit": NOTICED[limit], "max": reached.max},
+                **{"used": reached.used, "held": reached.held, "asked": reached.asked},
+                **{"period_start": start, "period_end": end},
+            }
+            names = [redis_keys.locked_out(bucket, customer), redis_keys.notices(bucket)]
+            try:
+                await self._script.run(self._connection, names, [limit, mark, end, orjson.dumps(facts)])
+            except (RedisError, OSError) as error:
+                log.warning("It is not told that %s is locked out: %s", customer, error)
+                continue
+            self._told[customer, limit] = mark
 
 
 def is_kept(error: TokencapError) -> bool:

@@ -18,7 +18,7 @@ class Window:
     spend_used: int = 0
     spend_held: int = 0
     included: int = 0
-    told: set[tuple[str, int]] = field(default_factory=set)
+    told: set[tuple[str, int, int]] = field(default_factory=set)
 
 
 @dataclass
@@ -114,8 +114,8 @@ class Model:
             grant = min(grant, user_left // asked.choices)
         if grant < allowed and (asked.price or grant < min(asked.grant_min, allowed)):
             if asked.end_user_max is not None and (period_left is None or user_left < period_left):
-                return ["refused", "end user", max(user_left, 0), user.used, user.held]
-            return ["refused", "period", max(period_left or 0, 0), window.used, window.held]
+                return ["refused", "end user", max(user_left, 0), user.used, user.held, allowed]
+            return ["refused", "period", max(period_left or 0, 0), window.used, window.held, allowed]
         money = asked.money_again if talk.is_charged else asked.money_first
         if asked.spend_max is not None and money > asked.spend_max - window.spend_used - window.spend_held:
             left = max(asked.spend_max - window.spend_used - window.spend_held, 0)
@@ -196,8 +196,8 @@ class Model:
         """Note each threshold that lies between ``before`` and ``after`` and was not told yet."""
         for percent in (80, 100):
             is_reached = most is not None and 100 * before < percent * most <= 100 * after
-            if most is not None and is_reached and (limit, percent) not in window.told:
-                window.told.add((limit, percent))
+            if most is not None and is_reached and (limit, percent, most) not in window.told:
+                window.told.add((limit, percent, most))
                 self.notices.append((hold_id, limit, percent, most, after))
 
     def is_conserved(self) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from gateway.errors import StartupError
 from gateway.holds.terms import Publication
 from gateway.settings import read_settings
-from gateway.webhooks.notices import MenuPublished, Threshold, signed
+from gateway.webhooks.notices import LockedOut, MenuPublished, Threshold, read_notice, signed
 
 NOTICE = Threshold(
     time=1_767_225_600_123,
@@ -74,3 +74,21 @@ def test_a_webhook_without_a_good_secret_is_refused_at_the_start(secret: str | N
         read_settings(webhook_url="https://example.org/hook", webhook_secret=secret)
 
     assert secret in (None, "", "secret", "whsec_") or secret not in str(refused.value)
+
+
+def test_a_customer_that_is_locked_out_is_told_of_with_what_it_asked() -> None:
+    """Another amount of the limit, or another period, is another notice."""
+    facts = {
+        **{"time": 1_767_225_600_123, "limit": "spend", "max": 1_000, "used": 803, "held": 0, "asked": 200},
+        **{"customer": "cus_1", "period_start": 1_767_225_600_000, "period_end": 1_769_904_000_000},
+    }
+    notice = read_notice("1-0", {"locked_out": "spend_nanousd_max", "facts": json.dumps(facts)})
+
+    assert json.loads(notice.body()) == {
+        **{"id": notice.id, "type": "quota.locked_out", "time": "2026-01-01T00:00:00.123Z", "customer": "cus_1"},
+        **{"limit": "spend", "max": 1_000, "used": 803, "held": 0, "asked": 200},
+        "period": {"start": "2026-01-01T00:00:00.000Z", "end": "2026-02-01T00:00:00.000Z"},
+    }
+    assert isinstance(notice, LockedOut)
+    assert len({notice.id, replace(notice, max=2_000).id, replace(notice, period_start=1).id, NOTICE.id}) == 4
+    assert replace(notice, used=900, asked=1).id == notice.id

@@ -88,3 +88,58 @@ def test_a_menu_that_comes_with_the_next_period_is_told_of_before_it_does(
         (second["version"], "next_period"),
         (first["version"], "now"),
     ]
+
+
+def test_a_customer_that_is_locked_out_is_told_of_once_until_its_limit_changes(
+    valkey_url: str, sqlite_url: str, tmp_path: Path
+) -> None:
+    """Refused with four fifths of its tokens not reached: what is left is less than the conversation that it pays for."""
+    receiver = Receiver()
+    with (
+        served(receiver) as hook,
+        rig(valkey_url, sqlite_url, tmp_path, webhook_url=f"{hook}/quota", webhook_secret=SECRET) as loop,
+    ):
+        loop.tier("only", conversation_tokens_max=5, price_nanousd=7, period_tokens_max=9)
+        customer = loop.customer("only")
+
+        def call() -> int:
+            return httpx.post(f"{loop.url}/v1/chat/completions", json=ASKED, headers=customer.headers).status_code
+
+        first = [call(), call(), call()]
+        until(lambda: len(told(receiver, "quota.locked_out")) == 1, deadline_s=15)
+        loop.admin.patch(f"/admin/customers/{customer.id}", json={"overrides": {"period_tokens_max": 14}})
+        second = [call(), call(), call()]
+        until(lambda: len(told(receiver, "quota.locked_out")) == 2, deadline_s=15)
+
+        events = list(told(receiver, "quota.locked_out").values())
+        period = loop.account(customer)["period"]
+
+    assert (first, second) == ([200, 429, 429], [200, 429, 429])
+    assert [{name: event[name] for name in ("limit", "max", "used", "held", "asked")} for event in events] == [
+        {"limit": "period_tokens", "max": 9, "used": 5, "held": 0, "asked": 5},
+        {"limit": "period_tokens", "max": 14, "used": 10, "held": 0, "asked": 5},
+    ]
+    assert {event["customer"] for event in events} == {customer.id}
+    assert all(event["period"] == {"start": period["start"], "end": period["end"]} for event in events)
+
+
+def test_thresholds_are_told_again_after_a_raise(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
+    receiver = Receiver()
+    with (
+        served(receiver) as hook,
+        rig(valkey_url, sqlite_url, tmp_path, webhook_url=f"{hook}/quota", webhook_secret=SECRET) as loop,
+    ):
+        loop.tier("only", conversation_tokens_max=5, period_tokens_max=10)
+        customer = loop.customer("only")
+        for most in (10, 20):
+            loop.admin.patch(f"/admin/customers/{customer.id}", json={"overrides": {"period_tokens_max": most}})
+            for _ in range(2):
+                url = f"{loop.url}/v1/chat/completions"
+                assert httpx.post(url, json=ASKED, headers=customer.headers).is_success
+        until(lambda: len(told(receiver, "quota.threshold")) == 4, deadline_s=15)
+
+        found = [
+            (event["max"], event["percent"], event["used"]) for event in told(receiver, "quota.threshold").values()
+        ]
+
+    assert sorted(found) == [(10, 80, 10), (10, 100, 10), (20, 80, 20), (20, 100, 20)]
