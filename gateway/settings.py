@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = Field(default=None, validate_default=True)
     currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
     adjustment_nanousd_max: Annotated[tuple[str, ...], NoDecode] = ()
+    invoice_address: str | None = Field(default=None, max_length=1_000)
+    invoice_tax_lines: str | None = Field(default=None, max_length=1_000)
+    invoice_prefix: str | None = Field(default=None, max_length=32)
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)

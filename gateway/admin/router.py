@@ -16,6 +16,7 @@ from gateway.admin.api.problem_json import response_to, schemas, translated
 from gateway.admin.api.request_bounds import Heads
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.billing.adjustments import Adjustments
+from gateway.admin.billing.invoices import Invoices
 from gateway.admin.billing.periods import Periods
 from gateway.admin.billing.totals import Totals
 from gateway.admin.customers.api_keys import Keys
@@ -55,7 +56,7 @@ TAGS = [
         "name": "pricing",
         "description": "The menu recomputed from what customers did: runs in the background, and their drafts.",
     },
-    {"name": "billing", "description": "What customers owe: credits and fees, sums, months that close."},
+    {"name": "billing", "description": "What customers owe: credits and fees, sums, months that close, invoices."},
     {"name": "usage", "description": "What was used, record by record."},
     {"name": "exports", "description": "Usage as files for billing."},
     {"name": "audit", "description": "Who changed what, before and after."},
@@ -93,6 +94,7 @@ def build_router(services: AdminServices) -> APIRouter:
     Usage(services).add_to(Routes(router, "usage"))
     Totals(services).add_to(Routes(router, "billing"))
     Periods(services, replies).add_to(Routes(router, "billing"))
+    Invoices(services).add_to(Routes(router, "billing"))
     Exports(services).add_to(Routes(router, "exports"))
     Audit(services).add_to(Routes(router, "audit"))
     return router

@@ -9,13 +9,16 @@ from typing import Literal
 
 import redis
 
+from gateway.billing.invoices import Issuer, finalised
 from gateway.clock import written
 from gateway.holds.maintenance.redis_clock import RedisClock
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import translated
 from gateway.holds.store.inflight import calls_in_flight
 from gateway.ledger.billing.closings import CustomerMonth, close, month_at, months_of, open_before
+from gateway.ledger.billing.invoices import Terms
 from gateway.ledger.book.dead_letters import streams_aside
+from gateway.ledger.book.sealing import Sealer
 from gateway.ledger.book.watermark import Watermark
 from gateway.ledger.database import Database
 from gateway.ledger.read.read_your_writes import WITHIN_S, wait_until_booked
@@ -66,7 +69,10 @@ class Closing:
     nothing that was admitted in the month can be running, and Redis is asked whether any hold of it is there all the
     same. Any number of processes may close at once, and one that was killed may be repeated.
 
+    Its invoice is made final then, under the seal of its last record.
+
     Args:
+        issuer: who sends invoices.
         patience_ms: the longest call and two leases.
         now_ms: the time of day, ms.
 
@@ -78,12 +84,16 @@ class Closing:
         self,
         database: Database,
         client: redis.Redis,
+        issuer: Issuer,
         *,
         patience_ms: int,
         now_ms: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._monotonic = monotonic
+        self._issuer = issuer
+        self._terms = Terms(database)
+        self._sealer = Sealer(database, now_ms)
         self._database = database
         self._redis = client
         self._clocks = RedisClock(client, now_ms)
@@ -114,12 +124,28 @@ class Closing:
             if closes and ready:
                 with self._database.write() as connection:
                     close(connection, ready, now)
+                some = list(months_of(self._database, month, among=[one.customer for one in some]))
             else:
                 why |= {one.customer: "It can be closed." for one in ready}
+            why |= self._without_invoice([one for one in some if one.customer not in why], until if closes else 0)
             count, closed = count + len(some), closed + len(some) - len(why)
             ended += sum(one.end <= now for one in some)
             waiting += [Waiting(customer, sentence) for customer, sentence in sorted(why.items())]
         return State(count, closed, ended, tuple(waiting[:SHOWN_MOST]))
+
+    def _without_invoice(self, months: Sequence[CustomerMonth], until: float) -> dict[str, str]:
+        """Make the invoices of closed months final, as long as there is time; return whose are not."""
+        wanting = [one for one in months if not one.is_invoiced]
+        if wanting and self._monotonic() < until:
+            while self._sealer.turn(all_of_it=True):
+                pass
+        why: dict[str, str] = {}
+        for one in wanting:
+            if self._monotonic() >= until:
+                why[one.customer] = "Its invoice is not final."
+            else:
+                finalised(self._database, one, self._issuer, self._terms, self._now_ms)
+        return why
 
     def _now(self) -> int:
         """Return the time of day by the clock that is behind: calls are admitted by that of Redis."""

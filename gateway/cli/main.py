@@ -39,6 +39,7 @@ COMMANDS = {
     "export": Entry("gateway.cli.books.export", "Write usage records for billing."),
     "backup": Entry("gateway.cli.books.backup", "Copy the ledger while the gateway runs."),
     "restore": Entry("gateway.cli.books.restore", "Put a backup into an empty data directory."),
+    "close": Entry("gateway.cli.books.close", "Close a month: invoices, totals and a manifest."),
     "ledger": Entry("gateway.cli.books.ledger", "Check the books, or rebuild the hot state from them."),
     "admin-token": Entry("gateway.cli.admin_token", "Print a new admin token, retiring the lost one."),
     "doctor": Entry("gateway.cli.doctor", "Check configuration, persistence, clock and upstream."),

@@ -1,8 +1,8 @@
-"""The ledger's tables of billing: what was typed by hand, which periods are closed, and what came after."""
+"""The ledger's tables of billing: what was typed by hand, which periods are closed, what came after, invoices."""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, PrimaryKeyConstraint, String, Table, Text, text
+from sqlalchemy import BigInteger, Boolean, Column, Index, PrimaryKeyConstraint, String, Table, Text, false, text
 
 from gateway.ledger.tables import metadata
 
@@ -38,6 +38,7 @@ closings = Table(  # the months of customers that are closed: from then on the s
     Column("chain", String(32), nullable=False),
     Column("seq", BigInteger, nullable=False),  # of the chain's last record when it was closed
     Column("closed", BigInteger, nullable=False),
+    Column("is_invoiced", Boolean, nullable=False, server_default=false()),  # its invoice is final, or there is none
     PrimaryKeyConstraint("customer", "month"),
     Index("ix_closings_month_customer", "month", "customer"),
     Index("ix_closings_end", "end"),
@@ -52,4 +53,19 @@ late_records = Table(  # records of a closed period that came later: they count 
     Column("counts", BigInteger, nullable=False),  # the moment that stands for its time
     PrimaryKeyConstraint("chain", "seq"),
     Index("ix_late_records_counts", "counts"),
+)
+
+invoices = Table(  # final ones; drafts are made of the book
+    "invoices",
+    metadata,
+    Column("id", String(96), primary_key=True),
+    Column("number", BigInteger, nullable=False, unique=True),  # 1, 2, 3, … without a gap
+    Column("customer", String(64), nullable=False),
+    Column("month", String(7), nullable=False),
+    Column("total", Text, nullable=False),  # nano-units in decimal: more than 64 bits hold
+    Column("name", String(200), nullable=False),  # of the customer; blank once it was erased
+    Column("external_id", String(200)),
+    Column("body", Text, nullable=False),  # JSON, as it became final
+    Index("ix_invoices_customer_number", "customer", "number"),
+    Index("ix_invoices_month_customer", "month", "customer"),
 )

@@ -35,6 +35,12 @@ class SelfService(Protocol):
     ) -> Any:
         """Return a page of the customer's usage records, or of those of one of its end users."""
 
+    def invoices(self, customer_id: str) -> Any:
+        """Return the customer's invoices: final ones, and drafts of its open months."""
+
+    def invoice(self, customer_id: str, invoice_id: str) -> Any:
+        """Return one of the customer's invoices, or raise RouteNotFound."""
+
     def proof(self, customer_id: str, record_id: str) -> Any:
         """Return the proof of one of the customer's records, or raise RouteNotFound or NotSealedYet."""
 

@@ -41,6 +41,7 @@ Handler = Callable[[Exchange], Awaitable[None]]
 MODELS = "/v1/models"
 USAGE = "/v1/account/usage"
 PROOF = "/proof"
+INVOICES = "/v1/account/invoices"
 
 
 class CustomerRoutes:
@@ -82,6 +83,7 @@ class CustomerRoutes:
             ("GET", "/v1/account/refusals"): self._refusals,
             ("GET", "/v1/account/menu"): self._own_menu,
             ("GET", "/v1/menu"): self._menu,
+            ("GET", INVOICES): self._invoices,
             ("GET", "/v1/ledger/seals"): self._seals,
             ("GET", "/v1/organization/usage/completions"): partial(self._organization, is_costs=False),
             ("GET", "/v1/organization/costs"): partial(self._organization, is_costs=True),
@@ -127,6 +129,8 @@ class CustomerRoutes:
             return self._model
         if exchange.method == "GET" and exchange.path.startswith(USAGE + "/") and exchange.path.endswith(PROOF):
             return self._proof
+        if exchange.method == "GET" and exchange.path.startswith(INVOICES + "/"):
+            return self._invoice
         raise RouteNotFound(f"There is no {exchange.method[:16]} {exchange.path[:200]} here.")
 
     async def _refuse(self, exchange: Exchange, error: TokencapError) -> None:
@@ -204,6 +208,15 @@ class CustomerRoutes:
         customer = await self._who(exchange)
         record_id = unquote(exchange.path.removeprefix(USAGE + "/").removesuffix(PROOF))
         await exchange.reply(200, await asyncio.to_thread(self._self_service.proof, customer.id, record_id))
+
+    async def _invoices(self, exchange: Exchange) -> None:
+        customer = await self._who(exchange)
+        await exchange.reply(200, await asyncio.to_thread(self._self_service.invoices, customer.id))
+
+    async def _invoice(self, exchange: Exchange) -> None:
+        customer = await self._who(exchange)
+        invoice_id = unquote(exchange.path.removeprefix(INVOICES + "/"))
+        await exchange.reply(200, await asyncio.to_thread(self._self_service.invoice, customer.id, invoice_id))
 
     async def _seals(self, exchange: Exchange) -> None:
         await self._who(exchange, OF_SEALS)

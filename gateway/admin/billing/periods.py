@@ -11,8 +11,10 @@ from gateway.admin.api.idempotency import Keep, Post, Replies
 from gateway.admin.api.inputs import Input, MonthName
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.billing.closing import Closing, State, patience_ms
+from gateway.billing.invoices import Issuer
 from gateway.catalog import audit_rows
 from gateway.catalog.audit_rows import Audited
+from gateway.ledger.billing.invoices import invoiced
 
 Named = Annotated[MonthName, Path(description="A month, as `2026-10`.")]
 
@@ -33,7 +35,17 @@ class PeriodShown(BaseModel):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"period": "2026-10", "state": "closed", "customers": 30, "closed": 30, "waiting_for": []}]
+            "examples": [
+                {
+                    "period": "2026-10",
+                    "state": "closed",
+                    "customers": 30,
+                    "closed": 30,
+                    "invoices": 28,
+                    "total_nanousd": 91_000_000_000,
+                    "waiting_for": [],
+                }
+            ]
         }
     )
 
@@ -43,6 +55,8 @@ class PeriodShown(BaseModel):
     )
     customers: int = Field(description="Who there was in it.")
     closed: int = Field(description="Of how many it is closed.")
+    invoices: int = Field(description="Its final invoices.")
+    total_nanousd: int = Field(description="What those come to.")
     waiting_for: list[WaitingShown] = Field(description="The first 100 of those of whom it is not.")
 
 
@@ -55,7 +69,8 @@ class Periods:
         self._now_ms = services.now_ms
         settings = services.settings
         patience = patience_ms(settings.call_deadline_s, settings.lease_s)
-        self._closing = Closing(services.database, services.redis, patience_ms=patience, now_ms=services.now_ms)
+        issuer = Issuer.of(settings)
+        self._closing = Closing(services.database, services.redis, issuer, patience_ms=patience, now_ms=services.now_ms)
 
     def add_to(self, routes: Routes) -> None:
         routes.add("GET", "/periods/{period}", self.period, "Read how a month stands")
@@ -63,7 +78,7 @@ class Periods:
 
     def period(self, period: Named) -> PeriodShown:
         """Say of how many customers a month is closed, and what the others wait for."""
-        return _shown(period, self._closing.state(period))
+        return self._shown(period, self._closing.state(period))
 
     def close_period(self, period: Named, posted: Post) -> PeriodShown:
         """Close the month of every customer whose month has ended, that no call can be running in and that is booked.
@@ -73,7 +88,7 @@ class Periods:
 
         def change(keep: Keep) -> PeriodShown:
             before = self._closing.state(period).closed
-            answer = _shown(period, self._closing.close(period))
+            answer = self._shown(period, self._closing.close(period))
             counts: tuple[dict[str, int], dict[str, int]] = {"closed": before}, {"closed": answer.closed}
             told = Audited(self._now_ms(), posted.actor, "period.close", period, *counts)
             with self._database.write() as connection:
@@ -83,9 +98,14 @@ class Periods:
 
         return self._replies.once(posted, Nothing(), PeriodShown, change)
 
-
-def _shown(period: str, state: State) -> PeriodShown:
-    waiting = [WaitingShown(customer=one.customer, why=one.why) for one in state.waiting_for]
-    return PeriodShown(
-        period=period, state=state.name, customers=state.customers, closed=state.closed, waiting_for=waiting
-    )
+    def _shown(self, period: str, state: State) -> PeriodShown:
+        count, total = invoiced(self._database, period)
+        return PeriodShown(
+            period=period,
+            state=state.name,
+            customers=state.customers,
+            closed=state.closed,
+            invoices=count,
+            total_nanousd=total,
+            waiting_for=[WaitingShown(customer=one.customer, why=one.why) for one in state.waiting_for],
+        )

@@ -27,7 +27,7 @@ from gateway.clock import written
 from gateway.holds.maintenance.erasure import erase_customer
 from gateway.holds.store.redis_keys import bucket_of
 from gateway.holds.terms import Timeline
-from gateway.ledger.billing import adjustments
+from gateway.ledger.billing import adjustments, invoices
 from gateway.ledger.book import erasure
 from gateway.ledger.book.erasure import erase_records
 from gateway.ledger.cursors import cursor_of
@@ -215,6 +215,7 @@ class Customers:
     def _erase_beside_the_book(self, connection: Connection, customer_id: str) -> None:
         audit_rows.erase(connection, customer_id, ERASED | {"reason": None})
         adjustments.erase_reasons(connection, customer_id)
+        invoices.erase_names(connection, customer_id)
         idempotency.erase(connection, customer_id, ERASED)
         for key_id in api_key_rows.forget_names(connection, customer_id):
             audit_rows.erase(connection, key_id, {"name": None})

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from gateway.admin.api.routes import AdminServices
 from gateway.admin.customers.customers import Customers
 from gateway.admin.customers.shapes import TierChoice
+from gateway.billing.invoice_book import InvoiceBook, LatestInvoices
+from gateway.billing.invoices import Issuer
 from gateway.billing.organization import COSTS, USAGE, page, question
 from gateway.catalog import customer_rows, menu_rows
 from gateway.errors import RouteNotFound, TierNotFound
@@ -29,6 +32,8 @@ class SelfService:
     def __init__(self, services: AdminServices, customers: Customers) -> None:
         self._services = services
         self._customers = customers
+        book = InvoiceBook(services.database, Issuer.of(services.settings), services.now_ms)
+        self._invoices = LatestInvoices(book, time.monotonic)
 
     def choose(self, customer_id: str, tier: str) -> None:
         """Give the customer the tier: from its next conversation on, or from the end of its paid period.
@@ -64,6 +69,21 @@ class SelfService:
         span = Span(customer_id, since, until, end_user)
         found = usage_page(self._services.database, span, limit=limit, cursor=cursor)
         return {"data": found.records, "next_cursor": found.next_cursor}
+
+    def invoices(self, customer_id: str) -> Any:
+        """Return the customer's final invoices and the drafts of its open months, no older than a minute."""
+        return {"data": self._invoices.of(customer_id), "next_cursor": None}
+
+    def invoice(self, customer_id: str, invoice_id: str) -> Any:
+        """Return one of them.
+
+        Raises:
+            RouteNotFound: the customer has no such invoice.
+        """
+        found = next((one for one in self._invoices.of(customer_id) if one["id"] == invoice_id), None)
+        if found is None:
+            raise RouteNotFound(f"There is no invoice {invoice_id[:64]!r} of yours.")
+        return found
 
     def proof(self, customer_id: str, record_id: str) -> Any:
         """Return the proof of one of the customer's records, once what was settled before the question is in the book.

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.holds.periods import period_at
-from gateway.ledger.billing_tables import closings
+from gateway.ledger.billing_tables import closings, late_records
 from gateway.ledger.book.chain import MAIN
 from gateway.ledger.database import Database
 from gateway.ledger.rows import VALUES_MOST, AnyRow, batches
@@ -41,6 +41,8 @@ class CustomerMonth:
     timezone: str
     created: int
     is_closed: bool
+    is_invoiced: bool = False
+    """Whether its invoice is final, or there is none to come."""
 
     @property
     def is_due(self) -> bool:
@@ -58,6 +60,11 @@ def month_before(month: str) -> str:
     return (datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC) - timedelta(days=1)).strftime("%Y-%m")
 
 
+def month_after(month: str) -> str:
+    """Return the name of the month after."""
+    return (datetime.strptime(month, "%Y-%m").replace(day=28, tzinfo=UTC) + timedelta(days=4)).strftime("%Y-%m")
+
+
 def bounds_of(month: str, zone: str) -> tuple[int, int]:
     """Return the start and end of a month in a zone, ms."""
     middle = datetime.strptime(month, "%Y-%m").replace(day=15, tzinfo=UTC)
@@ -69,16 +76,20 @@ def month_at(time: int, zone: str) -> str:
     return datetime.fromtimestamp(time / 1000, ZoneInfo(zone)).strftime("%Y-%m")
 
 
-def months_of(database: Database, month: str, only: str | None = None) -> Iterator[CustomerMonth]:
-    """Yield the month of each customer, by id, or of one.
+def months_of(
+    database: Database, month: str, only: str | None = None, *, among: Sequence[str] | None = None, after: str = ""
+) -> Iterator[CustomerMonth]:
+    """Yield the month of each customer, by id: of one, of those ``among`` a few, or of those whose ids are ``after`` one.
 
     A closed month is as it was closed. One that follows a closed month begins where that ended, also where the customer
     has another zone since.
     """
-    last = ""
+    last = after
     query = select(customers.c.id, customers.c.timezone, customers.c.created).order_by(customers.c.id).limit(PAGE)
     if only is not None:
         query = query.where(customers.c.id == only)
+    if among is not None:
+        query = query.where(customers.c.id.in_(among))
     while True:
         with database.read() as connection:
             rows = connection.execute(query.where(customers.c.id > last)).all()
@@ -91,7 +102,7 @@ def months_of(database: Database, month: str, only: str | None = None) -> Iterat
 
 def _closed(connection: Connection, months: Sequence[str], ids: Iterable[str]) -> dict[tuple[str, str], AnyRow]:
     found: dict[tuple[str, str], AnyRow] = {}
-    query = select(of.customer, of.month, of.start, of.end, of.timezone).where(of.month.in_(months))
+    query = select(of.customer, of.month, of.start, of.end, of.timezone, of.is_invoiced).where(of.month.in_(months))
     for some in batches(ids, VALUES_MOST):
         found.update(((row.customer, row.month), row) for row in connection.execute(query.where(of.customer.in_(some))))
     return found
@@ -100,11 +111,12 @@ def _closed(connection: Connection, months: Sequence[str], ids: Iterable[str]) -
 def _month(row: AnyRow, month: str, closed: Mapping[tuple[str, str], AnyRow]) -> CustomerMonth:
     mine = closed.get((row.id, month))
     if mine is not None:
-        return CustomerMonth(row.id, month, mine.start, mine.end, mine.timezone, row.created, True)
+        bounds = mine.start, mine.end, mine.timezone
+        return CustomerMonth(row.id, month, *bounds, row.created, is_closed=True, is_invoiced=mine.is_invoiced)
     start, end = bounds_of(month, row.timezone)
     before = closed.get((row.id, month_before(month)))
     start = start if before is None else before.end
-    return CustomerMonth(row.id, month, start, max(start, end), row.timezone, row.created, False)
+    return CustomerMonth(row.id, month, start, max(start, end), row.timezone, row.created, is_closed=False)
 
 
 def all_closed_until(database: Database, until: int, only: str | None = None) -> bool:
@@ -121,6 +133,19 @@ def all_closed_until(database: Database, until: int, only: str | None = None) ->
         behind, anybody = behind.where(customers.c.id == only), anybody.where(of.customer == only)
     with database.read() as connection:
         return connection.execute(anybody).first() is not None and connection.execute(behind).first() is None
+
+
+def open_since(database: Database, customer: str) -> tuple[int | None, str]:
+    """Return when a customer's first record was that is in no closed month, None where all are, and its zone now."""
+    ended = select(func.max(of.end)).where(of.customer == customer)
+    first = select(book.time).where(book.customer == customer).order_by(book.time).limit(1)
+    late = select(func.min(late_records.c.counts)).where(late_records.c.customer == customer)
+    with database.read() as connection:
+        zone = connection.execute(select(customers.c.timezone).where(customers.c.id == customer)).scalar_one_or_none()
+        end = connection.execute(ended).scalar_one_or_none() or 0
+        found = [connection.execute(first.where(book.time >= end)).scalar_one_or_none()]
+        found.append(connection.execute(late.where(late_records.c.counts >= end)).scalar_one_or_none())
+    return min((time for time in found if time is not None), default=None), zone or UTC_ZONE
 
 
 def open_before(connection: Connection, month: CustomerMonth) -> int | None:

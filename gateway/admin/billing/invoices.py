@@ -1,0 +1,172 @@
+"""The routes of invoices: drafts of what is open, and those that are final, as JSON or as a page to be printed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import Header, Query, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel, Field
+
+from gateway.admin.api.inputs import Moment, MonthName
+from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
+from gateway.admin.api.routes import AdminServices, Routes
+from gateway.admin.records.spans import OfCustomer
+from gateway.billing.invoice_book import InvoiceBook
+from gateway.billing.invoice_page import page
+from gateway.billing.invoices import Issuer
+from gateway.billing.lines import KINDS
+from gateway.catalog import customer_rows
+from gateway.catalog.problems import Invalid, NotFound
+from gateway.holds.store import redis_keys
+from gateway.ledger.cursors import cursor_of
+from gateway.ledger.read.read_your_writes import wait_until_booked
+
+HTML = "text/html"
+
+
+class InvoicePeriod(BaseModel):
+    """A month of the customer's, half-open."""
+
+    month: str = Field(examples=["2026-10"])
+    start: Moment
+    end: Moment
+    timezone: str
+
+
+class InvoiceLine(BaseModel):
+    """So much of one thing at one price, and the records that it is made of."""
+
+    kind: str = Field(json_schema_extra={"enum": list(KINDS)})
+    tier: str | None
+    menu_version: str | None
+    quantity: int
+    unit: str = Field(description="What is counted: `conversation`, `period`, `tokens`, `fee`, `correction`, `credit`.")
+    unit_nanousd: int | None = Field(description="The price of one; of a million tokens. Null for corrections.")
+    amount_nanousd: int = Field(
+        description="Each call is rounded down by itself, so of tokens it may be a little less."
+    )
+    records: int
+    first_record: str
+    last_record: str
+
+
+class InvoiceLedger(BaseModel):
+    """Where its records stand in the ledger."""
+
+    chain: str
+    first_seq: int
+    last_seq: int
+    seal: Any = None
+
+
+class InvoiceIssuer(BaseModel):
+    """Who sends it, from the settings as they were when it became final."""
+
+    address: list[str]
+    tax_lines: list[str]
+
+
+class InvoiceShown(BaseModel):
+    """An invoice. Its lines add up to its total; a final one is never changed."""
+
+    id: str = Field(examples=["inv_2026-10_cus_5bd0c1f2a47e9c3d10fa2b64"])
+    number: str | None = Field(description="Without a gap, in the order in which they became final; null on a draft.")
+    status: Literal["draft", "final"]
+    customer: str
+    external_id: str | None
+    name: str
+    period: InvoicePeriod
+    currency: str
+    lines: list[InvoiceLine]
+    total_nanousd: int
+    records: int = Field(description="How many records count in the month.")
+    ledger: InvoiceLedger
+    issuer: InvoiceIssuer
+    created: Moment | None = Field(description="When it became final.")
+
+
+class InvoicesShown(Page[InvoiceShown]):
+    """Invoices: final ones by number, those of a month by customer."""
+
+
+class Invoices:
+    """The routes of ``/admin/invoices``."""
+
+    def __init__(self, services: AdminServices) -> None:
+        self._database = services.database
+        self._redis = services.redis
+        self._book = InvoiceBook(services.database, Issuer.of(services.settings), services.now_ms)
+
+    def add_to(self, routes: Routes) -> None:
+        also = {"description": "The invoice.", "content": {HTML: {"schema": {"type": "string"}}}}
+        routes.add("GET", "/invoices", self.invoices, "List invoices")
+        routes.add(
+            *("GET", "/invoices/{invoice_id}", self.invoice, "Read or print an invoice", 404),
+            answer=also,
+            response_model=InvoiceShown,
+        )
+        path = "/customers/{customer_id}/invoices"
+        routes.add("GET", path, self.customer_invoices, "List a customer's invoices", 404)
+
+    def invoices(
+        self,
+        period: Annotated[MonthName | None, Query(description="Only of this month, by customer.")] = None,
+        customer: OfCustomer = None,
+        status: Annotated[
+            Literal["draft", "final"] | None, Query(description="Only these; drafts are of a `period`.")
+        ] = None,
+        limit: Limit = DEFAULT_LIMIT,
+        cursor: Cursor = None,
+    ) -> InvoicesShown:
+        """List invoices: of a month, drafts and final ones by customer; without one, the final ones by number.
+
+        It first waits, up to two seconds, until every call that was settled before this request is in the book.
+        """
+        if period is None:
+            if status == "draft":
+                raise Invalid.field("period", "Drafts are listed by month: say which.")
+            after = 0 if cursor is None else position_of(cursor, int)[0]
+            found = self._book.finals(customer, after, limit)
+        else:
+            wait_until_booked(
+                self._redis, redis_keys.ALL_BUCKETS if customer is None else [redis_keys.bucket_of(customer)]
+            )
+            last = "" if cursor is None else position_of(cursor, str)[0]
+            found = self._book.of_month(period, customer=customer, status=status, after=last, limit=limit)
+        return InvoicesShown(
+            data=[InvoiceShown(**one) for one in found.data],
+            next_cursor=None if found.after is None else cursor_of(found.after),
+        )
+
+    def invoice(
+        self, invoice_id: str, accept: Annotated[str | None, Header(description="`text/html` is a page.")] = None
+    ) -> Response:
+        """Read an invoice, final or a draft; with `Accept: text/html` as a page to be printed."""
+        found = self._book.one(invoice_id)
+        if found is None:
+            raise NotFound(f"There is no invoice {invoice_id[:128]!r}.")
+        if wants_page(accept):
+            return HTMLResponse(page(found), headers=ALONE)
+        return JSONResponse(InvoiceShown(**found).model_dump(mode="json"))
+
+    def customer_invoices(self, customer_id: str) -> InvoicesShown:
+        """List a customer's final invoices, and the drafts of its open months."""
+        with self._database.read() as connection:
+            customer_rows.find(connection, customer_id)
+        wait_until_booked(self._redis, [redis_keys.bucket_of(customer_id)])
+        found = self._book.of_customer(customer_id)
+        return InvoicesShown(data=[InvoiceShown(**one) for one in found], next_cursor=None)
+
+
+ALONE = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'",
+    "x-content-type-options": "nosniff",
+}
+"""A page loads nothing and runs nothing."""
+
+
+def wants_page(accept: str | None) -> bool:
+    """Return whether a caller would rather have a page than JSON."""
+    kinds = [kind.partition(";")[0].strip().lower() for kind in (accept or "").split(",")]
+    return HTML in kinds and "application/json" not in kinds[: kinds.index(HTML)]

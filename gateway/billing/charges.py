@@ -1,0 +1,53 @@
+"""What a charge is made of: the price of a conversation, input and output, as its terms say. Pure; one rounding rule.
+
+Each call is rounded by itself, down, part by part (``pricing.money.metered``), where it is charged and here alike. So
+sums over calls are sums of whole nano-units, and no sum is ever rounded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pricing.menus.menu import Tier
+from pricing.money import metered
+
+
+@dataclass(slots=True)
+class Parts:
+    """The parts of one call's charge, nano-units; together they are the charge.
+
+    ``rest`` is what the terms do not tell: of a call whose tier is not known any more.
+    """
+
+    price: int = 0
+    input: int = 0
+    output: int = 0
+    rest: int = 0
+
+
+def parts_of(charge: int, tokens: int, input_tokens: int, tier: Tier | None) -> Parts:
+    """Return the parts of the charge of one call that was billed ``tokens`` and ``input_tokens``.
+
+    The price is on the call that its conversation's price went onto and on no other. Where spend is limited, input
+    beyond what was held of it is not charged, so its part may be less than its tokens come to.
+    """
+    if charge == 0:
+        return Parts()
+    if tier is None:
+        return Parts(rest=charge)
+    output = metered(tokens, tier.output_nanousd_per_mtok or 0)
+    most = metered(input_tokens, tier.input_nanousd_per_mtok or 0)
+    by_meter = output + most
+    if charge == by_meter:
+        return Parts(0, most, output)
+    if charge == tier.price_nanousd + by_meter:
+        return Parts(tier.price_nanousd, most, output)
+    for price in (tier.price_nanousd, 0):
+        if 0 <= charge - price - output < most:
+            return Parts(price, charge - price - output, output)
+    return Parts(rest=charge)
+
+
+def tokens_for(amount: int, nanousd_per_mtok: int) -> int:
+    """Return the fewest tokens that are charged an amount at a rate."""
+    return -(-amount * 1_000_000 // nanousd_per_mtok)

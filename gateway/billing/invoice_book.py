@@ -1,0 +1,137 @@
+"""Invoices as they are looked for: final ones as they were written, drafts as the book has them now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Literal
+
+from gateway.billing.invoices import Issuer, drafted, id_of
+from gateway.clock import written
+from gateway.ledger.billing.closings import CustomerMonth, is_month, month_after, month_at, months_of, open_since
+from gateway.ledger.billing.invoices import Invoice, Terms, invoice_of, invoices_in, names_of
+from gateway.ledger.database import Database
+
+Status = Literal["draft", "final"]
+
+DRAFTS_MOST = 24
+"""Open months of one customer that are looked at; the latest ones."""
+
+PREFIX = "inv_"
+KEPT_S = 60.0
+KEPT_MOST = 100
+"""Customers whose invoices are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Some:
+    """Some invoices, and where the next ones begin; None after the last."""
+
+    data: list[Invoice]
+    after: Any
+
+
+class InvoiceBook:
+    """All invoices of an installation.
+
+    Args:
+        now_ms: the time of day, ms: up to which month a customer has drafts.
+
+    Raises:
+        MeteringUnavailable: the ledger is unavailable, from every method.
+    """
+
+    def __init__(self, database: Database, issuer: Issuer, now_ms: Callable[[], int]) -> None:
+        self._database = database
+        self._issuer = issuer
+        self._now_ms = now_ms
+
+    def one(self, invoice_id: str) -> Invoice | None:
+        """Return an invoice by its id: a final one, or the draft of a month that has records."""
+        final = invoice_of(self._database, invoice_id)
+        if final is not None:
+            return _shown(final)
+        month, _, customer = invoice_id.removeprefix(PREFIX).partition("_")
+        if not is_month(month) or not customer:
+            return None
+        found = next(iter(months_of(self._database, month, customer)), None)
+        return None if found is None or id_of(found) != invoice_id else self._draft(found)
+
+    def of_customer(self, customer: str) -> list[Invoice]:
+        """Return a customer's final invoices, and the drafts of its open months."""
+        finals = [one for _, one in invoices_in(self._database, customer=customer, limit=1_000)]
+        return [*map(_shown, finals), *self._drafts(customer)]
+
+    def finals(self, customer: str | None, after: int, limit: int) -> Some:
+        """Return final invoices in the order of their numbers."""
+        found = invoices_in(self._database, customer=customer, after=after, limit=limit + 1)
+        more = found[limit - 1][0] if len(found) > limit else None
+        return Some([_shown(one) for _, one in found[:limit]], more)
+
+    def of_month(self, month: str, *, customer: str | None, status: Status | None, after: str, limit: int) -> Some:
+        """Return the invoices of a month by customer, final ones and drafts."""
+        found: list[Invoice] = []
+        last = after
+        for one in months_of(self._database, month, customer, after=after):
+            if len(found) == limit:
+                return Some(found, last)
+            last = one.customer
+            if status is not None and (status == "final") is not one.is_invoiced:
+                continue
+            stored = invoice_of(self._database, id_of(one)) if one.is_invoiced else None
+            shown = _shown(stored) if stored is not None else None if one.is_invoiced else self._draft(one)
+            if shown is not None:
+                found.append(shown)
+        return Some(found, None)
+
+    def _drafts(self, customer: str) -> Iterator[Invoice]:
+        since, zone = open_since(self._database, customer)
+        if since is None:
+            return
+        last = month_at(self._now_ms(), zone)
+        names = [month_at(since, zone)]
+        while names[-1] < last:
+            names.append(month_after(names[-1]))
+        for name in names[-DRAFTS_MOST:]:
+            for month in months_of(self._database, name, customer):
+                draft = None if month.is_invoiced else self._draft(month)
+                if draft is not None:
+                    yield draft
+
+    def _draft(self, month: CustomerMonth) -> Invoice | None:
+        body = drafted(self._database, month, self._issuer, Terms(self._database))
+        if body is None:
+            return None
+        name, external_id = names_of(self._database, month.customer)
+        return {**body, "name": name, "external_id": external_id}
+
+
+class LatestInvoices:
+    """The invoices of customers who ask themselves: each customer's are made at most once in ``KEPT_S``, one at a time.
+
+    A draft reads every record of its month, so nobody can keep the ledger busy by asking.
+    """
+
+    def __init__(self, book: InvoiceBook, monotonic: Callable[[], float]) -> None:
+        self._book = book
+        self._monotonic = monotonic
+        self._turn = Lock()
+        self._kept: dict[str, tuple[float, list[Invoice]]] = {}
+
+    def of(self, customer: str) -> list[Invoice]:
+        """Return a customer's final invoices and the drafts of its open months, as they were ``KEPT_S`` ago at most."""
+        with self._turn:
+            now = self._monotonic()
+            kept = self._kept.pop(customer, (0.0, None))
+            found = kept[1] if kept[1] is not None and now - kept[0] < KEPT_S else None
+            if found is None:
+                found, kept = self._book.of_customer(customer), (now, None)
+            self._kept[customer] = kept[0], found
+            while len(self._kept) > KEPT_MOST:
+                del self._kept[next(iter(self._kept))]
+            return found
+
+
+def _shown(final: Invoice) -> Invoice:
+    return {**final, "created": written(final["created"])}

@@ -1,0 +1,98 @@
+"""A customer's invoice of a month, from the records that count in it: a draft while it is open, final once it is closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.billing.lines import Lines, TermsOf
+from gateway.clock import written
+from gateway.ledger.billing.closings import CustomerMonth
+from gateway.ledger.billing.counted import counted_in
+from gateway.ledger.billing.invoices import finalise
+from gateway.ledger.book.chain import MAIN
+from gateway.ledger.database import Database
+from gateway.ledger.read.queries import Span
+from gateway.ledger.tables import usage_records
+from gateway.settings import Settings
+
+Invoice = dict[str, Any]
+
+book = usage_records.c
+COLUMNS = (
+    *(book.time, book.id, book.customer, book.kind, book.seq, book.tier, book.menu_version, book.charge_nanousd),
+    *(book.billed_output_tokens, book.input_tokens, book.conversation_is_included),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Who sends invoices: its name and address, and what it wants said of taxes, line by line."""
+
+    address: tuple[str, ...]
+    tax_lines: tuple[str, ...]
+    prefix: str
+    """What stands before the numbers of invoices."""
+    currency: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> Issuer:
+        """Return who the settings say it is."""
+        address, tax_lines = settings.invoice_address or "", settings.invoice_tax_lines or ""
+        return cls(_lines(address), _lines(tax_lines), settings.invoice_prefix or "", settings.currency)
+
+    def numbered(self, number: int) -> str:
+        """Return the number that an invoice shows."""
+        return f"{self.prefix}{number:06d}"
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    """Return the lines of a setting, which is one line itself: they stand between bars."""
+    return tuple(line.strip() for line in text.split("|") if line.strip())
+
+
+def id_of(month: CustomerMonth) -> str:
+    """Return the id of a customer's invoice of a month, which is the same before and after it is final."""
+    return f"inv_{month.month}_{month.customer}"
+
+
+def drafted(database: Database, month: CustomerMonth, issuer: Issuer, terms_of: TermsOf) -> Invoice | None:
+    """Return the invoice of a customer's month as the book has it now, None where nothing counts in it.
+
+    It reads each record once, page by page.
+    """
+    lines = Lines(terms_of)
+    span = Span(month.customer, month.start, month.end)
+    for one in counted_in(database, COLUMNS, span):
+        _, record_id, _, kind, seq, tier, version, charge, tokens, input_tokens, is_included = one.row[: len(COLUMNS)]
+        lines.add(record_id, kind, seq, tier, version, charge, tokens, input_tokens, is_included)
+    if not lines.records:
+        return None
+    return {
+        "id": id_of(month),
+        "number": None,
+        "status": "draft",
+        "customer": month.customer,
+        "period": {
+            "month": month.month,
+            "start": written(month.start),
+            "end": written(month.end),
+            "timezone": month.timezone,
+        },
+        "currency": issuer.currency,
+        "lines": lines.lines(),
+        "total_nanousd": lines.total_nanousd,
+        "records": lines.records,
+        "ledger": {"chain": MAIN, "first_seq": lines.first_seq, "last_seq": lines.last_seq, "seal": None},
+        "issuer": {"address": list(issuer.address), "tax_lines": list(issuer.tax_lines)},
+        "created": None,
+    }
+
+
+def finalised(
+    database: Database, month: CustomerMonth, issuer: Issuer, terms_of: TermsOf, now_ms: Callable[[], int]
+) -> bool:
+    """Make the invoice of a closed month final; return whether this call did. Killed at any point it can be done again."""
+    body = drafted(database, month, issuer, terms_of)
+    return finalise(database, month, body, numbered=issuer.numbered, now_ms=now_ms())
