@@ -58,6 +58,7 @@ TAGS = [
     },
     {"name": "billing", "description": "What customers owe: credits and fees, sums, months that close, invoices."},
     {"name": "usage", "description": "What was used, record by record."},
+    {"name": "refusals", "description": "Calls that were refused, and by which limit."},
     {"name": "exports", "description": "Usage as files for billing."},
     {"name": "audit", "description": "Who changed what, before and after."},
 ]
