@@ -40,6 +40,7 @@ COMMANDS = {
     "backup": Entry("gateway.cli.books.backup", "Copy the ledger while the gateway runs."),
     "restore": Entry("gateway.cli.books.restore", "Put a backup into an empty data directory."),
     "close": Entry("gateway.cli.books.close", "Close a month: invoices, totals and a manifest."),
+    "reconcile": Entry("gateway.cli.books.reconcile", "Compare the records with the endpoint's own report."),
     "ledger": Entry("gateway.cli.books.ledger", "Check the books, or rebuild the hot state from them."),
     "admin-token": Entry("gateway.cli.admin_token", "Print a new admin token, retiring the lost one."),
     "doctor": Entry("gateway.cli.doctor", "Check configuration, persistence, clock and upstream."),
