@@ -236,7 +236,7 @@ async def _serving(
         bucket_of_key=admission.bucket_of_key,
         names=Names(filter(None, (settings.model, *settings.model_aliases, settings.embedding_model))),
         new_id=partial(next, request_ids()),
-        started_s=int(time.time()),
+        started_s=now_ms() // 1000,
     )
     client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
     served = partial(

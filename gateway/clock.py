@@ -97,3 +97,8 @@ class SteadyClock:
 
 now_ms = SteadyClock()
 """The time of day as every part of this process counts it."""
+
+
+def now_s() -> float:
+    """Return the machine's time of day in seconds since 1970, UTC, jumps included: for what others compare with theirs."""
+    return time.time()

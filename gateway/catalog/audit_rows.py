@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, RowMapping, select, update
 
 from gateway.ledger.tables import audit
 
@@ -71,3 +71,22 @@ def _blanked(text: str | None, blanks: Facts) -> str | None:
         return None
     facts = json.loads(text)
     return _text(facts | {field: blank for field, blank in blanks.items() if field in facts})
+
+
+def latest(
+    connection: Connection,
+    limit: int,
+    *,
+    target: str | None = None,
+    action: str | None = None,
+    before: int | None = None,
+) -> Sequence[RowMapping]:
+    """Return rows of the audit, the latest first: of one target, of one kind of change, before a number, where named."""
+    query = select(audit).order_by(audit.c.seq.desc()).limit(limit)
+    if target is not None:
+        query = query.where(audit.c.target == target)
+    if action is not None:
+        query = query.where(audit.c.action == action)
+    if before is not None:
+        query = query.where(audit.c.seq < before)
+    return connection.execute(query).mappings().all()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import Connection, Row, insert, select, text
 
 from gateway.catalog import customer_rows
 from gateway.catalog.problems import AlreadyExists, Conflict, Invalid, NotFound
@@ -276,3 +276,24 @@ def still_needed(timeline: Timeline) -> Timeline:
 def _latest(publication: Publication) -> int:
     """Return a moment by which a publication has taken effect for every customer."""
     return publication.at if publication.effective == "now" else publication.at + LONGEST_PERIOD_MS
+
+
+def read_page(connection: Connection, limit: int, after: tuple[int, str] | None) -> Sequence[Row[int, str]]:
+    """Return ``created`` and ``version`` of menus in the order they came, after a position."""
+    query = select(menus.c.created, menus.c.version).order_by(menus.c.created, menus.c.version).limit(limit)
+    if after is not None:
+        later = (menus.c.created == after[0]) & (menus.c.version > after[1])
+        query = query.where((menus.c.created > after[0]) | later)
+    return connection.execute(query).all()
+
+
+def find(connection: Connection, version: str) -> Row[Any]:
+    """Return a menu's row.
+
+    Raises:
+        NotFound: there is no such menu.
+    """
+    row = connection.execute(select(menus).where(menus.c.version == version)).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no menu {version[:64]!r}.")
+    return row

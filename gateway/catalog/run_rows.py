@@ -10,7 +10,7 @@ A process that was replaced or cancelled finds its attempt gone, and writes noth
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,3 +180,12 @@ def last_created(connection: Connection) -> int | None:
     """Return when the last run was asked for, ms."""
     query = select(runs.created).order_by(runs.created.desc()).limit(1)
     return connection.execute(query).scalar_one_or_none()
+
+
+def read_page(connection: Connection, limit: int, after: tuple[int, str] | None) -> Sequence[Row[Any]]:
+    """Return runs, the latest first, after a position."""
+    table = pricing_runs.c
+    query = select(pricing_runs).order_by(table.created.desc(), table.id.desc()).limit(limit)
+    if after is not None:
+        query = query.where((table.created < after[0]) | ((table.created == after[0]) & (table.id < after[1])))
+    return connection.execute(query).all()

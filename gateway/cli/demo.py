@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.serve import Serving, run_gateway
+from gateway.clock import now_ms
 from gateway.demo.customers import law_of
 from gateway.demo.loop import Loop, Price
 from gateway.demo.screen import Board
@@ -195,6 +196,6 @@ def _stage(serving: Serving, menu: Any, market: Path, law: Law, token: str, spee
         market_file=str(market),
         law=law,
         speed=speed,
-        now_ms=lambda: time.time_ns() // 1_000_000,
+        now_ms=now_ms,
         now_s=time.monotonic,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import redis
 import typer
 from redis.exceptions import RedisError, ResponseError
 
+from gateway.clock import now_s
 from gateway.errors import MeteringUnavailable, StartupError
 from gateway.holds.store.clients import connect
 from gateway.ledger.book.dead_letters import count_dead_letters
@@ -184,10 +184,10 @@ async def _look_at_redis(settings: Settings) -> list[Finding]:
 def _ask_redis(url: str) -> list[Finding]:
     try:
         with connect(url) as client:
-            before = time.time_ns()
+            before = now_s()
             seconds, microseconds = cast(tuple[int, int], client.time())
-            now_ms = (before + time.time_ns()) // 2_000_000
-            return [_persistence(client), judge_clock(seconds * 1_000 + microseconds // 1_000 - now_ms)]
+            here_ms = round((before + now_s()) * 500)
+            return [_persistence(client), judge_clock(seconds * 1_000 + microseconds // 1_000 - here_ms)]
     except StartupError as error:
         return [Finding("redis", Verdict.CHANGE, error.message)]
     except (RedisError, OSError) as error:

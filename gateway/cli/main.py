@@ -42,7 +42,7 @@ COMMANDS = {
     "close": Entry("gateway.cli.books.close", "Close a month: invoices, totals and a manifest."),
     "reconcile": Entry("gateway.cli.books.reconcile", "Compare the records with the endpoint's own report."),
     "ledger": Entry("gateway.cli.books.ledger", "Check the books, or rebuild the hot state from them."),
-    "admin-token": Entry("gateway.cli.admin_token", "Print a new admin token, retiring the lost one."),
+    "admin-token": Entry("gateway.cli.admin_api", "Print a new admin token, retiring the lost one."),
     "doctor": Entry("gateway.cli.doctor", "Check configuration, persistence, clock and upstream."),
     "worker": Entry("gateway.cli.worker", hidden=True),
     "bookkeeper": Entry("gateway.cli.bookkeeper", hidden=True),

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -20,6 +19,7 @@ from random import Random
 from typing import Any
 from urllib.parse import parse_qs
 
+from gateway.clock import now_s
 from gateway.errors import BadRequest, CallerGone, RequestTooLarge, RouteNotFound, TokencapError
 from gateway.simulator.engines import QUIRKS
 from gateway.simulator.formats import FORMATS, Format, Stream
@@ -71,9 +71,7 @@ class Law:
             raise ValueError("first_token_s is not negative.")
 
 
-def build(
-    law: Law, clock: Callable[[], float] = time.time, new_id: Callable[[], str] = lambda: uuid.uuid4().hex
-) -> App:
+def build(law: Law, clock: Callable[[], float] = now_s, new_id: Callable[[], str] = lambda: uuid.uuid4().hex) -> App:
     """Return the simulator as an ASGI app; run it in one process, since its count is its own."""
     return _Simulator(law, clock, new_id)
 

@@ -101,12 +101,20 @@ def of_few_left(customers: Customers, length: LengthEstimate, pace: Pace) -> tup
 
 
 def of_chains(mixing: Mixing) -> tuple[str, ...]:
+    """Return a note where the chains that drew the distribution of urgency do not agree."""
     if mixing.apart <= APART_MOST:
         return ()
     return (f"The chains that drew the distribution of urgency do not agree yet ({mixing.apart:.2f}, 1 is best).",)
 
 
 def of_conversations(going: int, blurred: int, changed_week: int | None) -> tuple[str, ...]:
+    """Return notes on conversations that count in part only.
+
+    Args:
+        going: conversations that may still go on.
+        blurred: menus whose largest tiers end beyond all lengths observed.
+        changed_week: the week, counted from 1970, in which customers began to leave at other rates, if any.
+    """
     notes = []
     if changed_week is not None:
         day = date.fromordinal(date(1970, 1, 1).toordinal() + 7 * changed_week)
@@ -127,6 +135,7 @@ def of_conversations(going: int, blurred: int, changed_week: int | None) -> tupl
 def notes_of(
     length: LengthEstimate, pace: Pace, leaving: LeavingTests, aged: bool, served_to: float | None, prior: bool
 ) -> tuple[str, ...]:
+    """Return what an estimate says of its lengths, its pace and its tests of leaving, one sentence a note."""
     assert length.pooled is not None
     notes = []
     if length.pooled.unfinished > 0:

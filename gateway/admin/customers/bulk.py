@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from sqlalchemy import Connection
 
-from gateway.admin.api import idempotency
 from gateway.admin.api.idempotency import Keep, Post, Replies
 from gateway.admin.api.inputs import Input, OneLine
 from gateway.admin.api.problem_json import saved_only
@@ -18,7 +17,7 @@ from gateway.admin.customers.api_keys import KeyMade, Keys, NewKey, shown
 from gateway.admin.customers.changes import with_change
 from gateway.admin.customers.customers import Customers
 from gateway.admin.customers.shapes import CustomerChange, CustomerShown, NewCustomer
-from gateway.catalog import api_key_rows, customer_rows, menu_rows
+from gateway.catalog import api_key_rows, customer_rows, kept_replies, menu_rows
 from gateway.catalog.additions import Additions, MenuOf, menus_in
 from gateway.catalog.api_key_rows import OWN, KeyRow
 from gateway.catalog.customer_rows import CustomerRow
@@ -112,7 +111,7 @@ class Known:
         names = [one.external_id for one in asked if one.external_id is not None]
         self._by_name = {row.external_id: row for row in customer_rows.with_external_ids(connection, names)}
         rows = [one.row for one in asked if self._is_upsert and one.external_id is None and one.row is not None]
-        made_of = idempotency.things_made_of(connection, ROUTE, rows)
+        made_of = kept_replies.things_made_of(connection, ROUTE, rows)
         found = {row.id: row for row in customer_rows.with_ids(connection, list(made_of.values()))}
         self._by_row = {name: found[made] for name, made in made_of.items() if made in found}
         self._by_digest = api_key_rows.of_digests(
@@ -156,7 +155,7 @@ class Known:
 
     def remember(self, connection: Connection, now_ms: int) -> None:
         """Keep which customers were made of which rows."""
-        idempotency.remember_made(connection, ROUTE, self._new_rows, now_ms)
+        kept_replies.remember_made(connection, ROUTE, self._new_rows, now_ms)
 
     def key(self, customer_id: str, key: BulkKey) -> KeyRow | None:
         """Return a customer's key that a description is of: the one of its digest, or as many-th of its name as it is here.

@@ -9,7 +9,6 @@ from typing import Annotated
 from fastapi import Query
 from sqlalchemy import Connection
 
-from gateway.admin.api import idempotency
 from gateway.admin.api.idempotency import Actor, Keep, Post, Replies
 from gateway.admin.api.inputs import OneLine, TierName
 from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, position_of
@@ -17,7 +16,7 @@ from gateway.admin.api.problem_json import saved_only
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.customers.changes import to_come, with_change, with_tier
 from gateway.admin.customers.shapes import CustomerChange, CustomerShown, CustomersShown, NewCustomer, TierChoice, shown
-from gateway.catalog import api_key_rows, audit_rows, customer_rows, menu_rows
+from gateway.catalog import api_key_rows, audit_rows, customer_rows, kept_replies, menu_rows
 from gateway.catalog.additions import Additions, MenuOf, menus_in
 from gateway.catalog.audit_rows import Audited
 from gateway.catalog.customer_rows import CustomerRow, Status, folded
@@ -216,10 +215,10 @@ class Customers:
         audit_rows.erase(connection, customer_id, ERASED | {"reason": None})
         adjustments.erase_reasons(connection, customer_id)
         invoices.erase_names(connection, customer_id)
-        idempotency.erase(connection, customer_id, ERASED)
+        kept_replies.erase(connection, customer_id, ERASED)
         for key_id in api_key_rows.forget_names(connection, customer_id):
             audit_rows.erase(connection, key_id, {"name": None})
-            idempotency.erase_key(connection, key_id)
+            kept_replies.erase_key(connection, key_id)
         erasure.erase_beside(connection, customer_id, self._services.random_bytes(32))
 
     def _erase_the_rest(self, customer_id: str) -> None:

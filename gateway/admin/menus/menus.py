@@ -6,7 +6,7 @@ import json
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from gateway.admin.api.idempotency import Keep, Post, Replies
 from gateway.admin.api.inputs import Input, Moment, TierName
@@ -16,12 +16,11 @@ from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.menus.certificate_check import Checker
 from gateway.catalog import audit_rows, menu_rows
 from gateway.catalog.menu_rows import Effective
-from gateway.catalog.problems import Conflict, Invalid, NotFound
+from gateway.catalog.problems import Conflict, Invalid
 from gateway.catalog.projector import project_menus
 from gateway.clock import written
 from gateway.holds.terms import Timeline
 from gateway.ledger.cursors import cursor_of
-from gateway.ledger.tables import menus
 from pricing.menus.menu import Menu, NotAMenu
 
 MECHANISM = "mechanism"
@@ -129,14 +128,10 @@ class Menus:
 
     def list(self, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> MenusShown:
         """List menus in the order they came, tiers typed by hand included."""
-        query = select(menus.c.created, menus.c.version).order_by(menus.c.created, menus.c.version).limit(limit + 1)
-        if cursor is not None:
-            created, version = position_of(cursor, int, str)
-            later = (menus.c.created == created) & (menus.c.version > version)
-            query = query.where((menus.c.created > created) | later)
+        after = None if cursor is None else position_of(cursor, int, str)
         with self._database.read() as connection:
             timeline = menu_rows.read_timeline(connection)
-            rows = connection.execute(query).all()
+            rows = menu_rows.read_page(connection, limit + 1, after)
             data = [self._shown(connection, row.version, timeline) for row in rows[:limit]]
         more = rows[limit - 1] if len(rows) > limit else None
         return MenusShown(data=data, next_cursor=cursor_of(more.created, more.version) if more else None)
@@ -194,9 +189,7 @@ class Menus:
         return answer
 
     def _shown(self, connection: Connection, version: str, timeline: Timeline) -> MenuShown:
-        row = connection.execute(select(menus).where(menus.c.version == version)).one_or_none()
-        if row is None:
-            raise NotFound(f"There is no menu {version[:64]!r}.")
+        row = menu_rows.find(connection, version)
         body = json.loads(row.body)
         totals = body.get("totals")
         return MenuShown(

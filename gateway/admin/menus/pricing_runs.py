@@ -6,7 +6,7 @@ import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row
 
 from gateway.admin.api.idempotency import Keep, Post, Replies
 from gateway.admin.api.inputs import Input, Moment, TierName
@@ -15,7 +15,6 @@ from gateway.admin.api.routes import AdminServices, Routes
 from gateway.catalog import audit_rows, run_rows
 from gateway.clock import written
 from gateway.ledger.cursors import cursor_of
-from gateway.ledger.tables import pricing_runs
 
 Publish = Literal["no", "now", "next_period"]
 State = Literal["queued", "running", "done", "refused", "failed", "cancelled"]
@@ -158,13 +157,9 @@ class PricingRuns:
 
     def list(self, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> RunsShown:
         """List runs, the latest first."""
-        table = pricing_runs.c
-        query = select(pricing_runs).order_by(table.created.desc(), table.id.desc()).limit(limit + 1)
-        if cursor is not None:
-            created, run_id = position_of(cursor, int, str)
-            query = query.where((table.created < created) | ((table.created == created) & (table.id < run_id)))
+        after = None if cursor is None else position_of(cursor, int, str)
         with self._database.read() as connection:
-            rows = connection.execute(query).all()
+            rows = run_rows.read_page(connection, limit + 1, after)
         more = rows[limit - 1] if len(rows) > limit else None
         return RunsShown(
             data=[_shown(row, whole=False) for row in rows[:limit]],

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import RowMapping, select
+from sqlalchemy import RowMapping
 
 from gateway.admin.api.inputs import Moment, OneLine
 from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
 from gateway.admin.api.routes import AdminServices, Routes
+from gateway.catalog import audit_rows
 from gateway.clock import written
 from gateway.ledger.cursors import cursor_of
-from gateway.ledger.tables import audit
 
 
 class AuditRow(BaseModel):
@@ -66,15 +66,9 @@ class Audit:
         cursor: Cursor = None,
     ) -> AuditRows:
         """Who changed what, before and after. Rows are never removed; erasing a customer blanks its name in them."""
-        query = select(audit).order_by(audit.c.seq.desc()).limit(limit + 1)
-        if target is not None:
-            query = query.where(audit.c.target == target)
-        if action is not None:
-            query = query.where(audit.c.action == action)
-        if cursor is not None:
-            query = query.where(audit.c.seq < position_of(cursor, int)[0])
+        before = None if cursor is None else position_of(cursor, int)[0]
         with self._database.read() as connection:
-            rows = connection.execute(query).mappings().all()
+            rows = audit_rows.latest(connection, limit + 1, target=target, action=action, before=before)
         following = cursor_of(rows[limit - 1]["seq"]) if len(rows) > limit else None
         return AuditRows(data=[_shown(row) for row in rows[:limit]], next_cursor=following)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import codecs
 import re
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.clock import now_s
 from gateway.errors import (
     RouteNotFound,
     TokencapError,
@@ -178,7 +178,7 @@ class Upstream:
         idle_s: float,
         whole_s: float,
         house: House = NOBODY,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] = now_s,
     ) -> None:
         self._transport = transport
         self._whole_s = whole_s

@@ -118,6 +118,14 @@ def as_read(
 
 
 def answers_of(curve: Survival, grid: Ints, pace: Pace, value_nanousd: float) -> Answers:
+    """Return a law of length as the steps of a market.
+
+    Args:
+        curve: how likely an answer is still going on after each number of tokens.
+        grid: the steps, in tokens, increasing. Shape (m,).
+        pace: when tokens arrive.
+        value_nanousd: what an answer is worth; the steps do not depend on it.
+    """
     return Answers(
         tokens=grid,
         probability=-np.diff(curve.at(grid), prepend=1.0),

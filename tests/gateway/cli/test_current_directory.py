@@ -23,7 +23,7 @@ SHADOWS = ("pricing", "gateway", "json", "redis", "uvicorn", "fastapi", "numpy",
 """What a folder of an operator may well be called, or a file in it."""
 
 OURS = [path for path in python_files() if name_of(path).startswith(("gateway/", "pricing/"))]
-STARTS = ROOT / "gateway" / "program.py"
+STARTS = ROOT / "gateway" / "settings.py"
 
 COMMAND = (str(Path(sys.executable).with_name("tokencap")),)
 

@@ -10,7 +10,8 @@ from fastapi import Response
 from pydantic import BaseModel
 from sqlalchemy import func, select
 
-from gateway.admin.api.idempotency import CLAIM_MS, Keep, Posted, Replies
+from gateway.admin.api.idempotency import Keep, Posted, Replies
+from gateway.catalog.kept_replies import CLAIM_MS
 from gateway.catalog.problems import Conflict, Invalid
 from gateway.ledger.database import Database
 from gateway.ledger.tables import customers
