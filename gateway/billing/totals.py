@@ -8,14 +8,46 @@ from types import MappingProxyType
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from gateway.billing.begun import Begun
 from gateway.holds.periods import period_at
 from gateway.ledger.billing.closings import Zones
 from gateway.ledger.billing.counted import Counted, Month, counted_in
 from gateway.ledger.database import Database
-from gateway.ledger.read.conversations import DAY_MS
+from gateway.ledger.read.conversations import DAY_MS, HOUR_MS
 from gateway.ledger.read.queries import Span
 from gateway.ledger.tables import usage_records
+
+SWEEP_EVERY = 50_000
+
+
+class Begun:
+    """Conversations that go on, by customer and name. A name used again after its conversation ended is another one."""
+
+    def __init__(self) -> None:
+        self._going: dict[tuple[str, str], list[int]] = {}
+        """First call, last sign of life, and 1 once an output token was seen."""
+        self._seen = 0
+
+    def is_begun_by(self, customer: str, conversation: str, time: int, settled: int, tokens: int) -> bool:
+        """Return whether a call has the first output token of its conversation; calls come oldest first by (time, id)."""
+        self._seen += 1
+        if self._seen % SWEEP_EVERY == 0:
+            self._project(time)
+        going = self._going.get((customer, conversation))
+        if going is None or time - going[0] >= DAY_MS or time - going[1] >= HOUR_MS:
+            going = self._going[customer, conversation] = [time, time, 0]
+        going[1] = max(going[1], time, settled)
+        if tokens <= 0 or going[2]:
+            return False
+        going[2] = 1
+        return True
+
+    def _project(self, now: int) -> None:
+        ended = [
+            name for name, (first, last, _) in self._going.items() if now - first >= DAY_MS or now - last >= HOUR_MS
+        ]
+        for name in ended:
+            del self._going[name]
+
 
 FIELD_OF: Mapping[str, str | None] = MappingProxyType(
     {

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Annotated, Any
 
 import httpx
 import typer
 
+from gateway.catalog.admin_tokens import new_admin_token
+from gateway.clock import now_ms
 from gateway.errors import StartupError
+from gateway.ledger.database import Database
+from gateway.settings import read_settings
 
 ANSWER_S = 120.0
 """How long is waited for the gateway, which checks a menu for up to a minute."""
@@ -65,3 +70,14 @@ def refusal(answer: httpx.Response, advice: str = "") -> StartupError:
     said = told.get("violation") or told.get("detail")
     sentence = str(said) if said else f"There is no admin side of tokencap here: status {answer.status_code}."
     return StartupError(sentence + advice, exit_code=3 if answer.status_code >= 500 or not said else 1)
+
+
+app = typer.Typer()
+
+
+@app.command("admin-token")
+def admin_token() -> None:
+    """Print a new admin token, retiring the lost one. It is shown once and kept as a hash."""
+    with closing(Database(read_settings().ledger_url)) as database:
+        database.check()
+        print(new_admin_token(database, now_ms()))

@@ -24,7 +24,13 @@ def restore(
 ) -> None:
     """Put a backup into an empty data directory and database, and recount it; `tokencap serve` goes on from there.
 
-    The hot state is rebuilt at that start. A Redis that knows of later records than the backup is refused then.
+    Nothing that is there already is written over: a data directory or a database that is in use is refused.
+
+    The hot state is rebuilt at that start. A Redis that knows of later records than the backup is refused then, with
+    what to do.
+
+    Raises:
+        StartupError: there is no backup at that place, or it cannot be read, or what it would fill is not empty.
     """
     settings = read_settings()
     with claimed(settings.data_dir), closing(Database(settings.ledger_url)) as database, timed("Restoring"):

@@ -11,8 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import insert
 
-from gateway.billing.begun import Begun
-from gateway.billing.totals import COUNTED, FIELD_OF, SUMMED, totals_by
+from gateway.billing.totals import COUNTED, FIELD_OF, SUMMED, Begun, totals_by
 from gateway.ledger.billing.closings import bounds_of, close, months_of
 from gateway.ledger.billing.counted import Month, records_counted_in
 from gateway.ledger.book.appender import append
