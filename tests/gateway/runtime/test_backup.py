@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -23,6 +24,7 @@ from gateway.runtime.backup import PAGE, back_up, restore
 from gateway.runtime.installation import Mark, opened
 from tests.gateway.ledger.records import record
 from tests.servers import fresh_database
+from tests.waiting import until
 
 TIME = 1_767_268_800_000
 
@@ -94,7 +96,10 @@ def test_a_backup_is_of_one_moment_while_the_ledger_is_written(
 
     writing = threading.Thread(target=write)
     writing.start()
-    made = [back_up(ledger, tmp_path / f"backup-{number}", TIME)[0] for number in range(3)]
+    made: list[Any] = []
+    for number in range(3):
+        until(lambda: len(content(ledger)) > (made[-1].state.seq if made else 0))
+        made.append(back_up(ledger, tmp_path / f"backup-{number}", TIME)[0])
     stop.set()
     writing.join()
     (directory := tmp_path / "second").mkdir()

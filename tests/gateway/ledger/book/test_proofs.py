@@ -6,7 +6,6 @@ import json
 import random
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,8 +21,9 @@ from gateway.ledger.book.verify import Published, verify_chain
 from gateway.ledger.database import Database
 from gateway.ledger.tables import usage_records
 from tests.gateway.ledger.records import record
+from tests.house.files import ROOT
 
-SCRIPT = Path(__file__).parents[3] / "docs" / "verify_proof.py"
+SCRIPT = ROOT / "docs" / "verify_proof.py"
 TIME = 1_767_268_800_000
 
 
