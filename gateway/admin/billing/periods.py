@@ -73,8 +73,8 @@ class Periods:
         self._closing = Closing(services.database, services.redis, issuer, patience_ms=patience, now_ms=services.now_ms)
 
     def add_to(self, routes: Routes) -> None:
-        routes.add("GET", "/periods/{period}", self.period, "Read how a month stands")
-        routes.add("POST", "/periods/{period}/close", self.close_period, "Close a month as far as it can be")
+        routes.add("GET", "/periods/{period}", self.period, "Read how a month stands", 404)
+        routes.add("POST", "/periods/{period}/close", self.close_period, "Close a month as far as it can be", 404)
 
     def period(self, period: Named) -> PeriodShown:
         """Say of how many customers a month is closed, and what the others wait for."""
