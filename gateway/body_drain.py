@@ -1,9 +1,9 @@
-"""What both sides do with any request: refuse headers that come twice, and read refused bodies to their end, a few at a time."""
+"""Reads the bodies of refused requests to their end and drops them, so that their senders hear why: a few at a time."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 
 SMALL = 64 * 2**10
 """Bytes that are dropped at once."""
@@ -45,34 +45,3 @@ class BodyDrain:
         except TimeoutError:
             pass
         return False
-
-
-ONCE = {
-    name.lower().encode(): name
-    for name in (
-        "Authorization",
-        "Content-Encoding",
-        "Content-Length",
-        "Content-Type",
-        "Expect",
-        "Host",
-        "Idempotency-Key",
-        "Transfer-Encoding",
-        "X-Api-Key",
-        "X-Conversation-Id",
-        "X-Request-Id",
-        "X-Tokencap-Tier",
-    )
-}
-"""Headers that say something to us, by their lower-case names."""
-
-
-def repeated_header(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Return the first header that says something to us and comes twice, as it is usually written, or None."""
-    seen: set[bytes] = set()
-    for name, _ in headers:
-        if name in ONCE:
-            if name in seen:
-                return ONCE[name]
-            seen.add(name)
-    return None

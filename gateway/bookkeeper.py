@@ -18,7 +18,7 @@ from gateway.catalog.subscriptions import open_due
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
 from gateway.holds.maintenance.reclaim import Reclaimer
-from gateway.holds.maintenance.turn import Found, Maintenance
+from gateway.holds.maintenance.redis_upkeep import Found, Maintenance
 from gateway.holds.store.clients import connect
 from gateway.holds.store.projection import Projection
 from gateway.holds.store.watermarks import Watermarks

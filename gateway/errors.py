@@ -252,7 +252,7 @@ class HouseError(TokencapError):
 
 
 class MeteringUnavailable(HouseError):
-    """Redis or the ledger is not to be had, so nothing is served."""
+    """Redis or the ledger is unavailable, so nothing is served."""
 
     status = 503
     code = "metering_unavailable"
@@ -301,7 +301,7 @@ class TooManyConnections(HouseError):
 
 class StartupError(TokencapError):
     """A command cannot do its work: ``exit_code`` 1 says that the answer is no, 2 is wrong use, 3 a dependency or port
-    that is not to be had."""
+    that is unavailable."""
 
     def __init__(self, message: str, exit_code: int = 3) -> None:
         super().__init__(message)

@@ -195,7 +195,7 @@ class Closing:
             return {}
         buckets = {redis_keys.bucket_of(one.customer) for one in months}
         if not wait_until_booked(self._redis, sorted(buckets), within_s=within_s):
-            return {one.customer: "Records are on their way into the ledger." for one in months}
+            return {one.customer: "Records are not in the ledger yet." for one in months}
         if not self._watermark.is_high(self._database):
             return {one.customer: "Redis is behind the ledger and is being rebuilt." for one in months}
         aside = streams_aside(self._database)

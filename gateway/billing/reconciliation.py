@@ -8,9 +8,10 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from gateway.clock import understood
+from gateway.ledger.billing.upstream_sums import DaySum
 
 DAY_MS = 86_400_000
 WHAT = ("requests", "input_tokens", "cached_tokens", "output_tokens")
@@ -37,27 +38,6 @@ OTHER_FIGURES = "the endpoint reports other figures than it sends with its answe
 
 class NoReport(ValueError):
     """It is no report of usage; the message says why."""
-
-
-class Ours(Protocol):
-    """A day of our records, of calls that generate or of embeddings."""
-
-    @property
-    def day(self) -> int: ...
-    @property
-    def embeds(self) -> bool: ...
-    @property
-    def calls(self) -> int: ...
-    @property
-    def input_tokens(self) -> int: ...
-    @property
-    def cached_tokens(self) -> int: ...
-    @property
-    def output_tokens(self) -> int: ...
-    @property
-    def guessed_input(self) -> int: ...
-    @property
-    def guessed_output(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +92,7 @@ def read_report(text: str) -> dict[Place, dict[str, int]]:
 
 
 def reconciled(
-    ours: Iterable[Ours], theirs: Mapping[Place, Mapping[str, int]], *, model: str, embedding_model: str | None
+    ours: Iterable[DaySum], theirs: Mapping[Place, Mapping[str, int]], *, model: str, embedding_model: str | None
 ) -> list[Difference]:
     """Return what differs on the days of a report, by day, model and figure.
 

@@ -37,7 +37,7 @@ def project_pending(database: Database, projection: Projection) -> int:
     """Bring Redis up to date with the ledger; return how many rows it lacked.
 
     Raises:
-        MeteringUnavailable: Redis or the ledger is not to be had; call it again later.
+        MeteringUnavailable: Redis or the ledger is unavailable; call it again later.
     """
     carried = project_menus(database, projection)
     projecting: tuple[tuple[Column[Any], Callable[[Database, Projection, Collection[str]], None]], ...] = (

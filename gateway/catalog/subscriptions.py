@@ -33,7 +33,7 @@ def open_due(database: Database, client: redis.Redis, projection: Projection, no
     do this, at any time, and each fee is charged once. A period that nobody kept the books in is not charged later.
 
     Raises:
-        MeteringUnavailable: Redis or the ledger is not to be had; call it again later.
+        MeteringUnavailable: Redis or the ledger is unavailable; call it again later.
     """
     with database.read() as connection:
         timeline = menu_rows.still_needed(menu_rows.read_timeline(connection))

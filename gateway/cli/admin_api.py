@@ -9,11 +9,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from gateway.catalog.admin_tokens import new_admin_token
-from gateway.clock import now_ms
 from gateway.errors import StartupError
-from gateway.ledger.database import Database
-from gateway.settings import read_settings
 
 ANSWER_S = 120.0
 """How long is waited for the gateway, which checks a menu for up to a minute."""
@@ -78,6 +74,12 @@ app = typer.Typer()
 @app.command("admin-token")
 def admin_token() -> None:
     """Print a new admin token, retiring the lost one. It is shown once and kept as a hash."""
+    # Commands that only ask a running gateway need no ledger, so they do not wait for its libraries.
+    from gateway.catalog.admin_tokens import new_admin_token  # noqa: PLC0415
+    from gateway.clock import now_ms  # noqa: PLC0415
+    from gateway.ledger.database import Database  # noqa: PLC0415
+    from gateway.settings import read_settings  # noqa: PLC0415
+
     with closing(Database(read_settings().ledger_url)) as database:
         database.check()
         print(new_admin_token(database, now_ms()))

@@ -67,7 +67,7 @@ class Finding:
 def doctor() -> None:
     """Check configuration, limits, persistence, clock, ledger and upstream; say what to change.
 
-    Exit 0 if all is well, 1 if something should be changed, 3 if something is not to be had.
+    Exit 0 if all is well, 1 if something should be changed, 3 if something is unavailable.
     """
     worst = 0
     for finding in examine():

@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def run(words: Sequence[str]) -> int:
-    """Run one command; return its exit code: 0 done, 1 the answer is no, 2 wrong use, 3 not to be had."""
+    """Run one command; return its exit code: 0 done, 1 the answer is no, 2 wrong use, 3 unavailable."""
     try:
         _refuse_misspelt(words)
         return int(_app(words)(list(words) or ["--help"], prog_name="tokencap", standalone_mode=False) or 0)

@@ -67,7 +67,7 @@ class Admission:
         refused: notes refusals for the customer; None notes none.
 
     Raises:
-        MeteringUnavailable: Redis is not to be had, from every method.
+        MeteringUnavailable: Redis is unavailable, from every method.
     """
 
     def __init__(

@@ -65,7 +65,7 @@ class IdempotencyClaims:
     """Who works for which key.
 
     Raises:
-        MeteringUnavailable: Redis is not to be had, from every method.
+        MeteringUnavailable: Redis is unavailable, from every method.
     """
 
     def __init__(self, connection: RedisConnection, lease_ms: int) -> None:

@@ -102,7 +102,7 @@ class Settlements:
     """What becomes of holds.
 
     Raises:
-        MeteringUnavailable: Redis is not to be had, from every method.
+        MeteringUnavailable: Redis is unavailable, from every method.
     """
 
     def __init__(

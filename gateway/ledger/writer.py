@@ -43,7 +43,7 @@ class Writer:
         marked: is told the number of each bucket's last record after a commit.
 
     Raises:
-        MeteringUnavailable: Redis or the database is not to be had, from ``turn``; call it again later.
+        MeteringUnavailable: Redis or the database is unavailable, from ``turn``; call it again later.
         Fallen: Redis holds a state of the past, from ``turn``; nothing was appended or trimmed.
     """
 

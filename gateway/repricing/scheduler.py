@@ -54,7 +54,7 @@ class Scheduler:
         """Look whether there is something to do; return whether a process was started.
 
         Raises:
-            MeteringUnavailable: the ledger is not to be had; call it again later.
+            MeteringUnavailable: the ledger is unavailable; call it again later.
         """
         if self._process is not None and self._process.poll() is None:
             return False

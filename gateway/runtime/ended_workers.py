@@ -21,7 +21,7 @@ async def declare_ended(connection: RedisConnection, worker_id: str) -> None:
     """Leave the proof that a worker has ended. Only for who has seen its end: it never speaks again.
 
     Raises:
-        MeteringUnavailable: Redis is not to be had; saying it again later is as good.
+        MeteringUnavailable: Redis is unavailable; saying it again later is as good.
     """
     with translated():
         await connection.ask("SET", redis_keys.gone(worker_id), "1", "EX", KEPT_S)

@@ -78,7 +78,7 @@ class Accounts:
         Raises:
             InvalidKey: the key is unknown, revoked or expired.
             CustomerBlocked: the operator has blocked the customer.
-            MeteringUnavailable: Redis is not to be had.
+            MeteringUnavailable: Redis is unavailable.
         """
         with translated():
             customer = await self._whose(bucket, digest)

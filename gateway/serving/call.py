@@ -10,7 +10,7 @@ from gateway.errors import TokencapError
 from gateway.holds.hold import UNANSWERED, Outcome, Settled
 from gateway.holds.keeper import Live
 from gateway.serving.caller.api_key import Key
-from gateway.serving.caller.response_headers import OF_STREAMS, Headers, answer_headers, charge_header
+from gateway.serving.caller.headers import OF_STREAMS, Headers, answer_headers, charge_header
 from gateway.serving.dialects.answers import thread_digests
 from gateway.serving.dialects.answers.stream import Reading
 from gateway.serving.dialects.answers.whole import as_it_came

@@ -10,7 +10,7 @@ from gateway.holds.hold import Once
 from gateway.holds.idempotency import Seal
 from gateway.serving.call import Call
 from gateway.serving.caller.exchange import Exchange
-from gateway.serving.caller.response_headers import length_header, written
+from gateway.serving.caller.headers import length_header, written
 
 KEPT_MOST = 2**20
 """Bytes of an answer that is kept; a longer one leaves its key free again."""

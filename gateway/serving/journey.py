@@ -36,16 +36,9 @@ from gateway.serving.call import ANSWERED, Call
 from gateway.serving.caller.api_key import Key, key_of
 from gateway.serving.caller.body_intake import BodyIntake
 from gateway.serving.caller.exchange import Exchange
+from gateway.serving.caller.headers import NAMED_WHERE_DROPPED, allowed, dropped_header, length_header, passed_headers
 from gateway.serving.caller.json_body import Body
 from gateway.serving.caller.query import OF_CALLS, check_head
-from gateway.serving.caller.response_headers import (
-    NAMED_WHERE_DROPPED,
-    allowed,
-    dropped_header,
-    length_header,
-    passed_headers,
-)
-from gateway.serving.context_limit import as_long_as_it_may_be, cap_reached
 from gateway.serving.conversation import CONVERSATION, ConversationFinder
 from gateway.serving.dialects.answers.stream import Reading
 from gateway.serving.dialects.answers.thread_digests import of_session
@@ -62,6 +55,7 @@ from gateway.serving.upstream.concurrency import ConcurrencyLimit
 from gateway.serving.upstream.endpoint import Names
 from gateway.serving.upstream.error_redaction import renamed
 from gateway.serving.upstream.profiles import COUNT_TOKENS
+from gateway.serving.upstream_limits import as_long_as_it_may_be, cap_reached
 
 log = logging.getLogger("tokencap.serving")
 

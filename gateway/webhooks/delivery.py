@@ -108,7 +108,7 @@ class WebhookDelivery:
         """Try the oldest notice that is due; return whether it was taken.
 
         Raises:
-            MeteringUnavailable: Redis is not to be had.
+            MeteringUnavailable: Redis is unavailable.
         """
         with translated():
             lock = self._redis.lock(redis_keys.COURIER_LOCK, timeout=LOCK_S, blocking=False)

@@ -11,10 +11,11 @@ from starlette.requests import ClientDisconnect
 
 from gateway import json_bounds
 from gateway.admin.api.problem_json import response_to
-from gateway.body_drain import BodyDrain, More, repeated_header
+from gateway.body_drain import BodyDrain, More
 from gateway.catalog.problems import Invalid
 from gateway.errors import BadRequest, RequestTooLarge
 from gateway.json_bounds import OutOfBounds
+from gateway.single_headers import repeated_header
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

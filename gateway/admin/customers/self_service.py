@@ -26,7 +26,7 @@ class SelfService:
     """Blocking calls for one customer, who is known by its key already.
 
     Raises:
-        MeteringUnavailable: Redis or the ledger is not to be had, from every method.
+        MeteringUnavailable: Redis or the ledger is unavailable, from every method.
     """
 
     def __init__(self, services: AdminServices, customers: Customers) -> None:

@@ -77,7 +77,7 @@ class Exports:
             raise PeriodOpen
         span = replace(seen.span, kind=kind, tier=tier, key_id=key, end_user=end_user)
         chunks = chosen.encode(records_counted_in(self._database, span, seen.month))
-        first = next(chunks, b"")  # so that a ledger that is not to be had is still a refusal, not half a file
+        first = next(chunks, b"")  # so that a ledger that is unavailable is still a refusal, not half a file
         name = f"{file_stem(asked)}.{chosen.name}"
         return StreamingResponse(
             chain([first], chunks),

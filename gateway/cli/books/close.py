@@ -42,8 +42,8 @@ def close(
 ) -> None:
     """Close a month of all customers, make its invoices final, and write them with totals and a manifest.
 
-    It waits for calls that may run and for records that are on their way; exit 1 and who is open, and why, where that is
-    not over in time. Run again it goes on where it ended, and changes nothing that is closed.
+    It waits for in-flight calls and for records that are not in the ledger yet. Where a customer's month is still open
+    then, it exits with 1 and says whose and why. A second run goes on where the first ended, and changes nothing closed.
     """
     if not is_month(period):
         raise StartupError("A month is written as 2026-10.", exit_code=2)

@@ -63,7 +63,7 @@ class Census:
     """Counts buckets, each at one moment.
 
     Raises:
-        MeteringUnavailable: Redis is not to be had, from ``take``.
+        MeteringUnavailable: Redis is unavailable, from ``take``.
     """
 
     def __init__(self, client: redis.Redis, generation: Callable[[], str]) -> None:

@@ -34,7 +34,7 @@ def erase_customer(
     every command in it. A server of the operator's that does not let itself be asked keeps it until it does so itself.
 
     Raises:
-        MeteringUnavailable: Redis is not to be had; doing it again later is as good.
+        MeteringUnavailable: Redis is unavailable; doing it again later is as good.
     """
     bucket = redis_keys.bucket_of(customer_id)
     with translated():

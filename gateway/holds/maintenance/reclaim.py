@@ -52,13 +52,13 @@ class Reclaimer:
         """Look at every hold whose lease is over; return how many were billed or freed.
 
         Raises:
-            MeteringUnavailable: Redis is not to be had.
+            MeteringUnavailable: Redis is unavailable.
         """
         with translated():
             return self._turn()
 
     def lose_touch(self) -> None:
-        """Take note that Redis is not to be had just now, whoever found out: once it is back, every hold has a full lease."""
+        """Take note that Redis is unavailable just now, whoever found out: once it is back, every hold has a full lease."""
         self._at_hand_since = self._monotonic()
 
     def _turn(self) -> int:

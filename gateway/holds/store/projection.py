@@ -33,7 +33,7 @@ class Projection:
     """The admin side's way into Redis. Everything it writes can be written again from SQL.
 
     Raises:
-        MeteringUnavailable: Redis is not to be had, from every method.
+        MeteringUnavailable: Redis is unavailable, from every method.
     """
 
     def __init__(self, client: redis.Redis) -> None:

@@ -51,7 +51,7 @@ class Watermark:
     """The mark in Redis.
 
     Raises:
-        MeteringUnavailable: Redis or the ledger is not to be had, from every method.
+        MeteringUnavailable: Redis or the ledger is unavailable, from every method.
     """
 
     def __init__(self, client: redis.Redis) -> None:

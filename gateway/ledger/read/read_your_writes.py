@@ -31,7 +31,7 @@ def wait_until_booked(
         buckets: those of the customers asked about, so that others are not waited for.
 
     Raises:
-        MeteringUnavailable: Redis is not to be had.
+        MeteringUnavailable: Redis is unavailable.
     """
     end = clock() + within_s
     waiting = _last_entries(client, [redis_keys.usage(bucket) for bucket in buckets])

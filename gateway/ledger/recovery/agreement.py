@@ -57,7 +57,7 @@ class Agreement:
     running sums do not agree with the window, it is the records themselves that decide.
 
     Raises:
-        MeteringUnavailable: Redis or the ledger is not to be had, from ``look_at``.
+        MeteringUnavailable: Redis or the ledger is unavailable, from ``look_at``.
     """
 
     def __init__(self, database: Database, client: redis.Redis, generation: Callable[[], str]) -> None:

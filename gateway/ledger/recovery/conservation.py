@@ -42,7 +42,7 @@ class Conservation:
     calls are refused, and nobody else's.
 
     Raises:
-        MeteringUnavailable: Redis or the ledger is not to be had, from ``turn``.
+        MeteringUnavailable: Redis or the ledger is unavailable, from ``turn``.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import redis
 
-from gateway.holds.maintenance.turn import window_in
+from gateway.holds.maintenance.redis_upkeep import window_in
 from gateway.holds.periods import period_at
 from gateway.holds.store.clients import text
 from gateway.holds.store.packing import window_state

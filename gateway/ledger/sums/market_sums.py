@@ -73,7 +73,7 @@ def bring_up_to_date(
         batch: records in one transaction.
 
     Raises:
-        MeteringUnavailable: the ledger is not to be had; what was added by then stays.
+        MeteringUnavailable: the ledger is unavailable; what was added by then stays.
     """
     added = 0
     with database.read() as connection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.serving.caller.exchange import Exchange
-from gateway.serving.caller.response_headers import Headers, written
+from gateway.serving.caller.headers import Headers, written
 
 ANY = "*"
 KEPT_S = 7_200

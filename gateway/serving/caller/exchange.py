@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Set
 from types import TracebackType
 from typing import Any, TypeVar
 
-from gateway.body_drain import BodyDrain, repeated_header
+from gateway.body_drain import BodyDrain
 from gateway.deadlines import Deadlines
 from gateway.errors import CallerGone
-from gateway.serving.caller.response_headers import Headers, length_header, written
+from gateway.serving.caller.headers import Headers, length_header, written
 from gateway.serving.json_codec import dumps
+from gateway.single_headers import repeated_header
 
 WhenGone = Callable[[Callable[[], None] | None], None]
 """Takes what is to be called once the caller is gone, in place of what it took before."""

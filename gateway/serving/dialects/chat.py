@@ -10,9 +10,9 @@ from gateway.serving.dialects.answers.chat_answer import ChatReading
 from gateway.serving.dialects.answers.whole import comes_whole
 from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI, check_best_of, shows_usage
 from gateway.serving.dialects.parameters import Parameters
+from gateway.serving.dialects.requests.identity import history_of
 from gateway.serving.dialects.requests.media import Measured
 from gateway.serving.dialects.requests.prompt import Prompt, prompt_of
-from gateway.serving.dialects.requests.user_id import history_of
 from gateway.serving.json_codec import dumps
 from gateway.serving.upstream.profiles import CHAT
 

@@ -14,10 +14,10 @@ from gateway.serving.dialects.answers.textless import PlainReading
 from gateway.serving.dialects.answers.whole import comes_whole, streamed
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
 from gateway.serving.dialects.parameters import Parameters
+from gateway.serving.dialects.requests.identity import history_of, identity
 from gateway.serving.dialects.requests.media import Measured
 from gateway.serving.dialects.requests.prompt import Prompt, prompt_of
 from gateway.serving.dialects.requests.thinking import bound_thought
-from gateway.serving.dialects.requests.user_id import history_of, identity
 from gateway.serving.fields.answer_fields import (
     BLOCK,
     BLOCK_DELTA,

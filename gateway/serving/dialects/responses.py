@@ -15,9 +15,9 @@ from gateway.serving.dialects.answers.whole import comes_whole, streamed
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
 from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI
 from gateway.serving.dialects.parameters import Parameters
+from gateway.serving.dialects.requests.identity import history_of
 from gateway.serving.dialects.requests.media import Measured
 from gateway.serving.dialects.requests.prompt import Prompt, prompt_of
-from gateway.serving.dialects.requests.user_id import history_of
 from gateway.serving.fields.answer_fields import EVENT, shown_usage, without_houses_own, without_unknown_texts
 from gateway.serving.json_codec import dumps
 from gateway.serving.meter import Usage, count, said_output

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 
 from gateway.errors import StartupError
 from gateway.serving.caller.exchange import Message, Receive, Scope, Send
-from gateway.serving.caller.response_headers import DROPPED_MOST
+from gateway.serving.caller.headers import DROPPED_MOST
 from gateway.serving.fields.field_tables import fates
 from gateway.serving.fields.guarded_fields import HOUSES
 from gateway.serving.fields.known_fields import KNOWN

@@ -115,7 +115,7 @@ async def test_records_on_their_way_keep_it_open(operator: Operator, services: A
     on_their_way = await why(operator)
     Writer(services.redis, services.database).turn()
 
-    assert on_their_way == ["Records are on their way into the ledger."]
+    assert on_their_way == ["Records are not in the ledger yet."]
     assert await why(operator) == []
     assert await export(operator, "period=2026-10") == ["call-000001"]
 

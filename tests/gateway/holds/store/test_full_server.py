@@ -12,7 +12,7 @@ from gateway.errors import MeteringUnavailable
 from gateway.holds.hold import Checkpoint, Once
 from gateway.holds.idempotency import IdempotencyClaims
 from gateway.holds.keeper import Keeper
-from gateway.holds.maintenance.turn import FULL, ROOMY, Maintenance
+from gateway.holds.maintenance.redis_upkeep import FULL, ROOMY, Maintenance
 from gateway.holds.store import redis_keys
 from gateway.ledger.database import Database
 from gateway.ledger.writer import Writer

@@ -12,7 +12,7 @@ from gateway.errors import TokencapError
 from gateway.holds.hold import UNANSWERED, Hold, Once
 from gateway.holds.idempotency import IdempotencyClaims
 from gateway.holds.keeper import MARKED_S, Keeper, Live
-from gateway.holds.maintenance.turn import Maintenance
+from gateway.holds.maintenance.redis_upkeep import Maintenance
 from gateway.holds.store import redis_keys
 from gateway.holds.store.packing import WindowState, conversation_in, mark
 from gateway.holds.store.projection import Projection

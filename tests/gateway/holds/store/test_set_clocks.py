@@ -14,7 +14,7 @@ from gateway.holds.idempotency import IdempotencyClaims
 from gateway.holds.keeper import Keeper
 from gateway.holds.maintenance.census import Census
 from gateway.holds.maintenance.redis_clock import RedisClock
-from gateway.holds.maintenance.turn import Maintenance
+from gateway.holds.maintenance.redis_upkeep import Maintenance
 from gateway.holds.store import redis_keys
 from gateway.holds.store.packing import WindowState
 from gateway.holds.terms import period_of

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from gateway.errors import BadRequest
-from gateway.serving.caller.response_headers import dropped_header
+from gateway.serving.caller.headers import dropped_header
 from gateway.serving.dialects.base import Dialect
 from gateway.serving.dialects.registry import dialects
 from gateway.serving.fields.guarded_fields import COSTLY, HOUSES, OURS

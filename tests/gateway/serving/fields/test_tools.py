@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import BadRequest
-from gateway.serving.caller.response_headers import dropped_header
+from gateway.serving.caller.headers import dropped_header
 from gateway.serving.fields.tools import Hosted
 
 NAMES = frozenset({"aligned-1"})
