@@ -25,7 +25,7 @@ FAULTS = ("", "", "", "", "", "", "error event", "cut", "reset", "not json", "no
 TOLD_APART = 0.3
 """How many of the answers are thought before they are said, or are a call, or have several choices."""
 
-TEXTS_SAID = ("README.md", "gateway/serving/journey.py", "LICENSE")
+TEXTS_SAID = ("docs/operator.md", "gateway/serving/journey.py", "LICENSE")
 EACH, LONGEST = 2_000, 500
 """Tokens of each that are said, and of an answer with all its choices at most."""
 

@@ -1,4 +1,4 @@
-"""The README tells the truth: its links lead somewhere, its tables are the code's."""
+"""The README and the pages behind it tell the truth: links lead somewhere, tables are the code's."""
 
 from __future__ import annotations
 
@@ -16,16 +16,34 @@ from gateway.serving.fields.guarded_fields import OURS
 from gateway.settings import Settings
 from tests.house.files import FOLDERS, ROOT, name_of, written_files
 
-README = (ROOT / "README.md").read_text("utf-8")
+README = ROOT / "README.md"
+README_LINES_MAX = 120
+REFERENCE = ROOT / "docs" / "reference"
+FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 DOCUMENTS = [path for path in written_files() if path.suffix == ".md"]
 NOT_FOR_CALLERS = {"internal_error", "caller_gone"}
 
 
-def rows(heading: str) -> list[list[str]]:
-    """Return the cells of the table under a heading, without its head."""
-    section = README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    lines = [line for line in section.splitlines() if line.startswith("|")]
+def rows(page: str) -> list[list[str]]:
+    """Return the cells of the first table on a page of the reference, without its head."""
+    table = (REFERENCE / f"{page}.md").read_text("utf-8").partition("\n|")[2].partition("\n\n")[0]
+    lines = [line for line in f"|{table}".splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def links_of(path: Path) -> list[tuple[str, str]]:
+    """Return the file and the section of every link of a document to this repository; either may be empty."""
+    links = re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", FENCED.sub("", path.read_text("utf-8")))
+    return [(link, anchor) for link, anchor in links if not re.match(r"[a-z]+:", link)]
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the names under which GitHub links to the headings of a document."""
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", path.read_text("utf-8")), re.MULTILINE)
+    shown = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading) for heading in headings]
+    names = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in shown]
+    earlier = [names[:place].count(name) for place, name in enumerate(names)]
+    return {f"{name}-{before}" if before else name for name, before in zip(names, earlier, strict=True)}
 
 
 def codes(cell: str) -> list[str]:
@@ -35,17 +53,46 @@ def codes(cell: str) -> list[str]:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_relative_links_and_named_files_exist(path: Path) -> None:
     """Whatever a document links to in this repository, or names by its place in it, is there."""
-    text = re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
-    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if not re.match(r"[a-z]+:", link)]
+    text = FENCED.sub("", path.read_text("utf-8"))
+    links = [link for link, _ in links_of(path) if link]
     named = [name for name in re.findall(r"`([\w./-]+)`", text) if name.split("/")[0] in FOLDERS and "/" in name]
 
     assert [link for link in links if not (path.parent / link).exists()] == []
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_a_link_to_a_section_finds_it(path: Path) -> None:
+    """What stands behind ``#`` in a link is a heading of the document that the link names."""
+    sections = [((path.parent / link if link else path), anchor) for link, anchor in links_of(path) if anchor]
+
+    assert [anchor for page, anchor in sections if anchor not in anchors(page)] == []
+
+
+def test_an_anchor_is_what_github_makes_of_a_heading(tmp_path: Path) -> None:
+    """Small letters, dashes for blanks, no punctuation; what looks like a heading in a block of code is none."""
+    page = tmp_path / "page.md"
+    page.write_text("# One, `two` and [three](four.md)\n```sh\n# five\n```\n## Six-seven?\n## Six-seven?\n", "utf-8")
+
+    assert anchors(page) == {"one-two-and-three", "six-seven", "six-seven-1"}
+
+
+def test_the_readme_is_one_page_that_leads_to_every_other() -> None:
+    """It has 120 lines at most, and each page of the documentation is a few links away."""
+    reached, waiting = set[Path](), [README]
+    while waiting:
+        page = waiting.pop().resolve()
+        if page.suffix == ".md" and page not in reached:
+            reached.add(page)
+            waiting += [page.parent / link for link, _ in links_of(page) if link]
+
+    assert len(README.read_text("utf-8").splitlines()) <= README_LINES_MAX
+    assert [name_of(path) for path in DOCUMENTS if path.is_relative_to(ROOT / "docs") and path not in reached] == []
+
+
 def test_the_table_of_settings_is_the_settings() -> None:
     """Every setting has a row, every row is a setting, and the defaults are the code's."""
-    written = {codes(name)[0]: (codes(default) or [""])[0] for name, default, _ in rows("Settings")}
+    written = {codes(name)[0]: (codes(default) or [""])[0] for name, default, _ in rows("settings")}
     fields = {str(field.validation_alias or f"tokencap_{name}"): field for name, field in Settings.model_fields.items()}
     defaults = {name.upper(): field.default for name, field in fields.items()}
 
@@ -57,7 +104,7 @@ def test_the_table_of_refusals_has_every_code() -> None:
     """A caller finds each code that the gateway itself gives, with its status."""
     written = {
         (int(status), code)
-        for statuses, named, _ in rows("Refusals")
+        for statuses, named, _ in rows("refusals")
         for status in re.findall(r"\d+", statuses)
         for code in codes(named)
     }
@@ -72,7 +119,7 @@ def test_the_table_of_refusals_has_every_code() -> None:
 
 def test_the_table_of_metrics_is_the_metrics() -> None:
     """Every metric has a row with its labels, in the code's order."""
-    written = [(name, tuple(codes(labels))) for names, labels, _ in rows("Watching it") for name in codes(names)]
+    written = [(name, tuple(codes(labels))) for names, labels, _ in rows("metrics") for name in codes(names)]
 
     assert written == [(metric.name, metric.labels) for metric in METRICS]
 
@@ -83,16 +130,17 @@ def test_the_page_of_fields_is_the_tables() -> None:
 
 
 def test_the_table_of_formats_has_every_format_with_its_limits() -> None:
-    """The README names each route, and the limits that are the grant there."""
-    written = {codes(route)[0].removeprefix("POST "): set(codes(limits)) for route, limits, _ in rows("Formats")}
+    """The reference names each route, and the limits that are the grant there."""
+    written = {codes(route)[0].removeprefix("POST "): set(codes(limits)) for route, limits, _ in rows("formats")}
 
     assert written.keys() == OURS.keys()
     assert all(limits <= OURS[route] for route, limits in written.items())
 
 
-def test_every_command_it_names_exists() -> None:
+def test_every_command_that_a_page_names_exists() -> None:
     """Each ``tokencap …`` is a command whose module is there."""
-    named = set(re.findall(r"\btokencap ([a-z-]+)\b", README)) & set(COMMANDS)
+    pages = "".join(path.read_text("utf-8") for path in DOCUMENTS)
+    named = set(re.findall(r"\btokencap ([a-z-]+)\b", pages)) & set(COMMANDS)
 
     assert {"demo", "serve", "simulate", "export"} <= named
     assert [command for command in named if find_spec(COMMANDS[command].module) is None] == []

@@ -181,7 +181,7 @@ class Customers:
         customer_id: str,
         actor: Actor,
         erase: Annotated[
-            bool, Query(description="Also erase what names it or its users, for good: see the README.")
+            bool, Query(description="Also erase what names it or its users, for good: see docs/operator.md.")
         ] = False,
     ) -> None:
         """Delete a customer: its keys stop working at once, its live calls finish and are billed.
