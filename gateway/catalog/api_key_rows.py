@@ -1,4 +1,4 @@
-"""API keys as rows of the ledger. Of a key's text only the SHA-256 and the beginning are kept."""
+"""API keys as rows of the ledger: the key's text is hashed, and only its SHA-256 and its beginning are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Admits calls: one script in Redis holds a call's tokens in every window, or refuses it and changes nothing."""
+"""Admits calls: one script in Redis checks every limit and quota, then holds the call's tokens, or refuses and changes nothing."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def tie(redis_url: str, identity: str) -> None:
     """
     try:
         with connect(redis_url) as client, translated():
-            client.hsetnx(redis_keys.TIDE, MARK, identity)
+            client.hsetnx(redis_keys.WATERMARK, MARK, identity)
             there = _mark(client)
     except MeteringUnavailable:
         return  # found when it is back
@@ -118,5 +118,5 @@ def refuse_other_redis(client: redis.Redis, database: Database) -> None:
 
 
 def _mark(client: redis.Redis) -> str | None:
-    there = client.hget(redis_keys.TIDE, MARK)
+    there = client.hget(redis_keys.WATERMARK, MARK)
     return None if there is None else text(there)

@@ -144,3 +144,52 @@ def test_every_command_that_a_page_names_exists() -> None:
 
     assert {"demo", "serve", "simulate", "export"} <= named
     assert [command for command in named if find_spec(COMMANDS[command].module) is None] == []
+
+
+ADDITIONS = re.findall(
+    r"^## (Adding [^\n]+)\n(.*?)(?=^## |\Z)", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
+)
+PRODUCT = [
+    path
+    for path in written_files()
+    if path.name != "README.md"
+    and not path.is_relative_to(ROOT / "tests")
+    and path.is_relative_to(ROOT)
+    and name_of(path).split("/")[0] in {"gateway", "pricing", "docs", "deploy"}
+]
+
+
+@pytest.mark.parametrize("section", [pytest.param(text, id=title) for title, text in ADDITIONS])
+def test_a_list_of_files_to_touch_is_the_files_that_speak_of_its_example(section: str) -> None:
+    """Whoever adds a dialect, a format, a tier field, a metric or a setting is told of every file, and of no other."""
+    examples = codes(section.partition("Example: ")[2].partition("\n")[0])
+    listed = {name for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in codes(row)}
+
+    speaking = {
+        path for path in PRODUCT if any(one in f"# {name_of(path)}\n{path.read_text('utf-8')}" for one in examples)
+    }
+
+    assert examples
+    assert listed == {name_of(path) for path in speaking}
+
+
+def test_five_additions_are_described() -> None:
+    assert [title for title, _ in ADDITIONS] == [
+        f"Adding {what}" for what in ("a dialect", "an export format", "a tier field", "a metric", "a setting")
+    ]
+
+
+TASKS = re.findall(r"^\| (.*?\*\*.*?) \| (`.*?) \|$", (ROOT / "docs" / "where.md").read_text("utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("task", "files"), TASKS, ids=[re.findall(r"\*\*(.+?)\*\*", task)[0] for task, _ in TASKS])
+def test_the_first_file_to_open_has_the_word_of_the_task(task: str, files: str) -> None:
+    """Somebody who searches the names of files, or their first sentences, for the word finds it."""
+    first = codes(files)[0]
+    opening = (ROOT / first).read_text("utf-8").partition("\n\n")[0]
+
+    assert all(word.lower() in f"{first} {opening}".lower() for word in re.findall(r"\*\*(.+?)\*\*", task))
+
+
+def test_a_newcomer_finds_more_than_ten_tasks() -> None:
+    assert len(TASKS) > 10

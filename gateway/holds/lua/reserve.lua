@@ -1,4 +1,4 @@
--- Admits a call or refuses it: every window of the customer moves together, or none does.
+-- Admits a call or refuses it: checks every limit and quota; every window of the customer moves together, or none does.
 -- Replies, packed, now, what is granted and allowed, what is left of the conversation and the period (NONE where there is
 -- no limit), when the conversation began and whether it was charged; or {'refused', why, …}, {'clocks', the time here}
 -- where the asker cannot vouch for its own, or what the gateway must look up again: 'rebuild', 'no key',

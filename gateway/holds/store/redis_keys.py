@@ -134,7 +134,7 @@ def menu(version: str) -> str:
 TIMELINE = "menus"
 """Hash: ``rev`` and ``body``, the publications as JSON, oldest first."""
 
-TIDE = "tide"
+WATERMARK = "tide"
 """Hash: ``seq``, how far the ledger had come when Redis last heard of it; ``booked``, how far it certainly had;
 ``counted``, the generation whose counts are being booked."""
 

@@ -67,7 +67,7 @@ class Watermark:
         Raises:
             Fallen: one is below what it was when the ledger was last appended to.
         """
-        fields = [(redis_keys.TIDE, "seq", booked.before, booked.after)]
+        fields = [(redis_keys.WATERMARK, "seq", booked.before, booked.after)]
         fields += [(redis_keys.state(bucket), "tide", *between) for bucket, between in booked.buckets.items()]
         with translated():
             found = run_all(self._redis, self._raise, [([name], [field, to, at]) for name, field, at, to in fields])
@@ -78,7 +78,7 @@ class Watermark:
         """Add to a pipeline that the ledger has committed its records up to ``after``; a full server takes it, too."""
         with translated():
             where = None if isinstance(self._redis, redis.RedisCluster) else batch  # a cluster's take no scripts
-            self._raise(keys=[redis_keys.TIDE], args=[BOOKED, after, 0], client=where)
+            self._raise(keys=[redis_keys.WATERMARK], args=[BOOKED, after, 0], client=where)
 
     def refuse_older(self, database: Database) -> None:
         """Raise where the ledger is older than what Redis was told of it.
@@ -87,7 +87,7 @@ class Watermark:
             LedgerBehind: with the number of records that are missing in its cause.
         """
         with translated():
-            booked, there = int(self._redis.hget(redis_keys.TIDE, BOOKED) or 0), head(database)
+            booked, there = int(self._redis.hget(redis_keys.WATERMARK, BOOKED) or 0), head(database)
         if booked > there:
             raise LedgerBehind("The books are not in order; try again later.") from RecordsMissing(
                 f"The ledger ends at record {there} and has had {booked}: {booked - there} records are missing, as where "
@@ -104,8 +104,8 @@ class Watermark:
         """
         with translated():
             if len(generations) == 1 and "" not in generations:
-                self._redis.hset(redis_keys.TIDE, COUNTED, generations.pop())
-            found = self._redis.hget(redis_keys.TIDE, COUNTED)
+                self._redis.hset(redis_keys.WATERMARK, COUNTED, generations.pop())
+            found = self._redis.hget(redis_keys.WATERMARK, COUNTED)
         if found is None:
             raise NothingCounted("Redis holds no whole state either; there is only --without-missing.")
         return int(found)
@@ -119,12 +119,12 @@ class Watermark:
         """Set the mark to the ledger's head, for a state that is being rebuilt."""
         with translated():
             there = str(head(database))
-            self._redis.hset(redis_keys.TIDE, mapping={"seq": there, BOOKED: there})
-            self._redis.hdel(redis_keys.TIDE, COUNTED)
+            self._redis.hset(redis_keys.WATERMARK, mapping={"seq": there, BOOKED: there})
+            self._redis.hdel(redis_keys.WATERMARK, COUNTED)
 
     def _mark(self) -> int:
         with translated():
-            found = self._redis.hget(redis_keys.TIDE, "seq")
+            found = self._redis.hget(redis_keys.WATERMARK, "seq")
         return int(found or 0)
 
 

@@ -267,10 +267,10 @@ class Recovery:
             batch.execute()
 
     def _put_in_force(self, generation: str, buckets: Sequence[str]) -> None:
-        tides = watermark_fields(self._database)
+        marks = watermark_fields(self._database)
         with self._redis.pipeline(transaction=False) as batch:
             for bucket in buckets:
-                state = {"generation": generation, "tide": str(tides.get(bucket, 0))}
+                state = {"generation": generation, "tide": str(marks.get(bucket, 0))}
                 batch.hset(redis_keys.state(bucket), items=[part for item in state.items() for part in item])
             batch.execute()
 

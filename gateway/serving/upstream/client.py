@@ -1,4 +1,4 @@
-"""The one door to the model: asks it for an answer and turns every way it can fail into one of ours."""
+"""The HTTP client of the upstream: sends it a request, and turns each of its failures into an error of this gateway."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_a_redis_is_tied_to_the_installation_that_first_starts_on_it(
         connection.execute(update(installation).values(identity="ins_2"))
     with pytest.raises(StartupError, match="nothing is written to it"):
         refuse_other_redis(client, database)
-    client.delete(redis_keys.TIDE)
+    client.delete(redis_keys.WATERMARK)
     tie(valkey_url, "ins_2")
 
 

@@ -306,7 +306,7 @@ def window(valkey_url: str) -> Iterator[Callable[[int, int], redis.Redis]]:
     with connect(valkey_url) as client:
         bucket = redis_keys.bucket_of("cus_acme")
         client.hset(redis_keys.state(bucket), "generation", "1")
-        client.hset(redis_keys.TIDE, "seq", "1000000")
+        client.hset(redis_keys.WATERMARK, "seq", "1000000")
         name = redis_keys.window(bucket, "cus_acme", period_at("day", "UTC", NOON)[0])
 
         def says(tokens: int, charge: int) -> redis.Redis:
