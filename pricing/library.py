@@ -17,8 +17,9 @@ from pricing.comparisons.models import compare_models as compared_models
 from pricing.comparisons.sensitivity import Line
 from pricing.comparisons.sensitivity import sensitivity as shifted
 from pricing.estimate.as_market import market_of, priced
-from pricing.estimate.fit import Estimate, Given
+from pricing.estimate.fit import Estimate
 from pricing.estimate.fit import fit as estimated_of
+from pricing.estimate.given import Given
 from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.records import seen_in_records
 from pricing.market.fields import NotAMarket
@@ -293,7 +294,7 @@ def fit(
     *,
     value_nanousd: float | None = None,
     cost_nanousd_per_token: float = 0.0,
-    currency: str = "USD",
+    currency: str | None = None,
     own_tiers: bool = False,
     lengths_may_differ: bool = False,
     without_holders: bool = False,
@@ -307,7 +308,7 @@ def fit(
         menus: the menus that they name, each a ``menu.json``.
         value_nanousd: worth of an answer that comes at once; None to have it told by the tiers that customers took.
         cost_nanousd_per_token: of serving.
-        currency: of all amounts.
+        currency: of all amounts; None for that of the records.
         own_tiers: customers took the tier of their account themselves.
         lengths_may_differ: go on where lengths go with tier or urgency; the menu then has one tier.
         without_holders: set aside the few customers who hold most of the conversations.

@@ -14,7 +14,8 @@ from multiprocessing import get_context
 import numpy as np
 from numpy.typing import NDArray
 
-from pricing.estimate.fit import Given, fit
+from pricing.estimate.fit import fit
+from pricing.estimate.given import Given
 from pricing.estimate.observations.conversations import AGES, EARLY_MS, UNTIMED_MS
 from pricing.estimate.observations.spread import OwnLengths, bins_of
 from pricing.estimate.observations.statistics import (

@@ -18,7 +18,8 @@ from gateway.repricing.observed import menu_bodies, seen_in_ledger
 from pricing.certificate import verify
 from pricing.estimate.as_market import discounts_of, market_of, priced
 from pricing.estimate.comparison import Sold, beyond_limits, compared, destinations, replayed, sold
-from pricing.estimate.fit import Estimate, Given, fit
+from pricing.estimate.fit import Estimate, fit
+from pricing.estimate.given import Given
 from pricing.estimate.observations.conversations import DAY_MS
 from pricing.estimate.observations.statistics import Statistics
 from pricing.market.market import Market, read_market

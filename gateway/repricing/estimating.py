@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from gateway.errors import StartupError
-from pricing.estimate.fit import Estimate, Given
+from pricing.estimate.fit import Estimate
+from pricing.estimate.given import Given
 from pricing.estimate.observations.statistics import Statistics
 from pricing.market.market import Market
 from pricing.report.menu_table import columns

@@ -11,6 +11,7 @@ import numpy as np
 
 from pricing.estimate.drift import changed
 from pricing.estimate.effects import kept, urgency_of
+from pricing.estimate.given import Given
 from pricing.estimate.influence import holders_of, of_holders, without_holders, without_machines
 from pricing.estimate.laws.choices import Intervals
 from pricing.estimate.laws.known import known
@@ -100,31 +101,6 @@ class Estimate:
     choices: tuple[Json, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What the operator says and no record can: worth, cost, currency.
-
-    Attributes:
-        value_nanousd: worth of an answer that comes at once, v; None to have it told by the tiers that customers took.
-        cost_nanousd_per_token: c.
-        currency: of all money.
-        input_cost_nanousd_per_token: of the prompt.
-        cost_on_disconnect: ``stops`` or ``runs``.
-        lengths_may_differ: whether customers may differ in length by tier or urgency; the menu then has one tier.
-        without_holders: whether the few customers who hold most of the conversations are set aside.
-        prior: who is believed to be there without being seen; used for types that every menu in force excluded.
-    """
-
-    value_nanousd: float | None
-    cost_nanousd_per_token: float
-    currency: str = "USD"
-    input_cost_nanousd_per_token: float = 0.0
-    cost_on_disconnect: str = "stops"
-    lengths_may_differ: bool = False
-    without_holders: bool = False
-    prior: Market | None = None
-
-
 def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.Generator) -> Estimate:
     """Return the market that customers' behaviour, seen through the caps that cut it, makes most plausible.
 
@@ -141,7 +117,7 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
     Raises:
         CannotEstimate: too little was seen, tiers differ, or choices rule out the value, or nothing tells it or urgency.
     """
-    seen = _kept(statistics, given)
+    seen, given = _kept(statistics, given), given.in_currency_of(statistics)
     length, pace = _pooled(seen, given), estimate_pace(seen.pace)
     assert length.pooled is not None
     grid = _grid(length.pooled, [cap for offer in seen.offers for cap in offer.caps_tokens if cap is not None])
@@ -229,8 +205,20 @@ def _kept(statistics: Statistics, given: Given) -> Statistics:
     seen = without_holders(seen) if given.without_holders else seen
     customers = len(seen.customers.conversations)
     if customers < CUSTOMERS_LEAST:
-        raise CannotEstimate(f"{customers} customers are too few; {CUSTOMERS_LEAST} are the least.")
+        few = "1 customer is" if customers == 1 else f"{customers} customers are"
+        raise CannotEstimate(f"{few} too few; {CUSTOMERS_LEAST} are the least.{_aside(seen)}")
+    if not seen.lengths:
+        raise CannotEstimate(
+            "No answer's length is known: no conversation of a known menu and tier has a token and an end other than a call of "
+            f"tools.{_aside(seen)}"
+        )
     return seen
+
+
+def _aside(seen: Statistics) -> str:
+    """Return what was set aside, in a sentence, empty if nothing was."""
+    reasons = [f"{count:,} {reason.replace('_', ' ')}" for reason, count in sorted(seen.set_aside.items()) if count]
+    return f" Set aside: {', '.join(reasons)}." if reasons else ""
 
 
 def _pooled(seen: Statistics, given: Given) -> LengthEstimate:

@@ -23,7 +23,8 @@ from pricing.market.market import Market, read_market
 from pricing.menus.menu import Menu, NotAMenu
 
 if TYPE_CHECKING:
-    from pricing.estimate.fit import Estimate, Given
+    from pricing.estimate.fit import Estimate
+    from pricing.estimate.given import Given
     from pricing.estimate.observations.statistics import Statistics
     from pricing.mechanism.uncertainty import Understated
 

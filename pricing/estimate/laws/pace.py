@@ -38,8 +38,12 @@ def estimate_pace(counts: PaceCounts) -> Pace:
     Raises:
         CannotEstimate: fewer than ``CALLS_LEAST`` streamed calls, or none of more than one token.
     """
-    if counts.calls < CALLS_LEAST or counts.tokens <= 0 or counts.seconds <= 0:
-        raise CannotEstimate(f"{counts.calls} streamed calls do not tell the speed; {CALLS_LEAST} are the least.")
+    if counts.calls < CALLS_LEAST:
+        raise CannotEstimate(f"{counts.calls:,} streamed calls do not tell the speed; {CALLS_LEAST} are the least.")
+    if counts.tokens <= 0 or counts.seconds <= 0:
+        raise CannotEstimate(
+            f"None of {counts.calls:,} streamed calls has a second token that came after the first, so nothing tells the speed."
+        )
     speed = counts.tokens / counts.seconds
     residual = counts.tokens_squared - 2 * speed * counts.tokens_seconds + speed**2 * counts.seconds_squared
     first = counts.ttft_s / counts.calls

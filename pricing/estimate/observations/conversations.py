@@ -22,6 +22,13 @@ WEEK_MS = 7 * DAY_MS
 DURATION_MS_MOST = DAY_MS
 """A call that took longer than a day saw its clock jump."""
 
+TIME_MS_MOST = 253_402_300_799_999
+"""The end of the year 9999, the last that a calendar has."""
+
+TOKENS_AT_ONCE, TOKENS_A_MS = 10_000, 50
+"""No model makes more tokens of one choice than so many, and so many more each millisecond: a figure above that is a fault,
+and one of these would be all that is known of lengths and speed."""
+
 EARLY_MS = 5_000
 """Where the patience of a customer is cut in two, to see whether it leaves at the same rate before and after."""
 
@@ -298,9 +305,14 @@ def fault_of(record: Mapping[str, Any]) -> str:
     settled = record["settled"]
     if not 0 <= duration <= DURATION_MS_MOST or (first is not None and not 0 <= first <= max(duration, 0)):
         return IMPOSSIBLE_TIMES
-    if record["time"] < 0 or (settled is not None and settled < record["time"] - DURATION_MS_MOST):
+    if not 0 <= record["time"] <= TIME_MS_MOST or (settled is not None and settled < record["time"] - DURATION_MS_MOST):
         return IMPOSSIBLE_TIMES
     if record["kind"] == "usage" and record["billed_output_tokens"] < 0:
+        return IMPOSSIBLE_TOKENS
+    made = max(record["output_tokens"], record["billed_output_tokens"])
+    if record["duration_ms"] is not None and made > (record.get("choices") or 1) * (
+        TOKENS_AT_ONCE + TOKENS_A_MS * duration
+    ):
         return IMPOSSIBLE_TOKENS
     return "" if record["finish"] in _ENDINGS else UNKNOWN_ENDING
 

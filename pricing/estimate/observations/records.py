@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from pricing.estimate.observations.conversations import WEEK_MS, Watch
+from pricing.estimate.observations.conversations import WEEK_MS, CannotEstimate, Watch, is_of_a_conversation
 from pricing.estimate.observations.gathering import Choosing, anybody, nobody, statistics_of, summed
 from pricing.estimate.observations.statistics import Statistics
 from pricing.menus.menu import Menu
@@ -29,9 +29,13 @@ def seen_in_records(
     Args:
         records: in about the order of their time; a record that comes twice counts once.
         own_tiers: whether customers took the tier of their account themselves.
+
+    Raises:
+        CannotEstimate: records, or the menus that they name, are in several currencies.
     """
     watch, known, aside = Watch(), set[str](), {REPEATED: 0, MALFORMED: 0}
     waiting: list[Mapping[str, Any]] = []
+    currencies: set[str] = set()
     for record in records:
         if not _is_whole(record):
             aside[MALFORMED] += 1
@@ -40,6 +44,7 @@ def seen_in_records(
         else:
             known.add(record["id"])
             waiting.append(record)
+            currencies |= _currencies(record, menus)
         if len(waiting) >= AT_ONCE:
             watch.see(waiting)
             waiting = []
@@ -47,7 +52,25 @@ def seen_in_records(
     going = watch.close_all()
     found = summed(watch.sums, since_week=since_ms // WEEK_MS, going=going)
     counts = {**found.aside, **{reason: count for reason, count in aside.items() if count}}
-    return statistics_of(replace(found, aside=counts), menus, Choosing(chose=anybody if own_tiers else nobody))
+    seen = statistics_of(replace(found, aside=counts), menus, Choosing(chose=anybody if own_tiers else nobody))
+    return replace(seen, currency=_one_of(currencies))
+
+
+def _currencies(record: Mapping[str, Any], menus: Mapping[str, Menu]) -> set[str]:
+    """Return the currencies of a conversation's record and of the menu that it names."""
+    if not is_of_a_conversation(record):
+        return set()
+    named = menus.get(record["menu_version"])
+    return {str(one) for one in (record.get("currency"), named and named.currency) if one}
+
+
+def _one_of(currencies: set[str]) -> str | None:
+    if len(currencies) > 1:
+        raise CannotEstimate(
+            f"Records and their menus are in {' and '.join(sorted(currencies))}; prices are compared in one currency, so "
+            "estimate from those of one."
+        )
+    return next(iter(currencies), None)
 
 
 def _is_whole(record: Mapping[str, Any]) -> bool:

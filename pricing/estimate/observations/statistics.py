@@ -183,6 +183,7 @@ class Statistics:
         set_aside: records left out before the counting, by reason, such as those of deleted tiers.
         going: conversations among them that may go on; they are counted as they stand.
         own: lengths by customer, None if not kept.
+        currency: of all prices, None if it is not known.
     """
 
     lengths: tuple[LengthCounts, ...]
@@ -193,6 +194,7 @@ class Statistics:
     set_aside: Mapping[str, int]
     going: int = 0
     own: OwnLengths | None = None
+    currency: str | None = None
 
 
 def cleaned(statistics: Statistics) -> Statistics:

@@ -9,7 +9,8 @@ import pytest
 
 from gateway.ledger.database import Database
 from gateway.repricing.observed import seen_in_ledger
-from pricing.estimate.fit import Estimate, Given, fit
+from pricing.estimate.fit import Estimate, fit
+from pricing.estimate.given import Given
 from pricing.estimate.observations.conversations import DAY_MS, IMPOSSIBLE_TIMES, POOLED_MOST, WEEK_MS, CannotEstimate
 from pricing.estimate.observations.gathering import UNKNOWN_TIER
 from pricing.estimate.observations.statistics import VOLUME_MOST

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from pricing.estimate.as_market import market_of, priced
-from pricing.estimate.fit import Given, fit
+from pricing.estimate.fit import fit
+from pricing.estimate.given import Given
 from pricing.mechanism.mechanism import full_menu
 from pricing.mechanism.uncertainty import profit_of
 from tests.pricing.estimate.recovery import CASES, DRAWS, SIZES, WORTH, Case, profit_in, truth_of

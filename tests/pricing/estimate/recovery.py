@@ -16,7 +16,8 @@ from scipy import stats
 from scipy.special import ndtri
 
 from pricing.estimate.as_market import discounts_of, priced
-from pricing.estimate.fit import Estimate, Given, fit
+from pricing.estimate.fit import Estimate, fit
+from pricing.estimate.given import Given
 from pricing.estimate.laws.choices import intervals_of
 from pricing.estimate.laws.length import estimate_length
 from pricing.estimate.laws.pace import estimate_pace

@@ -183,6 +183,8 @@ def test_which_tier_was_taken_is_kept_by_customer_and_by_whether_it_was_named() 
         ({"ttft_ms": 2001}, IMPOSSIBLE_TIMES),
         ({"settled": MONDAY - 2 * DAY_MS}, IMPOSSIBLE_TIMES),
         ({"billed_output_tokens": -1}, IMPOSSIBLE_TOKENS),
+        ({"billed_output_tokens": 2**52}, IMPOSSIBLE_TOKENS),
+        ({"output_tokens": 110_001}, IMPOSSIBLE_TOKENS),
         ({"finish": "vanished"}, UNKNOWN_ENDING),
         ({"finish": None}, UNKNOWN_ENDING),
     ],

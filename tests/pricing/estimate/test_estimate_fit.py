@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pricing.estimate.fit import Given, fit
+from pricing.estimate.fit import fit
+from pricing.estimate.given import Given
 from pricing.estimate.laws.choices import intervals_of, taken_by
 from pricing.estimate.laws.rows import joined, rows_of_customers
 from pricing.estimate.laws.urgency import estimate_mixing

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pricing.estimate.as_market import market_of, priced
-from pricing.estimate.fit import Given, fit
+from pricing.estimate.fit import fit
+from pricing.estimate.given import Given
 from pricing.estimate.laws.value import ValueTold, value_told
 from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.statistics import Offer, Statistics

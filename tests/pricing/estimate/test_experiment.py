@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from pricing.estimate.comparison import BEYOND, Sold
 from pricing.estimate.experiment import Limits, experiment_of
-from pricing.estimate.fit import Given, fit
+from pricing.estimate.fit import fit
+from pricing.estimate.given import Given
 from tests.pricing.estimate.arms import (
     EACH,
     MARKETS,

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pricing.estimate.fit import Given, fit
+from pricing.estimate.fit import fit
+from pricing.estimate.given import Given
 from pricing.estimate.influence import HOLDING
 from pricing.estimate.laws.choices import Intervals
 from pricing.estimate.laws.leaving import LeavingTests, examine, with_otherwise

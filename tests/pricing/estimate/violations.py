@@ -13,7 +13,8 @@ from dataclasses import astuple, dataclass, replace
 import numpy as np
 
 from pricing.estimate.as_market import priced
-from pricing.estimate.fit import Estimate, Given, fit
+from pricing.estimate.fit import Estimate, fit
+from pricing.estimate.given import Given
 from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.statistics import Offer, Statistics
 from pricing.market.answers import Floats

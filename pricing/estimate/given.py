@@ -1,0 +1,61 @@
+"""What the operator says and no record can: worth, costs, currency, and what may be passed over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from pricing.estimate.observations.conversations import CannotEstimate
+from pricing.estimate.observations.statistics import Statistics
+from pricing.market.fields import LEAST
+from pricing.market.market import Market
+from pricing.money import MOST
+
+CURRENCY = "USD"
+"""Where neither records nor anybody says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the operator says and no record can: worth, cost, currency.
+
+    Attributes:
+        value_nanousd: worth of an answer that comes at once, v; None to have it told by the tiers that customers took.
+        cost_nanousd_per_token: c.
+        currency: of all money; None for that of the records.
+        input_cost_nanousd_per_token: of the prompt.
+        cost_on_disconnect: ``stops`` or ``runs``.
+        lengths_may_differ: whether customers may differ in length by tier or urgency; the menu then has one tier.
+        without_holders: whether the few customers who hold most of the conversations are set aside.
+        prior: who is believed to be there without being seen; used for types that every menu in force excluded.
+    """
+
+    value_nanousd: float | None
+    cost_nanousd_per_token: float
+    currency: str | None = None
+    input_cost_nanousd_per_token: float = 0.0
+    cost_on_disconnect: str = "stops"
+    lengths_may_differ: bool = False
+    without_holders: bool = False
+    prior: Market | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no worth or no cost."""
+        for name, amount, least in (
+            ("The value of an answer", self.value_nanousd, LEAST),
+            ("The cost of a token", self.cost_nanousd_per_token, 0.0),
+            ("The cost of an input token", self.input_cost_nanousd_per_token, 0.0),
+        ):
+            if amount is not None and not least <= amount <= MOST:
+                raise CannotEstimate(
+                    f"{name} is {'a number above' if least else 'at least'} 0 and at most {MOST}, not {amount:g}."
+                )
+
+    def in_currency_of(self, seen: Statistics) -> Given:
+        """Return the same in the currency of the records.
+
+        Raises:
+            CannotEstimate: it is said to be in another one.
+        """
+        if None not in (self.currency, seen.currency) and self.currency != seen.currency:
+            raise CannotEstimate(f"Worth and costs are in {self.currency}, the records in {seen.currency}.")
+        return replace(self, currency=self.currency or seen.currency or CURRENCY)

@@ -1,0 +1,112 @@
+"""Records that tell no market, or another one than they seem to: a fit says what is wrong with them, in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pricing
+from pricing.estimate.given import Given
+from pricing.estimate.observations.conversations import TIME_MS_MOST, CannotEstimate
+from pricing.estimate.observations.records import seen_in_records
+from pricing.menus.menu import Menu
+from tests.pricing.estimate.recovery import CHOOSING, THREE, WORTH
+from tests.pricing.estimate.talking import menu_of, talk
+
+Record = dict[str, Any]
+
+MENU = menu_of(CHOOSING.caps_tokens, CHOOSING.prices_nanousd)
+
+
+@pytest.fixture(scope="module")
+def records() -> list[Record]:
+    return list(talk(THREE, MENU, customers=200, conversations=10, random=np.random.default_rng(1)))
+
+
+def all_with(**changes: Any) -> Callable[[list[Record]], list[Record]]:
+    return lambda records: [{**record, **changes} for record in records]
+
+
+def every_other(**changes: Any) -> Callable[[list[Record]], list[Record]]:
+    return lambda records: [{**record, **(changes if place % 2 else {})} for place, record in enumerate(records)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (lambda _: [], r"0 customers are too few; 30 are the least\.$"),
+        (lambda records: records[:1], r"1 customer is too few; 30 are the least\.$"),
+        (all_with(customer="cus_only"), r"1 customer is too few"),
+        (all_with(kind="fee"), r"0 customers are too few"),
+        (all_with(billed_output_tokens=-1), r"Set aside: 2,000 conversations of impossible tokens\."),
+        (all_with(billed_output_tokens=10**12), r"Set aside: 2,000 conversations of impossible tokens\."),
+        (all_with(billed_output_tokens=1.5), r"Set aside: 2,000 records malformed\."),
+        (all_with(duration_ms=-1), r"Set aside: 2,000 conversations of impossible times\."),
+        (all_with(time=TIME_MS_MOST + 1), r"Set aside: 2,000 conversations of impossible times\."),
+        (all_with(finish="vanished"), r"Set aside: 2,000 conversations of unknown ending\."),
+        (all_with(output_tokens=0, billed_output_tokens=0), r"No answer's length is known"),
+        (all_with(finish="tool_calls"), r"No answer's length is known"),
+        (all_with(menu_version="another"), r"No answer's length is known: .* Set aside: [0-9,]+ conversations of unknown tiers\."),
+        (all_with(finish="disconnect"), r"Only 0 answers ended by themselves; 50 are the least\."),
+        (all_with(stream=False), r"0 streamed calls do not tell the speed; 10 are the least\."),
+        (
+            all_with(output_tokens=1, billed_output_tokens=1, finish="complete"),
+            r"None of [0-9,]+ streamed calls has a second token that came after the first, so nothing tells the speed\.",
+        ),
+        (every_other(currency="EUR"), r"Records and their menus are in EUR and USD"),
+        (all_with(currency="EUR"), r"Records and their menus are in EUR and USD"),
+    ],
+)  # fmt: skip
+def test_records_that_tell_no_market_are_refused_with_the_reason(
+    records: list[Record], changed: Callable[[list[Record]], list[Record]], said: str
+) -> None:
+    with pytest.raises(CannotEstimate, match=said):
+        pricing.fit(changed(records), [MENU], value_nanousd=WORTH, draws=2)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf"), 1e300])
+def test_a_value_that_is_none_is_refused(value: float) -> None:
+    with pytest.raises(
+        CannotEstimate, match=r"The value of an answer is a number above 0 and at most 9007199254740991"
+    ):
+        Given(value, 0.0)
+
+
+@pytest.mark.parametrize("cost", [-1.0, float("nan"), float("inf"), 1e300])
+def test_a_cost_that_is_none_is_refused(cost: float) -> None:
+    with pytest.raises(CannotEstimate, match=r"The cost of a token is at least 0 and at most 9007199254740991"):
+        Given(WORTH, cost)
+
+
+def test_money_is_in_the_currency_of_the_records(records: list[Record]) -> None:
+    """A fit is in it unless it is said to be in another one, which is refused."""
+    euros = all_with(currency="EUR")(records)
+    menu = {**MENU, "currency": "EUR"}
+    seen = seen_in_records(euros, {menu["version"]: Menu.from_json(menu)}, own_tiers=False)
+
+    assert Given(WORTH, 0.0).in_currency_of(seen).currency == "EUR"
+    with pytest.raises(CannotEstimate, match=r"Worth and costs are in USD, the records in EUR\."):
+        pricing.fit(euros, [menu], value_nanousd=WORTH, currency="USD", draws=2)
+
+
+def test_one_figure_that_no_model_reaches_changes_nothing(records: list[Record]) -> None:
+    """Of 2^52 tokens in some seconds; taken as it was, the speed came out as 10^11 tokens a second and nobody was told."""
+    absurd = {
+        **records[0],
+        "id": "req_more",
+        "conversation": "more",
+        "output_tokens": 2**52,
+        "billed_output_tokens": 2**52,
+    }
+
+    def found(of: list[Record]) -> Mapping[str, Any]:
+        return pricing.fit(of, [MENU], value_nanousd=WORTH, draws=2).to_json()
+
+    with_it, without = found([*records, absurd]), found(records)
+
+    assert with_it["estimate"]["set_aside"]["conversations_of_impossible_tokens"] == 1
+    assert with_it["tokens_per_s"] == without["tokens_per_s"]
+    assert with_it["types"] == without["types"]
