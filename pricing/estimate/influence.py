@@ -6,13 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from pricing.estimate.observations.spread import OwnLengths, bins_of
+from pricing.estimate.observations.conversations import BINS_A_DOUBLING
+from pricing.estimate.observations.spread import OwnLengths, bins_in, bins_of
 from pricing.estimate.observations.statistics import Customers, LengthCounts, Statistics
 from pricing.market.answers import Ints
 
 MACHINE_LEAST = 50
 """Of so many answers, or more, one customer has none of another length, to within a fifth: then a program asks, and always
 the same. A person's answers differ by more; of lognormal ones with a sigma of 0.2 fifty in one bin are one in 10^20."""
+
+REGULAR_TIMES, REGULAR = 20, 0.95
+"""Of so many times the usual conversations, or more, it need only be so many of the answers, within a doubling of length:
+of lognormal answers that is a sigma below 0.18."""
 
 HELD, HOLDERS = 0.5, 0.05
 """Where at most so small a share of customers holds so large a share of conversations, an estimate is about them."""
@@ -25,7 +30,7 @@ HOLDING = "customers_holding_most"
 
 
 def without_machines(seen: Statistics) -> Statistics:
-    """Return the statistics without customers all of whose answers are of one length, which are counted.
+    """Return the statistics without customers all of whose answers are of about one length, which are counted.
 
     A health check that asks for one token every minute has more conversations than all others together, waits for none
     and leaves none: left in, it is the most patient customer and most of the market.
@@ -33,12 +38,17 @@ def without_machines(seen: Statistics) -> Statistics:
     if seen.own is None:
         return seen
     count = len(seen.customers.conversations)
-    answers = np.bincount(seen.own.customer, seen.own.observed + seen.own.censored, count)
-    first, last = np.full(count, np.iinfo(np.int64).max), np.full(count, -1)
-    np.minimum.at(first, seen.own.customer, seen.own.bin)
-    np.maximum.at(last, seen.own.customer, seen.own.bin)
+    all_of = seen.own.observed + seen.own.censored
+    answers = np.bincount(seen.own.customer, all_of, count)
     capped = np.bincount(seen.own.customer, seen.own.censored, count)
-    machines = (answers >= MACHINE_LEAST) & (first == last) & (capped < answers / 2)
+    by_bin = np.zeros((count, bins_in(seen.own) + BINS_A_DOUBLING))
+    np.add.at(by_bin, (seen.own.customer, seen.own.bin), all_of)
+    reached = np.cumsum(by_bin, axis=1)
+    within = (reached[:, BINS_A_DOUBLING:] - reached[:, :-BINS_A_DOUBLING]).max(axis=1)
+    within = np.maximum(within, reached[:, BINS_A_DOUBLING - 1])
+    many = seen.customers.conversations >= REGULAR_TIMES * np.median(seen.customers.conversations)
+    alike = (by_bin.max(axis=1) == answers) | (many & (within >= REGULAR * answers))
+    machines = (answers >= MACHINE_LEAST) & alike & (capped < answers / 2)
     return _set_aside(seen, np.flatnonzero(machines), MACHINES) if machines.any() else seen
 
 

@@ -87,7 +87,7 @@ def known(
     drawn = [(length.redrawn(random), paced(pace, random)) for _ in range(CANDIDATES if anew else draws)]
     at_once = [answers_of(curve, grid, pace, about), *_answers(drawn, grid, [about] * len(drawn))]
     if said_nanousd is None:
-        value, readings = _value_of(told, leaving, at_once), min(READINGS, draws)
+        value, readings = _value_of(told, leaving, at_once, random), min(READINGS, draws)
         places, values = value.drawn(readings if anew else draws, random)
         _, offers, at_worth = _used(seen, answers_of(curve, grid, pace, value.taken_nanousd))
         rows, chosen, sources, left_out = as_read(seen, [seeming(one, leaving) for one in offers], leaving)
@@ -103,7 +103,7 @@ def known(
     rows, chosen, sources, left_out = as_read(seen, [seeming(one, leaving) for one in offers], leaving)
     read = [(rows, chosen)]
     alone = leaving_alone(seen, leaving, random) if are_chosen(seen) and leaving.refused is None else None
-    told_value = _value_beside(told, leaving, at_once)
+    told_value = _value_beside(told, leaving, at_once, random)
     if anew:
         drawn, read = read_anew(drawn, seen, grid, leaving, alone, about, random, min(READINGS, draws))
     return Known(about, told_value, drawn, [about] * len(drawn), read, offers, blurred, sources, left_out)
@@ -144,7 +144,9 @@ def _answers(drawn: Sequence[Drawn], grid: Ints, values: Sequence[float]) -> lis
     return [answers_of(curve, grid, speed, value) for (curve, speed), value in zip(drawn, values, strict=False)]
 
 
-def _value_of(seen: Statistics, leaving: LeavingTests, answers: Sequence[Answers]) -> ValueTold:
+def _value_of(
+    seen: Statistics, leaving: LeavingTests, answers: Sequence[Answers], random: np.random.Generator
+) -> ValueTold:
     """Return the value that choices and leaving tell: with answers as estimated, then draws of them.
 
     Raises:
@@ -159,6 +161,7 @@ def _value_of(seen: Statistics, leaving: LeavingTests, answers: Sequence[Answers
         answers[1:],
         seen.offers,
         as_timed(seen.customers, leaving),
+        random.spawn(1)[0],
         is_said=False,
         otherwise=leaving.otherwise,
     )
@@ -174,7 +177,9 @@ def _value_of(seen: Statistics, leaving: LeavingTests, answers: Sequence[Answers
     return told
 
 
-def _value_beside(seen: Statistics, leaving: LeavingTests, answers: Sequence[Answers]) -> ValueTold | None:
+def _value_beside(
+    seen: Statistics, leaving: LeavingTests, answers: Sequence[Answers], random: np.random.Generator
+) -> ValueTold | None:
     """Return what choices and leaving tell of a value that was said, None where nobody chose or leaving is not read.
 
     Raises:
@@ -183,7 +188,8 @@ def _value_beside(seen: Statistics, leaving: LeavingTests, answers: Sequence[Ans
     if leaving.refused is not None:
         return None
     customers = as_timed(seen.customers, leaving)
-    told = value_told(answers[0], answers[1:], seen.offers, customers, otherwise=leaving.otherwise)
+    of_crowds = random.spawn(1)[0]
+    told = value_told(answers[0], answers[1:], seen.offers, customers, of_crowds, otherwise=leaving.otherwise)
     if told is not None and told.contradicts:
         raise CannotEstimate(told.contradiction(answers[0].value_nanousd))
     if told is not None and told.disagrees:

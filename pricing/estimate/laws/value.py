@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -34,8 +34,12 @@ STEPS, MORE_STEPS = 120, 120
 """How far the distribution of urgency climbs at each value: from an even one, then from the average over likely values.
 All begin alike, for none of the values that put the same customers into the same tiers is to be nearer its top."""
 
-DROP = 1.92
-"""Values whose log likelihood is lower by no more than this are in the interval: half of the 95 % point of chi-squared."""
+DROP_LEAST, DROP_MOST = 0.7, 1.92
+"""Values whose log likelihood is lower by no more than chance makes it in 95 of 100 redrawn crowds are in the interval: by
+no less than the one, and by no more than the other, which is half of the 95 % point of chi-squared."""
+
+REDRAWN, REDRAWN_STEPS = 40, 60
+"""So many crowds are redrawn, and the distribution of urgency climbs so far at each value in each of them."""
 
 LIKELY = 0.5
 """Of values whose log likelihood is lower by no more than this the middle stands for all: peaks of a plateau are chance."""
@@ -69,6 +73,7 @@ class ValueTold:
         values_nanousd: the values between which the likelihood is known finely. Shape (values,).
         chance: how likely each of them is with each draw of lengths, all values being as likely beforehand in
             logarithms; adds up to 1. Shape (lengths, values).
+        drop: by how much the log likelihood is lower at the ends of the interval than at the best value.
         agrees_p: that one value explains what was taken as well as a threshold of its own between any two tiers would,
             urgency being what leaving tells; None where there is but one threshold.
     """
@@ -80,6 +85,7 @@ class ValueTold:
     below_best: float
     values_nanousd: Floats
     chance: Floats
+    drop: float = DROP_MOST
     agrees_p: float | None = None
 
     @property
@@ -186,6 +192,7 @@ def value_told(
     draws: Sequence[Answers],
     offers: Sequence[Offer],
     customers: Customers,
+    random: np.random.Generator,
     *,
     is_said: bool = True,
     otherwise: Otherwise | None = None,
@@ -193,9 +200,10 @@ def value_told(
     """Return what choices and leaving tell together of the value of an answer, None where nobody chose or waited.
 
     A value moves all thresholds between tiers. Of each value the likelihood of what customers did, leaving and taking,
-    is that under the distribution of urgency that makes it highest: a profile likelihood, whose fall by ``DROP``
-    bounds the 95 % interval, and which is level between values that put the same customers into the same tiers. It is
-    averaged over draws of lengths and pace: first at values far apart, then at close ones where it is near its best.
+    is that under the distribution of urgency that makes it highest: a profile likelihood, whose fall by as much as it
+    falls by chance among redrawn customers bounds the 95 % interval, and which is level between values that put the same
+    customers into the same tiers. It is averaged over draws of lengths and pace: first at values far apart, then at close
+    ones where it is near its best.
 
     Identifying assumptions: customers leave at the rate at which they discount, and choose as in ``choices``, all but
     ``LAPSES`` of them. Not identified: which of two values that put the same customers into the same tiers.
@@ -205,6 +213,7 @@ def value_told(
         draws: of answers.
         offers: menus, with what was taken of each for single conversations.
         customers: with the tier that each took for its account, by offer.
+        random: where chance comes from.
         is_said: whether somebody said a value.
         otherwise: how many leave for other reasons than impatience.
     """
@@ -219,17 +228,13 @@ def value_told(
     near = np.flatnonzero(found >= -FAR)
     likely_share = np.mean([climbed[place].share for place in near], axis=0)
     values = np.geomspace(coarse[max(0, near[0] - 1)], coarse[min(len(coarse) - 1, near[-1] + 1)], FINE)
-    logs = np.array(
-        [
-            [at(value, one, likely_share, MORE_STEPS).log_likelihood for value in values.tolist()]
-            for one in draws[:LENGTHS]
-        ]
-    )
-    fine = logsumexp(logs, axis=0)
-    fine -= fine.max()
-    best_value, low, high = _interval(values, fine)
-    chance = np.exp(logs - logs.max())
+    logs = np.array([_along(at, values, one, likely_share) for one in draws[:LENGTHS]])
+    fine = logsumexp(logs, axis=0) - logsumexp(logs, axis=0).max()
     row, column = np.divmod(int(logs.argmax()), len(values))
+    at_likely = partial(_chances_at, takers, offers, otherwise, draws[row])
+    drop = _drop(takers, at_likely, values, fine, likely_share, random)
+    best_value, low, high = _interval(values, fine, drop)
+    chance = np.exp(logs - logs.max())
     likely = replace(draws[row], value_nanousd=float(values[column]))
     return ValueTold(
         best_nanousd=best_value,
@@ -239,8 +244,16 @@ def value_told(
         below_best=_below_best(np.append(coarse, values), np.append(found, fine), about) if is_said else 0.0,
         values_nanousd=values,
         chance=chance / chance.sum(),
+        drop=drop,
         agrees_p=_agreement(takers, as_seen(offers, likely, otherwise), best.share),
     )
+
+
+def _chances_at(
+    takers: Takers, offers: Sequence[Offer], otherwise: Otherwise | None, answers: Answers, value_nanousd: float
+) -> list[Floats]:
+    """Return of each offer who takes what at one value of an answer."""
+    return chances_of(offers, replace(answers, value_nanousd=value_nanousd), takers, otherwise)
 
 
 def _climbed(
@@ -253,8 +266,12 @@ def _climbed(
     steps: int,
 ) -> Climbed:
     """Return the likeliest distribution of urgency at one value of an answer."""
-    valued = replace(answers, value_nanousd=value_nanousd)
-    return climb(takers, chances_of(offers, valued, takers, otherwise), share, steps)
+    return climb(takers, _chances_at(takers, offers, otherwise, answers, value_nanousd), share, steps)
+
+
+def _along(at: Callable[..., Climbed], values: Floats, answers: Answers, share: Floats) -> list[float]:
+    """Return the log likelihood of each value."""
+    return [at(value, answers, share, MORE_STEPS).log_likelihood for value in values.tolist()]
 
 
 def _agreement(takers: Takers, intervals: Sequence[Intervals], share: Floats) -> float | None:
@@ -310,23 +327,62 @@ def _moved(intervals: Intervals, edge: float, to: float) -> Intervals:
     )
 
 
-def _interval(values: Floats, logs: Floats) -> tuple[float, float, float]:
+def _drop(
+    takers: Takers,
+    chances_at: Callable[[float], Sequence[Floats]],
+    values: Floats,
+    logs: Floats,
+    share: Floats,
+    random: np.random.Generator,
+) -> float:
+    """Return by how much the middle of the likeliest values is less likely than the best one in 95 of 100 redrawn crowds.
+
+    The distribution of urgency follows what it is held against, so a profile likelihood falls by less than chi-squared
+    has it: an interval made as if it were would have the true value in more than 99 of 100 markets. Where few kinds of
+    customers leave the value open, though, levels differ by more than redrawn crowds know of, and the most stands.
+
+    Args:
+        takers: what customers did.
+        chances_at: who takes what at a value. Shapes (offers, n, tiers + 1).
+        values, logs: values, and of each the log likelihood, the best one's being 0. Shapes (values,).
+        share: where the distribution of urgency begins. Shape (n,).
+        random: where chance comes from.
+    """
+    _, low, high = _interval(values, logs, DROP_MOST)
+    if high > WIDE * low:
+        return DROP_MOST
+    inside = np.flatnonzero(logs >= -DROP_MOST)
+    chances, likeliest = (
+        [chances_at(value) for value in values[inside].tolist()],
+        np.flatnonzero(logs[inside] >= -LIKELY),
+    )
+    middle, falls = int(likeliest[0] + likeliest[-1]) // 2, []
+    total = float(takers.weight.sum())
+    for _ in range(REDRAWN):
+        weight = random.poisson(takers.weight).astype(np.float64)
+        redrawn = replace(takers, weight=weight * total / max(1.0, float(weight.sum())))
+        found = [climb(redrawn, one, share, REDRAWN_STEPS).log_likelihood for one in chances]
+        falls.append(max(found) - found[middle])
+    return float(np.clip(np.quantile(falls, 0.95), DROP_LEAST, DROP_MOST))
+
+
+def _interval(values: Floats, logs: Floats, drop: float) -> tuple[float, float, float]:
     """Return the likeliest value and the ends of the interval, no nearer than neighbours on the grid of urgencies.
 
     Kinds of customers lie between places of the grid, so a value at which one changes its tier is no surer than that.
     """
-    inside, likeliest = np.flatnonzero(logs >= -DROP), values[logs >= -LIKELY]
-    low, high = (_crossing(values, logs, int(inside[at]), step) for at, step in ((0, -1), (-1, 1)))
+    inside, likeliest = np.flatnonzero(logs >= -drop), values[logs >= -LIKELY]
+    low, high = (_crossing(values, logs, int(inside[at]), step, drop) for at, step in ((0, -1), (-1, 1)))
     best = float(np.sqrt(likeliest[0] * likeliest[-1]))
     return best, min(low, best / (1 + STEP)), max(high, best * (1 + STEP))
 
 
-def _crossing(values: Floats, logs: Floats, last: int, step: int) -> float:
+def _crossing(values: Floats, logs: Floats, last: int, step: int, drop: float) -> float:
     """Return where beyond the last value of the interval the log likelihood falls through its bound, on a straight line."""
     beyond = last + step
     if not 0 <= beyond < len(values):
         return float(values[last])
-    part = (logs[last] + DROP) / max(1e-12, logs[last] - logs[beyond])
+    part = (logs[last] + drop) / max(1e-12, logs[last] - logs[beyond])
     return float(values[last] * (values[beyond] / values[last]) ** part)
 
 

@@ -123,7 +123,7 @@ def told_in(truth: Truth, arms: Experiment | None, seed: int) -> ValueTold:
     offers = [] if arms is None else [offer_of(arm) for arm in arms.arms]
     seen = in_arms([old, *((crowd_of(truth, NEW, EACH, random), offer) for offer in offers)], truth, random)
     answers = replace(answers_of(truth), value_nanousd=float(max(CHOOSING.prices_nanousd)))
-    told = value_told(answers, [answers], seen.offers, seen.customers, is_said=False)
+    told = value_told(answers, [answers], seen.offers, seen.customers, random, is_said=False)
     assert told is not None
     return told
 

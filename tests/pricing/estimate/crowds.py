@@ -34,12 +34,14 @@ class Crowd:
         urgency_per_s, value_nanousd: of each.
         median_tokens: of its own answers.
         conversations: how many it has.
+        sigma: by how much its answers differ: standard deviation of the logarithm of their length.
     """
 
     urgency_per_s: Floats
     value_nanousd: Floats
     median_tokens: Floats
     conversations: Ints
+    sigma: Floats
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Habits:
         satisfied: share of conversations that are left as soon as the customer has what it needs, anywhere in the answer.
         late: share of conversations that are left satisfied in the second half of the answer.
         broken: share of conversations whose connection breaks, anywhere in the answer.
+        mobile: share of the customers whose connections break at all.
         lengths: by what factor answers are longer in each window of weeks.
         leaves: how many times as fast customers leave as they discount.
         moods: standard deviation of the logarithm of a customer's urgency from conversation to conversation.
@@ -58,6 +61,7 @@ class Habits:
     satisfied: float = 0.0
     late: float = 0.0
     broken: float = 0.0
+    mobile: float = 1.0
     lengths: tuple[float, ...] = (1.0,)
     leaves: float = 1.0
     moods: float = 0.0
@@ -71,9 +75,10 @@ def crowd_of(truth: Truth, customers: int, conversations: int, random: np.random
     kinds = random.choice(len(truth.share), customers, p=truth.share)
     return Crowd(
         np.array(truth.urgency_per_s)[kinds],
-        np.full(customers, truth.value_nanousd),
+        np.array(truth.values)[kinds],
         np.full(customers, truth.median_tokens),
         np.full(customers, conversations),
+        np.full(customers, truth.sigma),
     )
 
 
@@ -113,10 +118,10 @@ def watched(
     shift = random.standard_normal(len(owner))
     window = random.integers(len(habits.lengths), size=len(owner))
     medians = crowd.median_tokens[talking][owner] * np.array(habits.lengths)[window]
-    lengths = np.ceil(medians * np.exp(truth.sigma * shift)).astype(np.int64)
+    lengths = np.ceil(medians * np.exp(crowd.sigma[talking][owner] * shift)).astype(np.int64)
     served = np.minimum(lengths, cap)
     whole_s = FIRST_S + (served - 1) / SPEED
-    patience = _patience(crowd.urgency_per_s[talking][owner], lengths, habits, random)
+    patience = _patience(crowd.urgency_per_s[talking][owner], lengths, owner, habits, random)
     left, waited = patience < whole_s, np.minimum(patience, whole_s)
     received = np.where(left, np.clip(np.floor((waited - FIRST_S) * SPEED) + 1, 0, served), served).astype(np.int64)
     ended = ~left & (lengths < cap)
@@ -150,12 +155,13 @@ def watched(
     )
 
 
-def _patience(urgency_per_s: Floats, lengths: Ints, habits: Habits, random: np.random.Generator) -> Floats:
+def _patience(urgency_per_s: Floats, lengths: Ints, owner: Ints, habits: Habits, random: np.random.Generator) -> Floats:
     """Return after how many seconds each conversation is left, whatever has come by then."""
     rates = habits.leaves * urgency_per_s * np.exp(habits.moods * random.standard_normal(len(lengths)))
     patience: Floats = random.exponential(size=len(lengths)) / rates
     late = ((habits.late, 0.5),) if habits.late else ()
-    for share, begins in ((habits.satisfied, 0.0), (habits.broken, 0.0), *late):
+    breaks = habits.broken * (owner % 100 < 100 * habits.mobile)
+    for share, begins in ((habits.satisfied, 0.0), (breaks, 0.0), *late):
         goes = random.random(len(lengths)) < share
         somewhere = FIRST_S + (begins + (1 - begins) * random.random(len(lengths))) * (lengths - 1) / SPEED
         patience = np.where(goes, np.minimum(patience, somewhere), patience)

@@ -226,7 +226,7 @@ def value_found(seed: int, customers: int, conversations: int) -> ValueTold:
     curves = [length.pooled, *(length.redrawn(random) for _ in range(8))]
     grid = np.unique(np.concatenate((np.arange(10, 4001, 10), CHOOSING.caps_tokens)))
     answers = [answers_as(curve, grid, pace, highest) for curve in curves]
-    told = value_told(answers[0], answers[1:], seen.offers, seen.customers, is_said=False)
+    told = value_told(answers[0], answers[1:], seen.offers, seen.customers, random, is_said=False)
     assert told is not None
     return told
 

@@ -36,13 +36,23 @@ class Truth:
     median_tokens: float = 400
     sigma: float = 0.8
     value_nanousd: float = 1e9
+    values_nanousd: tuple[float, ...] = ()
+    """Of each type, where they differ."""
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """Return what an answer is worth to each type."""
+        return self.values_nanousd or (self.value_nanousd,) * len(self.share)
 
     def to_json(self, *, cap_tokens: int = 4000, step: int = 2) -> dict[str, Any]:
         tokens = np.arange(step, cap_tokens + 1, step)
         reached = lognormal_cdf(tokens / self.median_tokens, self.sigma)
         return {
-            "types": [{"urgency_per_s": r, "share": q} for r, q in zip(self.urgency_per_s, self.share, strict=True)],
-            "value_nanousd": self.value_nanousd,
+            "types": [
+                {"urgency_per_s": r, "share": q, **({"value_nanousd": v} if self.values_nanousd else {})}
+                for r, q, v in zip(self.urgency_per_s, self.share, self.values, strict=True)
+            ],
+            **({} if self.values_nanousd else {"value_nanousd": self.value_nanousd}),
             "delay": {"family": "exponential"},
             "answer_length": {
                 "family": "table",

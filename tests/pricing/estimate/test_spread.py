@@ -10,6 +10,7 @@ import pytest
 from pricing.estimate.as_market import market_of, priced
 from pricing.estimate.fit import fit
 from pricing.estimate.given import Given
+from pricing.estimate.influence import without_machines
 from pricing.estimate.laws.length import estimate_length
 from pricing.estimate.observations.conversations import CannotEstimate, length_bin
 from pricing.estimate.observations.spread import Differing, bins_of, by_urgency
@@ -152,7 +153,7 @@ def test_a_health_check_is_set_aside_with_its_answers_and_counted() -> None:
     """Three of 603 customers ask 15,000 times for one token: most of the conversations. Nothing of them is left."""
     random = np.random.default_rng(3)
     people = crowd(random)
-    bots = Crowd(np.full(3, 1e-6), np.full(3, 1e9), np.full(3, 0.01), np.full(3, 15_000))
+    bots = Crowd(np.full(3, 1e-6), np.full(3, 1e9), np.full(3, 0.01), np.full(3, 15_000), np.full(3, 0.8))
     both = Crowd(*(np.concatenate(pair) for pair in zip(astuple(people), astuple(bots), strict=True)))
 
     estimate = fit(watched(both, THREE, None, np.random.default_rng(4)), GIVEN, draws=4, random=random)
@@ -161,6 +162,21 @@ def test_a_health_check_is_set_aside_with_its_answers_and_counted() -> None:
     assert estimate.length.counts.observed[estimate.length.counts.tokens == 1].sum() == 0
     reached = [sum(t["share"] for t in estimate.market["types"] if t["urgency_per_s"] <= at) for at in (0.025, 0.09)]
     assert reached == pytest.approx((0.3, 0.7), abs=0.08)
+
+
+@pytest.mark.parametrize(("sigma", "aside"), [(0.1, 3), (0.4, 0)])
+def test_programs_of_about_one_length_are_set_aside_only_where_people_differ_more(sigma: float, aside: int) -> None:
+    """500 times the usual conversations, nineteen of twenty answers within a doubling: left in, a menu earned nothing of what
+    people pay in one draw of two. Who asks as often for answers that differ is a customer, and is named."""
+    random = np.random.default_rng(3)
+    people = crowd(random)
+    many = Crowd(np.full(3, 1e-6), np.full(3, 1e9), np.full(3, 300.0), np.full(3, 15_000), np.full(3, sigma))
+    both = Crowd(*(np.concatenate(pair) for pair in zip(astuple(people), astuple(many), strict=True)))
+
+    kept = without_machines(watched(both, THREE, None, random))
+
+    assert len(kept.customers.conversations) == CUSTOMERS + 3 - aside
+    assert kept.set_aside == ({"customers_like_programs": aside} if aside else {})
 
 
 def test_a_few_customers_who_hold_most_of_the_conversations_are_named_with_what_they_do() -> None:

@@ -38,6 +38,11 @@ from tests.pricing.estimate.simulated import Truth
 
 CUSTOMERS, EACH = 600, 30
 SMOOTH = lognormal_urgency()
+FALLING = replace(
+    SMOOTH,
+    values_nanousd=tuple(WORTH * (1.0 if r < np.median(SMOOTH.urgency_per_s) else 0.7) for r in SMOOTH.urgency_per_s),
+)
+"""Of those whose answers are worth less to the urgent."""
 
 Change = Callable[[Crowd, np.random.Generator], Crowd]
 
@@ -83,6 +88,10 @@ def linked(crowd: Crowd, _: np.random.Generator) -> Crowd:
     return replace(crowd, median_tokens=medians)
 
 
+def linked_back(crowd: Crowd, _: np.random.Generator) -> Crowd:
+    return replace(crowd, median_tokens=np.where(crowd.urgency_per_s > 0.1, 700.0, 300.0))
+
+
 def lengths_apart(sigma: float) -> Change:
     return lambda crowd, random: replace(
         crowd, median_tokens=crowd.median_tokens * np.exp(sigma * random.standard_normal(len(crowd.median_tokens)))
@@ -95,8 +104,15 @@ def values_apart(sigma: float) -> Change:
     )
 
 
-def with_bots(tokens: float, number: int = 3, conversations: int = 15_000) -> Change:
-    bots = Crowd(np.full(number, 1e-6), np.full(number, WORTH), np.full(number, tokens), np.full(number, conversations))
+def with_bots(tokens: float, number: int = 3, conversations: int = 15_000, sigma: float = 0.0) -> Change:
+    """Have programs ask for about as many tokens every time, and never leave."""
+    bots = Crowd(
+        np.full(number, 1e-6),
+        np.full(number, WORTH),
+        np.full(number, tokens),
+        np.full(number, conversations),
+        np.full(number, sigma),
+    )
 
     def change(crowd: Crowd, _: np.random.Generator) -> Crowd:
         return Crowd(*(np.concatenate(pair) for pair in zip(astuple(crowd), astuple(bots), strict=True)))
@@ -104,13 +120,13 @@ def with_bots(tokens: float, number: int = 3, conversations: int = 15_000) -> Ch
     return change
 
 
-def heavy(*, urgent: bool = False) -> Change:
-    """Have ten customers send batches, of the patient or of the urgent."""
+def heavy(*, urgent: bool = False, number: int = 10, each: int = 3_000) -> Change:
+    """Have a few customers send batches, of the patient or of the urgent."""
 
     def change(crowd: Crowd, _: np.random.Generator) -> Crowd:
         whose = crowd.urgency_per_s.max() if urgent else crowd.urgency_per_s.min()
         conversations = crowd.conversations.copy()
-        conversations[np.flatnonzero(crowd.urgency_per_s == whose)[:10]] = 3_000
+        conversations[np.flatnonzero(crowd.urgency_per_s == whose)[:number]] = each
         return replace(crowd, conversations=conversations)
 
     return change
@@ -143,6 +159,18 @@ VIOLATIONS: dict[str, Violation] = {
     "4: ten batch customers": Violation(change=heavy()),
     "4: the same, without them": Violation(change=heavy(), without=True),
     "4, own: ten urgent ones": Violation(change=heavy(urgent=True)),
+    "1, own: the urgent half value it at 0.7, not said": Violation(FALLING, offer=CHOOSING, said=None),
+    "1, own: the same, said": Violation(FALLING, offer=CHOOSING),
+    "2, own: the urgent have long answers": Violation(change=linked_back),
+    "3: 50 % leave satisfied": Violation(habits=Habits(satisfied=0.5)),
+    "3: 50 % leave satisfied, tiers taken": Violation(SMOOTH, habits=Habits(satisfied=0.5), offer=CHOOSING),
+    "3: 20 % leave satisfied, tiers taken": Violation(SMOOTH, habits=Habits(satisfied=0.2), offer=CHOOSING),
+    "3, own: 20 % of connections break, of half of the customers": Violation(habits=Habits(broken=0.2, mobile=0.5)),
+    "4, own: programs of regular long answers": Violation(change=with_bots(1000)),
+    "4, own: programs whose answers differ a little": Violation(change=with_bots(300, sigma=0.1)),
+    "4, own: one customer with 80 %": Violation(change=heavy(number=1, each=72_000)),
+    "4, own: the same, without": Violation(change=heavy(number=1, each=72_000), without=True),
+    "5, own: apart by 1": Violation(change=lengths_apart(1.0), spread=1.0),
     "5: lengths apart by 0.6": Violation(change=lengths_apart(0.6), spread=0.6),
     "5: the same, tiers taken": Violation(SMOOTH, change=lengths_apart(0.6), offer=CHOOSING, spread=0.6),
     "7: values apart by 0.1": Violation(SMOOTH, change=values_apart(0.1), offer=CHOOSING, said=None),
@@ -204,7 +232,7 @@ def of_violations(seeds: int, only: str = "") -> None:
                 refused[str(error)[:40]] += 1
                 continue
             said.update(told(estimate))
-            if violation.change is not linked:
+            if violation.change not in (linked, linked_back):
                 earns.append(earned(estimate, violation))
         found: Floats = np.array(earns)
         cells = [
