@@ -13,14 +13,12 @@ from sqlalchemy import Column, ColumnElement, Connection, bindparam, select, tex
 
 from gateway.catalog import customer_rows, menu_rows
 from gateway.catalog.api_key_rows import OWN
+from gateway.catalog.period_changes import change_period, is_another_period
 from gateway.clock import now_ms
 from gateway.holds.store import redis_keys
-from gateway.holds.store.packing import WindowState
 from gateway.holds.store.projection import Admitted, Projection
-from gateway.holds.terms import Customer, Timeline, period_of
+from gateway.holds.terms import Timeline
 from gateway.ledger.database import Database
-from gateway.ledger.read.queries import begun_in, spent_in, tokens_by_end_user
-from gateway.ledger.recovery.hot_state import limits_end_users, menus_ever
 from gateway.ledger.tables import api_keys, customers, publications
 
 AT_ONCE = 500
@@ -89,28 +87,12 @@ def project_customers(database: Database, projection: Projection, ids: Collectio
     later = [row.terms() for row in rows]
     before = {customer.id: customer for customer in projection.customers([customer.id for customer in later])}
     for customer in later:
-        if customer.id in before:
-            _carry_usage(database, projection, before[customer.id], customer)
+        if customer.id in before and is_another_period(before[customer.id], customer):
+            change_period(database, projection, customer)
     projection.put_customers(later)
     done = update(customers).where(customers.c.id == bindparam("one"), customers.c.rev == bindparam("seen"))
     with database.write() as connection:
         connection.execute(done.values(projected=True), [{"one": row.id, "seen": row.rev} for row in rows])
-
-
-def _carry_usage(database: Database, projection: Projection, before: Customer, after: Customer) -> None:
-    """Begin the window of a customer whose period or time zone has changed with what the ledger says is used of it.
-
-    It is done before any gateway knows of the change, so no call is in that window yet.
-    """
-    if (before.period, before.timezone) == (after.period, after.timezone):
-        return
-    period = period_of(after, now_ms())
-    used = spent_in(database, {after.id: period})[after.id]
-    included = begun_in(database, after.id, *period)
-    state = WindowState(used=used.tokens, spend_used=used.charge_nanousd, included=included)
-    projection.begin_window(after.id, period, state)
-    if limits_end_users(after.overrides, [tier for menu in menus_ever(database) for tier in menu.tiers]):
-        projection.begin_end_users(after.id, period[0], tokens_by_end_user(database, after.id, *period))
 
 
 def project_keys(database: Database, projection: Projection, key_ids: Collection[str]) -> None:

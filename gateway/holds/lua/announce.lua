@@ -8,7 +8,8 @@ local generation, hold_id, owner, deadline, admitted, grant = ARGV[1], ARGV[2], 
 local tokens, money, input, sofar, first, charged = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 local tier, version, cap, facts, told, owes_input = ARGV[13], ARGV[14], ARGV[15], ARGV[16], ARGV[17], ARGV[18]
 
-if redis.call('HGET', state, 'generation') ~= generation then return 'rebuild' end
+local known = redis.call('HMGET', state, 'generation', 'rebuilding')
+if known[1] ~= generation and known[2] ~= generation then return 'rebuild' end
 if redis.call('HEXISTS', settled, hold_id) == 1 then return 'settled' end
 if redis.call('HEXISTS', inflight, hold_id) == 1 then return 'known' end
 local now = time_ms(tonumber(told))

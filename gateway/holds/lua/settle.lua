@@ -42,8 +42,14 @@ end
 -- The price of a conversation goes onto the first record with an output token, but for those a subscription includes.
 local first, last, live, cap, used, held, input_used, input_held, charged, tier, version, is_hash =
   conversation_at(conversation)
-local window_used, window_held, spend_used, spend_held, in_subscription, tokens_max, money_max, _, is_older =
+local window_used, window_held, spend_used, spend_held, in_subscription, tokens_max, money_max, _, is_older, has_moved =
   window_at(window)
+if has_moved then  -- the customer's period has changed since: the hold says where it is counted now
+  local _, name, facts = texts_of(hold)
+  window, end_user = name, end_user and string.match(facts, '"end_user_window":"([^"]*)"')
+  window_used, window_held, spend_used, spend_held, in_subscription, tokens_max, money_max, _, is_older =
+    window_at(window)
+end
 local u = end_user and redis.call('HMGET', end_user, 'used', 'held')
 local is_same = first == hold_first
 if not is_same then charged = hold_charged end
@@ -92,8 +98,7 @@ local function tell_if_reached(limit, percent, threshold, max, added, after)
   local name, amount = 'told_' .. limit .. '_' .. percent, written(max)
   if redis.call('HGET', window, name) == amount then return end
   redis.call('HSET', window, name, amount)
-  local rest = string.sub(hold, select(13, struct.unpack(HOLD, hold)))
-  local facts = string.sub(rest, select(3, struct.unpack('ss', rest)))
+  local _, _, facts = texts_of(hold)
   redis.pcall('XADD', notices, '*', 'limit', limit, 'percent', percent, 'max', written(max), 'used', written(after),
     'facts', facts)
 end

@@ -86,19 +86,21 @@ end
 -- for each; where those are, they are counted in, and written until the period is over.
 local AMOUNTS = '<ddddddd'
 
--- Replies the amounts, whether the window is known not to add up, and whether it is one of the version before.
+-- Replies the amounts, whether the window is known not to add up, whether it is one of the version before, and whether a
+-- change of the customer's period has moved holds out of it.
 local function window_at(name)
-  local found = redis.call('HMGET', name, 'amounts', 'breach', 'used', 'held')
+  local found = redis.call('HMGET', name, 'amounts', 'breach', 'used', 'held', 'moved')
   local used, held, spend_used, spend_held, included, tokens_max, spend_max = 0, 0, 0, 0, 0, math.huge, math.huge
   if found[1] then
     used, held, spend_used, spend_held, included, tokens_max, spend_max = struct.unpack(AMOUNTS, found[1])
   end
   if not (found[3] or found[4]) then
-    return used, held, spend_used, spend_held, included, tokens_max, spend_max, found[2], false
+    return used, held, spend_used, spend_held, included, tokens_max, spend_max, found[2], false, found[5]
   end
   local older = redis.call('HMGET', name, 'spend_used', 'spend_held', 'included', 'tokens_max', 'spend_max')
   return used + whole(found[3]), held + whole(found[4]), spend_used + whole(older[1]), spend_held + whole(older[2]),
-    included + whole(older[3]), tonumber(older[4] or '') or tokens_max, tonumber(older[5] or '') or spend_max, found[2], true
+    included + whole(older[3]), tonumber(older[4] or '') or tokens_max, tonumber(older[5] or '') or spend_max, found[2], true,
+    found[5]
 end
 
 local function put_window(name, used, held, spend_used, spend_held, included, tokens_max, spend_max, is_older)
@@ -119,6 +121,13 @@ local function packed_hold(stands, tokens, money, input, first, charged, deadlin
     conversation_left, period_left, rest)
   return struct.pack(HOLD, stands, tokens, money, input, first, charged, deadline, admitted, grant, allowed,
     conversation_left, period_left) .. rest
+end
+
+-- Replies what follows the numbers of a hold: its worker, its window and the facts of its call.
+local function texts_of(hold)
+  local rest = string.sub(hold, select(13, struct.unpack(HOLD, hold)))
+  local owner, window, facts_at = struct.unpack('ss', rest)
+  return owner, window, string.sub(rest, facts_at)
 end
 
 -- The mark of a settled hold begins with what was replied.

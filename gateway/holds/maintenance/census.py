@@ -10,6 +10,7 @@ import redis
 
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import text, translated
+from gateway.holds.store.inflight import Survey
 from gateway.holds.store.packing import WindowState
 from gateway.holds.store.scripts import run_all, source
 
@@ -69,6 +70,7 @@ class Census:
     def __init__(self, client: redis.Redis, generation: Callable[[], str]) -> None:
         self._redis = client
         self._generation = generation
+        self._survey = Survey(client)
         self._read = client.register_script(source("census"))
 
     def take(self, windows: Iterable[str]) -> Count:
@@ -88,11 +90,12 @@ class Census:
 
     def _having(self, count: Count, asked: Mapping[str, set[str]]) -> list[str]:
         """Return the buckets that have a hold or a window that was asked for; the others are counted with this."""
-        with self._redis.pipeline(transaction=False) as batch:
-            for bucket in asked:
-                batch.exists(redis_keys.inflight(bucket), redis_keys.older_holds(bucket))
-            found = dict(zip(asked, batch.execute(), strict=True))
-        empty = [bucket for bucket, names in asked.items() if not (names or found[bucket])]
+        found = self._survey.take()
+        empty = [
+            bucket
+            for bucket, names in asked.items()
+            if not (names or found[bucket].has_calls or found[bucket].has_older_holds)
+        ]
         count.holds.update(dict.fromkeys(empty, 0))
         count.tokens.update(dict.fromkeys(empty, 0))
         return [bucket for bucket in asked if bucket not in count.holds]

@@ -14,7 +14,7 @@ from gateway.holds.offer import NOTHING, Charge
 from gateway.holds.settlement import settle_keys, settlement
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import text, translated
-from gateway.holds.store.inflight import InFlight, calls_in_flight
+from gateway.holds.store.inflight import InFlight, Survey, calls_in_flight
 from gateway.holds.store.scripts import source
 
 
@@ -42,6 +42,7 @@ class Reclaimer:
         self._beat = client.register_script(source("beat"))
         self._redate = client.register_script(source("redate"))
         self._adopt = client.register_script(source("adopt"))
+        self._survey = Survey(client)
         self._clocks = RedisClock(client, now_ms)
         self._looks_ahead = True
         """Whether leases may end later than any that is given now: after a start, and once a clock was set."""
@@ -71,8 +72,11 @@ class Reclaimer:
         now = reading.now
         if now is None:
             return 0
-        self._adopt_older(now)
-        calls = calls_in_flight(self._redis, redis_keys.ALL_BUCKETS)
+        found = self._survey.take()
+        older = [bucket for bucket, there in found.items() if there.has_older_holds]
+        if older:
+            self._adopt_older(now, older)
+        calls = calls_in_flight(self._redis, [name for name in found if found[name].has_calls or name in older])
         if self._looks_ahead:
             self._shorten_leases(calls, now)
         return sum(
@@ -90,13 +94,13 @@ class Reclaimer:
                 self._redate(keys=[redis_keys.inflight(bucket)], args=[now, *ahead])
         self._looks_ahead = False
 
-    def _adopt_older(self, now: int) -> None:
+    def _adopt_older(self, now: int, buckets: Sequence[str]) -> None:
         """Write the holds anew that workers of the version before have left behind."""
         with self._redis.pipeline(transaction=False) as batch:
-            for bucket in redis_keys.ALL_BUCKETS:
+            for bucket in buckets:
                 batch.zrangebyscore(redis_keys.older_holds(bucket), "-inf", now)
             found = batch.execute()
-        for bucket, ids in zip(redis_keys.ALL_BUCKETS, found, strict=True):
+        for bucket, ids in zip(buckets, found, strict=True):
             for hold_id in map(text, ids):
                 hold = redis_keys.older_hold(bucket, hold_id)
                 owner = text(self._redis.hget(hold, "owner") or b"")

@@ -1,4 +1,4 @@
-"""Reads the holds of the calls in flight as they stand in Redis; ``lua/shared.lua`` says how."""
+"""Reads the buckets and the holds of the calls in flight as they stand in Redis; ``lua/shared.lua`` says how."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import redis
 
 from gateway.holds.hold import Facts
 from gateway.holds.store import redis_keys
-from gateway.holds.store.clients import text
+from gateway.holds.store.clients import text, translated
+from gateway.holds.store.scripts import run_all, source
 
 PROGRESS = b"progress:"
 """What stands before an id in the name of the field that says how far its call was at its last renewal."""
@@ -77,6 +78,52 @@ def calls_in(entries: Mapping[bytes, bytes]) -> list[InFlight]:
         for name, hold in entries.items()
         if not name.startswith(PROGRESS)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class BucketState:
+    """What one bucket holds: the generation in force, empty where there is none, the number of the last record that the
+    ledger has of it, whether any call is in flight, how many records wait for the ledger, and whether holds of the version
+    before are there."""
+
+    generation: str
+    watermark: int
+    has_calls: bool
+    waiting: int
+    has_older_holds: bool
+
+
+class Survey:
+    """Looks at all buckets, in one command where there is one server.
+
+    Raises:
+        MeteringUnavailable: Redis is unavailable, from ``take``.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+        self._look = client.register_script(source("survey"))
+
+    def take(self) -> dict[str, BucketState]:
+        """Return each bucket's state."""
+        with translated():
+            if isinstance(self._redis, redis.RedisCluster):
+                replies = run_all(self._redis, self._look, [(names, []) for names in _SURVEYED])
+                found = [row for reply in replies for row in reply]
+            else:
+                found = self._look(keys=[name for names in _SURVEYED for name in names])
+        return {
+            bucket: BucketState(text(generation or b""), int(watermark or 0), calls > 0, waiting, older > 0)
+            for bucket, (generation, watermark, calls, waiting, older) in zip(
+                redis_keys.ALL_BUCKETS, found, strict=True
+            )
+        }
+
+
+_SURVEYED = [
+    [redis_keys.state(bucket), redis_keys.inflight(bucket), redis_keys.usage(bucket), redis_keys.older_holds(bucket)]
+    for bucket in redis_keys.ALL_BUCKETS
+]
 
 
 def calls_in_flight(client: redis.Redis, buckets: Iterable[str]) -> dict[str, list[InFlight]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
 
 import redis
 
@@ -29,6 +31,19 @@ class Admitted:
     """Whether it was made elsewhere, so that its text does not say its bucket."""
 
 
+@dataclass(slots=True)
+class PeriodUse:
+    """What the records of a customer add up to in one period: billed output tokens, nano-units, conversations that its
+    subscription included, and tokens by end user where those are limited."""
+
+    tokens: int = 0
+    charge_nanousd: int = 0
+    included: int = 0
+    by_user: Counter[str | None] = field(default_factory=Counter)
+    read_to: str = ""
+    """The id that the stream of records ended with before they were read."""
+
+
 class Projection:
     """The admin side's way into Redis. Everything it writes can be written again from SQL.
 
@@ -39,7 +54,7 @@ class Projection:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
         self._put_newer = client.register_script(source("project"))
-        self._begin_window = client.register_script(source("begin_window"))
+        self._change_period = client.register_script(source("change_period"))
         self._advance = client.register_script(source("advance"))
 
     def put_customers(self, customers: Sequence[Customer]) -> None:
@@ -58,21 +73,50 @@ class Projection:
                 batch.hget(redis_keys.customer(redis_keys.bucket_of(customer_id), customer_id), "body")
             return [Customer.from_json(text(body)) for body in batch.execute() if body is not None]
 
-    def begin_window(self, customer_id: str, period: tuple[int, int], state: WindowState) -> None:
-        """Begin a customer's window with what is used of it already; one that was begun before stays as it is."""
-        window = redis_keys.window(redis_keys.bucket_of(customer_id), customer_id, period[0])
-        with translated():
-            self._begin_window(keys=[window], args=[state.to_bytes()])
+    def change_period(self, customer: Customer, period: tuple[int, int], used: PeriodUse) -> str | None:
+        """Put terms of another period or time zone in force, and begin the window with all that is used and held in it.
 
-    def begin_end_users(self, customer_id: str, start: int, tokens: Mapping[str | None, int]) -> None:
-        """Begin what a customer's end users have had in a period with what they had already; where it was begun, it stays."""
-        bucket = redis_keys.bucket_of(customer_id)
-        with translated(), self._redis.pipeline(transaction=False) as batch:
-            for name, used in tokens.items():
-                end_user = redis_keys.end_user(bucket, customer_id, start, name)
-                batch.hsetnx(end_user, "used", str(used))
-                batch.hset(end_user, "carried", "1")
-            batch.execute()
+        Args:
+            period: the period of the new terms, ms.
+            used: what its records add up to. Those that wait for the ledger are among them, up to an entry of the stream.
+
+        Returns:
+            The last id of the bucket's stream of records where more of them have come since: ``used`` has to be added up
+            again. None where the terms, or later ones, are in force.
+        """
+        bucket, start = redis_keys.bucket_of(customer.id), period[0]
+        users = {redis_keys.end_user(bucket, customer.id, start, name): tokens for name, tokens in used.by_user.items()}
+        window = redis_keys.window(bucket, customer.id, start)
+        names = [
+            redis_keys.inflight(bucket),
+            redis_keys.usage(bucket),
+            redis_keys.customer(bucket, customer.id),
+            window,
+        ]
+        state = WindowState(used=used.tokens, spend_used=used.charge_nanousd, included=used.included)
+        prefixes = [
+            window.removesuffix(str(start)),
+            redis_keys.end_user(bucket, customer.id, start, "").rpartition(":")[0],
+        ]
+        arguments: list[Any] = [
+            used.read_to,
+            customer.rev,
+            customer.to_json(),
+            *period,
+            state.to_bytes(),
+            prefixes[0],
+            f"{prefixes[1]}:",
+        ]
+        with translated():
+            reply = self._change_period(keys=[*names, *users], args=[*arguments, *users.values()])
+        return text(reply[1]) if reply[0] == b"moved" else None
+
+    def waiting_records(self, bucket: str) -> tuple[str, list[tuple[str, dict[bytes, bytes]]]]:
+        """Return the name of a bucket's stream of records, and its entries, oldest first: id and fields."""
+        stream = redis_keys.usage(bucket)
+        with translated():
+            found = cast(list[Any], self._redis.xrange(stream))
+        return stream, [(text(name), entry) for name, entry in found]
 
     def put_keys(self, admitted: Iterable[Admitted], shut_out: Iterable[tuple[str, str]] = ()) -> None:
         """Let keys in; of others, by bucket and digest, none passes from the next call on.

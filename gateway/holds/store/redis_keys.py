@@ -16,7 +16,7 @@ def bucket_of(customer: str) -> str:
 
 
 def state(bucket: str) -> str:
-    """Hash: ``generation`` written by the ledger, ``timeline`` the number of the latest publication, ``full`` if it is,
+    """Hash: ``generation`` written by the ledger, ``rebuilding`` while a rebuild puts holds back, ``timeline`` the number of the latest publication, ``full`` if it is,
     ``watermark`` the number of the last record of its customers that the ledger has."""
     return f"{{b{bucket}}}:state"
 
@@ -60,6 +60,11 @@ def pace(bucket: str, customer_id: str) -> str:
 def inflight(bucket: str) -> str:
     """Hash: the holds of the calls in flight by id, one text each, and how far each was at its last renewal."""
     return f"{{b{bucket}}}:inflight"
+
+
+def rescued(bucket: str) -> str:
+    """Hash: what ``inflight`` had before a rebuild, until it has it again."""
+    return f"{{b{bucket}}}:rescued"
 
 
 def settled(bucket: str) -> str:

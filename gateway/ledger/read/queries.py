@@ -10,16 +10,20 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, func, select, true, tuple_
 
 from gateway.errors import BadRequest
+from gateway.ledger.book.chain import MAIN
 from gateway.ledger.cursors import NoCursor, cursor_of, position_of
 from gateway.ledger.database import Database
-from gateway.ledger.rows import COLUMNS, AnyRow, batches, record_of
+from gateway.ledger.rows import COLUMNS, VALUES_MOST, AnyRow, batches, record_of
 from gateway.ledger.tables import usage_records
-from pricing.usage import UsageRecord
+from pricing.usage import FIELDS, UsageRecord
 
 DAY_MS = 86_400_000
 PAGE = 1000
 CUSTOMERS_AT_ONCE = 100
 HALF = 2**27
+
+MANY = 10_000_000
+"""More records than can be booked while a question is answered."""
 
 OF_CALLS = ("usage", "correction")
 """Kinds of records that count in a window."""
@@ -127,7 +131,7 @@ def rows_in(
         after = rows[-1].time, rows[-1].id
 
 
-def calls_in(customer: str, start: int, end: int, upto: int | None = None, of: Any = book) -> list[ColumnElement[bool]]:
+def calls_in(customer: Any, start: Any, end: Any, upto: int | None = None, of: Any = book) -> list[ColumnElement[bool]]:
     """Return what a record fulfils that counts in a customer's window, which begins at ``start`` and ends before ``end``.
 
     A subscription's fee and a credit are no calls: they count in no window. ``upto`` leaves out what came into the book
@@ -155,13 +159,16 @@ def summed(high: Any, low: Any) -> int:
     return int(high or 0) * HALF + int(low or 0)
 
 
-def spent_in(database: Database, periods: Mapping[str, tuple[int, int]]) -> dict[str, Spent]:
-    """Return what each customer's calls came to in its own period, in ms: the ``used`` of a lost Redis' windows."""
+def spent_in(database: Database, periods: Mapping[str, tuple[int, int]], upto: int | None = None) -> dict[str, Spent]:
+    """Return what each customer's calls came to in its own period, in ms: the ``used`` of a lost Redis' windows.
+
+    ``upto`` leaves out what came into the book after the record of this number.
+    """
     spent: dict[str, Spent] = {}
     for some in batches(periods.items(), CUSTOMERS_AT_ONCE):
         with database.read() as connection:
             for customer, (start, end) in some:
-                row = connection.execute(select(*sums_of(book)).where(*calls_in(customer, start, end))).one()
+                row = connection.execute(select(*sums_of(book)).where(*calls_in(customer, start, end, upto))).one()
                 spent[customer] = Spent(summed(row[0], row[1]), summed(row[2], row[3]))
     return spent
 
@@ -184,18 +191,40 @@ def newest_times(database: Database, customers: Iterable[str], upto: int | None 
     return found
 
 
-def tokens_by_end_user(database: Database, customer: str, start: int, end: int) -> dict[str | None, int]:
-    """Return the billed output tokens of each of a customer's end users, in the calls of one period."""
+def tokens_by_end_user(
+    database: Database, customer: str, start: int, end: int, upto: int | None = None
+) -> dict[str | None, int]:
+    """Return the billed output tokens of each of a customer's end users, in the calls of one period, by records up to a number."""
     columns = (book.end_user, *whole_sum(book.billed_output_tokens))
-    query = select(*columns).where(*calls_in(customer, start, end)).group_by(book.end_user)
+    query = select(*columns).where(*calls_in(customer, start, end, upto)).group_by(book.end_user)
     with database.read() as connection:
         return {row[0]: summed(row[1], row[2]) for row in connection.execute(query).all()}
 
 
-def begun_in(database: Database, customer: str, start: int, end: int) -> int:
-    """Return how many of a customer's conversations of one period its subscription included."""
+def begun_in(database: Database, customer: str, start: int, end: int, upto: int | None = None) -> int:
+    """Return how many of a customer's conversations of one period its subscription included, by records up to a number."""
     with database.read() as connection:
-        return begun(connection, customer, start, end)
+        return begun(connection, customer, start, end, upto)
+
+
+def calls_after(database: Database, customer: str, start: int, end: int, after: int) -> list[UsageRecord]:
+    """Return the records of a customer's window that came into the book after the record of a number."""
+    # The limit keeps the database from looking by customer, through all the records of the period.
+    late = select(usage_records).where(book.chain == MAIN, book.seq > after).order_by(book.seq).limit(MANY).subquery().c
+    query = select(*(late[field] for field in FIELDS)).where(*calls_in(customer, start, end, of=late))
+    with database.read() as connection:
+        return [dict(zip(FIELDS, row, strict=True)) for row in connection.execute(query)]
+
+
+def booked_among(database: Database, ids: Sequence[str], upto: int) -> list[str]:
+    """Return those of some records that are in the book, up to the record of a number."""
+    query = select(book.id).where(book.seq <= upto)
+    with database.read() as connection:
+        return [
+            name
+            for some in batches(ids, VALUES_MOST)
+            for name in connection.execute(query.where(book.id.in_(some))).scalars()
+        ]
 
 
 def begun(connection: Connection, customer: str, start: int, end: int, upto: int | None = None) -> int:

@@ -88,15 +88,12 @@ class Agreement:
         )
 
     def _said(self, period: Period) -> tuple[int, int] | None:
-        """Return what the window says is used; None where it is being rebuilt, or was begun in the middle.
-
-        A window that a change of the period's kind or zone began does not know of calls that were running then.
-        """
+        """Return what the window says is used; None where it is being rebuilt."""
         with translated(), self._redis.pipeline(transaction=False) as batch:
             batch.hget(redis_keys.state(period.bucket), "generation")
-            batch.hmget(period.window, *WINDOW, "carried")
-            generation, (*found, was_carried) = batch.execute()
-        if generation is None or text(generation) != self._generation() or was_carried is not None:
+            batch.hmget(period.window, *WINDOW)
+            generation, found = batch.execute()
+        if generation is None or text(generation) != self._generation():
             return None
         window = WindowState.read(found)
         return window.used, window.spend_used
@@ -126,9 +123,8 @@ class Agreement:
 
         What is not rolled up yet is added; all of it in one statement, so that it is of one moment.
         """
-        query = sums_by_rollup(period.customer, period.start, period.end, but)
         with self._database.read() as connection:
-            rows = connection.execute(query).all()
+            rows = sums_by_rollup(connection, period.customer, period.start, period.end, but)
         tokens = sum(row.sign * summed(row[1], row[2]) for row in rows)
         return tokens, sum(row.sign * summed(row[3], row[4]) for row in rows)
 

@@ -14,7 +14,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import CompoundSelect, Connection, Select, delete, func, insert, literal, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, func, insert, literal, select, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.holds.periods import period_at
@@ -141,23 +141,34 @@ class Rollup:
         return [(one, *period_at(known[one].period, known[one].timezone, time)) for one, time in newest.items()]
 
 
-def sums_by_rollup(customer: str, start: int, end: int, but: Sequence[str]) -> CompoundSelect[Any]:
-    """Return the question what a window comes to, but for some records: rows of a sign and of sums in halves.
+def sums_by_rollup(connection: Connection, customer: str, start: int, end: int, but: Sequence[str]) -> list[AnyRow]:
+    """Return what a window adds up to, but for some records: rows of a sign and of sums in halves.
 
     Of what is not rolled up yet at most ``TAIL_MOST`` records are looked at.
     """
+    window = {"customer": customer, "start": start, "end": end}
+    if not but:
+        return list(connection.execute(_SUMS, window).all())
+    twice = select(usage_records).where(book.id.in_(but)).limit(len(but)).subquery().c
+    less = select(literal(-1), *sums_of(twice)).where(*calls_in(customer, start, end, of=twice))
+    return list(connection.execute(union_all(*_parts(), less), window).all())
+
+
+def _parts() -> tuple[Select[Any], Select[Any]]:
+    """Return the questions for a window, with ``customer``, ``start`` and ``end`` still to be said: what is rolled up, and
+    what is not yet."""
     of = rollup_windows.c
+    customer, start, end = (bindparam(name, type_=of[name].type) for name in ("customer", "start", "end"))
     here = (of.customer == customer, of.start == start, of.end == end)
     kept = select(literal(1).label("sign"), of.tokens_high, of.tokens_low, of.charge_high, of.charge_low).where(*here)
     place = func.coalesce(select(rollup_read.c.seq).where(rollup_read.c.chain == MAIN).scalar_subquery(), 0)
     # The limits keep the database from looking by customer, through all the records of a period.
     latest = select(usage_records).where(book.chain == MAIN, book.seq > place).order_by(book.seq).limit(TAIL_MOST)
     late = latest.subquery().c
-    added = select(literal(1), *sums_of(late)).where(*calls_in(customer, start, end, of=late))
-    if not but:
-        return kept.union_all(added)
-    twice = select(usage_records).where(book.id.in_(but)).limit(len(but)).subquery().c
-    return kept.union_all(added, select(literal(-1), *sums_of(twice)).where(*calls_in(customer, start, end, of=twice)))
+    return kept, select(literal(1), *sums_of(late)).where(*calls_in(customer, start, end, of=late))
+
+
+_SUMS = union_all(*_parts())
 
 
 def windows_in(database: Database, ids: Iterable[str]) -> Iterator[tuple[str, list[tuple[Period, Used]]]]:

@@ -205,7 +205,7 @@ async def test_a_credit_and_a_fee_are_no_usage(operator: Operator, services: Adm
     assert services.redis.exists(window) == 0
     assert sum(aside_in(database, 0, Sums()).values()) == 0
     services.redis.hset(redis_keys.state(redis_keys.bucket_of(customer)), "generation", "1")
-    services.projection.begin_window(customer, month, _state(database, customer, month))
+    services.redis.hset(window, "amounts", _state(database, customer, month).to_bytes())
     verdict = Agreement(database, services.redis, lambda: "1").look_at(Period(customer, *month))
     assert verdict is None or verdict.fault is None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,8 +16,8 @@ from gateway.holds.idempotency import IdempotencyClaims
 from gateway.holds.keeper import MARKED_S, Keeper, Live
 from gateway.holds.maintenance.redis_upkeep import Maintenance
 from gateway.holds.store import redis_keys
-from gateway.holds.store.packing import WindowState, conversation_in, mark
-from gateway.holds.store.projection import Projection
+from gateway.holds.store.packing import conversation_in, mark
+from gateway.holds.store.projection import PeriodUse, Projection
 from gateway.metrics.counters import Counters
 from tests.clock import Clock
 from tests.gateway.holds.desk import LEASE, Desk, desk
@@ -217,9 +219,9 @@ async def test_a_window_that_a_change_of_period_began_stays_while_any_period_may
         bucket, projection, days = redis_keys.bucket_of("acme"), Projection(at.blocking), (5, 20, 40)
         starts = [now_ms() - day * 86_400_000 for day in days]
         name = {"window": partial(redis_keys.window, bucket, "acme"), "end_user": partial(_of_end_user, bucket)}[kind]
-        for start in starts:
-            projection.begin_window("acme", (start, start + 1), WindowState(used=5))
-            projection.begin_end_users("acme", start, {"someone": 5})
+        use = PeriodUse(5, by_user=Counter(someone=5), read_to="0-0")
+        for rev, start in enumerate(starts, start=2):
+            projection.change_period(replace(at.customers["acme"], rev=rev), (start, start + 1), use)
         at.blocking.hdel(name(starts[0]), "carried")
         upkeep = Maintenance(at.blocking, now_ms)
         for _ in range(3):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
@@ -14,16 +14,19 @@ import redis
 from sqlalchemy import func, insert, select
 
 from gateway.errors import MeteringUnavailable
+from gateway.holds.announcement import Announcement, announcement
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import connect, text
 from gateway.holds.store.generation import Generation, in_own_thread
 from gateway.holds.store.packing import WindowState, window_state
+from gateway.holds.store.scripts import source
 from gateway.ledger.book.appender import book
 from gateway.ledger.book.watermark import Fallen, Watermark
 from gateway.ledger.database import Database
 from gateway.ledger.recovery.hot_state import Bounds
 from gateway.ledger.recovery.recovery import CUSTOMERS_AT_ONCE, Recovery
 from gateway.ledger.tables import customers, usage_records
+from tests.gateway.holds.desk import desk
 from tests.gateway.ledger.records import NOON, customer_row, record
 from tests.waiting import until
 
@@ -109,6 +112,85 @@ def test_a_rebuild_that_lost_its_lock_stops_and_puts_nothing_in_force(database: 
     client.delete(redis_keys.REBUILD_LOCK)
     generation = recovery(database, client, Written(project)).ensure()
     assert in_force(client) == {generation}
+
+
+class Killed(BaseException):
+    """Stands for the end of a process at that point."""
+
+
+class KilledAt(Recovery):
+    """Ends at one of its steps, after everything before it."""
+
+    def __init__(self, step: str, database: Database, client: redis.Redis) -> None:
+        self._last = step
+        projecting = Written(lambda: self._end("menus"), lambda _: self._end("customers"))
+        super().__init__(database, client, projecting, bounds=BOUNDS, now_ms=lambda: NOON, lock_s=60.0)
+
+    def _end(self, step: str) -> None:
+        if step == self._last:
+            raise Killed
+
+    def _put_back(self, generation: str, in_flight: Mapping[str, Sequence[Announcement]]) -> None:
+        self._end("put_back")
+        super()._put_back(generation, in_flight)
+
+    def _put_in_force(self, generation: str, buckets: Sequence[str]) -> None:
+        self._end("put_in_force")
+        super()._put_in_force(generation, buckets)
+
+
+@pytest.mark.parametrize("step", ["menus", "customers", "put_back", "put_in_force"])
+async def test_a_rebuild_that_is_killed_loses_no_hold_of_a_dead_worker(
+    valkey_url: str, database: Database, step: str
+) -> None:
+    """Nobody else remembers such a hold, and what it came to until then is billed."""
+    with_customers(database, 1)
+    async with desk(valkey_url) as at:
+        at.tier("basic")
+        at.customer("cus_0", "basic")
+        await at.tell("reserve settled cus_0 40 -> granted 40\nsettle settled 30 -> charged 0")
+        await at.reserve("one", "cus_0", 60)
+        at.renew("one", 20)
+        for _ in range(2):
+            with pytest.raises(Killed):
+                KilledAt(step, database, at.blocking).rebuild()
+            at.blocking.delete(redis_keys.REBUILD_LOCK)
+        recovery(database, at.blocking).rebuild()
+
+        after = at.in_flight("cus_0")["one"]
+        assert (after.tokens, after.sofar, after.admitted) == (60, 20, at.holds["one"].admitted)
+        assert at.window("cus_0")["held"] == 60
+        assert at.blocking.exists(redis_keys.rescued(redis_keys.bucket_of("cus_0"))) == 0
+        assert at.blocking.hget(redis_keys.state(redis_keys.bucket_of("cus_0")), "rebuilding") is None
+
+
+async def test_no_worker_tells_its_hold_to_a_bucket_that_is_half_rebuilt(valkey_url: str, database: Database) -> None:
+    """Its window is written after that, without what the hold holds."""
+    with_customers(database, 1)
+    async with desk(valkey_url) as at:
+        at.tier("basic")
+        at.customer("cus_0", "basic")
+        hold = await at.reserve("one", "cus_0", 60)
+        bucket = redis_keys.bucket_of("cus_0")
+        said: list[str] = []
+
+        def tell(_: object) -> None:
+            told = announcement(before)
+            assert at.blocking.hget(redis_keys.state(bucket), "generation") is None
+            said.append(text(at.blocking.register_script(source("announce"))(told.keys(), told.arguments("2", NOON))))
+
+        before = at.in_flight("cus_0")[hold.id]
+        recovery(database, at.blocking).rebuild()
+        at.blocking.hdel(redis_keys.state(bucket), "generation")
+        with pytest.raises(Killed):
+            KilledAt("put_in_force", database, at.blocking).ensure()
+        at.blocking.delete(redis_keys.REBUILD_LOCK)
+        recovery(database, at.blocking, Written(customers=tell)).ensure()
+
+        assert said == ["rebuild"]
+        assert at.window("cus_0")["held"] == 60
+        assert list(at.in_flight("cus_0")) == ["one"]
+        assert at.blocking.hget(redis_keys.state(bucket), "generation") == b"2"
 
 
 async def test_a_rebuild_waits_for_no_thread_of_others() -> None:

@@ -1,0 +1,88 @@
+"""Puts a change of a customer's period or time zone in force, so that no call is counted twice or not at all.
+
+What is used of the new period is in the ledger, in the records that wait for it, and in the calls in flight. The first two
+are added up here, the last by the script that puts the change in force; it does so only while no record has come since.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from gateway.clock import now_ms
+from gateway.errors import MeteringUnavailable
+from gateway.holds.store import redis_keys
+from gateway.holds.store.projection import PeriodUse, Projection
+from gateway.holds.terms import Customer, period_of
+from gateway.ledger.book.entries import Entry, Malformed, record_in
+from gateway.ledger.book.watermark import head
+from gateway.ledger.database import Database
+from gateway.ledger.read.queries import (
+    OF_CALLS,
+    begun_in,
+    booked_among,
+    calls_after,
+    spent_in,
+    tokens_by_end_user,
+)
+from gateway.ledger.recovery.hot_state import limits_end_users, menus_ever
+from pricing.usage import UsageRecord
+
+TRIES = 100
+"""How often the records are read that came meanwhile: a few milliseconds each."""
+
+NOTHING_READ = "nothing"
+"""Stands for the id of a stream's entry where none has been read yet."""
+
+
+def is_another_period(before: Customer, after: Customer) -> bool:
+    """Return whether a customer's usage is counted in another period after a change of its terms."""
+    return (before.period, before.timezone) != (after.period, after.timezone)
+
+
+def change_period(database: Database, projection: Projection, customer: Customer) -> None:
+    """Put a customer's terms in force, of which the period or the time zone is new.
+
+    Raises:
+        MeteringUnavailable: Redis or the ledger is unavailable, or records come faster than they are read; nothing has
+            changed. Call it again later.
+    """
+    period = period_of(customer, now_ms())
+    upto = head(database)
+    spent = spent_in(database, {customer.id: period}, upto)[customer.id]
+    included = begun_in(database, customer.id, *period, upto)
+    tiers = [tier for menu in menus_ever(database) for tier in menu.tiers]
+    counts_users = limits_end_users(customer.overrides, tiers)
+    by_user = tokens_by_end_user(database, customer.id, *period, upto) if counts_users else {}
+    read_to = projection.change_period(customer, period, PeriodUse(read_to=NOTHING_READ))
+    for _ in range(TRIES):
+        if read_to is None:
+            return
+        use = PeriodUse(spent.tokens, spent.charge_nanousd, included, Counter(by_user), read_to)
+        for record in _later_records(database, projection, customer.id, period, upto):
+            use.tokens += record["billed_output_tokens"]
+            use.charge_nanousd += record["charge_nanousd"]
+            use.included += record["conversation_is_included"] is True
+            if counts_users:
+                use.by_user[record["end_user"]] += record["billed_output_tokens"]
+        read_to = projection.change_period(customer, period, use)
+    raise MeteringUnavailable("Records come faster than they can be read; try again later.")
+
+
+def _later_records(
+    database: Database, projection: Projection, customer: str, period: tuple[int, int], upto: int
+) -> Iterable[UsageRecord]:
+    """Return the records of a period that are not among the ledger's first ``upto``: booked since, or waiting."""
+    # The stream is read first: what leaves it meanwhile is in the ledger by then.
+    stream, entries = projection.waiting_records(redis_keys.bucket_of(customer))
+    found = [record_in(Entry(stream, name, entry)) for name, entry in entries]
+    waiting = {
+        record["id"]: record
+        for record in found
+        if not isinstance(record, Malformed)
+        and (record["customer"], record["kind"] in OF_CALLS) == (customer, True)
+        and period[0] <= record["time"] < period[1]
+    }
+    for name in booked_among(database, list(waiting), upto):
+        del waiting[name]
+    return (waiting | {record["id"]: record for record in calls_after(database, customer, *period, upto)}).values()
