@@ -20,6 +20,9 @@ README = ROOT / "README.md"
 README_LINES_MAX = 120
 REFERENCE = ROOT / "docs" / "reference"
 FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+PATH = re.compile(r"\.(?:py|lua|md|toml|yml|sql)$|/$")
+NOT_HERE = {"tokencap.toml", "migrations/versions/000N_what.py"}
+"""A file of the operator's, and one that is still to be written."""
 DOCUMENTS = [path for path in written_files() if path.suffix == ".md"]
 NOT_FOR_CALLERS = {"internal_error", "caller_gone"}
 
@@ -29,6 +32,14 @@ def rows(page: str) -> list[list[str]]:
     table = (REFERENCE / f"{page}.md").read_text("utf-8").partition("\n|")[2].partition("\n\n")[0]
     lines = [line for line in f"|{table}".splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def missing(path: Path, text: str) -> list[str]:
+    """Return the files and folders that a document names which are neither beside it, nor in the gateway, nor at the root."""
+    named = [name for name in re.findall(r"`((?:[\w.-]+/)*[\w.-]+/?)`", text) if name not in NOT_HERE]
+    named = [name for name in named if PATH.search(name) or ("/" in name and name.split("/")[0] in FOLDERS)]
+    places = (path.parent, ROOT / "gateway", ROOT)
+    return [name for name in named if not any((place / name).exists() for place in places)]
 
 
 def links_of(path: Path) -> list[tuple[str, str]]:
@@ -52,13 +63,24 @@ def codes(cell: str) -> list[str]:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_relative_links_and_named_files_exist(path: Path) -> None:
-    """Whatever a document links to in this repository, or names by its place in it, is there."""
+    """Whatever a document links to in this repository, or names as a file or a folder, is there."""
     text = FENCED.sub("", path.read_text("utf-8"))
     links = [link for link, _ in links_of(path) if link]
-    named = [name for name in re.findall(r"`([\w./-]+)`", text) if name.split("/")[0] in FOLDERS and "/" in name]
 
     assert [link for link in links if not (path.parent / link).exists()] == []
-    assert [name for name in named if not (ROOT / name).exists()] == []
+    assert missing(path, text) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["gateway/tide.py", "tide.py", "holds/tide/", "lua/tide.lua", "docs/tide.md", "tests/tide"]
+)
+def test_a_file_that_is_not_there_is_found(name: str) -> None:
+    assert missing(
+        ROOT / "gateway" / "README.md", f"`journey.py` `serving/`, see `{name}` and `serving/journey.py`"
+    ) == [
+        "journey.py",
+        name,
+    ]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
