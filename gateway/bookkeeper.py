@@ -36,10 +36,10 @@ from gateway.metrics.counters import Counters, Sheet, count_records, read_sheet
 from gateway.metrics.definitions import (
     BREACHES,
     CLOCKS_APART,
+    DEAD_LETTERS,
     FAULTS,
     HELD_TOKENS,
     HOLDS,
-    LEDGER_ASIDE,
     LEDGER_LAG,
     REDIS_MEMORY,
     REDIS_MEMORY_MAX,
@@ -196,7 +196,7 @@ def _look(counters: Counters, conservation: Conservation, found: Found, writer: 
     _gauge(counters, conservation.turn(), found, writer.waiting(), count_dead_letters(database))
 
 
-def _gauge(counters: Counters, counted: Counted, found: Found, waiting: int, aside: int) -> None:
+def _gauge(counters: Counters, counted: Counted, found: Found, waiting: int, dead_letters: int) -> None:
     """Put down how things stand now."""
     counters.put(HOLDS, counted.holds)
     counters.put(HELD_TOKENS, counted.held_tokens)
@@ -205,5 +205,5 @@ def _gauge(counters: Counters, counted: Counted, found: Found, waiting: int, asi
     counters.put(REDIS_MEMORY, found.memory)
     counters.put(REDIS_MEMORY_MAX, found.memory_max)
     counters.put(LEDGER_LAG, waiting)
-    counters.put(LEDGER_ASIDE, aside)
+    counters.put(DEAD_LETTERS, dead_letters)
     counters.put(TURNED_AT, now_ms() // 1000)

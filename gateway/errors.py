@@ -228,7 +228,7 @@ class UpstreamUnavailable(UpstreamError):
     """Refused, reset, or an error that is between us and the upstream."""
 
 
-class UpstreamSaid(UpstreamUnavailable):
+class UpstreamErrorEvent(UpstreamUnavailable):
     """The upstream wrote an error into its answer; ``said`` is the JSON of it, with whatever it tells of the house."""
 
     def __init__(self, said: Any) -> None:

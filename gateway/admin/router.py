@@ -1,4 +1,4 @@
-"""Puts the admin API together: its resources, who may use them, how it refuses, how it describes itself."""
+"""Puts the admin API together: its resources, access to them, its refusals and its description."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ TAGS = [
 
 
 def build_admin(app: FastAPI, services: AdminServices) -> None:
-    """Give an app the admin API under ``/admin``, its description at ``/openapi.json`` and its way of refusing."""
+    """Give an app the admin API under ``/admin``, its description at ``/openapi.json`` and its refusals."""
     app.add_exception_handler(TokencapError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(HTTPException, _refuse)
@@ -102,7 +102,7 @@ def build_router(services: AdminServices) -> APIRouter:
 
 
 def _describe(app: FastAPI) -> None:
-    """Say what OpenAPI is to say, in FastAPI's own way of extending it."""
+    """Add to the OpenAPI description, in FastAPI's own way of extending it."""
     app.version, app.description, app.openapi_tags = version("tokencap"), DESCRIPTION, TAGS
     generated = app.openapi
 
@@ -122,7 +122,7 @@ def _describe(app: FastAPI) -> None:
 
 
 def _refuse(request: Request, error: Exception) -> JSONResponse:
-    """Answer with a problem whatever went wrong."""
+    """Answer with a problem, whatever went wrong."""
     if isinstance(error, RequestValidationError):
         return response_to(translated(error))
     if isinstance(error, HTTPException):
@@ -133,7 +133,7 @@ def _refuse(request: Request, error: Exception) -> JSONResponse:
 
 
 def _of_http(request: Request, error: HTTPException) -> TokencapError:
-    """Return what FastAPI itself refuses as a refusal of ours."""
+    """Return FastAPI's own refusal as one of this API's."""
     path = request.url.path[:200]
     if error.status_code == NotFound.status:
         return NotFound(f"There is nothing at {path}.")

@@ -17,7 +17,7 @@ from gateway.holds.store.clients import translated
 from gateway.holds.store.inflight import calls_in_flight
 from gateway.ledger.billing.closings import CustomerMonth, close, month_at, months_of, open_before
 from gateway.ledger.billing.invoices import Terms
-from gateway.ledger.book.dead_letters import streams_aside
+from gateway.ledger.book.dead_letters import streams_with_dead_letters
 from gateway.ledger.book.sealing import Sealer
 from gateway.ledger.book.watermark import Watermark
 from gateway.ledger.database import Database
@@ -198,9 +198,9 @@ class Closing:
             return {one.customer: "Records are not in the ledger yet." for one in months}
         if not self._watermark.is_high(self._database):
             return {one.customer: "Redis is behind the ledger and is being rebuilt." for one in months}
-        aside = streams_aside(self._database)
+        dead = streams_with_dead_letters(self._database)
         return {
             one.customer: "Records are set aside, which a person has to look at: see `tokencap ledger verify`."
             for one in months
-            if redis_keys.usage(redis_keys.bucket_of(one.customer)) in aside
+            if redis_keys.usage(redis_keys.bucket_of(one.customer)) in dead
         }

@@ -1,4 +1,4 @@
-"""The demo's customers: how urgent each is, how often each asks, and which tier each takes from a menu."""
+"""The demo's customers: how urgent each is, how often each calls, and which tier each takes from a menu."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ def people_of(
 
 
 def visitor_of(market: Market) -> Person:
-    """Return whoever sits at the terminal: has a key, does no simulated talking, is as urgent as the average."""
+    """Return the visitor at the terminal: it has a key, starts no conversations, and is as urgent as the average."""
     urgency = sum(rate * share for rate, share in zip(market.urgency_per_s, market.share, strict=True))
     return Person("you", urgency, market.value_nanousd[0], 0.0, is_streaming=False, chooses_each_time=False)
 
 
 def law_of(market: Market) -> Law:
-    """Return how a model answers that is what the market says it is.
+    """Return the law of a model that answers as the market says.
 
     Raises:
         StartupError: its answers are not exponential, or their worth does not fall exponentially.

@@ -85,7 +85,7 @@ def earns(menu: Menu, people: Sequence[Person], law: Law) -> tuple[float, float]
 
 
 def _at(places: Sequence[float], values: Sequence[float], at: float, before: float = 1.0) -> float:
-    """Return a stairs' value at a place, ``before`` where the first step is yet to come."""
+    """Return a step function's value at a place, ``before`` left of the first step."""
     value = before
     for place, step in zip(places, values, strict=True):
         if place > at:

@@ -13,7 +13,7 @@ from pricing.report.menu_table import columns
 from pricing.usage import UsageRecord
 
 Z_MOST = 4.0
-"""Standard errors by which a figure may be off."""
+"""The standard errors by which a figure may be off."""
 
 COUNT_LEAST = 20
 """Conversations that each tier must be expected to have had before anything is judged: from there on a menu that is
@@ -25,7 +25,7 @@ ENDED_BY_ITSELF = "complete"
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One number as the menu expects it and as the ledger has it.
+    """One figure as the menu expects it and as the ledger has it.
 
     ``error`` is the standard error of ``seen`` if the menu is right; 0 where chance has no part in it.
     """
@@ -77,7 +77,7 @@ class Conversations:
         return self.by_tier.total()
 
     def note(self, record: UsageRecord) -> None:
-        """Take in one row of the ledger."""
+        """Add one row of the ledger."""
         if record["customer"] not in self.customers:
             return
         self.charge_nanousd += record["charge_nanousd"]

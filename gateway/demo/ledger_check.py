@@ -1,4 +1,4 @@
-"""Whether the ledger says what the simulated model says: the same calls, and the same tokens to the token."""
+"""Whether the ledger agrees with the simulated model: the same calls, and the same tokens to the token."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 from pricing.usage import UsageRecord
 
 CUT_SHORT = frozenset({"disconnect", "upstream_error", "shutdown", "recovered"})
-"""Endings at which tokens were on their way between model and gateway: the model sent them, nobody received them."""
+"""Endings with tokens lost between model and gateway: the model sent them, nobody received them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class Totals:
     """Calls and tokens, as one side has them."""
 
     calls: int
     input_tokens: int
     output_tokens: int
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(
             self.calls + other.calls,
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
         )
 
-    def __sub__(self, other: Tally) -> Tally:
-        return Tally(
+    def __sub__(self, other: Totals) -> Totals:
+        return Totals(
             self.calls - other.calls,
             self.input_tokens - other.input_tokens,
             self.output_tokens - other.output_tokens,
@@ -40,9 +40,9 @@ class Tally:
 
 @dataclass(slots=True)
 class Ledger:
-    """What the ledger has: calls that ran to their end in one sum, those that somebody broke off one by one."""
+    """The ledger's calls: those that ran to their end in one sum, those that were broken off one by one."""
 
-    whole: Tally = Tally(0, 0, 0)
+    whole: Totals = Totals(0, 0, 0)
     cut_short: list[UsageRecord] = field(default_factory=list)
 
     def note(self, record: UsageRecord) -> None:
@@ -52,15 +52,15 @@ class Ledger:
         if record["finish"] in CUT_SHORT:
             self.cut_short.append(record)
         else:
-            self.whole += Tally(1, record["input_tokens"], record["output_tokens"])
+            self.whole += Totals(1, record["input_tokens"], record["output_tokens"])
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Both sides' calls that ran to their end, and the calls that somebody broke off, which are bounded one by one."""
+    """Both sides' calls that ran to their end, and the calls that were broken off, which are bounded one by one."""
 
-    ledger: Tally
-    model: Tally
+    ledger: Totals
+    model: Totals
     cut_short: int
     overbilled: tuple[str, ...]
     """Calls broken off for which the ledger has tokens that the model never sent, or a call it never had."""
@@ -89,12 +89,12 @@ def compare(ledger: Ledger, count: Mapping[str, Any], broken_off: Mapping[str, M
         broken_off: for each call that was cut short the model's own record of it, None where it never had it.
     """
     known = [call for call in broken_off.values() if call is not None]
-    everything = Tally(
+    everything = Totals(
         count["finished"] + count["closed"] + count["live"], count["prompt_tokens"], count["completion_tokens"]
     )
     return Comparison(
         ledger=ledger.whole,
-        model=everything - Tally(len(known), _sum(known, "prompt_tokens"), _sum(known, "completion_tokens")),
+        model=everything - Totals(len(known), _sum(known, "prompt_tokens"), _sum(known, "completion_tokens")),
         cut_short=len(ledger.cut_short),
         overbilled=tuple(record["id"] for record in ledger.cut_short if _exceeds(record, broken_off[record["id"]])),
     )

@@ -1,4 +1,4 @@
-"""The whole loop in front of the viewer: a bad menu, customers who choose and leave, what was learnt, a better menu."""
+"""The whole loop in front of the viewer: a bad menu, customers who choose and leave, an estimate, a better menu."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Loop:
         seconds: float,
         stop: asyncio.Event,
     ) -> None:
-        """Let everyone talk for nothing, and find out the pace at which answers come, the machine's delays included."""
+        """Let everyone talk for free, and measure the pace at which answers come, the machine's delays included."""
         free = Tier(TRIAL)
         await operator.type_tier(free)
         for account in accounts:
@@ -122,7 +122,7 @@ class Loop:
         self._law = await self._pace(operator)
 
     async def _pace(self, operator: Operator) -> Law:
-        """Return the model's law with the pace that the records of streamed calls tell, in its own time."""
+        """Return the model's law with the pace in the records of streamed calls, in the model's time."""
         calls, waited_ms, tokens, spoke_ms = 0, 0, 0, 0
         async for record in operator.usage(0):
             if record["stream"] and record["ttft_ms"] is not None and record["output_tokens"] > 1:
@@ -137,7 +137,7 @@ class Loop:
         return replace(self._law, tokens_per_s=1 / a_token_s, first_token_s=first_s)
 
     async def _priced(self, operator: Operator) -> tuple[Mapping[str, Any], Menu]:
-        """Price the market as it is and as it is guessed, sell the guess; return the best menu and the one on sale."""
+        """Price the true market and the guessed one, sell the guess; return the best menu and the menu on sale."""
         pace = {"tokens_per_s": self._law.tokens_per_s, "first_token_s": self._law.first_token_s}
         types = [{"urgency_per_s": max(self._market.urgency_per_s), "share": 1}]
         guess = await self._price({**self._given, **pace, "types": types})

@@ -1,4 +1,4 @@
-"""The gateway as the demo's operator sees it: its admin API, over HTTP like anyone's."""
+"""The gateway as the demo's operator sees it: its admin API, over HTTP."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ async def answered(asking: Awaitable[httpx.Response]) -> httpx.Response:
 
 
 class Operator:
-    """Sets up what is sold and to whom, and reads what came of it."""
+    """Sets up menus and customers, and reads the usage."""
 
     def __init__(self, client: httpx.AsyncClient, admin_token: str) -> None:
         self._client = client
         self._headers = {"authorization": f"Bearer {admin_token}"}
 
     async def sell(self, menu: Mapping[str, Any], moves: Mapping[str, str] | None = None) -> Menu:
-        """Post a computed menu and put it in force, unless it is already; return what any visitor now sees.
+        """Post a computed menu and put it in force, unless it already is; return the public menu.
 
-        ``moves`` says where customers of tiers go that it lacks.
+        ``moves`` names the new tiers of customers whose tiers the menu lacks.
         """
         version = menu["version"]
         if not (await self._request("GET", f"/admin/menus/{version}")).is_success:
@@ -64,11 +64,11 @@ class Operator:
         return await self._ask("GET", f"/admin/pricing/runs/{run_id}")
 
     async def on_sale(self) -> Menu:
-        """Return the menu that any visitor sees."""
+        """Return the public menu."""
         return Menu.from_json(await self._ask("GET", "/v1/menu"))
 
     async def customers(self) -> dict[str, str]:
-        """Return the ids of the customers that have an ``external_id``, by it."""
+        """Return the ids of the customers with an ``external_id``, by that id."""
         return {
             customer["external_id"]: customer["id"]
             async for customer in self._pages("/admin/customers", {})

@@ -1,4 +1,4 @@
-"""What is shown while the demo runs: what each tier has had so far, as a few lines of text."""
+"""What is shown while the demo runs: the use of each tier so far, as a few lines of text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pricing.report.menu_table import columns
 
 @dataclass(slots=True)
 class Row:
-    """One tier's customers together, as they saw it. ``held_tokens`` is what the gateway says is set aside now."""
+    """The customers of one tier together, as they observed it. ``held_tokens`` are held now, by the gateway's account."""
 
     customers: int = 0
     calls: int = 0

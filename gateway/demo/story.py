@@ -30,18 +30,18 @@ SETTLED_S = 60.0
 
 
 class Screen(Protocol):
-    """Where the story is told."""
+    """The output of the demo."""
 
     def say(self, *lines: str) -> None:
         """Write lines that stay."""
 
     def show(self, board: Board, elapsed_s: float) -> None:
-        """Write how things stand."""
+        """Write the present state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where it plays. ``law`` is the model's in its own time; ``speed`` of its seconds pass in one of ours.
+    """The setting of the demo. ``law`` is the model's in its own time; ``speed`` of its seconds pass in one of ours.
 
     ``menu`` is a computed menu, complete with its market, and ``market_file`` the file it was computed from.
     """
@@ -69,7 +69,7 @@ async def tell(stage: Stage, screen: Screen, with_traffic: bool, stop: asyncio.E
         StartupError: the gateway refuses what the demo asks of it.
     """
     started_ms = stage.now_ms()
-    # Nothing between this machine and itself: no proxy of the environment.
+    # The connection stays on this machine: no proxy of the environment.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
     async with httpx.AsyncClient(base_url=stage.url, limits=limits, timeout=30, trust_env=False) as client:
         operator = Operator(client, stage.admin_token)
@@ -121,7 +121,7 @@ async def _sign_up(
 
 
 def entrance(stage: Stage, key: str) -> list[str]:
-    """Return how to get in: addresses, the admin token, a customer's key, and a line that works as pasted."""
+    """Return the addresses, the admin token, a customer's key, and a line that works as pasted."""
     body = {
         "model": stage.law.model,
         "stream": True,
@@ -183,7 +183,7 @@ async def shown(
 
     async def keep_showing() -> None:
         while True:
-            with suppress(StartupError):  # what is not answered now is shown the next time
+            with suppress(StartupError):  # a figure that does not come now is shown the next time
                 await show()
             await asyncio.sleep(every_s)
 
@@ -196,10 +196,10 @@ async def shown(
 
 
 async def settled(stage: Stage, client: httpx.AsyncClient, customers: list[Customer]) -> None:
-    """Wait until the model speaks to nobody and nothing is held.
+    """Wait until the model has no open call and nothing is held.
 
     Raises:
-        StartupError: something still is after a minute.
+        StartupError: something is still open after a minute.
     """
     deadline = stage.now_s() + SETTLED_S
     while (await counted(stage))["live"] or sum([await held_tokens(client, customer) for customer in customers]):

@@ -18,7 +18,7 @@ from gateway.errors import StartupError
 
 CALL_S = 300.0
 LIVE_MOST = 64
-"""Conversations at a time, on a machine too slow for the speed that was asked for."""
+"""The most conversations at a time, on a machine too slow for the requested speed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Customer:
 
     @property
     def first_call_headers(self) -> dict[str, str]:
-        """What a conversation is begun with: the tier, where it is named each time."""
+        """The headers of a conversation's first call: the tier, where it is named each time."""
         return self.headers | ({"x-tokencap-tier": self.tier} if self.person.chooses_each_time else {})
 
 
@@ -47,8 +47,8 @@ class Traffic:
         client: whose base URL is the gateway's.
         model: what they ask for.
         speed: how many of the model's seconds pass in one of ours.
-        chance: decides the pauses, and who speaks next.
-        board: hears of every call.
+        chance: draws the pauses, and the next speaker.
+        board: notes every call.
     """
 
     def __init__(self, client: httpx.AsyncClient, model: str, speed: float, chance: Random, board: Board) -> None:
@@ -107,8 +107,8 @@ class Traffic:
         """Return the answer, read to its end.
 
         Raises:
-            TimeoutError: patience ended before. Who hangs up waits for the answer to begin: of a call that nothing came
-                of the gateway keeps no record, and the model does.
+            TimeoutError: patience ended before. A customer hangs up only after the answer has begun: of a call without an
+                answer the gateway keeps no record, and the model does.
         """
         patience = self._patience_s(person)
         until = None if patience is None else asyncio.get_running_loop().time() + patience

@@ -11,28 +11,28 @@ from gateway.exports.jsonl import chunked
 from pricing.usage import FIELDS, UsageRecord
 
 FROM_CALLERS = ("conversation", "client_request_id", "end_user")
-"""The fields whose text a customer chooses. All others are ours or the operator's."""
+"""The fields whose text a customer chooses. All others are the gateway's or the operator's."""
 
 FORMULA = "=+\\-@＝＋－＠"
-"""What a spreadsheet takes for the beginning of a formula, full-width forms included."""
+"""Characters that a spreadsheet takes for the beginning of a formula, full-width forms included."""
 
 ENDS_CELL = ";\t\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
-"""What ends a cell or a line for a reader with another separator. To such a reader our quotes, which stand in the middle
-of its cell, quote nothing."""
+"""Characters that end a cell or a line for a reader with another separator. To such a reader our quotes, which stand in
+the middle of its cell, quote nothing."""
 
 CELL_BEGINS = rf"(?:\A|(?<=[{ENDS_CELL}]))"
 HARMFUL = re.compile(rf"\A(?=[\t\r\n])|{CELL_BEGINS}(?='|[\s\"]*[{FORMULA}])")
-"""Where an apostrophe is put in: also before one that was there, so that taking them away gives back what was said."""
+"""Places for an apostrophe: also before an existing one, so that removing them restores the text."""
 
 PLACES_FROM_CALLERS = tuple(FIELDS.index(field) for field in FROM_CALLERS)
 PLACE_OF_STREAM = FIELDS.index("stream")
 
 
 def encode(records: Iterable[UsageRecord]) -> Iterator[bytes]:
-    """Yield the file in chunks: UTF-8, ``\\n`` after each row, an empty cell where a field says nothing.
+    """Yield the file in chunks: UTF-8, ``\\n`` after each row, an empty cell where a field is null or absent.
 
     Where text that a customer chose would begin a formula, for a reader whose separator is the comma, the semicolon or
-    the tab, an apostrophe is put in. Whoever needs the text to the letter takes one apostrophe away at its beginning
+    the tab, an apostrophe is put in. A reader that needs the text to the letter removes one apostrophe at its beginning
     and after each semicolon, tab and line end, or reads the JSON Lines.
     """
     return chunked(_rows(records))
@@ -40,7 +40,7 @@ def encode(records: Iterable[UsageRecord]) -> Iterator[bytes]:
 
 def _rows(records: Iterable[UsageRecord]) -> Iterator[str]:
     row = _Row()
-    # The module quotes a carriage return only where it is part of its own line end, so it is told so.
+    # The module quotes a carriage return only where it is part of its own line end, so the line end has one.
     writer = csv.writer(row, lineterminator="\r\n")
     writer.writerow(FIELDS)
     yield row.text
@@ -62,7 +62,7 @@ def _harmless(text: str | None) -> str | None:
 
 
 class _Row:
-    """What csv.writer writes into: keeps the last row, ended by a line feed alone."""
+    """The file that csv.writer writes to: keeps the last row, ended by a line feed alone."""
 
     text = ""
 

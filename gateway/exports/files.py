@@ -1,4 +1,4 @@
-"""Writes an export to a file that is either not there or whole, with a manifest beside it that tells what it holds."""
+"""Writes an export to a file that is either absent or whole, with a manifest of its content beside it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an export holds, so that whoever receives it can check it, and whoever repeats it can compare."""
+    """The content of an export in figures, so that its receiver can check it and a repetition can be compared."""
 
     schema: int
     format: str
@@ -37,7 +37,7 @@ class Manifest:
     first_id: str | None
     last_id: str | None
     closed: bool
-    """Whether all of it is closed: then another export of the same is the same bytes."""
+    """Whether all of it is closed: then another export of the same span is the same bytes."""
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), indent=2).encode() + b"\n"
@@ -69,7 +69,7 @@ def write_file(path: Path, written_as: Format, records: Iterable[UsageRecord], *
 
 
 def _write(part: Path, name: str, written_as: Format, records: Iterable[UsageRecord], *, is_closed: bool) -> Manifest:
-    counters = Tally()
+    counters = ManifestSums()
     digest, size = hashlib.sha256(), 0
     with _flushed(part) as file:
         for chunk in written_as.encode(counters.counting(records)):
@@ -90,8 +90,8 @@ def _write(part: Path, name: str, written_as: Format, records: Iterable[UsageRec
     )
 
 
-class Tally:
-    """Counts records on their way past."""
+class ManifestSums:
+    """Sums over the records that pass."""
 
     def __init__(self) -> None:
         self.records = 0
@@ -121,7 +121,7 @@ def _part_of(path: Path) -> Path:
 
 @contextmanager
 def _flushed(path: Path) -> Iterator[BinaryIO]:
-    """Yield a new file, its owner's alone, whose content is on disk at the end."""
+    """Yield a new file that only its owner can read, whose content is on disk at the end."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         yield file
@@ -130,7 +130,7 @@ def _flushed(path: Path) -> Iterator[BinaryIO]:
 
 
 def _flush_directory(directory: Path) -> None:
-    """Make a rename outlast a power cut."""
+    """Make a rename survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

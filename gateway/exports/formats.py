@@ -35,7 +35,7 @@ def format_named(name: str) -> Format:
     """Return a format by its name.
 
     Raises:
-        BadRequest: there is none of that name; the message lists those there are.
+        BadRequest: there is no format of that name; the message lists the formats.
     """
     try:
         return FORMATS[name]

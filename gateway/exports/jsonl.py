@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pricing.usage import FIELDS, UsageRecord
 
 CHUNK_CHARACTERS = 64 * 1024
-"""Lines are collected up to this size before they are encoded: a size that files, hashes and sockets like."""
+"""Lines are collected up to this size before they are encoded: a good size for files, hashes and sockets."""
 
 
 def chunked(lines: Iterable[str]) -> Iterator[bytes]:
@@ -31,7 +31,7 @@ def chunked(lines: Iterable[str]) -> Iterator[bytes]:
 def encode(records: Iterable[UsageRecord]) -> Iterator[bytes]:
     """Yield the file in chunks: UTF-8, ``\\n`` after each line.
 
-    A field that says nothing is null, or left out where it came later than the first version of the records.
+    An empty field is null, or left out where the field is newer than the first version of the records.
     """
     return chunked(_line(record) for record in records)
 

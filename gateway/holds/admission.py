@@ -27,18 +27,18 @@ from gateway.holds.store.watermarks import NOTHING_KNOWN, PLACES, Numbers
 from gateway.holds.terms import Customer
 
 TRIES = 8
-"""How often a reservation may find that what it knew has changed before it gives up."""
+"""How many times a reservation may find its remembered values changed before it gives up."""
 
 
 BACKLOG_MOST = 4_000
-"""Records of one bucket that may wait for the ledger; beyond it nothing is admitted. In all about a million, 1 GB."""
+"""Records of one bucket that may wait for the ledger; beyond that no call is admitted. In all about a million, 1 GB."""
 
 NUMBERS = Struct("<11d")
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Whose hold it is, how long it is good for without being renewed, and how long a call may take at all."""
+    """The owner of a hold, how long the hold lasts without a renewal, and how long a call may take at all."""
 
     owner: str
     lease_ms: int
@@ -47,24 +47,24 @@ class Lease:
 
 @dataclass(slots=True)
 class Bid:
-    """One try at a hold: all that the script is told."""
+    """One attempt to reserve: all that the script is sent."""
 
     ask: Ask
     customer: Customer
     condition: Condition
     facts: Facts
     want: int
-    """Tokens per choice that the caller and the house allow."""
+    """Tokens per choice that the caller and this gateway allow."""
     money: tuple[int, int]
-    """Spend to hold: if the conversation's price is still to be charged, and if it is not."""
+    """Spend to hold: where the conversation's price is still to be charged, and where it is not."""
 
 
 class Admission:
-    """The way in. What it remembers saves look-ups; whether it is still so, the script decides.
+    """Admits calls. Its remembered values save look-ups; the script decides whether they still hold.
 
     Args:
-        booked: the number of the last record that the ledger is known to have of each bucket.
-        refused: notes refusals for the customer; None notes none.
+        booked: returns the number of the last record that the ledger is known to have of a bucket.
+        refused: records refusals for the customer; None records none.
 
     Raises:
         MeteringUnavailable: Redis is unavailable, from every method.
@@ -95,16 +95,16 @@ class Admission:
         self._connection = connection
         self._script = Script("reserve")
         self._vouches = False
-        """Whether this worker's clock, which cannot jump, has agreed with Redis' once."""
+        """Whether this worker's clock, which cannot jump, has ever agreed with Redis' clock."""
 
     async def reserve(self, ask: Ask, in_doubt: Callable[[Hold], None]) -> Hold:
         """Return the hold of an admitted call.
 
-        ``in_doubt`` is told of a hold that was asked for without an answer: it may have been made all the same.
+        ``in_doubt`` is called with a hold whose reservation got no reply: the hold may exist all the same.
 
         Raises:
-            InvalidKey, CustomerBlocked, NoTier, TierNotFound: who the caller is does not allow it.
-            ConversationCapReached, InsufficientQuota, RateLimitExceeded: what is left does not allow it.
+            InvalidKey, CustomerBlocked, NoTier, TierNotFound: the customer may not make this call.
+            ConversationCapReached, InsufficientQuota, RateLimitExceeded: too little is left for this call.
         """
         with translated():
             told = now = self._now_ms()
@@ -159,7 +159,7 @@ class Admission:
             raise MeteringUnavailable
 
     async def note_refusal(self, ask: Ask, customer: str, error: TokencapError) -> None:
-        """Note for the customer that a call of it was refused, where that is to be kept."""
+        """Record a refusal for the customer, where refusals are recorded."""
         if self._refused is None or not is_kept(error):
             return
         holder = None
@@ -168,19 +168,19 @@ class Admission:
         self._refused.note(customer, None if holder is None else holder[1], ask, error)
 
     def _want(self, ask: Ask) -> int:
-        """Return how many tokens a choice may have before what is left is looked at."""
+        """Return how many tokens a choice may have, whatever is left of the conversation, the period and the spend."""
         most = self._house.answer_tokens_max
         most = min(most, ask.model_tokens_max or most)
         return min(ask.requested_tokens or most, most) if ask.generates else 0
 
     async def compare_clocks(self) -> None:
-        """Learn whether this worker's clock and Redis' agree now: if they do, this worker's is believed from now on."""
+        """Check whether this worker's clock and Redis' agree now: if they do, this worker's is believed from now on."""
         with translated():
             seconds, micros = map(int, await self._connection.ask("TIME"))
         self._vouches |= abs(seconds * 1000 + micros // 1000 - self._now_ms()) <= APART_MS
 
     async def customer_of(self, bucket: str, key_digest: str) -> str:
-        """Return the customer whose key it is, as remembered; a key that is not is looked up, and then is.
+        """Return the customer of a key as remembered; a key that is not remembered is looked up first.
 
         Raises:
             InvalidKey: the key is unknown.
@@ -195,10 +195,10 @@ class Admission:
         return holder[0]
 
     async def confirm(self, bucket: str, key_digest: str) -> None:
-        """Look whether a key opens anything now: for calls that end before the script has looked.
+        """Look up whether a key is valid now: for calls that end before the script has checked it.
 
         Raises:
-            InvalidKey: it is unknown, revoked or expired.
+            InvalidKey: the key is unknown, revoked or expired.
         """
         with translated():
             if await self._opens(bucket, key_digest):
@@ -231,12 +231,12 @@ class Admission:
         return bucket
 
     async def in_force(self, bucket: str) -> bool:
-        """Make sure of a bucket where something is missing; return whether it was in force all the time.
+        """Make sure that a bucket is in force where something is missing in it; return whether it always was.
 
-        Whatever was not there before this may only have been wiped: look again.
+        What was missing before this may only have been wiped: look it up again.
 
         Raises:
-            MeteringUnavailable: it is being written from the ledger; it goes on, and whoever asks again waits for the same.
+            MeteringUnavailable: the bucket is being rebuilt from the ledger; the next call waits for the same rebuild.
         """
         since = self._generation.learnt
         if await generation_in(self._connection, bucket) == self._generation.value:
@@ -302,7 +302,7 @@ class Admission:
         )
 
     async def _ask(self, bid: Bid, now: int, *, is_known: bool) -> bytes | list[bytes]:
-        """Run the script; only a server that has had its state looked at (``is_known`` false) is told it anew."""
+        """Run the script; the server is sent its source only once its state was checked (``is_known`` is false)."""
         ask, facts = bid.ask, bid.facts
         names = [
             *redis_keys.of_call(ask.bucket, facts.customer, facts.period_start, ask.conversation),
@@ -336,7 +336,7 @@ class Admission:
 
 
 def doubtful(bid: Bid, now: int) -> Hold:
-    """Return what is known of a hold that may have been made."""
+    """Return what is known of a hold that may exist."""
     return Hold(bid.facts, now, bid.want, "cap", 0, None, None, now, False, bid.money[0])
 
 

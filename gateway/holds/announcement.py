@@ -1,4 +1,4 @@
-"""A hold told again to a Redis that has been rebuilt, by the worker that remembers it or by who read it before."""
+"""A hold announced again to a rebuilt Redis, by the worker that remembers it or by the process that read it before."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.holds.store.inflight import InFlight
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What the script ``announce`` is told. Times in ms, money in nano-units."""
+    """What the script ``announce`` is sent. Times in ms, money in nano-units."""
 
     facts: Facts
     owner: str
@@ -38,7 +38,7 @@ class Announcement:
         ]
 
     def arguments(self, generation: str, now: int) -> list[bytes | str | int]:
-        """Return what the script is told at ``now`` by the clock of who tells it, ms."""
+        """Return what the script is sent; ``now`` is the sender's time, ms."""
         facts = self.facts
         return [
             generation,

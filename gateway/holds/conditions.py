@@ -1,4 +1,4 @@
-"""What a customer's calls are admitted under: worked out once, and good until something that it depends on changes."""
+"""What a customer's calls are admitted under: worked out once, and valid until an input of it changes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _limit(most: int | None) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Worked:
-    """A condition, and what it was worked out from: it is the same for each moment from ``since`` to ``until``."""
+    """A condition and its inputs: it holds at each moment from ``since`` to ``until``."""
 
     condition: Condition
     customer: Customer
@@ -56,7 +56,7 @@ class _Worked:
 
 
 class Conditions:
-    """Remembers one condition for each customer, and tier that its callers choose."""
+    """Remembers one condition for each customer and each tier that its callers choose."""
 
     def __init__(self, cache: LookupCache, house: HouseLimits) -> None:
         self._cache = cache
@@ -66,10 +66,10 @@ class Conditions:
     async def of(
         self, customer: Customer, tier_chosen: str | None, begun: tuple[str, str] | None, now: int
     ) -> Condition:
-        """Return what holds now: limits of the customer's tier, prices that its conversation was ``begun`` under.
+        """Return the condition in force now: the tier's limits, and the prices that the conversation has ``begun`` under.
 
         Raises:
-            CustomerBlocked, NoTier, TierNotFound: the customer, or the tier it chose, does not allow a call.
+            CustomerBlocked, NoTier, TierNotFound: the customer, or the tier that it chose, allows no call.
         """
         timeline = self._cache.timeline
         name = (customer.id, tier_chosen)
@@ -118,7 +118,7 @@ class Conditions:
 
 
 def _until(customer: Customer, where: Standing, period: tuple[int, int], now: int) -> float:
-    """Return the first moment after ``now`` at which a condition may be another."""
+    """Return the first moment after ``now`` at which the condition may change."""
     coming = math.inf if where.next is None else where.next.effective
     subscribed = customer.subscription
     turns = [] if subscribed is None else [moment for moment in (subscribed.start, subscribed.until) if moment > now]

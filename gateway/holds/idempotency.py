@@ -1,6 +1,6 @@
-"""Claims on Idempotency-Keys: one call at a time works for a key, and what it answered is kept for a day.
+"""Claims on Idempotency-Keys: one call at a time works for a key, and its answer is kept for a day.
 
-What is kept is sealed with a key that is made of the caller's API key, which nobody here has once the call is over.
+A kept answer is sealed with a key derived from the caller's API key, which the gateway forgets once the call is over.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NONCE = 12
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """Seals and opens one key's answers, and tells its bodies apart."""
+    """Seals and opens the answers of one key, and tells its request bodies apart."""
 
     secret: bytes
 
@@ -37,7 +37,7 @@ class Seal:
         return cls(hmac.digest(api_key.encode(), b"tokencap kept answer " + digest.encode(), "sha256"))
 
     def body(self, raw: bytes) -> str:
-        """Return a digest of a body that says nothing to who does not have the API key."""
+        """Return a digest of a body that means nothing without the API key."""
         return hmac.new(self.secret, raw, hashlib.sha256).hexdigest()
 
     def close(self, answer: bytes) -> bytes:
@@ -45,10 +45,10 @@ class Seal:
         return nonce + AESGCM(self.secret).encrypt(nonce, answer, None)
 
     def open(self, sealed: bytes) -> bytes:
-        """Return what was sealed.
+        """Return the sealed answer in clear.
 
         Raises:
-            IdempotencyKeyReused: it was sealed under another API key.
+            IdempotencyKeyReused: the answer was sealed under another API key.
         """
         try:
             return AESGCM(self.secret).decrypt(sealed[:NONCE], sealed[NONCE:], None)
@@ -57,12 +57,12 @@ class Seal:
 
 
 def key_digest(endpoint: str, idempotency_key: str) -> str:
-    """Return what an Idempotency-Key of a route is known by."""
+    """Return the digest by which Redis knows an Idempotency-Key of a route."""
     return hashlib.sha256(f"{endpoint}\n{idempotency_key}".encode()).hexdigest()[:32]
 
 
 class IdempotencyClaims:
-    """Who works for which key.
+    """Which call works for which key.
 
     Raises:
         MeteringUnavailable: Redis is unavailable, from every method.
@@ -78,11 +78,11 @@ class IdempotencyClaims:
     async def claim(self, bucket: str, customer: str, digest: str, body: str, call: str) -> bytes | None:
         """Claim a key for a call, or return the sealed answer that was kept for it.
 
-        A claim lasts two leases unless it is renewed: that of a dead worker lapses with its holds.
+        A claim lasts two leases unless it is renewed: the claim of a dead worker lapses with its holds.
 
         Raises:
-            IdempotencyKeyReused: it was used with another body, or another API key.
-            IdempotencyInProgress: another call is working for it.
+            IdempotencyKeyReused: the key was used with another body, or with another API key.
+            IdempotencyInProgress: another call is working for the key.
         """
         with translated():
             reply = await self._claim.run(
@@ -101,7 +101,7 @@ class IdempotencyClaims:
         return None
 
     async def free(self, bucket: str, customer: str, digest: str, call: str) -> None:
-        """Give a key back for which nothing was admitted."""
+        """Free a key whose call was not admitted."""
         with translated():
             await self._unclaim.run(self._connection, [redis_keys.once(bucket, customer, digest)], [call])
 

@@ -1,4 +1,4 @@
-"""Owns every live hold of a worker from its admission until it is in the books, whatever becomes of the response."""
+"""Owns every live hold of a worker from its admission until it is settled, whatever becomes of the response."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ RETRY_MOST_S = 1.0
 WITHDRAWN_AT_ONCE = 50
 
 MARKED_S = 30.0
-"""How long the mark of a settled hold outlives its reply: a command that was sent twice may still come for a moment."""
+"""How long the mark of a settled hold outlives its reply: a command that was sent twice may still arrive."""
 
 FORGOTTEN_AT_ONCE = 10_000
 
 
 class Live:
-    """One live hold, and how many tokens its call has been given so far."""
+    """One live hold, and how many tokens its call has been sent so far."""
 
     __slots__ = ("_sofar", "counting", "hold", "is_lost", "once", "owes_input")
 
@@ -44,16 +44,16 @@ class Live:
         self.hold = hold
         self.once = once
         self.counting: Callable[[], int] | None = None
-        """Counts its tokens, while they are coming: asked for once a renewal, not once a token."""
+        """Counts the tokens while they come: called once a renewal, not once a token."""
         self._sofar = 0
         self.owes_input = False
-        """Whether its input is owed though nothing may come of it: its caller left an answer that the upstream had begun."""
+        """Whether the input is owed even without output: the caller left an answer that the upstream had begun."""
         self.is_lost = False
-        """Whether others have closed the hold meanwhile, and may have granted its tokens again."""
+        """Whether another process has closed the hold meanwhile, and may have granted its tokens again."""
 
     @property
     def sofar(self) -> int:
-        """How many tokens its call has been given so far."""
+        """How many tokens the call has been sent so far."""
         return self._sofar if self.counting is None else self.counting()
 
     @sofar.setter
@@ -62,13 +62,13 @@ class Live:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """What a renewal tells of it."""
+        """What a renewal saves of it."""
         return Checkpoint(self.sofar, self.owes_input)
 
 
 @dataclass(slots=True)
 class _Settling:
-    """One settlement on its way to the books, and what its caller may wait for."""
+    """One settlement that is not made yet, and the future that its caller may wait for."""
 
     live: Live
     outcome: Outcome
@@ -79,9 +79,9 @@ class _Settling:
 class Keeper:
     """Renews live holds about once a second, settles them once, and says when a worker must stop relaying.
 
-    The fence: a worker that has not renewed for half a lease relays nothing before it has, because from then on others
-    may think it dead. It is counted from when the last successful renewal was *sent*, on this worker's own monotonic
-    clock. Only where the server refuses connections, so that it is gone for everybody, the worker serves on.
+    The fence: a worker that has not renewed for half a lease relays nothing until it has renewed, because from then on
+    others may take it for dead. The time counts from when the last successful renewal was *sent*, on this worker's own
+    monotonic clock. Only where the server refuses connections, and so is gone for everybody, the worker serves on.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Keeper:
         self._doubtful: dict[str, Hold] = {}
         self._settling: set[asyncio.Task[None]] = set()
         self._settled: deque[tuple[float, str, str]] = deque()
-        """When each hold was settled, oldest first, its bucket and its id: whose marks are still to be removed."""
+        """The holds whose marks are still to be removed, oldest first: when each was settled, its bucket and its id."""
         self._all_settled = asyncio.Event()
         self._renewed_at = monotonic()
         self._renewing: asyncio.Task[None] | None = None
@@ -110,7 +110,7 @@ class Keeper:
 
     @property
     def holds(self) -> list[Live]:
-        """The calls that are on their way."""
+        """The in-flight calls."""
         return list(self._live.values())
 
     @property
@@ -120,25 +120,25 @@ class Keeper:
         return overdue and not self._server_is_gone
 
     async def catches_up(self, live: Live) -> bool:
-        """Renew, with all who wait for it, and return whether a call may go on: a worker that was only slow may."""
+        """Renew, once for all that wait, and return whether a call may go on: after mere slowness it may."""
         await self.renew()
         return not self.is_overdue and not live.is_lost
 
     def take(self, hold: Hold, once: Once | None = None) -> Live:
-        """Become the owner of a hold that was just made, and of its Idempotency-Key."""
+        """Take over a hold that was just made, and its Idempotency-Key."""
         live = self._live[hold.id] = Live(hold, once)
         self._all_settled.clear()
         return live
 
     def doubt(self, hold: Hold) -> None:
-        """Become the owner of a hold that may have been made, to take it back once Redis answers again."""
+        """Take over a hold that may exist, to withdraw it once Redis answers again."""
         self._doubtful[hold.id] = hold
 
     def settle(self, live: Live, outcome: Outcome, once: Once | None = None) -> asyncio.Future[Settled | None]:
-        """Settle a hold, going on until it is in the books. Never waits, never fails.
+        """Settle a hold, trying until Redis has settled it. Never waits, never fails.
 
-        The future is there to be waited for; who no longer waits may end it, which stops nothing. ``once`` brings the
-        answers to keep; without it the Idempotency-Key is free again.
+        A caller may wait for the returned future, and may cancel it, which stops nothing. ``once`` has the answers to keep;
+        without it the Idempotency-Key is free again.
         """
         live.sofar = outcome.billed_output_tokens
         settling = _Settling(live, outcome, once or live.once, asyncio.get_running_loop().create_future())
@@ -158,7 +158,7 @@ class Keeper:
             self._close(settling, settled)
 
     def _go_on(self, settling: _Settling) -> None:
-        """Settle in a task, where once to ask was not enough."""
+        """Settle in a task, where one request was not enough."""
         task = asyncio.create_task(self._until_settled(settling), name=f"settle {settling.live.hold.id}")
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
@@ -188,7 +188,7 @@ class Keeper:
             settling.coming.set_result(settled)
 
     async def run(self) -> None:
-        """Beat and renew until cancelled, whatever happens: without it the worker is of no use."""
+        """Send heartbeats and renewals until cancelled, whatever happens: without them the worker is useless."""
         interval_s = min(1.0, self._lease_s / 5)
         self._withdrawing = asyncio.create_task(self._withdraw_doubtful())
         while True:
@@ -203,7 +203,7 @@ class Keeper:
     async def renew(self) -> None:
         """Renew every live hold with its tokens so far, and announce those that a rebuild does not know.
 
-        Whoever asks while that goes on waits for the same renewal.
+        A call made while a renewal runs waits for that renewal.
         """
         if self._renewing is None or self._renewing.done():
             self._renewing = asyncio.create_task(self._renew_all())
@@ -216,7 +216,7 @@ class Keeper:
                 by_bucket: dict[str, dict[str, Live]] = defaultdict(dict)
                 for hold_id, live in self._live.items():
                     by_bucket[live.hold.facts.bucket][hold_id] = live
-                await asyncio.gather(  # one batch: a busy loop turns slowly, and the fence counts its turns' time
+                await asyncio.gather(  # one batch: the turns of a busy loop take long, and the fence counts their time
                     self._settlements.beat(),
                     *(self._renew_bucket(bucket, calls) for bucket, calls in by_bucket.items()),
                     self._idempotency_claims.renew(
@@ -234,7 +234,7 @@ class Keeper:
             self._renewed_at, self._server_is_gone = sent_at, False
 
     def _long_settled(self, before: float) -> list[tuple[str, str]]:
-        """Return, once, what was settled before then. A mark that is not removed is gone a day later all the same."""
+        """Return, once, the holds settled before that time. A mark that is not removed expires a day later."""
         found: list[tuple[str, str]] = []
         while self._settled and self._settled[0][0] <= before and len(found) < FORGOTTEN_AT_ONCE:
             found.append(self._settled.popleft()[1:])
@@ -248,7 +248,7 @@ class Keeper:
                 live.is_lost = not await self._settlements.announce(live.hold, live.checkpoint)
 
     async def _withdraw_doubtful(self) -> None:
-        """Take back what was reserved without an answer, beside the renewals; what Redis does not answer comes again."""
+        """Withdraw the reservations that got no reply, beside the renewals; those without an answer are tried again."""
         with suppress(MeteringUnavailable):
             while some := list(self._doubtful.values())[:WITHDRAWN_AT_ONCE]:
                 await asyncio.gather(*(self._settlements.withdraw(hold) for hold in some))
@@ -257,7 +257,7 @@ class Keeper:
                     self._settled.append((self._monotonic(), hold.facts.bucket, hold.id))
 
     async def drain(self, seconds: float) -> bool:
-        """Wait until every live call is settled, those too that are only now told to end; return whether all are."""
+        """Wait until every live call is settled, also those that are only now told to end; return whether all are."""
         if self._live:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):

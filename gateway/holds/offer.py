@@ -1,4 +1,4 @@
-"""What a tier and a customer's overrides come to for one call: limits and prices as plain numbers, decided purely."""
+"""The limits and prices of one call, from its tier and the customer's overrides: plain numbers, decided purely."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class HouseLimits:
     grant_tokens_min: int
     observes: bool
     requests_per_minute: int | None = None
-    """For every customer whose tier says nothing of it; and so the next."""
+    """For every customer whose tier does not set it; the same goes for the next field."""
     concurrency_max: int | None = None
 
 
@@ -39,15 +39,15 @@ class Offer:
     requests_per_minute: int | None
     concurrency_max: int | None
     end_user_period_tokens_max: int | None
-    """What each end user of the customer may have of the period's tokens."""
+    """The tokens of the period that each end user of the customer may have."""
     hangup_bills: str | None = None
-    """What the tier says of an answer that its caller left; None is what the house does."""
+    """How the tier bills an answer that its caller left; None is the installation's setting."""
 
 
 def offer(tier: Tier | None, version: str | None, overrides: Mapping[str, int], house: HouseLimits) -> Offer:
     """Return the terms of a tier for one customer.
 
-    Observing, nothing is capped and nothing charged; then, and only then, there may be no tier at all.
+    In observe mode nothing is capped and nothing charged; only then may a customer have no tier.
     """
     cap = None if tier is None else overrides.get("conversation_tokens_max", tier.conversation_tokens_max)
     if tier is None or house.observes:
@@ -81,7 +81,7 @@ def _else(limit: int | None, house: int | None) -> int | None:
 
 @dataclass(slots=True)
 class Charge:
-    """What a call costs if it is the one that its conversation's price goes onto, and if it is not."""
+    """What a call costs where it carries its conversation's price, and where it does not."""
 
     first: int
     again: int
@@ -93,9 +93,9 @@ NOTHING = Charge(0, 0)
 def charge(
     price: int, input_rate: int, output_rate: int, *, tokens: int, input_tokens: int, owes_input: bool = False
 ) -> Charge:
-    """Return the charge of a call that was billed ``tokens``: no output token, no charge of any kind.
+    """Return the charge of a call that was billed ``tokens``: without an output token there is no charge.
 
-    Only a call that ``owes_input`` is charged for that alone: it asked for no output.
+    Only a call that ``owes_input`` is charged its input alone.
     """
     if tokens == 0 and not owes_input:
         return NOTHING
@@ -104,6 +104,6 @@ def charge(
 
 
 def charge_bound(price: int, input_rate: int, output_rate: int, *, tokens: int, input_tokens: int) -> Charge:
-    """Return what no call of up to so many tokens costs more than: what is held of the customer's spend."""
+    """Return the most that a call of up to so many tokens costs: what is held of the customer's spend."""
     by_meter = metered_bound(tokens, output_rate) + metered_bound(input_tokens, input_rate)
     return Charge(price + by_meter, by_meter)

@@ -19,9 +19,9 @@ from pricing.money import MOST, affordable, metered_bound
 
 
 def smaller_want(offered: Offer, ask: Ask, reply: list[str], house: HouseLimits) -> int | None:
-    """Return how many tokens per choice the spend that is left pays for, or None where the call is to be refused.
+    """Return how many tokens per choice the remaining spend pays for, or None where the call is to be refused.
 
-    Only what is metered can be had in a smaller measure: a price per conversation buys the whole cap or nothing.
+    Only metered tokens are sold in a smaller amount: a price per conversation buys the whole cap or nothing.
     """
     if reply[1] != "spend" or offered.price_nanousd or not offered.output_nanousd_per_mtok or not ask.generates:
         return None
@@ -70,7 +70,7 @@ def _reached(offered: Offer, facts: Facts, reply: list[str], want: int, grant_mi
 
 
 def _error(offered: Offer, facts: Facts, reply: list[str], now_ms: int) -> CallerError | HouseError:
-    """Return the error that tells the caller which limit it was, what is left of it and when it comes back."""
+    """Return the error that names the limit, what is left of it and when it is available again."""
     why = reply[1]
     if why == "conversation":
         return ConversationCapReached(
@@ -127,7 +127,7 @@ def _error(offered: Offer, facts: Facts, reply: list[str], now_ms: int) -> Calle
 
 
 def _is_uncounted(why: str, offered: Offer) -> bool:
-    """Return whether a limit was reached that nobody has set: that of what can be counted."""
+    """Return whether the reached limit is the bound of what can be counted, which nobody has set."""
     limits = {
         "conversation input": offered.conversation_input_tokens_max,
         "period": offered.period_tokens_max,

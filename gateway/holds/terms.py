@@ -1,4 +1,4 @@
-"""Which tier of which menu version holds for a customer now: a pure answer from its record and the publications."""
+"""Which tier of which menu version is in force for a customer: pure, from its record and the publications."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.holds.periods import PeriodKind, next_start, period_at
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A period whose fee is charged: its tier and menu version hold until it ends, whatever is published meanwhile."""
+    """A period whose fee is charged: its tier and menu version stay in force until it ends, whatever is published."""
 
     tier: str
     version: str
@@ -70,13 +70,13 @@ class Publication:
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """Return every menu that some customer has by it."""
+        """Return every menu that some customer has by this publication."""
         return (self.version, *self.arms)
 
     def version_for(self, customer: Customer) -> str:
-        """Return the menu that a customer has by it: always the same one, and by nothing but its id.
+        """Return the menu that a customer has by this publication: always the same one, from the customer's id alone.
 
-        Who was there before the publication is in no arm.
+        A customer created before the publication is in no arm.
         """
         if not self.arms or customer.created < self.at:
             return self.version
@@ -105,7 +105,7 @@ class Timeline:
         return {version for publication in self.publications for version in publication.versions}
 
     def came_from(self, tier: str) -> set[str]:
-        """Return the names under which a customer who has a tier may have been given it: publications move some."""
+        """Return the names under which a customer may have got its present tier: publications rename some."""
         names = {tier}
         for publication in reversed(self.publications):
             names |= {old for old, new in publication.moves.items() if new in names}

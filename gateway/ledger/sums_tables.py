@@ -120,7 +120,7 @@ sums_pace = Table(
     PrimaryKeyConstraint("week"),
 )
 
-sums_aside = Table(
+sums_excluded = Table(
     "sums_aside",
     metadata,
     Column("week", BigInteger, nullable=False),

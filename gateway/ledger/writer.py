@@ -103,18 +103,18 @@ class Writer:
         """Book entries; return the number of the chain's last record, which is committed."""
         carried = [(entry, record_in(entry)) for entry in entries]
         records = [(entry, found) for entry, found in carried if not isinstance(found, Malformed)]
-        aside = [found for _, found in carried if isinstance(found, Malformed)]
+        dead = [found for _, found in carried if isinstance(found, Malformed)]
         with self._database.write() as connection:
             booked = book(connection, [record for _, record in records])
             self._rollup.follow(connection, booked)
             self._watermark.rise(booked)
-            aside += [
+            dead += [
                 Malformed(records[place][0], "the book has another record of this id") for place in booked.conflicting
             ]
-            keep_dead_letters(connection, aside)
+            keep_dead_letters(connection, dead)
         self._marked({bucket: last for bucket, (_, last) in booked.buckets.items()})
         self._note(booked.appended)
-        for kept in aside:
+        for kept in dead:
             log.error("Entry %s of %s is set aside: %s.", kept.entry.id, kept.entry.stream, kept.reason)
         return booked.after
 

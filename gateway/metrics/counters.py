@@ -1,7 +1,7 @@
-"""What one process has counted: plain whole numbers, written to a file of its own about once a second.
+"""The counts of one process: plain whole numbers, written to a file of its own about once a second.
 
-Adding is a dictionary's ``+=``; nobody waits for a lock or a file. A scrape adds up all processes' files, so any worker
-can answer it. A killed process takes the counts of its last second with it: metrics are not the books.
+Adding is a dictionary's ``+=``; it waits for no lock and no file. A scrape adds up all processes' files, so any worker
+can answer it. A killed process loses the counts of its last second: metrics are not the ledger.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Counters:
         self._counts: dict[Place, int] = dict(counts or {})
 
     def add(self, metric: Metric, *labels: str, amount: int = 1) -> None:
-        """Raise a counter; what is below zero, as in a correction downwards, no counter can show."""
+        """Raise a counter; a negative amount, as in a correction downwards, is ignored, because a counter never falls."""
         assert metric.kind is Kind.COUNTER
         assert len(labels) == len(metric.labels)
         if amount > 0:
@@ -50,12 +50,12 @@ class Counters:
             self._counts[place] = self._counts.get(place, 0) + amount
 
     def counts(self) -> dict[Place, int]:
-        """Return everything as it is now."""
+        """Return all counts as they are now."""
         return dict(self._counts)
 
 
 class Sheet:
-    """One process's file; ``name`` tells processes apart that live side by side."""
+    """One process's file; ``name`` tells simultaneous processes apart."""
 
     def __init__(self, directory: Path, name: str, counters: Counters) -> None:
         self._path = directory / f"{name}.json"
@@ -66,7 +66,7 @@ class Sheet:
     def write(self) -> None:
         """Write what changed; a reader finds the old sheet or the new one, never half of one.
 
-        A disk that is full costs the metrics, nothing else.
+        A full disk costs the metrics and nothing else.
         """
         with self._one_at_a_time, suppress(OSError):
             counts = self._counters.counts()
@@ -80,7 +80,7 @@ class Sheet:
 
 
 def read_sheet(directory: Path, name: str) -> dict[Place, int]:
-    """Return what a process of this name wrote last; nothing if none did."""
+    """Return what a process of this name wrote last; empty if none did."""
     return _read(directory / f"{name}.json")
 
 

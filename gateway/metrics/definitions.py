@@ -1,4 +1,4 @@
-"""Every metric there is. None has a label by customer: how many series there are does not grow with the business."""
+"""Every metric. None has a label by customer: the number of series does not grow with the business."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ FAULTS = Metric(
     ("part",),
 )
 LEDGER_LAG = Metric("tokencap_ledger_lag_records", Kind.GAUGE, "Records that are settled and not yet in the ledger.")
-LEDGER_ASIDE = Metric("tokencap_ledger_aside_records", Kind.GAUGE, "Records set aside; anything but 0 wants a person.")
+DEAD_LETTERS = Metric("tokencap_ledger_aside_records", Kind.GAUGE, "Records set aside; anything but 0 wants a person.")
 HOLDS = Metric("tokencap_holds", Kind.GAUGE, "Open holds: calls on their way.")
 HELD_TOKENS = Metric("tokencap_held_tokens", Kind.GAUGE, "Tokens that open holds have set aside.")
 BREACHES = Metric(
@@ -110,7 +110,7 @@ METRICS = (
     WRONG_TOKENS,
     FAULTS,
     LEDGER_LAG,
-    LEDGER_ASIDE,
+    DEAD_LETTERS,
     HOLDS,
     HELD_TOKENS,
     BREACHES,

@@ -12,7 +12,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def exposition(counts: Mapping[Place, int]) -> str:
-    """Return every metric with its help and type; one without labels is 0 until it is counted."""
+    """Return every metric with its help and type; a metric without labels is 0 until it is counted."""
     return "".join(f"{line}\n" for metric in METRICS for line in _lines(metric, counts))
 
 

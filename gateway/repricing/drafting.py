@@ -66,7 +66,7 @@ def draft(database: Database, currency: str, asked: Mapping[str, Any], now_ms: i
     """Return a draft made from what the ledger says that customers did.
 
     Args:
-        asked: a ``RunAsked``.
+        asked: a ``RunInput``.
         tell: is told what is being done, and how much of all is done, in percent.
 
     Raises:

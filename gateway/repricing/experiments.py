@@ -30,7 +30,7 @@ def to_try(estimate: Estimate, before: Menu | None, asked: Mapping[str, Any], cr
     Args:
         estimate: the market, with the values that an answer may have.
         before: the menu in force.
-        asked: an ``ExperimentAsked``.
+        asked: an ``ExperimentInput``.
         created: when, RFC 3339.
     """
     if before is None or before.bill != "conversation":

@@ -46,7 +46,7 @@ def seen_in_ledger(
         tiers=asked.tiers_in(database, since_week, watch.sums) if was_chosen else (),
         ages=asked.ages_in(database, since_week, watch.sums),
         pace=asked.pace_in(database, since_week, watch.sums),
-        aside=asked.aside_in(database, since_week, watch.sums),
+        aside=asked.excluded_in(database, since_week, watch.sums),
         going=going,
         windows=windows,
         own_lengths=asked.own_lengths_in(database, since_week, watch.sums),

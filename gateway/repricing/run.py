@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from gateway.admin.menus.pricing_runs import RunAsked
+from gateway.admin.menus.pricing_runs import RunInput
 from gateway.catalog import audit_rows, menu_rows, run_rows
 from gateway.catalog.menu_rows import Effective
 from gateway.catalog.problems import AdminProblem
@@ -60,7 +60,7 @@ class Work:
         self._database = database
         self._settings = settings
         self._taken = taken
-        self._asked = RunAsked(**taken.asked).model_dump()  # what was left out, the schedule leaves out as well
+        self._asked = RunInput(**taken.asked).model_dump()  # what was left out, the schedule leaves out as well
         self._doing = ("starting", 0)
 
     def tell(self, doing: str, percent: int) -> None:

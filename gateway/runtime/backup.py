@@ -1,4 +1,4 @@
-"""Backups of an installation: a copy of its ledger of one moment, with a page that says whose it is and how far it goes."""
+"""Backups of an installation: a copy of its ledger at one moment, with a page that names the installation and the moment."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """What a backup says of itself."""
+    """The page about a backup, ``backup.json``."""
 
     taken: str
     file: str
@@ -52,12 +52,12 @@ class Backup:
 
 
 def back_up(database: Database, to: Path, now_ms: int) -> tuple[Backup, list[Verification]]:
-    """Write a backup of a ledger, which may be written meanwhile, and recount it; return both.
+    """Write a backup of a ledger, which may be written to meanwhile, and recount the copy; return both.
 
-    ``to`` is a new directory, or a new file whose ending is .tar, .tar.gz or .tgz. It is there when it is whole.
+    ``to`` is a new directory, or a new file that ends in .tar, .tar.gz or .tgz. It appears only when it is whole.
 
     Raises:
-        StartupError: it is there already or cannot be written, or PostgreSQL's programs are not installed or fail.
+        StartupError: ``to`` exists or cannot be written, or PostgreSQL's programs are not installed or fail.
     """
     if to.exists():
         raise StartupError(f"{to} is there already: a backup is written to a place of its own.", exit_code=2)
@@ -73,11 +73,11 @@ def back_up(database: Database, to: Path, now_ms: int) -> tuple[Backup, list[Ver
 
 
 def restore(source: Path, database: Database, directory: Path) -> tuple[Backup, list[Verification]]:
-    """Put a backup into a data directory, which is claimed, and a ledger that is not there yet; recount it; return both.
+    """Put a backup into a claimed data directory and a ledger that does not exist yet; recount it; return both.
 
     Raises:
-        StartupError: it is no whole backup, the ledger or the directory is in use or of the other kind, or what was
-            restored is not what was backed up; an SQLite ledger is then taken away again.
+        StartupError: ``source`` is not a whole backup, the ledger or the directory is in use or of the other kind, or the
+            restored ledger differs from the backup; a restored SQLite ledger is then removed.
     """
     _refuse_used(database, directory)
     with _opened(source) as found:
@@ -108,7 +108,7 @@ def restore(source: Path, database: Database, directory: Path) -> tuple[Backup, 
 
 
 def _copied(database: Database, target: Path) -> State:
-    """Copy a ledger of one moment; return where it stood then."""
+    """Copy a ledger at one moment; return its state at that moment."""
     if database.is_sqlite:
         try:
             copy_file(Path(str(database.url.database)), target)
@@ -146,7 +146,7 @@ def _refuse_used(database: Database, directory: Path) -> None:
 
 @contextmanager
 def _beside(to: Path) -> Iterator[Path]:
-    """Yield a new directory on the same disk, gone at the end."""
+    """Yield a new directory on the same disk, removed at the end."""
     work = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.absolute().parent))
     try:
         yield work
@@ -168,7 +168,7 @@ def _put_in_place(work: Path, to: Path) -> None:
 
 @contextmanager
 def _opened(source: Path) -> Iterator[Path]:
-    """Yield the directory of a backup; a file is unpacked beside it for as long as it takes."""
+    """Yield the directory of a backup; a file is unpacked beside it until the block ends."""
     if not source.is_file():
         yield source
         return
@@ -191,7 +191,7 @@ def _read(found: Path, source: Path) -> Backup:
 
 
 def _place(file: Path, ledger: Path) -> None:
-    """Copy a file to where the ledger is to be, which is there only when it is whole."""
+    """Copy a file to the ledger's place; it appears there only when it is whole."""
     ledger.parent.mkdir(parents=True, exist_ok=True)
     part = ledger.with_name(f"{ledger.name}.part")
     shutil.copyfile(file, part)
@@ -202,7 +202,7 @@ def _place(file: Path, ledger: Path) -> None:
 
 
 def _take_away(database: Database) -> None:
-    """Remove a ledger that was just put in place; PostgreSQL's is its operator's to drop."""
+    """Remove a ledger that was just put in place; a PostgreSQL database is its operator's to drop."""
     if database.is_sqlite:
         database.close()
         ledger = Path(str(database.url.database))
@@ -223,7 +223,7 @@ def _kind(backup: Backup) -> str:
 
 
 def _run(program: str, database: Database | None, *options: str) -> None:
-    """Run one of PostgreSQL's programs on a database; its password is in the environment, where no list of processes shows it."""
+    """Run one of PostgreSQL's programs on a database; its password is in the environment, which no list of processes shows."""
     found = shutil.which(program)
     if found is None:
         raise StartupError(f"{program} is not installed: a ledger in PostgreSQL is backed up and restored with it.")

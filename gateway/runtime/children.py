@@ -1,4 +1,4 @@
-"""Starts child processes and writes each down, so that a later start knows of them however this one ends."""
+"""Starts child processes and records each, so that a later start knows of them however this one ends."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 
 
 class Children:
-    """What runs on one data directory, and the workers that ended.
+    """The processes that run on one data directory, and the workers that ended.
 
     Args:
-        data: the data directory, claimed; it remembers which workers of earlier starts Redis is still to be told of.
-        socket: Valkey's, where it is ours.
-        line: to the Redis that is told of workers' ends.
+        data: the data directory, claimed; it remembers the workers of earlier starts whose end Redis does not know.
+        socket: Valkey's socket, where the server is embedded.
+        connection: to the Redis that is notified of workers' ends.
     """
 
     def __init__(self, data: DataDir, socket: Path | None, connection: RedisConnection) -> None:
@@ -47,9 +47,9 @@ class Children:
         fds: Collection[int] = (),
         worker: str | None = None,
     ) -> ChildProcess:
-        """Start a process in a session of its own: Ctrl-C on the terminal is for the supervisor to act on.
+        """Start a process in a session of its own: Ctrl-C on the terminal reaches only the supervisor.
 
-        Secrets are for ``environment``: anyone on the machine can read a command.
+        Secrets go into ``environment``: anyone on the machine can read a command.
         """
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -63,21 +63,21 @@ class Children:
         return process
 
     async def is_beating(self, worker: str) -> bool:
-        """Return whether a worker has come as far as to beat, by what Redis says; False where it says nothing."""
+        """Return whether Redis has a heartbeat of a worker; False where Redis does not answer."""
         try:
             return bool(await self._connection.ask("EXISTS", redis_keys.worker(worker)))
         except (RedisError, MeteringUnavailable):
             return False
 
     async def note_end(self, process: ChildProcess) -> None:
-        """Strike out a process whose status has been collected, which is the proof that it ended."""
+        """Remove a process whose status has been collected, which proves that it ended."""
         child = self._running.pop(process.pid)
         if child.worker is not None:
             self.ended_workers.add(child.worker)
         self._write_down()
 
     def forget_socket(self) -> None:
-        """Strike out Valkey's socket once nothing can listen on it any more."""
+        """Remove Valkey's socket from the list once nothing can listen on it."""
         self._socket = None
         self._write_down()
 

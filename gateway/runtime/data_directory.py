@@ -1,4 +1,4 @@
-"""The data directory: who may use it now, and what runs on it, remembered for a start after a killed one."""
+"""The data directory: which process may use it now, and what runs on it, recorded for the start after a killed supervisor."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from gateway.runtime.private_files import PRIVATE_UMASK, make_private
 from gateway.runtime.processes import Process
 
 SOCKET_PATH_BYTES = 104
-"""What the shortest of the systems (macOS) has room for, the ending zero included."""
+"""The shortest limit of the supported systems (macOS), the ending zero included."""
 
 PAUSE_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """One process that was started on the directory; ``worker`` is a worker's id."""
+    """One process that was started on the directory; ``worker`` is the id of a worker."""
 
     role: str
     process: Process
@@ -36,7 +36,7 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What a supervisor has running, and the workers that ended before Redis could be told."""
+    """What a supervisor has running, and the workers that ended before Redis could be notified."""
 
     children: tuple[Child, ...] = ()
     socket: str | None = None
@@ -52,14 +52,14 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which directory it is, whatever its path: a copy has another one, a directory that was moved keeps its own."""
+    """A directory's identity, independent of its path: a copy has another one, a moved directory keeps its own."""
 
     device: int
     inode: int
 
     @classmethod
     def of(cls, path: Path) -> Identity | None:
-        """Return that of the directory at ``path``; None where there is none."""
+        """Return the identity of the directory at ``path``; None where there is none."""
         try:
             about = path.stat()
         except OSError:
@@ -68,10 +68,10 @@ class Identity:
 
 
 class DataDir:
-    """A directory that only one supervisor uses at a time; :func:`claimed` hands it out.
+    """A directory that only one supervisor uses at a time; :func:`claimed` yields it.
 
     Args:
-        in_use: a descriptor of the file that every process of the directory holds open; None for who only looks.
+        in_use: a descriptor of the file that every process of the directory holds open; None for a process that only reads.
     """
 
     def __init__(self, path: Path, in_use: int | None = None) -> None:
@@ -79,14 +79,14 @@ class DataDir:
         self.valkey = self.path / "valkey"
         self.running_file = self.path / "running.json"
         self.held: tuple[int, ...] = () if in_use is None else (in_use,)
-        """What each process that is started on the directory inherits, so that its end is seen whatever its number is."""
+        """Descriptors that each process started on the directory inherits, so that its end is observed whatever its number."""
         self._claimed = None if in_use is None else Identity.of(self.path)
 
     def remember(self, running: Running) -> None:
-        """Write down what runs; a reader finds the old list or the new one, never half of one.
+        """Write the list of what runs; a reader finds the old list or the new one, never half of one.
 
         Raises:
-            OSError: it cannot be written, or another directory is in this one's place by now.
+            OSError: the list cannot be written, or another directory has taken this one's place.
         """
         identity = Identity.of(self.path)
         if identity is None or identity != self._identity:
@@ -100,9 +100,9 @@ class DataDir:
         written.replace(self.running_file)
 
     def remembered(self) -> Running:
-        """Return what the last supervisor had running when it was last heard of; nothing after a clean stop.
+        """Return what the last supervisor last recorded as running; nothing after a clean stop.
 
-        A list that was written in another directory, of which this one is a copy, says nothing about this one.
+        A list that was written in another directory, of which this one is a copy, is ignored.
         """
         try:
             said = json.loads(self.running_file.read_text("utf-8"))
@@ -112,13 +112,13 @@ class DataDir:
             socket = None if running.socket is None else str(self.path / running.socket)
             return replace(running, socket=socket)
         except (OSError, ValueError, KeyError, TypeError):
-            # Only a machine that lost power leaves half a file, and then nothing of it runs any more.
+            # Only a machine that lost power leaves half a file, and then nothing in the list still runs.
             return Running()
 
     async def alone(self, patience_s: float) -> bool:
-        """Wait until no process of an earlier start has the directory, and hold it from then on; return whether in time.
+        """Wait until no process of an earlier start has the directory, then hold it; return whether that was in time.
 
-        The kernel tells it: also of processes whose numbers mean nothing here, as those of another container.
+        The kernel reports it, also for processes whose numbers mean nothing here, such as those of another container.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + patience_s
@@ -129,18 +129,18 @@ class DataDir:
         return True
 
     def forget_counts(self) -> None:
-        """Remove what the processes of an earlier start have counted."""
+        """Remove the counts of the processes of an earlier start."""
         shutil.rmtree(self.path / "metrics", ignore_errors=True)
 
     def new_socket(self) -> Path:
-        """Return where Valkey listens: in the directory, or in a private one where that path is too long."""
+        """Return where Valkey listens: in the directory, or in a private directory where that path is too long."""
         inside = self.valkey / "valkey.sock"
         if len(os.fsencode(inside)) < SOCKET_PATH_BYTES:
             return inside
         return Path(tempfile.mkdtemp(prefix="tokencap-")) / "valkey.sock"
 
     def drop_socket(self, socket: Path) -> None:
-        """Remove a socket nobody listens on, with its private directory if it had one."""
+        """Remove a socket that nobody listens on, and its private directory if it has one."""
         if socket.parent == self.valkey and Identity.of(self.path) != self._identity:
             return
         socket.unlink(missing_ok=True)
@@ -150,19 +150,19 @@ class DataDir:
 
     @property
     def _identity(self) -> Identity | None:
-        """Which directory it is: the one that was claimed, for who only looks the one that is there now."""
+        """Return the claimed directory's identity, or, for a process that only reads, that of the directory there now."""
         return self._claimed or Identity.of(self.path)
 
 
 @contextmanager
 def claimed(path: Path) -> Iterator[DataDir]:
-    """Yield the directory, made if it is not there, for this process alone until the block ends.
+    """Yield the directory, created if missing, for this process alone until the block ends.
 
-    The lock is the kernel's and ends with the process, however it ends. What is in the directory, and what this
-    process and its children make from here on, is for their user alone.
+    The kernel holds the lock and releases it when the process ends, however it ends. Only the user of this process
+    can read the directory's content and what this process and its children create from here on.
 
     Raises:
-        StartupError: another process uses the directory, it is not this user's, or it cannot be written.
+        StartupError: another process uses the directory, another user owns it, or it cannot be written.
     """
     path = path.absolute()
     umask = os.umask(PRIVATE_UMASK)
@@ -194,7 +194,7 @@ def _opened(path: Path, stack: ExitStack) -> tuple[int, int]:
 
 
 def _locked(descriptor: int) -> bool:
-    """Lock a file for whoever holds this descriptor, or a copy of it that was inherited; return whether that was possible."""
+    """Lock a file for every process that holds this descriptor or an inherited copy of it; return whether that was possible."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

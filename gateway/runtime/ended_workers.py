@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 
 async def declare_ended(connection: RedisConnection, worker_id: str) -> None:
-    """Leave the proof that a worker has ended. Only for who has seen its end: it never speaks again.
+    """Record in Redis that a worker has ended. Only for a caller that has observed its end: the worker never writes again.
 
     Raises:
-        MeteringUnavailable: Redis is unavailable; saying it again later is as good.
+        MeteringUnavailable: Redis is unavailable; the record can as well be written later.
     """
     with translated():
         await connection.ask("SET", redis_keys.gone(worker_id), "1", "EX", KEPT_S)
@@ -29,7 +29,7 @@ async def declare_ended(connection: RedisConnection, worker_id: str) -> None:
 
 
 class EndedWorkers:
-    """The workers whose end Redis does not know yet. ``told`` is called whenever it has heard of some."""
+    """The workers whose end Redis does not know yet. ``told`` is called whenever Redis has received some."""
 
     def __init__(self, connection: RedisConnection, ids: Iterable[str], told: Callable[[], None]) -> None:
         self._connection = connection
@@ -48,7 +48,7 @@ class EndedWorkers:
         self._news.set()
 
     async def tell(self) -> None:
-        """Tell Redis of all of them now."""
+        """Notify Redis of all of them now."""
         self._news.clear()
         for worker_id in self.ids:
             await declare_ended(self._connection, worker_id)
@@ -56,7 +56,7 @@ class EndedWorkers:
             self._told()
 
     async def keep_telling(self) -> None:
-        """Tell Redis of each as it comes, again and again while Redis is away; never returns."""
+        """Notify Redis of each ended worker, retrying while Redis is unavailable; never returns."""
         while True:
             await self._news.wait()
             try:

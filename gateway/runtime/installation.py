@@ -1,4 +1,4 @@
-"""The start of an installation: its data directory and its ledger name one another, and a lost ledger is no new one."""
+"""The start of an installation: its data directory and its ledger name each other; a lost ledger is not taken for a new one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILE = "installation.json"
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a data directory says of its installation: its id, and whether its ledger has been begun."""
+    """What a data directory records of its installation: its id, and whether its ledger has been begun."""
 
     id: str
     has_begun: bool
@@ -26,7 +26,7 @@ class Mark:
         """Return the mark of a directory, None where it has none.
 
         Raises:
-            StartupError: it cannot be read.
+            StartupError: the mark cannot be read.
         """
         path = directory / FILE
         try:
@@ -55,16 +55,16 @@ def opened(
     new_id: Callable[[], str],
     now_ms: int,
 ) -> tuple[str, str]:
-    """Bring a ledger's tables to this version's shape, and return its installation's id and currency.
+    """Bring a ledger's tables to this version's schema, and return its installation's id and currency.
 
-    The directory is claimed. It is marked before the ledger is begun, so that a first start that was killed is told from
-    a ledger that was lost.
+    The directory is claimed. It is marked before the ledger is begun, so that a killed first start can be told from
+    a lost ledger.
 
     Args:
-        currency: what the operator has set, None for what the ledger has.
+        currency: the operator's setting; None for the ledger's own.
 
     Raises:
-        StartupError: the ledger is empty and was not always, or belongs to another installation or currency.
+        StartupError: the ledger is empty and was not always, or belongs to another installation or has another currency.
     """
     mark = Mark.read(directory)
     if not database.has_tables():

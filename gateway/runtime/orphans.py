@@ -1,4 +1,4 @@
-"""Clears up after a supervisor that was killed: its children end first, then its Valkey."""
+"""Clears up after a killed supervisor: its children end first, then its Valkey."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ log = logging.getLogger(__name__)
 
 
 async def retire(data: DataDir, patience_s: float) -> None:
-    """Wait until nothing of an earlier start runs on the directory; remember its workers as ended, for sure.
+    """Wait until nothing of an earlier start runs on the directory; record its workers as ended.
 
-    Its children stop by themselves once their supervisor is gone, and finish the calls they have; who takes longer
-    than ``patience_s`` is killed. Valkey goes last, so that they can still settle. What cannot be proven to be of this
-    very directory is left alone.
+    Its children stop by themselves once their supervisor is gone, and finish their calls; a child that takes longer
+    than ``patience_s`` is killed. Valkey goes last, so that the workers can still settle. A process that cannot be
+    proven to belong to this very directory is left alone.
 
     Raises:
-        StartupError: something of it still runs that cannot be told from another program, or cannot be seen, so it is
-            not ours to kill.
+            StartupError: a process of it still runs that cannot be told from another program, or cannot be observed, so it
+                is not ours to kill.
     """
     left = data.remembered()
     for child in (child for child in left.children if child.role != VALKEY):
@@ -45,7 +45,7 @@ async def retire(data: DataDir, patience_s: float) -> None:
 
 
 def workers_of(left: Running) -> tuple[str, ...]:
-    """Return the ids of the workers that a supervisor had, and of those whose end it could not tell Redis."""
+    """Return the ids of a supervisor's workers, and of those whose end it could not report to Redis."""
     return (*left.ended_workers, *(child.worker for child in left.children if child.worker is not None))
 
 

@@ -1,4 +1,4 @@
-"""A pipe that tells processes that others have ended, however they ended: nobody can forget to close it."""
+"""A pipe that reports the end of its holders, however they ended: the kernel closes it when a process ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 
 
 class ParentPipe:
-    """A pipe into which nothing is ever written. Its reading end wakes up when the last holder of the other is gone."""
+    """A pipe into which nothing is ever written. Its reading end wakes up when the last holder of its writing end is gone."""
 
     def __init__(self) -> None:
         self.watch_fd, self.hold_fd = os.pipe()
@@ -20,14 +20,14 @@ class ParentPipe:
 
 
 class Stop(enum.Enum):
-    """Why a process stops: it was asked to, or those it works for are gone."""
+    """Why a process stops: it received a signal, or the processes it works for are gone."""
 
     ASKED = "asked"
     ALONE = "alone"
 
 
 async def told_to_stop(watch_fd: int | None) -> Stop:
-    """Wait for SIGTERM, SIGINT, or the end of all who hold the lifeline's other end."""
+    """Wait for SIGTERM, SIGINT, or the end of all processes that hold the pipe's writing end."""
     loop = asyncio.get_running_loop()
     told: asyncio.Future[Stop] = loop.create_future()
 

@@ -1,4 +1,4 @@
-"""Keeps a data directory its owner's alone: who else it may belong to, and which modes are in it."""
+"""Keeps a data directory private to its owner: which other users it may belong to, and the modes of its content."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from gateway.errors import StartupError
 OURS = frozenset(
     {"lock", "in-use", "running.json", "ledger.sqlite", "valkey", "metrics", "watermarks", "installation.json"}
 )
-"""Names of which a directory that was used before has at least one."""
+"""Names of which a directory that was used before contains at least one."""
 
 NOBODYS = frozenset({"lost+found"})
-"""Names that a new volume comes with."""
+"""Names that a new volume contains."""
 
 OWNER = 0o700
 PRIVATE_UMASK = 0o077
-"""With it every file that a process makes is its owner's alone."""
+"""With this umask every file that a process creates is its owner's alone."""
 
 
 def make_private(path: Path, user: int) -> None:
-    """Make the directory if it is not there, and take from all but ``user`` what they may do with it and what is in it.
+    """Create the directory if it is missing, and remove all permissions on it and its content for users other than ``user``.
 
-    Symbolic links are left alone. The directory itself comes first, so that nobody else reaches what follows.
+    Symbolic links are left alone. The directory itself comes first, so that nobody else reaches its content meanwhile.
 
     Raises:
-        StartupError: it, or something in it, belongs to another user; or what is in it is none of ours.
+        StartupError: the directory or something in it belongs to another user, or its content is not tokencap's.
     """
     path.mkdir(mode=OWNER, parents=True, exist_ok=True)
     if not _is_ours_or_new(path):
@@ -54,7 +54,7 @@ def _is_ours_or_new(path: Path) -> bool:
 
 
 def _all_in(path: Path) -> Iterator[Path]:
-    """Yield the directory, then what is in it, each directory before its content."""
+    """Yield the directory, then its content, each directory before its own content."""
     yield path
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):

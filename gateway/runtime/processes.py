@@ -1,4 +1,4 @@
-"""Whether a process that was started once still runs, also where its number was given to another one since."""
+"""Whether a process that was started earlier still runs, even if its number has since gone to another process."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 PROC = Path("/proc")
 PAUSE_S = 0.02
 STATE, START_TICKS = 0, 19
-"""Places in ``/proc/PID/stat`` after the process's name, which may hold spaces itself."""
+"""Positions in ``/proc/PID/stat`` after the process's name, which may contain spaces."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process as it was seen: its number, and when it began, where the system tells (Linux does)."""
+    """A process as observed: its number, and when it began, where the system reports that (Linux does)."""
 
     pid: int
     began: str | None
@@ -27,15 +27,15 @@ class Process:
 
     @property
     def is_certain(self) -> bool:
-        """Whether another process with the same number can be told from this one."""
+        """Whether this process can be told from another one with the same number."""
         return self.began is not None
 
     def is_running(self) -> bool:
-        """Return whether it runs; without a beginning to compare, whether anything of ours has its number."""
+        """Return whether it runs; where its beginning is unknown, whether any process of ours has its number."""
         return _began(self.pid) == self.began if self.began is not None else _exists(self.pid)
 
     async def ended(self, patience_s: float) -> bool:
-        """Wait until it has ended, child of ours or not; return whether it did in time."""
+        """Wait until it has ended, whether it is our child or not; return whether it ended in time."""
         loop = asyncio.get_running_loop()
         until = loop.time() + patience_s
         while self.is_running():
@@ -45,20 +45,20 @@ class Process:
         return True
 
     def kill(self) -> None:
-        """End it at once if it still runs; one that might be another program by now is left alone."""
+        """Kill it at once if it still runs; a process that might be another program is left alone."""
         if self.is_certain and self.is_running():
             os.kill(self.pid, signal.SIGKILL)
 
 
 def _began(pid: int) -> str | None:
-    """Return when a process began, told apart from those of earlier boots and other containers; None once it has ended."""
+    """Return when a process began, distinct across boots and containers; None once it has ended."""
     try:
         fields = (PROC / str(pid) / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         boot = (PROC / "sys/kernel/random/boot_id").read_text("utf-8").strip()
         numbered_in = (PROC / "self/ns/pid").readlink()
     except OSError:
         return None
-    # A zombie has ended; that its parent has not asked for its status yet does not keep it alive.
+    # A zombie has ended, though its parent has not collected its status yet.
     return f"{boot}/{numbered_in}/{fields[START_TICKS]}" if fields[STATE] not in "ZX" else None
 
 

@@ -1,4 +1,4 @@
-"""A child process that is kept running: started again, after a pause that grows, whenever it ends."""
+"""A child process that is kept running: started again, after a growing pause, whenever it ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.errors import StartupError
 
 
 async def finished(work: Coroutine[Any, Any, object], *, unless: Coroutine[Any, Any, object]) -> bool:
-    """Do the work and return True; or stop it half-way once ``unless`` is over, and return False."""
+    """Do the work and return True; or cancel it once ``unless`` is over, and return False."""
     working, other = asyncio.create_task(work), asyncio.create_task(unless)
     try:
         await asyncio.wait([working, other], return_when=asyncio.FIRST_COMPLETED)
@@ -30,9 +30,9 @@ async def finished(work: Coroutine[Any, Any, object], *, unless: Coroutine[Any, 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 DOUBLINGS = 6
-"""As many as it takes from the first pause past the longest."""
+"""The number of doublings that takes the first pause past the longest."""
 CALM_S = 30.0
-"""Who has run that long starts with the first pause again."""
+"""A child that has run this long starts with the first pause again."""
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +42,12 @@ Told = Callable[[asyncio.subprocess.Process], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """How often a child ended in a row."""
+    """How many times in a row a child ended."""
 
     count: int = 0
 
     def after(self, ran_s: float) -> Failures:
-        """Return the row after another end; a child that ran calmly before begins a new one."""
+        """Return the count after another end; it restarts for a child that ran calmly before."""
         return Failures(1 if ran_s >= CALM_S else self.count + 1)
 
     @property
@@ -57,13 +57,13 @@ class Failures:
 
 
 async def _at_once(process: asyncio.subprocess.Process) -> None:
-    """A child that is up when it is started."""
+    """Return at once, for a child that is up when it is started."""
 
 
 class Restarted:
-    """One child. ``spawn`` starts it, ``up`` returns once it is of use, ``ended`` hears of each end.
+    """One child. ``spawn`` starts it, ``up`` returns once it is usable, ``ended`` is called at each end.
 
-    An end before it was ever up is told to whoever started it first (``first_end``); later ones are only logged.
+    The caller that started the child gets an end before it was ever up (``first_end``); later ends are only logged.
     """
 
     def __init__(self, name: str, spawn: Spawn, ended: Told, up: Told = _at_once) -> None:
@@ -83,7 +83,7 @@ class Restarted:
         return await asyncio.shield(self._first_end)
 
     async def renew(self, patience_s: float) -> None:
-        """Have the child end, and start it again at once; returns when it has ended, killed where that took too long."""
+        """End the child and start it again at once; return when it has ended, killed where that took too long."""
         process = self._process
         if process is None or process.returncode is not None:
             return  # it is being started already
@@ -95,7 +95,7 @@ class Restarted:
             await process.wait()
 
     async def stop(self, patience_s: float) -> None:
-        """Ask the child to end, make it end when it takes longer than ``patience_s``, and start it no more."""
+        """Ask the child to end, kill it when it takes longer than ``patience_s``, and do not start it again."""
         self._stop.set()
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()

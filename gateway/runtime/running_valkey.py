@@ -1,4 +1,4 @@
-"""The gateway's Redis for a command beside it: the server that runs, or one started for as long as it takes."""
+"""The gateway's Redis for a command beside it: the server that runs, or one started for the length of the command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def reached(settings: Settings) -> AsyncIterator[str]:
     """Yield the URL of the Redis that the gateway uses.
 
     Raises:
-        StartupError: the embedded one neither runs nor can be started.
+        StartupError: the embedded server neither runs nor can be started.
     """
     if settings.redis_url != "embedded":
         yield settings.redis_url

@@ -38,7 +38,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """End a connection so that its other side can tell it from one that was closed; what is not sent yet is dropped."""
+    """Reset a connection, so that its other side can tell it from a closed one; unsent bytes are dropped."""
     accepted: socket.socket = transport.get_extra_info("socket")
     if accepted.family != socket.AF_UNIX:
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -66,11 +66,11 @@ def _why(error: OSError, host: str, port: int) -> str:
 
 
 UNBOUNDED = 10_240
-"""How many are asked for where the system sets no bound: what macOS, which sets none, lets a process have by default."""
+"""How many files to request where the system sets no bound: what macOS, which sets none, allows a process by default."""
 
 
 def files_allowed() -> int:
-    """Return how many files a process of ours may have open, once it has asked for them."""
+    """Return how many files a process of ours may have open, once it has raised its limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return UNBOUNDED if hard == resource.RLIM_INFINITY else hard
 
@@ -78,7 +78,7 @@ def files_allowed() -> int:
 def open_as_many_as_allowed() -> None:
     """Raise this process's soft limit to the hard one, as servers do.
 
-    Most systems begin with 1,024. A call takes two, to its caller and to the model, and who finds none breaks off others.
+    Most systems begin with 1,024. A call takes two, to its caller and to the model; a call that gets none breaks off others.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < files_allowed():

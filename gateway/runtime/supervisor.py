@@ -1,9 +1,9 @@
 """The process that starts all others of one gateway, keeps them running, and stops them in the order that loses nothing.
 
-Down the list everyone relies on those below: workers, bookkeeper, simulated model, Valkey. So they are started from the
-bottom and stopped from the top: workers finish their calls, then the bookkeeper empties the streams into SQL.
-A killed supervisor leaves the same order behind: on one lifeline the workers notice that it is gone, on another the
-bookkeeper and the simulated model notice that the workers are gone, too, and the bookkeeper turns Valkey off.
+In the order workers, bookkeeper, simulated model, Valkey, each process relies on those after it. So they start from
+the end and stop from the beginning: workers finish their calls, then the bookkeeper empties the streams into SQL.
+A killed supervisor leaves the same order: through one pipe the workers notice that the supervisor is gone, through
+another the bookkeeper and the simulated model notice that the workers are gone, too, and the bookkeeper stops Valkey.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ async def until_live(url: str) -> None:
     """Wait until ``/livez`` answers.
 
     Raises:
-        StartupError: it does not for a minute.
+        StartupError: no answer within a minute.
     """
-    # Nothing between this machine and itself: no proxy, no certificate.
+    # The connection stays on this machine: no proxy, no certificate.
     async with httpx.AsyncClient(trust_env=False, verify=False, timeout=ANSWER_S) as client:  # noqa: S501
         try:
             async with asyncio.timeout(READY_S):
@@ -61,12 +61,12 @@ async def _is_live(client: httpx.AsyncClient, url: str) -> bool:
 
 
 SETTLE_S = 10.0
-"""Beyond the time that running calls have to end: what is cut off then is still settled."""
+"""Time beyond what running calls have to end, in which the calls that are cut off are still settled."""
 FLUSH_S = 60.0
 SIMULATOR_S = 5.0
 LAW = Law()
 BEAT_S = 0.05
-"""How often Redis is asked whether a new worker beats."""
+"""How often Redis is queried for a new worker's heartbeat."""
 
 RELOADED = frozenset(
     {
@@ -92,7 +92,7 @@ RELOADED = frozenset(
         *("adjustment_nanousd_max", "invoice_address", "invoice_tax_lines", "invoice_prefix"),
     }
 )
-"""Settings that workers alone live by, and that new ones may have otherwise than those before them."""
+"""Settings that only workers use, and that new workers may have otherwise than those before them."""
 
 log = logging.getLogger(__name__)
 
@@ -101,15 +101,15 @@ class Supervisor:
     """One gateway's processes on one machine.
 
     Args:
-        settings: what the children are told, once the addresses of what is started here are filled in.
-        data: the data directory, claimed, with nothing left running on it. The ended workers that it remembers are
-            the first that Redis is told of.
-        program: how this program is started; the words of a command follow.
-        listeners: the public socket, then the admin side's own where it has one.
+        settings: the children's settings, once the addresses of what is started here are filled in.
+        data: the data directory, claimed, with nothing left running on it. The ended workers that it remembers are the
+            first that Redis is notified of.
+        program: the command that starts this program; the words of a subcommand follow.
+        listeners: the public socket, then the admin API's own where it has one.
         new_worker_id: a name that no worker has had before.
-        law: how the simulated model answers, where it is the upstream.
-        read_again: returns the settings as they are now, for workers that take the place of others.
-        check: is given the URL of Redis once that is up, and raises StartupError where nothing may be started on it.
+        law: how the simulated model answers, where the upstream is simulated.
+        read_again: returns the settings as they are now, for workers that replace others.
+        check: receives the URL of Redis once it is up, and raises StartupError where nothing may be started on it.
     """
 
     def __init__(
@@ -140,16 +140,16 @@ class Supervisor:
 
     @property
     def upstream_url(self) -> str:
-        """Where the model is; known for the simulated one once the gateway is ready."""
+        """The model's URL; for the simulated one it is known once the gateway is ready."""
         return self._settings.upstream_url
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None], reload: asyncio.Event | None = None) -> None:
         """Start everything, call ``ready`` once the gateway answers, and stop everything after ``stop`` is set.
 
-        Whenever ``reload`` is set, new workers take the place of those that run.
+        Whenever ``reload`` is set, new workers replace those that run.
 
         Raises:
-            StartupError: something ended, or did not come up, before the gateway was ready.
+            StartupError: a process ended, or did not come up, before the gateway was ready.
         """
         async with AsyncExitStack() as stack:
             if await finished(self._start(stack), unless=stop.wait()):
@@ -166,11 +166,11 @@ class Supervisor:
                 log.exception("Nothing more is reloaded: those that run stay.")
 
     async def _reload(self) -> None:
-        """Put a new worker in the place of each, one after another; who runs ends its calls, and nobody is refused.
+        """Replace each worker in turn; running workers finish their calls, and no caller is refused.
 
-        Before them the ledger's tables and the bookkeeper are brought to the version that is installed now: it takes
-        what workers before it and after it write. Where the settings cannot be read, or the tables or a new worker do
-        not come up, the others stay.
+        First the ledger's tables and the bookkeeper are brought to the version that is installed now: that bookkeeper
+        takes what older and newer workers write. Where the settings cannot be read, or the tables or a new worker do
+        not come up, the old workers stay.
         """
         try:
             read = self._read_again()
@@ -178,7 +178,7 @@ class Supervisor:
             log.error("Nothing is reloaded: %s", error.message)
             return
         before = self._settings
-        # A simulated model is started with the gateway, or not at all.
+        # A simulated model starts with the gateway or never.
         kept = {"upstream_url"} if "simulated" in (read.upstream_url, self._upstream) else set()
         changed = {name: getattr(read, name) for name in RELOADED - kept}
         self._settings = before.model_copy(update=changed)
@@ -200,7 +200,7 @@ class Supervisor:
         log.info("New workers have taken the place of those before them.")
 
     async def _migrate(self) -> bool:
-        """Have the program that is installed now bring the ledger's tables to its shape; return whether it did."""
+        """Have the program that is installed now migrate the ledger's tables; return whether it did."""
         command = [*self._program, "ledger", "migrate"]
         process = await self._children.start("migration", command, self._settings.to_environment())
         status = await process.wait()
@@ -210,7 +210,7 @@ class Supervisor:
         return status == 0
 
     async def _start(self, stack: AsyncExitStack) -> None:
-        """Start all from the bottom; closing ``stack`` stops them from the top."""
+        """Start all processes from the end of the order; closing ``stack`` stops them from its beginning."""
         self._data.forget_counts()
         at = self._data.new_socket() if self._settings.redis_url == "embedded" else None
         if at is not None:
@@ -246,7 +246,7 @@ class Supervisor:
         await self._unless_one_ends(kept.is_up.wait())
 
     def _start_simulator(self, stack: AsyncExitStack, children: Children, workers: ParentPipe) -> socket.socket:
-        # The socket is the supervisor's, so that a simulator that was started again has the address it had.
+        # The socket is the supervisor's, so that a restarted simulator keeps its address.
         listener = stack.enter_context(closing(sockets.listen("127.0.0.1", 0)))
         self._settings = self._settings.model_copy(update={"upstream_url": f"{sockets.url_of(listener)}/v1"})
         command = [*self._program, "simulate", "--fd", str(listener.fileno()), "--watch-fd", str(workers.watch_fd)]
@@ -279,7 +279,7 @@ class Supervisor:
         listening = [listener.fileno() for listener in self._listeners]
         words = [word for name, fd in zip(named, listening, strict=False) for word in (name, str(fd))]
         command = [*self._program, "worker", *words, "--watch-fd", str(supervisor.watch_fd)]
-        # A worker never looks at the workers' lifeline: having it open is what holds the others.
+        # A worker never reads the workers' pipe: holding it open is what keeps the bookkeeper and the simulated model running.
         fds = (*listening, supervisor.watch_fd, workers.hold_fd)
 
         def start(name: str) -> Restarted:
@@ -308,11 +308,11 @@ class Supervisor:
 
     @property
     def _patience_s(self) -> float:
-        """How long a worker may take to end its calls and settle them."""
+        """Return how long a worker may take to end its calls and settle them."""
         return self._settings.shutdown_s + SETTLE_S
 
     def _listen_no_more(self) -> None:
-        """Close the sockets here first: whoever calls while the workers finish is refused, not kept waiting."""
+        """Close the sockets here first: a caller that connects while the workers finish is refused, not kept waiting."""
         for listener in self._listeners:
             listener.close()
 
@@ -324,10 +324,10 @@ class Supervisor:
         stack.push_async_callback(stop)
 
     async def _unless_one_ends(self, wait: Coroutine[Any, Any, object]) -> None:
-        """Wait, unless one of those that were started ends first.
+        """Wait, unless a started process ends first.
 
         Raises:
-            StartupError: one did; what it had to say it has said on its own.
+            StartupError: a process ended; it has printed its own reason.
         """
         ends = [asyncio.create_task(child.first_end()) for child in self._kept]
         first_end = asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -341,7 +341,7 @@ class Supervisor:
 
 
 def words_of(law: Law) -> list[str]:
-    """Return the options of ``tokencap simulate`` that make it answer by this law."""
+    """Return the options that make ``tokencap simulate`` answer by this law."""
     numbers = {
         "--tokens-per-s": law.tokens_per_s,
         "--mean-tokens": law.mean_tokens,
@@ -353,7 +353,7 @@ def words_of(law: Law) -> list[str]:
 
 
 async def _tell_at_last(children: Children, telling: asyncio.Task[None]) -> None:
-    """Tell Redis of the last workers' ends; those it does not hear of are told by the next start."""
+    """Notify Redis of the last workers' ends; the next start reports those that Redis did not receive."""
     telling.cancel()
     with suppress(MeteringUnavailable):
         await children.ended_workers.tell()

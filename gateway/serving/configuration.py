@@ -1,5 +1,4 @@
-"""What the operator's settings say of the model's endpoint, and of what is served: where it is, what it is taken for, by which
-rules."""
+"""From the operator's settings to the upstream's endpoint and profile, and to the rules of what is served."""
 
 from __future__ import annotations
 
@@ -15,22 +14,22 @@ from gateway.settings import Settings
 
 
 def endpoint_of(settings: Settings) -> Endpoint:
-    """Return where the model's endpoint is, and what every request there carries."""
+    """Return the upstream's endpoint: its address, and what every request there carries."""
     return Endpoint.of(
         settings.upstream_url, key_of(settings), settings.upstream_key_header, settings.upstream_more_headers
     )
 
 
 def key_of(settings: Settings) -> str | None:
-    """Return the key that the endpoint wants."""
+    """Return the key that the endpoint requires."""
     return settings.upstream_key.get_secret_value() if settings.upstream_key else None
 
 
 def as_used(engine: Engine, settings: Settings) -> Engine:
-    """Return what an upstream is, with what the settings say of it.
+    """Return an upstream's profile, as the settings change it.
 
     Raises:
-        StartupError: a field is to pass that never may.
+        StartupError: a setting lets a field pass that must never pass.
     """
     name = settings.upstream_profile
     profile = as_set(
@@ -53,7 +52,7 @@ def as_used(engine: Engine, settings: Settings) -> Engine:
 
 
 def rules_of(settings: Settings) -> Rules:
-    """Return what the house serves, and how."""
+    """Return what this gateway serves, and by which rules."""
     return Rules(
         model=settings.model,
         names=Names((settings.model, *settings.model_aliases)),

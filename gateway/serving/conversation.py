@@ -1,4 +1,4 @@
-"""Which conversation a call belongs to, by what it names and brings back, and how much of it the upstream reads again."""
+"""Which conversation a call belongs to, by what it names and brings back, and how much input the upstream reads again."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ CONVERSATION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class ConversationFinder:
-    """What is known of a customer's conversations."""
+    """Finds conversations of customers."""
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
 
     async def conversation(self, named: str | None, session: str | None, key: Key, wanted: Parameters) -> str | None:
-        """Return the conversation that a call's headers or body name or go on with, or None where it begins one."""
+        """Return the conversation that a call's headers or body name or continue, or None where the call begins one."""
         place = "X-Conversation-Id"
         if named is None:
             named, place = session or wanted.conversation, "conversation"
@@ -29,7 +29,7 @@ class ConversationFinder:
         led_by_items = await self._led_by_items(key, wanted) if wanted.references else None
         if wanted.previous is not None:
             led = await self._led_to(key, (of_answer_id(wanted.previous, key.secret),))
-            if led is None:  # nobody goes on from what another customer was answered
+            if led is None:  # nobody continues another customer's answer
                 raise BadRequest(
                     f"There is no answer {wanted.previous[:64]!r} to go on from.",
                     code="previous_response_not_found",
@@ -46,10 +46,10 @@ class ConversationFinder:
         )
 
     async def _led_by_items(self, key: Key, wanted: Parameters) -> str:
-        """Return the conversation of the items that a body refers to, or ``""`` where they fit several.
+        """Return the conversation of the items that a body refers to, or ``""`` where the items are of several.
 
         Raises:
-            BadRequest: one of them is in no answer to this customer that is still known.
+            BadRequest: an item is in no answer to this customer that is still known.
         """
         led = [of_item(one, key.secret) for one in wanted.references]
         names = await self._threads.given(key.bucket, key.digest, led)
@@ -65,10 +65,10 @@ class ConversationFinder:
     async def input_of(
         self, wanted: Parameters, key: Key, conversation: str | None, *, kept_most: int, model_most: int | None
     ) -> tuple[int, int]:
-        """Return the most input tokens of a call, and what they are where nobody counts them.
+        """Return the most input tokens of a call, and their number where nobody counts them.
 
-        What the upstream kept of a conversation is all that was said in it here, where that is known. No model reads
-        more than it is long.
+        What the upstream keeps of a conversation counts as all that was said in it here, where that is known. No model reads
+        more than its length.
         """
         bound, estimate = wanted.input_bound, wanted.input_estimate
         if wanted.refers:

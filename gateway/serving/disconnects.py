@@ -1,4 +1,4 @@
-"""What becomes of an answer whose caller hung up, and how it is billed where the upstream does not say what it made."""
+"""What becomes of an answer whose caller hung up, and how it is billed where the upstream reports no figure."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from gateway.serving.meter import Count
 from gateway.serving.upstream.profiles import Profile
 
 ANSWERS_LEAST = 8
-"""Answers after which the pace is known."""
+"""The number of answers after which the pace is known."""
 
 TOKENS_LEAST = 16
-"""Tokens of an answer that says something of it: a shorter one is mostly waiting."""
+"""The least tokens of an answer that shows the pace: a shorter one is mostly waiting."""
 
 REMEMBERED = 256
-"""Answers that count: an older one weighs less with each that comes."""
+"""The number of answers that count: an older answer weighs less with each new one."""
 
 
 class GenerationSpeed:
-    """All tokens over all seconds, so that what is billed by it comes to what was made over many calls, whichever were fast."""
+    """All tokens over all seconds: billing by it adds up to what was made over many calls, whichever of them were fast."""
 
     def __init__(self) -> None:
         self._answers = 0
@@ -32,7 +32,7 @@ class GenerationSpeed:
         self._seconds = 0.0
 
     def note(self, tokens: float, seconds: float) -> None:
-        """Take note of an answer that was counted: the tokens of one choice, and the time from asking to its end."""
+        """Note an answer that was counted: the tokens of one choice, and the time from the request to the answer's end."""
         if tokens < TOKENS_LEAST or seconds <= 0:
             return
         left = 1 - 1 / REMEMBERED
@@ -41,30 +41,30 @@ class GenerationSpeed:
         self._seconds = self._seconds * left + seconds
 
     def tokens_in(self, seconds: float) -> int | None:
-        """Return how many tokens a choice has after so long, or None while that is not known."""
+        """Return how many tokens a choice has after that time, or None while the pace is unknown."""
         if self._answers < ANSWERS_LEAST:
             return None
         return math.ceil(seconds * self._tokens / self._seconds)
 
 
 DRAINED_AT_ONCE = 256
-"""Answers that a worker reads on with nobody to hear them; one more is closed instead."""
+"""The most answers that a worker reads on without a caller; one more is closed instead."""
 
 DRAINED_PART = 4
-"""Where calls at the upstream are limited, one place in so many, rounded down, may be held by such answers."""
+"""Where concurrency at the upstream is limited, such answers may have one place in this many, rounded down."""
 
 GoesOn = Callable[[], float]
-"""Told that the caller has left; returns for how many seconds its answer is read on, 0 for not at all."""
+"""Called when the caller has left; returns for how many seconds its answer is read on, 0 for not at all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manners:
-    """What the operator wants done once a caller has left.
+    """The operator's settings for callers that leave.
 
     Args:
-        drain_s: for how long an answer is read on.
+        drain_s: how long an answer is read on.
         bills: what is billed where no figure comes: ``visible``, ``timed``, ``granted``, or None for ``timed`` once the
-            model's pace is known and ``granted`` before. A tier may say otherwise.
+            model's pace is known and ``granted`` before. A tier may set it otherwise.
     """
 
     drain_s: float
@@ -72,7 +72,7 @@ class Manners:
 
 
 class Places:
-    """How many answers may be drained at once, over all formats of a worker."""
+    """How many answers may be drained at once, over all dialects of a worker."""
 
     def __init__(self, upstream_most: int | None) -> None:
         self._free = DRAINED_AT_ONCE if upstream_most is None else min(DRAINED_AT_ONCE, upstream_most // DRAINED_PART)
@@ -88,7 +88,7 @@ class Places:
 
 
 class Disconnects:
-    """Decides, for all calls of a worker at one kind of upstream."""
+    """Decides what becomes of left answers, for all calls of a worker at one kind of upstream."""
 
     def __init__(
         self, profile: Profile, manners: Manners, places: Places, pace: GenerationSpeed, counters: Counters
@@ -100,13 +100,13 @@ class Disconnects:
         self._counters = counters
         self.pace = pace
         self.tells_as_it_goes = profile.continuous_usage
-        """Whether each piece of the upstream's answer says how many tokens there are so far."""
+        """Whether each piece of the upstream's answer has a running count of its tokens."""
 
     @contextmanager
     def of(self, leave: Callable[[], bool]) -> Iterator[GoesOn]:
-        """Yield what is told that a call's caller has left.
+        """Yield what is called when the caller of a call has left.
 
-        ``leave`` takes note of it and returns whether a figure is still to come: only then the answer goes on.
+        ``leave`` notes that and returns whether a figure is still to come: only then the answer is read on.
         """
         is_drained = False
 
@@ -123,15 +123,15 @@ class Disconnects:
                 self._places.give_back()
 
     def owes_unanswered(self, *, comes_whole: bool) -> bool:
-        """Return whether a call owes output that its caller left before the upstream's head.
+        """Return whether a call owes output whose caller left before the upstream's head.
 
-        The head of a whole answer comes when all of it is made; that of a stream comes first, and an engine that stops
-        with its caller has made nothing by then.
+        The head of a whole answer comes when all of the answer is made; the head of a stream comes first, and an engine
+        that stops with its caller has made nothing by then.
         """
         return comes_whole or not self._stops
 
     def owed(self, seen: Count, hold: Hold, seconds: float) -> Count:
-        """Return what is billed of an answer that ran so long and of which only what was ``seen`` is known."""
+        """Return what is billed of an answer that ran that long and of which only what was ``seen`` is known."""
         bills = hold.facts.hangup_bills or self._manners.bills
         if bills == "visible":
             return seen

@@ -1,5 +1,5 @@
-"""``/livez`` says that the process lives; ``/readyz`` says whether it should be sent calls; to who has the
-metrics token or the admin's also which engine answers them."""
+"""``/livez`` answers that the process lives; ``/readyz`` answers whether it should be sent calls, and, to a request with
+the metrics or the admin token, which engine is behind it."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from gateway.holds.store.generation import Generation
 
 PATIENCE_S = 1.0
 LAST = redis_keys.ALL_BUCKETS[-1]
-"""The bucket that a rebuild puts in force after the others."""
+"""The bucket that a rebuild puts in force last."""
 
 Admit = Callable[[Request], Awaitable[object]]
 
 
 class Health:
-    """What the two probes look at."""
+    """What the two probes check."""
 
     def __init__(self) -> None:
         self.connection: RedisConnection | None = None
         self.generation: Generation | None = None
         self.is_stopping = False
         self.engine = ""
-        """What the model's endpoint is taken for, in a few words."""
+        """The upstream's profile, in a few words."""
 
     def add_to(self, app: FastAPI, admit: Admit | None = None) -> None:
-        """Add both; ``admit`` looks whether who brings a token may see what strangers do not, or raises."""
+        """Add both routes; ``admit`` raises where a request's token does not entitle it to what strangers are not shown."""
         app.add_route("/livez", self._live, methods=["GET"], include_in_schema=False)
         app.add_route("/readyz", partial(self._ready, admit=admit), methods=["GET"], include_in_schema=False)
 
@@ -52,9 +52,9 @@ class Health:
         return JSONResponse(said, 200 if is_ready else 503, headers={} if is_ready else {"retry-after": "1"})
 
     async def _is_whole(self) -> bool:
-        """Return whether Redis is there and its state is not being rebuilt.
+        """Return whether Redis is available and its state is not being rebuilt.
 
-        What does not add up is one customer's matter, whose calls are refused.
+        Sums that do not add up concern one customer, whose calls are refused.
         """
         if self.connection is None or (self.generation is not None and self.generation.is_restoring):
             return False

@@ -1,4 +1,4 @@
-"""A call with an Idempotency-Key: it runs to its end once, and whoever repeats it is sent the same answer."""
+"""A call with an Idempotency-Key: it runs to its end once, and a repeated request is sent the same answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.serving.caller.exchange import Exchange
 from gateway.serving.caller.headers import length_header, written
 
 KEPT_MOST = 2**20
-"""Bytes of an answer that is kept; a longer one leaves its key free again."""
+"""The most bytes of a kept answer; a longer answer leaves its key free again."""
 
 NAME_MOST = 255
 
@@ -22,7 +22,7 @@ def name_of(exchange: Exchange) -> str | None:
     """Return a request's Idempotency-Key, or None where it has none.
 
     Raises:
-        BadRequest: it is empty, too long or not printable.
+        BadRequest: the key is empty, too long or not printable.
     """
     name = exchange.header(b"idempotency-key")
     if name is not None and not (0 < len(name) <= NAME_MOST and name.isprintable()):
@@ -32,7 +32,7 @@ def name_of(exchange: Exchange) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class IdempotentCall:
-    """One claim on a key: first, or with the answer that was kept."""
+    """One claim on a key: the first, or a repetition with the kept answer."""
 
     digest: str
     seal: Seal
@@ -44,7 +44,7 @@ class IdempotentCall:
         return Once(self.digest, self.body)
 
     def to_keep(self, call: Call, recorded: bytes) -> Once:
-        """Return the claim with the sealed answers: one if the call is charged its conversation's price, one if not."""
+        """Return the claim with the sealed answers: one for a call charged its conversation's price, one for any other."""
         charge = call.live.hold.facts.charge(call.came_to)
         first, again = (self._sealed(call, recorded, amount) for amount in (charge.first, charge.again))
         return Once(self.digest, self.body, first, again)
@@ -60,7 +60,7 @@ class IdempotentCall:
         return self.seal.close(json.dumps(head).encode() + b"\n" + body)
 
     async def replay(self, exchange: Exchange) -> None:
-        """Send the kept answer, all at once."""
+        """Send the kept answer in one piece."""
         assert self.kept is not None
         head, _, body = self.seal.open(self.kept).partition(b"\n")
         told = json.loads(head)

@@ -1,4 +1,4 @@
-"""The journey of one call, from the caller's bytes to its place in the books, in order, once."""
+"""The journey of one call, from the caller's bytes to its settlement, in order, once."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ log = logging.getLogger("tokencap.serving")
 
 BROKEN_OFF = "The upstream broke off its answer."
 SETTLE_WAIT_S = 5.0
-"""How long a caller's last bytes wait for the books where Redis is slow or gone."""
+"""How long a caller's last bytes wait for the settlement where Redis is slow or gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the house serves: its one model, the names callers may use for it, who may choose a tier."""
+    """What this gateway serves: its one model, the names callers may use for it, who may choose a tier."""
 
     model: str
     names: Names
@@ -75,21 +75,21 @@ class Rules:
     callers_choose_tier: bool
     """For one conversation, by ``X-Tokencap-Tier`` on its first call."""
     conversation_headers: tuple[bytes, ...]
-    """Headers of clients that name their session, the first one present; ``X-Conversation-Id`` comes before them."""
+    """Headers in which clients name their session: the first one present counts, after ``X-Conversation-Id``."""
     hosted: Hosted
     passed_headers: tuple[str, ...]
-    """Headers of requests that the operator lets pass beside those of the format."""
+    """Request headers that the operator lets pass beside those of the dialect."""
     call_deadline_s: float
     write_deadline_s: float
-    """How long a caller may take nothing of an answer."""
+    """How long a caller may read nothing of an answer."""
     stream_keep_alive_s: float
-    """After how long a silence a streaming caller is sent a sign of life; 0: never."""
+    """The length of a silence after which a streaming caller is sent a sign of life; 0: never."""
     passed_fields: frozenset[str]
     """Fields that the operator lets pass beside those that the engine knows."""
     kept_tokens_max: int
     """Input tokens that are held for what the upstream keeps of a conversation, at most."""
     model_tokens_max: int | None = None
-    """How long the upstream's model is, where it says so: it takes no longer limit."""
+    """The length of the upstream's model, where the upstream reports it: a longer limit is refused there."""
 
 
 class Journey:
@@ -152,30 +152,30 @@ class Journey:
                 wanted.dropped += kept_back
             ask = await self._ask(exchange, key, wanted)
             name = name_of(exchange)
-            repetition = None if name is None else await self._claim(key, ask, customer, name, raw)
+            idempotent = None if name is None else await self._claim(key, ask, customer, name, raw)
         except (CallerGone, InvalidKey):
             raise
         except CallerError:
-            await confirm()  # whose key is unknown is told nothing but that
+            await confirm()  # a caller with an unknown key learns nothing else
             raise
-        if repetition is not None and repetition.kept is not None:
+        if idempotent is not None and idempotent.kept is not None:
             await confirm()
-            await repetition.replay(exchange)
+            await idempotent.replay(exchange)
             return
-        exchange.records = repetition is not None
-        hold = await self._reserve(ask, customer, repetition)
-        del raw  # a prompt can be large, and the answer long in coming
+        exchange.records = idempotent is not None
+        hold = await self._reserve(ask, customer, idempotent)
+        del raw  # a prompt may be large, and the answer may take long
 
-        live = self._keeper.take(hold, repetition.once if repetition else None)
+        live = self._keeper.take(hold, idempotent.once if idempotent else None)
         call = Call(live, wanted, key, self._disconnects, self._monotonic)
         call.is_checked = self._spots.picks()
-        finish, problem = await self._run(call, exchange, body, to_its_end=repetition is not None)
+        finish, problem = await self._run(call, exchange, body, to_its_end=idempotent is not None)
         if self._token_counter.can_count and not isinstance(problem, ShuttingDown):
-            with suppress(asyncio.CancelledError):  # the server stops waiting: what went by has to do
+            with suppress(asyncio.CancelledError):  # the server stops waiting: the text that went by has to do
                 await call.count_missing(self._token_counter)
         came_to, kept = call.outcome(finish, problem), None
-        if repetition is not None and finish in ANSWERED:
-            kept = repetition.to_keep(call, exchange.recorded)
+        if idempotent is not None and finish in ANSWERED:
+            kept = idempotent.to_keep(call, exchange.recorded)
             call.is_kept = True
         settling = self._keeper.settle(call.live, came_to, kept)
         if call.is_checked:
@@ -197,18 +197,18 @@ class Journey:
         kept = await self._idempotency_claims.claim(ask.bucket, customer, digest, body, ask.id)
         return IdempotentCall(digest, seal, body, kept)
 
-    async def _reserve(self, ask: Ask, customer: str, repetition: IdempotentCall | None) -> Hold:
-        """Reserve; a refusal is noted for the customer, and leaves the Idempotency-Key free."""
+    async def _reserve(self, ask: Ask, customer: str, idempotent: IdempotentCall | None) -> Hold:
+        """Reserve; a refusal is recorded for the customer, and frees the Idempotency-Key."""
         try:
             return await self._admission.reserve(ask, self._keeper.doubt)
         except TokencapError as error:
             await self._admission.note_refusal(ask, customer, error)
-            if repetition is not None:
-                await self._idempotency_claims.free(ask.bucket, customer, repetition.digest, ask.id)
+            if idempotent is not None:
+                await self._idempotency_claims.free(ask.bucket, customer, idempotent.digest, ask.id)
             raise
 
     async def _ask(self, exchange: Exchange, key: Key, wanted: Parameters) -> Ask:
-        """Return what the call asks for, with the conversation it belongs to."""
+        """Return what the call requests, with the conversation that it belongs to."""
         if wanted.model not in self._rules.names:
             raise ModelNotFound(f"The model {wanted.model[:64]!r} is not served here.", param="model")
         tier = exchange.header(b"x-tokencap-tier")
@@ -244,7 +244,7 @@ class Journey:
         )
 
     def _session(self, exchange: Exchange, key: Key) -> str | None:
-        """Return the conversation of the session that a client's own headers name."""
+        """Return the conversation of the session that a client's headers name."""
         for name in self._rules.conversation_headers:
             if session := exchange.header(name):
                 return session if CONVERSATION.fullmatch(session) else of_session(session, key.secret)
@@ -255,7 +255,7 @@ class Journey:
     ) -> tuple[str, TokencapError | None]:
         """Forward an admitted call and relay its answer; return how it ended, whatever happened, and what went wrong.
 
-        Where it goes on ``to_its_end``, a caller who leaves does not end it; else it is read on as ``Disconnects`` has it.
+        A call that goes on ``to_its_end`` survives its caller; any other is read on as ``Disconnects`` decides.
         """
         finish, problem = await self._ended(call, exchange, body, to_its_end=to_its_end)
         return ("disconnect" if call.has_left else finish), problem
@@ -274,7 +274,7 @@ class Journey:
         except TimeoutError:
             return "upstream_error", UpstreamTimeout("The answer took too long.")
         except asyncio.CancelledError:
-            return "shutdown", ShuttingDown()  # the server waited as long as it may; what is left is to settle
+            return "shutdown", ShuttingDown()  # the server waited as long as it may; only the settlement is left
         except HouseError as error:
             return "shutdown", error
         except UpstreamError as error:
@@ -286,13 +286,13 @@ class Journey:
             return "shutdown", HouseError("Something went wrong on our side; the answer ends here.")
 
     def _heard(self, error: UpstreamError, call: Call) -> TokencapError:
-        """Return what went wrong upstream as the caller may hear it."""
+        """Return an upstream's error as the caller may see it."""
         heard = self._upstream.heard(error)
         heard.message = renamed(heard.message, self._rules.model, call.wanted.model)
         return cap_reached(heard, call.wanted, call.live.hold) if isinstance(heard, UpstreamRefused) else heard
 
     async def _relay(self, call: Call, exchange: Exchange, body: Body) -> None:
-        """Ask the upstream and pass on what it answers, counted and cut; returns when the answer is over."""
+        """Send the request upstream and relay the answer, counted and cut; return when the answer is over."""
         hold = call.live.hold
         async with (
             self._concurrency.place(hold.facts.customer),
@@ -333,7 +333,7 @@ class Journey:
                 raise reading.failure or problem or unsaid
 
     def _forwarded(self, call: Call, exchange: Exchange, body: Body) -> bytes:
-        """Return what the upstream is sent, and keep nothing of what the caller sent but for a tokenizer to count."""
+        """Return the upstream's request; of the caller's body only the text that a tokenizer will count is kept."""
         if self._token_counter.can_count:
             call.prompt = self.dialect.prompt(body)
         make_own(body, call.live.hold.facts.customer)
@@ -344,7 +344,7 @@ class Journey:
         return forwarded
 
     def _take(self, call: Call, exchange: Exchange, reading: Reading, piece: bytes) -> bool:
-        """Count a piece of an answer and pass it on in the turn in which it came; return whether nothing is in the way."""
+        """Count a piece of an answer and relay it in the turn in which it came; return whether more can be relayed."""
         shown = reading.feed(piece)
         if call.has_left:
             return not reading.is_over and reading.failure is None
@@ -355,7 +355,7 @@ class Journey:
         return exchange.write_now(shown) and not reading.is_over and reading.failure is None
 
     async def _pass_on(self, call: Call, exchange: Exchange, shown: bytes = b"") -> None:
-        """Pass on what could not be in its turn, and ``shown``: once this worker may, and as fast as its caller takes it."""
+        """Relay what could not be relayed in its turn, and ``shown``: once this worker may, as fast as the caller reads."""
         if call.has_left:
             return
         if (self._keeper.is_overdue or call.live.is_lost) and not await self._keeper.catches_up(call.live):

@@ -11,16 +11,16 @@ import orjson
 from gateway import json_bounds
 
 PARTS_MOST = 2_000_000
-"""Names, objects and lists in one text of the upstream's: as many as an answer with all its log probabilities has."""
+"""The most names, objects and lists in one text of the upstream: an answer with all its log probabilities has as many."""
 
 VALUES_MOST = 8_000_000
 
 
 def loads(data: bytes) -> Any:
-    """Return what a JSON text says; of a name that comes twice, the last. NaN and what is infinite is null.
+    """Return the value of a JSON text; of a name that comes twice, the last. NaN and infinity are null.
 
     Raises:
-        ValueError: it is no JSON, nested too deeply, or has too much in it.
+        ValueError: the text is no JSON, is nested too deeply, or contains too much.
     """
     json_bounds.check(data, PARTS_MOST, VALUES_MOST)
     try:
@@ -30,7 +30,7 @@ def loads(data: bytes) -> Any:
 
 
 def dumps(value: Any) -> bytes:
-    """Return JSON as it is sent; half a surrogate pair is U+FFFD, NaN and what is infinite is null."""
+    """Return JSON as it is sent; half a surrogate pair is U+FFFD, NaN and infinity are null."""
     try:
         return orjson.dumps(value)
     except TypeError:  # half a surrogate pair, or a number of more than 64 bits

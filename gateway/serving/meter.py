@@ -1,4 +1,4 @@
-"""How many tokens a call is counted and billed, from what the upstream said and what we saw go by; decided purely."""
+"""How many tokens a call is counted and billed, from the upstream's figures and the observed text; decided purely."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.holds.hold import Outcome
 
 @dataclass(slots=True)
 class Usage:
-    """What an upstream says a call used. A number that it does not say, or says wrongly, is None or 0."""
+    """What an upstream reports a call used. A number that is absent or invalid is None or 0."""
 
     output_tokens: int | None = None
     input_tokens: int | None = None
@@ -24,11 +24,11 @@ class Usage:
 UNSAID = Usage()
 
 COUNT_MOST = 2**53 - 1
-"""No count is above what every reader of a record keeps exactly."""
+"""The most that a count can be: every reader of a record keeps it exactly."""
 
 
 READ_MOST = 100_000_000
-"""Tokens of a prompt, at most: beyond it a figure is as good as unsaid."""
+"""The most tokens of a prompt: a figure beyond it counts as absent."""
 
 
 def count(value: Any) -> int | None:
@@ -37,10 +37,10 @@ def count(value: Any) -> int | None:
 
 
 def said_output(said: int | None, reasoning: int, given: int | None, total: int | None) -> tuple[int | None, bool]:
-    """Return the output that a usage comes to, and whether its figures contradict one another.
+    """Return the output of a usage, and whether its figures contradict one another.
 
-    Output is what was shown and what was thought. Some say only what was shown, and the rest beside it or in the total
-    alone; whatever says the most is taken.
+    Output is what was shown and what was thought. Some upstreams report only what was shown, and the rest beside it or
+    only in the total; the largest figure is taken.
     """
     if said is None:
         return None, False
@@ -56,26 +56,26 @@ def sum_of(said: Usage, each: Collection[Usage]) -> Usage:
 
 
 @dataclass(slots=True)
-class Sight:
-    """What went by of an answer, and what the upstream said of it."""
+class Observed:
+    """What was observed of an answer, and what the upstream reported of it."""
 
     usage: Usage
     tokens: int
-    """As we counted or guessed them, over all choices, at most what was granted."""
+    """The gateway's own count or estimate, over all choices, at most what was granted."""
     is_final: bool
-    """Whether the usage was said of all of the text: after it, or beside its end."""
+    """Whether the usage covers all of the text: it came after the text, or beside its end."""
     is_whole: bool
     """Whether the upstream brought the answer to its end."""
     is_estimate: bool = False
-    """Whether the tokens are guessed from the length of the text, because it did not come in pieces of a token each."""
+    """Whether the tokens are estimated from the text's length, because its pieces were not a token each."""
     recounted: int | None = None
-    """As a tokenizer counted the text that went by, where one did."""
+    """A tokenizer's count of the text that went by, where there is one."""
     least: int = 0
-    """Tokens that the text has at least, whoever counts them."""
+    """The least tokens that the text has, by any count."""
     surely: int | None = None
-    """Tokens that went by at the least, where ``tokens`` is a guess at a text that came in pieces."""
+    """The least tokens that went by, where ``tokens`` is an estimate of a text that came in pieces."""
     is_partial: bool = False
-    """Whether the usage leaves out choices that have said none yet: then it is the least that was made."""
+    """Whether the usage lacks choices that have not reported yet: then it is the least that was made."""
 
     @property
     def is_belied(self) -> bool:
@@ -93,23 +93,23 @@ class Count:
     source: str
 
 
-def count_output(sight: Sight, granted: int) -> Count:
+def count_output(observed: Observed, granted: int) -> Count:
     """Return what a call's output comes to.
 
     The upstream's own figure for all of the text is taken, unless it is too small for what we saw. A figure that more
     text came after is taken unless we are sure of more. Else it is what a tokenizer says of the text, and where there is
     none what went by. What is billed is never above what was granted, and never less than what was relayed.
     """
-    reported, seen = sight.usage.output_tokens, sight.tokens
-    surely = seen if sight.surely is None else sight.surely
-    if reported is not None and sight.is_final and not sight.is_belied:
-        output, source = reported, "upstream" if sight.is_whole else "continuous"
-    elif reported and reported >= surely and not sight.is_partial:
+    reported, seen = observed.usage.output_tokens, observed.tokens
+    surely = seen if observed.surely is None else observed.surely
+    if reported is not None and observed.is_final and not observed.is_belied:
+        output, source = reported, "upstream" if observed.is_whole else "continuous"
+    elif reported and reported >= surely and not observed.is_partial:
         output, source = reported, "continuous"
-    elif sight.recounted is not None:
-        output, source = max(sight.recounted, reported or 0 if sight.is_partial else 0), "tokenizer"
+    elif observed.recounted is not None:
+        output, source = max(observed.recounted, reported or 0 if observed.is_partial else 0), "tokenizer"
     else:
-        output, source = seen, "estimate" if sight.is_estimate else "counted"
+        output, source = seen, "estimate" if observed.is_estimate else "counted"
     return Count(output, min(output, granted), source)
 
 
@@ -143,7 +143,7 @@ def count_input(said: int | None, recounted: int | None, *, estimate: int, bound
 
 
 def outcome(
-    sight: Sight,
+    observed: Observed,
     given: Input,
     *,
     granted: int,
@@ -153,7 +153,7 @@ def outcome(
     threads: tuple[str, ...],
 ) -> Outcome:
     """Return what an answered call came to."""
-    usage, counted = sight.usage, count_output(sight, granted)
+    usage, counted = observed.usage, count_output(observed, granted)
     return Outcome(
         was_answered=True,
         finish=finish,
@@ -164,7 +164,7 @@ def outcome(
         cached_tokens=min(usage.cached_tokens, given.tokens),
         reasoning_tokens=min(usage.reasoning_tokens, counted.output_tokens),
         usage_source=counted.source,
-        usage_dispute="text" if sight.is_belied else "itself" if usage.is_disputed else None,
+        usage_dispute="text" if observed.is_belied else "itself" if usage.is_disputed else None,
         ttft_ms=ttft_ms,
         duration_ms=duration_ms,
         threads=threads,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 EVENT_MOST = 16 * 2**20
-"""Bytes of one event that are kept while its end has not come."""
+"""The most bytes of one event that are kept while its end has not come."""
 
 END_MOST = 4
-"""Bytes of an event's end."""
+"""The most bytes of an event's end."""
 
 LOOKED_AT_AGAIN = 4096
-"""Bytes without an end that are kept as they are: most events come whole, or nearly so."""
+"""Up to so many unfinished bytes are searched again whole: most events come whole, or nearly so."""
 
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE = re.compile(rb"\r\n|\n|\r")
@@ -21,7 +21,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 COMMENT_MOST = 1024
-"""Bytes of a comment; a longer one is passed over."""
+"""The most bytes of a comment; a longer comment is skipped."""
 
 
 class EventTooLong(ValueError):
@@ -29,7 +29,7 @@ class EventTooLong(ValueError):
 
 
 class NamedError(bytes):
-    """The data of an event that is named ``error``: it is one, whatever the data looks like."""
+    """The data of an event named ``error``: it is an error, whatever the data looks like."""
 
 
 class Events:
@@ -42,7 +42,7 @@ class Events:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the data of each event that ends in ``chunk``, and comments, with the colon before them; other fields are
-        passed over."""
+        skipped."""
         text = self._rest + chunk if self._rest else chunk
         if b"\r" in text:
             parts = _END.split(text)
@@ -63,7 +63,7 @@ class Events:
         return [data for part in parts if (data := _data(part)) is not None]
 
     def _keep(self, rest: bytes) -> None:
-        """Keep what has no end yet; of a long event only the last bytes, in which its end may begin, are looked at again."""
+        """Keep an unfinished event; of a long one only the last bytes, in which its end may begin, are searched again."""
         if len(rest) > LOOKED_AT_AGAIN:
             self._begun.append(rest[:-END_MOST])
             self._size += len(rest) - END_MOST
@@ -73,7 +73,7 @@ class Events:
             raise EventTooLong
 
     def close(self) -> list[bytes]:
-        """Return the data of an event that the end of the stream ended."""
+        """Return the data of an event that ends with the stream."""
         rest, self._rest, self._begun = b"".join([*self._begun, self._rest]), b"", []
         return _said(rest)
 
@@ -86,7 +86,7 @@ def _data(event: bytes) -> bytes | None:
 
 
 def _error(event: bytes, data: list[bytes]) -> NamedError | None:
-    """Return the data of an event that its name says is an error; llama.cpp's builds of 2024 have it in a field ``error``."""
+    """Return the data of an event named as an error; llama.cpp's builds of 2024 have the error in a field ``error``."""
     lines = _LINE.split(event)
     if any(map(_NAMED_ERROR.fullmatch, lines)):
         return NamedError(b"\n".join(data))
@@ -95,7 +95,7 @@ def _error(event: bytes, data: list[bytes]) -> NamedError | None:
 
 
 def _said(part: bytes) -> list[bytes]:
-    """Return comments that an event begins with, and its data."""
+    """Return the comments at an event's beginning, and its data."""
     lines = _LINE.split(part) if part.startswith(b":") else ()
     comments = [line for line in lines if line.startswith(b":") and len(line) <= COMMENT_MOST]
     data = _data(part)
@@ -103,12 +103,12 @@ def _said(part: bytes) -> list[bytes]:
 
 
 def is_comment(said: bytes) -> bool:
-    """Return whether what came is a comment: no data of any format begins with its colon."""
+    """Return whether a piece is a comment: no data of any dialect begins with a colon."""
     return said.startswith(b":")
 
 
 def comment(text: bytes) -> bytes:
-    """Return a comment of one line: nothing to any reader, but a sign of life."""
+    """Return a comment of one line: readers ignore it, but it is a sign of life."""
     return b": " + text + b"\n\n"
 
 

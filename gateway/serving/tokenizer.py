@@ -1,4 +1,4 @@
-"""Counts the tokens of answers: those that their upstream did not count, and a random share of the others, to check it."""
+"""Counts the tokens of answers that their upstream did not count, and of a random share of the others, to check it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from gateway.serving.meter import count
 from gateway.serving.upstream.endpoint import Endpoint, json_of
 
 WAIT_S = 5.0
-"""How long a settlement waits for a count; then what went by has to do."""
+"""How long a settlement waits for a count; then the gateway's own count has to do."""
 
 TOKENS_MOST = 64 * 2**20
-"""Bytes of an upstream's count, which may be a list of all the tokens."""
+"""The most bytes of an upstream's count, which may be a list of all the tokens."""
 
 EXTRA = "install tokencap[tokenizers] for it"
 
@@ -29,7 +29,7 @@ class Tokenizer(Protocol):
     """Counts tokens as the model does."""
 
     async def count(self, text: str) -> int | None:
-        """Return the tokens of a text, or None where that cannot be had now."""
+        """Return the number of tokens of a text, or None where the count is unavailable now."""
 
 
 class UpstreamTokenizer:
@@ -70,7 +70,7 @@ def read_tokenizer(named: str) -> LocalTokenizer:
     """Return the tokenizer in a ``tokenizer.json``, or of one of OpenAI's vocabularies by its name.
 
     Raises:
-        StartupError: there is none, or the library that reads it is not installed.
+        StartupError: there is no such tokenizer, or the library that reads it is not installed.
     """
     if named.endswith(".json"):
         if not Path(named).is_file():
@@ -94,18 +94,18 @@ def read_tokenizer(named: str) -> LocalTokenizer:
 
 
 class TokenCounter:
-    """The tokenizers there are, in the order they are asked."""
+    """The tokenizers, in the order in which they are tried."""
 
     def __init__(self, *tokenizers: Tokenizer) -> None:
         self._tokenizers = tokenizers
 
     @property
     def can_count(self) -> bool:
-        """Whether there is any, so that the text of answers has to be remembered until they are counted."""
+        """Whether there is a tokenizer, so that the text of answers has to be kept until it is counted."""
         return bool(self._tokenizers)
 
     async def count(self, texts: Sequence[str]) -> int | None:
-        """Return the tokens of the texts of an answer's choices, or None where nobody can count them."""
+        """Return the tokens of the texts of an answer's choices, or None where no tokenizer can count them."""
         for tokenizer in self._tokenizers:
             try:
                 async with asyncio.timeout(WAIT_S):
@@ -119,16 +119,16 @@ class TokenCounter:
 
 
 AT_ONCE_MOST = 8
-"""Answers that are being counted again at a time; one more is let go."""
+"""The most answers that are counted again at a time; one more is skipped."""
 
 
 class SpotChecks:
-    """Notes what the upstream said and what the tokenizer says of the same text, beside the calls: no caller waits for it.
+    """Counts the upstream's figure and the tokenizer's for the same text, in the background: no caller waits for it.
 
     Args:
-        tokenizer: the house's own, and none of the upstream's.
+        tokenizer: the operator's own, not the upstream's.
         share: of the answers, from 0 to 1.
-        chance: a number from 0 to 1, anew each time.
+        chance: returns a new random number from 0 to 1 each time.
     """
 
     def __init__(
@@ -141,11 +141,11 @@ class SpotChecks:
         self._running: set[asyncio.Task[None]] = set()
 
     def picks(self) -> bool:
-        """Return whether the next answer is one of those."""
+        """Return whether the next answer is to be counted again."""
         return self._share > 0 and self._chance() < self._share
 
     def compare(self, said: int, texts: Sequence[Sequence[str]]) -> None:
-        """Count the texts of an answer's choices, soon, and note them beside what the upstream ``said``."""
+        """Count the texts of an answer's choices, soon, and add the count beside what the upstream ``said``."""
         if len(self._running) < AT_ONCE_MOST:
             task = asyncio.create_task(self._compare(said, ["".join(pieces) for pieces in texts]))
             self._running.add(task)

@@ -17,19 +17,19 @@ LENGTH = re.compile(
     r"|`max_new_tokens` must be <= (\d+)|length limit of (\d+)",
     re.IGNORECASE,
 )
-"""How long the model is, as vLLM, SGLang, OpenAI, Mistral and TGI say it."""
+"""The model's length, as vLLM, SGLang, OpenAI, Mistral and TGI report it."""
 
 INPUT = re.compile(
     r"(\d+) (?:tokens )?(?:in|from) (?:the|your) (?:messages|prompt|input)|(\d+) input tokens|Given: (\d+) `inputs`",
     re.IGNORECASE,
 )
-"""How many tokens of it the prompt has."""
+"""The tokens of the prompt."""
 
 NAMES = frozenset(LIMITS.split())
 
 
 def as_long_as_it_may_be(error: UpstreamRefused, forwarded: bytes) -> bytes | None:
-    """Return a body with the longest limit that the model has room for, or None where that was not what was wrong."""
+    """Return a body with the longest limit that the model has room for, or None where the limit was not the problem."""
     length, prompt = _number(LENGTH, error.message), _number(INPUT, error.message)
     if length is None:
         return None
@@ -57,9 +57,9 @@ TOO_LITTLE = re.compile(
 
 
 def cap_reached(error: UpstreamRefused, wanted: Parameters, hold: Hold) -> TokencapError:
-    """Return what a caller hears of an upstream's refusal: that its cap is reached, where the grant was too little for it.
+    """Return an upstream's refusal as its caller sees it: as a reached cap, where the grant was too small for the upstream.
 
-    A limit of the caller's own that is too little is the upstream's to refuse.
+    Where the caller's own limit is too small, the upstream's refusal stays as it is.
     """
     named = NAMED_LIMIT.fullmatch(error.param or "") or NAMED_LIMIT.search(error.message)
     is_too_little = error.code == "integer_below_min_value" or TOO_LITTLE.search(error.message)

@@ -8,7 +8,7 @@ from gateway.errors import BadRequest
 from gateway.simulator.reply import Chunks, Reply, to_json
 from gateway.simulator.request import (
     CHOICES_MAX,
-    Asked,
+    CheckedRequest,
     flag,
     given_to,
     limit_in,
@@ -20,14 +20,14 @@ from gateway.simulator.request import (
 )
 
 
-def read(body: bytes, model: str, context_tokens: int) -> Asked:
-    """Return what a completion asks for; a prompt in tokens has as many as it says."""
+def read(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
+    """Return what a completion requests; a prompt in tokens has the tokens that it lists."""
     given = given_to(body, model)
     prompts = _prompts(given.get("prompt"))
     include, continuous = usage_asked(given)
     tokens = sum(len(one) if isinstance(one, list) else prompt_tokens([{"content": one}], []) for one in prompts)
     return within_context(
-        Asked(
+        CheckedRequest(
             model=model,
             prompt_tokens=tokens,
             limit=limit_in(given, "max_tokens") or 16,
@@ -60,7 +60,7 @@ def whole(reply: Reply) -> bytes:
 
 
 class LegacyChunks(Chunks):
-    """The same events as a chat completion's, with a text in place of a delta, and none that only begin a message."""
+    """The events of a chat completion with a text in place of a delta, without those that only begin a message."""
 
     kind = "text_completion"
 

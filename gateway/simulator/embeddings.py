@@ -9,13 +9,13 @@ from typing import Any
 
 from gateway.errors import BadRequest
 from gateway.simulator.reply import Reply, to_json
-from gateway.simulator.request import Asked, given_to, prompt_tokens, within_context
+from gateway.simulator.request import CheckedRequest, given_to, prompt_tokens, within_context
 
 DIMENSIONS = 8
 
 
-def read(body: bytes, model: str, context_tokens: int) -> Asked:
-    """Return what is to be embedded. A text in tokens has as many as it says."""
+def read(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
+    """Return what is to be embedded. A text in tokens has the tokens that it lists."""
     given = given_to(body, model)
     texts = given.get("input")
     if isinstance(texts, str) or (isinstance(texts, list) and texts and all(type(one) is int for one in texts)):
@@ -26,14 +26,14 @@ def read(body: bytes, model: str, context_tokens: int) -> Asked:
     if form not in ("float", "base64"):
         raise BadRequest("encoding_format is float or base64.", param="encoding_format")
     tokens = sum(len(one) if isinstance(one, list) else prompt_tokens([{"content": one}], []) for one in texts)
-    asked = Asked(
+    asked = CheckedRequest(
         model, tokens, None, 0, False, False, False, None, None, inputs=len(texts), in_base64=form == "base64"
     )
     return within_context(asked, context_tokens)
 
 
-def whole(reply: Reply, asked: Asked) -> bytes:
-    """Return the vectors, written as the caller asked."""
+def whole(reply: Reply, asked: CheckedRequest) -> bytes:
+    """Return the vectors, in the requested encoding."""
     data = [
         {"object": "embedding", "index": index, "embedding": _vector(f"{reply.prompt_tokens}:{index}", asked.in_base64)}
         for index in range(asked.inputs)

@@ -1,4 +1,4 @@
-"""How engines differ where the simulated model can stand in for them: what they speak, hear, ignore, refuse and say."""
+"""How engines differ where the simulated model stands in for them: what they accept, ignore, refuse and report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Quirks:
     """One kind of engine."""
 
     owner: str = "tokencap-simulator"
-    """Who owns the model, in its list of models."""
+    """The owner of the model, in its list of models."""
     speaks: frozenset[str] = EVERYTHING
     ignores: frozenset[str] = frozenset()
     """Fields that change nothing."""
@@ -35,18 +35,18 @@ class Quirks:
     tokenizes: str | None = None
     """The field of its ``/tokenize``, where it has one."""
     names_length: bool = False
-    """Whether its list of models says how long the model is, and a longer limit is refused."""
+    """Whether its list of models has the model's length, and a longer limit is refused."""
 
     def heard(self, body: bytes) -> bytes:
         """Return a body without what this engine ignores.
 
         Raises:
-            BadRequest: it has a field that this engine does not know.
+            BadRequest: the body has a field that this engine does not know.
         """
         try:
             given = json.loads(body)
         except (ValueError, RecursionError):
-            return body  # whoever reads it says so
+            return body  # the code that reads it refuses it
         if not isinstance(given, dict) or not (self.ignores | self.refuses) & given.keys():
             return body
         if unknown := sorted(self.refuses & given.keys()):
@@ -54,7 +54,7 @@ class Quirks:
         return json.dumps({name: value for name, value in given.items() if name not in self.ignores}).encode()
 
     def error(self, error: TokencapError) -> dict[str, Any]:
-        """Return a refusal in this engine's shape of OpenAI's."""
+        """Return a refusal in this engine's variant of OpenAI's shape."""
         body = error.body()
         if self.says_code_as_number:
             body["error"] |= {"code": error.status, "type": "BadRequestError"}

@@ -8,7 +8,7 @@ from gateway.errors import TokencapError
 from gateway.simulator import completions, embeddings, messages, request, responses
 from gateway.simulator.engines import Quirks
 from gateway.simulator.reply import Chunks, Reply, to_json
-from gateway.simulator.request import Asked
+from gateway.simulator.request import CheckedRequest
 
 
 class Stream(Protocol):
@@ -22,20 +22,20 @@ class Stream(Protocol):
 
 
 class Format:
-    """Chat completions; the others say where they differ."""
+    """Chat completions; the other formats override what differs."""
 
     prefix = "chatcmpl-"
-    """How the ids of its answers begin."""
+    """The beginning of its answers' ids."""
     embeds = False
-    """Whether it is for the embedding model."""
+    """Whether the format is for the embedding model."""
 
-    def read(self, body: bytes, model: str, context_tokens: int) -> Asked:
+    def read(self, body: bytes, model: str, context_tokens: int) -> CheckedRequest:
         return request.read(body, model, context_tokens)
 
-    def whole(self, reply: Reply, asked: Asked) -> bytes:
+    def whole(self, reply: Reply, asked: CheckedRequest) -> bytes:
         return reply.whole()
 
-    def stream(self, reply: Reply, asked: Asked) -> Stream:
+    def stream(self, reply: Reply, asked: CheckedRequest) -> Stream:
         return Chunks(reply, asked.include_usage, asked.continuous_usage)
 
     def error(self, error: TokencapError, quirks: Quirks) -> bytes:
@@ -45,39 +45,39 @@ class Format:
 class Legacy(Format):
     prefix = "cmpl-"
 
-    def read(self, body: bytes, model: str, context_tokens: int) -> Asked:
+    def read(self, body: bytes, model: str, context_tokens: int) -> CheckedRequest:
         return completions.read(body, model, context_tokens)
 
-    def whole(self, reply: Reply, asked: Asked) -> bytes:
+    def whole(self, reply: Reply, asked: CheckedRequest) -> bytes:
         return completions.whole(reply)
 
-    def stream(self, reply: Reply, asked: Asked) -> Stream:
+    def stream(self, reply: Reply, asked: CheckedRequest) -> Stream:
         return completions.LegacyChunks(reply, asked.include_usage, asked.continuous_usage)
 
 
 class Responses(Format):
     prefix = "resp_"
 
-    def read(self, body: bytes, model: str, context_tokens: int) -> Asked:
+    def read(self, body: bytes, model: str, context_tokens: int) -> CheckedRequest:
         return responses.read(body, model, context_tokens)
 
-    def whole(self, reply: Reply, asked: Asked) -> bytes:
+    def whole(self, reply: Reply, asked: CheckedRequest) -> bytes:
         return responses.whole(reply)
 
-    def stream(self, reply: Reply, asked: Asked) -> Stream:
+    def stream(self, reply: Reply, asked: CheckedRequest) -> Stream:
         return responses.Events(reply)
 
 
 class Messages(Format):
     prefix = "msg_"
 
-    def read(self, body: bytes, model: str, context_tokens: int) -> Asked:
+    def read(self, body: bytes, model: str, context_tokens: int) -> CheckedRequest:
         return messages.read(body, model, context_tokens)
 
-    def whole(self, reply: Reply, asked: Asked) -> bytes:
+    def whole(self, reply: Reply, asked: CheckedRequest) -> bytes:
         return messages.whole(reply)
 
-    def stream(self, reply: Reply, asked: Asked) -> Stream:
+    def stream(self, reply: Reply, asked: CheckedRequest) -> Stream:
         return messages.Events(reply)
 
     def error(self, error: TokencapError, quirks: Quirks) -> bytes:
@@ -85,10 +85,10 @@ class Messages(Format):
 
 
 class CountTokens(Messages):
-    def read(self, body: bytes, model: str, context_tokens: int) -> Asked:
+    def read(self, body: bytes, model: str, context_tokens: int) -> CheckedRequest:
         return messages.read_count(body, model, context_tokens)
 
-    def whole(self, reply: Reply, asked: Asked) -> bytes:
+    def whole(self, reply: Reply, asked: CheckedRequest) -> bytes:
         return to_json({"input_tokens": reply.prompt_tokens})
 
 
@@ -96,10 +96,10 @@ class Embeddings(Format):
     prefix = "embd-"
     embeds = True
 
-    def read(self, body: bytes, model: str, context_tokens: int) -> Asked:
+    def read(self, body: bytes, model: str, context_tokens: int) -> CheckedRequest:
         return embeddings.read(body, model, context_tokens)
 
-    def whole(self, reply: Reply, asked: Asked) -> bytes:
+    def whole(self, reply: Reply, asked: CheckedRequest) -> bytes:
         return embeddings.whole(reply, asked)
 
 

@@ -1,4 +1,4 @@
-"""The law of an answer's length: after how many tokens the aligned model has said what it had to say."""
+"""The law of an answer's length: after how many tokens the aligned model has given the decisive answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNITY_SLACK = 1e-9
 
 
 class Lengths(Protocol):
-    """A distribution over 1, 2, 3, … tokens; what is missing to 1 never finishes."""
+    """A distribution over 1, 2, 3, … tokens; the probability that is missing to 1 is of answers that never finish."""
 
     def length(self, u: float) -> int | None:
         """Return the length at quantile ``u`` in [0, 1), in tokens; None is an answer that never finishes."""

@@ -1,4 +1,4 @@
-"""Messages of the simulated model, and their count: one block, a text or the use of a tool."""
+"""Messages of the simulated model, and their token count: one block, a text or the use of a tool."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from gateway.errors import BadRequest, TokencapError
 from gateway.simulator.reply import Choice, Reply, ToolCall, to_json
 from gateway.simulator.request import (
-    Asked,
+    CheckedRequest,
     flag,
     form_in,
     given_to,
@@ -21,16 +21,16 @@ from gateway.simulator.request import (
 )
 
 THOUGHT_LEAST = 1024
-"""The smallest budget of thought."""
+"""The smallest thinking budget."""
 
 ROLES = ("user", "assistant", "system")
-"""Who may speak; Claude Code puts what the house says among the messages."""
+"""The roles; Claude Code puts system prompts among the messages."""
 
 REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
-def read(body: bytes, model: str, context_tokens: int) -> Asked:
-    """Return what a request asks for."""
+def read(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
+    """Return what a request wants."""
     given = given_to(body, model)
     limit = whole_in(given, "max_tokens", most=None)
     if limit is None:
@@ -38,7 +38,7 @@ def read(body: bytes, model: str, context_tokens: int) -> Asked:
     return _asked(given, model, context_tokens, limit)
 
 
-def read_count(body: bytes, model: str, context_tokens: int) -> Asked:
+def read_count(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
     """Return what is to be counted."""
     given = given_to(body, model)
     if {"max_tokens", "stream"} & given.keys():
@@ -46,7 +46,7 @@ def read_count(body: bytes, model: str, context_tokens: int) -> Asked:
     return _asked(given, model, context_tokens, None)
 
 
-def _asked(given: dict[str, Any], model: str, context_tokens: int, limit: int | None) -> Asked:
+def _asked(given: dict[str, Any], model: str, context_tokens: int, limit: int | None) -> CheckedRequest:
     messages = _messages(given.get("messages"))
     tools = given.get("tools") or []
     if not is_list_of_objects(tools) or not all(isinstance(tool.get("name"), str) for tool in tools):
@@ -56,7 +56,7 @@ def _asked(given: dict[str, Any], model: str, context_tokens: int, limit: int | 
     if system and not isinstance(given["system"], str) and not is_list_of_objects(given["system"]):
         raise BadRequest("system: a string or a list of blocks.", param="system")
     return within_context(
-        Asked(
+        CheckedRequest(
             model=model,
             prompt_tokens=prompt_tokens([*system, *(_plain(message) for message in messages)], tools),
             limit=limit,
@@ -78,13 +78,13 @@ def _asked(given: dict[str, Any], model: str, context_tokens: int, limit: int | 
 
 
 def _form(given: dict[str, Any]) -> Any:
-    """Return the form of an answer, as it is said now or was said at first."""
+    """Return the form of an answer, by the newer field or the older one."""
     config = given.get("output_config")
     return (config.get("format") if isinstance(config, dict) else None) or given.get("output_format")
 
 
 def _check_thinking(given: Any, limit: int | None) -> None:
-    """Refuse a budget as Anthropic does: there is a least one, and the limit is above it."""
+    """Refuse a budget as Anthropic does: there is a minimum, and the limit must be above the budget."""
     budget = given.get("budget_tokens") if isinstance(given, dict) and given.get("type") == "enabled" else None
     if isinstance(budget, int) and limit is not None and limit <= budget:
         raise BadRequest("`max_tokens` must be greater than `thinking.budget_tokens`.")
@@ -106,7 +106,7 @@ def _messages(given: Any) -> list[dict[str, Any]]:
 
 
 def _plain(message: dict[str, Any]) -> dict[str, Any]:
-    """Return a message with what its blocks say as text."""
+    """Return a message with the text of its blocks."""
     content = message["content"]
     if isinstance(content, str):
         return message
@@ -116,7 +116,7 @@ def _plain(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _roles(message: dict[str, Any]) -> list[str]:
-    """Return who speaks in a message, with ``tool`` for each result in it."""
+    """Return the roles in a message, with ``tool`` for each result in it."""
     content = message["content"]
     results = [block for block in content if isinstance(block, dict) and block.get("type") == "tool_result"]
     return ["tool"] * len(results) or [message["role"]]

@@ -22,17 +22,17 @@ class Choice(Protocol):
 
     @property
     def tokens(self) -> int:
-        """How many tokens it has."""
+        """The number of its tokens."""
 
     @property
     def finish(self) -> str:
-        """Why it ends: the ``finish_reason``."""
+        """The reason of its end: the ``finish_reason``."""
 
     def deltas(self) -> Iterator[bytes]:
         """Yield the ``delta`` of each token, as JSON of a chat completion."""
 
     def pieces(self) -> Iterator[str]:
-        """Yield what each token adds to the text, or to a tool's arguments; the first token of a call is its name."""
+        """Yield the piece of text, or of a tool's arguments, of each token; the first token of a call is its name."""
 
     def message(self) -> dict[str, Any]:
         """Return all of it as one message."""
@@ -40,7 +40,7 @@ class Choice(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Words that mean nothing, drawn anew by each call so that no two answers end alike."""
+    """Meaningless words, drawn again for each call so that no two answers end in the same way."""
 
     tokens: int
     finish: str
@@ -66,7 +66,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Text in the form that was asked for."""
+    """Text in the requested form."""
 
     tokens: int
     finish: str
@@ -112,7 +112,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Everything that is decided about an answer before its first token."""
+    """All that is decided about an answer before its first token."""
 
     id: str
     created: int
@@ -120,7 +120,7 @@ class Reply:
     prompt_tokens: int
     choices: tuple[Choice, ...]
     engine: str = "any"
-    """Whose shapes it is written in, where they differ."""
+    """The engine whose shapes it is written in, where they differ."""
 
     @property
     def steps(self) -> int:
@@ -142,7 +142,7 @@ class Reply:
 
     @property
     def counts_apart(self) -> bool:
-        """Whether each usage is that of one choice, as llama.cpp says it."""
+        """Whether each usage is of one choice, as llama.cpp's is."""
         return self.engine == "llamacpp" and len(self.choices) > 1
 
     def whole_usage(self) -> dict[str, Any]:
@@ -198,7 +198,7 @@ class Chunks:
         return b"".join(events)
 
     def ending(self) -> bytes:
-        """Return what follows the last token: the usage, where it was asked for, and ``[DONE]``."""
+        """Return what follows the last token: the usage, where it was requested, and ``[DONE]``."""
         if not self._include_usage or self._reply.counts_apart:
             return b"data: [DONE]\n\n"
         return self._usage(self._reply.tokens_after(self._reply.steps)) + b"data: [DONE]\n\n"
@@ -212,7 +212,7 @@ class Chunks:
         return self._head + choice + self._usage_so_far(tokens) + b"}\n\n"
 
     def _piece(self, delta: bytes) -> bytes:
-        """Return what an event adds to a choice, as its format writes it."""
+        """Return a choice's part of an event, as its format writes it."""
         return b'"delta":' + delta
 
     def _usage_so_far(self, tokens: int) -> bytes:
@@ -222,5 +222,5 @@ class Chunks:
 
 
 def to_json(value: Any) -> bytes:
-    """Return JSON as the simulator writes it."""
+    """Return JSON in the simulator's form."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""What a chat completion asks of the simulated model, and what every request is checked for; a strict engine's way."""
+"""What a chat completion wants of the simulated model, and the checks of every request, as strict as an engine's."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ WORD = re.compile(r"[\w.-]+")
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function and what it would be called with, token by token."""
+    """A function and the arguments of a call, token by token."""
 
     name: str
     arguments: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CheckedRequest:
     """One checked request; ``limit`` is the smaller of the two limits a chat completion may carry."""
 
     model: str
@@ -43,7 +43,7 @@ class Asked:
     results: int | None = None
     """Results of tools since the user last spoke; None where no tool is to be called."""
     previous: str | None = None
-    """The earlier response that it goes on from."""
+    """The earlier response that it continues."""
     references: tuple[str, ...] = ()
     """Items of earlier responses that are brought back by their ids."""
     inputs: int = 1
@@ -51,22 +51,22 @@ class Asked:
     in_base64: bool = False
     """Whether a vector is written in base64."""
     form: tuple[str, ...] | None = None
-    """What the text of the answer is, token by token, where it has to fit a schema."""
+    """The text of the answer, token by token, where it has to fit a schema."""
 
 
-def read(body: bytes, model: str, context_tokens: int) -> Asked:
-    """Return what ``body`` asks for.
+def read(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
+    """Return what ``body`` requests.
 
     Raises:
         BadRequest: the body is malformed, a limit is no positive whole number, or prompt and limit exceed the context.
-        ModelNotFound: it names another model than ``model``.
+        ModelNotFound: the body names another model than ``model``.
     """
     given = given_to(body, model)
     messages = messages_in(given.get("messages"))
     tools = _tools(given.get("tools"))
     include, continuous = usage_asked(given)
     return within_context(
-        Asked(
+        CheckedRequest(
             model=model,
             prompt_tokens=prompt_tokens(messages, tools),
             limit=limit_in(given, "max_tokens", "max_completion_tokens"),
@@ -100,13 +100,13 @@ def limit_in(given: Mapping[str, Any], *names: str) -> int | None:
 
 
 def usage_asked(given: Mapping[str, Any]) -> tuple[bool, bool]:
-    """Return whether a stream is to tell its usage, at the end and as it goes."""
+    """Return whether a stream reports its usage, at the end and in each chunk."""
     options = _stream_options(given)
     include = flag(options, "include_usage")
     return include, include and flag(options, "continuous_usage_stats")
 
 
-def within_context(asked: Asked, context_tokens: int) -> Asked:
+def within_context(asked: CheckedRequest, context_tokens: int) -> CheckedRequest:
     """Return ``asked`` if it fits the context."""
     if asked.prompt_tokens + (asked.limit or 1) > context_tokens:
         raise BadRequest(
@@ -197,8 +197,8 @@ def _schemas(tools: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def tool_for(choice: Any, schemas: Mapping[str, Any], messages: list[dict[str, Any]]) -> Tool | None:
-    """Return the tool that an answer would call: the one that is chosen by name, else the one that the user names first,
-    else the first."""
+    """Return the tool that an answer would call: the tool chosen by name, else the tool that the user names first, else the
+    first tool."""
     is_named = choice not in (None, "none", "auto", "required")
     if is_named and not (isinstance(choice, str) and choice in schemas):
         raise BadRequest("tool_choice is none, auto, required, or one of the tools.", param="tool_choice")
@@ -218,7 +218,7 @@ def _last_words(messages: list[dict[str, Any]]) -> str:
 
 
 def form_in(given: Any) -> tuple[str, ...] | None:
-    """Return an answer in the form that ``response_format`` or its kin asks for, or None where any text will do."""
+    """Return an answer in the form that ``response_format`` or its kin wants, or None where any text will do."""
     kind = given.get("type") if isinstance(given, dict) else None
     if kind == "json_schema":
         inner = given.get("json_schema")
@@ -227,8 +227,8 @@ def form_in(given: Any) -> tuple[str, ...] | None:
 
 
 def results_in(roles: list[str]) -> int | None:
-    """Return how many results of tools came since the user last spoke, or None where it is neither's turn to be
-    answered: ``roles`` are the messages', with ``tool`` for each result."""
+    """Return how many results of tools came since the user last spoke, or None where the last message is neither the
+    user's nor a result: ``roles`` are the messages', with ``tool`` for each result."""
     if roles[-1] not in ("user", "tool"):
         return None
     since = roles[len(roles) - roles[::-1].index("user") :] if "user" in roles else roles

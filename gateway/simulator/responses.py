@@ -8,7 +8,7 @@ from typing import Any
 from gateway.errors import BadRequest
 from gateway.simulator.reply import Choice, Reply, ToolCall, to_json
 from gateway.simulator.request import (
-    Asked,
+    CheckedRequest,
     flag,
     form_in,
     given_to,
@@ -24,16 +24,16 @@ from gateway.simulator.request import (
 Event = dict[str, Any]
 
 NUMBERS = frozenset({"output_index", "content_index", "logprobs"})
-"""What llama.cpp says of no event, beside its number."""
+"""Fields of events that llama.cpp leaves out, beside the number."""
 
 
-def read(body: bytes, model: str, context_tokens: int) -> Asked:
-    """Return what a request asks for."""
+def read(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
+    """Return what a request wants."""
     given = given_to(body, model)
     messages = [*_instructions(given.get("instructions")), *_messages(given.get("input"))]
     tools = [*_tools(given.get("tools")), *_brought(given.get("input"))]
     return within_context(
-        Asked(
+        CheckedRequest(
             model=model,
             prompt_tokens=prompt_tokens(messages, tools),
             limit=limit_in(given, "max_output_tokens"),
@@ -105,7 +105,7 @@ def _tools(given: Any) -> list[dict[str, Any]]:
 
 
 def _brought(given: Any) -> list[dict[str, Any]]:
-    """Return the tools that items bring, as Codex' first one does."""
+    """Return the tools that items bring, as Codex' first item does."""
     items = given if isinstance(given, list) else []
     return [tool for item in items if item.get("type") == "additional_tools" for tool in _tools(item.get("tools"))]
 
@@ -230,7 +230,7 @@ class Events:
 
     def _closing(self) -> Iterator[Event]:
         if isinstance(self._choice, ToolCall) and self._reply.engine == "llamacpp":
-            pass  # the item says it
+            pass  # the item has it
         elif isinstance(self._choice, ToolCall):
             said = {"name": self._choice.name, "arguments": self._text}
             yield {"type": "response.function_call_arguments.done", **self._at, **said}

@@ -1,4 +1,4 @@
-"""The simplest value that fits a JSON schema: what a tool is called with, and what an answer in a given form says."""
+"""The simplest value that fits a JSON schema: for the arguments of a tool, and for an answer in a required form."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from collections.abc import Mapping
 from typing import Any
 
 WORD = "simulated"
-"""What stands wherever a schema wants text."""
+"""The value of any text in a schema."""
 
 TEXTS = {
     **{"date-time": "2000-01-01T00:00:00Z", "date": "2000-01-01", "time": "00:00:00Z", "duration": "P1D"},
     **{"email": "simulated@example.com", "hostname": "example.com", "ipv4": "192.0.2.1", "ipv6": "2001:db8::1"},
     **{"uri": "https://example.com/", "uuid": "00000000-0000-4000-8000-000000000000"},
 }
-"""The same where its format is one of these. A ``pattern`` is not followed."""
+"""The same for texts of these formats. A ``pattern`` is not followed."""
 
 DEPTH_MOST = 16
-"""How deep a value is built: below that a schema that holds itself ends in null."""
+"""The depth of a value: below it a recursive schema ends in null."""
 
 PIECE = re.compile(r"\W+|\w+")
 
 
 def pieces_for(schema: Any) -> tuple[str, ...]:
-    """Return JSON that fits ``schema`` token by token; one that asks for nothing is told that it is simulated."""
+    """Return JSON that fits ``schema``, token by token; for a schema without requirements, a note that it is simulated."""
     value = fitting(schema)
     text = json.dumps({WORD: True} if value in ({}, None) else value, separators=(",", ":"), ensure_ascii=False)
     return tuple(PIECE.findall(text))
 
 
 def fitting(schema: Any) -> Any:
-    """Return a value that fits a schema, with the properties it requires; what is no schema is fitted by null."""
+    """Return a value that fits a schema, with its required properties; null fits what is no schema."""
     return _fit(schema, schema, DEPTH_MOST)
 
 
@@ -75,7 +75,7 @@ def _of_type(kind: Any, schema: Mapping[str, Any], whole: Any, deep: int) -> Any
 
 
 def _number(schema: Mapping[str, Any], step: Any) -> Any:
-    """Return the least number that is allowed, one where nothing bounds it from below."""
+    """Return the least allowed number, 1 where there is no lower bound."""
     for name, more in (("minimum", 0), ("exclusiveMinimum", step)):
         if isinstance(least := schema.get(name), int | float) and not isinstance(least, bool):
             return least + more

@@ -1,9 +1,9 @@
 """A simulated aligned model behind the APIs of OpenAI and Anthropic: answers of a known law, in real time, with its own count.
 
-It stands where the operator's model would stand, in the demo and in tests, and says in every answer what it is.
-A call is answered with words that mean nothing, as many as the law of lengths says, at a steady pace. With ``tools``
-and a user's message at the end the answer is a call of the tool that ``tool_choice`` names, else of the one that the user
-does, else of the first. Where a schema says what an answer or the arguments of a call look like, they fit it.
+It stands in for the operator's model, in the demo and in tests, and every answer says that it is simulated.
+A call is answered with meaningless words, as many as the law of lengths draws, at a steady pace. With ``tools`` and a
+user's message at the end the answer is a call of the tool that ``tool_choice`` names, else of the tool that the user
+names, else of the first. Where there is a schema of an answer or of a call's arguments, they fit it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gateway.simulator.engines import QUIRKS
 from gateway.simulator.formats import FORMATS, Format, Stream
 from gateway.simulator.lengths import Exponential, Lengths, Table
 from gateway.simulator.reply import Choice, Form, Reply, Text, ToolCall
-from gateway.simulator.request import Asked
+from gateway.simulator.request import CheckedRequest
 from gateway.simulator.token_count import CALLS_KEPT, Call, Count
 
 Message = MutableMapping[str, Any]
@@ -36,7 +36,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 SERVER = b"tokencap-simulator"
 BODY_BYTES_MAX = 64 * 1024 * 1024
 STEPS_AT_ONCE = 64
-"""The most tokens of a choice written in one go by a stream that is behind its schedule, so that no other one starves."""
+"""The most tokens of a choice that a late stream writes at once, so that no other stream starves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,12 @@ class Law:
     ignore_limits: bool = False
     lengths: Table | None = None
     profile: str = "any"
-    """The engine whose ways it has: one of ``QUIRKS``."""
+    """The engine that it behaves like: one of ``QUIRKS``."""
     model: str = "aligned-1"
     embedding_model: str = "aligned-1-embedding"
     context_tokens: int = 262_144
     tool_calls: int = 1
-    """How many tools an answer is preceded by, one call after another, where the request has any."""
+    """How many tool calls, one after another, precede an answer where the request has tools."""
 
     def __post_init__(self) -> None:
         if self.profile not in QUIRKS:
@@ -115,7 +115,7 @@ class _Simulator:
             await _answer(send, error.status, spoken.error(error, self._quirks) if spoken else _json(error.body()))
 
     async def _look_up(self, scope: Message, receive: Receive) -> Any:
-        """Return what a route other than the completions answers."""
+        """Return the answer of any other route."""
         if (scope["method"], scope["path"]) == ("POST", "/tokenize") and self._quirks.tokenizes:
             return self._quirks.tokenize(await _body(receive))
         if scope["method"] != "GET" or scope["path"] not in self._routes:
@@ -173,8 +173,8 @@ class _Simulator:
             if call.state == "live":
                 self._count.close(call, unsent_tokens=0)
 
-    def _recall(self, asked: Asked) -> Asked:
-        """Return ``asked`` with what is remembered of the response it goes on from: how many tools were called."""
+    def _recall(self, asked: CheckedRequest) -> CheckedRequest:
+        """Return ``asked`` with what is remembered of the response that it continues: how many tools were called."""
         for reference in asked.references:
             if reference.partition("_")[2] not in self._results:
                 raise BadRequest(f"Item with id '{reference}' not found.", param="input", code="item_not_found")
@@ -189,8 +189,8 @@ class _Simulator:
         brought = asked.results
         return replace(asked, results=None if brought is None else brought + self._results[asked.previous])
 
-    def _decide(self, asked: Asked, number: int, prefix: str) -> Reply:
-        """Return the answer to the ``number``-th call; a request with a seed of its own gets the same words each time."""
+    def _decide(self, asked: CheckedRequest, number: int, prefix: str) -> Reply:
+        """Return the answer to the ``number``-th call; a request with its own seed gets the same words each time."""
         source = f"{self._law.seed}:{f'call {number}' if asked.seed is None else f'seed {asked.seed}'}"
         return Reply(
             id=f"{prefix}{self._new_id()}",
@@ -201,7 +201,7 @@ class _Simulator:
             engine=self._law.profile,
         )
 
-    def _choice(self, asked: Asked, seed: str) -> Choice:
+    def _choice(self, asked: CheckedRequest, seed: str) -> Choice:
         room = self._law.context_tokens - asked.prompt_tokens
         limit = room if asked.limit is None or self._law.ignore_limits else asked.limit
         calls_tool = asked.results is not None and asked.results < self._law.tool_calls
@@ -224,7 +224,7 @@ class _Simulator:
     async def _stream(
         self, reply: Reply, chunks: Stream, call: Call, start: float, gone: asyncio.Future[None], send: Send
     ) -> None:
-        """Send each token when it is due, and those of a late wake-up together, until the answer or the caller ends."""
+        """Send each token when it is due, after a late wake-up several at once, until the answer ends or the caller leaves."""
         await send(_start(200, b"text/event-stream; charset=utf-8"))
         step, steps = 0, reply.steps
         while step < steps:
@@ -233,7 +233,7 @@ class _Simulator:
                 self._count.close(call, unsent_tokens=0)
                 return
             until = min(steps, due, step + STEPS_AT_ONCE)
-            # Counted before it is sent: whoever has read a token finds it in the count.
+            # Counted before it is sent: a caller that has read a token finds it in the count.
             self._count.send(call, reply.tokens_after(until) - reply.tokens_after(step))
             step = until
             if step < steps:
@@ -244,7 +244,7 @@ class _Simulator:
     async def _whole(
         self, reply: Reply, written: bytes, call: Call, start: float, gone: asyncio.Future[None], send: Send
     ) -> None:
-        """Send the answer when its last token is due; a caller who has gone by then gets nothing."""
+        """Send the answer when its last token is due; a caller that has left by then gets nothing."""
         await self._wait(start, reply.steps, gone)
         if gone.done():
             generated = min(self._due(start), reply.steps)
@@ -255,9 +255,9 @@ class _Simulator:
         await _answer(send, 200, written)
 
     async def _wait(self, start: float, step: int, gone: asyncio.Future[None]) -> int:
-        """Wait until token ``step`` is due or the caller has gone, and return how many tokens are due by now.
+        """Wait until token ``step`` is due or the caller has left, and return how many tokens are due by now.
 
-        The schedule counts from the start of the call, so what one wake-up is late the next one does not add to.
+        The schedule counts from the start of the call, so delays of wake-ups do not add up.
         """
         due_at = start + self._law.first_token_s + step / self._law.tokens_per_s
         delay = due_at - asyncio.get_running_loop().time()
@@ -271,7 +271,7 @@ class _Simulator:
 
 
 async def _gone(receive: Receive) -> None:
-    """Return once the caller has hung up; on uvicorn nothing else tells."""
+    """Return once the caller has hung up; uvicorn reports it in no other way."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

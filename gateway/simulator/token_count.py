@@ -1,4 +1,4 @@
-"""The simulator's own count of what it generated: the truth that the books in front of it are compared with."""
+"""The simulator's own count of what it generated: the truth that the ledger is compared with."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 CALLS_KEPT = 100_000
-"""How many calls can be asked for one by one; the totals know all of them."""
+"""How many calls can be read one by one; the totals include all calls."""
 
 
 @dataclass(slots=True)
 class Call:
-    """One answered request. ``completion_tokens`` were sent, ``unsent_tokens`` generated for a caller who had gone."""
+    """One answered request. ``completion_tokens`` were sent, ``unsent_tokens`` generated for a caller that had left."""
 
     id: str
     request_id: str | None
@@ -82,6 +82,6 @@ class Count:
         }
 
     def call(self, name: str) -> dict[str, Any] | None:
-        """Return one call by the simulator's id or by its ``x-request-id``, or None where it is not known any more."""
+        """Return one call by the simulator's id or by its ``x-request-id``, or None where it is no longer known."""
         call = self._calls.get(self._ids.get(name, name))
         return None if call is None else asdict(call)

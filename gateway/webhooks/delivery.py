@@ -1,4 +1,4 @@
-"""Carries notices from Redis to the operator's webhook: again until one is taken, for a day; the books never wait."""
+"""Delivers notices from Redis to the operator's webhook: again until it takes them, for a day; the ledger never waits."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ log = logging.getLogger(__name__)
 PAUSE_S = 1.0
 POST_S = 10.0
 LOCK_S = 6 * POST_S
-"""Longer than a turn can take."""
+"""Longer than any turn takes."""
 
 READ_AT_ONCE = 100
-"""Notices of one bucket that are looked at in a turn."""
+"""The most notices of one bucket that a turn reads."""
 
 BACK_OFF_FIRST_S = 1.0
 BACK_OFF_MOST_S = 600.0
 GIVEN_UP_AFTER_MS = 86_400_000
-ASIDE_MOST = 1_000
+DEAD_NOTICES_MOST = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Where notices go, and the key they are signed with."""
+    """The URL of the webhook, and the key that signs notices."""
 
     url: str
     key: bytes
@@ -64,12 +64,12 @@ class Failed:
 
 
 class WebhookDelivery:
-    """Any number may run; one at a time delivers. A notice leaves its stream once it was taken: at least once.
+    """Any number may run; one at a time delivers. A notice leaves its stream once it was taken: delivery is at least once.
 
     Args:
-        webhook: None where the operator wants no notices; they are thrown away then.
-        monotonic: by which it waits.
-        fault: is called for each fault that nobody foresaw; deliveries go on after it.
+        webhook: None where the operator wants no notices; they are dropped then.
+        monotonic: the clock of its pauses.
+        fault: called for each unexpected fault; deliveries go on after it.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class WebhookDelivery:
         self._failed: dict[str, Failed] = {}
 
     def run(self, stop: threading.Event) -> None:
-        """Deliver until ``stop`` is set; what is not delivered by then waits for the next start."""
+        """Deliver until ``stop`` is set; notices that are left wait for the next start."""
         while not stop.is_set():
             try:
                 was_taken = self.turn()
@@ -153,14 +153,14 @@ class WebhookDelivery:
         except Exception:
             log.exception("Entry %s of %s is no notice and is set aside.", one.entry, one.stream)
             self._fault()
-            self._set_aside(one)
+            self._keep_dead(one)
             return False
         answer = self._post(notice.id, body, webhook)
         if answer is None:
             self._redis.xdel(one.stream, one.entry)
             return True
         if self._now_ms() - one.written_at >= GIVEN_UP_AFTER_MS:
-            self._set_aside(one)
+            self._keep_dead(one)
             log.error("Notice %s is set aside, no webhook took it for a day: %s.", notice.id, body.decode())
             return False
         before = self._failed.get(one.entry)
@@ -170,13 +170,13 @@ class WebhookDelivery:
         log.warning("notice %s was not taken (%s); it is sent again in %d s", notice.id, answer, wait_s)
         return False
 
-    def _set_aside(self, one: Waiting) -> None:
+    def _keep_dead(self, one: Waiting) -> None:
         kept: dict[Any, Any] = {**one.fields, "entry": one.entry}
-        self._redis.xadd(redis_keys.NOTICES_ASIDE, kept, maxlen=ASIDE_MOST)
+        self._redis.xadd(redis_keys.DEAD_NOTICES, kept, maxlen=DEAD_NOTICES_MOST)
         self._redis.xdel(one.stream, one.entry)
 
     def _post(self, notice_id: str, body: bytes, webhook: Webhook) -> str | None:
-        """Post once; return None where it was taken, else what came back."""
+        """Post once; return None where the notice was taken, else the failure."""
         headers = signed(notice_id, body, webhook.key, self._now_ms() // 1000)
         try:
             with self._http.stream("POST", webhook.url, content=body, headers=headers, timeout=POST_S) as response:
@@ -188,7 +188,7 @@ class WebhookDelivery:
 
 
 def _fields(entry: dict[Any, Any]) -> dict[str, str]:
-    """Return an entry as text; bytes that are none are kept, and make it no notice."""
+    """Return an entry as text; invalid bytes are kept, and the entry is then no notice."""
     return {
         name.decode("utf-8", "backslashreplace"): value.decode("utf-8", "backslashreplace")
         for name, value in entry.items()

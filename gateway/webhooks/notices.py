@@ -1,4 +1,4 @@
-"""What the webhook is told, of thresholds of limits and of menus put in force, and how it is signed."""
+"""The notices for the webhook, of thresholds, lock-outs and menus put in force, and their signature."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.holds.terms import Publication
 
 
 class Notice(Protocol):
-    """One thing to tell. However often it is delivered, it has the same id and the same bytes."""
+    """One notice. However often it is delivered, it has the same id and the same bytes."""
 
     @property
     def id(self) -> str: ...
@@ -25,7 +25,7 @@ class Notice(Protocol):
 
 
 def read_notice(entry: str, fields: Mapping[str, str]) -> Notice:
-    """Return the notice in an entry of a stream, by the entry's name and fields."""
+    """Return the notice in an entry of a stream, from the entry's name and fields."""
     if "publication" in fields:
         return MenuPublished.read(fields)
     return LockedOut.read(fields) if "locked_out" in fields else Threshold.read(entry, fields)

@@ -161,7 +161,7 @@ def test_no_stream_whatever_it_holds_breaks_the_count(
         if reading.failure is not None or reading.is_over:
             break
     reading.close()
-    counted = count_output(reading.sight, grant * choices)
+    counted = count_output(reading.observed, grant * choices)
 
     assert 0 <= counted.billed_output_tokens <= grant * choices
     assert json.dumps(reading.whole(counted.billed_output_tokens))
@@ -179,7 +179,7 @@ def test_no_whole_answer_whatever_it_holds_breaks_the_count(
         reading.feed_whole(answer)
     except UpstreamError:
         reading.close()
-    counted = count_output(reading.sight, grant * choices)
+    counted = count_output(reading.observed, grant * choices)
 
     assert 0 <= counted.billed_output_tokens <= grant * choices
     assert json.dumps(reading.whole(counted.billed_output_tokens))

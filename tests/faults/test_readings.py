@@ -107,7 +107,7 @@ def events(reading_of: type[Reading]) -> Any:
 
 def holds(reading: Reading, grant: int) -> None:
     """Assert what is true of every reading, whatever went into it."""
-    counted = count_output(reading.sight, grant)
+    counted = count_output(reading.observed, grant)
     assert 0 <= counted.billed_output_tokens <= grant
     assert json.dumps(reading.whole(counted.billed_output_tokens))
     assert reading.ending(counted.billed_output_tokens, 0, 0).endswith(b"\n\n")

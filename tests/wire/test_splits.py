@@ -34,7 +34,7 @@ def told(transcript: Transcript, pieces: list[bytes], *, stream: bool) -> tuple[
     """Return what a caller is told of a stream that comes in these pieces, and the sight of it that the meter has."""
     one = reading(transcript, stream=stream)
     shown = [one.feed(piece) for piece in pieces] + [one.close()]
-    return ended(one, shown, stream=stream), one.sight
+    return ended(one, shown, stream=stream), one.observed
 
 
 def ended(one: Reading, shown: list[bytes], *, stream: bool) -> bytes:

@@ -1,4 +1,4 @@
-"""Who may: every admin route wants the admin token, before it reads a body, and knows each parameter of its query."""
+"""Access: every admin route requires the admin token before it reads a body, and knows each parameter of its query."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ SCHEME = HTTPBearer(
     description="The admin token, printed once when the gateway first started; `tokencap admin-token` makes a new one.",
     auto_error=False,
 )
-"""Says in OpenAPI what is asked for; the asking is ``guarded``'s."""
+"""Describes the required token in OpenAPI; ``guarded`` checks it."""
 
 
 NAME_MOST = 200
-"""The most characters of a name in a path: no id, tier or version has more."""
+"""The most characters of a name in a path: no id, tier or version is longer."""
 
 
 def guarded(tokens: AdminTokens, wrong: WrongTokens, body_max: int) -> type[APIRoute]:
-    """Return the kind of route that admits nobody but the admin.
+    """Return the kind of route that admits only the admin.
 
-    FastAPI reads and parses a body before it runs dependencies: a dependency would let strangers have theirs parsed.
-    A stranger's is read and dropped, the operator's is at most ``body_max`` bytes.
+    FastAPI reads and parses a body before it runs dependencies, so a dependency would parse strangers' bodies. A
+    stranger's body is read and dropped, the operator's has at most ``body_max`` bytes.
     """
 
     dropping = BodyDrain()
@@ -61,10 +61,10 @@ def guarded(tokens: AdminTokens, wrong: WrongTokens, body_max: int) -> type[APIR
 
 
 async def actor_of(tokens: AdminTokens, wrong: WrongTokens, request: Request) -> str:
-    """Return who is calling, as the audit names them: by the beginning of the token's digest.
+    """Return the caller's name for the audit: the beginning of the token's digest.
 
     Raises:
-        Unauthorized: the token is missing, unknown or retired. Where one was given, this is said later each time.
+        Unauthorized: the token is missing, unknown or retired. A wrong token is answered later each time.
     """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     token = token.strip()
@@ -77,23 +77,23 @@ async def actor_of(tokens: AdminTokens, wrong: WrongTokens, request: Request) ->
 
 
 def _query_names(asked: Dependant) -> Iterator[str]:
-    """Yield the parameters of the query that a route declares, itself or by what it depends on."""
+    """Yield the query parameters that a route declares, itself or by its dependencies."""
     yield from (field.alias for field in asked.query_params)
     for other in asked.dependencies:
         yield from _query_names(other)
 
 
 def _refuse_odd_names(request: Request) -> None:
-    """Refuse a name in the path that nothing has, and that not every database can look for."""
+    """Refuse a name in the path that nothing can have and that not every database can look up."""
     for field, name in request.path_params.items():
         if not str(name).isprintable() or len(str(name)) > NAME_MOST:
-            if request.method == "PUT":  # it may be about to make what it names
+            if request.method == "PUT":  # a PUT may be about to make what it names
                 raise Invalid.fields([(field, "This is no name.")])
             raise NotFound("There is nothing under that name.")
 
 
 def refuse_unknown(request: Request, known: Collection[str] = ()) -> None:
-    """Refuse what the route would not look at: a parameter that it does not declare, and all but one of a name."""
+    """Refuse what the route would ignore: an undeclared parameter, and a second parameter of a name."""
     given = [name for name, _ in request.query_params.multi_items()]
     unknown = [(name[:NAME_MOST], "There is no such parameter.") for name in dict.fromkeys(given) if name not in known]
     repeated = [(name, "This is given more than once.") for name in known if given.count(name) > 1]

@@ -1,4 +1,4 @@
-"""Makes a repeated POST change nothing: the first one's answer is kept under its Idempotency-Key and given again."""
+"""Makes a repeated POST change nothing: the first answer is kept under its Idempotency-Key and sent again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Keep = Callable[[Connection, BaseModel], None]
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """Who asks for a change, and what marks a repetition of the same request."""
+    """The caller of a change, and what identifies a repetition of the same request."""
 
     actor: str
     route: str
@@ -64,7 +64,7 @@ class Replies:
         self._now_ms = now_ms
 
     def once(self, posted: Posted, body: BaseModel, answer: type[Answer], change: Callable[[Keep], Answer]) -> Answer:
-        """Carry out ``change``, or give the answer that the same request had before.
+        """Carry out ``change``, or return the answer that the same request had before.
 
         Raises:
             Invalid: the key came with another body before.

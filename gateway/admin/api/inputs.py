@@ -1,4 +1,4 @@
-"""What may come in: no unknown fields, whole numbers that are whole, times, text that every database can keep."""
+"""Types of inputs: no unknown fields, whole numbers that are whole, times, text that every database can keep."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Input(BaseModel):
 
 
 def unset() -> Any:
-    """Stand for a field that was left out; whether it was is asked of ``model_fields_set``."""
+    """Stand for a field that was left out; ``model_fields_set`` tells whether it was."""
 
 
 def _one_line(text: str) -> str:

@@ -34,7 +34,7 @@ def position_of(cursor: str, *kinds: type) -> tuple[Any, ...]:
     """Return the position that a cursor stands for; ``kinds`` are the types of its parts.
 
     Raises:
-        Invalid: it is none of ours.
+        Invalid: the cursor is not one of this list.
     """
     try:
         return cursors.position_of(cursor, *kinds)

@@ -1,4 +1,4 @@
-"""Writes what the admin API refuses as ``application/problem+json`` (RFC 9457), and describes it in OpenAPI."""
+"""Writes refusals of the admin API as ``application/problem+json`` (RFC 9457), and describes them in OpenAPI."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Problem(BaseModel):
 
 @contextmanager
 def saved_only(saved: BaseModel | None = None) -> Iterator[None]:
-    """Say of a failure to reach Redis inside the block that the change is kept; ``saved`` is what it would answer."""
+    """Report a failure to reach Redis inside the block as a saved change; ``saved`` is what the answer would have been."""
     try:
         yield
     except MeteringUnavailable as error:
@@ -51,7 +51,7 @@ def saved_only(saved: BaseModel | None = None) -> Iterator[None]:
 
 
 def response_to(error: TokencapError) -> JSONResponse:
-    """Return the answer that an error comes to."""
+    """Return the answer for an error."""
     code = error.code or "internal_error"
     detail, more = error.message, error.more if isinstance(error, AdminProblem) else {}
     if isinstance(error, MeteringUnavailable):
@@ -68,7 +68,7 @@ def response_to(error: TokencapError) -> JSONResponse:
 
 
 def translated(error: RequestValidationError) -> Invalid:
-    """Return FastAPI's own complaint as ours. What was sent is not repeated: it may be a secret."""
+    """Return FastAPI's own complaint as a problem. What was sent is not repeated: it may be a secret."""
     return Invalid.fields([(_place(each), _message(each)) for each in error.errors()])
 
 
@@ -93,7 +93,7 @@ def _message(error: Mapping[str, Any]) -> str:
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what OpenAPI says of the refusals with these statuses."""
+    """Return the OpenAPI description of the refusals with these statuses."""
     return {status: _documented(status) for status in statuses}
 
 
@@ -113,7 +113,7 @@ def _documented(status: int) -> dict[str, Any]:
 
 
 def schemas() -> dict[str, Any]:
-    """Return what OpenAPI's components have to say of a problem. FastAPI would call it application/json."""
+    """Return OpenAPI's components of a problem. FastAPI would describe it as application/json."""
     schema = Problem.model_json_schema(ref_template=COMPONENT)
     return {**schema.pop("$defs"), "Problem": schema}
 

@@ -1,4 +1,4 @@
-"""What reaches the admin side at all: heads that say nothing twice, and bodies within bounds, once their sender is known."""
+"""What the admin side accepts: heads that repeat no header of meaning, and bodies within bounds, once the sender is known."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Heads:
-    """Refuses a request that says a header of meaning twice, before any route is looked for."""
+    """Refuses a request that repeats a header of meaning, before any route is looked for."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -38,11 +38,11 @@ class Heads:
 
 
 async def taken_in(request: Request, most: int, dropping: BodyDrain) -> Request:
-    """Return the request with its whole body at hand.
+    """Return the request with its whole body.
 
     Raises:
-        RequestTooLarge: it is more than ``most`` bytes; it was read and dropped, up to 64 MB.
-        Invalid: it has more in it than ``json_bounds`` allows.
+        RequestTooLarge: the body has more than ``most`` bytes; it was read and dropped, up to 64 MB.
+        Invalid: the body contains more than ``json_bounds`` allows.
     """
     chunks: list[bytes] = []
     size = 0
@@ -67,12 +67,12 @@ async def taken_in(request: Request, most: int, dropping: BodyDrain) -> Request:
 
 
 async def dropped(request: Request, dropping: BodyDrain) -> None:
-    """Read a refused request's body and forget it."""
+    """Read a refused request's body and drop it."""
     await dropping.drop(_body(request))
 
 
 def _body(request: Request) -> More:
-    """Return what reads the body piece by piece; a caller who is gone has no more of it."""
+    """Return a reader of the body, piece by piece; after a hang-up there are no more pieces."""
     stream = aiter(request.stream())
 
     async def more() -> bytes | None:

@@ -21,12 +21,12 @@ Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 STATUS: dict[Method, int] = {"GET": 200, "POST": 201, "PUT": 200, "PATCH": 200, "DELETE": 204}
 
 ANYWHERE = (400, 401, 413, 422, 503)
-"""How any route may refuse."""
+"""The statuses with which any route may refuse."""
 
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """The routes of one kind of thing."""
+    """The routes of one resource."""
 
     router: APIRouter
     kind: str
@@ -44,9 +44,9 @@ class Routes:
         """Add a route.
 
         Args:
-            refusals: the statuses it refuses with beside ANYWHERE.
-            answer: what OpenAPI says of its answer, where that is no model.
-            more: goes to FastAPI as it is.
+            refusals: the statuses of its refusals beside ANYWHERE.
+            answer: the OpenAPI description of its answer, where the answer is no model.
+            more: passed to FastAPI.
         """
         answers: dict[int | str, dict[str, Any]] = {} if answer is None else {STATUS[method]: answer}
         self.router.add_api_route(

@@ -1,4 +1,4 @@
-"""What wrong tokens meet: they are answered later and later, counted, logged and audited; the right one never waits."""
+"""Handles wrong tokens: they are answered later and later, counted, logged and audited; the right token never waits."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from gateway.ledger.database import Database
 log = logging.getLogger(__name__)
 
 FREE = 10
-"""Wrong tokens of one address in a window that are answered at once: a person's typing errors."""
+"""The wrong tokens of one address in a window that are answered at once: a person's typing errors."""
 FIRST_S, MOST_S = 0.1, 5.0
 WINDOW_S = 60.0
 ALL_PER_S = 20.0
-"""Wrong tokens of everybody that are answered in a second, beyond the free ones."""
+"""The wrong tokens of all addresses that are answered in a second, beyond the free ones."""
 WAITING_MOST = 200
 ADDRESSES_MOST = 1_024
 TOLD_EVERY_S = 10.0
@@ -30,7 +30,7 @@ AUDITED_EVERY_S = 60.0
 
 
 @dataclass(slots=True)
-class _Seen:
+class _Attempts:
     count: int
     since_s: float
 
@@ -40,10 +40,10 @@ class Sleep(Protocol):
 
 
 class WrongTokens:
-    """The wrong tokens that one worker has seen. Nothing here looks at tokens: whoever has the right one is not asked.
+    """The wrong tokens that one worker has received. Nothing here compares tokens: a right token never comes here.
 
     Args:
-        count: is called for each.
+        count: called for each.
         monotonic: a clock, seconds.
         sleep: waits.
     """
@@ -62,17 +62,17 @@ class WrongTokens:
         self._monotonic = monotonic
         self._count = count
         self._sleep = sleep
-        self._seen: OrderedDict[str, _Seen] = OrderedDict()
+        self._seen: OrderedDict[str, _Attempts] = OrderedDict()
         self._next_answer_s = 0.0
         self._waiting = 0
         self._untold, self._told_s = 0, float("-inf")
         self._unaudited, self._audited_s = 0, float("-inf")
 
     async def meet(self, address: str) -> None:
-        """Note a wrong token and wait as long as it has to.
+        """Note a wrong token and wait as long as its answer has to.
 
         Raises:
-            TooManyWrongTokens: too many answers wait as it is.
+            TooManyWrongTokens: too many answers wait already.
         """
         self._count()
         place, now_s = _place(address), self._monotonic()
@@ -92,10 +92,10 @@ class WrongTokens:
             self._waiting -= 1
 
     def _times(self, place: str, now_s: float) -> int:
-        """Return how many wrong tokens an address has sent in its window; who was silent longest is forgotten."""
+        """Return how many wrong tokens an address has sent in its window; the address that was silent longest is forgotten."""
         seen = self._seen.pop(place, None)
         if seen is None or now_s - seen.since_s >= WINDOW_S:
-            seen = _Seen(0, now_s)
+            seen = _Attempts(0, now_s)
         seen.count += 1
         self._seen[place] = seen
         if len(self._seen) > ADDRESSES_MOST:
@@ -109,7 +109,7 @@ class WrongTokens:
             self._untold, self._told_s = 0, now_s
 
     async def _audit(self, place: str, now_s: float) -> None:
-        """Write a row about them, at most one in AUDITED_EVERY_S; a ledger that is away is no reason to answer otherwise."""
+        """Write an audit row about them, at most one in AUDITED_EVERY_S; an unavailable ledger changes no answer."""
         self._unaudited += 1
         if now_s - self._audited_s < AUDITED_EVERY_S:
             return
@@ -129,7 +129,7 @@ class WrongTokens:
 
 
 def _place(address: str) -> str:
-    """Return whose an address is: of IPv6 the network of 64 bits, of which one caller has every address."""
+    """Return the owner of an address: of IPv6 the network of 64 bits, of which one caller has every address."""
     try:
         given = ip_address(address)
     except ValueError:

@@ -26,7 +26,7 @@ from pricing.menus.menu import Menu, NotAMenu
 MECHANISM = "mechanism"
 
 
-class MenuGiven(RootModel[dict[str, Any]]):
+class MenuInput(RootModel[dict[str, Any]]):
     """A `menu.json`, whole, as `tokencap price menu` writes it."""
 
 
@@ -99,7 +99,7 @@ class Menus:
         routes.add("POST", f"{one}/publish", self.publish, "Put a menu in force", 404, 409)
         routes.add("POST", f"{one}/rollback", self.rollback, "Go back to a menu that was in force", 404, 409)
 
-    def post(self, body: MenuGiven, posted: Post) -> MenuShown:
+    def post(self, body: MenuInput, posted: Post) -> MenuShown:
         """Take a menu whose certificate holds; every figure of it is computed again, in a process of its own."""
         menu = self._readable(body.root)
 

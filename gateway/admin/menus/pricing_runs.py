@@ -20,7 +20,7 @@ Publish = Literal["no", "now", "next_period"]
 State = Literal["queued", "running", "done", "refused", "failed", "cancelled"]
 
 
-class ExperimentAsked(Input):
+class ExperimentInput(Input):
     """What a run may propose to try on new customers, so that what they take tells what an answer is worth."""
 
     share: float = Field(default=0.2, gt=0, le=0.5, description="Of customers to come, all arms together.")
@@ -32,7 +32,7 @@ class ExperimentAsked(Input):
     customers: int = Field(default=200, ge=1, le=1_000_000, description="How many each arm may expect.")
 
 
-class RunAsked(Input):
+class RunInput(Input):
     """What a run is to do. All of it may be left out: `{}` makes a draft of as many tiers as are sold now."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"days": 28, "publish": "no"}]})
@@ -89,7 +89,7 @@ class RunAsked(Input):
     without_holders: bool = Field(
         default=False, description="Set aside the few customers who hold most of the conversations."
     )
-    experiment: ExperimentAsked | None = Field(
+    experiment: ExperimentInput | None = Field(
         default=None, description="Propose menus to try on new customers, steps away from the one in force."
     )
     draws: int = Field(default=60, ge=10, le=500, description="Equally likely markets that the draft is judged by.")
@@ -139,9 +139,9 @@ class PricingRuns:
         routes.add("GET", one, self.read, "Read a pricing run: state, progress, estimates, draft", 404)
         routes.add("POST", f"{one}/cancel", self.cancel, "End a run that has not ended", 404, 409)
 
-    def post(self, posted: Post, body: RunAsked | None = None) -> RunShown:
+    def post(self, posted: Post, body: RunInput | None = None) -> RunShown:
         """Ask for a run. It waits until those before it have ended; the menu in force stays what it is."""
-        asked = body or RunAsked()
+        asked = body or RunInput()
 
         def change(keep: Keep) -> RunShown:
             run_id, now = self._services.new_id("run"), self._services.now_ms()

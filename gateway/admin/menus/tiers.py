@@ -30,7 +30,7 @@ Name = Annotated[TierName, Path(description="What the tier is called.", examples
 Tiers = tuple[Tier, ...]
 
 
-class TierGiven(Limits):
+class TierInput(Limits):
     """What is sold under one name. Money is in nano-units: 10^9 are 1 USD."""
 
     model_config = ConfigDict(
@@ -131,7 +131,7 @@ class HandTypedTiers:
             raise NotFound(f"The menu in force has no tier {name!r}.")
         return shown(found, menu.version)
 
-    def put(self, name: Name, body: TierGiven, actor: Actor) -> TierShown:
+    def put(self, name: Name, body: TierInput, actor: Actor) -> TierShown:
         """Add a tier or replace one, at once, as a new menu version that claims nothing of a mechanism.
 
         Open conversations and subscription periods keep the version they began with. The tier as it is already

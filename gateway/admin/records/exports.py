@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 
 from gateway.admin.api.inputs import OneLine, TierName
 from gateway.admin.api.routes import AdminServices, Routes
-from gateway.admin.records.spans import Asked, OfSpan
+from gateway.admin.records.spans import OfSpan, SpanQuery
 from gateway.admin.records.usage import EndUser
 from gateway.catalog.problems import Conflict, Invalid
 from gateway.clock import written
@@ -89,7 +89,7 @@ class Exports:
         )
 
 
-def file_stem(asked: Asked) -> str:
+def file_stem(asked: SpanQuery) -> str:
     """Return a file's name without its ending: ``usage_2026-10``, ``usage_20261101T000000000Z_20261201T000000000Z``."""
     if asked.period is not None:
         return f"usage_{asked.period}"

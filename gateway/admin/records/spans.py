@@ -23,7 +23,7 @@ OfCustomer = Annotated[OneLine | None, Query(description="Only this customer's."
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SpanQuery:
     """A span of time or a month, of one customer or of all."""
 
     customer: str | None
@@ -31,17 +31,17 @@ class Asked:
     until: int | None
     period: str | None
 
-    def seen(self, database: Database) -> Seen:
+    def seen(self, database: Database) -> CountedSpan:
         """Return what is asked about as the ledger has it now."""
         if self.period is None:
             is_closed = self.until is not None and all_closed_until(database, self.until, self.customer)
-            return Seen(Span(self.customer, self.since, self.until), None, is_closed=is_closed)
+            return CountedSpan(Span(self.customer, self.since, self.until), None, is_closed=is_closed)
         month = Month(database, self.period, self.customer)
-        return Seen(Span(self.customer), month, is_closed=month.is_closed)
+        return CountedSpan(Span(self.customer), month, is_closed=month.is_closed)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class CountedSpan:
     """What is asked about, and whether it is closed: then it is the same for ever."""
 
     span: Span
@@ -49,10 +49,10 @@ class Seen:
     is_closed: bool
 
 
-def _asked(period: Period = None, since: From = None, until: To = None, customer: OfCustomer = None) -> Asked:
+def _asked(period: Period = None, since: From = None, until: To = None, customer: OfCustomer = None) -> SpanQuery:
     if period is not None and (since is not None or until is not None):
         raise Invalid.field("period", "A month is asked for without from and to.")
-    return Asked(customer, since, until, period)
+    return SpanQuery(customer, since, until, period)
 
 
-OfSpan = Annotated[Asked, Depends(_asked)]
+OfSpan = Annotated[SpanQuery, Depends(_asked)]

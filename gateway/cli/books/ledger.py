@@ -55,13 +55,13 @@ def verify(
     with closing(Database(read_settings().ledger_url)) as database, timed("Recounting"):
         database.check()
         verifications = verify_all(database, published)
-        aside = count_dead_letters(database)
+        dead_letters = count_dead_letters(database)
     for verified in verifications:
         print("\n".join(_said(verified)))
     if not verifications:
         print("The books are empty.")
-    if aside:
-        print(f"{aside} records are set aside and in no chain: see the table usage_aside for the reasons.")
+    if dead_letters:
+        print(f"{dead_letters} records are set aside and in no chain: see the table usage_aside for the reasons.")
     if not all(verified.is_sound for verified in verifications):
         raise typer.Exit(1)
 

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- Writes a live call's hold again after a rebuild, from what its worker remembers. The rebuilt windows hold what is
--- in the ledger; what was in flight comes back here. Replies 'announced', 'known', 'settled' or 'rebuild'.
--- The seventh of KEYS, the end user's, is there only where its tokens are limited.
+-- Writes a live call's hold again after a rebuild, as its worker remembers it. The rebuilt windows have what is in the
+-- ledger; in-flight calls are added here. Replies 'announced', 'known', 'settled' or 'rebuild'.
+-- The seventh of KEYS, the end user's, is present only where the end user's tokens are limited.
 local state, window, conversation, pace, inflight, settled, end_user =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local generation, hold_id, owner, deadline, admitted, grant = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -18,7 +18,7 @@ local its_first, last, calls, its_cap, used, held, input_used, input_held, was_c
 local window_used, window_held, spend_used, spend_held, included, tokens_max, spend_max, _, is_older = window_at(window)
 local user_held = end_user and redis.call('HGET', end_user, 'held')
 local live = redis.call('HGET', pace, 'live')
--- The ledger dates a conversation from its first record; its calls in flight join it.
+-- The ledger dates a conversation from its first record; the in-flight calls join it.
 if not its_first then
   its_first, last, calls, its_cap, used, held, input_used, input_held, was_charged, its_tier, its_version =
     whole(first), whole(admitted), 0, whole(cap), 0, 0, 0, 0, whole(charged), tier, version

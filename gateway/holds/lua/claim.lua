@@ -1,5 +1,5 @@
 -- Claims an Idempotency-Key for a call. KEYS: once. ARGV: digest of the body, call, lease_ms.
--- Replies {'claimed'}, {'running'}, {'kept', answer} or {'other'} where it was used with another body.
+-- Replies {'claimed'}, {'running'}, {'kept', answer}, or {'other'} where the key was used with another body.
 local once = redis.call('HMGET', KEYS[1], 'body', 'call', 'answer')
 if not once[1] then
   redis.call('HSET', KEYS[1], 'body', ARGV[1], 'call', ARGV[2])

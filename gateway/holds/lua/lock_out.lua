@@ -1,7 +1,7 @@
--- Tells once that a limit refuses a customer's calls for as long as nothing changes: again only once the limit is another
--- or the period is. KEYS: what was told of the customer, its bucket's notices. ARGV: the limit, the period and the limit's
--- amount in one text, when the period ends (ms), and what is told.
--- Replies 1 where it told.
+-- Writes a notice, once, that a limit refuses a customer's calls; again only after the limit or the period has changed.
+-- KEYS: the notified lock-outs of the customer, its bucket's notices. ARGV: the limit, the period and the limit's amount
+-- in one text, when the period ends (ms), and the notice.
+-- Replies 1 where it wrote the notice.
 if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.pcall('PEXPIREAT', KEYS[1], ARGV[3])

@@ -1,10 +1,10 @@
 -- Admits a call or refuses it: checks every limit and quota; every window of the customer moves together, or none does.
 -- Replies, packed, now, what is granted and allowed, what is left of the conversation and the period (NONE where there is
 -- no limit), when the conversation began and whether it was charged; or {'refused', why, …}, {'clocks', the time here}
--- where the asker cannot vouch for its own, or what the gateway must look up again: 'rebuild', 'no key',
+-- where the gateway cannot vouch for its own clock, or what the gateway must look up again: 'rebuild', 'no key',
 -- 'stale customer', 'stale timeline', 'stale period' (with the time), 'begun' (the conversation's own tier and menu version).
--- The tenth of KEYS, the end user's, is there only where its tokens are limited. ARGV: what is asked for, packed, its last
--- part the same for every call of a customer; and the facts of the call.
+-- The tenth of KEYS, the end user's, is present only where the end user's tokens are limited. ARGV: the request, packed,
+-- with a last part that is the same for every call of a customer; and the facts of the call.
 local state, inflight, settled, window, conversation, pace, usage, key, customer, end_user =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local timeline, deadline_ms, want, choices, input, money_first, money_again, backlog_max, told, vouches, booked, generation,
@@ -14,7 +14,7 @@ local timeline, deadline_ms, want, choices, input, money_first, money_again, bac
 local tokens_max, money_max = period_max, spend_max
 period_max, spend_max = math.min(period_max, MOST), math.min(spend_max, MOST)
 
--- Is what the gateway believes still so?
+-- Are the gateway's remembered values still true?
 local known = redis.call('HMGET', state, 'generation', 'timeline', 'full', 'tide')
 if known[1] ~= generation or whole(known[4]) < booked then return {'rebuild'} end
 local micros, agrees, here = time_us(told)
@@ -34,7 +34,7 @@ if again then
 end
 if redis.call('HEXISTS', settled, hold_id) == 1 then return {'refused', 'settled'} end
 
--- Neither records that the ledger does not take nor anything else may fill the server: what runs must be settled.
+-- Neither records that the ledger does not take nor anything else may fill the server: in-flight calls must be settled.
 if redis.call('XLEN', usage) >= backlog_max then return {'refused', 'backlog'} end
 if known[3] then return {'refused', 'full'} end
 if now < period_start or now >= period_end then return {'stale period', written(now)} end
@@ -81,7 +81,7 @@ if money > spend_left then
     written(money)}
 end
 
--- How fast and how many at once. A turn that is further off than any call can put it was put there by another clock.
+-- The request rate and the concurrency. A turn further off than any call can put it was put there by another clock.
 local p = redis.call('HMGET', pace, 'live', turns)
 local running = whole(p[1]) + 1
 if running > concurrency_max then return {'refused', 'concurrency', '0', '0', written(running - 1)} end
@@ -95,7 +95,7 @@ if per_minute >= 0 then
   if arrival - 60000000 > micros then return {'refused', 'rate', written(math.ceil(arrival - 60000000 - micros))} end
 end
 
--- Admitted. The first write may fail, where the server is full or the hash is none; those after it go to what was read.
+-- Admitted. Only the first write may fail, where the server is full or the key is no hash; later writes go to what was read.
 local tokens = grant * choices
 conversation_left = conversation_left - tokens
 local left = tokens_max == math.huge and NONE or period_left - tokens

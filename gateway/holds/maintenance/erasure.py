@@ -1,4 +1,4 @@
-"""Takes a customer's own words out of Redis, its files included, as far as no running call needs them."""
+"""Erases a customer's own words from Redis and its files, except what a running call needs."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def erase_customer(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Remove a deleted customer's conversations, what leads back to them, its kept answers, refusals and notices.
+    """Remove a deleted customer's conversations, the threads to them, its kept answers, refusals and notices.
 
-    What a running call holds goes with that call. Last each server is asked to write its log anew: the old one has
-    every command in it. A server of the operator's that does not let itself be asked keeps it until it does so itself.
+    What a running call holds is removed with that call. Last each server is asked to rewrite its log, because the old log
+    has every command in it. An operator's server that refuses keeps its log until it rewrites the log by itself.
 
     Raises:
-        MeteringUnavailable: Redis is unavailable; doing it again later is as good.
+        MeteringUnavailable: Redis is unavailable; a later repetition does as well.
     """
     bucket = redis_keys.bucket_of(customer_id)
     with translated():
@@ -47,7 +47,7 @@ def erase_customer(
         client.unlink(redis_keys.refusals(bucket, customer_id))
         client.unlink(redis_keys.locked_out(bucket, customer_id))
         _drop(client, f"{{b{bucket}}}:end_user:{customer_id}:*", unless="held")
-        for stream in (redis_keys.notices(bucket), redis_keys.NOTICES_ASIDE):
+        for stream in (redis_keys.notices(bucket), redis_keys.DEAD_NOTICES):
             for entry in _notices_of(client, stream, customer_id):
                 client.xdel(stream, entry)
         for server in _servers(client):
@@ -55,7 +55,7 @@ def erase_customer(
 
 
 def _drop(client: redis.Redis, pattern: str, unless: str | None = None) -> None:
-    """Remove keys, but for those whose field ``unless`` is above zero."""
+    """Remove keys, except those whose field ``unless`` is above zero."""
     for name in client.scan_iter(match=pattern, count=1_000):
         if unless is not None and text(client.hget(name, unless) or b"0") not in ("0", ""):
             continue
@@ -63,7 +63,7 @@ def _drop(client: redis.Redis, pattern: str, unless: str | None = None) -> None:
 
 
 def _notices_of(client: redis.Redis, stream: str, customer_id: str) -> Iterator[str]:
-    """Yield the entries that tell of a customer: as it was deleted, nobody has to hear of its limits."""
+    """Yield the entries about a customer: it is deleted, so its limits concern nobody."""
     for name, entry in cast(list[tuple[bytes, dict[Any, Any]]], client.xrange(stream)):
         try:
             if json.loads(fields(entry).get("facts", "null"))["customer"] == customer_id:
@@ -73,7 +73,7 @@ def _notices_of(client: redis.Redis, stream: str, customer_id: str) -> Iterator[
 
 
 def _servers(client: redis.Redis) -> Iterator[redis.Redis]:
-    """Yield each server that has a log of its own: in a cluster all of them, replicas after what they copy."""
+    """Yield each server that has a log of its own: in a cluster all servers, replicas after their primaries."""
     if not isinstance(client, redis.RedisCluster):
         yield client
         return
@@ -82,7 +82,7 @@ def _servers(client: redis.Redis) -> Iterator[redis.Redis]:
 
 
 def _rewrite(server: redis.Redis, clock: Callable[[], float], pause: Callable[[float], None]) -> None:
-    """Have a server write its log anew, after a rewriting that had begun before the erasure."""
+    """Have a server rewrite its log, after any rewrite that began before the erasure."""
     end = clock() + REWRITTEN_S
     try:
         if not int(server.info("persistence")["aof_enabled"]):
@@ -103,7 +103,7 @@ def _rewrite(server: redis.Redis, clock: Callable[[], float], pause: Callable[[f
 def _await_rewritten(
     server: redis.Redis, end: float, clock: Callable[[], float], pause: Callable[[float], None]
 ) -> bool:
-    """Wait until no log is being rewritten; return whether that came before ``end``."""
+    """Wait until no log is being rewritten; return whether that was so before ``end``."""
     while True:
         persistence = server.info("persistence")
         if not (int(persistence["aof_rewrite_in_progress"]) or int(persistence["aof_rewrite_scheduled"])):

@@ -12,7 +12,7 @@ import redis
 from gateway.clock import APART_MS
 
 JUMP_MS = 1_000
-"""By how much Redis' clock may seem to have been set since it was last looked at, for the time that asking it takes."""
+"""By how much Redis' clock may seem to have been set since the last reading, because a reading takes time."""
 
 log = logging.getLogger(__name__)
 
@@ -22,17 +22,17 @@ class Reading:
     """Both clocks at one moment, ms since 1970."""
 
     here: int
-    """What Redis' clock shows."""
+    """Redis' time."""
     now: int | None
-    """The time as the scripts count it; None where the two clocks have never agreed, so that neither is known to be right."""
+    """The time as the scripts count it; None where the two clocks have never agreed, so that neither is known right."""
     ahead_ms: int
     """How far Redis' clock is ahead of this process'."""
     jump_ms: int
-    """By how much it was set since the reading before; 0 for what may be the time that asking takes."""
+    """By how much it was set since the reading before; 0 for as little as a reading takes."""
 
 
 class RedisClock:
-    """Reads both. Where they agree it is Redis' clock that counts; where they once did, this process'."""
+    """Reads both clocks. While they agree, Redis' counts; where they agreed once, this process' counts."""
 
     def __init__(self, client: redis.Redis, now_ms: Callable[[], int]) -> None:
         self._redis = client
@@ -41,7 +41,7 @@ class RedisClock:
         self._ahead_ms: int | None = None
 
     def read(self) -> Reading:
-        """Return both clocks; a failure of Redis is redis-py's."""
+        """Return both clocks; raises redis-py's errors."""
         seconds, micros = cast(tuple[int, int], cast(Any, self._redis.time()))
         here, ours = seconds * 1000 + micros // 1000, self._now_ms()
         ahead_ms = here - ours

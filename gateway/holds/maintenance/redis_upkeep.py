@@ -20,43 +20,43 @@ from gateway.holds.store.scripts import run_all, source
 from gateway.holds.terms import Customer
 
 FULL, ROOMY = 0.85, 0.80
-"""Of ``maxmemory``: above the first no call is admitted until less than the second is used."""
+"""Shares of ``maxmemory``: above the first no call is admitted until less than the second is used."""
 
 LOST_MS = 1_800_000
-"""By how much a clock must be set for keys to have expired that are needed still: a conversation lasts an hour."""
+"""A change of the clock by this much may have expired keys that are still needed: a conversation lasts an hour."""
 
 KEPT_MS = 2 * 86_400_000
 """How long a window outlives its period, for calls that end late."""
 
 MARKS_KEPT_MS = 86_400_000
-"""How long the mark of a settled hold is kept that its worker did not remove: the worker may only be slow."""
+"""How long a settled mark is kept that its worker did not remove: the worker may only be slow."""
 
 LONGEST_MS = 32 * 86_400_000
-"""No period is longer, whatever its kind and time zone."""
+"""The longest period, whatever its kind and time zone."""
 
 NAMES_A_TURN = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a turn saw."""
+    """What a turn found."""
 
     now: int | None
     """The time as the scripts count it, ms; None where Redis' clock and this process' have never agreed."""
     ahead_ms: int
     """How far Redis' clock is ahead of this process'."""
     has_lost: bool
-    """Whether Redis' clock was set so far that keys may be gone which the ledger can write again."""
+    """Whether Redis' clock was set so far that keys which the ledger can write again may be gone."""
     memory: int
     memory_max: int
     """Bytes that Redis uses and may use, of the fullest node; 0 is no limit."""
 
 
 class Maintenance:
-    """Any number may run.
+    """Looks after Redis; any number may run.
 
-    A window has no expiry of Redis': where its clock is set forward for a moment, a quota must not begin anew. So windows
-    are removed here, once both clocks say that their period has been over for two days.
+    A window does not expire in Redis: where its clock is set forward for a moment, a quota must not start over. So windows
+    are removed here, once both clocks show that their period has been over for two days.
 
     Raises:
         MeteringUnavailable: Redis is unavailable, from ``turn``.
@@ -73,7 +73,7 @@ class Maintenance:
         self._turns = 0
 
     def turn(self) -> Found:
-        """Look at everything once."""
+        """Check everything once."""
         with translated():
             reading = self._clocks.read()
             seen = int(cast(Any, self._redis.get(redis_keys.CLOCK)) or 0)
@@ -99,7 +99,7 @@ class Maintenance:
         return max(amounts, key=lambda amount: amount[0] / amount[1] if amount[1] else 0)
 
     def _tell(self, used: int, most: int) -> None:
-        """Let no call be admitted while there is too little room, so that those which run can be settled."""
+        """Stop admissions while there is too little room, so that in-flight calls can be settled."""
         share = used / most if most else 0.0
         is_full = share > (ROOMY if self._is_full else FULL)
         if is_full is self._is_full:
@@ -112,7 +112,7 @@ class Maintenance:
         self._is_full = is_full
 
     def _remove_past(self, before: int) -> None:
-        """Remove what of the next names is a window of a period that ended before then and in which nothing is held."""
+        """Remove, of the next names, the windows of periods that ended before then and in which nothing is held."""
         names = [text(name) for name in islice(self._names, NAMES_A_TURN)]
         if len(names) < NAMES_A_TURN:
             self._names = iter(self._redis.scan_iter(count=NAMES_A_TURN))
@@ -130,7 +130,7 @@ class Maintenance:
         run_all(self._redis, self._remove, [([name], [int(starts[name] + LONGEST_MS < before)]) for name in past])
 
     def _remove_marks(self, before: int) -> None:
-        """Remove the marks of the next bucket's holds that were settled before then: those of workers that have died."""
+        """Remove the marks of the next bucket's holds settled before then: they are of workers that have died."""
         name = redis_keys.settled(redis_keys.ALL_BUCKETS[self._turns % redis_keys.BUCKETS])
         self._turns += 1
         marks = cast(dict[bytes, bytes], self._redis.hgetall(name))
@@ -151,7 +151,7 @@ class Maintenance:
 
 
 def window_in(name: str) -> tuple[str, int] | None:
-    """Return whose window a key is and when its period starts, ms; None for a key of another kind."""
+    """Return the owner of a window's key and when its period starts, ms; None for a key of another kind."""
     _, _, rest = name.partition(":")
     kind, _, where = rest.partition(":")
     if kind == "window":

@@ -1,4 +1,4 @@
-"""Where a Redis URL leads: to a socket of this machine or a host, in clear or over TLS, and who we are there."""
+"""Where a Redis URL leads: to a socket of this machine or a host, in clear or over TLS, and under which user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TLS = "ssl_"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One server; ``introduction`` are the commands that a new connection begins with."""
+    """One server; ``introduction`` has the commands that a new connection begins with."""
 
     path: str | None
     host: str
@@ -26,7 +26,7 @@ class Address:
     introduction: tuple[Words, ...]
 
     async def open(self, protocol: Callable[[], asyncio.Protocol]) -> None:
-        """Connect; an OSError says why not."""
+        """Connect; an OSError names the reason of a failure."""
         loop = asyncio.get_running_loop()
         if self.path is not None:
             await loop.create_unix_connection(protocol, self.path)
@@ -38,7 +38,7 @@ def address_of(url: str) -> Address:
     """Return the address of ``redis://``, ``rediss://`` or ``unix://``, with the options that redis-py reads there.
 
     Raises:
-        ValueError: it is none of the three.
+        ValueError: the URL is none of the three.
     """
     given: dict[str, Any] = dict(parse_url(url))
     user, password, database = given.get("username"), given.get("password"), int(given.get("db") or 0)
@@ -57,7 +57,7 @@ def address_of(url: str) -> Address:
 
 
 def _tls(given: dict[str, Any]) -> ssl.SSLContext:
-    """Return what redis-py makes of the ``ssl_`` options: certificates are verified unless they say otherwise."""
+    """Return the TLS context that redis-py makes of the ``ssl_`` options: they alone turn verification off."""
     options: dict[str, Any] = {"cert_reqs": "required", "check_hostname": True}
     options |= {name.removeprefix(_TLS): value for name, value in given.items() if name.startswith(_TLS)}
     return RedisSSLContext(**options).get()

@@ -1,4 +1,4 @@
-"""What a gateway remembers of keys, customers and menus. It only saves look-ups: the scripts decide by what is in Redis."""
+"""What a gateway remembers of keys, customers and menus. It only saves look-ups: scripts decide by what is in Redis."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ V = TypeVar("V")
 
 
 class Remembered(Generic[K, V]):
-    """The entries used last, up to a bound."""
+    """The most recently used entries, up to a bound."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -40,7 +40,7 @@ class Remembered(Generic[K, V]):
 
 
 class Holder(tuple[str, str]):
-    """Whose key it is: (customer, key id)."""
+    """The owner of a key: (customer, key id)."""
 
     __slots__ = ()
 
@@ -57,7 +57,7 @@ class LookupCache:
         self.timeline = Timeline()
 
     async def holder(self, bucket: str, digest: str) -> Holder | None:
-        """Return whose key it is, or None for a key that Redis does not know."""
+        """Return the owner of a key, or None for a key that Redis does not know."""
         known = self._holders.get(digest)
         if known is None:
             customer, key_id = await self._connection.ask(
@@ -70,7 +70,7 @@ class LookupCache:
         return known
 
     async def place(self, digest: str) -> str | None:
-        """Return the bucket of a key that was made elsewhere, or None for one that Redis does not know."""
+        """Return the bucket of a key that was made elsewhere, or None for a key that Redis does not know."""
         known = self._places.get(digest)
         if known is None:
             bucket = await self._connection.ask("GET", redis_keys.place(digest))

@@ -1,4 +1,4 @@
-"""Ways to Redis from the one URL of the settings, and the one place where its errors become ours."""
+"""Clients of Redis for the one URL of the settings, and the one place where its errors become the gateway's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TIMEOUT_S = 5.0
 def connect(url: str) -> redis.Redis:
     """Return a blocking client, for the admin side and the bookkeeper.
 
-    It too asks only once more: an operator is soon told, and no row of the ledger stays locked, while nobody answers.
+    It repeats a command only once: while Redis does not answer, an operator is told soon and no row stays locked long.
     """
     options: dict[str, Any] = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
     with _understood():
@@ -34,10 +34,10 @@ def connect(url: str) -> redis.Redis:
 
 
 def connect_shared(url: str, *, batches: bool = True) -> RedisConnection:
-    """Return the serving path's way to Redis; a server is connected to when it is first asked.
+    """Return the serving path's connection to Redis, which connects with its first command.
 
     Args:
-        batches: whether what is asked at the same time leaves together; in a cluster it never does.
+        batches: whether commands of the same moment leave in one batch; in a cluster they never do.
     """
     with _understood():
         if url.startswith(CLUSTER):
@@ -50,7 +50,7 @@ def connect_shared(url: str, *, batches: bool = True) -> RedisConnection:
 
 @contextmanager
 def _understood() -> Iterator[None]:
-    """Say of a URL that none can be made of no more than that: its password may be what is wrong with it."""
+    """Raise an error that does not quote an invalid URL: its password may be the invalid part."""
     try:
         yield
     except ValueError as error:
@@ -58,7 +58,7 @@ def _understood() -> Iterator[None]:
 
 
 class _ClusterConnection:
-    """A line over redis-py's client of a cluster, which knows the nodes and follows them."""
+    """A connection over redis-py's client of a cluster, which knows the nodes and follows them."""
 
     def __init__(self, client: redis.asyncio.RedisCluster) -> None:
         self._client = client
@@ -81,7 +81,7 @@ def texts(reply: Iterable[bytes]) -> list[str]:
 
 
 def fields(reply: Mapping[Any, Any]) -> dict[str, str]:
-    """Return a hash as it was read, as text."""
+    """Return a hash that was read, as text."""
     return {text(name): text(value) for name, value in reply.items()}
 
 

@@ -1,4 +1,4 @@
-"""The one connection to Redis that all calls of a worker share: what they ask at the same time leaves in one batch."""
+"""The one connection to Redis that all calls of a worker share: commands of the same moment leave in one batch."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from gateway.holds.store.address import Address, Words
 packed: Callable[[Words], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub knows tuples of one
 
 WAITING_MOST = 16_384
-"""Commands without a reply; one more is refused at once. A call has one or two of them at a time."""
+"""Commands without a reply; one more is refused at once. A call has one or two such commands at a time."""
 
 QUIET_TICKS = 2
-"""In how many ticks on end nothing may be heard from a server that owes a reply."""
+"""The number of ticks in a row for which a server that owes a reply may be silent."""
 
 _ERRORS: dict[str, type[RedisError]] = {"NOSCRIPT": NoScriptError, "LOADING": BusyLoadingError}
 
 
 class RedisConnection(Protocol):
-    """A way to Redis. Every command may be sent twice, so every command is one that may be repeated."""
+    """A connection to Redis. Every command may be sent twice, so every command must be repeatable."""
 
     def ask(self, *words: bytes | str | int) -> Awaitable[Any]:
         """Send one command and return its reply, or raise RedisError."""
@@ -36,7 +36,7 @@ class RedisConnection(Protocol):
 
 
 class Command:
-    """One command on its way."""
+    """One command that waits for its reply."""
 
     __slots__ = ("is_repeat", "packed", "reply")
 
@@ -47,14 +47,14 @@ class Command:
 
 
 class SharedConnection:
-    """A line over one connection, made when it is first needed and again when it was lost.
+    """One connection that many calls share, made when it is first needed and again after a loss.
 
-    Commands go out together once in each turn of the event loop, or each by itself where it does not batch, and their
-    replies come back in the same order. What was sent on a connection that was lost is sent once more on the next one,
-    then given up.
+    Commands leave together once in each turn of the event loop, or one by one where it does not batch, and their
+    replies come back in the same order. Commands that a lost connection took along are sent once more on the next
+    connection, then given up.
 
-    Time is counted in ticks: where a server that owes us a reply is quiet for ``timeout_s``, the connection is given up.
-    An event loop that was busy for longer than that ticks once, and hears what came meanwhile before it ticks again.
+    Time is counted in ticks: where a server that owes a reply is silent for ``timeout_s``, the connection is given up.
+    An event loop that was busy for longer than that ticks once, and reads what came meanwhile before it ticks again.
     """
 
     def __init__(self, address: Address, timeout_s: float, *, batches: bool = True) -> None:
@@ -106,7 +106,7 @@ class SharedConnection:
             self._tick_later()
 
     async def _connect(self) -> None:
-        """Connect and send what waits, or give it all up."""
+        """Connect and send the waiting commands, or give all of them up."""
         link = _Socket(self._heard, self._lost)
         try:
             await self._address.open(lambda: link)
@@ -137,9 +137,9 @@ class SharedConnection:
         self._quiet = 0
 
     def _lost(self, link: _Socket) -> None:
-        """Ask once more what a lost connection took with it."""
+        """Send once more the commands that a lost connection took along."""
         if link is not self._link:
-            link.abandon(_lost())  # it got no further than its introduction
+            link.abandon(_lost())  # the connection failed during its introduction
             return
         self._link = None
         again = []
@@ -172,7 +172,7 @@ class SharedConnection:
 
 
 class _Socket(asyncio.Protocol):
-    """One connection: what was sent on it, in the order in which the replies come."""
+    """One connection: the commands sent on it, in the order in which the replies come."""
 
     def __init__(self, heard: Callable[[], None], lost: Callable[[_Socket], None]) -> None:
         self.sent: deque[Command] = deque()
@@ -185,7 +185,7 @@ class _Socket(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     async def introduce(self, address: Address) -> None:
-        """Say who we are; raises RedisError where we may not come in, or the connection is gone by then."""
+        """Send the introduction; raises RedisError where the server refuses it, or the connection is gone by then."""
         loop = asyncio.get_running_loop()
         commands = [Command(words, loop.create_future()) for words in address.introduction]
         self.send(commands)
@@ -195,16 +195,16 @@ class _Socket(asyncio.Protocol):
             raise _lost()
 
     def send(self, commands: list[Command]) -> None:
-        """Send commands in one piece; those whose asker is gone are left out."""
+        """Send commands in one piece; those whose caller is gone are left out."""
         wanted = [command for command in commands if not command.reply.done()]
         if not wanted:
             return
         if self._transport is None:
             raise _lost()
         if not self.sent:
-            self._heard()  # nothing was owed until now
+            self._heard()  # no reply was owed until now
         self.sent.extend(wanted)
-        if not self._transport.is_closing():  # else its loss is about to be told
+        if not self._transport.is_closing():  # else the loss is about to be reported
             self._transport.write(b"".join([command.packed for command in wanted]))
 
     def data_received(self, data: bytes) -> None:
@@ -222,14 +222,14 @@ class _Socket(asyncio.Protocol):
                     command.reply.set_result(reply)
         except (hiredis.ProtocolError, IndexError):
             assert self._transport is not None
-            self._transport.abort()  # whatever this is, it is no Redis, or it has lost count
+            self._transport.abort()  # the other side is no Redis, or its replies are out of order
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
         self._lost(self)
 
     def abandon(self, error: RedisError) -> None:
-        """Hang up and give up what was sent."""
+        """Hang up and give up the commands that were sent."""
         sent, self.sent = self.sent, deque()
         if self._transport is not None:
             self._transport.abort()

@@ -1,4 +1,4 @@
-"""The generation of the hot state that this process works with, and when it has to make sure of it again."""
+"""The generation of the hot state that this process works with, and when the process has to check it again."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from gateway.holds.store.clients import text, translated
 from gateway.holds.store.connection import RedisConnection
 
 PATIENCE_S = 5.0
-"""How long a call waits for the hot state; then it is refused, to be made again."""
+"""How long a call waits for the hot state; then it is refused, and may be repeated."""
 
 POLL_S = 0.05
-"""How often it is looked whether a bucket is in force, while others are still being written."""
+"""How often a process checks whether a bucket is in force while others are still being written."""
 
 Heard = Callable[[str], object]
 
 Restore = Callable[[Heard], Awaitable[str]]
-"""Makes sure that Redis holds what the ledger says, and returns the generation in force. ``Heard`` gets it earlier, as
-soon as it is decided: buckets that are complete serve under it while others are written."""
+"""Makes Redis hold what the ledger says, and returns the generation in force. ``Heard`` gets the generation earlier,
+as soon as it is decided: buckets that are complete serve under it while others are written."""
 
 InForce = Callable[[str], Awaitable[str]]
 """Returns the generation that a bucket has in Redis, or an empty text."""
@@ -39,9 +39,9 @@ async def generation_in(connection: RedisConnection, bucket: str) -> str:
 
 
 def in_own_thread(stack: ExitStack | AsyncExitStack, restore: Callable[[Heard], str]) -> Restore:
-    """Return what restores in a thread that nothing else waits for, until ``stack`` is closed.
+    """Return a restore that runs in a thread of its own, until ``stack`` is closed.
 
-    The loop's own threads may all be waiting: for a ledger that is slow to be read, or for an answer to be counted.
+    The event loop's threads may all be busy: with a slow ledger, or with counting an answer.
     """
     threads = ThreadPoolExecutor(1, "restore")
     stack.callback(threads.shutdown, wait=False)
@@ -53,15 +53,15 @@ def in_own_thread(stack: ExitStack | AsyncExitStack, restore: Callable[[Heard], 
 
 
 async def nowhere(_bucket: str) -> str:
-    """Know of no bucket that serves before all do."""
+    """Return that no bucket is in force before all are."""
     return ""
 
 
 class Generation:
-    """One number, learnt again when a script says that it is not in force, or when the server has forgotten the script.
+    """One generation, learnt again when a script answers that it is not in force, or when the server lacks the script.
 
-    A server forgets its scripts when it starts, and so does the replica that takes over: whatever else it may have lost,
-    it tells so before a call is admitted.
+    A server that starts lacks its scripts, and so does a replica that takes over: so a server that may have lost more is
+    noticed before a call is admitted.
     """
 
     def __init__(self, restore: Restore, in_force: InForce = nowhere) -> None:
@@ -69,19 +69,19 @@ class Generation:
         self._in_force = in_force
         self._learning: asyncio.Task[None] | None = None
         self._is_told = False
-        """Whether the generation is told that is being put in force: before that no bucket is known to be whole."""
+        """Whether the generation that is being put in force is known: before that no bucket counts as complete."""
         self.value = ""
         self.learnt = 0
-        """How often it was learnt; hand it to ``learn`` as it was before the question."""
+        """How many times the generation was learnt; pass ``learn`` the number from before the failed command."""
 
     async def learn(self, since: int, bucket: str | None = None, patience_s: float = PATIENCE_S) -> None:
-        """Make sure of the hot state, unless somebody did since it was learnt for the ``since``-th time.
+        """Check the hot state, unless it was checked since the generation was learnt for the ``since``-th time.
 
         Args:
-            bucket: the one that is asked for; None is all of them.
+            bucket: the bucket that the call needs; None is all of them.
 
         Raises:
-            MeteringUnavailable: it takes long; it goes on, and whoever asks again waits for the same.
+            MeteringUnavailable: it takes long; it goes on, and the next call waits for the same check.
         """
         if self.learnt != since:
             return None
@@ -104,7 +104,7 @@ class Generation:
 
     @property
     def is_restoring(self) -> bool:
-        """Whether the hot state is being made sure of; meanwhile no call is admitted here."""
+        """Whether the hot state is being checked or rebuilt; meanwhile no call is admitted here."""
         return self._learning is not None
 
     async def _learn(self) -> None:
@@ -121,6 +121,6 @@ class Generation:
 
 
 def _heard(learning: asyncio.Task[None]) -> None:
-    """Take note of a failure: whoever asked may have stopped waiting, and asyncio complains of one that nobody saw."""
+    """Retrieve a failure that no caller waits for any more: asyncio complains of exceptions that are never retrieved."""
     if not learning.cancelled():
         learning.exception()

@@ -1,5 +1,5 @@
-"""What is packed for the scripts, and by them: numbers as doubles, in which whole ones below 2^53 are exact, in replies as
-integers of eight bytes, and texts up to a zero byte. ``lua/shared.lua`` writes and reads the same.
+"""What scripts are sent and reply, packed: numbers as doubles, in which whole numbers below 2^53 are exact, in replies
+as integers of eight bytes, and texts up to a zero byte. ``lua/shared.lua`` writes and reads the same.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from redis.exceptions import ResponseError
 from gateway.holds.store.clients import text
 
 MOST = 2.0**53 - 1
-"""What stands for a limit that is not set: more cannot be counted."""
+"""Stands for a limit that is not set: more cannot be counted."""
 
 MARK_BYTES = 72
 
 GRANTED = Struct("<7q")
-"""What is replied to a reservation that was admitted: the time, what is granted and allowed, what is left of the conversation
-and the period, when the conversation began, and whether it was charged. Times in ms, the rest in tokens."""
+"""The reply to an admitted reservation: the time, what is granted and allowed, what is left of the conversation and
+the period, when the conversation began, and whether it was charged. Times in ms, the rest in tokens."""
 
 DONE = Struct("<3q")
-"""What is replied to a settlement: the charge in nano-units, what is left of the conversation in tokens, and the time in ms."""
+"""The reply to a settlement: the charge in nano-units, the conversation's remaining tokens, and the time in ms."""
 
 NONE = -(2**53)
-"""What stands in a reply where there is no number."""
+"""Stands in a reply for a number that is absent."""
 
 _CONVERSATION = Struct("<9d")
 
@@ -39,12 +39,12 @@ def texts(*parts: str) -> bytes:
 
 
 def whole(number: float) -> int | None:
-    """Return a whole number, or None for the infinite one that says that there is no limit."""
+    """Return a whole number, or None for infinity, which means no limit."""
     return None if number == math.inf else int(number)
 
 
 def mark(charge_nanousd: int, settled_ms: int) -> bytes:
-    """Return the mark of a hold that was settled then, as a rebuild writes it."""
+    """Return the mark of a hold that was settled at that time, as a rebuild writes it."""
     return DONE.pack(charge_nanousd, NONE, settled_ms).ljust(MARK_BYTES, b"\0")
 
 
@@ -54,7 +54,7 @@ def settled_at(kept: bytes) -> int:
 
 
 WINDOW = ("amounts", "used", "held", "spend_used", "spend_held", "included", "tokens_max", "spend_max")
-"""The fields of a window: what is packed, then what the version before wrote instead, which is counted in."""
+"""The fields of a window: the packed amounts, then the fields of the version before, which are added to them."""
 
 _AMOUNTS = Struct("<7d")
 
@@ -77,7 +77,7 @@ class WindowState:
 
     @classmethod
     def read(cls, found: Sequence[Any]) -> WindowState:
-        """Return a window by the values of its fields, in their order."""
+        """Return a window from the values of its fields, in their order."""
         amounts, *older = found
         *numbers, tokens_max, spend_max = _AMOUNTS.unpack(amounts) if amounts else (0,) * 5 + (math.inf,) * 2
         limits = (
@@ -87,7 +87,7 @@ class WindowState:
 
 
 def window_state(client: redis.Redis, name: str | bytes) -> WindowState:
-    """Return the window that stands under a key, an empty one where there is none."""
+    """Return the window under a key; an empty window where the key is absent."""
     return WindowState.read(cast(list[Any], client.hmget(cast(str, name), list(WINDOW))))
 
 
@@ -124,7 +124,7 @@ _OLDER = ("first", "last", "live", "cap", "used", "held", "input_used", "input_h
 
 
 def conversation_in(client: redis.Redis, name: str | bytes) -> ConversationState | None:
-    """Return the conversation that stands under a key, or None; until it ends it may be a hash of the version before."""
+    """Return the conversation under a key, or None; until it ends it may be a hash of the version before."""
     try:
         found = client.get(name)
     except ResponseError:

@@ -13,7 +13,7 @@ import redis
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import text, translated
 from gateway.holds.store.packing import WindowState
-from gateway.holds.store.scripts import Asked, run_all, source
+from gateway.holds.store.scripts import ScriptCall, run_all, source
 from gateway.holds.terms import Customer, Publication, Timeline
 from pricing.menus.menu import Menu
 
@@ -59,7 +59,7 @@ class Projection:
 
     def put_customers(self, customers: Sequence[Customer]) -> None:
         """Write customers, each unless Redis already has a later revision of it."""
-        put: list[Asked] = [
+        put: list[ScriptCall] = [
             ([redis_keys.customer(redis_keys.bucket_of(customer.id), customer.id)], [customer.rev, customer.to_json()])
             for customer in customers
         ]

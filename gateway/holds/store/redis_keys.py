@@ -1,4 +1,4 @@
-"""Names of everything in Redis; the hash tag of every key is its bucket, so a script never leaves one slot."""
+"""Names of all keys in Redis; the hash tag of every key is its bucket, so a script never leaves one slot."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def api_key(bucket: str, digest: str) -> str:
 
 
 def place(digest: str) -> str:
-    """String: the bucket of an API key that was made elsewhere and so does not name it, by the key's digest."""
+    """String: the bucket of an API key that was made elsewhere and so does not name its bucket, by the key's digest."""
     return f"place:{digest}"
 
 
@@ -37,18 +37,18 @@ def customer(bucket: str, customer_id: str) -> str:
 
 
 def window(bucket: str, customer_id: str, start_ms: int) -> str:
-    """Hash: one period of a customer: ``amounts``, see ``packed.WindowState``, and which thresholds were told."""
+    """Hash: one period of a customer: ``amounts``, see ``packing.WindowState``, and the thresholds that were notified."""
     return f"{{b{bucket}}}:window:{customer_id}:{start_ms}"
 
 
 def end_user(bucket: str, customer_id: str, start_ms: int, name: str | None) -> str:
-    """Hash: tokens of one period of one end user of a customer, ``used`` and ``held``; all who have no name are one."""
+    """Hash: tokens of one end user in one period, ``used`` and ``held``; calls that name no end user share one."""
     digest = hashlib.blake2b((name or "").encode(), digest_size=16).hexdigest()
     return f"{{b{bucket}}}:end_user:{customer_id}:{start_ms}:{digest}"
 
 
 def conversation(bucket: str, customer_id: str, name: str) -> str:
-    """String: one conversation, see ``packed.ConversationState``."""
+    """String: one conversation, see ``packing.ConversationState``."""
     return f"{{b{bucket}}}:conversation:{customer_id}:{name}"
 
 
@@ -58,7 +58,7 @@ def pace(bucket: str, customer_id: str) -> str:
 
 
 def inflight(bucket: str) -> str:
-    """Hash: the holds of the calls in flight by id, one text each, and how far each was at its last renewal."""
+    """Hash: the holds of in-flight calls by id, one text each, and the progress of each at its last renewal."""
     return f"{{b{bucket}}}:inflight"
 
 
@@ -83,7 +83,7 @@ def older_holds(bucket: str) -> str:
 
 
 def thread(bucket: str, customer_id: str, digest: str) -> str:
-    """String: the conversation that something of ours belongs to, by the digest of what a caller would bring back."""
+    """String: a conversation, by the digest of what its caller may bring back of it."""
     return f"{{b{bucket}}}:thread:{customer_id}:{digest}"
 
 
@@ -103,7 +103,7 @@ def refusals(bucket: str, customer_id: str) -> str:
 
 
 def locked_out(bucket: str, customer_id: str) -> str:
-    """Hash: by limit, of which period and amount it was told that it refuses the customer's calls."""
+    """Hash: by limit, the period and amount for which a lock-out of the customer was notified."""
     return f"{{b{bucket}}}:locked_out:{customer_id}"
 
 
@@ -113,13 +113,13 @@ def usage(bucket: str) -> str:
 
 
 def notices(bucket: str) -> str:
-    """Stream: what the webhook is still to be told: limits that customers came near to (``limit``, ``percent``, ``facts``), or that refuse their calls (``locked_out``, ``facts``),
-    in the first bucket also menus that were put in force (``publication``, as JSON)."""
+    """Stream: notices for the webhook: limits that customers came near to (``limit``, ``percent``, ``facts``) or that
+    refuse their calls (``locked_out``, ``facts``), in the first bucket also menus put in force (``publication``, JSON)."""
     return f"{{b{bucket}}}:notices"
 
 
 def of_call(bucket: str, customer_id: str, start_ms: int, name: str) -> list[str]:
-    """Return what every verb of a call is about, named as above: state, inflight, settled, window, conversation, pace, usage."""
+    """Return the keys of every verb of a call: state, inflight, settled, window, conversation, pace, usage."""
     return [
         state(bucket),
         inflight(bucket),
@@ -140,23 +140,23 @@ TIMELINE = "menus"
 """Hash: ``rev`` and ``body``, the publications as JSON, oldest first."""
 
 WATERMARK = "tide"
-"""Hash: ``seq``, how far the ledger had come when Redis last heard of it; ``booked``, how far it certainly had;
-``counted``, the generation whose counts are being booked."""
+"""Hash: ``seq``, the ledger's last record when Redis was last notified; ``booked``, the last record that it certainly
+had; ``counted``, the generation whose counts are being booked."""
 
 CLOCK = "clock"
-"""String: what Redis' clock showed when the books were last kept, ms; a clock that shows less was set back."""
+"""String: Redis' time at the bookkeeper's last turn, ms; a clock that shows less was set back."""
 
 BREACHES = "breaches"
-"""Hash: windows that do not add up, by kind of breach and name; what is wrong with each, as a sentence."""
+"""Hash: windows that do not add up, by kind of breach and name; the value is a sentence that says what is wrong."""
 
-NOTICES_ASIDE = "notices-aside"
-"""Stream: notices that no webhook took within a day; the last thousand."""
+DEAD_NOTICES = "notices-aside"
+"""Stream: notices that the webhook did not take within a day; the last thousand."""
 
 COURIER_LOCK = "courier"
 """String: held by the one process that delivers notices."""
 
 RECLAIMER = "reclaimer"
-"""String: written in each turn of a reclaimer, which so learns whether renewals can be written, too."""
+"""String: written in each turn of a reclaimer, which so learns whether renewals can be written."""
 
 REBUILD_LOCK = "rebuild"
 """String: held by the one gateway that rebuilds the hot state."""
@@ -168,5 +168,5 @@ def worker(worker_id: str) -> str:
 
 
 def gone(worker_id: str) -> str:
-    """String: the proof that a worker has ended, left by whoever saw it; its holds need not wait any longer."""
+    """String: the proof that a worker has ended, written by the process that observed its end; its holds need not wait."""
     return f"gone:{worker_id}"

@@ -1,4 +1,4 @@
-"""The Lua verbs, one file each, loaded with the few lines they share put in front."""
+"""The Lua scripts, one verb a file, loaded with the lines they share put in front."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LUA = files("gateway.holds") / "lua"
 
 
 def source(verb: str) -> str:
-    """Return the text of one verb, as the files call them; what a verb declares of itself comes first."""
+    """Return the text of the verb of that name; the flags that a verb declares come first."""
     path = _LUA / f"{verb}.lua"
     text = (path if path.is_file() else _LUA / "maintenance" / f"{verb}.lua").read_text("utf-8")
     shared = (_LUA / "shared.lua").read_text("utf-8")
@@ -24,12 +24,12 @@ def source(verb: str) -> str:
     return "\n".join(filter(None, (declared, shared, rest)))
 
 
-Asked = tuple[list[str], list[str | int]]
-"""What a script is told: keys and arguments."""
+ScriptCall = tuple[list[str], list[str | int]]
+"""What a script is sent: keys and arguments."""
 
 
-def run_all(client: redis.Redis, script: Callable[..., Any], asked: Sequence[Asked]) -> list[Any]:
-    """Run a registered script for each and return its replies: all at once, so that the server's disk is waited for once."""
+def run_all(client: redis.Redis, script: Callable[..., Any], asked: Sequence[ScriptCall]) -> list[Any]:
+    """Run a registered script for each and return the replies: all in one batch, which waits for the disk once."""
     if isinstance(client, redis.RedisCluster):  # redis-py sends no scripts in a cluster's pipelines
         return [script(keys=names, args=arguments) for names, arguments in asked]
     with client.pipeline(transaction=False) as batch:
@@ -39,7 +39,7 @@ def run_all(client: redis.Redis, script: Callable[..., Any], asked: Sequence[Ask
 
 
 class Script:
-    """One verb, as a server is asked for it: by its digest, or whole where the server has forgotten it."""
+    """One verb as it is sent to a server: by its digest, or whole where the server lacks it."""
 
     def __init__(self, verb: str) -> None:
         self._text = source(verb)
@@ -48,19 +48,19 @@ class Script:
     def known(
         self, connection: RedisConnection, keys: Sequence[str], arguments: Sequence[bytes | str | int]
     ) -> Awaitable[Any]:
-        """Return the reply of a server that knows the verb; where it does not, that is NoScriptError."""
+        """Return the reply of a server that knows the verb; NoScriptError where it does not."""
         return connection.ask("EVALSHA", self._sha, len(keys), *keys, *arguments)
 
     def told(
         self, connection: RedisConnection, keys: Sequence[str], arguments: Sequence[bytes | str | int]
     ) -> Awaitable[Any]:
-        """Return the reply of a server that is told the verb, and will know it."""
+        """Return the reply of a server that is sent the whole verb, and knows it from then on."""
         return connection.ask("EVAL", self._text, len(keys), *keys, *arguments)
 
     async def run(
         self, connection: RedisConnection, keys: Sequence[str], arguments: Sequence[bytes | str | int]
     ) -> Any:
-        """Return the reply of a server that may know the verb or not."""
+        """Return the reply of a server, whether it knows the verb or not."""
         try:
             return await self.known(connection, keys, arguments)
         except NoScriptError:

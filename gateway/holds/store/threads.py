@@ -1,4 +1,4 @@
-"""Finds the conversation that a call goes on with, by what its caller brings back: a tool call of ours, a cut answer."""
+"""Finds the conversation that a call continues, by what its caller brings back: a tool call or a cut answer of ours."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from gateway.holds.store.connection import RedisConnection
 from gateway.holds.store.packing import ConversationState
 
 KEPT_MS = 3_600_000
-"""How long a thread is remembered after it was made, or named again: as long as a conversation that rests."""
+"""How long a thread is remembered after it was made or named again: as long as an idle conversation."""
 
 
 class Threads:
-    """Remembered for an hour by the settlement of the call that was answered."""
+    """Threads are written for an hour by the settlement of the answered call."""
 
     def __init__(self, connection: RedisConnection, cache: LookupCache) -> None:
         self._connection = connection
         self._cache = cache
 
     async def conversation(self, bucket: str, key_digest: str, threads: Sequence[str]) -> str | None:
-        """Return the one conversation of the customer whose key it is that ``threads`` lead to.
+        """Return the one conversation of the key's customer that ``threads`` lead to.
 
-        None is said where none of them is known, and ``""`` where they fit several.
+        The answer is None where no thread is known, and ``""`` where the threads lead to several.
         """
         if not threads:
             return None
@@ -41,8 +41,8 @@ class Threads:
         return _agreed([(thread, text(name)) for thread, name in zip(threads, found, strict=True) if name is not None])
 
     async def given(self, bucket: str, key_digest: str, threads: Sequence[str]) -> list[str | None]:
-        """Return the conversation of each of a customer's ``threads``, None for one that is unknown: it was given to another
-        customer, or to nobody. Those that are known are remembered for another hour.
+        """Return the conversation of each of a customer's ``threads``, None for an unknown one: it belongs to another
+        customer, or to nobody. Known threads are remembered for another hour.
         """
         with translated():
             holder = await self._cache.holder(bucket, key_digest)
@@ -55,7 +55,7 @@ class Threads:
     async def said_so_far(self, bucket: str, key_digest: str, conversation: str) -> int | None:
         """Return how many tokens were read and written in a conversation of the customer's, or None where it is unknown.
 
-        Each of its calls may have read all of it again, so this is more than the conversation is long.
+        Each of its calls may have read the whole conversation again, so the number exceeds its length.
         """
         with translated():
             holder = await self._cache.holder(bucket, key_digest)
@@ -64,7 +64,7 @@ class Threads:
             name = redis_keys.conversation(bucket, holder[0], conversation)
             try:
                 found = await self._connection.ask("GET", name)
-            except ResponseError:  # a hash, as the version before wrote it
+            except ResponseError:  # a hash, as the version before writes it
                 return sum(
                     int(tokens or 0) for tokens in await self._connection.ask("HMGET", name, "used", "input_used")
                 )
@@ -75,7 +75,7 @@ class Threads:
 
 
 def _agreed(known: list[tuple[str, str]]) -> str | None:
-    """Return the conversation that tool calls agree on, else that the rest does."""
+    """Return the conversation that the tool calls agree on, else the one that the rest agrees on."""
     for is_tool in (True, False):
         named = {name for thread, name in known if name and thread.startswith("tool-") is is_tool}
         if len(named) == 1:

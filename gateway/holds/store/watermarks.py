@@ -1,7 +1,7 @@
-"""How far the ledger is in each bucket, by the bookkeeper of this machine, for its workers: a file in their memory.
+"""The last record that the ledger has of each bucket, from this machine's bookkeeper to its workers, in a mapped file.
 
-A worker tells the script of a reservation how much of the bucket the ledger certainly has. A bucket that has heard of less
-is of the past, whoever put it back and while no server was started, and is written anew before a call is admitted.
+A worker sends the reserving script the number of the last record that the ledger certainly has of the bucket. A bucket
+with a lower watermark is of the past, even if no server was restarted, and is rebuilt before a call is admitted.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ NOTHING_KNOWN: Numbers = (0,) * redis_keys.BUCKETS
 
 
 class Watermarks:
-    """One number a bucket. The bookkeeper alone writes; what was committed is told, and never what may yet fail."""
+    """One number a bucket. Only the bookkeeper writes: numbers of committed records, never of records that may yet fail."""
 
     def __init__(self, path: Path) -> None:
         self._numbers = memoryview(_mapped(path)).cast("Q")
 
     @property
     def numbers(self) -> Numbers:
-        """The number of the last record that the ledger is known to have, of each bucket at its place; as it is at any time."""
+        """The number of the last record that the ledger is known to have of each bucket, at the bucket's place; always current."""
         return self._numbers
 
     def tell(self, marks: Mapping[str, int]) -> None:
-        """Say what the ledger has of some buckets."""
+        """Write the last record that the ledger has of some buckets."""
         for bucket, number in marks.items():
             self._numbers[PLACES[bucket]] = number
 
 
 def _mapped(path: Path) -> mmap.mmap:
-    """Map the file, made if it is not there. Where it cannot be, nobody else is told, and nothing is known."""
+    """Map the file, created if missing. Where that fails, the numbers stay in this process, and nothing is known."""
     size = redis_keys.BUCKETS * NUMBER_BYTES
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            os.posix_fallocate(file, 0, size)  # a page without a place on a full disk kills who writes to it
+            os.posix_fallocate(file, 0, size)  # else a full disk kills the writer
             return mmap.mmap(file, size)
         finally:
             os.close(file)

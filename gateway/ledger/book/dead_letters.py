@@ -33,7 +33,7 @@ def count_dead_letters(database: Database) -> int:
         return connection.execute(select(func.count()).select_from(usage_dead_letters)).scalar_one()
 
 
-def streams_aside(database: Database) -> set[str]:
+def streams_with_dead_letters(database: Database) -> set[str]:
     """Return the streams of which an entry is kept aside."""
     with database.read() as connection:
         return set(connection.execute(select(usage_dead_letters.c.stream).distinct()).scalars())

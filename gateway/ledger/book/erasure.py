@@ -75,8 +75,8 @@ def erase_beside(connection: Connection, customer_id: str, secret: bytes) -> Non
         one = and_(sums_going.c.customer == customer_id, sums_going.c.conversation == name)
         connection.execute(update(sums_going).where(one).values(conversation=_replaced(name, secret)))
     connection.execute(delete(rollup_conversations).where(rollup_conversations.c.customer == customer_id))
-    aside = select(usage_dead_letters).where(usage_dead_letters.c.body.contains(customer_id))
-    for row in connection.execute(aside).all():
+    dead = select(usage_dead_letters).where(usage_dead_letters.c.body.contains(customer_id))
+    for row in connection.execute(dead).all():
         this = and_(usage_dead_letters.c.stream == row.stream, usage_dead_letters.c.entry == row.entry)
         connection.execute(update(usage_dead_letters).where(this).values(body=_blanked(row.body, customer_id)))
 

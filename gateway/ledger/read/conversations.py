@@ -23,7 +23,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ConversationCall:
     """One call of a conversation, as far as the conversation goes."""
 
     customer: str
@@ -69,9 +69,9 @@ def open_conversations(database: Database, now_ms: int, upto: int | None = None)
     return [conversation for conversation in gathered(said) if conversation.is_open(now_ms)]
 
 
-def said_in(row: AnyRow) -> Said:
+def said_in(row: AnyRow) -> ConversationCall:
     """Return what a record says of its conversation; the row has the columns that ``COLUMNS`` names."""
-    return Said(
+    return ConversationCall(
         customer=row.customer,
         conversation=row.conversation,
         time=row.time,
@@ -84,7 +84,7 @@ def said_in(row: AnyRow) -> Said:
     )
 
 
-def gathered(said: Iterable[Said]) -> Iterator[Conversation]:
+def gathered(said: Iterable[ConversationCall]) -> Iterator[Conversation]:
     """Yield the conversations of calls that come in the order of their admission.
 
     A name that is used again after its conversation ended is a new conversation. Only those that have not ended by
@@ -104,7 +104,7 @@ def gathered(said: Iterable[Said]) -> Iterator[Conversation]:
     yield from going.values()
 
 
-def begun_by(call: Said) -> Conversation:
+def begun_by(call: ConversationCall) -> Conversation:
     """Return the conversation that a call begins."""
     return Conversation(
         customer=call.customer,
@@ -120,7 +120,7 @@ def begun_by(call: Said) -> Conversation:
     )
 
 
-def continued_by(conversation: Conversation, call: Said) -> Conversation:
+def continued_by(conversation: Conversation, call: ConversationCall) -> Conversation:
     """Return a conversation with one call more. No sum passes what can be counted."""
     return replace(
         conversation,

@@ -81,7 +81,7 @@ class Agreement:
             return None
         if before == (tokens, charge):
             return Verdict(None)
-        if self._has_aside(period.bucket) or not self._watermark.is_high(self._database):
+        if self._has_dead_letters(period.bucket) or not self._watermark.is_high(self._database):
             return None  # for a person to say, and for a rebuild to mend
         return Verdict(
             f"{before[0]} tokens and {before[1]} nano-units are used, records say {tokens} tokens and {charge}"
@@ -135,7 +135,7 @@ class Agreement:
             row = connection.execute(query).one()
         return summed(row[0], row[1]), summed(row[2], row[3])
 
-    def _has_aside(self, bucket: str) -> bool:
+    def _has_dead_letters(self, bucket: str) -> bool:
         """Return whether records of a bucket are set aside: what they come to is for a person to say."""
         query = (
             select(usage_dead_letters.c.entry).where(usage_dead_letters.c.stream == redis_keys.usage(bucket)).limit(1)

@@ -12,8 +12,8 @@ from sqlalchemy import Column, Select, Table, case, exists, func, select, tuple_
 from gateway.ledger.database import Database
 from gateway.ledger.sums_tables import (
     sums_ages,
-    sums_aside,
     sums_customers,
+    sums_excluded,
     sums_lengths,
     sums_own_lengths,
     sums_pace,
@@ -135,10 +135,10 @@ def pace_in(database: Database, since_week: int, more: Sums) -> Sequence[float]:
     return [float(sum(amounts)) for amounts in zip(*rows, strict=True)] if rows else [0.0] * 8
 
 
-def aside_in(database: Database, since_week: int, more: Sums) -> Mapping[str, int]:
+def excluded_in(database: Database, since_week: int, more: Sums) -> Mapping[str, int]:
     """Return how many conversations were set aside, by reason."""
     counts: dict[str, int] = {}
-    for reason, count in _added(database, sums_aside, since_week, more.aside):
+    for reason, count in _added(database, sums_excluded, since_week, more.aside):
         counts[reason] = counts.get(reason, 0) + count
     return counts
 

@@ -16,8 +16,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from gateway.ledger.database import Database
 from gateway.ledger.sums_tables import (
     sums_ages,
-    sums_aside,
     sums_customers,
+    sums_excluded,
     sums_going,
     sums_lengths,
     sums_own_lengths,
@@ -45,7 +45,7 @@ TABLES: dict[str, Table] = {
     "tiers": sums_tiers,
     "ages": sums_ages,
     "pace": sums_pace,
-    "aside": sums_aside,
+    "aside": sums_excluded,
 }
 """Where each of the sums stands; the columns are those of its key, then those of its amounts."""
 

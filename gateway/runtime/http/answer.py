@@ -1,4 +1,4 @@
-"""One request and its answer, as an ASGI app meets them: what the caller sent, and what is written to it."""
+"""One request and its answer, as an ASGI app meets them: what the caller sent, and what is written to the caller."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ log = logging.getLogger("tokencap.server")
 NOT_A_NAME = re.compile(rb'[\x00-\x20\x7f-\xff()<>@,;:\\"/\[\]?={}]')
 WITHOUT_BODY = frozenset({204, 304})
 FORBIDDEN = bytes({*range(0x20), 0x7F} - {0x09})
-"""What no header's value may have: control characters but the tab."""
+"""Bytes that no header's value may contain: control characters except the tab."""
 
 PHRASES = {one.value: one.phrase for one in HTTPStatus}
 STATUS_LINE = {status: f"HTTP/1.1 {status} {PHRASES.get(status, '')}\r\n".encode() for status in range(100, 600)}
-"""Also for a status without a phrase of its own, such as the 529 of Anthropic's overload."""
+"""Includes statuses without a standard phrase, such as the 529 of Anthropic's overload."""
 
 NAMES_MAX = 1_000
 
 _names: dict[bytes, bytes] = {}
-"""Names of headers that were found to be names, and how they are written."""
+"""Names of headers that were found valid, and how they are written."""
 
 
 class Wire(Protocol):
@@ -48,31 +48,31 @@ class Wire(Protocol):
         """Read on: the app waits for the body."""
 
     def may_stay(self) -> bool:
-        """Return whether the connection can go on after an answer that begins now."""
+        """Return whether the connection can continue after an answer that begins now."""
 
     def default_headers(self) -> Fields: ...
     def answered(self) -> None:
-        """Take note that the answer is whole."""
+        """Record that the answer is whole."""
 
     def break_off(self) -> None:
-        """End the connection: the answer cannot become whole."""
+        """End the connection because the answer cannot become whole."""
 
     def refuse(self, error: TokencapError) -> None:
         """Answer with an error in place of the app, and end the connection."""
 
 
 class Answer:
-    """A request whose answer is being made.
+    """A request whose answer is being written.
 
-    A head that tells the length of what follows waits for it, so that both leave in one write; any other leaves at once,
-    for it may be long until a stream's first event.
+    A head with a content length waits for the body, so that both leave in one write; any other head leaves at once,
+    because a stream's first event may take long.
     """
 
     def __init__(self, wire: Wire, scope: dict[str, Any], *, keep_alive: bool, has_body: bool) -> None:
         self.scope = scope
         self.keep_alive = keep_alive
         self.is_gone = False
-        """Whether nobody is there any more to be answered."""
+        """Whether the caller is gone."""
         self.has_begun = False
         self.is_complete = False
         self._wire = wire
@@ -90,11 +90,11 @@ class Answer:
 
     @property
     def is_written(self) -> bool:
-        """Whether the caller may have seen some of it."""
+        """Whether the caller may have received some of the answer."""
         return self.has_begun and not self._head
 
     async def run(self, app: Any) -> None:
-        """Have the app answer; whatever becomes of it, the caller is told."""
+        """Run the app; whatever happens in it, the caller gets an answer or the end of the connection."""
         try:
             await app(self.scope, self.receive, self.send)
         except asyncio.CancelledError:
@@ -119,7 +119,7 @@ class Answer:
         return len(self._body) < READ_MAX
 
     def leave(self) -> None:
-        """Tell the app that its caller is gone."""
+        """Notify the app that its caller is gone."""
         self.is_gone = True
         if self._news is not None:
             self._news.set()
@@ -127,7 +127,7 @@ class Answer:
             self._when_gone()
 
     def tell_when_gone(self, told: Callable[[], None] | None) -> None:
-        """Have ``told`` called once the caller is gone, or at once where it is; None is told nothing."""
+        """Call ``told`` once the caller is gone, or at once if it already is; None calls nothing."""
         self._when_gone = told
         if told is not None and self.is_gone:
             told()
@@ -160,7 +160,7 @@ class Answer:
             raise RuntimeError(f"An answer has no place for {kind} now.")
 
     def write_now(self, body: bytes) -> bool:
-        """Send bytes of the body, more of which will come, without waiting; return whether the caller keeps up."""
+        """Send bytes of a body that continues, without waiting; return whether the caller keeps up."""
         if self.has_begun and not self.is_gone:
             self._go_on(body, is_last=False)
         return not (self._wire.is_behind or self.is_gone)
@@ -234,7 +234,7 @@ class Answer:
 
 
 def _write_now(answer: ref[Answer], body: bytes) -> bool:
-    """Write to a request that its scope must not keep: it keeps its scope, and a circle is garbage to be collected."""
+    """Write to an answer, known by a weak reference: its scope keeps this function, and a strong one would close a cycle."""
     it = answer()
     return it is not None and it.write_now(body)
 
@@ -255,7 +255,7 @@ def _as_name(given: bytes) -> bytes:
 
 
 def refusal(error: TokencapError, *, with_body: bool) -> bytes:
-    """Return the answer of the server itself to what reaches no app; the connection ends after it."""
+    """Return the server's own answer to a request that reaches no app; the connection ends after it."""
     body = json.dumps(error.body(), separators=(",", ":")).encode()
     headers = {**error.headers, "content-type": "application/json", "content-length": len(body), "connection": "close"}
     lines = b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in headers.items())

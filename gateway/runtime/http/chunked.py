@@ -1,4 +1,4 @@
-"""Takes the chunks of a body apart, and drops what is not the body: extensions and trailers."""
+"""Decodes a chunked body, and drops extensions and trailers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ SIZE_BEGINS = re.compile(rb"(?:[0-9A-Fa-f]{1,8}(?:[ \t]*(?:;[\t\x20-\x7e\x80-\xf
 
 
 class Chunks:
-    """A chunked body as it comes; it is the same body however its bytes are cut."""
+    """Decodes a chunked body as it comes; the result does not depend on how its bytes are cut."""
 
     def __init__(self) -> None:
         self._kept = b""
         """The beginning of a line."""
         self._left = 0
-        """Bytes that the chunk has left."""
+        """The chunk's remaining bytes."""
         self._is_after_data = False
         self._is_in_trailers = False
         self._bytes = 0
@@ -31,7 +31,7 @@ class Chunks:
         """Return what ``data`` adds to the body, and what follows the body, or None where its end has not come.
 
         Raises:
-            NotHttp: these are no chunks, or too many for so few bytes, or too many trailers.
+            NotHttp: the bytes are no chunks, or the chunks are too many for so few bytes, or there are too many trailers.
         """
         if self._kept:
             data, self._kept = self._kept + data, b""
@@ -88,7 +88,7 @@ class Chunks:
             raise NotHttp(f"A body has at most {TRAILERS_MAX} trailers, of {TRAILER_BYTES_MAX} bytes together.")
 
     def _keep(self, beginning: bytes, most: int) -> None:
-        """Keep the beginning of a line, if it can still become one."""
+        """Keep the beginning of a line, if it can still become a line."""
         if len(beginning) > most + 1:
             raise NotHttp("A line between the chunks of a body is too long.")
         if b"\n" in beginning or not (self._is_in_trailers or SIZE_BEGINS.fullmatch(beginning)):

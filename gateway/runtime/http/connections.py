@@ -1,4 +1,4 @@
-"""Who is connected to a listener: how many, from where, and who waits longest for a request to come."""
+"""The connections of a listener: their number, their addresses, and which has waited longest for a request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Waiting(Protocol):
 
 
 class Door:
-    """The connections of one listener of a worker, and the one clock that ends those which take too long."""
+    """The connections of one listener of a worker, and the one clock that ends slow ones."""
 
     def __init__(
         self,
@@ -43,21 +43,21 @@ class Door:
         self.head_ticks = self.deadlines.within(self.limits.head_deadline_s)
         self.idle_ticks = self.deadlines.within(self.limits.keep_alive_s)
         self.body_credit = self.limits.body_rate_min * BODY_GRACE_S
-        """Bytes that a body may be late."""
+        """The bytes by which a body may be late."""
         self.buffer = memoryview(bytearray(READ_MAX))
-        """Where every connection reads; what was read is taken out before anybody reads again."""
+        """The buffer into which every connection reads; the bytes are taken out before the next read."""
         self.lingering: set[Waiting] = set()
-        """Those whom there was no room for, while they are told so."""
+        """Connections that were refused for lack of room, while their refusal is sent."""
         self._count = 0
         self._of_address: Counter[str] = Counter()
         self._waiting: dict[Waiting, None] = {}
         self._refusals = Refusals(count, monotonic)
 
     def enter(self, one: Waiting, address: str) -> None:
-        """Let a connection in; it waits for a request.
+        """Admit a connection, which then waits for a request.
 
         Raises:
-            TooManyConnections: its address has too many, or all there may be have a request that runs.
+            TooManyConnections: the address has too many connections, or every possible connection has a running request.
         """
         if self._of_address[address] >= self.limits.connections_per_address_max:
             raise TooManyConnections("There are too many connections from this address.")
@@ -79,15 +79,15 @@ class Door:
         self.runs(one)
 
     def waits(self, one: Waiting) -> None:
-        """Take note that a connection waits for its next request."""
+        """Note that a connection waits for its next request."""
         self._waiting[one] = None
 
     def runs(self, one: Waiting) -> None:
-        """Take note that a request has come."""
+        """Note that a request has come."""
         self._waiting.pop(one, None)
 
     def refused(self, error: TokencapError, address: str) -> None:
-        """Take note that a connection's request, or the connection, was refused before anything else heard of it."""
+        """Note that a request, or a connection, was refused by the server itself."""
         self._refusals.note(error.code or "", address)
 
     @property
@@ -96,7 +96,7 @@ class Door:
 
 
 class Refusals:
-    """What was refused at a door: counted by its code, and told in the log, a line a minute at most."""
+    """The server's own refusals: counted by code, and logged, at most one line a minute."""
 
     def __init__(self, count: Callable[[str], None] | None, monotonic: Callable[[], float]) -> None:
         self._count = count
@@ -117,7 +117,7 @@ class Refusals:
 
 
 def group_of(host: str) -> str:
-    """Return what counts as one address: an IPv4 address, or a network of IPv6 that one customer of a provider has."""
+    """Return what counts as one address: an IPv4 address, or the IPv6 network that a provider gives one customer."""
     if ":" not in host:
         return host
     address = IPv6Address(host.partition("%")[0])

@@ -1,4 +1,4 @@
-"""Reads the head of a request in the one way all servers read it, or refuses it; what may be read in two ways is refused."""
+"""Reads the head of a request in the one way that all servers read it; a head with two readings is refused."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ FIELD = re.compile(rb"([!#$%%&'*+.^_`|~0-9A-Za-z-]{1,%d}+):[ \t]*+([\t\x20-\x7e\
 OF_A_CLIENT = frozenset(
     {b"host", b"connection", b"accept", b"accept-encoding", b"accept-language", b"content-type", b"user-agent"}
 )
-"""Headers that say what a program is and not who uses it: they are the same on every call, and remembered as read."""
+"""Headers that describe a program, not its user: they are the same on every call, and remembered as parsed."""
 
 REMEMBERED_MAX, REMEMBERED_BYTES_MAX = 1_000, 128
 
 BEGINNING = re.compile(rb"[A-Z][A-Z-]{0,23}(?: |\Z)")
-"""What a request line that is not whole yet begins with."""
+"""The beginning of an unfinished request line."""
 
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 LENGTH = re.compile(rb"[0-9]{1,15}")
 NEEDLESS = re.compile(rb"%(?:[01][0-9A-Fa-f]|2[DdEe]|3[0-9]|4[1-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa-f]|7[0-9AaEeFf])")
-"""Escapes of what has no need of one, and of control characters."""
+"""Needless escapes, and escapes of control characters."""
 
 KEPT = re.compile(r"(%2[Ff]|%5[Cc])")
-"""Escapes of slashes: a path that has one is another path than with the slash itself."""
+"""Escapes of slashes: a path with an escaped slash is another path than with the slash itself."""
 
 ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
-"""Headers that stand in a request once."""
+"""Headers that a request has once."""
 
 
 Fields = list[tuple[bytes, bytes]]
@@ -47,30 +47,30 @@ _remembered: dict[bytes, tuple[bytes, bytes]] = {}
 
 @dataclass(slots=True)
 class Head:
-    """A request but for its body."""
+    """A request without its body."""
 
     method: str
     path: str
-    """Without escapes, but for those of slashes."""
+    """Without escapes, except those of slashes."""
 
     raw_path: bytes
     query: bytes
     version: str
     headers: Fields
     length: int | None
-    """Bytes of the body; None where it comes in chunks."""
+    """The length of the body in bytes; None where it comes in chunks."""
 
     keeps_alive: bool
     waits_to_go_on: bool
-    """Whether the caller wants to be told to send the body."""
+    """Whether the caller waits for ``100 Continue`` before the body."""
 
 
 def read_head(raw: bytes, head_max: int) -> Head:
-    """Return what a head says, given without the empty line that ends it.
+    """Return a parsed head; the empty line that ends it is left out.
 
     Raises:
-        UrlTooLong, HeadersTooLarge: it is over a limit.
-        NotHttp: it is no head, or one that others may read otherwise.
+        UrlTooLong, HeadersTooLarge: the head is over a limit.
+        NotHttp: it is no head, or another server may read it otherwise.
     """
     lines = raw.split(b"\r\n")
     if len(raw) > head_max or len(lines[0]) > REQUEST_LINE_MAX:
@@ -104,10 +104,10 @@ def read_head(raw: bytes, head_max: int) -> Head:
 
 
 def check_beginning(raw: bytes | bytearray, seen: int, head_max: int) -> None:
-    """Refuse a head whose end has not come, of which ``seen`` bytes were looked at before, as soon as it cannot be one.
+    """Refuse an unfinished head, of which ``seen`` bytes were checked before, as soon as it cannot become valid.
 
     Raises:
-        UrlTooLong, HeadersTooLarge, NotHttp: as ``read_head`` does.
+        UrlTooLong, HeadersTooLarge, NotHttp: see ``read_head``.
     """
     new = raw[seen - 1 if seen and raw[seen - 1 : seen] == b"\r" else seen :]
     ends = new.count(b"\r\n")
@@ -149,7 +149,7 @@ def _field(line: bytes) -> tuple[bytes, bytes]:
 
 
 def _decoded(raw_path: bytes) -> str:
-    """Return a path without its escapes, but for those of slashes."""
+    """Return a path without its escapes, except those of slashes."""
     if (needless := NEEDLESS.search(raw_path)) is not None:
         raise NotHttp(f"A path is written without {needless[0].decode('ascii')}.")
     try:
@@ -160,7 +160,7 @@ def _decoded(raw_path: bytes) -> str:
 
 
 def _frame(head: Head) -> None:
-    """Add what the headers say about the connection and the body; no two of them may say different things."""
+    """Add what the headers say about the connection and the body; contradictions are refused."""
     once = dict(head.headers)
     if len(once) != len(head.headers):
         names = [name for name, _ in head.headers]

@@ -1,4 +1,4 @@
-"""What the server lets through its door: the sizes, times and numbers that a connection may take."""
+"""The server's limits: the sizes, times and numbers that a connection may take."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from typing import TYPE_CHECKING
 
 from gateway.runtime.sockets import files_allowed
 
-if TYPE_CHECKING:  # what only serves, as the simulated model does, has no use for what reads settings
+if TYPE_CHECKING:  # a program that only serves, as the simulated model, needs no settings
     from gateway.settings import Settings
 
 REQUEST_LINE_MAX = 8 * 2**10
 FIELDS_MAX = 100
-"""Headers of a request."""
+"""The most headers of a request."""
 
 FIELD_NAME_MAX = 256
 CHUNK_LINE_MAX = 256
-"""Bytes that say how long a chunk is, with the chunk's extension."""
+"""The most bytes of a chunk's length with its extension."""
 
 CHUNKS_FREE, BYTES_A_CHUNK = 16_384, 32
-"""A body may have so many chunks, and one more for each so many bytes: a chunk costs more than its bytes do."""
+"""The most chunks of a body, and the bytes for each further chunk: a chunk costs more than its bytes."""
 
 TRAILERS_MAX, TRAILER_BYTES_MAX = 32, 4 * 2**10
 
 READ_MAX = 64 * 2**10
-"""Bytes that are read at a time, and that wait for an answer to end or for an app to want them."""
+"""The most bytes that are read at once, and that wait for an answer to end or for an app to want them."""
 
 UNREAD_MAX = 64 * 2**10
-"""Bytes of a body that are read and dropped after an answer that did not wait for them; with more the connection ends."""
+"""The most bytes of a body that are dropped after an answer that did not wait for them; with more the connection ends."""
 
 BODY_GRACE_S = 10.0
-"""How long a body may stop."""
+"""How long a body may pause."""
 
 UNREAD_CHUNKS_MAX = 4 * 2**10
 """As ``UNREAD_MAX``, where the body comes in chunks: to find its end costs much more than to count bytes."""
 
 LINGER_S, LINGER_BYTES_MAX = 2.0, 2**20
-"""How long, and over how many bytes more, a caller who is refused is listened to, so that the refusal is not lost."""
+"""How long, and for how many bytes, the server reads from a refused caller, so that the refusal is not lost."""
 
 LINGERING_MAX = 256
-"""How many whom there was no room for are listened to in this way at once."""
+"""The most connections refused for lack of room that are read from in this way at once."""
 
 CONNECTIONS_MAX = 4_096
 
@@ -52,7 +52,7 @@ class HttpLimits:
     head_deadline_s: float = 10.0
     body_rate_min: float = 1_024
     keep_alive_s: float = 75.0
-    """Longer than the idle time of the usual load balancers, so that they close a connection first and none is reset."""
+    """Longer than the idle time of usual load balancers, so that these close a connection first and none is reset."""
 
     write_deadline_s: float = 60.0
     connections_max: int = CONNECTIONS_MAX
@@ -62,7 +62,7 @@ class HttpLimits:
 
 
 def limits_of(settings: Settings) -> HttpLimits:
-    """Return what an operator has set, and where nothing is set what suits this machine."""
+    """Return the operator's settings, and defaults for this machine where nothing is set."""
     most = settings.connections_max or min(CONNECTIONS_MAX, files_allowed() // 3)
     return HttpLimits(
         head_max=settings.head_max,

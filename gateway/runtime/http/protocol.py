@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection: which bytes are whose, who is answered when, and how the connection ends.
+"""HTTP/1.1 on one connection: which bytes belong to which request, the order of answers, and the connection's end.
 
 Every byte after a head belongs to the body that the head declares until that is whole; nothing else decides it. An
 ``Upgrade`` is ignored, and the next head is read when the answer before it is written.
@@ -21,7 +21,7 @@ END = b"\r\n\r\n"
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One caller's connection. Uvicorn makes it, tells it when the server stops, and waits for it and its tasks."""
+    """One caller's connection. Uvicorn makes it, notifies it when the server stops, and waits for it and its tasks."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Connection(asyncio.BufferedProtocol):
         self._door = door
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
         self._address: str | None = None
-        """The address it was let in from; None where it was not."""
+        """The address that it was admitted from; None where it was refused."""
         self._client: tuple[str, int] | None = None
         self._local: tuple[str, int] | None = None
         self._caught_up = asyncio.Event()
@@ -48,31 +48,31 @@ class Connection(asyncio.BufferedProtocol):
         self._is_first = True
         """Whether no request has come."""
         self._ahead = bytearray()
-        """What came and is not looked at yet: of the next request, or chunks of a body that nobody has asked for."""
+        """Unread bytes: of the next request, or chunks of a body that the app does not want yet."""
         self._looked_at = 0
-        """So much of it was looked at."""
+        """How many of these bytes were searched."""
         self._had_empty_line = False
         self._answer: Answer | None = None
         self._body_is_open = False
         self._chunks: Chunks | None = None
         self._is_wanted = False
-        """Whether the app has asked for the body, or is done without it."""
+        """Whether the app wants the body, or is done without it."""
         self._left = 0
-        """Bytes that the body has left, where it does not come in chunks."""
+        """The body's remaining bytes, where it does not come in chunks."""
         self._waits_to_go_on = False
         self._unread = 0
         """Bytes of the body that came after the answer was written."""
         self._credit = 0.0
-        """Bytes that the body may be late."""
+        """The bytes by which the body may be late."""
         self._is_over = False
-        """Whether nothing more is read as a request."""
+        """Whether no further request is read."""
         self._linger_left = 0
         self._idle_ticks = door.idle_ticks
         self._ticks_left = door.head_ticks
         self._write_ticks_left = 0
         self._unwritten = 0
 
-    # What the transport tells.
+    # Calls from the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -104,7 +104,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def eof_received(self) -> bool:
-        """Take a caller that says no more for one that is gone."""
+        """Take a caller that has closed its half of the connection for gone."""
         return False
 
     def connection_lost(self, _: Exception | None) -> None:
@@ -127,12 +127,12 @@ class Connection(asyncio.BufferedProtocol):
         self.is_behind = False
         self._caught_up.set()
 
-    # What the server, the door and the clock tell.
+    # Calls from the server, the listener's connections and the clock.
 
     def shutdown(self) -> None:
-        """Part from a caller, whom the server tells so with the next answer: hang up where no request comes soon.
+        """End with a caller, notified with the next answer: hang up where no request comes soon.
 
-        Who is hung up on in the moment it sends a request never hears of it, and may not send it again by itself.
+        A caller that is hung up on while it sends a request does not learn of it, and may not send it again by itself.
         """
         self._idle_ticks = self._door.deadlines.within(self._door.limits.parting_s)
         if self._is_over:
@@ -162,7 +162,7 @@ class Connection(asyncio.BufferedProtocol):
                 self.refuse(RequestTimeout("The body of the request came too slowly."))
 
     def _watch_writing(self, unwritten: int) -> None:
-        """End a connection whose caller takes next to nothing of what is written for too long."""
+        """End a connection whose caller reads next to nothing for too long."""
         limits = self._door.limits
         least = max(1, limits.body_rate_min * limits.write_deadline_s)
         if not self._unwritten or not self._unwritten - least < unwritten <= self._unwritten:
@@ -181,7 +181,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._close()
 
-    # What comes.
+    # Reading.
 
     def _take(self, data: bytes) -> None:
         try:
@@ -262,7 +262,7 @@ class Connection(asyncio.BufferedProtocol):
         self._server.tasks.add(task)
 
     def _take_body(self, data: bytes) -> bytes:
-        """Give an app what belongs to its body; return what does not."""
+        """Give an app the bytes of its body; return the rest."""
         assert self._answer is not None
         self._waits_to_go_on = False
         if self._answer.is_complete:
@@ -285,7 +285,7 @@ class Connection(asyncio.BufferedProtocol):
             self._next()
         return rest
 
-    # What is answered.
+    # Answering.
 
     def write(self, data: bytes) -> None:
         self._transport.write(data)
@@ -325,7 +325,7 @@ class Connection(asyncio.BufferedProtocol):
             self._next()
 
     def _next(self) -> None:
-        """Read the next request, which may be there."""
+        """Read the next request, if its bytes have come."""
         self._answer = None
         self._ticks_left = self._idle_ticks
         self._door.waits(self)
@@ -333,7 +333,7 @@ class Connection(asyncio.BufferedProtocol):
         self._take_what_is_ahead()
 
     def _go_on_with_body(self) -> None:
-        """Read the body: an app wants it, or it is dropped. The chunks of a caller whose key is unknown cost nothing so."""
+        """Read the body for an app that wants it, or drop it. So the chunks of a caller with an unknown key cost nothing."""
         self._resume()
         if not self._is_wanted:
             self._is_wanted = True
@@ -370,7 +370,7 @@ class Connection(asyncio.BufferedProtocol):
         self._linger()
 
     def _linger(self) -> None:
-        """End the connection once the caller has heard the last answer: to hang up on what it still sends would undo it."""
+        """End the connection once the caller has read the last answer: a hang-up while it still sends would lose the answer."""
         self._is_over = True
         self._ahead.clear()
         self._linger_left = LINGER_BYTES_MAX

@@ -1,4 +1,4 @@
-"""Serves ASGI apps with uvicorn on sockets that were opened elsewhere, until it is told to stop."""
+"""Serves ASGI apps with uvicorn on open sockets, until it is stopped."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from gateway.runtime.http.protocol import Connection
 from gateway.runtime.sockets import open_as_many_as_allowed
 
 GARBAGE = 50_000
-"""New objects in cycles that may be there before anyone looks for them."""
+"""How many new objects there may be before the collector looks for cycles."""
 
 
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Leave signals alone: they are for the whole process, which may run two servers."""
+        """Handle no signals: they are for the whole process, which may run two servers."""
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Tell each caller with its next answer that the connection ends, also on one that was accepted just now."""
+        """Notify each caller with its next answer that the connection ends, also on a connection accepted just now."""
         state = self.server_state
         state.default_headers = [*state.default_headers, (b"connection", b"close")]
         await super().shutdown(sockets)
@@ -40,9 +40,9 @@ async def serve(
     shutdown_s: float,
     doors: Callable[[], Door] = Door,
 ) -> None:
-    """Serve each app on its socket until ``until`` is over; then finish what runs, cancelling it after ``shutdown_s``.
+    """Serve each app on its socket until ``until`` is over; then finish in-flight requests, cancelling after ``shutdown_s``.
 
-    Each listener has a door of its own: who crowds one leaves the others their room.
+    Each listener has limits of its own: a crowd at one leaves the others their room.
     """
     servers = [(uvicorn_server(app, shutdown_s, doors()), listener) for app, listener in served]
     serving = [asyncio.create_task(server.serve(sockets=[listener])) for server, listener in servers]
@@ -57,7 +57,7 @@ async def serve(
 
 
 def _leave_what_is_here_to_itself() -> None:
-    """Take what was imported out of the garbage collector's rounds; what calls leave behind is nearly all counted out.
+    """Take imported objects out of the garbage collector's rounds; nearly all objects of calls are freed by their counts.
 
     A round over a hundred thousand objects of libraries, after every few hundred calls, costs as much as those calls.
     """
@@ -67,7 +67,7 @@ def _leave_what_is_here_to_itself() -> None:
 
 
 def uvicorn_server(app: Any, shutdown_s: float, door: Door) -> uvicorn.Server:
-    """Return what accepts connections for an app, starts and stops it; what is said on them is our own protocol's."""
+    """Return the server that accepts connections for an app, starts and stops it; our own protocol reads and writes them."""
     config = uvicorn.Config(
         app,
         http=cast(Any, partial(Connection, door=door)),

@@ -12,10 +12,10 @@ from gateway.serving.caller.exchange import Exchange
 
 KEY = re.compile(r"tc-([0-9a-f]{2})-[A-Za-z0-9_-]{20,128}")
 ELSEWHERE = re.compile(r"(?!tc-)[!-~]{16,256}")
-"""A key that another gateway gave out; its digest may have been imported."""
+"""A key that another gateway issued; its digest may have been imported."""
 
 CARRIERS = ("Authorization", "X-Api-Key")
-"""Headers that a key comes in."""
+"""Headers that may carry a key."""
 
 BucketOfKey = Callable[[str], Awaitable[str]]
 """Finds the bucket of a key that does not name it, by the key's digest, or raises InvalidKey."""
@@ -23,7 +23,7 @@ BucketOfKey = Callable[[str], Awaitable[str]]
 
 @dataclass(slots=True)
 class Key:
-    """An API key: the bucket it names, the digest that stands for it everywhere else, and its text, never printed."""
+    """An API key: the bucket that it names, the digest that stands for it everywhere else, and its text, never printed."""
 
     bucket: str
     digest: str
@@ -31,17 +31,17 @@ class Key:
 
     @property
     def secret(self) -> bytes:
-        """What only this key's holder, and whoever serves it right now, can make digests with."""
+        """The secret for digests that only the key's holder, and the worker that serves the call, can make."""
         return sha256(b"tokencap threads " + self.text.encode()).digest()
 
 
 async def key_of(exchange: Exchange, bucket_of_key: BucketOfKey) -> Key:
-    """Return the key a request carries, as OpenAI's clients send it or in ``x-api-key``, as Anthropic's do.
+    """Return a request's key, as OpenAI's clients send it or, in ``x-api-key``, as Anthropic's do.
 
-    Where both carry something, a key of ours goes before anything else; two different ones of a kind are none.
+    Where both headers carry something, a key of this gateway goes first; two different keys of a kind are refused.
 
     Raises:
-        InvalidKey: there is none, or nothing that is known here looks like it.
+        InvalidKey: there is no key, or nothing in the request looks like one.
         BadRequest: there are two.
     """
     if exchange.repeated in CARRIERS:

@@ -15,28 +15,28 @@ from gateway.serving.caller.json_body import Body, read_body, too_complex
 from gateway.serving.upstream.concurrency import ConcurrencyLimit
 
 SMALL = json_bounds.FREE
-"""Bytes of a body that is taken in and read at once."""
+"""The most bytes of a body that is taken in and parsed at once."""
 
 FIRST_ROOM = 2**20
-"""Room for a body that does not say how long it is; one that is longer takes all that a body may have."""
+"""The room for a body of unknown length; a body that grows longer takes the room of the largest body."""
 
 ROOM_MOST = 64 * 2**20
-"""Bytes of larger bodies that a worker keeps at a time; a quarter of it, or one body, is the most for one customer."""
+"""The most bytes of larger bodies that a worker keeps; one customer gets at most a quarter of it, or one body."""
 
 WAIT_S = 10.0
-"""How long a larger body waits for room, and again for its turn to be read."""
+"""How long a larger body waits for room, and again for its turn to be parsed."""
 
 REST_MOST_S = 0.5
 
 Confirm = Callable[[], Awaitable[object]]
-"""Looks whether the caller's key opens anything now, or raises InvalidKey."""
+"""Looks up whether the caller's key is valid now, or raises InvalidKey."""
 
 
 class BodyIntake:
-    """What a worker does with all bodies.
+    """Takes in all bodies of a worker.
 
-    A small one costs nothing more than its bytes. A larger one is taken in only once the key has been looked up, finds
-    room first, and is read when its customer's turn comes: between two of them others have as long as the last one took.
+    A small body costs nothing more than its bytes. A larger body is taken in only once its key was looked up and there is
+    room, and is parsed in its customer's turn: between two larger bodies other calls have as long as the last one took.
     """
 
     def __init__(self, body_max: int, clock: Callable[[], float]) -> None:
@@ -50,8 +50,8 @@ class BodyIntake:
         """Return the whole body.
 
         Raises:
-            InvalidKey: it is a larger one, and the key opens nothing any more.
-            RequestTooLarge: it has more bytes than a body may have.
+            InvalidKey: the body is a larger one, and the key is no longer valid.
+            RequestTooLarge: the body has more bytes than allowed.
             TooMuchAtOnce: too many bytes of bodies are being kept.
             CallerGone: the caller hung up before all of it was here.
         """
@@ -78,8 +78,8 @@ class BodyIntake:
         """Return the JSON object that a body holds.
 
         Raises:
-            BadRequest: as ``read_body`` says.
-            TooMuchAtOnce: its turn did not come in time.
+            BadRequest: see ``read_body``.
+            TooMuchAtOnce: the body's turn did not come in time.
         """
         encoding = exchange.header(b"content-encoding")
         if len(raw) <= SMALL:
@@ -104,6 +104,6 @@ class BodyIntake:
 
 
 def _declared(exchange: Exchange) -> int | None:
-    """Return how long a body says it is."""
+    """Return the length that the head gives for the body."""
     given = exchange.header(b"content-length")
     return int(given[:20]) if given is not None and given.isascii() and given.isdecimal() else None

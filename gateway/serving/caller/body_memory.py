@@ -11,7 +11,7 @@ from gateway.errors import TooMuchAtOnce
 
 @dataclass(slots=True, eq=False)
 class _Turn:
-    """Somebody who waits for room."""
+    """A body that waits for room."""
 
     customer: str
     size: int
@@ -19,9 +19,9 @@ class _Turn:
 
 
 class BodyMemory:
-    """So many bytes in all, and so many for one customer. Who finds none waits in turn, for a while.
+    """A number of bytes in all, and a number for one customer. A body that finds no room waits in turn, for a while.
 
-    Whoever waits for what its own customer has taken is passed by others.
+    A body that waits for its own customer's bytes is overtaken by others.
     """
 
     def __init__(self, most: int, each: int, *, wait_s: float) -> None:
@@ -35,7 +35,7 @@ class BodyMemory:
         """Take room; ``give_back`` returns it.
 
         Raises:
-            TooMuchAtOnce: there was none in time.
+            TooMuchAtOnce: there was no room in time.
         """
         if not self._waiting and self._fits(customer, size):
             self._give(customer, size)
@@ -71,10 +71,10 @@ class BodyMemory:
         self._taken[customer] += size
 
     def _call_in(self) -> None:
-        """Give room to those who wait, in turn, until one finds too little in all."""
+        """Give room to the waiting bodies, in turn, until the room is too small for the next."""
         for turn in list(self._waiting):
             if turn.comes.done() or self._taken[turn.customer] + turn.size > self._each:
-                continue  # gone, and about to be told so; or it waits for its own customer
+                continue  # it was cancelled, or it waits for its own customer's bytes
             if turn.size > self._free:
                 return
             self._waiting.remove(turn)

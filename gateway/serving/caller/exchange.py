@@ -1,4 +1,4 @@
-"""One caller's request and response on plain ASGI: a bounded body, a head, bytes, and what ends when the caller hangs up."""
+"""One caller's request and response on plain ASGI: a bounded body, a head, bytes, and the end when the caller hangs up."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from gateway.serving.json_codec import dumps
 from gateway.single_headers import repeated_header
 
 WhenGone = Callable[[Callable[[], None] | None], None]
-"""Takes what is to be called once the caller is gone, in place of what it took before."""
+"""Takes the callback for the caller's hang-up, in place of the one before."""
 
 
 class CallerWatch:
     """A block that ends with CallerGone when its caller hangs up, and with TimeoutError after ``seconds``.
 
-    Where the caller hung up before, nothing of the block is run. ``goes_on``, where there is one, is told once that the caller has left and says for how many seconds the block goes on
-    without it; after these it ends with CallerGone.
+    Where the caller has hung up before, the block does not run. ``goes_on``, where there is one, is called once the
+    caller has left and returns for how many seconds the block goes on; after these it ends with CallerGone.
 
-    Our own server tells at once that a caller is gone: ``when_gone`` takes who is to hear it. Of another one only
-    ``receive()`` does, and only to who waits for it: a task for that is made with the first tick, which most calls that
-    do not stream do not live to see.
+    Our own server reports a hang-up at once, to the callback that ``when_gone`` takes. Of another server only
+    ``receive()`` reports it, to a task that awaits it: that task is made with the first tick, before which most whole
+    answers have ended.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class CallerWatch:
         self._has_to_wait = heeds_caller and when_gone is None
         self._goes_on = goes_on
         self.is_unheard = False
-        """Whether it goes on without its caller."""
+        """Whether the block goes on without its caller."""
         self._why: Exception | None = None
         self._task: asyncio.Task[Any] | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -58,7 +58,7 @@ class CallerWatch:
             self._when_gone(self._leave)
         if self._why is not None:
             try:
-                await asyncio.sleep(0)  # where the end comes
+                await asyncio.sleep(0)  # the end raises here
             except asyncio.CancelledError as error:
                 await self.__aexit__(type(error), error, None)
                 raise
@@ -80,7 +80,7 @@ class CallerWatch:
             self._end(CallerGone("The caller hung up."))
 
     def stays(self) -> bool:
-        """Take note that the caller has left; return whether the block goes on without it."""
+        """Note that the caller has left; return whether the block goes on."""
         if self._goes_on is not None:
             seconds, self._goes_on = self._goes_on(), None
             if seconds:
@@ -103,7 +103,7 @@ class CallerWatch:
             self._when_gone(None)
         if self._watch is not None:
             self._watch.cancel()
-            self._watch = None  # its end keeps the frames that it was in, and so this
+            self._watch = None  # the exception keeps its frames, and they keep this
         if self._why is not None:
             assert self._task is not None
             if self._task.uncancel() == 0 and isinstance(error, asyncio.CancelledError):
@@ -122,12 +122,12 @@ Send = Callable[[Message], Awaitable[None]]
 Found = TypeVar("Found")
 
 WRITE_NOW = "tokencap.write_now"
-"""The server's extension of a scope: ``write`` sends bytes of a body at once and says whether the caller keeps up;
-``when_gone`` takes what is to be called once the caller has hung up."""
+"""The server's extension of a scope: ``write`` sends bytes of a body at once and returns whether the caller keeps up;
+``when_gone`` takes the callback for the caller's hang-up."""
 
 
 class Exchange:
-    """What the journey of a call knows of its caller; a context in which the caller's patience with us is watched."""
+    """The caller of a journey: what it sent, what it is sent, and whether it is still there."""
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, request_id: str, deadlines: Deadlines, write_ticks: int
@@ -141,9 +141,9 @@ class Exchange:
         self.answers = True
         """Whether a head can still be sent."""
         self.more_headers: Headers = []
-        """What every answer to this caller says."""
+        """The headers of every answer to this caller."""
         self.records = False
-        """Whether what is written is remembered: for an answer that is kept."""
+        """Whether the written bytes are remembered, for an answer that is kept."""
         self._written: list[bytes] = []
         self._kept: list[bytes] = []
         self._is_behind = False
@@ -152,7 +152,7 @@ class Exchange:
         self._when_gone: WhenGone | None = offered.get("when_gone")
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self.repeated = None if len(self._headers) == len(scope["headers"]) else repeated_header(scope["headers"])
-        """A header that says something to us and came twice."""
+        """A header of meaning here that came twice."""
         self._receive = receive
         self._send = send
         self._deadlines = deadlines
@@ -202,9 +202,9 @@ class Exchange:
         return chunk
 
     async def drop_body(self, dropping: BodyDrain) -> bool:
-        """Read what is left of the body and forget it, so that a refusal is heard; return whether nothing is left.
+        """Read the rest of the body and drop it, so that the caller hears its refusal; return whether nothing is left.
 
-        A caller who waits to be told that the body is wanted is not told so.
+        A caller that waits for ``100 Continue`` is not sent it.
         """
         if not self._body_was_begun and self.header(b"expect") is not None:
             return False
@@ -215,7 +215,7 @@ class Exchange:
         self._releases.append(release)
 
     def release_body(self) -> None:
-        """Take note that nothing of the body is kept here any more."""
+        """Note that the body is no longer kept here."""
         while self._releases:
             self._releases.pop()()
 
@@ -228,17 +228,17 @@ class Exchange:
         await self._send({"type": "http.response.start", "status": status, "headers": lines})
 
     def keep_awake(self, sign: bytes, seconds: float) -> None:
-        """Have a stream that has begun send a ``sign`` of life whenever nothing else was sent for so long; 0: never.
+        """Have a begun stream send a ``sign`` of life whenever nothing else was sent for that long; 0: never.
 
-        Only a server that can write at once does so: what is kept for ``flush`` would come too late.
+        Only a server that can write at once does so: bytes kept for ``flush`` would come too late.
         """
         if seconds and self._write_now is not None:
             self._sign, self._sign_ticks = sign, self._deadlines.within(seconds)
 
     def write_now(self, chunk: bytes) -> bool:
-        """Send bytes of the body without waiting; return whether nothing is left for ``flush`` to see to.
+        """Send bytes of the body without waiting; return whether nothing is left for ``flush``.
 
-        Only a server that offers it does so, and only to a caller who keeps up; else they are kept for ``flush``.
+        Only a server that can write at once does so, and only to a caller that keeps up; else ``flush`` sends the bytes.
         """
         if not chunk:
             return True
@@ -257,10 +257,10 @@ class Exchange:
             self._kept.append(chunk)
 
     async def flush(self) -> None:
-        """Send what was kept; waits while the caller reads more slowly than it comes.
+        """Send the kept bytes; wait while the caller reads more slowly than they come.
 
         Raises:
-            CallerGone: the caller took nothing for too long.
+            CallerGone: the caller read nothing for too long.
         """
         if not self._kept and not self._is_behind:
             return
@@ -289,7 +289,7 @@ class Exchange:
             self._ticks_left = 0
 
     def tick(self) -> None:
-        """Take note that a tick has passed, perhaps while bytes waited to be taken, or the call for something to come."""
+        """Count a tick, in which bytes may have waited for the caller, or the call for the upstream."""
         if self._sign:
             self._quiet_ticks += 1
             if self._quiet_ticks >= self._sign_ticks:
@@ -306,7 +306,7 @@ class Exchange:
                 self._task.cancel()
 
     def _show_life(self) -> None:
-        """Send a sign of life to a caller who takes what comes, but keep none with an answer."""
+        """Send a sign of life to a caller that keeps up; none is kept with an answer."""
         self._quiet_ticks = 0
         if self._write_now is not None and not (self._kept or self._is_behind or self._is_given_up or self.is_unheard):
             self._is_behind = not self._write_now(self._sign)
@@ -322,7 +322,7 @@ class Exchange:
         self, seconds: float, *, to_its_end: bool = False, goes_on: Callable[[], float] | None = None
     ) -> CallerWatch:
         """Return a context that ends with TimeoutError after ``seconds``, and with CallerGone as soon as the caller has
-        left, unless what is done in it goes on ``to_its_end``, or ``goes_on`` says then for how long it does."""
+        left, unless the block goes on ``to_its_end``, or for as long as ``goes_on`` then returns."""
         self._caller_watch = CallerWatch(
             self._receive, self._when_gone, self._deadlines, seconds, heeds_caller=not to_its_end, goes_on=goes_on
         )
@@ -334,7 +334,7 @@ class Exchange:
         return self._caller_watch is not None and self._caller_watch.is_unheard
 
     async def in_time(self, coming: asyncio.Future[Found | None], seconds: float) -> Found | None:
-        """Return what is coming, or None where it is not here soon; whoever brings it may find it done by then."""
+        """Return the result of a future, or None where it does not come soon; the code that sets it may find it done."""
         self._coming, self._ticks_left = coming, self._deadlines.within(seconds)
         try:
             return await coming
@@ -343,5 +343,5 @@ class Exchange:
 
     @property
     def recorded(self) -> bytes:
-        """What was written so far, if ``records`` was set before."""
+        """The bytes written so far, where ``records`` was set before."""
         return b"".join(self._written)

@@ -1,4 +1,4 @@
-"""Headers: which of a caller's reach the upstream, by an allow-list, and which of ours an answer carries."""
+"""Headers: which of the caller's reach the upstream, by an allow-list, and which of the gateway's an answer carries."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from gateway.serving.upstream.profiles import COUNT_TOKENS, MESSAGES
 Headers = list[tuple[bytes, bytes]]
 
 OF_STREAMS = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
-"""What has proxies pass on a stream as it comes: the second is nginx's."""
+"""Headers that make proxies pass a stream on as it comes: the second is nginx's."""
 
 DROPPED_MOST, NAME_MOST = 32, 64
-"""Names that ``x-tokencap-dropped`` lists, and characters of each."""
+"""The most names that ``x-tokencap-dropped`` lists, and the most characters of each."""
 
 NOT_IN_A_NAME = re.compile(r"[^\x21-\x2b\x2d-\x7e]")
 
 
 def dropped_header(names: tuple[str, ...]) -> Headers:
-    """Return the header that names what was left out of a body: with commas between, ``…`` written as three dots."""
+    """Return the header that names what was left out of a body: separated by commas, ``…`` written as three dots."""
     if not names:
         return []
     listed = [NOT_IN_A_NAME.sub("?", name[:NAME_MOST]) for name in names[:DROPPED_MOST]]
@@ -29,7 +29,7 @@ def dropped_header(names: tuple[str, ...]) -> Headers:
 
 
 def answer_headers(hold: Hold, dropped: tuple[str, ...] = ()) -> Headers:
-    """Return the headers that stand on every answer."""
+    """Return the headers of every answer."""
     facts = hold.facts
     headers = [(b"x-tokencap-cap", b"%d" % hold.grant), (b"x-tokencap-conversation", written(facts.conversation))]
     headers += dropped_header(dropped)
@@ -65,7 +65,7 @@ TRACING = ("traceparent", "tracestate")
 OPENAI, ANTHROPIC = ("openai-beta",), ("anthropic-beta", "anthropic-version")
 
 NAMED_WHERE_DROPPED = ("openai-organization", "openai-project")
-"""Headers that a vendor's SDK sets on purpose and that never pass: whose account is billed is the house's to say."""
+"""Headers that a vendor's SDK sets on purpose and that never pass: the operator decides which account is billed."""
 
 VALUE = re.compile(r"[\x20-\x7e]{1,2000}")
 
@@ -79,7 +79,7 @@ def allowed(endpoint: str, more: Iterable[str] = ()) -> tuple[str, ...]:
 def passed_headers(
     header: Callable[[bytes], str | None], names: Iterable[str]
 ) -> tuple[Mapping[str, str], tuple[str, ...]]:
-    """Return the caller's headers that pass, and the names of those that were to and do not."""
+    """Return the caller's headers that pass, and the names of those that a caller expects to pass and that do not."""
     passed: dict[str, str] = {}
     dropped = [name for name in NAMED_WHERE_DROPPED if header(name.encode()) is not None]
     for name in names:

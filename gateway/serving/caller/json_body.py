@@ -1,4 +1,4 @@
-"""Reads a caller's JSON strictly: what one parser takes for a small limit and another for a large one is refused."""
+"""Parses a caller's JSON strictly: a body that one parser reads as a small limit and another as a large one is refused."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pricing.usage import END_USER_MOST
 Body = dict[str, Any]
 
 LIMIT_MOST = 2**53 - 1
-"""The largest limit that a usage record can say was asked for."""
+"""The largest requested limit that a usage record can hold."""
 
 
 def read_body(raw: bytes, encoding: str | None) -> Body:
     """Return the JSON object that a body holds, which is small or has been surveyed.
 
     Raises:
-        BadRequest: it is compressed, not UTF-8, not JSON, not an object, a key comes twice in one object, or it is
-            nested too deeply.
+        BadRequest: the body is compressed, not UTF-8, not JSON, not an object, nested too deeply, or has a key twice in
+            one object.
     """
     if encoding not in (None, "", "identity"):
         raise BadRequest("Send the body without content-encoding.", param="content-encoding")
@@ -42,13 +42,13 @@ def read_body(raw: bytes, encoding: str | None) -> Body:
 
 
 def too_complex(error: OutOfBounds) -> BadRequest:
-    """Return the refusal of a body that has more in it than is read."""
+    """Return the refusal of a body that contains too much to be parsed."""
     return BadRequest(f"The body is too complex: {error}.", code="invalid_json")
 
 
 def _read(raw: bytes) -> Any:
-    """Return what strict JSON says: by jiter, and where it refuses by the json module, which takes a little more, such as
-    half a surrogate pair, and can tell what is wrong."""
+    """Return the value of strict JSON: by jiter, and where jiter refuses by the json module, which accepts a little more,
+    such as half a surrogate pair, and says what is wrong."""
     try:
         return jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
     except ValueError:
@@ -78,7 +78,7 @@ def positive(body: Body, field: str, most: int = LIMIT_MOST) -> int | None:
     """Return a limit, or None where it is absent or null.
 
     Raises:
-        BadRequest: it is not a whole number from 1 to ``most``.
+        BadRequest: the limit is not a whole number from 1 to ``most``.
     """
     value = body.get(field)
     if value is None:
@@ -96,7 +96,7 @@ def flag(body: Body, field: str) -> bool:
     """Return a boolean that is false where it is absent or null.
 
     Raises:
-        BadRequest: it is something else.
+        BadRequest: the value is something else.
     """
     value = body.get(field)
     if value is None or isinstance(value, bool):
@@ -119,10 +119,10 @@ def least(body: Body, *fields: str) -> int | None:
 
 
 def end_user(body: Body, *fields: str, within: str | None = None) -> str | None:
-    """Return whom of the customer's own users a body names in the first of ``fields`` that does, as records keep it.
+    """Return the end user that a body names, in the first of ``fields`` that has a name, as records keep it.
 
-    A name that is longer than records have room for, or has characters that are not printed, stands there as its
-    SHA-256. ``within`` is the object that has the fields, where they are not the body's own; it may be missing.
+    A name that is longer than records have room for, or has unprintable characters, is kept as its SHA-256. ``within``
+    is the object that has the fields, where they are not the body's own; it may be missing.
 
     Raises:
         BadRequest: such a field is not a string.
@@ -145,10 +145,10 @@ def _digest(text: str) -> str:
 
 
 def named(body: Body, field: str) -> str:
-    """Return a string that has to be there.
+    """Return a required string.
 
     Raises:
-        BadRequest: it is not.
+        BadRequest: the string is missing or something else.
     """
     value = body.get(field)
     if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""What stands behind the question mark of a customer's request, read strictly."""
+"""The query of a customer's request, read strictly."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ NONE: frozenset[str] = frozenset()
 PARAMETERS_MOST = 100
 
 RECORDS_MOST = 1000
-"""Usage records in one answer."""
+"""The most usage records in one answer."""
 
 OF_CALLS = frozenset({"api-version", "beta"})
-"""What clients put behind the routes of calls; it changes nothing here."""
+"""Parameters that clients add to the routes of calls; they change nothing here."""
 
 OF_MODELS = OF_CALLS | {"after_id", "before_id", "client_version", "limit"}
-"""What clients put behind the list of models, which is always whole."""
+"""Parameters that clients add to the list of models, which is always complete."""
 
 OF_USAGE = frozenset({"from", "to", "limit", "cursor", "end_user"})
 
@@ -30,12 +30,12 @@ OF_SEALS = frozenset({"limit", "cursor"})
 
 
 def check_head(exchange: Exchange, known: Set[str] | None = NONE) -> dict[str, str]:
-    """Return the parameters of a request whose head says nothing twice and nothing that its route does not know.
+    """Return the parameters of a request: its head repeats no header of meaning, and its query has only ``known`` ones.
 
-    ``None`` leaves the parameters to who reads them.
+    ``None`` leaves the parameters to the route.
 
     Raises:
-        BadRequest: a header that says something to us comes twice, or a parameter does.
+        BadRequest: a header of meaning, or a parameter, comes twice.
         UnknownParameter: the route does not know a parameter.
     """
     if exchange.repeated is not None:
@@ -66,7 +66,7 @@ def parameters(query: str, known: Set[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class UsageQuery:
-    """Which records a customer asks for."""
+    """The records that a customer requests."""
 
     since: int | None
     until: int | None
@@ -76,7 +76,7 @@ class UsageQuery:
 
     @classmethod
     def read(cls, given: dict[str, str]) -> UsageQuery:
-        """Return what parameters ask for; what they do not name is not bounded.
+        """Return the query of the parameters; what they do not name is unbounded.
 
         Raises:
             BadRequest: a value is not what it has to be; ``param`` says which.

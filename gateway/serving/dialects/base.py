@@ -1,4 +1,4 @@
-"""What a wire format has to say for itself, so that routes, holds and metering know none of them."""
+"""The interface of a dialect, so that routes, holds and metering know no wire format."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class Dialect(Protocol):
     path: str
     """The same below the upstream's URL: ``/chat/completions``."""
     id_headers: tuple[bytes, ...]
-    """Response headers that carry our id of the request."""
+    """Response headers that carry the gateway's id of the request."""
     headers: Mapping[str, str]
-    """What the upstream is told beside the body."""
+    """Headers that the upstream is sent beside the body."""
 
     keep_alive: bytes
-    """What a streaming caller is sent in a long silence: it changes no answer."""
+    """The sign of life for a streaming caller in a long silence: it changes no answer."""
 
     def read(self, body: Body, size: int) -> Parameters:
-        """Return what a body of ``size`` bytes asks for, or raise BadRequest naming the field."""
+        """Return what a body of ``size`` bytes requests, or raise BadRequest naming the field."""
 
     def prompt(self, body: Body) -> Prompt | None:
-        """Return what the model is given to read, or None where not all of it is text."""
+        """Return the text of the prompt, or None where not all of it is text."""
 
     def forward(self, body: Body, wanted: Parameters, *, grant: int, model: str) -> bytes:
         """Return the body for the upstream: what may pass, and the grant in every limit field."""
@@ -40,7 +40,7 @@ class Dialect(Protocol):
         """Return a reader of one answer."""
 
     def refusal(self, error: TokencapError, request_id: str) -> Any:
-        """Return the JSON of an error as this format's clients know it."""
+        """Return the JSON of an error as clients of this format expect it."""
 
     def broken_off(self, error: TokencapError, request_id: str) -> bytes:
-        """Return the event that ends a stream which has begun."""
+        """Return the event that ends a begun stream with an error."""

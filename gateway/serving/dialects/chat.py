@@ -1,4 +1,4 @@
-"""OpenAI chat completions: which fields are limits, which may pass, and what a body asks for."""
+"""OpenAI chat completions: which fields are limits, which may pass, and what a body requests."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _tool_results(messages: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def _last_answer(messages: list[dict[str, Any]]) -> str | None:
-    """Return the text of the model's last message, or None where it has none."""
+    """Return the text of the model's last message, or None where there is none."""
     for message in reversed(messages):
         if message.get("role") == "assistant":
             return text_of(message.get("content"))

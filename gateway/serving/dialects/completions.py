@@ -93,7 +93,7 @@ class CompletionsReading(ChatReading):
 
 
 def _prompts(prompt: Any) -> tuple[int, str | None]:
-    """Return how many prompts there are, and the text where it is one."""
+    """Return the number of prompts, and the text where there is one prompt."""
     if isinstance(prompt, str):
         return 1, prompt or None
     if isinstance(prompt, list) and prompt:

@@ -1,4 +1,4 @@
-"""Anthropic Messages, and their count: how a request is read and forwarded, and how its answer is read."""
+"""Anthropic Messages, and their token count: how a request is read and forwarded, and how its answer is read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FRAME = {"id": "", "type": "message", "role": "assistant"}
 ENDINGS = ("content", "stop_reason", "stop_sequence")
 
 CACHED = ("cache_read_input_tokens", "cache_creation_input_tokens")
-"""Input that stands beside the input."""
+"""Input tokens that a usage has beside the input."""
 
 REASONS = {
     "max_tokens": "length",
@@ -46,7 +46,7 @@ REASONS = {
 
 
 class MessagesReading(Reading):
-    """Named events: a message, its blocks one after another, and at the end why it ended and what it used."""
+    """Named events: a message, its blocks one after another, and at the end the reason of the end and the usage."""
 
     def __init__(self, wanted: Parameters, grant: int) -> None:
         super().__init__(wanted, grant)
@@ -84,7 +84,7 @@ class MessagesReading(Reading):
         return shown + self._show(self._blocks.closing()) if self.is_over else shown
 
     def _show(self, events: Iterable[dict[str, Any]]) -> bytes:
-        """Return events for a streaming caller: first of all one that begins the message, as clients expect."""
+        """Return events for a streaming caller, first the event that begins the message, as clients expect."""
         self.tool_calls = self._blocks.tool_calls
         shown = []
         for event in events:
@@ -96,7 +96,7 @@ class MessagesReading(Reading):
         return b"".join(named_event(event["type"], dumps(event)) for event in shown)
 
     def _begin(self, event: dict[str, Any]) -> list[dict[str, Any]]:
-        """Take a message's beginning; return it as it is shown: not at all, where it began before."""
+        """Take a message's beginning; return it as it is shown: not at all, where the message has begun before."""
         message = event.get("message")
         if not isinstance(message, dict):
             return []
@@ -105,7 +105,7 @@ class MessagesReading(Reading):
         if isinstance(said, dict):
             said = shown_usage(said)
             self._said = _later(self._said, said)
-            self._usage = replace(self._usage, **_input(self._said))  # the output that it says is not of the text
+            self._usage = replace(self._usage, **_input(self._said))  # its output is not of the text
         if self._is_begun:
             return []
         self._is_begun = True
@@ -116,7 +116,7 @@ class MessagesReading(Reading):
         return [{"type": "message_start", "message": self._message}]
 
     def _counted(self, piece: Any) -> bool:
-        """Count what the model wrote in a block or a delta; return whether it was granted."""
+        """Count the model's text in a block or a delta; return whether it is within the grant."""
         if not isinstance(piece, dict) or not any(isinstance(text := piece.get(name), str) and text for name in TEXTS):
             return True
         self._note_text()
@@ -126,14 +126,14 @@ class MessagesReading(Reading):
         return True
 
     def _taken(self, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Take note of the texts that are new in events."""
+        """Note the new texts in events."""
         for event in events:
             piece = event["content_block"] if "content_block" in event else event["delta"]
             self._wrote(0, [piece.get(name) for name in TEXTS])
         return events
 
     def _end(self, event: dict[str, Any]) -> None:
-        """Take how the message ended, and what it says of the usage."""
+        """Take the message's end and its usage."""
         delta, said = event.get("delta"), event.get("usage")
         if isinstance(said, dict):
             whole = _later(self._said, said)
@@ -196,7 +196,7 @@ class MessagesReading(Reading):
         return {"stop_reason": "max_tokens", "stop_sequence": None} if self._was_cut else self._ending
 
     def _shown_usage(self, billed: int) -> dict[str, Any]:
-        """Return the upstream's usage, made to say what is billed."""
+        """Return the upstream's usage with the billed counts."""
         is_said = self.input_tokens is None and self._usage.input_tokens is not None
         beside = sum(count(self._said.get(name)) or 0 for name in CACHED)
         given = {} if is_said else {"input_tokens": max(self._input - beside, 0)}
@@ -204,20 +204,20 @@ class MessagesReading(Reading):
 
 
 def _known(event: dict[str, Any], name: str, known: frozenset[str]) -> Any:
-    """Return what an event says under a name, and leave in it only what is known to be no text, or is counted."""
+    """Return what an event has under a name, and leave in it only what is no text or is counted."""
     if isinstance(said := event.get(name), dict):
         said = event[name] = without_unknown_texts(said, known)
     return said
 
 
 def _later(before: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
-    """Return a usage as a later one leaves it: what that does not say, or says as nothing or as no count, stays."""
+    """Return a usage updated by a later one: counts that are absent, empty or invalid there stay."""
     known = {name for name in said if said[name] is None or (name.endswith("input_tokens") and not count(said[name]))}
     return {**before, **{name: value for name, value in said.items() if name not in known or name not in before}}
 
 
 def _input(said: dict[str, Any]) -> dict[str, Any]:
-    """Return input tokens and those of them that were cached; here the input stands without its cached parts."""
+    """Return the input tokens and the cached ones among them; Anthropic's input is without its cached parts."""
     fresh, read = count(said.get("input_tokens")), count(said.get("cache_read_input_tokens")) or 0
     written = count(said.get("cache_creation_input_tokens")) or 0
     return {"input_tokens": None if fresh is None else fresh + read + written, "cached_tokens": read}
@@ -313,7 +313,7 @@ class Messages(Anthropic):
 
 
 class CountTokens(Anthropic):
-    """``POST /v1/messages/count_tokens``: nothing is generated, and nothing of it is billed."""
+    """``POST /v1/messages/count_tokens``: nothing is generated and nothing is billed."""
 
     endpoint = COUNT_TOKENS
     path = "/messages/count_tokens"

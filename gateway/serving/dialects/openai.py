@@ -1,4 +1,4 @@
-"""What the formats of OpenAI share: how an error looks, the names of limits, what a completion's body says of a stream."""
+"""What OpenAI's dialects share: the shape of errors, the names of limits, the stream fields of a completion's body."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from gateway.serving.sse import comment, event
 from gateway.serving.upstream.profiles import Profile
 
 ENGINE_LIMITS = ("n_predict", "num_predict", "max_new_tokens", "max_gen_tokens")
-"""Engines' own spellings: the caller's value counts as a limit, and the upstream is told the grant in its place."""
+"""Engines' own spellings: the caller's value counts as a limit, and the upstream is sent the grant in its place."""
 
 
 END_USER = ("safety_identifier", "user")
-"""Who the caller's own user is; the first of them is OpenAI's newer word for the other."""
+"""Fields that name the end user; the first is OpenAI's newer name for the second."""
 
 
 class OpenAI:
-    """One upstream's way of taking what passes, and the shape of errors."""
+    """What passes to one upstream, and the shape of errors."""
 
     id_headers: tuple[bytes, ...] = (b"x-request-id",)
     headers: Mapping[str, str] = {}
@@ -43,7 +43,7 @@ class OpenAI:
         return event(dumps(error.body()))
 
     def _passed(self, body: Body, wanted: Parameters, grant: int) -> Body:
-        """Return what of a body reaches the upstream, with no more thought than was granted."""
+        """Return the fields of a body that reach the upstream, with no larger thinking budget than the grant."""
         passed = self._sieve.passed(body, grant)
         wanted.dropped += bound_thought(passed, grant)
         return passed
@@ -55,7 +55,7 @@ class OpenAI:
         return dict.fromkeys(own, grant)
 
     def _streamed(self, body: Body, wanted: Parameters) -> Body:
-        """Return the fields that ask a completion to stream and to say its usage, or not to stream."""
+        """Return the fields that ask a completion to stream with its usage, or not to stream."""
         if wanted.comes_whole or not self._profile.asks_usage:
             return streamed(body, wanted)
         asked = {"include_usage": True} | ({"continuous_usage_stats": True} if self._profile.continuous_usage else {})
@@ -66,10 +66,10 @@ class OpenAI:
 
 
 def shows_usage(body: Body) -> bool:
-    """Return whether a completion's caller asked to see the usage of a stream.
+    """Return whether a completion's caller wants the usage of a stream.
 
     Raises:
-        BadRequest: it is asked for without a stream, or otherwise than as a boolean.
+        BadRequest: the usage is requested without a stream, or by a value that is not a boolean.
     """
     options = body.get("stream_options")
     if options is None:
@@ -82,10 +82,10 @@ def shows_usage(body: Body) -> bool:
 
 
 def check_best_of(body: Body, choices: int) -> None:
-    """Refuse answers that would be made and shown to nobody.
+    """Refuse answers that would be generated and shown to nobody.
 
     Raises:
-        BadRequest: more of them are asked for than ``choices``.
+        BadRequest: more answers are requested than ``choices``.
     """
     if (positive(body, "best_of") or 1) > choices:
         raise BadRequest("best_of is at most n: answers nobody sees are not sold.", param="best_of")

@@ -1,4 +1,4 @@
-"""What a caller's body asks for, in words that every dialect shares."""
+"""What a caller's body requests, in terms that every dialect shares."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Parameters:
-    """One request, read."""
+    """One parsed request."""
 
     model: str
     """The name the caller used; the answer carries it."""
@@ -16,7 +16,7 @@ class Parameters:
     choices: int
     stream: bool
     shows_usage: bool
-    """Whether a streaming caller asked to see the usage."""
+    """Whether a streaming caller wants the usage."""
     tool_results: tuple[str, ...]
     """Tool calls whose results the caller brings back, newest first."""
     brought_back: str | None
@@ -28,31 +28,31 @@ class Parameters:
     references: tuple[str, ...] = ()
     """Ids of items of earlier answers that the body names in their place."""
     refers: bool = False
-    """Whether the upstream is given to read what it kept of this conversation."""
+    """Whether the upstream reads again what it keeps of this conversation."""
     previous: str | None = None
-    """The id of an earlier answer of ours that this call goes on from."""
+    """The id of the earlier answer that this call continues."""
     history: str = ""
-    """What tells this conversation from others, for tool calls of its answer; empty where the body offers no tools."""
+    """What identifies this conversation for the tool calls of its answer; empty where the body offers no tools."""
     brought_history: str = ""
-    """The same as it was when the tool calls were made whose results are brought back."""
+    """The same, at the time of the tool calls whose results are brought back."""
     end_user: str | None = None
-    """Whom of the customer's own users it is for."""
+    """The end user that the call is for."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Headers of its request that the upstream is sent."""
+    """Headers of the request that the upstream is sent."""
     dropped: tuple[str, ...] = ()
-    """What was left out of the body, by name: the caller is told."""
+    """Names of what was left out of the body: the answer's header lists them."""
     comes_whole: bool = False
-    """Whether the upstream is asked for all of the answer at once."""
+    """Whether the upstream is asked for a whole answer."""
     counted_apart: bool = False
-    """Whether each usage in a stream is that of one choice."""
+    """Whether each usage in a stream is of one choice."""
     runs_apart: bool = False
-    """Whether a running usage is that of the one choice beside which it stands."""
+    """Whether a running usage is of the one choice beside it."""
     generates: bool = True
-    """Whether output tokens can come of it; if not, none are held."""
+    """Whether the call can produce output tokens; if not, none are held."""
 
     @property
     def goes_on(self) -> bool:
-        """Whether the body has anything to tell its conversation by."""
+        """Whether the body has anything that may identify its conversation."""
         return bool(
             self.tool_results
             or self.brought_back

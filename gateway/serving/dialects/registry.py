@@ -12,7 +12,7 @@ from gateway.serving.upstream.profiles import Profile
 
 
 def dialects(profile: Profile) -> list[Dialect]:
-    """Return every format, as an upstream of this kind is spoken to."""
+    """Return every dialect, for an upstream of this profile."""
     return [
         Chat(profile),
         Completions(profile),

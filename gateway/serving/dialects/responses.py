@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from gateway.errors import BadRequest, TokencapError, UpstreamSaid, UpstreamUnavailable
+from gateway.errors import BadRequest, TokencapError, UpstreamErrorEvent, UpstreamUnavailable
 from gateway.serving.caller.json_body import Body, end_user, flag, least, named
 from gateway.serving.dialects.answers.response_events import texts_of
 from gateway.serving.dialects.answers.response_items import Items
@@ -30,7 +30,7 @@ LACKED: dict[str, Any] = {
     **{"id": "", "object": "response", "created_at": 0, "parallel_tool_calls": True, "tool_choice": "auto"},
     **{"output": list, "tools": list},
 }
-"""What OpenAI's own clients ask for in every response, and engines leave out."""
+"""Fields that OpenAI's own clients need in every response, and engines leave out."""
 
 USAGE_DETAILS = {
     "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
@@ -48,7 +48,7 @@ class ResponsesReading(Reading):
     def __init__(self, wanted: Parameters, grant: int) -> None:
         super().__init__(wanted, grant)
         self._is_created = False
-        self._response = _response(wanted.model)  # as the upstream showed it last
+        self._response = _response(wanted.model)  # as the upstream last showed it
         self._items = Items()
         self._number = -1
 
@@ -62,7 +62,7 @@ class ResponsesReading(Reading):
             self._name()
         has_failed = isinstance(response, dict) and (response.get("error") or _status(response) in FAILED)
         if has_failed or kind in FAILURES:
-            raise UpstreamSaid(response if isinstance(response, dict) else event)
+            raise UpstreamErrorEvent(response if isinstance(response, dict) else event)
         if kind in ENDS:
             return self._last(kind)
         if not NAME.fullmatch(kind):
@@ -103,7 +103,7 @@ class ResponsesReading(Reading):
         return [named for item in self._items.all if isinstance(named := item.get("id"), str) and named]
 
     def _name(self) -> None:
-        """Give the response the caller's name of the model and the id that it had first: clients refuse one that changes."""
+        """Give the response the caller's name of the model and its first id: clients refuse an id that changes."""
         self._response["model"] = self._wanted.model
         without_houses_own(self._response)
         if isinstance(said := self._response.get("usage"), dict):
@@ -111,7 +111,7 @@ class ResponsesReading(Reading):
         if self.answer_id is not None:
             self._response["id"] = self.answer_id
         elif self._is_created:
-            self._response["id"] = ""  # as its caller was told
+            self._response["id"] = ""  # as its caller was sent it
         elif isinstance(named := self._response.get("id"), str) and named:
             self.answer_id = named
         else:
@@ -121,7 +121,7 @@ class ResponsesReading(Reading):
                 self._response[name] = value
 
     def _end(self, kind: str) -> list[dict[str, Any]]:
-        """Take the response's end and what it says of the usage; return the items that it has and nothing told of."""
+        """Take the response's end and its usage; return the items in it that nothing announced."""
         said = self._response.get("usage")
         if isinstance(said, dict):
             self._note_usage(said, read_usage(said))
@@ -132,7 +132,7 @@ class ResponsesReading(Reading):
         return added
 
     def _reason(self, kind: str, added: list[dict[str, Any]]) -> str:
-        """Return how the response ended. Engines that say nothing of ``incomplete_details`` call one completed that was cut."""
+        """Return how the response ended. Engines without ``incomplete_details`` call a cut response completed."""
         details, status = self._response.get("incomplete_details"), self._response.get("status")
         why = details.get("reason") if isinstance(details, dict) else None
         if kind == "response.incomplete" or status == "incomplete":
@@ -142,7 +142,7 @@ class ResponsesReading(Reading):
         return "tool_calls" if self.tool_calls or any(item.get("call_id") for item in added) else "stop"
 
     def _show(self, events: Iterable[dict[str, Any]]) -> bytes:
-        """Return events for a streaming caller: first of all one that creates the response, as clients expect."""
+        """Return events for a streaming caller, first the event that creates the response, as clients expect."""
         if not self._wanted.stream:
             for _ in events:  # each is taken
                 pass
@@ -170,7 +170,7 @@ class ResponsesReading(Reading):
         if not isinstance(answer, dict) or not isinstance(answer.get("output"), list):
             raise UpstreamUnavailable("The upstream's answer is not a response.")
         if _status(answer) in FAILED:
-            raise UpstreamSaid(answer)
+            raise UpstreamErrorEvent(answer)
         self._response = answer
         self._name()
         for item in self._end("response.completed"):
@@ -195,7 +195,7 @@ class ResponsesReading(Reading):
         return shown + named_event(kind, dumps(last))
 
     def failed(self, error: TokencapError) -> bytes:
-        """Return ``response.failed``; the error stands beside the response too, as every stream of ours has it."""
+        """Return ``response.failed``; the error also stands beside the response, as in every stream of this gateway."""
         told = error.body()
         why = {"code": error.code or "server_error", "message": error.message}
         response = {**self._response, "status": "failed", "error": why, "output": self._items.all, "usage": None}
@@ -223,7 +223,7 @@ def _status(response: dict[str, Any]) -> str | None:
 
 
 def _response(model: str) -> dict[str, Any]:
-    """Return what every response says, as long as the upstream does not say it."""
+    """Return the fields of every response that the upstream has not sent yet."""
     return {"model": model, **{name: value() if callable(value) else value for name, value in LACKED.items()}}
 
 
@@ -295,7 +295,7 @@ class Responses(OpenAI):
     def prompt(self, body: Body) -> Prompt | None:
         items = body["input"] if isinstance(body["input"], list) else []
         if body.get("previous_response_id") is not None or body.get("conversation") is not None or _references(items):
-            return None  # what was said before is the upstream's to know
+            return None  # only the upstream knows what was said before
         return prompt_of((body.get("instructions"), body["input"]), body.get("tools"))
 
     def forward(self, body: Body, wanted: Parameters, *, grant: int, model: str) -> bytes:
@@ -334,7 +334,7 @@ def _tool_results(items: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def _references(items: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Return the ids of items that stand for what an earlier answer said, oldest first; their type may be left out."""
+    """Return the ids of items that refer to parts of earlier answers, oldest first; their type may be absent."""
     objects = [item for item in items if isinstance(item, dict)]
     named = [item.get("id") for item in objects if item.get("type") == "item_reference" or item.keys() == {"id"}]
     if len(named) > REFERENCES_MOST:

@@ -1,4 +1,4 @@
-"""Names that a caller's body says upstream, where all customers share one account: each is the customer's own, or was given to it."""
+"""Names in a caller's body, at an upstream where all customers share one account: each must be the customer's own."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from gateway.errors import BadRequest
 from gateway.serving.caller.json_body import Body
 
 OWN = ("prompt_cache_key", "cache_salt", "user", "safety_identifier")
-"""Fields whose value only has to be the same again, and another for everybody else."""
+"""Fields whose value only has to be stable for a customer and different from every other customer's."""
 
 DEPTH_MOST = 6
 
 
 def make_own(body: Body, customer: str) -> None:
-    """Put a digest that only this customer's calls have in the place of each name that is the customer's to choose."""
+    """Replace each name that a customer may choose by a digest that only this customer's calls have."""
     for name in OWN:
         if isinstance(value := body.get(name), str) and value:
             body[name] = of_customer(value, customer)
@@ -26,19 +26,19 @@ def make_own(body: Body, customer: str) -> None:
 
 
 def of_customer(name: str, customer: str) -> str:
-    """Return a name as the upstream hears it: nobody finds the name in it, and no two customers share one."""
+    """Return a name as the upstream gets it: nobody can read the name in it, and no two customers share one."""
     text = name.encode("utf-8", "surrogatepass")
     return blake2b(text, key=customer.encode()[:64], person=b"own name", digest_size=16).hexdigest()
 
 
 def check_given(body: Body, allowed: frozenset[str]) -> None:
-    """Refuse names of things that the upstream keeps and that no customer was given here.
+    """Refuse names of things that the upstream keeps and that no customer received through this gateway.
 
-    Files, containers and prompts are made beside this gateway, under the account of the house; ``allowed`` are those
-    fields whose names the operator lets pass.
+    Files, containers and prompts are made beside this gateway, under the operator's account; ``allowed`` are the fields
+    that the operator lets pass.
 
     Raises:
-        BadRequest: there is one; ``param`` says which.
+        BadRequest: there is such a name; ``param`` says where.
     """
     for name in ("container", "prompt"):
         value = body.get(name)

@@ -1,11 +1,11 @@
-"""What of an upstream's answer its caller sees: nothing that is the house's own, and no text in a place that is not counted."""
+"""What of an upstream's answer its caller sees: nothing of the operator's own, and no text in a place that is not counted."""
 
 from __future__ import annotations
 
 from typing import Any
 
 HOUSES_OWN = frozenset({"provider", "cost", "cost_details", "cost_in_usd_ticks", "is_byok"})
-"""Fields of an answer, or of a chunk of one, that no caller sees, by OpenRouter, xAI and other resellers."""
+"""Fields of an answer, or of a chunk, that no caller sees, of OpenRouter, xAI and other resellers."""
 
 COUNTS = frozenset(
     {
@@ -30,16 +30,16 @@ DETAILS = {
     }.items()
     for name in names.split()
 }
-"""What a usage says in more detail, and the names in it that pass."""
+"""The details of a usage, and the names in them that pass."""
 
 TIMES = frozenset({"queue_time", "prompt_time", "completion_time", "total_time", "service_tier"})
-"""Other things about a call that some say in its usage."""
+"""Other facts about a call that some upstreams write into its usage."""
 
 ALLOWED = COUNTS.union(TIMES, DETAILS)
 
 
 def shown_usage(said: dict[str, Any]) -> dict[str, Any]:
-    """Return what of an upstream's usage a caller may see: counts by their known names, never a cost."""
+    """Return the part of an upstream's usage that a caller may see: counts under known names, never a cost."""
     shown = {
         name: value
         for name, value in said.items()
@@ -56,7 +56,7 @@ def _is_count(value: Any) -> bool:
 
 
 def without_houses_own(answer: dict[str, Any]) -> None:
-    """Take out of an answer, or of a chunk of one, what is between the house and who it buys from."""
+    """Remove from an answer, or from a chunk, what is between the operator and its supplier."""
     if not HOUSES_OWN.isdisjoint(answer):
         for name in HOUSES_OWN:
             answer.pop(name, None)
@@ -99,7 +99,7 @@ BLOCK = _names(
 
 
 def without_unknown_texts(said: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    """Return what is said in the fields that are known, and in the others what is no text: text there nobody would count."""
+    """Return the known fields, and of the others what is no text: text there would not be counted."""
     if known.issuperset(said):
         return said
     return {name: value for name, value in said.items() if name in known or not _has_text(value)}

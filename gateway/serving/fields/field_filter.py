@@ -1,4 +1,4 @@
-"""Decides over each field of a body: it passes, is ours to say, is refused, or is dropped and named."""
+"""Decides over each field of a body: it passes, is written by the gateway, is refused, or is dropped and named."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from gateway.serving.fields.tools import HOSTED_FIELDS
 from gateway.serving.upstream.profiles import COUNT_TOKENS, EMBEDDINGS, RESERVED, Profile
 
 REWRITTEN = frozenset({"min_tokens", *OWN})
-"""Fields that pass, but not always as they came."""
+"""Fields that pass, some of them changed."""
 
 SHOWN_MOST = 64
-"""Characters of a field's name that a refusal shows."""
+"""The most characters of a field's name that a refusal shows."""
 
 GUARDED = HOUSES.union(HOSTED_FIELDS, RESERVED, LIMITS.split())
-"""Fields that do not pass where unknown ones do."""
+"""Fields that do not pass even where unknown fields do."""
 
 OBFUSCATION = "include_obfuscation"
-"""OpenAI's option of a stream that pads its chunks; others know none but the usage."""
+"""OpenAI's stream option that pads chunks; other upstreams know only the usage option."""
 
 
 class Sieve:
-    """What becomes of the fields of one wire format at one upstream."""
+    """What becomes of the fields of one dialect at one upstream."""
 
     def __init__(self, endpoint: str, profile: Profile) -> None:
         self._endpoint = endpoint
@@ -40,13 +40,13 @@ class Sieve:
         )
         self._looked_at = (self._costly.keys() | {"context_management"}) - profile.passes | {"stream_options"}
         self._unasked = (self._passes | self._ours) - self._looked_at
-        """Fields that need no look at their value."""
+        """Fields that pass whatever their value."""
 
     def dropped(self, body: Body) -> tuple[str, ...]:
-        """Return the names of fields that will not reach the upstream, nor are heeded here.
+        """Return the names of fields that neither reach the upstream nor are obeyed here.
 
         Raises:
-            BadRequest: a field costs what no count says, or is unknown where those are refused; ``param`` names it.
+            BadRequest: a field costs what no token count shows, or is unknown where such fields are refused; ``param`` names it.
         """
         dropped: list[str] = []
         for name, value in body.items():
@@ -69,11 +69,11 @@ class Sieve:
             dropped.append(name)
 
     def heeds(self, option: str) -> bool:
-        """Return whether an option of a stream is heeded here or by the upstream."""
+        """Return whether the gateway or the upstream obeys an option of a stream."""
         return option == "include_usage" or (option == OBFUSCATION and self._engine in ("any", "openai"))
 
     def passes(self, name: str) -> bool:
-        """Return whether a field that was not refused reaches the upstream as it came."""
+        """Return whether a field that is not refused reaches the upstream as it came."""
         if name in self._passes:
             return True
         return self._unknown == "pass" and name not in GUARDED and name not in self._costly
@@ -87,7 +87,7 @@ class Sieve:
         return ("rewritten" if name in REWRITTEN else "passes") if self.passes(name) else "dropped"
 
     def passed(self, body: Body, grant: int | None = None) -> Body:
-        """Return what of a body reaches the upstream as it came, but for a least number of tokens above the grant."""
+        """Return the fields that reach the upstream as they came, except a minimum of tokens above the grant."""
         known = self._passes
         passed = {name: value for name, value in body.items() if name in known or self.passes(name)}
         least_tokens = passed.get("min_tokens")
@@ -102,4 +102,4 @@ NAMED = frozenset().union(
     GUARDED,
     COSTLY,
 )
-"""Every name that some table has: what a metric may have as its label."""
+"""Every name in some table: only these may be labels of a metric."""

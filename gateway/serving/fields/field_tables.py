@@ -41,7 +41,7 @@ def page() -> str:
 
 
 def fates(endpoint: str) -> dict[str, tuple[str, ...]]:
-    """Return what becomes of each field that a table has, by profile."""
+    """Return what becomes of each field in a table, by profile."""
     sieves = [_sieve(endpoint, profile) for profile in PROFILES.values()]
     names = OURS[endpoint].union(*KNOWN[endpoint].values())
     return {name: tuple("–" if sieve is None else sieve.fate(name) for sieve in sieves) for name in names}

@@ -1,4 +1,4 @@
-"""Fields that no profile lets pass by itself: the gateway's own, the house's own, and those that cost what no count says."""
+"""Fields that no profile lets pass: the gateway's own, the operator's own, and those whose cost no count shows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OURS = {
     COUNT_TOKENS: frozenset({"model"}),
     EMBEDDINGS: frozenset({"model"}),
 }
-"""What the gateway reads and says itself: the upstream's name of the model, the grant, the choices, the stream."""
+"""Fields that the gateway reads and writes itself: the upstream's name of the model, the grant, the choices, the stream."""
 
 HOUSES = frozenset(
     {
@@ -32,13 +32,13 @@ HOUSES = frozenset(
         *("fallback_credit_token", "diagnostics", "_debug_render_only", "conversation"),
     }
 )
-"""Fields of upstreams that decide over other customers' calls, over the model, or over the house's account: dropped, unless
+"""Fields that affect other customers' calls, the model, or the operator's account: dropped, unless
 TOKENCAP_PASSED_FIELDS lists them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Costly:
-    """Why a field is refused, and the values that change nothing: with one of them it is like any other field."""
+    """Why a field is refused, and its harmless values: with such a value it is like any other field."""
 
     why: str
     harmless: tuple[Any, ...] = ()
@@ -71,17 +71,17 @@ COSTLY = {
     "return_hidden_states": Costly(BULKY, (False,)),
     "return_routed_experts": Costly(BULKY, (False,)),
 }
-"""Fields that cost what no count says. A count of tokens and embeddings make nothing, so there they are like any other."""
+"""Fields whose cost no count shows. Counts of tokens and embeddings generate nothing, so there they are like any other."""
 
 CLEARING = re.compile(r"clear_(?:tool_uses|thinking)_\d{8}")
-"""Edits of a context that leave something out. Others have the model write a summary that no limit bounds."""
+"""Context edits that only leave something out. Other edits make the model write a summary that no limit bounds."""
 
 
 def check_context_management(endpoint: str, given: Any) -> None:
-    """Refuse a management of the context that makes tokens.
+    """Refuse context management that generates tokens.
 
     Raises:
-        BadRequest: it does, or it is none.
+        BadRequest: an edit generates tokens, or is no edit.
     """
     edits = given.get("edits") if isinstance(given, dict) else None
     if given is None or endpoint == COUNT_TOKENS:

@@ -1,6 +1,6 @@
-"""Which body fields each engine knows, by wire format: what passes as it came, since it touches neither limit nor price.
+"""The body fields that each engine knows, by dialect: they pass as they came, since they touch neither limit nor price.
 
-``every`` is what all of them take; ``others`` are upstreams that have no profile of their own. The names are from OpenAI's
+``every`` is what all engines take; ``others`` are upstreams without a profile of their own. The names are from OpenAI's
 and Anthropic's published request types and from the request types in the sources of vLLM, SGLang, llama.cpp and Ollama.
 """
 
@@ -131,7 +131,7 @@ KNOWN = {
 
 
 def known(endpoint: str, profile: str) -> frozenset[str]:
-    """Return the fields that an upstream of this profile knows; one of any kind may know all that some engine knows."""
+    """Return the fields that an upstream of this profile knows; an upstream of any kind may know all that some engine knows."""
     engines = KNOWN[endpoint]
     if profile == "any":
         return frozenset().union(*engines.values())

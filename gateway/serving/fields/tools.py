@@ -1,4 +1,4 @@
-"""Which tools the caller runs, and what becomes of those that the upstream would run: they cost what no token count says."""
+"""Which tools the caller runs, and what becomes of tools that the upstream would run: no token count shows their cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CALLERS = frozenset(
         *("bash", "text_editor", "memory", "tool_search_tool_bm25", "tool_search_tool_regex"),
     }
 )
-"""Types of tools that the caller runs, or that only choose among such, in every format: without their version."""
+"""Types of tools that the caller runs, or that only choose among such tools, in every dialect, without their version."""
 
 VERSION = re.compile(r"_(?:\d{8}|\d{4}_\d{2}_\d{2})\Z")
 """The date at the end of a tool's type, as OpenAI and Anthropic write it."""
@@ -29,29 +29,29 @@ HOSTED_FIELDS = frozenset(
         *("enable_search", "data_sources", "connectors", "compound_custom", "server_tools", "tool_servers"),
     }
 )
-"""Fields that ask for a tool of the upstream's, by OpenAI, OpenRouter, Anthropic, xAI, Qwen, Azure, Cohere, Groq, …"""
+"""Fields that request a tool of the upstream, of OpenAI, OpenRouter, Anthropic, xAI, Qwen, Azure, Cohere, Groq, …"""
 
 CARRIERS = frozenset({"additional_tools", "tool_search_output"})
 """Items of Responses that bring tools of their own."""
 
 ONLINE = ":online"
-"""What a name of a model ends with that searches the web, by OpenRouter."""
+"""The ending of OpenRouter's model names that search the web."""
 
 TOO_DEEP = 8
-"""Namespaces in one another."""
+"""The most namespaces inside one another."""
 
 
 class Hosted:
-    """What a house does with hosted tools: it refuses a body that asks for one, or leaves them out."""
+    """The operator's choice for hosted tools: refuse a body that requests one, or leave them out."""
 
     def __init__(self, *, drops: bool) -> None:
         self._drops = drops
 
     def leave_out(self, body: Body, names: Names) -> tuple[str, ...]:
-        """Take what asks for hosted tools out of a body for one of the models ``names``; return what was taken out.
+        """Remove requests for hosted tools from a body for one of the models ``names``; return what was removed.
 
         Raises:
-            BadRequest: there is something to be taken out, and this house refuses it.
+            BadRequest: there is something to remove, and the operator refuses it.
         """
         left_out: list[str] = []
         if not HOSTED_FIELDS.isdisjoint(body):
@@ -70,7 +70,7 @@ class Hosted:
         return tuple(dict.fromkeys(left_out))
 
     def _note(self, name: str, param: str, left_out: list[str]) -> None:
-        """Take note of what is left out."""
+        """Note what is left out."""
         if not self._drops:
             raise BadRequest(
                 f"{name[:64]} is not served: only tools that the caller runs are, since others cost what no count of"
@@ -94,7 +94,7 @@ class Hosted:
             kept = self._kept(tools, "tools", left_out, named)
             if kept:
                 body["tools"] = kept
-            else:  # what speaks of tools is refused where there are none
+            else:  # upstreams refuse fields about tools where there are no tools
                 del body["tools"]
                 spoken = ("tool_choice", "parallel_tool_calls")
                 left_out += [name for name in spoken if body.pop(name, None) is not None]
@@ -123,7 +123,7 @@ class Hosted:
         return kept
 
     def _choice(self, body: Body, choice: Tool, named: set[str], left_out: list[str]) -> None:
-        """Leave the choice to the model where a hosted tool was chosen, and hosted tools out of those that are allowed."""
+        """Leave the choice to the model where a hosted tool was chosen, and remove hosted tools from the allowed ones."""
         place = choice.get("allowed_tools") if isinstance(choice.get("allowed_tools"), dict) else choice
         if isinstance(place, dict) and isinstance(allowed := place.get("tools"), list):
             kept = self._kept(allowed, "tool_choice", left_out)
@@ -140,7 +140,7 @@ class Hosted:
             del body["tool_choice"]
 
     def _carried(self, items: list[Any], field: str, left_out: list[str]) -> None:
-        """Leave hosted tools out of items and blocks of a conversation that bring tools."""
+        """Remove hosted tools from items and blocks of a conversation that bring tools."""
         for item in items:
             if not isinstance(item, dict):
                 continue
@@ -155,13 +155,13 @@ class Hosted:
 
 
 CHOICES = frozenset({"auto", "any", "none", "required", "tool", "allowed_tools"})
-"""Types of a ``tool_choice`` that are no types of tools."""
+"""Types of a ``tool_choice`` that are not types of tools."""
 
 
 def hosted_type(tool: Tool) -> str | None:
     """Return the type of a tool that the upstream runs, or None where the caller runs it.
 
-    Only what is known to be run by the caller passes: a type that nobody knows may cost anything.
+    Only tools known to be run by the caller pass: an unknown type may cost anything.
     """
     kind = tool.get("type")
     if kind is None:

@@ -14,8 +14,8 @@ from gateway.errors import (
     RouteNotFound,
     TokencapError,
     UpstreamError,
+    UpstreamErrorEvent,
     UpstreamRefused,
-    UpstreamSaid,
     UpstreamUnavailable,
 )
 from gateway.serving.json_codec import loads
@@ -24,12 +24,12 @@ from gateway.serving.upstream.error_redaction import NOBODY, House
 from gateway.serving.upstream.transport import Reply, Sent, Sink, Transport, untold
 
 ERROR_MOST = 64 * 2**10
-"""Bytes of an upstream's error that are read."""
+"""The most bytes of an upstream's error that are read."""
 
 ERROR_S = 5.0
 
 WHOLE_MOST = 64 * 2**20
-"""Bytes of an answer that is not a stream."""
+"""The most bytes of an answer that is not a stream."""
 
 NO_ROUTE, NO_METHOD = 404, 405
 UNKNOWN_PATH = re.compile(
@@ -37,7 +37,7 @@ UNKNOWN_PATH = re.compile(
     r"|(?:the |requested |resource |page |path |url |route |endpoint |api )*not found\.?\Z",
     re.IGNORECASE,
 )
-"""How OpenAI, Groq, llama.cpp, Kong, Express, Go, Azure and who is made with FastAPI say that there is no such route."""
+"""How OpenAI, Groq, llama.cpp, Kong, Express, Go, Azure and services made with FastAPI report a missing route."""
 
 RETRY_HEADERS = ("retry-after", "retry-after-ms")
 
@@ -45,10 +45,10 @@ STREAM_BEGINS = (b":", b"data:", b"event:", b"id:", b"retry:", b"error:")
 JSON_BEGINS = (b"{", b"[")
 BEGINS = JSON_BEGINS + STREAM_BEGINS
 BLANK_MOST = 1024
-"""Bytes of nothing that an answer may begin with before its head alone says what it is."""
+"""The most blank bytes at an answer's beginning; after them its head alone decides what it is."""
 
 DONE = b"data: [DONE]"
-"""What some write behind an answer that they did not stream."""
+"""What some upstreams write behind an answer that they did not stream."""
 
 
 Amend = Callable[[UpstreamRefused, bytes], bytes | None]
@@ -60,7 +60,7 @@ class Whole:
 
     raw: bytes
     said: Any
-    """The same, read."""
+    """The same, parsed."""
 
 
 class Answer:
@@ -70,11 +70,11 @@ class Answer:
         self._reply = reply
         self._patience_s = first_token_s
         self._idle_s = idle_s
-        self._first = b""  # what was read to know what it is, and not taken yet
+        self._first = b""  # bytes read to recognise the answer, and not taken yet
         self._problem: UpstreamError | None = None
 
     async def is_stream(self) -> bool:
-        """Wait for its first bytes and return whether they begin a stream: some send one under another type, or JSON as one."""
+        """Wait for the first bytes and return whether they begin a stream: some upstreams send the wrong type."""
         is_said = (self._reply.header("content-type") or "").startswith("text/event-stream")
         more: bytes | None = b""
         try:
@@ -88,7 +88,7 @@ class Answer:
         return is_said
 
     async def chunk(self) -> bytes | None:
-        """Return the bytes that come next, or None after the last ones.
+        """Return the next bytes, or None after the last ones.
 
         Raises:
             UpstreamUnavailable: the connection broke.
@@ -106,10 +106,10 @@ class Answer:
         return self._reply.chunk(patience_s)
 
     async def pour(self, sink: Sink) -> bool:
-        """Hand each piece to ``sink`` in the turn in which it comes, until it wants no more for now; return whether it had all.
+        """Hand each piece to ``sink`` in the turn in which it comes, until it wants no more for now; return whether it got all.
 
         Raises:
-            UpstreamUnavailable, UpstreamTimeout: as ``chunk`` does.
+            UpstreamUnavailable, UpstreamTimeout: see ``chunk``.
         """
         if self._first:
             first, self._first = self._first, b""
@@ -121,7 +121,7 @@ class Answer:
         return await self._reply.pour(sink, patience_s, self._idle_s)
 
     async def whole(self) -> Whole:
-        """Return an answer that is not a stream. One that is all here is whole without its last byte of HTTP."""
+        """Return an answer that is not a stream. Once all of its JSON is here it is whole, even without the end of HTTP."""
         parts: list[bytes] = []
         size = 0
         problem: UpstreamError = UpstreamUnavailable("The upstream's answer is not JSON.")
@@ -143,14 +143,14 @@ class Answer:
         except ValueError as error:
             raise problem from error
         if isinstance(answer, dict) and is_error(answer):
-            raise UpstreamSaid(answer)
+            raise UpstreamErrorEvent(answer)
         return Whole(raw, answer)
 
 
 def _is_stream(first: bytes, is_said: bool) -> bool | None:
-    """Return whether the first bytes of an answer begin a stream, or None as long as they tell nothing.
+    """Return whether the first bytes of an answer begin a stream, or None while they do not show it.
 
-    What is neither JSON nor a stream is what its head says it is: ``is_said``.
+    Bytes that begin neither JSON nor a stream are what the head says: ``is_said``.
     """
     said = first if first.startswith(BEGINS) else first.removeprefix(codecs.BOM_UTF8).lstrip()
     if said.startswith(JSON_BEGINS):
@@ -164,10 +164,10 @@ class Upstream:
     """The model's endpoint.
 
     Args:
-        first_token_s: how long it may be silent before the head of an answer, and again before its first bytes.
-        whole_s: the same of an answer that is asked for whole, of which nothing comes before all of it was made.
-        house: what no caller hears of, whatever the endpoint says.
-        now: the time, for an endpoint that says when to come again.
+        first_token_s: how long the endpoint may be silent before the head of an answer, and again before its first bytes.
+        whole_s: the same for an answer that is not streamed, of which nothing comes before all of it is made.
+        house: the operator's own names, which no caller sees, whatever the endpoint says.
+        now: the time, for an endpoint that names a date to retry at.
     """
 
     def __init__(
@@ -200,21 +200,21 @@ class Upstream:
     ) -> Asking:
         """Return a context that opens an answer; leaving it closes the connection where more was to come.
 
-        ``more`` are headers of the dialect's own. ``amend`` makes of a refusal and the body that was refused another
-        body, which is asked for once, or None. ``sent`` is called each time that the request leaves.
+        ``more`` are the dialect's own headers. ``amend`` takes a refusal and the refused body, and returns another body,
+        which is sent once, or None. ``sent`` is called each time that the request leaves.
 
         Raises:
             UpstreamRefused: the request itself was refused; status, message and code are the upstream's.
-            UpstreamSaid: there is an error where the answer should be, to be ``heard``.
-            UpstreamUnavailable, UpstreamOverloaded, UpstreamTimeout: there is no answer to be had.
+            UpstreamErrorEvent: there is an error in place of the answer; ``heard`` reads it.
+            UpstreamUnavailable, UpstreamOverloaded, UpstreamTimeout: the endpoint gives no answer.
         """
-        # Some engines take nothing but a UUID; without its dashes it stands in our own id as it is.
+        # Some engines accept only a UUID; without dashes it is a part of our own id.
         patience_s = self._whole_s if comes_whole else self._first_token_s
         return Asking(self, (path, body, request_id.removeprefix("req_"), more, patience_s, sent), amend)
 
     def heard(self, error: UpstreamError) -> UpstreamError:
-        """Return an error as its caller may hear it, where it is one that the endpoint wrote into its answer."""
-        return failure_within(error.said, self._house) if isinstance(error, UpstreamSaid) else error
+        """Return an error that the endpoint wrote into its answer as its caller may see it; any other error as it is."""
+        return failure_within(error.said, self._house) if isinstance(error, UpstreamErrorEvent) else error
 
     async def open(
         self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float, sent: Sent
@@ -229,7 +229,7 @@ class Upstream:
 
 
 class Asking:
-    """One request, from its first byte to the last one that is wanted of its answer."""
+    """One request, from its first byte to the last wanted byte of its answer."""
 
     def __init__(
         self, upstream: Upstream, asked: tuple[str, bytes, str, Mapping[str, str], float, Sent], amend: Amend | None

@@ -1,4 +1,4 @@
-"""The house's own limit on calls at the upstream, with a short queue in which every customer takes its turn."""
+"""The limit on concurrency at the upstream, with a short queue in which customers take turns."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from gateway.errors import UpstreamOverloaded
 
 OPEN = nullcontext()
-"""Where there is no limit."""
+"""Stands for no limit."""
 
 KEPT_PART = 4
-"""One place in so many, rounded up, is kept from any one customer."""
+"""One place in this many, rounded up, is closed to any one customer."""
 
 
 class ConcurrencyLimit:
-    """Lets so many calls through at once. A place that becomes free goes to the customer who was served longest ago.
+    """Lets a number of calls through at once. A free place goes to the customer that was served longest ago.
 
-    One customer alone never has all places: a quarter of them, at least one, is kept from it. So its burst waits behind
-    itself, and another's first call finds a place without waiting for an answer to end.
+    One customer alone never has all places: a quarter of them, at least one, is closed to it. So its burst waits for
+    itself, and another customer's first call finds a place without waiting for an answer to end.
     """
 
     def __init__(self, most: int | None, *, wait_s: float) -> None:
@@ -31,10 +31,10 @@ class ConcurrencyLimit:
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     def place(self, customer: str) -> AbstractAsyncContextManager[None]:
-        """Return a context that holds a place for as long as its block runs.
+        """Return a context that holds a place while its block runs.
 
         Raises:
-            UpstreamOverloaded: none became free in time.
+            UpstreamOverloaded: no place became free in time.
         """
         return OPEN if self._free is None else self._held(customer)
 
@@ -47,7 +47,7 @@ class ConcurrencyLimit:
             self._give_back(customer)
 
     async def _take(self, customer: str) -> None:
-        # Where a place is free, whoever waits has all that it may have.
+        # Where a place is free, every customer that waits already has all the places that it may have.
         if self._may_enter(customer):
             self._enter(customer)
             return
@@ -94,7 +94,7 @@ class ConcurrencyLimit:
             self._call_in(following)
 
     def _call_in(self, customer: str) -> None:
-        """Give a place to who of a customer's calls has waited longest, and put the others behind everyone else's."""
+        """Admit the customer's call that has waited longest, and put its other calls behind those of all others."""
         queue = self._waiting.pop(customer)
         turn = queue.popleft()
         if queue:

@@ -1,4 +1,4 @@
-"""Finds out what kind of engine an upstream is and how long its model is, from what it says of its models."""
+"""Detects an upstream's engine and its model's length, from its list of models."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from gateway.serving.upstream.profiles import ANY, LLAMACPP, OLLAMA, OPENAI, SGL
 
 WAIT_S = 3.0
 PAUSE_S, PAUSE_MOST_S = 1.0, 15.0
-"""How soon an upstream that did not answer is asked again, at first and at most."""
+"""The pause before an upstream that did not answer is asked again, at first and at most."""
 
 MODELS_MOST = 16 * 2**20
-"""Bytes of a list of models."""
+"""The most bytes of a list of models."""
 
 BY_OWNER = {"vllm": VLLM, "sglang": SGLANG, "llamacpp": LLAMACPP, "library": OLLAMA}
-"""Who owns a model, as each engine writes it. OpenAI's own answer is copied by many, so its host tells."""
+"""The owner of a model, as each engine writes it. Many copy OpenAI's answer, so OpenAI is known by its host."""
 
 LENGTHS = ("max_model_len", "context_length", "context_window", "max_context_length", "n_ctx")
-"""What a model's length is called in a list of models, by vLLM and SGLang, OpenRouter, Groq, Mistral and llama.cpp."""
+"""Names of a model's length in a list of models, of vLLM and SGLang, OpenRouter, Groq, Mistral and llama.cpp."""
 
 BUSY = 429
 
@@ -36,11 +36,11 @@ log = logging.getLogger("tokencap.serving")
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What an upstream says of itself."""
+    """What an upstream reports of itself."""
 
     profile: Profile = ANY
     model_tokens_max: int | None = None
-    """How many tokens the model's prompt and answer may have together, where it is said."""
+    """How many tokens the model's prompt and answer may have together, where the upstream reports it."""
 
     def __str__(self) -> str:
         length = "says no length" if self.model_tokens_max is None else f"{self.model_tokens_max:,} tokens long"
@@ -48,7 +48,7 @@ class Engine:
 
 
 async def detected(endpoint: Endpoint, model: str) -> Engine | None:
-    """Return what the upstream is, or None where it does not answer, or not yet."""
+    """Return the detected upstream, or None where it does not answer yet."""
     if urlsplit(endpoint.url).hostname == "api.openai.com":
         return Engine(OPENAI)
     try:
@@ -57,12 +57,12 @@ async def detected(endpoint: Endpoint, model: str) -> Engine | None:
             profile = BY_OWNER.get(str(entry.get("owned_by")), ANY)
             length = _length(entry)
             if profile is LLAMACPP:
-                with suppress(httpx.HTTPError, ValueError):  # without them it is a llama.cpp all the same
+                with suppress(httpx.HTTPError, ValueError):  # without its properties it is llama.cpp all the same
                     said = await _asked(client, endpoint.beside("/props"), endpoint)
                     length = _length(said.get("default_generation_settings")) or length
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
-        return None if status >= 500 or status == BUSY else Engine()  # it is there, and has no such list
+        return None if status >= 500 or status == BUSY else Engine()  # it answers, and has no such list
     except (httpx.HTTPError, ValueError):
         return None
     except httpx.InvalidURL:
@@ -76,7 +76,7 @@ async def _asked(client: httpx.AsyncClient, url: str, endpoint: Endpoint) -> dic
 
 
 def _entry(said: dict[str, Any], model: str) -> dict[str, Any]:
-    """Return what a list says of the model, or of its first one."""
+    """Return the entry of the model in a list, or the first entry."""
     listed = said.get("data")
     entries = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     return next((one for one in entries if one.get("id") == model), entries[0] if entries else {})
@@ -89,7 +89,7 @@ def _length(said: Any) -> int | None:
 
 
 async def keep_asking(endpoint: Endpoint, model: str, told: Callable[[Engine], None]) -> None:
-    """Ask an upstream that did not answer until it does, and tell what it is: engines load for minutes."""
+    """Ask an upstream until it answers, and report what it is: engines load for minutes."""
     pause_s = PAUSE_S
     while (engine := await detected(endpoint, model)) is None:
         await asyncio.sleep(pause_s)

@@ -1,4 +1,4 @@
-"""The model's endpoint: where it is, what every request there carries, the names of its model, small questions beside the calls."""
+"""The upstream's endpoint: its address, what every request there carries, its model's names, small requests beside calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 from gateway.serving.json_codec import loads
 
 BEARER = "authorization"
-"""The header in which a key is sent as OpenAI's clients do; in any other it stands alone."""
+"""The header in which the key follows ``Bearer``, as with OpenAI's clients; in any other header it stands alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Endpoint:
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    """The key and what the operator adds, by lower-case names."""
+    """The key and the operator's headers, by lower-case names."""
 
     @classmethod
     def of(
@@ -40,7 +40,7 @@ class Endpoint:
         return urlunsplit(parts._replace(path=parts.path.rstrip("/") + path))
 
     def beside(self, path: str) -> str:
-        """Return the URL of a route that stands beside the endpoint's ``/v1``: ``/tokenize``."""
+        """Return the URL of a route beside the endpoint's ``/v1``: ``/tokenize``."""
         parts = urlsplit(self.url)
         return urlunsplit(parts._replace(path=parts.path.rstrip("/").removesuffix("/v1") + path))
 
@@ -49,8 +49,8 @@ async def json_of(client: httpx.AsyncClient, request: httpx.Request, most: int) 
     """Send a request and return the JSON of its answer.
 
     Raises:
-        httpx.HTTPError: there is no good answer.
-        ValueError: it is no JSON, or has more than ``most`` bytes.
+        httpx.HTTPError: there is no answer with a good status.
+        ValueError: the answer is no JSON, or has more than ``most`` bytes.
     """
     request.headers["accept-encoding"] = "identity"
     answer = await client.send(request, stream=True)
@@ -67,11 +67,11 @@ async def json_of(client: httpx.AsyncClient, request: httpx.Request, most: int) 
 
 
 OPEN = "*"
-"""Ends a name that stands for all that begin as it does: ``claude-*``."""
+"""Ends a name that stands for all names with its beginning: ``claude-*``."""
 
 
 class Names:
-    """A set of names; the ones that are listed are those without an open end."""
+    """A set of names, some with an open end; only the others are listed."""
 
     __slots__ = ("_beginnings", "_whole")
 

@@ -1,5 +1,5 @@
-"""What an upstream says of a failure, as its caller may hear it: what it is, and in the upstream's own words, code and type
-wherever they tell nothing of the house."""
+"""An upstream's errors as their callers may see them: status, and the upstream's words, code and type wherever these
+reveal nothing of the operator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.errors import UpstreamError, UpstreamOverloaded, UpstreamRefused, U
 from gateway.serving.upstream.error_redaction import House, discreet, discreet_name
 
 CALLERS = frozenset({400, 404, 408, 409, 410, 413, 415, 422, 424, 451})
-"""What a request can be refused with, that its caller can do something about or has to hear of."""
+"""Statuses of refusals that the caller can act on or has to know."""
 
 OVERLOADS = frozenset({429, 503, 529})
 OWES, FORBIDDEN = 402, 403
@@ -32,7 +32,7 @@ OF_CODES = {
     **dict.fromkeys(("not_found_error", "NotFoundError", "NOT_FOUND"), 404),
     **dict.fromkeys(("request_too_large",), 413),
 }
-"""Statuses of errors that come without one, in the middle of an answer, by their code or type."""
+"""Statuses of errors that come without a status, in the middle of an answer, by their code or type."""
 
 MODERATION = re.compile(
     r"flagged|moderat|content[ _]policy|content[ _]filter|content management policy|guardrail", re.I
@@ -42,17 +42,17 @@ OF_THE_HOUSE = re.compile(
     r"|[TR]P[MD]|(?:tokens|requests) per (?:min|day|minute))\b|\blimit:? \d",
     re.I,
 )
-"""Words of an overload that tell how the house stands with its upstream."""
+"""Words of an overload that reveal the operator's standing with the upstream."""
 
 OWED = re.compile(
     r"\bcredit balance|\bplans? (?:&|and) billing|\bbilling (?:details|hard limit|soft limit)|\byour (?:current )?quota"
     r"|\b(?:your|this) (?:organi[sz]ation|account) (?:is|has been|was|must be)\b",
     re.I,
 )
-"""Words of a refusal, whatever its status, of what the house owes its upstream."""
+"""Words of a refusal, whatever its status, about what the operator owes the upstream."""
 
 TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,63}")
-"""A type of an error, as OpenAI and engines write theirs."""
+"""The type of an error, as OpenAI and engines write it."""
 
 AGAIN = re.compile(r"try again in (\d+(?:\.\d+)?) ?(ms|s)\b", re.I)
 RETRY_MOST_S = 24 * 3600
@@ -64,7 +64,7 @@ BROKEN_OFF = "The upstream failed in the middle of its answer."
 
 
 def is_error(said: dict[str, Any]) -> bool:
-    """Return whether JSON that should be an answer, or an event of one, is an error."""
+    """Return whether JSON in the place of an answer, or of an event of one, is an error."""
     if said.get("error") or said.get("object") == "error":
         return True
     if "choices" in said or "type" in said or "object" in said or "output" in said:
@@ -73,7 +73,7 @@ def is_error(said: dict[str, Any]) -> bool:
 
 
 def refused(body: Any, status: int, house: House) -> UpstreamRefused:
-    """Return an upstream's refusal as the caller may hear it: its words, code, type and field, and nothing of the house."""
+    """Return an upstream's refusal as the caller may see it: words, code, type and field, and nothing of the operator's."""
     said = _error_in(body)
     message = _message(said)
     names = {name: discreet_name(said[name], house) for name in ("code", "param") if isinstance(said.get(name), str)}
@@ -88,7 +88,7 @@ def refused(body: Any, status: int, house: House) -> UpstreamRefused:
 
 
 def failure(body: Any, status: int, headers: Mapping[str, str], house: House, now: float) -> UpstreamError:
-    """Return what an answer with the status of an error comes to; ``headers`` are those of it that say something."""
+    """Return the error of an answer with an error's status; ``headers`` has the headers that matter."""
     if _is_callers(status, body):
         error: UpstreamError = refused(body, status, house)
     elif status in OVERLOADS:
@@ -104,7 +104,7 @@ def failure(body: Any, status: int, headers: Mapping[str, str], house: House, no
 
 
 def failure_within(body: Any, house: House) -> UpstreamError:
-    """Return what an error in the middle of an answer, or in place of one, comes to."""
+    """Return the error for an error in the middle of an answer, or in place of one."""
     said = _error_in(body)
     status = _status(said)
     if _is_callers(status, body):
@@ -115,7 +115,7 @@ def failure_within(body: Any, house: House) -> UpstreamError:
     else:
         error = UpstreamUnavailable(BROKEN_OFF)
         if status < 500:
-            return error  # it is between the house and its upstream
+            return error  # the matter is between the operator and the upstream
     error.type = _type(said, house) or error.type
     code = said.get("code")
     if isinstance(code, str) and (code := discreet_name(code, house)):
@@ -124,7 +124,7 @@ def failure_within(body: Any, house: House) -> UpstreamError:
 
 
 def _is_callers(status: int, body: Any) -> bool:
-    """Return whether a refusal is one of what the caller sent, not of who the house is or what it owes."""
+    """Return whether a refusal is about what the caller sent, not about the operator's account or debts."""
     said = _error_in(body)
     names, message = (said.get("code"), said.get("type")), _message(said) or ""
     if any(isinstance(name, str) and OF_CODES.get(name) == OWES for name in names) or OWED.search(message):
@@ -135,7 +135,7 @@ def _is_callers(status: int, body: Any) -> bool:
 
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> int | None:
-    """Return the seconds that an upstream asks to wait: whole ones, at least one. It may say milliseconds, or a date."""
+    """Return the seconds that an upstream asks to wait, whole and at least one. It may write milliseconds, or a date."""
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         said = headers.get(name)
         if not said:
@@ -163,7 +163,7 @@ def _again_s(said: dict[str, Any]) -> int | None:
 
 
 def _overload(said: dict[str, Any], house: House) -> str:
-    """Return what is said of an overload: the upstream's words, where they say no more than that."""
+    """Return the message of an overload: the upstream's words, where they reveal nothing else."""
     message = _message(said)
     if message is not None and not OF_THE_HOUSE.search(message) and discreet(message, house) == message:
         return message
@@ -172,7 +172,7 @@ def _overload(said: dict[str, Any], house: House) -> str:
 
 
 def _error_in(body: Any) -> dict[str, Any]:
-    """Return the object that tells of the error, from wherever the ways of writing errors have it."""
+    """Return the object that describes the error, wherever the upstream's format has it."""
     if isinstance(body, list) and len(body) == 1:
         body = body[0]  # as Gemini writes them
     if not isinstance(body, dict):
@@ -184,7 +184,7 @@ def _error_in(body: Any) -> dict[str, Any]:
 
 
 def _status(said: dict[str, Any]) -> int:
-    """Return the status of an error that came without one."""
+    """Return the status of an error that came without a status."""
     names = [said.get("code"), said.get("type"), said.get("status")]
     known = [OF_CODES[name] for name in names if isinstance(name, str) and name in OF_CODES]
     if OWES in known:
@@ -205,7 +205,7 @@ def _type(said: dict[str, Any], house: House) -> str | None:
 
 
 def _message(error: dict[str, Any]) -> str | None:
-    """Return an error's words, from wherever the ways of writing errors have them."""
+    """Return an error's words, wherever the upstream's format has them."""
     for name in ("message", "detail", "error_description", "msg", "title", "error"):
         said = error.get(name)
         if isinstance(said, dict):
@@ -218,7 +218,7 @@ def _message(error: dict[str, Any]) -> str | None:
 
 
 def _violation(one: Any) -> str:
-    """Return one of several violations, as FastAPI lists them: what is wrong where. What was sent is not repeated."""
+    """Return one of several violations, as FastAPI lists them: what is wrong and where. What was sent is not repeated."""
     if not isinstance(one, dict):
         return str(one)
     place = one.get("loc")

@@ -1,7 +1,7 @@
-"""What an upstream says of a refusal, without what is between it and the house: addresses, paths, keys, accounts.
+"""An upstream's words of a refusal, without what is the operator's own: addresses, paths, keys, accounts.
 
-Everything else reaches the caller to the letter, because it is how the caller learns what to change. So each rule here
-knows a shape, and `tests/gateway/serving/upstream/test_error_redaction.py` holds for each what it masks and what it leaves alone.
+Everything else reaches the caller to the letter, because it tells the caller what to change. So each rule here knows a
+shape, and `tests/gateway/serving/upstream/test_error_redaction.py` has for each what it masks and what it leaves alone.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from urllib.parse import urlsplit
 
 MASK = "…"
 READ_MOST, MESSAGE_MOST, NAME_MOST = 3_000, 2_000, 200
-"""Characters of an upstream's message that are read and that are passed on; and of a code, a type, a field's name."""
+"""The most characters of an upstream's message that are read and passed on; and of a code, a type, a field's name."""
 
 DOCUMENTATION = (
     *("openai.com", "anthropic.com", "claude.com", "json-schema.org", "w3.org", "ietf.org", "rfc-editor.org"),
     *("schema.org", "huggingface.co", "github.com", "vllm.ai", "sgl-project.github.io", "ollama.com", "pydantic.dev"),
     *("python.org", "mozilla.org", "wikipedia.org", "readthedocs.io", "microsoft.com", "google.com", "mistral.ai"),
 )
-"""Domains whose pages explain errors; who stands there is no secret of the house, nor is its page."""
+"""Domains whose pages explain errors: neither the domains nor the pages are the operator's secrets."""
 
 INTERNAL = r"(?:internal|local|localdomain|svc|lan|corp|intranet|home|private|consul|test|cluster)"
 INFRASTRUCTURE = re.compile(
@@ -42,7 +42,7 @@ ROOTS = (
 AMBIGUOUS_ROOTS = (
     r"(?:data|models?|app|apps|config|run|code|work|lib|lib64|bin|content|storage|weights|cache|secrets|export|host)"
 )
-"""Also words that begin a path in a body or of a route; a number behind one is a place in an array."""
+"""Words that begin a path within a body or of a route; a number after one is a place in an array."""
 
 SEGMENTS = r"(?:/[^\s\"'`<>|,;:()\[\]{}/]*)"
 
@@ -93,7 +93,7 @@ API_PATH = re.compile(r"/(?:v\d+|api|generate|invocations|chat|completions|metri
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """What is the house's own: the hosts it talks to, the keys it shows there."""
+    """The operator's own names: the hosts that this gateway talks to, the keys that it sends there."""
 
     hosts: frozenset[str] = frozenset()
     keys: tuple[str, ...] = ()
@@ -104,7 +104,7 @@ class House:
         return cls(frozenset(host for host in found if host), tuple(key for key in keys if key))
 
     def has(self, host: str) -> bool:
-        """Return whether a host is the house's, or in a domain of its own with one that is."""
+        """Return whether a host is the operator's, or shares a domain with such a host."""
         return host in self.hosts or any(_domain(one) == _domain(host) for one in self.hosts if "." in one)
 
 
@@ -112,7 +112,7 @@ NOBODY = House()
 
 
 def discreet(message: str, house: House = NOBODY) -> str:
-    """Return an upstream's message without what is between it and the house."""
+    """Return an upstream's message without what is the operator's own."""
     said = message[:READ_MOST]
     for key in house.keys:
         said = _without_key(said, key)
@@ -124,7 +124,7 @@ def discreet(message: str, house: House = NOBODY) -> str:
 
 
 def discreet_name(name: str, house: House = NOBODY) -> str | None:
-    """Return a code or the name of a field; None where there is something in it that is masked, or too much."""
+    """Return a code or the name of a field; None where a part of it would be masked, or it is too long."""
     return name if len(name) <= NAME_MOST and discreet(name, house) == name else None
 
 
@@ -136,7 +136,7 @@ def renamed(message: str, model: str, as_called: str) -> str:
 
 
 def _url(url: str, house: House) -> str:
-    """Return a URL that explains something, or the mask; what ends the sentence behind it stays."""
+    """Return a URL that explains something, or the mask; the end of the sentence behind it stays."""
     bare = url.rstrip(ENDS_SENTENCE)
     return (bare if _is_public(bare, house) else MASK) + url[len(bare) :]
 
@@ -158,12 +158,12 @@ def _is_public(url: str, house: House) -> bool:
 
 
 def _domain(host: str) -> str:
-    """Return the domain that hosts of one house share."""
+    """Return the domain that hosts of one operator share."""
     return ".".join(host.split(".")[-2:])
 
 
 def _without_host(said: str, host: str) -> str:
-    """Mask a host of ours. A name that is also a word is one only where a port follows."""
+    """Mask a host of the operator's. A name that is also a word is a host only where a port follows."""
     is_word = re.fullmatch(r"[A-Za-z]+", host) is not None
     port = r":\d+" if is_word else r"(?::\d+)?"
     domain = re.escape(_domain(host)) if host.count(".") >= 2 and not _explains(host) else None
@@ -176,7 +176,7 @@ def _explains(host: str) -> bool:
 
 
 def _without_key(said: str, key: str) -> str:
-    """Mask the key, and what shows enough of it to know it by."""
+    """Mask the key, and any piece that is long enough to identify it."""
     if len(key) < 6:
         return said
     said = re.sub(rf"(?<!\w){re.escape(key)}(?!\w)", MASK, said)
@@ -187,7 +187,7 @@ def _without_key(said: str, key: str) -> str:
 
 
 def _address(found: re.Match[str]) -> str:
-    """Mask an IPv6 address; a slice of a list in code looks much like one."""
+    """Mask an IPv6 address; a slice of a list in code looks much like an address."""
     written = found["boxed"] or found["bare"]
     try:
         IPv6Address(written)

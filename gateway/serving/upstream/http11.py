@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection to the model's endpoint: a request at a time, its reply read by httptools as it comes."""
+"""One HTTP/1.1 connection to the upstream: one request at a time, whose reply httptools parses as it comes."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from gateway.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from gateway.serving.upstream.transport import Sink
 
 HEAD_MOST = 256
-"""Header lines of a reply."""
+"""The most header lines of a reply."""
 
 FRAMING_MOST = 64 * 2**10
-"""Bytes of a reply that are no part of its body, between two that are: a head, the frames of chunks, trailers."""
+"""The most bytes of a reply between two bytes of its body: a head, the frames of chunks, trailers."""
 
 AHEAD_MOST = 256 * 2**10
-"""Bytes of a body that are taken in before anyone asks for them; beyond that the upstream has to wait."""
+"""The most bytes of a body that are taken in before they are wanted; beyond that the upstream has to wait."""
 
 STOPPED = "The upstream stopped sending."
 NO_ANSWER = "The upstream closed the connection without an answer."
 
 TCP_INFO = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
 UNACKED_AT = 24
-"""Where Linux says how many packets of ours the other side has not acknowledged: four bytes of ``TCP_INFO``."""
+"""Where Linux reports how many of our packets the other side has not acknowledged: four bytes of ``TCP_INFO``."""
 
 
 class NotRead(UpstreamUnavailable):
-    """The other side gave up a connection before it had read the request that was sent on it."""
+    """The other side gave up a connection before it had read the request on it."""
 
 
 class WireReply:
-    """One reply, filled by its connection. It outlives its place there: what has come in can be read when it is over."""
+    """One reply, filled by its connection. It outlives its place there: its bytes can be read after the connection's end."""
 
     def __init__(self, connection: Connection, deadlines: Deadlines) -> None:
         self.status = 0
@@ -93,7 +93,7 @@ class WireReply:
                     return False
 
     def _kept(self) -> bytes:
-        """Return what came in while nobody took it."""
+        """Return the bytes that came while they were not wanted."""
         chunks, self._chunks = self._chunks, []
         if self._size > AHEAD_MOST and self._connection is not None:
             self._connection.resume()
@@ -139,7 +139,7 @@ class WireReply:
         self._wake()
 
     def end(self, error: UpstreamError | None = None) -> None:
-        """Take note that nothing more comes, and whether that is how it was to be."""
+        """Note that nothing more comes, and whether the reply is complete."""
         self._connection, self._error, self._is_over = None, error, error is None
         self._deadlines.leave(self)
         self._wake()
@@ -150,7 +150,7 @@ class WireReply:
             waiter.set_result(None)
 
     async def _wait(self, patience_s: float, otherwise: str) -> None:
-        """Wait until something has come; what is wrong is raised here."""
+        """Wait until something has come; raise the connection's error here."""
         if self._error is not None:
             raise self._error
         self._ticks_left = self._deadlines.within(patience_s)
@@ -165,7 +165,7 @@ class WireReply:
 
 
 class Connection(asyncio.Protocol):
-    """A connection, for as long as both sides keep it. ``freed`` takes it back, ``lost`` hears of its end."""
+    """A connection, while both sides keep it. ``freed`` takes it back, ``lost`` is called at its end."""
 
     def __init__(
         self, deadlines: Deadlines, freed: Callable[[Connection], None], lost: Callable[[Connection], None]
@@ -194,7 +194,7 @@ class Connection(asyncio.Protocol):
         return cast(int, self._transport.get_extra_info("socket").fileno())
 
     def send(self, request: bytes) -> WireReply:
-        """Send a request and return its reply, of which nothing is here yet."""
+        """Send a request and return its reply, which is still empty."""
         assert self._transport is not None
         reply = self._reply = WireReply(self, self._deadlines)
         self._framing = 0
@@ -220,7 +220,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._reply is None:
-            self.close()  # nothing was asked: what is said now answers nobody
+            self.close()  # no request is open: these bytes answer nothing
             return
         self._framing += len(data)
         try:
@@ -246,7 +246,7 @@ class Connection(asyncio.Protocol):
             self._break("The upstream broke off its answer." if self._reply and self._reply.status else NO_ANSWER)
         self._lost(self)
 
-    # What the parser says, in this order.
+    # The parser's callbacks, in their order.
 
     def on_message_begin(self) -> None:
         if self._reply is None:
@@ -304,7 +304,7 @@ class Connection(asyncio.Protocol):
 def _has_unread(fileno: int) -> bool:
     """Return whether the other side, which has ended its half of a connection, did not read all that was sent to it.
 
-    It closed the connection with bytes that it had not read, which resets it, or did so before all of them were there.
+    It closed the connection with unread bytes, which resets the connection, or before all of the bytes arrived.
     """
     there = socket.socket(fileno=fileno)
     try:

@@ -1,4 +1,4 @@
-"""The way to the model's endpoint through an HTTP proxy, where calls are few enough for httpx to carry them."""
+"""Requests to the upstream through an HTTP proxy, where calls are few enough for httpx."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class ProxiedReply:
 
 
 class Proxied:
-    """httpx behind the same door as the pool of our own."""
+    """httpx with the same interface as our own pool."""
 
     def __init__(self, endpoint: Endpoint, proxy: str | None) -> None:
-        # The house's own limits say how many calls run; the pool must not be another queue.
+        # The concurrency limit decides how many calls run; the pool must not be another queue.
         unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=1024)
         timeout = httpx.Timeout(None, connect=CONNECT_S)
         self._endpoint = endpoint
@@ -64,7 +64,7 @@ class Proxied:
         headers = {name: value for name, value in more.items() if name not in self._endpoint.headers}
         headers["x-request-id"] = request_id
         request = self._client.build_request("POST", self._endpoint.at(path), content=body, headers=headers)
-        sent()  # a proxy takes it at once, whatever it can reach
+        sent()  # a proxy accepts the connection at once, whatever it can reach
         try:
             async with asyncio.timeout(patience_s):
                 return ProxiedReply(await self._client.send(request, stream=True))

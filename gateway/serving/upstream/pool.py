@@ -1,4 +1,4 @@
-"""Keeps connections to the model's endpoint, each for one call at a time."""
+"""Keeps connections to the upstream, each for one call at a time."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ IDLE_S = 4.0
 """How long an idle connection is kept: less than the five seconds after which usual servers close it themselves."""
 
 LOOKED_AT_S = 0.02
-"""An idle connection that the event loop may not have looked at for so long is looked at before it is used."""
+"""An idle connection that the event loop may not have polled for this long is polled before it is used."""
 
 
 class Pool:
-    """Speaks HTTP/1.1. How many calls run at a time is the gate's to say: here nothing waits but for a connection.
+    """Speaks HTTP/1.1. The concurrency limit decides how many calls run: here a call waits only for its connection.
 
     Args:
         endpoint: ``http`` or ``https``.
-        tls: what ``https`` is verified with.
+        tls: verifies ``https``.
     """
 
     def __init__(self, endpoint: Endpoint, tls: ssl.SSLContext, deadlines: Deadlines) -> None:
@@ -61,7 +61,7 @@ class Pool:
             try:
                 return await self._answered(kept, request, patience_s, sent)
             except NotRead:
-                pass  # the other side had given it up, and nobody works on what it did not read
+                pass  # the other side had given the connection up, and does not work on a request that it did not read
         return await self._answered(await self._connect(min(patience_s, CONNECT_S)), request, patience_s, sent)
 
     @staticmethod
@@ -79,10 +79,10 @@ class Pool:
     async def aclose(self) -> None:
         for connection in list(self._open):
             connection.close()
-        await asyncio.sleep(0)  # their ends are told in the next turn
+        await asyncio.sleep(0)  # their ends are reported in the next turn
 
     def _kept(self, now: float) -> Connection | None:
-        """Return the idle connection that was used last, if the other side has kept it, too."""
+        """Return the most recently used idle connection that the other side has kept, too."""
         while self._idle:
             connection = self._idle.pop()
             idle_s = now - connection.idle_since
@@ -125,7 +125,7 @@ class Pool:
 
 
 class _Countdown:
-    """Ends a timeout after so many ticks."""
+    """Ends a timeout after a number of ticks."""
 
     def __init__(self, deadlines: int, limit: asyncio.Timeout) -> None:
         self._ticks_left = deadlines
@@ -138,7 +138,7 @@ class _Countdown:
 
 
 def _has_news(fileno: int) -> bool:
-    """Return whether the other side has said something, be it that it is gone, that was not read yet."""
+    """Return whether unread bytes, or the end of the connection, have come from the other side."""
     poll = select.poll()
     poll.register(fileno, select.POLLIN)
     return bool(poll.poll(0))

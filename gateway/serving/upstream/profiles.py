@@ -1,4 +1,4 @@
-"""The engines that a model may run on: which formats each speaks, which limit it obeys, what it says of its usage."""
+"""The engines that a model may run on: which dialects each speaks, which limit it obeys, how it reports usage."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ ENDPOINTS = frozenset({CHAT, COMPLETIONS, RESPONSES, MESSAGES, COUNT_TOKENS, EMB
 
 @dataclass(frozen=True, slots=True)
 class MediaBounds:
-    """The most input tokens that are held for what is no text, or is not in the body."""
+    """The most input tokens held for what is no text, or is not in the body."""
 
     image_tokens_max: int = 5_000
     audio_tokens_per_kb: int = 32
     file_tokens_max: int = 100_000
     kept_tokens_max: int = 131_072
-    """For an earlier answer, a conversation or a prompt that the upstream keeps, where nothing is known of it here."""
+    """For an earlier answer, a conversation or a prompt that the upstream keeps, where the gateway knows nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,28 +29,28 @@ class Profile:
 
     name: str
     speaks: frozenset[str] = ENDPOINTS
-    """Routes it may have. One that it turns out not to have is its own 404."""
+    """Routes that it may have. A route that it turns out to lack is its own 404."""
     chat_limits: tuple[str, ...] = ("max_completion_tokens", "max_tokens")
     """Fields of a chat completion that carry the grant."""
     takes_engine_limits: bool = True
     """Whether an engine's own spelling of a limit, where the caller used one, is forwarded with the grant in it."""
     continuous_usage: bool = False
-    """Whether each chunk can tell the tokens so far; then even chunks of several tokens are cut exactly."""
+    """Whether each chunk can carry the count so far; then even chunks of several tokens are cut exactly."""
     choices_most: int = 16
     counts_choices_apart: bool = False
-    """Whether its usage is of one choice: then several are asked for in a stream, which has the usage of each."""
+    """Whether its usage is of one choice: then several choices are requested as a stream, which has the usage of each."""
     tokenize_field: str | None = None
     """The field of its ``/tokenize`` that takes the text, where it has that route."""
     passes: frozenset[str] = frozenset()
-    """Fields beyond those that the engine knows that may pass: the operator's."""
+    """The operator's fields, which pass beside those that the engine knows."""
     unknown_fields: str = "drop"
-    """What becomes of fields that are neither: ``drop``, ``refuse`` or ``pass``."""
+    """What becomes of any other field: ``drop``, ``refuse`` or ``pass``."""
     asks_usage: bool = True
-    """Whether it is asked, by ``stream_options``, to say the usage of a stream."""
+    """Whether it is asked, by ``stream_options``, for the usage of a stream."""
     always_streams: bool = False
-    """Whether it is asked to stream also for a caller who wants a whole answer."""
+    """Whether it is asked to stream also for a caller that wants a whole answer."""
     stops_on_hangup: bool = False
-    """Whether the engine is known to stop making an answer once its connection is closed, streamed or whole."""
+    """Whether the engine is known to stop generating once its connection is closed, streamed or whole."""
     finishes: bool = True
     """Whether a whole answer is read to its end though its caller hung up."""
     media: MediaBounds = MediaBounds()
@@ -81,7 +81,7 @@ RESERVED = frozenset(
         *("n_predict", "num_predict", "n_cmpl", "options", "sampling_params", "generation_config", "extra_body"),
     }
 )
-"""Fields that no setting lets pass: they are limits, have limits in them, or are the gateway's to say."""
+"""Fields that no setting lets pass: they are limits, contain limits, or are written by the gateway."""
 
 NAMED = {
     "chat": {CHAT},
@@ -90,7 +90,7 @@ NAMED = {
     "messages": {MESSAGES, COUNT_TOKENS},
     "embeddings": {EMBEDDINGS},
 }
-"""Routes by the names that settings have for them."""
+"""Routes by their names in the settings."""
 
 PROFILES = {profile.name: profile for profile in (ANY, OPENAI, VLLM, SGLANG, LLAMACPP, OLLAMA)}
 
@@ -107,10 +107,10 @@ def as_set(
     on_hangup: str | None,
     media: MediaBounds,
 ) -> Profile:
-    """Return a profile with what the operator's settings say of it; what they leave empty stays.
+    """Return a profile as the operator's settings change it; empty settings change nothing.
 
     Raises:
-        StartupError: a field is to pass that never may.
+        StartupError: a setting lets a field pass that must never pass.
     """
     if reserved := sorted(RESERVED.intersection(passes)):
         raise StartupError(f"TOKENCAP_PASSED_FIELDS: {reserved[0]} is the gateway's to say.", exit_code=2)

@@ -1,4 +1,4 @@
-"""What carries a request to the model's endpoint and its answer back, as bytes: the one thing a client has to be."""
+"""The interface of a client: it carries a request to the upstream and its answer back, as bytes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 Sink = Callable[[bytes], bool]
-"""Takes a piece of a body; says whether it wants the next one at once."""
+"""Takes a piece of a body; returns whether it wants the next piece at once."""
 
 Sent = Callable[[], None]
-"""Is told that a request leaves: from then on something may be made."""
+"""Called when a request leaves: from then on tokens may be made."""
 
 OF_ALL = {"content-type": "application/json", "accept-encoding": "identity"}
 """Headers of every request."""
 
 
 def untold() -> None:
-    """Tell nobody."""
+    """Do nothing."""
 
 
 class Reply(Protocol):
@@ -36,9 +36,9 @@ class Reply(Protocol):
         """
 
     async def pour(self, sink: Sink, patience_s: float, idle_s: float) -> bool:
-        """Hand each piece to ``sink`` in the turn in which it comes; return whether it had all of them.
+        """Hand each piece to ``sink`` in the turn in which it comes; return whether ``sink`` got all of them.
 
-        Where ``sink`` wants no more for now, it is False, and what comes meanwhile is kept, up to a bound.
+        Where ``sink`` wants no more for now, return False; what comes meanwhile is kept, up to a bound.
 
         Raises:
             UpstreamUnavailable: the connection broke before the end.
@@ -46,7 +46,7 @@ class Reply(Protocol):
         """
 
     async def aclose(self) -> None:
-        """Want no more; a connection that has more to say is closed."""
+        """Stop reading; a connection with more to come is closed."""
 
 
 class Transport(Protocol):
@@ -57,14 +57,14 @@ class Transport(Protocol):
     ) -> Reply:
         """Send a JSON body to ``path`` below the endpoint's URL; return the reply once its head is here.
 
-        ``more`` are headers of its own. ``sent`` is called each time before a byte of it leaves.
+        ``more`` are the request's own headers. ``sent`` is called each time before a byte of the request leaves.
 
-        The request is sent once. It is sent again, once and on a new connection, only where the one that it went out on
-        was kept from an earlier call and given up before the other side had read all of the request: before a byte was
-        written, or, where the client can tell, by a reset or with bytes of it unacknowledged, and no byte of an answer.
+        The request is sent once. It is sent again, once and on a new connection, only where its first connection was
+        kept from an earlier call and given up before the other side had read all of the request: before a byte was
+        written, or, where the client can tell, by a reset or with unacknowledged bytes, and without a byte of an answer.
 
         Raises:
-            UpstreamUnavailable: nobody answers there, or not in HTTP.
+            UpstreamUnavailable: the endpoint does not answer, or not in HTTP.
             UpstreamTimeout: no head came within ``patience_s``.
         """
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.serving.meter import (
     Count,
     Input,
-    Sight,
+    Observed,
     Usage,
     count,
     count_input,
@@ -48,7 +48,7 @@ from gateway.serving.sse import Events, is_comment
 def test_one_decision_for_each_way_of_saying_it(
     reported: int | None, seen: int, is_final: bool, is_whole: bool, expected: Count
 ) -> None:
-    assert count_output(Sight(Usage(reported), seen, is_final, is_whole), 100) == expected
+    assert count_output(Observed(Usage(reported), seen, is_final, is_whole), 100) == expected
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_one_decision_for_each_way_of_saying_it(
 )
 def test_a_figure_that_is_too_small_for_its_text_is_none(said: int, expected: Count, is_belied: bool) -> None:
     """300 pieces that are 150 tokens at least, of 500 that were granted."""
-    sight = Sight(Usage(said), 300, True, True, least=150)
-    assert (count_output(sight, 500), sight.is_belied) == (expected, is_belied)
+    observed = Observed(Usage(said), 300, True, True, least=150)
+    assert (count_output(observed, 500), observed.is_belied) == (expected, is_belied)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_a_figure_that_is_too_small_for_its_text_is_none(said: int, expected: Co
     ],
 )
 def test_a_running_figure_stands_beside_a_guess_unless_more_went_by_for_sure(said: int | None, expected: Count) -> None:
-    sight = Sight(Usage(said), 110, False, False, is_estimate=True, surely=60)
-    assert count_output(sight, 500) == expected
+    observed = Observed(Usage(said), 110, False, False, is_estimate=True, surely=60)
+    assert count_output(observed, 500) == expected
 
 
 @pytest.mark.parametrize(
@@ -144,13 +144,13 @@ def test_an_estimate_of_more_than_was_held_is_what_was_held_and_where_nothing_ca
 
 
 def test_a_figure_that_leaves_out_choices_is_the_least_beside_a_tokenizers_count() -> None:
-    def sight(recounted: int | None, said: int = 40) -> Sight:
-        return Sight(Usage(said), 28, False, False, recounted=recounted, is_partial=True)
+    def observed(recounted: int | None, said: int = 40) -> Observed:
+        return Observed(Usage(said), 28, False, False, recounted=recounted, is_partial=True)
 
-    assert count_output(sight(30), 100) == Count(40, 40, "tokenizer")
-    assert count_output(sight(50), 100) == Count(50, 50, "tokenizer")
-    assert count_output(sight(None), 100) == Count(28, 28, "counted")
-    assert count_output(Sight(Usage(20), 28, False, False, recounted=10), 100) == Count(10, 10, "tokenizer")
+    assert count_output(observed(30), 100) == Count(40, 40, "tokenizer")
+    assert count_output(observed(50), 100) == Count(50, 50, "tokenizer")
+    assert count_output(observed(None), 100) == Count(28, 28, "counted")
+    assert count_output(Observed(Usage(20), 28, False, False, recounted=10), 100) == Count(10, 10, "tokenizer")
 
 
 @pytest.mark.parametrize(
@@ -164,9 +164,9 @@ def test_a_figure_that_leaves_out_choices_is_the_least_beside_a_tokenizers_count
 def test_a_part_is_never_more_than_the_whole_and_a_dispute_is_told(
     usage: Usage, least: int, expected: tuple[int, int, str | None]
 ) -> None:
-    sight = Sight(usage, 9, True, True, least=least)
+    observed = Observed(usage, 9, True, True, least=least)
     came_to = outcome(
-        sight, Input(5, "upstream"), granted=100, finish="complete", ttft_ms=None, duration_ms=1, threads=()
+        observed, Input(5, "upstream"), granted=100, finish="complete", ttft_ms=None, duration_ms=1, threads=()
     )
 
     assert (came_to.cached_tokens, came_to.reasoning_tokens, came_to.usage_dispute) == expected

@@ -163,7 +163,7 @@ async def test_what_no_webhook_took_for_a_day_is_set_aside(
     courier.turn()
 
     assert notices(client) == 0
-    assert client.xlen(redis_keys.NOTICES_ASIDE) == 1
+    assert client.xlen(redis_keys.DEAD_NOTICES) == 1
     assert '"customer":"acme"' in caplog.text
 
 
@@ -217,7 +217,7 @@ async def test_an_entry_that_is_no_notice_is_set_aside(
 
     assert len(receiver.events) == 4
     assert notices(client) == 0
-    assert client.xlen(redis_keys.NOTICES_ASIDE) == 1
+    assert client.xlen(redis_keys.DEAD_NOTICES) == 1
     assert faults == [1]
 
 

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Writes a hold as it is written now that a worker of the version before left behind. KEYS: the set of holds, the hold,
--- inflight. ARGV: the hold's id.
+-- Rewrites a hold that a worker of the version before left behind into the present form. KEYS: the set of holds, the
+-- hold, inflight. ARGV: the hold's id.
 local h = redis.call('HMGET', KEYS[2], 'state', 'owner', 'tokens', 'money', 'input', 'first', 'charged', 'window',
   'deadline', 'admitted', 'grant', 'facts', 'sofar', 'owes_input', 'billed')
 local lease_until = redis.call('ZSCORE', KEYS[1], ARGV[1])

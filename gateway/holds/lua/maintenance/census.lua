@@ -1,7 +1,7 @@
--- Reads windows of one bucket, and every hold that is open there, at one moment; changes nothing.
+-- Reads windows of one bucket and every open hold of the bucket at one moment; changes nothing.
 -- KEYS: state, inflight, the holds of the version before, then windows. ARGV: generation.
--- Replies {'rebuild'}; or {'counted', of each hold its window, tokens and money, one after the other; of each window what
--- `gateway/holds/store/packing.py` reads of one}.
+-- Replies {'rebuild'}; or {'counted', of each hold its window, tokens and money, one after the other; of each window the
+-- values that `gateway/holds/store/packing.py` reads}.
 if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[1] then return {'rebuild'} end
 local held, windows = {}, {}
 local function add(window, tokens, money)
@@ -9,7 +9,7 @@ local function add(window, tokens, money)
   held[place + 1], held[place + 2], held[place + 3] = window, tokens, money
 end
 for _, text in ipairs(redis.call('HVALS', KEYS[2])) do
-  if string.find(text, '^%a') then  -- not how far a call was
+  if string.find(text, '^%a') then  -- not the progress of a call
     local _, tokens, money, _, _, _, _, _, _, _, _, _, rest_at = struct.unpack(HOLD, text)
     local _, window = struct.unpack('ss', string.sub(text, rest_at))
     add(window, written(tokens), written(money))

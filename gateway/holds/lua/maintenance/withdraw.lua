@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- Sees to it that a reservation whose reply was lost is refused if it is still to come. KEYS: inflight, settled.
--- ARGV: the hold's id, and the time of who asks. Replies 'known' where the hold was made, and is to be settled like any
--- other; else 'withdrawn'.
+-- Makes sure that a reservation whose reply was lost is refused if it still arrives. KEYS: inflight, settled.
+-- ARGV: the hold's id, and the caller's time. Replies 'known' where the hold exists, and is to be settled like any other;
+-- else 'withdrawn'.
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return 'known' end
 redis.call('HSETNX', KEYS[2], ARGV[1], packed_mark(struct.pack(DONE, 0, NONE, time_ms(tonumber(ARGV[2])))))
 return 'withdrawn'

@@ -1,7 +1,7 @@
-"""Puts the deltas of a stream together by one table, and says what is new in each.
+"""Puts the deltas of a stream together by one table, and returns what is new in each.
 
-A caller who streams is sent what is new, one who does not is sent all of it: so both get the same answer, and no client
-has to know how an engine repeats itself.
+A caller that streams is sent what is new, any other the sum: so both get the same answer, and no client has to know how
+an engine repeats itself.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ GROWN = frozenset(
         *("tokens", "token_logprobs", "top_logprobs", "text_offset", "token_ids", "annotations", "images"),
     }
 )
-"""Texts, and lists of what the model wrote: each piece comes behind those before it, whatever it says."""
+"""Texts, and lists of what the model wrote: each piece is appended to those before it, whatever its content."""
 
 FIRST = frozenset({"role", "id", "type", "object", "format", "signature"})
-"""What stays as it came first."""
+"""Fields whose first value stays."""
 
 NUMBERED = frozenset({"tool_calls", "reasoning_details"})
 """Lists whose items come in pieces; each item has an ``index``."""
 
 PARTED = frozenset({"content", "thinking", "thinking_blocks"})
-"""Lists whose items come in pieces and have a type only."""
+"""Lists whose items come in pieces and have only a type."""
 
 TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(GROWN, (str, list)),
@@ -37,10 +37,10 @@ TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("function", "custom", "function_call", "audio"), (dict,)),
     **dict.fromkeys(("input", "data", "summary", "format"), (str, list, dict)),
 }
-"""What a value may be, by its name; another one says nothing."""
+"""The types of a value, by its name; a value of another type is ignored."""
 
-# Everything else is replaced by what comes later, a list by a longer one that begins with it. A name of a call is kept,
-# or grows until the call's arguments begin. Nothing is replaced or extended by null, "" or what is there already.
+# Everything else is replaced by a later value, a list by a longer list that begins with it. The name of a call is kept,
+# or grows until the call's arguments begin. Null, "" and a repeated value replace and extend nothing.
 
 
 class Text(list[str]):
@@ -48,11 +48,11 @@ class Text(list[str]):
 
 
 class Items(list[dict[str, Any]]):
-    """Items that come in pieces, each with an index of its own, whatever the upstream numbers them."""
+    """Items that come in pieces, each with an index of its own, whatever the upstream's numbers."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._at: dict[int | None, int] = {}  # the upstream's index to the item that it meant last
+        self._at: dict[int | None, int] = {}  # from the upstream's index to the item that it last meant
 
     def take(self, pieces: list[Any], *, keeps: bool, are_calls: bool = False) -> list[Any]:
         """Take pieces of items; return what is new in them."""
@@ -67,14 +67,14 @@ class Items(list[dict[str, Any]]):
             if not new:
                 continue
             if isinstance(item.get("function"), dict):
-                new.setdefault("function", {})  # OpenAI's own client asks for it in every piece
+                new.setdefault("function", {})  # OpenAI's own client needs it in every piece
             news.append({"index": item["index"], **new})
         return news
 
     def _place(self, piece: dict[str, Any], *, is_dense: bool) -> int:
-        """Return where the item of a piece is; a new one is made where there is none.
+        """Return the place of a piece's item, making a new item where there is none.
 
-        Its index is the upstream's, if it is free; where ``is_dense``, it is its place: OpenAI's client takes no other.
+        The index is the upstream's, if free; where ``is_dense``, it is the item's place: OpenAI's client accepts no other.
         """
         given = piece.get("index")
         if type(given) is not int:
@@ -92,14 +92,14 @@ class Items(list[dict[str, Any]]):
         return place
 
     def _named(self, name: Any) -> int | None:
-        """Return where the item with this id is."""
+        """Return the place of the item with this id."""
         if not isinstance(name, str) or not name:
             return None
         return next((place for place, item in enumerate(self) if item.get("id") == name), None)
 
 
 def _call_begun(piece: dict[str, Any]) -> dict[str, Any]:
-    """Return the first piece of a call with all that clients ask for in one; its id and its name may still come."""
+    """Return the first piece of a call with all fields that clients need; the id and the name may still come."""
     begun = {"id": "", **{name: value for name, value in piece.items() if value is not None}}
     if isinstance(piece.get("custom"), dict):
         return {"type": "custom", **begun}
@@ -109,7 +109,7 @@ def _call_begun(piece: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_another(item: dict[str, Any], piece: dict[str, Any]) -> bool:
-    """Return whether a piece begins another item than the one that had its index before."""
+    """Return whether a piece begins another item than the item that had its index before."""
     kind, known_kind = piece.get("type"), item.get("type")
     if kind and known_kind and kind != known_kind:
         return True
@@ -130,9 +130,9 @@ def _called(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_said_again(written: list[str], piece: Any) -> bool:
-    """Return whether a piece says all of a call's arguments once more: nothing follows an object that is whole.
+    """Return whether a piece repeats all of a call's arguments: nothing can follow a whole object.
 
-    A shorter piece that came before may well come again within a text.
+    A shorter piece may well come twice within a text.
     """
     if not isinstance(piece, str) or not piece.startswith("{") or sum(map(len, written)) != len(piece):
         return False
@@ -150,7 +150,7 @@ def _is_json(written: Any) -> bool:
 
 
 def take(before: dict[str, Any], delta: dict[str, Any], *, keeps: bool = True) -> dict[str, Any]:
-    """Take a delta to what came before it, and return what is new in it. What grows is kept only where ``keeps``."""
+    """Add a delta to what came before it, and return what is new in it. Growing texts are kept only where ``keeps``."""
     news: dict[str, Any] = {}
     for name, value in delta.items():
         if value is not None and name in TYPES and not isinstance(value, TYPES[name]):
@@ -202,7 +202,7 @@ def take(before: dict[str, Any], delta: dict[str, Any], *, keeps: bool = True) -
 
 
 def _grown(had: Any, name: str, value: Any, *, keeps: bool) -> Any:
-    """Return what ``had`` grows to."""
+    """Return ``had`` with the new piece."""
     if isinstance(value, str):
         if isinstance(had, list) and not isinstance(had, Text):
             return _grown(had, name, [{"type": "text", "text": value}], keeps=keeps)
@@ -228,7 +228,7 @@ def _grown(had: Any, name: str, value: Any, *, keeps: bool) -> Any:
 
 
 def joined(assembled: Any) -> Any:
-    """Return what was put together, as it is sent."""
+    """Return the assembled value as it is sent."""
     if isinstance(assembled, Text):
         return "".join(assembled)
     if isinstance(assembled, dict):

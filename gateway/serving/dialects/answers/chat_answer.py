@@ -22,17 +22,17 @@ SPOKEN = ("content", "refusal", "tool_calls", "function_call")
 WRITTEN = frozenset({*TEXTS, *SPOKEN, "audio"})
 THOUGHTS = frozenset({"reasoning_details", "thinking_blocks"})
 BESIDE_CONTENT = tuple((WRITTEN | THOUGHTS) - {"content"})
-"""Lists of what was thought; what is encrypted in them is no text."""
+"""Lists of reasoning; encrypted parts of them are no text."""
 THOUGHT_IN = ("text", "summary", "thinking")
 ENDED = frozenset({"index", "delta", "text", "logprobs", "finish_reason", "native_finish_reason", "stop_reason"})
-"""Of a choice that has ended, nothing new; a filter may still have something to say."""
+"""An empty choice, for a choice that has ended: a filter's result may still come."""
 
 REPEATED = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier", "obfuscation"})
-"""What every chunk has."""
+"""The fields of every chunk."""
 
 
 class ChatReading(Reading):
-    """Chunks with choices, each with a delta; the usage where it was asked for; ``[DONE]``."""
+    """Chunks with choices, each with a delta; the usage where it was requested; ``[DONE]``."""
 
     kind = "chat.completion"
     chunk_kind = "chat.completion.chunk"
@@ -62,7 +62,7 @@ class ChatReading(Reading):
         taken, text, shown = like.run(events, start, self._grant - self._tokens[index])
         if taken:
             self._tokens[index] += taken
-            self._is_final = False  # what the usage says, it said of the text so far
+            self._is_final = False  # the usage was reported of the text so far
             self._characters += len(text)
             self._tails[index] = (self._tails[index] + text)[-TAIL_KEPT:]
             if self.texts is not None:
@@ -77,7 +77,7 @@ class ChatReading(Reading):
         return shown
 
     def _choice_of_text(self, shown: list[dict[str, Any]]) -> int | None:
-        """Return the choice of a chunk that says a text for one choice, and nothing else that another would say again."""
+        """Return the choice of a chunk that has a text for one choice, and else only what every chunk repeats."""
         if len(shown) != 1:
             return None
         choice = shown[0]
@@ -98,10 +98,10 @@ class ChatReading(Reading):
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 if "usage" in choice:
-                    usage = choice.pop("usage") or usage  # Kimi's place for it
+                    usage = choice.pop("usage") or usage  # Kimi's place for the usage
                 choice = without_unknown_texts(choice, self.known)
                 delta = self._delta(choice)
-                is_token = carries_token(delta)  # something that the model wrote
+                is_token = carries_token(delta)  # text of the model
                 if is_token:
                     has_text = True
                     self._go_on(choice.get("index", 0))
@@ -144,7 +144,7 @@ class ChatReading(Reading):
     def _kept(
         self, choice: dict[str, Any], delta: dict[str, Any], is_token: bool, *, crosses: bool
     ) -> dict[str, Any] | None:
-        """Count a choice's part of a chunk; return what of it the caller may see."""
+        """Count a choice's part of a chunk; return the part that the caller may see."""
         index = choice.get("index", 0)
         if type(index) is not int or not 0 <= index < self._wanted.choices:
             return None
@@ -176,7 +176,7 @@ class ChatReading(Reading):
         return kept
 
     def _in_order(self, shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the choices of a chunk after those below them that have not begun: clients go by their places."""
+        """Return the choices of a chunk behind lower ones that have not begun: clients go by their places."""
         latest = max(choice["index"] for choice in shown)
         come = {choice["index"] for choice in shown}
         new = [index for index in range(self._begun, latest) if index not in come]
@@ -185,7 +185,7 @@ class ChatReading(Reading):
         return sorted([*begun, *shown], key=itemgetter("index")) if begun else shown
 
     def _go_on(self, index: Any) -> None:
-        """Take note of more text for a choice: an end that the upstream gave before was none. Some give one in each chunk."""
+        """Note more text for a choice: an earlier end of it was no end. Some upstreams write an end in each chunk."""
         if type(index) is int and index in self._last:
             del self._last[index], self._ended[index]
             self._is_final = False
@@ -194,7 +194,7 @@ class ChatReading(Reading):
         return {"index": index, **self._shown({}), "logprobs": None, "finish_reason": reason}
 
     def _done(self) -> bytes:
-        """Take note that nothing more comes: a choice that began and was given no reason ended by itself."""
+        """Note that nothing more comes: a begun choice without a reason ended by itself."""
         for index in sorted({*range(max(self._come, default=-1) + 1)} - self._ended.keys()):
             message = self._messages[index]
             self._ended[index] = reason = "tool_calls" if message.get("tool_calls") else "stop"
@@ -208,25 +208,25 @@ class ChatReading(Reading):
         return shown + self._ends_shown() if self.ended_by_itself else shown
 
     def _delta(self, choice: dict[str, Any]) -> dict[str, Any]:
-        """Return what a choice adds."""
+        """Return a choice's delta."""
         delta = choice.get("delta")
         return without_unknown_texts(delta, DELTA) if isinstance(delta, dict) else {}
 
     def _message(self, choice: dict[str, Any]) -> dict[str, Any]:
-        """Return all that a choice says, in an answer that was not streamed."""
+        """Return a choice's message, in an answer that was not streamed."""
         message = choice.get("message")
         return without_unknown_texts(message, DELTA) if isinstance(message, dict) else {}
 
     def _shown(self, delta: dict[str, Any]) -> dict[str, Any]:
-        """Return what a choice adds, as a chunk has it."""
+        """Return a choice's delta, as a chunk has it."""
         return {"delta": delta}
 
     def _whole_choice(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Return what a choice says, as an answer has it that is not streamed."""
+        """Return a choice's message, as an answer that is not streamed has it."""
         return {"message": message}
 
     def _note_frame(self, chunk: dict[str, Any]) -> None:
-        """Take what a chunk says beside its choices; an engine's first or last one may have no id."""
+        """Take a chunk's fields beside its choices; an engine's first or last chunk may have no id."""
         if self._wanted.stream and chunk.get("id"):
             self._frame = chunk
             return
@@ -241,7 +241,7 @@ class ChatReading(Reading):
         chunk |= kept
 
     def _lacked(self) -> dict[str, Any]:
-        """Return what clients ask for in every chunk and every answer, where the upstream does not say it."""
+        """Return the fields that clients need in every chunk and answer, where the upstream lacks them."""
         return {"id": "", "object": self.chunk_kind, "created": 0, "model": self._wanted.model}
 
     def _put_together(self, choice: dict[str, Any]) -> None:
@@ -250,7 +250,7 @@ class ChatReading(Reading):
         take(whole, {name: value for name, value in choice.items() if name != "delta"})
 
     def _whole(self, choice: dict[str, Any]) -> dict[str, Any]:
-        """Return a choice whose pieces were put together."""
+        """Return a choice assembled from its pieces."""
         said = joined(self._messages[choice["index"]])
         message = {"role": "assistant", "content": None, **said}
         return {**joined(choice), "message": {**message, "role": message["role"] or "assistant"}}
@@ -305,7 +305,7 @@ class ChatReading(Reading):
         return self._ends_shown() + self._ending(billed, charge_nanousd, conversation_left)
 
     def _ends_shown(self) -> bytes:
-        """Return the chunk that says how the choices ended, once nothing more can come of them."""
+        """Return the chunk with the choices' ends, once nothing more can come of them."""
         ends, self._last = list(self._last.values()), {}
         if not ends or not self._wanted.stream:
             return b""
@@ -333,7 +333,7 @@ class ChatReading(Reading):
 
 
 def read_usage(said: dict[str, Any]) -> Usage:
-    """Return the usage as OpenAI's completions write it; SGLang has the reasoning beside the other counts."""
+    """Return the usage as OpenAI's completions write it; SGLang's has the reasoning beside the other counts."""
     prompt, completion = said.get("prompt_tokens_details"), said.get("completion_tokens_details")
     cached = prompt.get("cached_tokens") if isinstance(prompt, dict) else None
     reasoning = completion.get("reasoning_tokens") if isinstance(completion, dict) else said.get("reasoning_tokens")
@@ -351,7 +351,7 @@ def read_usage(said: dict[str, Any]) -> Usage:
 
 
 def carries_token(delta: dict[str, Any]) -> bool:
-    """Return whether a delta holds something that the model wrote."""
+    """Return whether a delta has text of the model."""
     if not delta:
         return False
     if delta.get("content"):
@@ -365,7 +365,7 @@ def carries_token(delta: dict[str, Any]) -> bool:
 
 
 def _texts_in(message: dict[str, Any]) -> list[str]:
-    """Return what the model wrote in a message or a delta. What was thought is often there twice, as text and in parts."""
+    """Return the model's texts in a message or a delta. Reasoning is often there twice, as text and in parts."""
     if isinstance(content := message.get("content"), str) and not any(map(message.get, BESIDE_CONTENT)):
         return [content]
     audio, lists = message.get("audio"), [said for name in THOUGHTS if isinstance(said := message.get(name), list)]
@@ -381,7 +381,7 @@ def _is_thought(part: Any) -> bool:
 
 
 def _numbers(choices: list[dict[str, Any]]) -> list[int]:
-    """Return the numbers of an answer's choices: their own, unless one has none or two have the same."""
+    """Return the numbers of an answer's choices: their own, unless a number is missing or comes twice."""
     own = [index for choice in choices if type(index := choice.get("index")) is int]
     return own if len(set(own)) == len(choices) else list(range(len(choices)))
 

@@ -1,4 +1,4 @@
-"""Whose figures the usages in a stream of several choices are: of one choice, or of all of them."""
+"""Tells whether the usages in a stream of several choices are of one choice or of all of them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class ChoiceUsages:
     """Adds up the usages of an upstream that counts each choice for itself.
 
     Args:
-        choices: how many there are.
-        counted_apart: whether the upstream says one usage of each choice, at its end.
-        runs_apart: whether its running usages are known to be each of the one choice beside it. Of another upstream that
-            shows: a figure that is not above one of another choice, though text came since, is of one choice alone.
+        choices: their number.
+        counted_apart: whether the upstream reports one usage of each choice, at its end.
+        runs_apart: whether each of its running usages is known to be of the one choice beside it. Another upstream shows
+            it: a figure that is not above another choice's, though text came since, is of one choice alone.
     """
 
     def __init__(self, choices: int, *, counted_apart: bool, runs_apart: bool) -> None:
@@ -22,7 +22,7 @@ class ChoiceUsages:
         self._counted_apart = counted_apart
         self._is_known = self._runs_apart = runs_apart
         self.is_partial = False
-        """Whether the newest figure may leave out choices of which no figure was said yet."""
+        """Whether the newest figure may lack choices that have no figure yet."""
         self._apart: list[Usage] = []
         self._running: dict[int, Usage] = {}  # the newest of each choice
 
@@ -33,11 +33,11 @@ class ChoiceUsages:
 
     @property
     def most_of_one(self) -> int | None:
-        """The output of the choice that has the most, where the upstream says the usage of each at its end."""
+        """The output of the choice with the most, where the upstream reports each choice's usage at its end."""
         return max(one.output_tokens or 0 for one in self._apart) if self._apart else None
 
     def of_all(self, said: Usage, beside: list[Any], *, has_text: bool) -> Usage:
-        """Return a usage that was said ``beside`` some choices, with those of the others."""
+        """Return a usage that came ``beside`` some choices, with those of the others added."""
         if self._choices == 1:
             return said
         self.is_partial = False

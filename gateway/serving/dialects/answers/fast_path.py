@@ -1,4 +1,4 @@
-"""Events of a stream that differ from one before them in their text only: recognised by their bytes, not parsed."""
+"""Events of a stream that differ from an earlier one in their text only: recognised by their bytes, not parsed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import orjson
 
 _BEGINS = re.compile(rb'"content": ?"')
 _TEXT = re.compile(rb'(?!\Z)[^"\\\x00-\x1f]*(?:\\["\\/bfnrt][^"\\\x00-\x1f]*)*')
-"""The inside of a JSON string that says nothing but text: no escape that could be half of a character."""
+"""The inside of a JSON string of plain text, without an escape that could be half of a character."""
 
 
 class FastPath:
-    """What comes before and after the text in such an event, and in the bytes that its caller was sent for it."""
+    """The bytes before and after the text in such an event, and in what its caller is sent for it."""
 
     __slots__ = ("_after", "_before", "_shown_after", "_shown_before", "_sizes", "index")
 
@@ -46,7 +46,7 @@ class FastPath:
 
 
 def fast_path_of(data: bytes, shown: bytes, index: int) -> FastPath | None:
-    """Return how to recognise the like of an event of one choice, of which the caller was sent ``shown``."""
+    """Return how to recognise events like one of one choice, for which the caller was sent ``shown``."""
     parts, shown_parts = _around_text(data), _around_text(shown)
     if parts is None or shown_parts is None:
         return None

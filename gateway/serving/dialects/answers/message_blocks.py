@@ -1,4 +1,4 @@
-"""The blocks of a message, put together from its events: each has a place of its own and is closed once."""
+"""The blocks of a message, assembled from its events: each has a place of its own and is closed once."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ Event = dict[str, Any]
 Block = dict[str, Any]
 
 TEXTS = ("text", "thinking", "partial_json")
-"""What the model wrote, in a block or a delta."""
+"""Fields of a block or a delta that have text of the model."""
 
 EMPTY: dict[str, Block] = {
     "text": {"text": ""},
     "thinking": {"thinking": "", "signature": ""},
     "tool_use": {"input": {}},
 }
-"""What the vendor's clients ask for in a block that begins, by its type."""
+"""Fields that the vendor's clients need at the beginning of a block, by its type."""
 
 BEGUN_BY = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "thinking"}
-"""The block that a delta belongs to, where none began."""
+"""The type of block of a delta, where no block has begun."""
 
 KEPT = frozenset({"type", "citation", *TEXTS})
 
 
 class Blocks:
-    """Everything that the model wrote so far. Blocks are numbered as they begin, whatever the upstream numbers them."""
+    """All that the model wrote so far. Blocks are numbered as they begin, whatever the upstream's numbers."""
 
     def __init__(self) -> None:
         self.tool_calls: list[str] = []
@@ -43,7 +43,7 @@ class Blocks:
         return [self._whole(place) for place in range(len(self._blocks))]
 
     def begin(self, event: Event) -> list[Event]:
-        """Take a block's beginning; return it as it is shown: not at all, where it began before."""
+        """Take a block's beginning; return it as it is shown: not at all, where the block has begun before."""
         block = event.get("content_block")
         if not isinstance(block, dict):
             return []
@@ -57,7 +57,7 @@ class Blocks:
         return [self._add(given, block)]
 
     def grow(self, event: Event) -> list[Event]:
-        """Take a delta of a block; return it as it is shown, after the block's beginning, if it had none."""
+        """Take a delta of a block; return it as it is shown, after the block's beginning where that was missing."""
         delta = event.get("delta")
         if not isinstance(delta, dict):
             return []
@@ -88,7 +88,7 @@ class Blocks:
         return [*before, {**event, "index": place, "delta": said}]
 
     def close(self, event: Event) -> list[Event]:
-        """Take a block's end; return it as it is shown: not at all, where it is not open."""
+        """Take a block's end; return it as it is shown: not at all, where the block is not open."""
         given = _number(event.get("index"))
         place = self._places.get(given) if given is not None else self._open[-1] if self._open else None
         if place not in self._open:
@@ -122,7 +122,7 @@ class Blocks:
             self.tool_calls.append(call)
 
     def _whole(self, place: int) -> Block:
-        """Return a block with what went by of its texts."""
+        """Return a block with the relayed part of its texts."""
         block = dict(self._blocks[place])
         for name, pieces in self._pieces[place].items():
             if name != "partial_json":
@@ -132,7 +132,7 @@ class Blocks:
             try:
                 block["input"] = loads(written.encode("utf-8", "surrogatepass"))
             except ValueError:
-                block["input"] = {}  # cut in the middle: nothing of it can be called
+                block["input"] = {}  # cut in the middle: it cannot be called
         return block
 
 
@@ -157,7 +157,7 @@ def told(blocks: list[Block]) -> Iterator[Event]:
 
 
 def _fits(name: str, value: Any) -> bool:
-    """Return whether a text is one."""
+    """Return whether a text is a JSON object."""
     return isinstance(value, str) or name not in TEXTS
 
 
@@ -166,6 +166,6 @@ def _number(given: Any) -> int | None:
 
 
 def _is_another(begun: Block, block: Block) -> bool:
-    """Return whether a block is not the one that began under its number."""
+    """Return whether a block is another one than the block that began under its number."""
     known, named = begun.get("id"), block.get("id")
     return begun.get("type") != block.get("type") or bool(known and named and known != named)

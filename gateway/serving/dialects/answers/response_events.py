@@ -1,4 +1,4 @@
-"""Events of a response: which item each speaks of, what text it brings, and those that tell an item that came whole."""
+"""Events of a response: the item of each, its text, and the events of an item that came whole."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ TEXT_PLACES = {
     "response.reasoning_text": ("content", "content_index", "text"),
     "response.reasoning_summary_text": ("summary", "summary_index", "text"),
 }
-"""Where in an item's parts a text belongs."""
+"""The place of a text within an item's parts."""
 
 STRING_PLACES = {
     "response.function_call_arguments": "arguments",
     "response.mcp_call_arguments": "arguments",
     "response.custom_tool_call_input": "input",
 }
-"""Which string of an item grows."""
+"""The string of an item that grows."""
 
 PARTS = {
     "response.content_part": ("content", "content_index"),
@@ -32,24 +32,24 @@ PARTS = {
 }
 
 WRITTEN = ("text", "refusal", "arguments", "input")
-"""Names of what the model wrote, in an item or in a part of one."""
+"""Names of the model's texts, in an item or in a part of one."""
 
 
 def place_of(event: Event) -> int | None:
-    """Return the number that an event says its item has."""
+    """Return the item's number in an event."""
     place = event.get("output_index")
     return place if type(place) is int and place >= 0 else None
 
 
 def names_of(item: Item) -> list[str]:
-    """Return what an item is known by: its id, and its call among items of its type; one without an id, its call alone."""
+    """Return an item's identity: its id, and its call among items of its type; without an id, its call alone."""
     call = item.get("call_id")
     names = [item.get("id"), f"{item.get('type')} {call}" if call else None, None if item.get("id") else call]
     return [name for name in names if isinstance(name, str) and name]
 
 
 def whole_text_in(event: Event) -> str:
-    """Return the text of an event that is no delta: of its item, of its part, or its own."""
+    """Return the text of an event other than a delta: of its item, of its part, or its own."""
     family, _, step = str(event.get("type")).rpartition(".")
     if step not in ("added", "done"):
         return ""
@@ -63,7 +63,7 @@ def whole_text_in(event: Event) -> str:
 
 
 def texts_of(items: Iterable[Item], *, spoken: bool = False) -> Iterator[str]:
-    """Yield all that the model wrote in items, or only what it said."""
+    """Yield the model's texts in items: all of them, or only the visible ones."""
     for item in items:
         if spoken and item.get("type") != "message":
             continue
@@ -81,7 +81,7 @@ def size(items: Iterable[Item]) -> int:
 
 
 def new_item(event: Event, family: str, number: int) -> Item:
-    """Return an item as it begins, for an event that adds to one that nothing announced."""
+    """Return an item as it begins, for an event that adds to an unannounced item."""
     part = event.get("part")
     kind = part.get("type") if isinstance(part, dict) else None
     given = event.get("item_id")
@@ -93,7 +93,7 @@ def new_item(event: Event, family: str, number: int) -> Item:
 
 
 def delta_of(done: Event, family: str, text: str) -> Event:
-    """Return the delta that an event should have had before it, which says the whole of a text."""
+    """Return the delta that was missing before an event with the whole of a text."""
     at = {name: value for name, value in done.items() if name not in ("type", "text", "refusal", "sequence_number")}
     return {"type": f"{family}.delta", **at, "delta": text}
 

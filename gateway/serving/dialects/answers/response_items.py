@@ -27,10 +27,10 @@ from gateway.serving.json_codec import dumps
 
 
 class Items:
-    """Everything that the model wrote so far, whether its events say which item they speak of or not.
+    """All that the model wrote so far, whether its events name their items or not.
 
-    An item is known by its id, else by its number, else it is the last one. Callers are told numbers and ids in every
-    event, since clients go by them: of an item that was announced once, one number and one id to its end.
+    An item is known by its id, else by its number, else it is the last one. Callers get numbers and ids in every event,
+    since clients go by them: an announced item keeps one number and one id to its end.
     """
 
     def __init__(self) -> None:
@@ -38,11 +38,11 @@ class Items:
         self._items: dict[int, Item] = {}
         self._named: dict[str, int] = {}  # ids to places
         self._open: dict[int, set[tuple[str, int]]] = {}
-        """Items that are not done, and their parts that are not."""
+        """Open items, and their open parts."""
         self._wrote: set[int] = set()
-        """Items of which text went by."""
+        """Items with relayed text."""
         self._pieces: dict[int, dict[tuple[str, int, str], list[str]]] = {}
-        """Texts that grow, by item and by where they are in it: joined once."""
+        """Growing texts, by item and place in it: joined once."""
         self._last: int | None = None
 
     @property
@@ -53,7 +53,7 @@ class Items:
         return [self._items[place] for place in sorted(self._items)]
 
     def text_in(self, event: Event) -> str:
-        """Return what the model wrote that is new in an event: a delta, or what comes whole without any before it."""
+        """Return the model's new text in an event: a delta, or a whole text without a delta before it."""
         if str(event.get("type")).endswith(".delta"):
             delta = event.get("delta")
             return delta if isinstance(delta, str) else dumps(delta).decode() if delta else ""
@@ -65,7 +65,7 @@ class Items:
         return "" if place in self._wrote else text
 
     def take(self, event: Event) -> list[Event]:
-        """Take one event; return it as it is shown, after those that it needs before it; none where it says nothing new."""
+        """Take one event; return it as it is shown, after the events that must precede it; none where it has nothing new."""
         family, _, step = str(event.get("type")).rpartition(".")
         if family == "response.output_item" and step in ("added", "done"):
             if not isinstance(item := event.get("item"), dict):
@@ -85,7 +85,7 @@ class Items:
         return [event if place is None else self._placed(event, place)]
 
     def _find(self, event: Event) -> int | None:
-        """Return the place of the item that an event speaks of, or None where it is a new one."""
+        """Return the place of an event's item, or None where the item is new."""
         item = event.get("item")
         for name in names_of(item) if isinstance(item, dict) else (event.get("item_id"),):
             if isinstance(name, str) and name in self._named:
@@ -110,7 +110,7 @@ class Items:
         return place
 
     def _name(self, place: int) -> None:
-        """Take note of an item's names, and of a tool call's."""
+        """Note the names of an item, and of a tool call."""
         item = self._items[place]
         for name in names_of(item):
             self._named.setdefault(name, place)
@@ -128,11 +128,11 @@ class Items:
         self._wrote.add(place)
 
     def _written(self, place: int, name: str) -> list[str]:
-        """Return the pieces of an item's own text, as far as it went by."""
+        """Return the relayed pieces of an item's own text."""
         return [_string(self._items[place].get(name)), *self._pieces.get(place, {}).get(("", 0, name), ())]
 
     def _join(self, place: int) -> Item:
-        """Put what went by of an item's texts into it."""
+        """Put the relayed part of an item's texts into it."""
         item = self._items[place]
         for (name, index, field), pieces in self._pieces.pop(place, {}).items():
             holder = item[name][index] if name else item
@@ -197,29 +197,29 @@ class Items:
         return [*before, shown]
 
     def _has_ended(self, event: Event) -> bool:
-        """Return whether an event speaks of an item, by its name, that is done."""
+        """Return whether an event names an item that is done."""
         named = event.get("item_id")
         return isinstance(named, str) and named in self._named and self._named[named] not in self._open
 
     def _item_of(self, event: Event, family: str) -> tuple[list[Event], int]:
-        """Return the place of the item that an event adds to, after the event that announces it, if nothing did."""
+        """Return the place of the item that an event adds to, after the event that announces it where that was missing."""
         item = new_item(event, family, len(self._items))
         if (open_one := self._open_of(event, item["type"])) is not None:
             return [], open_one
         if item["id"] in self._named:
-            item["id"] = f"{item['type'][:3]}_{len(self._items)}"  # the other one is done
+            item["id"] = f"{item['type'][:3]}_{len(self._items)}"  # the named item is done
         place = self._add(event, item)
         return [{"type": ADDED, "output_index": place, "item": item}], place
 
     def _open_of(self, event: Event, kind: str) -> int | None:
-        """Return the place of the open item of a type that an event adds to: the one it names, else the last one."""
+        """Return the place of the open item of a type that an event adds to: the named item, else the last one."""
         open_ones = [self._find(event), *sorted(self._open, reverse=True)]
         return next((one for one in open_ones if one in self._open and self._items[one].get("type") == kind), None)
 
     def _string(self, event: Event, family: str, step: str) -> list[Event]:
         place, name = self._find(event), STRING_PLACES[family]
         if place not in self._open or self._items[place].get("type") in ("message", "reasoning"):
-            return []  # of what, only the item's end can say; or it has ended
+            return []  # only the item's end can tell which; or the item has ended
         said = event.get("delta" if step == "delta" else name)
         if step == "delta" and name == "arguments" and is_said_again(self._written(place, name), said):
             return []
@@ -263,10 +263,10 @@ class Items:
         return [*before, shown]
 
     def finish(self, output: list[Any]) -> list[Item]:
-        """Take the items as the upstream shows them at the end, each unless it shows less than was streamed of it.
+        """Take the items of the upstream's last event, each unless it has less text than was streamed of it.
 
         Returns:
-            Those that nothing told of before.
+            The items that nothing announced.
         """
         left = dict(sorted(self._items.items()))
         added: list[Item] = []
@@ -285,7 +285,7 @@ class Items:
         return added
 
     def _same(self, item: Item, left: dict[int, Item]) -> int | None:
-        """Return the place of an item that is shown at the end: of the same name, else the next one that it may be."""
+        """Return the place of an item in the last event: by its name, else the next item that it may be."""
         named = [self._named[name] for name in names_of(item) if name in self._named]
         places = [*(place for place in named if place in left), *left]
         return next((place for place in places if _may_be(item, left[place])), None)
@@ -298,7 +298,7 @@ class Items:
         return list(told(item, place))
 
     def cut(self, shorter: Callable[[str], str]) -> None:
-        """Leave what was granted of items that came whole."""
+        """Cut items that came whole to the grant."""
         self._items = {
             place: item for place, item in self._items.items() if item.get("type") in ("message", "reasoning")
         }
@@ -310,7 +310,7 @@ class Items:
                         part[name] = shorter(text)
 
     def closing(self, *, is_cut: bool) -> Iterator[Event]:
-        """Yield the events that close what is open, as it stands."""
+        """Yield the events that close the open items as they stand."""
         for place in sorted(self._open):
             item = self._join(place)
             for parts, index in sorted(self._open[place]):
@@ -329,14 +329,14 @@ class Items:
 
 
 def _fuller(said: Item, begun: Item) -> Item:
-    """Return an item as it is said at its end, with what was streamed of it where that is more."""
+    """Return an item as its end has it, with the streamed text where that is longer."""
     if size([said]) < size([begun]):
         said = {**said, **{name: begun[name] for name in ("summary", "content", "arguments", "input") if name in begun}}
     return dict(said)
 
 
 def _with_all_parts(said: Item, begun: Item) -> Item:
-    """Return an item as it is said at its end, with the parts that its caller was told of and that it has no more."""
+    """Return an item as its end has it, with announced parts that the end lacks."""
     for name in ("summary", "content"):
         told_of, shown = begun.get(name), said.get(name)
         parts = shown if isinstance(shown, list) else []
@@ -351,13 +351,13 @@ def _fuller_part(said: dict[str, Any], begun: Any) -> dict[str, Any]:
 
 
 def _may_be(item: Item, begun: Item) -> bool:
-    """Return whether an item is one that began, whatever its id: of the same type, and the same call."""
+    """Return whether an item is one that has begun, whatever its id: of the same type, and the same call."""
     calls = {one["call_id"] for one in (item, begun) if isinstance(one.get("call_id"), str)}
     return item.get("type") == begun.get("type") and len(calls) < 2
 
 
 def _same_id(item: Item, begun: Item) -> Item:
-    """Return an item with the id that it was announced with, or without one: clients refuse one that changes."""
+    """Return an item with its announced id, or without one: clients refuse an id that changes."""
     named = begun.get("id")
     if named is None and item.get("id") is not None:
         return {name: value for name, value in item.items() if name != "id"}
@@ -374,7 +374,7 @@ def _parts(item: Item) -> list[dict[str, Any]]:
 
 
 def _list_in(item: Item, name: str) -> list[Any]:
-    """Return the list that an item has under a name, making one where it has none."""
+    """Return an item's list under a name, making one where there is none."""
     if not isinstance(item.get(name), list):
         item[name] = []
     parts: list[Any] = item[name]

@@ -1,4 +1,4 @@
-"""One answer as it comes in, whatever its wire format: counted, cut at the grant, and known to be over."""
+"""One answer as it comes in, in any dialect: counted, cut at the grant, and known to be over."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from gateway.errors import TokencapError, UpstreamError, UpstreamSaid, UpstreamUnavailable
+from gateway.errors import TokencapError, UpstreamError, UpstreamErrorEvent, UpstreamUnavailable
 from gateway.serving.dialects.answers.surrogates import HALF, Halves
 from gateway.serving.dialects.answers.thread_digests import TAIL_CHARACTERS
 from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.fields.answer_fields import shown_usage
 from gateway.serving.json_codec import loads
-from gateway.serving.meter import UNSAID, Sight, Usage
+from gateway.serving.meter import UNSAID, Observed, Usage
 from gateway.serving.sse import Events, EventTooLong, NamedError, comment, is_comment
 from gateway.serving.upstream.error_bodies import is_error
 
@@ -21,25 +21,25 @@ NO_TEXT = frozenset({"id", "type", "role", "call_id", "status", "index", "format
 """Strings that the model did not write, or not as text."""
 
 TAIL_KEPT = 2 * TAIL_CHARACTERS
-"""Characters of the end of a choice's text that are kept, whatever its length."""
+"""The characters kept of the end of a choice's text, whatever its length."""
 
 TOKEN_CHARACTERS = 4
 """Characters of text to a token, where nobody counted."""
 
 PIECE_CHARACTERS = 6
-"""Characters of a piece that may well be one token, on average: where pieces have more, they are of several tokens."""
+"""The most characters of a piece, on average, that may be one token: longer pieces are of several tokens."""
 
 TOKEN_CHARACTERS_MOST = 8
-"""Characters to a token that no text has more of, on average, where it comes in pieces of about a token; twice that where
-it comes whole, and may be anything."""
+"""The most characters to a token that any text has, on average, where it comes in pieces of about a token; twice that
+where it comes whole, and may be anything."""
 
 
 class Reading(ABC):
-    """Bytes of an upstream's stream in, bytes for the caller out, and a sight of it for the meter.
+    """Bytes of an upstream's stream in, bytes for the caller out, and what was observed for the meter.
 
-    What a format adds: ``_take`` for one event, ``feed_whole`` for an answer that was not streamed, and the two ways
-    an answer ends, ``ending`` for a stream and ``whole`` for a caller who did not ask for one. An event that carries
-    text for a choice is one token of it, unless the upstream's figure says more.
+    A dialect adds: ``_take`` for one event, ``feed_whole`` for an answer that was not streamed, and the two ways an
+    answer ends, ``ending`` for a stream and ``whole`` for a caller without a stream. An event with text for a choice is
+    one token of it, unless the upstream's figure is higher.
     """
 
     def __init__(self, wanted: Parameters, grant: int) -> None:
@@ -50,15 +50,15 @@ class Reading(ABC):
         self.ended_by_itself = False
         """Whether the upstream brought the answer to its end."""
         self.failure: UpstreamError | None = None
-        """What was wrong with the last bytes; what came before it was passed on."""
+        """The error in the last bytes; what came before it was relayed."""
         self.texts: list[list[str]] | None = None
-        """All that each choice wrote, where it is to be remembered: ``remember_texts``."""
+        """The whole text of each choice, where it is kept: ``remember_texts``."""
         self.input_tokens: int | None = None
-        """The input as it was counted here, where the upstream's figure is none."""
+        """The gateway's own count of the input, where the upstream has none."""
         self._wanted = wanted
         self._grant = grant
         self.is_silent = True
-        """Whether not one event came."""
+        """Whether no event has come."""
         self._events = Events()
         self._halves = Halves()
         self._tokens = [0] * wanted.choices
@@ -77,20 +77,20 @@ class Reading(ABC):
 
     @property
     def usage(self) -> Usage:
-        """What the upstream said that it used."""
+        """The usage that the upstream reported."""
         return self._usage
 
     @property
-    def sight(self) -> Sight:
-        """What went by so far, and what the upstream said of it."""
+    def observed(self) -> Observed:
+        """What was observed so far, and what the upstream reported of it."""
         pieces, granted = sum(self._tokens), self._granted
         is_whole = self.ended_by_itself or (self._all_ended and not self._was_cut)
         if not pieces:
             tokens = min(self._estimate or 0, granted)
             is_estimate = self._estimate is not None
-            return Sight(self._usage, tokens, self._is_final, is_whole, is_estimate, least=self._whole_least)
+            return Observed(self._usage, tokens, self._is_final, is_whole, is_estimate, least=self._whole_least)
         more = max(self._characters - PIECE_CHARACTERS * pieces, 0) // TOKEN_CHARACTERS
-        return Sight(
+        return Observed(
             self._usage,
             min(max(pieces + more, self._usage.output_tokens or 0 if self._is_partial else 0), granted),
             self._is_final,
@@ -103,12 +103,12 @@ class Reading(ABC):
 
     @property
     def _by_length(self) -> int:
-        """Tokens that so long a text has at the least, if it is no drawing."""
+        """The least tokens of a text of this length, if it is no drawing."""
         return self._characters // TOKEN_CHARACTERS_MOST
 
     @property
     def has_begun(self) -> bool:
-        """Whether a token of the answer was seen to come; one that comes whole shows none."""
+        """Whether a token of the answer was observed as it came; a whole answer shows none."""
         return any(self._tokens)
 
     @property
@@ -118,20 +118,20 @@ class Reading(ABC):
 
     @property
     def item_ids(self) -> list[str]:
-        """Ids of parts of the answer that a later call may name in their place."""
+        """Ids of parts of the answer that a later call may refer to."""
         return []
 
     @property
     def reasons(self) -> list[str]:
-        """How each choice that has ended did, in the words of a chat completion."""
+        """The end of each ended choice, in the words of a chat completion."""
         return list(self._ended.values())
 
     @property
     def uses_whole_grant(self) -> bool:
-        """Whether a choice has had all that it was granted.
+        """Whether a choice has used up its grant.
 
-        What the usage says beyond what was seen went to those that their limit ended; where nothing was seen, a part to
-        each.
+        Tokens of the usage beyond the observed text belong to the choices that their limit ended; where nothing was
+        observed, to each choice a part.
         """
         reported, had = self._usage.output_tokens or 0, sum(self._tokens)
         seen = max((self._tokens[index] for index, reason in self._ended.items() if reason == "length"), default=0)
@@ -140,13 +140,13 @@ class Reading(ABC):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing that may still come is wanted."""
+        """Whether nothing more is wanted of the answer."""
         return self.ended_by_itself or (self._was_cut and self._all_ended)
 
     def is_told(self, as_it_goes: bool) -> bool:
         """Return whether the upstream's figure of all that was made so far is known.
 
-        One that is said in the middle is that only where the upstream is known to tell ``as_it_goes``, or has done so.
+        A figure in the middle counts only where the upstream is known to report ``as_it_goes``, or has done so.
         """
         said = self._usage.output_tokens
         if said is None or self._is_partial or said < max(sum(self._tokens), self._by_length):
@@ -166,7 +166,7 @@ class Reading(ABC):
             return b""
 
     def close(self) -> bytes:
-        """Take note that no more bytes come: an answer whose every choice has ended is whole without its last event."""
+        """Note that no more bytes come: an answer whose every choice has ended is whole without its last event."""
         shown = b"" if self.failure else self._take_all(self._events.close())
         if not self.failure and not self.is_over:
             shown += self._give_up_halves()
@@ -179,7 +179,7 @@ class Reading(ABC):
         """Take an answer that came whole, not as a stream; where it is over the grant, its text is cut in proportion."""
 
     def failed(self, error: TokencapError) -> bytes:
-        """Return the last bytes of a stream that failed, where its format says so within the answer."""
+        """Return the last bytes of a stream that failed, where its dialect reports that within the answer."""
         return b""
 
     @abstractmethod
@@ -188,14 +188,14 @@ class Reading(ABC):
 
     @abstractmethod
     def whole(self, billed: int) -> Any:
-        """Return the answer for a caller who does not stream."""
+        """Return the answer for a caller that does not stream."""
 
     @abstractmethod
     def _take(self, event: dict[str, Any]) -> bytes:
         """Take the JSON of one event and return the bytes for a streaming caller."""
 
     def _done(self) -> bytes:
-        """Take note that the upstream says that nothing more comes; return what a streaming caller hears of it."""
+        """Note the upstream's sign that nothing more comes; return what a streaming caller is sent for it."""
         return b""
 
     @property
@@ -224,7 +224,7 @@ class Reading(ABC):
         return shown[0] if len(shown) == 1 else b"".join(shown)
 
     def _take_run(self, events: list[bytes], start: int) -> tuple[int, bytes]:
-        """Take events from ``start`` on that differ from one before them in their text only; return how many."""
+        """Take events from ``start`` on that differ from an earlier one in their text only; return how many."""
         return 0, b""
 
     def _take_one(self, data: bytes) -> bytes:
@@ -233,8 +233,8 @@ class Reading(ABC):
             self.ended_by_itself = not self._was_cut
             return shown
         if isinstance(data, NamedError):
-            raise UpstreamSaid(_named_error(data))
-        if is_comment(data):  # a sign of life for who waits for a stream
+            raise UpstreamErrorEvent(_named_error(data))
+        if is_comment(data):  # a sign of life for a caller that streams
             return comment(data[1:].removeprefix(b" ")) if self._wanted.stream else b""
         event = _event(data)
         if not self._halves.held and not HALF.search(data):
@@ -249,15 +249,15 @@ class Reading(ABC):
         return b"".join([self._take(event) for event in given_up])
 
     def _take_anew(self, data: bytes, event: dict[str, Any]) -> bytes:
-        """Take an event that was read; a format that knows its like again takes note of it here."""
+        """Take a parsed event; a dialect with a fast path notes here how to recognise similar events."""
         return self._take(event)
 
     def _is_over_grant(self, reported: int | None) -> bool:
-        """Return whether a running figure says that the text beside it is beyond the grant."""
+        """Return whether a running figure puts the text beside it beyond the grant."""
         return (reported or 0) > self._granted
 
     def _note_usage(self, said: dict[str, Any], usage: Usage) -> None:
-        """Take what the upstream says; once a choice was cut, its figures count what nobody gets."""
+        """Take the upstream's usage; once a choice was cut, its figures count what nobody gets."""
         self._said = shown_usage(said)
         if self._was_cut:
             usage = replace(usage, output_tokens=self._usage.output_tokens)
@@ -267,19 +267,19 @@ class Reading(ABC):
 
     @property
     def _input(self) -> int:
-        """Input tokens as a caller is shown them."""
+        """The input tokens that a caller is shown."""
         for tokens in (self.input_tokens, self._usage.input_tokens):
             if tokens is not None:
                 return tokens
         return self._wanted.input_estimate
 
     def _note_text(self) -> None:
-        """Take note of text: what the usage says, it said of the text so far."""
+        """Note text: an earlier usage was reported of the text before it."""
         if not self._all_ended:
             self._is_final = False
 
     def _counts(self, index: int, *, crosses: bool = False) -> bool:
-        """Count a token of a choice; or cut the choice, where it has had its grant or this text ``crosses`` it."""
+        """Count a token of a choice; or cut the choice, where its grant is used up or this text ``crosses`` it."""
         if crosses or self._tokens[index] == self._grant:
             self._was_cut, self._is_final = True, False
             self._ended[index] = "length"
@@ -288,25 +288,25 @@ class Reading(ABC):
         return True
 
     def _wrote(self, index: int, written: Any) -> None:
-        """Take note of the texts that are new in a piece of a choice: how long they are, and the texts if that is wanted."""
+        """Note the new texts in a piece of a choice: their length, and the texts where they are kept."""
         texts = [written] if isinstance(written, str) else list(strings_in(written))
         self._characters += sum(map(len, texts))
         self._keep(index, texts)
 
     def _keep(self, index: int, texts: Iterable[str]) -> None:
-        """Remember what a choice wrote, if that is wanted."""
+        """Keep a choice's text, where texts are kept."""
         if self.texts is not None:
             self.texts[index] += texts
 
     def _remember(self, index: int, text: Any) -> None:
-        """Keep the end of a choice's text: enough to know it again, whatever its length."""
+        """Keep the end of a choice's text: enough to recognise it, whatever its length."""
         if isinstance(text, str):
             self._tails[index] = (self._tails[index] + text)[-TAIL_KEPT:]
 
     def _made(self, parts: list[Any]) -> int:
-        """Return the tokens of an answer that came whole: as the upstream says, unless its texts belie that.
+        """Return the tokens of an answer that came whole: the upstream's figure, unless the texts belie it.
 
-        Where nobody counted they are guessed, and a limit that they met was the grant.
+        Where nobody counted, the tokens are estimated, and an answer that met its limit used the grant.
         """
         self._whole_least = sum(map(len, strings_in(parts))) // (2 * TOKEN_CHARACTERS_MOST)
         said = self._usage.output_tokens
@@ -318,7 +318,7 @@ class Reading(ABC):
         return self._estimate
 
     def _part(self, text: str, made: int) -> str:
-        """Return the part of a text of an answer of ``made`` tokens that was granted."""
+        """Return the granted part of a text of an answer of ``made`` tokens."""
         return text[: len(text) * self._granted // made]
 
 
@@ -330,12 +330,12 @@ def _event(data: bytes) -> dict[str, Any]:
     if not isinstance(event, dict):
         raise UpstreamUnavailable("The upstream failed in the middle of its answer.")
     if is_error(event):
-        raise UpstreamSaid(event)
+        raise UpstreamErrorEvent(event)
     return event
 
 
 def _named_error(data: bytes) -> dict[str, Any]:
-    """Return what an event says that is an error by its name: JSON of any shape, or words."""
+    """Return the content of an event named as an error: JSON of any shape, or words."""
     try:
         said = loads(data)
     except ValueError:
@@ -344,7 +344,7 @@ def _named_error(data: bytes) -> dict[str, Any]:
 
 
 def strings_in(written: Any) -> Iterator[str]:
-    """Yield the texts in a piece of an answer, wherever its format has them."""
+    """Yield the texts in a piece of an answer, wherever its dialect has them."""
     if isinstance(written, str):
         yield written
     elif isinstance(written, dict):

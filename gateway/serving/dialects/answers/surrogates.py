@@ -1,4 +1,4 @@
-"""Characters whose two halves come in two pieces: the first half is held back until the second is here."""
+"""Characters whose two halves come in two pieces: the first half is held back until the second comes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 NUMBERS = ("index", "output_index", "content_index", "summary_index")
 NAMES = (*NUMBERS, "item_id")
 KEPT = frozenset({*NAMES, "type", "id", "object", "created", "model"})
-"""What an event says of where its text belongs."""
+"""The fields of an event that tell where its text belongs."""
 
 TEXTS = GROWN | {"delta", "partial_json"}
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
@@ -23,29 +23,29 @@ UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 ENDS = re.compile(
     r"content_block_stop|message_(?:delta|stop)|response\.(?:completed|incomplete|failed|cancelled)|.*\.done"
 )
-"""Events after which no text follows where they say, or at all where they say nothing."""
+"""Events after which no text follows in the place that they name, or anywhere where they name none."""
 
 Event = dict[str, Any]
 Place = tuple[Any, ...]
 Around = Callable[[Any], Any]
-"""What makes an event of a text."""
+"""Makes an event of a text."""
 
 
 class Halves:
-    """What is held back of each text, by where the text stands in its events."""
+    """The halves held back of each text, by the text's place in its events."""
 
     def __init__(self) -> None:
         self.held: dict[Place, tuple[str, Around]] = {}
 
     def joined(self, event: Event) -> Event:
-        """Return an event with whole characters only; a half that never gets its other half is U+FFFD."""
+        """Return an event with whole characters only; a half without its other half becomes U+FFFD."""
         kind = event.get("type")
         holds = not isinstance(kind, str) or kind.endswith("delta")
         mended: Event = self._mended(event, (str(kind),), (lambda inner: inner) if holds else None)
         return mended
 
     def given_up(self, end: Event | None = None) -> list[Event]:
-        """Return events that say U+FFFD where a half was held back whose text ends with ``end``; at the end of all: None."""
+        """Return events with U+FFFD for halves held back of texts that end with ``end``; None is the end of all."""
         given_up = []
         for place, (_, around) in list(self.held.items()):
             event = around(UNKNOWN)
@@ -55,7 +55,7 @@ class Halves:
         return given_up
 
     def _mended(self, value: Any, place: Place, around: Around | None) -> Any:
-        """Return a value with whole characters; its halves are held back where more may follow: ``around`` is not None."""
+        """Return a value with whole characters; halves are held back where more may follow: ``around`` is not None."""
         if isinstance(value, str):
             held = self.held.pop(place, None)
             text = value if held is None else held[0] + value
@@ -78,7 +78,7 @@ class Halves:
 
 
 def _within(around: Around | None, where: Event, name: str) -> Around | None:
-    """Return what makes an event of what stands under a name of an object."""
+    """Return the maker of an event for a value under a name of an object."""
     return None if around is None else lambda inner: around({**where, name: inner})
 
 
@@ -87,7 +87,7 @@ def _listed(around: Around) -> Around:
 
 
 def _ends(end: Event, held: Event) -> bool:
-    """Return whether the text of an event that was ``held`` back ends with another event."""
+    """Return whether the text of a ``held`` event ends with another event."""
     choices = end.get("choices")
     if isinstance(choices, list):
         ended = [one for one in choices if isinstance(one, dict) and one.get("finish_reason")]

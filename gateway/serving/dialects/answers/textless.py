@@ -1,4 +1,4 @@
-"""An answer without text of the model's: it comes whole, is passed on as it is, and has no output tokens."""
+"""An answer without text of the model: it comes whole, is relayed as it is, and has no output tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.serving.meter import Usage, count
 
 
 class PlainReading(Reading):
-    """Embeddings, or a count: one JSON object. Its usage, where it has one, says the input."""
+    """Embeddings, or a count: one JSON object. Its usage, where it has one, has the input tokens."""
 
     def __init__(self, wanted: Any, grant: int) -> None:
         super().__init__(wanted, grant)

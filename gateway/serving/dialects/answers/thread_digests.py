@@ -1,4 +1,4 @@
-"""What of an answer leads a later call back to its conversation: digests that only the caller's key can make."""
+"""Threads: digests of parts of an answer, made with the caller's key, that lead a later call to its conversation."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterable
 from hashlib import blake2b
 
 TAIL_CHARACTERS = 200
-"""How much of an answer's end is looked at; a shorter answer is looked at whole."""
+"""The characters of an answer's end that are compared; a shorter answer is compared whole."""
 
 RANDOM_PART = re.compile(r"[A-Za-z0-9]{16,}")
-"""What an id that is made once in the world has in it; ``is_random`` says how its letters and digits are mixed."""
+"""The parts of an id that is unique in the world; ``is_random`` checks how letters and digits are mixed."""
 
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 
 
 def is_random(call: str) -> bool:
-    """Return whether an id of a tool call looks as if it were made once in the world, and so is evidence by itself.
+    """Return whether the id of a tool call looks unique in the world, and so is evidence by itself.
 
     Counters (``functions.search:0``), names, times and short ids are not.
     """
@@ -28,7 +28,7 @@ def is_random(call: str) -> bool:
 
 
 def of_tool_call(call: str, secret: bytes, history: str = "") -> str:
-    """Return the thread of a tool call by its id, and by what its user said before it where the id is not random."""
+    """Return the thread of a tool call by its id, and by the user's words before it where the id is not random."""
     return _digest(b"tool", call if is_random(call) else f"{call}\n{history}", secret)
 
 
@@ -38,12 +38,12 @@ def of_answer(text: str, secret: bytes) -> str:
 
 
 def of_answer_id(answer_id: str, secret: bytes) -> str:
-    """Return the thread of an answer by the id that a later call may name."""
+    """Return the thread of an answer by its id, which a later call may name."""
     return _digest(b"answer", answer_id, secret)
 
 
 def of_item(item: str, secret: bytes) -> str:
-    """Return the thread of an item of an answer, by the id that a later call may name in its place."""
+    """Return the thread of an item of an answer by its id, which a later call may refer to."""
     return _digest(b"item", item, secret)
 
 
@@ -54,7 +54,7 @@ def threads(tool_calls: Iterable[str], answers: Iterable[str], secret: bytes, hi
 
 
 def of_session(name: str, secret: bytes) -> str:
-    """Return the conversation of a client's session whose name is no conversation id of ours."""
+    """Return the conversation of a client's session whose name is no valid conversation id."""
     return _digest(b"session", name, secret)
 
 

@@ -1,4 +1,4 @@
-"""Answers that come whole: asked for as their callers asked, and relayed in the bytes they came in."""
+"""Answers that come whole: requested as their callers request them, and relayed in the bytes that came."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _COMMA = re.compile(r"[ \t\n\r]*(?:,[ \t\n\r]*|(?=\}))")
 
 
 def comes_whole(profile: Profile, body: Body, choices: int = 1) -> bool:
-    """Return whether the upstream is asked for a whole answer: its caller wants one, and all of it would be counted."""
+    """Return whether the upstream is asked for a whole answer: its caller wants one, and all of it can be counted."""
     return not (profile.always_streams or body.get("stream") or (profile.counts_choices_apart and choices > 1))
 
 
 def streamed(body: Body, wanted: Parameters) -> Body:
-    """Return the field that asks the upstream to stream, or not to, as the caller said it."""
+    """Return the field that asks the upstream to stream, or not to, as the caller wrote it."""
     if not wanted.comes_whole:
         return {"stream": True}
     return {"stream": False} if body.get("stream") is False else {}
 
 
 def as_it_came(raw: bytes, answer: Any) -> bytes:
-    """Return an answer as JSON, in which what ``raw`` says in the same way keeps its bytes.
+    """Return an answer as JSON, in which unchanged members keep their bytes from ``raw``.
 
     Member by member of the one object: what the gateway has changed (the model's name, the usage, a text that was cut)
-    is written anew, and so is what not every reader of JSON takes.
+    is written again, and so is what not every reader of JSON accepts.
 
     Args:
         raw: the answer as the upstream sent it.
-        answer: the same as its caller is to have it.
+        answer: the same as its caller is to get it.
     """
     if not isinstance(answer, dict):
         return dumps(answer)
@@ -68,7 +68,7 @@ def as_it_came(raw: bytes, answer: Any) -> bytes:
 
 
 def _strict(raw: bytes) -> dict[str, Any] | None:
-    """Return the object that strict JSON says, or None where it says none, or a name comes twice in one object."""
+    """Return the object of strict JSON, or None where the text is no object, or a name comes twice in one object."""
     try:
         said = jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
     except ValueError:
@@ -77,7 +77,7 @@ def _strict(raw: bytes) -> dict[str, Any] | None:
 
 
 def _says(text: bytes, value: Any) -> bool:
-    """Return whether a strict JSON text says a value."""
+    """Return whether a strict JSON text is the text of a value."""
     try:
         return bool(orjson.loads(text) == value)
     except ValueError:  # half a surrogate pair, NaN, a number beyond all floats
@@ -88,7 +88,7 @@ def _members(text: str) -> Iterator[tuple[str, str, str]]:
     """Yield the name of each member of a JSON object, its text, and that of its value.
 
     Raises:
-        ValueError: it is no object of JSON.
+        ValueError: the text is no JSON object.
     """
     found = _BEGIN.match(text)
     if found is None:

@@ -1,4 +1,4 @@
-"""Who speaks in a body: the user that ``metadata.user_id`` names, and what the conversation's user said first and last."""
+"""Who speaks in a body: the user that ``metadata.user_id`` names, and the user's first and last words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Identity(NamedTuple):
 
 
 def identity(body: Body) -> Identity:
-    """Return whom a body is for: of Claude Code's ids, written joined or as JSON, the device and the account.
+    """Return the end user of a body: of Claude Code's ids, written joined or as JSON, the device and the account.
 
     Raises:
         BadRequest: ``metadata.user_id`` is not a string.
@@ -57,7 +57,7 @@ def _parts(given: str) -> tuple[str, str, str | None] | None:
 
 
 SAID_CHARACTERS = 1000
-"""How much of what was said is looked at, beside its length."""
+"""The characters of a text that are compared, beside its length."""
 
 
 def history_of(messages: list[dict[str, Any]]) -> str:

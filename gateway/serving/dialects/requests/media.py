@@ -1,4 +1,4 @@
-"""How much input a body can come to: its text by its bytes, pictures, sounds and files by their kind and size."""
+"""How much input a body can amount to: its text by its bytes, pictures, sounds and files by their kind and size."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from gateway.serving.upstream.profiles import MediaBounds
 Block = dict[str, Any]
 
 DEPTH_MOST = 4
-"""Blocks inside one another: a result of a tool has some of its own."""
+"""The most blocks inside one another: a tool's result has blocks of its own."""
 
 KINDS = {"image": "image", "screenshot": "image", "audio": "audio", "video": "file", "file": "file", "document": "file"}
-"""What a block is, by a word in its type; a container's upload is a file, too."""
+"""The kind of a block, by a word in its type; a container's upload is a file, too."""
 
 CARRIERS = frozenset({"data", "file_data", "image_embeds"})
-"""Fields that carry what they name in base64, also without ``data:`` before it."""
+"""Fields that carry their content in base64, also without ``data:`` before it."""
 
 REFERENCES = frozenset({"url", "file_url", "image_url", "video_url", "audio_url", "file_id", "id"})
 
@@ -24,7 +24,7 @@ BASE64_BYTES, BASE64_CHARACTERS = 3, 4
 
 
 class Measured:
-    """Bytes of a body that are text, and the most tokens that the rest of it comes to."""
+    """The bytes of a body that are text, and the most tokens that the rest amounts to."""
 
     def __init__(self, size: int, bounds: MediaBounds) -> None:
         self._bytes = size
@@ -33,12 +33,12 @@ class Measured:
 
     @property
     def bound(self) -> int:
-        """The most input tokens that the body can come to: none of them is shorter than a byte of its text."""
+        """The most input tokens that the body can amount to: no token is shorter than a byte of its text."""
         return self._bytes + self._tokens
 
     @property
     def estimate(self) -> int:
-        """What it is likely to come to: a quarter of that."""
+        """The likely number of input tokens: a quarter of that."""
         return -(-self.bound // 4)
 
     def take(self, messages: Any) -> Measured:
@@ -49,7 +49,7 @@ class Measured:
         return self
 
     def refer(self) -> Measured:
-        """Add what the upstream keeps and only it knows."""
+        """Add the tokens of what the upstream keeps and only it knows."""
         self._tokens += self._bounds.kept_tokens_max
         return self
 
@@ -78,7 +78,7 @@ def _kind(block: Block) -> str | None:
 
 
 def _media(blocks: list[Any], depth: int) -> Iterator[Block]:
-    """Yield the blocks that carry something, or refer to it, wherever messages and items have them."""
+    """Yield the blocks that carry media or refer to them, wherever messages and items have them."""
     for block in blocks:
         if not isinstance(block, dict):
             continue
@@ -94,12 +94,12 @@ def _media(blocks: list[Any], depth: int) -> Iterator[Block]:
 
 
 def _is_medium(block: Block) -> bool:
-    """Return whether a block has anything but text in it; a document may be text."""
+    """Return whether a block contains more than text; a document may be text."""
     return any(True for _ in _carried(block)) or _refers(block)
 
 
 def _carried(part: Any, name: str = "") -> Iterator[str]:
-    """Yield what is carried in base64."""
+    """Yield the content carried in base64."""
     if isinstance(part, str):
         if part.startswith("data:") or name in CARRIERS:
             yield part

@@ -1,4 +1,4 @@
-"""The text of a prompt, for a tokenizer to count where the upstream does not say how many tokens it had."""
+"""The text of a prompt, for a tokenizer to count where the upstream does not report the input."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NOT_TEXT = frozenset(
         *("source", "encrypted_content"),
     }
 )
-"""Fields with something in them that is no text: its tokens no tokenizer can tell."""
+"""Fields with content that is no text: no tokenizer can count its tokens."""
 
 DEPTH_MOST = 64
 
 
 @dataclass(slots=True)
 class Prompt:
-    """What the model is given to read: texts, and how many tokens come as tokens already."""
+    """What the model reads: texts, and the number of tokens that come as tokens already."""
 
     texts: list[str] = field(default_factory=list)
     tokens: int = 0
@@ -33,7 +33,7 @@ class Prompt:
 
 
 class _NotText(Exception):
-    """There is something else in the prompt."""
+    """The prompt contains something else."""
 
 
 def prompt_of(parts: Iterable[Any], tools: Any = None) -> Prompt | None:

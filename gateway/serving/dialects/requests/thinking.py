@@ -1,4 +1,4 @@
-"""Brings every way of bounding a model's thought under the grant: engines refuse a budget above their limit, or overrun it."""
+"""Brings every thinking budget of a request below the grant: engines refuse a budget above their limit, or overrun it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from gateway.serving.caller.json_body import Body
 
 ANTHROPIC_LEAST, GEMINI_LEAST, OTHERS_LEAST = 1024, 512, 128
-"""The smallest budgets that their endpoints take: Anthropic's and OpenRouter's; Gemini's smallest models'; SiliconFlow's."""
+"""The smallest budgets that endpoints accept: Anthropic's and OpenRouter's; Gemini's smallest models'; SiliconFlow's."""
 
 HOLDERS = {
     **dict.fromkeys(("thinking", "reasoning", "reasoning_config"), ANTHROPIC_LEAST),
     **dict.fromkeys(("thinking_config", "thinkingConfig"), GEMINI_LEAST),
 }
-"""Objects that say how a model is to think, and the smallest budget they may name: one that has room for less is left out."""
+"""Objects about thinking, and the smallest budget that each may name: with room for less the object is left out."""
 
 CARRIERS = frozenset(
     {
@@ -34,7 +34,7 @@ BUDGETS = frozenset(
 """Names of budgets in tokens: of Anthropic, Cohere, Qwen, Gemini, Seed, vLLM, llama.cpp and NVIDIA."""
 
 LEAST = {"thinking_budget": OTHERS_LEAST}
-"""The smallest budget that a body's own field may name, where that is not none at all."""
+"""The smallest budget that a body's own field may name, beside none at all."""
 
 LOOKED_AT = BUDGETS | HOLDERS.keys() | CARRIERS
 
@@ -42,10 +42,10 @@ CLEARS_THINKING = re.compile(r"clear_thinking_\d{8}")
 
 
 def bound_thought(passed: Body, grant: int) -> tuple[str, ...]:
-    """Bring the budgets in what passes of a body below ``grant``; return the names of what was left out instead.
+    """Bring the budgets in the passing fields of a body below ``grant``; return the names of what was left out instead.
 
-    A budget that fits stays as it came. One that would come below what its endpoint takes means no thinking at all: it
-    is left out with what depends on it. What was thought before stays in the conversation.
+    A budget that fits stays as it came. A budget that would fall below its endpoint's minimum means no thinking at all:
+    it is left out with what depends on it. Earlier thoughts stay in the conversation.
     """
     if LOOKED_AT.isdisjoint(passed):
         return ()
@@ -73,7 +73,7 @@ def bound_thought(passed: Body, grant: int) -> tuple[str, ...]:
 
 
 def _bounded(holder: Body, path: str, most: int, dropped: list[str]) -> Body | None:
-    """Return an object with no budget above ``most``, or None where there is no room for the thought that it asks for."""
+    """Return an object with no budget above ``most``, or None where ``most`` is too small for the thinking that it requests."""
     kind = path.rpartition(".")[2]
     kept: Body = {}
     for name, value in holder.items():

@@ -10,7 +10,7 @@ import pytest
 from gateway.admin.api.problem_json import Problem
 from gateway.admin.customers.api_keys import NewKey, Rotation
 from gateway.admin.customers.shapes import CustomerChange, NewCustomer, TierChoice
-from gateway.admin.menus.tiers import TierGiven
+from gateway.admin.menus.tiers import TierInput
 from tests.gateway.admin.operator import Operator
 
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
@@ -80,7 +80,7 @@ def test_every_post_may_be_repeated(described: dict[str, Any]) -> None:
         assert "Idempotency-Key" in {parameter["name"] for parameter in operation["parameters"]}
 
 
-@pytest.mark.parametrize("model", [NewCustomer, CustomerChange, TierChoice, NewKey, Rotation, TierGiven])
+@pytest.mark.parametrize("model", [NewCustomer, CustomerChange, TierChoice, NewKey, Rotation, TierInput])
 def test_every_example_of_a_request_is_one(described: dict[str, Any], model: Any) -> None:
     schema = described["components"]["schemas"][model.__name__]
 
@@ -91,6 +91,6 @@ def test_every_example_of_a_request_is_one(described: dict[str, Any], model: Any
 
 
 def test_what_a_field_is_for_is_said(described: dict[str, Any]) -> None:
-    for name in ("NewCustomer", "CustomerChange", "TierGiven", "NewKey", "Rotation", "TierChoice"):
+    for name in ("NewCustomer", "CustomerChange", "TierInput", "NewKey", "Rotation", "TierChoice"):
         for field, said in described["components"]["schemas"][name]["properties"].items():
             assert said.get("description") or said.get("examples"), (name, field)

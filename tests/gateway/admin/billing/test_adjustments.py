@@ -20,7 +20,7 @@ from gateway.ledger.book.watermark import Watermark
 from gateway.ledger.database import Database
 from gateway.ledger.read.queries import begun_in, spent_in, totals
 from gateway.ledger.recovery.agreement import Agreement, Period
-from gateway.ledger.sums.market_rows import aside_in
+from gateway.ledger.sums.market_rows import excluded_in
 from gateway.ledger.sums.market_sums import bring_up_to_date
 from gateway.ledger.sums.rollup import Rollup, windows_in
 from gateway.settings import Settings
@@ -203,7 +203,7 @@ async def test_a_credit_and_a_fee_are_no_usage(operator: Operator, services: Adm
     assert (spent_in(database, {customer: month}), dict(windows_in(database, [customer]))) == before
     assert begun_in(database, customer, *month) == 1
     assert services.redis.exists(window) == 0
-    assert sum(aside_in(database, 0, Sums()).values()) == 0
+    assert sum(excluded_in(database, 0, Sums()).values()) == 0
     services.redis.hset(redis_keys.state(redis_keys.bucket_of(customer)), "generation", "1")
     services.redis.hset(window, "amounts", _state(database, customer, month).to_bytes())
     verdict = Agreement(database, services.redis, lambda: "1").look_at(Period(customer, *month))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.admin.menus.pricing_runs import RunAsked
+from gateway.admin.menus.pricing_runs import RunInput
 from gateway.repricing.drafting import _held_back, _undone
 from pricing.market.market import read_market
 from pricing.menus.menu import Menu
@@ -43,7 +43,7 @@ def test_a_draft_that_resuming_brings_below_the_single_plan_is_not_published_by_
 
 def test_what_a_run_may_aim_at() -> None:
     """A run that is scheduled leaves it out, and aims at profit."""
-    assert RunAsked.model_validate({}).objective == "profit"
-    assert RunAsked.model_validate({"objective": "profit_if_resumed"}).objective == "profit_if_resumed"
+    assert RunInput.model_validate({}).objective == "profit"
+    assert RunInput.model_validate({"objective": "profit_if_resumed"}).objective == "profit_if_resumed"
     with pytest.raises(ValidationError, match="objective"):
-        RunAsked.model_validate({"objective": "growth"})
+        RunInput.model_validate({"objective": "growth"})

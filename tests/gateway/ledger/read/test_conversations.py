@@ -12,14 +12,14 @@ from gateway.ledger.read.conversations import (
     HOUR_MS,
     SWEEP_EVERY,
     Conversation,
-    Said,
+    ConversationCall,
     gathered,
     open_conversations,
 )
 from tests.gateway.ledger.records import NOON, record
 
 
-def call(time: int, tokens: int = 10, **changes: Any) -> Said:
+def call(time: int, tokens: int = 10, **changes: Any) -> ConversationCall:
     whole: dict[str, Any] = {
         "customer": "cus_acme",
         "conversation": "c1",
@@ -30,7 +30,7 @@ def call(time: int, tokens: int = 10, **changes: Any) -> Said:
         "tokens": tokens,
         "input_tokens": 3,
     }
-    return Said(**{**whole, **changes})
+    return ConversationCall(**{**whole, **changes})
 
 
 def test_the_calls_of_a_conversation_add_up_under_its_first_tier() -> None:
@@ -93,7 +93,7 @@ def test_conversations_that_ended_are_not_kept_in_memory() -> None:
     """Four single calls a second: those of the first hour come out long before the last call is read."""
     read = 0
 
-    def calls() -> Iterator[Said]:
+    def calls() -> Iterator[ConversationCall]:
         nonlocal read
         for read in range(60_000):
             yield call(read * 250, conversation=f"c{read}")

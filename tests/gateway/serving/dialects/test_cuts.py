@@ -114,7 +114,7 @@ def words_in(shown: Any) -> int:
 
 
 def counted(found: Reading, choices: int = 1) -> Count:
-    return count_output(found.sight, choices * GRANT)
+    return count_output(found.observed, choices * GRANT)
 
 
 LENGTHS = {CHAT: '"length"', COMPLETIONS: '"length"', MESSAGES: '"max_tokens"', RESPONSES: '"incomplete"'}

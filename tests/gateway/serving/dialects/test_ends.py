@@ -62,7 +62,7 @@ def test_an_answer_ends_once_and_with_all_of_its_text(case: str) -> None:
     [choice] = whole.whole(1)["choices"]
     assert (choice["message"]["content"] or "", [choice["finish_reason"]]) == (text, ends)
     assert one.reasons == whole.reasons == ends
-    counted = count_output(one.sight, GRANT)
+    counted = count_output(one.observed, GRANT)
     assert counted.billed_output_tokens == len(text)
 
 
@@ -78,7 +78,7 @@ def test_text_after_an_end_of_its_own_is_delivered_and_counted() -> None:
     [(text, ends)] = heard(one, [chunk("a", None), chunk("", "stop"), chunk("b", None), chunk("", "length")])
 
     assert (text, ends[-1]) == ("ab", "length")
-    assert one.sight.tokens == 2
+    assert one.observed.tokens == 2
 
 
 def test_a_usage_said_before_more_text_is_not_the_last_word() -> None:
@@ -91,4 +91,4 @@ def test_a_usage_said_before_more_text_is_not_the_last_word() -> None:
         one.feed(piece)
     one.close()
 
-    assert count_output(one.sight, GRANT).output_tokens == 3
+    assert count_output(one.observed, GRANT).output_tokens == 3

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import UpstreamOverloaded, UpstreamSaid
+from gateway.errors import UpstreamErrorEvent, UpstreamOverloaded
 from gateway.serving.caller.json_body import Body
 from gateway.serving.dialects.registry import dialects
 from gateway.serving.upstream.error_bodies import failure_within
@@ -31,7 +31,7 @@ def told(endpoint: str, events: list[dict[str, Any]]) -> dict[str, Any]:
     body = {"model": "aligned-1", "stream": True, **ASKED[endpoint]}
     reading = dialect.reading(dialect.read(body, 100), grant=100)
     reading.feed(b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in events))
-    assert isinstance(reading.failure, UpstreamSaid)
+    assert isinstance(reading.failure, UpstreamErrorEvent)
     error = failure_within(reading.failure.said, House())
     last = (reading.failed(error) or dialect.broken_off(error, "req_1")).decode()
     name, _, data = last.removesuffix("\n\n").rpartition("data: ")

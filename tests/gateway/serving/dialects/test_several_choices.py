@@ -46,7 +46,7 @@ def test_a_running_figure_is_of_the_choice_beside_it_where_the_engine_is_known_f
     profile: Profile, chunks: tuple[tuple[int, str, None, int], ...], tokens: int
 ) -> None:
     """A figure that is not above one of another choice, though text came since, cannot be of both."""
-    assert count_output(reading(profile, *chunks).sight, 2 * GRANT) == Count(tokens, tokens, "continuous")
+    assert count_output(reading(profile, *chunks).observed, 2 * GRANT) == Count(tokens, tokens, "continuous")
 
 
 @pytest.mark.parametrize("profile", [VLLM, ANY])
@@ -54,7 +54,7 @@ def test_a_figure_of_some_choices_is_the_least_that_was_made_and_not_all(profile
     """Of the other choice nothing came yet, though it may think; so who leaves now is billed as without a figure."""
     found = reading(profile, (0, "a", None, 4), (0, "b", None, 6))
 
-    assert count_output(found.sight, 2 * GRANT) == Count(6, 6, "counted")
+    assert count_output(found.observed, 2 * GRANT) == Count(6, 6, "counted")
     assert not found.is_told(as_it_goes=True)
 
 
@@ -62,13 +62,13 @@ def test_a_figure_of_some_choices_is_the_least_that_was_made_and_not_all(profile
 def test_the_last_figure_is_of_all_choices(profile: Profile) -> None:
     found = reading(profile, *HIDDEN, (0, "", "stop", 6), (1, "", "stop", 3), (None, "", None, 9))
 
-    assert count_output(found.sight, 2 * GRANT) == Count(9, 9, "upstream")
+    assert count_output(found.observed, 2 * GRANT) == Count(9, 9, "upstream")
 
 
 def test_the_last_figure_may_stand_beside_the_last_end() -> None:
     found = reading(ANY, *HIDDEN, (0, "", "stop", 6), (1, "", "stop", 9))
 
-    assert count_output(found.sight, 2 * GRANT) == Count(9, 9, "upstream")
+    assert count_output(found.observed, 2 * GRANT) == Count(9, 9, "upstream")
 
 
 @pytest.mark.parametrize(
@@ -99,5 +99,5 @@ def test_an_upstream_that_counts_each_choice_at_its_end_is_added_up() -> None:
 
     half, whole = reading(LLAMACPP, *begun, first), reading(LLAMACPP, *begun, first, last)
 
-    assert not half.sight.is_final
-    assert count_output(whole.sight, 2 * GRANT) == Count(7, 7, "upstream")
+    assert not half.observed.is_final
+    assert count_output(whole.observed, 2 * GRANT) == Count(7, 7, "upstream")

@@ -35,7 +35,7 @@ def reading(*deltas: dict[str, Any], stream: bool = True, usage: list[int] | Non
 
 
 def counted(found: Reading) -> Count:
-    return count_output(found.sight, GRANT)
+    return count_output(found.observed, GRANT)
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -92,7 +92,7 @@ def test_what_was_thought_is_output_in_any_spelling(place: str) -> None:
     """An upstream that ignores its limit is cut at it."""
     reading, shown = streamed(*COUNTED[place])
     assert shown.partition(b"output_item.done")[0].count(HIDDEN.encode()) == GRANT
-    assert count_output(reading.sight, GRANT).billed_output_tokens == GRANT
+    assert count_output(reading.observed, GRANT).billed_output_tokens == GRANT
     assert reading.is_over
 
 

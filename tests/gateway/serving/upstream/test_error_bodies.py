@@ -10,9 +10,9 @@ import pytest
 from gateway.errors import (
     RouteNotFound,
     TokencapError,
+    UpstreamErrorEvent,
     UpstreamOverloaded,
     UpstreamRefused,
-    UpstreamSaid,
     UpstreamUnavailable,
 )
 from gateway.serving.upstream.client import Upstream
@@ -186,7 +186,7 @@ def test_when_to_come_again_is_read_however_it_is_written(headers: dict[str, str
 async def test_an_error_in_a_200_is_what_it_says_it_is(make: Make) -> None:
     error = await refusal(make, 200, {"error": {"message": "http://model:8000 is down"}, "choices": [], "output": []})
 
-    assert isinstance(error, UpstreamSaid)
+    assert isinstance(error, UpstreamErrorEvent)
     heard = failure_within(error.said, House())
     assert isinstance(heard, UpstreamUnavailable)
     assert "model" not in heard.message
