@@ -18,6 +18,7 @@ from pricing.estimate.laws.known import known
 from pricing.estimate.laws.leaving import LeavingTests, examine, with_otherwise
 from pricing.estimate.laws.length import LengthEstimate, Survival, estimate_length
 from pricing.estimate.laws.other_leaving import as_own
+from pricing.estimate.laws.own_lengths import own_laws
 from pricing.estimate.laws.pace import Pace, estimate_pace
 from pricing.estimate.laws.readings import as_timed
 from pricing.estimate.laws.urgency import Mixing, mixing_of
@@ -127,6 +128,7 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
     found = known(seen, length, pace, grid, leaving, given.value_nanousd, draws, random)
     read = mixing_of(found.read, draws=draws, random=random)
     mixing = read if leaving.otherwise is None else as_own(read, leaving.otherwise, found.drawn_of(seen), random)
+    rates = _seeming(seen, leaving, mixing, with_urgency, length, pace, grid)
     served_to = _all_served_to(found.offers, seen)
     prior, by_reading = None if served_to is None else given.prior, mixing.by_reading
 
@@ -134,16 +136,15 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
         return _market(grid, curve, speed, urgency, replace(given, value_nanousd=value_nanousd), prior, served_to)
 
     def drawn_market(place: int, share: Floats) -> Json:
-        drawn = place % len(found.drawn)
-        return market_of(*found.drawn[drawn], found.values_nanousd[drawn], (mixing.urgency_per_s, share))
+        at = place % len(found.drawn)
+        return market_of(*found.drawn[at], found.values_nanousd[at], (rates, share))
 
     known_market = partial(market_of, length.pooled, pace, found.worth_nanousd)
-    market = known_market((mixing.urgency_per_s, mixing.share))
+    market = known_market((rates, mixing.share))
     notes = notes_of(length, pace, leaving, seen.ages is not None, served_to, prior is not None)
     notes += () if leaving.refused is not None else of_few_left(seen.customers, length, pace)
     notes += _of_effects(seen, leaving, (market, known_market), read, random)
     notes += of_lengths(length, with_urgency) + note_of(found.value, given.value_nanousd)
-    notes += of_conversations(seen.going, sum(found.blurred), changed_week) + of_chains(mixing)
     return Estimate(
         market=market | {"intervals": _intervals(grid, length.pooled, pace, mixing)},
         draws=tuple(drawn_market(place, share) for place, share in enumerate(mixing.draws)),
@@ -158,7 +159,7 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
         sources=found.sources,
         unseen_worth_nanousd=_unseen_worth(length, pace, mixing, found.worth_nanousd),
         set_aside=dict(seen.set_aside) | dict(found.left_out),
-        notes=notes,
+        notes=notes + of_conversations(seen.going, sum(found.blurred), changed_week) + of_chains(mixing),
         choices=tuple(taken_shares(seen, found.offers, mixing)),
     )
 
@@ -247,6 +248,22 @@ def _alike(seen: Statistics, leaving: LeavingTests, given: Given) -> Differing |
     if not given.lengths_may_differ:
         raise CannotEstimate(f"{differing(found)} {ANYWAY}")
     return found
+
+
+def _seeming(
+    seen: Statistics,
+    leaving: LeavingTests,
+    mixing: Mixing,
+    with_urgency: Differing | None,
+    length: LengthEstimate,
+    pace: Pace,
+    grid: Ints,
+) -> Floats:
+    """Return the urgencies that the market is written with: where lengths go with urgency, those that whole answers are worth as much to."""
+    if with_urgency is None or seen.own is None or length.pooled is None:
+        return mixing.urgency_per_s
+    laws = own_laws(seen.own, as_timed(seen.customers, leaving), mixing.urgency_per_s, mixing.share)
+    return laws.seeming(mixing.urgency_per_s, length.pooled, pace, grid)
 
 
 def _told_apart(seen: Statistics, leaving: LeavingTests) -> tuple[Statistics, int | None]:

@@ -39,7 +39,11 @@ def of_lengths(length: LengthEstimate, with_urgency: Differing | None) -> tuple[
     """Return what is to be known of the lengths, in sentences."""
     notes = []
     if with_urgency is not None:
-        notes.append(f"{differing(with_urgency)} As lengths may differ, the menu has one tier.")
+        notes.append(
+            f"{differing(with_urgency)} As lengths may differ, the menu has one tier, priced by what whole answers of its own "
+            "lengths are worth to each type: the urgencies of the market are those to which answers of the common law are "
+            "worth as much, and mean nothing for menus of more tiers."
+        )
     elif length.differs:
         notes.append(
             f"Answers of different tiers differ in length (p = {length.p_value:.2g}). As they may, the menu has one tier."

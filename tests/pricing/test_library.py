@@ -140,7 +140,7 @@ def test_what_was_taken_is_drawn_beside_what_the_estimate_predicts() -> None:
     offered = menu_of(CHOOSING.caps_tokens, CHOOSING.prices_nanousd)
     records = list(talk(truth, offered, customers=300, conversations=10, random=random, named=False))
 
-    learnt = pricing.fit(records, [offered], value_nanousd=1_000_000_000, own_tiers=True, draws=8)
+    learnt = pricing.fit(records, [offered], value_nanousd=1_000_000_000, own_tiers=True, draws=2)
 
     [taken] = learnt.to_json()["estimate"]["choices"]
     assert taken["tiers"] == [1, 2, 3]

@@ -140,14 +140,16 @@ def recover(case: Case, customers: int, conversations: int, seed: int) -> Earned
     return earned(estimate, case)
 
 
-def with_and_without_choices(customers: int, conversations: int, seeds: range) -> tuple[Floats, Floats]:
+def with_and_without_choices(
+    customers: int, conversations: int, seeds: range, draws: int = DRAWS
+) -> tuple[Floats, Floats]:
     """Return what menus earn that were made from the same customers with their choices of a tier and without them."""
     case = Case(THREE, with_choices(CHOOSING))
     both, alone = [], []
     for seed in seeds:
         seen = case.watch(case.truth, customers, conversations, np.random.default_rng(seed))
         for statistics, into in ((seen, both), (replace(seen, offers=()), alone)):
-            estimate = fit(statistics, Given(WORTH, 0.0), draws=DRAWS, random=np.random.default_rng(seed))
+            estimate = fit(statistics, Given(WORTH, 0.0), draws=draws, random=np.random.default_rng(seed))
             into.append(earned(estimate, case).menu)
     return np.array(both), np.array(alone)
 

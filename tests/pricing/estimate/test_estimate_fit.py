@@ -197,7 +197,7 @@ def test_a_large_tier_that_nobody_sees_to_its_end_leaves_the_choices_between_sma
     statistics = replace(seen(cap_tokens=1500), offers=(replace(OFFER, taken=tuple(taken[1:]), refused=taken[0]),))
     known, unknown = intervals_of(OFFER, answers), taken_by(OFFER, cut)
 
-    estimate = fit(statistics, GIVEN, draws=20, random=np.random.default_rng(13))
+    estimate = fit(statistics, GIVEN, draws=6, random=np.random.default_rng(13))
 
     assert unknown.low[1] == pytest.approx(known.low[1], rel=0.1)
     assert unknown.low[2] == unknown.low[3] == 0
@@ -212,12 +212,12 @@ def test_types_that_the_menu_excluded_are_kept_from_the_prior_or_said_to_be_miss
     taken = replace(OFFER, taken=(30, 40, 30))
     prior = read_market(Truth((0.05, 3.0), (0.75, 0.25)).to_json(step=20))
 
-    without = fit(replace(statistics, offers=(taken,)), GIVEN, draws=4, random=np.random.default_rng(5))
+    without = fit(replace(statistics, offers=(taken,)), GIVEN, draws=2, random=np.random.default_rng(5))
     believed = fit(
-        replace(statistics, offers=(taken,)), replace(GIVEN, prior=prior), draws=4, random=np.random.default_rng(5)
+        replace(statistics, offers=(taken,)), replace(GIVEN, prior=prior), draws=2, random=np.random.default_rng(5)
     )
     counted = fit(
-        replace(statistics, offers=(replace(taken, refused=0),)), GIVEN, draws=4, random=np.random.default_rng(5)
+        replace(statistics, offers=(replace(taken, refused=0),)), GIVEN, draws=2, random=np.random.default_rng(5)
     )
 
     last = believed.market["types"][-1]

@@ -182,7 +182,7 @@ def test_a_fit_estimates_the_value_and_menus_are_made_over_what_it_may_be() -> N
     truth, random = KINDS["lognormal"], np.random.default_rng(2)
     statistics = watched(crowd_of(truth, 600, 30, random), truth, CHOOSING, random)
 
-    estimate = fit(statistics, Given(None, 0.0), draws=20, random=random)
+    estimate = fit(statistics, Given(None, 0.0), draws=8, random=random)
 
     beside = estimated(read_market(market_of(estimate, priced(estimate))))
     assert beside is not None
@@ -200,7 +200,7 @@ def test_a_value_that_choices_leave_open_is_bounded_and_the_menu_loses_no_buyer(
     random = np.random.default_rng(1)
     statistics = watched(crowd_of(THREE, 600, 30, random), THREE, CHOOSING, random)
 
-    estimate = fit(statistics, Given(None, 0.0), draws=20, random=random)
+    estimate = fit(statistics, Given(None, 0.0), draws=8, random=random)
 
     assert estimate.value is not None
     assert estimate.value.low_nanousd < 1.06e9

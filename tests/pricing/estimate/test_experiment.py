@@ -53,13 +53,13 @@ def test_a_fit_reads_the_arms_and_its_menu_earns_what_a_value_left_open_loses() 
     """Three kinds who would pay 1.85 times what the least value says: menus are made for that least, or for the truth."""
     truth, random = replace(THREE, value_nanousd=1.85e9), np.random.default_rng(3)
     crowd = crowd_of(truth, OLD, EACH, random)
-    alone = fit(watched(crowd, truth, CHOOSING, random), Given(None, 0.0), draws=20, random=random)
+    alone = fit(watched(crowd, truth, CHOOSING, random), Given(None, 0.0), draws=6, random=random)
     assert alone.value is not None
     between = alone.value.low_nanousd, alone.value.high_nanousd
     arms = experiment_of(market_of(truth), between, SOLD, Limits(5, 1.5, 1.0, NEW))
     new = [(crowd_of(truth, NEW, EACH, random), offer_of(arm)) for arm in arms.arms]
 
-    both = fit(in_arms([(crowd, CHOOSING), *new], truth, random), Given(None, 0.0), draws=20, random=random)
+    both = fit(in_arms([(crowd, CHOOSING), *new], truth, random), Given(None, 0.0), draws=6, random=random)
 
     assert both.value is not None
     assert both.value.best_nanousd == pytest.approx(truth.value_nanousd, rel=0.1)

@@ -21,8 +21,10 @@ from pricing.market.answers import Floats
 from pricing.market.market import read_market
 from pricing.market.worth import valuation_of
 from pricing.mechanism.mechanism import full_menu
+from pricing.mechanism.rounding import publish
 from pricing.mechanism.tiers import best_tiers
 from tests.pricing.estimate.crowds import USUAL, Crowd, Habits, crowd_of, watched
+from tests.pricing.estimate.own_laws import LONGEST, earned_by, most
 from tests.pricing.estimate.recovery import (
     CHOOSING,
     DRAWS,
@@ -43,6 +45,9 @@ FALLING = replace(
     values_nanousd=tuple(WORTH * (1.0 if r < np.median(SMOOTH.urgency_per_s) else 0.7) for r in SMOOTH.urgency_per_s),
 )
 """Of those whose answers are worth less to the urgent."""
+
+SHORT, LONG = (800.0, 400.0, 150.0), (300.0, 300.0, 700.0)
+"""Median lengths of three kinds, from the patient to the urgent, where they have their own."""
 
 Change = Callable[[Crowd, np.random.Generator], Crowd]
 
@@ -69,6 +74,8 @@ class Violation:
         said: what is said of the value, as a multiple of the truth; None to have it estimated.
         may_differ: whether it is said that lengths may differ.
         without: whether those who hold most conversations are set aside.
+        spread: standard deviation of the logarithm of customers' medians.
+        medians: of each kind's own lengths, if they have their own.
         last: by what factor answers of the truth are longer than those of ``truth``, for what comes.
     """
 
@@ -81,15 +88,14 @@ class Violation:
     without: bool = False
     last: float = 1.0
     spread: float = 0.0
+    medians: tuple[float, ...] = ()
 
 
-def linked(crowd: Crowd, _: np.random.Generator) -> Crowd:
-    medians = np.select([crowd.urgency_per_s < 0.02, crowd.urgency_per_s < 0.1], [800.0, 400.0], 150.0)
-    return replace(crowd, median_tokens=medians)
-
-
-def linked_back(crowd: Crowd, _: np.random.Generator) -> Crowd:
-    return replace(crowd, median_tokens=np.where(crowd.urgency_per_s > 0.1, 700.0, 300.0))
+def linked(medians: tuple[float, ...]) -> Change:
+    """Have answers of each kind of the three a length of its own, from the patient to the urgent."""
+    return lambda crowd, _: replace(
+        crowd, median_tokens=np.array(medians)[np.searchsorted(THREE.urgency_per_s, crowd.urgency_per_s)]
+    )
 
 
 def lengths_apart(sigma: float) -> Change:
@@ -140,8 +146,8 @@ VIOLATIONS: dict[str, Violation] = {
     "1: 2": Violation(SMOOTH, offer=CHOOSING, said=2.0),
     "1: not said": Violation(SMOOTH, offer=CHOOSING, said=None),
     "1, own: three kinds, not said": Violation(offer=CHOOSING, said=None),
-    "2: urgent, short answers": Violation(change=linked),
-    "2: the same, and they may": Violation(change=linked, may_differ=True),
+    "2: urgent, short answers": Violation(change=linked(SHORT), medians=SHORT),
+    "2: the same, and they may": Violation(change=linked(SHORT), may_differ=True, medians=SHORT),
     "2, own: answers fall by a third in the last window": Violation(
         habits=Habits(lengths=(1, 1, 1, 2 / 3)), last=2 / 3
     ),
@@ -161,7 +167,8 @@ VIOLATIONS: dict[str, Violation] = {
     "4, own: ten urgent ones": Violation(change=heavy(urgent=True)),
     "1, own: the urgent half value it at 0.7, not said": Violation(FALLING, offer=CHOOSING, said=None),
     "1, own: the same, said": Violation(FALLING, offer=CHOOSING),
-    "2, own: the urgent have long answers": Violation(change=linked_back),
+    "2, own: the urgent have long answers": Violation(change=linked(LONG), medians=LONG),
+    "2, own: the same, and they may": Violation(change=linked(LONG), may_differ=True, medians=LONG),
     "3: 50 % leave satisfied": Violation(habits=Habits(satisfied=0.5)),
     "3: 50 % leave satisfied, tiers taken": Violation(SMOOTH, habits=Habits(satisfied=0.5), offer=CHOOSING),
     "3: 20 % leave satisfied, tiers taken": Violation(SMOOTH, habits=Habits(satisfied=0.2), offer=CHOOSING),
@@ -202,10 +209,16 @@ def earned(estimate: Estimate, violation: Violation) -> float:
     truth = violation.truth
     sigma = float(np.hypot(truth.sigma, violation.spread))
     truth = replace(truth, median_tokens=truth.median_tokens * violation.last, sigma=sigma)
-    there = truth_of(Case(truth, plainly), estimate.length.identified_to_tokens)
     chosen = priced(estimate)
     here = valuation_of(read_market(chosen.market))
     menu = full_menu(here) if chosen.tiers is None else best_tiers(here, chosen.tiers)[-1]
+    if violation.medians:
+        published = publish(here, menu.caps)
+        caps = np.array([here.steps.cap_tokens(cap) or LONGEST for cap in published.caps.tolist()])
+        return earned_by(caps, published.prices.astype(np.float64), truth, violation.medians) / most(
+            truth, violation.medians
+        )
+    there = truth_of(Case(truth, plainly), estimate.length.identified_to_tokens)
     return profit_in(there, here, menu.caps) / profit_in(there, there, full_menu(there).caps)
 
 
@@ -232,8 +245,7 @@ def of_violations(seeds: int, only: str = "") -> None:
                 refused[str(error)[:40]] += 1
                 continue
             said.update(told(estimate))
-            if violation.change not in (linked, linked_back):
-                earns.append(earned(estimate, violation))
+            earns.append(earned(estimate, violation))
         found: Floats = np.array(earns)
         cells = [
             "; ".join(f"{count}: {text}" for text, count in counter.most_common(3)) or "–"

@@ -1,0 +1,95 @@
+"""Answers that are of other lengths the more urgent a customer is: how much sooner they end, and what whole answers are worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pricing.estimate.laws.length import Survival
+from pricing.estimate.laws.pace import Pace
+from pricing.estimate.observations.spread import OwnLengths, bins_in, risks_of
+from pricing.estimate.observations.statistics import Customers
+from pricing.market.answers import Floats, Ints
+
+STEPS = 50
+"""Steps of Newton's method, which ends by itself long before."""
+
+RIDGE = 1e-3
+"""Keeps the slope at 0 where all customers are as urgent as each other."""
+
+SEEMING: Floats = np.geomspace(1e-7, 1e4, 4001)
+"""Urgencies that may stand for others, neighbours 0.6 % apart; between them worth is interpolated. 1/s."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLaws:
+    """By how much sooner than all answers those of an urgency end: a polynomial in the logarithm of the urgency.
+
+    Attributes:
+        middle, low, high: about which logarithm it is one, and between which it was seen.
+        coefficients: of the logarithm of the multiple of the rate at which answers end. Shape (3,).
+    """
+
+    middle: float
+    low: float
+    high: float
+    coefficients: Floats
+
+    def times(self, urgency_per_s: Floats) -> Floats:
+        """Return the multiple of the rate at which answers of each urgency end, token for token. Shapes (n,)."""
+        at = np.clip(np.log(urgency_per_s), self.low, self.high) - self.middle
+        return np.exp(_powers(at) @ self.coefficients)
+
+    def seeming(self, urgency_per_s: Floats, curve: Survival, pace: Pace, grid: Ints) -> Floats:
+        """Return the urgencies to which whole answers of the common law are worth what its own are to each. Shapes (n,).
+
+        A menu of one tier without a cap is made of these worths alone, so a market of these urgencies and one law of
+        lengths prices it as one whose types have laws of their own. With caps it would not.
+        """
+        time_s, survival = pace.first_token_s + grid / pace.tokens_per_s, curve.at(grid)
+        common = np.exp(-np.outer(SEEMING, time_s)) @ -np.diff(survival, prepend=1.0)
+        own = survival ** self.times(urgency_per_s)[:, None]
+        worth = (np.exp(-np.outer(urgency_per_s, time_s)) * -np.diff(own, prepend=1.0, axis=1)).sum(axis=1)
+        seeming: Floats = np.exp(np.interp(worth, common[::-1], np.log(SEEMING)[::-1]))
+        return seeming
+
+
+def own_laws(own: OwnLengths, customers: Customers, urgency_per_s: Floats, share: Floats) -> OwnLaws:
+    """Return how much sooner answers end the more urgent a customer is, length for length and within its tier.
+
+    Each customer's urgency is what its leaving makes it on average (regression calibration), and its answers that ended
+    are Poisson about those that would have, at the rate of all and times a multiple of its own.
+
+    Args:
+        own: lengths by customer.
+        customers: with disconnects and seconds.
+        urgency_per_s, share: the distribution of urgency. Shapes (n,).
+    """
+    tiers, bins = int(own.tier.max(initial=0)) + 1, bins_in(own)
+    whole = risks_of(own, own.tier, tiers, bins)
+    hazard = whole.ended / np.maximum(whole.at_risk, 1e-300)
+    group, which = np.unique(own.customer * tiers + own.tier, return_inverse=True)
+    risks = risks_of(own, which, len(group), bins)
+    customer, tier = np.divmod(group, tiers)
+    expected, ended = (hazard[tier] * risks.at_risk).sum(axis=1), risks.ended.sum(axis=1)
+    logs = np.multiply.outer(customers.disconnects[customer].astype(np.float64), np.log(urgency_per_s))
+    logs -= np.multiply.outer(customers.waited_s[customer], urgency_per_s)
+    chance = np.exp(logs - logs.max(axis=1, keepdims=True)) * share
+    urgency = (chance @ np.log(urgency_per_s)) / chance.sum(axis=1)
+    middle = float(np.average(urgency, weights=np.maximum(expected, 1e-12)))
+    powers = _powers(urgency - middle)
+    found = np.zeros(powers.shape[1])
+    for _ in range(STEPS):
+        mean = expected * np.exp(np.clip(powers @ found, -20, 20))
+        slope = powers.T @ (ended - mean) - RIDGE * found
+        step = np.linalg.solve((powers.T * mean) @ powers + RIDGE * np.eye(len(found)), slope)
+        found = found + np.clip(step, -1, 1)
+        if np.abs(step).max() < 1e-9:
+            break
+    low, high = np.quantile(urgency, (0.02, 0.98)).tolist()
+    return OwnLaws(middle, low, high, found)
+
+
+def _powers(at: Floats) -> Floats:
+    return np.column_stack((np.ones_like(at), at, at**2))
