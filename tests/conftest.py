@@ -33,6 +33,14 @@ KINDS = ("sqlite", "postgresql")
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
+LONGEST_FIRST = ("tests/pricing/estimate", "tests/faults", "tests/loop", "tests/gateway/cli", "tests/gateway/admin")
+"""Folders whose files take longest: begun first, so that no process works alone at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    items.sort(key=lambda item: [not item.nodeid.startswith(folder) for folder in LONGEST_FIRST])
+
 
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[str]:
