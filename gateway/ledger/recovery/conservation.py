@@ -13,6 +13,7 @@ from gateway.holds.maintenance.census import Census
 from gateway.holds.periods import PeriodKind, period_at
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import fields, translated
+from gateway.ledger.book.watermark import head
 from gateway.ledger.database import Database
 from gateway.ledger.recovery.agreement import Agreement, Period
 from gateway.ledger.tables import customers
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 CUSTOMERS_A_TURN = 200
 BOOKS_A_TURN = 3
+QUIET = 4
+"""By how much fewer customers and books are looked at while nobody calls: only calls change what is looked at."""
 KNOWN_A_TURN = 200
 
 WITH_HOLDS, WITH_BOOKS = "holds", "books"
@@ -53,6 +56,7 @@ class Conservation:
         self._now_ms = now_ms
         self._census = Census(client, generation)
         self._agreement = Agreement(database, client, generation)
+        self._head, self._part = 0, 1
         self._after = ""
         self._books_after = ""
         self._holds: dict[str, int] = {}
@@ -60,7 +64,9 @@ class Conservation:
 
     def turn(self) -> Found:
         """Look at the next customers' windows of this period and the last, and at a few of their books."""
-        known = self._known()
+        known, there = self._known(), head(self._database)
+        self._part = 1 if there != self._head or any(self._holds.values()) else QUIET
+        self._head = there
         windows = [window for kind, window in known if kind == WITH_HOLDS]
         periods = self._next_customers()
         windows += [each.window for period, before in periods for each in (period, before)]
@@ -88,14 +94,16 @@ class Conservation:
 
     def _next_customers(self) -> list[tuple[Period, Period]]:
         """Return the period that is and the one before it, of each of the next customers."""
-        found = self._periods(customers.c.id > self._after, CUSTOMERS_A_TURN)
-        self._after = found[-1][0].customer if len(found) == CUSTOMERS_A_TURN else ""
+        most = CUSTOMERS_A_TURN // self._part
+        found = self._periods(customers.c.id > self._after, most)
+        self._after = found[-1][0].customer if len(found) == most else ""
         return found
 
     def _books_to_look_at(self, known: Iterable[str]) -> list[Period]:
         """Return the periods of the next few customers, and of those whose books are known not to agree."""
-        found = self._periods(customers.c.id > self._books_after, BOOKS_A_TURN)
-        self._books_after = found[-1][0].customer if len(found) == BOOKS_A_TURN else ""
+        most = max(1, BOOKS_A_TURN // self._part)
+        found = self._periods(customers.c.id > self._books_after, most)
+        self._books_after = found[-1][0].customer if len(found) == most else ""
         again = self._periods(customers.c.id.in_([_customer_in(window) for window in known]), KNOWN_A_TURN)
         return list({period.window: period for period, _ in (*found, *again)}.values())
 

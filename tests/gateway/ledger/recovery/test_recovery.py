@@ -159,7 +159,7 @@ async def test_a_rebuild_that_is_killed_loses_no_hold_of_a_dead_worker(
 
         after = at.in_flight("cus_0")["one"]
         assert (after.tokens, after.sofar, after.admitted) == (60, 20, at.holds["one"].admitted)
-        assert at.window("cus_0")["held"] == 60
+        assert (at.window("cus_0")["used"], at.window("cus_0")["held"]) == (30, 60)
         assert at.blocking.exists(redis_keys.rescued(redis_keys.bucket_of("cus_0"))) == 0
         assert at.blocking.hget(redis_keys.state(redis_keys.bucket_of("cus_0")), "rebuilding") is None
 

@@ -1,0 +1,71 @@
+"""Claims about what a rebuild writes, and when one is due: the ledger's word, all of it, and never an older ledger's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+from sqlalchemy import insert
+
+from gateway.holds.periods import period_at
+from gateway.holds.store import redis_keys
+from gateway.holds.store.clients import connect
+from gateway.holds.store.packing import window_state
+from gateway.ledger.book.appender import append
+from gateway.ledger.book.watermark import LedgerBehind, head
+from gateway.ledger.database import Database
+from gateway.ledger.recovery.recovery import Recovery
+from gateway.ledger.tables import customers
+from tests.gateway.ledger.records import NOON, customer_row, record
+from tests.gateway.ledger.recovery.test_recovery import recovery
+
+BUCKET = redis_keys.bucket_of("acme")
+WINDOW = redis_keys.window(BUCKET, "acme", period_at("month", "UTC", NOON)[0])
+
+
+@pytest.fixture
+def client(valkey_url: str) -> Iterator[redis.Redis]:
+    with connect(valkey_url) as client:
+        yield client
+
+
+@pytest.fixture
+def rebuilt(database: Database, client: redis.Redis) -> Recovery:
+    """A hot state that was rebuilt after two records, which nobody had rolled up."""
+    with database.write() as connection:
+        connection.execute(insert(customers), [customer_row("acme")])
+    append(database, [record(1, customer="acme"), record(2, customer="acme")])
+    found = recovery(database, client)
+    found.rebuild()
+    return found
+
+
+def test_a_window_is_what_its_records_add_up_to(client: redis.Redis, rebuilt: Recovery) -> None:
+    state = window_state(client, WINDOW)
+
+    assert (state.used, state.held, state.spend_used, state.included) == (200, 0, 10_000, 2)
+
+
+def test_a_server_that_fell_back_is_rebuilt_whole(database: Database, client: redis.Redis, rebuilt: Recovery) -> None:
+    """It has heard of less than the ledger holds, whatever its buckets say."""
+    client.hset(WINDOW, "amounts", b"")
+    client.hset(redis_keys.WATERMARK, "seq", str(head(database) - 1))
+
+    rebuilt.ensure()
+
+    assert window_state(client, WINDOW).used == 200
+    assert client.hget(redis_keys.WATERMARK, "seq") == b"2"
+
+
+def test_a_ledger_that_is_older_than_its_redis_is_not_rebuilt_from(client: redis.Redis, rebuilt: Recovery) -> None:
+    """Unless somebody has said that what is missing is given up."""
+    client.hset(redis_keys.WATERMARK, "booked", "5")
+
+    for again in (rebuilt.ensure, rebuilt.rebuild):
+        with pytest.raises(LedgerBehind):
+            again()
+    client.hset(WINDOW, "amounts", b"")
+    rebuilt.rebuild(without_missing=True)
+
+    assert window_state(client, WINDOW).used == 200
