@@ -56,7 +56,7 @@ class NewCredit(Input):
 
 
 def _role(request: Request) -> str:
-    """Return the role of who asks."""
+    """Return the caller's role."""
     return str(getattr(request.state, "role", "admin"))
 
 
@@ -136,7 +136,7 @@ def _left_of(connection: Connection, customer_id: str, record_id: str, amount_na
     """Return the record that a credit is for.
 
     Raises:
-        Invalid: it is not there, is a credit itself, or the credits for it would be more than it charged.
+        Invalid: the record does not exist, is a credit itself, or its credits would exceed its charge.
     """
     named = adjustments.creditable(connection, customer_id, record_id)
     if named is None or named.kind == "credit":

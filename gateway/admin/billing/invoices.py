@@ -163,10 +163,10 @@ ALONE = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'",
     "x-content-type-options": "nosniff",
 }
-"""A page loads nothing and runs nothing."""
+"""The policy of a page that loads nothing and runs nothing."""
 
 
 def wants_page(accept: str | None) -> bool:
-    """Return whether a caller would rather have a page than JSON."""
+    """Return whether a caller prefers a page to JSON."""
     kinds = [kind.partition(";")[0].strip().lower() for kind in (accept or "").split(",")]
     return HTML in kinds and "application/json" not in kinds[: kinds.index(HTML)]

@@ -1,4 +1,4 @@
-"""The routes of API keys: made, listed, revoked, rotated. A key's text is in one answer and nowhere else."""
+"""The routes of API keys: create, list, revoke, rotate. A key's text is in one answer and nowhere else."""
 
 from __future__ import annotations
 
@@ -156,19 +156,19 @@ class Keys:
         return self._replies.once(posted, wanted, KeyMade, change)
 
     def write_new(self, connection: Connection, customer_id: str, wanted: NewKey, actor: str, now_ms: int) -> KeyMade:
-        """Write a new key of a customer who is locked; whoever commits it projects it."""
+        """Write a new key of a locked customer; the caller that commits it projects it."""
         made = self._make(connection, customer_id, wanted.name, now_ms, wanted.expires)
         self._record(connection, now_ms, actor, "key.create", None, made)
         return made
 
     def new(self, adding: Additions, customer_id: str, wanted: NewKey) -> KeyMade:
-        """Return a new key of a customer who is locked or new, which is among what is to be added."""
+        """Return a new key of a locked or new customer, added to ``adding``."""
         _refuse_past(wanted.expires, adding.now_ms)
         text = api_key_rows.new_text(customer_id, self._services.random_bytes)
         return self._added(adding, customer_id, wanted, text[: api_key_rows.SHOWN], text, api_key_rows.digest_of(text))
 
     def imported(self, adding: Additions, customer_id: str, wanted: NewKey, digest: str, prefix: str) -> KeyMade:
-        """Return a key that was made elsewhere, by the SHA-256 of its text, which is among what is to be added."""
+        """Return a key that was made elsewhere, by the SHA-256 of its text, added to ``adding``."""
         _refuse_past(wanted.expires, adding.now_ms)
         return self._added(adding, customer_id, wanted, prefix, None, digest)
 
@@ -198,7 +198,7 @@ class Keys:
         return KeyMade(**_facts(row), key=text, replaces=replaces)
 
     def _let_in(self, made: KeyMade, *others: str) -> KeyMade:
-        """Project a new key first and then the others, so that at no moment none of them works."""
+        """Project a new key first and then the others, so that one of them works at every moment."""
         with saved_only(made):
             for key_id in (made.key_id, *others):
                 project_keys(self._database, self._services.projection, [key_id])
@@ -219,7 +219,7 @@ def _refuse_past(expires: int | None, now_ms: int) -> None:
 
 
 def _lives_until(old: KeyRow, now_ms: int) -> int | None:
-    """Return when a key made now expires that lives as long as an older one was to."""
+    """Return when a key made now expires, with the lifetime of an older key."""
     return None if old.expires is None else now_ms + old.expires - old.created
 
 

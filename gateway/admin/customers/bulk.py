@@ -1,4 +1,4 @@
-"""The route that makes many customers at once, with their keys: new ones, or those that they have from elsewhere."""
+"""The route that creates many customers at once, with keys that are new or were made elsewhere."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from gateway.ledger.rows import batches
 ROUTE = "/customers/bulk"
 
 MOST = 1000
-"""Customers of one request."""
+"""The most customers of one request."""
 
 KEYS_MOST = 100
 
@@ -103,7 +103,7 @@ class CustomersMade(BaseModel):
 
 
 class Known:
-    """What there is already of a request's customers and keys, read in one go; and what it says itself more than once."""
+    """The existing customers and keys of a request, read at once, and what the request itself repeats."""
 
     def __init__(self, connection: Connection, body: BulkCustomers) -> None:
         asked = body.customers
@@ -127,10 +127,10 @@ class Known:
         self._new_rows: dict[str, str] = {}
 
     def customer(self, body: BulkCustomer) -> CustomerRow | None:
-        """Return the customer that a row is of, or None where it is new.
+        """Return the customer of a row, or None where the row is a new customer.
 
         Raises:
-            AlreadyExists: another customer has its external_id, and it is no upsert or was said before.
+            AlreadyExists: another customer has its external_id, and the request is no upsert or repeats it.
         """
         name = body.external_id
         if name is None:
@@ -149,19 +149,19 @@ class Known:
         self._said.add((what, name))
 
     def note(self, body: BulkCustomer, customer_id: str) -> None:
-        """Take note of which customer is made of a row."""
+        """Note which customer is made of a row."""
         if self._is_upsert and body.external_id is None and body.row is not None:
             self._new_rows[body.row] = customer_id
 
     def remember(self, connection: Connection, now_ms: int) -> None:
-        """Keep which customers were made of which rows."""
+        """Store which customers were made of which rows."""
         kept_replies.remember_made(connection, ROUTE, self._new_rows, now_ms)
 
     def key(self, customer_id: str, key: BulkKey) -> KeyRow | None:
-        """Return a customer's key that a description is of: the one of its digest, or as many-th of its name as it is here.
+        """Return the customer's key of a description: by its digest, or, of several keys with one name, by its place.
 
         Raises:
-            AlreadyExists: another customer has a key of the digest, or it was said before.
+            AlreadyExists: another customer has a key of the digest, or the request repeats it.
         """
         if key.sha256 is None:
             place = self._asked_for[customer_id, key.name]
@@ -229,7 +229,7 @@ class Bulk:
         timeline: Timeline,
         menu_of: MenuOf,
     ) -> CustomerMade:
-        """Return one customer as it is to be: a new one, or one that is there."""
+        """Return one customer as it is to be, new or existing."""
         try:
             row = known.customer(body)
             state: State = "created"
@@ -252,7 +252,7 @@ class Bulk:
         return CustomerMade(customer=customer, keys=[key for key in keys if key is not None], state=state)
 
     def _key(self, known: Known, adding: Additions, customer: CustomerShown, key: BulkKey) -> KeyMade | None:
-        """Return the key that a customer has by this description, or a new one; none of a customer that is deleted."""
+        """Return the customer's key of this description, or a new one; None for a deleted customer."""
         there = known.key(customer.id, key)
         if there is not None:
             return KeyMade(**shown(there).model_dump(), key=None)
@@ -268,13 +268,13 @@ def _altered(change: CustomerChange, row: CustomerRow, timeline: Timeline, now_m
 
 
 def change_of(body: BulkCustomer) -> CustomerChange:
-    """Return the change that makes of a customer what a row says, in the fields that it has."""
+    """Return the change that brings a customer to its row, in the fields that the row has."""
     given = body.model_fields_set & CustomerChange.model_fields.keys()
     return CustomerChange.model_construct(given, **{name: getattr(body, name) for name in given})
 
 
 def _without_keys(made: CustomersMade) -> CustomersMade:
-    """Return what may be kept: everything but the keys' texts."""
+    """Return what may be kept of an answer: everything except the keys' texts."""
     return CustomersMade(
         data=[
             one.model_copy(update={"keys": [key.model_copy(update={"key": None}) for key in one.keys]})

@@ -1,4 +1,4 @@
-"""What customers change and read of themselves, on the same ground as the operator: the ledger, then Redis."""
+"""What customers change and read of themselves, in the same way as the operator: the ledger first, then Redis."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gateway.ledger.read.read_your_writes import wait_until_booked
 
 
 class SelfService:
-    """Blocking calls for one customer, who is known by its key already.
+    """Blocking calls for one customer, which its key has already identified.
 
     Raises:
         MeteringUnavailable: Redis or the ledger is unavailable, from every method.
@@ -60,10 +60,10 @@ class SelfService:
         cursor: str | None,
         end_user: str | None,
     ) -> Any:
-        """Return a page of the customer's records, or of one end user's, once what was settled before the question is in the book.
+        """Return a page of the records of the customer or of one end user, once everything settled before the request is booked.
 
         Raises:
-            BadRequest: ``cursor`` is none of ours.
+            BadRequest: ``cursor`` is not one of this list.
         """
         wait_until_booked(self._services.redis, [redis_keys.bucket_of(customer_id)])
         span = Span(customer_id, since, until, end_user)
@@ -75,7 +75,7 @@ class SelfService:
         return {"data": self._invoices.of(customer_id), "next_cursor": None}
 
     def invoice(self, customer_id: str, invoice_id: str) -> Any:
-        """Return one of them.
+        """Return one of the customer's invoices.
 
         Raises:
             RouteNotFound: the customer has no such invoice.
@@ -86,7 +86,7 @@ class SelfService:
         return found
 
     def proof(self, customer_id: str, record_id: str) -> Any:
-        """Return the proof of one of the customer's records, once what was settled before the question is in the book.
+        """Return the proof of one of the customer's records, once everything settled before the request is booked.
 
         Raises:
             RouteNotFound: the customer has no such record.
@@ -102,7 +102,7 @@ class SelfService:
         """Return a page of the ledger's seals, newest first.
 
         Raises:
-            BadRequest: ``cursor`` is none of ours.
+            BadRequest: ``cursor`` is not one of this list.
         """
         found = seals_page(self._services.database, limit=limit, cursor=cursor)
         return {"data": [seal.to_json() for seal in found.seals], "next_cursor": found.next_cursor}
@@ -111,7 +111,7 @@ class SelfService:
         """Return the customer's usage or costs by buckets of time, as OpenAI's routes of an organization do.
 
         Raises:
-            BadRequest, UnknownParameter: the query is not one of that route.
+            BadRequest, UnknownParameter: the query is invalid on that route.
         """
         services = self._services
         asked = question(COSTS if is_costs else USAGE, query, services.now_ms())

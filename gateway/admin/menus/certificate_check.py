@@ -15,21 +15,21 @@ from gateway.settings import PROGRAM, without_settings
 COMMAND = (*PROGRAM, "price", "verify", "--json", "-")
 BUSY_S = 10.0
 PATIENCE_S = 45.0
-"""Both together are less than an Idempotency-Key's claim lasts."""
+"""Both together are shorter than the claim of an Idempotency-Key."""
 VIOLATED, NOT_A_MENU = 1, 2
 
 
 class Checker:
-    """Checks one menu at a time, so that posting menus cannot take the machine from its callers."""
+    """Checks one menu at a time, so that posted menus leave the machine to its callers."""
 
     def __init__(self) -> None:
         self._one_at_a_time = threading.Lock()
 
     def check(self, menu: Mapping[str, Any]) -> None:
-        """Return where the menu's certificate holds.
+        """Return if the menu's certificate holds.
 
         Raises:
-            Invalid: it does not; ``violation`` names the worst place.
+            Invalid: the certificate fails; ``violation`` names the worst place.
             Conflict: other menus are being checked.
         """
         if not self._one_at_a_time.acquire(timeout=BUSY_S):

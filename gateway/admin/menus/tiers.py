@@ -91,9 +91,9 @@ def shown(tier: Tier, version: str) -> TierShown:
 
 
 def manual_menu(tiers: Tiers, *, created: str, currency: str, after: int) -> Menu:
-    """Return tiers as a menu. Its version is that of these tiers at this place, ``after`` the last publication's number.
+    """Return tiers as a menu. Its version hashes the tiers and the number of the publication that they come ``after``.
 
-    The same tiers coming back are another version: each stands for one stretch of time.
+    The same tiers at a later time are another version: each version is for one stretch of time.
     """
     bill = "subscription" if any(tier.period_price_nanousd is not None for tier in tiers) else "conversation"
     unnamed = Menu("unnamed", created, currency, bill, tiers)

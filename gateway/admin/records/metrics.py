@@ -1,4 +1,4 @@
-"""``/metrics``: what all processes of this gateway have counted, for who has the metrics token or the admin's."""
+"""``/metrics``: what all processes of this gateway have counted, for the metrics token or the admin's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.metrics.exposition import CONTENT_TYPE, exposition
 
 
 class Scrape:
-    """Any worker answers for all; ``sheet`` is its own, which it brings up to date before."""
+    """Any worker answers for all; ``sheet`` is its own, which it updates first."""
 
     def __init__(self, services: AdminServices, sheet: Sheet) -> None:
         self._services = services
@@ -25,10 +25,10 @@ class Scrape:
         app.add_route("/metrics", self._metrics, methods=["GET"], include_in_schema=False)
 
     async def admit(self, request: Request) -> None:
-        """Look whether a request has a token that may read what is counted.
+        """Check that a request has a token that may read metrics.
 
         Raises:
-            Unauthorized: it has none.
+            Unauthorized: the request has no such token.
         """
         if not self._has_metrics_token(request):
             await actor_of(self._services.tokens, self._services.wrong_tokens, request)

@@ -35,7 +35,7 @@ class Refusals(BaseModel):
 
 
 class CustomerRefusals:
-    """Reads what workers have noted in Redis of the calls that they refused."""
+    """Reads the refusals that workers have recorded in Redis."""
 
     def __init__(self, services: AdminServices) -> None:
         self._database = services.database

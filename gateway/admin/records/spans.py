@@ -1,4 +1,4 @@
-"""Which records a request is about, by when they count: a month in each customer's own zone, or from and to."""
+"""The records of a request, by when they count: a month in each customer's own zone, or from and to."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SpanQuery:
     period: str | None
 
     def seen(self, database: Database) -> CountedSpan:
-        """Return what is asked about as the ledger has it now."""
+        """Return the span as the ledger has it now."""
         if self.period is None:
             is_closed = self.until is not None and all_closed_until(database, self.until, self.customer)
             return CountedSpan(Span(self.customer, self.since, self.until), None, is_closed=is_closed)
@@ -42,7 +42,7 @@ class SpanQuery:
 
 @dataclass(frozen=True, slots=True)
 class CountedSpan:
-    """What is asked about, and whether it is closed: then it is the same for ever."""
+    """A span, and whether it is closed: then its records are the same for ever."""
 
     span: Span
     month: Month | None

@@ -91,7 +91,7 @@ SHOWN: dict[str, Any] = {"response_model": UsagePage, "response_model_exclude_un
 
 
 class Usage:
-    """Reads the book, and only once what was settled before the question is in it."""
+    """Reads the book, once everything settled before the request is in it."""
 
     def __init__(self, services: AdminServices) -> None:
         self._database = services.database

@@ -1,6 +1,6 @@
 -- What every verb shares. Whole numbers stay below 2^53, where doubles are exact; `written` keeps all their digits
--- (tostring and .. keep 14). No sum ever passes MOST: a reservation that would make one is refused, and what is settled
--- is at most what was held. Every verb reads all that it needs before its first write, and nothing after that can fail.
+-- (tostring and .. keep 14). No sum ever exceeds MOST: a reservation that would exceed it is refused, and a settlement is
+-- at most what was held. Every verb reads all that it needs before its first write, and nothing after that can fail.
 local HOUR_MS = 3600000
 local DAY_MS = 24 * HOUR_MS
 local MOST = 9007199254740991
@@ -15,13 +15,13 @@ local function written(number)
   return string.format('%d', number)
 end
 
--- A sum that can be counted. What lies outside is a breach that was there before, and is found and told by others.
+-- A sum that can be counted. A number outside is an existing breach, which the census finds and reports.
 local function bounded(number)
   return math.max(-MOST, math.min(MOST, number))
 end
 
--- The time in µs, and whether this server and its asker agree about it. The server's clock may jump, the asker's cannot:
--- where they are grossly apart, it is what the asker says.
+-- The time in µs, and whether this server and its caller agree about it. The server's clock may jump, the caller's cannot:
+-- where they are grossly apart, the caller's time counts.
 local function time_us(told_ms)
   local time = redis.call('TIME')
   local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -39,8 +39,8 @@ local function conversation_is_open(first, last, live, now)
   return first and now - first < DAY_MS and (live > 0 or now - last < HOUR_MS)
 end
 
--- What is written often is packed: whole numbers as doubles of eight bytes, texts up to a zero byte. Numbers as texts
--- would take most of a script's time. `gateway/holds/store/packing.py` reads and writes the same.
+-- Frequently written values are packed: whole numbers as doubles of eight bytes, texts up to a zero byte. Numbers as
+-- texts would take most of a script's time. `gateway/holds/store/packing.py` reads and writes the same.
 local NUMBERS_OF_CONVERSATION = '<ddddddddd'
 local CONVERSATION = NUMBERS_OF_CONVERSATION .. 'ss'
 local HOLD = '<sddddddddddd'
@@ -49,9 +49,9 @@ local GRANTED, DONE = '<i8i8i8i8i8i8i8', '<i8i8i8'  -- replies, of integers of e
 local NONE = -MOST - 1  -- where there is no number
 local MARK_BYTES = 72  -- over 64, so that Redis keeps marks in a table from the first, not in a list
 
--- Replies a conversation: when it began and was last called, its live calls, cap, tokens used and held, input used and
--- held, whether its price was charged, tier and menu version; nothing where there is none. Last comes whether it is a
--- hash, as the version before wrote it; such a one stays a hash until it ends.
+-- Returns a conversation: when it began and was last called, its live calls, cap, tokens used and held, input used and
+-- held, whether its price was charged, tier and menu version; nothing where there is none. The last value is whether it is
+-- a hash, as the version before writes it; such a conversation stays a hash until it ends.
 local function conversation_at(name)
   local found = redis.pcall('GET', name)
   if not found then return nil end
@@ -63,7 +63,7 @@ local function conversation_at(name)
   return c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9], c[10] or '', c[11] or '', 'hash'
 end
 
--- Writes one, as it was replied; it lasts as long as before where `lasts_ms` is not said.
+-- Writes a conversation as it was returned; its expiry stays as before where `lasts_ms` is absent.
 local function put_conversation(name, lasts_ms, first, last, live, cap, used, held, input_used, input_held, charged, tier,
     version, is_hash)
   if is_hash == 'hash' then
@@ -81,12 +81,12 @@ local function put_conversation(name, lasts_ms, first, last, live, cap, used, he
   end
 end
 
--- A window's amounts are packed in one of its fields: tokens used and held, spend used and held, the conversations that a
--- subscription included, and the limits last admitted under, infinite where there is none. The version before has a field
--- for each; where those are, they are counted in, and written until the period is over.
+-- A window's amounts are packed in one field: tokens used and held, spend used and held, the conversations that a
+-- subscription included, and the limits of the last admission, infinite where there is none. The version before has a
+-- field for each; such fields are added, and written until the period is over.
 local AMOUNTS = '<ddddddd'
 
--- Replies the amounts, whether the window is known not to add up, whether it is one of the version before, and whether a
+-- Returns the amounts, whether the window is known not to add up, whether it is one of the version before, and whether a
 -- change of the customer's period has moved holds out of it.
 local function window_at(name)
   local found = redis.call('HMGET', name, 'amounts', 'breach', 'used', 'held', 'moved')
@@ -130,7 +130,7 @@ local function texts_of(hold)
   return owner, window, string.sub(rest, facts_at)
 end
 
--- The mark of a settled hold begins with what was replied.
+-- The mark of a settled hold begins with the settlement's reply.
 local function packed_mark(reply)
   return reply .. string.rep('\0', MARK_BYTES - #reply)
 end

@@ -1,4 +1,4 @@
-"""Compares windows with the holds that are open in them: what is set aside is what the holds hold, to the token."""
+"""Compares windows with the holds that are open in them: a window's held tokens are those of its holds, to the token."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from gateway.holds.store.packing import WindowState
 from gateway.holds.store.scripts import run_all, source
 
 TRIES = 3
-"""How often a bucket is read that has holds in windows nobody asked for; after that it waits for the next turn."""
+"""How many times a bucket with holds in unrequested windows is read; after that it waits for the next turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What one hold has set aside in a window."""
+    """The tokens and money that one hold has set aside in a window."""
 
     window: str
     tokens: int
@@ -29,13 +29,13 @@ class Held:
 
 @dataclass(slots=True)
 class Count:
-    """What was counted. ``windows`` that were found as they must be have None, others a sentence that says how not."""
+    """The result of a census. Sound ``windows`` have None, others a sentence that says what is wrong."""
 
     windows: dict[str, str | None] = field(default_factory=dict)
     holds: dict[str, int] = field(default_factory=dict)
-    """Open holds of each bucket that was read."""
+    """The number of open holds in each bucket that was read."""
     tokens: dict[str, int] = field(default_factory=dict)
-    """What they hold together."""
+    """The tokens that all of them hold."""
 
 
 def fault(window: WindowState, holds: Sequence[Held]) -> str | None:
@@ -74,7 +74,7 @@ class Census:
         self._read = client.register_script(source("census"))
 
     def take(self, windows: Iterable[str]) -> Count:
-        """Return what became of ``windows``, and of every window that an open hold is in.
+        """Return the state of ``windows``, and of every window that an open hold is in.
 
         A bucket that is being rebuilt, or where calls in new windows begin too fast, is left out.
         """
@@ -89,7 +89,7 @@ class Census:
         return count
 
     def _having(self, count: Count, asked: Mapping[str, set[str]]) -> list[str]:
-        """Return the buckets that have a hold or a window that was asked for; the others are counted with this."""
+        """Return the buckets that have a hold or a requested window; the others are thereby counted."""
         found = self._survey.take()
         empty = [
             bucket
@@ -101,7 +101,7 @@ class Census:
         return [bucket for bucket in asked if bucket not in count.holds]
 
     def _count(self, count: Count, asked: Mapping[str, set[str]]) -> list[str]:
-        """Add buckets to ``count``; return those with a hold in a window that was not asked for, which now is."""
+        """Add buckets to ``count``; return those with a hold in an unrequested window, which is requested from now on."""
         windows = {bucket: sorted(names) for bucket, names in asked.items()}
         generation = self._generation()
         replies = run_all(
@@ -136,5 +136,5 @@ class Census:
 
 
 def bucket_in(name: str) -> str:
-    """Return the bucket that the name of a key belongs to."""
+    """Return the bucket of a key's name."""
     return name[2:4]

@@ -1,4 +1,4 @@
-"""Takes back what dead workers held: bills the tokens of the last renewal, and frees the rest once nobody can use it."""
+"""Reclaims the holds of dead workers: bills the tokens of the last renewal, and frees the rest once nobody can use it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from gateway.holds.store.scripts import source
 
 
 class Reclaimer:
-    """Any number may run: each verb is idempotent, and one that finds a hold renewed since it looked leaves it alone.
+    """Any number of reclaimers may run: each verb is idempotent and leaves alone a hold that was renewed meanwhile.
 
-    A hold is let lapse only by a reclaimer that has had Redis at hand for a whole lease, because while Redis was away,
-    or read-only, or its clock was set, no worker could renew. A worker that is proven dead needs no such patience.
+    A reclaimer lets a hold lapse only after it has reached Redis for a whole lease: while Redis was unavailable or
+    read-only, or its clock was set, no worker could renew. The holds of a worker proven dead need not wait.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class Reclaimer:
         self._survey = Survey(client)
         self._clocks = RedisClock(client, now_ms)
         self._looks_ahead = True
-        """Whether leases may end later than any that is given now: after a start, and once a clock was set."""
+        """Whether leases may end later than any lease made now: after a start, and after a clock was set."""
         self._server = ""
         self._at_hand_since = monotonic()
 
     def turn(self) -> int:
-        """Look at every hold whose lease is over; return how many were billed or freed.
+        """Examine every hold whose lease is over; return how many were billed or freed.
 
         Raises:
             MeteringUnavailable: Redis is unavailable.
@@ -59,7 +59,7 @@ class Reclaimer:
             return self._turn()
 
     def lose_touch(self) -> None:
-        """Take note that Redis is unavailable just now, whoever found out: once it is back, every hold has a full lease."""
+        """Note that Redis is unavailable now: once it is back, every hold has a full lease."""
         self._at_hand_since = self._monotonic()
 
     def _turn(self) -> int:
@@ -87,7 +87,7 @@ class Reclaimer:
         )
 
     def _shorten_leases(self, calls: Mapping[str, Sequence[InFlight]], now: int) -> None:
-        """Let no lease end later than one that is given now: it was given by another clock, and its worker may be dead."""
+        """Let no lease end later than a lease made now: another clock made it, and its worker may be dead."""
         for bucket, there in calls.items():
             ahead = [part for call in there if call.renewed > now + APART_MS for part in (call.id, call.progress)]
             if ahead:
@@ -95,7 +95,7 @@ class Reclaimer:
         self._looks_ahead = False
 
     def _adopt_older(self, now: int, buckets: Sequence[str]) -> None:
-        """Write the holds anew that workers of the version before have left behind."""
+        """Rewrite the holds that workers of the version before have left behind."""
         with self._redis.pipeline(transaction=False) as batch:
             for bucket in buckets:
                 batch.zrangebyscore(redis_keys.older_holds(bucket), "-inf", now)
@@ -126,12 +126,12 @@ class Reclaimer:
         beats = not is_dead and self._beats(call.owner)
         if call.is_suspect:
             return not beats and self._free(call, now)
-        # A worker that lives renews what is its own. What it has not for a second lease is nobody's.
+        # A living worker renews its holds. A hold that it has not renewed for a second lease is nobody's.
         is_nobodys = not beats or call.renewed + 2 * self._lease_ms <= now
         return is_nobodys and self._bill(call, now, closes=is_dead)
 
     def _beats(self, worker: str) -> bool:
-        """Return whether a worker's heartbeat is there; one that another clock left lasts a lease from now at most."""
+        """Return whether a worker has a heartbeat; a heartbeat dated by another clock lasts a lease from now at most."""
         left_ms = self._redis.pttl(redis_keys.worker(worker))
         if left_ms > self._lease_ms:
             self._redis.pexpire(redis_keys.worker(worker), self._lease_ms)

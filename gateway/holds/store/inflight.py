@@ -1,4 +1,4 @@
-"""Reads the buckets and the holds of the calls in flight as they stand in Redis; ``lua/shared.lua`` says how."""
+"""Reads the buckets and the holds of in-flight calls from Redis; ``lua/shared.lua`` writes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.holds.store.clients import text, translated
 from gateway.holds.store.scripts import run_all, source
 
 PROGRESS = b"progress:"
-"""What stands before an id in the name of the field that says how far its call was at its last renewal."""
+"""The prefix of the field that has a call's progress at its last renewal; the call's id follows."""
 
 _NUMBERS = Struct("<11d")
 
@@ -36,7 +36,7 @@ class InFlight:
     grant: int
     facts_json: str
     progress: str
-    """When it was renewed and what came of it until then, as Redis has it; empty before the first renewal."""
+    """When it was last renewed and what it had used by then, as Redis has it; empty before the first renewal."""
     renewed: int
     sofar: int
     owes_input: bool
@@ -82,9 +82,9 @@ def calls_in(entries: Mapping[bytes, bytes]) -> list[InFlight]:
 
 @dataclass(frozen=True, slots=True)
 class BucketState:
-    """What one bucket holds: the generation in force, empty where there is none, the number of the last record that the
-    ledger has of it, whether any call is in flight, how many records wait for the ledger, and whether holds of the version
-    before are there."""
+    """The state of one bucket: the generation in force, empty where there is none, the number of the last record that the
+    ledger has of it, whether it has in-flight calls, how many records wait for the ledger, and whether it has holds of the
+    version before."""
 
     generation: str
     watermark: int
@@ -94,7 +94,7 @@ class BucketState:
 
 
 class Survey:
-    """Looks at all buckets, in one command where there is one server.
+    """Reads all buckets, in one command where there is one server.
 
     Raises:
         MeteringUnavailable: Redis is unavailable, from ``take``.
@@ -127,7 +127,7 @@ _SURVEYED = [
 
 
 def calls_in_flight(client: redis.Redis, buckets: Iterable[str]) -> dict[str, list[InFlight]]:
-    """Return the calls in flight by bucket, for those buckets that have any."""
+    """Return the in-flight calls by bucket, for the buckets that have any."""
     asked = list(buckets)
     with client.pipeline(transaction=False) as batch:
         for bucket in asked:

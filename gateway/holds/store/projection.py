@@ -20,7 +20,7 @@ from pricing.menus.menu import Menu
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A key that is let in: by the SHA-256 of its text, until ``expires`` in ms, or for ever."""
+    """A valid key: the SHA-256 of its text, valid until ``expires`` in ms, or for ever."""
 
     bucket: str
     digest: str
@@ -28,24 +28,24 @@ class Admitted:
     key_id: str
     expires: int | None
     is_foreign: bool = False
-    """Whether it was made elsewhere, so that its text does not say its bucket."""
+    """Whether it was made elsewhere, so that its text does not name its bucket."""
 
 
 @dataclass(slots=True)
 class PeriodUse:
-    """What the records of a customer add up to in one period: billed output tokens, nano-units, conversations that its
-    subscription included, and tokens by end user where those are limited."""
+    """The sums of a customer's records in one period: billed output tokens, nano-units, conversations that its subscription
+    included, and tokens by end user where those are limited."""
 
     tokens: int = 0
     charge_nanousd: int = 0
     included: int = 0
     by_user: Counter[str | None] = field(default_factory=Counter)
     read_to: str = ""
-    """The id that the stream of records ended with before they were read."""
+    """The last id of the stream of records before the records were read."""
 
 
 class Projection:
-    """The admin side's way into Redis. Everything it writes can be written again from SQL.
+    """Writes the admin side's changes into Redis. Everything it writes can be written again from SQL.
 
     Raises:
         MeteringUnavailable: Redis is unavailable, from every method.
@@ -67,22 +67,22 @@ class Projection:
             run_all(self._redis, self._put_newer, put)
 
     def customers(self, ids: Sequence[str]) -> list[Customer]:
-        """Return those of these customers that Redis has, as it has them."""
+        """Return the customers of these ids that Redis has, as it has them."""
         with translated(), self._redis.pipeline(transaction=False) as batch:
             for customer_id in ids:
                 batch.hget(redis_keys.customer(redis_keys.bucket_of(customer_id), customer_id), "body")
             return [Customer.from_json(text(body)) for body in batch.execute() if body is not None]
 
     def change_period(self, customer: Customer, period: tuple[int, int], used: PeriodUse) -> str | None:
-        """Put terms of another period or time zone in force, and begin the window with all that is used and held in it.
+        """Put terms of another period or time zone in force, and begin the window with all its use and holds.
 
         Args:
             period: the period of the new terms, ms.
-            used: what its records add up to. Those that wait for the ledger are among them, up to an entry of the stream.
+            used: the sums of its records, including those that wait for the ledger, up to an entry of the stream.
 
         Returns:
-            The last id of the bucket's stream of records where more of them have come since: ``used`` has to be added up
-            again. None where the terms, or later ones, are in force.
+            The last id of the bucket's stream of records where more records have come since, and ``used`` has to be added
+            up again; None where the terms, or later ones, are in force.
         """
         bucket, start = redis_keys.bucket_of(customer.id), period[0]
         users = {redis_keys.end_user(bucket, customer.id, start, name): tokens for name, tokens in used.by_user.items()}
@@ -119,9 +119,9 @@ class Projection:
         return stream, [(text(name), entry) for name, entry in found]
 
     def put_keys(self, admitted: Iterable[Admitted], shut_out: Iterable[tuple[str, str]] = ()) -> None:
-        """Let keys in; of others, by bucket and digest, none passes from the next call on.
+        """Make keys valid; keys to remove, by bucket and digest, are invalid from the next call on.
 
-        Where a key stands that was made elsewhere stays said when the key goes: alone it lets nobody in.
+        The entry that names the bucket of a key made elsewhere stays when the key goes: alone it admits nobody.
         """
         with translated(), self._redis.pipeline(transaction=False) as batch:
             for key in admitted:
@@ -140,7 +140,7 @@ class Projection:
             self._redis.set(redis_keys.menu(menu.version), json.dumps(menu.to_json(), separators=(",", ":")))
 
     def tell_of(self, publication: Publication) -> None:
-        """Leave a notice of a publication for the webhook; it is told apart from others by its number and moment."""
+        """Write a notice of a publication for the webhook; its number and moment tell it from others."""
         told = json.dumps(asdict(publication), separators=(",", ":"))
         with translated():
             self._redis.xadd(redis_keys.notices(redis_keys.ALL_BUCKETS[0]), {"publication": told})
@@ -148,7 +148,7 @@ class Projection:
     def put_timeline(self, timeline: Timeline) -> None:
         """Put the publications in force: the list first, then its number in each bucket.
 
-        A call between the two finds its bucket's old number and runs under the old menu, whole.
+        A call between the two writes finds its bucket's old number and runs under the old menu, from start to end.
         """
         with translated():
             self._put_newer(keys=[redis_keys.TIMELINE], args=[timeline.rev, timeline.to_json()])
