@@ -203,7 +203,7 @@ async def _serving(
     cache = LookupCache(connection)
     generation = Generation(in_own_thread(stack, recovery.ensure), partial(generation_in, connection))
     lease = Lease(worker_id, int(settings.lease_s * 1000), int(settings.call_deadline_s * 1000))
-    house = _house(settings)
+    house = HouseLimits.of(settings)
     admission = _admission(stack, settings, connection, cache, generation, lease, house)
     claims = IdempotencyClaims(connection, lease.lease_ms)
     settlements = Settlements(connection, generation, lease, now_ms=now_ms, answers_bytes_max=settings.kept_answers_max)
@@ -336,17 +336,6 @@ async def _look_around(connection: RedisConnection, admission: Admission, genera
             await connection.ask("PING")
         await admission.compare_clocks()
         await generation.learn(0, patience_s=START_S)
-
-
-def _house(settings: Settings) -> HouseLimits:
-    return HouseLimits(
-        answer_tokens_max=settings.answer_tokens_max,
-        conversation_tokens_max=settings.conversation_tokens_max,
-        grant_tokens_min=settings.grant_tokens_min,
-        observes=settings.mode == "observe",
-        requests_per_minute=settings.requests_per_minute,
-        concurrency_max=settings.concurrency_max,
-    )
 
 
 def _absent(profile: Profile, settings: Settings) -> dict[str, str]:

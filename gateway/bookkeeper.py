@@ -13,6 +13,7 @@ from functools import partial
 
 import httpx
 
+from gateway.catalog.increase_end import end_due
 from gateway.catalog.projector import CatalogProjector, project_pending
 from gateway.catalog.subscriptions import open_due
 from gateway.clock import now_ms
@@ -139,6 +140,7 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
                     do("rollup", _roll_up, rollup, int(settings.call_deadline_s * 1000) + LATE_MS)
                     if found.now is not None:  # nobody is charged for a period while nobody knows the time
                         do("subscriptions", open_due, database, client, projection, now_ms(), settings.currency)
+                        do("increases", end_due, database, projection, now_ms())
                     do("projection", project_pending, database, projection)
                     do("pricing", scheduler.turn)
                     do("gauges", _look, counters, conservation, found, writer, database)

@@ -22,6 +22,7 @@ from gateway.admin.billing.totals import Totals
 from gateway.admin.customers.api_keys import Keys
 from gateway.admin.customers.bulk import Bulk
 from gateway.admin.customers.customers import Customers
+from gateway.admin.customers.increases import Increases
 from gateway.admin.menus.certificate_check import Checker
 from gateway.admin.menus.menus import Menus
 from gateway.admin.menus.pricing_runs import PricingRuns
@@ -88,6 +89,7 @@ def build_router(services: AdminServices) -> APIRouter:
     Bulk(services, replies, customers, keys).add_to(Routes(router, "customers"))
     CustomerRefusals(services).add_to(Routes(router, "refusals"))
     keys.add_to(Routes(router, "keys"))
+    Increases(services).add_to(Routes(router, "customers"))
     Adjustments(services, replies).add_to(Routes(router, "billing"))
     HandTypedTiers(services).add_to(Routes(router, "tiers"))
     Menus(services, replies, Checker()).add_to(Routes(router, "menus"))

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from gateway.catalog.problems import AlreadyExists, NotFound
 from gateway.holds.periods import PeriodKind
-from gateway.holds.terms import Customer, Subscription
+from gateway.holds.terms import Customer, Increase, Subscription
 from gateway.ledger.rows import VALUES_MOST, batches
 from gateway.ledger.tables import customers
 
@@ -43,6 +43,9 @@ class CustomerRow:
     subscription_start: int | None = None
     subscription_until: int | None = None
     erased: int | None = None
+    increase: dict[str, Any] | None = None
+    """``limits`` that are raised until ``increase_until``, and the ``reason``."""
+    increase_until: int | None = None
 
     @property
     def subscription(self) -> Subscription | None:
@@ -72,6 +75,9 @@ class CustomerRow:
         )
 
     def terms(self) -> Customer:
+        increase = None
+        if self.increase is not None and self.increase_until is not None:
+            increase = Increase(self.increase["limits"], self.increase_until)
         return Customer(
             id=self.id,
             status=self.status,
@@ -85,6 +91,7 @@ class CustomerRow:
             rev=self.rev,
             subscription=self.subscription,
             created=self.created,
+            increase=increase,
         )
 
 
@@ -95,7 +102,8 @@ COLUMNS = tuple(customers.c[each.name] for each in fields(CustomerRow))
 def row_of(row: Row[tuple[Any, ...]]) -> CustomerRow:
     """Return the customer in a row that was selected by COLUMNS."""
     values = dict(row._mapping)
-    return CustomerRow(**values | {"overrides": json.loads(values["overrides"])})
+    increase = values["increase"] and json.loads(values["increase"])
+    return CustomerRow(**values | {"overrides": json.loads(values["overrides"]), "increase": increase})
 
 
 def find(connection: Connection, customer_id: str, *, locked: bool = False) -> CustomerRow:
@@ -172,7 +180,8 @@ def store(connection: Connection, row: CustomerRow) -> CustomerRow:
 
 def _values(row: CustomerRow) -> dict[str, Any]:
     values = {each.name: getattr(row, each.name) for each in fields(row)}
-    return values | {"overrides": json.dumps(row.overrides, sort_keys=True)}
+    increase = row.increase and json.dumps(row.increase, sort_keys=True)
+    return values | {"overrides": json.dumps(row.overrides, sort_keys=True), "increase": increase}
 
 
 def _taken(row: CustomerRow) -> AlreadyExists:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from struct import Struct
 
 from gateway.errors import CustomerBlocked, NoTier, TierNotFound
-from gateway.holds.offer import HouseLimits, Offer, offer
+from gateway.holds.offer import HouseLimits, Offer, offer, raised
 from gateway.holds.store import packing
 from gateway.holds.store.cache import LookupCache, Remembered
 from gateway.holds.terms import Customer, Standing, Timeline, period_of, standing
@@ -21,13 +21,15 @@ class Condition:
 
     offer: Offer
     period: tuple[int, int]
+    holds: tuple[int, int]
+    """The part of the period in which the terms hold: an increase of limits ends within it, to the millisecond."""
     told: bytes
-    """Both as the script that reserves is told them, packed."""
+    """The terms and when they hold, as the script that reserves is told them, packed."""
 
     @classmethod
-    def of(cls, offered: Offer, period: tuple[int, int], house: HouseLimits) -> Condition:
+    def of(cls, offered: Offer, period: tuple[int, int], holds: tuple[int, int], house: HouseLimits) -> Condition:
         numbers = (
-            *period,
+            *holds,
             offered.conversation_tokens_max,
             offered.price_nanousd,
             house.grant_tokens_min,
@@ -37,7 +39,7 @@ class Condition:
             _limit(offered.concurrency_max),
             _limit(offered.end_user_period_tokens_max),
         )
-        return cls(offered, period, NUMBERS.pack(*numbers) + packing.texts(offered.tier, offered.version))
+        return cls(offered, period, holds, NUMBERS.pack(*numbers) + packing.texts(offered.tier, offered.version))
 
 
 def _limit(most: int | None) -> float:
@@ -85,7 +87,8 @@ class Conditions:
         offered = known.condition.offer
         if begun is None or begun == (offered.tier, offered.version):
             return known.condition
-        return Condition.of(await self._as_begun(offered, *begun), known.condition.period, self._house)
+        there = known.condition
+        return Condition.of(await self._as_begun(offered, *begun), there.period, there.holds, self._house)
 
     async def _work_out(self, customer: Customer, timeline: Timeline, tier_chosen: str | None, now: int) -> _Worked:
         if customer.status != "active":
@@ -98,9 +101,9 @@ class Conditions:
             raise TierNotFound(f"There is no tier called {tier_chosen}.", param="X-Tokencap-Tier")
         if tier is None and not self._house.observes:
             raise NoTier("This customer has no tier; the operator sets one.")
-        offered = offer(tier, where.version, customer.overrides, self._house)
+        offered = raised(offer(tier, where.version, customer.overrides, self._house), customer.raised(now))
         period = period_of(customer, now)
-        condition = Condition.of(offered, period, self._house)
+        condition = Condition.of(offered, period, _part(period, customer, now), self._house)
         return _Worked(condition, customer, timeline, now, _until(customer, where, period, now))
 
     async def _as_begun(self, offered: Offer, name: str, version: str) -> Offer:
@@ -117,9 +120,20 @@ class Conditions:
         )
 
 
+def _part(period: tuple[int, int], customer: Customer, now: int) -> tuple[int, int]:
+    """Return the part of a period, up to or from the end of an increase, that ``now`` falls in."""
+    start, end = period
+    if customer.increase is None:
+        return period
+    until = customer.increase.until
+    return (start, min(end, until)) if now < until else (max(start, until), end)
+
+
 def _until(customer: Customer, where: Standing, period: tuple[int, int], now: int) -> float:
     """Return the first moment after ``now`` at which the condition may change."""
     coming = math.inf if where.next is None else where.next.effective
     subscribed = customer.subscription
     turns = [] if subscribed is None else [moment for moment in (subscribed.start, subscribed.until) if moment > now]
+    if customer.increase is not None and customer.increase.until > now:
+        turns.append(customer.increase.until)
     return min(period[1], coming, *turns)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from gateway.settings import Settings
 from pricing.menus.menu import Tier
 from pricing.money import metered, metered_bound
 
@@ -20,6 +21,18 @@ class HouseLimits:
     requests_per_minute: int | None = None
     """For every customer whose tier does not set it; the same goes for the next field."""
     concurrency_max: int | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> HouseLimits:
+        """Return the limits that the settings say."""
+        return cls(
+            answer_tokens_max=settings.answer_tokens_max,
+            conversation_tokens_max=settings.conversation_tokens_max,
+            grant_tokens_min=settings.grant_tokens_min,
+            observes=settings.mode == "observe",
+            requests_per_minute=settings.requests_per_minute,
+            concurrency_max=settings.concurrency_max,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +55,12 @@ class Offer:
     """The tokens of the period that each end user of the customer may have."""
     hangup_bills: str | None = None
     """How the tier bills an answer that its caller left; None is the installation's setting."""
+
+
+def raised(offered: Offer, limits: Mapping[str, int]) -> Offer:
+    """Return an offer with limits that are at least these; what is not limited stays so."""
+    there = {name: getattr(offered, name) for name in limits}
+    return replace(offered, **{name: max(most, limits[name]) for name, most in there.items() if most is not None})
 
 
 def offer(tier: Tier | None, version: str | None, overrides: Mapping[str, int], house: HouseLimits) -> Offer:

@@ -27,6 +27,14 @@ class Subscription:
 
 
 @dataclass(frozen=True, slots=True)
+class Increase:
+    """Limits that are raised until a moment; none of them lowers what applies without it."""
+
+    limits: dict[str, int]
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
 class Customer:
     """What the serving path knows of a customer; ``rev`` rises with every change."""
 
@@ -42,6 +50,13 @@ class Customer:
     rev: int
     subscription: Subscription | None = None
     created: int = 0
+    increase: Increase | None = None
+
+    def raised(self, now_ms: int) -> dict[str, int]:
+        """Return the limits that are raised at ``now_ms``."""
+        if self.increase is None or now_ms >= self.increase.until:
+            return {}
+        return self.increase.limits
 
     def to_json(self) -> str:
         return orjson.dumps(self).decode()
@@ -49,8 +64,12 @@ class Customer:
     @classmethod
     def from_json(cls, text: str | bytes) -> Customer:
         given = json.loads(text)
-        subscribed = given.pop("subscription", None)
-        return cls(**given, subscription=Subscription(**subscribed) if subscribed else None)
+        subscribed, increase = given.pop("subscription", None), given.pop("increase", None)
+        return cls(
+            **given,
+            subscription=Subscription(**subscribed) if subscribed else None,
+            increase=Increase(**increase) if increase else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

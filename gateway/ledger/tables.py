@@ -56,6 +56,8 @@ customers = Table(
     Column("subscription_start", BigInteger),
     Column("subscription_until", BigInteger),
     Column("erased", BigInteger),  # since when nothing that names it is kept
+    Column("increase", Text),  # JSON of limits that are raised for a time, and why
+    Column("increase_until", BigInteger),
     Index("ix_customers_created_id", "created", "id"),
     Index(
         "uq_customers_external_id",  # the operator's own id names one customer; a deleted one frees it
@@ -63,6 +65,12 @@ customers = Table(
         unique=True,
         sqlite_where=text("status <> 'deleted'"),
         postgresql_where=text("status <> 'deleted'"),
+    ),
+    Index(
+        "ix_customers_increase_until",
+        "increase_until",
+        sqlite_where=text("increase_until IS NOT NULL"),
+        postgresql_where=text("increase_until IS NOT NULL"),
     ),
     Index("ix_customers_unprojected", "id", sqlite_where=text("NOT projected"), postgresql_where=text("NOT projected")),
 )

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from gateway.clock import written
 from gateway.errors import CustomerBlocked, InvalidKey
-from gateway.holds.offer import HouseLimits, Offer, offer
+from gateway.holds.offer import HouseLimits, Offer, offer, raised
 from gateway.holds.store import redis_keys
 from gateway.holds.store.cache import LookupCache
 from gateway.holds.store.clients import text, translated
@@ -114,7 +114,7 @@ class Accounts:
         where = standing(customer, await self._cache.read_timeline(), now)
         menu = await self._cache.menu(where.version) if where.version else None
         tier = menu.tier(where.tier) if menu and where.tier else None
-        terms = offer(tier, where.version, customer.overrides, self._house)
+        terms = raised(offer(tier, where.version, customer.overrides, self._house), customer.raised(now))
         start, end = period_of(customer, now)
         name = redis_keys.window(redis_keys.bucket_of(customer.id), customer.id, start)
         window = WindowState.read(await self._connection.ask("HMGET", name, *WINDOW))
@@ -138,6 +138,7 @@ class Accounts:
                 "held_nanousd": window.spend_held,
                 "remaining_nanousd": _remaining(terms.spend_nanousd_max, window.spend_used, window.spend_held),
             },
+            "increase": _increase(customer, now),
             "next": _next(where),
         }
 
@@ -169,6 +170,13 @@ def _cap(tier: object, terms: Offer) -> int | None:
 
 def _remaining(most: int | None, used: int, held: int) -> int | None:
     return None if most is None else most - used - held
+
+
+def _increase(customer: Customer, now: int) -> dict[str, Any] | None:
+    increase = customer.increase
+    if increase is None or now >= increase.until:
+        return None
+    return {"limits": increase.limits, "until": written(increase.until)}
 
 
 def _next(where: Standing) -> dict[str, Any] | None:

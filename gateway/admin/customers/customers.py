@@ -196,6 +196,7 @@ class Customers:
             if erase:
                 erasure.begin(connection)
                 after = replace(after, name="", external_id=None, erased=before.erased or now)
+                after = replace(after, increase=None, increase_until=None)
             key_ids = api_key_rows.revoke_all(connection, customer_id, now)
             if after != before:
                 customer_rows.store(connection, after)
@@ -212,7 +213,7 @@ class Customers:
                 self._erase_the_rest(customer_id)
 
     def _erase_beside_the_book(self, connection: Connection, customer_id: str) -> None:
-        audit_rows.erase(connection, customer_id, ERASED | {"reason": None})
+        audit_rows.erase(connection, customer_id, ERASED | {"reason": None, "increase": None})
         adjustments.erase_reasons(connection, customer_id)
         invoices.erase_names(connection, customer_id)
         kept_replies.erase(connection, customer_id, ERASED)

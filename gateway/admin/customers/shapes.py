@@ -81,6 +81,14 @@ class ComingTier(BaseModel):
     effective: Moment
 
 
+class IncreaseShown(BaseModel):
+    """Limits that are raised for a time."""
+
+    limits: dict[str, int]
+    until: Moment
+    reason: str
+
+
 class CustomerShown(BaseModel):
     """A customer."""
 
@@ -92,6 +100,7 @@ class CustomerShown(BaseModel):
     timezone: str = Field(examples=["Europe/Berlin"])
     external_id: str | None = Field(examples=["crm-1042"])
     overrides: dict[str, int] = Field(description="The limits that are this customer's own.", examples=[{}])
+    increase: IncreaseShown | None = Field(default=None, description="Limits that are raised for a time.")
     created: Moment
     menu_version: str | None = Field(description="The menu in force for this customer now.", examples=["manual-1f0c…"])
     next: ComingTier | None = Field(description="The next change of tier or menu that is already decided.")
@@ -117,7 +126,14 @@ def shown(row: CustomerRow, timeline: Timeline, now_ms: int) -> CustomerShown:
         timezone=row.timezone,
         external_id=row.external_id,
         overrides=row.overrides,
+        increase=_increase(row, now_ms),
         created=written(row.created),
         menu_version=stands.version,
         next=coming,
     )
+
+
+def _increase(row: CustomerRow, now_ms: int) -> IncreaseShown | None:
+    if row.increase is None or row.increase_until is None or now_ms >= row.increase_until:
+        return None
+    return IncreaseShown(**row.increase, until=written(row.increase_until))

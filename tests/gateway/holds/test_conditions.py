@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from gateway.clock import now_ms
-from gateway.errors import CustomerBlocked, InsufficientQuota, NoTier, TierNotFound
+from gateway.errors import CustomerBlocked, EndUserQuotaReached, InsufficientQuota, NoTier, TierNotFound
 from gateway.holds.admission import Admission
 from gateway.holds.conditions import Conditions
 from gateway.holds.store.cache import LookupCache
-from gateway.holds.terms import Customer, Subscription, period_of
+from gateway.holds.terms import Customer, Increase, Subscription, period_of
 from tests.gateway.holds.desk import HOUSE, LEASE, Desk, desk
 
 CAP = 100
@@ -92,6 +92,58 @@ async def test_the_next_period_begins_with_nothing_used(valkey_url: str) -> None
 
         assert tomorrow.grant == 50
         assert tomorrow.facts.period_start == period_of(at.customers["acme"], now_ms() + DAY_MS)[0]
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "more"),
+    [("period_tokens_max", 50, 90), ("spend_nanousd_max", 60, 400), ("end_user_period_tokens_max", 50, 90)],
+)
+@pytest.mark.parametrize(("apart_ms", "is_over"), [(-3_000, True), (3_000, False)])
+async def test_an_increase_ends_by_the_servers_clock(
+    valkey_url: str, limit: str, most: int, more: int, apart_ms: int, is_over: bool
+) -> None:
+    """At the very next call of a worker that has served it before, and whose own clock says something else."""
+    differs_ms = 0
+
+    async with desk(valkey_url) as at:
+        at.admission = Admission(
+            at.connection,
+            LookupCache(at.connection),
+            at.generation,
+            lease=LEASE,
+            house=HOUSE,
+            currency="USD",
+            now_ms=lambda: now_ms() + differs_ms,
+        )
+        await at.admission.compare_clocks()
+        await warm(at, output_nanousd_per_mtok=1_000_000, **{limit: most})
+        with pytest.raises((InsufficientQuota, EndUserQuotaReached)):
+            await at.reserve("c1", "acme", 45)
+        differs_ms = apart_ms
+        until = now_ms() + (-1_000 if is_over else 1_000)
+        at.put(replace(at.customers["acme"], increase=Increase({limit: more}, until), rev=2))
+
+        if is_over:
+            with pytest.raises((InsufficientQuota, EndUserQuotaReached)):
+                await at.reserve("c2", "acme", 45)
+        else:
+            assert (await at.reserve("c2", "acme", 45)).grant == 45
+
+
+async def test_an_increase_never_lowers_what_applies_without_it(valkey_url: str) -> None:
+    """A tier or an override that is above it by now applies, and what is not limited stays so."""
+    async with desk(valkey_url) as at:
+        await warm(at, period_tokens_max=50)
+        later = now_ms() + 600_000
+        raised = Increase({"period_tokens_max": 70, "conversation_tokens_max": 20, "concurrency_max": 1}, later)
+        at.put(replace(at.customers["acme"], increase=raised, rev=2))
+        assert (await at.reserve("c1", "acme", 60)).grant == 60
+        with pytest.raises(InsufficientQuota):
+            await at.reserve("c2", "acme", 1)
+
+        at.put(replace(at.customers["acme"], overrides={"period_tokens_max": 90}, rev=3))
+
+        assert (await at.reserve("c3", "acme", 20)).grant == 20
 
 
 async def test_a_paid_period_holds_its_menu_until_its_last_millisecond(valkey_url: str) -> None:
