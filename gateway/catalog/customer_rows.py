@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
-from sqlalchemy import Column, Connection, Row, insert, or_, select, tuple_, update
+from sqlalchemy import Column, Connection, Row, func, insert, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from gateway.catalog.problems import AlreadyExists, NotFound
@@ -15,6 +15,7 @@ from gateway.holds.periods import PeriodKind
 from gateway.holds.terms import Customer, Increase, Subscription
 from gateway.ledger.rows import VALUES_MOST, batches
 from gateway.ledger.tables import customers
+from pricing.menus.menu import OWN_PRICES
 
 Status = Literal["active", "blocked", "deleted"]
 
@@ -226,6 +227,13 @@ def with_a_tier(connection: Connection) -> Iterator[CustomerRow]:
         if len(rows) < ROWS_AT_ONCE:
             return
         last = rows[-1].id
+
+
+def with_own_prices(connection: Connection) -> int:
+    """Return how many customers that are not deleted have prices of their own."""
+    has_own = or_(*(customers.c.overrides.contains(f'"{field}"') for field in OWN_PRICES.values()))
+    query = select(func.count()).select_from(customers).where(customers.c.status != "deleted", has_own)
+    return int(connection.execute(query).scalar_one())
 
 
 def folded(row: CustomerRow, now_ms: int) -> CustomerRow:

@@ -19,8 +19,8 @@ from gateway.holds.terms import Subscription, Timeline, standing
 from gateway.ledger.book.appender import book
 from gateway.ledger.book.watermark import Watermark
 from gateway.ledger.database import Database
-from gateway.ledger.tables import customers, menus
-from pricing.menus.menu import Menu, Tier
+from gateway.ledger.tables import OWN_PERIOD_PRICE, customers, menus
+from pricing.menus.menu import Menu, Tier, own_prices
 from pricing.usage import UsageRecord
 
 AT_ONCE = 100
@@ -41,9 +41,8 @@ def open_due(database: Database, client: redis.Redis, projection: Projection, no
         bodies = connection.execute(select(menus.c.body).where(menus.c.version.in_(versions))).scalars().all()
     published = {menu.version: menu for menu in (Menu.from_json(json.loads(body)) for body in bodies)}
     names = {tier.name for menu in published.values() for tier in menu.tiers if tier.period_price_nanousd is not None}
-    if not names:
-        return 0
-    names |= {old for publication in timeline.publications for old in publication.moves}
+    if names:
+        names |= {old for publication in timeline.publications for old in publication.moves}
     opened, watermark = 0, Watermark(client)
     for ids in _due(database, names, now_ms):
         done = [
@@ -63,7 +62,11 @@ def _due(database: Database, names: set[str], now_ms: int) -> Iterator[list[str]
     query = (
         select(customers.c.id)
         .where(customers.c.status == "active", or_(until.is_(None), until <= now_ms))
-        .where(or_(customers.c.tier.in_(names), customers.c.next_tier.in_(names)))
+        .where(
+            or_(customers.c.tier.in_(names), customers.c.next_tier.in_(names), OWN_PERIOD_PRICE)
+            if names
+            else OWN_PERIOD_PRICE
+        )
         .order_by(customers.c.id)
         .limit(AT_ONCE)
     )
@@ -92,11 +95,13 @@ def _open(
             return False
         stands = standing(row.terms(), timeline, now_ms)
         menu = published.get(stands.version or "")
+        base, own = menu, own_prices(row.overrides)
+        menu = None if base is None else base.with_prices(own)
         tier = menu.tier(stands.tier) if menu and stands.tier else None
-        if menu is None or tier is None or tier.period_price_nanousd is None:
+        if base is None or menu is None or tier is None or tier.period_price_nanousd is None:
             return False
         start, until = period_at(row.period, row.timezone, now_ms)
-        customer_rows.store(connection, row.subscribed(Subscription(tier.name, menu.version, now_ms, until)))
+        customer_rows.store(connection, row.subscribed(Subscription(tier.name, base.version, now_ms, until)))
         if tier.period_price_nanousd:
             booked = book(connection, [fee(row, menu, tier, start, now_ms, currency)])
             watermark.rise(booked)

@@ -21,14 +21,15 @@ from gateway.cli.books import adjusting
 from gateway.cli.files import STANDARD, name_of, parsed
 from gateway.cli.progress import timed
 from gateway.errors import StartupError
-from pricing.menus.menu import LIMIT_FIELDS
+from pricing.menus.menu import LIMIT_FIELDS, OWN_PRICES
 
 AT_ONCE = 500
 """Customers of one request, all of which are created or none."""
 
 OWN_FIELDS = ("name", "tier", "status", "period", "timezone", "external_id")
 KEY_FIELDS = {"key_name": "name", "key_expires": "expires", "key_sha256": "sha256", "key_prefix": "prefix"}
-COLUMNS = (*OWN_FIELDS, *KEY_FIELDS, *LIMIT_FIELDS)
+OVERRIDES = (*LIMIT_FIELDS, *OWN_PRICES.values())
+COLUMNS = (*OWN_FIELDS, *KEY_FIELDS, *OVERRIDES)
 
 app = typer.Typer(
     name="customers", help="Create many customers and their keys, credit and charge.", no_args_is_help=True
@@ -221,7 +222,7 @@ def _rows(text: str) -> Iterator[dict[str, Any]]:
 
 def _customer(cells: dict[str, str], line: int) -> dict[str, Any]:
     customer: dict[str, Any] = {name: cells[name] for name in OWN_FIELDS if name in cells}
-    limits = {name: cells[name] for name in LIMIT_FIELDS if name in cells}
+    limits = {name: cells[name] for name in OVERRIDES if name in cells}
     for name, cell in limits.items():
         if not (cell.isascii() and cell.isdecimal() and len(cell) <= LONGEST):
             raise StartupError(f"Line {line}: {name} is a whole number.", exit_code=2)

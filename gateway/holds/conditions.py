@@ -11,6 +11,7 @@ from gateway.holds.offer import HouseLimits, Offer, offer, raised
 from gateway.holds.store import packing
 from gateway.holds.store.cache import LookupCache, Remembered
 from gateway.holds.terms import Customer, Standing, Timeline, period_of, standing
+from pricing.menus.menu import split_version
 
 NUMBERS = Struct("<11d")
 
@@ -107,8 +108,9 @@ class Conditions:
         return _Worked(condition, customer, timeline, now, _until(customer, where, period, now))
 
     async def _as_begun(self, offered: Offer, name: str, version: str) -> Offer:
-        menu = await self._cache.menu(version) if version else None
-        then = offer(menu.tier(name) if menu else None, version, {}, self._house)
+        base, own = split_version(version)
+        menu = await self._cache.menu(base) if base else None
+        then = offer(menu.tier(name) if menu else None, base, own, self._house)
         return replace(
             offered,
             tier=name,

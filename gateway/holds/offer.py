@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from gateway.settings import Settings
-from pricing.menus.menu import Tier
+from pricing.menus.menu import Tier, own_prices, own_version
 from pricing.money import metered, metered_bound
 
 
@@ -72,9 +72,12 @@ def offer(tier: Tier | None, version: str | None, overrides: Mapping[str, int], 
     if tier is None or house.observes:
         name, version = (tier.name if tier else ""), version or ""
         return Offer(name, version, house.conversation_tokens_max, 0, 0, 0, 0, None, None, None, None, None, None)
+    own = own_prices(overrides)
+    if own:
+        tier = tier.with_prices(own)
     return Offer(
         tier=tier.name,
-        version=version or "",
+        version=own_version(version or "", own),
         conversation_tokens_max=house.conversation_tokens_max if cap is None else cap,
         price_nanousd=tier.price_nanousd,
         included_conversations=tier.included_conversations or 0,

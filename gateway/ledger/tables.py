@@ -34,6 +34,9 @@ installation = Table(
     Column("currency", String(3)),  # of every amount; fixed by the first start
 )
 
+OWN_PERIOD_PRICE = text("overrides LIKE '%\"period_price_nanousd\"%'")
+"""In the words of the partial index: customers who pay a price of their own for each period."""
+
 customers = Table(
     "customers",
     metadata,
@@ -72,6 +75,7 @@ customers = Table(
         sqlite_where=text("increase_until IS NOT NULL"),
         postgresql_where=text("increase_until IS NOT NULL"),
     ),
+    Index("ix_customers_own_period_price", "id", sqlite_where=OWN_PERIOD_PRICE, postgresql_where=OWN_PERIOD_PRICE),
     Index("ix_customers_unprojected", "id", sqlite_where=text("NOT projected"), postgresql_where=text("NOT projected")),
 )
 

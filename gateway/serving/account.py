@@ -15,7 +15,7 @@ from gateway.holds.store.connection import RedisConnection
 from gateway.holds.store.packing import WINDOW, WindowState
 from gateway.holds.store.refusal_log import refusals_of
 from gateway.holds.terms import Customer, Standing, period_of, standing
-from pricing.menus.menu import Menu
+from pricing.menus.menu import Menu, own_prices, own_version
 
 
 class SelfService(Protocol):
@@ -115,13 +115,14 @@ class Accounts:
         menu = await self._cache.menu(where.version) if where.version else None
         tier = menu.tier(where.tier) if menu and where.tier else None
         terms = raised(offer(tier, where.version, customer.overrides, self._house), customer.raised(now))
+        own = own_prices(customer.overrides)
         start, end = period_of(customer, now)
         name = redis_keys.window(redis_keys.bucket_of(customer.id), customer.id, start)
         window = WindowState.read(await self._connection.ask("HMGET", name, *WINDOW))
         return {
             "customer": customer.id,
             "tier": where.tier,
-            "menu_version": where.version,
+            "menu_version": where.version and own_version(where.version, own),
             "bill": menu.bill if menu else None,
             "conversation_tokens_max": _cap(tier, terms),
             "period": {
@@ -138,6 +139,7 @@ class Accounts:
                 "held_nanousd": window.spend_held,
                 "remaining_nanousd": _remaining(terms.spend_nanousd_max, window.spend_used, window.spend_held),
             },
+            "own_prices": own or None,
             "increase": _increase(customer, now),
             "next": _next(where),
         }
@@ -147,10 +149,11 @@ class Accounts:
         return await refusals_of(self._connection, customer.id)
 
     async def menu_of(self, customer: Customer) -> Menu | None:
-        """Return the menu that a customer chooses from, or None before the first publication."""
+        """Return the menu that a customer chooses from, with prices of its own, or None before the first publication."""
         with translated():
             where = standing(customer, await self._cache.read_timeline(), self._now_ms())
-            return await self._cache.menu(where.version) if where.version else None
+            menu = await self._cache.menu(where.version) if where.version else None
+        return None if menu is None else menu.with_prices(own_prices(customer.overrides))
 
     async def menu(self) -> Menu | None:
         """Return the menu that is in force for new customers, or None before the first publication.

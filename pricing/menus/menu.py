@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from pricing.money import MOST
@@ -32,6 +32,16 @@ PRICE_FIELDS: tuple[str, ...] = (
     "input_nanousd_per_mtok",
     "output_nanousd_per_mtok",
 )
+
+OWN_PRICES: Mapping[str, str] = {
+    "c": "price_nanousd",
+    "p": "period_price_nanousd",
+    "i": "input_nanousd_per_mtok",
+    "o": "output_nanousd_per_mtok",
+}
+"""The prices that a customer's ``overrides`` may replace, by the letter that stands for each in a menu version."""
+
+OWN_VERSION = re.compile(r"(.*)\+([cpio]\d{1,16}(?:,[cpio]\d{1,16})*)", re.DOTALL)
 
 HangupBills = Literal["visible", "timed", "granted"]
 """How a call is billed whose caller hung up, where the model's endpoint does not say how many tokens it made: what the
@@ -71,6 +81,16 @@ class Tier:
     hangup_bills: str | None = None
     """One of ``HANGUP_BILLS``; None is what the house does."""
 
+    def with_prices(self, prices: Mapping[str, int]) -> Tier:
+        """Return the tier with some of ``OWN_PRICES`` in the place of its own."""
+        return replace(
+            self,
+            price_nanousd=prices.get("price_nanousd", self.price_nanousd),
+            period_price_nanousd=prices.get("period_price_nanousd", self.period_price_nanousd),
+            input_nanousd_per_mtok=prices.get("input_nanousd_per_mtok", self.input_nanousd_per_mtok),
+            output_nanousd_per_mtok=prices.get("output_nanousd_per_mtok", self.output_nanousd_per_mtok),
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the tier's fields; limits and prices that are not set are left out, the cap never is."""
         always = {"name", "price_nanousd", "conversation_tokens_max"}
@@ -101,6 +121,27 @@ class Tier:
         return cls(**values, hangup_bills=bills)
 
 
+def own_prices(overrides: Mapping[str, int]) -> dict[str, int]:
+    """Return the prices among a customer's overrides."""
+    return {field: overrides[field] for field in OWN_PRICES.values() if field in overrides}
+
+
+def own_version(version: str, prices: Mapping[str, int]) -> str:
+    """Return the version of a menu with a customer's own prices: ``v1+c900,o5`` says what a conversation and output cost."""
+    if not prices:
+        return version
+    letters = (f"{letter}{prices[field]}" for letter, field in OWN_PRICES.items() if field in prices)
+    return f"{version}+{','.join(letters)}"
+
+
+def split_version(version: str) -> tuple[str, dict[str, int]]:
+    """Return the version of the menu and the prices of a customer's own that a version says; none as a rule."""
+    found = OWN_VERSION.fullmatch(version) if "+" in version else None
+    if found is None:
+        return version, {}
+    return found[1], {OWN_PRICES[one[0]]: int(one[1:]) for one in found[2].split(",")}
+
+
 def whole(value: Any, field: str) -> int | None:
     """Return a limit or price as a whole number, or None where it is not set.
 
@@ -128,6 +169,13 @@ class Menu:
     def tier(self, name: str) -> Tier | None:
         """Return the tier called ``name``, or None."""
         return next((tier for tier in self.tiers if tier.name == name), None)
+
+    def with_prices(self, prices: Mapping[str, int]) -> Menu:
+        """Return the menu as it is for a customer with these prices of its own, whatever its tier."""
+        if not prices:
+            return self
+        tiers = tuple(tier.with_prices(prices) for tier in self.tiers)
+        return replace(self, version=own_version(self.version, prices), tiers=tiers)
 
     def to_json(self) -> dict[str, Any]:
         """Return the public part: nothing of costs, margins, market or certificate."""

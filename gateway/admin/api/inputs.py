@@ -6,11 +6,20 @@ from functools import lru_cache
 from typing import Annotated, Any
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 from gateway.clock import understood
 from gateway.ledger.billing.closings import is_month
-from pricing.menus.menu import LIMIT_FIELDS, NAME
+from pricing.menus.menu import LIMIT_FIELDS, NAME, OWN_PRICES, own_prices, own_version
 from pricing.money import MOST
 
 
@@ -91,6 +100,33 @@ class Limits(Input):
         given = {name: getattr(self, name) for name in LIMIT_FIELDS}
         return {name: value for name, value in given.items() if value is not None}
 
+
+class Overrides(Limits):
+    """Limits and prices of one customer's own, in the place of its tier's, whatever tier it has."""
+
+    price_nanousd: Whole | None = Field(
+        default=None, description="The price of one conversation.", examples=[15_000_000]
+    )
+    period_price_nanousd: Whole | None = Field(default=None, description="The fee for each period: a subscription.")
+    input_nanousd_per_mtok: Whole | None = Field(default=None, description="The rate per million input tokens.")
+    output_nanousd_per_mtok: Whole | None = Field(
+        default=None, description="The rate per million billed output tokens."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Overrides:
+        if len(own_version("", own_prices(self.to_dict()))) > OWN_VERSION_MOST:
+            raise ValueError("These prices have too many digits to stand in the version of a menu.")
+        return self
+
+    def to_dict(self) -> dict[str, int]:
+        """Return what is set."""
+        given = {name: getattr(self, name) for name in (*LIMIT_FIELDS, *OWN_PRICES.values())}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+OWN_VERSION_MOST = 64
+"""Characters that a customer's own prices may take in the version of a menu, which has up to as many itself."""
 
 EXAMPLE = "2026-11-01T00:00:00.000Z"
 

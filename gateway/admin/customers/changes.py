@@ -33,7 +33,7 @@ def with_change(row: CustomerRow, change: CustomerChange, timeline: Timeline, no
     plain = {"name", "status", "period", "timezone", "external_id"} & given
     values: dict[str, Any] = {name: getattr(change, name) for name in plain}
     if "overrides" in given:
-        values["overrides"] = change.overrides.set_limits() if change.overrides else {}
+        values["overrides"] = change.overrides.to_dict() if change.overrides else {}
     row = replace(row, **values)
     if {"period", "timezone"} & given and row.next_tier_at is not None:
         row = replace(row, next_tier_at=next_start(row.period, row.timezone, now_ms))

@@ -112,7 +112,7 @@ class Customers:
             timezone=body.timezone,
             created=now_ms,
             external_id=body.external_id,
-            overrides=body.overrides.set_limits(),
+            overrides=body.overrides.to_dict(),
         )
 
     def list(

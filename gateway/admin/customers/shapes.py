@@ -6,12 +6,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.admin.api.inputs import Input, Limits, Moment, OneLine, TierName, Zone, unset
+from gateway.admin.api.inputs import Input, Moment, OneLine, Overrides, TierName, Zone, unset
 from gateway.admin.api.pages import Page
 from gateway.catalog.customer_rows import CustomerRow, Status
 from gateway.clock import written
 from gateway.holds.periods import PeriodKind
 from gateway.holds.terms import Timeline, standing
+from pricing.menus.menu import own_prices
 
 OpenStatus = Literal["active", "blocked"]
 
@@ -35,8 +36,8 @@ class NewCustomer(Input):
     external_id: OneLine | None = Field(
         default=None, description="Your own id of this customer, unique; exports carry it.", examples=["crm-1042"]
     )
-    overrides: Limits = Field(
-        default_factory=Limits, description="Limits of this customer's own, in the place of its tier's."
+    overrides: Overrides = Field(
+        default_factory=Overrides, description="Limits and prices of this customer's own, in the place of its tier's."
     )
 
 
@@ -55,8 +56,9 @@ class CustomerChange(Input):
     external_id: OneLine | None = Field(
         default=None, description=f"Null takes it away. {UNCHANGED}", examples=["crm-1042"]
     )
-    overrides: Limits | None = Field(
-        default=None, description=f"All of this customer's own limits; null or {{}} takes them away. {UNCHANGED}"
+    overrides: Overrides | None = Field(
+        default=None,
+        description=f"All of this customer's own limits and prices; null or {{}} takes them away. {UNCHANGED}",
     )
 
 
@@ -99,7 +101,10 @@ class CustomerShown(BaseModel):
     period: PeriodKind
     timezone: str = Field(examples=["Europe/Berlin"])
     external_id: str | None = Field(examples=["crm-1042"])
-    overrides: dict[str, int] = Field(description="The limits that are this customer's own.", examples=[{}])
+    overrides: dict[str, int] = Field(description="The limits and prices that are this customer's own.", examples=[{}])
+    certificate_withdrawn: bool = Field(
+        description="Whether it has prices of its own: what its menu's certificate claims does not hold for it then."
+    )
     increase: IncreaseShown | None = Field(default=None, description="Limits that are raised for a time.")
     created: Moment
     menu_version: str | None = Field(description="The menu in force for this customer now.", examples=["manual-1f0c…"])
@@ -126,6 +131,7 @@ def shown(row: CustomerRow, timeline: Timeline, now_ms: int) -> CustomerShown:
         timezone=row.timezone,
         external_id=row.external_id,
         overrides=row.overrides,
+        certificate_withdrawn=bool(own_prices(row.overrides)),
         increase=_increase(row, now_ms),
         created=written(row.created),
         menu_version=stands.version,

@@ -14,14 +14,14 @@ from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position
 from gateway.admin.api.problem_json import saved_only
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.menus.certificate_check import Checker
-from gateway.catalog import audit_rows, menu_rows
+from gateway.catalog import audit_rows, customer_rows, menu_rows
 from gateway.catalog.menu_rows import Effective
 from gateway.catalog.problems import Conflict, Invalid
 from gateway.catalog.projector import project_menus
 from gateway.clock import written
 from gateway.holds.terms import Timeline
 from gateway.ledger.cursors import cursor_of
-from pricing.menus.menu import Menu, NotAMenu
+from pricing.menus.menu import Menu, NotAMenu, split_version
 
 MECHANISM = "mechanism"
 
@@ -73,6 +73,9 @@ class MenuShown(BaseModel):
     tiers: list[str]
     in_force: bool = Field(description="For customers whose periods are months in UTC.")
     published: list[PublicationShown]
+    own_prices: int = Field(
+        description="Where it is in force: how many customers have prices of their own, so that no certificate holds for them."
+    )
     resume_gain_nanousd: float | None = Field(
         default=None, description="What a customer can gain by sending cut answers back, by the menu's certificate."
     )
@@ -137,9 +140,16 @@ class Menus:
         return MenusShown(data=data, next_cursor=cursor_of(more.created, more.version) if more else None)
 
     def read(self, version: str) -> dict[str, Any]:
-        """Return a menu as it was posted, with market and certificate."""
+        """Return a menu as it was posted, with market and certificate.
+
+        The version that records of a customer with prices of its own say (`v1+c900`) is the menu with those prices: no
+        certificate holds for it.
+        """
+        base, own = split_version(version)
         with self._database.read() as connection:
-            return menu_rows.read_body(connection, version)
+            if not own:
+                return menu_rows.read_body(connection, version)
+            return menu_rows.read_menu(connection, base).with_prices(own).to_json() | {"certificate": None}
 
     def publish(self, version: str, body: Publishing, posted: Post) -> MenuShown:
         """Put a menu in force. Live calls, open conversations and paid periods keep the version they began with.
@@ -192,6 +202,7 @@ class Menus:
         row = menu_rows.find(connection, version)
         body = json.loads(row.body)
         totals = body.get("totals")
+        in_force = menu_rows.in_force(timeline, self._services.now_ms()) == version
         return MenuShown(
             version=row.version,
             source=row.source,
@@ -199,12 +210,13 @@ class Menus:
             bill=body["bill"],
             currency=body["currency"],
             tiers=[tier["name"] for tier in body["tiers"]],
-            in_force=menu_rows.in_force(timeline, self._services.now_ms()) == version,
+            in_force=in_force,
             published=[
                 PublicationShown(at=written(one.at), effective=one.effective, moves=one.moves, arms=one.arms)
                 for one in timeline.publications
                 if one.version == version
             ],
+            own_prices=customer_rows.with_own_prices(connection) if in_force else 0,
             resume_gain_nanousd=totals.get("resume_gain_nanousd") if isinstance(totals, dict) else None,
         )
 

@@ -13,7 +13,7 @@ from gateway.ledger.billing_tables import closings, invoices
 from gateway.ledger.book.seals import seal_covering
 from gateway.ledger.database import Database
 from gateway.ledger.tables import chains, customers, menus
-from pricing.menus.menu import Menu, Tier
+from pricing.menus.menu import Menu, Tier, split_version
 
 Invoice = dict[str, Any]
 """As it is shown, but for the customer's names, which stand beside it."""
@@ -99,9 +99,10 @@ class Terms:
         if version is None or tier is None:
             return None
         if version not in self._menus:
+            base, own = split_version(version)
             with self._database.read() as connection:
-                body = connection.execute(select(menus.c.body).where(menus.c.version == version)).scalar_one_or_none()
-            self._menus[version] = None if body is None else Menu.from_json(json.loads(body))
+                body = connection.execute(select(menus.c.body).where(menus.c.version == base)).scalar_one_or_none()
+            self._menus[version] = None if body is None else Menu.from_json(json.loads(body)).with_prices(own)
         menu = self._menus[version]
         return None if menu is None else menu.tier(tier)
 

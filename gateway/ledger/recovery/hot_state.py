@@ -22,7 +22,7 @@ from gateway.ledger.sums.rollup import Used, conversations_in, windows_in
 from gateway.ledger.sums.running_sums import Period
 from gateway.ledger.tables import customers, menus
 from gateway.settings import Settings
-from pricing.menus.menu import Menu, Tier
+from pricing.menus.menu import Menu, Tier, split_version
 
 AT_ONCE = 1_000
 """Commands in one batch: one wait for the server, and for its disk."""
@@ -125,7 +125,7 @@ class HotState:
         for one in conversations_in(self._database, list(accounts), self._now_ms()):
             cap = one.cap
             if cap is None:
-                tier = self._tiers.get((one.menu_version or "", one.tier or ""))
+                tier = self._tiers.get((split_version(one.menu_version or "")[0], one.tier or ""))
                 cap = offer(tier, one.menu_version, accounts[one.customer].overrides, house).conversation_tokens_max
             yield _conversation(one, cap)
 

@@ -55,6 +55,31 @@ async def test_a_publication_holds_for_the_next_conversation_and_not_for_one_tha
         assert goes_on.facts.menu_version == began.facts.menu_version != anew.facts.menu_version
 
 
+async def test_own_prices_hold_for_the_next_conversation_and_not_for_one_that_has_begun(valkey_url: str) -> None:
+    """A call in flight and a conversation keep their terms, also where the prices change again or go."""
+    own = {"price_nanousd": 5, "output_nanousd_per_mtok": 2_000_000}
+
+    async with desk(valkey_url) as at:
+        await warm(at)
+        before = await at.reserve("c1", "acme", 10, conversation="talk")
+        at.put(replace(at.customers["acme"], overrides=own, rev=2))
+        goes_on = await at.reserve("c2", "acme", 10, conversation="talk")
+        began = await at.reserve("c3", "acme", 10, conversation="own")
+        settled = await at.settlements.settle(before, at.outcome(10))
+        at.put(replace(at.customers["acme"], overrides={"price_nanousd": 4}, rev=3))
+        kept = await at.reserve("c4", "acme", 10, conversation="own")
+        at.put(replace(at.customers["acme"], overrides={}, rev=4))
+        still = await at.reserve("c5", "acme", 10, conversation="own")
+        anew = await at.reserve("c6", "acme", 10)
+
+        assert settled.charge_nanousd == 7
+        assert [one.facts.price_nanousd for one in (before, goes_on, began, kept, still, anew)] == [7, 7, 5, 5, 5, 7]
+        assert began.facts.menu_version == f"{before.facts.menu_version}+c5,o2000000" == still.facts.menu_version
+        assert still.facts.output_nanousd_per_mtok == 2_000_000
+        assert (await at.settlements.settle(began, at.outcome(10))).charge_nanousd == 5 + 20
+        assert (await at.settlements.settle(still, at.outcome(10))).charge_nanousd == 20
+
+
 async def test_a_tier_that_a_caller_chooses_is_one_of_the_menu(valkey_url: str) -> None:
     async with desk(valkey_url) as at:
         await warm(at)

@@ -35,6 +35,7 @@ async def test_a_customer_needs_only_a_name(operator: Operator) -> None:
         "timezone": "UTC",
         "external_id": None,
         "overrides": {},
+        "certificate_withdrawn": False,
         "increase": None,
         "created": "2026-11-01T12:00:00.000Z",
         "menu_version": None,
