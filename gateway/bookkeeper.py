@@ -15,7 +15,7 @@ import httpx
 
 from gateway.catalog.increase_end import end_due
 from gateway.catalog.projector import CatalogProjector, project_pending
-from gateway.catalog.subscriptions import open_due
+from gateway.catalog.subscriptions import Subscriptions
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
 from gateway.holds.maintenance.reclaim import Reclaimer
@@ -128,6 +128,7 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
     upkeep = Maintenance(client, now_ms)
     conservation = Conservation(database, client, generation=lambda: generation, now_ms=now_ms)
     scheduler = _scheduler(settings, database)
+    subscriptions = Subscriptions(database, client, projection, settings)
     do, sweep_at = partial(_do, counters), 0.0
     try:
         while not stop.is_set():
@@ -139,7 +140,7 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
                     do("seals", sealer.turn)
                     do("rollup", _roll_up, rollup, int(settings.call_deadline_s * 1000) + LATE_MS)
                     if found.now is not None:  # nobody is charged for a period while nobody knows the time
-                        do("subscriptions", open_due, database, client, projection, now_ms(), settings.currency)
+                        do("subscriptions", subscriptions.turn, now_ms())
                         do("increases", end_due, database, projection, now_ms())
                     do("projection", project_pending, database, projection)
                     do("pricing", scheduler.turn)

@@ -48,6 +48,11 @@ def parts_of(charge: int, tokens: int, input_tokens: int, tier: Tier | None) -> 
     return Parts(rest=charge)
 
 
+def prorated(amount: int, part_ms: int, whole_ms: int) -> int:
+    """Return what of an amount for a time falls to a part of it: by whole seconds, rounded down as every rate is."""
+    return amount * (part_ms // 1000) // (whole_ms // 1000)
+
+
 def tokens_for(amount: int, nanousd_per_mtok: int) -> int:
     """Return the fewest tokens that are charged an amount at a rate."""
     return -(-amount * 1_000_000 // nanousd_per_mtok)

@@ -23,6 +23,9 @@ UNITS: Mapping[str, str] = {
 }
 """What a line counts. The price of tokens is of a million."""
 
+PART = "part of a period"
+"""What a subscription's line counts where it is less than a period, so less than its price."""
+
 TermsOf = Callable[[str | None, str | None], Tier | None]
 """Returns the tier of a menu version and a name, or None where it is not known."""
 
@@ -78,6 +81,9 @@ class Lines:
             self._put("correction", where, None, 1, charge, record_id)
         elif kind == "fee":
             self._put("fee" if tier is None else "subscription", where, charge, 1, charge, record_id)
+            terms = self._terms_of(menu_version, tier)
+            if terms is not None and charge != terms.period_price_nanousd:
+                self._lines["subscription", *where, charge].unit = PART
         else:
             self._put(kind, where, charge, 1, charge, record_id)
 

@@ -47,6 +47,8 @@ class CustomerRow:
     increase: dict[str, Any] | None = None
     """``limits`` that are raised until ``increase_until``, and the ``reason``."""
     increase_until: int | None = None
+    ended: dict[str, Any] | None = None
+    """A paid period that ended early, until the bookkeeper has seen to it: ``tier``, ``start``, ``until`` and ``at``."""
 
     @property
     def subscription(self) -> Subscription | None:
@@ -75,6 +77,14 @@ class CustomerRow:
             subscription_until=subscription.until,
         )
 
+    def without_subscription(self, now_ms: int) -> CustomerRow:
+        """Return the row without a paid period; what is left of one that is open is not forgotten."""
+        paid = self.subscription
+        after = self.subscribed(None)
+        if paid is None or not paid.is_open(now_ms):
+            return after
+        return replace(after, ended={"tier": paid.tier, "start": paid.start, "until": paid.until, "at": now_ms})
+
     def terms(self) -> Customer:
         increase = None
         if self.increase is not None and self.increase_until is not None:
@@ -99,12 +109,16 @@ class CustomerRow:
 COLUMNS = tuple(customers.c[each.name] for each in fields(CustomerRow))
 """Select these, and ``row_of`` reads the rows."""
 
+JSON = ("overrides", "increase", "ended")
+"""Those of them that are objects."""
+
 
 def row_of(row: Row[tuple[Any, ...]]) -> CustomerRow:
     """Return the customer in a row that was selected by COLUMNS."""
     values = dict(row._mapping)
-    increase = values["increase"] and json.loads(values["increase"])
-    return CustomerRow(**values | {"overrides": json.loads(values["overrides"]), "increase": increase})
+    for name in JSON:
+        values[name] = values[name] and json.loads(values[name])
+    return CustomerRow(**values)
 
 
 def find(connection: Connection, customer_id: str, *, locked: bool = False) -> CustomerRow:
@@ -181,8 +195,9 @@ def store(connection: Connection, row: CustomerRow) -> CustomerRow:
 
 def _values(row: CustomerRow) -> dict[str, Any]:
     values = {each.name: getattr(row, each.name) for each in fields(row)}
-    increase = row.increase and json.dumps(row.increase, sort_keys=True)
-    return values | {"overrides": json.dumps(row.overrides, sort_keys=True), "increase": increase}
+    for name in JSON:
+        values[name] = None if values[name] is None else json.dumps(values[name], sort_keys=True)
+    return values
 
 
 def _taken(row: CustomerRow) -> AlreadyExists:

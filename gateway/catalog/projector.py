@@ -84,6 +84,8 @@ def project_customers(database: Database, projection: Projection, ids: Collectio
     with database.read() as connection:
         query = select(*customer_rows.COLUMNS).where(customers.c.id.in_(ids))
         rows = [customer_rows.row_of(row) for row in connection.execute(query)]
+    if not rows:
+        return
     later = [row.terms() for row in rows]
     before = {customer.id: customer for customer in projection.customers([customer.id for customer in later])}
     for customer in later:

@@ -1,121 +1,194 @@
-"""Opens the paid periods of subscriptions as they fall due: the fee goes into the book, the customer keeps its menu."""
+"""Opens the paid periods of subscriptions as they fall due: the fee goes into the book, the customer keeps its menu.
+
+Where fees are prorated, what is left of a paid period that ended early is credited, in the same transaction.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import redis
-from sqlalchemy import or_, select
+from sqlalchemy import Connection, Select, or_, select, text
 
+from gateway.billing.charges import prorated
 from gateway.billing.postings import posting
-from gateway.catalog import customer_rows, menu_rows
+from gateway.catalog import audit_rows, customer_rows, menu_rows
 from gateway.catalog.customer_rows import CustomerRow, folded
 from gateway.catalog.projector import project_customers
 from gateway.holds.periods import period_at
 from gateway.holds.store.projection import Projection
 from gateway.holds.terms import Subscription, Timeline, standing
+from gateway.ledger.billing.adjustments import Adjustment, creditable, note
 from gateway.ledger.book.appender import book
 from gateway.ledger.book.watermark import Watermark
 from gateway.ledger.database import Database
-from gateway.ledger.tables import OWN_PERIOD_PRICE, customers, menus
+from gateway.ledger.tables import OWN_PERIOD_PRICE, customers, menus, usage_records
+from gateway.settings import Settings
 from pricing.menus.menu import Menu, Tier, own_prices
 from pricing.usage import UsageRecord
 
 AT_ONCE = 100
+ACTOR = "tokencap"
+ENDED = text("ended IS NOT NULL")
+"""In the words of the partial index."""
 
 
-def open_due(database: Database, client: redis.Redis, projection: Projection, now_ms: int, currency: str) -> int:
-    """Open the period of every active customer whose tier has a period's price and who has not paid for this one.
+class Subscriptions:
+    """Each customer is one transaction, so any number of processes may take turns, and killing one loses nothing."""
 
-    Row and fee are one transaction, and the fee's id is made of customer, period and tier: any number of processes may
-    do this, at any time, and each fee is charged once. A period that nobody kept the books in is not charged later.
+    def __init__(self, database: Database, client: redis.Redis, projection: Projection, settings: Settings) -> None:
+        self._database = database
+        self._projection = projection
+        self._watermark = Watermark(client)
+        self._currency = settings.currency
+        self._prorates = settings.proration == "time"
 
-    Raises:
-        MeteringUnavailable: Redis or the ledger is unavailable; call it again later.
-    """
-    with database.read() as connection:
-        timeline = menu_rows.still_needed(menu_rows.read_timeline(connection))
-        versions = timeline.versions
-        bodies = connection.execute(select(menus.c.body).where(menus.c.version.in_(versions))).scalars().all()
-    published = {menu.version: menu for menu in (Menu.from_json(json.loads(body)) for body in bodies)}
-    names = {tier.name for menu in published.values() for tier in menu.tiers if tier.period_price_nanousd is not None}
-    if names:
-        names |= {old for publication in timeline.publications for old in publication.moves}
-    opened, watermark = 0, Watermark(client)
-    for ids in _due(database, names, now_ms):
-        done = [
-            customer_id
-            for customer_id in ids
-            if _open(database, watermark, customer_id, timeline, published, now_ms, currency)
-        ]
-        project_customers(database, projection, done)
-        opened += len(done)
-    return opened
+    def turn(self, now_ms: int) -> int:
+        """Open the period of every active customer whose tier has a period's price and who has not paid for this one.
 
+        Each fee is charged once, whoever does this and however often. A period that nobody kept the books in is not
+        charged later. Return how many customers there were, those whose paid period ended early among them.
 
-def _due(database: Database, names: set[str], now_ms: int) -> Iterator[list[str]]:
-    """Yield ids of customers that may have a period to pay for, some at a time."""
-    last = ""
-    until = customers.c.subscription_until
-    query = (
-        select(customers.c.id)
-        .where(customers.c.status == "active", or_(until.is_(None), until <= now_ms))
-        .where(
-            or_(customers.c.tier.in_(names), customers.c.next_tier.in_(names), OWN_PERIOD_PRICE)
-            if names
-            else OWN_PERIOD_PRICE
-        )
-        .order_by(customers.c.id)
-        .limit(AT_ONCE)
-    )
-    while True:
-        with database.read() as connection:
-            ids = list(connection.execute(query.where(customers.c.id > last)).scalars())
-        if not ids:
-            return
-        yield ids
-        last = ids[-1]
+        Raises:
+            MeteringUnavailable: Redis or the ledger is unavailable; call it again later.
+        """
+        with self._database.read() as connection:
+            timeline = menu_rows.still_needed(menu_rows.read_timeline(connection))
+            bodies = select(menus.c.body).where(menus.c.version.in_(timeline.versions))
+            listed = [Menu.from_json(json.loads(body)) for body in connection.execute(bodies).scalars()]
+        published = {menu.version: menu for menu in listed}
+        names = {tier.name for menu in listed for tier in menu.tiers if tier.period_price_nanousd is not None}
+        if names:
+            names |= {old for publication in timeline.publications for old in publication.moves}
+        count = 0
+        for query in (select(customers.c.id).where(ENDED), *_due(names, now_ms)):
+            for ids in self._paged(query):
+                done = [one for one in ids if self._settle(one, timeline, published, now_ms)]
+                project_customers(self._database, self._projection, done)
+                count += len(done)
+        return count
 
+    def _paged(self, query: Select[Any]) -> Iterator[list[str]]:
+        last = ""
+        while True:
+            with self._database.read() as connection:
+                page = query.where(customers.c.id > last).order_by(customers.c.id).limit(AT_ONCE)
+                ids = list(connection.execute(page).scalars())
+            if not ids:
+                return
+            yield ids
+            last = ids[-1]
 
-def _open(
-    database: Database,
-    watermark: Watermark,
-    customer_id: str,
-    timeline: Timeline,
-    published: dict[str, Menu],
-    now_ms: int,
-    currency: str,
-) -> bool:
-    with database.write() as connection:
-        menu_rows.hold_still(connection)
-        row = folded(customer_rows.find(connection, customer_id, locked=True), now_ms)
-        if row.status != "active" or (row.subscription is not None and row.subscription.is_open(now_ms)):
-            return False
-        stands = standing(row.terms(), timeline, now_ms)
-        menu = published.get(stands.version or "")
-        base, own = menu, own_prices(row.overrides)
-        menu = None if base is None else base.with_prices(own)
-        tier = menu.tier(stands.tier) if menu and stands.tier else None
-        if base is None or menu is None or tier is None or tier.period_price_nanousd is None:
-            return False
-        start, until = period_at(row.period, row.timezone, now_ms)
-        customer_rows.store(connection, row.subscribed(Subscription(tier.name, base.version, now_ms, until)))
-        if tier.period_price_nanousd:
-            booked = book(connection, [fee(row, menu, tier, start, now_ms, currency)])
-            watermark.rise(booked)
+    def _settle(self, customer_id: str, timeline: Timeline, published: Mapping[str, Menu], now_ms: int) -> bool:
+        """Credit what is left of a customer's paid period that ended, and open the one that is due."""
+        with self._database.write() as connection:
+            menu_rows.hold_still(connection)
+            row = folded(customer_rows.find(connection, customer_id, locked=True), now_ms)
+            postings, after = list[UsageRecord](), replace(row, ended=None)
+            if row.ended is not None and self._prorates:
+                postings += self._refund(connection, row, row.ended, now_ms)
+            if row.status == "active" and (row.subscription is None or not row.subscription.is_open(now_ms)):
+                after, fees = self._opened(row, after, timeline, published, now_ms)
+                postings += fees
+            if after == row:
+                return False
+            customer_rows.store(connection, after)
+            if postings:
+                self._watermark.rise(book(connection, postings))
         return True
 
+    def _opened(
+        self, row: CustomerRow, after: CustomerRow, timeline: Timeline, published: Mapping[str, Menu], now_ms: int
+    ) -> tuple[CustomerRow, list[UsageRecord]]:
+        """Return a customer with its period paid, and the fee; as it is where its tier has no price of a period."""
+        stands = standing(row.terms(), timeline, now_ms)
+        base = published.get(stands.version or "")
+        menu = None if base is None else base.with_prices(own_prices(row.overrides))
+        tier = menu.tier(stands.tier) if menu and stands.tier else None
+        if base is None or menu is None or tier is None or tier.period_price_nanousd is None:
+            return after, []
+        start, until = period_at(row.period, row.timezone, now_ms)
+        begins, which, due = now_ms, str(start), tier.period_price_nanousd
+        if self._prorates:
+            begins = _begins(row, start, now_ms)
+            # A tier that was paid, and credited, before in this period is due again: its fee is another.
+            which = str(begins) if row.ended is None else f"{begins}:{row.rev}"
+            due = prorated(due, until - begins, until - start)
+        fees = [fee(row, menu, tier, which, due, now_ms, self._currency)] if due else []
+        return after.subscribed(Subscription(tier.name, base.version, begins, until)), fees
 
-def fee(row: CustomerRow, menu: Menu, tier: Tier, start: int, now_ms: int, currency: str) -> UsageRecord:
-    """Return the record of one period's fee."""
-    which = hashlib.sha256(f"{row.id}:{start}:{tier.name}".encode()).hexdigest()
+    def _refund(
+        self, connection: Connection, row: CustomerRow, ended: Mapping[str, Any], now_ms: int
+    ) -> list[UsageRecord]:
+        """Return the credit for what is left of a paid period; none where nothing is left of its fee to credit."""
+        paid = usage_records.c
+        last = (
+            select(paid.id, paid.charge_nanousd)
+            .where(paid.customer == row.id, paid.time >= ended["start"], paid.time < ended["until"])
+            .where(paid.kind == "fee", paid.tier == ended["tier"])
+            .order_by(paid.time.desc(), paid.id)
+            .limit(1)
+        )
+        found = connection.execute(last).one_or_none()
+        named = None if found is None else creditable(connection, row.id, found.id)
+        if found is None or named is None:
+            return []
+        left_ms, whole_ms = ended["until"] - ended["at"], ended["until"] - ended["start"]
+        amount = min(prorated(found.charge_nanousd, left_ms, whole_ms), named.left_nanousd)
+        if amount <= 0:
+            return []
+        reason = f"{left_ms // 1000} of {whole_ms // 1000} seconds of a paid period are left."
+        record_id = f"crd_{hashlib.sha256(found.id.encode()).hexdigest()[:40]}"
+        note(connection, Adjustment(record_id, row.id, found.id, reason, ACTOR, now_ms))
+        facts = {"id": record_id, "amount_nanousd": amount, "reason": reason, "record": found.id}
+        told = audit_rows.Audited(now_ms, ACTOR, "customer.credit", row.id, None, facts)
+        audit_rows.record_all(connection, [told])
+        credit = posting(
+            "credit",
+            record_id=record_id,
+            customer=row.id,
+            charge_nanousd=-amount,
+            currency=self._currency,
+            now_ms=now_ms,
+            tier=named.tier,
+            menu_version=named.menu_version,
+            corrects=found.id,
+        )
+        return [credit]
+
+
+def _begins(row: CustomerRow, start: int, now_ms: int) -> int:
+    """Return from when on a customer pays for the period that began at ``start``: where the last paid one ended, or now."""
+    if row.ended is not None:
+        return min(max(int(row.ended["at"]), start), now_ms)
+    paid = row.subscription
+    return paid.until if paid is not None and start <= paid.until <= now_ms else now_ms
+
+
+def _due(names: set[str], now_ms: int) -> Iterator[Select[Any]]:
+    """Yield what finds customers that may have a period to pay for: by their tier, and by a price of their own."""
+    until = customers.c.subscription_until
+    unpaid = customers.c.status == "active", or_(until.is_(None), until <= now_ms)
+    if names:
+        has_one = or_(customers.c.tier.in_(names), customers.c.next_tier.in_(names))
+        yield select(customers.c.id).where(*unpaid, has_one)
+    yield select(customers.c.id).where(*unpaid, OWN_PERIOD_PRICE)
+
+
+def fee(
+    row: CustomerRow, menu: Menu, tier: Tier, which: str, amount_nanousd: int, now_ms: int, currency: str
+) -> UsageRecord:
+    """Return the record of a fee; ``which`` tells it from other fees of the customer for the tier."""
+    digest = hashlib.sha256(f"{row.id}:{which}:{tier.name}".encode()).hexdigest()
     return posting(
         "fee",
-        record_id=f"fee_{which[:40]}",
+        record_id=f"fee_{digest[:40]}",
         customer=row.id,
-        charge_nanousd=tier.period_price_nanousd or 0,
+        charge_nanousd=amount_nanousd,
         currency=currency,
         now_ms=now_ms,
         tier=tier.name,

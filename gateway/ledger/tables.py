@@ -61,6 +61,7 @@ customers = Table(
     Column("erased", BigInteger),  # since when nothing that names it is kept
     Column("increase", Text),  # JSON of limits that are raised for a time, and why
     Column("increase_until", BigInteger),
+    Column("ended", Text),  # JSON of a paid period that ended early and is not settled yet
     Index("ix_customers_created_id", "created", "id"),
     Index(
         "uq_customers_external_id",  # the operator's own id names one customer; a deleted one frees it
@@ -74,6 +75,9 @@ customers = Table(
         "increase_until",
         sqlite_where=text("increase_until IS NOT NULL"),
         postgresql_where=text("increase_until IS NOT NULL"),
+    ),
+    Index(
+        "ix_customers_ended", "id", sqlite_where=text("ended IS NOT NULL"), postgresql_where=text("ended IS NOT NULL")
     ),
     Index("ix_customers_own_period_price", "id", sqlite_where=OWN_PERIOD_PRICE, postgresql_where=OWN_PERIOD_PRICE),
     Index("ix_customers_unprojected", "id", sqlite_where=text("NOT projected"), postgresql_where=text("NOT projected")),

@@ -24,7 +24,7 @@ def with_tier(row: CustomerRow, tier: str | None, effective: Effective, timeline
     # A tier is a name of the menu in force, so it is set after the last publication, also where that one's clock
     # was a little ahead: no move of an earlier menu's names may apply to it.
     last = timeline.publications[-1].at if timeline.publications else -1
-    return replace(waits_for_nothing, tier=tier, tier_since=max(now_ms, last + 1)).subscribed(None)
+    return replace(waits_for_nothing, tier=tier, tier_since=max(now_ms, last + 1)).without_subscription(now_ms)
 
 
 def with_change(row: CustomerRow, change: CustomerChange, timeline: Timeline, now_ms: int) -> CustomerRow:

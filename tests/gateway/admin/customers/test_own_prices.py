@@ -9,7 +9,7 @@ import pytest
 from gateway.admin.api.routes import AdminServices
 from gateway.billing.invoices import Issuer, drafted
 from gateway.catalog.projector import CatalogProjector
-from gateway.catalog.subscriptions import open_due
+from gateway.catalog.subscriptions import Subscriptions
 from gateway.holds.offer import HouseLimits, Offer, offer
 from gateway.ledger.billing.closings import months_of
 from gateway.ledger.billing.invoices import Terms
@@ -108,7 +108,7 @@ async def test_a_price_of_its_own_for_each_period(
     customer = await operator.customer(tier="t1", overrides={"period_price_nanousd": 3_000})
 
     def opened() -> int:
-        return open_due(services.database, services.redis, services.projection, clock.ms, "USD")
+        return Subscriptions(services.database, services.redis, services.projection, services.settings).turn(clock.ms)
 
     first = opened()
     await operator.patch(f"/admin/customers/{customer}", {"overrides": {"period_price_nanousd": 2_000}})
