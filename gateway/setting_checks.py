@@ -260,3 +260,14 @@ def amounts_by_role(given: Collection[str]) -> dict[str, int]:
             raise ValueError(f"{role} comes twice")
         found[role] = int(amount)
     return found
+
+
+def percents(given: tuple[int, ...]) -> tuple[int, ...]:
+    """Return percents, which rise from 1 to 100, one to ten of them.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if not 1 <= len(given) <= 10 or list(given) != sorted(set(given)) or any(not 1 <= one <= 100 for one in given):
+        raise ValueError("it is one to ten whole percents from 1 to 100, rising")
+    return given

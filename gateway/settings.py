@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     admin_token: SecretStr | None = None
     metrics_token: SecretStr | None = None
     webhook_url: str | None = None
+    notice_percents: Annotated[tuple[int, ...], NoDecode] = (80, 100)
     webhook_secret: SecretStr | None = Field(default=None, validate_default=True)
     currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
     proration: Literal["none", "time"] = "none"
@@ -196,6 +197,7 @@ class Settings(BaseSettings):
         "passed_headers",
         "cors_origins",
         "adjustment_nanousd_max",
+        "notice_percents",
         mode="before",
     )
     @classmethod
@@ -224,6 +226,11 @@ class Settings(BaseSettings):
     def _are_limits_of_roles(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         setting_checks.amounts_by_role(given)
         return given
+
+    @field_validator("notice_percents", mode="after")
+    @classmethod
+    def _are_percents(cls, given: tuple[int, ...]) -> tuple[int, ...]:
+        return setting_checks.percents(given)
 
     @field_validator("upstream_limit_fields", mode="after")
     @classmethod
@@ -326,7 +333,7 @@ def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
 def _text(value: Any) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def refuse_misspelt(environment: Mapping[str, str]) -> None:

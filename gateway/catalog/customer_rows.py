@@ -49,6 +49,7 @@ class CustomerRow:
     increase_until: int | None = None
     ended: dict[str, Any] | None = None
     """A paid period that ended early, until the bookkeeper has seen to it: ``tier``, ``start``, ``until`` and ``at``."""
+    notice_percents: list[int] | None = None
 
     @property
     def subscription(self) -> Subscription | None:
@@ -103,13 +104,14 @@ class CustomerRow:
             subscription=self.subscription,
             created=self.created,
             increase=increase,
+            notice_percents=None if self.notice_percents is None else tuple(self.notice_percents),
         )
 
 
 COLUMNS = tuple(customers.c[each.name] for each in fields(CustomerRow))
 """Select these, and ``row_of`` reads the rows."""
 
-JSON = ("overrides", "increase", "ended")
+JSON = ("overrides", "increase", "ended", "notice_percents")
 """Those of them that are objects."""
 
 

@@ -299,6 +299,9 @@ class Admission:
                 else redis_keys.end_user(ask.bucket, customer.id, start, ask.end_user)
             ),
             hangup_bills=terms.hangup_bills,
+            notice_percents=self._house.notice_percents
+            if customer.notice_percents is None
+            else customer.notice_percents,
         )
 
     async def _ask(self, bid: Bid, now: int, *, is_known: bool) -> bytes | list[bytes]:

@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
+from struct import Struct
 from typing import Any
 
 import orjson
 
 from gateway.holds.offer import Charge, charge
 from pricing.usage import UsageRecord
+
+NOTICE_PERCENTS = (80, 100)
+"""At which shares of a limit the webhook is told, unless the operator says others."""
+
+THRESHOLD = Struct("<3d")
 
 
 @dataclass(slots=True)
@@ -79,6 +86,8 @@ class Facts:
     """The key of what its end user has had in the period, where that is limited."""
     hangup_bills: str | None = None
     """How the tier bills a call whose caller hung up, where the endpoint does not say how many tokens it made."""
+    notice_percents: tuple[int, ...] | None = None
+    """At which shares of a limit the webhook is told, where they are others than ``NOTICE_PERCENTS``."""
 
     def to_json(self) -> bytes:
         return orjson.dumps(self)
@@ -88,13 +97,18 @@ class Facts:
         said = orjson.loads(text)
         return cls(**{name: said[name] for name in cls.__slots__ if name in said})
 
-    def thresholds(self) -> tuple[float, float, float, float]:
-        """Return what a settlement compares use with: all and four fifths of the period's tokens, then of the spend."""
+    def limits(self) -> tuple[float, float]:
+        """Return the period's tokens and spend, infinite where there is no limit."""
         tokens, spend = self.period_tokens_max, self.spend_nanousd_max
-        return (
-            *((math.inf, math.inf) if tokens is None else (tokens, -(-4 * tokens // 5))),
-            *((math.inf, math.inf) if spend is None else (spend, -(-4 * spend // 5))),
-        )
+        return math.inf if tokens is None else tokens, math.inf if spend is None else spend
+
+    def thresholds(self) -> bytes:
+        """Return of what use the webhook is told, packed: each percent, and what it is of the period's tokens and spend."""
+        tokens, spend = self.period_tokens_max, self.spend_nanousd_max
+        if tokens is None and spend is None:
+            return b""
+        percents = NOTICE_PERCENTS if self.notice_percents is None else tuple(self.notice_percents)
+        return _thresholds(tokens, spend, percents)
 
     def charge(self, came_to: Outcome) -> Charge:
         """Return what a call costs. Where spend is limited, input beyond what was held of it is the house's loss."""
@@ -107,6 +121,14 @@ class Facts:
             input_tokens=min(came_to.input_tokens, self.input_bound) if is_limited else came_to.input_tokens,
             owes_input=came_to.owes_input,
         )
+
+
+@lru_cache(maxsize=4096)
+def _thresholds(tokens: int | None, spend: int | None, percents: tuple[int, ...]) -> bytes:
+    def share(most: int | None, percent: int) -> float:
+        return math.inf if most is None else -(-most * percent // 100)
+
+    return b"".join(THRESHOLD.pack(one, share(tokens, one), share(spend, one)) for one in percents)
 
 
 @dataclass(slots=True)

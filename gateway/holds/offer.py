@@ -21,6 +21,8 @@ class HouseLimits:
     requests_per_minute: int | None = None
     """For every customer whose tier does not set it; the same goes for the next field."""
     concurrency_max: int | None = None
+    notice_percents: tuple[int, ...] | None = None
+    """At which shares of a limit the webhook is told, where they are others than 80 and 100."""
 
     @classmethod
     def of(cls, settings: Settings) -> HouseLimits:
@@ -32,6 +34,7 @@ class HouseLimits:
             observes=settings.mode == "observe",
             requests_per_minute=settings.requests_per_minute,
             concurrency_max=settings.concurrency_max,
+            notice_percents=None if settings.notice_percents == (80, 100) else settings.notice_percents,
         )
 
 

@@ -43,7 +43,7 @@ FIXED_KEYS = 8
 
 NEITHER = [0, 0, FIXED_KEYS + 1]
 
-NUMBERS = Struct("<16d")
+NUMBERS = Struct("<14d")
 
 
 def settle_keys(facts: Facts, threads: Sequence[str] = (), once: Once | None = None) -> list[str]:
@@ -88,13 +88,13 @@ def settlement(
     closes: bool = True,
     lapsed_with: str | None = None,
 ) -> bytes:
-    """Return what the script ``settle`` is told of a hold, beside the record and the answers to keep.
+    """Return what the script ``settle`` is told of a hold, beside the record, the thresholds and the answers to keep.
 
     Where only a lapsed hold is to be booked, its progress must still be what it was ``lapsed_with``.
     ``now`` is the time of who settles, ms; answers of the customer's keys may take ``answers_bytes_max``.
     """
     numbers = (closes, lapsed_with is not None, now, answers_bytes_max, tokens, input_tokens, due.first, due.again)
-    told = NUMBERS.pack(*numbers, facts.included_conversations, *settle_places(facts, once), *facts.thresholds())
+    told = NUMBERS.pack(*numbers, facts.included_conversations, *settle_places(facts, once), *facts.limits())
     return told + f"{generation}\0{facts.id}\0{expects}\0{lapsed_with or ''}\0{facts.conversation}".encode()
 
 
@@ -189,7 +189,7 @@ class Settlements:
         )
         booked = _connection(record) if outcome.was_answered and (billed is None or tokens or due.again) else b""
         answers = () if once is None else (once.answer_first, once.answer_again)
-        return settle_keys(facts, outcome.threads, once), (told, booked, *answers)
+        return settle_keys(facts, outcome.threads, once), (told, booked, facts.thresholds(), *answers)
 
     async def renew(self, bucket: str, sofar: Mapping[str, Checkpoint]) -> dict[str, str]:
         """Renew holds of one bucket with what they came to so far; return what became of each: live, suspect, unknown."""

@@ -51,6 +51,8 @@ class Customer:
     subscription: Subscription | None = None
     created: int = 0
     increase: Increase | None = None
+    notice_percents: tuple[int, ...] | None = None
+    """At which shares of a limit the webhook is told; None is the installation's."""
 
     def raised(self, now_ms: int) -> dict[str, int]:
         """Return the limits that are raised at ``now_ms``."""

@@ -61,6 +61,7 @@ customers = Table(
     Column("erased", BigInteger),  # since when nothing that names it is kept
     Column("increase", Text),  # JSON of limits that are raised for a time, and why
     Column("increase_until", BigInteger),
+    Column("notice_percents", Text),  # JSON list of percents; null is the installation's
     Column("ended", Text),  # JSON of a paid period that ended early and is not settled yet
     Index("ix_customers_created_id", "created", "id"),
     Index(

@@ -369,3 +369,12 @@ def test_the_limits_of_roles_are_amounts_by_role() -> None:
     for wrong in ("boss=5", "billing", "billing=-1", "billing=1.5", "billing=1,billing=2"):
         with pytest.raises(ValidationError):
             Settings(**{"adjustment_nanousd_max": wrong})
+
+
+def test_shares_at_which_the_webhook_is_told_rise_and_are_whole_percents() -> None:
+    """They reach a process of ours as they were written."""
+    assert Settings(**{"notice_percents": "50, 90"}).notice_percents == (50, 90)
+    assert Settings().to_environment()["TOKENCAP_NOTICE_PERCENTS"] == "80,100"
+    for wrong in ("0", "101", "90,50", "50,50", "12.5", "x", "", ",".join(map(str, range(1, 12)))):
+        with pytest.raises(ValidationError):
+            Settings(**{"notice_percents": wrong})

@@ -72,6 +72,15 @@ Whole = Annotated[int, Field(ge=0, le=MOST)]
 Positive = Annotated[int, Field(ge=1, le=MOST)]
 
 
+def _rising(percents: list[int]) -> list[int]:
+    if percents != sorted(set(percents)):
+        raise ValueError("Percents rise, and none comes twice.")
+    return percents
+
+
+Percents = Annotated[list[Annotated[int, Field(ge=1, le=100)]], Field(max_length=10), AfterValidator(_rising)]
+
+
 class Limits(Input):
     """The limits that a tier sets and that one customer's `overrides` may replace. Leave out what is not limited."""
 

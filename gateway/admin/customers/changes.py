@@ -30,7 +30,7 @@ def with_tier(row: CustomerRow, tier: str | None, effective: Effective, timeline
 def with_change(row: CustomerRow, change: CustomerChange, timeline: Timeline, now_ms: int) -> CustomerRow:
     """Return a folded row with the fields of ``change`` that were given."""
     given = change.model_fields_set
-    plain = {"name", "status", "period", "timezone", "external_id"} & given
+    plain = {"name", "status", "period", "timezone", "external_id", "notice_percents"} & given
     values: dict[str, Any] = {name: getattr(change, name) for name in plain}
     if "overrides" in given:
         values["overrides"] = change.overrides.to_dict() if change.overrides else {}

@@ -113,6 +113,7 @@ class Customers:
             created=now_ms,
             external_id=body.external_id,
             overrides=body.overrides.to_dict(),
+            notice_percents=body.notice_percents,
         )
 
     def list(

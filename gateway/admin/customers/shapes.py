@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.admin.api.inputs import Input, Moment, OneLine, Overrides, TierName, Zone, unset
+from gateway.admin.api.inputs import Input, Moment, OneLine, Overrides, Percents, TierName, Zone, unset
 from gateway.admin.api.pages import Page
 from gateway.catalog.customer_rows import CustomerRow, Status
 from gateway.clock import written
@@ -17,6 +17,7 @@ from pricing.menus.menu import own_prices
 OpenStatus = Literal["active", "blocked"]
 
 UNCHANGED = "Left out, it stays as it is."
+PERCENTS = "At which shares of a limit the webhook is told of it; null is the installation's, [] never."
 
 
 class NewCustomer(Input):
@@ -39,6 +40,7 @@ class NewCustomer(Input):
     overrides: Overrides = Field(
         default_factory=Overrides, description="Limits and prices of this customer's own, in the place of its tier's."
     )
+    notice_percents: Percents | None = Field(default=None, description=PERCENTS, examples=[[50, 80, 100]])
 
 
 class CustomerChange(Input):
@@ -60,6 +62,7 @@ class CustomerChange(Input):
         default=None,
         description=f"All of this customer's own limits and prices; null or {{}} takes them away. {UNCHANGED}",
     )
+    notice_percents: Percents | None = Field(default=None, description=f"{PERCENTS} {UNCHANGED}", examples=[[50, 100]])
 
 
 class TierChoice(Input):
@@ -105,6 +108,7 @@ class CustomerShown(BaseModel):
     certificate_withdrawn: bool = Field(
         description="Whether it has prices of its own: what its menu's certificate claims does not hold for it then."
     )
+    notice_percents: list[int] | None = Field(description="Null is the installation's.", examples=[None])
     increase: IncreaseShown | None = Field(default=None, description="Limits that are raised for a time.")
     created: Moment
     menu_version: str | None = Field(description="The menu in force for this customer now.", examples=["manual-1f0c…"])
@@ -132,6 +136,7 @@ def shown(row: CustomerRow, timeline: Timeline, now_ms: int) -> CustomerShown:
         external_id=row.external_id,
         overrides=row.overrides,
         certificate_withdrawn=bool(own_prices(row.overrides)),
+        notice_percents=row.notice_percents,
         increase=_increase(row, now_ms),
         created=written(row.created),
         menu_version=stands.version,

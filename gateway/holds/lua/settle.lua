@@ -9,16 +9,18 @@
 -- KEYS after the eighth: the end user's, where its tokens are limited, the Idempotency-Key's and the count of kept
 -- answers, if there is one, then what leads later calls to this conversation. The first of ARGV says where each stands, 0
 -- where it does not. It runs on a server that is full, too: what was admitted has its place in the books.
+-- ARGV after the record: the thresholds of notices, packed, each a percent with what it is of the period's tokens and of
+-- the spend; then the answers to keep.
 -- Replies, packed, the charge, what is left of the conversation (NONE where it is another one) and the time; or
 -- {'suspect', billed, '1' where input was owed}, or 'rebuild', 'unknown', 'renewed' (the hold was renewed since the
 -- reclaimer looked).
 local state, inflight, settled, window, conversation, pace, usage, notices =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local closes, has_lapsed, told, kept_max, tokens, input, charge_first, charge_again, included, end_user_at, once_at,
-  threads_from, period_max, period_near, spend_max, spend_near, generation, hold_id, expects, lapsed_with, name_at =
-  struct.unpack('<ddddddddddddddddssss', ARGV[1])
+  threads_from, period_max, spend_max, generation, hold_id, expects, lapsed_with, name_at =
+  struct.unpack('<ddddddddddddddssss', ARGV[1])
 closes = closes == 1
-local record, answer_first, answer_again = ARGV[2], ARGV[3], ARGV[4]
+local record, thresholds, answer_first, answer_again = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local end_user, once, answers = KEYS[end_user_at], KEYS[once_at], KEYS[once_at + 1]
 
 if redis.call('HGET', state, 'generation') ~= generation then return {'rebuild'} end
@@ -95,6 +97,7 @@ end
 -- limit, so again where it was raised.
 local function tell_if_reached(limit, percent, threshold, max, added, after)
   if after < threshold or after - added >= threshold then return end
+  percent = written(percent)
   local name, amount = 'told_' .. limit .. '_' .. percent, written(max)
   if redis.call('HGET', window, name) == amount then return end
   redis.call('HSET', window, name, amount)
@@ -120,10 +123,11 @@ if u and user_used == 0 and user_held == 0 then
 elseif u then
   redis.call('HSET', end_user, 'used', user_used, 'held', user_held)
 end
-tell_if_reached('period_tokens', '80', period_near, period_max, tokens, used_after)
-tell_if_reached('period_tokens', '100', period_max, period_max, tokens, used_after)
-tell_if_reached('spend', '80', spend_near, spend_max, charge, spent_after)
-tell_if_reached('spend', '100', spend_max, spend_max, charge, spent_after)
+for at = 1, #thresholds, 24 do
+  local percent, of_tokens, of_spend = struct.unpack('<ddd', thresholds, at)
+  tell_if_reached('period_tokens', percent, of_tokens, period_max, tokens, used_after)
+  tell_if_reached('spend', percent, of_spend, spend_max, charge, spent_after)
+end
 if came_to_nothing then
   redis.call('DEL', conversation)
 elseif is_same then

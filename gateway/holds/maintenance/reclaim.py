@@ -171,5 +171,5 @@ class Reclaimer:
             closes=closes,
             lapsed_with=call.progress,
         )
-        reply = self._settle(keys=settle_keys(facts), args=[told, record, "", ""])
+        reply = self._settle(keys=settle_keys(facts), args=[told, record, facts.thresholds(), "", ""])
         return isinstance(reply, bytes)

@@ -10,6 +10,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+PERCENTS = (33, 80, 100)
+"""At which shares of a limit a notice is due."""
+
 
 @dataclass
 class Window:
@@ -165,8 +168,11 @@ class Model:
                 window.included += 1
             else:
                 charge = first
-        self._tell(hold_id, window, "period_tokens", asked.period_max, window.used, window.used + tokens)
-        self._tell(hold_id, window, "spend", asked.spend_max, window.spend_used, window.spend_used + charge)
+        for percent in PERCENTS:
+            reached = (percent, window.used, window.used + tokens)
+            self._tell(hold_id, window, "period_tokens", asked.period_max, *reached)
+            spent = (percent, window.spend_used, window.spend_used + charge)
+            self._tell(hold_id, window, "spend", asked.spend_max, *spent)
         window.used += tokens
         talk.used += tokens
         window.spend_used += charge
@@ -192,13 +198,14 @@ class Model:
             held.state, held.billed = "suspect", tokens
         return reply
 
-    def _tell(self, hold_id: str, window: Window, limit: str, most: int | None, before: int, after: int) -> None:
-        """Note each threshold that lies between ``before`` and ``after`` and was not told yet."""
-        for percent in (80, 100):
-            is_reached = most is not None and 100 * before < percent * most <= 100 * after
-            if most is not None and is_reached and (limit, percent, most) not in window.told:
-                window.told.add((limit, percent, most))
-                self.notices.append((hold_id, limit, percent, most, after))
+    def _tell(
+        self, hold_id: str, window: Window, limit: str, most: int | None, percent: int, before: int, after: int
+    ) -> None:
+        """Note a threshold that lies between ``before`` and ``after`` and was not told yet."""
+        is_reached = most is not None and 100 * before < percent * most <= 100 * after
+        if most is not None and is_reached and (limit, percent, most) not in window.told:
+            window.told.add((limit, percent, most))
+            self.notices.append((hold_id, limit, percent, most, after))
 
     def is_conserved(self) -> bool:
         """Return whether what is held in each window is what its holds hold, and nothing is below zero."""

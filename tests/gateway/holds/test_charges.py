@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from struct import iter_unpack
 from typing import Any
 
 import pytest
@@ -157,9 +158,18 @@ def test_where_spend_is_limited_input_beyond_what_was_held_is_the_houses_loss(
     assert facts(spend_nanousd_max=spend_max).charge(came_to).first == charged
 
 
-def test_thresholds_are_all_and_four_fifths_rounded_up() -> None:
-    assert facts().thresholds() == (math.inf,) * 4
-    assert facts(period_tokens_max=101, spend_nanousd_max=5).thresholds() == (101, 81, 5, 4)
+def test_thresholds_are_the_operators_shares_rounded_up() -> None:
+    """Also of an amount whose hundredfold no double holds, and of facts that were read again."""
+    most, own = 2**53 - 1, (33, 99)
+    theirs = facts(spend_nanousd_max=most, notice_percents=own)
+
+    assert (facts().limits(), facts().thresholds()) == ((math.inf, math.inf), b"")
+    limited = facts(period_tokens_max=101, spend_nanousd_max=5)
+    assert limited.limits() == (101, 5)
+    assert list(iter_unpack("<3d", limited.thresholds())) == [(80, 81, 4), (100, 101, 5)]
+    assert list(iter_unpack("<3d", theirs.thresholds())) == [(one, math.inf, -(-most * one // 100)) for one in own]
+    assert Facts.from_json(theirs.to_json()).thresholds() == theirs.thresholds()
+    assert facts(spend_nanousd_max=5, notice_percents=()).thresholds() == b""
 
 
 @pytest.mark.parametrize(

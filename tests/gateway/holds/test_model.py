@@ -19,7 +19,7 @@ from gateway.holds.store.clients import connect, fields, text
 from gateway.holds.store.inflight import calls_in_flight
 from gateway.holds.store.scripts import source
 from tests.gateway.holds.desk import end_lease
-from tests.gateway.holds.model import Model, Request
+from tests.gateway.holds.model import PERCENTS, Model, Request
 
 OPERATIONS = 100_000
 AT_ONCE = 500
@@ -194,7 +194,7 @@ class Operations:
             *_end_user(asked),
         ]
         places = (0, 0, 9) if asked.end_user_max is None else (9, 0, 10)
-        limits = (part for most in (asked.period_max, asked.spend_max) for part in (_reached(most), _near(most)))
+        limits = _reached(asked.period_max), _reached(asked.spend_max)
         progress = (
             self.scripts.client.hget(redis_keys.inflight(BUCKET), f"progress:{hold_id}") if only_if_lapsed else None
         )
@@ -202,12 +202,12 @@ class Operations:
             [
                 pack("<4d", closes, only_if_lapsed, now_ms(), 0),
                 pack("<5d", tokens, 0, first, again, asked.included),
-                pack("<7d", *places, *limits),
+                pack("<5d", *places, *limits),
                 packing.texts(GENERATION, hold_id, expects, text(progress or b"")),
                 asked.conversation.encode(),
             ]
         )
-        arguments = [told, hold_id]
+        arguments = [told, hold_id, _thresholds(asked.period_max, asked.spend_max)]
         self.queue.append((self.scripts.settle, names, arguments, check))
 
     def flush(self) -> None:
@@ -255,8 +255,11 @@ def _reached(most: int | None) -> float:
     return math.inf if most is None else most
 
 
-def _near(most: int | None) -> float:
-    return math.inf if most is None else -(-4 * most // 5)
+def _thresholds(*limits: int | None) -> bytes:
+    shares = (
+        (percent, *(math.inf if most is None else -(-most * percent // 100) for most in limits)) for percent in PERCENTS
+    )
+    return b"".join(pack("<3d", *share) for share in shares)
 
 
 def _noticed(notice: dict[str, str]) -> tuple[str, str, int, int, int]:
@@ -308,4 +311,4 @@ def test_the_scripts_agree_with_the_model_on_random_operations(valkey_url: str) 
         assert played.lapsed > 1_000
         assert played.refused["end user"] > 100 < played.refused["period"]
         assert all(user.used + user.held <= BOBS for (_, name), user in played.model.end_users.items() if name == "bob")
-        assert {percent for _, _, percent, *_ in played.model.notices} == {80, 100}
+        assert {percent for _, _, percent, *_ in played.model.notices} == set(PERCENTS)

@@ -123,6 +123,27 @@ def test_a_customer_that_is_locked_out_is_told_of_once_until_its_limit_changes(
     assert all(event["period"] == {"start": period["start"], "end": period["end"]} for event in events)
 
 
+def test_the_operator_says_at_which_shares_it_is_told(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
+    """Of each customer, or of all that say nothing; a customer with none is never told of."""
+    receiver = Receiver()
+    hook_settings = {"webhook_secret": SECRET, "notice_percents": (50, 90)}
+    with (
+        served(receiver) as hook,
+        rig(valkey_url, sqlite_url, tmp_path, webhook_url=f"{hook}/quota", **hook_settings) as loop,
+    ):
+        loop.tier("only", conversation_tokens_max=5, period_tokens_max=20)
+        usual, own, never = (loop.customer("only", notice_percents=own) for own in (None, [25, 75], []))
+        for _ in range(4):
+            for who in (usual, own, never):
+                url = f"{loop.url}/v1/chat/completions"
+                assert httpx.post(url, json=ASKED, headers=who.headers).is_success
+        until(lambda: len(told(receiver, "quota.threshold")) == 4, deadline_s=15)
+
+        found = {(event["customer"], event["percent"]) for event in told(receiver, "quota.threshold").values()}
+
+    assert found == {(usual.id, 50), (usual.id, 90), (own.id, 25), (own.id, 75)}
+
+
 def test_thresholds_are_told_again_after_a_raise(valkey_url: str, sqlite_url: str, tmp_path: Path) -> None:
     receiver = Receiver()
     with (
