@@ -16,6 +16,7 @@ from gateway.admin.api.problem_json import response_to, schemas, translated
 from gateway.admin.api.request_bounds import Heads
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.billing.adjustments import Adjustments
+from gateway.admin.billing.credit_notes import CreditNotes
 from gateway.admin.billing.invoices import Invoices
 from gateway.admin.billing.periods import Periods
 from gateway.admin.billing.totals import Totals
@@ -98,6 +99,7 @@ def build_router(services: AdminServices) -> APIRouter:
     Totals(services).add_to(Routes(router, "billing"))
     Periods(services, replies).add_to(Routes(router, "billing"))
     Invoices(services).add_to(Routes(router, "billing"))
+    CreditNotes(services).add_to(Routes(router, "billing"))
     Exports(services).add_to(Routes(router, "exports"))
     Audit(services).add_to(Routes(router, "audit"))
     return router

@@ -45,7 +45,7 @@ def _parts(invoice: Mapping[str, Any]) -> Iterator[str]:
     currency = invoice["currency"]
     yield "<!doctype html>\n<html lang=en>\n<meta charset=utf-8>\n"
     yield f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n"
-    yield f"<header><p>{_lined(invoice['issuer']['address'])}</p><p>{_lined(_customer(invoice))}</p></header>\n"
+    yield f"<header><p>{lined(invoice['issuer']['address'])}</p><p>{lined(_customer(invoice))}</p></header>\n"
     yield f"<h1>{escape(title)}</h1>\n<dl>\n"
     period = invoice["period"]
     facts = {
@@ -58,7 +58,7 @@ def _parts(invoice: Mapping[str, Any]) -> Iterator[str]:
     for line in invoice["lines"]:
         yield _row(line, currency)
     yield f"</tbody>\n<tfoot><tr><td>Total</td><td></td><td></td><td>{escape(_money(invoice, currency))}</td></tr></tfoot>\n"
-    yield f"</table>\n<p>{_lined(invoice['issuer']['tax_lines'])}</p>\n"
+    yield f"</table>\n<p>{lined(invoice['issuer']['tax_lines'])}</p>\n"
     ledger = invoice["ledger"]
     yield (
         f"<p class=small>{invoice['records']} records of the ledger's chain {escape(ledger['chain'])}, "
@@ -76,7 +76,7 @@ def _customer(invoice: Mapping[str, Any]) -> list[str]:
     return [text for text in (invoice["name"], invoice["external_id"]) if text]
 
 
-def _lined(texts: list[str]) -> str:
+def lined(texts: list[str]) -> str:
     return "<br>".join(map(escape, texts))
 
 

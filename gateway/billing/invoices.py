@@ -46,6 +46,10 @@ class Issuer:
         """Return the number that an invoice shows."""
         return f"{self.prefix}{number:06d}"
 
+    def note_numbered(self, number: int) -> str:
+        """Return the number that a credit note shows."""
+        return f"{self.prefix}CN-{number:06d}"
+
 
 def _lines(text: str) -> tuple[str, ...]:
     """Return the lines of a setting, which is one line itself: they stand between bars."""

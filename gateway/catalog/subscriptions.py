@@ -15,6 +15,8 @@ import redis
 from sqlalchemy import Connection, Select, or_, select, text
 
 from gateway.billing.charges import prorated
+from gateway.billing.credit_note_page import credit_note
+from gateway.billing.invoices import Issuer
 from gateway.billing.postings import posting
 from gateway.catalog import audit_rows, customer_rows, menu_rows
 from gateway.catalog.customer_rows import CustomerRow, folded
@@ -23,6 +25,7 @@ from gateway.holds.periods import period_at
 from gateway.holds.store.projection import Projection
 from gateway.holds.terms import Subscription, Timeline, standing
 from gateway.ledger.billing.adjustments import Adjustment, creditable, note
+from gateway.ledger.billing.issued_notes import InvoicePending, invoice_of_record, issue
 from gateway.ledger.book.appender import book
 from gateway.ledger.book.watermark import Watermark
 from gateway.ledger.database import Database
@@ -45,6 +48,7 @@ class Subscriptions:
         self._projection = projection
         self._watermark = Watermark(client)
         self._currency = settings.currency
+        self._issuer = Issuer.of(settings)
         self._prorates = settings.proration == "time"
 
     def turn(self, now_ms: int) -> int:
@@ -67,7 +71,7 @@ class Subscriptions:
         count = 0
         for query in (select(customers.c.id).where(ENDED), *_due(names, now_ms)):
             for ids in self._paged(query):
-                done = [one for one in ids if self._settle(one, timeline, published, now_ms)]
+                done = [one for one in ids if self._settled(one, timeline, published, now_ms)]
                 project_customers(self._database, self._projection, done)
                 count += len(done)
         return count
@@ -82,6 +86,12 @@ class Subscriptions:
                 return
             yield ids
             last = ids[-1]
+
+    def _settled(self, customer_id: str, timeline: Timeline, published: Mapping[str, Menu], now_ms: int) -> bool:
+        try:
+            return self._settle(customer_id, timeline, published, now_ms)
+        except InvoicePending:  # the credit is for a month whose invoice is about to be final
+            return False
 
     def _settle(self, customer_id: str, timeline: Timeline, published: Mapping[str, Menu], now_ms: int) -> bool:
         """Credit what is left of a customer's paid period that ended, and open the one that is due."""
@@ -138,7 +148,9 @@ class Subscriptions:
         if found is None or named is None:
             return []
         left_ms, whole_ms = ended["until"] - ended["at"], ended["until"] - ended["start"]
-        amount = min(prorated(found.charge_nanousd, left_ms, whole_ms), named.left_nanousd)
+        invoice = invoice_of_record(connection, row.id, found.id)
+        most = named.left_nanousd if invoice is None else min(named.left_nanousd, invoice.left_nanousd)
+        amount = min(prorated(found.charge_nanousd, left_ms, whole_ms), most)
         if amount <= 0:
             return []
         reason = f"{left_ms // 1000} of {whole_ms // 1000} seconds of a paid period are left."
@@ -158,6 +170,8 @@ class Subscriptions:
             menu_version=named.menu_version,
             corrects=found.id,
         )
+        if invoice is not None:
+            issue(connection, credit_note(credit, invoice, self._issuer), numbered=self._issuer.note_numbered)
         return [credit]
 
 

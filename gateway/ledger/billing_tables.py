@@ -69,3 +69,18 @@ invoices = Table(  # final ones; drafts are made of the book
     Index("ix_invoices_customer_number", "customer", "number"),
     Index("ix_invoices_month_customer", "month", "customer"),
 )
+
+credit_notes = Table(  # documents of credits for what a final invoice charges
+    "credit_notes",
+    metadata,
+    Column("id", String(64), primary_key=True),  # the credit's record
+    Column("number", BigInteger, nullable=False, unique=True),  # 1, 2, 3, … without a gap
+    Column("customer", String(64), nullable=False),
+    Column("invoice", String(96), nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("name", String(200), nullable=False),  # of the customer; blank once it was erased
+    Column("external_id", String(200)),
+    Column("body", Text, nullable=False),  # JSON, as it was issued
+    Index("ix_credit_notes_customer_number", "customer", "number"),
+    Index("ix_credit_notes_invoice", "invoice"),
+)

@@ -5,18 +5,21 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Request
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from sqlalchemy import Connection
 
 from gateway.admin.api.idempotency import Keep, Post, Replies
 from gateway.admin.api.inputs import Input, OneLine, Positive
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.records.usage import UsageShown
+from gateway.billing.credit_note_page import credit_note
+from gateway.billing.invoices import Issuer
 from gateway.billing.postings import posting
 from gateway.catalog import audit_rows, customer_rows
-from gateway.catalog.problems import Invalid, NotAllowed
+from gateway.catalog.problems import Conflict, Invalid, NotAllowed
 from gateway.ledger.billing import adjustments
 from gateway.ledger.billing.adjustments import NO_RECORD, Adjustment, Creditable
+from gateway.ledger.billing.issued_notes import Invoiced, InvoicePending, invoice_of_record, invoiced, issue
 from gateway.ledger.billing_tables import REASON_MOST
 from gateway.ledger.book.appender import book
 from gateway.ledger.book.watermark import Watermark
@@ -53,6 +56,15 @@ class NewCredit(Input):
     record: OneLine | None = Field(
         default=None, description="The record that it is for: all credits for it are at most what it charged."
     )
+    invoice: OneLine | None = Field(
+        default=None, description="The final invoice that it is for, as a whole: all credits are at most its total."
+    )
+
+    @model_validator(mode="after")
+    def _is_for_one(self) -> NewCredit:
+        if self.record is not None and self.invoice is not None:
+            raise ValueError("A credit is for a record or for an invoice.")
+        return self
 
 
 def _role(request: Request) -> str:
@@ -72,6 +84,7 @@ class Adjustments:
         self._replies = replies
         self._watermark = Watermark(services.redis)
         self._rollup = Rollup(services.database)
+        self._issuer = Issuer.of(services.settings)
 
     def add_to(self, routes: Routes) -> None:
         one = "/customers/{customer_id}"
@@ -109,6 +122,7 @@ class Adjustments:
         record_id = self._services.new_id("crd" if kind == "credit" else "fee")
         about = body.record if isinstance(body, NewCredit) else None
         named = NO_RECORD if about is None else _left_of(connection, customer_id, about, body.amount_nanousd)
+        invoice = _invoice_of(connection, customer_id, body) if isinstance(body, NewCredit) else None
         record = posting(
             kind,
             record_id=record_id,
@@ -123,6 +137,8 @@ class Adjustments:
         )
         booked = book(connection, [record])
         adjustments.note(connection, Adjustment(record_id, customer_id, about, body.reason, actor, now))
+        if invoice is not None:
+            issue(connection, credit_note(record, invoice, self._issuer), numbered=self._issuer.note_numbered)
         facts = {"id": record_id, "amount_nanousd": body.amount_nanousd, "reason": body.reason, "record": about}
         audit_rows.record(
             connection, time=now, actor=actor, action=f"customer.{kind}", target=customer_id, before=None, after=facts
@@ -145,3 +161,28 @@ def _left_of(connection: Connection, customer_id: str, record_id: str, amount_na
         left = max(named.left_nanousd, 0)
         raise Invalid.field("amount_nanousd", f"Of what this record charged, {left} nano-units are not credited yet.")
     return named
+
+
+def _invoice_of(connection: Connection, customer_id: str, body: NewCredit) -> Invoiced | None:
+    """Return the final invoice that a credit is for, by its own id or by its record's; None for one of an open month.
+
+    Raises:
+        Invalid: there is no such invoice, or the credits for it would be more than its total.
+        Conflict: the record's month is being closed, so its invoice has no number yet.
+    """
+    try:
+        if body.record is not None:
+            found = invoice_of_record(connection, customer_id, body.record)
+        else:
+            found = None if body.invoice is None else invoiced(connection, customer_id, body.invoice)
+    except InvoicePending as error:
+        sentence = "The month of this record is closed and not invoiced yet: close it again, then repeat this."
+        raise Conflict(sentence, code="invoice_pending") from error
+    if found is None:
+        if body.invoice is not None:
+            raise Invalid.field("invoice", "This customer has no such final invoice.")
+        return None
+    if body.amount_nanousd > found.left_nanousd:
+        sentence = f"Of the total of invoice {found.number}, {found.left_nanousd} nano-units are not credited yet."
+        raise Invalid.field("amount_nanousd", sentence)
+    return found

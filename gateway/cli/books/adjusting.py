@@ -23,10 +23,14 @@ def credit(
     url: Url,
     token: Token,
     record: Annotated[str | None, typer.Option(help="The record that it is for; its charge is the most.")] = None,
+    invoice: Annotated[
+        str | None, typer.Option(help="The final invoice that it is for; its total is the most.")
+    ] = None,
     key: Key = None,
 ) -> None:
     """Credit a customer: a record with a negative charge, printed as it is in the ledger."""
-    body = {"amount_nanousd": amount, "reason": reason} | ({} if record is None else {"record": record})
+    named = {"record": record, "invoice": invoice}
+    body = {"amount_nanousd": amount, "reason": reason, **{name: one for name, one in named.items() if one is not None}}
     _put(url, token, f"/admin/customers/{quote(customer, safe='')}/credits", body, key)
 
 
