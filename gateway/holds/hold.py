@@ -95,20 +95,16 @@ class Facts:
     @classmethod
     def from_json(cls, text: str | bytes) -> Facts:
         said = orjson.loads(text)
+        if said.get("notice_percents") is not None:
+            said["notice_percents"] = tuple(said["notice_percents"])
         return cls(**{name: said[name] for name in cls.__slots__ if name in said})
 
-    def limits(self) -> tuple[float, float]:
-        """Return the period's tokens and spend, infinite where there is no limit."""
-        tokens, spend = self.period_tokens_max, self.spend_nanousd_max
-        return math.inf if tokens is None else tokens, math.inf if spend is None else spend
+    def thresholds(self) -> tuple[float, float, bytes]:
+        """Return the period's tokens and spend, infinite where there is no limit; and of what use the webhook is told.
 
-    def thresholds(self) -> bytes:
-        """Return of what use the webhook is told, packed: each percent, and what it is of the period's tokens and spend."""
-        tokens, spend = self.period_tokens_max, self.spend_nanousd_max
-        if tokens is None and spend is None:
-            return b""
-        percents = NOTICE_PERCENTS if self.notice_percents is None else tuple(self.notice_percents)
-        return _thresholds(tokens, spend, percents)
+        That is packed: each percent, and what it is of the tokens and of the spend.
+        """
+        return _thresholds(self.period_tokens_max, self.spend_nanousd_max, self.notice_percents)
 
     def charge(self, came_to: Outcome) -> Charge:
         """Return what a call costs. Where spend is limited, input beyond what was held of it is the house's loss."""
@@ -124,11 +120,13 @@ class Facts:
 
 
 @lru_cache(maxsize=4096)
-def _thresholds(tokens: int | None, spend: int | None, percents: tuple[int, ...]) -> bytes:
+def _thresholds(tokens: int | None, spend: int | None, percents: tuple[int, ...] | None) -> tuple[float, float, bytes]:
     def share(most: int | None, percent: int) -> float:
         return math.inf if most is None else -(-most * percent // 100)
 
-    return b"".join(THRESHOLD.pack(one, share(tokens, one), share(spend, one)) for one in percents)
+    told = () if tokens is None and spend is None else NOTICE_PERCENTS if percents is None else percents
+    packed = b"".join(THRESHOLD.pack(one, share(tokens, one), share(spend, one)) for one in told)
+    return share(tokens, 100), share(spend, 100), packed
 
 
 @dataclass(slots=True)

@@ -87,15 +87,17 @@ def settlement(
     answers_bytes_max: int = 0,
     closes: bool = True,
     lapsed_with: str | None = None,
-) -> bytes:
-    """Return what the script ``settle`` is told of a hold, beside the record, the thresholds and the answers to keep.
+) -> tuple[bytes, bytes]:
+    """Return what the script ``settle`` is told of a hold, beside the record and the answers to keep; then the thresholds.
 
     Where only a lapsed hold is to be booked, its progress must still be what it was ``lapsed_with``.
     ``now`` is the time of who settles, ms; answers of the customer's keys may take ``answers_bytes_max``.
     """
     numbers = (closes, lapsed_with is not None, now, answers_bytes_max, tokens, input_tokens, due.first, due.again)
-    told = NUMBERS.pack(*numbers, facts.included_conversations, *settle_places(facts, once), *facts.limits())
-    return told + f"{generation}\0{facts.id}\0{expects}\0{lapsed_with or ''}\0{facts.conversation}".encode()
+    tokens_max, spend_max, thresholds = facts.thresholds()
+    limits = (*settle_places(facts, once), tokens_max, spend_max)
+    told = NUMBERS.pack(*numbers, facts.included_conversations, *limits)
+    return told + f"{generation}\0{facts.id}\0{expects}\0{lapsed_with or ''}\0{facts.conversation}".encode(), thresholds
 
 
 class Settlements:
@@ -176,7 +178,7 @@ class Settlements:
             record = correction(facts, admitted=hold.admitted, grant=hold.grant, outcome=outcome, billed=billed)
             tokens, input_tokens = record["billed_output_tokens"], record["input_tokens"]
             due = _beyond(facts, outcome, billed)
-        told = settlement(
+        told, thresholds = settlement(
             facts,
             generation=self._generation.value,
             expects="live" if billed is None else "suspect",
@@ -189,7 +191,7 @@ class Settlements:
         )
         booked = _connection(record) if outcome.was_answered and (billed is None or tokens or due.again) else b""
         answers = () if once is None else (once.answer_first, once.answer_again)
-        return settle_keys(facts, outcome.threads, once), (told, booked, facts.thresholds(), *answers)
+        return settle_keys(facts, outcome.threads, once), (told, booked, thresholds, *answers)
 
     async def renew(self, bucket: str, sofar: Mapping[str, Checkpoint]) -> dict[str, str]:
         """Renew holds of one bucket with what they came to so far; return what became of each: live, suspect, unknown."""

@@ -160,7 +160,7 @@ class Reclaimer:
         record: str,
     ) -> bool:
         facts = call.facts
-        told = settlement(
+        told, thresholds = settlement(
             facts,
             generation=self._generation(),
             expects=expects,
@@ -171,5 +171,5 @@ class Reclaimer:
             closes=closes,
             lapsed_with=call.progress,
         )
-        reply = self._settle(keys=settle_keys(facts), args=[told, record, facts.thresholds(), "", ""])
+        reply = self._settle(keys=settle_keys(facts), args=[told, record, thresholds, "", ""])
         return isinstance(reply, bytes)

@@ -163,13 +163,13 @@ def test_thresholds_are_the_operators_shares_rounded_up() -> None:
     most, own = 2**53 - 1, (33, 99)
     theirs = facts(spend_nanousd_max=most, notice_percents=own)
 
-    assert (facts().limits(), facts().thresholds()) == ((math.inf, math.inf), b"")
-    limited = facts(period_tokens_max=101, spend_nanousd_max=5)
-    assert limited.limits() == (101, 5)
-    assert list(iter_unpack("<3d", limited.thresholds())) == [(80, 81, 4), (100, 101, 5)]
-    assert list(iter_unpack("<3d", theirs.thresholds())) == [(one, math.inf, -(-most * one // 100)) for one in own]
+    assert facts().thresholds() == (math.inf, math.inf, b"")
+    *limits, packed = facts(period_tokens_max=101, spend_nanousd_max=5).thresholds()
+    assert (limits, list(iter_unpack("<3d", packed))) == ([101, 5], [(80, 81, 4), (100, 101, 5)])
+    shares = list(iter_unpack("<3d", theirs.thresholds()[2]))
+    assert shares == [(one, math.inf, -(-most * one // 100)) for one in own]
     assert Facts.from_json(theirs.to_json()).thresholds() == theirs.thresholds()
-    assert facts(spend_nanousd_max=5, notice_percents=()).thresholds() == b""
+    assert facts(spend_nanousd_max=5, notice_percents=()).thresholds() == (math.inf, 5, b"")
 
 
 @pytest.mark.parametrize(
