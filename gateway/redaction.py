@@ -35,10 +35,10 @@ class Discreet(logging.Formatter):
         return redacted(super().format(record))
 
 
-def log_to_stderr() -> None:
-    """Log what the operator should know, and of the libraries only what went wrong."""
+def log_to_stderr(level: str = "info") -> None:
+    """Log what the operator should know, from a level on, and of the libraries only what went wrong."""
     handler = logging.StreamHandler()
     handler.setFormatter(Discreet("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     admin_token: SecretStr | None = None
     metrics_token: SecretStr | None = None
     webhook_url: str | None = None
+    log_level: Literal["info", "warning"] = "info"
     notice_percents: Annotated[tuple[int, ...], NoDecode] = (80, 100)
     webhook_secret: SecretStr | None = Field(default=None, validate_default=True)
     currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")

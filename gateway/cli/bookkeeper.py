@@ -28,8 +28,9 @@ def bookkeeper(
     valkey_socket: Annotated[Path | None, typer.Option(help="The Valkey that is turned off by who is last.")] = None,
 ) -> None:
     """Keep the books until the supervisor says stop, or it and all workers are gone."""
-    log_to_stderr()
-    asyncio.run(_keep_books(read_settings(), watch_fd, valkey_socket))
+    settings = read_settings()
+    log_to_stderr(settings.log_level)
+    asyncio.run(_keep_books(settings, watch_fd, valkey_socket))
 
 
 async def _keep_books(settings: Settings, watch_fd: int, valkey_socket: Path | None) -> None:

@@ -93,7 +93,7 @@ def demo(
     Exit 1 if the ledger differs from the model's own count, or the customers from what the menu expects of them by
     more than chance explains.
     """
-    log_to_stderr()
+    log_to_stderr("warning")
     with ExitStack() as stack:
         directory = data_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tokencap-demo-")))
         directory = directory.absolute()
@@ -109,6 +109,7 @@ def demo(
             hosted_tools="drop",  # and bring tools that those would run
             requests_per_minute=CALLS_MOST,  # time is compressed, and so are the customers' minutes
             concurrency_max=CALLS_MOST,
+            log_level="warning",  # the story is what there is to read
         )
         learns = not no_traffic and seconds is not None and seconds >= LEARN_LEAST_S
         pace = speed or (LEARN_SPEED if learns else SPEED)

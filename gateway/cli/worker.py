@@ -29,8 +29,8 @@ def worker(
     admin_fd: Annotated[int | None, typer.Option(help="The admin side's own socket.")] = None,
 ) -> None:
     """Serve calls until the supervisor says stop or is gone."""
-    log_to_stderr()
     settings = read_settings()
+    log_to_stderr(settings.log_level)
     built = build(settings, worker_id)
     served: list[tuple[Any, socket.socket]] = [(built.public, socket.socket(fileno=fd))]
     if admin_fd is not None:

@@ -90,6 +90,7 @@ RELOADED = frozenset(
         *("head_max", "head_deadline_s", "body_rate_min", "keep_alive_s"),
         *("connections_max", "connections_per_address_max"),
         *("adjustment_nanousd_max", "invoice_address", "invoice_tax_lines", "invoice_prefix", "notice_percents"),
+        "log_level",
     }
 )
 """Settings that only workers use, and that new workers may have otherwise than those before them."""

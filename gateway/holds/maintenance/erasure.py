@@ -45,6 +45,8 @@ def erase_customer(
         _drop(client, redis_keys.thread(bucket, customer_id, "*"))
         _drop(client, redis_keys.once(bucket, customer_id, "*"))
         client.unlink(redis_keys.refusals(bucket, customer_id))
+        client.hdel(redis_keys.refusal_counts(bucket), customer_id)
+        client.zrem(redis_keys.refusal_order(bucket), customer_id)
         client.unlink(redis_keys.locked_out(bucket, customer_id))
         _drop(client, f"{{b{bucket}}}:end_user:{customer_id}:*", unless="held")
         for stream in (redis_keys.notices(bucket), redis_keys.DEAD_NOTICES):

@@ -102,6 +102,16 @@ def refusals(bucket: str, customer_id: str) -> str:
     return f"{{b{bucket}}}:refusals:{customer_id}"
 
 
+def refusal_counts(bucket: str) -> str:
+    """Hash: how many refusals are kept of each customer of a bucket; the field without a name is their sum."""
+    return f"{{b{bucket}}}:refusal-counts"
+
+
+def refusal_order(bucket: str) -> str:
+    """Sorted set: when each customer of a bucket whose refusals are kept was last refused, ms."""
+    return f"{{b{bucket}}}:refusal-order"
+
+
 def locked_out(bucket: str, customer_id: str) -> str:
     """Hash: by limit, the period and amount for which a lock-out of the customer was notified."""
     return f"{{b{bucket}}}:locked_out:{customer_id}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -14,12 +14,15 @@ from redis.exceptions import RedisError
 from gateway.errors import AccountInconsistent, CallerError, InvalidKey, Reached, TokencapError
 from gateway.holds.hold import Ask
 from gateway.holds.store import redis_keys
-from gateway.holds.store.clients import translated
+from gateway.holds.store.clients import texts, translated
 from gateway.holds.store.connection import RedisConnection
 from gateway.holds.store.scripts import Script
 
 MOST = 1_000
 """Refusals that are kept of a customer."""
+
+MOST_OF_BUCKET = 4_000
+"""Refusals that are kept of all customers of a bucket: about a million in all."""
 
 KEPT_S = 35 * 86_400
 """How long they are kept after the last one."""
@@ -40,7 +43,7 @@ class RefusalLog:
     """What a worker has refused and not written yet. A call that is admitted has nothing to do with it.
 
     A refusal costs its call an entry in memory; the entries of a fifth of a second are written together, a customer's
-    in three commands. A worker that is killed takes those of that time along, and a Redis that is full takes none.
+    in one command. A worker that is killed takes those of that time along, and a Redis that is full takes none.
     """
 
     def __init__(self, connection: RedisConnection, now_ms: Callable[[], int]) -> None:
@@ -51,7 +54,8 @@ class RefusalLog:
         self._locked: dict[tuple[str, str], Reached] = {}
         self._told: dict[tuple[str, str], str] = {}
         """Of which period and amount of a limit this worker knows that it was told."""
-        self._script = Script("lock_out")
+        self._lock_out = Script("lock_out")
+        self._keep = Script("log_refusals")
 
     def note(self, customer: str, key_id: str | None, ask: Ask, error: TokencapError) -> None:
         """Remember a refusal, if it is one of the customer's own limits or state and not a fault of the house."""
@@ -77,18 +81,23 @@ class RefusalLog:
         """Write what is remembered; what Redis does not take is gone."""
         await self._tell_locked_out()
         waiting, self._waiting, self._count = self._waiting, defaultdict(list), 0
-        sent: list[Awaitable[Any]] = []
-        for customer, entries in waiting.items():
-            name = redis_keys.refusals(redis_keys.bucket_of(customer), customer)
-            sent.append(self._connection.ask("LPUSH", name, *entries[-MOST:]))
-            sent.append(self._connection.ask("LTRIM", name, 0, MOST - 1))
-            sent.append(self._connection.ask("EXPIRE", name, KEPT_S))
+        sent = [self._write(customer, entries[-MOST:]) for customer, entries in waiting.items()]
         lost = [one for one in await asyncio.gather(*sent, return_exceptions=True) if isinstance(one, BaseException)]
         for error in lost:
             if not isinstance(error, (RedisError, OSError)):
                 raise error
         if lost:
             log.warning("%d refusals are not kept: %s", sum(map(len, waiting.values())), lost[0])
+
+    async def _write(self, customer: str, entries: Sequence[bytes]) -> None:
+        """Write refusals of a customer; where its bucket has too many, remove the logs of those refused longest ago."""
+        bucket = redis_keys.bucket_of(customer)
+        log_name = redis_keys.refusals(bucket, customer)
+        names = [log_name, redis_keys.refusal_counts(bucket), redis_keys.refusal_order(bucket)]
+        told: list[bytes | str | int] = [customer, self._now_ms(), KEPT_S * 1000, MOST, MOST_OF_BUCKET, *entries]
+        gone = texts(await self._keep.run(self._connection, names, told))
+        if gone:
+            await self._connection.ask("UNLINK", *(redis_keys.refusals(bucket, one) for one in gone))
 
     async def _tell_locked_out(self) -> None:
         """Have the webhook told, once, of each limit that refuses a customer's calls until its period ends."""
@@ -108,7 +117,7 @@ class RefusalLog:
             }
             names = [redis_keys.locked_out(bucket, customer), redis_keys.notices(bucket)]
             try:
-                await self._script.run(self._connection, names, [limit, mark, end, orjson.dumps(facts)])
+                await self._lock_out.run(self._connection, names, [limit, mark, end, orjson.dumps(facts)])
             except (RedisError, OSError) as error:
                 log.warning("It is not told that %s is locked out: %s", customer, error)
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from itertools import chain, repeat
 from typing import Any
 
 import orjson
@@ -22,7 +23,16 @@ from gateway.holds.hold import Ask
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import connect_shared
 from gateway.holds.store.connection import RedisConnection
-from gateway.holds.store.refusal_log import MOST, WAITING_MOST, RefusalLog, is_kept, refusals_of, shown
+from gateway.holds.store.refusal_log import (
+    KEPT_S,
+    MOST,
+    MOST_OF_BUCKET,
+    WAITING_MOST,
+    RefusalLog,
+    is_kept,
+    refusals_of,
+    shown,
+)
 
 NOW = 1_767_268_800_000
 
@@ -57,7 +67,7 @@ def refused(used: int = 5) -> InsufficientQuota:
 
 
 async def test_what_was_noted_is_read_newest_first(connection: RedisConnection) -> None:
-    times = iter((NOW, NOW + 2, NOW + 1))
+    times = chain((NOW, NOW + 2, NOW + 1), repeat(NOW + 3))
     log = RefusalLog(connection, lambda: next(times))
     log.note("cus_a", "key_1", asked("one"), refused())
     log.note("cus_a", None, asked("two"), NoTier("None."))
@@ -91,6 +101,42 @@ async def test_a_storm_of_refusals_is_bounded_in_the_worker_and_in_redis(connect
     assert len(found) == MOST
     assert await connection.ask("LLEN", redis_keys.refusals(redis_keys.bucket_of("cus_a"), "cus_a")) == MOST
     assert {"after", f"req_{WAITING_MOST - 1}"} <= {one["request_id"] for one in found}
+
+
+async def test_what_is_kept_of_a_bucket_is_bounded_in_all(connection: RedisConnection) -> None:
+    """The logs of customers that were refused longest ago go, whole, also where they had expired already; others stay."""
+    one = redis_keys.bucket_of("cus_a")
+    customers = [name for number in range(20_000) if redis_keys.bucket_of(name := f"cus_{number}") == one][:6]
+    moment = NOW
+    log = RefusalLog(connection, lambda: moment)
+
+    async def refuse(customer: str, times: int) -> None:
+        for number in range(times):
+            log.note(customer, "key_1", asked(f"{customer}-{number}"), refused())
+        await log.flush()
+
+    async def kept() -> list[int]:
+        names = [redis_keys.refusals(one, customer) for customer in customers]
+        return [await connection.ask("LLEN", name) for name in names]
+
+    for place, customer in enumerate(customers[:5]):
+        moment = NOW + place
+        await refuse(customer, 700)
+    moment += 1
+    await refuse(customers[0], 10)
+    before = await kept()
+    moment += 1
+    await refuse(customers[5], 700)
+    after = await kept()
+    moment = NOW + (KEPT_S + 1) * 1000
+    await refuse(customers[1], MOST + 5)
+
+    assert before == [710, 700, 700, 700, 700, 0]
+    assert after == [710, 0, 700, 700, 700, 700]
+    counts = await connection.ask("HGETALL", redis_keys.refusal_counts(one))
+    assert dict(zip(counts[::2], counts[1::2], strict=True)) == {b"": b"1000", customers[1].encode(): b"1000"}
+    assert await connection.ask("ZCARD", redis_keys.refusal_order(one)) == 1
+    assert MOST_OF_BUCKET == 4_000
 
 
 async def test_a_redis_that_takes_nothing_costs_the_log_and_nothing_else(
