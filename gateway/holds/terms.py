@@ -67,10 +67,12 @@ class Customer:
     def from_json(cls, text: str | bytes) -> Customer:
         given = json.loads(text)
         subscribed, increase = given.pop("subscription", None), given.pop("increase", None)
+        percents = given.pop("notice_percents", None)
         return cls(
             **given,
             subscription=Subscription(**subscribed) if subscribed else None,
             increase=Increase(**increase) if increase else None,
+            notice_percents=None if percents is None else tuple(percents),
         )
 
 

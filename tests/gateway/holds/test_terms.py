@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.holds.periods import next_start, period_at
-from gateway.holds.terms import Change, Customer, Publication, Standing, Subscription, Timeline, standing
+from gateway.holds.terms import Change, Customer, Increase, Publication, Standing, Subscription, Timeline, standing
 
 DAY = 86_400_000
 ZONES = sorted(available_timezones())
@@ -83,7 +83,8 @@ def test_an_open_subscription_keeps_its_tier_and_menu_until_it_ends() -> None:
 
 def test_customers_and_timelines_are_read_as_they_were_written() -> None:
     timeline = Timeline((FIRST, Publication(2, "v2", 20, "now", {"small": "little"})))
-    subscribed = customer(subscription=Subscription("small", "v1", 10, 100))
+    raised = Increase({"period_tokens_max": 9}, 50)
+    subscribed = customer(subscription=Subscription("small", "v1", 10, 100), increase=raised, notice_percents=(50, 90))
 
     assert Customer.from_json(subscribed.to_json()) == subscribed
     assert Customer.from_json(customer().to_json()) == customer()
