@@ -7,7 +7,7 @@ import argparse
 from tests.pricing.estimate.arms import of_arms
 from tests.pricing.estimate.commanded import of_commands
 from tests.pricing.estimate.recovery import of_markets
-from tests.pricing.estimate.violations import VIOLATIONS, of_violations
+from tests.pricing.estimate.violations import VIOLATIONS, of_tiers, of_violations
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument(
         "--only",
         default="",
-        help="part of a market's name, or choices, value, arms, command, honest, violations, or part of one's name",
+        help="part of a market's name, or choices, value, arms, command, tiers, honest, violations, or part of one's name",
     )
     asked = parser.parse_args()
     if asked.only == "arms":
@@ -24,6 +24,9 @@ def main() -> None:
         return
     if asked.only == "command":
         of_commands(asked.seeds)
+        return
+    if asked.only == "tiers":
+        of_tiers(asked.seeds)
         return
     of_markets(asked.seeds, asked.only)
     is_part = asked.only not in ("value", "choices") and any(asked.only in name for name in VIOLATIONS)

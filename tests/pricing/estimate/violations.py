@@ -15,6 +15,7 @@ import numpy as np
 from pricing.estimate.as_market import priced
 from pricing.estimate.fit import Estimate, fit
 from pricing.estimate.given import Given
+from pricing.estimate.laws.length import estimate_length
 from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.statistics import Offer, Statistics
 from pricing.market.answers import Floats
@@ -270,3 +271,15 @@ def refused_of_honest(number: int) -> str:
     return (
         f"{refused} were refused, {warned.total()} warned of{''.join(f'; {n}: {text}' for text, n in warned.items())}"
     )
+
+
+def of_tiers(seeds: int) -> None:
+    """Print how many markets are refused for their lengths whose tiers are assigned at random, five for each seed."""
+    for sigma in (0.4, 0.6):
+        refused = 0
+        for seed in range(5 * seeds):
+            random = np.random.default_rng(seed)
+            them = lengths_apart(sigma)(crowd_of(THREE, CUSTOMERS, EACH, random), random)
+            seen = watched(them, THREE, CHOOSING, random, taken=random.integers(1, 4, CUSTOMERS))
+            refused += estimate_length(seen.lengths, seen.own).differs
+        print(f"σ = {sigma}: {refused} of {5 * seeds} with tiers at random are refused.", flush=True)
