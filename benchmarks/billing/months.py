@@ -29,7 +29,7 @@ from gateway.billing.totals import FIELD_OF, SUMMED, totals_by
 from gateway.exports.formats import FORMATS
 from gateway.ledger.billing.closings import bounds_of, close, months_of
 from gateway.ledger.billing.counted import Month, records_counted_in
-from gateway.ledger.billing.invoices import Terms
+from gateway.ledger.billing.final_invoices import Terms
 from gateway.ledger.book.appender import append
 from gateway.ledger.book.verify import verify_chain
 from gateway.ledger.database import Database

@@ -15,11 +15,11 @@ from gateway.admin.api.idempotency import Replies
 from gateway.admin.api.problem_json import response_to, schemas, translated
 from gateway.admin.api.request_bounds import Heads
 from gateway.admin.api.routes import AdminServices, Routes
-from gateway.admin.billing.adjustments import Adjustments
 from gateway.admin.billing.credit_notes import CreditNotes
-from gateway.admin.billing.invoices import Invoices
-from gateway.admin.billing.periods import Periods
-from gateway.admin.billing.totals import Totals
+from gateway.admin.billing.credits_and_fees import Adjustments
+from gateway.admin.billing.invoice_routes import Invoices
+from gateway.admin.billing.period_routes import Periods
+from gateway.admin.billing.totals_route import Totals
 from gateway.admin.customers.api_keys import Keys
 from gateway.admin.customers.bulk import Bulk
 from gateway.admin.customers.customers import Customers

@@ -16,7 +16,7 @@ from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import translated
 from gateway.holds.store.inflight import calls_in_flight
 from gateway.ledger.billing.closings import CustomerMonth, close, month_at, months_of, open_before
-from gateway.ledger.billing.invoices import Terms
+from gateway.ledger.billing.final_invoices import Terms
 from gateway.ledger.book.dead_letters import streams_with_dead_letters
 from gateway.ledger.book.sealing import Sealer
 from gateway.ledger.book.watermark import Watermark

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from gateway.billing.invoices import Issuer, drafted, id_of
 from gateway.clock import written
 from gateway.ledger.billing.closings import CustomerMonth, is_month, month_after, month_at, months_of, open_since
-from gateway.ledger.billing.invoices import Invoice, Terms, invoice_of, invoices_in, names_of
+from gateway.ledger.billing.final_invoices import Invoice, Terms, invoice_of, invoices_in, names_of
 from gateway.ledger.database import Database
 
 Status = Literal["draft", "final"]

@@ -10,7 +10,7 @@ from gateway.billing.lines import Lines, TermsOf
 from gateway.clock import written
 from gateway.ledger.billing.closings import CustomerMonth
 from gateway.ledger.billing.counted import counted_in
-from gateway.ledger.billing.invoices import finalise
+from gateway.ledger.billing.final_invoices import finalise
 from gateway.ledger.book.chain import MAIN
 from gateway.ledger.database import Database
 from gateway.ledger.read.queries import Span

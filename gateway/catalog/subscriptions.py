@@ -24,7 +24,7 @@ from gateway.catalog.projector import project_customers
 from gateway.holds.periods import period_at
 from gateway.holds.store.projection import Projection
 from gateway.holds.terms import Subscription, Timeline, standing
-from gateway.ledger.billing.adjustments import Adjustment, creditable, note
+from gateway.ledger.billing.adjustment_reasons import Adjustment, creditable, note
 from gateway.ledger.billing.issued_notes import InvoicePending, invoice_of_record, issue
 from gateway.ledger.book.appender import book
 from gateway.ledger.book.watermark import Watermark

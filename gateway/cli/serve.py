@@ -22,7 +22,7 @@ from gateway.ledger.installation import tie
 from gateway.redaction import log_to_stderr
 from gateway.runtime import sockets
 from gateway.runtime.data_directory import claimed
-from gateway.runtime.installation import opened
+from gateway.runtime.installation_check import opened
 from gateway.runtime.orphans import retire
 from gateway.runtime.parent_death import told_to_stop
 from gateway.runtime.restarts import finished

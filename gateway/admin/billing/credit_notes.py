@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from gateway.admin.api.inputs import Moment, OneLine
 from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
 from gateway.admin.api.routes import AdminServices, Routes
-from gateway.admin.billing.invoices import ALONE, HTML, InvoiceIssuer, wants_page
+from gateway.admin.billing.invoice_routes import ALONE, HTML, InvoiceIssuer, wants_page
 from gateway.admin.records.spans import OfCustomer
 from gateway.billing.credit_note_page import note_page
 from gateway.catalog.problems import NotFound

@@ -26,7 +26,7 @@ from gateway.clock import written
 from gateway.holds.maintenance.erasure import erase_customer
 from gateway.holds.store.redis_keys import bucket_of
 from gateway.holds.terms import Timeline
-from gateway.ledger.billing import adjustments, invoices, issued_notes
+from gateway.ledger.billing import adjustment_reasons, final_invoices, issued_notes
 from gateway.ledger.book import erasure
 from gateway.ledger.book.erasure import erase_records
 from gateway.ledger.cursors import cursor_of
@@ -215,8 +215,8 @@ class Customers:
 
     def _erase_beside_the_book(self, connection: Connection, customer_id: str) -> None:
         audit_rows.erase(connection, customer_id, ERASED | {"reason": None, "increase": None})
-        adjustments.erase_reasons(connection, customer_id)
-        invoices.erase_names(connection, customer_id)
+        adjustment_reasons.erase_reasons(connection, customer_id)
+        final_invoices.erase_names(connection, customer_id)
         issued_notes.erase_note_names(connection, customer_id)
         kept_replies.erase(connection, customer_id, ERASED)
         for key_id in api_key_rows.forget_names(connection, customer_id):

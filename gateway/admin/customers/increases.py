@@ -12,7 +12,7 @@ from gateway.admin.api.idempotency import Actor
 from gateway.admin.api.inputs import GivenMoment, Limits
 from gateway.admin.api.problem_json import saved_only
 from gateway.admin.api.routes import AdminServices, Routes
-from gateway.admin.billing.adjustments import Reason
+from gateway.admin.billing.credits_and_fees import Reason
 from gateway.admin.customers.customers import Customers, refuse_deleted
 from gateway.admin.customers.shapes import CustomerShown
 from gateway.catalog import customer_rows, menu_rows

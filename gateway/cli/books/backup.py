@@ -18,7 +18,7 @@ from gateway.ledger.book.verify import Verification
 from gateway.ledger.database import Database
 from gateway.ledger.read.read_your_writes import wait_until_booked
 from gateway.runtime import valkey
-from gateway.runtime.backup import back_up
+from gateway.runtime.backup_archive import back_up
 from gateway.runtime.data_directory import DataDir
 from gateway.runtime.private_files import PRIVATE_UMASK
 from gateway.settings import Settings, read_settings

@@ -11,7 +11,7 @@ import typer
 from gateway.cli.books.backup import tell
 from gateway.cli.progress import timed
 from gateway.ledger.database import Database
-from gateway.runtime.backup import restore as restored
+from gateway.runtime.backup_archive import restore as restored
 from gateway.runtime.data_directory import claimed
 from gateway.settings import read_settings
 

@@ -17,7 +17,7 @@ from gateway.ledger.book.appender import append
 from gateway.ledger.database import Database
 from gateway.ledger.installation import begun, currency_of, found, refuse_other_redis, tie
 from gateway.ledger.tables import installation
-from gateway.runtime.installation import FILE, Mark, opened
+from gateway.runtime.installation_check import FILE, Mark, opened
 from tests.gateway.ledger.records import record
 
 

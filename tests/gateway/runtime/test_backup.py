@@ -20,8 +20,8 @@ from gateway.ledger.book.verify import verify_chain
 from gateway.ledger.database import Database
 from gateway.ledger.read.queries import Span, usage_records_in
 from gateway.ledger.tables import usage_records
-from gateway.runtime.backup import PAGE, back_up, restore
-from gateway.runtime.installation import Mark, opened
+from gateway.runtime.backup_archive import PAGE, back_up, restore
+from gateway.runtime.installation_check import Mark, opened
 from tests.gateway.ledger.records import record
 from tests.servers import fresh_database
 from tests.waiting import until

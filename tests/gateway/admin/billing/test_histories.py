@@ -18,7 +18,7 @@ from gateway.exports.formats import FORMATS
 from gateway.holds.offer import HouseLimits, charge, offer
 from gateway.ledger.billing.closings import bounds_of
 from gateway.ledger.billing.counted import Month, records_counted_in
-from gateway.ledger.billing.invoices import Terms
+from gateway.ledger.billing.final_invoices import Terms
 from gateway.ledger.book.verify import verify_chain
 from gateway.ledger.read.queries import Span, usage_records_in
 from gateway.settings import Settings

@@ -17,7 +17,7 @@ from gateway.billing.invoices import Issuer, drafted
 from gateway.billing.month_folder import write_month
 from gateway.ledger.billing.closings import close, months_of
 from gateway.ledger.billing.counted import Month, records_counted_in
-from gateway.ledger.billing.invoices import Terms, finalise
+from gateway.ledger.billing.final_invoices import Terms, finalise
 from gateway.ledger.billing_tables import closings, invoices
 from gateway.ledger.book.appender import book
 from gateway.ledger.book.seals import seal_covering

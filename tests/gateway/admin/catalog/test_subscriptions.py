@@ -14,7 +14,7 @@ from gateway.billing.charges import prorated
 from gateway.billing.invoices import Issuer, drafted
 from gateway.catalog.subscriptions import Subscriptions
 from gateway.ledger.billing.closings import months_of
-from gateway.ledger.billing.invoices import Terms
+from gateway.ledger.billing.final_invoices import Terms
 from gateway.ledger.book.verify import verify_chain
 from gateway.ledger.tables import customers
 from gateway.settings import Settings

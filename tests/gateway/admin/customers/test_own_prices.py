@@ -12,7 +12,7 @@ from gateway.catalog.projector import CatalogProjector
 from gateway.catalog.subscriptions import Subscriptions
 from gateway.holds.offer import HouseLimits, Offer, offer
 from gateway.ledger.billing.closings import months_of
-from gateway.ledger.billing.invoices import Terms
+from gateway.ledger.billing.final_invoices import Terms
 from gateway.ledger.book.appender import append
 from tests.gateway.admin.operator import NOON, Clock, Hot, Operator, fields_of
 from tests.gateway.ledger.records import record

@@ -18,10 +18,10 @@ from typing import Any
 
 from gateway.clock import written
 from gateway.errors import StartupError
-from gateway.ledger.backup import State, copy_file, snapshot, state_of
 from gateway.ledger.book.verify import Verification, verify_all
 from gateway.ledger.database import Database
-from gateway.runtime.installation import Mark
+from gateway.ledger.ledger_copy import State, copy_file, snapshot, state_of
+from gateway.runtime.installation_check import Mark
 
 PAGE = "backup.json"
 SQLITE, POSTGRESQL = "ledger.sqlite", "ledger.dump"

@@ -14,7 +14,7 @@ from gateway.billing.closing import Closing, State, patience_ms
 from gateway.billing.invoices import Issuer
 from gateway.catalog import audit_rows
 from gateway.catalog.audit_rows import Audited
-from gateway.ledger.billing.invoices import invoiced
+from gateway.ledger.billing.final_invoices import invoiced
 
 Named = Annotated[MonthName, Path(description="A month, as `2026-10`.")]
 

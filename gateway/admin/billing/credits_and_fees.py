@@ -17,8 +17,8 @@ from gateway.billing.invoices import Issuer
 from gateway.billing.postings import posting
 from gateway.catalog import audit_rows, customer_rows
 from gateway.catalog.problems import Conflict, Invalid, NotAllowed
-from gateway.ledger.billing import adjustments
-from gateway.ledger.billing.adjustments import NO_RECORD, Adjustment, Creditable
+from gateway.ledger.billing import adjustment_reasons
+from gateway.ledger.billing.adjustment_reasons import NO_RECORD, Adjustment, Creditable
 from gateway.ledger.billing.issued_notes import Invoiced, InvoicePending, invoice_of_record, invoiced, issue
 from gateway.ledger.billing_tables import REASON_MOST
 from gateway.ledger.book.appender import book
@@ -136,7 +136,7 @@ class Adjustments:
             corrects=about,
         )
         booked = book(connection, [record])
-        adjustments.note(connection, Adjustment(record_id, customer_id, about, body.reason, actor, now))
+        adjustment_reasons.note(connection, Adjustment(record_id, customer_id, about, body.reason, actor, now))
         if invoice is not None:
             issue(connection, credit_note(record, invoice, self._issuer), numbered=self._issuer.note_numbered)
         facts = {"id": record_id, "amount_nanousd": body.amount_nanousd, "reason": body.reason, "record": about}
@@ -154,7 +154,7 @@ def _left_of(connection: Connection, customer_id: str, record_id: str, amount_na
     Raises:
         Invalid: the record does not exist, is a credit itself, or its credits would exceed its charge.
     """
-    named = adjustments.creditable(connection, customer_id, record_id)
+    named = adjustment_reasons.creditable(connection, customer_id, record_id)
     if named is None or named.kind == "credit":
         raise Invalid.field("record", "This customer has no such record to be credited.")
     if amount_nanousd > named.left_nanousd:
