@@ -1,6 +1,6 @@
-"""A hold, what it came to, and the usage record that is made of the two; nothing here does I/O.
+"""A hold, the outcome of its call, and the usage record made of the two; nothing here does I/O.
 
-What is made anew for each call is not frozen, though nobody changes it: frozen, each takes four times as long to make.
+Objects made for each call are not frozen, though nothing changes them: a frozen one takes four times as long to make.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ THRESHOLD = Struct("<3d")
 
 @dataclass(slots=True)
 class Ask:
-    """What a call asks for before it is admitted."""
+    """What a call requests before it is admitted."""
 
     id: str
     bucket: str
@@ -36,24 +36,24 @@ class Ask:
     choices: int
     requested_tokens: int | None
     input_bound: int
-    """The most input tokens the call can be billed."""
+    """The most input tokens that the call can be billed."""
     input_estimate: int
-    """What is billed as input when nobody says how many tokens there were."""
+    """The input tokens billed where nobody reports their number."""
     tier_chosen: str | None = None
     client_request_id: str | None = None
     generates: bool = True
-    """Whether output tokens can come of it; if not, none are held."""
+    """Whether the call can produce output tokens; if not, none are held."""
     end_user: str | None = None
-    """Whom of the customer's own users the call is for."""
+    """The customer's own user that the call is for."""
     model_tokens_max: int | None = None
     """How many tokens the model's prompt and answer may have together, where that is known."""
     is_count: bool = False
-    """Whether it only counts tokens: the model's own request rate is not for it."""
+    """Whether the call only counts tokens: it has a request rate of its own."""
 
 
 @dataclass(slots=True)
 class Facts:
-    """What is settled about a call at its admission; kept in the hold, so that anyone can write its record."""
+    """What is fixed about a call at its admission; kept in the hold, so that any process can write the record."""
 
     id: str
     bucket: str
@@ -83,11 +83,11 @@ class Facts:
     spend_nanousd_max: int | None = None
     end_user: str | None = None
     end_user_window: str | None = None
-    """The key of what its end user has had in the period, where that is limited."""
+    """The Redis key of what the end user has used in the period, where that is limited."""
     hangup_bills: str | None = None
-    """How the tier bills a call whose caller hung up, where the endpoint does not say how many tokens it made."""
+    """How the tier bills a call whose caller hung up, where the upstream does not report how many tokens it made."""
     notice_percents: tuple[int, ...] | None = None
-    """At which shares of a limit the webhook is told, where they are others than ``NOTICE_PERCENTS``."""
+    """The shares of a limit at which the webhook is notified, where they differ from ``NOTICE_PERCENTS``."""
 
     def to_json(self) -> bytes:
         return orjson.dumps(self)
@@ -107,7 +107,7 @@ class Facts:
         return _thresholds(self.period_tokens_max, self.spend_nanousd_max, self.notice_percents)
 
     def charge(self, came_to: Outcome) -> Charge:
-        """Return what a call costs. Where spend is limited, input beyond what was held of it is the house's loss."""
+        """Return what a call costs. Where spend is limited, input beyond the held input is the operator's loss."""
         is_limited = self.spend_nanousd_max is not None
         return charge(
             self.price_nanousd,
@@ -159,7 +159,7 @@ class Hold:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a call came to, however it ended. ``was_answered`` is false where the upstream sent no 2xx head."""
+    """The outcome of a call, however it ended. ``was_answered`` is false where the upstream sent no 2xx head."""
 
     was_answered: bool
     finish: str = "upstream_error"
@@ -171,18 +171,18 @@ class Outcome:
     usage_source: str = "counted"
     input_source: str | None = None
     usage_dispute: str | None = None
-    """What the upstream's figures contradict, if anything."""
+    """What the upstream's figures contradict: ``itself``, ``text`` or nothing."""
     ttft_ms: int | None = None
     duration_ms: int = 0
     owes_input: bool = False
-    """Whether its input is charged though nothing was generated: it asked for nothing else, and has it."""
+    """Whether the input is charged though nothing was generated: the call requested no output."""
     threads: tuple[str, ...] = ()
-    """What a later call of this conversation may bring back, as digests."""
+    """Digests of what a later call of this conversation may bring back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Once:
-    """The claim of a call on its Idempotency-Key, and the sealed answers to keep: which one, the charge decides."""
+    """The claim of a call on its Idempotency-Key, and the sealed answers to keep; the charge decides which one."""
 
     digest: str
     body: str
@@ -196,14 +196,14 @@ UNANSWERED = Outcome(was_answered=False)
 
 @dataclass(slots=True)
 class Settled:
-    """A settlement that is in the books."""
+    """A settlement that Redis has made."""
 
     charge_nanousd: int
     conversation_left: int | None
 
 
 def usage_record(facts: Facts, *, admitted: int, grant: int, outcome: Outcome) -> UsageRecord:
-    """Return the record of a call, but for its charge and its place in the chain, which others know."""
+    """Return the record of a call without its charge and its place in the chain, which are known later."""
     return {
         "id": facts.id,
         "kind": "usage",
@@ -244,11 +244,11 @@ class Checkpoint:
 
     tokens: int
     owes_input: bool = False
-    """Whether its input is charged though no token was given: its caller left an answer that the upstream had begun."""
+    """Whether the input is charged without a relayed token: the caller left an answer that the upstream had begun."""
 
 
 def recovered(facts: Facts, at: Checkpoint) -> Outcome:
-    """Return what a reclaimed hold is billed: what it came to at its last renewal, and no more."""
+    """Return what a reclaimed hold is billed: its use at the last renewal, and no more."""
     has_input = at.tokens > 0 or at.owes_input
     return Outcome(
         was_answered=True,
@@ -263,7 +263,7 @@ def recovered(facts: Facts, at: Checkpoint) -> Outcome:
 
 
 def correction(facts: Facts, *, admitted: int, grant: int, outcome: Outcome, billed: Checkpoint) -> UsageRecord:
-    """Return the row that corrects a hold billed at its checkpoint: what the call came to beyond that."""
+    """Return the row that corrects a hold billed at its checkpoint: what the call used beyond the checkpoint."""
     whole = usage_record(facts, admitted=admitted, grant=grant, outcome=outcome)
     before = recovered(facts, billed)
     changed: dict[str, Any] = {"id": f"{facts.id}.1", "kind": "correction", "corrects": facts.id}

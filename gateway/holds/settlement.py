@@ -36,10 +36,10 @@ from pricing.usage import UsageRecord
 TRIES = 8
 
 ANSWERS_BYTES_MAX = 32 * 2**20
-"""What the kept answers of one customer may take, unless it is set otherwise."""
+"""The bytes that the kept answers of one customer may take by default."""
 
 FIXED_KEYS = 8
-"""How many keys every settlement has."""
+"""The number of Redis keys that every settlement has."""
 
 NEITHER = [0, 0, FIXED_KEYS + 1]
 
@@ -47,7 +47,7 @@ NUMBERS = Struct("<14d")
 
 
 def settle_keys(facts: Facts, threads: Sequence[str] = (), once: Once | None = None) -> list[str]:
-    """Return every key that booking a hold touches, all of one bucket."""
+    """Return every Redis key that settling a hold touches, all of one bucket."""
     bucket, customer = facts.bucket, facts.customer
     return [
         *redis_keys.of_call(bucket, customer, facts.period_start, facts.conversation),
@@ -63,9 +63,9 @@ def settle_keys(facts: Facts, threads: Sequence[str] = (), once: Once | None = N
 
 
 def settle_places(facts: Facts, once: Once | None = None) -> list[int]:
-    """Return where among the keys of a settlement its end user's stands, then its Idempotency-Key's, then its threads.
+    """Return the places of the end user's, the Idempotency-Key's and the threads' keys among a settlement's keys.
 
-    One that is not there has place 0.
+    A key that is absent has place 0.
     """
     if facts.end_user_window is None and once is None:
         return NEITHER
@@ -88,10 +88,10 @@ def settlement(
     closes: bool = True,
     lapsed_with: str | None = None,
 ) -> tuple[bytes, bytes]:
-    """Return what the script ``settle`` is told of a hold, beside the record and the answers to keep; then the thresholds.
+    """Return what the script ``settle`` is sent of a hold, beside the record and the answers to keep; then the thresholds.
 
-    Where only a lapsed hold is to be booked, its progress must still be what it was ``lapsed_with``.
-    ``now`` is the time of who settles, ms; answers of the customer's keys may take ``answers_bytes_max``.
+    Where only a lapsed hold is to be settled, its progress must still be what it was ``lapsed_with``.
+    ``now`` is the sender's time, ms; the customer's kept answers may take ``answers_bytes_max``.
     """
     numbers = (closes, lapsed_with is not None, now, answers_bytes_max, tokens, input_tokens, due.first, due.again)
     tokens_max, spend_max, thresholds = facts.thresholds()
@@ -101,7 +101,7 @@ def settlement(
 
 
 class Settlements:
-    """What becomes of holds.
+    """Settles, renews and announces holds.
 
     Raises:
         MeteringUnavailable: Redis is unavailable, from every method.
@@ -128,7 +128,7 @@ class Settlements:
         self._beat = Script("beat")
 
     async def settle(self, hold: Hold, outcome: Outcome, once: Once | None = None) -> Settled:
-        """Book what a call came to, once; a second time changes nothing and says the same."""
+        """Settle a call, once; a second settlement changes nothing and returns the same."""
         facts, billed = hold.facts, None
         with translated():
             for _ in range(TRIES):
@@ -146,7 +146,7 @@ class Settlements:
             raise MeteringUnavailable(f"Hold {facts.id} cannot be settled.")
 
     async def withdraw(self, hold: Hold) -> None:
-        """See to it that nothing is held for a reservation whose reply was lost, whether it was made or not."""
+        """Make sure that nothing is held for a reservation whose reply was lost, whether it was made or not."""
         names = [redis_keys.inflight(hold.facts.bucket), redis_keys.settled(hold.facts.bucket)]
         with translated():
             reply = text(await self._withdraw.run(self._connection, names, [hold.id, self._now_ms()]))
@@ -154,12 +154,12 @@ class Settlements:
             await self.settle(hold, UNANSWERED)
 
     def post(self, hold: Hold, outcome: Outcome, once: Once | None = None) -> Awaitable[Any]:
-        """Ask once for what ``settle`` sees to, and wait for nothing; ``read`` says what the answer is worth."""
+        """Send one settlement without waiting; ``read`` reads the reply."""
         return self._settle.known(self._connection, *self._settlement(hold, outcome, once))
 
     @staticmethod
     def read(posted: asyncio.Future[Any]) -> Settled | None:
-        """Return the settlement that was posted, or None where it takes more than that."""
+        """Return the settlement that was sent, or None where one request is not enough."""
         if posted.cancelled() or posted.exception() is not None:
             return None
         reply = posted.result()
@@ -194,7 +194,7 @@ class Settlements:
         return settle_keys(facts, outcome.threads, once), (told, booked, thresholds, *answers)
 
     async def renew(self, bucket: str, sofar: Mapping[str, Checkpoint]) -> dict[str, str]:
-        """Renew holds of one bucket with what they came to so far; return what became of each: live, suspect, unknown."""
+        """Renew holds of one bucket with their use so far; return the state of each: live, suspect, unknown."""
         names = [redis_keys.state(bucket), redis_keys.inflight(bucket)]
         arguments: list[str | int] = [self._generation.value, self._now_ms()]
         for hold_id, at in sofar.items():
@@ -208,7 +208,7 @@ class Settlements:
         return dict(zip(sofar, verdicts, strict=True))
 
     async def announce(self, hold: Hold, sofar: Checkpoint) -> bool:
-        """Write a hold again that a rebuild could not know of; return whether it is not closed already."""
+        """Write a hold again that a rebuild could not know; return whether it is still open."""
         told = Announcement(
             facts=hold.facts,
             owner=self._lease.owner,
@@ -227,12 +227,12 @@ class Settlements:
             return text(await self._announce.run(self._connection, told.keys(), arguments)) != "settled"
 
     async def beat(self) -> None:
-        """Say that this worker is alive, for one lease."""
+        """Record that this worker is alive, for one lease."""
         with translated():
             await self._beat.run(self._connection, [redis_keys.worker(self._lease.owner)], [self._lease.lease_ms])
 
     async def forget(self, settled: Iterable[tuple[str, str]]) -> None:
-        """Remove the marks of holds, by bucket and id, that were settled so long ago that no command about them can come."""
+        """Remove the marks of holds, by bucket and id, settled so long ago that no command about them can arrive."""
         by_bucket: dict[str, list[str]] = defaultdict(list)
         for bucket, hold_id in settled:
             by_bucket[bucket].append(hold_id)
@@ -252,7 +252,7 @@ def _connection(record: UsageRecord) -> bytes:
 
 
 def _beyond(facts: Facts, outcome: Outcome, billed: Checkpoint) -> Charge:
-    """Return the charge beyond what a hold was already billed at its checkpoint."""
+    """Return the charge beyond what the hold was billed at its checkpoint."""
     if outcome.billed_output_tokens == billed.tokens == 0 and not (outcome.owes_input or billed.owes_input):
         return NOTHING
     before = recovered(facts, billed)

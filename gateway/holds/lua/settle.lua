@@ -1,19 +1,19 @@
 #!lua flags=allow-oom
--- Books what a hold came to: once, whoever asks and however often. One verb for four moments, told by ARGV, whose first
--- is packed:
+-- Settles a hold: once, whichever process asks and however often. One verb for four moments, told apart by ARGV, whose
+-- first is packed:
 --   settled by its worker    expects live,    closes
 --   lapsed                   expects live,    stays open as suspect with the tokens so far billed; or closes, if its
 --                                             owner is proven dead
 --   settled late             expects suspect, closes: the tokens beyond what was billed, as a correction
 --   released                 expects suspect, closes with nothing more to bill
 -- KEYS after the eighth: the end user's, where its tokens are limited, the Idempotency-Key's and the count of kept
--- answers, if there is one, then what leads later calls to this conversation. The first of ARGV says where each stands, 0
--- where it does not. It runs on a server that is full, too: what was admitted has its place in the books.
--- ARGV after the record: the thresholds of notices, packed, each a percent with what it is of the period's tokens and of
+-- answers, where the call has a key, then the threads to this conversation. The first of ARGV has the place of each, 0
+-- where it is absent. The script also runs on a full server: admitted calls must be settled.
+-- ARGV after the record: the thresholds of notices, packed, each a percent with its share of the period's tokens and of
 -- the spend; then the answers to keep.
--- Replies, packed, the charge, what is left of the conversation (NONE where it is another one) and the time; or
+-- Replies, packed, the charge, what is left of the conversation (NONE where another has its place) and the time; or
 -- {'suspect', billed, '1' where input was owed}, or 'rebuild', 'unknown', 'renewed' (the hold was renewed since the
--- reclaimer looked).
+-- reclaimer read it).
 local state, inflight, settled, window, conversation, pace, usage, notices =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local closes, has_lapsed, told, kept_max, tokens, input, charge_first, charge_again, included, end_user_at, once_at,
@@ -25,7 +25,7 @@ local end_user, once, answers = KEYS[end_user_at], KEYS[once_at], KEYS[once_at +
 
 if redis.call('HGET', state, 'generation') ~= generation then return {'rebuild'} end
 local hold = redis.call('HGET', inflight, hold_id)
-if not hold then  -- a hold that is there is not settled: one step removes it and leaves the mark
+if not hold then  -- a hold that exists is not settled: one step removes it and leaves the mark
   local mark = redis.call('HGET', settled, hold_id)
   return mark and string.sub(mark, 1, 24) or {'unknown'}
 end
@@ -41,7 +41,7 @@ if has_lapsed == 1 or stands ~= expects then
   if stands ~= expects or progress ~= lapsed_with then return {'renewed'} end
 end
 
--- The price of a conversation goes onto the first record with an output token, but for those a subscription includes.
+-- The price of a conversation goes onto its first record with an output token, unless a subscription includes it.
 local first, last, live, cap, used, held, input_used, input_held, charged, tier, version, is_hash =
   conversation_at(conversation)
 local window_used, window_held, spend_used, spend_held, in_subscription, tokens_max, money_max, _, is_older, has_moved =
@@ -78,8 +78,8 @@ if newly_included then entry[#entry + 1], entry[#entry + 2] = 'included', '1' en
 local user_used, user_held = 0, 0
 if u then user_used, user_held = bounded(whole(u[1]) + tokens), bounded(whole(u[2]) - freed_tokens) end
 
--- The answer of a call with an Idempotency-Key is kept for a day, where there is room in the customer's budget. It is
--- counted by the hour in which it was kept, for as long as it may be there; without it the key is free again.
+-- The answer of a call with an Idempotency-Key is kept for a day, where the customer's budget has room. Its bytes count
+-- under the hour in which it was kept, for as long as it may exist; without an answer the key is free again.
 local answer, is_claimed, hour, past = '', false, written(math.floor(now / HOUR_MS)), {}
 if once and closes then
   answer = charge == charge_first and answer_first or answer_again
@@ -93,8 +93,8 @@ if once and closes then
   if room < 0 then answer = '' end
 end
 
--- What is used of a limit has come to a threshold of it: told at that moment, and once a period for each amount of the
--- limit, so again where it was raised.
+-- The use of a limit has reached a threshold: a notice is written at that moment, once a period for each amount of the
+-- limit, so again where the limit was raised.
 local function tell_if_reached(limit, percent, threshold, max, added, after)
   if after < threshold or after - added >= threshold then return end
   percent = written(percent)
@@ -106,8 +106,8 @@ local function tell_if_reached(limit, percent, threshold, max, added, after)
     'facts', facts)
 end
 
--- The first writes may fail, where the marks or the stream are none. Those after them go to what was read; where they do
--- not, they may fail.
+-- The first writes may fail, where the keys of the marks or the stream have another type. Later writes go to what was
+-- read; those that do not may fail.
 local reply = struct.pack(DONE, charge, conversation_left, now)
 if closes then redis.call('HSET', settled, hold_id, packed_mark(reply)) end
 local added = record == '' or redis.pcall('XADD', usage, '*', unpack(entry))
@@ -137,7 +137,7 @@ end
 
 if closes then
   if is_same then
-    -- An id that fits two conversations leads to none. Of two answers that were cut in the same text the later one counts.
+    -- An id of two conversations leads to none. Of two answers that were cut in the same text the later one counts.
     local name = string.sub(ARGV[1], name_at)
     for place = threads_from, #KEYS do
       local other = redis.call('SET', KEYS[place], name, 'PX', HOUR_MS, 'GET')

@@ -1,4 +1,4 @@
-"""The last refusals of each customer, in Redis: which limit, how much of it was used and held, and what was asked."""
+"""The last refusals of each customer, in Redis: the limit, how much of it was used and held, and what was requested."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gateway.holds.store.connection import RedisConnection
 from gateway.holds.store.scripts import Script
 
 MOST = 1_000
-"""Refusals that are kept of a customer."""
+"""The number of refusals kept of a customer."""
 
 MOST_OF_BUCKET = 4_000
 """Refusals that are kept of all customers of a bucket: about a million in all."""
@@ -29,21 +29,21 @@ KEPT_S = 35 * 86_400
 
 EVERY_S = 0.2
 WAITING_MOST = 20_000
-"""Refusals that a worker remembers until it writes them; more in that time are not kept."""
+"""The refusals that a worker remembers until it writes them; more in that time are dropped."""
 
 FIELDS = ("time", "status", "code", "limit", "max", "used", "held", "asked", "key_id", "request_id")
 
 NOTICED = {"period_tokens_max": "period_tokens", "spend_nanousd_max": "spend"}
-"""Limits that lock a customer out, and what notices call them."""
+"""Limits that lock a customer out, and their names in notices."""
 
 log = logging.getLogger(__name__)
 
 
 class RefusalLog:
-    """What a worker has refused and not written yet. A call that is admitted has nothing to do with it.
+    """The refusals that a worker has not written yet. An admitted call costs nothing here.
 
     A refusal costs its call an entry in memory; the entries of a fifth of a second are written together, a customer's
-    in one command. A worker that is killed takes those of that time along, and a Redis that is full takes none.
+    in one command. A killed worker loses those of that time, and a full Redis takes none.
     """
 
     def __init__(self, connection: RedisConnection, now_ms: Callable[[], int]) -> None:
@@ -53,12 +53,12 @@ class RefusalLog:
         self._count = 0
         self._locked: dict[tuple[str, str], Reached] = {}
         self._told: dict[tuple[str, str], str] = {}
-        """Of which period and amount of a limit this worker knows that it was told."""
+        """The periods and amounts of limits whose lock-out this worker knows to be notified."""
         self._lock_out = Script("lock_out")
         self._keep = Script("log_refusals")
 
     def note(self, customer: str, key_id: str | None, ask: Ask, error: TokencapError) -> None:
-        """Remember a refusal, if it is one of the customer's own limits or state and not a fault of the house."""
+        """Remember a refusal by the customer's own limits or state; a fault of the gateway is not remembered."""
         if not is_kept(error) or self._count >= WAITING_MOST:
             return
         reached = error.reached or Reached("", None)
@@ -71,14 +71,14 @@ class RefusalLog:
         self._count += 1
 
     async def run(self) -> None:
-        """Write what is remembered, five times a second, until cancelled."""
+        """Write the remembered refusals, five times a second, until cancelled."""
         while True:
             await asyncio.sleep(EVERY_S)
             if self._waiting:
                 await self.flush()
 
     async def flush(self) -> None:
-        """Write what is remembered; what Redis does not take is gone."""
+        """Write the remembered refusals; those that Redis does not take are lost."""
         await self._tell_locked_out()
         waiting, self._waiting, self._count = self._waiting, defaultdict(list), 0
         sent = [self._write(customer, entries[-MOST:]) for customer, entries in waiting.items()]
@@ -100,7 +100,7 @@ class RefusalLog:
             await self._connection.ask("UNLINK", *(redis_keys.refusals(bucket, one) for one in gone))
 
     async def _tell_locked_out(self) -> None:
-        """Have the webhook told, once, of each limit that refuses a customer's calls until its period ends."""
+        """Notify the webhook, once, of each limit that refuses a customer's calls until its period ends."""
         locked, self._locked = self._locked, {}
         if len(self._told) > WAITING_MOST:
             self._told.clear()
@@ -125,7 +125,7 @@ class RefusalLog:
 
 
 def is_kept(error: TokencapError) -> bool:
-    """Return whether a customer may ask why: it is the customer's own limit, tier or state that refused the call."""
+    """Return whether the customer may see the refusal: the customer's own limit, tier or state refused the call."""
     return isinstance(error, (CallerError, AccountInconsistent)) and not isinstance(error, InvalidKey)
 
 
@@ -142,6 +142,6 @@ async def refusals_of(connection: RedisConnection, customer: str) -> list[dict[s
 
 
 def shown(entries: Iterable[bytes]) -> list[dict[str, Any]]:
-    """Return refusals as they are shown, newest first; one that was written twice, after a lost connection, once."""
+    """Return refusals as they are shown, newest first; a refusal written twice, after a lost connection, appears once."""
     read = {entry: dict(zip(FIELDS, orjson.loads(entry), strict=True)) for entry in entries}
     return sorted(read.values(), key=lambda refusal: refusal["time"], reverse=True)
