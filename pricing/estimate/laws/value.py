@@ -27,8 +27,8 @@ FINE, FAR = 33, 6.0
 CUSTOMERS_MOST = 3_000.0
 """More customers tell the value no more surely than so many: what a climb is short of its top by grows with their number."""
 
-LENGTHS = 8
-"""... under so many draws of lengths and pace."""
+LENGTHS, FEW_LENGTHS, MANY_CUSTOMERS = 8, 3, 30_000
+"""... under so many draws of lengths and pace; under few where so many customers tell lengths surely."""
 
 STEPS, MORE_STEPS = 120, 120
 """How far the distribution of urgency climbs at each value: from an even one, then from the average over likely values.
@@ -228,7 +228,7 @@ def value_told(
     near = np.flatnonzero(found >= -FAR)
     likely_share = np.mean([climbed[place].share for place in near], axis=0)
     values = np.geomspace(coarse[max(0, near[0] - 1)], coarse[min(len(coarse) - 1, near[-1] + 1)], FINE)
-    logs = np.array([_along(at, values, one, likely_share) for one in draws[:LENGTHS]])
+    logs = np.array([_along(at, values, one, likely_share) for one in draws[: _lengths_read(customers)]])
     fine = logsumexp(logs, axis=0) - logsumexp(logs, axis=0).max()
     row, column = np.divmod(int(logs.argmax()), len(values))
     at_likely = partial(_chances_at, takers, offers, otherwise, draws[row])
@@ -267,6 +267,11 @@ def _climbed(
 ) -> Climbed:
     """Return the likeliest distribution of urgency at one value of an answer."""
     return climb(takers, _chances_at(takers, offers, otherwise, answers, value_nanousd), share, steps)
+
+
+def _lengths_read(customers: Customers) -> int:
+    """Return under how many draws of lengths and pace values are read."""
+    return LENGTHS if len(customers.conversations) <= MANY_CUSTOMERS else FEW_LENGTHS
 
 
 def _along(at: Callable[..., Climbed], values: Floats, answers: Answers, share: Floats) -> list[float]:

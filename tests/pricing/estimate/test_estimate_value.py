@@ -223,6 +223,22 @@ def test_values_that_put_the_same_kinds_into_the_same_tiers_are_alike_however_ma
     assert not told.disagrees
 
 
+@pytest.mark.parametrize(("customers", "read"), [(300, 5), (31_000, 3)])
+def test_many_customers_tell_lengths_surely_so_values_are_read_under_few_draws_of_them(
+    customers: int, read: int
+) -> None:
+    """Each draw costs as much as all else that tells the value, and of so many customers they hardly differ."""
+    truth, random = KINDS["lognormal"], np.random.default_rng(1)
+    statistics = watched(crowd_of(truth, customers, 3, random), truth, CHOOSING, random)
+    answers = answers_of(truth)
+
+    told = value_told(answers, [answers] * 5, statistics.offers, statistics.customers, random)
+
+    assert told is not None
+    assert len(told.chance) == read
+    assert told.chance.sum() == pytest.approx(1)
+
+
 @pytest.mark.parametrize(("asked", "agrees"), [(625_000_000, True), (560_000_000, False)])
 def test_choices_that_no_value_explains_with_how_customers_leave_are_refused(asked: int, agrees: bool) -> None:
     """The largest tier was sold for less than the menu says: its threshold is not where any value puts it beside the others'."""
