@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from gateway.admin.api.routes import AdminServices
 from gateway.billing.charges import prorated
@@ -107,6 +109,31 @@ async def test_going_back_and_forth_pays_for_what_was_had(
         assert found == [("fee", "basic", 30_000_000_000), ("fee", "pro", 90_000_000_001)]
     with services.database.read() as connection:
         assert connection.execute(select(customers.c.ended)).scalars().all() == [None]
+
+
+class Slow(Subscriptions):
+    """One that has found who is due when another process has already seen to them."""
+
+    def __init__(self, services: AdminServices, clock: Clock) -> None:
+        settings = Settings(proration="time")
+        super().__init__(services.database, services.redis, services.projection, settings)
+        self._others = partial(turn, services, Clock(clock.ms - 1_500))
+
+    def _paged(self, query: Select[Any]) -> Iterator[list[str]]:
+        for ids in super()._paged(query):
+            self._others()
+            yield ids
+
+
+async def test_of_two_processes_that_see_the_same_customer_one_opens_its_period(
+    operator: Operator, services: AdminServices, clock: Clock, tiers: None
+) -> None:
+    clock.ms = START + 23 * DAY_MS
+    customer = await operator.customer(tier="basic")
+    clock.ms += 1_500
+
+    assert Slow(services, clock).turn(clock.ms) == 0
+    assert await rows(operator, customer) == [("fee", "basic", 7_000_000_000)]
 
 
 async def test_what_was_credited_by_hand_is_not_credited_again(
