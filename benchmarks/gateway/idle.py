@@ -23,6 +23,7 @@ from gateway.catalog.projector import CatalogProjector
 from gateway.clock import now_ms
 from gateway.holds.store.clients import connect
 from gateway.holds.store.projection import Projection
+from gateway.ledger.book.sealing import Sealer
 from gateway.ledger.database import Database
 from gateway.ledger.recovery.hot_state import bounds_of
 from gateway.ledger.recovery.recovery import Recovery
@@ -78,6 +79,9 @@ def main() -> None:
             with connect(settings.redis_url) as client:
                 everything = CatalogProjector(database, Projection(client))
                 Rollup(database).bring_up_to_date(now_ms())
+                sealer = Sealer(database, now_ms)
+                while sealer.turn(all_of_it=True):
+                    pass
                 Recovery(database, client, everything, bounds=bounds_of(settings), now_ms=now_ms).rebuild()
             database.close()
             measure(settings, given.seconds, pid, profiles=given.profile)
