@@ -58,6 +58,8 @@ MANY = 1_000
 """Entries in one turn after which the next one does not wait; fewer are cheaper together."""
 SWEEP_S = 1.0
 ROLLUPS_A_SWEEP = 10
+PROJECTED_A_SWEEP = 1_000
+"""Customers whose change Redis has not heard of: about half a second of them. Records wait meanwhile."""
 LATE_MS = 3_600_000
 """How long a record may wait, beyond the longest call, until it is in the book."""
 AWAY_S = 0.5
@@ -142,7 +144,7 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
                     if found.now is not None:  # nobody is charged for a period while nobody knows the time
                         do("subscriptions", subscriptions.turn, now_ms())
                         do("increases", end_due, database, projection, now_ms())
-                    do("projection", project_pending, database, projection)
+                    do("projection", project_pending, database, projection, PROJECTED_A_SWEEP)
                     do("pricing", scheduler.turn)
                     do("gauges", _look, counters, conservation, found, writer, database)
                     sheet.write()

@@ -15,6 +15,7 @@ from gateway.catalog import customer_rows, menu_rows
 from gateway.catalog.api_key_rows import OWN
 from gateway.catalog.period_changes import change_period, is_another_period
 from gateway.clock import now_ms
+from gateway.errors import MeteringUnavailable
 from gateway.holds.store import redis_keys
 from gateway.holds.store.projection import Admitted, Projection
 from gateway.holds.terms import Timeline
@@ -31,8 +32,12 @@ WAITING = text("NOT projected")
 """In the words of the partial indexes, without which each sweep would read every customer."""
 
 
-def project_pending(database: Database, projection: Projection) -> int:
+def project_pending(database: Database, projection: Projection, most: int | None = None) -> int:
     """Bring Redis up to date with the ledger; return how many rows it lacked.
+
+    Args:
+        most: of customers, and of keys, how many at least are carried before the rest is left for the next time; all
+            are where it is None.
 
     Raises:
         MeteringUnavailable: Redis or the ledger is unavailable; call it again later.
@@ -43,9 +48,13 @@ def project_pending(database: Database, projection: Projection) -> int:
         (api_keys.c.key_id, project_keys),
     )
     for column, project in projecting:
+        done = 0
         for ids in _waiting(database, column):
             project(database, projection, ids)
-            carried += len(ids)
+            done += len(ids)
+            if most is not None and done >= most:
+                break
+        carried += done
     return carried
 
 
@@ -80,21 +89,35 @@ class CatalogProjector:
 
 
 def project_customers(database: Database, projection: Projection, ids: Collection[str]) -> None:
-    """Write customers as they are now. Of two revisions Redis keeps the later, in whatever order they come."""
+    """Write customers as they are now. Of two revisions Redis keeps the later, in whatever order they come.
+
+    Raises:
+        MeteringUnavailable: Redis or the ledger is unavailable, or a change of one's period could not be made; those of
+            the others are in force.
+    """
     with database.read() as connection:
         query = select(*customer_rows.COLUMNS).where(customers.c.id.in_(ids))
         rows = [customer_rows.row_of(row) for row in connection.execute(query)]
     if not rows:
         return
-    later = [row.terms() for row in rows]
-    before = {customer.id: customer for customer in projection.customers([customer.id for customer in later])}
-    for customer in later:
-        if customer.id in before and is_another_period(before[customer.id], customer):
-            change_period(database, projection, customer)
-    projection.put_customers(later)
+    later = {row.id: row.terms() for row in rows}
+    failed: MeteringUnavailable | None = None
+    for before in projection.customers(list(later)):
+        if is_another_period(before, later[before.id]):
+            try:
+                change_period(database, projection, later[before.id])
+            except MeteringUnavailable as error:
+                failed = error
+                del later[before.id]
+    projection.put_customers(list(later.values()))
     done = update(customers).where(customers.c.id == bindparam("one"), customers.c.rev == bindparam("seen"))
-    with database.write() as connection:
-        connection.execute(done.values(projected=True), [{"one": row.id, "seen": row.rev} for row in rows])
+    if later:
+        with database.write() as connection:
+            connection.execute(
+                done.values(projected=True), [{"one": row.id, "seen": row.rev} for row in later.values()]
+            )
+    if failed is not None:
+        raise failed
 
 
 def project_keys(database: Database, projection: Projection, key_ids: Collection[str]) -> None:
