@@ -195,7 +195,7 @@ def test_after_redis_was_away_every_hold_gets_a_full_lease(
 
         written = faulty.loop.settings.metrics_dir / f"{bookkeeper.SHEET}.json"
         before = until(lambda: written.exists() and written.stat().st_mtime_ns, 10)
-        clock.now_s += 2 * bookkeeper.UPKEEP_S
+        clock.now_s += 2 * bookkeeper.SWEEP_S
         until(lambda: written.stat().st_mtime_ns > before, 10)
         assert not calls_in_flight(client, [bucket])[bucket][0].is_suspect
 
