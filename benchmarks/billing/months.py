@@ -36,23 +36,9 @@ from gateway.ledger.database import Database
 from gateway.ledger.read.queries import Span
 from gateway.ledger.tables import customers, menus
 from pricing.usage import UsageRecord
+from tests.gateway.ledger.records import ZONES
 
 MONTHS = ("2024-02", "2024-03", "2024-04")
-ZONES = (
-    *("Pacific/Kiritimati", "Pacific/Apia", "Pacific/Auckland", "Pacific/Chatham", "Australia/Lord_Howe", "Asia/Tokyo"),
-    *(
-        "Australia/Sydney",
-        "Asia/Shanghai",
-        "Asia/Kathmandu",
-        "Asia/Kolkata",
-        "Asia/Tehran",
-        "Asia/Dubai",
-        "Asia/Beirut",
-    ),
-    *("Europe/Moscow", "Africa/Cairo", "Europe/Athens", "Europe/Berlin", "Europe/London", "Africa/Casablanca", "UTC"),
-    *("Atlantic/Azores", "America/Noronha", "America/Sao_Paulo", "America/St_Johns", "America/Halifax"),
-    *("America/New_York", "America/Mexico_City", "America/Denver", "America/Los_Angeles", "Pacific/Pago_Pago"),
-)
 NAMES = {f"cus_{number:02d}": zone for number, zone in enumerate(ZONES)}
 MENU = {
     **{"created": "2024-01-01T00:00:00Z", "currency": "USD", "bill": "conversation"},

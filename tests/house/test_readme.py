@@ -187,7 +187,7 @@ PRODUCT = [
 
 @pytest.mark.parametrize("section", [pytest.param(text, id=title) for title, text in ADDITIONS])
 def test_a_list_of_files_to_touch_is_the_files_that_speak_of_its_example(section: str) -> None:
-    """Whoever adds a dialect, a format, a tier field, a metric or a setting is told of every file, and of no other."""
+    """Each list names every file that such an addition touches, and no other."""
     examples = codes(section.partition("Example: ")[2].partition("\n")[0])
     listed = {name for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in codes(row)}
 

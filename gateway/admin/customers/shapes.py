@@ -17,7 +17,7 @@ from pricing.menus.menu import own_prices
 OpenStatus = Literal["active", "blocked"]
 
 UNCHANGED = "Left out, it stays as it is."
-PERCENTS = "At which shares of a limit the webhook is told of it; null is the installation's, [] never."
+PERCENTS = "The percents of a limit at which the webhook gets a notice; null is the installation's list, [] is none."
 
 
 class NewCustomer(Input):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -93,21 +94,26 @@ async def test_a_tier_that_a_caller_chooses_is_one_of_the_menu(valkey_url: str) 
             await at.reserve("c3", "acme", 400, tier_chosen="huge")
 
 
+async def read_clock(at: Desk, clock: Callable[[], int]) -> None:
+    """Let admissions go by a worker's clock of this time, ms."""
+    at.admission = Admission(
+        at.connection,
+        LookupCache(at.connection),
+        at.generation,
+        lease=LEASE,
+        house=HOUSE,
+        currency="USD",
+        now_ms=clock,
+    )
+    await at.admission.compare_clocks()
+
+
 async def test_the_next_period_begins_with_nothing_used(valkey_url: str) -> None:
     """The worker has served it a day before, and knows its terms."""
     ahead_ms = 0
 
     async with desk(valkey_url) as at:
-        at.admission = Admission(
-            at.connection,
-            LookupCache(at.connection),
-            at.generation,
-            lease=LEASE,
-            house=HOUSE,
-            currency="USD",
-            now_ms=lambda: now_ms() + ahead_ms,
-        )
-        await at.admission.compare_clocks()
+        await read_clock(at, lambda: now_ms() + ahead_ms)
         await warm(at, period_tokens_max=50)
         with pytest.raises(InsufficientQuota):
             await at.reserve("c1", "acme", 50)
@@ -131,16 +137,7 @@ async def test_an_increase_ends_by_the_servers_clock(
     differs_ms = 0
 
     async with desk(valkey_url) as at:
-        at.admission = Admission(
-            at.connection,
-            LookupCache(at.connection),
-            at.generation,
-            lease=LEASE,
-            house=HOUSE,
-            currency="USD",
-            now_ms=lambda: now_ms() + differs_ms,
-        )
-        await at.admission.compare_clocks()
+        await read_clock(at, lambda: now_ms() + differs_ms)
         await warm(at, output_nanousd_per_mtok=1_000_000, **{limit: most})
         with pytest.raises((InsufficientQuota, EndUserQuotaReached)):
             await at.reserve("c1", "acme", 45)

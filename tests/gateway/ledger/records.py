@@ -13,6 +13,23 @@ from pricing.usage import UsageRecord
 
 NOON = 1_767_268_800_000  # 2026-01-01T12:00:00Z
 
+ZONES = (
+    *("Pacific/Kiritimati", "Pacific/Apia", "Pacific/Auckland", "Pacific/Chatham", "Australia/Lord_Howe", "Asia/Tokyo"),
+    *(
+        "Australia/Sydney",
+        "Asia/Shanghai",
+        "Asia/Kathmandu",
+        "Asia/Kolkata",
+        "Asia/Tehran",
+        "Asia/Dubai",
+        "Asia/Beirut",
+    ),
+    *("Europe/Moscow", "Africa/Cairo", "Europe/Athens", "Europe/Berlin", "Europe/London", "Africa/Casablanca", "UTC"),
+    *("Atlantic/Azores", "America/Noronha", "America/Sao_Paulo", "America/St_Johns", "America/Halifax"),
+    *("America/New_York", "America/Mexico_City", "America/Denver", "America/Los_Angeles", "Pacific/Pago_Pago"),
+)
+"""Thirty time zones: both sides of the date line, half and quarter hours, with and without daylight-saving time."""
+
 
 def settled_call(number: int = 1, **changes: Any) -> UsageRecord:
     """Return what a settlement writes about its call: everything but charge, settling time and place in the chain."""

@@ -1,4 +1,4 @@
-"""At which shares of a limit the webhook is told of a customer."""
+"""Adds the percents of its limits at which the webhook gets a notice of a customer."""
 
 from alembic import op
 from sqlalchemy import Column, Text

@@ -26,7 +26,7 @@ async def acme(operator: Operator) -> str:
 
 
 def limits(hot: Hot, customer: str, moment: int = NOON) -> dict[str, int]:
-    """Return what the serving path is told of a customer's own limits, and what is raised of them at a moment."""
+    """Return the limits of a customer's own that the serving path has, and those that are raised at a moment."""
     found = hot.customer(customer)
     assert found is not None
     return found.overrides | found.raised(moment)

@@ -24,24 +24,9 @@ from gateway.ledger.book.watermark import Watermark
 from gateway.ledger.database import Database
 from gateway.ledger.tables import customers, menus
 from tests.gateway.cli.commands import COMMAND, environment, tokencap
-from tests.gateway.ledger.records import customer_row, record
+from tests.gateway.ledger.records import ZONES, customer_row, record
 from tests.waiting import until
 
-ZONES = (
-    *("Pacific/Kiritimati", "Pacific/Apia", "Pacific/Auckland", "Pacific/Chatham", "Australia/Lord_Howe", "Asia/Tokyo"),
-    *(
-        "Australia/Sydney",
-        "Asia/Shanghai",
-        "Asia/Kathmandu",
-        "Asia/Kolkata",
-        "Asia/Tehran",
-        "Asia/Dubai",
-        "Asia/Beirut",
-    ),
-    *("Europe/Moscow", "Africa/Cairo", "Europe/Athens", "Europe/Berlin", "Europe/London", "Africa/Casablanca", "UTC"),
-    *("Atlantic/Azores", "America/Noronha", "America/Sao_Paulo", "America/St_Johns", "America/Halifax"),
-    *("America/New_York", "America/Mexico_City", "America/Denver", "America/Los_Angeles", "Pacific/Pago_Pago"),
-)
 MENU = {
     **{"version": "m1", "created": "2026-01-01T00:00:00Z", "currency": "USD", "bill": "conversation"},
     "tiers": [{"name": "t2", "price_nanousd": 900, "output_nanousd_per_mtok": 7_000_000}],
