@@ -8,11 +8,12 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import httpx
 
+from gateway.billing.retention import Retention
 from gateway.catalog.increase_end import end_due
 from gateway.catalog.projector import CatalogProjector, project_pending
 from gateway.catalog.subscriptions import Subscriptions
@@ -63,6 +64,7 @@ PROJECTED_A_SWEEP = 1_000
 LATE_MS = 3_600_000
 """How long a record may wait, beyond the longest call, until it is in the book."""
 AWAY_S = 0.5
+RETENTION_ENDS_S = 5.0
 SHEET = "bookkeeper"
 
 
@@ -98,15 +100,44 @@ def _delivering(settings: Settings, fault: Callable[[], None]) -> Iterator[None]
             thread.join()
 
 
+@contextmanager
+def _retaining(settings: Settings, counters: Counters) -> Iterator[threading.Event]:
+    """Drop old records meanwhile, a turn each time that the event is set: a large month takes minutes to add up.
+
+    The thread has a database of its own. A turn that outlasts the bookkeeper ends with the process, which loses nothing.
+    """
+    stop, due, database = threading.Event(), threading.Event(), Database(settings.ledger_url)
+    retention = Retention(database, now_ms, settings.retention_days)
+
+    def retain() -> None:
+        while not stop.is_set():
+            if due.wait(SWEEP_S):
+                due.clear()
+                with suppress(MeteringUnavailable):
+                    _do(counters, "retention", retention.turn)
+
+    thread = threading.Thread(target=retain, name="retention", daemon=True)
+    thread.start()
+    try:
+        yield due
+    finally:
+        stop.set()
+        thread.join(RETENTION_ENDS_S)
+        if not thread.is_alive():
+            database.close()
+
+
 def run(settings: Settings, stop: threading.Event, monotonic: Callable[[], float] = time.monotonic) -> None:
     """Keep the books until ``stop`` is set, then until no record is waiting any more."""
     # A bookkeeper that was started again counts on from where the one before it was: its counters never fall.
     counters = Counters(read_sheet(settings.metrics_dir, SHEET))
-    with _delivering(settings, lambda: counters.add(FAULTS, "courier")):
-        _keep(settings, stop, monotonic, counters)
+    with _delivering(settings, lambda: counters.add(FAULTS, "courier")), _retaining(settings, counters) as due:
+        _keep(settings, stop, monotonic, counters, due)
 
 
-def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], float], counters: Counters) -> None:
+def _keep(
+    settings: Settings, stop: threading.Event, monotonic: Callable[[], float], counters: Counters, due: threading.Event
+) -> None:
     database = Database(settings.ledger_url)
     client = connect(settings.redis_url)
     projection = Projection(client)
@@ -123,11 +154,8 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
         marked=watermarks.tell,
     )
     writer, rollup = Writer(client, database, note=note, marked=watermarks.tell), Rollup(database)
-    generation = ""
-    reclaimer = Reclaimer(
-        client, lease_ms=int(settings.lease_s * 1000), generation=lambda: generation, monotonic=monotonic, now_ms=now_ms
-    )
-    upkeep = Maintenance(client, now_ms)
+    generation, lease_ms, upkeep = "", int(settings.lease_s * 1000), Maintenance(client, now_ms)
+    reclaimer = Reclaimer(client, lease_ms=lease_ms, generation=lambda: generation, monotonic=monotonic, now_ms=now_ms)
     conservation = Conservation(database, client, generation=lambda: generation, now_ms=now_ms)
     scheduler = _scheduler(settings, database)
     subscriptions = Subscriptions(database, client, projection, settings)
@@ -144,6 +172,7 @@ def _keep(settings: Settings, stop: threading.Event, monotonic: Callable[[], flo
                     if found.now is not None:  # nobody is charged for a period while nobody knows the time
                         do("subscriptions", subscriptions.turn, now_ms())
                         do("increases", end_due, database, projection, now_ms())
+                        due.set()
                     do("projection", project_pending, database, projection, PROJECTED_A_SWEEP)
                     do("pricing", scheduler.turn)
                     do("gauges", _look, counters, conservation, found, writer, database)

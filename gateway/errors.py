@@ -121,6 +121,18 @@ class NotSealedYet(CallerError):
         super().__init__("This record is not sealed yet; a minute later it is.", headers={"retry-after": "60"})
 
 
+class RecordsDropped(CallerError):
+    """Retention has dropped records of this span."""
+
+    status = 409
+    code = "records_dropped"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Records of this time are dropped, as TOKENCAP_RETENTION_DAYS says; totals of whole months and invoices are kept."
+        )
+
+
 class UnknownParameter(CallerError):
     """A parameter of the query that the route does not know; ``param`` names it."""
 

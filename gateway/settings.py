@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = Field(default=None, validate_default=True)
     currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
     proration: Literal["none", "time"] = "none"
+    retention_days: int | None = Field(default=None, ge=62, le=36_500)
     adjustment_nanousd_max: Annotated[tuple[str, ...], NoDecode] = ()
     invoice_address: str | None = Field(default=None, max_length=1_000)
     invoice_tax_lines: str | None = Field(default=None, max_length=1_000)

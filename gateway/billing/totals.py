@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from gateway.holds.periods import period_at
 from gateway.ledger.billing.closings import Zones
 from gateway.ledger.billing.counted import Counted, Month, counted_in
+from gateway.ledger.billing.dropped_months import GROUPED, Conversations, Group, totals_kept
 from gateway.ledger.database import Database
 from gateway.ledger.read.conversations import DAY_MS, HOUR_MS
 from gateway.ledger.read.queries import Span
@@ -22,8 +23,8 @@ SWEEP_EVERY = 50_000
 class Begun:
     """Conversations that go on, by customer and name. A name used again after its conversation ended is another one."""
 
-    def __init__(self) -> None:
-        self._going: dict[tuple[str, str], list[int]] = {}
+    def __init__(self, going: Conversations | None = None) -> None:
+        self.going: Conversations = {} if going is None else going
         """First call, last sign of life, and 1 once an output token was seen."""
         self._seen = 0
 
@@ -32,9 +33,9 @@ class Begun:
         self._seen += 1
         if self._seen % SWEEP_EVERY == 0:
             self._project(time)
-        going = self._going.get((customer, conversation))
+        going = self.going.get((customer, conversation))
         if going is None or time - going[0] >= DAY_MS or time - going[1] >= HOUR_MS:
-            going = self._going[customer, conversation] = [time, time, 0]
+            going = self.going[customer, conversation] = [time, time, 0]
         going[1] = max(going[1], time, settled)
         if tokens <= 0 or going[2]:
             return False
@@ -43,10 +44,10 @@ class Begun:
 
     def _project(self, now: int) -> None:
         ended = [
-            name for name, (first, last, _) in self._going.items() if now - first >= DAY_MS or now - last >= HOUR_MS
+            name for name, (first, last, _) in self.going.items() if now - first >= DAY_MS or now - last >= HOUR_MS
         ]
         for name in ended:
-            del self._going[name]
+            del self.going[name]
 
 
 FIELD_OF: Mapping[str, str | None] = MappingProxyType(
@@ -84,10 +85,44 @@ def totals_by(database: Database, by: str, span: Span, month: Month | None = Non
     field = FIELD_OF[by]
     more = [] if field is None else [book[field]]
     columns = (*BEFORE, *(book[name] for name in SUMMED), *more)
-    rows = counted_in(database, columns, span, month, before_ms=DAY_MS)
-    name_of = _field(FIRST + len(SUMMED)) if field is not None else _days(database, span, month)
-    groups: dict[str | None, list[int]] = {}
-    for one, is_begun in _with_conversations(rows):
+    kept = totals_kept(database, span, None if month is None else month.month)
+    rows = counted_in(database, columns, span, month, before_ms=DAY_MS, gone=kept.until)
+    name_of = _field(FIRST + len(SUMMED)) if field is not None else days_of(database, span, month)
+    groups = added_up(rows, name_of, kept.conversations)
+    for customer, group, amounts in kept.sums:
+        name = customer if by == "customer" else group[GROUPED.index(field or "day")]
+        sums = groups.setdefault(name, [0] * len(COUNTED))
+        groups[name] = [one + other for one, other in zip(sums, amounts, strict=True)]
+    ordered = sorted(groups.items(), key=lambda group: (group[0] is None, group[0] or ""))
+    return [{by: name, **dict(zip(COUNTED, sums, strict=True))} for name, sums in ordered]
+
+
+def sums_to_keep(database: Database, month: Month, customer: str) -> tuple[dict[Group, list[int]], Conversations]:
+    """Return the sums of a customer's closed month by everything that totals are by, and the conversations open at its end."""
+    fields = GROUPED[1:]
+    columns = (*BEFORE, *(book[name] for name in SUMMED), *(book[name] for name in fields))
+    span, start = Span(customer), FIRST + len(SUMMED)
+    kept = totals_kept(database, span, month.month)
+    rows = counted_in(database, columns, span, month, before_ms=DAY_MS, gone=kept.until)
+    day_of = days_of(database, span, month)
+    groups = added_up(rows, lambda one: (day_of(one), *one.row[start : start + len(fields)]), kept.conversations)
+    end = month.bounds(customer)[1]
+    begun = Begun(totals_kept(database, span, month.month).conversations)
+    last_day = counted_in(database, BEFORE, Span(customer, end, end), before_ms=DAY_MS, gone=kept.until)
+    for _ in _with_conversations(last_day, begun):
+        pass
+    return groups, {name: going for name, going in begun.going.items() if is_open(going, end)}
+
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+def added_up(
+    rows: Iterator[Counted], name_of: Callable[[Counted], Name], open_before: Conversations
+) -> dict[Name, list[int]]:
+    """Return the sums of rows by a name of each."""
+    groups: dict[Name, list[int]] = {}
+    for one, is_begun in _with_conversations(rows, Begun(open_before)):
         row, name = one.row, name_of(one)
         sums = groups.get(name)
         if sums is None:
@@ -96,13 +131,16 @@ def totals_by(database: Database, by: str, span: Span, month: Month | None = Non
         sums[1] += is_begun
         for place, amount in enumerate(row[FIRST : FIRST + len(SUMMED)], start=2):
             sums[place] += amount
-    ordered = sorted(groups.items(), key=lambda group: (group[0] is None, group[0] or ""))
-    return [{by: name, **dict(zip(COUNTED, sums, strict=True))} for name, sums in ordered]
+    return groups
 
 
-def _with_conversations(rows: Iterator[Counted]) -> Iterator[tuple[Counted, bool]]:
+def is_open(going: list[int], at: int) -> bool:
+    """Return whether a conversation is open at a moment: a day after its first call at most, an hour after its last."""
+    return at - going[0] < DAY_MS and at - going[1] < HOUR_MS
+
+
+def _with_conversations(rows: Iterator[Counted], begun: Begun) -> Iterator[tuple[Counted, bool]]:
     """Yield what counts, and whether it begins a conversation. What is before only tells which are open."""
-    begun = Begun()
     for one in rows:
         _, _, customer, kind, conversation, settled, tokens = one.row[:FIRST]
         is_call = conversation is not None and not one.is_late and kind in ("usage", "correction")
@@ -119,7 +157,7 @@ def _field(place: int) -> Callable[[Counted], str | None]:
     return name
 
 
-def _days(database: Database, span: Span, month: Month | None) -> Callable[[Counted], str | None]:
+def days_of(database: Database, span: Span, month: Month | None) -> Callable[[Counted], str | None]:
     """Return what tells the day that a record counts on, in its customer's zone."""
     since = (span.since or 0) if month is None else month.since
     zones = Zones(database, since, span.customer)

@@ -1,10 +1,24 @@
-"""The ledger's tables of billing: what was typed by hand, which periods are closed, what came after, invoices."""
+"""The ledger's tables of billing: what was typed by hand, which periods are closed, what came after, invoices, and what was dropped."""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, PrimaryKeyConstraint, String, Table, Text, false, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    false,
+    text,
+)
 
 from gateway.ledger.tables import metadata
+from pricing.usage import END_USER_MOST
 
 REASON_MOST = 500
 """Characters of a reason."""
@@ -83,4 +97,54 @@ credit_notes = Table(  # documents of credits for what a final invoice charges
     Column("body", Text, nullable=False),  # JSON, as it was issued
     Index("ix_credit_notes_customer_number", "customer", "number"),
     Index("ix_credit_notes_invoice", "invoice"),
+)
+
+dropped_months = Table(  # closed months of customers whose records retention drops: their totals are kept
+    "dropped_months",
+    metadata,
+    Column("customer", String(64), nullable=False),
+    Column("month", String(7), nullable=False),
+    Column("start", BigInteger, nullable=False),
+    Column("end", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),  # from when on the records count no more; a day later they go
+    Column("is_done", Boolean, nullable=False),  # no record of it is left
+    PrimaryKeyConstraint("customer", "month"),
+    Index("ix_dropped_months_month_customer", "month", "customer"),
+)
+
+dropped_totals = Table(  # sums over the records of a dropped month, by all that totals are by
+    "dropped_totals",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("customer", String(64), nullable=False),
+    Column("month", String(7), nullable=False),
+    Column("day", String(10), nullable=False),  # in the zone of the closed month
+    Column("kind", String(16), nullable=False),
+    Column("tier", String(64)),
+    Column("key_id", String(64)),
+    Column("end_user", String(END_USER_MOST)),
+    Column("menu_version", String(128)),
+    Column("sums", Text, nullable=False),  # JSON list of whole numbers: more than 64 bits hold
+    Index("ix_dropped_totals_customer_month", "customer", "month"),
+)
+
+dropped_conversations = Table(  # conversations that were open at the end of a customer's last dropped month
+    "dropped_conversations",
+    metadata,
+    Column("customer", String(64), nullable=False),
+    Column("conversation", String(128), nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("is_begun", Boolean, nullable=False),  # its first output token was in the month
+    PrimaryKeyConstraint("customer", "conversation"),
+)
+
+dropped_rows = Table(  # which rows under a seal are gone: bit n of the whole number is row first_seq + n
+    "dropped_rows",
+    metadata,
+    Column("chain", String(32), nullable=False),
+    Column("seal", BigInteger, nullable=False),
+    Column("rows", LargeBinary, nullable=False),  # little-endian
+    PrimaryKeyConstraint("chain", "seal"),
 )

@@ -111,6 +111,7 @@ class Writer:
             dead += [
                 Malformed(records[place][0], "the book has another record of this id") for place in booked.conflicting
             ]
+            dead += [Malformed(records[place][0], "the records of its time are dropped") for place in booked.dropped]
             keep_dead_letters(connection, dead)
         self._marked({bucket: last for bucket, (_, last) in booked.buckets.items()})
         self._note(booked.appended)

@@ -52,7 +52,7 @@ class Totals:
         self._redis = services.redis
 
     def add_to(self, routes: Routes) -> None:
-        routes.add("GET", "/totals", self.totals, "Add up what was used and charged")
+        routes.add("GET", "/totals", self.totals, "Add up what was used and charged", 409)
 
     def totals(self, by: By, asked: OfSpan) -> TotalsShown:
         """Add up the records of a month or of a span of time, by one of their fields or by day.

@@ -26,7 +26,7 @@ from gateway.clock import written
 from gateway.holds.maintenance.erasure import erase_customer
 from gateway.holds.store.redis_keys import bucket_of
 from gateway.holds.terms import Timeline
-from gateway.ledger.billing import adjustment_reasons, final_invoices, issued_notes
+from gateway.ledger.billing import adjustment_reasons, dropped_months, final_invoices, issued_notes
 from gateway.ledger.book import erasure
 from gateway.ledger.book.erasure import erase_records
 from gateway.ledger.cursors import cursor_of
@@ -222,6 +222,7 @@ class Customers:
         for key_id in api_key_rows.forget_names(connection, customer_id):
             audit_rows.erase(connection, key_id, {"name": None})
             kept_replies.erase_key(connection, key_id)
+        dropped_months.erase_kept_words(connection, customer_id)
         erasure.erase_beside(connection, customer_id, self._services.random_bytes(32))
 
     def _erase_the_rest(self, customer_id: str) -> None:

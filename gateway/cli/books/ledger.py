@@ -150,6 +150,8 @@ def _said(verified: Verification) -> list[str]:
         record = f" ({verified.bad.id})" if verified.bad.id else ""
         return [f"{name}, row {verified.bad.seq}{record}: {verified.bad.reason}."]
     said = f"{name}: {verified.rows} rows, every one as it was written"
+    if verified.dropped:
+        said = f"{name}: {verified.rows} rows: {verified.dropped} were dropped by retention, the others are as they were written"
     lines = [f"{said}, but for {verified.erased} that were erased: {LEFT_OF_ERASED}" if verified.erased else f"{said}."]
     if (last := verified.last) is not None:
         lines.append(

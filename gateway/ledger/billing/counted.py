@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from operator import itemgetter
@@ -11,7 +11,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, exists, select, tuple_
 
 from gateway.ledger.billing.closings import UTC_ZONE, CustomerMonth, bounds_of, months_of
+from gateway.ledger.billing.dropped_months import refuse_dropped
 from gateway.ledger.billing_tables import late_records
+from gateway.ledger.book.dropped import dropped_until
 from gateway.ledger.database import Database
 from gateway.ledger.read.queries import Span
 from gateway.ledger.rows import COLUMNS, AnyRow, record_of
@@ -75,6 +77,7 @@ def counted_in(
     month: Month | None = None,
     *,
     before_ms: int = 0,
+    gone: Mapping[str, int] | None = None,
     page: int = AT_ONCE,
 ) -> Iterator[Counted]:
     """Yield what counts in a span, oldest first by (time, id), a page in memory.
@@ -83,7 +86,11 @@ def counted_in(
         columns: ``time``, ``id`` and ``customer`` must be the first of them, in this order.
         month: cuts in each customer's own zone in place of the span's bounds.
         before_ms: rows of so much of the time before are yielded as well, marked ``is_before``; no late ones.
+        gone: up to when no record of a customer counts any more, because retention drops it; None has it looked up.
     """
+    if gone is None:
+        with database.read() as connection:
+            gone = dropped_until(connection, None if span.customer is None else [span.customer])
     since, until = (span.since, span.until) if month is None else (month.since, month.until)
     whole = Span(span.customer, since and since - before_ms, until, span.end_user, span.kind, span.tier, span.key_id)
     on_time = ((row[:2], row[0], False, row) for row in _on_time(database, columns, whole, page))
@@ -94,16 +101,23 @@ def counted_in(
     for _, at, is_late, row in merge(on_time, after, key=BY_TIME):
         if month is not None:
             start, end = month.bounds(row[2])
+        if gone and at < gone.get(row[2], 0):
+            continue
         is_before = start is not None and at < start
         if (end is None or at < end) and not (is_before and (is_late or at < (start or 0) - before_ms)):
             yield Counted(at, row, is_late, is_before)
 
 
 def records_counted_in(database: Database, span: Span, month: Month | None = None) -> Iterator[UsageRecord]:
-    """Yield the records that count in a span, oldest first by (time, id)."""
+    """Yield the records that count in a span, oldest first by (time, id).
+
+    Raises:
+        RecordsDropped: some of them are dropped, from the first step.
+    """
+    gone = refuse_dropped(database, span, None if month is None else month.month)
     first = (book.time, book.id, book.customer)
     width = len(COLUMNS)
-    for one in counted_in(database, (*first, *COLUMNS), span, month):
+    for one in counted_in(database, (*first, *COLUMNS), span, month, gone=gone):
         yield record_of(one.row[3 : 3 + width])  # type: ignore[arg-type]
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import and_, case, func, or_, select
 
+from gateway.ledger.billing.dropped_months import refuse_dropped
 from gateway.ledger.billing.usage_buckets import EMBEDDINGS
 from gateway.ledger.database import Database
-from gateway.ledger.read.queries import DAY_MS, OF_CALLS, summed, whole_sum
+from gateway.ledger.read.queries import DAY_MS, OF_CALLS, Span, summed, whole_sum
 from gateway.ledger.tables import usage_records
 
 book = usage_records.c
@@ -37,7 +38,12 @@ class DaySum:
 
 
 def sums_by_day(database: Database, start: int, end: int) -> list[DaySum]:
-    """Return the sums of all customers' calls that were admitted from ``start`` on and before ``end``, whole days in ms."""
+    """Return the sums of all customers' calls that were admitted from ``start`` on and before ``end``, whole days in ms.
+
+    Raises:
+        RecordsDropped: some of their records are dropped.
+    """
+    refuse_dropped(database, Span(None, start, end))
     found = []
     embeds = case((book.endpoint == EMBEDDINGS, 1), else_=0)
     columns = (

@@ -9,9 +9,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, func, literal, or_, select
 
+from gateway.ledger.billing.dropped_months import refuse_dropped
 from gateway.ledger.billing_tables import late_records
 from gateway.ledger.database import Database
-from gateway.ledger.read.queries import DAY_MS, OF_CALLS, summed, whole_sum
+from gateway.ledger.read.queries import DAY_MS, OF_CALLS, Span, summed, whole_sum
 from gateway.ledger.tables import usage_records
 
 EMBEDDINGS = "/v1/embeddings"
@@ -56,7 +57,11 @@ def sums_by_bucket(
         by: fields of the record to group by.
         only: values that a field may have.
         generates: only calls of the model that generate output, and their corrections; no fees, credits and embeddings.
+
+    Raises:
+        RecordsDropped: some of the records are dropped.
     """
+    refuse_dropped(database, Span(customer, start, end))
     wanted: list[ColumnElement[bool]] = [book.customer == customer]
     wanted += [book[name].in_(values) for name, values in only.items()]
     if generates:

@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.holds.store import redis_keys
 from gateway.ledger.book.chain import GENESIS, MAIN, Head, hash_of
+from gateway.ledger.book.dropped import dropped_until
 from gateway.ledger.book.erasure import WORDS, erased_among, without_words
 from gateway.ledger.book.late import mark_late
 from gateway.ledger.database import Database
@@ -33,6 +34,8 @@ class Booked:
     rows: list[UsageRecord]
     """The same with every field, also those that say nothing."""
     conflicting: list[int]
+    dropped: list[int]
+    """Places of records of a time whose records retention has dropped: nobody can know whether the book had them."""
     before: int
     """The number of the chain's last record before these."""
     after: int
@@ -54,18 +57,23 @@ def book(connection: Connection, records: Sequence[UsageRecord], chain: str = MA
     exactly once in the book. Of a customer who was erased nothing comes to the book that names it, however late.
     """
     head = _locked_head(connection, chain)
-    erased = erased_among(connection, {record["customer"] for record in records})
+    named = {record["customer"] for record in records}
+    erased, gone = erased_among(connection, named), dropped_until(connection, named)
     began = head.seq
     known = _already_booked(connection, [record["id"] for record in records])
     appended: list[UsageRecord] = []
     rows: list[UsageRecord] = []
     conflicting: list[int] = []
+    dropped: list[int] = []
     for place, record in enumerate(records):
         if is_erased := record["customer"] in erased:
             record = without_words(record)
         if (before := known.get(record["id"])) is not None:
             if not _is_same(record, before, WORDS if is_erased else ()):
                 conflicting.append(place)
+            continue
+        if record["time"] < gone.get(record["customer"], 0):
+            dropped.append(place)
             continue
         whole = NOTHING_SAID | record
         whole["chain"], whole["seq"], whole["prev_hash"] = chain, head.seq + 1, head.hash
@@ -80,7 +88,7 @@ def book(connection: Connection, records: Sequence[UsageRecord], chain: str = MA
         insert_records(connection, rows)
         mark_late(connection, appended)
         connection.execute(update(chains).where(chains.c.chain == chain).values(seq=head.seq, hash=head.hash))
-    return Booked(appended, rows, conflicting, began, head.seq, _raised(connection, appended))
+    return Booked(appended, rows, conflicting, dropped, began, head.seq, _raised(connection, appended))
 
 
 def insert_records(connection: Connection, rows: Sequence[UsageRecord]) -> None:

@@ -43,10 +43,17 @@ class Verdict:
     bad: BadRow | None
     erased: int = 0
     """Rows among those that hold whose customer's words were taken out."""
+    dropped: int = 0
+    """Rows among those up to the head that retention dropped."""
 
 
 def nothing_erased(_seq: int) -> None:
     """Know of no erased row."""
+
+
+def nothing_dropped(_first: int, _last: int) -> bool:
+    """Know of no dropped row."""
+    return False
 
 
 def nothing_else(_seq: int, _spelled: bytes) -> None:
@@ -80,21 +87,27 @@ def verify(
     head: Head = Head(),
     erased: Callable[[int], str | None] = nothing_erased,
     also: Callable[[int, bytes], str | None] = nothing_else,
+    dropped: Callable[[int, int], bool] = nothing_dropped,
 ) -> Verdict:
     """Follow a chain from ``head`` on and stop at the first record that is not the next link.
 
     ``erased`` returns, for a row whose customer's words were taken out, the digest of what was left of it then: its
     own hash is of what it was before, so its content is held against the digest, and its place against the chain.
-    ``also`` is given the number and the canonical JSON of each row that holds, and returns what else is wrong with it.
+    ``dropped`` returns whether retention dropped all rows from one number to another: the row after them is held
+    against its seal alone. ``also`` is given the number and the canonical JSON of each row that holds, and returns what else is wrong with it.
     """
-    count = 0
+    count = gone = 0
     for record in records:
+        missing = record["seq"] - head.seq - 1
+        if missing > 0 and dropped(head.seq + 1, head.seq + missing):
+            gone += missing
+            head = Head(head.seq + missing, record["prev_hash"])
         digest = erased(record["seq"])
         if reason := _fault(record, head, digest, also):
-            return Verdict(head, BadRow(head.seq + 1, record["id"], reason), count)
+            return Verdict(head, BadRow(head.seq + 1, record["id"], reason), count, gone)
         count += digest is not None
         head = Head(record["seq"], record["hash"])
-    return Verdict(head, None, count)
+    return Verdict(head, None, count, gone)
 
 
 def remainder(record: UsageRecord) -> str:

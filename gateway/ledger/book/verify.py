@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, func, select, union
 
 from gateway.ledger.book.chain import MAIN, BadRow, Head, verify
+from gateway.ledger.book.dropped import dropped_in
 from gateway.ledger.book.seal_check import SealCheck
 from gateway.ledger.book.seals import Seal, sealed_in_order
 from gateway.ledger.database import Database
@@ -30,6 +31,8 @@ class Verification:
     bad: BadRow | None
     erased: int = 0
     """Rows among those that hold whose customer was erased: their place and what is left of them was checked."""
+    dropped: int = 0
+    """Rows among those that retention dropped: their seals have their leaves."""
 
     seals: int = 0
     """Seals among those of the ledger that hold."""
@@ -81,10 +84,12 @@ def verify_chain(database: Database, chain: str = MAIN, published: Published = P
     theirs = [seal for seal in published.seals if seal.chain == chain]
     hashes = published.hashes if chain == MAIN else ()
     check = SealCheck(sealed_in_order(database, chain), erased.leaves, theirs, hashes)
-    verdict = verify(_rows(database, chain, head.seq, erased), erased=erased.digests.get, also=check.fault)
+    gone = dropped_in(database, chain)
+    rows = _rows(database, chain, head.seq, erased)
+    verdict = verify(rows, erased=erased.digests.get, also=check.fault, dropped=gone.has_all)
     bad = verdict.bad or _fault_at_the_end(verdict.head, head, last_seq) or check.fault_at_the_end(head.seq)
     unseen = () if bad else tuple(sorted(check.unseen))
-    return Verification(chain, verdict.head.seq, bad, verdict.erased, check.count, check.last, unseen)
+    return Verification(chain, verdict.head.seq, bad, verdict.erased, verdict.dropped, check.count, check.last, unseen)
 
 
 def _ends(database: Database, chain: str) -> tuple[Head, int]:

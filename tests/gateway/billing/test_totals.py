@@ -140,4 +140,4 @@ def test_conversations_that_ended_are_forgotten() -> None:
     for number in range(200_000):
         begun.is_begun_by("cus", f"c{number}", number * 1_000, number * 1_000, 1)
 
-    assert len(begun._going) < 60_000
+    assert len(begun.going) < 60_000

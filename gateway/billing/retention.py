@@ -1,0 +1,88 @@
+"""Drops the records of closed months that are older than the operator keeps them, and keeps their totals.
+
+A month is marked first, in one transaction with its totals: from then on its records count no more. A day later, when
+nobody who began before still reads them, they are deleted, some in each transaction, each with the mark that its seal
+lacks it. Killed anywhere, the next turn goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from gateway.billing.totals import sums_to_keep
+from gateway.ledger.billing.closings import CustomerMonth
+from gateway.ledger.billing.counted import Month
+from gateway.ledger.billing.dropped_months import keep
+from gateway.ledger.billing.old_records import checked, delete_some, lock_unmarked, may_go, unmarked_months
+from gateway.ledger.database import Database
+from gateway.ledger.sums.market_sums import bring_up_to_date
+
+DAY_MS = 86_400_000
+LOOK_MS = 3_600_000
+"""Between two looks for months to drop."""
+
+MONTHS_A_TURN = 20
+ROWS_A_TURN = 1_000
+
+
+class Retention:
+    """Any number of processes may run it: each month is marked once, and deletions take turns.
+
+    Args:
+        days: how long records are kept after the end of their month; None keeps them for ever.
+
+    Raises:
+        MeteringUnavailable: the ledger is unavailable, from ``turn``.
+        RowChanged: a record differs from its seal, from ``turn``; nothing of that month is dropped.
+    """
+
+    def __init__(
+        self, database: Database, now_ms: Callable[[], int], days: int | None, *, rows: int = ROWS_A_TURN
+    ) -> None:
+        self._database = database
+        self._now_ms = now_ms
+        self._days = days
+        self._rows = rows
+        self._looks_at = 0
+
+    def turn(self) -> int:
+        """Delete some rows of months that were marked a day ago, or mark months; return how many rows or months that were.
+
+        What is marked is deleted also where the setting is taken back: its totals stand for it already.
+        """
+        now = self._now_ms()
+        if deleted := delete_some(self._database, now - DAY_MS, self._rows):
+            return deleted
+        if self._days is None or now < self._looks_at:
+            return 0
+        marked, self._looks_at = 0, now + LOOK_MS
+        for month in self._due(now - self._days * DAY_MS, now):
+            marked += self._mark(month, now)
+            if marked >= MONTHS_A_TURN:
+                self._looks_at = now
+                break
+        return marked
+
+    def _due(self, cutoff: int, now: int) -> Iterator[CustomerMonth]:
+        """Yield months that are old enough and whose records can go; a month that stays keeps those after it."""
+        kept, is_summed = set[str](), False
+        for month in unmarked_months(self._database, cutoff):
+            if not is_summed:
+                bring_up_to_date(self._database, now)
+                is_summed = True
+            if month.customer not in kept and may_go(self._database, month, cutoff, now):
+                yield month
+            else:
+                kept.add(month.customer)
+
+    def _mark(self, month: CustomerMonth, now: int) -> int:
+        """Keep the totals of a month and have its records count no more; return 1, or 0 where another process did it."""
+        seen = Month(self._database, month.month, month.customer)
+        rows = checked(self._database, month, seen, self._rows)
+        sums, going = sums_to_keep(self._database, seen, month.customer)
+        open_then = {name: talk for (_, name), talk in going.items()}
+        with self._database.write() as connection:
+            if not lock_unmarked(connection, month):
+                return 0
+            keep(connection, month, rows, sums, open_then, now)
+        return 1
