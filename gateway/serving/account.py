@@ -41,6 +41,12 @@ class SelfService(Protocol):
     def invoice(self, customer_id: str, invoice_id: str) -> Any:
         """Return one of the customer's invoices, or raise RouteNotFound."""
 
+    def credit_notes(self, customer_id: str, limit: int, cursor: str | None) -> Any:
+        """Return a page of the customer's credit notes, by number."""
+
+    def credit_note(self, customer_id: str, note_id: str) -> Any:
+        """Return one of the customer's credit notes, or raise RouteNotFound."""
+
     def proof(self, customer_id: str, record_id: str) -> Any:
         """Return the proof of one of the customer's records, or raise RouteNotFound or NotSealedYet."""
 

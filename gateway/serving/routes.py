@@ -29,7 +29,7 @@ from gateway.serving.caller.api_key import BucketOfKey, key_of
 from gateway.serving.caller.body_intake import BodyIntake
 from gateway.serving.caller.cors import Cors
 from gateway.serving.caller.exchange import Exchange, Receive, Scope, Send
-from gateway.serving.caller.query import NONE, OF_CALLS, OF_MODELS, OF_SEALS, OF_USAGE, UsageQuery, check_head
+from gateway.serving.caller.query import NONE, OF_CALLS, OF_MODELS, OF_PAGES, OF_USAGE, UsageQuery, check_head
 from gateway.serving.dialects.base import Dialect
 from gateway.serving.journey import Journey, Rules
 from gateway.serving.upstream.endpoint import Names
@@ -42,6 +42,7 @@ MODELS = "/v1/models"
 USAGE = "/v1/account/usage"
 PROOF = "/proof"
 INVOICES = "/v1/account/invoices"
+CREDIT_NOTES = "/v1/account/credit-notes"
 
 
 class CustomerRoutes:
@@ -84,6 +85,7 @@ class CustomerRoutes:
             ("GET", "/v1/account/menu"): self._own_menu,
             ("GET", "/v1/menu"): self._menu,
             ("GET", INVOICES): self._invoices,
+            ("GET", CREDIT_NOTES): self._credit_notes,
             ("GET", "/v1/ledger/seals"): self._seals,
             ("GET", "/v1/organization/usage/completions"): partial(self._organization, is_costs=False),
             ("GET", "/v1/organization/costs"): partial(self._organization, is_costs=True),
@@ -131,6 +133,8 @@ class CustomerRoutes:
             return self._proof
         if exchange.method == "GET" and exchange.path.startswith(INVOICES + "/"):
             return self._invoice
+        if exchange.method == "GET" and exchange.path.startswith(CREDIT_NOTES + "/"):
+            return self._credit_note
         raise RouteNotFound(f"There is no {exchange.method[:16]} {exchange.path[:200]} here.")
 
     async def _refuse(self, exchange: Exchange, error: TokencapError) -> None:
@@ -218,9 +222,20 @@ class CustomerRoutes:
         invoice_id = unquote(exchange.path.removeprefix(INVOICES + "/"))
         await exchange.reply(200, await asyncio.to_thread(self._self_service.invoice, customer.id, invoice_id))
 
+    async def _credit_notes(self, exchange: Exchange) -> None:
+        customer = await self._who(exchange, OF_PAGES)
+        asked = UsageQuery.read(check_head(exchange, OF_PAGES))
+        notes = self._self_service.credit_notes
+        await exchange.reply(200, await asyncio.to_thread(notes, customer.id, asked.limit, asked.cursor))
+
+    async def _credit_note(self, exchange: Exchange) -> None:
+        customer = await self._who(exchange)
+        note_id = unquote(exchange.path.removeprefix(CREDIT_NOTES + "/"))
+        await exchange.reply(200, await asyncio.to_thread(self._self_service.credit_note, customer.id, note_id))
+
     async def _seals(self, exchange: Exchange) -> None:
-        await self._who(exchange, OF_SEALS)
-        asked = UsageQuery.read(check_head(exchange, OF_SEALS))
+        await self._who(exchange, OF_PAGES)
+        asked = UsageQuery.read(check_head(exchange, OF_PAGES))
         await exchange.reply(200, await asyncio.to_thread(self._self_service.seals, asked.limit, asked.cursor))
 
     async def _organization(self, exchange: Exchange, *, is_costs: bool) -> None:

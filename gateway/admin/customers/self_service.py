@@ -12,12 +12,14 @@ from gateway.billing.invoice_book import InvoiceBook, LatestInvoices
 from gateway.billing.invoices import Issuer
 from gateway.billing.organization import COSTS, USAGE, page, question
 from gateway.catalog import customer_rows, menu_rows
-from gateway.errors import RouteNotFound, TierNotFound
+from gateway.errors import BadRequest, RouteNotFound, TierNotFound
 from gateway.holds.store import redis_keys
 from gateway.holds.terms import standing
+from gateway.ledger.billing.issued_notes import note_of, notes_in
 from gateway.ledger.billing.usage_buckets import sums_by_bucket
 from gateway.ledger.book.proofs import proof_of
 from gateway.ledger.book.seals import seals_page
+from gateway.ledger.cursors import NoCursor, cursor_of, position_of
 from gateway.ledger.read.queries import Span, usage_page
 from gateway.ledger.read.read_your_writes import wait_until_booked
 
@@ -83,6 +85,31 @@ class SelfService:
         found = next((one for one in self._invoices.of(customer_id) if one["id"] == invoice_id), None)
         if found is None:
             raise RouteNotFound(f"There is no invoice {invoice_id[:64]!r} of yours.")
+        return found
+
+    def credit_notes(self, customer_id: str, limit: int, cursor: str | None) -> Any:
+        """Return a page of the customer's credit notes, by number.
+
+        Raises:
+            BadRequest: ``cursor`` is not one of this list.
+        """
+        try:
+            [after] = (0,) if cursor is None else position_of(cursor, int)
+        except NoCursor as error:
+            raise BadRequest("This cursor is not one that a list gave out.", param="cursor") from error
+        found = notes_in(self._services.database, customer=customer_id, after=int(after), limit=limit + 1)
+        more = cursor_of(found[limit - 1][0]) if len(found) > limit else None
+        return {"data": [note for _, note in found[:limit]], "next_cursor": more}
+
+    def credit_note(self, customer_id: str, note_id: str) -> Any:
+        """Return one of the customer's credit notes.
+
+        Raises:
+            RouteNotFound: the customer has no such credit note.
+        """
+        found = note_of(self._services.database, note_id) if note_id.isprintable() else None
+        if found is None or found["customer"] != customer_id:
+            raise RouteNotFound(f"There is no credit note {note_id[:64]!r} of yours.")
         return found
 
     def proof(self, customer_id: str, record_id: str) -> Any:

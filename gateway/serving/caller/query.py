@@ -26,7 +26,7 @@ OF_MODELS = OF_CALLS | {"after_id", "before_id", "client_version", "limit"}
 
 OF_USAGE = frozenset({"from", "to", "limit", "cursor", "end_user"})
 
-OF_SEALS = frozenset({"limit", "cursor"})
+OF_PAGES = frozenset({"limit", "cursor"})
 
 
 def check_head(exchange: Exchange, known: Set[str] | None = NONE) -> dict[str, str]:
