@@ -9,7 +9,7 @@ from typing import TypeVar
 Found = TypeVar("Found")
 
 
-def until(condition: Callable[[], Found], deadline_s: float = 5.0, pause_s: float = 0.005) -> Found:
+def until(condition: Callable[[], Found], deadline_s: float = 60.0, pause_s: float = 0.005) -> Found:
     """Return the first truthy value of ``condition``.
 
     Raises:

@@ -118,11 +118,11 @@ def kill_some(house: House, draw: random.Random, *, kills: int, at_once: int, wh
             began = house.commands()
             some = [stack.enter_context(house.process()) for _ in range(at_once)]
             victim, last = draw.choice(some), began + draw.randrange(whole)
-            until(lambda last=last: house.commands() >= last or house.is_whole(), 60)
+            until(lambda last=last: house.commands() >= last or house.is_whole())
             victim.kill()
             count += victim.wait() < 0
             if not house.is_whole() and at_once > 1:
-                until(house.is_whole, 60)
+                until(house.is_whole)
     return count
 
 

@@ -221,7 +221,7 @@ def test_a_killed_workers_whole_answer_is_recorded_without_tokens() -> None:
         loop.tier("open", period_tokens_max=10_000_000)
         faulty, who = Faulty(loop, truth), loop.customer("open")
         callers = [Caller(faulty, who, Script(tokens=10_000, tokens_per_s=100), stream=way) for way in (True, False)]
-        until(lambda: len(truth.calls) == 2 and min(told.tokens for told in truth.calls.values()) > 250, 20)
+        until(lambda: len(truth.calls) == 2 and min(told.tokens for told in truth.calls.values()) > 250)
         (worker,) = running.children("worker")
         os.kill(worker.process.pid, signal.SIGKILL)
         until(lambda: open_holds(redis_url(running)) == 0, 2 * lease_s)

@@ -145,7 +145,7 @@ def test_a_caller_who_takes_nothing_is_given_up_in_time(faulty: Faulty) -> None:
     script = Script(tokens=16_000, usage="cumulative")
     caller = Caller(faulty, who, script, receive_bytes=4_096, n=16, stream=True)
     caller.read_until(b"\r\n\r\n")
-    until(lambda: faulty.truth.live == 0, 30)
+    until(lambda: faulty.truth.live == 0)
 
     record = the_record(faulty, who)
     caller.hang_up()

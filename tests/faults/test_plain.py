@@ -141,7 +141,7 @@ def call(loop: Rig, who: Sold, path: str, headers: dict[str, str] | None = None,
 
 def records(loop: Rig, who: Sold) -> list[dict[str, Any]]:
     """Return a customer's records once nothing of it is on its way."""
-    until(lambda: UPSTREAM.live == 0, 5)
+    until(lambda: UPSTREAM.live == 0)
     loop.until_nothing_is_held()
     return loop.usage(who)
 

@@ -81,7 +81,7 @@ def is_refused(faulty: Faulty, who: Sold) -> bool:
 
 
 def until_served(faulty: Faulty, who: Sold) -> None:
-    until(lambda: faulty.post(who, Script()).status_code == 200, 15)
+    until(lambda: faulty.post(who, Script()).status_code == 200)
 
 
 def until_settled(faulty: Faulty) -> None:
@@ -187,20 +187,20 @@ def test_after_redis_was_away_every_hold_gets_a_full_lease(
         caller.read_until("ü1 ".encode())
         clock.now_s += lease_s + 1
         of_books.cut()
-        until(lambda: "the books wait" in caplog.text, 10)
+        until(lambda: "the books wait" in caplog.text)
         between.cut()
         [(bucket, [call])] = calls_in_flight(client, ALL_BUCKETS).items()
         end_lease(client, bucket, call.id)
         of_books.mend()
 
         written = faulty.loop.settings.metrics_dir / f"{bookkeeper.SHEET}.json"
-        before = until(lambda: written.exists() and written.stat().st_mtime_ns, 10)
+        before = until(lambda: written.exists() and written.stat().st_mtime_ns)
         clock.now_s += 2 * bookkeeper.SWEEP_S
-        until(lambda: written.stat().st_mtime_ns > before, 10)
+        until(lambda: written.stat().st_mtime_ns > before)
         assert not calls_in_flight(client, [bucket])[bucket][0].is_suspect
 
         clock.now_s += lease_s
-        until(lambda: calls_in_flight(client, [bucket])[bucket][0].is_suspect, 10)
+        until(lambda: calls_in_flight(client, [bucket])[bucket][0].is_suspect)
         between.mend()
         caller.read_to_the_end_in(4_096)
         until_settled(faulty)

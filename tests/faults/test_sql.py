@@ -74,7 +74,7 @@ def call_without_books(faulty: Faulty, who: Sold) -> None:
 
 
 def see_that_nothing_is_lost(faulty: Faulty, who: Sold, calls: int) -> None:
-    until(lambda: waiting(faulty, who) == 0, 30)
+    until(lambda: waiting(faulty, who) == 0)
     rows = faulty.loop.usage(who)
     assert len({row["id"] for row in rows}) == len(rows) == calls
     assert sum(row["billed_output_tokens"] for row in rows) == 10 * calls
@@ -132,6 +132,6 @@ def test_beyond_the_bound_of_what_may_wait_nothing_is_served(locked: tuple[Fault
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "metering_unavailable")
     assert len(faulty.truth.calls) == before
     other.execute("ROLLBACK")
-    until(lambda: faulty.post(who, Script()).status_code == 200, 20)
-    until(lambda: waiting(faulty, who) == 0, 20)
+    until(lambda: faulty.post(who, Script()).status_code == 200)
+    until(lambda: waiting(faulty, who) == 0)
     assert len(faulty.loop.usage(who)) == BACKLOG_MOST + 2

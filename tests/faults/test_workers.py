@@ -63,14 +63,14 @@ def signal_worker(running: Serving, number: int) -> None:
     """Send a signal to the one worker, and wait until the next one serves."""
     (worker,) = running.children("worker")
     os.kill(worker.process.pid, number)
-    until(lambda: [child for child in running.children("worker") if child.worker != worker.worker], 20)
+    until(lambda: [child for child in running.children("worker") if child.worker != worker.worker])
 
 
 def talking(faulty: Faulty, who: Sold, script: Script, *, stream: bool = True) -> Caller:
     """Return a caller whose answer has ten tokens already."""
     before = len(faulty.truth.calls)
     caller = Caller(faulty, who, script, stream=stream)
-    until(lambda: len(faulty.truth.calls) > before and list(faulty.truth.calls.values())[-1].tokens >= 10, 20)
+    until(lambda: len(faulty.truth.calls) > before and list(faulty.truth.calls.values())[-1].tokens >= 10)
     return caller
 
 
@@ -113,7 +113,7 @@ def test_a_killed_worker_costs_the_house_at_most_a_second_and_a_half(processes: 
     who = faulty.loop.customer("open")
     caller = talking(faulty, who, LONG)
     (told,) = [told for told in faulty.truth.calls.values() if told.is_live]
-    until(lambda: told.tokens > 2.5 * RATE, 10)
+    until(lambda: told.tokens > 2.5 * RATE)
     signal_worker(running, signal.SIGKILL)
     caller.hang_up()
 
@@ -149,7 +149,7 @@ def all_talking(faulty: Faulty, tier: str) -> list[tuple[Sold, bool, Caller]]:
         who = faulty.loop.customer(tier)
         callers.append((who, stream, Caller(faulty, who, LONG, tongue=tongue, stream=stream)))
     new = lambda: [told for name, told in list(faulty.truth.calls.items()) if name not in before]  # noqa: E731
-    until(lambda: len(new()) == len(FORMATS) and min(told.tokens for told in new()) >= RATE, 20)
+    until(lambda: len(new()) == len(FORMATS) and min(told.tokens for told in new()) >= RATE)
     return callers
 
 
@@ -177,7 +177,7 @@ def test_a_worker_that_is_killed_leaves_one_record_in_every_format_streamed_or_n
 ) -> None:
     running, faulty = processes
     callers = all_talking(faulty, "open")
-    until(lambda: min(told.tokens for told in faulty.truth.calls.values() if told.is_live) > 2.5 * RATE, 20)
+    until(lambda: min(told.tokens for told in faulty.truth.calls.values() if told.is_live) > 2.5 * RATE)
     signal_worker(running, signal.SIGKILL)
 
     until(lambda: open_holds(redis_url(running)) == 0, 2 * LEASE_S)

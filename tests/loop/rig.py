@@ -21,6 +21,7 @@ from gateway.holds.store.clients import connect, fields
 from gateway.holds.store.inflight import calls_in_flight
 from gateway.holds.store.packing import WindowState, window_state
 from gateway.ledger.database import Database
+from gateway.ledger.read.read_your_writes import wait_until_booked
 from gateway.settings import Settings
 from gateway.simulator.server import Law
 from gateway.simulator.server import build as build_simulator
@@ -76,7 +77,10 @@ class Rig:
         return account
 
     def usage(self, who: Sold | None = None) -> list[dict[str, Any]]:
-        """Return every usage record, as the admin API shows them."""
+        """Return every usage record, as the admin API shows them once what is settled by now is in the ledger."""
+        if self.settings.redis_url:
+            with connect(self.settings.redis_url) as client:
+                wait_until_booked(client, within_s=30)
         records: list[dict[str, Any]] = []
         asked: dict[str, Any] = {"limit": 1000} | ({"customer": who.id} if who else {})
         while True:

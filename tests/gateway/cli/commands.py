@@ -72,7 +72,8 @@ class Serving:
     def rig(self, token: str) -> Rig:
         """Return the ways to sell and to look that the loop's tests have."""
         admin = httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {token}"}, timeout=30)
-        return Rig([self.url], "", Settings(), admin)
+        socket = self.data.remembered().socket
+        return Rig([self.url], "", Settings(redis_url=f"unix://{socket}" if socket else ""), admin)
 
     def stop(self) -> int:
         """Stop it in order and return its exit code."""

@@ -145,7 +145,7 @@ def test_a_writer_killed_between_commit_and_trim_doubles_nothing(
     with deletions_refused(client):
         writer.start()
         try:
-            until(lambda: totals(database).records == 32, deadline_s=20)
+            until(lambda: totals(database).records == 32)
         finally:
             writer.kill()
             writer.join()

@@ -57,4 +57,4 @@ def test_an_imported_key_is_known_again_after_redis_lost_everything(loop: Rig) -
         assert isinstance(client, redis.Redis)
         client.flushall()
 
-    until(lambda: ask(loop, {"authorization": f"Bearer {KEY}"}).status_code == 200, 20)
+    until(lambda: ask(loop, {"authorization": f"Bearer {KEY}"}).status_code == 200)

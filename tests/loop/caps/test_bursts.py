@@ -38,8 +38,8 @@ def test_a_burst_leaves_others_a_place_at_the_upstream(valkey_url: str, sqlite_u
         ]
         for caller in burst:
             caller.start()
-        until(lambda: loop.open_holds() == 3 * PLACES, 20)
-        until(lambda: loop.counted()["live"] == PLACES - 1, 20)
+        until(lambda: loop.open_holds() == 3 * PLACES)
+        until(lambda: loop.counted()["live"] == PLACES - 1)
         other = threading.Thread(target=first_token, args=(loop, beta, has_come, leave))
         other.start()
 

@@ -146,7 +146,7 @@ def test_what_end_users_have_had_survives_the_loss_of_redis(valkey_url: str, sql
         with connect(loop.settings.redis_url) as client:
             client.flushall()
 
-        refused = until(lambda: _answered(call(loop, limited, "/v1/chat/completions", user="ann")), 20)
+        refused = until(lambda: _answered(call(loop, limited, "/v1/chat/completions", user="ann")))
         assert refused.json()["error"]["code"] == "end_user_quota_reached"
         assert call(loop, free, "/v1/chat/completions", user="ann").status_code == 200
         assert windows(loop) == before

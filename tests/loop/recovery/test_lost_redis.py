@@ -82,7 +82,7 @@ def said_and_booked(loop: Rig, who: Sold, calls: int) -> None:
 def agrees(loop: Rig, who: Sold) -> None:
     """Assert that the account says what the ledger says, and that a conversation paid for is not sold again."""
     for gateway in (0, 1):
-        answer = until(lambda gateway=gateway: _served(say(loop, who, gateway)), deadline_s=15)
+        answer = until(lambda gateway=gateway: _served(say(loop, who, gateway)))
         assert answer.headers["x-tokencap-charge-nanousd"] == "0"
     loop.until_nothing_is_held()
     used = sum(record["billed_output_tokens"] for record in loop.usage(who))
@@ -151,7 +151,7 @@ def test_a_bucket_of_the_past_is_written_anew_by_itself(loop: Rig) -> None:
         for name, value in was.items():
             client.restore(name, 0, value)
         served = [text(client.hget(lasting, "generation"))]
-        until(lambda: served.append(text(client.hget(lasting, "generation"))) or _says_what_is_booked(loop, who), 15)
+        until(lambda: served.append(text(client.hget(lasting, "generation"))) or _says_what_is_booked(loop, who))
 
     agrees(loop, who)
     agrees(loop, other)

@@ -125,4 +125,4 @@ def test_rebuilds_among_calls_and_changes_change_nothing(loop: Rig, seed: int) -
             all_is_booked(loop, client)
             before = standing(loop, client, customers)
             lose(client, who, random)
-            until(partial(is_again, loop, client, customers, before), deadline_s=20)
+            until(partial(is_again, loop, client, customers, before))

@@ -30,7 +30,7 @@ def said_after_a_rebuild(loop: Rig, who: Sold, conversation: str = "talk") -> ht
         assert answer.status_code in (200, 503), answer.text
         return answer if answer.status_code == 200 else None
 
-    return until(served, deadline_s=30)
+    return until(served)
 
 
 @pytest.mark.parametrize(

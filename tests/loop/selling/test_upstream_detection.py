@@ -88,7 +88,7 @@ def test_an_engine_that_comes_later_is_known_when_it_comes(valkey_url: str, sqli
         said = {"model": MODEL, **ASKED[ROUTES[0]]}
         before = httpx.post(loop.url + ROUTES[0], json=said, headers=who.headers)
         model.is_awake = True
-        until(lambda: "vllm" in loop.admin.get("/readyz").json()["upstream"], 20)
+        until(lambda: "vllm" in loop.admin.get("/readyz").json()["upstream"])
         after = httpx.post(loop.url + ROUTES[0], json=said, headers=who.headers)
 
         assert before.status_code == 503

@@ -258,7 +258,7 @@ async def test_a_cancelled_run_ends_its_process_and_publishes_nothing(
     cancelled = await operator.post(f"/admin/pricing/runs/{posted['id']}/cancel")
 
     assert cancelled["state"] == "cancelled"
-    until(lambda: scheduler._process is None or scheduler._process.poll() is not None, 60)
+    until(lambda: scheduler._process is None or scheduler._process.poll() is not None)
     assert (await operator.get(f"/admin/pricing/runs/{posted['id']}"))["state"] == "cancelled"
     assert in_force(ledger) == "m1"
     refused = await operator.refused("POST", f"/admin/pricing/runs/{posted['id']}/cancel")

@@ -100,7 +100,7 @@ def test_killed_anywhere_it_can_be_run_again(
         process = subprocess.Popen(
             [*COMMAND, *words], env=environment(directory, **settings), stdout=subprocess.DEVNULL
         )
-        until(lambda: _count(database) > after or process.poll() is not None, 60)
+        until(lambda: _count(database) > after or process.poll() is not None)
         process.send_signal(signal.SIGKILL)
         process.wait()
 
