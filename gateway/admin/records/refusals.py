@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, Field
 
+from gateway.admin.api.pages import Limit
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.catalog import customer_rows
 from gateway.holds.store import redis_keys
@@ -45,8 +46,8 @@ class CustomerRefusals:
         path = "/customers/{customer_id}/refusals"
         routes.add("GET", path, self.list, "List a customer's last refusals", 404, response_model=Refusals)
 
-    def list(self, customer_id: str) -> dict[str, Any]:
-        """List the last 1,000 calls of a customer that were refused, newest first.
+    def list(self, customer_id: str, limit: Limit = MOST) -> dict[str, Any]:
+        """List the last calls of a customer that were refused, newest first: the last 1,000, or as many as `limit`.
 
         They are kept for 35 days after the last one. Requests with an unknown key, or whose body is refused, are not among
         them.
@@ -55,4 +56,4 @@ class CustomerRefusals:
             customer_rows.find(connection, customer_id)
         with translated():
             name = redis_keys.refusals(redis_keys.bucket_of(customer_id), customer_id)
-            return {"data": shown(cast(list[bytes], self._redis.lrange(name, 0, MOST - 1)))}
+            return {"data": shown(cast(list[bytes], self._redis.lrange(name, 0, MOST - 1)))[:limit]}

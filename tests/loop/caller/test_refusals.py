@@ -116,5 +116,9 @@ def test_the_last_thousand_are_kept_for_a_while_and_go_with_the_customer(loop: R
         assert client.llen(name) == MOST
         assert 0 < client.ttl(name) <= KEPT_S
         assert [one["request_id"] for one in own(loop, who)] == [one["request_id"] for one in told(loop, who)]
+        assert len(told(loop, who)) == MOST
+        path = f"/admin/customers/{who.id}/refusals"
+        assert loop.admin.get(path, params={"limit": 2}).json()["data"] == told(loop, who)[:2]
+        assert [loop.admin.get(path, params={"limit": limit}).status_code for limit in (0, MOST + 1)] == [422, 422]
         loop.admin.delete(f"/admin/customers/{who.id}?erase=true")
         assert not client.exists(name)
