@@ -22,6 +22,7 @@ from benchmarks.gateway.ours import TIER
 from benchmarks.gateway.processes import cpu_s, running
 from gateway.app import request_ids
 from gateway.holds.store import redis_keys
+from gateway.runtime.valkey import environment
 from tests.gateway.holds.desk import Desk, desk
 from tests.waiting import until
 
@@ -47,7 +48,7 @@ async def asked(directory: Path, *under: str) -> AsyncIterator[tuple[Desk, int]]
     at = directory / "valkey.sock"
     valkey = [*under, get_binary_path(), "--port", "0", "--unixsocket", at, "--dir", directory]
     valkey += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
-    with running(valkey, CORE, log=directory / "valkey.log") as pid:
+    with running(valkey, CORE, environment(), directory / "valkey.log") as pid:
         until(at.exists, 60)
         async with desk(f"unix://{at}") as told:
             told.tier("all", **TIER)

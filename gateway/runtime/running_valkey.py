@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -44,7 +45,10 @@ async def _started(data: DataDir, settings: Settings) -> AsyncIterator[Path]:
     before, socket = data.remembered(), data.new_socket()
     server = valkey.find_server(settings.valkey_server_bin)
     command = valkey.command(server, data.valkey, socket, settings.redis_memory_max)
-    process = await asyncio.create_subprocess_exec(*command, pass_fds=data.held, start_new_session=True)
+    environment = {**os.environ, **valkey.environment()}
+    process = await asyncio.create_subprocess_exec(
+        *command, env=environment, pass_fds=data.held, start_new_session=True
+    )
     data.remember(replace(before, children=(Child(VALKEY, Process.seen(process.pid)),), socket=str(socket)))
     ending = asyncio.create_task(process.wait())
     coming_up = asyncio.create_task(valkey.until_up(socket))

@@ -242,7 +242,7 @@ class Supervisor:
         async def up(_: ChildProcess) -> None:
             await valkey.until_up(at)
 
-        kept = Restarted("Valkey", lambda: children.start(VALKEY, command, {}), children.note_end, up)
+        kept = Restarted("Valkey", lambda: children.start(VALKEY, command, valkey.environment()), children.note_end, up)
         self._keep(stack, [kept], valkey.STOP_S)
         await self._unless_one_ends(kept.is_up.wait())
 

@@ -80,8 +80,9 @@ if u then user_used, user_held = bounded(whole(u[1]) + tokens), bounded(whole(u[
 
 -- The answer of a call with an Idempotency-Key is kept for a day, where the customer's budget has room. Its bytes count
 -- under the hour in which it was kept, for as long as it may exist; without an answer the key is free again.
-local answer, is_claimed, hour, past = '', false, written(math.floor(now / HOUR_MS)), {}
+local answer, is_claimed, hour, past = '', false, nil, nil
 if once and closes then
+  hour, past = written(math.floor(now / HOUR_MS)), {}
   answer = charge == charge_first and answer_first or answer_again
   is_claimed = redis.call('HGET', once, 'call') == hold_id
   local size, counted = #answer + 400, redis.call('HGETALL', answers)
@@ -95,15 +96,14 @@ end
 
 -- The use of a limit has reached a threshold: a notice is written at that moment, once a period for each amount of the
 -- limit, so again where the limit was raised.
-local function tell_if_reached(limit, percent, threshold, max, added, after)
-  if after < threshold or after - added >= threshold then return end
+local function tell(limit, percent, max, after)
   percent = written(percent)
   local name, amount = 'told_' .. limit .. '_' .. percent, written(max)
   if redis.call('HGET', window, name) == amount then return end
   redis.call('HSET', window, name, amount)
   local _, _, facts = texts_of(hold)
-  redis.pcall('XADD', notices, '*', 'limit', limit, 'percent', percent, 'max', written(max), 'used', written(after),
-    'facts', facts)
+  redis.pcall('XADD', notices, '*', 'limit', limit, 'percent', percent, 'max', amount, 'used', written(after), 'facts',
+    facts)
 end
 
 -- The first writes may fail, where the keys of the marks or the stream have another type. Later writes go to what was
@@ -125,8 +125,10 @@ elseif u then
 end
 for at = 1, #thresholds, 24 do
   local percent, of_tokens, of_spend = struct.unpack('<ddd', thresholds, at)
-  tell_if_reached('period_tokens', percent, of_tokens, period_max, tokens, used_after)
-  tell_if_reached('spend', percent, of_spend, spend_max, charge, spent_after)
+  if used_after >= of_tokens and used_after - tokens < of_tokens then
+    tell('period_tokens', percent, period_max, used_after)
+  end
+  if spent_after >= of_spend and spent_after - charge < of_spend then tell('spend', percent, spend_max, spent_after) end
 end
 if came_to_nothing then
   redis.call('DEL', conversation)

@@ -17,7 +17,9 @@ end
 
 -- A sum that can be counted. A number outside is an existing breach, which the census finds and reports.
 local function bounded(number)
-  return math.max(-MOST, math.min(MOST, number))
+  if number > MOST then return MOST end
+  if number < -MOST then return -MOST end
+  return number
 end
 
 -- The time in µs, and whether this server and its caller agree about it. The server's clock may jump, the caller's cannot:

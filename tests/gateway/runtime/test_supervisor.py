@@ -20,11 +20,12 @@ from gateway.holds.store import redis_keys
 from gateway.runtime import sockets
 from gateway.runtime.data_directory import Child, DataDir, Running, claimed
 from gateway.runtime.supervisor import Supervisor
+from gateway.runtime.valkey import find_server
 from gateway.settings import Settings, read_settings
 from tests.gateway.runtime.program import COMMAND, UNWILLING
 from tests.waiting import until
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Gateway:
@@ -115,6 +116,15 @@ async def test_a_gateway_is_ready_once_it_answers(directory: Path) -> None:
         assert {worker.worker for worker in workers} == {"w_1", "w_2"}
         assert gateway.redis().ping()
         assert gateway.only("bookkeeper").process.is_running()
+
+
+async def test_valkey_keeps_more_freed_memory_at_hand(directory: Path) -> None:
+    program, told = directory.parent / "valkey", directory.parent / "environment"
+    program.write_text(f'#!/bin/sh\nenv > {told}\nexec {find_server(None)} "$@"\n')
+    program.chmod(0o700)
+    async with supervised(directory, valkey_server_bin=program) as gateway:
+        assert gateway.redis().ping()
+    assert "GLIBC_TUNABLES=glibc.malloc.tcache_count=500" in told.read_text().splitlines()
 
 
 async def test_nothing_runs_after_a_stop(directory: Path) -> None:
