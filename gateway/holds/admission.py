@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from struct import Struct
 
 from redis.exceptions import NoScriptError
@@ -34,6 +35,22 @@ BACKLOG_MOST = 4_000
 """Records of one bucket that may wait for the ledger; beyond that no call is admitted. In all about a million, 1 GB."""
 
 NUMBERS = Struct("<11d")
+
+
+@lru_cache(maxsize=4096)
+def _keys_of(bucket: str, customer: str, period_start: int) -> tuple[str, ...]:
+    return tuple(redis_keys.of_call(bucket, customer, period_start, ""))
+
+
+CONVERSATION = 4
+"""The place of the conversation's key among those of a call, the one key that is not the same for all its customer's calls."""
+
+
+def keys_of_call(bucket: str, customer: str, period_start: int, conversation: str) -> list[str]:
+    """Return ``redis_keys.of_call``, made anew only where a customer has made no call lately."""
+    names = [*_keys_of(bucket, customer, period_start)]
+    names[CONVERSATION] += conversation
+    return names
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,55 +277,39 @@ class Admission:
             tokens=want * ask.choices,
             input_tokens=ask.input_bound,
         )
-        facts = self._facts(ask, customer, holder[1], condition)
+        facts = self._facts(ask, holder[1], condition)
         return Bid(ask, customer, condition, facts, want, (bound.first, bound.again))
 
-    def _facts(self, ask: Ask, customer: Customer, key_id: str, condition: Condition) -> Facts:
-        terms, (start, end) = condition.offer, condition.period
-        return Facts(
-            id=ask.id,
-            bucket=ask.bucket,
-            customer=customer.id,
-            key_id=key_id,
-            conversation=ask.conversation,
-            tier=terms.tier or None,
-            tier_chosen=ask.tier_chosen,
-            menu_version=terms.version or None,
-            endpoint=ask.endpoint,
-            model=ask.model,
-            stream=ask.stream,
-            choices=ask.choices,
-            requested_tokens=ask.requested_tokens,
-            client_request_id=ask.client_request_id,
-            currency=self._currency,
-            price_nanousd=terms.price_nanousd,
-            included_conversations=terms.included_conversations,
-            input_nanousd_per_mtok=terms.input_nanousd_per_mtok,
-            output_nanousd_per_mtok=terms.output_nanousd_per_mtok,
-            input_bound=ask.input_bound,
-            input_estimate=ask.input_estimate,
-            conversation_tokens_max=terms.conversation_tokens_max,
-            period_start=start,
-            period_end=end,
-            period_tokens_max=terms.period_tokens_max,
-            spend_nanousd_max=terms.spend_nanousd_max,
-            end_user=ask.end_user,
-            end_user_window=(
-                None
-                if terms.end_user_period_tokens_max is None
-                else redis_keys.end_user(ask.bucket, customer.id, start, ask.end_user)
-            ),
-            hangup_bills=terms.hangup_bills,
-            notice_percents=self._house.notice_percents
-            if customer.notice_percents is None
-            else customer.notice_percents,
-        )
+    def _facts(self, ask: Ask, key_id: str, condition: Condition) -> Facts:
+        fixed, end_user_window = condition.facts, None
+        if condition.offer.end_user_period_tokens_max is not None:
+            customer, start = fixed["customer"], fixed["period_start"]
+            end_user_window = redis_keys.end_user(ask.bucket, customer, start, ask.end_user)
+        own = {
+            "id": ask.id,
+            "bucket": ask.bucket,
+            "key_id": key_id,
+            "conversation": ask.conversation,
+            "tier_chosen": ask.tier_chosen,
+            "endpoint": ask.endpoint,
+            "model": ask.model,
+            "stream": ask.stream,
+            "choices": ask.choices,
+            "requested_tokens": ask.requested_tokens,
+            "client_request_id": ask.client_request_id,
+            "currency": self._currency,
+            "input_bound": ask.input_bound,
+            "input_estimate": ask.input_estimate,
+            "end_user": ask.end_user,
+            "end_user_window": end_user_window,
+        }
+        return Facts.of(fixed, own)
 
     async def _ask(self, bid: Bid, now: int, *, is_known: bool) -> bytes | list[bytes]:
         """Run the script; the server is sent its source only once its state was checked (``is_known`` is false)."""
         ask, facts = bid.ask, bid.facts
         names = [
-            *redis_keys.of_call(ask.bucket, facts.customer, facts.period_start, ask.conversation),
+            *keys_of_call(ask.bucket, facts.customer, facts.period_start, ask.conversation),
             redis_keys.api_key(ask.bucket, ask.key_digest),
             redis_keys.customer(ask.bucket, facts.customer),
             *(() if facts.end_user_window is None else (facts.end_user_window,)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from struct import Struct
+from typing import Any
 
 from gateway.errors import CustomerBlocked, NoTier, TierNotFound
 from gateway.holds.offer import HouseLimits, Offer, offer, raised
@@ -26,9 +27,13 @@ class Condition:
     """The part of the period in which the terms hold: an increase of limits ends within it, to the millisecond."""
     told: bytes
     """The terms and when they hold, as the script that reserves is told them, packed."""
+    facts: dict[str, Any]
+    """The facts that are the same for every call under this condition."""
 
     @classmethod
-    def of(cls, offered: Offer, period: tuple[int, int], holds: tuple[int, int], house: HouseLimits) -> Condition:
+    def of(
+        cls, customer: Customer, offered: Offer, period: tuple[int, int], holds: tuple[int, int], house: HouseLimits
+    ) -> Condition:
         numbers = (
             *holds,
             offered.conversation_tokens_max,
@@ -40,7 +45,28 @@ class Condition:
             _limit(offered.concurrency_max),
             _limit(offered.end_user_period_tokens_max),
         )
-        return cls(offered, period, holds, NUMBERS.pack(*numbers) + packing.texts(offered.tier, offered.version))
+        told = NUMBERS.pack(*numbers) + packing.texts(offered.tier, offered.version)
+        return cls(offered, period, holds, told, _facts(customer, offered, period, house))
+
+
+def _facts(customer: Customer, offered: Offer, period: tuple[int, int], house: HouseLimits) -> dict[str, Any]:
+    start, end = period
+    return {
+        "customer": customer.id,
+        "tier": offered.tier or None,
+        "menu_version": offered.version or None,
+        "price_nanousd": offered.price_nanousd,
+        "included_conversations": offered.included_conversations,
+        "input_nanousd_per_mtok": offered.input_nanousd_per_mtok,
+        "output_nanousd_per_mtok": offered.output_nanousd_per_mtok,
+        "conversation_tokens_max": offered.conversation_tokens_max,
+        "period_start": start,
+        "period_end": end,
+        "period_tokens_max": offered.period_tokens_max,
+        "spend_nanousd_max": offered.spend_nanousd_max,
+        "hangup_bills": offered.hangup_bills,
+        "notice_percents": house.notice_percents if customer.notice_percents is None else customer.notice_percents,
+    }
 
 
 def _limit(most: int | None) -> float:
@@ -88,8 +114,8 @@ class Conditions:
         offered = known.condition.offer
         if begun is None or begun == (offered.tier, offered.version):
             return known.condition
-        there = known.condition
-        return Condition.of(await self._as_begun(offered, *begun), there.period, there.holds, self._house)
+        there, then = known.condition, await self._as_begun(offered, *begun)
+        return Condition.of(customer, then, there.period, there.holds, self._house)
 
     async def _work_out(self, customer: Customer, timeline: Timeline, tier_chosen: str | None, now: int) -> _Worked:
         if customer.status != "active":
@@ -104,7 +130,7 @@ class Conditions:
             raise NoTier("This customer has no tier; the operator sets one.")
         offered = raised(offer(tier, where.version, customer.overrides, self._house), customer.raised(now))
         period = period_of(customer, now)
-        condition = Condition.of(offered, period, _part(period, customer, now), self._house)
+        condition = Condition.of(customer, offered, period, _part(period, customer, now), self._house)
         return _Worked(condition, customer, timeline, now, _until(customer, where, period, now))
 
     async def _as_begun(self, offered: Offer, name: str, version: str) -> Offer:

@@ -143,7 +143,8 @@ class Keeper:
         live.sofar = outcome.billed_output_tokens
         settling = _Settling(live, outcome, once or live.once, asyncio.get_running_loop().create_future())
         try:
-            posted = asyncio.ensure_future(self._settlements.post(live.hold, outcome, settling.once))
+            sent = self._settlements.post(live.hold, outcome, settling.once)
+            posted = sent if isinstance(sent, asyncio.Future) else asyncio.ensure_future(sent)
         except (RedisError, MeteringUnavailable):
             self._go_on(settling)
         else:

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from gateway.errors import MeteringUnavailable
-from gateway.holds.admission import Lease
+from gateway.holds.admission import Lease, keys_of_call
 from gateway.holds.announcement import Announcement
 from gateway.holds.hold import (
     UNANSWERED,
@@ -50,7 +50,7 @@ def settle_keys(facts: Facts, threads: Sequence[str] = (), once: Once | None = N
     """Return every Redis key that settling a hold touches, all of one bucket."""
     bucket, customer = facts.bucket, facts.customer
     return [
-        *redis_keys.of_call(bucket, customer, facts.period_start, facts.conversation),
+        *keys_of_call(bucket, customer, facts.period_start, facts.conversation),
         redis_keys.notices(bucket),
         *(() if facts.end_user_window is None else (facts.end_user_window,)),
         *(

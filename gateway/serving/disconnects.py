@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.holds.hold import Hold
@@ -102,25 +101,25 @@ class Disconnects:
         self.tells_as_it_goes = profile.continuous_usage
         """Whether each piece of the upstream's answer has a running count of its tokens."""
 
-    @contextmanager
-    def of(self, leave: Callable[[], bool]) -> Iterator[GoesOn]:
-        """Yield what is called when the caller of a call has left.
+    def of(self, leave: Callable[[], bool]) -> Leaving:
+        """Return a context that gives what is called when the caller of a call has left.
 
         ``leave`` notes that and returns whether a figure is still to come: only then the answer is read on.
         """
-        is_drained = False
+        return Leaving(self, leave)
 
-        def goes_on() -> float:
-            nonlocal is_drained
-            is_drained = leave() and self._finishes and self._manners.drain_s > 0 and self._places.take()
-            self._counters.add(HANGUPS, "read on" if is_drained else "closed")
-            return self._manners.drain_s if is_drained else 0
+    def drains(self) -> float:
+        """Return for how many seconds one more answer is read on, which has a place from now on; 0 for not at all."""
+        is_drained = self._finishes and self._manners.drain_s > 0 and self._places.take()
+        return self._manners.drain_s if is_drained else 0
 
-        try:
-            yield goes_on
-        finally:
-            if is_drained:
-                self._places.give_back()
+    def count(self, *, is_drained: bool) -> None:
+        """Count a caller that has left."""
+        self._counters.add(HANGUPS, "read on" if is_drained else "closed")
+
+    def give_back(self) -> None:
+        """Free the place of an answer that was read on."""
+        self._places.give_back()
 
     def owes_unanswered(self, *, comes_whole: bool) -> bool:
         """Return whether a call owes output whose caller left before the upstream's head.
@@ -140,3 +139,25 @@ class Disconnects:
             return Count(most, most, "granted")
         tokens = min(max(seen.billed_output_tokens, timed * hold.facts.choices), most)
         return Count(tokens, tokens, "timed")
+
+
+class Leaving:
+    """What becomes of one call's answer once its caller has left; at the context's end its place is free again."""
+
+    def __init__(self, disconnects: Disconnects, leave: Callable[[], bool]) -> None:
+        self._disconnects = disconnects
+        self._leave = leave
+        self._is_drained = False
+
+    def __enter__(self) -> GoesOn:
+        return self._goes_on
+
+    def _goes_on(self) -> float:
+        seconds = self._disconnects.drains() if self._leave() else 0.0
+        self._is_drained = seconds > 0
+        self._disconnects.count(is_drained=self._is_drained)
+        return seconds
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_drained:
+            self._disconnects.give_back()

@@ -98,11 +98,8 @@ class TokenCounter:
 
     def __init__(self, *tokenizers: Tokenizer) -> None:
         self._tokenizers = tokenizers
-
-    @property
-    def can_count(self) -> bool:
+        self.can_count = bool(tokenizers)
         """Whether there is a tokenizer, so that the text of answers has to be kept until it is counted."""
-        return bool(self._tokenizers)
 
     async def count(self, texts: Sequence[str]) -> int | None:
         """Return the tokens of the texts of an answer's choices, or None where no tokenizer can count them."""

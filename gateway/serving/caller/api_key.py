@@ -47,13 +47,14 @@ async def key_of(exchange: Exchange, bucket_of_key: BucketOfKey) -> Key:
     if exchange.repeated in CARRIERS:
         raise BadRequest(f"{exchange.repeated} comes twice.", param=exchange.repeated)
     scheme, _, given = (exchange.header(b"authorization") or "").partition(" ")
-    carried = [given.strip() if scheme.lower() == "bearer" else "", (exchange.header(b"x-api-key") or "").strip()]
+    carried = {given.strip()} if scheme.lower() == "bearer" else set()
+    if (other := exchange.header(b"x-api-key")) is not None:
+        carried.add(other.strip())
     for form in (KEY, ELSEWHERE):
         found = [text for text in carried if form.fullmatch(text)]
-        if len(set(found)) > 1:
+        if len(found) > 1:
             raise BadRequest("Authorization and X-Api-Key carry different keys.", param="X-Api-Key")
-        if found:
-            text = found[0]
+        for text in found:
             digest = _digest(text)
             return Key(text[3:5] if form is KEY else await bucket_of_key(digest), digest, text)
     raise InvalidKey

@@ -72,6 +72,8 @@ class BodyIntake:
                 exchange.at_release(partial(self._room.give_back, customer, wanted - room))
                 room = wanted
             chunks.append(chunk)
+            if exchange.body_was_read:
+                break
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def read(self, raw: bytes, exchange: Exchange, customer: str) -> Body:

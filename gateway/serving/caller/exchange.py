@@ -160,7 +160,8 @@ class Exchange:
         self._task = asyncio.current_task()
         self._ticks_left = 0
         self._coming: asyncio.Future[Any] | None = None
-        self._body_was_read = False
+        self.body_was_read = False
+        """Whether nothing more comes of the body."""
         self._body_was_begun = False
         self._sign = b""
         self._sign_ticks = self._quiet_ticks = 0
@@ -191,13 +192,13 @@ class Exchange:
         Raises:
             CallerGone: the caller hung up before all of it was here.
         """
-        if self._body_was_read:
+        if self.body_was_read:
             return None
         self._body_was_begun = True
         message = await self._receive()
         if message["type"] == "http.disconnect":
             raise CallerGone("The caller hung up.")
-        self._body_was_read = not message.get("more_body", False)
+        self.body_was_read = not message.get("more_body", False)
         chunk: bytes = message.get("body", b"")
         return chunk
 

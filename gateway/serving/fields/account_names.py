@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
 
@@ -12,11 +11,20 @@ from gateway.serving.caller.json_body import Body
 OWN = ("prompt_cache_key", "cache_salt", "user", "safety_identifier")
 """Fields whose value only has to be stable for a customer and different from every other customer's."""
 
+CHOSEN = frozenset({*OWN, "metadata"})
+
+KEPT = frozenset({"container", "prompt"})
+
+HOLDERS = frozenset({"content", "output", "file", "source"})
+"""Fields of messages and items that may have a file inside."""
+
 DEPTH_MOST = 6
 
 
 def make_own(body: Body, customer: str) -> None:
     """Replace each name that a customer may choose by a digest that only this customer's calls have."""
+    if CHOSEN.isdisjoint(body):
+        return
     for name in OWN:
         if isinstance(value := body.get(name), str) and value:
             body[name] = of_customer(value, customer)
@@ -40,15 +48,15 @@ def check_given(body: Body, allowed: frozenset[str]) -> None:
     Raises:
         BadRequest: there is such a name; ``param`` says where.
     """
-    for name in ("container", "prompt"):
-        value = body.get(name)
+    for name in sorted(KEPT.intersection(body) - allowed):
+        value = body[name]
         named = value.get("id") if isinstance(value, dict) else value
-        if isinstance(named, str) and not (name == "prompt" and isinstance(value, str)) and name not in allowed:
+        if isinstance(named, str) and not (name == "prompt" and isinstance(value, str)):
             raise _unknown(name, named, name)
     if "file_id" in allowed:
         return
     for field in ("messages", "input", "system"):
-        for named in _files(body.get(field), DEPTH_MOST):
+        if field in body and (named := _file_in(body[field], DEPTH_MOST)) is not None:
             raise _unknown("file", named, field)
 
 
@@ -60,14 +68,17 @@ def _unknown(what: str, named: str, param: str) -> BadRequest:
     )
 
 
-def _files(part: Any, depth: int) -> Iterator[str]:
-    """Yield the ids of files in messages and items."""
+def _file_in(part: Any, depth: int) -> str | None:
+    """Return the id of a file in messages or items, or None where there is none."""
     if isinstance(part, list):
         for one in part:
-            yield from _files(one, depth)
+            if (named := _file_in(one, depth)) is not None:
+                return named
     elif isinstance(part, dict) and depth:
-        if isinstance(named := part.get("file_id"), str):
-            yield named
-        for name in ("content", "output", "file", "source"):
-            if isinstance(part.get(name), list | dict):
-                yield from _files(part[name], depth - 1)
+        for name, value in part.items():
+            if isinstance(value, str):
+                if name == "file_id":
+                    return value
+            elif name in HOLDERS and (named := _file_in(value, depth - 1)) is not None:
+                return named
+    return None

@@ -56,10 +56,10 @@ class Hosted:
         left_out: list[str] = []
         if not HOSTED_FIELDS.isdisjoint(body):
             self._fields(body, left_out)
-        if body.get("tools") is not None or body.get("tool_choice"):
+        if "tools" in body or "tool_choice" in body:
             self._tools(body, left_out)
         for name in ("input", "messages"):
-            if isinstance(items := body.get(name), list):
+            if name in body and isinstance(items := body[name], list):
                 self._carried(items, name, left_out)
         model = body.get("model")
         if isinstance(model, str) and model.endswith(ONLINE) and model not in names:
@@ -67,7 +67,7 @@ class Hosted:
             if served in names:
                 self._note("model" + ONLINE, "model", left_out)
                 body["model"] = served
-        return tuple(dict.fromkeys(left_out))
+        return tuple(dict.fromkeys(left_out)) if left_out else ()
 
     def _note(self, name: str, param: str, left_out: list[str]) -> None:
         """Note what is left out."""
@@ -144,7 +144,7 @@ class Hosted:
         for item in items:
             if not isinstance(item, dict):
                 continue
-            if item.get("type") in CARRIERS and isinstance(tools := item.get("tools"), list):
+            if "tools" in item and _carries_tools(item) and isinstance(tools := item["tools"], list):
                 item["tools"] = self._kept(tools, field, left_out)
             elif isinstance(blocks := item.get("content"), list):
                 hosted = [block for block in blocks if isinstance(block, dict) and _brings_hosted(block)]
@@ -152,6 +152,10 @@ class Hosted:
                     self._note(_brings_hosted(block) or "", field, left_out)
                 if hosted:
                     item["content"] = [block for block in blocks if block not in hosted]
+
+
+def _carries_tools(item: Tool) -> bool:
+    return isinstance(kind := item.get("type"), str) and kind in CARRIERS
 
 
 CHOICES = frozenset({"auto", "any", "none", "required", "tool", "allowed_tools"})

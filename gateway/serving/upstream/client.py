@@ -76,13 +76,11 @@ class Answer:
     async def is_stream(self) -> bool:
         """Wait for the first bytes and return whether they begin a stream: some upstreams send the wrong type."""
         is_said = (self._reply.header("content-type") or "").startswith("text/event-stream")
-        more: bytes | None = b""
         try:
-            while more is not None and len(self._first) <= BLANK_MOST:
+            while len(self._first) <= BLANK_MOST and (more := await self._next()) is not None:
                 self._first += more
                 if (is_stream := _is_stream(self._first, is_said)) is not None:
                     return is_stream
-                more = await self._next()
         except UpstreamError as error:
             self._problem = error
         return is_said

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import json
 
-from gateway.holds.hold import Facts
+import pytest
+
+from gateway.holds.hold import FACTS, Facts
+from tests.gateway.holds.desk import desk
 
 
 def test_what_a_later_version_keeps_of_a_call_is_read_without_what_only_that_one_knows() -> None:
     """A bookkeeper that meets a newer worker's hold bills it, and the holds behind it."""
-    facts = Facts(**dict.fromkeys(Facts.__slots__, "x") | {"notice_percents": (80, 100)})  # type: ignore[arg-type]
+    facts = Facts(**dict.fromkeys(FACTS, "x") | {"notice_percents": (80, 100)})  # type: ignore[arg-type]
     later = json.dumps({**json.loads(facts.to_json()), "mood": "sunny"})
 
     assert Facts.from_json(later) == facts
+
+
+@pytest.mark.parametrize("limits", [{}, {"end_user_period_tokens_max": 1_000}])
+async def test_a_call_is_admitted_with_every_fact_there_is(valkey_url: str, limits: dict[str, int]) -> None:
+    """The facts of a call are those of its terms and its own: one that neither has would be missed at its record only."""
+    async with desk(valkey_url) as told:
+        told.tier("open", conversation_tokens_max=1_000, **limits)
+        told.customer("acme", "open")
+        hold = await told.reserve("c1", "acme", 100)
+
+    assert set(vars(hold.facts)) == set(FACTS)
+    assert Facts.from_json(hold.facts.to_json()) == hold.facts

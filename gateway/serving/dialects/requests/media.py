@@ -82,14 +82,16 @@ def _media(blocks: list[Any], depth: int) -> Iterator[Block]:
     for block in blocks:
         if not isinstance(block, dict):
             continue
-        if _kind(block) is not None and _is_medium(block):
+        if "type" in block and _kind(block) is not None and _is_medium(block):
             yield block
             continue
         for name in ("content", "output"):
-            inner = block.get(name)
-            if depth and isinstance(inner, list):
+            if not depth or name not in block:
+                continue
+            inner = block[name]
+            if isinstance(inner, list):
                 yield from _media(inner, depth - 1)
-            elif depth and isinstance(inner, dict):
+            elif isinstance(inner, dict):
                 yield from _media([inner], depth - 1)
 
 

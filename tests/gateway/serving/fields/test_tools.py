@@ -225,3 +225,12 @@ def test_the_header_can_be_sent_whatever_the_names() -> None:
 
     assert value.startswith(b"a??b:?c, ??x, " + b"y" * 64 + b", 0, ")
     assert value.endswith(b", 28, ...")
+
+
+@pytest.mark.parametrize("kind", [[], {}, 7, None])
+def test_an_item_whose_type_is_no_text_is_left_to_the_upstream(kind: Any) -> None:
+    body = {"input": [{"type": kind, "tools": [{"type": "web_search"}]}]}
+    as_it_came = copy.deepcopy(body)
+
+    assert Hosted(drops=True).leave_out(body, NAMES) == ()
+    assert body == as_it_came
