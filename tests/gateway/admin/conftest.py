@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -34,10 +35,16 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def valkey(valkey_url: str) -> Iterator[redis.Redis]:
-    with connect(valkey_url) as client:
+@pytest.fixture(scope="session")
+def valkey_client(valkey_server: str) -> Iterator[redis.Redis]:
+    with connect(valkey_server) as client:
         yield client
+
+
+@pytest.fixture
+def valkey(valkey_client: redis.Redis, valkey_url: str) -> redis.Redis:
+    """The session's Valkey, empty."""
+    return valkey_client
 
 
 @pytest.fixture
@@ -73,10 +80,59 @@ def admin_token(database: Database) -> str:
     return token
 
 
-@asynccontextmanager
-async def calling(services: AdminServices, token: str) -> AsyncIterator[Operator]:
+class Current:
+    """The services of the test that runs, for routes that are made once: FastAPI takes longer to make them than to answer.
+
+    Everything in it is the test's own; the routes look for it anew at each use.
+    """
+
+    def __init__(self) -> None:
+        self.services: AdminServices | None = None
+
+    def as_services(self, valkey: redis.Redis) -> AdminServices:
+        """Return services of which each is that of the test that runs, but for Valkey and the settings."""
+        parts: dict[str, Any] = {field.name: Part(self, field.name) for field in fields(AdminServices)}
+        return AdminServices(**{**parts, "redis": valkey, "settings": Settings()})
+
+
+class Part:
+    """One of the services of the test that runs."""
+
+    def __init__(self, current: Current, name: str) -> None:
+        self._current, self._name = current, name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(getattr(self._current.services, self._name), attribute)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return getattr(self._current.services, self._name)(*arguments)
+
+
+@pytest.fixture(scope="session")
+def routes_of(valkey_client: redis.Redis) -> Callable[[AdminServices], FastAPI]:
+    """Routes of the admin API for the services of one test at a time, under default settings."""
+    current = Current()
+    app = admin_app(current.as_services(valkey_client))
+
+    def given(services: AdminServices) -> FastAPI:
+        assert services.redis is valkey_client
+        assert services.settings == Settings()
+        current.services = services
+        return app
+
+    return given
+
+
+def admin_app(services: AdminServices) -> FastAPI:
+    """Return an app with the admin API and nothing else."""
     app = FastAPI(title="tokencap", openapi_url=None)
     build_admin(app, services)
+    return app
+
+
+@asynccontextmanager
+async def calling(app: FastAPI, token: str) -> AsyncIterator[Operator]:
+    """Yield an operator with a token, who calls an app."""
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://gateway", headers={"authorization": f"Bearer {token}"}
     ) as client:
@@ -84,12 +140,14 @@ async def calling(services: AdminServices, token: str) -> AsyncIterator[Operator
 
 
 @pytest.fixture
-async def operator(services: AdminServices, admin_token: str) -> AsyncIterator[Operator]:
-    async with calling(services, admin_token) as operator:
+async def operator(
+    routes_of: Callable[[AdminServices], FastAPI], services: AdminServices, admin_token: str
+) -> AsyncIterator[Operator]:
+    async with calling(routes_of(services), admin_token) as operator:
         yield operator
 
 
 @pytest.fixture
 async def operator_without_redis(without_redis: AdminServices, admin_token: str) -> AsyncIterator[Operator]:
-    async with calling(without_redis, admin_token) as operator:
+    async with calling(admin_app(without_redis), admin_token) as operator:
         yield operator

@@ -13,7 +13,7 @@ from gateway.admin.api.routes import AdminServices
 from gateway.admin.api.wrong_tokens import ADDRESSES_MOST, FREE, MOST_S, WAITING_MOST, WrongTokens
 from gateway.ledger.database import Database
 from gateway.ledger.tables import audit
-from tests.gateway.admin.conftest import calling
+from tests.gateway.admin.conftest import admin_app, calling
 from tests.gateway.admin.operator import Operator, problem
 
 
@@ -47,7 +47,7 @@ def wrong(database: Database, waits: Waits) -> WrongTokens:
 
 @pytest.fixture
 async def attacked(services: AdminServices, admin_token: str, wrong: WrongTokens) -> AsyncIterator[Operator]:
-    async with calling(replace(services, wrong_tokens=wrong), admin_token) as operator:
+    async with calling(admin_app(replace(services, wrong_tokens=wrong)), admin_token) as operator:
         yield operator
 
 

@@ -25,7 +25,7 @@ from gateway.ledger.sums.market_sums import bring_up_to_date
 from gateway.ledger.sums.rollup import Rollup, windows_in
 from gateway.settings import Settings
 from pricing.estimate.observations.conversations import Sums
-from tests.gateway.admin.conftest import calling
+from tests.gateway.admin.conftest import admin_app, calling
 from tests.gateway.admin.operator import NOON, Operator, fields_of
 from tests.gateway.ledger.records import record
 
@@ -37,7 +37,7 @@ FEE = {"amount_nanousd": 7_000, "reason": "Set-up"}
 async def limited(services: AdminServices, admin_token: str) -> AsyncIterator[Operator]:
     """An operator whose role may put no more than 5,000 nano-units on a bill at once."""
     settings = Settings(adjustment_nanousd_max=("admin=5000", "viewer=0"))
-    async with calling(replace(services, settings=settings), admin_token) as operator:
+    async with calling(admin_app(replace(services, settings=settings)), admin_token) as operator:
         yield operator
 
 
