@@ -12,9 +12,10 @@ from gateway.catalog import menu_rows
 from gateway.clock import written
 from gateway.errors import StartupError
 from gateway.ledger.database import Database
-from gateway.repricing.estimating import given_of, starter
+from gateway.repricing.estimating import given_of
 from gateway.repricing.experiments import Tried, to_try
 from gateway.repricing.observed import menu_bodies, seen_in_ledger
+from gateway.repricing.starters import starter_market
 from pricing.certificate import verify
 from pricing.estimate.as_market import discounts_of, market_of, priced
 from pricing.estimate.comparison import Sold, beyond_limits, compared, destinations, replayed, sold
@@ -121,7 +122,7 @@ def _moves(made: Json, becomes: Mapping[str, str | None]) -> dict[str, str]:
 
 def _given(database: Database, asked: Mapping[str, Any]) -> Given:
     if asked["assumed"] is not None:
-        assumed: Market | None = read_market(starter(asked["assumed"]))
+        assumed: Market | None = starter_market(asked["assumed"])
     else:
         bodies = menu_bodies(database)
         assumed = read_market(bodies[0]["market"]) if bodies else None

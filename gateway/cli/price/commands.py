@@ -39,9 +39,8 @@ from gateway.cli.price.publishing import Effective, Publisher
 from gateway.cli.progress import timed
 from gateway.clock import now_ms, written
 from gateway.errors import StartupError
-from gateway.repricing.estimating import names as starter_names
-from gateway.repricing.estimating import starter
-from gateway.repricing.run import run
+from gateway.repricing.starters import names as starter_names
+from gateway.repricing.starters import starter
 from pricing.market.fields import NotAMarket
 from pricing.market.market import Market, read_market
 from pricing.menus.menu import NotAMenu
@@ -54,7 +53,6 @@ if TYPE_CHECKING:
 app = typer.Typer(name="price", help="Compute, check and publish menus.", no_args_is_help=True)
 
 app.command("fit", cls=Variadic)(fit)
-app.command("run", hidden=True)(run)
 app.command("compare")(compare)
 app.command("compare-models")(compare_models)
 app.command("sensitivity")(sensitivity)
@@ -205,6 +203,14 @@ def publish(
         version = publisher.post(given)
         publisher.publish(version, effective, moved)
     print(f"Menu {version} is published at {url}.")
+
+
+@app.command("run", hidden=True)
+def run(run_id: str, attempt: int) -> None:
+    """Carry out a pricing run that was taken up; the bookkeeper starts it."""
+    from gateway.repricing.run import run as carry_out  # noqa: PLC0415 - it loads the admin API, which no other command needs
+
+    carry_out(run_id, attempt)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,12 @@ from gateway.cli.files import STANDARD, name_of, read_object, records_in, replac
 from gateway.cli.progress import counted, timed
 from gateway.clock import now_ms, understood
 from gateway.errors import StartupError
-from gateway.ledger.database import Database
 from pricing.market.fields import NotAMarket
 from pricing.market.market import Market, read_market
 from pricing.menus.menu import Menu, NotAMenu
 
 if TYPE_CHECKING:
+    from gateway.ledger.database import Database
     from pricing.estimate.fit import Estimate
     from pricing.estimate.given import Given
     from pricing.estimate.observations.statistics import Statistics
@@ -121,7 +121,7 @@ def _either(wrong: bool, options: str) -> None:
 
 def _in_ledger(tools: Estimators, database: str, since_ms: int) -> tuple[Statistics, list[Json]]:
     """Return what customers did by the ledger, and the newest menu that was computed."""
-    with closing(Database(database)) as ledger, timed("Adding up the ledger"):
+    with closing(tools.ledger(database)) as ledger, timed("Adding up the ledger"):
         ledger.check()
         seen = tools.seen_in_ledger(ledger, now_ms(), since_ms=since_ms)[0]
         return seen, tools.menu_bodies(ledger)
@@ -139,8 +139,9 @@ def _tell(out: Path, market: Json, summary: list[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Estimators:
-    """What of the estimating needs numpy."""
+    """What of the estimating needs numpy or the ledger."""
 
+    ledger: Callable[[str], Database]
     seen_in_ledger: Callable[..., tuple[Statistics, dict[str, Menu]]]
     seen_in_records: Callable[..., Statistics]
     menu_bodies: Callable[[Database], list[Json]]
@@ -157,6 +158,7 @@ def estimators() -> Estimators:
     """Load numpy and what estimates with it: here and nowhere else, so that only what estimates waits for it."""
     from numpy.random import default_rng  # noqa: PLC0415
 
+    from gateway.ledger.database import Database  # noqa: PLC0415
     from gateway.repricing import estimating, observed  # noqa: PLC0415
     from pricing.estimate import as_market  # noqa: PLC0415
     from pricing.estimate.fit import fit  # noqa: PLC0415
@@ -164,6 +166,7 @@ def estimators() -> Estimators:
     from pricing.estimate.observations.conversations import CannotEstimate  # noqa: PLC0415
 
     return Estimators(
+        ledger=Database,
         seen_in_ledger=observed.seen_in_ledger,
         seen_in_records=records.seen_in_records,
         menu_bodies=observed.menu_bodies,

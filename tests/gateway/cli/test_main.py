@@ -68,13 +68,17 @@ def test_wrong_use_is_told_in_one_line(words: list[str], sentence: str, capsys: 
     assert said.out == ""
 
 
-def test_help_waits_for_nothing_that_it_does_not_need() -> None:
-    """The list of commands is there without loading numerics, servers or databases."""
-    program = "import sys; from gateway.cli.main import run; run(['--help']); print(*sys.modules)"
+@pytest.mark.parametrize(
+    ("words", "unneeded"),
+    [(["--help"], HEAVY), (["price", "starter", "--out", "-"], ("numpy", "scipy", "fastapi", "sqlalchemy", "redis"))],
+)
+def test_a_command_waits_for_nothing_that_it_does_not_need(words: list[str], unneeded: tuple[str, ...]) -> None:
+    """The list of commands is there without loading numerics, servers or databases, and so is a file that is shipped."""
+    program = f"import sys; from gateway.cli.main import run; run({words}); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
 
     assert "typer" in loaded.split()
-    assert not set(HEAVY) & set(loaded.split())
+    assert not set(unneeded) & set(loaded.split())
 
 
 def test_a_fault_of_our_own_is_one_sentence_too(directory: Path) -> None:

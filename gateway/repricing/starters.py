@@ -1,0 +1,42 @@
+"""Starter markets: what a menu may be computed from before anything was seen, each an assumption that says so.
+
+They are files in ``markets``, in the form that ``tokencap price fit`` writes. Reading one loads no numerics: a command
+that only lists them does not wait for any.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import StartupError
+from pricing.market.market import Market, read_market
+
+DIRECTORY = Path(__file__).parent / "markets"
+
+
+def names() -> list[str]:
+    """Return what starter markets there are."""
+    return sorted(path.stem for path in DIRECTORY.glob("*.json"))
+
+
+def starter(name: str) -> dict[str, Any]:
+    """Return the starter market of this name, as its file has it.
+
+    Raises:
+        StartupError: there is none.
+    """
+    if name not in names():
+        raise StartupError(f"There is no starter market {name[:64]!r}; there are {', '.join(names())}.", exit_code=2)
+    market: dict[str, Any] = json.loads((DIRECTORY / f"{name}.json").read_text("utf-8"))
+    return market
+
+
+def starter_market(name: str) -> Market:
+    """Return the starter market of this name, read.
+
+    Raises:
+        StartupError: there is none.
+    """
+    return read_market(starter(name))
