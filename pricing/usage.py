@@ -49,11 +49,15 @@ FIELDS: tuple[str, ...] = (
     "usage_dispute",
     "conversation_cap_tokens",
     "conversation_is_included",
+    "prepaid_nanousd",
 )
 """Every field, in the order files show them. Times are milliseconds since 1970, UTC."""
 
 FIELDS_IF_SAID: frozenset[str] = frozenset(
-    {"end_user", "input_source", "usage_dispute", "conversation_cap_tokens", "conversation_is_included"}
+    {
+        *("end_user", "input_source", "usage_dispute", "conversation_cap_tokens", "conversation_is_included"),
+        "prepaid_nanousd",
+    }
 )
 """Fields that a record is without where they say nothing: what was hashed before there were any keeps its hash."""
 
@@ -77,6 +81,7 @@ WHOLE_FIELDS: frozenset[str] = frozenset(
         "charge_nanousd",
         "seq",
         "conversation_cap_tokens",
+        "prepaid_nanousd",
     }
 )
 """The fields that are whole numbers (``requested_tokens`` and ``ttft_ms`` may be null).
@@ -84,7 +89,7 @@ WHOLE_FIELDS: frozenset[str] = frozenset(
 ``stream`` and ``conversation_is_included`` are booleans.
 """
 
-KINDS = ("usage", "fee", "credit", "correction")
+KINDS = ("usage", "fee", "credit", "correction", "prepaid")
 
 FINISHES = (
     "complete",

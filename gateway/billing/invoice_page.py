@@ -58,13 +58,32 @@ def _parts(invoice: Mapping[str, Any]) -> Iterator[str]:
     for line in invoice["lines"]:
         yield _row(line, currency)
     yield f"</tbody>\n<tfoot><tr><td>Total</td><td></td><td></td><td>{escape(_money(invoice, currency))}</td></tr></tfoot>\n"
-    yield f"</table>\n<p>{lined(invoice['issuer']['tax_lines'])}</p>\n"
+    yield f"</table>\n{_prepaid(invoice)}<p>{lined(invoice['issuer']['tax_lines'])}</p>\n"
     ledger = invoice["ledger"]
     yield (
         f"<p class=small>{invoice['records']} records of the ledger's chain {escape(ledger['chain'])}, "
         f"numbers {ledger['first_seq']} to {ledger['last_seq']}. Each call is rounded down to a whole nano-unit by "
         "itself; nothing else is rounded.</p>\n</html>\n"
     )
+
+
+def _prepaid(invoice: Mapping[str, Any]) -> str:
+    """Return what prepaid credit pays of the total, and what is owed; nothing where the customer has had none."""
+    prepaid = invoice.get("prepaid")
+    if prepaid is None:
+        return ""
+    rows = {
+        "Prepaid credit at the beginning": prepaid["before_nanousd"],
+        "Prepaid credit added": prepaid["added_nanousd"],
+        "Paid from prepaid credit": prepaid["drawn_nanousd"],
+        "Prepaid credit left": prepaid["left_nanousd"],
+        "Due": prepaid["due_nanousd"],
+    }
+    cells = (
+        f"<tr><td>{name}</td><td>{escape(written(amount, invoice['currency']))}</td></tr>\n"
+        for name, amount in rows.items()
+    )
+    return f"<table>\n<tbody>\n{''.join(cells)}</tbody>\n</table>\n"
 
 
 def _title(invoice: Mapping[str, Any]) -> str:

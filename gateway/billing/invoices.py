@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from gateway.billing.lines import Lines, TermsOf
+from gateway.billing.prepaid import drawn, left_before
 from gateway.clock import written
 from gateway.ledger.billing.closings import CustomerMonth
 from gateway.ledger.billing.counted import counted_in
@@ -22,7 +23,7 @@ Invoice = dict[str, Any]
 book = usage_records.c
 COLUMNS = (
     *(book.time, book.id, book.customer, book.kind, book.seq, book.tier, book.menu_version, book.charge_nanousd),
-    *(book.billed_output_tokens, book.input_tokens, book.conversation_is_included),
+    *(book.billed_output_tokens, book.input_tokens, book.conversation_is_included, book.prepaid_nanousd),
 )
 
 
@@ -64,15 +65,17 @@ def id_of(month: CustomerMonth) -> str:
 def drafted(database: Database, month: CustomerMonth, issuer: Issuer, terms_of: TermsOf) -> Invoice | None:
     """Return the invoice of a customer's month as the book has it now, None where nothing counts in it.
 
-    It reads each record once, page by page.
+    It reads each record once, page by page; with prepaid credit, also those of the months before that have no final invoice.
     """
-    lines = Lines(terms_of)
+    lines, added = Lines(terms_of), 0
     span = Span(month.customer, month.start, month.end)
     for one in counted_in(database, COLUMNS, span):
-        _, record_id, _, kind, seq, tier, version, charge, tokens, input_tokens, is_included = one.row[: len(COLUMNS)]
-        lines.add(record_id, kind, seq, tier, version, charge, tokens, input_tokens, is_included)
+        _, record_id, _, *called, prepaid = one.row[: len(COLUMNS)]
+        lines.add(record_id, *called)
+        added += prepaid or 0
     if not lines.records:
         return None
+    prepaid = drawn(left_before(database, month.customer, month.month), added, lines.total_nanousd)
     return {
         "id": id_of(month),
         "number": None,
@@ -87,6 +90,7 @@ def drafted(database: Database, month: CustomerMonth, issuer: Issuer, terms_of: 
         "currency": issuer.currency,
         "lines": lines.lines(),
         "total_nanousd": lines.total_nanousd,
+        "prepaid": None if prepaid is None else asdict(prepaid),
         "records": lines.records,
         "ledger": {"chain": MAIN, "first_seq": lines.first_seq, "last_seq": lines.last_seq, "seal": None},
         "issuer": {"address": list(issuer.address), "tax_lines": list(issuer.tax_lines)},

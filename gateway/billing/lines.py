@@ -69,7 +69,7 @@ class Lines:
         input_tokens: int,
         is_included: bool | None,
     ) -> None:
-        """Add one record; they come oldest first."""
+        """Add one record; they come oldest first. Prepaid credit charges nothing and is in no line."""
         self.records += 1
         self.total_nanousd += charge
         self.first_seq = seq if self.first_seq is None or seq < self.first_seq else self.first_seq
@@ -84,8 +84,8 @@ class Lines:
             terms = self._terms_of(menu_version, tier)
             if terms is not None and charge != terms.period_price_nanousd:
                 self._lines["subscription", *where, charge].unit = PART
-        else:
-            self._put(kind, where, charge, 1, charge, record_id)
+        elif kind == "credit":
+            self._put("credit", where, charge, 1, charge, record_id)
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the lines in the order of an invoice."""

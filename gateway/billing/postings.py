@@ -1,4 +1,4 @@
-"""Records that no call makes: a fee, a credit. Pure: from what is known of it to the record as it is handed to the book."""
+"""Records that no call makes: a fee, a credit, prepaid credit. Pure: from what is known of it to the record as it is handed to the book."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOT_SAID = (
 
 
 def posting(
-    kind: Literal["fee", "credit"],
+    kind: Literal["fee", "credit", "prepaid"],
     *,
     record_id: str,
     customer: str,
@@ -25,12 +25,14 @@ def posting(
     menu_version: str | None = None,
     key_id: str | None = None,
     corrects: str | None = None,
+    prepaid_nanousd: int | None = None,
 ) -> UsageRecord:
-    """Return the record of a fee or a credit, which counts no token and no call.
+    """Return the record of a fee, a credit or prepaid credit, which counts no token and no call.
 
     Args:
-        charge_nanousd: what it adds to the bill; a credit's is negative.
+        charge_nanousd: what it adds to the bill; a credit's is negative, that of prepaid credit 0.
         corrects: the record that a credit is for.
+        prepaid_nanousd: what the customer paid in advance.
     """
     return {
         **dict.fromkeys(COUNTS, 0),
@@ -47,4 +49,5 @@ def posting(
         "stream": False,
         "charge_nanousd": charge_nanousd,
         "currency": currency,
+        "prepaid_nanousd": prepaid_nanousd,
     }

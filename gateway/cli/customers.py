@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 app.command("credit")(adjusting.credit)
 app.command("fee")(adjusting.fee)
+app.command("prepaid")(adjusting.prepaid)
 
 
 @app.callback()

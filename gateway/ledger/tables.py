@@ -163,6 +163,7 @@ usage_records = Table(
     Column("usage_dispute", String(16)),
     Column("conversation_cap_tokens", BigInteger),
     Column("conversation_is_included", Boolean),
+    Column("prepaid_nanousd", BigInteger),  # what a customer paid in advance; such a record charges nothing
     PrimaryKeyConstraint("chain", "seq"),
     Index("ix_usage_records_time_id", "time", "id"),
     Index("ix_usage_records_customer_time_id", "customer", "time", "id"),

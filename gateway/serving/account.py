@@ -41,6 +41,9 @@ class SelfService(Protocol):
     def invoice(self, customer_id: str, invoice_id: str) -> Any:
         """Return one of the customer's invoices, or raise RouteNotFound."""
 
+    def prepaid(self, customer_id: str) -> Any:
+        """Return what the customer has left of its prepaid credit."""
+
     def credit_notes(self, customer_id: str, limit: int, cursor: str | None) -> Any:
         """Return a page of the customer's credit notes, by number."""
 

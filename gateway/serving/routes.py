@@ -86,6 +86,7 @@ class CustomerRoutes:
             ("GET", "/v1/menu"): self._menu,
             ("GET", INVOICES): self._invoices,
             ("GET", CREDIT_NOTES): self._credit_notes,
+            ("GET", "/v1/account/prepaid"): self._prepaid,
             ("GET", "/v1/ledger/seals"): self._seals,
             ("GET", "/v1/organization/usage/completions"): partial(self._organization, is_costs=False),
             ("GET", "/v1/organization/costs"): partial(self._organization, is_costs=True),
@@ -221,6 +222,10 @@ class CustomerRoutes:
         customer = await self._who(exchange)
         invoice_id = unquote(exchange.path.removeprefix(INVOICES + "/"))
         await exchange.reply(200, await asyncio.to_thread(self._self_service.invoice, customer.id, invoice_id))
+
+    async def _prepaid(self, exchange: Exchange) -> None:
+        customer = await self._who(exchange)
+        await exchange.reply(200, await asyncio.to_thread(self._self_service.prepaid, customer.id))
 
     async def _credit_notes(self, exchange: Exchange) -> None:
         customer = await self._who(exchange, OF_PAGES)

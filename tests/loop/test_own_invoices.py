@@ -1,4 +1,4 @@
-"""What a customer sees of its invoices: its own, and nobody else's."""
+"""What a customer sees of its invoices and its prepaid credit: its own, and nobody else's."""
 
 from __future__ import annotations
 
@@ -39,3 +39,22 @@ def test_a_customer_reads_its_own_invoices(loop: Rig) -> None:
     assert get(loop, acme, path).json() == mine["data"][0]
     assert (get(loop, other, path).status_code, get(loop, other, "").json()["data"]) == (404, [])
     assert httpx.get(f"{loop.url}/v1/account/invoices").status_code == 401
+
+
+def test_a_customer_reads_what_is_left_of_its_prepaid_credit(loop: Rig) -> None:
+    """Its calls are drawn from it; a customer without any has nothing left."""
+    acme, other = loop.customer("small"), loop.customer("small")
+    paid = {"amount_nanousd": 10**9, "reason": "Transfer"}
+    loop.admin.post(f"/admin/customers/{acme.id}/prepaid", json=paid).raise_for_status()
+    body: dict[str, Any] = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}]}
+    httpx.post(f"{loop.url}/v1/chat/completions", json=body, headers=acme.headers, timeout=60).raise_for_status()
+    charged = sum(record["charge_nanousd"] for record in loop.usage(acme))
+
+    mine, none = (httpx.get(f"{loop.url}/v1/account/prepaid", headers=who.headers, timeout=60) for who in (acme, other))
+
+    assert charged > 0
+    assert mine.json() == {"currency": "USD", "left_nanousd": 10**9 - charged}
+    assert none.json() == {"currency": "USD", "left_nanousd": 0}
+    assert get(loop, acme, "").json()["data"][0]["prepaid"]["drawn_nanousd"] == charged
+    assert loop.account(acme)["spend"]["used_nanousd"] == charged
+    assert httpx.get(f"{loop.url}/v1/account/prepaid").status_code == 401

@@ -1,11 +1,11 @@
-"""The routes of credits and fees: what the operator puts on a customer's bill by hand."""
+"""The routes of credits, fees and prepaid credit: what the operator puts on a customer's bill by hand."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Request
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from sqlalchemy import Connection
 
 from gateway.admin.api.idempotency import Keep, Post, Replies
@@ -15,19 +15,23 @@ from gateway.admin.records.usage import UsageShown
 from gateway.billing.credit_note_page import credit_note
 from gateway.billing.invoices import Issuer
 from gateway.billing.postings import posting
+from gateway.billing.prepaid import left_at
 from gateway.catalog import audit_rows, customer_rows
 from gateway.catalog.problems import Conflict, Invalid, NotAllowed
+from gateway.holds.store import redis_keys
 from gateway.ledger.billing import adjustment_reasons
 from gateway.ledger.billing.adjustment_reasons import NO_RECORD, Adjustment, Creditable
 from gateway.ledger.billing.issued_notes import Invoiced, InvoicePending, invoice_of_record, invoiced, issue
 from gateway.ledger.billing_tables import REASON_MOST
 from gateway.ledger.book.appender import book
 from gateway.ledger.book.watermark import Watermark
+from gateway.ledger.read.read_your_writes import wait_until_booked
 from gateway.ledger.rows import without_silence
 from gateway.ledger.sums.rollup import Rollup
 from pricing.usage import UsageRecord
 
-Kind = Literal["credit", "fee"]
+Kind = Literal["credit", "fee", "prepaid"]
+PREFIXES: dict[Kind, str] = {"credit": "crd", "fee": "fee", "prepaid": "pre"}
 
 Amount = Annotated[Positive, Field(description="In nano-units: 10^9 are 1 USD.", examples=[5_000_000_000])]
 Reason = Annotated[
@@ -42,6 +46,21 @@ class NewFee(Input):
 
     amount_nanousd: Amount
     reason: Reason
+
+
+class NewPrepaid(Input):
+    """An amount that a customer has paid in advance."""
+
+    amount_nanousd: Amount
+    reason: Reason
+
+
+class PrepaidShown(BaseModel):
+    """What a customer has left of its prepaid credit."""
+
+    customer: str
+    currency: str
+    left_nanousd: int = Field(description="By all records that are in the ledger; what is in flight is not drawn yet.")
 
 
 class NewCredit(Input):
@@ -67,6 +86,9 @@ class NewCredit(Input):
         return self
 
 
+Body = NewCredit | NewFee | NewPrepaid
+
+
 def _role(request: Request) -> str:
     """Return the caller's role."""
     return str(getattr(request.state, "role", "admin"))
@@ -76,7 +98,8 @@ Role = Annotated[str, Depends(_role)]
 
 
 class Adjustments:
-    """Credits and fees. They are records of the one chain and no usage: no window, limit or count of calls has them."""
+    """Credits, fees and prepaid credit. They are records of the one chain and no usage: no window, limit or count of calls has
+    them."""
 
     def __init__(self, services: AdminServices, replies: Replies) -> None:
         self._services = services
@@ -91,6 +114,8 @@ class Adjustments:
         shown: dict[str, Any] = {"response_model": UsageShown, "response_model_exclude_unset": True}
         routes.add("POST", f"{one}/credits", self.credit, "Credit a customer", 403, 404, 409, **shown)
         routes.add("POST", f"{one}/fees", self.charge, "Charge a customer a fee", 403, 404, 409, **shown)
+        routes.add("POST", f"{one}/prepaid", self.prepay, "Add prepaid credit", 403, 404, 409, **shown)
+        routes.add("GET", f"{one}/prepaid", self.prepaid, "Read what is left of prepaid credit", 404)
 
     def credit(self, customer_id: str, body: NewCredit, posted: Post, role: Role) -> UsageShown:
         """Put a credit on the customer's bill, as a record with a negative charge in the period that is open."""
@@ -100,7 +125,25 @@ class Adjustments:
         """Put a fee on the customer's bill, as a record in the period that is open."""
         return self._once("fee", customer_id, body, posted, role)
 
-    def _once(self, kind: Kind, customer_id: str, body: NewCredit | NewFee, posted: Post, role: str) -> UsageShown:
+    def prepay(self, customer_id: str, body: NewPrepaid, posted: Post, role: Role) -> UsageShown:
+        """Add what the customer paid in advance, as a record that charges nothing.
+
+        Whatever the customer is charged, from the month that is open on, is drawn from it before anything is owed.
+        """
+        return self._once("prepaid", customer_id, body, posted, role)
+
+    def prepaid(self, customer_id: str) -> PrepaidShown:
+        """Read what a customer has left of its prepaid credit.
+
+        It first waits, up to two seconds, until every call that was settled before this request is in the book.
+        """
+        with self._database.read() as connection:
+            customer_rows.find(connection, customer_id)
+        wait_until_booked(self._services.redis, [redis_keys.bucket_of(customer_id)])
+        left = left_at(self._database, customer_id, self._services.now_ms())
+        return PrepaidShown(customer=customer_id, currency=self._issuer.currency, left_nanousd=left)
+
+    def _once(self, kind: Kind, customer_id: str, body: Body, posted: Post, role: str) -> UsageShown:
         def change(keep: Keep) -> UsageShown:
             most = self._services.settings.adjustment_limits.get(role)
             if most is not None and body.amount_nanousd > most:
@@ -114,12 +157,10 @@ class Adjustments:
         kept = self._replies.once(posted, body, UsageShown, change)
         return UsageShown.model_validate(without_silence(kept.model_dump()))  # as it was hashed, also the second time
 
-    def _book(
-        self, connection: Connection, kind: Kind, customer_id: str, body: NewCredit | NewFee, actor: str
-    ) -> UsageRecord:
+    def _book(self, connection: Connection, kind: Kind, customer_id: str, body: Body, actor: str) -> UsageRecord:
         customer_rows.find(connection, customer_id)
         now = self._services.now_ms()
-        record_id = self._services.new_id("crd" if kind == "credit" else "fee")
+        record_id, amount = self._services.new_id(PREFIXES[kind]), body.amount_nanousd
         about = body.record if isinstance(body, NewCredit) else None
         named = NO_RECORD if about is None else _left_of(connection, customer_id, about, body.amount_nanousd)
         invoice = _invoice_of(connection, customer_id, body) if isinstance(body, NewCredit) else None
@@ -127,7 +168,8 @@ class Adjustments:
             kind,
             record_id=record_id,
             customer=customer_id,
-            charge_nanousd=-body.amount_nanousd if kind == "credit" else body.amount_nanousd,
+            charge_nanousd={"credit": -amount, "fee": amount, "prepaid": 0}[kind],
+            prepaid_nanousd=amount if kind == "prepaid" else None,
             currency=self._services.settings.currency,
             now_ms=now,
             tier=named.tier,

@@ -67,6 +67,16 @@ class InvoiceIssuer(BaseModel):
     tax_lines: list[str]
 
 
+class InvoicePrepaid(BaseModel):
+    """What prepaid credit pays of an invoice: before + added = drawn + left."""
+
+    before_nanousd: int = Field(description="What was left of it when the month began.")
+    added_nanousd: int = Field(description="What was paid in advance in the month.")
+    drawn_nanousd: int = Field(description="What it pays of the total; a total below zero is added to what is left.")
+    left_nanousd: int
+    due_nanousd: int = Field(description="The total less what is drawn: what is owed.")
+
+
 class InvoiceShown(BaseModel):
     """An invoice. Its lines add up to its total; a final one is never changed."""
 
@@ -80,6 +90,9 @@ class InvoiceShown(BaseModel):
     currency: str
     lines: list[InvoiceLine]
     total_nanousd: int
+    prepaid: InvoicePrepaid | None = Field(
+        default=None, description="Null where the customer has paid nothing in advance."
+    )
     records: int = Field(description="How many records count in the month.")
     ledger: InvoiceLedger
     issuer: InvoiceIssuer

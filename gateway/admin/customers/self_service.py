@@ -87,6 +87,14 @@ class SelfService:
             raise RouteNotFound(f"There is no invoice {invoice_id[:64]!r} of yours.")
         return found
 
+    def prepaid(self, customer_id: str) -> Any:
+        """Return what the customer has left of its prepaid credit, no older than a minute."""
+        of_month = {
+            one["period"]["month"]: one["prepaid"] for one in self._invoices.of(customer_id) if one.get("prepaid")
+        }
+        left = of_month[max(of_month)]["left_nanousd"] if of_month else 0
+        return {"currency": self._services.settings.currency, "left_nanousd": left}
+
     def credit_notes(self, customer_id: str, limit: int, cursor: str | None) -> Any:
         """Return a page of the customer's credit notes, by number.
 

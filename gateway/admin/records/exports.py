@@ -20,7 +20,7 @@ from gateway.exports.formats import FORMATS, format_named
 from gateway.ledger.billing.counted import records_counted_in
 from gateway.ledger.read.read_your_writes import wait_until_booked
 
-Kind = Literal["usage", "fee", "credit", "correction"]
+Kind = Literal["usage", "fee", "credit", "correction", "prepaid"]
 FormatName = Annotated[str, Query(description="Which kind of file.", json_schema_extra={"enum": list(FORMATS)})]
 
 AS_FILE = {

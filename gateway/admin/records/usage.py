@@ -33,7 +33,7 @@ class UsageShown(BaseModel):
     """What one call did. Times are milliseconds since 1970, UTC; money is in nano-units: 10^9 are 1 USD."""
 
     id: str = Field(description="The call's `x-request-id`.")
-    kind: Literal["usage", "fee", "credit", "correction"]
+    kind: Literal["usage", "fee", "credit", "correction", "prepaid"]
     corrects: str | None = Field(description="The record that a correction is about.")
     time: int = Field(description="When the call was admitted.")
     settled: int = Field(description="When its count was final.")
@@ -79,6 +79,9 @@ class UsageShown(BaseModel):
     )
     conversation_is_included: bool | None = Field(
         default=None, description="Whether a subscription includes the conversation that it began; left out where not."
+    )
+    prepaid_nanousd: int | None = Field(
+        default=None, description="What the customer paid in advance; left out but on records of the kind `prepaid`."
     )
 
 

@@ -1,4 +1,4 @@
-"""``tokencap customers credit`` and ``fee``: an amount on a customer's bill, over a running gateway's admin side."""
+"""``tokencap customers credit``, ``fee`` and ``prepaid``: an amount on a customer's bill, over a running gateway's admin side."""
 
 from __future__ import annotations
 
@@ -38,6 +38,12 @@ def fee(customer: Customer, amount: Amount, reason: Reason, url: Url, token: Tok
     """Charge a customer a fee: a record of its own, printed as it is in the ledger."""
     body = {"amount_nanousd": amount, "reason": reason}
     _put(url, token, f"/admin/customers/{quote(customer, safe='')}/fees", body, key)
+
+
+def prepaid(customer: Customer, amount: Amount, reason: Reason, url: Url, token: Token, key: Key = None) -> None:
+    """Add what a customer paid in advance: its charges are drawn from it. The record is printed as it is in the ledger."""
+    body = {"amount_nanousd": amount, "reason": reason}
+    _put(url, token, f"/admin/customers/{quote(customer, safe='')}/prepaid", body, key)
 
 
 def _put(url: str, token: str, path: str, body: dict[str, Any], key: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Credits and fees typed by hand: what they may still be of a record, and why they are in the book."""
+"""Credits, fees and prepaid credit typed by hand: what they may still be of a record, and why they are in the book."""
 
 from __future__ import annotations
 
@@ -61,6 +61,13 @@ def note(connection: Connection, adjustment: Adjustment) -> None:
     connection.execute(insert(adjustments), [asdict(adjustment)])
 
 
+def first_prepaid(connection: Connection, customer: str) -> int | None:
+    """Return when a customer first paid in advance, by the records that are kept; None where it has not."""
+    mine = select(book.time).join(adjustments, adjustments.c.id == book.id)
+    mine = mine.where(adjustments.c.customer == customer, book.kind == "prepaid")
+    return connection.execute(mine.order_by(adjustments.c.at, adjustments.c.id).limit(1)).scalar_one_or_none()
+
+
 def erase_reasons(connection: Connection, customer: str) -> None:
-    """Forget the reasons of a customer's credits and fees, which may name it."""
+    """Forget the reasons of a customer's credits, fees and prepaid credit, which may name it."""
     connection.execute(update(adjustments).where(adjustments.c.customer == customer).values(reason=None))

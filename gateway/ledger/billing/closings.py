@@ -119,6 +119,12 @@ def _month(row: AnyRow, month: str, closed: Mapping[tuple[str, str], AnyRow]) ->
     return CustomerMonth(row.id, month, start, max(start, end), row.timezone, row.created, is_closed=False)
 
 
+def zone_of(connection: Connection, customer: str) -> str:
+    """Return a customer's zone as it is now."""
+    zone = select(customers.c.timezone).where(customers.c.id == customer)
+    return connection.execute(zone).scalar_one_or_none() or UTC_ZONE
+
+
 def all_closed_until(database: Database, until: int, only: str | None = None) -> bool:
     """Return whether everything before ``until`` is closed, of every customer that there was by then, or of one."""
     ended = select(of.customer, func.max(of.end).label("end")).group_by(of.customer).subquery()
@@ -141,11 +147,11 @@ def open_since(database: Database, customer: str) -> tuple[int | None, str]:
     first = select(book.time).where(book.customer == customer).order_by(book.time).limit(1)
     late = select(func.min(late_records.c.counts)).where(late_records.c.customer == customer)
     with database.read() as connection:
-        zone = connection.execute(select(customers.c.timezone).where(customers.c.id == customer)).scalar_one_or_none()
+        zone = zone_of(connection, customer)
         end = connection.execute(ended).scalar_one_or_none() or 0
         found = [connection.execute(first.where(book.time >= end)).scalar_one_or_none()]
         found.append(connection.execute(late.where(late_records.c.counts >= end)).scalar_one_or_none())
-    return min((time for time in found if time is not None), default=None), zone or UTC_ZONE
+    return min((time for time in found if time is not None), default=None), zone
 
 
 def open_before(connection: Connection, month: CustomerMonth) -> int | None:

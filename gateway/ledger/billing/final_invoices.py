@@ -82,6 +82,18 @@ def invoiced(database: Database, month: str) -> tuple[int, int]:
     return len(totals), sum(map(int, totals))
 
 
+def last_left(connection: Connection, customer: str, month: str) -> tuple[str, int] | None:
+    """Return the month of a customer's last final invoice before a month, and what of prepaid credit was left after it.
+
+    None where the customer had no prepaid credit by then.
+    """
+    mine = (invoices.c.customer == customer, invoices.c.month < month)
+    last = select(invoices.c.month, invoices.c.body).where(*mine).order_by(invoices.c.month.desc()).limit(1)
+    row = connection.execute(last).one_or_none()
+    prepaid = None if row is None else json.loads(row.body).get("prepaid")
+    return None if row is None or prepaid is None else (row.month, prepaid["left_nanousd"])
+
+
 def erase_names(connection: Connection, customer: str) -> None:
     """Take a customer's names off its invoices; what they charge stays."""
     connection.execute(update(invoices).where(invoices.c.customer == customer).values(name="", external_id=None))

@@ -64,6 +64,7 @@ def sums_by_bucket(
     refuse_dropped(database, Span(customer, start, end))
     wanted: list[ColumnElement[bool]] = [book.customer == customer]
     wanted += [book[name].in_(values) for name, values in only.items()]
+    wanted.append(book.kind != "prepaid")  # it is no usage and costs nothing
     if generates:
         wanted += [book.kind.in_(OF_CALLS), or_(book.endpoint.is_(None), book.endpoint != EMBEDDINGS)]
     found: dict[tuple[int, tuple[str | None, ...]], list[int]] = defaultdict(lambda: [0] * (1 + len(SUMMED)))

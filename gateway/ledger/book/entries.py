@@ -21,8 +21,8 @@ from pricing.usage import FIELDS, KINDS, WHOLE_FIELDS, UsageRecord
 BESIDE = frozenset({"charge_nanousd", "settled", "conversation_cap_tokens", "conversation_is_included"})
 """The fields that a settlement carries beside the record: only the script that settles knows them."""
 
-ADDED = BESIDE | {"chain", "seq", "prev_hash", "hash"}
-"""The fields that are not in the record: those beside it, and those that the book adds."""
+ADDED = BESIDE | {"chain", "seq", "prev_hash", "hash", "prepaid_nanousd"}
+"""The fields that are not in a call's record: those beside it, those that the book adds, and what is no call's."""
 
 CARRIED = tuple(field for field in FIELDS if field not in ADDED)
 REQUIRED = frozenset(field for field in CARRIED if not usage_records.c[field].nullable)

@@ -38,7 +38,8 @@ records = st.lists(
 
 
 def booked(number: int = 1, **changes: Any) -> UsageRecord:
-    return {**record(number), "chain": "main", "seq": number, "prev_hash": "0" * 64, "hash": "f" * 64, **changes}
+    placed = {"chain": "main", "seq": number, "prev_hash": "0" * 64, "hash": "f" * 64}
+    return {**record(number), **placed, "prepaid_nanousd": 0, **changes}
 
 
 def encoded(name: str, usage: list[UsageRecord]) -> bytes:
@@ -69,7 +70,7 @@ def test_a_record_without_an_end_user_is_exported_as_it_was_hashed() -> None:
         del without[field]
 
     assert json.loads(encoded("jsonl", [without])) == without
-    assert encoded("csv", [without]).splitlines()[1].endswith(b"f,,,,,")
+    assert encoded("csv", [without]).splitlines()[1].endswith(b"f,,,,,,")
 
 
 @given(records)

@@ -131,7 +131,7 @@ async def test_a_credit_names_a_record_of_its_customer(operator: Operator, servi
     assert fields_of(await operator.refused("POST", path, {**CREDIT, "record": about})) == {"record"}
 
 
-@pytest.mark.parametrize("kind", ["credits", "fees"])
+@pytest.mark.parametrize("kind", ["credits", "fees", "prepaid"])
 async def test_a_repetition_books_nothing_more(operator: Operator, database: Database, kind: str) -> None:
     customer = await operator.customer()
     path = f"/admin/customers/{customer}/{kind}"
@@ -144,7 +144,7 @@ async def test_a_repetition_books_nothing_more(operator: Operator, database: Dat
     assert totals(database).records == 1
 
 
-@pytest.mark.parametrize("kind", ["credits", "fees"])
+@pytest.mark.parametrize("kind", ["credits", "fees", "prepaid"])
 async def test_a_role_has_a_limit(limited: Operator, database: Database, kind: str) -> None:
     customer = await limited.customer()
     path = f"/admin/customers/{customer}/{kind}"

@@ -60,7 +60,7 @@ class History:
         self.clock.ms += self.draw.choice((1, 700, HOUR_MS, 20 * HOUR_MS, 30 * HOUR_MS))
         customer = self.draw.choice(self.customers)
         happens = self.draw.choices(
-            (self.call, self.upgrade, self.own, self.credit, self.fee, self.close), (9, 3, 1, 3, 1, 2)
+            (self.call, self.upgrade, self.own, self.credit, self.fee, self.prepaid, self.close), (9, 3, 1, 3, 1, 1, 2)
         )
         await happens[0](customer)
         self.subscriptions.turn(self.clock.ms)
@@ -113,6 +113,10 @@ class History:
         body = {"amount_nanousd": self.draw.randrange(1, 10**12), "reason": "x"}
         await self.operator.post(f"/admin/customers/{customer}/fees", body)
 
+    async def prepaid(self, customer: str) -> None:
+        body = {"amount_nanousd": self.draw.randrange(1, 10**11), "reason": "x"}
+        await self.operator.post(f"/admin/customers/{customer}/prepaid", body)
+
     async def close(self, _customer: str) -> None:
         await self.operator.post(f"/admin/periods/{self.draw.choice(MONTHS)}/close")
 
@@ -146,6 +150,8 @@ async def test_all_sums_are_the_same(
     assert sum(one["total_nanousd"] for one in shown) == whole["charge_nanousd"]
     assert all(sum(line["amount_nanousd"] for line in one["lines"]) == one["total_nanousd"] for one in shown)
     assert sum(one["records"] for one in shown) == len(records)
+    for customer in history.customers:
+        await is_carried(operator, customer, [one for one in records if one["customer"] == customer])
     exported = [
         json.loads(line)
         for month in months
@@ -161,3 +167,21 @@ async def test_all_sums_are_the_same(
         credited = sum(one["amount_nanousd"] for one in notes if one["invoice"]["id"] == final["id"])
         assert 0 <= credited <= max(final["total_nanousd"], 0)
     assert verify_chain(database).is_sound
+
+
+async def is_carried(operator: Operator, customer: str, records: list[Any]) -> None:
+    """Check that a customer's prepaid credit is carried from invoice to invoice, and that none is lost or made."""
+    shown = (await operator.get(f"/admin/customers/{customer}/invoices"))["data"]
+    mine = sorted(shown, key=lambda one: one["period"]["month"])
+    left, due = 0, 0
+    for one in mine:
+        prepaid = one["prepaid"] or dict.fromkeys(("before", "added", "drawn", "left"), 0)
+        of = {name.removesuffix("_nanousd"): amount for name, amount in prepaid.items()}
+        assert of["before"] == left
+        assert of["before"] + of["added"] == of["drawn"] + of["left"]
+        left, owed = of["left"], one["total_nanousd"] - of["drawn"]
+        assert one["prepaid"] is None or (owed, left * owed) == (of["due"], 0)
+        due += owed
+    added = sum(one.get("prepaid_nanousd", 0) for one in records)
+    assert due == sum(one["charge_nanousd"] for one in records) - added + left
+    assert (await operator.get(f"/admin/customers/{customer}/prepaid"))["left_nanousd"] == left

@@ -26,7 +26,8 @@ from tests.gateway.ledger.records import NOON, record, settle, settled_call
 @pytest.fixture
 def booked(database: Database) -> list[Any]:
     """Five calls a millisecond apart, the last one of another customer."""
-    return append(database, [*(record(number) for number in range(1, 5)), record(5, customer="cus_other")])
+    calls = [record(number, prepaid_nanousd=0) for number in range(1, 5)]
+    return append(database, [*calls, record(5, customer="cus_other", prepaid_nanousd=0)])
 
 
 @pytest.fixture

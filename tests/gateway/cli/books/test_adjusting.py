@@ -1,4 +1,4 @@
-"""``tokencap customers credit`` and ``fee`` put an amount on a customer's bill, once for each key."""
+"""``tokencap customers credit``, ``fee`` and ``prepaid`` put an amount on a customer's bill, once for each key."""
 
 from __future__ import annotations
 
@@ -38,6 +38,16 @@ def test_a_fee_and_a_credit_for_it_are_records_of_the_ledger(gateway: Rig, tmp_p
     booked = gateway.admin.get("/admin/usage").json()["data"]
     assert booked == [record, json.loads(credited[0].stdout)]
     assert [row["charge_nanousd"] for row in booked] == [900, -900]
+
+
+def test_prepaid_credit_is_a_record_of_the_ledger(gateway: Rig, tmp_path: Path) -> None:
+    customer = gateway.admin.post("/admin/customers", json={"name": "Acme"}).json()["id"]
+
+    paid = run(tmp_path, gateway, "prepaid", customer, "--amount-nanousd", "900", "--reason", "Transfer")
+
+    assert paid.returncode == 0, paid.stderr
+    assert gateway.admin.get("/admin/usage").json()["data"] == [json.loads(paid.stdout)]
+    assert gateway.admin.get(f"/admin/customers/{customer}/prepaid").json()["left_nanousd"] == 900
 
 
 def test_a_refusal_is_one_sentence(gateway: Rig, tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ def second(database: Database, ledger_url: str) -> Iterator[Database]:
 
 
 def test_records_come_back_as_they_were_booked(database: Database) -> None:
-    appended = append(database, [record(1, model="modèle ☃"), record(2, requested_tokens=7)])
+    appended = append(
+        database, [record(1, model="modèle ☃", prepaid_nanousd=5), record(2, requested_tokens=7, prepaid_nanousd=0)]
+    )
 
     assert in_the_book(database) == appended
     assert [list(row) for row in in_the_book(database)] == [list(FIELDS)] * 2

@@ -63,7 +63,7 @@ def test_a_field_that_may_be_null_may_be_left_out() -> None:
 
     assert not isinstance(found, Malformed)
     assert found["ttft_ms"] is None
-    assert found.keys() | {"chain", "seq", "prev_hash", "hash"} == set(FIELDS)
+    assert found.keys() | {"chain", "seq", "prev_hash", "hash", "prepaid_nanousd"} == set(FIELDS)
 
 
 @pytest.mark.parametrize(
@@ -74,13 +74,14 @@ def test_a_field_that_may_be_null_may_be_left_out() -> None:
         ({"customer": "c" * 65}, "customer is longer than 64 characters"),
         ({"model": "a\0b"}, "model has a character that no database keeps"),
         ({"model": "\ud800"}, "record is not JSON"),
-        ({"kind": "gift"}, "kind is not one of usage, fee, credit, correction"),
+        ({"kind": "gift"}, "kind is not one of usage, fee, credit, correction, prepaid"),
         ({"stream": 1}, "stream is not true or false"),
         ({"output_tokens": 1.0}, "output_tokens is not a whole number below 2^53"),
         ({"output_tokens": True}, "output_tokens is not a whole number below 2^53"),
         ({"output_tokens": 2**53}, "output_tokens is not a whole number below 2^53"),
         ({"output_tokens": "5"}, "output_tokens is not a whole number below 2^53"),
         ({"hash": "0" * 64}, "record has a field that is not its own: 'hash'"),
+        ({"prepaid_nanousd": 5}, "record has a field that is not its own: 'prepaid_nanousd'"),
     ],
 )
 def test_what_is_wrong_with_a_record_is_said(changes: dict[str, Any], reason: str) -> None:

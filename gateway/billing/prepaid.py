@@ -1,0 +1,84 @@
+"""What a customer has paid in advance: how much of a month's charges it pays, what is owed beyond it, and what is left.
+
+Prepaid credit is drawn by everything that a month charges, before anything is owed. Nothing is counted beside the book: a
+balance is that of the last final invoice, with the records of the months since.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.ledger.billing.adjustment_reasons import first_prepaid
+from gateway.ledger.billing.closings import CustomerMonth, month_after, month_at, month_before, months_of, zone_of
+from gateway.ledger.billing.counted import counted_in
+from gateway.ledger.billing.final_invoices import last_left
+from gateway.ledger.database import Database
+from gateway.ledger.read.queries import Span
+from gateway.ledger.tables import usage_records
+
+book = usage_records.c
+COLUMNS = (book.time, book.id, book.customer, book.charge_nanousd, book.prepaid_nanousd)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepaid:
+    """The prepaid credit of one month of a customer: before + added = drawn + left, and drawn + due is what it charged."""
+
+    before_nanousd: int
+    added_nanousd: int
+    drawn_nanousd: int
+    left_nanousd: int
+    due_nanousd: int
+
+
+def drawn(before: int | None, added: int, charged: int) -> Prepaid | None:
+    """Return the prepaid credit of a month, None where there is none.
+
+    Args:
+        before: what was left when the month began; None where nothing had been paid in advance by then.
+        added: what was paid in advance in the month.
+        charged: what its records charge in all. Where credits exceed charges it is negative, and is added to what is left.
+    """
+    if before is None and not added:
+        return None
+    there = (before or 0) + added
+    taken = min(charged, there)
+    return Prepaid(before or 0, added, taken, there - taken, charged - taken)
+
+
+def left_before(database: Database, customer: str, month: str) -> int | None:
+    """Return what a customer has left of its prepaid credit when a month begins, None where it has had none by then.
+
+    It reads the records of the months before that have no final invoice.
+    """
+    with database.read() as connection:
+        found = last_left(connection, customer, month)
+        first, zone = first_prepaid(connection, customer), zone_of(connection, customer)
+    if found is not None:
+        name, left = month_after(found[0]), found[1]
+    elif first is not None:
+        name, left = month_before(month_at(first, zone)), None
+    else:
+        return None
+    while name < month:
+        for one in months_of(database, name, customer):
+            after = drawn(left, *_sums(database, one))
+            left = None if after is None else after.left_nanousd
+        name = month_after(name)
+    return left
+
+
+def left_at(database: Database, customer: str, now_ms: int) -> int:
+    """Return what a customer has left of its prepaid credit, by all records that are in the book."""
+    with database.read() as connection:
+        zone = zone_of(connection, customer)
+    return left_before(database, customer, month_after(month_at(now_ms, zone))) or 0
+
+
+def _sums(database: Database, month: CustomerMonth) -> tuple[int, int]:
+    """Return what was paid in advance in a month, and what its records charge."""
+    added, charged = 0, 0
+    for one in counted_in(database, COLUMNS, Span(month.customer, month.start, month.end)):
+        charged += one.row[3]
+        added += one.row[4] or 0
+    return added, charged
