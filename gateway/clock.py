@@ -79,7 +79,7 @@ class SteadyClock:
         self._jump: tuple[int, int] | None = None
         """How far it has been ahead since the machine's clock jumped, and since when."""
 
-    def __call__(self) -> int:
+    def now_ms(self) -> int:
         wall, uptime = self._wall_ns(), self._uptime_ns()
         ahead = wall - uptime
         if -_APART_NS <= ahead - self._ahead_ns <= _APART_NS:
@@ -95,7 +95,7 @@ class SteadyClock:
         return (uptime + self._ahead_ns) // 1_000_000
 
 
-now_ms = SteadyClock()
+now_ms = SteadyClock().now_ms
 """The time of day as every part of this process counts it."""
 
 

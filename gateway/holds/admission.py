@@ -285,7 +285,8 @@ class Admission:
         if condition.offer.end_user_period_tokens_max is not None:
             customer, start = fixed["customer"], fixed["period_start"]
             end_user_window = redis_keys.end_user(ask.bucket, customer, start, ask.end_user)
-        own = {
+        named = {
+            **fixed,
             "id": ask.id,
             "bucket": ask.bucket,
             "key_id": key_id,
@@ -303,7 +304,7 @@ class Admission:
             "end_user": ask.end_user,
             "end_user_window": end_user_window,
         }
-        return Facts.of(fixed, own)
+        return Facts.of(named)
 
     async def _ask(self, bid: Bid, now: int, *, is_known: bool) -> bytes | list[bytes]:
         """Run the script; the server is sent its source only once its state was checked (``is_known`` is false)."""

@@ -6,7 +6,6 @@ Objects made for each call are not frozen, though nothing changes them: a frozen
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from struct import Struct
@@ -94,10 +93,10 @@ class Facts:
     """The shares of a limit at which the webhook is notified, where they differ from ``NOTICE_PERCENTS``."""
 
     @classmethod
-    def of(cls, terms: Mapping[str, Any], call: Mapping[str, Any]) -> Facts:
-        """Return the facts of a call, by the names of the fields: those that its terms fix, and the call's own."""
+    def of(cls, named: dict[str, Any]) -> Facts:
+        """Return the facts of a call by their names: every one of them, and no other."""
         facts = cls.__new__(cls)
-        facts.__dict__ = {**terms, **call}
+        facts.__dict__ = named
         return facts
 
     def to_json(self) -> bytes:

@@ -7,7 +7,6 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -66,14 +65,8 @@ class Live:
         return Checkpoint(self.sofar, self.owes_input)
 
 
-@dataclass(slots=True)
-class _Settling:
-    """One settlement that is not made yet, and the future that its caller may wait for."""
-
-    live: Live
-    outcome: Outcome
-    once: Once | None
-    coming: asyncio.Future[Settled | None]
+Settling = tuple[Live, Outcome, Once | None, asyncio.Future[Settled | None]]
+"""One settlement that is not made yet: the last part is the future that its caller may wait for."""
 
 
 class Keeper:
@@ -126,7 +119,7 @@ class Keeper:
 
     def take(self, hold: Hold, once: Once | None = None) -> Live:
         """Take over a hold that was just made, and its Idempotency-Key."""
-        live = self._live[hold.id] = Live(hold, once)
+        live = self._live[hold.facts.id] = Live(hold, once)
         self._all_settled.clear()
         return live
 
@@ -141,34 +134,38 @@ class Keeper:
         without it the Idempotency-Key is free again.
         """
         live.sofar = outcome.billed_output_tokens
-        settling = _Settling(live, outcome, once or live.once, asyncio.get_running_loop().create_future())
+        once = once or live.once
+        coming: asyncio.Future[Settled | None] = asyncio.get_running_loop().create_future()
+        settling = live, outcome, once, coming
         try:
-            sent = self._settlements.post(live.hold, outcome, settling.once)
+            sent = self._settlements.post(live.hold, outcome, once)
             posted = sent if isinstance(sent, asyncio.Future) else asyncio.ensure_future(sent)
         except (RedisError, MeteringUnavailable):
             self._go_on(settling)
         else:
             posted.add_done_callback(partial(self._was_posted, settling))
-        return settling.coming
+        return coming
 
-    def _was_posted(self, settling: _Settling, posted: asyncio.Future[Any]) -> None:
+    def _was_posted(self, settling: Settling, posted: asyncio.Future[Any]) -> None:
         settled = self._settlements.read(posted)
         if settled is None:
             self._go_on(settling)
         else:
             self._close(settling, settled)
 
-    def _go_on(self, settling: _Settling) -> None:
+    def _go_on(self, settling: Settling) -> None:
         """Settle in a task, where one request was not enough."""
-        task = asyncio.create_task(self._until_settled(settling), name=f"settle {settling.live.hold.id}")
+        live, *_ = settling
+        task = asyncio.create_task(self._until_settled(settling), name=f"settle {live.hold.id}")
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
 
-    async def _until_settled(self, settling: _Settling) -> None:
-        hold, wait_s = settling.live.hold, RETRY_FIRST_S
+    async def _until_settled(self, settling: Settling) -> None:
+        live, outcome, once, _ = settling
+        hold, wait_s = live.hold, RETRY_FIRST_S
         while True:
             try:
-                settled = await self._settlements.settle(hold, settling.outcome, settling.once)
+                settled = await self._settlements.settle(hold, outcome, once)
             except Exception as error:
                 if not isinstance(error, MeteringUnavailable):
                     log.exception("hold %s is not settled yet", hold.id)
@@ -177,16 +174,17 @@ class Keeper:
             else:
                 return self._close(settling, settled)
 
-    def _close(self, settling: _Settling, settled: Settled) -> None:
-        hold = settling.live.hold
-        self._live.pop(hold.id, None)
-        self._settled.append((self._monotonic(), hold.facts.bucket, hold.id))
-        if not settling.outcome.was_answered:
-            self._counters.add(REQUESTS, hold.facts.tier or "", UNANSWERED)
+    def _close(self, settling: Settling, settled: Settled) -> None:
+        live, outcome, _, coming = settling
+        facts = live.hold.facts
+        self._live.pop(facts.id, None)
+        self._settled.append((self._monotonic(), facts.bucket, facts.id))
+        if not outcome.was_answered:
+            self._counters.add(REQUESTS, facts.tier or "", UNANSWERED)
         if not self._live:
             self._all_settled.set()
-        if not settling.coming.done():
-            settling.coming.set_result(settled)
+        if not coming.done():
+            coming.set_result(settled)
 
     async def run(self) -> None:
         """Send heartbeats and renewals until cancelled, whatever happens: without them the worker is useless."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gateway.errors import TokencapError
 from gateway.holds.hold import UNANSWERED, Outcome, Settled
@@ -46,14 +46,6 @@ OWES_INPUT = ANSWERED | {"disconnect"}
 """Endings of an answer whose input is owed, also without a token of output: the model has read the input."""
 
 
-@dataclass(slots=True)
-class Last:
-    """The end of an answer: all of it for a caller who does not stream, the last events for one who does."""
-
-    headers: Headers
-    body: bytes
-
-
 class Call:
     """What is known of a call between its admission and its settlement."""
 
@@ -77,8 +69,11 @@ class Call:
         self._key = key
         self._disconnects = disconnects
         self._asked_at: float | None = None
+        self.has_left = False
+        """Whether the caller has left."""
         self._left_at: float | None = None
         self._is_drained = False
+        self._has_place = False  # among the answers that are read on
         self._monotonic = monotonic
         self._started = monotonic()
         self._ttft_ms: int | None = None
@@ -96,7 +91,7 @@ class Call:
         """Note that the upstream answers."""
         self.reading = reading
         self.live.counting = self._count
-        if self._left_at is not None:
+        if self.has_left:
             self._note_owed_input()
         return reading
 
@@ -104,23 +99,26 @@ class Call:
         """Note that the request goes to the upstream: from now on tokens may be made."""
         self._asked_at = self._monotonic()
 
-    def leave(self) -> bool:
-        """Note that the caller has left; return whether the upstream's figure is still to come."""
-        self._left_at = self._monotonic()
+    def goes_on(self) -> float:
+        """Note that the caller has left; return for how many seconds its answer is read on, 0 for not at all."""
+        self.has_left, self._left_at = True, self._monotonic()
         self.live.counting = self._count
         if self.reading is not None:
             self._note_owed_input()
         self._is_drained = self._asked_at is not None and not self._is_told
-        return self._is_drained
+        seconds = self._disconnects.goes_on(is_awaited=self._is_drained)
+        self._has_place = seconds > 0
+        return seconds
+
+    def end(self) -> None:
+        """Note that nothing more is read of the answer."""
+        if self._has_place:
+            self._has_place = False
+            self._disconnects.ends()
 
     def _note_owed_input(self) -> None:
         """Have the hold record that its input is owed: the upstream answers, and the caller has left."""
         self.live.owes_input = self.wanted.generates
-
-    @property
-    def has_left(self) -> bool:
-        """Whether the caller has left."""
-        return self._left_at is not None
 
     @property
     def _is_told(self) -> bool:
@@ -270,18 +268,21 @@ class Call:
             led_by if reading.answer_id is None else (*led_by, thread_digests.of_answer_id(reading.answer_id, secret))
         )
 
-    def last(self, settled: Settled | None) -> Last:
-        """Return the end of the answer, with the charge where it is known in time."""
+    def last(self, settled: Settled | None) -> tuple[Headers, bytes]:
+        """Return the end of the answer, with the charge where it is known in time.
+
+        It is all of the answer, and its headers, for a caller who does not stream, and the last events for one who does.
+        """
         assert self.reading is not None
         if self.is_kept and settled is not None:
             settled = self.foreseen(settled.charge_nanousd)
         if self.wanted.stream:
             charge = settled.charge_nanousd if settled else None
             left = settled.conversation_left if settled else None
-            return Last([], self.reading.ending(self.came_to.billed_output_tokens, charge, left))
+            return [], self.reading.ending(self.came_to.billed_output_tokens, charge, left)
         headers = [*self.headers, *charge_header(settled)]
         answer = self.reading.whole(self.came_to.billed_output_tokens)
-        return Last(headers, dumps(answer) if self.raw is None else as_it_came(self.raw, answer))
+        return headers, dumps(answer) if self.raw is None else as_it_came(self.raw, answer)
 
     def foreseen(self, charge_nanousd: int) -> Settled:
         """Return the settlement as it will be, if the call is charged that much."""

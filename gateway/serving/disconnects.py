@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.holds.hold import Hold
@@ -52,9 +51,6 @@ DRAINED_AT_ONCE = 256
 DRAINED_PART = 4
 """Where concurrency at the upstream is limited, such answers may have one place in this many, rounded down."""
 
-GoesOn = Callable[[], float]
-"""Called when the caller has left; returns for how many seconds its answer is read on, 0 for not at all."""
-
 
 @dataclass(frozen=True, slots=True)
 class Manners:
@@ -101,23 +97,16 @@ class Disconnects:
         self.tells_as_it_goes = profile.continuous_usage
         """Whether each piece of the upstream's answer has a running count of its tokens."""
 
-    def of(self, leave: Callable[[], bool]) -> Leaving:
-        """Return a context that gives what is called when the caller of a call has left.
+    def goes_on(self, *, is_awaited: bool) -> float:
+        """Return for how many seconds an answer is read on whose caller has left, 0 for not at all.
 
-        ``leave`` notes that and returns whether a figure is still to come: only then the answer is read on.
+        It is read on only where a figure is still ``is_awaited``. Then it has a place, until ``ends``.
         """
-        return Leaving(self, leave)
-
-    def drains(self) -> float:
-        """Return for how many seconds one more answer is read on, which has a place from now on; 0 for not at all."""
-        is_drained = self._finishes and self._manners.drain_s > 0 and self._places.take()
+        is_drained = is_awaited and self._finishes and self._manners.drain_s > 0 and self._places.take()
+        self._counters.add(HANGUPS, "read on" if is_drained else "closed")
         return self._manners.drain_s if is_drained else 0
 
-    def count(self, *, is_drained: bool) -> None:
-        """Count a caller that has left."""
-        self._counters.add(HANGUPS, "read on" if is_drained else "closed")
-
-    def give_back(self) -> None:
+    def ends(self) -> None:
         """Free the place of an answer that was read on."""
         self._places.give_back()
 
@@ -139,25 +128,3 @@ class Disconnects:
             return Count(most, most, "granted")
         tokens = min(max(seen.billed_output_tokens, timed * hold.facts.choices), most)
         return Count(tokens, tokens, "timed")
-
-
-class Leaving:
-    """What becomes of one call's answer once its caller has left; at the context's end its place is free again."""
-
-    def __init__(self, disconnects: Disconnects, leave: Callable[[], bool]) -> None:
-        self._disconnects = disconnects
-        self._leave = leave
-        self._is_drained = False
-
-    def __enter__(self) -> GoesOn:
-        return self._goes_on
-
-    def _goes_on(self) -> float:
-        seconds = self._disconnects.drains() if self._leave() else 0.0
-        self._is_drained = seconds > 0
-        self._disconnects.count(is_drained=self._is_drained)
-        return seconds
-
-    def __exit__(self, *_: object) -> None:
-        if self._is_drained:
-            self._disconnects.give_back()

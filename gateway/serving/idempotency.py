@@ -50,12 +50,11 @@ class IdempotentCall:
         return Once(self.digest, self.body, first, again)
 
     def _sealed(self, call: Call, recorded: bytes, charge_nanousd: int) -> bytes:
-        last = call.last(call.foreseen(charge_nanousd))
-        body = recorded + last.body
+        headers, last = call.last(call.foreseen(charge_nanousd))
+        body = recorded + last
         if len(body) > KEPT_MOST:
             return b""
-        headers = last.headers or call.headers
-        lines = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        lines = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers or call.headers]
         head = {"type": call.content_type.decode(), "id": call.live.hold.id, "headers": lines}
         return self.seal.close(json.dumps(head).encode() + b"\n" + body)
 

@@ -170,6 +170,8 @@ class Journey:
         call = Call(live, wanted, key, self._disconnects, self._monotonic)
         call.is_checked = self._spots.picks()
         finish, problem = await self._run(call, exchange, body, to_its_end=idempotent is not None)
+        if call.has_left:
+            finish = "disconnect"
         if self._token_counter.can_count and not isinstance(problem, ShuttingDown):
             with suppress(asyncio.CancelledError):  # the server stops waiting: the text that went by has to do
                 await call.count_missing(self._token_counter)
@@ -257,17 +259,9 @@ class Journey:
 
         A call that goes on ``to_its_end`` survives its caller; any other is read on as ``Disconnects`` decides.
         """
-        finish, problem = await self._ended(call, exchange, body, to_its_end=to_its_end)
-        return ("disconnect" if call.has_left else finish), problem
-
-    async def _ended(
-        self, call: Call, exchange: Exchange, body: Body, *, to_its_end: bool
-    ) -> tuple[str, TokencapError | None]:
-        hold = call.live.hold
         try:
-            with self._disconnects.of(call.leave) as goes_on:
-                async with exchange.attended(self._rules.call_deadline_s, to_its_end=to_its_end, goes_on=goes_on):
-                    await self._relay(call, exchange, body)
+            async with exchange.attended(self._rules.call_deadline_s, to_its_end=to_its_end, goes_on=call.goes_on):
+                await self._relay(call, exchange, body)
             return call.finish(), None
         except CallerGone:
             return "disconnect", None
@@ -282,8 +276,10 @@ class Journey:
         except TokencapError as error:
             return "upstream_error", error
         except Exception:
-            log.exception("call %s failed", hold.id)
+            log.exception("call %s failed", call.live.hold.id)
             return "shutdown", HouseError("Something went wrong on our side; the answer ends here.")
+        finally:
+            call.end()
 
     def _heard(self, error: UpstreamError, call: Call) -> TokencapError:
         """Return an upstream's error as the caller may see it."""
@@ -299,7 +295,7 @@ class Journey:
             self._upstream.ask(
                 self.dialect.path,
                 self._forwarded(call, exchange, body),
-                hold.id,
+                hold.facts.id,
                 {**self.dialect.headers, **call.wanted.headers},
                 comes_whole=call.wanted.comes_whole,
                 amend=None if hold.bound_by == "caller_limit" else as_long_as_it_may_be,
@@ -376,7 +372,7 @@ class Journey:
             told = b"" if call.reading is None else call.reading.failed(problem)
             await exchange.end(told or self.dialect.broken_off(problem, exchange.request_id))
         else:
-            last = call.last(settled)
+            headers, last = call.last(settled)
             if exchange.answers:
-                await exchange.start(200, [*last.headers, length_header(last.body)], call.content_type)
-            await exchange.end(last.body)
+                await exchange.start(200, [*headers, length_header(last)], call.content_type)
+            await exchange.end(last)

@@ -77,9 +77,8 @@ class Observed:
     is_partial: bool = False
     """Whether the usage lacks choices that have not reported yet: then it is the least that was made."""
 
-    @property
     def is_belied(self) -> bool:
-        """Whether the figure that the upstream said of all of the text is too small for it."""
+        """Return whether the figure that the upstream said of all of the text is too small for it."""
         said = self.usage.output_tokens
         return said is not None and self.is_final and (said < self.least or (said == 0 and self.tokens > 0))
 
@@ -102,7 +101,7 @@ def count_output(observed: Observed, granted: int) -> Count:
     """
     reported, seen = observed.usage.output_tokens, observed.tokens
     surely = seen if observed.surely is None else observed.surely
-    if reported is not None and observed.is_final and not observed.is_belied:
+    if reported is not None and observed.is_final and not observed.is_belied():
         output, source = reported, "upstream" if observed.is_whole else "continuous"
     elif reported and reported >= surely and not observed.is_partial:
         output, source = reported, "continuous"
@@ -164,7 +163,7 @@ def outcome(
         cached_tokens=min(usage.cached_tokens, given.tokens),
         reasoning_tokens=min(usage.reasoning_tokens, counted.output_tokens),
         usage_source=counted.source,
-        usage_dispute="text" if observed.is_belied else "itself" if usage.is_disputed else None,
+        usage_dispute="text" if observed.is_belied() else "itself" if usage.is_disputed else None,
         ttft_ms=ttft_ms,
         duration_ms=duration_ms,
         threads=threads,

@@ -26,7 +26,7 @@ class CallerWatch:
 
     Our own server reports a hang-up at once, to the callback that ``when_gone`` takes. Of another server only
     ``receive()`` reports it, to a task that awaits it: that task is made with the first tick, before which most whole
-    answers have ended.
+    answers have ended. ``task`` is the one that runs the block, where it is known; else it is looked up.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class CallerWatch:
         *,
         heeds_caller: bool,
         goes_on: Callable[[], float] | None = None,
+        task: asyncio.Task[Any] | None = None,
     ) -> None:
         self._receive = receive
         self._when_gone = when_gone if heeds_caller else None
@@ -48,11 +49,12 @@ class CallerWatch:
         self.is_unheard = False
         """Whether the block goes on without its caller."""
         self._why: Exception | None = None
-        self._task: asyncio.Task[Any] | None = None
+        self._task = task
         self._watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
-        self._task = asyncio.current_task()
+        if self._task is None:
+            self._task = asyncio.current_task()
         self._deadlines.watch(self)
         if self._when_gone is not None:
             self._when_gone(self._leave)
@@ -171,8 +173,7 @@ class Exchange:
 
     def header(self, name: bytes) -> str | None:
         """Return a request header by its lower-case name, the last one where it comes twice."""
-        value = self._headers.get(name)
-        return None if value is None else value.decode("latin-1")
+        return self._headers[name].decode("latin-1") if name in self._headers else None
 
     def says_any_of(self, names: Set[bytes]) -> bool:
         """Return whether the request has one of these headers, named in lower case."""
@@ -325,7 +326,13 @@ class Exchange:
         """Return a context that ends with TimeoutError after ``seconds``, and with CallerGone as soon as the caller has
         left, unless the block goes on ``to_its_end``, or for as long as ``goes_on`` then returns."""
         self._caller_watch = CallerWatch(
-            self._receive, self._when_gone, self._deadlines, seconds, heeds_caller=not to_its_end, goes_on=goes_on
+            self._receive,
+            self._when_gone,
+            self._deadlines,
+            seconds,
+            heeds_caller=not to_its_end,
+            goes_on=goes_on,
+            task=self._task,
         )
         return self._caller_watch
 

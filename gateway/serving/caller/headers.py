@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 
 from gateway.holds.hold import Hold, Settled
 from gateway.holds.refusals import duration
@@ -32,11 +33,9 @@ def answer_headers(hold: Hold, dropped: tuple[str, ...] = ()) -> Headers:
     """Return the headers of every answer."""
     facts = hold.facts
     headers = [(b"x-tokencap-cap", b"%d" % hold.grant), (b"x-tokencap-conversation", written(facts.conversation))]
-    headers += dropped_header(dropped)
-    if facts.tier is not None:
-        headers.append((b"x-tokencap-tier", written(facts.tier)))
-    if facts.menu_version is not None:
-        headers.append((b"x-tokencap-menu-version", written(facts.menu_version)))
+    if dropped:
+        headers += dropped_header(dropped)
+    headers += _terms_headers(facts.tier, facts.menu_version)
     if hold.period_tokens_max is not None and hold.period_left is not None:
         headers += [
             (b"x-ratelimit-limit-tokens", b"%d" % hold.period_tokens_max),
@@ -44,6 +43,12 @@ def answer_headers(hold: Hold, dropped: tuple[str, ...] = ()) -> Headers:
             (b"x-ratelimit-reset-tokens", duration((facts.period_end - hold.admitted) // 1000).encode()),
         ]
     return headers
+
+
+@lru_cache(maxsize=1024)
+def _terms_headers(tier: str | None, menu_version: str | None) -> tuple[tuple[bytes, bytes], ...]:
+    named = ((b"x-tokencap-tier", tier), (b"x-tokencap-menu-version", menu_version))
+    return tuple((name, written(value)) for name, value in named if value is not None)
 
 
 def charge_header(settled: Settled | None) -> Headers:

@@ -131,7 +131,9 @@ def end_user(body: Body, *fields: str, within: str | None = None) -> str | None:
     if not isinstance(holder, dict):
         return None
     for field in fields:
-        value = holder.get(field)
+        if field not in holder:
+            continue
+        value = holder[field]
         if value is not None and not isinstance(value, str):
             param = field if within is None else f"{within}.{field}"
             raise BadRequest(f"{param} is a string.", code="invalid_type", param=param)

@@ -30,7 +30,7 @@ class Chat(OpenAI):
     def read(self, body: Body, size: int) -> Parameters:
         model = named(body, "model")
         messages = body.get("messages")
-        if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
+        if not isinstance(messages, list) or set(map(type, messages)) != {dict}:
             raise BadRequest("messages is a list of at least one object.", code="invalid_type", param="messages")
         choices = positive(body, "n", self._profile.choices_most) or 1
         check_best_of(body, choices)

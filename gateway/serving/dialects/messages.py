@@ -105,7 +105,7 @@ class MessagesReading(Reading):
         if isinstance(said, dict):
             said = shown_usage(said)
             self._said = _later(self._said, said)
-            self._usage = replace(self._usage, **_input(self._said))  # its output is not of the text
+            self.usage = replace(self.usage, **_input(self._said))  # its output is not of the text
         if self._is_begun:
             return []
         self._is_begun = True
@@ -197,7 +197,7 @@ class MessagesReading(Reading):
 
     def _shown_usage(self, billed: int) -> dict[str, Any]:
         """Return the upstream's usage with the billed counts."""
-        is_said = self.input_tokens is None and self._usage.input_tokens is not None
+        is_said = self.input_tokens is None and self.usage.input_tokens is not None
         beside = sum(count(self._said.get(name)) or 0 for name in CACHED)
         given = {} if is_said else {"input_tokens": max(self._input - beside, 0)}
         return {**self._said, **given, "output_tokens": billed}

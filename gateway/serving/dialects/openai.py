@@ -87,5 +87,5 @@ def check_best_of(body: Body, choices: int) -> None:
     Raises:
         BadRequest: more answers are requested than ``choices``.
     """
-    if (positive(body, "best_of") or 1) > choices:
+    if "best_of" in body and (positive(body, "best_of") or 1) > choices:
         raise BadRequest("best_of is at most n: answers nobody sees are not sold.", param="best_of")

@@ -137,7 +137,7 @@ class ResponsesReading(Reading):
         why = details.get("reason") if isinstance(details, dict) else None
         if kind == "response.incomplete" or status == "incomplete":
             return "content_filter" if why == "content_filter" else "length"
-        if "incomplete_details" not in self._response and (self._usage.output_tokens or 0) >= self._grant:
+        if "incomplete_details" not in self._response and (self.usage.output_tokens or 0) >= self._grant:
             return "length"
         return "tool_calls" if self.tool_calls or any(item.get("call_id") for item in added) else "stop"
 

@@ -32,6 +32,8 @@ DETAILS = {
 }
 """The details of a usage, and the names in them that pass."""
 
+DETAILED = frozenset(DETAILS)
+
 TIMES = frozenset({"queue_time", "prompt_time", "completion_time", "total_time", "service_tier"})
 """Other facts about a call that some upstreams write into its usage."""
 
@@ -43,16 +45,12 @@ def shown_usage(said: dict[str, Any]) -> dict[str, Any]:
     shown = {
         name: value
         for name, value in said.items()
-        if name in ALLOWED and (name not in COUNTS or value is None or _is_count(value))
+        if name in ALLOWED and (name not in COUNTS or value is None or (type(value) is int and value >= 0))
     }
-    for name in DETAILS.keys() & shown.keys():
+    for name in DETAILED.intersection(shown):
         if isinstance(details := shown[name], dict):
             shown[name] = {inner: value for inner, value in details.items() if inner in DETAILS[name]}
     return shown
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
 
 
 def without_houses_own(answer: dict[str, Any]) -> None:

@@ -90,9 +90,10 @@ class Sieve:
         """Return the fields that reach the upstream as they came, except a minimum of tokens above the grant."""
         known = self._passes
         passed = {name: value for name, value in body.items() if name in known or self.passes(name)}
-        least_tokens = passed.get("min_tokens")
-        if grant is not None and isinstance(least_tokens, int) and least_tokens > grant:
-            passed["min_tokens"] = grant
+        if grant is not None and "min_tokens" in passed:
+            least_tokens = passed["min_tokens"]
+            if isinstance(least_tokens, int) and least_tokens > grant:
+                passed["min_tokens"] = grant
         return passed
 
 

@@ -35,8 +35,10 @@ def disconnects(
 
 
 def told(one: Disconnects, *, is_to_come: bool = True) -> float:
-    with one.of(lambda: is_to_come) as goes_on:
-        return goes_on()
+    seconds = one.goes_on(is_awaited=is_to_come)
+    if seconds:
+        one.ends()
+    return seconds
 
 
 def hold(**facts: Any) -> Hold:
@@ -58,9 +60,8 @@ def test_it_is_closed_where_the_engine_stops_with_its_caller_or_the_operator_say
 
 def test_an_answer_that_is_not_read_on_takes_no_place() -> None:
     one = disconnects(drain_s=0, places=4)
-    with one.of(lambda: True) as goes_on:
-        assert goes_on() == 0
-        assert one._places.take()
+    assert one.goes_on(is_awaited=True) == 0
+    assert one._places.take()
 
 
 @pytest.mark.parametrize(
@@ -70,11 +71,9 @@ def test_no_more_than_a_quarter_of_the_upstreams_places_are_for_answers_that_nob
     places: int | None, drained: int
 ) -> None:
     one = disconnects(places=places)
-    entered = [one.of(lambda: True) for _ in range(drained + 1)]
-    asked = [each.__enter__() for each in entered]
-    assert [goes_on() for goes_on in asked] == [60.0] * drained + [0]
-    for each in entered:
-        each.__exit__(None, None, None)
+    assert [one.goes_on(is_awaited=True) for _ in range(drained + 1)] == [60.0] * drained + [0]
+    for _ in range(drained):
+        one.ends()
     assert told(one) == (60 if drained else 0), "a place is free again once its answer is over"
 
 

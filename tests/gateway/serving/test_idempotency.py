@@ -11,7 +11,7 @@ from gateway.errors import BadRequest
 from gateway.holds.hold import Settled
 from gateway.holds.idempotency import Seal, key_digest
 from gateway.holds.offer import Charge
-from gateway.serving.call import Last
+from gateway.serving.caller.headers import Headers
 from gateway.serving.idempotency import KEPT_MOST, NAME_MOST, IdempotentCall, name_of
 
 DIGEST = key_digest("/v1/chat/completions", "once")
@@ -33,8 +33,8 @@ class Ended:
     def foreseen(self, charge_nanousd: int) -> Settled:
         return Settled(charge_nanousd, None)
 
-    def last(self, settled: Settled) -> Last:
-        return Last([(b"x-charge", b"%d" % settled.charge_nanousd)], b"a" * self._size)
+    def last(self, settled: Settled) -> tuple[Headers, bytes]:
+        return [(b"x-charge", b"%d" % settled.charge_nanousd)], b"a" * self._size
 
 
 def kept(size: int, recorded: bytes = b"") -> tuple[bytes, bytes]:

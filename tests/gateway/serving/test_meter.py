@@ -65,7 +65,7 @@ def test_one_decision_for_each_way_of_saying_it(
 def test_a_figure_that_is_too_small_for_its_text_is_none(said: int, expected: Count, is_belied: bool) -> None:
     """300 pieces that are 150 tokens at least, of 500 that were granted."""
     observed = Observed(Usage(said), 300, True, True, least=150)
-    assert (count_output(observed, 500), observed.is_belied) == (expected, is_belied)
+    assert (count_output(observed, 500), observed.is_belied()) == (expected, is_belied)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,9 @@ GROWN = frozenset(
 )
 """Texts, and lists of what the model wrote: each piece is appended to those before it, whatever its content."""
 
+TEXTS = GROWN - {"arguments"}
+"""Texts of which no piece is said again."""
+
 FIRST = frozenset({"role", "id", "type", "object", "format", "signature"})
 """Fields whose first value stays."""
 
@@ -153,6 +156,10 @@ def take(before: dict[str, Any], delta: dict[str, Any], *, keeps: bool = True) -
     """Add a delta to what came before it, and return what is new in it. Growing texts are kept only where ``keeps``."""
     news: dict[str, Any] = {}
     for name, value in delta.items():
+        if name in TEXTS and value and isinstance(value, str):
+            before[name] = _grown(before.get(name), name, value, keeps=keeps)
+            news[name] = value
+            continue
         if value is not None and name in TYPES and not isinstance(value, TYPES[name]):
             if name != "arguments" or not isinstance(value, dict):
                 continue
@@ -232,7 +239,7 @@ def joined(assembled: Any) -> Any:
     if isinstance(assembled, Text):
         return "".join(assembled)
     if isinstance(assembled, dict):
-        return {name: joined(value) for name, value in assembled.items()}
+        return {name: joined(value) if isinstance(value, (dict, list)) else value for name, value in assembled.items()}
     if isinstance(assembled, list):
         return [joined(value) for value in assembled]
     return assembled

@@ -21,7 +21,7 @@ TEXTS = ("content", "refusal", *THOUGHT)
 SPOKEN = ("content", "refusal", "tool_calls", "function_call")
 WRITTEN = frozenset({*TEXTS, *SPOKEN, "audio"})
 THOUGHTS = frozenset({"reasoning_details", "thinking_blocks"})
-BESIDE_CONTENT = tuple((WRITTEN | THOUGHTS) - {"content"})
+BESIDE = (WRITTEN | THOUGHTS) - {"content"}
 """Lists of reasoning; encrypted parts of them are no text."""
 THOUGHT_IN = ("text", "summary", "thinking")
 ENDED = frozenset({"index", "delta", "text", "logprobs", "finish_reason", "native_finish_reason", "stop_reason"})
@@ -165,7 +165,7 @@ class ChatReading(Reading):
             reason = None
         news = take(self._messages[index], delta, keeps=not self._wanted.stream) if delta else delta
         if is_token:
-            self._wrote(index, _texts_in(news))
+            self._wrote_texts(index, _texts_in(news))
         if "tool_calls" in news:
             self.tool_calls += _new_calls(news)
         kept = {**choice, "index": index, **self._shown(news)}
@@ -261,26 +261,32 @@ class ChatReading(Reading):
         usage = answer.get("usage")
         if isinstance(usage, dict):
             self._note_usage(usage, read_usage(usage))
-        self._frame = {name: value for name, value in answer.items() if name not in ("choices", "usage")}
-        self._frame = without_unknown_texts(self._frame, CHUNK)
-        without_houses_own(self._frame)
+        frame = {name: value for name, value in answer.items() if name not in ("choices", "usage")}
+        without_houses_own(frame)
+        self._frame |= without_unknown_texts(frame, CHUNK)
         self._frame |= {"model": self._wanted.model, "object": self.chunk_kind}
-        self._frame = {**self._lacked(), **self._frame}
-        said = [choice for choice in answer["choices"] if isinstance(choice, dict)][: self._wanted.choices]
-        choices = [without_unknown_texts(choice, self.known) for choice in said]
-        messages = [self._message(choice) for choice in choices]
-        made = self._made([text for message in messages for text in _texts_in(message)])
+        choices: list[dict[str, Any]] = []
+        messages: list[dict[str, Any]] = []
+        texts: list[str] = []
+        for choice in answer["choices"]:
+            if isinstance(choice, dict) and len(choices) < self._wanted.choices:
+                choices.append(without_unknown_texts(choice, self.known))
+                messages.append(self._message(choices[-1]))
+                texts += _texts_in(messages[-1])
+        made = self._made(texts)
         if self._estimate is None:
-            self._most_of_one = made - max(sum(map(carries_token, messages)) - 1, 0)
+            speak = sum(map(carries_token, messages)) if len(messages) > 1 else 1
+            self._most_of_one = made - max(speak - 1, 0)
         numbers = _numbers(choices)
         for place, (choice, message) in enumerate(zip(choices, messages, strict=True)):
             if made > self._granted:
                 self._was_cut = True
-                texts = {name: text for name in TEXTS if isinstance(text := message.get(name), str)}
-                cut = {name: self._part(text, made) for name, text in texts.items()}
+                whole = {name: text for name in TEXTS if isinstance(text := message.get(name), str)}
+                cut = {name: self._part(text, made) for name, text in whole.items()}
                 message = {name: value for name, value in message.items() if name == "role"} | cut
                 choice = {**choice, "logprobs": None, "finish_reason": "length"}
-            self.tool_calls += _new_calls(message)
+            if "tool_calls" in message:
+                self.tool_calls += _new_calls(message)
             self._remember(place, message.get("content"))
             if self.texts is not None:
                 self._keep(place, _texts_in(message))
@@ -291,7 +297,7 @@ class ChatReading(Reading):
             return b""
         shown = [
             {
-                **_without(choice, self._whole_choice(message)),
+                **{name: value for name, value in choice.items() if name not in self._whole_choice(message)},
                 **self._shown(take({}, message, keeps=False)),
                 "finish_reason": self._ended[place],
             }
@@ -366,7 +372,8 @@ def carries_token(delta: dict[str, Any]) -> bool:
 
 def _texts_in(message: dict[str, Any]) -> list[str]:
     """Return the model's texts in a message or a delta. Reasoning is often there twice, as text and in parts."""
-    if isinstance(content := message.get("content"), str) and not any(map(message.get, BESIDE_CONTENT)):
+    content = message.get("content")
+    if isinstance(content, str) and (BESIDE.isdisjoint(message) or not any(map(message.get, BESIDE))):
         return [content]
     audio, lists = message.get("audio"), [said for name in THOUGHTS if isinstance(said := message.get(name), list)]
     spoken = [*map(message.get, SPOKEN), audio.get("transcript") if isinstance(audio, dict) else None]
@@ -391,7 +398,3 @@ def _new_calls(delta: dict[str, Any]) -> list[str]:
     if not isinstance(calls, list):
         return []
     return [call["id"] for call in calls if isinstance(call, dict) and isinstance(call.get("id"), str) and call["id"]]
-
-
-def _without(choice: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in choice.items() if name not in said}

@@ -55,9 +55,9 @@ def fast_path_of(data: bytes, shown: bytes, index: int) -> FastPath | None:
 
 def _around_text(data: bytes) -> tuple[bytes, bytes] | None:
     found = _BEGINS.search(data)
-    if found is None or _BEGINS.search(data, found.end()):
+    if found is None or _BEGINS.search(data, begin := found.end()):
         return None
-    text = _TEXT.match(data, found.end())
-    if text is None or data[text.end() : text.end() + 1] != b'"':
+    text = _TEXT.match(data, begin)
+    if text is None or data[(end := text.end()) : end + 1] != b'"':
         return None
-    return data[: found.end()], data[text.end() :]
+    return data[:begin], data[end:]

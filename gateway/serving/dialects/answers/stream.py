@@ -57,6 +57,7 @@ class Reading(ABC):
         """The gateway's own count of the input, where the upstream has none."""
         self._wanted = wanted
         self._grant = grant
+        self._granted = grant * wanted.choices
         self.is_silent = True
         """Whether no event has come."""
         self._events = Events()
@@ -70,15 +71,11 @@ class Reading(ABC):
         self._whole_least = 0  # tokens that an answer that came whole has at least
         self._most_of_one = 0  # tokens that a choice of an answer that came whole may have
         self._is_partial = False  # whether the usage leaves out choices that have said none yet
-        self._usage = UNSAID
+        self.usage = UNSAID
+        """The usage that the upstream reported."""
         self._is_final = False
         self._figures = 0  # that were said of output while more was to come
         self._said: dict[str, Any] = {}  # the upstream's last usage, whole
-
-    @property
-    def usage(self) -> Usage:
-        """The usage that the upstream reported."""
-        return self._usage
 
     @property
     def observed(self) -> Observed:
@@ -88,11 +85,11 @@ class Reading(ABC):
         if not pieces:
             tokens = min(self._estimate or 0, granted)
             is_estimate = self._estimate is not None
-            return Observed(self._usage, tokens, self._is_final, is_whole, is_estimate, least=self._whole_least)
+            return Observed(self.usage, tokens, self._is_final, is_whole, is_estimate, least=self._whole_least)
         more = max(self._characters - PIECE_CHARACTERS * pieces, 0) // TOKEN_CHARACTERS
         return Observed(
-            self._usage,
-            min(max(pieces + more, self._usage.output_tokens or 0 if self._is_partial else 0), granted),
+            self.usage,
+            min(max(pieces + more, self.usage.output_tokens or 0 if self._is_partial else 0), granted),
             self._is_final,
             is_whole,
             is_estimate=more > 0,
@@ -133,7 +130,7 @@ class Reading(ABC):
         Tokens of the usage beyond the observed text belong to the choices that their limit ended; where nothing was
         observed, to each choice a part.
         """
-        reported, had = self._usage.output_tokens or 0, sum(self._tokens)
+        reported, had = self.usage.output_tokens or 0, sum(self._tokens)
         seen = max((self._tokens[index] for index, reason in self._ended.items() if reason == "length"), default=0)
         most = seen + max(reported - had, 0) if had else -(-reported // self._wanted.choices)
         return self._was_cut or max(most, self._most_of_one) >= self._grant
@@ -148,7 +145,7 @@ class Reading(ABC):
 
         A figure in the middle counts only where the upstream is known to report ``as_it_goes``, or has done so.
         """
-        said = self._usage.output_tokens
+        said = self.usage.output_tokens
         if said is None or self._is_partial or said < max(sum(self._tokens), self._by_length):
             return False
         return as_it_goes or self._figures > 1 or (self._is_final and self._all_ended)
@@ -197,10 +194,6 @@ class Reading(ABC):
     def _done(self) -> bytes:
         """Note the upstream's sign that nothing more comes; return what a streaming caller is sent for it."""
         return b""
-
-    @property
-    def _granted(self) -> int:
-        return self._grant * self._wanted.choices
 
     @property
     def _all_ended(self) -> bool:
@@ -260,15 +253,15 @@ class Reading(ABC):
         """Take the upstream's usage; once a choice was cut, its figures count what nobody gets."""
         self._said = shown_usage(said)
         if self._was_cut:
-            usage = replace(usage, output_tokens=self._usage.output_tokens)
-        self._usage, self._is_final = usage, not self._was_cut
+            usage = replace(usage, output_tokens=self.usage.output_tokens)
+        self.usage, self._is_final = usage, not self._was_cut
         if usage.output_tokens and not self._all_ended:
             self._figures += 1
 
     @property
     def _input(self) -> int:
         """The input tokens that a caller is shown."""
-        for tokens in (self.input_tokens, self._usage.input_tokens):
+        for tokens in (self.input_tokens, self.usage.input_tokens):
             if tokens is not None:
                 return tokens
         return self._wanted.input_estimate
@@ -289,7 +282,9 @@ class Reading(ABC):
 
     def _wrote(self, index: int, written: Any) -> None:
         """Note the new texts in a piece of a choice: their length, and the texts where they are kept."""
-        texts = [written] if isinstance(written, str) else list(strings_in(written))
+        self._wrote_texts(index, [written] if isinstance(written, str) else list(strings_in(written)))
+
+    def _wrote_texts(self, index: int, texts: list[str]) -> None:
         self._characters += sum(map(len, texts))
         self._keep(index, texts)
 
@@ -308,8 +303,9 @@ class Reading(ABC):
 
         Where nobody counted, the tokens are estimated, and an answer that met its limit used the grant.
         """
-        self._whole_least = sum(map(len, strings_in(parts))) // (2 * TOKEN_CHARACTERS_MOST)
-        said = self._usage.output_tokens
+        texts = [part if isinstance(part, str) else "".join(strings_in(part)) for part in parts]
+        self._whole_least = sum(map(len, texts)) // (2 * TOKEN_CHARACTERS_MOST)
+        said = self.usage.output_tokens
         if said and said >= self._whole_least:
             return said
         self._most_of_one = self._grant
