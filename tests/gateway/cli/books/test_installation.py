@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -11,19 +12,27 @@ import httpx
 import pytest
 
 from tests.gateway.cli.commands import serving, tokencap
+from tests.servers import short_directory
 
 ASKED = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}]}
 
 
-@pytest.fixture
-def begun(directory: Path) -> Path:
+@pytest.fixture(scope="module")
+def stopped() -> Iterator[Path]:
     """A data directory in which a gateway has run, with a record in EUR."""
-    with serving(directory, currency="EUR") as gateway:
+    with short_directory() as place, serving(place / "data", currency="EUR") as gateway:
         rig = gateway.rig(gateway.admin_token())
         rig.tier("only", conversation_tokens_max=5)
         url = f"{gateway.url}/v1/chat/completions"
         assert httpx.post(url, json=ASKED, headers=rig.customer("only").headers, timeout=30).is_success
         assert gateway.stop() == 0
+        yield place / "data"
+
+
+@pytest.fixture
+def begun(directory: Path, stopped: Path) -> Path:
+    """A copy of it for one test."""
+    shutil.copytree(stopped, directory)
     return directory
 
 

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,14 +18,15 @@ from gateway.runtime.data_directory import DataDir
 from tests.gateway.cli.commands import serving, tokencap
 from tests.house.files import ROOT
 from tests.loop.rig import Sold
+from tests.servers import short_directory
 
 ASKED = {"model": "aligned-1", "messages": [{"role": "user", "content": "How long is a piece of string?"}]}
 
 
-@pytest.fixture
-def kept(directory: Path) -> tuple[str, Sold]:
+@pytest.fixture(scope="module")
+def stopped() -> Iterator[tuple[Path, str, Sold]]:
     """A gateway's directory with three calls in it, stopped; the admin token, and the customer who called."""
-    with serving(directory) as gateway:
+    with short_directory() as place, serving(place / "data") as gateway:
         token = gateway.admin_token()
         rig = gateway.rig(token)
         rig.tier("only", conversation_tokens_max=5, period_tokens_max=100)
@@ -33,6 +35,14 @@ def kept(directory: Path) -> tuple[str, Sold]:
             url = f"{gateway.url}/v1/chat/completions"
             assert httpx.post(url, json=ASKED, headers=customer.headers, timeout=30).is_success
         assert gateway.stop() == 0
+        yield place / "data", token, customer
+
+
+@pytest.fixture
+def kept(directory: Path, stopped: tuple[Path, str, Sold]) -> tuple[str, Sold]:
+    """A copy of the stopped gateway's directory for one test; the admin token, and the customer who called."""
+    source, token, customer = stopped
+    shutil.copytree(source, directory)
     return token, customer
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.gateway.cli.commands import Serving, serving, tokencap
 from tests.loop.rig import Sold
+from tests.servers import short_directory
 
 ASKED = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}]}
 MISSING = "The ledger ends at record 1 and has had 3: 2 records are missing"
@@ -28,31 +32,45 @@ def put_back(copy: Path, directory: Path) -> None:
         shutil.copy2(file, directory)
 
 
+@dataclass(frozen=True)
 class Lost:
     """A directory whose ledger lacks its last two records: one of a backup was put back. ``whole`` has all of them."""
 
-    def __init__(self, directory: Path, elsewhere: Path) -> None:
-        before = elsewhere / "before"
-        self.directory, self.whole = directory, elsewhere / "whole"
+    directory: Path
+    whole: Path
+    token: str
+    who: Sold
+    account: dict[str, Any]
+    made: list[int]
+    """The tokens that each of the three records bills."""
+
+
+@pytest.fixture(scope="module")
+def losing() -> Iterator[Lost]:
+    with short_directory() as place:
+        directory, before, whole = (place / name for name in ("data", "before", "whole"))
         with serving(directory) as gateway:
             rig = gateway.rig(token := gateway.admin_token())
             rig.tier("only", period_tokens_max=100_000, output_nanousd_per_mtok=1_000_000)
-            self.token, self.who = token, rig.customer("only")
-            assert call(gateway, self.who) == 200
+            who = rig.customer("only")
+            assert call(gateway, who) == 200
             gateway.stop()
         shutil.copytree(directory, before)
         with serving(directory) as gateway:
-            assert [call(gateway, self.who), call(gateway, self.who)] == [200, 200]
-            self.account = gateway.rig(token).account(self.who)["period"]
-            self.made = [record["billed_output_tokens"] for record in gateway.rig(token).usage(self.who)]
+            assert [call(gateway, who), call(gateway, who)] == [200, 200]
+            account = gateway.rig(token).account(who)["period"]
+            made = [record["billed_output_tokens"] for record in gateway.rig(token).usage(who)]
             gateway.stop()
-        shutil.copytree(directory, self.whole)
+        shutil.copytree(directory, whole)
         put_back(before, directory)
+        yield Lost(directory, whole, token, who, account, made)
 
 
 @pytest.fixture
-def lost(directory: Path, tmp_path: Path) -> Lost:
-    return Lost(directory, tmp_path)
+def lost(directory: Path, losing: Lost) -> Lost:
+    """A copy of it for one test."""
+    shutil.copytree(losing.directory, directory)
+    return replace(losing, directory=directory)
 
 
 def test_a_ledger_from_before_is_refused_until_the_newer_one_is_put_back(lost: Lost) -> None:
