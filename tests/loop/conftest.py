@@ -11,12 +11,34 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
 from tests.loop.rig import Rig, rig
+from tests.servers import emptied, short_directory, valkey_in
 
 
 @pytest.fixture
 def loop(valkey_url: str, sqlite_url: str, tmp_path: Path) -> Iterator[Rig]:
     with rig(valkey_url, sqlite_url, tmp_path, model_aliases=("gpt-4o",)) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def shared_valkey() -> Iterator[str]:
+    """A Valkey for loops that many tests share; that of the session is emptied for each test."""
+    with short_directory() as directory, valkey_in(directory) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def shared(shared_valkey: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Path]:
+    """What a loop that all tests of a file share is made with: an empty Valkey, a ledger to be, a data directory."""
+    folder = tmp_path_factory.mktemp("shared")
+    return emptied(shared_valkey), f"sqlite:///{folder / 'ledger.sqlite'}", folder
+
+
+@pytest.fixture
+def calls_before(loop: Rig) -> int:
+    """How many calls the simulated model has had before a test of a shared loop."""
+    count: int = loop.counted()["calls"]
+    return count
 
 
 @pytest.fixture

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.loop.rig import Rig
+from tests.loop.rig import Rig, rig
 
 GOOD: dict[str, Any] = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}]}
 CHAT = "/v1/chat/completions"
@@ -26,9 +28,16 @@ BAD: dict[str, tuple[bytes, int, str, str | None]] = {
 LIMITS = [0, -1, "500", 1.5, True, [], {}, 1e18]
 
 
+@pytest.fixture(scope="module")
+def loop(shared: tuple[str, str, Path]) -> Iterator[Rig]:
+    """One for all tests, none of which makes a call that is served."""
+    with rig(*shared) as running:
+        running.tier("open", period_tokens_max=1_000_000)
+        yield running
+
+
 @pytest.fixture
 def who(loop: Rig) -> dict[str, str]:
-    loop.tier("open", period_tokens_max=1_000_000)
     return loop.customer("open").headers
 
 

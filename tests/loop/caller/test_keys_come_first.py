@@ -30,9 +30,10 @@ WRONG: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture
-def loop(valkey_url: str, sqlite_url: str, tmp_path: Path) -> Iterator[Rig]:
-    with rig(valkey_url, sqlite_url, tmp_path, embedding_model="aligned-1-embedding") as running:
+@pytest.fixture(scope="module")
+def loop(shared: tuple[str, str, Path]) -> Iterator[Rig]:
+    """One for all tests, each of which has a customer of its own."""
+    with rig(*shared, embedding_model="aligned-1-embedding") as running:
         running.tier("open")
         yield running
 

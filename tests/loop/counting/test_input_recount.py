@@ -79,17 +79,30 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path
 
 
-@pytest.fixture
-def upstream() -> Lying:
+@pytest.fixture(scope="module")
+def lying() -> Lying:
     return Lying()
 
 
 @pytest.fixture
-def loop(valkey_url: str, sqlite_url: str, tmp_path: Path, words: str, upstream: Lying) -> Iterator[Rig]:
+def upstream(lying: Lying) -> Lying:
+    """The one that all tests share, saying nothing until a test has it say something."""
+    lying.input = None
+    return lying
+
+
+@pytest.fixture(scope="module")
+def shared_loop(shared: tuple[str, str, Path], words: str, lying: Lying) -> Iterator[Rig]:
     names = {"embedding_model": "aligned-1-embedding", "upstream_profile": "any"}
-    with rig(valkey_url, sqlite_url, tmp_path, upstream=upstream, tokenizer=words, **names) as running:
+    with rig(*shared, upstream=lying, tokenizer=words, **names) as running:
         running.tier("open", input_nanousd_per_mtok=1_000_000)
         yield running
+
+
+@pytest.fixture
+def loop(shared_loop: Rig, upstream: Lying) -> Rig:
+    """One for all tests, each of which has a customer of its own."""
+    return shared_loop
 
 
 def record_of(loop: Rig, path: str, *, stream: bool = False, **more: Any) -> tuple[dict[str, Any], httpx.Response]:
