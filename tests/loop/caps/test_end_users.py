@@ -30,9 +30,10 @@ ROUTES: dict[str, dict[str, Any]] = {
 GENERATE = [path for path in ROUTES if path not in ("/v1/messages/count_tokens", "/v1/embeddings")]
 
 
-@pytest.fixture
-def loop(valkey_url: str, sqlite_url: str, tmp_path: Path) -> Iterator[Rig]:
-    with rig(valkey_url, sqlite_url, tmp_path, law=LONG, embedding_model="aligned-1-embedding") as running:
+@pytest.fixture(scope="module")
+def loop(shared: tuple[str, str, Path]) -> Iterator[Rig]:
+    """One for all tests, each of which has a customer of its own."""
+    with rig(*shared, law=LONG, embedding_model="aligned-1-embedding") as running:
         running.tier("open")
         running.tier("shared", end_user_period_tokens_max=10, price_nanousd=1)
         yield running

@@ -14,13 +14,19 @@ from tests.loop.rig import Rig, Sold, rig
 from tests.waiting import until
 
 
-@pytest.fixture
-def loop(valkey_url: str, sqlite_url: str, tmp_path: Path) -> Iterator[Rig]:
+@pytest.fixture(scope="module")
+def shared_loop(shared: tuple[str, str, Path]) -> Iterator[Rig]:
     """Two workers; the admin's calls go to the first."""
-    with rig(valkey_url, sqlite_url, tmp_path, gateways=2) as running:
-        running.tier("open", conversation_tokens_max=400, period_tokens_max=100_000)
-        running.tier("other", conversation_tokens_max=90)
+    with rig(*shared, gateways=2) as running:
         yield running
+
+
+@pytest.fixture
+def loop(shared_loop: Rig) -> Rig:
+    """The one that all tests share, each with a customer of its own; the tiers are as they were before others changed them."""
+    shared_loop.tier("open", conversation_tokens_max=400, period_tokens_max=100_000)
+    shared_loop.tier("other", conversation_tokens_max=90)
+    return shared_loop
 
 
 def say(loop: Rig, who: Sold, **body: Any) -> httpx.Response:
