@@ -216,7 +216,7 @@ async def _serving(
         Journey,
         admission=admission,
         keeper=keeper,
-        threads=Threads(connection, cache),
+        threads=Threads(connection, cache, admission.in_force),
         claims=claims,
         intake=intake,
         concurrency=ConcurrencyLimit(settings.upstream_concurrency_max, wait_s=settings.upstream_queue_s),

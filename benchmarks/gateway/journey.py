@@ -178,7 +178,7 @@ async def _calls(kind: Kind) -> Callable[[int], Any]:
         keeper=Keeper(
             Settlements(line, generation, lease, now_ms=now_ms), claims, lease, counters, monotonic=time.monotonic
         ),
-        threads=Threads(line, cache),
+        threads=Threads(line, cache, admission.in_force),
         claims=claims,
         intake=BodyIntake(16 * 2**20, time.perf_counter),
         concurrency=ConcurrencyLimit(None, wait_s=1),

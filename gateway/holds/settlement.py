@@ -189,6 +189,8 @@ class Settlements:
             once=once,
             answers_bytes_max=self._answers_bytes_max,
         )
+        if outcome.threads:
+            record["threads"] = outcome.threads
         booked = _connection(record) if outcome.was_answered and (billed is None or tokens or due.again) else b""
         answers = () if once is None else (once.answer_first, once.answer_again)
         return settle_keys(facts, outcome.threads, once), (told, booked, thresholds, *answers)

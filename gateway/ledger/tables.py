@@ -291,6 +291,17 @@ rollup_conversations = Table(  # those that may go on
     Index("ix_rollup_conversations_last", "last"),
 )
 
+conversation_threads = Table(  # of the last hour: what a caller may bring back of an answer
+    "conversation_threads",
+    metadata,
+    Column("customer", String(64), nullable=False),
+    Column("thread", String(64), nullable=False),
+    Column("conversation", String(128), nullable=False),  # empty where the thread leads to several
+    Column("settled", BigInteger, nullable=False),
+    PrimaryKeyConstraint("customer", "thread"),
+    Index("ix_conversation_threads_settled", "settled"),
+)
+
 pricing_runs = Table(
     "pricing_runs",
     metadata,

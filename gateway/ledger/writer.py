@@ -17,6 +17,7 @@ from gateway.ledger.book.dead_letters import keep_dead_letters
 from gateway.ledger.book.entries import Entry, Fields, Malformed, record_in
 from gateway.ledger.book.watermark import Watermark
 from gateway.ledger.database import Database
+from gateway.ledger.sums.kept_threads import keep_threads, threads_in
 from gateway.ledger.sums.rollup import Rollup
 from pricing.usage import UsageRecord
 
@@ -104,9 +105,11 @@ class Writer:
         carried = [(entry, record_in(entry)) for entry in entries]
         records = [(entry, found) for entry, found in carried if not isinstance(found, Malformed)]
         dead = [found for _, found in carried if isinstance(found, Malformed)]
+        threads = {record["id"]: found for entry, record in records if (found := threads_in(entry))}
         with self._database.write() as connection:
             booked = book(connection, [record for _, record in records])
             self._rollup.follow(connection, booked)
+            keep_threads(connection, threads, booked.appended)
             self._watermark.rise(booked)
             dead += [
                 Malformed(records[place][0], "the book has another record of this id") for place in booked.conflicting

@@ -260,7 +260,7 @@ class House:
                 dialect,
                 admission=told.admission,
                 keeper=keeper,
-                threads=Threads(told.connection, LookupCache(told.connection)),
+                threads=Threads(told.connection, LookupCache(told.connection), told.admission.in_force),
                 claims=claims,
                 intake=BodyIntake(16 * 2**20, time.perf_counter),
                 concurrency=ConcurrencyLimit(None, wait_s=1),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from redis.exceptions import ResponseError
 
@@ -18,11 +19,18 @@ KEPT_MS = 3_600_000
 
 
 class Threads:
-    """Threads are written for an hour by the settlement of the answered call."""
+    """Threads are written for an hour by the settlement of the answered call, and again by a rebuild.
 
-    def __init__(self, connection: RedisConnection, cache: LookupCache) -> None:
+    Args:
+        in_force: makes sure that a bucket is whole and returns whether it always was; what was missing may be there now.
+    """
+
+    def __init__(
+        self, connection: RedisConnection, cache: LookupCache, in_force: Callable[[str], Awaitable[bool]]
+    ) -> None:
         self._connection = connection
         self._cache = cache
+        self._in_force = in_force
 
     async def conversation(self, bucket: str, key_digest: str, threads: Sequence[str]) -> str | None:
         """Return the one conversation of the key's customer that ``threads`` lead to.
@@ -31,26 +39,40 @@ class Threads:
         """
         if not threads:
             return None
-        with translated():
-            holder = await self._cache.holder(bucket, key_digest)
-            if holder is None:
-                return None
-            found = await self._connection.ask(
-                "MGET", *(redis_keys.thread(bucket, holder[0], thread) for thread in threads)
-            )
-        return _agreed([(thread, text(name)) for thread, name in zip(threads, found, strict=True) if name is not None])
+        found = await self._led_to(bucket, key_digest, threads, self._read)
+        return _agreed([(thread, name) for thread, name in zip(threads, found, strict=True) if name is not None])
 
     async def given(self, bucket: str, key_digest: str, threads: Sequence[str]) -> list[str | None]:
         """Return the conversation of each of a customer's ``threads``, None for an unknown one: it belongs to another
         customer, or to nobody. Known threads are remembered for another hour.
         """
+        return await self._led_to(bucket, key_digest, threads, self._read_and_keep)
+
+    async def _led_to(
+        self, bucket: str, key_digest: str, threads: Sequence[str], read: Callable[[list[str]], Awaitable[list[Any]]]
+    ) -> list[str | None]:
+        """Return the conversation of each thread. Where none is known, Redis may have been lost: look again after that."""
         with translated():
-            holder = await self._cache.holder(bucket, key_digest)
-            if holder is None:
-                return [None] * len(threads)
-            names = [redis_keys.thread(bucket, holder[0], thread) for thread in threads]
-            found = await asyncio.gather(*(self._connection.ask("GETEX", name, "PX", KEPT_MS) for name in names))
+            found = await self._of_customer(bucket, key_digest, threads, read)
+            if not any(name is not None for name in found) and not await self._in_force(bucket):
+                found = await self._of_customer(bucket, key_digest, threads, read)
+        return found
+
+    async def _of_customer(
+        self, bucket: str, key_digest: str, threads: Sequence[str], read: Callable[[list[str]], Awaitable[list[Any]]]
+    ) -> list[str | None]:
+        holder = await self._cache.holder(bucket, key_digest)
+        if holder is None:
+            return [None] * len(threads)
+        found = await read([redis_keys.thread(bucket, holder[0], thread) for thread in threads])
         return [None if name is None else text(name) for name in found]
+
+    async def _read(self, names: list[str]) -> list[Any]:
+        found: list[Any] = await self._connection.ask("MGET", *names)
+        return found
+
+    async def _read_and_keep(self, names: list[str]) -> list[Any]:
+        return await asyncio.gather(*(self._connection.ask("GETEX", name, "PX", KEPT_MS) for name in names))
 
     async def said_so_far(self, bucket: str, key_digest: str, conversation: str) -> int | None:
         """Return how many tokens were read and written in a conversation of the customer's, or None where it is unknown.

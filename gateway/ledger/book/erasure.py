@@ -17,7 +17,15 @@ from gateway.ledger.book.merkle import leaf_of
 from gateway.ledger.database import Database
 from gateway.ledger.rows import COLUMNS, record_of, without_silence
 from gateway.ledger.sums_tables import sums_going
-from gateway.ledger.tables import chains, customers, erasures, rollup_conversations, usage_dead_letters, usage_records
+from gateway.ledger.tables import (
+    chains,
+    conversation_threads,
+    customers,
+    erasures,
+    rollup_conversations,
+    usage_dead_letters,
+    usage_records,
+)
 from pricing.usage import UsageRecord
 
 WORDS = ("conversation", "client_request_id", "end_user")
@@ -75,6 +83,7 @@ def erase_beside(connection: Connection, customer_id: str, secret: bytes) -> Non
         one = and_(sums_going.c.customer == customer_id, sums_going.c.conversation == name)
         connection.execute(update(sums_going).where(one).values(conversation=_replaced(name, secret)))
     connection.execute(delete(rollup_conversations).where(rollup_conversations.c.customer == customer_id))
+    connection.execute(delete(conversation_threads).where(conversation_threads.c.customer == customer_id))
     dead = select(usage_dead_letters).where(usage_dead_letters.c.body.contains(customer_id))
     for row in connection.execute(dead).all():
         this = and_(usage_dead_letters.c.stream == row.stream, usage_dead_letters.c.entry == row.entry)

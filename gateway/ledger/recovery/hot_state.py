@@ -14,10 +14,12 @@ from gateway.holds.periods import PeriodKind, period_at
 from gateway.holds.store import packing, redis_keys
 from gateway.holds.store.clients import translated
 from gateway.holds.store.packing import ConversationState, WindowState
+from gateway.holds.store.threads import KEPT_MS
 from gateway.ledger.database import Database
 from gateway.ledger.read.conversations import HOUR_MS, Conversation
 from gateway.ledger.read.queries import begun_in, newest_times, settled_since, spent_in, tokens_by_end_user
 from gateway.ledger.rows import batches
+from gateway.ledger.sums.kept_threads import kept_threads
 from gateway.ledger.sums.rollup import Used, conversations_in, windows_in
 from gateway.ledger.sums.running_sums import Period
 from gateway.ledger.tables import customers, menus
@@ -83,6 +85,7 @@ class HotState:
         self._send(self._windows(accounts))
         self._send(self._end_users(accounts))
         self._send(self._conversations(accounts))
+        self._send(self._threads(ids))
         self._send(self._settled(ids))
 
     def _windows(self, accounts: Mapping[str, Account]) -> Iterator[Command]:
@@ -128,6 +131,13 @@ class HotState:
                 tier = self._tiers.get((split_version(one.menu_version or "")[0], one.tier or ""))
                 cap = offer(tier, one.menu_version, accounts[one.customer].overrides, house).conversation_tokens_max
             yield _conversation(one, cap)
+
+    def _threads(self, ids: Sequence[str]) -> Iterator[Command]:
+        """Say where the answers of the last hour lead, for as long as they would have; what Redis still knows stays."""
+        now = self._now_ms()
+        for customer, thread, conversation, settled in kept_threads(self._database, ids, now - KEPT_MS):
+            name = redis_keys.thread(redis_keys.bucket_of(customer), customer, thread)
+            yield ["SET", name, conversation, "PX", min(settled + KEPT_MS - now, KEPT_MS), "NX"]
 
     def _settled(self, ids: Sequence[str]) -> Iterator[Command]:
         """Mark recent calls as settled, so that a worker's late repetition changes no window."""

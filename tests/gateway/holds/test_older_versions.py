@@ -118,7 +118,7 @@ async def test_what_was_said_in_a_conversation_of_the_version_before_is_known_an
     async with desk(valkey_url) as at:
         sold(at)
         name = begin(at)
-        threads = Threads(at.connection, LookupCache(at.connection))
+        threads = Threads(at.connection, LookupCache(at.connection), at.admission.in_force)
         assert await threads.said_so_far(BUCKET, digest_of("acme"), "talk") == 90
 
         erase_customer(at.blocking, "acme")

@@ -42,9 +42,10 @@ ADMITTED_MOST = 130
 
 EVENT_MOST = 26
 """The same for an event of a stream that differs from the one before it in its text."""
-MODULES_MOST = 1_076
+MODULES_MOST = 1_077
 """Four of them for the routes of increases and of credit notes, which a worker serves to the operator, two for months that
-retention dropped, which totals and exports look at, one for prepaid credit, which invoices show."""
+retention dropped, which totals and exports look at, one for prepaid credit, which invoices show, and one for the threads
+that a rebuild writes again."""
 OURS = str(Path(gateway.__file__).parent)
 HEAVY = {"numpy", "scipy", "matplotlib", "alembic", "typer.rich_utils", "pytest"}
 

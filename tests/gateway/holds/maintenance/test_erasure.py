@@ -100,7 +100,7 @@ async def test_what_leads_back_to_it_and_what_was_kept_for_it_goes_and_nobody_el
     async with desk(valkey_url) as at:
         at.tier("basic")
         threads, claims = (
-            Threads(at.connection, LookupCache(at.connection)),
+            Threads(at.connection, LookupCache(at.connection), at.admission.in_force),
             IdempotencyClaims(at.connection, LEASE.lease_ms),
         )
         for name in ("acme", "other"):

@@ -26,7 +26,7 @@ async def opened(at: Desk) -> Threads:
     at.tier("basic")
     for name in ("acme", "other"):
         at.customer(name, "basic")
-    return Threads(at.connection, LookupCache(at.connection))
+    return Threads(at.connection, LookupCache(at.connection), at.admission.in_force)
 
 
 async def test_it_is_known_for_an_hour_from_when_it_was_made_or_named_last(valkey_url: str) -> None:
