@@ -27,7 +27,7 @@ from gateway.holds.store.watermarks import Watermarks
 from gateway.ledger.book.dead_letters import count_dead_letters
 from gateway.ledger.book.sealing import Sealer
 from gateway.ledger.book.watermark import Fallen
-from gateway.ledger.database import Database
+from gateway.ledger.database import WRITER_CACHE_KB, Database
 from gateway.ledger.recovery.conservation import Conservation
 from gateway.ledger.recovery.conservation import Found as Counted
 from gateway.ledger.recovery.hot_state import bounds_of
@@ -138,7 +138,7 @@ def run(settings: Settings, stop: threading.Event, monotonic: Callable[[], float
 def _keep(
     settings: Settings, stop: threading.Event, monotonic: Callable[[], float], counters: Counters, due: threading.Event
 ) -> None:
-    database = Database(settings.ledger_url)
+    database = Database(settings.ledger_url, cache_kb=WRITER_CACHE_KB)
     client = connect(settings.redis_url)
     projection = Projection(client)
     sheet = Sheet(settings.metrics_dir, SHEET, counters)

@@ -32,7 +32,7 @@ from gateway.ledger.billing.counted import Month, records_counted_in
 from gateway.ledger.billing.final_invoices import Terms
 from gateway.ledger.book.appender import append
 from gateway.ledger.book.verify import verify_chain
-from gateway.ledger.database import Database
+from gateway.ledger.database import WRITER_CACHE_KB, Database
 from gateway.ledger.read.queries import Span
 from gateway.ledger.tables import customers, menus
 from pricing.usage import UsageRecord
@@ -175,7 +175,7 @@ def main() -> int:
 def measure_billing(count: int, url: str | None = None) -> int:
     """Print what so many rows cost; return 0 where all sums of them are the same, else 1."""
     with tempfile.TemporaryDirectory() as directory:
-        database = Database(url or f"sqlite:///{Path(directory) / 'ledger.sqlite'}")
+        database = Database(url or f"sqlite:///{Path(directory) / 'ledger.sqlite'}", cache_kb=WRITER_CACHE_KB)
         database.migrate()
         prepare(database)
         print(f"{'append':<34} {fill(database, count) / count * 1e6:6.1f} CPU µs a row", flush=True)

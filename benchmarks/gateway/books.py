@@ -34,7 +34,7 @@ from gateway.holds.store.clients import connect
 from gateway.ledger.book.proofs import proof_of
 from gateway.ledger.book.sealing import Sealer
 from gateway.ledger.book.verify import verify_chain
-from gateway.ledger.database import Database
+from gateway.ledger.database import WRITER_CACHE_KB, Database
 from gateway.ledger.sums.rollup import Rollup
 from gateway.ledger.tables import customers, usage_records
 from gateway.ledger.writer import Writer
@@ -142,7 +142,7 @@ def main() -> None:
         sys.exit(measure_billing(given.mixed))
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        database = Database(f"sqlite:///{directory}/ledger.sqlite")
+        database = Database(f"sqlite:///{directory}/ledger.sqlite", cache_kb=WRITER_CACHE_KB)
         database.migrate()
         add_customers(database)
         at = directory / "valkey.sock"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,6 +29,14 @@ CHECKPOINTS_MOST = 5
 """How often the log is tried to be emptied, each time for ``WAIT_S``, while somebody always reads."""
 
 WAIT_S = 10
+CHECKPOINT_PAGES = 4_000
+"""Pages in SQLite's log, 16 MB, after which a commit copies them into the file: a page that changes often is copied once."""
+
+CACHE_KB = 2_000
+WRITER_CACHE_KB = 16_000
+"""What a connection of SQLite keeps of the file in memory. One that appends changes pages all over its indexes, and what it
+cannot keep until the commit is written, and read again."""
+
 MIGRATION_LOCK = 0x746F6B656E636170  # "tokencap"; PostgreSQL's advisory locks are numbers
 UNAVAILABLE = (OperationalError, InterfaceError, InternalError, TimeoutError)
 
@@ -40,15 +49,16 @@ class Database:
 
     Args:
         url: ``sqlite:///PATH`` or ``postgresql://…``.
+        cache_kb: what each connection keeps of an SQLite file in memory.
 
     Raises:
         StartupError: the URL is of another kind, from the constructor; cannot be opened, from ``migrate`` and ``check``.
         MeteringUnavailable: the database cannot be had just now, from ``read`` and ``write``.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, cache_kb: int = CACHE_KB) -> None:
         self._url = _understood(url)
-        self._engine = _engine(self._url)
+        self._engine = _engine(self._url, cache_kb)
         self._writing = self._engine.execution_options(writes=True)
 
     @property
@@ -183,10 +193,10 @@ def _place(url: URL) -> str:
     return str(url.database) if url.drivername.startswith("sqlite") else url.host or "PostgreSQL"
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, cache_kb: int) -> Engine:
     if url.drivername.startswith("sqlite"):
         engine = create_engine(url, connect_args={"timeout": WAIT_S}, pool_timeout=WAIT_S, hide_parameters=True)
-        event.listen(engine, "connect", _open_sqlite)
+        event.listen(engine, "connect", partial(_open_sqlite, cache_kb))
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     # A server that was restarted meanwhile is noticed before a connection is used, not by whoever uses it.
@@ -203,10 +213,12 @@ def _engine(url: URL) -> Engine:
     return engine
 
 
-def _open_sqlite(connection: DBAPIConnection, _record: Any) -> None:
+def _open_sqlite(cache_kb: int, connection: DBAPIConnection, _record: Any) -> None:
     connection.isolation_level = None  # transactions begin where we say, below
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    cursor.execute(f"PRAGMA cache_size = -{cache_kb}")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.execute("PRAGMA secure_delete = ON")  # what is erased is overwritten, not only let go of
     cursor.close()

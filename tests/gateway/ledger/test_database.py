@@ -17,7 +17,7 @@ from gateway.ledger.billing_tables import metadata
 from gateway.ledger.book.appender import append
 from gateway.ledger.book.chain import GENESIS, link
 from gateway.ledger.book.verify import verify_chain
-from gateway.ledger.database import Database
+from gateway.ledger.database import CACHE_KB, CHECKPOINT_PAGES, WRITER_CACHE_KB, Database
 from gateway.ledger.read.queries import Span, usage_records_in
 from gateway.ledger.tables import chains
 from gateway.ledger.versions import MIGRATIONS, found
@@ -119,7 +119,17 @@ def test_sqlite_keeps_every_commit(sqlite_url: str) -> None:
     with database.read() as connection:
         assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
         assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
+        assert connection.execute(text("PRAGMA wal_autocheckpoint")).scalar() == CHECKPOINT_PAGES
     database.close()
+
+
+def test_who_appends_keeps_more_of_the_file_in_memory(sqlite_url: str) -> None:
+    """Others have many connections, and each of them keeps little."""
+    for given, kept in (({}, CACHE_KB), ({"cache_kb": WRITER_CACHE_KB}, WRITER_CACHE_KB)):
+        database = Database(sqlite_url, **given)
+        with database.read() as connection:
+            assert connection.execute(text("PRAGMA cache_size")).scalar() == -kept
+        database.close()
 
 
 def test_a_server_that_went_away_is_metering_unavailable(postgres_url: str) -> None:
