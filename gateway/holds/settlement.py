@@ -58,7 +58,7 @@ def settle_keys(facts: Facts, threads: Sequence[str] = (), once: Once | None = N
             if once is None
             else [redis_keys.once(bucket, customer, once.digest), redis_keys.answers(bucket, customer)]
         ),
-        *(redis_keys.thread(bucket, customer, thread) for thread in threads),
+        *[redis_keys.thread(bucket, customer, thread) for thread in threads],
     ]
 
 

@@ -49,38 +49,36 @@ OWES_INPUT = ANSWERED | {"disconnect"}
 class Call:
     """What is known of a call between its admission and its settlement."""
 
+    reading: Reading | None = None
+    raw: bytes | None = None
+    """The answer's bytes as they came, where it came whole."""
+    prompt: Prompt | None = None
+    """The prompt's text, where there is a tokenizer to count it."""
+    is_kept = False
+    """Whether the answer is kept for a repeated request."""
+    came_to = UNANSWERED
+    is_checked = False
+    """Whether the output is to be counted again, beside the upstream's count."""
+    has_left = False
+    """Whether the caller has left."""
+    _recounted: int | None = None
+    _input_recounted: int | None = None
+    _asked_at: float | None = None
+    _left_at: float | None = None
+    _is_drained = False
+    _has_place = False  # among the answers that are read on
+    _ttft_ms: int | None = None
+
     def __init__(
         self, live: Live, wanted: Parameters, key: Key, disconnects: Disconnects, monotonic: Callable[[], float]
     ) -> None:
         self.live = live
         self.wanted = wanted
-        self.reading: Reading | None = None
-        self.raw: bytes | None = None
-        """The answer's bytes as they came, where it came whole."""
-        self.prompt: Prompt | None = None
-        """The prompt's text, where there is a tokenizer to count it."""
-        self.is_kept = False
-        """Whether the answer is kept for a repeated request."""
-        self.came_to = UNANSWERED
-        self.is_checked = False
-        """Whether the output is to be counted again, beside the upstream's count."""
-        self._recounted: int | None = None
-        self._input_recounted: int | None = None
+        self.content_type = EVENT_STREAM if wanted.stream else JSON
         self._key = key
         self._disconnects = disconnects
-        self._asked_at: float | None = None
-        self.has_left = False
-        """Whether the caller has left."""
-        self._left_at: float | None = None
-        self._is_drained = False
-        self._has_place = False  # among the answers that are read on
         self._monotonic = monotonic
         self._started = monotonic()
-        self._ttft_ms: int | None = None
-
-    @property
-    def content_type(self) -> bytes:
-        return EVENT_STREAM if self.wanted.stream else JSON
 
     @property
     def headers(self) -> Headers:

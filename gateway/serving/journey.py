@@ -187,10 +187,6 @@ class Journey:
             settled = None if is_stopping else await exchange.in_time(settling, SETTLE_WAIT_S)
             await self._end(call, exchange, settled, problem)
 
-    def _count_dropped(self, wanted: Parameters) -> None:
-        for name in wanted.dropped:
-            self._counters.add(DROPPED_FIELDS, name if name in NAMED else "other")
-
     async def _claim(self, key: Key, ask: Ask, customer: str, name: str, raw: bytes) -> IdempotentCall:
         """Claim the call's Idempotency-Key."""
         digest = key_digest(self.dialect.endpoint, name)
@@ -219,7 +215,7 @@ class Journey:
         conversation = None
         named = exchange.header(b"x-conversation-id")
         session = None if named is not None else self._session(exchange, key)
-        if named is not None or session is not None or wanted.goes_on:
+        if named is not None or session is not None or wanted.goes_on():
             conversation = await self._conversation_finder.conversation(named, session, key, wanted)
         client_request_id = exchange.header(b"x-request-id")
         bound, estimate = await self._conversation_finder.input_of(
@@ -334,7 +330,8 @@ class Journey:
             call.prompt = self.dialect.prompt(body)
         make_own(body, call.live.hold.facts.customer)
         forwarded = self.dialect.forward(body, call.wanted, grant=call.live.hold.grant, model=self._rules.model)
-        self._count_dropped(call.wanted)
+        for name in call.wanted.dropped:
+            self._counters.add(DROPPED_FIELDS, name if name in NAMED else "other")
         body.clear()
         exchange.release_body()
         return forwarded

@@ -179,7 +179,7 @@ def finish_of(reasons: list[str], *, uses_whole_grant: bool, bound_by: str) -> s
 
     An upstream that gives no reason, or one that nobody knows, has brought its answer to its end.
     """
-    worst = next((reason for reason in _WORST_FIRST if reason in reasons), "stop")
+    worst = reasons[0] if len(reasons) == 1 else next((one for one in _WORST_FIRST if one in reasons), "stop")
     if worst == "length":
         return bound_by if uses_whole_grant else "context"
     return _FINISHES.get(worst, "complete")

@@ -29,6 +29,11 @@ class CallerWatch:
     answers have ended. ``task`` is the one that runs the block, where it is known; else it is looked up.
     """
 
+    is_unheard = False
+    """Whether the block goes on without its caller."""
+    _why: Exception | None = None
+    _watch: asyncio.Task[None] | None = None
+
     def __init__(
         self,
         receive: Callable[[], Awaitable[Any]],
@@ -46,11 +51,7 @@ class CallerWatch:
         self._ticks_left = deadlines.within(seconds)
         self._has_to_wait = heeds_caller and when_gone is None
         self._goes_on = goes_on
-        self.is_unheard = False
-        """Whether the block goes on without its caller."""
-        self._why: Exception | None = None
         self._task = task
-        self._watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
         if self._task is None:
@@ -131,6 +132,25 @@ WRITE_NOW = "tokencap.write_now"
 class Exchange:
     """The caller of a journey: what it sent, what it is sent, and whether it is still there."""
 
+    id_headers: tuple[bytes, ...] = (b"x-request-id",)
+    """Headers that carry our id of the request."""
+    answers = True
+    """Whether a head can still be sent."""
+    records = False
+    """Whether the written bytes are remembered, for an answer that is kept."""
+    repeated: str | None = None
+    """A header of meaning here that came twice."""
+    body_was_read = False
+    """Whether nothing more comes of the body."""
+    _body_was_begun = False
+    _is_behind = False
+    _is_given_up = False
+    _ticks_left = 0
+    _coming: asyncio.Future[Any] | None = None
+    _caller_watch: CallerWatch | None = None
+    _sign = b""
+    _sign_ticks = _quiet_ticks = 0
+
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, request_id: str, deadlines: Deadlines, write_ticks: int
     ) -> None:
@@ -138,38 +158,22 @@ class Exchange:
         self.path: str = scope["path"]
         self.query: str = scope["query_string"].decode("latin-1")
         self.request_id = request_id
-        self.id_headers: tuple[bytes, ...] = (b"x-request-id",)
-        """Headers that carry our id of the request."""
-        self.answers = True
-        """Whether a head can still be sent."""
         self.more_headers: Headers = []
         """The headers of every answer to this caller."""
-        self.records = False
-        """Whether the written bytes are remembered, for an answer that is kept."""
         self._written: list[bytes] = []
         self._kept: list[bytes] = []
-        self._is_behind = False
         offered = scope.get("extensions", {}).get(WRITE_NOW, {})
         self._write_now: Callable[[bytes], bool] | None = offered.get("write")
         self._when_gone: WhenGone | None = offered.get("when_gone")
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.repeated = None if len(self._headers) == len(scope["headers"]) else repeated_header(scope["headers"])
-        """A header of meaning here that came twice."""
+        if len(self._headers) != len(scope["headers"]):
+            self.repeated = repeated_header(scope["headers"])
         self._receive = receive
         self._send = send
         self._deadlines = deadlines
         self._write_ticks = write_ticks
         self._task = asyncio.current_task()
-        self._ticks_left = 0
-        self._coming: asyncio.Future[Any] | None = None
-        self.body_was_read = False
-        """Whether nothing more comes of the body."""
-        self._body_was_begun = False
-        self._sign = b""
-        self._sign_ticks = self._quiet_ticks = 0
         self._releases: list[Callable[[], None]] = []
-        self._is_given_up = False
-        self._caller_watch: CallerWatch | None = None
 
     def header(self, name: bytes) -> str | None:
         """Return a request header by its lower-case name, the last one where it comes twice."""

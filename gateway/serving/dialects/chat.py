@@ -19,6 +19,7 @@ from gateway.serving.upstream.profiles import CHAT
 TOOL_RESULTS_MOST = 16
 
 OTHER_LIMITS = (*ENGINE_LIMITS, "max_output_tokens")
+LIMITS = ("max_completion_tokens", "max_tokens", *OTHER_LIMITS)
 
 
 class Chat(OpenAI):
@@ -39,7 +40,7 @@ class Chat(OpenAI):
         measured = Measured(size, self._profile.media).take(messages)
         return Parameters(
             model=model,
-            requested_tokens=least(body, "max_completion_tokens", "max_tokens", *OTHER_LIMITS),
+            requested_tokens=None if body.keys().isdisjoint(LIMITS) else least(body, *LIMITS),
             choices=choices,
             stream=flag(body, "stream"),
             shows_usage=shows_usage(body),

@@ -50,9 +50,8 @@ class Parameters:
     generates: bool = True
     """Whether the call can produce output tokens; if not, none are held."""
 
-    @property
     def goes_on(self) -> bool:
-        """Whether the body has anything that may identify its conversation."""
+        """Return whether the body has anything that may identify its conversation."""
         return bool(
             self.tool_results
             or self.brought_back

@@ -37,6 +37,10 @@ class ChatReading(Reading):
     kind = "chat.completion"
     chunk_kind = "chat.completion.chunk"
     known = CHOICE - {"text"}
+    _came_whole = False
+    _begun = 0  # choices that the caller was told of, which are the first ones
+    _like: FastPath | None = None
+    _text_of: int | None = None  # the choice of the last chunk, where it said a text for one and nothing else
 
     def __init__(self, wanted: Parameters, grant: int) -> None:
         super().__init__(wanted, grant)
@@ -48,11 +52,7 @@ class ChatReading(Reading):
         self._choices: dict[int, dict[str, Any]] = {}  # put together for a caller who does not stream
         self._last: dict[int, dict[str, Any]] = {}  # how choices ended, until nothing more can come of them
         self._come: set[int] = set()  # choices of which anything came
-        self._begun = 0  # choices that the caller was told of, which are the first ones
-        self._usages = ChoiceUsages(wanted.choices, counted_apart=wanted.counted_apart, runs_apart=wanted.runs_apart)
-        self._came_whole = False
-        self._like: FastPath | None = None
-        self._text_of: int | None = None  # the choice of the last chunk, where it said a text for one and nothing else
+        self._usages = ChoiceUsages.of(wanted)
 
     def _take_run(self, events: list[bytes], start: int) -> tuple[int, bytes]:
         like = self._like
@@ -109,13 +109,15 @@ class ChatReading(Reading):
         crosses = False
         if isinstance(usage, dict):
             beside = [choice.get("index", 0) for choice, _, _ in parts]
-            said = self._usages.of_all(read_usage(usage), beside, has_text=has_text)
-            self._most_of_one = self._usages.most_of_one or self._most_of_one
-            self._is_partial = self._usages.is_partial
+            said = read_usage(usage)
+            if self._usages is not None:
+                said = self._usages.of_all(said, beside, has_text=has_text)
+                self._most_of_one = self._usages.most_of_one or self._most_of_one
+                self._is_partial = self._usages.is_partial
             crosses = has_text and self._is_over_grant(said.output_tokens)
             if not crosses:
                 self._note_usage(usage, said)
-                self._is_final &= self._usages.are_all_here
+                self._is_final &= self._usages is None or self._usages.are_all_here
         shown: list[dict[str, Any]] = []
         for choice, delta, is_token in parts:
             kept = self._kept(choice, delta, is_token, crosses=crosses)
@@ -150,11 +152,9 @@ class ChatReading(Reading):
             return None
         if index in self._ended:
             more = {name: value for name, value in choice.items() if value and name not in ENDED}
-            return (
-                {**more, "index": index, **self._shown({}), "finish_reason": None}
-                if more and index in self._last
-                else None
-            )
+            if not more or index not in self._last:
+                return None
+            return {**more, "index": index, **self._shown({}), "finish_reason": None}
         self._come.add(index)
         if is_token:
             if not self._counts(index, crosses=crosses):
@@ -265,20 +265,20 @@ class ChatReading(Reading):
         without_houses_own(frame)
         self._frame |= without_unknown_texts(frame, CHUNK)
         self._frame |= {"model": self._wanted.model, "object": self.chunk_kind}
-        choices: list[dict[str, Any]] = []
-        messages: list[dict[str, Any]] = []
+        parts: list[tuple[dict[str, Any], dict[str, Any]]] = []
         texts: list[str] = []
         for choice in answer["choices"]:
-            if isinstance(choice, dict) and len(choices) < self._wanted.choices:
-                choices.append(without_unknown_texts(choice, self.known))
-                messages.append(self._message(choices[-1]))
-                texts += _texts_in(messages[-1])
+            if isinstance(choice, dict) and len(parts) < self._wanted.choices:
+                choice = without_unknown_texts(choice, self.known)
+                message = self._message(choice)
+                parts.append((choice, message))
+                texts += _texts_in(message)
         made = self._made(texts)
         if self._estimate is None:
-            speak = sum(map(carries_token, messages)) if len(messages) > 1 else 1
+            speak = sum(carries_token(message) for _, message in parts) if len(parts) > 1 else 1
             self._most_of_one = made - max(speak - 1, 0)
-        numbers = _numbers(choices)
-        for place, (choice, message) in enumerate(zip(choices, messages, strict=True)):
+        numbers = _numbers([choice for choice, _ in parts])
+        for place, (choice, message) in enumerate(parts):
             if made > self._granted:
                 self._was_cut = True
                 whole = {name: text for name in TEXTS if isinstance(text := message.get(name), str)}

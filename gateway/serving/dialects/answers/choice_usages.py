@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.meter import Usage, sum_of
 
 
@@ -11,7 +12,7 @@ class ChoiceUsages:
     """Adds up the usages of an upstream that counts each choice for itself.
 
     Args:
-        choices: their number.
+        choices: their number, two at least.
         counted_apart: whether the upstream reports one usage of each choice, at its end.
         runs_apart: whether each of its running usages is known to be of the one choice beside it. Another upstream shows
             it: a figure that is not above another choice's, though text came since, is of one choice alone.
@@ -26,6 +27,13 @@ class ChoiceUsages:
         self._apart: list[Usage] = []
         self._running: dict[int, Usage] = {}  # the newest of each choice
 
+    @classmethod
+    def of(cls, wanted: Parameters) -> ChoiceUsages | None:
+        """Return what adds up the usages of a call's choices, or None where there is only one choice."""
+        if wanted.choices == 1:
+            return None
+        return cls(wanted.choices, counted_apart=wanted.counted_apart, runs_apart=wanted.runs_apart)
+
     @property
     def are_all_here(self) -> bool:
         """Whether no choice's own usage is still to come."""
@@ -38,8 +46,6 @@ class ChoiceUsages:
 
     def of_all(self, said: Usage, beside: list[Any], *, has_text: bool) -> Usage:
         """Return a usage that came ``beside`` some choices, with those of the others added."""
-        if self._choices == 1:
-            return said
         self.is_partial = False
         if self._counted_apart:
             self._apart = [*self._apart, said][-self._choices :]

@@ -42,46 +42,47 @@ class Reading(ABC):
     one token of it, unless the upstream's figure is higher.
     """
 
+    answer_id: str | None = None
+    """The answer's own id, where a later call may name it."""
+    ended_by_itself = False
+    """Whether the upstream brought the answer to its end."""
+    failure: UpstreamError | None = None
+    """The error in the last bytes; what came before it was relayed."""
+    texts: list[list[str]] | None = None
+    """The whole text of each choice, where it is kept: ``remember_texts``."""
+    input_tokens: int | None = None
+    """The gateway's own count of the input, where the upstream has none."""
+    is_silent = True
+    """Whether no event has come."""
+    usage = UNSAID
+    """The usage that the upstream reported."""
+    _characters = 0
+    _was_cut = False
+    _estimate: int | None = None
+    _whole_least = 0  # tokens that an answer that came whole has at least
+    _most_of_one = 0  # tokens that a choice of an answer that came whole may have
+    _is_partial = False  # whether the usage leaves out choices that have said none yet
+    _is_final = False
+    _figures = 0  # that were said of output while more was to come
+
     def __init__(self, wanted: Parameters, grant: int) -> None:
         self.tool_calls: list[str] = []
         """Ids of the tool calls in the answer."""
-        self.answer_id: str | None = None
-        """The answer's own id, where a later call may name it."""
-        self.ended_by_itself = False
-        """Whether the upstream brought the answer to its end."""
-        self.failure: UpstreamError | None = None
-        """The error in the last bytes; what came before it was relayed."""
-        self.texts: list[list[str]] | None = None
-        """The whole text of each choice, where it is kept: ``remember_texts``."""
-        self.input_tokens: int | None = None
-        """The gateway's own count of the input, where the upstream has none."""
         self._wanted = wanted
         self._grant = grant
         self._granted = grant * wanted.choices
-        self.is_silent = True
-        """Whether no event has come."""
         self._events = Events()
         self._halves = Halves()
         self._tokens = [0] * wanted.choices
-        self._characters = 0
         self._ended: dict[int, str] = {}
         self._tails = [""] * wanted.choices
-        self._was_cut = False
-        self._estimate: int | None = None
-        self._whole_least = 0  # tokens that an answer that came whole has at least
-        self._most_of_one = 0  # tokens that a choice of an answer that came whole may have
-        self._is_partial = False  # whether the usage leaves out choices that have said none yet
-        self.usage = UNSAID
-        """The usage that the upstream reported."""
-        self._is_final = False
-        self._figures = 0  # that were said of output while more was to come
         self._said: dict[str, Any] = {}  # the upstream's last usage, whole
 
     @property
     def observed(self) -> Observed:
         """What was observed so far, and what the upstream reported of it."""
         pieces, granted = sum(self._tokens), self._granted
-        is_whole = self.ended_by_itself or (self._all_ended and not self._was_cut)
+        is_whole = self.ended_by_itself or (self._all_ended() and not self._was_cut)
         if not pieces:
             tokens = min(self._estimate or 0, granted)
             is_estimate = self._estimate is not None
@@ -138,7 +139,7 @@ class Reading(ABC):
     @property
     def is_over(self) -> bool:
         """Whether nothing more is wanted of the answer."""
-        return self.ended_by_itself or (self._was_cut and self._all_ended)
+        return self.ended_by_itself or (self._was_cut and self._all_ended())
 
     def is_told(self, as_it_goes: bool) -> bool:
         """Return whether the upstream's figure of all that was made so far is known.
@@ -148,7 +149,7 @@ class Reading(ABC):
         said = self.usage.output_tokens
         if said is None or self._is_partial or said < max(sum(self._tokens), self._by_length):
             return False
-        return as_it_goes or self._figures > 1 or (self._is_final and self._all_ended)
+        return as_it_goes or self._figures > 1 or (self._is_final and self._all_ended())
 
     def remember_texts(self) -> None:
         """Keep all of the text, for a tokenizer to count."""
@@ -167,7 +168,7 @@ class Reading(ABC):
         shown = b"" if self.failure else self._take_all(self._events.close())
         if not self.failure and not self.is_over:
             shown += self._give_up_halves()
-        if self._all_ended and not self._was_cut:
+        if self._all_ended() and not self._was_cut:
             self.ended_by_itself = True
         return shown
 
@@ -195,7 +196,6 @@ class Reading(ABC):
         """Note the upstream's sign that nothing more comes; return what a streaming caller is sent for it."""
         return b""
 
-    @property
     def _all_ended(self) -> bool:
         return len(self._ended) == self._wanted.choices
 
@@ -255,7 +255,7 @@ class Reading(ABC):
         if self._was_cut:
             usage = replace(usage, output_tokens=self.usage.output_tokens)
         self.usage, self._is_final = usage, not self._was_cut
-        if usage.output_tokens and not self._all_ended:
+        if usage.output_tokens and not self._all_ended():
             self._figures += 1
 
     @property
@@ -268,7 +268,7 @@ class Reading(ABC):
 
     def _note_text(self) -> None:
         """Note text: an earlier usage was reported of the text before it."""
-        if not self._all_ended:
+        if not self._all_ended():
             self._is_final = False
 
     def _counts(self, index: int, *, crosses: bool = False) -> bool:

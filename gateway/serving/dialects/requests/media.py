@@ -39,7 +39,7 @@ class Measured:
     @property
     def estimate(self) -> int:
         """The likely number of input tokens: a quarter of that."""
-        return -(-self.bound // 4)
+        return -(-(self._bytes + self._tokens) // 4)
 
     def take(self, messages: Any) -> Measured:
         """Take the media in messages or items out of the text."""
