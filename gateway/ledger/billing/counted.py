@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from heapq import merge
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, exists, select
 
 from gateway.ledger.billing.closings import UTC_ZONE, CustomerMonth, bounds_of, months_of
 from gateway.ledger.billing.dropped_months import refuse_dropped
 from gateway.ledger.billing_tables import late_records
 from gateway.ledger.book.dropped import dropped_until
 from gateway.ledger.database import Database
-from gateway.ledger.read.queries import Span
+from gateway.ledger.read.queries import Position, Span
 from gateway.ledger.rows import COLUMNS, AnyRow, record_of
 from gateway.ledger.tables import usage_records
 from pricing.usage import UsageRecord
@@ -123,7 +123,10 @@ def records_counted_in(database: Database, span: Span, month: Month | None = Non
 
 def _on_time(database: Database, columns: Sequence[ColumnElement[Any]], span: Span, page: int) -> Iterator[AnyRow]:
     """Yield the rows of a span that came before their period was closed."""
-    query = select(*columns).where(*span.conditions(), ~exists().where(IS_LATE))
+
+    def query(after: Position | None) -> Select[Any]:
+        return select(*columns).where(*span.conditions(after), ~exists().where(IS_LATE))
+
     return _paged(database, query, page)
 
 
@@ -131,17 +134,20 @@ def _late(
     database: Database, columns: Sequence[ColumnElement[Any]], span: Span, counts: list[ColumnElement[bool]], page: int
 ) -> Iterator[AnyRow]:
     """Yield the rows that came later and count in a span, each with the moment that it counts at."""
-    query = select(*columns, late.counts).join(late_records, IS_LATE).where(*span.but_for_time(), *counts)
+    anytime = replace(span, since=None, until=None)
+
+    def query(after: Position | None) -> Select[Any]:
+        return select(*columns, late.counts).join(late_records, IS_LATE).where(*anytime.conditions(after), *counts)
+
     return _paged(database, query, page)
 
 
-def _paged(database: Database, query: Select[Any], page: int) -> Iterator[AnyRow]:
-    query = query.order_by(book.time, book.id).limit(page)
-    after: tuple[int, str] | None = None
+def _paged(database: Database, query: Callable[[Position | None], Select[Any]], page: int) -> Iterator[AnyRow]:
+    """Yield the rows of a query, which is asked for those after a position, oldest first by (time, id)."""
+    after: Position | None = None
     while True:
-        this = query if after is None else query.where(tuple_(book.time, book.id) > after)
         with database.read() as connection:
-            rows = connection.execute(this).all()
+            rows = connection.execute(query(after).order_by(book.time, book.id).limit(page)).all()
         yield from rows
         if len(rows) < page:
             return

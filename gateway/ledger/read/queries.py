@@ -47,9 +47,15 @@ class Span:
     tier: str | None = None
     key_id: str | None = None
 
-    def conditions(self) -> list[ColumnElement[bool]]:
+    def conditions(self, after: Position | None = None) -> list[ColumnElement[bool]]:
+        """Return what a record of the span fulfils, and stands after a position.
+
+        There is one lower bound, the later one: of two SQLite may take the earlier, and pass over all rows between.
+        """
         conditions = self.but_for_time()
-        if self.since is not None:
+        if after is not None and after[0] >= (self.since or 0):
+            conditions.append(tuple_(book.time, book.id) > tuple_(*after))
+        elif self.since is not None:
             conditions.append(book.time >= self.since)
         if self.until is not None:
             conditions.append(book.time < self.until)
@@ -295,9 +301,7 @@ def totals(database: Database, span: Span = EVERYTHING) -> Totals:
 def _page(
     database: Database, columns: Sequence[ColumnElement[Any]], span: Span, after: Position | None, limit: int
 ) -> Sequence[AnyRow]:
-    query = select(*columns).where(*span.conditions()).order_by(book.time, book.id).limit(limit)
-    if after is not None:
-        query = query.where(tuple_(book.time, book.id) > tuple_(*after))
+    query = select(*columns).where(*span.conditions(after)).order_by(book.time, book.id).limit(limit)
     with database.read() as connection:
         return connection.execute(query).all()
 
