@@ -106,16 +106,15 @@ class Keeper:
         """The in-flight calls."""
         return list(self._live.values())
 
-    @property
     def is_overdue(self) -> bool:
-        """Whether this worker must not relay another token before it has renewed."""
+        """Return whether this worker must not relay another token before it has renewed."""
         overdue = self._monotonic() - self._renewed_at > self._lease_s / 2
         return overdue and not self._server_is_gone
 
     async def catches_up(self, live: Live) -> bool:
         """Renew, once for all that wait, and return whether a call may go on: after mere slowness it may."""
         await self.renew()
-        return not self.is_overdue and not live.is_lost
+        return not self.is_overdue() and not live.is_lost
 
     def take(self, hold: Hold, once: Once | None = None) -> Live:
         """Take over a hold that was just made, and its Idempotency-Key."""

@@ -153,7 +153,7 @@ class Call:
             )
 
     async def _recount_input(self, token_counter: TokenCounter) -> None:
-        if self.prompt is None or self._said_input:
+        if self.prompt is None or self._said_input():
             return
         counted = await token_counter.count([self.prompt.text])
         self._input_recounted = None if counted is None else counted + self.prompt.tokens
@@ -169,7 +169,6 @@ class Call:
         if came_to.reasoning_tokens == 0 and came_to.output_tokens == came_to.billed_output_tokens:
             spots.compare(came_to.output_tokens, reading.texts)
 
-    @property
     def _said_input(self) -> int | None:
         assert self.reading is not None
         return said_input(self.reading.usage.input_tokens)
@@ -192,7 +191,7 @@ class Call:
         observed = reading.observed
         observed.recounted = self._recounted
         estimate, bound = hold.facts.input_estimate, hold.facts.input_bound
-        given = count_input(self._said_input, self._input_recounted, estimate=estimate, bound=bound)
+        given = count_input(self._said_input(), self._input_recounted, estimate=estimate, bound=bound)
         if given.source != "upstream":
             reading.input_tokens = given.tokens
         came_to = outcome(

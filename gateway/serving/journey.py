@@ -313,14 +313,14 @@ class Journey:
             try:
                 while not await answer.pour(partial(self._take, call, exchange, reading)):
                     await self._pass_on(call, exchange)
-                    if reading.is_over:
+                    if reading.is_over():
                         return
                     if reading.failure is not None:
                         break
             except UpstreamError as error:
                 problem = error
             await self._pass_on(call, exchange, reading.close())
-            if not reading.is_over:
+            if not reading.is_over():
                 unsaid = UpstreamSilent() if reading.is_silent else UpstreamUnavailable(BROKEN_OFF)
                 raise reading.failure or problem or unsaid
 
@@ -340,22 +340,22 @@ class Journey:
         """Count a piece of an answer and relay it in the turn in which it came; return whether more can be relayed."""
         shown = reading.feed(piece)
         if call.has_left:
-            return not reading.is_over and reading.failure is None
+            return not reading.is_over() and reading.failure is None
         call.note_progress()
-        if self._keeper.is_overdue or call.live.is_lost:
+        if self._keeper.is_overdue() or call.live.is_lost:
             exchange.keep(shown)
             return False
-        return exchange.write_now(shown) and not reading.is_over and reading.failure is None
+        return exchange.write_now(shown) and not reading.is_over() and reading.failure is None
 
     async def _pass_on(self, call: Call, exchange: Exchange, shown: bytes = b"") -> None:
         """Relay what could not be relayed in its turn, and ``shown``: once this worker may, as fast as the caller reads."""
         if call.has_left:
             return
-        if (self._keeper.is_overdue or call.live.is_lost) and not await self._keeper.catches_up(call.live):
+        if (self._keeper.is_overdue() or call.live.is_lost) and not await self._keeper.catches_up(call.live):
             raise MeteringUnavailable("This worker lost touch with its books and stopped the answer.")
         call.note_progress()
-        exchange.keep(shown)
-        await exchange.flush()
+        if exchange.keep(shown):
+            await exchange.flush()
 
     async def _end(
         self, call: Call, exchange: Exchange, settled: Settled | None, problem: TokencapError | None

@@ -158,7 +158,7 @@ def test_no_stream_whatever_it_holds_breaks_the_count(
     reading = ChatReading(wanted(choices, stream=stream), grant)
     for event in [json.dumps(chunk).encode() for chunk in chunks] + [b"[DONE]"]:
         reading.feed(b"data: " + event + b"\n\n")
-        if reading.failure is not None or reading.is_over:
+        if reading.failure is not None or reading.is_over():
             break
     reading.close()
     counted = count_output(reading.observed, grant * choices)

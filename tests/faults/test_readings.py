@@ -130,7 +130,7 @@ def test_no_stream_whatever_it_holds(reading_of: Any, data: st.DataObject, strea
         shown = reading.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
         assert shown == b"" or shown.endswith(b"\n\n")
         assert shown == b"" or stream
-        if reading.failure is not None or reading.is_over:
+        if reading.failure is not None or reading.is_over():
             break
     reading.close()
 

@@ -100,12 +100,13 @@ class _Transport:
 class _Books:
     """Grants every call, and remembers what it came to: the admission, the keeper and the threads of a journey."""
 
-    is_overdue = False
-
     def __init__(self) -> None:
         self.most = GRANT
         self.hold: Hold | None = None
         self.outcome: Outcome | None = None
+
+    def is_overdue(self) -> bool:
+        return False
 
     async def bucket_of_key(self, digest: str) -> str:
         return "ab"

@@ -257,10 +257,11 @@ class Exchange:
         self._is_behind = not self._write_now(chunk)
         return not self._is_behind
 
-    def keep(self, chunk: bytes) -> None:
-        """Keep bytes of the body for ``flush``."""
+    def keep(self, chunk: bytes) -> bool:
+        """Keep bytes of the body for ``flush``; return whether there is anything to flush."""
         if chunk:
             self._kept.append(chunk)
+        return bool(self._kept or self._is_behind)
 
     async def flush(self) -> None:
         """Send the kept bytes; wait while the caller reads more slowly than they come.

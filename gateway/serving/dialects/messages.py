@@ -81,7 +81,7 @@ class MessagesReading(Reading):
 
     def close(self) -> bytes:
         shown = super().close()
-        return shown + self._show(self._blocks.closing()) if self.is_over else shown
+        return shown + self._show(self._blocks.closing()) if self.is_over() else shown
 
     def _show(self, events: Iterable[dict[str, Any]]) -> bytes:
         """Return events for a streaming caller, first the event that begins the message, as clients expect."""

@@ -85,20 +85,6 @@ class Answer:
             self._problem = error
         return is_said
 
-    async def chunk(self) -> bytes | None:
-        """Return the next bytes, or None after the last ones.
-
-        Raises:
-            UpstreamUnavailable: the connection broke.
-            UpstreamTimeout: nothing came for too long.
-        """
-        if self._first:
-            first, self._first = self._first, b""
-            return first
-        if self._problem is not None:
-            raise self._problem
-        return await self._next()
-
     def _next(self) -> Awaitable[bytes | None]:
         patience_s, self._patience_s = self._patience_s, self._idle_s
         return self._reply.chunk(patience_s)
@@ -107,7 +93,8 @@ class Answer:
         """Hand each piece to ``sink`` in the turn in which it comes, until it wants no more for now; return whether it got all.
 
         Raises:
-            UpstreamUnavailable, UpstreamTimeout: see ``chunk``.
+            UpstreamUnavailable: the connection broke.
+            UpstreamTimeout: nothing came for too long.
         """
         if self._first:
             first, self._first = self._first, b""
@@ -120,15 +107,13 @@ class Answer:
 
     async def whole(self) -> Whole:
         """Return an answer that is not a stream. Once all of its JSON is here it is whole, even without the end of HTTP."""
-        parts: list[bytes] = []
-        size = 0
-        problem: UpstreamError = UpstreamUnavailable("The upstream's answer is not JSON.")
+        parts = [self._first]
+        size = len(self._first)
+        problem = self._problem
         try:
-            while (chunk := await self.chunk()) is not None:
+            while problem is None and size <= WHOLE_MOST and (chunk := await self._next()) is not None:
                 size += len(chunk)
                 parts.append(chunk)
-                if size > WHOLE_MOST:
-                    break
         except UpstreamError as error:
             problem = error
         if size > WHOLE_MOST:
@@ -139,7 +124,7 @@ class Answer:
         try:
             answer = loads(raw)
         except ValueError as error:
-            raise problem from error
+            raise problem or UpstreamUnavailable("The upstream's answer is not JSON.") from error
         if isinstance(answer, dict) and is_error(answer):
             raise UpstreamErrorEvent(answer)
         return Whole(raw, answer)

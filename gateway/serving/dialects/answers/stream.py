@@ -94,12 +94,11 @@ class Reading(ABC):
             self._is_final,
             is_whole,
             is_estimate=more > 0,
-            least=min(pieces, self._by_length),
-            surely=min(max(pieces, self._by_length), granted),
+            least=min(pieces, self._by_length()),
+            surely=min(max(pieces, self._by_length()), granted),
             is_partial=self._is_partial,
         )
 
-    @property
     def _by_length(self) -> int:
         """The least tokens of a text of this length, if it is no drawing."""
         return self._characters // TOKEN_CHARACTERS_MOST
@@ -136,9 +135,8 @@ class Reading(ABC):
         most = seen + max(reported - had, 0) if had else -(-reported // self._wanted.choices)
         return self._was_cut or max(most, self._most_of_one) >= self._grant
 
-    @property
     def is_over(self) -> bool:
-        """Whether nothing more is wanted of the answer."""
+        """Return whether nothing more is wanted of the answer."""
         return self.ended_by_itself or (self._was_cut and self._all_ended())
 
     def is_told(self, as_it_goes: bool) -> bool:
@@ -147,7 +145,7 @@ class Reading(ABC):
         A figure in the middle counts only where the upstream is known to report ``as_it_goes``, or has done so.
         """
         said = self.usage.output_tokens
-        if said is None or self._is_partial or said < max(sum(self._tokens), self._by_length):
+        if said is None or self._is_partial or said < max(sum(self._tokens), self._by_length()):
             return False
         return as_it_goes or self._figures > 1 or (self._is_final and self._all_ended())
 
@@ -166,7 +164,7 @@ class Reading(ABC):
     def close(self) -> bytes:
         """Note that no more bytes come: an answer whose every choice has ended is whole without its last event."""
         shown = b"" if self.failure else self._take_all(self._events.close())
-        if not self.failure and not self.is_over:
+        if not self.failure and not self.is_over():
             shown += self._give_up_halves()
         if self._all_ended() and not self._was_cut:
             self.ended_by_itself = True
@@ -205,7 +203,7 @@ class Reading(ABC):
         if events:
             self.is_silent = False
         try:
-            while place < len(events) and not self.is_over:
+            while place < len(events) and not self.is_over():
                 taken, text = self._take_run(events, place)
                 if not taken:
                     taken, text = 1, self._take_one(events[place])
@@ -234,7 +232,7 @@ class Reading(ABC):
             return self._take_anew(data, event)
         event = self._halves.joined(event)
         shown = self._give_up_halves(event)
-        return shown if self.is_over else shown + self._take_anew(data, event)
+        return shown if self.is_over() else shown + self._take_anew(data, event)
 
     def _give_up_halves(self, end: dict[str, Any] | None = None) -> bytes:
         """Take as text of its own each half of a character that no other half can follow after ``end``, or at all."""

@@ -131,7 +131,7 @@ def test_a_stream_is_cut_at_its_grant(endpoint: str, at_once: bool) -> None:
     end = found.ending(GRANT, None, None)
 
     assert words_in(deltas) == GRANT
-    assert found.is_over
+    assert found.is_over()
     assert found.uses_whole_grant
     assert found.reasons == ["length"]
     assert LENGTHS[endpoint].encode() in deltas + end
@@ -159,7 +159,7 @@ def test_text_beside_a_figure_beyond_the_grant_is_not_passed_on(endpoint: str, s
     deltas = b"".join(map(found.feed, stream_of(piece(endpoint), piece(endpoint, usage=usage))))
 
     assert words_in(deltas) == shown
-    assert found.is_over == (said > GRANT)
+    assert found.is_over() == (said > GRANT)
 
 
 @pytest.mark.parametrize("endpoint", FORMATS)
@@ -185,11 +185,11 @@ def test_each_of_several_choices_has_a_grant_of_its_own(endpoint: str) -> None:
     pieces = [piece(endpoint, index) for index in [0] * 7 + [1] * 7]
 
     deltas = b"".join(map(found.feed, stream_of(*pieces[:7])))
-    assert not found.is_over
+    assert not found.is_over()
     deltas += b"".join(map(found.feed, stream_of(*pieces[7:])))
 
     assert words_in(deltas) == 2 * GRANT
-    assert found.is_over
+    assert found.is_over()
     assert counted(found, 2) == Count(2 * GRANT, 2 * GRANT, "counted")
 
 
@@ -224,7 +224,7 @@ def test_what_the_upstream_says_of_a_stream_after_its_cut_counts_what_nobody_has
     found.feed(stream_of({"id": "c", "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": said}})[0])
     found.feed(stream_of({"id": "c", "choices": [last]})[0])
 
-    assert found.is_over
+    assert found.is_over()
     assert counted(found, 2) == Count(GRANT + 2, GRANT + 2, "counted")
 
 

@@ -93,7 +93,7 @@ def test_what_was_thought_is_output_in_any_spelling(place: str) -> None:
     reading, shown = streamed(*COUNTED[place])
     assert shown.partition(b"output_item.done")[0].count(HIDDEN.encode()) == GRANT
     assert count_output(reading.observed, GRANT).billed_output_tokens == GRANT
-    assert reading.is_over
+    assert reading.is_over()
 
 
 WHOLES: dict[str, tuple[type[Reading], Json]] = {
