@@ -175,7 +175,7 @@ def _keep(
                         due.set()
                     do("projection", project_pending, database, projection, PROJECTED_A_SWEEP)
                     do("pricing", scheduler.turn)
-                    do("gauges", _look, counters, conservation, found, writer, database)
+                    do("gauges", _look, counters, conservation, found, database)
                     sheet.write()
                     sweep_at = monotonic() + SWEEP_S
                 stop.wait(0 if writer.turn() >= MANY else TURN_S)
@@ -225,12 +225,12 @@ def _roll_up(rollup: Rollup, late_ms: int) -> None:
     rollup.forget_ended(now_ms(), late_ms)
 
 
-def _look(counters: Counters, conservation: Conservation, found: Found, writer: Writer, database: Database) -> None:
+def _look(counters: Counters, conservation: Conservation, found: Found, database: Database) -> None:
     """Look how things stand, and put it down."""
-    _gauge(counters, conservation.turn(), found, writer.waiting(), count_dead_letters(database))
+    _gauge(counters, conservation.turn(), found, count_dead_letters(database))
 
 
-def _gauge(counters: Counters, counted: Counted, found: Found, waiting: int, dead_letters: int) -> None:
+def _gauge(counters: Counters, counted: Counted, found: Found, dead_letters: int) -> None:
     """Put down how things stand now."""
     counters.put(HOLDS, counted.holds)
     counters.put(HELD_TOKENS, counted.held_tokens)
@@ -238,6 +238,6 @@ def _gauge(counters: Counters, counted: Counted, found: Found, waiting: int, dea
     counters.put(CLOCKS_APART, found.ahead_ms)
     counters.put(REDIS_MEMORY, found.memory)
     counters.put(REDIS_MEMORY_MAX, found.memory_max)
-    counters.put(LEDGER_LAG, waiting)
+    counters.put(LEDGER_LAG, counted.waiting)
     counters.put(DEAD_LETTERS, dead_letters)
     counters.put(TURNED_AT, now_ms() // 1000)

@@ -11,7 +11,6 @@ import redis
 
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import translated
-from gateway.holds.store.inflight import Survey
 from gateway.ledger.book.appender import book
 from gateway.ledger.book.dead_letters import keep_dead_letters
 from gateway.ledger.book.entries import Entry, Fields, Malformed, record_in
@@ -63,7 +62,6 @@ class Writer:
         self._note = note
         self._marked = marked
         self._entries_per_turn = entries_per_turn
-        self._survey = Survey(client)
         self._watermark = Watermark(client)
         self._rollup = Rollup(database)
 
@@ -73,10 +71,6 @@ class Writer:
         if entries:
             self._trim(entries, self._book(entries))
         return len(entries)
-
-    def waiting(self) -> int:
-        """Return how many entries wait in all streams together."""
-        return sum(there.waiting for there in self._survey.take().values())
 
     def _read(self) -> list[Entry]:
         """Return the first entries of every stream, more of those that have more, in the order they were added."""

@@ -36,6 +36,8 @@ class Count:
     """The number of open holds in each bucket that was read."""
     tokens: dict[str, int] = field(default_factory=dict)
     """The tokens that all of them hold."""
+    waiting: int = 0
+    """The records that wait for the ledger, in all buckets."""
 
 
 def fault(window: WindowState, holds: Sequence[Held]) -> str | None:
@@ -91,6 +93,7 @@ class Census:
     def _having(self, count: Count, asked: Mapping[str, set[str]]) -> list[str]:
         """Return the buckets that have a hold or a requested window; the others are thereby counted."""
         found = self._survey.take()
+        count.waiting = sum(bucket.waiting for bucket in found.values())
         empty = [
             bucket
             for bucket, names in asked.items()

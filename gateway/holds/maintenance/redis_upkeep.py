@@ -34,7 +34,7 @@ MARKS_KEPT_MS = 86_400_000
 LONGEST_MS = 32 * 86_400_000
 """The longest period, whatever its kind and time zone."""
 
-NAMES_A_TURN = 500
+NAMES_A_TURN = 150
 
 
 @dataclass(frozen=True, slots=True)

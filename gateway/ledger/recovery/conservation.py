@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 CUSTOMERS_A_TURN = 200
 BOOKS_A_TURN = 3
-QUIET = 4
+QUIET = 8
 """By how much fewer customers and books are looked at while nobody calls: only calls change what is looked at."""
 KNOWN_A_TURN = 200
 
@@ -31,11 +31,13 @@ WITH_HOLDS, WITH_BOOKS = "holds", "books"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a turn saw: how many windows do not add up, and all that is held, as far as it was counted lately."""
+    """What a turn saw: how many windows do not add up, all that is held, as far as it was counted lately, and how many
+    records wait for the ledger."""
 
     breaches: int
     holds: int
     held_tokens: int
+    waiting: int
 
 
 class Conservation:
@@ -83,7 +85,7 @@ class Conservation:
         self._holds |= count.holds
         self._tokens |= count.tokens
         breaches = self._tell(known, seen)
-        return Found(breaches, sum(self._holds.values()), sum(self._tokens.values()))
+        return Found(breaches, sum(self._holds.values()), sum(self._tokens.values()), count.waiting)
 
     def _known(self) -> list[tuple[str, str]]:
         """Return kind and window of what did not add up when it was last looked at."""
