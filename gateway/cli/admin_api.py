@@ -22,7 +22,7 @@ def admin_client(url: str, token: str) -> httpx.Client:
     """Return a client of the gateway's admin side.
 
     Raises:
-        StartupError: the address is none.
+        StartupError: the address is no URL.
     """
     try:
         base = httpx.URL(url)
@@ -61,7 +61,7 @@ def problem(answer: httpx.Response) -> Mapping[str, Any]:
 
 
 def refusal(answer: httpx.Response, advice: str = "") -> StartupError:
-    """Return what a refusal comes to: exit 1 where the answer is no, 3 where the gateway cannot answer now."""
+    """Return the error that ends the command: exit code 1 where the gateway refuses, 3 where it cannot answer now."""
     told = problem(answer)
     said = told.get("violation") or told.get("detail")
     sentence = str(said) if said else f"There is no admin side of tokencap here: status {answer.status_code}."

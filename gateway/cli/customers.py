@@ -85,9 +85,9 @@ def add(
 
 
 class KeptKeys:
-    """The file of new keys. It is opened before anything is created, and only ever added to; a new one that stays empty goes.
+    """The file of new keys. It is opened before anything is created and is only appended to; a new file that stays empty is removed.
 
-    Keys are secrets, so the file is its owner's only, also one that was there. A customer's line is on disk before
+    Keys are secrets: only its owner may read the file, also one that existed before. A customer's line is on disk before
     the next request; a customer that has one already, by an earlier run, gets no other without a key in it.
 
     Raises:
@@ -169,7 +169,7 @@ LONGEST = 19
 
 
 def _named(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield customers; one that has no id of the operator's is named by what its row says, and how many rows say it."""
+    """Yield customers. One without an ``external_id`` is identified by its row's content and its count among equal rows."""
     before: Counter[str] = Counter()
     for row in rows:
         if row.get("external_id") is not None or "row" in row:
@@ -184,7 +184,7 @@ def _read(file: Path) -> Iterator[dict[str, Any]]:
     """Yield the customers of a file.
 
     Raises:
-        StartupError: a line is none, or a column is unknown.
+        StartupError: a line is no customer, or a column is unknown.
     """
     try:
         text = sys.stdin.read() if file == STANDARD else file.read_text("utf-8-sig")

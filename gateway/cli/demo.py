@@ -49,7 +49,7 @@ app = typer.Typer()
 
 
 class Terminal:
-    """Tells the story on standard output: on a terminal the table is drawn anew in its place, else a line now and then."""
+    """Tells the story on standard output: a terminal shows one table that is redrawn in place, other output a line now and then."""
 
     def __init__(self) -> None:
         self._redraws = sys.stdout.isatty()
@@ -160,7 +160,7 @@ async def _demo(
 
 
 def _price_in(directory: Path) -> Price:
-    """Return what prices a market, by way of files in a directory."""
+    """Return a function that prices a market through files in a directory."""
 
     async def price(market: Mapping[str, Any]) -> Any:
         given = directory / "market.json"
@@ -176,7 +176,7 @@ async def _priced(market: Path, out: Path, names: Sequence[str] = ()) -> Any:
     Without names its tiers are t1, t2 and so on, for nobody knows how many there will be.
 
     Raises:
-        StartupError: it was not computed; the process has said why.
+        StartupError: the menu was not computed; the process has said why.
     """
     words = ["--market", str(market), "--tiers", str(len(NAMES)), "--out", str(out)]
     words += ["--names", ",".join(names)] * bool(names)

@@ -47,7 +47,7 @@ app = typer.Typer()
 
 
 class Verdict(StrEnum):
-    """What is to be done about one finding."""
+    """How serious a finding is."""
 
     OK = "ok"
     CHANGE = "change"
@@ -56,7 +56,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the doctor's: what was looked at, how it is, and what to change."""
+    """One line of the report: what was checked, its state, and what to change."""
 
     subject: str
     verdict: Verdict
@@ -78,7 +78,7 @@ def doctor() -> None:
 
 
 def examine() -> Iterator[Finding]:
-    """Yield one finding after the other, as they come."""
+    """Yield the findings as they come."""
     try:
         settings = read_settings()
     except StartupError as error:

@@ -34,11 +34,11 @@ def read_object(path: Path, option: str) -> dict[str, Any]:
 
 
 def parsed(text: str) -> Any:
-    """Return what JSON stands for, if it can be written again: with numbers that are some, and text that is UTF-8.
+    """Parse JSON that can be written again: its numbers are finite, its text is UTF-8.
 
     Raises:
-        ValueError: it is no such JSON, or its numbers are too long.
-        RecursionError: it is too deep.
+        ValueError: it is other text, or its numbers are too long.
+        RecursionError: it is nested too deeply.
     """
     given = json.loads(text, parse_constant=_refuse_constant)
     if "\\u" in text:
@@ -56,7 +56,7 @@ def name_of(path: Path) -> str:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all."""
+    """Write a file whole or not at all."""
     part = path.with_name(path.name + ".part")
     try:
         part.write_text(text, "utf-8")

@@ -79,7 +79,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _refuse_misspelt(words: Sequence[str]) -> None:
-    """Refuse variables with our prefix that are no settings, whatever the command; to ask for help is free."""
+    """Refuse environment variables with our prefix that name no setting, for every command but a question for help."""
     if "--help" in words or not words or words[0] in LOOKS_FOR_ITSELF:
         return
     if any(name.upper().startswith("TOKENCAP_") for name in os.environ):
@@ -100,9 +100,9 @@ def _app(words: Sequence[str]) -> typer.Typer:
 
 
 def _loaded(module: str) -> Any:
-    """Import a command's module without looking for garbage: there is hardly any, and to look is a quarter of the time.
+    """Import a command's module with the garbage collector off: it finds hardly anything and takes a quarter of the time.
 
-    What is there then is there for good, so it is not looked at later either.
+    What an import makes lives as long as the process, so later collections leave it out too.
     """
     gc.disable()
     try:
@@ -113,7 +113,7 @@ def _loaded(module: str) -> Any:
 
 
 def _only_listed() -> None:
-    """Stand in the list of commands for one that was not called."""
+    """Stand in the list of commands for a command that was not called."""
 
 
 def _say(sentence: str, exit_code: int) -> int:

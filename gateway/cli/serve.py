@@ -62,7 +62,7 @@ async def _serve(read: Callable[[], Settings]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """When new workers are to take the place of those that run, and where their settings come from."""
+    """When new workers replace those that run, and where their settings come from."""
 
     asked: asyncio.Event
     read: Callable[[], Settings]

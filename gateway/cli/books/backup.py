@@ -46,7 +46,7 @@ def backup(
 
 
 def tell(found: list[Verification]) -> None:
-    """Say how the books of a copy are; exit 1 where they do not add up."""
+    """Print whether the books of a copy add up; exit 1 where they do not."""
     for verified in found:
         if verified.bad is not None:
             print(f"Chain {verified.chain}, row {verified.bad.seq}: {verified.bad.reason}.")

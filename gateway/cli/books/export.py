@@ -45,7 +45,7 @@ def export(
     ] = None,
     is_open: Annotated[bool, typer.Option("--open", help="Also what is not closed and may still change.")] = False,
 ) -> None:
-    """Write the usage records of a month or of a time for billing, oldest first. Needs only the database.
+    """Write the usage records of a month, or of a span of time, for billing, oldest first. Needs only the database.
 
     A file is replaced at once when it is whole; beside it stands a manifest with its sums and its SHA-256. What is closed
     is the same bytes for ever; what is not is refused without --open.
@@ -73,16 +73,16 @@ def export(
 
 
 def _ending(out: Path) -> str:
-    """Return the format that a file's name ends in, JSON Lines where it is none."""
+    """Return the format that a file's name ends in, else JSON Lines."""
     ending = out.suffix.removeprefix(".")
     return ending if ending in FORMATS else "jsonl"
 
 
 def _bounds(since: str | None, until: str | None, period: str | None) -> tuple[int | None, int | None]:
-    """Return the bounds of a time, none for a month.
+    """Return the bounds of the span of time; both are None for a month.
 
     Raises:
-        StartupError: neither a month nor a time is named, or both are.
+        StartupError: neither a month nor a span of time is named, or both are.
     """
     if period is not None:
         if since is not None or until is not None:

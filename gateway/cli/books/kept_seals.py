@@ -1,4 +1,4 @@
-"""Seals that were kept outside the ledger, as they are given to ``tokencap ledger verify``."""
+"""Reads seals that were kept outside the ledger, for ``tokencap ledger verify``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def kept_seals(path: Path) -> list[Seal]:
     """Return the seals in a file: one JSON object a line, or an answer of ``GET /v1/ledger/seals``.
 
     Raises:
-        StartupError: the file cannot be read, or has something that is no seal.
+        StartupError: the file cannot be read, or a line of it is no seal.
     """
     try:
         return [Seal.from_json(found) for found in _objects(path.read_text("utf-8"))]
@@ -34,7 +34,7 @@ def seal_hash(given: str) -> str:
     """Return the hash of a seal.
 
     Raises:
-        StartupError: it is none.
+        StartupError: it is no hash.
     """
     if not _HASH.fullmatch(given):
         raise StartupError(

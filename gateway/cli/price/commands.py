@@ -215,7 +215,7 @@ def run(run_id: str, attempt: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Numerics:
-    """What of the pricing library needs numpy."""
+    """The parts of the pricing library that need numpy."""
 
     advice: Callable[[Market, int], str]
     further: Callable[[Mapping[str, Any]], Further]
@@ -265,7 +265,7 @@ def _sound(menu: dict[str, Any], verdict: Verdict) -> list[str]:
 
 
 def _moves(given: str | None) -> dict[str, str]:
-    """Return tier names of before and what becomes of them.
+    """Return the tier names of before with the names that take their place.
 
     Raises:
         StartupError: it is not written as ``old=new,…``.

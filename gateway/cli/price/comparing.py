@@ -31,7 +31,7 @@ Files = Annotated[list[Path], typer.Argument(metavar="FILE…")]
 
 @dataclass(frozen=True, slots=True)
 class Numerics:
-    """What of the comparing needs numpy."""
+    """The parts of comparing that need numpy."""
 
     models: Callable[..., list[Model]]
     sensitivity: Callable[[Market, Mapping[str, Any]], Sequence[Line]]

@@ -139,7 +139,7 @@ def _tell(out: Path, market: Json, summary: list[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Estimators:
-    """What of the estimating needs numpy or the ledger."""
+    """The parts of estimating that need numpy or the ledger."""
 
     ledger: Callable[[str], Database]
     seen_in_ledger: Callable[..., tuple[Statistics, dict[str, Menu]]]

@@ -38,7 +38,7 @@ def further_of(
     worse_off_max: float | None,
     today: Path | None,
 ) -> dict[str, Any]:
-    """Return the options as the part of a menu's wishes that only some menus have.
+    """Return the options that only some menus have.
 
     Raises:
         StartupError: an option is malformed, or one of two that belong together is missing.
