@@ -34,7 +34,7 @@ def http_url(given: str, *, credentials: bool, query: bool = False, path: bool =
     """Return an address of HTTP.
 
     Raises:
-        ValueError: it is none, or has a part that would be ignored.
+        ValueError: it is no HTTP address, or has a part that would be ignored.
     """
     parts = _parts(given, HTTP, "http://HOST:PORT or https://HOST")
     if not credentials and "@" in parts.netloc:
@@ -72,7 +72,7 @@ def database_url(given: str) -> str:
     """Return an address of the ledger.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is no address of a ledger.
     """
     kinds = "sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME"
     if given.startswith(("sqlite:", "sqlite+")):
@@ -196,7 +196,7 @@ def upstream_headers(given: str) -> dict[str, str]:
     """Return the headers in a JSON object, by their names in lower case.
 
     Raises:
-        ValueError: it is none, or what it names cannot be sent; what was given is not repeated, for it may be a secret.
+        ValueError: it is no such object, or names what cannot be sent. The message repeats nothing of it: it may be secret.
     """
     try:
         named = json.loads(given)
@@ -247,7 +247,7 @@ def amounts_by_role(given: Collection[str]) -> dict[str, int]:
     """Return amounts that are written as ``role=nano-units``.
 
     Raises:
-        ValueError: one is not, its role is none, or a role has two.
+        ValueError: one is written otherwise, names no role, or a role has two.
     """
     found: dict[str, int] = {}
     for one in given:

@@ -87,7 +87,7 @@ class Question:
     group_by: tuple[str, ...]
     only: Mapping[str, tuple[str, ...]]
     is_empty: bool
-    """Whether batches are asked for, of which there are none."""
+    """Whether only batches are requested; there are never any."""
 
     @property
     def by(self) -> tuple[str, ...]:

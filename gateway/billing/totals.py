@@ -61,7 +61,7 @@ FIELD_OF: Mapping[str, str | None] = MappingProxyType(
         "menu_version": "menu_version",
     }
 )
-"""What totals may be by, and the field of the record that it is; a day is none."""
+"""What totals may be grouped by, each with its field of the record; a day is derived from the time."""
 
 SUMMED = (
     *("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "billed_output_tokens"),

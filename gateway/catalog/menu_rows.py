@@ -122,7 +122,7 @@ def add_menu(connection: Connection, body: Mapping[str, Any], *, source: str, cr
     """Write a menu, whole, and return its public part.
 
     Raises:
-        NotAMenu: it is none.
+        NotAMenu: the body is no menu.
         AlreadyExists: there is one of this version.
     """
     menu = Menu.from_json(body)

@@ -16,7 +16,7 @@ _WRITTEN = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class NoCursor(ValueError):
-    """It is none of ours."""
+    """This gateway made no such cursor."""
 
 
 def cursor_of(*position: str | int) -> str:
@@ -28,7 +28,7 @@ def position_of(cursor: str, *kinds: type) -> tuple[Any, ...]:
     """Return the position that a cursor stands for; ``kinds`` are the types of its parts.
 
     Raises:
-        NoCursor: it is none of ours.
+        NoCursor: this gateway made no such cursor.
     """
     if len(cursor) > CURSOR_MOST or not _WRITTEN.fullmatch(cursor):
         raise NoCursor

@@ -17,7 +17,7 @@ DIRECTORY = Path(__file__).parent / "markets"
 
 
 def names() -> list[str]:
-    """Return what starter markets there are."""
+    """Return the names of the starter markets."""
     return sorted(path.stem for path in DIRECTORY.glob("*.json"))
 
 
@@ -25,7 +25,7 @@ def starter(name: str) -> dict[str, Any]:
     """Return the starter market of this name, as its file has it.
 
     Raises:
-        StartupError: there is none.
+        StartupError: there is no starter market of this name.
     """
     if name not in names():
         raise StartupError(f"There is no starter market {name[:64]!r}; there are {', '.join(names())}.", exit_code=2)
@@ -37,6 +37,6 @@ def starter_market(name: str) -> Market:
     """Return the starter market of this name, read.
 
     Raises:
-        StartupError: there is none.
+        StartupError: there is no starter market of this name.
     """
     return read_market(starter(name))

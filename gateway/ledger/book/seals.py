@@ -55,7 +55,7 @@ class Seal:
         """Return a seal that was published.
 
         Raises:
-            NotASeal: it is none, or was changed since.
+            NotASeal: it is no seal, or was changed since.
         """
         if not isinstance(given, Mapping):
             raise NotASeal

@@ -1,4 +1,4 @@
-"""How far the ledger had come when Redis last heard of it: who has heard of less than the other has lost something.
+"""How far the ledger had come when Redis last heard of it: the one that knows less than the other has lost something.
 
 A server that was restored from an old snapshot, or a replica that took over without the last second, holds a whole and
 consistent state of some moment before. It is told by its tide: the number of the chain's last record, written to Redis
