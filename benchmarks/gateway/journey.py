@@ -69,22 +69,25 @@ WHOLE = {**FRAME, "object": "chat.completion", "choices": [CHOICE], "usage": EVE
 
 @dataclass(frozen=True)
 class Kind:
-    """How an answer comes: whether its caller asked for a stream, whether the upstream is asked for one whatever callers want."""
+    """How an answer comes: whether its caller asked for a stream, whether the upstream is asked for one whatever callers want,
+    and the upstream's name for the model, which callers know as ``aligned-1``."""
 
     name: str
     stream: bool
     always_streams: bool
+    model: str = "aligned-1"
 
     @property
     def answer(self) -> tuple[str, bytes]:
         """The type of the upstream's answer, and its bytes."""
         if self.stream or self.always_streams:
             return "text/event-stream", STREAM
-        return "application/json", json.dumps(WHOLE).encode()
+        return "application/json", json.dumps({**WHOLE, "model": self.model}).encode()
 
 
 KINDS = (
     Kind("whole", stream=False, always_streams=False),
+    Kind("whole, of a model with another name", stream=False, always_streams=False, model="meta-llama/Llama-3"),
     Kind("streamed", stream=True, always_streams=False),
     Kind("whole, of an upstream that always streams", stream=False, always_streams=True),
 )
@@ -161,7 +164,7 @@ class Transport:
         pass
 
 
-async def _calls(kind: Kind) -> Callable[[int], Any]:
+async def calls(kind: Kind) -> Callable[[int], Any]:
     """Return what makes so many calls, one after the other."""
     line = Line(asyncio.get_running_loop())
 
@@ -216,7 +219,7 @@ async def _calls(kind: Kind) -> Callable[[int], Any]:
     return make
 
 
-async def _functions(make: Callable[[int], Any]) -> float:
+async def functions(make: Callable[[int], Any]) -> float:
     """Return how many functions a call calls, in Python and in C, those of this file included."""
     count = 0
 
@@ -236,10 +239,10 @@ async def main() -> None:
     parser.add_argument("--counts", action="store_true")
     given = parser.parse_args()
     for kind in KINDS:
-        make = await _calls(kind)
+        make = await calls(kind)
         if given.counts:
             await make(CALLS)
-            print(f"{kind.name}: {await _functions(make):.0f} functions a call")
+            print(f"{kind.name}: {await functions(make):.0f} functions a call")
             continue
         took = []
         for _ in range(ROUNDS):

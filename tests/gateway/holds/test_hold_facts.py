@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+from gateway.holds.admission import keys_of_call
 from gateway.holds.hold import FACTS, Facts
+from gateway.holds.store import redis_keys
 from tests.gateway.holds.desk import desk
 
 
@@ -28,3 +30,9 @@ async def test_a_call_is_admitted_with_every_fact_there_is(valkey_url: str, limi
 
     assert set(vars(hold.facts)) == set(FACTS)
     assert Facts.from_json(hold.facts.to_json()) == hold.facts
+
+
+@pytest.mark.parametrize("conversation", ["talk", "talk:1", "", "{b00}:conversation:acme:"])
+def test_the_remembered_keys_of_a_call_are_its_keys(conversation: str) -> None:
+    for _ in range(2):
+        assert keys_of_call("ab", "acme", 7, conversation) == redis_keys.of_call("ab", "acme", 7, conversation)

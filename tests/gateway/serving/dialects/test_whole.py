@@ -27,6 +27,30 @@ def test_a_member_that_was_changed_is_written_anew_in_its_place() -> None:
     assert as_it_came(NUMBERS, answer) == NUMBERS.replace(b'"model": "up", ', b'"model":"mine",').replace(b", ", b",")
 
 
+USAGE = b'{"prompt_tokens": 1, "details": {"text": "}\\"{"}}'
+TWICE = b'{"choices": [{"model": "up", "usage": {}}], "text": "\\"model\\": \\"up\\"", "model" : "up", "usage":%b}'
+
+
+@pytest.mark.parametrize(
+    ("raw", "changed", "expected"),
+    [
+        (b'{"model": "up", "n": 1.0}', {"model": "mine"}, b'{"model":"mine", "n": 1.0}'),
+        (b'{ "n": 1.0 , "model" : "u\\"p" }', {"model": 'm"'}, b'{ "n": 1.0 , "model":"m\\"" }'),
+        (b'{"usage": %b, "n": 1.0}' % USAGE, {"usage": {"n": 1}}, b'{"usage":{"n":1}, "n": 1.0}'),
+    ],
+)
+def test_around_a_member_that_was_changed_every_byte_stays(raw: bytes, changed: Any, expected: bytes) -> None:
+    assert as_it_came(raw, {**loads(raw), **changed}) == expected
+
+
+def test_what_only_looks_like_the_member_is_not_changed() -> None:
+    raw = TWICE % USAGE
+    answer = {**loads(raw), "model": "mine", "usage": {"n": 1}}
+
+    assert loads(as_it_came(raw, answer)) == answer
+    assert as_it_came(raw, answer).startswith(b'{"choices": [{"model": "up", "usage": {}}],')
+
+
 def test_members_may_come_and_go_and_come_twice() -> None:
     raw = b'{"secret": 1, "model": "up", "model": "up", "n": [1.0]}'
 
