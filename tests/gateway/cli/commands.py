@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from queue import Queue
 from threading import Thread
@@ -17,6 +18,7 @@ import httpx
 
 from gateway.runtime.data_directory import Child, DataDir
 from gateway.settings import Settings
+from tests.gateway.cli.prefork import Prefork
 from tests.loop.rig import Rig
 from tests.waiting import until
 
@@ -38,16 +40,12 @@ def tokencap(
     directory: Path, *words: str, stdin: str | None = None, **given: object
 ) -> subprocess.CompletedProcess[str]:
     """Run one command to its end, in the directory above the data's, where there is no ``tokencap.toml``."""
-    return subprocess.run(
-        [*COMMAND, *words],
-        env=environment(directory, **given),
-        cwd=directory.parent,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=HANGS_S,
-        check=False,
-    )
+    return _prefork().run(words, environment(directory, **given), directory.parent, stdin, HANGS_S)
+
+
+@cache
+def _prefork() -> Prefork:
+    return Prefork()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from gateway.cli.main import COMMANDS, run
-from tests.gateway.cli.commands import tokencap
+from tests.gateway.cli.commands import COMMAND, tokencap
 
 PUBLIC = [name for name, entry in COMMANDS.items() if not entry.hidden]
 HEAVY = ("numpy", "scipy", "fastapi", "sqlalchemy", "redis", "uvicorn", "httpx", "pydantic")
@@ -38,6 +38,14 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     """``--help`` of each command works and is about that command."""
     assert run([name, "--help"]) == 0
     assert f"Usage: tokencap {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_command_is_a_program_by_itself(name: str) -> None:
+    """Loaded alone by a new interpreter, with nothing that another command has loaded before."""
+    ran = subprocess.run([*COMMAND, name, "--help"], capture_output=True, text=True, check=False)
+
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -97,4 +105,5 @@ def test_a_fault_of_our_own_is_one_sentence_too(directory: Path) -> None:
 def test_the_installed_command_is_this_one(directory: Path) -> None:
     """``python -m gateway.cli.main`` and ``tokencap`` are the same program."""
     assert tokencap(directory, "--help").returncode == 0
+    assert subprocess.run([*COMMAND, "--help"], check=False).returncode == 0
     assert subprocess.run([Path(sys.executable).with_name("tokencap"), "--help"], check=False).returncode == 0
