@@ -10,7 +10,7 @@ import httpx
 
 from tests.faults.calls import Faulty, body
 from tests.faults.truth import Script
-from tests.loop.rig import Sold
+from tests.loop.rig import Sold, clients
 
 BREAKS = (
     Script(fault="status", status=500),
@@ -31,12 +31,12 @@ async def post_all(
     urls: list[str], who: Sold, given: list[dict[str, Any]], *, at_once: int = AT_ONCE
 ) -> list[httpx.Response]:
     """Post every body, spread over the gateways, so many at once."""
-    limits = httpx.Limits(max_connections=at_once)
-    places = asyncio.Semaphore(at_once)  # in front of httpx's own queue, which is searched from its start for each call
-    async with httpx.AsyncClient(limits=limits, timeout=httpx.Timeout(120, pool=None), headers=who.headers) as client:
+    places = asyncio.Semaphore(at_once)
+    async with clients(at_once, timeout=120, headers=who.headers) as ours:
 
         async def call(number: int, one: dict[str, Any]) -> httpx.Response:
             async with places:
+                client = ours[number % len(ours)]
                 return await client.post(f"{urls[number % len(urls)]}/v1/chat/completions", json=one)
 
         return await asyncio.gather(*(call(number, one) for number, one in enumerate(given)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ from gateway.simulator.server import build as build_simulator
 from tests.servers import new_ledger
 from tests.serving import served
 from tests.waiting import until
+
+EACH = 20
+"""Calls at a time of a client, where there are many."""
 
 FAST = Law(tokens_per_s=float("inf"), first_token_s=0, mean_tokens=40)
 
@@ -147,6 +150,16 @@ def rig(
         urls = [stack.enter_context(served(build(settings, f"w_{number}").public)) for number in range(gateways)]
         admin = httpx.Client(base_url=urls[0], headers={"authorization": f"Bearer {token}"}, timeout=120)
         yield Rig(urls, model, settings, stack.enter_context(admin))
+
+
+@asynccontextmanager
+async def clients(at_once: int, **given: Any) -> AsyncIterator[list[httpx.AsyncClient]]:
+    """Yield clients for so many calls at a time, a few for each: httpx looks through all calls of a client at each one's end."""
+    async with AsyncExitStack() as stack:
+        made = [
+            httpx.AsyncClient(limits=httpx.Limits(max_connections=None), **given) for _ in range(1 + at_once // EACH)
+        ]
+        yield [await stack.enter_async_context(client) for client in made]
 
 
 @contextmanager

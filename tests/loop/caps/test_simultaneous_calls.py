@@ -12,7 +12,7 @@ from gateway.ledger.database import Database
 from gateway.ledger.read.queries import totals
 from gateway.simulator.lengths import Table
 from gateway.simulator.server import Law
-from tests.loop.rig import Rig, Sold, rig
+from tests.loop.rig import Rig, Sold, clients, rig
 
 EXACTLY_THE_CAP = Law(tokens_per_s=float("inf"), first_token_s=0, lengths=Table((600,), (1.0,)))
 CALLS, SERVED, CAP = 400, 16, 600
@@ -20,14 +20,13 @@ CALLS, SERVED, CAP = 400, 16, 600
 
 async def herd(loop: Rig, who: Sold) -> list[httpx.Response]:
     """Send all calls at once, spread over the gateways, every second one a stream."""
-    limits = httpx.Limits(max_connections=CALLS)
-    async with httpx.AsyncClient(limits=limits, timeout=60, headers=who.headers) as client:
+    async with clients(CALLS, timeout=60, headers=who.headers) as ours:
 
         async def call(number: int) -> httpx.Response:
             url = loop.urls[number % len(loop.urls)] + "/v1/chat/completions"
             messages = [{"role": "user", "content": "Hello"}]
             given = {"model": "aligned-1", "messages": messages, "stream": number // 2 % 2 == 0}
-            return await client.post(url, json=given)
+            return await ours[number % len(ours)].post(url, json=given)
 
         return await asyncio.gather(*(call(number) for number in range(CALLS)))
 
