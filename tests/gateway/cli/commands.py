@@ -57,6 +57,8 @@ class Serving:
     url: str
     said: Queue[str]
     errors: Queue[str]
+    redis_url: str | None
+    """Where its Redis is, None where the server is its own."""
 
     def admin_token(self) -> str:
         """Return the token that it printed; wait for it, since it comes on the second line."""
@@ -70,8 +72,8 @@ class Serving:
     def rig(self, token: str) -> Rig:
         """Return the ways to sell and to look that the loop's tests have."""
         admin = httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {token}"}, timeout=30)
-        socket = self.data.remembered().socket
-        return Rig([self.url], "", Settings(redis_url=f"unix://{socket}" if socket else ""), admin)
+        redis_url = self.redis_url or f"unix://{self.data.remembered().socket}"
+        return Rig([self.url], "", Settings(redis_url=redis_url), admin)
 
     def stop(self) -> int:
         """Stop it in order and return its exit code."""
@@ -94,10 +96,11 @@ def serving(directory: Path, *words: str, program: tuple[str, ...] = COMMAND, **
     assert process.stderr is not None
     said, errors, data = Queue[str](), Queue[str](), DataDir(directory)
     readers = [_reader(process.stdout, said), _reader(process.stderr, errors)]
+    redis_url = str(given["redis_url"]) if "redis_url" in given else None
     try:
         until(lambda: not said.empty() or process.poll() is not None, START_S)
         assert process.poll() is None, "\n".join(errors.queue)
-        yield Serving(process, data, said.queue[0].split()[-1], said, errors)
+        yield Serving(process, data, said.queue[0].split()[-1], said, errors, redis_url)
     finally:
         if process.poll() is None:
             process.terminate()
