@@ -70,24 +70,28 @@ class Side:
     guessed: dict[str, int] = field(default_factory=dict)
 
 
-def read_report(text: str) -> dict[Place, dict[str, int]]:
+def read_report(text: str, days: Iterable[int] = ()) -> dict[Place, dict[str, int]]:
     """Return a report's sums by day and model: OpenAI's usage as JSON, a page, a list or a line each, or a CSV file.
 
+    Args:
+        days: starts of days, ms, that it is about; one that it does not name has no usage.
+
     Raises:
-        NoReport: it is neither.
+        NoReport: it is neither, or has no day.
     """
     found: dict[Place, dict[str, int]] = defaultdict(lambda: dict.fromkeys(WHAT, 0))
     try:
         rows = list(_from_json(text) if text.lstrip()[:1] in ("{", "[") else _from_csv(text))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise NoReport(f"it cannot be read: {error}") from error
-    if not rows:
-        raise NoReport("it has no day")
+    found.update({(day, ""): dict.fromkeys(WHAT, 0) for day in days})
     for day, model, row in rows:
         sums = found[day, model]
         for what, names in NAMES.items():
             given = next((row[name] for name in names if row.get(name) not in (None, "")), 0)
             sums[what] += int(given)
+    if not found:
+        raise NoReport("it has no day")
     return dict(found)
 
 
