@@ -80,11 +80,15 @@ class Rig:
         account: dict[str, Any] = answer.json()
         return account
 
-    def usage(self, who: Sold | None = None) -> list[dict[str, Any]]:
-        """Return every usage record, as the admin API shows them once what is settled by now is in the ledger."""
+    def until_booked(self) -> None:
+        """Wait until what is settled by now is in the ledger, however slow the machine is."""
         if self.settings.redis_url:
             with connect(self.settings.redis_url) as client:
                 wait_until_booked(client, within_s=30)
+
+    def usage(self, who: Sold | None = None) -> list[dict[str, Any]]:
+        """Return every usage record, as the admin API shows them once what is settled by now is in the ledger."""
+        self.until_booked()
         records: list[dict[str, Any]] = []
         asked: dict[str, Any] = {"limit": 1000} | ({"customer": who.id} if who else {})
         while True:

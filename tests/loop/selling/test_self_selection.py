@@ -84,6 +84,7 @@ def test_a_customer_reads_its_own_records_and_no_other(choosing: Rig) -> None:
     who, other = choosing.customer("small"), choosing.customer("small")
     ids = [say(choosing, who).headers["x-request-id"] for _ in range(3)]
     say(choosing, other)
+    choosing.until_booked()
     address = f"{choosing.url}/v1/account/usage"
     first = httpx.get(address, params={"limit": 2}, headers=who.headers).json()
     rest = httpx.get(address, params={"limit": 2, "cursor": first["next_cursor"]}, headers=who.headers).json()
