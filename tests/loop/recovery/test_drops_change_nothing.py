@@ -44,8 +44,8 @@ def loop(valkey_url: str, ledger_url: str, tmp_path: Path) -> Iterator[Rig]:
         yield running
 
 
-def say(loop: Rig, who: Sold, conversation: str) -> httpx.Response:
-    body = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 20}
+def say(loop: Rig, who: Sold, conversation: str, **limits: int) -> httpx.Response:
+    body = {"model": "aligned-1", "messages": [{"role": "user", "content": "Hello"}], **limits}
     headers = {**who.headers, "x-conversation-id": conversation}
     answer = httpx.post(f"{loop.url}/v1/chat/completions", json=body, headers=headers, timeout=60)
     assert answer.status_code == 200, answer.text
@@ -98,15 +98,15 @@ def _waiting(loop: Rig) -> int:
 def test_months_are_dropped_while_calls_run_and_a_rebuild_changes_nothing(loop: Rig, tmp_path: Path) -> None:
     who, calls = loop.customer("monthly"), []
     with closing(Database(loop.settings.ledger_url)) as database:
-        calls.append(say(loop, who, "one"))
+        calls.append(say(loop, who, "one", max_tokens=20))
         with_old_months(loop, database, who)
-        calls.append(say(loop, who, "two"))
+        calls.append(say(loop, who, "two", max_tokens=20))
         until(lambda: not _waiting(loop))
         seal(database)
         until(lambda: Retention(database, lambda: now_ms() - 2 * DAY_MS, RETENTION_DAYS).turn())
         while old_rows(database, who):
-            calls.append(say(loop, who, f"talk-{len(calls) % 7}"))
-        calls.append(say(loop, who, "one"))
+            calls.append(say(loop, who, f"talk-{len(calls) % 7}", max_tokens=1))
+        calls.append(say(loop, who, "one", max_tokens=20))
 
         before = standing(loop, who)
         ids = {answer.headers["x-request-id"] for answer in calls}
@@ -120,3 +120,6 @@ def test_months_are_dropped_while_calls_run_and_a_rebuild_changes_nothing(loop: 
     assert after == before
     assert f"{OLD} " in done.stdout
     assert "dropped" in done.stdout
+    used = sum(one["billed_output_tokens"] for one in loop.usage(who) if one["conversation"] == "one")
+    cap = say(loop, who, "one").headers["x-tokencap-cap"]
+    assert int(cap) == TIER["conversation_tokens_max"] - used
