@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select, true, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, func, select, tuple_
 
 from gateway.errors import BadRequest
 from gateway.ledger.book.chain import MAIN
@@ -259,18 +259,21 @@ def settled_since(
     database: Database, customers: Sequence[str], since: int, page: int = 10 * PAGE
 ) -> Iterator[tuple[str, str, int, int]]:
     """Yield id, customer, time of admission and charge of the records of some customers since then, a page in memory."""
-    query = select(book.id, book.customer, book.time, book.charge_nanousd).where(book.time >= since)
-    query = query.order_by(book.customer, book.time, book.id).limit(page)
+    columns = (book.id, book.customer, book.time, book.charge_nanousd)
+    query = select(*columns).where(book.time >= since).order_by(book.customer, book.time, book.id).limit(page)
     for some in batches(customers, CUSTOMERS_AT_ONCE):
-        theirs = query.where(book.customer.in_(some))
-        rows: Sequence[AnyRow] = ()
-        while not rows or len(rows) == page:
-            after = tuple_(book.customer, book.time, book.id) > tuple_(*rows[-1][1:3], rows[-1].id) if rows else true()
+        left = set(some)
+        while left:
             with database.read() as connection:
-                rows = connection.execute(theirs.where(after)).all()
-            if not rows:
-                break
+                rows = connection.execute(query.where(book.customer.in_(left))).all()
             yield from ((row.id, row.customer, row.time, row.charge_nanousd) for row in rows)
+            if len(rows) < page:
+                break
+            left -= {row.customer for row in rows}
+            last = rows[-1]  # the rest of its customer comes by itself: each page would pass over the ones before
+            while rest := _page(database, columns, Span(last.customer), (last.time, last.id), page):
+                yield from ((row.id, row.customer, row.time, row.charge_nanousd) for row in rest)
+                last = rest[-1]
 
 
 def lately_counted(database: Database, most: int) -> list[tuple[float, float]]:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, event
 from gateway.ledger.billing.counted import counted_in
 from gateway.ledger.book.appender import append
 from gateway.ledger.database import Database
-from gateway.ledger.read.queries import Span, rows_in, usage_page
+from gateway.ledger.read.queries import Span, rows_in, settled_since, usage_page
 from gateway.ledger.tables import usage_records
 from tests.gateway.ledger.records import NOON, record
 
@@ -37,6 +37,9 @@ def by_cursor(database: Database, span: Span) -> int:
 READINGS: dict[str, Callable[[Database, Span], int]] = {
     "list": by_cursor,
     "rows": lambda database, span: sum(1 for _ in rows_in(database, COLUMNS, span, PAGE)),
+    "rebuild": lambda database, span: sum(
+        1 for _ in settled_since(database, ["cus_acme", "cus_none"], span.since or 0, PAGE)
+    ),
     "invoice": lambda database, span: sum(1 for _ in counted_in(database, COLUMNS, span, page=PAGE)),
 }
 
