@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from tests.loop.rig import Rig, Sold
+from tests.loop.rig import Rig, Sold, rig
 
 QUESTION: Any = [{"role": "user", "content": "How long is a piece of string?"}]
 
 
 def client_of(loop: Rig, who: Sold) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{loop.url}/v1", api_key=who.key, max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def loop(shared: tuple[str, str, Path]) -> Iterator[Rig]:
+    """One for all tests, each of which has a customer of its own."""
+    with rig(*shared, model_aliases=("gpt-4o",)) as running:
+        yield running
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from tests.pricing.estimate.talking import NOON, menu_of, talk
 TRUTH = Truth((0.01, 0.05, 0.15), (0.3, 0.4, 0.3))
 MENU = menu_of((140, 1040, None), (60_000_000, 545_000_000, 625_000_000))
 WORTH = ("--value-nanousd", "1000000000")
-FEW = (*WORTH, "--draws", "4")
+FEW = (*WORTH, "--draws", "2")
 """Choices are read once a draw, so few draws are quick; what is tested here does not hang on how many there are."""
 
 
@@ -122,7 +122,7 @@ def test_a_tier_taken_for_an_account_is_a_choice_only_if_the_customer_took_it(
 def test_the_value_is_told_by_tiers_that_customers_took(tmp_path: Path, assigned: list[dict[str, Any]]) -> None:
     """Nobody says one; the file says that it was estimated and from where to where choices leave it."""
     usage, menu = written(tmp_path / "u.jsonl", assigned), written(tmp_path / "m.json", [MENU])
-    files = "--usage", str(usage), "--menu", str(menu), "--own-tiers", "--estimate-value", "--draws", "4"
+    files = "--usage", str(usage), "--menu", str(menu), "--own-tiers", "--estimate-value", "--draws", "2"
 
     done = tokencap(tmp_path / "data", "price", "fit", *files, "--out", "-")
 
