@@ -1,0 +1,93 @@
+"""What a chain and its proofs cost: CPU µs a row to append, seal and recount, and CPU ms of a proof, by a chain of any length.
+
+python -m benchmarks.billing.proofs [--rows 100000]
+
+Calls in the order of time, as the bookkeeper has them. The proofs of the first row, the last and one at random are checked
+by `docs/verify_proof.py`; it ends with 1 unless each is under its seal and the chain adds up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from gateway.clock import now_ms
+from gateway.ledger.book.appender import append
+from gateway.ledger.book.proofs import proof_of
+from gateway.ledger.book.sealing import Sealer
+from gateway.ledger.book.verify import verify_chain
+from gateway.ledger.database import WRITER_CACHE_KB, Database
+from gateway.ledger.tables import usage_records
+from pricing.usage import UsageRecord
+from tests.gateway.ledger.records import settled_call
+
+AT_ONCE = 2_000
+CUSTOMERS = 1_000
+CHECK = Path(__file__).parents[2] / "docs" / "verify_proof.py"
+
+
+def calls(first: int, count: int) -> Iterator[UsageRecord]:
+    for number in range(first, first + count):
+        record = settled_call(number, customer=f"cus_{number % CUSTOMERS:04d}", conversation=f"c{number // 5}")
+        yield record | {"settled": record["time"] + 9, "charge_nanousd": number % 900}
+
+
+def fill(database: Database, count: int) -> None:
+    sealer = Sealer(database, now_ms)
+    for first in range(0, count, AT_ONCE):
+        sealer.hear(append(database, list(calls(first, min(AT_ONCE, count - first)))))
+        while sealer.turn():
+            pass
+    while sealer.turn(all_of_it=True):
+        pass
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    began = time.process_time()
+    return work(), time.process_time() - began
+
+
+def is_proven(database: Database, number: int) -> bool:
+    """Return whether the independent script finds a row's proof good; print what it says, and what the proof took."""
+    with database.read() as connection:
+        query = select(usage_records.c.id).where(usage_records.c.chain == "main", usage_records.c.seq == number)
+        record_id = connection.execute(query).scalar_one()
+    proof, took = timed(lambda: proof_of(database, record_id))
+    said = subprocess.run(
+        [sys.executable, "-I", CHECK], input=json.dumps(proof), capture_output=True, text=True, check=False
+    )
+    print(f"{said.stdout.strip() or said.stderr.strip()} ({took * 1e3:.1f} CPU ms)", flush=True)
+    return said.returncode == 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    given = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        closing(Database(f"sqlite:///{directory}/ledger.sqlite", cache_kb=WRITER_CACHE_KB)) as database,
+    ):
+        database.migrate()
+        _, took = timed(lambda: fill(database, given.rows))
+        print(f"make, append and seal {1e6 * took / given.rows:.1f} CPU µs a row", flush=True)
+        places = (1, given.rows, random.Random(5).randint(1, given.rows))
+        are_proven = [is_proven(database, number) for number in places]
+        found, took = timed(lambda: verify_chain(database))
+        print(f"recount {1e6 * took / given.rows:.1f} CPU µs a row, {found.rows} rows, the first bad one: {found.bad}")
+        return 0 if found.bad is None and all(are_proven) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
