@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from gateway.admin.api.routes import AdminServices
-from gateway.admin.api.wrong_tokens import ADDRESSES_MOST, FREE, MOST_S, WAITING_MOST, WrongTokens
+from gateway.admin.api.wrong_tokens import ADDRESSES_MOST, FREE, MOST_S, WAITING_MOST, WINDOW_S, WrongTokens
 from gateway.ledger.database import Database
 from gateway.ledger.tables import audit
 from tests.gateway.admin.conftest import admin_app, calling
@@ -63,6 +63,15 @@ async def test_the_right_token_never_waits(attacked: Operator, waits: Waits) -> 
     assert before == len(waits.slept) == 20
     assert waits.slept == sorted(waits.slept)
     assert waits.slept[-1] == MOST_S
+
+
+async def test_an_address_has_its_free_ones_again_after_a_minute(wrong: WrongTokens, waits: Waits) -> None:
+    """Counted from its first: who goes on without a pause waits no longer than a minute's worth."""
+    for seconds, slept in ((0.0, 1), (WINDOW_S - 0.1, 2), (WINDOW_S, 2)):
+        waits.now_s = seconds
+        for _ in range(FREE + 1 if seconds == 0 else 1):
+            await wrong.meet("10.0.0.1")
+        assert len(waits.slept) == slept
 
 
 async def test_everybody_together_waits_too(wrong: WrongTokens, waits: Waits) -> None:

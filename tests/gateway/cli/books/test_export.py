@@ -95,6 +95,22 @@ def test_long_work_shows_on_a_terminal_how_far_it_is(directory: Path, sqlite_url
     assert b"1,000 records" in screen
 
 
+def test_a_ledger_that_is_not_there_is_one_sentence_and_is_not_begun(directory: Path, tmp_path: Path) -> None:
+    """Nor is one whose tables this version does not know changed."""
+    empty, out = tmp_path / "empty.sqlite", tmp_path / "usage.jsonl"
+    empty.touch()
+    words = ("--format", "jsonl", "--from", "2026-11-01", "--to", "2026-12-01", "--open", "--out", str(out))
+
+    missing = tokencap(directory, "export", *words, database_url=f"sqlite:///{tmp_path / 'no.sqlite'}")
+    bare = tokencap(directory, "export", *words, database_url=f"sqlite:///{empty}")
+
+    assert missing.stderr == f"There is no ledger at {tmp_path / 'no.sqlite'}.\n"
+    assert "The ledger's tables are at version none" in bare.stderr
+    assert {missing.returncode, bare.returncode} == {3}
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.sqlite"]
+    assert empty.read_bytes() == b""
+
+
 def test_a_place_that_cannot_be_written_is_one_sentence(directory: Path, ledger: str, tmp_path: Path) -> None:
     """Exit 3, naming the file."""
     out = tmp_path / "nowhere" / "usage.jsonl"
