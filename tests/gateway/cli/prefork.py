@@ -26,7 +26,7 @@ LOADED = (
     *("gateway.repricing.drafting", "gateway.repricing.run", "gateway.webhooks.delivery"),
     *("pricing.certificate", "pricing.mechanism.lasting", "pricing.menus.menus", "pricing.report.report"),
 )
-"""What commands load at their start or on their way."""
+"""The modules that the commands load, at their start or later."""
 
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """As the bookkeeper starts what computes: threads would not survive the fork."""

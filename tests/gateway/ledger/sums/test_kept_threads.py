@@ -45,6 +45,17 @@ def test_what_fits_two_conversations_leads_to_none_but_the_end_of_a_text_to_the_
     assert known(database) == {TOOL: "", TAIL: "c2"}
 
 
+def test_one_batch_may_have_a_thread_twice(database: Database) -> None:
+    """As where an agent's calls follow each other faster than they are booked."""
+    records = [settled_call(n, conversation="c1") | {"settled": NOON + n, "charge_nanousd": 1} for n in (1, 2)]
+    records.append(settled_call(3, conversation="c2") | {"settled": NOON + 3, "charge_nanousd": 1})
+    threads = {records[0]["id"]: [TOOL, TAIL], records[1]["id"]: [TOOL], records[2]["id"]: [TAIL, TAIL]}
+    with database.write() as connection:
+        keep_threads(connection, threads, book(connection, records).appended)
+
+    assert known(database) == {TOOL: "c1", TAIL: "c2"}
+
+
 def test_the_same_record_twice_changes_nothing(database: Database) -> None:
     keep(database, 1, NOON, TOOL, conversation="c1")
     keep(database, 1, NOON, TOOL, conversation="c1")
