@@ -54,11 +54,7 @@ def keep_threads(connection: Connection, threads: Mapping[str, Sequence[str]], a
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     statement = dialect.insert(table)
     new = statement.excluded
-    leads_to_one = or_(
-        table.c.conversation == new.conversation,
-        table.c.thread.like("tail-%"),
-        table.c.settled < new.settled - KEPT_MS,
-    )
+    leads_to_one = or_(table.c.conversation == new.conversation, table.c.thread.like("tail-%"))
     statement = statement.on_conflict_do_update(
         index_elements=["customer", "thread"],
         set_={"conversation": case((leads_to_one, new.conversation), else_=SEVERAL), "settled": new.settled},
