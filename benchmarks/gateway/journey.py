@@ -27,7 +27,7 @@ from gateway.app import request_ids
 from gateway.clock import now_ms
 from gateway.deadlines import Deadlines
 from gateway.holds.admission import Admission, Lease
-from gateway.holds.idempotency import IdempotencyClaims
+from gateway.holds.idempotency_claims import IdempotencyClaims
 from gateway.holds.keeper import Keeper
 from gateway.holds.offer import HouseLimits
 from gateway.holds.settlement import Settlements

@@ -25,13 +25,13 @@ from gateway.admin.customers.bulk import Bulk
 from gateway.admin.customers.customers import Customers
 from gateway.admin.customers.increases import Increases
 from gateway.admin.menus.certificate_check import Checker
-from gateway.admin.menus.menus import Menus
 from gateway.admin.menus.pricing_runs import PricingRuns
+from gateway.admin.menus.published_menus import Menus
 from gateway.admin.menus.tiers import HandTypedTiers
 from gateway.admin.records.audit import Audit
 from gateway.admin.records.exports import Exports
-from gateway.admin.records.refusals import CustomerRefusals
-from gateway.admin.records.usage import Usage
+from gateway.admin.records.refused_calls import CustomerRefusals
+from gateway.admin.records.usage_records import Usage
 from gateway.catalog.problems import Invalid, MethodNotAllowed, NotFound
 from gateway.errors import HouseError, TokencapError
 

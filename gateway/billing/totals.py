@@ -13,7 +13,7 @@ from gateway.ledger.billing.closings import Zones
 from gateway.ledger.billing.counted import Counted, Month, counted_in
 from gateway.ledger.billing.dropped_months import GROUPED, Conversations, Group, totals_kept
 from gateway.ledger.database import Database
-from gateway.ledger.read.conversations import DAY_MS, HOUR_MS
+from gateway.ledger.read.open_conversations import DAY_MS, HOUR_MS
 from gateway.ledger.read.queries import Span
 from gateway.ledger.tables import usage_records
 

@@ -18,7 +18,7 @@ import typer
 from gateway.catalog.api_key_rows import OWN
 from gateway.cli.admin_api import Token, Url, admin_client, ask, problem, refusal
 from gateway.cli.books import adjusting
-from gateway.cli.files import STANDARD, name_of, parsed
+from gateway.cli.file_arguments import STANDARD, name_of, parsed
 from gateway.cli.progress import timed
 from gateway.errors import StartupError
 from pricing.menus.menu import LIMIT_FIELDS, OWN_PRICES

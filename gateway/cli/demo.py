@@ -18,15 +18,15 @@ import typer
 
 from gateway.cli.serve import Serving, run_gateway
 from gateway.clock import now_ms
-from gateway.demo.customers import law_of
 from gateway.demo.loop import Loop, Price
 from gateway.demo.screen import Board
+from gateway.demo.simulated_customers import law_of
 from gateway.demo.story import Stage, hurried, tell
 from gateway.errors import StartupError
 from gateway.redaction import log_to_stderr
 from gateway.runtime.parent_death import told_to_stop
 from gateway.settings import PROGRAM, Settings
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 from pricing.market.market import read_market
 
 PACKAGES = Path(__file__).parents[2]

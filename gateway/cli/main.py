@@ -33,7 +33,7 @@ class Entry:
 COMMANDS = {
     "demo": Entry("gateway.cli.demo", "Show the whole loop on this machine, with a simulated model and customers."),
     "serve": Entry("gateway.cli.serve", "Run the gateway, from environment or tokencap.toml."),
-    "simulate": Entry("gateway.cli.simulate", "Run the simulated OpenAI-compatible model on its own."),
+    "simulate": Entry("gateway.cli.simulated_model", "Run the simulated OpenAI-compatible model on its own."),
     "price": Entry("gateway.cli.price.commands", "Compute, check and publish menus."),
     "customers": Entry("gateway.cli.customers", "Create many customers and their keys, credit and charge."),
     "export": Entry("gateway.cli.books.export", "Write usage records for billing."),
@@ -44,8 +44,8 @@ COMMANDS = {
     "ledger": Entry("gateway.cli.books.ledger", "Check the books, or rebuild the hot state from them."),
     "admin-token": Entry("gateway.cli.admin_api", "Print a new admin token, retiring the lost one."),
     "doctor": Entry("gateway.cli.doctor", "Check configuration, persistence, clock and upstream."),
-    "worker": Entry("gateway.cli.worker", hidden=True),
-    "bookkeeper": Entry("gateway.cli.bookkeeper", hidden=True),
+    "worker": Entry("gateway.cli.worker_process", hidden=True),
+    "bookkeeper": Entry("gateway.cli.bookkeeper_process", hidden=True),
 }
 
 LOOKS_FOR_ITSELF = ("doctor", "demo")

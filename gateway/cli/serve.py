@@ -28,7 +28,7 @@ from gateway.runtime.parent_death import told_to_stop
 from gateway.runtime.restarts import finished
 from gateway.runtime.supervisor import LAW, SETTLE_S, Supervisor
 from gateway.settings import PROGRAM, Settings, read_settings
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 
 app = typer.Typer()
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from gateway.demo.customers import Person
 from gateway.demo.expectations import Conversations
-from gateway.simulator.server import Law
+from gateway.demo.simulated_customers import Person
+from gateway.simulator.model_server import Law
 from pricing.market.market import ExponentialLength, Market
 from pricing.menus.menu import Menu
 from pricing.money import written

@@ -10,16 +10,16 @@ from typing import Any
 
 import httpx
 
-from gateway.demo.customers import Person, people_of
 from gateway.demo.estimate_check import learnt_lines, profit_lines
 from gateway.demo.expectations import Conversations
 from gateway.demo.ledger_check import Comparison, Ledger, compare
 from gateway.demo.operator import Operator
 from gateway.demo.screen import Board
+from gateway.demo.simulated_customers import Person, people_of
 from gateway.demo.story import Screen, Stage, counted, entrance, settled, shown
 from gateway.demo.traffic import Customer, Traffic, choose, is_set_within
 from gateway.errors import StartupError
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 from pricing.market.market import read_market
 from pricing.menus.menu import Menu, Tier
 from pricing.report.menu_table import tier_lines

@@ -13,14 +13,14 @@ from typing import Any, Protocol
 
 import httpx
 
-from gateway.demo.customers import people_of, visitor_of
 from gateway.demo.expectations import Conversations, Judgement, judge
 from gateway.demo.ledger_check import Comparison, Ledger, compare
 from gateway.demo.operator import Operator, answered
 from gateway.demo.screen import Board
+from gateway.demo.simulated_customers import people_of, visitor_of
 from gateway.demo.traffic import Customer, Traffic, choose, held_tokens
 from gateway.errors import StartupError
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 from pricing.market.market import read_market
 from pricing.menus.menu import Menu
 from pricing.report.menu_table import earning_lines, tier_lines

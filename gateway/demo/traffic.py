@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx
 
-from gateway.demo.customers import Person
 from gateway.demo.operator import answered
 from gateway.demo.screen import Board, Row
+from gateway.demo.simulated_customers import Person
 from gateway.errors import StartupError
 
 CALL_S = 300.0

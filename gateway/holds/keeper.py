@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from gateway.errors import MeteringUnavailable
 from gateway.holds.admission import Lease
 from gateway.holds.hold import Checkpoint, Hold, Once, Outcome, Settled
-from gateway.holds.idempotency import IdempotencyClaims
+from gateway.holds.idempotency_claims import IdempotencyClaims
 from gateway.holds.settlement import Settlements
 from gateway.metrics.counters import UNANSWERED, Counters
 from gateway.metrics.definitions import REQUESTS

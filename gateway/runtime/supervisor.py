@@ -28,7 +28,7 @@ from gateway.runtime.orphans import VALKEY
 from gateway.runtime.parent_death import ParentPipe
 from gateway.runtime.restarts import Restarted, finished
 from gateway.settings import Settings
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 
 READY_S = 60.0
 ANSWER_S = 2.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gateway.errors import BadRequest
 from gateway.holds.hold import Once
-from gateway.holds.idempotency import Seal
+from gateway.holds.idempotency_claims import Seal
 from gateway.serving.call import Call
 from gateway.serving.caller.exchange import Exchange
 from gateway.serving.caller.headers import length_header, written

@@ -27,7 +27,7 @@ from gateway.errors import (
 )
 from gateway.holds.admission import Admission
 from gateway.holds.hold import Ask, Hold, Settled
-from gateway.holds.idempotency import IdempotencyClaims, Seal, key_digest
+from gateway.holds.idempotency_claims import IdempotencyClaims, Seal, key_digest
 from gateway.holds.keeper import Keeper
 from gateway.holds.store.threads import Threads
 from gateway.metrics.counters import Counters

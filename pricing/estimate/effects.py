@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from pricing.estimate.laws.grouped_customers import joined, rows_of_customers
 from pricing.estimate.laws.leaving import LeavingTests
 from pricing.estimate.laws.readings import as_timed
-from pricing.estimate.laws.rows import joined, rows_of_customers
 from pricing.estimate.laws.urgency import estimate_mixing
 from pricing.estimate.observations.statistics import Statistics
 from pricing.market.answers import Floats, Ints

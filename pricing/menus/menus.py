@@ -19,13 +19,13 @@ from pricing.mechanism.resumption import Resumption, resumption
 from pricing.mechanism.rounding import Published, publish
 from pricing.mechanism.tiers import single_plan
 from pricing.menus.claims import claim
+from pricing.menus.constraints import worse_off
 from pricing.menus.menu import NotAMenu, digest, whole
 from pricing.menus.objectives import Further
 from pricing.menus.request import Wishes, usable, wishes
 from pricing.menus.robust import best_single, most_of
 from pricing.menus.sales import Sales, own_worth, sales_of
 from pricing.menus.solving import Solution, solve
-from pricing.menus.terms import worse_off
 from pricing.money import MOST
 
 METHOD = "tokencap pricing 1"

@@ -18,10 +18,10 @@ from pricing.mechanism.offers import Offer, chosen, offered
 from pricing.mechanism.rounding import Published, publish
 from pricing.mechanism.tiers import best_tiers
 from pricing.menus.aims import TIERS_MOST, Aim, best_offer, resumed
+from pricing.menus.constraints import terms_aim, unmet
 from pricing.menus.menu import NotAMenu
 from pricing.menus.request import Wishes
 from pricing.menus.robust import LOWERED, Robust, lowered, robust_aim, robust_of
-from pricing.menus.terms import terms_aim, unmet
 
 TIERS_SHOWN = 5
 """For how many tiers the profit is shown where their number is not fixed."""

@@ -17,7 +17,7 @@ import httpx
 
 from gateway.serving.upstream.profiles import PROFILES
 from gateway.simulator.lengths import Table
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 from tests.agents.agents import AGENTS, Agent, Told, install
 from tests.gateway.demo.test_demo import demo, until_line
 from tests.loop.rig import Rig, Sold, rig

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.simulator.lengths import Table
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 from tests.conformance.clients.apart import APART
 from tests.conformance.clients.node import NODE
 from tests.loop.rig import Rig, rig

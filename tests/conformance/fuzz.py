@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.serving.caller.exchange import Receive, Scope, Send
-from gateway.simulator.server import build as build_simulator
+from gateway.simulator.model_server import build as build_simulator
 from tests.conformance.cases import BODIES, LIMITS, Case, case
 from tests.faults.adversary import play_all
 from tests.loop.rig import FAST, Rig, rig

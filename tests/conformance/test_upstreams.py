@@ -14,7 +14,7 @@ from gateway.serving.upstream.endpoint import Endpoint
 from gateway.serving.upstream.profiles import ENDPOINTS, OPENAI, PROFILES
 from gateway.simulator.engines import QUIRKS
 from gateway.simulator.lengths import Table
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 from tests.conformance.cases import BODIES
 from tests.loop.rig import Rig, rig
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.serving.caller.exchange import Receive, Scope, Send
-from gateway.simulator.server import build as build_simulator
+from gateway.simulator.model_server import build as build_simulator
 from tests.door.front_ends import front_ends
 from tests.loop.rig import FAST, Rig, Sold, rig
 from tests.servers import short_directory, valkey_in

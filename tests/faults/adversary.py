@@ -19,7 +19,7 @@ from typing import Any
 from gateway.app import request_ids
 from gateway.deadlines import Deadlines
 from gateway.holds.admission import Lease
-from gateway.holds.idempotency import IdempotencyClaims
+from gateway.holds.idempotency_claims import IdempotencyClaims
 from gateway.holds.keeper import Keeper
 from gateway.holds.offer import HouseLimits
 from gateway.holds.store import redis_keys

@@ -19,7 +19,7 @@ from typing import Any
 
 from gateway.deadlines import Deadlines
 from gateway.errors import CallerGone, TokencapError, UpstreamUnavailable
-from gateway.holds.idempotency import IdempotencyClaims
+from gateway.holds.idempotency_claims import IdempotencyClaims
 from gateway.holds.keeper import Keeper
 from gateway.holds.store.cache import LookupCache
 from gateway.holds.store.threads import Threads

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+from collections import defaultdict
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -31,3 +34,35 @@ def test_a_file_is_worth_opening(path: Path) -> None:
     is_short_by_nature = path.name in {"__init__.py", "registry.py"} or MIGRATIONS in path.parents
 
     assert is_short_by_nature or len(path.read_text("utf-8").splitlines()) >= LINES_LEAST
+
+
+def room_of(path: Path) -> str:
+    """Return the folder below ``gateway`` or ``pricing`` that a file lies in, or the package itself."""
+    return "/".join(path.relative_to(ROOT).parent.parts[:2])
+
+
+def imported(path: Path) -> set[Path]:
+    """Return the files of the project that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            found |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+    return {ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in found}
+
+
+def test_no_two_files_have_one_name_in_rooms_that_meet() -> None:
+    """Where a room imports another, or two files lie in one room, a file's name says which file is meant."""
+    meets, named = defaultdict(set), defaultdict(list)
+    for path in SOURCES:
+        meets[room_of(path)] |= {room_of(path), *(room_of(other) for other in imported(path).intersection(SOURCES))}
+        named[path.name].append(path)
+    del named["__init__.py"]
+
+    confused = [
+        (name_of(first), name_of(second))
+        for paths in named.values()
+        for first, second in combinations(paths, 2)
+        if room_of(first) in meets[room_of(second)] or room_of(second) in meets[room_of(first)]
+    ]
+
+    assert not confused

@@ -23,8 +23,8 @@ from gateway.holds.store.packing import WindowState, window_state
 from gateway.ledger.database import Database
 from gateway.ledger.read.read_your_writes import wait_until_booked
 from gateway.settings import Settings
-from gateway.simulator.server import Law
-from gateway.simulator.server import build as build_simulator
+from gateway.simulator.model_server import Law
+from gateway.simulator.model_server import build as build_simulator
 from tests.servers import new_ledger
 from tests.serving import served
 from tests.waiting import until

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from gateway.admin.api.idempotency import Keep, Post, Replies
 from gateway.admin.api.inputs import Input, OneLine, Positive
 from gateway.admin.api.routes import AdminServices, Routes
-from gateway.admin.records.usage import UsageShown
+from gateway.admin.records.usage_records import UsageShown
 from gateway.billing.credit_note_page import credit_note
 from gateway.billing.invoices import Issuer
 from gateway.billing.postings import posting

@@ -23,7 +23,7 @@ from gateway.catalog.customer_rows import CustomerRow, Status, folded
 from gateway.catalog.problems import Conflict, Invalid
 from gateway.catalog.projector import project_customers, project_keys
 from gateway.clock import written
-from gateway.holds.maintenance.erasure import erase_customer
+from gateway.holds.maintenance.redis_erasure import erase_customer
 from gateway.holds.store.redis_keys import bucket_of
 from gateway.holds.terms import Timeline
 from gateway.ledger.billing import adjustment_reasons, dropped_months, final_invoices, issued_notes

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from gateway.admin.api.inputs import OneLine, TierName
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.records.spans import OfSpan, SpanQuery
-from gateway.admin.records.usage import EndUser
+from gateway.admin.records.usage_records import EndUser
 from gateway.catalog.problems import Conflict, Invalid
 from gateway.clock import written
 from gateway.errors import BadRequest

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Query
 
 from gateway.admin.api.inputs import MonthName, OneLine
-from gateway.admin.records.usage import From, To
+from gateway.admin.records.usage_records import From, To
 from gateway.catalog.problems import Invalid
 from gateway.ledger.billing.closings import all_closed_until
 from gateway.ledger.billing.counted import Month

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.cli.admin_api import Token, Url, admin_client
-from gateway.cli.files import STANDARD, name_of, read_object, replace_file
+from gateway.cli.file_arguments import STANDARD, name_of, read_object, replace_file
 from gateway.cli.price.comparing import compare, compare_models, frontier, sensitivity
 from gateway.cli.price.fitting import Variadic, fit
 from gateway.cli.price.menu_request import (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.files import name_of, read_object, replace_file
+from gateway.cli.file_arguments import name_of, read_object, replace_file
 from gateway.cli.progress import timed
 from gateway.errors import StartupError
 from pricing.market.fields import NotAMarket

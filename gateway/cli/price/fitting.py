@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from gateway.cli.files import STANDARD, name_of, read_object, records_in, replace_file
+from gateway.cli.file_arguments import STANDARD, name_of, read_object, records_in, replace_file
 from gateway.cli.progress import counted, timed
 from gateway.clock import now_ms, understood
 from gateway.errors import StartupError

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from gateway.cli.files import read_object
+from gateway.cli.file_arguments import read_object
 from gateway.errors import StartupError
 from pricing.market.fields import NotAMarket
 from pricing.menus.menu import NotAMenu

@@ -16,7 +16,7 @@ from gateway.holds.store.clients import translated
 from gateway.holds.store.packing import ConversationState, WindowState
 from gateway.holds.store.threads import KEPT_MS
 from gateway.ledger.database import Database
-from gateway.ledger.read.conversations import HOUR_MS, Conversation
+from gateway.ledger.read.open_conversations import HOUR_MS, Conversation
 from gateway.ledger.read.queries import begun_in, newest_times, settled_since, spent_in, tokens_by_end_user
 from gateway.ledger.rows import batches
 from gateway.ledger.sums.kept_threads import kept_threads

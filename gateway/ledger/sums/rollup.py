@@ -21,7 +21,7 @@ from gateway.holds.periods import period_at
 from gateway.ledger.book.appender import Booked
 from gateway.ledger.book.chain import MAIN
 from gateway.ledger.database import UNAVAILABLE, Database
-from gateway.ledger.read.conversations import HOUR_MS, Conversation, open_conversations
+from gateway.ledger.read.open_conversations import HOUR_MS, Conversation, open_conversations
 from gateway.ledger.read.queries import calls_in, newest_times, summed, sums_of
 from gateway.ledger.rows import AnyRow, batches
 from gateway.ledger.sums.running_sums import (

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.holds.periods import PeriodKind, period_at
-from gateway.ledger.read.conversations import DAY_MS, HOUR_MS
+from gateway.ledger.read.open_conversations import DAY_MS, HOUR_MS
 from gateway.ledger.read.queries import HALF, IS_INCLUDED, IS_SILENT, OF_CALLS, begun_in_silence, sums_of
 from gateway.ledger.rows import batches, execute_many
 from gateway.ledger.tables import customers, rollup_conversations, rollup_windows, usage_records

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pricing.estimate.laws.choices import Answers, Intervals, intervals_of, is_blurred, taken_by
+from pricing.estimate.laws.grouped_customers import Chosen, Rows
 from pricing.estimate.laws.leaving import LeavingTests
 from pricing.estimate.laws.length import LengthEstimate, Survival
 from pricing.estimate.laws.pace import Pace
@@ -24,7 +25,6 @@ from pricing.estimate.laws.readings import (
     read_anew,
     seeming,
 )
-from pricing.estimate.laws.rows import Chosen, Rows
 from pricing.estimate.laws.value import ValueTold, value_told
 from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.statistics import Offer, Statistics

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from pricing.estimate.laws.choices import Answers, Intervals, taken_by
+from pricing.estimate.laws.grouped_customers import Chosen, Rows, chosen_of, joined, rows_of_customers
 from pricing.estimate.laws.leaving import LeavingTests
 from pricing.estimate.laws.length import Survival
 from pricing.estimate.laws.pace import Pace
-from pricing.estimate.laws.rows import Chosen, Rows, chosen_of, joined, rows_of_customers
 from pricing.estimate.laws.urgency import Mixing, estimate_mixing
 from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.statistics import Customers, Statistics

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.special import expit, gammaln, log_expit
 
-from pricing.estimate.laws.rows import Chosen, Rows
+from pricing.estimate.laws.grouped_customers import Chosen, Rows
 from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.market.answers import Floats, Ints
 

@@ -15,7 +15,7 @@ from gateway.runtime.data_directory import DataDir
 from gateway.serving.upstream.detection import Engine
 from gateway.serving.upstream.profiles import VLLM
 from gateway.settings import Settings
-from gateway.simulator.server import Law, build
+from gateway.simulator.model_server import Law, build
 from tests.gateway.cli.commands import serving, tokencap
 from tests.serving import served
 

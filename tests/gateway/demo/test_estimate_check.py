@@ -7,9 +7,9 @@ import json
 import pytest
 
 from gateway.cli.demo import PACKAGES, TO_LEARN
-from gateway.demo.customers import law_of, people_of
 from gateway.demo.estimate_check import learnt_lines, profit_lines
 from gateway.demo.expectations import Conversations
+from gateway.demo.simulated_customers import law_of, people_of
 from pricing.market.market import read_market
 from pricing.menus.menu import Menu
 from pricing.menus.menus import optimal_menu

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import ConversationCapReached, InsufficientQuota, MeteringUnavailable, RateLimitExceeded
 from gateway.holds.hold import Checkpoint, Hold
-from gateway.holds.idempotency import IdempotencyClaims
+from gateway.holds.idempotency_claims import IdempotencyClaims
 from gateway.holds.keeper import Keeper
 from gateway.holds.settlement import Settlements
 from gateway.holds.store import redis_keys

@@ -10,7 +10,7 @@ import redis
 
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
-from gateway.holds.idempotency import IdempotencyClaims
+from gateway.holds.idempotency_claims import IdempotencyClaims
 from gateway.holds.keeper import Keeper
 from gateway.holds.settlement import Settlements
 from gateway.holds.store import redis_keys

@@ -10,7 +10,7 @@ from gateway.clock import now_ms
 from gateway.errors import ConversationCapReached, InsufficientQuota
 from gateway.holds.hold import Facts
 from gateway.holds.maintenance.census import Census
-from gateway.holds.maintenance.erasure import erase_customer
+from gateway.holds.maintenance.redis_erasure import erase_customer
 from gateway.holds.store import redis_keys
 from gateway.holds.store.cache import LookupCache
 from gateway.holds.store.threads import Threads

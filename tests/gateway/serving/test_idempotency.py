@@ -9,7 +9,7 @@ import pytest
 
 from gateway.errors import BadRequest
 from gateway.holds.hold import Settled
-from gateway.holds.idempotency import Seal, key_digest
+from gateway.holds.idempotency_claims import Seal, key_digest
 from gateway.holds.offer import Charge
 from gateway.serving.caller.headers import Headers
 from gateway.serving.idempotency import KEPT_MOST, NAME_MOST, IdempotentCall, name_of

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from gateway.simulator.server import Law, build
+from gateway.simulator.model_server import Law, build
 from tests.serving import served
 
 FAST = Law(tokens_per_s=float("inf"), first_token_s=0, mean_tokens=20)

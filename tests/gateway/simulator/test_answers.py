@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from gateway.simulator.lengths import Table
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 from tests.gateway.simulator.hosting import FAST, question, simulator
 
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("look_up", "send")]

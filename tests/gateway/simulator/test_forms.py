@@ -12,8 +12,8 @@ import openai
 import pytest
 from pydantic import BaseModel, Field, RootModel
 
+from gateway.simulator.model_server import Law
 from gateway.simulator.schema_values import fitting, pieces_for
-from gateway.simulator.server import Law
 from tests.gateway.simulator.hosting import FAST, question, simulator
 
 SAID: Any = question()["messages"]

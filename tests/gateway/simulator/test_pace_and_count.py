@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gateway.simulator.lengths import Table
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 from tests.gateway.simulator.hosting import question, simulator
 from tests.waiting import until
 

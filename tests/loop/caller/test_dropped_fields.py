@@ -19,7 +19,7 @@ from gateway.serving.fields.guarded_fields import HOUSES
 from gateway.serving.fields.known_fields import KNOWN
 from gateway.serving.upstream.profiles import COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, PROFILES, RESPONSES
 from gateway.settings import read_settings
-from gateway.simulator.server import build as build_simulator
+from gateway.simulator.model_server import build as build_simulator
 from tests.loop.rig import FAST, Rig, Sold, rig
 from tests.servers import emptied
 from tests.serving import body_of

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.holds.store.clients import connect, fields
 from gateway.simulator.lengths import Table
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 from tests.loop.rig import Rig, Sold, rig
 from tests.waiting import until
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from gateway.simulator.lengths import Table
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 from tests.loop.rig import Rig, Sold, rig
 from tests.waiting import until
 

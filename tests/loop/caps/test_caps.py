@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gateway.simulator.lengths import Table
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 from tests.loop.rig import Rig, Sold, rig
 from tests.waiting import until
 

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.holds.store.clients import connect
 from gateway.simulator.lengths import Table
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 from tests.loop.rig import Rig, Sold, rig
 from tests.waiting import until
 

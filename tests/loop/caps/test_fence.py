@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import redis
 
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 from tests.loop.rig import rig
 from tests.waiting import until
 

@@ -11,7 +11,7 @@ import pytest
 from gateway.ledger.database import Database
 from gateway.ledger.read.queries import totals
 from gateway.simulator.lengths import Table
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 from tests.loop.rig import Rig, Sold, clients, rig
 
 EXACTLY_THE_CAP = Law(tokens_per_s=float("inf"), first_token_s=0, lengths=Table((600,), (1.0,)))

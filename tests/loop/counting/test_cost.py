@@ -32,7 +32,7 @@ from gateway.serving.caller.exchange import Exchange
 from gateway.serving.dialects.answers.stream import Reading
 from gateway.serving.dialects.chat import Chat
 from gateway.serving.upstream.profiles import PROFILES
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 from tests.gateway.holds.desk import Desk, desk
 from tests.loop.rig import FAST, Rig, Sold, rig
 
@@ -277,7 +277,7 @@ async def test_a_stream_under_way_keeps_nothing_of_its_prompt(valkey_url: str, s
 
 
 def test_a_worker_loads_what_it_serves_with_and_no_more() -> None:
-    said = "import gateway.cli.worker, json, sys; print(json.dumps(sorted(sys.modules)))"
+    said = "import gateway.cli.worker_process, json, sys; print(json.dumps(sorted(sys.modules)))"
     loaded = json.loads(subprocess.run([sys.executable, "-c", said], check=True, capture_output=True).stdout)
 
     assert not HEAVY & set(loaded)

@@ -16,7 +16,7 @@ from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import connect
 from gateway.holds.store.inflight import calls_in_flight
 from gateway.simulator.lengths import Table
-from gateway.simulator.server import Law, build
+from gateway.simulator.model_server import Law, build
 from tests.gateway.cli.commands import Serving, serving, tokencap
 from tests.gateway.cli.conftest import directory
 from tests.loop.caps.test_simultaneous_calls import CALLS, CAP, EXACTLY_THE_CAP, SERVED, herd

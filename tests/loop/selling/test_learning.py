@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
-from gateway.demo.customers import Person, law_of, people_of
 from gateway.demo.estimate_check import earns
+from gateway.demo.simulated_customers import Person, law_of, people_of
 from pricing.certificate import verify
 from pricing.market.market import Market, read_market
 from pricing.menus.menu import Menu, Tier

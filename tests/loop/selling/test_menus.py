@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from gateway.simulator.lengths import Table
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 from pricing.market.market import read_market
 from pricing.menus.menu import Menu
 from pricing.menus.menus import optimal_menu

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 
 from gateway.simulator.lengths import Table
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 from tests.loop.rig import rig
 
 LONG = Law(tokens_per_s=float("inf"), first_token_s=0, lengths=Table((500,), (1.0,)))

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from gateway.serving.caller.exchange import Receive, Scope, Send
-from gateway.simulator.server import Law, build
+from gateway.simulator.model_server import Law, build
 from tests.loop.rig import rig
 from tests.loop.scripted import ASKED, FORMATS, Scripted
 from tests.serving import body_of, outlived

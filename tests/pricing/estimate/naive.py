@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pricing.estimate.laws.rows import Rows
+from pricing.estimate.laws.grouped_customers import Rows
 from pricing.estimate.observations.statistics import LengthCounts
 from pricing.market.answers import Floats
 

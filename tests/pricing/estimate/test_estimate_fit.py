@@ -11,7 +11,7 @@ import pytest
 from pricing.estimate.fit import fit
 from pricing.estimate.given import Given
 from pricing.estimate.laws.choices import intervals_of, taken_by
-from pricing.estimate.laws.rows import joined, rows_of_customers
+from pricing.estimate.laws.grouped_customers import joined, rows_of_customers
 from pricing.estimate.laws.urgency import estimate_mixing
 from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.statistics import Customers, Offer, Statistics

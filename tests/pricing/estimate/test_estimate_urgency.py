@@ -12,7 +12,7 @@ from pricing.estimate.drift import changed, steady_from
 from pricing.estimate.fit import fit
 from pricing.estimate.given import Given
 from pricing.estimate.laws.choices import intervals_of, worth_from_refusals
-from pricing.estimate.laws.rows import Chosen, Rows, chosen_of, joined, rows_of_customers
+from pricing.estimate.laws.grouped_customers import Chosen, Rows, chosen_of, joined, rows_of_customers
 from pricing.estimate.laws.urgency import Mixing, estimate_mixing
 from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.statistics import Customers, Offer, Windows

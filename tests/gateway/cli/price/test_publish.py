@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from gateway.cli.main import run
-from gateway.simulator.server import Law
-from gateway.simulator.server import build as build_simulator
+from gateway.simulator.model_server import Law
+from gateway.simulator.model_server import build as build_simulator
 from tests.gateway.cli.commands import COMMAND, environment, tokencap
 from tests.gateway.cli.price.test_commands import MARKET
 from tests.loop.rig import Rig, rig

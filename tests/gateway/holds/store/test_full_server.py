@@ -10,7 +10,7 @@ import pytest
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
 from gateway.holds.hold import Checkpoint, Once
-from gateway.holds.idempotency import IdempotencyClaims
+from gateway.holds.idempotency_claims import IdempotencyClaims
 from gateway.holds.keeper import Keeper
 from gateway.holds.maintenance.redis_upkeep import FULL, ROOMY, Maintenance
 from gateway.holds.store import redis_keys

@@ -12,7 +12,7 @@ import pytest
 from gateway.clock import now_ms
 from gateway.errors import TokencapError
 from gateway.holds.hold import UNANSWERED, Hold, Once
-from gateway.holds.idempotency import IdempotencyClaims
+from gateway.holds.idempotency_claims import IdempotencyClaims
 from gateway.holds.keeper import MARKED_S, Keeper, Live
 from gateway.holds.maintenance.redis_upkeep import Maintenance
 from gateway.holds.store import redis_keys

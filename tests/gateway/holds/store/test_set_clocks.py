@@ -10,7 +10,7 @@ import pytest
 from gateway.clock import now_ms
 from gateway.errors import InsufficientQuota, MeteringUnavailable, RateLimitExceeded
 from gateway.holds.hold import Once
-from gateway.holds.idempotency import IdempotencyClaims
+from gateway.holds.idempotency_claims import IdempotencyClaims
 from gateway.holds.keeper import Keeper
 from gateway.holds.maintenance.census import Census
 from gateway.holds.maintenance.redis_clock import RedisClock

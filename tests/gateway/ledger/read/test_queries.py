@@ -9,7 +9,7 @@ import pytest
 from gateway.errors import BadRequest
 from gateway.ledger.book.appender import append
 from gateway.ledger.database import Database
-from gateway.ledger.read.conversations import HOUR_MS
+from gateway.ledger.read.open_conversations import HOUR_MS
 from gateway.ledger.read.queries import (
     Span,
     Spent,

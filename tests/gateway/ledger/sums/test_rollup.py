@@ -17,7 +17,7 @@ from gateway.holds.store.packing import WindowState
 from gateway.ledger.book.appender import append
 from gateway.ledger.book.erasure import erase_beside
 from gateway.ledger.database import Database
-from gateway.ledger.read.conversations import DAY_MS, HOUR_MS, open_conversations
+from gateway.ledger.read.open_conversations import DAY_MS, HOUR_MS, open_conversations
 from gateway.ledger.read.queries import begun_in, newest_times, spent_in, totals
 from gateway.ledger.recovery.agreement import Agreement, Period, Verdict
 from gateway.ledger.sums.rollup import Rollup, Used, conversations_in, windows_in

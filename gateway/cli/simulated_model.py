@@ -18,7 +18,7 @@ from gateway.runtime.http.server import serve
 from gateway.runtime.parent_death import told_to_stop
 from gateway.settings import read_settings
 from gateway.simulator.engines import QUIRKS
-from gateway.simulator.server import Law, build
+from gateway.simulator.model_server import Law, build
 
 LAW = Law()
 SHUTDOWN_S = 5.0

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gateway.errors import StartupError
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 from pricing.market.market import ExponentialLength, Market
 from pricing.menus.menu import Tier
 

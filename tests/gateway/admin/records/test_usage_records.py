@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.admin.api.routes import AdminServices
-from gateway.admin.records.usage import UsageShown
+from gateway.admin.records.usage_records import UsageShown
 from gateway.ledger.book.appender import append
 from gateway.ledger.book.chain import link
 from gateway.ledger.database import Database

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.ledger.book.appender import append
 from gateway.ledger.database import Database
-from gateway.ledger.read.conversations import (
+from gateway.ledger.read.open_conversations import (
     DAY_MS,
     HOUR_MS,
     SWEEP_EVERY,

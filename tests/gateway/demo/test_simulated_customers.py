@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from gateway.cli.demo import MARKET, NAMES, PACKAGES
-from gateway.demo.customers import Person, law_of, people_of, visitor_of
+from gateway.demo.simulated_customers import Person, law_of, people_of, visitor_of
 from gateway.errors import StartupError
-from gateway.simulator.server import Law
+from gateway.simulator.model_server import Law
 from pricing.market.market import read_market
 from pricing.menus.menu import Menu, Tier
 from pricing.menus.menus import optimal_menu

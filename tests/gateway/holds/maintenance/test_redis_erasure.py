@@ -12,8 +12,8 @@ import pytest
 import redis
 
 from gateway.holds.hold import Once
-from gateway.holds.idempotency import IdempotencyClaims
-from gateway.holds.maintenance.erasure import erase_customer
+from gateway.holds.idempotency_claims import IdempotencyClaims
+from gateway.holds.maintenance.redis_erasure import erase_customer
 from gateway.holds.store import redis_keys
 from gateway.holds.store.cache import LookupCache
 from gateway.holds.store.clients import connect
