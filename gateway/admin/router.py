@@ -1,4 +1,4 @@
-"""Puts the admin API together: its resources, access to them, its refusals and its description."""
+"""Builds the admin API: its resources, access to them, its refusals and its description."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ TAGS = [
 
 
 def build_admin(app: FastAPI, services: AdminServices) -> None:
-    """Give an app the admin API under ``/admin``, its description at ``/openapi.json`` and its refusals."""
+    """Add to an app the admin API under ``/admin``, its description at ``/openapi.json`` and its refusals."""
     app.add_exception_handler(TokencapError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(HTTPException, _refuse)
@@ -108,12 +108,12 @@ def build_router(services: AdminServices) -> APIRouter:
 def _describe(app: FastAPI) -> None:
     """Add to the OpenAPI description, in FastAPI's own way of extending it."""
     app.version, app.description, app.openapi_tags = version("tokencap"), DESCRIPTION, TAGS
-    generated = app.openapi
+    generate = app.openapi
 
     def openapi() -> dict[str, Any]:
-        described = generated()
-        described["components"]["schemas"].update(schemas())
-        return described
+        schema = generate()
+        schema["components"]["schemas"].update(schemas())
+        return schema
 
     app.openapi = openapi  # type: ignore[method-assign]
     if app.openapi_url is None:
@@ -137,7 +137,7 @@ def _refuse(request: Request, error: Exception) -> JSONResponse:
 
 
 def _of_http(request: Request, error: HTTPException) -> TokencapError:
-    """Return FastAPI's own refusal as one of this API's."""
+    """Return FastAPI's own refusal as a refusal of this API."""
     path = request.url.path[:200]
     if error.status_code == NotFound.status:
         return NotFound(f"There is nothing at {path}.")

@@ -1,4 +1,4 @@
-"""Access: every admin route requires the admin token before it reads a body, and knows each parameter of its query."""
+"""Access: every admin route requires the admin token before it reads a body, and refuses unknown query parameters."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ NAME_MOST = 200
 """The most characters of a name in a path: no id, tier or version is longer."""
 
 
-def guarded(tokens: AdminTokens, wrong: WrongTokens, body_max: int) -> type[APIRoute]:
-    """Return the kind of route that admits only the admin.
+def guarded(tokens: AdminTokens, wrong_tokens: WrongTokens, body_max: int) -> type[APIRoute]:
+    """Return the class of routes that admit only the admin.
 
     FastAPI reads and parses a body before it runs dependencies, so a dependency would parse strangers' bodies. A
     stranger's body is read and dropped, the operator's has at most ``body_max`` bytes.
     """
 
-    dropping = BodyDrain()
+    drain = BodyDrain()
 
     class AdminRoute(APIRoute):
         def get_route_handler(self) -> Handler:
@@ -47,20 +47,20 @@ def guarded(tokens: AdminTokens, wrong: WrongTokens, body_max: int) -> type[APIR
 
             async def admit(request: Request) -> Response:
                 try:
-                    request.state.actor = await actor_of(tokens, wrong, request)
+                    request.state.actor = await actor_of(tokens, wrong_tokens, request)
                     _refuse_odd_names(request)
                     refuse_unknown(request, known)
                 except AdminProblem:
-                    await dropped(request, dropping)
+                    await dropped(request, drain)
                     raise
-                return await handle(await taken_in(request, body_max, dropping))
+                return await handle(await taken_in(request, body_max, drain))
 
             return admit
 
     return AdminRoute
 
 
-async def actor_of(tokens: AdminTokens, wrong: WrongTokens, request: Request) -> str:
+async def actor_of(tokens: AdminTokens, wrong_tokens: WrongTokens, request: Request) -> str:
     """Return the caller's name for the audit: the beginning of the token's digest.
 
     Raises:
@@ -71,31 +71,31 @@ async def actor_of(tokens: AdminTokens, wrong: WrongTokens, request: Request) ->
     if scheme.lower() != "bearer" or not token:
         raise Unauthorized
     if not await run_in_threadpool(tokens.is_admin, token):
-        await wrong.meet(request.client.host if request.client else "")
+        await wrong_tokens.meet(request.client.host if request.client else "")
         raise Unauthorized
     return f"token:{digest_of(token)[:12]}"
 
 
-def _query_names(asked: Dependant) -> Iterator[str]:
+def _query_names(dependant: Dependant) -> Iterator[str]:
     """Yield the query parameters that a route declares, itself or by its dependencies."""
-    yield from (field.alias for field in asked.query_params)
-    for other in asked.dependencies:
-        yield from _query_names(other)
+    yield from (field.alias for field in dependant.query_params)
+    for dependency in dependant.dependencies:
+        yield from _query_names(dependency)
 
 
 def _refuse_odd_names(request: Request) -> None:
-    """Refuse a name in the path that nothing can have and that not every database can look up."""
+    """Refuse a name in the path that no resource can have: not every database could look it up."""
     for field, name in request.path_params.items():
         if not str(name).isprintable() or len(str(name)) > NAME_MOST:
-            if request.method == "PUT":  # a PUT may be about to make what it names
+            if request.method == "PUT":  # a PUT may create the resource that it names
                 raise Invalid.fields([(field, "This is no name.")])
             raise NotFound("There is nothing under that name.")
 
 
 def refuse_unknown(request: Request, known: Collection[str] = ()) -> None:
-    """Refuse what the route would ignore: an undeclared parameter, and a second parameter of a name."""
-    given = [name for name, _ in request.query_params.multi_items()]
-    unknown = [(name[:NAME_MOST], "There is no such parameter.") for name in dict.fromkeys(given) if name not in known]
-    repeated = [(name, "This is given more than once.") for name in known if given.count(name) > 1]
+    """Refuse query parameters that the route would ignore: undeclared ones, and a second one of a name."""
+    sent = [name for name, _ in request.query_params.multi_items()]
+    unknown = [(name[:NAME_MOST], "There is no such parameter.") for name in dict.fromkeys(sent) if name not in known]
+    repeated = [(name, "This is given more than once.") for name in known if sent.count(name) > 1]
     if unknown or repeated:
         raise Invalid.fields([*unknown, *repeated])

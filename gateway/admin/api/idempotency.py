@@ -1,4 +1,4 @@
-"""Makes a repeated POST change nothing: the first answer is kept under its Idempotency-Key and sent again."""
+"""Makes a repeated POST change nothing: the first answer is stored under its Idempotency-Key and sent again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gateway.ledger.database import Database
 Answer = TypeVar("Answer", bound=BaseModel)
 
 Keep = Callable[[Connection, BaseModel], None]
-"""Keeps an answer, without any secret, in the transaction of the change that it reports."""
+"""Stores an answer, without any secret, in the transaction of the change that it reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +57,17 @@ Actor = Annotated[str, Depends(_actor)]
 
 
 class Replies:
-    """The kept answers."""
+    """The answers that are stored under idempotency keys."""
 
     def __init__(self, database: Database, now_ms: Callable[[], int]) -> None:
         self._database = database
         self._now_ms = now_ms
 
     def once(self, posted: Posted, body: BaseModel, answer: type[Answer], change: Callable[[Keep], Answer]) -> Answer:
-        """Carry out ``change``, or return the answer that the same request had before.
+        """Carry out ``change``, or return the stored answer to the same request.
 
         Raises:
-            Invalid: the key came with another body before.
+            Invalid: the key was used with another body before.
             Conflict: the same request is still being carried out.
         """
         if posted.idempotency_key is None:
@@ -77,15 +77,15 @@ class Replies:
             request=digest(body.model_dump_json()),
             time=self._now_ms(),
         )
-        kept = claim.take(self._database)
-        if kept is not None:
+        stored = claim.take(self._database)
+        if stored is not None:
             posted.response.headers["Idempotency-Replayed"] = "true"
-            return answer.model_validate_json(kept)
+            return answer.model_validate_json(stored)
         try:
-            return change(lambda connection, made: claim.keep(connection, made.model_dump_json()))
+            return change(lambda connection, reply: claim.keep(connection, reply.model_dump_json()))
         finally:
             claim.release(self._database)
 
 
 def _keep_nothing(_connection: Connection, _answer: BaseModel) -> None:
-    """Without a key there is nothing to keep."""
+    """Store nothing: the request has no key."""

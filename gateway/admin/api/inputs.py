@@ -1,4 +1,4 @@
-"""Types of inputs: no unknown fields, whole numbers that are whole, times, text that every database can keep."""
+"""Types of inputs: bodies without unknown fields, whole numbers, times, text that every database can store."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Input(BaseModel):
 
 
 def unset() -> Any:
-    """Stand for a field that was left out; ``model_fields_set`` tells whether it was."""
+    """Return a placeholder for an omitted field; ``model_fields_set`` says whether the field was omitted."""
 
 
 def _one_line(text: str) -> str:
@@ -82,7 +82,7 @@ Percents = Annotated[list[Annotated[int, Field(ge=1, le=100)]], Field(max_length
 
 
 class Limits(Input):
-    """The limits that a tier sets and that one customer's `overrides` may replace. Leave out what is not limited."""
+    """The limits that a tier sets and a customer's `overrides` may replace. An omitted limit does not apply."""
 
     conversation_tokens_max: Whole | None = Field(
         default=None, description="The cap: billed output tokens of one conversation.", examples=[4000]
@@ -106,12 +106,12 @@ class Limits(Input):
 
     def set_limits(self) -> dict[str, int]:
         """Return the limits that are set."""
-        given = {name: getattr(self, name) for name in LIMIT_FIELDS}
-        return {name: value for name, value in given.items() if value is not None}
+        limits = {name: getattr(self, name) for name in LIMIT_FIELDS}
+        return {name: value for name, value in limits.items() if value is not None}
 
 
 class Overrides(Limits):
-    """Limits and prices of one customer's own, in the place of its tier's, whatever tier it has."""
+    """A customer's own limits and prices. They replace those of its tier, whichever tier it has."""
 
     price_nanousd: Whole | None = Field(
         default=None, description="The price of one conversation.", examples=[15_000_000]
@@ -129,13 +129,13 @@ class Overrides(Limits):
         return self
 
     def to_dict(self) -> dict[str, int]:
-        """Return what is set."""
-        given = {name: getattr(self, name) for name in (*LIMIT_FIELDS, *OWN_PRICES.values())}
-        return {name: value for name, value in given.items() if value is not None}
+        """Return the limits and prices that are set."""
+        values = {name: getattr(self, name) for name in (*LIMIT_FIELDS, *OWN_PRICES.values())}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 OWN_VERSION_MOST = 64
-"""Characters that a customer's own prices may take in the version of a menu, which has up to as many itself."""
+"""The most characters that a customer's own prices add to a menu's version, which itself has at most as many."""
 
 EXAMPLE = "2026-11-01T00:00:00.000Z"
 

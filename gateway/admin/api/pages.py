@@ -34,7 +34,7 @@ def position_of(cursor: str, *kinds: type) -> tuple[Any, ...]:
     """Return the position that a cursor stands for; ``kinds`` are the types of its parts.
 
     Raises:
-        Invalid: the cursor is not one of this list.
+        Invalid: the cursor is not from this list.
     """
     try:
         return cursors.position_of(cursor, *kinds)

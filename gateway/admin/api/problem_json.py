@@ -68,8 +68,8 @@ def response_to(error: TokencapError) -> JSONResponse:
 
 
 def translated(error: RequestValidationError) -> Invalid:
-    """Return FastAPI's own complaint as a problem. What was sent is not repeated: it may be a secret."""
-    return Invalid.fields([(_place(each), _message(each)) for each in error.errors()])
+    """Return FastAPI's validation error as a problem. The input is not repeated in it: it may be a secret."""
+    return Invalid.fields([(_place(field_error), _message(field_error)) for field_error in error.errors()])
 
 
 def _place(error: Mapping[str, Any]) -> str:
@@ -113,7 +113,7 @@ def _documented(status: int) -> dict[str, Any]:
 
 
 def schemas() -> dict[str, Any]:
-    """Return OpenAPI's components of a problem. FastAPI would describe it as application/json."""
+    """Return OpenAPI's components of a problem. FastAPI would describe a problem as application/json."""
     schema = Problem.model_json_schema(ref_template=COMPONENT)
     return {**schema.pop("$defs"), "Problem": schema}
 

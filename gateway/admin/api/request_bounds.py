@@ -1,4 +1,4 @@
-"""What the admin side accepts: heads that repeat no header of meaning, and bodies within bounds, once the sender is known."""
+"""Bounds of admin requests: no significant header is repeated, and bodies, read once the sender is known, are limited."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Heads:
-    """Refuses a request that repeats a header of meaning, before any route is looked for."""
+    """Refuses a request that repeats a significant header, before routing."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -37,21 +37,21 @@ class Heads:
             await response_to(BadRequest(f"{name} comes twice.", param=name))(scope, receive, send)
 
 
-async def taken_in(request: Request, most: int, dropping: BodyDrain) -> Request:
+async def taken_in(request: Request, bytes_max: int, drain: BodyDrain) -> Request:
     """Return the request with its whole body.
 
     Raises:
-        RequestTooLarge: the body has more than ``most`` bytes; it was read and dropped, up to 64 MB.
+        RequestTooLarge: the body has more than ``bytes_max`` bytes; it was read and dropped, up to 64 MB.
         Invalid: the body contains more than ``json_bounds`` allows.
     """
     chunks: list[bytes] = []
     size = 0
-    more = _body(request)
-    while (chunk := await more()) is not None:
+    next_chunk = _body(request)
+    while (chunk := await next_chunk()) is not None:
         size += len(chunk)
-        if size > most:
-            await dropping.drop(more)
-            raise RequestTooLarge(f"A request body is at most {most:,} bytes.")
+        if size > bytes_max:
+            await drain.drop(next_chunk)
+            raise RequestTooLarge(f"A request body is at most {bytes_max:,} bytes.")
         chunks.append(chunk)
     raw = b"".join(chunks)
     try:
@@ -66,13 +66,13 @@ async def taken_in(request: Request, most: int, dropping: BodyDrain) -> Request:
     return Request(request.scope, receive)
 
 
-async def dropped(request: Request, dropping: BodyDrain) -> None:
+async def dropped(request: Request, drain: BodyDrain) -> None:
     """Read a refused request's body and drop it."""
-    await dropping.drop(_body(request))
+    await drain.drop(_body(request))
 
 
 def _body(request: Request) -> More:
-    """Return a reader of the body, piece by piece; after a hang-up there are no more pieces."""
+    """Return a function that reads the body chunk by chunk; after a disconnect there are no more chunks."""
     stream = aiter(request.stream())
 
     async def more() -> bytes | None:

@@ -1,4 +1,4 @@
-"""How a route of the admin API looks, and the services that routes work with, handed to each in one record."""
+"""Adds routes to the admin API, and defines the services that each route gets in one record."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Routes:
         """Add a route.
 
         Args:
-            refusals: the statuses of its refusals beside ANYWHERE.
-            answer: the OpenAPI description of its answer, where the answer is no model.
+            refusals: the statuses of its refusals, in addition to ANYWHERE.
+            answer: the OpenAPI description of its answer, where the answer is not a model.
             more: passed to FastAPI.
         """
         answers: dict[int | str, dict[str, Any]] = {} if answer is None else {STATUS[method]: answer}

@@ -69,16 +69,16 @@ class WrongTokens:
         self._unaudited, self._audited_s = 0, float("-inf")
 
     async def meet(self, address: str) -> None:
-        """Note a wrong token and wait as long as its answer has to.
+        """Count a wrong token, and wait until its answer is due.
 
         Raises:
             TooManyWrongTokens: too many answers wait already.
         """
         self._count()
-        place, now_s = _place(address), self._monotonic()
-        times = self._times(place, now_s)
-        self._tell(place, now_s)
-        await self._audit(place, now_s)
+        source, now_s = _place(address), self._monotonic()
+        times = self._times(source, now_s)
+        self._tell(source, now_s)
+        await self._audit(source, now_s)
         if times <= FREE:
             return
         if self._waiting >= WAITING_MOST:
@@ -91,32 +91,32 @@ class WrongTokens:
         finally:
             self._waiting -= 1
 
-    def _times(self, place: str, now_s: float) -> int:
-        """Return how many wrong tokens an address has sent in its window; the address that was silent longest is forgotten."""
-        seen = self._seen.pop(place, None)
-        if seen is None or now_s - seen.since_s >= WINDOW_S:
-            seen = _Attempts(0, now_s)
-        seen.count += 1
-        self._seen[place] = seen
+    def _times(self, source: str, now_s: float) -> int:
+        """Return how many wrong tokens a source has sent in its window; of too many, the longest silent one is forgotten."""
+        attempts = self._seen.pop(source, None)
+        if attempts is None or now_s - attempts.since_s >= WINDOW_S:
+            attempts = _Attempts(0, now_s)
+        attempts.count += 1
+        self._seen[source] = attempts
         if len(self._seen) > ADDRESSES_MOST:
             self._seen.popitem(last=False)
-        return seen.count
+        return attempts.count
 
-    def _tell(self, place: str, now_s: float) -> None:
+    def _tell(self, source: str, now_s: float) -> None:
         self._untold += 1
         if now_s - self._told_s >= TOLD_EVERY_S:
-            log.warning("wrong admin or metrics tokens: %d since this was last said, now from %s", self._untold, place)
+            log.warning("wrong admin or metrics tokens: %d since this was last said, now from %s", self._untold, source)
             self._untold, self._told_s = 0, now_s
 
-    async def _audit(self, place: str, now_s: float) -> None:
-        """Write an audit row about them, at most one in AUDITED_EVERY_S; an unavailable ledger changes no answer."""
+    async def _audit(self, source: str, now_s: float) -> None:
+        """Write an audit row about wrong tokens, at most one per AUDITED_EVERY_S; an unavailable ledger changes no answer."""
         self._unaudited += 1
         if now_s - self._audited_s < AUDITED_EVERY_S:
             return
         after = {"wrong_tokens": self._unaudited, "addresses": len(self._seen)}
         self._unaudited, self._audited_s = 0, now_s
         try:
-            await asyncio.to_thread(self._write, f"address:{place}", after)
+            await asyncio.to_thread(self._write, f"address:{source}", after)
         except MeteringUnavailable:
             self._unaudited += after["wrong_tokens"]
 
@@ -129,9 +129,9 @@ class WrongTokens:
 
 
 def _place(address: str) -> str:
-    """Return the owner of an address: of IPv6 the network of 64 bits, of which one caller has every address."""
+    """Return the source that an address belongs to: for IPv6 its /64 network, all of whose addresses one caller has."""
     try:
-        given = ip_address(address)
+        parsed = ip_address(address)
     except ValueError:
         return "unknown"
-    return str(given) if given.version == 4 else ":".join(given.exploded.split(":")[:4]) + "::/64"
+    return str(parsed) if parsed.version == 4 else ":".join(parsed.exploded.split(":")[:4]) + "::/64"

@@ -1,4 +1,4 @@
-"""The routes of credit notes: the documents of credits for what a final invoice charges, as JSON or as a page."""
+"""The routes of credit notes: documents of credits for a final invoice's charges, as JSON or as a page."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class CreditNotes:
         self._database = services.database
 
     def add_to(self, routes: Routes) -> None:
-        also = {"description": "The credit note.", "content": {HTML: {"schema": {"type": "string"}}}}
+        html_answer = {"description": "The credit note.", "content": {HTML: {"schema": {"type": "string"}}}}
         routes.add("GET", "/credit-notes", self.credit_notes, "List credit notes")
         routes.add(
             *("GET", "/credit-notes/{note_id}", self.credit_note, "Read or print a credit note", 404),
-            answer=also,
+            answer=html_answer,
             response_model=CreditNoteShown,
         )
 
@@ -70,19 +70,19 @@ class CreditNotes:
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
     ) -> CreditNotesShown:
-        """List credit notes by number: one for each credit that names a final invoice, or a record that is on one."""
+        """List credit notes by number. Each credit for a final invoice, or for a record on a final invoice, has a note."""
         after = 0 if cursor is None else position_of(cursor, int)[0]
-        found = notes_in(self._database, customer=customer, invoice=invoice, after=after, limit=limit + 1)
-        more = cursor_of(found[limit - 1][0]) if len(found) > limit else None
-        return CreditNotesShown(data=[CreditNoteShown(**one) for _, one in found[:limit]], next_cursor=more)
+        notes = notes_in(self._database, customer=customer, invoice=invoice, after=after, limit=limit + 1)
+        next_cursor = cursor_of(notes[limit - 1][0]) if len(notes) > limit else None
+        return CreditNotesShown(data=[CreditNoteShown(**note) for _, note in notes[:limit]], next_cursor=next_cursor)
 
     def credit_note(
         self, note_id: str, accept: Annotated[str | None, Header(description="`text/html` is a page.")] = None
     ) -> Response:
-        """Read a credit note by the id of its credit; with `Accept: text/html` as a page to be printed."""
-        found = note_of(self._database, note_id) if note_id.isprintable() else None
-        if found is None:
+        """Read a credit note by the id of its credit; with `Accept: text/html` as a printable page."""
+        note = note_of(self._database, note_id) if note_id.isprintable() else None
+        if note is None:
             raise NotFound(f"There is no credit note {note_id[:128]!r}.")
         if wants_page(accept):
-            return HTMLResponse(note_page(found), headers=ALONE)
-        return JSONResponse(CreditNoteShown(**found).model_dump(mode="json"))
+            return HTMLResponse(note_page(note), headers=ALONE)
+        return JSONResponse(CreditNoteShown(**note).model_dump(mode="json"))

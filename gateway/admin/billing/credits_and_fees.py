@@ -1,4 +1,4 @@
-"""The routes of credits, fees and prepaid credit: what the operator puts on a customer's bill by hand."""
+"""The routes of credits, fees and prepaid credit: amounts that the operator puts on a customer's bill by hand."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Reason = Annotated[
 
 
 class NewFee(Input):
-    """An amount that a customer owes beside its usage."""
+    """An amount that a customer owes in addition to its usage."""
 
     amount_nanousd: Amount
     reason: Reason
@@ -56,7 +56,7 @@ class NewPrepaid(Input):
 
 
 class PrepaidShown(BaseModel):
-    """What a customer has left of its prepaid credit."""
+    """A customer's remaining prepaid credit."""
 
     customer: str
     currency: str
@@ -64,7 +64,7 @@ class PrepaidShown(BaseModel):
 
 
 class NewCredit(Input):
-    """An amount that a customer owes less."""
+    """An amount that is taken off what a customer owes."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"amount_nanousd": 5_000_000_000, "reason": "Outage of 14 October"}]}
@@ -98,8 +98,8 @@ Role = Annotated[str, Depends(_role)]
 
 
 class Adjustments:
-    """Credits, fees and prepaid credit. They are records of the one chain and no usage: no window, limit or count of calls has
-    them."""
+    """Credits, fees and prepaid credit. They are records of the chain but not usage: windows, limits and counts of calls
+    leave them out."""
 
     def __init__(self, services: AdminServices, replies: Replies) -> None:
         self._services = services
@@ -110,32 +110,32 @@ class Adjustments:
         self._issuer = Issuer.of(services.settings)
 
     def add_to(self, routes: Routes) -> None:
-        one = "/customers/{customer_id}"
-        shown: dict[str, Any] = {"response_model": UsageShown, "response_model_exclude_unset": True}
-        routes.add("POST", f"{one}/credits", self.credit, "Credit a customer", 403, 404, 409, **shown)
-        routes.add("POST", f"{one}/fees", self.charge, "Charge a customer a fee", 403, 404, 409, **shown)
-        routes.add("POST", f"{one}/prepaid", self.prepay, "Add prepaid credit", 403, 404, 409, **shown)
-        routes.add("GET", f"{one}/prepaid", self.prepaid, "Read what is left of prepaid credit", 404)
+        path = "/customers/{customer_id}"
+        record_answer: dict[str, Any] = {"response_model": UsageShown, "response_model_exclude_unset": True}
+        routes.add("POST", f"{path}/credits", self.credit, "Credit a customer", 403, 404, 409, **record_answer)
+        routes.add("POST", f"{path}/fees", self.charge, "Charge a customer a fee", 403, 404, 409, **record_answer)
+        routes.add("POST", f"{path}/prepaid", self.prepay, "Add prepaid credit", 403, 404, 409, **record_answer)
+        routes.add("GET", f"{path}/prepaid", self.prepaid, "Read what is left of prepaid credit", 404)
 
     def credit(self, customer_id: str, body: NewCredit, posted: Post, role: Role) -> UsageShown:
-        """Put a credit on the customer's bill, as a record with a negative charge in the period that is open."""
+        """Put a credit on the customer's bill, as a record with a negative charge in the open period."""
         return self._once("credit", customer_id, body, posted, role)
 
     def charge(self, customer_id: str, body: NewFee, posted: Post, role: Role) -> UsageShown:
-        """Put a fee on the customer's bill, as a record in the period that is open."""
+        """Put a fee on the customer's bill, as a record in the open period."""
         return self._once("fee", customer_id, body, posted, role)
 
     def prepay(self, customer_id: str, body: NewPrepaid, posted: Post, role: Role) -> UsageShown:
-        """Add what the customer paid in advance, as a record that charges nothing.
+        """Add an amount that the customer paid in advance, as a record that charges nothing.
 
-        Whatever the customer is charged, from the month that is open on, is drawn from it before anything is owed.
+        Charges, from the open month on, are drawn from prepaid credit before the customer owes anything.
         """
         return self._once("prepaid", customer_id, body, posted, role)
 
     def prepaid(self, customer_id: str) -> PrepaidShown:
-        """Read what a customer has left of its prepaid credit.
+        """Read a customer's remaining prepaid credit.
 
-        It first waits, up to two seconds, until every call that was settled before this request is in the book.
+        The answer waits, up to two seconds, until every call that was settled before this request is in the book.
         """
         with self._database.read() as connection:
             customer_rows.find(connection, customer_id)
@@ -145,24 +145,28 @@ class Adjustments:
 
     def _once(self, kind: Kind, customer_id: str, body: Body, posted: Post, role: str) -> UsageShown:
         def change(keep: Keep) -> UsageShown:
-            most = self._services.settings.adjustment_limits.get(role)
-            if most is not None and body.amount_nanousd > most:
-                raise NotAllowed(f"The role {role} may put at most {most} nano-units on a bill at once.")
+            amount_max = self._services.settings.adjustment_limits.get(role)
+            if amount_max is not None and body.amount_nanousd > amount_max:
+                raise NotAllowed(f"The role {role} may put at most {amount_max} nano-units on a bill at once.")
             with self._database.write() as connection:
-                booked = self._book(connection, kind, customer_id, body, posted.actor)
-                answer = UsageShown.model_validate(booked)
+                record = self._book(connection, kind, customer_id, body, posted.actor)
+                answer = UsageShown.model_validate(record)
                 keep(connection, answer)
             return answer
 
-        kept = self._replies.once(posted, body, UsageShown, change)
-        return UsageShown.model_validate(without_silence(kept.model_dump()))  # as it was hashed, also the second time
+        reply = self._replies.once(posted, body, UsageShown, change)
+        return UsageShown.model_validate(
+            without_silence(reply.model_dump())
+        )  # as it was hashed, also in a repeated answer
 
     def _book(self, connection: Connection, kind: Kind, customer_id: str, body: Body, actor: str) -> UsageRecord:
         customer_rows.find(connection, customer_id)
         now = self._services.now_ms()
         record_id, amount = self._services.new_id(PREFIXES[kind]), body.amount_nanousd
-        about = body.record if isinstance(body, NewCredit) else None
-        named = NO_RECORD if about is None else _left_of(connection, customer_id, about, body.amount_nanousd)
+        credited_id = body.record if isinstance(body, NewCredit) else None
+        credited = (
+            NO_RECORD if credited_id is None else _left_of(connection, customer_id, credited_id, body.amount_nanousd)
+        )
         invoice = _invoice_of(connection, customer_id, body) if isinstance(body, NewCredit) else None
         record = posting(
             kind,
@@ -172,16 +176,16 @@ class Adjustments:
             prepaid_nanousd=amount if kind == "prepaid" else None,
             currency=self._services.settings.currency,
             now_ms=now,
-            tier=named.tier,
-            menu_version=named.menu_version,
-            key_id=named.key_id,
-            corrects=about,
+            tier=credited.tier,
+            menu_version=credited.menu_version,
+            key_id=credited.key_id,
+            corrects=credited_id,
         )
         booked = book(connection, [record])
-        adjustment_reasons.note(connection, Adjustment(record_id, customer_id, about, body.reason, actor, now))
+        adjustment_reasons.note(connection, Adjustment(record_id, customer_id, credited_id, body.reason, actor, now))
         if invoice is not None:
             issue(connection, credit_note(record, invoice, self._issuer), numbered=self._issuer.note_numbered)
-        facts = {"id": record_id, "amount_nanousd": body.amount_nanousd, "reason": body.reason, "record": about}
+        facts = {"id": record_id, "amount_nanousd": body.amount_nanousd, "reason": body.reason, "record": credited_id}
         audit_rows.record(
             connection, time=now, actor=actor, action=f"customer.{kind}", target=customer_id, before=None, after=facts
         )
@@ -196,35 +200,35 @@ def _left_of(connection: Connection, customer_id: str, record_id: str, amount_na
     Raises:
         Invalid: the record does not exist, is a credit itself, or its credits would exceed its charge.
     """
-    named = adjustment_reasons.creditable(connection, customer_id, record_id)
-    if named is None or named.kind == "credit":
+    record = adjustment_reasons.creditable(connection, customer_id, record_id)
+    if record is None or record.kind == "credit":
         raise Invalid.field("record", "This customer has no such record to be credited.")
-    if amount_nanousd > named.left_nanousd:
-        left = max(named.left_nanousd, 0)
+    if amount_nanousd > record.left_nanousd:
+        left = max(record.left_nanousd, 0)
         raise Invalid.field("amount_nanousd", f"Of what this record charged, {left} nano-units are not credited yet.")
-    return named
+    return record
 
 
 def _invoice_of(connection: Connection, customer_id: str, body: NewCredit) -> Invoiced | None:
-    """Return the final invoice that a credit is for, by its own id or by its record's; None for one of an open month.
+    """Return the final invoice that a credit is for, by its id or by a record on it; None for a record of an open month.
 
     Raises:
-        Invalid: there is no such invoice, or the credits for it would be more than its total.
+        Invalid: there is no such invoice, or the credits for it would exceed its total.
         Conflict: the record's month is being closed, so its invoice has no number yet.
     """
     try:
         if body.record is not None:
-            found = invoice_of_record(connection, customer_id, body.record)
+            invoice = invoice_of_record(connection, customer_id, body.record)
         else:
-            found = None if body.invoice is None else invoiced(connection, customer_id, body.invoice)
+            invoice = None if body.invoice is None else invoiced(connection, customer_id, body.invoice)
     except InvoicePending as error:
         sentence = "The month of this record is closed and not invoiced yet: close it again, then repeat this."
         raise Conflict(sentence, code="invoice_pending") from error
-    if found is None:
+    if invoice is None:
         if body.invoice is not None:
             raise Invalid.field("invoice", "This customer has no such final invoice.")
         return None
-    if body.amount_nanousd > found.left_nanousd:
-        sentence = f"Of the total of invoice {found.number}, {found.left_nanousd} nano-units are not credited yet."
+    if body.amount_nanousd > invoice.left_nanousd:
+        sentence = f"Of the total of invoice {invoice.number}, {invoice.left_nanousd} nano-units are not credited yet."
         raise Invalid.field("amount_nanousd", sentence)
-    return found
+    return invoice

@@ -1,4 +1,4 @@
-"""The routes of invoices: drafts of what is open, and those that are final, as JSON or as a page to be printed."""
+"""The routes of invoices: drafts of open months and final invoices, as JSON or as a printable page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HTML = "text/html"
 
 
 class InvoicePeriod(BaseModel):
-    """A month of the customer's, half-open."""
+    """A customer's month, half-open."""
 
     month: str = Field(examples=["2026-10"])
     start: Moment
@@ -35,7 +35,7 @@ class InvoicePeriod(BaseModel):
 
 
 class InvoiceLine(BaseModel):
-    """So much of one thing at one price, and the records that it is made of."""
+    """A quantity of one item at one price, and the records that it is made of."""
 
     kind: str = Field(json_schema_extra={"enum": list(KINDS)})
     tier: str | None
@@ -52,7 +52,7 @@ class InvoiceLine(BaseModel):
 
 
 class InvoiceLedger(BaseModel):
-    """Where its records stand in the ledger."""
+    """The position of the invoice's records in the ledger."""
 
     chain: str
     first_seq: int
@@ -61,7 +61,7 @@ class InvoiceLedger(BaseModel):
 
 
 class InvoiceIssuer(BaseModel):
-    """Who sends it, from the settings as they were when it became final."""
+    """The sender of the invoice, from the settings as they were when it became final."""
 
     address: list[str]
     tax_lines: list[str]
@@ -100,7 +100,7 @@ class InvoiceShown(BaseModel):
 
 
 class InvoicesShown(Page[InvoiceShown]):
-    """Invoices: final ones by number, those of a month by customer."""
+    """Final invoices by number, or the invoices of a month by customer."""
 
 
 class Invoices:
@@ -112,11 +112,11 @@ class Invoices:
         self._book = InvoiceBook(services.database, Issuer.of(services.settings), services.now_ms)
 
     def add_to(self, routes: Routes) -> None:
-        also = {"description": "The invoice.", "content": {HTML: {"schema": {"type": "string"}}}}
+        html_answer = {"description": "The invoice.", "content": {HTML: {"schema": {"type": "string"}}}}
         routes.add("GET", "/invoices", self.invoices, "List invoices")
         routes.add(
             *("GET", "/invoices/{invoice_id}", self.invoice, "Read or print an invoice", 404),
-            answer=also,
+            answer=html_answer,
             response_model=InvoiceShown,
         )
         path = "/customers/{customer_id}/invoices"
@@ -132,44 +132,44 @@ class Invoices:
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
     ) -> InvoicesShown:
-        """List invoices: of a month, drafts and final ones by customer; without one, the final ones by number.
+        """List invoices: with `period`, the month's drafts and final invoices by customer; without it, final invoices by number.
 
-        It first waits, up to two seconds, until every call that was settled before this request is in the book.
+        The answer waits, up to two seconds, until every call that was settled before this request is in the book.
         """
         if period is None:
             if status == "draft":
                 raise Invalid.field("period", "Drafts are listed by month: say which.")
             after = 0 if cursor is None else position_of(cursor, int)[0]
-            found = self._book.finals(customer, after, limit)
+            listed = self._book.finals(customer, after, limit)
         else:
             wait_until_booked(
                 self._redis, redis_keys.ALL_BUCKETS if customer is None else [redis_keys.bucket_of(customer)]
             )
             last = "" if cursor is None else position_of(cursor, str)[0]
-            found = self._book.of_month(period, customer=customer, status=status, after=last, limit=limit)
+            listed = self._book.of_month(period, customer=customer, status=status, after=last, limit=limit)
         return InvoicesShown(
-            data=[InvoiceShown(**one) for one in found.data],
-            next_cursor=None if found.after is None else cursor_of(found.after),
+            data=[InvoiceShown(**invoice) for invoice in listed.data],
+            next_cursor=None if listed.after is None else cursor_of(listed.after),
         )
 
     def invoice(
         self, invoice_id: str, accept: Annotated[str | None, Header(description="`text/html` is a page.")] = None
     ) -> Response:
-        """Read an invoice, final or a draft; with `Accept: text/html` as a page to be printed."""
-        found = self._book.one(invoice_id)
-        if found is None:
+        """Read a final invoice or a draft; with `Accept: text/html` as a printable page."""
+        invoice = self._book.one(invoice_id)
+        if invoice is None:
             raise NotFound(f"There is no invoice {invoice_id[:128]!r}.")
         if wants_page(accept):
-            return HTMLResponse(page(found), headers=ALONE)
-        return JSONResponse(InvoiceShown(**found).model_dump(mode="json"))
+            return HTMLResponse(page(invoice), headers=ALONE)
+        return JSONResponse(InvoiceShown(**invoice).model_dump(mode="json"))
 
     def customer_invoices(self, customer_id: str) -> InvoicesShown:
         """List a customer's final invoices, and the drafts of its open months."""
         with self._database.read() as connection:
             customer_rows.find(connection, customer_id)
         wait_until_booked(self._redis, [redis_keys.bucket_of(customer_id)])
-        found = self._book.of_customer(customer_id)
-        return InvoicesShown(data=[InvoiceShown(**one) for one in found], next_cursor=None)
+        invoices = self._book.of_customer(customer_id)
+        return InvoicesShown(data=[InvoiceShown(**invoice) for invoice in invoices], next_cursor=None)
 
 
 ALONE = {
@@ -181,5 +181,5 @@ ALONE = {
 
 def wants_page(accept: str | None) -> bool:
     """Return whether a caller prefers a page to JSON."""
-    kinds = [kind.partition(";")[0].strip().lower() for kind in (accept or "").split(",")]
-    return HTML in kinds and "application/json" not in kinds[: kinds.index(HTML)]
+    media_types = [media_type.partition(";")[0].strip().lower() for media_type in (accept or "").split(",")]
+    return HTML in media_types and "application/json" not in media_types[: media_types.index(HTML)]

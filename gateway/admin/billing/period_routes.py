@@ -1,4 +1,4 @@
-"""The routes of ``/admin/periods``: how the months of all customers stand, and closing them."""
+"""The routes of ``/admin/periods``: the state of all customers' months, and closing them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class PeriodShown(BaseModel):
 
 
 class Periods:
-    """Months. A closed one is the same bytes for ever: what comes later counts in the month in which it is written."""
+    """Months. A closed month is the same bytes for ever: a later record counts in the month in which it is written."""
 
     def __init__(self, services: AdminServices, replies: Replies) -> None:
         self._replies = replies
@@ -77,22 +77,22 @@ class Periods:
         routes.add("POST", "/periods/{period}/close", self.close_period, "Close a month as far as it can be", 404)
 
     def period(self, period: Named) -> PeriodShown:
-        """Say of how many customers a month is closed, and what the others wait for."""
+        """Report for how many customers a month is closed, and why the others wait."""
         return self._shown(period, self._closing.state(period))
 
     def close_period(self, period: Named, posted: Post) -> PeriodShown:
-        """Close the month of every customer whose month has ended, that no call can be running in and that is booked.
+        """Close the month of each customer for which it has ended, no call can still run in it and all of it is booked.
 
-        Months of a customer are closed one after another. Repeating it goes on with those that are left.
+        A customer's months are closed one after another. A repeated request goes on with the customers that are left.
         """
 
         def change(keep: Keep) -> PeriodShown:
             before = self._closing.state(period).closed
             answer = self._shown(period, self._closing.close(period))
             counts: tuple[dict[str, int], dict[str, int]] = {"closed": before}, {"closed": answer.closed}
-            told = Audited(self._now_ms(), posted.actor, "period.close", period, *counts)
+            audited = Audited(self._now_ms(), posted.actor, "period.close", period, *counts)
             with self._database.write() as connection:
-                audit_rows.record_all(connection, [told] if before != answer.closed else [])
+                audit_rows.record_all(connection, [audited] if before != answer.closed else [])
                 keep(connection, answer)
             return answer
 
@@ -107,5 +107,5 @@ class Periods:
             closed=state.closed,
             invoices=count,
             total_nanousd=total,
-            waiting_for=[WaitingShown(customer=one.customer, why=one.why) for one in state.waiting_for],
+            waiting_for=[WaitingShown(customer=waiting.customer, why=waiting.why) for waiting in state.waiting_for],
         )

@@ -1,4 +1,4 @@
-"""The route of ``/admin/totals``: what was used and charged, added up."""
+"""The route of ``/admin/totals``: sums of usage and charges."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ By = Annotated[
 
 
 class Total(BaseModel):
-    """The sums of one group, beside what it is by: `customer`, `tier`, `key`, `end_user`, `day`, `kind` or `menu_version`."""
+    """The sums of one group, with the field that groups it: `customer`, `tier`, `key`, `end_user`, `day`, `kind` or `menu_version`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -38,7 +38,7 @@ class Total(BaseModel):
 
 
 class TotalsShown(BaseModel):
-    """Sums by one thing, in the order of its names, null last. Over all groups they are the same whatever they are by."""
+    """Sums by one field, in the order of its values, null last. The sums over all groups are the same for every field."""
 
     data: list[Total]
     closed: bool = Field(description="Whether all of it is closed: then it is the same for ever.")
@@ -54,16 +54,16 @@ class Totals:
     def add_to(self, routes: Routes) -> None:
         routes.add("GET", "/totals", self.totals, "Add up what was used and charged", 409)
 
-    def totals(self, by: By, asked: OfSpan) -> TotalsShown:
+    def totals(self, by: By, query: OfSpan) -> TotalsShown:
         """Add up the records of a month or of a span of time, by one of their fields or by day.
 
-        It first waits, up to two seconds, until every call that was settled before this request is in the book. A record
+        The answer waits, up to two seconds, until every call that was settled before this request is in the book. A record
         that came after its period was closed counts in the period in which it was written.
         """
         if by not in FIELD_OF:
             raise Invalid.field("by", f"Totals are by one of {', '.join(FIELD_OF)}.")
-        customer = asked.customer
+        customer = query.customer
         wait_until_booked(self._redis, redis_keys.ALL_BUCKETS if customer is None else [redis_keys.bucket_of(customer)])
-        seen = asked.seen(self._database)
-        sums: list[dict[str, Any]] = totals_by(self._database, by, seen.span, seen.month)
-        return TotalsShown(data=[Total(**one) for one in sums], closed=seen.is_closed)
+        counted = query.seen(self._database)
+        sums: list[dict[str, Any]] = totals_by(self._database, by, counted.span, counted.month)
+        return TotalsShown(data=[Total(**group) for group in sums], closed=counted.is_closed)

@@ -27,7 +27,7 @@ MAX_OVERLAP_S = 30 * 86_400
 
 
 class NewKey(Input):
-    """A key to be."""
+    """A key to create."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "production"}]})
 
@@ -85,7 +85,7 @@ def _facts(row: KeyRow) -> dict[str, Any]:
 
 
 class Keys:
-    """Keys are let in by their digest, in Redis; the ledger says which those are."""
+    """Keys are admitted by their digest, in Redis; the ledger says which keys are valid."""
 
     def __init__(self, services: AdminServices, replies: Replies) -> None:
         self._services = services
@@ -93,28 +93,28 @@ class Keys:
         self._replies = replies
 
     def add_to(self, routes: Routes) -> None:
-        of_customer, one = "/customers/{customer_id}/keys", "/keys/{key_id}"
-        routes.add("POST", of_customer, self.create, "Make an API key", 404, 409)
-        routes.add("GET", of_customer, self.list, "List a customer's API keys", 404)
-        routes.add("DELETE", one, self.revoke, "Revoke an API key", 404)
-        routes.add("POST", f"{one}/rotate", self.rotate, "Replace an API key by a new one", 404, 409)
+        customer_path, key_path = "/customers/{customer_id}/keys", "/keys/{key_id}"
+        routes.add("POST", customer_path, self.create, "Make an API key", 404, 409)
+        routes.add("GET", customer_path, self.list, "List a customer's API keys", 404)
+        routes.add("DELETE", key_path, self.revoke, "Revoke an API key", 404)
+        routes.add("POST", f"{key_path}/rotate", self.rotate, "Replace an API key by a new one", 404, 409)
 
     def create(self, customer_id: str, posted: Post, body: NewKey | None = None) -> KeyMade:
-        """Make an API key. Its text is in this answer and nowhere else: only its SHA-256 is kept."""
-        wanted = body or NewKey()
+        """Make an API key. Its text is in this answer and nowhere else: only its SHA-256 is stored."""
+        requested = body or NewKey()
 
         def change(keep: Keep) -> KeyMade:
             with self._database.write() as connection:
                 refuse_deleted(customer_rows.find(connection, customer_id, locked=True))
                 now = self._services.now_ms()
-                made = self.write_new(connection, customer_id, wanted, posted.actor, now)
-                keep(connection, made.model_copy(update={"key": None}))
-            return self._let_in(made)
+                new_key = self.write_new(connection, customer_id, requested, posted.actor, now)
+                keep(connection, new_key.model_copy(update={"key": None}))
+            return self._let_in(new_key)
 
-        return self._replies.once(posted, wanted, KeyMade, change)
+        return self._replies.once(posted, requested, KeyMade, change)
 
     def list(self, customer_id: str, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> KeysShown:
-        """List a customer's keys, revoked ones included."""
+        """List a customer's keys, including revoked keys."""
         after = None if cursor is None else position_of(cursor, int, str)
         with self._database.read() as connection:
             customer_rows.find(connection, customer_id)
@@ -135,8 +135,8 @@ class Keys:
             project_keys(self._database, self._services.projection, [key_id])
 
     def rotate(self, key_id: str, posted: Post, body: Rotation | None = None) -> KeyMade:
-        """Replace a key: the new one works at once, the old one no longer, or until `overlap_s` have passed."""
-        wanted = body or Rotation()
+        """Replace a key. The new key works at once; the old key stops at once, or after `overlap_s` seconds."""
+        requested = body or Rotation()
 
         def change(keep: Keep) -> KeyMade:
             with self._database.write() as connection:
@@ -146,41 +146,47 @@ class Keys:
                 if old.revoked is not None:
                     raise Conflict(f"The API key {key_id} was revoked; make a new one.", code="key_revoked")
                 now = self._services.now_ms()
-                expires = _lives_until(old, now) if wanted.expires is None else wanted.expires
-                made = self._make(connection, customer, old.name, now, expires, replaces=key_id)
-                api_key_rows.store_end(connection, _ended(old, now, wanted.overlap_s))
-                self._record(connection, now, posted.actor, "key.rotate", old, made)
-                keep(connection, made.model_copy(update={"key": None}))
-            return self._let_in(made, key_id)
+                expires = _lives_until(old, now) if requested.expires is None else requested.expires
+                new_key = self._make(connection, customer, old.name, now, expires, replaces=key_id)
+                api_key_rows.store_end(connection, _ended(old, now, requested.overlap_s))
+                self._record(connection, now, posted.actor, "key.rotate", old, new_key)
+                keep(connection, new_key.model_copy(update={"key": None}))
+            return self._let_in(new_key, key_id)
 
-        return self._replies.once(posted, wanted, KeyMade, change)
+        return self._replies.once(posted, requested, KeyMade, change)
 
-    def write_new(self, connection: Connection, customer_id: str, wanted: NewKey, actor: str, now_ms: int) -> KeyMade:
-        """Write a new key of a locked customer; the caller that commits it projects it."""
-        made = self._make(connection, customer_id, wanted.name, now_ms, wanted.expires)
-        self._record(connection, now_ms, actor, "key.create", None, made)
-        return made
+    def write_new(
+        self, connection: Connection, customer_id: str, requested: NewKey, actor: str, now_ms: int
+    ) -> KeyMade:
+        """Write a new key of a locked customer; the caller commits and projects it."""
+        new_key = self._make(connection, customer_id, requested.name, now_ms, requested.expires)
+        self._record(connection, now_ms, actor, "key.create", None, new_key)
+        return new_key
 
-    def new(self, adding: Additions, customer_id: str, wanted: NewKey) -> KeyMade:
+    def new(self, adding: Additions, customer_id: str, requested: NewKey) -> KeyMade:
         """Return a new key of a locked or new customer, added to ``adding``."""
-        _refuse_past(wanted.expires, adding.now_ms)
+        _refuse_past(requested.expires, adding.now_ms)
         text = api_key_rows.new_text(customer_id, self._services.random_bytes)
-        return self._added(adding, customer_id, wanted, text[: api_key_rows.SHOWN], text, api_key_rows.digest_of(text))
+        return self._added(
+            adding, customer_id, requested, text[: api_key_rows.SHOWN], text, api_key_rows.digest_of(text)
+        )
 
-    def imported(self, adding: Additions, customer_id: str, wanted: NewKey, digest: str, prefix: str) -> KeyMade:
+    def imported(self, adding: Additions, customer_id: str, requested: NewKey, digest: str, prefix: str) -> KeyMade:
         """Return a key that was made elsewhere, by the SHA-256 of its text, added to ``adding``."""
-        _refuse_past(wanted.expires, adding.now_ms)
-        return self._added(adding, customer_id, wanted, prefix, None, digest)
+        _refuse_past(requested.expires, adding.now_ms)
+        return self._added(adding, customer_id, requested, prefix, None, digest)
 
     def _added(
-        self, adding: Additions, customer_id: str, wanted: NewKey, prefix: str, text: str | None, digest: str
+        self, adding: Additions, customer_id: str, requested: NewKey, prefix: str, text: str | None, digest: str
     ) -> KeyMade:
-        row = KeyRow(self._services.new_id("key"), customer_id, prefix, wanted.name, adding.now_ms, wanted.expires)
-        made = KeyMade(**_facts(row), key=text)
-        action, told = "key.import" if text is None else "key.create", made.model_dump(mode="json", exclude={"key"})
+        row = KeyRow(
+            self._services.new_id("key"), customer_id, prefix, requested.name, adding.now_ms, requested.expires
+        )
+        new_key = KeyMade(**_facts(row), key=text)
+        action, after = "key.import" if text is None else "key.create", new_key.model_dump(mode="json", exclude={"key"})
         adding.keys.append((row, digest))
-        adding.audited.append(Audited(adding.now_ms, adding.actor, action, row.key_id, None, told))
-        return made
+        adding.audited.append(Audited(adding.now_ms, adding.actor, action, row.key_id, None, after))
+        return new_key
 
     def _make(
         self,
@@ -197,12 +203,12 @@ class Keys:
         api_key_rows.add(connection, row, api_key_rows.digest_of(text))
         return KeyMade(**_facts(row), key=text, replaces=replaces)
 
-    def _let_in(self, made: KeyMade, *others: str) -> KeyMade:
+    def _let_in(self, new_key: KeyMade, *others: str) -> KeyMade:
         """Project a new key first and then the others, so that one of them works at every moment."""
-        with saved_only(made):
-            for key_id in (made.key_id, *others):
+        with saved_only(new_key):
+            for key_id in (new_key.key_id, *others):
                 project_keys(self._database, self._services.projection, [key_id])
-        return made
+        return new_key
 
     def _record(
         self, connection: Connection, now_ms: int, actor: str, action: str, before: KeyRow | None, after: KeyShown

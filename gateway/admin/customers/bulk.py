@@ -38,7 +38,7 @@ Beginning = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,12}$")]
 
 
 class BulkKey(NewKey):
-    """A key to be: a new one, or one that was made elsewhere, by its SHA-256."""
+    """A key to create: a new key, or a key made elsewhere, by its SHA-256."""
 
     sha256: Sha256 | None = Field(
         default=None,
@@ -59,7 +59,7 @@ class BulkKey(NewKey):
 
 
 class BulkCustomer(NewCustomer):
-    """A customer to be, with its keys."""
+    """A customer to create, with its keys."""
 
     keys: list[BulkKey] = Field(default_factory=list, max_length=KEYS_MOST)
     row: OneLine | None = Field(
@@ -71,7 +71,7 @@ class BulkCustomer(NewCustomer):
 
 
 class BulkCustomers(Input):
-    """Customers to be: all of them, or none."""
+    """Customers to create: all of them, or none."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"customers": [{"name": "Acme", "external_id": "crm-1042", "keys": [{}]}]}]}
@@ -89,7 +89,7 @@ State = Literal["created", "changed", "unchanged"]
 
 
 class CustomerMade(BaseModel):
-    """A new customer, and its keys with the text of those that are new, which is not shown again."""
+    """A customer and its keys; new keys with their text, which is not shown again."""
 
     customer: CustomerShown
     keys: list[KeyMade]
@@ -97,29 +97,33 @@ class CustomerMade(BaseModel):
 
 
 class CustomersMade(BaseModel):
-    """What was made, in the order it was asked for."""
+    """The customers, in the order of the request."""
 
     data: list[CustomerMade]
 
 
 class Known:
-    """The existing customers and keys of a request, read at once, and what the request itself repeats."""
+    """The customers and keys of a request that exist already, read at once, and the names that the request repeats."""
 
     def __init__(self, connection: Connection, body: BulkCustomers) -> None:
-        asked = body.customers
+        requested = body.customers
         self._is_upsert = body.upsert
-        names = [one.external_id for one in asked if one.external_id is not None]
+        names = [customer.external_id for customer in requested if customer.external_id is not None]
         self._by_name = {row.external_id: row for row in customer_rows.with_external_ids(connection, names)}
-        rows = [one.row for one in asked if self._is_upsert and one.external_id is None and one.row is not None]
-        made_of = kept_replies.things_made_of(connection, ROUTE, rows)
-        found = {row.id: row for row in customer_rows.with_ids(connection, list(made_of.values()))}
-        self._by_row = {name: found[made] for name, made in made_of.items() if made in found}
+        rows = [
+            customer.row
+            for customer in requested
+            if self._is_upsert and customer.external_id is None and customer.row is not None
+        ]
+        ids_by_row = kept_replies.things_made_of(connection, ROUTE, rows)
+        by_id = {row.id: row for row in customer_rows.with_ids(connection, list(ids_by_row.values()))}
+        self._by_row = {name: by_id[customer_id] for name, customer_id in ids_by_row.items() if customer_id in by_id}
         self._by_digest = api_key_rows.of_digests(
-            connection, [key.sha256 for one in asked for key in one.keys if key.sha256]
+            connection, [key.sha256 for customer in requested for key in customer.keys if key.sha256]
         )
-        there = [row.id for row in (*self._by_name.values(), *self._by_row.values())] if self._is_upsert else []
+        existing_ids = [row.id for row in (*self._by_name.values(), *self._by_row.values())] if self._is_upsert else []
         self._own: dict[tuple[str, str | None], list[KeyRow]] = defaultdict(list)
-        for key in api_key_rows.of_customers(connection, there):
+        for key in api_key_rows.of_customers(connection, existing_ids):
             if key.prefix.startswith(OWN):
                 self._own[key.customer, key.name].append(key)
         self._said: set[tuple[str, str]] = set()
@@ -137,44 +141,44 @@ class Known:
             if self._is_upsert and body.row is not None:
                 self._say("row", body.row, f"The row {body.row!r} is there twice.")
             return self._by_row.get(body.row or "")
-        taken = f"Another customer has the external_id {name!r}."
-        self._say("external_id", name, taken)
+        message = f"Another customer has the external_id {name!r}."
+        self._say("external_id", name, message)
         if name in self._by_name and not self._is_upsert:
-            raise AlreadyExists(taken)
+            raise AlreadyExists(message)
         return self._by_name.get(name)
 
-    def _say(self, what: str, name: str, otherwise: str) -> None:
-        if (what, name) in self._said:
-            raise AlreadyExists(otherwise)
-        self._said.add((what, name))
+    def _say(self, kind: str, name: str, message: str) -> None:
+        if (kind, name) in self._said:
+            raise AlreadyExists(message)
+        self._said.add((kind, name))
 
     def note(self, body: BulkCustomer, customer_id: str) -> None:
-        """Note which customer is made of a row."""
+        """Note the customer that a row created."""
         if self._is_upsert and body.external_id is None and body.row is not None:
             self._new_rows[body.row] = customer_id
 
     def remember(self, connection: Connection, now_ms: int) -> None:
-        """Store which customers were made of which rows."""
+        """Store the customers that rows created."""
         kept_replies.remember_made(connection, ROUTE, self._new_rows, now_ms)
 
     def key(self, customer_id: str, key: BulkKey) -> KeyRow | None:
-        """Return the customer's key of a description: by its digest, or, of several keys with one name, by its place.
+        """Return the existing key that a row describes: by its digest, or by its position among the customer's keys of a name.
 
         Raises:
-            AlreadyExists: another customer has a key of the digest, or the request repeats it.
+            AlreadyExists: another customer has a key of this digest, or the request repeats it.
         """
         if key.sha256 is None:
-            place = self._asked_for[customer_id, key.name]
+            position = self._asked_for[customer_id, key.name]
             self._asked_for[customer_id, key.name] += 1
-            there = self._own.get((customer_id, key.name), [])
-            return there[place] if place < len(there) else None
-        there_is = self._by_digest.get(key.sha256)
-        is_its_own = there_is is not None and self._is_upsert and there_is.customer == customer_id
-        taken = "There is an API key with this SHA-256 already."
-        self._say("sha256", key.sha256, taken)
-        if there_is is not None and not is_its_own:
-            raise AlreadyExists(taken)
-        return there_is
+            same_name = self._own.get((customer_id, key.name), [])
+            return same_name[position] if position < len(same_name) else None
+        existing = self._by_digest.get(key.sha256)
+        is_own = existing is not None and self._is_upsert and existing.customer == customer_id
+        message = "There is an API key with this SHA-256 already."
+        self._say("sha256", key.sha256, message)
+        if existing is not None and not is_own:
+            raise AlreadyExists(message)
+        return existing
 
 
 class Bulk:
@@ -190,9 +194,9 @@ class Bulk:
         routes.add("POST", ROUTE, self.create_many, "Create many customers, with keys", 409)
 
     def create_many(self, body: BulkCustomers, posted: Post) -> CustomersMade:
-        """Create up to 1,000 customers with their keys, or bring them to what is said; where one cannot be, none is.
+        """Create up to 1,000 customers with their keys, or change existing ones to match; if one row fails, nothing changes.
 
-        Keys that customers have from elsewhere are taken over by their SHA-256 and go on working as they are.
+        Keys from elsewhere are imported by their SHA-256 and go on working as they are.
         """
 
         def change(keep: Keep) -> CustomersMade:
@@ -200,23 +204,23 @@ class Bulk:
                 menu_rows.hold_still(connection)
                 timeline, menu_of = menu_rows.read_timeline(connection), menus_in(connection)
                 adding, known = Additions(posted.actor, self._services.now_ms()), Known(connection, body)
-                made = CustomersMade(
+                answer = CustomersMade(
                     data=[
-                        self._made(known, adding, place, one, timeline, menu_of)
-                        for place, one in enumerate(body.customers)
+                        self._made(known, adding, position, customer, timeline, menu_of)
+                        for position, customer in enumerate(body.customers)
                     ]
                 )
                 adding.write(connection)
                 known.remember(connection, adding.now_ms)
-                keep(connection, _without_keys(made))
-            with saved_only(made):
+                keep(connection, _without_keys(answer))
+            with saved_only(answer):
                 database, projection = self._services.database, self._services.projection
                 if ids := [row.id for row in (*adding.customers, *adding.changed)]:
                     project_customers(database, projection, ids)
                 key_ids = [row.key_id for row, _ in adding.keys]
-                for some in batches(key_ids, AT_ONCE):
-                    project_keys(database, projection, some)
-            return made
+                for batch in batches(key_ids, AT_ONCE):
+                    project_keys(database, projection, batch)
+            return answer
 
         return self._replies.once(posted, body, CustomersMade, change)
 
@@ -224,12 +228,12 @@ class Bulk:
         self,
         known: Known,
         adding: Additions,
-        place: int,
+        position: int,
         body: BulkCustomer,
         timeline: Timeline,
         menu_of: MenuOf,
     ) -> CustomerMade:
-        """Return one customer as it is to be, new or existing."""
+        """Return the customer of one row, created or changed, with its keys."""
         try:
             row = known.customer(body)
             state: State = "created"
@@ -237,25 +241,25 @@ class Bulk:
                 customer = self._customers.new(adding, body, timeline, menu_of)
                 known.note(body, customer.id)
             else:
-                before = len(adding.changed)
+                changed_before = len(adding.changed)
                 alter = partial(_altered, change_of(body))
                 customer = self._customers.altered(adding, row, alter, timeline, menu_of, "customer.change")
-                state = "unchanged" if len(adding.changed) == before else "changed"
-            had = len(adding.keys)
+                state = "unchanged" if len(adding.changed) == changed_before else "changed"
+            keys_before = len(adding.keys)
             keys = [self._key(known, adding, customer, key) for key in body.keys]
-            if state == "unchanged" and len(adding.keys) > had:
+            if state == "unchanged" and len(adding.keys) > keys_before:
                 state = "changed"
         except AlreadyExists as error:
-            raise AlreadyExists(f"customers.{place}: {error.message}") from error
+            raise AlreadyExists(f"customers.{position}: {error.message}") from error
         except Invalid as error:
-            raise Invalid.field(f"customers.{place}", error.message, error.code) from error
+            raise Invalid.field(f"customers.{position}", error.message, error.code) from error
         return CustomerMade(customer=customer, keys=[key for key in keys if key is not None], state=state)
 
     def _key(self, known: Known, adding: Additions, customer: CustomerShown, key: BulkKey) -> KeyMade | None:
-        """Return the customer's key of this description, or a new one; None for a deleted customer."""
-        there = known.key(customer.id, key)
-        if there is not None:
-            return KeyMade(**shown(there).model_dump(), key=None)
+        """Return the existing key that a row describes, or a new key; None where a deleted customer lacks it."""
+        existing = known.key(customer.id, key)
+        if existing is not None:
+            return KeyMade(**shown(existing).model_dump(), key=None)
         if customer.status == "deleted":
             return None
         if key.sha256 is None or key.prefix is None:
@@ -268,16 +272,16 @@ def _altered(change: CustomerChange, row: CustomerRow, timeline: Timeline, now_m
 
 
 def change_of(body: BulkCustomer) -> CustomerChange:
-    """Return the change that brings a customer to its row, in the fields that the row has."""
-    given = body.model_fields_set & CustomerChange.model_fields.keys()
-    return CustomerChange.model_construct(given, **{name: getattr(body, name) for name in given})
+    """Return the change that gives a customer the fields that its row sets."""
+    fields_set = body.model_fields_set & CustomerChange.model_fields.keys()
+    return CustomerChange.model_construct(fields_set, **{name: getattr(body, name) for name in fields_set})
 
 
-def _without_keys(made: CustomersMade) -> CustomersMade:
-    """Return what may be kept of an answer: everything except the keys' texts."""
+def _without_keys(answer: CustomersMade) -> CustomersMade:
+    """Return the part of an answer that may be stored: everything except the keys' texts."""
     return CustomersMade(
         data=[
-            one.model_copy(update={"keys": [key.model_copy(update={"key": None}) for key in one.keys]})
-            for one in made.data
+            customer.model_copy(update={"keys": [key.model_copy(update={"key": None}) for key in customer.keys]})
+            for customer in answer.data
         ]
     )

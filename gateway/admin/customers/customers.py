@@ -36,11 +36,11 @@ from gateway.ledger.read.read_your_writes import wait_until_booked
 ERASED: dict[str, str | None] = {"name": "", "external_id": None}
 
 Alter = Callable[[CustomerRow, Timeline, int], CustomerRow]
-"""Makes a changed row of a customer's present one, the publications and the time."""
+"""Returns a customer's changed row, from its present row, the publications and the time."""
 
 
 class Customers:
-    """Who may buy. The serving path reads a copy of what is here, in Redis."""
+    """The routes of customers. The serving path reads a copy of the customers, in Redis."""
 
     def __init__(self, services: AdminServices, replies: Replies) -> None:
         self._services = services
@@ -49,13 +49,13 @@ class Customers:
         self._replies = replies
 
     def add_to(self, routes: Routes) -> None:
-        one = "/customers/{customer_id}"
+        path = "/customers/{customer_id}"
         routes.add("POST", "/customers", self.create, "Create a customer", 409)
         routes.add("GET", "/customers", self.list, "List customers")
-        routes.add("GET", one, self.read, "Read a customer", 404)
-        routes.add("PATCH", one, self.change, "Change a customer", 404, 409)
-        routes.add("DELETE", one, self.delete, "Delete a customer", 404)
-        routes.add("PUT", f"{one}/tier", self.set_tier, "Set a customer's tier", 404, 409)
+        routes.add("GET", path, self.read, "Read a customer", 404)
+        routes.add("PATCH", path, self.change, "Change a customer", 404, 409)
+        routes.add("DELETE", path, self.delete, "Delete a customer", 404)
+        routes.add("PUT", f"{path}/tier", self.set_tier, "Set a customer's tier", 404, 409)
 
     def create(self, body: NewCustomer, posted: Post) -> CustomerShown:
         """Create a customer. It has no API key yet: make one with `POST /admin/customers/{id}/keys`."""
@@ -75,7 +75,7 @@ class Customers:
         return self._replies.once(posted, body, CustomerShown, change)
 
     def new(self, adding: Additions, body: NewCustomer, timeline: Timeline, menu_of: MenuOf) -> CustomerShown:
-        """Return a new customer, which is among what is to be added; the menus are held still until it is."""
+        """Return a new customer and add it to ``adding``; the caller holds the menus still until it is written."""
         now = adding.now_ms
         row = with_tier(self._new(body, now), body.tier, "now", timeline, now)
         _refuse_unsold(menu_of, row, timeline, now)
@@ -88,7 +88,7 @@ class Customers:
     def altered(
         adding: Additions, row: CustomerRow, alter: Alter, timeline: Timeline, menu_of: MenuOf, action: str
     ) -> CustomerShown:
-        """Return a locked customer as it is to be, which is among what is to be written where it differs."""
+        """Return a locked customer with a change; add it to ``adding`` where it differs."""
         now = adding.now_ms
         before = folded(row, now)
         after = alter(before, timeline, now)
@@ -128,27 +128,27 @@ class Customers:
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
     ) -> CustomersShown:
-        """List customers in the order they were created, deleted ones included."""
+        """List customers in the order they were created, including deleted customers."""
         after = None if cursor is None else position_of(cursor, int, str)
         with self._database.read() as connection:
             timeline = menu_rows.read_timeline(connection)
-        wanted = {"status": status, "external_id": external_id}
-        found = _found(self._database, timeline, self._now_ms(), tier, after, wanted, limit + 1)
-        last = found[limit - 1] if len(found) > limit else None
+        filters = {"status": status, "external_id": external_id}
+        matching = _found(self._database, timeline, self._now_ms(), tier, after, filters, limit + 1)
+        last = matching[limit - 1] if len(matching) > limit else None
         return CustomersShown(
-            data=[each for _, each in found[:limit]],
+            data=[customer for _, customer in matching[:limit]],
             next_cursor=None if last is None else cursor_of(last[0].created, last[0].id),
         )
 
     def read(self, customer_id: str) -> CustomerShown:
-        """Return one customer, also a deleted one."""
+        """Return a customer, which may be deleted."""
         with self._database.read() as connection:
             row = customer_rows.find(connection, customer_id)
             timeline = menu_rows.read_timeline(connection)
         return shown(row, timeline, self._now_ms())
 
     def change(self, customer_id: str, body: CustomerChange, actor: Actor) -> CustomerShown:
-        """Change the fields that are given. Open conversations keep their tier and its price."""
+        """Change the fields in the body. Open conversations keep their tier and its price."""
 
         def alter(row: CustomerRow, timeline: Timeline, now: int) -> CustomerRow:
             return with_change(row, body, timeline, now)
@@ -156,7 +156,7 @@ class Customers:
         return self._change(customer_id, actor, "customer.change", alter)
 
     def set_tier(self, customer_id: str, body: TierChoice, actor: Actor) -> CustomerShown:
-        """Give a customer another tier, now or from its next period on. Open conversations keep theirs."""
+        """Give a customer another tier, now or from its next period on. Open conversations keep their tier."""
 
         def alter(row: CustomerRow, timeline: Timeline, now: int) -> CustomerRow:
             return with_tier(row, body.tier, body.effective, timeline, now)
@@ -187,7 +187,7 @@ class Customers:
     ) -> None:
         """Delete a customer: its keys stop working at once, its live calls finish and are billed.
 
-        What it used stays in the book. Deleting it again changes nothing, and may still erase it.
+        Its usage stays in the book. Deleting it again changes nothing, but may still erase it.
         """
         with self._database.write() as connection:
             row = customer_rows.find(connection, customer_id, locked=True)
@@ -203,8 +203,8 @@ class Customers:
                 customer_rows.store(connection, after)
                 timeline = menu_rows.read_timeline(connection)
                 action, old = "customer.erase" if erase else "customer.delete", shown(before, timeline, now)
-                told = _audited(now, actor, action, old, shown(after, timeline, now))
-                audit_rows.record_all(connection, [told])
+                audited = _audited(now, actor, action, old, shown(after, timeline, now))
+                audit_rows.record_all(connection, [audited])
             if erase:
                 self._erase_beside_the_book(connection, customer_id)
         with saved_only():
@@ -226,7 +226,7 @@ class Customers:
         erasure.erase_beside(connection, customer_id, self._services.random_bytes(32))
 
     def _erase_the_rest(self, customer_id: str) -> None:
-        """Erase what is in the book's rows, in Redis and in the files of both; broken off, it is done again whole."""
+        """Erase the customer from the book's rows, Redis and the files of both; after an interruption, all is done again."""
         wait_until_booked(self._services.redis, [bucket_of(customer_id)])
         erase_records(self._database, customer_id, self._services.random_bytes(32), self._now_ms())
         erase_customer(self._services.redis, customer_id)
@@ -239,33 +239,33 @@ def _found(
     now_ms: int,
     tier: str | None,
     after: tuple[int, str] | None,
-    wanted: Mapping[str, str | None],
+    filters: Mapping[str, str | None],
     limit: int,
 ) -> list[tuple[CustomerRow, CustomerShown]]:
-    """Return the first customers after a place: those of a ``tier`` by what they have now, not by what was stored."""
+    """Return the first customers after a position; ``tier`` is matched with the tier that a customer has now."""
     needed = menu_rows.still_needed(timeline)
     tiers = () if tier is None else timeline.came_from(tier)
-    at_once = limit if tier is None else customer_rows.ROWS_AT_ONCE
-    found: list[tuple[CustomerRow, CustomerShown]] = []
-    while len(found) < limit:
+    page_size = limit if tier is None else customer_rows.ROWS_AT_ONCE
+    matching: list[tuple[CustomerRow, CustomerShown]] = []
+    while len(matching) < limit:
         with database.read() as connection:
-            rows = customer_rows.page(connection, limit=at_once, after=after, tiers=tiers, **wanted)
-        both = [(row, shown(row, needed, now_ms)) for row in rows]
-        found += [one for one in both if tier is None or one[1].tier == tier]
-        if len(rows) < at_once:
+            rows = customer_rows.page(connection, limit=page_size, after=after, tiers=tiers, **filters)
+        candidates = [(row, shown(row, needed, now_ms)) for row in rows]
+        matching += [candidate for candidate in candidates if tier is None or candidate[1].tier == tier]
+        if len(rows) < page_size:
             break
         after = rows[-1].created, rows[-1].id
-    return found[:limit]
+    return matching[:limit]
 
 
 def refuse_deleted(row: CustomerRow) -> None:
-    """Raise Conflict where a customer was deleted: that cannot be taken back."""
+    """Raise Conflict where a customer was deleted: deletion cannot be undone."""
     if row.status == "deleted":
         raise Conflict(f"The customer {row.id} was deleted.", code="customer_deleted")
 
 
 def _refuse_unsold(menu_of: MenuOf, row: CustomerRow, timeline: Timeline, now_ms: int) -> None:
-    """Raise Invalid where the tier that was set is not, or will not be, on the menu in force then."""
+    """Raise Invalid where a tier of the customer is not on the menu that is, or will be, in force at its time."""
     for at, stands in to_come(row, timeline, now_ms):
         if stands.tier is None:
             continue

@@ -28,7 +28,7 @@ Check = Callable[[Connection, CustomerRow, Timeline, int], None]
 
 
 class NewIncrease(Limits):
-    """Limits as they are to be until a moment, each above what it is."""
+    """Limits that apply until a moment, each above the present limit."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -41,7 +41,7 @@ class NewIncrease(Limits):
 
 
 class Increases:
-    """Limits of a customer that are raised for a time; a later increase takes the place of the one before."""
+    """Raises limits of a customer for a time; a later increase replaces an earlier one."""
 
     def __init__(self, services: AdminServices) -> None:
         self._services = services
@@ -49,12 +49,12 @@ class Increases:
         self._house = HouseLimits.of(services.settings)
 
     def add_to(self, routes: Routes) -> None:
-        one = "/customers/{customer_id}/increase"
-        routes.add("PUT", one, self.increase, "Raise a customer's limits for a time", 404, 409)
-        routes.add("DELETE", one, self.end_increase, "End an increase", 404)
+        path = "/customers/{customer_id}/increase"
+        routes.add("PUT", path, self.increase, "Raise a customer's limits for a time", 404, 409)
+        routes.add("DELETE", path, self.end_increase, "End an increase", 404)
 
     def increase(self, customer_id: str, body: NewIncrease, actor: Actor) -> CustomerShown:
-        """Raise limits of a customer until a moment. They are of the running period, too: what is used stays used."""
+        """Raise limits of a customer until a moment. They apply to the running period, too: its usage so far counts."""
 
         def check(connection: Connection, row: CustomerRow, timeline: Timeline, now: int) -> None:
             refuse_deleted(row)
@@ -98,22 +98,22 @@ def _there(
 
 
 def _refuse_no_increase(body: NewIncrease, applies: Mapping[str, int | None], now_ms: int) -> None:
-    """Refuse limits that are not above those that apply, and a moment that is past.
+    """Refuse limits that are not above the present limits, and a moment that is past.
 
     Raises:
-        Invalid: there is such a field.
+        Invalid: a limit or the moment is refused, or no limit is named.
     """
     if body.until <= now_ms:
         raise Invalid.field("until", "This is past.")
     limits = body.set_limits()
     if not limits:
         raise Invalid.field("", "Name at least one limit.")
-    wrong = []
+    errors = []
     for name, limit in limits.items():
-        there = applies[name]
-        if there is None:
-            wrong.append((name, "This is not limited."))
-        elif limit <= there:
-            wrong.append((name, f"This is {there} already."))
-    if wrong:
-        raise Invalid.fields(wrong)
+        present = applies[name]
+        if present is None:
+            errors.append((name, "This is not limited."))
+        elif limit <= present:
+            errors.append((name, f"This is {present} already."))
+    if errors:
+        raise Invalid.fields(errors)

@@ -1,4 +1,4 @@
-"""What customers change and read of themselves, in the same way as the operator: the ledger first, then Redis."""
+"""Changes and reads of a customer's own account, made as the operator makes them: the ledger first, then Redis."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class SelfService:
         """
         wait_until_booked(self._services.redis, [redis_keys.bucket_of(customer_id)])
         span = Span(customer_id, since, until, end_user)
-        found = usage_page(self._services.database, span, limit=limit, cursor=cursor)
-        return {"data": found.records, "next_cursor": found.next_cursor}
+        records_page = usage_page(self._services.database, span, limit=limit, cursor=cursor)
+        return {"data": records_page.records, "next_cursor": records_page.next_cursor}
 
     def invoices(self, customer_id: str) -> Any:
         """Return the customer's final invoices and the drafts of its open months, no older than a minute."""
@@ -82,15 +82,19 @@ class SelfService:
         Raises:
             RouteNotFound: the customer has no such invoice.
         """
-        found = next((one for one in self._invoices.of(customer_id) if one["id"] == invoice_id), None)
-        if found is None:
+        invoice = next(
+            (candidate for candidate in self._invoices.of(customer_id) if candidate["id"] == invoice_id), None
+        )
+        if invoice is None:
             raise RouteNotFound(f"There is no invoice {invoice_id[:64]!r} of yours.")
-        return found
+        return invoice
 
     def prepaid(self, customer_id: str) -> Any:
-        """Return what the customer has left of its prepaid credit, no older than a minute."""
+        """Return the customer's remaining prepaid credit, no older than a minute."""
         of_month = {
-            one["period"]["month"]: one["prepaid"] for one in self._invoices.of(customer_id) if one.get("prepaid")
+            invoice["period"]["month"]: invoice["prepaid"]
+            for invoice in self._invoices.of(customer_id)
+            if invoice.get("prepaid")
         }
         left = of_month[max(of_month)]["left_nanousd"] if of_month else 0
         return {"currency": self._services.settings.currency, "left_nanousd": left}
@@ -105,9 +109,9 @@ class SelfService:
             [after] = (0,) if cursor is None else position_of(cursor, int)
         except NoCursor as error:
             raise BadRequest("This cursor is not one that a list gave out.", param="cursor") from error
-        found = notes_in(self._services.database, customer=customer_id, after=int(after), limit=limit + 1)
-        more = cursor_of(found[limit - 1][0]) if len(found) > limit else None
-        return {"data": [note for _, note in found[:limit]], "next_cursor": more}
+        notes = notes_in(self._services.database, customer=customer_id, after=int(after), limit=limit + 1)
+        next_cursor = cursor_of(notes[limit - 1][0]) if len(notes) > limit else None
+        return {"data": [note for _, note in notes[:limit]], "next_cursor": next_cursor}
 
     def credit_note(self, customer_id: str, note_id: str) -> Any:
         """Return one of the customer's credit notes.
@@ -115,10 +119,10 @@ class SelfService:
         Raises:
             RouteNotFound: the customer has no such credit note.
         """
-        found = note_of(self._services.database, note_id) if note_id.isprintable() else None
-        if found is None or found["customer"] != customer_id:
+        note = note_of(self._services.database, note_id) if note_id.isprintable() else None
+        if note is None or note["customer"] != customer_id:
             raise RouteNotFound(f"There is no credit note {note_id[:64]!r} of yours.")
-        return found
+        return note
 
     def proof(self, customer_id: str, record_id: str) -> Any:
         """Return the proof of one of the customer's records, once everything settled before the request is booked.
@@ -139,8 +143,8 @@ class SelfService:
         Raises:
             BadRequest: ``cursor`` is not one of this list.
         """
-        found = seals_page(self._services.database, limit=limit, cursor=cursor)
-        return {"data": [seal.to_json() for seal in found.seals], "next_cursor": found.next_cursor}
+        seals_found = seals_page(self._services.database, limit=limit, cursor=cursor)
+        return {"data": [seal.to_json() for seal in seals_found.seals], "next_cursor": seals_found.next_cursor}
 
     def organization(self, customer_id: str, is_costs: bool, query: str) -> Any:
         """Return the customer's usage or costs by buckets of time, as OpenAI's routes of an organization do.
@@ -149,22 +153,22 @@ class SelfService:
             BadRequest, UnknownParameter: the query is invalid on that route.
         """
         services = self._services
-        asked = question(COSTS if is_costs else USAGE, query, services.now_ms())
+        request = question(COSTS if is_costs else USAGE, query, services.now_ms())
         wait_until_booked(services.redis, [redis_keys.bucket_of(customer_id)])
-        only = dict(asked.only)
-        is_empty = asked.is_empty or customer_id not in only.pop("customer", (customer_id,))
-        found = (
+        filters = dict(request.only)
+        is_empty = request.is_empty or customer_id not in filters.pop("customer", (customer_id,))
+        buckets = (
             []
             if is_empty
             else sums_by_bucket(
                 services.database,
                 customer_id,
-                asked.start,
-                asked.until,
-                asked.width_ms,
-                by=asked.by,
-                only=only,
+                request.start,
+                request.until,
+                request.width_ms,
+                by=request.by,
+                only=filters,
                 generates=not is_costs,
             )
         )
-        return page(asked, found, customer_id, services.settings.currency)
+        return page(request, buckets, customer_id, services.settings.currency)

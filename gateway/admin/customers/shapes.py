@@ -1,4 +1,4 @@
-"""A customer as the admin API takes and shows it."""
+"""A customer in the requests and answers of the admin API."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PERCENTS = "The percents of a limit at which the webhook gets a notice; null is 
 
 
 class NewCustomer(Input):
-    """A customer to be."""
+    """A customer to create."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"name": "Acme", "tier": "basic", "timezone": "Europe/Berlin"}]}
@@ -44,7 +44,7 @@ class NewCustomer(Input):
 
 
 class CustomerChange(Input):
-    """What is to be different. Fields that are left out stay as they are."""
+    """The fields to change. Omitted fields stay as they are."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"status": "blocked"}]})
 
@@ -66,7 +66,7 @@ class CustomerChange(Input):
 
 
 class TierChoice(Input):
-    """Which tier, and from when on."""
+    """A tier, and when it takes effect."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"tier": "pro", "effective": "next_period"}]})
 

@@ -1,4 +1,4 @@
-"""Has a menu's certificate checked in a child process: what a loop cannot compute in a millisecond runs elsewhere."""
+"""Checks a menu's certificate in a child process: work that takes an event loop over a millisecond runs elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.settings import PROGRAM, without_settings
 COMMAND = (*PROGRAM, "price", "verify", "--json", "-")
 BUSY_S = 10.0
 PATIENCE_S = 45.0
-"""Both together are shorter than the claim of an Idempotency-Key."""
+"""BUSY_S and PATIENCE_S together are shorter than the claim of an Idempotency-Key."""
 VIOLATED, NOT_A_MENU = 1, 2
 
 
@@ -35,10 +35,10 @@ class Checker:
         if not self._one_at_a_time.acquire(timeout=BUSY_S):
             raise Conflict("Another menu is being checked; post this one again.", headers={"retry-after": "10"})
         try:
-            given = json.dumps(menu)
-            done = subprocess.run(  # noqa: S603 - the command is ours, the menu is only its input
+            menu_json = json.dumps(menu)
+            completed = subprocess.run(  # noqa: S603 - the command is ours, the menu is only its input
                 COMMAND,
-                input=given,
+                input=menu_json,
                 env=without_settings(os.environ),
                 capture_output=True,
                 text=True,
@@ -49,9 +49,9 @@ class Checker:
             raise Invalid(f"Checking this menu took more than {PATIENCE_S:g} s.") from error
         finally:
             self._one_at_a_time.release()
-        if done.returncode == 0:
+        if completed.returncode == 0:
             return
-        sentence = (done.stderr.strip().splitlines() or ["The menu could not be checked."])[-1]
-        if done.returncode in (VIOLATED, NOT_A_MENU):
+        sentence = (completed.stderr.strip().splitlines() or ["The menu could not be checked."])[-1]
+        if completed.returncode in (VIOLATED, NOT_A_MENU):
             raise Invalid(sentence, code="certificate_violated", more={"violation": sentence})
-        raise RuntimeError(f"checking a menu ended with {done.returncode}: {sentence}")
+        raise RuntimeError(f"checking a menu ended with {completed.returncode}: {sentence}")

@@ -21,7 +21,7 @@ State = Literal["queued", "running", "done", "refused", "failed", "cancelled"]
 
 
 class ExperimentInput(Input):
-    """What a run may propose to try on new customers, so that what they take tells what an answer is worth."""
+    """The experiment that a run may propose: menus for new customers, whose choices show what an answer is worth."""
 
     share: float = Field(default=0.2, gt=0, le=0.5, description="Of customers to come, all arms together.")
     arms: int = Field(default=4, ge=1, le=10, description="At most so many menus beside the one in force.")
@@ -33,7 +33,7 @@ class ExperimentInput(Input):
 
 
 class RunInput(Input):
-    """What a run is to do. All of it may be left out: `{}` makes a draft of as many tiers as are sold now."""
+    """The parameters of a run. All may be omitted: `{}` makes a draft of as many tiers as are sold now."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"days": 28, "publish": "no"}]})
 
@@ -97,8 +97,8 @@ class RunInput(Input):
 
 
 class RunShown(BaseModel):
-    """A run. `estimates`, `comparison`, `draft` and `experiment` are there once it is done, and as far as it came if it was
-    refused."""
+    """A run. `estimates`, `comparison`, `draft` and `experiment` are present once it is done; a refused run has those that it
+    reached."""
 
     id: str
     state: State = Field(description="`refused`: it ended without a menu that should be sold; `reason` says why.")
@@ -125,7 +125,7 @@ class RunsShown(Page[RunShown]):
 
 
 class PricingRuns:
-    """A run is taken up by a process of its own, one at a time; the menu in force stays until one is published."""
+    """Each run has its own process, one run at a time; the menu in force stays until a draft is published."""
 
     def __init__(self, services: AdminServices, replies: Replies) -> None:
         self._services = services
@@ -133,41 +133,41 @@ class PricingRuns:
         self._replies = replies
 
     def add_to(self, routes: Routes) -> None:
-        one = "/pricing/runs/{run_id}"
+        path = "/pricing/runs/{run_id}"
         routes.add("POST", "/pricing/runs", self.post, "Recompute the menu in the background", 409)
         routes.add("GET", "/pricing/runs", self.list, "List pricing runs, the latest first")
-        routes.add("GET", one, self.read, "Read a pricing run: state, progress, estimates, draft", 404)
-        routes.add("POST", f"{one}/cancel", self.cancel, "End a run that has not ended", 404, 409)
+        routes.add("GET", path, self.read, "Read a pricing run: state, progress, estimates, draft", 404)
+        routes.add("POST", f"{path}/cancel", self.cancel, "End a run that has not ended", 404, 409)
 
     def post(self, posted: Post, body: RunInput | None = None) -> RunShown:
-        """Ask for a run. It waits until those before it have ended; the menu in force stays what it is."""
-        asked = body or RunInput()
+        """Queue a run. It waits until earlier runs have ended; the menu in force stays as it is."""
+        request = body or RunInput()
 
         def change(keep: Keep) -> RunShown:
             run_id, now = self._services.new_id("run"), self._services.now_ms()
             with self._database.write() as connection:
-                given = asked.model_dump(mode="json")
-                run_rows.queue(connection, id=run_id, created=now, actor=posted.actor, asked=given)
+                parameters = request.model_dump(mode="json")
+                run_rows.queue(connection, id=run_id, created=now, actor=posted.actor, asked=parameters)
                 answer = _shown(run_rows.find(connection, run_id))
-                self._record(connection, posted.actor, "pricing.run", run_id, given)
+                self._record(connection, posted.actor, "pricing.run", run_id, parameters)
                 keep(connection, answer)
             return answer
 
-        return self._replies.once(posted, asked, RunShown, change)
+        return self._replies.once(posted, request, RunShown, change)
 
     def list(self, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> RunsShown:
         """List runs, the latest first."""
         after = None if cursor is None else position_of(cursor, int, str)
         with self._database.read() as connection:
             rows = run_rows.read_page(connection, limit + 1, after)
-        more = rows[limit - 1] if len(rows) > limit else None
+        last = rows[limit - 1] if len(rows) > limit else None
         return RunsShown(
-            data=[_shown(row, whole=False) for row in rows[:limit]],
-            next_cursor=cursor_of(more.created, more.id) if more else None,
+            data=[_shown(row, with_result=False) for row in rows[:limit]],
+            next_cursor=cursor_of(last.created, last.id) if last else None,
         )
 
     def read(self, run_id: str) -> RunShown:
-        """Return a run as it stands."""
+        """Return a run in its present state."""
         with self._database.read() as connection:
             return _shown(run_rows.find(connection, run_id))
 
@@ -189,8 +189,8 @@ class PricingRuns:
         audit_rows.record(connection, time=now, actor=actor, action=action, target=run_id, before=None, after=after)
 
 
-def _shown(row: Row[tuple[Any, ...]], *, whole: bool = True) -> RunShown:
-    result: dict[str, Any] = json.loads(row.result) if whole and row.result else {}
+def _shown(row: Row[tuple[Any, ...]], *, with_result: bool = True) -> RunShown:
+    result: dict[str, Any] = json.loads(row.result) if with_result and row.result else {}
     return RunShown(
         id=row.id,
         state=row.state,
@@ -202,7 +202,7 @@ def _shown(row: Row[tuple[Any, ...]], *, whole: bool = True) -> RunShown:
         reason=row.reason,
         estimates=result.get("estimates"),
         comparison=result.get("comparison"),
-        draft=json.loads(row.draft) if whole and row.draft else None,
+        draft=json.loads(row.draft) if with_result and row.draft else None,
         experiment=result.get("experiment"),
         published=None if row.published is None else written(row.published),
     )

@@ -1,4 +1,4 @@
-"""The routes of ``/admin/menus``: menus with a certificate are posted, put in force, and taken back."""
+"""The routes of ``/admin/menus``: menus with a certificate are posted, put in force and rolled back."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ MECHANISM = "mechanism"
 
 
 class MenuInput(RootModel[dict[str, Any]]):
-    """A `menu.json`, whole, as `tokencap price menu` writes it."""
+    """A complete `menu.json`, as `tokencap price menu` writes it."""
 
 
 class Publishing(Input):
-    """When a menu comes into force, and where customers of tiers go that it lacks."""
+    """When a menu comes into force, and the new tiers of customers whose tier it lacks."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"effective": "now", "moves": {"old": "new"}}]})
 
@@ -52,7 +52,7 @@ class Publishing(Input):
 
 
 class PublicationShown(BaseModel):
-    """One time that a menu was put in force."""
+    """A publication: the menu was put in force."""
 
     at: Moment
     effective: Effective
@@ -61,7 +61,7 @@ class PublicationShown(BaseModel):
 
 
 class MenuShown(BaseModel):
-    """A menu in short. `GET /admin/menus/{version}` is the whole of it."""
+    """A summary of a menu; `GET /admin/menus/{version}` returns all of it."""
 
     version: str
     source: str = Field(
@@ -82,11 +82,11 @@ class MenuShown(BaseModel):
 
 
 class MenusShown(Page[MenuShown]):
-    """Menus in the order they came."""
+    """Menus in the order they were created."""
 
 
 class Menus:
-    """What is sold, version by version. A menu never changes; a publication puts one in force."""
+    """Menus, version by version. A menu never changes; a publication puts a menu in force."""
 
     def __init__(self, services: AdminServices, replies: Replies, checker: Checker) -> None:
         self._services = services
@@ -95,15 +95,15 @@ class Menus:
         self._checker = checker
 
     def add_to(self, routes: Routes) -> None:
-        one = "/menus/{version}"
+        path = "/menus/{version}"
         routes.add("POST", "/menus", self.post, "Post a menu with its certificate", 409)
         routes.add("GET", "/menus", self.list, "List menus")
-        routes.add("GET", one, self.read, "Read a menu, whole", 404)
-        routes.add("POST", f"{one}/publish", self.publish, "Put a menu in force", 404, 409)
-        routes.add("POST", f"{one}/rollback", self.rollback, "Go back to a menu that was in force", 404, 409)
+        routes.add("GET", path, self.read, "Read a menu, whole", 404)
+        routes.add("POST", f"{path}/publish", self.publish, "Put a menu in force", 404, 409)
+        routes.add("POST", f"{path}/rollback", self.rollback, "Go back to a menu that was in force", 404, 409)
 
     def post(self, body: MenuInput, posted: Post) -> MenuShown:
-        """Take a menu whose certificate holds; every figure of it is computed again, in a process of its own."""
+        """Accept a menu whose certificate holds; a separate process computes every figure of it again."""
         menu = self._readable(body.root)
 
         def change(keep: Keep) -> MenuShown:
@@ -120,9 +120,9 @@ class Menus:
 
         return self._replies.once(posted, body, MenuShown, change)
 
-    def _readable(self, given: dict[str, Any]) -> Menu:
+    def _readable(self, body: dict[str, Any]) -> Menu:
         try:
-            menu = Menu.from_json(given)
+            menu = Menu.from_json(body)
         except NotAMenu as error:
             raise Invalid.field(error.field, str(error)) from error
         if menu.currency != self._services.settings.currency:
@@ -130,20 +130,20 @@ class Menus:
         return menu
 
     def list(self, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> MenusShown:
-        """List menus in the order they came, tiers typed by hand included."""
+        """List menus in the order they were created, including those of tiers typed by hand."""
         after = None if cursor is None else position_of(cursor, int, str)
         with self._database.read() as connection:
             timeline = menu_rows.read_timeline(connection)
             rows = menu_rows.read_page(connection, limit + 1, after)
             data = [self._shown(connection, row.version, timeline) for row in rows[:limit]]
-        more = rows[limit - 1] if len(rows) > limit else None
-        return MenusShown(data=data, next_cursor=cursor_of(more.created, more.version) if more else None)
+        last = rows[limit - 1] if len(rows) > limit else None
+        return MenusShown(data=data, next_cursor=cursor_of(last.created, last.version) if last else None)
 
     def read(self, version: str) -> dict[str, Any]:
         """Return a menu as it was posted, with market and certificate.
 
-        The version that records of a customer with prices of its own say (`v1+c900`) is the menu with those prices: no
-        certificate holds for it.
+        Records of a customer with prices of its own have a version such as `v1+c900`: the menu with those prices, for
+        which no certificate holds.
         """
         base, own = split_version(version)
         with self._database.read() as connection:
@@ -154,7 +154,7 @@ class Menus:
     def publish(self, version: str, body: Publishing, posted: Post) -> MenuShown:
         """Put a menu in force. Live calls, open conversations and paid periods keep the version they began with.
 
-        Whether sending cut answers back pays (`resume_gain_nanousd`) is for you to weigh: publishing is the consent.
+        Weigh first whether sending cut answers back pays (`resume_gain_nanousd`): publishing accepts it.
         """
 
         def change(keep: Keep) -> MenuShown:
@@ -163,11 +163,11 @@ class Menus:
         return self._replies.once(posted, body, MenuShown, change)
 
     def rollback(self, version: str, posted: Post, body: Publishing | None = None) -> MenuShown:
-        """Go back: to this menu, if it was in force before; to the one before it, if it is in force now.
+        """Go back to this menu if it was in force before, or to the menu before it if it is in force now.
 
-        Customers that the last publication moved to tiers which are no more are moved back, unless `moves` says else.
+        Customers that the last publication moved to tiers that no longer exist are moved back, unless `moves` says otherwise.
         """
-        asked = body or Publishing()
+        request = body or Publishing()
 
         def change(keep: Keep) -> MenuShown:
             with self._database.read() as connection:
@@ -177,22 +177,22 @@ class Menus:
                     menu_rows.read_body(connection, version)
                     raise Conflict(f"The menu {version!r} has nothing to go back to.", code="never_in_force")
                 menu = menu_rows.read_menu(connection, target)
-            moves = menu_rows.moved_back(timeline, menu) | asked.moves
-            publishing = Publishing(effective=asked.effective, moves=moves, arms=asked.arms)
+            moves = menu_rows.moved_back(timeline, menu) | request.moves
+            publishing = Publishing(effective=request.effective, moves=moves, arms=request.arms)
             return self._put_in_force(target, publishing, posted.actor, "menu.rollback", keep)
 
-        return self._replies.once(posted, asked, MenuShown, change)
+        return self._replies.once(posted, request, MenuShown, change)
 
-    def _put_in_force(self, version: str, asked: Publishing, actor: str, action: str, keep: Keep) -> MenuShown:
+    def _put_in_force(self, version: str, request: Publishing, actor: str, action: str, keep: Keep) -> MenuShown:
         with self._database.write() as connection:
             menu_rows.hold_still(connection, to_publish=True)
             menu = menu_rows.read_menu(connection, version)
             now = self._services.now_ms()
             menu_rows.publish(
-                connection, menu, now_ms=now, effective=asked.effective, moves=asked.moves, arms=asked.arms
+                connection, menu, now_ms=now, effective=request.effective, moves=request.moves, arms=request.arms
             )
             answer = self._shown(connection, version, menu_rows.read_timeline(connection))
-            self._record(connection, actor, action, version, asked.model_dump())
+            self._record(connection, actor, action, version, request.model_dump())
             keep(connection, answer)
         with saved_only(answer):
             project_menus(self._database, self._services.projection)
@@ -212,9 +212,14 @@ class Menus:
             tiers=[tier["name"] for tier in body["tiers"]],
             in_force=in_force,
             published=[
-                PublicationShown(at=written(one.at), effective=one.effective, moves=one.moves, arms=one.arms)
-                for one in timeline.publications
-                if one.version == version
+                PublicationShown(
+                    at=written(publication.at),
+                    effective=publication.effective,
+                    moves=publication.moves,
+                    arms=publication.arms,
+                )
+                for publication in timeline.publications
+                if publication.version == version
             ],
             own_prices=customer_rows.with_own_prices(connection) if in_force else 0,
             resume_gain_nanousd=totals.get("resume_gain_nanousd") if isinstance(totals, dict) else None,

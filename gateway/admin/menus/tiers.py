@@ -31,7 +31,7 @@ Tiers = tuple[Tier, ...]
 
 
 class TierInput(Limits):
-    """What is sold under one name. Money is in nano-units: 10^9 are 1 USD."""
+    """A tier, sold under one name. Money is in nano-units: 10^9 are 1 USD."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"conversation_tokens_max": 4000, "price_nanousd": 20_000_000}]}
@@ -102,7 +102,7 @@ def manual_menu(tiers: Tiers, *, created: str, currency: str, after: int) -> Men
 
 
 class HandTypedTiers:
-    """Tiers without a mechanism behind them, for a start or for a price that was agreed otherwise."""
+    """Tiers that no mechanism computed: for a start, or for an agreed price."""
 
     def __init__(self, services: AdminServices) -> None:
         self._services = services
@@ -115,7 +115,7 @@ class HandTypedTiers:
         routes.add("DELETE", "/tiers/{name}", self.delete, "Withdraw a tier", 404, 409)
 
     def list(self) -> TiersShown:
-        """List the tiers of the menu in force, whoever made it."""
+        """List the tiers of the menu in force, computed or typed by hand."""
         with self._database.read() as connection:
             menu = self._in_force(connection, menu_rows.read_timeline(connection))
         if menu is None:
@@ -126,15 +126,15 @@ class HandTypedTiers:
         """Return one tier of the menu in force."""
         with self._database.read() as connection:
             menu = self._in_force(connection, menu_rows.read_timeline(connection))
-        found = menu.tier(name) if menu else None
-        if menu is None or found is None:
+        tier = menu.tier(name) if menu else None
+        if menu is None or tier is None:
             raise NotFound(f"The menu in force has no tier {name!r}.")
-        return shown(found, menu.version)
+        return shown(tier, menu.version)
 
     def put(self, name: Name, body: TierInput, actor: Actor) -> TierShown:
-        """Add a tier or replace one, at once, as a new menu version that claims nothing of a mechanism.
+        """Add or replace a tier at once, as a new menu version without a certificate.
 
-        Open conversations and subscription periods keep the version they began with. The tier as it is already
+        Open conversations and subscription periods keep the version they began with. Sending the tier as it already is
         changes nothing.
         """
         if body.name not in (None, name):
@@ -142,8 +142,8 @@ class HandTypedTiers:
         tier = body.tier(name)
 
         def typed(tiers: Tiers) -> Tiers:
-            if any(each.name == name for each in tiers):
-                return tuple(tier if each.name == name else each for each in tiers)
+            if any(present.name == name for present in tiers):
+                return tuple(tier if present.name == name else present for present in tiers)
             return (*tiers, tier)
 
         return shown(tier, self._change(actor, "tier.put", name, typed).version)
@@ -159,7 +159,7 @@ class HandTypedTiers:
         self._change(actor, "tier.delete", name, without)
 
     def _change(self, actor: str, action: str, name: str, alter: Callable[[Tiers], Tiers]) -> Menu:
-        """Put in force the menu that ``alter`` makes of the present one's tiers, unless that is the same."""
+        """Put in force a menu with the tiers that ``alter`` makes of the present ones, unless they are the same."""
         with self._database.write() as connection:
             menu_rows.hold_still(connection, to_publish=True)
             timeline = menu_rows.read_timeline(connection)

@@ -37,7 +37,7 @@ class PeriodOpen(Conflict):
 
 
 class Exports:
-    """Files of usage records. What is closed is the same bytes for ever."""
+    """Files of usage records. A closed span is the same bytes for ever."""
 
     def __init__(self, services: AdminServices) -> None:
         self._database = services.database
@@ -52,7 +52,7 @@ class Exports:
 
     def export(
         self,
-        asked: OfSpan,
+        query: OfSpan,
         format: FormatName = "jsonl",  # noqa: A002
         kind: Annotated[Kind | None, Query(description="Only records of this kind.")] = None,
         tier: Annotated[TierName | None, Query(description="Only of this tier.")] = None,
@@ -64,7 +64,7 @@ class Exports:
     ) -> StreamingResponse:
         """Stream the usage records of a month or of a span of time, oldest first: the bytes that `tokencap export` writes.
 
-        What is closed is the same bytes for ever. What is not is refused, unless `open=true`; then it first waits, up to
+        A closed span is the same bytes for ever. An open one is refused, unless `open=true`; then the answer waits, up to
         two seconds, until every call that was settled before this request is in the book.
         """
         try:
@@ -72,28 +72,28 @@ class Exports:
         except BadRequest as error:
             raise Invalid.field(error.param or "", error.message) from error
         wait_until_booked(self._redis)
-        seen = asked.seen(self._database)
-        if not (seen.is_closed or is_open):
+        counted = query.seen(self._database)
+        if not (counted.is_closed or is_open):
             raise PeriodOpen
-        span = replace(seen.span, kind=kind, tier=tier, key_id=key, end_user=end_user)
-        chunks = chosen.encode(records_counted_in(self._database, span, seen.month))
-        first = next(chunks, b"")  # so that a ledger that is unavailable is still a refusal, not half a file
-        name = f"{file_stem(asked)}.{chosen.name}"
+        span = replace(counted.span, kind=kind, tier=tier, key_id=key, end_user=end_user)
+        chunks = chosen.encode(records_counted_in(self._database, span, counted.month))
+        first = next(chunks, b"")  # an unavailable ledger is refused here, before half a file is sent
+        name = f"{file_stem(query)}.{chosen.name}"
         return StreamingResponse(
             chain([first], chunks),
             media_type=chosen.media_type,
             headers={
                 "content-disposition": f'attachment; filename="{name}"',
-                "x-tokencap-closed": "true" if seen.is_closed else "false",
+                "x-tokencap-closed": "true" if counted.is_closed else "false",
             },
         )
 
 
-def file_stem(asked: SpanQuery) -> str:
+def file_stem(query: SpanQuery) -> str:
     """Return a file's name without its ending: ``usage_2026-10``, ``usage_20261101T000000000Z_20261201T000000000Z``."""
-    if asked.period is not None:
-        return f"usage_{asked.period}"
-    since, until = asked.since, asked.until
+    if query.period is not None:
+        return f"usage_{query.period}"
+    since, until = query.since, query.until
     ends = ("start" if since is None else _compact(since), "now" if until is None else _compact(until))
     return "_".join(("usage", *ends))
 

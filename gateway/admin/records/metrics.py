@@ -15,7 +15,7 @@ from gateway.metrics.exposition import CONTENT_TYPE, exposition
 
 
 class Scrape:
-    """Any worker answers for all; ``sheet`` is its own, which it updates first."""
+    """Any worker answers for all processes; ``sheet`` is the worker's own, which it updates first."""
 
     def __init__(self, services: AdminServices, sheet: Sheet) -> None:
         self._services = services
@@ -44,8 +44,8 @@ class Scrape:
         return exposition(add_up(self._services.settings.metrics_dir))
 
     def _has_metrics_token(self, request: Request) -> bool:
-        wanted = self._services.settings.metrics_token
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if wanted is None or scheme.lower() != "bearer":
+        expected = self._services.settings.metrics_token
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if expected is None or scheme.lower() != "bearer":
             return False
-        return hmac.compare_digest(digest_of(given.strip()), digest_of(wanted.get_secret_value()))
+        return hmac.compare_digest(digest_of(token.strip()), digest_of(expected.get_secret_value()))

@@ -47,10 +47,10 @@ class CustomerRefusals:
         routes.add("GET", path, self.list, "List a customer's last refusals", 404, response_model=Refusals)
 
     def list(self, customer_id: str, limit: Limit = MOST) -> dict[str, Any]:
-        """List the last calls of a customer that were refused, newest first: the last 1,000, or as many as `limit`.
+        """List a customer's refused calls, newest first: the last 1,000, or as many as `limit`.
 
-        They are kept for 35 days after the last one. Requests with an unknown key, or whose body is refused, are not among
-        them.
+        The list is kept for 35 days after the last refusal. Requests with an unknown key, or with a refused body, are not
+        in it.
         """
         with self._database.read() as connection:
             customer_rows.find(connection, customer_id)

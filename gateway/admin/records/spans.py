@@ -1,4 +1,4 @@
-"""The records of a request, by when they count: a month in each customer's own zone, or from and to."""
+"""The span of records that a request names: a month in each customer's own time zone, or from and to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The route of ``/admin/usage``: what was used, record by record, as the book has it."""
+"""The route of ``/admin/usage``: the usage records in the book."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ To = Annotated[GivenMoment | None, Query(alias="to", description="The first mome
 
 
 class UsageShown(BaseModel):
-    """What one call did. Times are milliseconds since 1970, UTC; money is in nano-units: 10^9 are 1 USD."""
+    """The usage record of one call. Times are milliseconds since 1970, UTC; money is in nano-units: 10^9 are 1 USD."""
 
     id: str = Field(description="The call's `x-request-id`.")
     kind: Literal["usage", "fee", "credit", "correction", "prepaid"]
@@ -114,11 +114,11 @@ class Usage:
     ) -> dict[str, Any]:
         """List usage records by time of admission.
 
-        It first waits, up to two seconds, until every call that was settled before this request is in the book.
+        The answer waits, up to two seconds, until every call that was settled before this request is in the book.
         """
         wait_until_booked(self._redis, redis_keys.ALL_BUCKETS if customer is None else [redis_keys.bucket_of(customer)])
         try:
-            found = usage_page(self._database, Span(customer, since, until, end_user), limit=limit, cursor=cursor)
+            page = usage_page(self._database, Span(customer, since, until, end_user), limit=limit, cursor=cursor)
         except BadRequest as error:
             raise Invalid.field(error.param or "", error.message) from error
-        return {"data": found.records, "next_cursor": found.next_cursor}
+        return {"data": page.records, "next_cursor": page.next_cursor}
