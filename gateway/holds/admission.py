@@ -1,4 +1,4 @@
-"""Admits calls: one script in Redis checks every limit and quota, then holds the call's tokens, or refuses and changes nothing."""
+"""Admits calls: a Redis script checks every limit and quota, then holds the call's tokens or refuses, changing nothing."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def _keys_of(bucket: str, customer: str, period_start: int) -> tuple[str, ...]:
 
 
 CONVERSATION = 4
-"""The place of the conversation's key among those of a call, the one key that is not the same for all its customer's calls."""
+"""The index of the conversation's key among a call's keys: only it differs between a customer's calls of a period."""
 
 
 def keys_of_call(bucket: str, customer: str, period_start: int, conversation: str) -> list[str]:
-    """Return ``redis_keys.of_call``, made anew only where a customer has made no call lately."""
+    """Return ``redis_keys.of_call``, rebuilt only for a customer that has made no call lately."""
     names = [*_keys_of(bucket, customer, period_start)]
     names[CONVERSATION] += conversation
     return names
@@ -80,7 +80,7 @@ class Admission:
     """Admits calls. Its remembered values save look-ups; the script decides whether they still hold.
 
     Args:
-        booked: returns the number of the last record that the ledger is known to have of a bucket.
+        booked: the number of the last record that the ledger is known to have of each bucket.
         refused: records refusals for the customer; None records none.
 
     Raises:
@@ -124,53 +124,53 @@ class Admission:
             ConversationCapReached, InsufficientQuota, RateLimitExceeded: too little is left for this call.
         """
         with translated():
-            told = now = self._now_ms()
-            begun, fresh, is_known, apart_ms, is_whole = None, False, True, 0, False
+            sent_at = now = self._now_ms()
+            begun, fresh, is_known, apart_ms, is_in_force = None, False, True, 0, False
             want = self._want(ask)
             for _ in range(TRIES):
                 try:
                     bid = await self._bid(ask, want, begun, now, fresh=fresh)
                 except TokencapError as error:
-                    if fresh and (is_whole or not isinstance(error, InvalidKey)):
+                    if fresh and (is_in_force or not isinstance(error, InvalidKey)):
                         raise
                     if fresh:
                         await self.in_force(ask.bucket)
-                        is_whole = True
-                    fresh = True  # nobody is refused for what was only remembered
+                        is_in_force = True
+                    fresh = True  # a value that was only remembered refuses no call
                     continue
                 fresh = False
                 since = self._generation.learnt
                 try:
-                    reply = await self._ask(bid, told, is_known=is_known)
+                    reply = await self._ask(bid, sent_at, is_known=is_known)
                 except BaseException:
                     in_doubt(doubtful(bid, now))
                     raise
                 if isinstance(reply, bytes):
                     self._vouches = True
                     return held(bid, reply)
-                said = texts(reply)
-                match said[0]:
+                parts = texts(reply)
+                match parts[0]:
                     case "clocks":
-                        apart_ms = int(said[1]) - told
+                        apart_ms = int(parts[1]) - sent_at
                     case "refused":
-                        smaller = smaller_want(bid.condition.offer, ask, said, self._house)
+                        smaller = smaller_want(bid.condition.offer, ask, parts, self._house)
                         if smaller is None:
-                            least = self._house.grant_tokens_min
-                            raise refusal(bid.condition.offer, bid.facts, said, now, want=want, grant_min=least)
+                            grant_min = self._house.grant_tokens_min
+                            raise refusal(bid.condition.offer, bid.facts, parts, now, want=want, grant_min=grant_min)
                         want = smaller
                     case "rebuild" | "forgotten":
                         await self._generation.learn(since, ask.bucket)
-                        fresh, is_known = True, is_known and said[0] == "rebuild"
+                        fresh, is_known = True, is_known and parts[0] == "rebuild"
                     case "no key":
                         self._cache.forget_key(ask.key_digest)
                         raise InvalidKey
                     case "stale customer" | "stale timeline":
                         fresh = True
                     case "stale period":
-                        now = int(said[1])
+                        now = int(parts[1])
                     case "begun":
-                        begun = (said[1], said[2])
-                told = self._now_ms()
+                        begun = (parts[1], parts[2])
+                sent_at = self._now_ms()
             if apart_ms:
                 raise MeteringUnavailable(f"Redis' clock and this worker's are {apart_ms} ms apart.")
             raise MeteringUnavailable
@@ -180,18 +180,18 @@ class Admission:
         if self._refused is None or not is_kept(error):
             return
         holder = None
-        with suppress(MeteringUnavailable), translated():  # remembered, as a rule
+        with suppress(MeteringUnavailable), translated():  # usually remembered
             holder = await self._cache.holder(ask.bucket, ask.key_digest)
         self._refused.note(customer, None if holder is None else holder[1], ask, error)
 
     def _want(self, ask: Ask) -> int:
-        """Return how many tokens a choice may have, whatever is left of the conversation, the period and the spend."""
+        """Return how many tokens a choice may have, before the conversation, the period and the spend limit it."""
         most = self._house.answer_tokens_max
         most = min(most, ask.model_tokens_max or most)
         return min(ask.requested_tokens or most, most) if ask.generates else 0
 
     async def compare_clocks(self) -> None:
-        """Check whether this worker's clock and Redis' agree now: if they do, this worker's is believed from now on."""
+        """Check whether this worker's clock and Redis' agree now: if they do, trust this worker's clock from now on."""
         with translated():
             seconds, micros = map(int, await self._connection.ask("TIME"))
         self._vouches |= abs(seconds * 1000 + micros // 1000 - self._now_ms()) <= APART_MS
@@ -248,9 +248,9 @@ class Admission:
         return bucket
 
     async def in_force(self, bucket: str) -> bool:
-        """Make sure that a bucket is in force where something is missing in it; return whether it always was.
+        """Make sure that a bucket in which a value is missing is in force; return whether it already was.
 
-        What was missing before this may only have been wiped: look it up again.
+        If it was not, the missing value may only have been wiped: look it up again.
 
         Raises:
             MeteringUnavailable: the bucket is being rebuilt from the ledger; the next call waits for the same rebuild.
@@ -285,7 +285,7 @@ class Admission:
         if condition.offer.end_user_period_tokens_max is not None:
             customer, start = fixed["customer"], fixed["period_start"]
             end_user_window = redis_keys.end_user(ask.bucket, customer, start, ask.end_user)
-        named = {
+        values = {
             **fixed,
             "id": ask.id,
             "bucket": ask.bucket,
@@ -304,10 +304,10 @@ class Admission:
             "end_user": ask.end_user,
             "end_user_window": end_user_window,
         }
-        return Facts.of(named)
+        return Facts.of(values)
 
     async def _ask(self, bid: Bid, now: int, *, is_known: bool) -> bytes | list[bytes]:
-        """Run the script; the server is sent its source only once its state was checked (``is_known`` is false)."""
+        """Run the script: by its digest if ``is_known``, else with its source, once the server's state was checked."""
         ask, facts = bid.ask, bid.facts
         names = [
             *keys_of_call(ask.bucket, facts.customer, facts.period_start, ask.conversation),
@@ -316,7 +316,7 @@ class Admission:
             *(() if facts.end_user_window is None else (facts.end_user_window,)),
         ]
         turns = "count_tat_us" if ask.is_count else "tat_us"
-        told = NUMBERS.pack(
+        numbers = NUMBERS.pack(
             self._cache.timeline.rev,
             self._lease.deadline_ms,
             bid.want,
@@ -328,13 +328,13 @@ class Admission:
             self._vouches,
             self._booked[PLACES[ask.bucket]],
         )
-        names_told = (
+        strings = (
             f"{self._generation.value}\0{facts.customer}\0{bid.customer.rev}\0{ask.id}\0{self._lease.owner}\0{turns}\0"
         )
-        arguments = told + names_told.encode() + bid.condition.told, facts.to_json()
-        ask_for = self._script.known if is_known else self._script.told
+        arguments = numbers + strings.encode() + bid.condition.told, facts.to_json()
+        run_script = self._script.known if is_known else self._script.told
         try:
-            reply: bytes | list[bytes] = await ask_for(self._connection, names, arguments)
+            reply: bytes | list[bytes] = await run_script(self._connection, names, arguments)
         except NoScriptError:
             return [b"forgotten"]
         return reply

@@ -1,4 +1,4 @@
-"""A hold announced again to a rebuilt Redis, by the worker that remembers it or by the process that read it before."""
+"""A hold announced again to a rebuilt Redis, by the worker that remembers it or the process that read it earlier."""
 
 from __future__ import annotations
 

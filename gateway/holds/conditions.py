@@ -1,4 +1,4 @@
-"""What a customer's calls are admitted under: worked out once, and valid until an input of it changes."""
+"""The condition under which a customer's calls are admitted: computed once, and valid until an input of it changes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Condition:
     holds: tuple[int, int]
     """The part of the period in which the terms hold: an increase of limits ends within it, to the millisecond."""
     told: bytes
-    """The terms and when they hold, as the script that reserves is told them, packed."""
+    """The terms and when they hold, packed as the script that reserves reads them."""
     facts: dict[str, Any]
     """The facts that are the same for every call under this condition."""
 
@@ -39,14 +39,14 @@ class Condition:
             offered.conversation_tokens_max,
             offered.price_nanousd,
             house.grant_tokens_min,
-            *(math.inf if most is None else most for most in (offered.period_tokens_max, offered.spend_nanousd_max)),
+            *(math.inf if limit is None else limit for limit in (offered.period_tokens_max, offered.spend_nanousd_max)),
             _limit(offered.conversation_input_tokens_max),
             -1 if offered.requests_per_minute is None else offered.requests_per_minute,
             _limit(offered.concurrency_max),
             _limit(offered.end_user_period_tokens_max),
         )
-        told = NUMBERS.pack(*numbers) + packing.texts(offered.tier, offered.version)
-        return cls(offered, period, holds, told, _facts(customer, offered, period, house))
+        packed = NUMBERS.pack(*numbers) + packing.texts(offered.tier, offered.version)
+        return cls(offered, period, holds, packed, _facts(customer, offered, period, house))
 
 
 def _facts(customer: Customer, offered: Offer, period: tuple[int, int], house: HouseLimits) -> dict[str, Any]:
@@ -69,13 +69,13 @@ def _facts(customer: Customer, offered: Offer, period: tuple[int, int], house: H
     }
 
 
-def _limit(most: int | None) -> float:
-    return packing.MOST if most is None else most
+def _limit(limit: int | None) -> float:
+    return packing.MOST if limit is None else limit
 
 
 @dataclass(frozen=True, slots=True)
 class _Worked:
-    """A condition and its inputs: it holds at each moment from ``since`` to ``until``."""
+    """A condition and its inputs; it is valid from ``since`` until before ``until``."""
 
     condition: Condition
     customer: Customer
@@ -95,56 +95,56 @@ class Conditions:
     async def of(
         self, customer: Customer, tier_chosen: str | None, begun: tuple[str, str] | None, now: int
     ) -> Condition:
-        """Return the condition in force now: the tier's limits, and the prices that the conversation has ``begun`` under.
+        """Return the condition in force now: the tier's limits, and the prices that the conversation was ``begun`` at.
 
         Raises:
             CustomerBlocked, NoTier, TierNotFound: the customer, or the tier that it chose, allows no call.
         """
         timeline = self._cache.timeline
-        name = (customer.id, tier_chosen)
-        known = self._worked.get(name)
+        key = (customer.id, tier_chosen)
+        cached = self._worked.get(key)
         if (
-            known is None
-            or known.customer is not customer
-            or known.timeline is not timeline
-            or not known.since <= now < known.until
+            cached is None
+            or cached.customer is not customer
+            or cached.timeline is not timeline
+            or not cached.since <= now < cached.until
         ):
-            known = await self._work_out(customer, timeline, tier_chosen, now)
-            self._worked.put(name, known)
-        offered = known.condition.offer
+            cached = await self._work_out(customer, timeline, tier_chosen, now)
+            self._worked.put(key, cached)
+        offered = cached.condition.offer
         if begun is None or begun == (offered.tier, offered.version):
-            return known.condition
-        there, then = known.condition, await self._as_begun(offered, *begun)
-        return Condition.of(customer, then, there.period, there.holds, self._house)
+            return cached.condition
+        current, repriced = cached.condition, await self._as_begun(offered, *begun)
+        return Condition.of(customer, repriced, current.period, current.holds, self._house)
 
     async def _work_out(self, customer: Customer, timeline: Timeline, tier_chosen: str | None, now: int) -> _Worked:
         if customer.status != "active":
             raise CustomerBlocked("This customer is blocked.")
-        where = standing(customer, timeline, now)
-        name = tier_chosen or where.tier
-        menu = await self._cache.menu(where.version) if where.version else None
-        tier = menu.tier(name) if menu and name else None
+        current = standing(customer, timeline, now)
+        tier_name = tier_chosen or current.tier
+        menu = await self._cache.menu(current.version) if current.version else None
+        tier = menu.tier(tier_name) if menu and tier_name else None
         if tier is None and tier_chosen:
             raise TierNotFound(f"There is no tier called {tier_chosen}.", param="X-Tokencap-Tier")
         if tier is None and not self._house.observes:
             raise NoTier("This customer has no tier; the operator sets one.")
-        offered = raised(offer(tier, where.version, customer.overrides, self._house), customer.raised(now))
+        offered = raised(offer(tier, current.version, customer.overrides, self._house), customer.raised(now))
         period = period_of(customer, now)
         condition = Condition.of(customer, offered, period, _part(period, customer, now), self._house)
-        return _Worked(condition, customer, timeline, now, _until(customer, where, period, now))
+        return _Worked(condition, customer, timeline, now, _until(customer, current, period, now))
 
     async def _as_begun(self, offered: Offer, name: str, version: str) -> Offer:
-        base, own = split_version(version)
+        base, own_prices = split_version(version)
         menu = await self._cache.menu(base) if base else None
-        then = offer(menu.tier(name) if menu else None, base, own, self._house)
+        begun = offer(menu.tier(name) if menu else None, base, own_prices, self._house)
         return replace(
             offered,
             tier=name,
             version=version,
-            price_nanousd=then.price_nanousd,
-            included_conversations=then.included_conversations,
-            input_nanousd_per_mtok=then.input_nanousd_per_mtok,
-            output_nanousd_per_mtok=then.output_nanousd_per_mtok,
+            price_nanousd=begun.price_nanousd,
+            included_conversations=begun.included_conversations,
+            input_nanousd_per_mtok=begun.input_nanousd_per_mtok,
+            output_nanousd_per_mtok=begun.output_nanousd_per_mtok,
         )
 
 
@@ -157,11 +157,13 @@ def _part(period: tuple[int, int], customer: Customer, now: int) -> tuple[int, i
     return (start, min(end, until)) if now < until else (max(start, until), end)
 
 
-def _until(customer: Customer, where: Standing, period: tuple[int, int], now: int) -> float:
+def _until(customer: Customer, current: Standing, period: tuple[int, int], now: int) -> float:
     """Return the first moment after ``now`` at which the condition may change."""
-    coming = math.inf if where.next is None else where.next.effective
-    subscribed = customer.subscription
-    turns = [] if subscribed is None else [moment for moment in (subscribed.start, subscribed.until) if moment > now]
+    next_change = math.inf if current.next is None else current.next.effective
+    subscription = customer.subscription
+    moments = (
+        [] if subscription is None else [moment for moment in (subscription.start, subscription.until) if moment > now]
+    )
     if customer.increase is not None and customer.increase.until > now:
-        turns.append(customer.increase.until)
-    return min(period[1], coming, *turns)
+        moments.append(customer.increase.until)
+    return min(period[1], next_change, *moments)

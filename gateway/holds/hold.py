@@ -1,6 +1,6 @@
 """A hold, the outcome of its call, and the usage record made of the two; nothing here does I/O.
 
-Objects made for each call are not frozen, though nothing changes them: a frozen one takes four times as long to make.
+Objects made for each call are not frozen, though nothing changes them: making a frozen object takes four times as long.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gateway.holds.offer import Charge, charge
 from pricing.usage import UsageRecord
 
 NOTICE_PERCENTS = (80, 100)
-"""At which shares of a limit the webhook is told, unless the operator says others."""
+"""The percentages of a limit at which the webhook is notified, unless the operator sets others."""
 
 THRESHOLD = Struct("<3d")
 
@@ -53,7 +53,7 @@ class Ask:
 
 @dataclass
 class Facts:
-    """What is fixed about a call at its admission; kept in the hold, so that any process can write the record.
+    """The facts of a call, fixed at its admission and stored in the hold, so that any process can write the record.
 
     It has no slots, so that the part that is the same for all calls of a customer can be copied in one step.
     """
@@ -93,10 +93,10 @@ class Facts:
     """The shares of a limit at which the webhook is notified, where they differ from ``NOTICE_PERCENTS``."""
 
     @classmethod
-    def of(cls, named: dict[str, Any]) -> Facts:
-        """Return the facts of a call by their names: every one of them, and no other."""
+    def of(cls, values: dict[str, Any]) -> Facts:
+        """Return the facts of a call from their values by name: every field, and no other name."""
         facts = cls.__new__(cls)
-        facts.__dict__ = named
+        facts.__dict__ = values
         return facts
 
     def to_json(self) -> bytes:
@@ -104,28 +104,28 @@ class Facts:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Facts:
-        said = orjson.loads(text)
-        if said.get("notice_percents") is not None:
-            said["notice_percents"] = tuple(said["notice_percents"])
-        return cls(**{name: said[name] for name in FACTS if name in said})
+        values = orjson.loads(text)
+        if values.get("notice_percents") is not None:
+            values["notice_percents"] = tuple(values["notice_percents"])
+        return cls(**{name: values[name] for name in FACTS if name in values})
 
     def thresholds(self) -> tuple[float, float, bytes]:
-        """Return the period's tokens and spend, infinite where there is no limit; and of what use the webhook is told.
+        """Return the period's tokens and spend, infinite where there is no limit, and the thresholds of notices.
 
-        That is packed: each percent, and what it is of the tokens and of the spend.
+        The thresholds are packed: each percentage, then that share of the tokens and of the spend.
         """
         return _thresholds(self.period_tokens_max, self.spend_nanousd_max, self.notice_percents)
 
-    def charge(self, came_to: Outcome) -> Charge:
+    def charge(self, outcome: Outcome) -> Charge:
         """Return what a call costs. Where spend is limited, input beyond the held input is the operator's loss."""
         is_limited = self.spend_nanousd_max is not None
         return charge(
             self.price_nanousd,
             self.input_nanousd_per_mtok,
             self.output_nanousd_per_mtok,
-            tokens=came_to.billed_output_tokens,
-            input_tokens=min(came_to.input_tokens, self.input_bound) if is_limited else came_to.input_tokens,
-            owes_input=came_to.owes_input,
+            tokens=outcome.billed_output_tokens,
+            input_tokens=min(outcome.input_tokens, self.input_bound) if is_limited else outcome.input_tokens,
+            owes_input=outcome.owes_input,
         )
 
 
@@ -134,11 +134,11 @@ FACTS = tuple(field.name for field in fields(Facts))
 
 @lru_cache(maxsize=4096)
 def _thresholds(tokens: int | None, spend: int | None, percents: tuple[int, ...] | None) -> tuple[float, float, bytes]:
-    def share(most: int | None, percent: int) -> float:
-        return math.inf if most is None else -(-most * percent // 100)
+    def share(limit: int | None, percentage: int) -> float:
+        return math.inf if limit is None else -(-limit * percentage // 100)
 
-    told = () if tokens is None and spend is None else NOTICE_PERCENTS if percents is None else percents
-    packed = b"".join(THRESHOLD.pack(one, share(tokens, one), share(spend, one)) for one in told)
+    applicable = () if tokens is None and spend is None else NOTICE_PERCENTS if percents is None else percents
+    packed = b"".join(THRESHOLD.pack(percent, share(tokens, percent), share(spend, percent)) for percent in applicable)
     return share(tokens, 100), share(spend, 100), packed
 
 
@@ -152,7 +152,7 @@ class Hold:
     grant: int
     """Tokens each choice may have; the hold is this times the number of choices."""
     bound_by: str
-    """How an answer that uses the whole grant ended: ``cap``, ``caller_limit`` or ``period``."""
+    """The limit that ends an answer that uses the whole grant: ``cap``, ``caller_limit`` or ``period``."""
     conversation_left: int
     period_left: int | None
     period_tokens_max: int | None
@@ -195,7 +195,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Once:
-    """The claim of a call on its Idempotency-Key, and the sealed answers to keep; the charge decides which one."""
+    """The claim of a call on its Idempotency-Key, and the sealed answers; the charge decides which of them is kept."""
 
     digest: str
     body: str
@@ -260,26 +260,26 @@ class Checkpoint:
     """Whether the input is charged without a relayed token: the caller left an answer that the upstream had begun."""
 
 
-def recovered(facts: Facts, at: Checkpoint) -> Outcome:
-    """Return what a reclaimed hold is billed: its use at the last renewal, and no more."""
-    has_input = at.tokens > 0 or at.owes_input
+def recovered(facts: Facts, checkpoint: Checkpoint) -> Outcome:
+    """Return the outcome that a reclaimed hold is billed for: its use at the last renewal, and no more."""
+    has_input = checkpoint.tokens > 0 or checkpoint.owes_input
     return Outcome(
         was_answered=True,
         finish="recovered",
-        output_tokens=at.tokens,
-        billed_output_tokens=at.tokens,
+        output_tokens=checkpoint.tokens,
+        billed_output_tokens=checkpoint.tokens,
         input_tokens=facts.input_estimate if has_input else 0,
         usage_source="checkpoint",
         input_source="estimate" if has_input else None,
-        owes_input=at.owes_input,
+        owes_input=checkpoint.owes_input,
     )
 
 
 def correction(facts: Facts, *, admitted: int, grant: int, outcome: Outcome, billed: Checkpoint) -> UsageRecord:
     """Return the row that corrects a hold billed at its checkpoint: what the call used beyond the checkpoint."""
-    whole = usage_record(facts, admitted=admitted, grant=grant, outcome=outcome)
+    record = usage_record(facts, admitted=admitted, grant=grant, outcome=outcome)
     before = recovered(facts, billed)
     changed: dict[str, Any] = {"id": f"{facts.id}.1", "kind": "correction", "corrects": facts.id}
     for name in ("input_tokens", "output_tokens", "billed_output_tokens"):
-        changed[name] = whole[name] - getattr(before, name)
-    return {**whole, **changed}
+        changed[name] = record[name] - getattr(before, name)
+    return {**record, **changed}

@@ -90,8 +90,8 @@ class IdempotencyClaims:
             )
         match text(reply[0]):
             case "kept":
-                kept: bytes = reply[1]
-                return kept
+                answer: bytes = reply[1]
+                return answer
             case "other":
                 raise IdempotencyKeyReused(
                     "This Idempotency-Key was used for another request.", param="Idempotency-Key"
@@ -106,7 +106,7 @@ class IdempotencyClaims:
             await self._unclaim.run(self._connection, [redis_keys.once(bucket, customer, digest)], [call])
 
     async def renew(self, live: Iterable[tuple[Facts, Once]]) -> None:
-        """Keep the claims of live calls, also where Redis' clock let one expire."""
+        """Keep the claims of live calls, also where Redis' clock let a claim expire."""
         with translated():
             await asyncio.gather(*(self._renew(facts, once) for facts, once in live))
 

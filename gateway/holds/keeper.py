@@ -43,7 +43,7 @@ class Live:
         self.hold = hold
         self.once = once
         self.counting: Callable[[], int] | None = None
-        """Counts the tokens while they come: called once a renewal, not once a token."""
+        """Counts the tokens as they arrive: called once a renewal, not once a token."""
         self._sofar = 0
         self.owes_input = False
         """Whether the input is owed even without output: the caller left an answer that the upstream had begun."""
@@ -61,20 +61,21 @@ class Live:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """What a renewal saves of it."""
+        """What a renewal saves of the call."""
         return Checkpoint(self.sofar, self.owes_input)
 
 
 Settling = tuple[Live, Outcome, Once | None, asyncio.Future[Settled | None]]
-"""One settlement that is not made yet: the last part is the future that its caller may wait for."""
+"""One settlement that is not made yet; its last item is the future that its caller may wait for."""
 
 
 class Keeper:
-    """Renews live holds about once a second, settles them once, and says when a worker must stop relaying.
+    """Renews live holds about once a second, settles each once, and reports when a worker must stop relaying.
 
     The fence: a worker that has not renewed for half a lease relays nothing until it has renewed, because from then on
-    others may take it for dead. The time counts from when the last successful renewal was *sent*, on this worker's own
-    monotonic clock. Only where the server refuses connections, and so is gone for everybody, the worker serves on.
+    other processes may treat it as dead. The time counts from when the last successful renewal was *sent*, on this
+    worker's own monotonic clock. Only where the server refuses connections, and so is gone for every process, the
+    worker continues to serve.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class Keeper:
         return overdue and not self._server_is_gone
 
     async def catches_up(self, live: Live) -> bool:
-        """Renew, once for all that wait, and return whether a call may go on: after mere slowness it may."""
+        """Renew, once for all calls that wait, and return whether a call may continue: after mere slowness it may."""
         await self.renew()
         return not self.is_overdue() and not live.is_lost
 
@@ -129,13 +130,13 @@ class Keeper:
     def settle(self, live: Live, outcome: Outcome, once: Once | None = None) -> asyncio.Future[Settled | None]:
         """Settle a hold, trying until Redis has settled it. Never waits, never fails.
 
-        A caller may wait for the returned future, and may cancel it, which stops nothing. ``once`` has the answers to keep;
-        without it the Idempotency-Key is free again.
+        A caller may wait for the returned future, and may cancel it, which stops nothing. ``once`` has the answers to
+        keep; without it the Idempotency-Key is free again.
         """
         live.sofar = outcome.billed_output_tokens
         once = once or live.once
-        coming: asyncio.Future[Settled | None] = asyncio.get_running_loop().create_future()
-        settling = live, outcome, once, coming
+        future: asyncio.Future[Settled | None] = asyncio.get_running_loop().create_future()
+        settling = live, outcome, once, future
         try:
             sent = self._settlements.post(live.hold, outcome, once)
             posted = sent if isinstance(sent, asyncio.Future) else asyncio.ensure_future(sent)
@@ -143,7 +144,7 @@ class Keeper:
             self._go_on(settling)
         else:
             posted.add_done_callback(partial(self._was_posted, settling))
-        return coming
+        return future
 
     def _was_posted(self, settling: Settling, posted: asyncio.Future[Any]) -> None:
         settled = self._settlements.read(posted)
@@ -174,7 +175,7 @@ class Keeper:
                 return self._close(settling, settled)
 
     def _close(self, settling: Settling, settled: Settled) -> None:
-        live, outcome, _, coming = settling
+        live, outcome, _, future = settling
         facts = live.hold.facts
         self._live.pop(facts.id, None)
         self._settled.append((self._monotonic(), facts.bucket, facts.id))
@@ -182,8 +183,8 @@ class Keeper:
             self._counters.add(REQUESTS, facts.tier or "", UNANSWERED)
         if not self._live:
             self._all_settled.set()
-        if not coming.done():
-            coming.set_result(settled)
+        if not future.done():
+            future.set_result(settled)
 
     async def run(self) -> None:
         """Send heartbeats and renewals until cancelled, whatever happens: without them the worker is useless."""
@@ -233,10 +234,10 @@ class Keeper:
 
     def _long_settled(self, before: float) -> list[tuple[str, str]]:
         """Return, once, the holds settled before that time. A mark that is not removed expires a day later."""
-        found: list[tuple[str, str]] = []
-        while self._settled and self._settled[0][0] <= before and len(found) < FORGOTTEN_AT_ONCE:
-            found.append(self._settled.popleft()[1:])
-        return found
+        holds: list[tuple[str, str]] = []
+        while self._settled and self._settled[0][0] <= before and len(holds) < FORGOTTEN_AT_ONCE:
+            holds.append(self._settled.popleft()[1:])
+        return holds
 
     async def _renew_bucket(self, bucket: str, calls: dict[str, Live]) -> None:
         verdicts = await self._settlements.renew(bucket, {hold_id: live.checkpoint for hold_id, live in calls.items()})
@@ -246,16 +247,16 @@ class Keeper:
                 live.is_lost = not await self._settlements.announce(live.hold, live.checkpoint)
 
     async def _withdraw_doubtful(self) -> None:
-        """Withdraw the reservations that got no reply, beside the renewals; those without an answer are tried again."""
+        """Withdraw the reservations that got no reply, beside the renewals; failed withdrawals are tried again."""
         with suppress(MeteringUnavailable):
-            while some := list(self._doubtful.values())[:WITHDRAWN_AT_ONCE]:
-                await asyncio.gather(*(self._settlements.withdraw(hold) for hold in some))
-                for hold in some:
+            while batch := list(self._doubtful.values())[:WITHDRAWN_AT_ONCE]:
+                await asyncio.gather(*(self._settlements.withdraw(hold) for hold in batch))
+                for hold in batch:
                     del self._doubtful[hold.id]
                     self._settled.append((self._monotonic(), hold.facts.bucket, hold.id))
 
     async def drain(self, seconds: float) -> bool:
-        """Wait until every live call is settled, also those that are only now told to end; return whether all are."""
+        """Wait until every live call is settled, including calls that are ended only now; return whether all are."""
         if self._live:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):

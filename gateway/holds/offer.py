@@ -19,14 +19,14 @@ class HouseLimits:
     grant_tokens_min: int
     observes: bool
     requests_per_minute: int | None = None
-    """For every customer whose tier does not set it; the same goes for the next field."""
+    """For every customer whose tier does not set it; the same holds for the next field."""
     concurrency_max: int | None = None
     notice_percents: tuple[int, ...] | None = None
-    """At which shares of a limit the webhook is told, where they are others than 80 and 100."""
+    """The percentages of a limit at which the webhook is notified, where they are not 80 and 100."""
 
     @classmethod
     def of(cls, settings: Settings) -> HouseLimits:
-        """Return the limits that the settings say."""
+        """Return the limits in the settings."""
         return cls(
             answer_tokens_max=settings.answer_tokens_max,
             conversation_tokens_max=settings.conversation_tokens_max,
@@ -61,9 +61,9 @@ class Offer:
 
 
 def raised(offered: Offer, limits: Mapping[str, int]) -> Offer:
-    """Return an offer with limits that are at least these; what is not limited stays so."""
-    there = {name: getattr(offered, name) for name in limits}
-    return replace(offered, **{name: max(most, limits[name]) for name, most in there.items() if most is not None})
+    """Return an offer with each limit at least that of ``limits``; what is not limited stays so."""
+    current = {name: getattr(offered, name) for name in limits}
+    return replace(offered, **{name: max(limit, limits[name]) for name, limit in current.items() if limit is not None})
 
 
 def offer(tier: Tier | None, version: str | None, overrides: Mapping[str, int], house: HouseLimits) -> Offer:
@@ -75,12 +75,12 @@ def offer(tier: Tier | None, version: str | None, overrides: Mapping[str, int], 
     if tier is None or house.observes:
         name, version = (tier.name if tier else ""), version or ""
         return Offer(name, version, house.conversation_tokens_max, 0, 0, 0, 0, None, None, None, None, None, None)
-    own = own_prices(overrides)
-    if own:
-        tier = tier.with_prices(own)
+    customer_prices = own_prices(overrides)
+    if customer_prices:
+        tier = tier.with_prices(customer_prices)
     return Offer(
         tier=tier.name,
-        version=own_version(version or "", own),
+        version=own_version(version or "", customer_prices),
         conversation_tokens_max=house.conversation_tokens_max if cap is None else cap,
         price_nanousd=tier.price_nanousd,
         included_conversations=tier.included_conversations or 0,
@@ -129,6 +129,6 @@ def charge(
 
 
 def charge_bound(price: int, input_rate: int, output_rate: int, *, tokens: int, input_tokens: int) -> Charge:
-    """Return the most that a call of up to so many tokens costs: what is held of the customer's spend."""
+    """Return the most that a call of up to ``tokens`` costs: the amount held of the customer's spend."""
     by_meter = metered_bound(tokens, output_rate) + metered_bound(input_tokens, input_rate)
     return Charge(price + by_meter, by_meter)

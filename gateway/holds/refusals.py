@@ -1,4 +1,4 @@
-"""What a refused reservation means for the caller: another try with fewer tokens, or which error."""
+"""Decides what a refused reservation means for the caller: another try with fewer tokens, or an error."""
 
 from __future__ import annotations
 
@@ -34,18 +34,20 @@ def smaller_want(offered: Offer, ask: Ask, reply: list[str], house: HouseLimits)
 def refusal(
     offered: Offer, facts: Facts, reply: list[str], now_ms: int, *, want: int, grant_min: int
 ) -> CallerError | HouseError:
-    """Return the error of a refused call, with the limit that it reached; ``want`` is how many tokens a choice asked for, of which
-    ``grant_min`` may be enough where a conversation has no price."""
+    """Return the error of a refused call, with the limit that it reached.
+
+    ``want`` is how many tokens a choice requested, of which ``grant_min`` may do where a conversation has no price.
+    """
     error = _error(offered, facts, reply, now_ms)
     error.reached = _reached(offered, facts, reply, want, grant_min)
     return error
 
 
 def _reached(offered: Offer, facts: Facts, reply: list[str], want: int, grant_min: int) -> Reached | None:
-    why = reply[1]
-    allowed = int(reply[5]) if why in ("period", "end user") else want
+    reason = reply[1]
+    allowed = int(reply[5]) if reason in ("period", "end user") else want
     tokens = allowed * facts.choices
-    least = tokens if offered.price_nanousd else min(allowed, grant_min) * facts.choices
+    smallest = tokens if offered.price_nanousd else min(allowed, grant_min) * facts.choices
     limits = {
         "conversation": ("conversation_tokens_max", offered.conversation_tokens_max, tokens),
         "conversation input": (
@@ -55,38 +57,38 @@ def _reached(offered: Offer, facts: Facts, reply: list[str], want: int, grant_mi
         ),
         "period": ("period_tokens_max", offered.period_tokens_max, tokens),
         "end user": ("end_user_period_tokens_max", offered.end_user_period_tokens_max, tokens),
-        "spend": ("spend_nanousd_max", offered.spend_nanousd_max, int(reply[6]) if why == "spend" else 0),
+        "spend": ("spend_nanousd_max", offered.spend_nanousd_max, int(reply[6]) if reason == "spend" else 0),
         "concurrency": ("concurrency_max", offered.concurrency_max, 1),
     }
-    if why == "rate":
+    if reason == "rate":
         return Reached("requests_per_minute", offered.requests_per_minute, asked=1)
-    if why not in limits:
+    if reason not in limits:
         return None
-    name, most, asked = limits[why]
-    used, needed = int(reply[3]), least if why == "period" else asked
-    stays = why in ("period", "spend") and most is not None and used + needed > most
-    period = (facts.period_start, facts.period_end) if stays else None
-    return Reached(name, most, used, int(reply[4]), asked, period)
+    name, limit, requested = limits[reason]
+    used, needed = int(reply[3]), smallest if reason == "period" else requested
+    lasts = reason in ("period", "spend") and limit is not None and used + needed > limit
+    period = (facts.period_start, facts.period_end) if lasts else None
+    return Reached(name, limit, used, int(reply[4]), requested, period)
 
 
 def _error(offered: Offer, facts: Facts, reply: list[str], now_ms: int) -> CallerError | HouseError:
     """Return the error that names the limit, what is left of it and when it is available again."""
-    why = reply[1]
-    if why == "conversation":
+    reason = reply[1]
+    if reason == "conversation":
         return ConversationCapReached(
             f"This conversation has reached its cap of {offered.conversation_tokens_max} tokens; begin a new one."
         )
-    if why == "conversation input" and offered.conversation_input_tokens_max is not None:
+    if reason == "conversation input" and offered.conversation_input_tokens_max is not None:
         return ConversationCapReached(
             f"This conversation may be sent {reply[2]} input tokens in all; begin a new one with a shorter prompt."
         )
     reset_s = max(0, facts.period_end - now_ms) // 1000
-    if _is_uncounted(why, offered):
+    if _is_uncounted(reason, offered):
         return InsufficientQuota(
             f"With this call more than {MOST} would be counted, which is the most there can be; "
             f"the next period starts in {duration(reset_s)}."
         )
-    if why == "period":
+    if reason == "period":
         headers = {
             "x-ratelimit-limit-tokens": str(offered.period_tokens_max),
             "x-ratelimit-remaining-tokens": reply[2],
@@ -97,43 +99,43 @@ def _error(offered: Offer, facts: Facts, reply: list[str], now_ms: int) -> Calle
             f"the next period starts in {duration(reset_s)}.",
             headers,
         )
-    if why == "end user":
-        who = "This end user" if facts.end_user else "All calls that name no end user together"
+    if reason == "end user":
+        subject = "This end user" if facts.end_user else "All calls that name no end user together"
         return EndUserQuotaReached(
-            f"{who} may have {offered.end_user_period_tokens_max} tokens a period, which do not allow this call: "
+            f"{subject} may have {offered.end_user_period_tokens_max} tokens a period, which do not allow this call: "
             f"{reply[2]} are left; the next period starts in {duration(reset_s)}.",
             param="user",
         )
-    if why == "spend":
+    if reason == "spend":
         return InsufficientQuota(
             f"The period's spend limit of {offered.spend_nanousd_max} nano-{facts.currency} does not allow this call: "
             f"{reply[2]} are left; the next period starts in {duration(reset_s)}."
         )
-    if why == "concurrency":
+    if reason == "concurrency":
         return RateLimitExceeded(f"At most {offered.concurrency_max} calls may run at once.", retry_after_s=1)
-    if why == "rate":
+    if reason == "rate":
         wait_s = -(-int(reply[2]) // 1_000_000)
         return RateLimitExceeded(f"At most {offered.requests_per_minute} requests a minute are admitted.", wait_s)
-    if why == "breach":
+    if reason == "breach":
         return AccountInconsistent(
             "What this account has used and holds does not add up, so it is not served until that is mended; "
             "nothing was charged."
         )
-    if why == "full":
+    if reason == "full":
         return MeteringUnavailable("Redis is nearly full, so no more calls are admitted; nothing was charged.")
-    if why == "backlog":
+    if reason == "backlog":
         return MeteringUnavailable("The ledger takes no records, so no more calls are admitted; nothing was charged.")
     return MeteringUnavailable()
 
 
-def _is_uncounted(why: str, offered: Offer) -> bool:
-    """Return whether the reached limit is the bound of what can be counted, which nobody has set."""
+def _is_uncounted(reason: str, offered: Offer) -> bool:
+    """Return whether the reached limit is the bound of what can be counted, not a limit that somebody has set."""
     limits = {
         "conversation input": offered.conversation_input_tokens_max,
         "period": offered.period_tokens_max,
         "spend": offered.spend_nanousd_max,
     }
-    return why in limits and limits[why] is None
+    return reason in limits and limits[reason] is None
 
 
 def duration(seconds: int) -> str:

@@ -88,16 +88,19 @@ def settlement(
     closes: bool = True,
     lapsed_with: str | None = None,
 ) -> tuple[bytes, bytes]:
-    """Return what the script ``settle`` is sent of a hold, beside the record and the answers to keep; then the thresholds.
+    """Return two arguments of the script ``settle``: the packed facts of the settlement, and the thresholds of notices.
 
-    Where only a lapsed hold is to be settled, its progress must still be what it was ``lapsed_with``.
+    With ``lapsed_with``, the hold is settled only if it has lapsed and its progress is still ``lapsed_with``.
     ``now`` is the sender's time, ms; the customer's kept answers may take ``answers_bytes_max``.
     """
     numbers = (closes, lapsed_with is not None, now, answers_bytes_max, tokens, input_tokens, due.first, due.again)
     tokens_max, spend_max, thresholds = facts.thresholds()
     limits = (*settle_places(facts, once), tokens_max, spend_max)
-    told = NUMBERS.pack(*numbers, facts.included_conversations, *limits)
-    return told + f"{generation}\0{facts.id}\0{expects}\0{lapsed_with or ''}\0{facts.conversation}".encode(), thresholds
+    packed = NUMBERS.pack(*numbers, facts.included_conversations, *limits)
+    return (
+        packed + f"{generation}\0{facts.id}\0{expects}\0{lapsed_with or ''}\0{facts.conversation}".encode(),
+        thresholds,
+    )
 
 
 class Settlements:
@@ -146,7 +149,7 @@ class Settlements:
             raise MeteringUnavailable(f"Hold {facts.id} cannot be settled.")
 
     async def withdraw(self, hold: Hold) -> None:
-        """Make sure that nothing is held for a reservation whose reply was lost, whether it was made or not."""
+        """Make sure that nothing is held for a reservation whose reply was lost, whether or not it was made."""
         names = [redis_keys.inflight(hold.facts.bucket), redis_keys.settled(hold.facts.bucket)]
         with translated():
             reply = text(await self._withdraw.run(self._connection, names, [hold.id, self._now_ms()]))
@@ -168,7 +171,7 @@ class Settlements:
     def _settlement(
         self, hold: Hold, outcome: Outcome, once: Once | None, billed: Checkpoint | None = None
     ) -> tuple[list[str], Sequence[bytes]]:
-        """Return keys and arguments to settle a live hold, or one that was ``billed`` at its checkpoint meanwhile."""
+        """Return keys and arguments to settle a live hold, or a hold that was ``billed`` at its checkpoint."""
         facts = hold.facts
         if billed is None:
             record = usage_record(facts, admitted=hold.admitted, grant=hold.grant, outcome=outcome)
@@ -178,7 +181,7 @@ class Settlements:
             record = correction(facts, admitted=hold.admitted, grant=hold.grant, outcome=outcome, billed=billed)
             tokens, input_tokens = record["billed_output_tokens"], record["input_tokens"]
             due = _beyond(facts, outcome, billed)
-        told, thresholds = settlement(
+        arguments, thresholds = settlement(
             facts,
             generation=self._generation.value,
             expects="live" if billed is None else "suspect",
@@ -191,16 +194,16 @@ class Settlements:
         )
         if outcome.threads:
             record["threads"] = outcome.threads
-        booked = _connection(record) if outcome.was_answered and (billed is None or tokens or due.again) else b""
+        record_json = _connection(record) if outcome.was_answered and (billed is None or tokens or due.again) else b""
         answers = () if once is None else (once.answer_first, once.answer_again)
-        return settle_keys(facts, outcome.threads, once), (told, booked, thresholds, *answers)
+        return settle_keys(facts, outcome.threads, once), (arguments, record_json, thresholds, *answers)
 
     async def renew(self, bucket: str, sofar: Mapping[str, Checkpoint]) -> dict[str, str]:
         """Renew holds of one bucket with their use so far; return the state of each: live, suspect, unknown."""
         names = [redis_keys.state(bucket), redis_keys.inflight(bucket)]
         arguments: list[str | int] = [self._generation.value, self._now_ms()]
-        for hold_id, at in sofar.items():
-            arguments += [hold_id, at.tokens, "1" if at.owes_input else ""]
+        for hold_id, checkpoint in sofar.items():
+            arguments += [hold_id, checkpoint.tokens, "1" if checkpoint.owes_input else ""]
         since = self._generation.learnt
         with translated():
             verdicts = texts(await self._renew.run(self._connection, names, arguments))
@@ -210,8 +213,8 @@ class Settlements:
         return dict(zip(sofar, verdicts, strict=True))
 
     async def announce(self, hold: Hold, sofar: Checkpoint) -> bool:
-        """Write a hold again that a rebuild could not know; return whether it is still open."""
-        told = Announcement(
+        """Write again a hold that a rebuild could not know; return whether it is still open."""
+        announcement = Announcement(
             facts=hold.facts,
             owner=self._lease.owner,
             deadline=hold.admitted + self._lease.deadline_ms,
@@ -225,8 +228,8 @@ class Settlements:
             owes_input=sofar.owes_input,
         )
         with translated():
-            arguments = told.arguments(self._generation.value, self._now_ms())
-            return text(await self._announce.run(self._connection, told.keys(), arguments)) != "settled"
+            arguments = announcement.arguments(self._generation.value, self._now_ms())
+            return text(await self._announce.run(self._connection, announcement.keys(), arguments)) != "settled"
 
     async def beat(self) -> None:
         """Record that this worker is alive, for one lease."""
@@ -258,6 +261,6 @@ def _beyond(facts: Facts, outcome: Outcome, billed: Checkpoint) -> Charge:
     if outcome.billed_output_tokens == billed.tokens == 0 and not (outcome.owes_input or billed.owes_input):
         return NOTHING
     before = recovered(facts, billed)
-    whole, part = facts.charge(outcome), facts.charge(before)
-    extra = whole.again - part.again
+    total, billed_charge = facts.charge(outcome), facts.charge(before)
+    extra = total.again - billed_charge.again
     return Charge(extra if billed.tokens else extra + facts.price_nanousd, extra)

@@ -52,7 +52,7 @@ class Customer:
     created: int = 0
     increase: Increase | None = None
     notice_percents: tuple[int, ...] | None = None
-    """At which shares of a limit the webhook is told; None is the installation's."""
+    """The percentages of a limit at which the webhook is notified; None is the installation's."""
 
     def raised(self, now_ms: int) -> dict[str, int]:
         """Return the limits that are raised at ``now_ms``."""
@@ -65,12 +65,12 @@ class Customer:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Customer:
-        given = json.loads(text)
-        subscribed, increase = given.pop("subscription", None), given.pop("increase", None)
-        percents = given.pop("notice_percents", None)
+        values = json.loads(text)
+        subscription, increase = values.pop("subscription", None), values.pop("increase", None)
+        percents = values.pop("notice_percents", None)
         return cls(
-            **given,
-            subscription=Subscription(**subscribed) if subscribed else None,
+            **values,
+            subscription=Subscription(**subscription) if subscription else None,
             increase=Increase(**increase) if increase else None,
             notice_percents=None if percents is None else tuple(percents),
         )
@@ -97,18 +97,18 @@ class Publication:
         return (self.version, *self.arms)
 
     def version_for(self, customer: Customer) -> str:
-        """Return the menu that a customer has by this publication: always the same one, from the customer's id alone.
+        """Return the menu that a customer has by this publication: always the same menu, from the customer's id alone.
 
         A customer created before the publication is in no arm.
         """
         if not self.arms or customer.created < self.at:
             return self.version
         drawn = hashlib.sha256(f"{self.seq}:{customer.id}".encode()).digest()
-        place = int.from_bytes(drawn[:8]) / 2**64
+        position = int.from_bytes(drawn[:8]) / 2**64
         for version, share in sorted(self.arms.items()):
-            if place < share:
+            if position < share:
                 return version
-            place -= share
+            position -= share
         return self.version
 
 
@@ -139,13 +139,13 @@ class Timeline:
 
     @classmethod
     def from_json(cls, text: str | bytes | None) -> Timeline:
-        given: list[dict[str, Any]] = json.loads(text) if text else []
-        return cls(tuple(Publication(**publication) for publication in given))
+        publications: list[dict[str, Any]] = json.loads(text) if text else []
+        return cls(tuple(Publication(**publication) for publication in publications))
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a customer stands: its tier and menu version now, and the change that is already decided, if any."""
+    """A customer's tier and menu version now, and the change that is already decided, if any."""
 
     tier: str | None
     version: str | None
@@ -164,28 +164,28 @@ def standing(customer: Customer, timeline: Timeline, now_ms: int) -> Standing:
 
     Every change - the customer's own next tier, and each publication with the tier names it moves - has one moment
     at which it takes effect for this customer. The changes up to now are applied in the order of those moments.
-    An open subscription holds until its end; what was decided meanwhile comes then.
+    An open subscription holds until its end; changes decided meanwhile take effect then.
     """
-    subscribed = customer.subscription
-    if subscribed is None or not subscribed.is_open(now_ms):
+    subscription = customer.subscription
+    if subscription is None or not subscription.is_open(now_ms):
         return _decided(customer, timeline, now_ms)
-    after = _decided(customer, timeline, subscribed.until)
-    stays = (after.tier, after.version) == (subscribed.tier, subscribed.version)
-    coming = None if stays else Change(after.tier, after.version, subscribed.until)
-    return Standing(subscribed.tier, subscribed.version, coming)
+    after = _decided(customer, timeline, subscription.until)
+    stays = (after.tier, after.version) == (subscription.tier, subscription.version)
+    next_change = None if stays else Change(after.tier, after.version, subscription.until)
+    return Standing(subscription.tier, subscription.version, next_change)
 
 
 def _decided(customer: Customer, timeline: Timeline, now_ms: int) -> Standing:
     """Return the standing by the changes alone."""
-    tier, version, coming = customer.tier, None, None
+    tier, version, next_change = customer.tier, None, None
     for effective, publication in _changes(customer, timeline):
         # A tier that was set after a publication took effect is a name of that menu already.
         after = _changed(tier, version, publication, customer, effective)
         if effective <= now_ms:
             tier, version = after
-        elif coming is None:
-            coming = Change(after[0], after[1], effective)
-    return Standing(tier, version, coming)
+        elif next_change is None:
+            next_change = Change(after[0], after[1], effective)
+    return Standing(tier, version, next_change)
 
 
 def _changes(customer: Customer, timeline: Timeline) -> list[tuple[int, Publication | None]]:

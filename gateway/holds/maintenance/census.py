@@ -1,4 +1,4 @@
-"""Compares windows with the holds that are open in them: a window's held tokens are those of its holds, to the token."""
+"""Compares windows with the holds open in them: a window's held tokens must equal those of its holds, to the token."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.holds.store.packing import WindowState
 from gateway.holds.store.scripts import run_all, source
 
 TRIES = 3
-"""How many times a bucket with holds in unrequested windows is read; after that it waits for the next turn."""
+"""How many times a bucket with holds in unrequested windows is read; after that the bucket waits for the next turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +43,23 @@ class Count:
 def fault(window: WindowState, holds: Sequence[Held]) -> str | None:
     """Return how a window breaks granted = used + held + remaining, or None."""
     tokens, money = sum(hold.tokens for hold in holds), sum(hold.money for hold in holds)
-    found = []
+    faults = []
     if window.held != tokens:
-        found.append(f"{window.held} tokens are held, its {len(holds)} open holds have {tokens}")
+        faults.append(f"{window.held} tokens are held, its {len(holds)} open holds have {tokens}")
     if window.spend_held != money:
-        found.append(f"{window.spend_held} nano-units are held, its {len(holds)} open holds have {money}")
+        faults.append(f"{window.spend_held} nano-units are held, its {len(holds)} open holds have {money}")
     amounts = {
         "used": window.used,
         "held": window.held,
         "spend_used": window.spend_used,
         "spend_held": window.spend_held,
     }
-    found += [f"{name} is {amount}" for name, amount in amounts.items() if amount < 0]
+    faults += [f"{name} is {amount}" for name, amount in amounts.items() if amount < 0]
     if window.tokens_max is not None and window.used + window.held > window.tokens_max:
-        found.append(f"{window.used} tokens used and {window.held} held are over {window.tokens_max}")
+        faults.append(f"{window.used} tokens used and {window.held} held are over {window.tokens_max}")
     if window.spend_max is not None and window.spend_used + window.spend_held > window.spend_max:
-        found.append(f"{window.spend_used} nano-units spent and {window.spend_held} held are over {window.spend_max}")
-    return "; ".join(found) or None
+        faults.append(f"{window.spend_used} nano-units spent and {window.spend_held} held are over {window.spend_max}")
+    return "; ".join(faults) or None
 
 
 class Census:
@@ -80,32 +80,32 @@ class Census:
 
         A bucket that is being rebuilt, or where calls in new windows begin too fast, is left out.
         """
-        asked: dict[str, set[str]] = {bucket: set() for bucket in redis_keys.ALL_BUCKETS}
+        requested: dict[str, set[str]] = {bucket: set() for bucket in redis_keys.ALL_BUCKETS}
         for name in windows:
-            asked[bucket_in(name)].add(name)
+            requested[bucket_in(name)].add(name)
         count = Count()
         with translated():
-            waiting: Collection[str] = self._having(count, asked)
+            waiting: Collection[str] = self._having(count, requested)
             for _ in range(TRIES):
-                waiting = self._count(count, {bucket: asked[bucket] for bucket in waiting})
+                waiting = self._count(count, {bucket: requested[bucket] for bucket in waiting})
         return count
 
-    def _having(self, count: Count, asked: Mapping[str, set[str]]) -> list[str]:
-        """Return the buckets that have a hold or a requested window; the others are thereby counted."""
-        found = self._survey.take()
-        count.waiting = sum(bucket.waiting for bucket in found.values())
+    def _having(self, count: Count, requested: Mapping[str, set[str]]) -> list[str]:
+        """Return the buckets that have a hold or a requested window; count the others, which have none, as zero."""
+        states = self._survey.take()
+        count.waiting = sum(bucket.waiting for bucket in states.values())
         empty = [
             bucket
-            for bucket, names in asked.items()
-            if not (names or found[bucket].has_calls or found[bucket].has_older_holds)
+            for bucket, names in requested.items()
+            if not (names or states[bucket].has_calls or states[bucket].has_older_holds)
         ]
         count.holds.update(dict.fromkeys(empty, 0))
         count.tokens.update(dict.fromkeys(empty, 0))
-        return [bucket for bucket in asked if bucket not in count.holds]
+        return [bucket for bucket in requested if bucket not in count.holds]
 
-    def _count(self, count: Count, asked: Mapping[str, set[str]]) -> list[str]:
-        """Add buckets to ``count``; return those with a hold in an unrequested window, which is requested from now on."""
-        windows = {bucket: sorted(names) for bucket, names in asked.items()}
+    def _count(self, count: Count, requested: Mapping[str, set[str]]) -> list[str]:
+        """Add buckets to ``count``; return those with a hold in an unrequested window, and request that window."""
+        windows = {bucket: sorted(names) for bucket, names in requested.items()}
         generation = self._generation()
         replies = run_all(
             self._redis,
@@ -118,7 +118,7 @@ class Census:
                 for bucket, names in windows.items()
             ],
         )
-        again = []
+        unfinished = []
         for (bucket, names), reply in zip(windows.items(), replies, strict=True):
             if reply[0] == b"rebuild":
                 continue
@@ -127,15 +127,15 @@ class Census:
             for place in range(0, len(flat), 3):
                 hold = Held(text(flat[place]), int(flat[place + 1]), int(flat[place + 2]))
                 held[hold.window].append(hold)
-            if held.keys() - asked[bucket]:
-                asked[bucket].update(held)
-                again.append(bucket)
+            if held.keys() - requested[bucket]:
+                requested[bucket].update(held)
+                unfinished.append(bucket)
                 continue
             for name, row in zip(names, rows, strict=True):
                 count.windows[name] = fault(WindowState.read(row), held[name])
             count.holds[bucket] = len(flat) // 3
             count.tokens[bucket] = sum(hold.tokens for holds in held.values() for hold in holds)
-        return again
+        return unfinished
 
 
 def bucket_in(name: str) -> str:

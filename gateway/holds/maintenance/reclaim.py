@@ -1,4 +1,4 @@
-"""Reclaims the holds of dead workers: bills the tokens of the last renewal, and frees the rest once nobody can use it."""
+"""Reclaims the holds of dead workers: bills the tokens of the last renewal, frees the rest once no call can use it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gateway.holds.store.scripts import source
 
 
 class Reclaimer:
-    """Any number of reclaimers may run: each verb is idempotent and leaves alone a hold that was renewed meanwhile.
+    """Any number of reclaimers may run: each verb is idempotent and leaves unchanged a hold that was renewed meanwhile.
 
     A reclaimer lets a hold lapse only after it has reached Redis for a whole lease: while Redis was unavailable or
     read-only, or its clock was set, no worker could renew. The holds of a worker proven dead need not wait.
@@ -72,35 +72,37 @@ class Reclaimer:
         now = reading.now
         if now is None:
             return 0
-        found = self._survey.take()
-        older = [bucket for bucket, there in found.items() if there.has_older_holds]
+        states = self._survey.take()
+        older = [bucket for bucket, content in states.items() if content.has_older_holds]
         if older:
             self._adopt_older(now, older)
-        calls = calls_in_flight(self._redis, [name for name in found if found[name].has_calls or name in older])
+        calls = calls_in_flight(self._redis, [name for name in states if states[name].has_calls or name in older])
         if self._looks_ahead:
             self._shorten_leases(calls, now)
         return sum(
             self._look_at(bucket, call, now)
-            for bucket, there in calls.items()
-            for call in there
+            for bucket, content in calls.items()
+            for call in content
             if call.renewed + self._lease_ms <= now
         )
 
     def _shorten_leases(self, calls: Mapping[str, Sequence[InFlight]], now: int) -> None:
-        """Let no lease end later than a lease made now: another clock made it, and its worker may be dead."""
-        for bucket, there in calls.items():
-            ahead = [part for call in there if call.renewed > now + APART_MS for part in (call.id, call.progress)]
-            if ahead:
-                self._redate(keys=[redis_keys.inflight(bucket)], args=[now, *ahead])
+        """Shorten leases that end later than a lease made now: another clock dated them; their worker may be dead."""
+        for bucket, bucket_calls in calls.items():
+            dated_ahead = [
+                part for call in bucket_calls if call.renewed > now + APART_MS for part in (call.id, call.progress)
+            ]
+            if dated_ahead:
+                self._redate(keys=[redis_keys.inflight(bucket)], args=[now, *dated_ahead])
         self._looks_ahead = False
 
     def _adopt_older(self, now: int, buckets: Sequence[str]) -> None:
-        """Rewrite the holds that workers of the version before have left behind."""
+        """Rewrite the holds that workers of the previous version have left behind."""
         with self._redis.pipeline(transaction=False) as batch:
             for bucket in buckets:
                 batch.zrangebyscore(redis_keys.older_holds(bucket), "-inf", now)
-            found = batch.execute()
-        for bucket, ids in zip(buckets, found, strict=True):
+            replies = batch.execute()
+        for bucket, ids in zip(buckets, replies, strict=True):
             for hold_id in map(text, ids):
                 hold = redis_keys.older_hold(bucket, hold_id)
                 owner = text(self._redis.hget(hold, "owner") or b"")
@@ -126,12 +128,12 @@ class Reclaimer:
         beats = not is_dead and self._beats(call.owner)
         if call.is_suspect:
             return not beats and self._free(call, now)
-        # A living worker renews its holds. A hold that it has not renewed for a second lease is nobody's.
+        # A living worker renews its holds. A hold that it has not renewed for a second lease belongs to no worker.
         is_nobodys = not beats or call.renewed + 2 * self._lease_ms <= now
         return is_nobodys and self._bill(call, now, closes=is_dead)
 
     def _beats(self, worker: str) -> bool:
-        """Return whether a worker has a heartbeat; a heartbeat dated by another clock lasts a lease from now at most."""
+        """Return whether a worker has a heartbeat; if another clock dated it, it lasts at most a lease from now."""
         left_ms = self._redis.pttl(redis_keys.worker(worker))
         if left_ms > self._lease_ms:
             self._redis.pexpire(redis_keys.worker(worker), self._lease_ms)
@@ -139,11 +141,11 @@ class Reclaimer:
 
     def _bill(self, call: InFlight, now: int, *, closes: bool) -> bool:
         facts = call.facts
-        came_to = recovered(facts, Checkpoint(call.sofar, call.owes_input))
-        record = usage_record(facts, admitted=call.admitted, grant=call.grant, outcome=came_to)
-        due = facts.charge(came_to)
+        outcome = recovered(facts, Checkpoint(call.sofar, call.owes_input))
+        record = usage_record(facts, admitted=call.admitted, grant=call.grant, outcome=outcome)
+        due = facts.charge(outcome)
         line = json.dumps(record, separators=(",", ":"))
-        return self._post(call, now, "live", closes, came_to.billed_output_tokens, came_to.input_tokens, due, line)
+        return self._post(call, now, "live", closes, outcome.billed_output_tokens, outcome.input_tokens, due, line)
 
     def _free(self, call: InFlight, now: int) -> bool:
         return self._post(call, now, "suspect", True, 0, 0, NOTHING, "")
@@ -160,7 +162,7 @@ class Reclaimer:
         record: str,
     ) -> bool:
         facts = call.facts
-        told, thresholds = settlement(
+        arguments, thresholds = settlement(
             facts,
             generation=self._generation(),
             expects=expects,
@@ -171,5 +173,5 @@ class Reclaimer:
             closes=closes,
             lapsed_with=call.progress,
         )
-        reply = self._settle(keys=settle_keys(facts), args=[told, record, thresholds, "", ""])
+        reply = self._settle(keys=settle_keys(facts), args=[arguments, record, thresholds, "", ""])
         return isinstance(reply, bytes)

@@ -24,11 +24,11 @@ class Reading:
     here: int
     """Redis' time."""
     now: int | None
-    """The time as the scripts count it; None where the two clocks have never agreed, so that neither is known right."""
+    """The time as the scripts count it; None where the clocks have never agreed, and neither is known to be right."""
     ahead_ms: int
     """How far Redis' clock is ahead of this process'."""
     jump_ms: int
-    """By how much it was set since the reading before; 0 for as little as a reading takes."""
+    """By how much Redis' clock was set since the previous reading; 0 for no more than a reading's duration explains."""
 
 
 class RedisClock:
@@ -43,8 +43,8 @@ class RedisClock:
     def read(self) -> Reading:
         """Return both clocks; raises redis-py's errors."""
         seconds, micros = cast(tuple[int, int], cast(Any, self._redis.time()))
-        here, ours = seconds * 1000 + micros // 1000, self._now_ms()
-        ahead_ms = here - ours
+        redis_ms, own_ms = seconds * 1000 + micros // 1000, self._now_ms()
+        ahead_ms = redis_ms - own_ms
         jump_ms = 0 if self._ahead_ms is None else ahead_ms - self._ahead_ms
         if abs(jump_ms) <= JUMP_MS:
             jump_ms = 0
@@ -53,5 +53,5 @@ class RedisClock:
         self._ahead_ms = ahead_ms
         agree = abs(ahead_ms) <= APART_MS
         self._vouches |= agree
-        now = here if agree else ours if self._vouches else None
-        return Reading(here, now, ahead_ms, jump_ms)
+        now = redis_ms if agree else own_ms if self._vouches else None
+        return Reading(redis_ms, now, ahead_ms, jump_ms)

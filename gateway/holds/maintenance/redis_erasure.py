@@ -30,11 +30,12 @@ def erase_customer(
 ) -> None:
     """Remove a deleted customer's conversations, the threads to them, its kept answers, refusals and notices.
 
-    What a running call holds is removed with that call. Last each server is asked to rewrite its log, because the old log
-    has every command in it. An operator's server that refuses keeps its log until it rewrites the log by itself.
+    The holds of a running call are removed with that call. At the end each server is requested to rewrite its log,
+    because the old log has every command in it. An operator's server that refuses keeps its log until it rewrites
+    the log by itself.
 
     Raises:
-        MeteringUnavailable: Redis is unavailable; a later repetition does as well.
+        MeteringUnavailable: Redis is unavailable; the erasure can be repeated later.
     """
     bucket = redis_keys.bucket_of(customer_id)
     with translated():

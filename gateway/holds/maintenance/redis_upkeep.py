@@ -53,10 +53,10 @@ class Found:
 
 
 class Maintenance:
-    """Looks after Redis; any number may run.
+    """Maintains Redis; any number of processes may run it.
 
-    A window does not expire in Redis: where its clock is set forward for a moment, a quota must not start over. So windows
-    are removed here, once both clocks show that their period has been over for two days.
+    A window does not expire in Redis: where its clock is set forward for a moment, a quota must not start over. So
+    windows are removed here, once both clocks show that their period has been over for two days.
 
     Raises:
         MeteringUnavailable: Redis is unavailable, from ``turn``.
@@ -76,31 +76,31 @@ class Maintenance:
         """Check everything once."""
         with translated():
             reading = self._clocks.read()
-            seen = int(cast(Any, self._redis.get(redis_keys.CLOCK)) or 0)
-            used, most = self._memory()
-            self._tell(used, most)
+            previous = int(cast(Any, self._redis.get(redis_keys.CLOCK)) or 0)
+            used, memory_max = self._memory()
+            self._tell(used, memory_max)
             with suppress(OutOfMemoryError):
                 self._redis.set(redis_keys.CLOCK, reading.here)
             if reading.now is not None:
                 earlier = min(reading.here, self._now_ms())
                 self._remove_past(earlier - KEPT_MS)
                 self._remove_marks(earlier - MARKS_KEPT_MS)
-        has_lost = abs(reading.jump_ms) > LOST_MS or reading.here < seen - LOST_MS
-        return Found(reading.now, reading.ahead_ms, has_lost, used, most)
+        has_lost = abs(reading.jump_ms) > LOST_MS or reading.here < previous - LOST_MS
+        return Found(reading.now, reading.ahead_ms, has_lost, used, memory_max)
 
     def _memory(self) -> tuple[int, int]:
-        """Return used and most bytes of the node that has the least room."""
+        """Return the used bytes and the limit, 0 for none, of the node that has the least room."""
         if isinstance(self._redis, redis.RedisCluster):
             nodes = cast(Any, self._redis.info("memory", target_nodes=redis.RedisCluster.PRIMARIES))
-            found = list(nodes.values()) if all(isinstance(node, dict) for node in nodes.values()) else [nodes]
+            reports = list(nodes.values()) if all(isinstance(node, dict) for node in nodes.values()) else [nodes]
         else:
-            found = [cast(Any, self._redis.info("memory"))]
-        amounts = [(int(node.get("used_memory", 0)), int(node.get("maxmemory", 0))) for node in found]
+            reports = [cast(Any, self._redis.info("memory"))]
+        amounts = [(int(node.get("used_memory", 0)), int(node.get("maxmemory", 0))) for node in reports]
         return max(amounts, key=lambda amount: amount[0] / amount[1] if amount[1] else 0)
 
-    def _tell(self, used: int, most: int) -> None:
+    def _tell(self, used: int, memory_max: int) -> None:
         """Stop admissions while there is too little room, so that in-flight calls can be settled."""
-        share = used / most if most else 0.0
+        share = used / memory_max if memory_max else 0.0
         is_full = share > (ROOMY if self._is_full else FULL)
         if is_full is self._is_full:
             return
@@ -112,11 +112,11 @@ class Maintenance:
         self._is_full = is_full
 
     def _remove_past(self, before: int) -> None:
-        """Remove, of the next names, the windows of periods that ended before then and in which nothing is held."""
+        """Remove those windows among the next names that have no holds and whose period ended before ``before``."""
         names = [text(name) for name in islice(self._names, NAMES_A_TURN)]
         if len(names) < NAMES_A_TURN:
             self._names = iter(self._redis.scan_iter(count=NAMES_A_TURN))
-        windows = [(name, *found) for name in names if (found := window_in(name)) is not None and found[1] < before]
+        windows = [(name, *parsed) for name in names if (parsed := window_in(name)) is not None and parsed[1] < before]
         periods = self._customers(sorted({customer for _, customer, _ in windows}))
         past = [
             name
@@ -130,7 +130,7 @@ class Maintenance:
         run_all(self._redis, self._remove, [([name], [int(starts[name] + LONGEST_MS < before)]) for name in past])
 
     def _remove_marks(self, before: int) -> None:
-        """Remove the marks of the next bucket's holds settled before then: they are of workers that have died."""
+        """Remove the next bucket's marks of holds settled before ``before``: the workers of those holds have died."""
         name = redis_keys.settled(redis_keys.ALL_BUCKETS[self._turns % redis_keys.BUCKETS])
         self._turns += 1
         marks = cast(dict[bytes, bytes], self._redis.hgetall(name))
@@ -153,11 +153,11 @@ class Maintenance:
 def window_in(name: str) -> tuple[str, int] | None:
     """Return the owner of a window's key and when its period starts, ms; None for a key of another kind."""
     _, _, rest = name.partition(":")
-    kind, _, where = rest.partition(":")
+    kind, _, tail = rest.partition(":")
     if kind == "window":
-        customer, _, start = where.rpartition(":")
+        customer, _, start = tail.rpartition(":")
     elif kind == "end_user":
-        customer, _, start = where.rpartition(":")[0].rpartition(":")
+        customer, _, start = tail.rpartition(":")[0].rpartition(":")
     else:
         return None
     return (customer, int(start)) if start.isdecimal() else None

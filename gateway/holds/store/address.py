@@ -38,26 +38,26 @@ def address_of(url: str) -> Address:
     """Return the address of ``redis://``, ``rediss://`` or ``unix://``, with the options that redis-py reads there.
 
     Raises:
-        ValueError: the URL is none of the three.
+        ValueError: the URL has none of the three schemes.
     """
-    given: dict[str, Any] = dict(parse_url(url))
-    user, password, database = given.get("username"), given.get("password"), int(given.get("db") or 0)
+    url_options: dict[str, Any] = dict(parse_url(url))
+    user, password, database = url_options.get("username"), url_options.get("password"), int(url_options.get("db") or 0)
     introduction: list[Words] = []
     if password is not None:
         introduction.append(("AUTH", password) if user is None else ("AUTH", user, password))
     if database:
         introduction.append(("SELECT", database))
     return Address(
-        given.get("path"),
-        given.get("host", "localhost"),
-        given.get("port", 6379),
-        _tls(given) if url.startswith("rediss://") else None,
+        url_options.get("path"),
+        url_options.get("host", "localhost"),
+        url_options.get("port", 6379),
+        _tls(url_options) if url.startswith("rediss://") else None,
         tuple(introduction),
     )
 
 
-def _tls(given: dict[str, Any]) -> ssl.SSLContext:
+def _tls(url_options: dict[str, Any]) -> ssl.SSLContext:
     """Return the TLS context that redis-py makes of the ``ssl_`` options: they alone turn verification off."""
     options: dict[str, Any] = {"cert_reqs": "required", "check_hostname": True}
-    options |= {name.removeprefix(_TLS): value for name, value in given.items() if name.startswith(_TLS)}
+    options |= {name.removeprefix(_TLS): value for name, value in url_options.items() if name.startswith(_TLS)}
     return RedisSSLContext(**options).get()

@@ -19,8 +19,8 @@ V = TypeVar("V")
 class Remembered(Generic[K, V]):
     """The most recently used entries, up to a bound."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, capacity: int) -> None:
+        self._most = capacity
         self._entries: OrderedDict[K, V] = OrderedDict()
 
     def get(self, key: K) -> V | None:
@@ -58,43 +58,43 @@ class LookupCache:
 
     async def holder(self, bucket: str, digest: str) -> Holder | None:
         """Return the owner of a key, or None for a key that Redis does not know."""
-        known = self._holders.get(digest)
-        if known is None:
+        cached = self._holders.get(digest)
+        if cached is None:
             customer, key_id = await self._connection.ask(
                 "HMGET", redis_keys.api_key(bucket, digest), "customer", "key_id"
             )
             if customer is None or key_id is None:
                 return None
-            known = Holder((text(customer), text(key_id)))
-            self._holders.put(digest, known)
-        return known
+            cached = Holder((text(customer), text(key_id)))
+            self._holders.put(digest, cached)
+        return cached
 
     async def place(self, digest: str) -> str | None:
         """Return the bucket of a key that was made elsewhere, or None for a key that Redis does not know."""
-        known = self._places.get(digest)
-        if known is None:
+        cached = self._places.get(digest)
+        if cached is None:
             bucket = await self._connection.ask("GET", redis_keys.place(digest))
             if bucket is None:
                 return None
-            known = text(bucket)
-            self._places.put(digest, known)
-        return known
+            cached = text(bucket)
+            self._places.put(digest, cached)
+        return cached
 
     def forget_key(self, digest: str) -> None:
         self._holders.forget(digest)
 
     async def customer(self, customer_id: str, *, fresh: bool = False) -> Customer | None:
         """Return a customer's record; ``fresh`` reads it again."""
-        known = None if fresh else self._customers.get(customer_id)
-        if known is None:
+        cached = None if fresh else self._customers.get(customer_id)
+        if cached is None:
             body = await self._connection.ask(
                 "HGET", redis_keys.customer(redis_keys.bucket_of(customer_id), customer_id), "body"
             )
             if body is None:
                 return None
-            known = Customer.from_json(body)
-            self._customers.put(customer_id, known)
-        return known
+            cached = Customer.from_json(body)
+            self._customers.put(customer_id, cached)
+        return cached
 
     async def read_timeline(self) -> Timeline:
         """Read the publications again."""
@@ -103,11 +103,11 @@ class LookupCache:
 
     async def menu(self, version: str) -> Menu | None:
         """Return an immutable menu."""
-        known = self._menus.get(version)
-        if known is None:
+        cached = self._menus.get(version)
+        if cached is None:
             body = await self._connection.ask("GET", redis_keys.menu(version))
             if body is None:
                 return None
-            known = Menu.from_json(json.loads(body))
-            self._menus.put(version, known)
-        return known
+            cached = Menu.from_json(json.loads(body))
+            self._menus.put(version, cached)
+        return cached

@@ -1,4 +1,4 @@
-"""Clients of Redis for the one URL of the settings, and the one place where its errors become the gateway's."""
+"""Clients of Redis for the URL of the settings, and the only place where Redis' errors become the gateway's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TIMEOUT_S = 5.0
 def connect(url: str) -> redis.Redis:
     """Return a blocking client, for the admin side and the bookkeeper.
 
-    It repeats a command only once: while Redis does not answer, an operator is told soon and no row stays locked long.
+    It repeats a command only once: while Redis does not answer, an operator soon gets an error and no row is locked long.
     """
     options: dict[str, Any] = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
     with _understood():

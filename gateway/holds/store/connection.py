@@ -14,10 +14,10 @@ from redis.exceptions import BusyLoadingError, NoScriptError, RedisError, Respon
 from gateway.errors import MeteringUnavailable
 from gateway.holds.store.address import Address, Words
 
-packed: Callable[[Words], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub knows tuples of one
+packed: Callable[[Words], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub takes tuples of length 1
 
 WAITING_MOST = 16_384
-"""Commands without a reply; one more is refused at once. A call has one or two such commands at a time."""
+"""Commands without a reply; a further command is refused at once. A call has one or two such commands at a time."""
 
 QUIET_TICKS = 2
 """The number of ticks in a row for which a server that owes a reply may be silent."""
@@ -49,12 +49,12 @@ class Command:
 class SharedConnection:
     """One connection that many calls share, made when it is first needed and again after a loss.
 
-    Commands leave together once in each turn of the event loop, or one by one where it does not batch, and their
-    replies come back in the same order. Commands that a lost connection took along are sent once more on the next
+    Commands leave together once in each turn of the event loop, or one by one without ``batches``, and their replies
+    come back in the same order. Commands that had no reply when a connection was lost are sent once more on the next
     connection, then given up.
 
     Time is counted in ticks: where a server that owes a reply is silent for ``timeout_s``, the connection is given up.
-    An event loop that was busy for longer than that ticks once, and reads what came meanwhile before it ticks again.
+    An event loop that was busy for longer than that ticks once, and reads what arrived meanwhile before it ticks again.
     """
 
     def __init__(self, address: Address, timeout_s: float, *, batches: bool = True) -> None:
@@ -106,7 +106,7 @@ class SharedConnection:
             self._tick_later()
 
     async def _connect(self) -> None:
-        """Connect and send the waiting commands, or give all of them up."""
+        """Connect and send the waiting commands, or give up all of them."""
         link = _Socket(self._heard, self._lost)
         try:
             await self._address.open(lambda: link)
@@ -119,7 +119,7 @@ class SharedConnection:
         except RedisError as error:
             link.abandon(error)
             self._give_up(error)
-        except Exception as error:  # noqa: BLE001 - whatever it is, who asks next connects again
+        except Exception as error:  # noqa: BLE001 - after any error the next command connects again
             lost = redis.ConnectionError(f"Redis cannot be reached: {error}.")
             link.abandon(lost)
             self._give_up(lost)
@@ -137,19 +137,19 @@ class SharedConnection:
         self._quiet = 0
 
     def _lost(self, link: _Socket) -> None:
-        """Send once more the commands that a lost connection took along."""
+        """Send once more the commands that had no reply when the connection was lost."""
         if link is not self._link:
             link.abandon(_lost())  # the connection failed during its introduction
             return
         self._link = None
-        again = []
+        repeats = []
         for command in link.sent:
             if command.is_repeat or self._is_closed:
                 _fail(command, _lost())
             elif not command.reply.done():
                 command.is_repeat = True
-                again.append(command)
-        self._waiting = again + self._waiting
+                repeats.append(command)
+        self._waiting = repeats + self._waiting
         if self._waiting:
             self._send()
 
@@ -172,12 +172,12 @@ class SharedConnection:
 
 
 class _Socket(asyncio.Protocol):
-    """One connection: the commands sent on it, in the order in which the replies come."""
+    """One connection, and the commands sent on it in the order in which the replies come."""
 
-    def __init__(self, heard: Callable[[], None], lost: Callable[[_Socket], None]) -> None:
+    def __init__(self, on_data: Callable[[], None], on_loss: Callable[[_Socket], None]) -> None:
         self.sent: deque[Command] = deque()
-        self._heard = heard
-        self._lost = lost
+        self._heard = on_data
+        self._lost = on_loss
         self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader(replyError=_error)
 
@@ -246,6 +246,6 @@ def _fail(command: Command, error: RedisError) -> None:
         command.reply.set_exception(error)
 
 
-def _error(said: str) -> RedisError:
+def _error(message: str) -> RedisError:
     """Return a server's error as redis-py would raise it."""
-    return _ERRORS.get(said.partition(" ")[0], ResponseError)(said)
+    return _ERRORS.get(message.partition(" ")[0], ResponseError)(message)

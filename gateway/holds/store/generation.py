@@ -21,7 +21,7 @@ POLL_S = 0.05
 Heard = Callable[[str], object]
 
 Restore = Callable[[Heard], Awaitable[str]]
-"""Makes Redis hold what the ledger says, and returns the generation in force. ``Heard`` gets the generation earlier,
+"""Makes Redis' state that of the ledger, and returns the generation in force. ``Heard`` is called with the generation
 as soon as it is decided: buckets that are complete serve under it while others are written."""
 
 InForce = Callable[[str], Awaitable[str]]
@@ -46,22 +46,22 @@ def in_own_thread(stack: ExitStack | AsyncExitStack, restore: Callable[[Heard], 
     threads = ThreadPoolExecutor(1, "restore")
     stack.callback(threads.shutdown, wait=False)
 
-    async def restored(heard: Heard) -> str:
-        return await asyncio.get_running_loop().run_in_executor(threads, restore, heard)
+    async def restored(on_decided: Heard) -> str:
+        return await asyncio.get_running_loop().run_in_executor(threads, restore, on_decided)
 
     return restored
 
 
 async def nowhere(_bucket: str) -> str:
-    """Return that no bucket is in force before all are."""
+    """Return an empty text: no bucket is in force before all are."""
     return ""
 
 
 class Generation:
     """One generation, learnt again when a script answers that it is not in force, or when the server lacks the script.
 
-    A server that starts lacks its scripts, and so does a replica that takes over: so a server that may have lost more is
-    noticed before a call is admitted.
+    A server that starts lacks its scripts, and so does a replica that takes over: so a server that may have lost more
+    is noticed before a call is admitted.
     """
 
     def __init__(self, restore: Restore, in_force: InForce = nowhere) -> None:
@@ -81,7 +81,7 @@ class Generation:
             bucket: the bucket that the call needs; None is all of them.
 
         Raises:
-            MeteringUnavailable: it takes long; it goes on, and the next call waits for the same check.
+            MeteringUnavailable: the check takes long; it continues, and the next call waits for it.
         """
         if self.learnt != since:
             return None
@@ -121,6 +121,6 @@ class Generation:
 
 
 def _heard(learning: asyncio.Task[None]) -> None:
-    """Retrieve a failure that no caller waits for any more: asyncio complains of exceptions that are never retrieved."""
+    """Retrieve a failure that no caller waits for any more: asyncio reports exceptions that are never retrieved."""
     if not learning.cancelled():
         learning.exception()

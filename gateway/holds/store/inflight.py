@@ -36,7 +36,7 @@ class InFlight:
     grant: int
     facts_json: str
     progress: str
-    """When it was last renewed and what it had used by then, as Redis has it; empty before the first renewal."""
+    """When the hold was last renewed and what it had used by then, as Redis has it; empty before the first renewal."""
     renewed: int
     sofar: int
     owes_input: bool
@@ -82,9 +82,11 @@ def calls_in(entries: Mapping[bytes, bytes]) -> list[InFlight]:
 
 @dataclass(frozen=True, slots=True)
 class BucketState:
-    """The state of one bucket: the generation in force, empty where there is none, the number of the last record that the
-    ledger has of it, whether it has in-flight calls, how many records wait for the ledger, and whether it has holds of the
-    version before."""
+    """The state of one bucket.
+
+    The generation in force, empty where there is none; the number of the last record that the ledger has of the bucket;
+    whether it has in-flight calls; how many records wait for the ledger; whether it has holds of the previous version.
+    """
 
     generation: str
     watermark: int
@@ -109,14 +111,12 @@ class Survey:
         with translated():
             if isinstance(self._redis, redis.RedisCluster):
                 replies = run_all(self._redis, self._look, [(names, []) for names in _SURVEYED])
-                found = [row for reply in replies for row in reply]
+                rows = [row for reply in replies for row in reply]
             else:
-                found = self._look(keys=[name for names in _SURVEYED for name in names])
+                rows = self._look(keys=[name for names in _SURVEYED for name in names])
         return {
             bucket: BucketState(text(generation or b""), int(watermark or 0), calls > 0, waiting, older > 0)
-            for bucket, (generation, watermark, calls, waiting, older) in zip(
-                redis_keys.ALL_BUCKETS, found, strict=True
-            )
+            for bucket, (generation, watermark, calls, waiting, older) in zip(redis_keys.ALL_BUCKETS, rows, strict=True)
         }
 
 
@@ -128,9 +128,9 @@ _SURVEYED = [
 
 def calls_in_flight(client: redis.Redis, buckets: Iterable[str]) -> dict[str, list[InFlight]]:
     """Return the in-flight calls by bucket, for the buckets that have any."""
-    asked = list(buckets)
+    requested = list(buckets)
     with client.pipeline(transaction=False) as batch:
-        for bucket in asked:
+        for bucket in requested:
             batch.hgetall(redis_keys.inflight(bucket))
-        found = batch.execute()
-    return {bucket: calls_in(entries) for bucket, entries in zip(asked, found, strict=True) if entries}
+        replies = batch.execute()
+    return {bucket: calls_in(entries) for bucket, entries in zip(requested, replies, strict=True) if entries}

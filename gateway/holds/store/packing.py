@@ -48,13 +48,13 @@ def mark(charge_nanousd: int, settled_ms: int) -> bytes:
     return DONE.pack(charge_nanousd, NONE, settled_ms).ljust(MARK_BYTES, b"\0")
 
 
-def settled_at(kept: bytes) -> int:
+def settled_at(packed_mark: bytes) -> int:
     """Return when the hold of a mark was settled, ms."""
-    return int(DONE.unpack_from(kept)[2])
+    return int(DONE.unpack_from(packed_mark)[2])
 
 
 WINDOW = ("amounts", "used", "held", "spend_used", "spend_held", "included", "tokens_max", "spend_max")
-"""The fields of a window: the packed amounts, then the fields of the version before, which are added to them."""
+"""The fields of a window: the packed amounts, then the fields of the previous version, which are added to them."""
 
 _AMOUNTS = Struct("<7d")
 
@@ -72,18 +72,22 @@ class WindowState:
     spend_max: int | None = None
 
     def to_bytes(self) -> bytes:
-        limits = (math.inf if most is None else most for most in (self.tokens_max, self.spend_max))
+        limits = (math.inf if limit is None else limit for limit in (self.tokens_max, self.spend_max))
         return _AMOUNTS.pack(self.used, self.held, self.spend_used, self.spend_held, self.included, *limits)
 
     @classmethod
-    def read(cls, found: Sequence[Any]) -> WindowState:
+    def read(cls, values: Sequence[Any]) -> WindowState:
         """Return a window from the values of its fields, in their order."""
-        amounts, *older = found
+        amounts, *older = values
         *numbers, tokens_max, spend_max = _AMOUNTS.unpack(amounts) if amounts else (0,) * 5 + (math.inf,) * 2
         limits = (
-            int(was) if was else whole(most) for was, most in zip(older[5:], (tokens_max, spend_max), strict=True)
+            int(older_value) if older_value else whole(limit)
+            for older_value, limit in zip(older[5:], (tokens_max, spend_max), strict=True)
         )
-        return cls(*(int(number) + int(was or 0) for number, was in zip(numbers, older[:5], strict=True)), *limits)
+        return cls(
+            *(int(number) + int(older_value or 0) for number, older_value in zip(numbers, older[:5], strict=True)),
+            *limits,
+        )
 
 
 def window_state(client: redis.Redis, name: str | bytes) -> WindowState:
@@ -124,7 +128,7 @@ _OLDER = ("first", "last", "live", "cap", "used", "held", "input_used", "input_h
 
 
 def conversation_in(client: redis.Redis, name: str | bytes) -> ConversationState | None:
-    """Return the conversation under a key, or None; until it ends it may be a hash of the version before."""
+    """Return the conversation under a key, or None; until it ends it may be a hash of the previous version."""
     try:
         found = client.get(name)
     except ResponseError:

@@ -1,4 +1,4 @@
-"""Writes what SQL knows of customers, keys and menus into Redis, where the serving path looks it up."""
+"""Writes the customers, keys and menus that SQL has into Redis, where the serving path looks them up."""
 
 from __future__ import annotations
 
@@ -33,8 +33,11 @@ class Admitted:
 
 @dataclass(slots=True)
 class PeriodUse:
-    """The sums of a customer's records in one period: billed output tokens, nano-units, conversations that its subscription
-    included, and tokens by end user where those are limited."""
+    """The sums of a customer's records in one period.
+
+    Billed output tokens, nano-units, conversations that its subscription included, and tokens by end user where those
+    are limited.
+    """
 
     tokens: int = 0
     charge_nanousd: int = 0
@@ -81,8 +84,8 @@ class Projection:
             used: the sums of its records, including those that wait for the ledger, up to an entry of the stream.
 
         Returns:
-            The last id of the bucket's stream of records where more records have come since, and ``used`` has to be added
-            up again; None where the terms, or later ones, are in force.
+            The last id of the bucket's stream of records where more records have come since, and ``used`` has to be
+            added up again; None where the terms, or later terms, are in force.
         """
         bucket, start = redis_keys.bucket_of(customer.id), period[0]
         users = {redis_keys.end_user(bucket, customer.id, start, name): tokens for name, tokens in used.by_user.items()}
@@ -115,13 +118,13 @@ class Projection:
         """Return the name of a bucket's stream of records, and its entries, oldest first: id and fields."""
         stream = redis_keys.usage(bucket)
         with translated():
-            found = cast(list[Any], self._redis.xrange(stream))
-        return stream, [(text(name), entry) for name, entry in found]
+            entries = cast(list[Any], self._redis.xrange(stream))
+        return stream, [(text(name), entry) for name, entry in entries]
 
     def put_keys(self, admitted: Iterable[Admitted], shut_out: Iterable[tuple[str, str]] = ()) -> None:
         """Make keys valid; keys to remove, by bucket and digest, are invalid from the next call on.
 
-        The entry that names the bucket of a key made elsewhere stays when the key goes: alone it admits nobody.
+        The entry that names the bucket of a key made elsewhere stays when the key is removed: alone it admits no call.
         """
         with translated(), self._redis.pipeline(transaction=False) as batch:
             for key in admitted:
@@ -140,10 +143,10 @@ class Projection:
             self._redis.set(redis_keys.menu(menu.version), json.dumps(menu.to_json(), separators=(",", ":")))
 
     def tell_of(self, publication: Publication) -> None:
-        """Write a notice of a publication for the webhook; its number and moment tell it from others."""
-        told = json.dumps(asdict(publication), separators=(",", ":"))
+        """Write a notice of a publication for the webhook; its number and moment distinguish it from others."""
+        publication_json = json.dumps(asdict(publication), separators=(",", ":"))
         with translated():
-            self._redis.xadd(redis_keys.notices(redis_keys.ALL_BUCKETS[0]), {"publication": told})
+            self._redis.xadd(redis_keys.notices(redis_keys.ALL_BUCKETS[0]), {"publication": publication_json})
 
     def put_timeline(self, timeline: Timeline) -> None:
         """Put the publications in force: the list first, then its number in each bucket.

@@ -16,8 +16,12 @@ def bucket_of(customer: str) -> str:
 
 
 def state(bucket: str) -> str:
-    """Hash: ``generation`` written by the ledger, ``rebuilding`` while a rebuild puts holds back, ``timeline`` the number of the latest publication, ``full`` if it is,
-    ``watermark`` the number of the last record of its customers that the ledger has."""
+    """Hash: the state of a bucket.
+
+    ``generation`` written by the ledger, ``rebuilding`` while a rebuild puts holds back, ``timeline`` the number of the
+    latest publication, ``full`` if the server is full, ``tide`` the number of the last record of the bucket's customers
+    that the ledger has.
+    """
     return f"{{b{bucket}}}:state"
 
 
@@ -37,12 +41,12 @@ def customer(bucket: str, customer_id: str) -> str:
 
 
 def window(bucket: str, customer_id: str, start_ms: int) -> str:
-    """Hash: one period of a customer: ``amounts``, see ``packing.WindowState``, and the thresholds that were notified."""
+    """Hash: one period of a customer: ``amounts``, see ``packing.WindowState``, and the notified thresholds."""
     return f"{{b{bucket}}}:window:{customer_id}:{start_ms}"
 
 
 def end_user(bucket: str, customer_id: str, start_ms: int, name: str | None) -> str:
-    """Hash: tokens of one end user in one period, ``used`` and ``held``; calls that name no end user share one."""
+    """Hash: tokens of one end user in one period, ``used`` and ``held``; calls that name no end user share a hash."""
     digest = hashlib.blake2b((name or "").encode(), digest_size=16).hexdigest()
     return f"{{b{bucket}}}:end_user:{customer_id}:{start_ms}:{digest}"
 
@@ -53,17 +57,17 @@ def conversation(bucket: str, customer_id: str, name: str) -> str:
 
 
 def pace(bucket: str, customer_id: str) -> str:
-    """Hash: ``live`` calls, and the request rate's theoretical arrival times: ``tat_us``, and ``count_tat_us`` of counts."""
+    """Hash: ``live`` calls, and the request rates' theoretical arrival times, ``tat_us`` and for counts ``count_tat_us``."""
     return f"{{b{bucket}}}:pace:{customer_id}"
 
 
 def inflight(bucket: str) -> str:
-    """Hash: the holds of in-flight calls by id, one text each, and the progress of each at its last renewal."""
+    """Hash: the holds of in-flight calls by id, a text each, and the progress of each at its last renewal."""
     return f"{{b{bucket}}}:inflight"
 
 
 def rescued(bucket: str) -> str:
-    """Hash: what ``inflight`` had before a rebuild, until it has it again."""
+    """Hash: what ``inflight`` had before a rebuild, until ``inflight`` has it again."""
     return f"{{b{bucket}}}:rescued"
 
 
@@ -73,12 +77,12 @@ def settled(bucket: str) -> str:
 
 
 def older_hold(bucket: str, hold_id: str) -> str:
-    """Hash: one hold, as the version before writes it."""
+    """Hash: one hold, as the previous version writes it."""
     return f"{{b{bucket}}}:hold:{hold_id}"
 
 
 def older_holds(bucket: str) -> str:
-    """Sorted set: open holds of the version before by the end of their lease, ms."""
+    """Sorted set: open holds of the previous version by the end of their lease, ms."""
     return f"{{b{bucket}}}:holds"
 
 
@@ -88,7 +92,7 @@ def thread(bucket: str, customer_id: str, digest: str) -> str:
 
 
 def once(bucket: str, customer_id: str, digest: str) -> str:
-    """Hash: ``body`` (a digest), ``call`` and, once there is one, the sealed ``answer`` of an Idempotency-Key."""
+    """Hash of an Idempotency-Key: ``body`` (a digest), ``call`` and, once it exists, the sealed ``answer``."""
     return f"{{b{bucket}}}:once:{customer_id}:{digest}"
 
 
@@ -118,13 +122,16 @@ def locked_out(bucket: str, customer_id: str) -> str:
 
 
 def usage(bucket: str) -> str:
-    """Stream: settled records that are not yet in SQL; fields ``record`` (JSON), ``charge`` (nano-units), ``settled`` (ms)."""
+    """Stream: settled records not yet in SQL; fields ``record`` (JSON), ``charge`` (nano-units), ``settled`` (ms)."""
     return f"{{b{bucket}}}:usage"
 
 
 def notices(bucket: str) -> str:
-    """Stream: notices for the webhook: limits that customers came near to (``limit``, ``percent``, ``facts``) or that
-    refuse their calls (``locked_out``, ``facts``), in the first bucket also menus put in force (``publication``, JSON)."""
+    """Stream: notices for the webhook.
+
+    Limits that customers came near to (``limit``, ``percent``, ``facts``) or that refuse their calls (``locked_out``,
+    ``facts``), in the first bucket also menus put in force (``publication``, JSON).
+    """
     return f"{{b{bucket}}}:notices"
 
 
@@ -166,17 +173,17 @@ COURIER_LOCK = "courier"
 """String: held by the one process that delivers notices."""
 
 RECLAIMER = "reclaimer"
-"""String: written in each turn of a reclaimer, which so learns whether renewals can be written."""
+"""String: written in each turn of a reclaimer, which thereby learns whether renewals can be written."""
 
 REBUILD_LOCK = "rebuild"
 """String: held by the one gateway that rebuilds the hot state."""
 
 
 def worker(worker_id: str) -> str:
-    """String: a worker's heartbeat; expires a lease after the last one."""
+    """String: a worker's heartbeat; expires a lease after the last beat."""
     return f"worker:{worker_id}"
 
 
 def gone(worker_id: str) -> str:
-    """String: the proof that a worker has ended, written by the process that observed its end; its holds need not wait."""
+    """String: proof that a worker has ended, written by the process that observed its end; its holds need not wait."""
     return f"gone:{worker_id}"

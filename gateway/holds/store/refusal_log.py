@@ -22,10 +22,10 @@ MOST = 1_000
 """The number of refusals kept of a customer."""
 
 MOST_OF_BUCKET = 4_000
-"""Refusals that are kept of all customers of a bucket: about a million in all."""
+"""The number of refusals kept of all customers of a bucket: about a million in all buckets."""
 
 KEPT_S = 35 * 86_400
-"""How long they are kept after the last one."""
+"""How long a customer's refusals are kept after the last of them."""
 
 EVERY_S = 0.2
 WAITING_MOST = 20_000
@@ -43,7 +43,7 @@ class RefusalLog:
     """The refusals that a worker has not written yet. An admitted call costs nothing here.
 
     A refusal costs its call an entry in memory; the entries of a fifth of a second are written together, a customer's
-    in one command. A killed worker loses those of that time, and a full Redis takes none.
+    in one command. A killed worker loses the entries of that time, and a full Redis takes none.
     """
 
     def __init__(self, connection: RedisConnection, now_ms: Callable[[], int]) -> None:
@@ -78,11 +78,15 @@ class RefusalLog:
                 await self.flush()
 
     async def flush(self) -> None:
-        """Write the remembered refusals; those that Redis does not take are lost."""
+        """Write the remembered refusals; refusals that Redis does not take are lost."""
         await self._tell_locked_out()
         waiting, self._waiting, self._count = self._waiting, defaultdict(list), 0
         sent = [self._write(customer, entries[-MOST:]) for customer, entries in waiting.items()]
-        lost = [one for one in await asyncio.gather(*sent, return_exceptions=True) if isinstance(one, BaseException)]
+        lost = [
+            result
+            for result in await asyncio.gather(*sent, return_exceptions=True)
+            if isinstance(result, BaseException)
+        ]
         for error in lost:
             if not isinstance(error, (RedisError, OSError)):
                 raise error
@@ -90,14 +94,14 @@ class RefusalLog:
             log.warning("%d refusals are not kept: %s", sum(map(len, waiting.values())), lost[0])
 
     async def _write(self, customer: str, entries: Sequence[bytes]) -> None:
-        """Write refusals of a customer; where its bucket has too many, remove the logs of those refused longest ago."""
+        """Write refusals of a customer; where its bucket has too many, remove the logs with the oldest last refusal."""
         bucket = redis_keys.bucket_of(customer)
         log_name = redis_keys.refusals(bucket, customer)
         names = [log_name, redis_keys.refusal_counts(bucket), redis_keys.refusal_order(bucket)]
-        told: list[bytes | str | int] = [customer, self._now_ms(), KEPT_S * 1000, MOST, MOST_OF_BUCKET, *entries]
-        gone = texts(await self._keep.run(self._connection, names, told))
-        if gone:
-            await self._connection.ask("UNLINK", *(redis_keys.refusals(bucket, one) for one in gone))
+        arguments: list[bytes | str | int] = [customer, self._now_ms(), KEPT_S * 1000, MOST, MOST_OF_BUCKET, *entries]
+        removed = texts(await self._keep.run(self._connection, names, arguments))
+        if removed:
+            await self._connection.ask("UNLINK", *(redis_keys.refusals(bucket, displaced) for displaced in removed))
 
     async def _tell_locked_out(self) -> None:
         """Notify the webhook, once, of each limit that refuses a customer's calls until its period ends."""
@@ -142,6 +146,6 @@ async def refusals_of(connection: RedisConnection, customer: str) -> list[dict[s
 
 
 def shown(entries: Iterable[bytes]) -> list[dict[str, Any]]:
-    """Return refusals as they are shown, newest first; a refusal written twice, after a lost connection, appears once."""
+    """Return refusals as shown, newest first; a refusal written twice, after a lost connection, appears once."""
     read = {entry: dict(zip(FIELDS, orjson.loads(entry), strict=True)) for entry in entries}
     return sorted(read.values(), key=lambda refusal: refusal["time"], reverse=True)

@@ -28,18 +28,18 @@ ScriptCall = tuple[list[str], list[str | int]]
 """What a script is sent: keys and arguments."""
 
 
-def run_all(client: redis.Redis, script: Callable[..., Any], asked: Sequence[ScriptCall]) -> list[Any]:
-    """Run a registered script for each and return the replies: all in one batch, which waits for the disk once."""
+def run_all(client: redis.Redis, script: Callable[..., Any], calls: Sequence[ScriptCall]) -> list[Any]:
+    """Run a registered script for each call and return the replies: all in one batch, which waits for the disk once."""
     if isinstance(client, redis.RedisCluster):  # redis-py sends no scripts in a cluster's pipelines
-        return [script(keys=names, args=arguments) for names, arguments in asked]
+        return [script(keys=names, args=arguments) for names, arguments in calls]
     with client.pipeline(transaction=False) as batch:
-        for names, arguments in asked:
+        for names, arguments in calls:
             script(keys=names, args=arguments, client=batch)
         return batch.execute()
 
 
 class Script:
-    """One verb as it is sent to a server: by its digest, or whole where the server lacks it."""
+    """One verb as it is sent to a server: by its digest, or as source where the server lacks it."""
 
     def __init__(self, verb: str) -> None:
         self._text = source(verb)
@@ -48,19 +48,19 @@ class Script:
     def known(
         self, connection: RedisConnection, keys: Sequence[str], arguments: Sequence[bytes | str | int]
     ) -> Awaitable[Any]:
-        """Return the reply of a server that knows the verb; NoScriptError where it does not."""
+        """Return the reply of a server that has the verb; NoScriptError where it does not."""
         return connection.ask("EVALSHA", self._sha, len(keys), *keys, *arguments)
 
     def told(
         self, connection: RedisConnection, keys: Sequence[str], arguments: Sequence[bytes | str | int]
     ) -> Awaitable[Any]:
-        """Return the reply of a server that is sent the whole verb, and knows it from then on."""
+        """Return the reply of a server that is sent the verb's source, and has the verb from then on."""
         return connection.ask("EVAL", self._text, len(keys), *keys, *arguments)
 
     async def run(
         self, connection: RedisConnection, keys: Sequence[str], arguments: Sequence[bytes | str | int]
     ) -> Any:
-        """Return the reply of a server, whether it knows the verb or not."""
+        """Return the reply of a server, whether or not it has the verb."""
         try:
             return await self.known(connection, keys, arguments)
         except NoScriptError:

@@ -1,4 +1,4 @@
-"""Finds the conversation that a call continues, by what its caller brings back: a tool call or a cut answer of ours."""
+"""Finds the conversation that a call continues, by the tool call or cut answer that its caller sends back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Threads:
     """Threads are written for an hour by the settlement of the answered call, and again by a rebuild.
 
     Args:
-        in_force: makes sure that a bucket is whole and returns whether it always was; what was missing may be there now.
+        in_force: makes sure that a bucket is in force and returns whether it already was; if not, look up again.
     """
 
     def __init__(
@@ -39,24 +39,27 @@ class Threads:
         """
         if not threads:
             return None
-        found = await self._led_to(bucket, key_digest, threads, self._read)
-        return _agreed([(thread, name) for thread, name in zip(threads, found, strict=True) if name is not None])
+        conversations = await self._led_to(bucket, key_digest, threads, self._read)
+        return _agreed(
+            [(thread, name) for thread, name in zip(threads, conversations, strict=True) if name is not None]
+        )
 
     async def given(self, bucket: str, key_digest: str, threads: Sequence[str]) -> list[str | None]:
-        """Return the conversation of each of a customer's ``threads``, None for an unknown one: it belongs to another
-        customer, or to nobody. Known threads are remembered for another hour.
+        """Return the conversation of each of ``threads``, None for a thread that is unknown or another customer's.
+
+        Known threads are remembered for another hour.
         """
         return await self._led_to(bucket, key_digest, threads, self._read_and_keep)
 
     async def _led_to(
         self, bucket: str, key_digest: str, threads: Sequence[str], read: Callable[[list[str]], Awaitable[list[Any]]]
     ) -> list[str | None]:
-        """Return the conversation of each thread. Where none is known, Redis may have been lost: look again after that."""
+        """Return the conversation of each thread. Where none is known, Redis may have been lost: restore it, read again."""
         with translated():
-            found = await self._of_customer(bucket, key_digest, threads, read)
-            if not any(name is not None for name in found) and not await self._in_force(bucket):
-                found = await self._of_customer(bucket, key_digest, threads, read)
-        return found
+            conversations = await self._of_customer(bucket, key_digest, threads, read)
+            if not any(name is not None for name in conversations) and not await self._in_force(bucket):
+                conversations = await self._of_customer(bucket, key_digest, threads, read)
+        return conversations
 
     async def _of_customer(
         self, bucket: str, key_digest: str, threads: Sequence[str], read: Callable[[list[str]], Awaitable[list[Any]]]
@@ -64,18 +67,18 @@ class Threads:
         holder = await self._cache.holder(bucket, key_digest)
         if holder is None:
             return [None] * len(threads)
-        found = await read([redis_keys.thread(bucket, holder[0], thread) for thread in threads])
-        return [None if name is None else text(name) for name in found]
+        values = await read([redis_keys.thread(bucket, holder[0], thread) for thread in threads])
+        return [None if name is None else text(name) for name in values]
 
     async def _read(self, names: list[str]) -> list[Any]:
-        found: list[Any] = await self._connection.ask("MGET", *names)
-        return found
+        values: list[Any] = await self._connection.ask("MGET", *names)
+        return values
 
     async def _read_and_keep(self, names: list[str]) -> list[Any]:
         return await asyncio.gather(*(self._connection.ask("GETEX", name, "PX", KEPT_MS) for name in names))
 
     async def said_so_far(self, bucket: str, key_digest: str, conversation: str) -> int | None:
-        """Return how many tokens were read and written in a conversation of the customer's, or None where it is unknown.
+        """Return how many tokens were read and written in a customer's conversation, None where it is unknown.
 
         Each of its calls may have read the whole conversation again, so the number exceeds its length.
         """
@@ -86,7 +89,7 @@ class Threads:
             name = redis_keys.conversation(bucket, holder[0], conversation)
             try:
                 found = await self._connection.ask("GET", name)
-            except ResponseError:  # a hash, as the version before writes it
+            except ResponseError:  # a hash, as the previous version writes it
                 return sum(
                     int(tokens or 0) for tokens in await self._connection.ask("HMGET", name, "used", "input_used")
                 )
@@ -97,7 +100,7 @@ class Threads:
 
 
 def _agreed(known: list[tuple[str, str]]) -> str | None:
-    """Return the conversation that the tool calls agree on, else the one that the rest agrees on."""
+    """Return the conversation that the tool calls agree on, else the conversation that the other threads agree on."""
     for is_tool in (True, False):
         named = {name for thread, name in known if name and thread.startswith("tool-") is is_tool}
         if len(named) == 1:

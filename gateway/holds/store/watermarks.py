@@ -1,7 +1,7 @@
 """The last record that the ledger has of each bucket, from this machine's bookkeeper to its workers, in a mapped file.
 
 A worker sends the reserving script the number of the last record that the ledger certainly has of the bucket. A bucket
-with a lower watermark is of the past, even if no server was restarted, and is rebuilt before a call is admitted.
+with a lower watermark is stale, even if no server was restarted, and is rebuilt before a call is admitted.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ NOTHING_KNOWN: Numbers = (0,) * redis_keys.BUCKETS
 
 
 class Watermarks:
-    """One number a bucket. Only the bookkeeper writes: numbers of committed records, never of records that may yet fail."""
+    """One number a bucket. Only the bookkeeper writes: numbers of committed records, never of records that may fail."""
 
     def __init__(self, path: Path) -> None:
         self._numbers = memoryview(_mapped(path)).cast("Q")
 
     @property
     def numbers(self) -> Numbers:
-        """The number of the last record that the ledger is known to have of each bucket, at the bucket's place; always current."""
+        """The number of the last record that the ledger is known to have of each bucket, by place; always current."""
         return self._numbers
 
     def tell(self, marks: Mapping[str, int]) -> None:
