@@ -1,4 +1,4 @@
-"""Admits calls: a Redis script checks every limit and quota, then holds the call's tokens or refuses, changing nothing."""
+"""Admits calls: a Redis script checks each limit and quota, then holds tokens for the call, or changes nothing."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ TIMEOUT_S = 5.0
 def connect(url: str) -> redis.Redis:
     """Return a blocking client, for the admin side and the bookkeeper.
 
-    It repeats a command only once: while Redis does not answer, an operator soon gets an error and no row is locked long.
+    It repeats a command only once: while Redis does not answer, an operator gets an error soon and row locks are short.
     """
     options: dict[str, Any] = {"socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S}
     with _understood():

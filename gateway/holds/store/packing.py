@@ -81,13 +81,9 @@ class WindowState:
         amounts, *older = values
         *numbers, tokens_max, spend_max = _AMOUNTS.unpack(amounts) if amounts else (0,) * 5 + (math.inf,) * 2
         limits = (
-            int(older_value) if older_value else whole(limit)
-            for older_value, limit in zip(older[5:], (tokens_max, spend_max), strict=True)
+            int(old) if old else whole(limit) for old, limit in zip(older[5:], (tokens_max, spend_max), strict=True)
         )
-        return cls(
-            *(int(number) + int(older_value or 0) for number, older_value in zip(numbers, older[:5], strict=True)),
-            *limits,
-        )
+        return cls(*(int(number) + int(old or 0) for number, old in zip(numbers, older[:5], strict=True)), *limits)
 
 
 def window_state(client: redis.Redis, name: str | bytes) -> WindowState:

@@ -57,7 +57,7 @@ def conversation(bucket: str, customer_id: str, name: str) -> str:
 
 
 def pace(bucket: str, customer_id: str) -> str:
-    """Hash: ``live`` calls, and the request rates' theoretical arrival times, ``tat_us`` and for counts ``count_tat_us``."""
+    """Hash: ``live`` calls, and the request rate's theoretical arrival times, ``tat_us``, of counts ``count_tat_us``."""
     return f"{{b{bucket}}}:pace:{customer_id}"
 
 

@@ -54,7 +54,7 @@ class Threads:
     async def _led_to(
         self, bucket: str, key_digest: str, threads: Sequence[str], read: Callable[[list[str]], Awaitable[list[Any]]]
     ) -> list[str | None]:
-        """Return the conversation of each thread. Where none is known, Redis may have been lost: restore it, read again."""
+        """Return the conversation of each thread. Where none is known, Redis may be empty: restore it, read again."""
         with translated():
             conversations = await self._of_customer(bucket, key_digest, threads, read)
             if not any(name is not None for name in conversations) and not await self._in_force(bucket):
