@@ -1,4 +1,4 @@
-"""Legacy completions of the simulated model: one prompt or several, each with its own choices."""
+"""Legacy completions of the simulated model: one or several prompts, each with its own choices."""
 
 from __future__ import annotations
 
@@ -21,32 +21,34 @@ from gateway.simulator.request import (
 
 
 def read(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
-    """Return what a completion requests; a prompt in tokens has the tokens that it lists."""
-    given = given_to(body, model)
-    prompts = _prompts(given.get("prompt"))
-    include, continuous = usage_asked(given)
-    tokens = sum(len(one) if isinstance(one, list) else prompt_tokens([{"content": one}], []) for one in prompts)
+    """Return a completion's checked request; a prompt in tokens has the tokens that it lists."""
+    payload = given_to(body, model)
+    prompts = _prompts(payload.get("prompt"))
+    include, continuous = usage_asked(payload)
+    tokens = sum(
+        len(prompt) if isinstance(prompt, list) else prompt_tokens([{"content": prompt}], []) for prompt in prompts
+    )
     return within_context(
         CheckedRequest(
             model=model,
             prompt_tokens=tokens,
-            limit=limit_in(given, "max_tokens") or 16,
-            choices=(whole_in(given, "n", most=CHOICES_MAX) or 1) * len(prompts),
-            stream=flag(given, "stream"),
+            limit=limit_in(payload, "max_tokens") or 16,
+            choices=(whole_in(payload, "n", maximum=CHOICES_MAX) or 1) * len(prompts),
+            stream=flag(payload, "stream"),
             include_usage=include,
             continuous_usage=continuous,
-            seed=seed_in(given),
+            seed=seed_in(payload),
             tool=None,
         ),
         context_tokens,
     )
 
 
-def _prompts(given: Any) -> list[Any]:
-    if isinstance(given, str) or (isinstance(given, list) and given and all(type(one) is int for one in given)):
-        return [given]
-    if isinstance(given, list) and given and all(isinstance(one, str | list) for one in given):
-        return given
+def _prompts(value: Any) -> list[Any]:
+    if isinstance(value, str) or (isinstance(value, list) and value and all(type(item) is int for item in value)):
+        return [value]
+    if isinstance(value, list) and value and all(isinstance(item, str | list) for item in value):
+        return value
     raise BadRequest("prompt is a string, tokens, or a list of either.", param="prompt", code="invalid_type")
 
 
@@ -60,7 +62,7 @@ def whole(reply: Reply) -> bytes:
 
 
 class LegacyChunks(Chunks):
-    """The events of a chat completion with a text in place of a delta, without those that only begin a message."""
+    """The events of a chat completion with a text in place of a delta, without events that only begin a message."""
 
     kind = "text_completion"
 

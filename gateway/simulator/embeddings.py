@@ -1,4 +1,4 @@
-"""Embeddings of the simulated model: vectors that mean nothing, the same for the same text."""
+"""Embeddings of the simulated model: meaningless vectors, equal for equal texts."""
 
 from __future__ import annotations
 
@@ -15,28 +15,32 @@ DIMENSIONS = 8
 
 
 def read(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
-    """Return what is to be embedded. A text in tokens has the tokens that it lists."""
-    given = given_to(body, model)
-    texts = given.get("input")
-    if isinstance(texts, str) or (isinstance(texts, list) and texts and all(type(one) is int for one in texts)):
+    """Return the checked request. A text in tokens has the tokens that it lists."""
+    payload = given_to(body, model)
+    texts = payload.get("input")
+    if isinstance(texts, str) or (isinstance(texts, list) and texts and all(type(item) is int for item in texts)):
         texts = [texts]
-    if not isinstance(texts, list) or not texts or not all(isinstance(one, str | list) for one in texts):
+    if not isinstance(texts, list) or not texts or not all(isinstance(item, str | list) for item in texts):
         raise BadRequest("input is a string, tokens, or a list of either.", param="input", code="invalid_type")
-    form = given.get("encoding_format") or "float"
-    if form not in ("float", "base64"):
+    encoding = payload.get("encoding_format") or "float"
+    if encoding not in ("float", "base64"):
         raise BadRequest("encoding_format is float or base64.", param="encoding_format")
-    tokens = sum(len(one) if isinstance(one, list) else prompt_tokens([{"content": one}], []) for one in texts)
-    asked = CheckedRequest(
-        model, tokens, None, 0, False, False, False, None, None, inputs=len(texts), in_base64=form == "base64"
+    tokens = sum(len(item) if isinstance(item, list) else prompt_tokens([{"content": item}], []) for item in texts)
+    request = CheckedRequest(
+        model, tokens, None, 0, False, False, False, None, None, inputs=len(texts), in_base64=encoding == "base64"
     )
-    return within_context(asked, context_tokens)
+    return within_context(request, context_tokens)
 
 
-def whole(reply: Reply, asked: CheckedRequest) -> bytes:
+def whole(reply: Reply, request: CheckedRequest) -> bytes:
     """Return the vectors, in the requested encoding."""
     data = [
-        {"object": "embedding", "index": index, "embedding": _vector(f"{reply.prompt_tokens}:{index}", asked.in_base64)}
-        for index in range(asked.inputs)
+        {
+            "object": "embedding",
+            "index": index,
+            "embedding": _vector(f"{reply.prompt_tokens}:{index}", request.in_base64),
+        }
+        for index in range(request.inputs)
     ]
     usage = {"prompt_tokens": reply.prompt_tokens, "total_tokens": reply.prompt_tokens}
     return to_json({"object": "list", "data": data, "model": reply.model, "usage": usage})

@@ -1,4 +1,4 @@
-"""How engines differ where the simulated model stands in for them: what they accept, ignore, refuse and report."""
+"""How engines that the simulated model stands in for differ: what they accept, ignore, refuse and report."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Quirks:
     """The owner of the model, in its list of models."""
     speaks: frozenset[str] = EVERYTHING
     ignores: frozenset[str] = frozenset()
-    """Fields that change nothing."""
+    """Fields that have no effect."""
     refuses: frozenset[str] = frozenset()
-    """Fields that are a 400."""
+    """Fields that are refused with a 400."""
     says_code_as_number: bool = False
     says_errors_flat: bool = False
     continuous_usage: bool = True
@@ -38,20 +38,20 @@ class Quirks:
     """Whether its list of models has the model's length, and a longer limit is refused."""
 
     def heard(self, body: bytes) -> bytes:
-        """Return a body without what this engine ignores.
+        """Return a body without the fields that this engine ignores.
 
         Raises:
             BadRequest: the body has a field that this engine does not know.
         """
         try:
-            given = json.loads(body)
+            payload = json.loads(body)
         except (ValueError, RecursionError):
-            return body  # the code that reads it refuses it
-        if not isinstance(given, dict) or not (self.ignores | self.refuses) & given.keys():
+            return body  # the format's reader refuses it
+        if not isinstance(payload, dict) or not (self.ignores | self.refuses) & payload.keys():
             return body
-        if unknown := sorted(self.refuses & given.keys()):
+        if unknown := sorted(self.refuses & payload.keys()):
             raise BadRequest(f"Unrecognized request argument supplied: {unknown[0]}", param=unknown[0])
-        return json.dumps({name: value for name, value in given.items() if name not in self.ignores}).encode()
+        return json.dumps({name: value for name, value in payload.items() if name not in self.ignores}).encode()
 
     def error(self, error: TokencapError) -> dict[str, Any]:
         """Return a refusal in this engine's variant of OpenAI's shape."""
@@ -61,9 +61,9 @@ class Quirks:
         return {"object": "error", **body["error"]} if self.says_errors_flat else body
 
     def tokenize(self, body: bytes) -> dict[str, Any]:
-        """Return the tokens of a text, numbered as they come."""
-        given = json.loads(body)
-        tokens = TOKEN.findall(str(given.get(self.tokenizes)))
+        """Return the tokens of a text, numbered in their order."""
+        payload = json.loads(body)
+        tokens = TOKEN.findall(str(payload.get(self.tokenizes)))
         return {"count": len(tokens), "tokens": list(range(len(tokens)))}
 
 

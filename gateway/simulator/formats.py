@@ -1,4 +1,4 @@
-"""The wire formats of the simulated model, by path: how each is read, written whole, streamed, and refused."""
+"""The wire formats of the simulated model, by path: how each is read, written whole, streamed and refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Stream(Protocol):
     """The events of one answer."""
 
     def up_to(self, step: int) -> bytes:
-        """Return the events of the steps after the last one written, up to ``step``."""
+        """Return the events of the steps after the last written step, up to ``step``."""
 
     def ending(self) -> bytes:
         """Return what follows the last token."""
@@ -25,18 +25,18 @@ class Format:
     """Chat completions; the other formats override what differs."""
 
     prefix = "chatcmpl-"
-    """The beginning of its answers' ids."""
+    """The prefix of its answers' ids."""
     embeds = False
     """Whether the format is for the embedding model."""
 
     def read(self, body: bytes, model: str, context_tokens: int) -> CheckedRequest:
         return request.read(body, model, context_tokens)
 
-    def whole(self, reply: Reply, asked: CheckedRequest) -> bytes:
+    def whole(self, reply: Reply, checked: CheckedRequest) -> bytes:
         return reply.whole()
 
-    def stream(self, reply: Reply, asked: CheckedRequest) -> Stream:
-        return Chunks(reply, asked.include_usage, asked.continuous_usage)
+    def stream(self, reply: Reply, checked: CheckedRequest) -> Stream:
+        return Chunks(reply, checked.include_usage, checked.continuous_usage)
 
     def error(self, error: TokencapError, quirks: Quirks) -> bytes:
         return to_json(quirks.error(error))
@@ -48,11 +48,11 @@ class Legacy(Format):
     def read(self, body: bytes, model: str, context_tokens: int) -> CheckedRequest:
         return completions.read(body, model, context_tokens)
 
-    def whole(self, reply: Reply, asked: CheckedRequest) -> bytes:
+    def whole(self, reply: Reply, checked: CheckedRequest) -> bytes:
         return completions.whole(reply)
 
-    def stream(self, reply: Reply, asked: CheckedRequest) -> Stream:
-        return completions.LegacyChunks(reply, asked.include_usage, asked.continuous_usage)
+    def stream(self, reply: Reply, checked: CheckedRequest) -> Stream:
+        return completions.LegacyChunks(reply, checked.include_usage, checked.continuous_usage)
 
 
 class Responses(Format):
@@ -61,10 +61,10 @@ class Responses(Format):
     def read(self, body: bytes, model: str, context_tokens: int) -> CheckedRequest:
         return responses.read(body, model, context_tokens)
 
-    def whole(self, reply: Reply, asked: CheckedRequest) -> bytes:
+    def whole(self, reply: Reply, checked: CheckedRequest) -> bytes:
         return responses.whole(reply)
 
-    def stream(self, reply: Reply, asked: CheckedRequest) -> Stream:
+    def stream(self, reply: Reply, checked: CheckedRequest) -> Stream:
         return responses.Events(reply)
 
 
@@ -74,10 +74,10 @@ class Messages(Format):
     def read(self, body: bytes, model: str, context_tokens: int) -> CheckedRequest:
         return messages.read(body, model, context_tokens)
 
-    def whole(self, reply: Reply, asked: CheckedRequest) -> bytes:
+    def whole(self, reply: Reply, checked: CheckedRequest) -> bytes:
         return messages.whole(reply)
 
-    def stream(self, reply: Reply, asked: CheckedRequest) -> Stream:
+    def stream(self, reply: Reply, checked: CheckedRequest) -> Stream:
         return messages.Events(reply)
 
     def error(self, error: TokencapError, quirks: Quirks) -> bytes:
@@ -88,7 +88,7 @@ class CountTokens(Messages):
     def read(self, body: bytes, model: str, context_tokens: int) -> CheckedRequest:
         return messages.read_count(body, model, context_tokens)
 
-    def whole(self, reply: Reply, asked: CheckedRequest) -> bytes:
+    def whole(self, reply: Reply, checked: CheckedRequest) -> bytes:
         return to_json({"input_tokens": reply.prompt_tokens})
 
 
@@ -99,8 +99,8 @@ class Embeddings(Format):
     def read(self, body: bytes, model: str, context_tokens: int) -> CheckedRequest:
         return embeddings.read(body, model, context_tokens)
 
-    def whole(self, reply: Reply, asked: CheckedRequest) -> bytes:
-        return embeddings.whole(reply, asked)
+    def whole(self, reply: Reply, checked: CheckedRequest) -> bytes:
+        return embeddings.whole(reply, checked)
 
 
 FORMATS: dict[str, Format] = {

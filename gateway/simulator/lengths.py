@@ -13,7 +13,7 @@ UNITY_SLACK = 1e-9
 
 
 class Lengths(Protocol):
-    """A distribution over 1, 2, 3, … tokens; the probability that is missing to 1 is of answers that never finish."""
+    """A distribution over 1, 2, 3, … tokens; where it sums to less than 1, the rest is answers that never finish."""
 
     def length(self, u: float) -> int | None:
         """Return the length at quantile ``u`` in [0, 1), in tokens; None is an answer that never finishes."""
@@ -39,7 +39,7 @@ class Exponential:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Lengths as they were measured: ``tokens`` rising, with the probability of each; the rest never finishes."""
+    """Measured lengths: ``tokens`` rising, with the probability of each; the rest never finishes."""
 
     tokens: tuple[int, ...]
     probability: tuple[float, ...]
@@ -55,7 +55,7 @@ class Table:
         object.__setattr__(self, "_cumulative", tuple(accumulate(self.probability)))
 
     def length(self, u: float) -> int | None:
-        place = bisect_right(self._cumulative, u)
-        if place < len(self.tokens):
-            return self.tokens[place]
+        index = bisect_right(self._cumulative, u)
+        if index < len(self.tokens):
+            return self.tokens[index]
         return self.tokens[-1] if self._cumulative[-1] >= 1 - UNITY_SLACK else None

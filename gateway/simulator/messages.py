@@ -1,4 +1,4 @@
-"""Messages of the simulated model, and their token count: one block, a text or the use of a tool."""
+"""Messages of the simulated model, each of one block, a text or the use of a tool; and their token count."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
 def read(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
-    """Return what a request wants."""
-    given = given_to(body, model)
-    limit = whole_in(given, "max_tokens", most=None)
+    """Return the checked request of a message."""
+    payload = given_to(body, model)
+    limit = whole_in(payload, "max_tokens", maximum=None)
     if limit is None:
         raise BadRequest("max_tokens is required.", param="max_tokens")
-    return _asked(given, model, context_tokens, limit)
+    return _asked(payload, model, context_tokens, limit)
 
 
 def read_count(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
-    """Return what is to be counted."""
-    given = given_to(body, model)
-    if {"max_tokens", "stream"} & given.keys():
+    """Return the checked request of a token count."""
+    payload = given_to(body, model)
+    if {"max_tokens", "stream"} & payload.keys():
         raise BadRequest("Extra inputs are not permitted.")
-    return _asked(given, model, context_tokens, None)
+    return _asked(payload, model, context_tokens, None)
 
 
-def _asked(given: dict[str, Any], model: str, context_tokens: int, limit: int | None) -> CheckedRequest:
-    messages = _messages(given.get("messages"))
-    tools = given.get("tools") or []
+def _asked(payload: dict[str, Any], model: str, context_tokens: int, limit: int | None) -> CheckedRequest:
+    messages = _messages(payload.get("messages"))
+    tools = payload.get("tools") or []
     if not is_list_of_objects(tools) or not all(isinstance(tool.get("name"), str) for tool in tools):
         raise BadRequest("tools is a list of tools, each with a name.", param="tools")
-    _check_thinking(given.get("thinking"), limit)
-    system = [{"role": "system", "content": given["system"]}] if given.get("system") else []
-    if system and not isinstance(given["system"], str) and not is_list_of_objects(given["system"]):
+    _check_thinking(payload.get("thinking"), limit)
+    system = [{"role": "system", "content": payload["system"]}] if payload.get("system") else []
+    if system and not isinstance(payload["system"], str) and not is_list_of_objects(payload["system"]):
         raise BadRequest("system: a string or a list of blocks.", param="system")
     return within_context(
         CheckedRequest(
@@ -61,47 +61,47 @@ def _asked(given: dict[str, Any], model: str, context_tokens: int, limit: int | 
             prompt_tokens=prompt_tokens([*system, *(_plain(message) for message in messages)], tools),
             limit=limit,
             choices=0 if limit is None else 1,
-            stream=flag(given, "stream"),
+            stream=flag(payload, "stream"),
             include_usage=True,
             continuous_usage=False,
             seed=None,
             tool=tool_for(
-                _choice(given.get("tool_choice")),
+                _choice(payload.get("tool_choice")),
                 {tool["name"]: tool.get("input_schema") for tool in tools},
                 messages,
             ),
             results=results_in([role for message in messages for role in _roles(message) if role != "system"]),
-            form=form_in(_form(given)),
+            form=form_in(_form(payload)),
         ),
         context_tokens,
     )
 
 
-def _form(given: dict[str, Any]) -> Any:
-    """Return the form of an answer, by the newer field or the older one."""
-    config = given.get("output_config")
-    return (config.get("format") if isinstance(config, dict) else None) or given.get("output_format")
+def _form(payload: dict[str, Any]) -> Any:
+    """Return the form of an answer, from the newer or the older field."""
+    config = payload.get("output_config")
+    return (config.get("format") if isinstance(config, dict) else None) or payload.get("output_format")
 
 
-def _check_thinking(given: Any, limit: int | None) -> None:
-    """Refuse a budget as Anthropic does: there is a minimum, and the limit must be above the budget."""
-    budget = given.get("budget_tokens") if isinstance(given, dict) and given.get("type") == "enabled" else None
+def _check_thinking(thinking: Any, limit: int | None) -> None:
+    """Refuse a budget as Anthropic does: a budget has a minimum, and the limit must be above the budget."""
+    budget = thinking.get("budget_tokens") if isinstance(thinking, dict) and thinking.get("type") == "enabled" else None
     if isinstance(budget, int) and limit is not None and limit <= budget:
         raise BadRequest("`max_tokens` must be greater than `thinking.budget_tokens`.")
     if isinstance(budget, int) and budget < THOUGHT_LEAST:
         raise BadRequest(f"thinking.enabled.budget_tokens: Input should be greater than or equal to {THOUGHT_LEAST}")
 
 
-def _messages(given: Any) -> list[dict[str, Any]]:
-    if not is_list_of_objects(given) or not given:
+def _messages(value: Any) -> list[dict[str, Any]]:
+    if not is_list_of_objects(value) or not value:
         raise BadRequest("messages: at least one message is required.", param="messages")
-    for place, message in enumerate(given):
+    for place, message in enumerate(value):
         content = message.get("content")
         if message.get("role") not in ROLES:
             raise BadRequest(f"messages.{place}.role: user, assistant or system.", param="messages")
         if not isinstance(content, str) and not is_list_of_objects(content):
             raise BadRequest(f"messages.{place}.content: a string or a list of blocks.", param="messages")
-    messages: list[dict[str, Any]] = given
+    messages: list[dict[str, Any]] = value
     return messages
 
 
@@ -110,8 +110,8 @@ def _plain(message: dict[str, Any]) -> dict[str, Any]:
     content = message["content"]
     if isinstance(content, str):
         return message
-    said = [block.get("text") or block.get("input") or block.get("content") or "" for block in content]
-    texts = [one if isinstance(one, str) else json.dumps(one) for one in said]
+    parts = [block.get("text") or block.get("input") or block.get("content") or "" for block in content]
+    texts = [part if isinstance(part, str) else json.dumps(part) for part in parts]
     return {"role": message["role"], "content": "".join(texts)}
 
 
@@ -122,33 +122,33 @@ def _roles(message: dict[str, Any]) -> list[str]:
     return ["tool"] * len(results) or [message["role"]]
 
 
-def _choice(given: Any) -> Any:
-    if not isinstance(given, dict):
-        return given
+def _choice(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
     return (
-        given.get("name")
-        if given.get("type") == "tool"
-        else {"any": "required"}.get(str(given.get("type")), given.get("type"))
+        value.get("name")
+        if value.get("type") == "tool"
+        else {"any": "required"}.get(str(value.get("type")), value.get("type"))
     )
 
 
 def whole(reply: Reply) -> bytes:
     """Return the answer as one ``message``."""
     [choice] = reply.choices
-    ended = {"stop_reason": REASONS[choice.finish], "stop_sequence": None}
+    stop_fields = {"stop_reason": REASONS[choice.finish], "stop_sequence": None}
     usage = _usage(reply, reply.tokens_after(reply.steps))
-    return to_json({**_message(reply, usage), "content": [_block(choice, "".join(choice.pieces()))], **ended})
+    return to_json({**_message(reply, usage), "content": [_block(choice, "".join(choice.pieces()))], **stop_fields})
 
 
-def error(refused: TokencapError) -> bytes:
+def error(refusal: TokencapError) -> bytes:
     """Return a refusal in the format's shape."""
-    kind = "not_found_error" if refused.status == 404 else "invalid_request_error"
-    return to_json({"type": "error", "error": {"type": kind, "message": refused.message}})
+    kind = "not_found_error" if refusal.status == 404 else "invalid_request_error"
+    return to_json({"type": "error", "error": {"type": kind, "message": refusal.message}})
 
 
-def _usage(reply: Reply, made: int) -> dict[str, Any]:
+def _usage(reply: Reply, output_tokens: int) -> dict[str, Any]:
     cache = {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
-    return {"input_tokens": reply.prompt_tokens, **cache, "output_tokens": made}
+    return {"input_tokens": reply.prompt_tokens, **cache, "output_tokens": output_tokens}
 
 
 def _message(reply: Reply, usage: dict[str, Any]) -> dict[str, Any]:
@@ -159,10 +159,10 @@ def _message(reply: Reply, usage: dict[str, Any]) -> dict[str, Any]:
 def _block(choice: Choice, text: str) -> dict[str, Any]:
     if isinstance(choice, ToolCall):
         try:
-            given = json.loads(text or "{}")
+            arguments = json.loads(text or "{}")
         except ValueError:
-            given = {}
-        return {"type": "tool_use", "id": choice.call_id, "name": choice.name, "input": given}
+            arguments = {}
+        return {"type": "tool_use", "id": choice.call_id, "name": choice.name, "input": arguments}
     return {"type": "text", "text": text}
 
 
@@ -189,14 +189,14 @@ class Events:
         return b"".join(events)
 
     def ending(self) -> bytes:
-        ended = {"stop_reason": REASONS[self._choice.finish], "stop_sequence": None}
-        made = {"output_tokens": self._reply.tokens_after(self._reply.steps)}
+        stop_fields = {"stop_reason": REASONS[self._choice.finish], "stop_sequence": None}
+        usage = {"output_tokens": self._reply.tokens_after(self._reply.steps)}
         if self._reply.engine in ("vllm", "sglang", "ollama"):
-            made["input_tokens"] = self._reply.prompt_tokens
+            usage["input_tokens"] = self._reply.prompt_tokens
         if self._reply.engine == "vllm":
-            del ended["stop_sequence"]
+            del stop_fields["stop_sequence"]
         stop = _event("content_block_stop", index=0)
-        return stop + _event("message_delta", delta=ended, usage=made) + _event("message_stop")
+        return stop + _event("message_delta", delta=stop_fields, usage=usage) + _event("message_stop")
 
     def _usage_at_first(self) -> dict[str, Any]:
         if self._reply.engine == "any":

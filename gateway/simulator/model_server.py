@@ -1,9 +1,9 @@
-"""A simulated aligned model behind the APIs of OpenAI and Anthropic: answers of a known law, in real time, with its own count.
+"""Simulates an aligned model behind the APIs of OpenAI and Anthropic, with a known law, in real time, and its own count.
 
-It stands in for the operator's model, in the demo and in tests, and every answer says that it is simulated.
+It stands in for the operator's model, in the demo and in tests, and every answer states that it is simulated.
 A call is answered with meaningless words, as many as the law of lengths draws, at a steady pace. With ``tools`` and a
 user's message at the end the answer is a call of the tool that ``tool_choice`` names, else of the tool that the user
-names, else of the first. Where there is a schema of an answer or of a call's arguments, they fit it.
+names, else of the first tool. Where the request has a schema for the answer or a call's arguments, they fit the schema.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Law:
     """How the simulated model answers. Equal laws and equal calls give equal answers.
 
     Token n of an answer is due ``first_token_s + n / tokens_per_s`` seconds after the request was read.
-    ``lengths`` stands in for the exponential law of ``mean_tokens``. An answer that never finishes by itself runs into
-    the limit, or to the end of the context. With ``ignore_limits`` limits are checked and then not obeyed.
+    ``lengths`` replaces the exponential law of ``mean_tokens``. An answer that never finishes by itself ends at the limit
+    or at the end of the context. With ``ignore_limits`` limits are checked but not obeyed.
     """
 
     tokens_per_s: float = 50.0
@@ -55,7 +55,7 @@ class Law:
     ignore_limits: bool = False
     lengths: Table | None = None
     profile: str = "any"
-    """The engine that it behaves like: one of ``QUIRKS``."""
+    """The engine that the simulator behaves like: a key of ``QUIRKS``."""
     model: str = "aligned-1"
     embedding_model: str = "aligned-1-embedding"
     context_tokens: int = 262_144
@@ -100,19 +100,21 @@ class _Simulator:
             return
         if scope["type"] != "http":
             raise RouteNotFound("The simulator speaks HTTP only.")
-        is_spoken = scope["method"] == "POST" and scope["path"] in self._quirks.speaks
-        spoken = FORMATS[scope["path"]] if is_spoken else None
+        is_supported = scope["method"] == "POST" and scope["path"] in self._quirks.speaks
+        wire_format = FORMATS[scope["path"]] if is_supported else None
         try:
-            if spoken is not None:
-                await self._complete(spoken, scope, receive, send)
+            if wire_format is not None:
+                await self._complete(wire_format, scope, receive, send)
             else:
                 await _answer(send, 200, _json(await self._look_up(scope, receive)))
         except CallerGone:
             return
         except TokencapError as error:
-            if spoken is not None:
+            if wire_format is not None:
                 self._count.refuse(error.status)
-            await _answer(send, error.status, spoken.error(error, self._quirks) if spoken else _json(error.body()))
+            await _answer(
+                send, error.status, wire_format.error(error, self._quirks) if wire_format else _json(error.body())
+            )
 
     async def _look_up(self, scope: Message, receive: Receive) -> Any:
         """Return the answer of any other route."""
@@ -126,110 +128,112 @@ class _Simulator:
         return {"object": "list", "data": [self._model(scope)]}
 
     def _model(self, scope: Message) -> Any:
-        told = {"id": self._law.model, "object": "model", "created": 0, "owned_by": self._quirks.owner}
-        return told | ({"max_model_len": self._law.context_tokens} if self._quirks.names_length else {})
+        description = {"id": self._law.model, "object": "model", "created": 0, "owned_by": self._quirks.owner}
+        return description | ({"max_model_len": self._law.context_tokens} if self._quirks.names_length else {})
 
     def _props(self, scope: Message) -> Any:
         return {"default_generation_settings": {"n_ctx": self._law.context_tokens}}
 
     def _counted(self, scope: Message) -> Any:
-        """Return the totals, or with ``?call=`` one call by its id or its ``x-request-id``."""
-        names = parse_qs(scope["query_string"].decode("latin-1")).get("call")
-        if not names:
+        """Return the totals, or with ``?call=`` a call by its id or its ``x-request-id``."""
+        call_ids = parse_qs(scope["query_string"].decode("latin-1")).get("call")
+        if not call_ids:
             return self._count.totals()
-        call = self._count.call(names[0])
+        call = self._count.call(call_ids[0])
         if call is None:
             raise RouteNotFound("The simulator knows no such call.")
         return call
 
-    async def _complete(self, spoken: Format, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request: read it, decide the whole answer, then say it at its pace."""
-        model = self._law.embedding_model if spoken.embeds else self._law.model
-        asked = spoken.read(self._quirks.heard(await _body(receive)), model, self._law.context_tokens)
+    async def _complete(self, wire_format: Format, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request: read it, decide the complete answer, then send it at its pace."""
+        model = self._law.embedding_model if wire_format.embeds else self._law.model
+        request = wire_format.read(self._quirks.heard(await _body(receive)), model, self._law.context_tokens)
         start = asyncio.get_running_loop().time()
-        asked = self._recall(replace(asked, continuous_usage=asked.continuous_usage and self._quirks.continuous_usage))
+        request = self._recall(
+            replace(request, continuous_usage=request.continuous_usage and self._quirks.continuous_usage)
+        )
         self._answered += 1
-        reply = self._decide(asked, self._answered, spoken.prefix)
+        reply = self._decide(request, self._answered, wire_format.prefix)
         call = Call(
             id=reply.id,
             request_id=_header(scope, b"x-request-id"),
-            stream=asked.stream,
-            choices=asked.choices,
-            limit=asked.limit,
-            prompt_tokens=asked.prompt_tokens,
+            stream=request.stream,
+            choices=request.choices,
+            limit=request.limit,
+            prompt_tokens=request.prompt_tokens,
         )
         self._count.admit(call)
-        self._results[reply.id] = asked.results or 0
+        self._results[reply.id] = request.results or 0
         if len(self._results) > CALLS_KEPT:
             self._results.popitem(last=False)
-        gone = asyncio.ensure_future(_gone(receive))
+        disconnect = asyncio.ensure_future(_gone(receive))
         try:
-            if asked.stream:
-                await self._stream(reply, spoken.stream(reply, asked), call, start, gone, send)
+            if request.stream:
+                await self._stream(reply, wire_format.stream(reply, request), call, start, disconnect, send)
             else:
-                await self._whole(reply, spoken.whole(reply, asked), call, start, gone, send)
+                await self._whole(reply, wire_format.whole(reply, request), call, start, disconnect, send)
         finally:
-            gone.cancel()
+            disconnect.cancel()
             if call.state == "live":
                 self._count.close(call, unsent_tokens=0)
 
-    def _recall(self, asked: CheckedRequest) -> CheckedRequest:
-        """Return ``asked`` with what is remembered of the response that it continues: how many tools were called."""
-        for reference in asked.references:
+    def _recall(self, request: CheckedRequest) -> CheckedRequest:
+        """Return ``request`` with the number of tool results of the response that it continues added to its own."""
+        for reference in request.references:
             if reference.partition("_")[2] not in self._results:
                 raise BadRequest(f"Item with id '{reference}' not found.", param="input", code="item_not_found")
-        if asked.previous is None:
-            return asked
-        if asked.previous not in self._results:
+        if request.previous is None:
+            return request
+        if request.previous not in self._results:
             raise BadRequest(
-                f"Previous response with id '{asked.previous}' not found.",
+                f"Previous response with id '{request.previous}' not found.",
                 param="previous_response_id",
                 code="previous_response_not_found",
             )
-        brought = asked.results
-        return replace(asked, results=None if brought is None else brought + self._results[asked.previous])
+        results = request.results
+        return replace(request, results=None if results is None else results + self._results[request.previous])
 
-    def _decide(self, asked: CheckedRequest, number: int, prefix: str) -> Reply:
+    def _decide(self, request: CheckedRequest, number: int, prefix: str) -> Reply:
         """Return the answer to the ``number``-th call; a request with its own seed gets the same words each time."""
-        source = f"{self._law.seed}:{f'call {number}' if asked.seed is None else f'seed {asked.seed}'}"
+        source = f"{self._law.seed}:{f'call {number}' if request.seed is None else f'seed {request.seed}'}"
         return Reply(
             id=f"{prefix}{self._new_id()}",
             created=int(self._clock()),
-            model=asked.model,
-            prompt_tokens=asked.prompt_tokens,
-            choices=tuple(self._choice(asked, f"{source}:{index}") for index in range(asked.choices)),
+            model=request.model,
+            prompt_tokens=request.prompt_tokens,
+            choices=tuple(self._choice(request, f"{source}:{index}") for index in range(request.choices)),
             engine=self._law.profile,
         )
 
-    def _choice(self, asked: CheckedRequest, seed: str) -> Choice:
-        room = self._law.context_tokens - asked.prompt_tokens
-        limit = room if asked.limit is None or self._law.ignore_limits else asked.limit
-        calls_tool = asked.results is not None and asked.results < self._law.tool_calls
-        tool = asked.tool if calls_tool else None
+    def _choice(self, request: CheckedRequest, seed: str) -> Choice:
+        tokens_left = self._law.context_tokens - request.prompt_tokens
+        limit = tokens_left if request.limit is None or self._law.ignore_limits else request.limit
+        calls_tool = request.results is not None and request.results < self._law.tool_calls
+        tool = request.tool if calls_tool else None
         if tool is not None:
-            wanted: int | None = 1 + len(tool.arguments)
-        elif asked.form is not None:
-            wanted = len(asked.form)
+            length: int | None = 1 + len(tool.arguments)
+        elif request.form is not None:
+            length = len(request.form)
         else:
-            wanted = self._lengths.length(Random(f"{seed}:length").random())  # noqa: S311 - no secret
-        tokens = limit if wanted is None else min(wanted, limit)
-        ended = wanted is not None and wanted <= limit
+            length = self._lengths.length(Random(f"{seed}:length").random())  # noqa: S311 - no secret
+        tokens = limit if length is None else min(length, limit)
+        is_finished = length is not None and length <= limit
         if tool is not None:
-            reason, call_id = "tool_calls" if ended else "length", f"call_{self._new_id()}"
+            reason, call_id = "tool_calls" if is_finished else "length", f"call_{self._new_id()}"
             return ToolCall(tokens, reason, call_id, tool.name, tool.arguments)
-        if asked.form is not None:
-            return Form(tokens, "stop" if ended else "length", asked.form)
-        return Text(tokens, "stop" if ended else "length", f"{seed}:words")
+        if request.form is not None:
+            return Form(tokens, "stop" if is_finished else "length", request.form)
+        return Text(tokens, "stop" if is_finished else "length", f"{seed}:words")
 
     async def _stream(
-        self, reply: Reply, chunks: Stream, call: Call, start: float, gone: asyncio.Future[None], send: Send
+        self, reply: Reply, chunks: Stream, call: Call, start: float, disconnect: asyncio.Future[None], send: Send
     ) -> None:
-        """Send each token when it is due, after a late wake-up several at once, until the answer ends or the caller leaves."""
+        """Send each token when due, after a late wake-up several at once, until the answer ends or the caller leaves."""
         await send(_start(200, b"text/event-stream; charset=utf-8"))
         step, steps = 0, reply.steps
         while step < steps:
-            due = await self._wait(start, step + 1, gone)
-            if gone.done():
+            due = await self._wait(start, step + 1, disconnect)
+            if disconnect.done():
                 self._count.close(call, unsent_tokens=0)
                 return
             until = min(steps, due, step + STEPS_AT_ONCE)
@@ -242,26 +246,26 @@ class _Simulator:
         await send({"type": "http.response.body", "body": chunks.up_to(steps) + chunks.ending()})
 
     async def _whole(
-        self, reply: Reply, written: bytes, call: Call, start: float, gone: asyncio.Future[None], send: Send
+        self, reply: Reply, body: bytes, call: Call, start: float, disconnect: asyncio.Future[None], send: Send
     ) -> None:
         """Send the answer when its last token is due; a caller that has left by then gets nothing."""
-        await self._wait(start, reply.steps, gone)
-        if gone.done():
+        await self._wait(start, reply.steps, disconnect)
+        if disconnect.done():
             generated = min(self._due(start), reply.steps)
             self._count.close(call, unsent_tokens=reply.tokens_after(generated))
             return
         self._count.send(call, reply.tokens_after(reply.steps))
         self._count.finish(call)
-        await _answer(send, 200, written)
+        await _answer(send, 200, body)
 
-    async def _wait(self, start: float, step: int, gone: asyncio.Future[None]) -> int:
+    async def _wait(self, start: float, step: int, disconnect: asyncio.Future[None]) -> int:
         """Wait until token ``step`` is due or the caller has left, and return how many tokens are due by now.
 
         The schedule counts from the start of the call, so delays of wake-ups do not add up.
         """
         due_at = start + self._law.first_token_s + step / self._law.tokens_per_s
         delay = due_at - asyncio.get_running_loop().time()
-        await asyncio.wait((gone,), timeout=max(0.0, delay))
+        await asyncio.wait((disconnect,), timeout=max(0.0, delay))
         return max(step, self._due(start))
 
     def _due(self, start: float) -> int:

@@ -18,7 +18,7 @@ WORDS = tuple(f" {first}{second}" for first in SYLLABLES for second in SYLLABLES
 
 
 class Choice(Protocol):
-    """One of the n answers to a request."""
+    """A choice: one of the n answers to a request."""
 
     @property
     def tokens(self) -> int:
@@ -26,7 +26,7 @@ class Choice(Protocol):
 
     @property
     def finish(self) -> str:
-        """The reason of its end: the ``finish_reason``."""
+        """Why it ended: the ``finish_reason``."""
 
     def deltas(self) -> Iterator[bytes]:
         """Yield the ``delta`` of each token, as JSON of a chat completion."""
@@ -35,7 +35,7 @@ class Choice(Protocol):
         """Yield the piece of text, or of a tool's arguments, of each token; the first token of a call is its name."""
 
     def message(self) -> dict[str, Any]:
-        """Return all of it as one message."""
+        """Return the choice as one message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of one function, as many tokens as its arguments and one more for its name."""
+    """A call of one function: the tokens of its arguments, and one for its name."""
 
     tokens: int
     finish: str
@@ -112,7 +112,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """All that is decided about an answer before its first token."""
+    """Everything that is decided about an answer before its first token."""
 
     id: str
     created: int
@@ -120,7 +120,7 @@ class Reply:
     prompt_tokens: int
     choices: tuple[Choice, ...]
     engine: str = "any"
-    """The engine whose shapes it is written in, where they differ."""
+    """The engine whose format the answer is written in, where formats differ."""
 
     @property
     def steps(self) -> int:
@@ -146,7 +146,7 @@ class Reply:
         return self.engine == "llamacpp" and len(self.choices) > 1
 
     def whole_usage(self) -> dict[str, Any]:
-        """Return the usage of an answer that comes whole: of all its choices, or of the first one alone."""
+        """Return the usage of an answer that is not streamed: of all its choices, or of the first choice alone."""
         counted = self.choices[:1] if self.counts_apart else self.choices
         return self.usage(sum(choice.tokens for choice in counted))
 
@@ -182,7 +182,7 @@ class Chunks:
         self._head = b"data: " + to_json(reply.head(self.kind))[:-1] + b',"choices":['
 
     def up_to(self, step: int) -> bytes:
-        """Return the events of the steps after the last one written, up to ``step``."""
+        """Return the events of the steps after the last written step, up to ``step``."""
         events: list[bytes] = []
         while self._step < step:
             self._step += 1

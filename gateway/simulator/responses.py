@@ -1,4 +1,4 @@
-"""Responses of the simulated model: one item, a message or a call of a function."""
+"""Responses of the simulated model, each of one item: a message or a call of a function."""
 
 from __future__ import annotations
 
@@ -24,52 +24,52 @@ from gateway.simulator.request import (
 Event = dict[str, Any]
 
 NUMBERS = frozenset({"output_index", "content_index", "logprobs"})
-"""Fields of events that llama.cpp leaves out, beside the number."""
+"""Fields of events that llama.cpp leaves out, besides the sequence number."""
 
 
 def read(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
-    """Return what a request wants."""
-    given = given_to(body, model)
-    messages = [*_instructions(given.get("instructions")), *_messages(given.get("input"))]
-    tools = [*_tools(given.get("tools")), *_brought(given.get("input"))]
+    """Return the checked request of a response."""
+    payload = given_to(body, model)
+    messages = [*_instructions(payload.get("instructions")), *_messages(payload.get("input"))]
+    tools = [*_tools(payload.get("tools")), *_brought(payload.get("input"))]
     return within_context(
         CheckedRequest(
             model=model,
             prompt_tokens=prompt_tokens(messages, tools),
-            limit=limit_in(given, "max_output_tokens"),
+            limit=limit_in(payload, "max_output_tokens"),
             choices=1,
-            stream=flag(given, "stream"),
+            stream=flag(payload, "stream"),
             include_usage=True,
             continuous_usage=False,
-            seed=seed_in(given),
-            tool=tool_for(_choice(given.get("tool_choice")), _schemas(tools), messages),
+            seed=seed_in(payload),
+            tool=tool_for(_choice(payload.get("tool_choice")), _schemas(tools), messages),
             results=results_in([str(message["role"]) for message in messages]),
-            previous=_previous(given.get("previous_response_id")),
-            references=_references(given.get("input")),
-            form=form_in(_object(given.get("text")).get("format")),
+            previous=_previous(payload.get("previous_response_id")),
+            references=_references(payload.get("input")),
+            form=form_in(_object(payload.get("text")).get("format")),
         ),
         context_tokens,
     )
 
 
-def _previous(given: Any) -> str | None:
-    if given is not None and not isinstance(given, str):
+def _previous(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
         raise BadRequest("previous_response_id is a string.", param="previous_response_id", code="invalid_type")
-    return given
+    return value
 
 
-def _instructions(given: Any) -> list[dict[str, Any]]:
-    if given is not None and not isinstance(given, str):
+def _instructions(value: Any) -> list[dict[str, Any]]:
+    if value is not None and not isinstance(value, str):
         raise BadRequest("instructions is a string.", param="instructions", code="invalid_type")
-    return [{"role": "system", "content": given}] if given else []
+    return [{"role": "system", "content": value}] if value else []
 
 
-def _messages(given: Any) -> list[dict[str, Any]]:
-    if isinstance(given, str):
-        return [{"role": "user", "content": given}]
-    if not is_list_of_objects(given) or not given:
+def _messages(value: Any) -> list[dict[str, Any]]:
+    if isinstance(value, str):
+        return [{"role": "user", "content": value}]
+    if not is_list_of_objects(value) or not value:
         raise BadRequest("input is a string or a list of items.", param="input", code="invalid_type")
-    return [_message(item) for item in given]
+    return [_message(item) for item in value]
 
 
 def _message(item: dict[str, Any]) -> dict[str, Any]:
@@ -77,52 +77,52 @@ def _message(item: dict[str, Any]) -> dict[str, Any]:
     if kind == "message":
         return {"role": item.get("role"), "content": item.get("content")}
     if kind.endswith("_output"):
-        given = item.get("output")
-        return {"role": "tool", "content": given if isinstance(given, str) or is_list_of_objects(given) else None}
+        output = item.get("output")
+        return {"role": "tool", "content": output if isinstance(output, str) or is_list_of_objects(output) else None}
     if kind == "additional_tools":
         return {"role": item.get("role"), "content": None}
     if kind in ("reasoning", "item_reference"):
         return {"role": "assistant", "content": None}
     if kind.endswith("_call"):
-        said = item.get("arguments") or item.get("input") or ""
-        return {"role": "assistant", "content": f"{item.get('name', kind)}{said}"}
+        arguments = item.get("arguments") or item.get("input") or ""
+        return {"role": "assistant", "content": f"{item.get('name', kind)}{arguments}"}
     raise BadRequest(
         "An item is a message, a call of a tool, what it returned, reasoning or a reference.", param="input"
     )
 
 
-def _references(given: Any) -> tuple[str, ...]:
-    """Return the ids of items that are brought back by their names."""
-    items = given if isinstance(given, list) else []
+def _references(value: Any) -> tuple[str, ...]:
+    """Return the ids of earlier items that the input refers to."""
+    items = value if isinstance(value, list) else []
     return tuple(str(item.get("id")) for item in items if item.get("type") == "item_reference")
 
 
-def _tools(given: Any) -> list[dict[str, Any]]:
-    is_list = is_list_of_objects(given) and all(isinstance(one.get("name", one.get("type")), str) for one in given)
-    if given is not None and not is_list:
+def _tools(value: Any) -> list[dict[str, Any]]:
+    is_list = is_list_of_objects(value) and all(isinstance(tool.get("name", tool.get("type")), str) for tool in value)
+    if value is not None and not is_list:
         raise BadRequest("tools is a list of tools, each with a name or a type.", param="tools", code="invalid_type")
-    return given or []
+    return value or []
 
 
-def _brought(given: Any) -> list[dict[str, Any]]:
-    """Return the tools that items bring, as Codex' first item does."""
-    items = given if isinstance(given, list) else []
+def _brought(value: Any) -> list[dict[str, Any]]:
+    """Return the tools in the items, such as Codex' first item."""
+    items = value if isinstance(value, list) else []
     return [tool for item in items if item.get("type") == "additional_tools" for tool in _tools(item.get("tools"))]
 
 
 def _schemas(tools: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the schemas of the functions among tools by name, also of those in a namespace."""
-    inner = [one for tool in tools if is_list_of_objects(tool.get("tools")) for one in tool["tools"]]
-    functions = [tool for tool in (*tools, *inner) if tool.get("type") == "function"]
+    """Return the schemas of the functions among tools by name, including functions in a namespace."""
+    nested = [function for tool in tools if is_list_of_objects(tool.get("tools")) for function in tool["tools"]]
+    functions = [tool for tool in (*tools, *nested) if tool.get("type") == "function"]
     return {str(tool.get("name")): tool.get("parameters") for tool in functions}
 
 
-def _object(given: Any) -> dict[str, Any]:
-    return given if isinstance(given, dict) else {}
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
-def _choice(given: Any) -> Any:
-    return given.get("name") if isinstance(given, dict) else given
+def _choice(value: Any) -> Any:
+    return value.get("name") if isinstance(value, dict) else value
 
 
 def whole(reply: Reply) -> bytes:
@@ -133,13 +133,13 @@ def whole(reply: Reply) -> bytes:
 def _response(reply: Reply, *, done: bool) -> dict[str, Any]:
     [choice] = reply.choices
     is_cut = choice.finish == "length"
-    made = reply.tokens_after(reply.steps)
+    output_tokens = reply.tokens_after(reply.steps)
     usage = {
         "input_tokens": reply.prompt_tokens,
         "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": made,
+        "output_tokens": output_tokens,
         "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": reply.prompt_tokens + made,
+        "total_tokens": reply.prompt_tokens + output_tokens,
     }
     if reply.engine == "llamacpp":
         response = {"id": reply.id, "object": "response", "status": "completed" if done else "in_progress"}
@@ -169,11 +169,11 @@ def _item(reply: Reply, text: str, *, done: bool) -> dict[str, Any]:
     is_cut = choice.finish == "length" and reply.engine != "llamacpp"
     status = ("incomplete" if is_cut else "completed") if done else "in_progress"
     if isinstance(choice, ToolCall) and reply.engine == "llamacpp":
-        called = {"call_id": f"fc_{choice.call_id}", "name": choice.name, "arguments": text}
-        return {"type": "function_call", "status": status, **called}
+        call = {"call_id": f"fc_{choice.call_id}", "name": choice.name, "arguments": text}
+        return {"type": "function_call", "status": status, **call}
     if isinstance(choice, ToolCall):
-        called = {"call_id": choice.call_id, "name": choice.name, "arguments": text}
-        return {"id": f"fc_{reply.id}", "type": "function_call", "status": status, **called}
+        call = {"call_id": choice.call_id, "name": choice.name, "arguments": text}
+        return {"id": f"fc_{reply.id}", "type": "function_call", "status": status, **call}
     content = [_part(text)] if done else []
     return {"id": f"msg_{reply.id}", "type": "message", "role": "assistant", "status": status, "content": content}
 
@@ -208,8 +208,8 @@ class Events:
     def ending(self) -> bytes:
         events = [self._event(event) for event in self._closing()]
         response = _response(self._reply, done=True)
-        ended = "completed" if self._reply.engine in ("vllm", "sglang", "llamacpp") else response["status"]
-        return b"".join(events) + self._event({"type": f"response.{ended}", "response": response})
+        status = "completed" if self._reply.engine in ("vllm", "sglang", "llamacpp") else response["status"]
+        return b"".join(events) + self._event({"type": f"response.{status}", "response": response})
 
     @property
     def _at(self) -> Event:
@@ -232,12 +232,12 @@ class Events:
         if isinstance(self._choice, ToolCall) and self._reply.engine == "llamacpp":
             pass  # the item has it
         elif isinstance(self._choice, ToolCall):
-            said = {"name": self._choice.name, "arguments": self._text}
-            yield {"type": "response.function_call_arguments.done", **self._at, **said}
+            call = {"name": self._choice.name, "arguments": self._text}
+            yield {"type": "response.function_call_arguments.done", **self._at, **call}
         else:
-            at = {**self._at, "content_index": 0}
-            yield {"type": "response.output_text.done", **at, "text": self._text, "logprobs": []}
-            yield {"type": "response.content_part.done", **at, "part": _part(self._text)}
+            position = {**self._at, "content_index": 0}
+            yield {"type": "response.output_text.done", **position, "text": self._text, "logprobs": []}
+            yield {"type": "response.content_part.done", **position, "part": _part(self._text)}
         item = _item(self._reply, self._text, done=True)
         yield {"type": "response.output_item.done", "output_index": 0, "item": item}
 

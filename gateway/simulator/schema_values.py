@@ -15,7 +15,7 @@ TEXTS = {
     **{"email": "simulated@example.com", "hostname": "example.com", "ipv4": "192.0.2.1", "ipv6": "2001:db8::1"},
     **{"uri": "https://example.com/", "uuid": "00000000-0000-4000-8000-000000000000"},
 }
-"""The same for texts of these formats. A ``pattern`` is not followed."""
+"""The values of texts of these formats. A ``pattern`` is not followed."""
 
 DEPTH_MOST = 16
 """The depth of a value: below it a recursive schema ends in null."""
@@ -24,22 +24,22 @@ PIECE = re.compile(r"\W+|\w+")
 
 
 def pieces_for(schema: Any) -> tuple[str, ...]:
-    """Return JSON that fits ``schema``, token by token; for a schema without requirements, a note that it is simulated."""
+    """Return JSON that fits ``schema``, token by token; without requirements, a note that the value is simulated."""
     value = fitting(schema)
     text = json.dumps({WORD: True} if value in ({}, None) else value, separators=(",", ":"), ensure_ascii=False)
     return tuple(PIECE.findall(text))
 
 
 def fitting(schema: Any) -> Any:
-    """Return a value that fits a schema, with its required properties; null fits what is no schema."""
+    """Return a value that fits a schema, with its required properties; null where ``schema`` is no schema."""
     return _fit(schema, schema, DEPTH_MOST)
 
 
-def _fit(schema: Any, whole: Any, deep: int) -> Any:
-    if not isinstance(schema, Mapping) or not deep:
+def _fit(schema: Any, root: Any, depth: int) -> Any:
+    if not isinstance(schema, Mapping) or not depth:
         return None
     if isinstance(reference := schema.get("$ref"), str):
-        return _fit(_found(reference, whole), whole, deep - 1)
+        return _fit(_found(reference, root), root, depth - 1)
     for name in ("const", "default"):
         if name in schema:
             return schema[name]
@@ -47,52 +47,54 @@ def _fit(schema: Any, whole: Any, deep: int) -> Any:
         return values[0]
     for name in ("anyOf", "oneOf"):
         if isinstance(choices := schema.get(name), list) and choices:
-            return _fit(choices[0], whole, deep - 1)
+            return _fit(choices[0], root, depth - 1)
     parts = schema.get("allOf")
     if isinstance(parts, list) and parts:
-        fitted = [_fit(part, whole, deep - 1) for part in parts]
-        objects = [one for one in fitted if isinstance(one, dict)]
-        return {name: value for one in objects for name, value in one.items()} if objects else fitted[0]
+        fitted = [_fit(part, root, depth - 1) for part in parts]
+        objects = [value_object for value_object in fitted if isinstance(value_object, dict)]
+        return (
+            {name: value for value_object in objects for name, value in value_object.items()} if objects else fitted[0]
+        )
     kind = schema.get("type", "object" if "properties" in schema else None)
-    return _of_type(kind[0] if isinstance(kind, list) and kind else kind, schema, whole, deep)
+    return _of_type(kind[0] if isinstance(kind, list) and kind else kind, schema, root, depth)
 
 
-def _of_type(kind: Any, schema: Mapping[str, Any], whole: Any, deep: int) -> Any:
+def _of_type(kind: Any, schema: Mapping[str, Any], root: Any, depth: int) -> Any:
     if kind == "object":
         properties, required = schema.get("properties"), schema.get("required")
-        known = properties if isinstance(properties, Mapping) else {}
+        schemas = properties if isinstance(properties, Mapping) else {}
         names = required if isinstance(required, list) else []
-        return {str(name): _fit(known.get(name), whole, deep - 1) for name in names}
+        return {str(name): _fit(schemas.get(name), root, depth - 1) for name in names}
     if kind == "array":
-        return [_fit(schema.get("items"), whole, deep - 1)] * _count(schema.get("minItems"))
+        return [_fit(schema.get("items"), root, depth - 1)] * _count(schema.get("minItems"))
     if kind == "string":
         text = TEXTS.get(str(schema.get("format")), WORD)
-        least, most = _count(schema.get("minLength")), schema.get("maxLength")
-        return text.ljust(least, "-")[: most if isinstance(most, int) else None]
+        min_length, max_length = _count(schema.get("minLength")), schema.get("maxLength")
+        return text.ljust(min_length, "-")[: max_length if isinstance(max_length, int) else None]
     if kind in ("integer", "number"):
         return _number(schema, step=1 if kind == "integer" else schema.get("multipleOf", 1))
     return {"boolean": True}.get(str(kind))
 
 
 def _number(schema: Mapping[str, Any], step: Any) -> Any:
-    """Return the least allowed number, 1 where there is no lower bound."""
-    for name, more in (("minimum", 0), ("exclusiveMinimum", step)):
-        if isinstance(least := schema.get(name), int | float) and not isinstance(least, bool):
-            return least + more
-    for name, less in (("maximum", 0), ("exclusiveMaximum", step)):
-        if isinstance(most := schema.get(name), int | float) and not isinstance(most, bool):
-            return min(1, most - less)
+    """Return the smallest allowed number; without a lower bound 1, or less where the upper bound requires it."""
+    for name, added in (("minimum", 0), ("exclusiveMinimum", step)):
+        if isinstance(minimum := schema.get(name), int | float) and not isinstance(minimum, bool):
+            return minimum + added
+    for name, subtracted in (("maximum", 0), ("exclusiveMaximum", step)):
+        if isinstance(maximum := schema.get(name), int | float) and not isinstance(maximum, bool):
+            return min(1, maximum - subtracted)
     return 1
 
 
-def _count(given: Any) -> int:
-    return min(max(given, 0), 64) if isinstance(given, int) else 0
+def _count(value: Any) -> int:
+    return min(max(value, 0), 64) if isinstance(value, int) else 0
 
 
-def _found(reference: str, whole: Any) -> Any:
+def _found(reference: str, root: Any) -> Any:
     """Return the part of a schema that ``#/a/b`` names, or None."""
-    place = whole
+    node = root
     for name in reference.removeprefix("#").strip("/").split("/"):
         if name:
-            place = place.get(name.replace("~1", "/").replace("~0", "~")) if isinstance(place, Mapping) else None
-    return place
+            node = node.get(name.replace("~1", "/").replace("~0", "~")) if isinstance(node, Mapping) else None
+    return node

@@ -1,4 +1,4 @@
-"""The simulator's own count of what it generated: the truth that the ledger is compared with."""
+"""The simulator's own count of the tokens it generated: the truth that the ledger is compared with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 CALLS_KEPT = 100_000
-"""How many calls can be read one by one; the totals include all calls."""
+"""How many calls can be read individually; the totals include all calls."""
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ class Count:
         self._totals[state] += 1
 
     def totals(self) -> dict[str, Any]:
-        """Return the sums over every call since the start; ``calls`` counts refused ones too."""
+        """Return the sums over every call since the start; ``calls`` includes refused calls."""
         return {
             "calls": sum(self._by_status.values()),
             "calls_by_status": {str(status): calls for status, calls in sorted(self._by_status.items())},
@@ -82,6 +82,6 @@ class Count:
         }
 
     def call(self, name: str) -> dict[str, Any] | None:
-        """Return one call by the simulator's id or by its ``x-request-id``, or None where it is no longer known."""
+        """Return a call by the simulator's id or by its ``x-request-id``, or None where it is no longer known."""
         call = self._calls.get(self._ids.get(name, name))
         return None if call is None else asdict(call)
