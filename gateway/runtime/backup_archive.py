@@ -1,4 +1,4 @@
-"""Backups of an installation: a copy of its ledger at one moment, with a page that names the installation and the moment."""
+"""Backups of an installation: a copy of its ledger at one moment, with a page that names installation and moment."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ class Backup:
         return {"format": FORMAT, **asdict(self)}
 
     @classmethod
-    def from_json(cls, given: dict[str, Any]) -> Backup:
-        said = {name: given[name] for name in ("taken", "file", "bytes", "sha256")}
-        if given["format"] != FORMAT or said["file"] not in (SQLITE, POSTGRESQL):
+    def from_json(cls, values: dict[str, Any]) -> Backup:
+        fields = {name: values[name] for name in ("taken", "file", "bytes", "sha256")}
+        if values["format"] != FORMAT or fields["file"] not in (SQLITE, POSTGRESQL):
             raise ValueError
-        return cls(**said, state=State(**given["state"]))
+        return cls(**fields, state=State(**values["state"]))
 
 
 def back_up(database: Database, to: Path, now_ms: int) -> tuple[Backup, list[Verification]]:
-    """Write a backup of a ledger, which may be written to meanwhile, and recount the copy; return both.
+    """Write a backup of a ledger, which may be written to meanwhile, and recount the copy; return backup and recounts.
 
-    ``to`` is a new directory, or a new file that ends in .tar, .tar.gz or .tgz. It appears only when it is whole.
+    ``to`` is a new directory, or a new file that ends in .tar, .tar.gz or .tgz. It appears only when it is complete.
 
     Raises:
         StartupError: ``to`` exists or cannot be written, or PostgreSQL's programs are not installed or fail.
@@ -66,23 +66,23 @@ def back_up(database: Database, to: Path, now_ms: int) -> tuple[Backup, list[Ver
         name = SQLITE if database.is_sqlite else POSTGRESQL
         state = _copied(database, work / name)
         backup = Backup(written(now_ms), name, (work / name).stat().st_size, _digest(work / name), state)
-        found = _recounted(work / name) if database.is_sqlite else verify_all(database)
+        verifications = _recounted(work / name) if database.is_sqlite else verify_all(database)
         (work / PAGE).write_text(json.dumps(backup.to_json(), indent=1) + "\n", "utf-8")
         _put_in_place(work, to)
-    return backup, found
+    return backup, verifications
 
 
 def restore(source: Path, database: Database, directory: Path) -> tuple[Backup, list[Verification]]:
-    """Put a backup into a claimed data directory and a ledger that does not exist yet; recount it; return both.
+    """Put a backup into a claimed data directory and a ledger that does not exist yet; return backup and recounts.
 
     Raises:
-        StartupError: ``source`` is not a whole backup, the ledger or the directory is in use or of the other kind, or the
-            restored ledger differs from the backup; a restored SQLite ledger is then removed.
+        StartupError: ``source`` is not a complete backup, the ledger or the directory has been used, the ledger is of
+            another kind, or the restored ledger differs from the backup; a restored SQLite ledger is then removed.
     """
     _refuse_used(database, directory)
-    with _opened(source) as found:
-        backup = _read(found, source)
-        file = found / backup.file
+    with _opened(source) as contents:
+        backup = _read(contents, source)
+        file = contents / backup.file
         if (backup.file == SQLITE) != database.is_sqlite:
             raise StartupError(
                 f"{source} is a backup of {_kind(backup)}, and the ledger at {database.place} is none.", 2
@@ -183,15 +183,15 @@ def _opened(source: Path) -> Iterator[Path]:
         yield work
 
 
-def _read(found: Path, source: Path) -> Backup:
+def _read(contents: Path, source: Path) -> Backup:
     try:
-        return Backup.from_json(json.loads((found / PAGE).read_text("utf-8")))
+        return Backup.from_json(json.loads((contents / PAGE).read_text("utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StartupError(f"{source} is no backup: it has no {PAGE} that says what is in it.", exit_code=1) from error
 
 
 def _place(file: Path, ledger: Path) -> None:
-    """Copy a file to the ledger's place; it appears there only when it is whole."""
+    """Copy a file to the ledger's place; it appears there only when it is complete."""
     ledger.parent.mkdir(parents=True, exist_ok=True)
     part = ledger.with_name(f"{ledger.name}.part")
     shutil.copyfile(file, part)
@@ -202,7 +202,7 @@ def _place(file: Path, ledger: Path) -> None:
 
 
 def _take_away(database: Database) -> None:
-    """Remove a ledger that was just put in place; a PostgreSQL database is its operator's to drop."""
+    """Remove a ledger that was just put in place; only its operator drops a PostgreSQL database."""
     if database.is_sqlite:
         database.close()
         ledger = Path(str(database.url.database))
@@ -223,16 +223,18 @@ def _kind(backup: Backup) -> str:
 
 
 def _run(program: str, database: Database | None, *options: str) -> None:
-    """Run one of PostgreSQL's programs on a database; its password is in the environment, which no list of processes shows."""
-    found = shutil.which(program)
-    if found is None:
+    """Run a program of PostgreSQL on a database; the password is in the environment, which no process list shows."""
+    executable = shutil.which(program)
+    if executable is None:
         raise StartupError(f"{program} is not installed: a ledger in PostgreSQL is backed up and restored with it.")
-    command, environment = [found, *options], dict(os.environ)
+    command, environment = [executable, *options], dict(os.environ)
     if database is not None:
         url = database.url.set(drivername="postgresql")
         environment["PGPASSWORD"] = url.password or environment.get("PGPASSWORD", "")
         command.append(f"--dbname={url.set(password=None).render_as_string()}")
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words, a path and a URL
-    if ran.returncode != 0:
-        said = next((line for line in ran.stderr.splitlines() if line.strip()), f"status {ran.returncode}")
-        raise StartupError(f"{program} failed: {said.strip()}")
+    completed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words, a path and a URL
+    if completed.returncode != 0:
+        reason = next(
+            (line for line in completed.stderr.splitlines() if line.strip()), f"status {completed.returncode}"
+        )
+        raise StartupError(f"{program} failed: {reason.strip()}")

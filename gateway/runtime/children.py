@@ -1,4 +1,4 @@
-"""Starts child processes and records each, so that a later start knows of them however this one ends."""
+"""Starts child processes and records each, so that a later start knows of them however this start ends."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Children:
         self._socket = None if socket is None else str(socket)
         self._connection = connection
         self._running: dict[int, Child] = {}
-        self.ended_workers = EndedWorkers(connection, data.remembered().ended_workers, told=self._write_down)
+        self.ended_workers = EndedWorkers(connection, data.remembered().ended_workers, on_recorded=self._write_down)
 
     async def start(
         self,
@@ -47,7 +47,7 @@ class Children:
         fds: Collection[int] = (),
         worker: str | None = None,
     ) -> ChildProcess:
-        """Start a process in a session of its own: Ctrl-C on the terminal reaches only the supervisor.
+        """Start a process in its own session: Ctrl-C on the terminal reaches only the supervisor.
 
         Secrets go into ``environment``: anyone on the machine can read a command.
         """
@@ -86,5 +86,5 @@ class Children:
         try:
             self._data.remember(running)
         except OSError as error:
-            # Without the list a later start waits longer for what this one held; that is no reason to stop now.
+            # Without the list a later start waits longer for the holds of this one; that is no reason to stop now.
             log.error("What runs on %s cannot be written down: %s.", self._data.path, error.strerror)

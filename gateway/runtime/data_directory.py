@@ -1,4 +1,4 @@
-"""The data directory: which process may use it now, and what runs on it, recorded for the start after a killed supervisor."""
+"""The data directory: which process may use it, and which processes run on it, recorded for the next start."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What a supervisor has running, and the workers that ended before Redis could be notified."""
+    """A supervisor's running processes, and the workers that ended before Redis could be notified."""
 
     children: tuple[Child, ...] = ()
     socket: str | None = None
     ended_workers: tuple[str, ...] = ()
 
     @classmethod
-    def from_json(cls, given: dict[str, Any]) -> Running:
+    def from_json(cls, record: dict[str, Any]) -> Running:
         children = tuple(
-            Child(child["role"], Process(**child["process"]), child["worker"]) for child in given["children"]
+            Child(child["role"], Process(**child["process"]), child["worker"]) for child in record["children"]
         )
-        return cls(children, given["socket"], tuple(given["ended_workers"]))
+        return cls(children, record["socket"], tuple(record["ended_workers"]))
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A directory's identity, independent of its path: a copy has another one, a moved directory keeps its own."""
+    """A directory's identity, independent of its path: a copy has another identity, a moved directory keeps its own."""
 
     device: int
     inode: int
@@ -61,17 +61,17 @@ class Identity:
     def of(cls, path: Path) -> Identity | None:
         """Return the identity of the directory at ``path``; None where there is none."""
         try:
-            about = path.stat()
+            status = path.stat()
         except OSError:
             return None
-        return cls(about.st_dev, about.st_ino)
+        return cls(status.st_dev, status.st_ino)
 
 
 class DataDir:
     """A directory that only one supervisor uses at a time; :func:`claimed` yields it.
 
     Args:
-        in_use: a descriptor of the file that every process of the directory holds open; None for a process that only reads.
+        in_use: a descriptor of the file that every process of the directory holds open; None for a reading process.
     """
 
     def __init__(self, path: Path, in_use: int | None = None) -> None:
@@ -79,11 +79,11 @@ class DataDir:
         self.valkey = self.path / "valkey"
         self.running_file = self.path / "running.json"
         self.held: tuple[int, ...] = () if in_use is None else (in_use,)
-        """Descriptors that each process started on the directory inherits, so that its end is observed whatever its number."""
+        """Descriptors that each process started on the directory inherits: its end is observed whatever its number."""
         self._claimed = None if in_use is None else Identity.of(self.path)
 
     def remember(self, running: Running) -> None:
-        """Write the list of what runs; a reader finds the old list or the new one, never half of one.
+        """Write the list of running processes; a reader finds the old or the new list, never half a list.
 
         Raises:
             OSError: the list cannot be written, or another directory has taken this one's place.
@@ -94,29 +94,29 @@ class DataDir:
         socket = running.socket
         if socket is not None and Path(socket).is_relative_to(self.path):
             socket = str(Path(socket).relative_to(self.path))
-        said = {"directory": asdict(identity), **asdict(running), "socket": socket}
-        written = self.running_file.with_suffix(".part")
-        written.write_text(json.dumps(said, indent=1), "utf-8")
-        written.replace(self.running_file)
+        record = {"directory": asdict(identity), **asdict(running), "socket": socket}
+        part = self.running_file.with_suffix(".part")
+        part.write_text(json.dumps(record, indent=1), "utf-8")
+        part.replace(self.running_file)
 
     def remembered(self) -> Running:
-        """Return what the last supervisor last recorded as running; nothing after a clean stop.
+        """Return the processes that the last supervisor last recorded as running; none after a clean stop.
 
-        A list that was written in another directory, of which this one is a copy, is ignored.
+        A list that was written in another directory, of which this directory is a copy, is ignored.
         """
         try:
-            said = json.loads(self.running_file.read_text("utf-8"))
-            running = Running.from_json(said)
-            if Identity(**said["directory"]) != self._identity:
+            record = json.loads(self.running_file.read_text("utf-8"))
+            running = Running.from_json(record)
+            if Identity(**record["directory"]) != self._identity:
                 return Running()
             socket = None if running.socket is None else str(self.path / running.socket)
             return replace(running, socket=socket)
         except (OSError, ValueError, KeyError, TypeError):
-            # Only a machine that lost power leaves half a file, and then nothing in the list still runs.
+            # Only a power failure leaves half a file, and then no process in the list still runs.
             return Running()
 
     async def alone(self, patience_s: float) -> bool:
-        """Wait until no process of an earlier start has the directory, then hold it; return whether that was in time.
+        """Wait until no process of an earlier start has the directory, then hold it; return whether it was in time.
 
         The kernel reports it, also for processes whose numbers mean nothing here, such as those of another container.
         """
@@ -150,7 +150,7 @@ class DataDir:
 
     @property
     def _identity(self) -> Identity | None:
-        """Return the claimed directory's identity, or, for a process that only reads, that of the directory there now."""
+        """Return the claimed directory's identity, or, for a process that only reads, the present directory's."""
         return self._claimed or Identity.of(self.path)
 
 
@@ -194,7 +194,7 @@ def _opened(path: Path, stack: ExitStack) -> tuple[int, int]:
 
 
 def _locked(descriptor: int) -> bool:
-    """Lock a file for every process that holds this descriptor or an inherited copy of it; return whether that was possible."""
+    """Lock a file for all processes that hold this descriptor or an inherited copy; return whether that succeeded."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""Tells Redis which workers have ended, so that what they held is reclaimed without waiting for any lease."""
+"""Records in Redis which workers have ended, so that their holds are reclaimed without waiting for a lease."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 
 async def declare_ended(connection: RedisConnection, worker_id: str) -> None:
-    """Record in Redis that a worker has ended. Only for a caller that has observed its end: the worker never writes again.
+    """Record in Redis that a worker has ended. Only for a caller that has observed its end: it never writes again.
 
     Raises:
-        MeteringUnavailable: Redis is unavailable; the record can as well be written later.
+        MeteringUnavailable: Redis is unavailable; the record can be written later just as well.
     """
     with translated():
         await connection.ask("SET", redis_keys.gone(worker_id), "1", "EX", KEPT_S)
@@ -29,12 +29,12 @@ async def declare_ended(connection: RedisConnection, worker_id: str) -> None:
 
 
 class EndedWorkers:
-    """The workers whose end Redis does not know yet. ``told`` is called whenever Redis has received some."""
+    """The workers whose end is not in Redis yet. ``on_recorded`` is called after each worker that is recorded there."""
 
-    def __init__(self, connection: RedisConnection, ids: Iterable[str], told: Callable[[], None]) -> None:
+    def __init__(self, connection: RedisConnection, ids: Iterable[str], on_recorded: Callable[[], None]) -> None:
         self._connection = connection
         self._ids = list(ids)
-        self._told = told
+        self._told = on_recorded
         self._news = asyncio.Event()
         if self._ids:
             self._news.set()
@@ -48,7 +48,7 @@ class EndedWorkers:
         self._news.set()
 
     async def tell(self) -> None:
-        """Notify Redis of all of them now."""
+        """Record all of them in Redis now."""
         self._news.clear()
         for worker_id in self.ids:
             await declare_ended(self._connection, worker_id)
@@ -56,7 +56,7 @@ class EndedWorkers:
             self._told()
 
     async def keep_telling(self) -> None:
-        """Notify Redis of each ended worker, retrying while Redis is unavailable; never returns."""
+        """Record each ended worker in Redis, retrying while Redis is unavailable; never returns."""
         while True:
             await self._news.wait()
             try:

@@ -1,4 +1,4 @@
-"""The start of an installation: its data directory and its ledger name each other; a lost ledger is not taken for a new one."""
+"""The start of an installation: its data directory and ledger name each other; a lost ledger does not count as new."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Mark:
         """
         path = directory / FILE
         try:
-            said = json.loads(path.read_text("utf-8"))
-            return cls(str(said["id"]), bool(said["has_begun"]))
+            record = json.loads(path.read_text("utf-8"))
+            return cls(str(record["id"]), bool(record["has_begun"]))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -40,10 +40,10 @@ class Mark:
             ) from error
 
     def write(self, directory: Path) -> None:
-        """Write the mark; a reader finds the old one or this one, never half of one."""
-        written = directory / f"{FILE}.part"
-        written.write_text(json.dumps(asdict(self)) + "\n", "utf-8")
-        written.replace(directory / FILE)
+        """Write the mark; a reader finds the old or the new mark, never half a mark."""
+        part = directory / f"{FILE}.part"
+        part.write_text(json.dumps(asdict(self)) + "\n", "utf-8")
+        part.replace(directory / FILE)
 
 
 def opened(
@@ -57,14 +57,14 @@ def opened(
 ) -> tuple[str, str]:
     """Bring a ledger's tables to this version's schema, and return its installation's id and currency.
 
-    The directory is claimed. It is marked before the ledger is begun, so that a killed first start can be told from
-    a lost ledger.
+    The directory is claimed. It is marked before the ledger is begun, so that a killed first start can be distinguished
+    from a lost ledger.
 
     Args:
         currency: the operator's setting; None for the ledger's own.
 
     Raises:
-        StartupError: the ledger is empty and was not always, or belongs to another installation or has another currency.
+        StartupError: the ledger is empty but was not always, belongs to another installation or has another currency.
     """
     mark = Mark.read(directory)
     if not database.has_tables():
@@ -72,8 +72,10 @@ def opened(
         mark = mark or Mark(new_id(), has_begun=False)
         mark.write(directory)
     database.migrate()
-    offered = mark.id if mark else new_id()
-    identity, kept_in = begun(database, new_id=offered, currency=currency, default=default_currency, now_ms=now_ms)
+    proposed = mark.id if mark else new_id()
+    identity, ledger_currency = begun(
+        database, new_id=proposed, currency=currency, default=default_currency, now_ms=now_ms
+    )
     if mark is not None and mark.has_begun and mark.id != identity:
         raise StartupError(
             f"The data directory {directory} belongs to installation {mark.id} and the ledger at {database.place} to "
@@ -81,7 +83,7 @@ def opened(
         )
     if mark != Mark(identity, has_begun=True):
         Mark(identity, has_begun=True).write(directory)
-    return identity, kept_in
+    return identity, ledger_currency
 
 
 def _refuse_lost(database: Database, directory: Path, mark: Mark | None) -> None:

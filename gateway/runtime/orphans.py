@@ -1,4 +1,4 @@
-"""Clears up after a killed supervisor: its children end first, then its Valkey."""
+"""Ends the processes that a killed supervisor left behind: its children first, then its Valkey."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ log = logging.getLogger(__name__)
 
 
 async def retire(data: DataDir, patience_s: float) -> None:
-    """Wait until nothing of an earlier start runs on the directory; record its workers as ended.
+    """Wait until no process of an earlier start runs on the directory; record its workers as ended.
 
     Its children stop by themselves once their supervisor is gone, and finish their calls; a child that takes longer
-    than ``patience_s`` is killed. Valkey goes last, so that the workers can still settle. A process that cannot be
-    proven to belong to this very directory is left alone.
+    than ``patience_s`` is killed. Valkey ends last, so that the workers can still settle. A process that cannot be
+    proven to belong to this very directory is not touched.
 
     Raises:
-            StartupError: a process of it still runs that cannot be told from another program, or cannot be observed, so it
-                is not ours to kill.
+        StartupError: a process of an earlier start still runs that cannot be distinguished from another program, or
+            cannot be observed, and so must not be killed.
     """
-    left = data.remembered()
-    for child in (child for child in left.children if child.role != VALKEY):
+    leftover = data.remembered()
+    for child in (child for child in leftover.children if child.role != VALKEY):
         await _see_off(child.role, child.process, patience_s, data)
-    if left.socket is not None:
-        socket = Path(left.socket)
+    if leftover.socket is not None:
+        socket = Path(leftover.socket)
         await valkey.shut_down(socket, data.valkey)
-        for child in (child for child in left.children if child.role == VALKEY):
+        for child in (child for child in leftover.children if child.role == VALKEY):
             await _see_off(child.role, child.process, KILLED_S, data)
         data.drop_socket(socket)
     if not await data.alone(patience_s):
@@ -41,12 +41,12 @@ async def retire(data: DataDir, patience_s: float) -> None:
             f"Something of an earlier start on {data.path} still runs and is not seen from here, "
             "as in another container: stop it first."
         )
-    data.remember(Running(ended_workers=workers_of(left)))
+    data.remember(Running(ended_workers=workers_of(leftover)))
 
 
-def workers_of(left: Running) -> tuple[str, ...]:
+def workers_of(leftover: Running) -> tuple[str, ...]:
     """Return the ids of a supervisor's workers, and of those whose end it could not report to Redis."""
-    return (*left.ended_workers, *(child.worker for child in left.children if child.worker is not None))
+    return (*leftover.ended_workers, *(child.worker for child in leftover.children if child.worker is not None))
 
 
 async def _see_off(role: str, process: Process, patience_s: float, data: DataDir) -> None:

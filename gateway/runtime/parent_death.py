@@ -9,7 +9,7 @@ import signal
 
 
 class ParentPipe:
-    """A pipe into which nothing is ever written. Its reading end wakes up when the last holder of its writing end is gone."""
+    """A pipe into which nothing is ever written. Its reading end wakes up once no process holds its writing end."""
 
     def __init__(self) -> None:
         self.watch_fd, self.hold_fd = os.pipe()
@@ -29,18 +29,18 @@ class Stop(enum.Enum):
 async def told_to_stop(watch_fd: int | None) -> Stop:
     """Wait for SIGTERM, SIGINT, or the end of all processes that hold the pipe's writing end."""
     loop = asyncio.get_running_loop()
-    told: asyncio.Future[Stop] = loop.create_future()
+    stopped: asyncio.Future[Stop] = loop.create_future()
 
-    def tell(why: Stop) -> None:
-        if not told.done():
-            told.set_result(why)
+    def tell(reason: Stop) -> None:
+        if not stopped.done():
+            stopped.set_result(reason)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, tell, Stop.ASKED)
     if watch_fd is not None:
         loop.add_reader(watch_fd, tell, Stop.ALONE)
     try:
-        return await told
+        return await stopped
     finally:
         if watch_fd is not None:
             loop.remove_reader(watch_fd)

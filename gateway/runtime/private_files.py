@@ -1,4 +1,4 @@
-"""Keeps a data directory private to its owner: which other users it may belong to, and the modes of its content."""
+"""Keeps a data directory private to its owner: checks whose it and its content are, and sets their modes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.errors import StartupError
 OURS = frozenset(
     {"lock", "in-use", "running.json", "ledger.sqlite", "valkey", "metrics", "watermarks", "installation.json"}
 )
-"""Names of which a directory that was used before contains at least one."""
+"""Names, at least one of which is in every directory that was used before."""
 
 NOBODYS = frozenset({"lost+found"})
 """Names that a new volume contains."""
@@ -23,9 +23,9 @@ PRIVATE_UMASK = 0o077
 
 
 def make_private(path: Path, user: int) -> None:
-    """Create the directory if it is missing, and remove all permissions on it and its content for users other than ``user``.
+    """Create the directory if missing, and remove all permissions on it and its content for users other than ``user``.
 
-    Symbolic links are left alone. The directory itself comes first, so that nobody else reaches its content meanwhile.
+    Symbolic links are left unchanged. The directory itself comes first, so that no other user reaches its content.
 
     Raises:
         StartupError: the directory or something in it belongs to another user, or its content is not tokencap's.
@@ -35,21 +35,21 @@ def make_private(path: Path, user: int) -> None:
         raise StartupError(
             f"The data directory {path} holds files that are not tokencap's: name a directory of its own."
         )
-    for found in _all_in(path):
-        about = found.lstat() if found != path else found.stat()
-        if stat.S_ISLNK(about.st_mode):
+    for entry in _all_in(path):
+        status = entry.lstat() if entry != path else entry.stat()
+        if stat.S_ISLNK(status.st_mode):
             continue
-        if about.st_uid != user:
+        if status.st_uid != user:
             raise StartupError(
-                f"{found} belongs to user {about.st_uid} and this is user {user}: "
+                f"{entry} belongs to user {status.st_uid} and this is user {user}: "
                 "start the gateway as its owner, or give the data directory to this user (chown -R)."
             )
-        if about.st_mode & ~OWNER & 0o7777:
-            found.chmod(about.st_mode & OWNER)
+        if status.st_mode & ~OWNER & 0o7777:
+            entry.chmod(status.st_mode & OWNER)
 
 
 def _is_ours_or_new(path: Path) -> bool:
-    names = {found.name for found in path.iterdir() if not found.name.startswith(".")} - NOBODYS
+    names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")} - NOBODYS
     return not names or not names.isdisjoint(OURS)
 
 

@@ -1,4 +1,4 @@
-"""Whether a process that was started earlier still runs, even if its number has since gone to another process."""
+"""Tells whether a process that was started earlier still runs, even if another process has its number by now."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Process:
 
     @property
     def is_certain(self) -> bool:
-        """Whether this process can be told from another one with the same number."""
+        """Whether this process can be distinguished from another process with the same number."""
         return self.began is not None
 
     def is_running(self) -> bool:
-        """Return whether it runs; where its beginning is unknown, whether any process of ours has its number."""
+        """Return whether the process runs; if its beginning is unknown, whether any process of ours has its number."""
         return _began(self.pid) == self.began if self.began is not None else _exists(self.pid)
 
     async def ended(self, patience_s: float) -> bool:
-        """Wait until it has ended, whether it is our child or not; return whether it ended in time."""
+        """Wait until the process has ended, whether or not it is our child; return whether it ended in time."""
         loop = asyncio.get_running_loop()
         until = loop.time() + patience_s
         while self.is_running():
@@ -45,7 +45,7 @@ class Process:
         return True
 
     def kill(self) -> None:
-        """Kill it at once if it still runs; a process that might be another program is left alone."""
+        """Kill the process at once if it still runs, unless it might be another program."""
         if self.is_certain and self.is_running():
             os.kill(self.pid, signal.SIGKILL)
 

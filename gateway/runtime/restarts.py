@@ -52,18 +52,18 @@ class Failures:
 
     @property
     def pause_s(self) -> float:
-        """How long to wait before the next start: twice as long each time, up to a bound."""
+        """How long to wait before the next start: twice as long each time, up to a maximum."""
         return min(FIRST_PAUSE_S * 2.0 ** min(self.count - 1, DOUBLINGS), LONGEST_PAUSE_S)
 
 
 async def _at_once(process: asyncio.subprocess.Process) -> None:
-    """Return at once, for a child that is up when it is started."""
+    """Return at once, for a child that is up as soon as it is started."""
 
 
 class Restarted:
     """One child. ``spawn`` starts it, ``up`` returns once it is usable, ``ended`` is called at each end.
 
-    The caller that started the child gets an end before it was ever up (``first_end``); later ends are only logged.
+    The first end is also returned to the caller (``first_end``); later ends are only logged.
     """
 
     def __init__(self, name: str, spawn: Spawn, ended: Told, up: Told = _at_once) -> None:
@@ -95,12 +95,12 @@ class Restarted:
             await process.wait()
 
     async def stop(self, patience_s: float) -> None:
-        """Ask the child to end, kill it when it takes longer than ``patience_s``, and do not start it again."""
+        """Terminate the child, kill it when it takes longer than ``patience_s``, and do not start it again."""
         self._stop.set()
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
-        _, late = await asyncio.wait([self._keeping], timeout=patience_s)
-        if late and self._process is not None and self._process.returncode is None:
+        _, pending = await asyncio.wait([self._keeping], timeout=patience_s)
+        if pending and self._process is not None and self._process.returncode is None:
             log.warning("%s did not end within %g s and is killed.", self.name, patience_s)
             self._process.kill()
         await self._keeping
@@ -110,16 +110,16 @@ class Restarted:
         failures = Failures()
         while not self._stop.is_set():
             began = loop.time()
-            how = await self._run()
+            end = await self._run()
             if not self._first_end.done():
-                self._first_end.set_result(how)
+                self._first_end.set_result(end)
             if self._stop.is_set():
                 return
             if self._is_renewed:
                 self._is_renewed = False
                 continue
             failures = failures.after(loop.time() - began)
-            log.warning("%s It is started again in %g s.", how, failures.pause_s)
+            log.warning("%s It is started again in %g s.", end, failures.pause_s)
             await finished(asyncio.sleep(failures.pause_s), unless=self._stop.wait())
 
     async def _run(self) -> str:

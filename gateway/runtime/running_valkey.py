@@ -1,4 +1,4 @@
-"""The gateway's Redis for a command beside it: the server that runs, or one started for the length of the command."""
+"""The gateway's Redis for a command beside it: the running server, or a server started for the command."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ async def reached(settings: Settings) -> AsyncIterator[str]:
 @asynccontextmanager
 async def _started(data: DataDir, settings: Settings) -> AsyncIterator[Path]:
     """Run the embedded server until the block ends."""
-    before, socket = data.remembered(), data.new_socket()
+    recorded, socket = data.remembered(), data.new_socket()
     server = valkey.find_server(settings.valkey_server_bin)
     command = valkey.command(server, data.valkey, socket, settings.redis_memory_max)
     environment = {**os.environ, **valkey.environment()}
     process = await asyncio.create_subprocess_exec(
         *command, env=environment, pass_fds=data.held, start_new_session=True
     )
-    data.remember(replace(before, children=(Child(VALKEY, Process.seen(process.pid)),), socket=str(socket)))
+    data.remember(replace(recorded, children=(Child(VALKEY, Process.seen(process.pid)),), socket=str(socket)))
     ending = asyncio.create_task(process.wait())
     coming_up = asyncio.create_task(valkey.until_up(socket))
     try:
@@ -64,4 +64,4 @@ async def _started(data: DataDir, settings: Settings) -> AsyncIterator[Path]:
             process.terminate()
         await ending
         data.drop_socket(socket)
-        data.remember(before)
+        data.remember(recorded)

@@ -15,7 +15,7 @@ BACKLOG = 2048
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on ``host`` and ``port``; port 0 takes a free one.
+    """Return a socket that listens on ``host`` and ``port``; port 0 takes a free port.
 
     Raises:
         StartupError: the port is in use, or the host is no address of this machine.
@@ -38,7 +38,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """Reset a connection, so that its other side can tell it from a closed one; unsent bytes are dropped."""
+    """Reset a connection, which its other side can distinguish from closing it; unsent bytes are dropped."""
     accepted: socket.socket = transport.get_extra_info("socket")
     if accepted.family != socket.AF_UNIX:
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -66,7 +66,7 @@ def _why(error: OSError, host: str, port: int) -> str:
 
 
 UNBOUNDED = 10_240
-"""How many files to request where the system sets no bound: what macOS, which sets none, allows a process by default."""
+"""How many files to request where the system sets no limit: the number that macOS, such a system, allows by default."""
 
 
 def files_allowed() -> int:
@@ -76,11 +76,12 @@ def files_allowed() -> int:
 
 
 def open_as_many_as_allowed() -> None:
-    """Raise this process's soft limit to the hard one, as servers do.
+    """Raise this process's soft limit to the hard limit, as servers do.
 
-    Most systems begin with 1,024. A call takes two, to its caller and to the model; a call that gets none breaks off others.
+    Most systems begin with 1,024. A call takes two files, to its caller and to the model; a call that gets none breaks
+    off other calls.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < files_allowed():
-        with suppress(ValueError, OSError):  # a system may have another bound besides
+        with suppress(ValueError, OSError):  # a system may have a further bound
             resource.setrlimit(resource.RLIMIT_NOFILE, (files_allowed(), hard))

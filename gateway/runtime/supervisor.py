@@ -1,4 +1,4 @@
-"""The process that starts all others of one gateway, keeps them running, and stops them in the order that loses nothing.
+"""The process that starts all others of a gateway, keeps them running, and stops them in the order that loses nothing.
 
 In the order workers, bookkeeper, simulated model, Valkey, each process relies on those after it. So they start from
 the end and stop from the beginning: workers finish their calls, then the bookkeeper empties the streams into SQL.
@@ -61,7 +61,7 @@ async def _is_live(client: httpx.AsyncClient, url: str) -> bool:
 
 
 SETTLE_S = 10.0
-"""Time beyond what running calls have to end, in which the calls that are cut off are still settled."""
+"""Time after the end of the running calls' time, in which calls that were cut off are still settled."""
 FLUSH_S = 60.0
 SIMULATOR_S = 5.0
 LAW = Law()
@@ -93,7 +93,7 @@ RELOADED = frozenset(
         "log_level",
     }
 )
-"""Settings that only workers use, and that new workers may have otherwise than those before them."""
+"""Settings that only workers use, and that may change from the old workers to the new."""
 
 log = logging.getLogger(__name__)
 
@@ -103,10 +103,10 @@ class Supervisor:
 
     Args:
         settings: the children's settings, once the addresses of what is started here are filled in.
-        data: the data directory, claimed, with nothing left running on it. The ended workers that it remembers are the
-            first that Redis is notified of.
-        program: the command that starts this program; the words of a subcommand follow.
-        listeners: the public socket, then the admin API's own where it has one.
+        data: the data directory, claimed, with no process left running on it. The ended workers that it remembers are
+            the first that are recorded in Redis.
+        program: the command that starts this program; a subcommand and its options follow.
+        listeners: the public socket, then the admin API's socket where it has its own.
         new_worker_id: a name that no worker has had before.
         law: how the simulated model answers, where the upstream is simulated.
         read_again: returns the settings as they are now, for workers that replace others.
@@ -141,7 +141,7 @@ class Supervisor:
 
     @property
     def upstream_url(self) -> str:
-        """The model's URL; for the simulated one it is known once the gateway is ready."""
+        """The model's URL; for the simulated model it is known once the gateway is ready."""
         return self._settings.upstream_url
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None], reload: asyncio.Event | None = None) -> None:
@@ -157,10 +157,10 @@ class Supervisor:
                 ready()
                 await finished(self._reload_when(reload or asyncio.Event()), unless=stop.wait())
 
-    async def _reload_when(self, asked: asyncio.Event) -> None:
+    async def _reload_when(self, requested: asyncio.Event) -> None:
         while True:
-            await asked.wait()
-            asked.clear()
+            await requested.wait()
+            requested.clear()
             try:
                 await self._reload()
             except Exception:
@@ -170,21 +170,21 @@ class Supervisor:
         """Replace each worker in turn; running workers finish their calls, and no caller is refused.
 
         First the ledger's tables and the bookkeeper are brought to the version that is installed now: that bookkeeper
-        takes what older and newer workers write. Where the settings cannot be read, or the tables or a new worker do
-        not come up, the old workers stay.
+        takes the records of older and newer workers. Where the settings cannot be read, or the tables or a new worker
+        do not come up, the old workers stay.
         """
         try:
-            read = self._read_again()
+            settings = self._read_again()
         except StartupError as error:
             log.error("Nothing is reloaded: %s", error.message)
             return
-        before = self._settings
-        # A simulated model starts with the gateway or never.
-        kept = {"upstream_url"} if "simulated" in (read.upstream_url, self._upstream) else set()
-        changed = {name: getattr(read, name) for name in RELOADED - kept}
-        self._settings = before.model_copy(update=changed)
+        previous = self._settings
+        # A simulated model starts only with the gateway.
+        unchanged = {"upstream_url"} if "simulated" in (settings.upstream_url, self._upstream) else set()
+        changed = {name: getattr(settings, name) for name in RELOADED - unchanged}
+        self._settings = previous.model_copy(update=changed)
         if not await self._migrate():
-            self._settings = before
+            self._settings = previous
             return
         await self._bookkeeper.renew(FLUSH_S)
         for old in tuple(self._workers):
@@ -192,7 +192,7 @@ class Supervisor:
             self._workers.append(new)
             if not await finished(new.is_up.wait(), unless=new.first_end()):
                 log.error("Nothing more is reloaded: %s", await new.first_end())
-                self._settings = before
+                self._settings = previous
                 await new.stop(0)
                 self._workers.remove(new)
                 return
@@ -213,38 +213,40 @@ class Supervisor:
     async def _start(self, stack: AsyncExitStack) -> None:
         """Start all processes from the end of the order; closing ``stack`` stops them from its beginning."""
         self._data.forget_counts()
-        at = self._data.new_socket() if self._settings.redis_url == "embedded" else None
-        if at is not None:
-            stack.callback(self._data.drop_socket, at)
-            self._settings = self._settings.model_copy(update={"redis_url": valkey.url_of(at)})
+        valkey_socket = self._data.new_socket() if self._settings.redis_url == "embedded" else None
+        if valkey_socket is not None:
+            stack.callback(self._data.drop_socket, valkey_socket)
+            self._settings = self._settings.model_copy(update={"redis_url": valkey.url_of(valkey_socket)})
         connection = connect_shared(self._settings.redis_url)
         stack.push_async_callback(connection.aclose)
-        self._children = children = Children(self._data, at, connection)
+        self._children = children = Children(self._data, valkey_socket, connection)
         stack.callback(children.forget_socket)
-        if at is not None:
-            await self._start_valkey(stack, children, at)
+        if valkey_socket is not None:
+            await self._start_valkey(stack, children, valkey_socket)
         await asyncio.to_thread(self._check, self._settings.redis_url)
         stack.push_async_callback(_tell_at_last, children, asyncio.create_task(children.ended_workers.keep_telling()))
         workers = stack.enter_context(closing(ParentPipe()))
         answering = [self._listeners[0]]
         if self._settings.upstream_url == "simulated":
             answering.append(self._start_simulator(stack, children, workers))
-        self._start_bookkeeper(stack, children, workers, at)
+        self._start_bookkeeper(stack, children, workers, valkey_socket)
         self._start_workers(stack, children, workers)
         stack.callback(self._listen_no_more)
         for listener in answering:
             await self._unless_one_ends(until_live(sockets.url_of(listener)))
 
-    async def _start_valkey(self, stack: AsyncExitStack, children: Children, at: Path) -> None:
+    async def _start_valkey(self, stack: AsyncExitStack, children: Children, valkey_socket: Path) -> None:
         server = valkey.find_server(self._settings.valkey_server_bin)
-        command = valkey.command(server, self._data.valkey, at, self._settings.redis_memory_max)
+        command = valkey.command(server, self._data.valkey, valkey_socket, self._settings.redis_memory_max)
 
         async def up(_: ChildProcess) -> None:
-            await valkey.until_up(at)
+            await valkey.until_up(valkey_socket)
 
-        kept = Restarted("Valkey", lambda: children.start(VALKEY, command, valkey.environment()), children.note_end, up)
-        self._keep(stack, [kept], valkey.STOP_S)
-        await self._unless_one_ends(kept.is_up.wait())
+        restarted = Restarted(
+            "Valkey", lambda: children.start(VALKEY, command, valkey.environment()), children.note_end, up
+        )
+        self._keep(stack, [restarted], valkey.STOP_S)
+        await self._unless_one_ends(restarted.is_up.wait())
 
     def _start_simulator(self, stack: AsyncExitStack, children: Children, workers: ParentPipe) -> socket.socket:
         # The socket is the supervisor's, so that a restarted simulator keeps its address.
@@ -261,11 +263,11 @@ class Supervisor:
         return listener
 
     def _start_bookkeeper(
-        self, stack: AsyncExitStack, children: Children, workers: ParentPipe, valkey_at: Path | None
+        self, stack: AsyncExitStack, children: Children, workers: ParentPipe, valkey_socket: Path | None
     ) -> None:
         command = [*self._program, "bookkeeper", "--watch-fd", str(workers.watch_fd)]
-        if valkey_at is not None:
-            command += ["--valkey-socket", str(valkey_at)]
+        if valkey_socket is not None:
+            command += ["--valkey-socket", str(valkey_socket)]
 
         def spawn() -> Awaitable[ChildProcess]:
             return children.start("bookkeeper", command, self._settings.to_environment(), (workers.watch_fd,))
@@ -276,11 +278,11 @@ class Supervisor:
     def _start_workers(self, stack: AsyncExitStack, children: Children, workers: ParentPipe) -> None:
         supervisor = stack.enter_context(closing(ParentPipe()))
         stack.push_async_callback(self._stop_workers)
-        named = ("--fd", "--admin-fd")
+        options = ("--fd", "--admin-fd")
         listening = [listener.fileno() for listener in self._listeners]
-        words = [word for name, fd in zip(named, listening, strict=False) for word in (name, str(fd))]
+        words = [word for name, fd in zip(options, listening, strict=False) for word in (name, str(fd))]
         command = [*self._program, "worker", *words, "--watch-fd", str(supervisor.watch_fd)]
-        # A worker never reads the workers' pipe: holding it open is what keeps the bookkeeper and the simulated model running.
+        # A worker never reads the workers' pipe: it holds it open, which keeps bookkeeper and simulated model running.
         fds = (*listening, supervisor.watch_fd, workers.hold_fd)
 
         def start(name: str) -> Restarted:
@@ -313,15 +315,15 @@ class Supervisor:
         return self._settings.shutdown_s + SETTLE_S
 
     def _listen_no_more(self) -> None:
-        """Close the sockets here first: a caller that connects while the workers finish is refused, not kept waiting."""
+        """Close the sockets here first: a caller that connects while the workers finish is refused at once."""
         for listener in self._listeners:
             listener.close()
 
-    def _keep(self, stack: AsyncExitStack, kept: Sequence[Restarted], patience_s: float) -> None:
+    def _keep(self, stack: AsyncExitStack, children: Sequence[Restarted], patience_s: float) -> None:
         async def stop() -> None:
-            await asyncio.gather(*(child.stop(patience_s) for child in kept))
+            await asyncio.gather(*(child.stop(patience_s) for child in children))
 
-        self._kept += kept
+        self._kept += children
         stack.push_async_callback(stop)
 
     async def _unless_one_ends(self, wait: Coroutine[Any, Any, object]) -> None:
@@ -342,7 +344,7 @@ class Supervisor:
 
 
 def words_of(law: Law) -> list[str]:
-    """Return the options that make ``tokencap simulate`` answer by this law."""
+    """Return the options with which ``tokencap simulate`` answers by this law."""
     numbers = {
         "--tokens-per-s": law.tokens_per_s,
         "--mean-tokens": law.mean_tokens,
@@ -354,7 +356,7 @@ def words_of(law: Law) -> list[str]:
 
 
 async def _tell_at_last(children: Children, telling: asyncio.Task[None]) -> None:
-    """Notify Redis of the last workers' ends; the next start reports those that Redis did not receive."""
+    """Record the last workers' ends in Redis; the next start records those that Redis did not receive."""
     telling.cancel()
     with suppress(MeteringUnavailable):
         await children.ended_workers.tell()

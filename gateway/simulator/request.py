@@ -120,7 +120,7 @@ def within_context(request: CheckedRequest, context_tokens: int) -> CheckedReque
 
 
 def prompt_tokens(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> int:
-    """Return the tokens of a prompt: 4 for each message, and 1 for each 4 bytes or part of them of its text and each tool.
+    """Return the tokens of a prompt: 4 for each message, and 1 for each begun 4 bytes of its text and of each tool.
 
     The text of a message is its content, or the content's text parts, and the names and arguments of its tool calls.
     """
@@ -220,7 +220,7 @@ def _last_words(messages: list[dict[str, Any]]) -> str:
 
 
 def form_in(value: Any) -> tuple[str, ...] | None:
-    """Return an answer in the form that ``response_format`` or a field like it requires, or None where any text will do."""
+    """Return an answer in the form that ``response_format`` or a like field requires; None where any text will do."""
     kind = value.get("type") if isinstance(value, dict) else None
     if kind == "json_schema":
         inner = value.get("json_schema")

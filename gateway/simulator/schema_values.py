@@ -51,10 +51,8 @@ def _fit(schema: Any, root: Any, depth: int) -> Any:
     parts = schema.get("allOf")
     if isinstance(parts, list) and parts:
         fitted = [_fit(part, root, depth - 1) for part in parts]
-        objects = [value_object for value_object in fitted if isinstance(value_object, dict)]
-        return (
-            {name: value for value_object in objects for name, value in value_object.items()} if objects else fitted[0]
-        )
+        objects = [mapping for mapping in fitted if isinstance(mapping, dict)]
+        return {name: value for mapping in objects for name, value in mapping.items()} if objects else fitted[0]
     kind = schema.get("type", "object" if "properties" in schema else None)
     return _of_type(kind[0] if isinstance(kind, list) and kind else kind, schema, root, depth)
 

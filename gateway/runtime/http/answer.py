@@ -1,4 +1,4 @@
-"""One request and its answer, as an ASGI app meets them: what the caller sent, and what is written to the caller."""
+"""One request and its answer, as an ASGI app sees them: the bytes that the caller sent, and those written to it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STATUS_LINE = {status: f"HTTP/1.1 {status} {PHRASES.get(status, '')}\r\n".encode
 NAMES_MAX = 1_000
 
 _names: dict[bytes, bytes] = {}
-"""Names of headers that were found valid, and how they are written."""
+"""Valid names of headers, as apps write them, and the same names in lower case."""
 
 
 class Wire(Protocol):
@@ -52,10 +52,10 @@ class Wire(Protocol):
 
     def default_headers(self) -> Fields: ...
     def answered(self) -> None:
-        """Record that the answer is whole."""
+        """Record that the answer is complete."""
 
     def break_off(self) -> None:
-        """End the connection because the answer cannot become whole."""
+        """End the connection because the answer cannot be completed."""
 
     def refuse(self, error: TokencapError) -> None:
         """Answer with an error in place of the app, and end the connection."""
@@ -85,8 +85,10 @@ class Answer:
         self._has_no_body = False
         self._length: int | None = None
         self._when_gone: Callable[[], None] | None = None
-        own = ref(self)
-        scope["extensions"] = {WRITE_NOW: {"write": partial(_write_now, own), "when_gone": partial(_when_gone, own)}}
+        weak_self = ref(self)
+        scope["extensions"] = {
+            WRITE_NOW: {"write": partial(_write_now, weak_self), "when_gone": partial(_when_gone, weak_self)}
+        }
 
     @property
     def is_written(self) -> bool:
@@ -94,7 +96,7 @@ class Answer:
         return self.has_begun and not self._head
 
     async def run(self, app: Any) -> None:
-        """Run the app; whatever happens in it, the caller gets an answer or the end of the connection."""
+        """Run the app; whatever happens in it, the caller gets an answer, or its connection ends."""
         try:
             await app(self.scope, self.receive, self.send)
         except asyncio.CancelledError:
@@ -108,7 +110,7 @@ class Answer:
                 self._fail(HouseError("Something went wrong on our side."))
 
     def add_body(self, data: bytes, *, is_last: bool) -> bool:
-        """Take bytes of the request's body; return whether more may come before the app has taken these."""
+        """Take bytes of the request's body; return whether more may be added before the app has taken these."""
         if is_last:
             self._more_body = False
         if self.is_complete:
@@ -126,11 +128,11 @@ class Answer:
         if self._when_gone is not None:
             self._when_gone()
 
-    def tell_when_gone(self, told: Callable[[], None] | None) -> None:
-        """Call ``told`` once the caller is gone, or at once if it already is; None calls nothing."""
-        self._when_gone = told
-        if told is not None and self.is_gone:
-            told()
+    def tell_when_gone(self, callback: Callable[[], None] | None) -> None:
+        """Call ``callback`` once the caller is gone, or at once if it already is; None calls nothing."""
+        self._when_gone = callback
+        if callback is not None and self.is_gone:
+            callback()
 
     async def receive(self) -> dict[str, Any]:
         while not (self.is_gone or self.is_complete):
@@ -169,8 +171,8 @@ class Answer:
         self._has_no_body = status in WITHOUT_BODY or self.scope["method"] == "HEAD"
         parts, values = [STATUS_LINE[status]], []
         closes = False
-        for given, value in (*self._wire.default_headers(), *headers):
-            name = _names.get(given) or _as_name(given)
+        for written_name, value in (*self._wire.default_headers(), *headers):
+            name = _names.get(written_name) or _as_name(written_name)
             if name == b"content-length":
                 self._length = int(value)
             elif name == b"connection":
@@ -179,8 +181,8 @@ class Answer:
                 raise RuntimeError("How an answer is transferred is the server's to say.")
             parts += (name, b": ", value, b"\r\n")
             values.append(value)
-        told = b"".join(values)
-        if len(told.translate(None, FORBIDDEN)) != len(told):
+        joined = b"".join(values)
+        if len(joined.translate(None, FORBIDDEN)) != len(joined):
             raise RuntimeError("Invalid HTTP header value.")
         if self._length is None and not self._has_no_body:
             if self.scope["http_version"] == "1.1":
@@ -234,28 +236,28 @@ class Answer:
 
 
 def _write_now(answer: ref[Answer], body: bytes) -> bool:
-    """Write to an answer, known by a weak reference: its scope keeps this function, and a strong one would close a cycle."""
-    it = answer()
-    return it is not None and it.write_now(body)
+    """Write to an answer through a weak reference: its scope holds this function, so a strong one would make a cycle."""
+    live_answer = answer()
+    return live_answer is not None and live_answer.write_now(body)
 
 
-def _when_gone(answer: ref[Answer], told: Callable[[], None] | None) -> None:
-    it = answer()
-    if it is not None:
-        it.tell_when_gone(told)
+def _when_gone(answer: ref[Answer], callback: Callable[[], None] | None) -> None:
+    live_answer = answer()
+    if live_answer is not None:
+        live_answer.tell_when_gone(callback)
 
 
-def _as_name(given: bytes) -> bytes:
-    if not given or NOT_A_NAME.search(given):
+def _as_name(written_name: bytes) -> bytes:
+    if not written_name or NOT_A_NAME.search(written_name):
         raise RuntimeError("Invalid HTTP header name.")
-    name = given.lower()
+    name = written_name.lower()
     if len(_names) < NAMES_MAX:
-        _names[given] = name
+        _names[written_name] = name
     return name
 
 
 def refusal(error: TokencapError, *, with_body: bool) -> bytes:
-    """Return the server's own answer to a request that reaches no app; the connection ends after it."""
+    """Return the server's own answer to a request that reaches no app; the connection ends after this answer."""
     body = json.dumps(error.body(), separators=(",", ":")).encode()
     headers = {**error.headers, "content-type": "application/json", "content-length": len(body), "connection": "close"}
     lines = b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in headers.items())

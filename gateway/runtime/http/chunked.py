@@ -13,7 +13,7 @@ SIZE_BEGINS = re.compile(rb"(?:[0-9A-Fa-f]{1,8}(?:[ \t]*(?:;[\t\x20-\x7e\x80-\xf
 
 
 class Chunks:
-    """Decodes a chunked body as it comes; the result does not depend on how its bytes are cut."""
+    """Decodes a chunked body as it arrives; the result does not depend on how its bytes are cut."""
 
     def __init__(self) -> None:
         self._kept = b""
@@ -28,51 +28,51 @@ class Chunks:
         self._trailer_bytes = 0
 
     def take(self, data: bytes) -> tuple[bytes, bytes | None]:
-        """Return what ``data`` adds to the body, and what follows the body, or None where its end has not come.
+        """Return the bytes that ``data`` adds to the body, and the bytes after the body, None before the body's end.
 
         Raises:
-            NotHttp: the bytes are no chunks, or the chunks are too many for so few bytes, or there are too many trailers.
+            NotHttp: the bytes are no chunks, the chunks are too many for so few bytes, or the trailers are too many.
         """
         if self._kept:
             data, self._kept = self._kept + data, b""
         parts: list[bytes] = []
-        at = 0
+        position = 0
         while True:
             if self._left:
-                part = data[at : at + self._left]
-                at += len(part)
+                part = data[position : position + self._left]
+                position += len(part)
                 self._left -= len(part)
                 parts.append(part)
                 if self._left:
                     return b"".join(parts), None
                 self._is_after_data = True
             if self._is_after_data:
-                end = data[at : at + 2]
+                end = data[position : position + 2]
                 if end != b"\r\n":
                     if end not in (b"", b"\r"):
                         raise NotHttp("A chunk is as long as it says, and ends with CR LF.")
                     self._kept = end
                     return b"".join(parts), None
-                at += 2
+                position += 2
                 self._is_after_data = False
-            most = TRAILER_BYTES_MAX if self._is_in_trailers else CHUNK_LINE_MAX
-            end_at = data.find(b"\r\n", at, at + most + 2)
-            if end_at < 0:
-                self._keep(data[at:], most)
+            line_max = TRAILER_BYTES_MAX if self._is_in_trailers else CHUNK_LINE_MAX
+            line_end = data.find(b"\r\n", position, position + line_max + 2)
+            if line_end < 0:
+                self._keep(data[position:], line_max)
                 return b"".join(parts), None
-            line, at = data[at:end_at], end_at + 2
+            line, position = data[position:line_end], line_end + 2
             if not self._is_in_trailers:
                 self._begin_chunk(line)
             elif line:
                 self._drop_trailer(line)
             else:
-                return b"".join(parts), data[at:]
+                return b"".join(parts), data[position:]
 
     def _begin_chunk(self, line: bytes) -> None:
-        found = SIZE.fullmatch(line)
-        if found is None:
+        match = SIZE.fullmatch(line)
+        if match is None:
             raise NotHttp("A chunk begins with its length in hexadecimal digits, at most eight.")
-        self._left = int(found[1], 16)
+        self._left = int(match[1], 16)
         self._is_in_trailers = self._left == 0
         self._bytes += self._left
         self._chunks += 1
@@ -87,9 +87,9 @@ class Chunks:
         if self._trailers > TRAILERS_MAX or self._trailer_bytes > TRAILER_BYTES_MAX:
             raise NotHttp(f"A body has at most {TRAILERS_MAX} trailers, of {TRAILER_BYTES_MAX} bytes together.")
 
-    def _keep(self, beginning: bytes, most: int) -> None:
+    def _keep(self, beginning: bytes, line_max: int) -> None:
         """Keep the beginning of a line, if it can still become a line."""
-        if len(beginning) > most + 1:
+        if len(beginning) > line_max + 1:
             raise NotHttp("A line between the chunks of a body is too long.")
         if b"\n" in beginning or not (self._is_in_trailers or SIZE_BEGINS.fullmatch(beginning)):
             raise NotHttp("A chunk begins with its length, in a line that ends with CR LF.")

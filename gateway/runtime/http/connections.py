@@ -26,7 +26,7 @@ class Waiting(Protocol):
 
 
 class Door:
-    """The connections of one listener of a worker, and the one clock that ends slow ones."""
+    """The connections of one listener of a worker, and the clock that ends slow connections."""
 
     def __init__(
         self,
@@ -53,11 +53,11 @@ class Door:
         self._waiting: dict[Waiting, None] = {}
         self._refusals = Refusals(count, monotonic)
 
-    def enter(self, one: Waiting, address: str) -> None:
+    def enter(self, connection: Waiting, address: str) -> None:
         """Admit a connection, which then waits for a request.
 
         Raises:
-            TooManyConnections: the address has too many connections, or every possible connection has a running request.
+            TooManyConnections: the address has too many connections, or all possible connections have running requests.
         """
         if self._of_address[address] >= self.limits.connections_per_address_max:
             raise TooManyConnections("There are too many connections from this address.")
@@ -69,22 +69,22 @@ class Door:
             longest.make_room()
         self._count += 1
         self._of_address[address] += 1
-        self._waiting[one] = None
+        self._waiting[connection] = None
 
-    def leave(self, one: Waiting, address: str) -> None:
+    def leave(self, connection: Waiting, address: str) -> None:
         self._count -= 1
         self._of_address[address] -= 1
         if not self._of_address[address]:
             del self._of_address[address]
-        self.runs(one)
+        self.runs(connection)
 
-    def waits(self, one: Waiting) -> None:
+    def waits(self, connection: Waiting) -> None:
         """Note that a connection waits for its next request."""
-        self._waiting[one] = None
+        self._waiting[connection] = None
 
-    def runs(self, one: Waiting) -> None:
-        """Note that a request has come."""
-        self._waiting.pop(one, None)
+    def runs(self, connection: Waiting) -> None:
+        """Note that a connection has a request."""
+        self._waiting.pop(connection, None)
 
     def refused(self, error: TokencapError, address: str) -> None:
         """Note that a request, or a connection, was refused by the server itself."""
@@ -117,7 +117,7 @@ class Refusals:
 
 
 def group_of(host: str) -> str:
-    """Return what counts as one address: an IPv4 address, or the IPv6 network that a provider gives one customer."""
+    """Return the group that counts as one address: an IPv4 address, or the IPv6 network of one customer of a provider."""
     if ":" not in host:
         return host
     address = IPv6Address(host.partition("%")[0])

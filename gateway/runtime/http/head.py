@@ -1,4 +1,4 @@
-"""Reads the head of a request in the one way that all servers read it; a head with two readings is refused."""
+"""Reads the head of a request in the only way that all servers read it; a head with two readings is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REQUEST_LINE = re.compile(
     rb"([A-Z][A-Z-]{0,23}) (/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*+)(?:\?([!\"$-~]*+))? HTTP/1\.([01])"
 )
 WHOLE_URL = re.compile(rb"([A-Z][A-Z-]{0,23}) [Hh][Tt][Tt][Pp]://([^/?#@ ]+)(/[^ ]* HTTP/1\.[01])")
-"""A request line as callers of a proxy send it, which a server has to take as well (RFC 9112, 3.2.2)."""
+"""A request line as clients send it to a proxy; a server has to accept it as well (RFC 9112, 3.2.2)."""
 
 FIELD = re.compile(rb"([!#$%%&'*+.^_`|~0-9A-Za-z-]{1,%d}+):[ \t]*+([\t\x20-\x7e\x80-\xff]*+)" % FIELD_NAME_MAX)
 """A header: a name, a colon with no space before it, and a value without control characters."""
@@ -37,7 +37,7 @@ KEPT = re.compile(r"(%2[Ff]|%5[Cc])")
 """Escapes of slashes: a path with an escaped slash is another path than with the slash itself."""
 
 ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
-"""Headers that a request has once."""
+"""Headers that a request may have only once."""
 
 
 Fields = list[tuple[bytes, bytes]]
@@ -51,7 +51,7 @@ class Head:
 
     method: str
     path: str
-    """Without escapes, except those of slashes."""
+    """The path without escapes, except those of slashes."""
 
     raw_path: bytes
     query: bytes
@@ -70,7 +70,7 @@ def read_head(raw: bytes, head_max: int) -> Head:
 
     Raises:
         UrlTooLong, HeadersTooLarge: the head is over a limit.
-        NotHttp: it is no head, or another server may read it otherwise.
+        NotHttp: the bytes are no head, or another server may read them differently.
     """
     lines = raw.split(b"\r\n")
     if len(raw) > head_max or len(lines[0]) > REQUEST_LINE_MAX:
@@ -78,14 +78,14 @@ def read_head(raw: bytes, head_max: int) -> Head:
     if len(lines) > FIELDS_MAX + 1:
         raise HeadersTooLarge(f"A request has at most {FIELDS_MAX} headers.")
     line, authority = lines[0], None
-    found = REQUEST_LINE.fullmatch(line)
-    if found is None and (whole := WHOLE_URL.fullmatch(line)) is not None:
-        authority = whole[2]
-        found = REQUEST_LINE.fullmatch(b"%b %b" % (whole[1], whole[3]))
-    if found is None:
+    match = REQUEST_LINE.fullmatch(line)
+    if match is None and (absolute := WHOLE_URL.fullmatch(line)) is not None:
+        authority = absolute[2]
+        match = REQUEST_LINE.fullmatch(b"%b %b" % (absolute[1], absolute[3]))
+    if match is None:
         raise NotHttp(_wrong_request_line(line))
     headers = [_remembered.get(line) or _field(line) for line in lines[1:]]
-    method, raw_path, query, minor = found.groups()
+    method, raw_path, query, minor = match.groups()
     head = Head(
         method.decode("ascii"),
         raw_path.decode("ascii") if b"%" not in raw_path else _decoded(raw_path),
@@ -103,19 +103,19 @@ def read_head(raw: bytes, head_max: int) -> Head:
     return head
 
 
-def check_beginning(raw: bytes | bytearray, seen: int, head_max: int) -> None:
-    """Refuse an unfinished head, of which ``seen`` bytes were checked before, as soon as it cannot become valid.
+def check_beginning(raw: bytes | bytearray, checked: int, head_max: int) -> None:
+    """Refuse an unfinished head, of which ``checked`` bytes were checked before, as soon as it cannot become valid.
 
     Raises:
         UrlTooLong, HeadersTooLarge, NotHttp: see ``read_head``.
     """
-    new = raw[seen - 1 if seen and raw[seen - 1 : seen] == b"\r" else seen :]
+    new = raw[checked - 1 if checked and raw[checked - 1 : checked] == b"\r" else checked :]
     ends = new.count(b"\r\n")
     if new.count(b"\n") != ends or new.count(b"\r") != ends + new.endswith(b"\r"):
         raise NotHttp("A line of the head ends otherwise than by CR LF.")
-    if seen < 25 and not BEGINNING.match(raw):
+    if checked < 25 and not BEGINNING.match(raw):
         raise NotHttp("A request begins with its method in capitals.")
-    if len(raw) > head_max or seen <= REQUEST_LINE_MAX < len(raw):
+    if len(raw) > head_max or checked <= REQUEST_LINE_MAX < len(raw):
         line = bytes(raw[: REQUEST_LINE_MAX + 2]).partition(b"\r\n")[0]
         if len(line) > REQUEST_LINE_MAX or len(raw) > head_max:
             raise _too_large(line, head_max)
@@ -134,13 +134,13 @@ def _too_large(request_line: bytes, head_max: int) -> UrlTooLong | HeadersTooLar
 
 def _field(line: bytes) -> tuple[bytes, bytes]:
     """Return the name of a header, in lower case, and its value."""
-    found = FIELD.fullmatch(line)
-    if found is None:
+    match = FIELD.fullmatch(line)
+    if match is None:
         name, colon, _ = line.partition(b":")
         if colon and len(name) > FIELD_NAME_MAX:
             raise HeadersTooLarge(f"The name of a header has at most {FIELD_NAME_MAX} bytes.")
         raise NotHttp("A header is a name, a colon with no space before it, and a value, on one line ended by CR LF.")
-    field = found[1].lower(), found[2].rstrip(b" \t")
+    field = match[1].lower(), match[2].rstrip(b" \t")
     if len(line) <= REMEMBERED_BYTES_MAX and (field[0] in OF_A_CLIENT or field[0].startswith(b"x-stainless-")):
         if len(_remembered) >= REMEMBERED_MAX:
             _remembered.clear()
@@ -160,20 +160,22 @@ def _decoded(raw_path: bytes) -> str:
 
 
 def _frame(head: Head) -> None:
-    """Add what the headers say about the connection and the body; contradictions are refused."""
-    once = dict(head.headers)
-    if len(once) != len(head.headers):
+    """Set the connection's and the body's fields of a head from its headers; contradictions are refused."""
+    headers = dict(head.headers)
+    if len(headers) != len(head.headers):
         names = [name for name, _ in head.headers]
-        if twice := [name for name in ONCE if names.count(name) > 1]:
-            raise NotHttp(f"{twice[0].decode('ascii')} stands in a request once.")
-        once[b"connection"] = b",".join(value for name, value in head.headers if name == b"connection")
-    if (connection := once.get(b"connection", b"").lower()) not in (b"", b"keep-alive"):
-        head.keeps_alive = head.keeps_alive and b"close" not in [one.strip(b" \t") for one in connection.split(b",")]
-    if head.version == "1.1" and b"host" not in once:
+        if repeated := [name for name in ONCE if names.count(name) > 1]:
+            raise NotHttp(f"{repeated[0].decode('ascii')} stands in a request once.")
+        headers[b"connection"] = b",".join(value for name, value in head.headers if name == b"connection")
+    if (connection := headers.get(b"connection", b"").lower()) not in (b"", b"keep-alive"):
+        head.keeps_alive = head.keeps_alive and b"close" not in [
+            token.strip(b" \t") for token in connection.split(b",")
+        ]
+    if head.version == "1.1" and b"host" not in headers:
         raise NotHttp("A request of HTTP/1.1 has a Host.")
-    if not HOST.fullmatch(once.get(b"host", b"")):
+    if not HOST.fullmatch(headers.get(b"host", b"")):
         raise NotHttp("The Host of a request is a name or an address, and may have a port.")
-    length, coding = once.get(b"content-length"), once.get(b"transfer-encoding")
+    length, coding = headers.get(b"content-length"), headers.get(b"transfer-encoding")
     if coding is not None:
         if length is not None or head.version == "1.0" or coding.lower() != b"chunked":
             raise NotHttp("Transfer-Encoding is chunked, in HTTP/1.1, and without Content-Length.")
@@ -182,7 +184,7 @@ def _frame(head: Head) -> None:
         if not LENGTH.fullmatch(length):
             raise NotHttp("Content-Length is a number of bytes.")
         head.length = int(length)
-    expected = once.get(b"expect", b"").lower()
+    expected = headers.get(b"expect", b"").lower()
     head.waits_to_go_on = expected == b"100-continue" and head.length != 0 and head.version == "1.1"
 
 

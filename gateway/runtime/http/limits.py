@@ -24,10 +24,10 @@ CHUNKS_FREE, BYTES_A_CHUNK = 16_384, 32
 TRAILERS_MAX, TRAILER_BYTES_MAX = 32, 4 * 2**10
 
 READ_MAX = 64 * 2**10
-"""The most bytes that are read at once, and that wait for an answer to end or for an app to want them."""
+"""The most bytes that are read at once, and that wait for an answer to end or for an app to read them."""
 
 UNREAD_MAX = 64 * 2**10
-"""The most bytes of a body that are dropped after an answer that did not wait for them; with more the connection ends."""
+"""The most bytes of a body that are dropped after an answer that did not wait for them; with more, the connection ends."""
 
 BODY_GRACE_S = 10.0
 """How long a body may pause."""
@@ -39,7 +39,7 @@ LINGER_S, LINGER_BYTES_MAX = 2.0, 2**20
 """How long, and for how many bytes, the server reads from a refused caller, so that the refusal is not lost."""
 
 LINGERING_MAX = 256
-"""The most connections refused for lack of room that are read from in this way at once."""
+"""The most connections refused for lack of room from which the server reads in this way at once."""
 
 CONNECTIONS_MAX = 4_096
 
@@ -63,13 +63,15 @@ class HttpLimits:
 
 def limits_of(settings: Settings) -> HttpLimits:
     """Return the operator's settings, and defaults for this machine where nothing is set."""
-    most = settings.connections_max or min(CONNECTIONS_MAX, files_allowed() // 3)
+    connections_max = settings.connections_max or min(CONNECTIONS_MAX, files_allowed() // 3)
     return HttpLimits(
         head_max=settings.head_max,
         head_deadline_s=settings.head_deadline_s,
         body_rate_min=settings.body_rate_min,
         keep_alive_s=settings.keep_alive_s,
         write_deadline_s=settings.write_deadline_s,
-        connections_max=most,
-        connections_per_address_max=min(most, settings.connections_per_address_max or max(1, most // 2)),
+        connections_max=connections_max,
+        connections_per_address_max=min(
+            connections_max, settings.connections_per_address_max or max(1, connections_max // 2)
+        ),
     )

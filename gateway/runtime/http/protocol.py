@@ -1,7 +1,7 @@
 """HTTP/1.1 on one connection: which bytes belong to which request, the order of answers, and the connection's end.
 
-Every byte after a head belongs to the body that the head declares until that is whole; nothing else decides it. An
-``Upgrade`` is ignored, and the next head is read when the answer before it is written.
+Every byte after a head belongs to the body that the head declares until the body is complete; nothing else decides
+that. An ``Upgrade`` is ignored, and the next head is read when the answer before it is written.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class Connection(asyncio.BufferedProtocol):
         self._door = door
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
         self._address: str | None = None
-        """The address that it was admitted from; None where it was refused."""
+        """The address from which the connection was admitted; None where it was refused."""
         self._client: tuple[str, int] | None = None
         self._local: tuple[str, int] | None = None
         self._caught_up = asyncio.Event()
         self._is_reading = True
         self._is_first = True
-        """Whether no request has come."""
+        """Whether no request has arrived."""
         self._ahead = bytearray()
-        """Unread bytes: of the next request, or chunks of a body that the app does not want yet."""
+        """Unread bytes: of the next request, or chunks of a body that the app has not requested yet."""
         self._looked_at = 0
         """How many of these bytes were searched."""
         self._had_empty_line = False
@@ -56,12 +56,12 @@ class Connection(asyncio.BufferedProtocol):
         self._body_is_open = False
         self._chunks: Chunks | None = None
         self._is_wanted = False
-        """Whether the app wants the body, or is done without it."""
+        """Whether the app has requested the body, or has ended without it."""
         self._left = 0
-        """The body's remaining bytes, where it does not come in chunks."""
+        """The body's remaining bytes, where it is not chunked."""
         self._waits_to_go_on = False
         self._unread = 0
-        """Bytes of the body that came after the answer was written."""
+        """Bytes of the body that arrived after the answer was written."""
         self._credit = 0.0
         """The bytes by which the body may be late."""
         self._is_over = False
@@ -104,7 +104,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def eof_received(self) -> bool:
-        """Take a caller that has closed its half of the connection for gone."""
+        """Treat a caller that has closed its half of the connection as gone."""
         return False
 
     def connection_lost(self, _: Exception | None) -> None:
@@ -130,9 +130,9 @@ class Connection(asyncio.BufferedProtocol):
     # Calls from the server, the listener's connections and the clock.
 
     def shutdown(self) -> None:
-        """End with a caller, notified with the next answer: hang up where no request comes soon.
+        """End with a caller, notified with the next answer: hang up where no request arrives soon.
 
-        A caller that is hung up on while it sends a request does not learn of it, and may not send it again by itself.
+        A caller whose connection ends while it sends a request does not learn of the end, and may not send it again.
         """
         self._idle_ticks = self._door.deadlines.within(self._door.limits.parting_s)
         if self._is_over:
@@ -164,8 +164,8 @@ class Connection(asyncio.BufferedProtocol):
     def _watch_writing(self, unwritten: int) -> None:
         """End a connection whose caller reads next to nothing for too long."""
         limits = self._door.limits
-        least = max(1, limits.body_rate_min * limits.write_deadline_s)
-        if not self._unwritten or not self._unwritten - least < unwritten <= self._unwritten:
+        bytes_min = max(1, limits.body_rate_min * limits.write_deadline_s)
+        if not self._unwritten or not self._unwritten - bytes_min < unwritten <= self._unwritten:
             self._unwritten = unwritten
             self._write_ticks_left = self._door.deadlines.within(limits.write_deadline_s)
             return
@@ -262,7 +262,7 @@ class Connection(asyncio.BufferedProtocol):
         self._server.tasks.add(task)
 
     def _take_body(self, data: bytes) -> bytes:
-        """Give an app the bytes of its body; return the rest."""
+        """Pass an app the bytes of its body; return the rest."""
         assert self._answer is not None
         self._waits_to_go_on = False
         if self._answer.is_complete:
@@ -304,7 +304,7 @@ class Connection(asyncio.BufferedProtocol):
         self._go_on_with_body()
 
     def may_stay(self) -> bool:
-        """Return whether another request may follow, though the app did not read the body of this one to its end."""
+        """Return whether another request may follow, though the app did not read this request's body to its end."""
         if not self._body_is_open:
             return True
         return not self._waits_to_go_on and self._left <= UNREAD_MAX and len(self._ahead) <= UNREAD_CHUNKS_MAX
@@ -325,7 +325,7 @@ class Connection(asyncio.BufferedProtocol):
             self._next()
 
     def _next(self) -> None:
-        """Read the next request, if its bytes have come."""
+        """Read the next request, if its bytes have arrived."""
         self._answer = None
         self._ticks_left = self._idle_ticks
         self._door.waits(self)
@@ -333,7 +333,7 @@ class Connection(asyncio.BufferedProtocol):
         self._take_what_is_ahead()
 
     def _go_on_with_body(self) -> None:
-        """Read the body for an app that wants it, or drop it. So the chunks of a caller with an unknown key cost nothing."""
+        """Read the body for an app that requests it, or drop it. So an unknown key's chunks cost nothing."""
         self._resume()
         if not self._is_wanted:
             self._is_wanted = True
@@ -349,7 +349,7 @@ class Connection(asyncio.BufferedProtocol):
         assert self._answer is not None
         if self._answer.scope["http_version"] == "1.0":
             self._is_over = True
-            reset(self._transport)  # an end would pass for the answer's
+            reset(self._transport)  # a close would count as the end of the answer
         else:
             self._close()
 
@@ -370,7 +370,7 @@ class Connection(asyncio.BufferedProtocol):
         self._linger()
 
     def _linger(self) -> None:
-        """End the connection once the caller has read the last answer: a hang-up while it still sends would lose the answer."""
+        """End the connection once the caller has read the last answer; closing while it sends would lose the answer."""
         self._is_over = True
         self._ahead.clear()
         self._linger_left = LINGER_BYTES_MAX

@@ -18,7 +18,7 @@ from gateway.runtime.http.protocol import Connection
 from gateway.runtime.sockets import open_as_many_as_allowed
 
 GARBAGE = 50_000
-"""How many new objects there may be before the collector looks for cycles."""
+"""The number of new objects after which the collector looks for cycles."""
 
 
 class _Server(uvicorn.Server):
@@ -28,7 +28,7 @@ class _Server(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Notify each caller with its next answer that the connection ends, also on a connection accepted just now."""
+        """Notify each caller with its next answer that the connection ends, also on a connection just accepted."""
         state = self.server_state
         state.default_headers = [*state.default_headers, (b"connection", b"close")]
         await super().shutdown(sockets)
@@ -40,9 +40,10 @@ async def serve(
     shutdown_s: float,
     doors: Callable[[], Door] = Door,
 ) -> None:
-    """Serve each app on its socket until ``until`` is over; then finish in-flight requests, cancelling after ``shutdown_s``.
+    """Serve each app on its socket until ``until`` is over; then finish in-flight requests.
 
-    Each listener has limits of its own: a crowd at one leaves the others their room.
+    Requests are cancelled after ``shutdown_s``. Each listener has its own limits: a crowd at one listener takes no room
+    from the others.
     """
     servers = [(uvicorn_server(app, shutdown_s, doors()), listener) for app, listener in served]
     serving = [asyncio.create_task(server.serve(sockets=[listener])) for server, listener in servers]
@@ -57,9 +58,9 @@ async def serve(
 
 
 def _leave_what_is_here_to_itself() -> None:
-    """Take imported objects out of the garbage collector's rounds; nearly all objects of calls are freed by their counts.
+    """Exclude imported objects from garbage collection; nearly all objects of calls are freed by their reference counts.
 
-    A round over a hundred thousand objects of libraries, after every few hundred calls, costs as much as those calls.
+    A collection over a hundred thousand objects of libraries, after every few hundred calls, costs as much as the calls.
     """
     gc.collect()
     gc.freeze()
@@ -67,7 +68,7 @@ def _leave_what_is_here_to_itself() -> None:
 
 
 def uvicorn_server(app: Any, shutdown_s: float, door: Door) -> uvicorn.Server:
-    """Return the server that accepts connections for an app, starts and stops it; our own protocol reads and writes them."""
+    """Return the server that starts and stops an app and accepts its connections; ``Connection`` reads and writes them."""
     config = uvicorn.Config(
         app,
         http=cast(Any, partial(Connection, door=door)),
