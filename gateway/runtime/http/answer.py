@@ -236,7 +236,7 @@ class Answer:
 
 
 def _write_now(answer: ref[Answer], body: bytes) -> bool:
-    """Write to an answer through a weak reference: its scope holds this function, so a strong one would make a cycle."""
+    """Write to an answer by a weak reference: its scope holds this function, and a strong one would make a cycle."""
     live_answer = answer()
     return live_answer is not None and live_answer.write_now(body)
 

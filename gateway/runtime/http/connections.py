@@ -117,7 +117,7 @@ class Refusals:
 
 
 def group_of(host: str) -> str:
-    """Return the group that counts as one address: an IPv4 address, or the IPv6 network of one customer of a provider."""
+    """Return the group that counts as one address: an IPv4 address, or the IPv6 network of a provider's customer."""
     if ":" not in host:
         return host
     address = IPv6Address(host.partition("%")[0])

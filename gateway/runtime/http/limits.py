@@ -27,7 +27,7 @@ READ_MAX = 64 * 2**10
 """The most bytes that are read at once, and that wait for an answer to end or for an app to read them."""
 
 UNREAD_MAX = 64 * 2**10
-"""The most bytes of a body that are dropped after an answer that did not wait for them; with more, the connection ends."""
+"""The most bytes of a body that are dropped after an answer that did not wait for them; more end the connection."""
 
 BODY_GRACE_S = 10.0
 """How long a body may pause."""

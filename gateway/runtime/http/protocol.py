@@ -349,7 +349,7 @@ class Connection(asyncio.BufferedProtocol):
         assert self._answer is not None
         if self._answer.scope["http_version"] == "1.0":
             self._is_over = True
-            reset(self._transport)  # a close would count as the end of the answer
+            reset(self._transport)  # a close would count as the answer's end
         else:
             self._close()
 

@@ -58,9 +58,9 @@ async def serve(
 
 
 def _leave_what_is_here_to_itself() -> None:
-    """Exclude imported objects from garbage collection; nearly all objects of calls are freed by their reference counts.
+    """Exclude imported objects from garbage collection; nearly all objects of calls are freed by reference counting.
 
-    A collection over a hundred thousand objects of libraries, after every few hundred calls, costs as much as the calls.
+    A collection over a hundred thousand objects of libraries after every few hundred calls costs as much as the calls.
     """
     gc.collect()
     gc.freeze()
@@ -68,7 +68,7 @@ def _leave_what_is_here_to_itself() -> None:
 
 
 def uvicorn_server(app: Any, shutdown_s: float, door: Door) -> uvicorn.Server:
-    """Return the server that starts and stops an app and accepts its connections; ``Connection`` reads and writes them."""
+    """Return the server that starts and stops an app and accepts its connections; ``Connection`` reads and writes."""
     config = uvicorn.Config(
         app,
         http=cast(Any, partial(Connection, door=door)),
