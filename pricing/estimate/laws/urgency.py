@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import expit, gammaln, log_expit
 
 from pricing.estimate.laws.grouped_customers import Chosen, Rows
 from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.market.answers import Floats, Ints
+
+Bools = npt.NDArray[np.bool_]
 
 STEP = 0.01
 """Neighbours on the grid of urgencies differ by this share, or by less."""
@@ -160,6 +163,8 @@ class _Sampler:
         self.kinds_of = [np.flatnonzero(self.cell == cell) for cell in cells]
         self.points_of = [slice(*ends) for ends in pairwise(self.ends)]
         self.base_of = [np.exp(self.log_base[points]).sum() for points in self.points_of]
+        self.prior_of = [np.exp(self.log_base[points] - self.log_base[points].max()) for points in self.points_of]
+        self.everybody = bool(inside.all())
 
     def begin(self, kinds: int) -> None:
         """Start with so many kinds in each cell, evenly among the customers that may be there.
@@ -189,29 +194,32 @@ class _Sampler:
         rate, log_rate = self.grid[self.place], self.log_grid[self.place]
         chance = np.multiply.outer(rows.disconnects, log_rate)
         chance -= np.multiply.outer(self.waited_s, rate)
-        chance += self.allowed
+        if not self.everybody:
+            chance += self.allowed
         chance += self.log_weight[rows.stratum] if len(self.strata) > 1 else self.log_weight
         chance -= chance.max(axis=1, keepdims=True)
         np.exp(chance, out=chance)
         chance /= chance.sum(axis=1, keepdims=True)
         counts = self.random.multinomial(rows.customers, chance).astype(np.float64)
+        is_used = np.array(counts.any(axis=0))
         for _ in range(REGROUPED):
-            self._regroup(counts)
+            self._regroup(counts, is_used)
         self._weigh(self.member @ counts, self.member @ (counts * self.each[:, None]))
         self._place(rows.disconnects @ counts, self.waited_s @ counts)
         if len(self.factor) > 1:
             self._change(counts @ self.grid[self.place])
 
-    def _regroup(self, counts: Floats) -> None:
-        """Part one kind in two, or join two to one, if a Metropolis step accepts it; ``counts`` are changed in place.
+    def _regroup(self, counts: Floats, is_used: Bools) -> None:
+        """Part one kind in two, or join two to one, if a Metropolis step accepts it.
+
+        ``counts``, and which kinds they use, are changed in place.
 
         Single customers seldom all move from one kind to its like, so without this too many kinds would live on. A
         kind is parted by the odds of two urgencies to either side of its own, apart by chance, as is how it is shared
         out; two that are joined are held against how likely it was that they had been parted so.
         """
         kinds = self.kinds_of[self.random.integers(len(self.kinds_of))]
-        is_used = counts[:, kinds].any(axis=0)
-        used, free = kinds[is_used], kinds[~is_used]
+        used, free = kinds[is_used[kinds]], kinds[~is_used[kinds]]
         parts = self.random.random() < 0.5
         if len(used) < (1 if parts else 2) or (parts and len(free) == 0):
             return
@@ -239,19 +247,32 @@ class _Sampler:
         weights = gammaln(member @ mine + alpha) + gammaln(member @ theirs + alpha)
         weights -= gammaln(member @ whole + alpha) + gammaln(alpha)
         gain = float(weights.sum()) - proposed
-        for group, sign in ((mine, 1), (theirs, 1), (whole, -1)):
-            gain += sign * self._evidence(self.cell[one], float(left @ group), float(waited @ group))
+        groups = (mine, theirs, whole)
+        evidence = self._evidence(
+            self.cell[one], np.array([left @ group for group in groups]), np.array([waited @ group for group in groups])
+        )
+        gain += evidence[0] + evidence[1] - evidence[2]
         number = len(used) if parts else len(used) - 1
         gain += np.log((len(kinds) - number) / (number + 1))
         if np.log(self.random.random()) < (gain if parts else -gain):
             counts[rows, one], counts[rows, other] = (mine, theirs) if parts else (whole, 0.0)
+            is_used[other] = parts
 
-    def _evidence(self, cell: int, disconnects: float, waited_s: float) -> float:
-        """Return the log of the likelihood of one kind's customers, averaged over where in its cell it may be."""
+    def _evidence(self, cell: int, disconnects: Floats, waited_s: Floats) -> Floats:
+        """Return the log of the likelihood of each kind's customers, averaged over where in the cell it may be."""
+        logs, most = self._logs(cell, disconnects, waited_s)
+        evidence: Floats = most + np.log(np.exp(logs, out=logs).sum(axis=1) / self.base_of[cell])
+        return evidence
+
+    def _logs(self, cell: int, disconnects: Floats, waited_s: Floats) -> tuple[Floats, Floats]:
+        """Return the log of each kind's likelihood at each point of a cell, less the most, and the most. Shape (kinds, points)."""
         points = self.points_of[cell]
-        logs = disconnects * self.log_grid[points] - waited_s * self.grid[points] + self.log_base[points]
-        most = float(logs.max())
-        return most + float(np.log(np.exp(logs - most).sum() / self.base_of[cell]))
+        logs = disconnects[:, None] * self.log_grid[points]
+        logs -= waited_s[:, None] * self.grid[points]
+        logs += self.log_base[points]
+        most: Floats = logs.max(axis=1)
+        logs -= most[:, None]
+        return logs, most
 
     def _one_of(self, places: Ints) -> int:
         return int(places[self.random.integers(len(places))])
@@ -306,18 +327,17 @@ class _Sampler:
         return np.add.reduceat(values, self.starts, axis=1)
 
     def _place(self, disconnects: Floats, waited_s: Floats) -> None:
-        """Draw each kind's urgency from what its customers did. Shapes (kinds,)."""
+        """Draw each kind's urgency from what its customers did: without any, from the prior. Shapes (kinds,)."""
         self.near = []
-        for kinds, points in zip(self.kinds_of, self.points_of, strict=True):
-            logs = np.multiply.outer(disconnects[kinds], self.log_grid[points])
-            logs -= np.multiply.outer(waited_s[kinds], self.grid[points])
-            logs += self.log_base[points]
-            logs -= logs.max(axis=1, keepdims=True)
-            np.exp(logs, out=logs)
-            self.near.append(logs / logs.sum(axis=1, keepdims=True))
-            reached = np.cumsum(logs, axis=1)
-            drawn = self.random.random((len(kinds), 1)) * reached[:, -1:]
-            self.place[kinds] = points.start + (reached < drawn).sum(axis=1)
+        for cell, (kinds, points) in enumerate(zip(self.kinds_of, self.points_of, strict=True)):
+            drawn = self.random.random(len(kinds))
+            reached = np.cumsum(self.prior_of[cell])
+            self.place[kinds] = points.start + np.searchsorted(reached, drawn * reached[-1])
+            used = np.flatnonzero((disconnects[kinds] > 0) | (waited_s[kinds] > 0))
+            logs, _ = self._logs(cell, disconnects[kinds[used]], waited_s[kinds[used]])
+            reached = np.cumsum(np.exp(logs, out=logs), axis=1)
+            self.place[kinds[used]] = points.start + (reached < drawn[used, None] * reached[:, -1:]).sum(axis=1)
+            self.near.append((used, logs))
 
     def _change(self, rate_per_s: Floats) -> None:
         """Draw by what factor all were more urgent in each window than in the last; a wait then counts for as much more.
@@ -332,7 +352,11 @@ class _Sampler:
 
     def expected(self) -> Floats:
         """Return the distribution given who is of which kind, averaged over where the kinds may be. Shape (n,)."""
-        pieces = [self.share[kinds] @ near for kinds, near in zip(self.kinds_of, self.near, strict=True)]
+        pieces = []
+        for kinds, (used, near), prior in zip(self.kinds_of, self.near, self.prior_of, strict=True):
+            share = self.share[kinds]
+            unused = (share.sum() - share[used].sum()) * prior / prior.sum()
+            pieces.append(unused + (share[used] / near.sum(axis=1)) @ near)
         return np.concatenate(pieces)
 
     def drawn(self) -> Floats:
