@@ -75,16 +75,16 @@ SETTLE_S = 5.0
 """How long a stopping worker waits for the last settlements."""
 
 IDS_AT_ONCE = 256
-"""Ids of calls that the system is asked for randomness for at a time."""
+"""The number of call ids whose random bits are drawn from the system at a time."""
 
 LATEST = 1_000
-"""Records that a worker which starts learns the model's pace from."""
+"""The number of latest records from which a starting worker learns the model's pace."""
 
 SECRET_LEAST = 16
-"""Characters of what a header of the operator's says that are taken for a secret."""
+"""The least characters of a value in the operator's headers that count as a secret."""
 
 COUNTED_S = 1.0
-"""How old what a worker has counted may be when another one is asked for it."""
+"""How old a worker's counts may be when another worker is asked for them."""
 
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """One worker's two faces; they are the same app unless the admin side has an address of its own."""
+    """One worker's two apps; they are the same app unless the admin side has an address of its own."""
 
     public: FastAPI
     admin: FastAPI
@@ -101,7 +101,7 @@ class App:
 
 
 class Gateway(FastAPI):
-    """A FastAPI app whose customer routes are plain ASGI: nothing of FastAPI stands between them and the bytes."""
+    """A FastAPI app whose customer routes are plain ASGI: FastAPI handles none of their bytes."""
 
     serving: CustomerRoutes
 
@@ -113,15 +113,15 @@ class Gateway(FastAPI):
 
 
 def request_ids() -> Iterator[str]:
-    """Yield ids of calls, each the time, so that they sort by it, and 80 random bits."""
+    """Yield ids of calls: each has the time, by which the ids sort, and 80 random bits."""
     while True:
-        random = os.urandom(10 * IDS_AT_ONCE).hex()
-        for place in range(0, len(random), 20):
-            yield f"req_{now_ms():012x}{random[place : place + 20]}"
+        digits = os.urandom(10 * IDS_AT_ONCE).hex()
+        for start in range(0, len(digits), 20):
+            yield f"req_{now_ms():012x}{digits[start : start + 20]}"
 
 
 def build(settings: Settings, worker_id: str) -> App:
-    """Return one worker's apps. Nothing is connected before the public one starts up."""
+    """Return one worker's apps. Nothing is connected before the public app starts up."""
     database = Database(settings.ledger_url)
     blocking = connect(settings.redis_url)
     projection = Projection(blocking)
@@ -165,8 +165,8 @@ def build(settings: Settings, worker_id: str) -> App:
     public = Gateway(title="tokencap", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     has_own_address = settings.admin_host is not None or settings.admin_port is not None
     admin = FastAPI(title="tokencap", docs_url=None, redoc_url=None) if has_own_address else public
-    for one in (public, admin):
-        one.router.redirect_slashes = False  # a path has one spelling
+    for application in (public, admin):
+        application.router.redirect_slashes = False  # a path has one spelling
     build_admin(admin, services)
     scrape = Scrape(services, sheet)
     scrape.add_to(admin)
@@ -177,7 +177,7 @@ def build(settings: Settings, worker_id: str) -> App:
 
 
 async def _keep_writing(sheet: Sheet) -> None:
-    """Write down what is counted, about once a second, until cancelled."""
+    """Write the counters to the worker's sheet about once a second, until cancelled."""
     while True:
         try:
             await asyncio.to_thread(sheet.write)
@@ -196,7 +196,7 @@ async def _serving(
     health: Health,
     counters: Counters,
 ) -> CustomerRoutes:
-    """Connect and start what serves calls; closing ``stack`` settles what is on its way and disconnects."""
+    """Connect and start all that serves calls; closing ``stack`` settles the in-flight calls and disconnects."""
     connection, deadlines = connect_shared(settings.redis_url, batches=settings.redis_batches), Deadlines()
     stack.push_async_callback(connection.aclose)
 
@@ -239,10 +239,10 @@ async def _serving(
         started_s=now_ms() // 1000,
     )
     client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
-    served = partial(
+    serve_engine = partial(
         _serve_for, settings, client, health, routes, journey, await _disconnects(settings, database, counters)
     )
-    await _recognise(stack, settings, endpoint, served)
+    await _recognise(stack, settings, endpoint, serve_engine)
     health.connection, health.generation = connection, generation
     return routes
 
@@ -256,21 +256,21 @@ def _admission(
     lease: Lease,
     house: HouseLimits,
 ) -> Admission:
-    """Return the way in, which notes for customers what it refuses."""
-    booked = Watermarks(settings.watermarks_file).numbers
-    refused = RefusalLog(connection, now_ms)
-    stack.push_async_callback(refused.flush)
-    stack.callback(asyncio.create_task(refused.run()).cancel)
+    """Return the admission, which logs its refusals for customers."""
+    watermarks = Watermarks(settings.watermarks_file).numbers
+    refusal_log = RefusalLog(connection, now_ms)
+    stack.push_async_callback(refusal_log.flush)
+    stack.callback(asyncio.create_task(refusal_log.run()).cancel)
     return Admission(
         connection,
         cache,
         generation,
-        booked,
+        watermarks,
         lease=lease,
         house=house,
         currency=settings.currency,
         now_ms=now_ms,
-        refused=refused,
+        refused=refusal_log,
     )
 
 
@@ -281,44 +281,44 @@ def _serve_for(
     routes: CustomerRoutes,
     journey: Callable[..., Journey],
     disconnects: Callable[[Profile], Disconnects],
-    found: Engine,
+    detected_engine: Engine,
 ) -> None:
-    """Serve calls as an engine wants them."""
-    engine = as_used(found, settings)
+    """Serve calls by the profile of the detected engine."""
+    engine = as_used(detected_engine, settings)
     profile, rules = engine.profile, replace(rules_of(settings), model_tokens_max=engine.model_tokens_max)
     token_counter, absent = _token_counter(client, settings, profile), _absent(profile, settings)
-    spoken = dialects(profile)
+    supported = dialects(profile)
     routes.serve(
         [
             journey(
-                one,
-                rules=rules_for(one, rules, settings),
+                dialect,
+                rules=rules_for(dialect, rules, settings),
                 token_counter=token_counter,
                 disconnects=disconnects(profile),
             )
-            for one in spoken
-            if one.endpoint not in absent
+            for dialect in supported
+            if dialect.endpoint not in absent
         ],
-        [(one, absent[one.endpoint]) for one in spoken if one.endpoint in absent],
+        [(dialect, absent[dialect.endpoint]) for dialect in supported if dialect.endpoint in absent],
     )
     health.engine = str(engine)
     log.info("The model's endpoint: %s.", health.engine)
 
 
 async def _recognise(
-    stack: AsyncExitStack, settings: Settings, endpoint: Endpoint, told: Callable[[Engine], None]
+    stack: AsyncExitStack, settings: Settings, endpoint: Endpoint, report: Callable[[Engine], None]
 ) -> None:
-    """Tell what the upstream is, as far as it is known now, and again once it answers."""
+    """Report the upstream's engine as far as it is known now, and again once an upstream that was silent answers."""
     engine = await detected(endpoint, settings.model)
-    told(engine or Engine())
+    report(engine or Engine())
     if engine is None:
         log.warning("The model's endpoint does not answer yet; it is asked again what it is until it does.")
-        asking = asyncio.create_task(keep_asking(endpoint, settings.model, told))
-        stack.callback(asking.cancel)
+        detection = asyncio.create_task(keep_asking(endpoint, settings.model, report))
+        stack.callback(detection.cancel)
 
 
 async def _disconnects(settings: Settings, database: Database, counters: Counters) -> Callable[[Profile], Disconnects]:
-    """Return what makes of a profile what is done once a caller has left; the model's pace is as the ledger has it."""
+    """Return the factory of a profile's ``Disconnects``; the model's pace begins with the ledger's latest records."""
     pace = GenerationSpeed()
     with suppress(MeteringUnavailable):
         for tokens, seconds in await asyncio.to_thread(lately_counted, database, LATEST):
@@ -330,7 +330,7 @@ async def _disconnects(settings: Settings, database: Database, counters: Counter
 
 
 async def _look_around(connection: RedisConnection, admission: Admission, generation: Generation) -> None:
-    """Learn what a script would say otherwise: a cluster's map, before calls come many at once, its clock, its generation."""
+    """Learn a cluster's map, Redis's clock and generation before many calls come at once and scripts report them."""
     with suppress(MeteringUnavailable):
         with translated():
             await connection.ask("PING")
@@ -339,7 +339,7 @@ async def _look_around(connection: RedisConnection, admission: Admission, genera
 
 
 def _absent(profile: Profile, settings: Settings) -> dict[str, str]:
-    """Return the routes that are not served, and why."""
+    """Return the routes that are not served, each with the reason."""
     absent = {route: f"The model's endpoint does not speak {route}." for route in ENDPOINTS - profile.speaks}
     if settings.embedding_model is None:
         absent[EMBEDDINGS] = "Embeddings are not served here: the operator has set no embedding model."
@@ -347,13 +347,13 @@ def _absent(profile: Profile, settings: Settings) -> dict[str, str]:
 
 
 def _spots(settings: Settings, counters: Counters) -> SpotChecks:
-    """Return what counts some answers again, by the operator's tokenizer, if there is one."""
-    own = TokenCounter() if settings.tokenizer is None else TokenCounter(read_tokenizer(settings.tokenizer))
-    return SpotChecks(own, share=settings.recount_share, counters=counters, chance=random.random)
+    """Return the spot checks, which count some answers again with the operator's tokenizer, if there is one."""
+    token_counter = TokenCounter() if settings.tokenizer is None else TokenCounter(read_tokenizer(settings.tokenizer))
+    return SpotChecks(token_counter, share=settings.recount_share, counters=counters, chance=random.random)
 
 
 def _token_counter(client: httpx.AsyncClient, settings: Settings, profile: Profile) -> TokenCounter:
-    """Return the tokenizers there are: the upstream's own, then the operator's."""
+    """Return the available tokenizers: the upstream's own, then the operator's."""
     tokenizers: list[Tokenizer] = []
     if profile.tokenize_field is not None:
         endpoint, field = endpoint_of(settings), profile.tokenize_field

@@ -1,4 +1,4 @@
-"""The bookkeeper's process: moves usage into the ledger, takes back lost holds, carries changes, sees that all adds up."""
+"""The bookkeeper's process: books usage records, reclaims lapsed holds, projects the catalogue, compares sums."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ log = logging.getLogger(__name__)
 
 TURN_S = 0.2
 MANY = 1_000
-"""Entries in one turn after which the next one does not wait; fewer are cheaper together."""
+"""The entries of one turn after which the next turn does not wait; fewer entries are cheaper together."""
 SWEEP_S = 1.0
 ROLLUPS_A_SWEEP = 10
 PROJECTED_A_SWEEP = 1_000
-"""Customers whose change Redis has not heard of: about half a second of them. Records wait meanwhile."""
+"""The most customers' changes that a sweep projects into Redis: about half a second of work. Records wait meanwhile."""
 LATE_MS = 3_600_000
 """How long a record may wait, beyond the longest call, until it is in the book."""
 AWAY_S = 0.5
@@ -68,14 +68,14 @@ RETENTION_ENDS_S = 5.0
 SHEET = "bookkeeper"
 
 
-def _do(counters: Counters, name: str, duty: Callable[..., object], *given: object) -> None:
-    """Do what is due beside moving records; a fault of it is told and counted, and the other duties are done all the same.
+def _do(counters: Counters, name: str, duty: Callable[..., object], *arguments: object) -> None:
+    """Do a duty beside moving records; its fault is logged and counted, and the other duties are done all the same.
 
     Raises:
-        MeteringUnavailable, Fallen: Redis or the ledger is unavailable, or Redis lost what it knew: for all of them.
+        MeteringUnavailable, Fallen: Redis or the ledger is unavailable, or Redis lost its state: no duty can go on.
     """
     try:
-        duty(*given)
+        duty(*arguments)
     except (MeteringUnavailable, Fallen):
         raise
     except Exception:
@@ -90,8 +90,8 @@ def _delivering(settings: Settings, fault: Callable[[], None]) -> Iterator[None]
     key = settings.webhook_key
     webhook = Webhook(settings.webhook_url, key) if settings.webhook_url and key else None
     with connect(settings.redis_url) as client, httpx.Client(trust_env=False) as http:
-        courier = WebhookDelivery(client, http, webhook, now_ms=now_ms, monotonic=time.monotonic, fault=fault)
-        thread = threading.Thread(target=courier.run, args=(stop,), name="courier")
+        delivery = WebhookDelivery(client, http, webhook, now_ms=now_ms, monotonic=time.monotonic, fault=fault)
+        thread = threading.Thread(target=delivery.run, args=(stop,), name="courier")
         thread.start()
         try:
             yield
@@ -102,9 +102,9 @@ def _delivering(settings: Settings, fault: Callable[[], None]) -> Iterator[None]
 
 @contextmanager
 def _retaining(settings: Settings, counters: Counters) -> Iterator[threading.Event]:
-    """Drop old records meanwhile, a turn each time that the event is set: a large month takes minutes to add up.
+    """Drop old records in a thread, a turn each time that the event is set: a large month takes minutes to add up.
 
-    The thread has a database of its own. A turn that outlasts the bookkeeper ends with the process, which loses nothing.
+    The thread has its own database. A turn that outlasts the bookkeeper ends with the process, which loses nothing.
     """
     stop, due, database = threading.Event(), threading.Event(), Database(settings.ledger_url)
     retention = Retention(database, now_ms, settings.retention_days)
@@ -128,8 +128,8 @@ def _retaining(settings: Settings, counters: Counters) -> Iterator[threading.Eve
 
 
 def run(settings: Settings, stop: threading.Event, monotonic: Callable[[], float] = time.monotonic) -> None:
-    """Keep the books until ``stop`` is set, then until no record is waiting any more."""
-    # A bookkeeper that was started again counts on from where the one before it was: its counters never fall.
+    """Move records into the ledger until ``stop`` is set, then until no record is waiting any more."""
+    # A bookkeeper that was started again goes on from the counts on the sheet: its counters never fall.
     counters = Counters(read_sheet(settings.metrics_dir, SHEET))
     with _delivering(settings, lambda: counters.add(FAULTS, "courier")), _retaining(settings, counters) as due:
         _keep(settings, stop, monotonic, counters, due)
@@ -164,18 +164,18 @@ def _keep(
         while not stop.is_set():
             try:
                 if monotonic() >= sweep_at:
-                    found = upkeep.turn()
-                    generation = recovery.rebuild() if found.has_lost else recovery.ensure()
+                    findings = upkeep.turn()
+                    generation = recovery.rebuild() if findings.has_lost else recovery.ensure()
                     do("reclaim", reclaimer.turn)
                     do("seals", sealer.turn)
                     do("rollup", _roll_up, rollup, int(settings.call_deadline_s * 1000) + LATE_MS)
-                    if found.now is not None:  # nobody is charged for a period while nobody knows the time
+                    if findings.now is not None:  # nobody is charged for a period while nobody knows the time
                         do("subscriptions", subscriptions.turn, now_ms())
                         do("increases", end_due, database, projection, now_ms())
                         due.set()
                     do("projection", project_pending, database, projection, PROJECTED_A_SWEEP)
                     do("pricing", scheduler.turn)
-                    do("gauges", _look, counters, conservation, found, database)
+                    do("gauges", _look, counters, conservation, findings, database)
                     sheet.write()
                     sweep_at = monotonic() + SWEEP_S
                 stop.wait(0 if writer.turn() >= MANY else TURN_S)
@@ -209,7 +209,7 @@ def _scheduler(settings: Settings, database: Database) -> Scheduler:
 
 
 def _note(counters: Counters, sealer: Sealer, records: Sequence[UsageRecord]) -> None:
-    """Take note of records that are in the book."""
+    """Count the records that were booked, and report them to the sealer."""
     count_records(counters, records)
     sealer.hear(records)
 
@@ -225,19 +225,19 @@ def _roll_up(rollup: Rollup, late_ms: int) -> None:
     rollup.forget_ended(now_ms(), late_ms)
 
 
-def _look(counters: Counters, conservation: Conservation, found: Found, database: Database) -> None:
-    """Look how things stand, and put it down."""
-    _gauge(counters, conservation.turn(), found, count_dead_letters(database))
+def _look(counters: Counters, conservation: Conservation, findings: Found, database: Database) -> None:
+    """Measure holds, Redis and the ledger, and set the gauges."""
+    _gauge(counters, conservation.turn(), findings, count_dead_letters(database))
 
 
-def _gauge(counters: Counters, counted: Counted, found: Found, dead_letters: int) -> None:
-    """Put down how things stand now."""
+def _gauge(counters: Counters, counted: Counted, findings: Found, dead_letters: int) -> None:
+    """Set the gauges to what was measured."""
     counters.put(HOLDS, counted.holds)
     counters.put(HELD_TOKENS, counted.held_tokens)
     counters.put(BREACHES, counted.breaches)
-    counters.put(CLOCKS_APART, found.ahead_ms)
-    counters.put(REDIS_MEMORY, found.memory)
-    counters.put(REDIS_MEMORY_MAX, found.memory_max)
+    counters.put(CLOCKS_APART, findings.ahead_ms)
+    counters.put(REDIS_MEMORY, findings.memory)
+    counters.put(REDIS_MEMORY_MAX, findings.memory_max)
     counters.put(LEDGER_LAG, counted.waiting)
     counters.put(DEAD_LETTERS, dead_letters)
     counters.put(TURNED_AT, now_ms() // 1000)

@@ -1,4 +1,4 @@
-"""Time: what it is now, as everything here counts it, and how it is written and read on the outside."""
+"""The time of day as this gateway counts it, and how times are written and read."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def written(ms: int) -> str:
     return (EPOCH + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def understood(given: Any) -> int:
+def understood(value: Any) -> int:
     """Return a moment in milliseconds since 1970; a date alone is its first instant in UTC.
 
-    A ``+`` that a query string turned into a space is read as the ``+`` it was.
+    A ``+`` that a query string turned into a space is read as ``+``.
 
     Raises:
         ValueError: it is neither RFC 3339 nor whole milliseconds, or outside the years 1970 to 9999.
     """
-    if isinstance(given, str) and given.isascii() and given.isdecimal() and len(given) <= len(str(LAST_MS)):
-        ms = int(given)
-    elif isinstance(given, str) and (match := _RFC_3339.fullmatch(given)):
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= len(str(LAST_MS)):
+        ms = int(value)
+    elif isinstance(value, str) and (match := _RFC_3339.fullmatch(value)):
         ms = _calendar(*match.groups())
-    elif isinstance(given, int) and not isinstance(given, bool):
-        ms = given
+    elif isinstance(value, int) and not isinstance(value, bool):
+        ms = value
     else:
         raise ValueError(_NO_MOMENT)
     if not 0 <= ms <= LAST_MS:
@@ -53,22 +53,23 @@ def _calendar(date: str, time: str | None, offset: str | None) -> int:
 
 
 APART_MS = 5_000
-"""How far two clocks may be apart that are taken to agree, and how far one may be set at once without having jumped."""
+"""The largest difference of two clocks that agree, and the largest step of a clock that is no jump."""
 
 _APART_NS = APART_MS * 1_000_000
 
 SETTLED_S = 600
-"""For how long a clock that has jumped must go on as it is before it is believed."""
+"""How long a clock that has jumped must go on evenly before it is believed."""
 
 _uptime_ns = partial(time.clock_gettime_ns, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-"""Time that nobody sets, that in which the machine slept included where it is counted."""
+"""The time since the machine's start, which nobody sets; it includes sleep where the system counts sleep."""
 
 
 class SteadyClock:
     """The time of day, ms since 1970, UTC, which does not jump when the machine's clock does.
 
-    It is the machine's clock for as long as that goes on evenly. Where that is set by more than ``APART_MS`` at once, this
-    one goes on as before, by the time since the machine's start; ten minutes later it follows.
+    It is the machine's clock for as long as that goes on evenly. Where the machine's clock is set by more than
+    ``APART_MS`` at once, this clock goes on as before, by the time since the machine's start; ten minutes later it
+    follows.
     """
 
     def __init__(self, wall_ns: Callable[[], int] = time.time_ns, uptime_ns: Callable[[], int] = _uptime_ns) -> None:
@@ -96,9 +97,9 @@ class SteadyClock:
 
 
 now_ms = SteadyClock().now_ms
-"""The time of day as every part of this process counts it."""
+"""The time of day for every part of this process."""
 
 
 def now_s() -> float:
-    """Return the machine's time of day in seconds since 1970, UTC, jumps included: for what others compare with theirs."""
+    """Return the machine's time of day in seconds since 1970, UTC, jumps included, as other machines know it."""
     return time.time()

@@ -1,9 +1,9 @@
-"""Everything that can go wrong, as a tree by whose move it is, and the one place that gives it a status and a code.
+"""All errors, as a tree by who can act on them; no other place gives an error its status and its code.
 
 TokencapError
 ├── CallerError        the caller can do something about it
 ├── UpstreamError      the model's endpoint failed
-└── HouseError         we, our Redis or our ledger failed
+└── HouseError         this gateway, its Redis or its ledger failed
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """The limit that refused a call: its name, how much it is, what is used and held of it, and what the call asked for."""
+    """The limit that refused a call: its name and size, how much of it is used and held, what the call requested."""
 
     limit: str
     max: int | None
@@ -22,7 +22,7 @@ class Reached:
     held: int | None = None
     asked: int | None = None
     period: tuple[int, int] | None = None
-    """The period, start and end in ms, until whose end nothing that runs can come back to make room; None otherwise."""
+    """The period, start and end in ms, before whose end no in-flight call can make room; None otherwise."""
 
 
 class TokencapError(Exception):
@@ -60,7 +60,7 @@ class CallerError(TokencapError):
 
 
 class BadRequest(CallerError):
-    """The body or a header is not what the route takes; ``param`` says which field."""
+    """The route does not accept the body or a header; ``param`` names the field."""
 
 
 class InvalidKey(CallerError):
@@ -146,7 +146,7 @@ class RequestTooLarge(CallerError):
 
 
 class NotHttp(CallerError):
-    """The bytes are no request, or one that another server may read otherwise."""
+    """The bytes are no request, or a request that another server may read otherwise."""
 
     code = "invalid_http"
 
@@ -169,7 +169,7 @@ class RequestTimeout(CallerError):
 
 
 class CallerGone(CallerError):
-    """The caller hung up before its request was read; nobody is there to be answered."""
+    """The caller hung up before its request was read, so no answer can be sent."""
 
     status = 499
     code = "caller_gone"
@@ -190,7 +190,7 @@ class InsufficientQuota(QuotaRefusal):
 
 
 class EndUserQuotaReached(QuotaRefusal):
-    """Of the customer's own users this one has had its part; others may go on."""
+    """This end user has used up its part of the customer's quota; other end users may go on."""
 
     code = "end_user_quota_reached"
 
@@ -226,7 +226,7 @@ class UpstreamRefused(UpstreamError):
 
 
 class UpstreamSilent(UpstreamRefused):
-    """The upstream began an answer and ended it without a word, as engines do that find a prompt too long by then."""
+    """The upstream began an answer and ended it without a word, as engines do that then find the prompt too long."""
 
     status = 400
     code = "no_answer"
@@ -237,15 +237,15 @@ class UpstreamSilent(UpstreamRefused):
 
 
 class UpstreamUnavailable(UpstreamError):
-    """Refused, reset, or an error that is between us and the upstream."""
+    """The connection was refused or reset, or the error concerns only the operator and the upstream."""
 
 
 class UpstreamErrorEvent(UpstreamUnavailable):
-    """The upstream wrote an error into its answer; ``said`` is the JSON of it, with whatever it tells of the house."""
+    """The upstream wrote an error into its answer; ``said`` is its JSON, with whatever it reveals of the operator."""
 
-    def __init__(self, said: Any) -> None:
+    def __init__(self, error: Any) -> None:
         super().__init__("The upstream failed in the middle of its answer.")
-        self.said = said
+        self.said = error
 
 
 class UpstreamOverloaded(UpstreamError):
@@ -274,7 +274,7 @@ class MeteringUnavailable(HouseError):
 
 
 class AccountInconsistent(HouseError):
-    """What one customer has used and holds does not add up: it is not served until that is mended, others are."""
+    """One customer's used and held amounts do not add up: only this customer is refused until they do."""
 
     status = 503
     code = "account_inconsistent"
@@ -284,7 +284,7 @@ class AccountInconsistent(HouseError):
 
 
 class TooMuchAtOnce(HouseError):
-    """This worker keeps as many bytes of bodies as it may."""
+    """This worker already keeps as many bytes of bodies as it may."""
 
     status = 503
     code = "overloaded"
@@ -294,7 +294,7 @@ class TooMuchAtOnce(HouseError):
 
 
 class ShuttingDown(HouseError):
-    """This worker ends before the answer does; another one serves the next call."""
+    """This worker ends before the answer does; another worker serves the next call."""
 
     status = 503
     code = "shutting_down"

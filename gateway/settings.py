@@ -23,7 +23,7 @@ from pricing.menus.menu import HangupBills
 
 
 class Settings(BaseSettings):
-    """One installation. Names on the outside are ``TOKENCAP_`` and the field in capitals.
+    """The settings of one installation. A variable's name is ``TOKENCAP_`` and the field in capitals.
 
     ``VALKEY_SERVER_BIN`` alone has no prefix: it names a program of this machine.
     """
@@ -116,80 +116,82 @@ class Settings(BaseSettings):
     pricing_publish: Literal["no", "now", "next_period"] = "no"
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """Show no password of an address: what is printed in passing ends in a log."""
+        """Show no password of an address: printed settings end in a log."""
         for name, value in super().__repr_args__():
             yield name, redacted(value) if isinstance(value, str) else value
 
     @field_validator("*", mode="before")
     @classmethod
-    def _can_be_written(cls, given: Any, field: ValidationInfo) -> Any:
-        """Refuse what no setting is: texts that no file or header can carry, a truth value where it would count as 1."""
-        texts = given if isinstance(given, (list, tuple)) else (given,)
+    def _can_be_written(cls, value: Any, field: ValidationInfo) -> Any:
+        """Refuse values of no setting: texts that no file or header can carry, a boolean where it would count as 1."""
+        texts = value if isinstance(value, (list, tuple)) else (value,)
         if any(isinstance(text, str) and not text.isprintable() for text in texts):
             raise ValueError("it has characters that are not printed")
-        if isinstance(given, bool) and field.field_name != "redis_batches":
+        if isinstance(value, bool) and field.field_name != "redis_batches":
             raise ValueError("true and false are no value of it")
-        return given
+        return value
 
     @field_validator("upstream_url", mode="after")
     @classmethod
-    def _is_an_endpoint(cls, given: str) -> str:
-        return given if given == "simulated" else setting_checks.http_url(given, credentials=False, query=True)
+    def _is_an_endpoint(cls, value: str) -> str:
+        return value if value == "simulated" else setting_checks.http_url(value, credentials=False, query=True)
 
     @field_validator("upstream_proxy", mode="after")
     @classmethod
-    def _is_a_proxy(cls, given: str | None) -> str | None:
-        return given and setting_checks.http_url(given, credentials=True, path=False)
+    def _is_a_proxy(cls, value: str | None) -> str | None:
+        return value and setting_checks.http_url(value, credentials=True, path=False)
 
     @field_validator("webhook_url", mode="after")
     @classmethod
-    def _is_a_webhook(cls, given: str | None) -> str | None:
-        return given and setting_checks.http_url(given, credentials=True, query=True)
+    def _is_a_webhook(cls, value: str | None) -> str | None:
+        return value and setting_checks.http_url(value, credentials=True, query=True)
 
     @field_validator("redis_url", mode="after")
     @classmethod
-    def _is_a_redis(cls, given: str) -> str:
-        return setting_checks.redis_url(given)
+    def _is_a_redis(cls, value: str) -> str:
+        return setting_checks.redis_url(value)
 
     @field_validator("database_url", mode="after")
     @classmethod
-    def _is_a_database(cls, given: str | None) -> str | None:
-        return given and setting_checks.database_url(given)
+    def _is_a_database(cls, value: str | None) -> str | None:
+        return value and setting_checks.database_url(value)
 
     @field_validator("admin_token", "metrics_token", mode="after")
     @classmethod
-    def _is_not_guessed(cls, given: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
-        if given is not None:
-            setting_checks.secret_token(given.get_secret_value())
-            if others.field_name == "metrics_token" and given == others.data.get("admin_token"):
+    def _is_not_guessed(cls, value: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
+        if value is not None:
+            setting_checks.secret_token(value.get_secret_value())
+            if others.field_name == "metrics_token" and value == others.data.get("admin_token"):
                 raise ValueError("it is the admin token, which may do far more than read metrics")
-        return given
+        return value
 
     @field_validator("upstream_key", mode="after")
     @classmethod
-    def _fits_in_a_header(cls, given: SecretStr | None) -> SecretStr | None:
-        if given is not None and not (text := given.get_secret_value()).isascii():
-            raise ValueError(f"it has {sum(not each.isascii() for each in text)} characters that no header can carry")
-        return given
+    def _fits_in_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not (text := value.get_secret_value()).isascii():
+            raise ValueError(
+                f"it has {sum(not character.isascii() for character in text)} characters that no header can carry"
+            )
+        return value
 
     @field_validator("upstream_key_header", mode="after")
     @classmethod
-    def _carries_a_key(cls, given: str) -> str:
-        return setting_checks.upstream_header(given)
+    def _carries_a_key(cls, value: str) -> str:
+        return setting_checks.upstream_header(value)
 
     @field_validator("upstream_headers", mode="before")
     @classmethod
-    def _is_written_as_json(cls, given: Any) -> Any:
-        return json.dumps(given) if isinstance(given, dict) else given  # a table of tokencap.toml
+    def _is_written_as_json(cls, value: Any) -> Any:
+        return json.dumps(value) if isinstance(value, dict) else value  # a table of tokencap.toml
 
     @field_validator("upstream_headers", mode="after")
     @classmethod
-    def _are_headers_of_ours(cls, given: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
-        if given is not None:
-            named = setting_checks.upstream_headers(given.get_secret_value())
-            if others.data.get("upstream_key") and others.data.get("upstream_key_header") in named:
+    def _are_headers_of_ours(cls, value: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
+        if value is not None:
+            headers = setting_checks.upstream_headers(value.get_secret_value())
+            if others.data.get("upstream_key") and others.data.get("upstream_key_header") in headers:
                 raise ValueError("it has the header in which TOKENCAP_UPSTREAM_KEY is sent")
-        return given
+        return value
 
     @field_validator(
         "model_aliases",
@@ -203,58 +205,58 @@ class Settings(BaseSettings):
         mode="before",
     )
     @classmethod
-    def _split_names(cls, given: Any) -> Any:
-        if isinstance(given, str):
-            return tuple(name.strip() for name in given.split(",") if name.strip())
-        return given
+    def _split_names(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
 
     @field_validator("upstream_dialects", mode="after")
     @classmethod
-    def _are_dialects(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        return _each_of(given, ("chat", "completions", "responses", "messages", "embeddings"))
+    def _are_dialects(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return _each_of(values, ("chat", "completions", "responses", "messages", "embeddings"))
 
     @field_validator("passed_headers", mode="after")
     @classmethod
-    def _may_pass(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(map(setting_checks.passed_header, given))
+    def _may_pass(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(setting_checks.passed_header, values))
 
     @field_validator("cors_origins", mode="after")
     @classmethod
-    def _are_origins(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(map(setting_checks.origin, given))
+    def _are_origins(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(setting_checks.origin, values))
 
     @field_validator("adjustment_nanousd_max", mode="after")
     @classmethod
-    def _are_limits_of_roles(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        setting_checks.amounts_by_role(given)
-        return given
+    def _are_limits_of_roles(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        setting_checks.amounts_by_role(values)
+        return values
 
     @field_validator("notice_percents", mode="after")
     @classmethod
-    def _are_percents(cls, given: tuple[int, ...]) -> tuple[int, ...]:
-        return setting_checks.percents(given)
+    def _are_percents(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        return setting_checks.percents(values)
 
     @field_validator("upstream_limit_fields", mode="after")
     @classmethod
-    def _are_limits(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        return _each_of(given, ("max_completion_tokens", "max_tokens"))
+    def _are_limits(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return _each_of(values, ("max_completion_tokens", "max_tokens"))
 
     @field_validator("conversation_headers", mode="after")
     @classmethod
-    def _are_headers(cls, given: str) -> str:
-        for name in filter(None, map(str.strip, given.split(","))):
+    def _are_headers(cls, value: str) -> str:
+        for name in filter(None, map(str.strip, value.split(","))):
             if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,256}", name):
                 raise ValueError(f"{name!r} is no name of a header")
-        return given
+        return value
 
     @field_validator("webhook_secret", mode="after")
     @classmethod
-    def _signs_the_webhook(cls, given: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
-        if given is None and others.data.get("webhook_url"):
+    def _signs_the_webhook(cls, value: SecretStr | None, others: ValidationInfo) -> SecretStr | None:
+        if value is None and others.data.get("webhook_url"):
             raise ValueError("the webhook is signed with it; make one with `openssl rand -base64 32`, behind whsec_")
-        if given is not None:
-            _webhook_key(given)
-        return given
+        if value is not None:
+            _webhook_key(value)
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -269,9 +271,9 @@ class Settings(BaseSettings):
 
     @property
     def upstream_more_headers(self) -> dict[str, str]:
-        """What the operator has the upstream sent beside the key, by lower-case names."""
-        given = self.upstream_headers
-        return {} if given is None else setting_checks.upstream_headers(given.get_secret_value())
+        """The operator's headers that the upstream is sent beside the key, by lower-case names."""
+        headers = self.upstream_headers
+        return {} if headers is None else setting_checks.upstream_headers(headers.get_secret_value())
 
     @property
     def adjustment_limits(self) -> dict[str, int]:
@@ -280,7 +282,7 @@ class Settings(BaseSettings):
 
     @property
     def ledger_url(self) -> str:
-        """The database's URL: SQLite in the data directory unless one was given."""
+        """The database's URL: SQLite in the data directory unless the operator set a URL."""
         return self.database_url or f"sqlite:///{(self.data_dir / 'ledger.sqlite').absolute()}"
 
     @property
@@ -290,7 +292,7 @@ class Settings(BaseSettings):
 
     @property
     def metrics_dir(self) -> Path:
-        """Where each process of this gateway writes what it has counted."""
+        """The directory in which each process of this gateway writes its counters."""
         return self.data_dir / "metrics"
 
     @property
@@ -300,19 +302,19 @@ class Settings(BaseSettings):
 
     @property
     def watermarks_file(self) -> Path:
-        """What the bookkeeper tells the workers of this machine of the ledger."""
+        """The file in which the bookkeeper reports the ledger's watermarks to the workers of this machine."""
         return self.data_dir / "watermarks"
 
     def to_environment(self) -> dict[str, str]:
-        """Return the settings as a process that we start reads them, secrets in clear."""
+        """Return the settings as the environment of a process that this process starts, secrets in clear."""
         return {outside(name): _text(value) for name, value in self if value is not None}
 
 
-def _each_of(given: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
-    """Return ``given`` if each of it is ``known``."""
-    if unknown := [name for name in given if name not in known]:
+def _each_of(values: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return ``values`` if each of them is ``known``."""
+    if unknown := [name for name in values if name not in known]:
         raise ValueError(f"{unknown[0]} is none of {', '.join(known)}")
-    return given
+    return values
 
 
 def _webhook_key(secret: SecretStr) -> bytes:
@@ -328,7 +330,7 @@ def _webhook_key(secret: SecretStr) -> bytes:
 
 
 def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without any setting: what a process of ours is given beside those of ``to_environment``."""
+    """Return an environment without any setting; a process that this process starts also gets ``to_environment``."""
     return {name: value for name, value in environment.items() if not name.upper().startswith(PREFIX)}
 
 
@@ -339,7 +341,7 @@ def _text(value: Any) -> str:
 
 
 def refuse_misspelt(environment: Mapping[str, str]) -> None:
-    """Refuse names that are no settings; say which are left alone because Kubernetes made them.
+    """Refuse names that are no settings; report those that are left unchanged because Kubernetes made them.
 
     Raises:
         StartupError: a variable with our prefix is no setting.
@@ -348,14 +350,14 @@ def refuse_misspelt(environment: Mapping[str, str]) -> None:
     warn_of_kubernetes(environment)
 
 
-def read_settings(**given: Any) -> Settings:
-    """Return the settings, ``given`` first, then the environment, then ``tokencap.toml``.
+def read_settings(**overrides: Any) -> Settings:
+    """Return the settings, ``overrides`` first, then the environment, then ``tokencap.toml``.
 
     Raises:
-        StartupError: a setting is unknown or out of range; the message names the first one.
+        StartupError: a setting is unknown or out of range; the message names the first such setting.
     """
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         name, sentence = outside(str(first["loc"][0])), str(first["msg"]).removeprefix("Value error, ")
