@@ -42,7 +42,7 @@ class SelfService(Protocol):
         """Return one of the customer's invoices, or raise RouteNotFound."""
 
     def prepaid(self, customer_id: str) -> Any:
-        """Return what the customer has left of its prepaid credit."""
+        """Return the rest of the customer's prepaid credit."""
 
     def credit_notes(self, customer_id: str, limit: int, cursor: str | None) -> Any:
         """Return a page of the customer's credit notes, by number."""
@@ -91,7 +91,7 @@ class Accounts:
         """
         with translated():
             customer = await self._whose(bucket, digest)
-            if customer is None:  # its bucket may only be being rebuilt from the ledger
+            if customer is None:  # the ledger may be rebuilding its bucket
                 await self._in_force(bucket)
                 customer = await self._whose(bucket, digest)
         if customer is None:
@@ -101,10 +101,12 @@ class Accounts:
         return customer
 
     async def _whose(self, bucket: str, digest: str) -> Customer | None:
-        holder, expires = await self._connection.ask("HMGET", redis_keys.api_key(bucket, digest), "customer", "expires")
-        if not holder or (expires and int(expires) <= self._now_ms()):
+        customer_id, expires = await self._connection.ask(
+            "HMGET", redis_keys.api_key(bucket, digest), "customer", "expires"
+        )
+        if not customer_id or (expires and int(expires) <= self._now_ms()):
             return None
-        return await self._cache.customer(text(holder), fresh=True)
+        return await self._cache.customer(text(customer_id), fresh=True)
 
     async def account(self, customer: Customer) -> dict[str, Any]:
         """Return the account as ``GET /v1/account`` shows it; in each limit used + held + remaining = max.
@@ -115,23 +117,23 @@ class Accounts:
         with translated():
             account = await self._account(customer)
             if not await self._in_force(redis_keys.bucket_of(customer.id)):
-                account = await self._account(customer)  # what was read may have been half rebuilt
+                account = await self._account(customer)  # the bucket may have been half rebuilt
         return account
 
     async def _account(self, customer: Customer) -> dict[str, Any]:
         now = self._now_ms()
-        where = standing(customer, await self._cache.read_timeline(), now)
-        menu = await self._cache.menu(where.version) if where.version else None
-        tier = menu.tier(where.tier) if menu and where.tier else None
-        terms = raised(offer(tier, where.version, customer.overrides, self._house), customer.raised(now))
+        current = standing(customer, await self._cache.read_timeline(), now)
+        menu = await self._cache.menu(current.version) if current.version else None
+        tier = menu.tier(current.tier) if menu and current.tier else None
+        terms = raised(offer(tier, current.version, customer.overrides, self._house), customer.raised(now))
         own = own_prices(customer.overrides)
         start, end = period_of(customer, now)
         name = redis_keys.window(redis_keys.bucket_of(customer.id), customer.id, start)
         window = WindowState.read(await self._connection.ask("HMGET", name, *WINDOW))
         return {
             "customer": customer.id,
-            "tier": where.tier,
-            "menu_version": where.version and own_version(where.version, own),
+            "tier": current.tier,
+            "menu_version": current.version and own_version(current.version, own),
             "bill": menu.bill if menu else None,
             "conversation_tokens_max": _cap(tier, terms),
             "period": {
@@ -150,7 +152,7 @@ class Accounts:
             },
             "own_prices": own or None,
             "increase": _increase(customer, now),
-            "next": _next(where),
+            "next": _next(current),
         }
 
     async def refusals(self, customer: Customer) -> list[dict[str, Any]]:
@@ -158,10 +160,10 @@ class Accounts:
         return await refusals_of(self._connection, customer.id)
 
     async def menu_of(self, customer: Customer) -> Menu | None:
-        """Return the menu that a customer chooses from, with prices of its own, or None before the first publication."""
+        """Return the menu that a customer chooses from, with its own prices, or None before the first publication."""
         with translated():
-            where = standing(customer, await self._cache.read_timeline(), self._now_ms())
-            menu = await self._cache.menu(where.version) if where.version else None
+            current = standing(customer, await self._cache.read_timeline(), self._now_ms())
+            menu = await self._cache.menu(current.version) if current.version else None
         return None if menu is None else menu.with_prices(own_prices(customer.overrides))
 
     async def menu(self) -> Menu | None:
@@ -191,8 +193,8 @@ def _increase(customer: Customer, now: int) -> dict[str, Any] | None:
     return {"limits": increase.limits, "until": written(increase.until)}
 
 
-def _next(where: Standing) -> dict[str, Any] | None:
-    if where.next is None:
+def _next(current: Standing) -> dict[str, Any] | None:
+    if current.next is None:
         return None
-    change = where.next
+    change = current.next
     return {"tier": change.tier, "menu_version": change.version, "effective": written(change.effective)}

@@ -31,11 +31,11 @@ BY_OBSERVATION = frozenset({"counted", "estimate"})
 """Sources of counts that a tokenizer's count replaces."""
 
 OF_TEXT = frozenset({*BY_OBSERVATION, "tokenizer"})
-"""Sources of counts of the relayed text, which need not be all that was made."""
+"""Sources of counts of the relayed text, which may be less than what was made."""
 
 
 UNREAD = "\ufffd"
-"""The character for bytes that are none; nobody knows how many tokens such bytes were."""
+"""The character in place of bytes that are no character; nobody knows how many tokens such bytes were."""
 
 NOTHING = Count(0, 0, "counted")
 
@@ -131,10 +131,10 @@ class Call:
             counted = self._owed(counted)
         return counted.billed_output_tokens
 
-    def _owed(self, seen: Count) -> Count:
-        """Return what is owed for an unheard answer of which only what was ``seen`` is known."""
+    def _owed(self, observed: Count) -> Count:
+        """Return what is owed for an answer whose caller left, where only the ``observed`` count is known."""
         assert self._asked_at is not None
-        return self._disconnects.owed(seen, self.live.hold, self._monotonic() - self._asked_at)
+        return self._disconnects.owed(observed, self.live.hold, self._monotonic() - self._asked_at)
 
     def note_progress(self) -> None:
         """Note the moment of the first token."""
@@ -142,7 +142,7 @@ class Call:
             self._ttft_ms = self._elapsed_ms()
 
     async def count_missing(self, token_counter: TokenCounter) -> None:
-        """Have a tokenizer count the text where only the relayed text is known, and the prompt where no count is known."""
+        """Have a tokenizer count the text where only the relayed text is known, and the prompt where no count is."""
         if self.reading is not None:
             await asyncio.gather(self._recount_output(self.reading, token_counter), self._recount_input(token_counter))
 
@@ -159,15 +159,15 @@ class Call:
         self._input_recounted = None if counted is None else counted + self.prompt.tokens
 
     def check(self, spots: SpotChecks) -> None:
-        """Have the upstream's figure compared with a tokenizer's, where all the text that the upstream counted was relayed.
+        """Have the upstream's figure compared with a tokenizer's, where all text that the upstream counted was relayed.
 
         Reasoning that was not shown is in no relayed text, so such an answer is left out.
         """
-        reading, came_to = self.reading, self.came_to
-        if reading is None or reading.texts is None or came_to.usage_source != "upstream":
+        reading, result = self.reading, self.came_to
+        if reading is None or reading.texts is None or result.usage_source != "upstream":
             return
-        if came_to.reasoning_tokens == 0 and came_to.output_tokens == came_to.billed_output_tokens:
-            spots.compare(came_to.output_tokens, reading.texts)
+        if result.reasoning_tokens == 0 and result.output_tokens == result.billed_output_tokens:
+            spots.compare(result.output_tokens, reading.texts)
 
     def _said_input(self) -> int | None:
         assert self.reading is not None
@@ -177,8 +177,8 @@ class Call:
         """Return the ``finish`` of an answer that reached its end or its grant."""
         assert self.reading is not None
         reasons = self.reading.reasons
-        whole = "length" in reasons and self.reading.uses_whole_grant
-        return finish_of(reasons, uses_whole_grant=whole, bound_by=self.live.hold.bound_by)
+        uses_whole_grant = "length" in reasons and self.reading.uses_whole_grant
+        return finish_of(reasons, uses_whole_grant=uses_whole_grant, bound_by=self.live.hold.bound_by)
 
     def outcome(self, finish: str, problem: TokencapError | None) -> Outcome:
         """Return the outcome of the call.
@@ -191,12 +191,12 @@ class Call:
         observed = reading.observed
         observed.recounted = self._recounted
         estimate, bound = hold.facts.input_estimate, hold.facts.input_bound
-        given = count_input(self._said_input(), self._input_recounted, estimate=estimate, bound=bound)
-        if given.source != "upstream":
-            reading.input_tokens = given.tokens
-        came_to = outcome(
+        input_count = count_input(self._said_input(), self._input_recounted, estimate=estimate, bound=bound)
+        if input_count.source != "upstream":
+            reading.input_tokens = input_count.tokens
+        result = outcome(
             observed,
-            given,
+            input_count,
             granted=hold.tokens,
             finish=finish,
             ttft_ms=self._ttft_ms,
@@ -204,29 +204,29 @@ class Call:
             threads=self._led_by(reading, finish),
         )
         if problem is not None and not self.wanted.stream:
-            came_to = replace(came_to, billed_output_tokens=0)
+            result = replace(result, billed_output_tokens=0)
         elif self.has_left:
-            self._tell_unheard(came_to, failed=problem is not None)
-        elif came_to.usage_source == "upstream" and self._asked_at is not None:
-            self._disconnects.pace.note(came_to.output_tokens / hold.facts.choices, self._monotonic() - self._asked_at)
-        came_to.owes_input = finish in OWES_INPUT and (self.wanted.generates or finish == "complete")
-        self.came_to = came_to
-        return came_to
+            self._tell_unheard(result, failed=problem is not None)
+        elif result.usage_source == "upstream" and self._asked_at is not None:
+            self._disconnects.pace.note(result.output_tokens / hold.facts.choices, self._monotonic() - self._asked_at)
+        result.owes_input = finish in OWES_INPUT and (self.wanted.generates or finish == "complete")
+        self.came_to = result
+        return result
 
-    def _tell_unheard(self, came_to: Outcome, *, failed: bool) -> None:
-        """Add to an outcome what its caller did not hear: it is billed all the same, with the source of its count.
+    def _tell_unheard(self, result: Outcome, *, failed: bool) -> None:
+        """Complete the outcome of an answer whose caller left: all of it is billed, with the source of its count.
 
         An answer that the upstream finished, or ``failed`` to finish, is counted as if its caller had listened.
         """
         assert self._left_at is not None
         assert self.reading is not None
-        came_to.duration_ms = round((self._left_at - self._started) * 1000)
-        if came_to.usage_source == "upstream" and self._is_drained:
-            came_to.usage_source = "drained"
-        elif came_to.usage_source in OF_TEXT and not (failed or self.reading.observed.is_whole):
-            owed = self._owed(Count(came_to.output_tokens, came_to.billed_output_tokens, came_to.usage_source))
-            came_to.output_tokens = came_to.billed_output_tokens = owed.billed_output_tokens
-            came_to.usage_source = owed.source
+        result.duration_ms = round((self._left_at - self._started) * 1000)
+        if result.usage_source == "upstream" and self._is_drained:
+            result.usage_source = "drained"
+        elif result.usage_source in OF_TEXT and not (failed or self.reading.observed.is_whole):
+            owed = self._owed(Count(result.output_tokens, result.billed_output_tokens, result.usage_source))
+            result.output_tokens = result.billed_output_tokens = owed.billed_output_tokens
+            result.usage_source = owed.source
 
     @property
     def _owed_before_its_head(self) -> Count:
@@ -241,42 +241,44 @@ class Call:
         if owed.billed_output_tokens == 0:
             return UNANSWERED
         assert self._left_at is not None
-        given = count_input(None, None, estimate=facts.input_estimate, bound=facts.input_bound)
+        input_count = count_input(None, None, estimate=facts.input_estimate, bound=facts.input_bound)
         return Outcome(
             was_answered=True,
             finish="disconnect",
             output_tokens=owed.output_tokens,
             billed_output_tokens=owed.billed_output_tokens,
-            input_tokens=given.tokens,
-            input_source=given.source,
+            input_tokens=input_count.tokens,
+            input_source=input_count.source,
             usage_source=owed.source,
             duration_ms=round((self._left_at - self._started) * 1000),
         )
 
     def _led_by(self, reading: Reading, finish: str) -> tuple[str, ...]:
-        """Return the digests of what a later call would bring back of this answer."""
-        answers = reading.tails if finish == "cap" else []
-        if not (reading.tool_calls or answers or reading.answer_id):
+        """Return the digests of the parts of this answer that a later call may bring back."""
+        tails = reading.tails if finish == "cap" else []
+        if not (reading.tool_calls or tails or reading.answer_id):
             return ()
         secret = self._key.secret
-        led_by = thread_digests.threads(reading.tool_calls, answers, secret, self.wanted.history)
-        led_by += tuple(thread_digests.of_item(one, secret) for one in dict.fromkeys(reading.item_ids[:ITEMS_MOST]))
+        digests = thread_digests.threads(reading.tool_calls, tails, secret, self.wanted.history)
+        digests += tuple(
+            thread_digests.of_item(item_id, secret) for item_id in dict.fromkeys(reading.item_ids[:ITEMS_MOST])
+        )
         return (
-            led_by if reading.answer_id is None else (*led_by, thread_digests.of_answer_id(reading.answer_id, secret))
+            digests if reading.answer_id is None else (*digests, thread_digests.of_answer_id(reading.answer_id, secret))
         )
 
     def last(self, settled: Settled | None) -> tuple[Headers, bytes]:
         """Return the end of the answer, with the charge where it is known in time.
 
-        It is all of the answer, and its headers, for a caller who does not stream, and the last events for one who does.
+        A caller that does not stream gets all of the answer, with its headers; a streaming caller gets the last events.
         """
         assert self.reading is not None
         if self.is_kept and settled is not None:
             settled = self.foreseen(settled.charge_nanousd)
         if self.wanted.stream:
             charge = settled.charge_nanousd if settled else None
-            left = settled.conversation_left if settled else None
-            return [], self.reading.ending(self.came_to.billed_output_tokens, charge, left)
+            conversation_left = settled.conversation_left if settled else None
+            return [], self.reading.ending(self.came_to.billed_output_tokens, charge, conversation_left)
         headers = [*self.headers, *charge_header(settled)]
         answer = self.reading.whole(self.came_to.billed_output_tokens)
         return headers, dumps(answer) if self.raw is None else as_it_came(self.raw, answer)

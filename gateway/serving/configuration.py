@@ -1,4 +1,4 @@
-"""From the operator's settings to the upstream's endpoint and profile, and to the rules of what is served."""
+"""Makes the upstream's endpoint and profile, and the rules of what is served, from the operator's settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.settings import Settings
 
 
 def endpoint_of(settings: Settings) -> Endpoint:
-    """Return the upstream's endpoint: its address, and what every request there carries."""
+    """Return the upstream's endpoint: its address, and the headers of every request there."""
     return Endpoint.of(
         settings.upstream_url, key_of(settings), settings.upstream_key_header, settings.upstream_more_headers
     )
@@ -52,7 +52,7 @@ def as_used(engine: Engine, settings: Settings) -> Engine:
 
 
 def rules_of(settings: Settings) -> Rules:
-    """Return what this gateway serves, and by which rules."""
+    """Return the rules of what this gateway serves."""
     return Rules(
         model=settings.model,
         names=Names((settings.model, *settings.model_aliases)),
@@ -74,7 +74,7 @@ def _names_of_headers(listed: str) -> tuple[bytes, ...]:
 
 
 def rules_for(dialect: Dialect, rules: Rules, settings: Settings) -> Rules:
-    """Return the rules of one format: embeddings have a model of their own."""
+    """Return the rules of a dialect: embeddings have a model of their own."""
     if dialect.endpoint != EMBEDDINGS or settings.embedding_model is None:
         return rules
     return replace(rules, model=settings.embedding_model, names=Names((settings.embedding_model,)))

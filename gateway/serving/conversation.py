@@ -1,4 +1,4 @@
-"""Which conversation a call belongs to, by what it names and brings back, and how much input the upstream reads again."""
+"""Finds a call's conversation, by what the call names and brings back, and the input that the upstream reads again."""
 
 from __future__ import annotations
 
@@ -20,65 +20,65 @@ class ConversationFinder:
         self._threads = threads
 
     async def conversation(self, named: str | None, session: str | None, key: Key, wanted: Parameters) -> str | None:
-        """Return the conversation that a call's headers or body name or continue, or None where the call begins one."""
-        place = "X-Conversation-Id"
+        """Return the conversation that a call's headers or body name or continue; None begins a conversation."""
+        param = "X-Conversation-Id"
         if named is None:
-            named, place = session or wanted.conversation, "conversation"
+            named, param = session or wanted.conversation, "conversation"
         if named is not None and not CONVERSATION.fullmatch(named):
-            raise BadRequest("A conversation id is 1 to 128 of A-Za-z0-9._:-", param=place)
-        led_by_items = await self._led_by_items(key, wanted) if wanted.references else None
+            raise BadRequest("A conversation id is 1 to 128 of A-Za-z0-9._:-", param=param)
+        referenced = await self._led_by_items(key, wanted) if wanted.references else None
         if wanted.previous is not None:
-            led = await self._led_to(key, (of_answer_id(wanted.previous, key.secret),))
-            if led is None:  # nobody continues another customer's answer
+            continued = await self._led_to(key, (of_answer_id(wanted.previous, key.secret),))
+            if continued is None:  # nobody continues another customer's answer
                 raise BadRequest(
                     f"There is no answer {wanted.previous[:64]!r} to go on from.",
                     code="previous_response_not_found",
                     param="previous_response_id",
                 )
-            return named or led or None
+            return named or continued or None
         if named is not None:
             return named
-        if led_by_items:
-            return led_by_items
-        brought = [wanted.brought_back] if wanted.brought_back else []
+        if referenced:
+            return referenced
+        answers = [wanted.brought_back] if wanted.brought_back else []
         return (
-            await self._led_to(key, threads(wanted.tool_results, brought, key.secret, wanted.brought_history)) or None
+            await self._led_to(key, threads(wanted.tool_results, answers, key.secret, wanted.brought_history)) or None
         )
 
     async def _led_by_items(self, key: Key, wanted: Parameters) -> str:
-        """Return the conversation of the items that a body refers to, or ``""`` where the items are of several.
+        """Return the conversation of the items that a body refers to, or ``""`` for items of several conversations.
 
         Raises:
             BadRequest: an item is in no answer to this customer that is still known.
         """
-        led = [of_item(one, key.secret) for one in wanted.references]
-        names = await self._threads.given(key.bucket, key.digest, led)
+        digests = [of_item(reference, key.secret) for reference in wanted.references]
+        names = await self._threads.given(key.bucket, key.digest, digests)
         for item, name in zip(wanted.references, names, strict=True):
             if name is None:
                 raise BadRequest(f"There is no item {item[:64]!r} to refer to.", code="item_not_found", param="input")
         known = {name for name in names if name}
         return known.pop() if len(known) == 1 else ""
 
-    async def _led_to(self, key: Key, led: tuple[str, ...]) -> str | None:
-        return await self._threads.conversation(key.bucket, key.digest, led)
+    async def _led_to(self, key: Key, digests: tuple[str, ...]) -> str | None:
+        return await self._threads.conversation(key.bucket, key.digest, digests)
 
     async def input_of(
         self, wanted: Parameters, key: Key, conversation: str | None, *, kept_most: int, model_most: int | None
     ) -> tuple[int, int]:
-        """Return the most input tokens of a call, and their number where nobody counts them.
+        """Return the most input tokens of a call, and their estimate where nobody counts them.
 
-        What the upstream keeps of a conversation counts as all that was said in it here, where that is known. No model reads
-        more than its length.
+        What the upstream keeps of a conversation counts as all tokens of its calls here, where they are known. No model
+        reads more than its length.
         """
         bound, estimate = wanted.input_bound, wanted.input_estimate
         if wanted.refers:
-            said = None
+            tokens_so_far = None
             if conversation is not None:
-                said = await self._threads.said_so_far(key.bucket, key.digest, conversation)
-            kept = kept_most
-            if said is not None:
-                kept = min(said, kept)
-                estimate += kept
-            bound += kept
+                tokens_so_far = await self._threads.said_so_far(key.bucket, key.digest, conversation)
+            kept_tokens = kept_most
+            if tokens_so_far is not None:
+                kept_tokens = min(tokens_so_far, kept_tokens)
+                estimate += kept_tokens
+            bound += kept_tokens
         most = model_most or bound
         return min(bound, most), min(estimate, most)

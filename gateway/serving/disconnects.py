@@ -1,4 +1,4 @@
-"""What becomes of an answer whose caller hung up, and how it is billed where the upstream reports no figure."""
+"""Decides whether an answer whose caller hung up is read on, and what is billed where the upstream has no figure."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ ANSWERS_LEAST = 8
 """The number of answers after which the pace is known."""
 
 TOKENS_LEAST = 16
-"""The least tokens of an answer that shows the pace: a shorter one is mostly waiting."""
+"""The least tokens of an answer that shows the pace: a shorter answer is mostly waiting."""
 
 REMEMBERED = 256
-"""The number of answers that count: an older answer weighs less with each new one."""
+"""The number of answers that count: an older answer weighs less with each new answer."""
 
 
 class GenerationSpeed:
-    """All tokens over all seconds: billing by it adds up to what was made over many calls, whichever of them were fast."""
+    """All tokens over all seconds: over many calls, bills by this pace add up to what was made, whichever were fast."""
 
     def __init__(self) -> None:
         self._answers = 0
@@ -30,13 +30,13 @@ class GenerationSpeed:
         self._seconds = 0.0
 
     def note(self, tokens: float, seconds: float) -> None:
-        """Note an answer that was counted: the tokens of one choice, and the time from the request to the answer's end."""
+        """Note a counted answer: the tokens of one choice, and the time from the request to the answer's end."""
         if tokens < TOKENS_LEAST or seconds <= 0:
             return
-        left = 1 - 1 / REMEMBERED
+        decay = 1 - 1 / REMEMBERED
         self._answers += 1
-        self._tokens = self._tokens * left + tokens
-        self._seconds = self._seconds * left + seconds
+        self._tokens = self._tokens * decay + tokens
+        self._seconds = self._seconds * decay + seconds
 
     def tokens_in(self, seconds: float) -> int | None:
         """Return how many tokens a choice has after that time, or None while the pace is unknown."""
@@ -46,7 +46,7 @@ class GenerationSpeed:
 
 
 DRAINED_AT_ONCE = 256
-"""The most answers that a worker reads on without a caller; one more is closed instead."""
+"""The most answers that a worker reads on without a caller; any further answer is closed."""
 
 DRAINED_PART = 4
 """Where concurrency at the upstream is limited, such answers may have one place in this many, rounded down."""
@@ -83,7 +83,7 @@ class Places:
 
 
 class Disconnects:
-    """Decides what becomes of left answers, for all calls of a worker at one kind of upstream."""
+    """Decides what becomes of answers whose callers left, for all calls of a worker at one kind of upstream."""
 
     def __init__(
         self, profile: Profile, manners: Manners, places: Places, pace: GenerationSpeed, counters: Counters
@@ -98,9 +98,9 @@ class Disconnects:
         """Whether each piece of the upstream's answer has a running count of its tokens."""
 
     def goes_on(self, *, is_awaited: bool) -> float:
-        """Return for how many seconds an answer is read on whose caller has left, 0 for not at all.
+        """Return for how many seconds an answer is read on after its caller has left, 0 for not at all.
 
-        It is read on only where a figure is still ``is_awaited``. Then it has a place, until ``ends``.
+        It is read on only where its figure is still to come: ``is_awaited``. Then it has a place, until ``ends``.
         """
         is_drained = is_awaited and self._finishes and self._manners.drain_s > 0 and self._places.take()
         self._counters.add(HANGUPS, "read on" if is_drained else "closed")
@@ -111,20 +111,20 @@ class Disconnects:
         self._places.give_back()
 
     def owes_unanswered(self, *, comes_whole: bool) -> bool:
-        """Return whether a call owes output whose caller left before the upstream's head.
+        """Return whether a call owes output where its caller left before the upstream's head.
 
         The head of a whole answer comes when all of the answer is made; the head of a stream comes first, and an engine
         that stops with its caller has made nothing by then.
         """
         return comes_whole or not self._stops
 
-    def owed(self, seen: Count, hold: Hold, seconds: float) -> Count:
-        """Return what is billed of an answer that ran that long and of which only what was ``seen`` is known."""
+    def owed(self, observed: Count, hold: Hold, seconds: float) -> Count:
+        """Return what is billed for an answer that ran for ``seconds``, where only the ``observed`` count is known."""
         bills = hold.facts.hangup_bills or self._manners.bills
         if bills == "visible":
-            return seen
+            return observed
         most, timed = hold.tokens, self.pace.tokens_in(seconds)
         if bills == "granted" or timed is None:
             return Count(most, most, "granted")
-        tokens = min(max(seen.billed_output_tokens, timed * hold.facts.choices), most)
+        tokens = min(max(observed.billed_output_tokens, timed * hold.facts.choices), most)
         return Count(tokens, tokens, "timed")

@@ -1,5 +1,5 @@
-"""``/livez`` answers that the process lives; ``/readyz`` answers whether it should be sent calls, and, to a request with
-the metrics or the admin token, which engine is behind it."""
+"""``/livez`` answers that the process lives; ``/readyz`` answers whether it should be sent calls, and, to a request
+with the metrics or the admin token, which engine is behind it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Health:
         """The upstream's profile, in a few words."""
 
     def add_to(self, app: FastAPI, admit: Admit | None = None) -> None:
-        """Add both routes; ``admit`` raises where a request's token does not entitle it to what strangers are not shown."""
+        """Add both routes; ``admit`` raises where a request's token does not entitle it to see the engine."""
         app.add_route("/livez", self._live, methods=["GET"], include_in_schema=False)
         app.add_route("/readyz", partial(self._ready, admit=admit), methods=["GET"], include_in_schema=False)
 
@@ -43,13 +43,13 @@ class Health:
         return JSONResponse({"status": "ok"})
 
     async def _ready(self, request: Request, *, admit: Admit | None) -> JSONResponse:
-        shown: dict[str, str] = {}
+        details: dict[str, str] = {}
         if admit is not None and "authorization" in request.headers:
             await admit(request)
-            shown["upstream"] = self.engine
+            details["upstream"] = self.engine
         is_ready = not self.is_stopping and await self._is_whole()
-        said = {"status": "ready" if is_ready else "not ready", **shown}
-        return JSONResponse(said, 200 if is_ready else 503, headers={} if is_ready else {"retry-after": "1"})
+        payload = {"status": "ready" if is_ready else "not ready", **details}
+        return JSONResponse(payload, 200 if is_ready else 503, headers={} if is_ready else {"retry-after": "1"})
 
     async def _is_whole(self) -> bool:
         """Return whether Redis is available and its state is not being rebuilt.

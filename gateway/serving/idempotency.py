@@ -32,7 +32,7 @@ def name_of(exchange: Exchange) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class IdempotentCall:
-    """One claim on a key: the first, or a repetition with the kept answer."""
+    """A claim on a key: the first call's, or a repeated call's with the kept answer."""
 
     digest: str
     seal: Seal
@@ -44,7 +44,7 @@ class IdempotentCall:
         return Once(self.digest, self.body)
 
     def to_keep(self, call: Call, recorded: bytes) -> Once:
-        """Return the claim with the sealed answers: one for a call charged its conversation's price, one for any other."""
+        """Return the claim with two sealed answers: for a call charged its conversation's price, and for any other."""
         charge = call.live.hold.facts.charge(call.came_to)
         first, again = (self._sealed(call, recorded, amount) for amount in (charge.first, charge.again))
         return Once(self.digest, self.body, first, again)
@@ -62,9 +62,9 @@ class IdempotentCall:
         """Send the kept answer in one piece."""
         assert self.kept is not None
         head, _, body = self.seal.open(self.kept).partition(b"\n")
-        told = json.loads(head)
-        exchange.request_id = told["id"]
-        headers = [(written(line), written(value)) for line, value in told["headers"]]
+        envelope = json.loads(head)
+        exchange.request_id = envelope["id"]
+        headers = [(written(line), written(value)) for line, value in envelope["headers"]]
         headers += [(b"idempotency-replayed", b"true"), length_header(body)]
-        await exchange.start(200, headers, written(told["type"]))
+        await exchange.start(200, headers, written(envelope["type"]))
         await exchange.end(body)

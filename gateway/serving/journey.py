@@ -148,8 +148,8 @@ class Journey:
             check_given(body, self._rules.passed_fields)
             wanted.dropped = dropped + wanted.dropped
             if exchange.says_any_of(self._headers_looked_at):
-                wanted.headers, kept_back = passed_headers(exchange.header, self._header_names)
-                wanted.dropped += kept_back
+                wanted.headers, withheld = passed_headers(exchange.header, self._header_names)
+                wanted.dropped += withheld
             ask = await self._ask(exchange, key, wanted)
             name = name_of(exchange)
             idempotent = None if name is None else await self._claim(key, ask, customer, name, raw)
@@ -173,13 +173,13 @@ class Journey:
         if call.has_left:
             finish = "disconnect"
         if self._token_counter.can_count and not isinstance(problem, ShuttingDown):
-            with suppress(asyncio.CancelledError):  # the server stops waiting: the text that went by has to do
+            with suppress(asyncio.CancelledError):  # the server stops waiting: the gateway's own count stands
                 await call.count_missing(self._token_counter)
-        came_to, kept = call.outcome(finish, problem), None
+        outcome, once = call.outcome(finish, problem), None
         if idempotent is not None and finish in ANSWERED:
-            kept = idempotent.to_keep(call, exchange.recorded)
+            once = idempotent.to_keep(call, exchange.recorded)
             call.is_kept = True
-        settling = self._keeper.settle(call.live, came_to, kept)
+        settling = self._keeper.settle(call.live, outcome, once)
         if call.is_checked:
             call.check(self._spots)
         if finish != "disconnect":
@@ -192,8 +192,8 @@ class Journey:
         digest = key_digest(self.dialect.endpoint, name)
         seal = Seal.of(key.text, digest)
         body = seal.body(raw)
-        kept = await self._idempotency_claims.claim(ask.bucket, customer, digest, body, ask.id)
-        return IdempotentCall(digest, seal, body, kept)
+        stored_answer = await self._idempotency_claims.claim(ask.bucket, customer, digest, body, ask.id)
+        return IdempotentCall(digest, seal, body, stored_answer)
 
     async def _reserve(self, ask: Ask, customer: str, idempotent: IdempotentCall | None) -> Hold:
         """Reserve; a refusal is recorded for the customer, and frees the Idempotency-Key."""
@@ -251,7 +251,7 @@ class Journey:
     async def _run(
         self, call: Call, exchange: Exchange, body: Body, *, to_its_end: bool
     ) -> tuple[str, TokencapError | None]:
-        """Forward an admitted call and relay its answer; return how it ended, whatever happened, and what went wrong.
+        """Forward an admitted call and relay its answer; return how it ended, whatever happened, and the error, if any.
 
         A call that goes on ``to_its_end`` survives its caller; any other is read on as ``Disconnects`` decides.
         """
@@ -279,9 +279,13 @@ class Journey:
 
     def _heard(self, error: UpstreamError, call: Call) -> TokencapError:
         """Return an upstream's error as the caller may see it."""
-        heard = self._upstream.heard(error)
-        heard.message = renamed(heard.message, self._rules.model, call.wanted.model)
-        return cap_reached(heard, call.wanted, call.live.hold) if isinstance(heard, UpstreamRefused) else heard
+        translated = self._upstream.heard(error)
+        translated.message = renamed(translated.message, self._rules.model, call.wanted.model)
+        return (
+            cap_reached(translated, call.wanted, call.live.hold)
+            if isinstance(translated, UpstreamRefused)
+            else translated
+        )
 
     async def _relay(self, call: Call, exchange: Exchange, body: Body) -> None:
         """Send the request upstream and relay the answer, counted and cut; return when the answer is over."""
@@ -305,9 +309,9 @@ class Journey:
                 await exchange.start(200, call.headers, call.content_type)
                 exchange.keep_awake(self.dialect.keep_alive, self._rules.stream_keep_alive_s)
             if not await answer.is_stream():
-                whole = await answer.whole()
-                call.raw = whole.raw
-                await self._pass_on(call, exchange, reading.feed_whole(whole.said))
+                complete = await answer.whole()
+                call.raw = complete.raw
+                await self._pass_on(call, exchange, reading.feed_whole(complete.said))
                 return
             problem: UpstreamError | None = None
             try:
@@ -321,8 +325,8 @@ class Journey:
                 problem = error
             await self._pass_on(call, exchange, reading.close())
             if not reading.is_over():
-                unsaid = UpstreamSilent() if reading.is_silent else UpstreamUnavailable(BROKEN_OFF)
-                raise reading.failure or problem or unsaid
+                missing_end = UpstreamSilent() if reading.is_silent else UpstreamUnavailable(BROKEN_OFF)
+                raise reading.failure or problem or missing_end
 
     def _forwarded(self, call: Call, exchange: Exchange, body: Body) -> bytes:
         """Return the upstream's request; of the caller's body only the text that a tokenizer will count is kept."""
@@ -348,7 +352,7 @@ class Journey:
         return exchange.write_now(shown) and not reading.is_over() and reading.failure is None
 
     async def _pass_on(self, call: Call, exchange: Exchange, shown: bytes = b"") -> None:
-        """Relay what could not be relayed in its turn, and ``shown``: once this worker may, as fast as the caller reads."""
+        """Relay the bytes that were kept, and ``shown``, once this worker may, as fast as the caller reads."""
         if call.has_left:
             return
         if (self._keeper.is_overdue() or call.live.is_lost) and not await self._keeper.catches_up(call.live):
@@ -360,14 +364,14 @@ class Journey:
     async def _end(
         self, call: Call, exchange: Exchange, settled: Settled | None, problem: TokencapError | None
     ) -> None:
-        """Send the caller the last bytes, or what went wrong."""
+        """Send the caller the last bytes, or the error."""
         if problem is not None and exchange.answers:
             refusal = self.dialect.refusal(problem, exchange.request_id)
             dropped = [(name.decode(), names.decode()) for name, names in dropped_header(call.wanted.dropped)]
             await exchange.reply(problem.status, refusal, [*problem.headers.items(), *dropped])
         elif problem is not None:
-            told = b"" if call.reading is None else call.reading.failed(problem)
-            await exchange.end(told or self.dialect.broken_off(problem, exchange.request_id))
+            last_event = b"" if call.reading is None else call.reading.failed(problem)
+            await exchange.end(last_event or self.dialect.broken_off(problem, exchange.request_id))
         else:
             headers, last = call.last(settled)
             if exchange.answers:

@@ -1,4 +1,4 @@
-"""JSON out of bytes and into bytes: by orjson, and by the json module where orjson does not take what JSON allows."""
+"""JSON from bytes and to bytes: by orjson, and by the json module where orjson refuses what JSON allows."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import orjson
 from gateway import json_bounds
 
 PARTS_MOST = 2_000_000
-"""The most names, objects and lists in one text of the upstream: an answer with all its log probabilities has as many."""
+"""The most names, objects and lists in a text of the upstream: an answer with all its log probabilities has as many."""
 
 VALUES_MOST = 8_000_000
 
 
 def loads(data: bytes) -> Any:
-    """Return the value of a JSON text; of a name that comes twice, the last. NaN and infinity are null.
+    """Return the value of a JSON text. A name that comes twice has its last value; NaN and infinity are null.
 
     Raises:
         ValueError: the text is no JSON, is nested too deeply, or contains too much.
@@ -43,8 +43,8 @@ def whole_characters(text: str) -> str:
     return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _finite(written: str) -> float | None:
-    number = float(written)
+def _finite(literal: str) -> float | None:
+    number = float(literal)
     return number if math.isfinite(number) else None
 
 

@@ -1,4 +1,4 @@
-"""The customer's routes on plain ASGI: an allow-list, and the one place where an error becomes an answer."""
+"""The customer's routes on plain ASGI: an allow-list, and the only place where an error becomes an answer."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CREDIT_NOTES = "/v1/account/credit-notes"
 
 
 class CustomerRoutes:
-    """Everything below ``/v1``. A path and method that is not listed here is 404: there is no unmetered door."""
+    """Everything below ``/v1``. A path and method that is not listed here is 404: no route is unmetered."""
 
     def __init__(
         self,
@@ -95,14 +95,14 @@ class CustomerRoutes:
         self._dialects: dict[str, Dialect] = {}
 
     def serve(self, journeys: Sequence[Journey], absent: Sequence[tuple[Dialect, str]]) -> None:
-        """Serve calls of these formats from now on; of those that are ``absent`` callers are told why."""
+        """Serve calls of these dialects from now on; refuse those of ``absent`` dialects, with the reason."""
         calls: dict[tuple[str, str], Handler] = {
             **{("POST", dialect.endpoint): self._not_served(why) for dialect, why in absent},
             **{("POST", journey.dialect.endpoint): journey.serve for journey in journeys},
         }
         self._handlers = self._own | calls
-        spoken = (*(one for one, _ in absent), *(one.dialect for one in journeys))
-        self._dialects = {dialect.endpoint: dialect for dialect in spoken}
+        served = (*(entry for entry, _ in absent), *(entry.dialect for entry in journeys))
+        self._dialects = {dialect.endpoint: dialect for dialect in served}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send, self._new_id(), self._deadlines, self._write_ticks)
@@ -146,8 +146,8 @@ class CustomerRoutes:
             return
         closes = [] if was_read else [("connection", "close")]
         dialect = self._dialects.get(exchange.path)
-        told = error.body() if dialect is None else dialect.refusal(error, exchange.request_id)
-        await exchange.reply(error.status, told, [*error.headers.items(), *closes])
+        payload = error.body() if dialect is None else dialect.refusal(error, exchange.request_id)
+        await exchange.reply(error.status, payload, [*error.headers.items(), *closes])
 
     def _not_served(self, why: str) -> Handler:
         async def refuse(exchange: Exchange) -> None:
@@ -170,7 +170,7 @@ class CustomerRoutes:
         await exchange.reply(200, self._shown(name))
 
     def _shown(self, name: str) -> dict[str, Any]:
-        """Return a model as OpenAI's clients know it, and beside it what Anthropic's look for."""
+        """Return a model with the fields that OpenAI's clients know, and those that Anthropic's look for."""
         created = datetime.fromtimestamp(self._started_s, UTC).isoformat().replace("+00:00", "Z")
         openai = {"id": name, "object": "model", "created": self._started_s, "owned_by": "tokencap"}
         return {**openai, "type": "model", "display_name": name, "created_at": created}
@@ -194,15 +194,15 @@ class CustomerRoutes:
 
     async def _usage(self, exchange: Exchange) -> None:
         customer = await self._who(exchange, OF_USAGE)
-        asked = UsageQuery.read(check_head(exchange, OF_USAGE))
+        usage_query = UsageQuery.read(check_head(exchange, OF_USAGE))
         page = await asyncio.to_thread(
             self._self_service.usage,
             customer.id,
-            asked.since,
-            asked.until,
-            asked.limit,
-            asked.cursor,
-            asked.end_user,
+            usage_query.since,
+            usage_query.until,
+            usage_query.limit,
+            usage_query.cursor,
+            usage_query.end_user,
         )
         await exchange.reply(200, page)
 
@@ -229,9 +229,9 @@ class CustomerRoutes:
 
     async def _credit_notes(self, exchange: Exchange) -> None:
         customer = await self._who(exchange, OF_PAGES)
-        asked = UsageQuery.read(check_head(exchange, OF_PAGES))
+        page = UsageQuery.read(check_head(exchange, OF_PAGES))
         notes = self._self_service.credit_notes
-        await exchange.reply(200, await asyncio.to_thread(notes, customer.id, asked.limit, asked.cursor))
+        await exchange.reply(200, await asyncio.to_thread(notes, customer.id, page.limit, page.cursor))
 
     async def _credit_note(self, exchange: Exchange) -> None:
         customer = await self._who(exchange)
@@ -240,13 +240,13 @@ class CustomerRoutes:
 
     async def _seals(self, exchange: Exchange) -> None:
         await self._who(exchange, OF_PAGES)
-        asked = UsageQuery.read(check_head(exchange, OF_PAGES))
-        await exchange.reply(200, await asyncio.to_thread(self._self_service.seals, asked.limit, asked.cursor))
+        page = UsageQuery.read(check_head(exchange, OF_PAGES))
+        await exchange.reply(200, await asyncio.to_thread(self._self_service.seals, page.limit, page.cursor))
 
     async def _organization(self, exchange: Exchange, *, is_costs: bool) -> None:
         customer = await self._who(exchange, None)
-        asked = self._self_service.organization
-        await exchange.reply(200, await asyncio.to_thread(asked, customer.id, is_costs, exchange.query))
+        organization = self._self_service.organization
+        await exchange.reply(200, await asyncio.to_thread(organization, customer.id, is_costs, exchange.query))
 
     async def _own_menu(self, exchange: Exchange) -> None:
         menu = await self._accounts.menu_of(await self._who(exchange))
@@ -262,7 +262,7 @@ class CustomerRoutes:
         await exchange.reply(200, menu.to_json())
 
     async def _who(self, exchange: Exchange, known: frozenset[str] | None = NONE) -> Customer:
-        """Return whose key it is, of a request that says nothing twice and asks nothing that is not ``known``."""
+        """Return the customer of a request's key; refuse repeated headers, and parameters that are not ``known``."""
         key = await key_of(exchange, self._bucket_of_key)
         customer = await self._accounts.customer(key.bucket, key.digest)
         check_head(exchange, known)

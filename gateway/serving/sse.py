@@ -1,4 +1,4 @@
-"""Server-sent events: found in bytes that come cut anywhere, and written."""
+"""Reads server-sent events from bytes that are cut anywhere, and writes events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ END_MOST = 4
 """The most bytes of an event's end."""
 
 LOOKED_AT_AGAIN = 4096
-"""Up to so many unfinished bytes are searched again whole: most events come whole, or nearly so."""
+"""The most bytes of an unfinished event that are all searched again: most events come whole, or nearly so."""
 
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE = re.compile(rb"\r\n|\n|\r")
@@ -41,16 +41,15 @@ class Events:
         self._size = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the data of each event that ends in ``chunk``, and comments, with the colon before them; other fields are
-        skipped."""
+        """Return the data of each event that ends in ``chunk``, and comments with their colon; skip other fields."""
         text = self._rest + chunk if self._rest else chunk
         if b"\r" in text:
             parts = _END.split(text)
         elif not self._begun and text.startswith(b"data: ") and text.endswith(b"\n\n"):
-            found = text[6:-2].split(b"\n\ndata: ")
-            if text.count(b"\n") == 2 * len(found):  # whole events, each of one line
+            payloads = text[6:-2].split(b"\n\ndata: ")
+            if text.count(b"\n") == 2 * len(payloads):  # whole events, each of one line
                 self._rest = b""
-                return found
+                return payloads
             parts = text.split(b"\n\n")
         else:
             parts = text.split(b"\n\n")
@@ -59,11 +58,11 @@ class Events:
             parts[0], self._begun, self._size = b"".join([*self._begun, parts[0]]), [], 0
         self._keep(rest)
         if any(part.startswith(b":") for part in parts):
-            return [said for part in parts for said in _said(part)]
+            return [piece for part in parts for piece in _said(part)]
         return [data for part in parts if (data := _data(part)) is not None]
 
     def _keep(self, rest: bytes) -> None:
-        """Keep an unfinished event; of a long one only the last bytes, in which its end may begin, are searched again."""
+        """Keep an unfinished event; only a long event's last bytes, where its end may begin, are searched again."""
         if len(rest) > LOOKED_AT_AGAIN:
             self._begun.append(rest[:-END_MOST])
             self._size += len(rest) - END_MOST
@@ -90,8 +89,8 @@ def _error(event: bytes, data: list[bytes]) -> NamedError | None:
     lines = _LINE.split(event)
     if any(map(_NAMED_ERROR.fullmatch, lines)):
         return NamedError(b"\n".join(data))
-    said = [line[6:] for line in lines if line.startswith(b"error:")]
-    return NamedError(b"\n".join(said)) if said else None
+    error_lines = [line[6:] for line in lines if line.startswith(b"error:")]
+    return NamedError(b"\n".join(error_lines)) if error_lines else None
 
 
 def _said(part: bytes) -> list[bytes]:
@@ -102,9 +101,9 @@ def _said(part: bytes) -> list[bytes]:
     return comments if data is None else [*comments, data]
 
 
-def is_comment(said: bytes) -> bool:
+def is_comment(piece: bytes) -> bool:
     """Return whether a piece is a comment: no data of any dialect begins with a colon."""
-    return said.startswith(b":")
+    return piece.startswith(b":")
 
 
 def comment(text: bytes) -> bytes:

@@ -17,7 +17,7 @@ from gateway.serving.meter import count
 from gateway.serving.upstream.endpoint import Endpoint, json_of
 
 WAIT_S = 5.0
-"""How long a settlement waits for a count; then the gateway's own count has to do."""
+"""How long a settlement waits for a count; then the gateway's own count stands."""
 
 TOKENS_MOST = 64 * 2**20
 """The most bytes of an upstream's count, which may be a list of all the tokens."""
@@ -46,13 +46,13 @@ class UpstreamTokenizer:
         body = {**self._body, self._field: text.encode("utf-8", "replace").decode()}
         try:
             request = self._client.build_request("POST", self._url, json=body, headers=self._headers, timeout=WAIT_S)
-            said = await json_of(self._client, request, TOKENS_MOST)
+            answer = await json_of(self._client, request, TOKENS_MOST)
         except (httpx.HTTPError, ValueError):
             return None
-        if not isinstance(said, dict):
+        if not isinstance(answer, dict):
             return None
-        tokens = said.get("tokens")
-        return len(tokens) if isinstance(tokens, list) else count(said.get("count"))
+        tokens = answer.get("tokens")
+        return len(tokens) if isinstance(tokens, list) else count(answer.get("count"))
 
 
 class LocalTokenizer:
@@ -66,30 +66,30 @@ class LocalTokenizer:
         return len(await asyncio.to_thread(self._encode, readable))
 
 
-def read_tokenizer(named: str) -> LocalTokenizer:
+def read_tokenizer(source: str) -> LocalTokenizer:
     """Return the tokenizer in a ``tokenizer.json``, or of one of OpenAI's vocabularies by its name.
 
     Raises:
         StartupError: there is no such tokenizer, or the library that reads it is not installed.
     """
-    if named.endswith(".json"):
-        if not Path(named).is_file():
-            raise StartupError(f"TOKENCAP_TOKENIZER: there is no file {named}.", exit_code=2)
+    if source.endswith(".json"):
+        if not Path(source).is_file():
+            raise StartupError(f"TOKENCAP_TOKENIZER: there is no file {source}.", exit_code=2)
         try:
-            read = import_module("tokenizers").Tokenizer.from_file(named)
+            read = import_module("tokenizers").Tokenizer.from_file(source)
         except ImportError as error:
             raise StartupError(f"TOKENCAP_TOKENIZER: {EXTRA}.", exit_code=2) from error
         except Exception as error:
-            raise StartupError(f"TOKENCAP_TOKENIZER: {named} cannot be read: {error}.", exit_code=2) from error
+            raise StartupError(f"TOKENCAP_TOKENIZER: {source} cannot be read: {error}.", exit_code=2) from error
         return LocalTokenizer(lambda text: read.encode(text, add_special_tokens=False).ids)
     try:
         vocabularies = import_module("bpe_openai")
     except ImportError as error:
         raise StartupError(f"TOKENCAP_TOKENIZER: {EXTRA}.", exit_code=2) from error
-    if named not in vocabularies.list_encoding_names():
+    if source not in vocabularies.list_encoding_names():
         known = ", ".join(sorted(vocabularies.list_encoding_names()))
         raise StartupError(f"TOKENCAP_TOKENIZER is a tokenizer.json, or one of {known}.", exit_code=2)
-    vocabulary = vocabularies.get_encoding(named)
+    vocabulary = vocabularies.get_encoding(source)
     return LocalTokenizer(vocabulary.encode_ordinary)
 
 
@@ -116,11 +116,11 @@ class TokenCounter:
 
 
 AT_ONCE_MOST = 8
-"""The most answers that are counted again at a time; one more is skipped."""
+"""The most answers that are counted again at a time; any further answer is skipped."""
 
 
 class SpotChecks:
-    """Counts the upstream's figure and the tokenizer's for the same text, in the background: no caller waits for it.
+    """Adds up the upstream's figure and the tokenizer's for the same texts, in the background: no caller waits for it.
 
     Args:
         tokenizer: the operator's own, not the upstream's.
@@ -141,15 +141,15 @@ class SpotChecks:
         """Return whether the next answer is to be counted again."""
         return self._share > 0 and self._chance() < self._share
 
-    def compare(self, said: int, texts: Sequence[Sequence[str]]) -> None:
-        """Count the texts of an answer's choices, soon, and add the count beside what the upstream ``said``."""
+    def compare(self, reported: int, texts: Sequence[Sequence[str]]) -> None:
+        """Count the texts of an answer's choices, soon, and add the count beside the upstream's figure."""
         if len(self._running) < AT_ONCE_MOST:
-            task = asyncio.create_task(self._compare(said, ["".join(pieces) for pieces in texts]))
+            task = asyncio.create_task(self._compare(reported, ["".join(pieces) for pieces in texts]))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def _compare(self, said: int, texts: list[str]) -> None:
+    async def _compare(self, reported: int, texts: list[str]) -> None:
         counted = await self._tokenizer.count(texts)
         if counted is not None:
-            self._counters.add(RECOUNTED, "upstream", amount=said)
+            self._counters.add(RECOUNTED, "upstream", amount=reported)
             self._counters.add(RECOUNTED, "tokenizer", amount=counted)

@@ -1,4 +1,4 @@
-"""Limits of the upstream's own: its least number of tokens, and the length of its model."""
+"""The upstream's own limits: its least number of tokens, and the length of its model."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def as_long_as_it_may_be(error: UpstreamRefused, forwarded: bytes) -> bytes | No
 
 
 def _number(pattern: re.Pattern[str], message: str) -> int | None:
-    found = pattern.search(message)
-    return None if found is None else int(_first(found.groups())[:15])
+    match = pattern.search(message)
+    return None if match is None else int(_first(match.groups())[:15])
 
 
 def _first(groups: Iterable[str | None]) -> str:
@@ -57,7 +57,7 @@ TOO_LITTLE = re.compile(
 
 
 def cap_reached(error: UpstreamRefused, wanted: Parameters, hold: Hold) -> TokencapError:
-    """Return an upstream's refusal as its caller sees it: as a reached cap, where the grant was too small for the upstream.
+    """Return a refusal as its caller sees it: as a reached cap where the grant was too small for the upstream.
 
     Where the caller's own limit is too small, the upstream's refusal stays as it is.
     """
@@ -66,7 +66,7 @@ def cap_reached(error: UpstreamRefused, wanted: Parameters, hold: Hold) -> Token
     is_callers = wanted.requested_tokens is not None and wanted.requested_tokens <= hold.grant
     if not (named and is_too_little) or is_callers:
         return error
-    left = f"{hold.grant} tokens are left, which is less than the model's endpoint takes for an answer"
+    remaining = f"{hold.grant} tokens are left, which is less than the model's endpoint takes for an answer"
     if hold.bound_by == "period":
-        return InsufficientQuota(f"Of the period's tokens {left}.")
-    return ConversationCapReached(f"Of this conversation's tokens {left}; begin a new one.")
+        return InsufficientQuota(f"Of the period's tokens {remaining}.")
+    return ConversationCapReached(f"Of this conversation's tokens {remaining}; begin a new one.")
