@@ -23,7 +23,7 @@ BucketOfKey = Callable[[str], Awaitable[str]]
 
 @dataclass(slots=True)
 class Key:
-    """An API key: the bucket that it names, the digest that stands for it everywhere else, and its text, never printed."""
+    """An API key: the bucket that it names, the digest that replaces it everywhere else, its text, never printed."""
 
     bucket: str
     digest: str
@@ -41,20 +41,20 @@ async def key_of(exchange: Exchange, bucket_of_key: BucketOfKey) -> Key:
     Where both headers carry something, a key of this gateway goes first; two different keys of a kind are refused.
 
     Raises:
-        InvalidKey: there is no key, or nothing in the request looks like one.
-        BadRequest: there are two.
+        InvalidKey: the request has no key, or nothing that looks like a key.
+        BadRequest: the request has two keys.
     """
     if exchange.repeated in CARRIERS:
         raise BadRequest(f"{exchange.repeated} comes twice.", param=exchange.repeated)
-    scheme, _, given = (exchange.header(b"authorization") or "").partition(" ")
-    carried = {given.strip()} if scheme.lower() == "bearer" else set()
-    if (other := exchange.header(b"x-api-key")) is not None:
-        carried.add(other.strip())
+    scheme, _, credentials = (exchange.header(b"authorization") or "").partition(" ")
+    candidates = {credentials.strip()} if scheme.lower() == "bearer" else set()
+    if (x_api_key := exchange.header(b"x-api-key")) is not None:
+        candidates.add(x_api_key.strip())
     for form in (KEY, ELSEWHERE):
-        found = [text for text in carried if form.fullmatch(text)]
-        if len(found) > 1:
+        keys = [text for text in candidates if form.fullmatch(text)]
+        if len(keys) > 1:
             raise BadRequest("Authorization and X-Api-Key carry different keys.", param="X-Api-Key")
-        for text in found:
+        for text in keys:
             digest = _digest(text)
             return Key(text[3:5] if form is KEY else await bucket_of_key(digest), digest, text)
     raise InvalidKey

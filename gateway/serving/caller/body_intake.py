@@ -1,4 +1,4 @@
-"""Takes in callers' bodies: bounded in bytes, in what they are made of, and in how much a worker keeps at a time."""
+"""Takes in callers' bodies: bounded in bytes, in their contents, and in how much a worker keeps at a time."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ Confirm = Callable[[], Awaitable[object]]
 class BodyIntake:
     """Takes in all bodies of a worker.
 
-    A small body costs nothing more than its bytes. A larger body is taken in only once its key was looked up and there is
-    room, and is parsed in its customer's turn: between two larger bodies other calls have as long as the last one took.
+    A small body costs nothing more than its bytes. A larger body is taken in only once its key was looked up and there
+    is room, and is parsed in its customer's turn: between two larger bodies other calls have as long as the last took.
     """
 
     def __init__(self, body_max: int, clock: Callable[[], float]) -> None:
@@ -50,7 +50,7 @@ class BodyIntake:
         """Return the whole body.
 
         Raises:
-            InvalidKey: the body is a larger one, and the key is no longer valid.
+            InvalidKey: the body is large, and the key is no longer valid.
             RequestTooLarge: the body has more bytes than allowed.
             TooMuchAtOnce: too many bytes of bodies are being kept.
             CallerGone: the caller hung up before all of it was here.
@@ -67,10 +67,10 @@ class BodyIntake:
             if size > max(room, SMALL):
                 if not room:
                     await confirm()
-                wanted = declared or (FIRST_ROOM if size <= FIRST_ROOM else self._body_max)
-                await self._room.take(customer, wanted - room)
-                exchange.at_release(partial(self._room.give_back, customer, wanted - room))
-                room = wanted
+                needed = declared or (FIRST_ROOM if size <= FIRST_ROOM else self._body_max)
+                await self._room.take(customer, needed - room)
+                exchange.at_release(partial(self._room.give_back, customer, needed - room))
+                room = needed
             chunks.append(chunk)
             if exchange.body_was_read:
                 break
@@ -93,11 +93,11 @@ class BodyIntake:
             raise too_complex(error) from error
         try:
             async with self._turn.place(customer):
-                begun = self._clock()
+                started = self._clock()
                 try:
                     return read_body(raw, encoding)
                 finally:
-                    await asyncio.sleep(min(self._clock() - begun, REST_MOST_S))
+                    await asyncio.sleep(min(self._clock() - started, REST_MOST_S))
         except UpstreamOverloaded as error:
             raise TooMuchAtOnce from error
 
@@ -106,6 +106,6 @@ class BodyIntake:
 
 
 def _declared(exchange: Exchange) -> int | None:
-    """Return the length that the head gives for the body."""
-    given = exchange.header(b"content-length")
-    return int(given[:20]) if given is not None and given.isascii() and given.isdecimal() else None
+    """Return the length of the body that the head declares."""
+    length = exchange.header(b"content-length")
+    return int(length[:20]) if length is not None and length.isascii() and length.isdecimal() else None

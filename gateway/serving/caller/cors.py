@@ -1,4 +1,4 @@
-"""Lets pages of the operator's origins call from a browser: answers preflights, and adds the headers to every answer."""
+"""Lets pages of the operator's origins call from a browser: answers preflights and adds the headers to every answer."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Cors:
         """Answer a preflight; return whether the request was one."""
         if exchange.method != "OPTIONS" or exchange.header(b"access-control-request-method") is None:
             return False
-        wanted = exchange.header(b"access-control-request-headers") or "authorization, content-type"
+        requested = exchange.header(b"access-control-request-headers") or "authorization, content-type"
         lines = [
             (b"access-control-allow-methods", b"GET, POST, PUT, OPTIONS"),
-            (b"access-control-allow-headers", written(wanted)),
+            (b"access-control-allow-headers", written(requested)),
             (b"access-control-max-age", b"%d" % KEPT_S),
         ]
         await exchange.start(204, lines, b"text/plain")

@@ -1,4 +1,4 @@
-"""One caller's request and response on plain ASGI: a bounded body, a head, bytes, and the end when the caller hangs up."""
+"""One caller's request and response on plain ASGI: a bounded body, a head, bytes, and the end if the caller leaves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.serving.json_codec import dumps
 from gateway.single_headers import repeated_header
 
 WhenGone = Callable[[Callable[[], None] | None], None]
-"""Takes the callback for the caller's hang-up, in place of the one before."""
+"""Takes the callback for the caller's hang-up, in place of the previous callback."""
 
 
 class CallerWatch:
@@ -26,7 +26,7 @@ class CallerWatch:
 
     Our own server reports a hang-up at once, to the callback that ``when_gone`` takes. Of another server only
     ``receive()`` reports it, to a task that awaits it: that task is made with the first tick, before which most whole
-    answers have ended. ``task`` is the one that runs the block, where it is known; else it is looked up.
+    answers have ended. ``task`` is the task that runs the block, where it is known; else it is looked up.
     """
 
     is_unheard = False
@@ -130,7 +130,7 @@ WRITE_NOW = "tokencap.write_now"
 
 
 class Exchange:
-    """The caller of a journey: what it sent, what it is sent, and whether it is still there."""
+    """The caller of a journey: its request, its response, and whether it is still there."""
 
     id_headers: tuple[bytes, ...] = (b"x-request-id",)
     """Headers that carry our id of the request."""
@@ -162,9 +162,9 @@ class Exchange:
         """The headers of every answer to this caller."""
         self._written: list[bytes] = []
         self._kept: list[bytes] = []
-        offered = scope.get("extensions", {}).get(WRITE_NOW, {})
-        self._write_now: Callable[[bytes], bool] | None = offered.get("write")
-        self._when_gone: WhenGone | None = offered.get("when_gone")
+        extension = scope.get("extensions", {}).get(WRITE_NOW, {})
+        self._write_now: Callable[[bytes], bool] | None = extension.get("write")
+        self._when_gone: WhenGone | None = extension.get("when_gone")
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         if len(self._headers) != len(scope["headers"]):
             self.repeated = repeated_header(scope["headers"])
@@ -176,7 +176,7 @@ class Exchange:
         self._releases: list[Callable[[], None]] = []
 
     def header(self, name: bytes) -> str | None:
-        """Return a request header by its lower-case name, the last one where it comes twice."""
+        """Return a request header's value by its lower-case name, the last value where the header comes twice."""
         return self._headers[name].decode("latin-1") if name in self._headers else None
 
     def says_any_of(self, names: Set[bytes]) -> bool:
@@ -208,7 +208,7 @@ class Exchange:
         return chunk
 
     async def drop_body(self, dropping: BodyDrain) -> bool:
-        """Read the rest of the body and drop it, so that the caller hears its refusal; return whether nothing is left.
+        """Read the rest of the body and drop it, so that the caller reads its refusal; return whether nothing is left.
 
         A caller that waits for ``100 Continue`` is not sent it.
         """
@@ -244,7 +244,7 @@ class Exchange:
     def write_now(self, chunk: bytes) -> bool:
         """Send bytes of the body without waiting; return whether nothing is left for ``flush``.
 
-        Only a server that can write at once does so, and only to a caller that keeps up; else ``flush`` sends the bytes.
+        Only a server that can write at once does so, and only to a caller that keeps up; else ``flush`` sends them.
         """
         if not chunk:
             return True
@@ -271,11 +271,11 @@ class Exchange:
         """
         if not self._kept and not self._is_behind:
             return
-        kept, self._kept, self._is_behind = b"".join(self._kept), [], False
+        pending, self._kept, self._is_behind = b"".join(self._kept), [], False
         if self.records:
-            self._written.append(kept)
+            self._written.append(pending)
         if not self._is_given_up:
-            await self._write({"type": "http.response.body", "body": kept, "more_body": True})
+            await self._write({"type": "http.response.body", "body": pending, "more_body": True})
 
     async def end(self, chunk: bytes = b"") -> None:
         """Send the last bytes."""
@@ -313,7 +313,7 @@ class Exchange:
                 self._task.cancel()
 
     def _show_life(self) -> None:
-        """Send a sign of life to a caller that keeps up; none is kept with an answer."""
+        """Send a sign of life to a caller that keeps up; it is not kept with an answer."""
         self._quiet_ticks = 0
         if self._write_now is not None and not (self._kept or self._is_behind or self._is_given_up or self.is_unheard):
             self._is_behind = not self._write_now(self._sign)
@@ -346,11 +346,11 @@ class Exchange:
         """Whether the caller has left an answer that goes on."""
         return self._caller_watch is not None and self._caller_watch.is_unheard
 
-    async def in_time(self, coming: asyncio.Future[Found | None], seconds: float) -> Found | None:
-        """Return the result of a future, or None where it does not come soon; the code that sets it may find it done."""
-        self._coming, self._ticks_left = coming, self._deadlines.within(seconds)
+    async def in_time(self, future: asyncio.Future[Found | None], seconds: float) -> Found | None:
+        """Return a future's result, or None where it does not come in time: then the future is set to None."""
+        self._coming, self._ticks_left = future, self._deadlines.within(seconds)
         try:
-            return await coming
+            return await future
         finally:
             self._coming, self._ticks_left = None, 0
 

@@ -1,4 +1,4 @@
-"""Headers: which of the caller's reach the upstream, by an allow-list, and which of the gateway's an answer carries."""
+"""The caller's headers that reach the upstream, by an allow-list, and the gateway's headers that an answer carries."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def _terms_headers(tier: str | None, menu_version: str | None) -> tuple[tuple[by
 
 
 def charge_header(settled: Settled | None) -> Headers:
-    """Return the charge, where it is known in time."""
+    """Return the header with the charge, where the charge is known in time."""
     return [] if settled is None else [(b"x-tokencap-charge-nanousd", b"%d" % settled.charge_nanousd)]
 
 
 def length_header(body: bytes) -> tuple[bytes, bytes]:
-    """Return the header of a whole answer."""
+    """Return the header with the length of a whole answer."""
     return b"content-length", b"%d" % len(body)
 
 
@@ -76,7 +76,7 @@ VALUE = re.compile(r"[\x20-\x7e]{1,2000}")
 
 
 def allowed(endpoint: str, more: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the names of headers that pass on a route, with the operator's."""
+    """Return the names of headers that pass on a route, the operator's among them."""
     own = ANTHROPIC if endpoint in (MESSAGES, COUNT_TOKENS) else OPENAI
     return tuple(dict.fromkeys((*TRACING, *own, *more)))
 
@@ -84,7 +84,7 @@ def allowed(endpoint: str, more: Iterable[str] = ()) -> tuple[str, ...]:
 def passed_headers(
     header: Callable[[bytes], str | None], names: Iterable[str]
 ) -> tuple[Mapping[str, str], tuple[str, ...]]:
-    """Return the caller's headers that pass, and the names of those that a caller expects to pass and that do not."""
+    """Return the caller's headers that pass, and the names of headers that a caller expects to pass but that do not."""
     passed: dict[str, str] = {}
     dropped = [name for name in NAMED_WHERE_DROPPED if header(name.encode()) is not None]
     for name in names:

@@ -1,4 +1,4 @@
-"""Parses a caller's JSON strictly: a body that one parser reads as a small limit and another as a large one is refused."""
+"""Parses a caller's JSON strictly: refuses a body that one parser reads as a small limit, another as a large limit."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def too_complex(error: OutOfBounds) -> BadRequest:
 
 
 def _read(raw: bytes) -> Any:
-    """Return the value of strict JSON: by jiter, and where jiter refuses by the json module, which accepts a little more,
-    such as half a surrogate pair, and says what is wrong."""
+    """Return the value of strict JSON: by jiter, and where jiter refuses, by the json module, which names the fault and
+    accepts a little more, such as half a surrogate pair."""
     try:
         return jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
     except ValueError:
@@ -59,11 +59,11 @@ def _read(raw: bytes) -> Any:
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> Body:
     result = dict(pairs)
     if len(result) != len(pairs):
-        seen: set[str] = set()
+        names: set[str] = set()
         for name, _ in pairs:
-            if name in seen:
+            if name in names:
                 raise BadRequest(f"The key {name[:64]!r} comes twice.", code="duplicate_key", param=name[:64])
-            seen.add(name)
+            names.add(name)
     return result
 
 
@@ -108,7 +108,7 @@ def least(body: Body, *fields: str) -> int | None:
     """Return the smallest of the limits that a body carries, whatever their names, or None.
 
     Raises:
-        BadRequest: one of them is not a positive integer.
+        BadRequest: a limit is not a positive integer.
     """
     smallest: int | None = None
     for field in fields:

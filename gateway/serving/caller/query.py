@@ -30,7 +30,7 @@ OF_PAGES = frozenset({"limit", "cursor"})
 
 
 def check_head(exchange: Exchange, known: Set[str] | None = NONE) -> dict[str, str]:
-    """Return the parameters of a request: its head repeats no header of meaning, and its query has only ``known`` ones.
+    """Return a request's parameters. Its head repeats no header of meaning, its query has only ``known`` parameters.
 
     ``None`` leaves the parameters to the route.
 
@@ -47,21 +47,21 @@ def parameters(query: str, known: Set[str]) -> dict[str, str]:
     """Return the parameters of a query string, each of which is ``known`` and comes once.
 
     Raises:
-        BadRequest: one comes twice, or there are too many.
-        UnknownParameter: one is not known.
+        BadRequest: a parameter comes twice, or there are too many.
+        UnknownParameter: a parameter is not known.
     """
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=PARAMETERS_MOST)
     except ValueError as error:
         raise BadRequest(f"A query has at most {PARAMETERS_MOST} parameters.") from error
-    given: dict[str, str] = {}
+    values: dict[str, str] = {}
     for name, value in pairs:
         if name not in known:
             raise UnknownParameter(f"This route has no parameter {name[:64]!r}.", param=name[:64])
-        if name in given:
+        if name in values:
             raise BadRequest(f"The parameter {name} comes twice.", param=name)
-        given[name] = value
-    return given
+        values[name] = value
+    return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +75,22 @@ class UsageQuery:
     end_user: str | None
 
     @classmethod
-    def read(cls, given: dict[str, str]) -> UsageQuery:
-        """Return the query of the parameters; what they do not name is unbounded.
+    def read(cls, values: dict[str, str]) -> UsageQuery:
+        """Return the query of the parameters; a bound that they do not name is open.
 
         Raises:
-            BadRequest: a value is not what it has to be; ``param`` says which.
+            BadRequest: a value is invalid; ``param`` names its parameter.
         """
         times: dict[str, int | None] = {}
         for name in ("from", "to"):
             try:
-                times[name] = understood(given[name]) if name in given else None
+                times[name] = understood(values[name]) if name in values else None
             except ValueError as error:
                 raise BadRequest(str(error), param=name) from error
-        limit = given.get("limit", "100")
+        limit = values.get("limit", "100")
         if not (limit.isascii() and limit.isdecimal() and len(limit) <= 9 and 1 <= int(limit) <= RECORDS_MOST):
             raise BadRequest(f"limit is a whole number from 1 to {RECORDS_MOST}.", param="limit")
-        end_user = given.get("end_user")
+        end_user = values.get("end_user")
         if end_user is not None and not (0 < len(end_user) <= END_USER_MOST and end_user.isprintable()):
             raise BadRequest(f"end_user is 1 to {END_USER_MOST} printed characters.", param="end_user")
-        return cls(times["from"], times["to"], int(limit), given.get("cursor"), end_user)
+        return cls(times["from"], times["to"], int(limit), values.get("cursor"), end_user)
