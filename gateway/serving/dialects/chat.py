@@ -61,7 +61,9 @@ class Chat(OpenAI):
         return prompt_of((body["messages"],), [body.get(name) for name in ("tools", "functions") if body.get(name)])
 
     def forward(self, body: Body, wanted: Parameters, *, grant: int, model: str) -> bytes:
-        own = self._profile.chat_limits if body.get("prediction") is None else ("max_tokens",)  # the two do not meet
+        own = (
+            self._profile.chat_limits if body.get("prediction") is None else ("max_tokens",)
+        )  # a prediction excludes the other
         limits = self._limits(body, own, OTHER_LIMITS, grant)
         choices = {"n": wanted.choices} if wanted.choices > 1 else {}
         return dumps(

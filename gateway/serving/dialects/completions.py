@@ -29,14 +29,14 @@ class Completions(OpenAI):
         model = named(body, "model")
         prompts, text = _prompts(body.get("prompt"))
         choices_most = self._profile.choices_most
-        of_each = positive(body, "n", choices_most) or 1
-        if prompts * of_each > choices_most:
+        choices_each = positive(body, "n", choices_most) or 1
+        if prompts * choices_each > choices_most:
             raise BadRequest(f"prompts × n is at most {choices_most}.", code="integer_above_max_value", param="prompt")
-        check_best_of(body, of_each)
+        check_best_of(body, choices_each)
         return Parameters(
             model=model,
             requested_tokens=least(body, "max_tokens", *OTHER_LIMITS),
-            choices=prompts * of_each,
+            choices=prompts * choices_each,
             stream=flag(body, "stream"),
             shows_usage=shows_usage(body),
             tool_results=(),
@@ -45,7 +45,7 @@ class Completions(OpenAI):
             input_estimate=-(-size // 4),
             end_user=end_user(body, *END_USER),
             dropped=self._sieve.dropped(body),
-            comes_whole=comes_whole(self._profile, body, prompts * of_each),
+            comes_whole=comes_whole(self._profile, body, prompts * choices_each),
             counted_apart=self._profile.counts_choices_apart,
             runs_apart=self._profile.continuous_usage,
         )
@@ -84,12 +84,12 @@ class CompletionsReading(ChatReading):
         return {"text": message.get("content", "")}
 
     def _put_together(self, choice: dict[str, Any]) -> None:
-        whole = self._choices.setdefault(choice["index"], {"index": choice["index"], "logprobs": None})
-        take(whole, choice)
+        assembled = self._choices.setdefault(choice["index"], {"index": choice["index"], "logprobs": None})
+        take(assembled, choice)
 
     def _whole(self, choice: dict[str, Any]) -> dict[str, Any]:
-        whole = joined(choice)
-        return {**whole, "text": whole.get("text") or ""}
+        assembled = joined(choice)
+        return {**assembled, "text": assembled.get("text") or ""}
 
 
 def _prompts(prompt: Any) -> tuple[int, str | None]:
@@ -97,11 +97,11 @@ def _prompts(prompt: Any) -> tuple[int, str | None]:
     if isinstance(prompt, str):
         return 1, prompt or None
     if isinstance(prompt, list) and prompt:
-        if all(_is_token(one) for one in prompt):
+        if all(_is_token(item) for item in prompt):
             return 1, None
-        if all(isinstance(one, str) for one in prompt):
+        if all(isinstance(item, str) for item in prompt):
             return len(prompt), prompt[0] or None if len(prompt) == 1 else None
-        if all(isinstance(one, list) and one and all(_is_token(token) for token in one) for one in prompt):
+        if all(isinstance(item, list) and item and all(_is_token(token) for token in item) for item in prompt):
             return len(prompt), None
     raise BadRequest("prompt is a string, tokens, or a list of either.", code="invalid_type", param="prompt")
 

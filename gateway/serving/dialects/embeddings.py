@@ -49,7 +49,7 @@ class Embeddings(OpenAI):
         return PlainReading(wanted, grant)
 
 
-def _is_input(given: Any) -> bool:
-    if isinstance(given, list):
-        return bool(given) and all(isinstance(one, str | int | list) and not isinstance(one, bool) for one in given)
-    return isinstance(given, str)
+def _is_input(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(item, str | int | list) and not isinstance(item, bool) for item in value)
+    return isinstance(value, str)

@@ -53,8 +53,8 @@ class MessagesReading(Reading):
         self._message: dict[str, Any] = {}
         self._blocks = Blocks()
         self._is_begun = False
-        self._ending: dict[str, Any] = {}  # stop_reason, stop_sequence and what stands beside them
-        self._beside: dict[str, Any] = {}  # what the last event says beside these and the usage
+        self._ending: dict[str, Any] = {}  # stop_reason, stop_sequence and the fields beside them
+        self._beside: dict[str, Any] = {}  # the last event's other fields, without the usage
 
     def _take(self, event: dict[str, Any]) -> bytes:
         kind = str(event.get("type"))
@@ -96,22 +96,24 @@ class MessagesReading(Reading):
         return b"".join(named_event(event["type"], dumps(event)) for event in shown)
 
     def _begin(self, event: dict[str, Any]) -> list[dict[str, Any]]:
-        """Take a message's beginning; return it as it is shown: not at all, where the message has begun before."""
+        """Take a message's beginning; return the events to show: none where the message has begun before."""
         message = event.get("message")
         if not isinstance(message, dict):
             return []
         without_houses_own(message)
-        said = message.get("usage")
-        if isinstance(said, dict):
-            said = shown_usage(said)
-            self._said = _later(self._said, said)
-            self.usage = replace(self.usage, **_input(self._said))  # its output is not of the text
+        reported = message.get("usage")
+        if isinstance(reported, dict):
+            reported = shown_usage(reported)
+            self._said = _later(self._said, reported)
+            self.usage = replace(self.usage, **_input(self._said))  # its output does not count the text
         if self._is_begun:
             return []
         self._is_begun = True
         begun = {"stop_reason": None, "stop_sequence": None, **message, "model": self._wanted.model, "content": []}
         usage = {"input_tokens": self._wanted.input_estimate, "output_tokens": 0}
-        usage |= {name: value for name, value in (said if isinstance(said, dict) else {}).items() if value is not None}
+        usage |= {
+            name: value for name, value in (reported if isinstance(reported, dict) else {}).items() if value is not None
+        }
         self._message = {**FRAME, **begun, "usage": usage}
         return [{"type": "message_start", "message": self._message}]
 
@@ -134,12 +136,12 @@ class MessagesReading(Reading):
 
     def _end(self, event: dict[str, Any]) -> None:
         """Take the message's end and its usage."""
-        delta, said = event.get("delta"), event.get("usage")
-        if isinstance(said, dict):
-            whole = _later(self._said, said)
-            thought = _thought(said)
-            output, is_disputed = said_output(count(said.get("output_tokens")), thought, None, None)
-            self._note_usage(whole, Usage(output, **_input(whole), reasoning_tokens=thought, is_disputed=is_disputed))
+        delta, reported = event.get("delta"), event.get("usage")
+        if isinstance(reported, dict):
+            latest = _later(self._said, reported)
+            thought = _thought(reported)
+            output, is_disputed = said_output(count(reported.get("output_tokens")), thought, None, None)
+            self._note_usage(latest, Usage(output, **_input(latest), reasoning_tokens=thought, is_disputed=is_disputed))
         beside = ((name, value) for name, value in event.items() if name not in ("type", "delta", "usage"))
         self._beside |= {name: value for name, value in beside if value is not None}
         if isinstance(delta, dict) and isinstance(reason := delta.get("stop_reason"), str) and reason:
@@ -150,7 +152,7 @@ class MessagesReading(Reading):
         if not isinstance(answer, dict) or not isinstance(answer.get("content"), list):
             raise UpstreamUnavailable("The upstream's answer is not a message.")
         blocks = [dict(without_unknown_texts(block, BLOCK)) for block in answer["content"] if isinstance(block, dict)]
-        begun = self._begin({"message": {name: one for name, one in answer.items() if name not in ENDINGS}})
+        begun = self._begin({"message": {name: value for name, value in answer.items() if name not in ENDINGS}})
         ending = {"stop_reason": answer.get("stop_reason") or "end_turn", "stop_sequence": answer.get("stop_sequence")}
         self._end({"delta": ending, "usage": answer.get("usage")})
         texts = [block.get(name) for block in blocks for name in ("text", "thinking", "input") if block.get(name)]
@@ -170,10 +172,10 @@ class MessagesReading(Reading):
         return self._show([*begun, *told(blocks)])
 
     def ending(self, billed: int, charge_nanousd: int | None, conversation_left: int | None) -> bytes:
-        shown_of = {"charge_nanousd": charge_nanousd, "conversation_tokens_left": conversation_left}
+        tokencap = {"charge_nanousd": charge_nanousd, "conversation_tokens_left": conversation_left}
         delta = {"stop_reason": "end_turn", "stop_sequence": None, **self._stop()}
         last = {"type": "message_delta", **self._beside, "delta": delta, "usage": self._shown_usage(billed)}
-        last["tokencap"] = shown_of
+        last["tokencap"] = tokencap
         begun = b"" if self._is_begun else self._show(self._begin({"message": {}}))
         return (
             begun + named_event("message_delta", dumps(last)) + named_event("message_stop", b'{"type":"message_stop"}')
@@ -197,34 +199,36 @@ class MessagesReading(Reading):
 
     def _shown_usage(self, billed: int) -> dict[str, Any]:
         """Return the upstream's usage with the billed counts."""
-        is_said = self.input_tokens is None and self.usage.input_tokens is not None
-        beside = sum(count(self._said.get(name)) or 0 for name in CACHED)
-        given = {} if is_said else {"input_tokens": max(self._input - beside, 0)}
-        return {**self._said, **given, "output_tokens": billed}
+        is_reported = self.input_tokens is None and self.usage.input_tokens is not None
+        cached = sum(count(self._said.get(name)) or 0 for name in CACHED)
+        own_input = {} if is_reported else {"input_tokens": max(self._input - cached, 0)}
+        return {**self._said, **own_input, "output_tokens": billed}
 
 
 def _known(event: dict[str, Any], name: str, known: frozenset[str]) -> Any:
-    """Return what an event has under a name, and leave in it only what is no text or is counted."""
-    if isinstance(said := event.get(name), dict):
-        said = event[name] = without_unknown_texts(said, known)
-    return said
+    """Return an event's value under a name, without texts that are not counted, and leave only that in the event."""
+    if isinstance(value := event.get(name), dict):
+        value = event[name] = without_unknown_texts(value, known)
+    return value
 
 
-def _later(before: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
-    """Return a usage updated by a later one: counts that are absent, empty or invalid there stay."""
-    known = {name for name in said if said[name] is None or (name.endswith("input_tokens") and not count(said[name]))}
-    return {**before, **{name: value for name, value in said.items() if name not in known or name not in before}}
+def _later(before: dict[str, Any], latest: dict[str, Any]) -> dict[str, Any]:
+    """Return a usage updated by a later usage: counts that are absent, empty or invalid there stay."""
+    known = {
+        name for name in latest if latest[name] is None or (name.endswith("input_tokens") and not count(latest[name]))
+    }
+    return {**before, **{name: value for name, value in latest.items() if name not in known or name not in before}}
 
 
-def _input(said: dict[str, Any]) -> dict[str, Any]:
-    """Return the input tokens and the cached ones among them; Anthropic's input is without its cached parts."""
-    fresh, read = count(said.get("input_tokens")), count(said.get("cache_read_input_tokens")) or 0
-    written = count(said.get("cache_creation_input_tokens")) or 0
+def _input(usage: dict[str, Any]) -> dict[str, Any]:
+    """Return the input tokens and the cached tokens among them; Anthropic's input is without its cached parts."""
+    fresh, read = count(usage.get("input_tokens")), count(usage.get("cache_read_input_tokens")) or 0
+    written = count(usage.get("cache_creation_input_tokens")) or 0
     return {"input_tokens": None if fresh is None else fresh + read + written, "cached_tokens": read}
 
 
-def _thought(said: dict[str, Any]) -> int:
-    details = said.get("output_tokens_details")
+def _thought(usage: dict[str, Any]) -> int:
+    details = usage.get("output_tokens_details")
     return count(details.get("thinking_tokens") if isinstance(details, dict) else None) or 0
 
 
@@ -261,8 +265,8 @@ class Anthropic:
         if isinstance(error, UpstreamError) and error.type in OVERLOADS:
             kind = error.type
         param = END_USER if isinstance(error, EndUserQuotaReached) else error.param
-        told = {"type": kind, "message": error.message, "code": error.code, "param": param}
-        return {"type": "error", "error": told, "request_id": request_id}
+        details = {"type": kind, "message": error.message, "code": error.code, "param": param}
+        return {"type": "error", "error": details, "request_id": request_id}
 
     def broken_off(self, error: TokencapError, request_id: str) -> bytes:
         return named_event("error", dumps(self.refusal(error, request_id)))
@@ -279,7 +283,7 @@ class Messages(Anthropic):
         limit = positive(body, "max_tokens")
         if limit is None:
             raise BadRequest("max_tokens is required.", code="missing_required_parameter", param="max_tokens")
-        who, results = identity(body), _tool_results(messages)
+        user, results = identity(body), _tool_results(messages)
         measured = Measured(size, self._profile.media).take(messages)
         return Parameters(
             model=model,
@@ -294,8 +298,8 @@ class Messages(Anthropic):
             dropped=self._sieve.dropped(body),
             history=history_of(messages) if results or body.get("tools") else "",
             brought_history=history_of(messages[:-1]) if results else "",
-            end_user=who.end_user,
-            conversation=who.session,
+            end_user=user.end_user,
+            conversation=user.session,
             comes_whole=comes_whole(self._profile, body),
         )
 
@@ -305,8 +309,8 @@ class Messages(Anthropic):
     def forward(self, body: Body, wanted: Parameters, *, grant: int, model: str) -> bytes:
         passed = self._sieve.passed(body, grant)
         wanted.dropped += bound_thought(passed, grant)
-        asked = {"model": model, "max_tokens": grant, **streamed(body, wanted)}
-        return dumps({**passed, **asked})
+        own_fields = {"model": model, "max_tokens": grant, **streamed(body, wanted)}
+        return dumps({**passed, **own_fields})
 
     def reading(self, wanted: Parameters, *, grant: int) -> MessagesReading:
         return MessagesReading(wanted, grant)
@@ -348,7 +352,7 @@ class CountTokens(Anthropic):
 
 def _messages(body: Body) -> list[dict[str, Any]]:
     messages = body.get("messages")
-    if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
+    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
         raise BadRequest("messages is a list of at least one object.", code="invalid_type", param="messages")
     return messages
 

@@ -1,4 +1,4 @@
-"""What OpenAI's dialects share: the shape of errors, the names of limits, the stream fields of a completion's body."""
+"""The parts that OpenAI's dialects share: the shape of errors, the names of limits, the stream fields of a body."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ END_USER = ("safety_identifier", "user")
 
 
 class OpenAI:
-    """What passes to one upstream, and the shape of errors."""
+    """The fields that pass to one upstream, and the shape of errors."""
 
     id_headers: tuple[bytes, ...] = (b"x-request-id",)
     headers: Mapping[str, str] = {}
@@ -58,11 +58,13 @@ class OpenAI:
         """Return the fields that ask a completion to stream with its usage, or not to stream."""
         if wanted.comes_whole or not self._profile.asks_usage:
             return streamed(body, wanted)
-        asked = {"include_usage": True} | ({"continuous_usage_stats": True} if self._profile.continuous_usage else {})
+        requested = {"include_usage": True} | (
+            {"continuous_usage_stats": True} if self._profile.continuous_usage else {}
+        )
         options = body.get("stream_options") or {}
         if OBFUSCATION in options and self._sieve.heeds(OBFUSCATION):
-            asked[OBFUSCATION] = options[OBFUSCATION]
-        return {"stream": True, "stream_options": asked}
+            requested[OBFUSCATION] = options[OBFUSCATION]
+        return {"stream": True, "stream_options": requested}
 
 
 def shows_usage(body: Body) -> bool:

@@ -20,7 +20,7 @@ class Parameters:
     tool_results: tuple[str, ...]
     """Tool calls whose results the caller brings back, newest first."""
     brought_back: str | None
-    """The text of the model's last answer, where the caller brings one back."""
+    """The text of the model's last answer, where the caller brings it back."""
     input_bound: int
     input_estimate: int
     conversation: str | None = None

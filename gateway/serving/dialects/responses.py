@@ -43,12 +43,12 @@ FAILURES = frozenset({"response.failed", "response.cancelled", "error"})
 
 
 class ResponsesReading(Reading):
-    """Numbered events, each named by its ``type``. The last one has the whole response, with the usage in it."""
+    """Numbered events, each named by its ``type``. The last event has the whole response, with the usage in it."""
 
     def __init__(self, wanted: Parameters, grant: int) -> None:
         super().__init__(wanted, grant)
         self._is_created = False
-        self._response = _response(wanted.model)  # as the upstream last showed it
+        self._response = _response(wanted.model)  # as the upstream last sent it
         self._items = Items()
         self._number = -1
 
@@ -83,7 +83,7 @@ class ResponsesReading(Reading):
         return self._show(shown)
 
     def _last(self, kind: str) -> bytes:
-        """Take the end of a response; return what closes the items that the upstream left open."""
+        """Take the end of a response; return the events that close the items that the upstream left open."""
         added = self._end(kind)
         shown = list(self._items.closing(is_cut=self._ended[0] == "length"))
         for item in added:
@@ -100,20 +100,20 @@ class ResponsesReading(Reading):
 
     @property
     def item_ids(self) -> list[str]:
-        return [named for item in self._items.all if isinstance(named := item.get("id"), str) and named]
+        return [item_id for item in self._items.all if isinstance(item_id := item.get("id"), str) and item_id]
 
     def _name(self) -> None:
         """Give the response the caller's name of the model and its first id: clients refuse an id that changes."""
         self._response["model"] = self._wanted.model
         without_houses_own(self._response)
-        if isinstance(said := self._response.get("usage"), dict):
-            self._response["usage"] = shown_usage(said)
+        if isinstance(usage := self._response.get("usage"), dict):
+            self._response["usage"] = shown_usage(usage)
         if self.answer_id is not None:
             self._response["id"] = self.answer_id
         elif self._is_created:
             self._response["id"] = ""  # as its caller was sent it
-        elif isinstance(named := self._response.get("id"), str) and named:
-            self.answer_id = named
+        elif isinstance(response_id := self._response.get("id"), str) and response_id:
+            self.answer_id = response_id
         else:
             self._response["id"] = ""
         for name, value in _response(self._wanted.model).items():
@@ -122,9 +122,9 @@ class ResponsesReading(Reading):
 
     def _end(self, kind: str) -> list[dict[str, Any]]:
         """Take the response's end and its usage; return the items in it that nothing announced."""
-        said = self._response.get("usage")
-        if isinstance(said, dict):
-            self._note_usage(said, read_usage(said))
+        usage = self._response.get("usage")
+        if isinstance(usage, dict):
+            self._note_usage(usage, read_usage(usage))
         output = self._response.get("output")
         added = self._items.finish(output) if isinstance(output, list) else []
         self.tool_calls = self._items.tool_calls
@@ -134,9 +134,9 @@ class ResponsesReading(Reading):
     def _reason(self, kind: str, added: list[dict[str, Any]]) -> str:
         """Return how the response ended. Engines without ``incomplete_details`` call a cut response completed."""
         details, status = self._response.get("incomplete_details"), self._response.get("status")
-        why = details.get("reason") if isinstance(details, dict) else None
+        reason = details.get("reason") if isinstance(details, dict) else None
         if kind == "response.incomplete" or status == "incomplete":
-            return "content_filter" if why == "content_filter" else "length"
+            return "content_filter" if reason == "content_filter" else "length"
         if "incomplete_details" not in self._response and (self.usage.output_tokens or 0) >= self._grant:
             return "length"
         return "tool_calls" if self.tool_calls or any(item.get("call_id") for item in added) else "stop"
@@ -162,8 +162,8 @@ class ResponsesReading(Reading):
 
     def _shown(self, event: dict[str, Any]) -> bytes:
         """Return an event for a streaming caller, with its number."""
-        given = event.get("sequence_number")
-        self._number = given if type(given) is int and given > self._number else self._number + 1
+        number = event.get("sequence_number")
+        self._number = number if type(number) is int and number > self._number else self._number + 1
         return named_event(event["type"], dumps({**event, "sequence_number": self._number}))
 
     def feed_whole(self, answer: Any) -> bytes:
@@ -189,17 +189,17 @@ class ResponsesReading(Reading):
     def ending(self, billed: int, charge_nanousd: int | None, conversation_left: int | None) -> bytes:
         response = self.whole(billed)
         kind = "response.incomplete" if response.get("status") == "incomplete" else "response.completed"
-        told = {"charge_nanousd": charge_nanousd, "conversation_tokens_left": conversation_left}
+        tokencap = {"charge_nanousd": charge_nanousd, "conversation_tokens_left": conversation_left}
         shown = self._show([{"type": "response.created", "response": self._begun()}]) if not self._is_created else b""
-        last = {"type": kind, "response": response, "sequence_number": self._number + 1, "tokencap": told}
+        last = {"type": kind, "response": response, "sequence_number": self._number + 1, "tokencap": tokencap}
         return shown + named_event(kind, dumps(last))
 
     def failed(self, error: TokencapError) -> bytes:
         """Return ``response.failed``; the error also stands beside the response, as in every stream of this gateway."""
-        told = error.body()
-        why = {"code": error.code or "server_error", "message": error.message}
-        response = {**self._response, "status": "failed", "error": why, "output": self._items.all, "usage": None}
-        last = {**told, "type": "response.failed", "response": response, "sequence_number": self._number + 1}
+        body = error.body()
+        cause = {"code": error.code or "server_error", "message": error.message}
+        response = {**self._response, "status": "failed", "error": cause, "output": self._items.all, "usage": None}
+        last = {**body, "type": "response.failed", "response": response, "sequence_number": self._number + 1}
         return named_event("response.failed", dumps(last))
 
     def whole(self, billed: int) -> Any:
@@ -210,7 +210,7 @@ class ResponsesReading(Reading):
             ended = {**ended, "status": "completed"}
         prompt = self._input
         details = {
-            name: {**zeros, **(said if isinstance(said := self._said.get(name), dict) else {})}
+            name: {**zeros, **(reported if isinstance(reported := self._said.get(name), dict) else {})}
             for name, zeros in USAGE_DETAILS.items()
         }
         totals = {"input_tokens": prompt, "output_tokens": billed, "total_tokens": prompt + billed}
@@ -227,18 +227,18 @@ def _response(model: str) -> dict[str, Any]:
     return {"model": model, **{name: value() if callable(value) else value for name, value in LACKED.items()}}
 
 
-def read_usage(said: dict[str, Any]) -> Usage:
+def read_usage(reported: dict[str, Any]) -> Usage:
     """Return the usage as a response writes it."""
-    given, made = said.get("input_tokens_details"), said.get("output_tokens_details")
-    read, thought = (
-        count(given.get("cached_tokens") if isinstance(given, dict) else None) or 0,
-        count(made.get("reasoning_tokens") if isinstance(made, dict) else None) or 0,
+    input_details, output_details = reported.get("input_tokens_details"), reported.get("output_tokens_details")
+    cached, thought = (
+        count(input_details.get("cached_tokens") if isinstance(input_details, dict) else None) or 0,
+        count(output_details.get("reasoning_tokens") if isinstance(output_details, dict) else None) or 0,
     )
-    prompt = count(said.get("input_tokens"))
+    prompt = count(reported.get("input_tokens"))
     output, is_disputed = said_output(
-        count(said.get("output_tokens")), thought, prompt, count(said.get("total_tokens"))
+        count(reported.get("output_tokens")), thought, prompt, count(reported.get("total_tokens"))
     )
-    return Usage(output, prompt, read, thought, is_disputed)
+    return Usage(output, prompt, cached, thought, is_disputed)
 
 
 OTHER_LIMITS = (*ENGINE_LIMITS, "max_tokens", "max_completion_tokens")
@@ -295,7 +295,7 @@ class Responses(OpenAI):
     def prompt(self, body: Body) -> Prompt | None:
         items = body["input"] if isinstance(body["input"], list) else []
         if body.get("previous_response_id") is not None or body.get("conversation") is not None or _references(items):
-            return None  # only the upstream knows what was said before
+            return None  # only the upstream has the earlier part of the conversation
         return prompt_of((body.get("instructions"), body["input"]), body.get("tools"))
 
     def forward(self, body: Body, wanted: Parameters, *, grant: int, model: str) -> bytes:
@@ -307,17 +307,17 @@ class Responses(OpenAI):
         return ResponsesReading(wanted, grant)
 
 
-def _items(given: Any) -> list[dict[str, Any]]:
-    if isinstance(given, str):
-        return [{"role": "user", "content": given}]
-    if not isinstance(given, list) or not given or not all(isinstance(item, dict) for item in given):
+def _items(value: Any) -> list[dict[str, Any]]:
+    if isinstance(value, str):
+        return [{"role": "user", "content": value}]
+    if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
         raise BadRequest("input is a string or a list of at least one object.", code="invalid_type", param="input")
-    return given
+    return value
 
 
-def _conversation(given: Any) -> str | None:
-    name = given.get("id") if isinstance(given, dict) else given
-    if given is not None and not isinstance(name, str):
+def _conversation(value: Any) -> str | None:
+    name = value.get("id") if isinstance(value, dict) else value
+    if value is not None and not isinstance(name, str):
         raise BadRequest("conversation is an id.", code="invalid_type", param="conversation")
     return name
 
@@ -336,10 +336,10 @@ def _tool_results(items: list[dict[str, Any]]) -> tuple[str, ...]:
 def _references(items: list[dict[str, Any]]) -> tuple[str, ...]:
     """Return the ids of items that refer to parts of earlier answers, oldest first; their type may be absent."""
     objects = [item for item in items if isinstance(item, dict)]
-    named = [item.get("id") for item in objects if item.get("type") == "item_reference" or item.keys() == {"id"}]
-    if len(named) > REFERENCES_MOST:
+    ids = [item.get("id") for item in objects if item.get("type") == "item_reference" or item.keys() == {"id"}]
+    if len(ids) > REFERENCES_MOST:
         raise BadRequest(f"At most {REFERENCES_MOST:,} items are referred to.", param="input")
-    return tuple(dict.fromkeys(one for one in named if isinstance(one, str)))
+    return tuple(dict.fromkeys(item_id for item_id in ids if isinstance(item_id, str)))
 
 
 def _last_answer(items: list[dict[str, Any]]) -> str | None:

@@ -1,7 +1,7 @@
-"""Puts the deltas of a stream together by one table, and returns what is new in each.
+"""Assembles the deltas of a stream by one table, and returns what is new in each.
 
-A caller that streams is sent what is new, any other the sum: so both get the same answer, and no client has to know how
-an engine repeats itself.
+A caller that streams is sent what is new, any other caller the sum: so all get the same answer, and no client has to
+know how an engine repeats itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GROWN = frozenset(
 """Texts, and lists of what the model wrote: each piece is appended to those before it, whatever its content."""
 
 TEXTS = GROWN - {"arguments"}
-"""Texts of which no piece is said again."""
+"""Texts whose pieces are never taken for repetitions."""
 
 FIRST = frozenset({"role", "id", "type", "object", "format", "signature"})
 """Fields whose first value stays."""
@@ -59,7 +59,7 @@ class Items(list[dict[str, Any]]):
 
     def take(self, pieces: list[Any], *, keeps: bool, are_calls: bool = False) -> list[Any]:
         """Take pieces of items; return what is new in them."""
-        news: list[Any] = []
+        changes: list[Any] = []
         for piece in pieces:
             if not isinstance(piece, dict):
                 continue
@@ -71,27 +71,27 @@ class Items(list[dict[str, Any]]):
                 continue
             if isinstance(item.get("function"), dict):
                 new.setdefault("function", {})  # OpenAI's own client needs it in every piece
-            news.append({"index": item["index"], **new})
-        return news
+            changes.append({"index": item["index"], **new})
+        return changes
 
     def _place(self, piece: dict[str, Any], *, is_dense: bool) -> int:
         """Return the place of a piece's item, making a new item where there is none.
 
-        The index is the upstream's, if free; where ``is_dense``, it is the item's place: OpenAI's client accepts no other.
+        The index is the upstream's, if free; where ``is_dense``, it is the item's place, as OpenAI's client requires.
         """
-        given = piece.get("index")
-        if type(given) is not int:
-            given = None
-        place = self._at.get(given)
+        number = piece.get("index")
+        if type(number) is not int:
+            number = None
+        place = self._at.get(number)
         if place is None or _is_another(self[place], piece):
             place = self._named(piece.get("id"))
         if place is None:
             place = len(self)
             used = {item["index"] for item in self}
-            self.append({"index": place if is_dense or given is None or given in used else given})
+            self.append({"index": place if is_dense or number is None or number in used else number})
             while self[place]["index"] in used:
                 self[place]["index"] += 1
-        self._at[given] = place
+        self._at[number] = place
         return place
 
     def _named(self, name: Any) -> int | None:
@@ -102,7 +102,7 @@ class Items(list[dict[str, Any]]):
 
 
 def _call_begun(piece: dict[str, Any]) -> dict[str, Any]:
-    """Return the first piece of a call with all fields that clients need; the id and the name may still come."""
+    """Return a call's first piece with all fields that clients need; the id and the name may still come."""
     begun = {"id": "", **{name: value for name, value in piece.items() if value is not None}}
     if isinstance(piece.get("custom"), dict):
         return {"type": "custom", **begun}
@@ -112,19 +112,21 @@ def _call_begun(piece: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_another(item: dict[str, Any], piece: dict[str, Any]) -> bool:
-    """Return whether a piece begins another item than the item that had its index before."""
+    """Return whether a piece begins a new item, not the item that had its index before."""
     kind, known_kind = piece.get("type"), item.get("type")
     if kind and known_kind and kind != known_kind:
         return True
     called, known = _called(piece), _called(item)
     name, known_name = called.get("name"), known.get("name")
-    if (given := piece.get("id")) and (known_id := item.get("id")):
-        return bool(given != known_id and (name or not known))
-    written = known.get("arguments")
-    if not name or not written:
+    if (call_id := piece.get("id")) and (known_id := item.get("id")):
+        return bool(call_id != known_id and (name or not known))
+    arguments = known.get("arguments")
+    if not name or not arguments:
         return False
-    begun = called.get("arguments")
-    return name != known_name or (isinstance(begun, str) and begun.lstrip().startswith("{") and _is_json(written))
+    new_arguments = called.get("arguments")
+    return name != known_name or (
+        isinstance(new_arguments, str) and new_arguments.lstrip().startswith("{") and _is_json(arguments)
+    )
 
 
 def _called(item: dict[str, Any]) -> dict[str, Any]:
@@ -132,33 +134,33 @@ def _called(item: dict[str, Any]) -> dict[str, Any]:
     return called if isinstance(called, dict) else {}
 
 
-def is_said_again(written: list[str], piece: Any) -> bool:
+def is_said_again(earlier: list[str], piece: Any) -> bool:
     """Return whether a piece repeats all of a call's arguments: nothing can follow a whole object.
 
     A shorter piece may well come twice within a text.
     """
-    if not isinstance(piece, str) or not piece.startswith("{") or sum(map(len, written)) != len(piece):
+    if not isinstance(piece, str) or not piece.startswith("{") or sum(map(len, earlier)) != len(piece):
         return False
-    return "".join(written) == piece and _is_json(Text([piece]))
+    return "".join(earlier) == piece and _is_json(Text([piece]))
 
 
-def _is_json(written: Any) -> bool:
+def _is_json(arguments: Any) -> bool:
     """Return whether arguments are whole."""
-    if not isinstance(written, Text) or not written[-1].rstrip().endswith("}"):
+    if not isinstance(arguments, Text) or not arguments[-1].rstrip().endswith("}"):
         return False
     try:
-        return isinstance(loads("".join(written).encode()), dict)
+        return isinstance(loads("".join(arguments).encode()), dict)
     except ValueError:
         return False
 
 
 def take(before: dict[str, Any], delta: dict[str, Any], *, keeps: bool = True) -> dict[str, Any]:
-    """Add a delta to what came before it, and return what is new in it. Growing texts are kept only where ``keeps``."""
-    news: dict[str, Any] = {}
+    """Add a delta to the deltas before it, and return what is new in it. Keep growing texts only where ``keeps``."""
+    changes: dict[str, Any] = {}
     for name, value in delta.items():
         if name in TEXTS and value and isinstance(value, str):
             before[name] = _grown(before.get(name), name, value, keeps=keeps)
-            news[name] = value
+            changes[name] = value
             continue
         if value is not None and name in TYPES and not isinstance(value, TYPES[name]):
             if name != "arguments" or not isinstance(value, dict):
@@ -168,62 +170,62 @@ def take(before: dict[str, Any], delta: dict[str, Any], *, keeps: bool = True) -
             value = [part for part in value if isinstance(part, dict)]
             if not value:
                 continue
-        had = before.get(name)
+        previous = before.get(name)
         if name in NUMBERED and isinstance(value, list | dict):
-            items = before[name] = had if isinstance(had, Items) else Items()
+            items = before[name] = previous if isinstance(previous, Items) else Items()
             pieces = value if isinstance(value, list) else [value] if value else []
             new = items.take(pieces, keeps=keeps or name == "tool_calls", are_calls=name == "tool_calls")
             if new or not pieces:
-                news[name] = new
+                changes[name] = new
         elif value is None or value == "":
-            if had is None:
+            if previous is None:
                 before[name] = value
-            if had is None or name in GROWN:
-                news[name] = value
-        elif name == "arguments" and isinstance(had, Text) and is_said_again(had, value):
+            if previous is None or name in GROWN:
+                changes[name] = value
+        elif name == "arguments" and isinstance(previous, Text) and is_said_again(previous, value):
             continue
         elif name in GROWN:
-            before[name] = _grown(had, name, value, keeps=keeps)
-            news[name] = value
+            before[name] = _grown(previous, name, value, keeps=keeps)
+            changes[name] = value
         elif isinstance(value, dict):
-            inner = before[name] = had if isinstance(had, dict) else {}
+            inner = before[name] = previous if isinstance(previous, dict) else {}
             new_inner = take(inner, value, keeps=keeps)
             if new_inner or not value:
-                news[name] = new_inner
+                changes[name] = new_inner
         elif isinstance(value, list):
-            old = had if isinstance(had, list) else []
+            old = previous if isinstance(previous, list) else []
             is_longer = value[: len(old)] == old
             before[name] = value if is_longer else old + value
             if new_list := value[len(old) :] if is_longer else value:
-                news[name] = new_list
-            elif had is None:
-                news[name] = value
-        elif had in (None, ""):
-            before[name] = news[name] = value
-        elif name == "name" and isinstance(value, str) and isinstance(had, str):
-            if value != had and not before.get("arguments"):
-                before[name], news[name] = had + value, value
-        elif name not in FIRST and (value != had or type(value) is not type(had)):
-            before[name] = news[name] = value
-    return news
+                changes[name] = new_list
+            elif previous is None:
+                changes[name] = value
+        elif previous in (None, ""):
+            before[name] = changes[name] = value
+        elif name == "name" and isinstance(value, str) and isinstance(previous, str):
+            if value != previous and not before.get("arguments"):
+                before[name], changes[name] = previous + value, value
+        elif name not in FIRST and (value != previous or type(value) is not type(previous)):
+            before[name] = changes[name] = value
+    return changes
 
 
-def _grown(had: Any, name: str, value: Any, *, keeps: bool) -> Any:
-    """Return ``had`` with the new piece."""
+def _grown(previous: Any, name: str, value: Any, *, keeps: bool) -> Any:
+    """Return ``previous`` with the new piece."""
     if isinstance(value, str):
-        if isinstance(had, list) and not isinstance(had, Text):
-            return _grown(had, name, [{"type": "text", "text": value}], keeps=keeps)
-        text = had if isinstance(had, Text) else Text()
+        if isinstance(previous, list) and not isinstance(previous, Text):
+            return _grown(previous, name, [{"type": "text", "text": value}], keeps=keeps)
+        text = previous if isinstance(previous, Text) else Text()
         if keeps or not text:
             text.append(value)
         return text
     if not isinstance(value, list):
         return value
     if not keeps:
-        return had if isinstance(had, list) else []
-    if isinstance(had, Text):
-        had = [{"type": "text", "text": had}]
-    parts = had if isinstance(had, list) else []
+        return previous if isinstance(previous, list) else []
+    if isinstance(previous, Text):
+        previous = [{"type": "text", "text": previous}]
+    parts = previous if isinstance(previous, list) else []
     for part in value:
         if name not in PARTED or not isinstance(part, dict) or "type" not in part:
             parts.append(part)

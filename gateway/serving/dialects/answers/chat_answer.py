@@ -38,28 +38,28 @@ class ChatReading(Reading):
     chunk_kind = "chat.completion.chunk"
     known = CHOICE - {"text"}
     _came_whole = False
-    _begun = 0  # choices that the caller was told of, which are the first ones
+    _begun = 0  # how many choices the caller was sent the beginning of: the first of them
     _like: FastPath | None = None
-    _text_of: int | None = None  # the choice of the last chunk, where it said a text for one and nothing else
+    _text_of: int | None = None  # the choice of the last chunk, where that was text of one choice and nothing else
 
     def __init__(self, wanted: Parameters, grant: int) -> None:
         super().__init__(wanted, grant)
-        self._frame = self._lacked()  # what every chunk repeats: id, created, …
-        self._carried: dict[str, Any] = {}  # what a chunk said beside that of which the caller sees nothing
+        self._frame = self._lacked()  # the fields that every chunk repeats: id, created, …
+        self._carried: dict[str, Any] = {}  # fields of chunks that the caller was not sent
         self._messages: list[dict[str, Any]] = [
             {} for _ in range(wanted.choices)
-        ]  # what each choice's deltas add up to
-        self._choices: dict[int, dict[str, Any]] = {}  # put together for a caller who does not stream
+        ]  # the assembled deltas of each choice
+        self._choices: dict[int, dict[str, Any]] = {}  # assembled for a caller that does not stream
         self._last: dict[int, dict[str, Any]] = {}  # how choices ended, until nothing more can come of them
         self._come: set[int] = set()  # choices of which anything came
         self._usages = ChoiceUsages.of(wanted)
 
     def _take_run(self, events: list[bytes], start: int) -> tuple[int, bytes]:
-        like = self._like
-        if like is None or like.index in self._ended or self._halves.held:
+        fast_path = self._like
+        if fast_path is None or fast_path.index in self._ended or self._halves.held:
             return 0, b""
-        index = like.index
-        taken, text, shown = like.run(events, start, self._grant - self._tokens[index])
+        index = fast_path.index
+        taken, text, shown = fast_path.run(events, start, self._grant - self._tokens[index])
         if taken:
             self._tokens[index] += taken
             self._is_final = False  # the usage was reported of the text so far
@@ -77,7 +77,7 @@ class ChatReading(Reading):
         return shown
 
     def _choice_of_text(self, shown: list[dict[str, Any]]) -> int | None:
-        """Return the choice of a chunk that has a text for one choice, and else only what every chunk repeats."""
+        """Return the choice of a chunk that has text for one choice, and else only fields that every chunk repeats."""
         if len(shown) != 1:
             return None
         choice = shown[0]
@@ -108,21 +108,21 @@ class ChatReading(Reading):
                 parts.append((choice, delta, is_token))
         crosses = False
         if isinstance(usage, dict):
-            beside = [choice.get("index", 0) for choice, _, _ in parts]
-            said = read_usage(usage)
+            indices = [choice.get("index", 0) for choice, _, _ in parts]
+            reported = read_usage(usage)
             if self._usages is not None:
-                said = self._usages.of_all(said, beside, has_text=has_text)
+                reported = self._usages.of_all(reported, indices, has_text=has_text)
                 self._most_of_one = self._usages.most_of_one or self._most_of_one
                 self._is_partial = self._usages.is_partial
-            crosses = has_text and self._is_over_grant(said.output_tokens)
+            crosses = has_text and self._is_over_grant(reported.output_tokens)
             if not crosses:
-                self._note_usage(usage, said)
+                self._note_usage(usage, reported)
                 self._is_final &= self._usages is None or self._usages.are_all_here
         shown: list[dict[str, Any]] = []
         for choice, delta, is_token in parts:
-            kept = self._kept(choice, delta, is_token, crosses=crosses)
-            if kept is not None:
-                shown.append(kept)
+            part = self._kept(choice, delta, is_token, crosses=crosses)
+            if part is not None:
+                shown.append(part)
         if has_text:
             self._note_text()
         if not self._wanted.stream:
@@ -134,14 +134,14 @@ class ChatReading(Reading):
             return b""
         if self._begun < self._wanted.choices:
             shown = self._in_order(shown)
-        whole = {**self._carried, **chunk, "choices": shown}
+        relayed = {**self._carried, **chunk, "choices": shown}
         if self._carried:
             self._carried = {}
         elif not usage and len(parts) == 1:
             self._text_of = self._choice_of_text(shown)
         if self._wanted.shows_usage:
-            whole["usage"] = None  # it is to come
-        return event(dumps(whole))
+            relayed["usage"] = None  # it is still to come
+        return event(dumps(relayed))
 
     def _kept(
         self, choice: dict[str, Any], delta: dict[str, Any], is_token: bool, *, crosses: bool
@@ -163,20 +163,20 @@ class ChatReading(Reading):
         reason = choice.get("finish_reason")
         if not isinstance(reason, str) or not reason:
             reason = None
-        news = take(self._messages[index], delta, keeps=not self._wanted.stream) if delta else delta
+        changes = take(self._messages[index], delta, keeps=not self._wanted.stream) if delta else delta
         if is_token:
-            self._wrote_texts(index, _texts_in(news))
-        if "tool_calls" in news:
-            self.tool_calls += _new_calls(news)
-        kept = {**choice, "index": index, **self._shown(news)}
-        kept["finish_reason"] = None if self._wanted.stream else reason
+            self._wrote_texts(index, _texts_in(changes))
+        if "tool_calls" in changes:
+            self.tool_calls += _new_calls(changes)
+        visible = {**choice, "index": index, **self._shown(changes)}
+        visible["finish_reason"] = None if self._wanted.stream else reason
         if reason:
             self._ended[index] = str(reason)
             self._last[index] = self._end_of(index, reason)
-        return kept
+        return visible
 
     def _in_order(self, shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the choices of a chunk behind lower ones that have not begun: clients go by their places."""
+        """Return a chunk's choices after empty lower choices that had not begun: clients go by their places."""
         latest = max(choice["index"] for choice in shown)
         come = {choice["index"] for choice in shown}
         new = [index for index in range(self._begun, latest) if index not in come]
@@ -236,9 +236,9 @@ class ChatReading(Reading):
         for name, value in self._lacked().items():
             if chunk.get(name) is None:
                 chunk[name] = value
-        kept = {name: frame[name] for name in ("id", "object", "created") if frame.get(name)}
-        self._frame = {**chunk, **frame, **{name: value for name, value in chunk.items() if value}, **kept}
-        chunk |= kept
+        stable = {name: frame[name] for name in ("id", "object", "created") if frame.get(name)}
+        self._frame = {**chunk, **frame, **{name: value for name, value in chunk.items() if value}, **stable}
+        chunk |= stable
 
     def _lacked(self) -> dict[str, Any]:
         """Return the fields that clients need in every chunk and answer, where the upstream lacks them."""
@@ -246,13 +246,13 @@ class ChatReading(Reading):
 
     def _put_together(self, choice: dict[str, Any]) -> None:
         index = choice["index"]
-        whole = self._choices.setdefault(index, {"index": index, "message": {}, "logprobs": None})
-        take(whole, {name: value for name, value in choice.items() if name != "delta"})
+        assembled = self._choices.setdefault(index, {"index": index, "message": {}, "logprobs": None})
+        take(assembled, {name: value for name, value in choice.items() if name != "delta"})
 
     def _whole(self, choice: dict[str, Any]) -> dict[str, Any]:
         """Return a choice assembled from its pieces."""
-        said = joined(self._messages[choice["index"]])
-        message = {"role": "assistant", "content": None, **said}
+        assembled = joined(self._messages[choice["index"]])
+        message = {"role": "assistant", "content": None, **assembled}
         return {**joined(choice), "message": {**message, "role": message["role"] or "assistant"}}
 
     def feed_whole(self, answer: Any) -> bytes:
@@ -275,14 +275,14 @@ class ChatReading(Reading):
                 texts += _texts_in(message)
         made = self._made(texts)
         if self._estimate is None:
-            speak = sum(carries_token(message) for _, message in parts) if len(parts) > 1 else 1
-            self._most_of_one = made - max(speak - 1, 0)
+            speaking = sum(carries_token(message) for _, message in parts) if len(parts) > 1 else 1
+            self._most_of_one = made - max(speaking - 1, 0)
         numbers = _numbers([choice for choice, _ in parts])
         for place, (choice, message) in enumerate(parts):
             if made > self._granted:
                 self._was_cut = True
-                whole = {name: text for name in TEXTS if isinstance(text := message.get(name), str)}
-                cut = {name: self._part(text, made) for name, text in whole.items()}
+                full = {name: text for name in TEXTS if isinstance(text := message.get(name), str)}
+                cut = {name: self._part(text, made) for name, text in full.items()}
                 message = {name: value for name, value in message.items() if name == "role"} | cut
                 choice = {**choice, "logprobs": None, "finish_reason": "length"}
             if "tool_calls" in message:
@@ -321,8 +321,8 @@ class ChatReading(Reading):
     def _ending(self, billed: int, charge_nanousd: int | None, conversation_left: int | None) -> bytes:
         if not self._wanted.shows_usage:
             return DONE
-        told = {"charge_nanousd": charge_nanousd, "conversation_tokens_left": conversation_left}
-        return event(dumps({**self._frame, "choices": [], "usage": self._shown_usage(billed), "tokencap": told})) + DONE
+        own = {"charge_nanousd": charge_nanousd, "conversation_tokens_left": conversation_left}
+        return event(dumps({**self._frame, "choices": [], "usage": self._shown_usage(billed), "tokencap": own})) + DONE
 
     def whole(self, billed: int) -> Any:
         choices = [self._choices[index] for index in sorted(self._choices)]
@@ -332,24 +332,24 @@ class ChatReading(Reading):
         return {**frame, "choices": choices, "usage": self._shown_usage(billed)}
 
     def _shown_usage(self, billed: int) -> dict[str, Any]:
-        """Return the upstream's usage, made to say what is billed."""
+        """Return the upstream's usage with the billed counts."""
         prompt = self._input
         totals = {"prompt_tokens": prompt, "completion_tokens": billed, "total_tokens": prompt + billed}
         return {**self._said, **totals}
 
 
-def read_usage(said: dict[str, Any]) -> Usage:
+def read_usage(reported: dict[str, Any]) -> Usage:
     """Return the usage as OpenAI's completions write it; SGLang's has the reasoning beside the other counts."""
-    prompt, completion = said.get("prompt_tokens_details"), said.get("completion_tokens_details")
+    prompt, completion = reported.get("prompt_tokens_details"), reported.get("completion_tokens_details")
     cached = prompt.get("cached_tokens") if isinstance(prompt, dict) else None
-    reasoning = completion.get("reasoning_tokens") if isinstance(completion, dict) else said.get("reasoning_tokens")
-    thought, given = (count(reasoning) or 0) if reasoning else 0, count(said.get("prompt_tokens"))
+    reasoning = completion.get("reasoning_tokens") if isinstance(completion, dict) else reported.get("reasoning_tokens")
+    thought, input_tokens = (count(reasoning) or 0) if reasoning else 0, count(reported.get("prompt_tokens"))
     output, is_disputed = said_output(
-        count(said.get("completion_tokens")), thought, given, count(said.get("total_tokens"))
+        count(reported.get("completion_tokens")), thought, input_tokens, count(reported.get("total_tokens"))
     )
     return Usage(
         output_tokens=output,
-        input_tokens=given,
+        input_tokens=input_tokens,
         cached_tokens=(count(cached) or 0) if cached else 0,
         reasoning_tokens=thought,
         is_disputed=is_disputed,
@@ -375,9 +375,9 @@ def _texts_in(message: dict[str, Any]) -> list[str]:
     content = message.get("content")
     if isinstance(content, str) and (BESIDE.isdisjoint(message) or not any(map(message.get, BESIDE))):
         return [content]
-    audio, lists = message.get("audio"), [said for name in THOUGHTS if isinstance(said := message.get(name), list)]
+    audio, lists = message.get("audio"), [value for name in THOUGHTS if isinstance(value := message.get(name), list)]
     spoken = [*map(message.get, SPOKEN), audio.get("transcript") if isinstance(audio, dict) else None]
-    thought = [said for name in THOUGHT if (said := message.get(name))]
+    thought = [value for name in THOUGHT if (value := message.get(name))]
     if not thought:
         thought = [part.get(name) for parts in lists for part in parts if _is_thought(part) for name in THOUGHT_IN]
     return [*strings_in(spoken), *dict.fromkeys(strings_in(thought))]

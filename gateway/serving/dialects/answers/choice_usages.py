@@ -9,13 +9,13 @@ from gateway.serving.meter import Usage, sum_of
 
 
 class ChoiceUsages:
-    """Adds up the usages of an upstream that counts each choice for itself.
+    """Adds up the usages of an upstream that counts each choice by itself.
 
     Args:
         choices: their number, two at least.
         counted_apart: whether the upstream reports one usage of each choice, at its end.
-        runs_apart: whether each of its running usages is known to be of the one choice beside it. Another upstream shows
-            it: a figure that is not above another choice's, though text came since, is of one choice alone.
+        runs_apart: whether each of its running usages is known to be of the one choice beside it. Another upstream
+            shows it: a figure that is not above another choice's, though text came since, is of one choice alone.
     """
 
     def __init__(self, choices: int, *, counted_apart: bool, runs_apart: bool) -> None:
@@ -29,7 +29,7 @@ class ChoiceUsages:
 
     @classmethod
     def of(cls, wanted: Parameters) -> ChoiceUsages | None:
-        """Return what adds up the usages of a call's choices, or None where there is only one choice."""
+        """Return the adder of the usages of a call's choices, or None where there is only one choice."""
         if wanted.choices == 1:
             return None
         return cls(wanted.choices, counted_apart=wanted.counted_apart, runs_apart=wanted.runs_apart)
@@ -42,26 +42,26 @@ class ChoiceUsages:
     @property
     def most_of_one(self) -> int | None:
         """The output of the choice with the most, where the upstream reports each choice's usage at its end."""
-        return max(one.output_tokens or 0 for one in self._apart) if self._apart else None
+        return max(usage.output_tokens or 0 for usage in self._apart) if self._apart else None
 
-    def of_all(self, said: Usage, beside: list[Any], *, has_text: bool) -> Usage:
-        """Return a usage that came ``beside`` some choices, with those of the others added."""
+    def of_all(self, reported: Usage, indices: list[Any], *, has_text: bool) -> Usage:
+        """Return a usage that came beside the choices of ``indices``, with those of the other choices added."""
         self.is_partial = False
         if self._counted_apart:
-            self._apart = [*self._apart, said][-self._choices :]
-            return sum_of(said, self._apart)
-        if len(beside) == 1 and type(beside[0]) is int:
-            return self._of_running(said, beside[0], has_text=has_text)
-        return said
+            self._apart = [*self._apart, reported][-self._choices :]
+            return sum_of(reported, self._apart)
+        if len(indices) == 1 and type(indices[0]) is int:
+            return self._of_running(reported, indices[0], has_text=has_text)
+        return reported
 
-    def _of_running(self, said: Usage, index: int, *, has_text: bool) -> Usage:
-        tokens = said.output_tokens or 0
-        others = (one.output_tokens or 0 for other, one in self._running.items() if other != index)
+    def _of_running(self, reported: Usage, index: int, *, has_text: bool) -> Usage:
+        tokens = reported.output_tokens or 0
+        others = (usage.output_tokens or 0 for other, usage in self._running.items() if other != index)
         if has_text and any(tokens <= other for other in others):
             self._runs_apart = True
-        so_far = sum_of(said, self._running.values())
+        so_far = sum_of(reported, self._running.values())
         if not has_text and not self._is_known and tokens >= (so_far.output_tokens or 0):
-            return said  # the last one, of all
-        self._running[index] = said
+            return reported  # the last usage, of all choices
+        self._running[index] = reported
         self.is_partial = len(self._running) < self._choices
-        return sum_of(said, self._running.values()) if self._runs_apart else said
+        return sum_of(reported, self._running.values()) if self._runs_apart else reported

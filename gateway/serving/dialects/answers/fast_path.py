@@ -12,7 +12,7 @@ _TEXT = re.compile(rb'(?!\Z)[^"\\\x00-\x1f]*(?:\\["\\/bfnrt][^"\\\x00-\x1f]*)*')
 
 
 class FastPath:
-    """The bytes before and after the text in such an event, and in what its caller is sent for it."""
+    """The bytes before and after the text in such an event, and in the event that its caller is sent for it."""
 
     __slots__ = ("_after", "_before", "_shown_after", "_shown_before", "_sizes", "index")
 
@@ -23,7 +23,7 @@ class FastPath:
         self.index = index
 
     def run(self, events: list[bytes], start: int, most: int) -> tuple[int, str, bytes]:
-        """Return how many events from ``start`` on differ in their text only, that text, and the bytes for their caller."""
+        """Return how many events from ``start`` on differ in their text only, that text, and the caller's bytes."""
         before, after = self._before, self._after
         first, last = self._sizes
         texts: list[bytes] = []
@@ -38,15 +38,15 @@ class FastPath:
             return 0, "", b""
         between = self._shown_after + self._shown_before
         shown = b"%b%b%b" % (self._shown_before, between.join(texts), self._shown_after)
-        said = b"".join(texts)
+        joined = b"".join(texts)
         try:
-            return len(texts), orjson.loads(b'"%b"' % said) if b"\\" in said else said.decode(), shown
+            return len(texts), orjson.loads(b'"%b"' % joined) if b"\\" in joined else joined.decode(), shown
         except ValueError:
             return 0, "", b""
 
 
 def fast_path_of(data: bytes, shown: bytes, index: int) -> FastPath | None:
-    """Return how to recognise events like one of one choice, for which the caller was sent ``shown``."""
+    """Return how to recognise events like ``data``, of one choice, for which the caller was sent ``shown``."""
     parts, shown_parts = _around_text(data), _around_text(shown)
     if parts is None or shown_parts is None:
         return None
@@ -54,8 +54,8 @@ def fast_path_of(data: bytes, shown: bytes, index: int) -> FastPath | None:
 
 
 def _around_text(data: bytes) -> tuple[bytes, bytes] | None:
-    found = _BEGINS.search(data)
-    if found is None or _BEGINS.search(data, begin := found.end()):
+    match = _BEGINS.search(data)
+    if match is None or _BEGINS.search(data, begin := match.end()):
         return None
     text = _TEXT.match(data, begin)
     if text is None or data[(end := text.end()) : end + 1] != b'"':

@@ -22,7 +22,7 @@ EMPTY: dict[str, Block] = {
 """Fields that the vendor's clients need at the beginning of a block, by its type."""
 
 BEGUN_BY = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "thinking"}
-"""The type of block of a delta, where no block has begun."""
+"""The type of block that a delta begins, where no block has begun."""
 
 KEPT = frozenset({"type", "citation", *TEXTS})
 
@@ -43,39 +43,42 @@ class Blocks:
         return [self._whole(place) for place in range(len(self._blocks))]
 
     def begin(self, event: Event) -> list[Event]:
-        """Take a block's beginning; return it as it is shown: not at all, where the block has begun before."""
+        """Take a block's beginning; return the events to show: none where the block has begun before."""
         block = event.get("content_block")
         if not isinstance(block, dict):
             return []
-        given = _number(event.get("index"))
-        place = self._places.get(given)
+        number = _number(event.get("index"))
+        place = self._places.get(number)
         if place is not None and place in self._open and not _is_another(self._blocks[place], block):
             return []
         empty = EMPTY.get(str(block.get("type")), {})
-        said = {name: one for name, one in block.items() if one is not None and _fits(name, one)}
-        block = {**empty, **{name: one for name, one in said.items() if isinstance(one, type(empty.get(name, one)))}}
-        return [self._add(given, block)]
+        fields = {name: value for name, value in block.items() if value is not None and _fits(name, value)}
+        block = {
+            **empty,
+            **{name: value for name, value in fields.items() if isinstance(value, type(empty.get(name, value)))},
+        }
+        return [self._add(number, block)]
 
     def grow(self, event: Event) -> list[Event]:
-        """Take a delta of a block; return it as it is shown, after the block's beginning where that was missing."""
+        """Take a block's delta; return the events to show: first the block's beginning, where that was missing."""
         delta = event.get("delta")
         if not isinstance(delta, dict):
             return []
         if all(value is None or not _fits(name, value) for name, value in delta.items() if name != "type"):
             return []
-        given, kind, before = _number(event.get("index")), str(delta.get("type")), list[Event]()
-        place = self._places.get(given) if given is not None else self._open[-1] if self._open else None
+        number, kind, before = _number(event.get("index")), str(delta.get("type")), list[Event]()
+        place = self._places.get(number) if number is not None else self._open[-1] if self._open else None
         if place not in self._open:
             if kind not in BEGUN_BY or (place is not None and kind == "signature_delta"):
-                return []  # of nothing that could be begun
-            before.append(self._add(given, {"type": BEGUN_BY[kind], **EMPTY[BEGUN_BY[kind]]}))
+                return []  # no block can begin with it
+            before.append(self._add(number, {"type": BEGUN_BY[kind], **EMPTY[BEGUN_BY[kind]]}))
             place = len(self._blocks) - 1
         assert place is not None
         block = self._blocks[place]
         if is_said_again(self._pieces[place].get("partial_json", []), delta.get("partial_json")):
             return []
         if kind == "input_json_delta" and block.get("type") in BEGUN_BY.values():
-            return []  # of a tool's use that nothing began
+            return []  # its tool use never began
         for name, value in delta.items():
             if name in TEXTS and isinstance(value, str):
                 self._pieces[place].setdefault(name, []).append(value)
@@ -84,13 +87,13 @@ class Blocks:
                 block["citations"] = [*(cited if isinstance(cited, list) else []), value]
             elif name not in KEPT and value not in (None, ""):
                 block[name] = value
-        said = {name: value for name, value in delta.items() if value is not None and _fits(name, value)}
-        return [*before, {**event, "index": place, "delta": said}]
+        fields = {name: value for name, value in delta.items() if value is not None and _fits(name, value)}
+        return [*before, {**event, "index": place, "delta": fields}]
 
     def close(self, event: Event) -> list[Event]:
-        """Take a block's end; return it as it is shown: not at all, where the block is not open."""
-        given = _number(event.get("index"))
-        place = self._places.get(given) if given is not None else self._open[-1] if self._open else None
+        """Take a block's end; return the events to show: none where the block is not open."""
+        number = _number(event.get("index"))
+        place = self._places.get(number) if number is not None else self._open[-1] if self._open else None
         if place not in self._open:
             return []
         self._open.remove(place)
@@ -108,11 +111,11 @@ class Blocks:
         for block in blocks:
             self._name(block)
 
-    def _add(self, given: int | None, block: Block) -> Event:
+    def _add(self, number: int | None, block: Block) -> Event:
         place = len(self._blocks)
         self._blocks.append(dict(block))
         self._pieces.append({})
-        self._places[given] = place
+        self._places[number] = place
         self._open.append(place)
         self._name(block)
         return {"type": "content_block_start", "index": place, "content_block": block}
@@ -157,15 +160,15 @@ def told(blocks: list[Block]) -> Iterator[Event]:
 
 
 def _fits(name: str, value: Any) -> bool:
-    """Return whether a text is a JSON object."""
+    """Return whether a value may stand under a name: a text has to be a string."""
     return isinstance(value, str) or name not in TEXTS
 
 
-def _number(given: Any) -> int | None:
-    return given if type(given) is int else None
+def _number(value: Any) -> int | None:
+    return value if type(value) is int else None
 
 
 def _is_another(begun: Block, block: Block) -> bool:
-    """Return whether a block is another one than the block that began under its number."""
-    known, named = begun.get("id"), block.get("id")
-    return begun.get("type") != block.get("type") or bool(known and named and known != named)
+    """Return whether a block differs from the block that began under its number."""
+    known_id, block_id = begun.get("id"), block.get("id")
+    return begun.get("type") != block.get("type") or bool(known_id and block_id and known_id != block_id)

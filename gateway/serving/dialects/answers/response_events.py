@@ -32,7 +32,7 @@ PARTS = {
 }
 
 WRITTEN = ("text", "refusal", "arguments", "input")
-"""Names of the model's texts, in an item or in a part of one."""
+"""Names of the model's texts, in an item or in an item's part."""
 
 
 def place_of(event: Event) -> int | None:
@@ -58,8 +58,8 @@ def whole_text_in(event: Event) -> str:
     if family in PARTS and isinstance(part := event.get("part"), dict):
         return "".join(texts_of([{"content": [part]}]))
     name = TEXT_PLACES[family][2] if family in TEXT_PLACES else STRING_PLACES.get(family, "")
-    said = event.get(name)
-    return said if isinstance(said, str) else ""
+    text = event.get(name)
+    return text if isinstance(text, str) else ""
 
 
 def texts_of(items: Iterable[Item], *, spoken: bool = False) -> Iterator[str]:
@@ -84,37 +84,39 @@ def new_item(event: Event, family: str, number: int) -> Item:
     """Return an item as it begins, for an event that adds to an unannounced item."""
     part = event.get("part")
     kind = part.get("type") if isinstance(part, dict) else None
-    given = event.get("item_id")
-    named = given if isinstance(given, str) else ""
+    item_id = event.get("item_id")
+    known_id = item_id if isinstance(item_id, str) else ""
     if "reasoning" in family or kind == "reasoning_text":
-        return {"id": named or f"rs_{number}", "type": "reasoning", "summary": [], "content": []}
+        return {"id": known_id or f"rs_{number}", "type": "reasoning", "summary": [], "content": []}
     empty = {"role": "assistant", "status": "in_progress", "content": []}
-    return {"id": named or f"msg_{number}", "type": "message", **empty}
+    return {"id": known_id or f"msg_{number}", "type": "message", **empty}
 
 
 def delta_of(done: Event, family: str, text: str) -> Event:
-    """Return the delta that was missing before an event with the whole of a text."""
-    at = {name: value for name, value in done.items() if name not in ("type", "text", "refusal", "sequence_number")}
-    return {"type": f"{family}.delta", **at, "delta": text}
+    """Return the delta that was missing before an event with all of a text."""
+    position = {
+        name: value for name, value in done.items() if name not in ("type", "text", "refusal", "sequence_number")
+    }
+    return {"type": f"{family}.delta", **position, "delta": text}
 
 
 def done_part(item: Item, place: int, index: int, part: dict[str, Any]) -> Iterator[Event]:
     """Yield the events that close a part of a message."""
-    at = {"item_id": item.get("id"), "output_index": place, "content_index": index}
+    position = {"item_id": item.get("id"), "output_index": place, "content_index": index}
     if isinstance(part.get("text"), str) and item.get("type") == "message":
-        yield {"type": "response.output_text.done", **at, "text": part["text"], "logprobs": []}
-    yield {"type": "response.content_part.done", **at, "part": part}
+        yield {"type": "response.output_text.done", **position, "text": part["text"], "logprobs": []}
+    yield {"type": "response.content_part.done", **position, "part": part}
 
 
 def spoken_part(item: Item, place: int, index: int, part: dict[str, Any]) -> list[Event]:
     """Return the events of a part of a message that came whole."""
-    at = {"item_id": item.get("id"), "output_index": place, "content_index": index}
+    position = {"item_id": item.get("id"), "output_index": place, "content_index": index}
     name = "refusal" if isinstance(part.get("refusal"), str) else "text"
-    events: list[Event] = [{"type": "response.content_part.added", **at, "part": {**part, name: ""}}]
+    events: list[Event] = [{"type": "response.content_part.added", **position, "part": {**part, name: ""}}]
     if isinstance(text := part.get(name), str):
         family = "response.output_text" if name == "text" else "response.refusal"
         logprobs: Event = {"logprobs": []} if name == "text" else {}
-        events.append({"type": f"{family}.delta", **at, "delta": text, **logprobs})
+        events.append({"type": f"{family}.delta", **position, "delta": text, **logprobs})
     return [*events, *done_part(item, place, index, part)]
 
 

@@ -1,4 +1,4 @@
-"""The items of a response, put together from its events, so that one that is cut can be closed and shown whole."""
+"""The items of a response, assembled from its events, so that a cut response can be closed and shown whole."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from gateway.serving.json_codec import dumps
 class Items:
     """All that the model wrote so far, whether its events name their items or not.
 
-    An item is known by its id, else by its number, else it is the last one. Callers get numbers and ids in every event,
-    since clients go by them: an announced item keeps one number and one id to its end.
+    An item is known by its id, else by its number, else it is the last item. Callers get numbers and ids in every
+    event, since clients go by them: an announced item keeps its number and its id to its end.
     """
 
     def __init__(self) -> None:
@@ -65,14 +65,14 @@ class Items:
         return "" if place in self._wrote else text
 
     def take(self, event: Event) -> list[Event]:
-        """Take one event; return it as it is shown, after the events that must precede it; none where it has nothing new."""
+        """Take an event; return the events to show: first those that must precede it, or none if it has nothing new."""
         family, _, step = str(event.get("type")).rpartition(".")
         if family == "response.output_item" and step in ("added", "done"):
             if not isinstance(item := event.get("item"), dict):
                 return []
             return self._begun(event, item) if step == "added" else self._done(event, item)
         if step != "delta" and self._has_ended(event):
-            return []  # said before
+            return []  # a repetition
         if family in PARTS and step in ("added", "done"):
             return self._part(event, family, step) if isinstance(event.get("part"), dict) else []
         if step == "delta" and event.get("delta") is None:
@@ -97,7 +97,7 @@ class Items:
         if place is not None:
             is_same = place in self._open and _may_be(item, self._items[place])
             return place if is_same and not (begins and names_of(item)) else None
-        alike = [one for one in self._open if _may_be(item, self._items[one])]
+        alike = [candidate for candidate in self._open if _may_be(item, self._items[candidate])]
         return None if begins or not alike else max(alike)
 
     def _add(self, event: Event, item: Item) -> int:
@@ -120,8 +120,8 @@ class Items:
     def _placed(self, event: Event, place: int) -> Event:
         """Return an event with the number and the id of its item."""
         item = self._items[place]
-        named = item.get("id") or event.get("item_id") or item.get("call_id") or f"item_{place}"
-        return {**event, "item_id": named, "output_index": place}
+        item_id = item.get("id") or event.get("item_id") or item.get("call_id") or f"item_{place}"
+        return {**event, "item_id": item_id, "output_index": place}
 
     def _grow(self, place: int, where: tuple[str, int, str], text: str) -> None:
         self._pieces.setdefault(place, {}).setdefault(where, []).append(text)
@@ -174,8 +174,11 @@ class Items:
         parts, part = _list_in(self._join(place), name), dict(event["part"])
         if part.get("type") == "output_text":
             part = {"annotations": [], **part}
-        given = _index(event.get(index_name))
-        index = min((len(parts) if step == "added" else max(len(parts) - 1, 0)) if given is None else given, len(parts))
+        stated_index = _index(event.get(index_name))
+        index = min(
+            (len(parts) if step == "added" else max(len(parts) - 1, 0)) if stated_index is None else stated_index,
+            len(parts),
+        )
         shown = {**self._placed(event, place), index_name: index, "part": part}
         if step == "added":
             if index < len(parts):
@@ -198,35 +201,38 @@ class Items:
 
     def _has_ended(self, event: Event) -> bool:
         """Return whether an event names an item that is done."""
-        named = event.get("item_id")
-        return isinstance(named, str) and named in self._named and self._named[named] not in self._open
+        item_id = event.get("item_id")
+        return isinstance(item_id, str) and item_id in self._named and self._named[item_id] not in self._open
 
     def _item_of(self, event: Event, family: str) -> tuple[list[Event], int]:
-        """Return the place of the item that an event adds to, after the event that announces it where that was missing."""
+        """Return the place of the item that an event adds to, and before it the event that announces a new item."""
         item = new_item(event, family, len(self._items))
-        if (open_one := self._open_of(event, item["type"])) is not None:
-            return [], open_one
+        if (open_place := self._open_of(event, item["type"])) is not None:
+            return [], open_place
         if item["id"] in self._named:
             item["id"] = f"{item['type'][:3]}_{len(self._items)}"  # the named item is done
         place = self._add(event, item)
         return [{"type": ADDED, "output_index": place, "item": item}], place
 
     def _open_of(self, event: Event, kind: str) -> int | None:
-        """Return the place of the open item of a type that an event adds to: the named item, else the last one."""
-        open_ones = [self._find(event), *sorted(self._open, reverse=True)]
-        return next((one for one in open_ones if one in self._open and self._items[one].get("type") == kind), None)
+        """Return the place of the open item of a type that an event adds to: the named item, else the last."""
+        places = [self._find(event), *sorted(self._open, reverse=True)]
+        return next(
+            (place for place in places if place in self._open and self._items[place].get("type") == kind),
+            None,
+        )
 
     def _string(self, event: Event, family: str, step: str) -> list[Event]:
         place, name = self._find(event), STRING_PLACES[family]
         if place not in self._open or self._items[place].get("type") in ("message", "reasoning"):
             return []  # only the item's end can tell which; or the item has ended
-        said = event.get("delta" if step == "delta" else name)
-        if step == "delta" and name == "arguments" and is_said_again(self._written(place, name), said):
+        text = event.get("delta" if step == "delta" else name)
+        if step == "delta" and name == "arguments" and is_said_again(self._written(place, name), text):
             return []
-        if isinstance(said, str) and said and (step == "delta" or place not in self._wrote):
-            self._grow(place, ("", 0, name), said)
+        if isinstance(text, str) and text and (step == "delta" or place not in self._wrote):
+            self._grow(place, ("", 0, name), text)
         shown = self._placed(event, place)
-        if step == "done" and not isinstance(said, str):
+        if step == "done" and not isinstance(text, str):
             shown[name] = _string(self._join(place).get(name))
         return [shown]
 
@@ -234,8 +240,8 @@ class Items:
         name, index_name, field = TEXT_PLACES[family]
         before, place = self._item_of(event, family)
         parts = _list_in(self._items[place], name)
-        given = _index(event.get(index_name))
-        index = min(max(len(parts) - 1, 0) if given is None else given, len(parts))
+        stated_index = _index(event.get(index_name))
+        index = min(max(len(parts) - 1, 0) if stated_index is None else stated_index, len(parts))
         if index == len(parts):
             part: dict[str, Any] = {"type": family.removeprefix("response."), field: ""}
             if part["type"] == "output_text":
@@ -250,14 +256,14 @@ class Items:
         shown = {**self._placed(event, place), index_name: index}
         if family == "response.output_text" and not isinstance(shown.get("logprobs"), list):
             shown["logprobs"] = []
-        said = event.get("delta" if step == "delta" else field)
-        if isinstance(said, str) and said and isinstance(parts[index], dict):
+        text = event.get("delta" if step == "delta" else field)
+        if isinstance(text, str) and text and isinstance(parts[index], dict):
             if step == "delta":
-                self._grow(place, (name, index, field), said)
+                self._grow(place, (name, index, field), text)
             elif place not in self._wrote:
-                self._grow(place, (name, index, field), said)
-                before.append(delta_of(shown, family, said))
-        elif step == "done" and not isinstance(said, str) and isinstance(parts[index], dict):
+                self._grow(place, (name, index, field), text)
+                before.append(delta_of(shown, family, text))
+        elif step == "done" and not isinstance(text, str) and isinstance(parts[index], dict):
             self._join(place)
             shown[field] = _string(parts[index].get(field))
         return [*before, shown]
@@ -268,27 +274,27 @@ class Items:
         Returns:
             The items that nothing announced.
         """
-        left = dict(sorted(self._items.items()))
+        unmatched = dict(sorted(self._items.items()))
         added: list[Item] = []
         for item in output:
             if not isinstance(item, dict):
                 continue
-            place = self._same(item, left)
+            place = self._same(item, unmatched)
             if place is None:
                 added.append(item)
                 continue
-            del left[place]
-            own = self._join(place)
-            if size([item]) >= size([own]):
-                self._items[place] = _same_id(_with_all_parts(item, own), own)
+            del unmatched[place]
+            streamed = self._join(place)
+            if size([item]) >= size([streamed]):
+                self._items[place] = _same_id(_with_all_parts(item, streamed), streamed)
                 self._name(place)
         return added
 
-    def _same(self, item: Item, left: dict[int, Item]) -> int | None:
+    def _same(self, item: Item, unmatched: dict[int, Item]) -> int | None:
         """Return the place of an item in the last event: by its name, else the next item that it may be."""
-        named = [self._named[name] for name in names_of(item) if name in self._named]
-        places = [*(place for place in named if place in left), *left]
-        return next((place for place in places if _may_be(item, left[place])), None)
+        by_name = [self._named[name] for name in names_of(item) if name in self._named]
+        places = [*(place for place in by_name if place in unmatched), *unmatched]
+        return next((place for place in places if _may_be(item, unmatched[place])), None)
 
     def tell(self, item: Item) -> list[Event]:
         """Take an item that comes whole; return its events."""
@@ -328,44 +334,47 @@ class Items:
             yield from told(item, place)
 
 
-def _fuller(said: Item, begun: Item) -> Item:
+def _fuller(end: Item, begun: Item) -> Item:
     """Return an item as its end has it, with the streamed text where that is longer."""
-    if size([said]) < size([begun]):
-        said = {**said, **{name: begun[name] for name in ("summary", "content", "arguments", "input") if name in begun}}
-    return dict(said)
+    if size([end]) < size([begun]):
+        end = {
+            **end,
+            **{name: begun[name] for name in ("summary", "content", "arguments", "input") if name in begun},
+        }
+    return dict(end)
 
 
-def _with_all_parts(said: Item, begun: Item) -> Item:
+def _with_all_parts(end: Item, begun: Item) -> Item:
     """Return an item as its end has it, with announced parts that the end lacks."""
     for name in ("summary", "content"):
-        told_of, shown = begun.get(name), said.get(name)
-        parts = shown if isinstance(shown, list) else []
-        if isinstance(told_of, list) and len(parts) < len(told_of):
-            said = {**said, name: [*parts, *told_of[len(parts) :]]}
-    return said
+        announced, listed = begun.get(name), end.get(name)
+        parts = listed if isinstance(listed, list) else []
+        if isinstance(announced, list) and len(parts) < len(announced):
+            end = {**end, name: [*parts, *announced[len(parts) :]]}
+    return end
 
 
-def _fuller_part(said: dict[str, Any], begun: Any) -> dict[str, Any]:
-    is_less = isinstance(begun, dict) and size([{"content": [said]}]) < size([{"content": [begun]}])
-    return {**said, **begun} if is_less else said
+def _fuller_part(end: dict[str, Any], begun: Any) -> dict[str, Any]:
+    is_less = isinstance(begun, dict) and size([{"content": [end]}]) < size([{"content": [begun]}])
+    return {**end, **begun} if is_less else end
 
 
 def _may_be(item: Item, begun: Item) -> bool:
-    """Return whether an item is one that has begun, whatever its id: of the same type, and the same call."""
-    calls = {one["call_id"] for one in (item, begun) if isinstance(one.get("call_id"), str)}
+    """Return whether an item may be the begun item, whatever its id: it has the same type and the same call."""
+    calls = {each["call_id"] for each in (item, begun) if isinstance(each.get("call_id"), str)}
     return item.get("type") == begun.get("type") and len(calls) < 2
 
 
 def _same_id(item: Item, begun: Item) -> Item:
     """Return an item with its announced id, or without one: clients refuse an id that changes."""
-    named = begun.get("id")
-    if named is None and item.get("id") is not None:
+    begun_id = begun.get("id")
+    if begun_id is None and item.get("id") is not None:
         return {name: value for name, value in item.items() if name != "id"}
-    return item if item.get("id") == named else {**item, "id": named}
+    return item if item.get("id") == begun_id else {**item, "id": begun_id}
 
 
-def _index(given: Any) -> int | None:
-    return given if type(given) is int and given >= 0 else None
+def _index(value: Any) -> int | None:
+    return value if type(value) is int and value >= 0 else None
 
 
 def _parts(item: Item) -> list[dict[str, Any]]:

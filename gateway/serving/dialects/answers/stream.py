@@ -1,4 +1,4 @@
-"""One answer as it comes in, in any dialect: counted, cut at the grant, and known to be over."""
+"""Reads one answer as it comes in, in any dialect: counts it, cuts it at the grant, and recognises its end."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ class Reading(ABC):
     _estimate: int | None = None
     _whole_least = 0  # tokens that an answer that came whole has at least
     _most_of_one = 0  # tokens that a choice of an answer that came whole may have
-    _is_partial = False  # whether the usage leaves out choices that have said none yet
+    _is_partial = False  # whether the usage leaves out choices that have reported none yet
     _is_final = False
-    _figures = 0  # that were said of output while more was to come
+    _figures = 0  # how many figures of the output came while more output was to come
 
     def __init__(self, wanted: Parameters, grant: int) -> None:
         self.tool_calls: list[str] = []
@@ -100,7 +100,7 @@ class Reading(ABC):
         )
 
     def _by_length(self) -> int:
-        """The least tokens of a text of this length, if it is no drawing."""
+        """The least tokens of a text of this length, unless it is a drawing."""
         return self._characters // TOKEN_CHARACTERS_MOST
 
     @property
@@ -128,11 +128,11 @@ class Reading(ABC):
         """Whether a choice has used up its grant.
 
         Tokens of the usage beyond the observed text belong to the choices that their limit ended; where nothing was
-        observed, to each choice a part.
+        observed, each choice has an equal part.
         """
-        reported, had = self.usage.output_tokens or 0, sum(self._tokens)
-        seen = max((self._tokens[index] for index, reason in self._ended.items() if reason == "length"), default=0)
-        most = seen + max(reported - had, 0) if had else -(-reported // self._wanted.choices)
+        reported, counted = self.usage.output_tokens or 0, sum(self._tokens)
+        longest = max((self._tokens[index] for index, reason in self._ended.items() if reason == "length"), default=0)
+        most = longest + max(reported - counted, 0) if counted else -(-reported // self._wanted.choices)
         return self._was_cut or max(most, self._most_of_one) >= self._grant
 
     def is_over(self) -> bool:
@@ -144,8 +144,8 @@ class Reading(ABC):
 
         A figure in the middle counts only where the upstream is known to report ``as_it_goes``, or has done so.
         """
-        said = self.usage.output_tokens
-        if said is None or self._is_partial or said < max(sum(self._tokens), self._by_length()):
+        reported = self.usage.output_tokens
+        if reported is None or self._is_partial or reported < max(sum(self._tokens), self._by_length()):
             return False
         return as_it_goes or self._figures > 1 or (self._is_final and self._all_ended())
 
@@ -172,7 +172,7 @@ class Reading(ABC):
 
     @abstractmethod
     def feed_whole(self, answer: Any) -> bytes:
-        """Take an answer that came whole, not as a stream; where it is over the grant, its text is cut in proportion."""
+        """Take an answer that came whole, not as a stream; cut its text in proportion where it is over the grant."""
 
     def failed(self, error: TokencapError) -> bytes:
         """Return the last bytes of a stream that failed, where its dialect reports that within the answer."""
@@ -247,9 +247,9 @@ class Reading(ABC):
         """Return whether a running figure puts the text beside it beyond the grant."""
         return (reported or 0) > self._granted
 
-    def _note_usage(self, said: dict[str, Any], usage: Usage) -> None:
-        """Take the upstream's usage; once a choice was cut, its figures count what nobody gets."""
-        self._said = shown_usage(said)
+    def _note_usage(self, reported: dict[str, Any], usage: Usage) -> None:
+        """Take the upstream's usage; once a choice was cut, its figures count tokens that nobody gets."""
+        self._said = shown_usage(reported)
         if self._was_cut:
             usage = replace(usage, output_tokens=self.usage.output_tokens)
         self.usage, self._is_final = usage, not self._was_cut
@@ -303,9 +303,9 @@ class Reading(ABC):
         """
         texts = [part if isinstance(part, str) else "".join(strings_in(part)) for part in parts]
         self._whole_least = sum(map(len, texts)) // (2 * TOKEN_CHARACTERS_MOST)
-        said = self.usage.output_tokens
-        if said and said >= self._whole_least:
-            return said
+        reported = self.usage.output_tokens
+        if reported and reported >= self._whole_least:
+            return reported
         self._most_of_one = self._grant
         size = sum(len(part if isinstance(part, str) else str(part)) for part in parts)
         self._estimate = -(-size // TOKEN_CHARACTERS)
@@ -331,10 +331,10 @@ def _event(data: bytes) -> dict[str, Any]:
 def _named_error(data: bytes) -> dict[str, Any]:
     """Return the content of an event named as an error: JSON of any shape, or words."""
     try:
-        said = loads(data)
+        content = loads(data)
     except ValueError:
-        said = data.decode("utf-8", "replace").strip()
-    return said if isinstance(said, dict) and is_error(said) else {"error": said}
+        content = data.decode("utf-8", "replace").strip()
+    return content if isinstance(content, dict) and is_error(content) else {"error": content}
 
 
 def strings_in(written: Any) -> Iterator[str]:

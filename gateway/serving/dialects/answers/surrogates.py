@@ -45,14 +45,14 @@ class Halves:
         return mended
 
     def given_up(self, end: Event | None = None) -> list[Event]:
-        """Return events with U+FFFD for halves held back of texts that end with ``end``; None is the end of all."""
-        given_up = []
+        """Return events with U+FFFD for the held halves of texts that end with ``end``; None ends all texts."""
+        events = []
         for place, (_, around) in list(self.held.items()):
             event = around(UNKNOWN)
             if end is None or _ends(end, event):
                 del self.held[place]
-                given_up.append(event)
-        return given_up
+                events.append(event)
+        return events
 
     def _mended(self, value: Any, place: Place, around: Around | None) -> Any:
         """Return a value with whole characters; halves are held back where more may follow: ``around`` is not None."""
@@ -64,11 +64,11 @@ class Halves:
                 text = text[:-1]
             return whole_characters(text)
         if isinstance(value, dict):
-            at = (*place, *(value[name] for name in NUMBERS if type(value.get(name)) is int))
+            numbered = (*place, *(value[name] for name in NUMBERS if type(value.get(name)) is int))
             around = None if value.get("finish_reason") else around
-            where = {name: one for name, one in value.items() if name in KEPT and isinstance(one, str | int)}
+            frame = {name: field for name, field in value.items() if name in KEPT and isinstance(field, str | int)}
             return {
-                whole_characters(name): self._mended(inner, (*at, name), _within(around, where, name))
+                whole_characters(name): self._mended(inner, (*numbered, name), _within(around, frame, name))
                 for name, inner in value.items()
             }
         if isinstance(value, list):
@@ -90,10 +90,10 @@ def _ends(end: Event, held: Event) -> bool:
     """Return whether the text of a ``held`` event ends with another event."""
     choices = end.get("choices")
     if isinstance(choices, list):
-        ended = [one for one in choices if isinstance(one, dict) and one.get("finish_reason")]
-        of = held.get("choices")
-        begun = of[0] if isinstance(of, list) and isinstance(of[0], dict) else {}
-        return any(_is_of(one, begun) for one in ended)
+        ended = [choice for choice in choices if isinstance(choice, dict) and choice.get("finish_reason")]
+        held_choices = held.get("choices")
+        held_choice = held_choices[0] if isinstance(held_choices, list) and isinstance(held_choices[0], dict) else {}
+        return any(_is_of(choice, held_choice) for choice in ended)
     return ENDS.fullmatch(str(end.get("type"))) is not None and _is_of(end, held)
 
 

@@ -20,14 +20,14 @@ class PlainReading(Reading):
     def feed_whole(self, answer: Any) -> bytes:
         if not isinstance(answer, dict):
             raise UpstreamUnavailable("The upstream's answer is not what was asked for.")
-        said = answer.get("usage")
-        said = said if isinstance(said, dict) else {}
-        self._note_usage(said, Usage(output_tokens=0, input_tokens=count(said.get("prompt_tokens"))))
+        usage = answer.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
+        self._note_usage(usage, Usage(output_tokens=0, input_tokens=count(usage.get("prompt_tokens"))))
         if "model" in answer:
             answer["model"] = self._wanted.model
         without_houses_own(answer)
         if isinstance(answer.get("usage"), dict):
-            answer["usage"] = shown_usage(said)
+            answer["usage"] = shown_usage(usage)
         self._answer, self._ended[0], self.ended_by_itself = answer, "stop", True
         return b""
 

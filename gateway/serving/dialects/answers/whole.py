@@ -1,4 +1,4 @@
-"""Answers that come whole: requested as their callers request them, and relayed in the bytes that came."""
+"""Answers that come whole: requested as their callers request them, and relayed in the upstream's bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COMMA = re.compile(r"[ \t\n\r]*(?:,[ \t\n\r]*|(?=\}))")
 
 
 def comes_whole(profile: Profile, body: Body, choices: int = 1) -> bool:
-    """Return whether the upstream is asked for a whole answer: its caller wants one, and all of it can be counted."""
+    """Return whether the upstream is asked for a whole answer: the caller does not stream, and all can be counted."""
     return not (profile.always_streams or body.get("stream") or (profile.counts_choices_apart and choices > 1))
 
 
@@ -41,69 +41,73 @@ def streamed(body: Body, wanted: Parameters) -> Body:
 def as_it_came(raw: bytes, answer: Any) -> bytes:
     """Return an answer as JSON, in which unchanged members keep their bytes from ``raw``.
 
-    Member by member of the one object: what the gateway has changed (the model's name, the usage, a text that was cut)
-    is written again, and so is what not every reader of JSON accepts.
+    Members that the gateway has changed (the model's name, the usage, a text that was cut) are written again, and so
+    are members that not every reader of JSON accepts.
 
     Args:
         raw: the answer as the upstream sent it.
-        answer: the same as its caller is to get it.
+        answer: the same answer as the caller is to get it.
     """
     if not isinstance(answer, dict):
         return dumps(answer)
-    said = _strict(raw)
-    if said == answer:
+    received = _strict(raw)
+    if received == answer:
         return raw
-    if said is not None and (replaced := _replaced(raw, said, answer)) is not None:
+    if received is not None and (replaced := _replaced(raw, received, answer)) is not None:
         return replaced
-    same = {name for name, value in said.items() if answer.get(name, _MISSING) == value} if said is not None else ()
-    left, parts, is_same = dict(answer), [], True
+    unchanged = (
+        {name for name, value in received.items() if answer.get(name, _MISSING) == value}
+        if received is not None
+        else ()
+    )
+    remaining, parts, is_same = dict(answer), [], True
     try:
         for name, member, value in _members(raw.decode()):
-            wanted = left.pop(name, _MISSING)
-            if wanted is not _MISSING and (name in same or _says(value.encode(), wanted)):
+            value_wanted = remaining.pop(name, _MISSING)
+            if value_wanted is not _MISSING and (name in unchanged or _says(value.encode(), value_wanted)):
                 parts.append(member.encode())
                 continue
             is_same = False
-            if wanted is not _MISSING:
-                parts.append(dumps({name: wanted})[1:-1])
+            if value_wanted is not _MISSING:
+                parts.append(dumps({name: value_wanted})[1:-1])
     except (ValueError, RecursionError):
         return dumps(answer)
-    if is_same and not left:
+    if is_same and not remaining:
         return raw
-    parts += [dumps({name: value})[1:-1] for name, value in left.items()]
+    parts += [dumps({name: value})[1:-1] for name, value in remaining.items()]
     return b"{" + b",".join(parts) + b"}"
 
 
-def _replaced(raw: bytes, said: dict[str, Any], answer: dict[str, Any]) -> bytes | None:
-    """Return strict JSON in which changed members are written anew, or None where that takes a closer look.
+def _replaced(raw: bytes, received: dict[str, Any], answer: dict[str, Any]) -> bytes | None:
+    """Return strict JSON in which changed members are written anew, or None where the members have to be read in turn.
 
     The first text that looks like a member is taken for it. Whether it was the member of the outer object shows when
-    the result is read again: it is the answer, or the text was another's.
+    the result is read again: either the result is the answer, or the text was of another object.
     """
-    if said.keys() != answer.keys():
+    if received.keys() != answer.keys():
         return None
     text = raw
     for name, value in answer.items():
-        if said[name] != value:
-            if not isinstance(value, (str, dict)) or (found := _member(name).search(text)) is None:
+        if received[name] != value:
+            if not isinstance(value, (str, dict)) or (match := _member(name).search(text)) is None:
                 return None
-            text = text[: found.start()] + dumps({name: value})[1:-1] + text[found.end() :]
+            text = text[: match.start()] + dumps({name: value})[1:-1] + text[match.end() :]
     return text if _strict(text) == answer else None
 
 
 @lru_cache(maxsize=64)
 def _member(name: str) -> re.Pattern[bytes]:
-    """Return what a member of that name looks like whose value is a text or an object, with two levels at most."""
+    """Return the pattern of a member of that name whose value is a text or an object, with two levels at most."""
     return re.compile(re.escape(dumps(name)) + _COLON + b"(?:" + _TEXT + b"|" + _DEEPER + b")")
 
 
 def _strict(raw: bytes) -> dict[str, Any] | None:
     """Return the object of strict JSON, or None where the text is no object, or a name comes twice in one object."""
     try:
-        said = jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
+        value = jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
     except ValueError:
         return None
-    return said if isinstance(said, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def _says(text: bytes, value: Any) -> bool:
@@ -120,18 +124,18 @@ def _members(text: str) -> Iterator[tuple[str, str, str]]:
     Raises:
         ValueError: the text is no JSON object.
     """
-    found = _BEGIN.match(text)
-    if found is None:
+    match = _BEGIN.match(text)
+    if match is None:
         raise ValueError("no object")
-    while text[found.end() : found.end() + 1] != "}":
-        named = _NAME.match(text, place := found.end())
-        if named is None:
+    while text[match.end() : match.end() + 1] != "}":
+        name_match = _NAME.match(text, place := match.end())
+        if name_match is None:
             raise ValueError(f"no name at {place}")
-        _, end = _JSON.raw_decode(text, begin := named.end())
-        name = named[1] if "\\" not in named[1] else json.loads(f'"{named[1]}"')
+        _, end = _JSON.raw_decode(text, begin := name_match.end())
+        name = name_match[1] if "\\" not in name_match[1] else json.loads(f'"{name_match[1]}"')
         yield name, text[place:end], text[begin:end]
-        found = _COMMA.match(text, end)
-        if found is None:
+        match = _COMMA.match(text, end)
+        if match is None:
             raise ValueError(f"no end of a member at {end}")
 
 

@@ -1,4 +1,4 @@
-"""Who speaks in a body: the user that ``metadata.user_id`` names, and the user's first and last words."""
+"""Identifies the user of a body: the user that ``metadata.user_id`` names, and the user's first and last words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ JOINED = re.compile(r"user_([0-9A-Za-z]*)_account_([0-9A-Za-z-]*)_session_([0-9A
 
 
 class Identity(NamedTuple):
-    """The end user, as records keep it, and the session where one is named."""
+    """The end user, as records keep it, and the session, where the body names a session."""
 
     end_user: str | None
     session: str | None = None
@@ -25,30 +25,30 @@ def identity(body: Body) -> Identity:
     Raises:
         BadRequest: ``metadata.user_id`` is not a string.
     """
-    whole = end_user(body, "user_id", within="metadata")
-    if whole is None:
+    user = end_user(body, "user_id", within="metadata")
+    if user is None:
         return Identity(None)
-    given: str = body["metadata"]["user_id"]
-    parts = _parts(given) if given[0] in "u{" else None
+    user_id: str = body["metadata"]["user_id"]
+    parts = _parts(user_id) if user_id[0] in "u{" else None
     if parts is None:
-        return Identity(whole)
+        return Identity(user)
     device, account, session = parts
-    both = f"user_{device}_account_{account}"
-    return Identity(end_user({"user": both}, "user"), session)
+    joined = f"user_{device}_account_{account}"
+    return Identity(end_user({"user": joined}, "user"), session)
 
 
-def _parts(given: str) -> tuple[str, str, str | None] | None:
-    if found := JOINED.fullmatch(given):
-        return found[1], found[2], found[3]
-    if not given.startswith("{"):
+def _parts(user_id: str) -> tuple[str, str, str | None] | None:
+    if match := JOINED.fullmatch(user_id):
+        return match[1], match[2], match[3]
+    if not user_id.startswith("{"):
         return None
     try:
-        named = loads(given.encode("utf-8", "surrogatepass"))
+        fields = loads(user_id.encode("utf-8", "surrogatepass"))
     except ValueError:
         return None
-    if not isinstance(named, dict):
+    if not isinstance(fields, dict):
         return None
-    device, account, session = (named.get(name) or "" for name in ("device_id", "account_uuid", "session_id"))
+    device, account, session = (fields.get(name) or "" for name in ("device_id", "account_uuid", "session_id"))
     if not (isinstance(device, str) and isinstance(account, str) and isinstance(session, str)):
         return None
     if not device and not account:

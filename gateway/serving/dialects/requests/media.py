@@ -1,4 +1,4 @@
-"""How much input a body can amount to: its text by its bytes, pictures, sounds and files by their kind and size."""
+"""Bounds a body's input tokens: of text by its bytes, of pictures, sounds and files by their kind and size."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Measured:
 
     @property
     def estimate(self) -> int:
-        """The likely number of input tokens: a quarter of that."""
+        """The likely number of input tokens: a quarter of the bound."""
         return -(-(self._bytes + self._tokens) // 4)
 
     def take(self, messages: Any) -> Measured:
@@ -49,7 +49,7 @@ class Measured:
         return self
 
     def refer(self) -> Measured:
-        """Add the tokens of what the upstream keeps and only it knows."""
+        """Add the tokens of content that only the upstream keeps and knows."""
         self._tokens += self._bounds.kept_tokens_max
         return self
 
@@ -57,15 +57,15 @@ class Measured:
         carried = sum(len(text) for text in _carried(block))
         self._bytes -= min(carried, self._bytes)
         size = carried * BASE64_BYTES // BASE64_CHARACTERS
-        of_file = self._bounds.file_tokens_max
+        file_tokens_max = self._bounds.file_tokens_max
         if kind == "image":
             self._tokens += self._bounds.image_tokens_max
         elif not carried:
-            self._tokens += of_file
+            self._tokens += file_tokens_max
         elif kind == "audio":
-            self._tokens += min(-(-size * self._bounds.audio_tokens_per_kb // 1000), of_file)
+            self._tokens += min(-(-size * self._bounds.audio_tokens_per_kb // 1000), file_tokens_max)
         else:
-            self._tokens += min(size, of_file)
+            self._tokens += min(size, file_tokens_max)
 
 
 def _kind(block: Block) -> str | None:

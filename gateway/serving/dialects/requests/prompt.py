@@ -33,35 +33,35 @@ class Prompt:
 
 
 class _NotText(Exception):
-    """The prompt contains something else."""
+    """The prompt contains something other than text."""
 
 
 def prompt_of(parts: Iterable[Any], tools: Any = None) -> Prompt | None:
     """Return the prompt in some fields of a body, with the tools as JSON; None where not all of it is text."""
-    found = Prompt()
+    prompt = Prompt()
     try:
         for part in parts:
-            _gather(found, part, DEPTH_MOST)
+            _gather(prompt, part, DEPTH_MOST)
     except _NotText:
         return None
     if tools:
-        found.texts.append(dumps(tools).decode())
-    return found
+        prompt.texts.append(dumps(tools).decode())
+    return prompt
 
 
-def _gather(found: Prompt, part: Any, depth: int) -> None:
+def _gather(prompt: Prompt, part: Any, depth: int) -> None:
     if depth == 0:
         raise _NotText
     if isinstance(part, str):
-        found.texts.append(part)
+        prompt.texts.append(part)
     elif isinstance(part, list):
-        for one in part:
-            _gather(found, one, depth - 1)
+        for inner in part:
+            _gather(prompt, inner, depth - 1)
     elif isinstance(part, dict):
         if any(part.get(name) is not None for name in NOT_TEXT):
             raise _NotText
         for name, value in part.items():
             if name not in NO_TEXT:
-                _gather(found, value, depth - 1)
+                _gather(prompt, value, depth - 1)
     elif isinstance(part, int) and not isinstance(part, bool):
-        found.tokens += 1
+        prompt.tokens += 1

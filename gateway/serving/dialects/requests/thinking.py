@@ -1,4 +1,4 @@
-"""Brings every thinking budget of a request below the grant: engines refuse a budget above their limit, or overrun it."""
+"""Brings a request's thinking budgets below the grant: engines refuse a budget above their limit, or overrun it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from gateway.serving.caller.json_body import Body
 
 ANTHROPIC_LEAST, GEMINI_LEAST, OTHERS_LEAST = 1024, 512, 128
-"""The smallest budgets that endpoints accept: Anthropic's and OpenRouter's; Gemini's smallest models'; SiliconFlow's."""
+"""The least budgets that endpoints accept: Anthropic's and OpenRouter's; Gemini's smallest models'; SiliconFlow's."""
 
 HOLDERS = {
     **dict.fromkeys(("thinking", "reasoning", "reasoning_config"), ANTHROPIC_LEAST),
@@ -73,23 +73,23 @@ def bound_thought(passed: Body, grant: int) -> tuple[str, ...]:
 
 
 def _bounded(holder: Body, path: str, most: int, dropped: list[str]) -> Body | None:
-    """Return an object with no budget above ``most``, or None where ``most`` is too small for the thinking that it requests."""
+    """Return an object with no budget above ``most``, or None where ``most`` is too small for its thinking."""
     kind = path.rpartition(".")[2]
-    kept: Body = {}
+    bounded: Body = {}
     for name, value in holder.items():
         if isinstance(value, dict):
             inner = _bounded(value, f"{path}.{name}", most, dropped)
             if inner is None:
                 continue
-            kept[name] = inner
+            bounded[name] = inner
         elif (name in BUDGETS or (kind == "reasoning" and name == "max_tokens")) and _is_above(value, most):
             if most < HOLDERS.get(kind, 0):
                 dropped.append(path)
                 return None
-            kept[name] = most
+            bounded[name] = most
         else:
-            kept[name] = value
-    return kept
+            bounded[name] = value
+    return bounded
 
 
 def _is_above(budget: Any, most: int) -> bool:
@@ -102,9 +102,9 @@ def _clear_no_thinking(passed: Body, dropped: list[str]) -> None:
     if not isinstance(management, dict) or not isinstance(edits := management.get("edits"), list):
         return
     clearing = [edit for edit in edits if isinstance(edit, dict) and CLEARS_THINKING.fullmatch(str(edit.get("type")))]
-    kept = [edit for edit in edits if edit not in clearing]
+    remaining = [edit for edit in edits if edit not in clearing]
     dropped += [f"context_management.edits.{edit['type']}" for edit in clearing]
-    if kept or not clearing:
-        passed["context_management"] = {**management, "edits": kept}
+    if remaining or not clearing:
+        passed["context_management"] = {**management, "edits": remaining}
     else:
         del passed["context_management"]
