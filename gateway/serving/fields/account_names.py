@@ -34,7 +34,7 @@ def make_own(body: Body, customer: str) -> None:
 
 
 def of_customer(name: str, customer: str) -> str:
-    """Return a name as the upstream gets it: nobody can read the name in it, and no two customers share one."""
+    """Return the upstream's digest for a name: nobody can read the name in it, and no two customers share it."""
     text = name.encode("utf-8", "surrogatepass")
     return blake2b(text, key=customer.encode()[:64], person=b"own name", digest_size=16).hexdigest()
 
@@ -42,27 +42,27 @@ def of_customer(name: str, customer: str) -> str:
 def check_given(body: Body, allowed: frozenset[str]) -> None:
     """Refuse names of things that the upstream keeps and that no customer received through this gateway.
 
-    Files, containers and prompts are made beside this gateway, under the operator's account; ``allowed`` are the fields
-    that the operator lets pass.
+    Files, containers and prompts are made outside this gateway, under the operator's account; ``allowed`` are the
+    fields that the operator lets pass.
 
     Raises:
         BadRequest: there is such a name; ``param`` says where.
     """
     for name in sorted(KEPT.intersection(body) - allowed):
         value = body[name]
-        named = value.get("id") if isinstance(value, dict) else value
-        if isinstance(named, str) and not (name == "prompt" and isinstance(value, str)):
-            raise _unknown(name, named, name)
+        reference = value.get("id") if isinstance(value, dict) else value
+        if isinstance(reference, str) and not (name == "prompt" and isinstance(value, str)):
+            raise _unknown(name, reference, name)
     if "file_id" in allowed:
         return
     for field in ("messages", "input", "system"):
-        if field in body and (named := _file_in(body[field], DEPTH_MOST)) is not None:
-            raise _unknown("file", named, field)
+        if field in body and (reference := _file_in(body[field], DEPTH_MOST)) is not None:
+            raise _unknown("file", reference, field)
 
 
-def _unknown(what: str, named: str, param: str) -> BadRequest:
+def _unknown(what: str, reference: str, param: str) -> BadRequest:
     return BadRequest(
-        f"There is no {what} {named[:64]!r} that was given to you: what the model's endpoint keeps is the house's.",
+        f"There is no {what} {reference[:64]!r} that was given to you: what the model's endpoint keeps is the house's.",
         code="not_given",
         param=param,
     )
@@ -71,14 +71,14 @@ def _unknown(what: str, named: str, param: str) -> BadRequest:
 def _file_in(part: Any, depth: int) -> str | None:
     """Return the id of a file in messages or items, or None where there is none."""
     if isinstance(part, list):
-        for one in part:
-            if (named := _file_in(one, depth)) is not None:
-                return named
+        for item in part:
+            if (file_id := _file_in(item, depth)) is not None:
+                return file_id
     elif isinstance(part, dict) and depth:
         for name, value in part.items():
             if isinstance(value, str):
                 if name == "file_id":
                     return value
-            elif name in HOLDERS and (named := _file_in(value, depth - 1)) is not None:
-                return named
+            elif name in HOLDERS and (file_id := _file_in(value, depth - 1)) is not None:
+                return file_id
     return None

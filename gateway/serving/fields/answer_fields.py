@@ -1,4 +1,4 @@
-"""What of an upstream's answer its caller sees: nothing of the operator's own, and no text in a place that is not counted."""
+"""The fields of an upstream's answer that callers see: nothing of the operator's own, and no text without a count."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ TIMES = frozenset({"queue_time", "prompt_time", "completion_time", "total_time",
 ALLOWED = COUNTS.union(TIMES, DETAILS)
 
 
-def shown_usage(said: dict[str, Any]) -> dict[str, Any]:
+def shown_usage(usage: dict[str, Any]) -> dict[str, Any]:
     """Return the part of an upstream's usage that a caller may see: counts under known names, never a cost."""
     shown = {
         name: value
-        for name, value in said.items()
+        for name, value in usage.items()
         if name in ALLOWED and (name not in COUNTS or value is None or (type(value) is int and value >= 0))
     }
     for name in DETAILED.intersection(shown):
@@ -54,7 +54,7 @@ def shown_usage(said: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_houses_own(answer: dict[str, Any]) -> None:
-    """Remove from an answer, or from a chunk, what is between the operator and its supplier."""
+    """Remove from an answer, or from a chunk, the fields that concern only the operator and its supplier."""
     if not HOUSES_OWN.isdisjoint(answer):
         for name in HOUSES_OWN:
             answer.pop(name, None)
@@ -70,7 +70,7 @@ DELTA = _names(
     " token_ids obfuscation padding signature reasoning_signature thought_signature reasoning_opaque"
     " encrypted_content extra_content content_filter_results provider_specific_fields"
 )
-"""Fields of a delta or a message of a completion: those that carry text are counted, the others are known to carry none."""
+"""Fields of a completion's delta or message: those with text are counted, the others are known to have none."""
 
 CHOICE = _names(
     "index delta message text logprobs finish_reason native_finish_reason stop_reason stop_sequence matched_stop"
@@ -96,11 +96,11 @@ BLOCK = _names(
 )
 
 
-def without_unknown_texts(said: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    """Return the known fields, and of the others what is no text: text there would not be counted."""
-    if known.issuperset(said):
-        return said
-    return {name: value for name, value in said.items() if name in known or not _has_text(value)}
+def without_unknown_texts(fields: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    """Return the known fields, and the other fields without text: text there would not be counted."""
+    if known.issuperset(fields):
+        return fields
+    return {name: value for name, value in fields.items() if name in known or not _has_text(value)}
 
 
 def _has_text(value: Any) -> bool:

@@ -26,7 +26,7 @@ OBFUSCATION = "include_obfuscation"
 
 
 class Sieve:
-    """What becomes of the fields of one dialect at one upstream."""
+    """Decides over the fields of one dialect at one upstream."""
 
     def __init__(self, endpoint: str, profile: Profile) -> None:
         self._endpoint = endpoint
@@ -46,7 +46,8 @@ class Sieve:
         """Return the names of fields that neither reach the upstream nor are obeyed here.
 
         Raises:
-            BadRequest: a field costs what no token count shows, or is unknown where such fields are refused; ``param`` names it.
+            BadRequest: a field costs what no token count shows, or is unknown where unknown fields are refused;
+                ``param`` names it.
         """
         dropped: list[str] = []
         for name, value in body.items():
@@ -64,7 +65,9 @@ class Sieve:
             check_context_management(self._endpoint, value)
         if name in self._ours:
             if name == "stream_options" and isinstance(value, dict):
-                dropped += [f"{name}.{option}" for option, one in value.items() if one and not self.heeds(option)]
+                dropped += [
+                    f"{name}.{option}" for option, setting in value.items() if setting and not self.heeds(option)
+                ]
         elif not self.passes(name):
             dropped.append(name)
 
@@ -79,7 +82,7 @@ class Sieve:
         return self._unknown == "pass" and name not in GUARDED and name not in self._costly
 
     def fate(self, name: str) -> str:
-        """Return in a word what becomes of a field, whatever its value."""
+        """Return a field's fate as a word, for any value of the field."""
         if name in self._ours:
             return "rewritten"
         if name in self._costly:

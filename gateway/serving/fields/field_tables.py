@@ -67,7 +67,7 @@ def _refusals() -> Iterator[str]:
     yield "| field | why | with these values it is like any other field |"
     yield "|---|---|---|"
     for name, costly in COSTLY.items():
-        yield f"| `{name}` | {costly.why} | {', '.join(f'`{json.dumps(one)}`' for one in costly.harmless)} |"
+        yield f"| `{name}` | {costly.why} | {', '.join(f'`{json.dumps(harmless)}`' for harmless in costly.harmless)} |"
     why = (
         "what the upstream runs itself costs what no token count says; with `TOKENCAP_HOSTED_TOOLS=drop` it is dropped"
     )

@@ -19,7 +19,7 @@ OURS = {
     COUNT_TOKENS: frozenset({"model"}),
     EMBEDDINGS: frozenset({"model"}),
 }
-"""Fields that the gateway reads and writes itself: the upstream's name of the model, the grant, the choices, the stream."""
+"""Fields that the gateway reads and writes itself: the upstream's model name, the grant, the choices, the stream."""
 
 HOUSES = frozenset(
     {
@@ -45,7 +45,9 @@ class Costly:
 
     def check(self, name: str, value: Any) -> None:
         """Raise BadRequest unless the value changes nothing."""
-        if value is not None and not any(type(value) is type(one) and value == one for one in self.harmless):
+        if value is not None and not any(
+            type(value) is type(harmless) and value == harmless for harmless in self.harmless
+        ):
             raise BadRequest(f"{name} is not served: {self.why}.", param=name)
 
 
@@ -71,25 +73,25 @@ COSTLY = {
     "return_hidden_states": Costly(BULKY, (False,)),
     "return_routed_experts": Costly(BULKY, (False,)),
 }
-"""Fields whose cost no count shows. Counts of tokens and embeddings generate nothing, so there they are like any other."""
+"""Fields whose cost no count shows. Token counts and embeddings generate nothing, so there they are like any other."""
 
 CLEARING = re.compile(r"clear_(?:tool_uses|thinking)_\d{8}")
 """Context edits that only leave something out. Other edits make the model write a summary that no limit bounds."""
 
 
-def check_context_management(endpoint: str, given: Any) -> None:
+def check_context_management(endpoint: str, value: Any) -> None:
     """Refuse context management that generates tokens.
 
     Raises:
         BadRequest: an edit generates tokens, or is no edit.
     """
-    edits = given.get("edits") if isinstance(given, dict) else None
-    if given is None or endpoint == COUNT_TOKENS:
+    edits = value.get("edits") if isinstance(value, dict) else None
+    if value is None or endpoint == COUNT_TOKENS:
         return
     kinds = (
         [edit.get("type") if isinstance(edit, dict) else None for edit in edits or ()] if endpoint == MESSAGES else [0]
     )
-    if not isinstance(given, dict) or not all(isinstance(kind, str) and CLEARING.fullmatch(kind) for kind in kinds):
+    if not isinstance(value, dict) or not all(isinstance(kind, str) and CLEARING.fullmatch(kind) for kind in kinds):
         raise BadRequest(
             "context_management is served where it clears tool uses or thinking: a summary is made beyond any limit.",
             param="context_management",

@@ -131,7 +131,7 @@ KNOWN = {
 
 
 def known(endpoint: str, profile: str) -> frozenset[str]:
-    """Return the fields that an upstream of this profile knows; an upstream of any kind may know all that some engine knows."""
+    """Return the fields that an upstream of this profile knows; ``any`` may know all that some engine knows."""
     engines = KNOWN[endpoint]
     if profile == "any":
         return frozenset().union(*engines.values())

@@ -1,4 +1,4 @@
-"""Which tools the caller runs, and what becomes of tools that the upstream would run: no token count shows their cost."""
+"""Passes tools that the caller runs; refuses or drops tools that the upstream would run: no count shows their cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CALLERS = frozenset(
         *("bash", "text_editor", "memory", "tool_search_tool_bm25", "tool_search_tool_regex"),
     }
 )
-"""Types of tools that the caller runs, or that only choose among such tools, in every dialect, without their version."""
+"""Types of tools that the caller runs, or that only choose among these, in every dialect, without their version."""
 
 VERSION = re.compile(r"_(?:\d{8}|\d{4}_\d{2}_\d{2})\Z")
 """The date at the end of a tool's type, as OpenAI and Anthropic write it."""
@@ -42,7 +42,7 @@ TOO_DEEP = 8
 
 
 class Hosted:
-    """The operator's choice for hosted tools: refuse a body that requests one, or leave them out."""
+    """The operator's choice for hosted tools: refuse a body that requests any, or leave them out."""
 
     def __init__(self, *, drops: bool) -> None:
         self._drops = drops
@@ -86,55 +86,55 @@ class Hosted:
                 del body[name]
 
     def _tools(self, body: Body, left_out: list[str]) -> None:
-        """Leave hosted tools out of ``tools``, and ``tool_choice`` where it wants one of them."""
-        tools, named = body.get("tools"), set[str]()
+        """Leave hosted tools out of ``tools``, and leave out a ``tool_choice`` that wants a hosted tool."""
+        tools, hosted_names = body.get("tools"), set[str]()
         if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
             raise BadRequest("tools is a list of objects.", code="invalid_type", param="tools")
         if tools:
-            kept = self._kept(tools, "tools", left_out, named)
-            if kept:
-                body["tools"] = kept
+            callers_tools = self._kept(tools, "tools", left_out, hosted_names)
+            if callers_tools:
+                body["tools"] = callers_tools
             else:  # upstreams refuse fields about tools where there are no tools
                 del body["tools"]
-                spoken = ("tool_choice", "parallel_tool_calls")
-                left_out += [name for name in spoken if body.pop(name, None) is not None]
+                dependent = ("tool_choice", "parallel_tool_calls")
+                left_out += [name for name in dependent if body.pop(name, None) is not None]
         if isinstance(choice := body.get("tool_choice"), dict):
-            self._choice(body, choice, named, left_out)
+            self._choice(body, choice, hosted_names, left_out)
 
     def _kept(
-        self, tools: list[Any], param: str, left_out: list[str], named: set[str] | None = None, deep: int = 0
+        self, tools: list[Any], param: str, left_out: list[str], hosted_names: set[str] | None = None, deep: int = 0
     ) -> list[Any]:
-        """Return the tools that the caller runs; ``named`` takes the names of the others."""
-        kept: list[Any] = []
+        """Return the tools that the caller runs; ``hosted_names`` takes the names of the others."""
+        callers_tools: list[Any] = []
         for tool in tools:
             if not isinstance(tool, dict):
                 raise BadRequest(f"Tools in {param} are objects.", code="invalid_type", param=param)
             if (hosted := hosted_type(tool)) is None and deep < TOO_DEEP:
                 if isinstance(inner := tool.get("tools"), list):
-                    within = self._kept(inner, param, left_out, named, deep + 1)
-                    if inner and not within:
+                    inner_tools = self._kept(inner, param, left_out, hosted_names, deep + 1)
+                    if inner and not inner_tools:
                         continue
-                    tool = {**tool, "tools": within}
-                kept.append(tool)
+                    tool = {**tool, "tools": inner_tools}
+                callers_tools.append(tool)
                 continue
             self._note(hosted or "namespace", param, left_out)
-            if named is not None:
-                named.update(name for name in (tool.get("name"), hosted) if isinstance(name, str))
-        return kept
+            if hosted_names is not None:
+                hosted_names.update(name for name in (tool.get("name"), hosted) if isinstance(name, str))
+        return callers_tools
 
-    def _choice(self, body: Body, choice: Tool, named: set[str], left_out: list[str]) -> None:
-        """Leave the choice to the model where a hosted tool was chosen, and remove hosted tools from the allowed ones."""
+    def _choice(self, body: Body, choice: Tool, hosted_names: set[str], left_out: list[str]) -> None:
+        """Leave the choice to the model where a hosted tool was chosen; remove hosted tools from the allowed tools."""
         place = choice.get("allowed_tools") if isinstance(choice.get("allowed_tools"), dict) else choice
         if isinstance(place, dict) and isinstance(allowed := place.get("tools"), list):
-            kept = self._kept(allowed, "tool_choice", left_out)
-            if kept or not allowed:
-                narrowed = {**place, "tools": kept}
+            callers_tools = self._kept(allowed, "tool_choice", left_out)
+            if callers_tools or not allowed:
+                narrowed = {**place, "tools": callers_tools}
                 body["tool_choice"] = narrowed if place is choice else {**choice, "allowed_tools": narrowed}
             else:
                 del body["tool_choice"]
             return
         kind, name = choice.get("type"), choice.get("name")
-        is_by_name = kind == "tool" and name in named
+        is_by_name = kind == "tool" and name in hosted_names
         if is_by_name or (isinstance(kind, str) and kind not in CHOICES and not _is_callers(kind)):
             self._note(str(name if is_by_name else kind), "tool_choice", left_out)
             del body["tool_choice"]
@@ -169,12 +169,12 @@ def hosted_type(tool: Tool) -> str | None:
     """
     kind = tool.get("type")
     if kind is None:
-        named = isinstance(tool.get("name"), str) or isinstance(tool.get("function"), dict)
-        return None if named else str(next(iter(tool), "tool"))
+        is_callers = isinstance(tool.get("name"), str) or isinstance(tool.get("function"), dict)
+        return None if is_callers else str(next(iter(tool), "tool"))
     if not isinstance(kind, str) or not _is_callers(kind):
         return str(kind) or "tool"
-    place = tool.get("environment")
-    if kind == "shell" and isinstance(place, dict) and place.get("type") != "local":
+    environment = tool.get("environment")
+    if kind == "shell" and isinstance(environment, dict) and environment.get("type") != "local":
         return "shell"  # in a container of the upstream's
     return None
 
