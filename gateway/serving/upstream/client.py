@@ -45,10 +45,10 @@ STREAM_BEGINS = (b":", b"data:", b"event:", b"id:", b"retry:", b"error:")
 JSON_BEGINS = (b"{", b"[")
 BEGINS = JSON_BEGINS + STREAM_BEGINS
 BLANK_MOST = 1024
-"""The most blank bytes at an answer's beginning; after them its head alone decides what it is."""
+"""The most blank bytes at an answer's beginning; after them the head alone decides whether it is a stream."""
 
 DONE = b"data: [DONE]"
-"""What some upstreams write behind an answer that they did not stream."""
+"""The ending that some upstreams write behind an answer that they did not stream."""
 
 
 Amend = Callable[[UpstreamRefused, bytes], bytes | None]
@@ -75,22 +75,22 @@ class Answer:
 
     async def is_stream(self) -> bool:
         """Wait for the first bytes and return whether they begin a stream: some upstreams send the wrong type."""
-        is_said = (self._reply.header("content-type") or "").startswith("text/event-stream")
+        is_declared = (self._reply.header("content-type") or "").startswith("text/event-stream")
         try:
             while len(self._first) <= BLANK_MOST and (more := await self._next()) is not None:
                 self._first += more
-                if (is_stream := _is_stream(self._first, is_said)) is not None:
+                if (is_stream := _is_stream(self._first, is_declared)) is not None:
                     return is_stream
         except UpstreamError as error:
             self._problem = error
-        return is_said
+        return is_declared
 
     def _next(self) -> Awaitable[bytes | None]:
         patience_s, self._patience_s = self._patience_s, self._idle_s
         return self._reply.chunk(patience_s)
 
     async def pour(self, sink: Sink) -> bool:
-        """Hand each piece to ``sink`` in the turn in which it comes, until it wants no more for now; return whether it got all.
+        """Hand ``sink`` each piece in the turn in which it comes, while ``sink`` wants more; return whether it got all.
 
         Raises:
             UpstreamUnavailable: the connection broke.
@@ -106,7 +106,7 @@ class Answer:
         return await self._reply.pour(sink, patience_s, self._idle_s)
 
     async def whole(self) -> Whole:
-        """Return an answer that is not a stream. Once all of its JSON is here it is whole, even without the end of HTTP."""
+        """Return an answer that is not a stream. It is whole once all of its JSON is here, even without HTTP's end."""
         parts = [self._first]
         size = len(self._first)
         problem = self._problem
@@ -130,24 +130,24 @@ class Answer:
         return Whole(raw, answer)
 
 
-def _is_stream(first: bytes, is_said: bool) -> bool | None:
+def _is_stream(first: bytes, is_declared: bool) -> bool | None:
     """Return whether the first bytes of an answer begin a stream, or None while they do not show it.
 
-    Bytes that begin neither JSON nor a stream are what the head says: ``is_said``.
+    For bytes that begin neither JSON nor a stream, the head decides: ``is_declared``.
     """
-    said = first if first.startswith(BEGINS) else first.removeprefix(codecs.BOM_UTF8).lstrip()
-    if said.startswith(JSON_BEGINS):
+    beginning = first if first.startswith(BEGINS) else first.removeprefix(codecs.BOM_UTF8).lstrip()
+    if beginning.startswith(JSON_BEGINS):
         return False
-    if said.startswith(STREAM_BEGINS):
+    if beginning.startswith(STREAM_BEGINS):
         return True
-    return None if any(begin.startswith(said) for begin in STREAM_BEGINS) else is_said
+    return None if any(begin.startswith(beginning) for begin in STREAM_BEGINS) else is_declared
 
 
 class Upstream:
     """The model's endpoint.
 
     Args:
-        first_token_s: how long the endpoint may be silent before the head of an answer, and again before its first bytes.
+        first_token_s: how long the endpoint may be silent before an answer's head, and again before its first bytes.
         whole_s: the same for an answer that is not streamed, of which nothing comes before all of it is made.
         house: the operator's own names, which no caller sees, whatever the endpoint says.
         now: the time, for an endpoint that names a date to retry at.
@@ -183,8 +183,8 @@ class Upstream:
     ) -> Asking:
         """Return a context that opens an answer; leaving it closes the connection where more was to come.
 
-        ``more`` are the dialect's own headers. ``amend`` takes a refusal and the refused body, and returns another body,
-        which is sent once, or None. ``sent`` is called each time that the request leaves.
+        ``more`` are the dialect's own headers. ``amend`` takes a refusal and the refused body, and returns another
+        body, which is sent once, or None. ``sent`` is called each time that the request leaves.
 
         Raises:
             UpstreamRefused: the request itself was refused; status, message and code are the upstream's.
@@ -196,7 +196,7 @@ class Upstream:
         return Asking(self, (path, body, request_id.removeprefix("req_"), more, patience_s, sent), amend)
 
     def heard(self, error: UpstreamError) -> UpstreamError:
-        """Return an error that the endpoint wrote into its answer as its caller may see it; any other error as it is."""
+        """Return an error in the endpoint's answer as the caller may see it, and any other error unchanged."""
         return failure_within(error.said, self._house) if isinstance(error, UpstreamErrorEvent) else error
 
     async def open(
@@ -215,19 +215,19 @@ class Asking:
     """One request, from its first byte to the last wanted byte of its answer."""
 
     def __init__(
-        self, upstream: Upstream, asked: tuple[str, bytes, str, Mapping[str, str], float, Sent], amend: Amend | None
+        self, upstream: Upstream, arguments: tuple[str, bytes, str, Mapping[str, str], float, Sent], amend: Amend | None
     ) -> None:
         self._upstream = upstream
-        self._asked: tuple[Any, ...] = asked
+        self._asked: tuple[Any, ...] = arguments
         self._amend = amend
         self._reply: Reply | None = None
 
     async def __aenter__(self) -> Answer:
-        asked, self._asked = self._asked, ()
+        arguments, self._asked = self._asked, ()
         try:
-            self._reply, answer = await self._upstream.open(*asked)
+            self._reply, answer = await self._upstream.open(*arguments)
         except UpstreamRefused as error:
-            path, body, *others = asked
+            path, body, *others = arguments
             amended = None if self._amend is None else self._amend(error, body)
             if amended is None:
                 raise

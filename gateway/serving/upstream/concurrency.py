@@ -47,7 +47,7 @@ class ConcurrencyLimit:
             self._give_back(customer)
 
     async def _take(self, customer: str) -> None:
-        # Where a place is free, every customer that waits already has all the places that it may have.
+        # Where a place is free, every waiting customer already has all the places that it may have.
         if self._may_enter(customer):
             self._enter(customer)
             return

@@ -27,7 +27,7 @@ BY_OWNER = {"vllm": VLLM, "sglang": SGLANG, "llamacpp": LLAMACPP, "library": OLL
 """The owner of a model, as each engine writes it. Many copy OpenAI's answer, so OpenAI is known by its host."""
 
 LENGTHS = ("max_model_len", "context_length", "context_window", "max_context_length", "n_ctx")
-"""Names of a model's length in a list of models, of vLLM and SGLang, OpenRouter, Groq, Mistral and llama.cpp."""
+"""Names of a model's length in the model lists of vLLM and SGLang, OpenRouter, Groq, Mistral and llama.cpp."""
 
 BUSY = 429
 
@@ -58,8 +58,8 @@ async def detected(endpoint: Endpoint, model: str) -> Engine | None:
             length = _length(entry)
             if profile is LLAMACPP:
                 with suppress(httpx.HTTPError, ValueError):  # without its properties it is llama.cpp all the same
-                    said = await _asked(client, endpoint.beside("/props"), endpoint)
-                    length = _length(said.get("default_generation_settings")) or length
+                    properties = await _asked(client, endpoint.beside("/props"), endpoint)
+                    length = _length(properties.get("default_generation_settings")) or length
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         return None if status >= 500 or status == BUSY else Engine()  # it answers, and has no such list
@@ -71,27 +71,27 @@ async def detected(endpoint: Endpoint, model: str) -> Engine | None:
 
 
 async def _asked(client: httpx.AsyncClient, url: str, endpoint: Endpoint) -> dict[str, Any]:
-    said = await json_of(client, client.build_request("GET", url, headers=dict(endpoint.headers)), MODELS_MOST)
-    return said if isinstance(said, dict) else {}
+    answer = await json_of(client, client.build_request("GET", url, headers=dict(endpoint.headers)), MODELS_MOST)
+    return answer if isinstance(answer, dict) else {}
 
 
-def _entry(said: dict[str, Any], model: str) -> dict[str, Any]:
+def _entry(models: dict[str, Any], model: str) -> dict[str, Any]:
     """Return the entry of the model in a list, or the first entry."""
-    listed = said.get("data")
-    entries = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-    return next((one for one in entries if one.get("id") == model), entries[0] if entries else {})
+    data = models.get("data")
+    entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+    return next((entry for entry in entries if entry.get("id") == model), entries[0] if entries else {})
 
 
-def _length(said: Any) -> int | None:
-    if not isinstance(said, dict):
+def _length(fields: Any) -> int | None:
+    if not isinstance(fields, dict):
         return None
-    return next((tokens for name in LENGTHS if (tokens := count(said.get(name)))), None)
+    return next((tokens for name in LENGTHS if (tokens := count(fields.get(name)))), None)
 
 
-async def keep_asking(endpoint: Endpoint, model: str, told: Callable[[Engine], None]) -> None:
-    """Ask an upstream until it answers, and report what it is: engines load for minutes."""
+async def keep_asking(endpoint: Endpoint, model: str, report: Callable[[Engine], None]) -> None:
+    """Ask an upstream until it answers, and report its engine: engines load for minutes."""
     pause_s = PAUSE_S
     while (engine := await detected(endpoint, model)) is None:
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, PAUSE_MOST_S)
-    told(engine)
+    report(engine)

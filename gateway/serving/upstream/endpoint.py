@@ -1,4 +1,4 @@
-"""The upstream's endpoint: its address, what every request there carries, its model's names, small requests beside calls."""
+"""The upstream's endpoint: its address, the headers of every request, its model's names, requests beside calls."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Endpoint:
     def of(
         cls, url: str, key: str | None = None, key_header: str = BEARER, more: Mapping[str, str] | None = None
     ) -> Endpoint:
-        shown = {} if key is None else {key_header: f"Bearer {key}" if key_header == BEARER else key}
-        return cls(url, {**shown, **(more or {})})
+        key_headers = {} if key is None else {key_header: f"Bearer {key}" if key_header == BEARER else key}
+        return cls(url, {**key_headers, **(more or {})})
 
     @property
     def query(self) -> str:

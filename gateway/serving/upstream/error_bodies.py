@@ -63,32 +63,34 @@ OVERLOADED = "The upstream is overloaded."
 BROKEN_OFF = "The upstream failed in the middle of its answer."
 
 
-def is_error(said: dict[str, Any]) -> bool:
-    """Return whether JSON in the place of an answer, or of an event of one, is an error."""
-    if said.get("error") or said.get("object") == "error":
+def is_error(body: dict[str, Any]) -> bool:
+    """Return whether JSON in the place of an answer, or of an answer's event, is an error."""
+    if body.get("error") or body.get("object") == "error":
         return True
-    if "choices" in said or "type" in said or "object" in said or "output" in said:
+    if "choices" in body or "type" in body or "object" in body or "output" in body:
         return False
-    return isinstance(said.get("detail"), str | list) or isinstance(said.get("message"), str)
+    return isinstance(body.get("detail"), str | list) or isinstance(body.get("message"), str)
 
 
 def refused(body: Any, status: int, house: House) -> UpstreamRefused:
-    """Return an upstream's refusal as the caller may see it: words, code, type and field, and nothing of the operator's."""
-    said = _error_in(body)
-    message = _message(said)
-    names = {name: discreet_name(said[name], house) for name in ("code", "param") if isinstance(said.get(name), str)}
+    """Return an upstream's refusal as the caller may see it: words, code, type, field, nothing of the operator's."""
+    details = _error_in(body)
+    message = _message(details)
+    names = {
+        name: discreet_name(details[name], house) for name in ("code", "param") if isinstance(details.get(name), str)
+    }
     error = UpstreamRefused(
         f"{WORDLESS} with {status}." if message is None else discreet(message, house),
         status,
         names.get("code"),
         names.get("param"),
     )
-    error.type = _type(said, house) or error.type
+    error.type = _type(details, house) or error.type
     return error
 
 
 def failure(body: Any, status: int, headers: Mapping[str, str], house: House, now: float) -> UpstreamError:
-    """Return the error of an answer with an error's status; ``headers`` has the headers that matter."""
+    """Return the error of an answer with an error's status; ``headers`` has those that say when to retry."""
     if _is_callers(status, body):
         error: UpstreamError = refused(body, status, house)
     elif status in OVERLOADS:
@@ -104,20 +106,20 @@ def failure(body: Any, status: int, headers: Mapping[str, str], house: House, no
 
 
 def failure_within(body: Any, house: House) -> UpstreamError:
-    """Return the error for an error in the middle of an answer, or in place of one."""
-    said = _error_in(body)
-    status = _status(said)
+    """Return the error for an upstream's error in the middle of an answer, or in place of an answer."""
+    details = _error_in(body)
+    status = _status(details)
     if _is_callers(status, body):
         return refused(body, status, house)
     if status in OVERLOADS:
-        error: UpstreamError = UpstreamOverloaded(_overload(said, house))
-        error.headers = {"retry-after": str(_again_s(said) or 1)}
+        error: UpstreamError = UpstreamOverloaded(_overload(details, house))
+        error.headers = {"retry-after": str(_again_s(details) or 1)}
     else:
         error = UpstreamUnavailable(BROKEN_OFF)
         if status < 500:
             return error  # the matter is between the operator and the upstream
-    error.type = _type(said, house) or error.type
-    code = said.get("code")
+    error.type = _type(details, house) or error.type
+    code = details.get("code")
     if isinstance(code, str) and (code := discreet_name(code, house)):
         error.code = code
     return error
@@ -125,27 +127,27 @@ def failure_within(body: Any, house: House) -> UpstreamError:
 
 def _is_callers(status: int, body: Any) -> bool:
     """Return whether a refusal is about what the caller sent, not about the operator's account or debts."""
-    said = _error_in(body)
-    names, message = (said.get("code"), said.get("type")), _message(said) or ""
+    details = _error_in(body)
+    names, message = (details.get("code"), details.get("type")), _message(details) or ""
     if any(isinstance(name, str) and OF_CODES.get(name) == OWES for name in names) or OWED.search(message):
         return False
-    told = (*names, message)
-    is_moderation = any(isinstance(one, str) and MODERATION.search(one) for one in told)
+    texts = (*names, message)
+    is_moderation = any(isinstance(text, str) and MODERATION.search(text) for text in texts)
     return status in CALLERS or (status == FORBIDDEN and is_moderation)
 
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> int | None:
-    """Return the seconds that an upstream asks to wait, whole and at least one. It may write milliseconds, or a date."""
+    """Return the seconds that an upstream asks to wait, whole and at least 1. It may write milliseconds, or a date."""
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        said = headers.get(name)
-        if not said:
+        value = headers.get(name)
+        if not value:
             continue
         try:
-            return _bounded(float(said) * unit_s)
+            return _bounded(float(value) * unit_s)
         except ValueError:
             pass
         try:
-            return _bounded(parsedate_to_datetime(said).timestamp() - now)
+            return _bounded(parsedate_to_datetime(value).timestamp() - now)
         except (ValueError, OverflowError):
             continue
     return None
@@ -157,17 +159,17 @@ def _bounded(seconds: float) -> int:
     return max(1, math.ceil(min(seconds, RETRY_MOST_S)))
 
 
-def _again_s(said: dict[str, Any]) -> int | None:
-    found = AGAIN.search(_message(said) or "")
-    return None if found is None else _bounded(float(found[1]) * (0.001 if found[2].lower() == "ms" else 1.0))
+def _again_s(details: dict[str, Any]) -> int | None:
+    match = AGAIN.search(_message(details) or "")
+    return None if match is None else _bounded(float(match[1]) * (0.001 if match[2].lower() == "ms" else 1.0))
 
 
-def _overload(said: dict[str, Any], house: House) -> str:
-    """Return the message of an overload: the upstream's words, where they reveal nothing else."""
-    message = _message(said)
+def _overload(details: dict[str, Any], house: House) -> str:
+    """Return the message of an overload: the upstream's words, where they reveal nothing of the operator."""
+    message = _message(details)
     if message is not None and not OF_THE_HOUSE.search(message) and discreet(message, house) == message:
         return message
-    wait_s = _again_s(said)
+    wait_s = _again_s(details)
     return OVERLOADED if wait_s is None else f"{OVERLOADED} Please try again in {wait_s}s."
 
 
@@ -183,13 +185,13 @@ def _error_in(body: Any) -> dict[str, Any]:
     return error if isinstance(error, dict) else body
 
 
-def _status(said: dict[str, Any]) -> int:
+def _status(details: dict[str, Any]) -> int:
     """Return the status of an error that came without a status."""
-    names = [said.get("code"), said.get("type"), said.get("status")]
+    names = [details.get("code"), details.get("type"), details.get("status")]
     known = [OF_CODES[name] for name in names if isinstance(name, str) and name in OF_CODES]
     if OWES in known:
         return OWES
-    for number in (said.get("status_code"), said.get("status"), said.get("code")):
+    for number in (details.get("status_code"), details.get("status"), details.get("code")):
         if isinstance(number, str) and re.fullmatch(r"[45]\d\d", number):
             number = int(number)
         if type(number) is int and 400 <= number < 600:
@@ -197,9 +199,9 @@ def _status(said: dict[str, Any]) -> int:
     return known[0] if known else 500
 
 
-def _type(said: dict[str, Any], house: House) -> str | None:
+def _type(details: dict[str, Any], house: House) -> str | None:
     for name in ("type", "error_type"):
-        if isinstance(kind := said.get(name), str) and TYPE.fullmatch(kind) and discreet_name(kind, house):
+        if isinstance(kind := details.get(name), str) and TYPE.fullmatch(kind) and discreet_name(kind, house):
             return kind
     return None
 
@@ -207,20 +209,20 @@ def _type(said: dict[str, Any], house: House) -> str | None:
 def _message(error: dict[str, Any]) -> str | None:
     """Return an error's words, wherever the upstream's format has them."""
     for name in ("message", "detail", "error_description", "msg", "title", "error"):
-        said = error.get(name)
-        if isinstance(said, dict):
-            said = _message(said)
-        if isinstance(said, str) and said:
-            return said
-        if isinstance(said, list) and said:
-            return "; ".join(map(_violation, said[:VIOLATIONS_MOST]))
+        value = error.get(name)
+        if isinstance(value, dict):
+            value = _message(value)
+        if isinstance(value, str) and value:
+            return value
+        if isinstance(value, list) and value:
+            return "; ".join(map(_violation, value[:VIOLATIONS_MOST]))
     return None
 
 
-def _violation(one: Any) -> str:
-    """Return one of several violations, as FastAPI lists them: what is wrong and where. What was sent is not repeated."""
-    if not isinstance(one, dict):
-        return str(one)
-    place = one.get("loc")
-    where = ".".join(map(str, place)) if isinstance(place, list) else ""
-    return ": ".join(part for part in (where, _message(one) or "") if part)
+def _violation(violation: Any) -> str:
+    """Return a violation, as FastAPI lists several: what is wrong and where, without the value that was sent."""
+    if not isinstance(violation, dict):
+        return str(violation)
+    place = violation.get("loc")
+    field = ".".join(map(str, place)) if isinstance(place, list) else ""
+    return ": ".join(part for part in (field, _message(violation) or "") if part)

@@ -1,4 +1,4 @@
-"""An upstream's words of a refusal, without what is the operator's own: addresses, paths, keys, accounts.
+"""Removes what is the operator's own from an upstream's words of a refusal: addresses, paths, keys, accounts.
 
 Everything else reaches the caller to the letter, because it tells the caller what to change. So each rule here knows a
 shape, and `tests/gateway/serving/upstream/test_error_redaction.py` has for each what it masks and what it leaves alone.
@@ -93,19 +93,19 @@ API_PATH = re.compile(r"/(?:v\d+|api|generate|invocations|chat|completions|metri
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """The operator's own names: the hosts that this gateway talks to, the keys that it sends there."""
+    """The operator's own names: the hosts that this gateway connects to, and the keys that it sends there."""
 
     hosts: frozenset[str] = frozenset()
     keys: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, urls: Iterable[str | None], *keys: str | None) -> House:
-        found = (urlsplit(url).hostname for url in urls if url is not None)
-        return cls(frozenset(host for host in found if host), tuple(key for key in keys if key))
+        hosts = (urlsplit(url).hostname for url in urls if url is not None)
+        return cls(frozenset(host for host in hosts if host), tuple(key for key in keys if key))
 
     def has(self, host: str) -> bool:
         """Return whether a host is the operator's, or shares a domain with such a host."""
-        return host in self.hosts or any(_domain(one) == _domain(host) for one in self.hosts if "." in one)
+        return host in self.hosts or any(_domain(own) == _domain(host) for own in self.hosts if "." in own)
 
 
 NOBODY = House()
@@ -113,14 +113,14 @@ NOBODY = House()
 
 def discreet(message: str, house: House = NOBODY) -> str:
     """Return an upstream's message without what is the operator's own."""
-    said = message[:READ_MOST]
+    text = message[:READ_MOST]
     for key in house.keys:
-        said = _without_key(said, key)
-    said = URL.sub(lambda found: _url(found[0], house), said)
-    said = IPV6.sub(_address, said)
+        text = _without_key(text, key)
+    text = URL.sub(lambda match: _url(match[0], house), text)
+    text = IPV6.sub(_address, text)
     for host in sorted(house.hosts, key=len, reverse=True):
-        said = _without_host(said, host)
-    return PRIVATE.sub(MASK, said)[:MESSAGE_MOST]
+        text = _without_host(text, host)
+    return PRIVATE.sub(MASK, text)[:MESSAGE_MOST]
 
 
 def discreet_name(name: str, house: House = NOBODY) -> str | None:
@@ -162,36 +162,36 @@ def _domain(host: str) -> str:
     return ".".join(host.split(".")[-2:])
 
 
-def _without_host(said: str, host: str) -> str:
+def _without_host(text: str, host: str) -> str:
     """Mask a host of the operator's. A name that is also a word is a host only where a port follows."""
     is_word = re.fullmatch(r"[A-Za-z]+", host) is not None
     port = r":\d+" if is_word else r"(?::\d+)?"
     domain = re.escape(_domain(host)) if host.count(".") >= 2 and not _explains(host) else None
     others = rf"|(?<![\w@.-])(?:[\w-]+\.)+{domain}(?::\d+)?" if domain else ""
-    return re.sub(rf"(?<![\w.-]){re.escape(host)}{port}(?![\w-]|\.\w){others}", MASK, said, flags=re.IGNORECASE)
+    return re.sub(rf"(?<![\w.-]){re.escape(host)}{port}(?![\w-]|\.\w){others}", MASK, text, flags=re.IGNORECASE)
 
 
 def _explains(host: str) -> bool:
     return _domain(host) in DOCUMENTATION or re.fullmatch(r"[\d.]+", host) is not None
 
 
-def _without_key(said: str, key: str) -> str:
+def _without_key(text: str, key: str) -> str:
     """Mask the key, and any piece that is long enough to identify it."""
     if len(key) < 6:
-        return said
-    said = re.sub(rf"(?<!\w){re.escape(key)}(?!\w)", MASK, said)
+        return text
+    text = re.sub(rf"(?<!\w){re.escape(key)}(?!\w)", MASK, text)
     if len(key) < 20:
-        return said
+        return text
     pieces = {key[start : start + 10] for start in range(len(key) - 9)}
-    return re.sub(r"[\w-]{10,}", lambda found: MASK if any(part in found[0] for part in pieces) else found[0], said)
+    return re.sub(r"[\w-]{10,}", lambda match: MASK if any(part in match[0] for part in pieces) else match[0], text)
 
 
-def _address(found: re.Match[str]) -> str:
+def _address(match: re.Match[str]) -> str:
     """Mask an IPv6 address; a slice of a list in code looks much like an address."""
-    written = found["boxed"] or found["bare"]
+    address = match["boxed"] or match["bare"]
     try:
-        IPv6Address(written)
+        IPv6Address(address)
     except ValueError:
-        return found[0]
-    is_slice = found["boxed"] is not None and found.start() > 0 and found.string[found.start() - 1].isalnum()
-    return found[0] if is_slice else MASK
+        return match[0]
+    is_slice = match["boxed"] is not None and match.start() > 0 and match.string[match.start() - 1].isalnum()
+    return match[0] if is_slice else MASK

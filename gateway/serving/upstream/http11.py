@@ -37,7 +37,7 @@ class NotRead(UpstreamUnavailable):
 
 
 class WireReply:
-    """One reply, filled by its connection. It outlives its place there: its bytes can be read after the connection's end."""
+    """One reply, filled by its connection. Its bytes can still be read after the connection's end."""
 
     def __init__(self, connection: Connection, deadlines: Deadlines) -> None:
         self.status = 0
@@ -149,7 +149,7 @@ class WireReply:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    async def _wait(self, patience_s: float, otherwise: str) -> None:
+    async def _wait(self, patience_s: float, message: str) -> None:
         """Wait until something has come; raise the connection's error here."""
         if self._error is not None:
             raise self._error
@@ -161,7 +161,7 @@ class WireReply:
             self._waiter = None
         if self._is_late:
             self.close()
-            raise UpstreamTimeout(otherwise)
+            raise UpstreamTimeout(message)
 
 
 class Connection(asyncio.Protocol):
@@ -306,15 +306,15 @@ def _has_unread(fileno: int) -> bool:
 
     It closed the connection with unread bytes, which resets the connection, or before all of the bytes arrived.
     """
-    there = socket.socket(fileno=fileno)
+    connection = socket.socket(fileno=fileno)
     try:
-        if there.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             return True
         if TCP_INFO is None:
             return False
         (unacked,) = struct.unpack_from(
-            "=I", there.getsockopt(socket.IPPROTO_TCP, TCP_INFO, UNACKED_AT + 4), UNACKED_AT
+            "=I", connection.getsockopt(socket.IPPROTO_TCP, TCP_INFO, UNACKED_AT + 4), UNACKED_AT
         )
         return bool(unacked)
     finally:
-        there.detach()
+        connection.detach()

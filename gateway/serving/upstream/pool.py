@@ -51,15 +51,15 @@ class Pool:
     async def post(
         self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float, sent: Sent = untold
     ) -> WireReply:
-        named = [f"{name}: {value}\r\n" for name, value in more.items() if name not in self._own] if more else ()
+        lines = [f"{name}: {value}\r\n" for name, value in more.items() if name not in self._own] if more else ()
         request = b"POST %b%b%b HTTP/1.1\r\n%b%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
             *(self._prefix, path.encode(), self._query),
-            *(self._lines, "".join(named).encode("latin-1"), request_id.encode(), len(body), body),
+            *(self._lines, "".join(lines).encode("latin-1"), request_id.encode(), len(body), body),
         )
-        kept = self._kept(asyncio.get_running_loop().time())
-        if kept is not None:
+        idle = self._kept(asyncio.get_running_loop().time())
+        if idle is not None:
             try:
-                return await self._answered(kept, request, patience_s, sent)
+                return await self._answered(idle, request, patience_s, sent)
             except NotRead:
                 pass  # the other side had given the connection up, and does not work on a request that it did not read
         return await self._answered(await self._connect(min(patience_s, CONNECT_S)), request, patience_s, sent)
@@ -82,7 +82,7 @@ class Pool:
         await asyncio.sleep(0)  # their ends are reported in the next turn
 
     def _kept(self, now: float) -> Connection | None:
-        """Return the most recently used idle connection that the other side has kept, too."""
+        """Return the most recently used idle connection that the other side has kept open, too."""
         while self._idle:
             connection = self._idle.pop()
             idle_s = now - connection.idle_since
@@ -127,8 +127,8 @@ class Pool:
 class _Countdown:
     """Ends a timeout after a number of ticks."""
 
-    def __init__(self, deadlines: int, limit: asyncio.Timeout) -> None:
-        self._ticks_left = deadlines
+    def __init__(self, ticks: int, limit: asyncio.Timeout) -> None:
+        self._ticks_left = ticks
         self._limit = limit
 
     def tick(self) -> None:

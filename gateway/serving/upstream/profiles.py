@@ -20,7 +20,7 @@ class MediaBounds:
     audio_tokens_per_kb: int = 32
     file_tokens_max: int = 100_000
     kept_tokens_max: int = 131_072
-    """For an earlier answer, a conversation or a prompt that the upstream keeps, where the gateway knows nothing of it."""
+    """For an earlier answer, a conversation or a prompt that the upstream keeps, unknown to the gateway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Profile:
     """Whether each chunk can carry the count so far; then even chunks of several tokens are cut exactly."""
     choices_most: int = 16
     counts_choices_apart: bool = False
-    """Whether its usage is of one choice: then several choices are requested as a stream, which has the usage of each."""
+    """Whether its usage is of one choice: then several choices are requested as a stream, which has all usages."""
     tokenize_field: str | None = None
     """The field of its ``/tokenize`` that takes the text, where it has that route."""
     passes: frozenset[str] = frozenset()
@@ -46,9 +46,9 @@ class Profile:
     unknown_fields: str = "drop"
     """What becomes of any other field: ``drop``, ``refuse`` or ``pass``."""
     asks_usage: bool = True
-    """Whether it is asked, by ``stream_options``, for the usage of a stream."""
+    """Whether ``stream_options`` asks it for the usage of a stream."""
     always_streams: bool = False
-    """Whether it is asked to stream also for a caller that wants a whole answer."""
+    """Whether it is asked to stream even where the caller does not stream."""
     stops_on_hangup: bool = False
     """Whether the engine is known to stop generating once its connection is closed, streamed or whole."""
     finishes: bool = True
@@ -60,8 +60,8 @@ ANY = Profile("any")
 OPENAI = Profile(
     "openai",
     speaks=frozenset({CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS}),
-    chat_limits=("max_completion_tokens",),  # newer models refuse the other one, and both together
-    takes_engine_limits=False,  # what it does not know it refuses
+    chat_limits=("max_completion_tokens",),  # newer models refuse max_tokens, and both together
+    takes_engine_limits=False,  # it refuses fields that it does not know
 )
 VLLM = Profile("vllm", continuous_usage=True, tokenize_field="prompt", stops_on_hangup=True)
 SGLANG = Profile("sglang", continuous_usage=True, tokenize_field="prompt", stops_on_hangup=True)

@@ -61,7 +61,8 @@ class Transport(Protocol):
 
         The request is sent once. It is sent again, once and on a new connection, only where its first connection was
         kept from an earlier call and given up before the other side had read all of the request: before a byte was
-        written, or, where the client can tell, by a reset or with unacknowledged bytes, and without a byte of an answer.
+        written, or, where the client can tell, by a reset or with unacknowledged bytes, and without a byte of an
+        answer.
 
         Raises:
             UpstreamUnavailable: the endpoint does not answer, or not in HTTP.
