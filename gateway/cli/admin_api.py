@@ -1,4 +1,4 @@
-"""A running gateway's admin side, as commands reach it: the address, the token, and its refusals in one sentence."""
+"""Gives commands a client of a running gateway's admin side, and puts its refusals into one sentence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from gateway.errors import StartupError
 
 ANSWER_S = 120.0
-"""How long is waited for the gateway, which checks a menu for up to a minute."""
+"""How long to wait for the gateway's answer: it checks a menu for up to a minute."""
 
 Url = Annotated[str, typer.Option(envvar="TOKENCAP_URL", help="The gateway, or its admin side's own address.")]
 Token = Annotated[str, typer.Option(envvar="TOKENCAP_ADMIN_TOKEN", help="The admin token.")]
@@ -52,7 +52,7 @@ def ask(
 
 
 def problem(answer: httpx.Response) -> Mapping[str, Any]:
-    """Return what a refusal says of itself."""
+    """Return the JSON object of a refusal; empty where there is none."""
     try:
         body = answer.json()
     except ValueError:
@@ -62,10 +62,10 @@ def problem(answer: httpx.Response) -> Mapping[str, Any]:
 
 def refusal(answer: httpx.Response, advice: str = "") -> StartupError:
     """Return the error that ends the command: exit code 1 where the gateway refuses, 3 where it cannot answer now."""
-    told = problem(answer)
-    said = told.get("violation") or told.get("detail")
-    sentence = str(said) if said else f"There is no admin side of tokencap here: status {answer.status_code}."
-    return StartupError(sentence + advice, exit_code=3 if answer.status_code >= 500 or not said else 1)
+    body = problem(answer)
+    detail = body.get("violation") or body.get("detail")
+    sentence = str(detail) if detail else f"There is no admin side of tokencap here: status {answer.status_code}."
+    return StartupError(sentence + advice, exit_code=3 if answer.status_code >= 500 or not detail else 1)
 
 
 app = typer.Typer()
@@ -74,7 +74,7 @@ app = typer.Typer()
 @app.command("admin-token")
 def admin_token() -> None:
     """Print a new admin token, retiring the lost one. It is shown once and kept as a hash."""
-    # Commands that only ask a running gateway need no ledger, so they do not wait for its libraries.
+    # Commands that only call a running gateway need no ledger, so they do not wait for its libraries.
     from gateway.catalog.admin_tokens import new_admin_token  # noqa: PLC0415
     from gateway.clock import now_ms  # noqa: PLC0415
     from gateway.ledger.database import Database  # noqa: PLC0415

@@ -27,7 +27,7 @@ def bookkeeper(
     watch_fd: Annotated[int, typer.Option(help="Ends when the supervisor and all workers do.")],
     valkey_socket: Annotated[Path | None, typer.Option(help="The Valkey that is turned off by who is last.")] = None,
 ) -> None:
-    """Keep the books until the supervisor says stop, or it and all workers are gone."""
+    """Keep the books until the supervisor says stop, or until the supervisor and all workers are gone."""
     settings = read_settings()
     log_to_stderr(settings.log_level)
     asyncio.run(_keep_books(settings, watch_fd, valkey_socket))
@@ -35,10 +35,12 @@ def bookkeeper(
 
 async def _keep_books(settings: Settings, watch_fd: int, valkey_socket: Path | None) -> None:
     with closing(Database(settings.ledger_url)) as database, suppress(MeteringUnavailable):
-        currency_of(database, settings.given_currency, settings.currency)  # whoever started it, under whatever settings
+        currency_of(
+            database, settings.given_currency, settings.currency
+        )  # any process may have started it, with any settings
     stop = threading.Event()
-    telling = asyncio.create_task(told_to_stop(watch_fd))
-    telling.add_done_callback(lambda _: stop.set())
+    stop_signal = asyncio.create_task(told_to_stop(watch_fd))
+    stop_signal.add_done_callback(lambda _: stop.set())
     await asyncio.to_thread(books.run, settings, stop)
-    if valkey_socket is not None and await telling is Stop.ALONE:
+    if valkey_socket is not None and await stop_signal is Stop.ALONE:
         await valkey.shut_down(valkey_socket, settings.data_dir / "valkey")

@@ -1,4 +1,4 @@
-"""``tokencap customers``: create many customers, with keys that are new or that they have from elsewhere."""
+"""``tokencap customers``: creates many customers, with new keys or keys that they have from elsewhere."""
 
 from __future__ import annotations
 
@@ -55,30 +55,30 @@ def add(
         Path, typer.Option(metavar="PATH", help="What the new keys are added to, as JSON lines that only you can read.")
     ] = STANDARD,
 ) -> None:
-    """Create the customers in a file, and bring those that are there to what it says.
+    """Create the customers in a file, and change existing customers to match it.
 
-    A customer is there by its external_id; without one, if the same row was in a file before. One that is there is changed
-    in what its row says, and gets the keys that it lacks, by their names. The same file again changes nothing.
+    A customer exists if its external_id does; without one, if the same row was in a file before. An existing customer is
+    changed in the fields of its row, and gets the keys that it lacks, by their names. The same file again changes nothing.
 
     A CSV has the columns name, tier, status, period, timezone, external_id, limits such as period_tokens_max, and for
     one key each key_name (a new key), key_expires, or key_sha256 and key_prefix (a key that works elsewhere already).
     JSON lines are customers as POST /admin/customers/bulk takes them.
     """
-    given = list(_named(_read(file)))
-    with admin_client(url, token) as client, KeptKeys(out) as kept, timed(f"Creating {len(given)} customers"):
-        for first in range(0, len(given), AT_ONCE):
-            body = {"upsert": True, "customers": given[first : first + AT_ONCE]}
+    customers = list(_named(_read(file)))
+    with admin_client(url, token) as client, KeptKeys(out) as key_file, timed(f"Creating {len(customers)} customers"):
+        for first in range(0, len(customers), AT_ONCE):
+            body = {"upsert": True, "customers": customers[first : first + AT_ONCE]}
             answer = ask(client, "POST", "/admin/customers/bulk", body)
-            kept.add((answer.json() if answer.is_success else problem(answer).get("saved") or {}).get("data", []))
+            key_file.add((answer.json() if answer.is_success else problem(answer).get("saved") or {}).get("data", []))
             if not answer.is_success:
-                created, keys = kept.created
+                created, keys = key_file.created
                 advice = f" {created} customers are created, with {keys} keys." if created else ""
                 raise refusal(answer, advice)
-    told = ", ".join(f"{kept.states[state]} {state}" for state in ("created", "changed", "unchanged"))
-    print(f"{kept.customers} customers, {kept.keys} keys. {told}.", file=sys.stderr)
-    if kept.lost:
+    counts = ", ".join(f"{key_file.states[state]} {state}" for state in ("created", "changed", "unchanged"))
+    print(f"{key_file.customers} customers, {key_file.keys} keys. {counts}.", file=sys.stderr)
+    if key_file.lost:
         print(
-            f"{kept.lost} of these keys were made by an earlier run and are shown once: where its file is lost, make "
+            f"{key_file.lost} of these keys were made by an earlier run and are shown once: where its file is lost, make "
             "new ones with POST /admin/customers/{id}/keys.",
             file=sys.stderr,
         )
@@ -87,8 +87,8 @@ def add(
 class KeptKeys:
     """The file of new keys. It is opened before anything is created and is only appended to; a new file that stays empty is removed.
 
-    Keys are secrets: only its owner may read the file, also one that existed before. A customer's line is on disk before
-    the next request; a customer that has one already, by an earlier run, gets no other without a key in it.
+    Keys are secrets: only its owner may read the file, also a file that existed before. A customer's line is on disk before
+    the next request; a customer with a line from an earlier run gets another only for a new key.
 
     Raises:
         StartupError: the file cannot be written.
@@ -116,12 +116,12 @@ class KeptKeys:
             os.fchmod(descriptor, 0o600)
             self._file = os.fdopen(descriptor, "r+", encoding="utf-8")
             self._file.seek(0)
-            before = self._file.read()
+            text = self._file.read()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise StartupError(f"{self._path}: {reason}.", exit_code=2) from error
-        self._known = set(_ids_in(before))
-        if before and not before.endswith("\n"):
+        self._known = set(_ids_in(text))
+        if text and not text.endswith("\n"):
             self._file.write("\n")
         return self
 
@@ -132,24 +132,24 @@ class KeptKeys:
             if is_empty and self._is_new:
                 self._path.unlink()
 
-    def add(self, made: list[dict[str, Any]]) -> None:
+    def add(self, entries: list[dict[str, Any]]) -> None:
         """Write a line for each customer."""
-        for one in made:
-            line = _line(one)
-            made_elsewhere = {key["key_id"] for key in one["keys"] if not key["prefix"].startswith(OWN)}
-            silent = [key for key in line["keys"] if key["key"] is None and key["key_id"] not in made_elsewhere]
+        for entry in entries:
+            line = _line(entry)
+            made_elsewhere = {key["key_id"] for key in entry["keys"] if not key["prefix"].startswith(OWN)}
+            without_text = [key for key in line["keys"] if key["key"] is None and key["key_id"] not in made_elsewhere]
             self.customers += 1
             self.keys += len(line["keys"])
-            self.states[one["state"]] += 1
-            if one["state"] == "created":
+            self.states[entry["state"]] += 1
+            if entry["state"] == "created":
                 self.created = (self.created[0] + 1, self.created[1] + len(line["keys"]))
             if line["id"] in self._known and all(key["key"] is None for key in line["keys"]):
                 continue
-            self.lost += len(silent) if line["id"] not in self._known else 0
+            self.lost += len(without_text) if line["id"] not in self._known else 0
             self._known.add(line["id"])
             print(json.dumps(line, ensure_ascii=False), file=self._file or sys.stdout)
-        where = self._file or sys.stdout
-        where.flush()
+        output = self._file or sys.stdout
+        output.flush()
         if self._file is not None:
             os.fsync(self._file.fileno())
 
@@ -157,27 +157,27 @@ class KeptKeys:
 def _ids_in(lines: str) -> Iterator[str]:
     for line in lines.splitlines():
         try:
-            found = json.loads(line)
+            value = json.loads(line)
         except ValueError:
             continue
-        if isinstance(found, dict) and isinstance(found.get("id"), str):
-            yield found["id"]
+        if isinstance(value, dict) and isinstance(value.get("id"), str):
+            yield value["id"]
 
 
 LONGEST = 19
-"""Digits of the longest number that any limit can be."""
+"""Digits of the longest limit."""
 
 
 def _named(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield customers. One without an ``external_id`` is identified by its row's content and its count among equal rows."""
-    before: Counter[str] = Counter()
+    """Yield customers; those without an ``external_id`` are identified by their row's content and its count among equals."""
+    occurrences: Counter[str] = Counter()
     for row in rows:
         if row.get("external_id") is not None or "row" in row:
             yield row
             continue
-        said = json.dumps(row, sort_keys=True)
-        before[said] += 1
-        yield {**row, "row": hashlib.sha256(f"{before[said]} {said}".encode()).hexdigest()}
+        content = json.dumps(row, sort_keys=True)
+        occurrences[content] += 1
+        yield {**row, "row": hashlib.sha256(f"{occurrences[content]} {content}".encode()).hexdigest()}
 
 
 def _read(file: Path) -> Iterator[dict[str, Any]]:
@@ -232,6 +232,6 @@ def _customer(cells: dict[str, str], line: int) -> dict[str, Any]:
     return customer | ({"keys": [key]} if key else {})
 
 
-def _line(one: dict[str, Any]) -> dict[str, Any]:
-    customer = {name: one["customer"][name] for name in ("id", "name", "external_id")}
-    return {**customer, "keys": [{name: key[name] for name in ("key_id", "prefix", "key")} for key in one["keys"]]}
+def _line(entry: dict[str, Any]) -> dict[str, Any]:
+    customer = {name: entry["customer"][name] for name in ("id", "name", "external_id")}
+    return {**customer, "keys": [{name: key[name] for name in ("key_id", "prefix", "key")} for key in entry["keys"]]}

@@ -32,13 +32,13 @@ from pricing.market.market import read_market
 PACKAGES = Path(__file__).parents[2]
 MARKET = Path("gateway/demo/market.json")
 TO_LEARN = Path("gateway/demo/slow-market.json")
-"""A slow model and customers far apart: there tiers earn much more than one plan, and little time shows it."""
+"""A slow model and customers far apart: tiers earn much more than a single plan there, which a short demo can show."""
 
 NAMES = ("quick", "standard", "unlimited")
 LINE_EVERY_S = 5.0
 SPEED = 20.0
 LEARN_SPEED = 8.0
-"""Slow enough that what a machine adds to each answer's delay is little beside it."""
+"""Slow enough that the delay which the machine adds to each answer is relatively small."""
 
 LEARN_LEAST_S = 100.0
 """A demo shorter than this sees too little to learn a market from."""
@@ -85,10 +85,10 @@ def demo(
         ),
     ] = None,
 ) -> None:
-    """Price a sample market, publish the menu, let simulated customers choose and talk, compare what came of it.
+    """Price a sample market, publish the menu, let simulated customers choose and talk, compare the results.
 
     With --seconds 100 or more the operator does not know the market: it begins with a bad menu, learns from what
-    customers do, publishes a better one, and shows what was estimated beside what is true.
+    customers do, publishes a better one, and shows the estimate beside the truth.
 
     Exit 1 if the ledger differs from the model's own count, or the customers from what the menu expects of them by
     more than chance explains.
@@ -105,11 +105,11 @@ def demo(
             port=port,
             admin_token=token,  # type: ignore[arg-type]
             self_selection="conversation",
-            model_aliases=("*",),  # agents ask for the models of their makers
-            hosted_tools="drop",  # and bring tools that those would run
+            model_aliases=("*",),  # agents name the models of their makers
+            hosted_tools="drop",  # and bring tools that their makers would run
             requests_per_minute=CALLS_MOST,  # time is compressed, and so are the customers' minutes
             concurrency_max=CALLS_MOST,
-            log_level="warning",  # the story is what there is to read
+            log_level="warning",  # the story is the output
         )
         learns = not no_traffic and seconds is not None and seconds >= LEARN_LEAST_S
         pace = speed or (LEARN_SPEED if learns else SPEED)
@@ -131,17 +131,17 @@ async def _demo(
 ) -> bool:
     """Price the market while the gateway starts, tell the story, stop the gateway; return whether all agrees."""
     market = TO_LEARN if learns else MARKET
-    given = json.loads((PACKAGES / market).read_text("utf-8"))
-    law = law_of(read_market(given))
+    market_json = json.loads((PACKAGES / market).read_text("utf-8"))
+    law = law_of(read_market(market_json))
     stop_gateway, stop_story = asyncio.Event(), asyncio.Event()
-    told = asyncio.create_task(told_to_stop(None))
-    told.add_done_callback(lambda _: stop_story.set())
+    stop_signal = asyncio.create_task(told_to_stop(None))
+    stop_signal.add_done_callback(lambda _: stop_story.set())
     ready: asyncio.Future[Serving] = asyncio.get_running_loop().create_future()
     gateway = asyncio.create_task(run_gateway(settings, stop_gateway, ready.set_result, hurried(law, speed)))
     priced = asyncio.create_task(_priced(PACKAGES / market, settings.data_dir / "menu.json", NAMES))
     agrees = True
     try:
-        starting: list[asyncio.Future[Any]] = [ready, gateway, told]
+        starting: list[asyncio.Future[Any]] = [ready, gateway, stop_signal]
         await asyncio.wait(starting, return_when=asyncio.FIRST_COMPLETED)
         menu = await priced
         if ready.done():
@@ -149,11 +149,13 @@ async def _demo(
                 asyncio.get_running_loop().call_later(seconds, stop_story.set)
             stage = _stage(ready.result(), menu, market, law, token, speed)
             if learns and seconds is not None:
-                agrees = await Loop(stage, given, _price_in(settings.data_dir), Terminal()).tell(stop_story, seconds)
+                agrees = await Loop(stage, market_json, _price_in(settings.data_dir), Terminal()).tell(
+                    stop_story, seconds
+                )
             else:
                 agrees = await tell(stage, Terminal(), with_traffic, stop_story)
     finally:
-        told.cancel()
+        stop_signal.cancel()
         stop_gateway.set()
         await gateway
     return agrees
@@ -163,24 +165,24 @@ def _price_in(directory: Path) -> Price:
     """Return a function that prices a market through files in a directory."""
 
     async def price(market: Mapping[str, Any]) -> Any:
-        given = directory / "market.json"
-        await asyncio.to_thread(given.write_text, json.dumps(market), "utf-8")
-        return await _priced(given, directory / "priced.json")
+        market_file = directory / "market.json"
+        await asyncio.to_thread(market_file.write_text, json.dumps(market), "utf-8")
+        return await _priced(market_file, directory / "priced.json")
 
     return price
 
 
 async def _priced(market: Path, out: Path, names: Sequence[str] = ()) -> Any:
-    """Return the menu of a market, computed as anyone would compute it, in a process of its own.
+    """Return the menu of a market, computed by the command ``price menu`` in a process of its own.
 
-    Without names its tiers are t1, t2 and so on, for nobody knows how many there will be.
+    Without names its tiers are t1, t2 and so on, because their number is not known before.
 
     Raises:
-        StartupError: the menu was not computed; the process has said why.
+        StartupError: the menu was not computed; the process printed why.
     """
-    words = ["--market", str(market), "--tiers", str(len(NAMES)), "--out", str(out)]
-    words += ["--names", ",".join(names)] * bool(names)
-    command = [*PROGRAM, "price", "menu", *words]
+    options = ["--market", str(market), "--tiers", str(len(NAMES)), "--out", str(out)]
+    options += ["--names", ",".join(names)] * bool(names)
+    command = [*PROGRAM, "price", "menu", *options]
     # In a session of its own a Ctrl-C at the terminal does not end it half-way.
     pricing = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL, start_new_session=True)
     if await pricing.wait():

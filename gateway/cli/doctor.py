@@ -1,4 +1,4 @@
-"""``tokencap doctor``: looks at everything the gateway depends on, and says what to change."""
+"""``tokencap doctor``: checks everything the gateway depends on, and says what to change."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ FILES_LEAST = 4_096
 """Enough for two thousand calls at a time in one worker."""
 
 RECOUNTED_LEAST = 1_000
-"""Tokens that were counted again, from which on a difference says something."""
+"""The fewest recounted tokens from which a difference is significant."""
 
 RECOUNTED_APART = 0.05
-"""By how much two counts of the same text may differ: a template's own tokens are in one of them."""
+"""By how much two counts of the same text may differ: one of them includes a template's own tokens."""
 
 ANSWER_S = 10.0
 PERSISTENCE = ("appendonly", "appendfsync", "maxmemory-policy", "maxmemory")
@@ -106,20 +106,20 @@ def judge_files(allowed: int) -> Finding:
 
 
 def judge_persistence(config: Mapping[str, str]) -> Finding:
-    """Say whether a Redis with this configuration keeps what it is told."""
-    wrong = []
+    """Say whether a Redis with this configuration keeps its data."""
+    changes = []
     if config.get("appendonly") != "yes":
-        wrong.append("set appendonly to yes, or a restart forgets calls that nobody has written down yet")
+        changes.append("set appendonly to yes, or a restart forgets calls that nobody has written down yet")
     elif config.get("appendfsync") == "no":
-        wrong.append("set appendfsync to always (or everysec, which may lose a second)")
+        changes.append("set appendfsync to always (or everysec, which may lose a second)")
     if config.get("maxmemory-policy") != "noeviction":
-        wrong.append("set maxmemory-policy to noeviction, or a full server drops holds and records")
+        changes.append("set maxmemory-policy to noeviction, or a full server drops holds and records")
     if config.get("maxmemory") == "0":
-        wrong.append(
+        changes.append(
             "set maxmemory to what it may use, or the system kills a server that grows, instead of calls refused"
         )
-    if wrong:
-        return Finding("redis persistence", Verdict.CHANGE, "; ".join(wrong).capitalize() + ".")
+    if changes:
+        return Finding("redis persistence", Verdict.CHANGE, "; ".join(changes).capitalize() + ".")
     return Finding("redis persistence", Verdict.OK, f"appendonly, fsync {config.get('appendfsync')}, noeviction.")
 
 
@@ -133,7 +133,7 @@ def judge_clock(ahead_ms: int) -> Finding:
 
 
 def judge_aside(count: int) -> Finding:
-    """Say whether everything that was settled is in the book."""
+    """Say whether every settled record is in the book."""
     if count:
         sentence = f"{count} records are set aside, in nobody's bill: see the table usage_aside for the reasons."
         return Finding("ledger", Verdict.CHANGE, sentence)
@@ -141,15 +141,15 @@ def judge_aside(count: int) -> Finding:
 
 
 def judge_recount(counts: Mapping[Place, int]) -> Finding | None:
-    """Say whether the upstream's usage is what the house's tokenizer counts, where enough was counted to tell."""
-    said, counted = (counts.get((RECOUNTED.name, by), 0) for by in ("upstream", "tokenizer"))
+    """Say whether the upstream's usage agrees with this gateway's tokenizer; None where too little was recounted."""
+    reported, counted = (counts.get((RECOUNTED.name, source), 0) for source in ("upstream", "tokenizer"))
     if counted < RECOUNTED_LEAST:
         return None
-    beyond = said / counted - 1
+    beyond = reported / counted - 1
     way = "more" if beyond > 0 else "fewer"
     sentence = (
         f"the model's endpoint says {abs(beyond):.1%} {way} tokens than TOKENCAP_TOKENIZER counts in the same answers"
-        f" ({said:,} and {counted:,})"
+        f" ({reported:,} and {counted:,})"
     )
     if abs(beyond) <= RECOUNTED_APART:
         return Finding("usage", Verdict.OK, f"{sentence}.")
@@ -157,7 +157,7 @@ def judge_recount(counts: Mapping[Place, int]) -> Finding | None:
 
 
 def judge_upstream(status: int, models: Sequence[str], settings: Settings, engine: Engine | None = None) -> Finding:
-    """Say whether what ``GET …/models`` answered is an upstream that can be sold, and what it is taken for."""
+    """Say whether the answer to ``GET …/models`` is of an upstream that can be sold, and of which engine."""
     where = Endpoint(settings.upstream_url).at("/models")
     if status in (401, 403):
         return Finding("upstream", Verdict.CHANGE, f"{where} answers {status}: set TOKENCAP_UPSTREAM_KEY.")
@@ -169,8 +169,8 @@ def judge_upstream(status: int, models: Sequence[str], settings: Settings, engin
     if models and settings.model not in models:
         sentence = f"it serves {', '.join(models)}: set TOKENCAP_MODEL, which is {settings.model}, to one of them."
         return Finding("upstream", Verdict.CHANGE, sentence)
-    known = "" if engine is None else f": {engine}"
-    return Finding("upstream", Verdict.OK, f"{settings.upstream_url} answers{known}.")
+    suffix = "" if engine is None else f": {engine}"
+    return Finding("upstream", Verdict.OK, f"{settings.upstream_url} answers{suffix}.")
 
 
 async def _look_at_redis(settings: Settings) -> list[Finding]:
@@ -196,11 +196,11 @@ def _ask_redis(url: str) -> list[Finding]:
 
 def _persistence(client: redis.Redis) -> Finding:
     try:
-        found = cast(dict[Any, Any], client.config_get(*PERSISTENCE))
+        config = cast(dict[Any, Any], client.config_get(*PERSISTENCE))
     except ResponseError:
         sentence = "it does not say; make sure that it has appendonly yes and maxmemory-policy noeviction."
         return Finding("redis persistence", Verdict.OK, sentence)
-    return judge_persistence({_text(name): _text(value) for name, value in found.items()})
+    return judge_persistence({_text(name): _text(value) for name, value in config.items()})
 
 
 def _text(value: Any) -> str:

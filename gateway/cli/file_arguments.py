@@ -1,4 +1,4 @@
-"""Reads and writes the files that commands are given: - is standard input and output."""
+"""Reads and writes the files that commands name; - is standard input and output."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ def read_object(path: Path, option: str) -> dict[str, Any]:
     """
     try:
         text = sys.stdin.read() if path == STANDARD else path.read_text("utf-8")
-        given = parsed(text)
+        content = parsed(text)
     except OSError as error:
         raise StartupError(f"{name_of(path)}: {error.strerror}.", exit_code=2) from error
     except json.JSONDecodeError as error:
         raise StartupError(f"{name_of(path)}: line {error.lineno} is not JSON: {error.msg}.", exit_code=2) from error
     except (ValueError, RecursionError) as error:
         raise StartupError(f"{name_of(path)} is not JSON that can be read: {error}.", exit_code=2) from error
-    if not isinstance(given, dict):
+    if not isinstance(content, dict):
         raise StartupError(f"{name_of(path)} holds no JSON object, which {option} is to be.", exit_code=2)
-    return given
+    return content
 
 
 def parsed(text: str) -> Any:
     """Parse JSON that can be written again: its numbers are finite, its text is UTF-8.
 
     Raises:
-        ValueError: it is other text, or its numbers are too long.
-        RecursionError: it is nested too deeply.
+        ValueError: the text is no such JSON, or its numbers are too long.
+        RecursionError: the JSON is nested too deeply.
     """
-    given = json.loads(text, parse_constant=_refuse_constant)
+    value = json.loads(text, parse_constant=_refuse_constant)
     if "\\u" in text:
-        json.dumps(given, ensure_ascii=False).encode()  # half of a pair is refused here
-    return given
+        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is refused here
+    return value
 
 
 def _refuse_constant(name: str) -> None:
@@ -51,7 +51,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def name_of(path: Path) -> str:
-    """Return what a file is called in a sentence."""
+    """Return a file's name for a sentence."""
     return "Standard input" if path == STANDARD else str(path)
 
 

@@ -1,4 +1,4 @@
-"""The command ``tokencap``: which commands there are, and how each ends - one sentence and an exit code."""
+"""The command ``tokencap``: its list of commands, and how each ends - one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ COMMANDS = {
 }
 
 LOOKS_FOR_ITSELF = ("doctor", "demo")
-"""One tells of settings what it finds, the other leaves all of them behind."""
+"""``doctor`` reports wrong settings itself; ``demo`` uses none."""
 
 
 def main() -> None:
@@ -57,11 +57,11 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-def run(words: Sequence[str]) -> int:
+def run(arguments: Sequence[str]) -> int:
     """Run one command; return its exit code: 0 done, 1 the answer is no, 2 wrong use, 3 unavailable."""
     try:
-        _refuse_misspelt(words)
-        return int(_app(words)(list(words) or ["--help"], prog_name="tokencap", standalone_mode=False) or 0)
+        _refuse_misspelt(arguments)
+        return int(_app(arguments)(list(arguments) or ["--help"], prog_name="tokencap", standalone_mode=False) or 0)
     except typer.TyperException as error:
         return _say(error.format_message(), error.exit_code)
     except StartupError as error:
@@ -74,25 +74,25 @@ def run(words: Sequence[str]) -> int:
         return INTERRUPTED
     except OSError as error:
         return _say(f"{error.filename or 'The system'}: {error.strerror or error}.", UNAVAILABLE)
-    except Exception as error:  # noqa: BLE001 - a fault of ours; nobody above could put it into words
+    except Exception as error:  # noqa: BLE001 - a fault of ours, which nothing above reports
         return _say(_confess(error), UNAVAILABLE)
 
 
-def _refuse_misspelt(words: Sequence[str]) -> None:
-    """Refuse environment variables with our prefix that name no setting, for every command but a question for help."""
-    if "--help" in words or not words or words[0] in LOOKS_FOR_ITSELF:
+def _refuse_misspelt(arguments: Sequence[str]) -> None:
+    """Refuse environment variables with our prefix that name no setting, except in a call for help."""
+    if "--help" in arguments or not arguments or arguments[0] in LOOKS_FOR_ITSELF:
         return
     if any(name.upper().startswith("TOKENCAP_") for name in os.environ):
         settings = _loaded("gateway.settings")
         settings.refuse_misspelt(os.environ)
 
 
-def _app(words: Sequence[str]) -> typer.Typer:
-    """Return the commands. Only the one that is called is loaded, so that none waits for what others need."""
-    called = next((word for word in words if not word.startswith("-")), None)
+def _app(arguments: Sequence[str]) -> typer.Typer:
+    """Return the commands. Only the called command is loaded, so that none waits for the libraries of others."""
+    command = next((argument for argument in arguments if not argument.startswith("-")), None)
     app = typer.Typer(help="Meter and sell one aligned model in tiers.", add_completion=False, no_args_is_help=True)
     for name, entry in COMMANDS.items():
-        if name == called:
+        if name == command:
             app.add_typer(_loaded(entry.module).app)
         else:
             app.command(name, help=entry.help, hidden=entry.hidden)(_only_listed)
@@ -102,7 +102,7 @@ def _app(words: Sequence[str]) -> typer.Typer:
 def _loaded(module: str) -> Any:
     """Import a command's module with the garbage collector off: it finds hardly anything and takes a quarter of the time.
 
-    What an import makes lives as long as the process, so later collections leave it out too.
+    Imported objects live as long as the process, so later collections leave them out, too.
     """
     gc.disable()
     try:
@@ -113,7 +113,7 @@ def _loaded(module: str) -> Any:
 
 
 def _only_listed() -> None:
-    """Stand in the list of commands for a command that was not called."""
+    """Stand for a command that is listed and was not called."""
 
 
 def _say(sentence: str, exit_code: int) -> int:

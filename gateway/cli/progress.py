@@ -1,4 +1,4 @@
-"""Shows on a terminal how far long work has come, and nothing anywhere else."""
+"""Shows the progress of long work on a terminal, and nothing anywhere else."""
 
 from __future__ import annotations
 

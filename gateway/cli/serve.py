@@ -35,7 +35,7 @@ app = typer.Typer()
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A gateway that answers: where, and the admin token where it had to be made, which is shown now or never."""
+    """A running gateway: its addresses, and the admin token if this start made it, which is shown only now."""
 
     url: str
     admin_url: str
@@ -54,15 +54,15 @@ def serve(
 
 async def _serve(read: Callable[[], Settings]) -> None:
     stop, reload = asyncio.Event(), asyncio.Event()
-    telling = asyncio.create_task(told_to_stop(None))
-    telling.add_done_callback(lambda _: stop.set())
+    stop_signal = asyncio.create_task(told_to_stop(None))
+    stop_signal.add_done_callback(lambda _: stop.set())
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
     await run_gateway(read(), stop, _announce, reload=Reload(reload, read))
 
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """When new workers replace those that run, and where their settings come from."""
+    """When new workers replace the running workers, and where their settings come from."""
 
     asked: asyncio.Event
     read: Callable[[], Settings]
@@ -79,7 +79,7 @@ async def run_gateway(
 
     Args:
         law: how the simulated model answers, where it is the upstream.
-        reload: how its workers are replaced while it runs; None never does.
+        reload: how its workers are replaced while it runs; None never replaces them.
 
     Raises:
         StartupError: the data directory or a port is in use, or a part of the gateway does not come up.
@@ -100,13 +100,13 @@ async def run_gateway(
             now_ms=now_ms(),
         )
         settings = settings.model_copy(update={"currency": currency})
-        given = settings.admin_token.get_secret_value() if settings.admin_token else None
-        if given is not None:
-            ensure_admin_token(database, given, now_ms())
+        configured_token = settings.admin_token.get_secret_value() if settings.admin_token else None
+        if configured_token is not None:
+            ensure_admin_token(database, configured_token, now_ms())
 
         def say_ready() -> None:
-            # A token is made only now that it will be shown: a start that failed would have kept it to itself.
-            token = None if given is not None else ensure_admin_token(database, None, now_ms())
+            # A token is made only now that it will be shown: a start that failed would not have shown it.
+            token = None if configured_token is not None else ensure_admin_token(database, None, now_ms())
             urls = [sockets.url_of(listener) for listener in listeners]
             ready(Serving(urls[0], urls[-1], supervisor.upstream_url, token))
 
@@ -118,13 +118,13 @@ async def run_gateway(
 
 
 def _check_redis(redis_url: str, database: Database, identity: str) -> None:
-    """Refuse a Redis of another installation, and one that knows of records which the ledger lacks."""
+    """Refuse a Redis of another installation, and a Redis that knows of records which the ledger lacks."""
     tie(redis_url, identity)
     refuse_at_start(redis_url, database)
 
 
 def _listen(settings: Settings) -> list[socket.socket]:
-    """Return the public socket, and the admin side's own where an address of its own is set for it."""
+    """Return the public socket, and the admin side's socket if an address of its own is set."""
     public = sockets.listen(settings.host, settings.port)
     if settings.admin_host is None and settings.admin_port is None:
         return [public]
@@ -137,7 +137,7 @@ def _listen(settings: Settings) -> list[socket.socket]:
 
 
 def _addressed(settings: Settings, listeners: list[socket.socket]) -> Settings:
-    """Return the settings with the ports that were taken in place of 0."""
+    """Return the settings with the actual ports in place of 0."""
     ports = [sockets.port_of(listener) for listener in listeners]
     chosen: dict[str, object] = {"port": ports[0], "database_url": settings.ledger_url}
     if len(ports) > 1:

@@ -29,8 +29,12 @@ def credit(
     key: Key = None,
 ) -> None:
     """Credit a customer: a record with a negative charge, printed as it is in the ledger."""
-    named = {"record": record, "invoice": invoice}
-    body = {"amount_nanousd": amount, "reason": reason, **{name: one for name, one in named.items() if one is not None}}
+    targets = {"record": record, "invoice": invoice}
+    body = {
+        "amount_nanousd": amount,
+        "reason": reason,
+        **{name: target for name, target in targets.items() if target is not None},
+    }
     _put(url, token, f"/admin/customers/{quote(customer, safe='')}/credits", body, key)
 
 

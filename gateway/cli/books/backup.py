@@ -30,9 +30,9 @@ app = typer.Typer()
 def backup(
     to: Annotated[Path, typer.Option("--to", metavar="PATH", help="A new directory, or a new file .tar or .tar.gz.")],
 ) -> None:
-    """Copy the ledger, which has everything that cannot be made anew, while the gateway runs; recount the copy.
+    """Copy the ledger, which has everything that cannot be rebuilt, while the gateway runs; recount the copy.
 
-    What was settled before is in it. Exit 1 where the copy is made and its books do not add up.
+    Calls that were settled before are in it. Exit 1 where the copy is made and its books do not add up.
     """
     settings = read_settings()
     os.umask(PRIVATE_UMASK)
@@ -40,23 +40,25 @@ def backup(
         database.check()
         with suppress(MeteringUnavailable):
             _wait_until_booked(settings)
-        made, found = back_up(database, to, now_ms())
-    print(f"{to} is the ledger of installation {made.state.installation} up to record {made.state.seq}.")
-    tell(found)
+        copy, verifications = back_up(database, to, now_ms())
+    print(f"{to} is the ledger of installation {copy.state.installation} up to record {copy.state.seq}.")
+    tell(verifications)
 
 
-def tell(found: list[Verification]) -> None:
+def tell(verifications: list[Verification]) -> None:
     """Print whether the books of a copy add up; exit 1 where they do not."""
-    for verified in found:
-        if verified.bad is not None:
-            print(f"Chain {verified.chain}, row {verified.bad.seq}: {verified.bad.reason}.")
-    if not all(verified.is_sound for verified in found):
+    for verification in verifications:
+        if verification.bad is not None:
+            print(f"Chain {verification.chain}, row {verification.bad.seq}: {verification.bad.reason}.")
+    if not all(verification.is_sound for verification in verifications):
         raise typer.Exit(1)
-    print(f"{sum(verified.rows for verified in found)} rows were recounted, every one as it was written.")
+    print(
+        f"{sum(verification.rows for verification in verifications)} rows were recounted, every one as it was written."
+    )
 
 
 def _wait_until_booked(settings: Settings) -> None:
-    """Wait, for two seconds at most, until what is settled by now is in the ledger, where the Redis runs."""
+    """Wait, at most two seconds, until every settled call is in the ledger; without a running Redis do not wait."""
     url = settings.redis_url
     if url == "embedded":
         data = DataDir(settings.data_dir)

@@ -42,8 +42,8 @@ def close(
 ) -> None:
     """Close a month of all customers, make its invoices final, and write them with totals and a manifest.
 
-    It waits for in-flight calls and for records that are not in the ledger yet. Where a customer's month is still open
-    then, it exits with 1 and says whose and why. A second run goes on where the first ended, and changes nothing closed.
+    It waits for in-flight calls and for records that are not in the ledger yet. If a customer's month is still open
+    then, it exits with 1, naming customer and reason. A second run goes on where the first ended; closed months stay.
     """
     if not is_month(period):
         raise StartupError("A month is written as 2026-10.", exit_code=2)
@@ -70,7 +70,7 @@ async def _closed(settings: Settings, period: str, wait_s: int | None) -> State:
 
 
 def _close(settings: Settings, redis_url: str, period: str, wait_s: int | None) -> State:
-    """Close what can be closed, again and again while it may be over in time."""
+    """Close what can be closed; repeat it until all is closed, the time is up or a month has not ended."""
     patience = patience_ms(settings.call_deadline_s, settings.lease_s)
     until = time.monotonic() + (patience / 1000 if wait_s is None else wait_s)
     with closing(Database(settings.ledger_url)) as database, connect(redis_url) as client:
@@ -86,5 +86,5 @@ def _close(settings: Settings, redis_url: str, period: str, wait_s: int | None) 
 
 def _tell(period: str, state: State) -> None:
     print(f"{period} is {state.name}: closed of {state.closed} of {state.customers} customers.", file=sys.stderr)
-    for one in state.waiting_for:
-        print(f"{one.customer}: {one.why}", file=sys.stderr)
+    for waiting in state.waiting_for:
+        print(f"{waiting.customer}: {waiting.why}", file=sys.stderr)

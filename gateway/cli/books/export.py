@@ -47,8 +47,8 @@ def export(
 ) -> None:
     """Write the usage records of a month, or of a span of time, for billing, oldest first. Needs only the database.
 
-    A file is replaced at once when it is whole; beside it stands a manifest with its sums and its SHA-256. What is closed
-    is the same bytes for ever; what is not is refused without --open.
+    A file is replaced at once when it is whole; beside it stands a manifest with its sums and its SHA-256. A closed span
+    is the same bytes for ever; an open one is refused without --open.
     """
     form = format_named(written_as or _ending(out))
     span = Span(customer, *_bounds(since, until, period))
@@ -98,8 +98,8 @@ def _bounds(since: str | None, until: str | None, period: str | None) -> tuple[i
     return bounds
 
 
-def _moment(option: str, given: str) -> int:
+def _moment(option: str, text: str) -> int:
     try:
-        return understood(given)
+        return understood(text)
     except ValueError as error:
         raise StartupError(f"{option}: {error}", exit_code=2) from error

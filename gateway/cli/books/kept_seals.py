@@ -1,4 +1,4 @@
-"""Reads seals that were kept outside the ledger, for ``tokencap ledger verify``."""
+"""Reads seals that were stored outside the ledger, for ``tokencap ledger verify``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def kept_seals(path: Path) -> list[Seal]:
         StartupError: the file cannot be read, or a line of it is no seal.
     """
     try:
-        return [Seal.from_json(found) for found in _objects(path.read_text("utf-8"))]
+        return [Seal.from_json(fields) for fields in _objects(path.read_text("utf-8"))]
     except OSError as error:
         raise StartupError(f"The seals in {path} cannot be read: {error.strerror}.", exit_code=2) from error
     except ValueError as error:
@@ -30,21 +30,21 @@ def kept_seals(path: Path) -> list[Seal]:
         ) from error
 
 
-def seal_hash(given: str) -> str:
+def seal_hash(text: str) -> str:
     """Return the hash of a seal.
 
     Raises:
         StartupError: it is no hash.
     """
-    if not _HASH.fullmatch(given):
+    if not _HASH.fullmatch(text):
         raise StartupError(
-            f"{given[:80]!r} is no hash of a seal: it is 64 hexadecimal digits in lower case.", exit_code=2
+            f"{text[:80]!r} is no hash of a seal: it is 64 hexadecimal digits in lower case.", exit_code=2
         )
-    return given
+    return text
 
 
 def _objects(text: str) -> Iterator[Any]:
     for line in text.splitlines():
         if line.strip():
-            found = json.loads(line)
-            yield from found["data"] if isinstance(found, dict) and isinstance(found.get("data"), list) else [found]
+            value = json.loads(line)
+            yield from value["data"] if isinstance(value, dict) and isinstance(value.get("data"), list) else [value]

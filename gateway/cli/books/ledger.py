@@ -1,4 +1,4 @@
-"""``tokencap ledger``: check the books, migrate their tables, or rebuild the hot state from them."""
+"""``tokencap ledger``: checks the ledger, migrates its tables, or rebuilds the hot state from it."""
 
 from __future__ import annotations
 
@@ -49,26 +49,26 @@ def verify(
 ) -> None:
     """Recount the books row by row; exit 1 and name the first bad row where they do not add up.
 
-    Who can write the whole ledger can write one that adds up: seals that were kept elsewhere show that it is another.
+    Anyone who can write the whole ledger can write another that adds up: seals stored elsewhere show the difference.
     """
     published = Published(() if seals is None else kept_seals(seals), tuple(map(seal_hash, seal)))
     with closing(Database(read_settings().ledger_url)) as database, timed("Recounting"):
         database.check()
         verifications = verify_all(database, published)
         dead_letters = count_dead_letters(database)
-    for verified in verifications:
-        print("\n".join(_said(verified)))
+    for verification in verifications:
+        print("\n".join(_said(verification)))
     if not verifications:
         print("The books are empty.")
     if dead_letters:
         print(f"{dead_letters} records are set aside and in no chain: see the table usage_aside for the reasons.")
-    if not all(verified.is_sound for verified in verifications):
+    if not all(verification.is_sound for verification in verifications):
         raise typer.Exit(1)
 
 
 @app.command("seals")
 def seals() -> None:
-    """Print the seals of the chain, oldest first, one JSON object a line: keep them where who has the ledger has no access."""
+    """Print the seals of the chain, oldest first, one JSON object a line: keep them out of reach of anyone who can write the ledger."""
     with closing(Database(read_settings().ledger_url)) as database:
         database.check()
         for seal in seals_in_order(database):
@@ -81,12 +81,12 @@ def proof(record: Annotated[str, typer.Argument(metavar="ID", help="The id of a 
     with closing(Database(read_settings().ledger_url)) as database:
         database.check()
         try:
-            found = proof_of(database, record)
+            record_proof = proof_of(database, record)
         except NotSealedYet as error:
             raise StartupError(error.message, exit_code=1) from error
-    if found is None:
+    if record_proof is None:
         raise StartupError(f"There is no usage record {record}.", exit_code=1)
-    print(json.dumps(found, ensure_ascii=False))
+    print(json.dumps(record_proof, ensure_ascii=False))
 
 
 @app.command("migrate")
@@ -144,20 +144,24 @@ def _rebuild(settings: Settings, redis_url: str, without_missing: bool, book_mis
             raise StartupError(str(error)) from error
 
 
-def _said(verified: Verification) -> list[str]:
-    name = f"Chain {verified.chain}"
-    if verified.bad is not None:
-        record = f" ({verified.bad.id})" if verified.bad.id else ""
-        return [f"{name}, row {verified.bad.seq}{record}: {verified.bad.reason}."]
-    said = f"{name}: {verified.rows} rows, every one as it was written"
-    if verified.dropped:
-        said = f"{name}: {verified.rows} rows: {verified.dropped} were dropped by retention, the others are as they were written"
-    lines = [f"{said}, but for {verified.erased} that were erased: {LEFT_OF_ERASED}" if verified.erased else f"{said}."]
-    if (last := verified.last) is not None:
+def _said(verification: Verification) -> list[str]:
+    name = f"Chain {verification.chain}"
+    if verification.bad is not None:
+        record = f" ({verification.bad.id})" if verification.bad.id else ""
+        return [f"{name}, row {verification.bad.seq}{record}: {verification.bad.reason}."]
+    summary = f"{name}: {verification.rows} rows, every one as it was written"
+    if verification.dropped:
+        summary = f"{name}: {verification.rows} rows: {verification.dropped} were dropped by retention, the others are as they were written"
+    lines = [
+        f"{summary}, but for {verification.erased} that were erased: {LEFT_OF_ERASED}"
+        if verification.erased
+        else f"{summary}."
+    ]
+    if (last := verification.last) is not None:
         lines.append(
-            f"{name}: {verified.seals} seals cover rows 1 to {last.last_seq}; the last has the hash {last.hash}."
+            f"{name}: {verification.seals} seals cover rows 1 to {last.last_seq}; the last has the hash {last.hash}."
         )
     return lines + [
-        f"{name}: no seal has the hash {unseen}, so rows that it covered were rewritten or cut off."
-        for unseen in verified.unseen
+        f"{name}: no seal has the hash {missing_hash}, so rows that it covered were rewritten or cut off."
+        for missing_hash in verification.unseen
     ]

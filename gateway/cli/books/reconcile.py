@@ -61,19 +61,25 @@ def reconcile(
     theirs: dict[Place, dict[str, int]] = {}
     for report in found_reports:
         for place, sums in report.items():
-            known = theirs.setdefault(place, dict.fromkeys(sums, 0))
-            for what, amount in sums.items():
-                known[what] += amount
+            totals = theirs.setdefault(place, dict.fromkeys(sums, 0))
+            for field, amount in sums.items():
+                totals[field] += amount
     days = [day for day, _ in theirs]
     with closing(Database(settings.ledger_url)) as database:
         database.check()
         ours = sums_by_day(database, min(days), max(days) + DAY_MS)
-    found = reconciled(ours, theirs, model=settings.model, embedding_model=settings.embedding_model)
-    for one in found:
-        print(json.dumps({**asdict(one), "day": _day(one), "difference": one.difference}) if as_json else _said(one))
-    beyond = [one for one in found if abs(one.share) > within]
+    differences = reconciled(ours, theirs, model=settings.model, embedding_model=settings.embedding_model)
+    for difference in differences:
+        print(
+            json.dumps({**asdict(difference), "day": _day(difference), "difference": difference.difference})
+            if as_json
+            else _said(difference)
+        )
+    beyond = [difference for difference in differences if abs(difference.share) > within]
     if not as_json:
-        print(f"{len(set(days))} days: {len(beyond)} figures differ by more than {within:.1%}, {len(found)} at all.")
+        print(
+            f"{len(set(days))} days: {len(beyond)} figures differ by more than {within:.1%}, {len(differences)} at all."
+        )
     if beyond:
         raise typer.Exit(1)
 
@@ -103,30 +109,32 @@ def _fetch(
     settings: Settings, since_ms: int, until_ms: int, *, url: str | None, key_env: str | None
 ) -> dict[Place, dict[str, int]]:
     """Return the endpoint's report of some whole days."""
-    at = url or settings.upstream_url
-    if at == "simulated":
+    report_url = url or settings.upstream_url
+    if report_url == "simulated":
         raise StartupError("The simulated model reports no usage: name an endpoint with --url.", exit_code=2)
     endpoint = endpoint_of(settings)
     if key_env is not None:
         key = os.environ.get(key_env)
         if not key:
             raise StartupError(f"The variable {key_env} is not set.", exit_code=2)
-        endpoint = Endpoint.of(at, key)
-    elif url is not None:  # no other host is shown the key of the upstream
+        endpoint = Endpoint.of(report_url, key)
+    elif url is not None:  # the upstream's key is sent to no other host
         raise StartupError("With --url, name the variable of its key with --key-env.", exit_code=2)
-    pages = fetched(Endpoint(at, endpoint.headers), since_ms, until_ms, embeds=settings.embedding_model is not None)
+    pages = fetched(
+        Endpoint(report_url, endpoint.headers), since_ms, until_ms, embeds=settings.embedding_model is not None
+    )
     try:
         return read_report(json.dumps(pages), range(since_ms, until_ms, DAY_MS))
     except NoReport as error:
-        raise StartupError(f"{at} answers no report of usage: {error}.", exit_code=3) from error
+        raise StartupError(f"{report_url} answers no report of usage: {error}.", exit_code=3) from error
 
 
-def _day(one: Difference) -> str:
-    return written(one.day)[:10]
+def _day(difference: Difference) -> str:
+    return written(difference.day)[:10]
 
 
-def _said(one: Difference) -> str:
+def _said(difference: Difference) -> str:
     return (
-        f"{_day(one)}  {one.model}  {one.what}: ours {one.ours:,}, theirs {one.theirs:,}, "
-        f"{one.difference:+,} ({one.share:+.2%}): {one.cause}."
+        f"{_day(difference)}  {difference.model}  {difference.what}: ours {difference.ours:,}, theirs {difference.theirs:,}, "
+        f"{difference.difference:+,} ({difference.share:+.2%}): {difference.cause}."
     )

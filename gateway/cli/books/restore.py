@@ -24,18 +24,18 @@ def restore(
 ) -> None:
     """Put a backup into an empty data directory and database, and recount it; `tokencap serve` goes on from there.
 
-    Nothing that is there already is written over: a data directory or a database that is in use is refused.
+    Existing data is never overwritten: a data directory or a database that is in use is refused.
 
-    The hot state is rebuilt at that start. A Redis that knows of later records than the backup is refused then, with
-    what to do.
+    The hot state is rebuilt at the next start. A Redis that knows of later records than the backup is refused then, with
+    a sentence on what to do.
 
     Raises:
-        StartupError: there is no backup at that place, or it cannot be read, or what it would fill is not empty.
+        StartupError: there is no backup, it cannot be read, or the data directory or the database is not empty.
     """
     settings = read_settings()
     with claimed(settings.data_dir), closing(Database(settings.ledger_url)) as database, timed("Restoring"):
-        made, found = restored(source, database, settings.data_dir.absolute())
+        backup, verifications = restored(source, database, settings.data_dir.absolute())
     print(
-        f"Installation {made.state.installation} is restored as it was at {made.taken}, up to record {made.state.seq}."
+        f"Installation {backup.state.installation} is restored as it was at {backup.taken}, up to record {backup.state.seq}."
     )
-    tell(found)
+    tell(verifications)

@@ -1,4 +1,4 @@
-"""``tokencap price``: compute a menu from a market, check one, publish one."""
+"""``tokencap price``: computes a menu from a market, checks a menu, publishes a menu."""
 
 from __future__ import annotations
 
@@ -80,15 +80,15 @@ def menu(
 ) -> None:
     """Compute the most profitable menu of a market, with its certificate.
 
-    Of an estimated market it is a robust menu of as many tiers as the estimate bears, unless options say otherwise.
+    For an estimated market it is a robust menu of as many tiers as the estimate bears, unless options say otherwise.
     """
-    given = read_object(market, "--market")
-    wished = None if names is None else [name.strip() for name in names.split(",")]
+    market_json = read_object(market, "--market")
+    tier_names = None if names is None else [name.strip() for name in names.split(",")]
     plain = objective == "profit" and not (surplus_weight or everyone or price_max or surplus_min or today)
     further = further_of(
         surplus_weight=surplus_weight,
         everyone=everyone,
-        robust=(is_estimated(given) and plain) if robust is None else robust,
+        robust=(is_estimated(market_json) and plain) if robust is None else robust,
         near=near,
         price_max=price_max,
         surplus_min=surplus_min,
@@ -97,31 +97,31 @@ def menu(
     )
     tools = numerics()
     try:
-        asked = tools.further(further)
+        request = tools.further(further)
     except (NotAMarket, NotAMenu) as error:
         raise StartupError(f"{option_of(error)}: {error}", exit_code=2) from error
     try:
         with timed("Computing the menu"):
-            made = tools.optimal_menu(
-                read_market(given),
-                tiers=tiers if tiers is not None else tiers_of(given),
+            menu_json = tools.optimal_menu(
+                read_market(market_json),
+                tiers=tiers if tiers is not None else tiers_of(market_json),
                 bill=bill,
-                names=wished,
+                names=tier_names,
                 created=written(now_ms()),
                 objective=objective,
-                further=asked,
+                further=request,
             )
     except NotAMarket as error:
         raise StartupError(f"{name_of(market)}: {error}", exit_code=2) from error
     except NotAMenu as error:
         raise StartupError(f"{option_of(error)}: {error}", exit_code=2) from error
-    text = json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(menu_json, indent=2, ensure_ascii=False) + "\n"
     if out == STANDARD:
         print(text, end="")
         return
     replace_file(out, text)
-    print(*_computed(made, objective), sep="\n")
-    _advise(tools, read_market(given), made)
+    print(*_computed(menu_json, objective), sep="\n")
+    _advise(tools, read_market(market_json), menu_json)
 
 
 @app.command("starter")
@@ -129,7 +129,7 @@ def starter_market(
     out: Annotated[Path, typer.Option(metavar="PATH|-", help="Where market.json goes; - is standard output.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(starter_names())}.")] = "chat",
 ) -> None:
-    """Write a market to begin with before anything was seen. It is an assumption, and says so."""
+    """Write a market to begin with while there are no records. It is an assumption, and says so."""
     text = json.dumps(starter(name), indent=2) + "\n"
     if out == STANDARD:
         print(text, end="")
@@ -144,15 +144,15 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as one JSON object.")] = False,
 ) -> None:
     """Check a menu from the file alone: every figure is computed again. Exit 1 names the worst violation."""
-    given = read_object(menu, "MENU")
+    menu_json = read_object(menu, "MENU")
     with timed("Checking the menu"):
-        verdict = numerics().verify(given)
+        verdict = numerics().verify(menu_json)
     if as_json:
         print(json.dumps(asdict(verdict)))
     if verdict.violation is not None:
         raise StartupError(verdict.violation, exit_code=1)
     if not as_json:
-        print(*_sound(given, verdict), sep="\n")
+        print(*_sound(menu_json, verdict), sep="\n")
 
 
 @app.command("report")
@@ -164,22 +164,22 @@ def report(
     ] = None,
 ) -> None:
     """Write one HTML page on a menu: tiers and who takes them, profit, worth, slacks. It needs no network."""
-    made = read_object(menu, "--menu")
-    given = None if market is None else read_object(market, "--market")
+    menu_json = read_object(menu, "--menu")
+    market_json = None if market is None else read_object(market, "--market")
     tools = numerics()
     try:
         with timed("Writing the report"):
-            verdict = tools.verify(made)
+            verdict = tools.verify(menu_json)
             if verdict.violation is not None:
                 raise StartupError(f"{name_of(menu)}: {verdict.violation}", exit_code=1)
-            page = tools.report(read_market(made["market"] if given is None else given), made)
+            page = tools.report(read_market(menu_json["market"] if market_json is None else market_json), menu_json)
     except NotAMarket as error:
         raise StartupError(f"{name_of(menu if market is None else market)}: {error}", exit_code=2) from error
     if out == STANDARD:
         print(page, end="")
         return
     replace_file(out, page)
-    print(f"The report on menu {made['version']} is in {out}.")
+    print(f"The report on menu {menu_json['version']} is in {out}.")
 
 
 @app.command("publish")
@@ -194,14 +194,14 @@ def publish(
     yes: Annotated[bool, typer.Option("--yes", help="Publish it even if sending cut answers back pays.")] = False,
 ) -> None:
     """Send a menu to a running gateway, which checks it again, and put it in force."""
-    given = read_object(menu, "MENU")
-    moved = _moves(moves)
+    menu_json = read_object(menu, "MENU")
+    tier_moves = _moves(moves)
     if not yes:
-        _confirm(given)
+        _confirm(menu_json)
     with admin_client(url, token) as client, timed("The gateway checks the menu"):
         publisher = Publisher(client)
-        version = publisher.post(given)
-        publisher.publish(version, effective, moved)
+        version = publisher.post(menu_json)
+        publisher.publish(version, effective, tier_moves)
     print(f"Menu {version} is published at {url}.")
 
 
@@ -225,7 +225,7 @@ class Numerics:
 
 
 def numerics() -> Numerics:
-    """Load numpy and what is computed with it: here and nowhere else, so that only what computes waits for it."""
+    """Load numpy and the functions that need it: only here, so that only commands that compute wait for it."""
     from pricing.certificate import verify  # noqa: PLC0415
     from pricing.market.worth import valuation_of  # noqa: PLC0415
     from pricing.mechanism.lasting import advise  # noqa: PLC0415
@@ -233,8 +233,8 @@ def numerics() -> Numerics:
     from pricing.menus.objectives import Further  # noqa: PLC0415
     from pricing.report.report import report  # noqa: PLC0415
 
-    def advice(market: Market, most: int) -> str:
-        return advise(valuation_of(market), most=most).sentence
+    def advice(market: Market, tiers_max: int) -> str:
+        return advise(valuation_of(market), most=tiers_max).sentence
 
     return Numerics(advice, Further.from_json, optimal_menu, report, verify)
 
@@ -264,31 +264,31 @@ def _sound(menu: dict[str, Any], verdict: Verdict) -> list[str]:
     ]
 
 
-def _moves(given: str | None) -> dict[str, str]:
-    """Return the tier names of before with the names that take their place.
+def _moves(text: str | None) -> dict[str, str]:
+    """Return old tier names with the names that replace them.
 
     Raises:
-        StartupError: it is not written as ``old=new,…``.
+        StartupError: the text is not written as ``old=new,…``.
     """
-    moved: dict[str, str] = {}
-    for pair in given.split(",") if given else []:
+    tier_moves: dict[str, str] = {}
+    for pair in text.split(",") if text else []:
         old, equals, new = (part.strip() for part in pair.partition("="))
-        if not (old and equals and new) or old in moved:
+        if not (old and equals and new) or old in tier_moves:
             raise StartupError("--moves is written old=new,old=new with each old tier once.", exit_code=2)
-        moved[old] = new
-    return moved
+        tier_moves[old] = new
+    return tier_moves
 
 
 def _confirm(menu: dict[str, Any]) -> None:
-    """Ask whether to publish a menu that customers could get round.
+    """Ask whether to publish a menu under which sending cut answers back pays.
 
     Raises:
-        StartupError: the answer is no, or nobody is there to give one.
+        StartupError: the answer is no, or standard input is no terminal.
     """
     totals = menu.get("totals")
     gain = totals.get("resume_gain_nanousd") if isinstance(totals, dict) else None
     if not isinstance(gain, int | float) or gain <= 0:
-        return  # where the file lies about it, the gateway refuses the file
+        return  # the gateway refuses a file with a false figure
     if not sys.stdin.isatty():
         raise StartupError(f"Nothing is published without --yes: {' '.join(resumption_lines(menu))}", exit_code=1)
     print(*resumption_lines(menu), "Publish it all the same? [y/N] ", sep="\n", end="", file=sys.stderr, flush=True)

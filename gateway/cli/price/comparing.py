@@ -1,4 +1,4 @@
-"""``tokencap price compare``, ``compare-models``, ``sensitivity``, ``frontier``: menus in one market, models, what else may be."""
+"""``tokencap price compare``, ``compare-models``, ``sensitivity``, ``frontier``: compares menus, models and markets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Numerics:
 
 
 def numerics() -> Numerics:
-    """Load numpy and what compares with it: here and nowhere else, so that only what computes waits for it."""
+    """Load numpy and the functions that need it: only here, so that only commands that compute wait for it."""
     from pricing.comparisons.frontiers import frontier  # noqa: PLC0415
     from pricing.comparisons.models import compare_models  # noqa: PLC0415
     from pricing.comparisons.sensitivity import sensitivity  # noqa: PLC0415
@@ -52,13 +52,13 @@ def compare_models(
     tiers: Annotated[int | None, typer.Option(min=1, help="At most so many tiers; else the full menu.")] = None,
 ) -> None:
     """Say which of several models, each with its market.json, earns the most to sell, and by how much."""
-    twice = next((path for place, path in enumerate(markets) if path in markets[:place]), None)
-    if twice is not None:
-        raise StartupError(f"{name_of(twice)} is given twice.", exit_code=2)
-    read = {name_of(path): _market(path) for path in markets}
+    repeated = next((path for place, path in enumerate(markets) if path in markets[:place]), None)
+    if repeated is not None:
+        raise StartupError(f"{name_of(repeated)} is given twice.", exit_code=2)
+    markets_by_name = {name_of(path): _market(path) for path in markets}
     with _in_a_sentence(), timed("Comparing the models"):
-        models = numerics().models(read, tiers=tiers)
-    currency = next(iter(read.values())).currency
+        models = numerics().models(markets_by_name, tiers=tiers)
+    currency = next(iter(markets_by_name.values())).currency
     rows = [["model", "profit", "95 % interval", "behind the best", "95 % interval", "single plan", "first best"]]
     for model in models:
         rows.append(
@@ -77,7 +77,7 @@ def compare_models(
 
 def compare(menus: Files) -> None:
     """Show what several menus earn, leave to customers and earn if callers resume, each in its own market."""
-    read = [(name_of(path), read_object(path, "MENU")) for path in menus]
+    named_menus = [(name_of(path), read_object(path, "MENU")) for path in menus]
     fields = (
         ("profit", "profit_nanousd"),
         ("if resumed", "profit_if_resumed_nanousd"),
@@ -85,7 +85,7 @@ def compare(menus: Files) -> None:
         ("kept by customers", "customers_surplus_nanousd"),
     )
     rows = [["menu", "tiers", *(title for title, _ in fields), "not served"]]
-    for name, menu in read:
+    for name, menu in named_menus:
         try:
             Menu.from_json(menu)
             totals = menu["totals"]
@@ -94,27 +94,30 @@ def compare(menus: Files) -> None:
         except (NotAMenu, KeyError, TypeError) as error:
             raise StartupError(f"{name} is no computed menu.", exit_code=2) from error
     print(*columns(rows), sep="\n")
-    if len({str(sorted(menu["market"].items())) for _, menu in read if isinstance(menu.get("market"), dict)}) > 1:
+    if (
+        len({str(sorted(menu["market"].items())) for _, menu in named_menus if isinstance(menu.get("market"), dict)})
+        > 1
+    ):
         print("The menus are of different markets: each line is of its own.")
 
 
 def sensitivity(
     menu: Annotated[Path, typer.Argument(metavar="MENU", help="menu.json, or - for standard input.")],
 ) -> None:
-    """Show what a menu earns where value, cost, pace, lengths or urgency are not what they were taken to be."""
-    made = read_object(menu, "MENU")
+    """Show what a menu earns where value, cost, pace, lengths or urgency differ from those assumed."""
+    menu_json = read_object(menu, "MENU")
     with _in_a_sentence(name_of(menu)):
         try:
-            Menu.from_json(made)
-            market = read_market(made["market"])
+            Menu.from_json(menu_json)
+            market = read_market(menu_json["market"])
         except (NotAMenu, KeyError) as error:
             raise StartupError(f"{name_of(menu)} is no computed menu.", exit_code=2) from error
         with timed("Shifting the market"):
-            lines = numerics().sensitivity(market, made)
+            lines = numerics().sensitivity(market, menu_json)
     rows = [["", *(f"{shift:+.0%}" for shift in lines[0].shifts), "pays down to", "pays up to"]]
     for line in lines:
         ends = ["-" if end is None else f"{end:+.1%}" for end in (line.below, line.above)]
-        rows.append([line.thing, *(amount(made, profit) for profit in line.profits), *ends])
+        rows.append([line.thing, *(amount(menu_json, profit) for profit in line.profits), *ends])
     print(*columns(rows), sep="\n")
 
 
@@ -123,13 +126,13 @@ def frontier(
     tiers: Annotated[int | None, typer.Option(min=1, help="At most so many tiers; else the full menu.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="PATH", help="Where the drawing goes, an SVG file.")] = None,
 ) -> None:
-    """Show profit against what customers keep, from the most profitable menu to the one that leaves them most."""
-    given = _market(market)
+    """Show profit against what customers keep, from the most profitable menu to the menu that leaves them most."""
+    parsed_market = _market(market)
     with _in_a_sentence(name_of(market)), timed("Computing the menus"):
-        found = numerics().frontier(given, tiers=tiers)
-    print(found.summary())
+        result = numerics().frontier(parsed_market, tiers=tiers)
+    print(result.summary())
     if out is not None:
-        replace_file(out, found.plot())
+        replace_file(out, result.plot())
         print(f"The drawing is in {out}.")
 
 

@@ -1,4 +1,4 @@
-"""``tokencap price fit``: estimate a market from what customers did, from the ledger or from files."""
+"""``tokencap price fit``: estimates a market from what customers did, by the ledger or by files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pricing.mechanism.uncertainty import Understated
 
 DRAWS = 60
-"""Equally likely markets; few of them do not reach the tails of the price that keeps the marginal type."""
+"""Equally likely markets; with fewer the tails of the price that keeps the marginal type are missed."""
 
 Disconnect = Literal["stops", "runs"]
 Json = dict[str, Any]
@@ -90,45 +90,45 @@ def fit(
     draws: Annotated[int, typer.Option(min=2, max=1000, help="Equally likely markets to draw.")] = DRAWS,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
 ) -> None:
-    """Estimate a market from what customers did, with intervals and with what nobody can know from it.
+    """Estimate a market from what customers did, with intervals, and say what the records cannot tell.
 
-    Worth and costs are yours to say; unless an option does, they are those of --market, or of the newest menu's market.
+    Worth and costs are yours to set by options; otherwise they are those of --market, or of the newest menu's market.
     """
     _either(estimate_value and value is not None, "--value-nanousd or --estimate-value")
     _either((database is None) == (usage is None), "--usage with --menu, or --database")
     since_ms, tools = _moment(since), estimators()
     try:
         if database is not None:
-            seen, bodies = _in_ledger(tools, database, since_ms)
+            statistics, bodies = _in_ledger(tools, database, since_ms)
         else:
             bodies = [read_object(path, "--menu") for path in menu or ()]
             lines = counted(records_in(usage or (), _lines), "records")
-            seen = tools.seen_in_records(lines, _menus(bodies), own_tiers=own_tiers, since_ms=since_ms)
-        given = tools.given(_assumed(assumed, bodies), value, cost, on_disconnect, is_estimated=estimate_value)
-        given = replace(given, lengths_may_differ=may_differ, without_holders=no_holders)
+            statistics = tools.seen_in_records(lines, _menus(bodies), own_tiers=own_tiers, since_ms=since_ms)
+        assumptions = tools.given(_assumed(assumed, bodies), value, cost, on_disconnect, is_estimated=estimate_value)
+        assumptions = replace(assumptions, lengths_may_differ=may_differ, without_holders=no_holders)
         with timed("Estimating the market"):
-            estimate = tools.fit(seen, given, draws=draws, random=tools.random(seed))
+            estimate = tools.fit(statistics, assumptions, draws=draws, random=tools.random(seed))
             market = tools.market_of(estimate, tools.priced(estimate))
     except tools.refuses as error:
         raise StartupError(f"No market can be estimated: {error}", exit_code=1) from error
-    _tell(out, market, tools.summary(seen, estimate))
+    _tell(out, market, tools.summary(statistics, estimate))
 
 
-def _either(wrong: bool, options: str) -> None:
-    if wrong:
+def _either(is_wrong: bool, options: str) -> None:
+    if is_wrong:
         raise StartupError(f"Give either {options}.", exit_code=2)
 
 
 def _in_ledger(tools: Estimators, database: str, since_ms: int) -> tuple[Statistics, list[Json]]:
-    """Return what customers did by the ledger, and the newest menu that was computed."""
+    """Return what customers did, from the ledger, and the newest computed menu."""
     with closing(tools.ledger(database)) as ledger, timed("Adding up the ledger"):
         ledger.check()
-        seen = tools.seen_in_ledger(ledger, now_ms(), since_ms=since_ms)[0]
-        return seen, tools.menu_bodies(ledger)
+        statistics = tools.seen_in_ledger(ledger, now_ms(), since_ms=since_ms)[0]
+        return statistics, tools.menu_bodies(ledger)
 
 
 def _tell(out: Path, market: Json, summary: list[str]) -> None:
-    """Write the market, and where it went to a file, the summary to standard output."""
+    """Write the market; if it goes to a file, print the summary."""
     text = json.dumps(market, indent=2, ensure_ascii=False) + "\n"
     if out == STANDARD:
         print(text, end="")
@@ -155,7 +155,7 @@ class Estimators:
 
 
 def estimators() -> Estimators:
-    """Load numpy and what estimates with it: here and nowhere else, so that only what estimates waits for it."""
+    """Load numpy and the functions that need it: only here, so that only commands that estimate wait for it."""
     from numpy.random import default_rng  # noqa: PLC0415
 
     from gateway.ledger.database import Database  # noqa: PLC0415
@@ -207,15 +207,15 @@ def _menus(bodies: Iterable[Json]) -> dict[str, Menu]:
 
 
 def _assumed(path: Path | None, bodies: list[Json]) -> Market | None:
-    """Return the market that stands for what no record tells: the given one, or that of the newest menu with one.
+    """Return the market for what no record tells: the one in the file, or that of the newest menu with a market.
 
     Raises:
-        StartupError: it is no market.
+        StartupError: the file or the menu has no valid market.
     """
     with_market = [body for body in bodies if isinstance(body.get("market"), Mapping)]
     newest = max(with_market, key=lambda body: str(body.get("created", "")), default=None)
-    given = read_object(path, "--market") if path is not None else newest and newest["market"]
+    market_json = read_object(path, "--market") if path is not None else newest and newest["market"]
     try:
-        return None if given is None else read_market(given)
+        return None if market_json is None else read_market(market_json)
     except NotAMarket as error:
         raise StartupError(f"{name_of(path) if path else 'The market of the menu'}: {error}", exit_code=2) from error

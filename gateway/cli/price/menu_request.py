@@ -1,4 +1,4 @@
-"""The options of ``tokencap price menu``, and the request that they come to: one sentence for each wrong one."""
+"""The options of ``tokencap price menu``, and the request that they make; a wrong option is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pricing.market.fields import NotAMarket
 from pricing.menus.menu import NotAMenu
 
 NEAR = {"pace": 0.02, "length": 0.02, "urgency": 0.1, "value_sigma": 0.1, "loss_max": 0.02, "single_share_min": 0.97}
-"""How far a market may be from what it was taken to be, and what is held to, unless ``--near`` says otherwise."""
+"""How far a market may be from the assumed one, and the limits that are kept, unless ``--near`` says otherwise."""
 
 OPTIONS = {
     "price_nanousd_max": "--price-max",
@@ -24,7 +24,7 @@ OPTIONS = {
     "conversation_tokens_max": "--today",
     "price_nanousd": "--today",
 }
-"""By what option a wish is given that is called otherwise in a menu."""
+"""The options of fields that have another name in a menu."""
 
 
 def further_of(
@@ -43,13 +43,13 @@ def further_of(
     Raises:
         StartupError: an option is malformed, or one of two that belong together is missing.
     """
-    asked: dict[str, Any] = {"surplus_weight": surplus_weight, "everyone": everyone}
+    request: dict[str, Any] = {"surplus_weight": surplus_weight, "everyone": everyone}
     if robust:
-        asked["robust"] = NEAR | _numbers("--near", near, float)
+        request["robust"] = NEAR | _numbers("--near", near, float)
     elif near is not None:
         raise StartupError("--near says how far a --robust menu looks; this one is not.", exit_code=2)
     highest, least = _by_tier("--price-max", price_max), _by_tier("--surplus-min", surplus_min)
-    asked["terms"] = [
+    request["terms"] = [
         {"tier": tier}
         | ({"price_nanousd_max": highest[tier]} if tier in highest else {})
         | ({"surplus_nanousd_min": least[tier]} if tier in least else {})
@@ -58,52 +58,52 @@ def further_of(
     if (worse_off_max is None) != (today is None):
         raise StartupError("--worse-off-max and --today belong together.", exit_code=2)
     if worse_off_max is not None and today is not None:
-        asked["worse_off"] = {"share_max": worse_off_max, "today": read_object(today, "--today").get("tiers")}
-    return asked
+        request["worse_off"] = {"share_max": worse_off_max, "today": read_object(today, "--today").get("tiers")}
+    return request
 
 
 def option_of(error: NotAMarket | NotAMenu) -> str:
-    """Return the option that something wrong with a wish was given by."""
+    """Return the option that caused an error."""
     if isinstance(error, NotAMarket):
         return "--near"
     return OPTIONS.get(error.field, f"--{error.field.replace('_', '-')}")
 
 
 def tiers_of(market: Mapping[str, Any]) -> int | None:
-    """Return how many tiers an estimated market bears, None for the full menu or where nobody estimated it."""
-    beside = market.get("estimate")
-    tiers = beside.get("tiers") if isinstance(beside, Mapping) else None
+    """Return how many tiers an estimated market bears; None for the full menu or a market that was not estimated."""
+    estimate = market.get("estimate")
+    tiers = estimate.get("tiers") if isinstance(estimate, Mapping) else None
     return tiers if isinstance(tiers, int) and not isinstance(tiers, bool) else None
 
 
 def is_estimated(market: Mapping[str, Any]) -> bool:
-    """Return whether a market was estimated and its draws stand beside it, over which a robust menu is chosen."""
-    beside = market.get("estimate")
-    return isinstance(beside, Mapping) and bool(beside.get("draws"))
+    """Return whether a market was estimated and has draws, over which a robust menu is chosen."""
+    estimate = market.get("estimate")
+    return isinstance(estimate, Mapping) and bool(estimate.get("draws"))
 
 
-def _by_tier(option: str, given: str | None) -> dict[int, int]:
-    return {int(tier): amount for tier, amount in _numbers(option, given, int).items()}
+def _by_tier(option: str, text: str | None) -> dict[int, int]:
+    return {int(tier): amount for tier, amount in _numbers(option, text, int).items()}
 
 
-def _numbers(option: str, given: str | None, kind: type[int] | type[float]) -> dict[Any, Any]:
+def _numbers(option: str, text: str | None, number_type: type[int] | type[float]) -> dict[Any, Any]:
     """Return ``a=1,b=2`` as a mapping."""
-    found: dict[Any, Any] = {}
-    for pair in given.split(",") if given else ():
+    numbers: dict[Any, Any] = {}
+    for pair in text.split(",") if text else ():
         name, equals, number = (part.strip() for part in pair.partition("="))
         try:
             if (
                 not equals
-                or name in found
-                or (kind is int and not name.isdecimal())
-                or (kind is float and name not in NEAR)
+                or name in numbers
+                or (number_type is int and not name.isdecimal())
+                or (number_type is float and name not in NEAR)
             ):
                 raise ValueError(pair)
-            found[name] = kind(number)
+            numbers[name] = number_type(number)
         except ValueError as error:
-            names = "the tiers' places, 1 the smallest" if kind is int else f"any of {', '.join(NEAR)}"
+            names = "the tiers' places, 1 the smallest" if number_type is int else f"any of {', '.join(NEAR)}"
             raise StartupError(f"{option} is written a=number,b=number with {names}.", exit_code=2) from error
-    return found
+    return numbers
 
 
 Bill = Annotated[Literal["conversation", "subscription"], typer.Option(help="What is paid for.")]

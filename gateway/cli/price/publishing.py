@@ -25,10 +25,10 @@ class Publisher:
         self._client = client
 
     def post(self, menu: Mapping[str, Any]) -> str:
-        """Give the gateway a menu, which it checks, and return its version; one that it has already stays as it is.
+        """Post a menu to the gateway, which checks it, and return its version; a menu that it has already stays as it is.
 
         Raises:
-            StartupError: the gateway refuses it, has another one of this version, or does not answer.
+            StartupError: the gateway refuses the menu, has another menu of this version, or does not answer.
         """
         answer = ask(self._client, "POST", MENUS, menu)
         if answer.is_success:
@@ -36,10 +36,10 @@ class Publisher:
         if problem(answer).get("code") != IS_THERE:
             raise _refusal(answer)
         version = str(menu["version"])
-        kept = ask(self._client, "GET", f"{MENUS}/{quote(version, safe='')}")
-        if not kept.is_success:
-            raise _refusal(kept)
-        if _sold(kept.json()) != _sold(menu):
+        existing = ask(self._client, "GET", f"{MENUS}/{quote(version, safe='')}")
+        if not existing.is_success:
+            raise _refusal(existing)
+        if _sold(existing.json()) != _sold(menu):
             raise StartupError(f"The gateway has another menu {version}; a menu never changes.", exit_code=1)
         return version
 
@@ -56,10 +56,10 @@ class Publisher:
 
 
 def _refusal(answer: httpx.Response) -> StartupError:
-    strands = problem(answer).get("code") == STRANDING
-    return refusal(answer, " Or say with --moves old=new where they go." if strands else "")
+    is_stranding = problem(answer).get("code") == STRANDING
+    return refusal(answer, " Or say with --moves old=new where they go." if is_stranding else "")
 
 
 def _sold(menu: Mapping[str, Any]) -> Any:
-    """Return what a menu sells, by which two of one version are told apart."""
+    """Return what a menu sells, which tells apart two menus of one version."""
     return [{name: value for name, value in tier.items() if value is not None} for tier in menu["tiers"]]
