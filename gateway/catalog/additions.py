@@ -1,4 +1,4 @@
-"""What one transaction adds to customers and keys, written together: of many at once each costs little."""
+"""Collects the customers and keys that one transaction adds or changes, and writes them together, cheaply for many."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MenuOf = Callable[[str], Menu]
 
 @dataclass(slots=True)
 class Additions:
-    """Rows to be. ``actor`` is who adds them, ``now_ms`` when."""
+    """Rows to write. ``actor`` adds them, at ``now_ms``."""
 
     actor: str
     now_ms: int
     customers: list[CustomerRow] = field(default_factory=list)
     changed: list[CustomerRow] = field(default_factory=list)
-    """Customers that are there and locked, as they are to be."""
+    """Existing customers, locked, in their changed state."""
     keys: list[tuple[KeyRow, str]] = field(default_factory=list)
     """Keys with their digests."""
     audited: list[Audited] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Additions:
         """Write all of them.
 
         Raises:
-            AlreadyExists: another customer has an external_id of theirs, or there is a key of one of the digests.
+            AlreadyExists: another customer has one of their external_ids, or there is a key with one of the digests.
         """
         customer_rows.add_all(connection, self.customers)
         for row in self.changed:
@@ -44,7 +44,7 @@ class Additions:
 
 
 def menus_in(connection: Connection) -> MenuOf:
-    """Return what reads a menu, once each."""
+    """Return a function that reads menus, each of them once."""
 
     @cache
     def menu_of(version: str) -> Menu:

@@ -1,4 +1,4 @@
-"""The one admin token: kept as a SHA-256 digest, shown once when it is made, replaced by retiring it."""
+"""The admin token: stored as a SHA-256 digest, shown once when it is made, replaced by retiring it."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ TRUSTED_S = 1.0
 
 
 def digest_of(token: str) -> str:
-    """Return what is stored of a token."""
+    """Return the digest that is stored of a token."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def ensure_admin_token(database: Database, given: str | None, now_ms: int) -> str | None:
-    """Make sure that there is an admin token; return it where it had to be made, for this is when it is shown.
+def ensure_admin_token(database: Database, configured: str | None, now_ms: int) -> str | None:
+    """Make sure that there is an admin token; return it if it was made now, which is when it is shown.
 
     Args:
-        given: the operator's own, from the settings. It becomes the only one.
+        configured: the operator's own token, from the settings. It becomes the only token.
 
     Raises:
-        StartupError: the operator's own was retired, and so may be known to whom it should not.
+        StartupError: the operator's own token was retired, and so others may know it.
     """
     with database.write() as connection:
-        if given is not None:
-            if digest_of(given) in _retired(connection):
+        if configured is not None:
+            if digest_of(configured) in _retired(connection):
                 raise StartupError(RETIRED, exit_code=2)
-            _make_only(connection, digest_of(given), now_ms, actor="settings")
+            _make_only(connection, digest_of(configured), now_ms, actor="settings")
             return None
         if _live(connection):
             return None
@@ -62,7 +62,7 @@ def _made(connection: Connection, now_ms: int, actor: str) -> str:
 
 
 def _make_only(connection: Connection, digest: str, now_ms: int, actor: str) -> None:
-    """Let in this token and no other from now on; a row of the audit says so, where that changes anything."""
+    """Make this token the only valid one; write an audit row where that changes anything."""
     table, before = admin_tokens, _live(connection)
     if before == (digest,):
         return
@@ -76,7 +76,7 @@ def _make_only(connection: Connection, digest: str, now_ms: int, actor: str) -> 
         actor=actor,
         action="token.new",
         target=actor_name(digest),
-        before={"tokens": [actor_name(each) for each in before]} if before else None,
+        before={"tokens": [actor_name(old_digest) for old_digest in before]} if before else None,
         after={"tokens": [actor_name(digest)]},
     )
 
@@ -105,8 +105,8 @@ class _Looked:
 class AdminTokens:
     """Says whether a token is the admin's.
 
-    A token that was good stays good for ``TRUSTED_S`` without asking the ledger; any other is looked up, so that a new
-    one works at once.
+    A token that was valid stays valid for ``TRUSTED_S`` without a look-up in the ledger; any other token is looked up,
+    so that a new token works at once.
 
     Args:
         now_s: a monotonic clock.
@@ -119,15 +119,15 @@ class AdminTokens:
 
     def is_admin(self, token: str) -> bool:
         digest = digest_of(token)
-        looked = self._looked
-        if self._now_s() - looked.at_s < TRUSTED_S and _among(digest, looked.digests):
+        lookup = self._looked
+        if self._now_s() - lookup.at_s < TRUSTED_S and _among(digest, lookup.digests):
             return True
-        asked_s = self._now_s()
+        looked_up_s = self._now_s()
         with self._database.read() as connection:
-            self._looked = _Looked(_live(connection), asked_s)
+            self._looked = _Looked(_live(connection), looked_up_s)
         return _among(digest, self._looked.digests)
 
 
 def _among(digest: str, digests: tuple[str, ...]) -> bool:
-    """Compare each in a time that says nothing of how much of it was right."""
-    return any(hmac.compare_digest(digest, each) for each in digests)
+    """Compare with each digest in a time that does not depend on how much of it matches."""
+    return any(hmac.compare_digest(digest, known_digest) for known_digest in digests)

@@ -1,4 +1,4 @@
-"""API keys as rows of the ledger: the key's text is hashed, and only its SHA-256 and its beginning are kept."""
+"""API keys as rows of the ledger: the key's text is hashed, and only its SHA-256 and its beginning are stored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHOWN = 12
 SECRET_BYTES = 32
 
 OWN = "tc-"
-"""How our own keys begin, which name their bucket; one that was made elsewhere does not, and is looked up."""
+"""How this gateway's keys begin, which name their bucket; the bucket of a key made elsewhere is looked up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def new_text(customer_id: str, random_bytes: Callable[[int], bytes]) -> str:
 
 
 def digest_of(text: str) -> str:
-    """Return what is kept of a key's text."""
+    """Return the digest that is stored of a key's text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -75,7 +75,7 @@ def add_all(connection: Connection, rows: Sequence[tuple[KeyRow, str]]) -> None:
     if not rows:
         return
     values = [
-        {**{each.name: getattr(row, each.name) for each in fields(row)}, "digest": digest, "projected": False}
+        {**{column.name: getattr(row, column.name) for column in fields(row)}, "digest": digest, "projected": False}
         for row, digest in rows
     ]
     try:
@@ -85,7 +85,7 @@ def add_all(connection: Connection, rows: Sequence[tuple[KeyRow, str]]) -> None:
 
 
 def of_digests(connection: Connection, digests: Sequence[str]) -> dict[str, KeyRow]:
-    """Return the keys there are of these digests."""
+    """Return the existing keys with these digests."""
     return {digest: row for row, digest in _some(connection, api_keys.c.digest, digests)}
 
 
@@ -95,27 +95,27 @@ def of_customers(connection: Connection, ids: Sequence[str]) -> list[KeyRow]:
 
 
 def _some(connection: Connection, column: Column[Any], values: Sequence[str]) -> Iterator[tuple[KeyRow, str]]:
-    for some in batches(values, VALUES_MOST):
-        query = select(*COLUMNS, api_keys.c.digest).where(column.in_(some))
+    for batch in batches(values, VALUES_MOST):
+        query = select(*COLUMNS, api_keys.c.digest).where(column.in_(batch))
         for row in connection.execute(query.order_by(api_keys.c.created, api_keys.c.key_id)):
-            named = dict(row._mapping)
-            digest = named.pop("digest")
-            yield KeyRow(**named), digest
+            values_by_column = dict(row._mapping)
+            digest = values_by_column.pop("digest")
+            yield KeyRow(**values_by_column), digest
 
 
 def find(connection: Connection, key_id: str, *, locked: bool = False) -> KeyRow:
     """Return a key; ``locked`` keeps every other change of it waiting until the transaction ends.
 
     Raises:
-        NotFound: there is none of this id.
+        NotFound: no key has this id.
     """
     query = select(*COLUMNS).where(api_keys.c.key_id == key_id)
-    found = None
+    row = None
     if key_id.isprintable():  # PostgreSQL refuses to look for some other characters
-        found = connection.execute(query.with_for_update() if locked else query).one_or_none()
-    if found is None:
+        row = connection.execute(query.with_for_update() if locked else query).one_or_none()
+    if row is None:
         raise NotFound(f"There is no API key {key_id[:64]!r}.")
-    return row_of(found)
+    return row_of(row)
 
 
 def store_end(connection: Connection, row: KeyRow) -> None:
@@ -132,7 +132,7 @@ def revoke_all(connection: Connection, customer_id: str, now_ms: int) -> list[st
 
 
 def forget_names(connection: Connection, customer_id: str) -> list[str]:
-    """Take the names from all of a customer's keys; return the ids of all."""
+    """Remove the names of all of a customer's keys; return the keys' ids."""
     named = update(api_keys).where(api_keys.c.customer == customer_id).values(name=None).returning(api_keys.c.key_id)
     return sorted(connection.execute(named).scalars())
 

@@ -1,4 +1,4 @@
-"""Who changed what, before and after: one row a change, written in the change's own transaction."""
+"""Audit rows: who changed what, before and after, one row a change, written in the change's own transaction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """One change, with what is shown of a thing before and after it, which never includes a secret."""
+    """One change, with the public facts of its target before and after it, which never include a secret."""
 
     time: int
     actor: str
@@ -36,7 +36,7 @@ def record(
     before: Facts | None,
     after: Facts | None,
 ) -> None:
-    """Write one row. Callers hand over what is shown of a thing, which never includes a secret."""
+    """Write one row. ``before`` and ``after`` are public facts of the target, which never include a secret."""
     record_all(connection, [Audited(time, actor, action, target, before, after)])
 
 
@@ -55,7 +55,7 @@ def record_all(connection: Connection, changes: Sequence[Audited]) -> None:
 
 
 def erase(connection: Connection, target: str, blanks: Facts) -> None:
-    """Put ``blanks`` in the place of what the rows about ``target`` remember of those fields."""
+    """Replace the fields named in ``blanks`` by its values, in all rows about ``target``."""
     rows = connection.execute(select(audit.c.seq, audit.c.before, audit.c.after).where(audit.c.target == target)).all()
     for seq, before, after in rows:
         blanked = {"before": _blanked(before, blanks), "after": _blanked(after, blanks)}
@@ -81,7 +81,7 @@ def latest(
     action: str | None = None,
     before: int | None = None,
 ) -> Sequence[RowMapping]:
-    """Return rows of the audit, the latest first: of one target, of one kind of change, before a number, where named."""
+    """Return audit rows, the latest first: of a target, of a kind of change, before a number, where these are set."""
     query = select(audit).order_by(audit.c.seq.desc()).limit(limit)
     if target is not None:
         query = query.where(audit.c.target == target)

@@ -48,7 +48,7 @@ class CustomerRow:
     """``limits`` that are raised until ``increase_until``, and the ``reason``."""
     increase_until: int | None = None
     ended: dict[str, Any] | None = None
-    """A paid period that ended early, until the bookkeeper has seen to it: ``tier``, ``start``, ``until`` and ``at``."""
+    """A paid period that ended early, until the bookkeeper has settled it: ``tier``, ``start``, ``until`` and ``at``."""
     notice_percents: list[int] | None = None
 
     @property
@@ -79,12 +79,15 @@ class CustomerRow:
         )
 
     def without_subscription(self, now_ms: int) -> CustomerRow:
-        """Return the row without a paid period; what is left of one that is open is not forgotten."""
-        paid = self.subscription
+        """Return the row without a paid period; ``ended`` records the rest of a period that was open."""
+        paid_period = self.subscription
         after = self.subscribed(None)
-        if paid is None or not paid.is_open(now_ms):
+        if paid_period is None or not paid_period.is_open(now_ms):
             return after
-        return replace(after, ended={"tier": paid.tier, "start": paid.start, "until": paid.until, "at": now_ms})
+        return replace(
+            after,
+            ended={"tier": paid_period.tier, "start": paid_period.start, "until": paid_period.until, "at": now_ms},
+        )
 
     def terms(self) -> Customer:
         increase = None
@@ -109,10 +112,10 @@ class CustomerRow:
 
 
 COLUMNS = tuple(customers.c[each.name] for each in fields(CustomerRow))
-"""Select these, and ``row_of`` reads the rows."""
+"""The columns that ``row_of`` reads."""
 
 JSON = ("overrides", "increase", "ended", "notice_percents")
-"""Those of them that are objects."""
+"""The columns that are stored as JSON."""
 
 
 def row_of(row: Row[tuple[Any, ...]]) -> CustomerRow:
@@ -127,15 +130,15 @@ def find(connection: Connection, customer_id: str, *, locked: bool = False) -> C
     """Return a customer; ``locked`` keeps every other change of it waiting until the transaction ends.
 
     Raises:
-        NotFound: there is none of this id.
+        NotFound: no customer has this id.
     """
     query = select(*COLUMNS).where(customers.c.id == customer_id)
-    found = None
+    row = None
     if customer_id.isprintable():  # PostgreSQL refuses to look for some other characters
-        found = connection.execute(query.with_for_update() if locked else query).one_or_none()
-    if found is None:
+        row = connection.execute(query.with_for_update() if locked else query).one_or_none()
+    if row is None:
         raise NotFound(f"There is no customer {customer_id[:64]!r}.")
-    return row_of(found)
+    return row_of(row)
 
 
 def add(connection: Connection, row: CustomerRow) -> None:
@@ -151,7 +154,7 @@ def add_all(connection: Connection, rows: Sequence[CustomerRow]) -> None:
     """Write new customers.
 
     Raises:
-        AlreadyExists: another customer has an external_id of theirs.
+        AlreadyExists: another customer has one of their external_ids.
     """
     if not rows:
         return
@@ -164,21 +167,21 @@ def add_all(connection: Connection, rows: Sequence[CustomerRow]) -> None:
 
 
 def with_external_ids(connection: Connection, names: Sequence[str]) -> list[CustomerRow]:
-    """Return the customers that have one of these ids of the operator's, each locked until the transaction ends."""
+    """Return the customers with these external ids, each locked until the transaction ends."""
     return _locked(connection, customers.c.external_id, names)
 
 
 def with_ids(connection: Connection, ids: Sequence[str]) -> list[CustomerRow]:
-    """Return the customers of these ids, each locked until the transaction ends."""
+    """Return the customers with these ids, each locked until the transaction ends."""
     return _locked(connection, customers.c.id, ids)
 
 
 def _locked(connection: Connection, column: Column[Any], values: Sequence[str]) -> list[CustomerRow]:
-    found: list[CustomerRow] = []
-    for some in batches(values, VALUES_MOST):
-        query = select(*COLUMNS).where(column.in_(some))
-        found += [row_of(row) for row in connection.execute(query.order_by(customers.c.id).with_for_update())]
-    return found
+    rows: list[CustomerRow] = []
+    for batch in batches(values, VALUES_MOST):
+        query = select(*COLUMNS).where(column.in_(batch))
+        rows += [row_of(row) for row in connection.execute(query.order_by(customers.c.id).with_for_update())]
+    return rows
 
 
 def store(connection: Connection, row: CustomerRow) -> CustomerRow:
@@ -196,7 +199,7 @@ def store(connection: Connection, row: CustomerRow) -> CustomerRow:
 
 
 def _values(row: CustomerRow) -> dict[str, Any]:
-    values = {each.name: getattr(row, each.name) for each in fields(row)}
+    values = {column.name: getattr(row, column.name) for column in fields(row)}
     for name in JSON:
         values[name] = None if values[name] is None else json.dumps(values[name], sort_keys=True)
     return values
@@ -212,21 +215,21 @@ def page(
     limit: int,
     after: tuple[int, str] | None = None,
     tiers: Collection[str] = (),
-    **wanted: str | None,
+    **filters: str | None,
 ) -> list[CustomerRow]:
-    """Return customers in the order they were created; ``wanted`` are columns and the values they must have.
+    """Return customers in the order they were created; ``filters`` are columns and the values they must have.
 
-    With ``tiers`` only those that have, will have or have paid for one of these.
+    With ``tiers`` only customers that have, will have or have paid for one of these tiers.
     """
     query = select(*COLUMNS).order_by(customers.c.created, customers.c.id).limit(limit)
     if after is not None:
         query = query.where(tuple_(customers.c.created, customers.c.id) > after)
-    for name, value in wanted.items():
+    for name, value in filters.items():
         if value is not None:
             query = query.where(customers.c[name] == value)
     if tiers:
-        named = (customers.c.tier, customers.c.next_tier, customers.c.subscription_tier)
-        query = query.where(or_(*(column.in_(tiers) for column in named)))
+        tier_columns = (customers.c.tier, customers.c.next_tier, customers.c.subscription_tier)
+        query = query.where(or_(*(column.in_(tiers) for column in tier_columns)))
     return [row_of(row) for row in connection.execute(query)]
 
 
@@ -248,13 +251,13 @@ def with_a_tier(connection: Connection) -> Iterator[CustomerRow]:
 
 def with_own_prices(connection: Connection) -> int:
     """Return how many customers that are not deleted have prices of their own."""
-    has_own = or_(*(customers.c.overrides.contains(f'"{field}"') for field in OWN_PRICES.values()))
-    query = select(func.count()).select_from(customers).where(customers.c.status != "deleted", has_own)
+    has_own_price = or_(*(customers.c.overrides.contains(f'"{field}"') for field in OWN_PRICES.values()))
+    query = select(func.count()).select_from(customers).where(customers.c.status != "deleted", has_own_price)
     return int(connection.execute(query).scalar_one())
 
 
 def folded(row: CustomerRow, now_ms: int) -> CustomerRow:
-    """Return the row with a tier that was waiting, and whose moment has passed, as its tier."""
+    """Return the row with its next tier as its tier, if the moment of that change has passed."""
     if row.next_tier_at is None or row.next_tier_at > now_ms:
         return row
     return replace(row, tier=row.next_tier, tier_since=row.next_tier_at, next_tier=None, next_tier_at=None)

@@ -1,4 +1,4 @@
-"""Ends what was raised for a time: from then on the customer has its own limits again."""
+"""Ends increases of limits whose time is over: the customer has its own limits again."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def _end(database: Database, customer_id: str, now_ms: int) -> bool:
             return False
         customer_rows.store(connection, replace(row, increase=None, increase_until=None))
         before = {"increase": {**row.increase, "until": written(row.increase_until)}}
-        told = Audited(now_ms, "tokencap", "customer.increase_ended", customer_id, before, {"increase": None})
-        audit_rows.record_all(connection, [told])
+        audited = Audited(now_ms, "tokencap", "customer.increase_ended", customer_id, before, {"increase": None})
+        audit_rows.record_all(connection, [audited])
     return True

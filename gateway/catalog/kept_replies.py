@@ -1,8 +1,8 @@
-"""Answers of the admin API that are kept under their Idempotency-Keys, as rows of the ledger.
+"""Answers of the admin API that are stored under their Idempotency-Keys, as rows of the ledger.
 
-A request claims its key, and the answer is kept in the transaction of the change itself: there is no moment at which
-the change is there and the answer is not. A claim whose owner died lapses; if the owner is alive after all, its
-transaction finds the claim gone and changes nothing.
+A request claims its key, and the answer is stored in the transaction of the change itself, so that the change is never
+committed without the answer. A claim whose owner died lapses; if the owner is alive after all, its transaction finds
+the claim gone and changes nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gateway.ledger.rows import VALUES_MOST, batches
 from gateway.ledger.tables import admin_replies
 
 CLAIM_MS = 60_000
-"""A claim this old is nobody's: no admin request works that long."""
+"""A claim this old has lapsed: no admin request works that long."""
 
 RUNNING = 0
 """Stands for the status of a request that is still being carried out."""
@@ -33,17 +33,17 @@ CREATED = 201
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One request's hold on its key; ``time`` is its fence."""
+    """One request's claim on its key; ``time`` is its fence."""
 
     key: str
     request: str
     time: int
 
     def take(self, database: Database) -> str | None:
-        """Return the answer that is kept already, or None where the key is claimed now.
+        """Return the stored answer, or claim the key and return None.
 
         Raises:
-            Invalid: the key came with another body before.
+            Invalid: the key was used with another body before.
             Conflict: the same request is still being carried out.
         """
         while True:
@@ -54,7 +54,7 @@ class Claim:
                 continue
 
     def release(self, database: Database) -> None:
-        """Free the key unless an answer was kept. Where the ledger is unavailable the claim lapses by itself."""
+        """Free the key unless an answer was stored. Where the ledger is unavailable the claim lapses by itself."""
         with suppress(MeteringUnavailable), database.write() as connection:
             connection.execute(delete(admin_replies).where(*self._is_ours()))
 
@@ -83,14 +83,14 @@ class Claim:
         return None
 
     def keep(self, connection: Connection, answer: str) -> None:
-        """Keep an answer, as JSON without any secret, in the transaction of the change that it reports.
+        """Store an answer, as JSON without any secret, in the transaction of the change that it reports.
 
         Raises:
             Conflict: the claim lapsed, and a repetition of the request was let in.
         """
         values = {"status": CREATED, "body": answer}
-        kept = connection.execute(update(admin_replies).where(*self._is_ours()).values(**values)).rowcount
-        if not kept:
+        stored = connection.execute(update(admin_replies).where(*self._is_ours()).values(**values)).rowcount
+        if not stored:
             raise Conflict(
                 "This request took so long that a repetition of it was let in; nothing was changed by this one.",
                 code="idempotency_in_progress",
@@ -102,19 +102,19 @@ class Claim:
 
 
 def things_made_of(connection: Connection, route: str, names: Sequence[str]) -> dict[str, str]:
-    """Return the ids of what a route made of things that the sender has names for, by these names."""
-    by_key, found = {digest(f"{route}\nrow {name}"): name for name in names}, dict[str, str]()
-    for some in batches(by_key, VALUES_MOST):
-        query = select(admin_replies.c.key, admin_replies.c.body).where(admin_replies.c.key.in_(some))
-        found |= {by_key[key]: json.loads(body)["id"] for key, body in connection.execute(query)}
-    return found
+    """Return the ids that a route created under names of the sender's, by these names."""
+    by_key, ids = {digest(f"{route}\nrow {name}"): name for name in names}, dict[str, str]()
+    for batch in batches(by_key, VALUES_MOST):
+        query = select(admin_replies.c.key, admin_replies.c.body).where(admin_replies.c.key.in_(batch))
+        ids |= {by_key[key]: json.loads(body)["id"] for key, body in connection.execute(query)}
+    return ids
 
 
-def remember_made(connection: Connection, route: str, made: Mapping[str, str], now_ms: int) -> None:
-    """Keep the ids of what a route has made of things that the sender has names for."""
+def remember_made(connection: Connection, route: str, ids_by_name: Mapping[str, str], now_ms: int) -> None:
+    """Store the ids that a route has created, under names of the sender's."""
     rows = [
         {"key": key, "request": key, "status": CREATED, "body": json.dumps({"id": made_id}), "time": now_ms}
-        for name, made_id in made.items()
+        for name, made_id in ids_by_name.items()
         for key in (digest(f"{route}\nrow {name}"),)
     ]
     if not rows:
@@ -126,30 +126,30 @@ def remember_made(connection: Connection, route: str, made: Mapping[str, str], n
 
 
 def erase(connection: Connection, customer_id: str, blanks: dict[str, str | None]) -> None:
-    """Put ``blanks`` in the place of those fields in the kept answer that made a customer, alone or with others."""
+    """Replace the fields named in ``blanks`` in the stored answers that created a customer, alone or with others."""
     table = admin_replies
     rows = connection.execute(select(table.c.key, table.c.body).where(table.c.body.contains(customer_id))).all()
     for key, body in rows:
         answer = json.loads(body)
-        made = [answer, *(one["customer"] for one in answer.get("data", ()) if "customer" in one)]
-        for customer in made:
+        customers = [answer, *(item["customer"] for item in answer.get("data", ()) if "customer" in item)]
+        for customer in customers:
             if customer.get("id") == customer_id:
                 customer.update(blanks)
                 connection.execute(update(table).where(table.c.key == key).values(body=json.dumps(answer)))
 
 
 def erase_key(connection: Connection, key_id: str) -> None:
-    """Take a key's name from the kept answers that made it, alone or with others."""
+    """Remove a key's name from the stored answers that created it, alone or with others."""
     table = admin_replies
     for reply, body in connection.execute(select(table.c.key, table.c.body).where(table.c.body.contains(key_id))).all():
         answer = json.loads(body)
-        made = [answer, *(key for one in answer.get("data", ()) for key in one.get("keys", ()))]
-        for key in made:
+        keys = [answer, *(key for item in answer.get("data", ()) for key in item.get("keys", ()))]
+        for key in keys:
             if key.get("key_id") == key_id and "name" in key:
                 key["name"] = None
         connection.execute(update(table).where(table.c.key == reply).values(body=json.dumps(answer)))
 
 
 def digest(text: str) -> str:
-    """Return what is stored of a key or a body."""
+    """Return the digest that is stored of a key or a body."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -25,7 +25,7 @@ SKEW_MS = 3_600_000
 LONGEST_PERIOD_MS = 32 * 86_400_000
 
 NAMED = 10
-"""How many customers a refusal names; of the others it says how many they are."""
+"""The most customers that a refusal names; of the others it only says their number."""
 
 HOUSE = Customer(
     id="",
@@ -39,11 +39,11 @@ HOUSE = Customer(
     overrides={},
     rev=0,
 )
-"""Stands for a customer like any other where one menu is to be called the one in force."""
+"""An ordinary customer, whose menu is called the menu in force."""
 
 
 def hold_still(connection: Connection, *, to_publish: bool = False) -> None:
-    """Let nothing be published until the transaction ends; ``to_publish`` also waits for all who asked that.
+    """Block publications until the transaction ends; ``to_publish`` also waits for all transactions that block them.
 
     So a customer is never given a tier that is being withdrawn, and publications are numbered in the order in which
     they are committed. SQLite's transaction is the only writer already.
@@ -74,24 +74,24 @@ def read_menu(connection: Connection, version: str) -> Menu:
 
 
 def read_body(connection: Connection, version: str) -> dict[str, Any]:
-    """Return a menu whole, as it came.
+    """Return a complete menu, as it was posted.
 
     Raises:
         NotFound: there is none of this version.
     """
-    found = None
+    stored = None
     if version.isprintable():  # PostgreSQL refuses to look for some other characters
-        found = connection.execute(select(menus.c.body).where(menus.c.version == version)).scalar_one_or_none()
-    if found is None:
+        stored = connection.execute(select(menus.c.body).where(menus.c.version == version)).scalar_one_or_none()
+    if stored is None:
         raise NotFound(f"There is no menu {version[:64]!r}.")
-    body: dict[str, Any] = json.loads(found)
+    body: dict[str, Any] = json.loads(stored)
     return body
 
 
 def refuse_known(connection: Connection, version: str) -> None:
     """Raise AlreadyExists where there is a menu of this version."""
-    known = select(menus.c.version).where(menus.c.version == version)
-    if connection.execute(known).scalar_one_or_none() is not None:
+    query = select(menus.c.version).where(menus.c.version == version)
+    if connection.execute(query).scalar_one_or_none() is not None:
         raise AlreadyExists(f"There is a menu {version!r} already, and a menu never changes.")
 
 
@@ -106,24 +106,24 @@ def earlier(timeline: Timeline, version: str) -> str | None:
 
 
 def moved_back(timeline: Timeline, menu: Menu) -> dict[str, str]:
-    """Return where customers of tiers that ``menu`` lacks came from by the last publication, as far as that is plain."""
+    """Return, for tiers that ``menu`` lacks, the tier from which the last publication moved customers, if only one."""
     last = timeline.publications[-1]
     back = {new: old for old, new in last.moves.items() if menu.tier(old) is not None and menu.tier(new) is None}
     came_from = list(last.moves.values())
     return {new: old for new, old in back.items() if came_from.count(new) == 1}
 
 
-def in_force(timeline: Timeline, now_ms: int, whom: Customer = HOUSE) -> str | None:
-    """Return the version in force now for whoever has months in UTC, or None before the first publication."""
-    return standing(whom, timeline, now_ms).version
+def in_force(timeline: Timeline, now_ms: int, customer: Customer = HOUSE) -> str | None:
+    """Return the version in force now, for customers with months in UTC, or None before the first publication."""
+    return standing(customer, timeline, now_ms).version
 
 
 def add_menu(connection: Connection, body: Mapping[str, Any], *, source: str, created: int) -> Menu:
-    """Write a menu, whole, and return its public part.
+    """Write a complete menu, and return its public part.
 
     Raises:
         NotAMenu: the body is no menu.
-        AlreadyExists: there is one of this version.
+        AlreadyExists: there is a menu of this version.
     """
     menu = Menu.from_json(body)
     refuse_known(connection, menu.version)
@@ -135,8 +135,10 @@ def add_menu(connection: Connection, body: Mapping[str, Any], *, source: str, cr
 def known_or_added(connection: Connection, body: Mapping[str, Any], *, source: str, created: int) -> Menu:
     """Return the public part of a menu, having written it if it is new: a version is a hash of its inputs."""
     menu = Menu.from_json(body)
-    known = connection.execute(select(menus.c.version).where(menus.c.version == menu.version)).scalar_one_or_none()
-    return menu if known else add_menu(connection, body, source=source, created=created)
+    known_version = connection.execute(
+        select(menus.c.version).where(menus.c.version == menu.version)
+    ).scalar_one_or_none()
+    return menu if known_version else add_menu(connection, body, source=source, created=created)
 
 
 def publish(
@@ -148,13 +150,13 @@ def publish(
     moves: Mapping[str, str] | None = None,
     arms: Mapping[str, float] | None = None,
 ) -> Publication:
-    """Put a menu in force; ``moves`` are tier names of before and what becomes of them, ``arms`` menus to try.
+    """Put a menu in force; ``moves`` maps old tier names to new ones, ``arms`` are menus to try.
 
     Call ``hold_still(connection, to_publish=True)`` first in the transaction.
 
     Raises:
-        Invalid: something moves to a tier that the menu does not have, or an arm is no menu of the same tiers.
-        Conflict: it would leave customers with a tier that it does not have.
+        Invalid: a tier moves to a tier that the menu does not have, or an arm is no menu of the same tiers.
+        Conflict: customers would have a tier that the menu does not have.
     """
     moves, arms = dict(moves or {}), dict(arms or {})
     _refuse_other_tiers(connection, menu, arms)
@@ -173,14 +175,14 @@ def publish(
 
 
 def _refuse_other_tiers(connection: Connection, menu: Menu, arms: Mapping[str, float]) -> None:
-    """Raise Invalid where an arm is not a menu of the same tiers, sold the same way, or there are too many of them."""
-    names = {tier.name for tier in menu.tiers}
+    """Raise Invalid where an arm is not a menu of the same tiers, sold the same way, or the arms' shares exceed 1."""
+    tier_names = {tier.name for tier in menu.tiers}
     for version in arms:
         try:
             arm = read_menu(connection, version)
         except NotFound as error:
             raise Invalid.field(f"arms.{version[:64]}", error.message, "menu_not_found") from error
-        if {tier.name for tier in arm.tiers} != names or (arm.bill, arm.currency) != (menu.bill, menu.currency):
+        if {tier.name for tier in arm.tiers} != tier_names or (arm.bill, arm.currency) != (menu.bill, menu.currency):
             raise Invalid.field(f"arms.{version}", "An arm has the tiers of the menu, under the same names and bill.")
     if sum(arms.values()) > 1:
         raise Invalid.field("arms", "The shares of all arms are at most 1 together.")
@@ -204,71 +206,77 @@ def _refuse_to_strand(connection: Connection, timeline: Timeline, menu: Menu, no
     sold = {tier.name for tier in menu.tiers}
     stranded: dict[str, Stranded] = {}
     for row in customer_rows.with_a_tier(connection):
-        left = {
-            after.tier
-            for _, after in ahead(row.terms(), timeline, now_ms)
-            if after.version == menu.version and after.tier is not None and after.tier not in sold
+        unsold = {
+            coming.tier
+            for _, coming in ahead(row.terms(), timeline, now_ms)
+            if coming.version == menu.version and coming.tier is not None and coming.tier not in sold
         }
-        for tier in left:
+        for tier in unsold:
             stranded.setdefault(tier, Stranded()).add(row.id)
     if stranded:
         raise Conflict(
-            "; ".join(_sentence(tier, who) for tier, who in sorted(stranded.items()))
+            "; ".join(_sentence(tier, group) for tier, group in sorted(stranded.items()))
             + ". Give them another tier first.",
             code="tier_in_use",
             more={
-                "tiers": {tier: {"count": who.count, "customers": who.first} for tier, who in sorted(stranded.items())}
+                "tiers": {
+                    tier: {"count": group.count, "customers": group.first} for tier, group in sorted(stranded.items())
+                }
             },
         )
 
 
-def _sentence(tier: str, who: Stranded) -> str:
-    names = ", ".join(who.first) + (f" and {who.count - NAMED} more" if who.count > NAMED else "")
-    return f"{who.count} customer{'s have' if who.count > 1 else ' has'} the tier {tier!r}: {names}"
+def _sentence(tier: str, group: Stranded) -> str:
+    names = ", ".join(group.first) + (f" and {group.count - NAMED} more" if group.count > NAMED else "")
+    return f"{group.count} customer{'s have' if group.count > 1 else ' has'} the tier {tier!r}: {names}"
 
 
 def ahead(customer: Customer, timeline: Timeline, now_ms: int) -> Iterator[tuple[int, Standing]]:
-    """Yield where a customer stands now and after each change that is already decided, with the moment of each."""
+    """Yield a customer's standing now and after each change that is already decided, each with its moment."""
     at = now_ms
     while True:
-        found = standing(customer, timeline, at)
-        yield at, found
-        if found.next is None:
+        current = standing(customer, timeline, at)
+        yield at, current
+        if current.next is None:
             return
-        at = found.next.effective
+        at = current.next.effective
 
 
 def still_needed(timeline: Timeline) -> Timeline:
     """Return the timeline without the publications that no customer's standing depends on any more.
 
-    One that moves no tier only says which menu is in force, until a later one does. It is left out once some later
-    one has taken effect for every customer, and after it for every customer: at the latest a period after its own
-    moment. "Once" means an hour before the last publication, so that no gateway's clock is behind it.
+    A publication that moves no tier only sets the menu in force, until a later publication does. It is left out once a
+    later publication has taken effect for every customer, after this one has for every customer: at the latest a period
+    after its own moment. "Once" means an hour before the last publication, so that no gateway's clock is behind it.
 
-    One that moves tiers and waits for a period takes effect only where no later one did before; so those that came
-    while it waited are kept with it.
+    A publication that moves tiers and waits for a period takes effect only where no later publication did before; so
+    the publications that came while it waited are retained with it.
     """
     if not timeline.publications:
         return timeline
     now_ms = timeline.publications[-1].at - SKEW_MS
-    kept: list[Publication] = []
+    retained: list[Publication] = []
     settled_at = settled_next_period_at = -1
     for publication in reversed(timeline.publications):
         by_period = publication.effective == "next_period"
         surpassed = settled_at >= _latest(publication) or (by_period and settled_next_period_at >= 0)
         if publication.moves or not surpassed:
-            kept.append(publication)
+            retained.append(publication)
         if _latest(publication) <= now_ms:
             settled_at = max(settled_at, publication.at)
             if by_period:
                 settled_next_period_at = max(settled_next_period_at, publication.at)
-    waited = [(one.at, _latest(one)) for one in kept if one.effective == "next_period" and one.moves]
-    seqs = {one.seq for one in kept}
+    waited = [
+        (published.at, _latest(published))
+        for published in retained
+        if published.effective == "next_period" and published.moves
+    ]
+    seqs = {published.seq for published in retained}
     return Timeline(
         tuple(
-            one
-            for one in timeline.publications
-            if one.seq in seqs or any(since <= one.at <= until for since, until in waited)
+            published
+            for published in timeline.publications
+            if published.seq in seqs or any(since <= published.at <= until for since, until in waited)
         )
     )
 
@@ -279,7 +287,7 @@ def _latest(publication: Publication) -> int:
 
 
 def read_page(connection: Connection, limit: int, after: tuple[int, str] | None) -> Sequence[Row[int, str]]:
-    """Return ``created`` and ``version`` of menus in the order they came, after a position."""
+    """Return ``created`` and ``version`` of menus in the order they were created, after a position."""
     query = select(menus.c.created, menus.c.version).order_by(menus.c.created, menus.c.version).limit(limit)
     if after is not None:
         later = (menus.c.created == after[0]) & (menus.c.version > after[1])

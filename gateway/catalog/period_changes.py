@@ -1,7 +1,7 @@
 """Puts a change of a customer's period or time zone in force, so that no call is counted twice or not at all.
 
-What is used of the new period is in the ledger, in the records that wait for it, and in the calls in flight. The first two
-are added up here, the last by the script that puts the change in force; it does so only while no record has come since.
+Usage of the new period is in the ledger, in records that wait to be booked, and in in-flight calls. The first two are
+added up here, the last by the script that puts the change in force; it does so only if no record has come since.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from gateway.ledger.recovery.hot_state import limits_end_users, menus_ever
 from pricing.usage import UsageRecord
 
 TRIES = 100
-"""How often the records are read that came meanwhile: a few milliseconds each."""
+"""How often records that came meanwhile are read: a few milliseconds each time."""
 
 NOTHING_READ = "nothing"
 """Stands for the id of a stream's entry where none has been read yet."""
@@ -41,7 +41,7 @@ def is_another_period(before: Customer, after: Customer) -> bool:
 
 
 def change_period(database: Database, projection: Projection, customer: Customer) -> None:
-    """Put a customer's terms in force, of which the period or the time zone is new.
+    """Put in force a customer's terms with a new period or time zone.
 
     Raises:
         MeteringUnavailable: Redis or the ledger is unavailable, or records come faster than they are read; nothing has
@@ -73,12 +73,12 @@ def _later_records(
     database: Database, projection: Projection, customer: str, period: tuple[int, int], upto: int
 ) -> Iterable[UsageRecord]:
     """Return the records of a period that are not among the ledger's first ``upto``: booked since, or waiting."""
-    # The stream is read first: what leaves it meanwhile is in the ledger by then.
+    # The stream is read first: an entry that leaves it meanwhile is in the ledger by then.
     stream, entries = projection.waiting_records(redis_keys.bucket_of(customer))
-    found = [record_in(Entry(stream, name, entry)) for name, entry in entries]
+    parsed = [record_in(Entry(stream, name, entry)) for name, entry in entries]
     waiting = {
         record["id"]: record
-        for record in found
+        for record in parsed
         if not isinstance(record, Malformed)
         and (record["customer"], record["kind"] in OF_CALLS) == (customer, True)
         and period[0] <= record["time"] < period[1]

@@ -1,14 +1,14 @@
-"""What the operator is refused for, raised wherever the catalogue or a route finds it.
+"""The refusals of the admin API, raised by the catalogue and by routes.
 
 AdminProblem
 ├── Unauthorized        401  no admin token, or a retired one
 ├── TooManyWrongTokens  429  wrong tokens come faster than they are refused
-├── NotAllowed          403  the role of who sends the request is not enough
-├── NotFound            404  nothing is there under that name
+├── NotAllowed          403  the caller's role does not allow the request
+├── NotFound            404  nothing has that name
 ├── MethodNotAllowed    405  the resource has no such method
-├── Conflict            409  it is there, but not in a state for this
+├── Conflict            409  the state of the resource does not allow the request
 │   └── AlreadyExists        the name is taken
-├── Invalid             422  a field is not what it has to be; ``errors`` says which
+├── Invalid             422  a field is invalid; ``errors`` says which
 └── SavedOnly           503  the change is in the ledger and waits for Redis
 """
 
@@ -47,7 +47,7 @@ class Unauthorized(AdminProblem):
 
 
 class TooManyWrongTokens(AdminProblem):
-    """So many wrong tokens come that not even their refusals wait their turn; the right one is let in all the same."""
+    """So many wrong tokens come that their refusals do not even wait; the right token is admitted all the same."""
 
     status = 429
     code = "rate_limit_exceeded"
@@ -101,7 +101,7 @@ class Invalid(AdminProblem):
 
 
 class SavedOnly(AdminProblem):
-    """The change is committed and Redis does not have it yet; ``saved`` is what the answer would have been."""
+    """The change is committed and Redis does not have it yet; ``saved`` is the answer that a working Redis would have allowed."""
 
     status = 503
     code = "metering_unavailable"

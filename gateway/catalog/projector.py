@@ -1,6 +1,6 @@
 """Carries customers, keys and publications from the ledger into Redis, and marks in the ledger what Redis has.
 
-A change is committed first, as not projected; whoever made it projects it at once, and should that fail the
+A change is committed first, as not projected; the process that made it projects it at once, and if that fails the
 bookkeeper's sweep does it later. Everything here can be done twice, and by several processes at a time.
 """
 
@@ -23,21 +23,21 @@ from gateway.ledger.database import Database
 from gateway.ledger.tables import api_keys, customers, publications
 
 AT_ONCE = 500
-"""Rows in one transaction: on SQLite nobody else writes while their keys are on the way to Redis."""
+"""Rows in one transaction: on SQLite nothing else writes until Redis has their keys."""
 
 TOLD_WITHIN_MS = 86_400_000
-"""How old a publication may be for the webhook to be told of it: to a Redis that lost everything all are carried again."""
+"""The age up to which the webhook is notified of a publication: a Redis that lost everything gets all of them again."""
 
 WAITING = text("NOT projected")
-"""In the words of the partial indexes, without which each sweep would read every customer."""
+"""Worded as in the partial indexes, without which each sweep would read every customer."""
 
 
 def project_pending(database: Database, projection: Projection, most: int | None = None) -> int:
     """Bring Redis up to date with the ledger; return how many rows it lacked.
 
     Args:
-        most: of customers, and of keys, how many at least are carried before the rest is left for the next time; all
-            are where it is None.
+        most: how many customers, and how many keys, are carried at least before the rest waits for the next sweep;
+            None carries all.
 
     Raises:
         MeteringUnavailable: Redis or the ledger is unavailable; call it again later.
@@ -48,20 +48,20 @@ def project_pending(database: Database, projection: Projection, most: int | None
         (api_keys.c.key_id, project_keys),
     )
     for column, project in projecting:
-        done = 0
+        projected = 0
         for ids in _waiting(database, column):
             project(database, projection, ids)
-            done += len(ids)
-            if most is not None and done >= most:
+            projected += len(ids)
+            if most is not None and projected >= most:
                 break
-        carried += done
+        carried += projected
     return carried
 
 
 class CatalogProjector:
-    """Writes all that is known of customers, keys and menus to a Redis that lost it.
+    """Writes all customers, keys and menus to a Redis that lost them.
 
-    What waits to be carried goes on waiting: the sweep carries it once more, and tells the webhook of it.
+    Rows that are not projected stay marked so: the sweep carries them once more, and notifies the webhook.
     """
 
     def __init__(self, database: Database, projection: Projection) -> None:
@@ -69,7 +69,7 @@ class CatalogProjector:
         self._projection = projection
 
     def write_menus(self) -> None:
-        """Put in force what was published."""
+        """Write the publications that are still needed, and their menus."""
         with self._database.read() as connection:
             timeline = menu_rows.still_needed(menu_rows.read_timeline(connection))
             versions = sorted(timeline.versions)
@@ -79,7 +79,7 @@ class CatalogProjector:
         self._projection.put_timeline(timeline)
 
     def write_customers(self, ids: Sequence[str]) -> None:
-        """Write customers, and let their keys in."""
+        """Write customers, and admit their keys."""
         with self._database.read() as connection:
             query = select(*customer_rows.COLUMNS).where(customers.c.id.in_(ids))
             rows = [customer_rows.row_of(row) for row in connection.execute(query)]
@@ -89,11 +89,11 @@ class CatalogProjector:
 
 
 def project_customers(database: Database, projection: Projection, ids: Collection[str]) -> None:
-    """Write customers as they are now. Of two revisions Redis keeps the later, in whatever order they come.
+    """Write customers as they are now. Redis keeps the later of two revisions, in whatever order they arrive.
 
     Raises:
-        MeteringUnavailable: Redis or the ledger is unavailable, or a change of one's period could not be made; those of
-            the others are in force.
+        MeteringUnavailable: Redis or the ledger is unavailable, or a customer's change of period failed; the changes of
+            the other customers are in force.
     """
     with database.read() as connection:
         query = select(*customer_rows.COLUMNS).where(customers.c.id.in_(ids))
@@ -121,10 +121,10 @@ def project_customers(database: Database, projection: Projection, ids: Collectio
 
 
 def project_keys(database: Database, projection: Projection, key_ids: Collection[str]) -> None:
-    """Let keys in, and shut out those that are revoked.
+    """Admit keys, and shut out revoked keys.
 
-    Keys have no revisions, so their rows stay locked on the way to Redis: otherwise a key could be let in by one who
-    read it just before another revoked it.
+    Keys have no revisions, so their rows stay locked until Redis has them: otherwise a process that read a key just
+    before another process revoked it could admit it.
     """
     chosen = api_keys.c.key_id.in_(key_ids)
     with database.write() as connection:
@@ -152,7 +152,7 @@ def _let_in(connection: Connection, projection: Projection, chosen: ColumnElemen
 
 
 def project_menus(database: Database, projection: Projection) -> int:
-    """Put the publications in force that Redis does not have, and tell the webhook of each; return how many those are."""
+    """Put in force the publications that Redis does not have, and notify the webhook; return their number."""
     waiting = select(publications.c.seq).where(WAITING)
     with database.read() as connection:
         if connection.execute(waiting.limit(1)).first() is None:
@@ -175,7 +175,7 @@ def project_menus(database: Database, projection: Projection) -> int:
 
 
 def _waiting(database: Database, column: Column[Any]) -> Iterator[list[str]]:
-    """Yield the ids of the rows that Redis does not have, some at a time."""
+    """Yield the ids of the rows that Redis does not have, in batches."""
     last = ""
     while True:
         with database.read() as connection:

@@ -1,4 +1,4 @@
-"""Pricing runs in the ledger: one at a time is taken up, by one process, which a later one may replace if it died.
+"""Pricing runs in the ledger: one run at a time is taken up, by one process, which another may replace if it died.
 
 queued ──take──▶ running ──finish──▶ done | refused | failed
    │                │ ▲ └─ silent for STALE_MS: taken up again, ATTEMPTS_MOST times in all
@@ -53,7 +53,7 @@ def hold_still(connection: Connection) -> None:
 
 
 def queue(connection: Connection, *, id: str, created: int, actor: str, asked: Mapping[str, Any]) -> None:  # noqa: A002
-    """Put a run behind those that wait."""
+    """Queue a run behind the waiting runs."""
     values = {"id": id, "state": "queued", "created": created, "actor": actor, "asked": json.dumps(asked)}
     connection.execute(insert(pricing_runs).values(**values, attempt=0, percent=0))
 
@@ -64,16 +64,16 @@ def find(connection: Connection, run_id: str) -> Row[tuple[Any, ...]]:
     Raises:
         NotFound: there is none of this id.
     """
-    found = None
+    row = None
     if run_id.isprintable():
-        found = connection.execute(select(pricing_runs).where(runs.id == run_id)).one_or_none()
-    if found is None:
+        row = connection.execute(select(pricing_runs).where(runs.id == run_id)).one_or_none()
+    if row is None:
         raise NotFound(f"There is no pricing run {run_id[:64]!r}.")
-    return found
+    return row
 
 
 def is_waiting(connection: Connection, now_ms: int) -> bool:
-    """Return whether there is a run to take up: none runs, or the one that does is silent."""
+    """Return whether there is a run to take up: a queued run while none runs, or a running one that is silent."""
     running = connection.execute(select(runs.beat).where(runs.state == "running")).all()
     if any(row.beat > now_ms - STALE_MS for row in running):
         return False
@@ -83,7 +83,7 @@ def is_waiting(connection: Connection, now_ms: int) -> bool:
 
 
 def take(connection: Connection, now_ms: int) -> Taken | None:
-    """Take up the oldest run, unless another one runs; call it in a transaction that writes."""
+    """Take up the oldest run, unless another run is active; call it in a transaction that writes."""
     hold_still(connection)
     silent = (runs.state == "running") & (runs.beat <= now_ms - STALE_MS)
     given_up = update(pricing_runs).where(silent, runs.attempt >= ATTEMPTS_MOST)
@@ -104,26 +104,26 @@ def resumed(connection: Connection, run_id: str, attempt: int) -> Taken:
     """Return a run that another process has taken up for this one.
 
     Raises:
-        Replaced: it was cancelled or taken up anew meanwhile.
+        Replaced: the run was cancelled or taken up again meanwhile.
     """
-    mine = select(pricing_runs).where(runs.id == run_id, runs.attempt == attempt, runs.state == "running")
-    row = connection.execute(mine).one_or_none()
+    own_run = select(pricing_runs).where(runs.id == run_id, runs.attempt == attempt, runs.state == "running")
+    row = connection.execute(own_run).one_or_none()
     if row is None:
         raise Replaced
     return Taken(row.id, row.attempt, json.loads(row.asked), row.actor)
 
 
 def release(connection: Connection, taken: Taken, now_ms: int) -> None:
-    """Put back a run whose process has ended without a word; after ATTEMPTS_MOST it has failed."""
-    mine = update(pricing_runs).where(*taken.is_ours())
+    """Queue again a run whose process ended without a result; after ATTEMPTS_MOST attempts it has failed."""
+    own_run = update(pricing_runs).where(*taken.is_ours())
     if taken.attempt >= ATTEMPTS_MOST:
-        connection.execute(mine.values(state="failed", finished=now_ms, reason=GONE, doing=None))
+        connection.execute(own_run.values(state="failed", finished=now_ms, reason=GONE, doing=None))
     else:
-        connection.execute(mine.values(state="queued", doing=None, percent=0))
+        connection.execute(own_run.values(state="queued", doing=None, percent=0))
 
 
 def beat(connection: Connection, taken: Taken, now_ms: int, doing: str, percent: int) -> None:
-    """Say that the run is alive, and how far it has come.
+    """Record that the run is alive, and its progress.
 
     Raises:
         Replaced: it is not this process's any more.
@@ -144,7 +144,7 @@ def finish(
     draft: Mapping[str, Any] | None = None,
     published: int | None = None,
 ) -> None:
-    """Write down what a run came to.
+    """Write the result of a run.
 
     Raises:
         Replaced: it is not this process's any more.
@@ -177,7 +177,7 @@ def cancel(connection: Connection, run_id: str, now_ms: int) -> None:
 
 
 def last_created(connection: Connection) -> int | None:
-    """Return when the last run was asked for, ms."""
+    """Return when the last run was queued, ms."""
     query = select(runs.created).order_by(runs.created.desc()).limit(1)
     return connection.execute(query).scalar_one_or_none()
 

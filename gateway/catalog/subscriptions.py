@@ -1,6 +1,6 @@
 """Opens the paid periods of subscriptions as they fall due: the fee goes into the book, the customer keeps its menu.
 
-Where fees are prorated, what is left of a paid period that ended early is credited, in the same transaction.
+Where fees are prorated, the rest of a paid period that ended early is credited, in the same transaction.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from pricing.usage import UsageRecord
 AT_ONCE = 100
 ACTOR = "tokencap"
 ENDED = text("ended IS NOT NULL")
-"""In the words of the partial index."""
+"""Worded as in the partial index."""
 
 
 class Subscriptions:
-    """Each customer is one transaction, so any number of processes may take turns, and killing one loses nothing."""
+    """Settles each customer in a transaction, so any number of processes may do it, and killing one of them loses nothing."""
 
     def __init__(self, database: Database, client: redis.Redis, projection: Projection, settings: Settings) -> None:
         self._database = database
@@ -52,10 +52,10 @@ class Subscriptions:
         self._prorates = settings.proration == "time"
 
     def turn(self, now_ms: int) -> int:
-        """Open the period of every active customer whose tier has a period's price and who has not paid for this one.
+        """Open the period of every active customer whose tier has a period price and who has not paid for this period.
 
-        Each fee is charged once, whoever does this and however often. A period that nobody kept the books in is not
-        charged later. Return how many customers there were, those whose paid period ended early among them.
+        Each fee is charged once, however many processes do this, and however often. A period in which no bookkeeper ran
+        is not charged later. Return the number of customers, including those whose paid period ended early.
 
         Raises:
             MeteringUnavailable: Redis or the ledger is unavailable; call it again later.
@@ -71,9 +71,11 @@ class Subscriptions:
         count = 0
         for query in (select(customers.c.id).where(ENDED), *_due(names, now_ms)):
             for ids in self._paged(query):
-                done = [one for one in ids if self._settled(one, timeline, published, now_ms)]
-                project_customers(self._database, self._projection, done)
-                count += len(done)
+                settled = [
+                    customer_id for customer_id in ids if self._settled(customer_id, timeline, published, now_ms)
+                ]
+                project_customers(self._database, self._projection, settled)
+                count += len(settled)
         return count
 
     def _paged(self, query: Select[Any]) -> Iterator[list[str]]:
@@ -94,7 +96,7 @@ class Subscriptions:
             return False
 
     def _settle(self, customer_id: str, timeline: Timeline, published: Mapping[str, Menu], now_ms: int) -> bool:
-        """Credit what is left of a customer's paid period that ended, and open the one that is due."""
+        """Credit the rest of a customer's paid period that ended early, and open the period that is due."""
         with self._database.write() as connection:
             menu_rows.hold_still(connection)
             row = folded(customer_rows.find(connection, customer_id, locked=True), now_ms)
@@ -114,7 +116,7 @@ class Subscriptions:
     def _opened(
         self, row: CustomerRow, after: CustomerRow, timeline: Timeline, published: Mapping[str, Menu], now_ms: int
     ) -> tuple[CustomerRow, list[UsageRecord]]:
-        """Return a customer with its period paid, and the fee; as it is where its tier has no price of a period."""
+        """Return a customer with its period paid, and the fee; unchanged where its tier has no period price."""
         stands = standing(row.terms(), timeline, now_ms)
         base = published.get(stands.version or "")
         menu = None if base is None else base.with_prices(own_prices(row.overrides))
@@ -122,43 +124,43 @@ class Subscriptions:
         if base is None or menu is None or tier is None or tier.period_price_nanousd is None:
             return after, []
         start, until = period_at(row.period, row.timezone, now_ms)
-        begins, which, due = now_ms, str(start), tier.period_price_nanousd
+        begins, period_mark, due = now_ms, str(start), tier.period_price_nanousd
         if self._prorates:
             begins = _begins(row, start, now_ms)
-            # A tier that was paid, and credited, before in this period is due again: its fee is another.
-            which = str(begins) if row.ended is None else f"{begins}:{row.rev}"
+            # A tier that was paid and credited before in this period is due again, with another fee.
+            period_mark = str(begins) if row.ended is None else f"{begins}:{row.rev}"
             due = prorated(due, until - begins, until - start)
-        fees = [fee(row, menu, tier, which, due, now_ms, self._currency)] if due else []
+        fees = [fee(row, menu, tier, period_mark, due, now_ms, self._currency)] if due else []
         return after.subscribed(Subscription(tier.name, base.version, begins, until)), fees
 
     def _refund(
         self, connection: Connection, row: CustomerRow, ended: Mapping[str, Any], now_ms: int
     ) -> list[UsageRecord]:
-        """Return the credit for what is left of a paid period; none where nothing is left of its fee to credit."""
-        paid = usage_records.c
+        """Return the credit for the rest of a paid period; none where nothing of its fee is left to credit."""
+        columns = usage_records.c
         last = (
-            select(paid.id, paid.charge_nanousd)
-            .where(paid.customer == row.id, paid.time >= ended["start"], paid.time < ended["until"])
-            .where(paid.kind == "fee", paid.tier == ended["tier"])
-            .order_by(paid.time.desc(), paid.id)
+            select(columns.id, columns.charge_nanousd)
+            .where(columns.customer == row.id, columns.time >= ended["start"], columns.time < ended["until"])
+            .where(columns.kind == "fee", columns.tier == ended["tier"])
+            .order_by(columns.time.desc(), columns.id)
             .limit(1)
         )
-        found = connection.execute(last).one_or_none()
-        named = None if found is None else creditable(connection, row.id, found.id)
-        if found is None or named is None:
+        last_fee = connection.execute(last).one_or_none()
+        credited = None if last_fee is None else creditable(connection, row.id, last_fee.id)
+        if last_fee is None or credited is None:
             return []
-        left_ms, whole_ms = ended["until"] - ended["at"], ended["until"] - ended["start"]
-        invoice = invoice_of_record(connection, row.id, found.id)
-        most = named.left_nanousd if invoice is None else min(named.left_nanousd, invoice.left_nanousd)
-        amount = min(prorated(found.charge_nanousd, left_ms, whole_ms), most)
+        left_ms, period_ms = ended["until"] - ended["at"], ended["until"] - ended["start"]
+        invoice = invoice_of_record(connection, row.id, last_fee.id)
+        amount_max = credited.left_nanousd if invoice is None else min(credited.left_nanousd, invoice.left_nanousd)
+        amount = min(prorated(last_fee.charge_nanousd, left_ms, period_ms), amount_max)
         if amount <= 0:
             return []
-        reason = f"{left_ms // 1000} of {whole_ms // 1000} seconds of a paid period are left."
-        record_id = f"crd_{hashlib.sha256(found.id.encode()).hexdigest()[:40]}"
-        note(connection, Adjustment(record_id, row.id, found.id, reason, ACTOR, now_ms))
-        facts = {"id": record_id, "amount_nanousd": amount, "reason": reason, "record": found.id}
-        told = audit_rows.Audited(now_ms, ACTOR, "customer.credit", row.id, None, facts)
-        audit_rows.record_all(connection, [told])
+        reason = f"{left_ms // 1000} of {period_ms // 1000} seconds of a paid period are left."
+        record_id = f"crd_{hashlib.sha256(last_fee.id.encode()).hexdigest()[:40]}"
+        note(connection, Adjustment(record_id, row.id, last_fee.id, reason, ACTOR, now_ms))
+        facts = {"id": record_id, "amount_nanousd": amount, "reason": reason, "record": last_fee.id}
+        audited = audit_rows.Audited(now_ms, ACTOR, "customer.credit", row.id, None, facts)
+        audit_rows.record_all(connection, [audited])
         credit = posting(
             "credit",
             record_id=record_id,
@@ -166,9 +168,9 @@ class Subscriptions:
             charge_nanousd=-amount,
             currency=self._currency,
             now_ms=now_ms,
-            tier=named.tier,
-            menu_version=named.menu_version,
-            corrects=found.id,
+            tier=credited.tier,
+            menu_version=credited.menu_version,
+            corrects=last_fee.id,
         )
         if invoice is not None:
             issue(connection, credit_note(credit, invoice, self._issuer), numbered=self._issuer.note_numbered)
@@ -176,28 +178,28 @@ class Subscriptions:
 
 
 def _begins(row: CustomerRow, start: int, now_ms: int) -> int:
-    """Return from when on a customer pays for the period that began at ``start``: where the last paid one ended, or now."""
+    """Return when a customer's payment for the period from ``start`` begins: at the end of the last paid period, or now."""
     if row.ended is not None:
         return min(max(int(row.ended["at"]), start), now_ms)
-    paid = row.subscription
-    return paid.until if paid is not None and start <= paid.until <= now_ms else now_ms
+    paid_period = row.subscription
+    return paid_period.until if paid_period is not None and start <= paid_period.until <= now_ms else now_ms
 
 
 def _due(names: set[str], now_ms: int) -> Iterator[Select[Any]]:
-    """Yield what finds customers that may have a period to pay for: by their tier, and by a price of their own."""
+    """Yield queries for customers that may have a period to pay for: by their tier, and by a price of their own."""
     until = customers.c.subscription_until
     unpaid = customers.c.status == "active", or_(until.is_(None), until <= now_ms)
     if names:
-        has_one = or_(customers.c.tier.in_(names), customers.c.next_tier.in_(names))
-        yield select(customers.c.id).where(*unpaid, has_one)
+        has_tier = or_(customers.c.tier.in_(names), customers.c.next_tier.in_(names))
+        yield select(customers.c.id).where(*unpaid, has_tier)
     yield select(customers.c.id).where(*unpaid, OWN_PERIOD_PRICE)
 
 
 def fee(
-    row: CustomerRow, menu: Menu, tier: Tier, which: str, amount_nanousd: int, now_ms: int, currency: str
+    row: CustomerRow, menu: Menu, tier: Tier, period_mark: str, amount_nanousd: int, now_ms: int, currency: str
 ) -> UsageRecord:
-    """Return the record of a fee; ``which`` tells it from other fees of the customer for the tier."""
-    digest = hashlib.sha256(f"{row.id}:{which}:{tier.name}".encode()).hexdigest()
+    """Return the record of a fee; ``period_mark`` tells it from other fees of the customer for the tier."""
+    digest = hashlib.sha256(f"{row.id}:{period_mark}:{tier.name}".encode()).hexdigest()
     return posting(
         "fee",
         record_id=f"fee_{digest[:40]}",

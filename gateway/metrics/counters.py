@@ -43,7 +43,7 @@ class Counters:
         self._counts[metric.name,] = amount
 
     def observe(self, metric: Metric, ms: int) -> None:
-        """Note one duration in a histogram."""
+        """Count one duration in a histogram."""
         assert metric.kind is Kind.HISTOGRAM
         bucket = bisect_left(metric.bounds_s, ms / 1000)
         for place, amount in (((metric.name, str(bucket)), 1), ((metric.name, SUM_MS), ms)):
@@ -80,7 +80,7 @@ class Sheet:
 
 
 def read_sheet(directory: Path, name: str) -> dict[Place, int]:
-    """Return what a process of this name wrote last; empty if none did."""
+    """Return the last sheet of a process of this name; empty if there is none."""
     return _read(directory / f"{name}.json")
 
 

@@ -64,10 +64,10 @@ class Failed:
 
 
 class WebhookDelivery:
-    """Any number may run; one at a time delivers. A notice leaves its stream once it was taken: delivery is at least once.
+    """Any number may run; one at a time delivers. A notice leaves its stream once the webhook took it: it comes at least once.
 
     Args:
-        webhook: None where the operator wants no notices; they are dropped then.
+        webhook: None where the operator wants no notices, which are then dropped.
         monotonic: the clock of its pauses.
         fault: called for each unexpected fault; deliveries go on after it.
     """
@@ -122,12 +122,14 @@ class WebhookDelivery:
 
     def _turn(self) -> bool:
         waiting = self._waiting()
-        self._failed = {one.entry: self._failed[one.entry] for one in waiting if one.entry in self._failed}
+        self._failed = {
+            pending.entry: self._failed[pending.entry] for pending in waiting if pending.entry in self._failed
+        }
         if self._webhook is None:
-            for one in waiting:
-                self._redis.xdel(one.stream, one.entry)
+            for pending in waiting:
+                self._redis.xdel(pending.stream, pending.entry)
             return False
-        due = next((one for one in waiting if self._is_due(one)), None)
+        due = next((pending for pending in waiting if self._is_due(pending)), None)
         return due is not None and self._carry(due, self._webhook)
 
     def _waiting(self) -> list[Waiting]:
@@ -135,53 +137,53 @@ class WebhookDelivery:
             for bucket in redis_keys.ALL_BUCKETS:
                 batch.xrange(redis_keys.notices(bucket), count=READ_AT_ONCE)
             replies = batch.execute()
-        found = [
+        waiting = [
             Waiting(redis_keys.notices(bucket), text(name), _fields(entry))
             for bucket, reply in zip(redis_keys.ALL_BUCKETS, replies, strict=True)
             for name, entry in reply
         ]
-        return sorted(found, key=lambda one: one.written_at)
+        return sorted(waiting, key=lambda notice: notice.written_at)
 
-    def _is_due(self, one: Waiting) -> bool:
-        failed = self._failed.get(one.entry)
+    def _is_due(self, pending: Waiting) -> bool:
+        failed = self._failed.get(pending.entry)
         return failed is None or self._monotonic() >= failed.next_at
 
-    def _carry(self, one: Waiting, webhook: Webhook) -> bool:
+    def _carry(self, pending: Waiting, webhook: Webhook) -> bool:
         try:
-            notice = read_notice(one.entry, one.fields)
+            notice = read_notice(pending.entry, pending.fields)
             body = notice.body()
         except Exception:
-            log.exception("Entry %s of %s is no notice and is set aside.", one.entry, one.stream)
+            log.exception("Entry %s of %s is no notice and is set aside.", pending.entry, pending.stream)
             self._fault()
-            self._keep_dead(one)
+            self._keep_dead(pending)
             return False
         answer = self._post(notice.id, body, webhook)
         if answer is None:
-            self._redis.xdel(one.stream, one.entry)
+            self._redis.xdel(pending.stream, pending.entry)
             return True
-        if self._now_ms() - one.written_at >= GIVEN_UP_AFTER_MS:
-            self._keep_dead(one)
+        if self._now_ms() - pending.written_at >= GIVEN_UP_AFTER_MS:
+            self._keep_dead(pending)
             log.error("Notice %s is set aside, no webhook took it for a day: %s.", notice.id, body.decode())
             return False
-        before = self._failed.get(one.entry)
+        before = self._failed.get(pending.entry)
         times = before.times + 1 if before else 1
         wait_s = min(BACK_OFF_FIRST_S * 2 ** (times - 1), BACK_OFF_MOST_S)
-        self._failed[one.entry] = Failed(times, self._monotonic() + wait_s)
+        self._failed[pending.entry] = Failed(times, self._monotonic() + wait_s)
         log.warning("notice %s was not taken (%s); it is sent again in %d s", notice.id, answer, wait_s)
         return False
 
-    def _keep_dead(self, one: Waiting) -> None:
-        kept: dict[Any, Any] = {**one.fields, "entry": one.entry}
-        self._redis.xadd(redis_keys.DEAD_NOTICES, kept, maxlen=DEAD_NOTICES_MOST)
-        self._redis.xdel(one.stream, one.entry)
+    def _keep_dead(self, pending: Waiting) -> None:
+        dead: dict[Any, Any] = {**pending.fields, "entry": pending.entry}
+        self._redis.xadd(redis_keys.DEAD_NOTICES, dead, maxlen=DEAD_NOTICES_MOST)
+        self._redis.xdel(pending.stream, pending.entry)
 
     def _post(self, notice_id: str, body: bytes, webhook: Webhook) -> str | None:
         """Post once; return None where the notice was taken, else the failure."""
         headers = signed(notice_id, body, webhook.key, self._now_ms() // 1000)
         try:
             with self._http.stream("POST", webhook.url, content=body, headers=headers, timeout=POST_S) as response:
-                return None if response.is_success else f"status {response.status_code}"  # no byte of it is read
-        except Exception as error:  # noqa: BLE001 - whatever it is, this one delivery failed and is tried again
+                return None if response.is_success else f"status {response.status_code}"  # its body is not read
+        except Exception as error:  # noqa: BLE001 - after any error this delivery is tried again
             if not isinstance(error, httpx.HTTPError):
                 self._fault()
             return type(error).__name__

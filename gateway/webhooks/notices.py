@@ -96,8 +96,8 @@ class LockedOut:
 
     @classmethod
     def read(cls, fields: Mapping[str, str]) -> LockedOut:
-        said = json.loads(fields["facts"])
-        return cls(**{name: said[name] for name in cls.__slots__})
+        values = json.loads(fields["facts"])
+        return cls(**{name: values[name] for name in cls.__slots__})
 
     @property
     def id(self) -> str:
@@ -147,8 +147,8 @@ class MenuPublished:
         return _posted(event)
 
 
-def _event_id(*which: str | int) -> str:
-    return "evt_" + hashlib.sha256("\n".join(map(str, which)).encode()).hexdigest()[:32]
+def _event_id(*parts: str | int) -> str:
+    return "evt_" + hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:32]
 
 
 def _posted(event: Mapping[str, Any]) -> bytes:
