@@ -133,8 +133,8 @@ def revoke_all(connection: Connection, customer_id: str, now_ms: int) -> list[st
 
 def forget_names(connection: Connection, customer_id: str) -> list[str]:
     """Remove the names of all of a customer's keys; return the keys' ids."""
-    named = update(api_keys).where(api_keys.c.customer == customer_id).values(name=None).returning(api_keys.c.key_id)
-    return sorted(connection.execute(named).scalars())
+    unnamed = update(api_keys).where(api_keys.c.customer == customer_id).values(name=None).returning(api_keys.c.key_id)
+    return sorted(connection.execute(unnamed).scalars())
 
 
 def page(connection: Connection, customer_id: str, *, limit: int, after: tuple[int, str] | None = None) -> list[KeyRow]:

@@ -18,7 +18,7 @@ AT_ONCE = 100
 
 
 def end_due(database: Database, projection: Projection, now_ms: int) -> int:
-    """End every increase whose time is over; return how many there were. Any number of processes may do this.
+    """End every increase whose time is over; return their number. Any number of processes may do this.
 
     Raises:
         MeteringUnavailable: Redis or the ledger is unavailable; call it again later.

@@ -96,7 +96,7 @@ def refuse_known(connection: Connection, version: str) -> None:
 
 
 def earlier(timeline: Timeline, version: str) -> str | None:
-    """Return the menu to go back to: ``version`` if another one replaced it, else the one that it replaced."""
+    """Return the menu to go back to: ``version`` if another menu replaced it, else the menu that it replaced."""
     versions = [publication.version for publication in timeline.publications]
     if version not in versions:
         return None
@@ -190,7 +190,7 @@ def _refuse_other_tiers(connection: Connection, menu: Menu, arms: Mapping[str, f
 
 @dataclass(slots=True)
 class Stranded:
-    """Customers who would have a tier that is not sold."""
+    """Customers that would have a tier that is not sold."""
 
     count: int = 0
     first: list[str] = field(default_factory=list)

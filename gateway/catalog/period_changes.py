@@ -29,7 +29,7 @@ from gateway.ledger.recovery.hot_state import limits_end_users, menus_ever
 from pricing.usage import UsageRecord
 
 TRIES = 100
-"""How often records that came meanwhile are read: a few milliseconds each time."""
+"""The most reads of records that came meanwhile: a few milliseconds each."""
 
 NOTHING_READ = "nothing"
 """Stands for the id of a stream's entry where none has been read yet."""

@@ -110,11 +110,11 @@ def project_customers(database: Database, projection: Projection, ids: Collectio
                 failed = error
                 del later[before.id]
     projection.put_customers(list(later.values()))
-    done = update(customers).where(customers.c.id == bindparam("one"), customers.c.rev == bindparam("seen"))
+    mark_projected = update(customers).where(customers.c.id == bindparam("one"), customers.c.rev == bindparam("seen"))
     if later:
         with database.write() as connection:
             connection.execute(
-                done.values(projected=True), [{"one": row.id, "seen": row.rev} for row in later.values()]
+                mark_projected.values(projected=True), [{"one": row.id, "seen": row.rev} for row in later.values()]
             )
     if failed is not None:
         raise failed

@@ -41,7 +41,7 @@ ENDED = text("ended IS NOT NULL")
 
 
 class Subscriptions:
-    """Settles each customer in a transaction, so any number of processes may do it, and killing one of them loses nothing."""
+    """Settles each customer in a transaction: several processes may do it, and killing one of them loses nothing."""
 
     def __init__(self, database: Database, client: redis.Redis, projection: Projection, settings: Settings) -> None:
         self._database = database
@@ -178,7 +178,7 @@ class Subscriptions:
 
 
 def _begins(row: CustomerRow, start: int, now_ms: int) -> int:
-    """Return when a customer's payment for the period from ``start`` begins: at the end of the last paid period, or now."""
+    """Return when the paid part of the period from ``start`` begins: at the end of the last paid period, or now."""
     if row.ended is not None:
         return min(max(int(row.ended["at"]), start), now_ms)
     paid_period = row.subscription

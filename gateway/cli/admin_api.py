@@ -73,7 +73,7 @@ app = typer.Typer()
 
 @app.command("admin-token")
 def admin_token() -> None:
-    """Print a new admin token, retiring the lost one. It is shown once and kept as a hash."""
+    """Print a new admin token, retiring the lost one. It is shown once and stored as a hash."""
     # Commands that only call a running gateway need no ledger, so they do not wait for its libraries.
     from gateway.catalog.admin_tokens import new_admin_token  # noqa: PLC0415
     from gateway.clock import now_ms  # noqa: PLC0415

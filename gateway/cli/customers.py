@@ -57,8 +57,9 @@ def add(
 ) -> None:
     """Create the customers in a file, and change existing customers to match it.
 
-    A customer exists if its external_id does; without one, if the same row was in a file before. An existing customer is
-    changed in the fields of its row, and gets the keys that it lacks, by their names. The same file again changes nothing.
+    A customer exists if its external_id does; without one, if the same row was in a file before. An existing customer
+    is changed in the fields of its row, and gets the keys that it lacks, by their names. The same file again changes
+    nothing.
 
     A CSV has the columns name, tier, status, period, timezone, external_id, limits such as period_tokens_max, and for
     one key each key_name (a new key), key_expires, or key_sha256 and key_prefix (a key that works elsewhere already).
@@ -85,10 +86,10 @@ def add(
 
 
 class KeptKeys:
-    """The file of new keys. It is opened before anything is created and is only appended to; a new file that stays empty is removed.
+    """The file of new keys, opened before anything is created and only appended to; a new file that stays empty is removed.
 
-    Keys are secrets: only its owner may read the file, also a file that existed before. A customer's line is on disk before
-    the next request; a customer with a line from an earlier run gets another only for a new key.
+    Keys are secrets: only its owner may read the file, also a file that existed before. A customer's line is on disk
+    before the next request; a customer with a line from an earlier run gets another only for a new key.
 
     Raises:
         StartupError: the file cannot be written.
@@ -169,7 +170,7 @@ LONGEST = 19
 
 
 def _named(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield customers; those without an ``external_id`` are identified by their row's content and its count among equals."""
+    """Yield customers; without an ``external_id`` they are identified by their row's content and its count so far."""
     occurrences: Counter[str] = Counter()
     for row in rows:
         if row.get("external_id") is not None or "row" in row:

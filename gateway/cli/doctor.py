@@ -157,7 +157,7 @@ def judge_recount(counts: Mapping[Place, int]) -> Finding | None:
 
 
 def judge_upstream(status: int, models: Sequence[str], settings: Settings, engine: Engine | None = None) -> Finding:
-    """Say whether the answer to ``GET …/models`` is of an upstream that can be sold, and of which engine."""
+    """Say whether the upstream that answers ``GET …/models`` can be sold, and which engine it is."""
     where = Endpoint(settings.upstream_url).at("/models")
     if status in (401, 403):
         return Finding("upstream", Verdict.CHANGE, f"{where} answers {status}: set TOKENCAP_UPSTREAM_KEY.")

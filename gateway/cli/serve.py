@@ -1,4 +1,4 @@
-"""``tokencap serve``: the gateway on this machine, all its processes, until it is told to stop."""
+"""``tokencap serve``: the gateway on this machine, all its processes, until it is stopped."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Serving:
 def serve(
     workers: Annotated[int | None, typer.Option(min=1, max=64, help="Processes that serve calls.")] = None,
 ) -> None:
-    """Run the gateway until it is told to stop. Settings come from the environment or tokencap.toml; SIGHUP reloads them."""
+    """Run the gateway until it is stopped. Settings come from the environment or tokencap.toml; SIGHUP reloads them."""
     log_to_stderr()
     asyncio.run(_serve(lambda: read_settings(workers=workers)))
 

@@ -49,10 +49,10 @@ def manifest_path(path: Path) -> Path:
 
 
 def write_file(path: Path, written_as: Format, records: Iterable[UsageRecord], *, is_closed: bool) -> Manifest:
-    """Write records to ``path`` and their manifest beside it; replace what was there.
+    """Write records to ``path`` and their manifest beside it, replacing existing files.
 
     Both are whole and on disk under another name (``.part``) before either is renamed, the manifest last. If
-    anything fails before that, what was there stays as it was and no part is left.
+    anything fails before that, existing files stay as they were and no part is left.
     """
     part, manifest_part = _part_of(path), _part_of(manifest_path(path))
     try:

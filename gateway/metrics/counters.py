@@ -30,7 +30,7 @@ class Counters:
         self._counts: dict[Place, int] = dict(counts or {})
 
     def add(self, metric: Metric, *labels: str, amount: int = 1) -> None:
-        """Raise a counter; a negative amount, as in a correction downwards, is ignored, because a counter never falls."""
+        """Raise a counter; a negative amount, as in a correction downwards, is ignored: a counter never falls."""
         assert metric.kind is Kind.COUNTER
         assert len(labels) == len(metric.labels)
         if amount > 0:
@@ -64,7 +64,7 @@ class Sheet:
         self._one_at_a_time = threading.Lock()
 
     def write(self) -> None:
-        """Write what changed; a reader finds the old sheet or the new one, never half of one.
+        """Write the sheet if it changed; a reader finds the old sheet or the new sheet, never a part.
 
         A full disk costs the metrics and nothing else.
         """

@@ -64,7 +64,7 @@ class Failed:
 
 
 class WebhookDelivery:
-    """Any number may run; one at a time delivers. A notice leaves its stream once the webhook took it: it comes at least once.
+    """Any number may run; one at a time delivers. A notice leaves its stream once the webhook took it: at least once.
 
     Args:
         webhook: None where the operator wants no notices, which are then dropped.

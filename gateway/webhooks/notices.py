@@ -81,7 +81,7 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class LockedOut:
-    """A limit that refuses a customer's calls until its period ends or it is raised. ``time`` is the first refusal's, ms."""
+    """A limit that refuses a customer's calls until it is raised or its period ends. ``time``: the first refusal, ms."""
 
     time: int
     limit: str

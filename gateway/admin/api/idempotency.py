@@ -22,7 +22,7 @@ Keep = Callable[[Connection, BaseModel], None]
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """The caller of a change, and what identifies a repetition of the same request."""
+    """The caller of a change, and the facts that identify a repetition of the same request."""
 
     actor: str
     route: str

@@ -43,7 +43,7 @@ class Problem(BaseModel):
 
 @contextmanager
 def saved_only(saved: BaseModel | None = None) -> Iterator[None]:
-    """Report a failure to reach Redis inside the block as a saved change; ``saved`` is what the answer would have been."""
+    """Report a failure to reach Redis in the block as a saved change, with the answer that Redis prevented."""
     try:
         yield
     except MeteringUnavailable as error:

@@ -92,7 +92,7 @@ class WrongTokens:
             self._waiting -= 1
 
     def _times(self, source: str, now_s: float) -> int:
-        """Return how many wrong tokens a source has sent in its window; of too many, the longest silent one is forgotten."""
+        """Count a wrong token of a source in its window; of too many sources, the longest silent is dropped."""
         attempts = self._seen.pop(source, None)
         if attempts is None or now_s - attempts.since_s >= WINDOW_S:
             attempts = _Attempts(0, now_s)
@@ -109,7 +109,7 @@ class WrongTokens:
             self._untold, self._told_s = 0, now_s
 
     async def _audit(self, source: str, now_s: float) -> None:
-        """Write an audit row about wrong tokens, at most one per AUDITED_EVERY_S; an unavailable ledger changes no answer."""
+        """Write at most one audit row per AUDITED_EVERY_S; an unavailable ledger changes no answer."""
         self._unaudited += 1
         if now_s - self._audited_s < AUDITED_EVERY_S:
             return
@@ -129,7 +129,7 @@ class WrongTokens:
 
 
 def _place(address: str) -> str:
-    """Return the source that an address belongs to: for IPv6 its /64 network, all of whose addresses one caller has."""
+    """Return the source of an address: for IPv6 its /64 network, in which one caller has every address."""
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -70,7 +70,7 @@ class CreditNotes:
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
     ) -> CreditNotesShown:
-        """List credit notes by number. Each credit for a final invoice, or for a record on a final invoice, has a note."""
+        """List credit notes by number. Each credit for a final invoice, or for a record on it, has a note."""
         after = 0 if cursor is None else position_of(cursor, int)[0]
         notes = notes_in(self._database, customer=customer, invoice=invoice, after=after, limit=limit + 1)
         next_cursor = cursor_of(notes[limit - 1][0]) if len(notes) > limit else None

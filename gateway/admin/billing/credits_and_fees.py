@@ -64,7 +64,7 @@ class PrepaidShown(BaseModel):
 
 
 class NewCredit(Input):
-    """An amount that is taken off what a customer owes."""
+    """An amount that a customer no longer owes."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"amount_nanousd": 5_000_000_000, "reason": "Outage of 14 October"}]}

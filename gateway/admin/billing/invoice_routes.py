@@ -68,7 +68,7 @@ class InvoiceIssuer(BaseModel):
 
 
 class InvoicePrepaid(BaseModel):
-    """What prepaid credit pays of an invoice: before + added = drawn + left."""
+    """The part of an invoice that prepaid credit pays: before + added = drawn + left."""
 
     before_nanousd: int = Field(description="What was left of it when the month began.")
     added_nanousd: int = Field(description="What was paid in advance in the month.")
@@ -132,7 +132,7 @@ class Invoices:
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
     ) -> InvoicesShown:
-        """List invoices: with `period`, the month's drafts and final invoices by customer; without it, final invoices by number.
+        """List a month's drafts and final invoices by customer or, without `period`, final invoices by number.
 
         The answer waits, up to two seconds, until every call that was settled before this request is in the book.
         """

@@ -23,7 +23,7 @@ By = Annotated[
 
 
 class Total(BaseModel):
-    """The sums of one group, with the field that groups it: `customer`, `tier`, `key`, `end_user`, `day`, `kind` or `menu_version`."""
+    """The sums of a group, with its `customer`, `tier`, `key`, `end_user`, `day`, `kind` or `menu_version`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -38,7 +38,7 @@ class Total(BaseModel):
 
 
 class TotalsShown(BaseModel):
-    """Sums by one field, in the order of its values, null last. The sums over all groups are the same for every field."""
+    """Sums by one field, in the order of its values, null last. Over all groups they are the same for every field."""
 
     data: list[Total]
     closed: bool = Field(description="Whether all of it is closed: then it is the same for ever.")

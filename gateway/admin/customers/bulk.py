@@ -103,7 +103,7 @@ class CustomersMade(BaseModel):
 
 
 class Known:
-    """The customers and keys of a request that exist already, read at once, and the names that the request repeats."""
+    """The existing customers and keys of a request, read at once, and the names that the request repeats."""
 
     def __init__(self, connection: Connection, body: BulkCustomers) -> None:
         requested = body.customers
@@ -162,7 +162,7 @@ class Known:
         kept_replies.remember_made(connection, ROUTE, self._new_rows, now_ms)
 
     def key(self, customer_id: str, key: BulkKey) -> KeyRow | None:
-        """Return the existing key that a row describes: by its digest, or by its position among the customer's keys of a name.
+        """Return the existing key that a row describes: by digest, or by position among the customer's keys of a name.
 
         Raises:
             AlreadyExists: another customer has a key of this digest, or the request repeats it.
@@ -194,7 +194,7 @@ class Bulk:
         routes.add("POST", ROUTE, self.create_many, "Create many customers, with keys", 409)
 
     def create_many(self, body: BulkCustomers, posted: Post) -> CustomersMade:
-        """Create up to 1,000 customers with their keys, or change existing ones to match; if one row fails, nothing changes.
+        """Create up to 1,000 customers with keys, or change existing ones; if one row fails, nothing changes.
 
         Keys from elsewhere are imported by their SHA-256 and go on working as they are.
         """

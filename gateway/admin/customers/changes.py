@@ -1,4 +1,4 @@
-"""Decides purely what a change makes of a customer: a row, the publications and the time in, a row out."""
+"""Applies a change to a customer, purely: a row, the publications and the time in, a row out."""
 
 from __future__ import annotations
 
@@ -41,6 +41,6 @@ def with_change(row: CustomerRow, change: CustomerChange, timeline: Timeline, no
 
 
 def to_come(row: CustomerRow, timeline: Timeline, now_ms: int) -> Iterator[tuple[int, Standing]]:
-    """Yield the customer's standings from the moment that its latest tier applies, through every change already decided."""
+    """Yield the customer's standings from its latest tier on, through every change already decided."""
     since = max(now_ms, row.tier_since) if row.next_tier_at is None else row.next_tier_at
     return ahead(row.terms(), timeline, since)

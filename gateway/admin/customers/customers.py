@@ -226,7 +226,7 @@ class Customers:
         erasure.erase_beside(connection, customer_id, self._services.random_bytes(32))
 
     def _erase_the_rest(self, customer_id: str) -> None:
-        """Erase the customer from the book's rows, Redis and the files of both; after an interruption, all is done again."""
+        """Erase the customer from the book's rows, from Redis and from the files of both; a retry repeats all of it."""
         wait_until_booked(self._services.redis, [bucket_of(customer_id)])
         erase_records(self._database, customer_id, self._services.random_bytes(32), self._now_ms())
         erase_customer(self._services.redis, customer_id)

@@ -97,8 +97,8 @@ class RunInput(Input):
 
 
 class RunShown(BaseModel):
-    """A run. `estimates`, `comparison`, `draft` and `experiment` are present once it is done; a refused run has those that it
-    reached."""
+    """A run. `estimates`, `comparison`, `draft` and `experiment` are present once it is done; a refused run has those
+    that it reached."""
 
     id: str
     state: State = Field(description="`refused`: it ended without a menu that should be sold; `reason` says why.")

@@ -165,7 +165,7 @@ class Menus:
     def rollback(self, version: str, posted: Post, body: Publishing | None = None) -> MenuShown:
         """Go back to this menu if it was in force before, or to the menu before it if it is in force now.
 
-        Customers that the last publication moved to tiers that no longer exist are moved back, unless `moves` says otherwise.
+        Customers whom the last publication moved to tiers that this menu lacks are moved back, unless `moves` differs.
         """
         request = body or Publishing()
 

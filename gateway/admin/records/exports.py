@@ -64,8 +64,8 @@ class Exports:
     ) -> StreamingResponse:
         """Stream the usage records of a month or of a span of time, oldest first: the bytes that `tokencap export` writes.
 
-        A closed span is the same bytes for ever. An open one is refused, unless `open=true`; then the answer waits, up to
-        two seconds, until every call that was settled before this request is in the book.
+        A closed span is the same bytes for ever. An open span is refused, unless `open=true`; then the answer waits,
+        up to two seconds, until every call that was settled before this request is in the book.
         """
         try:
             chosen = format_named(format)

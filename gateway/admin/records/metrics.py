@@ -1,4 +1,4 @@
-"""``/metrics``: what all processes of this gateway have counted, for the metrics token or the admin's."""
+"""``/metrics``: the counts of all processes of this gateway, for the metrics token or the admin token."""
 
 from __future__ import annotations
 

@@ -49,8 +49,8 @@ class CustomerRefusals:
     def list(self, customer_id: str, limit: Limit = MOST) -> dict[str, Any]:
         """List a customer's refused calls, newest first: the last 1,000, or as many as `limit`.
 
-        The list is kept for 35 days after the last refusal. Requests with an unknown key, or with a refused body, are not
-        in it.
+        The list is stored for 35 days after the last refusal. Requests with an unknown key, or with a refused body, are
+        not in it.
         """
         with self._database.read() as connection:
             customer_rows.find(connection, customer_id)

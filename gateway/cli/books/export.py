@@ -47,8 +47,8 @@ def export(
 ) -> None:
     """Write the usage records of a month, or of a span of time, for billing, oldest first. Needs only the database.
 
-    A file is replaced at once when it is whole; beside it stands a manifest with its sums and its SHA-256. A closed span
-    is the same bytes for ever; an open one is refused without --open.
+    A file is replaced at once when it is complete; its manifest, beside it, has its sums and its SHA-256. A closed span
+    is the same bytes for ever; an open span is refused without --open.
     """
     form = format_named(written_as or _ending(out))
     span = Span(customer, *_bounds(since, until, period))

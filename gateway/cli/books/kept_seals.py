@@ -18,7 +18,7 @@ def kept_seals(path: Path) -> list[Seal]:
     """Return the seals in a file: one JSON object a line, or an answer of ``GET /v1/ledger/seals``.
 
     Raises:
-        StartupError: the file cannot be read, or a line of it is no seal.
+        StartupError: the file cannot be read, or a line is no seal.
     """
     try:
         return [Seal.from_json(fields) for fields in _objects(path.read_text("utf-8"))]

@@ -68,7 +68,7 @@ def verify(
 
 @app.command("seals")
 def seals() -> None:
-    """Print the seals of the chain, oldest first, one JSON object a line: keep them out of reach of anyone who can write the ledger."""
+    """Print the seals, oldest first, one JSON object a line. Store them where writers of the ledger have no access."""
     with closing(Database(read_settings().ledger_url)) as database:
         database.check()
         for seal in seals_in_order(database):

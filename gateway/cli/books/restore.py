@@ -26,8 +26,8 @@ def restore(
 
     Existing data is never overwritten: a data directory or a database that is in use is refused.
 
-    The hot state is rebuilt at the next start. A Redis that knows of later records than the backup is refused then, with
-    a sentence on what to do.
+    The hot state is rebuilt at the next start. A Redis with later records than the backup is refused then; the message
+    says what to do.
 
     Raises:
         StartupError: there is no backup, it cannot be read, or the data directory or the database is not empty.

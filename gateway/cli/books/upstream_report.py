@@ -1,4 +1,4 @@
-"""Fetches what the model's endpoint reports of its own usage: OpenAI's ``/organization/usage/…``, by day and model."""
+"""Fetches the usage that the model's endpoint reports: OpenAI's ``/organization/usage/…``, by day and model."""
 
 from __future__ import annotations
 

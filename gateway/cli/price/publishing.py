@@ -25,7 +25,7 @@ class Publisher:
         self._client = client
 
     def post(self, menu: Mapping[str, Any]) -> str:
-        """Post a menu to the gateway, which checks it, and return its version; a menu that it has already stays as it is.
+        """Post a menu to the gateway, which checks it, and return its version; a menu that exists stays as it is.
 
         Raises:
             StartupError: the gateway refuses the menu, has another menu of this version, or does not answer.
