@@ -1,4 +1,4 @@
-"""From the ledger to a draft: estimate, menu, certificate, comparison, and the reasons not to sell it."""
+"""From the ledger to a draft: estimate, menu, certificate, comparison, and the reasons not to sell the draft."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KEPT_IF_RESUMED = 0.5
 """The share of its profit that a draft has to keep when callers resume."""
 
 TIERS = 3
-"""How many tiers are drafted where nothing is sold yet."""
+"""The number of tiers that are drafted where no menu is in force yet."""
 
 Json = dict[str, Any]
 Tell = Callable[[str, int], None]
@@ -43,14 +43,14 @@ Tell = Callable[[str, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
-        refused: why it should not be sold, None if nothing speaks against it.
-        held_back: why it is not put in force by itself, None if nothing stands in the way.
-        moves: where customers go whose tier the draft lacks: where most of those who take it would.
-        experiment: what may be tried on new customers, None where that was not asked.
-        arms: the menus of it.
+        refused: why the draft should not be sold, None if there is no reason against it.
+        held_back: why the draft is not put in force automatically, None if there is no reason against that.
+        moves: by tier that the draft lacks, the tier that most of its takers would choose.
+        experiment: what may be tried on new customers, None where that was not requested.
+        arms: the menus of the experiment.
     """
 
     estimates: Json
@@ -63,73 +63,77 @@ class Found:
     arms: tuple[Json, ...] = ()
 
 
-def draft(database: Database, currency: str, asked: Mapping[str, Any], now_ms: int, tell: Tell) -> Found:
-    """Return a draft made from what the ledger says that customers did.
+def draft(database: Database, currency: str, request: Mapping[str, Any], now_ms: int, report: Tell) -> Found:
+    """Return a draft made from the customers' behaviour in the ledger.
 
     Args:
-        asked: a ``RunInput``.
-        tell: is told what is being done, and how much of all is done, in percent.
+        request: a ``RunInput``.
+        report: is told what is being done, and how much of all is done, in percent.
 
     Raises:
-        CannotEstimate: too little was seen.
-        StartupError: nobody has said what an answer is worth.
+        CannotEstimate: the ledger has too few observations.
+        StartupError: the value of an answer is unknown.
     """
-    tell("adding up the ledger", 5)
-    since = 0 if asked["days"] is None else now_ms - asked["days"] * DAY_MS
-    seen, menus = seen_in_ledger(database, now_ms, since_ms=max(0, since))
-    tell("estimating the market", 25)
+    report("adding up the ledger", 5)
+    since = 0 if request["days"] is None else now_ms - request["days"] * DAY_MS
+    statistics, menus = seen_in_ledger(database, now_ms, since_ms=max(0, since))
+    report("estimating the market", 25)
     given = replace(
-        _given(database, asked),
+        _given(database, request),
         currency=currency,
-        lengths_may_differ=asked["lengths_may_differ"],
-        without_holders=asked["without_holders"],
+        lengths_may_differ=request["lengths_may_differ"],
+        without_holders=request["without_holders"],
     )
-    estimate = fit(seen, given, draws=asked["draws"], random=np.random.default_rng(asked["seed"]))
-    before = _in_force(database, menus, now_ms)
-    tell("computing the menu", 50)
-    value = priced(estimate)
-    market = market_of(estimate, value)
-    made = _menu(
+    estimate = fit(statistics, given, draws=request["draws"], random=np.random.default_rng(request["seed"]))
+    menu_in_force = _in_force(database, menus, now_ms)
+    report("computing the menu", 50)
+    understatement = priced(estimate)
+    market = market_of(estimate, understatement)
+    computed = _menu(
         read_market(market),
-        _tiers(estimate, value, asked["tiers"] or (len(before.tiers) if before else TIERS)),
-        before,
+        _tiers(estimate, understatement, request["tiers"] or (len(menu_in_force.tiers) if menu_in_force else TIERS)),
+        menu_in_force,
         written(now_ms),
-        asked["objective"],
+        request["objective"],
     )
-    tell("checking the certificate", 75)
-    verdict = verify(made)
-    tell("comparing it with the menu in force", 85)
-    comparison = _comparison(estimate, seen, made, before)
-    refused = verdict.violation or _no_gain(comparison, asked["confidence"]) or _undone(made)
-    held_back = _held_back(estimate, made, before, comparison, asked)
-    tried = Tried() if asked["experiment"] is None else to_try(estimate, before, asked["experiment"], written(now_ms))
+    report("checking the certificate", 75)
+    verdict = verify(computed)
+    report("comparing it with the menu in force", 85)
+    comparison = _comparison(estimate, statistics, computed, menu_in_force)
+    refused = verdict.violation or _no_gain(comparison, request["confidence"]) or _undone(computed)
+    held_back = _held_back(estimate, computed, menu_in_force, comparison, request)
+    trial = (
+        Tried()
+        if request["experiment"] is None
+        else to_try(estimate, menu_in_force, request["experiment"], written(now_ms))
+    )
     return Found(
         market,
         comparison,
-        made,
+        computed,
         refused,
         held_back,
-        _moves(made, comparison.get("becomes", {})),
-        tried.shown,
-        tried.arms,
+        _moves(computed, comparison.get("becomes", {})),
+        trial.shown,
+        trial.arms,
     )
 
 
-def _moves(made: Json, becomes: Mapping[str, str | None]) -> dict[str, str]:
-    kept = {tier["name"] for tier in made["tiers"]}
-    return {old: new for old, new in becomes.items() if new is not None and old not in kept}
+def _moves(draft_menu: Json, becomes: Mapping[str, str | None]) -> dict[str, str]:
+    names = {tier["name"] for tier in draft_menu["tiers"]}
+    return {old: new for old, new in becomes.items() if new is not None and old not in names}
 
 
-def _given(database: Database, asked: Mapping[str, Any]) -> Given:
-    if asked["assumed"] is not None:
-        assumed: Market | None = starter_market(asked["assumed"])
+def _given(database: Database, request: Mapping[str, Any]) -> Given:
+    if request["assumed"] is not None:
+        assumed: Market | None = starter_market(request["assumed"])
     else:
         bodies = menu_bodies(database)
         assumed = read_market(bodies[0]["market"]) if bodies else None
     try:
-        is_estimated = asked["estimate_value"]
+        is_estimated = request["estimate_value"]
         return given_of(
-            assumed, asked["value_nanousd"], asked["cost_nanousd_per_token"], None, is_estimated=is_estimated
+            assumed, request["value_nanousd"], request["cost_nanousd_per_token"], None, is_estimated=is_estimated
         )
     except StartupError as error:
         raise StartupError(
@@ -143,72 +147,75 @@ def _in_force(database: Database, menus: Mapping[str, Menu], now_ms: int) -> Men
     return None if version is None else menus.get(version)
 
 
-def _tiers(estimate: Estimate, value: Understated, most: int) -> int:
-    """Return how many tiers, up to so many, earn the most on average."""
+def _tiers(estimate: Estimate, understatement: Understated, tiers_max: int) -> int:
+    """Return the number of tiers, up to ``tiers_max``, that earns the most on average."""
     if estimate.lengths_differ:
         return 1
-    averaged = [read_market(one) for one in estimate.averaged]
-    found = understated(
-        read_market(estimate.market), averaged, tiers=range(min(2, most), most + 1), discounts=(value.discount,)
+    averaged = [read_market(averaged_market) for averaged_market in estimate.averaged]
+    best = understated(
+        read_market(estimate.market),
+        averaged,
+        tiers=range(min(2, tiers_max), tiers_max + 1),
+        discounts=(understatement.discount,),
     )
-    assert found.tiers is not None
-    return found.tiers
+    assert best.tiers is not None
+    return best.tiers
 
 
-def _menu(market: Market, tiers: int, before: Menu | None, created: str, objective: str) -> Json:
-    """Return the best menu; where it has as many tiers as the one in force, they keep their names."""
-    bill = before.bill if before else "conversation"
-    made = optimal_menu(market, tiers=tiers, bill=bill, names=None, created=created, objective=objective)
-    if before is None or len(made["tiers"]) != len(before.tiers):
-        return made
+def _menu(market: Market, tiers: int, menu_in_force: Menu | None, created: str, objective: str) -> Json:
+    """Return the best menu; where it has as many tiers as the menu in force, it takes over their names."""
+    bill = menu_in_force.bill if menu_in_force else "conversation"
+    computed = optimal_menu(market, tiers=tiers, bill=bill, names=None, created=created, objective=objective)
+    if menu_in_force is None or len(computed["tiers"]) != len(menu_in_force.tiers):
+        return computed
     try:
-        names = sold(before).names
+        names = sold(menu_in_force).names
         return optimal_menu(market, tiers=tiers, bill=bill, names=names, created=created, objective=objective)
     except NotAMenu:
-        return made
+        return computed
 
 
-def _comparison(estimate: Estimate, seen: Statistics, made: Json, before: Menu | None) -> Json:
+def _comparison(estimate: Estimate, statistics: Statistics, draft_menu: Json, menu_in_force: Menu | None) -> Json:
     market = read_market(estimate.market)
-    draws = [valuation_of(read_market(one)) for one in estimate.draws]
-    averaged = [read_market(one) for one in estimate.averaged]
-    here = valuation_of(market)
-    new = sold(Menu.from_json(made))
-    old = None if before is None else sold(before)
-    one = understated(market, averaged, tiers=(1,), discounts=discounts_of(estimate))
-    single = valuation_of(read_market(one.market))
-    comparison = compared(here, draws, new, old, _single(single))
+    draws = [valuation_of(read_market(variant)) for variant in estimate.draws]
+    averaged = [read_market(variant) for variant in estimate.averaged]
+    valuation = valuation_of(market)
+    new = sold(Menu.from_json(draft_menu))
+    old = None if menu_in_force is None else sold(menu_in_force)
+    variant = understated(market, averaged, tiers=(1,), discounts=discounts_of(estimate))
+    single = valuation_of(read_market(variant.market))
+    comparison = compared(valuation, draws, new, old, _single(single))
     if old is not None:
-        goes = destinations(here, new, old)
-        comparison["becomes"] = goes
-        comparison["replay"] = replayed(seen.lengths, old, new, goes)
+        becomes = destinations(valuation, new, old)
+        comparison["becomes"] = becomes
+        comparison["replay"] = replayed(statistics.lengths, old, new, becomes)
     return comparison
 
 
-def _single(here: Valuation) -> Sold:
+def _single(valuation: Valuation) -> Sold:
     """Return the best menu of one tier."""
-    published = publish(here, best_tiers(here, 1)[-1].caps)
-    caps = [here.steps.cap_tokens(cap) for cap in published.caps.tolist()]
+    published = publish(valuation, best_tiers(valuation, 1)[-1].caps)
+    caps = [valuation.steps.cap_tokens(cap) for cap in published.caps.tolist()]
     tokens = np.array([np.iinfo(np.int64).max if cap is None else cap for cap in caps], dtype=np.int64)
-    return Sold(tuple(f"t{place}" for place in range(len(caps))), tokens, published.prices.astype(np.float64))
+    return Sold(tuple(f"t{index}" for index in range(len(caps))), tokens, published.prices.astype(np.float64))
 
 
 def _no_gain(comparison: Json, confidence: float) -> str | None:
-    """Return why the draft is not worth its tiers, None if it is."""
+    """Return why the draft earns no more than a single plan, None if it earns more."""
     gains = comparison.pop("gain_over_single_plan_nanousd")
-    least = float(np.percentile(gains, 100 * (1 - confidence)))
-    comparison["gain_over_single_plan_nanousd"] = {"mean": float(np.mean(gains)), "least": least}
-    if least <= 0:
+    lowest = float(np.percentile(gains, 100 * (1 - confidence)))
+    comparison["gain_over_single_plan_nanousd"] = {"mean": float(np.mean(gains)), "least": lowest}
+    if lowest <= 0:
         return (
             f"The draft does not earn more than the best single plan at a confidence of {confidence:.0%}: the gain is "
-            f"{np.mean(gains):,.0f} nano-units a conversation on average, and {least:,.0f} at the least."
+            f"{np.mean(gains):,.0f} nano-units a conversation on average, and {lowest:,.0f} at the least."
         )
     return None
 
 
-def _undone(made: Json) -> str | None:
-    """Return why callers who send cut answers back would undo the draft, None if they would not."""
-    totals = made["totals"]
+def _undone(draft_menu: Json) -> str | None:
+    """Return why callers who send cut answers back would defeat the draft, None if they would not."""
+    totals = draft_menu["totals"]
     profit, resumed = totals["profit_nanousd"], totals["profit_if_resumed_nanousd"]
     if resumed >= KEPT_IF_RESUMED * profit:
         return None
@@ -219,21 +226,21 @@ def _undone(made: Json) -> str | None:
 
 
 def _held_back(
-    estimate: Estimate, made: Json, before: Menu | None, comparison: Json, asked: Mapping[str, Any]
+    estimate: Estimate, draft_menu: Json, menu_in_force: Menu | None, comparison: Json, request: Mapping[str, Any]
 ) -> str | None:
-    if before is None:
+    if menu_in_force is None:
         return None
-    totals = made["totals"]
+    totals = draft_menu["totals"]
     if totals["profit_if_resumed_nanousd"] < min(totals["profit_nanousd"], totals["single_plan_profit_nanousd"]):
         return "If callers sent cut answers back and bought on, it would earn less than the best single plan."
     profit = comparison["profit_nanousd"]
     if profit["draft"]["mean"] <= profit["in_force"]["mean"]:
         return "The menu in force earns as much on average."
     return beyond_limits(
-        sold(Menu.from_json(made)),
-        sold(before),
+        sold(Menu.from_json(draft_menu)),
+        sold(menu_in_force),
         comparison["becomes"],
-        cap_factor=asked["cap_factor_max"],
-        price_factor=asked["price_factor_max"],
+        cap_factor=request["cap_factor_max"],
+        price_factor=request["price_factor_max"],
         longest=estimate.length.identified_to_tokens,
     )

@@ -1,4 +1,4 @@
-"""What an estimate is made with and comes to: what the operator says, the market as a file, a summary in sentences."""
+"""The inputs of an estimate that no record has, and the summary of its results."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def given_of(
     *,
     is_estimated: bool = False,
 ) -> Given:
-    """Return what no record tells: what is said, else what a market that was assumed before says.
+    """Return the inputs that no record has: the arguments, and for those that are None the assumed market's values.
 
     Args:
-        assumed: that market.
-        value: worth of an answer at once.
+        assumed: a market that was assumed before.
+        value: what an answer is worth without a wait.
         cost: of a token.
-        on_disconnect: what a model does whose customer has left.
-        is_estimated: whether choices are to tell the value, whatever was assumed.
+        on_disconnect: what the model does when its customer has left.
+        is_estimated: whether the value is to be estimated from choices, whatever was assumed.
 
     Raises:
-        StartupError: nobody says what an answer is worth.
+        StartupError: the value of an answer is unknown.
     """
     if assumed is None:
         if value is None and not is_estimated:
@@ -54,28 +54,28 @@ def given_of(
             )
         return Given(value, cost or 0.0, cost_on_disconnect=on_disconnect or "stops")
     worth = float(np.dot(assumed.share, assumed.value_nanousd)) / (1 - _understated_by(assumed))
-    stands = "stops" if assumed.cost_stops else "runs"
+    on_disconnect_assumed = "stops" if assumed.cost_stops else "runs"
     return Given(
         value_nanousd=None if is_estimated else worth if value is None else value,
         cost_nanousd_per_token=assumed.cost_nanousd_per_token if cost is None else cost,
         currency=assumed.currency,
         input_cost_nanousd_per_token=assumed.input_cost_nanousd_per_token,
-        cost_on_disconnect=on_disconnect or stands,
+        cost_on_disconnect=on_disconnect or on_disconnect_assumed,
         prior=assumed,
     )
 
 
 def _understated_by(market: Market) -> float:
-    """Return by how much the value of a market that a menu was made from is below what it was taken to be."""
-    beside = json.loads(market.given).get("estimate", {})
-    return float(beside.get("value_understated_by", 0.0)) if isinstance(beside, dict) else 0.0
+    """Return the share by which the value of a menu's market is below the estimated value."""
+    estimate = json.loads(market.given).get("estimate", {})
+    return float(estimate.get("value_understated_by", 0.0)) if isinstance(estimate, dict) else 0.0
 
 
 def summary(seen: Statistics, estimate: Estimate) -> list[str]:
-    """Return what was found, in lines."""
-    beside = estimate.market["intervals"]
-    rate, reached = np.array(beside["urgency"]["urgency_per_s"]), np.array(beside["urgency"]["cumulative_share"])
-    speed, first = beside["tokens_per_s"], beside["first_token_s"]
+    """Return the results of an estimate, in lines."""
+    intervals = estimate.market["intervals"]
+    rate, reached = np.array(intervals["urgency"]["urgency_per_s"]), np.array(intervals["urgency"]["cumulative_share"])
+    speed, first = intervals["tokens_per_s"], intervals["first_token_s"]
     cells = [["", "estimate", "95 % interval"]]
     cells.append(["tokens a second", f"{estimate.pace.tokens_per_s:.4g}", f"{speed[0]:.4g} to {speed[1]:.4g}"])
     cells.append(["first token after, s", f"{estimate.pace.first_token_s:.3g}", f"{first[0]:.3g} to {first[1]:.3g}"])
@@ -83,20 +83,20 @@ def summary(seen: Statistics, estimate: Estimate) -> list[str]:
         low, middle, high = (
             rate[min(int(np.searchsorted(np.array(curve), share)), len(rate) - 1)]
             for curve in (
-                beside["urgency"]["cumulative_share_high"],
+                intervals["urgency"]["cumulative_share_high"],
                 reached,
-                beside["urgency"]["cumulative_share_low"],
+                intervals["urgency"]["cumulative_share_low"],
             )
         )
         cells.append([f"urgency that {share:.0%} are below, 1/s", f"{middle:.3g}", f"{low:.3g} to {high:.3g}"])
     conversations, customers = int(seen.customers.conversations.sum()), len(seen.customers.conversations)
-    said = [
+    lines = [
         f"{conversations:,} conversations of {customers:,} customers; urgency from {', '.join(estimate.sources)}.",
         *columns(cells),
         *estimate.notes,
     ]
-    said += [
+    lines += [
         f"Set aside: {count:,} {REASONS.get(reason, reason.replace('_', ' '))}."
         for reason, count in sorted(estimate.set_aside.items())
     ]
-    return said
+    return lines

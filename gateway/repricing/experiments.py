@@ -1,4 +1,4 @@
-"""From an estimate and the menu in force to menus that may be tried on some of the customers to come."""
+"""From an estimate and the menu in force to menus that may be tried on some of the new customers."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What may be tried: as it is shown, and the menus of it."""
+    """An experiment that may be tried: as it is shown, and its menus."""
 
     shown: Json | None = None
     arms: tuple[Json, ...] = ()
 
 
-def to_try(estimate: Estimate, before: Menu | None, asked: Mapping[str, Any], created: str) -> Tried:
-    """Return steps from the menu in force that tell what an answer is worth, within what was asked.
+def to_try(estimate: Estimate, menu_in_force: Menu | None, request: Mapping[str, Any], created: str) -> Tried:
+    """Return steps from the menu in force that show what an answer is worth, within the requested limits.
 
     Args:
         estimate: the market, with the values that an answer may have.
-        before: the menu in force.
-        asked: an ``ExperimentInput``.
-        created: when, RFC 3339.
+        menu_in_force: the menu in force.
+        request: an ``ExperimentInput``.
+        created: when the menus are made, RFC 3339.
     """
-    if before is None or before.bill != "conversation":
+    if menu_in_force is None or menu_in_force.bill != "conversation":
         return Tried({"menu_version": None, "arms": {}, "reason": "No menu sold by the conversation is in force."})
-    limits = Limits(asked["arms"], asked["price_factor_max"], asked["cap_factor_max"], asked["customers"])
-    between = in_question(estimate)
-    found = experiment_of(valuation_of(read_market(estimate.market)), between, sold(before), limits)
-    arms = tuple(_stepped(before, arm, created) for arm in found.arms)
-    share = asked["share"] / max(1, len(arms))
+    limits = Limits(request["arms"], request["price_factor_max"], request["cap_factor_max"], request["customers"])
+    value_range = in_question(estimate)
+    experiment = experiment_of(valuation_of(read_market(estimate.market)), value_range, sold(menu_in_force), limits)
+    arms = tuple(_stepped(menu_in_force, arm, created) for arm in experiment.arms)
+    share = request["share"] / max(1, len(arms))
     shown = {
-        "menu_version": before.version,
+        "menu_version": menu_in_force.version,
         "arms": {arm["version"]: share for arm in arms},
         "menus": list(arms),
-        "value_between_nanousd": list(between),
-        "told_apart": found.told_apart,
-        "untold_ratio": found.untold,
+        "value_between_nanousd": list(value_range),
+        "told_apart": experiment.told_apart,
+        "untold_ratio": experiment.untold,
         "reason": None if arms else "Nothing within these limits would tell more than the menu in force does.",
     }
     return Tried(shown, arms)
 
 
-def _stepped(before: Menu, arm: Sold, created: str) -> Json:
-    """Return the menu in force with the caps and prices of an arm, under a version that is a hash of all of it."""
+def _stepped(menu_in_force: Menu, arm: Sold, created: str) -> Json:
+    """Return the menu in force with the caps and prices of an arm, under a version that is a hash of its content."""
     caps = {name: int(cap) for name, cap in zip(arm.names, arm.caps_tokens.tolist(), strict=True)}
     prices = {name: int(price) for name, price in zip(arm.names, arm.prices.tolist(), strict=True)}
     tiers = tuple(
@@ -62,8 +62,8 @@ def _stepped(before: Menu, arm: Sold, created: str) -> Json:
             conversation_tokens_max=None if caps[tier.name] == BEYOND else caps[tier.name],
             price_nanousd=prices[tier.name],
         )
-        for tier in before.tiers
+        for tier in menu_in_force.tiers
     )
-    body = replace(before, tiers=tiers, created=created).to_json()
-    hashed = digest({"from": before.version, "tiers": body["tiers"]})
+    body = replace(menu_in_force, tiers=tiers, created=created).to_json()
+    hashed = digest({"from": menu_in_force.version, "tiers": body["tiers"]})
     return body | {"version": f"try_{hashed[:16]}"}

@@ -1,4 +1,4 @@
-"""What customers were seen to do, as the estimators want it: from the ledger, or from files of usage records."""
+"""Reads what customers did from the ledger, in the form of the estimators."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from pricing.menus.menu import Menu
 
 
 def seen_in_ledger(
-    database: Database, now_ms: int, *, since_ms: int = 0, heard: Callable[[int], object] = unheard
+    database: Database, now_ms: int, *, since_ms: int = 0, report: Callable[[int], object] = unheard
 ) -> tuple[Statistics, dict[str, Menu]]:
-    """Return the statistics of a ledger and its menus, having added to its sums what came since the last time.
+    """Add to a ledger's sums the records since the last time, and return its statistics and its menus.
 
-    Who gave itself its tier is in the audit; it chose from the menu that was in force then. Where anybody chose,
-    active customers without a tier have refused the menu in force, if they had no conversation under it.
+    The audit shows which customers set their tier themselves; they chose from the menu that was in force then. Where
+    some customer chose, active customers without a tier have refused the menu in force, if they had no conversation
+    under it.
     """
-    bring_up_to_date(database, now_ms, heard)
+    bring_up_to_date(database, now_ms, report)
     since_week = since_ms // WEEK_MS
     watch = Watch(going_in(database))
     watch.latest_ms = now_ms
-    going = watch.close_all()
+    in_progress = watch.close_all()
     menus = asked.menus_in(database)
     with database.read() as connection:
         timeline = menu_rows.read_timeline(connection)
@@ -40,14 +41,14 @@ def seen_in_ledger(
     was_chosen = bool(chose) or asked.was_named(database, since_week, watch.sums)
     weeks = asked.weeks_in(database, since_week, watch.sums)
     windows = windows_of(*weeks) if weeks else (since_week,)
-    found = Summed(
+    sums = Summed(
         lengths=asked.lengths_in(database, since_week, watch.sums),
         customers=asked.customers_in(database, since_week, watch.sums, windows),
         tiers=asked.tiers_in(database, since_week, watch.sums) if was_chosen else (),
         ages=asked.ages_in(database, since_week, watch.sums),
         pace=asked.pace_in(database, since_week, watch.sums),
         aside=asked.excluded_in(database, since_week, watch.sums),
-        going=going,
+        going=in_progress,
         windows=windows,
         own_lengths=asked.own_lengths_in(database, since_week, watch.sums),
     )
@@ -55,52 +56,52 @@ def seen_in_ledger(
         chose=lambda customer, version: (customer, version) in chose,
         refusing=refusing if was_chosen else {},
     )
-    return statistics_of(found, menus, choosing), menus
+    return statistics_of(sums, menus, choosing), menus
 
 
 def menu_bodies(database: Database) -> list[dict[str, Any]]:
-    """Return the newest menu that was computed from a market, whole; none if there is none."""
+    """Return the complete body of the newest menu that was computed from a market, in a list that is empty without one."""
     newest = asked.newest_computed(database)
     return [] if newest is None else [newest]
 
 
 def _chosen(database: Database, timeline: Timeline) -> set[tuple[str, str]]:
-    """Return (customer, menu version) of everyone who gave itself its tier while that menu was in force for it."""
+    """Return (customer, menu version) of each customer that set its own tier while that menu was in force for it."""
     moments = [publication.at for publication in timeline.publications]
     created = _created(database, timeline)
 
     @lru_cache(maxsize=1024)
     def by_day(publications: int, day: int) -> str | None:
-        # A menu that waits for a period comes at the beginning of a day; one that does not, with its publication.
-        at = max(day * DAY_MS, moments[publications - 1] if publications else 0)
-        return menu_rows.in_force(timeline, at)
+        # A menu that waits for a period takes effect at the beginning of a day, any other menu with its publication.
+        moment = max(day * DAY_MS, moments[publications - 1] if publications else 0)
+        return menu_rows.in_force(timeline, moment)
 
-    def by_then(customer: str, at: int) -> str | None:
+    def by_then(customer: str, moment: int) -> str | None:
         if customer in created:
-            return menu_rows.in_force(timeline, at, replace(HOUSE, id=customer, created=created[customer]))
-        return by_day(bisect_right(moments, at), at // DAY_MS)
+            return menu_rows.in_force(timeline, moment, replace(HOUSE, id=customer, created=created[customer]))
+        return by_day(bisect_right(moments, moment), moment // DAY_MS)
 
-    found = ((customer, by_then(customer, at)) for customer, at in asked.own_choices(database))
-    return {(customer, version) for customer, version in found if version is not None}
+    choices = ((customer, by_then(customer, moment)) for customer, moment in asked.own_choices(database))
+    return {(customer, version) for customer, version in choices if version is not None}
 
 
 def _refusing(database: Database, timeline: Timeline, now_ms: int, watch: Watch) -> dict[str, frozenset[str]]:
-    """Return by menu version the customers who have no tier and had no conversation under the one in force for them."""
-    created, found = _created(database, timeline), dict[str, frozenset[str]]()
+    """Return by menu version the customers without a tier that had no conversation under the menu in force for them."""
+    created, refusing = _created(database, timeline), dict[str, frozenset[str]]()
     arms = {
-        customer: menu_rows.in_force(timeline, now_ms, replace(HOUSE, id=customer, created=at))
-        for customer, at in created.items()
+        customer: menu_rows.in_force(timeline, now_ms, replace(HOUSE, id=customer, created=created_ms))
+        for customer, created_ms in created.items()
     }
-    usual = menu_rows.in_force(timeline, now_ms)
-    for version in {usual, *arms.values()} - {None}:
+    usual_version = menu_rows.in_force(timeline, now_ms)
+    for version in {usual_version, *arms.values()} - {None}:
         assert version is not None
-        talking = {key[1] for key in watch.sums.tiers if key[2] == version}
-        whom = asked.refusing(database, version) - talking
-        found[version] = frozenset(one for one in whom if arms.get(one, usual) == version)
-    return found
+        conversing = {key[1] for key in watch.sums.tiers if key[2] == version}
+        customers = asked.refusing(database, version) - conversing
+        refusing[version] = frozenset(one for one in customers if arms.get(one, usual_version) == version)
+    return refusing
 
 
 def _created(database: Database, timeline: Timeline) -> dict[str, int]:
-    """Return when customers were created who may be in an arm of an experiment, ms."""
-    first = min((one.at for one in timeline.publications if one.arms), default=None)
-    return {} if first is None else asked.created_since(database, first)
+    """Return the moments of creation, ms, of the customers that may be in an arm of an experiment."""
+    earliest = min((publication.at for publication in timeline.publications if publication.arms), default=None)
+    return {} if earliest is None else asked.created_since(database, earliest)

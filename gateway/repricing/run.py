@@ -1,4 +1,4 @@
-"""``tokencap price run``: carries out one pricing run; started by the bookkeeper, in a process of its own."""
+"""``tokencap price run``: carries out one pricing run; the bookkeeper starts it, in its own process."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ NICE = 10
 """Callers come first."""
 
 EXPERIMENT = "experiment"
-"""Where menus come from that are a step away from another."""
+"""The source of menus that are a step away from another menu."""
 
 WITHDRAWN = 4
-"""How the process ends whose run was cancelled or taken over."""
+"""The exit status of a process whose run was cancelled or taken over."""
 
 log = logging.getLogger(__name__)
 
 
 def run(run_id: str, attempt: int) -> None:
-    """Carry out a pricing run that was taken up; nothing is printed, all of it is in the ledger."""
+    """Carry out a pricing run that was taken up; its results are in the ledger, nothing is printed."""
     log_to_stderr()
     os.nice(NICE)
     settings = read_settings()
@@ -54,22 +54,22 @@ def run(run_id: str, attempt: int) -> None:
 
 
 class Work:
-    """One run, from its being taken up to its end."""
+    """One run, from when it is taken up to its end."""
 
     def __init__(self, database: Database, settings: Settings, taken: Taken) -> None:
         self._database = database
         self._settings = settings
         self._taken = taken
-        self._asked = RunInput(**taken.asked).model_dump()  # what was left out, the schedule leaves out as well
+        self._asked = RunInput(**taken.asked).model_dump()  # fills in the fields that the request left out
         self._doing = ("starting", 0)
 
-    def tell(self, doing: str, percent: int) -> None:
-        """Say what is being done; the next beat carries it."""
-        self._doing = (doing, percent)
+    def tell(self, step: str, percent: int) -> None:
+        """Record the present step; the next beat reports it."""
+        self._doing = (step, percent)
 
     @contextmanager
     def alive(self) -> Iterator[None]:
-        """Beat while the block runs. A run that is not ours any more ends the process: nobody wants what it finds."""
+        """Beat while the block runs. A run that is not ours any more ends the process: its result is not wanted."""
         is_done = threading.Event()
 
         def keep_beating() -> None:
@@ -94,9 +94,9 @@ class Work:
             beating.join()
 
     def carry_out(self) -> None:
-        """Compute, and write down what it came to. A fault of ours is a failed run with its sentence, not a dead one."""
+        """Compute, and record the result. A fault of ours is a failed run with a reason, not a dead process."""
         try:
-            found = self._found()
+            outcome = self._found()
         except (CannotEstimate, TokencapError) as error:
             self._finish("refused", str(error))
             return
@@ -104,14 +104,14 @@ class Work:
             log.exception("the pricing run failed")
             self._finish("failed", f"It failed by a fault of its own: {type(error).__name__}: {error}"[:500])
             return
-        result = {"estimates": found.estimates, "comparison": found.comparison}
-        if found.experiment is not None:
-            result["experiment"] = found.experiment
-            self._keep_arms(found.arms)
-        if found.refused is not None:
-            self._finish("refused", found.refused, result=result, draft=found.draft)
+        result = {"estimates": outcome.estimates, "comparison": outcome.comparison}
+        if outcome.experiment is not None:
+            result["experiment"] = outcome.experiment
+            self._keep_arms(outcome.arms)
+        if outcome.refused is not None:
+            self._finish("refused", outcome.refused, result=result, draft=outcome.draft)
             return
-        self._keep(found.draft, found.held_back, found.moves, result)
+        self._keep(outcome.draft, outcome.held_back, outcome.moves, result)
 
     def _found(self) -> Any:
         from gateway.repricing.drafting import draft  # noqa: PLC0415 - numpy loads only once there is something to compute
@@ -121,18 +121,18 @@ class Work:
     def _keep(
         self, draft: dict[str, Any], held_back: str | None, moves: dict[str, str], result: dict[str, Any]
     ) -> None:
-        """Put the draft among the menus, and in force if that was asked and nothing holds it back: all or nothing."""
-        asked, reason = self._asked, held_back
-        goes = {**moves, **asked["moves"]} if asked["publish"] != "no" and held_back is None else None
+        """Add the draft to the menus, and put it in force if requested and not held back: all or nothing."""
+        request, reason = self._asked, held_back
+        all_moves = {**moves, **request["moves"]} if request["publish"] != "no" and held_back is None else None
         try:
             with self._database.write() as connection:
-                self._conclude(connection, draft, reason, result, goes)
-        except AdminProblem as error:  # it would leave customers without a tier: the draft stays a draft
+                self._conclude(connection, draft, reason, result, all_moves)
+        except AdminProblem as error:  # the menu would leave customers without a tier: the draft stays a draft
             with self._database.write() as connection:
                 self._conclude(connection, draft, error.message, result, None)
 
     def _keep_arms(self, arms: Sequence[dict[str, Any]]) -> None:
-        """Put the menus to try among the menus; they are in force only once somebody publishes them."""
+        """Add the menus to try to the menus; they are in force only once somebody publishes them."""
         with self._database.write() as connection:
             for arm in arms:
                 menu_rows.known_or_added(connection, arm, source=EXPERIMENT, created=now_ms())
@@ -145,7 +145,7 @@ class Work:
         result: dict[str, Any],
         moves: dict[str, str] | None,
     ) -> None:
-        """End the run with its draft, put in force with these moves unless there are none."""
+        """End the run with its draft; put the draft in force with ``moves`` unless that is None."""
         now, published = now_ms(), None
         menu_rows.hold_still(connection, to_publish=True)
         menu = menu_rows.known_or_added(connection, draft, source="mechanism", created=now)
@@ -166,6 +166,6 @@ class Work:
             connection, self._taken, now, state="done", reason=reason, result=result, draft=draft, published=published
         )
 
-    def _finish(self, state: str, reason: str, **found: Any) -> None:
+    def _finish(self, state: str, reason: str, **outcome: Any) -> None:
         with self._database.write() as connection:
-            run_rows.finish(connection, self._taken, now_ms(), state=state, reason=reason, **found)
+            run_rows.finish(connection, self._taken, now_ms(), state=state, reason=reason, **outcome)

@@ -1,4 +1,4 @@
-"""Starts a process for a pricing run that waits, and asks for one when the schedule says so; computes nothing itself."""
+"""Starts a process for a waiting pricing run, and requests runs by schedule; computes nothing itself."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SCHEDULE = "schedule"
 
 
 class Scheduler:
-    """At most one process of this gateway works on a run; of several gateways' processes one takes it up.
+    """At most one process of this gateway works on a run; only one of several gateways takes up a run.
 
     Args:
         environment: of that process, which reads the ledger's address from it.
-        every_h: how often a run is asked for, None for never.
-        asked: what such a run is to do.
+        every_h: how often a run is requested, None for never.
+        asked: the input of such a run.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Scheduler:
         self._taken: Taken | None = None
 
     def turn(self) -> bool:
-        """Look whether there is something to do; return whether a process was started.
+        """Check whether a run waits or is due; return whether a process was started.
 
         Raises:
             MeteringUnavailable: the ledger is unavailable; call it again later.
@@ -69,7 +69,7 @@ class Scheduler:
         return is_waiting and self._take(now)
 
     def stop(self) -> None:
-        """End the process that is at work; its run is taken up again after the next start."""
+        """End the working process; its run is taken up again after the next start."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
@@ -77,7 +77,7 @@ class Scheduler:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        with suppress(MeteringUnavailable):  # then it is silent, and taken up all the same
+        with suppress(MeteringUnavailable):  # then the run is silent, and is taken up all the same
             self._put_back()
 
     def _take(self, now: int) -> bool:
@@ -96,7 +96,7 @@ class Scheduler:
         return True
 
     def _put_back(self) -> None:
-        """Put back the run of a process that has ended without saying what it came to."""
+        """Put back the run of a process that has ended without a result."""
         if self._taken is None:
             return
         with self._database.write() as connection:
@@ -104,7 +104,7 @@ class Scheduler:
         self._taken = None
 
     def _ask(self, now: int, last: int | None) -> None:
-        """Ask for a run, unless another gateway has done so meanwhile."""
+        """Request a run, unless another gateway has done so meanwhile."""
         run_id = self._new_id()
         with self._database.write() as connection:
             run_rows.hold_still(connection)
