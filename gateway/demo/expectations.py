@@ -1,4 +1,4 @@
-"""Whether customers did what the menu expects of them, and how far from it chance alone would take them."""
+"""Compares what customers did with what the menu expects of them, within the range that chance explains."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Z_MOST = 4.0
 """The standard errors by which a figure may be off."""
 
 COUNT_LEAST = 20
-"""Conversations that each tier must be expected to have had before anything is judged: from there on a menu that is
-right fails by chance in less than one run of a thousand."""
+"""The conversations that each tier must be expected to have before anything is judged: from there on a correct menu
+fails by chance in less than one run of a thousand."""
 
 NAMED = 3
 ENDED_BY_ITSELF = "complete"
@@ -25,9 +25,9 @@ ENDED_BY_ITSELF = "complete"
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One figure as the menu expects it and as the ledger has it.
+    """A figure as the menu expects it and as the ledger has it.
 
-    ``error`` is the standard error of ``seen`` if the menu is right; 0 where chance has no part in it.
+    ``error`` is the standard error of ``seen`` if the menu is correct; 0 where chance has no part in it.
     """
 
     name: str
@@ -60,9 +60,9 @@ class Figure:
 
 @dataclass(slots=True)
 class Conversations:
-    """What the ledger has of the simulated customers' conversations, each of which is one call.
+    """The sums in the ledger over the simulated customers' conversations, each of which is one call.
 
-    ``prices`` are the tiers' prices of a conversation, ``customers`` the ids of those who take part.
+    ``prices`` are the tiers' prices of a conversation, ``customers`` the ids of the simulated customers.
     """
 
     prices: Mapping[str, int]
@@ -77,7 +77,7 @@ class Conversations:
         return self.by_tier.total()
 
     def note(self, record: UsageRecord) -> None:
-        """Add one row of the ledger."""
+        """Add a row of the ledger."""
         if record["customer"] not in self.customers:
             return
         self.charge_nanousd += record["charge_nanousd"]
@@ -93,7 +93,7 @@ class Conversations:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The comparison of a menu's expectations with what happened."""
+    """The comparison of a menu's expectations with the ledger."""
 
     conversations: int
     is_enough: bool
@@ -102,11 +102,11 @@ class Judgement:
 
     @property
     def agrees(self) -> bool:
-        """Whether nothing is off further than chance explains; too few conversations are no evidence of anything."""
+        """Whether no figure is off further than chance explains; too few conversations are no evidence."""
         return not self.mischarged and not (self.is_enough and any(figure.is_off for figure in self.figures))
 
     def lines(self) -> list[str]:
-        """Return the comparison as a table, and in words how wide it is."""
+        """Return the comparison as a table, and the verdict in words."""
         if not self.conversations:
             return ["Nobody has talked, so there is nothing to compare with the menu."]
         rows = [["", "expected", "seen", "± 2 s.e.", "z"], *(figure.cells() for figure in self.figures)]
@@ -136,47 +136,47 @@ class Judgement:
         )
 
 
-def judge(menu: Mapping[str, Any], seen: Conversations) -> Judgement:
-    """Compare a menu's expected shares, answers within the cap and mean charge with what the ledger has.
+def judge(menu: Mapping[str, Any], observed: Conversations) -> Judgement:
+    """Compare a menu's expected shares, answers within the cap and mean charge with the ledger.
 
-    Shares and the mean charge are of conversations that are held at all: types whom no tier suits hold none. Standard
-    errors are those of independent conversations with the expected probabilities. A share of answers within the cap
-    has that of the tier's conversations that there were.
+    Shares and the mean charge are of conversations that are held at all: types that no tier suits hold none. Standard
+    errors are those of independent conversations with the expected probabilities. The error of a share of answers
+    within the cap is that for the tier's actual number of conversations.
     """
-    tiers, total = menu["tiers"], seen.total
+    tiers, total = menu["tiers"], observed.total
     served = sum(tier["expected"]["share"] for tier in tiers)
     share = {tier["name"]: tier["expected"]["share"] / served for tier in tiers}
     figures: list[Figure] = []
     for name, expected in share.items():
-        figures.append(_proportion(f"{name}: share", expected, seen.by_tier[name], total))
+        figures.append(_proportion(f"{name}: share", expected, observed.by_tier[name], total))
     for tier in tiers:
         name, expected = tier["name"], tier["expected"]["p_answer"]
         figures.append(
-            _proportion(f"{name}: answers within the cap", expected, seen.answered[name], seen.by_tier[name])
+            _proportion(f"{name}: answers within the cap", expected, observed.answered[name], observed.by_tier[name])
         )
-    figures.append(_mean_charge(menu, share, seen))
+    figures.append(_mean_charge(menu, share, observed))
     return Judgement(
         conversations=total,
         is_enough=min((total * expected for expected in share.values()), default=0.0) >= COUNT_LEAST,
         figures=tuple(figures),
-        mischarged=tuple(seen.mischarged),
+        mischarged=tuple(observed.mischarged),
     )
 
 
 def _proportion(name: str, expected: float, count: int, total: int) -> Figure:
-    seen = count / total if total else expected
+    observed = count / total if total else expected
     error = math.sqrt(max(0.0, expected * (1 - expected)) / max(total, 1))
-    return Figure(name, expected, seen, error, lambda share: f"{share:.1%}")
+    return Figure(name, expected, observed, error, lambda share: f"{share:.1%}")
 
 
-def _mean_charge(menu: Mapping[str, Any], share: Mapping[str, float], seen: Conversations) -> Figure:
+def _mean_charge(menu: Mapping[str, Any], share: Mapping[str, float], observed: Conversations) -> Figure:
     prices = {tier["name"]: tier["price_nanousd"] for tier in menu["tiers"]}
     expected = sum(share[name] * price for name, price in prices.items())
     variance = sum(share[name] * (price - expected) ** 2 for name, price in prices.items())
     return Figure(
         "mean charge",
         expected,
-        seen.charge_nanousd / seen.total if seen.total else expected,
-        math.sqrt(variance / max(seen.total, 1)),
+        observed.charge_nanousd / observed.total if observed.total else expected,
+        math.sqrt(variance / max(observed.total, 1)),
         lambda amount: written(round(amount), menu["currency"]),
     )

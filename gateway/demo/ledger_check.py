@@ -1,4 +1,4 @@
-"""Whether the ledger agrees with the simulated model: the same calls, and the same tokens to the token."""
+"""Checks that the ledger agrees with the simulated model: the same calls, and the same tokens to the token."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from pricing.usage import UsageRecord
 
 CUT_SHORT = frozenset({"disconnect", "upstream_error", "shutdown", "recovered"})
-"""Endings with tokens lost between model and gateway: the model sent them, nobody received them."""
+"""Endings in which tokens are lost between model and gateway: the model sent them, but they were not received."""
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Calls and tokens, as one side has them."""
+    """The calls and tokens of one side."""
 
     calls: int
     input_tokens: int
@@ -40,13 +40,13 @@ class Totals:
 
 @dataclass(slots=True)
 class Ledger:
-    """The ledger's calls: those that ran to their end in one sum, those that were broken off one by one."""
+    """The ledger's calls: one sum of the calls that ran to their end, and a list of those that were broken off."""
 
     whole: Totals = Totals(0, 0, 0)
     cut_short: list[UsageRecord] = field(default_factory=list)
 
     def note(self, record: UsageRecord) -> None:
-        """Take in one row; fees, credits and corrections are rows of the ledger but no calls of the model."""
+        """Add a row; fees, credits and corrections are rows of the ledger but no calls of the model."""
         if record["kind"] != "usage":
             return
         if record["finish"] in CUT_SHORT:
@@ -57,13 +57,13 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Both sides' calls that ran to their end, and the calls that were broken off, which are bounded one by one."""
+    """Both sides' calls that ran to their end, and the calls that were broken off, each of which is bounded by itself."""
 
     ledger: Totals
     model: Totals
     cut_short: int
     overbilled: tuple[str, ...]
-    """Calls broken off for which the ledger has tokens that the model never sent, or a call it never had."""
+    """Calls broken off for which the ledger has tokens that the model never sent, or a call that the model never had."""
 
     @property
     def agrees(self) -> bool:
@@ -84,9 +84,9 @@ def compare(ledger: Ledger, count: Mapping[str, Any], broken_off: Mapping[str, M
     """Compare the ledger with the simulated model's own count.
 
     Args:
-        ledger: all that is in it since the model was started.
+        ledger: its calls since the model was started.
         count: the model's totals.
-        broken_off: for each call that was cut short the model's own record of it, None where it never had it.
+        broken_off: for each call that was cut short the model's own record of it, None where the model has none.
     """
     known = [call for call in broken_off.values() if call is not None]
     everything = Totals(

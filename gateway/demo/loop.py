@@ -1,4 +1,4 @@
-"""The whole loop in front of the viewer: a bad menu, customers who choose and leave, an estimate, a better menu."""
+"""The complete loop, shown to the viewer: a bad menu, customers who choose and leave, an estimate, a better menu."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ EVERY_S = 48.0
 
 TRIAL = "trial"
 TRIAL_SHARE = 0.1
-"""The part of the time in which everything is free, and customers find out how fast answers come."""
+"""The part of the time in which everything is free, and customers learn how fast answers come."""
 
 LEARN_SHARE = 0.55
-"""The part after which the menu is recomputed from what was seen."""
+"""The part of the time after which the menu is recomputed from the records."""
 
 Price = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
-"""Prices a ``market.json``, in a process of its own."""
+"""Prices a ``market.json``, in its own process."""
 
 LOOK_S = 0.5
 SHOW_EVERY_S = 5.0
 FREELY = 1e6
-"""A menu that is bad on purpose may be replaced by one that is far from it."""
+"""How far a new menu may be from the menu in force: that one is bad on purpose, so very far."""
 
 
 @dataclass(slots=True)
 class Account:
-    """A simulated customer with its key; ``tier`` is what it takes of the menu on sale, None for nothing."""
+    """A simulated customer with its key; ``tier`` is the tier that it takes from the menu on sale, None for none."""
 
     person: Person
     id: str
@@ -61,8 +61,8 @@ class Account:
 class Loop:
     """One demo, from a trial over a bad menu to the comparison.
 
-    ``market`` is the truth, which nobody in the gateway knows. Customers choose by the pace that they find, so that a
-    busy machine makes a slower market and not a false one.
+    ``market`` is the truth, which the gateway does not know. Customers choose by the pace that they observe, so that a
+    busy machine makes a slower market, not a wrong one.
     """
 
     def __init__(self, stage: Stage, market: Mapping[str, Any], price: Price, screen: Screen) -> None:
@@ -75,10 +75,10 @@ class Loop:
         self._chance = Random(stage.now_ms())  # noqa: S311 - a rhythm, not a secret
 
     async def tell(self, stop: asyncio.Event, seconds: float) -> bool:
-        """Run until ``stop`` is set; return whether all were charged as they should, and the books agree.
+        """Run until ``stop`` is set; return whether all charges are correct and the ledger agrees with the model.
 
         Raises:
-            StartupError: the gateway refuses what the demo asks of it.
+            StartupError: the gateway refuses a request of the demo.
         """
         stage, started_ms, began = self._stage, self._stage.now_ms(), self._stage.now_s()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
@@ -104,7 +104,7 @@ class Loop:
         seconds: float,
         stop: asyncio.Event,
     ) -> None:
-        """Let everyone talk for free, and measure the pace at which answers come, the machine's delays included."""
+        """Let every customer talk for free, and measure the pace of answers, including the machine's delays."""
         free = Tier(TRIAL)
         await operator.type_tier(free)
         for account in accounts:
@@ -137,7 +137,7 @@ class Loop:
         return replace(self._law, tokens_per_s=1 / a_token_s, first_token_s=first_s)
 
     async def _priced(self, operator: Operator) -> tuple[Mapping[str, Any], Menu]:
-        """Price the true market and the guessed one, sell the guess; return the best menu and the menu on sale."""
+        """Price the true market and the guessed market, sell the guess; return the best menu and the menu on sale."""
         pace = {"tokens_per_s": self._law.tokens_per_s, "first_token_s": self._law.first_token_s}
         types = [{"urgency_per_s": max(self._market.urgency_per_s), "share": 1}]
         guess = await self._price({**self._given, **pace, "types": types})
@@ -171,20 +171,20 @@ class Loop:
         until_s: float,
         stop: asyncio.Event,
     ) -> Any:
-        """Let customers talk under the bad menu, recompute it meanwhile, and return the run; None if stopped before."""
+        """Let customers talk under the bad menu, recompute it meanwhile, and return the run, None if stopped before."""
         over = asyncio.Event()
         talking = asyncio.create_task(self._talk(client, operator, bad, accounts, over))
         try:
             if await is_set_within(stop, max(0.0, until_s - self._stage.now_s())):
                 return None
-            asked = {
+            run_input = {
                 "tiers": TIERS,
                 "publish": "now",
                 "confidence": 0.5,
                 "cap_factor_max": FREELY,
                 "price_factor_max": FREELY,
             }
-            run_id = await operator.recompute(asked)
+            run_id = await operator.recompute(run_input)
             run = await operator.run(run_id)
             while run["state"] in ("queued", "running") and not await is_set_within(stop, LOOK_S):
                 run = await operator.run(run_id)
@@ -196,7 +196,7 @@ class Loop:
     async def _talk(
         self, client: httpx.AsyncClient, operator: Operator, menu: Menu, accounts: list[Account], stop: asyncio.Event
     ) -> None:
-        """Let everyone choose from a menu, and those who buy talk until ``stop`` is set."""
+        """Let every customer choose from a menu, and let the buyers talk until ``stop`` is set."""
         board = Board([tier.name for tier in menu.tiers], menu.currency)
         for account in accounts:
             account.tier = account.person.choose(menu.tiers, self._law)
@@ -240,19 +240,19 @@ class Loop:
         best: Mapping[str, Any],
         started_ms: int,
     ) -> bool:
-        """Read the ledger once: profit under each menu beside what the true market makes of it; the books."""
+        """Read the ledger once; show the profit under each menu beside the true market's, and compare with the model."""
         people = [account.person for account in accounts]
         ids = {account.id for account in accounts}
-        seen = [Conversations({tier.name: tier.price_nanousd for tier in menu.tiers}, ids) for menu in menus]
+        observed = [Conversations({tier.name: tier.price_nanousd for tier in menu.tiers}, ids) for menu in menus]
         ledger = Ledger()
         async for record in operator.usage(started_ms):
             ledger.note(record)
-            for menu, under in zip(menus, seen, strict=True):
+            for menu, conversations in zip(menus, observed, strict=True):
                 if record["menu_version"] == menu.version:
-                    under.note(record)
+                    conversations.note(record)
                     break
-        self._screen.say(*profit_lines(menus, seen, people, self._law, best), "")
-        mischarged = [call for under in seen for call in under.mischarged]
+        self._screen.say(*profit_lines(menus, observed, people, self._law, best), "")
+        mischarged = [call for conversations in observed for call in conversations.mischarged]
         if mischarged:
             self._screen.say(f"{len(mischarged)} conversations were not charged their tier's price.")
         comparison = await self._books(ledger)

@@ -12,14 +12,14 @@ from pricing.menus.menu import Menu, Tier
 from pricing.usage import UsageRecord
 
 
-async def answered(asking: Awaitable[httpx.Response]) -> httpx.Response:
+async def answered(request: Awaitable[httpx.Response]) -> httpx.Response:
     """Return the response.
 
     Raises:
-        StartupError: there is none.
+        StartupError: there is no response.
     """
     try:
-        return await asking
+        return await request
     except httpx.TransportError as error:
         raise StartupError(f"The gateway or its model does not answer: {error or type(error).__name__}.") from error
 
@@ -47,20 +47,20 @@ class Operator:
         return await self.on_sale()
 
     async def type_tier(self, tier: Tier) -> None:
-        """Sell a tier typed by hand."""
+        """Sell a tier that is entered by hand."""
         await self._ask("PUT", f"/admin/tiers/{tier.name}", json={"price_nanousd": tier.price_nanousd})
 
     async def give_tier(self, customer: str, tier: str | None) -> None:
         """Give a customer a tier that it did not choose, or none."""
         await self._ask("PUT", f"/admin/customers/{customer}/tier", json={"tier": tier, "effective": "now"})
 
-    async def recompute(self, asked: Mapping[str, Any]) -> str:
-        """Ask for a pricing run and return its id."""
-        run = await self._ask("POST", "/admin/pricing/runs", json=dict(asked))
+    async def recompute(self, run_input: Mapping[str, Any]) -> str:
+        """Request a pricing run and return its id."""
+        run = await self._ask("POST", "/admin/pricing/runs", json=dict(run_input))
         return str(run["id"])
 
     async def run(self, run_id: str) -> Any:
-        """Return a pricing run as it stands."""
+        """Return a pricing run in its present state."""
         return await self._ask("GET", f"/admin/pricing/runs/{run_id}")
 
     async def on_sale(self) -> Menu:
@@ -81,9 +81,9 @@ class Operator:
         return str(customer["id"])
 
     async def new_key(self, customer: str) -> str:
-        """Return a new key, which is shown this once."""
-        made = await self._ask("POST", f"/admin/customers/{customer}/keys", json={"name": "demo"})
-        return str(made["key"])
+        """Return a new key, which is shown only here."""
+        created = await self._ask("POST", f"/admin/customers/{customer}/keys", json={"name": "demo"})
+        return str(created["key"])
 
     def usage(self, from_ms: int) -> AsyncIterator[UsageRecord]:
         """Yield all usage records from ``from_ms`` on."""
@@ -94,8 +94,8 @@ class Operator:
         while True:
             more = {} if cursor is None else {"cursor": cursor}
             page = await self._ask("GET", path, params={**query, "limit": 1000, **more})
-            for each in page["data"]:
-                yield each
+            for row in page["data"]:
+                yield row
             cursor = page["next_cursor"]
             if cursor is None:
                 return

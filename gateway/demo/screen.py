@@ -1,4 +1,4 @@
-"""What is shown while the demo runs: the use of each tier so far, as a few lines of text."""
+"""The display of a running demo: the use of each tier so far, as a few lines of text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pricing.report.menu_table import columns
 
 @dataclass(slots=True)
 class Row:
-    """The customers of one tier together, as they observed it. ``held_tokens`` are held now, by the gateway's account."""
+    """The sums of one tier's customers, as they observed them; ``held_tokens`` are held now, as the gateway reports."""
 
     customers: int = 0
     calls: int = 0
@@ -25,7 +25,7 @@ class Row:
 
 
 class Board:
-    """Collects what happens; :meth:`lines` writes it down."""
+    """Collects events of the demo; :meth:`lines` shows them."""
 
     def __init__(self, tiers: Iterable[str], currency: str) -> None:
         self._rows = {tier: Row() for tier in tiers}
@@ -39,14 +39,14 @@ class Board:
         return sum(row.held_tokens for row in self._rows.values())
 
     def lines(self) -> list[str]:
-        """Return a table with a line for each tier, one for all, and one for refusals where there were any."""
+        """Return a table with a line for each tier, a line for all, and a line for refusals where there were any."""
         cells = [["tier", "customers", "calls", "at cap", "tokens", "held", "charged"]]
         cells += [self._cells(tier, row) for tier, row in self._rows.items()]
         cells.append(self._cells("all", self._total()))
         return [*columns(cells), *self._refused()]
 
     def short(self) -> str:
-        """Return the same in one line."""
+        """Return the sums in one line."""
         total = self._total()
         shares = ", ".join(f"{tier} {row.calls}" for tier, row in self._rows.items())
         return "; ".join(

@@ -18,10 +18,10 @@ EVERY_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One simulated customer. An answer that is complete after t seconds is worth value·e^(-urgency·t) to it.
+    """A simulated customer. An answer that is complete after t seconds is worth value·e^(-urgency·t) to it.
 
     Seconds are the model's own: a demo that runs twenty times as fast has twenty of them in one of ours. A customer
-    in a hurry values long waits less. Unless ``hangs_up``, it hears out every answer that it has paid for.
+    in a hurry values long waits less. Unless ``hangs_up``, it reads every answer that it has paid for to the end.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Person:
     chooses_each_time: bool
     """Names its tier with every conversation, instead of once for its account."""
     hangs_up: bool = False
-    """Leaves an answer at the rate of its urgency, as the estimators believe that customers do."""
+    """Leaves an answer at the rate of its urgency, as the estimators assume that customers do."""
 
     def worth(self, cap_tokens: int | None, law: Law) -> float:
         """Return what a conversation with this cap is worth before it starts, in nano-units.
@@ -49,7 +49,7 @@ class Person:
     def choose(self, tiers: Iterable[Tier], law: Law) -> Tier | None:
         """Return the tier that leaves the most of a conversation's worth after its price; None where each costs more.
 
-        Of two that are equally good it takes the longer one.
+        Of two tiers that are equally good it takes the tier with the larger cap.
         """
 
         def rest(tier: Tier) -> tuple[float, float]:
@@ -63,40 +63,40 @@ class Person:
 def people_of(
     market: Market, customers: int = CUSTOMERS, *, every_s: float = EVERY_S, hang_up: bool = False
 ) -> tuple[Person, ...]:
-    """Return about as many customers, at least one of each type, who between them talk as the market's shares say.
+    """Return about ``customers`` people, at least one of each type, who together talk in the market's shares.
 
     Args:
-        market: who they are.
-        customers: about how many.
+        market: their types.
+        customers: about how many people.
         every_s: the mean time from one conversation of a customer to its next.
         hang_up: whether they leave when their patience ends.
     """
     people: list[Person] = []
     for urgency, share, value in zip(market.urgency_per_s, market.share, market.value_nanousd, strict=True):
-        many = max(1, round(share * customers))
+        count = max(1, round(share * customers))
         people += [
             Person(
                 name=f"urgency {urgency:g}/s, no. {number}",
                 urgency_per_s=urgency,
                 value_nanousd=value,
-                conversations_per_s=share * customers / every_s / many,
+                conversations_per_s=share * customers / every_s / count,
                 is_streaming=hang_up or number % 2 == 1,
                 chooses_each_time=number % 3 == 0,
                 hangs_up=hang_up,
             )
-            for number in range(1, many + 1)
+            for number in range(1, count + 1)
         ]
     return tuple(people)
 
 
 def visitor_of(market: Market) -> Person:
-    """Return the visitor at the terminal: it has a key, starts no conversations, and is as urgent as the average."""
+    """Return the visitor at the terminal: it has a key, starts no conversations, and has the average urgency."""
     urgency = sum(rate * share for rate, share in zip(market.urgency_per_s, market.share, strict=True))
     return Person("you", urgency, market.value_nanousd[0], 0.0, is_streaming=False, chooses_each_time=False)
 
 
 def law_of(market: Market) -> Law:
-    """Return the law of a model that answers as the market says.
+    """Return the law of a model that answers as the market describes.
 
     Raises:
         StartupError: its answers are not exponential, or their worth does not fall exponentially.

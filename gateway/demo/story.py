@@ -41,7 +41,7 @@ class Screen(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The setting of the demo. ``law`` is the model's in its own time; ``speed`` of its seconds pass in one of ours.
+    """The setting of the demo. ``law`` is the model's, in its own time; ``speed`` of its seconds pass in one of ours.
 
     ``menu`` is a computed menu, complete with its market, and ``market_file`` the file it was computed from.
     """
@@ -58,15 +58,15 @@ class Stage:
 
 
 def hurried(law: Law, speed: float) -> Law:
-    """Return the law of a model that lives ``speed`` times as fast."""
+    """Return the law of a model that runs ``speed`` times as fast."""
     return replace(law, tokens_per_s=law.tokens_per_s * speed, first_token_s=law.first_token_s / speed)
 
 
 async def tell(stage: Stage, screen: Screen, with_traffic: bool, stop: asyncio.Event) -> bool:
-    """Run the demo until ``stop`` is set; return whether all that is compared at its end agrees.
+    """Run the demo until ``stop`` is set; return whether both comparisons at its end agree.
 
     Raises:
-        StartupError: the gateway refuses what the demo asks of it.
+        StartupError: the gateway refuses a request of the demo.
     """
     started_ms = stage.now_ms()
     # The connection stays on this machine: no proxy of the environment.
@@ -96,10 +96,10 @@ async def tell(stage: Stage, screen: Screen, with_traffic: bool, stop: asyncio.E
 async def _sign_up(
     stage: Stage, client: httpx.AsyncClient, operator: Operator, menu: Menu
 ) -> tuple[list[Customer], Customer]:
-    """Give everyone a key, let all choose from the menu, and return those who bought, and the visitor.
+    """Give each person a key, let each choose from the menu, and return the buyers and the visitor.
 
     Raises:
-        StartupError: nobody buys anything.
+        StartupError: no person buys a tier.
     """
     market = read_market(stage.menu["market"])
     known = await operator.customers()
@@ -121,7 +121,7 @@ async def _sign_up(
 
 
 def entrance(stage: Stage, key: str) -> list[str]:
-    """Return the addresses, the admin token, a customer's key, and a line that works as pasted."""
+    """Return the addresses, the admin token, a customer's key, and a command that works as pasted."""
     body = {
         "model": stage.law.model,
         "stream": True,
@@ -174,8 +174,8 @@ async def shown(
 
     async def show() -> None:
         held = dict.fromkeys({customer.tier for customer in customers}, 0)
-        each = await asyncio.gather(*(held_tokens(client, customer) for customer in customers))
-        for customer, tokens in zip(customers, each, strict=True):
+        amounts = await asyncio.gather(*(held_tokens(client, customer) for customer in customers))
+        for customer, tokens in zip(customers, amounts, strict=True):
             held[customer.tier] += tokens
         for tier, tokens in held.items():
             board.row(tier).held_tokens = tokens
@@ -183,7 +183,7 @@ async def shown(
 
     async def keep_showing() -> None:
         while True:
-            with suppress(StartupError):  # a figure that does not come now is shown the next time
+            with suppress(StartupError):  # a figure that is missing now is shown the next time
                 await show()
             await asyncio.sleep(every_s)
 
@@ -196,10 +196,10 @@ async def shown(
 
 
 async def settled(stage: Stage, client: httpx.AsyncClient, customers: list[Customer]) -> None:
-    """Wait until the model has no open call and nothing is held.
+    """Wait until the model has no open call and the gateway holds no tokens.
 
     Raises:
-        StartupError: something is still open after a minute.
+        StartupError: calls are still open after a minute.
     """
     deadline = stage.now_s() + SETTLED_S
     while (await counted(stage))["live"] or sum([await held_tokens(client, customer) for customer in customers]):
@@ -213,12 +213,12 @@ async def _compared(
 ) -> tuple[Judgement, Comparison]:
     """Read the ledger once, and compare it with the menu and with the model's own count."""
     prices = {tier["name"]: tier["price_nanousd"] for tier in stage.menu["tiers"]}
-    seen, ledger = Conversations(prices, {customer.id for customer in customers}), Ledger()
+    observed, ledger = Conversations(prices, {customer.id for customer in customers}), Ledger()
     async for record in operator.usage(started_ms):
-        seen.note(record)
+        observed.note(record)
         ledger.note(record)
     broken_off = {record["id"]: await counted(stage, record["id"]) for record in ledger.cut_short}
-    return judge(stage.menu, seen), compare(ledger, await counted(stage), broken_off)
+    return judge(stage.menu, observed), compare(ledger, await counted(stage), broken_off)
 
 
 async def counted(stage: Stage, call: str | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""The demo's live traffic: simulated customers who start conversations at random moments and hear them out."""
+"""The demo's live traffic: simulated customers who start conversations at random moments and read the answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gateway.errors import StartupError
 
 CALL_S = 300.0
 LIVE_MOST = 64
-"""The most conversations at a time, on a machine too slow for the requested speed."""
+"""The most conversations at a time, where a machine is too slow for the requested speed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +36,19 @@ class Customer:
 
     @property
     def first_call_headers(self) -> dict[str, str]:
-        """The headers of a conversation's first call: the tier, where it is named each time."""
+        """The headers of a conversation's first call, with the tier if the customer names it each time."""
         return self.headers | ({"x-tokencap-tier": self.tier} if self.person.chooses_each_time else {})
 
 
 class Traffic:
-    """Keeps customers talking until it is told to stop.
+    """Keeps customers talking until it is stopped.
 
     Args:
-        client: whose base URL is the gateway's.
-        model: what they ask for.
+        client: its base URL is the gateway's.
+        model: the model that customers request.
         speed: how many of the model's seconds pass in one of ours.
-        chance: draws the pauses, and the next speaker.
-        board: notes every call.
+        chance: draws the pauses and the next customer.
+        board: records every call.
     """
 
     def __init__(self, client: httpx.AsyncClient, model: str, speed: float, chance: Random, board: Board) -> None:
@@ -59,11 +59,11 @@ class Traffic:
         self._board = board
 
     async def run(self, customers: Sequence[Customer], stop: asyncio.Event) -> None:
-        """Let everyone talk; once ``stop`` is set nobody starts anew, and all finish what they began.
+        """Let every customer talk; once ``stop`` is set no conversation begins, and those that have begun finish.
 
         All customers' independent random starts together are one random sequence, in which each start is a customer's
-        with the probability of its rate. Who is next is drawn only once there is room, so a machine that is too slow
-        delays all alike and changes no tier's share of the conversations.
+        with the probability of its rate. The next customer is drawn only once there is room, so a machine that is too
+        slow delays all alike and changes no tier's share of the conversations.
         """
         rates = [customer.person.conversations_per_s for customer in customers]
         starts_per_s = sum(rates) * self._speed
@@ -107,13 +107,13 @@ class Traffic:
         """Return the answer, read to its end.
 
         Raises:
-            TimeoutError: patience ended before. A customer hangs up only after the answer has begun: of a call without an
-                answer the gateway keeps no record, and the model does.
+            TimeoutError: the customer's patience ended first. It hangs up only after the answer has begun: the gateway
+                has no record of a call without an answer, and the model has.
         """
         patience = self._patience_s(person)
         until = None if patience is None else asyncio.get_running_loop().time() + patience
-        asked = self._client.stream("POST", "/v1/chat/completions", json=body, headers=headers, timeout=CALL_S)
-        async with asked as response, asyncio.timeout_at(until):
+        request = self._client.stream("POST", "/v1/chat/completions", json=body, headers=headers, timeout=CALL_S)
+        async with request as response, asyncio.timeout_at(until):
             await response.aread()
         return response
 
@@ -123,7 +123,7 @@ class Traffic:
 
 
 async def choose(client: httpx.AsyncClient, customer: Customer) -> None:
-    """Take the customer's tier for its account, unless it names one with each conversation.
+    """Set the customer's tier for its account, unless it names a tier with each conversation.
 
     Raises:
         StartupError: the gateway refuses, or does not answer.
@@ -147,7 +147,7 @@ async def held_tokens(client: httpx.AsyncClient, customer: Customer) -> int:
 
 
 async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Return whether an event is set by now, or comes to be within so many seconds."""
+    """Return whether an event is set now or within ``seconds``."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()
@@ -163,7 +163,7 @@ def _note_whole(row: Row, response: httpx.Response) -> None:
 
 
 def _note_stream(row: Row, text: str) -> None:
-    """Note a stream by its last chunks: the one with the ending, the one with the usage, and ``[DONE]``."""
+    """Note a stream by its last chunks: the finish reason, the usage, and ``[DONE]``."""
     chunks = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
     if len(chunks) < 3 or chunks[-1] != "[DONE]":
         row.refusals["broken_stream"] += 1
@@ -173,7 +173,7 @@ def _note_stream(row: Row, text: str) -> None:
 
 
 def _note(row: Row, finish: str, usage: dict[str, Any], charge_nanousd: str | int | None) -> None:
-    """Note one whole answer; a charge that was not known in time is told to nobody, and stands in the ledger."""
+    """Note a complete answer; a charge that was not known in time is not shown here, but stands in the ledger."""
     row.calls += 1
     row.capped += finish == "length"
     row.tokens += usage["completion_tokens"]
