@@ -57,13 +57,13 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Both sides' calls that ran to their end, and the calls that were broken off, each of which is bounded by itself."""
+    """Both sides' calls that ran to their end, and the calls that were broken off, each bounded by itself."""
 
     ledger: Totals
     model: Totals
     cut_short: int
     overbilled: tuple[str, ...]
-    """Calls broken off for which the ledger has tokens that the model never sent, or a call that the model never had."""
+    """Calls broken off for which the ledger has tokens that the model never sent, or which the model never had."""
 
     @property
     def agrees(self) -> bool:
@@ -71,13 +71,13 @@ class Comparison:
 
     def lines(self) -> list[str]:
         """Return the comparison in words."""
-        said = [f"ledger  {self.ledger}", f"model   {self.model}"]
+        sentences = [f"ledger  {self.ledger}", f"model   {self.model}"]
         if self.cut_short:
-            said.append(
+            sentences.append(
                 f"{self.cut_short} more calls were broken off; each has at most the tokens that the model sent."
             )
-        said += [f"{call} has more tokens in the ledger than the model sent." for call in self.overbilled]
-        return [*said, "Ledger = model, to the token." if self.agrees else "The books differ."]
+        sentences += [f"{call} has more tokens in the ledger than the model sent." for call in self.overbilled]
+        return [*sentences, "Ledger = model, to the token." if self.agrees else "The books differ."]
 
 
 def compare(ledger: Ledger, count: Mapping[str, Any], broken_off: Mapping[str, Mapping[str, Any] | None]) -> Comparison:

@@ -68,7 +68,7 @@ def draft(database: Database, currency: str, request: Mapping[str, Any], now_ms:
 
     Args:
         request: a ``RunInput``.
-        report: is told what is being done, and how much of all is done, in percent.
+        report: is called with the name of each step, and how much of the run is done, in percent.
 
     Raises:
         CannotEstimate: the ledger has too few observations.

@@ -71,7 +71,7 @@ def _understated_by(market: Market) -> float:
     return float(estimate.get("value_understated_by", 0.0)) if isinstance(estimate, dict) else 0.0
 
 
-def summary(seen: Statistics, estimate: Estimate) -> list[str]:
+def summary(statistics: Statistics, estimate: Estimate) -> list[str]:
     """Return the results of an estimate, in lines."""
     intervals = estimate.market["intervals"]
     rate, reached = np.array(intervals["urgency"]["urgency_per_s"]), np.array(intervals["urgency"]["cumulative_share"])
@@ -89,7 +89,7 @@ def summary(seen: Statistics, estimate: Estimate) -> list[str]:
             )
         )
         cells.append([f"urgency that {share:.0%} are below, 1/s", f"{middle:.3g}", f"{low:.3g} to {high:.3g}"])
-    conversations, customers = int(seen.customers.conversations.sum()), len(seen.customers.conversations)
+    conversations, customers = int(statistics.customers.conversations.sum()), len(statistics.customers.conversations)
     lines = [
         f"{conversations:,} conversations of {customers:,} customers; urgency from {', '.join(estimate.sources)}.",
         *columns(cells),

@@ -60,7 +60,7 @@ def seen_in_ledger(
 
 
 def menu_bodies(database: Database) -> list[dict[str, Any]]:
-    """Return the complete body of the newest menu that was computed from a market, in a list that is empty without one."""
+    """Return the complete body of the newest menu that was computed from a market, in a list; else none."""
     newest = asked.newest_computed(database)
     return [] if newest is None else [newest]
 
@@ -97,7 +97,9 @@ def _refusing(database: Database, timeline: Timeline, now_ms: int, watch: Watch)
         assert version is not None
         conversing = {key[1] for key in watch.sums.tiers if key[2] == version}
         customers = asked.refusing(database, version) - conversing
-        refusing[version] = frozenset(one for one in customers if arms.get(one, usual_version) == version)
+        refusing[version] = frozenset(
+            customer_id for customer_id in customers if arms.get(customer_id, usual_version) == version
+        )
     return refusing
 
 
