@@ -17,7 +17,7 @@ from pricing.report.menu_table import columns
 
 
 def learnt_lines(estimated: Mapping[str, Any], market: Market, law: Law, speed: float) -> list[str]:
-    """Return the estimated market beside the true one, in the model's own time.
+    """Return the estimated market beside the true market, in the model's own time.
 
     Args:
         estimated: ``market.json`` with its intervals, in the gateway's time.

@@ -42,7 +42,7 @@ Price = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 LOOK_S = 0.5
 SHOW_EVERY_S = 5.0
 FREELY = 1e6
-"""How far a new menu may be from the menu in force: that one is bad on purpose, so very far."""
+"""The factor by which a new menu may differ from the menu in force, which is bad on purpose."""
 
 
 @dataclass(slots=True)

@@ -35,7 +35,7 @@ class Person:
     """Leaves an answer at the rate of its urgency, as the estimators assume that customers do."""
 
     def worth(self, cap_tokens: int | None, law: Law) -> float:
-        """Return what a conversation with this cap is worth before it starts, in nano-units.
+        """Return the worth of a conversation with this cap before it starts, in nano-units.
 
         The sum over n up to the cap of value·e^(-urgency·t(n))·f(n) with t(n) = first_token_s + n/tokens_per_s and
         f(n) = b^(n-1)·(1-b), b = e^(-1/mean_tokens): a geometric series.

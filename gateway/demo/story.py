@@ -222,7 +222,7 @@ async def _compared(
 
 
 async def counted(stage: Stage, call: str | None = None) -> Any:
-    """Return the model's own count, or its record of one call, None where it had no such call."""
+    """Return the model's own count, or its record of a call, None where it had no such call."""
     query = {} if call is None else {"call": call}
     async with httpx.AsyncClient(base_url=stage.model_url, trust_env=False) as client:
         response = await answered(client.get("/simulator/count", params=query))

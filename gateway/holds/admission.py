@@ -28,11 +28,11 @@ from gateway.holds.store.watermarks import NOTHING_KNOWN, PLACES, Numbers
 from gateway.holds.terms import Customer
 
 TRIES = 8
-"""How many times a reservation may find its remembered values changed before it gives up."""
+"""How many times a reservation is tried before it is given up because its remembered values keep changing."""
 
 
 BACKLOG_MOST = 4_000
-"""Records of one bucket that may wait for the ledger; beyond that no call is admitted. In all about a million, 1 GB."""
+"""Records of a bucket that may wait for the ledger; beyond that no call is admitted. In all about a million, 1 GB."""
 
 NUMBERS = Struct("<11d")
 
@@ -64,7 +64,7 @@ class Lease:
 
 @dataclass(slots=True)
 class Bid:
-    """One attempt to reserve: all that the script is sent."""
+    """An attempt to reserve: everything that the script is sent."""
 
     ask: Ask
     customer: Customer
@@ -186,9 +186,9 @@ class Admission:
 
     def _want(self, ask: Ask) -> int:
         """Return how many tokens a choice may have, before the conversation, the period and the spend limit it."""
-        most = self._house.answer_tokens_max
-        most = min(most, ask.model_tokens_max or most)
-        return min(ask.requested_tokens or most, most) if ask.generates else 0
+        tokens_max = self._house.answer_tokens_max
+        tokens_max = min(tokens_max, ask.model_tokens_max or tokens_max)
+        return min(ask.requested_tokens or tokens_max, tokens_max) if ask.generates else 0
 
     async def compare_clocks(self) -> None:
         """Check whether this worker's clock and Redis' agree now: if they do, trust this worker's clock from now on."""
@@ -341,7 +341,7 @@ class Admission:
 
 
 def doubtful(bid: Bid, now: int) -> Hold:
-    """Return what is known of a hold that may exist."""
+    """Return a hold that may exist, with the values that are known."""
     return Hold(bid.facts, now, bid.want, "cap", 0, None, None, now, False, bid.money[0])
 
 

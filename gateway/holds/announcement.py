@@ -11,7 +11,7 @@ from gateway.holds.store.inflight import InFlight
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What the script ``announce`` is sent. Times in ms, money in nano-units."""
+    """The input of the script ``announce``. Times in ms, money in nano-units."""
 
     facts: Facts
     owner: str
@@ -38,7 +38,7 @@ class Announcement:
         ]
 
     def arguments(self, generation: str, now: int) -> list[bytes | str | int]:
-        """Return what the script is sent; ``now`` is the sender's time, ms."""
+        """Return the script's arguments; ``now`` is the sender's time, ms."""
         facts = self.facts
         return [
             generation,

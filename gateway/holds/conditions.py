@@ -85,7 +85,7 @@ class _Worked:
 
 
 class Conditions:
-    """Remembers one condition for each customer and each tier that its callers choose."""
+    """Remembers a condition for each customer and each tier that its callers choose."""
 
     def __init__(self, cache: LookupCache, house: HouseLimits) -> None:
         self._cache = cache

@@ -24,7 +24,7 @@ THRESHOLD = Struct("<3d")
 
 @dataclass(slots=True)
 class Ask:
-    """What a call requests before it is admitted."""
+    """The request of a call before it is admitted."""
 
     id: str
     bucket: str
@@ -38,7 +38,7 @@ class Ask:
     input_bound: int
     """The most input tokens that the call can be billed."""
     input_estimate: int
-    """The input tokens billed where nobody reports their number."""
+    """The input tokens that are billed where no report has their number."""
     tier_chosen: str | None = None
     client_request_id: str | None = None
     generates: bool = True
@@ -86,7 +86,7 @@ class Facts:
     spend_nanousd_max: int | None = None
     end_user: str | None = None
     end_user_window: str | None = None
-    """The Redis key of what the end user has used in the period, where that is limited."""
+    """The Redis key of the end user's use in the period, where that is limited."""
     hangup_bills: str | None = None
     """How the tier bills a call whose caller hung up, where the upstream does not report how many tokens it made."""
     notice_percents: tuple[int, ...] | None = None
@@ -117,7 +117,7 @@ class Facts:
         return _thresholds(self.period_tokens_max, self.spend_nanousd_max, self.notice_percents)
 
     def charge(self, outcome: Outcome) -> Charge:
-        """Return what a call costs. Where spend is limited, input beyond the held input is the operator's loss."""
+        """Return the cost of a call. Where spend is limited, input beyond the held input is the operator's loss."""
         is_limited = self.spend_nanousd_max is not None
         return charge(
             self.price_nanousd,
@@ -184,13 +184,13 @@ class Outcome:
     usage_source: str = "counted"
     input_source: str | None = None
     usage_dispute: str | None = None
-    """What the upstream's figures contradict: ``itself``, ``text`` or nothing."""
+    """The contradiction in the upstream's figures: ``itself``, ``text`` or None."""
     ttft_ms: int | None = None
     duration_ms: int = 0
     owes_input: bool = False
     """Whether the input is charged though nothing was generated: the call requested no output."""
     threads: tuple[str, ...] = ()
-    """Digests of what a later call of this conversation may bring back."""
+    """Digests of the parts of the answer that a later call of this conversation may send back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +276,7 @@ def recovered(facts: Facts, checkpoint: Checkpoint) -> Outcome:
 
 
 def correction(facts: Facts, *, admitted: int, grant: int, outcome: Outcome, billed: Checkpoint) -> UsageRecord:
-    """Return the row that corrects a hold billed at its checkpoint: what the call used beyond the checkpoint."""
+    """Return the row that corrects a hold billed at its checkpoint: the call's use beyond the checkpoint."""
     record = usage_record(facts, admitted=admitted, grant=grant, outcome=outcome)
     before = recovered(facts, billed)
     changed: dict[str, Any] = {"id": f"{facts.id}.1", "kind": "correction", "corrects": facts.id}

@@ -1,4 +1,4 @@
-"""Claims on Idempotency-Keys: one call at a time works for a key, and its answer is kept for a day.
+"""Claims on Idempotency-Keys: one call at a time may use a key, and its answer is kept for a day.
 
 A kept answer is sealed with a key derived from the caller's API key, which the gateway forgets once the call is over.
 """
@@ -27,7 +27,7 @@ NONCE = 12
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """Seals and opens the answers of one key, and tells its request bodies apart."""
+    """Seals and opens the answers of a key, and distinguishes its request bodies."""
 
     secret: bytes
 
@@ -62,7 +62,7 @@ def key_digest(endpoint: str, idempotency_key: str) -> str:
 
 
 class IdempotencyClaims:
-    """Which call works for which key.
+    """Claims, renews and frees Idempotency-Keys for calls.
 
     Raises:
         MeteringUnavailable: Redis is unavailable, from every method.

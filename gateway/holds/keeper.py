@@ -1,4 +1,4 @@
-"""Owns every live hold of a worker from its admission until it is settled, whatever becomes of the response."""
+"""Owns every live hold of a worker from its admission until it is settled, however the response ends."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Live:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """What a renewal saves of the call."""
+        """The part of the call's state that a renewal saves."""
         return Checkpoint(self.sofar, self.owes_input)
 
 
@@ -154,7 +154,7 @@ class Keeper:
             self._close(settling, settled)
 
     def _go_on(self, settling: Settling) -> None:
-        """Settle in a task, where one request was not enough."""
+        """Settle in a task, where a single request was not enough."""
         live, *_ = settling
         task = asyncio.create_task(self._until_settled(settling), name=f"settle {live.hold.id}")
         self._settling.add(task)

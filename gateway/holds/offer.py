@@ -1,4 +1,4 @@
-"""The limits and prices of one call, from its tier and the customer's overrides: plain numbers, decided purely."""
+"""The limits and prices of a call, from its tier and the customer's overrides: plain numbers, decided purely."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _else(limit: int | None, house: int | None) -> int | None:
 
 @dataclass(slots=True)
 class Charge:
-    """What a call costs where it carries its conversation's price, and where it does not."""
+    """The cost of a call that carries its conversation's price, and of a call that does not."""
 
     first: int
     again: int

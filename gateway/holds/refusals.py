@@ -21,13 +21,13 @@ from pricing.money import MOST, affordable, metered_bound
 def smaller_want(offered: Offer, ask: Ask, reply: list[str], house: HouseLimits) -> int | None:
     """Return how many tokens per choice the remaining spend pays for, or None where the call is to be refused.
 
-    Only metered tokens are sold in a smaller amount: a price per conversation buys the whole cap or nothing.
+    Only metered tokens are sold in a smaller amount: a price per conversation buys the full cap or nothing.
     """
     if reply[1] != "spend" or offered.price_nanousd or not offered.output_nanousd_per_mtok or not ask.generates:
         return None
-    left, allowed = int(reply[2]), int(reply[5])
-    left -= metered_bound(ask.input_bound, offered.input_nanousd_per_mtok)
-    want = min(affordable(left, offered.output_nanousd_per_mtok) // ask.choices, allowed)
+    spend_left, allowed = int(reply[2]), int(reply[5])
+    spend_left -= metered_bound(ask.input_bound, offered.input_nanousd_per_mtok)
+    want = min(affordable(spend_left, offered.output_nanousd_per_mtok) // ask.choices, allowed)
     return want if want >= min(house.grant_tokens_min, allowed) else None
 
 
@@ -36,7 +36,7 @@ def refusal(
 ) -> CallerError | HouseError:
     """Return the error of a refused call, with the limit that it reached.
 
-    ``want`` is how many tokens a choice requested, of which ``grant_min`` may do where a conversation has no price.
+    ``want`` is how many tokens a choice requested; without a price per conversation, ``grant_min`` may be enough.
     """
     error = _error(offered, facts, reply, now_ms)
     error.reached = _reached(offered, facts, reply, want, grant_min)
@@ -72,7 +72,7 @@ def _reached(offered: Offer, facts: Facts, reply: list[str], want: int, grant_mi
 
 
 def _error(offered: Offer, facts: Facts, reply: list[str], now_ms: int) -> CallerError | HouseError:
-    """Return the error that names the limit, what is left of it and when it is available again."""
+    """Return the error, which names the limit, its remaining amount and when it is available again."""
     reason = reply[1]
     if reason == "conversation":
         return ConversationCapReached(

@@ -1,4 +1,4 @@
-"""Settles, renews and announces holds: each verb one script, idempotent by hold id."""
+"""Settles, renews and announces holds: each verb is a script, idempotent by hold id."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ class Settlements:
 
     @staticmethod
     def read(posted: asyncio.Future[Any]) -> Settled | None:
-        """Return the settlement that was sent, or None where one request is not enough."""
+        """Return the settlement that was sent, or None where a single request is not enough."""
         if posted.cancelled() or posted.exception() is not None:
             return None
         reply = posted.result()

@@ -36,7 +36,7 @@ class Increase:
 
 @dataclass(frozen=True, slots=True)
 class Customer:
-    """What the serving path knows of a customer; ``rev`` rises with every change."""
+    """A customer as the serving path knows it; ``rev`` rises with every change."""
 
     id: str
     status: Literal["active", "blocked", "deleted"]
@@ -81,7 +81,7 @@ class Publication:
     """One menu put in force: from ``at`` on, or from each customer's next period after it.
 
     ``arms`` are other menus of the same tiers, each with the share of new customers that has it instead: an experiment,
-    which lasts until something else is published.
+    which lasts until the next publication.
     """
 
     seq: int
@@ -114,7 +114,7 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The publications, oldest first; ``rev`` is the number of the last one, 0 before the first."""
+    """The publications, oldest first; ``rev`` is the number of the last publication, 0 before the first."""
 
     publications: tuple[Publication, ...] = ()
 
@@ -191,7 +191,7 @@ def _decided(customer: Customer, timeline: Timeline, now_ms: int) -> Standing:
 def _changes(customer: Customer, timeline: Timeline) -> list[tuple[int, Publication | None]]:
     """Return (moment, publication), and (moment, None) for the customer's own next tier, in the order they apply.
 
-    A publication that waits for the next period is dropped where a later one takes effect before it, or with it.
+    A publication that waits for the next period is dropped where a later publication takes effect before or with it.
     """
     changes: list[tuple[int, Publication | None]] = []
     earliest: float = math.inf

@@ -60,7 +60,7 @@ def seen_in_ledger(
 
 
 def menu_bodies(database: Database) -> list[dict[str, Any]]:
-    """Return the complete body of the newest menu that was computed from a market, in a list; else none."""
+    """Return a list of the newest menu that was computed from a market, complete; an empty list if there is none."""
     newest = asked.newest_computed(database)
     return [] if newest is None else [newest]
 

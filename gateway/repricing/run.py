@@ -25,7 +25,7 @@ from pricing.estimate.observations.conversations import CannotEstimate
 
 BEAT_S = 1.0
 NICE = 10
-"""Callers come first."""
+"""The niceness of a run's process: callers come first."""
 
 EXPERIMENT = "experiment"
 """The source of menus that are a step away from another menu."""

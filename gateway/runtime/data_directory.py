@@ -86,7 +86,7 @@ class DataDir:
         """Write the list of running processes; a reader finds the old or the new list, never half a list.
 
         Raises:
-            OSError: the list cannot be written, or another directory has taken this one's place.
+            OSError: the list cannot be written, or another directory has taken this directory's place.
         """
         identity = Identity.of(self.path)
         if identity is None or identity != self._identity:
@@ -118,7 +118,7 @@ class DataDir:
     async def alone(self, patience_s: float) -> bool:
         """Wait until no process of an earlier start has the directory, then hold it; return whether it was in time.
 
-        The kernel reports it, also for processes whose numbers mean nothing here, such as those of another container.
+        The kernel reports this, also for processes whose numbers mean nothing here, such as those of another container.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + patience_s
@@ -140,7 +140,7 @@ class DataDir:
         return Path(tempfile.mkdtemp(prefix="tokencap-")) / "valkey.sock"
 
     def drop_socket(self, socket: Path) -> None:
-        """Remove a socket that nobody listens on, and its private directory if it has one."""
+        """Remove a socket without a listener, and its private directory if it has one."""
         if socket.parent == self.valkey and Identity.of(self.path) != self._identity:
             return
         socket.unlink(missing_ok=True)

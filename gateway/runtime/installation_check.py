@@ -16,7 +16,7 @@ FILE = "installation.json"
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a data directory records of its installation: its id, and whether its ledger has been begun."""
+    """A data directory's record of its installation: its id, and whether its ledger has been begun."""
 
     id: str
     has_begun: bool

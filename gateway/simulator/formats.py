@@ -18,11 +18,11 @@ class Stream(Protocol):
         """Return the events of the steps after the last written step, up to ``step``."""
 
     def ending(self) -> bytes:
-        """Return what follows the last token."""
+        """Return the events after the last token."""
 
 
 class Format:
-    """Chat completions; the other formats override what differs."""
+    """Chat completions; the other formats override the methods that differ."""
 
     prefix = "chatcmpl-"
     """The prefix of its answers' ids."""

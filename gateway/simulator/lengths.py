@@ -1,4 +1,4 @@
-"""The law of an answer's length: after how many tokens the aligned model has given the decisive answer."""
+"""The law of an answer's length: the number of tokens after which the aligned model has the decisive answer."""
 
 from __future__ import annotations
 

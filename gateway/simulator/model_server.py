@@ -248,7 +248,7 @@ class _Simulator:
     async def _whole(
         self, reply: Reply, body: bytes, call: Call, start: float, disconnect: asyncio.Future[None], send: Send
     ) -> None:
-        """Send the answer when its last token is due; a caller that has left by then gets nothing."""
+        """Send the answer when its last token is due, unless the caller has left by then."""
         await self._wait(start, reply.steps, disconnect)
         if disconnect.done():
             generated = min(self._due(start), reply.steps)

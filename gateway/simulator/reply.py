@@ -142,7 +142,7 @@ class Reply:
 
     @property
     def counts_apart(self) -> bool:
-        """Whether each usage is of one choice, as llama.cpp's is."""
+        """Whether each usage is that of one choice, as llama.cpp's is."""
         return self.engine == "llamacpp" and len(self.choices) > 1
 
     def whole_usage(self) -> dict[str, Any]:
@@ -198,7 +198,7 @@ class Chunks:
         return b"".join(events)
 
     def ending(self) -> bytes:
-        """Return what follows the last token: the usage, where it was requested, and ``[DONE]``."""
+        """Return the events after the last token: the usage, where it was requested, and ``[DONE]``."""
         if not self._include_usage or self._reply.counts_apart:
             return b"data: [DONE]\n\n"
         return self._usage(self._reply.tokens_after(self._reply.steps)) + b"data: [DONE]\n\n"

@@ -230,7 +230,7 @@ class Events:
 
     def _closing(self) -> Iterator[Event]:
         if isinstance(self._choice, ToolCall) and self._reply.engine == "llamacpp":
-            pass  # the item has it
+            pass  # the item has the arguments
         elif isinstance(self._choice, ToolCall):
             call = {"name": self._choice.name, "arguments": self._text}
             yield {"type": "response.function_call_arguments.done", **self._at, **call}

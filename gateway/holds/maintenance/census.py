@@ -29,7 +29,7 @@ class Held:
 
 @dataclass(slots=True)
 class Count:
-    """The result of a census. Sound ``windows`` have None, others a sentence that says what is wrong."""
+    """The result of a census. Consistent ``windows`` have None, others a sentence that names the fault."""
 
     windows: dict[str, str | None] = field(default_factory=dict)
     holds: dict[str, int] = field(default_factory=dict)

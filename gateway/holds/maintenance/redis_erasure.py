@@ -66,7 +66,7 @@ def _drop(client: redis.Redis, pattern: str, unless: str | None = None) -> None:
 
 
 def _notices_of(client: redis.Redis, stream: str, customer_id: str) -> Iterator[str]:
-    """Yield the entries about a customer: it is deleted, so its limits concern nobody."""
+    """Yield the entries about a customer: it is deleted, so its limits no longer matter."""
     for name, entry in cast(list[tuple[bytes, dict[Any, Any]]], client.xrange(stream)):
         try:
             if json.loads(fields(entry).get("facts", "null"))["customer"] == customer_id:

@@ -39,7 +39,7 @@ NAMES_A_TURN = 150
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a turn found."""
+    """The findings of a turn."""
 
     now: int | None
     """The time as the scripts count it, ms; None where Redis' clock and this process' have never agreed."""

@@ -1,4 +1,4 @@
-"""What a gateway remembers of keys, customers and menus. It only saves look-ups: scripts decide by what is in Redis."""
+"""The keys, customers and menus that a gateway remembers. They only save look-ups: scripts decide by Redis' state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one connection to Redis that all calls of a worker share: commands of the same moment leave in one batch."""
+"""The connection to Redis that all calls of a worker share: commands of the same moment leave in one batch."""
 
 from __future__ import annotations
 
@@ -195,17 +195,17 @@ class _Socket(asyncio.Protocol):
             raise _lost()
 
     def send(self, commands: list[Command]) -> None:
-        """Send commands in one piece; those whose caller is gone are left out."""
-        wanted = [command for command in commands if not command.reply.done()]
-        if not wanted:
+        """Send commands in one piece, without those whose caller is gone."""
+        pending = [command for command in commands if not command.reply.done()]
+        if not pending:
             return
         if self._transport is None:
             raise _lost()
         if not self.sent:
             self._heard()  # no reply was owed until now
-        self.sent.extend(wanted)
+        self.sent.extend(pending)
         if not self._transport.is_closing():  # else the loss is about to be reported
-            self._transport.write(b"".join([command.packed for command in wanted]))
+            self._transport.write(b"".join([command.packed for command in pending]))
 
     def data_received(self, data: bytes) -> None:
         self._heard()

@@ -1,5 +1,5 @@
-"""What scripts are sent and reply, packed: numbers as doubles, in which whole numbers below 2^53 are exact, in replies
-as integers of eight bytes, and texts up to a zero byte. ``lua/shared.lua`` writes and reads the same.
+"""The packed arguments and replies of scripts: numbers as doubles, in which whole numbers below 2^53 are exact, in
+replies as integers of eight bytes, and texts up to a zero byte. ``lua/shared.lua`` writes and reads the same form.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ MOST = 2.0**53 - 1
 MARK_BYTES = 72
 
 GRANTED = Struct("<7q")
-"""The reply to an admitted reservation: the time, what is granted and allowed, what is left of the conversation and
-the period, when the conversation began, and whether it was charged. Times in ms, the rest in tokens."""
+"""The reply to an admitted reservation: the time, the tokens granted and allowed, the remaining tokens of conversation
+and period, when the conversation began, and whether it was charged. Times in ms."""
 
 DONE = Struct("<3q")
 """The reply to a settlement: the charge in nano-units, the conversation's remaining tokens, and the time in ms."""
@@ -126,11 +126,11 @@ _OLDER = ("first", "last", "live", "cap", "used", "held", "input_used", "input_h
 def conversation_in(client: redis.Redis, name: str | bytes) -> ConversationState | None:
     """Return the conversation under a key, or None; until it ends it may be a hash of the previous version."""
     try:
-        found = client.get(name)
+        packed = client.get(name)
     except ResponseError:
         *numbers, tier, version = (text(part or b"") for part in cast(list[Any], client.hmget(name, list(_OLDER))))
         first, last, live, cap, used, held, input_used, input_held, charged = (int(number or 0) for number in numbers)
         return ConversationState(
             first, last, live, cap, used, held, input_used, input_held, charged == 1, tier, version
         )
-    return None if found is None else ConversationState.from_bytes(cast(bytes, found))
+    return None if packed is None else ConversationState.from_bytes(cast(bytes, packed))

@@ -57,7 +57,7 @@ def conversation(bucket: str, customer_id: str, name: str) -> str:
 
 
 def pace(bucket: str, customer_id: str) -> str:
-    """Hash: ``live`` calls, and the request rate's theoretical arrival times, ``tat_us``, of counts ``count_tat_us``."""
+    """Hash: ``live`` calls; the request rates' theoretical arrival times, ``tat_us`` and of counts ``count_tat_us``."""
     return f"{{b{bucket}}}:pace:{customer_id}"
 
 
@@ -87,7 +87,7 @@ def older_holds(bucket: str) -> str:
 
 
 def thread(bucket: str, customer_id: str, digest: str) -> str:
-    """String: a conversation, by the digest of what its caller may bring back of it."""
+    """String: a conversation, by the digest of a part of an answer that its caller may send back."""
     return f"{{b{bucket}}}:thread:{customer_id}:{digest}"
 
 
@@ -164,7 +164,7 @@ CLOCK = "clock"
 """String: Redis' time at the bookkeeper's last turn, ms; a clock that shows less was set back."""
 
 BREACHES = "breaches"
-"""Hash: windows that do not add up, by kind of breach and name; the value is a sentence that says what is wrong."""
+"""Hash: windows that do not add up, by kind of breach and name; the value is a sentence that names the fault."""
 
 DEAD_NOTICES = "notices-aside"
 """Stream: notices that the webhook did not take within a day; the last thousand."""

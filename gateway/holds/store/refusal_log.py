@@ -1,4 +1,4 @@
-"""The last refusals of each customer, in Redis: the limit, how much of it was used and held, and what was requested."""
+"""The last refusals of each customer, in Redis: the limit, its used and held amounts, and the requested amount."""
 
 from __future__ import annotations
 

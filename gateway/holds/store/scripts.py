@@ -1,4 +1,4 @@
-"""The Lua scripts, one verb a file, loaded with the lines they share put in front."""
+"""The Lua scripts, one verb a file; each is loaded with the shared lines in front."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def source(verb: str) -> str:
 
 
 ScriptCall = tuple[list[str], list[str | int]]
-"""What a script is sent: keys and arguments."""
+"""The input of a script: keys and arguments."""
 
 
 def run_all(client: redis.Redis, script: Callable[..., Any], calls: Sequence[ScriptCall]) -> list[Any]:

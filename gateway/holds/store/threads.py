@@ -33,7 +33,7 @@ class Threads:
         self._in_force = in_force
 
     async def conversation(self, bucket: str, key_digest: str, threads: Sequence[str]) -> str | None:
-        """Return the one conversation of the key's customer that ``threads`` lead to.
+        """Return the conversation of the key's customer to which ``threads`` lead.
 
         The answer is None where no thread is known, and ``""`` where the threads lead to several.
         """
@@ -80,7 +80,7 @@ class Threads:
     async def said_so_far(self, bucket: str, key_digest: str, conversation: str) -> int | None:
         """Return how many tokens were read and written in a customer's conversation, None where it is unknown.
 
-        Each of its calls may have read the whole conversation again, so the number exceeds its length.
+        Each of its calls may have read the entire conversation again, so the number exceeds its length.
         """
         with translated():
             holder = await self._cache.holder(bucket, key_digest)
@@ -88,14 +88,14 @@ class Threads:
                 return None
             name = redis_keys.conversation(bucket, holder[0], conversation)
             try:
-                found = await self._connection.ask("GET", name)
+                packed = await self._connection.ask("GET", name)
             except ResponseError:  # a hash, as the previous version writes it
                 return sum(
                     int(tokens or 0) for tokens in await self._connection.ask("HMGET", name, "used", "input_used")
                 )
-        if found is None:
+        if packed is None:
             return None
-        state = ConversationState.from_bytes(found)
+        state = ConversationState.from_bytes(packed)
         return state.used + state.input_used
 
 

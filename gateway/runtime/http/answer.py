@@ -42,7 +42,7 @@ class Wire(Protocol):
 
     def write(self, data: bytes) -> None: ...
     async def caught_up(self) -> None:
-        """Wait until the caller has taken most of what was written, or is gone."""
+        """Wait until the caller has taken most of the written bytes, or is gone."""
 
     def want_body(self) -> None:
         """Read on: the app waits for the body."""

@@ -58,7 +58,7 @@ class Head:
     version: str
     headers: Fields
     length: int | None
-    """The length of the body in bytes; None where it comes in chunks."""
+    """The length of the body in bytes; None where it is chunked."""
 
     keeps_alive: bool
     waits_to_go_on: bool

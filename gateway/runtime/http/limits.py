@@ -33,7 +33,7 @@ BODY_GRACE_S = 10.0
 """How long a body may pause."""
 
 UNREAD_CHUNKS_MAX = 4 * 2**10
-"""As ``UNREAD_MAX``, where the body comes in chunks: to find its end costs much more than to count bytes."""
+"""As ``UNREAD_MAX``, where the body is chunked: finding its end costs much more than counting bytes."""
 
 LINGER_S, LINGER_BYTES_MAX = 2.0, 2**20
 """How long, and for how many bytes, the server reads from a refused caller, so that the refusal is not lost."""

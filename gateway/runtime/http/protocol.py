@@ -205,7 +205,7 @@ class Connection(asyncio.BufferedProtocol):
             self._ahead += new
             data = self._ahead
         if self._looked_at < 2 and not self._had_empty_line and data.startswith(b"\r\n"):
-            data = bytes(data[2:])  # one empty line may stand before a request
+            data = bytes(data[2:])  # an empty line may precede a request
             self._had_empty_line, self._looked_at = True, 0
             self._ahead.clear()
         end = data.find(END, max(0, self._looked_at - 3))

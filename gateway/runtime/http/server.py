@@ -24,7 +24,7 @@ GARBAGE = 50_000
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Handle no signals: they are for the whole process, which may run two servers."""
+        """Handle no signals: they are for the entire process, which may run two servers."""
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
