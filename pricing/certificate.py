@@ -1,4 +1,4 @@
-"""Check a ``menu.json`` from the file alone: everything in it is computed again and compared."""
+"""Check a ``menu.json`` from the file alone: every figure in it is computed again and compared."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TIE = 1e-13
 """Relative difference in profit below which two sets of caps are equally good."""
 
 FOUND = 1e-8
-"""What an offer may score less, relatively, than the one that is looked for again when a file is checked."""
+"""How much less, relatively, a file's offer may score than the offer that a check of the file finds itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,36 +77,36 @@ def verify(menu: Any) -> Verdict:
     """
     try:
         return _verified(menu)
-    except (NotAMenu, NotAMarket) as wrong:
-        return Verdict(False, str(wrong))
+    except (NotAMenu, NotAMarket) as error:
+        return Verdict(False, str(error))
 
 
 def _verified(menu: Any) -> Verdict:
     sold = Menu.from_json(menu)
-    given, certificate = _object(menu, "market"), _object(menu, "certificate")
-    market, wished = read_market(given), Wishes.from_json(_object(certificate, "wishes"))
+    market_fields, certificate = _object(menu, "market"), _object(menu, "certificate")
+    market, wished = read_market(market_fields), Wishes.from_json(_object(certificate, "wishes"))
     stale = _stale(menu, _object(certificate, "digests"))
     inputs = [part for part in stale if part.startswith("market.") or part == "certificate.wishes"]
     if inputs:
         return Verdict(False, f"{inputs[0]} was changed after the menu was computed: its hash differs.")
-    if menu["version"] != version_of(given, wished.to_json()):
+    if menu["version"] != version_of(market_fields, wished.to_json()):
         return Verdict(False, f"version is {_shown(menu['version'])}, which is not the hash of the menu's inputs.")
     multipliers = _multipliers(certificate)
-    wrong = multipliers.wrong(np.array(market.share) * (1 - wished.surplus_weight))
-    if wrong:
-        return Verdict(False, f"certificate.bound does not hold: {wrong}.")
+    defect = multipliers.wrong(np.array(market.share) * (1 - wished.surplus_weight))
+    if defect:
+        return Verdict(False, f"certificate.bound does not hold: {defect}.")
     solution = solve(market, wished, multipliers)
     stated, unreadable = _stated(sold, menu.get("assignment"), solution.valuation)
     if stated is not None:
         solution = _tied(solution, stated, wished)
-    again = composed(market, wished, solution, menu["created"])
-    differences = list(_differences(dict(menu), again, ""))
-    broken = None if stated is None else conditions(solution.valuation, stated, [tier.name for tier in sold.tiers])
+    recomputed = composed(market, wished, solution, menu["created"])
+    differences = list(_differences(dict(menu), recomputed, ""))
+    checked = None if stated is None else conditions(solution.valuation, stated, [tier.name for tier in sold.tiers])
     if differences:
-        return Verdict(False, differences[0].sentence(broken.broken if broken else None))
-    if stated is None or broken is None:
+        return Verdict(False, differences[0].sentence(checked.broken if checked else None))
+    if stated is None or checked is None:
         return Verdict(False, unreadable)
-    if violation := broken.broken or disagreement(certificate["profit_before_rounding"]):
+    if violation := checked.broken or disagreement(certificate["profit_before_rounding"]):
         return Verdict(False, violation)
     if stale:
         return Verdict(False, f"{stale[0]} was changed after the menu was computed: its hash differs.")
@@ -114,9 +114,9 @@ def _verified(menu: Any) -> Verdict:
     return Verdict(
         ok=True,
         violation=None,
-        own_choice_slack=broken.own_choice,
-        participation_slack=broken.participation,
-        worth_error=broken.error,
+        own_choice_slack=checked.own_choice,
+        participation_slack=checked.participation,
+        worth_error=checked.error,
         profit=totals["profit_nanousd"],
         upper_bound=bound["upper_bound_nanousd"],
         gap_share=bound["gap_share"],
@@ -126,69 +126,69 @@ def _verified(menu: Any) -> Verdict:
 
 
 def disagreement(profits: Mapping[str, float | None]) -> str | None:
-    """Return in a sentence that ways to the same profit differ, or None where they agree; a way may not be there."""
+    """Return a sentence if the ways to compute the profit disagree, None if they agree; a way may be None."""
     ways = [way for way in profits.values() if way is not None]
     if max(ways) - min(ways) > AGREE * max(1.0, *map(abs, ways)):
         return f"certificate.profit_before_rounding gives profits that differ: {_shown(ways)}."
     return None
 
 
-def _object(given: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    value = given.get(field)
+def _object(parent: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    value = parent.get(field)
     if not isinstance(value, Mapping):
         raise NotAMenu(f"A computed menu has {field}, an object.", field)
     return value
 
 
 def _stale(menu: Mapping[str, Any], stated: Mapping[str, Any]) -> list[str]:
-    """Return the parts whose hash is not the one written down."""
+    """Return the parts whose hash differs from the stated hash."""
     try:
-        found = digests(menu)
-    except (TypeError, ValueError) as wrong:
-        raise NotAMenu("The menu holds something that is not JSON.", "menu") from wrong
-    return sorted(part for part in found.keys() | stated.keys() if found.get(part) != stated.get(part))
+        computed = digests(menu)
+    except (TypeError, ValueError) as error:
+        raise NotAMenu("The menu holds something that is not JSON.", "menu") from error
+    return sorted(part for part in computed.keys() | stated.keys() if computed.get(part) != stated.get(part))
 
 
 def _multipliers(certificate: Mapping[str, Any]) -> Multipliers:
-    written_down = _object(_object(certificate, "bound"), "multipliers")
+    stated = _object(_object(certificate, "bound"), "multipliers")
     try:
         return Multipliers(
-            np.array(written_down.get("patient"), dtype=np.int64).reshape(-1),
-            np.array(written_down.get("urgent"), dtype=np.int64).reshape(-1),
-            np.array(written_down.get("flow"), dtype=np.float64).reshape(-1),
+            np.array(stated.get("patient"), dtype=np.int64).reshape(-1),
+            np.array(stated.get("urgent"), dtype=np.int64).reshape(-1),
+            np.array(stated.get("flow"), dtype=np.float64).reshape(-1),
         )
-    except (TypeError, ValueError, OverflowError) as wrong:
-        raise NotAMenu("certificate.bound.multipliers are three lists of numbers.", "multipliers") from wrong
+    except (TypeError, ValueError, OverflowError) as error:
+        raise NotAMenu("certificate.bound.multipliers are three lists of numbers.", "multipliers") from error
 
 
 def _stated(sold: Menu, assignment: Any, valuation: Valuation) -> tuple[Published | None, str]:
-    """Return the menu as the file states it, or None and why it cannot be read as one."""
+    """Return the menu as the file states it, or None and the reason why it cannot be read."""
     steps, tiers = valuation.steps, sold.tiers
     on_grid = {steps.cap_tokens(cap): cap for cap in range(1, len(steps.tokens) + 1)}
     caps = [on_grid.get(tier.conversation_tokens_max) for tier in tiers]
     if None in caps:
-        off = tiers[caps.index(None)]
-        return None, f"conversation_tokens_max of tier {off.name} is not on the grid of the answers."
-    place = {tier.name: number for number, tier in enumerate(tiers)}
+        off_grid = tiers[caps.index(None)]
+        return None, f"conversation_tokens_max of tier {off_grid.name} is not on the grid of the answers."
+    position = {tier.name: number for number, tier in enumerate(tiers)}
     if not isinstance(assignment, list) or len(assignment) != len(valuation.share):
         return None, "assignment does not list every type of the market once."
-    taken = [one.get("tier") if isinstance(one, Mapping) else None for one in assignment]
-    for name in taken:
-        if name is not None and not (isinstance(name, str) and name in place):
+    tier_names = [entry.get("tier") if isinstance(entry, Mapping) else None for entry in assignment]
+    for name in tier_names:
+        if name is not None and not (isinstance(name, str) and name in position):
             return None, f"assignment names {_shown(name)}, which is no tier of the menu."
     indices = np.array(caps, dtype=np.int64)
     rising = np.unique(indices)
     worth = worth_at(valuation, rising)[:, np.searchsorted(rising, indices)]
-    takes = np.array([-1 if name is None else place[name] for name in taken], dtype=np.int64)
+    takes = np.array([-1 if name is None else position[name] for name in tier_names], dtype=np.int64)
     prices = np.array([tier.price_nanousd for tier in tiers], dtype=np.int64)
     error = worth_error(valuation, len(rising))
     return Published(indices, prices, takes, worth, error, 0, 0.0, 0.0), ""
 
 
 def _tied(solution: Solution, stated: Published, wished: Wishes) -> Solution:
-    """Return the solution with the file's caps, or offer, in place of the solver's where they are as good.
+    """Return the solution with the file's caps or offer in place of the solver's where they are equally good.
 
-    Two sets of caps may be equally good, and which of them is found may depend on the machine.
+    Two sets of caps may be equally good, and the solver's choice between them may depend on the machine.
     """
     if solution.aim is not None and solution.offer is not None:
         return _as_good(solution, solution.aim.of(solution.valuation), offer_of(stated), wished)
@@ -208,41 +208,45 @@ def _tied(solution: Solution, stated: Published, wished: Wishes) -> Solution:
 
 
 def _as_good(solution: Solution, score: Score, stated: Offer, wished: Wishes) -> Solution:
-    """Return the solution with the file's offer where that scores what was found here, or more."""
+    """Return the solution with the file's offer where that scores at least as much as the offer found here."""
     assert solution.offer is not None
-    found = score(solution.offer)
+    own_score = score(solution.offer)
     rises = bool(np.all(np.diff(stated.caps) > 0) and np.all(np.diff(stated.prices) > 0))
-    if not rises or len(stated.caps) > (wished.tiers or TIERS_MOST) or score(stated) < found - FOUND * abs(found):
+    if (
+        not rises
+        or len(stated.caps) > (wished.tiers or TIERS_MOST)
+        or score(stated) < own_score - FOUND * abs(own_score)
+    ):
         return solution
     return replace(solution, offer=stated)
 
 
-def _differences(found: Any, expected: Any, path: str) -> Iterator[Difference]:
-    if isinstance(expected, dict) and isinstance(found, Mapping):
+def _differences(stated: Any, expected: Any, path: str) -> Iterator[Difference]:
+    if isinstance(expected, dict) and isinstance(stated, Mapping):
         for key in expected:
-            yield from _differences(found.get(key), expected[key], f"{path}.{key}" if path else key)
-        for key in found:
+            yield from _differences(stated.get(key), expected[key], f"{path}.{key}" if path else key)
+        for key in stated:
             if key not in expected and (path, key) != ("certificate", "digests"):
-                yield Difference(f"{path}.{key}" if path else key, found[key], None)
-    elif isinstance(expected, list) and isinstance(found, list):
-        if len(found) != len(expected):
-            yield Difference(f"the number of entries of {path}", len(found), len(expected))
-        for place, (one, other) in enumerate(zip(found, expected, strict=False)):
-            name = other.get("name") if isinstance(other, dict) else None
-            yield from _differences(one, other, f"{path}[{name or place}]")
-    elif not _same(found, expected, path):
-        yield Difference(path, found, expected)
+                yield Difference(f"{path}.{key}" if path else key, stated[key], None)
+    elif isinstance(expected, list) and isinstance(stated, list):
+        if len(stated) != len(expected):
+            yield Difference(f"the number of entries of {path}", len(stated), len(expected))
+        for place, (stated_entry, expected_entry) in enumerate(zip(stated, expected, strict=False)):
+            name = expected_entry.get("name") if isinstance(expected_entry, dict) else None
+            yield from _differences(stated_entry, expected_entry, f"{path}[{name or place}]")
+    elif not _same(stated, expected, path):
+        yield Difference(path, stated, expected)
 
 
-def _same(found: Any, expected: Any, path: str) -> bool:
-    if isinstance(found, bool) or isinstance(expected, bool) or not isinstance(expected, int | float):
-        return type(found) is type(expected) and bool(found == expected)
-    if found == expected:
+def _same(stated: Any, expected: Any, path: str) -> bool:
+    if isinstance(stated, bool) or isinstance(expected, bool) or not isinstance(expected, int | float):
+        return type(stated) is type(expected) and bool(stated == expected)
+    if stated == expected:
         return True
-    if isinstance(expected, int) or not isinstance(found, int | float) or abs(found) > MOST:
+    if isinstance(expected, int) or not isinstance(stated, int | float) or abs(stated) > MOST:
         return False
     absolute = 2e-6 if path.endswith(("_nanousd", ".tokens")) or "_nanousd[" in path else SAME
-    return abs(found - expected) <= absolute + SAME * abs(expected)
+    return abs(stated - expected) <= absolute + SAME * abs(expected)
 
 
 def _shown(value: Any) -> str:

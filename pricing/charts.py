@@ -15,7 +15,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points to be joined by straight lines, or by steps (each value holds up to its point), or left as dots."""
+    """Points joined by straight lines or by steps (each value holds up to its point), or drawn as dots."""
 
     label: str
     points: Sequence[Point]
@@ -40,20 +40,20 @@ class _Scale:
     logarithmic: bool
 
     def __call__(self, value: float) -> float:
-        low, high, at = self.low, self.high, value
+        low, high, position = self.low, self.high, value
         if self.logarithmic:
-            low, high, at = math.log(low), math.log(high), math.log(max(value, self.low))
-        return self.start + (at - low) / (high - low) * (self.end - self.start)
+            low, high, position = math.log(low), math.log(high), math.log(max(value, self.low))
+        return self.start + (position - low) / (high - low) * (self.end - self.start)
 
 
 def line_chart(title: str, series: Sequence[Series], x_axis: Axis, y_axis: Axis) -> str:
     """Return a chart of some series with ticks, labels and a legend."""
-    points = [point for one in series for point in one.points]
+    points = [point for curve in series for point in curve.points]
     x = _scale([px for px, _ in points], LEFT, WIDTH - RIGHT, x_axis.logarithmic)
     y = _scale([0.0, *(py for _, py in points)], HEIGHT - BOTTOM, TOP, False)
-    drawn = [_grid(x, y, x_axis, y_axis)]
-    drawn += [_series(one, number, x, y) for number, one in enumerate(series)]
-    return _framed(title, drawn) + _legend(series)
+    parts = [_grid(x, y, x_axis, y_axis)]
+    parts += [_series(curve, number, x, y) for number, curve in enumerate(series)]
+    return _framed(title, parts) + _legend(series)
 
 
 def bar_chart(title: str, bars: Sequence[tuple[str, float]], y_axis: Axis, second: Sequence[float | None] = ()) -> str:
@@ -61,20 +61,20 @@ def bar_chart(title: str, bars: Sequence[tuple[str, float]], y_axis: Axis, secon
     values = [value for _, value in bars] + [value for value in second if value is not None]
     y = _scale([0.0, *values], HEIGHT - BOTTOM, TOP + 14, False)
     slot = (WIDTH - LEFT - RIGHT) / max(1, len(bars))
-    drawn = [_y_grid(y, y_axis)]
+    parts = [_y_grid(y, y_axis)]
     for number, (label, value) in enumerate(bars):
         middle = LEFT + (number + 0.5) * slot
-        drawn.append(_bar(middle, 0.62 * slot, y(value), y(0.0), "c0"))
+        parts.append(_bar(middle, 0.62 * slot, y(value), y(0.0), "c0"))
         inner = second[number] if number < len(second) else None
         if inner is not None:
-            drawn.append(_bar(middle, 0.22 * slot, y(inner), y(0.0), "c1"))
-        drawn.append(_text(middle, y(max(value, inner or 0.0)) - 5, shown(value), "middle"))
-        drawn.append(_text(middle, HEIGHT - BOTTOM + 18, label, "middle"))
-    return _framed(title, drawn)
+            parts.append(_bar(middle, 0.22 * slot, y(inner), y(0.0), "c1"))
+        parts.append(_text(middle, y(max(value, inner or 0.0)) - 5, shown(value), "middle"))
+        parts.append(_text(middle, HEIGHT - BOTTOM + 18, label, "middle"))
+    return _framed(title, parts)
 
 
 def shown(value: float) -> str:
-    """Return a number as a chart shows it: four digits, thousands apart."""
+    """Return a number as a chart shows it: four digits, with thousands separators."""
     if value == 0:
         return "0"
     if abs(value) >= 1000:
@@ -106,35 +106,37 @@ def _deadlines(scale: _Scale) -> list[float]:
 
 
 def _grid(x: _Scale, y: _Scale, x_axis: Axis, y_axis: Axis) -> str:
-    drawn = [_y_grid(y, y_axis)]
+    parts = [_y_grid(y, y_axis)]
     for mark in _deadlines(x):
-        drawn.append(_line(x(mark), HEIGHT - BOTTOM, x(mark), HEIGHT - BOTTOM + 4, "axis"))
-        drawn.append(_text(x(mark), HEIGHT - BOTTOM + 18, shown(mark), "middle"))
-    drawn.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_axis.label, "middle", "label"))
-    return "".join(drawn)
+        parts.append(_line(x(mark), HEIGHT - BOTTOM, x(mark), HEIGHT - BOTTOM + 4, "axis"))
+        parts.append(_text(x(mark), HEIGHT - BOTTOM + 18, shown(mark), "middle"))
+    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_axis.label, "middle", "label"))
+    return "".join(parts)
 
 
 def _y_grid(y: _Scale, y_axis: Axis) -> str:
-    drawn = []
-    named = {mark: shown(mark) for mark in _deadlines(y) if all(abs(y(mark) - y(one)) > 14 for one in y_axis.marks)}
-    for mark, label in (named | dict(y_axis.marks)).items():
-        drawn.append(_line(LEFT, y(mark), WIDTH - RIGHT, y(mark), "grid"))
-        drawn.append(_text(LEFT - 8, y(mark) + 4, label, "end"))
+    parts = []
+    labels = {
+        mark: shown(mark) for mark in _deadlines(y) if all(abs(y(mark) - y(marked)) > 14 for marked in y_axis.marks)
+    }
+    for mark, label in (labels | dict(y_axis.marks)).items():
+        parts.append(_line(LEFT, y(mark), WIDTH - RIGHT, y(mark), "grid"))
+        parts.append(_text(LEFT - 8, y(mark) + 4, label, "end"))
     middle = (TOP + HEIGHT - BOTTOM) / 2
     turned = f'transform="rotate(-90 14 {middle:.1f})"'
-    drawn.append(_text(14, middle, y_axis.label, "middle", "label", turned))
-    drawn.append(_line(LEFT, y(0.0), WIDTH - RIGHT, y(0.0), "axis"))
-    return "".join(drawn)
+    parts.append(_text(14, middle, y_axis.label, "middle", "label", turned))
+    parts.append(_line(LEFT, y(0.0), WIDTH - RIGHT, y(0.0), "axis"))
+    return "".join(parts)
 
 
-def _series(one: Series, number: int, x: _Scale, y: _Scale) -> str:
+def _series(curve: Series, number: int, x: _Scale, y: _Scale) -> str:
     color = f"c{number % 8}"
-    places = [(x(px), y(py)) for px, py in one.points]
-    if one.drawn == "dots":
-        return "".join(f'<circle class="dot {color}" cx="{px:.1f}" cy="{py:.1f}" r="4"/>' for px, py in places)
-    path = f"M{places[0][0]:.1f} {places[0][1]:.1f}"
-    for px, py in places[1:]:
-        path += f"V{py:.1f}H{px:.1f}" if one.drawn == "step" else f"L{px:.1f} {py:.1f}"
+    pixels = [(x(px), y(py)) for px, py in curve.points]
+    if curve.drawn == "dots":
+        return "".join(f'<circle class="dot {color}" cx="{px:.1f}" cy="{py:.1f}" r="4"/>' for px, py in pixels)
+    path = f"M{pixels[0][0]:.1f} {pixels[0][1]:.1f}"
+    for px, py in pixels[1:]:
+        path += f"V{py:.1f}H{px:.1f}" if curve.drawn == "step" else f"L{px:.1f} {py:.1f}"
     return f'<path class="line {color}" d="{path}"/>'
 
 
@@ -150,21 +152,21 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
     return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick", more: str = "") -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {more}>{escape(text)}</text>'
+def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick", attributes: str = "") -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {attributes}>{escape(text)}</text>'
 
 
-def _framed(title: str, drawn: Sequence[str]) -> str:
+def _framed(title: str, parts: Sequence[str]) -> str:
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
-        f"<title>{escape(title)}</title>{''.join(drawn)}</svg>"
+        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
     )
 
 
 def _legend(series: Sequence[Series]) -> str:
     if len(series) < 2:
         return ""
-    entries = (f'<li><i class="c{number % 8}"></i>{escape(one.label)}</li>' for number, one in enumerate(series))
+    entries = (f'<li><i class="c{number % 8}"></i>{escape(curve.label)}</li>' for number, curve in enumerate(series))
     return f'<ul class="legend">{"".join(entries)}</ul>'
 
 
@@ -184,10 +186,10 @@ def drawing(title: str, series: Sequence[Series], x_axis: Axis, y_axis: Axis) ->
     """Return a line chart as the text of an SVG file."""
     chart = line_chart(title, series, x_axis, y_axis).split("</svg>")[0]
     size = f'viewBox="0 0 {WIDTH} {HEIGHT}"'
-    whole = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT + ROW * len(series)}"'
+    enlarged = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT + ROW * len(series)}"'
     legend = "".join(
         f'<rect class="bar c{number % len(COLORS)}" x="{LEFT}" y="{HEIGHT + ROW * number}" width="10" height="10"/>'
-        f'<text x="{LEFT + 16}" y="{HEIGHT + ROW * number + 9}">{escape(one.label)}</text>'
-        for number, one in enumerate(series)
+        f'<text x="{LEFT + 16}" y="{HEIGHT + ROW * number + 9}">{escape(curve.label)}</text>'
+        for number, curve in enumerate(series)
     )
-    return f"{chart.replace(size, whole, 1)}<style>{STYLE}</style>{legend}</svg>\n"
+    return f"{chart.replace(size, enlarged, 1)}<style>{STYLE}</style>{legend}</svg>\n"

@@ -49,10 +49,10 @@ __all__ = [
 ]
 
 CREATED = "1970-01-01T00:00:00Z"
-"""When a menu was made of which nobody says it; a library reads no clock."""
+"""The creation time of a menu for which the caller states none; a library reads no clock."""
 
 DOTS_MOST = 40
-"""Up to how many types are marked one by one."""
+"""The most types that are marked individually."""
 
 
 class Market(Shown):
@@ -78,24 +78,24 @@ class Market(Shown):
         """Return a market; amounts are in billionths of the currency.
 
         Args:
-            types: of each kind of customer its urgency r per second and its share of conversations; an answer that
-                comes after t seconds is worth value · e^(-r t). ``urgency`` in ``further`` may stand in their place.
-            mean_tokens: of answers that end at each token with the same probability; or
-            lengths: by its tokens, the probability of each length.
+            types: urgency r per second and share of conversations of each type; an answer that
+                comes after t seconds is worth value · e^(-r t). ``urgency`` in ``further`` may take their place.
+            mean_tokens: mean length of answers that end at each token with the same probability; or
+            lengths: the probability of each length, by its number of tokens.
             tokens_per_s: speed of generation.
             value_nanousd: worth of an answer that comes at once.
-            first_token_s: time to the first token, less that of one token.
-            cost_nanousd_per_token: of serving; above 0 it takes ``cap_tokens_max`` in ``further``.
+            first_token_s: time to the first token, less the time of one token.
+            cost_nanousd_per_token: of serving; above 0 it requires ``cap_tokens_max`` in ``further``.
             delay: ``exponential``, ``hyperbolic``, ``linear`` or ``sunk_linear``.
             currency: of all amounts.
             further: any other field of ``market.json``.
 
         Raises:
-            NotAMarket: it cannot be computed with, and why.
+            NotAMarket: the market cannot be priced; the message says why.
         """
         if (mean_tokens is None) == (lengths is None) and "answer_length" not in further:
             raise NotAMarket("Answers have either mean_tokens or lengths.")
-        given: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "value_nanousd": value_nanousd,
             "delay": {"family": delay},
             "tokens_per_s": tokens_per_s,
@@ -103,15 +103,15 @@ class Market(Shown):
             "cost_nanousd_per_token": cost_nanousd_per_token,
             "currency": currency,
         }
-        given |= types_of(types) | length_of(mean_tokens, lengths) | further
-        self._market = read_market(given)
+        fields |= types_of(types) | length_of(mean_tokens, lengths) | further
+        self._market = read_market(fields)
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any] | str) -> Market:
         """Return the market of a ``market.json``, as text or as an object.
 
         Raises:
-            NotAMarket: it is none.
+            NotAMarket: the input is not a market.
         """
         market = cls.__new__(cls)
         market._market = read_market(json.loads(given) if isinstance(given, str) else given)
@@ -119,11 +119,11 @@ class Market(Shown):
 
     def to_json(self) -> dict[str, Any]:
         """Return the market as ``market.json``."""
-        read: dict[str, Any] = json.loads(self._market.given)
-        return read
+        parsed: dict[str, Any] = json.loads(self._market.given)
+        return parsed
 
     def to_columns(self) -> dict[str, list[Any]]:
-        """Return a row a type: urgency per second, share of conversations, worth of an answer that comes at once."""
+        """Return a row for each type: urgency per second, share of conversations, worth of an immediate answer."""
         market = self._market
         return {
             "urgency_per_s": list(market.urgency_per_s),
@@ -168,19 +168,19 @@ class Menu(Shown):
         """Return the menu of a ``menu.json``, as text or as an object.
 
         Raises:
-            NotAMenu: it is none.
+            NotAMenu: the input is not a menu.
         """
         self._given: dict[str, Any] = dict(json.loads(given) if isinstance(given, str) else given)
         Sold.from_json(self._given)
 
     @property
     def profit(self) -> float:
-        """Return what a conversation offered earns, nano-units."""
+        """Return the profit of a conversation offered, nano-units."""
         return float(self._given["totals"]["profit_nanousd"])
 
     @property
     def market(self) -> Market:
-        """Return the market it was computed for."""
+        """Return the market that the menu was computed for."""
         return Market.from_json(self._given["market"])
 
     def to_json(self) -> dict[str, Any]:
@@ -189,7 +189,7 @@ class Menu(Shown):
         return copied
 
     def to_columns(self) -> dict[str, list[Any]]:
-        """Return a row a tier, the smallest first: cap (None for none), price, share that takes it, what it earns."""
+        """Return a row for each tier, the smallest first: cap (None for none), price, share that takes it, margin."""
         tiers = self._given["tiers"]
         return {
             "tier": [tier["name"] for tier in tiers],
@@ -202,7 +202,7 @@ class Menu(Shown):
         }
 
     def summary(self) -> str:
-        """Return the tiers, what they earn beside a single plan and the bound, and what is claimed."""
+        """Return the tiers, their profit beside a single plan's and the bound, and the claim."""
         totals, certificate = self._given["totals"], self._given["certificate"]
         table = self.to_columns()
         rows = [list(map(_text, row)) for row in zip(*table.values(), strict=True)]
@@ -219,28 +219,28 @@ class Menu(Shown):
         return "\n".join(lines)
 
     def plot(self) -> str:
-        """Return which cap each type takes, as a drawing: SVG text."""
+        """Return the cap that each type takes, as a drawing: SVG text."""
         caps = {tier["name"]: tier["conversation_tokens_max"] for tier in self._given["tiers"]}
         longest = valuation_of(read_market(self._given["market"])).steps.tokens[-1]
         points = [
-            (one["urgency_per_s"], float(0 if one["tier"] is None else caps[one["tier"]] or longest))
-            for one in self._given["assignment"]
+            (entry["urgency_per_s"], float(0 if entry["tier"] is None else caps[entry["tier"]] or longest))
+            for entry in self._given["assignment"]
         ]
-        drawn = [Series("cap taken", points, "step")]
+        series = [Series("cap taken", points, "step")]
         if len(points) <= DOTS_MOST:
-            drawn.append(Series("types", points, "dots"))
-        return drawing("Caps by urgency", drawn, Axis("urgency r, 1/s"), Axis("cap, tokens"))
+            series.append(Series("types", points, "dots"))
+        return drawing("Caps by urgency", series, Axis("urgency r, 1/s"), Axis("cap, tokens"))
 
     def verify(self) -> Verdict:
-        """Return whether every figure is right, from the menu alone."""
+        """Return whether every figure is right, checked from the menu alone."""
         return verify(self._given)
 
     def sensitivity(self) -> list[Line]:
-        """Return what it earns where value, cost, pace, length or urgency are not what they were taken to be."""
+        """Return the menu's profit where value, cost, pace, length or urgency differ from the assumed ones."""
         return shifted(read_market(self._given["market"]), self._given)
 
     def report(self) -> str:
-        """Return the whole report, one page of HTML that loads nothing."""
+        """Return the complete report: one page of HTML that loads nothing."""
         return report(read_market(self._given["market"]), self._given)
 
 
@@ -253,39 +253,39 @@ class Fit(Shown):
 
     @property
     def market(self) -> Market:
-        """Return the market that menus are made for, its value understated as the draws ask."""
+        """Return the market that menus are made for, its value understated by what is best over the draws."""
         return Market.from_json(self._given)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the estimate as ``market.json``, intervals and draws beside it."""
+        """Return the estimate as ``market.json``, with intervals and draws."""
         copied: dict[str, Any] = json.loads(json.dumps(self._given))
         return copied
 
     def to_columns(self) -> dict[str, list[Any]]:
-        """Return a row a grid point of urgency: cumulative share of conversations with its 95 % band."""
+        """Return a row for each grid point of urgency: cumulative share of conversations with its 95 % band."""
         urgency = self._given["intervals"]["urgency"]
         names = ("urgency_per_s", "cumulative_share", "cumulative_share_low", "cumulative_share_high")
         return {name: list(urgency[name]) for name in names}
 
     def summary(self) -> str:
-        """Return what was estimated, from what, and everything the estimate says of itself."""
-        pace, beside = self.estimate.pace, self._given["estimate"]
+        """Return the sources, the figures and all notes of the estimate."""
+        pace, fields = self.estimate.pace, self._given["estimate"]
         lines = [
             f"Urgency from {', '.join(self.estimate.sources)}.",
             f"{pace.tokens_per_s:.4g} tokens a second, the first after {pace.first_token_s:.3g} s.",
-            f"The estimate bears {beside['tiers'] or 'as many as there are types'} tiers; value understated by "
-            f"{beside['value_understated_by']:.1%}.",
+            f"The estimate bears {fields['tiers'] or 'as many as there are types'} tiers; value understated by "
+            f"{fields['value_understated_by']:.1%}.",
         ]
         return "\n".join([*lines, *self.estimate.notes])
 
     def plot(self, of: str = "urgency") -> str:
-        """Return ``urgency`` or ``lengths`` with its 95 % band, or the ``choices`` of tiers beside what is predicted: SVG text."""
+        """Return ``urgency`` or ``lengths`` with its 95 % band, or ``choices`` observed and predicted: SVG text."""
         if of == "choices" and not self.estimate.choices:
             raise ValueError("Nobody was seen to choose a tier.")
-        drawn: str = {"urgency": pictures.urgency, "lengths": pictures.lengths, "choices": pictures.choices}[of](
+        svg: str = {"urgency": pictures.urgency, "lengths": pictures.lengths, "choices": pictures.choices}[of](
             self._given
         )
-        return drawn
+        return svg
 
 
 def fit(
@@ -301,33 +301,33 @@ def fit(
     draws: int = 60,
     seed: int = 0,
 ) -> Fit:
-    """Return the market that usage records tell of, in one call.
+    """Return the market estimated from usage records, in one call.
 
     Args:
-        records: usage records, in about the order of their time.
-        menus: the menus that they name, each a ``menu.json``.
-        value_nanousd: worth of an answer that comes at once; None to have it told by the tiers that customers took.
+        records: usage records, roughly in the order of their time.
+        menus: the menus that the records name, each a ``menu.json``.
+        value_nanousd: worth of an answer that comes at once; None to estimate it from the tiers that customers took.
         cost_nanousd_per_token: of serving.
-        currency: of all amounts; None for that of the records.
-        own_tiers: customers took the tier of their account themselves.
-        lengths_may_differ: go on where lengths go with tier or urgency; the menu then has one tier.
-        without_holders: set aside the few customers who hold most of the conversations.
-        draws: equally likely markets to draw.
+        currency: of all amounts; None for the currency of the records.
+        own_tiers: customers chose the tier of their account themselves.
+        lengths_may_differ: continue where lengths depend on tier or urgency; the menu then has one tier.
+        without_holders: leave out the few customers who hold most of the conversations.
+        draws: how many equally likely markets to draw.
         seed: of the draws.
 
     Raises:
-        CannotEstimate: too little was seen, or what was seen contradicts itself, and how.
+        CannotEstimate: the records hold too little or contradict themselves; the message says how.
     """
-    read = [Sold.from_json(dict(menu)) for menu in menus]
-    seen = seen_in_records(records, {menu.version: menu for menu in read}, own_tiers=own_tiers)
-    given = Given(
+    parsed = [Sold.from_json(dict(menu)) for menu in menus]
+    observed = seen_in_records(records, {menu.version: menu for menu in parsed}, own_tiers=own_tiers)
+    inputs = Given(
         value_nanousd,
         cost_nanousd_per_token,
         currency=currency,
         lengths_may_differ=lengths_may_differ,
         without_holders=without_holders,
     )
-    return Fit(estimated_of(seen, given, draws=draws, random=np.random.default_rng(seed)))
+    return Fit(estimated_of(observed, inputs, draws=draws, random=np.random.default_rng(seed)))
 
 
 def optimal_menu(
@@ -340,48 +340,48 @@ def optimal_menu(
     created: str = CREATED,
     **further: Any,
 ) -> Menu:
-    """Return the best menu of a market; that of a fit is robust and of as many tiers as it bears, unless said.
+    """Return the best menu of a market; by default a fit's menu is robust and has as many tiers as the fit supports.
 
     Args:
         market: known, or fitted.
-        tiers: at most so many; None is the full menu, or what the fit bears.
-        robust: best on average over markets near this one; None: where the market is a fit.
-        near: how near.
+        tiers: the most tiers; None is the full menu, or as many as the fit supports.
+        robust: whether to maximise the average over markets near this one; None means yes for a fit.
+        near: how near those markets are.
         objective: ``profit`` or ``profit_if_resumed``.
-        created: when, RFC 3339.
+        created: creation time, RFC 3339.
         further: ``surplus_weight``, ``everyone``, ``terms``, ``worse_off``: see ``pricing.menus.objectives.Further``.
 
     Raises:
-        NotAMarket, NotAMenu: it cannot be computed, and why.
+        NotAMarket, NotAMenu: the menu cannot be computed; the message says why.
     """
-    given = market.to_json()
-    wants = isinstance(market, Fit) and objective == "profit" and not further if robust is None else robust
-    asked = Further(robust=(near or Neighbourhood()) if wants else None, **further)
-    few = tiers if tiers is not None else given.get("estimate", {}).get("tiers")
-    made = computed_menu(
-        read_market(given),
-        tiers=few,
+    market_fields = market.to_json()
+    is_robust = isinstance(market, Fit) and objective == "profit" and not further if robust is None else robust
+    requested = Further(robust=(near or Neighbourhood()) if is_robust else None, **further)
+    tiers_max = tiers if tiers is not None else market_fields.get("estimate", {}).get("tiers")
+    computed = computed_menu(
+        read_market(market_fields),
+        tiers=tiers_max,
         bill="conversation",
         names=None,
         created=created,
         objective=objective,
-        further=asked,
+        further=requested,
     )
-    return Menu(made)
+    return Menu(computed)
 
 
 def frontier(market: Market | Fit, *, tiers: int | None = None, weights: Sequence[float] = WEIGHTS) -> Frontier:
-    """Return the best menus from the most profitable one to the one that leaves customers most, with a plot."""
+    """Return the best menus, from the most profitable menu to the menu that leaves customers most, with a plot."""
     return places_of(read_market(market.to_json()), tiers=tiers, weights=weights)
 
 
 def compare_models(markets: Mapping[str, Market | Fit], *, tiers: int | None = None) -> list[Model]:
-    """Return what the best menu of each model earns, the best model first.
+    """Return the profit of each model's best menu, the best model first.
 
     Raises:
-        NotAMarket: fewer than two are given, or they differ in currency.
+        NotAMarket: there are fewer than two markets, or they differ in currency.
     """
-    return compared_models({name: read_market(one.to_json()) for name, one in markets.items()}, tiers=tiers)
+    return compared_models({name: read_market(market.to_json()) for name, market in markets.items()}, tiers=tiers)
 
 
 def _text(value: Any) -> str:

@@ -31,7 +31,7 @@ def affordable(nanousd: int, nanousd_per_mtok: int) -> int:
     """Return the most tokens whose bound fits into an amount.
 
     Args:
-        nanousd: the amount in nano-units; a negative one buys nothing.
+        nanousd: the amount in nano-units; a negative amount buys nothing.
         nanousd_per_mtok: the rate in nano-units per million tokens, above 0.
     """
     return max(nanousd, 0) * 1_000_000 // nanousd_per_mtok
@@ -40,6 +40,6 @@ def affordable(nanousd: int, nanousd_per_mtok: int) -> int:
 def written(nanousd: int, currency: str) -> str:
     """Return an amount as people read it, exact to the nano-unit: ``0.0012 USD``."""
     sign = "-" if nanousd < 0 else ""
-    whole, rest = divmod(abs(nanousd), NANO)
+    units, rest = divmod(abs(nanousd), NANO)
     decimals = f"{rest:09d}".rstrip("0").ljust(2, "0")
-    return f"{sign}{whole}.{decimals} {currency}"
+    return f"{sign}{units}.{decimals} {currency}"

@@ -1,4 +1,4 @@
-"""What the objects of the library have in common: how they are shown, and how what they are made of is written."""
+"""What the objects of the library share: summary, table, drawing and JSON, and how a market's fields are written."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ class Shown(ABC):
 
     @abstractmethod
     def summary(self) -> str:
-        """Return it in a few lines."""
+        """Return the summary, a few lines."""
 
     @abstractmethod
     def to_columns(self) -> dict[str, list[Any]]:
-        """Return it as columns of one length, by name."""
+        """Return the table as columns of one length, by name."""
 
     @abstractmethod
     def plot(self) -> str:
-        """Return it as a drawing, SVG text."""
+        """Return the drawing, SVG text."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """Return it as a file says it."""
+        """Return the JSON form, as in a file."""
 
     def to_frame(self) -> Any:
-        """Return its columns as a pandas ``DataFrame``.
+        """Return the columns as a pandas ``DataFrame``.
 
         Raises:
             ImportError: pandas is not installed; the extra ``frames`` installs it.
@@ -45,32 +45,32 @@ class Shown(ABC):
         return self.summary()
 
     def _repr_html_(self) -> str:
-        """Return the drawing, which is what a notebook shows."""
+        """Return the drawing, which a notebook shows."""
         return self.plot()
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of as many cells each as lines, set in columns."""
+    """Return rows with equal numbers of cells as lines of aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
 
 
 def types_of(types: Sequence[tuple[float, float]] | None) -> dict[str, Any]:
-    """Return urgencies and shares as a field of ``market.json``; nothing where there are none."""
+    """Return urgencies and shares as a field of ``market.json``; no field if ``types`` is None."""
     return {} if types is None else {"types": [{"urgency_per_s": r, "share": share} for r, share in types]}
 
 
 def length_of(mean_tokens: float | None, lengths: Mapping[int, float] | None) -> dict[str, Any]:
-    """Return lengths of answers as a field of ``market.json``; nothing where there are none."""
+    """Return lengths of answers as a field of ``market.json``; no field if both are None."""
     if mean_tokens is not None:
         return {"answer_length": {"family": "exponential", "mean_tokens": mean_tokens}}
     if lengths is None:
         return {}
-    listed = sorted(lengths.items())
+    table = sorted(lengths.items())
     return {
         "answer_length": {
             "family": "table",
-            "tokens": [tokens for tokens, _ in listed],
-            "probability": [probability for _, probability in listed],
+            "tokens": [tokens for tokens, _ in table],
+            "probability": [probability for _, probability in table],
         }
     }

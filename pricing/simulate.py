@@ -1,4 +1,4 @@
-"""Customers who choose, wait, leave and resume by themselves: a witness of what the mechanism says it earns."""
+"""Simulated customers who choose, wait, leave and resume: an independent check of the mechanism's profit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Simulated:
     Attributes:
         shares: share of conversations that took each tier, in the menu's order. Shape (k,).
         profit: average profit of a conversation offered, nano-units.
-        error: standard error of that average.
+        error: standard error of the average profit.
         tokens: average tokens served for each conversation offered.
         purchases: average number of times a tier was bought.
     """
@@ -48,17 +48,17 @@ def simulate(
 ) -> Simulated:
     """Return what customers of a market do with a menu, conversation by conversation.
 
-    Each has an urgency and knows the length of answers only by its distribution. It takes the tier it likes best, waits
-    until its answer is complete, its patience ends or the cap is reached; if it resumes, it may then buy any tier
-    again. Patience ends at a time drawn so that it lasts beyond t with probability d(r, t). Where waiting sinks, nobody
-    leaves.
+    Each customer has an urgency and knows only the distribution of the length of answers. The customer takes the tier
+    with the largest gain, and waits until the answer is complete, patience ends or the cap is reached; a customer who
+    resumes may then buy any tier again. Patience ends at a random time: it lasts beyond t with probability d(r, t).
+    Where waiting is sunk, nobody leaves.
 
     Args:
         market: who buys.
         menu: a ``menu.json``.
-        conversations: how many.
-        random: where chance comes from.
-        resuming: whether a cut answer may be sent back.
+        conversations: how many to simulate.
+        random: the source of randomness.
+        resuming: whether customers may send cut answers back.
     """
     valuation = valuation_of(market)
     end = int(valuation.steps.tokens[-1])
@@ -69,29 +69,31 @@ def simulate(
     )
     types = random.choice(len(valuation.share), conversations, p=valuation.share / valuation.share.sum())
     calls = _Calls(_lengths(valuation, conversations, random), _patience(valuation, types, random))
-    taken, profit = np.full(conversations, -1), np.zeros(conversations)
+    tiers_taken, profit = np.full(conversations, -1), np.zeros(conversations)
     tokens, purchases = np.zeros(conversations), np.zeros(conversations)
     for row in range(len(valuation.share)):
         policy = _policy(valuation, offer, row, resuming)
         waiting = {0: np.flatnonzero(types == row)}
         while waiting:
             place = min(waiting)
-            here = waiting.pop(place)
+            waiting_calls = waiting.pop(place)
             choice = policy[place]
             if choice < 0:
                 continue
             if place == 0:
-                taken[here] = choice
-            bought = min(place + int(offer.caps[choice]), end)
-            served = _served(valuation, calls, here, place, bought)
-            profit[here] += offer.prices[choice] - served * valuation.cost_per_token
-            tokens[here] += served
-            purchases[here] += 1
-            there = calls.still_there(valuation, here, bought)
-            if resuming and bought < end and len(there):
-                waiting[bought] = np.concatenate((waiting.get(bought, there[:0]), there))
+                tiers_taken[waiting_calls] = choice
+            tokens_bought = min(place + int(offer.caps[choice]), end)
+            served = _served(valuation, calls, waiting_calls, place, tokens_bought)
+            profit[waiting_calls] += offer.prices[choice] - served * valuation.cost_per_token
+            tokens[waiting_calls] += served
+            purchases[waiting_calls] += 1
+            remaining_calls = calls.still_there(valuation, waiting_calls, tokens_bought)
+            if resuming and tokens_bought < end and len(remaining_calls):
+                waiting[tokens_bought] = np.concatenate(
+                    (waiting.get(tokens_bought, remaining_calls[:0]), remaining_calls)
+                )
     return Simulated(
-        shares=np.array([np.mean(taken == tier) for tier in range(len(offer.caps))]),
+        shares=np.array([np.mean(tiers_taken == tier) for tier in range(len(offer.caps))]),
         profit=float(profit.mean()),
         error=float(profit.std() / np.sqrt(conversations)),
         tokens=float(tokens.mean()),
@@ -106,16 +108,16 @@ class _Calls:
     lengths: Ints
     patience_s: Floats
 
-    def still_there(self, valuation: Valuation, here: Ints, tokens: int) -> Ints:
-        """Return those whose answer is longer than ``tokens`` and who wait for more."""
-        moment = valuation.steps.first_token_s + tokens / valuation.steps.tokens_per_s
-        return here[(self.lengths[here] > tokens) & (self.patience_s[here] > moment)]
+    def still_there(self, valuation: Valuation, waiting: Ints, tokens: int) -> Ints:
+        """Return the calls whose answer is longer than ``tokens`` and whose customer still waits."""
+        arrival_s = valuation.steps.first_token_s + tokens / valuation.steps.tokens_per_s
+        return waiting[(self.lengths[waiting] > tokens) & (self.patience_s[waiting] > arrival_s)]
 
 
 def _lengths(valuation: Valuation, conversations: int, random: np.random.Generator) -> Ints:
     steps = valuation.steps
-    place = np.searchsorted(np.cumsum(steps.probability), random.random(conversations), side="right")
-    return np.append(steps.tokens, NEVER)[place]
+    ending_step = np.searchsorted(np.cumsum(steps.probability), random.random(conversations), side="right")
+    return np.append(steps.tokens, NEVER)[ending_step]
 
 
 def _patience(valuation: Valuation, types: Ints, random: np.random.Generator) -> Floats:
@@ -132,43 +134,46 @@ def _patience(valuation: Valuation, types: Ints, random: np.random.Generator) ->
     return times
 
 
-def _served(valuation: Valuation, calls: _Calls, here: Ints, place: int, bought: int) -> Floats:
-    """Return the tokens that one purchase takes: whole steps, up to the answer's end, the cap, or the customer's."""
+def _served(valuation: Valuation, calls: _Calls, waiting_calls: Ints, place: int, tokens_bought: int) -> Floats:
+    """Return the tokens that one purchase takes: whole steps, until the answer, the cap or the patience ends."""
     steps = valuation.steps
     tokens = np.concatenate(([0], steps.tokens))
-    until = np.searchsorted(steps.tokens, np.minimum(calls.lengths[here], bought), side="right")
+    last_step = np.searchsorted(steps.tokens, np.minimum(calls.lengths[waiting_calls], tokens_bought), side="right")
     if valuation.stops:
-        until = np.minimum(until, np.searchsorted(steps.time_s, calls.patience_s[here], side="right"))
+        last_step = np.minimum(last_step, np.searchsorted(steps.time_s, calls.patience_s[waiting_calls], side="right"))
     start = int(np.searchsorted(steps.tokens, place, side="right"))
-    served: Floats = (tokens[np.maximum(until, start)] - tokens[start]).astype(np.float64)
+    served: Floats = (tokens[np.maximum(last_step, start)] - tokens[start]).astype(np.float64)
     return served
 
 
 def _policy(valuation: Valuation, offer: _Offer, row: int, resuming: bool) -> dict[int, int]:
-    """Return the tier that a type buys at each place it may come to, -1 for none."""
+    """Return the tier that a type buys at each place it may reach, -1 for none."""
     steps, end = valuation.steps, int(valuation.steps.tokens[-1])
-    one = slice(row, row + 1)
-    worth = np.concatenate(([0.0], np.cumsum(valuation.gains(one, valuation.left(one))[0])))
+    this_type = slice(row, row + 1)
+    worth = np.concatenate(([0.0], np.cumsum(valuation.gains(this_type, valuation.left(this_type))[0])))
     longer = np.concatenate(([1.0], 1.0 - np.cumsum(steps.probability)))
-    reached = {0, end}
-    coming = [0]
-    while coming and resuming:
-        place = coming.pop()
-        onward = {min(place + int(cap), end) for cap in offer.caps} - reached
-        reached |= onward
-        coming += onward
+    places = {0, end}
+    frontier = [0]
+    while frontier and resuming:
+        place = frontier.pop()
+        onward = {min(place + int(cap), end) for cap in offer.caps} - places
+        places |= onward
+        frontier += onward
     gain, policy = {end: 0.0}, {}
-    for place in sorted(reached - {end}, reverse=True):
+    for place in sorted(places - {end}, reverse=True):
         here = int(np.searchsorted(steps.tokens, place, side="right"))
         moment = np.array([steps.first_token_s + place / steps.tokens_per_s])
-        left = float(remaining(valuation.delay, valuation.urgency_per_s[one], moment)[0, 0]) if place else 1.0
+        patience = float(remaining(valuation.delay, valuation.urgency_per_s[this_type], moment)[0, 0]) if place else 1.0
         gain[place], policy[place] = 0.0, -1
         for tier, (cap, price) in enumerate(zip(offer.caps.tolist(), offer.prices.tolist(), strict=True)):
-            bought = min(place + cap, end)
-            there = int(np.searchsorted(steps.tokens, bought, side="right"))
-            offered = (
-                worth[there] - worth[here] - price * longer[here] * left + (gain.get(bought, 0.0) if resuming else 0.0)
+            tokens_bought = min(place + cap, end)
+            there = int(np.searchsorted(steps.tokens, tokens_bought, side="right"))
+            expected_gain = (
+                worth[there]
+                - worth[here]
+                - price * longer[here] * patience
+                + (gain.get(tokens_bought, 0.0) if resuming else 0.0)
             )
-            if offered > gain[place] or (offered >= gain[place] and place == 0):
-                gain[place], policy[place] = float(offered), tier
+            if expected_gain > gain[place] or (expected_gain >= gain[place] and place == 0):
+                gain[place], policy[place] = float(expected_gain), tier
     return policy

@@ -1,6 +1,6 @@
 """The usage record: what one call did, in whole numbers and strings, one JSON object a line.
 
-It is the only thing the gateway tells the pricing module, and the row every bill is made of.
+Usage records are all that the gateway passes to the pricing module, and the rows of every bill.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 UsageRecord = dict[str, Any]
-"""One record; its keys are FIELDS, its values whole numbers, strings, booleans or null."""
+"""A record; its keys are FIELDS, its values whole numbers, strings, booleans or null."""
 
 FIELDS: tuple[str, ...] = (
     "id",
@@ -59,10 +59,10 @@ FIELDS_IF_SAID: frozenset[str] = frozenset(
         "prepaid_nanousd",
     }
 )
-"""Fields that a record is without where they say nothing: what was hashed before there were any keeps its hash."""
+"""Fields that a record omits where they are empty, so that older records keep their hash."""
 
 END_USER_MOST = 256
-"""Characters of an ``end_user``."""
+"""The most characters of an ``end_user``."""
 
 WHOLE_FIELDS: frozenset[str] = frozenset(
     {
@@ -110,4 +110,4 @@ INPUT_SOURCES = ("upstream", "tokenizer", "estimate")
 SOURCES = ("upstream", "continuous", "drained", "tokenizer", "counted", "timed", "granted", "estimate", "checkpoint")
 
 DISPUTES = ("itself", "text")
-"""What an upstream's figures may contradict: one another, or the text that came with them."""
+"""What an upstream's figures may contradict: each other, or the text that came with them."""
