@@ -1,4 +1,4 @@
-"""An upper bound on what any mechanism can earn, by weak duality: no solver has to be believed."""
+"""An upper bound on the profit of any mechanism, by weak duality: no solver has to be trusted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pricing.market.answers import Floats, Ints
 from pricing.market.worth import ROUNDING, Valuation, blocks
 
 Entry = tuple[int, int, float]
-"""(l, k, lambda): the weight on the constraint that type l does not want the tier of the more urgent type k."""
+"""(l, k, lambda): the weight on the constraint that type l does not prefer the tier of the more urgent type k."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,8 @@ class Multipliers:
     """Weights on the downward incentive constraints, e of them.
 
     Attributes:
-        patient: the type l that must not want the other's tier. Shape (e,).
-        urgent: the more urgent type k whose tier it is. Shape (e,).
+        patient: the type l that must not prefer type k's tier. Shape (e,).
+        urgent: the more urgent type k. Shape (e,).
         flow: lambda_lk, not negative. Shape (e,).
     """
 
@@ -29,14 +29,14 @@ class Multipliers:
     flow: Floats
 
     def wrong(self, share: Floats) -> str | None:
-        """Return what makes these no multipliers, or None: a type passes on at most its share and what it receives."""
+        """Return why the multipliers are invalid, or None: a type passes on at most its share plus what it receives."""
         if not len(self.patient) == len(self.urgent) == len(self.flow):
             return "the multipliers are not three lists of one length"
         if np.any(self.patient < 0) or np.any(self.patient >= self.urgent) or np.any(self.urgent >= len(share)):
             return "a multiplier is not of a more patient type on a more urgent one"
         if not np.all(np.isfinite(self.flow)) or np.any(self.flow < 0):
             return "a multiplier is negative or not finite"
-        terms: list[list[float]] = [[one] for one in share.tolist()]
+        terms: list[list[float]] = [[type_share] for type_share in share.tolist()]
         for patient, urgent, flow in self.entries():
             terms[patient].append(-flow)
             terms[urgent].append(flow)
@@ -49,9 +49,9 @@ class Multipliers:
 
 
 def upper_bound(valuation: Valuation, multipliers: Multipliers) -> float:
-    """Return what no mechanism that is paid at the start can exceed, in nano-units for each conversation offered.
+    """Return an upper bound on the profit of any mechanism paid at the start, nano-units for each conversation offered.
 
-    A bound on the rounding of the computation is added to the value of the Lagrangian.
+    The bound is the value of the Lagrangian plus a bound on the rounding of its computation.
     """
     return lagrangian(valuation, multipliers) + bound_error(valuation, multipliers)
 
@@ -59,7 +59,7 @@ def upper_bound(valuation: Valuation, multipliers: Multipliers) -> float:
 def lagrangian(valuation: Valuation, multipliers: Multipliers) -> float:
     """Return the value of the Lagrangian, nano-units for each conversation offered.
 
-    Prices drop out of it, and what is left falls apart by type:
+    Prices drop out of the Lagrangian, and the rest separates by type:
     sum_k max_N [out_k u_k(N) - sum_l lambda_lk u_l(N) - q_k C_k(N)] with out_k = q_k + sum_l lambda_lk.
     """
     types, steps = len(valuation.share), len(valuation.steps.tokens)
@@ -74,24 +74,24 @@ def lagrangian(valuation: Valuation, multipliers: Multipliers) -> float:
             skipping.setdefault(urgent, []).append((patient, flow))
     total = []
     for rows in blocks(types, steps):
-        before = min(rows.start, 1)
-        with_before = slice(rows.start - before, rows.stop)
-        left = valuation.left(with_before)
-        gains = valuation.gains(with_before, left)
-        added = gains[before:] * passed[rows, None]
-        added[1 - before :] -= gains[: len(gains) - 1] * direct[rows, None][1 - before :]
+        has_previous = min(rows.start, 1)
+        with_previous = slice(rows.start - has_previous, rows.stop)
+        left = valuation.left(with_previous)
+        gains = valuation.gains(with_previous, left)
+        added = gains[has_previous:] * passed[rows, None]
+        added[1 - has_previous :] -= gains[: len(gains) - 1] * direct[rows, None][1 - has_previous :]
         for row in range(rows.start, rows.stop):
             for patient, flow in skipping.get(row, ()):
-                one = slice(patient, patient + 1)
-                added[row - rows.start] -= flow * valuation.gains(one, valuation.left(one))[0]
+                skipped_type = slice(patient, patient + 1)
+                added[row - rows.start] -= flow * valuation.gains(skipped_type, valuation.left(skipped_type))[0]
         if valuation.cost_per_token:
-            added -= valuation.served(left[before:]) * (valuation.share[rows, None] * valuation.cost_per_token)
+            added -= valuation.served(left[has_previous:]) * (valuation.share[rows, None] * valuation.cost_per_token)
         total += np.maximum(np.cumsum(added, axis=1).max(axis=1), 0.0).tolist()
     return math.fsum(total)
 
 
 def bound_error(valuation: Valuation, multipliers: Multipliers) -> float:
-    """Return what rounding can do to the value of the Lagrangian at most, nano-units for each conversation offered."""
+    """Return the largest rounding error of the Lagrangian's value, nano-units for each conversation offered."""
     steps = valuation.steps
     weight = 2.0 * (float(np.sum(valuation.share)) + float(np.sum(multipliers.flow)))
     spent = valuation.cost_per_token * float(np.dot(steps.size, steps.survival))

@@ -1,4 +1,4 @@
-"""Multipliers that make the upper bound tight: weights on who must not want whose tier."""
+"""Multipliers that make the upper bound tight: weights on the incentive constraints between types."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TIGHT = 1e-9
 """A relative gap below which no better multipliers are looked for."""
 
 TRIES = 8
-"""How often a pool is taxed anew because one of its types found too little left to take."""
+"""How often a pool is taxed again because one of its types found too little weight left to take."""
 
 Held = list[tuple[int, float]]
 """Types with the weight they still hold, the most recent last."""
@@ -32,38 +32,39 @@ Held = list[tuple[int, float]]
 def multipliers_for(valuation: Valuation, full: Allocation) -> Multipliers:
     """Return multipliers under which the caps of the full menu are each type's best, or nearly.
 
-    From patient to urgent, each type takes from the weight that the types before it still hold, the most recent first:
-    what it takes is a tax that grows with its cap, and it needs as much as makes its own cap the best one. Where the
-    caps are not pooled that is everything; in a pool, what a type does not need passes it by, so a pool is ironed by
-    constraints that skip types. Without serving cost the bound is then the profit of the full menu itself. Otherwise
-    there is a choice, made in two ways, and the tightest bound is kept; where it leaves a gap, play goes on from there.
+    From patient to urgent, each type takes from the weight that the types before it still hold, the most recent first.
+    The weight taken is a tax that grows with the type's cap; the type needs enough to make its own cap the best one.
+    Where the caps are not pooled, that is all the weight; in a pool, weight that a type does not need passes it by, so
+    constraints that skip types iron the pool. Without serving cost the bound is then the profit of the full menu.
+    Otherwise the weight taken is a choice, made in two ways, and the tightest bound is used; where a gap remains, play
+    continues from there.
 
     Source: derived in pricing/README.md, "The bound".
     """
     if has_hull(valuation):
         return _conserved(valuation.share * (1 - valuation.surplus_weight), _along_hull(valuation))
-    ways = (
+    candidates = (
         _to_the_next(valuation),
         _along_caps(valuation, full.caps, eager=False),
         _along_caps(valuation, full.caps, eager=True),
     )
     best, tightest = None, math.inf
-    for entries in ways:
-        found = _conserved(valuation.share * (1 - valuation.surplus_weight), entries)
-        bound = lagrangian(valuation, found)
+    for entries in candidates:
+        candidate = _conserved(valuation.share * (1 - valuation.surplus_weight), entries)
+        bound = lagrangian(valuation, candidate)
         if bound < tightest:
-            best, tightest = found, bound
+            best, tightest = candidate, bound
         if tightest <= full.profit * (1 + TIGHT):
             break
     assert best is not None
     if tightest > full.profit * (1 + ENOUGH) + 2 * bound_error(valuation, best):
-        found = _conserved(valuation.share * (1 - valuation.surplus_weight), tightened(valuation, full, best))
-        return found if lagrangian(valuation, found) < tightest else best
+        candidate = _conserved(valuation.share * (1 - valuation.surplus_weight), tightened(valuation, full, best))
+        return candidate if lagrangian(valuation, candidate) < tightest else best
     return best
 
 
 def _to_the_next(valuation: Valuation) -> Iterator[Entry]:
-    """Return everything passed on to the next type: right wherever no type is pooled."""
+    """Return multipliers that pass all weight on to the next type: right wherever no type is pooled."""
     for row, flow in enumerate(valuation.rent_weight[:-1].tolist()):
         yield row, row + 1, flow
 
@@ -89,7 +90,7 @@ def _along_hull(valuation: Valuation) -> list[Entry]:
 
 
 def _take(held: Held, worth: dict[int, float], row: int, need: float) -> Held:
-    """Take from the end of ``held`` until the need is met; return what is taken and leave the rest."""
+    """Take from the end of ``held`` until the need is met; return the weight taken and leave the rest."""
     taken: Held = []
     while held and need > 0:
         patient, weight = held.pop()
@@ -105,7 +106,7 @@ def _take(held: Held, worth: dict[int, float], row: int, need: float) -> Held:
 
 
 def _pools(caps: npt.NDArray[np.float64] | Ints) -> Iterator[tuple[int, int]]:
-    """Return the first type and the one after the last of each run of equal caps."""
+    """Return the first type and the type after the last of each run of equal caps."""
     starts = [0, *(np.flatnonzero(caps[1:] != caps[:-1]) + 1).tolist()]
     return pairwise([*starts, len(caps)])
 
@@ -123,9 +124,9 @@ class _Pool:
 
 @dataclass(frozen=True, slots=True)
 class _Taxed:
-    """A pool's multipliers, what is held after it, and what its types would still gain at other caps than their own.
+    """A pool's multipliers, the weight held after it, and what its types would still gain at caps other than their own.
 
-    ``short`` is the last type that would, ``start`` - 1 where none does.
+    ``short`` is the last type that would gain, ``start`` - 1 where none does.
     """
 
     entries: list[Entry]
@@ -135,10 +136,10 @@ class _Taxed:
 
 
 def _along_caps(valuation: Valuation, caps: Ints, eager: bool) -> Iterator[Entry]:
-    """Return multipliers for any caps: a type takes what leaves its own cap the best one.
+    """Return multipliers for any caps: a type takes the weight that makes its own cap the best one.
 
-    Weight held by patient types is the strongest tax on long caps, and taking moves it to less patient ones. So where a
-    type finds too little, its pool is taxed anew, and the types before it take no more than they must.
+    Weight held by patient types is the strongest tax on long caps, and taking it moves it to less patient types. So
+    where a type finds too little, its pool is taxed again, and the types before it take no more than they must.
     """
     held: Held = []
     slack = 2 * (len(valuation.steps.tokens) + 8) * ROUNDING * valuation.worth_most
@@ -152,18 +153,18 @@ def _along_caps(valuation: Valuation, caps: Ints, eager: bool) -> Iterator[Entry
             if not pool.cap or taxed.short <= thrifty:
                 break
             thrifty = taxed.short
-            taxed = min(taxed, _tax(valuation, pool, held, slack, eager, thrifty), key=lambda way: way.excess)
+            taxed = min(taxed, _tax(valuation, pool, held, slack, eager, thrifty), key=lambda attempt: attempt.excess)
         yield from taxed.entries
         held = taxed.held
 
 
-def _tax(valuation: Valuation, pool: _Pool, before: Held, slack: float, eager: bool, thrifty: int) -> _Taxed:
+def _tax(valuation: Valuation, pool: _Pool, held_before: Held, slack: float, eager: bool, thrifty: int) -> _Taxed:
     """Return the multipliers of one pool, whose types before ``thrifty`` take no more than they must.
 
-    Of what it may take, an ``eager`` type takes all; otherwise it takes what zeroes its marginal virtual surplus, and
-    the last type all that is left.
+    An ``eager`` type takes all that it may take; otherwise a type takes what zeroes its marginal virtual surplus, and
+    the last type takes all that is left.
     """
-    held, entries, excess, short = list(before), [], 0.0, pool.start - 1
+    held, entries, excess, short = list(held_before), [], 0.0, pool.start - 1
     for row in range(pool.start, pool.end):
         share = float(valuation.share[row])
         gains = _gains(valuation, row)
@@ -178,8 +179,8 @@ def _tax(valuation: Valuation, pool: _Pool, before: Held, slack: float, eager: b
             patient, weight = held.pop()
             tax = _summed(_gains(valuation, patient) - gains)
             relief = pool.worth[patient] - pool.worth[row]
-            wanted = 0.0 if need <= 0 else need / relief if relief > 0 else math.inf
-            flow = _amount(surplus, tax, pool.cap, weight, wanted, slack)
+            flow_wanted = 0.0 if need <= 0 else need / relief if relief > 0 else math.inf
+            flow = _amount(surplus, tax, pool.cap, weight, flow_wanted, slack)
             if flow > weight - DUST:
                 flow = weight
             if flow < weight:
@@ -193,19 +194,19 @@ def _tax(valuation: Valuation, pool: _Pool, before: Held, slack: float, eager: b
             if flow < weight:
                 break
         held.append((row, share * (1 - valuation.surplus_weight) + received))
-        missed = float(surplus.max() - surplus[pool.cap])
-        excess += missed
-        short = row if missed > slack else short
+        shortfall = float(surplus.max() - surplus[pool.cap])
+        excess += shortfall
+        short = row if shortfall > slack else short
     return _Taxed(entries, held, excess, short)
 
 
-def _amount(surplus: Floats, tax: Floats, cap: int, weight: float, wanted: float, slack: float) -> float:
-    """Return how much of a tax to take, at most ``weight``, so that ``surplus`` less it is highest at ``cap``.
+def _amount(surplus: Floats, tax: Floats, cap: int, weight: float, flow_wanted: float, slack: float) -> float:
+    """Return how much of a tax to take, at most ``weight``, so that ``surplus`` less the tax is highest at ``cap``.
 
-    At least what keeps larger caps from being better; beyond that what is wanted, as long as smaller caps do not become
-    better. A type that is not served takes no more than it must.
+    At least enough to keep larger caps from being better; beyond that ``flow_wanted``, as long as smaller caps do not
+    become better. A type that is not served takes no more than it must.
     """
-    if cap and wanted >= weight:
+    if cap and flow_wanted >= weight:
         taxed = surplus[: cap + 1] - weight * tax[: cap + 1]
         if taxed[cap] >= taxed.max():
             return weight
@@ -213,7 +214,7 @@ def _amount(surplus: Floats, tax: Floats, cap: int, weight: float, wanted: float
     if not cap:
         return min(least, weight)
     most = _least_ratio(surplus[cap] - surplus[:cap], tax[cap] - tax[:cap])
-    return min(max(least, min(wanted, most)), weight)
+    return min(max(least, min(flow_wanted, most)), weight)
 
 
 def _largest_ratio(excess: Floats, tax: Floats, slack: float) -> float:
@@ -230,8 +231,8 @@ def _least_ratio(excess: Floats, tax: Floats) -> float:
 
 
 def _gains(valuation: Valuation, row: int) -> Floats:
-    one = slice(row, row + 1)
-    gains: Floats = valuation.gains(one, valuation.left(one))[0]
+    this_type = slice(row, row + 1)
+    gains: Floats = valuation.gains(this_type, valuation.left(this_type))[0]
     return gains
 
 
@@ -249,10 +250,10 @@ def _summed(terms: Floats) -> Floats:
 
 
 def _margins(valuation: Valuation, rows: Ints, start: int, cap: int) -> tuple[Floats, Floats]:
-    """Return the marginal worth of ``rows`` at a cap, and the marginal cost of those from ``start`` on.
+    """Return the marginal worth of ``rows`` at a cap, and the marginal cost of the rows from ``start`` on.
 
-    The margin lies between the last step served and the next one, where the pool's virtual surplus turns; steps with
-    which no answer ends are passed over.
+    The margin lies between the last step served and the next step, where the pool's virtual surplus changes sign; steps
+    with which no answer ends are skipped.
     """
     ends = np.flatnonzero(valuation.steps.probability)
     following = min(int(np.searchsorted(ends, cap)), len(ends) - 1)
@@ -260,50 +261,50 @@ def _margins(valuation: Valuation, rows: Ints, start: int, cap: int) -> tuple[Fl
     here_worth, here_cost = _at_step(valuation, rows, int(ends[served]))
     next_worth, next_cost = _at_step(valuation, rows, int(ends[following]))
     pool = rows >= start
-    here = _pooled(valuation, rows, pool, here_worth, here_cost)
-    onward = _pooled(valuation, rows, pool, next_worth, next_cost)
-    part = here / (here - onward) if here > 0 > onward else 0.0
+    surplus_here = _pooled(valuation, rows, pool, here_worth, here_cost)
+    surplus_onward = _pooled(valuation, rows, pool, next_worth, next_cost)
+    part = surplus_here / (surplus_here - surplus_onward) if surplus_here > 0 > surplus_onward else 0.0
     margin = (1 - part) * here_worth + part * next_worth
     cost = (1 - part) * here_cost + part * next_cost
     return margin, cost[pool]
 
 
 def _at_step(valuation: Valuation, rows: Ints, step: int) -> tuple[Floats, Floats]:
-    """Return the worth that one step adds for each of ``rows``, and its cost."""
-    some = valuation.at(rows, step)
-    left = some.left(slice(None))
-    worth = some.gains(slice(None), left)[:, 0]
-    return worth, some.served(left)[:, 0] * valuation.cost_per_token
+    """Return the worth that one step adds for each of ``rows``, and the cost of the step."""
+    at_step = valuation.at(rows, step)
+    left = at_step.left(slice(None))
+    worth = at_step.gains(slice(None), left)[:, 0]
+    return worth, at_step.served(left)[:, 0] * valuation.cost_per_token
 
 
 def _pooled(valuation: Valuation, rows: Ints, pool: npt.NDArray[np.bool_], worth: Floats, cost: Floats) -> float:
-    """Return what one step adds to the virtual surplus of a pool as a whole."""
+    """Return what one step adds to the virtual surplus of a pool."""
     first, last = int(rows[pool][0]), int(rows[-1])
     share = valuation.share[first : last + 1]
     added = valuation.rent_weight[last] * worth[-1] - float(np.dot(share, cost[pool]))
     added += valuation.surplus_weight * float(np.dot(share, worth[pool]))
     if first:
-        before = np.flatnonzero(rows == first - 1)
-        added -= valuation.rent_weight[first - 1] * worth[before[0]]
+        previous = np.flatnonzero(rows == first - 1)
+        added -= valuation.rent_weight[first - 1] * worth[previous[0]]
     return float(added)
 
 
 def _conserved(share: Floats, entries: Iterable[Entry]) -> Multipliers:
     """Return the entries as multipliers that are conserved exactly: a sum of doubles may be an ulp too large."""
-    balance: list[list[float]] = [[one] for one in share.tolist()]
-    kept: list[Entry] = []
+    balance: list[list[float]] = [[type_share] for type_share in share.tolist()]
+    conserved: list[Entry] = []
     by_patient: dict[int, list[Entry]] = {}
     for entry in entries:
         by_patient.setdefault(entry[0], []).append(entry)
     for patient in sorted(by_patient):
-        passed = by_patient[patient]
-        held, asked = math.fsum(balance[patient]), math.fsum(flow for _, _, flow in passed)
-        part = min(1.0, held / asked) if asked > 0 else 1.0
-        while math.fsum(balance[patient] + [-flow * part for _, _, flow in passed]) < 0:
-            part -= 2 * ROUNDING
-        passed = [(one, urgent, flow * part) for one, urgent, flow in passed]
-        for _, urgent, flow in passed:
+        outgoing = by_patient[patient]
+        available, outflow = math.fsum(balance[patient]), math.fsum(flow for _, _, flow in outgoing)
+        scale = min(1.0, available / outflow) if outflow > 0 else 1.0
+        while math.fsum(balance[patient] + [-flow * scale for _, _, flow in outgoing]) < 0:
+            scale -= 2 * ROUNDING
+        outgoing = [(origin, urgent, flow * scale) for origin, urgent, flow in outgoing]
+        for _, urgent, flow in outgoing:
             balance[urgent].append(flow)
-        kept += passed
-    columns = list(zip(*kept, strict=True)) or [(), (), ()]
+        conserved += outgoing
+    columns = list(zip(*conserved, strict=True)) or [(), (), ()]
     return Multipliers(np.array(columns[0], np.int64), np.array(columns[1], np.int64), np.array(columns[2], np.float64))
