@@ -1,4 +1,4 @@
-"""The frontier of profit against what customers keep: the best menu at each weight of their surplus, each with its bound."""
+"""The frontier of profit against customers' surplus: the best menu at each weight of the surplus, each with its bound."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Place:
     """One menu of the frontier. Amounts are nano-units for each conversation offered.
 
     Attributes:
-        surplus_weight: what a unit that customers keep counts against one of profit.
-        profit: what the house earns.
+        surplus_weight: what a unit of customers' surplus counts against a unit of profit.
+        profit: the operator's profit.
         surplus: what customers keep.
-        aim: profit and weighted surplus together, which the menu makes as large as it can be.
-        bound: what no mechanism that is paid at the start can bring them above.
-        tiers: how many tiers it has.
-        version: of the menu, which is optimal for its weight and verifies by itself.
+        aim: profit plus weighted surplus, which the menu maximises.
+        bound: upper bound on the aim of any mechanism that is paid at the start.
+        tiers: the number of tiers.
+        version: the version of the menu, which is optimal for its weight and verifies by itself.
     """
 
     surplus_weight: float
@@ -44,13 +44,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Frontier(Shown):
-    """The places from the most profitable menu to the one that leaves customers most."""
+    """The places from the most profitable menu to the menu that leaves customers most."""
 
     places: tuple[Place, ...]
     currency: str
 
     def to_columns(self) -> dict[str, list[Any]]:
-        """Return a row a place."""
+        """Return a row for each place."""
         rows = [asdict(place) for place in self.places]
         return {name: [row[name] for row in rows] for name in rows[0]}
 
@@ -64,37 +64,37 @@ class Frontier(Shown):
         head = ["weight of surplus", "profit", "customers keep", "together, weighed", "no more than", "tiers"]
         rows = [
             [
-                f"{one.surplus_weight:g}",
-                *(f"{amount:,.0f}" for amount in (one.profit, one.surplus, one.aim, one.bound)),
-                str(one.tiers),
+                f"{place.surplus_weight:g}",
+                *(f"{amount:,.0f}" for amount in (place.profit, place.surplus, place.aim, place.bound)),
+                str(place.tiers),
             ]
-            for one in self.places
+            for place in self.places
         ]
         return "\n".join([f"Nano-{self.currency} for each conversation offered:", *columns([head, *rows])])
 
     def plot(self) -> str:
         """Return profit against what customers keep, as a drawing: SVG text."""
-        points = [(one.surplus, one.profit) for one in self.places]
-        drawn = [Series("the best menus", points), Series("one for each weight of surplus", points, "dots")]
+        points = [(place.surplus, place.profit) for place in self.places]
+        series = [Series("the best menus", points), Series("one for each weight of surplus", points, "dots")]
         unit = f"nano-{self.currency}"
         return drawing(
-            "Profit against what customers keep", drawn, Axis(f"customers keep, {unit}"), Axis(f"profit, {unit}")
+            "Profit against what customers keep", series, Axis(f"customers keep, {unit}"), Axis(f"profit, {unit}")
         )
 
 
 def frontier(market: Market, *, tiers: int | None = None, weights: Sequence[float] = WEIGHTS) -> Frontier:
     """Return the best menus at several weights of customers' surplus, from the least weight to the most.
 
-    Each is exact among menus of caps, as ``README.md``, "What else an operator may want", derives, and bounded among all
-    mechanisms by its own multipliers. Between two neighbours no menu lies above the lines on which their aims are constant.
+    Each menu is exact among menus of caps, as ``README.md``, "What else an operator may want", derives, and its own
+    multipliers bound it among all mechanisms. Between two neighbours no menu lies above the lines of constant aim.
 
     Args:
-        market: who buys, and what it costs.
-        tiers: at most so many tiers; None is the full menu.
+        market: who buys, and what serving costs.
+        tiers: the most tiers; None is the full menu.
         weights: from 0 to 1.
 
     Raises:
-        NotAMarket, NotAMenu: a menu cannot be computed, and why.
+        NotAMarket, NotAMenu: a menu cannot be computed; the message says why.
     """
     places = []
     for weight in sorted(weights):

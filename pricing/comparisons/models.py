@@ -1,4 +1,4 @@
-"""Several laws of the length of answers in one comparison: which model, prompt or depth of reasoning earns more to sell."""
+"""Compare several laws of the length of answers: which model, prompt or depth of reasoning earns more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pricing.mechanism.mechanism import first_best, full_menu
 from pricing.mechanism.tiers import best_tiers, single_plan
 
 BAND = (2.5, 97.5)
-"""Percentiles that an interval lies between."""
+"""The percentiles that bound an interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,13 @@ class Model:
     """What one model earns, nano-units for each conversation offered.
 
     Attributes:
-        name: the model's, or the prompt's, or the depth's.
+        name: of the model, the prompt or the depth of reasoning.
         profit: of the most profitable menu.
-        single_plan: of the best single plan without a cap.
-        first_best: if every urgency were known.
+        single_plan: profit of the best single plan without a cap.
+        first_best: profit if every urgency were known.
         interval: of the profit over the draws of an estimate, None for a market that is taken as known.
-        behind: by how much the profit is less than that of the best model.
-        behind_interval: the same over pairs of draws, None where neither market has draws.
+        behind: by how much the profit falls short of the best model's.
+        behind_interval: interval of ``behind`` over pairs of draws, None where neither market has draws.
     """
 
     name: str
@@ -43,35 +43,35 @@ class Model:
 
 
 def compare_models(markets: Mapping[str, Market], *, tiers: int | None = None) -> list[Model]:
-    """Return what each model's most profitable menu earns, the best model first.
+    """Return the profit of each model's most profitable menu, the best model first.
 
-    Estimates of different models have independent draws, so the difference is looked at over all pairs of them.
+    Estimates of different models have independent draws, so the difference is taken over all pairs of draws.
 
     Args:
-        markets: by the name of the model, who buys it, what it is worth, how long its answers are, what it costs.
-        tiers: at most so many; None is the full menu.
+        markets: the market of each model, by the model's name.
+        tiers: the most tiers; None is the full menu.
 
     Raises:
-        NotAMarket: fewer than two are given, or they differ in currency.
+        NotAMarket: there are fewer than two markets, or they differ in currency.
     """
     if len(markets) < 2 or len({market.currency for market in markets.values()}) > 1:
         raise NotAMarket("A comparison takes at least two markets, all of one currency.")
     valuations = {name: valuation_of(market) for name, market in markets.items()}
     profits = {name: _profit(valuation, tiers) for name, valuation in valuations.items()}
-    drawn = {name: _drawn(market, profits[name], tiers) for name, market in markets.items()}
+    profits_by_draw = {name: _drawn(market, profits[name], tiers) for name, market in markets.items()}
     best = max(profits, key=lambda name: profits[name])
     models = []
     for name, valuation in valuations.items():
         longest = np.array([len(valuation.steps.tokens)])
         single = single_plan(valuation, worth_at(valuation, longest)[:, 0], tokens_at(valuation, longest)[:, 0])
-        behind = (drawn[best][:, None] - drawn[name]).ravel()
+        behind = (profits_by_draw[best][:, None] - profits_by_draw[name]).ravel()
         models.append(
             Model(
                 name=name,
                 profit=profits[name],
                 single_plan=single,
                 first_best=first_best(valuation),
-                interval=_interval(drawn[name]),
+                interval=_interval(profits_by_draw[name]),
                 behind=profits[best] - profits[name],
                 behind_interval=_interval(behind) if name != best else None,
             )
@@ -84,11 +84,11 @@ def _profit(valuation: Valuation, tiers: int | None) -> float:
 
 
 def _drawn(market: Market, profit: float, tiers: int | None) -> Floats:
-    """Return the profit in each draw of an estimate, or once where there are none. Shape (draws,)."""
-    beside = estimated(market)
-    if beside is None or not beside.draws:
+    """Return the profit in each draw of an estimate, or ``profit`` alone where there are no draws. Shape (draws,)."""
+    estimate = estimated(market)
+    if estimate is None or not estimate.draws:
         return np.array([profit])
-    return np.array([_profit(valuation_of(draw), tiers) for draw in beside.draws])
+    return np.array([_profit(valuation_of(draw), tiers) for draw in estimate.draws])
 
 
 def _interval(profits: Floats) -> tuple[float, float] | None:

@@ -1,4 +1,4 @@
-"""What a menu earns where the market is not what it was taken to be, and how far off it may be before it does not pay."""
+"""A menu's profit where the market differs from the assumed one, and how far it may differ before the menu does not pay."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from pricing.menus.aims import TYPES_MOST, thinned
 from pricing.menus.robust import best_single
 
 SHIFTS = (-0.2, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05, 0.1, 0.2)
-"""By what shares each thing is shifted."""
+"""The shares by which each quantity is shifted."""
 
 FURTHEST = 0.5
-"""How far a break-even is looked for."""
+"""The largest shift at which a break-even is searched for."""
 
 STRIDES = 10
-"""In how many strides up to there: a lead may be lost and come back."""
+"""The number of strides up to ``FURTHEST``: a lead may be lost and come back."""
 
 CELLS_SHIFTED = 1 << 19
-"""Types times steps of a market that is shifted; one of more types is thinned out, to no fewer than a search looks at."""
+"""Types times steps of a shifted market; a larger market is thinned out, to no fewer types than a search uses."""
 
 FINE = 0.005
-"""Between which shifts a break-even is told apart."""
+"""The precision of a break-even shift."""
 
 Change = Callable[[Valuation, float], Valuation]
 
@@ -46,15 +46,15 @@ CHANGES: Mapping[str, Change] = {
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a menu earns as one thing is shifted.
+    """What a menu earns as one quantity is shifted.
 
     Attributes:
         thing: a name of ``CHANGES``.
-        shifts: by what shares. Shape (s,).
+        shifts: the shares by which it is shifted. Shape (s,).
         profits: of the menu, nano-units for each conversation offered. Shape (s,).
-        singles: of the single plan that is best without a shift, at its price. Shape (s,).
+        singles: profits of the single plan that is best without a shift, at its price. Shape (s,).
         below, above: the nearest shifts down and up at which the menu earns less than that single plan does without a
-            shift; None where it does not up to ``FURTHEST``.
+            shift; None where there is no such shift up to ``FURTHEST``.
     """
 
     thing: str
@@ -66,15 +66,15 @@ class Line:
 
 
 def sensitivity(market: Market, menu: Mapping[str, Any], shifts: Sequence[float] = SHIFTS) -> list[Line]:
-    """Return what a menu earns as one thing after the other is shifted, customers choosing anew each time.
+    """Return what a menu earns as one quantity after the other is shifted; customers choose again each time.
 
     Args:
-        market: the menu's.
-        menu: its tiers are looked at, nothing else.
+        market: the menu's market.
+        menu: only its tiers are read.
         shifts: above -1.
 
     Raises:
-        NotAMarket: even thinned out to a few types it has too many steps to be shifted.
+        NotAMarket: even thinned out to a few types, the market has too many steps to be shifted.
     """
     valuation = valuation_of(market)
     valuation = thinned(valuation, max(TYPES_MOST, CELLS_SHIFTED // len(valuation.steps.tokens)))
@@ -84,8 +84,8 @@ def sensitivity(market: Market, menu: Mapping[str, Any], shifts: Sequence[float]
         return crowd_of([(1.0, changed, market.value_sigma, market.taste_nanousd)])
 
     offer = offer_in(valuation, menu["tiers"])
-    start = crowd(worthier, 0.0)
-    price, earned = best_single(start)
+    unshifted = crowd(worthier, 0.0)
+    price, earned = best_single(unshifted)
     single = Offer(np.array([len(valuation.steps.tokens)]), np.array([price]))
     lines = []
     for thing, change in CHANGES.items():
@@ -96,8 +96,8 @@ def sensitivity(market: Market, menu: Mapping[str, Any], shifts: Sequence[float]
             Line(
                 thing=thing,
                 shifts=tuple(shifts),
-                profits=tuple(one.profit(offer) for one in crowds),
-                singles=tuple(one.profit(single) if price else 0.0 for one in crowds),
+                profits=tuple(shifted.profit(offer) for shifted in crowds),
+                singles=tuple(shifted.profit(single) if price else 0.0 for shifted in crowds),
                 below=_break_even(partial(_lead, crowd, change, offer, earned), -1),
                 above=_break_even(partial(_lead, crowd, change, offer, earned), 1),
             )
@@ -110,7 +110,7 @@ def _lead(crowd: Callable[[Change, float], Crowd], change: Change, offer: Offer,
 
 
 def offer_in(valuation: Valuation, tiers: Sequence[Mapping[str, Any]]) -> Offer:
-    """Return tiers of a ``menu.json`` as an offer in a market, where its caps may lie between steps."""
+    """Return tiers of a ``menu.json`` as an offer in a market; the caps may lie between steps."""
     steps = valuation.steps
     caps = [
         len(steps.tokens)
@@ -122,16 +122,16 @@ def offer_in(valuation: Valuation, tiers: Sequence[Mapping[str, Any]]) -> Offer:
 
 
 def _break_even(lead: Callable[[float], float], sign: int) -> float | None:
-    """Return the nearest shift at which the lead is lost, to ``FINE``: first by strides, as a lead may come back."""
+    """Return the nearest shift at which the lead is lost, to within ``FINE``: first by strides, for a lead may come back."""
     stride = FURTHEST / STRIDES
     last = 0.0
-    for place in range(1, STRIDES + 1):
-        here = sign * stride * place
-        if lead(here) < 0:
-            low, high = last, here
+    for strides in range(1, STRIDES + 1):
+        shift = sign * stride * strides
+        if lead(shift) < 0:
+            low, high = last, shift
             while abs(high - low) > FINE:
                 middle = (low + high) / 2
                 low, high = (low, middle) if lead(middle) < 0 else (middle, high)
             return round(high, 6)
-        last = here
+        last = shift
     return None
