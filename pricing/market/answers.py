@@ -1,4 +1,4 @@
-"""The steps a conversation is served in: when each arrives, and how likely the answer ends with it."""
+"""The steps in which a conversation is served: when each step arrives, and how likely the answer ends with the step."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Steps:
         tokens: tokens after each step, rising. Shape (m,).
         size: tokens of each step.
         time_s: when each step has arrived, seconds after the call.
-        wait_s: seconds from the step before, or from the call, to that.
+        wait_s: seconds from the arrival of the previous step, or from the call, to the arrival of the step.
         probability: that the answer ends with the step.
-        survival: that the answer is longer than the steps before.
-        first_token_s: time to first token less one token.
+        survival: that the answer is longer than the previous steps.
+        first_token_s: time to the first token less the time of one token.
         tokens_per_s: speed of generation.
-        uncapped: the last step stands for no cap at all.
-        left_out: probability of answers longer than the last step where that stands for no cap: part of the error.
+        uncapped: the last step stands for no cap.
+        left_out: probability of answers longer than the last step where that step stands for no cap: part of the error.
     """
 
     tokens: Ints
@@ -47,16 +47,16 @@ class Steps:
     left_out: float = 0.0
 
     def only(self, step: int) -> Steps:
-        """Return one step on its own, with its time and its chances as they are among all."""
-        one = slice(step, step + 1)
+        """Return a single step, with the time and the probabilities that it has among all steps."""
+        single_step = slice(step, step + 1)
         return replace(
             self,
-            tokens=self.tokens[one],
-            size=self.size[one],
-            time_s=self.time_s[one],
-            wait_s=self.wait_s[one],
-            probability=self.probability[one],
-            survival=self.survival[one],
+            tokens=self.tokens[single_step],
+            size=self.size[single_step],
+            time_s=self.time_s[single_step],
+            wait_s=self.wait_s[single_step],
+            probability=self.probability[single_step],
+            survival=self.survival[single_step],
         )
 
     def arrival_s(self, tokens: Ints) -> Floats:
@@ -64,7 +64,7 @@ class Steps:
         return self.first_token_s + tokens / self.tokens_per_s
 
     def cap_tokens(self, cap: int) -> int | None:
-        """Return a cap in tokens, None where it cuts nothing."""
+        """Return a cap in tokens, None where the cap cuts no answer."""
         if cap == len(self.tokens) and self.uncapped:
             return None
         return int(self.tokens[cap - 1]) if cap else 0
@@ -74,10 +74,10 @@ def steps_of(market: Market) -> Steps:
     """Return the steps of a market.
 
     A table is served in its own steps, exponential answers token by token. Where nothing bounds the answers, the
-    steps go on until what is left is worth less than ``TAIL_NANOUSD``.
+    steps continue until the rest is worth less than ``TAIL_NANOUSD``.
 
     Raises:
-        NotAMarket: exponential answers need more steps than can be computed with.
+        NotAMarket: exponential answers need more steps than can be priced.
     """
     if isinstance(market.answer_length, TableLength):
         return _table(market, market.answer_length)
@@ -88,17 +88,17 @@ def _table(market: Market, length: TableLength) -> Steps:
     tokens = np.array(length.tokens, dtype=np.int64)
     probability = np.array(length.probability)
     survival = 1.0 - np.concatenate(([0.0], np.cumsum(probability)[:-1]))
-    kept = (
+    steps_kept = (
         len(tokens) if market.cap_tokens_max is None else int(np.searchsorted(tokens, market.cap_tokens_max, "right"))
     )
-    tokens, time_s = tokens[:kept], market.first_token_s + tokens[:kept] / market.tokens_per_s
+    tokens, time_s = tokens[:steps_kept], market.first_token_s + tokens[:steps_kept] / market.tokens_per_s
     return Steps(
         tokens=tokens,
         size=np.diff(tokens, prepend=0).astype(np.float64),
         time_s=time_s,
         wait_s=np.diff(time_s, prepend=0.0),
-        probability=probability[:kept],
-        survival=np.maximum(survival[:kept], 0.0),
+        probability=probability[:steps_kept],
+        survival=np.maximum(survival[:steps_kept], 0.0),
         first_token_s=market.first_token_s,
         tokens_per_s=market.tokens_per_s,
         uncapped=market.cap_tokens_max is None,

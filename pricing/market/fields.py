@@ -9,18 +9,18 @@ from typing import Any
 from pricing.money import MOST
 
 LEAST = 1e-100
-"""Below this size a number counts as 0, so that no product or quotient of a few of them leaves the doubles."""
+"""Below this size a number counts as 0, so that no product or quotient of a few numbers leaves the range of doubles."""
 
 
 class NotAMarket(ValueError):
-    """What was given is not a market; the message is one sentence that says what is wrong."""
+    """The input is not a market; the message is one sentence that says what is wrong."""
 
 
 def mapping(given: Mapping[str, Any], field: str) -> Mapping[str, Any]:
     """Return a field that is an object.
 
     Raises:
-        NotAMarket: it is not.
+        NotAMarket: the field is not an object.
     """
     value = given.get(field)
     if not isinstance(value, Mapping):
@@ -31,10 +31,10 @@ def mapping(given: Mapping[str, Any], field: str) -> Mapping[str, Any]:
 def number(
     given: Mapping[str, Any], field: str, *, within: str = "", missing: float | None = None, **range_: float
 ) -> float:
-    """Return a field that is a finite number, ``least`` or more, or ``above``; ``missing`` where it is not given.
+    """Return a field that is a finite number, ``least`` or more, or above ``above``; ``missing`` if it is absent.
 
     Raises:
-        NotAMarket: it is not.
+        NotAMarket: the field is not such a number.
     """
     if field not in given and missing is not None:
         return missing
@@ -45,14 +45,16 @@ def checked(value: Any, field: str, *, least: float | None = None, above: float 
     """Return a value that is a finite number in range.
 
     Raises:
-        NotAMarket: it is not.
+        NotAMarket: the value is not such a number.
     """
-    real = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST
-    size = (0.0 if abs(value) < LEAST else float(value)) if real else math.nan
-    if (above is not None and size > above) or (above is None and size >= (-math.inf if least is None else least)):
-        return size
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST
+    normalized = (0.0 if abs(value) < LEAST else float(value)) if is_number else math.nan
+    if (above is not None and normalized > above) or (
+        above is None and normalized >= (-math.inf if least is None else least)
+    ):
+        return normalized
     if above is not None:
-        in_range = f" above {above or (LEAST if real and value > 0 else 0):g}"
+        in_range = f" above {above or (LEAST if is_number and value > 0 else 0):g}"
     else:
         in_range = f" of at least {least:g}" if least is not None else ""
     most = f" and at most {MOST}" if isinstance(value, int | float) and abs(value) > MOST else ""
@@ -63,7 +65,7 @@ def numbers(given: Mapping[str, Any], field: str, *, within: str = "", **range_:
     """Return a field that is a list of at least one finite number in range.
 
     Raises:
-        NotAMarket: it is not.
+        NotAMarket: the field is not such a list.
     """
     values = given.get(field)
     if not isinstance(values, list) or not values:
@@ -75,10 +77,10 @@ def whole(value: Any, field: str) -> int:
     """Return a value that is a whole number from 1.
 
     Raises:
-        NotAMarket: it is not.
+        NotAMarket: the value is not such a number.
     """
-    real = isinstance(value, int | float) and not isinstance(value, bool)
-    if real and 1 <= value <= MOST and value == int(value):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and 1 <= value <= MOST and value == int(value):
         return int(value)
     raise NotAMarket(f"{field} is a whole number from 1 to {MOST}, not {shown(value)}.")
 

@@ -13,7 +13,7 @@ from pricing.market.fields import NotAMarket, mapping, number, numbers, whole
 from pricing.market.population import types_of
 
 FINISH_WITHIN = 1e-9
-"""How much probability counts as none."""
+"""A probability that counts as none."""
 
 STEPS_MAX = 1 << 20
 
@@ -32,7 +32,7 @@ class ExponentialLength:
 
 @dataclass(frozen=True, slots=True)
 class TableLength:
-    """Answers have one of finitely many lengths; what is missing from 1 never finishes."""
+    """Answers have one of finitely many lengths; the probability missing from 1 is that of never finishing."""
 
     tokens: tuple[int, ...]
     probability: tuple[float, ...]
@@ -43,11 +43,11 @@ AnswerLength = ExponentialLength | TableLength
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """A market as it was read: types sorted from patient to urgent, equal urgencies merged.
+    """A market as read: types sorted from patient to urgent, equal urgencies merged.
 
     ``value_sigma`` is the standard deviation of the logarithm of the value between customers of one urgency, whose mean
-    is ``value_nanousd``; ``taste_nanousd`` the scale of extreme-value shocks to what each tier, and none, is worth.
-    ``given`` is the JSON text it was read from; it goes into the menu, so that the menu can be checked on its own.
+    is ``value_nanousd``; ``taste_nanousd`` is the scale of extreme-value shocks to the worth of each tier and of none.
+    ``given`` is the JSON text of the market; the menu contains it, so that the menu can be checked from its file alone.
     """
 
     urgency_per_s: tuple[float, ...]
@@ -103,22 +103,22 @@ def read_market(given: Mapping[str, Any]) -> Market:
     )
 
 
-def _sigma(given: Mapping[str, Any]) -> float:
-    sigma = number(given, "value_sigma", least=0.0, missing=0.0)
+def _sigma(fields: Mapping[str, Any]) -> float:
+    sigma = number(fields, "value_sigma", least=0.0, missing=0.0)
     if sigma > SIGMA_MAX:
         raise NotAMarket(f"value_sigma is at most {SIGMA_MAX:g}: the standard deviation of the logarithm of the value.")
     return sigma
 
 
-def _text(given: Mapping[str, Any]) -> str:
+def _text(fields: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(given, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as wrong:
-        raise NotAMarket("The market holds something that is not JSON.") from wrong
+        return json.dumps(fields, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise NotAMarket("The market holds something that is not JSON.") from error
 
 
-def _delay(given: Mapping[str, Any], value: tuple[float, ...]) -> str:
-    delay = mapping(given, "delay").get("family")
+def _delay(fields: Mapping[str, Any], value: tuple[float, ...]) -> str:
+    delay = mapping(fields, "delay").get("family")
     if delay not in DELAYS:
         raise NotAMarket(f"delay.family is one of {', '.join(DELAYS)}.")
     if delay == "sunk_linear" and value[0] != value[-1]:
@@ -126,45 +126,45 @@ def _delay(given: Mapping[str, Any], value: tuple[float, ...]) -> str:
     return str(delay)
 
 
-def _cap(given: Mapping[str, Any], cost: float, length: AnswerLength) -> int | None:
-    if given.get("cap_tokens_max") is None:
+def _cap(fields: Mapping[str, Any], cost: float, length: AnswerLength) -> int | None:
+    if fields.get("cap_tokens_max") is None:
         if cost > 0:
             raise NotAMarket("cap_tokens_max is required when cost_nanousd_per_token is above 0.")
         if isinstance(length, TableLength) and math.fsum(length.probability) < 1 - FINISH_WITHIN:
             raise NotAMarket("cap_tokens_max is required when some answers never finish.")
         return None
-    cap = whole(given["cap_tokens_max"], "cap_tokens_max")
+    cap = whole(fields["cap_tokens_max"], "cap_tokens_max")
     if isinstance(length, TableLength) and cap < length.tokens[0]:
         raise NotAMarket("cap_tokens_max is below the shortest answer, so no cap can sell anything.")
     return cap
 
 
-def _answer_length(given: Mapping[str, Any]) -> AnswerLength:
-    described, within = mapping(given, "answer_length"), "answer_length."
-    family = described.get("family")
+def _answer_length(fields: Mapping[str, Any]) -> AnswerLength:
+    length_fields, within = mapping(fields, "answer_length"), "answer_length."
+    family = length_fields.get("family")
     if family == "exponential":
-        return ExponentialLength(number(described, "mean_tokens", within=within, above=0.0))
+        return ExponentialLength(number(length_fields, "mean_tokens", within=within, above=0.0))
     if family not in ("table", "kaplan_meier"):
         raise NotAMarket("answer_length.family is 'exponential', 'table' or 'kaplan_meier'.")
     column = "probability" if family == "table" else "survival"
-    numbers_given = numbers(described, column, within=within, least=0.0)
+    values = numbers(length_fields, column, within=within, least=0.0)
     tokens = tuple(
         whole(step, f"answer_length.tokens[{place}]")
-        for place, step in enumerate(numbers(described, "tokens", within=within))
+        for place, step in enumerate(numbers(length_fields, "tokens", within=within))
     )
-    if len(tokens) != len(numbers_given):
+    if len(tokens) != len(values):
         raise NotAMarket(f"answer_length has tokens and {column}, two lists of the same length.")
     if len(tokens) > STEPS_MAX:
         raise NotAMarket(f"answer_length.tokens has more than {STEPS_MAX:,} entries.")
     if any(after <= before for before, after in pairwise(tokens)):
         raise NotAMarket("answer_length.tokens rise strictly.")
     if family == "table":
-        return TableLength(tokens, _chances(numbers_given))
-    return TableLength(tokens, _chances(_drops(numbers_given)))
+        return TableLength(tokens, _chances(values))
+    return TableLength(tokens, _chances(_drops(values)))
 
 
 def _drops(survival: list[float]) -> list[float]:
-    """Return the probabilities of a survival curve: what it falls by at each length."""
+    """Return the probabilities of a survival curve: its drop at each length."""
     curve = [1.0, *survival]
     if any(after > before for before, after in pairwise(curve)):
         raise NotAMarket("answer_length.survival starts at most at 1 and falls weakly.")

@@ -1,4 +1,4 @@
-"""Markets near one: what it may be where it is not quite as it was taken to be."""
+"""The markets near a market: what the market may be where it differs a little from the assumed one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pricing.market.worth import CELLS_KEPT, Valuation
 
 @dataclass(frozen=True, slots=True)
 class Neighbourhood:
-    """How far a market may be from what it was taken to be, one thing at a time.
+    """How far a market may differ from the assumed one, one quantity at a time.
 
     Attributes:
-        pace: by what share answers may come later or sooner.
-        length: by what share they may be longer or shorter.
-        urgency: by what share customers may be more or less urgent.
+        pace: the share by which answers may come later or sooner.
+        length: the share by which answers may be longer or shorter.
+        urgency: the share by which customers may be more or less urgent.
         value_sigma: standard deviation of the logarithm of the value between customers of one urgency.
-        loss_max: the share of the most profitable menu's profit that may be lost where the market is as it was taken.
-        single_share_min: what is to be kept, in each of the other markets, of the single plan that is best in that one.
+        loss_max: the share of the most profitable menu's profit that may be lost in the assumed market.
+        single_share_min: in each other market, the least profit as a share of the best single plan of that market.
     """
 
     pace: float = 0.02
@@ -37,7 +37,7 @@ class Neighbourhood:
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Neighbourhood:
-        """Return what a menu states.
+        """Return the neighbourhood that a menu states.
 
         Raises:
             NotAMarket: a field is no number from 0 to below 1.
@@ -48,24 +48,26 @@ class Neighbourhood:
         return cls(**fields)
 
     def around(self, valuation: Valuation) -> list[tuple[str, Valuation, float]]:
-        """Return the market and those near it: what is changed, the market, and what is added to its dispersion."""
+        """Return the market and the markets near it: the name of the change, the market, and the added dispersion."""
         near = [("as taken", valuation, 0.0)]
-        for name, by, changed in (
+        for name, deviation, shift in (
             ("pace", self.pace, more_urgent),
             ("length", self.length, longer),
             ("urgency", self.urgency, more_urgent),
         ):
-            if by > 0:
-                near += [(f"{name} {sign * by:+.0%}", changed(valuation, 1 + sign * by), 0.0) for sign in (1, -1)]
+            if deviation > 0:
+                near += [
+                    (f"{name} {sign * deviation:+.0%}", shift(valuation, 1 + sign * deviation), 0.0) for sign in (1, -1)
+                ]
         if self.value_sigma > 0:
             near.append((f"value sigma {self.value_sigma:g}", valuation, self.value_sigma))
         return near
 
 
 def more_urgent(valuation: Valuation, factor: float) -> Valuation:
-    """Return the market where everybody's urgency is larger by a factor: as if every token came later by that.
+    """Return the market where every urgency is larger by a factor: as if every token came later by that factor.
 
-    In every family delay depends on urgency times time, and what a wait costs too.
+    In every family the delay factor and the cost of a wait depend on urgency times time.
     """
     return _kept_anew(replace(valuation, urgency_per_s=valuation.urgency_per_s * factor, kept=None))
 
@@ -83,8 +85,8 @@ def worthier(valuation: Valuation, factor: float) -> Valuation:
 def longer(valuation: Valuation, factor: float) -> Valuation:
     """Return the market where answers are longer by a factor, on the same grid of caps.
 
-    P(length > n) is then what P(length > n / factor) was, on straight lines between the steps. What goes beyond the
-    last step ends there if that stands for no cap, and else never does.
+    The new P(length > n) is the old P(length > n / factor), on straight lines between the steps. Answers beyond the
+    last step end there if that step stands for no cap, and else never end.
     """
     steps = valuation.steps
     tokens = np.concatenate(([0.0], steps.tokens.astype(np.float64)))

@@ -1,4 +1,4 @@
-"""What a capped conversation is worth to each type, and how many tokens it takes to serve."""
+"""What a capped conversation is worth to each type, and how many tokens serving it takes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pricing.market.market import Market
 
 
 def remaining(delay: str, urgency_per_s: Floats, time_s: Floats) -> Floats:
-    """Return the share of an answer's worth that is left after a wait.
+    """Return the share of an answer's worth that remains after a wait.
 
     Args:
         delay: ``exponential`` e^(-r t), ``hyperbolic`` 1/(1 + r t), ``linear`` (1 - r t)^+,
-            ``sunk_linear`` 1: there the wait is subtracted, answer or not.
+            ``sunk_linear`` 1: the wait is subtracted instead, with or without an answer.
         urgency_per_s: r, 1/s. Shape (n,).
         time_s: t, seconds. Shape (m,).
 
@@ -36,19 +36,19 @@ def remaining(delay: str, urgency_per_s: Floats, time_s: Floats) -> Floats:
 
 
 CELLS_AT_ONCE = 1 << 17
-"""Types times steps worked on at once: 1 MB an array, which stays in the processor's cache."""
+"""Types times steps computed at once: 1 MB an array, which stays in the processor's cache."""
 
 CELLS_KEPT = 1 << 22
-"""Up to so many types times steps, what a wait leaves of worth is computed once and kept: 32 MB."""
+"""The most types times steps for which the shares of worth left are computed once and kept: 32 MB."""
 
 CELLS_MAX = 1 << 29
-"""Types times steps that can be computed with at all: some seconds."""
+"""The most types times steps of a market: some seconds of computing."""
 
 ERROR_MAX = 0.25
-"""The largest error of a worth, in nano-units, with which prices are still right to one."""
+"""The largest error of a worth, in nano-units, with which prices are still right to one nano-unit."""
 
 ROUNDING = 2.0**-53
-"""Half the distance from 1 to the next double: the most one operation is off, relatively."""
+"""Half the distance from 1 to the next double: the largest relative error of one operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ class Valuation:
         steps: the grid of caps.
         cost_per_token: nano-units.
         stops: the model stops when the customer leaves; otherwise it runs on to the cap.
-        kept: the share of worth left when each step arrives, if it is kept. Shape (n, m).
-        surplus_weight: what a unit that customers keep counts beside a unit of profit, from 0 to 1: part of the aim.
+        kept: the share of worth left when each step arrives, if stored. Shape (n, m).
+        surplus_weight: the weight of customers' surplus against profit in the aim, from 0 to 1.
         everyone: whether a menu has to serve every type.
     """
 
@@ -83,17 +83,17 @@ class Valuation:
 
     @property
     def own_weight(self) -> Floats:
-        """Return what a unit of each type's own worth adds to the aim: Q_i, less the rents that count for it. Shape (n,)."""
+        """Return what a unit of each type's own worth adds to the aim: Q_i less the rents that count. Shape (n,)."""
         return (1 - self.surplus_weight) * self.cumulative + self.surplus_weight * self.share
 
     @property
     def rent_weight(self) -> Floats:
-        """Return what a unit of rent of all up to each type takes from the aim. Shape (n,)."""
+        """Return what a unit of rent to each type and all more patient types takes from the aim. Shape (n,)."""
         return (1 - self.surplus_weight) * self.cumulative
 
     @property
     def sinks(self) -> bool:
-        """Waiting is a cost of its own, borne with or without an answer."""
+        """Return whether waiting is a cost of its own, borne with or without an answer."""
         return self.delay == "sunk_linear"
 
     def only(self, rows: slice) -> Valuation:
@@ -121,7 +121,7 @@ class Valuation:
 
     @property
     def worth_most(self) -> float:
-        """Return what no worth exceeds in size, nano-units."""
+        """Return a bound on the size of every worth, nano-units."""
         most = float(self.value.max())
         if self.sinks:
             most += float(np.max(self.value * self.urgency_per_s)) * float(
@@ -130,7 +130,7 @@ class Valuation:
         return most
 
     def left(self, rows: slice) -> Floats:
-        """Return the share of worth left when each step arrives, not to be changed. Shape (types in rows, m)."""
+        """Return the share of worth left when each step arrives; do not change it. Shape (types in rows, m)."""
         if self.kept is not None:
             return self.kept[rows]
         return remaining(self.delay, self.urgency_per_s[rows], self.steps.time_s)
@@ -138,21 +138,21 @@ class Valuation:
     def gains(self, rows: slice, left: Floats) -> Floats:
         """Return the worth that each step adds. Nano-units, shape (types in rows, m).
 
-        A step adds v d(r, t) f; where waiting sinks, v f less r for each second waited by who has no answer yet.
+        A step adds v d(r, t) f; where waiting is sunk, v f less v r for each second waited without an answer.
         """
         gains = self.unit_gains(rows, left)
         gains *= self.value[rows, None]
         return gains
 
     def unit_gains(self, rows: slice, left: Floats) -> Floats:
-        """Return the same for an answer that is worth 1."""
+        """Return the gains for an answer that is worth 1."""
         gains: Floats = left * self.steps.probability
         if self.sinks:
             gains -= self.urgency_per_s[rows, None] * (self.steps.survival * self.steps.wait_s)
         return gains
 
     def served(self, left: Floats) -> Floats:
-        """Return the tokens that each step takes to serve, on average. Shape (types, m)."""
+        """Return the average tokens that serving each step takes. Shape (types, m)."""
         generated = self.steps.size * self.steps.survival
         return left * generated if self.stops else np.broadcast_to(generated, left.shape)
 
@@ -161,7 +161,7 @@ def valuation_of(market: Market) -> Valuation:
     """Return a market in numbers.
 
     Raises:
-        NotAMarket: it has too many types, steps, or nano-units in an answer's value, to be computed with exactly enough.
+        NotAMarket: types, steps, or nano-units in an answer's value are too many to compute exactly enough.
     """
     share, steps = np.array(market.share), steps_of(market)
     if len(share) * len(steps.tokens) > CELLS_MAX:
@@ -184,13 +184,13 @@ def valuation_of(market: Market) -> Valuation:
         )
     if len(share) * len(steps.tokens) > CELLS_KEPT:
         return valuation
-    kept = valuation.left(slice(None))
-    kept.flags.writeable = False
-    return replace(valuation, kept=kept)
+    remaining_shares = valuation.left(slice(None))
+    remaining_shares.flags.writeable = False
+    return replace(valuation, kept=remaining_shares)
 
 
 def blocks(types: int, steps: int) -> Iterator[slice]:
-    """Return slices of types, few enough at a time to be held in memory with all their steps."""
+    """Return slices of types, each few enough to be held in memory with all their steps."""
     rows = max(1, CELLS_AT_ONCE // max(steps, 1))
     for first in range(0, types, rows):
         yield slice(first, min(types, first + rows))
@@ -233,8 +233,8 @@ def own_tokens(valuation: Valuation, by_type: Ints) -> Floats:
 def summed_to(terms: Floats, caps: Ints) -> Floats:
     """Return the sums of the first ``caps`` terms of each row. Shapes (n, m), (k,) rising -> (n, k).
 
-    Between two caps the terms are added in pairs, then the pairs in pairs, so that an error grows with the logarithm
-    of how many there are, not with their number.
+    Between two caps the terms are added in pairs, then the pairs in pairs, so that the error grows with the logarithm
+    of the number of terms, not with the number.
     """
     sums = np.empty((len(terms), len(caps)))
     start = 0
@@ -259,8 +259,8 @@ def worth_error(valuation: Valuation, caps: int) -> float:
 
     A term v d f carries at most 16 roundings: three in the wait r t, at most x e^(-x) < 1/2 of which reaches d; four
     ulp in the exponential; the rest in f, v and their products. Adding in pairs rounds a term at most twice per
-    halving, and once per cap it is carried past. All terms together are at most v. Where waiting sinks, the share that
-    is still waiting is a running difference, off by one rounding a step, and counts for as long as the step takes.
+    halving, and once per cap past which it is carried. All terms together are at most v. Where waiting is sunk, the
+    share that still waits is a running difference with one rounding a step, and counts for as long as the step takes.
     """
     steps = valuation.steps
     halvings = max(1, math.ceil(math.log2(len(steps.tokens) + 1)))
