@@ -1,4 +1,4 @@
-"""What a published menu must satisfy on its whole numbers: own choice, participation, monotone caps and prices."""
+"""The conditions on a published menu's whole numbers: own choice, participation, monotone caps and prices."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pricing.mechanism.rounding import Published
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """How far the menu is from breaking each condition, in nano-units; below minus ``error`` it is broken.
+    """How far the menu is from breaking each condition, in nano-units; below minus ``error`` a condition is broken.
 
-    ``own_choice`` is the least, over all ordered pairs of a type and a tier other than its own (or none), of what the
-    type loses by taking that one. ``participation`` is the least that a served type keeps.
+    ``own_choice`` is the least loss, over all ordered pairs of a type and another tier (or none), of the type from
+    taking that tier. ``participation`` is the least rent of a served type.
     """
 
     own_choice: float
@@ -29,13 +29,13 @@ def conditions(valuation: Valuation, published: Published, names: list[str]) -> 
     if not len(published.caps):
         return Conditions(0.0, 0.0, published.error, None)
     gains = published.worth - published.prices
-    own = published.own(gains)
+    own_gain = published.own(gains)
     served = published.takes >= 0
-    others = gains
-    others[np.flatnonzero(served), published.takes[served]] = -np.inf
-    best_other = others.max(axis=1)
-    slack = own - np.maximum(best_other, np.where(served, -np.inf, best_other))
-    kept = float(own[served].min()) if served.any() else 0.0
+    other_gains = gains
+    other_gains[np.flatnonzero(served), published.takes[served]] = -np.inf
+    best_other = other_gains.max(axis=1)
+    slack = own_gain - np.maximum(best_other, np.where(served, -np.inf, best_other))
+    least_rent = float(own_gain[served].min()) if served.any() else 0.0
     worst = int(np.argmin(slack))
     error = 2 * published.error
     broken = None
@@ -45,16 +45,16 @@ def conditions(valuation: Valuation, published: Published, names: list[str]) -> 
         broken = "The prices of the tiers fall where their caps rise."
     elif np.any(np.diff(np.where(served, published.takes, -1)) > 0):
         broken = "A more urgent type takes a larger tier than a more patient one."
-    elif kept < -error:
-        row = int(np.flatnonzero(served)[np.argmin(own[served])])
+    elif least_rent < -error:
+        row = int(np.flatnonzero(served)[np.argmin(own_gain[served])])
         broken = (
-            f"The type of urgency {valuation.urgency_per_s[row]:g}/s pays {-kept:.3g} nano-units more "
+            f"The type of urgency {valuation.urgency_per_s[row]:g}/s pays {-least_rent:.3g} nano-units more "
             f"for {names[published.takes[row]]} than it is worth to it."
         )
     elif slack[worst] < -error:
-        taken = int(published.takes[worst])
+        own_tier = int(published.takes[worst])
         broken = (
             f"The type of urgency {valuation.urgency_per_s[worst]:g}/s gains {-slack[worst]:.3g} nano-units by taking "
-            f"{names[int(np.argmax(others[worst]))]} instead of {names[taken] if taken >= 0 else 'nothing'}."
+            f"{names[int(np.argmax(other_gains[worst]))]} instead of {names[own_tier] if own_tier >= 0 else 'nothing'}."
         )
-    return Conditions(float(slack[worst]) if np.isfinite(slack[worst]) else 0.0, kept, published.error, broken)
+    return Conditions(float(slack[worst]) if np.isfinite(slack[worst]) else 0.0, least_rent, published.error, broken)

@@ -1,4 +1,4 @@
-"""Who takes what at given prices where customers of one urgency differ in what an answer is worth to them."""
+"""Demand for each tier at fixed prices where customers of the same urgency value an answer differently."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from pricing.market.worth import Valuation
 from pricing.mechanism.offers import Offer
 
 CELLS_MAX = 1 << 24
-"""Types times steps, over all markets that are looked at together: 128 MB."""
+"""The most types times steps, over all markets of one crowd: 128 MB."""
 
 EQUAL = 1e-9
 """The relative difference within which a type takes the larger of two tiers."""
 
 NODES = 25
-"""How many equally likely values stand for a dispersion of value where tastes differ as well."""
+"""How many equally likely values represent a dispersion of value where tastes differ as well."""
 
 _LEVELS: Floats = ndtri((np.arange(NODES) + 0.5) / NODES)
 
 
 @dataclass(frozen=True, slots=True)
 class Crowd:
-    """Types of one market or of several that are looked at together, with what every cap is worth to them.
+    """Types of one market or of several markets together, with the worth of every cap to each type.
 
     Attributes:
-        weight: of each type, adding up to 1 over all. Shape (n,).
+        weight: of each type, adding up to 1 over all types. Shape (n,).
         worth: of each cap 0, 1, ..., m to each type at its average value, nano-units. Shape (n, m + 1).
-        cost: of serving it, or None where serving costs nothing. Shape (n, m + 1).
-        sigma: standard deviation of the logarithm of the value within each type; its mean stays. Shape (n,).
+        cost: of serving each cap, or None where serving costs nothing. Shape (n, m + 1).
+        sigma: standard deviation of the logarithm of the value within each type, at an unchanged mean. Shape (n,).
         taste: scale of extreme-value shocks to each tier and to none, nano-units. Shape (n,).
     """
 
@@ -66,42 +66,46 @@ class Crowd:
         return earned
 
     def surplus(self, offer: Offer) -> float:
-        """Return what customers keep, nano-units for each conversation offered: over equally likely values."""
+        """Return customers' surplus, averaged over equally likely values, nano-units for each conversation offered."""
         worth = self.worth[:, offer.caps]
         multiple = np.exp(self.sigma * _LEVELS[:, None] - self.sigma**2 / 2)[:, :, None]
         gains = multiple * worth - offer.prices
-        most = gains.max(axis=2, initial=0.0)
+        best_gain = gains.max(axis=2, initial=0.0)
         scale = np.where(self.taste > 0, self.taste, 1.0)
-        odds = np.exp(-most / scale) + np.exp((gains - most[:, :, None]) / scale[:, None]).sum(axis=2)
-        kept = most + np.where(self.taste > 0, scale * np.log(odds), 0.0)
-        return float(np.dot(self.weight, kept.mean(axis=0)))
+        odds = np.exp(-best_gain / scale) + np.exp((gains - best_gain[:, :, None]) / scale[:, None]).sum(axis=2)
+        inclusive_value = best_gain + np.where(self.taste > 0, scale * np.log(odds), 0.0)
+        return float(np.dot(self.weight, inclusive_value.mean(axis=0)))
 
 
 def crowd_of(markets: list[tuple[float, Valuation, float, float]]) -> Crowd:
     """Return the types of some markets together.
 
     Args:
-        markets: of each its weight, the market with the same number of steps, the dispersion of its value, the scale
-            of tastes.
+        markets: weight, market, dispersion of value and scale of tastes of each; all have the same number of steps.
 
     Raises:
-        NotAMarket: they are too many to be looked at together.
+        NotAMarket: the markets have too many types times steps together.
     """
     steps = len(markets[0][1].steps.tokens)
-    if sum(len(one.share) for _, one, _, _ in markets) * steps > CELLS_MAX:
+    if sum(len(valuation.share) for _, valuation, _, _ in markets) * steps > CELLS_MAX:
         raise NotAMarket("The market has too many types times steps for customers who differ; give fewer.")
     total = sum(weight for weight, *_ in markets)
-    costly = any(one.cost_per_token for _, one, _, _ in markets)
+    costly = any(valuation.cost_per_token for _, valuation, _, _ in markets)
     return Crowd(
-        weight=np.concatenate([one.share * (weight / total) for weight, one, _, _ in markets]),
-        worth=np.concatenate([_summed(one.gains(slice(None), one.left(slice(None)))) for _, one, _, _ in markets]),
+        weight=np.concatenate([valuation.share * (weight / total) for weight, valuation, _, _ in markets]),
+        worth=np.concatenate(
+            [_summed(valuation.gains(slice(None), valuation.left(slice(None)))) for _, valuation, _, _ in markets]
+        ),
         cost=np.concatenate(
-            [_summed(one.served(one.left(slice(None)))) * one.cost_per_token for _, one, _, _ in markets]
+            [
+                _summed(valuation.served(valuation.left(slice(None)))) * valuation.cost_per_token
+                for _, valuation, _, _ in markets
+            ]
         )
         if costly
         else None,
-        sigma=np.concatenate([np.full(len(one.share), sigma) for _, one, sigma, _ in markets]),
-        taste=np.concatenate([np.full(len(one.share), taste) for _, one, _, taste in markets]),
+        sigma=np.concatenate([np.full(len(valuation.share), sigma) for _, valuation, sigma, _ in markets]),
+        taste=np.concatenate([np.full(len(valuation.share), taste) for _, valuation, _, taste in markets]),
     )
 
 
@@ -112,34 +116,34 @@ def _summed(terms: Floats) -> Floats:
 
 
 def _alike(worth: Floats, prices: Ints) -> Floats:
-    """Return 1 where a type takes a tier, if its customers are alike; ties go to the larger tier. Shape (n, k)."""
+    """Return 1 where a type of identical customers takes a tier; ties go to the larger tier. Shape (n, k)."""
     gains = worth - prices
     best = np.maximum(gains.max(axis=1), 0.0)
-    good = gains >= best[:, None] - EQUAL * np.abs(worth).max(axis=1)[:, None]
-    last = worth.shape[1] - 1 - good[:, ::-1].argmax(axis=1)
-    taken = np.zeros_like(worth)
-    taken[np.arange(len(worth)), last] = good.any(axis=1)
-    return taken
+    is_best = gains >= best[:, None] - EQUAL * np.abs(worth).max(axis=1)[:, None]
+    tier = worth.shape[1] - 1 - is_best[:, ::-1].argmax(axis=1)
+    takers = np.zeros_like(worth)
+    takers[np.arange(len(worth)), tier] = is_best.any(axis=1)
+    return takers
 
 
 def _between(worth: Floats, prices: Ints) -> tuple[Floats, Floats]:
-    """Return between which multiples of the average value each tier is the best one. Shapes (n, k), (n, k).
+    """Return the least and the greatest multiple of the average value at which each tier is best. Shapes (n, k) twice.
 
-    A customer whose value is z times the average keeps z u_k - p_k of tier k, a line in z, and 0 of none: tier k is
-    best from where it passes all smaller ones until the first larger one passes it.
+    A customer whose value is z times the average gains z u_k - p_k from tier k, a line in z, and 0 from none: tier k is
+    best from where its line passes those of all smaller tiers until the line of a larger tier passes it.
     """
     tiers = len(prices)
-    every = np.concatenate((np.zeros((len(worth), 1)), worth), axis=1)
-    cost = np.concatenate(([0.0], prices.astype(np.float64)))
+    worth_with_none = np.concatenate((np.zeros((len(worth), 1)), worth), axis=1)
+    prices_with_none = np.concatenate(([0.0], prices.astype(np.float64)))
     low, high = np.zeros((len(worth), tiers)), np.full((len(worth), tiers), np.inf)
     with np.errstate(divide="ignore", invalid="ignore"):
         for tier in range(1, tiers + 1):
             for other in range(tier):
-                rise = every[:, tier] - every[:, other]
-                passed = np.where(rise > 0, (cost[tier] - cost[other]) / rise, np.inf)
-                low[:, tier - 1] = np.maximum(low[:, tier - 1], passed)
+                rise = worth_with_none[:, tier] - worth_with_none[:, other]
+                crossing = np.where(rise > 0, (prices_with_none[tier] - prices_with_none[other]) / rise, np.inf)
+                low[:, tier - 1] = np.maximum(low[:, tier - 1], crossing)
                 if other:
-                    high[:, other - 1] = np.minimum(high[:, other - 1], passed)
+                    high[:, other - 1] = np.minimum(high[:, other - 1], crossing)
     return low, high
 
 
@@ -152,12 +156,12 @@ def _below(multiple: Floats, sigma: Floats) -> Floats:
 
 
 def _with_tastes(worth: Floats, prices: Ints, sigma: Floats, taste: Floats) -> Floats:
-    """Return the shares where tastes differ too: a logit over tiers and none, averaged over values. Shape (n, k)."""
+    """Return the shares where tastes also differ: a logit over tiers and none, averaged over values. Shape (n, k)."""
     levels = _LEVELS if sigma.any() else np.zeros(1)
     multiple = np.exp(sigma * levels[:, None] - sigma**2 / 2)[:, :, None]
     scale = np.where(taste > 0, taste, 1.0)[:, None]
     gains = (multiple * worth - prices) / scale
-    most = np.maximum(gains.max(axis=2, keepdims=True), 0.0)
-    odds = np.exp(gains - most)
-    shares: Floats = (odds / (np.exp(-most) + odds.sum(axis=2, keepdims=True))).mean(axis=0)
+    best_gain = np.maximum(gains.max(axis=2, keepdims=True), 0.0)
+    odds = np.exp(gains - best_gain)
+    shares: Floats = (odds / (np.exp(-best_gain) + odds.sum(axis=2, keepdims=True))).mean(axis=0)
     return shares

@@ -1,4 +1,4 @@
-"""How few tiers are enough: what each number of them earns, bought once and when callers resume."""
+"""How few tiers are enough: the profit of each number of tiers, bought once and when callers resume."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pricing.mechanism.rounding import Published, publish
 from pricing.mechanism.tiers import best_tiers
 
 TIERS_MAX = 8
-"""The largest number of tiers that is considered unless another is asked for."""
+"""The largest number of tiers that is considered by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class TierLine:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """How many tiers to sell: the fewest that lose at most ``within`` of what could be earned, once and under resumption.
+    """How many tiers to sell: the fewest that lose at most the share ``within`` of profit, once and under resumption.
 
-    ``tiers`` counts by profit, against the full menu, and is None where no line comes so near; ``lasting`` counts by
-    profit if resumed, against the best of the lines.
+    ``tiers`` compares profit with that of the full menu, and is None where no line comes so near; ``lasting`` compares
+    profit if resumed with the best of the lines.
     """
 
     lines: tuple[TierLine, ...]
@@ -45,12 +45,12 @@ class Advice:
     @property
     def sentence(self) -> str:
         """Return the advice as people read it."""
-        near = f"within {100 * self.within:g} % of"
-        once = f"Not even {self.lines[-1].tiers} tiers come {near} the full menu"
+        within_best = f"within {100 * self.within:g} % of"
+        bought_once = f"Not even {self.lines[-1].tiers} tiers come {within_best} the full menu"
         if self.tiers is not None:
-            once = f"{_come(self.tiers)} {near} the full menu"
-        resumed = f"{_come(self.lasting)} {near} the best of these menus"
-        return f"{once}; if callers resume where that pays, {resumed}."
+            bought_once = f"{_come(self.tiers)} {within_best} the full menu"
+        resumed = f"{_come(self.lasting)} {within_best} the best of these menus"
+        return f"{bought_once}; if callers resume where that pays, {resumed}."
 
 
 def _come(tiers: int) -> str:
@@ -58,20 +58,20 @@ def _come(tiers: int) -> str:
 
 
 def margins(valuation: Valuation, published: Published) -> Floats:
-    """Return what the house earns from each type that buys its own tier once. Nano-units, shape (n,)."""
+    """Return the operator's margin on each type that buys its own tier once. Nano-units, shape (n,)."""
     return published.paid() - own_tokens(valuation, published.by_type()) * valuation.cost_per_token
 
 
 def advise(valuation: Valuation, *, most: int = TIERS_MAX, within: float = 0.01) -> Advice:
-    """Return the profit of each number of tiers up to ``most``, and the fewest that lose at most ``within`` of the best."""
+    """Return the profit of each number of tiers up to ``most``, and the fewest tiers that lose at most ``within``."""
     full = full_menu(valuation)
     lines = []
-    for used, menu in enumerate(best_tiers(valuation, most), start=1):
+    for tiers, menu in enumerate(best_tiers(valuation, most), start=1):
         published = publish(valuation, menu.caps)
         margin = margins(valuation, published)
         lines.append(
             TierLine(
-                tiers=used,
+                tiers=tiers,
                 profit=float(np.dot(valuation.share, margin)),
                 profit_if_resumed=resumption(valuation, published, margin).profit,
                 caps_tokens=tuple(valuation.steps.cap_tokens(cap) for cap in published.caps.tolist()),
@@ -79,19 +79,19 @@ def advise(valuation: Valuation, *, most: int = TIERS_MAX, within: float = 0.01)
             )
         )
     best = max(line.profit_if_resumed for line in lines)
-    enough = next((line.tiers for line in lines if line.profit >= (1 - within) * full.profit), None)
+    fewest = next((line.tiers for line in lines if line.profit >= (1 - within) * full.profit), None)
     lasting = next(line.tiers for line in lines if line.profit_if_resumed >= best - within * abs(best))
-    return Advice(tuple(lines), full.profit, within, enough, lasting)
+    return Advice(tuple(lines), full.profit, within, fewest, lasting)
 
 
 def if_resumed(valuation: Valuation, by_type: Ints) -> float:
-    """Return what a menu of given caps by type earns when callers resume where that pays. Nano-units."""
+    """Return the profit of a menu of caps by type when callers resume where that pays. Nano-units."""
     published = publish(valuation, by_type)
     return resumption(valuation, published, margins(valuation, published)).profit
 
 
 def best_for_caps(valuation: Valuation, caps: Ints) -> Allocation:
-    """Return who takes which of some given caps, or none, for the most profit: exact, by a running maximum over caps.
+    """Return the most profitable assignment of types to some caps or to none: exact, by a running maximum over caps.
 
     Args:
         valuation: n types, m steps.

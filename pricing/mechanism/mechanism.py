@@ -14,7 +14,7 @@ from pricing.mechanism.surplus import Bits, climb, last_flag, surplus_rows
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """Who gets which cap, and what it earns before prices are rounded.
+    """The cap of each type, and the profit before prices are rounded.
 
     Attributes:
         caps: cap of each type in steps, weakly falling with urgency; 0 is not served. Shape (n,).
@@ -73,9 +73,9 @@ def full_menu(valuation: Valuation) -> Allocation:
 
 
 def has_hull(valuation: Valuation) -> bool:
-    """Serving costs nothing, delay is exponential, profit is all: the caps are known in closed form."""
-    plain = not valuation.surplus_weight and not valuation.everyone
-    return valuation.cost_per_token == 0 and valuation.delay == "exponential" and plain
+    """Return whether serving costs nothing, delay is exponential and only profit counts: caps have a closed form."""
+    profit_only = not valuation.surplus_weight and not valuation.everyone
+    return valuation.cost_per_token == 0 and valuation.delay == "exponential" and profit_only
 
 
 def hull_caps(valuation: Valuation) -> Floats:
@@ -86,7 +86,7 @@ def hull_caps(valuation: Valuation) -> Floats:
 def enveloped(valuation: Valuation) -> float:
     """Return the profit of the full menu as the sum over steps of v f max_k Q_k d(r_k, t).
 
-    It holds where serving costs nothing and the wait multiplies the worth; the caps play no part in it.
+    The formula holds where serving costs nothing and the wait multiplies the worth; it does not involve the caps.
     """
     best = np.zeros(len(valuation.steps.tokens))
     weights = valuation.cumulative * valuation.value
@@ -96,7 +96,7 @@ def enveloped(valuation: Valuation) -> float:
 
 
 def first_best(valuation: Valuation) -> float:
-    """Return sum_i q_i max_N (u_i(N) - C_i(N)): what could be earned if every type were known. Nano-units."""
+    """Return sum_i q_i max_N (u_i(N) - C_i(N)): the profit if every type were known. Nano-units."""
     total = 0.0
     for rows in blocks(len(valuation.share), len(valuation.steps.tokens)):
         left = valuation.left(rows)
@@ -111,9 +111,10 @@ def first_best(valuation: Valuation) -> float:
 def search(valuation: Valuation) -> Allocation:
     """Return the most profitable caps that fall with urgency, by dynamic programming in O(types x steps).
 
-    From the most urgent type up, V_i(m) = max over N <= m of B_i(N) + V_(i+1)(N) is a running maximum, kept as what each
-    step adds to it. Where it is reached is kept as one bit a cell, and the caps are read off from the most patient type
-    down. A tie goes to the larger cap. Exact among menus of caps, for any cost, length of answers and family of delay.
+    From the most urgent type up, V_i(m) = max over N <= m of B_i(N) + V_(i+1)(N) is a running maximum, stored as its
+    increment at each step. One bit a cell stores where the maximum is reached, and the caps are read off from the most
+    patient type down. A tie goes to the larger cap. Exact among menus of caps, for any cost, length of answers and
+    family of delay.
     """
     types, steps = len(valuation.share), len(valuation.steps.tokens)
     least = int(valuation.everyone)
@@ -127,9 +128,9 @@ def search(valuation: Valuation) -> Allocation:
 
 
 def lengthened(valuation: Valuation, caps: Ints) -> Ints:
-    """Return the caps with the largest one at the last step where serving costs nothing.
+    """Return the caps, with the largest cap at the last step where serving costs nothing.
 
-    Nobody's rent rises with the largest cap, so it is best not to have one; far out, doubles cannot tell the difference.
+    No type's rent rises with the largest cap, so no cap is best; far out, doubles cannot tell the difference.
     """
     if valuation.cost_per_token or valuation.sinks or not caps[0]:
         return caps
@@ -138,8 +139,8 @@ def lengthened(valuation: Valuation, caps: Ints) -> Ints:
 
 def _read_off(reached: Bits, steps: int) -> Ints:
     caps = np.empty(len(reached), dtype=np.int64)
-    most = steps
+    cap = steps
     for row, bits in enumerate(reached):
-        most = last_flag(bits, most)
-        caps[row] = most
+        cap = last_flag(bits, cap)
+        caps[row] = cap
     return caps

@@ -1,4 +1,4 @@
-"""Menus at any caps and prices: who takes what by own choice, where prices are not those of the mechanism."""
+"""Menus at any caps and prices, not only the mechanism's: the tier that each type chooses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pricing.mechanism.rounding import Published
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What stands on a menu: k tiers, caps and prices rising strictly.
+    """The k tiers of a menu, with strictly rising caps and prices.
 
     Attributes:
         caps: cap of each tier in steps. Shape (k,).
@@ -25,54 +25,54 @@ class Offer:
 
     @property
     def key(self) -> tuple[int, ...]:
-        """Return what two equal offers have in common and no others."""
+        """Return a key that only equal offers share."""
         return (*self.caps.tolist(), *self.prices.tolist())
 
 
 def offer_of(published: Published) -> Offer:
-    """Return what of a published menu a customer sees."""
+    """Return the part of a published menu that customers see."""
     return Offer(published.caps, published.prices)
 
 
 def cleaned(caps: Ints, prices: Ints) -> Offer:
-    """Return an offer without tiers that are no larger than a cheaper one; caps in any order. Shapes (k,)."""
-    kept: list[tuple[int, int]] = []
+    """Return an offer without tiers that are no larger than a cheaper tier; caps in any order. Shapes (k,)."""
+    undominated: list[tuple[int, int]] = []
     for price, cap in sorted(zip(prices.tolist(), (-caps).tolist(), strict=True)):
-        if price >= 1 and -cap > (kept[-1][0] if kept else 0):
-            if kept and kept[-1][1] == price:
-                kept.pop()
-            kept.append((-cap, price))
-    columns = np.array(kept, dtype=np.int64).reshape(-1, 2)
+        if price >= 1 and -cap > (undominated[-1][0] if undominated else 0):
+            if undominated and undominated[-1][1] == price:
+                undominated.pop()
+            undominated.append((-cap, price))
+    columns = np.array(undominated, dtype=np.int64).reshape(-1, 2)
     return Offer(columns[:, 0].copy(), columns[:, 1].copy())
 
 
 def chosen(valuation: Valuation, offer: Offer) -> Published:
-    """Return an offer with who takes what: each type what leaves it the most, of equals the larger tier.
+    """Return an offer with each type's choice: the tier with the largest gain, of equal tiers the larger.
 
-    Two choices are equal where they differ by less than the worth is in doubt. A tier that nobody takes is left out.
+    Two gains are equal where they differ by less than the error of the worth. A tier that no type takes is left out.
 
     Args:
         valuation: n types, m steps.
         offer: k tiers.
     """
-    every = offered(valuation, offer)
-    worth, error, takes = every.worth, every.error, every.takes
-    taken = np.unique(takes[takes >= 0])
-    places = np.searchsorted(taken, takes)
+    all_tiers = offered(valuation, offer)
+    worth, error, takes = all_tiers.worth, all_tiers.error, all_tiers.takes
+    tiers_taken = np.unique(takes[takes >= 0])
+    places = np.searchsorted(tiers_taken, takes)
     return Published(
-        caps=offer.caps[taken],
-        prices=offer.prices[taken],
+        caps=offer.caps[tiers_taken],
+        prices=offer.prices[tiers_taken],
         takes=np.where(takes >= 0, places, -1).astype(np.int64),
-        worth=worth[:, taken],
+        worth=worth[:, tiers_taken],
         error=error,
         merged=0,
-        unrounded=every.unrounded,
-        surplus=every.surplus,
+        unrounded=all_tiers.unrounded,
+        surplus=all_tiers.surplus,
     )
 
 
 def offered(valuation: Valuation, offer: Offer) -> Published:
-    """Return an offer with who takes what, as ``chosen`` does, with all its tiers."""
+    """Return an offer with each type's choice, as ``chosen`` does, with all its tiers."""
     worth = worth_at(valuation, offer.caps)
     error = worth_error(valuation, len(offer.caps))
     takes = choices(worth, offer.prices, error)
@@ -86,12 +86,12 @@ def choices(worth: Floats, prices: Ints, error: float) -> Ints:
     Args:
         worth: of each tier to each type, nano-units.
         prices: nano-units.
-        error: bound on the error of a worth; ties within twice as much go to the larger tier.
+        error: bound on the error of a worth; ties within twice the bound go to the larger tier.
     """
     if not worth.shape[1]:
         return np.full(len(worth), -1, dtype=np.int64)
     gains = worth - prices
     best = np.maximum(gains.max(axis=1), 0.0)
-    good = gains >= best[:, None] - 2 * error
-    last = worth.shape[1] - 1 - good[:, ::-1].argmax(axis=1)
-    return np.where(good.any(axis=1), last, -1).astype(np.int64)
+    within_error = gains >= best[:, None] - 2 * error
+    largest = worth.shape[1] - 1 - within_error[:, ::-1].argmax(axis=1)
+    return np.where(within_error.any(axis=1), largest, -1).astype(np.int64)

@@ -17,12 +17,12 @@ class Published:
     Attributes:
         caps: cap of each tier in steps, rising strictly. Shape (k,).
         prices: price of a conversation, nano-units. Shape (k,).
-        takes: tier of each type, -1 for those not served. Shape (n,).
+        takes: tier of each type, -1 for types not served. Shape (n,).
         worth: worth of each tier to each type, nano-units. Shape (n, k).
         error: bound on the error of each worth.
-        merged: tiers that rounding has merged away.
+        merged: number of tiers that rounding has merged away.
         unrounded: income before rounding and merging, nano-units for each conversation offered.
-        surplus: sum of Q_i u_i(N_i) - Q_(i-1) u_(i-1)(N_i) over the types then, which must be the same.
+        surplus: sum of Q_i u_i(N_i) - Q_(i-1) u_(i-1)(N_i) over types before rounding, which must equal ``unrounded``.
     """
 
     caps: Ints
@@ -35,14 +35,14 @@ class Published:
     surplus: float
 
     def own(self, table: Floats) -> Floats:
-        """Return each type's entry of a table by type and tier, 0 for those not served. Shape (n,)."""
+        """Return each type's entry of a table by type and tier, 0 for types not served. Shape (n,)."""
         if not len(self.caps):
             return np.zeros(len(self.takes))
         chosen = np.take_along_axis(table, np.maximum(self.takes, 0)[:, None], axis=1)[:, 0]
         return np.where(self.takes >= 0, chosen, 0.0)
 
     def by_type(self) -> Ints:
-        """Return the cap of each type in steps, 0 for those not served. Shape (n,)."""
+        """Return the cap of each type in steps, 0 for types not served. Shape (n,)."""
         return np.where(self.takes >= 0, np.append(self.caps, 0)[self.takes], 0).astype(np.int64)
 
     def paid(self) -> Floats:
@@ -71,12 +71,12 @@ class _Ladder:
 
 
 def publish(valuation: Valuation, by_type: Ints) -> Published:
-    """Return the menu that sells given caps, with prices rounded so that every choice stays the type's own.
+    """Return the menu that sells the caps, with prices rounded so that each type still chooses its own tier.
 
-    The price of the smallest tier is the worth to its most urgent type, rounded down; each step up adds what the
-    larger cap is worth more to the larger tier's most urgent type, rounded down. So nobody wants a smaller tier than
-    its own. Where rounding makes somebody want a larger one, the two tiers are merged onto the cap that loses less,
-    and the prices are set anew. A tier that is worth less than one nano-unit is not sold.
+    The price of the smallest tier is the worth to its most urgent type, rounded down; each step up adds the extra worth
+    of the larger cap to the larger tier's most urgent type, rounded down. So no type wants a smaller tier than its own.
+    Where rounding makes a type want a larger tier, the two tiers are merged onto the cap that loses less, and the
+    prices are set again. A tier that is worth less than one nano-unit is not sold.
 
     Args:
         valuation: n types, m steps.
@@ -85,13 +85,13 @@ def publish(valuation: Valuation, by_type: Ints) -> Published:
     caps = np.unique(by_type[by_type > 0])
     worth = worth_at(valuation, caps)
     error = worth_error(valuation, len(caps))
-    last = {int(cap): row for row, cap in enumerate(by_type)}
-    ladder = _Ladder(np.arange(len(caps)), np.array([last[int(cap)] for cap in caps], dtype=np.int64))
+    last_type = {int(cap): row for row, cap in enumerate(by_type)}
+    ladder = _Ladder(np.arange(len(caps)), np.array([last_type[int(cap)] for cap in caps], dtype=np.int64))
     unrounded, surplus = _unrounded(valuation, worth, ladder)
     while True:
         rises = np.floor(_rises(worth, ladder) + 2 * error)
-        wanted = _wanted(worth, ladder)
-        fails = wanted > rises + 2 * error
+        next_rises = _wanted(worth, ladder)
+        fails = next_rises > rises + 2 * error
         if len(rises) and rises[0] < 1:
             ladder = ladder.without(0)
         elif fails.any():
@@ -102,61 +102,63 @@ def publish(valuation: Valuation, by_type: Ints) -> Published:
     for place, end in enumerate(ladder.ends):
         takes[ladder.start(place) : end + 1] = place
     prices = np.cumsum(rises).astype(np.int64)
-    kept = ladder.columns
-    return Published(caps[kept], prices, takes, worth[:, kept], error, len(caps) - len(kept), unrounded, surplus)
+    columns = ladder.columns
+    return Published(
+        caps[columns], prices, takes, worth[:, columns], error, len(caps) - len(columns), unrounded, surplus
+    )
 
 
 def _unrounded(valuation: Valuation, worth: Floats, ladder: _Ladder) -> tuple[float, float]:
-    """Return the income before rounding, and the same as virtual surplus before cost, summed over types."""
+    """Return the income before rounding, and the same income as virtual surplus before cost, summed over types."""
     if not len(ladder.ends):
         return 0.0, 0.0
     starts = np.append(ladder.ends[1:], -1) + 1
-    before = np.concatenate(([0.0], valuation.cumulative))
+    cumulative = np.concatenate(([0.0], valuation.cumulative))
     prices = np.cumsum(_rises(worth, ladder))
-    income = float(np.dot(prices, before[ladder.ends + 1] - before[starts]))
+    income = float(np.dot(prices, cumulative[ladder.ends + 1] - cumulative[starts]))
     rows = np.arange(int(ladder.ends[0]) + 1)
     columns = ladder.columns[np.searchsorted(-ladder.ends, -rows, side="right") - 1]
-    own = worth[rows, columns] * valuation.cumulative[rows]
+    own_worth = worth[rows, columns] * valuation.cumulative[rows]
     rent = worth[rows[1:] - 1, columns[1:]] * valuation.cumulative[rows[1:] - 1]
-    return income, float(np.sum(own) - np.sum(rent))
+    return income, float(np.sum(own_worth) - np.sum(rent))
 
 
 def _rises(worth: Floats, ladder: _Ladder) -> Floats:
-    """Return by how much each price exceeds the one below, before rounding. Nano-units, shape (k,)."""
+    """Return by how much each price exceeds the next lower price, before rounding. Nano-units, shape (k,)."""
     rises = worth[ladder.ends, ladder.columns]
     rises[1:] -= worth[ladder.ends[1:], ladder.columns[:-1]]
     return rises
 
 
 def _wanted(worth: Floats, ladder: _Ladder) -> Floats:
-    """Return what each tier is worth more than the one below to the next more urgent type. Shape (k,)."""
+    """Return the extra worth of each tier over the next smaller tier to the next more urgent type. Shape (k,)."""
     next_type = ladder.ends + 1
-    wanted = np.full(len(next_type), -np.inf)
-    there = next_type < len(worth)
-    own = worth[next_type[there], ladder.columns[there]]
-    below = np.zeros(len(next_type))
-    below[1:] = worth[np.minimum(next_type[1:], len(worth) - 1), ladder.columns[:-1]]
-    wanted[there] = own - below[there]
-    return wanted
+    next_rises = np.full(len(next_type), -np.inf)
+    exists = next_type < len(worth)
+    worth_here = worth[next_type[exists], ladder.columns[exists]]
+    worth_below = np.zeros(len(next_type))
+    worth_below[1:] = worth[np.minimum(next_type[1:], len(worth) - 1), ladder.columns[:-1]]
+    next_rises[exists] = worth_here - worth_below[exists]
+    return next_rises
 
 
 def _merged(valuation: Valuation, worth: Floats, caps: Ints, ladder: _Ladder, place: int) -> _Ladder:
-    """Return the tiers after the one at ``place`` is merged with the one below, on the cap that loses less profit."""
+    """Return the tiers with the tier at ``place`` merged with the next smaller one, on the cap that loses less profit."""
     first, last = ladder.start(place), int(ladder.ends[place])
     below = int(ladder.columns[place - 1]) if place else None
     column = int(ladder.columns[place])
-    further = int(ladder.ends[place - 1]) if place else last + 1
+    last_below = int(ladder.ends[place - 1]) if place else last + 1
     lost = _surplus(valuation, worth, caps, (first, last), column, below)
-    won = _surplus(valuation, worth, caps, (last + 1, further), column, below)
+    won = _surplus(valuation, worth, caps, (last + 1, last_below), column, below)
     if won < -lost:
         return ladder.without(place)
-    return ladder.with_end(place, further).without(place - 1) if place else ladder.with_end(0, further)
+    return ladder.with_end(place, last_below).without(place - 1) if place else ladder.with_end(0, last_below)
 
 
 def _surplus(
     valuation: Valuation, worth: Floats, caps: Ints, types: tuple[int, int], column: int, below: int | None
 ) -> float:
-    """Return the virtual surplus of a run of types at one cap over that at the cap below."""
+    """Return the virtual surplus of a run of types at one cap less the virtual surplus at the next lower cap."""
     first, last = types
     rise = worth[:, column] - (worth[:, below] if below is not None else 0.0)
     surplus = valuation.cumulative[last] * rise[last]

@@ -1,4 +1,4 @@
-"""Choosing a menu when the market is not known exactly: what each candidate earns over many possible markets."""
+"""Choosing a menu when the market is not known exactly: the profit of each candidate over many possible markets."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from pricing.mechanism.rounding import Published, publish
 from pricing.mechanism.tiers import best_tiers
 
 DISCOUNTS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)
-"""By how much the value of an answer is understated to make a menu that still sells where customers are less keen."""
+"""Shares by which the value of an answer is understated, so that the menu still sells where customers value less."""
 
 FINE_DISCOUNTS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
 
 TIERS: tuple[int | None, ...] = (1, 2, 3, 4, None)
-"""Numbers of tiers that are tried where none is asked for; None is the full menu."""
+"""Numbers of tiers that are tried by default; None is the full menu."""
 
 LOW = 5
-"""The percentile of the profits that stands for a bad case."""
+"""The percentile of the profits that represents a bad case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class Choice:
     """The candidate that earns the most on average over the markets.
 
     Attributes:
-        market: the market whose optimal menu it is, as ``market.json``: one of those given, its value discounted.
-        draw: which of those given it was, from 0.
-        discount: by how much its value is understated.
+        market: the market whose optimal menu is the candidate, as ``market.json``: one of the markets, discounted.
+        draw: the number of that market, from 0.
+        discount: the share by which its value is understated.
         mean: average profit over the markets, nano-units for each conversation offered.
         low: the 5th percentile.
         profits: profit in each market. Shape (draws,).
@@ -62,11 +62,11 @@ def best_on_average(
 
     Args:
         markets: equally likely markets of one currency.
-        tiers: at most so many tiers; None is the full menu.
-        discounts: by how much values are understated, each in [0, 1).
+        tiers: the most tiers; None is the full menu.
+        discounts: the shares by which values are understated, each in [0, 1).
 
     Raises:
-        NotAMarket: no market is given, or they differ in currency.
+        NotAMarket: there is no market, or the markets differ in currency.
     """
     if not markets or len({market.currency for market in markets}) > 1:
         raise NotAMarket("Choosing under uncertainty takes at least one market, all of one currency.")
@@ -82,7 +82,7 @@ def best_on_average(
             profits[row, draw] = profit_of(valuation, *menu)
     best = int(profits.mean(axis=1).argmax())
     draw, discount, _ = candidates[best]
-    own = np.arange(len(markets)) * len(discounts) + int(np.argmin(discounts))
+    undiscounted = np.arange(len(markets)) * len(discounts) + int(np.argmin(discounts))
     return Choice(
         market=json.loads(_discounted(markets[draw], discount).given),
         draw=draw,
@@ -90,18 +90,18 @@ def best_on_average(
         mean=float(profits[best].mean()),
         low=float(np.percentile(profits[best], LOW)),
         profits=profits[best],
-        certain=float(np.mean(profits[own, np.arange(len(markets))])),
+        certain=float(np.mean(profits[undiscounted, np.arange(len(markets))])),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Understated:
-    """A market whose value is understated by so much that its menu earns the most on average over the draws.
+    """A market whose value is understated so that its menu earns the most on average over the draws.
 
     Attributes:
         market: as ``market.json``.
-        discount: by how much its value is understated.
-        tiers: how many tiers the menu may have; None is the full menu.
+        discount: the share by which its value is understated.
+        tiers: the most tiers of the menu; None is the full menu.
         mean: average profit of its menu over the draws, nano-units for each conversation offered.
         low: the 5th percentile.
     """
@@ -120,18 +120,18 @@ def understated(
     tiers: Sequence[int | None] = TIERS,
     discounts: Sequence[float] = FINE_DISCOUNTS,
 ) -> Understated:
-    """Return how a market is best priced that is known only up to equally likely draws.
+    """Return the best discount and number of tiers for a market that is known only up to equally likely draws.
 
     The distribution of urgency may be averaged over the draws, for profit is linear in it. Lengths and pace may not:
-    where answers are a little longer than thought, everybody's worth is a little less than the price that takes all of
-    it. Asking for less than all is what an understated value does; it scales prices and leaves the caps. Few tiers
-    are hurt less by what is not known than many.
+    where answers are a little longer than assumed, each type's worth is a little less than a price that takes all of
+    the worth. An understated value takes less than all; it scales prices and leaves the caps. Uncertainty hurts few
+    tiers less than many.
 
     Args:
         market: the average.
-        draws: equally likely markets of its currency.
-        tiers: numbers of tiers that may be sold, each at most; None is the full menu. Of those as good, the first.
-        discounts: by how much the value may be understated, each in [0, 1).
+        draws: equally likely markets of the same currency.
+        tiers: candidates for the largest number of tiers; None is the full menu. Of equally good ones, the first wins.
+        discounts: the shares by which the value may be understated, each in [0, 1).
     """
     lowered = [_discounted(market, discount) for discount in discounts]
     menus = [menu for lower in lowered for menu in _menus_of(lower, tiers)]
@@ -139,18 +139,18 @@ def understated(
     for column, draw in enumerate(draws):
         profits[:, column] = _profits_of(valuation_of(draw), menus)
     best = int(profits.mean(axis=1).argmax())
-    place, kind = divmod(best, len(tiers))
+    discount_index, tiers_index = divmod(best, len(tiers))
     return Understated(
-        market=json.loads(lowered[place].given),
-        discount=discounts[place],
-        tiers=tiers[kind],
+        market=json.loads(lowered[discount_index].given),
+        discount=discounts[discount_index],
+        tiers=tiers[tiers_index],
         mean=float(profits[best].mean()),
         low=float(np.percentile(profits[best], LOW)),
     )
 
 
 def profit_of(valuation: Valuation, caps_tokens: Ints, prices: Floats) -> float:
-    """Return what a menu earns in a market where every type takes the tier it likes best, or none.
+    """Return the profit of a menu in a market where every type takes the tier with its largest gain, or none.
 
     Args:
         valuation: n types, m steps.
@@ -158,21 +158,21 @@ def profit_of(valuation: Valuation, caps_tokens: Ints, prices: Floats) -> float:
         prices: prices, nano-units. Shape (k,).
 
     Returns:
-        Nano-units for each conversation offered. Of tiers that are as good, the larger is taken.
+        Nano-units for each conversation offered. Of equally good tiers, the larger is taken.
     """
     return float(_profits_of(valuation, [(caps_tokens, prices)])[0])
 
 
 def _profits_of(valuation: Valuation, menus: Sequence[tuple[Ints, Floats]]) -> Floats:
-    """Return what each menu earns, as ``profit_of`` does; what each cap is worth to each type is computed once."""
-    every = np.unique(np.concatenate([caps for caps, _ in menus]))
-    steps = np.searchsorted(valuation.steps.tokens, every, side="right")
+    """Return the profit of each menu, as ``profit_of`` does; the worth of each cap to each type is computed once."""
+    caps_offered = np.unique(np.concatenate([caps for caps, _ in menus]))
+    steps = np.searchsorted(valuation.steps.tokens, caps_offered, side="right")
     worth = worth_at(valuation, steps)
     costs = tokens_at(valuation, steps) * valuation.cost_per_token if valuation.cost_per_token else None
     rows = np.arange(len(worth))
     profits = np.empty(len(menus))
     for number, (caps, prices) in enumerate(menus):
-        places = np.searchsorted(every, caps)
+        places = np.searchsorted(caps_offered, caps)
         gains = worth[:, places] - prices
         choice = gains.shape[1] - 1 - gains[:, ::-1].argmax(axis=1)
         margin = prices[choice] - (0.0 if costs is None else costs[rows, places[choice]])
@@ -187,10 +187,10 @@ def _menu_of(market: Market, tiers: int | None) -> tuple[Ints, Floats]:
 def _menus_of(market: Market, tiers: Sequence[int | None]) -> list[tuple[Ints, Floats]]:
     """Return the best menu of each number of tiers: caps in tokens and prices."""
     valuation = valuation_of(market)
-    few = best_tiers(valuation, max((number for number in tiers if number is not None), default=1))
+    by_tiers = best_tiers(valuation, max((number for number in tiers if number is not None), default=1))
     menus = []
     for number in tiers:
-        caps = full_menu(valuation).caps if number is None else few[min(number, len(few)) - 1].caps
+        caps = full_menu(valuation).caps if number is None else by_tiers[min(number, len(by_tiers)) - 1].caps
         published: Published = publish(valuation, caps)
         limits = [valuation.steps.cap_tokens(cap) for cap in published.caps.tolist()]
         tokens = [np.iinfo(np.int64).max if limit is None else limit for limit in limits]
@@ -202,11 +202,11 @@ def _discounted(market: Market, discount: float) -> Market:
     """Return the same market with every value understated."""
     if discount == 0:
         return market
-    given = json.loads(market.given)
-    for holder in (given, *given.get("types", ())):
-        if "value_nanousd" in holder:
-            holder["value_nanousd"] *= 1 - discount
-    if "value_by_urgency" in given:
-        values = given["value_by_urgency"]["value_nanousd"]
-        given["value_by_urgency"]["value_nanousd"] = [value * (1 - discount) for value in values]
-    return read_market(given)
+    fields = json.loads(market.given)
+    for owner in (fields, *fields.get("types", ())):
+        if "value_nanousd" in owner:
+            owner["value_nanousd"] *= 1 - discount
+    if "value_by_urgency" in fields:
+        values = fields["value_by_urgency"]["value_nanousd"]
+        fields["value_by_urgency"]["value_nanousd"] = [value * (1 - discount) for value in values]
+    return read_market(fields)
