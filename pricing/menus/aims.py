@@ -1,4 +1,4 @@
-"""What a menu is looked for that no formula gives: its aim as a score of offers, and the offers to begin with."""
+"""Aims of a menu that no formula solves: the score of an offer, and the offers with which a search starts."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from pricing.mechanism.tiers import best_tiers
 from pricing.menus.seek import Score, Search, sought
 
 TIERS_MOST = 5
-"""How many tiers a menu may have that is looked for, unless another number is asked for."""
+"""The most tiers of a menu that is searched for, by default."""
 
 TRIES_LEAST, TRIES_MOST = 150, 2000
-"""How many offers are tried at least and at most for each number of tiers."""
+"""The least and the most offers that are tried for each number of tiers."""
 
 CELLS_TRIED = 4 * 10**7
-"""Types times steps, over all offers tried for a number of tiers."""
+"""Types times steps, summed over all offers tried for a number of tiers."""
 
 TYPES_MOST = 48
-"""To how many types a market is thinned out while offers are tried; what is found is then scored by all."""
+"""The number of types to which a market is thinned out while offers are tried; the result is scored by all types."""
 
 SINGLE_PLANS = 6
-"""How many prices of a single plan without a cap a search begins with."""
+"""How many prices of a single plan without a cap a search starts with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What is looked for.
+    """The objective of a search.
 
     Attributes:
-        score: what an offer scores in a market; minus infinity where it may not be sold.
-        starts: offers that stand for themselves besides those of the mechanism.
+        score: the score of an offer in a market; minus infinity where the offer may not be sold.
+        starts: further offers to start with, besides the mechanism's.
     """
 
     score: Callable[[Valuation, Offer], float]
@@ -49,7 +49,7 @@ class Aim:
 
 
 def resumed(valuation: Valuation, offer: Offer) -> float:
-    """Return what an offer earns when callers resume where that pays, nano-units for each conversation offered."""
+    """Return the profit of an offer when callers resume where that pays, nano-units for each conversation offered."""
     published = chosen(valuation, offer)
     if not len(published.caps):
         return 0.0
@@ -57,32 +57,32 @@ def resumed(valuation: Valuation, offer: Offer) -> float:
 
 
 def best_offer(valuation: Valuation, aim: Aim, most: int) -> Offer:
-    """Return the best offer that is found, of at most ``most`` tiers; no worse than any it begins with.
+    """Return the best offer found of at most ``most`` tiers; it is no worse than any offer the search starts with.
 
-    Begun with are the mechanism's menus of 1, 2, ... tiers, single plans without a cap, and the aim's own. With what is
-    found for two tiers the search for more goes on.
+    The search starts with the mechanism's menus of 1, 2, ... tiers, single plans without a cap, and the aim's own
+    offers. The best offer of two tiers is among the starts of the search for more.
 
     Args:
         valuation: n types, m steps.
-        aim: what is looked for.
+        aim: the objective.
         most: the largest number of tiers.
     """
     steps = len(valuation.steps.tokens)
     thin = thinned(valuation)
     tries = max(TRIES_LEAST, min(TRIES_MOST, CELLS_TRIED // (steps * len(thin.share))))
-    starts = [one for one in (*_mechanism(valuation, most), *aim.starts) if 0 < len(one.caps) <= most]
+    starts = [offer for offer in (*_mechanism(valuation, most), *aim.starts) if 0 < len(offer.caps) <= most]
     score = aim.of(valuation)
-    found = [one for one in starts if np.isfinite(score(one))]
+    candidates = [offer for offer in starts if np.isfinite(score(offer))]
     for tiers in dict.fromkeys((min(2, most), most)):
-        few = [one for one in found if len(one.caps) <= tiers]
-        if few:
-            found.append(sought(Search(aim.of(thin), steps, tiers, tries), few))
+        starting_offers = [offer for offer in candidates if len(offer.caps) <= tiers]
+        if starting_offers:
+            candidates.append(sought(Search(aim.of(thin), steps, tiers, tries), starting_offers))
     empty = Offer(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
-    return max([*reversed(found), empty], key=score)
+    return max([*reversed(candidates), empty], key=score)
 
 
 def thinned(valuation: Valuation, most: int = TYPES_MOST) -> Valuation:
-    """Return a market of at most so many types: runs of neighbours are taken together, at the urgency of the last."""
+    """Return a market of at most ``most`` types: runs of neighbours are merged, at the urgency of the last of them."""
     types = len(valuation.share)
     if types <= most:
         return valuation
@@ -104,7 +104,7 @@ def _mechanism(valuation: Valuation, most: int) -> Sequence[Offer]:
     offers = [offer_of(publish(valuation, menu.caps)) for menu in best_tiers(valuation, most)]
     last = len(valuation.steps.tokens)
     worth = worth_at(valuation, np.array([last]))[:, 0]
-    earned = np.argsort(-valuation.cumulative * worth, kind="stable")[:SINGLE_PLANS]
-    prices = np.floor(worth[np.sort(earned)]).astype(np.int64)
+    best_types = np.argsort(-valuation.cumulative * worth, kind="stable")[:SINGLE_PLANS]
+    prices = np.floor(worth[np.sort(best_types)]).astype(np.int64)
     offers += [Offer(np.array([last]), np.array([price])) for price in prices.tolist() if price >= 1]
-    return list({one.key: one for one in offers}.values())
+    return list({offer.key: offer for offer in offers}.values())

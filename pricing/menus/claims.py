@@ -1,4 +1,4 @@
-"""What may be said of a computed menu, in one clause, and no more."""
+"""The claim that may be made about a computed menu, in one clause."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pricing.menus.request import Wishes
 
 
 def claim(market: Market, wished: Wishes) -> str:
-    """Return what a menu of a market is, given what was wished: the start of its certificate."""
+    """Return the claim about a menu of a market under the operator's wishes: the start of its certificate."""
     return _best(market, wished) + _of(market) + _besides(wished)
 
 
 def is_estimated(market: Market) -> bool:
-    """Return whether the market was estimated from what customers did."""
+    """Return whether the market was estimated from customers' behaviour."""
     return "estimate" in json.loads(market.given)
 
 
@@ -47,17 +47,17 @@ def _aim(wished: Wishes) -> str:
 
 
 def _of(market: Market) -> str:
-    """Return of what market a claim is true, where it is not one that the operator states as known."""
+    """Return for which market a claim is true, where the operator does not state the market as known."""
     if is_estimated(market):
         return " for the market as it was estimated"
     return " for a market that was assumed" if "assumption" in json.loads(market.given) else ""
 
 
 def _besides(wished: Wishes) -> str:
-    """Return what of the menu no claim is made about."""
-    said = ""
+    """Return the parts of the menu that the claim does not cover."""
+    exceptions = ""
     if wished.bill == "subscription":
-        said += ", each conversation at its price; of the period's fee nothing is claimed"
+        exceptions += ", each conversation at its price; of the period's fee nothing is claimed"
     if any(wished.limits.values()):
-        said += ", before its limits, of which nothing is claimed"
-    return said
+        exceptions += ", before its limits, of which nothing is claimed"
+    return exceptions

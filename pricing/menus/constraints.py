@@ -1,4 +1,4 @@
-"""Menus under terms: a tier's highest price, what its customers keep at least, how many may be worse off than today."""
+"""Menus under terms: a tier's highest price, its customers' least surplus, how many may be worse off than today."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from pricing.menus.request import Wishes
 
 
 def terms_aim(valuation: Valuation, wished: Wishes, most: int) -> Aim:
-    """Return what to look for a menu under terms by: profit, and customers' surplus as far as it counts.
+    """Return the objective of a menu under terms: profit, plus customers' surplus by its weight.
 
-    Begun with are the mechanism's menus, at their own prices and at the highest that the terms allow, and today's menu,
-    under which nobody is worse off.
+    The search starts with the mechanism's menus, at their own prices and at the highest prices that the terms allow,
+    and with today's menu, under which nobody is worse off.
 
     Args:
-        valuation: n types, m steps; says what surplus counts, and whether everyone is to be served.
+        valuation: n types, m steps; holds the weight of surplus, and whether everyone is to be served.
         wished: the terms.
-        most: how many tiers the menu may have.
+        most: the most tiers of the menu.
     """
     today = None if wished.worse_off is None else _today(valuation, wished.worse_off)
     starts = [] if today is None else [today]
@@ -42,16 +42,16 @@ def terms_aim(valuation: Valuation, wished: Wishes, most: int) -> Aim:
             return -math.inf
         return aimed(market, published)
 
-    return Aim(score, tuple(one for one in starts if len(one.caps)))
+    return Aim(score, tuple(start for start in starts if len(start.caps)))
 
 
 def highest(valuation: Valuation, published: Published, wished: Wishes) -> Offer:
-    """Return the caps of a menu at the highest prices at which all that take a tier still do, under terms.
+    """Return the caps of a menu at the highest prices, under terms, at which every type keeps its tier.
 
-    Every condition says that a price is at most another plus a number: own choice against the next smaller tier, by the
-    most urgent that take a tier, and against the next larger, by the most patient; the terms; and that nobody keeps
-    less than today, where nobody may. The highest prices that meet all of them are reached by lowering whichever is too
-    high, once up and down for each tier.
+    Every condition says that a price is at most another price plus a number: own choice against the next smaller tier,
+    for the tier's most urgent type, and against the next larger tier, for its most patient type; the terms; and that no
+    type keeps less than today, where no type may. Lowering each price that is too high, in one pass up and down for
+    each tier, reaches the highest prices that meet all conditions.
 
     Args:
         valuation: n types, m steps.
@@ -68,9 +68,12 @@ def highest(valuation: Valuation, published: Published, wished: Wishes) -> Offer
             if term.price_nanousd_max is not None:
                 most[place] = min(most[place], term.price_nanousd_max)
     if wished.worse_off is not None and wished.worse_off.share_max == 0:
-        before = kept_today(valuation, wished.worse_off)
-        most = [min(most[at], float((worth[types, at] - before[types]).min())) for at, types in enumerate(takers)]
-    most = [math.floor(one) for one in most]
+        surplus_today = kept_today(valuation, wished.worse_off)
+        most = [
+            min(most[tier], float((worth[types, tier] - surplus_today[types]).min()))
+            for tier, types in enumerate(takers)
+        ]
+    most = [math.floor(price) for price in most]
     for _ in range(tiers):
         for place in range(1, tiers):
             last = takers[place][-1]
@@ -84,52 +87,52 @@ def highest(valuation: Valuation, published: Published, wished: Wishes) -> Offer
 
 
 def aimed(valuation: Valuation, published: Published) -> float:
-    """Return profit and what customers' surplus counts for, nano-units for each conversation offered."""
+    """Return profit plus weighted customers' surplus, nano-units for each conversation offered."""
     profit = float(np.dot(valuation.share, margins(valuation, published)))
     return profit + valuation.surplus_weight * float(np.dot(valuation.share, kept(published)))
 
 
 def kept(published: Published) -> Floats:
-    """Return what each type keeps, nano-units. Shape (n,)."""
+    """Return the surplus of each type, nano-units. Shape (n,)."""
     return published.own(published.worth) - published.paid()
 
 
 def is_met(valuation: Valuation, published: Published, wished: Wishes) -> bool:
-    """Return whether a menu fulfils all that was asked, but for what a worth is in doubt."""
+    """Return whether a menu fulfils all wishes, up to the error of a worth."""
     if valuation.everyone and np.any(published.takes < 0):
         return False
     if wished.worse_off is not None:
         share = worse_off(valuation, published, wished.worse_off)
         if share > wished.worse_off.share_max + 1e-12:
             return False
-    own = kept(published)
-    return all(_holds(published, own, term) for term in wished.terms)
+    surplus = kept(published)
+    return all(_holds(published, surplus, term) for term in wished.terms)
 
 
-def _holds(published: Published, own: Floats, term: Term) -> bool:
+def _holds(published: Published, surplus: Floats, term: Term) -> bool:
     place = term.tier - 1
     if place >= len(published.caps):
         return False
     if term.price_nanousd_max is not None and published.prices[place] > term.price_nanousd_max:
         return False
     least = term.surplus_nanousd_min
-    return least is None or float(own[published.takes == place].min()) >= least - 2 * published.error
+    return least is None or float(surplus[published.takes == place].min()) >= least - 2 * published.error
 
 
 def worse_off(valuation: Valuation, published: Published, condition: WorseOff) -> float:
-    """Return the share of conversations offered whose customers keep less than with today's menu."""
-    before = kept_today(valuation, condition)
-    return float(valuation.share[kept(published) < before - 4 * published.error - 1].sum())
+    """Return the share of conversations offered whose customers keep less than they do with today's menu."""
+    surplus_today = kept_today(valuation, condition)
+    return float(valuation.share[kept(published) < surplus_today - 4 * published.error - 1].sum())
 
 
 def kept_today(valuation: Valuation, condition: WorseOff) -> Floats:
-    """Return what each type keeps with today's menu, nano-units. Shape (n,)."""
+    """Return the surplus of each type with today's menu, nano-units. Shape (n,)."""
     today = _today(valuation, condition)
     worth = worth_at(valuation, today.caps)
     takes = choices(worth, today.prices, worth_error(valuation, len(today.caps)))
     gains = np.concatenate((worth - today.prices, np.zeros((len(worth), 1))), axis=1)
-    own: Floats = np.maximum(np.take_along_axis(gains, takes[:, None], axis=1)[:, 0], 0.0)
-    return own
+    surplus: Floats = np.maximum(np.take_along_axis(gains, takes[:, None], axis=1)[:, 0], 0.0)
+    return surplus
 
 
 def _today(valuation: Valuation, condition: WorseOff) -> Offer:
@@ -145,5 +148,5 @@ def _today(valuation: Valuation, condition: WorseOff) -> Offer:
 
 
 def unmet(tiers: int) -> NotAMenu:
-    """Return the refusal of terms that no menu was found to fulfil."""
+    """Return the error for terms that no menu found fulfils."""
     return NotAMenu(f"No menu of at most {tiers} tiers was found that fulfils the terms and earns anything.", "terms")

@@ -39,19 +39,19 @@ OWN_PRICES: Mapping[str, str] = {
     "i": "input_nanousd_per_mtok",
     "o": "output_nanousd_per_mtok",
 }
-"""The prices that a customer's ``overrides`` may replace, by the letter that stands for each in a menu version."""
+"""The prices that a customer's ``overrides`` may replace, by the letter that denotes each in a menu version."""
 
 OWN_VERSION = re.compile(r"(.*)\+([cpio]\d{1,16}(?:,[cpio]\d{1,16})*)", re.DOTALL)
 
 HangupBills = Literal["visible", "timed", "granted"]
-"""How a call is billed whose caller hung up, where the model's endpoint does not say how many tokens it made: what the
-caller could see, the time that the call ran at the model's speed, or all that it was granted."""
+"""How a call is billed whose caller hung up, where the model's endpoint does not report the generated tokens: what the
+caller could see, the time that the call ran at the model's speed, or all tokens granted."""
 
 HANGUP_BILLS: tuple[HangupBills, ...] = get_args(HangupBills)
 
 
 class NotAMenu(ValueError):
-    """What was given is not a menu or a tier; the message is one sentence, ``field`` says where."""
+    """The input is not a menu or a tier; the message is one sentence, ``field`` names the wrong field."""
 
     def __init__(self, message: str, field: str) -> None:
         super().__init__(message)
@@ -60,7 +60,7 @@ class NotAMenu(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """What is sold under one name: a cap, a price, and the operator's other limits. ``None`` is no limit.
+    """A product under one name: a cap, a price, and the operator's other limits. ``None`` is no limit.
 
     Token counts are billed output tokens unless named input; money is in nano-units; rates are per million tokens.
     """
@@ -79,10 +79,10 @@ class Tier:
     spend_nanousd_max: int | None = None
     end_user_period_tokens_max: int | None = None
     hangup_bills: str | None = None
-    """One of ``HANGUP_BILLS``; None is what the house does."""
+    """One of ``HANGUP_BILLS``; None is the gateway's default."""
 
     def with_prices(self, prices: Mapping[str, int]) -> Tier:
-        """Return the tier with some of ``OWN_PRICES`` in the place of its own."""
+        """Return the tier with some of ``OWN_PRICES`` in place of its own."""
         return replace(
             self,
             price_nanousd=prices.get("price_nanousd", self.price_nanousd),
@@ -92,7 +92,7 @@ class Tier:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the tier's fields; limits and prices that are not set are left out, the cap never is."""
+        """Return the tier's fields without limits and prices that are not set; the cap is always included."""
         always = {"name", "price_nanousd", "conversation_tokens_max"}
         return {
             field.name: getattr(self, field.name)
@@ -102,11 +102,11 @@ class Tier:
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Tier:
-        """Return the tier that ``given`` describes; keys that are not a tier's own (``expected``) are left aside.
+        """Return the tier that ``given`` describes; keys that are not a tier's own (``expected``) are ignored.
 
         Raises:
-            NotAMenu: a name is malformed, a limit or price is not a whole number in range, or ``hangup_bills`` is a word
-                that it does not know.
+            NotAMenu: a name is malformed, a limit or price is not a whole number in range, or ``hangup_bills`` is not
+                one of ``HANGUP_BILLS``.
         """
         name = given.get("name")
         if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -127,7 +127,7 @@ def own_prices(overrides: Mapping[str, int]) -> dict[str, int]:
 
 
 def own_version(version: str, prices: Mapping[str, int]) -> str:
-    """Return the version of a menu with a customer's own prices: ``v1+c900,o5`` says what a conversation and output cost."""
+    """Return a menu's version with a customer's own prices: ``v1+c900,o5`` states those of a conversation and output."""
     if not prices:
         return version
     letters = (f"{letter}{prices[field]}" for letter, field in OWN_PRICES.items() if field in prices)
@@ -135,18 +135,18 @@ def own_version(version: str, prices: Mapping[str, int]) -> str:
 
 
 def split_version(version: str) -> tuple[str, dict[str, int]]:
-    """Return the version of the menu and the prices of a customer's own that a version says; none as a rule."""
-    found = OWN_VERSION.fullmatch(version) if "+" in version else None
-    if found is None:
+    """Return the menu's version and the customer's own prices, usually none, that a version states."""
+    match = OWN_VERSION.fullmatch(version) if "+" in version else None
+    if match is None:
         return version, {}
-    return found[1], {OWN_PRICES[one[0]]: int(one[1:]) for one in found[2].split(",")}
+    return match[1], {OWN_PRICES[price[0]]: int(price[1:]) for price in match[2].split(",")}
 
 
 def whole(value: Any, field: str) -> int | None:
     """Return a limit or price as a whole number, or None where it is not set.
 
     Raises:
-        NotAMenu: it is not a whole number from 0 (from 1 for a rate of requests or a concurrency) to ``MOST``.
+        NotAMenu: the value is not a whole number from 0 (from 1 for a rate of requests or a concurrency) to ``MOST``.
     """
     if value is None:
         return None
@@ -158,7 +158,7 @@ def whole(value: Any, field: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Menu:
-    """One immutable version of what is sold, as the gateway needs it."""
+    """An immutable version of the tiers on sale, as the gateway needs it."""
 
     version: str
     created: str
@@ -171,7 +171,7 @@ class Menu:
         return next((tier for tier in self.tiers if tier.name == name), None)
 
     def with_prices(self, prices: Mapping[str, int]) -> Menu:
-        """Return the menu as it is for a customer with these prices of its own, whatever its tier."""
+        """Return the menu for a customer with these prices of its own, whatever its tier."""
         if not prices:
             return self
         tiers = tuple(tier.with_prices(prices) for tier in self.tiers)
@@ -192,7 +192,7 @@ class Menu:
         """Return the public part of a ``menu.json``.
 
         Raises:
-            NotAMenu: it is no object, a field is missing or malformed, or two tiers share a name.
+            NotAMenu: the input is no object, a field is missing or malformed, or two tiers share a name.
         """
         if not isinstance(given, Mapping):
             raise NotAMenu("A menu is an object.", "menu")
@@ -211,7 +211,7 @@ class Menu:
 
 
 def canonical(value: Any) -> str:
-    """Return JSON with sorted keys and no spaces; a whole number is written as one, however it came.
+    """Return JSON with sorted keys and no spaces; a whole number has no decimal point, whatever its type.
 
     So 4.0 and 4 are the same, as they are to programs whose only numbers are doubles.
 
@@ -224,9 +224,9 @@ def canonical(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value

@@ -1,4 +1,4 @@
-"""From a market to a complete ``menu.json``: tiers, who takes which, what they earn, and the certificate."""
+"""From a market to a complete ``menu.json``: tiers, the assignment of types to tiers, profits, and the certificate."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pricing.menus.solving import Solution, solve
 from pricing.money import MOST
 
 METHOD = "tokencap pricing 1"
-"""Part of every version: a menu computed in another way is another menu."""
+"""Part of every version: a menu computed by another method is another menu."""
 
 NEARLY = 0.01
 """The share of the full menu's profit that a recommended number of tiers may lose."""
@@ -49,17 +49,17 @@ def optimal_menu(
     """Return the most profitable menu of a market as a complete ``menu.json``.
 
     Args:
-        market: who buys, and what it costs.
-        tiers: at most so many tiers; None is the full menu, equal caps merged.
+        market: who buys, and what serving costs.
+        tiers: the most tiers; None is the full menu, equal caps merged.
         bill: ``conversation`` or ``subscription``.
         names: names of the tiers, the smallest first; None calls them t1, t2, ...
-        created: when, RFC 3339; it is written down and changes nothing else.
+        created: creation time, RFC 3339; it is recorded and changes nothing else.
         included_conversations: in a subscription, how many conversations the period's fee covers.
-        objective: ``profit``, or ``profit_if_resumed`` for the menu that lasts when callers resume.
+        objective: ``profit``, or ``profit_if_resumed`` for the most profit when callers resume.
         further: customers' surplus, everyone served, terms, robustness.
 
     Raises:
-        NotAMarket: the market cannot be computed with.
+        NotAMarket: the market cannot be priced.
         NotAMenu: a wish cannot be granted.
     """
     wished = wishes(
@@ -74,24 +74,24 @@ def optimal_menu(
 
 
 def with_limits(menu: Mapping[str, Any], limits: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-    """Return a computed menu with an operator's limits added to its tiers: another version, certified anew.
+    """Return a computed menu with an operator's limits added to its tiers: another version with its own certificate.
 
     Args:
         menu: a menu made by ``optimal_menu``.
         limits: by the name of a tier, limits among ``HAND_LIMITS``.
 
     Raises:
-        NotAMenu: a tier is not there, or a limit may not be added.
+        NotAMenu: the menu has no such tier, or a limit may not be added.
     """
     market = read_market(menu["market"])
-    before = Wishes.from_json(menu["certificate"]["wishes"])
-    asked = before.to_json() | {"limits": {**before.limits, **limits}}
-    wished = Wishes.from_json(asked)
+    old_wishes = Wishes.from_json(menu["certificate"]["wishes"])
+    wishes_fields = old_wishes.to_json() | {"limits": {**old_wishes.limits, **limits}}
+    wished = Wishes.from_json(wishes_fields)
     return written(market, wished, solve(market, wished), menu["created"])
 
 
 def version_of(market: Mapping[str, Any], wished: Mapping[str, Any]) -> str:
-    """Return the version of a menu: a hash of everything it is computed from."""
+    """Return the version of a menu: a hash of all its inputs."""
     return digest({"method": METHOD, "market": market, "wishes": wished})[:16]
 
 
@@ -104,47 +104,47 @@ def written(market: Market, wished: Wishes, solution: Solution, created: str) ->
 
 def composed(market: Market, wished: Wishes, solution: Solution, created: str) -> dict[str, Any]:
     """Return a solution as ``menu.json`` before its parts are hashed."""
-    valuation, given = solution.valuation, json.loads(market.given)
+    valuation, market_fields = solution.valuation, json.loads(market.given)
     published = solution.published()
     names = _names(wished, len(published.caps))
     sales = sales_of(solution, published)
-    again = resumption(valuation, published, sales.margin)
+    resumed = resumption(valuation, published, sales.margin)
     return {
-        "version": version_of(given, wished.to_json()),
+        "version": version_of(market_fields, wished.to_json()),
         "created": created,
         "currency": market.currency,
         "bill": wished.bill,
         "tiers": _tiers(market, wished, sales, published, names),
         "assignment": _assignment(market, sales, published, names),
-        "totals": _totals(solution, sales, published, again),
-        "market": given,
+        "totals": _totals(solution, sales, published, resumed),
+        "market": market_fields,
         "certificate": _certificate(market, wished, solution, published, sales, names)
-        | {"resumption": _resumption(solution, again)},
+        | {"resumption": _resumption(solution, resumed)},
     }
 
 
 def _assignment(market: Market, sales: Sales, published: Published, names: list[str]) -> list[dict[str, Any]]:
-    """Return the tier of each type at its average value, and where its customers differ what share of it takes what."""
+    """Return the tier of each type at its average value, and where customers differ, the type's share in each tier."""
     types = zip(market.urgency_per_s, market.share, published.takes.tolist(), strict=True)
-    listed: list[dict[str, Any]] = [
+    entries: list[dict[str, Any]] = [
         {"urgency_per_s": urgency, "share": share, "tier": names[tier] if tier >= 0 else None}
         for urgency, share, tier in types
     ]
     if sales.differ:
-        for one, takers in zip(listed, sales.takers.tolist(), strict=True):
-            one["takes"] = {name: round(share, 12) for name, share in zip(names, takers, strict=True)}
-    return listed
+        for entry, takers in zip(entries, sales.takers.tolist(), strict=True):
+            entry["takes"] = {name: round(share, 12) for name, share in zip(names, takers, strict=True)}
+    return entries
 
 
-def _resumption(solution: Solution, again: Resumption) -> dict[str, Any]:
-    """Return how far resuming was looked into, and what no menu can earn that may be resumed: all that it is worth."""
+def _resumption(solution: Solution, resumed: Resumption) -> dict[str, Any]:
+    """Return how many tiers resuming callers consider, and the bound on a resumed menu's profit: the first best."""
     most = first_best(solution.valuation)
-    gap = round(1 - again.profit / most, 12) if most > again.profit else 0.0
-    return {"tiers_considered": again.tiers, "upper_bound_nanousd": figure(most), "gap_share": gap}
+    gap = round(1 - resumed.profit / most, 12) if most > resumed.profit else 0.0
+    return {"tiers_considered": resumed.tiers, "upper_bound_nanousd": figure(most), "gap_share": gap}
 
 
 def digests(menu: Mapping[str, Any]) -> dict[str, str]:
-    """Return a hash of every part of a menu, by the name of the part; the hashes themselves are left out."""
+    """Return a hash of every part of a menu, by the name of the part; the hashes themselves are excluded."""
     parts: dict[str, Any] = {}
     for name, value in menu.items():
         if name in ("market", "certificate") and isinstance(value, Mapping):
@@ -157,7 +157,7 @@ def digests(menu: Mapping[str, Any]) -> dict[str, str]:
 
 
 def figure(amount: float) -> float:
-    """Return an amount as it is written down: to a millionth of a nano-unit."""
+    """Return an amount as files state it: to a millionth of a nano-unit."""
     return round(float(amount), 6) + 0.0
 
 
@@ -207,17 +207,19 @@ def _tiers(
     return tiers
 
 
-def _totals(solution: Solution, sales: Sales, published: Published, again: Resumption) -> dict[str, Any]:
-    valuation, alike = solution.valuation, not sales.differ
+def _totals(solution: Solution, sales: Sales, published: Published, resumed: Resumption) -> dict[str, Any]:
+    valuation, customers_alike = solution.valuation, not sales.differ
     return {
         "profit_nanousd": figure(sales.profit),
         "single_plan_profit_nanousd": figure(_single_plan(solution)),
-        "tiers_profit_nanousd": [figure(_profit(valuation, menu)) for menu in solution.by_tiers] if alike else [],
-        "recommended_tiers": _recommended(solution) if alike else None,
-        "full_menu_profit_nanousd": figure(_profit(valuation, solution.full)) if alike else None,
-        "first_best_nanousd": figure(first_best(valuation)) if alike else None,
-        "profit_if_resumed_nanousd": figure(again.profit),
-        "resume_gain_nanousd": figure(again.gain),
+        "tiers_profit_nanousd": [figure(_profit(valuation, menu)) for menu in solution.by_tiers]
+        if customers_alike
+        else [],
+        "recommended_tiers": _recommended(solution) if customers_alike else None,
+        "full_menu_profit_nanousd": figure(_profit(valuation, solution.full)) if customers_alike else None,
+        "first_best_nanousd": figure(first_best(valuation)) if customers_alike else None,
+        "profit_if_resumed_nanousd": figure(resumed.profit),
+        "resume_gain_nanousd": figure(resumed.gain),
         "customers_surplus_nanousd": figure(sales.surplus),
         "excluded_share": round(sales.excluded, 12),
     }
@@ -233,7 +235,7 @@ def _single_plan(solution: Solution) -> float:
 
 
 def _profit(valuation: Valuation, menu: Allocation) -> float:
-    """Return the profit of a menu, which is its aim unless customers' surplus counts."""
+    """Return the profit of a menu; it equals the menu's aim unless customers' surplus counts."""
     if not valuation.surplus_weight:
         return menu.profit if np.isfinite(menu.profit) else 0.0
     published = publish(valuation, menu.caps)
@@ -241,9 +243,9 @@ def _profit(valuation: Valuation, menu: Allocation) -> float:
 
 
 def _recommended(solution: Solution) -> int | None:
-    """Return the fewest tiers whose profit is nearly that of the full menu, None where more are needed than were tried."""
-    enough = (1 - NEARLY) * solution.full.profit
-    return next((used for used, menu in enumerate(solution.by_tiers, start=1) if menu.profit >= enough), None)
+    """Return the fewest tiers that nearly earn the full menu's profit, None if more are needed than were computed."""
+    profit_wanted = (1 - NEARLY) * solution.full.profit
+    return next((tiers for tiers, menu in enumerate(solution.by_tiers, start=1) if menu.profit >= profit_wanted), None)
 
 
 def _certificate(
@@ -271,25 +273,25 @@ def _certificate(
 
 
 def _before_rounding(solution: Solution, published: Published, sales: Sales) -> dict[str, Any]:
-    """Return the aim in up to three ways before prices are whole numbers, and what rounding them costs."""
+    """Return the aim before prices are rounded, in up to three ways, and the cost of rounding."""
     valuation, best = solution.valuation, solution.chosen
     if solution.offer is not None:
-        ways = {
+        profits = {
             "by_prices_nanousd": figure(sales.profit),
             "by_virtual_surplus_nanousd": None,
             "by_envelope_nanousd": None,
         }
-        return {"profit_before_rounding": ways, "rounding": {"loss_nanousd": 0.0, "tiers_merged": 0}}
-    caps, kept = best.caps, 1 - valuation.surplus_weight
-    besides = -float(np.dot(valuation.share, own_tokens(valuation, caps))) * valuation.cost_per_token
+        return {"profit_before_rounding": profits, "rounding": {"loss_nanousd": 0.0, "tiers_merged": 0}}
+    caps, income_weight = best.caps, 1 - valuation.surplus_weight
+    other_terms = -float(np.dot(valuation.share, own_tokens(valuation, caps))) * valuation.cost_per_token
     if valuation.surplus_weight:
-        besides += valuation.surplus_weight * float(np.dot(valuation.share, own_worth(valuation, caps)))
+        other_terms += valuation.surplus_weight * float(np.dot(valuation.share, own_worth(valuation, caps)))
     envelope = best is solution.full and valuation.cost_per_token == 0 and not valuation.sinks
     envelope = envelope and not valuation.surplus_weight and not valuation.everyone
     return {
         "profit_before_rounding": {
-            "by_prices_nanousd": figure(kept * published.unrounded + besides),
-            "by_virtual_surplus_nanousd": figure(kept * published.surplus + besides),
+            "by_prices_nanousd": figure(income_weight * published.unrounded + other_terms),
+            "by_virtual_surplus_nanousd": figure(income_weight * published.surplus + other_terms),
             "by_envelope_nanousd": figure(enveloped(valuation)) if envelope else None,
         },
         "rounding": {"loss_nanousd": figure(best.profit - sales.aim), "tiers_merged": published.merged},
@@ -297,16 +299,16 @@ def _before_rounding(solution: Solution, published: Published, sales: Sales) -> 
 
 
 def _bound(market: Market, solution: Solution, sales: Sales) -> dict[str, Any]:
-    """Return what no mechanism can exceed, of profit and of surplus as far as it counts, and how far this menu is off."""
+    """Return the bound on any mechanism's profit plus weighted surplus, and how far this menu falls short of it."""
     valuation = solution.valuation
-    most, doubt = upper_bound(valuation, solution.multipliers), bound_error(valuation, solution.multipliers)
+    bound, error = upper_bound(valuation, solution.multipliers), bound_error(valuation, solution.multipliers)
     if sales.differ:
-        most = most_of(valuation, market.value_sigma, market.taste_nanousd, len(sales.takers.T))
+        bound = most_of(valuation, market.value_sigma, market.taste_nanousd, len(sales.takers.T))
     return {
-        "upper_bound_nanousd": figure(most),
-        "gap_nanousd": figure(most - sales.aim),
-        "gap_share": _gap_share(most, sales.aim, doubt),
-        "full_menu_gap_share": None if sales.differ else _gap_share(most, solution.full.profit, doubt),
+        "upper_bound_nanousd": figure(bound),
+        "gap_nanousd": figure(bound - sales.aim),
+        "gap_share": _gap_share(bound, sales.aim, error),
+        "full_menu_gap_share": None if sales.differ else _gap_share(bound, solution.full.profit, error),
         "multipliers": {
             "patient": solution.multipliers.patient.tolist(),
             "urgent": solution.multipliers.urgent.tolist(),
@@ -315,8 +317,8 @@ def _bound(market: Market, solution: Solution, sales: Sales) -> dict[str, Any]:
     }
 
 
-def _gap_share(most: float, profit: float, doubt: float) -> float:
-    """Return a gap as a share of the bound; one that rounding alone may have made, here and in the bound, is none."""
-    if most - profit <= 2 * doubt:
+def _gap_share(bound: float, profit: float, error: float) -> float:
+    """Return a gap as a share of the bound; a gap that rounding, here and in the bound, may explain is 0."""
+    if bound - profit <= 2 * error:
         return 0.0
-    return round((most - profit) / most, 12) if most > 0 else 1.0
+    return round((bound - profit) / bound, 12) if bound > 0 else 1.0

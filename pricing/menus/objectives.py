@@ -1,4 +1,4 @@
-"""What an operator may ask of a menu beyond the most profit: customers' surplus, everyone served, terms, robustness."""
+"""An operator's objectives for a menu besides profit: customers' surplus, everyone served, terms, robustness."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pricing.money import MOST
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """What one tier has to fulfil: a price of at most, or something that all who take it keep at least.
+    """A term of one tier: its highest price, or the least surplus of every type that takes it.
 
     Attributes:
-        tier: its place, 1 for the smallest.
+        tier: the tier's place, 1 for the smallest.
         price_nanousd_max: the highest price, None for any.
-        surplus_nanousd_min: the least that a customer of it keeps, None for any.
+        surplus_nanousd_min: the least surplus of the tier's customers, None for any.
     """
 
     tier: int
@@ -26,15 +26,15 @@ class Term:
     surplus_nanousd_min: int | None = None
 
     def to_json(self) -> dict[str, int]:
-        asked = {"price_nanousd_max": self.price_nanousd_max, "surplus_nanousd_min": self.surplus_nanousd_min}
-        return {"tier": self.tier} | {name: value for name, value in asked.items() if value is not None}
+        limits = {"price_nanousd_max": self.price_nanousd_max, "surplus_nanousd_min": self.surplus_nanousd_min}
+        return {"tier": self.tier} | {name: value for name, value in limits.items() if value is not None}
 
     @classmethod
     def from_json(cls, given: Any) -> Term:
         """Return a term.
 
         Raises:
-            NotAMenu: it is malformed, or asks for nothing.
+            NotAMenu: the term is malformed or empty.
         """
         if not isinstance(given, Mapping) or not set(given) <= {"tier", "price_nanousd_max", "surplus_nanousd_min"}:
             raise NotAMenu("terms is a list of {tier, price_nanousd_max, surplus_nanousd_min}.", "terms")
@@ -48,12 +48,12 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class WorseOff:
-    """At most so many customers may keep less than they do with a menu of today.
+    """A limit on the share of customers who keep less than they do with today's menu.
 
     Attributes:
-        share_max: of all conversations offered.
+        share_max: the limit, as a share of all conversations offered.
         caps_tokens: today's caps, None for no cap.
-        prices_nanousd: today's prices, as many.
+        prices_nanousd: today's price for each cap.
     """
 
     share_max: float
@@ -67,23 +67,23 @@ class WorseOff:
 
     @classmethod
     def from_json(cls, given: Any) -> WorseOff:
-        """Return the condition; today's tiers may be those of a whole menu.
+        """Return the condition; today's tiers may be those of a complete menu.
 
         Raises:
-            NotAMenu: it is malformed.
+            NotAMenu: the condition is malformed.
         """
         today = given.get("today") if isinstance(given, Mapping) else None
-        if not isinstance(today, list) or not today or not all(isinstance(one, Mapping) for one in today):
+        if not isinstance(today, list) or not today or not all(isinstance(tier, Mapping) for tier in today):
             raise NotAMenu("worse_off has share_max and today, a list of tiers.", "worse_off")
         share = _share(given.get("share_max"), "share_max of worse_off")
-        caps = tuple(whole(one.get("conversation_tokens_max"), "conversation_tokens_max") for one in today)
-        prices = tuple(whole(one.get("price_nanousd"), "price_nanousd") or 0 for one in today)
+        caps = tuple(whole(tier.get("conversation_tokens_max"), "conversation_tokens_max") for tier in today)
+        prices = tuple(whole(tier.get("price_nanousd"), "price_nanousd") or 0 for tier in today)
         return cls(share, caps, prices)
 
 
 @dataclass(frozen=True, slots=True)
 class Further:
-    """All of it together; by default nothing is asked for."""
+    """All further objectives together; by default there are none."""
 
     surplus_weight: float = 0.0
     everyone: bool = False
@@ -93,12 +93,12 @@ class Further:
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Further:
-        """Return what is asked for.
+        """Return the further objectives.
 
         Raises:
-            NotAMenu, NotAMarket: a part of it is malformed.
+            NotAMenu, NotAMarket: an objective is malformed.
         """
-        terms, robust, worse = given.get("terms", []), given.get("robust"), given.get("worse_off")
+        terms, robust, worse_off = given.get("terms", []), given.get("robust"), given.get("worse_off")
         if not isinstance(terms, list):
             raise NotAMenu("terms is a list.", "terms")
         if not isinstance(given.get("everyone", False), bool):
@@ -110,21 +110,21 @@ class Further:
             everyone=given.get("everyone", False),
             robust=None if robust is None else Neighbourhood.from_json(robust),
             terms=tuple(Term.from_json(term) for term in terms),
-            worse_off=None if worse is None else WorseOff.from_json(worse),
+            worse_off=None if worse_off is None else WorseOff.from_json(worse_off),
         )
 
     def check(self, objective: str) -> None:
-        """Refuse what cannot be asked for together.
+        """Refuse objectives that exclude each other.
 
         Raises:
-            NotAMenu: it cannot.
+            NotAMenu: two objectives exclude each other.
         """
         _share(self.surplus_weight, "surplus_weight")
         exact = bool(self.surplus_weight or self.everyone)
-        sought = bool(self.terms or self.worse_off is not None)
-        if objective != "profit" and (exact or sought or self.robust is not None):
+        needs_search = bool(self.terms or self.worse_off is not None)
+        if objective != "profit" and (exact or needs_search or self.robust is not None):
             raise NotAMenu("What is best when callers resume is looked for by profit alone.", "objective")
-        if self.robust is not None and (exact or sought):
+        if self.robust is not None and (exact or needs_search):
             raise NotAMenu("A robust menu is looked for by profit alone.", "robust")
 
 

@@ -1,4 +1,4 @@
-"""What an operator asks of a menu besides the market, checked: part of the menu's version."""
+"""An operator's checked wishes for a menu, besides the market: part of the menu's version."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pricing.menus.menu import NAME, NotAMenu, whole
 from pricing.menus.objectives import Further, Term, WorseOff
 
 OBJECTIVES = ("profit", "profit_if_resumed")
-"""What a menu is to be best at: sold to callers who buy once, or to callers who resume where that pays."""
+"""What a menu maximises: profit from callers who buy once, or from callers who resume where that pays."""
 
 HAND_LIMITS = (
     "period_tokens_max",
@@ -21,12 +21,12 @@ HAND_LIMITS = (
     "spend_nanousd_max",
     "end_user_period_tokens_max",
 )
-"""Limits that an operator may add to a computed tier; the mechanism says nothing about them."""
+"""Limits that an operator may add to a computed tier; they are outside the mechanism."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the operator asks of a menu besides the market: part of its version."""
+    """The operator's wishes for a menu, besides the market: part of its version."""
 
     tiers: int | None = None
     bill: str = "conversation"
@@ -44,19 +44,19 @@ class Wishes:
         return self._plain() | self._further()
 
     def _further(self) -> dict[str, Any]:
-        """Return what only some menus are asked for; what is left out of the file is not asked for."""
-        asked: dict[str, Any] = {}
+        """Return the wishes that are set for only some menus; the file omits the others."""
+        wishes_set: dict[str, Any] = {}
         if self.surplus_weight:
-            asked["surplus_weight"] = self.surplus_weight
+            wishes_set["surplus_weight"] = self.surplus_weight
         if self.everyone:
-            asked["everyone"] = True
+            wishes_set["everyone"] = True
         if self.robust is not None:
-            asked["robust"] = self.robust.to_json()
+            wishes_set["robust"] = self.robust.to_json()
         if self.terms:
-            asked["terms"] = [term.to_json() for term in self.terms]
+            wishes_set["terms"] = [term.to_json() for term in self.terms]
         if self.worse_off is not None:
-            asked["worse_off"] = self.worse_off.to_json()
-        return asked
+            wishes_set["worse_off"] = self.worse_off.to_json()
+        return wishes_set
 
     def _plain(self) -> dict[str, Any]:
         return {
@@ -70,13 +70,15 @@ class Wishes:
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Wishes:
-        """Return the wishes written in a menu.
+        """Return the wishes stated in a menu.
 
         Raises:
-            NotAMenu: they are malformed.
+            NotAMenu: the wishes are malformed.
         """
         names, limits, included = given.get("names"), given.get("limits", {}), given.get("included_conversations")
-        if not isinstance(limits, Mapping) or not all(isinstance(one, Mapping) for one in limits.values()):
+        if not isinstance(limits, Mapping) or not all(
+            isinstance(tier_limits, Mapping) for tier_limits in limits.values()
+        ):
             raise NotAMenu("limits is an object of tier names.", "limits")
         if names is not None and not isinstance(names, list | tuple):
             raise NotAMenu("names is a list.", "names")
@@ -104,7 +106,7 @@ def wishes(
     """Return checked wishes.
 
     Raises:
-        NotAMenu: one of them cannot be granted.
+        NotAMenu: a wish cannot be granted.
     """
     if tiers is not None and (isinstance(tiers, bool) or not isinstance(tiers, int) or tiers < 1):
         raise NotAMenu("The number of tiers is a whole number from 1.", "tiers")
@@ -113,21 +115,21 @@ def wishes(
     if objective not in OBJECTIVES:
         raise NotAMenu(f"objective is {' or '.join(map(repr, OBJECTIVES))}.", "objective")
     if names is not None:
-        wrong = [name for name in names if not isinstance(name, str) or not NAME.fullmatch(name)]
-        if wrong:
-            raise NotAMenu(f"{wrong[0]!r} is not a tier's name: 1 to 64 letters, digits, dots, dashes.", "names")
+        malformed = [name for name in names if not isinstance(name, str) or not NAME.fullmatch(name)]
+        if malformed:
+            raise NotAMenu(f"{malformed[0]!r} is not a tier's name: 1 to 64 letters, digits, dots, dashes.", "names")
         if len(set(names)) != len(names):
             raise NotAMenu("Two tiers share a name.", "names")
     if not whole(included_conversations, "included_conversations"):
         raise NotAMenu("included_conversations is a whole number from 1.", "included_conversations")
-    for name, added in (limits or {}).items():
-        for limit, value in added.items():
+    for name, tier_limits in (limits or {}).items():
+        for limit, value in tier_limits.items():
             if limit not in HAND_LIMITS:
                 raise NotAMenu(f"{limit} of tier {name} cannot be typed into a computed menu.", limit)
             if whole(value, limit) is None:
                 raise NotAMenu(f"{limit} of tier {name} is a whole number.", limit)
-    more = further or Further()
-    more.check(objective)
+    objectives = further or Further()
+    objectives.check(objective)
     return Wishes(
         tiers=tiers,
         bill=bill,
@@ -135,25 +137,25 @@ def wishes(
         included_conversations=included_conversations,
         objective=objective,
         limits=limits or {},
-        surplus_weight=more.surplus_weight,
-        everyone=more.everyone,
-        robust=more.robust,
-        terms=more.terms,
-        worse_off=more.worse_off,
+        surplus_weight=objectives.surplus_weight,
+        everyone=objectives.everyone,
+        robust=objectives.robust,
+        terms=objectives.terms,
+        worse_off=objectives.worse_off,
     )
 
 
 def usable(name: str, limits: Mapping[str, int], tokens: int, price: int) -> None:
-    """Refuse limits of a tier within which not even one conversation can be used.
+    """Refuse limits of a tier that do not allow even one conversation.
 
     Args:
-        name: the tier's.
-        limits: what was added to it.
-        tokens: what one conversation may take: its cap, or without one what it takes on average.
+        name: name of the tier.
+        limits: the limits added to the tier.
+        tokens: tokens of one conversation: its cap, or without a cap the average.
         price: of one conversation, nano-units.
 
     Raises:
-        NotAMenu: one of them is too low.
+        NotAMenu: a limit is too low.
     """
     least = {
         "period_tokens_max": tokens,

@@ -1,4 +1,4 @@
-"""Menus that are good on average where the market is not quite what it was taken to be."""
+"""Menus that are good on average over the assumed market and those near it."""
 
 from __future__ import annotations
 
@@ -23,41 +23,41 @@ from pricing.mechanism.tiers import best_tiers
 from pricing.menus.aims import Aim, thinned
 
 LOWERED = (1.0, 0.985, 0.97, 0.95, 0.92, 0.88)
-"""By what factors the prices of the mechanism's menus are lowered to begin with."""
+"""The factors by which the prices of the mechanism's menus are lowered at the start of a search."""
 
 DRAWS_WEIGHT = 3.0
-"""What all draws of an estimate together count for beside all that is near its average, which counts for 1."""
+"""The weight of all draws of an estimate together, against the weight 1 of all markets near its average."""
 
 CENTRE_WEIGHTS = (0.2, 0.5, 0.8, 0.93)
-"""What the market as it was taken counts for where menus of several markets together are begun with."""
+"""Weights of the assumed market in the combined markets whose menus the search starts with."""
 
 BOUND_WEIGHTS = tuple(2.0 ** (place / 2) for place in range(-12, 3))
-"""What another market counts for beside the market as it was taken, to bound what a menu may earn in both."""
+"""Weights of another market against the assumed market, to bound the profit of a menu in both."""
 
 MISSING_WEIGHT = 3.0
-"""What a nano-unit that is missing in one market counts for beside one of the average."""
+"""The weight of a nano-unit of shortfall in one market against a nano-unit of the average."""
 
 STARTS = 8
-"""How many offers the search begins with."""
+"""How many offers the search starts with."""
 
 HELD = 1e-9
-"""What may be missing of the average where a menu counts as held to: what rounding could do."""
+"""The shortfall, as a share of the average, within which a menu counts as meeting its least profits: rounding."""
 
 SINGLE_PRICES = 61
-"""How many prices below a type's worth are tried for a single plan where customers of one urgency differ."""
+"""How many prices around a type's worth are tried for a single plan where customers of one urgency differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """One of the markets that a menu is judged over.
+    """One of the markets over which a menu is judged.
 
     Attributes:
-        name: what is different about it.
-        weight: what it counts for, adding up to 1 over all.
+        name: how the market differs.
+        weight: weight of the market, adding up to 1 over all markets.
         valuation: the market.
         sigma: standard deviation of the logarithm of the value between customers of one urgency.
-        single: profit of the single plan that is best in it, nano-units for each conversation offered.
-        least: what a menu is held to earn in it, 0 for nothing.
+        single: profit of the market's best single plan, nano-units for each conversation offered.
+        least: the profit that a menu has to reach in the market, 0 for none.
     """
 
     name: str
@@ -70,13 +70,13 @@ class Near:
 
 @dataclass(frozen=True, slots=True)
 class Robust:
-    """What a robust menu is judged over, ready to score offers.
+    """The markets over which a robust menu is judged, ready to score offers.
 
     Attributes:
-        near: the markets, the first one the market as it was taken.
-        crowd: the types of all of them, market by market.
-        exact: what the most profitable menu earns in the first, None where only a search could tell. Nano-units.
-        most: how many tiers a menu may have.
+        near: the markets, the assumed market first.
+        crowd: the types of all markets, market by market.
+        exact: profit of the assumed market's best menu, None where only a search could tell. Nano-units.
+        most: the most tiers of a menu.
     """
 
     near: tuple[Near, ...]
@@ -85,42 +85,42 @@ class Robust:
     most: int
 
     def profits(self, offer: Offer) -> Floats:
-        """Return what an offer earns in each of the markets, nano-units for each conversation offered. Shape (markets,)."""
-        sizes = [len(one.valuation.share) for one in self.near]
+        """Return an offer's profit in each market, nano-units for each conversation offered. Shape (markets,)."""
+        sizes = [len(market.valuation.share) for market in self.near]
         first = np.concatenate(([0], np.cumsum(sizes)[:-1]))
-        profits: Floats = np.add.reduceat(self.crowd.earned(offer), first) / [one.weight for one in self.near]
+        profits: Floats = np.add.reduceat(self.crowd.earned(offer), first) / [market.weight for market in self.near]
         return profits
 
     def average(self, profits: Floats) -> float:
-        """Return what is earned on average over the markets, by their weights."""
-        return float(np.dot(profits, [one.weight for one in self.near]))
+        """Return the average profit over the markets, by their weights."""
+        return float(np.dot(profits, [market.weight for market in self.near]))
 
     def score(self, _: Valuation, offer: Offer) -> float:
-        """Return the average, less several times what is missing in any market to what a menu is held to earn there."""
+        """Return the average profit, less several times the shortfall from the least profit in each market."""
         if not len(offer.caps):
             return 0.0
         profits = self.profits(offer)
         return self.average(profits) - MISSING_WEIGHT * float(self.missing(profits).sum())
 
     def missing(self, profits: Floats) -> Floats:
-        """Return what is missing in each market. Shapes (markets,)."""
-        return np.maximum(0.0, np.array([one.least for one in self.near]) - profits)
+        """Return the shortfall from the least profit in each market. Shape (markets,)."""
+        return np.maximum(0.0, np.array([market.least for market in self.near]) - profits)
 
     def bound(self) -> float:
-        """Return what no mechanism can earn on average, were it told which of the markets it is in."""
-        return sum(one.weight * most_of(one.valuation, one.sigma) for one in self.near)
+        """Return a bound on the average profit of any mechanism, even one that knows in which market it is."""
+        return sum(market.weight * most_of(market.valuation, market.sigma) for market in self.near)
 
     def to_json(self, offer: Offer) -> dict[str, Any]:
-        """Return what a menu earns in each of the markets, beside the best single plan made for that very market."""
+        """Return a menu's profit in each market, beside the profit of that market's best single plan."""
         profits = self.profits(offer)
         markets = [
             {
-                "market": one.name,
-                "weight": round(one.weight, 12),
+                "market": market.name,
+                "weight": round(market.weight, 12),
                 "profit_nanousd": round(profit, 3),
-                "single_plan_profit_nanousd": round(one.single, 3),
+                "single_plan_profit_nanousd": round(market.single, 3),
             }
-            for one, profit in zip(self.near, profits.tolist(), strict=True)
+            for market, profit in zip(self.near, profits.tolist(), strict=True)
         ]
         return {
             "average_nanousd": round(self.average(profits), 3),
@@ -130,7 +130,7 @@ class Robust:
         }
 
     def _held(self, profits: Floats) -> dict[str, Any]:
-        """Return whether the menu earns what it is held to, and if not, what no menu of as many tiers that does exceeds."""
+        """Return whether the menu reaches all least profits, else the bound on menus of as many tiers that do."""
         is_held = bool(self.missing(profits).sum() <= HELD * abs(self.average(profits)))
         most = None if is_held or self.exact is None else self.as_taken_at_most()
         return {
@@ -140,35 +140,35 @@ class Robust:
         }
 
     def as_taken_at_most(self) -> float:
-        """Return what no menu that is held to the least elsewhere earns in the market as it was taken, nano-units.
+        """Return a bound on the profit in the assumed market if the least profits elsewhere are reached, nano-units.
 
-        For any weight w >= 0, a menu that earns p as taken and at least l in another market has p + w l at most the
-        most that p + w p' can be, p' being its profit in the other. That is the profit of the best menu for the types
-        of both, if they can be put in one order: an exact program again. The least over some weights and markets.
+        For any weight w >= 0, a menu that earns p in the assumed market and p' >= l in another has p + w l <= p + w p',
+        which is at most the largest p + w p' of any menu. That is the profit of the best menu for the types of both
+        markets, if they can be put in one order: an exact program again. The least over some weights and markets.
         """
         assert self.exact is not None
-        centre, found = self.near[0].valuation, [self.exact]
-        for one in self.near[1:]:
-            if one.least and is_one_kind(centre, one):
+        centre, bounds = self.near[0].valuation, [self.exact]
+        for market in self.near[1:]:
+            if market.least and is_one_kind(centre, market):
                 for weight in BOUND_WEIGHTS:
-                    both = together(
-                        centre, [(1.0, 1.0), (weight, one.valuation.urgency_per_s[0] / centre.urgency_per_s[0])]
+                    combined = together(
+                        centre, [(1.0, 1.0), (weight, market.valuation.urgency_per_s[0] / centre.urgency_per_s[0])]
                     )
-                    found.append((1 + weight) * best_tiers(both, self.most)[-1].profit - weight * one.least)
-        return min(found)
+                    bounds.append((1 + weight) * best_tiers(combined, self.most)[-1].profit - weight * market.least)
+        return min(bounds)
 
 
-def is_one_kind(centre: Valuation, one: Near) -> bool:
-    """Return whether a market has the same lengths and values as another, so that all types are in one order."""
-    return one.sigma == 0 and one.valuation.steps is centre.steps and bool(np.ptp(centre.value) == 0)
+def is_one_kind(centre: Valuation, market: Near) -> bool:
+    """Return whether a market has the same lengths and values as the centre, so that all types are in one order."""
+    return market.sigma == 0 and market.valuation.steps is centre.steps and bool(np.ptp(centre.value) == 0)
 
 
 def together(valuation: Valuation, parts: Sequence[tuple[float, float]]) -> Valuation:
-    """Return the types of a market and of those near it, by weights, as one market.
+    """Return the types of a market and of markets near it, by weights, as one market.
 
     Args:
         valuation: n types of one value.
-        parts: of each market its weight and by what factor urgency is larger in it.
+        parts: weight of each market and the factor by which its urgency is larger.
     """
     total = sum(weight for weight, _ in parts)
     urgency = np.concatenate([valuation.urgency_per_s * factor for _, factor in parts])
@@ -185,32 +185,36 @@ def together(valuation: Valuation, parts: Sequence[tuple[float, float]]) -> Valu
 
 
 def robust_of(market: Market, around: Neighbourhood, most: int) -> Robust:
-    """Return what a robust menu of a market is judged over.
+    """Return the markets over which a robust menu of a market is judged.
 
-    An estimated market is judged over its draws, which count three times what is near its average does; there the value
-    is what it is taken to be, not understated, and no profit is held to in any one market.
+    A menu of an estimated market is also judged over the draws, which have three times the weight of the markets near
+    the average; there the value is the estimated value, not understated, and no market has a least profit.
 
     Args:
         market: the market.
-        around: how far it may be from what it was taken to be, and what a menu is held to.
-        most: how many tiers the menu may have.
+        around: how far the market may differ from the assumed one, and which profits a menu has to reach.
+        most: the most tiers of the menu.
     """
-    beside = estimated(market)
-    centre = thinned(valuation_of(market if beside is None else fully_valued(market, beside)))
+    estimate = estimated(market)
+    centre = thinned(valuation_of(market if estimate is None else fully_valued(market, estimate)))
     sigma, taste = market.value_sigma, market.taste_nanousd
-    exact = None if beside is not None or sigma or taste else best_tiers(centre, most)[-1].profit
-    listed = [(name, one, float(np.hypot(sigma, added))) for name, one, added in around.around(centre)]
-    near = [_near(name, 1 / len(listed), one, spread, taste) for name, one, spread in listed]
-    if beside is None:
-        near = [replace(one, least=around.single_share_min * one.single) for one in near]
+    exact = None if estimate is not None or sigma or taste else best_tiers(centre, most)[-1].profit
+    neighbours = [
+        (name, valuation, float(np.hypot(sigma, added_sigma))) for name, valuation, added_sigma in around.around(centre)
+    ]
+    near = [_near(name, 1 / len(neighbours), valuation, spread, taste) for name, valuation, spread in neighbours]
+    if estimate is None:
+        near = [replace(near_market, least=around.single_share_min * near_market.single) for near_market in near]
         near[0] = replace(near[0], least=(1 - around.loss_max) * exact if exact is not None else 0.0)
-    elif beside.draws:
-        spread = beside.value.sigma if beside.value is not None else sigma
-        each = DRAWS_WEIGHT / len(beside.draws)
-        drawn = [thinned(valuation_of(draw)) for draw in beside.draws]
-        near += [_near(f"draw {place}", each, one, spread, taste) for place, one in enumerate(drawn, 1)]
-        near = [replace(one, weight=one.weight / (1 + DRAWS_WEIGHT)) for one in near]
-    crowd = crowd_of([(one.weight, one.valuation, one.sigma, taste) for one in near])
+    elif estimate.draws:
+        spread = estimate.value.sigma if estimate.value is not None else sigma
+        draw_weight = DRAWS_WEIGHT / len(estimate.draws)
+        draws = [thinned(valuation_of(draw)) for draw in estimate.draws]
+        near += [
+            _near(f"draw {place}", draw_weight, valuation, spread, taste) for place, valuation in enumerate(draws, 1)
+        ]
+        near = [replace(near_market, weight=near_market.weight / (1 + DRAWS_WEIGHT)) for near_market in near]
+    crowd = crowd_of([(near_market.weight, near_market.valuation, near_market.sigma, taste) for near_market in near])
     return Robust(tuple(near), crowd, exact, most)
 
 
@@ -218,40 +222,44 @@ def _near(name: str, weight: float, valuation: Valuation, sigma: float, taste: f
     return Near(name, weight, valuation, sigma, best_single(crowd_of([(1.0, valuation, sigma, taste)]))[1], 0.0)
 
 
-def fully_valued(market: Market, beside: Estimated) -> Market:
-    """Return an estimated market with the value that it was taken to have, not understated."""
-    if not beside.understated_by:
+def fully_valued(market: Market, estimate: Estimated) -> Market:
+    """Return an estimated market with its estimated value, not understated."""
+    if not estimate.understated_by:
         return market
-    given = json.loads(market.given)
-    given["value_nanousd"] /= 1 - beside.understated_by
-    return read_market(given)
+    fields = json.loads(market.given)
+    fields["value_nanousd"] /= 1 - estimate.understated_by
+    return read_market(fields)
 
 
 def robust_aim(robust: Robust) -> Aim:
-    """Return what to look for a robust menu by: the best of some offers to begin with.
+    """Return the objective of a robust menu, with the best of some offers to start with.
 
-    These are the mechanism's menus at lower prices, of the market as it was taken and of all those that differ in
-    urgency or pace alone, put together by several weights: there the average has an exact optimum.
+    These offers are the mechanism's menus at lower prices, of the assumed market and of its combinations, by several
+    weights, with all markets that differ in urgency or pace alone: there the average has an exact optimum.
     """
     centre = robust.near[0].valuation
     starts = list(lowered(centre, robust.most, LOWERED))
-    alike = [one for one in robust.near[1:] if is_one_kind(centre, one)]
+    alike = [market for market in robust.near[1:] if is_one_kind(centre, market)]
     for weight in CENTRE_WEIGHTS if alike else ():
         rest = (1 - weight) / len(alike)
-        factors = [(rest, float(one.valuation.urgency_per_s[0] / centre.urgency_per_s[0])) for one in alike]
+        factors = [(rest, float(market.valuation.urgency_per_s[0] / centre.urgency_per_s[0])) for market in alike]
         starts += lowered(together(centre, [(weight, 1.0), *factors]), robust.most, (1.0, 0.97, 0.93))
-    return Aim(robust.score, tuple(sorted(starts, key=lambda one: (-robust.score(centre, one), one.key))[:STARTS]))
+    return Aim(
+        robust.score, tuple(sorted(starts, key=lambda offer: (-robust.score(centre, offer), offer.key))[:STARTS])
+    )
 
 
 def lowered(valuation: Valuation, most: int, factors: Sequence[float]) -> Sequence[Offer]:
-    """Return the mechanism's menus of each number of tiers at prices that are lower in proportion."""
+    """Return the mechanism's menus of each number of tiers at proportionally lower prices."""
     exact = [offer_of(publish(valuation, menu.caps)) for menu in best_tiers(valuation, most)]
-    offers = [cleaned(one.caps, np.floor(one.prices * factor).astype(np.int64)) for one in exact for factor in factors]
-    return [one for one in {one.key: one for one in offers}.values() if len(one.caps)]
+    offers = [
+        cleaned(offer.caps, np.floor(offer.prices * factor).astype(np.int64)) for offer in exact for factor in factors
+    ]
+    return [offer for offer in {offer.key: offer for offer in offers}.values() if len(offer.caps)]
 
 
 def best_single(crowd: Crowd) -> tuple[int, float]:
-    """Return the price of the best single plan without a cap, and its profit; 0 and 0 where none earns."""
+    """Return the price of the best single plan without a cap, and its profit; 0 and 0 where no plan earns anything."""
     last = crowd.worth.shape[1] - 1
     worth = np.unique(crowd.worth[:, last])
     if len(worth) > 24:
@@ -261,17 +269,17 @@ def best_single(crowd: Crowd) -> tuple[int, float]:
     for price in np.unique(np.floor(worth[:, None] * factors)).astype(np.int64).tolist():
         if price >= 1:
             earned = crowd.profit(Offer(np.array([last]), np.array([price])))
-            best = max(best, (price, earned), key=lambda one: one[1])
+            best = max(best, (price, earned), key=lambda plan: plan[1])
     return best
 
 
 def most_of(valuation: Valuation, sigma: float = 0.0, taste: float = 0.0, tiers: int = 0) -> float:
-    """Return what no mechanism that is paid at the start can earn in a market, quickly: not always the least bound.
+    """Return a quick bound on the profit of any mechanism that is paid at the start: not always the least bound.
 
-    Without cost, and with exponential delay, it is the profit of the full menu; else the first best. A dispersion of
-    value adds nothing without cost, for the mean stays; with cost the bound is convex in the value and 0 at 0, so it
-    lies below its chord up to the mean and below the bound without cost beyond. Tastes add at most what the best of
-    ``tiers`` + 1 extreme-value shocks is above the mean of one.
+    Without cost and with exponential delay, the bound is the profit of the full menu; else the first best. Dispersion
+    of value adds nothing without cost, for the mean stays; with cost the bound is convex in the value and 0 at 0, so it
+    lies below its chord up to the mean and below the bound without cost beyond the mean. Tastes add at most the excess
+    of the best of ``tiers`` + 1 extreme-value shocks over the mean of one shock.
     """
     most = enveloped(valuation) if has_hull(valuation) else first_best(valuation)
     if sigma and valuation.cost_per_token:

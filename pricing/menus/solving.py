@@ -1,4 +1,4 @@
-"""The menu to sell in a market, given what the operator asks for: by formula where there is one, else by search."""
+"""The menu to sell in a market under the operator's wishes: by formula where there is one, else by search."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from pricing.menus.request import Wishes
 from pricing.menus.robust import LOWERED, Robust, lowered, robust_aim, robust_of
 
 TIERS_SHOWN = 5
-"""For how many tiers the profit is shown where their number is not fixed."""
+"""The largest number of tiers whose profit is shown where the number is not fixed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """What the solvers say of a market: the full menu, the best menus of 1, 2, ... tiers, and the one to sell.
+    """The solvers' results for a market: the full menu, the best menus of 1, 2, ... tiers, and the menu to sell.
 
     Attributes:
-        valuation: the market, with what the operator asks of every menu.
+        valuation: the market, with the operator's wishes that apply to every menu.
         full: the full menu.
         by_tiers: the best menus of at most 1, 2, ... tiers.
-        chosen: the one to sell where a formula gives it, at the mechanism's prices.
+        chosen: the menu to sell where a formula gives it, at the mechanism's prices.
         multipliers: for the bound.
-        aim: what the menu was looked for by, where no formula gives it.
-        offer: what was found.
-        robust: the markets a robust menu is judged over.
-        crowd: the customers, where those of one urgency differ.
+        aim: the objective of the search, where no formula gives the menu.
+        offer: the offer that the search found.
+        robust: the markets over which a robust menu is judged.
+        crowd: the customers, where customers of one urgency differ.
     """
 
     valuation: Valuation
@@ -54,7 +54,7 @@ class Solution:
     crowd: Crowd | None = None
 
     def published(self) -> Published:
-        """Return the menu to sell, on whole numbers, taken by types at their average value."""
+        """Return the menu to sell, in whole numbers, with each type's choice at its average value."""
         if self.offer is None:
             return publish(self.valuation, self.chosen.caps)
         if self.crowd is not None:
@@ -65,16 +65,16 @@ class Solution:
         """Return the share of each type that takes each tier. Shape (n, k)."""
         if self.crowd is not None and self.offer is not None:
             return self.crowd.takers(self.offer)
-        taken: Floats = (published.takes[:, None] == np.arange(len(published.caps))).astype(np.float64)
-        return taken
+        takers: Floats = (published.takes[:, None] == np.arange(len(published.caps))).astype(np.float64)
+        return takers
 
 
 def solve(market: Market, wished: Wishes, multipliers: Multipliers | None = None) -> Solution:
-    """Return the best menus of a market and the one to sell; the multipliers may be given, as they are from a file.
+    """Return the best menus of a market and the menu to sell; ``multipliers`` may come from a file.
 
     Raises:
-        NotAMarket: the market cannot be computed with.
-        NotAMenu: no menu was found that does what is asked for.
+        NotAMarket: the market cannot be priced.
+        NotAMenu: no menu was found that fulfils the wishes.
     """
     valuation = replace(valuation_of(market), surplus_weight=wished.surplus_weight, everyone=wished.everyone)
     full = full_menu(valuation)
@@ -85,7 +85,7 @@ def solve(market: Market, wished: Wishes, multipliers: Multipliers | None = None
 
 
 def _sought(solution: Solution, market: Market, wished: Wishes) -> Solution:
-    """Return the solution with what is found by search, where something is asked for that no formula gives."""
+    """Return the solution with the search's result, where a wish has no formula."""
     valuation, most = solution.valuation, wished.tiers or TIERS_MOST
     differ = bool(market.value_sigma or market.taste_nanousd)
     if differ and (wished.objective != "profit" or wished.terms or wished.worse_off or wished.surplus_weight):
