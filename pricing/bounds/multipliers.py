@@ -291,7 +291,7 @@ def _pooled(valuation: Valuation, rows: Ints, pool: npt.NDArray[np.bool_], worth
 
 def _conserved(share: Floats, entries: Iterable[Entry]) -> Multipliers:
     """Return the entries as multipliers that are conserved exactly: a sum of doubles may be an ulp too large."""
-    balance: list[list[float]] = [[type_share] for type_share in share.tolist()]
+    balance: list[list[float]] = [[start] for start in share.tolist()]
     conserved: list[Entry] = []
     by_patient: dict[int, list[Entry]] = {}
     for entry in entries:
@@ -302,7 +302,7 @@ def _conserved(share: Floats, entries: Iterable[Entry]) -> Multipliers:
         scale = min(1.0, available / outflow) if outflow > 0 else 1.0
         while math.fsum(balance[patient] + [-flow * scale for _, _, flow in outgoing]) < 0:
             scale -= 2 * ROUNDING
-        outgoing = [(origin, urgent, flow * scale) for origin, urgent, flow in outgoing]
+        outgoing = [(start, urgent, flow * scale) for start, urgent, flow in outgoing]
         for _, urgent, flow in outgoing:
             balance[urgent].append(flow)
         conserved += outgoing

@@ -61,7 +61,7 @@ class _Places:
     prices: Floats
     onward: Ints | None = None
 
-    def targets(self, place: Ints) -> Ints:
+    def led(self, place: Ints) -> Ints:
         """Return the place that each tier leads to from some places. Shapes (s,) -> (s, k)."""
         if self.onward is not None:
             targets: Ints = self.onward[place]

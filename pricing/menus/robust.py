@@ -200,21 +200,21 @@ def robust_of(market: Market, around: Neighbourhood, most: int) -> Robust:
     sigma, taste = market.value_sigma, market.taste_nanousd
     exact = None if estimate is not None or sigma or taste else best_tiers(centre, most)[-1].profit
     neighbours = [
-        (name, valuation, float(np.hypot(sigma, added_sigma))) for name, valuation, added_sigma in around.around(centre)
+        (name, neighbour, float(np.hypot(sigma, added_sigma))) for name, neighbour, added_sigma in around.around(centre)
     ]
-    near = [_near(name, 1 / len(neighbours), valuation, spread, taste) for name, valuation, spread in neighbours]
+    near = [_near(name, 1 / len(neighbours), neighbour, spread, taste) for name, neighbour, spread in neighbours]
     if estimate is None:
-        near = [replace(near_market, least=around.single_share_min * near_market.single) for near_market in near]
+        near = [replace(neighbour, least=around.single_share_min * neighbour.single) for neighbour in near]
         near[0] = replace(near[0], least=(1 - around.loss_max) * exact if exact is not None else 0.0)
     elif estimate.draws:
         spread = estimate.value.sigma if estimate.value is not None else sigma
         draw_weight = DRAWS_WEIGHT / len(estimate.draws)
         draws = [thinned(valuation_of(draw)) for draw in estimate.draws]
         near += [
-            _near(f"draw {place}", draw_weight, valuation, spread, taste) for place, valuation in enumerate(draws, 1)
+            _near(f"draw {place}", draw_weight, neighbour, spread, taste) for place, neighbour in enumerate(draws, 1)
         ]
-        near = [replace(near_market, weight=near_market.weight / (1 + DRAWS_WEIGHT)) for near_market in near]
-    crowd = crowd_of([(near_market.weight, near_market.valuation, near_market.sigma, taste) for near_market in near])
+        near = [replace(neighbour, weight=neighbour.weight / (1 + DRAWS_WEIGHT)) for neighbour in near]
+    crowd = crowd_of([(neighbour.weight, neighbour.valuation, neighbour.sigma, taste) for neighbour in near])
     return Robust(tuple(near), crowd, exact, most)
 
 
@@ -239,13 +239,14 @@ def robust_aim(robust: Robust) -> Aim:
     """
     centre = robust.near[0].valuation
     starts = list(lowered(centre, robust.most, LOWERED))
-    alike = [market for market in robust.near[1:] if is_one_kind(centre, market)]
+    alike = [candidate for candidate in robust.near[1:] if is_one_kind(centre, candidate)]
     for weight in CENTRE_WEIGHTS if alike else ():
         rest = (1 - weight) / len(alike)
-        factors = [(rest, float(market.valuation.urgency_per_s[0] / centre.urgency_per_s[0])) for market in alike]
+        factors = [(rest, float(candidate.valuation.urgency_per_s[0] / centre.urgency_per_s[0])) for candidate in alike]
         starts += lowered(together(centre, [(weight, 1.0), *factors]), robust.most, (1.0, 0.97, 0.93))
     return Aim(
-        robust.score, tuple(sorted(starts, key=lambda offer: (-robust.score(centre, offer), offer.key))[:STARTS])
+        robust.score,
+        tuple(sorted(starts, key=lambda candidate: (-robust.score(centre, candidate), candidate.key))[:STARTS]),
     )
 
 

@@ -103,10 +103,10 @@ def moves(offer: Offer, stride: float, steps: int) -> Iterator[Offer]:
             moved_caps[place] = min(max(1, moved_caps[place] + cap_change), steps)
             if moved_caps[place] != caps[place]:
                 yield cleaned(moved_caps, prices)
-                price_change = prices[place] * (moved_caps[place] / caps[place] - 1)
+                part = prices[place] * (moved_caps[place] / caps[place] - 1)
                 for share in (1.0, 0.5, 0.2):
                     shifted = prices.copy()
-                    shifted[place] += round(price_change * share)
+                    shifted[place] += round(part * share)
                     yield cleaned(moved_caps, shifted)
     if stride < STRIDES[COARSE - 1]:
         return
@@ -114,9 +114,9 @@ def moves(offer: Offer, stride: float, steps: int) -> Iterator[Offer]:
         yield Offer(np.delete(caps, place), np.delete(prices, place))
     below, cost = np.append(0, caps), np.append(0, prices)
     for place in tiers:
-        for fraction in (0.25, 0.5, 0.75):
-            cap = round(below[place] + fraction * (caps[place] - below[place]))
-            for share in (fraction, fraction**0.5):
+        for part in (0.25, 0.5, 0.75):
+            cap = round(below[place] + part * (caps[place] - below[place]))
+            for share in (part, part**0.5):
                 price = round(cost[place] + share * (prices[place] - cost[place]))
                 yield cleaned(np.append(caps, cap), np.append(prices, price))
 

@@ -1,4 +1,4 @@
-"""What a report says of the market a menu was made for: its figures, how they are known, and where it breaks even."""
+"""The report's section on the market of a menu: its figures, their sources, and where the menu breaks even."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ Row = Sequence[str]
 
 
 def market_rows(market: Market, money: str) -> list[Row]:
-    """Return what the market is taken to be, a row a figure; with an interval where it was estimated.
+    """Return the assumed figures of the market, a row for each, with an interval where the figure was estimated.
 
     Args:
-        market: the menu's.
-        money: how an amount of nano-units is called, as in "USD".
+        market: the menu's market.
+        money: the name of the currency, as in "USD".
     """
-    given = json.loads(market.given)
-    beside = estimated(market)
-    intervals: Mapping[str, Any] = given.get("intervals") or {}
+    fields = json.loads(market.given)
+    estimate = estimated(market)
+    intervals: Mapping[str, Any] = fields.get("intervals") or {}
     values = sorted(set(market.value_nanousd))
     value = f"{values[-1]:,.0f}" if len(values) == 1 else f"{values[0]:,.0f} to {values[-1]:,.0f}"
     rows: list[Row] = [[f"Value of an answer at once, nano-{money}", value, "–"]]
-    if beside is not None and beside.value is not None:
-        known = {"said": "said by the operator", "assumed": "assumed", "estimated": "estimated"}[beside.value.known_by]
-        band = f"{beside.value.low:,.0f} to {beside.value.high:,.0f}"
-        rows = [[f"Value of an answer, {known}, nano-{money}", f"{beside.value.nanousd:,.0f}", band]]
-    if beside is not None and beside.understated_by:
-        rows.append(["Understated in this market by", f"{100 * beside.understated_by:g} %", "–"])
+    if estimate is not None and estimate.value is not None:
+        source = {"said": "said by the operator", "assumed": "assumed", "estimated": "estimated"}[
+            estimate.value.known_by
+        ]
+        interval = f"{estimate.value.low:,.0f} to {estimate.value.high:,.0f}"
+        rows = [[f"Value of an answer, {source}, nano-{money}", f"{estimate.value.nanousd:,.0f}", interval]]
+    if estimate is not None and estimate.understated_by:
+        rows.append(["Understated in this market by", f"{100 * estimate.understated_by:g} %", "–"])
     rows.append([f"Cost of a token, nano-{money}", f"{market.cost_nanousd_per_token:,.6g}", "–"])
     rows.append(["Tokens a second", f"{market.tokens_per_s:,.4g}", _band(intervals.get("tokens_per_s"))])
     rows.append(["First token after, s", f"{market.first_token_s:,.3g}", _band(intervals.get("first_token_s"))])
@@ -46,18 +48,18 @@ def market_rows(market: Market, money: str) -> list[Row]:
 
 
 def notes_of(market: Market) -> list[str]:
-    """Return what an estimate, or an assumption, says of itself, in sentences."""
-    given, beside = json.loads(market.given), estimated(market)
-    notes = list(beside.notes) if beside is not None else []
-    assumed = given.get("assumption")
-    return [*notes, assumed] if isinstance(assumed, str) else notes
+    """Return the notes of an estimate or an assumption, in sentences."""
+    fields, estimate = json.loads(market.given), estimated(market)
+    notes = list(estimate.notes) if estimate is not None else []
+    assumption = fields.get("assumption")
+    return [*notes, assumption] if isinstance(assumption, str) else notes
 
 
 def _band(interval: Any) -> str:
     if (
         not isinstance(interval, list)
         or len(interval) != 2
-        or not all(isinstance(one, int | float) for one in interval)
+        or not all(isinstance(bound, int | float) for bound in interval)
     ):
         return "–"
     return f"{interval[0]:,.4g} to {interval[1]:,.4g}"
@@ -73,12 +75,12 @@ def _lengths(market: Market) -> str:
 
 
 def _urgency(market: Market, interval: Any) -> list[Row]:
-    """Return the urgency that a tenth, half and nine tenths are below, with intervals where they were estimated."""
+    """Return the urgency below which a tenth, half and nine tenths lie, with intervals where it was estimated."""
     rows: list[Row] = []
     rates, reached = np.array(market.urgency_per_s), np.cumsum(market.share)
     for level in (0.1, 0.5, 0.9):
-        at = rates[min(int(np.searchsorted(reached, level - 1e-12)), len(rates) - 1)]
-        rows.append([f"Urgency that {100 * level:.0f} % are at most, 1/s", f"{at:.3g}", _rates(interval, level)])
+        rate = rates[min(int(np.searchsorted(reached, level - 1e-12)), len(rates) - 1)]
+        rows.append([f"Urgency that {100 * level:.0f} % are at most, 1/s", f"{rate:.3g}", _rates(interval, level)])
     return rows
 
 
@@ -93,9 +95,9 @@ def _rates(interval: Any, level: float) -> str:
 
 
 def fit_charts(market: Market) -> str:
-    """Return what an estimate looks like: lengths and urgency, each with its band; nothing where there are no bands."""
+    """Return charts of an estimate's lengths and urgency, each with its band; empty where there are no bands."""
     intervals = json.loads(market.given).get("intervals")
-    drawn = ""
+    charts = ""
     try:
         lengths = intervals["answer_length"]
         tokens = lengths["tokens"]
@@ -103,7 +105,7 @@ def fit_charts(market: Market) -> str:
             Series(f"95 % band, {side}", list(zip(tokens, lengths[f"survival_{side}"], strict=True)))
             for side in ("low", "high")
         ]
-        drawn += line_chart("Answers longer than a cap", bands, Axis("tokens"), Axis("share of answers"))
+        charts += line_chart("Answers longer than a cap", bands, Axis("tokens"), Axis("share of answers"))
         urgency = intervals["urgency"]
         rates = [max(rate, 1e-6) for rate in urgency["urgency_per_s"]]
         names = {
@@ -116,25 +118,25 @@ def fit_charts(market: Market) -> str:
             for field, name in names.items()
             if field in urgency
         ]
-        drawn += line_chart("Urgency", lines, Axis("urgency r, 1/s", logarithmic=True), Axis("share of conversations"))
-        drawn += _choices(json.loads(market.given)["estimate"]["choices"])
+        charts += line_chart("Urgency", lines, Axis("urgency r, 1/s", logarithmic=True), Axis("share of conversations"))
+        charts += _choices(json.loads(market.given)["estimate"]["choices"])
     except (TypeError, KeyError, ValueError):
-        return drawn
-    return drawn
+        return charts
+    return charts
 
 
-def _choices(taken: Sequence[Mapping[str, Any]]) -> str:
-    """Return what was taken of each menu beside what the estimate predicts, nothing where nobody chose."""
+def _choices(choices_by_menu: Sequence[Mapping[str, Any]]) -> str:
+    """Return a chart of the observed and the predicted share of each menu's tiers, empty where nobody chose."""
     series = [
-        Series(f"{which}, menu {number}", list(zip(map(float, one["tiers"]), one[which], strict=True)), drawn)
-        for number, one in enumerate(taken, start=1)
-        for which, drawn in (("observed", "dots"), ("predicted", "line"))
+        Series(f"{kind}, menu {number}", list(zip(map(float, menu["tiers"]), menu[kind], strict=True)), style)
+        for number, menu in enumerate(choices_by_menu, start=1)
+        for kind, style in (("observed", "dots"), ("predicted", "line"))
     ]
     return line_chart("What was taken", series, Axis("tier"), Axis("share of conversations")) if series else ""
 
 
 def break_even_rows(lines: Sequence[Line], amount: Any) -> list[Row]:
-    """Return, by what is shifted, what the menu earns at each shift and where it earns less than a single plan."""
+    """Return a row for each shifted quantity: the profit at each shift and where a single plan would earn more."""
     return [
         [
             line.thing,

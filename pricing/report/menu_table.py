@@ -1,4 +1,4 @@
-"""A computed menu as text in columns: its tiers and who takes them, what it earns, and what else could be earned."""
+"""A computed menu as text in columns: its tiers and the shares that take them, its profit, and other menus' profits."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pricing.money import written
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of equally many cells as lines: the first column begins where it begins, all others end together."""
+    """Return rows with equal numbers of cells as lines: the first column left-aligned, all others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows)
     return ["  ".join(line).rstrip() for line in lines]
 
 
 def tier_lines(menu: Mapping[str, Any]) -> list[str]:
-    """Return a line for each tier under one head; a menu that sells nothing says so."""
+    """Return a head and a line for each tier, or a sentence for a menu that sells nothing."""
     if not menu["tiers"]:
         return ["Nothing is sold: no cap is worth to anyone what it costs to serve."]
     head = ["tier", "cap", "price", "share", "answers within the cap"]
     rows = [head, *(_cells(tier, menu["currency"]) for tier in menu["tiers"])]
     if menu["bill"] == "subscription":
-        rows = [[*row, *more] for row, more in zip(rows, _fees(menu), strict=True)]
+        rows = [[*row, *fees] for row, fees in zip(rows, _fees(menu), strict=True)]
     return columns(rows)
 
 
 def earning_lines(menu: Mapping[str, Any]) -> list[str]:
-    """Return the profit of a conversation offered, beside what others would make of the same market."""
+    """Return the profit of a conversation offered, beside that of other menus for the same market."""
     totals, bound = menu["totals"], menu["certificate"]["bound"]
     rows = [
         ["Profit of a conversation offered", amount(menu, totals["profit_nanousd"])],
@@ -43,7 +43,7 @@ def earning_lines(menu: Mapping[str, Any]) -> list[str]:
 
 
 def _held_lines(robust: Mapping[str, Any] | None) -> list[str]:
-    """Return where a robust menu earns less than it is held to, and what no other could earn."""
+    """Return where a robust menu earns less than its least profits, and the bound on other menus."""
     if robust is None or robust["held"]["all"]:
         return []
     held = robust["held"]
@@ -57,7 +57,7 @@ def _held_lines(robust: Mapping[str, Any] | None) -> list[str]:
 
 
 def resumption_lines(menu: Mapping[str, Any]) -> list[str]:
-    """Return what happens if customers send cut answers back to buy the next piece, where anyone gains by it."""
+    """Return the effect of customers who send cut answers back to buy the next piece, where any gains by it."""
     totals = menu["totals"]
     if totals["resume_gain_nanousd"] <= 0:
         return []
@@ -69,7 +69,7 @@ def resumption_lines(menu: Mapping[str, Any]) -> list[str]:
 
 
 def amount(menu: Mapping[str, Any], nanousd: float) -> str:
-    """Return an amount of a menu to the next whole nano-unit."""
+    """Return an amount of a menu, rounded to a whole nano-unit."""
     return written(round(nanousd), menu["currency"])
 
 

@@ -1,4 +1,4 @@
-"""The frame of the report: one HTML page with its style, and no address of anything outside it."""
+"""The frame of the report: one HTML page with its style, and no address of anything outside the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of an estimate: urgency and lengths with their bands, and what was taken beside what the estimate predicts."""
+"""Pictures of an estimate: urgency and lengths with their bands, and the observed and predicted choices of tiers."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ import numpy as np
 from pricing.charts import Axis, Series, drawing
 
 CURVE_POINTS = 120
-"""How many points a curve is drawn by."""
+"""The most points of a drawn curve."""
 
 Json = Mapping[str, Any]
 
 
-def urgency(given: Json) -> str:
+def urgency(market_fields: Json) -> str:
     """Return the distribution of urgency of an estimated ``market.json`` with its 95 % band: SVG text."""
-    table = given["intervals"]["urgency"]
-    rates = [max(rate, 1e-6) for rate in table["urgency_per_s"]]
+    bands = market_fields["intervals"]["urgency"]
+    rates = [max(rate, 1e-6) for rate in bands["urgency_per_s"]]
     names = ("cumulative_share", "cumulative_share_low", "cumulative_share_high")
-    series = [Series(name.replace("_", " "), _few(rates, table[name])) for name in names if name in table]
+    series = [Series(name.replace("_", " "), _few(rates, bands[name])) for name in names if name in bands]
     return drawing("Urgency", series, Axis("urgency r, 1/s", logarithmic=True), Axis("share of conversations"))
 
 
-def lengths(given: Json) -> str:
-    """Return which share of answers is longer than each length, with its 95 % band: SVG text."""
-    band, curve = given["intervals"]["answer_length"], given["answer_length"]
+def lengths(market_fields: Json) -> str:
+    """Return the share of answers that is longer than each length, with its 95 % band: SVG text."""
+    band, curve = market_fields["intervals"]["answer_length"], market_fields["answer_length"]
     series = [Series("longer", _few(curve["tokens"], curve["survival"]))]
     series += [Series(f"longer, {side}", _few(band["tokens"], band[f"survival_{side}"])) for side in ("low", "high")]
     return drawing("Answers longer than a cap", series, Axis("tokens"), Axis("share of answers"))
 
 
-def choices(given: Json) -> str:
-    """Return the share that took each tier, none of them being 0, beside what the estimate predicts: SVG text.
+def choices(market_fields: Json) -> str:
+    """Return the observed and the predicted share of each tier, where 0 is no tier: SVG text.
 
-    Tiers of several menus follow one another.
+    The tiers of several menus follow one another.
     """
-    taken = given["estimate"]["choices"]
-    observed = [share for one in taken for share in one["observed"]]
-    predicted = [share for one in taken for share in one["predicted"]]
-    tiers = [float(tier) for one in taken for tier in one["tiers"]]
+    choices_by_menu = market_fields["estimate"]["choices"]
+    observed = [share for menu in choices_by_menu for share in menu["observed"]]
+    predicted = [share for menu in choices_by_menu for share in menu["predicted"]]
+    tiers = [float(tier) for menu in choices_by_menu for tier in menu["tiers"]]
     places = [float(place) for place in range(len(tiers))]
     series = [
         Series("observed", list(zip(places, observed, strict=True)), "dots"),
@@ -49,6 +49,6 @@ def choices(given: Json) -> str:
     return drawing("What was taken", series, Axis("tier, menu by menu"), Axis("share"))
 
 
-def _few(across: list[float], up: list[float]) -> list[tuple[float, float]]:
-    places = np.unique(np.linspace(0, len(across) - 1, min(len(across), CURVE_POINTS)).round().astype(int)).tolist()
-    return [(float(across[place]), float(up[place])) for place in places]
+def _few(x_values: list[float], y_values: list[float]) -> list[tuple[float, float]]:
+    places = np.unique(np.linspace(0, len(x_values) - 1, min(len(x_values), CURVE_POINTS)).round().astype(int)).tolist()
+    return [(float(x_values[place]), float(y_values[place])) for place in places]

@@ -1,4 +1,4 @@
-"""A menu and its certificate as one HTML page that needs nothing else, for who decides and for who checks."""
+"""A menu and its certificate as one self-contained HTML page, for the people who decide and the people who check."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from pricing.report.market_section import break_even_rows, fit_charts, market_ro
 from pricing.report.page import PAGE
 
 CURVES_MAX = 6
-"""How many types' worth is drawn: more cannot be told apart."""
+"""The most types whose worth is drawn: more curves are indistinguishable."""
 
 TYPES_MARKED = 24
-"""Up to how many types each one is marked in a chart."""
+"""The most types that a chart marks individually."""
 
 POINTS_MAX = 240
-"""How many points a drawn line has at most."""
+"""The most points of a drawn line."""
 
 
 def report(market: Market, menu: Mapping[str, Any]) -> str:
-    """Return the report of a computed menu as HTML: tiers, who takes them, profit, worth, slacks and resumption.
+    """Return the report of a computed menu as HTML: tiers, their takers, profit, worth, slacks and resumption.
 
     Args:
-        market: the menu's own.
+        market: the market of the menu.
         menu: a ``menu.json`` made by ``optimal_menu``.
 
     Raises:
-        NotAMarket: the market cannot be computed with, or is another one than the menu was made for.
+        NotAMarket: the market cannot be priced, or the menu was made for another market.
     """
     if digest(json.loads(market.given)) != digest(menu["market"]):
         raise NotAMarket("The menu was made for another market, so its certificate says nothing about this one.")
@@ -103,18 +103,20 @@ def _money(nanousd: float, currency: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    cells = "".join(f"<th>{escape(one)}</th>" for one in head)
-    lines = "".join("<tr>" + "".join(f"<td>{escape(one)}</td>" for one in row) + "</tr>" for row in rows)
+    cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
 def _summary(menu: Mapping[str, Any], verdict: Verdict) -> str:
     totals, currency = menu["totals"], menu["currency"]
     profit, single = totals["profit_nanousd"], totals["single_plan_profit_nanousd"]
-    more = f"{100 * (profit / single - 1):+.1f} % against one unlimited plan" if single > 0 else "no single plan earns"
-    best = totals["first_best_nanousd"]
+    comparison = (
+        f"{100 * (profit / single - 1):+.1f} % against one unlimited plan" if single > 0 else "no single plan earns"
+    )
+    first_best = totals["first_best_nanousd"]
     cards = [
-        ("Profit for each conversation offered", _money(profit, currency), more),
+        ("Profit for each conversation offered", _money(profit, currency), comparison),
         (
             "If callers resume",
             _money(totals["profit_if_resumed_nanousd"], currency),
@@ -122,16 +124,16 @@ def _summary(menu: Mapping[str, Any], verdict: Verdict) -> str:
         ),
         ("Kept by customers", _money(totals["customers_surplus_nanousd"], currency), "their worth less what they pay"),
     ]
-    if best is not None:
-        cards.append(("If every urgency were known", _money(best, currency), "the first best: no menu earns it"))
-    drawn = "".join(
+    if first_best is not None:
+        cards.append(("If every urgency were known", _money(first_best, currency), "the first best: no menu earns it"))
+    cards_html = "".join(
         f"<div><h3>{escape(name)}</h3><strong>{escape(value)}</strong><span>{escape(note)}</span></div>"
         for name, value, note in cards
     )
-    stands = "The certificate holds." if verdict.ok else f"The certificate does not hold: {verdict.violation}"
+    status = "The certificate holds." if verdict.ok else f"The certificate does not hold: {verdict.violation}"
     kind = "good" if verdict.ok else "bad"
     claim = f"This is {menu['certificate']['claim']}."
-    return f'<p class="{kind}">{escape(stands)} {escape(claim)}</p><div class="cards">{drawn}</div>'
+    return f'<p class="{kind}">{escape(status)} {escape(claim)}</p><div class="cards">{cards_html}</div>'
 
 
 def _tiers_table(menu: Mapping[str, Any]) -> str:
@@ -151,7 +153,10 @@ def _tiers_table(menu: Mapping[str, Any]) -> str:
             ]
         )
     head = ["Tier", "Cap, tokens", "Price", "Share", "Chance of an answer", "Tokens served", "Cost", "Margin"]
-    return _table([f"{one}, {menu['currency']}" if one in ("Price", "Cost", "Margin") else one for one in head], rows)
+    return _table(
+        [f"{heading}, {menu['currency']}" if heading in ("Price", "Cost", "Margin") else heading for heading in head],
+        rows,
+    )
 
 
 def _market(market: Market, menu: Mapping[str, Any]) -> str:
@@ -165,31 +170,31 @@ def _shifts(market: Market, menu: Mapping[str, Any]) -> str:
         return "<p>Nothing is sold.</p>"
     try:
         lines = sensitivity(market, menu)
-    except NotAMarket as large:
-        return f"<p>{escape(str(large))}</p>"
+    except NotAMarket as error:
+        return f"<p>{escape(str(error))}</p>"
     head = [f"Profit, {menu['currency']}", *(f"{100 * shift:+g} %" for shift in SHIFTS), "Pays down to", "Pays up to"]
-    drawn = [
+    series = [
         Series(
             line.thing, [(100 * shift, profit / NANO) for shift, profit in zip(line.shifts, line.profits, strict=True)]
         )
         for line in lines
     ]
     axis = Axis(f"profit, {menu['currency']}")
-    chart = line_chart("Profit by shift", drawn, Axis("shift, %"), axis)
+    chart = line_chart("Profit by shift", series, Axis("shift, %"), axis)
     return chart + _table(head, break_even_rows(lines, _amount))
 
 
 def _choice_charts(menu: Mapping[str, Any], valuation: Valuation) -> str:
     by_name = {tier["name"]: tier for tier in menu["tiers"]}
     limits = [cap for tier in menu["tiers"] if (cap := tier["conversation_tokens_max"]) is not None]
-    # No cap is drawn a little above the largest one, for the longest answer may be a thousand times as long.
+    # "No cap" is drawn a little above the largest cap, for the longest answer may be a thousand times as long.
     longest = round(1.25 * max(limits)) if limits else int(valuation.steps.tokens[-1])
     caps, prices = [], []
-    for one in _thinned(menu["assignment"]):
-        tier = by_name.get(one["tier"])
-        cap = 0 if tier is None else longest if (most := tier["conversation_tokens_max"]) is None else most
-        caps.append((one["urgency_per_s"], float(cap)))
-        prices.append((one["urgency_per_s"], 0.0 if tier is None else tier["price_nanousd"] / NANO))
+    for entry in _thinned(menu["assignment"]):
+        tier = by_name.get(entry["tier"])
+        cap = 0 if tier is None else longest if (tier_cap := tier["conversation_tokens_max"]) is None else tier_cap
+        caps.append((entry["urgency_per_s"], float(cap)))
+        prices.append((entry["urgency_per_s"], 0.0 if tier is None else tier["price_nanousd"] / NANO))
     urgency = Axis("urgency r, 1/s", logarithmic=caps[0][0] > 0 and caps[-1][0] > 20 * caps[0][0])
     marks = {} if len(limits) == len(menu["tiers"]) else {float(longest): "no cap"}
     cap_chart = line_chart("Cap by urgency", _stepped(caps, urgency), urgency, Axis("cap, tokens", marks=marks))
@@ -198,7 +203,7 @@ def _choice_charts(menu: Mapping[str, Any], valuation: Valuation) -> str:
 
 
 def _stepped(points: list[Point], axis: Axis) -> list[Series]:
-    """Return steps that begin left of the first point, with the types themselves as dots where they are few."""
+    """Return steps that begin left of the first point, with the types as dots where they are few."""
     start = points[0][0] / 1.5 if axis.logarithmic else 0.0
     steps = Series("up to this urgency", [(start, points[0][1]), *points], "step")
     return [steps, Series("types", points, "dots")] if len(points) <= TYPES_MARKED else [steps]
@@ -214,7 +219,7 @@ def _excluded(menu: Mapping[str, Any]) -> str:
     share = menu["totals"]["excluded_share"]
     if share == 0:
         return "<p>Every type is served.</p>"
-    urgencies = [one["urgency_per_s"] for one in menu["assignment"] if one["tier"] is None]
+    urgencies = [entry["urgency_per_s"] for entry in menu["assignment"] if entry["tier"] is None]
     return (
         f"<p>{100 * share:.1f} % of conversations are not served: "
         f"those of an urgency from {min(urgencies):.4g} to {max(urgencies):.4g} per second.</p>"
@@ -225,8 +230,8 @@ def _profit_chart(menu: Mapping[str, Any], advice: Advice) -> str:
     totals = menu["totals"]
     bars = [("single plan", totals["single_plan_profit_nanousd"] / NANO)]
     bars += [(f"{line.tiers} tier{'s' if line.tiers > 1 else ''}", line.profit / NANO) for line in advice.lines]
-    named = [("full menu", totals["full_menu_profit_nanousd"]), ("first best", totals["first_best_nanousd"])]
-    bars += [(name, profit / NANO) for name, profit in named if profit is not None]
+    benchmarks = [("full menu", totals["full_menu_profit_nanousd"]), ("first best", totals["first_best_nanousd"])]
+    bars += [(name, profit / NANO) for name, profit in benchmarks if profit is not None]
     resumed = [None, *(line.profit_if_resumed / NANO for line in advice.lines), None, None]
     legend = '<ul class="legend"><li><i class="c0"></i>bought once</li><li><i class="c1"></i>if resumed</li></ul>'
     axis = Axis(f"profit, {menu['currency']}")
@@ -265,8 +270,8 @@ def _worth_chart(menu: Mapping[str, Any], valuation: Valuation) -> str:
     last = max(1, int(np.searchsorted(-steps.survival, -0.01)))
     series = []
     for row in types.tolist():
-        one = slice(row, row + 1)
-        worth = np.cumsum(valuation.gains(one, valuation.left(one))[0])[:last] / NANO
+        this_type = slice(row, row + 1)
+        worth = np.cumsum(valuation.gains(this_type, valuation.left(this_type))[0])[:last] / NANO
         points = [(0.0, 0.0), *zip(steps.tokens[:last].tolist(), worth.tolist(), strict=True)]
         series.append(Series(f"r = {valuation.urgency_per_s[row]:.4g}/s", _thinned(points)))
     end = int(steps.tokens[last - 1])
@@ -287,17 +292,17 @@ def _slacks_table(menu: Mapping[str, Any], valuation: Valuation) -> str:
     steps, names = valuation.steps, [tier["name"] for tier in menu["tiers"]]
     caps = [tier["conversation_tokens_max"] for tier in menu["tiers"]]
     places = [len(steps.tokens) if cap is None else int(np.searchsorted(steps.tokens, cap, "right")) for cap in caps]
-    takes = np.array([names.index(one["tier"]) if one["tier"] in names else -1 for one in menu["assignment"]])
+    takes = np.array([names.index(entry["tier"]) if entry["tier"] in names else -1 for entry in menu["assignment"]])
     gains = np.zeros((len(takes), len(names) + 1))
     gains[:, 1:] = worth_at(valuation, np.array(places, dtype=np.int64)) - [
         tier["price_nanousd"] for tier in menu["tiers"]
     ]
     rows = []
     for place, name in enumerate(["not served", *names]):
-        some = gains[takes == place - 1]
-        if not len(some):
+        takers_gains = gains[takes == place - 1]
+        if not len(takers_gains):
             continue
-        losses = (some[:, [place]] - some).min(axis=0)
+        losses = (takers_gains[:, [place]] - takers_gains).min(axis=0)
         smaller = shown(losses[place - 1]) if place > 1 else "–"
         larger = shown(losses[place + 1]) if place < len(names) else "–"
         others = shown(np.delete(losses, [0, place]).min()) if len(names) > (place > 0) else "–"
