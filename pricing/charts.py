@@ -24,7 +24,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What an axis shows. A logarithmic axis must have positive values; ``marks`` are named in place of ticks near them."""
+    """What an axis shows. A logarithmic axis must have positive values; ``marks`` replace the ticks near them."""
 
     label: str
     logarithmic: bool = False

@@ -1,4 +1,4 @@
-"""The frontier of profit against customers' surplus: the best menu at each weight of the surplus, each with its bound."""
+"""The frontier of profit against customers' surplus: the best menu at each weight of surplus, each with its bound."""
 
 from __future__ import annotations
 

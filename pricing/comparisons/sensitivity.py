@@ -1,4 +1,4 @@
-"""A menu's profit where the market differs from the assumed one, and how far it may differ before the menu does not pay."""
+"""A menu's profit where the market differs from the assumed one, and the difference at which it no longer pays."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def offer_in(valuation: Valuation, tiers: Sequence[Mapping[str, Any]]) -> Offer:
 
 
 def _break_even(lead: Callable[[float], float], sign: int) -> float | None:
-    """Return the nearest shift at which the lead is lost, to within ``FINE``: first by strides, for a lead may come back."""
+    """Return the nearest shift at which the lead is lost, to within ``FINE``: first by strides, as a lead may return."""
     stride = FURTHEST / STRIDES
     last = 0.0
     for strides in range(1, STRIDES + 1):

@@ -143,7 +143,7 @@ def _wanted(worth: Floats, ladder: _Ladder) -> Floats:
 
 
 def _merged(valuation: Valuation, worth: Floats, caps: Ints, ladder: _Ladder, place: int) -> _Ladder:
-    """Return the tiers with the tier at ``place`` merged with the next smaller one, on the cap that loses less profit."""
+    """Return the tiers with the tier at ``place`` merged with the next smaller one, on the cap that loses less."""
     first, last = ladder.start(place), int(ladder.ends[place])
     below = int(ladder.columns[place - 1]) if place else None
     column = int(ladder.columns[place])

@@ -127,7 +127,7 @@ def own_prices(overrides: Mapping[str, int]) -> dict[str, int]:
 
 
 def own_version(version: str, prices: Mapping[str, int]) -> str:
-    """Return a menu's version with a customer's own prices: ``v1+c900,o5`` states those of a conversation and output."""
+    """Return a menu's version with a customer's own prices: ``v1+c900,o5`` has a conversation's and output's."""
     if not prices:
         return version
     letters = (f"{letter}{prices[field]}" for letter, field in OWN_PRICES.items() if field in prices)
