@@ -70,11 +70,11 @@ class Call:
     _ttft_ms: int | None = None
 
     def __init__(
-        self, live: Live, wanted: Parameters, key: Key, disconnects: Disconnects, monotonic: Callable[[], float]
+        self, live: Live, request: Parameters, key: Key, disconnects: Disconnects, monotonic: Callable[[], float]
     ) -> None:
         self.live = live
-        self.wanted = wanted
-        self.content_type = EVENT_STREAM if wanted.stream else JSON
+        self.wanted = request
+        self.content_type = EVENT_STREAM if request.stream else JSON
         self._key = key
         self._disconnects = disconnects
         self._monotonic = monotonic

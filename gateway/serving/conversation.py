@@ -19,41 +19,43 @@ class ConversationFinder:
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
 
-    async def conversation(self, named: str | None, session: str | None, key: Key, wanted: Parameters) -> str | None:
+    async def conversation(
+        self, conversation_id: str | None, session: str | None, key: Key, request: Parameters
+    ) -> str | None:
         """Return the conversation that a call's headers or body name or continue; None begins a conversation."""
         param = "X-Conversation-Id"
-        if named is None:
-            named, param = session or wanted.conversation, "conversation"
-        if named is not None and not CONVERSATION.fullmatch(named):
+        if conversation_id is None:
+            conversation_id, param = session or request.conversation, "conversation"
+        if conversation_id is not None and not CONVERSATION.fullmatch(conversation_id):
             raise BadRequest("A conversation id is 1 to 128 of A-Za-z0-9._:-", param=param)
-        referenced = await self._led_by_items(key, wanted) if wanted.references else None
-        if wanted.previous is not None:
-            continued = await self._led_to(key, (of_answer_id(wanted.previous, key.secret),))
+        referenced = await self._led_by_items(key, request) if request.references else None
+        if request.previous is not None:
+            continued = await self._led_to(key, (of_answer_id(request.previous, key.secret),))
             if continued is None:  # nobody continues another customer's answer
                 raise BadRequest(
-                    f"There is no answer {wanted.previous[:64]!r} to go on from.",
+                    f"There is no answer {request.previous[:64]!r} to go on from.",
                     code="previous_response_not_found",
                     param="previous_response_id",
                 )
-            return named or continued or None
-        if named is not None:
-            return named
+            return conversation_id or continued or None
+        if conversation_id is not None:
+            return conversation_id
         if referenced:
             return referenced
-        answers = [wanted.brought_back] if wanted.brought_back else []
+        answers = [request.brought_back] if request.brought_back else []
         return (
-            await self._led_to(key, threads(wanted.tool_results, answers, key.secret, wanted.brought_history)) or None
+            await self._led_to(key, threads(request.tool_results, answers, key.secret, request.brought_history)) or None
         )
 
-    async def _led_by_items(self, key: Key, wanted: Parameters) -> str:
+    async def _led_by_items(self, key: Key, request: Parameters) -> str:
         """Return the conversation of the items that a body refers to, or ``""`` for items of several conversations.
 
         Raises:
             BadRequest: an item is in no answer to this customer that is still known.
         """
-        digests = [of_item(reference, key.secret) for reference in wanted.references]
+        digests = [of_item(reference, key.secret) for reference in request.references]
         names = await self._threads.given(key.bucket, key.digest, digests)
-        for item, name in zip(wanted.references, names, strict=True):
+        for item, name in zip(request.references, names, strict=True):
             if name is None:
                 raise BadRequest(f"There is no item {item[:64]!r} to refer to.", code="item_not_found", param="input")
         known = {name for name in names if name}
@@ -63,15 +65,15 @@ class ConversationFinder:
         return await self._threads.conversation(key.bucket, key.digest, digests)
 
     async def input_of(
-        self, wanted: Parameters, key: Key, conversation: str | None, *, kept_most: int, model_most: int | None
+        self, request: Parameters, key: Key, conversation: str | None, *, kept_most: int, model_most: int | None
     ) -> tuple[int, int]:
         """Return the most input tokens of a call, and their estimate where nobody counts them.
 
         What the upstream keeps of a conversation counts as all tokens of its calls here, where they are known. No model
         reads more than its length.
         """
-        bound, estimate = wanted.input_bound, wanted.input_estimate
-        if wanted.refers:
+        bound, estimate = request.input_bound, request.input_estimate
+        if request.refers:
             tokens_so_far = None
             if conversation is not None:
                 tokens_so_far = await self._threads.said_so_far(key.bucket, key.digest, conversation)

@@ -144,13 +144,13 @@ class Journey:
             raw = await self._intake.take(exchange, customer, confirm)
             body = await self._intake.read(raw, exchange, customer)
             dropped = self._rules.hosted.leave_out(body, self._rules.names)
-            wanted = self.dialect.read(body, len(raw))
+            request = self.dialect.read(body, len(raw))
             check_given(body, self._rules.passed_fields)
-            wanted.dropped = dropped + wanted.dropped
+            request.dropped = dropped + request.dropped
             if exchange.says_any_of(self._headers_looked_at):
-                wanted.headers, withheld = passed_headers(exchange.header, self._header_names)
-                wanted.dropped += withheld
-            ask = await self._ask(exchange, key, wanted)
+                request.headers, withheld = passed_headers(exchange.header, self._header_names)
+                request.dropped += withheld
+            ask = await self._ask(exchange, key, request)
             name = name_of(exchange)
             idempotent = None if name is None else await self._claim(key, ask, customer, name, raw)
         except (CallerGone, InvalidKey):
@@ -167,7 +167,7 @@ class Journey:
         del raw  # a prompt may be large, and the answer may take long
 
         live = self._keeper.take(hold, idempotent.once if idempotent else None)
-        call = Call(live, wanted, key, self._disconnects, self._monotonic)
+        call = Call(live, request, key, self._disconnects, self._monotonic)
         call.is_checked = self._spots.picks()
         finish, problem = await self._run(call, exchange, body, to_its_end=idempotent is not None)
         if call.has_left:
@@ -187,9 +187,9 @@ class Journey:
             settled = None if is_stopping else await exchange.in_time(settling, SETTLE_WAIT_S)
             await self._end(call, exchange, settled, problem)
 
-    async def _claim(self, key: Key, ask: Ask, customer: str, name: str, raw: bytes) -> IdempotentCall:
+    async def _claim(self, key: Key, ask: Ask, customer: str, idempotency_key: str, raw: bytes) -> IdempotentCall:
         """Claim the call's Idempotency-Key."""
-        digest = key_digest(self.dialect.endpoint, name)
+        digest = key_digest(self.dialect.endpoint, idempotency_key)
         seal = Seal.of(key.text, digest)
         body = seal.body(raw)
         stored_answer = await self._idempotency_claims.claim(ask.bucket, customer, digest, body, ask.id)
@@ -205,21 +205,21 @@ class Journey:
                 await self._idempotency_claims.free(ask.bucket, customer, idempotent.digest, ask.id)
             raise
 
-    async def _ask(self, exchange: Exchange, key: Key, wanted: Parameters) -> Ask:
+    async def _ask(self, exchange: Exchange, key: Key, request: Parameters) -> Ask:
         """Return what the call requests, with the conversation that it belongs to."""
-        if wanted.model not in self._rules.names:
-            raise ModelNotFound(f"The model {wanted.model[:64]!r} is not served here.", param="model")
+        if request.model not in self._rules.names:
+            raise ModelNotFound(f"The model {request.model[:64]!r} is not served here.", param="model")
         tier = exchange.header(b"x-tokencap-tier")
         if tier is not None and not self._rules.callers_choose_tier:
             raise TierChangeNotAllowed("A tier cannot be chosen per conversation here.", param="X-Tokencap-Tier")
         conversation = None
-        named = exchange.header(b"x-conversation-id")
-        session = None if named is not None else self._session(exchange, key)
-        if named is not None or session is not None or wanted.goes_on():
-            conversation = await self._conversation_finder.conversation(named, session, key, wanted)
+        conversation_id = exchange.header(b"x-conversation-id")
+        session = None if conversation_id is not None else self._session(exchange, key)
+        if conversation_id is not None or session is not None or request.goes_on():
+            conversation = await self._conversation_finder.conversation(conversation_id, session, key, request)
         client_request_id = exchange.header(b"x-request-id")
         bound, estimate = await self._conversation_finder.input_of(
-            wanted, key, conversation, kept_most=self._rules.kept_tokens_max, model_most=self._rules.model_tokens_max
+            request, key, conversation, kept_most=self._rules.kept_tokens_max, model_most=self._rules.model_tokens_max
         )
         return Ask(
             id=exchange.request_id,
@@ -227,16 +227,16 @@ class Journey:
             key_digest=key.digest,
             conversation=conversation or exchange.request_id,
             endpoint=self.dialect.endpoint,
-            model=wanted.model,
-            stream=wanted.stream,
-            choices=wanted.choices,
-            requested_tokens=wanted.requested_tokens,
+            model=request.model,
+            stream=request.stream,
+            choices=request.choices,
+            requested_tokens=request.requested_tokens,
             input_bound=bound,
             input_estimate=estimate,
             tier_chosen=tier,
             client_request_id=client_request_id[:200] if client_request_id else None,
-            generates=wanted.generates,
-            end_user=wanted.end_user,
+            generates=request.generates,
+            end_user=request.end_user,
             is_count=self.dialect.endpoint == COUNT_TOKENS,
             model_tokens_max=self._rules.model_tokens_max,
         )

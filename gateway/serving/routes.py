@@ -144,10 +144,10 @@ class CustomerRoutes:
             was_read = await exchange.drop_body(self._dropping)
         except CallerGone:
             return
-        closes = [] if was_read else [("connection", "close")]
+        close_header = [] if was_read else [("connection", "close")]
         dialect = self._dialects.get(exchange.path)
         payload = error.body() if dialect is None else dialect.refusal(error, exchange.request_id)
-        await exchange.reply(error.status, payload, [*error.headers.items(), *closes])
+        await exchange.reply(error.status, payload, [*error.headers.items(), *close_header])
 
     def _not_served(self, why: str) -> Handler:
         async def refuse(exchange: Exchange) -> None:

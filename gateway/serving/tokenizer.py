@@ -76,12 +76,12 @@ def read_tokenizer(source: str) -> LocalTokenizer:
         if not Path(source).is_file():
             raise StartupError(f"TOKENCAP_TOKENIZER: there is no file {source}.", exit_code=2)
         try:
-            read = import_module("tokenizers").Tokenizer.from_file(source)
+            tokenizer = import_module("tokenizers").Tokenizer.from_file(source)
         except ImportError as error:
             raise StartupError(f"TOKENCAP_TOKENIZER: {EXTRA}.", exit_code=2) from error
         except Exception as error:
             raise StartupError(f"TOKENCAP_TOKENIZER: {source} cannot be read: {error}.", exit_code=2) from error
-        return LocalTokenizer(lambda text: read.encode(text, add_special_tokens=False).ids)
+        return LocalTokenizer(lambda text: tokenizer.encode(text, add_special_tokens=False).ids)
     try:
         vocabularies = import_module("bpe_openai")
     except ImportError as error:

@@ -56,15 +56,15 @@ TOO_LITTLE = re.compile(
 )
 
 
-def cap_reached(error: UpstreamRefused, wanted: Parameters, hold: Hold) -> TokencapError:
+def cap_reached(error: UpstreamRefused, request: Parameters, hold: Hold) -> TokencapError:
     """Return a refusal as its caller sees it: as a reached cap where the grant was too small for the upstream.
 
     Where the caller's own limit is too small, the upstream's refusal stays as it is.
     """
-    named = NAMED_LIMIT.fullmatch(error.param or "") or NAMED_LIMIT.search(error.message)
+    names_limit = NAMED_LIMIT.fullmatch(error.param or "") or NAMED_LIMIT.search(error.message)
     is_too_little = error.code == "integer_below_min_value" or TOO_LITTLE.search(error.message)
-    is_callers = wanted.requested_tokens is not None and wanted.requested_tokens <= hold.grant
-    if not (named and is_too_little) or is_callers:
+    is_callers = request.requested_tokens is not None and request.requested_tokens <= hold.grant
+    if not (names_limit and is_too_little) or is_callers:
         return error
     remaining = f"{hold.grant} tokens are left, which is less than the model's endpoint takes for an answer"
     if hold.bound_by == "period":

@@ -47,8 +47,8 @@ def answer_headers(hold: Hold, dropped: tuple[str, ...] = ()) -> Headers:
 
 @lru_cache(maxsize=1024)
 def _terms_headers(tier: str | None, menu_version: str | None) -> tuple[tuple[bytes, bytes], ...]:
-    named = ((b"x-tokencap-tier", tier), (b"x-tokencap-menu-version", menu_version))
-    return tuple((name, written(value)) for name, value in named if value is not None)
+    headers = ((b"x-tokencap-tier", tier), (b"x-tokencap-menu-version", menu_version))
+    return tuple((name, written(value)) for name, value in headers if value is not None)
 
 
 def charge_header(settled: Settled | None) -> Headers:

@@ -60,9 +60,9 @@ def check_given(body: Body, allowed: frozenset[str]) -> None:
             raise _unknown("file", reference, field)
 
 
-def _unknown(what: str, reference: str, param: str) -> BadRequest:
+def _unknown(kind: str, reference: str, param: str) -> BadRequest:
     return BadRequest(
-        f"There is no {what} {reference[:64]!r} that was given to you: what the model's endpoint keeps is the house's.",
+        f"There is no {kind} {reference[:64]!r} that was given to you: what the model's endpoint keeps is the house's.",
         code="not_given",
         param=param,
     )

@@ -102,16 +102,16 @@ class Hosted:
             self._choice(body, choice, hosted_names, left_out)
 
     def _kept(
-        self, tools: list[Any], param: str, left_out: list[str], hosted_names: set[str] | None = None, deep: int = 0
+        self, tools: list[Any], param: str, left_out: list[str], hosted_names: set[str] | None = None, depth: int = 0
     ) -> list[Any]:
         """Return the tools that the caller runs; ``hosted_names`` takes the names of the others."""
         callers_tools: list[Any] = []
         for tool in tools:
             if not isinstance(tool, dict):
                 raise BadRequest(f"Tools in {param} are objects.", code="invalid_type", param=param)
-            if (hosted := hosted_type(tool)) is None and deep < TOO_DEEP:
+            if (hosted := hosted_type(tool)) is None and depth < TOO_DEEP:
                 if isinstance(inner := tool.get("tools"), list):
-                    inner_tools = self._kept(inner, param, left_out, hosted_names, deep + 1)
+                    inner_tools = self._kept(inner, param, left_out, hosted_names, depth + 1)
                     if inner and not inner_tools:
                         continue
                     tool = {**tool, "tools": inner_tools}

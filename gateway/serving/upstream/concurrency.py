@@ -90,8 +90,8 @@ class ConcurrencyLimit:
         self._inside[customer] -= 1
         if not self._inside[customer]:
             del self._inside[customer]
-        while (following := next(filter(self._may_enter, self._waiting), None)) is not None:
-            self._call_in(following)
+        while (next_customer := next(filter(self._may_enter, self._waiting), None)) is not None:
+            self._call_in(next_customer)
 
     def _call_in(self, customer: str) -> None:
         """Admit the customer's call that has waited longest, and put its other calls behind those of all others."""
