@@ -33,10 +33,10 @@ class Dialect(Protocol):
     def prompt(self, body: Body) -> Prompt | None:
         """Return the text of the prompt, or None where not all of it is text."""
 
-    def forward(self, body: Body, wanted: Parameters, *, grant: int, model: str) -> bytes:
+    def forward(self, body: Body, request: Parameters, *, grant: int, model: str) -> bytes:
         """Return the body for the upstream: what may pass, and the grant in every limit field."""
 
-    def reading(self, wanted: Parameters, *, grant: int) -> Reading:
+    def reading(self, request: Parameters, *, grant: int) -> Reading:
         """Return a reader of one answer."""
 
     def refusal(self, error: TokencapError, request_id: str) -> Any:

@@ -60,18 +60,18 @@ class Chat(OpenAI):
     def prompt(self, body: Body) -> Prompt | None:
         return prompt_of((body["messages"],), [body.get(name) for name in ("tools", "functions") if body.get(name)])
 
-    def forward(self, body: Body, wanted: Parameters, *, grant: int, model: str) -> bytes:
+    def forward(self, body: Body, request: Parameters, *, grant: int, model: str) -> bytes:
         own = (
             self._profile.chat_limits if body.get("prediction") is None else ("max_tokens",)
         )  # a prediction excludes the other
         limits = self._limits(body, own, OTHER_LIMITS, grant)
-        choices = {"n": wanted.choices} if wanted.choices > 1 else {}
+        choices = {"n": request.choices} if request.choices > 1 else {}
         return dumps(
-            {**self._passed(body, wanted, grant), "model": model, **choices, **limits, **self._streamed(body, wanted)}
+            {**self._passed(body, request, grant), "model": model, **choices, **limits, **self._streamed(body, request)}
         )
 
-    def reading(self, wanted: Parameters, *, grant: int) -> ChatReading:
-        return ChatReading(wanted, grant)
+    def reading(self, request: Parameters, *, grant: int) -> ChatReading:
+        return ChatReading(request, grant)
 
 
 def _tool_results(messages: list[dict[str, Any]]) -> tuple[str, ...]:

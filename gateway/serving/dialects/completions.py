@@ -53,15 +53,15 @@ class Completions(OpenAI):
     def prompt(self, body: Body) -> Prompt | None:
         return prompt_of((body["prompt"], body.get("suffix")))
 
-    def forward(self, body: Body, wanted: Parameters, *, grant: int, model: str) -> bytes:
+    def forward(self, body: Body, request: Parameters, *, grant: int, model: str) -> bytes:
         limits = self._limits(body, ("max_tokens",), OTHER_LIMITS, grant)
         choices = {"n": body["n"]} if body.get("n") is not None else {}
         return dumps(
-            {**self._passed(body, wanted, grant), "model": model, **choices, **limits, **self._streamed(body, wanted)}
+            {**self._passed(body, request, grant), "model": model, **choices, **limits, **self._streamed(body, request)}
         )
 
-    def reading(self, wanted: Parameters, *, grant: int) -> CompletionsReading:
-        return CompletionsReading(wanted, grant)
+    def reading(self, request: Parameters, *, grant: int) -> CompletionsReading:
+        return CompletionsReading(request, grant)
 
 
 class CompletionsReading(ChatReading):

@@ -42,11 +42,11 @@ class Embeddings(OpenAI):
     def prompt(self, body: Body) -> Prompt | None:
         return prompt_of((body["input"],))
 
-    def forward(self, body: Body, wanted: Parameters, *, grant: int, model: str) -> bytes:
+    def forward(self, body: Body, request: Parameters, *, grant: int, model: str) -> bytes:
         return dumps({**self._sieve.passed(body), "model": model})
 
-    def reading(self, wanted: Parameters, *, grant: int) -> PlainReading:
-        return PlainReading(wanted, grant)
+    def reading(self, request: Parameters, *, grant: int) -> PlainReading:
+        return PlainReading(request, grant)
 
 
 def _is_input(value: Any) -> bool:

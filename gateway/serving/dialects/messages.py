@@ -48,8 +48,8 @@ REASONS = {
 class MessagesReading(Reading):
     """Named events: a message, its blocks one after another, and at the end the reason of the end and the usage."""
 
-    def __init__(self, wanted: Parameters, grant: int) -> None:
-        super().__init__(wanted, grant)
+    def __init__(self, request: Parameters, grant: int) -> None:
+        super().__init__(request, grant)
         self._message: dict[str, Any] = {}
         self._blocks = Blocks()
         self._is_begun = False
@@ -142,8 +142,8 @@ class MessagesReading(Reading):
             thought = _thought(reported)
             output, is_disputed = said_output(count(reported.get("output_tokens")), thought, None, None)
             self._note_usage(latest, Usage(output, **_input(latest), reasoning_tokens=thought, is_disputed=is_disputed))
-        beside = ((name, value) for name, value in event.items() if name not in ("type", "delta", "usage"))
-        self._beside |= {name: value for name, value in beside if value is not None}
+        others = ((name, value) for name, value in event.items() if name not in ("type", "delta", "usage"))
+        self._beside |= {name: value for name, value in others if value is not None}
         if isinstance(delta, dict) and isinstance(reason := delta.get("stop_reason"), str) and reason:
             self._ending = {**self._ending, **{name: value for name, value in delta.items() if value is not None}}
             self._ended[0] = REASONS.get(reason, "stop")
@@ -222,9 +222,9 @@ def _later(before: dict[str, Any], latest: dict[str, Any]) -> dict[str, Any]:
 
 def _input(usage: dict[str, Any]) -> dict[str, Any]:
     """Return the input tokens and the cached tokens among them; Anthropic's input is without its cached parts."""
-    fresh, read = count(usage.get("input_tokens")), count(usage.get("cache_read_input_tokens")) or 0
-    written = count(usage.get("cache_creation_input_tokens")) or 0
-    return {"input_tokens": None if fresh is None else fresh + read + written, "cached_tokens": read}
+    fresh, cached = count(usage.get("input_tokens")), count(usage.get("cache_read_input_tokens")) or 0
+    cache_written = count(usage.get("cache_creation_input_tokens")) or 0
+    return {"input_tokens": None if fresh is None else fresh + cached + cache_written, "cached_tokens": cached}
 
 
 def _thought(usage: dict[str, Any]) -> int:
@@ -306,14 +306,14 @@ class Messages(Anthropic):
     def prompt(self, body: Body) -> Prompt | None:
         return prompt_of((body.get("system"), body["messages"]), body.get("tools"))
 
-    def forward(self, body: Body, wanted: Parameters, *, grant: int, model: str) -> bytes:
+    def forward(self, body: Body, request: Parameters, *, grant: int, model: str) -> bytes:
         passed = self._sieve.passed(body, grant)
-        wanted.dropped += bound_thought(passed, grant)
-        own_fields = {"model": model, "max_tokens": grant, **streamed(body, wanted)}
+        request.dropped += bound_thought(passed, grant)
+        own_fields = {"model": model, "max_tokens": grant, **streamed(body, request)}
         return dumps({**passed, **own_fields})
 
-    def reading(self, wanted: Parameters, *, grant: int) -> MessagesReading:
-        return MessagesReading(wanted, grant)
+    def reading(self, request: Parameters, *, grant: int) -> MessagesReading:
+        return MessagesReading(request, grant)
 
 
 class CountTokens(Anthropic):
@@ -343,11 +343,11 @@ class CountTokens(Anthropic):
     def prompt(self, body: Body) -> Prompt | None:
         return None
 
-    def forward(self, body: Body, wanted: Parameters, *, grant: int, model: str) -> bytes:
+    def forward(self, body: Body, request: Parameters, *, grant: int, model: str) -> bytes:
         return dumps({**self._sieve.passed(body), "model": model})
 
-    def reading(self, wanted: Parameters, *, grant: int) -> PlainReading:
-        return PlainReading(wanted, grant)
+    def reading(self, request: Parameters, *, grant: int) -> PlainReading:
+        return PlainReading(request, grant)
 
 
 def _messages(body: Body) -> list[dict[str, Any]]:

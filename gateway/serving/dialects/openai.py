@@ -42,10 +42,10 @@ class OpenAI:
     def broken_off(self, error: TokencapError, request_id: str) -> bytes:
         return event(dumps(error.body()))
 
-    def _passed(self, body: Body, wanted: Parameters, grant: int) -> Body:
+    def _passed(self, body: Body, request: Parameters, grant: int) -> Body:
         """Return the fields of a body that reach the upstream, with no larger thinking budget than the grant."""
         passed = self._sieve.passed(body, grant)
-        wanted.dropped += bound_thought(passed, grant)
+        request.dropped += bound_thought(passed, grant)
         return passed
 
     def _limits(self, body: Body, own: Iterable[str], others: Iterable[str], grant: int) -> Body:
@@ -54,10 +54,10 @@ class OpenAI:
             own = (*own, *(name for name in others if body.get(name) is not None))
         return dict.fromkeys(own, grant)
 
-    def _streamed(self, body: Body, wanted: Parameters) -> Body:
+    def _streamed(self, body: Body, request: Parameters) -> Body:
         """Return the fields that ask a completion to stream with its usage, or not to stream."""
-        if wanted.comes_whole or not self._profile.asks_usage:
-            return streamed(body, wanted)
+        if request.comes_whole or not self._profile.asks_usage:
+            return streamed(body, request)
         requested = {"include_usage": True} | (
             {"continuous_usage_stats": True} if self._profile.continuous_usage else {}
         )

@@ -45,10 +45,10 @@ FAILURES = frozenset({"response.failed", "response.cancelled", "error"})
 class ResponsesReading(Reading):
     """Numbered events, each named by its ``type``. The last event has the whole response, with the usage in it."""
 
-    def __init__(self, wanted: Parameters, grant: int) -> None:
-        super().__init__(wanted, grant)
+    def __init__(self, request: Parameters, grant: int) -> None:
+        super().__init__(request, grant)
         self._is_created = False
-        self._response = _response(wanted.model)  # as the upstream last sent it
+        self._response = _response(request.model)  # as the upstream last sent it
         self._items = Items()
         self._number = -1
 
@@ -298,13 +298,13 @@ class Responses(OpenAI):
             return None  # only the upstream has the earlier part of the conversation
         return prompt_of((body.get("instructions"), body["input"]), body.get("tools"))
 
-    def forward(self, body: Body, wanted: Parameters, *, grant: int, model: str) -> bytes:
+    def forward(self, body: Body, request: Parameters, *, grant: int, model: str) -> bytes:
         limits = self._limits(body, ("max_output_tokens",), OTHER_LIMITS, grant)
-        passed = self._passed(body, wanted, grant)
-        return dumps({**passed, "model": model, **limits, **streamed(body, wanted)})
+        passed = self._passed(body, request, grant)
+        return dumps({**passed, "model": model, **limits, **streamed(body, request)})
 
-    def reading(self, wanted: Parameters, *, grant: int) -> ResponsesReading:
-        return ResponsesReading(wanted, grant)
+    def reading(self, request: Parameters, *, grant: int) -> ResponsesReading:
+        return ResponsesReading(request, grant)
 
 
 def _items(value: Any) -> list[dict[str, Any]]:

@@ -42,17 +42,17 @@ class ChatReading(Reading):
     _like: FastPath | None = None
     _text_of: int | None = None  # the choice of the last chunk, where that was text of one choice and nothing else
 
-    def __init__(self, wanted: Parameters, grant: int) -> None:
-        super().__init__(wanted, grant)
+    def __init__(self, request: Parameters, grant: int) -> None:
+        super().__init__(request, grant)
         self._frame = self._lacked()  # the fields that every chunk repeats: id, created, …
         self._carried: dict[str, Any] = {}  # fields of chunks that the caller was not sent
         self._messages: list[dict[str, Any]] = [
-            {} for _ in range(wanted.choices)
+            {} for _ in range(request.choices)
         ]  # the assembled deltas of each choice
         self._choices: dict[int, dict[str, Any]] = {}  # assembled for a caller that does not stream
         self._last: dict[int, dict[str, Any]] = {}  # how choices ended, until nothing more can come of them
         self._come: set[int] = set()  # choices of which anything came
-        self._usages = ChoiceUsages.of(wanted)
+        self._usages = ChoiceUsages.of(request)
 
     def _take_run(self, events: list[bytes], start: int) -> tuple[int, bytes]:
         fast_path = self._like
@@ -178,8 +178,8 @@ class ChatReading(Reading):
     def _in_order(self, shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return a chunk's choices after empty lower choices that had not begun: clients go by their places."""
         latest = max(choice["index"] for choice in shown)
-        come = {choice["index"] for choice in shown}
-        new = [index for index in range(self._begun, latest) if index not in come]
+        present = {choice["index"] for choice in shown}
+        new = [index for index in range(self._begun, latest) if index not in present]
         self._begun = max(self._begun, latest + 1)
         begun = [{"index": index, **self._shown({}), "logprobs": None, "finish_reason": None} for index in new]
         return sorted([*begun, *shown], key=itemgetter("index")) if begun else shown

@@ -28,11 +28,11 @@ class ChoiceUsages:
         self._running: dict[int, Usage] = {}  # the newest of each choice
 
     @classmethod
-    def of(cls, wanted: Parameters) -> ChoiceUsages | None:
+    def of(cls, request: Parameters) -> ChoiceUsages | None:
         """Return the adder of the usages of a call's choices, or None where there is only one choice."""
-        if wanted.choices == 1:
+        if request.choices == 1:
             return None
-        return cls(wanted.choices, counted_apart=wanted.counted_apart, runs_apart=wanted.runs_apart)
+        return cls(request.choices, counted_apart=request.counted_apart, runs_apart=request.runs_apart)
 
     @property
     def are_all_here(self) -> bool:

@@ -97,8 +97,8 @@ class Items:
         if place is not None:
             is_same = place in self._open and _may_be(item, self._items[place])
             return place if is_same and not (begins and names_of(item)) else None
-        alike = [candidate for candidate in self._open if _may_be(item, self._items[candidate])]
-        return None if begins or not alike else max(alike)
+        matching = [candidate for candidate in self._open if _may_be(item, self._items[candidate])]
+        return None if begins or not matching else max(matching)
 
     def _add(self, event: Event, item: Item) -> int:
         """Take a new item; return its place."""
@@ -123,8 +123,8 @@ class Items:
         item_id = item.get("id") or event.get("item_id") or item.get("call_id") or f"item_{place}"
         return {**event, "item_id": item_id, "output_index": place}
 
-    def _grow(self, place: int, where: tuple[str, int, str], text: str) -> None:
-        self._pieces.setdefault(place, {}).setdefault(where, []).append(text)
+    def _grow(self, place: int, key: tuple[str, int, str], text: str) -> None:
+        self._pieces.setdefault(place, {}).setdefault(key, []).append(text)
         self._wrote.add(place)
 
     def _written(self, place: int, name: str) -> list[str]:

@@ -65,17 +65,17 @@ class Reading(ABC):
     _is_final = False
     _figures = 0  # how many figures of the output came while more output was to come
 
-    def __init__(self, wanted: Parameters, grant: int) -> None:
+    def __init__(self, request: Parameters, grant: int) -> None:
         self.tool_calls: list[str] = []
         """Ids of the tool calls in the answer."""
-        self._wanted = wanted
+        self._wanted = request
         self._grant = grant
-        self._granted = grant * wanted.choices
+        self._granted = grant * request.choices
         self._events = Events()
         self._halves = Halves()
-        self._tokens = [0] * wanted.choices
+        self._tokens = [0] * request.choices
         self._ended: dict[int, str] = {}
-        self._tails = [""] * wanted.choices
+        self._tails = [""] * request.choices
         self._said: dict[str, Any] = {}  # the upstream's last usage, whole
 
     @property

@@ -77,9 +77,9 @@ class Halves:
         return value
 
 
-def _within(around: Around | None, where: Event, name: str) -> Around | None:
+def _within(around: Around | None, frame: Event, name: str) -> Around | None:
     """Return the maker of an event for a value under a name of an object."""
-    return None if around is None else lambda inner: around({**where, name: inner})
+    return None if around is None else lambda inner: around({**frame, name: inner})
 
 
 def _listed(around: Around) -> Around:

@@ -13,8 +13,8 @@ from gateway.serving.meter import Usage, count
 class PlainReading(Reading):
     """Embeddings, or a count: one JSON object. Its usage, where it has one, has the input tokens."""
 
-    def __init__(self, wanted: Any, grant: int) -> None:
-        super().__init__(wanted, grant)
+    def __init__(self, request: Any, grant: int) -> None:
+        super().__init__(request, grant)
         self._answer: dict[str, Any] = {}
 
     def feed_whole(self, answer: Any) -> bytes:

@@ -31,9 +31,9 @@ def comes_whole(profile: Profile, body: Body, choices: int = 1) -> bool:
     return not (profile.always_streams or body.get("stream") or (profile.counts_choices_apart and choices > 1))
 
 
-def streamed(body: Body, wanted: Parameters) -> Body:
+def streamed(body: Body, request: Parameters) -> Body:
     """Return the field that asks the upstream to stream, or not to, as the caller wrote it."""
-    if not wanted.comes_whole:
+    if not request.comes_whole:
         return {"stream": True}
     return {"stream": False} if body.get("stream") is False else {}
 
@@ -63,13 +63,13 @@ def as_it_came(raw: bytes, answer: Any) -> bytes:
     remaining, parts, is_same = dict(answer), [], True
     try:
         for name, member, value in _members(raw.decode()):
-            value_wanted = remaining.pop(name, _MISSING)
-            if value_wanted is not _MISSING and (name in unchanged or _says(value.encode(), value_wanted)):
+            new_value = remaining.pop(name, _MISSING)
+            if new_value is not _MISSING and (name in unchanged or _says(value.encode(), new_value)):
                 parts.append(member.encode())
                 continue
             is_same = False
-            if value_wanted is not _MISSING:
-                parts.append(dumps({name: value_wanted})[1:-1])
+            if new_value is not _MISSING:
+                parts.append(dumps({name: new_value})[1:-1])
     except (ValueError, RecursionError):
         return dumps(answer)
     if is_same and not remaining:
