@@ -80,13 +80,13 @@ class CustomerRow:
 
     def without_subscription(self, now_ms: int) -> CustomerRow:
         """Return the row without a paid period; ``ended`` records the rest of a period that was open."""
-        paid_period = self.subscription
+        paid = self.subscription
         after = self.subscribed(None)
-        if paid_period is None or not paid_period.is_open(now_ms):
+        if paid is None or not paid.is_open(now_ms):
             return after
         return replace(
             after,
-            ended={"tier": paid_period.tier, "start": paid_period.start, "until": paid_period.until, "at": now_ms},
+            ended={"tier": paid.tier, "start": paid.start, "until": paid.until, "at": now_ms},
         )
 
     def terms(self) -> Customer:

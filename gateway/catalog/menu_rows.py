@@ -135,10 +135,8 @@ def add_menu(connection: Connection, body: Mapping[str, Any], *, source: str, cr
 def known_or_added(connection: Connection, body: Mapping[str, Any], *, source: str, created: int) -> Menu:
     """Return the public part of a menu, having written it if it is new: a version is a hash of its inputs."""
     menu = Menu.from_json(body)
-    known_version = connection.execute(
-        select(menus.c.version).where(menus.c.version == menu.version)
-    ).scalar_one_or_none()
-    return menu if known_version else add_menu(connection, body, source=source, created=created)
+    known = connection.execute(select(menus.c.version).where(menus.c.version == menu.version)).scalar_one_or_none()
+    return menu if known else add_menu(connection, body, source=source, created=created)
 
 
 def publish(

@@ -47,7 +47,7 @@ class Unauthorized(AdminProblem):
 
 
 class TooManyWrongTokens(AdminProblem):
-    """So many wrong tokens come that their refusals do not even wait; the right token is admitted all the same."""
+    """Too many wrong tokens come for their refusals to wait; the right token is admitted all the same."""
 
     status = 429
     code = "rate_limit_exceeded"

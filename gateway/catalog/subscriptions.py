@@ -181,8 +181,8 @@ def _begins(row: CustomerRow, start: int, now_ms: int) -> int:
     """Return when the paid part of the period from ``start`` begins: at the end of the last paid period, or now."""
     if row.ended is not None:
         return min(max(int(row.ended["at"]), start), now_ms)
-    paid_period = row.subscription
-    return paid_period.until if paid_period is not None and start <= paid_period.until <= now_ms else now_ms
+    paid = row.subscription
+    return paid.until if paid is not None and start <= paid.until <= now_ms else now_ms
 
 
 def _due(names: set[str], now_ms: int) -> Iterator[Select[Any]]:

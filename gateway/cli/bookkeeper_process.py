@@ -35,9 +35,8 @@ def bookkeeper(
 
 async def _keep_books(settings: Settings, watch_fd: int, valkey_socket: Path | None) -> None:
     with closing(Database(settings.ledger_url)) as database, suppress(MeteringUnavailable):
-        currency_of(
-            database, settings.given_currency, settings.currency
-        )  # any process may have started it, with any settings
+        # Any process may have started the bookkeeper, with any settings.
+        currency_of(database, settings.given_currency, settings.currency)
     stop = threading.Event()
     stop_signal = asyncio.create_task(told_to_stop(watch_fd))
     stop_signal.add_done_callback(lambda _: stop.set())

@@ -79,14 +79,14 @@ def add(
     print(f"{key_file.customers} customers, {key_file.keys} keys. {counts}.", file=sys.stderr)
     if key_file.lost:
         print(
-            f"{key_file.lost} of these keys were made by an earlier run and are shown once: where its file is lost, make "
-            "new ones with POST /admin/customers/{id}/keys.",
+            f"{key_file.lost} of these keys were made by an earlier run and are shown once: where its file is lost, "
+            "make new ones with POST /admin/customers/{id}/keys.",
             file=sys.stderr,
         )
 
 
 class KeptKeys:
-    """The file of new keys, opened before anything is created and only appended to; a new file that stays empty is removed.
+    """The file of new keys, opened before anything is created and only appended to; a new, empty file is removed.
 
     Keys are secrets: only its owner may read the file, also a file that existed before. A customer's line is on disk
     before the next request; a customer with a line from an earlier run gets another only for a new key.

@@ -100,7 +100,7 @@ def _app(arguments: Sequence[str]) -> typer.Typer:
 
 
 def _loaded(module: str) -> Any:
-    """Import a command's module with the garbage collector off: it frees hardly anything and takes a quarter of the time.
+    """Import a command's module with the garbage collector off: it frees little and takes a quarter of the time.
 
     Imported objects live as long as the process, so later collections leave them out, too.
     """

@@ -1,4 +1,4 @@
-"""Delivers notices from Redis to the operator's webhook: again until it takes them, for a day; the ledger never waits."""
+"""Delivers notices from Redis to the operator's webhook, repeatedly for a day; the ledger never waits."""
 
 from __future__ import annotations
 

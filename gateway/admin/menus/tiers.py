@@ -1,4 +1,4 @@
-"""The routes of ``/admin/tiers``: tiers typed by hand, each change a new menu in force at once, without a certificate."""
+"""The routes of ``/admin/tiers``: tiers typed by hand, each change a new menu at once, without a certificate."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Exports:
             bool, Query(alias="open", description="Also what is not closed and may still change.")
         ] = False,
     ) -> StreamingResponse:
-        """Stream the usage records of a month or of a span of time, oldest first: the bytes that `tokencap export` writes.
+        """Stream the usage records of a month or a span of time, oldest first: the bytes that `tokencap export` writes.
 
         A closed span is the same bytes for ever. An open span is refused, unless `open=true`; then the answer waits,
         up to two seconds, until every call that was settled before this request is in the book.

@@ -1,4 +1,4 @@
-"""``tokencap customers credit``, ``fee`` and ``prepaid``: an amount on a customer's bill, over a running gateway's admin side."""
+"""``tokencap customers credit``, ``fee`` and ``prepaid``: an amount on a customer's bill, over the admin API."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def fee(customer: Customer, amount: Amount, reason: Reason, url: Url, token: Tok
 
 
 def prepaid(customer: Customer, amount: Amount, reason: Reason, url: Url, token: Token, key: Key = None) -> None:
-    """Add what a customer paid in advance: its charges are drawn from it. The record is printed as it is in the ledger."""
+    """Add prepaid credit, from which a customer's charges are drawn; the record is printed as it is in the ledger."""
     body = {"amount_nanousd": amount, "reason": reason}
     _put(url, token, f"/admin/customers/{quote(customer, safe='')}/prepaid", body, key)
 

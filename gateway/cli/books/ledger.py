@@ -151,7 +151,10 @@ def _said(verification: Verification) -> list[str]:
         return [f"{name}, row {verification.bad.seq}{record}: {verification.bad.reason}."]
     summary = f"{name}: {verification.rows} rows, every one as it was written"
     if verification.dropped:
-        summary = f"{name}: {verification.rows} rows: {verification.dropped} were dropped by retention, the others are as they were written"
+        summary = (
+            f"{name}: {verification.rows} rows: {verification.dropped} were dropped by retention, "
+            "the others are as they were written"
+        )
     lines = [
         f"{summary}, but for {verification.erased} that were erased: {LEFT_OF_ERASED}"
         if verification.erased

@@ -135,6 +135,6 @@ def _day(difference: Difference) -> str:
 
 def _said(difference: Difference) -> str:
     return (
-        f"{_day(difference)}  {difference.model}  {difference.what}: ours {difference.ours:,}, theirs {difference.theirs:,}, "
-        f"{difference.difference:+,} ({difference.share:+.2%}): {difference.cause}."
+        f"{_day(difference)}  {difference.model}  {difference.what}: ours {difference.ours:,}, "
+        f"theirs {difference.theirs:,}, {difference.difference:+,} ({difference.share:+.2%}): {difference.cause}."
     )

@@ -36,6 +36,7 @@ def restore(
     with claimed(settings.data_dir), closing(Database(settings.ledger_url)) as database, timed("Restoring"):
         backup, verifications = restored(source, database, settings.data_dir.absolute())
     print(
-        f"Installation {backup.state.installation} is restored as it was at {backup.taken}, up to record {backup.state.seq}."
+        f"Installation {backup.state.installation} is restored as it was at {backup.taken}, "
+        f"up to record {backup.state.seq}."
     )
     tell(verifications)

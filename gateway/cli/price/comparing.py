@@ -77,7 +77,7 @@ def compare_models(
 
 def compare(menus: Files) -> None:
     """Show what several menus earn, leave to customers and earn if callers resume, each in its own market."""
-    named_menus = [(name_of(path), read_object(path, "MENU")) for path in menus]
+    loaded = [(name_of(path), read_object(path, "MENU")) for path in menus]
     fields = (
         ("profit", "profit_nanousd"),
         ("if resumed", "profit_if_resumed_nanousd"),
@@ -85,7 +85,7 @@ def compare(menus: Files) -> None:
         ("kept by customers", "customers_surplus_nanousd"),
     )
     rows = [["menu", "tiers", *(title for title, _ in fields), "not served"]]
-    for name, menu in named_menus:
+    for name, menu in loaded:
         try:
             Menu.from_json(menu)
             totals = menu["totals"]
@@ -94,10 +94,7 @@ def compare(menus: Files) -> None:
         except (NotAMenu, KeyError, TypeError) as error:
             raise StartupError(f"{name} is no computed menu.", exit_code=2) from error
     print(*columns(rows), sep="\n")
-    if (
-        len({str(sorted(menu["market"].items())) for _, menu in named_menus if isinstance(menu.get("market"), dict)})
-        > 1
-    ):
+    if len({str(sorted(menu["market"].items())) for _, menu in loaded if isinstance(menu.get("market"), dict)}) > 1:
         print("The menus are of different markets: each line is of its own.")
 
 
