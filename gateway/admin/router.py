@@ -40,25 +40,28 @@ The operator's side of tokencap: who may buy, what is sold, what was used.
 
 * **Who may**: send the admin token as `Authorization: Bearer tca-…`.
 * **Money** is in whole nano-units of the installation's currency: 10^9 are 1 USD. **Tokens** are whole numbers.
-* **Times** in answers are RFC 3339 in UTC; requests may also give milliseconds since 1970. Usage records keep
+* **Times** in answers are RFC 3339 in UTC; requests may also have milliseconds since 1970. Usage records keep
   milliseconds: they are hashed as they are.
 * **Lists** come page by page: pass `next_cursor` on as `cursor`.
 * **Refusals** are `application/problem+json`; `code` is for programs, `detail` for people.
-* **Repeating** a `POST` with the same `Idempotency-Key` changes nothing and gives the first answer again.
+* **Repeating** a `POST` with the same `Idempotency-Key` changes nothing and returns the first answer again.
 * Every change takes effect at once, and writes a row to `/admin/audit`. Where Redis cannot be reached the answer is
   503 and says whether the change is saved; if so it takes effect as soon as Redis is back.
 """
 
 TAGS = [
-    {"name": "customers", "description": "Who may buy: tier, period, limits of their own."},
-    {"name": "keys", "description": "API keys: the text is shown once, only its SHA-256 is kept."},
+    {"name": "customers", "description": "Customers: their tier, period and own limits."},
+    {"name": "keys", "description": "API keys: the text is shown once, only its SHA-256 is stored."},
     {"name": "tiers", "description": "Tiers typed by hand; each change is a new, immutable menu version."},
     {"name": "menus", "description": "Menus with a certificate: posted, put in force, taken back."},
     {
         "name": "pricing",
         "description": "The menu recomputed from what customers did: runs in the background, and their drafts.",
     },
-    {"name": "billing", "description": "What customers owe: credits and fees, sums, months that close, invoices."},
+    {
+        "name": "billing",
+        "description": "The amounts that customers owe: credits and fees, sums, months that close, invoices.",
+    },
     {"name": "usage", "description": "What was used, record by record."},
     {"name": "refusals", "description": "Calls that were refused, and by which limit."},
     {"name": "exports", "description": "Usage as files for billing."},

@@ -39,7 +39,7 @@ def _posted(
             alias="Idempotency-Key",
             min_length=1,
             max_length=255,
-            description="Repeating a request with the same key changes nothing and gives the first answer again, "
+            description="Repeating a request with the same key changes nothing and returns the first answer again, "
             "marked `Idempotency-Replayed: true`. A new API key's text is not shown again.",
         ),
     ] = None,

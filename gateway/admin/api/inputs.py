@@ -93,8 +93,8 @@ class Limits(Input):
     conversation_input_tokens_max: Whole | None = Field(
         default=None, description="Input tokens of one conversation.", examples=[100_000]
     )
-    requests_per_minute: Positive | None = Field(default=None, description="How fast calls may come.", examples=[60])
-    concurrency_max: Positive | None = Field(default=None, description="Calls at the same time.", examples=[4])
+    requests_per_minute: Positive | None = Field(default=None, description="The most calls per minute.", examples=[60])
+    concurrency_max: Positive | None = Field(default=None, description="The most calls at the same time.", examples=[4])
     spend_nanousd_max: Whole | None = Field(
         default=None, description="Charges of one period, in nano-units: 10^9 are 1 USD.", examples=[50_000_000_000]
     )

@@ -19,7 +19,7 @@ NOT_OURS = "This is not a next_cursor of this list."
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description=f"The most rows in one answer, up to {MAX_LIMIT}.")]
 Cursor = Annotated[
-    str | None, Query(max_length=1000, description="The `next_cursor` of the page before; leave it out for the first.")
+    str | None, Query(max_length=1000, description="The `next_cursor` of the page before; omit it for the first page.")
 ]
 
 
@@ -27,7 +27,7 @@ class Page(BaseModel, Generic[Row]):
     """A part of a list."""
 
     data: list[Row]
-    next_cursor: str | None = Field(description="Asks for the next page; null on the last one.")
+    next_cursor: str | None = Field(description="The `cursor` of the next page; null on the last page.")
 
 
 def position_of(cursor: str, *kinds: type) -> tuple[Any, ...]:

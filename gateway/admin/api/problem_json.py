@@ -19,7 +19,7 @@ MEDIA_TYPE = "application/problem+json"
 class FieldProblem(BaseModel):
     """What is wrong with one field."""
 
-    field: str = Field(description="Where: names and positions joined by dots; empty for the body as a whole.")
+    field: str = Field(description="The place: names and positions joined by dots; empty for the whole body.")
     message: str
 
 
@@ -29,7 +29,7 @@ class Problem(BaseModel):
     type: str = Field(description="A name for the kind of problem, `urn:tokencap:` and the code.")
     title: str = Field(description="The kind of problem in a few words.")
     status: int
-    detail: str = Field(description="One sentence about this very case.")
+    detail: str = Field(description="One sentence about this case.")
     code: str = Field(description="Stable, for programs.")
     errors: list[FieldProblem] | None = Field(default=None, description="The fields, where the status is 422.")
     tiers: dict[str, Any] | None = Field(
@@ -37,7 +37,8 @@ class Problem(BaseModel):
     )
     violation: str | None = Field(default=None, description="With `certificate_violated`: the worst place in the menu.")
     saved: dict[str, Any] | None = Field(
-        default=None, description="With 503: what the answer would have been. A new key's text is here and only here."
+        default=None,
+        description="With 503: the answer that Redis prevented. A new key's text is here and nowhere else.",
     )
 
 
@@ -122,20 +123,20 @@ COMPONENT = "#/components/schemas/{model}"
 REFERENCE = {"$ref": COMPONENT.format(model="Problem")}
 
 _EXAMPLES: dict[int, tuple[str, str, str]] = {
-    400: ("The head says something twice", "invalid_request", "Authorization comes twice."),
+    400: ("A header comes twice", "invalid_request", "Authorization comes twice."),
     401: ("No admin token, or a retired one", "invalid_admin_token", str(Unauthorized().message)),
     403: (
         "The role of the token is not enough",
         "not_allowed",
         "The role billing may put at most 5000000000 nano-units on a bill at once.",
     ),
-    404: ("Nothing is there under that name", "not_found", "There is no customer cus_7f3a."),
+    404: ("Nothing has that name", "not_found", "There is no customer cus_7f3a."),
     409: (
-        "It exists already, or is not in a state for this",
+        "It exists already, or its state does not allow this",
         "already_exists",
         "Another customer has this external_id.",
     ),
     413: ("The body is too large", "request_too_large", "A request body is at most 16,777,216 bytes."),
-    422: ("A field is not what it has to be", "invalid_request", "tier: The menu in force has no tier 'gold'."),
+    422: ("A field is invalid", "invalid_request", "tier: The menu in force has no tier 'gold'."),
     503: ("The ledger or Redis cannot be reached", "metering_unavailable", SavedOnly(None).message),
 }

@@ -31,7 +31,9 @@ class CreditNoteShown(BaseModel):
     """A credit note. It is never changed; the credit is on the invoice of the month in which it was written."""
 
     id: str = Field(description="The credit's record.", examples=["crd_5bd0c1f2a47e9c3d10fa2b64"])
-    number: str = Field(description="Without a gap, in the order in which they were issued.", examples=["CN-000007"])
+    number: str = Field(
+        description="Numbers have no gap, in the order in which notes were issued.", examples=["CN-000007"]
+    )
     customer: str
     external_id: str | None
     name: str
@@ -39,7 +41,7 @@ class CreditNoteShown(BaseModel):
     record: str | None = Field(description="The record that is credited; null for the invoice as a whole.")
     amount_nanousd: int
     currency: str
-    reason: str | None = Field(description="Null once its customer was erased.")
+    reason: str | None = Field(description="Null once the customer was erased.")
     issuer: InvoiceIssuer
     created: Moment
 
@@ -66,7 +68,7 @@ class CreditNotes:
     def credit_notes(
         self,
         customer: OfCustomer = None,
-        invoice: Annotated[OneLine | None, Query(description="Only those for this invoice.")] = None,
+        invoice: Annotated[OneLine | None, Query(description="Only notes for this invoice.")] = None,
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
     ) -> CreditNotesShown:
@@ -77,7 +79,7 @@ class CreditNotes:
         return CreditNotesShown(data=[CreditNoteShown(**note) for _, note in notes[:limit]], next_cursor=next_cursor)
 
     def credit_note(
-        self, note_id: str, accept: Annotated[str | None, Header(description="`text/html` is a page.")] = None
+        self, note_id: str, accept: Annotated[str | None, Header(description="`text/html` returns a page.")] = None
     ) -> Response:
         """Read a credit note by the id of its credit; with `Accept: text/html` as a printable page."""
         note = note_of(self._database, note_id) if note_id.isprintable() else None

@@ -37,7 +37,7 @@ Amount = Annotated[Positive, Field(description="In nano-units: 10^9 are 1 USD.",
 Reason = Annotated[
     OneLine,
     StringConstraints(max_length=REASON_MOST),
-    Field(description="Why: one line, kept beside the record.", examples=["Outage of 14 October"]),
+    Field(description="The reason, in one line, stored beside the record.", examples=["Outage of 14 October"]),
 ]
 
 
@@ -60,7 +60,7 @@ class PrepaidShown(BaseModel):
 
     customer: str
     currency: str
-    left_nanousd: int = Field(description="By all records that are in the ledger; what is in flight is not drawn yet.")
+    left_nanousd: int = Field(description="By all records in the ledger; in-flight calls are not drawn yet.")
 
 
 class NewCredit(Input):
@@ -73,10 +73,11 @@ class NewCredit(Input):
     amount_nanousd: Amount
     reason: Reason
     record: OneLine | None = Field(
-        default=None, description="The record that it is for: all credits for it are at most what it charged."
+        default=None, description="The record that the credit is for: all credits for it are at most its charge."
     )
     invoice: OneLine | None = Field(
-        default=None, description="The final invoice that it is for, as a whole: all credits are at most its total."
+        default=None,
+        description="The final invoice that the credit is for, as a whole: all credits are at most its total.",
     )
 
     @model_validator(mode="after")
@@ -115,7 +116,7 @@ class Adjustments:
         routes.add("POST", f"{path}/credits", self.credit, "Credit a customer", 403, 404, 409, **record_answer)
         routes.add("POST", f"{path}/fees", self.charge, "Charge a customer a fee", 403, 404, 409, **record_answer)
         routes.add("POST", f"{path}/prepaid", self.prepay, "Add prepaid credit", 403, 404, 409, **record_answer)
-        routes.add("GET", f"{path}/prepaid", self.prepaid, "Read what is left of prepaid credit", 404)
+        routes.add("GET", f"{path}/prepaid", self.prepaid, "Read the remaining prepaid credit", 404)
 
     def credit(self, customer_id: str, body: NewCredit, posted: Post, role: Role) -> UsageShown:
         """Put a credit on the customer's bill, as a record with a negative charge in the open period."""

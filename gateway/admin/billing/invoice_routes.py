@@ -41,10 +41,12 @@ class InvoiceLine(BaseModel):
     tier: str | None
     menu_version: str | None
     quantity: int
-    unit: str = Field(description="What is counted: `conversation`, `period`, `tokens`, `fee`, `correction`, `credit`.")
-    unit_nanousd: int | None = Field(description="The price of one; of a million tokens. Null for corrections.")
+    unit: str = Field(
+        description="The unit that is counted: `conversation`, `period`, `tokens`, `fee`, `correction`, `credit`."
+    )
+    unit_nanousd: int | None = Field(description="The price of one unit, or of a million tokens. Null for corrections.")
     amount_nanousd: int = Field(
-        description="Each call is rounded down by itself, so of tokens it may be a little less."
+        description="Each call is rounded down by itself, so an amount for tokens may be a little less."
     )
     records: int
     first_record: str
@@ -70,18 +72,22 @@ class InvoiceIssuer(BaseModel):
 class InvoicePrepaid(BaseModel):
     """The part of an invoice that prepaid credit pays: before + added = drawn + left."""
 
-    before_nanousd: int = Field(description="What was left of it when the month began.")
-    added_nanousd: int = Field(description="What was paid in advance in the month.")
-    drawn_nanousd: int = Field(description="What it pays of the total; a total below zero is added to what is left.")
+    before_nanousd: int = Field(description="The credit that was left when the month began.")
+    added_nanousd: int = Field(description="The amount that was paid in advance in the month.")
+    drawn_nanousd: int = Field(
+        description="The part of the total that it pays; a total below zero is added to the credit left."
+    )
     left_nanousd: int
-    due_nanousd: int = Field(description="The total less what is drawn: what is owed.")
+    due_nanousd: int = Field(description="The amount owed: the total less the amount drawn.")
 
 
 class InvoiceShown(BaseModel):
     """An invoice. Its lines add up to its total; a final one is never changed."""
 
     id: str = Field(examples=["inv_2026-10_cus_5bd0c1f2a47e9c3d10fa2b64"])
-    number: str | None = Field(description="Without a gap, in the order in which they became final; null on a draft.")
+    number: str | None = Field(
+        description="Numbers have no gap, in the order in which invoices became final; null on a draft."
+    )
     status: Literal["draft", "final"]
     customer: str
     external_id: str | None
@@ -93,10 +99,10 @@ class InvoiceShown(BaseModel):
     prepaid: InvoicePrepaid | None = Field(
         default=None, description="Null where the customer has paid nothing in advance."
     )
-    records: int = Field(description="How many records count in the month.")
+    records: int = Field(description="The number of records that count in the month.")
     ledger: InvoiceLedger
     issuer: InvoiceIssuer
-    created: Moment | None = Field(description="When it became final.")
+    created: Moment | None = Field(description="When the invoice became final.")
 
 
 class InvoicesShown(Page[InvoiceShown]):
@@ -124,10 +130,11 @@ class Invoices:
 
     def invoices(
         self,
-        period: Annotated[MonthName | None, Query(description="Only of this month, by customer.")] = None,
+        period: Annotated[MonthName | None, Query(description="Only invoices of this month, by customer.")] = None,
         customer: OfCustomer = None,
         status: Annotated[
-            Literal["draft", "final"] | None, Query(description="Only these; drafts are of a `period`.")
+            Literal["draft", "final"] | None,
+            Query(description="Only invoices of this status; drafts are listed by `period`."),
         ] = None,
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
@@ -153,7 +160,7 @@ class Invoices:
         )
 
     def invoice(
-        self, invoice_id: str, accept: Annotated[str | None, Header(description="`text/html` is a page.")] = None
+        self, invoice_id: str, accept: Annotated[str | None, Header(description="`text/html` returns a page.")] = None
     ) -> Response:
         """Read a final invoice or a draft; with `Accept: text/html` as a printable page."""
         invoice = self._book.one(invoice_id)

@@ -51,13 +51,13 @@ class PeriodShown(BaseModel):
 
     period: str
     state: Literal["open", "waiting", "closed"] = Field(
-        description="`open` before it ended for anybody, `closed` once it is closed of all, `waiting` between."
+        description="`open` before it ended for any customer, `closed` once it is closed for all, `waiting` between."
     )
-    customers: int = Field(description="Who there was in it.")
-    closed: int = Field(description="Of how many it is closed.")
-    invoices: int = Field(description="Its final invoices.")
-    total_nanousd: int = Field(description="What those come to.")
-    waiting_for: list[WaitingShown] = Field(description="The first 100 of those of whom it is not.")
+    customers: int = Field(description="The number of customers in the month.")
+    closed: int = Field(description="The number of customers for which it is closed.")
+    invoices: int = Field(description="The number of its final invoices.")
+    total_nanousd: int = Field(description="The sum of these invoices.")
+    waiting_for: list[WaitingShown] = Field(description="The first 100 customers for which it is not closed.")
 
 
 class Periods:
@@ -73,8 +73,8 @@ class Periods:
         self._closing = Closing(services.database, services.redis, issuer, patience_ms=patience, now_ms=services.now_ms)
 
     def add_to(self, routes: Routes) -> None:
-        routes.add("GET", "/periods/{period}", self.period, "Read how a month stands", 404)
-        routes.add("POST", "/periods/{period}/close", self.close_period, "Close a month as far as it can be", 404)
+        routes.add("GET", "/periods/{period}", self.period, "Read the state of a month", 404)
+        routes.add("POST", "/periods/{period}/close", self.close_period, "Close a month as far as possible", 404)
 
     def period(self, period: Named) -> PeriodShown:
         """Report for how many customers a month is closed, and why the others wait."""

@@ -17,7 +17,8 @@ from gateway.ledger.read.read_your_writes import wait_until_booked
 By = Annotated[
     str,
     Query(
-        description="What the sums are by; a day is of the customer's zone.", json_schema_extra={"enum": [*FIELD_OF]}
+        description="The field that groups the sums; a day is of the customer's zone.",
+        json_schema_extra={"enum": [*FIELD_OF]},
     ),
 ]
 
@@ -28,20 +29,20 @@ class Total(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     calls: int = Field(description="Calls that were answered or reclaimed.")
-    conversations: int = Field(description="Conversations whose first output token is in it.")
+    conversations: int = Field(description="Conversations whose first output token is in the group.")
     input_tokens: int
     cached_tokens: int
     output_tokens: int
     reasoning_tokens: int
     billed_output_tokens: int
-    charge_nanousd: int = Field(description="With fees and, negative, credits.")
+    charge_nanousd: int = Field(description="Includes fees and, as negative amounts, credits.")
 
 
 class TotalsShown(BaseModel):
     """Sums by one field, in the order of its values, null last. Over all groups they are the same for every field."""
 
     data: list[Total]
-    closed: bool = Field(description="Whether all of it is closed: then it is the same for ever.")
+    closed: bool = Field(description="Whether the whole span is closed: then its sums are the same for ever.")
 
 
 class Totals:
@@ -52,7 +53,7 @@ class Totals:
         self._redis = services.redis
 
     def add_to(self, routes: Routes) -> None:
-        routes.add("GET", "/totals", self.totals, "Add up what was used and charged", 409)
+        routes.add("GET", "/totals", self.totals, "Add up usage and charges", 409)
 
     def totals(self, by: By, query: OfSpan) -> TotalsShown:
         """Add up the records of a month or of a span of time, by one of their fields or by day.

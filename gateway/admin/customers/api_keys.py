@@ -31,8 +31,8 @@ class NewKey(Input):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "production"}]})
 
-    name: OneLine | None = Field(default=None, description="What it is for.", examples=["production"])
-    expires: GivenMoment | None = Field(default=None, description="From then on it is refused; null is never.")
+    name: OneLine | None = Field(default=None, description="The purpose of the key.", examples=["production"])
+    expires: GivenMoment | None = Field(default=None, description="The key is refused from then on; null means never.")
 
 
 class Rotation(Input):
@@ -41,10 +41,10 @@ class Rotation(Input):
     model_config = ConfigDict(json_schema_extra={"examples": [{"overlap_s": 3600}]})
 
     overlap_s: int = Field(
-        default=0, ge=0, le=MAX_OVERLAP_S, description="How long the old key still works; with 0 it is revoked at once."
+        default=0, ge=0, le=MAX_OVERLAP_S, description="How long the old key still works; 0 revokes it at once."
     )
     expires: GivenMoment | None = Field(
-        default=None, description="When the new key expires. Left out, it lives as long again as the old one was to."
+        default=None, description="When the new key expires; if omitted, it has the old key's lifetime."
     )
 
 
@@ -54,7 +54,7 @@ class KeyShown(BaseModel):
     key_id: str = Field(examples=["key_0c41d7e2aa7b5f3c9e81d604"])
     customer: str = Field(examples=["cus_5bd0c1f2a47e9c3d10fa2b64"])
     name: str | None = Field(examples=["production"])
-    prefix: str = Field(description="How its text begins.", examples=["tc-7f-Qm3xKd"])
+    prefix: str = Field(description="The beginning of the key's text.", examples=["tc-7f-Qm3xKd"])
     created: Moment
     expires: Moment | None
     revoked: Moment | None
@@ -64,11 +64,11 @@ class KeyMade(KeyShown):
     """A new API key, with its text, which is not shown again."""
 
     key: str | None = Field(
-        description="What the customer sends as `Authorization: Bearer …`. Null where a repeated request made no key, "
-        "and for one that was made elsewhere.",
+        description="The text that the customer sends as `Authorization: Bearer …`. Null where a repeated request made "
+        "no key, and for a key made elsewhere.",
         examples=["tc-7f-Qm3xKd…"],
     )
-    replaces: str | None = Field(default=None, description="The key that it was rotated from.")
+    replaces: str | None = Field(default=None, description="The old key that it replaces.")
 
 
 class KeysShown(Page[KeyShown]):
@@ -97,7 +97,7 @@ class Keys:
         routes.add("POST", customer_path, self.create, "Make an API key", 404, 409)
         routes.add("GET", customer_path, self.list, "List a customer's API keys", 404)
         routes.add("DELETE", key_path, self.revoke, "Revoke an API key", 404)
-        routes.add("POST", f"{key_path}/rotate", self.rotate, "Replace an API key by a new one", 404, 409)
+        routes.add("POST", f"{key_path}/rotate", self.rotate, "Replace an API key by a new key", 404, 409)
 
     def create(self, customer_id: str, posted: Post, body: NewKey | None = None) -> KeyMade:
         """Make an API key. Its text is in this answer and nowhere else: only its SHA-256 is stored."""

@@ -42,11 +42,11 @@ class BulkKey(NewKey):
 
     sha256: Sha256 | None = Field(
         default=None,
-        description="SHA-256 of a key that the customer has already, 16 to 256 printable characters without spaces; "
-        "lower-case hexadecimal. Left out, a new key is made.",
+        description="SHA-256, in lower-case hexadecimal, of a key that the customer has already, which has 16 to 256 "
+        "printable characters and no spaces. If it is omitted, a new key is made.",
     )
     prefix: Beginning | None = Field(
-        default=None, description="How that key begins, to tell it by; not `tc-`.", examples=["sk-a1b2"]
+        default=None, description="The beginning of that key, to recognise it; not `tc-`.", examples=["sk-a1b2"]
     )
 
     @model_validator(mode="after")
@@ -64,8 +64,8 @@ class BulkCustomer(NewCustomer):
     keys: list[BulkKey] = Field(default_factory=list, max_length=KEYS_MOST)
     row: OneLine | None = Field(
         default=None,
-        description="With `upsert`, a name of your own for this row: tells a customer without an `external_id` that was "
-        "made of it before.",
+        description="With `upsert`, your own name for this row: it identifies a customer without an `external_id` that "
+        "the row created before.",
         examples=["customers.csv, row 12"],
     )
 
@@ -80,8 +80,8 @@ class BulkCustomers(Input):
     customers: list[BulkCustomer] = Field(min_length=1, max_length=MOST)
     upsert: bool = Field(
         default=False,
-        description="A customer that is there already, by its `external_id` or its `row`, is changed in the fields that "
-        "are given and gets the keys that it lacks; a deleted one stays as it is.",
+        description="An existing customer, found by its `external_id` or its `row`, is changed in the fields of its "
+        "row and gets the row's keys that it lacks; a deleted customer stays as it is.",
     )
 
 

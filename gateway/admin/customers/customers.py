@@ -120,11 +120,9 @@ class Customers:
         self,
         status: Annotated[Status | None, Query(description="Only customers of this status.")] = None,
         tier: Annotated[
-            TierName | None, Query(description="Only customers who have this tier now, however they came to it.")
+            TierName | None, Query(description="Only customers that have this tier now, however they got it.")
         ] = None,
-        external_id: Annotated[
-            OneLine | None, Query(description="Only the customers with this id of your own.")
-        ] = None,
+        external_id: Annotated[OneLine | None, Query(description="Only customers with this external id.")] = None,
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
     ) -> CustomersShown:
@@ -182,7 +180,8 @@ class Customers:
         customer_id: str,
         actor: Actor,
         erase: Annotated[
-            bool, Query(description="Also erase what names it or its users, for good: see docs/operator.md.")
+            bool,
+            Query(description="Also erase, for good, data that names the customer or its users: see docs/operator.md."),
         ] = False,
     ) -> None:
         """Delete a customer: its keys stop working at once, its live calls finish and are billed.

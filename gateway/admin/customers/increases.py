@@ -36,7 +36,7 @@ class NewIncrease(Limits):
         }
     )
 
-    until: GivenMoment = Field(description="From the first call after it on, the limits are as before.")
+    until: GivenMoment = Field(description="From the first call after this moment on, the limits are as before.")
     reason: Reason
 
 

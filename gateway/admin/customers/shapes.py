@@ -16,7 +16,7 @@ from pricing.menus.menu import own_prices
 
 OpenStatus = Literal["active", "blocked"]
 
-UNCHANGED = "Left out, it stays as it is."
+UNCHANGED = "If omitted, it stays as it is."
 PERCENTS = "The percents of a limit at which the webhook gets a notice; null is the installation's list, [] is none."
 
 
@@ -32,13 +32,15 @@ class NewCustomer(Input):
         default=None, description="A tier of the menu in force; without one no call is served.", examples=["basic"]
     )
     status: OpenStatus = Field(default="active", description="A blocked customer's calls are refused with 403.")
-    period: PeriodKind = Field(default="month", description="What quotas and spend limits are counted over.")
-    timezone: Zone = Field(default="UTC", description="Where its periods begin.", examples=["Europe/Berlin"])
+    period: PeriodKind = Field(default="month", description="The period that quotas and spend limits are counted over.")
+    timezone: Zone = Field(
+        default="UTC", description="The time zone in which its periods begin.", examples=["Europe/Berlin"]
+    )
     external_id: OneLine | None = Field(
-        default=None, description="Your own id of this customer, unique; exports carry it.", examples=["crm-1042"]
+        default=None, description="Your own id of this customer, unique; exports include it.", examples=["crm-1042"]
     )
     overrides: Overrides = Field(
-        default_factory=Overrides, description="Limits and prices of this customer's own, in the place of its tier's."
+        default_factory=Overrides, description="The customer's own limits and prices, which replace those of its tier."
     )
     notice_percents: Percents | None = Field(default=None, description=PERCENTS, examples=[[50, 80, 100]])
 
@@ -50,17 +52,17 @@ class CustomerChange(Input):
 
     name: OneLine = Field(default_factory=unset, description=UNCHANGED, examples=["Acme Ltd"])
     tier: TierName | None = Field(
-        default=None, description=f"From the next conversation on; null takes it away. {UNCHANGED}", examples=["pro"]
+        default=None, description=f"From the next conversation on; null removes the tier. {UNCHANGED}", examples=["pro"]
     )
     status: OpenStatus = Field(default_factory=unset, description=UNCHANGED)
     period: PeriodKind = Field(default_factory=unset, description=UNCHANGED)
     timezone: Zone = Field(default_factory=unset, description=UNCHANGED, examples=["Europe/Berlin"])
     external_id: OneLine | None = Field(
-        default=None, description=f"Null takes it away. {UNCHANGED}", examples=["crm-1042"]
+        default=None, description=f"Null removes it. {UNCHANGED}", examples=["crm-1042"]
     )
     overrides: Overrides | None = Field(
         default=None,
-        description=f"All of this customer's own limits and prices; null or {{}} takes them away. {UNCHANGED}",
+        description=f"All of this customer's own limits and prices; null or {{}} removes them. {UNCHANGED}",
     )
     notice_percents: Percents | None = Field(default=None, description=f"{PERCENTS} {UNCHANGED}", examples=[[50, 100]])
 
@@ -70,11 +72,11 @@ class TierChoice(Input):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"tier": "pro", "effective": "next_period"}]})
 
-    tier: TierName | None = Field(description="A tier of the menu in force then; null is none.", examples=["pro"])
+    tier: TierName | None = Field(description="A tier of the menu in force then; null is no tier.", examples=["pro"])
     effective: Literal["now", "next_period"] = Field(
         default="now",
-        description="`now`: from the next conversation on, and a change that was waiting is dropped. "
-        "`next_period`: from the start of the customer's next period; choosing the present tier drops what was waiting.",
+        description="`now`: from the next conversation on, and a pending change is dropped. "
+        "`next_period`: from the start of the customer's next period; the present tier drops a pending change.",
     )
 
 
@@ -97,18 +99,18 @@ class IncreaseShown(BaseModel):
 class CustomerShown(BaseModel):
     """A customer."""
 
-    id: str = Field(description="Ours, for ever.", examples=["cus_5bd0c1f2a47e9c3d10fa2b64"])
-    name: str = Field(description="Empty once erased.", examples=["Acme"])
-    tier: str | None = Field(description="The tier now.", examples=["basic"])
+    id: str = Field(description="The gateway's own id, which never changes.", examples=["cus_5bd0c1f2a47e9c3d10fa2b64"])
+    name: str = Field(description="Empty once the customer was erased.", examples=["Acme"])
+    tier: str | None = Field(description="The present tier.", examples=["basic"])
     status: Status
     period: PeriodKind
     timezone: str = Field(examples=["Europe/Berlin"])
     external_id: str | None = Field(examples=["crm-1042"])
-    overrides: dict[str, int] = Field(description="The limits and prices that are this customer's own.", examples=[{}])
+    overrides: dict[str, int] = Field(description="The customer's own limits and prices.", examples=[{}])
     certificate_withdrawn: bool = Field(
-        description="Whether it has prices of its own: what its menu's certificate claims does not hold for it then."
+        description="Whether the customer has prices of its own: its menu's certificate does not hold for it then."
     )
-    notice_percents: list[int] | None = Field(description="Null is the installation's.", examples=[None])
+    notice_percents: list[int] | None = Field(description="Null is the installation's list.", examples=[None])
     increase: IncreaseShown | None = Field(default=None, description="Limits that are raised for a time.")
     created: Moment
     menu_version: str | None = Field(description="The menu in force for this customer now.", examples=["manual-1f0c…"])

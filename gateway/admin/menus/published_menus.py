@@ -37,17 +37,17 @@ class Publishing(Input):
 
     effective: Effective = Field(
         default="now",
-        description="`now`: from each customer's next conversation on. `next_period`: from each one's next period on.",
+        description="`now`: from each customer's next conversation on. `next_period`: from its next period on.",
     )
     moves: dict[TierName, TierName] = Field(
-        default_factory=dict, description="Tier names of before, and what becomes of their customers."
+        default_factory=dict, description="Old tier names, and the new tiers of their customers."
     )
 
     arms: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
         default_factory=dict,
         max_length=20,
-        description="An experiment: menus of the same tiers, each with the share of customers created from now on that has it "
-        "instead, by nothing but their ids, until something else is published.",
+        description="An experiment: menus of the same tiers, each with the share of customers created from now on that "
+        "have it instead, chosen by their ids alone, until the next publication.",
     )
 
 
@@ -65,19 +65,19 @@ class MenuShown(BaseModel):
 
     version: str
     source: str = Field(
-        description="`mechanism`: computed and certified. `manual`: tiers typed by hand. `experiment`: a step from another."
+        description="`mechanism`: computed and certified. `manual`: typed by hand. `experiment`: a step from another menu."
     )
-    created: Moment = Field(description="When it came here.")
+    created: Moment = Field(description="When the menu was added.")
     bill: str
     currency: str
     tiers: list[str]
-    in_force: bool = Field(description="For customers whose periods are months in UTC.")
+    in_force: bool = Field(description="Whether it is in force for customers whose periods are months in UTC.")
     published: list[PublicationShown]
     own_prices: int = Field(
-        description="Where it is in force: how many customers have prices of their own, so that no certificate holds for them."
+        description="If it is in force: how many customers have prices of their own, so that no certificate holds."
     )
     resume_gain_nanousd: float | None = Field(
-        default=None, description="What a customer can gain by sending cut answers back, by the menu's certificate."
+        default=None, description="A customer's possible gain from sending cut answers back, by the menu's certificate."
     )
 
 
@@ -98,7 +98,7 @@ class Menus:
         path = "/menus/{version}"
         routes.add("POST", "/menus", self.post, "Post a menu with its certificate", 409)
         routes.add("GET", "/menus", self.list, "List menus")
-        routes.add("GET", path, self.read, "Read a menu, whole", 404)
+        routes.add("GET", path, self.read, "Read a complete menu", 404)
         routes.add("POST", f"{path}/publish", self.publish, "Put a menu in force", 404, 409)
         routes.add("POST", f"{path}/rollback", self.rollback, "Go back to a menu that was in force", 404, 409)
 

@@ -25,7 +25,7 @@ from pricing.menus.menu import PRICE_FIELDS, HangupBills, Menu, Tier
 
 MANUAL = "manual"
 
-Name = Annotated[TierName, Path(description="What the tier is called.", examples=["basic"])]
+Name = Annotated[TierName, Path(description="The name of the tier.", examples=["basic"])]
 
 Tiers = tuple[Tier, ...]
 
@@ -37,20 +37,20 @@ class TierInput(Limits):
         json_schema_extra={"examples": [{"conversation_tokens_max": 4000, "price_nanousd": 20_000_000}]}
     )
 
-    name: TierName | None = Field(default=None, description="The name in the path, if it is given here too.")
+    name: TierName | None = Field(default=None, description="The name in the path, if the body has one.")
     price_nanousd: Whole = Field(
         default=0, description="The price of one conversation, charged with its first token.", examples=[20_000_000]
     )
     period_price_nanousd: Whole | None = Field(default=None, description="A fee for each period: a subscription.")
     included_conversations: Whole | None = Field(
-        default=None, description="How many conversations a period's fee pays for."
+        default=None, description="The number of conversations that a period's fee includes."
     )
     input_nanousd_per_mtok: Whole | None = Field(default=None, description="A rate per million input tokens.")
     output_nanousd_per_mtok: Whole | None = Field(default=None, description="A rate per million billed output tokens.")
     hangup_bills: HangupBills | None = Field(
         default=None,
-        description="How a call is billed whose caller hung up, where the model's endpoint does not say how many tokens it"
-        " made; null is as TOKENCAP_HANGUP_BILLS says.",
+        description="How a call is billed if its caller hung up and the model's endpoint does not report the tokens"
+        " that it made; null is as TOKENCAP_HANGUP_BILLS says.",
     )
 
     def tier(self, name: str) -> Tier:
@@ -62,7 +62,7 @@ class TierShown(BaseModel):
     """A tier of the menu in force. Limits and prices that are null are not set."""
 
     name: str = Field(examples=["basic"])
-    conversation_tokens_max: int | None = Field(description="The cap; null is none.", examples=[4000])
+    conversation_tokens_max: int | None = Field(description="The cap; null is no cap.", examples=[4000])
     price_nanousd: int = Field(description="The price of one conversation.", examples=[20_000_000])
     period_tokens_max: int | None
     period_price_nanousd: int | None
@@ -75,7 +75,7 @@ class TierShown(BaseModel):
     spend_nanousd_max: int | None
     end_user_period_tokens_max: int | None
     hangup_bills: str | None
-    menu_version: str = Field(description="The menu it is on.", examples=["manual-1f0c9d2b77ae"])
+    menu_version: str = Field(description="The menu that the tier is on.", examples=["manual-1f0c9d2b77ae"])
 
 
 class TiersShown(BaseModel):

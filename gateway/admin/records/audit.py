@@ -39,10 +39,10 @@ class AuditRow(BaseModel):
     seq: int
     time: Moment
     actor: str = Field(description="The token that was used, by the beginning of its SHA-256.")
-    action: str = Field(description="What was done: `customer.create`, `key.rotate`, `tier.put`, …")
-    target: str = Field(description="The id or name of what was changed.")
-    before: dict[str, Any] | None = Field(description="As it was; null for something new.")
-    after: dict[str, Any] | None = Field(description="As it is now; null for something gone.")
+    action: str = Field(description="The kind of change: `customer.create`, `key.rotate`, `tier.put`, …")
+    target: str = Field(description="The id or name of the changed resource.")
+    before: dict[str, Any] | None = Field(description="The state before; null for a new resource.")
+    after: dict[str, Any] | None = Field(description="The state after; null for a removed resource.")
 
 
 class AuditRows(Page[AuditRow]):

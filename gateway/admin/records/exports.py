@@ -21,7 +21,7 @@ from gateway.ledger.billing.counted import records_counted_in
 from gateway.ledger.read.read_your_writes import wait_until_booked
 
 Kind = Literal["usage", "fee", "credit", "correction", "prepaid"]
-FormatName = Annotated[str, Query(description="Which kind of file.", json_schema_extra={"enum": list(FORMATS)})]
+FormatName = Annotated[str, Query(description="The format of the file.", json_schema_extra={"enum": list(FORMATS)})]
 
 AS_FILE = {
     "description": "The file.",
@@ -55,11 +55,13 @@ class Exports:
         query: OfSpan,
         format: FormatName = "jsonl",  # noqa: A002
         kind: Annotated[Kind | None, Query(description="Only records of this kind.")] = None,
-        tier: Annotated[TierName | None, Query(description="Only of this tier.")] = None,
-        key: Annotated[OneLine | None, Query(description="Only of this key, by its `key_id`.")] = None,
-        end_user: Annotated[EndUser | None, Query(description="Only this end user's, as the record has it.")] = None,
+        tier: Annotated[TierName | None, Query(description="Only records of this tier.")] = None,
+        key: Annotated[OneLine | None, Query(description="Only records of this key, by its `key_id`.")] = None,
+        end_user: Annotated[
+            EndUser | None, Query(description="Only records of this end user, as the record names it.")
+        ] = None,
         is_open: Annotated[
-            bool, Query(alias="open", description="Also what is not closed and may still change.")
+            bool, Query(alias="open", description="Also records that are not closed and may still change.")
         ] = False,
     ) -> StreamingResponse:
         """Stream the usage records of a month or a span of time, oldest first: the bytes that `tokencap export` writes.

@@ -20,11 +20,13 @@ class Refusal(BaseModel):
     time: int = Field(description="When, ms since 1970, UTC.", examples=[1767268800000])
     status: int = Field(examples=[429])
     code: str | None = Field(examples=["insufficient_quota"])
-    limit: str | None = Field(description="Which limit it was; null where it was none.", examples=["period_tokens_max"])
-    max: int | None = Field(description="How much that limit is.", examples=[100000])
-    used: int | None = Field(description="What was used of it.", examples=[99000])
-    held: int | None = Field(description="What calls that were running held of it.", examples=[400])
-    asked: int | None = Field(description="What the call asked for.", examples=[800])
+    limit: str | None = Field(
+        description="The limit that refused the call; null if no limit did.", examples=["period_tokens_max"]
+    )
+    max: int | None = Field(description="The amount of that limit.", examples=[100000])
+    used: int | None = Field(description="The amount of it that was used.", examples=[99000])
+    held: int | None = Field(description="The amount of it that running calls held.", examples=[400])
+    asked: int | None = Field(description="The amount that the call requested.", examples=[800])
     key_id: str | None = Field(examples=["key_0c41d7e2aa7b5f3c9e81d604"])
     request_id: str = Field(examples=["req_019b7a3e5c000123456789abcdef0123"])
 

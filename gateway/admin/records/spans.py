@@ -17,9 +17,9 @@ from gateway.ledger.read.queries import Span
 
 Period = Annotated[
     MonthName | None,
-    Query(description="A month, as `2026-10`, of each customer in its own zone; in place of `from` and `to`."),
+    Query(description="A month, as `2026-10`, in each customer's own zone; it replaces `from` and `to`."),
 ]
-OfCustomer = Annotated[OneLine | None, Query(description="Only this customer's.")]
+OfCustomer = Annotated[OneLine | None, Query(description="Only those of this customer.")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,8 @@ def _printed(name: str) -> str:
 
 
 EndUser = Annotated[str, StringConstraints(min_length=1, max_length=END_USER_MOST), AfterValidator(_printed)]
-From = Annotated[GivenMoment | None, Query(alias="from", description="The first moment: `from` ≤ time.")]
-To = Annotated[GivenMoment | None, Query(alias="to", description="The first moment no more: time < `to`.")]
+From = Annotated[GivenMoment | None, Query(alias="from", description="The start, inclusive: `from` ≤ time.")]
+To = Annotated[GivenMoment | None, Query(alias="to", description="The end, exclusive: time < `to`.")]
 
 
 class UsageShown(BaseModel):
@@ -34,54 +34,57 @@ class UsageShown(BaseModel):
 
     id: str = Field(description="The call's `x-request-id`.")
     kind: Literal["usage", "fee", "credit", "correction", "prepaid"]
-    corrects: str | None = Field(description="The record that a correction is about.")
+    corrects: str | None = Field(description="The record that a correction changes.")
     time: int = Field(description="When the call was admitted.")
     settled: int = Field(description="When its count was final.")
     customer: str
     key_id: str | None
     conversation: str | None
-    tier: str | None = Field(description="The tier it was served and charged by.")
-    tier_chosen: str | None = Field(description="The tier that the caller asked for.")
+    tier: str | None = Field(description="The tier by which the call was served and charged.")
+    tier_chosen: str | None = Field(description="The tier that the caller requested.")
     menu_version: str | None
     endpoint: str | None
     model: str | None
     stream: bool
     choices: int
     input_tokens: int
-    cached_tokens: int = Field(description="Of the input tokens.")
-    output_tokens: int = Field(description="As counted.")
-    reasoning_tokens: int = Field(description="Of the output tokens.")
-    billed_output_tokens: int = Field(description="What caps and quotas count: never more than was granted.")
-    cap_tokens: int | None = Field(description="What was granted, for each choice.")
+    cached_tokens: int = Field(description="Those of the input tokens that were cached.")
+    output_tokens: int = Field(description="The output tokens as counted.")
+    reasoning_tokens: int = Field(description="Those of the output tokens that were reasoning.")
+    billed_output_tokens: int = Field(
+        description="The output tokens that caps and quotas count: never more than were granted."
+    )
+    cap_tokens: int | None = Field(description="The tokens that were granted, for each choice.")
     requested_tokens: int | None = Field(description="The caller's own limit.")
-    finish: str | None = Field(description="How it ended: `complete`, `cap`, `disconnect`, `recovered`, …")
-    usage_source: str | None = Field(description="Whose count it is: `upstream`, `counted`, `checkpoint`, …")
+    finish: str | None = Field(description="How the call ended: `complete`, `cap`, `disconnect`, `recovered`, …")
+    usage_source: str | None = Field(description="The source of the count: `upstream`, `counted`, `checkpoint`, …")
     ttft_ms: int | None = Field(description="Time to the first token.")
     duration_ms: int | None
     charge_nanousd: int
     currency: str
     client_request_id: str | None = Field(description="The caller's own `x-request-id`.")
     chain: str
-    seq: int = Field(description="Its place in the chain.")
+    seq: int = Field(description="The record's position in the chain.")
     prev_hash: str
     hash: str = Field(description="SHA-256 over `prev_hash` and the record.")
-    end_user: str | None = Field(default=None, description="The customer's own user; left out where none was named.")
+    end_user: str | None = Field(default=None, description="The customer's own user; omitted if none was named.")
     input_source: str | None = Field(
-        default=None, description="Whose count the input is: `upstream`, `tokenizer`, `estimate`; left out without any."
+        default=None,
+        description="The source of the input count: `upstream`, `tokenizer`, `estimate`; omitted without any.",
     )
     usage_dispute: str | None = Field(
         default=None,
-        description="What the upstream's figures contradict: `itself`, one another, or `text`, what came with them; left"
-        " out where nothing.",
+        description="The contradiction of the upstream's figures: `itself`, with one another, or `text`, with the text"
+        " that came with them; omitted if there is none.",
     )
     conversation_cap_tokens: int | None = Field(
-        default=None, description="The cap of its conversation, as it began; left out on older records."
+        default=None, description="The cap of its conversation when that began; omitted on older records."
     )
     conversation_is_included: bool | None = Field(
-        default=None, description="Whether a subscription includes the conversation that it began; left out where not."
+        default=None, description="Whether a subscription includes the conversation that it began; omitted if not."
     )
     prepaid_nanousd: int | None = Field(
-        default=None, description="What the customer paid in advance; left out but on records of the kind `prepaid`."
+        default=None, description="The amount paid in advance; omitted except on records of the kind `prepaid`."
     )
 
 
@@ -105,12 +108,14 @@ class Usage:
 
     def list(
         self,
-        customer: Annotated[OneLine | None, Query(description="Only this customer's.")] = None,
+        customer: Annotated[OneLine | None, Query(description="Only records of this customer.")] = None,
         since: From = None,
         until: To = None,
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
-        end_user: Annotated[EndUser | None, Query(description="Only this end user's, as the record has it.")] = None,
+        end_user: Annotated[
+            EndUser | None, Query(description="Only records of this end user, as the record names it.")
+        ] = None,
     ) -> dict[str, Any]:
         """List usage records by time of admission.
 
