@@ -48,7 +48,7 @@ class CustomerRow:
     """``limits`` that are raised until ``increase_until``, and the ``reason``."""
     increase_until: int | None = None
     ended: dict[str, Any] | None = None
-    """A paid period that ended early, until the bookkeeper has settled it: ``tier``, ``start``, ``until`` and ``at``."""
+    """A paid period that ended early, until the bookkeeper settles it: ``tier``, ``start``, ``until`` and ``at``."""
     notice_percents: list[int] | None = None
 
     @property

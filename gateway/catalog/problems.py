@@ -101,7 +101,7 @@ class Invalid(AdminProblem):
 
 
 class SavedOnly(AdminProblem):
-    """The change is committed and Redis does not have it yet; ``saved`` is the answer that a working Redis would have allowed."""
+    """The change is committed and Redis does not have it yet; ``saved`` is the answer that Redis prevented."""
 
     status = 503
     code = "metering_unavailable"

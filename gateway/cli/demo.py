@@ -49,7 +49,7 @@ app = typer.Typer()
 
 
 class Terminal:
-    """Tells the story on standard output: on a terminal as a table redrawn in place, elsewhere as a line now and then."""
+    """Tells the story on standard output: a terminal shows a table redrawn in place, other output a line now and then."""
 
     def __init__(self) -> None:
         self._redraws = sys.stdout.isatty()

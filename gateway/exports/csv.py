@@ -40,7 +40,7 @@ def encode(records: Iterable[UsageRecord]) -> Iterator[bytes]:
 
 def _rows(records: Iterable[UsageRecord]) -> Iterator[str]:
     row = _Row()
-    # The module quotes a carriage return only where it is part of its own line end, so the line end has a carriage return.
+    # The module quotes a carriage return only where its own line end has one, so the line end has a carriage return.
     writer = csv.writer(row, lineterminator="\r\n")
     writer.writerow(FIELDS)
     yield row.text

@@ -1,4 +1,4 @@
-"""Usage records as JSON Lines: one object a line, the contract's fields in the contract's order. The canonical export."""
+"""Usage records as JSON Lines: one object a line, with the contract's fields in its order. The canonical export."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class LockedOut:
-    """A limit that refuses a customer's calls until it is raised or its period ends. ``time``: the first refusal, ms."""
+    """A limit that refuses a customer's calls until it is raised or its period ends, from ``time`` (ms) on."""
 
     time: int
     limit: str

@@ -99,8 +99,8 @@ Role = Annotated[str, Depends(_role)]
 
 
 class Adjustments:
-    """Credits, fees and prepaid credit. They are records of the chain but not usage: windows, limits and counts of calls
-    leave them out."""
+    """Credits, fees and prepaid credit. They are records of the chain but not usage: windows, limits and counts of
+    calls leave them out."""
 
     def __init__(self, services: AdminServices, replies: Replies) -> None:
         self._services = services
@@ -211,7 +211,7 @@ def _left_of(connection: Connection, customer_id: str, record_id: str, amount_na
 
 
 def _invoice_of(connection: Connection, customer_id: str, body: NewCredit) -> Invoiced | None:
-    """Return the final invoice that a credit is for, by its id or by a record on it; None for a record of an open month.
+    """Return the final invoice that a credit is for, by its id or a record on it; None for a record of an open month.
 
     Raises:
         Invalid: there is no such invoice, or the credits for it would exceed its total.

@@ -62,7 +62,7 @@ class SelfService:
         cursor: str | None,
         end_user: str | None,
     ) -> Any:
-        """Return a page of the records of the customer or an end user, once calls settled before the request are booked.
+        """Return a page of records of the customer or an end user, once calls settled before the request are booked.
 
         Raises:
             BadRequest: ``cursor`` is not one of this list.
