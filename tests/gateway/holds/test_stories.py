@@ -87,6 +87,12 @@ STORIES = {
         reserve  c2 acme                          -> InsufficientQuota
         reserve  c3 acme 10                       -> granted 10
     """,
+    "metered_spend_pays_for_the_input_and_for_every_choice": """
+        tier     basic output_nanousd_per_mtok=1000000 input_nanousd_per_mtok=1000000 spend_nanousd_max=300
+        customer acme basic
+        reserve  c1 acme 150 choices=2            -> granted 100
+        spend    acme                             -> used 0 held 300
+    """,
     "at_most_so_many_calls_at_once": """
         tier     basic concurrency_max=1
         customer acme basic
