@@ -32,6 +32,11 @@ UNACKED_AT = 24
 """Where Linux reports how many of our packets the other side has not acknowledged: four bytes of ``TCP_INFO``."""
 
 
+RESET_S = 0.05
+"""How long after the end of a connection the reset may follow that says that a request on it was not read: a server
+that shuts its connection down before it closes it resets it with the close."""
+
+
 class NotRead(UpstreamUnavailable):
     """The other side gave up a connection before it had read the request on it."""
 
@@ -232,8 +237,19 @@ class Connection(asyncio.Protocol):
                 self._break("The upstream sent a head without an end.")
 
     def eof_received(self) -> bool:
+        """Return whether the connection stays open for a moment, because a reset may follow."""
+        assert self._transport is not None
         self._is_unread = self._reply is not None and _has_unread(self.fileno)
-        return False
+        has_begun = self._framing or self._reply is None or self._reply.status
+        if has_begun or self._is_unread or self._transport.get_extra_info("sslcontext") is not None:
+            return False
+        asyncio.get_running_loop().call_later(RESET_S, self._end)
+        return True
+
+    def _end(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._is_unread = _has_unread(self.fileno)
+            self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None

@@ -69,7 +69,9 @@ async def test_a_process_that_may_be_another_program_is_not_killed(
     with claimed(directory) as data:
         data.remember(left)
 
-        with pytest.raises(StartupError, match=f"Process {worker.pid}, the worker of an earlier start"):
+        with pytest.raises(
+            StartupError, match=f"Process {worker.pid}, the worker of an earlier start on .*, does not end: stop it"
+        ):
             await retire(data, patience_s=0.05)
 
         assert data.remembered() == left

@@ -16,9 +16,10 @@ from gateway.serving.upstream.profiles import ANY, CHAT
 GRANT = 4
 
 
-def reading(*, stream: bool, choices: int) -> Reading:
+def reading(*, stream: bool, choices: int, **more: Any) -> Reading:
     chat = next(dialect for dialect in dialects(ANY) if dialect.endpoint == CHAT)
     body: Body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "stream": stream, "n": choices}
+    body |= more
     return chat.reading(chat.read(body, 100), grant=GRANT)
 
 
@@ -64,6 +65,40 @@ def test_an_answer_ends_once_and_with_all_of_its_text(case: str) -> None:
     assert one.reasons == whole.reasons == ends
     counted = count_output(one.observed, GRANT)
     assert counted.billed_output_tokens == len(text)
+
+
+CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(("delta", "end"), [({"tool_calls": [CALL]}, "tool_calls"), ({"content": "a"}, "stop")])
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_without_a_reason_ends_as_what_it_is(delta: dict[str, Any], end: str, stream: bool) -> None:
+    """A client that runs tools goes by the reason: a call of a tool that ends with ``stop`` is never run."""
+    tools = [{"type": "function", "function": {"name": "look_up"}}]
+    found = reading(stream=stream, choices=1, tools=tools)
+    event = {"id": "c", "choices": [{"index": 0, "delta": delta}]}
+
+    shown = found.feed(b"data: " + json.dumps(event).encode() + b"\n\ndata: [DONE]\n\n") + found.close()
+
+    if stream:
+        said = [json.loads(data)["choices"][0] for data in shown.replace(b"data: [DONE]", b"").split(b"data: ")[1:]]
+        assert [choice["finish_reason"] for choice in said if choice.get("finish_reason")] == [end]
+    else:
+        assert found.whole(1)["choices"][0]["finish_reason"] == end
+    assert found.reasons == [end]
+
+
+@pytest.mark.parametrize("wants_usage", [True, False])
+def test_every_event_says_that_the_usage_is_to_come_where_the_caller_wants_it(wants_usage: bool) -> None:
+    """As OpenAI's do: ``"usage": null`` in all but the last, and no such member where nobody wants it."""
+    options = {"stream_options": {"include_usage": True}} if wants_usage else {}
+    found = reading(stream=True, choices=1, **options)
+
+    shown = b"".join([found.feed(chunk("a", None)), found.feed(chunk("b", None)), found.feed(chunk("", "stop"))])
+
+    events = [json.loads(data) for data in shown.decode().split("data: ")[1:]]
+    assert len(events) >= 2
+    assert [event.get("usage", "absent") for event in events] == [None if wants_usage else "absent"] * len(events)
 
 
 def test_choices_that_end_in_each_chunk_in_turn_each_end_once() -> None:

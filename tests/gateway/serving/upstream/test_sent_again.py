@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -177,3 +178,44 @@ def test_it_is_sent_again_once(loop: Loop) -> None:
 
         run(loop, far, in_vain)
         assert far.seen == [1, 0]
+
+
+@loops
+@pytest.mark.parametrize("is_read", [False, True])
+def test_an_end_is_followed_by_word_of_what_was_not_read(loop: Loop, is_read: bool) -> None:
+    """A server shuts a connection down and then closes it: only the close says that a request was left unread."""
+
+    async def answer(listening: socket.socket) -> socket.socket:
+        here = asyncio.get_running_loop()
+        connection, _ = await here.sock_accept(listening)
+        await here.sock_recv(connection, 2**16)
+        await here.sock_sendall(connection, WHOLE)
+        return connection
+
+    async def calls() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.setblocking(False)
+            transport = pool(f"http://127.0.0.1:{listening.getsockname()[1]}/v1")
+            kept, first = await asyncio.gather(answer(listening), ask(transport))
+            assert await all_of(first) == b"{}"
+
+            again, second = asyncio.create_task(answer(listening)), asyncio.create_task(ask(transport))
+            await asyncio.to_thread(select.select, [kept], [], [])
+            if is_read:
+                kept.recv(2**16)
+            kept.shutdown(socket.SHUT_RDWR)
+            for _ in range(20):
+                await asyncio.sleep(0)  # the client reads the end
+            kept.close()
+
+            if is_read:
+                with pytest.raises(UpstreamUnavailable):
+                    await second
+                again.cancel()
+            else:
+                assert await all_of(await second) == b"{}"
+                (await again).close()
+            await transport.aclose()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(calls())
