@@ -96,6 +96,19 @@ def test_half_a_file_is_nothing_remembered(directory: Path, text: str) -> None:
         assert data.remembered() == Running()
 
 
+def test_a_list_is_replaced_whole(directory: Path) -> None:
+    """A process that reads while another list is written has all of the old one."""
+    with claimed(directory) as data:
+        data.remember(Running(ended_workers=("w_1",)))
+        before = data.running_file.read_text()
+        with data.running_file.open() as reading:
+            data.remember(Running(ended_workers=("w_2",)))
+
+            assert reading.read() == before
+        assert data.remembered().ended_workers == ("w_2",)
+        assert sorted(path.name for path in directory.glob("running*")) == ["running.json"]
+
+
 def test_a_socket_is_in_the_directory_where_its_path_is_short(directory: Path) -> None:
     """That is where anyone would look for it."""
     assert DataDir(directory).new_socket() == directory / "valkey" / "valkey.sock"

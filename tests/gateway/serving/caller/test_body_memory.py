@@ -54,6 +54,20 @@ async def test_who_waits_too_long_is_told_to_come_again_and_leaves_nothing() -> 
     await room.take("b", 10)
 
 
+async def test_room_that_comes_as_its_caller_hangs_up_goes_to_the_next() -> None:
+    room = BodyMemory(10, 10, wait_s=30)
+    await room.take("a", 10)
+    leaves, follows = (asyncio.create_task(room.take(name, 10)) for name in "bc")
+    await settled()
+
+    room.give_back("a", 10)
+    leaves.cancel()
+    await settled()
+
+    assert leaves.cancelled()
+    assert follows.done()
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 40), st.booleans()), max_size=40))
 async def test_room_is_conserved_whoever_gives_up(asked: list[tuple[str, int, bool]]) -> None:
     room, taken, high = BodyMemory(100, 40, wait_s=30), {"a": 0, "b": 0, "c": 0}, 0

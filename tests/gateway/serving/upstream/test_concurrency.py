@@ -103,6 +103,41 @@ async def test_a_place_is_never_lost_whoever_hangs_up_while_waiting() -> None:
         pass
 
 
+async def test_a_place_that_comes_as_its_caller_hangs_up_goes_to_the_next() -> None:
+    concurrency = ConcurrencyLimit(1, wait_s=60)
+    first = concurrency.place("acme")
+    await first.__aenter__()
+    leaves, follows = (asyncio.create_task(concurrency.place(name).__aenter__()) for name in ("acme", "beta"))
+    await settled()
+
+    await first.__aexit__(None, None, None)
+    leaves.cancel()
+    await settled()
+
+    assert leaves.cancelled()
+    assert follows.done()
+
+
+async def test_a_customer_that_was_called_in_goes_behind_those_that_wait() -> None:
+    """A customer with many waiting calls does not have the next place, too."""
+    crowd = Crowd(ConcurrencyLimit(8, wait_s=60))
+    calls = [asyncio.create_task(crowd.call(f"{name}{number}", name)) for name in "xy" for number in range(4)]
+    await settled()
+    for name in ("a0", "a1", "b0"):
+        calls.append(asyncio.create_task(crowd.call(name, name[0])))
+        await settled()
+    for name in ("x0", "y0"):
+        crowd.leave[name].set()
+        await settled()
+
+    assert crowd.inside[8:] == ["a0", "b0"]
+    for event in crowd.leave.values():
+        event.set()
+    await settled()
+    crowd.leave["a1"].set()
+    await asyncio.gather(*calls)
+
+
 async def test_without_a_limit_everybody_is_let_through() -> None:
     concurrency, inside = ConcurrencyLimit(None, wait_s=0), 0
     async with AsyncExitStack() as stack:
