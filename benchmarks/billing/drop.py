@@ -10,7 +10,6 @@ can go is dropped. It ends with 1 unless the totals are as before and the chain 
 from __future__ import annotations
 
 import argparse
-import random
 import sys
 import tempfile
 from collections.abc import Callable
@@ -19,7 +18,8 @@ from pathlib import Path
 
 from sqlalchemy import update
 
-from benchmarks.billing.months import fill, months, prepare, rows, sums, timed
+from benchmarks.billing.mixed_rows import planned, prepare, rows
+from benchmarks.billing.months import Meter, fill, months, sums
 from gateway.billing.retention import DAY_MS, Retention
 from gateway.ledger.billing.closings import close
 from gateway.ledger.billing_tables import closings
@@ -53,18 +53,24 @@ def measure_drop(count: int, url: str | None = None) -> int:
         database = Database(url or f"sqlite:///{Path(directory) / 'ledger.sqlite'}")
         database.migrate()
         prepare(database)
-        fill(database, count)
+        meter = Meter(database)
+        fill(database, planned(count, is_settled=False), meter)
         close_all(database)
         sealer = Sealer(database, lambda: LATER_MS)
-        timed("seal", count, partial(until_done, partial(sealer.turn, all_of_it=True)))
-        append(database, [{**next(rows(random.Random(1), 1, count)), "time": LATER_MS, "settled": LATER_MS}])
+        meter.timed("seal", count, partial(until_done, partial(sealer.turn, all_of_it=True)))
+        append(
+            database,
+            [{**next(rows(planned(count, is_settled=False)[-1:], count)), "time": LATER_MS, "settled": LATER_MS}],
+        )
         sealer.turn(all_of_it=True)  # the rows under the newest seal stay
         Rollup(database).bring_up_to_date(LATER_MS)
         before = sums(database, "kind")
-        timed("keep the totals of months", count, partial(until_done, Retention(database, lambda: LATER_MS, 62).turn))
+        meter.timed(
+            "keep the totals of months", count, partial(until_done, Retention(database, lambda: LATER_MS, 62).turn)
+        )
         deleting = Retention(database, lambda: LATER_MS + DAY_MS, None)
-        dropped = timed("delete their rows", count, partial(until_done, deleting.turn))
-        found = timed("verify what is left", count, partial(verify_chain, database))
+        dropped = meter.timed("delete their rows", count, partial(until_done, deleting.turn))
+        found = meter.timed("verify what is left", count, partial(verify_chain, database))
         is_same = sums(database, "kind") == before and found.is_sound and found.dropped == dropped
         database.close()
     print(f"{dropped} of {count} rows dropped: {'totals as before' if is_same else 'THE TOTALS DIFFER'}")

@@ -1,136 +1,103 @@
 """What billing costs: CPU µs a row to append, add up, invoice and export a million mixed rows, and the memory it takes.
 
-python -m benchmarks.billing.months                     a million rows in SQLite
-python -m benchmarks.billing.months --rows 100000 --database postgresql://…
+python -m benchmarks.billing.months                     a million rows in SQLite, as a gateway settles them
+python -m benchmarks.billing.months --order none        in no order of time
+python -m benchmarks.billing.months --rows 100000 --database postgresql://…     a server on this machine: its CPU counts, too
 
-Rows of all kinds of thirty customers in thirty zones, over the ends of three months of which two have a clock that is
-set; a tenth comes after its month was closed. The sums by record, customer, tier, key, end user, day, kind, menu version
-and invoice must be the same whole numbers, else it ends with 1.
+Rows of all kinds and endings of thirty customers in thirty zones, over three months of which one is a leap month and two
+have a clock that is set; each customer upgrades in the middle of each month, and a tenth comes after its month was
+closed. The sums by record, conversation, customer, tier, key, end user, day, kind, menu version and invoice must be the
+same whole numbers, and those that were counted as the rows were made, else it ends with 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import random
-import resource
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import func, select
 
-from gateway.billing.invoices import Issuer, drafted
-from gateway.billing.totals import FIELD_OF, SUMMED, totals_by
+from benchmarks.billing.mixed_rows import LATE, MONTHS, SUMMED, Plan, Witness, planned, prepare, rows
+from benchmarks.gateway.processes import cpu_s, tree
+from gateway.billing.invoices import Issuer, drafted, finalised
+from gateway.billing.totals import FIELD_OF, totals_by
 from gateway.exports.formats import FORMATS
-from gateway.ledger.billing.closings import bounds_of, close, months_of
+from gateway.ledger.billing.closings import close, months_of
 from gateway.ledger.billing.counted import Month, records_counted_in
-from gateway.ledger.billing.final_invoices import Terms
+from gateway.ledger.billing.final_invoices import Terms, invoice_of
 from gateway.ledger.book.appender import append
 from gateway.ledger.book.verify import verify_chain
 from gateway.ledger.database import WRITER_CACHE_KB, Database
 from gateway.ledger.read.queries import Span
-from gateway.ledger.tables import customers, menus
-from pricing.usage import UsageRecord
-from tests.gateway.ledger.records import ZONES
 
-MONTHS = ("2024-02", "2024-03", "2024-04")
-NAMES = {f"cus_{number:02d}": zone for number, zone in enumerate(ZONES)}
-MENU = {
-    **{"created": "2024-01-01T00:00:00Z", "currency": "USD", "bill": "conversation"},
-    "tiers": [
-        {"name": "t1", "price_nanousd": 900, "output_nanousd_per_mtok": 7_777_777, "input_nanousd_per_mtok": 333_333},
-        {"name": "t2", "price_nanousd": 1_000},
-    ],
-}
+CLOSED = ("2024-01", *MONTHS)
 AT_ONCE = 2_000
 ISSUER = Issuer((), (), "", "USD")
+TOTALLED = ("calls", "conversations", *SUMMED[:-1])
 
 
-def rows(draw: random.Random, count: int, first: int) -> Iterator[UsageRecord]:
-    """Yield rows of all kinds and endings around the ends of months."""
-    edges = {name: [edge for month in MONTHS for edge in bounds_of(month, zone)] for name, zone in NAMES.items()}
-    people = list(NAMES)
-    for number in range(first, first + count):
-        customer = draw.choice(people)
-        kind = draw.choices(("usage", "correction", "fee", "credit"), (90, 5, 2, 3))[0]
-        is_call = kind in ("usage", "correction")
-        tokens, input_tokens = (draw.randrange(2_000), draw.randrange(4_000)) if is_call else (0, 0)
-        tier = draw.choice(("t1", "t2"))
-        metered = (
-            tokens * 7_777_777 // 1_000_000 + input_tokens * 333_333 // 1_000_000 if tier == "t1" and tokens else 0
-        )
-        price = {"t1": 900, "t2": 1_000}[tier] if tokens and draw.random() < 0.3 else 0
-        charge = price + metered if is_call else draw.choice((5_000, 70)) * (-1 if kind == "credit" else 1)
-        at = draw.choice(edges[customer]) + draw.randrange(-86_400_000, 86_400_000)
-        yield {
-            **{"id": f"req_{number:012d}", "kind": kind, "corrects": None, "time": at, "settled": at + 9},
-            **{"customer": customer, "key_id": draw.choice(("key_1", "key_2")), "tier": tier, "tier_chosen": None},
-            **{
-                "conversation": f"c{draw.randrange(10_000)}" if is_call else None,
-                "menu_version": draw.choice(("m1", "m2")),
-            },
-            **{"endpoint": "/v1/chat/completions", "model": "aligned-1", "stream": True, "choices": 1},
-            **{"input_tokens": input_tokens, "cached_tokens": 0, "output_tokens": tokens, "reasoning_tokens": 0},
-            **{"billed_output_tokens": tokens, "cap_tokens": 4_096, "requested_tokens": None},
-            **{"finish": draw.choice(("complete", "cap", "disconnect", "recovered")) if is_call else None},
-            **{
-                "usage_source": "upstream" if is_call else None,
-                "ttft_ms": 3,
-                "duration_ms": 9,
-                "charge_nanousd": charge,
-            },
-            **{"currency": "USD", "client_request_id": None, "end_user": draw.choice((None, "ann", "bob"))},
-        }
+class Meter:
+    """CPU of this process, and of the database's server where there is one on this machine."""
+
+    def __init__(self, database: Database) -> None:
+        self._server: int | None = None
+        if not database.is_sqlite:
+            with database.read() as connection:
+                backend = connection.execute(select(func.pg_backend_pid())).scalar_one()
+            fields = Path(f"/proc/{backend}/stat").read_text().rpartition(")")[2].split()
+            self._server = int(fields[1])
+
+    def spent_s(self) -> tuple[float, float]:
+        """Return the CPU seconds so far, of this process and of the server."""
+        return time.process_time(), 0.0 if self._server is None else cpu_s(tree(self._server))
+
+    def timed(self, what: str, count: int, work: Callable[[], Any]) -> Any:
+        """Do something, print what it took a row and how much more memory at the most, and return what it found."""
+        before_mb = reset_peak_mb()
+        began = self.spent_s()
+        found = work()
+        spent = [(now - then) / count * 1e6 for now, then in zip(self.spent_s(), began, strict=True)]
+        self.show(what, spent, peak_mb() - before_mb)
+        return found
+
+    def show(self, what: str, spent: list[float], more_mb: float) -> None:
+        server = "" if self._server is None else f" + {spent[1]:6.1f} of the server"
+        print(f"{what:<34} {spent[0]:6.1f}{server} CPU µs a row   {more_mb:+6.1f} MB at the most", flush=True)
 
 
-def prepare(database: Database) -> None:
-    empty = {column.name: None for column in customers.columns}
-    given = {"name": "c", "tier_since": 0, "status": "active", "period": "month", "overrides": "{}", "created": 0}
-    people = [
-        {**empty, **given, "id": name, "timezone": zone, "rev": 1, "projected": True} for name, zone in NAMES.items()
-    ]
-    listed = [
-        {"version": name, "source": "manual", "created": 0, "body": json.dumps({**MENU, "version": name})}
-        for name in ("m1", "m2")
-    ]
-    with database.write() as connection:
-        connection.execute(insert(customers), people)
-        connection.execute(insert(menus), listed)
+def reset_peak_mb() -> float:
+    """Let the most memory of this process be counted anew; return what it has now, MB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_mb()
 
 
-def fill(database: Database, count: int) -> float:
+def peak_mb() -> float:
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
+
+
+def fill(database: Database, plan: Plan, meter: Meter, witness: Witness | None = None) -> list[float]:
     """Append the rows and close the months when nine tenths are there; return the CPU s of appending."""
-    draw, spent = random.Random(5), 0.0
-    late = count * 9 // 10
-    for first in range(0, count, AT_ONCE):
-        batch = list(rows(draw, min(AT_ONCE, count - first), first))
-        began = time.process_time()
+    spent, late = [0.0, 0.0], len(plan) * (LATE - 1) // LATE
+    for first in range(0, len(plan), AT_ONCE):
+        batch = list(rows(plan[first : first + AT_ONCE], first))
+        began = meter.spent_s()
         append(database, batch)
-        spent += time.process_time() - began
+        spent = [sum(times) for times in zip(spent, meter.spent_s(), (-at for at in began), strict=True)]
+        for record in batch if witness is not None else ():
+            witness.see(record)
         if first <= late < first + AT_ONCE:
-            for month in MONTHS:
+            for month in CLOSED:
                 with database.write() as connection:
                     close(connection, list(months_of(database, month)), 0)
     return spent
-
-
-def timed(what: str, count: int, work: Callable[[], Any]) -> Any:
-    began, before = time.process_time(), _memory_mb()
-    found = work()
-    spent = time.process_time() - began
-    print(
-        f"{what:<34} {spent / count * 1e6:6.1f} CPU µs a row   {_memory_mb() - before:+6.1f} MB at the most", flush=True
-    )
-    return found
-
-
-def _memory_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def months(database: Database) -> Iterator[Month]:
@@ -138,23 +105,47 @@ def months(database: Database) -> Iterator[Month]:
 
 
 def sums(database: Database, by: str) -> dict[str, int]:
-    found = dict.fromkeys((*SUMMED, "calls", "conversations"), 0)
+    """Return what the totals of all months by one thing come to."""
+    found = dict.fromkeys(TOTALLED, 0)
     for month in months(database):
         for group in totals_by(database, by, Span(), month):
             found = {name: amount + group[name] for name, amount in found.items()}
     return found
 
 
-def invoiced(database: Database) -> int:
-    """Return what the invoices of all months and customers come to."""
-    total = 0
+def charged_by(database: Database, by: str) -> dict[Any, int]:
+    """Return what each group of the totals by one thing is charged in all months."""
+    found: dict[Any, int] = defaultdict(int)
+    for month in months(database):
+        for group in totals_by(database, by, Span(), month):
+            found[group[by]] += group["charge_nanousd"]
+    return found
+
+
+def invoiced(database: Database) -> tuple[int, int]:
+    """Return what the invoices of all months and customers come to, and what prepaid credit they add.
+
+    Those of closed months are made final, the others are drafts. Lines add up to totals, and prepaid credit from month to month.
+    """
+    total, added, left = 0, 0, dict[str, int]()
     for month in months(database):
         for one in month.customers.values():
-            body = drafted(database, one, ISSUER, Terms(database))
-            if body is not None:
-                assert sum(line["amount_nanousd"] for line in body["lines"]) == body["total_nanousd"]
-                total += body["total_nanousd"]
-    return total
+            terms = Terms(database)
+            if one.is_closed:
+                finalised(database, one, ISSUER, terms, lambda: 0)
+                body = invoice_of(database, f"inv_{one.month}_{one.customer}")
+            else:
+                body = drafted(database, one, ISSUER, terms)
+            if body is None:
+                continue
+            assert sum(line["amount_nanousd"] for line in body["lines"]) == body["total_nanousd"]
+            total += body["total_nanousd"]
+            if (prepaid := body["prepaid"]) is not None:
+                assert prepaid["before_nanousd"] == left.get(one.customer, 0)
+                assert prepaid["drawn_nanousd"] + prepaid["due_nanousd"] == body["total_nanousd"]
+                left[one.customer] = prepaid["left_nanousd"]
+                added += prepaid["added_nanousd"]
+    return total, added
 
 
 def exported(database: Database) -> int:
@@ -167,30 +158,46 @@ def exported(database: Database) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--order", choices=("settled", "none"), default="settled")
+    parser.add_argument("--append", action="store_true", help="append, and nothing else")
     parser.add_argument("--database", help="an empty database; else SQLite in a directory of its own")
     given = parser.parse_args()
-    return measure_billing(given.rows, given.database)
+    return measure_billing(given.rows, given.database, is_settled=given.order == "settled", appends_only=given.append)
 
 
-def measure_billing(count: int, url: str | None = None) -> int:
+def measure_billing(count: int, url: str | None = None, *, is_settled: bool = True, appends_only: bool = False) -> int:
     """Print what so many rows cost; return 0 where all sums of them are the same, else 1."""
     with tempfile.TemporaryDirectory() as directory:
         database = Database(url or f"sqlite:///{Path(directory) / 'ledger.sqlite'}", cache_kb=WRITER_CACHE_KB)
         database.migrate()
         prepare(database)
-        print(f"{'append':<34} {fill(database, count) / count * 1e6:6.1f} CPU µs a row", flush=True)
-        found = {by: timed(f"totals by {by}", count, partial(sums, database, by)) for by in FIELD_OF}
-        total = timed("invoices, each line", count, partial(invoiced, database))
-        timed("export, JSON Lines", count, partial(exported, database))
-        whole = dict.fromkeys(SUMMED, 0)
-        for record in records_counted_in(database, Span()):
-            whole = {name: amount + record[name] for name, amount in whole.items()}
-        agree = len({tuple(group.items()) for group in found.values()}) == 1
-        agree &= all(found["kind"][name] == amount for name, amount in whole.items())
-        agree &= total == whole["charge_nanousd"] and verify_chain(database).is_sound
+        meter, witness = Meter(database), Witness()
+        spent = fill(database, planned(count, is_settled=is_settled), meter, witness)
+        meter.show("append", [one / count * 1e6 for one in spent], 0.0)
+        agrees = appends_only or is_the_same(database, meter, count, witness)
         database.close()
-    print(f"{count} rows: {'the same sums by all of them' if agree else 'THE SUMS DIFFER'}: {whole}")
-    return 0 if agree else 1
+    if appends_only:
+        return 0
+    print(f"{count} rows: {'the same sums by all of them' if agrees else 'THE SUMS DIFFER'}: {witness.whole}")
+    return 0 if agrees else 1
+
+
+def is_the_same(database: Database, meter: Meter, count: int, witness: Witness) -> bool:
+    """Print what reading the rows costs; return whether all sums of them are those of the witness."""
+    found = [meter.timed(f"totals by {by}", count, partial(sums, database, by)) for by in FIELD_OF]
+    agrees = all(one == found[0] for one in found)
+    agrees &= all(found[0][name] == witness.whole[name] for name in SUMMED[:-1])
+    for by, field in FIELD_OF.items():
+        agrees &= field is None or charged_by(database, by) == witness.by[field]
+    total, added = meter.timed("invoices, each line", count, partial(invoiced, database))
+    agrees &= total == witness.whole["charge_nanousd"] and added == witness.whole["prepaid_nanousd"]
+    meter.timed("export, JSON Lines", count, partial(exported, database))
+    again = Witness()
+    for record in records_counted_in(database, Span()):
+        again.see(record)
+    agrees &= again.whole == witness.whole and again.conversations == witness.conversations
+    agrees &= bool(meter.timed("recount", count, partial(verify_chain, database)).is_sound)
+    return agrees
 
 
 if __name__ == "__main__":
