@@ -91,8 +91,9 @@ def fill(database: Database, plan: Plan, meter: Meter, witness: Witness | None =
         began = meter.spent_s()
         append(database, batch)
         spent = [sum(times) for times in zip(spent, meter.spent_s(), (-at for at in began), strict=True)]
-        for record in batch if witness is not None else ():
-            witness.see(record)
+        if witness is not None:
+            for record in batch:
+                witness.see(record)
         if first <= late < first + AT_ONCE:
             for month in CLOSED:
                 with database.write() as connection:
@@ -196,8 +197,8 @@ def is_the_same(database: Database, meter: Meter, count: int, witness: Witness) 
     for record in records_counted_in(database, Span()):
         again.see(record)
     agrees &= again.whole == witness.whole and again.conversations == witness.conversations
-    agrees &= bool(meter.timed("recount", count, partial(verify_chain, database)).is_sound)
-    return agrees
+    is_sound: bool = meter.timed("recount", count, partial(verify_chain, database)).is_sound
+    return agrees and is_sound
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, Dialect, Executable, Row
+from sqlalchemy import Column, Connection, Dialect, Executable, Insert, Row, Select, Table, bindparam, insert, select
 
 from gateway.ledger.tables import usage_records
 from pricing.usage import FIELDS, FIELDS_IF_SAID, UsageRecord
@@ -45,6 +45,51 @@ def execute_many(connection: Connection, statement: Executable, rows: Sequence[M
     """
     text, names = _compiled(statement, connection.dialect)
     connection.exec_driver_sql(text, rows if names is None else [*map(itemgetter(*names), rows)])
+
+
+MANY_ROWS = 50
+"""From so many rows on, the columns in which none says anything are left out."""
+
+
+def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows that have every column, through the driver.
+
+    Python's driver of SQLite takes as long for ten nulls as SQLite takes for an index: it looks each time whether None has
+    an adapter.
+    """
+    silent = [column.name for column in table.columns if column.nullable] if len(rows) >= MANY_ROWS else []
+    left_out = frozenset(name for name in silent if all(row[name] is None for row in rows))
+    execute_many(connection, _insert(table, left_out), rows)
+
+
+@lru_cache(maxsize=64)
+def _insert(table: Table, left_out: frozenset[str]) -> Insert:
+    return insert(table).values(
+        {column.name: bindparam(column.name) for column in table.columns if column.name not in left_out}
+    )
+
+
+VALUES_IN_A_STATEMENT = (10, 100, VALUES_MOST)
+VALUE_NAMES = [f"value_{number}" for number in range(VALUES_MOST)]
+
+
+def found_among(connection: Connection, column: Column[Any], values: Iterable[Any]) -> Iterator[Any]:
+    """Yield those of many values that a column has.
+
+    Through the driver, by statements of a few lengths, the last value repeated up to that: SQLAlchemy by itself takes longer
+    to write a list of values than the database takes to find them.
+    """
+    for some in batches(values, VALUES_MOST):
+        size = next(most for most in VALUES_IN_A_STATEMENT if len(some) <= most)
+        text, names = _compiled(_is_among(column, size), connection.dialect)
+        whole = some + some[-1:] * (size - len(some))
+        given: Any = tuple(whole) if names is not None else dict(zip(VALUE_NAMES, whole, strict=False))
+        yield from connection.exec_driver_sql(text, given).scalars()
+
+
+@lru_cache(maxsize=64)
+def _is_among(column: Column[Any], size: int) -> Select[Any]:
+    return select(column).where(column.in_([bindparam(name, type_=column.type) for name in VALUE_NAMES[:size]]))
 
 
 @lru_cache(maxsize=64)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.holds.store import redis_keys
@@ -14,7 +15,16 @@ from gateway.ledger.book.dropped import dropped_until
 from gateway.ledger.book.erasure import WORDS, erased_among, without_words
 from gateway.ledger.book.late import mark_late
 from gateway.ledger.database import Database
-from gateway.ledger.rows import COLUMNS, VALUES_MOST, batches, execute_many, record_of, without_silence
+from gateway.ledger.rows import (
+    COLUMNS,
+    VALUES_MOST,
+    batches,
+    execute_many,
+    found_among,
+    insert_many,
+    record_of,
+    without_silence,
+)
 from gateway.ledger.tables import chains, usage_records, watermarks
 from pricing.usage import FIELDS, UsageRecord
 
@@ -23,7 +33,6 @@ PLACED = frozenset({"settled", "chain", "seq", "prev_hash", "hash"})
 
 # A field that a record leaves out is null, so that it is hashed as it will be read.
 NOTHING_SAID: UsageRecord = dict.fromkeys(FIELDS)
-INSERT = insert(usage_records)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +68,7 @@ def book(connection: Connection, records: Sequence[UsageRecord], chain: str = MA
     head = _locked_head(connection, chain)
     named = {record["customer"] for record in records}
     erased, gone = erased_among(connection, named), dropped_until(connection, named)
-    began = head.seq
+    began, seq, last = head.seq, head.seq, head.hash
     known = _already_booked(connection, [record["id"] for record in records])
     appended: list[UsageRecord] = []
     rows: list[UsageRecord] = []
@@ -76,24 +85,24 @@ def book(connection: Connection, records: Sequence[UsageRecord], chain: str = MA
             dropped.append(place)
             continue
         whole = NOTHING_SAID | record
-        whole["chain"], whole["seq"], whole["prev_hash"] = chain, head.seq + 1, head.hash
+        seq += 1
+        whole["chain"], whole["seq"], whole["prev_hash"] = chain, seq, last
         linked = without_silence(whole)
         del linked["hash"]
-        linked["hash"] = whole["hash"] = hash_of(linked)
-        head = Head(linked["seq"], linked["hash"])
+        linked["hash"] = whole["hash"] = last = hash_of(linked)
         known[linked["id"]] = linked
         appended.append(linked)
         rows.append(whole)
     if appended:
         insert_records(connection, rows)
         mark_late(connection, appended)
-        connection.execute(update(chains).where(chains.c.chain == chain).values(seq=head.seq, hash=head.hash))
-    return Booked(appended, rows, conflicting, dropped, began, head.seq, _raised(connection, appended))
+        connection.execute(update(chains).where(chains.c.chain == chain).values(seq=seq, hash=last))
+    return Booked(appended, rows, conflicting, dropped, began, seq, _raised(connection, appended))
 
 
 def insert_records(connection: Connection, rows: Sequence[UsageRecord]) -> None:
     """Insert rows that have every column."""
-    execute_many(connection, INSERT, rows)
+    insert_many(connection, usage_records, rows)
 
 
 def _raised(connection: Connection, appended: Sequence[UsageRecord]) -> dict[str, tuple[int, int]]:
@@ -103,11 +112,17 @@ def _raised(connection: Connection, appended: Sequence[UsageRecord]) -> dict[str
         return {}
     known = select(watermarks.c.bucket, watermarks.c.seq).where(watermarks.c.bucket.in_(latest))
     before = {row.bucket: row.seq for row in connection.execute(known)}
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    statement = dialect.insert(watermarks)
-    statement = statement.on_conflict_do_update(index_elements=["bucket"], set_={"seq": statement.excluded.seq})
-    connection.execute(statement, [{"bucket": bucket, "seq": seq} for bucket, seq in sorted(latest.items())])
+    rows = [{"bucket": bucket, "seq": seq} for bucket, seq in sorted(latest.items())]
+    execute_many(connection, RAISED[connection.dialect.name], rows)
     return {bucket: (before.get(bucket, 0), seq) for bucket, seq in latest.items()}
+
+
+def _raises(dialect: Any) -> Any:
+    statement = dialect.insert(watermarks).values(bucket=bindparam("bucket"), seq=bindparam("seq"))
+    return statement.on_conflict_do_update(index_elements=["bucket"], set_={"seq": statement.excluded.seq})
+
+
+RAISED = {"sqlite": _raises(sqlite), "postgresql": _raises(postgresql)}
 
 
 def _locked_head(connection: Connection, chain: str) -> Head:
@@ -127,11 +142,9 @@ def _locked_head(connection: Connection, chain: str) -> Head:
 
 def _already_booked(connection: Connection, ids: Iterable[str]) -> dict[str, UsageRecord]:
     known: dict[str, UsageRecord] = {}
-    for some in batches(ids, VALUES_MOST):
-        twice = connection.execute(select(usage_records.c.id).where(usage_records.c.id.in_(some))).scalars().all()
-        if twice:
-            rows = connection.execute(select(*COLUMNS).where(usage_records.c.id.in_(twice)))
-            known.update((row.id, record_of(row)) for row in rows)
+    for twice in batches(found_among(connection, usage_records.c.id, ids), VALUES_MOST):
+        rows = connection.execute(select(*COLUMNS).where(usage_records.c.id.in_(twice)))
+        known.update((row.id, record_of(row)) for row in rows)
     return known
 
 

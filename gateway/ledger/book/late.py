@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, func, insert, select
 
 from gateway.ledger.billing_tables import closings, late_records
-from gateway.ledger.rows import VALUES_MOST, batches
+from gateway.ledger.rows import VALUES_MOST, batches, execute_many
 from pricing.usage import UsageRecord
 
 of = closings.c
+INSERT = insert(late_records)
 
 
 def mark_late(connection: Connection, appended: Sequence[UsageRecord]) -> None:
@@ -35,7 +36,7 @@ def mark_late(connection: Connection, appended: Sequence[UsageRecord]) -> None:
         if record["time"] < ends.get(record["customer"], 0)
     ]
     if rows:
-        connection.execute(insert(late_records), rows)
+        execute_many(connection, INSERT, rows)
 
 
 def closed_until(connection: Connection, customers: set[str]) -> dict[str, int]:

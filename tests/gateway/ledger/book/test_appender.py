@@ -54,6 +54,21 @@ def test_a_record_delivered_again_changes_nothing(database: Database) -> None:
     assert in_the_book(database) == [*first, *again]
 
 
+def test_many_records_at_once_keep_what_only_one_of_them_says(database: Database) -> None:
+    """Columns in which no record of a batch says anything are left out of it; those in which one does are not."""
+    silent = {"end_user": None, "requested_tokens": None, "client_request_id": None}
+    batch = [record(number, **silent) for number in range(120)]
+    batch[70] |= {"requested_tokens": 0, "end_user": "ann", "prepaid_nanousd": 7}
+
+    appended = append(database, batch)
+    again = append(database, [*batch, record(500)])
+
+    assert in_the_book(database)[:120] == appended
+    assert [row["end_user"] for row in appended if "end_user" in row] == ["ann"]
+    assert [row["id"] for row in again] == [record(500)["id"]]
+    assert verify_chain(database).rows == 121
+
+
 def test_a_field_left_out_is_null_and_hashed_as_null(database: Database) -> None:
     short = record(1)
     del short["requested_tokens"], short["ttft_ms"]
