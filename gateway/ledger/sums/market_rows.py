@@ -51,9 +51,9 @@ def newest_computed(database: Database) -> dict[str, Any] | None:
     return None if found is None else json.loads(found)
 
 
-def lengths_in(database: Database, since_week: int, more: Sums) -> Iterator[Row]:
+def lengths_in(database: Database, since_week: int, more: Sums, page: int = PAGE) -> Iterator[Row]:
     """Yield (menu version, tier, tokens, observed, censored), then those of ``more``."""
-    for _, *row in _paged(database, select(sums_lengths), sums_lengths, since_week):
+    for _, *row in _paged(database, select(sums_lengths), sums_lengths, since_week, page):
         yield tuple(row)
     yield from ((*key[1:], *amounts) for key, amounts in more.lengths.items() if key[0] >= since_week)
 
@@ -186,16 +186,21 @@ def _added(database: Database, table: Table, since_week: int, more: dict[Row, li
     return rows + [(*key[1:], *amounts) for key, amounts in more.items() if key[0] >= since_week]
 
 
-def _paged(database: Database, query: Select[Any], table: Table, since_week: int) -> Iterator[Row]:
-    """Yield the rows of a table in the order of its key."""
+def _paged(database: Database, query: Select[Any], table: Table, since_week: int, page: int = PAGE) -> Iterator[Row]:
+    """Yield the rows of a table in the order of its key.
+
+    Where the key begins with the week a page has one lower bound, the last row of the page before: of two SQLite takes the
+    earlier, and passes over all pages before.
+    """
     key: list[Column[Any]] = list(table.primary_key.columns)
     places = [list(table.columns).index(column) for column in key]
-    after: list[Any] | None = None
-    query = query.where(table.c.week >= since_week).order_by(*key).limit(PAGE)
+    bounds = [table.c.week >= since_week]
+    query = query.order_by(*key).limit(page)
     while True:
         with database.read() as connection:
-            rows = connection.execute(query if after is None else query.where(tuple_(*key) > tuple_(*after))).all()
+            rows = connection.execute(query.where(*bounds)).all()
         yield from (tuple(row) for row in rows)
-        if len(rows) < PAGE:
+        if len(rows) < page:
             return
-        after = [rows[-1][place] for place in places]
+        later = tuple_(*key) > tuple_(*(rows[-1][place] for place in places))
+        bounds = [later] if key[0] is table.c.week else [bounds[0], later]

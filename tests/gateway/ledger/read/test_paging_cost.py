@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, insert
 
 from gateway.ledger.billing.counted import counted_in
 from gateway.ledger.book.appender import append
 from gateway.ledger.database import Database
 from gateway.ledger.read.queries import Span, rows_in, settled_since, usage_page
+from gateway.ledger.sums.market_rows import lengths_in
+from gateway.ledger.sums_tables import sums_lengths
 from gateway.ledger.tables import usage_records
+from pricing.estimate.observations.conversations import Sums
 from tests.gateway.ledger.records import NOON, record
 
 ROWS, PAGE = 3_000, 10
@@ -86,3 +89,16 @@ def test_a_cursor_from_before_the_span_begins_with_the_span(ledger: tuple[Databa
     found = usage_page(database, Span(None, NOON + 50), limit=1, cursor=cursor)
 
     assert [one["time"] for one in found.records] == [NOON + 50]
+
+
+def test_each_row_of_the_lengths_of_a_market_is_looked_at_once(ledger: tuple[Database, list[int]]) -> None:
+    database, steps = ledger
+    with database.write() as connection:
+        row = {"menu_version": "m1", "tier": "t1", "observed": 1, "censored": 0}
+        connection.execute(insert(sums_lengths), [{**row, "week": 9, "tokens": number} for number in range(ROWS)])
+    steps[0] = 0
+
+    found = list(lengths_in(database, 9, Sums(), PAGE))
+
+    assert [row[2] for row in found] == list(range(ROWS))
+    assert steps[0] * 1_000 < ROWS * STEPS_OF_A_ROW
