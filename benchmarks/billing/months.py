@@ -83,7 +83,9 @@ def peak_mb() -> float:
     return int(line.split()[1]) / 1024
 
 
-def fill(database: Database, plan: Plan, meter: Meter, witness: Witness | None = None) -> list[float]:
+def fill(
+    database: Database, plan: Plan, meter: Meter, witness: Witness | None = None, *, closes: bool = True
+) -> list[float]:
     """Append the rows and close the months when nine tenths are there; return the CPU s of appending."""
     spent, late = [0.0, 0.0], len(plan) * (LATE - 1) // LATE
     for first in range(0, len(plan), AT_ONCE):
@@ -94,7 +96,7 @@ def fill(database: Database, plan: Plan, meter: Meter, witness: Witness | None =
         if witness is not None:
             for record in batch:
                 witness.see(record)
-        if first <= late < first + AT_ONCE:
+        if closes and first <= late < first + AT_ONCE:
             for month in CLOSED:
                 with database.write() as connection:
                     close(connection, list(months_of(database, month)), 0)
