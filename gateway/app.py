@@ -238,7 +238,7 @@ async def _serving(
         new_id=partial(next, request_ids()),
         started_s=now_ms() // 1000,
     )
-    client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+    client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, verify=endpoint.tls))
     serve_engine = partial(
         _serve_for, settings, client, health, routes, journey, await _disconnects(settings, database, counters)
     )
@@ -367,7 +367,7 @@ async def _upstream(stack: AsyncExitStack, settings: Settings, endpoint: Endpoin
     if settings.upstream_proxy is not None:
         transport: Transport = Proxied(endpoint, settings.upstream_proxy)
     else:
-        transport = Pool(endpoint, httpx.create_ssl_context(trust_env=False), deadlines)
+        transport = Pool(endpoint, endpoint.tls, deadlines)
     stack.push_async_callback(transport.aclose)
     return Upstream(
         transport,

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Security
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from gateway.admin.api.access import SCHEME, guarded, refuse_unknown
+from gateway.admin.api.access import guarded, refuse_unknown
 from gateway.admin.api.idempotency import Replies
 from gateway.admin.api.problem_json import response_to, schemas, translated
 from gateway.admin.api.request_bounds import Heads
-from gateway.admin.api.routes import AdminServices, Routes
+from gateway.admin.api.routes import AdminServices, LateRoute, Routes
 from gateway.admin.billing.credit_notes import CreditNotes
 from gateway.admin.billing.credits_and_fees import Adjustments
 from gateway.admin.billing.invoice_routes import Invoices
@@ -76,36 +77,33 @@ def build_admin(app: FastAPI, services: AdminServices) -> None:
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(Exception, _refuse)
     app.add_middleware(Heads)
-    app.include_router(build_router(services))
+    app.router.routes.extend(admin_routes(services))
     _describe(app)
 
 
-def build_router(services: AdminServices) -> APIRouter:
+def admin_routes(services: AdminServices) -> list[LateRoute]:
     """Return every route of the admin API."""
-    router = APIRouter(
-        prefix="/admin",
-        route_class=guarded(services.tokens, services.wrong_tokens, services.settings.body_max),
-        dependencies=[Security(SCHEME)],
-    )
+    routes = list[LateRoute]()
+    of = partial(Routes, routes, guarded(services.tokens, services.wrong_tokens, services.settings.body_max))
     replies = Replies(services.database, services.now_ms)
     customers, keys = Customers(services, replies), Keys(services, replies)
-    customers.add_to(Routes(router, "customers"))
-    Bulk(services, replies, customers, keys).add_to(Routes(router, "customers"))
-    CustomerRefusals(services).add_to(Routes(router, "refusals"))
-    keys.add_to(Routes(router, "keys"))
-    Increases(services).add_to(Routes(router, "customers"))
-    Adjustments(services, replies).add_to(Routes(router, "billing"))
-    HandTypedTiers(services).add_to(Routes(router, "tiers"))
-    Menus(services, replies, Checker()).add_to(Routes(router, "menus"))
-    PricingRuns(services, replies).add_to(Routes(router, "pricing"))
-    Usage(services).add_to(Routes(router, "usage"))
-    Totals(services).add_to(Routes(router, "billing"))
-    Periods(services, replies).add_to(Routes(router, "billing"))
-    Invoices(services).add_to(Routes(router, "billing"))
-    CreditNotes(services).add_to(Routes(router, "billing"))
-    Exports(services).add_to(Routes(router, "exports"))
-    Audit(services).add_to(Routes(router, "audit"))
-    return router
+    customers.add_to(of("customers"))
+    Bulk(services, replies, customers, keys).add_to(of("customers"))
+    CustomerRefusals(services).add_to(of("refusals"))
+    keys.add_to(of("keys"))
+    Increases(services).add_to(of("customers"))
+    Adjustments(services, replies).add_to(of("billing"))
+    HandTypedTiers(services).add_to(of("tiers"))
+    Menus(services, replies, Checker()).add_to(of("menus"))
+    PricingRuns(services, replies).add_to(of("pricing"))
+    Usage(services).add_to(of("usage"))
+    Totals(services).add_to(of("billing"))
+    Periods(services, replies).add_to(of("billing"))
+    Invoices(services).add_to(of("billing"))
+    CreditNotes(services).add_to(of("billing"))
+    Exports(services).add_to(of("exports"))
+    Audit(services).add_to(of("audit"))
+    return routes
 
 
 def _describe(app: FastAPI) -> None:
@@ -114,6 +112,7 @@ def _describe(app: FastAPI) -> None:
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
+        app.router.routes[:] = [route.made if isinstance(route, LateRoute) else route for route in app.router.routes]
         schema = generate()
         schema["components"]["schemas"].update(schemas())
         return schema

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import redis
-from fastapi import APIRouter
+from fastapi import Security
+from fastapi.routing import APIRoute
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
+from gateway.admin.api.access import SCHEME
 from gateway.admin.api.problem_json import documented
 from gateway.admin.api.wrong_tokens import WrongTokens
 from gateway.catalog.admin_tokens import AdminTokens
@@ -24,11 +29,32 @@ ANYWHERE = (400, 401, 413, 422, 503)
 """The statuses with which any route may refuse."""
 
 
+class LateRoute(Route):
+    """A route that FastAPI makes when the first request comes to it, which takes it a millisecond or two.
+
+    A worker's start need not wait for all routes, and no request waits for more than one.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], method: Method, make: Callable[[], APIRoute]) -> None:
+        super().__init__(path, endpoint)
+        self.methods = {method}
+        self._make = make
+
+    @cached_property
+    def made(self) -> APIRoute:
+        return self._make()
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = self.made
+        await self.made.handle(scope, receive, send)
+
+
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """The routes of one resource."""
+    """The routes of one resource, added to ``all``; each is of the class ``of``."""
 
-    router: APIRouter
+    all: list[LateRoute]
+    of: type[APIRoute]
     kind: str
 
     def add(
@@ -49,17 +75,20 @@ class Routes:
             more: passed to FastAPI.
         """
         answers: dict[int | str, dict[str, Any]] = {} if answer is None else {STATUS[method]: answer}
-        self.router.add_api_route(
-            path,
+        make = partial(
+            self.of,
+            f"/admin{path}",
             endpoint,
             methods=[method],
             status_code=STATUS[method],
             summary=summary,
             operation_id=f"{self.kind}_{endpoint.__name__}",
             tags=[self.kind],
+            dependencies=[Security(SCHEME)],
             responses={**answers, **documented(*refusals, *ANYWHERE)},
             **more,
         )
+        self.all.append(LateRoute(f"/admin{path}", endpoint, method, make))
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ async def detected(endpoint: Endpoint, model: str) -> Engine | None:
     if urlsplit(endpoint.url).hostname == "api.openai.com":
         return Engine(OPENAI)
     try:
-        async with httpx.AsyncClient(timeout=WAIT_S, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=WAIT_S, trust_env=False, verify=endpoint.tls) as client:
             entry = _entry(await _asked(client, endpoint.at("/models"), endpoint), model)
             profile = BY_OWNER.get(str(entry.get("owned_by")), ANY)
             length = _length(entry)

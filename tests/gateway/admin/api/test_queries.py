@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from gateway.admin.api.routes import AdminServices
-from gateway.admin.router import build_router
+from gateway.admin.router import admin_routes
+from tests.gateway.admin.conftest import admin_app
 from tests.gateway.admin.operator import Operator, fields_of, problem
 
 
@@ -14,7 +17,7 @@ async def test_every_route_refuses_a_parameter_that_it_does_not_know(
     operator: Operator, services: AdminServices
 ) -> None:
     """Found from its own declaration, so that a new route refuses too."""
-    routes = [route for route in build_router(services).routes if isinstance(route, APIRoute)]
+    routes = [route.made for route in admin_routes(services)]
     refused = {
         (method, route.path): fields_of(problem(await operator.send(method, f"{route.path}?custmer=x", {})))
         for route in routes
@@ -23,6 +26,27 @@ async def test_every_route_refuses_a_parameter_that_it_does_not_know(
 
     assert len(refused) >= 25
     assert all(fields == {"custmer"} for fields in refused.values())
+
+
+async def test_a_route_is_made_when_a_request_first_comes_to_it(services: AdminServices) -> None:
+    """Until then it costs a worker's start nothing; a description has all of them."""
+    app = admin_app(services)
+
+    before = made_in(app)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://gateway") as client:
+        await client.get("/admin/customers")
+        after = made_in(app)
+        described = (await client.get("/openapi.json")).json()["paths"]
+
+    assert before == []
+    assert after == [("/admin/customers", {"GET"})]
+    assert {path for path, _ in made_in(app)} == described.keys()
+
+
+def made_in(app: FastAPI) -> list[tuple[str, set[str]]]:
+    """Return the routes of the admin API that FastAPI has made."""
+    made = [vars(route).get("made", route) for route in app.routes]
+    return [(route.path, route.methods) for route in made if isinstance(route, APIRoute)]
 
 
 @pytest.mark.parametrize(

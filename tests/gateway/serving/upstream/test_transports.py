@@ -362,6 +362,18 @@ async def test_a_failure_is_one_of_ours(said: bytes) -> None:
             await all_of(await ask(transport))
 
 
+def test_an_endpoint_with_https_is_verified_by_the_authorities_that_are_known() -> None:
+    """They are read once for all that call it; one with ``http`` would trust nobody."""
+    known, nobody = Endpoint("https://model/v1"), Endpoint("http://model/v1")
+
+    assert known.tls is known.tls
+    assert known.tls.cert_store_stats()["x509_ca"] > 0
+    assert nobody.tls.cert_store_stats()["x509_ca"] == 0
+    for tls in (known.tls, nobody.tls):
+        assert tls.check_hostname
+        assert tls.verify_mode is ssl.CERT_REQUIRED
+
+
 async def test_the_operators_query_and_headers_reach_the_endpoint(each: Callable[[Endpoint], Transport]) -> None:
     """Azure wants its version behind the path and its key in a header of its own; what the operator says goes before a caller's."""
     seen = []
