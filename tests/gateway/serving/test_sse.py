@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.serving.sse import EVENT_MOST, Events, EventTooLong
+from gateway.serving.sse import COMMENT_MOST, EVENT_MOST, Events, EventTooLong
 
 ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 SIZES = st.sampled_from((0, 1, 3, 4_090, 4_096, 4_100, 9_000))
@@ -32,3 +32,12 @@ def test_an_event_without_an_end_is_given_up() -> None:
     with pytest.raises(EventTooLong):
         for _ in range(EVENT_MOST // 65_536 + 2):
             events.feed(b"x" * 65_536)
+
+
+def test_a_comment_of_any_length_is_no_event_and_a_long_one_is_left_out() -> None:
+    """A comment keeps a connection alive; one of a kilobyte says more than that."""
+    short, long = (b":" + b"x" * (size - 1) for size in (COMMENT_MOST, COMMENT_MOST + 1))
+
+    found = Events().feed(b"".join((short, b"\ndata: 1\n\n", long, b"\ndata: 2\n\n", long, b"\n\n")))
+
+    assert found == [short, b"1", b"2"]

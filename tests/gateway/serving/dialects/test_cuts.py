@@ -138,6 +138,27 @@ def test_a_stream_is_cut_at_its_grant(endpoint: str, at_once: bool) -> None:
     assert counted(found) == Count(GRANT, GRANT, "counted")
 
 
+def beginning_with(word: str, number: int) -> list[Event]:
+    """Return the events of a block of a message that has its whole text from its beginning."""
+    block = {"type": "text", "text": word}
+    return [
+        {"type": "content_block_start", "index": number, "content_block": block},
+        {"type": "content_block_stop", "index": number},
+    ]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_text_at_the_beginning_of_a_block_is_cut_at_the_grant(stream: bool) -> None:
+    """Not only what is added to a block is text."""
+    found = reading(MESSAGES, stream=stream)
+    events = [event for number in range(10) for event in beginning_with(WORD, number)]
+
+    deltas = b"".join(map(found.feed, stream_of(BEGINNINGS[MESSAGES][0], *events)))
+
+    assert words_in(deltas if stream else found.whole(GRANT)) == GRANT
+    assert counted(found) == Count(GRANT, GRANT, "counted")
+
+
 @pytest.mark.parametrize("endpoint", FORMATS)
 def test_a_caller_who_does_not_stream_has_no_more(endpoint: str) -> None:
     found = reading(endpoint, stream=False)
