@@ -159,6 +159,23 @@ def test_text_at_the_beginning_of_a_block_is_cut_at_the_grant(stream: bool) -> N
     assert counted(found) == Count(GRANT, GRANT, "counted")
 
 
+def test_items_that_only_the_end_of_a_response_has_are_cut_at_the_grant() -> None:
+    """Some engines send no event for an item before the response is complete."""
+    found = reading(RESPONSES, stream=True)
+    items = [
+        {"id": f"i{number}", "type": "message", "role": "assistant", "content": [{"type": "output_text", "text": WORD}]}
+        for number in range(10)
+    ]
+    response = {"id": "r", "status": "completed", "output": items}
+
+    deltas = b"".join(
+        map(found.feed, stream_of(BEGINNINGS[RESPONSES][0], {"type": "response.completed", "response": response}))
+    )
+
+    assert words_in(deltas) == GRANT
+    assert counted(found).billed_output_tokens == GRANT
+
+
 @pytest.mark.parametrize("endpoint", FORMATS)
 def test_a_caller_who_does_not_stream_has_no_more(endpoint: str) -> None:
     found = reading(endpoint, stream=False)

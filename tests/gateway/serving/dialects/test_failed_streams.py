@@ -84,6 +84,18 @@ def test_a_response_fails_with_its_code(events: list[dict[str, Any]]) -> None:
     assert said["sequence_number"] == len(events) - 1
 
 
+@pytest.mark.parametrize("kind", ["response.failed", "response.cancelled"])
+@pytest.mark.parametrize("response", [{"id": "resp_1"}, {"id": "resp_1", "status": "in_progress"}, None])
+def test_an_event_of_a_failure_is_one_whatever_its_response_says(kind: str, response: dict[str, Any] | None) -> None:
+    """Its name is enough: an answer that failed is not sold as a complete one."""
+    begun = {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress", "output": []}}
+
+    said = told(RESPONSES, [begun, {"type": kind, "response": response}])
+
+    assert (said["type"], said["response"]["status"]) == ("response.failed", "failed")
+    assert said["error"]["message"]
+
+
 def test_an_overload_of_the_house_s_own_is_told_alike() -> None:
     said = DIALECTS[MESSAGES].broken_off(UpstreamOverloaded("Too many at once."), "req_1")
 
