@@ -96,6 +96,20 @@ def test_an_event_of_a_failure_is_one_whatever_its_response_says(kind: str, resp
     assert said["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("details", "reason"),
+    [({"reason": "content_filter"}, "content_filter"), ({"reason": "max_output_tokens"}, "length"), (None, "length")],
+)
+def test_an_incomplete_response_was_filtered_or_cut(details: dict[str, str] | None, reason: str) -> None:
+    dialect = DIALECTS[RESPONSES]
+    reading = dialect.reading(dialect.read({"model": "aligned-1", "stream": True, **ASKED[RESPONSES]}, 100), grant=100)
+    response = {"id": "resp_1", "status": "incomplete", "incomplete_details": details, "output": []}
+
+    reading.feed(b"data: %b\n\n" % json.dumps({"type": "response.incomplete", "response": response}).encode())
+
+    assert reading.reasons == [reason]
+
+
 def test_an_overload_of_the_house_s_own_is_told_alike() -> None:
     said = DIALECTS[MESSAGES].broken_off(UpstreamOverloaded("Too many at once."), "req_1")
 
