@@ -217,6 +217,22 @@ def test_a_whole_answer_is_cut_in_proportion(endpoint: str, said: int, words: in
     )
 
 
+@pytest.mark.parametrize("endpoint", FORMATS)
+@pytest.mark.parametrize(
+    ("said", "words", "tokens", "source"),
+    [(0, 5, 3, "estimate"), (0, 8, GRANT, "estimate"), (1, 8, 1, "upstream"), (1, 16, GRANT, "estimate")],
+)
+def test_a_whole_answer_without_a_believable_figure_is_estimated(
+    endpoint: str, said: int, words: int, tokens: int, source: str
+) -> None:
+    """Four characters are a token; a figure stands unless the text has more than sixteen characters for each token of it."""
+    found = reading(endpoint, stream=False)
+
+    found.feed_whole(whole(endpoint, said, words))
+
+    assert counted(found) == Count(tokens, tokens, source)
+
+
 @pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS])
 def test_each_of_several_choices_has_a_grant_of_its_own(endpoint: str) -> None:
     found = reading(endpoint, stream=True, choices=2)
