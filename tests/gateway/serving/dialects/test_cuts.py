@@ -10,6 +10,7 @@ import pytest
 
 from gateway.serving.caller.json_body import Body
 from gateway.serving.dialects.answers.stream import Reading
+from gateway.serving.dialects.answers.thread_digests import TAIL_CHARACTERS
 from gateway.serving.dialects.base import Dialect
 from gateway.serving.dialects.registry import dialects
 from gateway.serving.meter import Count, count_output
@@ -231,6 +232,19 @@ def test_a_whole_answer_without_a_believable_figure_is_estimated(
     found.feed_whole(whole(endpoint, said, words))
 
     assert counted(found) == Count(tokens, tokens, source)
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["one by one", "at once"])
+def test_the_end_of_a_text_is_kept_as_far_as_a_resumption_may_repeat_it(at_once: bool) -> None:
+    """And no more of it, however long it is."""
+    found, long = reading(CHAT, stream=True), "".join(chr(97 + number % 26) for number in range(5 * TAIL_CHARACTERS))
+    pieces = [long[: 3 * TAIL_CHARACTERS], long[3 * TAIL_CHARACTERS :]]
+    raw = stream_of(*({"id": "c", "choices": [{"index": 0, "delta": {"content": text}}]} for text in pieces))
+
+    for data in [b"".join(raw)] if at_once else raw:
+        found.feed(data)
+
+    assert found.tails == [long[-2 * TAIL_CHARACTERS :]]
 
 
 @pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS])
