@@ -22,7 +22,7 @@ from pricing.estimate.laws.own_lengths import own_laws
 from pricing.estimate.laws.pace import Pace, estimate_pace
 from pricing.estimate.laws.readings import as_timed
 from pricing.estimate.laws.urgency import Mixing, mixing_of
-from pricing.estimate.laws.value import ValueTold, note_of
+from pricing.estimate.laws.value import ValueTold
 from pricing.estimate.notes import (
     UNTOLD_SHARE,
     differing,
@@ -33,6 +33,7 @@ from pricing.estimate.notes import (
     of_lengths,
     of_otherwise,
     of_untold,
+    of_value,
 )
 from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.spread import Differing, by_urgency
@@ -141,10 +142,14 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
 
     known_market = partial(market_of, length.pooled, pace, found.worth_nanousd)
     market = known_market((rates, mixing.share))
+
+    def keeps(value_nanousd: float) -> float:
+        return kept(market | {"value_nanousd": value_nanousd}, market)
+
     notes = notes_of(length, pace, leaving, seen.ages is not None, served_to, prior is not None)
     notes += () if leaving.refused is not None else of_few_left(seen.customers, length, pace)
     notes += _of_effects(seen, leaving, (market, known_market), read, random)
-    notes += of_lengths(length, with_urgency) + note_of(found.value, given.value_nanousd)
+    notes += of_lengths(length, with_urgency) + of_value(found.value, given.value_nanousd, keeps)
     return Estimate(
         market=market | {"intervals": _intervals(grid, length.pooled, pace, mixing)},
         draws=tuple(drawn_market(place, share) for place, share in enumerate(mixing.draws)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 
 import numpy as np
@@ -11,6 +12,7 @@ from pricing.estimate.laws.leaving import EARLY, UNTIMED_S, LeavingTests
 from pricing.estimate.laws.length import LengthEstimate
 from pricing.estimate.laws.pace import Pace
 from pricing.estimate.laws.urgency import Mixing
+from pricing.estimate.laws.value import ValueTold
 from pricing.estimate.observations.spread import Differing
 from pricing.estimate.observations.statistics import Customers
 
@@ -19,6 +21,9 @@ UNTOLD_SHARE = 0.1
 
 LEFT_LEAST = 10
 """Of fewer conversations that were left nothing is told but how urgent customers are at most."""
+
+WRONG = 0.2
+"""By what share a value that nothing tells may be wrong: what a menu then keeps is said."""
 
 APART_MOST = 1.1
 """Chains further apart than this are said to be."""
@@ -59,6 +64,52 @@ def of_lengths(length: LengthEstimate, with_urgency: Differing | None) -> tuple[
             "Lengths by customer were not kept or are too few: bands and tests take answers of one customer as if of many."
         )
     return tuple(notes)
+
+
+def of_value(told: ValueTold | None, said_nanousd: float | None, keeps: Callable[[float], float]) -> tuple[str, ...]:
+    """Return what choices tell of the value, and what a menu for the one that was said does where it is wrong, in sentences.
+
+    Args:
+        told: what choices tell, None where they tell nothing.
+        said_nanousd: the value that was said, None where nobody said one.
+        keeps: what share of the profit a menu that is made for it keeps where an answer is worth so much.
+    """
+    if said_nanousd is None and told is not None:
+        return (_as_estimated(told),)
+    assert said_nanousd is not None
+    if told is None:
+        less, more = (keeps(said_nanousd * (1 + by)) for by in (-WRONG, WRONG))
+        return (
+            "Nobody's choice tells what an answer is worth: the value is as it was said, right or wrong. A menu made for it keeps "
+            f"{less:.0%} of the profit where an answer is worth a fifth less, {more:.0%} where it is worth a fifth more.",
+        )
+    if told.is_open:
+        least, most = keeps(told.low_nanousd), keeps(told.high_nanousd)
+        return (
+            f"Choices leave open what an answer is worth: {told.between} are about as likely. Made for {said_nanousd:,.0f}, a menu "
+            f"keeps {least:.0%} of the profit at the least of these and {most:.0%} at the most: above what an answer is worth it "
+            "loses buyers; made for the least it loses none.",
+        )
+    if told.low_nanousd <= said_nanousd <= told.high_nanousd:
+        return (
+            f"Choices tell that an answer is worth {told.between}; {said_nanousd:,.0f}, as was said, lies among them.",
+        )
+    does = "lose buyers" if said_nanousd > told.high_nanousd else "give answers away"
+    return (
+        f"Choices contradict the value: they tell that an answer is worth {told.between}, and {said_nanousd:,.0f} was said. "
+        f"Prices made for that {does}: at {told.best_nanousd:,.0f} they keep {keeps(told.best_nanousd):.0%} of the profit. Estimate "
+        "the value from choices, or say one that they bear.",
+    )
+
+
+def _as_estimated(told: ValueTold) -> str:
+    if told.is_open:
+        return (
+            f"What an answer is worth is estimated from choices, which leave it open: {told.between} are about as likely, "
+            "for they put the same customers into the same tiers. Menus are made for the least of them, which loses no "
+            "buyer; prices that are tried on some customers would tell more."
+        )
+    return f"What an answer is worth is estimated from choices: {told.best_nanousd:,.0f}, {told.between} (95 %)."
 
 
 def of_otherwise(leaving: LeavingTests, kept: float) -> str:

@@ -154,39 +154,6 @@ class ValueTold:
         return places[order].tolist(), values.tolist()
 
 
-def note_of(told: ValueTold | None, said_nanousd: float | None) -> tuple[str, ...]:
-    """Return what choices tell of the value, in a sentence."""
-    if said_nanousd is None and told is not None:
-        return (_as_estimated(told),)
-    assert said_nanousd is not None
-    if told is None:
-        return ("Nobody's choice tells what an answer is worth: the value is as it was said, right or wrong.",)
-    if told.is_open:
-        return (
-            f"Choices leave open what an answer is worth: {told.between} are about as likely. Made for more than it "
-            "is worth, a menu loses buyers; the least of these loses none.",
-        )
-    if told.low_nanousd <= said_nanousd <= told.high_nanousd:
-        return (
-            f"Choices tell that an answer is worth {told.between}; {said_nanousd:,.0f}, as was said, lies among them.",
-        )
-    does = "lose buyers" if said_nanousd > told.high_nanousd else "give answers away"
-    return (
-        f"Choices contradict the value: they tell that an answer is worth {told.between}, and {said_nanousd:,.0f} was said. "
-        f"Prices made for that {does}; estimate it from choices, or say one that they bear.",
-    )
-
-
-def _as_estimated(told: ValueTold) -> str:
-    if told.is_open:
-        return (
-            f"What an answer is worth is estimated from choices, which leave it open: {told.between} are about as likely, "
-            "for they put the same customers into the same tiers. Menus are made for the least of them, which loses no "
-            "buyer; prices that are tried on some customers would tell more."
-        )
-    return f"What an answer is worth is estimated from choices: {told.best_nanousd:,.0f}, {told.between} (95 %)."
-
-
 def value_told(
     answers: Answers,
     draws: Sequence[Answers],

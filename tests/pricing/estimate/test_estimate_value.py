@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from pricing.estimate.as_market import market_of, priced
-from pricing.estimate.fit import fit
+from pricing.estimate.fit import Estimate, fit
 from pricing.estimate.given import Given
 from pricing.estimate.laws.value import ValueTold, value_told
 from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.statistics import Offer, Statistics
 from pricing.market.estimated import estimated
 from pricing.market.market import read_market
+from pricing.market.worth import valuation_of
+from pricing.mechanism.mechanism import full_menu
+from pricing.mechanism.tiers import best_tiers
 from tests.pricing.estimate.crowds import crowd_of, watched
-from tests.pricing.estimate.recovery import CHOOSING, THREE, Case, earned, lognormal_urgency, plainly, with_choices
+from tests.pricing.estimate.recovery import (
+    CHOOSING,
+    THREE,
+    Case,
+    earned,
+    lognormal_urgency,
+    plainly,
+    profit_in,
+    truth_of,
+    with_choices,
+)
 from tests.pricing.estimate.simulated import Truth, answers_of, choosing, watch
 
 KINDS = {"three": THREE, "lognormal": lognormal_urgency()}
@@ -132,13 +146,53 @@ def test_a_fit_says_what_choices_tell_of_the_value(seen: dict[str, Seen]) -> Non
     assert beside.value.low < beside.value.nanousd < beside.value.high < 1.6 * beside.value.low
 
 
-def test_without_choices_a_fit_says_that_nothing_tells_the_value(seen: dict[str, Seen]) -> None:
+def kept_in_truth(estimate: Estimate, value_nanousd: float) -> float:
+    """Return what the menu of four tiers keeps of the profit in the true market of three kinds, were an answer worth so much."""
+    there = truth_of(Case(replace(THREE, value_nanousd=value_nanousd), plainly), estimate.length.identified_to_tokens)
+    here = valuation_of(read_market(estimate.market))
+    return profit_in(there, here, best_tiers(here, 4)[-1].caps) / profit_in(there, there, full_menu(there).caps)
+
+
+def percentages(note: str) -> list[float]:
+    """Return the shares that a note tells, from 0 to 1."""
+    return [int(one) / 100 for one in re.findall(r"(\d+)%", note)]
+
+
+def test_without_choices_a_fit_says_that_nothing_tells_the_value_and_what_a_wrong_one_costs(
+    seen: dict[str, Seen],
+) -> None:
+    """Said a fourth too high, it keeps in the truth what is told of one that is worth a fifth less."""
     observed = replace(seen["three"].statistics, offers=())
 
-    estimate = fit(observed, Given(1e9, 0.0), draws=2, random=np.random.default_rng(6))
+    estimate = fit(observed, Given(1.25e9, 0.0), draws=2, random=np.random.default_rng(6))
 
+    [note] = [one for one in estimate.notes if one.startswith("Nobody's choice tells what an answer is worth")]
+    less, more = percentages(note)
     assert estimate.value is None
-    assert any(note.startswith("Nobody's choice tells what an answer is worth") for note in estimate.notes)
+    assert less == pytest.approx(kept_in_truth(estimate, 1e9), abs=0.12)
+    assert more == pytest.approx(kept_in_truth(estimate, 1.5e9), abs=0.12)
+
+
+def test_where_choices_leave_the_value_open_a_fit_says_what_the_one_that_was_said_keeps(seen: dict[str, Seen]) -> None:
+    estimate = fit(seen["three"].statistics, Given(1.2e9, 0.0), draws=2, random=np.random.default_rng(5))
+
+    [note] = [one for one in estimate.notes if one.startswith("Choices leave open what an answer is worth")]
+    least, most = percentages(note)
+    assert estimate.value is not None
+    assert least == pytest.approx(kept_in_truth(estimate, estimate.value.low_nanousd), abs=0.12)
+    assert most == pytest.approx(kept_in_truth(estimate, estimate.value.high_nanousd), abs=0.12)
+
+
+def test_a_value_that_choices_contradict_is_told_with_what_its_menu_keeps() -> None:
+    truth, random = KINDS["lognormal"], np.random.default_rng(0)
+    statistics = watched(crowd_of(truth, 600, 30, random), truth, CHOOSING, random)
+
+    estimate = fit(statistics, Given(1.3e9, 0.0), draws=2, random=random)
+
+    [note] = [one for one in estimate.notes if one.startswith("Choices contradict the value")]
+    [kept] = percentages(note)
+    assert "lose buyers" in note
+    assert 0.6 < kept < 0.85
 
 
 @pytest.fixture(scope="module")
