@@ -32,6 +32,7 @@ from pricing.estimate.notes import (
     of_few_left,
     of_lengths,
     of_otherwise,
+    of_unread,
     of_untold,
     of_value,
 )
@@ -49,6 +50,9 @@ SHARE_LEAST = 1e-6
 """Types with a smaller share are left out of the market."""
 
 CUSTOMERS_LEAST = 30
+
+UNREAD_DRAWS = 8
+"""In so many equally likely markets a menu is tried where leaving is not read."""
 
 LENGTHS_ALPHA, RATIO_LEAST = 0.001, 1.25
 """Answers of the urgent differ where chance would seldom make them, and they end by more than this factor sooner or later."""
@@ -180,6 +184,10 @@ def _of_effects(
     notes, (here, made_of) = [], market
     if leaving.refused is None and leaving.otherwise is None and seen.customers.waited_s.any():
         notes.append(of_untold(*_untold(seen, leaving, market, read)))
+    if leaving.refused is not None:
+        notes.append(
+            of_unread([kept(made_of((read.urgency_per_s, share)), here) for share in read.draws[:UNREAD_DRAWS]])
+        )
     if leaving.otherwise is not None:
         notes.append(of_otherwise(leaving, kept(here, made_of((read.urgency_per_s, read.share)))))
     parted = holders_of(seen.customers)

@@ -1,4 +1,4 @@
-"""Who weighs how much: programs among the customers, and the few who hold most of the conversations."""
+"""Who weighs how much: programs among the customers, and the few who hold a large part of the conversations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REGULAR_TIMES, REGULAR = 20, 0.95
 """Of so many times the usual conversations, or more, it need only be so many of the answers, within a doubling of length:
 of lognormal answers that is a sigma below 0.18."""
 
-HELD, HOLDERS = 0.5, 0.05
+HELD, HOLDERS = 1 / 3, 0.05
 """Where at most so small a share of customers holds so large a share of conversations, an estimate is about them."""
 
 ALIKE = 0.5
@@ -96,7 +96,7 @@ def _of_tiers(own: OwnLengths, kept: list[bool]) -> OwnLengths:
 
 
 def holders_of(customers: Customers) -> tuple[Ints, Ints] | None:
-    """Return the rows of the few who hold most of the conversations, and those of all others; None if nobody does."""
+    """Return the rows of the few who hold a third of the conversations or more, and those of all others; None if nobody does."""
     order = np.argsort(-customers.conversations, kind="stable")
     reached = np.cumsum(customers.conversations[order])
     holders = int(np.searchsorted(reached, HELD * reached[-1])) + 1
@@ -107,13 +107,13 @@ def holders_of(customers: Customers) -> tuple[Ints, Ints] | None:
 
 
 def without_holders(seen: Statistics) -> Statistics:
-    """Return the statistics without the few who hold most of the conversations, who are counted."""
+    """Return the statistics without the few who hold a third of the conversations or more, who are counted."""
     found = holders_of(seen.customers)
     return seen if found is None else _set_aside(seen, found[0], HOLDING)
 
 
 def of_holders(customers: Customers, parted: tuple[Ints, Ints], kept: tuple[float, float] | None) -> str:
-    """Return who holds most of the conversations, and what that does to the menu, in a sentence.
+    """Return who holds so much of the conversations, and what that does to the menu, in a sentence.
 
     Args:
         customers: all of them.
@@ -132,8 +132,10 @@ def of_holders(customers: Customers, parted: tuple[Ints, Ints], kept: tuple[floa
             f" Of what a menu for the others earns among them this one keeps {kept[0]:.0%}, and of what this one earns among "
             f"all that one keeps {kept[1]:.0%}."
         )
+    one = len(them) == 1
     return (
-        f"{len(them):,} of {len(them) + len(others):,} customers hold {held:.0%} of the conversations, and the menu is made for "
-        f"them: they leave {rates[0]:.3g} times a second on average, the others {rates[1]:.3g}.{effect} Estimate without "
-        "them (--without-holders) where the menu is for the others."
+        f"{len(them):,} of {len(them) + len(others):,} customers {'holds' if one else 'hold'} {held:.0%} of the conversations, and "
+        f"the menu is made for {'it' if one else 'them'} as much: {'it leaves' if one else 'they leave'} {rates[0]:.3g} times a "
+        f"second on average, the others {rates[1]:.3g}.{effect} Estimate without {'it' if one else 'them'} (--without-holders) "
+        "where the menu is for the others."
     )

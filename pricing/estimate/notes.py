@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 
 import numpy as np
@@ -122,6 +122,19 @@ def of_otherwise(leaving: LeavingTests, kept: float) -> str:
         "customers had what they need or connections broke, anywhere in the answer. Urgency is estimated without them; a menu "
         f"made as if they were impatience would keep {kept:.0%} of the profit. How many they are is uncertain, and so are "
         "prices; count broken connections, or offer tiers and estimate from what is taken."
+    )
+
+
+def of_unread(kept: Sequence[float]) -> str:
+    """Return what is known of urgency where leaving is not read, and what that costs a menu, in a sentence.
+
+    Args:
+        kept: what the menu keeps of the profit in markets that are equally likely.
+    """
+    return (
+        "So urgency is known by the tiers taken alone: how many lie between two thresholds, and nothing of where between them. Over "
+        f"what it may be, this menu keeps {min(kept):.0%} to {max(kept):.0%} of the profit; tiers with caps between the present "
+        "ones would tell more."
     )
 
 

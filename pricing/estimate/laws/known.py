@@ -87,7 +87,7 @@ def known(
     drawn = [(length.redrawn(random), paced(pace, random)) for _ in range(CANDIDATES if anew else draws)]
     at_once = [answers_of(curve, grid, pace, about), *_answers(drawn, grid, [about] * len(drawn))]
     if said_nanousd is None:
-        value, readings = _value_of(told, leaving, at_once, random), min(READINGS, draws)
+        value, readings = _value_of(told, leaving, at_once, random, sum(blurred)), min(READINGS, draws)
         places, values = value.drawn(readings if anew else draws, random)
         _, offers, at_worth = _used(seen, answers_of(curve, grid, pace, value.taken_nanousd))
         rows, chosen, sources, left_out = as_read(seen, [seeming(one, leaving) for one in offers], leaving)
@@ -145,9 +145,16 @@ def _answers(drawn: Sequence[Drawn], grid: Ints, values: Sequence[float]) -> lis
 
 
 def _value_of(
-    seen: Statistics, leaving: LeavingTests, answers: Sequence[Answers], random: np.random.Generator
+    seen: Statistics, leaving: LeavingTests, answers: Sequence[Answers], random: np.random.Generator, blurred: int
 ) -> ValueTold:
     """Return the value that choices and leaving tell: with answers as estimated, then draws of them.
+
+    Args:
+        seen: what customers did.
+        leaving: whether leaving is read.
+        answers: lengths and pace.
+        random: where chance comes from.
+        blurred: under how many menus choices hang on lengths nobody saw and are left out of ``seen``.
 
     Raises:
         CannotEstimate: they tell none, or contradict each other.
@@ -165,6 +172,12 @@ def _value_of(
         is_said=False,
         otherwise=leaving.otherwise,
     )
+    if told is None and blurred:
+        under = "the menu" if blurred == 1 else f"{blurred} menus"
+        raise CannotEstimate(
+            f"Who takes the largest tiers of {under} hangs on answers longer than all lengths seen, so choices there do not tell "
+            "what an answer is worth: say its value, or estimate from more conversations."
+        )
     if told is None:
         raise CannotEstimate(
             "Only leaving and choices of tiers together tell what an answer is worth, and they are not both there: say "

@@ -320,6 +320,17 @@ def test_without_prices_that_some_refuse_a_value_is_asked_for() -> None:
         fit(statistics, Given(None, 0.0), draws=2, random=random)
 
 
+def test_where_choices_hang_on_answers_that_nobody_saw_a_value_is_asked_for_with_the_reason() -> None:
+    """Hardly anybody of 200 customers came near the cap of 4,000 tokens, which the largest tier is bought for."""
+    truth, random = KINDS["lognormal"], np.random.default_rng(41)
+    statistics = watched(crowd_of(truth, 200, 20, random), truth, CHOOSING, random)
+
+    with pytest.raises(
+        CannotEstimate, match=r"Who takes the largest tiers of the menu hangs on answers longer than all"
+    ):
+        fit(statistics, Given(None, 0.0), draws=2, random=np.random.default_rng(41))
+
+
 def test_without_choices_a_value_is_asked_for(seen: dict[str, Seen]) -> None:
     observed = replace(seen["three"].statistics, offers=())
 

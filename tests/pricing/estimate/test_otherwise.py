@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -19,8 +20,8 @@ from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.statistics import Statistics, cleaned
 from pricing.market.answers import Floats
 from tests.pricing.estimate.crowds import Habits
-from tests.pricing.estimate.recovery import DRAWS, WORTH
-from tests.pricing.estimate.violations import VIOLATIONS, Violation, earned, fitted, seen_in
+from tests.pricing.estimate.recovery import CHOOSING, DRAWS, WORTH
+from tests.pricing.estimate.violations import VIOLATIONS, Violation, earned, fitted, heavy, seen_in
 
 
 def examined(seen: Statistics) -> LeavingTests:
@@ -76,6 +77,18 @@ def test_where_many_are_left_otherwise_nothing_is_estimated() -> None:
         fitted(Violation(habits=Habits(satisfied=0.3)), 0)
 
 
+def test_where_leaving_is_not_read_a_fit_says_what_that_may_cost_its_menu() -> None:
+    """Three kinds took tiers, and a fifth of their conversations is left satisfied: the menu earns 0.78 of the most."""
+    violation = Violation(habits=Habits(satisfied=0.2), offer=CHOOSING)
+
+    estimate = fitted(violation, 0)
+
+    assert estimate.leaving.refused is not None
+    (note,) = (one for one in estimate.notes if "known by the tiers taken alone" in one)
+    low, high = (int(one) / 100 for one in re.findall(r"(\d+)%", note))
+    assert low - 0.05 < earned(estimate, violation) < high + 0.05
+
+
 def test_who_holds_most_is_named_with_what_the_menu_loses_and_may_be_set_aside() -> None:
     """Ten patient customers of 3,000 conversations among 600 of 30: with them the menu earns 0.6 of the most, without 0.9."""
     violation = VIOLATIONS["4: ten batch customers"]
@@ -87,6 +100,18 @@ def test_who_holds_most_is_named_with_what_the_menu_loses_and_may_be_set_aside()
     assert "this one keeps 69%" in note
     assert without.set_aside == {HOLDING: 10}
     assert earned(with_them, violation) < 0.7
+    assert earned(without, violation) > 0.89
+
+
+def test_one_customer_with_two_fifths_of_the_conversations_is_named_and_may_be_set_aside() -> None:
+    """It held less than half, and nobody was told; the menu earned 0.86 of the most among the others."""
+    violation = Violation(change=heavy(number=1, each=12_000))
+
+    with_it, without = fitted(violation, 0), fitted(replace(violation, without=True), 0)
+
+    (note,) = (one for one in with_it.notes if "hold" in one)
+    assert note.startswith("1 of 600 customers holds 40% of the conversations")
+    assert without.set_aside == {HOLDING: 1}
     assert earned(without, violation) > 0.89
 
 
