@@ -25,6 +25,9 @@ LEFT_LEAST = 10
 WRONG = 0.2
 """By what share a value that nothing tells may be wrong: what a menu then keeps is said."""
 
+SPEED_MOST = 10_000
+"""Tokens a second of one answer above which times are likely not what they seem."""
+
 APART_MOST = 1.1
 """Chains further apart than this are said to be."""
 
@@ -234,6 +237,11 @@ def notes_of(
     if served_to is not None:
         keeps = "keep the share that was assumed" if prior else "are missing from the market"
         notes.append(f"Refusals were not counted: urgencies above {served_to:.3g}/s, which no tier served, {keeps}.")
+    if pace.tokens_per_s > SPEED_MOST:
+        notes.append(
+            f"Answers come at {pace.tokens_per_s:,.0f} tokens a second, faster than models make them. Times of records are in "
+            "milliseconds; read in another unit, urgency and prices are wrong by the same factor."
+        )
     if pace.first_token_s == 0:
         notes.append("The first token came as fast as any other, so the first-token delay is 0.")
     return tuple(notes)

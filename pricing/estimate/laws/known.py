@@ -14,8 +14,10 @@ from pricing.estimate.laws.length import LengthEstimate, Survival
 from pricing.estimate.laws.pace import Pace
 from pricing.estimate.laws.readings import (
     CANDIDATES,
+    CONTRADICTING,
     READ_ANEW_MOST,
     READINGS,
+    UNEXPLAINED,
     answers_of,
     are_chosen,
     as_read,
@@ -31,6 +33,9 @@ from pricing.estimate.observations.statistics import Offer, Statistics
 from pricing.market.answers import Ints
 
 Drawn = tuple[Survival, Pace]
+
+UNEXPLAINED_MOST = 0.5
+"""Where more than this share of what was chosen is best for nobody, it was not chosen from the menu that is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,7 @@ def known(
         places, values = value.drawn(readings if anew else draws, random)
         _, offers, at_worth = _used(seen, answers_of(curve, grid, pace, value.taken_nanousd))
         rows, chosen, sources, left_out = as_read(seen, [seeming(one, leaving) for one in offers], leaving)
+        _refuse_unexplained(seen, left_out)
         drawn, read = [drawn[place] for place in places], [(rows, chosen)]
         if anew:
             every = [
@@ -104,9 +110,28 @@ def known(
     read = [(rows, chosen)]
     alone = leaving_alone(seen, leaving, random) if are_chosen(seen) and leaving.refused is None else None
     told_value = _value_beside(told, leaving, at_once, random)
+    _refuse_unexplained(seen, left_out)
     if anew:
         drawn, read = read_anew(drawn, seen, grid, leaving, alone, about, random, min(READINGS, draws))
     return Known(about, told_value, drawn, [about] * len(drawn), read, offers, blurred, sources, left_out)
+
+
+def _refuse_unexplained(seen: Statistics, left_out: Mapping[str, int]) -> None:
+    """Refuse choices most of which no urgency explains.
+
+    Raises:
+        CannotEstimate: they are more than half of the choices of conversations, or of the customers who chose.
+    """
+    counted = sum(sum(offer.taken) + (offer.refused or 0) for offer in seen.offers if offer.taken is not None)
+    chose = 0 if seen.customers.choices is None else int(np.any(seen.customers.choices >= 0, axis=1).sum())
+    for what, number, reason in (("choices", counted, UNEXPLAINED), ("customers", chose, CONTRADICTING)):
+        odd = left_out.get(reason, 0)
+        if odd > UNEXPLAINED_MOST * number:
+            raise CannotEstimate(
+                f"{odd:,} of {number:,} {what} took tiers that are best for nobody at the prices and caps of the menus that the "
+                "records name, whatever the urgency: the menus are not those that were on sale, or the value is far from the "
+                "one that was said."
+            )
 
 
 def _dearest(offers: Sequence[Offer]) -> float:

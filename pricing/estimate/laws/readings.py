@@ -16,6 +16,9 @@ from pricing.estimate.observations.conversations import CannotEstimate
 from pricing.estimate.observations.statistics import Customers, Statistics
 from pricing.market.answers import Ints
 
+CONTRADICTING, UNEXPLAINED = "customers_contradicting", "choices_unexplained"
+"""Reasons for which customers and choices are left out."""
+
 READ_ANEW_MOST = 30_000
 """Customers up to whom choices are read anew. Of so many, with ten conversations each, the least sure threshold between
 three tiers has a standard error of 2 %; of 300 it has one of 16 %."""
@@ -112,7 +115,7 @@ def as_read(
             sources.append("conversation_choices")
     if not len(rows.customers) and not chosen:
         raise CannotEstimate(leaving.refused or "Nobody was seen to leave, wait or choose.")
-    counts = {"customers_contradicting": contradicting, "choices_unexplained": unexplained}
+    counts = {CONTRADICTING: contradicting, UNEXPLAINED: unexplained}
     named = {name: count for name, count in counts.items() if count}
     return rows, joined(chosen), tuple(dict.fromkeys(sources)), named
 

@@ -67,6 +67,27 @@ def test_records_that_tell_no_market_are_refused_with_the_reason(
         pricing.fit(changed(records), [MENU], value_nanousd=WORTH, draws=2)
 
 
+def test_times_in_seconds_are_told_by_the_speed(records: list[Record]) -> None:
+    """A speed of 50,000 tokens a second went into the market, and nobody was told."""
+    times = ("time", "settled", "duration_ms")
+    in_seconds = [{**record, **{name: record[name] // 1000 for name in times}, "ttft_ms": 0} for record in records]
+
+    found = pricing.fit(in_seconds, [MENU], value_nanousd=WORTH, draws=2)
+
+    assert any("tokens a second, faster than models make them" in note for note in found.to_json()["estimate"]["notes"])
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_choices_from_another_menu_than_the_one_that_is_named_are_refused(named: bool) -> None:
+    """Caps stand for prices and prices for caps: what most took is best for nobody, and it was left out without a word."""
+    random = np.random.default_rng(1)
+    chosen = list(talk(THREE, MENU, customers=200, conversations=10, random=random, named=named))
+    swapped = menu_of(CHOOSING.prices_nanousd, tuple(cap or 0 for cap in CHOOSING.caps_tokens))
+
+    with pytest.raises(CannotEstimate, match=r"[0-9,]+ of [0-9,]+ c.* took tiers that are best for nobody"):
+        pricing.fit(chosen, [swapped], value_nanousd=WORTH, draws=2, own_tiers=not named)
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf"), 1e300])
 def test_a_value_that_is_none_is_refused(value: float) -> None:
     with pytest.raises(

@@ -40,6 +40,7 @@ from tests.pricing.estimate.recovery import (
 from tests.pricing.estimate.simulated import Truth
 
 CUSTOMERS, EACH = 600, 30
+SMALL = (300, 20), (200, 20)
 SMOOTH = lognormal_urgency()
 FALLING = replace(
     SMOOTH,
@@ -178,6 +179,7 @@ VIOLATIONS: dict[str, Violation] = {
     "4, own: programs whose answers differ a little": Violation(change=with_bots(300, sigma=0.1)),
     "4, own: one customer with 80 %": Violation(change=heavy(number=1, each=72_000)),
     "4, own: the same, without": Violation(change=heavy(number=1, each=72_000), without=True),
+    "4, own: one customer with 40 %": Violation(change=heavy(number=1, each=12_000)),
     "5, own: apart by 1": Violation(change=lengths_apart(1.0), spread=1.0),
     "5: lengths apart by 0.6": Violation(change=lengths_apart(0.6), spread=0.6),
     "5: the same, tiers taken": Violation(SMOOTH, change=lengths_apart(0.6), offer=CHOOSING, spread=0.6),
@@ -187,9 +189,11 @@ VIOLATIONS: dict[str, Violation] = {
 }
 
 
-def seen_in(violation: Violation, random: np.random.Generator) -> Statistics:
+def seen_in(
+    violation: Violation, random: np.random.Generator, customers: int = CUSTOMERS, each: int = EACH
+) -> Statistics:
     """Return what customers did."""
-    crowd = violation.change(crowd_of(violation.truth, CUSTOMERS, EACH, random), random)
+    crowd = violation.change(crowd_of(violation.truth, customers, each, random), random)
     return watched(crowd, violation.truth, violation.offer, random, violation.habits)
 
 
@@ -233,7 +237,9 @@ def of_violations(seeds: int, only: str = "") -> None:
     """Print the table, and how many honest markets are refused, ten for each seed."""
     honest = only in ("", "violations", "honest")
     if honest:
-        print(f"Of {10 * seeds} honest markets {refused_of_honest(10 * seeds)}.", flush=True)
+        for customers, each in ((CUSTOMERS, EACH), *(SMALL if only == "honest" else ())):
+            found = refused_of_honest(10 * seeds, customers, each)
+            print(f"Of {10 * seeds} honest markets of {customers} × {each} {found}.", flush=True)
     print("| violation | refused | said | earned, mean | worst |\n|---|---|---|---|---|")
     for name, violation in VIOLATIONS.items():
         if only not in ("", "violations") and only not in name:
@@ -247,22 +253,23 @@ def of_violations(seeds: int, only: str = "") -> None:
                 continue
             said.update(told(estimate))
             earns.append(earned(estimate, violation))
-        found: Floats = np.array(earns)
+        earning: Floats = np.array(earns)
         cells = [
             "; ".join(f"{count}: {text}" for text, count in counter.most_common(3)) or "–"
             for counter in (refused, said)
         ]
-        figures = (f"{found.mean():.3f}", f"{found.min():.3f}") if len(found) else ("–", "–")
+        figures = (f"{earning.mean():.3f}", f"{earning.min():.3f}") if len(earning) else ("–", "–")
         print(f"| {name} | {' | '.join(cells)} | {' | '.join(figures)} |")
         sys.stdout.flush()
 
 
-def refused_of_honest(number: int) -> str:
+def refused_of_honest(number: int, customers: int, each: int) -> str:
     """Return how many of so many honest markets are refused or warned of, half of them observed, half with tiers taken."""
     refused, warned = 0, Counter[str]()
     for seed in range(number):
         violation = VIOLATIONS["none: tiers taken" if seed % 2 else "none: observed"]
-        seen, random = seen_in(violation, np.random.default_rng(1000 + seed)), np.random.default_rng(seed)
+        seen = seen_in(violation, np.random.default_rng(1000 + seed), customers, each)
+        random = np.random.default_rng(seed)
         try:
             warned.update(told(fit(seen, Given(WORTH, 0.0), draws=2, random=random)))
         except CannotEstimate as error:
