@@ -146,14 +146,10 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
 
     known_market = partial(market_of, length.pooled, pace, found.worth_nanousd)
     market = known_market((rates, mixing.share))
-
-    def keeps(value_nanousd: float) -> float:
-        return kept(market | {"value_nanousd": value_nanousd}, market)
-
     notes = notes_of(length, pace, leaving, seen.ages is not None, served_to, prior is not None)
     notes += () if leaving.refused is not None else of_few_left(seen.customers, length, pace)
     notes += _of_effects(seen, leaving, (market, known_market), read, random)
-    notes += of_lengths(length, with_urgency) + of_value(found.value, given.value_nanousd, keeps)
+    notes += of_lengths(length, with_urgency) + _of_value(found.value, given, market)
     return Estimate(
         market=market | {"intervals": _intervals(grid, length.pooled, pace, mixing)},
         draws=tuple(drawn_market(place, share) for place, share in enumerate(mixing.draws)),
@@ -198,6 +194,11 @@ def _of_effects(
             of_holders(seen.customers, parted, None if there is None else (kept(there, here), kept(here, there)))
         )
     return tuple(notes)
+
+
+def _of_value(value: ValueTold | None, given: Given, market: Json) -> tuple[str, ...]:
+    """Return what choices tell of the value, and what a menu made for another one keeps, in sentences."""
+    return of_value(value, given.value_nanousd, lambda worth: kept(market | {"value_nanousd": worth}, market))
 
 
 def _untold(
