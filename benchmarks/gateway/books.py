@@ -1,11 +1,12 @@
-"""What a record costs the bookkeeper, from the stream to the ledger, its running sums and seal: CPU µs, without the server's.
+"""The bookkeeper's cost of a record, from the stream to the ledger, its running sums and seal: CPU µs without Redis.
 
 python -m benchmarks.gateway.books            least CPU µs of a record, and of its parts
 python -m benchmarks.gateway.books --profile  and where in the code it is spent
 python -m benchmarks.gateway.books --mixed 1000000    what billing costs of a million mixed rows: benchmarks/billing
 
-Each record is a call of its own, of one of two hundred customers. A later version is measured by its own, in the same
-minutes; one without running sums or seals has no such parts. Then the book is recounted, and some records are proven.
+Each record is a call of its own, of one of two hundred customers. Another version is measured by its own copy of this
+file, in the same minutes; a version without running sums or seals has no such parts. Then the book is recounted, and
+some records are proven.
 """
 
 from __future__ import annotations
@@ -60,9 +61,16 @@ def customer_of(number: int) -> str:
 
 def add_customers(database: Database) -> None:
     empty = {column.name: None for column in customers.columns}
-    given = {"name": "c", "tier_since": 0, "status": "active", "period": "month", "timezone": "UTC", "overrides": "{}"}
+    columns = {
+        "name": "c",
+        "tier_since": 0,
+        "status": "active",
+        "period": "month",
+        "timezone": "UTC",
+        "overrides": "{}",
+    }
     rows = [
-        {**empty, **given, "id": customer_of(number), "created": number, "rev": 1, "projected": True}
+        {**empty, **columns, "id": customer_of(number), "created": number, "rev": 1, "projected": True}
         for number in range(PEOPLE)
     ]
     with database.write() as connection:
@@ -70,20 +78,20 @@ def add_customers(database: Database) -> None:
 
 
 def settle(client: Any, draw: random.Random) -> None:
-    """Put into the streams what a round of calls leaves there."""
+    """Add the records of a round of calls to the streams."""
     begun = now_ms()
     batch = client.pipeline(transaction=False)
     for number in range(RECORDS):
         name, customer = f"req_{begun:012x}{draw.getrandbits(80):020x}", customer_of(draw.randrange(PEOPLE))
         record = {**SETTLED, "id": name, "conversation": name, "customer": customer, "time": begun}
-        beside = {"charge": "1000", "settled": str(begun + 9), "cap": "4096"}
-        batch.xadd(redis_keys.usage(redis_keys.bucket_of(customer)), {"record": orjson.dumps(record), **beside})
+        stream_fields = {"charge": "1000", "settled": str(begun + 9), "cap": "4096"}
+        batch.xadd(redis_keys.usage(redis_keys.bucket_of(customer)), {"record": orjson.dumps(record), **stream_fields})
         begun += number % 4 == 0
     batch.execute()
 
 
 def round_of(writer: Writer, rollup: Rollup, sealer: Sealer) -> tuple[float, float, float]:
-    """Book a round; return the CPU µs of a record by the writer, by what adds to the sums what it did not, and by the seals."""
+    """Book a round; return the CPU µs of a record for the writer, for sums that it did not update, and for seals."""
     before = time.process_time_ns()
     while writer.turn():
         pass
@@ -91,21 +99,23 @@ def round_of(writer: Writer, rollup: Rollup, sealer: Sealer) -> tuple[float, flo
     rollup.bring_up_to_date(now_ms())
     summed = time.process_time_ns()
     sealer.turn(all_of_it=True)
-    took = (written - before, summed - written, time.process_time_ns() - summed)
-    return took[0] / RECORDS / 1000, took[1] / RECORDS / 1000, took[2] / RECORDS / 1000
+    spent_ns = (written - before, summed - written, time.process_time_ns() - summed)
+    return spent_ns[0] / RECORDS / 1000, spent_ns[1] / RECORDS / 1000, spent_ns[2] / RECORDS / 1000
 
 
 def measure(database: Database, client: Any, *, profiles: bool) -> None:
-    draw, took = random.Random(1), []
+    draw, rounds = random.Random(1), []
     sealer, counters = Sealer(database, now_ms), Counters({})
     writer, rollup = Writer(client, database, note=partial(note, counters, sealer)), Rollup(database)
     for _ in range(ROUNDS):
         settle(client, draw)
-        took.append(round_of(writer, rollup, sealer))
-    least = min(took[1:], key=sum)  # the first one begins the sums
-    print(f"{sum(least):.1f} CPU µs a record, at the least of {ROUNDS} rounds of {RECORDS}")
-    print(f"  {least[0]:.1f} of it from the stream to the ledger, {least[1]:.1f} for sums that were not kept up there")
-    print(f"  {least[2]:.1f} for seals")
+        rounds.append(round_of(writer, rollup, sealer))
+    fastest = min(rounds[1:], key=sum)  # the first round begins the sums
+    print(f"{sum(fastest):.1f} CPU µs a record, at the least of {ROUNDS} rounds of {RECORDS}")
+    print(
+        f"  {fastest[0]:.1f} of it from the stream to the ledger, {fastest[1]:.1f} for sums that were not kept up there"
+    )
+    print(f"  {fastest[2]:.1f} for seals")
     verify(database, draw)
     if profiles:
         settle(client, draw)
@@ -115,7 +125,7 @@ def measure(database: Database, client: Any, *, profiles: bool) -> None:
 
 
 def note(counters: Counters, sealer: Sealer, records: Sequence[UsageRecord]) -> None:
-    """Do what the bookkeeper does with records that are booked."""
+    """Process booked records as the bookkeeper does."""
     count_records(counters, records)
     sealer.hear(records)
 
@@ -123,8 +133,8 @@ def note(counters: Counters, sealer: Sealer, records: Sequence[UsageRecord]) -> 
 def verify(database: Database, draw: random.Random) -> None:
     """Recount the book, and prove some of its records."""
     before = time.process_time_ns()
-    found = verify_chain(database)
-    print(f"{(time.process_time_ns() - before) / found.rows / 1000:.1f} CPU µs a row to recount {found.rows} rows")
+    recount = verify_chain(database)
+    print(f"{(time.process_time_ns() - before) / recount.rows / 1000:.1f} CPU µs a row to recount {recount.rows} rows")
     with database.read() as connection:
         ids = draw.sample(connection.execute(select(usage_records.c.id)).scalars().all(), PROOFS)
     before = time.process_time_ns()
@@ -137,20 +147,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--mixed", type=int, metavar="ROWS", help="what billing costs of so many mixed rows instead")
-    given = parser.parse_args()
-    if given.mixed is not None:
-        sys.exit(measure_billing(given.mixed))
+    arguments = parser.parse_args()
+    if arguments.mixed is not None:
+        sys.exit(measure_billing(arguments.mixed))
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         database = Database(f"sqlite:///{directory}/ledger.sqlite", cache_kb=WRITER_CACHE_KB)
         database.migrate()
         add_customers(database)
-        at = directory / "valkey.sock"
-        valkey = [get_binary_path(), "--port", "0", "--unixsocket", at, "--dir", directory, "--save", ""]
+        socket = directory / "valkey.sock"
+        valkey = [get_binary_path(), "--port", "0", "--unixsocket", socket, "--dir", directory, "--save", ""]
         with running(valkey, None, log=directory / "valkey.log"):
-            until(at.exists, 60)
-            with connect(f"unix://{at}") as client:
-                measure(database, client, profiles=given.profile)
+            until(socket.exists, 60)
+            with connect(f"unix://{socket}") as client:
+                measure(database, client, profiles=arguments.profile)
         database.close()
 
 

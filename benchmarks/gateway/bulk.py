@@ -1,7 +1,7 @@
-"""What it costs to create many customers with a key each at once, and to send the same again.
+"""The cost of creating many customers with a key each in one request, and of repeating the request.
 
-``python -m benchmarks.gateway.bulk`` prints CPU seconds: of the admin side's process with its SQLite, and of a Valkey that
-syncs each write to its disk.
+``python -m benchmarks.gateway.bulk`` prints CPU seconds of the admin side's process with its SQLite, and of a Valkey
+that syncs each write to its disk.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CUSTOMERS = 1_000
 
 
 def services_on(database: Database, client: Redis) -> AdminServices:
-    """Return what the admin side works with, on a ledger and a Redis."""
+    """Return the services of the admin side, on a ledger and a Redis."""
     return AdminServices(
         database=database,
         projection=Projection(client),
@@ -57,17 +57,17 @@ async def send(services: AdminServices, token: str, client: Redis, tier: str) ->
         transport=httpx.ASGITransport(app), base_url="http://gateway", headers={"authorization": f"Bearer {token}"}
     ) as caller:
         (await caller.put(f"/admin/tiers/{tier}", json={"price_nanousd": 1_000})).raise_for_status()
-        for what in ("created", "the same again"):
-            ours, theirs = time.process_time(), cpu_of(client)
+        for step in ("created", "the same again"):
+            own_cpu, valkey_cpu = time.process_time(), cpu_of(client)
             body = {"upsert": True, "customers": rows}
             answer = await caller.post("/admin/customers/bulk", json=body, timeout=120)
-            ours, theirs = time.process_time() - ours, cpu_of(client) - theirs
+            own_cpu, valkey_cpu = time.process_time() - own_cpu, cpu_of(client) - valkey_cpu
             assert answer.status_code == 201, answer.text[:300]
-            print(f"{what:15} {len(rows)} customers: {ours:.2f} CPU s, Valkey {theirs:.2f}")
+            print(f"{step:15} {len(rows)} customers: {own_cpu:.2f} CPU s, Valkey {valkey_cpu:.2f}")
 
 
 def cpu_of(client: Redis) -> float:
-    """Return the CPU seconds that a Valkey has taken so far."""
+    """Return the CPU seconds that a Valkey has used so far."""
     info = client.info("cpu")
     return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 

@@ -1,4 +1,4 @@
-"""What is left of a gateway without any metering: the same server and the same upstream client, and nothing between."""
+"""A gateway without any metering: the same server and the same upstream client, and nothing between."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Floor:
             for _ in range(2):
                 await send({"type": (await receive())["type"] + ".complete"})
             return
-        parts, more = [], True
-        while more:
+        parts, has_more = [], True
+        while has_more:
             message = await receive()
             parts.append(message["body"])
-            more = message["more_body"]
+            has_more = message["more_body"]
         reply = await self._pool.post(scope["path"], b"".join(parts), "0", {}, PATIENCE_S)
-        kept = ("content-type", "content-length")
-        headers = [(name.encode(), value.encode()) for name in kept if (value := reply.header(name)) is not None]
+        relayed = ("content-type", "content-length")
+        headers = [(name.encode(), value.encode()) for name in relayed if (value := reply.header(name)) is not None]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         while (chunk := await reply.chunk(PATIENCE_S)) is not None:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})

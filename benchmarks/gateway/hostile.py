@@ -1,4 +1,4 @@
-"""What strangers send to cost a gateway more than they pay: each kind is bytes on one connection, until it is closed."""
+"""Requests that cost a gateway more than the stranger who sends them: bytes on one connection until it closes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Sends = Callable[["Stranger"], AsyncIterator[bytes]]
 
 @dataclass
 class Stranger:
-    """One connection's sender: the key that it has, if any, and how long it waits between slow bytes."""
+    """The sender on one connection: its key, if any, and how long it waits between slow bytes."""
 
     key: str | None = None
     slow_s: float = 1.0
@@ -81,15 +81,15 @@ async def _pipelined(_: Stranger) -> AsyncIterator[bytes]:
     yield head("GET /v1/account HTTP/1.1", "host: x", NO_KEY, "connection: close")
 
 
-def _body(what: bytes, piece: bytes) -> Sends:
-    """Return the sender of a body that begins in one way and goes on in another, as long as a body may be."""
+def _body(start: bytes, piece: bytes) -> Sends:
+    """Return the sender of a body of the largest allowed size: a start, then a repeated piece."""
 
     async def send(stranger: Stranger) -> AsyncIterator[bytes]:
-        yield head(CHAT, "host: x", stranger.authorization, f"content-length: {BODY}") + what
-        left, repeated = BODY - len(what), piece * (PIECE // len(piece))
-        while left > 0:
-            yield repeated[:left]
-            left -= len(repeated)
+        yield head(CHAT, "host: x", stranger.authorization, f"content-length: {BODY}") + start
+        remaining, repeated = BODY - len(start), piece * (PIECE // len(piece))
+        while remaining > 0:
+            yield repeated[:remaining]
+            remaining -= len(repeated)
 
     return send
 
@@ -102,7 +102,7 @@ BODIES: dict[str, Sends] = {
     "escapes": _body(b'{"a":"', b"\\u00e9"),
     "half pairs": _body(b'{"a":["', b'\\ud800","'),
 }
-"""Bodies that cost much to read."""
+"""Bodies that are expensive to parse."""
 
 HEADS: dict[str, Sends] = {
     "a head without an end": _head_without_end,
@@ -111,7 +111,7 @@ HEADS: dict[str, Sends] = {
     "chunks of a byte": _chunks_of_a_byte,
     "pipelined requests": _pipelined,
 }
-"""What is refused, or answered, once enough of it is there."""
+"""Requests that are refused, or answered, once enough of them has arrived."""
 
 HALVES: dict[str, Sends] = {
     "half a head": _half_a_head,
@@ -119,25 +119,25 @@ HALVES: dict[str, Sends] = {
     "a slow head": _slow_head,
     "a slow body": _slow_body,
 }
-"""What only a deadline ends."""
+"""Requests that only a deadline ends."""
 
 EVERYTHING = {**BODIES, **HEADS, **HALVES}
 
 
 async def attack(port: int, send: Sends, stranger: Stranger) -> bytes:
-    """Send until everything is sent or the connection is closed, and return what came back by its end."""
+    """Send until everything is sent or the connection is closed, and return the first bytes of the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=PIECE)
-    answered = asyncio.create_task(_heard(reader))
+    answer = asyncio.create_task(_heard(reader))
     try:
         async for piece in send(stranger):
             writer.write(piece)
             await writer.drain()
-            if answered.done():
+            if answer.done():
                 break
     except ConnectionError:
         pass
     try:
-        return await answered
+        return await answer
     finally:
         writer.close()
         with suppress(ConnectionError):
@@ -145,7 +145,7 @@ async def attack(port: int, send: Sends, stranger: Stranger) -> bytes:
 
 
 async def _heard(reader: asyncio.StreamReader) -> bytes:
-    """Return the first bytes that come, once no more do."""
+    """Return the first bytes that arrive, at the end of the connection."""
     first = b""
     with suppress(ConnectionError):
         while piece := await reader.read(PIECE):

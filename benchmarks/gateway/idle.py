@@ -1,8 +1,8 @@
-"""What a bookkeeper costs while nobody calls: its share of a core, and of Valkey's, beside a ledger of any length.
+"""The cost of a bookkeeper while nobody calls: its share of a core, and Valkey's, beside a ledger of any length.
 
 python -m benchmarks.gateway.idle --ledger FILE [--seconds 30] [--profile]
 
-The ledger is one that ``python -m benchmarks.gateway.rebuild --ledger FILE`` made. The hot state is written first.
+``python -m benchmarks.gateway.rebuild --ledger FILE`` makes the ledger. The hot state is written first.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def measure(settings: Settings, seconds: float, pid: int, *, profiles: bool) -> 
 
     keeping = threading.Thread(target=keep)
     keeping.start()
-    time.sleep(5)  # its first look at everything
-    began, ours, theirs = time.monotonic(), time.process_time(), cpu_s([pid])
+    time.sleep(5)  # the first turn of every duty
+    start, own, valkey = time.monotonic(), time.process_time(), cpu_s([pid])
     time.sleep(seconds)
-    took = time.monotonic() - began
+    span = time.monotonic() - start
     print(
-        f"{100 * (time.process_time() - ours) / took:.1f} % of a core, Valkey {100 * (cpu_s([pid]) - theirs) / took:.1f} %"
+        f"{100 * (time.process_time() - own) / span:.1f} % of a core, Valkey {100 * (cpu_s([pid]) - valkey) / span:.1f} %"
     )
     stop.set()
     keeping.join()
@@ -62,29 +62,29 @@ def main() -> None:
     parser.add_argument("--ledger", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--profile", action="store_true")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        directory, at = Path(name), Path(name) / "valkey.sock"
-        valkey = [get_binary_path(), "--port", "0", "--unixsocket", at, "--dir", directory, "--save", ""]
+        directory, socket = Path(name), Path(name) / "valkey.sock"
+        valkey = [get_binary_path(), "--port", "0", "--unixsocket", socket, "--dir", directory, "--save", ""]
         with running(valkey, None, log=directory / "valkey.log") as pid:
-            until(at.exists, 60)
+            until(socket.exists, 60)
             settings = Settings(
                 upstream_url="http://127.0.0.1:9/v1",
-                redis_url=f"unix://{at}",
-                database_url=f"sqlite:///{given.ledger}",
+                redis_url=f"unix://{socket}",
+                database_url=f"sqlite:///{arguments.ledger}",
                 data_dir=directory,
             )
             database = Database(settings.ledger_url)
             database.migrate()
             with connect(settings.redis_url) as client:
-                everything = CatalogProjector(database, Projection(client))
+                projector = CatalogProjector(database, Projection(client))
                 Rollup(database).bring_up_to_date(now_ms())
                 sealer = Sealer(database, now_ms)
                 while sealer.turn(all_of_it=True):
                     pass
-                Recovery(database, client, everything, bounds=bounds_of(settings), now_ms=now_ms).rebuild()
+                Recovery(database, client, projector, bounds=bounds_of(settings), now_ms=now_ms).rebuild()
             database.close()
-            measure(settings, given.seconds, pid, profiles=given.profile)
+            measure(settings, arguments.seconds, pid, profiles=arguments.profile)
 
 
 if __name__ == "__main__":

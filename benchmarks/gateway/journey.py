@@ -1,4 +1,4 @@
-"""The journey of a call alone: what it costs with a server, an upstream and a Redis that answer at once.
+"""The cost of a call's journey alone, with a server, an upstream and a Redis that answer at once.
 
 python -m benchmarks.gateway.journey            least CPU µs of a call
 python -m benchmarks.gateway.journey --profile  and where in the code it is spent
@@ -69,8 +69,8 @@ WHOLE = {**FRAME, "object": "chat.completion", "choices": [CHOICE], "usage": EVE
 
 @dataclass(frozen=True)
 class Kind:
-    """How an answer comes: whether its caller asked for a stream, whether the upstream is asked for one whatever callers want,
-    and the upstream's name for the model, which callers know as ``aligned-1``."""
+    """How an answer comes: whether the caller requested a stream, whether the upstream is always asked for one, and the
+    upstream's name for the model, which callers know as ``aligned-1``."""
 
     name: str
     stream: bool
@@ -94,7 +94,7 @@ KINDS = (
 
 
 class Line:
-    """A Redis that grants and books everything, in the turn in which it is asked."""
+    """A Redis that grants and books everything at once, in the turn of the event loop that sends the command."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -109,26 +109,26 @@ class Line:
 
     def ask(self, *words: bytes | str | int) -> asyncio.Future[Any]:
         packed(words)
-        answered: asyncio.Future[Any] = self._loop.create_future()
+        answer: asyncio.Future[Any] = self._loop.create_future()
         now = now_ms()
         if words[0] == "HMGET":
-            answered.set_result([CUSTOMER.encode(), b"key_1"])
+            answer.set_result([CUSTOMER.encode(), b"key_1"])
         elif words[0] != "EVALSHA":
-            answered.set_result(self._known[str(words[1])])
+            answer.set_result(self._known[str(words[1])])
         elif b"\0w_1\0" in cast(
             bytes, words[3 + int(words[2])]
         ):  # a reservation names its worker, a settlement does not
-            answered.set_result(GRANTED.pack(now, 4096, 4096, 95904, 1000000, now, 0))
+            answer.set_result(GRANTED.pack(now, 4096, 4096, 95904, 1000000, now, 0))
         else:
-            answered.set_result(DONE.pack(1000, 99990, now))
-        return answered
+            answer.set_result(DONE.pack(1000, 99990, now))
+        return answer
 
     async def aclose(self) -> None:
         pass
 
 
 class Reply:
-    """An answer that is all there."""
+    """An answer that has arrived completely."""
 
     status = 200
 
@@ -165,7 +165,7 @@ class Transport:
 
 
 async def calls(kind: Kind) -> Callable[[int], Any]:
-    """Return what makes so many calls, one after the other."""
+    """Return a function that makes some calls, one after the other."""
     line = Line(asyncio.get_running_loop())
 
     async def restore(_heard: object) -> str:
@@ -174,8 +174,8 @@ async def calls(kind: Kind) -> Callable[[int], Any]:
     generation, cache = Generation(restore), LookupCache(line)
     await generation.learn(0)
     await cache.read_timeline()
-    lease, house = Lease("w_1", 60_000, 600_000), HouseLimits(16_384, 131_072, 16, observes=False)
-    admission = Admission(line, cache, generation, lease=lease, house=house, currency="USD", now_ms=now_ms)
+    lease, limits = Lease("w_1", 60_000, 600_000), HouseLimits(16_384, 131_072, 16, observes=False)
+    admission = Admission(line, cache, generation, lease=lease, house=limits, currency="USD", now_ms=now_ms)
     claims, deadlines, counters = IdempotencyClaims(line, lease.lease_ms), Deadlines(), Counters()
     journey = Journey(
         Chat(replace(PROFILES["openai"], always_streams=kind.always_streams)),
@@ -200,57 +200,57 @@ async def calls(kind: Kind) -> Callable[[int], Any]:
     )
     headers = [tuple(line.split(b": ", 1)) for line in head.split(b"\r\n")[1:]]
     scope = {"method": "POST", "path": "/v1/chat/completions", "query_string": b"", "headers": headers}
-    sent: list[Any] = []
+    messages: list[Any] = []
     new_id = partial(next, request_ids())
 
     async def receive() -> Any:
         return {"type": "http.request", "body": body}
 
     async def send(message: Any) -> None:
-        sent.append(message)
+        messages.append(message)
 
     async def make(calls: int) -> None:
         for _ in range(calls):
             with Exchange(scope, receive, send, new_id(), deadlines, 600) as exchange:
                 await journey.serve(exchange)
-        assert len(sent) >= 2 * calls
-        sent.clear()
+        assert len(messages) >= 2 * calls
+        messages.clear()
 
     return make
 
 
 async def functions(make: Callable[[int], Any]) -> float:
-    """Return how many functions a call calls, in Python and in C, those of this file included."""
-    count = 0
+    """Return how many functions a call calls, in Python and in C, functions of this file included."""
+    calls_counted = 0
 
     def note(_frame: object, event: str, _: object) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
+        nonlocal calls_counted
+        calls_counted += event in ("call", "c_call")
 
     sys.setprofile(note)
     await make(CALLS)
     sys.setprofile(None)
-    return count / CALLS
+    return calls_counted / CALLS
 
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--counts", action="store_true")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     for kind in KINDS:
         make = await calls(kind)
-        if given.counts:
+        if arguments.counts:
             await make(CALLS)
             print(f"{kind.name}: {await functions(make):.0f} functions a call")
             continue
-        took = []
+        call_us = []
         for _ in range(ROUNDS):
             before = time.process_time_ns()
             await make(CALLS)
-            took.append((time.process_time_ns() - before) / CALLS / 1000)
-        print(f"{kind.name}: {min(took):.1f} CPU µs a call, at the least of {ROUNDS} rounds of {CALLS}")
-        if given.profile:
+            call_us.append((time.process_time_ns() - before) / CALLS / 1000)
+        print(f"{kind.name}: {min(call_us):.1f} CPU µs a call, at the least of {ROUNDS} rounds of {CALLS}")
+        if arguments.profile:
             with cProfile.Profile() as profile:
                 await make(CALLS)
             pstats.Stats(profile).sort_stats("cumulative").print_stats("gateway", 40)

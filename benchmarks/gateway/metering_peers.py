@@ -1,4 +1,4 @@
-"""Peers that meter, or say they do: two gateways of the registry, and the least of it in nginx; those not installed are left out."""
+"""Peers that meter or claim to: two registry gateways and minimal metering in nginx; only those installed run."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ http {{
 
 
 def metering(apart: int) -> Mapping[str, Start]:
-    """Return those that this machine has; a Redis of theirs is pinned to the core ``apart``."""
-    found = {"nginx-lua": _nginx(apart), "ferrogw": _ferrogw(), "smg": _smg()}
-    return {name: start for name, start in found.items() if start is not None}
+    """Return the peers installed on this machine; their Redis is pinned to the core ``apart``."""
+    peers = {"nginx-lua": _nginx(apart), "ferrogw": _ferrogw(), "smg": _smg()}
+    return {name: start for name, start in peers.items() if start is not None}
 
 
 def _nginx(apart: int) -> Start | None:
@@ -70,17 +70,17 @@ def _nginx(apart: int) -> Start | None:
     @contextmanager
     def start(upstream: int, directory: Path, core: int) -> Iterator[Subject]:
         with ExitStack() as stack:
-            at, port = directory / "valkey.sock", free_port()
-            valkey = [get_binary_path(), "--port", "0", "--unixsocket", at, "--dir", directory]
+            socket, port = directory / "valkey.sock", free_port()
+            valkey = [get_binary_path(), "--port", "0", "--unixsocket", socket, "--dir", directory]
             valkey += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
             redis = stack.enter_context(running(valkey, apart, log=directory / "valkey.log"))
-            until(at.exists, 60)
-            with connect(f"unix://{at}") as client:
+            until(socket.exists, 60)
+            with connect(f"unix://{socket}") as client:
                 client.set(f"{{b}}:key:{KEY}", "cus_load")
-            file = directory / "nginx.conf"
+            config = directory / "nginx.conf"
             modules = "\n".join(f"load_module {module};" for module in LUA_MODULES)
             here = Path(__file__).parent
-            file.write_text(
+            config.write_text(
                 NGINX.format(
                     modules=modules,
                     user=getpass.getuser(),
@@ -88,10 +88,10 @@ def _nginx(apart: int) -> Start | None:
                     here=here,
                     upstream=upstream,
                     port=port,
-                    valkey=at,
+                    valkey=socket,
                 )
             )
-            pid = stack.enter_context(running([program, "-c", str(file)], core, log=directory / "nginx.out"))
+            pid = stack.enter_context(running([program, "-c", str(config)], core, log=directory / "nginx.out"))
             until_listening(port)
             until(lambda: len(tree(pid)) > 1, 60)  # the master listens before its worker is there
             yield Subject(port, {"authorization": f"Bearer {KEY}"}, {"gateway": tree(pid), "redis": [redis]})
@@ -107,12 +107,12 @@ def _ferrogw() -> Start | None:
 
     @contextmanager
     def start(upstream: int, directory: Path, core: int) -> Iterator[Subject]:
-        port, file = free_port(), directory / "ferrogw.yaml"
-        file.write_text(FERROGW)
+        port, config = free_port(), directory / "ferrogw.yaml"
+        config.write_text(FERROGW)
         environment = {
             "OPENAI_API_KEY": "none",
             "OPENAI_BASE_URL": f"http://127.0.0.1:{upstream}/v1",
-            "GATEWAY_CONFIG": str(file),
+            "GATEWAY_CONFIG": str(config),
             "PORT": str(port),
             "MASTER_KEY": "fgw_of_nobody_in_particular",
             "ALLOW_UNAUTHENTICATED_PROXY": "true",

@@ -24,17 +24,17 @@ TIER: dict[str, Any] = {
     "requests_per_minute": 10**8,
     "concurrency_max": 100_000,
 }
-"""Every window there is, none of which runs out."""
+"""A limit for every window; none of them is ever exhausted."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Something between the load and the upstream: where it listens, what it wants to see, and its processes by part."""
+    """A program between the load and the upstream: its port, the headers it requires, and its processes by part."""
 
     port: int
     headers: dict[str, str]
     parts: dict[str, list[int]]
-    """``gateway`` is what a call is charged with; others are shown beside it."""
+    """A call's cost is that of ``gateway``; other parts are shown beside it."""
 
 
 @contextmanager
@@ -47,16 +47,16 @@ def tokencap(
     fsync: str,
     settings: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Subject]:
-    """Run ``tokencap serve`` with one customer; its Redis is pinned to the core ``apart``. ``settings`` are more of its own."""
+    """Run ``tokencap serve`` with one customer and further ``settings``; its Redis is pinned to the core ``apart``."""
     with ExitStack() as stack:
-        at = directory / "valkey.sock"
-        valkey = [get_binary_path(), "--port", "0", "--unixsocket", at, "--dir", directory]
+        socket = directory / "valkey.sock"
+        valkey = [get_binary_path(), "--port", "0", "--unixsocket", socket, "--dir", directory]
         valkey += ["--appendonly", "yes", "--appendfsync", fsync, "--save", "", "--maxmemory-policy", "noeviction"]
         redis = stack.enter_context(running(valkey, apart, log=directory / "valkey.log"))
         port, token = free_port(), secrets.token_urlsafe(32)
         environment = {
             "TOKENCAP_UPSTREAM_URL": f"http://127.0.0.1:{upstream_port}/v1",
-            "TOKENCAP_REDIS_URL": f"unix://{at}",
+            "TOKENCAP_REDIS_URL": f"unix://{socket}",
             "TOKENCAP_DATA_DIR": str(directory / "data"),
             "TOKENCAP_PORT": str(port),
             "TOKENCAP_ADMIN_TOKEN": token,
@@ -66,9 +66,9 @@ def tokencap(
         pid = stack.enter_context(running(program, core, environment, directory / "gateway.log"))
         until_listening(port)
         key = _customer(port, token)
-        serving = [one for one in tree(pid) if "worker" in words_of(one)]
-        books = [one for one in tree(pid) if one not in serving]
-        parts = {"gateway": serving, "books": books, "redis": [redis]}
+        serving = [process_id for process_id in tree(pid) if "worker" in words_of(process_id)]
+        bookkeeping = [process_id for process_id in tree(pid) if process_id not in serving]
+        parts = {"gateway": serving, "books": bookkeeping, "redis": [redis]}
         yield Subject(port, {"authorization": f"Bearer {key}"}, parts)
 
 
@@ -77,6 +77,6 @@ def _customer(port: int, token: str) -> str:
     url, headers = f"http://127.0.0.1:{port}", {"authorization": f"Bearer {token}"}
     with httpx.Client(base_url=url, headers=headers, timeout=60, transport=httpx.HTTPTransport(retries=20)) as admin:
         admin.put("/admin/tiers/all", json=TIER).raise_for_status()
-        made = admin.post("/admin/customers", json={"name": "Load", "tier": "all"}).raise_for_status().json()
-        key = admin.post(f"/admin/customers/{made['id']}/keys", json={}).raise_for_status().json()
+        customer = admin.post("/admin/customers", json={"name": "Load", "tier": "all"}).raise_for_status().json()
+        key = admin.post(f"/admin/customers/{customer['id']}/keys", json={}).raise_for_status().json()
         return str(key["key"])

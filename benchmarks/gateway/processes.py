@@ -1,4 +1,4 @@
-"""Starts the processes of a benchmark on the cores they belong to, and reads the CPU time of each tree of them."""
+"""Starts the processes of a benchmark on their cores, and reads the CPU time of each process tree."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def running(
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,
 ) -> Iterator[int]:
-    """Run a command, pinned to ``core`` with all its children, and yield its process id; it ends with the block."""
+    """Run a command, pinned to ``core`` with all its children, and yield its process id; the block's end stops it."""
     words = [str(word) for word in command]
     pinned = words if core is None else ["taskset", "-c", str(core), *words]
     with (log or Path(os.devnull)).open("ab") as out:
@@ -41,7 +41,7 @@ def running(
 
 
 def tree(pid: int) -> list[int]:
-    """Return a process and everything that it started and that still runs."""
+    """Return a process and all its descendants that still run."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -50,10 +50,10 @@ def tree(pid: int) -> list[int]:
             except OSError:
                 continue
             children.setdefault(parent, []).append(int(entry.name))
-    found = [pid]
-    for one in found:
-        found += children.get(one, [])
-    return found
+    process_ids = [pid]
+    for process_id in process_ids:
+        process_ids += children.get(process_id, [])
+    return process_ids
 
 
 def cpu_s(pids: Sequence[int]) -> float:
@@ -66,7 +66,7 @@ def cpu_s(pids: Sequence[int]) -> float:
 
 
 def memory_mb(pids: Sequence[int]) -> float:
-    """Return the memory that processes have for themselves, shared pages counted in part."""
+    """Return the memory of processes in MB, shared pages counted proportionally."""
     total_kb = 0
     for pid in pids:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -87,7 +87,7 @@ def free_port() -> int:
 
 
 def until_listening(port: int) -> None:
-    """Wait until somebody accepts connections on a port of this machine."""
+    """Wait until a process accepts connections on a port of this machine."""
     end = time.monotonic() + PATIENCE_S
     while True:
         try:

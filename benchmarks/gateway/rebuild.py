@@ -1,11 +1,11 @@
-"""How long it takes to write a lost Redis anew from a long ledger, and what that costs.
+"""The time and the cost of rebuilding a lost Redis from a long ledger.
 
 python -m benchmarks.gateway.rebuild --records 10000000 --customers 100000 --open 100000
 
-Makes an SQLite ledger of calls of a month, so many of them the only one of a conversation that is open, begins the running
-sums (what a start does once after an upgrade), rebuilds an empty server with ``appendfsync always``, then a full one, and
-looks at the books of one customer. ``--ledger`` names a file that is kept, and used where it is there; the time is then
-the one at which it was made.
+Makes an SQLite ledger of a month's calls, ``--open`` of them each the only call of an open conversation; begins the
+running sums (which a start does once after an upgrade); rebuilds an empty server with ``appendfsync always``, then a
+full server; and compares the ledger with Redis for one customer. ``--ledger`` names a file that is kept and, if it
+exists, reused; the time is then the time at which the file was made.
 """
 
 from __future__ import annotations
@@ -50,22 +50,24 @@ def customer_of(number: int) -> str:
     return f"cus_{hashlib.blake2b(number.to_bytes(8, 'big'), digest_size=12).hexdigest()}"
 
 
-def records(many: int, people: int, still_open: int, now: int) -> Iterator[dict[str, Any]]:
-    """Yield calls over a month; the last ones are each of a conversation of its own, a minute old at most."""
-    silent = {column.name: None for column in usage_records.columns}
-    for number in range(many):
-        is_open = number >= many - still_open
-        at = now - 60_000 * (many - number) // still_open if is_open else now - MONTH_MS + number * MONTH_MS // many
+def records(count: int, customer_count: int, still_open: int, now: int) -> Iterator[dict[str, Any]]:
+    """Yield calls over a month; each of the last calls has a conversation of its own, a minute old at most."""
+    empty = {column.name: None for column in usage_records.columns}
+    for number in range(count):
+        is_open = number >= count - still_open
+        time_ms = (
+            now - 60_000 * (count - number) // still_open if is_open else now - MONTH_MS + number * MONTH_MS // count
+        )
         yield {
-            **silent,
+            **empty,
             **SETTLED,
             "chain": "main",
             "seq": number + 1,
             "id": f"req_{number:032x}",
             "conversation": f"req_{number:032x}",
-            "customer": customer_of(number % people),
-            "time": at,
-            "settled": at + 9,
+            "customer": customer_of(number % customer_count),
+            "time": time_ms,
+            "settled": time_ms + 9,
             "charge_nanousd": 1_000,
             "prev_hash": "0" * 64,
             "hash": "0" * 64,
@@ -73,66 +75,69 @@ def records(many: int, people: int, still_open: int, now: int) -> Iterator[dict[
         }
 
 
-def filled(database: Database, given: argparse.Namespace) -> Callable[[], int]:
-    """Fill the ledger unless it is; return a clock that shows the time at which it was filled, and goes on from there."""
+def filled(database: Database, arguments: argparse.Namespace) -> Callable[[], int]:
+    """Fill the ledger unless it is filled; return a clock that starts at the time at which it was filled."""
     with database.read() as connection:
-        made = connection.execute(select(func.max(usage_records.c.time))).scalar_one()
-    if made is None:
-        made = now_ms()
-        fill(database, given, made)
-    ago = now_ms() - int(made)
+        filled_at = connection.execute(select(func.max(usage_records.c.time))).scalar_one()
+    if filled_at is None:
+        filled_at = now_ms()
+        fill(database, arguments, filled_at)
+    ago = now_ms() - int(filled_at)
     return lambda: now_ms() - ago
 
 
-def fill(database: Database, given: argparse.Namespace, now: int) -> None:
+def fill(database: Database, arguments: argparse.Namespace, now: int) -> None:
     with database.write() as connection:
-        _put(connection, customers, (_customer(number) for number in range(given.customers)))
-        _put(connection, api_keys, (_key(number) for number in range(given.customers)))
-    coming = records(given.records, given.customers, given.open, now)
-    while some := list(islice(coming, 20 * AT_ONCE)):
+        _put(connection, customers, (_customer(number) for number in range(arguments.customers)))
+        _put(connection, api_keys, (_key(number) for number in range(arguments.customers)))
+    upcoming = records(arguments.records, arguments.customers, arguments.open, now)
+    while batch := list(islice(upcoming, 20 * AT_ONCE)):
         with database.write() as connection:
-            insert_records(connection, some)
+            insert_records(connection, batch)
     with database.write() as connection:
-        connection.execute(insert(chains).values(chain="main", seq=given.records, hash="0" * 64))
+        connection.execute(insert(chains).values(chain="main", seq=arguments.records, hash="0" * 64))
 
 
 def _put(connection: Connection, table: Any, rows: Iterator[dict[str, Any]]) -> None:
-    while some := list(islice(rows, AT_ONCE)):
-        connection.execute(insert(table), some)
+    while batch := list(islice(rows, AT_ONCE)):
+        connection.execute(insert(table), batch)
 
 
 def _customer(number: int) -> dict[str, Any]:
     empty = {column.name: None for column in customers.columns}
-    given = {"id": customer_of(number), "name": "c", "tier_since": 0, "status": "active", "period": "month"}
-    return {**empty, **given, "timezone": "UTC", "overrides": "{}", "created": number, "rev": 1, "projected": False}
+    columns = {"id": customer_of(number), "name": "c", "tier_since": 0, "status": "active", "period": "month"}
+    return {**empty, **columns, "timezone": "UTC", "overrides": "{}", "created": number, "rev": 1, "projected": False}
 
 
 def _key(number: int) -> dict[str, Any]:
     digest = hashlib.sha256(b"%d" % number).hexdigest()
     empty = {column.name: None for column in api_keys.columns}
-    given = {"key_id": f"key_{number:024x}", "customer": customer_of(number), "digest": digest, "prefix": "tcap_"}
-    return {**empty, **given, "created": 0, "projected": False}
+    columns = {"key_id": f"key_{number:024x}", "customer": customer_of(number), "digest": digest, "prefix": "tcap_"}
+    return {**empty, **columns, "created": 0, "projected": False}
 
 
 @contextmanager
-def timed(what: str, pids: list[int]) -> Iterator[None]:
-    began, cpu, theirs = time.monotonic(), time.process_time(), cpu_s(pids)
+def timed(label: str, pids: list[int]) -> Iterator[None]:
+    start_s, cpu, redis_cpu = time.monotonic(), time.process_time(), cpu_s(pids)
     yield
-    took = time.monotonic() - began
-    print(f"{what}: {took:.1f} s, {time.process_time() - cpu:.1f} CPU s, Redis {cpu_s(pids) - theirs:.1f}", flush=True)
+    elapsed_s = time.monotonic() - start_s
+    print(
+        f"{label}: {elapsed_s:.1f} s, {time.process_time() - cpu:.1f} CPU s, Redis {cpu_s(pids) - redis_cpu:.1f}",
+        flush=True,
+    )
 
 
 @contextmanager
-def first_bucket(client: Any, began: float) -> Iterator[None]:
-    """Say when the first bucket serves, seen from another thread."""
-    over = threading.Event()
+def first_bucket(client: Any, start_s: float) -> Iterator[None]:
+    """Print when the first bucket serves, as another thread observes it."""
+    finished = threading.Event()
 
     def look() -> None:
         before = client.hget(redis_keys.state(redis_keys.ALL_BUCKETS[0]), "generation")
-        while not over.wait(0.01):
-            found = client.hget(redis_keys.state(redis_keys.ALL_BUCKETS[0]), "generation")
-            if found not in (before, None):
-                print(f"  the first bucket serves after {time.monotonic() - began:.1f} s", flush=True)
+        while not finished.wait(0.01):
+            generation = client.hget(redis_keys.state(redis_keys.ALL_BUCKETS[0]), "generation")
+            if generation not in (before, None):
+                print(f"  the first bucket serves after {time.monotonic() - start_s:.1f} s", flush=True)
                 return
 
     looking = threading.Thread(target=look)
@@ -140,7 +145,7 @@ def first_bucket(client: Any, began: float) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        finished.set()
         looking.join()
 
 
@@ -150,33 +155,33 @@ def main() -> None:
     parser.add_argument("--customers", type=int, default=10_000)
     parser.add_argument("--open", type=int, default=10_000)
     parser.add_argument("--ledger", type=Path)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        database = Database(f"sqlite:///{given.ledger or directory / 'ledger.sqlite'}")
+        database = Database(f"sqlite:///{arguments.ledger or directory / 'ledger.sqlite'}")
         database.migrate()
-        clock = filled(database, given)
-        at = directory / "valkey.sock"
-        valkey = [get_binary_path(), "--port", "0", "--unixsocket", at, "--dir", directory]
+        clock = filled(database, arguments)
+        socket = directory / "valkey.sock"
+        valkey = [get_binary_path(), "--port", "0", "--unixsocket", socket, "--dir", directory]
         valkey += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
         with running(valkey, None, log=directory / "valkey.log") as pid:
-            until(at.exists, 60)
-            with connect(f"unix://{at}") as client:
-                measure(database, client, given, pid, clock)
+            until(socket.exists, 60)
+            with connect(f"unix://{socket}") as client:
+                measure(database, client, arguments, pid, clock)
         database.close()
 
 
 def measure(
-    database: Database, client: Any, given: argparse.Namespace, pid: int, clock: Callable[[], int] = now_ms
+    database: Database, client: Any, arguments: argparse.Namespace, pid: int, clock: Callable[[], int] = now_ms
 ) -> None:
     recovery = Recovery(database, client, CatalogProjector(database, Projection(client)), bounds=BOUNDS, now_ms=clock)
     with timed("running sums begun", [pid]):
         Rollup(database).bring_up_to_date(clock())
-    for what in ("an empty server", "a full server"):
-        with timed(what, [pid]), first_bucket(client, time.monotonic()):
+    for label in ("an empty server", "a full server"):
+        with timed(label, [pid]), first_bucket(client, time.monotonic()):
             generation = recovery.rebuild()
-    kept = sum(1 for _ in client.scan_iter(match="*:conversation:*", count=10_000))
-    print(f"{kept} conversations of {given.open} are there")
+    open_conversations = sum(1 for _ in client.scan_iter(match="*:conversation:*", count=10_000))
+    print(f"{open_conversations} conversations of {arguments.open} are there")
     customer, now = customer_of(0), clock()
     period = Period(customer, *period_at("month", "UTC", now))
     with timed("a look at one customer's books", [pid]):

@@ -1,4 +1,4 @@
-"""Side by side: this gateway with everything on, what is left of it without metering, and other proxies.
+"""Side by side: this gateway with everything on, the same gateway without metering, and other proxies.
 
 python -m benchmarks.gateway.run --rounds 5 --seconds 4 --json result.json
 """
@@ -43,10 +43,10 @@ class Rig:
 
 def build(directory: Path) -> Rig:
     """Compile the load and the upstream."""
-    made = {name: directory / name for name in ("load", "upstream")}
-    for name, at in made.items():
-        subprocess.run(["cc", "-O2", "-o", at, HERE / f"{name}.c"], check=True)
-    return Rig(**made)
+    programs = {name: directory / name for name in ("load", "upstream")}
+    for name, program in programs.items():
+        subprocess.run(["cc", "-O2", "-o", program, HERE / f"{name}.c"], check=True)
+    return Rig(**programs)
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def _floor(upstream: int, directory: Path, core: int) -> Iterator[Subject]:
 
 @contextmanager
 def _direct(upstream: int, directory: Path, core: int) -> Iterator[Subject]:
-    """Nothing between: what the load and the upstream do by themselves."""
+    """Nothing between: the load and the upstream by themselves."""
     yield Subject(upstream, {}, {})
 
 
@@ -79,7 +79,7 @@ def subjects() -> dict[str, Start]:
 
 
 def measure(rig: Rig, subject: Subject, scenario: Scenario, seconds: float, directory: Path) -> dict[str, float]:
-    """Load one subject and return what it cost per call, or per event of a stream, by parts."""
+    """Load one subject and return its cost per call, or per event of a stream, by parts."""
     request = directory / "request"
     request.write_bytes(scenario.request(subject.headers))
     before = {part: cpu_s(pids) for part, pids in subject.parts.items()}
@@ -87,21 +87,23 @@ def measure(rig: Rig, subject: Subject, scenario: Scenario, seconds: float, dire
     load = subprocess.Popen(["taskset", "-c", str(LOAD_CORE), *words], stdout=subprocess.PIPE, text=True)
     time.sleep(seconds / 2)
     memory = {f"{part}_mb": memory_mb(pids) for part, pids in subject.parts.items()}
-    said, _ = load.communicate()
+    output, _ = load.communicate()
     after = {part: cpu_s(pids) for part, pids in subject.parts.items()}
-    found: dict[str, Any] = json.loads(said)
-    if found["others"] or found["failed"] or not found["served"]:
-        raise SystemExit(f"{scenario.name}: not every call on port {subject.port} was served: {found}")
-    done = found["events"] if scenario.stream else found["served"]
-    cost = {f"{part}_us": 1e6 * (after[part] - before[part]) / done for part in before}
-    rates = {"per_s": done / found["seconds"], "load_cpu_share": found["cpu_s"] / found["seconds"]}
-    latencies = {name: found[name] for name in ("call_p50_us", "call_p99_us", "first_p50_us")}
+    result: dict[str, Any] = json.loads(output)
+    if result["others"] or result["failed"] or not result["served"]:
+        raise SystemExit(f"{scenario.name}: not every call on port {subject.port} was served: {result}")
+    served = result["events"] if scenario.stream else result["served"]
+    cost = {f"{part}_us": 1e6 * (after[part] - before[part]) / served for part in before}
+    rates = {"per_s": served / result["seconds"], "load_cpu_share": result["cpu_s"] / result["seconds"]}
+    latencies = {name: result[name] for name in ("call_p50_us", "call_p99_us", "first_p50_us")}
     return {**cost, **rates, **latencies, **memory}
 
 
 def run(chosen: Mapping[str, Start], scenarios: list[Scenario], rounds: int, seconds: float) -> dict[str, Any]:
     """Measure all subjects in turn, round after round; return every round of every figure."""
-    found: dict[str, dict[str, dict[str, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    figures_by_subject: dict[str, dict[str, dict[str, list[float]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
     with tempfile.TemporaryDirectory(prefix="bench") as root:
         rig = build(Path(root))
         for scenario in scenarios:
@@ -123,14 +125,14 @@ def run(chosen: Mapping[str, Start], scenarios: list[Scenario], rounds: int, sec
                         grown_mb = figures.get("gateway_mb", 0) - at_rest[name]
                         figures["kb_per_connection"] = 1024 * grown_mb / scenario.connections
                         for figure, value in figures.items():
-                            found[scenario.name][name][figure].append(value)
+                            figures_by_subject[scenario.name][name][figure].append(value)
                     print(f"{scenario.name}: round {number + 1} of {rounds}", file=sys.stderr, flush=True)
-    plain: dict[str, Any] = json.loads(json.dumps(found))
+    plain: dict[str, Any] = json.loads(json.dumps(figures_by_subject))
     return plain
 
 
-def table(found: dict[str, Any]) -> str:
-    """Return the medians as Markdown, with the least and the most of what matters most in brackets."""
+def table(figures_by_subject: dict[str, Any]) -> str:
+    """Return the medians as Markdown, with the least and the most of ``gateway_us`` in brackets."""
     columns = (
         "gateway_us",
         "redis_us",
@@ -142,7 +144,7 @@ def table(found: dict[str, Any]) -> str:
         "kb_per_connection",
     )
     lines = []
-    for scenario, by_subject in found.items():
+    for scenario, by_subject in figures_by_subject.items():
         lines += [f"\n**{scenario}**\n", "| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
         for subject, figures in by_subject.items():
             cells = [_cell(name, figures.get(name)) for name in columns]
@@ -154,8 +156,8 @@ def _cell(name: str, values: list[float] | None) -> str:
     if not values:
         return ""
     middle = statistics.median(values)
-    shown = f"{middle:,.1f}" if middle < 1000 else f"{middle:,.0f}"
-    return f"{shown} ({min(values):,.1f}–{max(values):,.1f})" if name == "gateway_us" else shown
+    median_text = f"{middle:,.1f}" if middle < 1000 else f"{middle:,.0f}"
+    return f"{median_text} ({min(values):,.1f}–{max(values):,.1f})" if name == "gateway_us" else median_text
 
 
 def main() -> None:
@@ -166,20 +168,22 @@ def main() -> None:
     parser.add_argument("--subjects", help=f"some of: {', '.join(everything)}", default=",".join(everything))
     parser.add_argument("--scenarios", default="", help="parts of names, with commas between")
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     if shutil.which("cc") is None or (os.cpu_count() or 1) < 2:
         raise SystemExit("This needs a C compiler and two cores.")
-    wanted = [scenario for scenario in SCENARIOS if any(part in scenario.name for part in given.scenarios.split(","))]
-    asked = given.subjects.split(",")
-    if absent := [name for name in asked if everything.get(name) is None]:
+    scenarios = [
+        scenario for scenario in SCENARIOS if any(part in scenario.name for part in arguments.scenarios.split(","))
+    ]
+    requested = arguments.subjects.split(",")
+    if absent := [name for name in requested if everything.get(name) is None]:
         parser.error(f"not on this machine: {', '.join(absent)}; there are {', '.join(everything)}")
-    if not wanted:
-        parser.error(f"no scenario has this in its name; there are {', '.join(one.name for one in SCENARIOS)}")
-    chosen = {name: start for name in asked if (start := everything[name]) is not None}
-    found = run(chosen, wanted, given.rounds, given.seconds)
-    if given.json is not None:
-        given.json.write_text(json.dumps(found, indent=1) + "\n")
-    print(table(found))
+    if not scenarios:
+        parser.error(f"no scenario has this in its name; there are {', '.join(known.name for known in SCENARIOS)}")
+    chosen = {name: start for name in requested if (start := everything[name]) is not None}
+    figures = run(chosen, scenarios, arguments.rounds, arguments.seconds)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    print(table(figures))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is asked of every subject: how many callers, how long a prompt, how the answer comes."""
+"""The load on every subject: how many callers, how long a prompt, how the answer comes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Scenario:
     def request(self, headers: dict[str, str]) -> bytes:
         """Return the request as it goes over the wire."""
         content = QUESTION + WORD * (self.prompt_bytes // len(WORD))
-        asked = {"model": "aligned-1", "messages": [{"role": "user", "content": content}]}
-        body = json.dumps(asked | ({"stream": True} if self.stream else {}), separators=(",", ":")).encode()
+        payload = {"model": "aligned-1", "messages": [{"role": "user", "content": content}]}
+        body = json.dumps(payload | ({"stream": True} if self.stream else {}), separators=(",", ":")).encode()
         lines = {"host": "127.0.0.1", "content-type": "application/json", **headers, "content-length": str(len(body))}
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         return f"POST /v1/chat/completions HTTP/1.1\r\n{head}\r\n".encode() + body

@@ -1,4 +1,4 @@
-"""What a reservation and its settlement cost Redis by themselves, so many at a time.
+"""The cost to Redis of a reservation and its settlement by themselves, several at a time.
 
 python -m benchmarks.gateway.scripts                 CPU µs of the server, by /proc
 python -m benchmarks.gateway.scripts --instructions  its instructions, by valgrind: the same whatever else runs
@@ -31,65 +31,65 @@ ROUNDS, CALLS = 12, 3_200
 COUNTED = (320, 1_600)
 
 
-async def call(told: Desk, name: str) -> None:
+async def call(holds_desk: Desk, name: str) -> None:
     """Reserve and settle one call that is a conversation of its own."""
-    hold = await told.reserve(name, "acme", None)
-    await told.settlements.settle(hold, told.outcome(10))
+    hold = await holds_desk.reserve(name, "acme", None)
+    await holds_desk.settlements.settle(hold, holds_desk.outcome(10))
 
 
-async def calls(told: Desk, names: Iterator[str], many: int, at_once: int) -> None:
-    for _ in range(many // at_once):
-        await asyncio.gather(*(call(told, next(names)) for _ in range(at_once)))
+async def calls(holds_desk: Desk, names: Iterator[str], count: int, at_once: int) -> None:
+    for _ in range(count // at_once):
+        await asyncio.gather(*(call(holds_desk, next(names)) for _ in range(at_once)))
 
 
 @asynccontextmanager
-async def asked(directory: Path, *under: str) -> AsyncIterator[tuple[Desk, int]]:
-    """Yield a desk at a server that runs ``under`` another program, and the server's process."""
-    at = directory / "valkey.sock"
-    valkey = [*under, get_binary_path(), "--port", "0", "--unixsocket", at, "--dir", directory]
+async def asked(directory: Path, *wrapper: str) -> AsyncIterator[tuple[Desk, int]]:
+    """Yield a desk at a server that runs under the program ``wrapper``, and the server's process id."""
+    socket = directory / "valkey.sock"
+    valkey = [*wrapper, get_binary_path(), "--port", "0", "--unixsocket", socket, "--dir", directory]
     valkey += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
     with running(valkey, CORE, environment(), directory / "valkey.log") as pid:
-        until(at.exists, 60)
-        async with desk(f"unix://{at}") as told:
-            told.tier("all", **TIER)
-            told.customer("acme", "all")
-            yield told, pid
+        until(socket.exists, 60)
+        async with desk(f"unix://{socket}") as holds_desk:
+            holds_desk.tier("all", **TIER)
+            holds_desk.customer("acme", "all")
+            yield holds_desk, pid
 
 
 async def cpu(at_once: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        async with asked(Path(directory)) as (told, pid):
-            names, took = request_ids(), []
+        async with asked(Path(directory)) as (holds_desk, pid):
+            names, call_us = request_ids(), []
             for _ in range(ROUNDS):
                 before = cpu_s([pid])
-                await calls(told, names, CALLS, at_once)
-                took.append(1e6 * (cpu_s([pid]) - before) / CALLS)
-                told.blocking.delete(redis_keys.usage(redis_keys.bucket_of("acme")))
-    print(f"{min(took):.0f} CPU µs of Redis a call, at the least of {ROUNDS} rounds of {CALLS}")
+                await calls(holds_desk, names, CALLS, at_once)
+                call_us.append(1e6 * (cpu_s([pid]) - before) / CALLS)
+                holds_desk.blocking.delete(redis_keys.usage(redis_keys.bucket_of("acme")))
+    print(f"{min(call_us):.0f} CPU µs of Redis a call, at the least of {ROUNDS} rounds of {CALLS}")
 
 
 async def instructions(at_once: int) -> None:
-    counted = []
-    for many in COUNTED:
+    instruction_counts = []
+    for count in COUNTED:
         with tempfile.TemporaryDirectory() as directory:
             out = Path(directory) / "counted"
-            under = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={out}")
-            async with asked(Path(directory), *under) as (told, _):
-                await calls(told, request_ids(), many, at_once)
+            wrapper = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={out}")
+            async with asked(Path(directory), *wrapper) as (holds_desk, _):
+                await calls(holds_desk, request_ids(), count, at_once)
             totals = re.findall(r"^(?:totals|summary): (\d+)", out.read_text(), re.MULTILINE)
-            counted.append(max(map(int, totals)))
-    few, most = COUNTED
-    print(f"{(counted[1] - counted[0]) / (most - few):,.0f} instructions of Redis a call")
+            instruction_counts.append(max(map(int, totals)))
+    fewest, most = COUNTED
+    print(f"{(instruction_counts[1] - instruction_counts[0]) / (most - fewest):,.0f} instructions of Redis a call")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--at-once", type=int, default=32)
     parser.add_argument("--instructions", action="store_true", help="needs valgrind")
-    given = parser.parse_args()
-    if given.instructions and shutil.which("valgrind") is None:
+    arguments = parser.parse_args()
+    if arguments.instructions and shutil.which("valgrind") is None:
         parser.error("there is no valgrind on this machine")
-    uvloop.run((instructions if given.instructions else cpu)(given.at_once))
+    uvloop.run((instructions if arguments.instructions else cpu)(arguments.at_once))
 
 
 if __name__ == "__main__":

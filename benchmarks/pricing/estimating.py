@@ -1,4 +1,4 @@
-"""What it takes to learn a market from a million customers, and how that grows: one command, one table.
+"""The cost of estimating a market from a million customers, and its growth: one command, one table.
 
 python -m benchmarks.pricing.estimating
 """
@@ -44,25 +44,25 @@ MEDIAN, SIGMA_OF_ONE, SIGMA_BETWEEN = 400, 0.7, 0.4
 
 WINDOWS = 4
 OWN = 10_000
-"""Customers whose lengths are read one by one, as many as the gateway reads; and who are drawn at once."""
+"""Customers whose lengths are read individually, as many as the gateway reads; also the customers drawn at once."""
 
 VALUE = 1.4e9
 OFFER = Offer((140, 1040, 4000), (60_000_000, 545_000_000, 625_000_000))
 CAPS: Ints = np.array([140, 1040, 4000])
 TAKES: Ints = np.array([3, 2, 1])
-"""The tier that is best for each kind at that value."""
+"""The best tier for each kind of customer at ``VALUE``."""
 
 
 def statistics(customers: int, conversations: int, random: np.random.Generator) -> Statistics:
-    """Return the sums of about ``conversations`` each of ``customers``, every one of them drawn.
+    """Return the sums of about ``conversations`` for each of ``customers``; every conversation is drawn.
 
-    Volumes differ tenfold. Everybody takes the tier that is best for it, leaves at the rate at which it discounts, and has
-    answers of its own length, cut by the cap. Lengths by customer are those of ``OWN`` of them.
+    Volumes differ tenfold. Each customer takes its best tier, leaves at the rate at which it discounts, and has answers
+    of its own length, cut by the cap. Lengths by customer are those of ``OWN`` customers.
     """
-    parts, left = list[Drawn](), customers
-    while left:
-        parts.append(_drawn(min(OWN, left), conversations, random, with_own=not parts))
-        left -= min(OWN, left)
+    parts, remaining = list[Drawn](), customers
+    while remaining:
+        parts.append(_drawn(min(OWN, remaining), conversations, random, with_own=not parts))
+        remaining -= min(OWN, remaining)
     amounts, choices = np.concatenate([part.amounts for part in parts]), np.concatenate([part.tier for part in parts])
     counts = np.sum([part.lengths for part in parts], axis=0)
     ages = np.sum([part.ages for part in parts], axis=0)
@@ -71,7 +71,7 @@ def statistics(customers: int, conversations: int, random: np.random.Generator) 
     return Statistics(
         own=parts[0].own,
         lengths=tuple(
-            LengthCounts(f"t{place + 1}", cap, tokens[:cap], *(each[1 : cap + 1] for each in counts[place]))
+            LengthCounts(f"t{place + 1}", cap, tokens[:cap], *(column[1 : cap + 1] for column in counts[place]))
             for place, cap in enumerate(CAPS.tolist())
         ),
         pace=PaceCounts(10**6, 4e5, 1.7e5, 4e8, 2.4e11, 8e6, 9.6e7, 4.8e9, 0),
@@ -93,7 +93,7 @@ def statistics(customers: int, conversations: int, random: np.random.Generator) 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Some customers: their sums of leaving and waiting in turn, conversations last; tiers; counts by tier, end and length;
+    """Some customers: sums of leaving and waiting in turn, then conversations; tiers; counts by tier, end and length;
     leaving and waiting by age; lengths by customer."""
 
     amounts: Floats
@@ -111,60 +111,66 @@ def _drawn(customers: int, conversations: int, random: np.random.Generator, *, w
     tier, cap = TAKES[kinds], CAPS[TAKES[kinds] - 1][owner]
     lengths = np.ceil(medians[owner] * np.exp(SIGMA_OF_ONE * random.standard_normal(len(owner)))).astype(np.int64)
     served = np.minimum(lengths, cap)
-    whole_s, patience_s = FIRST_S + (served - 1) / SPEED, random.exponential(size=len(owner)) / URGENCY[kinds][owner]
-    left, waited = patience_s < whole_s, np.minimum(patience_s, whole_s)
-    came = np.where(left, np.clip(np.floor((waited - FIRST_S) * SPEED) + 1, 0, served), served).astype(np.int64)
+    complete_s, patience_s = FIRST_S + (served - 1) / SPEED, random.exponential(size=len(owner)) / URGENCY[kinds][owner]
+    leaves, waited_s = patience_s < complete_s, np.minimum(patience_s, complete_s)
+    tokens_received = np.where(leaves, np.clip(np.floor((waited_s - FIRST_S) * SPEED) + 1, 0, served), served).astype(
+        np.int64
+    )
     ended, window, even = (
-        ~left & (lengths < cap),
+        ~leaves & (lengths < cap),
         random.integers(WINDOWS, size=len(owner)),
         random.random(len(owner)) < 0.5,
     )
-    within = [np.ones(len(owner), dtype=bool), *(waited < end / 1000 for end in (EARLY_MS, UNTIMED_MS)), even]
-    counted = [waited, *(np.minimum(waited, end / 1000) for end in (EARLY_MS, UNTIMED_MS)), waited * even]
-    within += [window == each for each in range(WINDOWS)]
-    counted += [waited * (window == each) for each in range(WINDOWS)]
+    masks = [
+        np.ones(len(owner), dtype=bool),
+        *(waited_s < limit_ms / 1000 for limit_ms in (EARLY_MS, UNTIMED_MS)),
+        even,
+    ]
+    waits = [waited_s, *(np.minimum(waited_s, limit_ms / 1000) for limit_ms in (EARLY_MS, UNTIMED_MS)), waited_s * even]
+    masks += [window == number for number in range(WINDOWS)]
+    waits += [waited_s * (window == number) for number in range(WINDOWS)]
     columns = [
         np.bincount(owner, weights, customers)
-        for leaving, waiting in zip(within, counted, strict=True)
-        for weights in (left & leaving, waiting)
+        for mask, wait_s in zip(masks, waits, strict=True)
+        for weights in (leaves & mask, wait_s)
     ]
     place = (tier[owner] - 1) * 2 + ~ended
-    cells = np.bincount(place * (CAPS.max() + 1) + came, minlength=6 * (CAPS.max() + 1))
+    cells = np.bincount(place * (CAPS.max() + 1) + tokens_received, minlength=6 * (CAPS.max() + 1))
     return Drawn(
         amounts=np.column_stack((*columns, count)),
         tier=tier,
         lengths=cells.reshape(3, 2, -1),
-        ages=_ages(left, waited),
-        own=_own(owner, tier[owner] - 1, window, even, came, ended) if with_own else None,
+        ages=_ages(leaves, waited_s),
+        own=_own(owner, tier[owner] - 1, window, even, tokens_received, ended) if with_own else None,
     )
 
 
-def _ages(left: Flags, waited: Floats) -> Floats:
-    age = np.minimum(waited, AGES - 1).astype(np.int64)
+def _ages(leaves: Flags, waited_s: Floats) -> Floats:
+    age = np.minimum(waited_s, AGES - 1).astype(np.int64)
     beyond = np.cumsum(np.bincount(age, minlength=AGES)[::-1])[::-1]
     return np.array(
-        [np.bincount(age[left], minlength=AGES), np.append(beyond[1:], 0) + np.bincount(age, waited - age, AGES)]
+        [np.bincount(age[leaves], minlength=AGES), np.append(beyond[1:], 0) + np.bincount(age, waited_s - age, AGES)]
     )
 
 
 def _own(owner: Ints, tier: Ints, window: Ints, even: Flags, tokens: Ints, ended: Flags) -> OwnLengths:
     """Return the lengths by customer."""
-    seen = tokens > 0
-    columns = np.column_stack((owner, tier, window, even))[seen].astype(np.int64)
-    keys, where = np.unique(np.column_stack((columns, bins_of(tokens[seen]))), axis=0, return_inverse=True)
-    whole = np.bincount(where.ravel(), minlength=len(keys))
-    observed = np.bincount(where.ravel(), ended[seen], len(keys)).astype(np.int64)
+    nonempty = tokens > 0
+    columns = np.column_stack((owner, tier, window, even))[nonempty].astype(np.int64)
+    keys, group = np.unique(np.column_stack((columns, bins_of(tokens[nonempty]))), axis=0, return_inverse=True)
+    totals = np.bincount(group.ravel(), minlength=len(keys))
+    observed = np.bincount(group.ravel(), ended[nonempty], len(keys)).astype(np.int64)
     customer, tiers, windows, days, places = keys.T
-    return OwnLengths(customer, tiers, windows, days, places, observed, whole - observed)
+    return OwnLengths(customer, tiers, windows, days, places, observed, totals - observed)
 
 
 def estimate_and_price(customers: int, conversations: int) -> tuple[float, float]:
     """Return the CPU seconds of a fit and its menu, and the peak memory of this process, MB."""
     random = np.random.default_rng(1)
-    seen = statistics(customers, conversations, random)
+    observed = statistics(customers, conversations, random)
     began = time.process_time()
-    estimate = fit(seen, Given(VALUE, 0.0), draws=60, random=random)
-    value = understated(read_market(estimate.market), [read_market(one) for one in estimate.averaged])
+    estimate = fit(observed, Given(VALUE, 0.0), draws=60, random=random)
+    value = understated(read_market(estimate.market), [read_market(draw) for draw in estimate.averaged])
     full_menu(valuation_of(read_market(value.market)))
     spent = time.process_time() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -174,10 +180,10 @@ def estimate_and_price(customers: int, conversations: int) -> tuple[float, float
 def main() -> None:
     print("| customers | conversations | fit and menu | peak memory |")
     print("| ---: | ---: | ---: | ---: |")
-    for customers, each in ((10_000, 100), (100_000, 100), (1_000_000, 10), (1_000_000, 100)):
+    for customers, conversations in ((10_000, 100), (100_000, 100), (1_000_000, 10), (1_000_000, 100)):
         with get_context("spawn").Pool(1) as pool:
-            spent, peak = pool.apply(estimate_and_price, (customers, each))
-        print(f"| {customers:,} | {customers * each:,} | {spent:.1f} CPU s | {peak:.0f} MB |", flush=True)
+            spent, peak = pool.apply(estimate_and_price, (customers, conversations))
+        print(f"| {customers:,} | {customers * conversations:,} | {spent:.1f} CPU s | {peak:.0f} MB |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How the solvers' time grows with types and caps, against one ``exp`` over the same array: one command, one table.
+"""The growth of the solvers' time with types and caps, against one ``exp`` over the same array: one command, one table.
 
 python benchmarks/pricing/growth.py
 """
@@ -33,7 +33,7 @@ def market(types: int, steps: int, law: str) -> Market:
     tokens = 4 * np.arange(1, steps + 1)
     lognormal = np.exp(-0.5 * np.log(tokens / 600) ** 2) / tokens
     chances = np.exp(-tokens / 600) if law == "exponential" else lognormal
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "urgency": {"family": "uniform", "low_per_s": 0, "high_per_s": 0.15, "points": types},
         "value_nanousd": 20_000_000,
         "delay": {"family": "exponential"},
@@ -48,7 +48,7 @@ def market(types: int, steps: int, law: str) -> Market:
         "cap_tokens_max": int(tokens[-1]),
         "currency": "USD",
     }
-    return read_market(given)
+    return read_market(fields)
 
 
 def cpu_s(work: Callable[[], object]) -> float:
@@ -88,10 +88,10 @@ def solve_tiers(types: int, steps: int) -> None:
 
 
 def make_and_verify(types: int, steps: int, tiers: int | None) -> None:
-    made = optimal_menu(
+    menu = optimal_menu(
         market(types, steps, "lognormal"), tiers=tiers, bill="conversation", names=None, created=CREATED
     )
-    assert verify(json.loads(json.dumps(made))).ok
+    assert verify(json.loads(json.dumps(menu))).ok
 
 
 def line(*cells: object) -> None:
@@ -116,7 +116,7 @@ def growth() -> None:
     sizes = [(types, 1_024) for types in (1_250, 2_500, 5_000, 10_000)]
     sizes += [(2_500, steps) for steps in (512, 2_048, 4_096)]
     for types, steps in sizes:
-        # What a wait leaves of worth is kept for small markets only; here each solver computes it anew.
+        # Only small markets store the shares of worth left after a wait; here each solver computes them again.
         valuation = replace(valuation_of(market(types, steps, "lognormal")), kept=None)
         full = cpu_s(partial(search, valuation))
         tiers = cpu_s(partial(best_tiers, valuation, 5))
