@@ -161,17 +161,17 @@ def _policy(valuation: Valuation, offer: _Offer, row: int, resuming: bool) -> di
         frontier += onward
     gain, policy = {end: 0.0}, {}
     for place in sorted(places - {end}, reverse=True):
-        here = int(np.searchsorted(steps.tokens, place, side="right"))
+        step = int(np.searchsorted(steps.tokens, place, side="right"))
         moment = np.array([steps.first_token_s + place / steps.tokens_per_s])
         patience = float(remaining(valuation.delay, valuation.urgency_per_s[this_type], moment)[0, 0]) if place else 1.0
         gain[place], policy[place] = 0.0, -1
         for tier, (cap, price) in enumerate(zip(offer.caps.tolist(), offer.prices.tolist(), strict=True)):
             tokens_bought = min(place + cap, end)
-            there = int(np.searchsorted(steps.tokens, tokens_bought, side="right"))
+            step_after = int(np.searchsorted(steps.tokens, tokens_bought, side="right"))
             expected_gain = (
-                worth[there]
-                - worth[here]
-                - price * longer[here] * patience
+                worth[step_after]
+                - worth[step]
+                - price * longer[step] * patience
                 + (gain.get(tokens_bought, 0.0) if resuming else 0.0)
             )
             if expected_gain > gain[place] or (expected_gain >= gain[place] and place == 0):

@@ -77,8 +77,8 @@ def _along_hull(valuation: Valuation) -> list[Entry]:
     for start, end in _pools(caps):
         rows = np.array([row for row, _ in held] + list(range(start, end)), dtype=np.int64)
         urgency = valuation.urgency_per_s[rows]
-        until = float(caps[start]) if start else 0.0
-        margin = valuation.value[rows] * np.exp(-(urgency - urgency[0]) * until)
+        cap_s = float(caps[start]) if start else 0.0
+        margin = valuation.value[rows] * np.exp(-(urgency - urgency[0]) * cap_s)
         worth = dict(zip(rows.tolist(), margin.tolist(), strict=True))
         for row in range(start, end):
             share = float(valuation.share[row])
@@ -95,10 +95,10 @@ def _take(held: Held, worth: dict[int, float], row: int, need: float) -> Held:
     while held and need > 0:
         patient, weight = held.pop()
         relief = worth[patient] - worth[row]
-        enough = need / relief if relief > 0 else math.inf
-        if enough < weight - DUST:
-            held.append((patient, weight - enough))
-            taken.append((patient, enough))
+        weight_needed = need / relief if relief > 0 else math.inf
+        if weight_needed < weight - DUST:
+            held.append((patient, weight - weight_needed))
+            taken.append((patient, weight_needed))
             break
         taken.append((patient, weight))
         need -= weight * relief

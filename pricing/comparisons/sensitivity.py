@@ -122,7 +122,7 @@ def offer_in(valuation: Valuation, tiers: Sequence[Mapping[str, Any]]) -> Offer:
 
 
 def _break_even(lead: Callable[[float], float], sign: int) -> float | None:
-    """Return the nearest shift at which the lead is lost, to within ``FINE``: first by strides, as a lead may return."""
+    """Return the nearest shift at which the lead is lost, within ``FINE``: first by strides, as a lead may return."""
     stride = FURTHEST / STRIDES
     last = 0.0
     for strides in range(1, STRIDES + 1):

@@ -212,11 +212,11 @@ def _to_the_end(places: _Places, weight: Floats, best: Floats) -> None:
     np.maximum(best[near_end], offers, out=best[near_end])
 
 
-def _buy(best: Floats, weight: Floats, here: slice, jump: int, price: float) -> None:
+def _buy(best: Floats, weight: Floats, run: slice, jump: int, price: float) -> None:
     """Offer one tier at consecutive places, to none of which it leads."""
-    offers = weight[here] * price
-    np.subtract(best[here.start + jump : here.stop + jump], offers, out=offers)
-    np.maximum(best[here], offers, out=best[here])
+    offers = weight[run] * price
+    np.subtract(best[run.start + jump : run.stop + jump], offers, out=offers)
+    np.maximum(best[run], offers, out=best[run])
 
 
 def _buy_short(places: _Places, best: Floats, weight: Floats, place: int, short: int) -> None:
