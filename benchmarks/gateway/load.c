@@ -1,9 +1,9 @@
-/* Calls one address over N connections, each as fast as it is answered, for so many seconds.
+/* Calls one address over CONNECTIONS connections, each as fast as it is answered, for SECONDS seconds.
  *
  *   load PORT CONNECTIONS SECONDS FILE     FILE holds one request, head and body, as it goes over the wire
  *
  * Prints one JSON object: calls that were answered with 200, others, bytes, events ("data:" in a body), seconds,
- * percentiles of the whole call and of the first byte of a body in microseconds, and the CPU it used itself.
+ * percentiles of the complete call and of the first byte of a body in microseconds, and its own CPU time.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -44,8 +44,8 @@ static long now_us(void) {
 }
 
 static void watch(Connection *c, int change) {
-    struct epoll_event wanted = {.events = EPOLLIN | (c->sent < request_size ? EPOLLOUT : 0), .data.ptr = c};
-    epoll_ctl(poller, change, c->fd, &wanted);
+    struct epoll_event interest = {.events = EPOLLIN | (c->sent < request_size ? EPOLLOUT : 0), .data.ptr = c};
+    epoll_ctl(poller, change, c->fd, &interest);
 }
 
 static void push(Connection *c) {
@@ -65,10 +65,10 @@ static void begin(Connection *c) {
 }
 
 static void dial(Connection *c) {
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     int on = 1;
     c->fd = socket(AF_INET, SOCK_STREAM, 0);
-    if (connect(c->fd, (void *)&at, sizeof at)) { perror("load"); exit(3); }
+    if (connect(c->fd, (void *)&address, sizeof address)) { perror("load"); exit(3); }
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     fcntl(c->fd, F_SETFL, O_NONBLOCK);
     c->needs = 0;
@@ -84,7 +84,7 @@ static void count_events(Connection *c, const char *data, size_t size) {
     }
 }
 
-/* Returns 1 once the answer is whole. */
+/* Returns 1 once the answer is complete. */
 static int take(Connection *c, const char *data, size_t size) {
     bytes += size;
     if (!c->status) {
@@ -123,12 +123,12 @@ static void show(const char *name, unsigned *us, long count) {
     printf(",\"%s_p50_us\":%u,\"%s_p99_us\":%u", name, count ? us[count / 2] : 0, name, count ? us[count * 99 / 100] : 0);
 }
 
-int main(int count, char **given) {
-    if (count != 5) return fprintf(stderr, "load PORT CONNECTIONS SECONDS FILE\n"), 2;
-    port = atoi(given[1]);
-    int connections = atoi(given[2]);
-    double seconds = atof(given[3]);
-    FILE *file = fopen(given[4], "rb");
+int main(int argc, char **argv) {
+    if (argc != 5) return fprintf(stderr, "load PORT CONNECTIONS SECONDS FILE\n"), 2;
+    port = atoi(argv[1]);
+    int connections = atoi(argv[2]);
+    double seconds = atof(argv[3]);
+    FILE *file = fopen(argv[4], "rb");
     if (!file || connections < 1 || connections > CONNECTIONS) return perror("load"), 2;
     fseek(file, 0, SEEK_END);
     request_size = ftell(file);
@@ -142,11 +142,11 @@ int main(int count, char **given) {
     for (int i = 0; i < connections; i++) begin(&all[i]);
     int running = connections;
     static char data[1 << 18];
-    struct epoll_event came[512];
+    struct epoll_event ready_events[512];
     while (running && now_us() < stop) {
-        int ready = epoll_wait(poller, came, 512, 100);
+        int ready = epoll_wait(poller, ready_events, 512, 100);
         for (int i = 0; i < ready; i++) {
-            Connection *c = came[i].data.ptr;
+            Connection *c = ready_events[i].data.ptr;
             if (c->sent < request_size) {
                 push(c);
                 if (c->sent == request_size) c->needs = 0, watch(c, EPOLL_CTL_MOD);
@@ -169,10 +169,10 @@ int main(int count, char **given) {
             else close(c->fd), running--;
         }
     }
-    double took = (now_us() - begun) / 1e6;
+    double elapsed = (now_us() - begun) / 1e6;
     struct rusage used;
     getrusage(RUSAGE_SELF, &used);
-    printf("{\"served\":%ld,\"others\":%ld,\"failed\":%ld,\"bytes\":%ld,\"events\":%ld,\"seconds\":%.3f", served, others, failed, bytes, events, took);
+    printf("{\"served\":%ld,\"others\":%ld,\"failed\":%ld,\"bytes\":%ld,\"events\":%ld,\"seconds\":%.3f", served, others, failed, bytes, events, elapsed);
     show("call", whole_us, samples);
     show("first", first_us, firsts);
     printf(",\"cpu_s\":%.3f}\n", used.ru_utime.tv_sec + used.ru_stime.tv_sec + (used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6);

@@ -1,9 +1,9 @@
-/* A model's endpoint that costs next to nothing: answers every POST at once, whole or as a stream of events.
+/* A cheap endpoint of a model: answers every POST at once, complete or as a stream of events.
  *
  *   upstream PORT EVENTS GAP_US     EVENTS text events to a stream, GAP_US apart; 0 sends all of them in one piece
  *
- * A request is read up to its content-length; one with "stream":true in its last 512 bytes or its first is answered
- * with events, any other with one JSON object. GET /cpu answers the seconds of CPU that were used.
+ * A request is read up to its content-length; a request with "stream":true in its first or last 512 bytes is
+ * answered with events, any other with one JSON object. GET /cpu answers the CPU seconds used so far.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -99,10 +99,10 @@ static int answer(int fd) {
     Connection *c = &open_[fd];
     if (!strncmp(c->in, "GET /cpu", 8)) {
         struct rusage used;
-        char said[160], body[32];
+        char response[160], body[32];
         getrusage(RUSAGE_SELF, &used);
         int size = sprintf(body, "%.6f", used.ru_utime.tv_sec + used.ru_stime.tv_sec + (used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6);
-        return say(fd, said, sprintf(said, "HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s", size, body));
+        return say(fd, response, sprintf(response, "HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s", size, body));
     }
     const char *body = c->in + c->body_at;
     size_t size = c->want - c->body_at, last = size > 512 ? size - 512 : 0;
@@ -160,22 +160,22 @@ static int pace(void) {
     return streams ? (next - now + 999) / 1000 : -1;
 }
 
-int main(int count, char **given) {
-    if (count != 4) return fprintf(stderr, "upstream PORT EVENTS GAP_US\n"), 2;
-    events = atoi(given[2]), gap_us = atol(given[3]);
+int main(int argc, char **argv) {
+    if (argc != 4) return fprintf(stderr, "upstream PORT EVENTS GAP_US\n"), 2;
+    events = atoi(argv[2]), gap_us = atol(argv[3]);
     prepare();
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(atoi(given[1])), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1])), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     int on = 1;
     listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(listener, (void *)&at, sizeof at) || listen(listener, 4096)) return perror("upstream"), 3;
+    if (bind(listener, (void *)&address, sizeof address) || listen(listener, 4096)) return perror("upstream"), 3;
     poller = epoll_create1(0);
-    struct epoll_event wanted = {.events = EPOLLIN, .data.fd = listener}, came[512];
-    epoll_ctl(poller, EPOLL_CTL_ADD, listener, &wanted);
+    struct epoll_event interest = {.events = EPOLLIN, .data.fd = listener}, ready_events[512];
+    epoll_ctl(poller, EPOLL_CTL_ADD, listener, &interest);
     for (;;) {
-        int ready = epoll_wait(poller, came, 512, pace());
+        int ready = epoll_wait(poller, ready_events, 512, pace());
         for (int i = 0; i < ready; i++) {
-            int fd = came[i].data.fd;
+            int fd = ready_events[i].data.fd;
             if (fd != listener) {
                 if (open_[fd].in && !heard(fd)) drop(fd);
                 continue;
@@ -184,8 +184,8 @@ int main(int count, char **given) {
                 if (fd >= CONNECTIONS) { close(fd); continue; }
                 setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
                 open_[fd].in = malloc(BUFFER);
-                wanted.data.fd = fd;
-                epoll_ctl(poller, EPOLL_CTL_ADD, fd, &wanted);
+                interest.data.fd = fd;
+                epoll_ctl(poller, EPOLL_CTL_ADD, fd, &interest);
             }
         }
     }
