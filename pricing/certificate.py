@@ -40,7 +40,7 @@ FOUND = 1e-8
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a menu is what it says; if not, what is wrong, in one sentence. Amounts are in nano-units."""
+    """Whether a menu is what it claims; if not, the violation in one sentence. Amounts are in nano-units."""
 
     ok: bool
     violation: str | None

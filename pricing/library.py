@@ -245,7 +245,7 @@ class Menu(Shown):
 
 
 class Fit(Shown):
-    """A market estimated from usage records, with what is known of it and what is not."""
+    """A market estimated from usage records, with its intervals and notes."""
 
     def __init__(self, estimate: Estimate) -> None:
         self.estimate = estimate

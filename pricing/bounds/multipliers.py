@@ -20,7 +20,7 @@ DUST = 1e-12
 """A share too small to be worth an entry of its own."""
 
 TIGHT = 1e-9
-"""A relative gap below which no better multipliers are looked for."""
+"""A relative gap below which the search for better multipliers ends."""
 
 TRIES = 8
 """How often a pool is taxed again because one of its types found too little weight left to take."""
