@@ -1,10 +1,10 @@
-"""What retention costs: CPU µs a row to seal, to keep the totals of old months and to delete their rows, and what a verification takes after.
+"""The cost of retention: CPU µs a row to seal, to keep old months' totals, to delete rows and to verify the rest.
 
 python -m benchmarks.billing.drop                     a hundred thousand rows in SQLite
 python -m benchmarks.billing.drop --rows 20000 --database postgresql://…
 
-The rows are those of ``benchmarks.billing.months``. Every month of every customer is closed and invoiced, then all that
-can go is dropped. It ends with 1 unless the totals are as before and the chain verifies.
+The rows are those of ``benchmarks.billing.months``. Every month of every customer is closed and invoiced, then all rows
+that may be dropped are dropped. It ends with 1 unless the totals are as before and the chain verifies.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ LATER_MS = 1_800_000_000_000
 
 def until_done(turn: Callable[[], int]) -> int:
     done = 0
-    while some := turn():
-        done += some
+    while processed := turn():
+        done += processed
     return done
 
 
@@ -48,7 +48,7 @@ def close_all(database: Database) -> None:
 
 
 def measure_drop(count: int, url: str | None = None) -> int:
-    """Print what it costs to drop so many rows; return 0 where nothing but the rows is gone, else 1."""
+    """Print the cost of dropping ``count`` rows; return 0 if nothing but the rows is gone, else 1."""
     with tempfile.TemporaryDirectory() as directory:
         database = Database(url or f"sqlite:///{Path(directory) / 'ledger.sqlite'}")
         database.migrate()
@@ -70,8 +70,8 @@ def measure_drop(count: int, url: str | None = None) -> int:
         )
         deleting = Retention(database, lambda: LATER_MS + DAY_MS, None)
         dropped = meter.timed("delete their rows", count, partial(until_done, deleting.turn))
-        found = meter.timed("verify what is left", count, partial(verify_chain, database))
-        is_same = sums(database, "kind") == before and found.is_sound and found.dropped == dropped
+        recount = meter.timed("verify what is left", count, partial(verify_chain, database))
+        is_same = sums(database, "kind") == before and recount.is_sound and recount.dropped == dropped
         database.close()
     print(f"{dropped} of {count} rows dropped: {'totals as before' if is_same else 'THE TOTALS DIFFER'}")
     return 0 if is_same and dropped else 1
@@ -81,8 +81,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--database", help="an empty database; else SQLite in a directory of its own")
-    given = parser.parse_args()
-    return measure_drop(given.rows, given.database)
+    arguments = parser.parse_args()
+    return measure_drop(arguments.rows, arguments.database)
 
 
 if __name__ == "__main__":

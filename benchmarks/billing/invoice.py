@@ -1,11 +1,11 @@
-"""What one customer's invoice of a month costs: CPU µs a row, memory, and how often the database reads each row.
+"""The cost of one customer's invoice of a month: CPU µs a row, memory, and how often the database reads each row.
 
 python -m benchmarks.billing.invoice                     a million rows in SQLite
 python -m benchmarks.billing.invoice --rows 100000 --database postgresql://…     a server on this machine: its CPU counts, too
 
 The draft and the final invoice each read the month once, prepaid credit included: PostgreSQL counts the rows that it
-fetches, SQLite the steps of its machine, which are some for each row. It ends with 1 unless the invoice comes to what was
-counted as the rows were made, or where a row is read twice.
+fetches, SQLite the steps of its machine, several for each row. It ends with 1 unless the invoice equals the sums that
+were counted as the rows were made, or where a row is read twice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.gateway.ledger.records import ZONES
 
 MONTH, CUSTOMER = "2024-03", "cus_00"
 STEPS_MOST = 150
-"""Of SQLite's machine, for a row that is read once: some for each of its columns."""
+"""The most steps of SQLite's machine for a row that is read once: several for each of its columns."""
 
 FETCHED = text(
     "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relname = 'usage_records'"
@@ -75,7 +75,7 @@ def planned_month(count: int) -> Plan:
 
 
 def measure_invoice(count: int, url: str | None = None) -> int:
-    """Print what the invoice of so many rows costs; return 0 where it is right and reads each row once, else 1."""
+    """Print the cost of an invoice of ``count`` rows; return 0 if it is right and reads each row once, else 1."""
     with tempfile.TemporaryDirectory() as directory:
         database = Database(url or f"sqlite:///{Path(directory) / 'ledger.sqlite'}", cache_kb=WRITER_CACHE_KB)
         database.migrate()
@@ -84,14 +84,16 @@ def measure_invoice(count: int, url: str | None = None) -> int:
         fill(database, planned_month(count), meter, witness, closes=False)
         readings, agrees = Readings(database), True
 
-        def made(what: str, work: Callable[[], Any]) -> Any:
+        def made(label: str, work: Callable[[], Any]) -> Any:
             nonlocal agrees
             before = readings.so_far()
-            found = meter.timed(what, count, work)
-            often = (readings.so_far() - before) / count
-            print(f"{'':<34} {often:6.1f} {'steps' if database.is_sqlite else 'rows fetched'} a row", flush=True)
-            agrees &= often < (STEPS_MOST if database.is_sqlite else 1.5)
-            return found
+            result = meter.timed(label, count, work)
+            reads_per_row = (readings.so_far() - before) / count
+            print(
+                f"{'':<34} {reads_per_row:6.1f} {'steps' if database.is_sqlite else 'rows fetched'} a row", flush=True
+            )
+            agrees &= reads_per_row < (STEPS_MOST if database.is_sqlite else 1.5)
+            return result
 
         [month] = months_of(database, MONTH, CUSTOMER)
         draft = made("draft", lambda: drafted(database, month, ISSUER, terms))
@@ -112,8 +114,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--database", help="an empty database; else SQLite in a directory of its own")
-    given = parser.parse_args()
-    return measure_invoice(given.rows, given.database)
+    arguments = parser.parse_args()
+    return measure_invoice(arguments.rows, arguments.database)
 
 
 if __name__ == "__main__":

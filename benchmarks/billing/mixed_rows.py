@@ -1,4 +1,4 @@
-"""A million mixed rows: all kinds and endings, thirty customers in thirty zones, and what they come to, counted as they are made."""
+"""A million mixed rows: all kinds and endings, thirty customers in thirty zones, and their sums, counted when made."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CONVERSATIONS = 1_000
 """Names of conversations of a customer."""
 
 LATE = 10
-"""One row in so many comes after its month was closed."""
+"""One row in ``LATE`` comes after its month was closed."""
 
 Plan = NDArray[Any]
 """Rows in the order in which they are settled: customer, time, and which posting of an upgrade it is, 0 for none."""
@@ -54,49 +54,50 @@ SUMMED = (
 
 
 class Witness:
-    """What the rows come to, by what they are of, added up where they are made: nothing of it is read from a ledger."""
+    """The sums of the rows by several fields, added up as the rows are made: none is read from a ledger."""
 
     def __init__(self) -> None:
         self.whole = dict.fromkeys(SUMMED, 0)
         self.by: dict[str, dict[Any, int]] = defaultdict(lambda: defaultdict(int))
-        """What is charged, by field of the record."""
+        """Charges, by field of the record."""
         self.conversations: dict[tuple[str, str | None], list[int]] = defaultdict(lambda: [0, 0])
-        """Billed tokens and charges of each conversation of a customer, and of what is of none."""
+        """Billed tokens and charges of each conversation of a customer, and of its records without a conversation."""
 
     def see(self, record: UsageRecord) -> None:
         for name in SUMMED:
             self.whole[name] += record.get(name) or 0
         for name in ("customer", "tier", "key_id", "end_user", "kind", "menu_version"):
             self.by[name][record.get(name)] += record["charge_nanousd"]
-        mine = self.conversations[record["customer"], record.get("conversation")]
-        mine[0] += record["billed_output_tokens"]
-        mine[1] += record["charge_nanousd"]
+        totals = self.conversations[record["customer"], record.get("conversation")]
+        totals[0] += record["billed_output_tokens"]
+        totals[1] += record["charge_nanousd"]
 
 
 def prepare(database: Database) -> None:
     """Add the customers and their menus to an empty ledger."""
     empty = {column.name: None for column in customers.columns}
-    given = {"name": "c", "tier_since": 0, "status": "active", "period": "month", "overrides": "{}", "created": 0}
+    columns = {"name": "c", "tier_since": 0, "status": "active", "period": "month", "overrides": "{}", "created": 0}
     people = [
-        {**empty, **given, "id": name, "timezone": zone, "rev": 1, "projected": True} for name, zone in ZONE_OF.items()
+        {**empty, **columns, "id": name, "timezone": zone, "rev": 1, "projected": True}
+        for name, zone in ZONE_OF.items()
     ]
-    listed = [
+    menu_rows = [
         {"version": name, "source": "manual", "created": 0, "body": json.dumps({**MENU, "version": name})}
         for name in ("m1", "m2")
     ]
     with database.write() as connection:
         connection.execute(insert(customers), people)
-        connection.execute(insert(menus), listed)
+        connection.execute(insert(menus), menu_rows)
 
 
 def planned(count: int, *, is_settled: bool, people: int = len(ZONE_OF), months: Sequence[str] = MONTHS) -> Plan:
-    """Return when each row is, and of whom, in the order in which the rows come to the ledger.
+    """Return the customer and the time of each row, in the order in which the rows come to the ledger.
 
-    Half are within a day of a month's end, half anywhere in the months. Each customer upgrades in the middle of each month:
-    three rows.
+    Half are within a day of a month's end, half anywhere in the months. Each customer upgrades in the middle of each
+    month: three rows.
 
     Args:
-        is_settled: in the order of time, as a gateway books them, but for the late ones, which follow in theirs; else in none.
+        is_settled: in the order of time, as a gateway books them, with the late rows last, also in order; else in none.
     """
     draw = np.random.default_rng(5)
     bounds = np.array([[bounds_of(month, zone) for month in months] for zone in ZONES[:people]])
@@ -106,12 +107,12 @@ def planned(count: int, *, is_settled: bool, people: int = len(ZONE_OF), months:
         for start, end in bounds[customer]
         for part, time in enumerate((start, (start + end) // 2, (start + end) // 2), start=1)
     ]
-    of = draw.integers(people, size=count - len(upgrades))
-    edges = bounds.reshape(people, -1)[of, draw.integers(2 * len(months), size=len(of))]
-    near = edges + draw.integers(-DAY_MS, DAY_MS, size=len(of))
-    first, last = bounds[of, 0, 0], bounds[of, -1, 1]
-    anywhere = first + (draw.random(len(of)) * (last - first)).astype(np.int64)
-    mixed = np.stack([of, np.where(draw.random(len(of)) < 0.5, near, anywhere), np.zeros_like(of)], axis=1)
+    owner = draw.integers(people, size=count - len(upgrades))
+    edges = bounds.reshape(people, -1)[owner, draw.integers(2 * len(months), size=len(owner))]
+    near = edges + draw.integers(-DAY_MS, DAY_MS, size=len(owner))
+    first, last = bounds[owner, 0, 0], bounds[owner, -1, 1]
+    anywhere = first + (draw.random(len(owner)) * (last - first)).astype(np.int64)
+    mixed = np.stack([owner, np.where(draw.random(len(owner)) < 0.5, near, anywhere), np.zeros_like(owner)], axis=1)
     plan = draw.permutation(np.concatenate([np.array(upgrades), mixed]))
     if not is_settled:
         return plan
@@ -121,18 +122,18 @@ def planned(count: int, *, is_settled: bool, people: int = len(ZONE_OF), months:
 
 
 def rows(plan: Plan, first: int, *, seed: int = 5, months: Sequence[str] = MONTHS) -> Iterator[UsageRecord]:
-    """Yield the rows of a part of a plan that begins with row ``first``."""
+    """Yield the rows of a part of a plan; the part begins with row ``first``."""
     draw, people = random.Random(seed + first), list(ZONE_OF)
-    for number, (of, at, part) in enumerate(plan.tolist(), start=first):
-        customer = people[of]
+    for number, (owner, time_ms, part) in enumerate(plan.tolist(), start=first):
+        customer = people[owner]
         if part:
-            yield _upgrade(customer, at, part, months)
+            yield _upgrade(customer, time_ms, part, months)
         else:
             kind = draw.choices(("usage", "correction", "fee", "credit", "prepaid"), (900, 50, 20, 25, 5))[0]
-            yield (_call if kind in ("usage", "correction") else _posted)(draw, kind, number, customer, at)
+            yield (_call if kind in ("usage", "correction") else _posted)(draw, kind, number, customer, time_ms)
 
 
-def _call(draw: random.Random, kind: str, number: int, customer: str, at: int) -> UsageRecord:
+def _call(draw: random.Random, kind: str, number: int, customer: str, time_ms: int) -> UsageRecord:
     tokens, input_tokens, tier = draw.randrange(2_000), draw.randrange(4_000), draw.choice(("t1", "t2"))
     is_metered = tier == "t1" and tokens > 0
     charge = metered(tokens, OUTPUT_RATE) + metered(input_tokens, INPUT_RATE) if is_metered else 0
@@ -141,7 +142,7 @@ def _call(draw: random.Random, kind: str, number: int, customer: str, at: int) -
     if kind == "correction" and draw.random() < 0.5:
         charge = -charge
     return {
-        **{"id": f"req_{number:012d}", "kind": kind, "corrects": None, "time": at, "settled": at + 9},
+        **{"id": f"req_{number:012d}", "kind": kind, "corrects": None, "time": time_ms, "settled": time_ms + 9},
         **{"customer": customer, "key_id": draw.choice(("key_1", "key_2")), "tier": tier, "tier_chosen": None},
         **{"conversation": f"c{draw.randrange(CONVERSATIONS)}", "menu_version": draw.choice(("m1", "m2"))},
         **{"endpoint": "/v1/chat/completions", "model": "aligned-1", "stream": True, "choices": 1},
@@ -153,7 +154,7 @@ def _call(draw: random.Random, kind: str, number: int, customer: str, at: int) -
     }
 
 
-def _posted(draw: random.Random, kind: Any, number: int, customer: str, at: int) -> UsageRecord:
+def _posted(draw: random.Random, kind: Any, number: int, customer: str, time_ms: int) -> UsageRecord:
     amount = draw.choice((5_000, 70))
     charge = {"fee": amount, "credit": -amount, "prepaid": 0}[kind]
     return posting(
@@ -162,21 +163,21 @@ def _posted(draw: random.Random, kind: Any, number: int, customer: str, at: int)
         customer=customer,
         charge_nanousd=charge,
         currency="USD",
-        now_ms=at,
+        now_ms=time_ms,
         prepaid_nanousd=1_000_000 + amount if kind == "prepaid" else None,
     )
 
 
-def _upgrade(customer: str, at: int, part: int, months: Sequence[str]) -> UsageRecord:
+def _upgrade(customer: str, time_ms: int, part: int, months: Sequence[str]) -> UsageRecord:
     """Return the fee of a month, the credit for half of it, or the fee of the better tier for the other half."""
     [(start, end)] = [
-        bounds for month in months if (bounds := bounds_of(month, ZONE_OF[customer]))[0] <= at < bounds[1]
+        bounds for month in months if (bounds := bounds_of(month, ZONE_OF[customer]))[0] <= time_ms < bounds[1]
     ]
-    left = end - at
+    remaining_ms = end - time_ms
     kind, tier, amount = {
         1: ("fee", "t1", PERIOD_PRICE["t1"]),
-        2: ("credit", "t1", -prorated(PERIOD_PRICE["t1"], left, end - start)),
-        3: ("fee", "t2", prorated(PERIOD_PRICE["t2"], left, end - start)),
+        2: ("credit", "t1", -prorated(PERIOD_PRICE["t1"], remaining_ms, end - start)),
+        3: ("fee", "t2", prorated(PERIOD_PRICE["t2"], remaining_ms, end - start)),
     }[part]
     return posting(
         "fee" if kind == "fee" else "credit",
@@ -184,7 +185,7 @@ def _upgrade(customer: str, at: int, part: int, months: Sequence[str]) -> UsageR
         customer=customer,
         charge_nanousd=amount,
         currency="USD",
-        now_ms=at,
+        now_ms=time_ms,
         tier=tier,
         menu_version="m1",
         corrects=f"fee_{customer}_{start}_1" if part == 2 else None,

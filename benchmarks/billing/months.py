@@ -1,13 +1,13 @@
-"""What billing costs: CPU µs a row to append, add up, invoice and export a million mixed rows, and the memory it takes.
+"""The cost of billing: CPU µs a row to append, add up, invoice and export a million mixed rows, and their memory.
 
 python -m benchmarks.billing.months                     a million rows in SQLite, as a gateway settles them
 python -m benchmarks.billing.months --order none        in no order of time
 python -m benchmarks.billing.months --rows 100000 --database postgresql://…     a server on this machine: its CPU counts, too
 
-Rows of all kinds and endings of thirty customers in thirty zones, over three months of which one is a leap month and two
-have a clock that is set; each customer upgrades in the middle of each month, and a tenth comes after its month was
-closed. The sums by record, conversation, customer, tier, key, end user, day, kind, menu version and invoice must be the
-same whole numbers, and those that were counted as the rows were made, else it ends with 1.
+The rows have all kinds and endings, of thirty customers in thirty zones, over three months: a leap month and two in
+which clocks are set. Each customer upgrades in the middle of each month, and a tenth of the rows comes after its month
+was closed. It ends with 1 unless the sums by record, conversation, customer, tier, key, end user, day, kind, menu
+version and invoice are the same whole numbers, equal to those counted as the rows were made.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TOTALLED = ("calls", "conversations", *SUMMED[:-1])
 
 
 class Meter:
-    """CPU of this process, and of the database's server where there is one on this machine."""
+    """CPU time of this process, and of a database server on this machine."""
 
     def __init__(self, database: Database) -> None:
         self._server: int | None = None
@@ -58,22 +58,22 @@ class Meter:
         """Return the CPU seconds so far, of this process and of the server."""
         return time.process_time(), 0.0 if self._server is None else cpu_s(tree(self._server))
 
-    def timed(self, what: str, count: int, work: Callable[[], Any]) -> Any:
-        """Do something, print what it took a row and how much more memory at the most, and return what it found."""
+    def timed(self, label: str, count: int, work: Callable[[], Any]) -> Any:
+        """Do some work, print its CPU time a row and its additional peak memory, and return its result."""
         before_mb = reset_peak_mb()
-        began = self.spent_s()
-        found = work()
-        spent = [(now - then) / count * 1e6 for now, then in zip(self.spent_s(), began, strict=True)]
-        self.show(what, spent, peak_mb() - before_mb)
-        return found
+        start = self.spent_s()
+        result = work()
+        spent = [(now - before) / count * 1e6 for now, before in zip(self.spent_s(), start, strict=True)]
+        self.show(label, spent, peak_mb() - before_mb)
+        return result
 
-    def show(self, what: str, spent: list[float], more_mb: float) -> None:
+    def show(self, label: str, spent: list[float], added_mb: float) -> None:
         server = "" if self._server is None else f" + {spent[1]:6.1f} of the server"
-        print(f"{what:<34} {spent[0]:6.1f}{server} CPU µs a row   {more_mb:+6.1f} MB at the most", flush=True)
+        print(f"{label:<34} {spent[0]:6.1f}{server} CPU µs a row   {added_mb:+6.1f} MB at the most", flush=True)
 
 
 def reset_peak_mb() -> float:
-    """Let the most memory of this process be counted anew; return what it has now, MB."""
+    """Reset the peak memory of this process; return its current memory, MB."""
     Path("/proc/self/clear_refs").write_text("5")
     return peak_mb()
 
@@ -86,13 +86,13 @@ def peak_mb() -> float:
 def fill(
     database: Database, plan: Plan, meter: Meter, witness: Witness | None = None, *, closes: bool = True
 ) -> list[float]:
-    """Append the rows and close the months when nine tenths are there; return the CPU s of appending."""
+    """Append the rows and close the months after nine tenths of them; return the CPU s of appending."""
     spent, late = [0.0, 0.0], len(plan) * (LATE - 1) // LATE
     for first in range(0, len(plan), AT_ONCE):
         batch = list(rows(plan[first : first + AT_ONCE], first))
         began = meter.spent_s()
         append(database, batch)
-        spent = [sum(times) for times in zip(spent, meter.spent_s(), (-at for at in began), strict=True)]
+        spent = [sum(times) for times in zip(spent, meter.spent_s(), (-seconds for seconds in began), strict=True)]
         if witness is not None:
             for record in batch:
                 witness.see(record)
@@ -108,45 +108,46 @@ def months(database: Database) -> Iterator[Month]:
 
 
 def sums(database: Database, by: str) -> dict[str, int]:
-    """Return what the totals of all months by one thing come to."""
-    found = dict.fromkeys(TOTALLED, 0)
+    """Return the sums over all groups and months of the totals by one field."""
+    totals = dict.fromkeys(TOTALLED, 0)
     for month in months(database):
         for group in totals_by(database, by, Span(), month):
-            found = {name: amount + group[name] for name, amount in found.items()}
-    return found
+            totals = {name: amount + group[name] for name, amount in totals.items()}
+    return totals
 
 
 def charged_by(database: Database, by: str) -> dict[Any, int]:
-    """Return what each group of the totals by one thing is charged in all months."""
-    found: dict[Any, int] = defaultdict(int)
+    """Return the charge in all months of each group of the totals by one field."""
+    charges: dict[Any, int] = defaultdict(int)
     for month in months(database):
         for group in totals_by(database, by, Span(), month):
-            found[group[by]] += group["charge_nanousd"]
-    return found
+            charges[group[by]] += group["charge_nanousd"]
+    return charges
 
 
 def invoiced(database: Database) -> tuple[int, int]:
-    """Return what the invoices of all months and customers come to, and what prepaid credit they add.
+    """Return the total of the invoices of all months and customers, and the prepaid credit that they add.
 
-    Those of closed months are made final, the others are drafts. Lines add up to totals, and prepaid credit from month to month.
+    Invoices of closed months are made final, the others are drafts. Lines add up to totals, and prepaid credit from
+    month to month.
     """
-    total, added, left = 0, 0, dict[str, int]()
+    total, added, prepaid_left = 0, 0, dict[str, int]()
     for month in months(database):
-        for one in month.customers.values():
+        for customer_month in month.customers.values():
             terms = Terms(database)
-            if one.is_closed:
-                finalised(database, one, ISSUER, terms, lambda: 0)
-                body = invoice_of(database, f"inv_{one.month}_{one.customer}")
+            if customer_month.is_closed:
+                finalised(database, customer_month, ISSUER, terms, lambda: 0)
+                body = invoice_of(database, f"inv_{customer_month.month}_{customer_month.customer}")
             else:
-                body = drafted(database, one, ISSUER, terms)
+                body = drafted(database, customer_month, ISSUER, terms)
             if body is None:
                 continue
             assert sum(line["amount_nanousd"] for line in body["lines"]) == body["total_nanousd"]
             total += body["total_nanousd"]
             if (prepaid := body["prepaid"]) is not None:
-                assert prepaid["before_nanousd"] == left.get(one.customer, 0)
+                assert prepaid["before_nanousd"] == prepaid_left.get(customer_month.customer, 0)
                 assert prepaid["drawn_nanousd"] + prepaid["due_nanousd"] == body["total_nanousd"]
-                left[one.customer] = prepaid["left_nanousd"]
+                prepaid_left[customer_month.customer] = prepaid["left_nanousd"]
                 added += prepaid["added_nanousd"]
     return total, added
 
@@ -164,19 +165,21 @@ def main() -> int:
     parser.add_argument("--order", choices=("settled", "none"), default="settled")
     parser.add_argument("--append", action="store_true", help="append, and nothing else")
     parser.add_argument("--database", help="an empty database; else SQLite in a directory of its own")
-    given = parser.parse_args()
-    return measure_billing(given.rows, given.database, is_settled=given.order == "settled", appends_only=given.append)
+    arguments = parser.parse_args()
+    return measure_billing(
+        arguments.rows, arguments.database, is_settled=arguments.order == "settled", appends_only=arguments.append
+    )
 
 
 def measure_billing(count: int, url: str | None = None, *, is_settled: bool = True, appends_only: bool = False) -> int:
-    """Print what so many rows cost; return 0 where all sums of them are the same, else 1."""
+    """Print the cost of ``count`` rows; return 0 if all ways to add them up agree, else 1."""
     with tempfile.TemporaryDirectory() as directory:
         database = Database(url or f"sqlite:///{Path(directory) / 'ledger.sqlite'}", cache_kb=WRITER_CACHE_KB)
         database.migrate()
         prepare(database)
         meter, witness = Meter(database), Witness()
         spent = fill(database, planned(count, is_settled=is_settled), meter, witness)
-        meter.show("append", [one / count * 1e6 for one in spent], 0.0)
+        meter.show("append", [spent_s / count * 1e6 for spent_s in spent], 0.0)
         agrees = appends_only or is_the_same(database, meter, count, witness)
         database.close()
     if appends_only:
@@ -186,19 +189,19 @@ def measure_billing(count: int, url: str | None = None, *, is_settled: bool = Tr
 
 
 def is_the_same(database: Database, meter: Meter, count: int, witness: Witness) -> bool:
-    """Print what reading the rows costs; return whether all sums of them are those of the witness."""
-    found = [meter.timed(f"totals by {by}", count, partial(sums, database, by)) for by in FIELD_OF]
-    agrees = all(one == found[0] for one in found)
-    agrees &= all(found[0][name] == witness.whole[name] for name in SUMMED[:-1])
+    """Print the cost of reading the rows; return whether all their sums equal the witness's."""
+    totals = [meter.timed(f"totals by {by}", count, partial(sums, database, by)) for by in FIELD_OF]
+    agrees = all(by_field == totals[0] for by_field in totals)
+    agrees &= all(totals[0][name] == witness.whole[name] for name in SUMMED[:-1])
     for by, field in FIELD_OF.items():
         agrees &= field is None or charged_by(database, by) == witness.by[field]
     total, added = meter.timed("invoices, each line", count, partial(invoiced, database))
     agrees &= total == witness.whole["charge_nanousd"] and added == witness.whole["prepaid_nanousd"]
     meter.timed("export, JSON Lines", count, partial(exported, database))
-    again = Witness()
+    recounted = Witness()
     for record in records_counted_in(database, Span()):
-        again.see(record)
-    agrees &= again.whole == witness.whole and again.conversations == witness.conversations
+        recounted.see(record)
+    agrees &= recounted.whole == witness.whole and recounted.conversations == witness.conversations
     is_sound: bool = meter.timed("recount", count, partial(verify_chain, database)).is_sound
     return agrees and is_sound
 

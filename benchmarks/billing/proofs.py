@@ -1,9 +1,9 @@
-"""What a chain and its proofs cost: CPU µs a row to append, seal and recount, and CPU ms of a proof, by a chain of any length.
+"""The cost of a chain and its proofs: CPU µs a row to append, seal and recount, and CPU ms of a proof, at any length.
 
 python -m benchmarks.billing.proofs [--rows 100000]
 
-Calls in the order of time, as the bookkeeper has them. The proofs of the first row, the last and one at random are checked
-by `docs/verify_proof.py`; it ends with 1 unless each is under its seal and the chain adds up.
+Calls are in the order of time, as the bookkeeper has them. `docs/verify_proof.py` checks the proofs of the first row,
+the last row and a random row; the command ends with 1 unless each is under its seal and the chain adds up.
 """
 
 from __future__ import annotations
@@ -59,34 +59,36 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def is_proven(database: Database, number: int) -> bool:
-    """Return whether the independent script finds a row's proof good; print what it says, and what the proof took."""
+    """Return whether the independent script accepts a row's proof; print its output and the CPU time of the proof."""
     with database.read() as connection:
         query = select(usage_records.c.id).where(usage_records.c.chain == "main", usage_records.c.seq == number)
         record_id = connection.execute(query).scalar_one()
     proof, took = timed(lambda: proof_of(database, record_id))
-    said = subprocess.run(
+    check = subprocess.run(
         [sys.executable, "-I", CHECK], input=json.dumps(proof), capture_output=True, text=True, check=False
     )
-    print(f"{said.stdout.strip() or said.stderr.strip()} ({took * 1e3:.1f} CPU ms)", flush=True)
-    return said.returncode == 0
+    print(f"{check.stdout.strip() or check.stderr.strip()} ({took * 1e3:.1f} CPU ms)", flush=True)
+    return check.returncode == 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as directory,
         closing(Database(f"sqlite:///{directory}/ledger.sqlite", cache_kb=WRITER_CACHE_KB)) as database,
     ):
         database.migrate()
-        _, took = timed(lambda: fill(database, given.rows))
-        print(f"make, append and seal {1e6 * took / given.rows:.1f} CPU µs a row", flush=True)
-        places = (1, given.rows, random.Random(5).randint(1, given.rows))
+        _, took = timed(lambda: fill(database, arguments.rows))
+        print(f"make, append and seal {1e6 * took / arguments.rows:.1f} CPU µs a row", flush=True)
+        places = (1, arguments.rows, random.Random(5).randint(1, arguments.rows))
         are_proven = [is_proven(database, number) for number in places]
-        found, took = timed(lambda: verify_chain(database))
-        print(f"recount {1e6 * took / given.rows:.1f} CPU µs a row, {found.rows} rows, the first bad one: {found.bad}")
-        return 0 if found.bad is None and all(are_proven) else 1
+        chain, took = timed(lambda: verify_chain(database))
+        print(
+            f"recount {1e6 * took / arguments.rows:.1f} CPU µs a row, {chain.rows} rows, the first bad one: {chain.bad}"
+        )
+        return 0 if chain.bad is None and all(are_proven) else 1
 
 
 if __name__ == "__main__":
