@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from importlib import import_module
+from typing import Any, Protocol
 
 MODEL = "aligned-1"
 QUESTION = "How long is a piece of string?"
@@ -39,6 +41,24 @@ class Refused(Exception):
     def __init__(self, name: str, status: int | None, code: str | None) -> None:
         super().__init__(name, status, code)
         self.name, self.status, self.code = name, status, code
+
+
+class Late:
+    """The ``Client`` of a file beside, whose library is loaded at its first use.
+
+    Each process of a run reads which clients there are, and one of them uses them.
+    """
+
+    def __init__(self, file: str, *given: Any) -> None:
+        self._file, self._given = file, given
+
+    @cached_property
+    def _client(self) -> Client:
+        made: Client = import_module(f"tests.conformance.clients.{self._file}").Client(*self._given)
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
 
 
 class Client(Protocol):

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 
-from tests.conformance.client import Client, Refused, Where
-from tests.conformance.clients import (
-    anthropic_messages,
-    curl,
-    langchain,
-    openai_chat,
-    openai_legacy,
-    openai_linked,
-    openai_responses,
-    pydantic_agents,
-)
+from tests.conformance.client import Late, Refused, Where
 from tests.conformance.clients.apart import APART
 from tests.conformance.clients.driver import Driven
 from tests.conformance.clients.node import NODE
@@ -24,18 +16,18 @@ from tests.loop.rig import Rig, Sold
 
 CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
 VERCEL = dict.fromkeys((401, 404, 429), "APICallError")
-CLIENTS: dict[str, Client] = {
-    "openai, chat": openai_chat.Client(),
-    "openai, completions": openai_legacy.Client(),
-    "openai, responses": openai_responses.Client(),
-    "openai, responses by their id": openai_linked.Client(),
-    "anthropic": anthropic_messages.Client(),
+CLIENTS: dict[str, Any] = {
+    "openai, chat": Late("openai_chat"),
+    "openai, completions": Late("openai_legacy"),
+    "openai, responses": Late("openai_responses"),
+    "openai, responses by their id": Late("openai_linked"),
+    "anthropic": Late("anthropic_messages"),
     "openai for Node, chat": Driven(NODE, "openai_chat", CHAT),
     "openai for Node, responses": Driven(NODE, "openai_responses", RESPONSES),
     "anthropic for Node": Driven(NODE, "anthropic_messages", MESSAGES),
-    "LangChain": langchain.Client(),
-    "Pydantic AI on openai": pydantic_agents.Client(CHAT),
-    "Pydantic AI on anthropic": pydantic_agents.Client(MESSAGES),
+    "LangChain": Late("langchain"),
+    "Pydantic AI on openai": Late("pydantic_agents", CHAT),
+    "Pydantic AI on anthropic": Late("pydantic_agents", MESSAGES),
     "instructor": Driven(APART, "instructor_chat", CHAT),
     "Agents SDK": Driven(APART, "openai_agents", RESPONSES, mode="responses"),
     "Agents SDK, chat": Driven(APART, "openai_agents", CHAT, mode="chat"),
@@ -49,7 +41,7 @@ CLIENTS: dict[str, Client] = {
     "LangChain for Node on anthropic": Driven(NODE, "langchain", MESSAGES, mode="messages"),
     "LiteLLM": Driven(APART, "litellm_client", CHAT, maker="openai"),
     "LiteLLM on messages": Driven(APART, "litellm_client", MESSAGES, maker="anthropic"),
-    "curl": curl.Client(),
+    "curl": Late("curl"),
 }
 WITHOUT_TOOLS = {"openai, completions", "instructor"}
 TRIES = {"LlamaIndex": 4, "Vercel": 6}
@@ -195,6 +187,8 @@ def test_its_refusals_are_the_exceptions_it_documents(house: Rig, name: str) -> 
 
 def test_embeddings_and_counts_are_metered_too(house: Rig) -> None:
     """Neither has output tokens; embeddings are metered by their input, a count by nothing."""
+    from tests.conformance.clients import anthropic_messages, openai_chat
+
     who = house.customer("open")
     vectors = openai_chat.connect(where(house, who)).embeddings.create(model="aligned-1-embedding", input=["a", "b"])
     counted = anthropic_messages.connect(where(house, who)).messages.count_tokens(
@@ -208,6 +202,8 @@ def test_embeddings_and_counts_are_metered_too(house: Rig) -> None:
 
 
 def test_both_makers_clients_find_the_models(house: Rig) -> None:
+    from tests.conformance.clients import anthropic_messages, openai_chat
+
     here = where(house, house.customer("open"))
     names = ["aligned-1", "aligned-1-embedding"]
 

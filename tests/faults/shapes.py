@@ -11,8 +11,6 @@ from functools import cache
 from itertools import accumulate, pairwise
 from typing import Any
 
-from bpe_openai import get_encoding
-
 from tests.faults.tongues import TONGUES, Chat, Completions, Messages, Responses
 from tests.house.files import ROOT
 from tests.wire.transcripts import Sent
@@ -95,6 +93,8 @@ def script(chance: random.Random, endpoint: str) -> Script:
 @cache
 def said() -> tuple[str, ...]:
     """Return as much of each text in tokens of a real vocabulary: prose, code, and a licence with its long words."""
+    from bpe_openai import get_encoding  # only here: each process of a run reads this file, and few draw texts
+
     known, size = get_encoding("o200k_base"), 10_000
     tokens: list[str] = []
     for name in TEXTS_SAID:

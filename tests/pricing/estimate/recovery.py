@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
 from scipy.special import ndtri
 
 from pricing.estimate.as_market import discounts_of, priced
@@ -277,6 +276,8 @@ def of_markets(seeds: int, only: str) -> None:
     if only in "choices":
         for conversations in (3, 10):
             both, alone = with_and_without_choices(300, conversations, range(seeds))
+            from scipy import stats  # only here: it takes longer to load than all the rest
+
             p_value = stats.ttest_rel(both, alone, alternative="greater").pvalue
             print(
                 f"300 × {conversations}: with choices of tiers {both.mean():.3f} (worst {both.min():.3f}), "

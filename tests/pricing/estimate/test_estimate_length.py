@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from pricing.estimate.laws.length import estimate_length, kaplan_meier, log_rank
 from pricing.estimate.laws.pace import estimate_pace
@@ -46,6 +45,8 @@ def test_a_finish_nobody_knows_is_refused() -> None:
 
 def test_the_curve_and_its_band_are_scipys() -> None:
     """SciPy's empirical distribution of right-censored data is an outside witness, ties and all."""
+    from scipy import stats  # only in two tests: it takes longer to load than all the rest
+
     random = np.random.default_rng(1)
     lengths, limits = random.integers(1, 80, 400), random.integers(1, 120, 400)
     seen, ended = np.minimum(lengths, limits), lengths <= limits
@@ -64,6 +65,8 @@ def test_the_curve_and_its_band_are_scipys() -> None:
 
 
 def test_the_comparison_of_two_tiers_is_scipys_log_rank_test() -> None:
+    from scipy import stats
+
     random = np.random.default_rng(2)
     one, two = exponential(random, 150), exponential(random, 200, 360)
     tiers = [cut(one, 500, "a"), cut(two, 500, "b")]

@@ -7,7 +7,6 @@ import random
 from typing import Any
 
 import pytest
-from bpe_openai import get_encoding
 
 from gateway.serving.dialects.answers.stream import Reading
 from gateway.serving.dialects.chat import Chat
@@ -101,6 +100,8 @@ ANSWERS, TOKENS = 100, 200
 
 def tokens_of(text: str) -> list[str]:
     """Return the tokens of a text by one of OpenAI's vocabularies."""
+    from bpe_openai import get_encoding
+
     known, size = get_encoding("o200k_base"), 10_000
     parts = (known.encode_ordinary(text[place : place + size]) for place in range(0, len(text), size))
     return [known.decode_single_token_bytes(one).decode("utf-8", "replace") for part in parts for one in part]
