@@ -333,7 +333,7 @@ async def _look_around(connection: RedisConnection, admission: Admission, genera
     """Learn a cluster's map, Redis's clock and generation before many calls come at once and scripts report them."""
     with suppress(MeteringUnavailable):
         with translated():
-            await connection.ask("PING")
+            await connection.execute("PING")
         await admission.compare_clocks()
         await generation.learn(0, patience_s=START_S)
 

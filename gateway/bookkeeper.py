@@ -151,9 +151,9 @@ def _keep(
         bounds=bounds_of(settings),
         now_ms=now_ms,
         note=note,
-        marked=watermarks.tell,
+        marked=watermarks.write,
     )
-    writer, rollup = Writer(client, database, note=note, marked=watermarks.tell), Rollup(database)
+    writer, rollup = Writer(client, database, note=note, marked=watermarks.write), Rollup(database)
     generation, lease_ms, upkeep = "", int(settings.lease_s * 1000), Maintenance(client, now_ms)
     reclaimer = Reclaimer(client, lease_ms=lease_ms, generation=lambda: generation, monotonic=monotonic, now_ms=now_ms)
     conservation = Conservation(database, client, generation=lambda: generation, now_ms=now_ms)

@@ -20,7 +20,7 @@ class Reached:
     max: int | None
     used: int | None = None
     held: int | None = None
-    asked: int | None = None
+    requested: int | None = None
     period: tuple[int, int] | None = None
     """The period, start and end in ms, before whose end no in-flight call can make room; None otherwise."""
 

@@ -107,7 +107,7 @@ class Line:
             redis_keys.TIMELINE: timeline.to_json().encode(),
         }
 
-    def ask(self, *words: bytes | str | int) -> asyncio.Future[Any]:
+    def execute(self, *words: bytes | str | int) -> asyncio.Future[Any]:
         packed(words)
         answer: asyncio.Future[Any] = self._loop.create_future()
         now = now_ms()

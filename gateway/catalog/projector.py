@@ -167,7 +167,7 @@ def project_menus(database: Database, projection: Projection) -> int:
     projection.put_timeline(menu_rows.still_needed(timeline))
     for publication in coming:
         if publication.at > now_ms() - TOLD_WITHIN_MS:
-            projection.tell_of(publication)
+            projection.write_notice(publication)
     with database.write() as connection:
         carried = publications.c.seq <= timeline.rev
         connection.execute(update(publications).where(carried).values(projected=True))

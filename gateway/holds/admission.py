@@ -13,9 +13,9 @@ from redis.exceptions import NoScriptError
 from gateway.clock import APART_MS
 from gateway.errors import InvalidKey, MeteringUnavailable, TokencapError
 from gateway.holds.conditions import Condition, Conditions
-from gateway.holds.hold import Ask, Facts, Hold
+from gateway.holds.hold import Facts, Hold, ReservationRequest
 from gateway.holds.offer import HouseLimits, charge_bound
-from gateway.holds.refusals import refusal, smaller_want
+from gateway.holds.refusals import affordable_tokens, refusal
 from gateway.holds.store import redis_keys
 from gateway.holds.store.cache import LookupCache
 from gateway.holds.store.clients import texts, translated
@@ -66,11 +66,11 @@ class Lease:
 class Bid:
     """An attempt to reserve: everything that the script is sent."""
 
-    ask: Ask
+    request: ReservationRequest
     customer: Customer
     condition: Condition
     facts: Facts
-    want: int
+    most_tokens: int
     """Tokens per choice that the caller and this gateway allow."""
     money: tuple[int, int]
     """Spend to hold: where the conversation's price is still to be charged, and where it is not."""
@@ -114,7 +114,7 @@ class Admission:
         self._vouches = False
         """Whether this worker's clock, which cannot jump, has ever agreed with Redis' clock."""
 
-    async def reserve(self, ask: Ask, in_doubt: Callable[[Hold], None]) -> Hold:
+    async def reserve(self, request: ReservationRequest, in_doubt: Callable[[Hold], None]) -> Hold:
         """Return the hold of an admitted call.
 
         ``in_doubt`` is called with a hold whose reservation got no reply: the hold may exist all the same.
@@ -126,22 +126,22 @@ class Admission:
         with translated():
             sent_at = now = self._now_ms()
             begun, fresh, is_known, apart_ms, is_in_force = None, False, True, 0, False
-            want = self._want(ask)
+            most_tokens = self._most_tokens(request)
             for _ in range(TRIES):
                 try:
-                    bid = await self._bid(ask, want, begun, now, fresh=fresh)
+                    bid = await self._bid(request, most_tokens, begun, now, fresh=fresh)
                 except TokencapError as error:
                     if fresh and (is_in_force or not isinstance(error, InvalidKey)):
                         raise
                     if fresh:
-                        await self.in_force(ask.bucket)
+                        await self.in_force(request.bucket)
                         is_in_force = True
                     fresh = True  # a value that was only remembered refuses no call
                     continue
                 fresh = False
                 since = self._generation.learnt
                 try:
-                    reply = await self._ask(bid, sent_at, is_known=is_known)
+                    reply = await self._run_script(bid, sent_at, is_known=is_known)
                 except BaseException:
                     in_doubt(doubtful(bid, now))
                     raise
@@ -153,16 +153,16 @@ class Admission:
                     case "clocks":
                         apart_ms = int(parts[1]) - sent_at
                     case "refused":
-                        smaller = smaller_want(bid.condition.offer, ask, parts, self._house)
+                        offered, grant_min = bid.condition.offer, self._house.grant_tokens_min
+                        smaller = affordable_tokens(offered, request, parts, self._house)
                         if smaller is None:
-                            grant_min = self._house.grant_tokens_min
-                            raise refusal(bid.condition.offer, bid.facts, parts, now, want=want, grant_min=grant_min)
-                        want = smaller
+                            raise refusal(offered, bid.facts, parts, now, most_tokens=most_tokens, grant_min=grant_min)
+                        most_tokens = smaller
                     case "rebuild" | "forgotten":
-                        await self._generation.learn(since, ask.bucket)
+                        await self._generation.learn(since, request.bucket)
                         fresh, is_known = True, is_known and parts[0] == "rebuild"
                     case "no key":
-                        self._cache.forget_key(ask.key_digest)
+                        self._cache.forget_key(request.key_digest)
                         raise InvalidKey
                     case "stale customer" | "stale timeline":
                         fresh = True
@@ -175,25 +175,25 @@ class Admission:
                 raise MeteringUnavailable(f"Redis' clock and this worker's are {apart_ms} ms apart.")
             raise MeteringUnavailable
 
-    async def note_refusal(self, ask: Ask, customer: str, error: TokencapError) -> None:
+    async def note_refusal(self, request: ReservationRequest, customer: str, error: TokencapError) -> None:
         """Record a refusal for the customer, where refusals are recorded."""
         if self._refused is None or not is_kept(error):
             return
         holder = None
         with suppress(MeteringUnavailable), translated():  # usually remembered
-            holder = await self._cache.holder(ask.bucket, ask.key_digest)
-        self._refused.note(customer, None if holder is None else holder[1], ask, error)
+            holder = await self._cache.holder(request.bucket, request.key_digest)
+        self._refused.note(customer, None if holder is None else holder[1], request, error)
 
-    def _want(self, ask: Ask) -> int:
+    def _most_tokens(self, request: ReservationRequest) -> int:
         """Return how many tokens a choice may have, before the conversation, the period and the spend limit it."""
         tokens_max = self._house.answer_tokens_max
-        tokens_max = min(tokens_max, ask.model_tokens_max or tokens_max)
-        return min(ask.requested_tokens or tokens_max, tokens_max) if ask.generates else 0
+        tokens_max = min(tokens_max, request.model_tokens_max or tokens_max)
+        return min(request.requested_tokens or tokens_max, tokens_max) if request.generates else 0
 
     async def compare_clocks(self) -> None:
         """Check whether this worker's clock and Redis' agree now: if they do, trust this worker's clock from now on."""
         with translated():
-            seconds, micros = map(int, await self._connection.ask("TIME"))
+            seconds, micros = map(int, await self._connection.execute("TIME"))
         self._vouches |= abs(seconds * 1000 + micros // 1000 - self._now_ms()) <= APART_MS
 
     async def customer_of(self, bucket: str, key_digest: str) -> str:
@@ -227,7 +227,7 @@ class Admission:
         raise InvalidKey
 
     async def _opens(self, bucket: str, key_digest: str) -> bool:
-        customer, expires = await self._connection.ask(
+        customer, expires = await self._connection.execute(
             "HMGET", redis_keys.api_key(bucket, key_digest), "customer", "expires"
         )
         return bool(customer) and (not expires or int(expires) > self._now_ms())
@@ -261,78 +261,81 @@ class Admission:
         await self._generation.learn(since, bucket)
         return False
 
-    async def _bid(self, ask: Ask, want: int, begun: tuple[str, str] | None, now: int, *, fresh: bool) -> Bid:
+    async def _bid(
+        self, request: ReservationRequest, most_tokens: int, begun: tuple[str, str] | None, now: int, *, fresh: bool
+    ) -> Bid:
         if fresh:
             await self._cache.read_timeline()
-        holder = await self._cache.holder(ask.bucket, ask.key_digest)
+        holder = await self._cache.holder(request.bucket, request.key_digest)
         customer = await self._cache.customer(holder[0], fresh=fresh) if holder else None
-        if holder is None or customer is None or redis_keys.bucket_of(customer.id) != ask.bucket:
+        if holder is None or customer is None or redis_keys.bucket_of(customer.id) != request.bucket:
             raise InvalidKey
-        condition = await self._conditions.of(customer, ask.tier_chosen, begun, now)
+        condition = await self._conditions.of(customer, request.tier_chosen, begun, now)
         terms = condition.offer
         bound = charge_bound(
             terms.price_nanousd,
             terms.input_nanousd_per_mtok,
             terms.output_nanousd_per_mtok,
-            tokens=want * ask.choices,
-            input_tokens=ask.input_bound,
+            tokens=most_tokens * request.choices,
+            input_tokens=request.input_bound,
         )
-        facts = self._facts(ask, holder[1], condition)
-        return Bid(ask, customer, condition, facts, want, (bound.first, bound.again))
+        facts = self._facts(request, holder[1], condition)
+        return Bid(request, customer, condition, facts, most_tokens, (bound.first, bound.again))
 
-    def _facts(self, ask: Ask, key_id: str, condition: Condition) -> Facts:
+    def _facts(self, request: ReservationRequest, key_id: str, condition: Condition) -> Facts:
         fixed, end_user_window = condition.facts, None
         if condition.offer.end_user_period_tokens_max is not None:
             customer, start = fixed["customer"], fixed["period_start"]
-            end_user_window = redis_keys.end_user(ask.bucket, customer, start, ask.end_user)
+            end_user_window = redis_keys.end_user(request.bucket, customer, start, request.end_user)
         values = {
             **fixed,
-            "id": ask.id,
-            "bucket": ask.bucket,
+            "id": request.id,
+            "bucket": request.bucket,
             "key_id": key_id,
-            "conversation": ask.conversation,
-            "tier_chosen": ask.tier_chosen,
-            "endpoint": ask.endpoint,
-            "model": ask.model,
-            "stream": ask.stream,
-            "choices": ask.choices,
-            "requested_tokens": ask.requested_tokens,
-            "client_request_id": ask.client_request_id,
+            "conversation": request.conversation,
+            "tier_chosen": request.tier_chosen,
+            "endpoint": request.endpoint,
+            "model": request.model,
+            "stream": request.stream,
+            "choices": request.choices,
+            "requested_tokens": request.requested_tokens,
+            "client_request_id": request.client_request_id,
             "currency": self._currency,
-            "input_bound": ask.input_bound,
-            "input_estimate": ask.input_estimate,
-            "end_user": ask.end_user,
+            "input_bound": request.input_bound,
+            "input_estimate": request.input_estimate,
+            "end_user": request.end_user,
             "end_user_window": end_user_window,
         }
         return Facts.of(values)
 
-    async def _ask(self, bid: Bid, now: int, *, is_known: bool) -> bytes | list[bytes]:
+    async def _run_script(self, bid: Bid, now: int, *, is_known: bool) -> bytes | list[bytes]:
         """Run the script: by its digest if ``is_known``, else with its source, once the server's state was checked."""
-        ask, facts = bid.ask, bid.facts
+        request, facts = bid.request, bid.facts
         names = [
-            *keys_of_call(ask.bucket, facts.customer, facts.period_start, ask.conversation),
-            redis_keys.api_key(ask.bucket, ask.key_digest),
-            redis_keys.customer(ask.bucket, facts.customer),
+            *keys_of_call(request.bucket, facts.customer, facts.period_start, request.conversation),
+            redis_keys.api_key(request.bucket, request.key_digest),
+            redis_keys.customer(request.bucket, facts.customer),
             *(() if facts.end_user_window is None else (facts.end_user_window,)),
         ]
-        turns = "count_tat_us" if ask.is_count else "tat_us"
+        turns = "count_tat_us" if request.is_count else "tat_us"
         numbers = NUMBERS.pack(
             self._cache.timeline.rev,
             self._lease.deadline_ms,
-            bid.want,
-            ask.choices,
-            ask.input_bound,
+            bid.most_tokens,
+            request.choices,
+            request.input_bound,
             *bid.money,
             BACKLOG_MOST,
             now,
             self._vouches,
-            self._booked[PLACES[ask.bucket]],
+            self._booked[PLACES[request.bucket]],
         )
         strings = (
-            f"{self._generation.value}\0{facts.customer}\0{bid.customer.rev}\0{ask.id}\0{self._lease.owner}\0{turns}\0"
+            f"{self._generation.value}\0{facts.customer}\0{bid.customer.rev}\0"
+            f"{request.id}\0{self._lease.owner}\0{turns}\0"
         )
-        arguments = numbers + strings.encode() + bid.condition.told, facts.to_json()
-        run_script = self._script.known if is_known else self._script.told
+        arguments = numbers + strings.encode() + bid.condition.packed_arguments, facts.to_json()
+        run_script = self._script.run_by_digest if is_known else self._script.run_with_source
         try:
             reply: bytes | list[bytes] = await run_script(self._connection, names, arguments)
         except NoScriptError:
@@ -342,7 +345,7 @@ class Admission:
 
 def doubtful(bid: Bid, now: int) -> Hold:
     """Return a hold that may exist, with the values that are known."""
-    return Hold(bid.facts, now, bid.want, "cap", 0, None, None, now, False, bid.money[0])
+    return Hold(bid.facts, now, bid.most_tokens, "cap", 0, None, None, now, False, bid.money[0])
 
 
 def held(bid: Bid, reply: bytes) -> Hold:
@@ -350,7 +353,7 @@ def held(bid: Bid, reply: bytes) -> Hold:
     now, grant, allowed, conversation_left, period_left, first, charged = GRANTED.unpack(reply)
     if grant < allowed:
         bound_by = "period"
-    elif grant == bid.ask.requested_tokens:
+    elif grant == bid.request.requested_tokens:
         bound_by = "caller_limit"
     else:
         bound_by = "cap"

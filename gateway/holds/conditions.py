@@ -25,7 +25,7 @@ class Condition:
     period: tuple[int, int]
     holds: tuple[int, int]
     """The part of the period in which the terms hold: an increase of limits ends within it, to the millisecond."""
-    told: bytes
+    packed_arguments: bytes
     """The terms and when they hold, packed as the script that reserves reads them."""
     facts: dict[str, Any]
     """The facts that are the same for every call under this condition."""
@@ -74,7 +74,7 @@ def _limit(limit: int | None) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Worked:
+class _Computed:
     """A condition and its inputs; it is valid from ``since`` until before ``until``."""
 
     condition: Condition
@@ -90,7 +90,7 @@ class Conditions:
     def __init__(self, cache: LookupCache, house: HouseLimits) -> None:
         self._cache = cache
         self._house = house
-        self._worked: Remembered[tuple[str, str | None], _Worked] = Remembered(100_000)
+        self._computed: Remembered[tuple[str, str | None], _Computed] = Remembered(100_000)
 
     async def of(
         self, customer: Customer, tier_chosen: str | None, begun: tuple[str, str] | None, now: int
@@ -102,22 +102,22 @@ class Conditions:
         """
         timeline = self._cache.timeline
         key = (customer.id, tier_chosen)
-        cached = self._worked.get(key)
+        cached = self._computed.get(key)
         if (
             cached is None
             or cached.customer is not customer
             or cached.timeline is not timeline
             or not cached.since <= now < cached.until
         ):
-            cached = await self._work_out(customer, timeline, tier_chosen, now)
-            self._worked.put(key, cached)
+            cached = await self._compute(customer, timeline, tier_chosen, now)
+            self._computed.put(key, cached)
         offered = cached.condition.offer
         if begun is None or begun == (offered.tier, offered.version):
             return cached.condition
-        current, repriced = cached.condition, await self._as_begun(offered, *begun)
+        current, repriced = cached.condition, await self._at_begun_prices(offered, *begun)
         return Condition.of(customer, repriced, current.period, current.holds, self._house)
 
-    async def _work_out(self, customer: Customer, timeline: Timeline, tier_chosen: str | None, now: int) -> _Worked:
+    async def _compute(self, customer: Customer, timeline: Timeline, tier_chosen: str | None, now: int) -> _Computed:
         if customer.status != "active":
             raise CustomerBlocked("This customer is blocked.")
         current = standing(customer, timeline, now)
@@ -131,9 +131,9 @@ class Conditions:
         offered = raised(offer(tier, current.version, customer.overrides, self._house), customer.raised(now))
         period = period_of(customer, now)
         condition = Condition.of(customer, offered, period, _part(period, customer, now), self._house)
-        return _Worked(condition, customer, timeline, now, _until(customer, current, period, now))
+        return _Computed(condition, customer, timeline, now, _until(customer, current, period, now))
 
-    async def _as_begun(self, offered: Offer, name: str, version: str) -> Offer:
+    async def _at_begun_prices(self, offered: Offer, name: str, version: str) -> Offer:
         base, own_prices = split_version(version)
         menu = await self._cache.menu(base) if base else None
         begun = offer(menu.tier(name) if menu else None, base, own_prices, self._house)

@@ -23,7 +23,7 @@ THRESHOLD = Struct("<3d")
 
 
 @dataclass(slots=True)
-class Ask:
+class ReservationRequest:
     """The request of a call before it is admitted."""
 
     id: str

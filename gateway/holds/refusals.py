@@ -13,39 +13,39 @@ from gateway.errors import (
     RateLimitExceeded,
     Reached,
 )
-from gateway.holds.hold import Ask, Facts
+from gateway.holds.hold import Facts, ReservationRequest
 from gateway.holds.offer import HouseLimits, Offer
 from pricing.money import MOST, affordable, metered_bound
 
 
-def smaller_want(offered: Offer, ask: Ask, reply: list[str], house: HouseLimits) -> int | None:
+def affordable_tokens(offered: Offer, request: ReservationRequest, reply: list[str], house: HouseLimits) -> int | None:
     """Return how many tokens per choice the remaining spend pays for, or None where the call is to be refused.
 
     Only metered tokens are sold in a smaller amount: a price per conversation buys the full cap or nothing.
     """
-    if reply[1] != "spend" or offered.price_nanousd or not offered.output_nanousd_per_mtok or not ask.generates:
+    if reply[1] != "spend" or offered.price_nanousd or not offered.output_nanousd_per_mtok or not request.generates:
         return None
     spend_left, allowed = int(reply[2]), int(reply[5])
-    spend_left -= metered_bound(ask.input_bound, offered.input_nanousd_per_mtok)
-    want = min(affordable(spend_left, offered.output_nanousd_per_mtok) // ask.choices, allowed)
-    return want if want >= min(house.grant_tokens_min, allowed) else None
+    spend_left -= metered_bound(request.input_bound, offered.input_nanousd_per_mtok)
+    affordable_per_choice = min(affordable(spend_left, offered.output_nanousd_per_mtok) // request.choices, allowed)
+    return affordable_per_choice if affordable_per_choice >= min(house.grant_tokens_min, allowed) else None
 
 
 def refusal(
-    offered: Offer, facts: Facts, reply: list[str], now_ms: int, *, want: int, grant_min: int
+    offered: Offer, facts: Facts, reply: list[str], now_ms: int, *, most_tokens: int, grant_min: int
 ) -> CallerError | HouseError:
     """Return the error of a refused call, with the limit that it reached.
 
-    ``want`` is how many tokens a choice requested; without a price per conversation, ``grant_min`` may be enough.
+    ``most_tokens`` is how many tokens a choice may have; without a price per conversation, ``grant_min`` may be enough.
     """
     error = _error(offered, facts, reply, now_ms)
-    error.reached = _reached(offered, facts, reply, want, grant_min)
+    error.reached = _reached(offered, facts, reply, most_tokens, grant_min)
     return error
 
 
-def _reached(offered: Offer, facts: Facts, reply: list[str], want: int, grant_min: int) -> Reached | None:
+def _reached(offered: Offer, facts: Facts, reply: list[str], most_tokens: int, grant_min: int) -> Reached | None:
     reason = reply[1]
-    allowed = int(reply[5]) if reason in ("period", "end user") else want
+    allowed = int(reply[5]) if reason in ("period", "end user") else most_tokens
     tokens = allowed * facts.choices
     smallest = tokens if offered.price_nanousd else min(allowed, grant_min) * facts.choices
     limits = {
@@ -61,7 +61,7 @@ def _reached(offered: Offer, facts: Facts, reply: list[str], want: int, grant_mi
         "concurrency": ("concurrency_max", offered.concurrency_max, 1),
     }
     if reason == "rate":
-        return Reached("requests_per_minute", offered.requests_per_minute, asked=1)
+        return Reached("requests_per_minute", offered.requests_per_minute, requested=1)
     if reason not in limits:
         return None
     name, limit, requested = limits[reason]

@@ -158,7 +158,7 @@ class Settlements:
 
     def post(self, hold: Hold, outcome: Outcome, once: Once | None = None) -> Awaitable[Any]:
         """Send one settlement without waiting; ``read`` reads the reply."""
-        return self._settle.known(self._connection, *self._settlement(hold, outcome, once))
+        return self._settle.run_by_digest(self._connection, *self._settlement(hold, outcome, once))
 
     @staticmethod
     def read(posted: asyncio.Future[Any]) -> Settled | None:
@@ -243,7 +243,10 @@ class Settlements:
             by_bucket[bucket].append(hold_id)
         with translated():
             await asyncio.gather(
-                *(self._connection.ask("HDEL", redis_keys.settled(bucket), *ids) for bucket, ids in by_bucket.items())
+                *(
+                    self._connection.execute("HDEL", redis_keys.settled(bucket), *ids)
+                    for bucket, ids in by_bucket.items()
+                )
             )
 
 

@@ -127,7 +127,7 @@ class Timeline:
         """Return every menu that some customer has, or had, by a publication."""
         return {version for publication in self.publications for version in publication.versions}
 
-    def came_from(self, tier: str) -> set[str]:
+    def former_names(self, tier: str) -> set[str]:
         """Return the names under which a customer may have got its present tier: publications rename some."""
         names = {tier}
         for publication in reversed(self.publications):

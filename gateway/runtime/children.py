@@ -65,7 +65,7 @@ class Children:
     async def is_beating(self, worker: str) -> bool:
         """Return whether Redis has a heartbeat of a worker; False where Redis does not answer."""
         try:
-            return bool(await self._connection.ask("EXISTS", redis_keys.worker(worker)))
+            return bool(await self._connection.execute("EXISTS", redis_keys.worker(worker)))
         except (RedisError, MeteringUnavailable):
             return False
 

@@ -101,7 +101,7 @@ class Accounts:
         return customer
 
     async def _whose(self, bucket: str, digest: str) -> Customer | None:
-        customer_id, expires = await self._connection.ask(
+        customer_id, expires = await self._connection.execute(
             "HMGET", redis_keys.api_key(bucket, digest), "customer", "expires"
         )
         if not customer_id or (expires and int(expires) <= self._now_ms()):
@@ -129,7 +129,7 @@ class Accounts:
         own = own_prices(customer.overrides)
         start, end = period_of(customer, now)
         name = redis_keys.window(redis_keys.bucket_of(customer.id), customer.id, start)
-        window = WindowState.read(await self._connection.ask("HMGET", name, *WINDOW))
+        window = WindowState.read(await self._connection.execute("HMGET", name, *WINDOW))
         return {
             "customer": customer.id,
             "tier": current.tier,

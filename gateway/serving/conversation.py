@@ -54,7 +54,7 @@ class ConversationFinder:
             BadRequest: an item is in no answer to this customer that is still known.
         """
         digests = [of_item(reference, key.secret) for reference in request.references]
-        names = await self._threads.given(key.bucket, key.digest, digests)
+        names = await self._threads.conversation_of_each(key.bucket, key.digest, digests)
         for item, name in zip(request.references, names, strict=True):
             if name is None:
                 raise BadRequest(f"There is no item {item[:64]!r} to refer to.", code="item_not_found", param="input")
@@ -76,7 +76,7 @@ class ConversationFinder:
         if request.refers:
             tokens_so_far = None
             if conversation is not None:
-                tokens_so_far = await self._threads.said_so_far(key.bucket, key.digest, conversation)
+                tokens_so_far = await self._threads.tokens_so_far(key.bucket, key.digest, conversation)
             kept_tokens = kept_most
             if tokens_so_far is not None:
                 kept_tokens = min(tokens_so_far, kept_tokens)

@@ -60,6 +60,6 @@ class Health:
             return False
         try:
             async with asyncio.timeout(PATIENCE_S):
-                return await self.connection.ask("HGET", redis_keys.state(LAST), "generation") is not None
+                return await self.connection.execute("HGET", redis_keys.state(LAST), "generation") is not None
         except (MeteringUnavailable, RedisError, OSError, TimeoutError):
             return False

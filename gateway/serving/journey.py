@@ -26,7 +26,7 @@ from gateway.errors import (
     UpstreamUnavailable,
 )
 from gateway.holds.admission import Admission
-from gateway.holds.hold import Ask, Hold, Settled
+from gateway.holds.hold import Hold, ReservationRequest, Settled
 from gateway.holds.idempotency_claims import IdempotencyClaims, Seal, key_digest
 from gateway.holds.keeper import Keeper
 from gateway.holds.store.threads import Threads
@@ -150,9 +150,9 @@ class Journey:
             if exchange.says_any_of(self._headers_looked_at):
                 request.headers, withheld = passed_headers(exchange.header, self._header_names)
                 request.dropped += withheld
-            ask = await self._ask(exchange, key, request)
+            reservation_request = await self._reservation_request(exchange, key, request)
             name = name_of(exchange)
-            idempotent = None if name is None else await self._claim(key, ask, customer, name, raw)
+            idempotent = None if name is None else await self._claim(key, reservation_request, customer, name, raw)
         except (CallerGone, InvalidKey):
             raise
         except CallerError:
@@ -163,7 +163,7 @@ class Journey:
             await idempotent.replay(exchange)
             return
         exchange.records = idempotent is not None
-        hold = await self._reserve(ask, customer, idempotent)
+        hold = await self._reserve(reservation_request, customer, idempotent)
         del raw  # a prompt may be large, and the answer may take long
 
         live = self._keeper.take(hold, idempotent.once if idempotent else None)
@@ -187,25 +187,27 @@ class Journey:
             settled = None if is_stopping else await exchange.in_time(settling, SETTLE_WAIT_S)
             await self._end(call, exchange, settled, problem)
 
-    async def _claim(self, key: Key, ask: Ask, customer: str, idempotency_key: str, raw: bytes) -> IdempotentCall:
+    async def _claim(
+        self, key: Key, request: ReservationRequest, customer: str, idempotency_key: str, raw: bytes
+    ) -> IdempotentCall:
         """Claim the call's Idempotency-Key."""
         digest = key_digest(self.dialect.endpoint, idempotency_key)
         seal = Seal.of(key.text, digest)
         body = seal.body(raw)
-        stored_answer = await self._idempotency_claims.claim(ask.bucket, customer, digest, body, ask.id)
+        stored_answer = await self._idempotency_claims.claim(request.bucket, customer, digest, body, request.id)
         return IdempotentCall(digest, seal, body, stored_answer)
 
-    async def _reserve(self, ask: Ask, customer: str, idempotent: IdempotentCall | None) -> Hold:
+    async def _reserve(self, request: ReservationRequest, customer: str, idempotent: IdempotentCall | None) -> Hold:
         """Reserve; a refusal is recorded for the customer, and frees the Idempotency-Key."""
         try:
-            return await self._admission.reserve(ask, self._keeper.doubt)
+            return await self._admission.reserve(request, self._keeper.doubt)
         except TokencapError as error:
-            await self._admission.note_refusal(ask, customer, error)
+            await self._admission.note_refusal(request, customer, error)
             if idempotent is not None:
-                await self._idempotency_claims.free(ask.bucket, customer, idempotent.digest, ask.id)
+                await self._idempotency_claims.free(request.bucket, customer, idempotent.digest, request.id)
             raise
 
-    async def _ask(self, exchange: Exchange, key: Key, request: Parameters) -> Ask:
+    async def _reservation_request(self, exchange: Exchange, key: Key, request: Parameters) -> ReservationRequest:
         """Return what the call requests, with the conversation that it belongs to."""
         if request.model not in self._rules.names:
             raise ModelNotFound(f"The model {request.model[:64]!r} is not served here.", param="model")
@@ -221,7 +223,7 @@ class Journey:
         bound, estimate = await self._conversation_finder.input_of(
             request, key, conversation, kept_most=self._rules.kept_tokens_max, model_most=self._rules.model_tokens_max
         )
-        return Ask(
+        return ReservationRequest(
             id=exchange.request_id,
             bucket=key.bucket,
             key_digest=key.digest,

@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway.deadlines import Deadlines
 from gateway.errors import UpstreamUnavailable
-from gateway.holds.hold import Ask, Facts, Hold, Outcome, Settled
+from gateway.holds.hold import Facts, Hold, Outcome, ReservationRequest, Settled
 from gateway.holds.keeper import Live
 from gateway.metrics.counters import Counters
 from gateway.serving.caller.body_intake import BodyIntake
@@ -120,13 +120,13 @@ class _Books:
     async def conversation(self, bucket: str, digest: str, led_by: list[str]) -> str | None:
         return None
 
-    async def reserve(self, ask: Ask, in_doubt: Callable[[Hold], None]) -> Hold:
-        grant = min(ask.requested_tokens or self.most, self.most)
+    async def reserve(self, request: ReservationRequest, in_doubt: Callable[[Hold], None]) -> Hold:
+        grant = min(request.requested_tokens or self.most, self.most)
         self.hold = Hold(
-            _facts(ask),
+            _facts(request),
             1,
             grant,
-            "caller_limit" if grant == ask.requested_tokens else "cap",
+            "caller_limit" if grant == request.requested_tokens else "cap",
             0,
             None,
             None,
@@ -149,29 +149,29 @@ class _Books:
         return coming
 
 
-def _facts(ask: Ask) -> Facts:
+def _facts(request: ReservationRequest) -> Facts:
     return Facts(
-        id=ask.id,
-        bucket=ask.bucket,
+        id=request.id,
+        bucket=request.bucket,
         customer="cus_1",
         key_id="key_1",
-        conversation=ask.conversation,
+        conversation=request.conversation,
         tier="open",
         tier_chosen=None,
         menu_version="1",
-        endpoint=ask.endpoint,
-        model=ask.model,
-        stream=ask.stream,
-        choices=ask.choices,
-        requested_tokens=ask.requested_tokens,
+        endpoint=request.endpoint,
+        model=request.model,
+        stream=request.stream,
+        choices=request.choices,
+        requested_tokens=request.requested_tokens,
         client_request_id=None,
         currency="USD",
         price_nanousd=0,
         included_conversations=0,
         input_nanousd_per_mtok=0,
         output_nanousd_per_mtok=0,
-        input_bound=ask.input_bound,
-        input_estimate=ask.input_estimate,
+        input_bound=request.input_bound,
+        input_estimate=request.input_estimate,
         conversation_tokens_max=GRANT,
         period_start=0,
         period_end=1,
@@ -179,7 +179,7 @@ def _facts(ask: Ask) -> Facts:
 
 
 class Alone:
-    """A house of one caller, whose upstream is asked as its callers ask, or always for a stream."""
+    """A house of one caller, whose upstream is asked as its callers request, or always for a stream."""
 
     def __init__(self, profile: Profile = ANY, *, always_streams: bool = False) -> None:
         self._transport, self._books, self._deadlines = _Transport(), _Books(), Deadlines()

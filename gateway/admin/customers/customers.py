@@ -243,7 +243,7 @@ def _found(
 ) -> list[tuple[CustomerRow, CustomerShown]]:
     """Return the first customers after a position; ``tier`` is matched with the tier that a customer has now."""
     needed = menu_rows.still_needed(timeline)
-    tiers = () if tier is None else timeline.came_from(tier)
+    tiers = () if tier is None else timeline.former_names(tier)
     page_size = limit if tier is None else customer_rows.ROWS_AT_ONCE
     matching: list[tuple[CustomerRow, CustomerShown]] = []
     while len(matching) < limit:

@@ -78,7 +78,7 @@ class Maintenance:
             reading = self._clocks.read()
             previous = int(cast(Any, self._redis.get(redis_keys.CLOCK)) or 0)
             used, memory_max = self._memory()
-            self._tell(used, memory_max)
+            self._refuse_when_full(used, memory_max)
             with suppress(OutOfMemoryError):
                 self._redis.set(redis_keys.CLOCK, reading.here)
             if reading.now is not None:
@@ -98,7 +98,7 @@ class Maintenance:
         amounts = [(int(node.get("used_memory", 0)), int(node.get("maxmemory", 0))) for node in reports]
         return max(amounts, key=lambda amount: amount[0] / amount[1] if amount[1] else 0)
 
-    def _tell(self, used: int, memory_max: int) -> None:
+    def _refuse_when_full(self, used: int, memory_max: int) -> None:
         """Stop admissions while there is too little room, so that in-flight calls can be settled."""
         share = used / memory_max if memory_max else 0.0
         is_full = share > (ROOMY if self._is_full else FULL)

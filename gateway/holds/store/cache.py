@@ -60,7 +60,7 @@ class LookupCache:
         """Return the owner of a key, or None for a key that Redis does not know."""
         cached = self._holders.get(digest)
         if cached is None:
-            customer, key_id = await self._connection.ask(
+            customer, key_id = await self._connection.execute(
                 "HMGET", redis_keys.api_key(bucket, digest), "customer", "key_id"
             )
             if customer is None or key_id is None:
@@ -73,7 +73,7 @@ class LookupCache:
         """Return the bucket of a key that was made elsewhere, or None for a key that Redis does not know."""
         cached = self._places.get(digest)
         if cached is None:
-            bucket = await self._connection.ask("GET", redis_keys.place(digest))
+            bucket = await self._connection.execute("GET", redis_keys.place(digest))
             if bucket is None:
                 return None
             cached = text(bucket)
@@ -87,7 +87,7 @@ class LookupCache:
         """Return a customer's record; ``fresh`` reads it again."""
         cached = None if fresh else self._customers.get(customer_id)
         if cached is None:
-            body = await self._connection.ask(
+            body = await self._connection.execute(
                 "HGET", redis_keys.customer(redis_keys.bucket_of(customer_id), customer_id), "body"
             )
             if body is None:
@@ -98,14 +98,14 @@ class LookupCache:
 
     async def read_timeline(self) -> Timeline:
         """Read the publications again."""
-        self.timeline = Timeline.from_json(await self._connection.ask("HGET", redis_keys.TIMELINE, "body"))
+        self.timeline = Timeline.from_json(await self._connection.execute("HGET", redis_keys.TIMELINE, "body"))
         return self.timeline
 
     async def menu(self, version: str) -> Menu | None:
         """Return an immutable menu."""
         cached = self._menus.get(version)
         if cached is None:
-            body = await self._connection.ask("GET", redis_keys.menu(version))
+            body = await self._connection.execute("GET", redis_keys.menu(version))
             if body is None:
                 return None
             cached = Menu.from_json(json.loads(body))

@@ -63,7 +63,7 @@ class _ClusterConnection:
     def __init__(self, client: redis.asyncio.RedisCluster) -> None:
         self._client = client
 
-    def ask(self, *words: bytes | str | int) -> Awaitable[Any]:
+    def execute(self, *words: bytes | str | int) -> Awaitable[Any]:
         return self._client.execute_command(*words)
 
     async def aclose(self) -> None:

@@ -28,7 +28,7 @@ _ERRORS: dict[str, type[RedisError]] = {"NOSCRIPT": NoScriptError, "LOADING": Bu
 class RedisConnection(Protocol):
     """A connection to Redis. Every command may be sent twice, so every command must be repeatable."""
 
-    def ask(self, *words: bytes | str | int) -> Awaitable[Any]:
+    def execute(self, *words: bytes | str | int) -> Awaitable[Any]:
         """Send one command and return its reply, or raise RedisError."""
 
     async def aclose(self) -> None:
@@ -69,7 +69,7 @@ class SharedConnection:
         self._quiet = 0
         self._is_closed = False
 
-    def ask(self, *words: bytes | str | int) -> asyncio.Future[Any]:
+    def execute(self, *words: bytes | str | int) -> asyncio.Future[Any]:
         if self._is_closed:
             raise redis.ConnectionError("The line to Redis was closed.")
         if len(self._waiting) + (len(self._link.sent) if self._link else 0) >= WAITING_MOST:
@@ -107,7 +107,7 @@ class SharedConnection:
 
     async def _connect(self) -> None:
         """Connect and send the waiting commands, or give up all of them."""
-        link = _Socket(self._heard, self._lost)
+        link = _Socket(self._note_data, self._lost)
         try:
             await self._address.open(lambda: link)
             await link.introduce(self._address)
@@ -133,7 +133,7 @@ class SharedConnection:
         for command in waiting:
             _fail(command, error)
 
-    def _heard(self) -> None:
+    def _note_data(self) -> None:
         self._quiet = 0
 
     def _lost(self, link: _Socket) -> None:
@@ -176,7 +176,7 @@ class _Socket(asyncio.Protocol):
 
     def __init__(self, on_data: Callable[[], None], on_loss: Callable[[_Socket], None]) -> None:
         self.sent: deque[Command] = deque()
-        self._heard = on_data
+        self._note_data = on_data
         self._lost = on_loss
         self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader(replyError=_error)
@@ -202,13 +202,13 @@ class _Socket(asyncio.Protocol):
         if self._transport is None:
             raise _lost()
         if not self.sent:
-            self._heard()  # no reply was owed until now
+            self._note_data()  # no reply was owed until now
         self.sent.extend(pending)
         if not self._transport.is_closing():  # else the loss is about to be reported
             self._transport.write(b"".join([command.packed for command in pending]))
 
     def data_received(self, data: bytes) -> None:
-        self._heard()
+        self._note_data()
         reader, sent = self._reader, self.sent
         try:
             reader.feed(data)

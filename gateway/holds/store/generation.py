@@ -18,11 +18,11 @@ PATIENCE_S = 5.0
 POLL_S = 0.05
 """How often a process checks whether a bucket is in force while others are still being written."""
 
-Heard = Callable[[str], object]
+OnDecided = Callable[[str], object]
 
-Restore = Callable[[Heard], Awaitable[str]]
-"""Makes Redis' state that of the ledger, and returns the generation in force. ``Heard`` is called with the generation
-as soon as it is decided: buckets that are complete serve under it while others are written."""
+Restore = Callable[[OnDecided], Awaitable[str]]
+"""Makes Redis' state that of the ledger, and returns the generation in force. ``OnDecided`` is called with the
+generation as soon as it is decided: buckets that are complete serve under it while others are written."""
 
 InForce = Callable[[str], Awaitable[str]]
 """Returns the generation that a bucket has in Redis, or an empty text."""
@@ -35,10 +35,10 @@ async def generation_in(connection: RedisConnection, bucket: str) -> str:
         MeteringUnavailable: Redis is unavailable.
     """
     with translated():
-        return text(await connection.ask("HGET", redis_keys.state(bucket), "generation") or b"")
+        return text(await connection.execute("HGET", redis_keys.state(bucket), "generation") or b"")
 
 
-def in_own_thread(stack: ExitStack | AsyncExitStack, restore: Callable[[Heard], str]) -> Restore:
+def in_own_thread(stack: ExitStack | AsyncExitStack, restore: Callable[[OnDecided], str]) -> Restore:
     """Return a restore that runs in a thread of its own, until ``stack`` is closed.
 
     The event loop's threads may all be busy: with a slow ledger, or with counting an answer.
@@ -46,7 +46,7 @@ def in_own_thread(stack: ExitStack | AsyncExitStack, restore: Callable[[Heard], 
     threads = ThreadPoolExecutor(1, "restore")
     stack.callback(threads.shutdown, wait=False)
 
-    async def restored(on_decided: Heard) -> str:
+    async def restored(on_decided: OnDecided) -> str:
         return await asyncio.get_running_loop().run_in_executor(threads, restore, on_decided)
 
     return restored
@@ -68,7 +68,7 @@ class Generation:
         self._restore = restore
         self._in_force = in_force
         self._learning: asyncio.Task[None] | None = None
-        self._is_told = False
+        self._is_decided = False
         """Whether the generation that is being put in force is known: before that no bucket counts as complete."""
         self.value = ""
         self.learnt = 0
@@ -87,9 +87,9 @@ class Generation:
             return None
         learning = self._learning
         if learning is None:
-            self._is_told = False
+            self._is_decided = False
             learning = self._learning = asyncio.create_task(self._learn())
-            learning.add_done_callback(_heard)
+            learning.add_done_callback(_retrieve_failure)
         now = asyncio.get_running_loop().time
         end = now() + patience_s
         pause_s = patience_s if bucket is None else POLL_S
@@ -97,7 +97,7 @@ class Generation:
             await asyncio.wait({learning}, timeout=max(0.0, min(pause_s, end - now())))
             if learning.done():
                 return await learning
-            if bucket is not None and self._is_told and await self._in_force(bucket) == self.value:
+            if bucket is not None and self._is_decided and await self._in_force(bucket) == self.value:
                 return None
             if now() >= end:
                 raise MeteringUnavailable("The hot state is being rebuilt from the ledger; try again in a moment.")
@@ -110,17 +110,17 @@ class Generation:
     async def _learn(self) -> None:
         try:
             loop = asyncio.get_running_loop()
-            self.value = await self._restore(lambda value: loop.call_soon_threadsafe(self._hear, value))
+            self.value = await self._restore(lambda value: loop.call_soon_threadsafe(self._note_decided, value))
             self.learnt += 1
         finally:
             self._learning = None
 
-    def _hear(self, value: str) -> None:
+    def _note_decided(self, value: str) -> None:
         if self._learning is not None:
-            self.value, self._is_told = value, True
+            self.value, self._is_decided = value, True
 
 
-def _heard(learning: asyncio.Task[None]) -> None:
+def _retrieve_failure(learning: asyncio.Task[None]) -> None:
     """Retrieve a failure that no caller waits for any more: asyncio reports exceptions that are never retrieved."""
     if not learning.cancelled():
         learning.exception()

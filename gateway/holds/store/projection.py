@@ -142,7 +142,7 @@ class Projection:
         with translated():
             self._redis.set(redis_keys.menu(menu.version), json.dumps(menu.to_json(), separators=(",", ":")))
 
-    def tell_of(self, publication: Publication) -> None:
+    def write_notice(self, publication: Publication) -> None:
         """Write a notice of a publication for the webhook; its number and moment distinguish it from others."""
         publication_json = json.dumps(asdict(publication), separators=(",", ":"))
         with translated():

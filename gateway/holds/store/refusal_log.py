@@ -12,7 +12,7 @@ import orjson
 from redis.exceptions import RedisError
 
 from gateway.errors import AccountInconsistent, CallerError, InvalidKey, Reached, TokencapError
-from gateway.holds.hold import Ask
+from gateway.holds.hold import ReservationRequest
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import texts, translated
 from gateway.holds.store.connection import RedisConnection
@@ -52,21 +52,21 @@ class RefusalLog:
         self._waiting: dict[str, list[bytes]] = defaultdict(list)
         self._count = 0
         self._locked: dict[tuple[str, str], Reached] = {}
-        self._told: dict[tuple[str, str], str] = {}
+        self._notified: dict[tuple[str, str], str] = {}
         """The periods and amounts of limits whose lock-out this worker knows to be notified."""
         self._lock_out = Script("lock_out")
         self._keep = Script("log_refusals")
 
-    def note(self, customer: str, key_id: str | None, ask: Ask, error: TokencapError) -> None:
+    def note(self, customer: str, key_id: str | None, request: ReservationRequest, error: TokencapError) -> None:
         """Remember a refusal by the customer's own limits or state; a fault of the gateway is not remembered."""
         if not is_kept(error) or self._count >= WAITING_MOST:
             return
         reached = error.reached or Reached("", None)
         if reached.period is not None:
             self._locked[customer, reached.limit] = reached
-        values = (reached.limit or None, reached.max, reached.used, reached.held, reached.asked)
+        values = (reached.limit or None, reached.max, reached.used, reached.held, reached.requested)
         self._waiting[customer].append(
-            orjson.dumps((self._now_ms(), error.status, error.code, *values, key_id, ask.id))
+            orjson.dumps((self._now_ms(), error.status, error.code, *values, key_id, request.id))
         )
         self._count += 1
 
@@ -79,7 +79,7 @@ class RefusalLog:
 
     async def flush(self) -> None:
         """Write the remembered refusals; refusals that Redis does not take are lost."""
-        await self._tell_locked_out()
+        await self._notify_locked_out()
         waiting, self._waiting, self._count = self._waiting, defaultdict(list), 0
         sent = [self._write(customer, entries[-MOST:]) for customer, entries in waiting.items()]
         lost = [
@@ -101,22 +101,22 @@ class RefusalLog:
         arguments: list[bytes | str | int] = [customer, self._now_ms(), KEPT_S * 1000, MOST, MOST_OF_BUCKET, *entries]
         removed = texts(await self._keep.run(self._connection, names, arguments))
         if removed:
-            await self._connection.ask("UNLINK", *(redis_keys.refusals(bucket, displaced) for displaced in removed))
+            await self._connection.execute("UNLINK", *(redis_keys.refusals(bucket, displaced) for displaced in removed))
 
-    async def _tell_locked_out(self) -> None:
+    async def _notify_locked_out(self) -> None:
         """Notify the webhook, once, of each limit that refuses a customer's calls until its period ends."""
         locked, self._locked = self._locked, {}
-        if len(self._told) > WAITING_MOST:
-            self._told.clear()
+        if len(self._notified) > WAITING_MOST:
+            self._notified.clear()
         for (customer, limit), reached in locked.items():
             start, end = reached.period or (0, 0)
             mark = f"{start} {reached.max}"
-            if self._told.get((customer, limit)) == mark:
+            if self._notified.get((customer, limit)) == mark:
                 continue
             bucket = redis_keys.bucket_of(customer)
             facts = {
                 **{"customer": customer, "time": self._now_ms(), "limit": NOTICED[limit], "max": reached.max},
-                **{"used": reached.used, "held": reached.held, "asked": reached.asked},
+                **{"used": reached.used, "held": reached.held, "asked": reached.requested},
                 **{"period_start": start, "period_end": end},
             }
             names = [redis_keys.locked_out(bucket, customer), redis_keys.notices(bucket)]
@@ -125,7 +125,7 @@ class RefusalLog:
             except (RedisError, OSError) as error:
                 log.warning("It is not told that %s is locked out: %s", customer, error)
                 continue
-            self._told[customer, limit] = mark
+            self._notified[customer, limit] = mark
 
 
 def is_kept(error: TokencapError) -> bool:
@@ -141,7 +141,9 @@ async def refusals_of(connection: RedisConnection, customer: str) -> list[dict[s
     """
     with translated():
         return shown(
-            await connection.ask("LRANGE", redis_keys.refusals(redis_keys.bucket_of(customer), customer), 0, MOST - 1)
+            await connection.execute(
+                "LRANGE", redis_keys.refusals(redis_keys.bucket_of(customer), customer), 0, MOST - 1
+            )
         )
 
 

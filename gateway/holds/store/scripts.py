@@ -45,23 +45,23 @@ class Script:
         self._text = source(verb)
         self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
-    def known(
+    def run_by_digest(
         self, connection: RedisConnection, keys: Sequence[str], arguments: Sequence[bytes | str | int]
     ) -> Awaitable[Any]:
         """Return the reply of a server that has the verb; NoScriptError where it does not."""
-        return connection.ask("EVALSHA", self._sha, len(keys), *keys, *arguments)
+        return connection.execute("EVALSHA", self._sha, len(keys), *keys, *arguments)
 
-    def told(
+    def run_with_source(
         self, connection: RedisConnection, keys: Sequence[str], arguments: Sequence[bytes | str | int]
     ) -> Awaitable[Any]:
         """Return the reply of a server that is sent the verb's source, and has the verb from then on."""
-        return connection.ask("EVAL", self._text, len(keys), *keys, *arguments)
+        return connection.execute("EVAL", self._text, len(keys), *keys, *arguments)
 
     async def run(
         self, connection: RedisConnection, keys: Sequence[str], arguments: Sequence[bytes | str | int]
     ) -> Any:
         """Return the reply of a server, whether or not it has the verb."""
         try:
-            return await self.known(connection, keys, arguments)
+            return await self.run_by_digest(connection, keys, arguments)
         except NoScriptError:
-            return await self.told(connection, keys, arguments)
+            return await self.run_with_source(connection, keys, arguments)

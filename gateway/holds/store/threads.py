@@ -44,7 +44,7 @@ class Threads:
             [(thread, name) for thread, name in zip(threads, conversations, strict=True) if name is not None]
         )
 
-    async def given(self, bucket: str, key_digest: str, threads: Sequence[str]) -> list[str | None]:
+    async def conversation_of_each(self, bucket: str, key_digest: str, threads: Sequence[str]) -> list[str | None]:
         """Return the conversation of each of ``threads``, None for a thread that is unknown or another customer's.
 
         Known threads are remembered for another hour.
@@ -71,13 +71,13 @@ class Threads:
         return [None if name is None else text(name) for name in values]
 
     async def _read(self, names: list[str]) -> list[Any]:
-        values: list[Any] = await self._connection.ask("MGET", *names)
+        values: list[Any] = await self._connection.execute("MGET", *names)
         return values
 
     async def _read_and_keep(self, names: list[str]) -> list[Any]:
-        return await asyncio.gather(*(self._connection.ask("GETEX", name, "PX", KEPT_MS) for name in names))
+        return await asyncio.gather(*(self._connection.execute("GETEX", name, "PX", KEPT_MS) for name in names))
 
-    async def said_so_far(self, bucket: str, key_digest: str, conversation: str) -> int | None:
+    async def tokens_so_far(self, bucket: str, key_digest: str, conversation: str) -> int | None:
         """Return how many tokens were read and written in a customer's conversation, None where it is unknown.
 
         Each of its calls may have read the entire conversation again, so the number exceeds its length.
@@ -88,10 +88,10 @@ class Threads:
                 return None
             name = redis_keys.conversation(bucket, holder[0], conversation)
             try:
-                packed = await self._connection.ask("GET", name)
+                packed = await self._connection.execute("GET", name)
             except ResponseError:  # a hash, as the previous version writes it
                 return sum(
-                    int(tokens or 0) for tokens in await self._connection.ask("HMGET", name, "used", "input_used")
+                    int(tokens or 0) for tokens in await self._connection.execute("HMGET", name, "used", "input_used")
                 )
         if packed is None:
             return None

@@ -34,7 +34,7 @@ class Watermarks:
         """The number of the last record that the ledger is known to have of each bucket, by place; always current."""
         return self._numbers
 
-    def tell(self, marks: Mapping[str, int]) -> None:
+    def write(self, marks: Mapping[str, int]) -> None:
         """Write the last record that the ledger has of some buckets."""
         for bucket, number in marks.items():
             self._numbers[PLACES[bucket]] = number

@@ -14,7 +14,7 @@ import redis
 from gateway.clock import now_ms
 from gateway.errors import TokencapError
 from gateway.holds.admission import Admission, Lease
-from gateway.holds.hold import Ask, Hold, Outcome
+from gateway.holds.hold import Hold, Outcome, ReservationRequest
 from gateway.holds.maintenance.reclaim import Reclaimer
 from gateway.holds.offer import HouseLimits
 from gateway.holds.settlement import Settlements
@@ -100,8 +100,8 @@ class Desk:
         new = Customer(name, "active", tier, 0, None, None, "month", "UTC", {}, 1)
         self.put(replace(new, **changes))
 
-    def ask(self, hold: str, customer: str, tokens: int | None, **changes: Any) -> Ask:
-        asked = Ask(
+    def ask(self, hold: str, customer: str, tokens: int | None, **changes: Any) -> ReservationRequest:
+        asked = ReservationRequest(
             id=hold,
             bucket=redis_keys.bucket_of(customer),
             key_digest=digest_of(customer),

@@ -119,7 +119,7 @@ async def test_what_was_said_in_a_conversation_of_the_version_before_is_known_an
         sold(at)
         name = begin(at)
         threads = Threads(at.connection, LookupCache(at.connection), at.admission.in_force)
-        assert await threads.said_so_far(BUCKET, digest_of("acme"), "talk") == 90
+        assert await threads.tokens_so_far(BUCKET, digest_of("acme"), "talk") == 90
 
         erase_customer(at.blocking, "acme")
         assert not at.blocking.exists(name)

@@ -116,6 +116,6 @@ async def test_what_leads_back_to_it_and_what_was_kept_for_it_goes_and_nobody_el
 
         for name, led, kept in (("acme", None, None), ("other", "talk", b"sealed")):
             bucket = redis_keys.bucket_of(name)
-            assert await threads.given(bucket, digest_of(name), ["item-a"]) == [led]
-            assert await threads.said_so_far(bucket, digest_of(name), "talk") == (None if name == "acme" else 15)
+            assert await threads.conversation_of_each(bucket, digest_of(name), ["item-a"]) == [led]
+            assert await threads.tokens_so_far(bucket, digest_of(name), "talk") == (None if name == "acme" else 15)
             assert await claims.claim(bucket, name, "once", "body", "later") == kept

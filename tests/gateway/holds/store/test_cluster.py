@@ -30,7 +30,7 @@ async def test_customers_of_all_nodes_are_served_renewed_reclaimed_and_booked(
         customers = [f"cus_{number}" for number in range(40)]
         for customer in customers:
             told.customer(customer, "basic")
-        await told.connection.ask("PING")  # as a worker does when it starts
+        await told.connection.execute("PING")  # as a worker does when it starts
         holds = await asyncio.gather(*(told.reserve(f"c-{customer}", customer, 60) for customer in customers))
         for hold in holds:
             assert await told.settlements.renew(hold.facts.bucket, {hold.id: Checkpoint(10)}) == {hold.id: "live"}

@@ -55,7 +55,7 @@ def count(url: str, name: str) -> int:
 async def test_a_thousand_commands_at_once_use_one_connection_and_come_back_in_order(valkey_url: str) -> None:
     before = count(valkey_url, "total_connections_received")
     async with line_to(valkey_url) as connection:
-        replies = await asyncio.gather(*(connection.ask("ECHO", str(number)) for number in range(1000)))
+        replies = await asyncio.gather(*(connection.execute("ECHO", str(number)) for number in range(1000)))
 
     assert replies == [str(number).encode() for number in range(1000)]
     assert count(valkey_url, "total_connections_received") - before == 2, "this one, and the one that counts"
@@ -63,9 +63,9 @@ async def test_a_thousand_commands_at_once_use_one_connection_and_come_back_in_o
 
 async def test_commands_of_one_turn_leave_in_one_piece(valkey_url: str) -> None:
     async with line_to(valkey_url) as connection:
-        await connection.ask("PING")
+        await connection.execute("PING")
         before = count(valkey_url, "total_reads_processed")
-        await asyncio.gather(*(connection.ask("PING") for _ in range(100)))
+        await asyncio.gather(*(connection.execute("PING") for _ in range(100)))
 
         assert count(valkey_url, "total_reads_processed") - before < 10
 
@@ -74,11 +74,11 @@ async def test_a_lost_connection_is_made_again_and_its_commands_are_sent_once_mo
     between: Wire, valkey_url: str
 ) -> None:
     async with line_to(f"redis://127.0.0.1:{between.port}") as connection:
-        assert await connection.ask("SET", "a", 1) == b"OK"
+        assert await connection.execute("SET", "a", 1) == b"OK"
         between.lose_reply_to(b"a-words")
-        assert await connection.ask("APPEND", "a-words", "x") == 2, "the first was done, too"
+        assert await connection.execute("APPEND", "a-words", "x") == 2, "the first was done, too"
         between.reset()
-        assert await connection.ask("GET", "a") == b"1"
+        assert await connection.execute("GET", "a") == b"1"
 
 
 async def test_a_command_that_is_lost_twice_is_given_up() -> None:
@@ -90,36 +90,36 @@ async def test_a_command_that_is_lost_twice_is_given_up() -> None:
 
     async with serving(hang_up) as url, line_to(url) as connection:
         with pytest.raises(redis.ConnectionError):
-            await connection.ask("PING")
+            await connection.execute("PING")
 
         assert heard == [b"*1\r\n$4\r\nPING\r\n"] * 2
 
 
 async def test_a_server_that_refuses_connections_is_gone_at_once_and_found_again(between: Wire) -> None:
     async with line_to(f"redis://127.0.0.1:{between.port}") as connection:
-        await connection.ask("PING")
+        await connection.execute("PING")
         between.cut()
         for _ in range(3):
             with pytest.raises(redis.ConnectionError):
-                await connection.ask("PING")
+                await connection.execute("PING")
         between.mend()
-        assert await connection.ask("PING") == b"PONG"
+        assert await connection.execute("PING") == b"PONG"
 
 
 async def test_a_server_that_says_nothing_is_given_up_and_asked_on_another_connection_later(between: Wire) -> None:
     async with line_to(f"redis://127.0.0.1:{between.port}") as connection:
-        await connection.ask("PING")
+        await connection.execute("PING")
         between.stall()
         with pytest.raises(redis.TimeoutError):
-            await connection.ask("PING")
+            await connection.execute("PING")
         between.mend()
-        assert await connection.ask("ECHO", "fresh") == b"fresh", "not what the first connection still had to say"
+        assert await connection.execute("ECHO", "fresh") == b"fresh", "not what the first connection still had to say"
 
 
 async def test_an_event_loop_that_was_busy_takes_no_server_for_slow(valkey_url: str) -> None:
     async with line_to(valkey_url, timeout_s=0.1) as connection:
-        await connection.ask("PING")
-        asked = [connection.ask("PING") for _ in range(3)]
+        await connection.execute("PING")
+        asked = [connection.execute("PING") for _ in range(3)]
         await asyncio.sleep(0)  # they are sent
         with connect(valkey_url) as client:
             client.blpop(["nothing"], timeout=0.5)  # type: ignore[arg-type]  # nothing else runs for so long
@@ -128,17 +128,19 @@ async def test_an_event_loop_that_was_busy_takes_no_server_for_slow(valkey_url: 
 
 async def test_a_line_whose_queue_is_full_refuses_at_once(valkey_url: str) -> None:
     async with line_to(valkey_url) as connection:
-        asked = [connection.ask("PING") for _ in range(WAITING_MOST)]
+        asked = [connection.execute("PING") for _ in range(WAITING_MOST)]
         with pytest.raises(MeteringUnavailable):
-            connection.ask("PING")
+            connection.execute("PING")
 
         assert set(await asyncio.gather(*asked)) == {b"PONG"}
-        assert await connection.ask("PING") == b"PONG"
+        assert await connection.execute("PING") == b"PONG"
 
 
 async def test_what_a_server_refuses_is_told_to_its_asker_only(valkey_url: str) -> None:
     async with line_to(valkey_url) as connection:
-        wrong, right = await asyncio.gather(connection.ask("NONSENSE"), connection.ask("PING"), return_exceptions=True)
+        wrong, right = await asyncio.gather(
+            connection.execute("NONSENSE"), connection.execute("PING"), return_exceptions=True
+        )
 
         assert isinstance(wrong, redis.ResponseError)
         assert right == b"PONG"
@@ -146,8 +148,8 @@ async def test_what_a_server_refuses_is_told_to_its_asker_only(valkey_url: str) 
 
 async def test_an_asker_who_is_gone_takes_no_reply_from_others(valkey_url: str) -> None:
     async with line_to(valkey_url) as connection:
-        await connection.ask("PING")
-        asked = [connection.ask("ECHO", str(number)) for number in range(3)]
+        await connection.execute("PING")
+        asked = [connection.execute("ECHO", str(number)) for number in range(3)]
         await asyncio.sleep(0)
         asked[1].cancel()
 
@@ -158,12 +160,12 @@ async def test_a_verb_that_the_server_has_forgotten_is_told_again(valkey_url: st
     async with line_to(valkey_url) as connection:
         script = Script("withdraw")
         for number in range(2):
-            await connection.ask("SCRIPT", "FLUSH")
+            await connection.execute("SCRIPT", "FLUSH")
             asked = ["inflight", "settled"], [f"c{number}", now_ms()]
             with pytest.raises(redis.exceptions.NoScriptError):
-                await script.known(connection, *asked)
+                await script.run_by_digest(connection, *asked)
             assert await script.run(connection, *asked) == b"withdrawn"
-            assert await script.known(connection, *asked) == b"withdrawn"
+            assert await script.run_by_digest(connection, *asked) == b"withdrawn"
 
 
 async def test_a_password_and_a_database_are_told_first(valkey_url: str) -> None:
@@ -171,14 +173,14 @@ async def test_a_password_and_a_database_are_told_first(valkey_url: str) -> None
         client.execute_command("ACL", "SETUSER", "ann", "on", ">se:cret", "~*", "+@all")  # type: ignore[no-untyped-call]
     path = valkey_url.removeprefix("unix://")
     async with line_to(f"unix://ann:se%3Acret@{path}?db=3") as connection:
-        await connection.ask("SET", "a", 1)
-        assert await connection.ask("ACL", "WHOAMI") == b"ann"
+        await connection.execute("SET", "a", 1)
+        assert await connection.execute("ACL", "WHOAMI") == b"ann"
     with connect(f"{valkey_url}?db=3") as client:
         assert client.get("a") == b"1"
 
     async with line_to(f"unix://ann:wrong@{path}") as connection:
         with pytest.raises(redis.RedisError, match="WRONGPASS"):
-            await connection.ask("PING")
+            await connection.execute("PING")
 
 
 async def test_a_server_over_tls_is_verified(between: Wire, tmp_path: Path) -> None:
@@ -192,10 +194,10 @@ async def test_a_server_over_tls_is_verified(between: Wire, tmp_path: Path) -> N
     port = server.sockets[0].getsockname()[1]
     async with server:
         async with line_to(f"rediss://127.0.0.1:{port}?ssl_ca_certs={made.authority}") as connection:
-            assert await connection.ask("ECHO", "x" * 100_000) == b"x" * 100_000
+            assert await connection.execute("ECHO", "x" * 100_000) == b"x" * 100_000
         async with line_to(f"rediss://127.0.0.1:{port}") as connection:
             with pytest.raises(redis.ConnectionError, match="certificate verify failed"):
-                await connection.ask("PING")
+                await connection.execute("PING")
 
 
 async def test_a_server_that_is_no_redis_is_given_up() -> None:
@@ -204,18 +206,18 @@ async def test_a_server_that_is_no_redis_is_given_up() -> None:
 
     async with serving(talk) as url, line_to(url) as connection:
         with pytest.raises(redis.ConnectionError):
-            await connection.ask("PING")
+            await connection.execute("PING")
 
 
 async def test_a_line_that_was_closed_says_so(valkey_url: str) -> None:
     connection = connect_shared(valkey_url)
-    asked = connection.ask("PING")
+    asked = connection.execute("PING")
     await connection.aclose()
 
     with pytest.raises(redis.ConnectionError):
         await asked
     with pytest.raises(redis.ConnectionError):
-        await connection.ask("PING")
+        await connection.execute("PING")
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -240,8 +242,8 @@ def _closing(talk: Talk) -> Talk:
 
 async def test_what_nobody_waits_for_any_more_is_not_asked(valkey_url: str) -> None:
     async with line_to(valkey_url) as connection:
-        await connection.ask("PING")
-        given_up = connection.ask("SET", "given up", "1")
+        await connection.execute("PING")
+        given_up = connection.execute("SET", "given up", "1")
         given_up.cancel()
 
-        assert await connection.ask("GET", "given up") is None
+        assert await connection.execute("GET", "given up") is None

@@ -19,7 +19,7 @@ from gateway.errors import (
     NoTier,
     Reached,
 )
-from gateway.holds.hold import Ask
+from gateway.holds.hold import ReservationRequest
 from gateway.holds.store import redis_keys
 from gateway.holds.store.clients import connect_shared
 from gateway.holds.store.connection import RedisConnection
@@ -44,8 +44,8 @@ async def connection(valkey_url: str) -> AsyncIterator[RedisConnection]:
     await connection.aclose()
 
 
-def asked(name: str) -> Ask:
-    return Ask(
+def asked(name: str) -> ReservationRequest:
+    return ReservationRequest(
         id=name,
         bucket="00",
         key_digest="d",
@@ -99,7 +99,7 @@ async def test_a_storm_of_refusals_is_bounded_in_the_worker_and_in_redis(connect
     found = await refusals_of(connection, "cus_a")
 
     assert len(found) == MOST
-    assert await connection.ask("LLEN", redis_keys.refusals(redis_keys.bucket_of("cus_a"), "cus_a")) == MOST
+    assert await connection.execute("LLEN", redis_keys.refusals(redis_keys.bucket_of("cus_a"), "cus_a")) == MOST
     assert {"after", f"req_{WAITING_MOST - 1}"} <= {one["request_id"] for one in found}
 
 
@@ -117,7 +117,7 @@ async def test_what_is_kept_of_a_bucket_is_bounded_in_all(connection: RedisConne
 
     async def kept() -> list[int]:
         names = [redis_keys.refusals(one, customer) for customer in customers]
-        return [await connection.ask("LLEN", name) for name in names]
+        return [await connection.execute("LLEN", name) for name in names]
 
     for place, customer in enumerate(customers[:5]):
         moment = NOW + place
@@ -133,9 +133,9 @@ async def test_what_is_kept_of_a_bucket_is_bounded_in_all(connection: RedisConne
 
     assert before == [710, 700, 700, 700, 700, 0]
     assert after == [710, 0, 700, 700, 700, 700]
-    counts = await connection.ask("HGETALL", redis_keys.refusal_counts(one))
+    counts = await connection.execute("HGETALL", redis_keys.refusal_counts(one))
     assert dict(zip(counts[::2], counts[1::2], strict=True)) == {b"": b"1000", customers[1].encode(): b"1000"}
-    assert await connection.ask("ZCARD", redis_keys.refusal_order(one)) == 1
+    assert await connection.execute("ZCARD", redis_keys.refusal_order(one)) == 1
     assert MOST_OF_BUCKET == 4_000
 
 
@@ -143,13 +143,13 @@ async def test_a_redis_that_takes_nothing_costs_the_log_and_nothing_else(
     connection: RedisConnection, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = redis_keys.refusals(redis_keys.bucket_of("cus_a"), "cus_a")
-    await connection.ask("SET", name, "of another kind")
+    await connection.execute("SET", name, "of another kind")
     log = RefusalLog(connection, lambda: NOW)
     log.note("cus_a", "key_1", asked("one"), refused())
 
     with caplog.at_level(logging.WARNING):
         await log.flush()
-    await connection.ask("DEL", name)
+    await connection.execute("DEL", name)
     log.note("cus_a", "key_1", asked("two"), refused())
     await log.flush()
 

@@ -36,7 +36,7 @@ async def test_it_is_known_for_an_hour_from_when_it_was_made_or_named_last(valke
         assert HOUR_S - MINUTE_S < left_s(at, "item-a") <= HOUR_S
         at.blocking.pexpire(redis_keys.thread(BUCKET, "acme", "item-a"), 5_000)
 
-        assert await threads.given(*WHOSE, ["item-a", "item-b"]) == ["c1", None]
+        assert await threads.conversation_of_each(*WHOSE, ["item-a", "item-b"]) == ["c1", None]
         assert HOUR_S - MINUTE_S < left_s(at, "item-a") <= HOUR_S
 
 
@@ -71,9 +71,9 @@ async def test_it_leads_nobody_else_anywhere(valkey_url: str) -> None:
         await answered(at, "c1", "item-a")
         stranger = redis_keys.bucket_of("other"), digest_of("other")
 
-        assert await threads.given(*stranger, ["item-a"]) == [None]
+        assert await threads.conversation_of_each(*stranger, ["item-a"]) == [None]
         assert await threads.conversation(*stranger, ["item-a"]) is None
-        assert await threads.given(BUCKET, digest_of("nobody"), ["item-a"]) == [None]
+        assert await threads.conversation_of_each(BUCKET, digest_of("nobody"), ["item-a"]) == [None]
 
 
 async def test_what_was_said_so_far_is_what_was_read_and_what_was_written(valkey_url: str) -> None:
@@ -81,5 +81,5 @@ async def test_what_was_said_so_far_is_what_was_read_and_what_was_written(valkey
         threads = await opened(at)
         await answered(at, "c1", input_tokens=70)
 
-        assert await threads.said_so_far(*WHOSE, "c1") == 80
-        assert await threads.said_so_far(*WHOSE, "c2") is None
+        assert await threads.tokens_so_far(*WHOSE, "c1") == 80
+        assert await threads.tokens_so_far(*WHOSE, "c2") is None
