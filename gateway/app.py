@@ -208,7 +208,7 @@ async def _serving(
     claims = IdempotencyClaims(connection, lease.lease_ms)
     settlements = Settlements(connection, generation, lease, now_ms=now_ms, answers_bytes_max=settings.kept_answers_max)
     keeper = Keeper(settlements, claims, lease, counters, monotonic=time.monotonic)
-    await _look_around(connection, admission, generation)
+    await _warm_up(connection, admission, generation)
     stack.callback(asyncio.create_task(keeper.run()).cancel)
     stack.push_async_callback(keeper.drain, SETTLE_S)
     endpoint, intake = endpoint_of(settings), BodyIntake(settings.body_max, time.perf_counter)
@@ -329,7 +329,7 @@ async def _disconnects(settings: Settings, database: Database, counters: Counter
     )
 
 
-async def _look_around(connection: RedisConnection, admission: Admission, generation: Generation) -> None:
+async def _warm_up(connection: RedisConnection, admission: Admission, generation: Generation) -> None:
     """Learn a cluster's map, Redis's clock and generation before many calls come at once and scripts report them."""
     with suppress(MeteringUnavailable):
         with translated():

@@ -286,7 +286,7 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{(self.data_dir / 'ledger.sqlite').absolute()}"
 
     @property
-    def given_currency(self) -> str | None:
+    def configured_currency(self) -> str | None:
         """The currency that the operator has set; None takes the ledger's."""
         return self.currency if "currency" in self.model_fields_set else None
 

@@ -58,7 +58,7 @@ class Children:
             pass_fds=(*fds, *self._data.held),
             start_new_session=True,
         )
-        self._running[process.pid] = Child(role, Process.seen(process.pid), worker)
+        self._running[process.pid] = Child(role, Process.of_pid(process.pid), worker)
         self._write_down()
         return process
 

@@ -34,7 +34,7 @@ class EndedWorkers:
     def __init__(self, connection: RedisConnection, ids: Iterable[str], on_recorded: Callable[[], None]) -> None:
         self._connection = connection
         self._ids = list(ids)
-        self._told = on_recorded
+        self._on_recorded = on_recorded
         self._news = asyncio.Event()
         if self._ids:
             self._news.set()
@@ -47,20 +47,20 @@ class EndedWorkers:
         self._ids.append(worker_id)
         self._news.set()
 
-    async def tell(self) -> None:
+    async def record(self) -> None:
         """Record all of them in Redis now."""
         self._news.clear()
         for worker_id in self.ids:
             await declare_ended(self._connection, worker_id)
             self._ids.remove(worker_id)
-            self._told()
+            self._on_recorded()
 
-    async def keep_telling(self) -> None:
+    async def keep_recording(self) -> None:
         """Record each ended worker in Redis, retrying while Redis is unavailable; never returns."""
         while True:
             await self._news.wait()
             try:
-                await self.tell()
+                await self.record()
             except Exception as error:
                 if not isinstance(error, MeteringUnavailable):
                     log.exception("ended workers could not be told of; it is tried again")

@@ -29,12 +29,12 @@ async def retire(data: DataDir, patience_s: float) -> None:
     """
     leftover = data.remembered()
     for child in (child for child in leftover.children if child.role != VALKEY):
-        await _see_off(child.role, child.process, patience_s, data)
+        await _wait_or_kill(child.role, child.process, patience_s, data)
     if leftover.socket is not None:
         socket = Path(leftover.socket)
         await valkey.shut_down(socket, data.valkey)
         for child in (child for child in leftover.children if child.role == VALKEY):
-            await _see_off(child.role, child.process, KILLED_S, data)
+            await _wait_or_kill(child.role, child.process, KILLED_S, data)
         data.drop_socket(socket)
     if not await data.alone(patience_s):
         raise StartupError(
@@ -49,7 +49,7 @@ def workers_of(leftover: Running) -> tuple[str, ...]:
     return (*leftover.ended_workers, *(child.worker for child in leftover.children if child.worker is not None))
 
 
-async def _see_off(role: str, process: Process, patience_s: float, data: DataDir) -> None:
+async def _wait_or_kill(role: str, process: Process, patience_s: float, data: DataDir) -> None:
     if process.is_running():
         log.info("Waiting for the %s of an earlier start, process %d, to end.", role, process.pid)
     if await process.ended(patience_s):

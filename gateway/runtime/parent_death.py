@@ -26,19 +26,19 @@ class Stop(enum.Enum):
     ALONE = "alone"
 
 
-async def told_to_stop(watch_fd: int | None) -> Stop:
+async def stop_requested(watch_fd: int | None) -> Stop:
     """Wait for SIGTERM, SIGINT, or the end of all processes that hold the pipe's writing end."""
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[Stop] = loop.create_future()
 
-    def tell(reason: Stop) -> None:
+    def resolve(reason: Stop) -> None:
         if not stopped.done():
             stopped.set_result(reason)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, tell, Stop.ASKED)
+        loop.add_signal_handler(number, resolve, Stop.ASKED)
     if watch_fd is not None:
-        loop.add_reader(watch_fd, tell, Stop.ALONE)
+        loop.add_reader(watch_fd, resolve, Stop.ALONE)
     try:
         return await stopped
     finally:

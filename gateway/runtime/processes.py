@@ -22,7 +22,7 @@ class Process:
     began: str | None
 
     @classmethod
-    def seen(cls, pid: int) -> Process:
+    def of_pid(cls, pid: int) -> Process:
         return cls(pid, _began(pid))
 
     @property

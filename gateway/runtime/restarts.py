@@ -37,7 +37,7 @@ CALM_S = 30.0
 log = logging.getLogger(__name__)
 
 Spawn = Callable[[], Awaitable[asyncio.subprocess.Process]]
-Told = Callable[[asyncio.subprocess.Process], Awaitable[None]]
+OnProcess = Callable[[asyncio.subprocess.Process], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Restarted:
     The first end is also returned to the caller (``first_end``); later ends are only logged.
     """
 
-    def __init__(self, name: str, spawn: Spawn, ended: Told, up: Told = _at_once) -> None:
+    def __init__(self, name: str, spawn: Spawn, ended: OnProcess, up: OnProcess = _at_once) -> None:
         self.name = name
         self.is_up = asyncio.Event()
         self._spawn = spawn

@@ -49,7 +49,7 @@ async def _started(data: DataDir, settings: Settings) -> AsyncIterator[Path]:
     process = await asyncio.create_subprocess_exec(
         *command, env=environment, pass_fds=data.held, start_new_session=True
     )
-    data.remember(replace(recorded, children=(Child(VALKEY, Process.seen(process.pid)),), socket=str(socket)))
+    data.remember(replace(recorded, children=(Child(VALKEY, Process.of_pid(process.pid)),), socket=str(socket)))
     ending = asyncio.create_task(process.wait())
     coming_up = asyncio.create_task(valkey.until_up(socket))
     try:

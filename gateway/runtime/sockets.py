@@ -75,7 +75,7 @@ def files_allowed() -> int:
     return UNBOUNDED if hard == resource.RLIM_INFINITY else hard
 
 
-def open_as_many_as_allowed() -> None:
+def raise_open_files_limit() -> None:
     """Raise this process's soft limit to the hard limit, as servers do.
 
     Most systems begin with 1,024. A call takes two files, to its caller and to the model; a call that gets none breaks

@@ -224,7 +224,9 @@ class Supervisor:
         if valkey_socket is not None:
             await self._start_valkey(stack, children, valkey_socket)
         await asyncio.to_thread(self._check, self._settings.redis_url)
-        stack.push_async_callback(_tell_at_last, children, asyncio.create_task(children.ended_workers.keep_telling()))
+        stack.push_async_callback(
+            _record_last_ends, children, asyncio.create_task(children.ended_workers.keep_recording())
+        )
         workers = stack.enter_context(closing(ParentPipe()))
         answering = [self._listeners[0]]
         if self._settings.upstream_url == "simulated":
@@ -233,7 +235,7 @@ class Supervisor:
         self._start_workers(stack, children, workers)
         stack.callback(self._listen_no_more)
         for listener in answering:
-            await self._unless_one_ends(until_live(sockets.url_of(listener)))
+            await self._unless_child_ends(until_live(sockets.url_of(listener)))
 
     async def _start_valkey(self, stack: AsyncExitStack, children: Children, valkey_socket: Path) -> None:
         server = valkey.find_server(self._settings.valkey_server_bin)
@@ -246,7 +248,7 @@ class Supervisor:
             "Valkey", lambda: children.start(VALKEY, command, valkey.environment()), children.note_end, up
         )
         self._keep(stack, [restarted], valkey.STOP_S)
-        await self._unless_one_ends(restarted.is_up.wait())
+        await self._unless_child_ends(restarted.is_up.wait())
 
     def _start_simulator(self, stack: AsyncExitStack, children: Children, workers: ParentPipe) -> socket.socket:
         # The socket is the supervisor's, so that a restarted simulator keeps its address.
@@ -326,7 +328,7 @@ class Supervisor:
         self._kept += children
         stack.push_async_callback(stop)
 
-    async def _unless_one_ends(self, wait: Coroutine[Any, Any, object]) -> None:
+    async def _unless_child_ends(self, wait: Coroutine[Any, Any, object]) -> None:
         """Wait, unless a started process ends first.
 
         Raises:
@@ -355,8 +357,8 @@ def words_of(law: Law) -> list[str]:
     return [*words, "--ignore-limits"] if law.ignore_limits else words
 
 
-async def _tell_at_last(children: Children, telling: asyncio.Task[None]) -> None:
+async def _record_last_ends(children: Children, recording: asyncio.Task[None]) -> None:
     """Record the last workers' ends in Redis; the next start records those that Redis did not receive."""
-    telling.cancel()
+    recording.cancel()
     with suppress(MeteringUnavailable):
-        await children.ended_workers.tell()
+        await children.ended_workers.record()

@@ -170,7 +170,7 @@ async def shut_down(socket: Path, directory: Path | None = None) -> None:
             if not await _is_of(client, socket, directory):
                 log.warning("The Valkey on %s is not the one of %s and is left alone.", socket, directory)
                 return
-            process = Process.seen((await client.info("server"))["process_id"])
+            process = Process.of_pid((await client.info("server"))["process_id"])
             await client.shutdown()
         except redis.ConnectionError:
             return

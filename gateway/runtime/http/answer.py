@@ -79,7 +79,7 @@ class Answer:
         self._news: asyncio.Event | None = None
         self._body = bytearray()
         self._more_body = has_body
-        self._is_body_told = False
+        self._is_body_received = False
         self._head = b""
         self._is_chunked = False
         self._has_no_body = False
@@ -128,7 +128,7 @@ class Answer:
         if self._when_gone is not None:
             self._when_gone()
 
-    def tell_when_gone(self, callback: Callable[[], None] | None) -> None:
+    def notify_when_closed(self, callback: Callable[[], None] | None) -> None:
         """Call ``callback`` once the caller is gone, or at once if it already is; None calls nothing."""
         self._when_gone = callback
         if callback is not None and self.is_gone:
@@ -136,8 +136,8 @@ class Answer:
 
     async def receive(self) -> dict[str, Any]:
         while not (self.is_gone or self.is_complete):
-            if self._body or not (self._more_body or self._is_body_told):
-                self._is_body_told = not self._more_body
+            if self._body or not (self._more_body or self._is_body_received):
+                self._is_body_received = not self._more_body
                 body, self._body = bytes(self._body), bytearray()
                 return {"type": "http.request", "body": body, "more_body": self._more_body}
             if self._news is None:
@@ -244,7 +244,7 @@ def _write_now(answer: ref[Answer], body: bytes) -> bool:
 def _when_gone(answer: ref[Answer], callback: Callable[[], None] | None) -> None:
     live_answer = answer()
     if live_answer is not None:
-        live_answer.tell_when_gone(callback)
+        live_answer.notify_when_closed(callback)
 
 
 def _as_name(written_name: bytes) -> bytes:

@@ -15,7 +15,7 @@ from gateway.runtime.http.limits import BODY_GRACE_S, LINGERING_MAX, READ_MAX, H
 
 TICK_S = 0.25
 
-TOLD_EVERY_S = 60.0
+LOG_EVERY_S = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -101,19 +101,19 @@ class Refusals:
     def __init__(self, count: Callable[[str], None] | None, monotonic: Callable[[], float]) -> None:
         self._count = count
         self._monotonic = monotonic
-        self._untold: Counter[str] = Counter()
-        self._told_s = -TOLD_EVERY_S
+        self._unlogged: Counter[str] = Counter()
+        self._logged_s = -LOG_EVERY_S
 
     def note(self, code: str, address: str) -> None:
         if self._count is not None:
             self._count(code)
-        self._untold[code] += 1
+        self._unlogged[code] += 1
         now_s = self._monotonic()
-        if now_s - self._told_s >= TOLD_EVERY_S:
-            sums = ", ".join(f"{number} {code}" for code, number in self._untold.most_common())
+        if now_s - self._logged_s >= LOG_EVERY_S:
+            sums = ", ".join(f"{number} {code}" for code, number in self._unlogged.most_common())
             log.warning("refused at the door since this was last said: %s; now from %s", sums, address or "a socket")
-            self._untold.clear()
-            self._told_s = now_s
+            self._unlogged.clear()
+            self._logged_s = now_s
 
 
 def group_of(host: str) -> str:

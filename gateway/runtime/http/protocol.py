@@ -49,7 +49,7 @@ class Connection(asyncio.BufferedProtocol):
         """Whether no request has arrived."""
         self._ahead = bytearray()
         """Unread bytes: of the next request, or chunks of a body that the app has not requested yet."""
-        self._looked_at = 0
+        self._searched = 0
         """How many of these bytes were searched."""
         self._had_empty_line = False
         self._answer: Answer | None = None
@@ -204,17 +204,17 @@ class Connection(asyncio.BufferedProtocol):
         if self._ahead:
             self._ahead += new
             data = self._ahead
-        if self._looked_at < 2 and not self._had_empty_line and data.startswith(b"\r\n"):
+        if self._searched < 2 and not self._had_empty_line and data.startswith(b"\r\n"):
             data = bytes(data[2:])  # an empty line may precede a request
-            self._had_empty_line, self._looked_at = True, 0
+            self._had_empty_line, self._searched = True, 0
             self._ahead.clear()
-        end = data.find(END, max(0, self._looked_at - 3))
+        end = data.find(END, max(0, self._searched - 3))
         if end < 0:
             self._wait_for_head(data)
             return
         head, rest = read_head(bytes(data[:end]), self._door.limits.head_max), bytes(data[end + 4 :])
         self._ahead.clear()
-        self._looked_at, self._had_empty_line = 0, False
+        self._searched, self._had_empty_line = 0, False
         self._begin(head)
         if rest:
             self._take(rest)
@@ -223,12 +223,12 @@ class Connection(asyncio.BufferedProtocol):
         if not data:
             return
         if data != b"\r" or self._had_empty_line:
-            check_beginning(data, self._looked_at, self._door.limits.head_max)
-        if not (self._is_first or self._looked_at):
+            check_beginning(data, self._searched, self._door.limits.head_max)
+        if not (self._is_first or self._searched):
             self._ticks_left = self._door.head_ticks
         if data is not self._ahead:
             self._ahead += data
-        self._looked_at = len(data)
+        self._searched = len(data)
 
     def _begin(self, head: Head) -> None:
         self._door.runs(self)
@@ -330,16 +330,16 @@ class Connection(asyncio.BufferedProtocol):
         self._ticks_left = self._idle_ticks
         self._door.waits(self)
         self._resume()
-        self._take_what_is_ahead()
+        self._take_pipelined()
 
     def _go_on_with_body(self) -> None:
         """Read the body for an app that requests it, or drop it. So an unknown key's chunks cost nothing."""
         self._resume()
         if not self._is_wanted:
             self._is_wanted = True
-            self._take_what_is_ahead()
+            self._take_pipelined()
 
-    def _take_what_is_ahead(self) -> None:
+    def _take_pipelined(self) -> None:
         if self._ahead:
             data = bytes(self._ahead)
             self._ahead.clear()

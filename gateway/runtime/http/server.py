@@ -15,7 +15,7 @@ import uvicorn
 
 from gateway.runtime.http.connections import Door
 from gateway.runtime.http.protocol import Connection
-from gateway.runtime.sockets import open_as_many_as_allowed
+from gateway.runtime.sockets import raise_open_files_limit
 
 GARBAGE = 50_000
 """The number of new objects after which the collector looks for cycles."""
@@ -47,8 +47,8 @@ async def serve(
     """
     servers = [(uvicorn_server(app, shutdown_s, doors()), listener) for app, listener in served]
     serving = [asyncio.create_task(server.serve(sockets=[listener])) for server, listener in servers]
-    _leave_what_is_here_to_itself()
-    open_as_many_as_allowed()
+    _freeze_garbage_collection()
+    raise_open_files_limit()
     stopping = asyncio.create_task(until)
     await asyncio.wait([stopping, *serving], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -57,7 +57,7 @@ async def serve(
     await asyncio.gather(*serving)
 
 
-def _leave_what_is_here_to_itself() -> None:
+def _freeze_garbage_collection() -> None:
     """Exclude imported objects from garbage collection; nearly all objects of calls are freed by reference counting.
 
     A collection over a hundred thousand objects of libraries after every few hundred calls costs as much as the calls.

@@ -16,7 +16,7 @@ from typing import Any
 
 from gateway.runtime import valkey
 from gateway.runtime.http.server import serve
-from gateway.runtime.parent_death import Stop, told_to_stop
+from gateway.runtime.parent_death import Stop, stop_requested
 
 COMMAND = (sys.executable, "-m", "tests.gateway.runtime.program")
 UNWILLING = "TOKENCAP_MODEL"
@@ -38,7 +38,7 @@ async def app(
 
 
 async def keep_books(watch_fd: int, valkey_socket: Path | None) -> None:
-    if await told_to_stop(watch_fd) is Stop.ALONE and valkey_socket is not None:
+    if await stop_requested(watch_fd) is Stop.ALONE and valkey_socket is not None:
         await valkey.shut_down(valkey_socket)
 
 
@@ -59,7 +59,7 @@ def main() -> None:
         return
     fds = [fd for fd in (asked.fd, asked.admin_fd) if fd is not None]
     served = [(app, socket.socket(fileno=fd)) for fd in fds]
-    asyncio.run(serve(served, told_to_stop(asked.watch_fd), shutdown_s=5))
+    asyncio.run(serve(served, stop_requested(asked.watch_fd), shutdown_s=5))
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def test_a_socket_is_in_a_private_directory_where_its_path_would_be_too_long(dir
 def test_a_copy_takes_nothing_of_the_list_it_was_copied_with(directory: Path) -> None:
     """What runs on one directory is not of its copy, wherever that is."""
     with claimed(directory) as data:
-        data.remember(Running((Child("worker", Process.seen(os.getpid()), "w_1"),), str(data.new_socket())))
+        data.remember(Running((Child("worker", Process.of_pid(os.getpid()), "w_1"),), str(data.new_socket())))
         shutil.copytree(directory, directory.with_name("copy"))
 
     assert DataDir(directory.with_name("copy")).remembered() == Running()
@@ -137,7 +137,7 @@ def test_a_copy_takes_nothing_of_the_list_it_was_copied_with(directory: Path) ->
 
 def test_a_list_goes_with_a_directory_that_was_moved(directory: Path) -> None:
     """It is the same directory; its socket is where the directory is now."""
-    left = Running((Child("worker", Process.seen(os.getpid()), "w_1"),), str(directory / "valkey" / "valkey.sock"))
+    left = Running((Child("worker", Process.of_pid(os.getpid()), "w_1"),), str(directory / "valkey" / "valkey.sock"))
     with claimed(directory) as data:
         data.remember(left)
 

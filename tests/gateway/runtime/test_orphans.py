@@ -41,7 +41,7 @@ async def test_nothing_left_is_nothing_to_do(directory: Path) -> None:
 
 async def test_workers_that_are_gone_are_known_to_be_dead(directory: Path) -> None:
     """Also one whose number belongs to another process by now, and one that Redis could not be told of."""
-    reused = Process(Process.seen(1).pid, began="another boot/1")
+    reused = Process(Process.of_pid(1).pid, began="another boot/1")
     with claimed(directory) as data:
         data.remember(Running((Child("worker", reused, "w_2"), Child("bookkeeper", reused)), None, ("w_1",)))
 
@@ -53,7 +53,7 @@ async def test_workers_that_are_gone_are_known_to_be_dead(directory: Path) -> No
 async def test_a_worker_that_does_not_end_is_killed(directory: Path, worker: subprocess.Popen[str]) -> None:
     """It had its time; its beginning shows that it is the one."""
     with claimed(directory) as data:
-        data.remember(Running((Child("worker", Process.seen(worker.pid), "w_1"),)))
+        data.remember(Running((Child("worker", Process.of_pid(worker.pid), "w_1"),)))
 
         await retire(data, patience_s=0.05)
 
@@ -85,7 +85,7 @@ async def test_an_orphaned_valkey_is_shut_down(directory: Path) -> None:
         server = subprocess.Popen(valkey_command(data.valkey), stdout=subprocess.DEVNULL, start_new_session=True)
         until(socket.exists)
         await valkey.until_up(socket)
-        data.remember(Running((Child("valkey", Process.seen(server.pid)),), str(socket)))
+        data.remember(Running((Child("valkey", Process.of_pid(server.pid)),), str(socket)))
 
         await retire(data, patience_s=0)
 

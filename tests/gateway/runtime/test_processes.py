@@ -20,7 +20,7 @@ def sleeper() -> subprocess.Popen[bytes]:
 
 def test_a_process_runs_until_it_has_ended(sleeper: subprocess.Popen[bytes]) -> None:
     """One whose status nobody has asked for yet, a zombie, has ended, too."""
-    process = Process.seen(sleeper.pid)
+    process = Process.of_pid(sleeper.pid)
     assert process.is_running()
 
     sleeper.kill()
@@ -32,12 +32,12 @@ def test_a_process_runs_until_it_has_ended(sleeper: subprocess.Popen[bytes]) -> 
 
 def test_a_number_that_was_given_to_another_is_not_the_process(sleeper: subprocess.Popen[bytes]) -> None:
     """A process with the number but another beginning is somebody else, and is not killed."""
-    other = replace(Process.seen(sleeper.pid), began="an earlier boot/1")
+    other = replace(Process.of_pid(sleeper.pid), began="an earlier boot/1")
 
     other.kill()
 
     assert not other.is_running()
-    assert Process.seen(sleeper.pid).is_running()
+    assert Process.of_pid(sleeper.pid).is_running()
     sleeper.communicate()
     assert sleeper.returncode == 0, "nobody has killed it"
 
@@ -56,7 +56,7 @@ def test_without_a_beginning_a_process_is_waited_for_and_never_killed(sleeper: s
 
 async def test_patience_with_a_process_ends(sleeper: subprocess.Popen[bytes]) -> None:
     """Whoever waits learns whether it ended in time."""
-    process = Process.seen(sleeper.pid)
+    process = Process.of_pid(sleeper.pid)
 
     assert not await process.ended(patience_s=0.05)
     process.kill()
@@ -66,6 +66,6 @@ async def test_patience_with_a_process_ends(sleeper: subprocess.Popen[bytes]) ->
 
 def test_a_process_that_never_was_does_not_run() -> None:
     """A number beyond all numbers is nobody."""
-    assert not Process.seen(2**22 + 1).is_running()
+    assert not Process.of_pid(2**22 + 1).is_running()
     assert not Process(2**22 + 1, began=None).is_running()
-    assert Process.seen(os.getpid()).is_running()
+    assert Process.of_pid(os.getpid()).is_running()

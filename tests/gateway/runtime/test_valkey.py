@@ -87,7 +87,7 @@ async def test_what_was_answered_survives_a_kill(directory: Path) -> None:
 async def test_a_server_left_behind_is_shut_down_and_gone(directory: Path) -> None:
     """When the call returns its process has ended, so that the next one may open the same files."""
     async with running(directory) as server:
-        process = Process.seen(server.pid)
+        process = Process.of_pid(server.pid)
 
         await valkey.shut_down(directory / "valkey.sock")
 
