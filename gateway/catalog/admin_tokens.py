@@ -97,7 +97,7 @@ def _live(connection: Connection) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Looked:
+class _LookUp:
     digests: tuple[str, ...]
     at_s: float
 
@@ -115,17 +115,17 @@ class AdminTokens:
     def __init__(self, database: Database, now_s: Callable[[], float]) -> None:
         self._database = database
         self._now_s = now_s
-        self._looked = _Looked((), float("-inf"))
+        self._look_up = _LookUp((), float("-inf"))
 
     def is_admin(self, token: str) -> bool:
         digest = digest_of(token)
-        lookup = self._looked
+        lookup = self._look_up
         if self._now_s() - lookup.at_s < TRUSTED_S and _among(digest, lookup.digests):
             return True
         looked_up_s = self._now_s()
         with self._database.read() as connection:
-            self._looked = _Looked(_live(connection), looked_up_s)
-        return _among(digest, self._looked.digests)
+            self._look_up = _LookUp(_live(connection), looked_up_s)
+        return _among(digest, self._look_up.digests)
 
 
 def _among(digest: str, digests: tuple[str, ...]) -> bool:

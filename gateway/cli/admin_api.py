@@ -36,7 +36,7 @@ def admin_client(url: str, token: str) -> httpx.Client:
     return httpx.Client(base_url=base, headers={"authorization": f"Bearer {token}"}, timeout=timeout)
 
 
-def ask(
+def send_request(
     client: httpx.Client, method: str, path: str, body: Mapping[str, Any] | None = None, **headers: str
 ) -> httpx.Response:
     """Return the gateway's answer.

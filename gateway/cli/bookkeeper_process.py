@@ -16,7 +16,7 @@ from gateway.ledger.database import Database
 from gateway.ledger.installation import currency_of
 from gateway.redaction import log_to_stderr
 from gateway.runtime import valkey
-from gateway.runtime.parent_death import Stop, told_to_stop
+from gateway.runtime.parent_death import Stop, stop_requested
 from gateway.settings import Settings, read_settings
 
 app = typer.Typer()
@@ -36,9 +36,9 @@ def bookkeeper(
 async def _keep_books(settings: Settings, watch_fd: int, valkey_socket: Path | None) -> None:
     with closing(Database(settings.ledger_url)) as database, suppress(MeteringUnavailable):
         # Any process may have started the bookkeeper, with any settings.
-        currency_of(database, settings.given_currency, settings.currency)
+        currency_of(database, settings.configured_currency, settings.currency)
     stop = threading.Event()
-    stop_signal = asyncio.create_task(told_to_stop(watch_fd))
+    stop_signal = asyncio.create_task(stop_requested(watch_fd))
     stop_signal.add_done_callback(lambda _: stop.set())
     await asyncio.to_thread(books.run, settings, stop)
     if valkey_socket is not None and await stop_signal is Stop.ALONE:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from gateway.catalog.api_key_rows import OWN
-from gateway.cli.admin_api import Token, Url, admin_client, ask, problem, refusal
+from gateway.cli.admin_api import Token, Url, admin_client, problem, refusal, send_request
 from gateway.cli.books import adjusting
 from gateway.cli.file_arguments import STANDARD, name_of, parsed
 from gateway.cli.progress import timed
@@ -69,7 +69,7 @@ def add(
     with admin_client(url, token) as client, KeptKeys(out) as key_file, timed(f"Creating {len(customers)} customers"):
         for first in range(0, len(customers), AT_ONCE):
             body = {"upsert": True, "customers": customers[first : first + AT_ONCE]}
-            answer = ask(client, "POST", "/admin/customers/bulk", body)
+            answer = send_request(client, "POST", "/admin/customers/bulk", body)
             key_file.add((answer.json() if answer.is_success else problem(answer).get("saved") or {}).get("data", []))
             if not answer.is_success:
                 created, keys = key_file.created

@@ -21,10 +21,10 @@ from gateway.clock import now_ms
 from gateway.demo.loop import Loop, Price
 from gateway.demo.screen import Board
 from gateway.demo.simulated_customers import law_of
-from gateway.demo.story import Stage, hurried, tell
+from gateway.demo.story import Stage, hurried, run_story
 from gateway.errors import StartupError
 from gateway.redaction import log_to_stderr
-from gateway.runtime.parent_death import told_to_stop
+from gateway.runtime.parent_death import stop_requested
 from gateway.settings import PROGRAM, Settings
 from gateway.simulator.model_server import Law
 from pricing.market.market import read_market
@@ -134,7 +134,7 @@ async def _demo(
     market_json = json.loads((PACKAGES / market).read_text("utf-8"))
     law = law_of(read_market(market_json))
     stop_gateway, stop_story = asyncio.Event(), asyncio.Event()
-    stop_signal = asyncio.create_task(told_to_stop(None))
+    stop_signal = asyncio.create_task(stop_requested(None))
     stop_signal.add_done_callback(lambda _: stop_story.set())
     ready: asyncio.Future[Serving] = asyncio.get_running_loop().create_future()
     gateway = asyncio.create_task(run_gateway(settings, stop_gateway, ready.set_result, hurried(law, speed)))
@@ -149,11 +149,11 @@ async def _demo(
                 asyncio.get_running_loop().call_later(seconds, stop_story.set)
             stage = _stage(ready.result(), menu, market, law, token, speed)
             if learns and seconds is not None:
-                agrees = await Loop(stage, market_json, _price_in(settings.data_dir), Terminal()).tell(
+                agrees = await Loop(stage, market_json, _price_in(settings.data_dir), Terminal()).run(
                     stop_story, seconds
                 )
             else:
-                agrees = await tell(stage, Terminal(), with_traffic, stop_story)
+                agrees = await run_story(stage, Terminal(), with_traffic, stop_story)
     finally:
         stop_signal.cancel()
         stop_gateway.set()

@@ -86,9 +86,9 @@ def examine() -> Iterator[Finding]:
         return
     yield Finding("settings", Verdict.OK, f"{settings.mode} {settings.model}, data in {settings.data_dir.absolute()}.")
     yield judge_files(files_allowed())
-    yield from asyncio.run(_look_at_redis(settings))
-    yield _look_at_ledger(settings)
-    yield _look_at_upstream(settings)
+    yield from asyncio.run(_check_redis(settings))
+    yield _check_ledger(settings)
+    yield _check_upstream(settings)
     if (usage := judge_recount(add_up(settings.metrics_dir))) is not None:
         yield usage
 
@@ -173,15 +173,15 @@ def judge_upstream(status: int, models: Sequence[str], settings: Settings, engin
     return Finding("upstream", Verdict.OK, f"{settings.upstream_url} answers{suffix}.")
 
 
-async def _look_at_redis(settings: Settings) -> list[Finding]:
+async def _check_redis(settings: Settings) -> list[Finding]:
     try:
         async with reached(settings) as url:
-            return await asyncio.to_thread(_ask_redis, url)
+            return await asyncio.to_thread(_query_redis, url)
     except StartupError as error:
         return [Finding("redis", Verdict.MISSING, error.message)]
 
 
-def _ask_redis(url: str) -> list[Finding]:
+def _query_redis(url: str) -> list[Finding]:
     try:
         with connect(url) as client:
             before = now_s()
@@ -207,7 +207,7 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _look_at_ledger(settings: Settings) -> Finding:
+def _check_ledger(settings: Settings) -> Finding:
     with closing(Database(settings.ledger_url)) as database:
         if database.is_sqlite and settings.database_url is None and not _ledger_file(settings).exists():
             return Finding("ledger", Verdict.OK, "none yet; `tokencap serve` makes it.")
@@ -222,7 +222,7 @@ def _ledger_file(settings: Settings) -> Path:
     return Path(settings.ledger_url.removeprefix("sqlite:///"))
 
 
-def _look_at_upstream(settings: Settings) -> Finding:
+def _check_upstream(settings: Settings) -> Finding:
     if settings.upstream_url == "simulated":
         sentence = "simulated; set TOKENCAP_UPSTREAM_URL to sell a model."
         return Finding("upstream", Verdict.OK, sentence)

@@ -24,7 +24,7 @@ from gateway.runtime import sockets
 from gateway.runtime.data_directory import claimed
 from gateway.runtime.installation_check import opened
 from gateway.runtime.orphans import retire
-from gateway.runtime.parent_death import told_to_stop
+from gateway.runtime.parent_death import stop_requested
 from gateway.runtime.restarts import finished
 from gateway.runtime.supervisor import LAW, SETTLE_S, Supervisor
 from gateway.settings import PROGRAM, Settings, read_settings
@@ -54,7 +54,7 @@ def serve(
 
 async def _serve(read: Callable[[], Settings]) -> None:
     stop, reload = asyncio.Event(), asyncio.Event()
-    stop_signal = asyncio.create_task(told_to_stop(None))
+    stop_signal = asyncio.create_task(stop_requested(None))
     stop_signal.add_done_callback(lambda _: stop.set())
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
     await run_gateway(read(), stop, _announce, reload=Reload(reload, read))
@@ -94,7 +94,7 @@ async def run_gateway(
         identity, currency = opened(
             database,
             settings.data_dir,
-            currency=settings.given_currency,
+            currency=settings.configured_currency,
             default_currency=settings.currency,
             new_id=lambda: f"ins_{secrets.token_hex(16)}",
             now_ms=now_ms(),

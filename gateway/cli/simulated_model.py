@@ -15,7 +15,7 @@ from gateway.runtime import sockets
 from gateway.runtime.http.connections import Door
 from gateway.runtime.http.limits import HttpLimits
 from gateway.runtime.http.server import serve
-from gateway.runtime.parent_death import told_to_stop
+from gateway.runtime.parent_death import stop_requested
 from gateway.settings import read_settings
 from gateway.simulator.engines import QUIRKS
 from gateway.simulator.model_server import Law, build
@@ -62,4 +62,4 @@ def simulate(
     listener = sockets.listen(host, port) if fd is None else socket.socket(fileno=fd)
     if fd is None:
         print(f"The simulated model answers at {sockets.url_of(listener)}/v1", flush=True)
-    uvloop.run(serve([(served, listener)], told_to_stop(watch_fd), SHUTDOWN_S, partial(Door, LIMITS)))
+    uvloop.run(serve([(served, listener)], stop_requested(watch_fd), SHUTDOWN_S, partial(Door, LIMITS)))

@@ -15,7 +15,7 @@ from gateway.redaction import log_to_stderr
 from gateway.runtime.http.connections import Door
 from gateway.runtime.http.limits import limits_of
 from gateway.runtime.http.server import serve
-from gateway.runtime.parent_death import told_to_stop
+from gateway.runtime.parent_death import stop_requested
 from gateway.settings import read_settings
 
 app = typer.Typer()
@@ -37,7 +37,7 @@ def worker(
         served.append((built.admin, socket.socket(fileno=admin_fd)))
 
     async def until() -> None:
-        await told_to_stop(watch_fd)
+        await stop_requested(watch_fd)
         built.health.is_stopping = True
 
     doors = partial(Door, limits_of(settings), count=partial(built.counters.add, REFUSALS))

@@ -27,21 +27,21 @@ ENDED_BY_ITSELF = "complete"
 class Figure:
     """A figure as the menu expects it and as the ledger has it.
 
-    ``error`` is the standard error of ``seen`` if the menu is correct; 0 where chance has no part in it.
+    ``error`` is the standard error of ``observed`` if the menu is correct; 0 where chance has no part in it.
     """
 
     name: str
     expected: float
-    seen: float
+    observed: float
     error: float
     shown: Callable[[float], str]
 
     @property
     def z(self) -> float:
-        """How many standard errors ``seen`` is off."""
-        if self.seen == self.expected:
+        """How many standard errors ``observed`` is off."""
+        if self.observed == self.expected:
             return 0.0
-        off = self.seen - self.expected
+        off = self.observed - self.expected
         return off / self.error if self.error else math.copysign(math.inf, off)
 
     @property
@@ -52,7 +52,7 @@ class Figure:
         return [
             self.name,
             self.shown(self.expected),
-            self.shown(self.seen),
+            self.shown(self.observed),
             self.shown(2 * self.error) if self.error else "exact",
             f"{self.z:+.1f}",
         ]

@@ -67,14 +67,14 @@ class Loop:
 
     def __init__(self, stage: Stage, market: Mapping[str, Any], price: Price, screen: Screen) -> None:
         self._stage = stage
-        self._given = dict(market)
+        self._market_json = dict(market)
         self._market = read_market(market)
         self._law = stage.law
         self._price = price
         self._screen = screen
         self._chance = Random(stage.now_ms())  # noqa: S311 - a rhythm, not a secret
 
-    async def tell(self, stop: asyncio.Event, seconds: float) -> bool:
+    async def run(self, stop: asyncio.Event, seconds: float) -> bool:
         """Run until ``stop`` is set; return whether all charges are correct and the ledger agrees with the model.
 
         Raises:
@@ -140,7 +140,7 @@ class Loop:
         """Price the true market and the guessed market, sell the guess; return the best menu and the menu on sale."""
         pace = {"tokens_per_s": self._law.tokens_per_s, "first_token_s": self._law.first_token_s}
         types = [{"urgency_per_s": max(self._market.urgency_per_s), "share": 1}]
-        guess = await self._price({**self._given, **pace, "types": types})
+        guess = await self._price({**self._market_json, **pace, "types": types})
         sold = await operator.sell(guess, {TRIAL: guess["tiers"][-1]["name"]})
         self._screen.say(
             f"Answers begin after {self._law.first_token_s:.2g} s and come at {self._law.tokens_per_s:.0f} tokens a "
@@ -150,7 +150,7 @@ class Loop:
             *tier_lines(guess),
             "",
         )
-        return await self._price({**self._given, **pace}), sold
+        return await self._price({**self._market_json, **pace}), sold
 
     async def _sign_up(self, operator: Operator) -> list[Account]:
         known = await operator.customers()

@@ -38,34 +38,34 @@ class Operator:
         """
         version = menu["version"]
         if not (await self._request("GET", f"/admin/menus/{version}")).is_success:
-            await self._ask("POST", "/admin/menus", json=menu)
+            await self._json("POST", "/admin/menus", json=menu)
         shown = await self._request("GET", "/v1/menu")
         if not shown.is_success or shown.json()["version"] != version:
-            await self._ask(
+            await self._json(
                 "POST", f"/admin/menus/{version}/publish", json={"effective": "now", "moves": dict(moves or {})}
             )
         return await self.on_sale()
 
     async def type_tier(self, tier: Tier) -> None:
         """Sell a tier that is entered by hand."""
-        await self._ask("PUT", f"/admin/tiers/{tier.name}", json={"price_nanousd": tier.price_nanousd})
+        await self._json("PUT", f"/admin/tiers/{tier.name}", json={"price_nanousd": tier.price_nanousd})
 
     async def give_tier(self, customer: str, tier: str | None) -> None:
         """Give a customer a tier that it did not choose, or none."""
-        await self._ask("PUT", f"/admin/customers/{customer}/tier", json={"tier": tier, "effective": "now"})
+        await self._json("PUT", f"/admin/customers/{customer}/tier", json={"tier": tier, "effective": "now"})
 
     async def recompute(self, run_input: Mapping[str, Any]) -> str:
         """Request a pricing run and return its id."""
-        run = await self._ask("POST", "/admin/pricing/runs", json=dict(run_input))
+        run = await self._json("POST", "/admin/pricing/runs", json=dict(run_input))
         return str(run["id"])
 
     async def run(self, run_id: str) -> Any:
         """Return a pricing run in its present state."""
-        return await self._ask("GET", f"/admin/pricing/runs/{run_id}")
+        return await self._json("GET", f"/admin/pricing/runs/{run_id}")
 
     async def on_sale(self) -> Menu:
         """Return the public menu."""
-        return Menu.from_json(await self._ask("GET", "/v1/menu"))
+        return Menu.from_json(await self._json("GET", "/v1/menu"))
 
     async def customers(self) -> dict[str, str]:
         """Return the ids of the customers with an ``external_id``, by that id."""
@@ -77,12 +77,12 @@ class Operator:
 
     async def sign_up(self, name: str, external_id: str) -> str:
         """Create a customer, who has no tier yet, and return its id."""
-        customer = await self._ask("POST", "/admin/customers", json={"name": name, "external_id": external_id})
+        customer = await self._json("POST", "/admin/customers", json={"name": name, "external_id": external_id})
         return str(customer["id"])
 
     async def new_key(self, customer: str) -> str:
         """Return a new key, which is shown only here."""
-        created = await self._ask("POST", f"/admin/customers/{customer}/keys", json={"name": "demo"})
+        created = await self._json("POST", f"/admin/customers/{customer}/keys", json={"name": "demo"})
         return str(created["key"])
 
     def usage(self, from_ms: int) -> AsyncIterator[UsageRecord]:
@@ -93,14 +93,14 @@ class Operator:
         cursor: str | None = None
         while True:
             more = {} if cursor is None else {"cursor": cursor}
-            page = await self._ask("GET", path, params={**query, "limit": 1000, **more})
+            page = await self._json("GET", path, params={**query, "limit": 1000, **more})
             for row in page["data"]:
                 yield row
             cursor = page["next_cursor"]
             if cursor is None:
                 return
 
-    async def _ask(self, method: str, path: str, **more: Any) -> Any:
+    async def _json(self, method: str, path: str, **more: Any) -> Any:
         response = await self._request(method, path, **more)
         if not response.is_success:
             raise StartupError(f"{method} {path} was answered {response.status_code}: {response.text[:300]}")

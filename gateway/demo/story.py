@@ -62,7 +62,7 @@ def hurried(law: Law, speed: float) -> Law:
     return replace(law, tokens_per_s=law.tokens_per_s * speed, first_token_s=law.first_token_s / speed)
 
 
-async def tell(stage: Stage, screen: Screen, with_traffic: bool, stop: asyncio.Event) -> bool:
+async def run_story(stage: Stage, screen: Screen, with_traffic: bool, stop: asyncio.Event) -> bool:
     """Run the demo until ``stop`` is set; return whether both comparisons at its end agree.
 
     Raises:

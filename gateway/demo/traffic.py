@@ -88,7 +88,7 @@ class Traffic:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         headers = customer.first_call_headers
         try:
-            response = await self._heard(customer.person, body, headers)
+            response = await self._read_answer(customer.person, body, headers)
         except TimeoutError:
             row.calls += 1
             row.left += 1
@@ -103,7 +103,7 @@ class Traffic:
         else:
             _note_whole(row, response)
 
-    async def _heard(self, person: Person, body: dict[str, Any], headers: dict[str, str]) -> httpx.Response:
+    async def _read_answer(self, person: Person, body: dict[str, Any], headers: dict[str, str]) -> httpx.Response:
         """Return the answer, read to its end.
 
         Raises:

@@ -12,9 +12,9 @@ from gateway.catalog import menu_rows
 from gateway.clock import written
 from gateway.errors import StartupError
 from gateway.ledger.database import Database
-from gateway.repricing.estimating import given_of
+from gateway.repricing.estimating import stated_inputs
 from gateway.repricing.experiments import Tried, to_try
-from gateway.repricing.observed import menu_bodies, seen_in_ledger
+from gateway.repricing.observed import ledger_statistics, menu_bodies
 from gateway.repricing.starters import starter_market
 from pricing.certificate import verify
 from pricing.estimate.as_market import discounts_of, market_of, priced
@@ -38,7 +38,7 @@ TIERS = 3
 """The number of tiers that are drafted where no menu is in force yet."""
 
 Json = dict[str, Any]
-Tell = Callable[[str, int], None]
+Report = Callable[[str, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Found:
     arms: tuple[Json, ...] = ()
 
 
-def draft(database: Database, currency: str, request: Mapping[str, Any], now_ms: int, report: Tell) -> Found:
+def draft(database: Database, currency: str, request: Mapping[str, Any], now_ms: int, report: Report) -> Found:
     """Return a draft made from the customers' behaviour in the ledger.
 
     Args:
@@ -76,10 +76,10 @@ def draft(database: Database, currency: str, request: Mapping[str, Any], now_ms:
     """
     report("adding up the ledger", 5)
     since = 0 if request["days"] is None else now_ms - request["days"] * DAY_MS
-    statistics, menus = seen_in_ledger(database, now_ms, since_ms=max(0, since))
+    statistics, menus = ledger_statistics(database, now_ms, since_ms=max(0, since))
     report("estimating the market", 25)
     given = replace(
-        _given(database, request),
+        _stated_inputs(database, request),
         currency=currency,
         lengths_may_differ=request["lengths_may_differ"],
         without_holders=request["without_holders"],
@@ -124,7 +124,7 @@ def _moves(draft_menu: Json, becomes: Mapping[str, str | None]) -> dict[str, str
     return {old: new for old, new in becomes.items() if new is not None and old not in names}
 
 
-def _given(database: Database, request: Mapping[str, Any]) -> Given:
+def _stated_inputs(database: Database, request: Mapping[str, Any]) -> Given:
     if request["assumed"] is not None:
         assumed: Market | None = starter_market(request["assumed"])
     else:
@@ -132,7 +132,7 @@ def _given(database: Database, request: Mapping[str, Any]) -> Given:
         assumed = read_market(bodies[0]["market"]) if bodies else None
     try:
         is_estimated = request["estimate_value"]
-        return given_of(
+        return stated_inputs(
             assumed, request["value_nanousd"], request["cost_nanousd_per_token"], None, is_estimated=is_estimated
         )
     except StartupError as error:

@@ -25,7 +25,7 @@ REASONS = {
 }
 
 
-def given_of(
+def stated_inputs(
     assumed: Market | None,
     value: float | None,
     cost: float | None,

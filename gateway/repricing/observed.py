@@ -20,7 +20,7 @@ from pricing.estimate.observations.statistics import Statistics
 from pricing.menus.menu import Menu
 
 
-def seen_in_ledger(
+def ledger_statistics(
     database: Database, now_ms: int, *, since_ms: int = 0, report: Callable[[int], object] = unheard
 ) -> tuple[Statistics, dict[str, Menu]]:
     """Add to a ledger's sums the records since the last time, and return its statistics and its menus.

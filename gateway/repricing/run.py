@@ -60,10 +60,10 @@ class Work:
         self._database = database
         self._settings = settings
         self._taken = taken
-        self._asked = RunInput(**taken.asked).model_dump()  # fills in the fields that the request left out
+        self._request = RunInput(**taken.asked).model_dump()  # fills in the fields that the request left out
         self._doing = ("starting", 0)
 
-    def tell(self, step: str, percent: int) -> None:
+    def report(self, step: str, percent: int) -> None:
         """Record the present step; the next beat reports it."""
         self._doing = (step, percent)
 
@@ -116,13 +116,13 @@ class Work:
     def _found(self) -> Any:
         from gateway.repricing.drafting import draft  # noqa: PLC0415 - numpy loads only once there is something to compute
 
-        return draft(self._database, self._settings.currency, self._asked, now_ms(), self.tell)
+        return draft(self._database, self._settings.currency, self._request, now_ms(), self.report)
 
     def _keep(
         self, draft: dict[str, Any], held_back: str | None, moves: dict[str, str], result: dict[str, Any]
     ) -> None:
         """Add the draft to the menus, and put it in force if requested and not held back: all or nothing."""
-        request, reason = self._asked, held_back
+        request, reason = self._request, held_back
         all_moves = {**moves, **request["moves"]} if request["publish"] != "no" and held_back is None else None
         try:
             with self._database.write() as connection:
@@ -150,7 +150,7 @@ class Work:
         menu_rows.hold_still(connection, to_publish=True)
         menu = menu_rows.known_or_added(connection, draft, source="mechanism", created=now)
         if moves is not None:
-            effective: Effective = self._asked["publish"]
+            effective: Effective = self._request["publish"]
             published = menu_rows.publish(connection, menu, now_ms=now, effective=effective, moves=moves).at
             after = {"effective": effective, "moves": moves, "run": self._taken.id}
             audit_rows.record(

@@ -46,7 +46,7 @@ class Scheduler:
         self._now_ms = now_ms
         self._new_id = new_id
         self._every_ms = None if every_h is None else int(every_h * HOUR_MS)
-        self._asked = dict(asked or {})
+        self._request = dict(asked or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._taken: Taken | None = None
 
@@ -64,7 +64,7 @@ class Scheduler:
             last = run_rows.last_created(connection)
             is_waiting = run_rows.is_waiting(connection, now)
         if self._every_ms is not None and (last is None or now - last >= self._every_ms):
-            self._ask(now, last)
+            self._queue(now, last)
             is_waiting = True
         return is_waiting and self._take(now)
 
@@ -103,14 +103,14 @@ class Scheduler:
             run_rows.release(connection, self._taken, self._now_ms())
         self._taken = None
 
-    def _ask(self, now: int, last: int | None) -> None:
+    def _queue(self, now: int, last: int | None) -> None:
         """Request a run, unless another gateway has done so meanwhile."""
         run_id = self._new_id()
         with self._database.write() as connection:
             run_rows.hold_still(connection)
             if run_rows.last_created(connection) != last:
                 return
-            run_rows.queue(connection, id=run_id, created=now, actor=SCHEDULE, asked=self._asked)
+            run_rows.queue(connection, id=run_id, created=now, actor=SCHEDULE, asked=self._request)
             audit_rows.record(
                 connection,
                 time=now,
@@ -118,5 +118,5 @@ class Scheduler:
                 action="pricing.run",
                 target=run_id,
                 before=None,
-                after=self._asked,
+                after=self._request,
             )

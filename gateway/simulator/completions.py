@@ -10,21 +10,21 @@ from gateway.simulator.request import (
     CHOICES_MAX,
     CheckedRequest,
     flag,
-    given_to,
+    integer_in,
     limit_in,
+    payload_for,
     prompt_tokens,
     seed_in,
-    usage_asked,
-    whole_in,
+    usage_requested,
     within_context,
 )
 
 
 def read(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
     """Return a completion's checked request; a prompt in tokens has the tokens that it lists."""
-    payload = given_to(body, model)
+    payload = payload_for(body, model)
     prompts = _prompts(payload.get("prompt"))
-    include, continuous = usage_asked(payload)
+    include, continuous = usage_requested(payload)
     tokens = sum(
         len(prompt) if isinstance(prompt, list) else prompt_tokens([{"content": prompt}], []) for prompt in prompts
     )
@@ -33,7 +33,7 @@ def read(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
             model=model,
             prompt_tokens=tokens,
             limit=limit_in(payload, "max_tokens") or 16,
-            choices=(whole_in(payload, "n", maximum=CHOICES_MAX) or 1) * len(prompts),
+            choices=(integer_in(payload, "n", maximum=CHOICES_MAX) or 1) * len(prompts),
             stream=flag(payload, "stream"),
             include_usage=include,
             continuous_usage=continuous,

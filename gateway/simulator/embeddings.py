@@ -9,14 +9,14 @@ from typing import Any
 
 from gateway.errors import BadRequest
 from gateway.simulator.reply import Reply, to_json
-from gateway.simulator.request import CheckedRequest, given_to, prompt_tokens, within_context
+from gateway.simulator.request import CheckedRequest, payload_for, prompt_tokens, within_context
 
 DIMENSIONS = 8
 
 
 def read(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
     """Return the checked request. A text in tokens has the tokens that it lists."""
-    payload = given_to(body, model)
+    payload = payload_for(body, model)
     texts = payload.get("input")
     if isinstance(texts, str) or (isinstance(texts, list) and texts and all(type(item) is int for item in texts)):
         texts = [texts]

@@ -37,7 +37,7 @@ class Quirks:
     names_length: bool = False
     """Whether its list of models has the model's length, and a longer limit is refused."""
 
-    def heard(self, body: bytes) -> bytes:
+    def without_ignored(self, body: bytes) -> bytes:
         """Return a body without the fields that this engine ignores.
 
         Raises:

@@ -11,12 +11,12 @@ from gateway.simulator.request import (
     CheckedRequest,
     flag,
     form_in,
-    given_to,
+    integer_in,
     is_list_of_objects,
+    payload_for,
     prompt_tokens,
     results_in,
     tool_for,
-    whole_in,
     within_context,
 )
 
@@ -31,22 +31,22 @@ REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 def read(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
     """Return the checked request of a message."""
-    payload = given_to(body, model)
-    limit = whole_in(payload, "max_tokens", maximum=None)
+    payload = payload_for(body, model)
+    limit = integer_in(payload, "max_tokens", maximum=None)
     if limit is None:
         raise BadRequest("max_tokens is required.", param="max_tokens")
-    return _asked(payload, model, context_tokens, limit)
+    return _checked_request(payload, model, context_tokens, limit)
 
 
 def read_count(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
     """Return the checked request of a token count."""
-    payload = given_to(body, model)
+    payload = payload_for(body, model)
     if {"max_tokens", "stream"} & payload.keys():
         raise BadRequest("Extra inputs are not permitted.")
-    return _asked(payload, model, context_tokens, None)
+    return _checked_request(payload, model, context_tokens, None)
 
 
-def _asked(payload: dict[str, Any], model: str, context_tokens: int, limit: int | None) -> CheckedRequest:
+def _checked_request(payload: dict[str, Any], model: str, context_tokens: int, limit: int | None) -> CheckedRequest:
     messages = _messages(payload.get("messages"))
     tools = payload.get("tools") or []
     if not is_list_of_objects(tools) or not all(isinstance(tool.get("name"), str) for tool in tools):

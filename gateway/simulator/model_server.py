@@ -147,7 +147,7 @@ class _Simulator:
     async def _complete(self, wire_format: Format, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request: read it, decide the complete answer, then send it at its pace."""
         model = self._law.embedding_model if wire_format.embeds else self._law.model
-        request = wire_format.read(self._quirks.heard(await _body(receive)), model, self._law.context_tokens)
+        request = wire_format.read(self._quirks.without_ignored(await _body(receive)), model, self._law.context_tokens)
         start = asyncio.get_running_loop().time()
         request = self._recall(
             replace(request, continuous_usage=request.continuous_usage and self._quirks.continuous_usage)

@@ -70,14 +70,14 @@ class Form:
 
     tokens: int
     finish: str
-    said: tuple[str, ...]
+    text_tokens: tuple[str, ...]
 
     def deltas(self) -> Iterator[bytes]:
         for piece in self.pieces():
             yield to_json({"content": piece})
 
     def pieces(self) -> Iterator[str]:
-        return islice(self.said, self.tokens)
+        return islice(self.text_tokens, self.tokens)
 
     def message(self) -> dict[str, Any]:
         return {"role": "assistant", "content": "".join(self.pieces()), "refusal": None}

@@ -61,16 +61,16 @@ def read(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
         BadRequest: the body is malformed, a limit is no positive whole number, or prompt and limit exceed the context.
         ModelNotFound: the body names another model than ``model``.
     """
-    payload = given_to(body, model)
+    payload = payload_for(body, model)
     messages = messages_in(payload.get("messages"))
     tools = _tools(payload.get("tools"))
-    include, continuous = usage_asked(payload)
+    include, continuous = usage_requested(payload)
     return within_context(
         CheckedRequest(
             model=model,
             prompt_tokens=prompt_tokens(messages, tools),
             limit=limit_in(payload, "max_tokens", "max_completion_tokens"),
-            choices=whole_in(payload, "n", maximum=CHOICES_MAX) or 1,
+            choices=integer_in(payload, "n", maximum=CHOICES_MAX) or 1,
             stream=flag(payload, "stream"),
             include_usage=include,
             continuous_usage=continuous,
@@ -83,7 +83,7 @@ def read(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
     )
 
 
-def given_to(body: bytes, model: str) -> dict[str, Any]:
+def payload_for(body: bytes, model: str) -> dict[str, Any]:
     """Return the object in a body that is meant for ``model``."""
     payload = _object(body)
     if not isinstance(payload.get("model"), str):
@@ -95,11 +95,11 @@ def given_to(body: bytes, model: str) -> dict[str, Any]:
 
 def limit_in(payload: Mapping[str, Any], *names: str) -> int | None:
     """Return the smallest of the limits in a request."""
-    limits = [whole_in(payload, name, maximum=None) for name in names]
+    limits = [integer_in(payload, name, maximum=None) for name in names]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def usage_asked(payload: Mapping[str, Any]) -> tuple[bool, bool]:
+def usage_requested(payload: Mapping[str, Any]) -> tuple[bool, bool]:
     """Return whether a stream reports its usage, at the end and in each chunk."""
     options = _stream_options(payload)
     include = flag(options, "include_usage")
@@ -258,7 +258,7 @@ def flag(payload: Mapping[str, Any], name: str) -> bool:
     return bool(value)
 
 
-def whole_in(payload: Mapping[str, Any], name: str, maximum: int | None) -> int | None:
+def integer_in(payload: Mapping[str, Any], name: str, maximum: int | None) -> int | None:
     value = payload.get(name)
     if value is None:
         return None

@@ -11,9 +11,9 @@ from gateway.simulator.request import (
     CheckedRequest,
     flag,
     form_in,
-    given_to,
     is_list_of_objects,
     limit_in,
+    payload_for,
     prompt_tokens,
     results_in,
     seed_in,
@@ -29,9 +29,9 @@ NUMBERS = frozenset({"output_index", "content_index", "logprobs"})
 
 def read(body: bytes, model: str, context_tokens: int) -> CheckedRequest:
     """Return the checked request of a response."""
-    payload = given_to(body, model)
+    payload = payload_for(body, model)
     messages = [*_instructions(payload.get("instructions")), *_messages(payload.get("input"))]
-    tools = [*_tools(payload.get("tools")), *_brought(payload.get("input"))]
+    tools = [*_tools(payload.get("tools")), *_tools_in_items(payload.get("input"))]
     return within_context(
         CheckedRequest(
             model=model,
@@ -104,7 +104,7 @@ def _tools(value: Any) -> list[dict[str, Any]]:
     return value or []
 
 
-def _brought(value: Any) -> list[dict[str, Any]]:
+def _tools_in_items(value: Any) -> list[dict[str, Any]]:
     """Return the tools in the items, such as Codex' first item."""
     items = value if isinstance(value, list) else []
     return [tool for item in items if item.get("type") == "additional_tools" for tool in _tools(item.get("tools"))]

@@ -142,7 +142,7 @@ EXAMPLE = "2026-11-01T00:00:00.000Z"
 Moment = Annotated[str, Field(examples=[EXAMPLE], json_schema_extra={"format": "date-time"})]
 """A time in an answer."""
 
-GivenMoment = Annotated[
+InputMoment = Annotated[
     int,
     BeforeValidator(understood),
     WithJsonSchema(

@@ -25,7 +25,7 @@ ALL_PER_S = 20.0
 """The wrong tokens of all addresses that are answered in a second, beyond the free ones."""
 WAITING_MOST = 200
 ADDRESSES_MOST = 1_024
-TOLD_EVERY_S = 10.0
+LOG_EVERY_S = 10.0
 AUDITED_EVERY_S = 60.0
 
 
@@ -62,10 +62,10 @@ class WrongTokens:
         self._monotonic = monotonic
         self._count = count
         self._sleep = sleep
-        self._seen: OrderedDict[str, _Attempts] = OrderedDict()
+        self._attempts: OrderedDict[str, _Attempts] = OrderedDict()
         self._next_answer_s = 0.0
         self._waiting = 0
-        self._untold, self._told_s = 0, float("-inf")
+        self._unlogged, self._logged_s = 0, float("-inf")
         self._unaudited, self._audited_s = 0, float("-inf")
 
     async def meet(self, address: str) -> None:
@@ -77,7 +77,7 @@ class WrongTokens:
         self._count()
         source, now_s = _place(address), self._monotonic()
         times = self._times(source, now_s)
-        self._tell(source, now_s)
+        self._log(source, now_s)
         await self._audit(source, now_s)
         if times <= FREE:
             return
@@ -93,27 +93,29 @@ class WrongTokens:
 
     def _times(self, source: str, now_s: float) -> int:
         """Count a wrong token of a source in its window; of too many sources, the longest silent is dropped."""
-        attempts = self._seen.pop(source, None)
+        attempts = self._attempts.pop(source, None)
         if attempts is None or now_s - attempts.since_s >= WINDOW_S:
             attempts = _Attempts(0, now_s)
         attempts.count += 1
-        self._seen[source] = attempts
-        if len(self._seen) > ADDRESSES_MOST:
-            self._seen.popitem(last=False)
+        self._attempts[source] = attempts
+        if len(self._attempts) > ADDRESSES_MOST:
+            self._attempts.popitem(last=False)
         return attempts.count
 
-    def _tell(self, source: str, now_s: float) -> None:
-        self._untold += 1
-        if now_s - self._told_s >= TOLD_EVERY_S:
-            log.warning("wrong admin or metrics tokens: %d since this was last said, now from %s", self._untold, source)
-            self._untold, self._told_s = 0, now_s
+    def _log(self, source: str, now_s: float) -> None:
+        self._unlogged += 1
+        if now_s - self._logged_s >= LOG_EVERY_S:
+            log.warning(
+                "wrong admin or metrics tokens: %d since this was last said, now from %s", self._unlogged, source
+            )
+            self._unlogged, self._logged_s = 0, now_s
 
     async def _audit(self, source: str, now_s: float) -> None:
         """Write at most one audit row per AUDITED_EVERY_S; an unavailable ledger changes no answer."""
         self._unaudited += 1
         if now_s - self._audited_s < AUDITED_EVERY_S:
             return
-        after = {"wrong_tokens": self._unaudited, "addresses": len(self._seen)}
+        after = {"wrong_tokens": self._unaudited, "addresses": len(self._attempts)}
         self._unaudited, self._audited_s = 0, now_s
         try:
             await asyncio.to_thread(self._write, f"address:{source}", after)

@@ -65,6 +65,6 @@ class Totals:
             raise Invalid.field("by", f"Totals are by one of {', '.join(FIELD_OF)}.")
         customer = query.customer
         wait_until_booked(self._redis, redis_keys.ALL_BUCKETS if customer is None else [redis_keys.bucket_of(customer)])
-        counted = query.seen(self._database)
+        counted = query.counted(self._database)
         sums: list[dict[str, Any]] = totals_by(self._database, by, counted.span, counted.month)
         return TotalsShown(data=[Total(**group) for group in sums], closed=counted.is_closed)

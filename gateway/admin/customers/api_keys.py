@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
 from gateway.admin.api.idempotency import Actor, Keep, Post, Replies
-from gateway.admin.api.inputs import GivenMoment, Input, Moment, OneLine
+from gateway.admin.api.inputs import Input, InputMoment, Moment, OneLine
 from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
 from gateway.admin.api.problem_json import saved_only
 from gateway.admin.api.routes import AdminServices, Routes
@@ -32,7 +32,7 @@ class NewKey(Input):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "production"}]})
 
     name: OneLine | None = Field(default=None, description="The purpose of the key.", examples=["production"])
-    expires: GivenMoment | None = Field(default=None, description="The key is refused from then on; null means never.")
+    expires: InputMoment | None = Field(default=None, description="The key is refused from then on; null means never.")
 
 
 class Rotation(Input):
@@ -43,7 +43,7 @@ class Rotation(Input):
     overlap_s: int = Field(
         default=0, ge=0, le=MAX_OVERLAP_S, description="How long the old key still works; 0 revokes it at once."
     )
-    expires: GivenMoment | None = Field(
+    expires: InputMoment | None = Field(
         default=None, description="When the new key expires; if omitted, it has the old key's lifetime."
     )
 

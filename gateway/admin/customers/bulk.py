@@ -126,8 +126,8 @@ class Known:
         for key in api_key_rows.of_customers(connection, existing_ids):
             if key.prefix.startswith(OWN):
                 self._own[key.customer, key.name].append(key)
-        self._said: set[tuple[str, str]] = set()
-        self._asked_for: Counter[tuple[str, str | None]] = Counter()
+        self._used_names: set[tuple[str, str]] = set()
+        self._requested_keys: Counter[tuple[str, str | None]] = Counter()
         self._new_rows: dict[str, str] = {}
 
     def customer(self, body: BulkCustomer) -> CustomerRow | None:
@@ -139,18 +139,18 @@ class Known:
         name = body.external_id
         if name is None:
             if self._is_upsert and body.row is not None:
-                self._say("row", body.row, f"The row {body.row!r} is there twice.")
+                self._use_once("row", body.row, f"The row {body.row!r} is there twice.")
             return self._by_row.get(body.row or "")
         message = f"Another customer has the external_id {name!r}."
-        self._say("external_id", name, message)
+        self._use_once("external_id", name, message)
         if name in self._by_name and not self._is_upsert:
             raise AlreadyExists(message)
         return self._by_name.get(name)
 
-    def _say(self, kind: str, name: str, message: str) -> None:
-        if (kind, name) in self._said:
+    def _use_once(self, kind: str, name: str, message: str) -> None:
+        if (kind, name) in self._used_names:
             raise AlreadyExists(message)
-        self._said.add((kind, name))
+        self._used_names.add((kind, name))
 
     def note(self, body: BulkCustomer, customer_id: str) -> None:
         """Note the customer that a row created."""
@@ -168,14 +168,14 @@ class Known:
             AlreadyExists: another customer has a key of this digest, or the request repeats it.
         """
         if key.sha256 is None:
-            position = self._asked_for[customer_id, key.name]
-            self._asked_for[customer_id, key.name] += 1
+            position = self._requested_keys[customer_id, key.name]
+            self._requested_keys[customer_id, key.name] += 1
             same_name = self._own.get((customer_id, key.name), [])
             return same_name[position] if position < len(same_name) else None
         existing = self._by_digest.get(key.sha256)
         is_own = existing is not None and self._is_upsert and existing.customer == customer_id
         message = "There is an API key with this SHA-256 already."
-        self._say("sha256", key.sha256, message)
+        self._use_once("sha256", key.sha256, message)
         if existing is not None and not is_own:
             raise AlreadyExists(message)
         return existing

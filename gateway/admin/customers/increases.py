@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from sqlalchemy import Connection
 
 from gateway.admin.api.idempotency import Actor
-from gateway.admin.api.inputs import GivenMoment, Limits
+from gateway.admin.api.inputs import InputMoment, Limits
 from gateway.admin.api.problem_json import saved_only
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.admin.billing.credits_and_fees import Reason
@@ -36,7 +36,7 @@ class NewIncrease(Limits):
         }
     )
 
-    until: GivenMoment = Field(description="From the first call after this moment on, the limits are as before.")
+    until: InputMoment = Field(description="From the first call after this moment on, the limits are as before.")
     reason: Reason
 
 

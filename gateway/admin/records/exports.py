@@ -74,7 +74,7 @@ class Exports:
         except BadRequest as error:
             raise Invalid.field(error.param or "", error.message) from error
         wait_until_booked(self._redis)
-        counted = query.seen(self._database)
+        counted = query.counted(self._database)
         if not (counted.is_closed or is_open):
             raise PeriodOpen
         span = replace(counted.span, kind=kind, tier=tier, key_id=key, end_user=end_user)

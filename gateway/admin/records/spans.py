@@ -31,7 +31,7 @@ class SpanQuery:
     until: int | None
     period: str | None
 
-    def seen(self, database: Database) -> CountedSpan:
+    def counted(self, database: Database) -> CountedSpan:
         """Return the span as the ledger has it now."""
         if self.period is None:
             is_closed = self.until is not None and all_closed_until(database, self.until, self.customer)
@@ -49,10 +49,10 @@ class CountedSpan:
     is_closed: bool
 
 
-def _asked(period: Period = None, since: From = None, until: To = None, customer: OfCustomer = None) -> SpanQuery:
+def _span_query(period: Period = None, since: From = None, until: To = None, customer: OfCustomer = None) -> SpanQuery:
     if period is not None and (since is not None or until is not None):
         raise Invalid.field("period", "A month is asked for without from and to.")
     return SpanQuery(customer, since, until, period)
 
 
-OfSpan = Annotated[SpanQuery, Depends(_asked)]
+OfSpan = Annotated[SpanQuery, Depends(_span_query)]

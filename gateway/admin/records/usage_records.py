@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Query
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
-from gateway.admin.api.inputs import GivenMoment, OneLine
+from gateway.admin.api.inputs import InputMoment, OneLine
 from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.catalog.problems import Invalid
@@ -25,8 +25,8 @@ def _printed(name: str) -> str:
 
 
 EndUser = Annotated[str, StringConstraints(min_length=1, max_length=END_USER_MOST), AfterValidator(_printed)]
-From = Annotated[GivenMoment | None, Query(alias="from", description="The start, inclusive: `from` ≤ time.")]
-To = Annotated[GivenMoment | None, Query(alias="to", description="The end, exclusive: time < `to`.")]
+From = Annotated[InputMoment | None, Query(alias="from", description="The start, inclusive: `from` ≤ time.")]
+To = Annotated[InputMoment | None, Query(alias="to", description="The end, exclusive: time < `to`.")]
 
 
 class UsageShown(BaseModel):

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import typer
 
-from gateway.cli.admin_api import Token, Url, admin_client, ask, refusal
+from gateway.cli.admin_api import Token, Url, admin_client, refusal, send_request
 
 Customer = Annotated[str, typer.Argument(metavar="CUSTOMER", help="The customer's id.")]
 Amount = Annotated[int, typer.Option("--amount-nanousd", min=1, help="In nano-units: 10^9 are 1 USD.")]
@@ -52,7 +52,7 @@ def prepaid(customer: Customer, amount: Amount, reason: Reason, url: Url, token:
 
 def _put(url: str, token: str, path: str, body: dict[str, Any], key: str | None) -> None:
     with admin_client(url, token) as client:
-        answer = ask(client, "POST", path, body, **({} if key is None else {"idempotency-key": key}))
+        answer = send_request(client, "POST", path, body, **({} if key is None else {"idempotency-key": key}))
     if not answer.is_success:
         raise refusal(answer)
     print(json.dumps(answer.json(), ensure_ascii=False))

@@ -42,10 +42,10 @@ def backup(
             _wait_until_booked(settings)
         copy, verifications = back_up(database, to, now_ms())
     print(f"{to} is the ledger of installation {copy.state.installation} up to record {copy.state.seq}.")
-    tell(verifications)
+    print_verifications(verifications)
 
 
-def tell(verifications: list[Verification]) -> None:
+def print_verifications(verifications: list[Verification]) -> None:
     """Print whether the books of a copy add up; exit 1 where they do not."""
     for verification in verifications:
         if verification.bad is not None:

@@ -51,12 +51,12 @@ def close(
     settings = read_settings()
     with closing(Database(settings.ledger_url)) as database:
         database.check()
-        currency = currency_of(database, settings.given_currency, settings.currency)
+        currency = currency_of(database, settings.configured_currency, settings.currency)
     settings = settings.model_copy(update={"currency": currency})
     with timed(f"Closing {period}"):
         state = asyncio.run(_closed(settings, period, wait_s))
     if state.name != "closed":
-        _tell(period, state)
+        _print_state(period, state)
         raise typer.Exit(1)
     folder = out or Path(f"tokencap-{period}")
     with closing(Database(settings.ledger_url)) as database:
@@ -84,7 +84,7 @@ def _close(settings: Settings, redis_url: str, period: str, wait_s: int | None) 
             time.sleep(PAUSE_S)
 
 
-def _tell(period: str, state: State) -> None:
+def _print_state(period: str, state: State) -> None:
     print(f"{period} is {state.name}: closed of {state.closed} of {state.customers} customers.", file=sys.stderr)
     for waiting in state.waiting_for:
         print(f"{waiting.customer}: {waiting.why}", file=sys.stderr)

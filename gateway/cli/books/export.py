@@ -55,7 +55,7 @@ def export(
     settings = read_settings()
     with closing(Database(settings.ledger_url)) as database:
         database.check()
-        currency_of(database, settings.given_currency, settings.currency)
+        currency_of(database, settings.configured_currency, settings.currency)
         month = None if period is None else Month(database, period, customer)
         is_closed = all_closed_until(database, span.until or 0, customer) if month is None else month.is_closed
         if not (is_closed or is_open):

@@ -57,7 +57,7 @@ def verify(
         verifications = verify_all(database, published)
         dead_letters = count_dead_letters(database)
     for verification in verifications:
-        print("\n".join(_said(verification)))
+        print("\n".join(_lines(verification)))
     if not verifications:
         print("The books are empty.")
     if dead_letters:
@@ -124,7 +124,7 @@ def _rebuild(settings: Settings, redis_url: str, without_missing: bool, book_mis
     with closing(Database(settings.ledger_url)) as database, connect(redis_url) as client:
         database.check()
         refuse_other_redis(client, database)
-        currency = currency_of(database, settings.given_currency, settings.currency)
+        currency = currency_of(database, settings.configured_currency, settings.currency)
         projection = Projection(client)
         recovery = Recovery(
             database,
@@ -144,7 +144,7 @@ def _rebuild(settings: Settings, redis_url: str, without_missing: bool, book_mis
             raise StartupError(str(error)) from error
 
 
-def _said(verification: Verification) -> list[str]:
+def _lines(verification: Verification) -> list[str]:
     name = f"Chain {verification.chain}"
     if verification.bad is not None:
         record = f" ({verification.bad.id})" if verification.bad.id else ""

@@ -73,7 +73,7 @@ def reconcile(
         print(
             json.dumps({**asdict(difference), "day": _day(difference), "difference": difference.difference})
             if as_json
-            else _said(difference)
+            else _line(difference)
         )
     beyond = [difference for difference in differences if abs(difference.share) > within]
     if not as_json:
@@ -133,7 +133,7 @@ def _day(difference: Difference) -> str:
     return written(difference.day)[:10]
 
 
-def _said(difference: Difference) -> str:
+def _line(difference: Difference) -> str:
     return (
         f"{_day(difference)}  {difference.model}  {difference.what}: ours {difference.ours:,}, "
         f"theirs {difference.theirs:,}, {difference.difference:+,} ({difference.share:+.2%}): {difference.cause}."

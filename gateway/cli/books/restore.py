@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.books.backup import tell
+from gateway.cli.books.backup import print_verifications
 from gateway.cli.progress import timed
 from gateway.ledger.database import Database
 from gateway.runtime.backup_archive import restore as restored
@@ -39,4 +39,4 @@ def restore(
         f"Installation {backup.state.installation} is restored as it was at {backup.taken}, "
         f"up to record {backup.state.seq}."
     )
-    tell(verifications)
+    print_verifications(verifications)

@@ -103,15 +103,15 @@ def fit(
         else:
             bodies = [read_object(path, "--menu") for path in menu or ()]
             lines = counted(records_in(usage or (), _lines), "records")
-            statistics = tools.seen_in_records(lines, _menus(bodies), own_tiers=own_tiers, since_ms=since_ms)
-        assumptions = tools.given(_assumed(assumed, bodies), value, cost, on_disconnect, is_estimated=estimate_value)
+            statistics = tools.record_statistics(lines, _menus(bodies), own_tiers=own_tiers, since_ms=since_ms)
+        assumptions = tools.inputs(_assumed(assumed, bodies), value, cost, on_disconnect, is_estimated=estimate_value)
         assumptions = replace(assumptions, lengths_may_differ=may_differ, without_holders=no_holders)
         with timed("Estimating the market"):
             estimate = tools.fit(statistics, assumptions, draws=draws, random=tools.random(seed))
             market = tools.market_of(estimate, tools.priced(estimate))
     except tools.refuses as error:
         raise StartupError(f"No market can be estimated: {error}", exit_code=1) from error
-    _tell(out, market, tools.summary(statistics, estimate))
+    _write_market(out, market, tools.summary(statistics, estimate))
 
 
 def _either(is_wrong: bool, options: str) -> None:
@@ -123,11 +123,11 @@ def _in_ledger(tools: Estimators, database: str, since_ms: int) -> tuple[Statist
     """Return what customers did, from the ledger, and the newest computed menu."""
     with closing(tools.ledger(database)) as ledger, timed("Adding up the ledger"):
         ledger.check()
-        statistics = tools.seen_in_ledger(ledger, now_ms(), since_ms=since_ms)[0]
+        statistics = tools.ledger_statistics(ledger, now_ms(), since_ms=since_ms)[0]
         return statistics, tools.menu_bodies(ledger)
 
 
-def _tell(out: Path, market: Json, summary: list[str]) -> None:
+def _write_market(out: Path, market: Json, summary: list[str]) -> None:
     """Write the market; if it goes to a file, print the summary."""
     text = json.dumps(market, indent=2, ensure_ascii=False) + "\n"
     if out == STANDARD:
@@ -142,11 +142,11 @@ class Estimators:
     """The parts of estimating that need numpy or the ledger."""
 
     ledger: Callable[[str], Database]
-    seen_in_ledger: Callable[..., tuple[Statistics, dict[str, Menu]]]
-    seen_in_records: Callable[..., Statistics]
+    ledger_statistics: Callable[..., tuple[Statistics, dict[str, Menu]]]
+    record_statistics: Callable[..., Statistics]
     menu_bodies: Callable[[Database], list[Json]]
     fit: Callable[..., Estimate]
-    given: Callable[..., Given]
+    inputs: Callable[..., Given]
     priced: Callable[[Estimate], Understated]
     market_of: Callable[[Estimate, Understated], Json]
     summary: Callable[[Statistics, Estimate], list[str]]
@@ -167,11 +167,11 @@ def estimators() -> Estimators:
 
     return Estimators(
         ledger=Database,
-        seen_in_ledger=observed.seen_in_ledger,
-        seen_in_records=records.seen_in_records,
+        ledger_statistics=observed.ledger_statistics,
+        record_statistics=records.seen_in_records,
         menu_bodies=observed.menu_bodies,
         fit=fit,
-        given=estimating.given_of,
+        inputs=estimating.stated_inputs,
         priced=as_market.priced,
         market_of=as_market.market_of,
         summary=estimating.summary,

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import httpx
 
-from gateway.cli.admin_api import ask, problem, refusal
+from gateway.cli.admin_api import problem, refusal, send_request
 from gateway.errors import StartupError
 
 Effective = Literal["now", "next_period"]
@@ -30,13 +30,13 @@ class Publisher:
         Raises:
             StartupError: the gateway refuses the menu, has another menu of this version, or does not answer.
         """
-        answer = ask(self._client, "POST", MENUS, menu)
+        answer = send_request(self._client, "POST", MENUS, menu)
         if answer.is_success:
             return str(answer.json()["version"])
         if problem(answer).get("code") != IS_THERE:
             raise _refusal(answer)
         version = str(menu["version"])
-        existing = ask(self._client, "GET", f"{MENUS}/{quote(version, safe='')}")
+        existing = send_request(self._client, "GET", f"{MENUS}/{quote(version, safe='')}")
         if not existing.is_success:
             raise _refusal(existing)
         if _sold(existing.json()) != _sold(menu):
@@ -50,7 +50,7 @@ class Publisher:
             StartupError: the gateway refuses, or does not answer.
         """
         body = {"effective": effective, "moves": dict(moves)}
-        answer = ask(self._client, "POST", f"{MENUS}/{quote(version, safe='')}/publish", body)
+        answer = send_request(self._client, "POST", f"{MENUS}/{quote(version, safe='')}/publish", body)
         if not answer.is_success:
             raise _refusal(answer)
 

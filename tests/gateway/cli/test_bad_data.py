@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gateway.ledger.database import Database
-from gateway.repricing.observed import seen_in_ledger
+from gateway.repricing.observed import ledger_statistics
 from pricing.estimate.fit import Estimate, fit
 from pricing.estimate.given import Given
 from pricing.estimate.observations.conversations import DAY_MS, IMPOSSIBLE_TIMES, POOLED_MOST, WEEK_MS, CannotEstimate
@@ -60,7 +60,7 @@ def estimated(url: str, records: list[dict[str, Any]], *, since_ms: int = 0) -> 
         kept(url, records, MENU)
     database = Database(url)
     try:
-        seen, _ = seen_in_ledger(database, LATER, since_ms=since_ms)
+        seen, _ = ledger_statistics(database, LATER, since_ms=since_ms)
     finally:
         database.close()
     return fit(seen, GIVEN, draws=4, random=np.random.default_rng(2))

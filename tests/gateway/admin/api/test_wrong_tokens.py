@@ -109,7 +109,7 @@ async def test_what_is_told_and_written_is_bounded(
     ]
     assert '"wrong_tokens":5000' in rows[1].after
     assert len(caplog.records) == 2
-    assert len(wrong._seen) == ADDRESSES_MOST
+    assert len(wrong._attempts) == ADDRESSES_MOST
 
 
 async def test_only_so_many_refusals_wait(database: Database, waits: Waits, services: AdminServices) -> None:

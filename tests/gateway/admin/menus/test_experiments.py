@@ -12,7 +12,7 @@ from gateway.catalog.audit_rows import Audited
 from gateway.catalog.customer_rows import CustomerRow
 from gateway.ledger.book.appender import append
 from gateway.ledger.database import Database
-from gateway.repricing.observed import seen_in_ledger
+from gateway.repricing.observed import ledger_statistics
 from tests.gateway.admin.operator import Operator
 from tests.gateway.cli.commands import tokencap
 from tests.pricing.estimate.simulated import Truth
@@ -110,7 +110,7 @@ async def test_choices_and_refusals_of_new_customers_are_read_under_the_menu_of_
             connection, [Audited(BEGINS + DAY_MS, one, "customer.tier", one, None, None) for one in chose]
         )
 
-    seen, _ = seen_in_ledger(ledger, ENDS)
+    seen, _ = ledger_statistics(ledger, ENDS)
 
     prices = [offer.prices_nanousd for offer in seen.offers]
     control, dearer = (prices.index(tuple(tier["price_nanousd"] for tier in menu["tiers"])) for menu in (SOLD, DEARER))
