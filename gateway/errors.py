@@ -241,11 +241,11 @@ class UpstreamUnavailable(UpstreamError):
 
 
 class UpstreamErrorEvent(UpstreamUnavailable):
-    """The upstream wrote an error into its answer; ``said`` is its JSON, with whatever it reveals of the operator."""
+    """The upstream wrote an error into its answer; ``event`` is its JSON, with whatever it reveals of the operator."""
 
     def __init__(self, error: Any) -> None:
         super().__init__("The upstream failed in the middle of its answer.")
-        self.said = error
+        self.event = error
 
 
 class UpstreamOverloaded(UpstreamError):

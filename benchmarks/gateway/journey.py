@@ -48,7 +48,7 @@ from gateway.serving.tokenizer import SpotChecks, TokenCounter
 from gateway.serving.upstream.client import Upstream
 from gateway.serving.upstream.concurrency import ConcurrencyLimit
 from gateway.serving.upstream.profiles import ANY, PROFILES
-from gateway.serving.upstream.transport import Sent, Sink, untold
+from gateway.serving.upstream.transport import Sent, Sink, ignore_sent
 from pricing.menus.menu import Menu, Tier
 from tests.plain_rules import RULES
 
@@ -155,7 +155,13 @@ class Transport:
         self._answer = kind, answer
 
     async def post(
-        self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float, sent: Sent = untold
+        self,
+        path: str,
+        body: bytes,
+        request_id: str,
+        more: Mapping[str, str],
+        patience_s: float,
+        sent: Sent = ignore_sent,
     ) -> Reply:
         sent()
         return Reply(*self._answer)

@@ -13,12 +13,12 @@ from gateway.serving.caller.api_key import Key
 from gateway.serving.caller.headers import OF_STREAMS, Headers, answer_headers, charge_header
 from gateway.serving.dialects.answers import thread_digests
 from gateway.serving.dialects.answers.stream import Reading
-from gateway.serving.dialects.answers.whole import as_it_came
+from gateway.serving.dialects.answers.whole_answer import with_original_bytes
 from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.dialects.requests.prompt import Prompt
 from gateway.serving.disconnects import Disconnects
 from gateway.serving.json_codec import dumps
-from gateway.serving.meter import Count, count_input, count_output, finish_of, outcome, said_input
+from gateway.serving.meter import Count, count_input, count_output, finish_of, outcome, reported_input
 from gateway.serving.tokenizer import SpotChecks, TokenCounter
 
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
@@ -56,14 +56,14 @@ class Call:
     """The prompt's text, where there is a tokenizer to count it."""
     is_kept = False
     """Whether the answer is kept for a repeated request."""
-    came_to = UNANSWERED
+    final_outcome = UNANSWERED
     is_checked = False
     """Whether the output is to be counted again, beside the upstream's count."""
     has_left = False
     """Whether the caller has left."""
     _recounted: int | None = None
     _input_recounted: int | None = None
-    _asked_at: float | None = None
+    _sent_at: float | None = None
     _left_at: float | None = None
     _is_drained = False
     _has_place = False  # among the answers that are read on
@@ -73,7 +73,7 @@ class Call:
         self, live: Live, request: Parameters, key: Key, disconnects: Disconnects, monotonic: Callable[[], float]
     ) -> None:
         self.live = live
-        self.wanted = request
+        self.request = request
         self.content_type = EVENT_STREAM if request.stream else JSON
         self._key = key
         self._disconnects = disconnects
@@ -83,7 +83,7 @@ class Call:
     @property
     def headers(self) -> Headers:
         """The headers of the answer, whole or streamed."""
-        return [*answer_headers(self.live.hold, self.wanted.dropped), *(OF_STREAMS if self.wanted.stream else ())]
+        return [*answer_headers(self.live.hold, self.request.dropped), *(OF_STREAMS if self.request.stream else ())]
 
     def begin(self, reading: Reading) -> Reading:
         """Note that the upstream answers."""
@@ -93,18 +93,18 @@ class Call:
             self._note_owed_input()
         return reading
 
-    def note_asked(self) -> None:
+    def note_sent(self) -> None:
         """Note that the request goes to the upstream: from now on tokens may be made."""
-        self._asked_at = self._monotonic()
+        self._sent_at = self._monotonic()
 
-    def goes_on(self) -> float:
+    def note_disconnect(self) -> float:
         """Note that the caller has left; return for how many seconds its answer is read on, 0 for not at all."""
         self.has_left, self._left_at = True, self._monotonic()
         self.live.counting = self._count
         if self.reading is not None:
             self._note_owed_input()
-        self._is_drained = self._asked_at is not None and not self._is_told
-        seconds = self._disconnects.goes_on(is_awaited=self._is_drained)
+        self._is_drained = self._sent_at is not None and not self._is_usage_known
+        seconds = self._disconnects.read_on_s(is_awaited=self._is_drained)
         self._has_place = seconds > 0
         return seconds
 
@@ -116,12 +116,12 @@ class Call:
 
     def _note_owed_input(self) -> None:
         """Have the hold record that its input is owed: the upstream answers, and the caller has left."""
-        self.live.owes_input = self.wanted.generates
+        self.live.owes_input = self.request.generates
 
     @property
-    def _is_told(self) -> bool:
+    def _is_usage_known(self) -> bool:
         """Whether the upstream's figure of what was made so far is known."""
-        return self.reading is not None and self.reading.is_told(self._disconnects.tells_as_it_goes)
+        return self.reading is not None and self.reading.is_usage_known(self._disconnects.has_continuous_usage)
 
     def _count(self) -> int:
         if self.reading is None:
@@ -133,8 +133,8 @@ class Call:
 
     def _owed(self, observed: Count) -> Count:
         """Return what is owed for an answer whose caller left, where only the ``observed`` count is known."""
-        assert self._asked_at is not None
-        return self._disconnects.owed(observed, self.live.hold, self._monotonic() - self._asked_at)
+        assert self._sent_at is not None
+        return self._disconnects.owed(observed, self.live.hold, self._monotonic() - self._sent_at)
 
     def note_progress(self) -> None:
         """Note the moment of the first token."""
@@ -153,7 +153,7 @@ class Call:
             )
 
     async def _recount_input(self, token_counter: TokenCounter) -> None:
-        if self.prompt is None or self._said_input():
+        if self.prompt is None or self._reported_input():
             return
         counted = await token_counter.count([self.prompt.text])
         self._input_recounted = None if counted is None else counted + self.prompt.tokens
@@ -163,15 +163,15 @@ class Call:
 
         Reasoning that was not shown is in no relayed text, so such an answer is left out.
         """
-        reading, result = self.reading, self.came_to
+        reading, result = self.reading, self.final_outcome
         if reading is None or reading.texts is None or result.usage_source != "upstream":
             return
         if result.reasoning_tokens == 0 and result.output_tokens == result.billed_output_tokens:
             spots.compare(result.output_tokens, reading.texts)
 
-    def _said_input(self) -> int | None:
+    def _reported_input(self) -> int | None:
         assert self.reading is not None
-        return said_input(self.reading.usage.input_tokens)
+        return reported_input(self.reading.usage.input_tokens)
 
     def finish(self) -> str:
         """Return the ``finish`` of an answer that reached its end or its grant."""
@@ -191,7 +191,7 @@ class Call:
         observed = reading.observed
         observed.recounted = self._recounted
         estimate, bound = hold.facts.input_estimate, hold.facts.input_bound
-        input_count = count_input(self._said_input(), self._input_recounted, estimate=estimate, bound=bound)
+        input_count = count_input(self._reported_input(), self._input_recounted, estimate=estimate, bound=bound)
         if input_count.source != "upstream":
             reading.input_tokens = input_count.tokens
         result = outcome(
@@ -201,19 +201,19 @@ class Call:
             finish=finish,
             ttft_ms=self._ttft_ms,
             duration_ms=self._elapsed_ms(),
-            threads=self._led_by(reading, finish),
+            threads=self._thread_digests(reading, finish),
         )
-        if problem is not None and not self.wanted.stream:
+        if problem is not None and not self.request.stream:
             result = replace(result, billed_output_tokens=0)
         elif self.has_left:
-            self._tell_unheard(result, failed=problem is not None)
-        elif result.usage_source == "upstream" and self._asked_at is not None:
-            self._disconnects.pace.note(result.output_tokens / hold.facts.choices, self._monotonic() - self._asked_at)
-        result.owes_input = finish in OWES_INPUT and (self.wanted.generates or finish == "complete")
-        self.came_to = result
+            self._complete_after_disconnect(result, failed=problem is not None)
+        elif result.usage_source == "upstream" and self._sent_at is not None:
+            self._disconnects.pace.note(result.output_tokens / hold.facts.choices, self._monotonic() - self._sent_at)
+        result.owes_input = finish in OWES_INPUT and (self.request.generates or finish == "complete")
+        self.final_outcome = result
         return result
 
-    def _tell_unheard(self, result: Outcome, *, failed: bool) -> None:
+    def _complete_after_disconnect(self, result: Outcome, *, failed: bool) -> None:
         """Complete the outcome of an answer whose caller left: all of it is billed, with the source of its count.
 
         An answer that the upstream finished, or ``failed`` to finish, is counted as if its caller had listened.
@@ -231,7 +231,7 @@ class Call:
     @property
     def _owed_before_its_head(self) -> Count:
         """What is owed until the upstream has begun to answer."""
-        if self._asked_at is None or not self._disconnects.owes_unanswered(comes_whole=self.wanted.comes_whole):
+        if self._sent_at is None or not self._disconnects.owes_unanswered(comes_whole=self.request.comes_whole):
             return NOTHING
         return self._owed(NOTHING)
 
@@ -253,13 +253,13 @@ class Call:
             duration_ms=round((self._left_at - self._started) * 1000),
         )
 
-    def _led_by(self, reading: Reading, finish: str) -> tuple[str, ...]:
+    def _thread_digests(self, reading: Reading, finish: str) -> tuple[str, ...]:
         """Return the digests of the parts of this answer that a later call may bring back."""
         tails = reading.tails if finish == "cap" else []
         if not (reading.tool_calls or tails or reading.answer_id):
             return ()
         secret = self._key.secret
-        digests = thread_digests.threads(reading.tool_calls, tails, secret, self.wanted.history)
+        digests = thread_digests.threads(reading.tool_calls, tails, secret, self.request.history)
         digests += tuple(
             thread_digests.of_item(item_id, secret) for item_id in dict.fromkeys(reading.item_ids[:ITEMS_MOST])
         )
@@ -275,18 +275,18 @@ class Call:
         assert self.reading is not None
         if self.is_kept and settled is not None:
             settled = self.foreseen(settled.charge_nanousd)
-        if self.wanted.stream:
+        if self.request.stream:
             charge = settled.charge_nanousd if settled else None
             conversation_left = settled.conversation_left if settled else None
-            return [], self.reading.ending(self.came_to.billed_output_tokens, charge, conversation_left)
+            return [], self.reading.ending(self.final_outcome.billed_output_tokens, charge, conversation_left)
         headers = [*self.headers, *charge_header(settled)]
-        answer = self.reading.whole(self.came_to.billed_output_tokens)
-        return headers, dumps(answer) if self.raw is None else as_it_came(self.raw, answer)
+        answer = self.reading.whole(self.final_outcome.billed_output_tokens)
+        return headers, dumps(answer) if self.raw is None else with_original_bytes(self.raw, answer)
 
     def foreseen(self, charge_nanousd: int) -> Settled:
         """Return the settlement as it will be, if the call is charged that much."""
         hold = self.live.hold
-        return Settled(charge_nanousd, hold.conversation_left + hold.tokens - self.came_to.billed_output_tokens)
+        return Settled(charge_nanousd, hold.conversation_left + hold.tokens - self.final_outcome.billed_output_tokens)
 
     def _elapsed_ms(self) -> int:
         return round((self._monotonic() - self._started) * 1000)

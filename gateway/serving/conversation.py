@@ -28,7 +28,7 @@ class ConversationFinder:
             conversation_id, param = session or request.conversation, "conversation"
         if conversation_id is not None and not CONVERSATION.fullmatch(conversation_id):
             raise BadRequest("A conversation id is 1 to 128 of A-Za-z0-9._:-", param=param)
-        referenced = await self._led_by_items(key, request) if request.references else None
+        referenced = await self._conversation_of_items(key, request) if request.references else None
         if request.previous is not None:
             continued = await self._led_to(key, (of_answer_id(request.previous, key.secret),))
             if continued is None:  # nobody continues another customer's answer
@@ -47,7 +47,7 @@ class ConversationFinder:
             await self._led_to(key, threads(request.tool_results, answers, key.secret, request.brought_history)) or None
         )
 
-    async def _led_by_items(self, key: Key, request: Parameters) -> str:
+    async def _conversation_of_items(self, key: Key, request: Parameters) -> str:
         """Return the conversation of the items that a body refers to, or ``""`` for items of several conversations.
 
         Raises:

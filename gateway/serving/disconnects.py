@@ -94,10 +94,10 @@ class Disconnects:
         self._places = places
         self._counters = counters
         self.pace = pace
-        self.tells_as_it_goes = profile.continuous_usage
+        self.has_continuous_usage = profile.continuous_usage
         """Whether each piece of the upstream's answer has a running count of its tokens."""
 
-    def goes_on(self, *, is_awaited: bool) -> float:
+    def read_on_s(self, *, is_awaited: bool) -> float:
         """Return for how many seconds an answer is read on after its caller has left, 0 for not at all.
 
         It is read on only where its figure is still to come: ``is_awaited``. Then it has a place, until ``ends``.

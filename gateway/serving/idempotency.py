@@ -45,7 +45,7 @@ class IdempotentCall:
 
     def to_keep(self, call: Call, recorded: bytes) -> Once:
         """Return the claim with two sealed answers: for a call charged its conversation's price, and for any other."""
-        charge = call.live.hold.facts.charge(call.came_to)
+        charge = call.live.hold.facts.charge(call.final_outcome)
         first, again = (self._sealed(call, recorded, amount) for amount in (charge.first, charge.again))
         return Once(self.digest, self.body, first, again)
 

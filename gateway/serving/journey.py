@@ -45,7 +45,7 @@ from gateway.serving.dialects.answers.thread_digests import of_session
 from gateway.serving.dialects.base import Dialect
 from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.disconnects import Disconnects
-from gateway.serving.fields.account_names import check_given, make_own
+from gateway.serving.fields.account_names import make_own, refuse_upstream_names
 from gateway.serving.fields.field_filter import NAMED
 from gateway.serving.fields.tools import Hosted
 from gateway.serving.idempotency import IdempotentCall, name_of
@@ -55,7 +55,7 @@ from gateway.serving.upstream.concurrency import ConcurrencyLimit
 from gateway.serving.upstream.endpoint import Names
 from gateway.serving.upstream.error_redaction import renamed
 from gateway.serving.upstream.profiles import COUNT_TOKENS
-from gateway.serving.upstream_limits import as_long_as_it_may_be, cap_reached
+from gateway.serving.upstream_limits import cap_reached, with_longest_limit
 
 log = logging.getLogger("tokencap.serving")
 
@@ -145,7 +145,7 @@ class Journey:
             body = await self._intake.read(raw, exchange, customer)
             dropped = self._rules.hosted.leave_out(body, self._rules.names)
             request = self.dialect.read(body, len(raw))
-            check_given(body, self._rules.passed_fields)
+            refuse_upstream_names(body, self._rules.passed_fields)
             request.dropped = dropped + request.dropped
             if exchange.says_any_of(self._headers_looked_at):
                 request.headers, withheld = passed_headers(exchange.header, self._header_names)
@@ -217,7 +217,7 @@ class Journey:
         conversation = None
         conversation_id = exchange.header(b"x-conversation-id")
         session = None if conversation_id is not None else self._session(exchange, key)
-        if conversation_id is not None or session is not None or request.goes_on():
+        if conversation_id is not None or session is not None or request.may_name_conversation():
             conversation = await self._conversation_finder.conversation(conversation_id, session, key, request)
         client_request_id = exchange.header(b"x-request-id")
         bound, estimate = await self._conversation_finder.input_of(
@@ -258,7 +258,9 @@ class Journey:
         A call that goes on ``to_its_end`` survives its caller; any other is read on as ``Disconnects`` decides.
         """
         try:
-            async with exchange.attended(self._rules.call_deadline_s, to_its_end=to_its_end, goes_on=call.goes_on):
+            async with exchange.attended(
+                self._rules.call_deadline_s, to_its_end=to_its_end, on_disconnect=call.note_disconnect
+            ):
                 await self._relay(call, exchange, body)
             return call.finish(), None
         except CallerGone:
@@ -270,7 +272,7 @@ class Journey:
         except HouseError as error:
             return "shutdown", error
         except UpstreamError as error:
-            return "upstream_error", self._heard(error, call)
+            return "upstream_error", self._caller_error(error, call)
         except TokencapError as error:
             return "upstream_error", error
         except Exception:
@@ -279,12 +281,12 @@ class Journey:
         finally:
             call.end()
 
-    def _heard(self, error: UpstreamError, call: Call) -> TokencapError:
+    def _caller_error(self, error: UpstreamError, call: Call) -> TokencapError:
         """Return an upstream's error as the caller may see it."""
-        translated = self._upstream.heard(error)
-        translated.message = renamed(translated.message, self._rules.model, call.wanted.model)
+        translated = self._upstream.redacted(error)
+        translated.message = renamed(translated.message, self._rules.model, call.request.model)
         return (
-            cap_reached(translated, call.wanted, call.live.hold)
+            cap_reached(translated, call.request, call.live.hold)
             if isinstance(translated, UpstreamRefused)
             else translated
         )
@@ -294,26 +296,26 @@ class Journey:
         hold = call.live.hold
         async with (
             self._concurrency.place(hold.facts.customer),
-            self._upstream.ask(
+            self._upstream.request(
                 self.dialect.path,
                 self._forwarded(call, exchange, body),
                 hold.facts.id,
-                {**self.dialect.headers, **call.wanted.headers},
-                comes_whole=call.wanted.comes_whole,
-                amend=None if hold.bound_by == "caller_limit" else as_long_as_it_may_be,
-                sent=call.note_asked,
+                {**self.dialect.headers, **call.request.headers},
+                comes_whole=call.request.comes_whole,
+                amend=None if hold.bound_by == "caller_limit" else with_longest_limit,
+                sent=call.note_sent,
             ) as answer,
         ):
-            reading = call.begin(self.dialect.reading(call.wanted, grant=hold.grant))
+            reading = call.begin(self.dialect.reading(call.request, grant=hold.grant))
             if self._token_counter.can_count or call.is_checked:
                 reading.remember_texts()
-            if call.wanted.stream:
+            if call.request.stream:
                 await exchange.start(200, call.headers, call.content_type)
                 exchange.keep_awake(self.dialect.keep_alive, self._rules.stream_keep_alive_s)
             if not await answer.is_stream():
                 complete = await answer.whole()
                 call.raw = complete.raw
-                await self._pass_on(call, exchange, reading.feed_whole(complete.said))
+                await self._pass_on(call, exchange, reading.feed_whole(complete.parsed))
                 return
             problem: UpstreamError | None = None
             try:
@@ -335,8 +337,8 @@ class Journey:
         if self._token_counter.can_count:
             call.prompt = self.dialect.prompt(body)
         make_own(body, call.live.hold.facts.customer)
-        forwarded = self.dialect.forward(body, call.wanted, grant=call.live.hold.grant, model=self._rules.model)
-        for name in call.wanted.dropped:
+        forwarded = self.dialect.forward(body, call.request, grant=call.live.hold.grant, model=self._rules.model)
+        for name in call.request.dropped:
             self._counters.add(DROPPED_FIELDS, name if name in NAMED else "other")
         body.clear()
         exchange.release_body()
@@ -369,7 +371,7 @@ class Journey:
         """Send the caller the last bytes, or the error."""
         if problem is not None and exchange.answers:
             refusal = self.dialect.refusal(problem, exchange.request_id)
-            dropped = [(name.decode(), names.decode()) for name, names in dropped_header(call.wanted.dropped)]
+            dropped = [(name.decode(), names.decode()) for name, names in dropped_header(call.request.dropped)]
             await exchange.reply(problem.status, refusal, [*problem.headers.items(), *dropped])
         elif problem is not None:
             last_event = b"" if call.reading is None else call.reading.failed(problem)

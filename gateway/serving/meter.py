@@ -21,7 +21,7 @@ class Usage:
     """Whether its figures contradict one another."""
 
 
-UNSAID = Usage()
+UNREPORTED = Usage()
 
 COUNT_MOST = 2**53 - 1
 """The most that a count can be: every reader of a record keeps it exactly."""
@@ -36,7 +36,9 @@ def count(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value <= COUNT_MOST else None
 
 
-def said_output(output: int | None, reasoning: int, prompt: int | None, total: int | None) -> tuple[int | None, bool]:
+def reported_output(
+    output: int | None, reasoning: int, prompt: int | None, total: int | None
+) -> tuple[int | None, bool]:
     """Return the output of a usage, and whether its figures contradict one another.
 
     Output is the shown text and the reasoning. Some upstreams report only the shown text as output, and the rest beside
@@ -113,7 +115,7 @@ def count_output(observed: Observed, granted: int) -> Count:
     return Count(output, min(output, granted), source)
 
 
-def said_input(reported: int | None) -> int | None:
+def reported_input(reported: int | None) -> int | None:
     """Return the input as the upstream reported it, or None where that is no figure: zero, since there was something to
     read, or more than any model can have read."""
     return reported if reported and reported <= READ_MOST else None

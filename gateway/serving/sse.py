@@ -58,7 +58,7 @@ class Events:
             parts[0], self._begun, self._size = b"".join([*self._begun, parts[0]]), [], 0
         self._keep(rest)
         if any(part.startswith(b":") for part in parts):
-            return [piece for part in parts for piece in _said(part)]
+            return [piece for part in parts for piece in _comments_and_data(part)]
         return [data for part in parts if (data := _data(part)) is not None]
 
     def _keep(self, rest: bytes) -> None:
@@ -74,7 +74,7 @@ class Events:
     def close(self) -> list[bytes]:
         """Return the data of an event that ends with the stream."""
         rest, self._rest, self._begun = b"".join([*self._begun, self._rest]), b"", []
-        return _said(rest)
+        return _comments_and_data(rest)
 
 
 def _data(event: bytes) -> bytes | None:
@@ -93,7 +93,7 @@ def _error(event: bytes, data: list[bytes]) -> NamedError | None:
     return NamedError(b"\n".join(error_lines)) if error_lines else None
 
 
-def _said(part: bytes) -> list[bytes]:
+def _comments_and_data(part: bytes) -> list[bytes]:
     """Return the comments at an event's beginning, and its data."""
     lines = _LINE.split(part) if part.startswith(b":") else ()
     comments = [line for line in lines if line.startswith(b":") and len(line) <= COMMENT_MOST]

@@ -28,7 +28,7 @@ INPUT = re.compile(
 NAMES = frozenset(LIMITS.split())
 
 
-def as_long_as_it_may_be(error: UpstreamRefused, forwarded: bytes) -> bytes | None:
+def with_longest_limit(error: UpstreamRefused, forwarded: bytes) -> bytes | None:
     """Return a body with the longest limit that the model has room for, or None where the limit was not the problem."""
     length, prompt = _number(LENGTH, error.message), _number(INPUT, error.message)
     if length is None:

@@ -33,7 +33,7 @@ from gateway.serving.tokenizer import SpotChecks, TokenCounter, read_tokenizer
 from gateway.serving.upstream.client import Upstream as Door
 from gateway.serving.upstream.concurrency import ConcurrencyLimit
 from gateway.serving.upstream.profiles import ANY, LLAMACPP, VLLM, Profile
-from gateway.serving.upstream.transport import Sent, Sink, untold
+from gateway.serving.upstream.transport import Sent, Sink, ignore_sent
 from tests.faults.shapes import Played, Script, Upstream, characters
 from tests.gateway.holds.desk import Desk
 from tests.plain_rules import RULES
@@ -185,7 +185,13 @@ class Transport:
     """The way to the upstream."""
 
     async def post(
-        self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float, sent: Sent = untold
+        self,
+        path: str,
+        body: bytes,
+        request_id: str,
+        more: Mapping[str, str],
+        patience_s: float,
+        sent: Sent = ignore_sent,
     ) -> Reply:
         sent()
         own = OWN.get()

@@ -23,7 +23,7 @@ from gateway.serving.tokenizer import SpotChecks, TokenCounter
 from gateway.serving.upstream.client import Upstream
 from gateway.serving.upstream.concurrency import ConcurrencyLimit
 from gateway.serving.upstream.profiles import ANY, Profile
-from gateway.serving.upstream.transport import Sent, Sink, untold
+from gateway.serving.upstream.transport import Sent, Sink, ignore_sent
 from tests.plain_rules import RULES
 
 KEY = b"tc-ab-" + b"x" * 40
@@ -87,7 +87,13 @@ class _Transport:
         self.said: Callable[[bytes], Said] | None = None
 
     async def post(
-        self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float, sent: Sent = untold
+        self,
+        path: str,
+        body: bytes,
+        request_id: str,
+        more: Mapping[str, str],
+        patience_s: float,
+        sent: Sent = ignore_sent,
     ) -> _Reply:
         assert self.said is not None
         sent()

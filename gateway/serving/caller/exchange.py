@@ -21,8 +21,8 @@ WhenGone = Callable[[Callable[[], None] | None], None]
 class CallerWatch:
     """A block that ends with CallerGone when its caller hangs up, and with TimeoutError after ``seconds``.
 
-    Where the caller has hung up before, the block does not run. ``goes_on``, where there is one, is called once the
-    caller has left and returns for how many seconds the block goes on; after these it ends with CallerGone.
+    Where the caller has hung up before, the block does not run. ``on_disconnect``, where there is one, is called once
+    the caller has left and returns for how many seconds the block goes on; after these it ends with CallerGone.
 
     Our own server reports a hang-up at once, to the callback that ``when_gone`` takes. Of another server only
     ``receive()`` reports it, to a task that awaits it: that task is made with the first tick, before which most whole
@@ -42,7 +42,7 @@ class CallerWatch:
         seconds: float,
         *,
         heeds_caller: bool,
-        goes_on: Callable[[], float] | None = None,
+        on_disconnect: Callable[[], float] | None = None,
         task: asyncio.Task[Any] | None = None,
     ) -> None:
         self._receive = receive
@@ -50,7 +50,7 @@ class CallerWatch:
         self._deadlines = deadlines
         self._ticks_left = deadlines.within(seconds)
         self._has_to_wait = heeds_caller and when_gone is None
-        self._goes_on = goes_on
+        self._on_disconnect = on_disconnect
         self._task = task
 
     async def __aenter__(self) -> None:
@@ -84,8 +84,8 @@ class CallerWatch:
 
     def stays(self) -> bool:
         """Note that the caller has left; return whether the block goes on."""
-        if self._goes_on is not None:
-            seconds, self._goes_on = self._goes_on(), None
+        if self._on_disconnect is not None:
+            seconds, self._on_disconnect = self._on_disconnect(), None
             if seconds:
                 self.is_unheard = True
                 self._ticks_left = min(self._ticks_left, self._deadlines.within(seconds))
@@ -101,7 +101,7 @@ class CallerWatch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._deadlines.leave(self)
-        self._goes_on = None
+        self._on_disconnect = None
         if self._when_gone is not None:
             self._when_gone(None)
         if self._watch is not None:
@@ -144,7 +144,7 @@ class Exchange:
     """Whether nothing more comes of the body."""
     _body_was_begun = False
     _is_behind = False
-    _is_given_up = False
+    _is_abandoned = False
     _ticks_left = 0
     _coming: asyncio.Future[Any] | None = None
     _caller_watch: CallerWatch | None = None
@@ -248,7 +248,7 @@ class Exchange:
         """
         if not chunk:
             return True
-        if self._write_now is None or self._kept or self._is_given_up:
+        if self._write_now is None or self._kept or self._is_abandoned:
             self._kept.append(chunk)
             return False
         if self.records:
@@ -274,13 +274,13 @@ class Exchange:
         pending, self._kept, self._is_behind = b"".join(self._kept), [], False
         if self.records:
             self._written.append(pending)
-        if not self._is_given_up:
+        if not self._is_abandoned:
             await self._write({"type": "http.response.body", "body": pending, "more_body": True})
 
     async def end(self, chunk: bytes = b"") -> None:
         """Send the last bytes."""
         self._sign = b""
-        if not self._is_given_up:
+        if not self._is_abandoned:
             await self._write({"type": "http.response.body", "body": chunk, "more_body": False})
 
     async def _write(self, message: Message) -> None:
@@ -288,7 +288,7 @@ class Exchange:
         try:
             await self._send(message)
         except asyncio.CancelledError:
-            if not self._is_given_up or (self._task is not None and self._task.uncancel() > 0):
+            if not self._is_abandoned or (self._task is not None and self._task.uncancel() > 0):
                 raise
             if not (self.records or (self._caller_watch is not None and self._caller_watch.stays())):
                 raise CallerGone("The caller took nothing for too long.") from None
@@ -309,13 +309,13 @@ class Exchange:
                 if not self._coming.done():
                     self._coming.set_result(None)
             elif self._task is not None:
-                self._is_given_up = True
+                self._is_abandoned = True
                 self._task.cancel()
 
     def _show_life(self) -> None:
         """Send a sign of life to a caller that keeps up; it is not kept with an answer."""
         self._quiet_ticks = 0
-        if self._write_now is not None and not (self._kept or self._is_behind or self._is_given_up or self.is_unheard):
+        if self._write_now is not None and not (self._kept or self._is_behind or self._is_abandoned or self.is_unheard):
             self._is_behind = not self._write_now(self._sign)
 
     async def reply(self, status: int, body: Any, headers: Iterable[tuple[str, str]] = ()) -> None:
@@ -326,17 +326,17 @@ class Exchange:
         await self.end(encoded)
 
     def attended(
-        self, seconds: float, *, to_its_end: bool = False, goes_on: Callable[[], float] | None = None
+        self, seconds: float, *, to_its_end: bool = False, on_disconnect: Callable[[], float] | None = None
     ) -> CallerWatch:
         """Return a context that ends with TimeoutError after ``seconds``, and with CallerGone as soon as the caller has
-        left, unless the block goes on ``to_its_end``, or for as long as ``goes_on`` then returns."""
+        left, unless the block goes on ``to_its_end``, or for as long as ``on_disconnect`` then returns."""
         self._caller_watch = CallerWatch(
             self._receive,
             self._when_gone,
             self._deadlines,
             seconds,
             heeds_caller=not to_its_end,
-            goes_on=goes_on,
+            on_disconnect=on_disconnect,
             task=self._task,
         )
         return self._caller_watch

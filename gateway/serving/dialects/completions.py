@@ -8,7 +8,7 @@ from gateway.errors import BadRequest
 from gateway.serving.caller.json_body import Body, end_user, flag, least, named, positive
 from gateway.serving.dialects.answers.assembly import joined, take
 from gateway.serving.dialects.answers.chat_answer import ChatReading
-from gateway.serving.dialects.answers.whole import comes_whole
+from gateway.serving.dialects.answers.whole_answer import comes_whole
 from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI, check_best_of, shows_usage
 from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.dialects.requests.prompt import Prompt, prompt_of

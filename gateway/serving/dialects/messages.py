@@ -8,10 +8,10 @@ from typing import Any
 
 from gateway.errors import BadRequest, EndUserQuotaReached, TokencapError, UpstreamError, UpstreamUnavailable
 from gateway.serving.caller.json_body import Body, flag, named, positive
-from gateway.serving.dialects.answers.message_blocks import TEXTS, Blocks, told
+from gateway.serving.dialects.answers.message_blocks import TEXTS, Blocks, events_of
 from gateway.serving.dialects.answers.stream import Reading, strings_in
 from gateway.serving.dialects.answers.textless import PlainReading
-from gateway.serving.dialects.answers.whole import comes_whole, streamed
+from gateway.serving.dialects.answers.whole_answer import comes_whole, streamed
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
 from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.dialects.requests.identity import history_of, identity
@@ -27,7 +27,7 @@ from gateway.serving.fields.answer_fields import (
 )
 from gateway.serving.fields.field_filter import Sieve
 from gateway.serving.json_codec import dumps
-from gateway.serving.meter import Usage, count, said_output
+from gateway.serving.meter import Usage, count, reported_output
 from gateway.serving.sse import named_event
 from gateway.serving.upstream.profiles import COUNT_TOKENS, MESSAGES, Profile
 
@@ -91,7 +91,7 @@ class MessagesReading(Reading):
             if not self._is_begun and event["type"] not in ("message_start", "ping"):
                 shown += self._begin({"message": {}})
             shown.append(event)
-        if not self._wanted.stream:
+        if not self._request.stream:
             return b""
         return b"".join(named_event(event["type"], dumps(event)) for event in shown)
 
@@ -104,13 +104,13 @@ class MessagesReading(Reading):
         reported = message.get("usage")
         if isinstance(reported, dict):
             reported = shown_usage(reported)
-            self._said = _later(self._said, reported)
-            self.usage = replace(self.usage, **_input(self._said))  # its output does not count the text
+            self._reported_usage = _later(self._reported_usage, reported)
+            self.usage = replace(self.usage, **_input(self._reported_usage))  # its output does not count the text
         if self._is_begun:
             return []
         self._is_begun = True
-        begun = {"stop_reason": None, "stop_sequence": None, **message, "model": self._wanted.model, "content": []}
-        usage = {"input_tokens": self._wanted.input_estimate, "output_tokens": 0}
+        begun = {"stop_reason": None, "stop_sequence": None, **message, "model": self._request.model, "content": []}
+        usage = {"input_tokens": self._request.input_estimate, "output_tokens": 0}
         usage |= {
             name: value for name, value in (reported if isinstance(reported, dict) else {}).items() if value is not None
         }
@@ -138,9 +138,9 @@ class MessagesReading(Reading):
         """Take the message's end and its usage."""
         delta, reported = event.get("delta"), event.get("usage")
         if isinstance(reported, dict):
-            latest = _later(self._said, reported)
+            latest = _later(self._reported_usage, reported)
             thought = _thought(reported)
-            output, is_disputed = said_output(count(reported.get("output_tokens")), thought, None, None)
+            output, is_disputed = reported_output(count(reported.get("output_tokens")), thought, None, None)
             self._note_usage(latest, Usage(output, **_input(latest), reasoning_tokens=thought, is_disputed=is_disputed))
         others = ((name, value) for name, value in event.items() if name not in ("type", "delta", "usage"))
         self._beside |= {name: value for name, value in others if value is not None}
@@ -169,7 +169,7 @@ class MessagesReading(Reading):
         self._blocks.take_whole(blocks)
         self._remember(0, "".join(text for block in blocks if isinstance(text := block.get("text"), str)))
         self.ended_by_itself = True
-        return self._show([*begun, *told(blocks)])
+        return self._show([*begun, *events_of(blocks)])
 
     def ending(self, billed: int, charge_nanousd: int | None, conversation_left: int | None) -> bytes:
         tokencap = {"charge_nanousd": charge_nanousd, "conversation_tokens_left": conversation_left}
@@ -186,7 +186,7 @@ class MessagesReading(Reading):
         blocks = self._blocks.all
         return {
             **FRAME,
-            "model": self._wanted.model,
+            "model": self._request.model,
             **self._message,
             **self._beside,
             "content": blocks,
@@ -200,9 +200,9 @@ class MessagesReading(Reading):
     def _shown_usage(self, billed: int) -> dict[str, Any]:
         """Return the upstream's usage with the billed counts."""
         is_reported = self.input_tokens is None and self.usage.input_tokens is not None
-        cached = sum(count(self._said.get(name)) or 0 for name in CACHED)
+        cached = sum(count(self._reported_usage.get(name)) or 0 for name in CACHED)
         own_input = {} if is_reported else {"input_tokens": max(self._input - cached, 0)}
-        return {**self._said, **own_input, "output_tokens": billed}
+        return {**self._reported_usage, **own_input, "output_tokens": billed}
 
 
 def _known(event: dict[str, Any], name: str, known: frozenset[str]) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.errors import BadRequest, TokencapError
 from gateway.serving.caller.json_body import Body, flag, positive
-from gateway.serving.dialects.answers.whole import streamed
+from gateway.serving.dialects.answers.whole_answer import streamed
 from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.dialects.requests.thinking import bound_thought
 from gateway.serving.fields.field_filter import OBFUSCATION, Sieve

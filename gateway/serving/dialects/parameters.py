@@ -50,7 +50,7 @@ class Parameters:
     generates: bool = True
     """Whether the call can produce output tokens; if not, none are held."""
 
-    def goes_on(self) -> bool:
+    def may_name_conversation(self) -> bool:
         """Return whether the body has anything that may identify its conversation."""
         return bool(
             self.tool_results

@@ -11,7 +11,7 @@ from gateway.serving.caller.json_body import Body, end_user, flag, least, named
 from gateway.serving.dialects.answers.response_events import texts_of
 from gateway.serving.dialects.answers.response_items import Items
 from gateway.serving.dialects.answers.stream import Reading
-from gateway.serving.dialects.answers.whole import comes_whole, streamed
+from gateway.serving.dialects.answers.whole_answer import comes_whole, streamed
 from gateway.serving.dialects.chat import TOOL_RESULTS_MOST, text_of
 from gateway.serving.dialects.openai import END_USER, ENGINE_LIMITS, OpenAI
 from gateway.serving.dialects.parameters import Parameters
@@ -20,7 +20,7 @@ from gateway.serving.dialects.requests.media import Measured
 from gateway.serving.dialects.requests.prompt import Prompt, prompt_of
 from gateway.serving.fields.answer_fields import EVENT, shown_usage, without_houses_own, without_unknown_texts
 from gateway.serving.json_codec import dumps
-from gateway.serving.meter import Usage, count, said_output
+from gateway.serving.meter import Usage, count, reported_output
 from gateway.serving.sse import named_event
 from gateway.serving.upstream.profiles import RESPONSES
 
@@ -90,7 +90,7 @@ class ResponsesReading(Reading):
             if (text := "".join(texts_of([item]))) and not self._counts(0):
                 break
             self._wrote(0, text)
-            shown += self._items.tell(item)
+            shown += self._items.take_whole(item)
         self.tool_calls = self._items.tool_calls
         self.ended_by_itself = not self._was_cut
         return self._show(shown)
@@ -104,7 +104,7 @@ class ResponsesReading(Reading):
 
     def _name(self) -> None:
         """Give the response the caller's name of the model and its first id: clients refuse an id that changes."""
-        self._response["model"] = self._wanted.model
+        self._response["model"] = self._request.model
         without_houses_own(self._response)
         if isinstance(usage := self._response.get("usage"), dict):
             self._response["usage"] = shown_usage(usage)
@@ -116,7 +116,7 @@ class ResponsesReading(Reading):
             self.answer_id = response_id
         else:
             self._response["id"] = ""
-        for name, value in _response(self._wanted.model).items():
+        for name, value in _response(self._request.model).items():
             if self._response.get(name) is None:
                 self._response[name] = value
 
@@ -143,7 +143,7 @@ class ResponsesReading(Reading):
 
     def _show(self, events: Iterable[dict[str, Any]]) -> bytes:
         """Return events for a streaming caller, first the event that creates the response, as clients expect."""
-        if not self._wanted.stream:
+        if not self._request.stream:
             for _ in events:  # each is taken
                 pass
             return b""
@@ -174,7 +174,7 @@ class ResponsesReading(Reading):
         self._response = answer
         self._name()
         for item in self._end("response.completed"):
-            self._items.tell(item)
+            self._items.take_whole(item)
         self.tool_calls = self._items.tool_calls
         made = self._made(list(texts_of(self._items.all)))
         if made > self._granted:
@@ -184,7 +184,7 @@ class ResponsesReading(Reading):
         self.ended_by_itself = True
         self._keep(0, texts_of(self._items.all))
         self._remember(0, "".join(texts_of(self._items.all, spoken=True)))
-        return self._show([{"type": "response.created", "response": self._begun()}, *self._items.told()])
+        return self._show([{"type": "response.created", "response": self._begun()}, *self._items.whole_events()])
 
     def ending(self, billed: int, charge_nanousd: int | None, conversation_left: int | None) -> bytes:
         response = self.whole(billed)
@@ -210,11 +210,11 @@ class ResponsesReading(Reading):
             ended = {**ended, "status": "completed"}
         prompt = self._input
         details = {
-            name: {**zeros, **(reported if isinstance(reported := self._said.get(name), dict) else {})}
+            name: {**zeros, **(reported if isinstance(reported := self._reported_usage.get(name), dict) else {})}
             for name, zeros in USAGE_DETAILS.items()
         }
         totals = {"input_tokens": prompt, "output_tokens": billed, "total_tokens": prompt + billed}
-        return {**ended, "output": self._items.all, "usage": {**self._said, **details, **totals}}
+        return {**ended, "output": self._items.all, "usage": {**self._reported_usage, **details, **totals}}
 
 
 def _status(response: dict[str, Any]) -> str | None:
@@ -235,7 +235,7 @@ def read_usage(reported: dict[str, Any]) -> Usage:
         count(output_details.get("reasoning_tokens") if isinstance(output_details, dict) else None) or 0,
     )
     prompt = count(reported.get("input_tokens"))
-    output, is_disputed = said_output(
+    output, is_disputed = reported_output(
         count(reported.get("output_tokens")), thought, prompt, count(reported.get("total_tokens"))
     )
     return Usage(output, prompt, cached, thought, is_disputed)

@@ -39,7 +39,7 @@ def of_customer(name: str, customer: str) -> str:
     return blake2b(text, key=customer.encode()[:64], person=b"own name", digest_size=16).hexdigest()
 
 
-def check_given(body: Body, allowed: frozenset[str]) -> None:
+def refuse_upstream_names(body: Body, allowed: frozenset[str]) -> None:
     """Refuse names of things that the upstream keeps and that no customer received through this gateway.
 
     Files, containers and prompts are made outside this gateway, under the operator's account; ``allowed`` are the

@@ -21,7 +21,7 @@ from gateway.errors import (
 from gateway.serving.json_codec import loads
 from gateway.serving.upstream.error_bodies import OVERLOADS, WORDLESS, failure, failure_within, is_error, refused
 from gateway.serving.upstream.error_redaction import NOBODY, House
-from gateway.serving.upstream.transport import Reply, Sent, Sink, Transport, untold
+from gateway.serving.upstream.transport import Reply, Sent, Sink, Transport, ignore_sent
 
 ERROR_MOST = 64 * 2**10
 """The most bytes of an upstream's error that are read."""
@@ -59,7 +59,7 @@ class Whole:
     """An answer that came whole."""
 
     raw: bytes
-    said: Any
+    parsed: Any
     """The same, parsed."""
 
 
@@ -170,7 +170,7 @@ class Upstream:
         self._first_token_s = first_token_s
         self._idle_s = idle_s
 
-    def ask(
+    def request(
         self,
         path: str,
         body: bytes,
@@ -179,8 +179,8 @@ class Upstream:
         *,
         comes_whole: bool = False,
         amend: Amend | None = None,
-        sent: Sent = untold,
-    ) -> Asking:
+        sent: Sent = ignore_sent,
+    ) -> UpstreamRequest:
         """Return a context that opens an answer; leaving it closes the connection where more was to come.
 
         ``more`` are the dialect's own headers. ``amend`` takes a refusal and the refused body, and returns another
@@ -188,16 +188,16 @@ class Upstream:
 
         Raises:
             UpstreamRefused: the request itself was refused; status, message and code are the upstream's.
-            UpstreamErrorEvent: there is an error in place of the answer; ``heard`` reads it.
+            UpstreamErrorEvent: there is an error in place of the answer; ``redacted`` reads it.
             UpstreamUnavailable, UpstreamOverloaded, UpstreamTimeout: the endpoint gives no answer.
         """
         # Some engines accept only a UUID; without dashes it is a part of our own id.
         patience_s = self._whole_s if comes_whole else self._first_token_s
-        return Asking(self, (path, body, request_id.removeprefix("req_"), more, patience_s, sent), amend)
+        return UpstreamRequest(self, (path, body, request_id.removeprefix("req_"), more, patience_s, sent), amend)
 
-    def heard(self, error: UpstreamError) -> UpstreamError:
+    def redacted(self, error: UpstreamError) -> UpstreamError:
         """Return an error in the endpoint's answer as the caller may see it, and any other error unchanged."""
-        return failure_within(error.said, self._house) if isinstance(error, UpstreamErrorEvent) else error
+        return failure_within(error.event, self._house) if isinstance(error, UpstreamErrorEvent) else error
 
     async def open(
         self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float, sent: Sent
@@ -211,19 +211,19 @@ class Upstream:
             await reply.aclose()
 
 
-class Asking:
+class UpstreamRequest:
     """One request, from its first byte to the last wanted byte of its answer."""
 
     def __init__(
         self, upstream: Upstream, arguments: tuple[str, bytes, str, Mapping[str, str], float, Sent], amend: Amend | None
     ) -> None:
         self._upstream = upstream
-        self._asked: tuple[Any, ...] = arguments
+        self._arguments: tuple[Any, ...] = arguments
         self._amend = amend
         self._reply: Reply | None = None
 
     async def __aenter__(self) -> Answer:
-        arguments, self._asked = self._asked, ()
+        arguments, self._arguments = self._arguments, ()
         try:
             self._reply, answer = await self._upstream.open(*arguments)
         except UpstreamRefused as error:

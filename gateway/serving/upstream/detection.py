@@ -53,12 +53,12 @@ async def detected(endpoint: Endpoint, model: str) -> Engine | None:
         return Engine(OPENAI)
     try:
         async with httpx.AsyncClient(timeout=WAIT_S, trust_env=False, verify=endpoint.tls) as client:
-            entry = _entry(await _asked(client, endpoint.at("/models"), endpoint), model)
+            entry = _entry(await _get_json(client, endpoint.at("/models"), endpoint), model)
             profile = BY_OWNER.get(str(entry.get("owned_by")), ANY)
             length = _length(entry)
             if profile is LLAMACPP:
                 with suppress(httpx.HTTPError, ValueError):  # without its properties it is llama.cpp all the same
-                    properties = await _asked(client, endpoint.beside("/props"), endpoint)
+                    properties = await _get_json(client, endpoint.beside("/props"), endpoint)
                     length = _length(properties.get("default_generation_settings")) or length
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
@@ -70,7 +70,7 @@ async def detected(endpoint: Endpoint, model: str) -> Engine | None:
     return Engine(profile, length)
 
 
-async def _asked(client: httpx.AsyncClient, url: str, endpoint: Endpoint) -> dict[str, Any]:
+async def _get_json(client: httpx.AsyncClient, url: str, endpoint: Endpoint) -> dict[str, Any]:
     answer = await json_of(client, client.build_request("GET", url, headers=dict(endpoint.headers)), MODELS_MOST)
     return answer if isinstance(answer, dict) else {}
 

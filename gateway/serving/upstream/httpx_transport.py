@@ -9,7 +9,7 @@ import httpx
 
 from gateway.errors import UpstreamTimeout, UpstreamUnavailable
 from gateway.serving.upstream.endpoint import Endpoint
-from gateway.serving.upstream.transport import OF_ALL, Sent, Sink, untold
+from gateway.serving.upstream.transport import OF_ALL, Sent, Sink, ignore_sent
 
 CONNECT_S = 5.0
 
@@ -59,7 +59,13 @@ class Proxied:
         )
 
     async def post(
-        self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float, sent: Sent = untold
+        self,
+        path: str,
+        body: bytes,
+        request_id: str,
+        more: Mapping[str, str],
+        patience_s: float,
+        sent: Sent = ignore_sent,
     ) -> ProxiedReply:
         headers = {name: value for name, value in more.items() if name not in self._endpoint.headers}
         headers["x-request-id"] = request_id

@@ -13,7 +13,7 @@ from gateway.deadlines import Deadlines
 from gateway.errors import UpstreamTimeout, UpstreamUnavailable
 from gateway.serving.upstream.endpoint import Endpoint
 from gateway.serving.upstream.http11 import Connection, NotRead, WireReply
-from gateway.serving.upstream.transport import OF_ALL, Sent, untold
+from gateway.serving.upstream.transport import OF_ALL, Sent, ignore_sent
 
 CONNECT_S = 5.0
 IDLE_MOST = 1024
@@ -49,7 +49,13 @@ class Pool:
         self._open: set[Connection] = set()
 
     async def post(
-        self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float, sent: Sent = untold
+        self,
+        path: str,
+        body: bytes,
+        request_id: str,
+        more: Mapping[str, str],
+        patience_s: float,
+        sent: Sent = ignore_sent,
     ) -> WireReply:
         lines = [f"{name}: {value}\r\n" for name, value in more.items() if name not in self._own] if more else ()
         request = b"POST %b%b%b HTTP/1.1\r\n%b%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (

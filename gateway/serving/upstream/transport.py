@@ -15,7 +15,7 @@ OF_ALL = {"content-type": "application/json", "accept-encoding": "identity"}
 """Headers of every request."""
 
 
-def untold() -> None:
+def ignore_sent() -> None:
     """Do nothing."""
 
 
@@ -53,7 +53,13 @@ class Transport(Protocol):
     """A client that keeps connections."""
 
     async def post(
-        self, path: str, body: bytes, request_id: str, more: Mapping[str, str], patience_s: float, sent: Sent = untold
+        self,
+        path: str,
+        body: bytes,
+        request_id: str,
+        more: Mapping[str, str],
+        patience_s: float,
+        sent: Sent = ignore_sent,
     ) -> Reply:
         """Send a JSON body to ``path`` below the endpoint's URL; return the reply once its head is here.
 

@@ -22,7 +22,7 @@ CALL: dict[str, Any] = dict.fromkeys(FACTS) | {"choices": 1, "input_bound": 100,
 )
 def test_the_wait_for_a_turn_is_rounded_up(left_us: int, wait_s: str) -> None:
     """A caller that comes back after so many seconds is admitted."""
-    error = refusal(OFFER, Facts(**CALL), ["refused", "rate", str(left_us)], 0, want=10, grant_min=10)
+    error = refusal(OFFER, Facts(**CALL), ["refused", "rate", str(left_us)], 0, most_tokens=10, grant_min=10)
 
     assert error.headers["retry-after"] == wait_s
 
@@ -33,7 +33,7 @@ def test_the_wait_for_a_turn_is_rounded_up(left_us: int, wait_s: str) -> None:
 def test_a_used_up_period_says_in_how_many_seconds_the_next_one_starts(left_ms: int, reset: str) -> None:
     reply = ["refused", "period", "7", "490", "3", "10"]
 
-    error = refusal(OFFER, Facts(**CALL), reply, ENDS_AT - left_ms, want=10, grant_min=10)
+    error = refusal(OFFER, Facts(**CALL), reply, ENDS_AT - left_ms, most_tokens=10, grant_min=10)
 
     assert error.headers == {
         "x-should-retry": "false",

@@ -35,7 +35,7 @@ def disconnects(
 
 
 def told(one: Disconnects, *, is_to_come: bool = True) -> float:
-    seconds = one.goes_on(is_awaited=is_to_come)
+    seconds = one.read_on_s(is_awaited=is_to_come)
     if seconds:
         one.ends()
     return seconds
@@ -60,7 +60,7 @@ def test_it_is_closed_where_the_engine_stops_with_its_caller_or_the_operator_say
 
 def test_an_answer_that_is_not_read_on_takes_no_place() -> None:
     one = disconnects(drain_s=0, places=4)
-    assert one.goes_on(is_awaited=True) == 0
+    assert one.read_on_s(is_awaited=True) == 0
     assert one._places.take()
 
 
@@ -71,7 +71,7 @@ def test_no_more_than_a_quarter_of_the_upstreams_places_are_for_answers_that_nob
     places: int | None, drained: int
 ) -> None:
     one = disconnects(places=places)
-    assert [one.goes_on(is_awaited=True) for _ in range(drained + 1)] == [60.0] * drained + [0]
+    assert [one.read_on_s(is_awaited=True) for _ in range(drained + 1)] == [60.0] * drained + [0]
     for _ in range(drained):
         one.ends()
     assert told(one) == (60 if drained else 0), "a place is free again once its answer is over"

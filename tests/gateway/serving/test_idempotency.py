@@ -25,7 +25,7 @@ class Ended:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self.came_to = None
+        self.final_outcome = None
         self.headers = [(b"x-of-a-stream", b"1")]
         facts = SimpleNamespace(charge=lambda _came_to: Charge(9, 2))
         self.live = SimpleNamespace(hold=SimpleNamespace(id="req_1", facts=facts))

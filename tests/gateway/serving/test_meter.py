@@ -18,8 +18,8 @@ from gateway.serving.meter import (
     count_output,
     finish_of,
     outcome,
-    said_input,
-    said_output,
+    reported_input,
+    reported_output,
     sum_of,
 )
 from gateway.serving.sse import Events, is_comment
@@ -99,7 +99,7 @@ def test_a_running_figure_stands_beside_a_guess_unless_more_went_by_for_sure(sai
 def test_of_figures_that_contradict_one_another_the_most_is_taken(
     said: int | None, reasoning: int, given: int | None, total: int | None, expected: tuple[int | None, bool]
 ) -> None:
-    assert said_output(said, reasoning, given, total) == expected
+    assert reported_output(said, reasoning, given, total) == expected
 
 
 @pytest.mark.parametrize("said", [None, -1, 1.0, "7", True, 2**53, [7], {}])
@@ -135,7 +135,7 @@ def test_input_is_what_the_upstream_says_and_else_never_more_than_was_held(
 
 @pytest.mark.parametrize(("said", "figure"), [(None, None), (0, None), (1, 1), (10**8, 10**8), (10**8 + 1, None)])
 def test_an_input_of_nothing_or_of_more_than_any_model_reads_is_no_figure(said: int | None, figure: int | None) -> None:
-    assert said_input(said) == figure
+    assert reported_input(said) == figure
 
 
 def test_an_estimate_of_more_than_was_held_is_what_was_held_and_where_nothing_can_be_billed_it_is_nothing() -> None:

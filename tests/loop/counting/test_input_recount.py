@@ -44,7 +44,15 @@ ANSWERS: dict[str, dict[str, Any]] = {
     MESSAGES: {"id": "msg_1", "content": [{"type": "text", "text": "Hi"}], "stop_reason": "end_turn"},
     EMBEDDINGS: {"data": [{"embedding": [0.5], "index": 0}]},
 }
-UNSAID = {"missing": None, "zero": 0, "negative": -3, "text": "12", "a fraction": 1.5, "huge": 2**60, "a truth": True}
+UNREPORTED = {
+    "missing": None,
+    "zero": 0,
+    "negative": -3,
+    "text": "12",
+    "a fraction": 1.5,
+    "huge": 2**60,
+    "a truth": True,
+}
 
 
 class Lying:
@@ -114,11 +122,11 @@ def record_of(loop: Rig, path: str, *, stream: bool = False, **more: Any) -> tup
     return record, answer
 
 
-@pytest.mark.parametrize("said", UNSAID)
+@pytest.mark.parametrize("said", UNREPORTED)
 @pytest.mark.parametrize("path", ASKED)
 def test_input_that_is_not_counted_is_counted_here(loop: Rig, upstream: Lying, path: str, said: str) -> None:
     """In every format; the caller is shown what is billed."""
-    upstream.input = UNSAID[said]
+    upstream.input = UNREPORTED[said]
     record, answer = record_of(loop, path)
 
     assert (record["input_tokens"], record["input_source"]) == (TOKENS[path], "tokenizer")

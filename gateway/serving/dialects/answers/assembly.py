@@ -134,7 +134,7 @@ def _called(item: dict[str, Any]) -> dict[str, Any]:
     return called if isinstance(called, dict) else {}
 
 
-def is_said_again(earlier: list[str], piece: Any) -> bool:
+def is_repeated(earlier: list[str], piece: Any) -> bool:
     """Return whether a piece repeats all of a call's arguments: nothing can follow a whole object.
 
     A shorter piece may well come twice within a text.
@@ -182,7 +182,7 @@ def take(before: dict[str, Any], delta: dict[str, Any], *, keeps: bool = True) -
                 before[name] = value
             if previous is None or name in GROWN:
                 changes[name] = value
-        elif name == "arguments" and isinstance(previous, Text) and is_said_again(previous, value):
+        elif name == "arguments" and isinstance(previous, Text) and is_repeated(previous, value):
             continue
         elif name in GROWN:
             before[name] = _grown(previous, name, value, keeps=keeps)

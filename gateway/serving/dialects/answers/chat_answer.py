@@ -13,7 +13,7 @@ from gateway.serving.dialects.answers.stream import TAIL_KEPT, Reading, strings_
 from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.fields.answer_fields import CHOICE, CHUNK, DELTA, without_houses_own, without_unknown_texts
 from gateway.serving.json_codec import dumps
-from gateway.serving.meter import Usage, count, said_output
+from gateway.serving.meter import Usage, count, reported_output
 from gateway.serving.sse import DONE, event
 
 THOUGHT = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
@@ -69,7 +69,7 @@ class ChatReading(Reading):
                 self.texts[index].append(text)
         return taken, shown
 
-    def _take_anew(self, data: bytes, event: dict[str, Any]) -> bytes:
+    def _take_parsed(self, data: bytes, event: dict[str, Any]) -> bytes:
         self._text_of = None
         shown = self._take(event)
         if self._text_of is not None and not self._halves.held:
@@ -89,7 +89,7 @@ class ChatReading(Reading):
 
     def _take(self, chunk: dict[str, Any]) -> bytes:
         usage, choices = chunk.pop("usage", None), chunk.pop("choices", None)
-        chunk["model"] = self._wanted.model
+        chunk["model"] = self._request.model
         chunk = without_unknown_texts(chunk, CHUNK)
         without_houses_own(chunk)
         self._note_frame(chunk)
@@ -112,7 +112,7 @@ class ChatReading(Reading):
             reported = read_usage(usage)
             if self._usages is not None:
                 reported = self._usages.of_all(reported, indices, has_text=has_text)
-                self._most_of_one = self._usages.most_of_one or self._most_of_one
+                self._largest_output = self._usages.largest_output or self._largest_output
                 self._is_partial = self._usages.is_partial
             crosses = has_text and self._is_over_grant(reported.output_tokens)
             if not crosses:
@@ -125,21 +125,21 @@ class ChatReading(Reading):
                 shown.append(part)
         if has_text:
             self._note_text()
-        if not self._wanted.stream:
+        if not self._request.stream:
             for choice in shown:
                 self._put_together(choice)
             return b""
         if not shown:
             self._carried |= {name: value for name, value in chunk.items() if value and name not in REPEATED}
             return b""
-        if self._begun < self._wanted.choices:
+        if self._begun < self._request.choices:
             shown = self._in_order(shown)
         relayed = {**self._carried, **chunk, "choices": shown}
         if self._carried:
             self._carried = {}
         elif not usage and len(parts) == 1:
             self._text_of = self._choice_of_text(shown)
-        if self._wanted.shows_usage:
+        if self._request.shows_usage:
             relayed["usage"] = None  # it is still to come
         return event(dumps(relayed))
 
@@ -148,7 +148,7 @@ class ChatReading(Reading):
     ) -> dict[str, Any] | None:
         """Count a choice's part of a chunk; return the part that the caller may see."""
         index = choice.get("index", 0)
-        if type(index) is not int or not 0 <= index < self._wanted.choices:
+        if type(index) is not int or not 0 <= index < self._request.choices:
             return None
         if index in self._ended:
             more = {name: value for name, value in choice.items() if value and name not in ENDED}
@@ -163,13 +163,13 @@ class ChatReading(Reading):
         reason = choice.get("finish_reason")
         if not isinstance(reason, str) or not reason:
             reason = None
-        changes = take(self._messages[index], delta, keeps=not self._wanted.stream) if delta else delta
+        changes = take(self._messages[index], delta, keeps=not self._request.stream) if delta else delta
         if is_token:
             self._wrote_texts(index, _texts_in(changes))
         if "tool_calls" in changes:
             self.tool_calls += _new_calls(changes)
         visible = {**choice, "index": index, **self._shown(changes)}
-        visible["finish_reason"] = None if self._wanted.stream else reason
+        visible["finish_reason"] = None if self._request.stream else reason
         if reason:
             self._ended[index] = str(reason)
             self._last[index] = self._end_of(index, reason)
@@ -199,7 +199,7 @@ class ChatReading(Reading):
             message = self._messages[index]
             self._ended[index] = reason = "tool_calls" if message.get("tool_calls") else "stop"
             self._last[index] = self._end_of(index, reason)
-            if not self._wanted.stream:
+            if not self._request.stream:
                 self._put_together(self._last[index])
         return self._ends_shown()
 
@@ -227,7 +227,7 @@ class ChatReading(Reading):
 
     def _note_frame(self, chunk: dict[str, Any]) -> None:
         """Take a chunk's fields beside its choices; an engine's first or last chunk may have no id."""
-        if self._wanted.stream and chunk.get("id"):
+        if self._request.stream and chunk.get("id"):
             self._frame = chunk
             return
         frame = self._frame
@@ -242,7 +242,7 @@ class ChatReading(Reading):
 
     def _lacked(self) -> dict[str, Any]:
         """Return the fields that clients need in every chunk and answer, where the upstream lacks them."""
-        return {"id": "", "object": self.chunk_kind, "created": 0, "model": self._wanted.model}
+        return {"id": "", "object": self.chunk_kind, "created": 0, "model": self._request.model}
 
     def _put_together(self, choice: dict[str, Any]) -> None:
         index = choice["index"]
@@ -264,11 +264,11 @@ class ChatReading(Reading):
         frame = {name: value for name, value in answer.items() if name not in ("choices", "usage")}
         without_houses_own(frame)
         self._frame |= without_unknown_texts(frame, CHUNK)
-        self._frame |= {"model": self._wanted.model, "object": self.chunk_kind}
+        self._frame |= {"model": self._request.model, "object": self.chunk_kind}
         parts: list[tuple[dict[str, Any], dict[str, Any]]] = []
         texts: list[str] = []
         for choice in answer["choices"]:
-            if isinstance(choice, dict) and len(parts) < self._wanted.choices:
+            if isinstance(choice, dict) and len(parts) < self._request.choices:
                 choice = without_unknown_texts(choice, self.known)
                 message = self._message(choice)
                 parts.append((choice, message))
@@ -276,7 +276,7 @@ class ChatReading(Reading):
         made = self._made(texts)
         if self._estimate is None:
             speaking = sum(carries_token(message) for _, message in parts) if len(parts) > 1 else 1
-            self._most_of_one = made - max(speaking - 1, 0)
+            self._largest_output = made - max(speaking - 1, 0)
         numbers = _numbers([choice for choice, _ in parts])
         for place, (choice, message) in enumerate(parts):
             if made > self._granted:
@@ -293,7 +293,7 @@ class ChatReading(Reading):
             self._ended[place] = str(choice.get("finish_reason") or "stop")
             self._choices[place] = {**choice, "index": numbers[place], **self._whole_choice(message)}
         self.ended_by_itself = self._came_whole = True
-        if not self._wanted.stream:
+        if not self._request.stream:
             return b""
         shown = [
             {
@@ -313,13 +313,13 @@ class ChatReading(Reading):
     def _ends_shown(self) -> bytes:
         """Return the chunk with the choices' ends, once nothing more can come of them."""
         ends, self._last = list(self._last.values()), {}
-        if not ends or not self._wanted.stream:
+        if not ends or not self._request.stream:
             return b""
-        usage = {"usage": None} if self._wanted.shows_usage else {}
+        usage = {"usage": None} if self._request.shows_usage else {}
         return event(dumps({**self._frame, "choices": ends, **usage}))
 
     def _ending(self, billed: int, charge_nanousd: int | None, conversation_left: int | None) -> bytes:
-        if not self._wanted.shows_usage:
+        if not self._request.shows_usage:
             return DONE
         own = {"charge_nanousd": charge_nanousd, "conversation_tokens_left": conversation_left}
         return event(dumps({**self._frame, "choices": [], "usage": self._shown_usage(billed), "tokencap": own})) + DONE
@@ -328,14 +328,14 @@ class ChatReading(Reading):
         choices = [self._choices[index] for index in sorted(self._choices)]
         if not self._came_whole:
             choices = [self._whole(choice) for choice in choices]
-        frame = {**self._frame, "object": self.kind, "model": self._wanted.model}
+        frame = {**self._frame, "object": self.kind, "model": self._request.model}
         return {**frame, "choices": choices, "usage": self._shown_usage(billed)}
 
     def _shown_usage(self, billed: int) -> dict[str, Any]:
         """Return the upstream's usage with the billed counts."""
         prompt = self._input
         totals = {"prompt_tokens": prompt, "completion_tokens": billed, "total_tokens": prompt + billed}
-        return {**self._said, **totals}
+        return {**self._reported_usage, **totals}
 
 
 def read_usage(reported: dict[str, Any]) -> Usage:
@@ -344,7 +344,7 @@ def read_usage(reported: dict[str, Any]) -> Usage:
     cached = prompt.get("cached_tokens") if isinstance(prompt, dict) else None
     reasoning = completion.get("reasoning_tokens") if isinstance(completion, dict) else reported.get("reasoning_tokens")
     thought, input_tokens = (count(reasoning) or 0) if reasoning else 0, count(reported.get("prompt_tokens"))
-    output, is_disputed = said_output(
+    output, is_disputed = reported_output(
         count(reported.get("completion_tokens")), thought, input_tokens, count(reported.get("total_tokens"))
     )
     return Usage(

@@ -40,7 +40,7 @@ class ChoiceUsages:
         return len(self._apart) in (0, self._choices)
 
     @property
-    def most_of_one(self) -> int | None:
+    def largest_output(self) -> int | None:
         """The output of the choice with the most, where the upstream reports each choice's usage at its end."""
         return max(usage.output_tokens or 0 for usage in self._apart) if self._apart else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gateway.serving.dialects.answers.assembly import is_said_again
+from gateway.serving.dialects.answers.assembly import is_repeated
 from gateway.serving.json_codec import dumps, loads
 
 Event = dict[str, Any]
@@ -75,7 +75,7 @@ class Blocks:
             place = len(self._blocks) - 1
         assert place is not None
         block = self._blocks[place]
-        if is_said_again(self._pieces[place].get("partial_json", []), delta.get("partial_json")):
+        if is_repeated(self._pieces[place].get("partial_json", []), delta.get("partial_json")):
             return []
         if kind == "input_json_delta" and block.get("type") in BEGUN_BY.values():
             return []  # its tool use never began
@@ -139,7 +139,7 @@ class Blocks:
         return block
 
 
-def told(blocks: list[Block]) -> Iterator[Event]:
+def events_of(blocks: list[Block]) -> Iterator[Event]:
     """Yield the events of blocks that came whole."""
     for place, block in enumerate(blocks):
         begun, deltas = dict(block), list[Event]()

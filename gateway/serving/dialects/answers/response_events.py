@@ -120,7 +120,7 @@ def spoken_part(item: Item, place: int, index: int, part: dict[str, Any]) -> lis
     return [*events, *done_part(item, place, index, part)]
 
 
-def told(item: Item, place: int) -> Iterator[Event]:
+def events_of(item: Item, place: int) -> Iterator[Event]:
     """Yield the events of an item that came whole."""
     is_message = item.get("type") == "message" and isinstance(item.get("content"), list)
     begun = {**item, "content": []} if is_message else item

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gateway.serving.dialects.answers.assembly import is_said_again
+from gateway.serving.dialects.answers.assembly import is_repeated
 from gateway.serving.dialects.answers.response_events import (
     ADDED,
     PARTS,
@@ -15,12 +15,12 @@ from gateway.serving.dialects.answers.response_events import (
     Item,
     delta_of,
     done_part,
+    events_of,
     names_of,
     new_item,
     place_of,
     size,
     spoken_part,
-    told,
     whole_text_in,
 )
 from gateway.serving.json_codec import dumps
@@ -153,7 +153,7 @@ class Items:
             place = self._add(event, item)
             del self._open[place]
             self._wrote.add(place)
-            return list(told(item, place))
+            return list(events_of(item, place))
         if place not in self._open:
             return []  # done before
         begun = self._join(place)
@@ -162,7 +162,7 @@ class Items:
         if place not in self._wrote and size([item]):
             self._wrote.add(place)
             if not size([begun]) and not begun.get("content"):
-                before = list(told(item, place))[1:-1]
+                before = list(events_of(item, place))[1:-1]
         self._items[place] = item
         self._name(place)
         del self._open[place]
@@ -227,7 +227,7 @@ class Items:
         if place not in self._open or self._items[place].get("type") in ("message", "reasoning"):
             return []  # only the item's end can tell which; or the item has ended
         text = event.get("delta" if step == "delta" else name)
-        if step == "delta" and name == "arguments" and is_said_again(self._written(place, name), text):
+        if step == "delta" and name == "arguments" and is_repeated(self._written(place, name), text):
             return []
         if isinstance(text, str) and text and (step == "delta" or place not in self._wrote):
             self._grow(place, ("", 0, name), text)
@@ -296,12 +296,12 @@ class Items:
         places = [*(place for place in by_name if place in unmatched), *unmatched]
         return next((place for place in places if _may_be(item, unmatched[place])), None)
 
-    def tell(self, item: Item) -> list[Event]:
+    def take_whole(self, item: Item) -> list[Event]:
         """Take an item that comes whole; return its events."""
         place = self._add({}, item)
         del self._open[place]
         self._wrote.add(place)
-        return list(told(item, place))
+        return list(events_of(item, place))
 
     def cut(self, shorter: Callable[[str], str]) -> None:
         """Cut items that came whole to the grant."""
@@ -327,11 +327,11 @@ class Items:
             yield {"type": "response.output_item.done", "output_index": place, "item": item}
         self._open = {}
 
-    def told(self) -> Iterator[Event]:
+    def whole_events(self) -> Iterator[Event]:
         """Yield the events of items that came whole."""
         self._open = {}
         for place, item in enumerate(self.all):
-            yield from told(item, place)
+            yield from events_of(item, place)
 
 
 def _fuller(end: Item, begun: Item) -> Item:

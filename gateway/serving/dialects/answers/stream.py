@@ -13,7 +13,7 @@ from gateway.serving.dialects.answers.thread_digests import TAIL_CHARACTERS
 from gateway.serving.dialects.parameters import Parameters
 from gateway.serving.fields.answer_fields import shown_usage
 from gateway.serving.json_codec import loads
-from gateway.serving.meter import UNSAID, Observed, Usage
+from gateway.serving.meter import UNREPORTED, Observed, Usage
 from gateway.serving.sse import Events, EventTooLong, NamedError, comment, is_comment
 from gateway.serving.upstream.error_bodies import is_error
 
@@ -54,13 +54,13 @@ class Reading(ABC):
     """The gateway's own count of the input, where the upstream has none."""
     is_silent = True
     """Whether no event has come."""
-    usage = UNSAID
+    usage = UNREPORTED
     """The usage that the upstream reported."""
     _characters = 0
     _was_cut = False
     _estimate: int | None = None
-    _whole_least = 0  # tokens that an answer that came whole has at least
-    _most_of_one = 0  # tokens that a choice of an answer that came whole may have
+    _least_of_whole = 0  # tokens that an answer that came whole has at least
+    _largest_output = 0  # tokens that a choice of an answer that came whole may have
     _is_partial = False  # whether the usage leaves out choices that have reported none yet
     _is_final = False
     _figures = 0  # how many figures of the output came while more output was to come
@@ -68,7 +68,7 @@ class Reading(ABC):
     def __init__(self, request: Parameters, grant: int) -> None:
         self.tool_calls: list[str] = []
         """Ids of the tool calls in the answer."""
-        self._wanted = request
+        self._request = request
         self._grant = grant
         self._granted = grant * request.choices
         self._events = Events()
@@ -76,7 +76,7 @@ class Reading(ABC):
         self._tokens = [0] * request.choices
         self._ended: dict[int, str] = {}
         self._tails = [""] * request.choices
-        self._said: dict[str, Any] = {}  # the upstream's last usage, whole
+        self._reported_usage: dict[str, Any] = {}  # the upstream's last usage, whole
 
     @property
     def observed(self) -> Observed:
@@ -86,7 +86,7 @@ class Reading(ABC):
         if not pieces:
             tokens = min(self._estimate or 0, granted)
             is_estimate = self._estimate is not None
-            return Observed(self.usage, tokens, self._is_final, is_whole, is_estimate, least=self._whole_least)
+            return Observed(self.usage, tokens, self._is_final, is_whole, is_estimate, least=self._least_of_whole)
         more = max(self._characters - PIECE_CHARACTERS * pieces, 0) // TOKEN_CHARACTERS
         return Observed(
             self.usage,
@@ -132,26 +132,26 @@ class Reading(ABC):
         """
         reported, counted = self.usage.output_tokens or 0, sum(self._tokens)
         longest = max((self._tokens[index] for index, reason in self._ended.items() if reason == "length"), default=0)
-        most = longest + max(reported - counted, 0) if counted else -(-reported // self._wanted.choices)
-        return self._was_cut or max(most, self._most_of_one) >= self._grant
+        most = longest + max(reported - counted, 0) if counted else -(-reported // self._request.choices)
+        return self._was_cut or max(most, self._largest_output) >= self._grant
 
     def is_over(self) -> bool:
         """Return whether nothing more is wanted of the answer."""
         return self.ended_by_itself or (self._was_cut and self._all_ended())
 
-    def is_told(self, as_it_goes: bool) -> bool:
+    def is_usage_known(self, is_continuous: bool) -> bool:
         """Return whether the upstream's figure of all that was made so far is known.
 
-        A figure in the middle counts only where the upstream is known to report ``as_it_goes``, or has done so.
+        A figure in the middle counts only where the upstream is known to report ``is_continuous``, or has done so.
         """
         reported = self.usage.output_tokens
         if reported is None or self._is_partial or reported < max(sum(self._tokens), self._by_length()):
             return False
-        return as_it_goes or self._figures > 1 or (self._is_final and self._all_ended())
+        return is_continuous or self._figures > 1 or (self._is_final and self._all_ended())
 
     def remember_texts(self) -> None:
         """Keep all of the text, for a tokenizer to count."""
-        self.texts = [[] for _ in range(self._wanted.choices)]
+        self.texts = [[] for _ in range(self._request.choices)]
 
     def feed(self, chunk: bytes) -> bytes:
         """Take bytes of the stream, cut anywhere, and return those for a streaming caller, often none."""
@@ -195,7 +195,7 @@ class Reading(ABC):
         return b""
 
     def _all_ended(self) -> bool:
-        return len(self._ended) == self._wanted.choices
+        return len(self._ended) == self._request.choices
 
     def _take_all(self, events: list[bytes]) -> bytes:
         shown: list[bytes] = []
@@ -226,20 +226,20 @@ class Reading(ABC):
         if isinstance(data, NamedError):
             raise UpstreamErrorEvent(_named_error(data))
         if is_comment(data):  # a sign of life for a caller that streams
-            return comment(data[1:].removeprefix(b" ")) if self._wanted.stream else b""
+            return comment(data[1:].removeprefix(b" ")) if self._request.stream else b""
         event = _event(data)
         if not self._halves.held and not HALF.search(data):
-            return self._take_anew(data, event)
+            return self._take_parsed(data, event)
         event = self._halves.joined(event)
         shown = self._give_up_halves(event)
-        return shown if self.is_over() else shown + self._take_anew(data, event)
+        return shown if self.is_over() else shown + self._take_parsed(data, event)
 
     def _give_up_halves(self, end: dict[str, Any] | None = None) -> bytes:
         """Take as text of its own each half of a character that no other half can follow after ``end``, or at all."""
-        given_up = self._halves.given_up(end) if self._halves.held else ()
-        return b"".join([self._take(event) for event in given_up])
+        replaced = self._halves.replaced(end) if self._halves.held else ()
+        return b"".join([self._take(event) for event in replaced])
 
-    def _take_anew(self, data: bytes, event: dict[str, Any]) -> bytes:
+    def _take_parsed(self, data: bytes, event: dict[str, Any]) -> bytes:
         """Take a parsed event; a dialect with a fast path notes here how to recognise similar events."""
         return self._take(event)
 
@@ -249,7 +249,7 @@ class Reading(ABC):
 
     def _note_usage(self, reported: dict[str, Any], usage: Usage) -> None:
         """Take the upstream's usage; once a choice was cut, its figures count tokens that nobody gets."""
-        self._said = shown_usage(reported)
+        self._reported_usage = shown_usage(reported)
         if self._was_cut:
             usage = replace(usage, output_tokens=self.usage.output_tokens)
         self.usage, self._is_final = usage, not self._was_cut
@@ -262,7 +262,7 @@ class Reading(ABC):
         for tokens in (self.input_tokens, self.usage.input_tokens):
             if tokens is not None:
                 return tokens
-        return self._wanted.input_estimate
+        return self._request.input_estimate
 
     def _note_text(self) -> None:
         """Note text: an earlier usage was reported of the text before it."""
@@ -302,11 +302,11 @@ class Reading(ABC):
         Where nobody counted, the tokens are estimated, and an answer that met its limit used the grant.
         """
         texts = [part if isinstance(part, str) else "".join(strings_in(part)) for part in parts]
-        self._whole_least = sum(map(len, texts)) // (2 * TOKEN_CHARACTERS_MOST)
+        self._least_of_whole = sum(map(len, texts)) // (2 * TOKEN_CHARACTERS_MOST)
         reported = self.usage.output_tokens
-        if reported and reported >= self._whole_least:
+        if reported and reported >= self._least_of_whole:
             return reported
-        self._most_of_one = self._grant
+        self._largest_output = self._grant
         size = sum(len(part if isinstance(part, str) else str(part)) for part in parts)
         self._estimate = -(-size // TOKEN_CHARACTERS)
         return self._estimate

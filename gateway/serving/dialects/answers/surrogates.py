@@ -44,7 +44,7 @@ class Halves:
         mended: Event = self._mended(event, (str(kind),), (lambda inner: inner) if holds else None)
         return mended
 
-    def given_up(self, end: Event | None = None) -> list[Event]:
+    def replaced(self, end: Event | None = None) -> list[Event]:
         """Return events with U+FFFD for the held halves of texts that end with ``end``; None ends all texts."""
         events = []
         for place, (_, around) in list(self.held.items()):

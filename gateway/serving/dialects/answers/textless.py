@@ -24,7 +24,7 @@ class PlainReading(Reading):
         usage = usage if isinstance(usage, dict) else {}
         self._note_usage(usage, Usage(output_tokens=0, input_tokens=count(usage.get("prompt_tokens"))))
         if "model" in answer:
-            answer["model"] = self._wanted.model
+            answer["model"] = self._request.model
         without_houses_own(answer)
         if isinstance(answer.get("usage"), dict):
             answer["usage"] = shown_usage(usage)

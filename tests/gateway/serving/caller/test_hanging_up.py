@@ -77,7 +77,12 @@ async def test_what_goes_on_to_its_end_hears_of_no_caller() -> None:
 async def test_what_is_read_on_ends_so_long_after_its_caller_left() -> None:
     server, deadlines = Server(), Deadlines(FAR_OFF_S)
     caller_watch = CallerWatch(
-        server.receive, server.when_gone, deadlines, FAR_OFF_S * 100, heeds_caller=True, goes_on=lambda: FAR_OFF_S * 2
+        server.receive,
+        server.when_gone,
+        deadlines,
+        FAR_OFF_S * 100,
+        heeds_caller=True,
+        on_disconnect=lambda: FAR_OFF_S * 2,
     )
 
     async def wait() -> None:
@@ -102,7 +107,12 @@ async def test_what_is_read_on_ends_so_long_after_its_caller_left() -> None:
 async def test_what_is_over_goes_on_for_nobody() -> None:
     server = Server()
     caller_watch = CallerWatch(
-        server.receive, server.when_gone, Deadlines(FAR_OFF_S), FAR_OFF_S, heeds_caller=True, goes_on=lambda: FAR_OFF_S
+        server.receive,
+        server.when_gone,
+        Deadlines(FAR_OFF_S),
+        FAR_OFF_S,
+        heeds_caller=True,
+        on_disconnect=lambda: FAR_OFF_S,
     )
     async with caller_watch:
         pass
@@ -114,7 +124,7 @@ async def test_it_has_so_long_and_ends_at_its_deadline() -> None:
     for heeds_caller in (True, False):
         server, deadlines = Server(), Deadlines(FAR_OFF_S)
         caller_watch = CallerWatch(
-            server.receive, server.when_gone, deadlines, 3 * FAR_OFF_S, heeds_caller=heeds_caller, goes_on=None
+            server.receive, server.when_gone, deadlines, 3 * FAR_OFF_S, heeds_caller=heeds_caller, on_disconnect=None
         )
 
         async def wait(attended: CallerWatch) -> None:
@@ -136,7 +146,12 @@ async def test_it_has_so_long_and_ends_at_its_deadline() -> None:
 async def test_an_answer_that_is_read_on_for_nobody_has_no_more_time_than_the_call() -> None:
     server, deadlines = Server(), Deadlines(FAR_OFF_S)
     caller_watch = CallerWatch(
-        server.receive, server.when_gone, deadlines, 2 * FAR_OFF_S, heeds_caller=True, goes_on=lambda: 100 * FAR_OFF_S
+        server.receive,
+        server.when_gone,
+        deadlines,
+        2 * FAR_OFF_S,
+        heeds_caller=True,
+        on_disconnect=lambda: 100 * FAR_OFF_S,
     )
 
     async def wait() -> None:

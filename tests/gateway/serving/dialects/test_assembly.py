@@ -174,8 +174,8 @@ def test_each_text_has_halves_of_its_own() -> None:
 
     assert said == ["", "", WHOLE]
     assert halves.held
-    assert halves.given_up({"choices": [{"index": 0, "finish_reason": "stop"}]}) == []
-    assert halves.given_up({"choices": [{"index": 1, "finish_reason": "stop"}]}) == [
+    assert halves.replaced({"choices": [{"index": 0, "finish_reason": "stop"}]}) == []
+    assert halves.replaced({"choices": [{"index": 1, "finish_reason": "stop"}]}) == [
         {"choices": [{"index": 1, "delta": {"content": UNKNOWN}}]}
     ]
     assert not halves.held
@@ -209,5 +209,5 @@ def test_in_every_format_half_a_character_is_given_up_at_the_end(shape: str) -> 
     halves = Halves()
     halves.joined(SHAPES[shape]("a" + HIGH))
 
-    assert halves.given_up() == [SHAPES[shape](UNKNOWN)]
+    assert halves.replaced() == [SHAPES[shape](UNKNOWN)]
     assert not halves.held

@@ -32,7 +32,7 @@ def told(endpoint: str, events: list[dict[str, Any]]) -> dict[str, Any]:
     reading = dialect.reading(dialect.read(body, 100), grant=100)
     reading.feed(b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in events))
     assert isinstance(reading.failure, UpstreamErrorEvent)
-    error = failure_within(reading.failure.said, House())
+    error = failure_within(reading.failure.event, House())
     last = (reading.failed(error) or dialect.broken_off(error, "req_1")).decode()
     name, _, data = last.removesuffix("\n\n").rpartition("data: ")
     said: dict[str, Any] = strict_json(data)

@@ -55,7 +55,7 @@ def test_a_figure_of_some_choices_is_the_least_that_was_made_and_not_all(profile
     found = reading(profile, (0, "a", None, 4), (0, "b", None, 6))
 
     assert count_output(found.observed, 2 * GRANT) == Count(6, 6, "counted")
-    assert not found.is_told(as_it_goes=True)
+    assert not found.is_usage_known(is_continuous=True)
 
 
 @pytest.mark.parametrize("profile", [VLLM, ANY])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.serving.dialects.answers.whole import as_it_came
+from gateway.serving.dialects.answers.whole_answer import with_original_bytes
 from gateway.serving.json_codec import loads
 
 NUMBERS = b'{"model": "up", "a": 1.0, "b": 1e5, "c": 0.10, "d": 12345678901234567890123, "x": "\\u00e9\\/"}'
@@ -18,13 +18,15 @@ NUMBERS = b'{"model": "up", "a": 1.0, "b": 1e5, "c": 0.10, "d": 1234567890123456
 def test_what_is_not_changed_is_the_same_to_the_byte() -> None:
     raw = b'\n {"id" : "a\\/b", "choices": [ {"x": 1.50} ],"model":"m"}\n'
 
-    assert as_it_came(raw, loads(raw)) == raw
+    assert with_original_bytes(raw, loads(raw)) == raw
 
 
 def test_a_member_that_was_changed_is_written_anew_in_its_place() -> None:
     answer = {**loads(NUMBERS), "model": "mine"}
 
-    assert as_it_came(NUMBERS, answer) == NUMBERS.replace(b'"model": "up", ', b'"model":"mine",').replace(b", ", b",")
+    assert with_original_bytes(NUMBERS, answer) == NUMBERS.replace(b'"model": "up", ', b'"model":"mine",').replace(
+        b", ", b","
+    )
 
 
 USAGE = b'{"prompt_tokens": 1, "details": {"text": "}\\"{"}}'
@@ -40,21 +42,23 @@ TWICE = b'{"choices": [{"model": "up", "usage": {}}], "text": "\\"model\\": \\"u
     ],
 )
 def test_around_a_member_that_was_changed_every_byte_stays(raw: bytes, changed: Any, expected: bytes) -> None:
-    assert as_it_came(raw, {**loads(raw), **changed}) == expected
+    assert with_original_bytes(raw, {**loads(raw), **changed}) == expected
 
 
 def test_what_only_looks_like_the_member_is_not_changed() -> None:
     raw = TWICE % USAGE
     answer = {**loads(raw), "model": "mine", "usage": {"n": 1}}
 
-    assert loads(as_it_came(raw, answer)) == answer
-    assert as_it_came(raw, answer).startswith(b'{"choices": [{"model": "up", "usage": {}}],')
+    assert loads(with_original_bytes(raw, answer)) == answer
+    assert with_original_bytes(raw, answer).startswith(b'{"choices": [{"model": "up", "usage": {}}],')
 
 
 def test_members_may_come_and_go_and_come_twice() -> None:
     raw = b'{"secret": 1, "model": "up", "model": "up", "n": [1.0]}'
 
-    assert as_it_came(raw, {"model": "mine", "n": [1], "usage": {}}) == b'{"model":"mine","n": [1.0],"usage":{}}'
+    assert (
+        with_original_bytes(raw, {"model": "mine", "n": [1], "usage": {}}) == b'{"model":"mine","n": [1.0],"usage":{}}'
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,8 +76,8 @@ def test_members_may_come_and_go_and_come_twice() -> None:
     ],
 )
 def test_what_is_no_object_of_strict_json_is_written_anew(raw: bytes) -> None:
-    assert as_it_came(raw, {"a": 1}) == b'{"a":1}'
-    assert as_it_came(raw, {}) == b"{}"
+    assert with_original_bytes(raw, {"a": 1}) == b'{"a":1}'
+    assert with_original_bytes(raw, {}) == b"{}"
 
 
 JSON = st.recursive(
@@ -93,4 +97,4 @@ def test_whatever_it_is_the_caller_has_what_it_is_shown(came: dict[str, Any], sh
             json.dumps(came).encode(),
             json.dumps(came, indent=1, ensure_ascii=False).encode("utf-8", "surrogatepass"),
         ):
-            assert loads(as_it_came(raw, answer)) == loads(json.dumps(answer).encode())
+            assert loads(with_original_bytes(raw, answer)) == loads(json.dumps(answer).encode())

@@ -11,7 +11,7 @@ import pytest
 from gateway.errors import BadRequest
 from gateway.serving.dialects.base import Dialect
 from gateway.serving.dialects.registry import dialects
-from gateway.serving.fields.account_names import OWN, check_given, make_own
+from gateway.serving.fields.account_names import OWN, make_own, refuse_upstream_names
 from gateway.serving.fields.guarded_fields import OURS
 from gateway.serving.fields.tools import Hosted
 from gateway.serving.upstream.endpoint import Names
@@ -32,7 +32,7 @@ def through(dialect: Dialect, hosted: Hosted, body: Body) -> tuple[Body, tuple[s
     """
     dropped = hosted.leave_out(body, NAMES)
     wanted = dialect.read(body, 1000)
-    check_given(body, frozenset())
+    refuse_upstream_names(body, frozenset())
     make_own(body, "cus_1")
     sent: Body = orjson.loads(dialect.forward(body, wanted, grant=GRANT, model="the-model"))
     return sent, dropped + wanted.dropped

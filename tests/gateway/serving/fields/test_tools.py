@@ -230,7 +230,7 @@ def test_the_header_can_be_sent_whatever_the_names() -> None:
 @pytest.mark.parametrize("kind", [[], {}, 7, None])
 def test_an_item_whose_type_is_no_text_is_left_to_the_upstream(kind: Any) -> None:
     body = {"input": [{"type": kind, "tools": [{"type": "web_search"}]}]}
-    as_it_came = copy.deepcopy(body)
+    with_original_bytes = copy.deepcopy(body)
 
     assert Hosted(drops=True).leave_out(body, NAMES) == ()
-    assert body == as_it_came
+    assert body == with_original_bytes

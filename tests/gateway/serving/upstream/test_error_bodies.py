@@ -30,7 +30,7 @@ async def refusal(make: Make, status: int, body: Any) -> TokencapError:
         house = House.of([far.url], "sk-0123456789abcdefghijklmnop")
         upstream = Upstream(transport, first_token_s=20, idle_s=20, whole_s=20, house=house)
         with pytest.raises(TokencapError) as refused:
-            async with upstream.ask("/chat/completions", b"{}", "req_1", {}) as answer:
+            async with upstream.request("/chat/completions", b"{}", "req_1", {}) as answer:
                 await answer.whole()
         return refused.value
 
@@ -187,7 +187,7 @@ async def test_an_error_in_a_200_is_what_it_says_it_is(make: Make) -> None:
     error = await refusal(make, 200, {"error": {"message": "http://model:8000 is down"}, "choices": [], "output": []})
 
     assert isinstance(error, UpstreamErrorEvent)
-    heard = failure_within(error.said, House())
+    heard = failure_within(error.event, House())
     assert isinstance(heard, UpstreamUnavailable)
     assert "model" not in heard.message
 

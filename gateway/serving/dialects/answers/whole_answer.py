@@ -38,7 +38,7 @@ def streamed(body: Body, request: Parameters) -> Body:
     return {"stream": False} if body.get("stream") is False else {}
 
 
-def as_it_came(raw: bytes, answer: Any) -> bytes:
+def with_original_bytes(raw: bytes, answer: Any) -> bytes:
     """Return an answer as JSON, in which unchanged members keep their bytes from ``raw``.
 
     Members that the gateway has changed (the model's name, the usage, a text that was cut) are written again, and so
@@ -64,7 +64,7 @@ def as_it_came(raw: bytes, answer: Any) -> bytes:
     try:
         for name, member, value in _members(raw.decode()):
             new_value = remaining.pop(name, _MISSING)
-            if new_value is not _MISSING and (name in unchanged or _says(value.encode(), new_value)):
+            if new_value is not _MISSING and (name in unchanged or _encodes(value.encode(), new_value)):
                 parts.append(member.encode())
                 continue
             is_same = False
@@ -110,7 +110,7 @@ def _strict(raw: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _says(text: bytes, value: Any) -> bool:
+def _encodes(text: bytes, value: Any) -> bool:
     """Return whether a strict JSON text is the text of a value."""
     try:
         return bool(orjson.loads(text) == value)
