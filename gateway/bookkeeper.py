@@ -20,7 +20,7 @@ from gateway.catalog.subscriptions import Subscriptions
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable
 from gateway.holds.maintenance.reclaim import Reclaimer
-from gateway.holds.maintenance.redis_upkeep import Found, Maintenance
+from gateway.holds.maintenance.redis_upkeep import Findings, Maintenance
 from gateway.holds.store.clients import connect
 from gateway.holds.store.projection import Projection
 from gateway.holds.store.watermarks import Watermarks
@@ -175,7 +175,7 @@ def _keep(
                         due.set()
                     do("projection", project_pending, database, projection, PROJECTED_A_SWEEP)
                     do("pricing", scheduler.turn)
-                    do("gauges", _look, counters, conservation, findings, database)
+                    do("gauges", _measure, counters, conservation, findings, database)
                     sheet.write()
                     sweep_at = monotonic() + SWEEP_S
                 stop.wait(0 if writer.turn() >= MANY else TURN_S)
@@ -225,12 +225,12 @@ def _roll_up(rollup: Rollup, late_ms: int) -> None:
     rollup.forget_ended(now_ms(), late_ms)
 
 
-def _look(counters: Counters, conservation: Conservation, findings: Found, database: Database) -> None:
+def _measure(counters: Counters, conservation: Conservation, findings: Findings, database: Database) -> None:
     """Measure holds, Redis and the ledger, and set the gauges."""
     _gauge(counters, conservation.turn(), findings, count_dead_letters(database))
 
 
-def _gauge(counters: Counters, counted: Counted, findings: Found, dead_letters: int) -> None:
+def _gauge(counters: Counters, counted: Counted, findings: Findings, dead_letters: int) -> None:
     """Set the gauges to what was measured."""
     counters.put(HOLDS, counted.holds)
     counters.put(HELD_TOKENS, counted.held_tokens)

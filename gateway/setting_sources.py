@@ -54,7 +54,7 @@ def of_kubernetes(name: str, value: str) -> bool:
     return _KUBERNETES_PORT.fullmatch(name) is not None and _KUBERNETES_URL.match(value) is not None
 
 
-def ours(environment: Mapping[str, str]) -> dict[str, str]:
+def own_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that are meant for us, by their names in capitals."""
     named = [(name, value) for name, value in environment.items() if name.upper().startswith(PREFIX)]
     found = {name.upper(): value for name, value in named} | {name: value for name, value in named if name.isupper()}
@@ -68,7 +68,7 @@ def refuse_unknown(environment: Mapping[str, str], kind: type[BaseSettings]) -> 
         StartupError: a variable with our prefix is no setting; the nearest one is named.
     """
     known = {outside(name) for name in _names(kind.model_fields)}
-    for name in sorted(ours(environment)):
+    for name in sorted(own_variables(environment)):
         if name not in known | OF_CLIENTS:
             raise _unknown(name, known)
 
@@ -92,7 +92,7 @@ class FromEnvironment(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         refuse_unknown(self._environment, self.settings_cls)
-        given = {**ours(self._environment)}
+        given = {**own_variables(self._environment)}
         if "VALKEY_SERVER_BIN" in self._environment:
             given["VALKEY_SERVER_BIN"] = self._environment["VALKEY_SERVER_BIN"]
         named = {name: given.get(outside(name), "") for name in _names(self.settings_cls.model_fields)}

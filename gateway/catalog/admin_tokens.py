@@ -46,16 +46,16 @@ def ensure_admin_token(database: Database, configured: str | None, now_ms: int) 
             return None
         if _live(connection):
             return None
-        return _made(connection, now_ms, actor="start")
+        return _create_token(connection, now_ms, actor="start")
 
 
 def new_admin_token(database: Database, now_ms: int) -> str:
     """Return a new admin token, retiring every other."""
     with database.write() as connection:
-        return _made(connection, now_ms, actor="command")
+        return _create_token(connection, now_ms, actor="command")
 
 
-def _made(connection: Connection, now_ms: int, actor: str) -> str:
+def _create_token(connection: Connection, now_ms: int, actor: str) -> str:
     token = PREFIX + secrets.token_urlsafe(32)
     _make_only(connection, digest_of(token), now_ms, actor)
     return token

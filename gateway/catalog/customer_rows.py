@@ -162,7 +162,7 @@ def add_all(connection: Connection, rows: Sequence[CustomerRow]) -> None:
         connection.execute(insert(customers), [{**_values(row), "projected": False} for row in rows])
     except IntegrityError as error:
         raise (
-            _taken(rows[0]) if len(rows) == 1 else AlreadyExists("Another customer has one of these external_ids.")
+            _conflict(rows[0]) if len(rows) == 1 else AlreadyExists("Another customer has one of these external_ids.")
         ) from error
 
 
@@ -194,7 +194,7 @@ def store(connection: Connection, row: CustomerRow) -> CustomerRow:
     try:
         connection.execute(update(customers).where(customers.c.id == row.id).values(**_values(row), projected=False))
     except IntegrityError as error:
-        raise _taken(row) from error
+        raise _conflict(row) from error
     return row
 
 
@@ -205,7 +205,7 @@ def _values(row: CustomerRow) -> dict[str, Any]:
     return values
 
 
-def _taken(row: CustomerRow) -> AlreadyExists:
+def _conflict(row: CustomerRow) -> AlreadyExists:
     return AlreadyExists(f"Another customer has the external_id {row.external_id!r}.")
 
 

@@ -101,7 +101,7 @@ class Claim:
         return table.c.key == self.key, table.c.status == RUNNING, table.c.time == self.time
 
 
-def things_made_of(connection: Connection, route: str, names: Sequence[str]) -> dict[str, str]:
+def ids_created(connection: Connection, route: str, names: Sequence[str]) -> dict[str, str]:
     """Return the ids that a route created under names of the sender's, by these names."""
     by_key, ids = {digest(f"{route}\nrow {name}"): name for name in names}, dict[str, str]()
     for batch in batches(by_key, VALUES_MOST):
@@ -110,7 +110,7 @@ def things_made_of(connection: Connection, route: str, names: Sequence[str]) -> 
     return ids
 
 
-def remember_made(connection: Connection, route: str, ids_by_name: Mapping[str, str], now_ms: int) -> None:
+def store_created(connection: Connection, route: str, ids_by_name: Mapping[str, str], now_ms: int) -> None:
     """Store the ids that a route has created, under names of the sender's."""
     rows = [
         {"key": key, "request": key, "status": CREATED, "body": json.dumps({"id": made_id}), "time": now_ms}

@@ -88,7 +88,7 @@ def read_body(connection: Connection, version: str) -> dict[str, Any]:
     return body
 
 
-def refuse_known(connection: Connection, version: str) -> None:
+def refuse_existing(connection: Connection, version: str) -> None:
     """Raise AlreadyExists where there is a menu of this version."""
     query = select(menus.c.version).where(menus.c.version == version)
     if connection.execute(query).scalar_one_or_none() is not None:
@@ -126,13 +126,13 @@ def add_menu(connection: Connection, body: Mapping[str, Any], *, source: str, cr
         AlreadyExists: there is a menu of this version.
     """
     menu = Menu.from_json(body)
-    refuse_known(connection, menu.version)
+    refuse_existing(connection, menu.version)
     values = {"version": menu.version, "source": source, "created": created, "body": json.dumps(body)}
     connection.execute(insert(menus).values(**values))
     return menu
 
 
-def known_or_added(connection: Connection, body: Mapping[str, Any], *, source: str, created: int) -> Menu:
+def find_or_add(connection: Connection, body: Mapping[str, Any], *, source: str, created: int) -> Menu:
     """Return the public part of a menu, having written it if it is new: a version is a hash of its inputs."""
     menu = Menu.from_json(body)
     known = connection.execute(select(menus.c.version).where(menus.c.version == menu.version)).scalar_one_or_none()

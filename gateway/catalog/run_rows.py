@@ -30,7 +30,7 @@ OPEN = ("queued", "running")
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class RunClaim:
     """A run that this process works on; ``attempt`` is its fence."""
 
     id: str
@@ -82,7 +82,7 @@ def is_waiting(connection: Connection, now_ms: int) -> bool:
     )
 
 
-def take(connection: Connection, now_ms: int) -> Taken | None:
+def take(connection: Connection, now_ms: int) -> RunClaim | None:
     """Take up the oldest run, unless another run is active; call it in a transaction that writes."""
     hold_still(connection)
     silent = (runs.state == "running") & (runs.beat <= now_ms - STALE_MS)
@@ -94,13 +94,13 @@ def take(connection: Connection, now_ms: int) -> Taken | None:
     row = connection.execute(oldest).one_or_none()
     if row is None:
         return None
-    taken = Taken(row.id, row.attempt + 1, json.loads(row.asked), row.actor)
-    values = {"state": "running", "attempt": taken.attempt, "beat": now_ms, "percent": 0, "doing": "starting"}
+    claim = RunClaim(row.id, row.attempt + 1, json.loads(row.asked), row.actor)
+    values = {"state": "running", "attempt": claim.attempt, "beat": now_ms, "percent": 0, "doing": "starting"}
     connection.execute(update(pricing_runs).where(runs.id == row.id).values(**values, started=row.started or now_ms))
-    return taken
+    return claim
 
 
-def resumed(connection: Connection, run_id: str, attempt: int) -> Taken:
+def resumed(connection: Connection, run_id: str, attempt: int) -> RunClaim:
     """Return a run that another process has taken up for this one.
 
     Raises:
@@ -110,32 +110,32 @@ def resumed(connection: Connection, run_id: str, attempt: int) -> Taken:
     row = connection.execute(own_run).one_or_none()
     if row is None:
         raise Replaced
-    return Taken(row.id, row.attempt, json.loads(row.asked), row.actor)
+    return RunClaim(row.id, row.attempt, json.loads(row.asked), row.actor)
 
 
-def release(connection: Connection, taken: Taken, now_ms: int) -> None:
+def release(connection: Connection, claim: RunClaim, now_ms: int) -> None:
     """Queue again a run whose process ended without a result; after ATTEMPTS_MOST attempts it has failed."""
-    own_run = update(pricing_runs).where(*taken.is_ours())
-    if taken.attempt >= ATTEMPTS_MOST:
+    own_run = update(pricing_runs).where(*claim.is_ours())
+    if claim.attempt >= ATTEMPTS_MOST:
         connection.execute(own_run.values(state="failed", finished=now_ms, reason=GONE, doing=None))
     else:
         connection.execute(own_run.values(state="queued", doing=None, percent=0))
 
 
-def beat(connection: Connection, taken: Taken, now_ms: int, doing: str, percent: int) -> None:
+def beat(connection: Connection, claim: RunClaim, now_ms: int, doing: str, percent: int) -> None:
     """Record that the run is alive, and its progress.
 
     Raises:
         Replaced: it is not this process's any more.
     """
     values = {"beat": now_ms, "doing": doing, "percent": percent}
-    if not connection.execute(update(pricing_runs).where(*taken.is_ours()).values(**values)).rowcount:
+    if not connection.execute(update(pricing_runs).where(*claim.is_ours()).values(**values)).rowcount:
         raise Replaced
 
 
 def finish(
     connection: Connection,
-    taken: Taken,
+    claim: RunClaim,
     now_ms: int,
     *,
     state: str,
@@ -159,7 +159,7 @@ def finish(
         "doing": None,
         "percent": 100,
     }
-    if not connection.execute(update(pricing_runs).where(*taken.is_ours()).values(**values)).rowcount:
+    if not connection.execute(update(pricing_runs).where(*claim.is_ours()).values(**values)).rowcount:
         raise Replaced
 
 

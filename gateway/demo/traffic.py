@@ -101,7 +101,7 @@ class Traffic:
         elif customer.person.is_streaming:
             _note_stream(row, response.text)
         else:
-            _note_whole(row, response)
+            _note_answer(row, response)
 
     async def _read_answer(self, person: Person, body: dict[str, Any], headers: dict[str, str]) -> httpx.Response:
         """Return the answer, read to its end.
@@ -156,7 +156,7 @@ async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
     return True
 
 
-def _note_whole(row: Row, response: httpx.Response) -> None:
+def _note_answer(row: Row, response: httpx.Response) -> None:
     answer = response.json()
     charge = response.headers.get("x-tokencap-charge-nanousd")
     _note(row, answer["choices"][0]["finish_reason"], answer["usage"], charge)

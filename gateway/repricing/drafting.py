@@ -42,7 +42,7 @@ Report = Callable[[str, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DraftResult:
     """The result of a run.
 
     Attributes:
@@ -63,7 +63,7 @@ class Found:
     arms: tuple[Json, ...] = ()
 
 
-def draft(database: Database, currency: str, request: Mapping[str, Any], now_ms: int, report: Report) -> Found:
+def draft(database: Database, currency: str, request: Mapping[str, Any], now_ms: int, report: Report) -> DraftResult:
     """Return a draft made from the customers' behaviour in the ledger.
 
     Args:
@@ -107,7 +107,7 @@ def draft(database: Database, currency: str, request: Mapping[str, Any], now_ms:
         if request["experiment"] is None
         else to_try(estimate, menu_in_force, request["experiment"], written(now_ms))
     )
-    return Found(
+    return DraftResult(
         market,
         comparison,
         computed,

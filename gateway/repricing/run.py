@@ -15,7 +15,7 @@ from gateway.admin.menus.pricing_runs import RunInput
 from gateway.catalog import audit_rows, menu_rows, run_rows
 from gateway.catalog.menu_rows import Effective
 from gateway.catalog.problems import AdminProblem
-from gateway.catalog.run_rows import Replaced, Taken
+from gateway.catalog.run_rows import Replaced, RunClaim
 from gateway.clock import now_ms
 from gateway.errors import MeteringUnavailable, TokencapError
 from gateway.ledger.database import Database
@@ -45,8 +45,8 @@ def run(run_id: str, attempt: int) -> None:
         database.check()
         try:
             with database.read() as connection:
-                taken = run_rows.resumed(connection, run_id, attempt)
-            work = Work(database, settings, taken)
+                claim = run_rows.resumed(connection, run_id, attempt)
+            work = Work(database, settings, claim)
             with work.alive():
                 work.carry_out()
         except Replaced:
@@ -56,11 +56,11 @@ def run(run_id: str, attempt: int) -> None:
 class Work:
     """One run, from when it is taken up to its end."""
 
-    def __init__(self, database: Database, settings: Settings, taken: Taken) -> None:
+    def __init__(self, database: Database, settings: Settings, claim: RunClaim) -> None:
         self._database = database
         self._settings = settings
-        self._taken = taken
-        self._request = RunInput(**taken.asked).model_dump()  # fills in the fields that the request left out
+        self._claim = claim
+        self._request = RunInput(**claim.asked).model_dump()  # fills in the fields that the request left out
         self._doing = ("starting", 0)
 
     def report(self, step: str, percent: int) -> None:
@@ -76,7 +76,7 @@ class Work:
             while not is_done.wait(BEAT_S):
                 try:
                     with self._database.write() as connection:
-                        run_rows.beat(connection, self._taken, now_ms(), *self._doing)
+                        run_rows.beat(connection, self._claim, now_ms(), *self._doing)
                 except Replaced:
                     if not is_done.is_set():
                         os._exit(WITHDRAWN)
@@ -96,7 +96,7 @@ class Work:
     def carry_out(self) -> None:
         """Compute, and record the result. A fault of ours is a failed run with a reason, not a dead process."""
         try:
-            outcome = self._found()
+            outcome = self._draft()
         except (CannotEstimate, TokencapError) as error:
             self._finish("refused", str(error))
             return
@@ -113,7 +113,7 @@ class Work:
             return
         self._keep(outcome.draft, outcome.held_back, outcome.moves, result)
 
-    def _found(self) -> Any:
+    def _draft(self) -> Any:
         from gateway.repricing.drafting import draft  # noqa: PLC0415 - numpy loads only once there is something to compute
 
         return draft(self._database, self._settings.currency, self._request, now_ms(), self.report)
@@ -135,7 +135,7 @@ class Work:
         """Add the menus to try to the menus; they are in force only once somebody publishes them."""
         with self._database.write() as connection:
             for arm in arms:
-                menu_rows.known_or_added(connection, arm, source=EXPERIMENT, created=now_ms())
+                menu_rows.find_or_add(connection, arm, source=EXPERIMENT, created=now_ms())
 
     def _conclude(
         self,
@@ -148,24 +148,24 @@ class Work:
         """End the run with its draft; put the draft in force with ``moves`` unless that is None."""
         now, published = now_ms(), None
         menu_rows.hold_still(connection, to_publish=True)
-        menu = menu_rows.known_or_added(connection, draft, source="mechanism", created=now)
+        menu = menu_rows.find_or_add(connection, draft, source="mechanism", created=now)
         if moves is not None:
             effective: Effective = self._request["publish"]
             published = menu_rows.publish(connection, menu, now_ms=now, effective=effective, moves=moves).at
-            after = {"effective": effective, "moves": moves, "run": self._taken.id}
+            after = {"effective": effective, "moves": moves, "run": self._claim.id}
             audit_rows.record(
                 connection,
                 time=now,
-                actor=self._taken.actor,
+                actor=self._claim.actor,
                 action="menu.publish",
                 target=menu.version,
                 before=None,
                 after=after,
             )
         run_rows.finish(
-            connection, self._taken, now, state="done", reason=reason, result=result, draft=draft, published=published
+            connection, self._claim, now, state="done", reason=reason, result=result, draft=draft, published=published
         )
 
     def _finish(self, state: str, reason: str, **outcome: Any) -> None:
         with self._database.write() as connection:
-            run_rows.finish(connection, self._taken, now_ms(), state=state, reason=reason, **outcome)
+            run_rows.finish(connection, self._claim, now_ms(), state=state, reason=reason, **outcome)

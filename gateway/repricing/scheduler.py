@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from gateway.catalog import audit_rows, run_rows
-from gateway.catalog.run_rows import Taken
+from gateway.catalog.run_rows import RunClaim
 from gateway.errors import MeteringUnavailable
 from gateway.ledger.database import Database
 from gateway.settings import PROGRAM
@@ -48,7 +48,7 @@ class Scheduler:
         self._every_ms = None if every_h is None else int(every_h * HOUR_MS)
         self._request = dict(asked or {})
         self._process: subprocess.Popen[bytes] | None = None
-        self._taken: Taken | None = None
+        self._claim: RunClaim | None = None
 
     def turn(self) -> bool:
         """Check whether a run waits or is due; return whether a process was started.
@@ -83,12 +83,12 @@ class Scheduler:
     def _take(self, now: int) -> bool:
         """Take up a run, if another gateway has not done so, and start a process for it."""
         with self._database.write() as connection:
-            taken = run_rows.take(connection, now)
-        if taken is None:
+            claim = run_rows.take(connection, now)
+        if claim is None:
             return False
-        self._taken = taken
+        self._claim = claim
         self._process = subprocess.Popen(  # noqa: S603 - the command is ours
-            (*COMMAND, taken.id, str(taken.attempt)),
+            (*COMMAND, claim.id, str(claim.attempt)),
             env={**ONE_THREAD, **self._environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -97,11 +97,11 @@ class Scheduler:
 
     def _put_back(self) -> None:
         """Put back the run of a process that has ended without a result."""
-        if self._taken is None:
+        if self._claim is None:
             return
         with self._database.write() as connection:
-            run_rows.release(connection, self._taken, self._now_ms())
-        self._taken = None
+            run_rows.release(connection, self._claim, self._now_ms())
+        self._claim = None
 
     def _queue(self, now: int, last: int | None) -> None:
         """Request a run, unless another gateway has done so meanwhile."""

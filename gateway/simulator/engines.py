@@ -29,8 +29,8 @@ class Quirks:
     """Fields that have no effect."""
     refuses: frozenset[str] = frozenset()
     """Fields that are refused with a 400."""
-    says_code_as_number: bool = False
-    says_errors_flat: bool = False
+    has_numeric_code: bool = False
+    has_flat_errors: bool = False
     continuous_usage: bool = True
     tokenizes: str | None = None
     """The field of its ``/tokenize``, where it has one."""
@@ -56,9 +56,9 @@ class Quirks:
     def error(self, error: TokencapError) -> dict[str, Any]:
         """Return a refusal in this engine's variant of OpenAI's shape."""
         body = error.body()
-        if self.says_code_as_number:
+        if self.has_numeric_code:
             body["error"] |= {"code": error.status, "type": "BadRequestError"}
-        return {"object": "error", **body["error"]} if self.says_errors_flat else body
+        return {"object": "error", **body["error"]} if self.has_flat_errors else body
 
     def tokenize(self, body: bytes) -> dict[str, Any]:
         """Return the tokens of a text, numbered in their order."""
@@ -75,11 +75,11 @@ QUIRKS = {
         refuses=ENGINES_OWN,
         continuous_usage=False,
     ),
-    "vllm": Quirks(owner="vllm", says_code_as_number=True, tokenizes="prompt", names_length=True),
+    "vllm": Quirks(owner="vllm", has_numeric_code=True, tokenizes="prompt", names_length=True),
     "sglang": Quirks(
-        owner="sglang", says_code_as_number=True, says_errors_flat=True, tokenizes="prompt", names_length=True
+        owner="sglang", has_numeric_code=True, has_flat_errors=True, tokenizes="prompt", names_length=True
     ),
-    "llamacpp": Quirks(owner="llamacpp", says_code_as_number=True, continuous_usage=False, tokenizes="content"),
+    "llamacpp": Quirks(owner="llamacpp", has_numeric_code=True, continuous_usage=False, tokenizes="content"),
     "ollama": Quirks(
         owner="library",
         speaks=EVERYTHING - {COUNT_TOKENS},

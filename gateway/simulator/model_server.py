@@ -166,7 +166,7 @@ class _Simulator:
         self._results[reply.id] = request.results or 0
         if len(self._results) > CALLS_KEPT:
             self._results.popitem(last=False)
-        disconnect = asyncio.ensure_future(_gone(receive))
+        disconnect = asyncio.ensure_future(_until_disconnect(receive))
         try:
             if request.stream:
                 await self._stream(reply, wire_format.stream(reply, request), call, start, disconnect, send)
@@ -274,7 +274,7 @@ class _Simulator:
         return int(tokens) if math.isfinite(tokens) else self._law.context_tokens
 
 
-async def _gone(receive: Receive) -> None:
+async def _until_disconnect(receive: Receive) -> None:
     """Return once the caller has hung up; uvicorn reports it in no other way."""
     while (await receive())["type"] != "http.disconnect":
         pass

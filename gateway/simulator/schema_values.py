@@ -39,7 +39,7 @@ def _fit(schema: Any, root: Any, depth: int) -> Any:
     if not isinstance(schema, Mapping) or not depth:
         return None
     if isinstance(reference := schema.get("$ref"), str):
-        return _fit(_found(reference, root), root, depth - 1)
+        return _fit(_resolved(reference, root), root, depth - 1)
     for name in ("const", "default"):
         if name in schema:
             return schema[name]
@@ -89,7 +89,7 @@ def _count(value: Any) -> int:
     return min(max(value, 0), 64) if isinstance(value, int) else 0
 
 
-def _found(reference: str, root: Any) -> Any:
+def _resolved(reference: str, root: Any) -> Any:
     """Return the part of a schema that ``#/a/b`` names, or None."""
     node = root
     for name in reference.removeprefix("#").strip("/").split("/"):

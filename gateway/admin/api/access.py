@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
-from gateway.admin.api.request_bounds import dropped, taken_in
+from gateway.admin.api.request_bounds import dropped, with_whole_body
 from gateway.admin.api.wrong_tokens import WrongTokens
 from gateway.body_drain import BodyDrain
 from gateway.catalog.admin_tokens import AdminTokens, digest_of
@@ -53,7 +53,7 @@ def guarded(tokens: AdminTokens, wrong_tokens: WrongTokens, body_max: int) -> ty
                 except AdminProblem:
                     await dropped(request, drain)
                     raise
-                return await handle(await taken_in(request, body_max, drain))
+                return await handle(await with_whole_body(request, body_max, drain))
 
             return admit
 

@@ -68,7 +68,7 @@ OneLine = Annotated[
 ]
 TierName = Annotated[str, AfterValidator(_tier_name)]
 Zone = Annotated[str, AfterValidator(_zone)]
-Whole = Annotated[int, Field(ge=0, le=MOST)]
+WholeNumber = Annotated[int, Field(ge=0, le=MOST)]
 Positive = Annotated[int, Field(ge=1, le=MOST)]
 
 
@@ -84,21 +84,21 @@ Percents = Annotated[list[Annotated[int, Field(ge=1, le=100)]], Field(max_length
 class Limits(Input):
     """The limits that a tier sets and a customer's `overrides` may replace. An omitted limit does not apply."""
 
-    conversation_tokens_max: Whole | None = Field(
+    conversation_tokens_max: WholeNumber | None = Field(
         default=None, description="The cap: billed output tokens of one conversation.", examples=[4000]
     )
-    period_tokens_max: Whole | None = Field(
+    period_tokens_max: WholeNumber | None = Field(
         default=None, description="Billed output tokens of one period.", examples=[1_000_000]
     )
-    conversation_input_tokens_max: Whole | None = Field(
+    conversation_input_tokens_max: WholeNumber | None = Field(
         default=None, description="Input tokens of one conversation.", examples=[100_000]
     )
     requests_per_minute: Positive | None = Field(default=None, description="The most calls per minute.", examples=[60])
     concurrency_max: Positive | None = Field(default=None, description="The most calls at the same time.", examples=[4])
-    spend_nanousd_max: Whole | None = Field(
+    spend_nanousd_max: WholeNumber | None = Field(
         default=None, description="Charges of one period, in nano-units: 10^9 are 1 USD.", examples=[50_000_000_000]
     )
-    end_user_period_tokens_max: Whole | None = Field(
+    end_user_period_tokens_max: WholeNumber | None = Field(
         default=None,
         description="Billed output tokens of one period of each end user, as calls name them in `user`.",
         examples=[100_000],
@@ -113,12 +113,14 @@ class Limits(Input):
 class Overrides(Limits):
     """A customer's own limits and prices. They replace those of its tier, whichever tier it has."""
 
-    price_nanousd: Whole | None = Field(
+    price_nanousd: WholeNumber | None = Field(
         default=None, description="The price of one conversation.", examples=[15_000_000]
     )
-    period_price_nanousd: Whole | None = Field(default=None, description="The fee for each period: a subscription.")
-    input_nanousd_per_mtok: Whole | None = Field(default=None, description="The rate per million input tokens.")
-    output_nanousd_per_mtok: Whole | None = Field(
+    period_price_nanousd: WholeNumber | None = Field(
+        default=None, description="The fee for each period: a subscription."
+    )
+    input_nanousd_per_mtok: WholeNumber | None = Field(default=None, description="The rate per million input tokens.")
+    output_nanousd_per_mtok: WholeNumber | None = Field(
         default=None, description="The rate per million billed output tokens."
     )
 

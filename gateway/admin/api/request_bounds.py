@@ -37,7 +37,7 @@ class Heads:
             await response_to(BadRequest(f"{name} comes twice.", param=name))(scope, receive, send)
 
 
-async def taken_in(request: Request, bytes_max: int, drain: BodyDrain) -> Request:
+async def with_whole_body(request: Request, bytes_max: int, drain: BodyDrain) -> Request:
     """Return the request with its whole body.
 
     Raises:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from gateway.admin.api.inputs import Moment, OneLine
 from gateway.admin.api.pages import DEFAULT_LIMIT, Cursor, Limit, Page, position_of
 from gateway.admin.api.routes import AdminServices, Routes
-from gateway.admin.billing.invoice_routes import ALONE, HTML, InvoiceIssuer, wants_page
+from gateway.admin.billing.invoice_routes import ALONE, HTML, InvoiceIssuer, prefers_page
 from gateway.admin.records.spans import OfCustomer
 from gateway.billing.credit_note_page import note_page
 from gateway.catalog.problems import NotFound
@@ -85,6 +85,6 @@ class CreditNotes:
         note = note_of(self._database, note_id) if note_id.isprintable() else None
         if note is None:
             raise NotFound(f"There is no credit note {note_id[:128]!r}.")
-        if wants_page(accept):
+        if prefers_page(accept):
             return HTMLResponse(note_page(note), headers=ALONE)
         return JSONResponse(CreditNoteShown(**note).model_dump(mode="json"))

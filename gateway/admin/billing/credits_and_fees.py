@@ -81,7 +81,7 @@ class NewCredit(Input):
     )
 
     @model_validator(mode="after")
-    def _is_for_one(self) -> NewCredit:
+    def _check_subject(self) -> NewCredit:
         if self.record is not None and self.invoice is not None:
             raise ValueError("A credit is for a record or for an invoice.")
         return self
@@ -166,7 +166,7 @@ class Adjustments:
         record_id, amount = self._services.new_id(PREFIXES[kind]), body.amount_nanousd
         credited_id = body.record if isinstance(body, NewCredit) else None
         credited = (
-            NO_RECORD if credited_id is None else _left_of(connection, customer_id, credited_id, body.amount_nanousd)
+            NO_RECORD if credited_id is None else _creditable(connection, customer_id, credited_id, body.amount_nanousd)
         )
         invoice = _invoice_of(connection, customer_id, body) if isinstance(body, NewCredit) else None
         record = posting(
@@ -195,7 +195,7 @@ class Adjustments:
         return booked.appended[0]
 
 
-def _left_of(connection: Connection, customer_id: str, record_id: str, amount_nanousd: int) -> Creditable:
+def _creditable(connection: Connection, customer_id: str, record_id: str, amount_nanousd: int) -> Creditable:
     """Return the record that a credit is for.
 
     Raises:

@@ -166,7 +166,7 @@ class Invoices:
         invoice = self._book.one(invoice_id)
         if invoice is None:
             raise NotFound(f"There is no invoice {invoice_id[:128]!r}.")
-        if wants_page(accept):
+        if prefers_page(accept):
             return HTMLResponse(page(invoice), headers=ALONE)
         return JSONResponse(InvoiceShown(**invoice).model_dump(mode="json"))
 
@@ -186,7 +186,7 @@ ALONE = {
 """The policy of a page that loads nothing and runs nothing."""
 
 
-def wants_page(accept: str | None) -> bool:
+def prefers_page(accept: str | None) -> bool:
     """Return whether a caller prefers a page to JSON."""
     media_types = [media_type.partition(";")[0].strip().lower() for media_type in (accept or "").split(",")]
     return HTML in media_types and "application/json" not in media_types[: media_types.index(HTML)]

@@ -50,7 +50,7 @@ class BulkKey(NewKey):
     )
 
     @model_validator(mode="after")
-    def _is_one_or_the_other(self) -> BulkKey:
+    def _check_digest_and_prefix(self) -> BulkKey:
         if (self.sha256 is None) != (self.prefix is None):
             raise ValueError("sha256 and prefix come together.")
         if self.prefix is not None and self.prefix.startswith(OWN):
@@ -102,7 +102,7 @@ class CustomersMade(BaseModel):
     data: list[CustomerMade]
 
 
-class Known:
+class Existing:
     """The existing customers and keys of a request, read at once, and the names that the request repeats."""
 
     def __init__(self, connection: Connection, body: BulkCustomers) -> None:
@@ -115,7 +115,7 @@ class Known:
             for customer in requested
             if self._is_upsert and customer.external_id is None and customer.row is not None
         ]
-        ids_by_row = kept_replies.things_made_of(connection, ROUTE, rows)
+        ids_by_row = kept_replies.ids_created(connection, ROUTE, rows)
         by_id = {row.id: row for row in customer_rows.with_ids(connection, list(ids_by_row.values()))}
         self._by_row = {name: by_id[customer_id] for name, customer_id in ids_by_row.items() if customer_id in by_id}
         self._by_digest = api_key_rows.of_digests(
@@ -159,7 +159,7 @@ class Known:
 
     def remember(self, connection: Connection, now_ms: int) -> None:
         """Store the customers that rows created."""
-        kept_replies.remember_made(connection, ROUTE, self._new_rows, now_ms)
+        kept_replies.store_created(connection, ROUTE, self._new_rows, now_ms)
 
     def key(self, customer_id: str, key: BulkKey) -> KeyRow | None:
         """Return the existing key that a row describes: by digest, or by position among the customer's keys of a name.
@@ -203,15 +203,15 @@ class Bulk:
             with self._services.database.write() as connection:
                 menu_rows.hold_still(connection)
                 timeline, menu_of = menu_rows.read_timeline(connection), menus_in(connection)
-                adding, known = Additions(posted.actor, self._services.now_ms()), Known(connection, body)
+                adding, existing = Additions(posted.actor, self._services.now_ms()), Existing(connection, body)
                 answer = CustomersMade(
                     data=[
-                        self._made(known, adding, position, customer, timeline, menu_of)
+                        self._write_row(existing, adding, position, customer, timeline, menu_of)
                         for position, customer in enumerate(body.customers)
                     ]
                 )
                 adding.write(connection)
-                known.remember(connection, adding.now_ms)
+                existing.remember(connection, adding.now_ms)
                 keep(connection, _without_keys(answer))
             with saved_only(answer):
                 database, projection = self._services.database, self._services.projection
@@ -224,9 +224,9 @@ class Bulk:
 
         return self._replies.once(posted, body, CustomersMade, change)
 
-    def _made(
+    def _write_row(
         self,
-        known: Known,
+        existing: Existing,
         adding: Additions,
         position: int,
         body: BulkCustomer,
@@ -235,18 +235,18 @@ class Bulk:
     ) -> CustomerMade:
         """Return the customer of one row, created or changed, with its keys."""
         try:
-            row = known.customer(body)
+            row = existing.customer(body)
             state: State = "created"
             if row is None:
                 customer = self._customers.new(adding, body, timeline, menu_of)
-                known.note(body, customer.id)
+                existing.note(body, customer.id)
             else:
                 changed_before = len(adding.changed)
                 alter = partial(_altered, change_of(body))
                 customer = self._customers.altered(adding, row, alter, timeline, menu_of, "customer.change")
                 state = "unchanged" if len(adding.changed) == changed_before else "changed"
             keys_before = len(adding.keys)
-            keys = [self._key(known, adding, customer, key) for key in body.keys]
+            keys = [self._key(existing, adding, customer, key) for key in body.keys]
             if state == "unchanged" and len(adding.keys) > keys_before:
                 state = "changed"
         except AlreadyExists as error:
@@ -255,9 +255,9 @@ class Bulk:
             raise Invalid.field(f"customers.{position}", error.message, error.code) from error
         return CustomerMade(customer=customer, keys=[key for key in keys if key is not None], state=state)
 
-    def _key(self, known: Known, adding: Additions, customer: CustomerShown, key: BulkKey) -> KeyMade | None:
+    def _key(self, rows: Existing, adding: Additions, customer: CustomerShown, key: BulkKey) -> KeyMade | None:
         """Return the existing key that a row describes, or a new key; None where a deleted customer lacks it."""
-        existing = known.key(customer.id, key)
+        existing = rows.key(customer.id, key)
         if existing is not None:
             return KeyMade(**shown(existing).model_dump(), key=None)
         if customer.status == "deleted":

@@ -131,7 +131,7 @@ class Customers:
         with self._database.read() as connection:
             timeline = menu_rows.read_timeline(connection)
         filters = {"status": status, "external_id": external_id}
-        matching = _found(self._database, timeline, self._now_ms(), tier, after, filters, limit + 1)
+        matching = _page_of(self._database, timeline, self._now_ms(), tier, after, filters, limit + 1)
         last = matching[limit - 1] if len(matching) > limit else None
         return CustomersShown(
             data=[customer for _, customer in matching[:limit]],
@@ -232,7 +232,7 @@ class Customers:
         self._database.forget_what_was_erased()
 
 
-def _found(
+def _page_of(
     database: Database,
     timeline: Timeline,
     now_ms: int,

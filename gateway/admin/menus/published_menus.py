@@ -108,7 +108,7 @@ class Menus:
 
         def change(keep: Keep) -> MenuShown:
             with self._database.read() as connection:
-                menu_rows.refuse_known(connection, menu.version)
+                menu_rows.refuse_existing(connection, menu.version)
             self._checker.check(body.root)
             with self._database.write() as connection:
                 now = self._services.now_ms()

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
 from gateway.admin.api.idempotency import Actor
-from gateway.admin.api.inputs import Limits, TierName, Whole
+from gateway.admin.api.inputs import Limits, TierName, WholeNumber
 from gateway.admin.api.problem_json import saved_only
 from gateway.admin.api.routes import AdminServices, Routes
 from gateway.catalog import audit_rows, menu_rows
@@ -38,15 +38,17 @@ class TierInput(Limits):
     )
 
     name: TierName | None = Field(default=None, description="The name in the path, if the body has one.")
-    price_nanousd: Whole = Field(
+    price_nanousd: WholeNumber = Field(
         default=0, description="The price of one conversation, charged with its first token.", examples=[20_000_000]
     )
-    period_price_nanousd: Whole | None = Field(default=None, description="A fee for each period: a subscription.")
-    included_conversations: Whole | None = Field(
+    period_price_nanousd: WholeNumber | None = Field(default=None, description="A fee for each period: a subscription.")
+    included_conversations: WholeNumber | None = Field(
         default=None, description="The number of conversations that a period's fee includes."
     )
-    input_nanousd_per_mtok: Whole | None = Field(default=None, description="A rate per million input tokens.")
-    output_nanousd_per_mtok: Whole | None = Field(default=None, description="A rate per million billed output tokens.")
+    input_nanousd_per_mtok: WholeNumber | None = Field(default=None, description="A rate per million input tokens.")
+    output_nanousd_per_mtok: WholeNumber | None = Field(
+        default=None, description="A rate per million billed output tokens."
+    )
     hangup_bills: HangupBills | None = Field(
         default=None,
         description="How a call is billed if its caller hung up and the model's endpoint does not report the tokens"
