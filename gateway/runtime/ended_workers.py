@@ -24,7 +24,7 @@ async def declare_ended(connection: RedisConnection, worker_id: str) -> None:
         MeteringUnavailable: Redis is unavailable; the record can be written later just as well.
     """
     with translated():
-        await connection.execute("SET", redis_keys.gone(worker_id), "1", "EX", KEPT_S)
+        await connection.execute("SET", redis_keys.ended_worker(worker_id), "1", "EX", KEPT_S)
         await connection.execute("DEL", redis_keys.worker(worker_id))
 
 

@@ -133,7 +133,7 @@ class Supervisor:
         self._law = law
         self._read_again = read_again or (lambda: settings)
         self._check = check
-        self._kept: list[Restarted] = []
+        self._started: list[Restarted] = []
         self._workers: list[Restarted] = []
         self._new_worker: Callable[[str], Restarted]
         self._bookkeeper: Restarted
@@ -306,7 +306,7 @@ class Supervisor:
 
         self._new_worker = start
         self._workers += [start(f"Worker {number}") for number in range(1, self._settings.workers + 1)]
-        self._kept += self._workers
+        self._started += self._workers
 
     async def _stop_workers(self) -> None:
         await asyncio.gather(*(worker.stop(self._patience_s) for worker in self._workers))
@@ -325,7 +325,7 @@ class Supervisor:
         async def stop() -> None:
             await asyncio.gather(*(child.stop(patience_s) for child in children))
 
-        self._kept += children
+        self._started += children
         stack.push_async_callback(stop)
 
     async def _unless_child_ends(self, wait: Coroutine[Any, Any, object]) -> None:
@@ -334,7 +334,7 @@ class Supervisor:
         Raises:
             StartupError: a process ended; it has printed its own reason.
         """
-        ends = [asyncio.create_task(child.first_end()) for child in self._kept]
+        ends = [asyncio.create_task(child.first_end()) for child in self._started]
         first_end = asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         try:
             if not await finished(wait, unless=first_end):

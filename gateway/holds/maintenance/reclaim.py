@@ -80,7 +80,7 @@ class Reclaimer:
         if self._looks_ahead:
             self._shorten_leases(calls, now)
         return sum(
-            self._look_at(bucket, call, now)
+            self._examine(bucket, call, now)
             for bucket, content in calls.items()
             for call in content
             if call.renewed + self._lease_ms <= now
@@ -106,7 +106,7 @@ class Reclaimer:
             for hold_id in map(text, ids):
                 hold = redis_keys.older_hold(bucket, hold_id)
                 owner = text(self._redis.hget(hold, "owner") or b"")
-                is_proven = bool(self._redis.exists(redis_keys.gone(owner)))
+                is_proven = bool(self._redis.exists(redis_keys.ended_worker(owner)))
                 if is_proven or (self._is_patient and not self._beats(owner)):
                     names = [redis_keys.older_holds(bucket), hold, redis_keys.inflight(bucket)]
                     self._adopt(keys=names, args=[hold_id])
@@ -120,8 +120,8 @@ class Reclaimer:
     def _is_patient(self) -> bool:
         return (self._monotonic() - self._at_hand_since) * 1000 >= self._lease_ms
 
-    def _look_at(self, bucket: str, call: InFlight, now: int) -> bool:
-        is_proven = bool(self._redis.exists(redis_keys.gone(call.owner)))
+    def _examine(self, bucket: str, call: InFlight, now: int) -> bool:
+        is_proven = bool(self._redis.exists(redis_keys.ended_worker(call.owner)))
         if not is_proven and not self._is_patient:
             return False
         is_dead = is_proven or now >= call.deadline

@@ -38,7 +38,7 @@ NAMES_A_TURN = 150
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Findings:
     """The findings of a turn."""
 
     now: int | None
@@ -72,7 +72,7 @@ class Maintenance:
         self._is_full: bool | None = None
         self._turns = 0
 
-    def turn(self) -> Found:
+    def turn(self) -> Findings:
         """Check everything once."""
         with translated():
             reading = self._clocks.read()
@@ -86,7 +86,7 @@ class Maintenance:
                 self._remove_past(earlier - KEPT_MS)
                 self._remove_marks(earlier - MARKS_KEPT_MS)
         has_lost = abs(reading.jump_ms) > LOST_MS or reading.here < previous - LOST_MS
-        return Found(reading.now, reading.ahead_ms, has_lost, used, memory_max)
+        return Findings(reading.now, reading.ahead_ms, has_lost, used, memory_max)
 
     def _memory(self) -> tuple[int, int]:
         """Return the used bytes and the limit, 0 for none, of the node that has the least room."""

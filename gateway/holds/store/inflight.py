@@ -104,16 +104,16 @@ class Survey:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
-        self._look = client.register_script(source("survey"))
+        self._survey = client.register_script(source("survey"))
 
     def take(self) -> dict[str, BucketState]:
         """Return each bucket's state."""
         with translated():
             if isinstance(self._redis, redis.RedisCluster):
-                replies = run_all(self._redis, self._look, [(names, []) for names in _SURVEYED])
+                replies = run_all(self._redis, self._survey, [(names, []) for names in _SURVEYED])
                 rows = [row for reply in replies for row in reply]
             else:
-                rows = self._look(keys=[name for names in _SURVEYED for name in names])
+                rows = self._survey(keys=[name for names in _SURVEYED for name in names])
         return {
             bucket: BucketState(text(generation or b""), int(watermark or 0), calls > 0, waiting, older > 0)
             for bucket, (generation, watermark, calls, waiting, older) in zip(redis_keys.ALL_BUCKETS, rows, strict=True)

@@ -184,6 +184,6 @@ def worker(worker_id: str) -> str:
     return f"worker:{worker_id}"
 
 
-def gone(worker_id: str) -> str:
+def ended_worker(worker_id: str) -> str:
     """String: proof that a worker has ended, written by the process that observed its end; its holds need not wait."""
     return f"gone:{worker_id}"

@@ -44,7 +44,7 @@ class Wire(Protocol):
     async def caught_up(self) -> None:
         """Wait until the caller has taken most of the written bytes, or is gone."""
 
-    def want_body(self) -> None:
+    def resume_body(self) -> None:
         """Read on: the app waits for the body."""
 
     def may_stay(self) -> bool:
@@ -143,7 +143,7 @@ class Answer:
             if self._news is None:
                 self._news = asyncio.Event()
             if self._more_body:
-                self._wire.want_body()
+                self._wire.resume_body()
             await self._news.wait()
             self._news.clear()
         return {"type": "http.disconnect"}

@@ -16,9 +16,9 @@ class Chunks:
     """Decodes a chunked body as it arrives; the result does not depend on how its bytes are cut."""
 
     def __init__(self) -> None:
-        self._kept = b""
+        self._line_beginning = b""
         """The beginning of a line."""
-        self._left = 0
+        self._bytes_left = 0
         """The chunk's remaining bytes."""
         self._is_after_data = False
         self._is_in_trailers = False
@@ -33,17 +33,17 @@ class Chunks:
         Raises:
             NotHttp: the bytes are no chunks, the chunks are too many for so few bytes, or the trailers are too many.
         """
-        if self._kept:
-            data, self._kept = self._kept + data, b""
+        if self._line_beginning:
+            data, self._line_beginning = self._line_beginning + data, b""
         parts: list[bytes] = []
         position = 0
         while True:
-            if self._left:
-                part = data[position : position + self._left]
+            if self._bytes_left:
+                part = data[position : position + self._bytes_left]
                 position += len(part)
-                self._left -= len(part)
+                self._bytes_left -= len(part)
                 parts.append(part)
-                if self._left:
+                if self._bytes_left:
                     return b"".join(parts), None
                 self._is_after_data = True
             if self._is_after_data:
@@ -51,7 +51,7 @@ class Chunks:
                 if end != b"\r\n":
                     if end not in (b"", b"\r"):
                         raise NotHttp("A chunk is as long as it says, and ends with CR LF.")
-                    self._kept = end
+                    self._line_beginning = end
                     return b"".join(parts), None
                 position += 2
                 self._is_after_data = False
@@ -72,9 +72,9 @@ class Chunks:
         match = SIZE.fullmatch(line)
         if match is None:
             raise NotHttp("A chunk begins with its length in hexadecimal digits, at most eight.")
-        self._left = int(match[1], 16)
-        self._is_in_trailers = self._left == 0
-        self._bytes += self._left
+        self._bytes_left = int(match[1], 16)
+        self._is_in_trailers = self._bytes_left == 0
+        self._bytes += self._bytes_left
         self._chunks += 1
         if self._chunks > CHUNKS_FREE + self._bytes // BYTES_A_CHUNK:
             raise NotHttp("The body comes in too many chunks; make them larger.")
@@ -93,4 +93,4 @@ class Chunks:
             raise NotHttp("A line between the chunks of a body is too long.")
         if b"\n" in beginning or not (self._is_in_trailers or SIZE_BEGINS.fullmatch(beginning)):
             raise NotHttp("A chunk begins with its length, in a line that ends with CR LF.")
-        self._kept = beginning
+        self._line_beginning = beginning

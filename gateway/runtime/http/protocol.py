@@ -55,9 +55,9 @@ class Connection(asyncio.BufferedProtocol):
         self._answer: Answer | None = None
         self._body_is_open = False
         self._chunks: Chunks | None = None
-        self._is_wanted = False
+        self._is_body_requested = False
         """Whether the app has requested the body, or has ended without it."""
-        self._left = 0
+        self._bytes_left = 0
         """The body's remaining bytes, where it is not chunked."""
         self._waits_to_go_on = False
         self._unread = 0
@@ -185,7 +185,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _take(self, data: bytes) -> None:
         try:
-            is_for_later = self._body_is_open and self._chunks is not None and not self._is_wanted
+            is_for_later = self._body_is_open and self._chunks is not None and not self._is_body_requested
             if self._body_is_open and not is_for_later:
                 data = self._take_body(data)
             if not data or self._is_over:
@@ -252,8 +252,8 @@ class Connection(asyncio.BufferedProtocol):
         self._answer = answer = Answer(self, scope, keep_alive=head.keeps_alive, has_body=has_body)
         if has_body:
             self._body_is_open = True
-            self._chunks, self._is_wanted = Chunks() if head.length is None else None, False
-            self._left = head.length or 0
+            self._chunks, self._is_body_requested = Chunks() if head.length is None else None, False
+            self._bytes_left = head.length or 0
             self._waits_to_go_on = head.waits_to_go_on
             self._unread = 0
             self._credit = self._door.body_credit
@@ -266,14 +266,14 @@ class Connection(asyncio.BufferedProtocol):
         assert self._answer is not None
         self._waits_to_go_on = False
         if self._answer.is_complete:
-            self._unread += len(data) if self._chunks is not None else min(len(data), self._left)
+            self._unread += len(data) if self._chunks is not None else min(len(data), self._bytes_left)
             if self._unread > (UNREAD_MAX if self._chunks is None else UNREAD_CHUNKS_MAX):
                 self._linger()
                 return b""
         if self._chunks is None:
-            body, rest = data[: self._left], data[self._left :]
-            self._left -= len(body)
-            is_last = not self._left
+            body, rest = data[: self._bytes_left], data[self._bytes_left :]
+            self._bytes_left -= len(body)
+            is_last = not self._bytes_left
         else:
             body, after = self._chunks.take(data)
             is_last, rest = after is not None, after or b""
@@ -297,7 +297,7 @@ class Connection(asyncio.BufferedProtocol):
         headers: Fields = self._server.default_headers
         return headers
 
-    def want_body(self) -> None:
+    def resume_body(self) -> None:
         if self._waits_to_go_on:
             self._waits_to_go_on = False
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -307,7 +307,7 @@ class Connection(asyncio.BufferedProtocol):
         """Return whether another request may follow, though the app did not read this request's body to its end."""
         if not self._body_is_open:
             return True
-        return not self._waits_to_go_on and self._left <= UNREAD_MAX and len(self._ahead) <= UNREAD_CHUNKS_MAX
+        return not self._waits_to_go_on and self._bytes_left <= UNREAD_MAX and len(self._ahead) <= UNREAD_CHUNKS_MAX
 
     def answered(self) -> None:
         assert self._answer is not None
@@ -335,8 +335,8 @@ class Connection(asyncio.BufferedProtocol):
     def _go_on_with_body(self) -> None:
         """Read the body for an app that requests it, or drop it. So an unknown key's chunks cost nothing."""
         self._resume()
-        if not self._is_wanted:
-            self._is_wanted = True
+        if not self._is_body_requested:
+            self._is_body_requested = True
             self._take_pipelined()
 
     def _take_pipelined(self) -> None:

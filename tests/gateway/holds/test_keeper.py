@@ -67,7 +67,7 @@ async def test_a_worker_that_was_thought_dead_does_not_go_on_with_a_hold_that_wa
         keeper = await at_work(at, clock)
         (live,) = keeper.holds
         clock.now_s += 1
-        at.blocking.set(redis_keys.gone(LEASE.owner), "1")
+        at.blocking.set(redis_keys.ended_worker(LEASE.owner), "1")
         at.end_lease("c1")
         assert at.reclaimer(clock).turn() == 1
 

@@ -79,7 +79,7 @@ async def test_a_dead_workers_hold_is_billed_and_freed_at_once(valkey_url: str) 
     """Whoever saw the worker end left the proof; nothing is held for it any more."""
     async with desk(valkey_url) as told:
         await _lapsed(told, sofar=30)
-        told.blocking.set(redis_keys.gone("w_test"), "1")
+        told.blocking.set(redis_keys.ended_worker("w_test"), "1")
 
         assert told.reclaimer(Clock()).turn() == 1
         assert told.window("acme") == {"used": 30, "held": 0, "spend_used": 7, "spend_held": 0}
@@ -150,7 +150,7 @@ async def test_a_renewed_hold_is_left_alone_by_a_reclaimer_that_looked_before(va
     """A renewal between the look and the verdict wins, also one that brings no token more."""
     async with desk(valkey_url) as told:
         await _lapsed(told, sofar=30)
-        told.blocking.set(redis_keys.gone("w_test"), "1")
+        told.blocking.set(redis_keys.ended_worker("w_test"), "1")
         reclaimer = told.reclaimer(Clock(), before_it_books=lambda: told.renew("c1", sofar))
 
         assert reclaimer.turn() == 0

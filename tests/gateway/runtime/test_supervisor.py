@@ -157,11 +157,11 @@ async def test_a_killed_worker_is_replaced_and_declared_ended(directory: Path) -
         second = await gateway.another("worker", first)
         assert second.worker == "w_2"
         assert await asyncio.to_thread(gateway.answer) == str(second.process.pid)
-        proof = await asyncio.to_thread(until, lambda: gateway.redis().get(redis_keys.gone("w_1")), DEADLINE_S)
+        proof = await asyncio.to_thread(until, lambda: gateway.redis().get(redis_keys.ended_worker("w_1")), DEADLINE_S)
         assert proof == "1"
         assert await asyncio.to_thread(until, lambda: not gateway.redis().exists(redis_keys.worker("w_1")), DEADLINE_S)
-        assert 0 < gateway.redis().ttl(redis_keys.gone("w_1")) <= 24 * 60 * 60
-        assert not gateway.redis().exists(redis_keys.gone("w_2"))
+        assert 0 < gateway.redis().ttl(redis_keys.ended_worker("w_1")) <= 24 * 60 * 60
+        assert not gateway.redis().exists(redis_keys.ended_worker("w_2"))
 
 
 async def test_a_reload_whose_workers_do_not_come_up_leaves_those_that_run(
@@ -220,7 +220,7 @@ async def test_a_killed_valkey_comes_back_with_its_data(directory: Path) -> None
         os.kill(worker.process.pid, signal.SIGKILL)
 
         await gateway.another("valkey", server)
-        await asyncio.to_thread(until, lambda: _read(gateway, redis_keys.gone("w_1")), DEADLINE_S)
+        await asyncio.to_thread(until, lambda: _read(gateway, redis_keys.ended_worker("w_1")), DEADLINE_S)
         assert gateway.redis().get("kept") == "yes"
 
 
@@ -283,7 +283,7 @@ async def test_workers_of_an_earlier_start_are_declared_ended(directory: Path) -
     async with supervised(directory) as gateway:
         await asyncio.to_thread(until, lambda: gateway.data.remembered().ended_workers == (), DEADLINE_S)
 
-        assert gateway.redis().get(redis_keys.gone("w_of_before")) == "1"
+        assert gateway.redis().get(redis_keys.ended_worker("w_of_before")) == "1"
 
 
 async def test_a_directory_too_deep_for_a_socket_is_fine(directory: Path) -> None:
@@ -304,4 +304,4 @@ async def test_redis_elsewhere_is_used_and_left_alone(directory: Path, valkey_ur
         assert gateway.children("valkey") == []
 
     with redis.Redis.from_url(valkey_url) as client:
-        assert client.get(redis_keys.gone("w_1")) == b"1"
+        assert client.get(redis_keys.ended_worker("w_1")) == b"1"

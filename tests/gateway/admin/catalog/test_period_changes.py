@@ -138,7 +138,7 @@ async def test_a_call_of_a_dead_worker_is_billed_in_the_new_period(valkey_url: s
         at.renew("one", 20)
         change(at, database, timezone="Asia/Kolkata")
         at.end_lease("one")
-        at.blocking.set(redis_keys.gone(LEASE.owner), "1")
+        at.blocking.set(redis_keys.ended_worker(LEASE.owner), "1")
         at.reclaimer(lambda: 0.0).turn()
 
         assert at.window("acme") == {"used": 20, "held": 0, "spend_used": 7, "spend_held": 0}
