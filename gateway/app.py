@@ -50,7 +50,7 @@ from gateway.serving.account import Accounts
 from gateway.serving.caller.body_intake import BodyIntake
 from gateway.serving.caller.cors import Cors
 from gateway.serving.caller.exchange import Receive, Scope, Send
-from gateway.serving.configuration import as_used, endpoint_of, key_of, rules_for, rules_of
+from gateway.serving.configuration import effective_profile, endpoint_of, key_of, rules_for, rules_of
 from gateway.serving.dialects.registry import dialects
 from gateway.serving.disconnects import Disconnects, GenerationSpeed, Manners, Places
 from gateway.serving.health import Health
@@ -284,7 +284,7 @@ def _serve_for(
     detected_engine: Engine,
 ) -> None:
     """Serve calls by the profile of the detected engine."""
-    engine = as_used(detected_engine, settings)
+    engine = effective_profile(detected_engine, settings)
     profile, rules = engine.profile, replace(rules_of(settings), model_tokens_max=engine.model_tokens_max)
     token_counter, absent = _token_counter(client, settings, profile), _absent(profile, settings)
     supported = dialects(profile)

@@ -25,7 +25,7 @@ from gateway.metrics.definitions import RECOUNTED
 from gateway.redaction import NO_URL, redacted
 from gateway.runtime.running_valkey import reached
 from gateway.runtime.sockets import files_allowed
-from gateway.serving.configuration import as_used, endpoint_of
+from gateway.serving.configuration import effective_profile, endpoint_of
 from gateway.serving.upstream.detection import Engine, detected
 from gateway.serving.upstream.endpoint import Endpoint
 from gateway.settings import Settings, read_settings
@@ -235,7 +235,9 @@ def _check_upstream(settings: Settings) -> Finding:
         sentence = f"{settings.upstream_url} is not to be had: {error or type(error).__name__}."
         return Finding("upstream", Verdict.MISSING, sentence)
     engine = asyncio.run(detected(endpoint, settings.model))
-    return judge_upstream(response.status_code, _models(response), settings, engine and as_used(engine, settings))
+    return judge_upstream(
+        response.status_code, _models(response), settings, engine and effective_profile(engine, settings)
+    )
 
 
 def _models(response: httpx.Response) -> list[str]:

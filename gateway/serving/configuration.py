@@ -9,7 +9,7 @@ from gateway.serving.fields.tools import Hosted
 from gateway.serving.journey import Rules
 from gateway.serving.upstream.detection import Engine
 from gateway.serving.upstream.endpoint import Endpoint, Names
-from gateway.serving.upstream.profiles import EMBEDDINGS, PROFILES, MediaBounds, as_set
+from gateway.serving.upstream.profiles import EMBEDDINGS, PROFILES, MediaBounds, with_settings
 from gateway.settings import Settings
 
 
@@ -25,14 +25,14 @@ def key_of(settings: Settings) -> str | None:
     return settings.upstream_key.get_secret_value() if settings.upstream_key else None
 
 
-def as_used(engine: Engine, settings: Settings) -> Engine:
+def effective_profile(engine: Engine, settings: Settings) -> Engine:
     """Return an upstream's profile, as the settings change it.
 
     Raises:
         StartupError: a setting lets a field pass that must never pass.
     """
     name = settings.upstream_profile
-    profile = as_set(
+    profile = with_settings(
         engine.profile if name == "auto" else PROFILES[name],
         speaks=settings.upstream_dialects,
         limits=settings.upstream_limit_fields,

@@ -42,9 +42,9 @@ class ConversationFinder:
             return conversation_id
         if referenced:
             return referenced
-        answers = [request.brought_back] if request.brought_back else []
+        answers = [request.resent_answer] if request.resent_answer else []
         return (
-            await self._led_to(key, threads(request.tool_results, answers, key.secret, request.brought_history)) or None
+            await self._led_to(key, threads(request.tool_results, answers, key.secret, request.resent_history)) or None
         )
 
     async def _conversation_of_items(self, key: Key, request: Parameters) -> str:

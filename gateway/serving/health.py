@@ -47,11 +47,11 @@ class Health:
         if admit is not None and "authorization" in request.headers:
             await admit(request)
             details["upstream"] = self.engine
-        is_ready = not self.is_stopping and await self._is_whole()
+        is_ready = not self.is_stopping and await self._is_redis_ready()
         payload = {"status": "ready" if is_ready else "not ready", **details}
         return JSONResponse(payload, 200 if is_ready else 503, headers={} if is_ready else {"retry-after": "1"})
 
-    async def _is_whole(self) -> bool:
+    async def _is_redis_ready(self) -> bool:
         """Return whether Redis is available and its state is not being rebuilt.
 
         Sums that do not add up concern one customer, whose calls are refused.

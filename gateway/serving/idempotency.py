@@ -37,7 +37,7 @@ class IdempotentCall:
     digest: str
     seal: Seal
     body: str
-    kept: bytes | None
+    stored_answer: bytes | None
 
     @property
     def once(self) -> Once:
@@ -60,8 +60,8 @@ class IdempotentCall:
 
     async def replay(self, exchange: Exchange) -> None:
         """Send the kept answer in one piece."""
-        assert self.kept is not None
-        head, _, body = self.seal.open(self.kept).partition(b"\n")
+        assert self.stored_answer is not None
+        head, _, body = self.seal.open(self.stored_answer).partition(b"\n")
         envelope = json.loads(head)
         exchange.request_id = envelope["id"]
         headers = [(written(line), written(value)) for line, value in envelope["headers"]]

@@ -126,7 +126,7 @@ class Journey:
         self._disconnects = disconnects
         self._rules = rules
         self._header_names = allowed(dialect.endpoint, rules.passed_headers)
-        self._headers_looked_at = frozenset(name.encode() for name in (*self._header_names, *NAMED_WHERE_DROPPED))
+        self._checked_headers = frozenset(name.encode() for name in (*self._header_names, *NAMED_WHERE_DROPPED))
         self._counters = counters
         self._monotonic = monotonic
 
@@ -147,7 +147,7 @@ class Journey:
             request = self.dialect.read(body, len(raw))
             refuse_upstream_names(body, self._rules.passed_fields)
             request.dropped = dropped + request.dropped
-            if exchange.says_any_of(self._headers_looked_at):
+            if exchange.has_any_header(self._checked_headers):
                 request.headers, withheld = passed_headers(exchange.header, self._header_names)
                 request.dropped += withheld
             reservation_request = await self._reservation_request(exchange, key, request)
@@ -158,7 +158,7 @@ class Journey:
         except CallerError:
             await confirm()  # a caller with an unknown key learns nothing else
             raise
-        if idempotent is not None and idempotent.kept is not None:
+        if idempotent is not None and idempotent.stored_answer is not None:
             await confirm()
             await idempotent.replay(exchange)
             return

@@ -151,19 +151,19 @@ class CustomerRoutes:
 
     def _not_served(self, why: str) -> Handler:
         async def refuse(exchange: Exchange) -> None:
-            await self._who(exchange, OF_CALLS)
+            await self._customer_of(exchange, OF_CALLS)
             raise RouteNotFound(why)
 
         return refuse
 
     async def _models(self, exchange: Exchange) -> None:
-        await self._who(exchange, OF_MODELS)
+        await self._customer_of(exchange, OF_MODELS)
         models = [self._shown(name) for name in self._names]
         page = {"has_more": False, "first_id": models[0]["id"], "last_id": models[-1]["id"]}
         await exchange.reply(200, {"object": "list", "data": models, **page})
 
     async def _model(self, exchange: Exchange) -> None:
-        await self._who(exchange, OF_MODELS)
+        await self._customer_of(exchange, OF_MODELS)
         name = unquote(exchange.path.removeprefix(MODELS + "/"))  # a name may have slashes, escaped or not
         if name not in self._names:
             raise ModelNotFound(f"The model {name[:64]!r} is not served here.", param="model")
@@ -176,10 +176,10 @@ class CustomerRoutes:
         return {**openai, "type": "model", "display_name": name, "created_at": created}
 
     async def _account(self, exchange: Exchange) -> None:
-        await exchange.reply(200, await self._accounts.account(await self._who(exchange)))
+        await exchange.reply(200, await self._accounts.account(await self._customer_of(exchange)))
 
     async def _choose_tier(self, exchange: Exchange) -> None:
-        customer = await self._who(exchange)
+        customer = await self._customer_of(exchange)
         key = await key_of(exchange, self._bucket_of_key)
         confirm = partial(self._accounts.customer, key.bucket, key.digest)
         raw = await self._intake.take(exchange, customer.id, confirm)
@@ -190,10 +190,10 @@ class CustomerRoutes:
         if not isinstance(tier, str):
             raise BadRequest("tier is the name of a tier.", code="invalid_type", param="tier")
         await asyncio.to_thread(self._self_service.choose, customer.id, tier)
-        await exchange.reply(200, await self._accounts.account(await self._who(exchange)))
+        await exchange.reply(200, await self._accounts.account(await self._customer_of(exchange)))
 
     async def _usage(self, exchange: Exchange) -> None:
-        customer = await self._who(exchange, OF_USAGE)
+        customer = await self._customer_of(exchange, OF_USAGE)
         usage_query = UsageQuery.read(check_head(exchange, OF_USAGE))
         page = await asyncio.to_thread(
             self._self_service.usage,
@@ -207,49 +207,49 @@ class CustomerRoutes:
         await exchange.reply(200, page)
 
     async def _refusals(self, exchange: Exchange) -> None:
-        await exchange.reply(200, {"data": await self._accounts.refusals(await self._who(exchange))})
+        await exchange.reply(200, {"data": await self._accounts.refusals(await self._customer_of(exchange))})
 
     async def _proof(self, exchange: Exchange) -> None:
-        customer = await self._who(exchange)
+        customer = await self._customer_of(exchange)
         record_id = unquote(exchange.path.removeprefix(USAGE + "/").removesuffix(PROOF))
         await exchange.reply(200, await asyncio.to_thread(self._self_service.proof, customer.id, record_id))
 
     async def _invoices(self, exchange: Exchange) -> None:
-        customer = await self._who(exchange)
+        customer = await self._customer_of(exchange)
         await exchange.reply(200, await asyncio.to_thread(self._self_service.invoices, customer.id))
 
     async def _invoice(self, exchange: Exchange) -> None:
-        customer = await self._who(exchange)
+        customer = await self._customer_of(exchange)
         invoice_id = unquote(exchange.path.removeprefix(INVOICES + "/"))
         await exchange.reply(200, await asyncio.to_thread(self._self_service.invoice, customer.id, invoice_id))
 
     async def _prepaid(self, exchange: Exchange) -> None:
-        customer = await self._who(exchange)
+        customer = await self._customer_of(exchange)
         await exchange.reply(200, await asyncio.to_thread(self._self_service.prepaid, customer.id))
 
     async def _credit_notes(self, exchange: Exchange) -> None:
-        customer = await self._who(exchange, OF_PAGES)
+        customer = await self._customer_of(exchange, OF_PAGES)
         page = UsageQuery.read(check_head(exchange, OF_PAGES))
         notes = self._self_service.credit_notes
         await exchange.reply(200, await asyncio.to_thread(notes, customer.id, page.limit, page.cursor))
 
     async def _credit_note(self, exchange: Exchange) -> None:
-        customer = await self._who(exchange)
+        customer = await self._customer_of(exchange)
         note_id = unquote(exchange.path.removeprefix(CREDIT_NOTES + "/"))
         await exchange.reply(200, await asyncio.to_thread(self._self_service.credit_note, customer.id, note_id))
 
     async def _seals(self, exchange: Exchange) -> None:
-        await self._who(exchange, OF_PAGES)
+        await self._customer_of(exchange, OF_PAGES)
         page = UsageQuery.read(check_head(exchange, OF_PAGES))
         await exchange.reply(200, await asyncio.to_thread(self._self_service.seals, page.limit, page.cursor))
 
     async def _organization(self, exchange: Exchange, *, is_costs: bool) -> None:
-        customer = await self._who(exchange, None)
+        customer = await self._customer_of(exchange, None)
         organization = self._self_service.organization
         await exchange.reply(200, await asyncio.to_thread(organization, customer.id, is_costs, exchange.query))
 
     async def _own_menu(self, exchange: Exchange) -> None:
-        menu = await self._accounts.menu_of(await self._who(exchange))
+        menu = await self._accounts.menu_of(await self._customer_of(exchange))
         if menu is None:
             raise RouteNotFound("No menu has been published yet.")
         await exchange.reply(200, menu.to_json())
@@ -261,7 +261,7 @@ class CustomerRoutes:
             raise RouteNotFound("No menu has been published yet.")
         await exchange.reply(200, menu.to_json())
 
-    async def _who(self, exchange: Exchange, known: frozenset[str] | None = NONE) -> Customer:
+    async def _customer_of(self, exchange: Exchange, known: frozenset[str] | None = NONE) -> Customer:
         """Return the customer of a request's key; refuse repeated headers, and parameters that are not ``known``."""
         key = await key_of(exchange, self._bucket_of_key)
         customer = await self._accounts.customer(key.bucket, key.digest)

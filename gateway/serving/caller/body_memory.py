@@ -28,7 +28,7 @@ class BodyMemory:
         self._free = most
         self._each = each
         self._wait_s = wait_s
-        self._taken: Counter[str] = Counter()
+        self._in_use: Counter[str] = Counter()
         self._waiting: deque[_Turn] = deque()
 
     async def take(self, customer: str, size: int) -> None:
@@ -58,22 +58,22 @@ class BodyMemory:
 
     def give_back(self, customer: str, size: int) -> None:
         self._free += size
-        self._taken[customer] -= size
-        if not self._taken[customer]:
-            del self._taken[customer]
+        self._in_use[customer] -= size
+        if not self._in_use[customer]:
+            del self._in_use[customer]
         self._call_in()
 
     def _fits(self, customer: str, size: int) -> bool:
-        return size <= self._free and self._taken[customer] + size <= self._each
+        return size <= self._free and self._in_use[customer] + size <= self._each
 
     def _give(self, customer: str, size: int) -> None:
         self._free -= size
-        self._taken[customer] += size
+        self._in_use[customer] += size
 
     def _call_in(self) -> None:
         """Give room to the waiting bodies, in turn, until the room is too small for the next."""
         for turn in list(self._waiting):
-            if turn.comes.done() or self._taken[turn.customer] + turn.size > self._each:
+            if turn.comes.done() or self._in_use[turn.customer] + turn.size > self._each:
                 continue  # it was cancelled, or it waits for its own customer's bytes
             if turn.size > self._free:
                 return

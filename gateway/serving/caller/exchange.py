@@ -71,9 +71,9 @@ class CallerWatch:
         if self._ticks_left == 0:
             self._end(CallerGone("The caller hung up.") if self.is_unheard else TimeoutError())
         elif self._has_to_wait and self._watch is None:
-            self._watch = asyncio.create_task(self._until_gone())
+            self._watch = asyncio.create_task(self._until_disconnect())
 
-    async def _until_gone(self) -> None:
+    async def _until_disconnect(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self._leave()
@@ -122,7 +122,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 WRITE_NOW = "tokencap.write_now"
 """The server's extension of a scope: ``write`` sends bytes of a body at once and returns whether the caller keeps up;
@@ -161,7 +161,7 @@ class Exchange:
         self.more_headers: Headers = []
         """The headers of every answer to this caller."""
         self._written: list[bytes] = []
-        self._kept: list[bytes] = []
+        self._buffered: list[bytes] = []
         extension = scope.get("extensions", {}).get(WRITE_NOW, {})
         self._write_now: Callable[[bytes], bool] | None = extension.get("write")
         self._when_gone: WhenGone | None = extension.get("when_gone")
@@ -179,7 +179,7 @@ class Exchange:
         """Return a request header's value by its lower-case name, the last value where the header comes twice."""
         return self._headers[name].decode("latin-1") if name in self._headers else None
 
-    def says_any_of(self, names: Set[bytes]) -> bool:
+    def has_any_header(self, names: Set[bytes]) -> bool:
         """Return whether the request has one of these headers, named in lower case."""
         return not names.isdisjoint(self._headers)
 
@@ -248,8 +248,8 @@ class Exchange:
         """
         if not chunk:
             return True
-        if self._write_now is None or self._kept or self._is_abandoned:
-            self._kept.append(chunk)
+        if self._write_now is None or self._buffered or self._is_abandoned:
+            self._buffered.append(chunk)
             return False
         if self.records:
             self._written.append(chunk)
@@ -260,8 +260,8 @@ class Exchange:
     def keep(self, chunk: bytes) -> bool:
         """Keep bytes of the body for ``flush``; return whether there is anything to flush."""
         if chunk:
-            self._kept.append(chunk)
-        return bool(self._kept or self._is_behind)
+            self._buffered.append(chunk)
+        return bool(self._buffered or self._is_behind)
 
     async def flush(self) -> None:
         """Send the kept bytes; wait while the caller reads more slowly than they come.
@@ -269,9 +269,9 @@ class Exchange:
         Raises:
             CallerGone: the caller read nothing for too long.
         """
-        if not self._kept and not self._is_behind:
+        if not self._buffered and not self._is_behind:
             return
-        pending, self._kept, self._is_behind = b"".join(self._kept), [], False
+        pending, self._buffered, self._is_behind = b"".join(self._buffered), [], False
         if self.records:
             self._written.append(pending)
         if not self._is_abandoned:
@@ -315,7 +315,9 @@ class Exchange:
     def _show_life(self) -> None:
         """Send a sign of life to a caller that keeps up; it is not kept with an answer."""
         self._quiet_ticks = 0
-        if self._write_now is not None and not (self._kept or self._is_behind or self._is_abandoned or self.is_unheard):
+        if self._write_now is not None and not (
+            self._buffered or self._is_behind or self._is_abandoned or self.is_unheard
+        ):
             self._is_behind = not self._write_now(self._sign)
 
     async def reply(self, status: int, body: Any, headers: Iterable[tuple[str, str]] = ()) -> None:
@@ -346,7 +348,7 @@ class Exchange:
         """Whether the caller has left an answer that goes on."""
         return self._caller_watch is not None and self._caller_watch.is_unheard
 
-    async def in_time(self, future: asyncio.Future[Found | None], seconds: float) -> Found | None:
+    async def in_time(self, future: asyncio.Future[Result | None], seconds: float) -> Result | None:
         """Return a future's result, or None where it does not come in time: then the future is set to None."""
         self._coming, self._ticks_left = future, self._deadlines.within(seconds)
         try:

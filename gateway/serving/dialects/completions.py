@@ -40,7 +40,7 @@ class Completions(OpenAI):
             stream=flag(body, "stream"),
             shows_usage=shows_usage(body),
             tool_results=(),
-            brought_back=text,
+            resent_answer=text,
             input_bound=size,
             input_estimate=-(-size // 4),
             end_user=end_user(body, *END_USER),
@@ -83,7 +83,7 @@ class CompletionsReading(ChatReading):
     def _whole_choice(self, message: dict[str, Any]) -> dict[str, Any]:
         return {"text": message.get("content", "")}
 
-    def _put_together(self, choice: dict[str, Any]) -> None:
+    def _assemble(self, choice: dict[str, Any]) -> None:
         assembled = self._choices.setdefault(choice["index"], {"index": choice["index"], "logprobs": None})
         take(assembled, choice)
 

@@ -31,7 +31,7 @@ class Embeddings(OpenAI):
             stream=False,
             shows_usage=False,
             tool_results=(),
-            brought_back=None,
+            resent_answer=None,
             input_bound=size,
             input_estimate=-(-size // 4),
             end_user=end_user(body, *END_USER),

@@ -19,7 +19,7 @@ class Parameters:
     """Whether a streaming caller wants the usage."""
     tool_results: tuple[str, ...]
     """Tool calls whose results the caller brings back, newest first."""
-    brought_back: str | None
+    resent_answer: str | None
     """The text of the model's last answer, where the caller brings it back."""
     input_bound: int
     input_estimate: int
@@ -33,7 +33,7 @@ class Parameters:
     """The id of the earlier answer that this call continues."""
     history: str = ""
     """What identifies this conversation for the tool calls of its answer; empty where the body offers no tools."""
-    brought_history: str = ""
+    resent_history: str = ""
     """The same, at the time of the tool calls whose results are brought back."""
     end_user: str | None = None
     """The end user that the call is for."""
@@ -54,7 +54,7 @@ class Parameters:
         """Return whether the body has anything that may identify its conversation."""
         return bool(
             self.tool_results
-            or self.brought_back
+            or self.resent_answer
             or self.references
             or self.conversation is not None
             or self.previous is not None

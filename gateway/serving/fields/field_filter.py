@@ -32,14 +32,14 @@ class Sieve:
         self._endpoint = endpoint
         self._engine = profile.name
         self._unknown = profile.unknown_fields
-        self._ours = OURS[endpoint]
-        self._passes = (known(endpoint, profile.name) | profile.passes) - self._ours
+        self._own_fields = OURS[endpoint]
+        self._passes = (known(endpoint, profile.name) | profile.passes) - self._own_fields
         makes_nothing = endpoint in (COUNT_TOKENS, EMBEDDINGS)
         self._costly = (
             {} if makes_nothing else {name: why for name, why in COSTLY.items() if name not in profile.passes}
         )
-        self._looked_at = (self._costly.keys() | {"context_management"}) - profile.passes | {"stream_options"}
-        self._unasked = (self._passes | self._ours) - self._looked_at
+        self._checked_fields = (self._costly.keys() | {"context_management"}) - profile.passes | {"stream_options"}
+        self._unchecked_fields = (self._passes | self._own_fields) - self._checked_fields
         """Fields that pass whatever their value."""
 
     def dropped(self, body: Body) -> tuple[str, ...]:
@@ -51,19 +51,19 @@ class Sieve:
         """
         dropped: list[str] = []
         for name, value in body.items():
-            if name not in self._unasked:
-                self._look(name, value, dropped)
+            if name not in self._unchecked_fields:
+                self._check(name, value, dropped)
         if dropped and self._unknown == "refuse":
             shown = dropped[0][:SHOWN_MOST]
             raise BadRequest(f"{shown} is not a field that is served here.", code="unknown_parameter", param=shown)
         return tuple(dropped)
 
-    def _look(self, name: str, value: Any, dropped: list[str]) -> None:
+    def _check(self, name: str, value: Any, dropped: list[str]) -> None:
         if (costly := self._costly.get(name)) is not None:
             costly.check(name, value)
-        elif name == "context_management" and name in self._looked_at:
+        elif name == "context_management" and name in self._checked_fields:
             check_context_management(self._endpoint, value)
-        if name in self._ours:
+        if name in self._own_fields:
             if name == "stream_options" and isinstance(value, dict):
                 dropped += [
                     f"{name}.{option}" for option, setting in value.items() if setting and not self.heeds(option)
@@ -83,7 +83,7 @@ class Sieve:
 
     def fate(self, name: str) -> str:
         """Return a field's fate as a word, for any value of the field."""
-        if name in self._ours:
+        if name in self._own_fields:
             return "rewritten"
         if name in self._costly:
             return "refused"

@@ -91,7 +91,7 @@ class Hosted:
         if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
             raise BadRequest("tools is a list of objects.", code="invalid_type", param="tools")
         if tools:
-            callers_tools = self._kept(tools, "tools", left_out, hosted_names)
+            callers_tools = self._callers_tools(tools, "tools", left_out, hosted_names)
             if callers_tools:
                 body["tools"] = callers_tools
             else:  # upstreams refuse fields about tools where there are no tools
@@ -101,7 +101,7 @@ class Hosted:
         if isinstance(choice := body.get("tool_choice"), dict):
             self._choice(body, choice, hosted_names, left_out)
 
-    def _kept(
+    def _callers_tools(
         self, tools: list[Any], param: str, left_out: list[str], hosted_names: set[str] | None = None, depth: int = 0
     ) -> list[Any]:
         """Return the tools that the caller runs; ``hosted_names`` takes the names of the others."""
@@ -111,7 +111,7 @@ class Hosted:
                 raise BadRequest(f"Tools in {param} are objects.", code="invalid_type", param=param)
             if (hosted := hosted_type(tool)) is None and depth < TOO_DEEP:
                 if isinstance(inner := tool.get("tools"), list):
-                    inner_tools = self._kept(inner, param, left_out, hosted_names, depth + 1)
+                    inner_tools = self._callers_tools(inner, param, left_out, hosted_names, depth + 1)
                     if inner and not inner_tools:
                         continue
                     tool = {**tool, "tools": inner_tools}
@@ -126,7 +126,7 @@ class Hosted:
         """Leave the choice to the model where a hosted tool was chosen; remove hosted tools from the allowed tools."""
         place = choice.get("allowed_tools") if isinstance(choice.get("allowed_tools"), dict) else choice
         if isinstance(place, dict) and isinstance(allowed := place.get("tools"), list):
-            callers_tools = self._kept(allowed, "tool_choice", left_out)
+            callers_tools = self._callers_tools(allowed, "tool_choice", left_out)
             if callers_tools or not allowed:
                 narrowed = {**place, "tools": callers_tools}
                 body["tool_choice"] = narrowed if place is choice else {**choice, "allowed_tools": narrowed}
@@ -145,7 +145,7 @@ class Hosted:
             if not isinstance(item, dict):
                 continue
             if "tools" in item and _carries_tools(item) and isinstance(tools := item["tools"], list):
-                item["tools"] = self._kept(tools, field, left_out)
+                item["tools"] = self._callers_tools(tools, field, left_out)
             elif isinstance(blocks := item.get("content"), list):
                 hosted = [block for block in blocks if isinstance(block, dict) and _brings_hosted(block)]
                 for block in hosted:

@@ -55,7 +55,7 @@ Amend = Callable[[UpstreamRefused, bytes], bytes | None]
 
 
 @dataclass(slots=True)
-class Whole:
+class WholeAnswer:
     """An answer that came whole."""
 
     raw: bytes
@@ -105,7 +105,7 @@ class Answer:
         patience_s, self._patience_s = self._patience_s, self._idle_s
         return await self._reply.pour(sink, patience_s, self._idle_s)
 
-    async def whole(self) -> Whole:
+    async def whole(self) -> WholeAnswer:
         """Return an answer that is not a stream. It is whole once all of its JSON is here, even without HTTP's end."""
         parts = [self._first]
         size = len(self._first)
@@ -127,7 +127,7 @@ class Answer:
             raise problem or UpstreamUnavailable("The upstream's answer is not JSON.") from error
         if isinstance(answer, dict) and is_error(answer):
             raise UpstreamErrorEvent(answer)
-        return Whole(raw, answer)
+        return WholeAnswer(raw, answer)
 
 
 def _is_stream(first: bytes, is_declared: bool) -> bool | None:

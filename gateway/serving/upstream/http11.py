@@ -75,14 +75,14 @@ class WireReply:
             if self._is_over:
                 return None
             await self._wait(patience_s, STOPPED)
-        return self._kept()
+        return self._take_unread()
 
     async def pour(self, sink: Sink, patience_s: float, idle_s: float) -> bool:
         self._idle_ticks = self._deadlines.within(idle_s)
         while True:
             if self._chunks:
                 patience_s = idle_s
-                if not sink(self._kept()):
+                if not sink(self._take_unread()):
                     return False
             elif self._is_over:
                 return True
@@ -97,7 +97,7 @@ class WireReply:
                 if has_stopped:
                     return False
 
-    def _kept(self) -> bytes:
+    def _take_unread(self) -> bytes:
         """Return the bytes that came while they were not wanted."""
         chunks, self._chunks = self._chunks, []
         if self._size > AHEAD_MOST and self._connection is not None:

@@ -62,7 +62,7 @@ class Pool:
             *(self._prefix, path.encode(), self._query),
             *(self._lines, "".join(lines).encode("latin-1"), request_id.encode(), len(body), body),
         )
-        idle = self._kept(asyncio.get_running_loop().time())
+        idle = self._idle_connection(asyncio.get_running_loop().time())
         if idle is not None:
             try:
                 return await self._answered(idle, request, patience_s, sent)
@@ -87,7 +87,7 @@ class Pool:
             connection.close()
         await asyncio.sleep(0)  # their ends are reported in the next turn
 
-    def _kept(self, now: float) -> Connection | None:
+    def _idle_connection(self, now: float) -> Connection | None:
         """Return the most recently used idle connection that the other side has kept open, too."""
         while self._idle:
             connection = self._idle.pop()

@@ -95,7 +95,7 @@ NAMED = {
 PROFILES = {profile.name: profile for profile in (ANY, OPENAI, VLLM, SGLANG, LLAMACPP, OLLAMA)}
 
 
-def as_set(
+def with_settings(
     profile: Profile,
     *,
     speaks: Iterable[str],

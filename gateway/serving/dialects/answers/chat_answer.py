@@ -37,7 +37,7 @@ class ChatReading(Reading):
     kind = "chat.completion"
     chunk_kind = "chat.completion.chunk"
     known = CHOICE - {"text"}
-    _came_whole = False
+    _is_unstreamed = False
     _begun = 0  # how many choices the caller was sent the beginning of: the first of them
     _like: FastPath | None = None
     _text_of: int | None = None  # the choice of the last chunk, where that was text of one choice and nothing else
@@ -120,14 +120,14 @@ class ChatReading(Reading):
                 self._is_final &= self._usages is None or self._usages.are_all_here
         shown: list[dict[str, Any]] = []
         for choice, delta, is_token in parts:
-            part = self._kept(choice, delta, is_token, crosses=crosses)
+            part = self._visible_part(choice, delta, is_token, crosses=crosses)
             if part is not None:
                 shown.append(part)
         if has_text:
             self._note_text()
         if not self._request.stream:
             for choice in shown:
-                self._put_together(choice)
+                self._assemble(choice)
             return b""
         if not shown:
             self._carried |= {name: value for name, value in chunk.items() if value and name not in REPEATED}
@@ -143,7 +143,7 @@ class ChatReading(Reading):
             relayed["usage"] = None  # it is still to come
         return event(dumps(relayed))
 
-    def _kept(
+    def _visible_part(
         self, choice: dict[str, Any], delta: dict[str, Any], is_token: bool, *, crosses: bool
     ) -> dict[str, Any] | None:
         """Count a choice's part of a chunk; return the part that the caller may see."""
@@ -200,7 +200,7 @@ class ChatReading(Reading):
             self._ended[index] = reason = "tool_calls" if message.get("tool_calls") else "stop"
             self._last[index] = self._end_of(index, reason)
             if not self._request.stream:
-                self._put_together(self._last[index])
+                self._assemble(self._last[index])
         return self._ends_shown()
 
     def close(self) -> bytes:
@@ -244,7 +244,7 @@ class ChatReading(Reading):
         """Return the fields that clients need in every chunk and answer, where the upstream lacks them."""
         return {"id": "", "object": self.chunk_kind, "created": 0, "model": self._request.model}
 
-    def _put_together(self, choice: dict[str, Any]) -> None:
+    def _assemble(self, choice: dict[str, Any]) -> None:
         index = choice["index"]
         assembled = self._choices.setdefault(index, {"index": index, "message": {}, "logprobs": None})
         take(assembled, {name: value for name, value in choice.items() if name != "delta"})
@@ -292,7 +292,7 @@ class ChatReading(Reading):
                 self._keep(place, _texts_in(message))
             self._ended[place] = str(choice.get("finish_reason") or "stop")
             self._choices[place] = {**choice, "index": numbers[place], **self._whole_choice(message)}
-        self.ended_by_itself = self._came_whole = True
+        self.ended_by_itself = self._is_unstreamed = True
         if not self._request.stream:
             return b""
         shown = [
@@ -326,7 +326,7 @@ class ChatReading(Reading):
 
     def whole(self, billed: int) -> Any:
         choices = [self._choices[index] for index in sorted(self._choices)]
-        if not self._came_whole:
+        if not self._is_unstreamed:
             choices = [self._whole(choice) for choice in choices]
         frame = {**self._frame, "object": self.kind, "model": self._request.model}
         return {**frame, "choices": choices, "usage": self._shown_usage(billed)}
