@@ -20,7 +20,7 @@ from pricing.estimate.laws.length import LengthEstimate, Survival, estimate_leng
 from pricing.estimate.laws.other_leaving import as_own
 from pricing.estimate.laws.own_lengths import own_laws
 from pricing.estimate.laws.pace import Pace, estimate_pace
-from pricing.estimate.laws.readings import as_timed
+from pricing.estimate.laws.readings import are_chosen, as_timed
 from pricing.estimate.laws.urgency import Mixing, mixing_of
 from pricing.estimate.laws.value import ValueTold
 from pricing.estimate.notes import (
@@ -149,7 +149,7 @@ def fit(statistics: Statistics, given: Given, *, draws: int, random: np.random.G
     notes = notes_of(length, pace, leaving, seen.ages is not None, served_to, prior is not None)
     notes += () if leaving.refused is not None else of_few_left(seen.customers, length, pace)
     notes += _of_effects(seen, leaving, (market, known_market), read, random)
-    notes += of_lengths(length, with_urgency) + _of_value(found.value, given, market)
+    notes += of_lengths(length, with_urgency, are_chosen(seen)) + _of_value(found.value, given, market)
     return Estimate(
         market=market | {"intervals": _intervals(grid, length.pooled, pace, mixing)},
         draws=tuple(drawn_market(place, share) for place, share in enumerate(mixing.draws)),

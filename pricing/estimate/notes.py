@@ -13,7 +13,7 @@ from pricing.estimate.laws.length import LengthEstimate
 from pricing.estimate.laws.pace import Pace
 from pricing.estimate.laws.urgency import Mixing
 from pricing.estimate.laws.value import ValueTold
-from pricing.estimate.observations.spread import Differing
+from pricing.estimate.observations.spread import Differing, OwnLengths, own_spread
 from pricing.estimate.observations.statistics import Customers
 
 UNTOLD_SHARE = 0.1
@@ -24,6 +24,9 @@ LEFT_LEAST = 10
 
 WRONG = 0.2
 """By what share a value that nothing tells may be wrong: what a menu then keeps is said."""
+
+OWN_SPREAD_LEAST = 0.25
+"""Customers who chose are said to differ in length where their rates of ending have so large a standard deviation, as a share."""
 
 SPEED_MOST = 10_000
 """Tokens a second of one answer above which times are likely not what they seem."""
@@ -43,8 +46,8 @@ def differing(found: Differing) -> str:
     )
 
 
-def of_lengths(length: LengthEstimate, with_urgency: Differing | None) -> tuple[str, ...]:
-    """Return what is to be known of the lengths, in sentences."""
+def of_lengths(length: LengthEstimate, with_urgency: Differing | None, are_chosen: bool) -> tuple[str, ...]:
+    """Return what is to be known of the lengths, in sentences; ``are_chosen`` says whether anybody took a tier."""
     notes = []
     if with_urgency is not None:
         notes.append(
@@ -66,7 +69,19 @@ def of_lengths(length: LengthEstimate, with_urgency: Differing | None) -> tuple[
         notes.append(
             "Lengths by customer were not kept or are too few: bands and tests take answers of one customer as if of many."
         )
-    return tuple(notes)
+    return (*notes, *(_of_own_lengths(length.own) if are_chosen else ()))
+
+
+def _of_own_lengths(own: OwnLengths | None) -> tuple[str, ...]:
+    """Return how customers differ in length, and what that does, in a sentence; nothing where they hardly do."""
+    spread = 0.0 if own is None else own_spread(own)
+    if spread < OWN_SPREAD_LEAST:
+        return ()
+    return (
+        f"Customers differ in how long their answers are: the rates at which these end have a standard deviation of {spread:.0%} "
+        "between customers. Who takes a tier by the length of its own answers takes another one than the common law says, so "
+        "what choices tell of the value and of urgency is off, and prices with it: hold them against a fit by leaving alone.",
+    )
 
 
 def of_value(told: ValueTold | None, said_nanousd: float | None, keeps: Callable[[float], float]) -> tuple[str, ...]:

@@ -97,8 +97,8 @@ class ValueTold:
         """Return why nothing is estimated where leaving and choosing do not agree, and what may be behind it."""
         return (
             f"No value of an answer explains both how soon customers leave and which tiers they take (p = {self.agrees_p:.2g}): "
-            "many leave for other reasons than impatience, satisfied or cut off, or value answers each in its own way. "
-            "Prices made from the one would lose buyers by the other."
+            "many leave for other reasons than impatience, satisfied or cut off, choose by answers of their own lengths, or value "
+            "answers each in its own way. Prices made from the one would lose buyers by the other."
         )
 
     @property

@@ -187,6 +187,21 @@ def own_errors(own: OwnLengths) -> Floats:
     return errors
 
 
+def own_spread(own: OwnLengths) -> float:
+    """Return by how much the rates at which answers end differ between customers: standard deviation, as a share of the mean.
+
+    Of answers whose ends are independent but for the customer, how many of its ended varies about the expected number by
+    that number, and by the square of that number times the variance of the rate.
+    """
+    customers, which = np.unique(own.customer, return_inverse=True)
+    risks = risks_of(own, which, len(customers), bins_in(own))
+    expected, ended = (risks.at_risk * risks.hazard()).sum(axis=1), risks.ended.sum(axis=1)
+    # Within a bin an answer ends once at most, so the number varies by less than a count of rare events does.
+    chance = (risks.at_risk * risks.hazard() * (1 - risks.hazard())).sum(axis=1)
+    variance = float(((ended - expected) ** 2 - chance).sum()) / max(1e-300, float((expected**2).sum()))
+    return math.sqrt(max(0.0, variance))
+
+
 def factors(own: OwnLengths, weight: Floats, since: int = 0) -> Floats:
     """Return by what factor the rate in each bin differs from the pooled one, customers weighted. Shape (bins,).
 

@@ -14,15 +14,16 @@ from pricing.estimate.influence import without_machines
 from pricing.estimate.laws.length import estimate_length
 from pricing.estimate.laws.own_lengths import own_laws
 from pricing.estimate.laws.pace import estimate_pace
+from pricing.estimate.notes import OWN_SPREAD_LEAST
 from pricing.estimate.observations.conversations import CannotEstimate, length_bin
-from pricing.estimate.observations.spread import Differing, bins_of, by_urgency
+from pricing.estimate.observations.spread import Differing, bins_of, by_urgency, own_spread
 from pricing.estimate.observations.statistics import Offer, Statistics
 from pricing.market.answers import Floats
 from tests.pricing.estimate.crowds import UNCAPPED, Crowd, Habits, crowd_of, watched
 from tests.pricing.estimate.own_laws import worth_of
 from tests.pricing.estimate.recovery import CHOOSING, THREE
 from tests.pricing.estimate.simulated import lognormal_cdf
-from tests.pricing.estimate.violations import SHORT, VIOLATIONS, earned
+from tests.pricing.estimate.violations import SHORT, VIOLATIONS, earned, seen_in
 
 CUSTOMERS, EACH = 600, 30
 GIVEN = Given(1e9, 0.0)
@@ -219,3 +220,20 @@ def test_a_few_customers_who_hold_most_of_the_conversations_are_named_with_what_
     estimate = fit(watched(replace(people, conversations=heavy), THREE, None, random), GIVEN, draws=4, random=random)
 
     assert any("10 of 600 customers hold 63%" in note and "0.15" in note for note in estimate.notes), estimate.notes
+
+
+def test_how_customers_differ_in_length_is_told_where_they_chose() -> None:
+    """By σ = .6 in median: what they took was read as if all had one law of lengths, and only the value was contradicted."""
+    apart, alike = VIOLATIONS["5: the same, tiers taken"], VIOLATIONS["none: tiers taken"]
+    random = np.random.default_rng(0)
+    seen = seen_in(apart, random)
+
+    estimate = fit(seen, GIVEN, draws=2, random=random)
+
+    honest = [seen_in(alike, np.random.default_rng(seed), 200, 20).own for seed in range(10)]
+    spreads = [own_spread(own) for own in honest if own is not None]
+    assert seen.own is not None
+    assert len(spreads) == 10
+    assert any(note.startswith("Customers differ in how long their answers are") for note in estimate.notes)
+    assert max(spreads) < OWN_SPREAD_LEAST
+    assert own_spread(seen.own) == pytest.approx(0.55, abs=0.05)
