@@ -16,29 +16,29 @@ class NotAMarket(ValueError):
     """The input is not a market; the message is one sentence that says what is wrong."""
 
 
-def mapping(fields: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+def mapping(given: Mapping[str, Any], field: str) -> Mapping[str, Any]:
     """Return a field that is an object.
 
     Raises:
         NotAMarket: the field is not an object.
     """
-    value = fields.get(field)
+    value = given.get(field)
     if not isinstance(value, Mapping):
         raise NotAMarket(f"{field} is an object.")
     return value
 
 
 def number(
-    fields: Mapping[str, Any], field: str, *, within: str = "", missing: float | None = None, **range_: float
+    given: Mapping[str, Any], field: str, *, within: str = "", missing: float | None = None, **range_: float
 ) -> float:
     """Return a field that is a finite number, ``least`` or more, or above ``above``; ``missing`` if it is absent.
 
     Raises:
         NotAMarket: the field is not such a number.
     """
-    if field not in fields and missing is not None:
+    if field not in given and missing is not None:
         return missing
-    return checked(fields.get(field), within + field, **range_)
+    return checked(given.get(field), within + field, **range_)
 
 
 def checked(value: Any, field: str, *, least: float | None = None, above: float | None = None) -> float:
@@ -61,13 +61,13 @@ def checked(value: Any, field: str, *, least: float | None = None, above: float 
     raise NotAMarket(f"{field} is a finite number{in_range}{most}, not {shown(value)}.")
 
 
-def numbers(fields: Mapping[str, Any], field: str, *, within: str = "", **range_: float) -> list[float]:
+def numbers(given: Mapping[str, Any], field: str, *, within: str = "", **range_: float) -> list[float]:
     """Return a field that is a list of at least one finite number in range.
 
     Raises:
         NotAMarket: the field is not such a list.
     """
-    values = fields.get(field)
+    values = given.get(field)
     if not isinstance(values, list) or not values:
         raise NotAMarket(f"{within}{field} is a list of at least one number.")
     return [checked(value, f"{within}{field}[{place}]", **range_) for place, value in enumerate(values)]

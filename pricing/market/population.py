@@ -19,7 +19,7 @@ Type = tuple[float, float, float]
 """(urgency in 1/s, share, value of an answer in nano-units)."""
 
 
-def types_of(market_fields: Mapping[str, Any]) -> list[Type]:
+def types_of(given: Mapping[str, Any]) -> list[Type]:
     """Return the types of a market from patient to urgent; equal urgencies are one type.
 
     Either ``types`` lists them, or ``urgency`` names a distribution: type k of n is the right end of the k-th of n
@@ -28,15 +28,15 @@ def types_of(market_fields: Mapping[str, Any]) -> list[Type]:
     Raises:
         NotAMarket: both fields are absent, a field is malformed, or the value rises with urgency.
     """
-    if "types" in market_fields and "urgency" in market_fields:
+    if "types" in given and "urgency" in given:
         raise NotAMarket("A market has types or urgency, not both.")
-    listed = _distribution(mapping(market_fields, "urgency")) if "urgency" in market_fields else _listed(market_fields)
+    listed = _distribution(mapping(given, "urgency")) if "urgency" in given else _listed(given)
     if len(listed) > TYPES_MAX:
         raise NotAMarket(f"The market has more than {TYPES_MAX:,} types.")
     total = math.fsum(share for _, share, _ in listed)
     if abs(total - 1) > SHARES_WITHIN:
         raise NotAMarket(f"The shares of types sum to {total!r}, not to 1.")
-    return _valued(market_fields, _merged(listed))
+    return _valued(given, _merged(listed))
 
 
 def _listed(market_fields: Mapping[str, Any]) -> list[tuple[float, float, float | None]]:

@@ -158,9 +158,9 @@ class Robust:
         return min(bounds)
 
 
-def is_one_kind(centre: Valuation, market: Near) -> bool:
+def is_one_kind(centre: Valuation, one: Near) -> bool:
     """Return whether a market has the same lengths and values as the centre, so that all types are in one order."""
-    return market.sigma == 0 and market.valuation.steps is centre.steps and bool(np.ptp(centre.value) == 0)
+    return one.sigma == 0 and one.valuation.steps is centre.steps and bool(np.ptp(centre.value) == 0)
 
 
 def together(valuation: Valuation, parts: Sequence[tuple[float, float]]) -> Valuation:
@@ -222,12 +222,12 @@ def _near(name: str, weight: float, valuation: Valuation, sigma: float, taste: f
     return Near(name, weight, valuation, sigma, best_single(crowd_of([(1.0, valuation, sigma, taste)]))[1], 0.0)
 
 
-def fully_valued(market: Market, estimate: Estimated) -> Market:
+def fully_valued(market: Market, beside: Estimated) -> Market:
     """Return an estimated market with its estimated value, not understated."""
-    if not estimate.understated_by:
+    if not beside.understated_by:
         return market
     fields = json.loads(market.given)
-    fields["value_nanousd"] /= 1 - estimate.understated_by
+    fields["value_nanousd"] /= 1 - beside.understated_by
     return read_market(fields)
 
 

@@ -15,29 +15,29 @@ CURVE_POINTS = 120
 Json = Mapping[str, Any]
 
 
-def urgency(market_fields: Json) -> str:
+def urgency(given: Json) -> str:
     """Return the distribution of urgency of an estimated ``market.json`` with its 95 % band: SVG text."""
-    bands = market_fields["intervals"]["urgency"]
+    bands = given["intervals"]["urgency"]
     rates = [max(rate, 1e-6) for rate in bands["urgency_per_s"]]
     names = ("cumulative_share", "cumulative_share_low", "cumulative_share_high")
     series = [Series(name.replace("_", " "), _few(rates, bands[name])) for name in names if name in bands]
     return drawing("Urgency", series, Axis("urgency r, 1/s", logarithmic=True), Axis("share of conversations"))
 
 
-def lengths(market_fields: Json) -> str:
+def lengths(given: Json) -> str:
     """Return the share of answers that is longer than each length, with its 95 % band: SVG text."""
-    band, curve = market_fields["intervals"]["answer_length"], market_fields["answer_length"]
+    band, curve = given["intervals"]["answer_length"], given["answer_length"]
     series = [Series("longer", _few(curve["tokens"], curve["survival"]))]
     series += [Series(f"longer, {side}", _few(band["tokens"], band[f"survival_{side}"])) for side in ("low", "high")]
     return drawing("Answers longer than a cap", series, Axis("tokens"), Axis("share of answers"))
 
 
-def choices(market_fields: Json) -> str:
+def choices(given: Json) -> str:
     """Return the observed and the predicted share of each tier, where 0 is no tier: SVG text.
 
     The tiers of several menus follow one another.
     """
-    choices_by_menu = market_fields["estimate"]["choices"]
+    choices_by_menu = given["estimate"]["choices"]
     observed = [share for menu in choices_by_menu for share in menu["observed"]]
     predicted = [share for menu in choices_by_menu for share in menu["predicted"]]
     tiers = [float(tier) for menu in choices_by_menu for tier in menu["tiers"]]
