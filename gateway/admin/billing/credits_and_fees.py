@@ -199,11 +199,13 @@ def _creditable(connection: Connection, customer_id: str, record_id: str, amount
     """Return the record that a credit is for.
 
     Raises:
-        Invalid: the record does not exist, is a credit itself, or its credits would exceed its charge.
+        Invalid: the record does not exist, is a credit or corrects a record, or its credits would exceed its charge.
     """
     record = adjustment_reasons.creditable(connection, customer_id, record_id)
     if record is None or record.kind == "credit":
         raise Invalid.field("record", "This customer has no such record to be credited.")
+    if record.kind == "correction" and record.corrected is not None:
+        raise Invalid.field("record", f"It corrects {record.corrected}: a credit names that record, for both.")
     if amount_nanousd > record.left_nanousd:
         left = max(record.left_nanousd, 0)
         raise Invalid.field("amount_nanousd", f"Of what this record charged, {left} nano-units are not credited yet.")

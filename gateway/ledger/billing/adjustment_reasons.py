@@ -20,10 +20,12 @@ class Creditable:
     tier: str | None
     menu_version: str | None
     key_id: str | None
+    corrected: str | None
+    """The record that it corrects: what is credited of both is at most what both charged."""
     left_nanousd: int
 
 
-NO_RECORD = Creditable("", None, None, None, 0)
+NO_RECORD = Creditable("", None, None, None, None, 0)
 """Stands for the record of a credit that is for none."""
 
 
@@ -34,14 +36,14 @@ def creditable(connection: Connection, customer: str, record_id: str) -> Credita
     the end of the transaction, so of two credits at once the second sees the first.
     """
     connection.execute(select(chains.c.seq).with_for_update()).all()
-    mine = select(book.kind, book.tier, book.menu_version, book.key_id, book.charge_nanousd)
+    mine = select(book.kind, book.tier, book.menu_version, book.key_id, book.corrects, book.charge_nanousd)
     found = connection.execute(mine.where(book.id == record_id, book.customer == customer)).one_or_none()
     if found is None:
         return None
     corrected = select(book.charge_nanousd).where(book.corrects == record_id, book.id == f"{record_id}.1")
     given = select(book.charge_nanousd).join(adjustments, adjustments.c.id == book.id)
     amounts = connection.execute(corrected.union_all(given.where(adjustments.c.record == record_id))).scalars()
-    return Creditable(*found[:4], left_nanousd=found.charge_nanousd + sum(amounts))
+    return Creditable(*found[:5], left_nanousd=found.charge_nanousd + sum(amounts))
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,23 @@ async def test_a_record_is_credited_with_the_correction_of_its_count(
     await operator.post(path, {**CREDIT, "record": call, "amount_nanousd": 5_500})
 
 
+async def test_a_correction_is_credited_with_its_record_and_not_once_more(
+    operator: Operator, services: AdminServices, database: Database
+) -> None:
+    """A call and its correction have one charge between them, and so one limit of what is credited."""
+    customer, call = await called(operator, services)
+    corrected = {"id": f"{call}.1", "kind": "correction", "corrects": call, "charge_nanousd": 500}
+    booked(services, record(2, customer=customer, **corrected))
+    path = f"/admin/customers/{customer}/credits"
+    await operator.post(path, {**CREDIT, "record": call, "amount_nanousd": 5_500})
+
+    refusal = await operator.refused("POST", path, {**CREDIT, "record": f"{call}.1", "amount_nanousd": 500})
+
+    assert fields_of(refusal) == {"record"}
+    assert call in refusal["detail"]
+    assert totals(database).charge_nanousd == 0
+
+
 @pytest.mark.parametrize("named", ["another's", "unknown", "a credit"])
 async def test_a_credit_names_a_record_of_its_customer(operator: Operator, services: AdminServices, named: str) -> None:
     _, call = await called(operator, services)
