@@ -19,7 +19,7 @@ from pathlib import Path
 from sqlalchemy import update
 
 from benchmarks.billing.mixed_rows import planned, prepare, rows
-from benchmarks.billing.months import Meter, fill, months, sums
+from benchmarks.billing.months import Meter, fill, grouped, months
 from gateway.billing.retention import DAY_MS, Retention
 from gateway.ledger.billing.closings import close
 from gateway.ledger.billing_tables import closings
@@ -64,14 +64,14 @@ def measure_drop(count: int, url: str | None = None) -> int:
         )
         sealer.turn(all_of_it=True)  # the rows under the newest seal stay
         Rollup(database).bring_up_to_date(LATER_MS)
-        before = sums(database, "kind")
+        before = grouped(database, "kind")
         meter.timed(
             "keep the totals of months", count, partial(until_done, Retention(database, lambda: LATER_MS, 62).turn)
         )
         deleting = Retention(database, lambda: LATER_MS + DAY_MS, None)
         dropped = meter.timed("delete their rows", count, partial(until_done, deleting.turn))
         recount = meter.timed("verify what is left", count, partial(verify_chain, database))
-        is_same = sums(database, "kind") == before and recount.is_sound and recount.dropped == dropped
+        is_same = grouped(database, "kind") == before and recount.is_sound and recount.dropped == dropped
         database.close()
     print(f"{dropped} of {count} rows dropped: {'totals as before' if is_same else 'THE TOTALS DIFFER'}")
     return 0 if is_same and dropped else 1

@@ -16,7 +16,6 @@ import argparse
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -107,22 +106,19 @@ def months(database: Database) -> Iterator[Month]:
     yield from (Month(database, f"2024-{number:02d}") for number in range(1, 8))
 
 
-def sums(database: Database, by: str) -> dict[str, int]:
-    """Return the sums over all groups and months of the totals by one field."""
-    totals = dict.fromkeys(TOTALLED, 0)
+def grouped(database: Database, by: str) -> dict[Any, dict[str, int]]:
+    """Return the sums over all months of each group of the totals by one field."""
+    groups: dict[Any, dict[str, int]] = {}
     for month in months(database):
         for group in totals_by(database, by, Span(), month):
-            totals = {name: amount + group[name] for name, amount in totals.items()}
-    return totals
+            sums = groups.setdefault(group[by], dict.fromkeys(TOTALLED, 0))
+            groups[group[by]] = {name: amount + group[name] for name, amount in sums.items()}
+    return groups
 
 
-def charged_by(database: Database, by: str) -> dict[Any, int]:
-    """Return the charge in all months of each group of the totals by one field."""
-    charges: dict[Any, int] = defaultdict(int)
-    for month in months(database):
-        for group in totals_by(database, by, Span(), month):
-            charges[group[by]] += group["charge_nanousd"]
-    return charges
+def summed(groups: dict[Any, dict[str, int]]) -> dict[str, int]:
+    """Return the sums over all groups."""
+    return {name: sum(group[name] for group in groups.values()) for name in TOTALLED}
 
 
 def invoiced(database: Database) -> tuple[int, int]:
@@ -190,11 +186,13 @@ def measure_billing(count: int, url: str | None = None, *, is_settled: bool = Tr
 
 def is_the_same(database: Database, meter: Meter, count: int, witness: Witness) -> bool:
     """Print the cost of reading the rows; return whether all their sums equal the witness's."""
-    totals = [meter.timed(f"totals by {by}", count, partial(sums, database, by)) for by in FIELD_OF]
-    agrees = all(by_field == totals[0] for by_field in totals)
-    agrees &= all(totals[0][name] == witness.whole[name] for name in SUMMED[:-1])
+    groups_by = {by: meter.timed(f"totals by {by}", count, partial(grouped, database, by)) for by in FIELD_OF}
+    whole = summed(groups_by["kind"])
+    agrees = all(summed(groups) == whole for groups in groups_by.values())
+    agrees &= all(whole[name] == witness.whole[name] for name in SUMMED[:-1])
     for by, field in FIELD_OF.items():
-        agrees &= field is None or charged_by(database, by) == witness.by[field]
+        charges = {value: group["charge_nanousd"] for value, group in groups_by[by].items()}
+        agrees &= field is None or charges == witness.by[field]
     total, added = meter.timed("invoices, each line", count, partial(invoiced, database))
     agrees &= total == witness.whole["charge_nanousd"] and added == witness.whole["prepaid_nanousd"]
     meter.timed("export, JSON Lines", count, partial(exported, database))
