@@ -134,6 +134,41 @@ def test_a_conversation_counts_at_its_first_output_token(database: Database) -> 
     assert [row["calls"] for row in totals_by(database, "day", Span(since=midnight))] == [2]
 
 
+def test_a_conversation_ends_after_an_hour_of_silence_and_after_a_day() -> None:
+    """Counted from its last settlement and from its first admission, to the millisecond."""
+    begun = Begun()
+    half = HOUR_MS // 2
+
+    assert begun.is_begun_by("cus", "a", 0, HOUR_MS, 1)
+    assert not begun.is_begun_by("cus", "a", 2 * HOUR_MS - 1, 2 * HOUR_MS - 1, 1)
+    assert begun.is_begun_by("cus", "a", 3 * HOUR_MS - 1, 3 * HOUR_MS, 1)
+    assert [time for time in range(0, DAY_MS, half) if begun.is_begun_by("cus", "b", time, time, 1)] == [0]
+    assert not begun.is_begun_by("cus", "b", DAY_MS - 1, DAY_MS - 1, 1)
+    assert begun.is_begun_by("cus", "b", DAY_MS, DAY_MS, 1)
+
+
+def test_the_first_output_token_may_be_that_of_a_correction(database: Database) -> None:
+    corrected: dict[str, Any] = {"kind": "correction", "corrects": "call-000001"}
+    append(database, [record(1, billed_output_tokens=0), record(2, **corrected, billed_output_tokens=5)])
+
+    [row] = totals_by(database, "customer", Span())
+
+    assert (row["calls"], row["conversations"], row["billed_output_tokens"]) == (1, 1, 5)
+
+
+def test_a_late_call_counts_and_begins_no_conversation(ledger: Database) -> None:
+    """The month of its conversation is closed."""
+    start = bounds_of("2024-03", "UTC")[0]
+    append(ledger, [record(1, customer="cus_utc", time=start, settled=start, conversation="a")])
+    with ledger.write() as connection:
+        close(connection, list(months_of(ledger, "2024-03", "cus_utc")), 0)
+    append(ledger, [record(2, customer="cus_utc", time=start, settled=start + 5, conversation="b")])
+
+    [row] = totals_by(ledger, "customer", Span(), Month(ledger, "2024-04"))
+
+    assert (row["calls"], row["conversations"]) == (1, 0)
+
+
 def test_conversations_that_ended_are_forgotten() -> None:
     """Memory goes with those that are open at once."""
     begun = Begun()

@@ -19,7 +19,7 @@ from gateway.ledger.book.sealing import Sealer
 from gateway.ledger.book.seals import seals_in_order
 from gateway.ledger.book.verify import Published, verify_chain
 from gateway.ledger.database import Database
-from gateway.ledger.tables import usage_records
+from gateway.ledger.tables import seals, usage_records
 from tests.gateway.ledger.records import record
 from tests.house.files import ROOT
 
@@ -143,6 +143,14 @@ def test_a_record_that_was_changed_is_not_proven(database: Database, sealed: lis
 
     with pytest.raises(HouseError, match="is not the one that was sealed"):
         proof_of(database, sealed[3])
+
+
+def test_a_record_under_a_seal_that_was_changed_is_not_proven(database: Database, sealed: list[str]) -> None:
+    with database.write() as connection:
+        connection.execute(update(seals).values(root="0" * 64))
+
+    with pytest.raises(HouseError, match="not the one that was sealed"):
+        proof_of(database, sealed[0])
 
 
 @pytest.mark.parametrize("sealed_first", [True, False], ids=["sealed, then erased", "erased, then sealed"])
