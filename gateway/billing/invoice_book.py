@@ -9,7 +9,15 @@ from typing import Any, Literal
 
 from gateway.billing.invoices import Issuer, drafted, id_of
 from gateway.clock import written
-from gateway.ledger.billing.closings import CustomerMonth, is_month, month_after, month_at, months_of, open_since
+from gateway.ledger.billing.closings import (
+    CustomerMonth,
+    is_month,
+    month_after,
+    month_at,
+    month_in,
+    months_of,
+    open_since,
+)
 from gateway.ledger.billing.final_invoices import Invoice, Terms, invoice_of, invoices_in, names_of
 from gateway.ledger.database import Database
 
@@ -89,7 +97,8 @@ class InvoiceBook:
         since, zone = open_since(self._database, customer)
         if since is None:
             return
-        last = month_at(self._now_ms(), zone)
+        with self._database.read() as connection:
+            last = month_in(connection, customer, self._now_ms())
         names = [month_at(since, zone)]
         while names[-1] < last:
             names.append(month_after(names[-1]))

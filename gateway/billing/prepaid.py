@@ -9,7 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.ledger.billing.adjustment_reasons import first_prepaid
-from gateway.ledger.billing.closings import CustomerMonth, month_after, month_at, month_before, months_of, zone_of
+from gateway.ledger.billing.closings import (
+    CustomerMonth,
+    month_after,
+    month_at,
+    month_before,
+    month_in,
+    months_of,
+    zone_of,
+)
 from gateway.ledger.billing.counted import counted_in
 from gateway.ledger.billing.final_invoices import last_left
 from gateway.ledger.database import Database
@@ -71,8 +79,8 @@ def left_before(database: Database, customer: str, month: str) -> int | None:
 def left_at(database: Database, customer: str, now_ms: int) -> int:
     """Return what a customer has left of its prepaid credit, by all records that are in the book."""
     with database.read() as connection:
-        zone = zone_of(connection, customer)
-    return left_before(database, customer, month_after(month_at(now_ms, zone))) or 0
+        month = month_in(connection, customer, now_ms)
+    return left_before(database, customer, month_after(month)) or 0
 
 
 def _sums(database: Database, month: CustomerMonth) -> tuple[int, int]:

@@ -125,6 +125,17 @@ def zone_of(connection: Connection, customer: str) -> str:
     return connection.execute(zone).scalar_one_or_none() or UTC_ZONE
 
 
+def month_in(connection: Connection, customer: str, now_ms: int) -> str:
+    """Return the name of the month that a customer is in at a moment.
+
+    In a zone that the customer has since its last month was closed, that month may not be over by name: the one after it
+    has begun all the same.
+    """
+    name = month_at(now_ms, zone_of(connection, customer))
+    last = connection.execute(select(func.max(of.month)).where(of.customer == customer)).scalar_one_or_none()
+    return name if last is None or last < name else month_after(last)
+
+
 def all_closed_until(database: Database, until: int, only: str | None = None) -> bool:
     """Return whether everything before ``until`` is closed, of every customer that there was by then, or of one."""
     ended = select(of.customer, func.max(of.end).label("end")).group_by(of.customer).subquery()

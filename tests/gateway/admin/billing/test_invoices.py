@@ -20,6 +20,7 @@ from gateway.ledger.billing.counted import Month, records_counted_in
 from gateway.ledger.billing.final_invoices import Terms, finalise
 from gateway.ledger.billing_tables import closings, invoices
 from gateway.ledger.book.appender import book
+from gateway.ledger.book.sealing import Sealer
 from gateway.ledger.book.seals import seal_covering
 from gateway.ledger.book.watermark import Watermark
 from gateway.ledger.database import Database
@@ -198,6 +199,40 @@ async def test_invoices_add_up_to_the_totals(operator: Operator, services: Admin
     assert sum(found.values()) == sum(one["charge_nanousd"] for one in everything)
 
 
+async def test_a_final_invoice_names_the_seal_of_its_last_record(
+    operator: Operator, services: AdminServices, clock: Clock
+) -> None:
+    customer = await operator.customer()
+    for number in (1, 2):
+        booked(services, call(number, customer, "m1"))
+        Sealer(services.database, clock).turn(all_of_it=True)
+    clock.ms = CLOSED
+    await operator.post("/admin/periods/2026-10/close")
+
+    ledger = (await operator.get(f"/admin/invoices/inv_2026-10_{customer}"))["ledger"]
+
+    assert (ledger["first_seq"], ledger["last_seq"], ledger["seal"]["seq"]) == (1, 2, 2)
+
+
+async def test_a_month_that_a_new_zone_names_again_has_one_invoice(
+    operator: Operator, services: AdminServices, clock: Clock
+) -> None:
+    """October is over and closed in Kiribati; in Samoa, where the customer is now, it goes on: that is November's draft."""
+    customer = await operator.customer(timezone="Pacific/Kiritimati")
+    booked(services, call(1, customer, "m1"))
+    clock.ms = OCTOBER_END - 13 * 3_600_000
+    await operator.post("/admin/periods/2026-10/close")
+    await operator.patch(f"/admin/customers/{customer}", {"timezone": "Pacific/Pago_Pago"})
+    booked(services, call(2, customer, "m1", clock.ms))
+
+    found = (await operator.get(f"/admin/customers/{customer}/invoices"))["data"]
+
+    assert [(one["id"], one["status"], one["records"]) for one in found] == [
+        (f"inv_2026-10_{customer}", "final", 1),
+        (f"inv_2026-11_{customer}", "draft", 1),
+    ]
+
+
 async def test_lists_come_page_by_page(operator: Operator, services: AdminServices, clock: Clock) -> None:
     menu = await version(operator)
     names = sorted([await operator.customer() for _ in range(5)])
@@ -211,6 +246,7 @@ async def test_lists_come_page_by_page(operator: Operator, services: AdminServic
     assert await _all(operator, "period=2026-10&status=final") == finals
     assert await _all(operator, "period=2026-10&status=draft") == []
     assert await _all(operator, f"customer={names[3]}") == finals[3:4]
+    assert await operator.get("/admin/invoices?limit=5") == {"data": finals, "next_cursor": None}
 
 
 async def _all(operator: Operator, query: str) -> list[Any]:
@@ -223,9 +259,11 @@ async def _all(operator: Operator, query: str) -> list[Any]:
     return found
 
 
-async def test_what_is_no_invoice_is_refused(operator: Operator) -> None:
-    customer = await operator.customer()
-    for name in ("inv_2026-10_cus_nobody", f"inv_2026-10_{customer}", "inv_2026-13_x", "x", f"2026-10_{customer}"):
+async def test_what_is_no_invoice_is_refused(operator: Operator, services: AdminServices) -> None:
+    customer, idle = await operator.customer(), await operator.customer()
+    booked(services, call(1, customer, "m1"))
+    assert (await operator.get(f"/admin/invoices/inv_2026-10_{customer}"))["customer"] == customer
+    for name in ("inv_2026-10_cus_nobody", f"inv_2026-10_{idle}", "inv_2026-13_x", "x", f"2026-10_{customer}"):
         assert (await operator.refused("GET", f"/admin/invoices/{name}"))["status"] == 404
     assert (await operator.refused("GET", "/admin/customers/cus_nobody/invoices"))["status"] == 404
     assert fields_of(await operator.refused("GET", "/admin/invoices?status=draft")) == {"period"}
@@ -297,6 +335,7 @@ async def test_a_closed_month_is_a_folder(
     book_of = InvoiceBook(services.database, ISSUER, clock)
     first = write_month(tmp_path, services.database, book_of, "2026-10")
     files = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.rglob("*") if path.is_file()}
+    assert {(tmp_path / one["file"]).stat().st_mode & 0o777 for one in first["files"]} == {0o600}
     harmed = tmp_path / "totals.csv"
     harmed.write_text("half")
     (tmp_path / "manifest.json").unlink()
@@ -315,13 +354,16 @@ def test_a_customers_own_view_is_made_once_a_minute(database: Database, services
     """Whoever asks all the time keeps nobody busy."""
     booked(services, call(1, "cus_a", "m1"))
     _closed_month(database, "cus_a")
-    seconds = [0.0]
+    seconds = [1_000.0]
     latest = LatestInvoices(InvoiceBook(database, ISSUER, lambda: CLOSED), lambda: seconds[0])
     before = latest.of("cus_a")
     booked(services, call(2, "cus_a", "m1", OCTOBER_END))
-    seconds[0] = 59.0
+    seconds[0] = 1_059.0
     meanwhile = latest.of("cus_a")
-    seconds[0] = 60.0
+    seconds[0] = 1_060.0
 
     assert meanwhile is before
-    assert [one["id"] for one in latest.of("cus_a")] == ["inv_2026-11_cus_a"]
+    anew = latest.of("cus_a")
+    assert [one["id"] for one in anew] == ["inv_2026-11_cus_a"]
+    seconds[0] = 1_119.0
+    assert latest.of("cus_a") is anew

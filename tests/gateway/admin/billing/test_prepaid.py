@@ -75,6 +75,20 @@ async def test_an_invoice_says_what_was_drawn_and_what_is_due(
     assert [text in page(final) for text in ("Paid from prepaid credit", "0.0000021 USD", "Due")] == [True] * 3
 
 
+async def test_what_is_paid_is_left_where_the_zone_names_a_closed_month(
+    operator: Operator, services: AdminServices, clock: Clock
+) -> None:
+    """The month that is open is the one after the last closed one, also where it is still that one in the customer's new zone."""
+    customer = await operator.customer(timezone="Pacific/Kiritimati")
+    clock.ms = OCTOBER_END - 13 * 3_600_000
+    await operator.post("/admin/periods/2026-10/close")
+    await operator.patch(f"/admin/customers/{customer}", {"timezone": "Pacific/Pago_Pago"})
+
+    await operator.post(f"/admin/customers/{customer}/prepaid", {"amount_nanousd": 700, "reason": "Paid"})
+
+    assert (await operator.get(f"/admin/customers/{customer}/prepaid"))["left_nanousd"] == 700
+
+
 async def test_who_has_none_is_told_so(operator: Operator, services: AdminServices) -> None:
     menu = await version(operator)
     customer = await operator.customer()
