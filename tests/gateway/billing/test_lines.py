@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from gateway.billing.charges import Parts, parts_of
-from gateway.billing.lines import Lines
+from gateway.billing.lines import Lines, tokens_charged
 from gateway.holds.offer import charge
 from pricing.menus.menu import Tier
+from pricing.money import metered
 
 RATES = Tier("t1", price_nanousd=900, input_nanousd_per_mtok=333_333, output_nanousd_per_mtok=7_777_777)
 PRICE = Tier("t2", price_nanousd=1_000)
@@ -40,12 +41,37 @@ def test_a_charge_falls_into_the_parts_it_was_made_of() -> None:
         (0, Parts()),  # observing, nothing is charged
         (900 + 7_777 + 10, Parts(900, 10, 7_777)),  # a spend limit left the rest of the input to the house
         (7_777 + 10, Parts(0, 10, 7_777)),
+        (900 + 7_777, Parts(900, 0, 7_777)),  # and here all of it
         (5, Parts(rest=5)),  # it is of other terms
     ],
 )
 def test_what_was_charged_is_never_lost(amount: int, wanted: Parts) -> None:
     assert parts_of(amount, 1_000, 1_000, RATES) == wanted
     assert parts_of(7, 1_000, 1_000, None) == Parts(rest=7)
+
+
+def test_a_charge_that_fits_with_its_price_and_without_has_it() -> None:
+    assert parts_of(900 + 7_777 + 10, 1_000, 20_000, RATES) == Parts(900, 10, 7_777)
+
+
+def test_an_input_line_counts_the_tokens_that_were_charged() -> None:
+    """All of a call's, or the fewest that are charged what a spend limit left of them."""
+    rate = RATES.input_nanousd_per_mtok or 0
+
+    assert tokens_charged(333, 1_001, rate) == 1_001
+    assert tokens_charged(10, 1_001, rate) == 31
+    assert (metered(31, rate), metered(30, rate)) == (10, 9)
+
+
+def test_an_included_conversation_has_its_line_beside_what_its_tokens_cost() -> None:
+    lines = Lines(terms)
+    add(lines, 9, charge=7_777, tokens=1_000, is_included=True)
+    add(lines, 4, charge=0, tokens=5)
+
+    shown = [(line["kind"], line["unit_nanousd"], line["quantity"], line["amount_nanousd"]) for line in lines.lines()]
+
+    assert shown == [("conversations", 0, 1, 0), ("output", 7_777_777, 1_000, 7_777)]
+    assert (lines.first_seq, lines.last_seq) == (4, 9)
 
 
 def add(lines: Lines, number: int, **changes: Any) -> int:

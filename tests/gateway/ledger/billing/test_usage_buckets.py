@@ -47,6 +47,8 @@ def added_up(
     sums: dict[Any, list[int]] = defaultdict(lambda: [0] * 5)
     for one in records:
         at = LATE.get(one["id"], one["time"])
+        if one["kind"] == "prepaid":
+            continue
         is_of_a_model = one["kind"] in ("usage", "correction") and one["endpoint"] != "/v1/embeddings"
         if one["customer"] != "cus_a" or not START <= at < END or (generates and not is_of_a_model):
             continue
@@ -75,7 +77,10 @@ def test_sums_are_what_a_loop_adds_up(
 ) -> None:
     """Whatever the kind, credits below zero and sums beyond 2^63 included; what came late counts where it was written."""
     draw = random.Random(1)
-    records = append(database, [mixed(number, draw) for number in range(1, 800)])
+    edges = (START - 1, START, MIDNIGHT + DAY - 1, MIDNIGHT + DAY, END - 1, END)
+    at_edges = [{**mixed(800 + number, draw), "customer": "cus_a", "time": at} for number, at in enumerate(edges)]
+    paid = record(900, customer="cus_a", kind="prepaid", time=START, charge_nanousd=0, tier="t9", prepaid_nanousd=5)
+    records = append(database, [*(mixed(number, draw) for number in range(1, 800)), *at_edges, paid])
     late = [
         {"chain": "main", "seq": one["seq"], "customer": one["customer"], "counts": LATE[one["id"]]}
         for one in records
