@@ -161,6 +161,19 @@ async def test_a_repetition_books_nothing_more(operator: Operator, database: Dat
     assert totals(database).records == 1
 
 
+async def test_a_role_whose_limit_is_nothing_puts_nothing_on_a_bill(
+    services: AdminServices, admin_token: str, database: Database
+) -> None:
+    settings = Settings(adjustment_nanousd_max=("admin=0",))
+    async with calling(admin_app(replace(services, settings=settings)), admin_token) as operator:
+        customer = await operator.customer()
+
+        refusal = await operator.refused("POST", f"/admin/customers/{customer}/fees", {**FEE, "amount_nanousd": 1})
+
+    assert (refusal["status"], refusal["code"]) == (403, "not_allowed")
+    assert totals(database).records == 0
+
+
 @pytest.mark.parametrize("kind", ["credits", "fees", "prepaid"])
 async def test_a_role_has_a_limit(limited: Operator, database: Database, kind: str) -> None:
     customer = await limited.customer()
