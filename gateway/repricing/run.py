@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from gateway.admin.menus.pricing_runs import RunInput
+from gateway.admin.menus.run_input import RunInput
 from gateway.catalog import audit_rows, menu_rows, run_rows
 from gateway.catalog.menu_rows import Effective
 from gateway.catalog.problems import AdminProblem

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.admin.menus.pricing_runs import RunInput
+from gateway.admin.menus.run_input import RunInput
 from gateway.repricing.drafting import _held_back, _undone
 from pricing.market.market import read_market
 from pricing.menus.menu import Menu
