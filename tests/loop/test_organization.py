@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import httpx
-from openai import OpenAI
 
+from tests.late import Library
 from tests.loop.rig import Rig
 
 ASKED = {
@@ -20,7 +20,7 @@ def test_the_openai_client_reads_usage_and_costs(loop: Rig) -> None:
     for one in (who, who, other):
         assert httpx.post(f"{loop.url}/v1/chat/completions", json=ASKED, headers=one.headers).is_success
     records = loop.usage(who)
-    client = OpenAI(base_url=f"{loop.url}/v1", api_key=who.key, admin_api_key=who.key)
+    client = Library("openai").OpenAI(base_url=f"{loop.url}/v1", api_key=who.key, admin_api_key=who.key)
     start = min(record["time"] for record in records) // 1000
 
     usage = client.admin.organization.usage.completions(

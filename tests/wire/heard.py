@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from typing import Any, get_args
 
-from anthropic.lib.streaming._messages import accumulate_event
-from anthropic.types import Message, RawMessageStreamEvent
-from openai import Omit
-from openai.lib.streaming.chat import ChatCompletionStreamState
-from openai.lib.streaming.responses._responses import ResponseStreamState
-from openai.types import Completion
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
 from gateway.serving.dialects.chat import Chat
 from gateway.serving.dialects.completions import Completions
 from gateway.serving.dialects.messages import Messages
 from gateway.serving.dialects.responses import Responses
+from tests.late import Library
 
-RESPONSE_EVENTS: dict[str, type[BaseModel]] = {
-    get_args(model.model_fields["type"].annotation)[0]: model for model in get_args(get_args(ResponseStreamEvent)[0])
-}
-MESSAGE_EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
+ANTHROPIC, OPENAI, CHAT, RESPONSES = map(
+    Library, ("anthropic.types", "openai.types", "openai.types.chat", "openai.types.responses")
+)
+MESSAGE_STREAM, CHAT_STREAM, RESPONSES_STREAM = map(
+    Library,
+    ("anthropic.lib.streaming._messages", "openai.lib.streaming.chat", "openai.lib.streaming.responses._responses"),
+)
 DONE = "[DONE]"
+
+
+@cache
+def response_events() -> dict[str, type[BaseModel]]:
+    """Return the models of the events of a Responses stream, by their types."""
+    models = get_args(get_args(RESPONSES.ResponseStreamEvent)[0])
+    return {get_args(model.model_fields["type"].annotation)[0]: model for model in models}
+
+
+@cache
+def message_event() -> TypeAdapter[Any]:
+    """Return what accepts an event of a Messages stream."""
+    return TypeAdapter(ANTHROPIC.RawMessageStreamEvent)
 
 
 def events(raw: bytes) -> list[str]:
@@ -51,9 +61,9 @@ def _refused(constant: str) -> Any:
 
 
 def chat_stream(said: list[dict[str, Any]]) -> Any:
-    state = ChatCompletionStreamState()
+    state = CHAT_STREAM.ChatCompletionStreamState()
     for chunk in said:
-        state.handle_chunk(ChatCompletionChunk.model_validate(chunk))
+        state.handle_chunk(CHAT.ChatCompletionChunk.model_validate(chunk))
     whole = state.current_completion_snapshot.model_dump(mode="json", warnings=False)
     for choice in whole["choices"]:
         ends = [
@@ -70,7 +80,7 @@ def completion_stream(said: list[dict[str, Any]]) -> Any:
     whole: dict[str, Any] = {"choices": {}, "usage": None}
     for chunk in said:
         if chunk["choices"]:
-            Completion.model_validate(finished(chunk))
+            OPENAI.Completion.model_validate(finished(chunk))
         whole["usage"] = chunk.get("usage") or whole["usage"]
         for one in chunk["choices"]:
             choice = whole["choices"].setdefault(one["index"], {"index": one["index"], "text": ""})
@@ -110,10 +120,10 @@ def responses_stream(said: list[dict[str, Any]]) -> Any:
 
 def responses_state(said: list[dict[str, Any]]) -> None:
     """Have the vendor's client take every event."""
-    state: ResponseStreamState[Any] = ResponseStreamState(input_tools=[], text_format=Omit())
+    state = RESPONSES_STREAM.ResponseStreamState(input_tools=[], text_format=Library("openai").Omit())
     for event in said:
-        if event["type"] in RESPONSE_EVENTS:  # the client passes others over
-            state.handle_event(RESPONSE_EVENTS[event["type"]].model_validate(event))  # type: ignore[arg-type]
+        if event["type"] in response_events():  # the client passes others over
+            state.handle_event(response_events()[event["type"]].model_validate(event))
 
 
 def _written(item: dict[str, Any]) -> list[tuple[str, str]]:
@@ -126,7 +136,7 @@ def _written(item: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def responses_whole(said: Any) -> Any:
-    Response.model_validate(said)
+    RESPONSES.Response.model_validate(said)
     return said
 
 
@@ -136,8 +146,8 @@ def messages_stream(said: list[dict[str, Any]]) -> Any:
     pieces: dict[int, bytes] = {}
     for event in said:
         if event["type"] != "ping":
-            taken = MESSAGE_EVENT.validate_python(event)
-            whole = accumulate_event(event=taken, current_snapshot=whole, json_bufs=pieces)
+            taken = message_event().validate_python(event)
+            whole = MESSAGE_STREAM.accumulate_event(event=taken, current_snapshot=whole, json_bufs=pieces)
         if event["type"] == "content_block_start":
             assert event["index"] == len(whole.content) - 1, "blocks come in their order"
             opened.append(event["index"])
@@ -149,17 +159,17 @@ def messages_stream(said: list[dict[str, Any]]) -> Any:
 
 
 def messages_whole(said: Any) -> Any:
-    Message.model_validate(said)
+    ANTHROPIC.Message.model_validate(said)
     return said
 
 
 def chat_whole(said: Any) -> Any:
-    ChatCompletion.model_validate(said)
+    CHAT.ChatCompletion.model_validate(said)
     return said
 
 
 def completion_whole(said: Any) -> Any:
-    Completion.model_validate(said)
+    OPENAI.Completion.model_validate(said)
     return said
 
 

@@ -8,17 +8,25 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from anthropic.types import Message
-from openai.types import Completion
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from openai.types.responses import Response
-
 from gateway.serving.dialects.chat import Chat
 from gateway.serving.dialects.completions import Completions
 from gateway.serving.dialects.messages import Messages
 from gateway.serving.dialects.responses import Responses
+from tests.late import Library
 from tests.wire.alone import Came
-from tests.wire.heard import DONE, ENDS, MESSAGE_EVENT, RESPONSE_EVENTS, events, finished, strict_json
+from tests.wire.heard import (
+    ANTHROPIC,
+    CHAT,
+    DONE,
+    ENDS,
+    OPENAI,
+    RESPONSES,
+    events,
+    finished,
+    message_event,
+    response_events,
+    strict_json,
+)
 
 CALLERS = range(400, 500)
 PROMISED = (502, 503, 504)
@@ -78,25 +86,30 @@ def accept(model: Callable[[Any], Any], text: str) -> None:
 
 def _completion_chunk(said: Any) -> None:
     if said["choices"]:
-        Completion.model_validate(finished(said))
+        OPENAI.Completion.model_validate(finished(said))
 
 
 def _response_event(said: Any) -> None:
-    if said["type"] in RESPONSE_EVENTS:
-        RESPONSE_EVENTS[said["type"]].model_validate(said)
+    if said["type"] in response_events():
+        response_events()[said["type"]].model_validate(said)
+
+
+def by(library: Library, name: str) -> Callable[[Any], Any]:
+    """Return what has a model of a vendor accept something."""
+    return lambda said: getattr(library, name).model_validate(said)
 
 
 CHUNKS: dict[str, Callable[[Any], Any]] = {
-    Chat.endpoint: ChatCompletionChunk.model_validate,
+    Chat.endpoint: by(CHAT, "ChatCompletionChunk"),
     Completions.endpoint: _completion_chunk,
     Responses.endpoint: _response_event,
-    Messages.endpoint: lambda said: said["type"] == "ping" or MESSAGE_EVENT.validate_python(said),
+    Messages.endpoint: lambda said: said["type"] == "ping" or message_event().validate_python(said),
 }
 WHOLES: dict[str, Callable[[Any], Any]] = {
-    Chat.endpoint: ChatCompletion.model_validate,
-    Completions.endpoint: Completion.model_validate,
-    Responses.endpoint: Response.model_validate,
-    Messages.endpoint: Message.model_validate,
+    Chat.endpoint: by(CHAT, "ChatCompletion"),
+    Completions.endpoint: by(OPENAI, "Completion"),
+    Responses.endpoint: by(RESPONSES, "Response"),
+    Messages.endpoint: by(ANTHROPIC, "Message"),
 }
 
 

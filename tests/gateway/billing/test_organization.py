@@ -9,11 +9,13 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openai.types.admin.organization import UsageCompletionsResponse, UsageCostsResponse
 
 from gateway.billing.organization import COSTS, DAY_MS, USAGE, decimal, page, question
 from gateway.errors import BadRequest, UnknownParameter
 from gateway.ledger.billing.usage_buckets import BucketSum
+from tests.late import Library
+
+ORGANIZATION = Library("openai.types.admin.organization")
 
 NOW = 20_500 * DAY_MS + 12 * 3_600_000
 START = 20_490 * DAY_MS
@@ -95,7 +97,7 @@ def test_a_page_of_usage_is_one_of_openais() -> None:
 
     shown = orjson.loads(orjson.dumps(page(found, sums, "cus_a", "USD")))
 
-    UsageCompletionsResponse.model_validate(shown, strict=True)
+    ORGANIZATION.UsageCompletionsResponse.model_validate(shown, strict=True)
     first, second = shown["data"]
     assert first["results"][0] == {
         **{"object": "organization.usage.completions.result", "num_model_requests": 3},
@@ -117,7 +119,7 @@ def test_a_page_of_costs_is_one_of_openais_with_the_exact_amount() -> None:
     written = orjson.dumps(page(found, sums, "cus_a", "EUR"))
 
     shown = orjson.loads(written)
-    UsageCostsResponse.model_validate(shown)
+    ORGANIZATION.UsageCostsResponse.model_validate(shown)
     assert [one["line_item"] for one in shown["data"][0]["results"]] == ["t1", "credit"]
     assert shown["data"][0]["results"][0]["amount"] == {"value": 0.002073557, "currency": "eur"}
     assert b'"value":-9007199.254740992' in written

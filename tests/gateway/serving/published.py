@@ -4,32 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from importlib import import_module
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NotRequired, Required, Union, get_args, get_origin, get_type_hints
-
-from anthropic.types import message_count_tokens_params, message_create_params
-from anthropic.types.beta import message_count_tokens_params as beta_count_tokens_params
-from anthropic.types.beta import message_create_params as beta_message_create_params
-from openai.types import completion_create_params, embedding_create_params
-from openai.types.chat import completion_create_params as chat_create_params
-from openai.types.responses import response_create_params
 
 from gateway.serving.upstream.profiles import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES
 
 Body = dict[str, Any]
 Put = Callable[[Any], Body]
 
-PUBLISHED: dict[str, tuple[Any, ...]] = {
-    CHAT: (chat_create_params.CompletionCreateParamsBase,),
-    COMPLETIONS: (completion_create_params.CompletionCreateParamsBase,),
-    RESPONSES: (response_create_params.ResponseCreateParamsBase,),
-    MESSAGES: (message_create_params.MessageCreateParamsBase, beta_message_create_params.MessageCreateParamsBase),
-    COUNT_TOKENS: (
-        message_count_tokens_params.MessageCountTokensParams,
-        beta_count_tokens_params.MessageCountTokensParams,
+TYPES = {
+    CHAT: ("openai.types.chat.completion_create_params.CompletionCreateParamsBase",),
+    COMPLETIONS: ("openai.types.completion_create_params.CompletionCreateParamsBase",),
+    RESPONSES: ("openai.types.responses.response_create_params.ResponseCreateParamsBase",),
+    MESSAGES: (
+        "anthropic.types.message_create_params.MessageCreateParamsBase",
+        "anthropic.types.beta.message_create_params.MessageCreateParamsBase",
     ),
-    EMBEDDINGS: (embedding_create_params.EmbeddingCreateParams,),
+    COUNT_TOKENS: (
+        "anthropic.types.message_count_tokens_params.MessageCountTokensParams",
+        "anthropic.types.beta.message_count_tokens_params.MessageCountTokensParams",
+    ),
+    EMBEDDINGS: ("openai.types.embedding_create_params.EmbeddingCreateParams",),
 }
+
+
+def published(endpoint: str) -> list[Any]:
+    """Return the types of a route's requests, as the vendors' clients have them."""
+    parted = (name.rpartition(".") for name in TYPES[endpoint])
+    return [getattr(import_module(module), name) for module, _, name in parted]
+
 
 SAMPLES: dict[Any, Any] = {str: "abc", int: 3, float: 0.5, bool: True, bytes: "YWJj", object: {"some": ["thing"]}}
 DEPTH_MOST = 12
@@ -43,7 +47,7 @@ def fields_within(endpoint: str) -> list[tuple[str, Body]]:
     """
     seen: dict[str, set[Any]] = {}
     found: list[tuple[str, Body]] = []
-    for kind in PUBLISHED[endpoint]:
+    for kind in published(endpoint):
         for name, hint in get_type_hints(kind, include_extras=True).items():
             found.append((name, {name: _sample(hint, DEPTH_MOST)}))
             found += _within(hint, lambda value, name=name: {name: value}, seen.setdefault(name, set()))  # type: ignore[misc]

@@ -8,12 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
-import openai
 import pytest
 
 from gateway.simulator.lengths import Table
 from gateway.simulator.model_server import Law
 from tests.gateway.simulator.hosting import FAST, question, simulator
+from tests.late import Library
+
+openai = Library("openai")
 
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("look_up", "send")]
 TWELVE_TOKENS = Law(tokens_per_s=float("inf"), first_token_s=0, lengths=Table((12,), (1.0,)))

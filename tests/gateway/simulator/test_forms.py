@@ -6,15 +6,17 @@ import json
 from enum import Enum
 from typing import Annotated, Any, Literal
 
-import anthropic
 import httpx
-import openai
 import pytest
 from pydantic import BaseModel, Field, RootModel
 
 from gateway.simulator.model_server import Law
 from gateway.simulator.schema_values import fitting, pieces_for
 from tests.gateway.simulator.hosting import FAST, question, simulator
+from tests.late import Library
+
+anthropic = Library("anthropic")
+openai = Library("openai")
 
 SAID: Any = question()["messages"]
 

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import anthropic
 import httpx
-import openai
 import pytest
 
 from gateway.errors import StartupError
 from gateway.settings import read_settings
+from tests.late import Library
 from tests.loop.rig import Rig, Sold, rig
 from tests.loop.scripted import ASKED, FORMATS, Scripted
 from tests.servers import emptied
+
+anthropic = Library("anthropic")
+openai = Library("openai")
 
 MODEL, EMBEDDER = "aligned-1", "embed-1"
 PAGE = "https://app.example.com"

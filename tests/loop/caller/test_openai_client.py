@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 
+from tests.late import Library
 from tests.loop.rig import Rig, Sold, rig
+
+openai = Library("openai")
 
 QUESTION: Any = [{"role": "user", "content": "How long is a piece of string?"}]
 

@@ -26,7 +26,7 @@ from gateway.serving.upstream.profiles import (
     RESPONSES,
     Profile,
 )
-from tests.gateway.serving.published import PUBLISHED
+from tests.gateway.serving.published import published
 
 GRANT = 50
 
@@ -62,10 +62,10 @@ def served(profile: Profile) -> list[Dialect]:
 
 def names_of(endpoint: str) -> set[str]:
     """Return every name that a vendor publishes for a route, and every one that some engine's table has for any."""
-    published = {name for kind in PUBLISHED[endpoint] for name in get_type_hints(kind)}
+    of_vendors = {name for kind in published(endpoint) for name in get_type_hints(kind)}
     listed = frozenset().union(*(names for engines in KNOWN.values() for names in engines.values()))
     return (
-        published
+        of_vendors
         | listed
         | OURS[CHAT]
         | HOUSES
