@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from gateway.billing.invoices import drafted, finalised
 from gateway.billing.prepaid import Prepaid, drawn, left_at, left_before
@@ -123,6 +123,23 @@ def test_the_order_in_which_invoices_become_final_changes_nothing(ledger: Databa
         "2026-03": (2_000, 0, 2_000, 0, 3_000),
     }
     assert before == drafted(ledger, april, ISSUER, Terms(ledger))
+
+
+def test_what_was_paid_in_a_closed_month_is_left_after_a_move_to_a_zone_further_east(ledger: Database) -> None:
+    """The payment is of January in Los Angeles and of February in Tokyo; it counts in January, which was closed first."""
+    _move(ledger, "America/Los_Angeles")
+    paid(ledger, 1, "2026-02-01T03:00:00", 12_000)
+    with ledger.write() as connection:
+        close(connection, list(months_of(ledger, "2026-01")), NOW)
+    _move(ledger, "Asia/Tokyo")
+
+    assert left_before(ledger, ACME, "2026-02") == 12_000
+    assert left_at(ledger, ACME, at("2026-02-10T00:00:00")) == 12_000
+
+
+def _move(ledger: Database, zone: str) -> None:
+    with ledger.write() as connection:
+        connection.execute(update(customers).where(customers.c.id == ACME).values(timezone=zone))
 
 
 def test_a_late_record_draws_in_the_month_in_which_it_counts(ledger: Database) -> None:

@@ -58,7 +58,11 @@ async def test_a_credit_for_what_is_invoiced_has_a_note(operator: Operator, acme
     assert (
         draft["total_nanousd"] == -1_005 == first["charge_nanousd"] + second["charge_nanousd"] + none["charge_nanousd"]
     )
-    assert (await operator.get(f"/admin/credit-notes?invoice={invoice['id']}&limit=1"))["data"] == notes[:1]
+    page = await operator.get(f"/admin/credit-notes?invoice={invoice['id']}&limit=1")
+    assert page["data"] == notes[:1]
+    assert await operator.get(f"/admin/credit-notes?limit=1&cursor={page['next_cursor']}") == {
+        **{"data": notes[1:], "next_cursor": None},
+    }
     assert (await operator.get(f"/admin/credit-notes/{second['id']}")) == notes[1]
     assert (await operator.refused("GET", f"/admin/credit-notes/{none['id']}"))["status"] == 404
 
