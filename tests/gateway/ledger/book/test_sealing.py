@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import Connection, delete
 
 from gateway.errors import BadRequest
 from gateway.ledger.book.appender import append
@@ -16,7 +16,7 @@ from gateway.ledger.book.sealing import SEAL_MS, SEAL_ROWS, SEALS_A_TURN, RowMis
 from gateway.ledger.book.seals import NotASeal, Seal, seal_covering, seals_in_order, seals_page
 from gateway.ledger.database import Database
 from gateway.ledger.read.queries import Span, usage_records_in
-from gateway.ledger.tables import usage_records
+from gateway.ledger.tables import seals, usage_records
 from tests.gateway.ledger.book.test_merkle import defined_root
 from tests.gateway.ledger.records import record
 
@@ -134,6 +134,27 @@ def test_two_who_seal_at_once_leave_one_chain_of_seals(database: Database, clock
     assert ranges(database) == [(1, 1, 4), (2, 5, 6)]
 
 
+class Overtaken(Sealer):
+    """One that another process overtakes between reading which seal is due and keeping it."""
+
+    def __init__(self, other: Sealer, database: Database, clock: Clock) -> None:
+        super().__init__(database, clock)
+        self._other = other
+
+    def _leaves(self, connection: Connection, first: int, last: int) -> list[bytes]:
+        leaves = super()._leaves(connection, first, last)
+        self._other.turn(all_of_it=True)
+        return leaves
+
+
+def test_who_is_overtaken_keeps_no_second_seal(database: Database, clock: Clock) -> None:
+    add(database, 1, 4)
+
+    Overtaken(Sealer(database, clock), database, clock).turn(all_of_it=True)
+
+    assert ranges(database) == [(1, 1, 4)]
+
+
 def test_a_long_book_is_sealed_in_turns(database: Database, clock: Clock) -> None:
     """One that was never sealed keeps nobody waiting."""
     sealer = Sealer(database, clock, rows=2)
@@ -168,6 +189,10 @@ def test_the_seal_that_covers_a_row_is_found(database: Database, sealer: Sealer)
 
     assert [seal and seal.seq for seal in found] == [1, 1, 1, 2, 2, 2, None]
     assert elsewhere is None
+    with database.write() as connection:
+        connection.execute(delete(seals).where(seals.c.seq == 1))
+    with database.read() as connection:
+        assert seal_covering(connection, 3) is None
 
 
 def test_seals_are_listed_newest_first_page_by_page(database: Database, sealer: Sealer) -> None:
@@ -182,6 +207,7 @@ def test_seals_are_listed_newest_first_page_by_page(database: Database, sealer: 
         cursor = page.next_cursor
 
     assert (pages, cursor) == ([[5, 4], [3, 2], [1]], None)
+    assert seals_page(database, limit=5).next_cursor is None
     with pytest.raises(BadRequest):
         seals_page(database, limit=2, cursor="x")
 
