@@ -1,4 +1,4 @@
-"""Closes months of customers: when nothing can come into one any more, and not before; what is still open, and why."""
+"""Closes customers' months once no record can enter them any more; says what is still open, and why."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from gateway.ledger.rows import batches
 
 CLOSING_S = 20.0
 AT_ONCE = 200
-"""Customers that are looked at together, and closed in one transaction."""
+"""Customers that are examined together and closed in one transaction."""
 
 SHOWN_MOST = 100
 """Customers that are named as open in one answer."""
@@ -47,7 +47,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How a month stands: how many customers have it, how many of these it is closed of, and what some wait for."""
+    """How a month stands: how many customers have it, for how many it has ended and is closed, what some wait for."""
 
     customers: int
     closed: int
@@ -56,7 +56,7 @@ class State:
 
     @property
     def name(self) -> Literal["open", "waiting", "closed"]:
-        """Return ``open`` before it has ended for anybody, ``closed`` once it is closed of all, ``waiting`` between."""
+        """Return ``open`` before it has ended for any customer, ``closed`` once closed for all, ``waiting`` between."""
         if self.customers and self.closed == self.customers:
             return "closed"
         return "waiting" if self.ended else "open"
@@ -65,14 +65,14 @@ class State:
 class Closing:
     """A month of a customer is closed once its end has passed, no hold of it can be open and the ledger has caught up.
 
-    No call runs longer than its deadline, and what a lost worker held is free two leases later; so after that time
-    nothing that was admitted in the month can be running, and Redis is asked whether any hold of it is there all the
-    same. Any number of processes may close at once, and one that was killed may be repeated.
+    No call runs longer than its deadline, and the holds of a lost worker are free two leases later; so after that time
+    no call that was admitted in the month can be running, and Redis is still checked for holds of the month. Any number
+    of processes may close at once, and a closing that was killed may be repeated.
 
-    Its invoice is made final then, under the seal of its last record.
+    The invoice of a closed month is then made final, under the seal of its last record.
 
     Args:
-        issuer: who sends invoices.
+        issuer: the sender of invoices.
         patience_ms: the longest call and two leases.
         now_ms: the time of day, ms.
 
@@ -106,101 +106,105 @@ class Closing:
         return self._go(month, closes=False)
 
     def close(self, month: str) -> State:
-        """Close the month of every customer of whom that can be done now, and return how it stands then.
+        """Close the month of every customer for whom this is possible now, and return how it then stands.
 
-        It closes for ``CLOSING_S`` at most; those that are left can be closed by the next call.
+        It closes for ``CLOSING_S`` at most; the next call can close the rest.
         """
         return self._go(month, closes=True)
 
-    def _go(self, month: str, *, closes: bool) -> State:
+    def _go(self, month_name: str, *, closes: bool) -> State:
         now, until = self._now(), self._monotonic() + CLOSING_S
         count, closed, ended = 0, 0, 0
         waiting: list[Waiting] = []
-        for some in batches((one for one in months_of(self._database, month) if one.is_due), AT_ONCE):
+        for batch in batches((month for month in months_of(self._database, month_name) if month.is_due), AT_ONCE):
             closes = closes and self._monotonic() < until
-            still_open = [one for one in some if not one.is_closed]
+            still_open = [month for month in batch if not month.is_closed]
             why = self._why_open(still_open, now, WITHIN_S if closes else 0)
-            ready = [one for one in still_open if one.customer not in why]
+            ready = [month for month in still_open if month.customer not in why]
             if closes and ready:
                 with self._database.write() as connection:
                     close(connection, ready, now)
-                some = list(months_of(self._database, month, among=[one.customer for one in some]))
+                batch = list(months_of(self._database, month_name, among=[month.customer for month in batch]))
             else:
-                why |= {one.customer: "It can be closed." for one in ready}
-            why |= self._without_invoice([one for one in some if one.customer not in why], until if closes else 0)
-            count, closed = count + len(some), closed + len(some) - len(why)
-            ended += sum(one.end <= now for one in some)
+                why |= {month.customer: "It can be closed." for month in ready}
+            why |= self._without_invoice(
+                [month for month in batch if month.customer not in why], until if closes else 0
+            )
+            count, closed = count + len(batch), closed + len(batch) - len(why)
+            ended += sum(month.end <= now for month in batch)
             waiting += [Waiting(customer, sentence) for customer, sentence in sorted(why.items())]
         return State(count, closed, ended, tuple(waiting[:SHOWN_MOST]))
 
     def _without_invoice(self, months: Sequence[CustomerMonth], until: float) -> dict[str, str]:
-        """Make the invoices of closed months final, as long as there is time; return whose are not."""
-        wanting = [one for one in months if not one.is_invoiced]
-        if wanting and self._monotonic() < until:
+        """Make the invoices of closed months final while there is time; return the reasons of the rest, by customer."""
+        unfinished = [month for month in months if not month.is_invoiced]
+        if unfinished and self._monotonic() < until:
             while self._sealer.turn(all_of_it=True):
                 pass
         why: dict[str, str] = {}
-        for one in wanting:
+        for month in unfinished:
             if self._monotonic() >= until:
-                why[one.customer] = "Its invoice is not final."
+                why[month.customer] = "Its invoice is not final."
             else:
-                finalised(self._database, one, self._issuer, self._terms, self._now_ms)
+                finalised(self._database, month, self._issuer, self._terms, self._now_ms)
         return why
 
     def _now(self) -> int:
-        """Return the time of day by the clock that is behind: calls are admitted by that of Redis."""
+        """Return the time of day by the clock that is behind: calls are admitted by the clock of Redis."""
         with translated():
             return min(self._clocks.read().here, self._now_ms())
 
     def _why_open(self, months: Sequence[CustomerMonth], now: int, within_s: float) -> dict[str, str]:
-        """Return why months cannot be closed yet, by customer; those that can are left out."""
+        """Return why months cannot be closed yet, by customer, without those that can be."""
         why: dict[str, str] = {}
-        for one in months:
-            if one.end > now:
-                why[one.customer] = f"It ends at {written(one.end)}."
-            elif one.end + self._patience_ms > now:
-                why[one.customer] = f"Calls of it may run until {written(one.end + self._patience_ms)}."
-        over = [one for one in months if one.customer not in why]
+        for month in months:
+            if month.end > now:
+                why[month.customer] = f"It ends at {written(month.end)}."
+            elif month.end + self._patience_ms > now:
+                why[month.customer] = f"Calls of it may run until {written(month.end + self._patience_ms)}."
+        over = [month for month in months if month.customer not in why]
         if not over:
             return why
         why |= self._open_before(over)
         held = self._held(over)
         why |= {
-            one.customer: "A call of it still holds tokens." for one in over if held.get(one.customer, now) < one.end
+            month.customer: "A call of it still holds tokens."
+            for month in over
+            if held.get(month.customer, now) < month.end
         }
-        return why | self._behind([one for one in over if one.customer not in why], within_s)
+        return why | self._behind([month for month in over if month.customer not in why], within_s)
 
     def _open_before(self, months: Sequence[CustomerMonth]) -> dict[str, str]:
         with self._database.read() as connection:
-            found = {one: open_before(connection, one) for one in months}
+            earlier = {month: open_before(connection, month) for month in months}
         return {
-            one.customer: f"{month_at(time, one.timezone)} is open and has records."
-            for one, time in found.items()
-            if time is not None
+            month.customer: f"{month_at(open_at, month.timezone)} is open and has records."
+            for month, open_at in earlier.items()
+            if open_at is not None
         }
 
     def _held(self, months: Sequence[CustomerMonth]) -> dict[str, int]:
-        """Return when the first call that holds anything was admitted, of each customer that has one."""
+        """Return when the first of its calls in flight was admitted, ms, of each customer that has any."""
         first: dict[str, int] = {}
         with translated():
-            buckets = calls_in_flight(self._redis, sorted({redis_keys.bucket_of(one.customer) for one in months}))
+            buckets = calls_in_flight(self._redis, sorted({redis_keys.bucket_of(month.customer) for month in months}))
         for call in (call for calls in buckets.values() for call in calls):
             customer = call.facts.customer
             first[customer] = min(first.get(customer, call.admitted), call.admitted)
         return first
 
     def _behind(self, months: Sequence[CustomerMonth], within_s: float) -> dict[str, str]:
-        """Return whose records may not all be in the ledger."""
+        """Return the reasons why records may not all be in the ledger, by customer."""
         if not months:
             return {}
-        buckets = {redis_keys.bucket_of(one.customer) for one in months}
+        buckets = {redis_keys.bucket_of(month.customer) for month in months}
         if not wait_until_booked(self._redis, sorted(buckets), within_s=within_s):
-            return {one.customer: "Records are not in the ledger yet." for one in months}
+            return {month.customer: "Records are not in the ledger yet." for month in months}
         if not self._watermark.is_high(self._database):
-            return {one.customer: "Redis is behind the ledger and is being rebuilt." for one in months}
+            return {month.customer: "Redis is behind the ledger and is being rebuilt." for month in months}
         dead = streams_with_dead_letters(self._database)
         return {
-            one.customer: "Records are set aside, which a person has to look at: see `tokencap ledger verify`."
-            for one in months
-            if redis_keys.usage(redis_keys.bucket_of(one.customer)) in dead
+            month.customer: "Records are set aside, which a person has to look at: see `tokencap ledger verify`."
+            for month in months
+            if redis_keys.usage(redis_keys.bucket_of(month.customer)) in dead
         }
