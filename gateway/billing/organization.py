@@ -1,4 +1,4 @@
-"""``/v1/organization/usage/completions`` and ``/costs`` as OpenAI has them: what is asked, and the page that answers it."""
+"""``/v1/organization/usage/completions`` and ``/costs`` as OpenAI has them: the request, and the page that answers it."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ FIELD_OF: Mapping[str, str | None] = MappingProxyType(
         "line_item": "tier",
     }
 )
-"""What results are grouped by, and the field of the record that it is: a project is the customer, nothing is a batch."""
+"""What results are grouped by, each with its field of the record: a project is the customer, no call is a batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One of the two routes: its widths of buckets with how many a page has as a rule and at most, and what it knows."""
+    """One of the two routes: its bucket widths, each with the default and most buckets of a page, and its parameters."""
 
     widths: Mapping[str, tuple[int, int, int]]
     groups: tuple[str, ...]
     filters: Mapping[str, str]
-    """Parameters that have lists, and the field of the record that each is about."""
+    """Parameters that take lists, each with the field of the record that it filters."""
 
 
 USAGE = Kind(
@@ -57,7 +57,7 @@ COSTS = Kind(
 
 
 class Sums(Protocol):
-    """What one group comes to in one bucket; ``group`` has the values of ``Question.by``."""
+    """The sums of one group in one bucket; ``group`` has the values of ``Question.by``."""
 
     @property
     def start(self) -> int: ...
@@ -77,7 +77,7 @@ class Sums(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked: buckets of a width from ``start`` on, ``shown`` of them before ``end``, in ms."""
+    """A request: buckets of a width from ``start`` on, at most ``limit`` of them, before ``end``, in ms."""
 
     kind: Kind
     width_ms: int
@@ -91,7 +91,7 @@ class Question:
 
     @property
     def by(self) -> tuple[str, ...]:
-        """The fields of the record that results are by; a line of costs also by the kind of the record."""
+        """The fields of the record that results are grouped by; a line of costs also by the kind of the record."""
         fields = [field for name in self.group_by if (field := FIELD_OF[name]) is not None]
         return (*fields, "kind") if "line_item" in self.group_by else tuple(fields)
 
@@ -111,71 +111,71 @@ def question(kind: Kind, query: str, now_ms: int) -> Question:
     """Return what a query string asks for; lists are repeated parameters, with or without ``[]``, or have commas.
 
     Raises:
-        BadRequest: a value is not what it has to be; ``param`` says which.
+        BadRequest: a value is invalid; ``param`` names its parameter.
         UnknownParameter: the route does not know a parameter.
     """
-    given = _lists(
+    parameters = _lists(
         query, {"start_time", "end_time", "bucket_width", "group_by", "limit", "page", *kind.filters} | _batch(kind)
     )
-    start, end = _seconds(given, "start_time"), _seconds(given, "end_time")
+    start, end = _seconds(parameters, "start_time"), _seconds(parameters, "end_time")
     if start is None:
         raise BadRequest("start_time is the first second asked for, since 1970.", param="start_time")
     end = now_ms if end is None else min(end, LAST_MS)
-    width = _one(given, "bucket_width", "1d")
+    width = _one(parameters, "bucket_width", "1d")
     if width not in kind.widths:
         raise BadRequest(f"bucket_width is one of {', '.join(kind.widths)}.", param="bucket_width")
     width_ms, usual, most = kind.widths[width]
-    limit = _one(given, "limit", str(usual))
+    limit = _one(parameters, "limit", str(usual))
     if not (limit.isascii() and limit.isdecimal() and len(limit) <= 9 and 1 <= int(limit) <= most):
         raise BadRequest(f"limit is a whole number from 1 to {most}.", param="limit")
-    groups = tuple(dict.fromkeys(given.get("group_by", ())))
+    groups = tuple(dict.fromkeys(parameters.get("group_by", ())))
     if unknown := [name for name in groups if name not in kind.groups]:
         raise BadRequest(f"group_by has no {unknown[0][:64]!r}; it has {', '.join(kind.groups)}.", param="group_by")
-    if "page" in given:
-        start = max(start, _page(given["page"][0]))
+    if "page" in parameters:
+        start = max(start, _page(parameters["page"][0]))
     if end <= start:
         raise BadRequest("end_time is after start_time.", param="end_time")
-    only = {field: tuple(given[name]) for name, field in kind.filters.items() if name in given}
-    batch = _one(given, "batch", "false")
+    only = {field: tuple(parameters[name]) for name, field in kind.filters.items() if name in parameters}
+    batch = _one(parameters, "batch", "false")
     if batch not in ("true", "false"):
         raise BadRequest("batch is true or false.", param="batch")
     return Question(kind, width_ms, start, end, int(limit), groups, only, batch == "true")
 
 
-def page(asked: Question, found: Sequence[Sums], customer: str, currency: str) -> dict[str, Any]:
+def page(request: Question, rows: Sequence[Sums], customer: str, currency: str) -> dict[str, Any]:
     """Return the page that answers a question: each bucket, also an empty one, with its results."""
     results: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    result = _usage if asked.kind is USAGE else _cost(currency)
-    for sums in found:
-        names = dict(zip(asked.by, sums.group, strict=True))
-        results[sums.start].append(result(sums, _labels(asked, names, customer)))
+    result = _usage if request.kind is USAGE else _cost(currency)
+    for sums in rows:
+        names = dict(zip(request.by, sums.group, strict=True))
+        results[sums.start].append(result(sums, _labels(request, names, customer)))
     shown = [
         {
             "object": "bucket",
             "start_time": start // 1000,
-            "end_time": (start + asked.width_ms) // 1000,
+            "end_time": (start + request.width_ms) // 1000,
             "results": results[start],
         }
-        for start in asked.buckets
+        for start in request.buckets
     ]
-    has_more = asked.until < asked.end
+    has_more = request.until < request.end
     return {
         "object": "page",
         "data": shown,
         "has_more": has_more,
-        "next_page": cursor_of(asked.until) if has_more else None,
+        "next_page": cursor_of(request.until) if has_more else None,
     }
 
 
-def _labels(asked: Question, names: Mapping[str, str | None], customer: str) -> dict[str, Any]:
-    """Return what a result says of its group; what is not grouped by is null."""
-    labels: dict[str, Any] = dict.fromkeys(asked.kind.groups)
-    for name in asked.group_by:
+def _labels(request: Question, names: Mapping[str, str | None], customer: str) -> dict[str, Any]:
+    """Return the labels of a result's group; a field that results are not grouped by is null."""
+    labels: dict[str, Any] = dict.fromkeys(request.kind.groups)
+    for name in request.group_by:
         field = FIELD_OF[name]
         labels[name] = customer if field is None else names[field]
-    if "batch" in asked.group_by:
+    if "batch" in request.group_by:
         labels["batch"] = False
-    if "line_item" in asked.group_by:
+    if "line_item" in request.group_by:
         kind, tier = names["kind"], names["tier"]
         labels["line_item"] = kind if kind in ("fee", "credit") else tier or "no tier"
     return labels
@@ -209,9 +209,9 @@ def _cost(currency: str) -> Any:
 
 def decimal(nanousd: int) -> str:
     """Return an amount in whole units as a JSON number, exactly."""
-    whole, rest = divmod(abs(nanousd), NANO)
+    units, rest = divmod(abs(nanousd), NANO)
     digits = f"{rest:09d}".rstrip("0") or "0"
-    return f"{'-' if nanousd < 0 else ''}{whole}.{digits}"
+    return f"{'-' if nanousd < 0 else ''}{units}.{digits}"
 
 
 def _batch(kind: Kind) -> set[str]:
@@ -237,14 +237,14 @@ def _lists(query: str, known: set[str]) -> dict[str, list[str]]:
     return lists
 
 
-def _one(given: Mapping[str, Sequence[str]], name: str, otherwise: str) -> str:
-    return given[name][0] if name in given else otherwise
+def _one(parameters: Mapping[str, Sequence[str]], name: str, otherwise: str) -> str:
+    return parameters[name][0] if name in parameters else otherwise
 
 
-def _seconds(given: Mapping[str, Sequence[str]], name: str) -> int | None:
-    if name not in given:
+def _seconds(parameters: Mapping[str, Sequence[str]], name: str) -> int | None:
+    if name not in parameters:
         return None
-    text = given[name][0]
+    text = parameters[name][0]
     if not (text.isascii() and text.isdecimal() and len(text) <= 12 and int(text) * 1000 <= LAST_MS):
         raise BadRequest(f"{name} is whole seconds since 1970.", param=name)
     return int(text) * 1000
