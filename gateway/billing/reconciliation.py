@@ -1,4 +1,4 @@
-"""Our records against the endpoint's own report, by day and model: by how much they differ, and why that may be; pure."""
+"""Compares our records with the endpoint's own report, by day and model: the differences and likely causes; pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "cached_tokens": ("input_cached_tokens", "cached_tokens"),
     "output_tokens": ("output_tokens", "n_generated_tokens_total"),
 }
-"""What a report calls what is compared."""
+"""The names that a report may use for each figure."""
 
 Place = tuple[int, str]
 """A day's start, ms, and a model."""
@@ -37,12 +37,12 @@ OTHER_FIGURES = "the endpoint reports other figures than it sends with its answe
 
 
 class NoReport(ValueError):
-    """It is no report of usage; the message says why."""
+    """The text is no report of usage; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One figure of a day and model that is not the same on both sides."""
+    """One figure of a day and model that differs between both sides."""
 
     day: int
     model: str
@@ -53,31 +53,31 @@ class Difference:
 
     @property
     def difference(self) -> int:
-        """By how much theirs is more."""
+        """How much more theirs is."""
         return self.theirs - self.ours
 
     @property
     def share(self) -> float:
-        """The same as a share of the larger one."""
+        """The difference as a share of the larger figure."""
         return self.difference / max(self.ours, self.theirs)
 
 
 @dataclass(slots=True)
 class Side:
-    """What one side says of a day and model."""
+    """The figures of one side for a day and model."""
 
     sums: dict[str, int] = field(default_factory=lambda: dict.fromkeys(WHAT, 0))
     guessed: dict[str, int] = field(default_factory=dict)
 
 
 def read_report(text: str, days: Iterable[int] = ()) -> dict[Place, dict[str, int]]:
-    """Return a report's sums by day and model: OpenAI's usage as JSON, a page, a list or a line each, or a CSV file.
+    """Return a report's sums by day and model: OpenAI's usage as JSON (a page, a list or one page a line), or CSV.
 
     Args:
-        days: starts of days, ms, that it is about; one that it does not name has no usage.
+        days: starts of the days, ms, that the report covers; a day that it does not name has no usage.
 
     Raises:
-        NoReport: it is neither, or has no day.
+        NoReport: the text is neither, or has no day.
     """
     found: dict[Place, dict[str, int]] = defaultdict(lambda: dict.fromkeys(WHAT, 0))
     try:
@@ -88,8 +88,8 @@ def read_report(text: str, days: Iterable[int] = ()) -> dict[Place, dict[str, in
     for day, model, row in rows:
         sums = found[day, model]
         for what, names in NAMES.items():
-            given = next((row[name] for name in names if row.get(name) not in (None, "")), 0)
-            sums[what] += int(given)
+            value = next((row[name] for name in names if row.get(name) not in (None, "")), 0)
+            sums[what] += int(value)
     if not found:
         raise NoReport("it has no day")
     return dict(found)
@@ -98,67 +98,73 @@ def read_report(text: str, days: Iterable[int] = ()) -> dict[Place, dict[str, in
 def reconciled(
     ours: Iterable[DaySum], theirs: Mapping[Place, Mapping[str, int]], *, model: str, embedding_model: str | None
 ) -> list[Difference]:
-    """Return what differs on the days of a report, by day, model and figure.
+    """Return the figures that differ on the days of a report, by day, model and figure.
 
-    A model of the report is ours where it has our name, or our name and a version after it, or none.
+    A model of the report is ours where it has our name, our name with a version after it, or no name.
     """
     days = {day for day, _ in theirs}
-    mine: dict[Place, Side] = defaultdict(Side)
-    for one in ours:
-        if min(days) <= one.day <= max(days):
-            side = mine[one.day, (embedding_model or "embeddings") if one.embeds else model]
-            side.sums = {"requests": one.calls, **{what: getattr(one, what) for what in WHAT[1:]}}
-            side.guessed = {"input_tokens": one.guessed_input, "output_tokens": one.guessed_output}
-    said: dict[Place, Side] = defaultdict(Side)
+    recorded: dict[Place, Side] = defaultdict(Side)
+    for day_sum in ours:
+        if min(days) <= day_sum.day <= max(days):
+            side = recorded[day_sum.day, (embedding_model or "embeddings") if day_sum.embeds else model]
+            side.sums = {"requests": day_sum.calls, **{what: getattr(day_sum, what) for what in WHAT[1:]}}
+            side.guessed = {"input_tokens": day_sum.guessed_input, "output_tokens": day_sum.guessed_output}
+    reported: dict[Place, Side] = defaultdict(Side)
     for (day, name), sums in theirs.items():
-        side = said[day, _known_as(name, model, embedding_model)]
+        side = reported[day, _known_as(name, model, embedding_model)]
         for what in WHAT:
             side.sums[what] += sums[what]
-    places = sorted(mine.keys() | said.keys())
-    apart = {(place, what): said[place].sums[what] - mine[place].sums[what] for place in places for what in WHAT}
+    places = sorted(recorded.keys() | reported.keys())
+    differences = {
+        (place, what): reported[place].sums[what] - recorded[place].sums[what] for place in places for what in WHAT
+    }
     known = {model, embedding_model or "embeddings"}
     return [
         Difference(
-            *place, what, mine[place].sums[what], said[place].sums[what], _cause(place, what, mine, said, apart, known)
+            *place,
+            what,
+            recorded[place].sums[what],
+            reported[place].sums[what],
+            _cause(place, what, recorded, reported, differences, known),
         )
         for place in places
         for what in WHAT
-        if apart[place, what]
+        if differences[place, what]
     ]
 
 
 def _cause(
     place: Place,
     what: str,
-    mine: Mapping[Place, Side],
-    said: Mapping[Place, Side],
-    apart: Mapping[tuple[Place, str], int],
+    recorded: Mapping[Place, Side],
+    reported: Mapping[Place, Side],
+    differences: Mapping[tuple[Place, str], int],
     known: set[str],
 ) -> str:
     """Return the likeliest reason why one figure differs."""
-    by, requests = apart[place, what], apart[place, "requests"]
+    difference, requests = differences[place, what], differences[place, "requests"]
     if place[1] not in known:
         return NOT_OURS
-    beside = [((place[0] + way * DAY_MS, place[1]), what) for way in (-1, 1)]
-    if any(10 * abs(by + apart[one]) <= abs(by) for one in beside if apart.get(one)):
+    adjacent = [((place[0] + way * DAY_MS, place[1]), what) for way in (-1, 1)]
+    if any(10 * abs(difference + differences[key]) <= abs(difference) for key in adjacent if differences.get(key)):
         return MIDNIGHT
-    if not any(mine[place].sums.values()):
+    if not any(recorded[place].sums.values()):
         return NOT_ON_RECORD
-    if not any(said[place].sums.values()):
+    if not any(reported[place].sums.values()):
         return NOT_REPORTED
     if what == "requests":
-        return MORE_REQUESTS if by > 0 else FEWER_REQUESTS
-    if abs(by) <= (guessed := mine[place].guessed.get(what, 0)):
+        return MORE_REQUESTS if difference > 0 else FEWER_REQUESTS
+    if abs(difference) <= (guessed := recorded[place].guessed.get(what, 0)):
         return f"{guessed} of ours the endpoint did not count: they are our own count or estimate"
-    return WITH_REQUESTS if requests * by > 0 else OTHER_FIGURES
+    return WITH_REQUESTS if requests * difference > 0 else OTHER_FIGURES
 
 
 def _known_as(name: str, model: str, embedding_model: str | None) -> str:
-    """Return what we call a model of the report."""
+    """Return our name of a model of the report."""
     if not name:
         return model
-    ours = [one for one in (model, embedding_model) if one and (name == one or name.startswith(f"{one}-"))]
-    return max(ours, key=len, default=name)
+    matches = [known for known in (model, embedding_model) if known and (name == known or name.startswith(f"{known}-"))]
+    return max(matches, key=len, default=name)
 
 
 def _from_json(text: str) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
@@ -175,8 +181,8 @@ def _from_json(text: str) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
 
 def _from_csv(text: str) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
     for row in csv.DictReader(io.StringIO(text)):
-        given = (row.get("date") or row.get("start_time") or row.get("day") or "").strip()
-        if not given:
+        date = (row.get("date") or row.get("start_time") or row.get("day") or "").strip()
+        if not date:
             raise NoReport("a row has no date, start_time or day")
-        start = int(given) * 1000 if given.isdecimal() and len(given) <= 11 else understood(given)
+        start = int(date) * 1000 if date.isdecimal() and len(date) <= 11 else understood(date)
         yield start - start % DAY_MS, (row.get("model") or "").strip(), row
