@@ -21,11 +21,11 @@ SWEEP_EVERY = 50_000
 
 
 class Begun:
-    """Conversations that go on, by customer and name. A name used again after its conversation ended is another one."""
+    """Conversations that go on, by customer and name. A name used again after its conversation ended is a new conversation."""
 
     def __init__(self, going: Conversations | None = None) -> None:
         self.going: Conversations = {} if going is None else going
-        """First call, last sign of life, and 1 once an output token was seen."""
+        """First call, last sign of life, and 1 once there was an output token."""
         self._seen = 0
 
     def is_begun_by(self, customer: str, conversation: str, time: int, settled: int, tokens: int) -> bool:
@@ -77,22 +77,22 @@ FIRST = len(BEFORE)
 
 
 def totals_by(database: Database, by: str, span: Span, month: Month | None = None) -> list[dict[str, Any]]:
-    """Return the sums of what counts in a span by ``by``, in the order of their names, null last.
+    """Return the sums of the records that count in a span, by ``by``, in the order of their names, null last.
 
     A conversation counts where its first output token does, a call where it was admitted; of corrections, fees and
-    credits only the sums do. Memory goes with the groups and the conversations that are open at once.
+    credits only the sums do. Memory grows with the groups and the conversations that are open at once.
     """
     field = FIELD_OF[by]
-    more = [] if field is None else [book[field]]
-    columns = (*BEFORE, *(book[name] for name in SUMMED), *more)
-    kept = totals_kept(database, span, None if month is None else month.month)
-    rows = counted_in(database, columns, span, month, before_ms=DAY_MS, gone=kept.until)
+    grouping = [] if field is None else [book[field]]
+    columns = (*BEFORE, *(book[name] for name in SUMMED), *grouping)
+    dropped = totals_kept(database, span, None if month is None else month.month)
+    rows = counted_in(database, columns, span, month, before_ms=DAY_MS, gone=dropped.until)
     name_of = _field(FIRST + len(SUMMED)) if field is not None else days_of(database, span, month)
-    groups = added_up(rows, name_of, kept.conversations)
-    for customer, group, amounts in kept.sums:
+    groups = added_up(rows, name_of, dropped.conversations)
+    for customer, group, amounts in dropped.sums:
         name = customer if by == "customer" else group[GROUPED.index(field or "day")]
         sums = groups.setdefault(name, [0] * len(COUNTED))
-        groups[name] = [one + other for one, other in zip(sums, amounts, strict=True)]
+        groups[name] = [total + amount for total, amount in zip(sums, amounts, strict=True)]
     ordered = sorted(groups.items(), key=lambda group: (group[0] is None, group[0] or ""))
     return [{by: name, **dict(zip(COUNTED, sums, strict=True))} for name, sums in ordered]
 
@@ -102,13 +102,15 @@ def sums_to_keep(database: Database, month: Month, customer: str) -> tuple[dict[
     fields = GROUPED[1:]
     columns = (*BEFORE, *(book[name] for name in SUMMED), *(book[name] for name in fields))
     span, start = Span(customer), FIRST + len(SUMMED)
-    kept = totals_kept(database, span, month.month)
-    rows = counted_in(database, columns, span, month, before_ms=DAY_MS, gone=kept.until)
+    dropped = totals_kept(database, span, month.month)
+    rows = counted_in(database, columns, span, month, before_ms=DAY_MS, gone=dropped.until)
     day_of = days_of(database, span, month)
-    groups = added_up(rows, lambda one: (day_of(one), *one.row[start : start + len(fields)]), kept.conversations)
+    groups = added_up(
+        rows, lambda counted: (day_of(counted), *counted.row[start : start + len(fields)]), dropped.conversations
+    )
     end = month.bounds(customer)[1]
     begun = Begun(totals_kept(database, span, month.month).conversations)
-    last_day = counted_in(database, BEFORE, Span(customer, end, end), before_ms=DAY_MS, gone=kept.until)
+    last_day = counted_in(database, BEFORE, Span(customer, end, end), before_ms=DAY_MS, gone=dropped.until)
     for _ in _with_conversations(last_day, begun):
         pass
     return groups, {name: going for name, going in begun.going.items() if is_open(going, end)}
@@ -122,8 +124,8 @@ def added_up(
 ) -> dict[Name, list[int]]:
     """Return the sums of rows by a name of each."""
     groups: dict[Name, list[int]] = {}
-    for one, is_begun in _with_conversations(rows, Begun(open_before)):
-        row, name = one.row, name_of(one)
+    for counted, is_begun in _with_conversations(rows, Begun(open_before)):
+        row, name = counted.row, name_of(counted)
         sums = groups.get(name)
         if sums is None:
             sums = groups[name] = [0] * len(COUNTED)
@@ -140,34 +142,34 @@ def is_open(going: list[int], at: int) -> bool:
 
 
 def _with_conversations(rows: Iterator[Counted], begun: Begun) -> Iterator[tuple[Counted, bool]]:
-    """Yield what counts, and whether it begins a conversation. What is before only tells which are open."""
-    for one in rows:
-        _, _, customer, kind, conversation, settled, tokens = one.row[:FIRST]
-        is_call = conversation is not None and not one.is_late and kind in ("usage", "correction")
-        is_begun = is_call and begun.is_begun_by(customer, conversation, one.at, settled, tokens)
-        if not one.is_before:
-            yield one, is_begun
+    """Yield the rows that count, and whether each begins a conversation. Rows from before only show which are open."""
+    for counted in rows:
+        _, _, customer, kind, conversation, settled, tokens = counted.row[:FIRST]
+        is_call = conversation is not None and not counted.is_late and kind in ("usage", "correction")
+        is_begun = is_call and begun.is_begun_by(customer, conversation, counted.at, settled, tokens)
+        if not counted.is_before:
+            yield counted, is_begun
 
 
 def _field(place: int) -> Callable[[Counted], str | None]:
-    def name(one: Counted) -> str | None:
-        found: str | None = one.row[place]
-        return found
+    def name(counted: Counted) -> str | None:
+        value: str | None = counted.row[place]
+        return value
 
     return name
 
 
 def days_of(database: Database, span: Span, month: Month | None) -> Callable[[Counted], str | None]:
-    """Return what tells the day that a record counts on, in its customer's zone."""
+    """Return a function from a record to the day that it counts on, in its customer's zone."""
     since = (span.since or 0) if month is None else month.since
     zones = Zones(database, since, span.customer)
     known: dict[str, tuple[int, int, str]] = {}
 
-    def day(one: Counted) -> str:
-        zone = zones.at(one.row[2], one.at)
+    def day(counted: Counted) -> str:
+        zone = zones.at(counted.row[2], counted.at)
         start, end, name = known.get(zone, (0, 0, ""))
-        if not start <= one.at < end:
-            start, end = period_at("day", zone, one.at)
+        if not start <= counted.at < end:
+            start, end = period_at("day", zone, counted.at)
             name = datetime.fromtimestamp(start / 1000, ZoneInfo(zone)).date().isoformat()
             known[zone] = start, end, name
         return name
