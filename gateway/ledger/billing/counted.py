@@ -1,4 +1,4 @@
-"""Records by the period in which they count, page by page: that of their time, but for those that came after it was closed."""
+"""Records by the period in which they count, page by page: that of their time, or a later one if it was closed first."""
 
 from __future__ import annotations
 
@@ -37,37 +37,39 @@ class Counted:
     is_late: bool
     """Whether it came after the period of its time was closed."""
     is_before: bool
-    """Whether it does not count, and is there because it is shortly before what does."""
+    """Whether it does not count, and is yielded because it is shortly before those that do."""
 
 
 class Month:
-    """One month of all customers, each in its own zone, or of one."""
+    """A month of all customers, each in its own zone, or of one customer."""
 
     def __init__(self, database: Database, month: str, only: str | None = None) -> None:
         self.month = month
-        self.customers: dict[str, CustomerMonth] = {one.customer: one for one in months_of(database, month, only)}
+        self.customers: dict[str, CustomerMonth] = {
+            customer_month.customer: customer_month for customer_month in months_of(database, month, only)
+        }
         self._else = bounds_of(month, UTC_ZONE)
 
     @property
     def is_closed(self) -> bool:
-        """Whether it is closed of every customer that there was in it."""
-        due = [one for one in self.customers.values() if one.is_due]
-        return bool(due) and all(one.is_closed for one in due)
+        """Whether it is closed for every customer that existed in it."""
+        due = [month for month in self.customers.values() if month.is_due]
+        return bool(due) and all(month.is_closed for month in due)
 
     def bounds(self, customer: str) -> tuple[int, int]:
         """Return the start and end of a customer's month."""
-        mine = self.customers.get(customer)
-        return self._else if mine is None else (mine.start, mine.end)
+        month = self.customers.get(customer)
+        return self._else if month is None else (month.start, month.end)
 
     @property
     def since(self) -> int:
         """When it begins for the first of them."""
-        return min([self._else[0], *(one.start for one in self.customers.values())])
+        return min([self._else[0], *(month.start for month in self.customers.values())])
 
     @property
     def until(self) -> int:
         """When it ends for the last of them."""
-        return max([self._else[1], *(one.end for one in self.customers.values())])
+        return max([self._else[1], *(month.end for month in self.customers.values())])
 
 
 def counted_in(
@@ -80,20 +82,20 @@ def counted_in(
     gone: Mapping[str, int] | None = None,
     page: int = AT_ONCE,
 ) -> Iterator[Counted]:
-    """Yield what counts in a span, oldest first by (time, id), a page in memory.
+    """Yield the rows that count in a span, oldest first by (time, id), a page in memory.
 
     Args:
         columns: ``time``, ``id`` and ``customer`` must be the first of them, in this order.
         month: cuts in each customer's own zone in place of the span's bounds.
-        before_ms: rows of so much of the time before are yielded as well, marked ``is_before``; no late ones.
-        gone: up to when no record of a customer counts any more, because retention drops it; None has it looked up.
+        before_ms: rows of this time before the span are yielded too, marked ``is_before``, without late rows.
+        gone: up to when retention has dropped the records of each customer; None has it looked up.
     """
     if gone is None:
         with database.read() as connection:
             gone = dropped_until(connection, None if span.customer is None else [span.customer])
     since, until = (span.since, span.until) if month is None else (month.since, month.until)
-    whole = Span(span.customer, since and since - before_ms, until, span.end_user, span.kind, span.tier, span.key_id)
-    on_time = ((row[:2], row[0], False, row) for row in _on_time(database, columns, whole, page))
+    widened = Span(span.customer, since and since - before_ms, until, span.end_user, span.kind, span.tier, span.key_id)
+    on_time = ((row[:2], row[0], False, row) for row in _on_time(database, columns, widened, page))
     counts = [late.counts >= since] if since is not None else []
     counts += [late.counts < until] if until is not None else []
     after = ((row[:2], row[-1], True, row) for row in _late(database, columns, span, counts, page))
@@ -117,8 +119,8 @@ def records_counted_in(database: Database, span: Span, month: Month | None = Non
     gone = refuse_dropped(database, span, None if month is None else month.month)
     first = (book.time, book.id, book.customer)
     width = len(COLUMNS)
-    for one in counted_in(database, (*first, *COLUMNS), span, month, gone=gone):
-        yield record_of(one.row[3 : 3 + width])  # type: ignore[arg-type]
+    for counted in counted_in(database, (*first, *COLUMNS), span, month, gone=gone):
+        yield record_of(counted.row[3 : 3 + width])  # type: ignore[arg-type]
 
 
 def _on_time(database: Database, columns: Sequence[ColumnElement[Any]], span: Span, page: int) -> Iterator[AnyRow]:
@@ -143,7 +145,7 @@ def _late(
 
 
 def _paged(database: Database, query: Callable[[Position | None], Select[Any]], page: int) -> Iterator[AnyRow]:
-    """Yield the rows of a query, which is asked for those after a position, oldest first by (time, id)."""
+    """Yield the rows of a query, oldest first by (time, id); ``query`` takes the position to go on after."""
     after: Position | None = None
     while True:
         with database.read() as connection:
