@@ -1,4 +1,4 @@
-"""The records of old closed months: which nothing needs any more, that they are those that were sealed, and deleting them."""
+"""The records of old closed months: which are no longer needed, whether they are as sealed, and deleting them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IS_MARKED = exists().where(marks.customer == of.customer, marks.month == of.mont
 
 
 class RowChanged(Exception):
-    """A row that is to be dropped is not the one that was sealed: a person has to look at it first."""
+    """A row that is to be dropped differs from its seal: a person has to look at it first."""
 
 
 def unmarked_months(database: Database, cutoff: int) -> Iterator[CustomerMonth]:
@@ -50,8 +50,8 @@ def unmarked_months(database: Database, cutoff: int) -> Iterator[CustomerMonth]:
 def may_go(database: Database, month: CustomerMonth, cutoff: int, now_ms: int) -> bool:
     """Return whether nothing needs the records of a month any more.
 
-    All are behind the newest seal and in the running sums; the months before are marked; no window, paid period, credit
-    or correction that is kept needs one.
+    All its records are before the newest seal and in the running sums; the months before are marked; no window, paid
+    period, credit or correction that is kept needs any of them.
     """
     with database.read() as connection:
         before = select(of.month).where(of.customer == month.customer, of.end < month.end)
@@ -66,28 +66,28 @@ def may_go(database: Database, month: CustomerMonth, cutoff: int, now_ms: int) -
         return not _has_any(connection, month, book.seq > upto)
 
 
-def checked(database: Database, month: CustomerMonth, seen: Month, page: int) -> int:
+def checked(database: Database, month: CustomerMonth, counted_month: Month, page: int) -> int:
     """Return how many records count in a month, each held against its seal.
 
     Raises:
         RowChanged: one of them differs.
     """
-    count, some = 0, list[AnyRow]()
+    count, rows = 0, list[AnyRow]()
     wanted = (book.time, book.id, book.customer, *COLUMNS)
-    for one in counted_in(database, wanted, Span(month.customer), seen):
+    for counted in counted_in(database, wanted, Span(month.customer), counted_month):
         count += 1
-        some.append(one.row[3 : 3 + len(COLUMNS)])  # type: ignore[arg-type]
-        if len(some) == page:
+        rows.append(counted.row[3 : 3 + len(COLUMNS)])  # type: ignore[arg-type]
+        if len(rows) == page:
             with database.read() as connection:
-                _check_sealed(connection, some)
-            some = []
+                _check_sealed(connection, rows)
+            rows = []
     with database.read() as connection:
-        _check_sealed(connection, some)
+        _check_sealed(connection, rows)
     return count
 
 
 def lock_unmarked(connection: Connection, month: CustomerMonth) -> bool:
-    """Return whether a month is not marked yet, and let nobody mark it until the transaction ends."""
+    """Return whether a month is not marked yet, and lock it until the transaction ends."""
     this = (of.customer == month.customer, of.month == month.month)
     connection.execute(select(of.month).where(*this).with_for_update()).all()
     there = (marks.customer == month.customer, marks.month == month.month)
@@ -105,9 +105,9 @@ def delete_some(database: Database, before_ms: int, most: int) -> int:
             return 0
     with database.write() as connection:
         for customer, month, start, end in unfinished(connection, before_ms):
-            this = CustomerMonth(customer, month, start, end, "", 0, True, True)
-            for one in _rows_of(this, *COLUMNS):
-                if rows := connection.execute(one.limit(most)).all():
+            customer_month = CustomerMonth(customer, month, start, end, "", 0, True, True)
+            for query in _rows_of(customer_month, *COLUMNS):
+                if rows := connection.execute(query.limit(most)).all():
                     _drop(connection, rows)
                     return len(rows)
             finish(connection, customer, month)
@@ -123,7 +123,7 @@ def _is_needed_by(customer: AnyRow, month: CustomerMonth, now_ms: int) -> bool:
 
 
 def _rows_of(month: CustomerMonth, *columns: Any) -> tuple[Select[Any], Select[Any]]:
-    """Return what finds the rows that count in a customer's month: those that came in time, and late ones."""
+    """Return the queries for the rows that count in a customer's month: those booked in time, and late rows."""
     mine = select(*columns).where(book.customer == month.customer)
     on_time = mine.where(book.time >= month.start, book.time < month.end, ~exists().where(IS_LATE))
     after = mine.join(late_records, IS_LATE).where(late.counts >= month.start, late.counts < month.end)
@@ -131,12 +131,12 @@ def _rows_of(month: CustomerMonth, *columns: Any) -> tuple[Select[Any], Select[A
 
 
 def _has_any(connection: Connection, month: CustomerMonth, condition: ColumnElement[bool]) -> bool:
-    found = (connection.execute(one.where(condition).limit(1)).first() for one in _rows_of(month, book.seq))
+    found = (connection.execute(query.where(condition).limit(1)).first() for query in _rows_of(month, book.seq))
     return any(row is not None for row in found)
 
 
 def _is_named_from_outside(connection: Connection, month: CustomerMonth, cutoff: int) -> bool:
-    """Return whether a credit or correction names a record of the month, and is itself of a time whose records are kept."""
+    """Return whether a credit or correction whose own records are kept names a record of the month."""
     mine = select(of.start, of.end, of.is_invoiced).where(of.customer == month.customer).order_by(of.end)
     kept_from = month.end
     for row in connection.execute(mine).all():
