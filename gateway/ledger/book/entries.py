@@ -70,8 +70,8 @@ class Malformed:
 def record_in(entry: Entry) -> UsageRecord | Malformed:
     """Return the record in an entry with ``charge_nanousd`` and ``settled`` added, every carried field present.
 
-    What is returned fits the table's columns on every database: nothing the book later does can fail on it. A field
-    that only a later version knows is left out: its worker's call is billed all the same.
+    The record fits the table's columns on every database: no later step of the book can fail on it. A field that only
+    a later version knows is left out: its worker's call is still billed.
     """
     charge = entry.fields.get(b"charge", b"")
     if not WHOLE_NUMBER.fullmatch(charge) or abs(int(charge)) > MOST:
@@ -86,14 +86,14 @@ def record_in(entry: Entry) -> UsageRecord | Malformed:
         return Malformed(entry, "cap is not a number of tokens")
     raw = entry.fields.get(b"record", b"")
     try:
-        given = orjson.loads(raw)
+        parsed = orjson.loads(raw)
     except ValueError:
         return Malformed(entry, "record is not JSON")
-    if not isinstance(given, dict):
+    if not isinstance(parsed, dict):
         return Malformed(entry, "record is not a JSON object")
-    record = NOTHING | given
+    record = NOTHING | parsed
     if len(record) != len(NOTHING):
-        if others := given.keys() & ADDED:
+        if others := parsed.keys() & ADDED:
             return Malformed(entry, f"record has a field that is not its own: {min(others)!a}")
         record = {field: record[field] for field in CARRIED}
     if not _fits(record, raw) and (fault := _fault_in(record)):
@@ -106,7 +106,7 @@ def record_in(entry: Entry) -> UsageRecord | Malformed:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Where the texts and whole numbers of a record stand whose fields all are of a kind that they may be of."""
+    """Where the texts and whole numbers stand in a record whose fields all have a permitted kind."""
 
     texts: Callable[[Sequence[Any]], tuple[str, ...]]
     lengths: tuple[int, ...]
@@ -132,12 +132,12 @@ def _are_short(lengths: tuple[int, ...], most: tuple[int, ...]) -> bool:
 
 @lru_cache(maxsize=1024)
 def _shape(kinds: tuple[type, ...]) -> Shape | None:
-    """Return the shape of records whose values are of these kinds, in the order of ``CARRIED``; None is not known to be one."""
-    said = [field for field, kind in zip(CARRIED, kinds, strict=True) if kind is not NoneType]
-    if REQUIRED - set(said) or any(KIND_OF[field] is not kinds[PLACE[field]] for field in said):
+    """Return the shape of records whose values are of these kinds, in the order of ``CARRIED``; None where it may be none."""
+    present = [field for field, kind in zip(CARRIED, kinds, strict=True) if kind is not NoneType]
+    if REQUIRED - set(present) or any(KIND_OF[field] is not kinds[PLACE[field]] for field in present):
         return None
-    texts = [field for field in said if field in LENGTHS]
-    wholes = [field for field in said if field in WHOLE_FIELDS]
+    texts = [field for field in present if field in LENGTHS]
+    wholes = [field for field in present if field in WHOLE_FIELDS]
     return Shape(
         itemgetter(*(PLACE[field] for field in texts)),
         tuple(LENGTHS[field] for field in texts),
