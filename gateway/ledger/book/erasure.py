@@ -1,7 +1,7 @@
-"""Takes a customer's own words out of the book, and keeps what shows that nothing else of a row was changed.
+"""Removes a customer's own words from the book, and keeps evidence that nothing else of a row was changed.
 
-A row's hash covers the words, so an erased row cannot be hashed again. It keeps the hash it had, and a digest of what
-is left of it is kept beside it: its place in the chain, its tokens and its charge can still be held against both.
+A row's hash covers the words, so an erased row cannot be hashed again. It keeps its hash, and a digest of what
+is left of it is stored beside it: its place in the chain, its tokens and its charge can still be checked against both.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ROWS_AT_ONCE = 500
 
 
 def without_words(record: UsageRecord) -> UsageRecord:
-    """Return a record that comes to the book after its customer was erased, as it may stand there."""
+    """Return a record that is booked after its customer was erased, as the book may hold it."""
     blanks = {"conversation": ERASED, "client_request_id": None, "end_user": ERASED}
     return record | {field: blank for field, blank in blanks.items() if record.get(field) is not None}
 
@@ -46,22 +46,22 @@ def erased_among(connection: Connection, named: set[str]) -> set[str]:
     found: set[str] = set()
     names = sorted(named)
     for start in range(0, len(names), ROWS_AT_ONCE):
-        some = names[start : start + ROWS_AT_ONCE]
-        query = select(customers.c.id).where(customers.c.id.in_(some), customers.c.erased.is_not(None))
+        chunk = names[start : start + ROWS_AT_ONCE]
+        query = select(customers.c.id).where(customers.c.id.in_(chunk), customers.c.erased.is_not(None))
         found.update(connection.execute(query).scalars())
     return found
 
 
 def begin(connection: Connection) -> None:
-    """Wait for the writers of the book: one that comes later knows that the customer was erased."""
+    """Wait for the writers of the book: a later writer knows that the customer was erased."""
     connection.execute(select(chains.c.seq).with_for_update()).all()
 
 
 def erase_records(database: Database, customer_id: str, secret: bytes, now_ms: int) -> int:
     """Replace the words in a customer's rows, some in each transaction; return how many rows had any.
 
-    Conversations and end users stay apart from one another, under names that nobody can lead back: ``secret`` is
-    random and forgotten. Doing it again after it was broken off goes on where it ended.
+    Conversations and end users stay distinct, under names that cannot be traced back: ``secret`` is random and
+    forgotten. A repetition after an interruption goes on where the erasure stopped.
     """
     place, count = (-1, ""), 0
     mine = usage_records.c.customer == customer_id
@@ -77,11 +77,11 @@ def erase_records(database: Database, customer_id: str, secret: bytes, now_ms: i
 
 
 def erase_beside(connection: Connection, customer_id: str, secret: bytes) -> None:
-    """Replace a customer's words in what stands beside the book: conversations that go on, and what was set aside."""
+    """Replace a customer's words in what stands beside the book: conversations that go on, and dead letters."""
     going = select(sums_going.c.conversation).where(sums_going.c.customer == customer_id)
     for name in connection.execute(going).scalars().all():
-        one = and_(sums_going.c.customer == customer_id, sums_going.c.conversation == name)
-        connection.execute(update(sums_going).where(one).values(conversation=_replaced(name, secret)))
+        conversation = and_(sums_going.c.customer == customer_id, sums_going.c.conversation == name)
+        connection.execute(update(sums_going).where(conversation).values(conversation=_replaced(name, secret)))
     connection.execute(delete(rollup_conversations).where(rollup_conversations.c.customer == customer_id))
     connection.execute(delete(conversation_threads).where(conversation_threads.c.customer == customer_id))
     dead = select(usage_dead_letters).where(usage_dead_letters.c.body.contains(customer_id))
@@ -99,9 +99,9 @@ def _erase(connection: Connection, records: list[UsageRecord], secret: bytes, no
         place = {"chain": record["chain"], "seq": record["seq"]}
         changes.append({"a_chain": place["chain"], "a_seq": place["seq"], **words})
         if link(record["prev_hash"], record)["hash"] == record["hash"]:
-            left = without_silence({**record, **words})
+            remaining = without_silence({**record, **words})
             leaf = leaf_of(record).hex()  # what a seal covers, or will: the row's place stays provable
-            proofs.append({**place, "at": now_ms, "digest": remainder(left), "leaf": leaf})
+            proofs.append({**place, "at": now_ms, "digest": remainder(remaining), "leaf": leaf})
         # A row that was edited before gets no digest: the recount names it, now as before.
     this = and_(usage_records.c.chain == bindparam("a_chain"), usage_records.c.seq == bindparam("a_seq"))
     connection.execute(update(usage_records).where(this).values({field: bindparam(field) for field in WORDS}), changes)
@@ -113,21 +113,21 @@ def _erase(connection: Connection, records: list[UsageRecord], secret: bytes, no
 
 
 def _has_words(record: UsageRecord) -> bool:
-    return any((said := record.get(field)) is not None and not _is_erased(said) for field in WORDS)
+    return any((text := record.get(field)) is not None and not _is_erased(text) for field in WORDS)
 
 
-def _is_erased(said: str) -> bool:
-    return said == ERASED or (said.startswith(f"{ERASED}-") and len(said) == len(ERASED) + 17)
+def _is_erased(text: str) -> bool:
+    return text == ERASED or (text.startswith(f"{ERASED}-") and len(text) == len(ERASED) + 17)
 
 
-def _replaced(said: str | None, secret: bytes) -> str | None:
-    if said is None or _is_erased(said):
-        return said
-    return f"{ERASED}-{hmac.new(secret, said.encode('utf-8', 'surrogatepass'), 'sha256').hexdigest()[:16]}"
+def _replaced(text: str | None, secret: bytes) -> str | None:
+    if text is None or _is_erased(text):
+        return text
+    return f"{ERASED}-{hmac.new(secret, text.encode('utf-8', 'surrogatepass'), 'sha256').hexdigest()[:16]}"
 
 
 def _blanked(body: str, customer_id: str) -> str:
-    """Return what was set aside without the customer's words; what cannot be read is not kept."""
+    """Return a dead letter without the customer's words; an unreadable body is not kept."""
     try:
         fields: dict[str, Any] = json.loads(body)
         record = json.loads(fields["record"])
