@@ -1,4 +1,4 @@
-"""Seals: what one says, which one follows which, and what is asked of those that stand in the ledger."""
+"""Seals: the fields of a seal, the order of seals, and the queries for the seals of the ledger."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SHOWN = (of.chain, of.seq, of.time, of.first_seq, of.last_seq, of.root, of.prev,
 
 
 class NotASeal(ValueError):
-    """It lacks a field of a seal, or does not have the hash it carries."""
+    """The object lacks a field of a seal, or its hash is not that of its content."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """One seal: the root over the rows of a chain from ``first_seq`` to ``last_seq``, and the hash of the seal before it."""
+    """A seal: the root over the rows of a chain from ``first_seq`` to ``last_seq``, and the hash of the seal before it."""
 
     chain: str
     seq: int
@@ -47,24 +47,24 @@ class Seal:
         return self.last_seq - self.first_seq + 1
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as it is published."""
+        """Return the seal as it is published."""
         return {**_content(self), "hash": self.hash}
 
     @classmethod
-    def from_json(cls, given: Any) -> Seal:
+    def from_json(cls, published: Any) -> Seal:
         """Return a seal that was published.
 
         Raises:
-            NotASeal: it is no seal, or was changed since.
+            NotASeal: the object is no seal, or was changed since.
         """
-        if not isinstance(given, Mapping):
+        if not isinstance(published, Mapping):
             raise NotASeal
         kinds = {"chain": str, "root": str, "prev": str, "hash": str, **dict.fromkeys(("seq", "time"), int)}
         kinds |= dict.fromkeys(("first_seq", "last_seq"), int)
-        if any(type(given.get(name)) is not kind for name, kind in kinds.items()):
+        if any(type(published.get(name)) is not kind for name, kind in kinds.items()):
             raise NotASeal
-        seal = cls(**{name: given[name] for name in kinds})
-        if seal.rows != given.get("rows") or seal.hash != digest_of(seal):
+        seal = cls(**{name: published[name] for name in kinds})
+        if seal.rows != published.get("rows") or seal.hash != digest_of(seal):
             raise NotASeal
         return seal
 
@@ -112,7 +112,7 @@ def seal_covering(connection: Connection, seq: int, chain: str = MAIN) -> Seal |
 
 
 def leaves_under(connection: Connection, seal: Seal) -> list[bytes]:
-    """Return the leaves that were kept with a seal, in the order of its rows."""
+    """Return the leaves that are stored with a seal, in the order of its rows."""
     query = select(of.leaves).where(of.chain == seal.chain, of.seq == seal.seq)
     return split(connection.execute(query).scalar_one())
 
@@ -121,7 +121,7 @@ def seals_page(database: Database, *, limit: int, cursor: str | None = None, cha
     """Return a page of a chain's seals, newest first.
 
     Raises:
-        BadRequest: ``cursor`` is not one of ours.
+        BadRequest: ``cursor`` is not a cursor of this gateway.
     """
     query = _of_chain(chain).order_by(of.seq.desc()).limit(limit + 1)
     if cursor is not None:
@@ -153,7 +153,7 @@ def seals_in_order(database: Database, chain: str = MAIN, at_once: int = 1_000) 
 
 
 def split(leaves: bytes) -> list[bytes]:
-    """Return the leaves that stand one after another."""
+    """Return the leaves of a concatenation."""
     return [leaves[start : start + HASH_BYTES] for start in range(0, len(leaves), HASH_BYTES)]
 
 
