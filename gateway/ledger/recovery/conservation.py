@@ -1,4 +1,4 @@
-"""Looks all the time whether windows, holds and books add up, some customers a turn; what does not is told to everyone."""
+"""Checks continually whether windows, holds and books add up, some customers a turn, and reports what does not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 CUSTOMERS_A_TURN = 200
 BOOKS_A_TURN = 3
 QUIET = 8
-"""By how much fewer customers and books are looked at while nobody calls: only calls change what is looked at."""
+"""How many times fewer customers and books are checked while nobody calls: only calls change them."""
 KNOWN_A_TURN = 200
 
 WITH_HOLDS, WITH_BOOKS = "holds", "books"
@@ -31,8 +31,8 @@ WITH_HOLDS, WITH_BOOKS = "holds", "books"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a turn saw: how many windows do not add up, all that is held, as far as it was counted lately, and how many
-    records wait for the ledger."""
+    """The result of a turn: how many windows do not add up, all holds as last counted, and how many records wait for
+    the ledger."""
 
     breaches: int
     holds: int
@@ -41,10 +41,10 @@ class Found:
 
 
 class Conservation:
-    """Goes round all customers, and looks at every window that is known not to add up until it does.
+    """Goes round all customers, and checks each window that is known not to add up until it does.
 
-    What does not add up stands in Redis under ``keys.BREACHES`` and in the window itself: while it does, its customer's
-    calls are refused, and nobody else's.
+    A breach stands in Redis under ``keys.BREACHES`` and in the window itself: while it stands there, the calls of that
+    customer are refused, and nobody else's.
 
     Raises:
         MeteringUnavailable: Redis or the ledger is unavailable, from ``turn``.
@@ -65,37 +65,39 @@ class Conservation:
         self._tokens: dict[str, int] = {}
 
     def turn(self) -> Found:
-        """Look at the next customers' windows of this period and the last, and at a few of their books."""
-        known, there = self._known(), head(self._database)
-        self._part = 1 if there != self._head or any(self._holds.values()) else QUIET
-        self._head = there
+        """Check the next customers' windows of this period and the last, and a few of their books."""
+        known, newest = self._known(), head(self._database)
+        self._part = 1 if newest != self._head or any(self._holds.values()) else QUIET
+        self._head = newest
         windows = [window for kind, window in known if kind == WITH_HOLDS]
         periods = self._next_customers()
         windows += [each.window for period, before in periods for each in (period, before)]
         count = self._census.take(windows)
-        seen: dict[tuple[str, str], str | None] = {(WITH_HOLDS, name): found for name, found in count.windows.items()}
-        # Of a period that is over, and of one that a change of the customer's has ended, the books are let be.
-        seen |= {place: None for place in known if place[0] == WITH_BOOKS}
+        observed: dict[tuple[str, str], str | None] = {
+            (WITH_HOLDS, name): fault for name, fault in count.windows.items()
+        }
+        # The books of a period that is over, or that a change of the customer has ended, are left unchanged.
+        observed |= {place: None for place in known if place[0] == WITH_BOOKS}
         for period in self._books_to_look_at(window for kind, window in known if kind == WITH_BOOKS):
             verdict = self._agreement.look_at(period)
             if verdict is None:
-                seen.pop((WITH_BOOKS, period.window), None)  # another time
+                observed.pop((WITH_BOOKS, period.window), None)  # another time
             else:
-                seen[WITH_BOOKS, period.window] = verdict.fault
+                observed[WITH_BOOKS, period.window] = verdict.fault
         self._holds |= count.holds
         self._tokens |= count.tokens
-        breaches = self._tell(known, seen)
+        breaches = self._tell(known, observed)
         return Found(breaches, sum(self._holds.values()), sum(self._tokens.values()), count.waiting)
 
     def _known(self) -> list[tuple[str, str]]:
-        """Return kind and window of what did not add up when it was last looked at."""
+        """Return kind and window of the breaches that the last checks found."""
         with translated():
-            told = fields(self._redis.hgetall(redis_keys.BREACHES))
-        parts = [name.partition(" ") for name in sorted(told)[:KNOWN_A_TURN]]
+            breaches = fields(self._redis.hgetall(redis_keys.BREACHES))
+        parts = [name.partition(" ") for name in sorted(breaches)[:KNOWN_A_TURN]]
         return [(kind, window) for kind, _, window in parts]
 
     def _next_customers(self) -> list[tuple[Period, Period]]:
-        """Return the period that is and the one before it, of each of the next customers."""
+        """Return the current and the previous period of each of the next customers."""
         most = CUSTOMERS_A_TURN // self._part
         found = self._periods(customers.c.id > self._after, most)
         self._after = found[-1][0].customer if len(found) == most else ""
@@ -110,7 +112,7 @@ class Conservation:
         return list({period.window: period for period, _ in (*found, *again)}.values())
 
     def _periods(self, chosen: ColumnElement[bool], most: int) -> list[tuple[Period, Period]]:
-        """Return the period that is and the one before it, of customers whose latest change Redis has."""
+        """Return the current and the previous period of the customers whose latest change Redis has."""
         query = (
             select(customers.c.id, customers.c.period, customers.c.timezone)
             .where(chosen, customers.c.projected)
@@ -127,10 +129,10 @@ class Conservation:
             found.append((Period(row.id, start, end), Period(row.id, *before)))
         return found
 
-    def _tell(self, known: Collection[tuple[str, str]], seen: Mapping[tuple[str, str], str | None]) -> int:
-        """Write down what does not add up, strike out what does again; return how much there is."""
-        wrong = {place: found for place, found in seen.items() if found is not None}
-        right = [place for place in known if place in seen and place not in wrong]
+    def _tell(self, known: Collection[tuple[str, str]], observed: Mapping[tuple[str, str], str | None]) -> int:
+        """Write breaches, remove those that add up again; return how many there are."""
+        wrong = {place: found for place, found in observed.items() if found is not None}
+        right = [place for place in known if place in observed and place not in wrong]
         for (kind, window), found in wrong.items():
             if (kind, window) not in known:
                 log.error("conservation is broken for %s in %s: %s", _customer_in(window), window, found)
@@ -150,5 +152,5 @@ class Conservation:
 
 
 def _customer_in(window: str) -> str:
-    """Return whose window it is, by the window's name."""
+    """Return the customer of a window, from the window's name."""
     return window.partition(":window:")[2].rpartition(":")[0]
