@@ -1,7 +1,8 @@
-"""Keeps the sums that a market is estimated from: what came into the book since the last time is added to them.
+"""Keeps the sums that a market is estimated from: new records of the book are added to them.
 
 A batch of records, the conversations that they leave open and the place in the book up to which they go are written in
-one transaction. Killed at any point, the next one goes on from there; of two at once one finds that the place has moved.
+one transaction. After a kill at any point the next run goes on from there; of two runs at once the second finds that
+the place has moved.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ BATCH = 10_000
 """Records in one transaction, read in pages."""
 
 KEYS_AT_ONCE = 400
-"""Keys asked for in one statement; SQLite before 3.32 takes 999 parameters."""
+"""Keys in one statement; SQLite before 3.32 takes 999 parameters."""
 
 LATE_MS = IDLE_MS
-"""A conversation is added up so long after its end: a call may be settled late."""
+"""How long after its end a conversation is added up: a call may be settled late."""
 
 TABLES: dict[str, Table] = {
     "lengths": sums_lengths,
@@ -59,17 +60,17 @@ GOING = tuple(field.name for field in fields(Going))
 
 
 def unheard(_records: int) -> None:
-    """Tell nobody how far it has come."""
+    """Report progress to nobody."""
 
 
 def bring_up_to_date(
     database: Database, now_ms: int, heard: Callable[[int], object] = unheard, *, batch: int = BATCH
 ) -> int:
-    """Add to the sums all that is in the book; return how many records that were.
+    """Add all records of the book to the sums; return how many were new.
 
     Args:
-        now_ms: by which conversations that nobody goes on with are over.
-        heard: is told after each batch how many records were added so far.
+        now_ms: the time by which idle conversations have ended.
+        heard: is called after each batch with the number of records added so far.
         batch: records in one transaction.
 
     Raises:
@@ -109,7 +110,7 @@ def _add_batch(database: Database, chain: str, batch: int) -> int | None:
         return None
     touched = {(record["customer"], record["conversation"]) for record in records}
     known = _known(database, touched)
-    began = min([one.first for one in known] + [record["time"] for record in records])
+    began = min([conversation.first for conversation in known] + [record["time"] for record in records])
     watch = Watch(known, _counted(database, {customer for customer, _ in touched}, began))
     watch.see(records)
     watch.close_ended(watch.latest_ms - LATE_MS)
@@ -125,7 +126,7 @@ def _add_batch(database: Database, chain: str, batch: int) -> int | None:
 
 
 def _close_ended(database: Database, chain: str, by_ms: int) -> int:
-    """Add up some of the conversations that nobody goes on with; return how many."""
+    """Add up some of the conversations that have ended; return how many."""
     over = or_(sums_going.c.last <= by_ms - IDLE_MS, sums_going.c.first <= by_ms - LONGEST_MS)
     place = _place(database, chain)
     with database.read() as connection:
@@ -133,12 +134,19 @@ def _close_ended(database: Database, chain: str, by_ms: int) -> int:
     if not rows:
         return 0
     known = [Going(**row._asdict()) for row in rows]
-    watch = Watch(known, _counted(database, {one.customer for one in known}, min(one.first for one in known)))
+    watch = Watch(
+        known,
+        _counted(
+            database,
+            {conversation.customer for conversation in known},
+            min(conversation.first for conversation in known),
+        ),
+    )
     ended = watch.close_ended(by_ms)
     with database.write() as connection:
         if _is_at(connection, chain, place):
             _write(connection, watch.sums)
-            _forget(connection, [(one.customer, one.conversation) for one in ended])
+            _forget(connection, [(conversation.customer, conversation.conversation) for conversation in ended])
     return len(ended)
 
 
@@ -149,7 +157,7 @@ def _place(database: Database, chain: str) -> int:
 
 
 def _is_at(connection: Connection, chain: str, place: int) -> bool:
-    """Return whether the sums still go up to ``place``, and let nobody move it until the transaction ends."""
+    """Return whether the sums still go up to ``place``, and lock it until the transaction ends."""
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     connection.execute(dialect.insert(sums_read).values(chain=chain, seq=0).on_conflict_do_nothing())
     here = select(sums_read.c.seq).where(sums_read.c.chain == chain).with_for_update()
@@ -173,9 +181,9 @@ def _records(database: Database, chain: str, after: int, most: int) -> list[dict
 def _known(database: Database, touched: Iterable[tuple[str, Any]]) -> list[Going]:
     known: list[Going] = []
     key = tuple_(sums_going.c.customer, sums_going.c.conversation)
-    for some in _some(touched):
+    for chunk in _some(touched):
         with database.read() as connection:
-            rows = connection.execute(select(sums_going).where(key.in_(some)))
+            rows = connection.execute(select(sums_going).where(key.in_(chunk)))
             known += (Going(**row._asdict()) for row in rows)
     return known
 
@@ -195,12 +203,12 @@ def _counted(database: Database, customers: Iterable[str], since_ms: int) -> dic
 
 def _forget(connection: Connection, touched: Iterable[tuple[str, Any]]) -> None:
     key = tuple_(sums_going.c.customer, sums_going.c.conversation)
-    for some in _some(touched):
-        connection.execute(delete(sums_going).where(key.in_(some)))
+    for chunk in _some(touched):
+        connection.execute(delete(sums_going).where(key.in_(chunk)))
 
 
 def _keep(connection: Connection, going: Iterable[Going]) -> None:
-    rows = [{name: getattr(one, name) for name in GOING} for one in going]
+    rows = [{name: getattr(conversation, name) for name in GOING} for conversation in going]
     if rows:
         connection.execute(insert(sums_going), rows)
 
