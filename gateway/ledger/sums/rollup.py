@@ -1,8 +1,8 @@
-"""Keeps what the book comes to where it is asked for all the time: each customer's period, each open conversation.
+"""Keeps running sums of the book that are read all the time: of each customer's period and each open conversation.
 
-What came into the book since the last time is added, some records in a transaction, with the place up to which they go.
-A version that appends without adding loses nothing: the next one goes on from that place. A sum that is not there is
-added up from the book, so the tables may be emptied at any time.
+New records of the book are added, some in a transaction, with the place up to which they go. A version that appends
+without adding loses nothing: the next version goes on from that place. A missing sum is added up from the book, so the
+tables may be emptied at any time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ BATCH = 2_000
 """Records in one transaction; nobody appends to an SQLite ledger meanwhile."""
 
 TAIL_MOST = 10_000
-"""Records that are not rolled up yet and yet looked at; beyond, the records themselves are asked."""
+"""Most records that are read though not rolled up yet; beyond these, the sum comes from the records alone."""
 
 book = usage_records.c
 
@@ -54,7 +54,7 @@ NEEDED = (
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What a window comes to: billed output tokens, nano-units, and conversations that a subscription included."""
+    """The sums of a window: billed output tokens, nano-units, and conversations that a subscription included."""
 
     tokens: int
     charge_nanousd: int
@@ -62,7 +62,7 @@ class Used:
 
 
 class Rollup:
-    """Any number of processes may run it: of two at once one finds that the place has moved.
+    """Adds records to the running sums. Of two processes that run it at once, the second finds that the place has moved.
 
     Raises:
         MeteringUnavailable: the ledger is unavailable, from every method; what was added by then stays.
@@ -73,7 +73,7 @@ class Rollup:
         self._batch = batch
 
     def turn(self, now_ms: int) -> int:
-        """Add the next records; return how many were added, by whoever, and 0 only where all are."""
+        """Add the next records; return how many were added, by any process, and 0 only where all are."""
         with self._database.read() as connection:
             head = connection.execute(select(chains.c.seq).where(chains.c.chain == MAIN)).scalar_one_or_none() or 0
             place = _place(connection)
@@ -88,9 +88,9 @@ class Rollup:
         return len(rows)
 
     def follow(self, connection: Connection, booked: Booked) -> None:
-        """Add what a transaction appends, in the same one, where the sums go up to the record before: it need not be read again.
+        """Add what a transaction appends, in that transaction, where the sums go up to the record before; nothing is reread.
 
-        Where that fails the records are in the book all the same, and ``turn`` tries again.
+        Where that fails the records are still in the book, and ``turn`` tries again.
         """
         if not booked.rows or not _is_at(connection, booked.before):
             return
@@ -122,15 +122,18 @@ class Rollup:
         for places in batches(self._latest_places(head), AT_ONCE):
             with self._database.read() as connection:
                 rows += [added_up(connection, place, head) for place in places]
-        talks = {(one.customer, one.name): asdict(one) for one in open_conversations(self._database, now_ms, head)}
+        conversations = {
+            (conversation.customer, conversation.name): asdict(conversation)
+            for conversation in open_conversations(self._database, now_ms, head)
+        }
         with self._database.write() as connection:
             if _is_at(connection, 0):
                 connection.execute(delete(rollup_windows))
                 connection.execute(delete(rollup_conversations))
-                for some in batches(rows, AT_ONCE):
-                    connection.execute(insert(rollup_windows), some)
-                for some in batches(talks.values(), AT_ONCE):
-                    connection.execute(insert(rollup_conversations), some)
+                for batch in batches(rows, AT_ONCE):
+                    connection.execute(insert(rollup_windows), batch)
+                for batch in batches(conversations.values(), AT_ONCE):
+                    connection.execute(insert(rollup_conversations), batch)
                 _move(connection, head)
         return head
 
@@ -138,13 +141,16 @@ class Rollup:
         with self._database.read() as connection:
             known = {row.id: row for row in connection.execute(_zones())}
         newest = newest_times(self._database, known, head)
-        return [(one, *period_at(known[one].period, known[one].timezone, time)) for one, time in newest.items()]
+        return [
+            (customer, *period_at(known[customer].period, known[customer].timezone, time))
+            for customer, time in newest.items()
+        ]
 
 
 def sums_by_rollup(connection: Connection, customer: str, start: int, end: int, but: Sequence[str]) -> list[AnyRow]:
-    """Return what a window adds up to, but for some records: rows of a sign and of sums in halves.
+    """Return the sums of a window without some records: rows of a sign and of sums in halves.
 
-    Of what is not rolled up yet at most ``TAIL_MOST`` records are looked at.
+    At most ``TAIL_MOST`` records that are not rolled up yet are read.
     """
     window = {"customer": customer, "start": start, "end": end}
     if not but:
@@ -155,31 +161,33 @@ def sums_by_rollup(connection: Connection, customer: str, start: int, end: int, 
 
 
 def _parts() -> tuple[Select[Any], Select[Any]]:
-    """Return the questions for a window, with ``customer``, ``start`` and ``end`` still to be said: what is rolled up, and
-    what is not yet."""
+    """Return the queries for a window, of the sums rolled up and of later records, to be bound to ``customer``, ``start``
+    and ``end``."""
     of = rollup_windows.c
     customer, start, end = (bindparam(name, type_=of[name].type) for name in ("customer", "start", "end"))
-    here = (of.customer == customer, of.start == start, of.end == end)
-    kept = select(literal(1).label("sign"), of.tokens_high, of.tokens_low, of.charge_high, of.charge_low).where(*here)
+    in_window = (of.customer == customer, of.start == start, of.end == end)
+    rolled_up = select(literal(1).label("sign"), of.tokens_high, of.tokens_low, of.charge_high, of.charge_low).where(
+        *in_window
+    )
     place = func.coalesce(select(rollup_read.c.seq).where(rollup_read.c.chain == MAIN).scalar_subquery(), 0)
     # The limits keep the database from looking by customer, through all the records of a period.
     latest = select(usage_records).where(book.chain == MAIN, book.seq > place).order_by(book.seq).limit(TAIL_MOST)
     late = latest.subquery().c
-    return kept, select(literal(1), *sums_of(late)).where(*calls_in(customer, start, end, of=late))
+    return rolled_up, select(literal(1), *sums_of(late)).where(*calls_in(customer, start, end, of=late))
 
 
 _SUMS = union_all(*_parts())
 
 
 def windows_in(database: Database, ids: Iterable[str]) -> Iterator[tuple[str, list[tuple[Period, Used]]]]:
-    """Yield each of these customers that has records, and what its latest periods come to, oldest first."""
+    """Yield each of these customers that has records, with the sums of its latest periods, oldest first."""
     of = rollup_windows.c
     query = select(rollup_windows).order_by(of.customer, of.start, of.end)
-    for some in batches(ids, AT_ONCE):
+    for batch in batches(ids, AT_ONCE):
         with database.read() as connection:
-            rows = connection.execute(query.where(of.customer.in_(some))).all()
-        for customer, mine in groupby(rows, key=attrgetter("customer")):
-            yield customer, [((row.start, row.end), _used(row)) for row in mine]
+            rows = connection.execute(query.where(of.customer.in_(batch))).all()
+        for customer, windows in groupby(rows, key=attrgetter("customer")):
+            yield customer, [((row.start, row.end), _used(row)) for row in windows]
 
 
 def _used(row: AnyRow) -> Used:
@@ -189,11 +197,11 @@ def _used(row: AnyRow) -> Used:
 def conversations_in(database: Database, ids: Iterable[str], now_ms: int) -> Iterator[Conversation]:
     """Yield the conversations of these customers that are open at ``now_ms``."""
     of = rollup_conversations.c
-    for some in batches(ids, AT_ONCE):
-        query = select(rollup_conversations).where(of.customer.in_(some), of.last > now_ms - HOUR_MS)
+    for batch in batches(ids, AT_ONCE):
+        query = select(rollup_conversations).where(of.customer.in_(batch), of.last > now_ms - HOUR_MS)
         with database.read() as connection:
             rows = connection.execute(query).all()
-        yield from (one for one in map(_conversation, rows) if one.is_open(now_ms))
+        yield from (conversation for conversation in map(_conversation, rows) if conversation.is_open(now_ms))
 
 
 def _place(connection: Connection) -> int:
@@ -202,7 +210,7 @@ def _place(connection: Connection) -> int:
 
 
 def _is_at(connection: Connection, place: int) -> bool:
-    """Return whether the sums still go up to ``place``, and let nobody move it until the transaction ends."""
+    """Return whether the sums still go up to ``place``, and lock it until the transaction ends."""
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     connection.execute(dialect.insert(rollup_read).values(chain=MAIN, seq=0).on_conflict_do_nothing())
     here = select(rollup_read.c.seq).where(rollup_read.c.chain == MAIN).with_for_update()
